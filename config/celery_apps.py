@@ -1,0 +1,137 @@
+"""The Celery apps: `core` for the scheduler's own processes, `pool` to reach workers, `machine` on a worker.
+
+Nothing is lost: quorum queues, publisher confirms, late acknowledgement. Everything may come twice: tasks are
+idempotent. No result backend: the state is in the store (broker.md §7, §8).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import structlog
+from celery import Celery
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+
+from config import topology
+from config.settings import Settings
+from protocol.types import Wallet
+from protocol.wire import BrokerAccess
+
+log = structlog.get_logger(__name__)
+
+#: Publishing waits out a broker restart (8-9 s measured) at short, even steps.
+PUBLISH_RETRY = {"max_retries": 60, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
+#: AMQP heartbeat in seconds: a dead peer is noticed after two.
+HEARTBEAT_SECONDS = 20
+
+
+class LeanConsumer(Consumer):
+    """Celery's consumer without delayed delivery, gossip and remote control.
+
+    Delayed delivery would declare 56 exchanges and queues, which a worker has no right to and nobody here uses
+    (broker.md §2). Reconnects at short, even steps, so that a broker restart costs little more than itself.
+    """
+
+    class Blueprint(Consumer.Blueprint):
+        """The steps that remain; Mingle, Events and Heart are needed by the others and idle without their flags."""
+
+        default_steps = [
+            "celery.worker.consumer.connection:Connection",
+            "celery.worker.consumer.mingle:Mingle",
+            "celery.worker.consumer.events:Events",
+            "celery.worker.consumer.heart:Heart",
+            "celery.worker.consumer.tasks:Tasks",
+            "celery.worker.consumer.consumer:Evloop",
+        ]
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, trying every half second until the worker is told to stop."""
+        conn.ensure_connection(
+            lambda error, interval: log.warning(
+                "Broker does not answer, trying again.", action="broker_retry", why=str(error), seconds=interval
+            ),
+            None,
+            interval_start=0.2,
+            interval_step=0.2,
+            interval_max=0.5,
+            callback=maybe_shutdown,
+        )
+        return conn
+
+
+def _app(name: str, url: str, **conf: Any) -> Celery:
+    app = Celery(name, broker=url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        result_backend=None,
+        task_create_missing_queues=False,
+        task_default_queue_type="quorum",
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_publish_retry=True,
+        task_publish_retry_policy=PUBLISH_RETRY,
+        worker_prefetch_multiplier=1,
+        worker_consumer="config.celery_apps:LeanConsumer",
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_heartbeat=HEARTBEAT_SECONDS,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
+        broker_transport_options={"confirm_publish": True},
+        broker_pool_limit=4,
+        **conf,
+    )
+    return app
+
+
+def core_app(settings: Settings, wallet: Wallet | None = None) -> Celery:
+    """The scheduler's app on vhost `core`. `wallet`: whose lane queue is declared too (lower-case hex)."""
+    queues = [topology.pipeline_queue(), topology.dead_queue()]
+    if wallet is not None:
+        queues.append(topology.lane_queue(wallet))
+    return _app(
+        "sluice",
+        f"{settings.amqp_url.get_secret_value()}/{quote(settings.amqp_core_vhost, safe='')}",
+        task_queues=queues,
+        task_default_queue=topology.PIPELINE_QUEUE,
+        task_default_exchange=topology.CORE_EXCHANGE.name,
+        task_default_exchange_type="topic",
+        task_default_routing_key=topology.PIPELINE_QUEUE,
+        worker_send_task_events=True,
+        task_send_sent_event=True,
+    )
+
+
+def pool_app(settings: Settings) -> Celery:
+    """The scheduler's hand into vhost `pool`: it publishes to worker queues and never consumes there.
+
+    Every signature must name exchange and routing key (broker.md §3); `mandatory` makes a missing queue an error.
+    """
+    return _app(
+        "sluice-pool",
+        f"{settings.amqp_url.get_secret_value()}/{quote(settings.amqp_pool_vhost, safe='')}",
+        task_queues=[],
+    )
+
+
+def machine_app(access: BrokerAccess, wallet: Wallet) -> Celery:
+    """A worker machine's app: consumes its own two queues with a stranger's permissions."""
+    scheme = "amqps" if access.tls else "amqp"
+    password = quote(access.password, safe="")
+    app = _app(
+        "sluice-machine",
+        f"{scheme}://{access.username}:{password}@{access.host}:{access.port}/{quote(access.vhost, safe='')}",
+        task_queues=list(topology.worker_queues(wallet)),
+        task_default_queue=access.compute_queue,
+        task_default_exchange=access.exchange,
+        task_default_exchange_type="direct",
+        task_default_routing_key=access.compute_queue,
+        worker_send_task_events=False,
+    )
+    return app

@@ -1,0 +1,57 @@
+"""Log lines: a sentence, a stable `action`, and the ids bound to the work at hand; secrets are cut out.
+
+    log.info("Deal ingested.", action="deal_ingested", deal=deal_id, tasks=10)
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from config.settings import Settings
+
+#: `scheme://user:password@` in any text: broker and database URLs reach errors of other libraries.
+_CREDENTIALS = re.compile(r"(\w+://[^:/@\s]*):[^@/\s]+@")
+
+
+def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace passwords inside URLs; last processor before rendering."""
+    for key, value in event.items():
+        if isinstance(value, str) and "://" in value:
+            event[key] = _CREDENTIALS.sub(r"\1:***@", value)
+    return event
+
+
+def configure(settings: Settings, *, process: str) -> None:
+    """Set up structlog and the standard library's loggers alike. `process`: name in every line."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    text = settings.log_format == "text"
+    renderer: Any = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    for noisy in ("httpx", "httpcore", "amqp", "urllib3", "pymongo", "docker"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.contextvars.bind_contextvars(process=process)

@@ -1,0 +1,22 @@
+"""Every Prometheus metric, declared once. Processes share them through files in `SLUICE_METRICS_DIR`.
+
+The library decides at import whether values live in files, so `share` must run before this module is imported:
+`ops` sets the environment variable for each process it starts.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RPC_REQUESTS = Counter("sluice_rpc_requests_total", "JSON-RPC calls sent, batched ones each.", ["method", "outcome"])
+RPC_SECONDS = Histogram("sluice_rpc_seconds", "Seconds per HTTP exchange with a node.")
+BLOCKS_READ = Counter("sluice_blocks_read_total", "Blocks followed.")
+REORGS = Counter("sluice_reorgs_total", "Reorganisations seen.")
+DEALS = Counter("sluice_deals_total", "Deals ingested.")
+TASKS_ENDED = Counter("sluice_tasks_ended_total", "Tasks ended.", ["status"])
+LANE_SENT = Counter("sluice_lane_sent_total", "Transactions broadcast for the first time.", ["method"])
+LANE_MINED = Counter("sluice_lane_mined_total", "Transactions mined.", ["method", "outcome"])
+LANE_REBROADCAST = Counter("sluice_lane_rebroadcast_total", "Signed bytes sent again.")
+LANE_IN_FLIGHT = Gauge("sluice_lane_in_flight", "Open nonces.", ["wallet"], multiprocess_mode="mostrecent")
+REPORTS = Counter("sluice_reports_total", "Worker reports accepted.", ["step"])
+CONTAINERS = Counter("sluice_containers_total", "App containers ended.", ["outcome"])

@@ -1,0 +1,116 @@
+"""All settings, read once from `SLUICE_…` environment variables into one frozen object.
+
+Every field's description is a row of `docs/settings.md` (generated). Secrets are `SecretStr`: no repr or log shows them.
+Ports of the local stack stay below 32768, where the kernel hands out no ephemeral ports.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from protocol.errors import BadSetting
+
+Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+
+
+class Settings(BaseSettings):
+    """Settings of every Sluice process; each process uses the part that concerns it."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_", frozen=True, extra="ignore")
+
+    # -- where things are kept ------------------------------------------------------------------------------------
+    home: Path = Field(Path(".sluice"), description="Folder for data, logs, pids and journals.")
+
+    # -- the chain ------------------------------------------------------------------------------------------------
+    chain_id: int = Field(31337, description="Chain id; a node that answers another one is refused.")
+    rpc_url: str = Field("http://127.0.0.1:18545", description="Ethereum JSON-RPC over HTTP.")
+    ws_url: str | None = Field(None, description="JSON-RPC over WebSocket, for new heads. Empty: poll.")
+    hub: Address | None = Field(None, description="PoCo hub (diamond) address.")
+    workerpool: Address | None = Field(None, description="The workerpool contract this scheduler serves.")
+    block_time: float = Field(1.0, gt=0, description="Seconds between blocks; sets polling and time-outs.")
+    start_block: int = Field(0, ge=0, description="First block to read for deals when the database is new.")
+    rpc_timeout: float = Field(5.0, gt=0, description="Seconds to wait for a node's answer.")
+
+    # -- wallet ---------------------------------------------------------------------------------------------------
+    keystore: Path | None = Field(None, description="Ethereum V3 keystore file of this process's wallet.")
+    keystore_password_file: Path | None = Field(None, description="File with the keystore's password.")
+    key_file: Path | None = Field(None, description="File with the raw private key in hex, mode 600.")
+    private_key: SecretStr | None = Field(None, description="Raw private key in hex (prefer a file).")
+
+    # -- lane -----------------------------------------------------------------------------------------------------
+    lane_max_in_flight: int = Field(16, ge=1, description="Open nonces per wallet (geth guarantees 16).")
+    lane_max_queued: int = Field(100_000, ge=1, description="Queued intents per wallet before callers must wait.")
+    fee_policy: Literal["fast", "normal", "cheap", "fixed"] = Field("fast", description="How fees are chosen.")
+    max_fee_gwei: float = Field(500.0, ge=0, description="Never pay more than this per gas, in gwei.")
+    fixed_fee_gwei: float = Field(0.0, ge=0, description="Fee per gas when fee_policy is fixed, in gwei.")
+    initialize_batch: int = Field(50, ge=1, le=150, description="Tasks per initializeArray (about 170,000 gas each).")
+
+    # -- stores and broker ----------------------------------------------------------------------------------------
+    mongodb_uri: SecretStr = Field(
+        SecretStr("mongodb://127.0.0.1:18017/?replicaSet=rs0"), description="MongoDB replica set."
+    )
+    mongodb_database: str = Field("sluice", description="Database name.")
+    amqp_url: SecretStr = Field(
+        SecretStr("amqp://sluice:sluice@127.0.0.1:18672"), description="RabbitMQ, without a virtual host."
+    )
+    amqp_core_vhost: str = Field("core", description="Virtual host of the scheduler's own queues.")
+    amqp_pool_vhost: str = Field("pool", description="Virtual host of the worker queues.")
+    amqp_public_host: str = Field("127.0.0.1", description="RabbitMQ host name told to workers.")
+    amqp_public_port: int = Field(18672, description="RabbitMQ port told to workers.")
+    amqp_public_tls: bool = Field(False, description="Whether workers must use TLS to RabbitMQ.")
+    rabbitmq_api: str = Field("http://127.0.0.1:18673", description="RabbitMQ management API.")
+
+    # -- results --------------------------------------------------------------------------------------------------
+    ipfs_api: str = Field("http://127.0.0.1:18501", description="Kubo RPC API.")
+    ipfs_gateway: str = Field("http://127.0.0.1:18580", description="IPFS gateway told to workers and requesters.")
+    max_result_bytes: int = Field(256 * 2**20, gt=0, description="Largest result zip accepted.")
+
+    # -- scheduler ------------------------------------------------------------------------------------------------
+    api_host: str = Field("127.0.0.1", description="Address the HTTP API listens on.")
+    api_port: int = Field(18300, description="Port the HTTP API listens on.")
+    api_url: str = Field("http://127.0.0.1:18300", description="Where workers reach the HTTP API.")
+    public_rpc_url: str | None = Field(None, description="RPC URL told to workers; default: rpc_url.")
+    public_ws_url: str | None = Field(None, description="WebSocket URL told to workers; default: ws_url.")
+    token_secret_file: Path | None = Field(None, description="File with the API token key; made if absent.")
+    pipeline_processes: int = Field(2, ge=1, description="Processes that handle the pipeline queue.")
+    sweep_seconds: float = Field(5.0, gt=0, description="How often every open task is visited.")
+    worker_lost_seconds: float = Field(60.0, gt=0, description="A worker silent for this long gets no new task.")
+    flower_port: int = Field(18555, description="Port Flower listens on.")
+
+    # -- worker ---------------------------------------------------------------------------------------------------
+    worker_name: str = Field("worker", description="Name of this machine in logs and Flower.")
+    slots: int = Field(1, ge=1, description="Containers this machine runs at once.")
+    docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")
+    memory_per_slot: int = Field(2 * 2**30, gt=0, description="Memory limit of one container, bytes.")
+    download_max_bytes: int = Field(4 * 2**30, gt=0, description="Largest dataset or input file.")
+    allow_private_downloads: bool = Field(
+        False, description="Allow input files and datasets from private addresses (local stack only)."
+    )
+    ping_seconds: float = Field(10.0, gt=0, description="How often a worker says it is alive.")
+
+    # -- logging --------------------------------------------------------------------------------------------------
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_format: Literal["json", "text"] = Field("json", description="Log lines as JSON or for people.")
+    metrics_dir: Path | None = Field(None, description="Folder where processes share Prometheus metrics.")
+
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process. Raises BadSetting naming the first wrong variable."""
+    return read_settings()
+
+
+def read_settings(**overrides: object) -> Settings:
+    """Settings from the environment, with `overrides` on top (for tests and the demo)."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "SLUICE_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise BadSetting(name=name, why=first["msg"], fix="See docs/settings.md.") from error

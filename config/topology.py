@@ -1,0 +1,75 @@
+"""Every queue and exchange, named once.
+
+    vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ingest, advance, assign, sweep
+                                          ├─ lane.<wallet>       quorum    one consumer at a time (SAC)
+                                          └─ dead                quorum    what was delivered too often
+    vhost pool   exchange w.<wallet> (direct) ─┬─ w.<wallet>     quorum    compute, upload
+                                               └─ w.<wallet>.tx  quorum    contribute, reveal, lane wake-ups
+"""
+
+from __future__ import annotations
+
+from kombu import Exchange, Queue
+
+from protocol.types import Wallet
+
+#: Redeliveries before a message goes to `dead`: enough for a crash loop to be seen, too few to spin for ever.
+DELIVERY_LIMIT = 20
+CORE_EXCHANGE = Exchange("sluice", "topic", durable=True)
+PIPELINE_QUEUE = "pipeline"
+DEAD_QUEUE = "dead"
+#: Quorum queues survive a broker crash once confirmed; the worker must see this argument to use per-consumer prefetch.
+QUORUM = {"x-queue-type": "quorum"}
+DEAD_LETTERS = {
+    "x-delivery-limit": DELIVERY_LIMIT,
+    "x-dead-letter-exchange": CORE_EXCHANGE.name,
+    "x-dead-letter-routing-key": DEAD_QUEUE,
+}
+
+
+def lane_queue_name(wallet: Wallet) -> str:
+    """Wake-ups of one wallet's lane in vhost core."""
+    return f"lane.{wallet}"
+
+
+def compute_queue_name(wallet: Wallet) -> str:
+    """Work of one worker machine; also its exchange's and its RabbitMQ user's Celery node name."""
+    return f"w.{wallet}"
+
+
+def tx_queue_name(wallet: Wallet) -> str:
+    """Transactions of one worker machine."""
+    return f"w.{wallet}.tx"
+
+
+def pipeline_queue() -> Queue:
+    """The scheduler's main queue."""
+    return Queue(PIPELINE_QUEUE, CORE_EXCHANGE, PIPELINE_QUEUE, queue_arguments=QUORUM | DEAD_LETTERS)
+
+
+def dead_queue() -> Queue:
+    """Messages given up after DELIVERY_LIMIT deliveries; nobody consumes it but an operator."""
+    return Queue(DEAD_QUEUE, CORE_EXCHANGE, DEAD_QUEUE, queue_arguments=QUORUM)
+
+
+def lane_queue(wallet: Wallet) -> Queue:
+    """One wallet's lane: a single active consumer gives order and fail-over (exclusion is the store's job)."""
+    name = lane_queue_name(wallet)
+    return Queue(
+        name, CORE_EXCHANGE, name, queue_arguments=QUORUM | DEAD_LETTERS | {"x-single-active-consumer": True}
+    )
+
+
+def worker_exchange(wallet: Wallet) -> Exchange:
+    """A worker's own exchange: the only thing it may write to. Declared by the scheduler, never by the worker."""
+    return Exchange(compute_queue_name(wallet), "direct", durable=True, no_declare=True)
+
+
+def worker_queues(wallet: Wallet) -> tuple[Queue, Queue]:
+    """A worker's two queues as its Celery processes see them (`no_declare`: it has no right to configure)."""
+    exchange = worker_exchange(wallet)
+    compute, tx = compute_queue_name(wallet), tx_queue_name(wallet)
+    return (
+        Queue(compute, exchange, compute, no_declare=True, queue_arguments=QUORUM),
+        Queue(tx, exchange, tx, no_declare=True, queue_arguments=QUORUM),
+    )

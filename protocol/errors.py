@@ -1,0 +1,142 @@
+"""Every error Sluice raises on purpose.
+
+    SluiceError
+    ├── BadInput                 somebody's words are wrong; nothing was done. The command line prints it and exits 2.
+    │   ├── BadSetting           a `SLUICE_…` setting or an option
+    │   ├── BadKeystore          a wallet file or its password
+    │   ├── BadMessage           a message or request body that breaks its schema (HTTP 400; a queue drops it)
+    │   └── Refused              well-formed but not allowed: signature, token, foreign task (HTTP 401 or 403)
+    ├── Unavailable              something does not answer now; whoever called may try again later
+    │   ├── RpcUnavailable       no answer from an Ethereum node: it may or may not have acted
+    │   ├── BrokerUnavailable    RabbitMQ
+    │   ├── EngineUnavailable    the Docker engine
+    │   └── StorageUnavailable   IPFS, or a download that may work later
+    ├── RpcError                 an Ethereum node answered with an error: `code`, `message`, `data`
+    ├── WrongChain               chain id or hub code are not what the settings say. The process stops.
+    ├── LaneError                the serial transaction lane; caught by the lane's own run
+    │   ├── LeaseLost            another run holds this wallet now
+    │   ├── LaneFull             too many intents queued; the caller must wait
+    │   └── ForeignNonce         the wallet's key was used outside Sluice. The lane stops until an operator decides.
+    ├── StackError               the local stack; the command line prints it and exits 1
+    │   ├── MissingTool          a program the machine lacks and how to get it
+    │   ├── PortTaken            somebody else listens where a part should
+    │   └── NotReady             a part was started and did not come up; says where its log is
+    └── TaskFailure              a worker could not do a task; carries the PoCo status and cause (`worker.md` §4.7)
+
+The docstring is the message; `{fields}` are filled from the keyword arguments.
+"""
+
+from __future__ import annotations
+
+
+class SluiceError(Exception):
+    """Sluice failed."""
+
+    def __init__(self, **fields: object) -> None:
+        self.fields = fields
+        template = " ".join((type(self).__doc__ or "").split())
+        super().__init__(template.format(**fields))
+
+
+class BadInput(SluiceError):
+    """{what}"""
+
+
+class BadSetting(BadInput):
+    """Setting {name} is wrong: {why}. {fix}"""
+
+
+class BadKeystore(BadInput):
+    """Wallet file {path} cannot be used: {why}. {fix}"""
+
+
+class BadMessage(BadInput):
+    """The message is not valid: {why}."""
+
+
+class Refused(BadInput):
+    """Refused: {why}."""
+
+
+class Unavailable(SluiceError):
+    """{what} does not answer: {why}."""
+
+
+class RpcUnavailable(Unavailable):
+    """The Ethereum node at {what} does not answer: {why}."""
+
+
+class BrokerUnavailable(Unavailable):
+    """RabbitMQ at {what} does not answer: {why}."""
+
+
+class EngineUnavailable(Unavailable):
+    """The Docker engine at {what} does not answer: {why}. Start it, or name another with SLUICE_DOCKER_HOST."""
+
+
+class StorageUnavailable(Unavailable):
+    """Could not reach {what}: {why}."""
+
+
+class RpcError(SluiceError):
+    """The Ethereum node answered {method} with error {code}: {message}."""
+
+    @property
+    def code(self) -> int:
+        return int(str(self.fields["code"]))
+
+    @property
+    def message(self) -> str:
+        return str(self.fields["message"])
+
+    @property
+    def data(self) -> object:
+        return self.fields.get("data")
+
+
+class WrongChain(SluiceError):
+    """The chain is not the one the settings describe: {why}. {fix}"""
+
+
+class LaneError(SluiceError):
+    """The lane of wallet {wallet} cannot go on: {why}."""
+
+
+class LeaseLost(LaneError):
+    """Another run holds the lane of wallet {wallet} now (fence {fence})."""
+
+
+class LaneFull(LaneError):
+    """The lane of wallet {wallet} already has {queued} intents queued; wait for it to drain."""
+
+
+class ForeignNonce(LaneError):
+    """Nonce {nonce} of wallet {wallet} was used by a transaction that is not ours ({why}); the lane has stopped."""
+
+
+class StackError(SluiceError):
+    """{what}"""
+
+
+class MissingTool(StackError):
+    """{tool} is missing and could not be installed: {why}. {fix}"""
+
+
+class PortTaken(StackError):
+    """Port {port}, wanted for {part}, is taken by another program. Stop it, or set {setting} to a free port."""
+
+
+class NotReady(StackError):
+    """{part} did not become ready within {seconds} s; its log is {log}. {why}"""
+
+
+class TaskFailure(SluiceError):
+    """Task {task} failed at {status}: {cause}. {why}"""
+
+    @property
+    def status(self) -> str:
+        return str(self.fields["status"])
+
+    @property
+    def cause(self) -> str:
+        return str(self.fields["cause"])

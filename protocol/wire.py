@@ -1,0 +1,194 @@
+"""What scheduler and worker say to each other, as JSON, with every size and shape checked at the door.
+
+    worker ── HTTPS ──► API      Challenge, Login, Ping, Report, result upload (zip body)
+    API    ──────────► worker    PoolConfig, Session, Pong, Stored
+    scheduler ─ AMQP ─► worker   Assignment (argument of `compute`), then task ids only
+
+Unknown keys are refused: both sides are ours, and a stranger's extra key is a mistake or an attack.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+HexId = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{64}$")]
+HexAddress = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{40}$")]
+HexSignature = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{130}$")]
+
+#: Characters of stdout and of stderr kept: what the incumbent keeps (iexec-core §1.4).
+LOG_TAIL_CHARACTERS = 100_000
+
+
+class Wire(BaseModel):
+    """Base of all wire messages: frozen, strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PoolConfig(Wire):
+    """`GET /config`: what a worker must know of the pool before it signs in."""
+
+    chain_id: int
+    hub: HexAddress
+    workerpool: HexAddress
+    scheduler: HexAddress
+    rpc_url: str
+    ws_url: str | None
+    block_time: float
+    ipfs_gateway: str
+    version: str
+
+
+class ChallengeRequest(Wire):
+    """`POST /workers/challenge`."""
+
+    wallet: HexAddress
+
+
+class Challenge(Wire):
+    """EIP-712 typed data to sign (`protocol.signin`), and when it stops being valid (Unix seconds)."""
+
+    nonce: HexId
+    expires_at: int
+    typed_data: dict[str, object]
+
+
+class Capabilities(Wire):
+    """What a worker machine offers. Truthful numbers: matching relies on them, the chain punishes lies."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    version: Annotated[str, StringConstraints(max_length=32)]
+    slots: Annotated[int, Field(ge=1, le=256)]
+    cpus: Annotated[int, Field(ge=1, le=4096)]
+    memory_bytes: Annotated[int, Field(ge=0)]
+    #: Tags the machine can serve, 32 bytes; a task fits if its tag's bits are a subset.
+    tag: HexId
+
+
+class Login(Wire):
+    """`POST /workers/login`."""
+
+    wallet: HexAddress
+    nonce: HexId
+    signature: HexSignature
+    capabilities: Capabilities
+
+
+class BrokerAccess(Wire):
+    """A worker's own RabbitMQ user: it can read its two queues and write to its own exchange, nothing else."""
+
+    host: str
+    port: int
+    tls: bool
+    vhost: str
+    username: str
+    password: str = Field(repr=False)
+    exchange: str
+    compute_queue: str
+    tx_queue: str
+
+
+class Session(Wire):
+    """Answer to a login. The token goes into `Authorization: Bearer …`."""
+
+    token: str = Field(repr=False)
+    expires_at: int
+    broker: BrokerAccess
+
+
+class Ping(Wire):
+    """`POST /workers/ping`: I am alive and hold these tasks (journal rows not yet forgotten)."""
+
+    tasks: Annotated[list[HexId], Field(max_length=1024)]
+
+
+class Pong(Wire):
+    """Which of those tasks are over, so that the worker may forget them, and which to stop at once."""
+
+    forget: list[HexId]
+    abort: list[HexId]
+
+
+class Step(StrEnum):
+    """What a worker reports of a task. A hint: the chain is believed first."""
+
+    STARTED = "started"  #: the assignment was taken up
+    COMPUTED = "computed"  #: the container ended and the digest is known; frees the slot
+    CONTRIBUTED = "contributed"  #: contribute (or contributeAndFinalize) was sent
+    REVEALED = "revealed"  #: reveal was sent
+    UPLOADED = "uploaded"  #: the result is stored
+    FAILED = "failed"  #: this worker will not contribute; frees the slot
+
+
+class Report(Wire):
+    """`POST /tasks/{task_id}/reports`."""
+
+    step: Step
+    #: PoCo cause or a short reason, for FAILED.
+    cause: Annotated[str, StringConstraints(max_length=200)] | None = None
+    exit_code: int | None = None
+    stdout: Annotated[str, StringConstraints(max_length=LOG_TAIL_CHARACTERS)] | None = None
+    stderr: Annotated[str, StringConstraints(max_length=LOG_TAIL_CHARACTERS)] | None = None
+
+
+class ResultLink(Wire):
+    """Where the result is: `results` of finalize is this as JSON (worker.md §6.1)."""
+
+    storage: Literal["ipfs", "ethereum"]
+    location: str
+
+
+class Stored(Wire):
+    """Answer to `PUT /tasks/{task_id}/result`."""
+
+    link: ResultLink
+    digest: HexId
+
+
+class Dataset(Wire):
+    """Dataset of a deal: contract, where its bytes are, and their sha256 (both from the chain)."""
+
+    address: HexAddress
+    url: str
+    checksum: HexId
+
+
+class Mode(StrEnum):
+    """How the result reaches the chain."""
+
+    VOTE = "vote"  #: contribute, then reveal once consensus is on chain
+    SOLO = "solo"  #: trust 1: contributeAndFinalize, no stake locked
+
+
+class Assignment(Wire):
+    """All a worker needs to do one replicate; the argument of its Celery task `compute`."""
+
+    task_id: HexId
+    deal_id: HexId
+    index: int
+    mode: Mode
+    trust: int
+    tag: HexId
+    wallet: HexAddress
+    app: HexAddress
+    #: On-chain multiaddr text, e.g. `docker.io/iexechub/x:1.0`.
+    image: str
+    #: On-chain app checksum (32 bytes); informative for images built locally.
+    image_checksum: HexId
+    dataset: Dataset | None
+    #: `deal.params` as on chain; parsed by `protocol.params` on the worker.
+    params: str
+    callback: HexAddress
+    bot_first: int
+    bot_size: int
+    #: Execution limit in seconds: the category's workClockTimeRef.
+    category_seconds: int
+    #: Unix seconds.
+    contribution_deadline: int
+    final_deadline: int
+    #: EIP-191 signature by the workerpool owner (protocol.authorization), 65 bytes.
+    authorization: HexSignature
+    enclave_challenge: HexAddress
