@@ -6,7 +6,7 @@ idempotent. No result backend: the state is in the store (broker.md §7, §8).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import structlog
@@ -34,10 +34,10 @@ class LeanConsumer(Consumer):
     (broker.md §2). Reconnects at short, even steps, so that a broker restart costs little more than itself.
     """
 
-    class Blueprint(Consumer.Blueprint):
+    class Blueprint(Consumer.Blueprint):  # type: ignore[valid-type, misc]  # celery-types calls it a variable
         """The steps that remain; Mingle, Events and Heart are needed by the others and idle without their flags."""
 
-        default_steps = [
+        default_steps: ClassVar[list[str]] = [
             "celery.worker.consumer.connection:Connection",
             "celery.worker.consumer.mingle:Mingle",
             "celery.worker.consumer.events:Events",
@@ -124,7 +124,7 @@ def machine_app(access: BrokerAccess, wallet: Wallet) -> Celery:
     """A worker machine's app: consumes its own two queues with a stranger's permissions."""
     scheme = "amqps" if access.tls else "amqp"
     password = quote(access.password, safe="")
-    app = _app(
+    return _app(
         "sluice-machine",
         f"{scheme}://{access.username}:{password}@{access.host}:{access.port}/{quote(access.vhost, safe='')}",
         task_queues=list(topology.worker_queues(wallet)),
@@ -134,4 +134,3 @@ def machine_app(access: BrokerAccess, wallet: Wallet) -> Celery:
         task_default_routing_key=access.compute_queue,
         worker_send_task_events=False,
     )
-    return app

@@ -1,6 +1,6 @@
 """Log lines: a sentence, a stable `action`, and the ids bound to the work at hand; secrets are cut out.
 
-    log.info("Deal ingested.", action="deal_ingested", deal=deal_id, tasks=10)
+log.info("Deal ingested.", action="deal_ingested", deal=deal_id, tasks=10)
 """
 
 from __future__ import annotations

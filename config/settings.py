@@ -1,6 +1,7 @@
 """All settings, read once from `SLUICE_…` environment variables into one frozen object.
 
-Every field's description is a row of `docs/settings.md` (generated). Secrets are `SecretStr`: no repr or log shows them.
+Every field's description is a row of `docs/settings.md` (generated).
+Secrets are `SecretStr`: no repr or log shows them.
 Ports of the local stack stay below 32768, where the kernel hands out no ephemeral ports.
 """
 
@@ -97,7 +98,6 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["json", "text"] = Field("json", description="Log lines as JSON or for people.")
     metrics_dir: Path | None = Field(None, description="Folder where processes share Prometheus metrics.")
-
 
 
 @cache

@@ -1,10 +1,10 @@
 """Every queue and exchange, named once.
 
-    vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ingest, advance, assign, sweep
-                                          ├─ lane.<wallet>       quorum    one consumer at a time (SAC)
-                                          └─ dead                quorum    what was delivered too often
-    vhost pool   exchange w.<wallet> (direct) ─┬─ w.<wallet>     quorum    compute, upload
-                                               └─ w.<wallet>.tx  quorum    contribute, reveal, lane wake-ups
+vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ingest, advance, assign, sweep
+                                      ├─ lane.<wallet>       quorum    one consumer at a time (SAC)
+                                      └─ dead                quorum    what was delivered too often
+vhost pool   exchange w.<wallet> (direct) ─┬─ w.<wallet>     quorum    compute, upload
+                                           └─ w.<wallet>.tx  quorum    contribute, reveal, lane wake-ups
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def dead_queue() -> Queue:
 def lane_queue(wallet: Wallet) -> Queue:
     """One wallet's lane: a single active consumer gives order and fail-over (exclusion is the store's job)."""
     name = lane_queue_name(wallet)
-    return Queue(
-        name, CORE_EXCHANGE, name, queue_arguments=QUORUM | DEAD_LETTERS | {"x-single-active-consumer": True}
-    )
+    return Queue(name, CORE_EXCHANGE, name, queue_arguments=QUORUM | DEAD_LETTERS | {"x-single-active-consumer": True})
 
 
 def worker_exchange(wallet: Wallet) -> Exchange:

@@ -83,14 +83,17 @@ class RpcError(SluiceError):
 
     @property
     def code(self) -> int:
+        """JSON-RPC error code."""
         return int(str(self.fields["code"]))
 
     @property
     def message(self) -> str:
+        """The node's own words."""
         return str(self.fields["message"])
 
     @property
     def data(self) -> object:
+        """Revert data or other detail, if any."""
         return self.fields.get("data")
 
 
@@ -135,8 +138,10 @@ class TaskFailure(SluiceError):
 
     @property
     def status(self) -> str:
+        """PoCo replicate status, e.g. APP_DOWNLOAD_FAILED."""
         return str(self.fields["status"])
 
     @property
     def cause(self) -> str:
+        """PoCo cause, e.g. APP_IMAGE_DOWNLOAD_FAILED."""
         return str(self.fields["cause"])
