@@ -11,15 +11,24 @@ from urllib.parse import quote
 
 import structlog
 from celery import Celery
+from celery.signals import worker_process_init
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
 from config import topology
 from config.settings import Settings
+from config.supervisor import die_with_parent
 from protocol.types import Wallet
 from protocol.wire import BrokerAccess
 
 log = structlog.get_logger(__name__)
+
+
+@worker_process_init.connect
+def _pool_child_dies_with_its_parent(**_: Any) -> None:
+    """A pool child must not outlive a killed Celery process: the restarted one would meet it at the same work."""
+    die_with_parent()
+
 
 #: Publishing waits out a broker restart (8-9 s measured) at short, even steps.
 PUBLISH_RETRY = {"max_retries": 60, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}

@@ -1,0 +1,145 @@
+"""Keeps a handful of named processes alive: the scheduler's, or one worker machine's.
+
+    parent (imports everything once) ──fork──► pipeline      a child that dies is forked again, at once the first
+                                     ──fork──► lane          time, then after a growing pause while it keeps dying
+                                     ──fork──► …
+    SIGTERM/SIGINT to the parent ──► SIGTERM to all ──► they finish their step ──► SIGKILL after the grace period
+    parent killed                ──► kernel kills the children (PR_SET_PDEATHSIG): nothing is ever orphaned
+
+Forking from a parent that has already imported everything makes a restart take milliseconds, and shares memory.
+The parent must start no thread of its own before it forks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+#: Linux prctl option: the signal this process gets when its parent dies.
+PR_SET_PDEATHSIG = 1
+#: A child that lived this long (seconds) is healthy again: its next death is restarted at once.
+HEALTHY_SECONDS = 30.0
+#: Longest pause (seconds) before a child that keeps dying is started again.
+MAX_PAUSE_SECONDS = 10.0
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies; call it first thing in a child."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def restart_pause(deaths_in_a_row: int) -> float:
+    """Seconds to wait before the next start: 0, 0.5, 1, 2, 4, 8, 10, 10 …"""
+    if deaths_in_a_row <= 1:
+        return 0.0
+    return min(MAX_PAUSE_SECONDS, 0.25 * 2.0 ** (deaths_in_a_row - 1))
+
+
+@dataclass(slots=True)
+class _Child:
+    name: str
+    main: Callable[[], None]
+    process: ForkProcess
+    started: float
+    deaths: int = 0
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """Runs `children` (name → function that runs until SIGTERM) and restarts those that end.
+
+    `pid_dir` gets one file `<name>.pid` per child, rewritten at each restart, for operators and fault tests.
+    `grace` is how many seconds a child has to end after SIGTERM.
+    """
+
+    def __init__(self, children: Mapping[str, Callable[[], None]], *, pid_dir: Path, grace: float = 20.0) -> None:
+        self._mains = dict(children)
+        self._pid_dir = pid_dir
+        self._grace = grace
+        self._context = get_context("fork")
+        self._stopping = False
+
+    def run(self) -> None:
+        """Start all, keep all running, return after SIGTERM or SIGINT when all have ended."""
+        self._pid_dir.mkdir(parents=True, exist_ok=True)
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._stop)
+        children = [self._start(name, main) for name, main in self._mains.items()]
+        while not self._stopping:
+            running = [child.process.sentinel for child in children if child.restart_at is None]
+            due = [child.restart_at - time.monotonic() for child in children if child.restart_at is not None]
+            wait([wake_read, *running], timeout=max(0.0, min(due)) if due else None)
+            for index, child in enumerate(children):
+                children[index] = self._look_after(child)
+        self._end(children)
+        signal.set_wakeup_fd(-1)
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _start(self, name: str, main: Callable[[], None], deaths: int = 0) -> _Child:
+        process = self._context.Process(target=_child_main, args=(name, main), name=name)
+        process.start()
+        (self._pid_dir / f"{name}.pid").write_text(f"{process.pid}\n")
+        log.info("Process started.", action="process_started", name=name, pid=process.pid)
+        return _Child(name, main, process, time.monotonic(), deaths)
+
+    def _look_after(self, child: _Child) -> _Child:
+        now = time.monotonic()
+        if self._stopping or child.process.is_alive():
+            return child
+        if child.restart_at is None:
+            child.deaths = 1 if now - child.started > HEALTHY_SECONDS else child.deaths + 1
+            child.restart_at = now + restart_pause(child.deaths)
+            log.warning(
+                "Process ended, starting it again.",
+                action="process_ended",
+                name=child.name,
+                code=child.process.exitcode,
+                seconds=round(child.restart_at - now, 2),
+            )
+        if now >= child.restart_at:
+            return self._start(child.name, child.main, child.deaths)
+        return child
+
+    def _end(self, children: list[_Child]) -> None:
+        alive = [child.process for child in children if child.process.is_alive()]
+        for process in alive:
+            process.terminate()
+        deadline = time.monotonic() + self._grace
+        for process in alive:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                log.warning("Process did not end in time, killed.", action="process_killed", name=process.name)
+                process.kill()
+                process.join()
+        for child in children:
+            (self._pid_dir / f"{child.name}.pid").unlink(missing_ok=True)
+
+
+def _child_main(name: str, main: Callable[[], None]) -> None:
+    die_with_parent()
+    signal.set_wakeup_fd(-1)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_DFL)
+    structlog.contextvars.bind_contextvars(process=name)
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(0)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from config.supervisor import Supervisor, restart_pause
+
+
+def _wait_for_signal() -> None:
+    threading.Event().wait()
+
+
+def _supervise(pid_dir: Path) -> None:
+    Supervisor({"one": _wait_for_signal, "two": _wait_for_signal}, pid_dir=pid_dir, grace=5).run()
+
+
+def _pid(path: Path, other_than: int = 0, *, tries: int = 400) -> int:
+    pause = threading.Event()
+    for _ in range(tries):
+        text = path.read_text().strip() if path.exists() else ""
+        if text and int(text) != other_than:
+            return int(text)
+        pause.wait(0.02)
+    raise AssertionError(path)
+
+
+def test_a_killed_child_is_started_again_and_sigterm_ends_all(tmp_path: Path) -> None:
+    parent = get_context("fork").Process(target=_supervise, args=(tmp_path,))
+    parent.start()
+    one, two = _pid(tmp_path / "one.pid"), _pid(tmp_path / "two.pid")
+    os.kill(one, signal.SIGKILL)
+    again = _pid(tmp_path / "one.pid", other_than=one)
+    assert _pid(tmp_path / "two.pid") == two
+    parent.terminate()
+    parent.join(10)
+    assert parent.exitcode == 0
+    for pid in (again, two):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(("deaths", "seconds"), [(0, 0.0), (1, 0.0), (2, 0.5), (3, 1.0), (6, 8.0), (20, 10.0)])
+def test_the_pause_before_a_restart_grows_and_is_bounded(deaths: int, seconds: float) -> None:
+    assert restart_pause(deaths) == seconds
