@@ -1,7 +1,7 @@
 """The Celery apps: `core` for the scheduler's own processes, `pool` to reach workers, `machine` on a worker.
 
 Nothing is lost: quorum queues, publisher confirms, late acknowledgement. Everything may come twice: tasks are
-idempotent. No result backend: the state is in the store (broker.md §7, §8).
+idempotent. No result backend: the state is in the store.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LeanConsumer(Consumer):
     """Celery's consumer without delayed delivery, gossip and remote control.
 
     Delayed delivery would declare 56 exchanges and queues, which a worker has no right to and nobody here uses
-    (broker.md §2). Reconnects at short, even steps, so that a broker restart costs little more than itself.
+   . Reconnects at short, even steps, so that a broker restart costs little more than itself.
     """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[valid-type, misc]  # celery-types calls it a variable
@@ -120,7 +120,7 @@ def core_app(settings: Settings, wallet: Wallet | None = None) -> Celery:
 def pool_app(settings: Settings) -> Celery:
     """The scheduler's hand into vhost `pool`: it publishes to worker queues and never consumes there.
 
-    Every signature must name exchange and routing key (broker.md §3); `mandatory` makes a missing queue an error.
+    Every signature must name exchange and routing key; `mandatory` makes a missing queue an error.
     """
     return _app(
         "sluice-pool",

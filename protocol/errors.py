@@ -21,7 +21,7 @@
     │   ├── MissingTool          a program the machine lacks and how to get it
     │   ├── PortTaken            somebody else listens where a part should
     │   └── NotReady             a part was started and did not come up; says where its log is
-    └── TaskFailure              a worker could not do a task; carries the PoCo status and cause (`worker.md` §4.7)
+    └── TaskFailure              a worker could not do a task; carries the PoCo status and cause
 
 The docstring is the message; `{fields}` are filled from the keyword arguments.
 """

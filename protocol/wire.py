@@ -18,7 +18,7 @@ HexId = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{64}$")]
 HexAddress = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{40}$")]
 HexSignature = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{130}$")]
 
-#: Characters of stdout and of stderr kept: what the incumbent keeps (iexec-core §1.4).
+#: Characters of stdout and of stderr kept: what the incumbent keeps (iexec-core 9.3).
 LOG_TAIL_CHARACTERS = 100_000
 
 
@@ -135,7 +135,7 @@ class Report(Wire):
 
 
 class ResultLink(Wire):
-    """Where the result is: `results` of finalize is this as JSON (worker.md §6.1)."""
+    """Where the result is: `results` of finalize is this as JSON."""
 
     storage: Literal["ipfs", "ethereum"]
     location: str
