@@ -1,0 +1,182 @@
+"""RabbitMQ's management API in the scheduler's hands: virtual hosts, a stranger's user and its queues, revocation.
+
+    vhost core   the scheduler's user only          vhost pool   one user per worker, named as its wallet
+    ┌──────────────────────────────────┐            ┌────────────────────────────────────────────────────────┐
+    │ pipeline  lane.<wallet>  dead    │            │ exchange w.<W> ─┬─ w.<W> ──► w.<W>.tx                  │
+    │ celeryev (Flower: its own user)  │            │ user <W>: configure nothing, write exchange w.<W>,      │
+    └──────────────────────────────────┘            │           read w.<W> and w.<W>.tx                       │
+                                                    └────────────────────────────────────────────────────────┘
+
+What stays open to a worker, measured on RabbitMQ 3.10 (broker.md §2): it may count messages of other queues in `pool`
+by a passive declare, and because its exchange and first queue share a name it may bind or unbind the two of them, or
+purge its own queues. All of it costs only that worker; the next login repairs its topology.
+"""
+
+from __future__ import annotations
+
+import secrets
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+import structlog
+
+from config import topology
+from config.settings import Settings
+from protocol.errors import BrokerUnavailable
+from protocol.types import Wallet
+
+log = structlog.get_logger(__name__)
+
+#: Random bytes behind a broker password: nobody guesses 32.
+PASSWORD_BYTES = 32
+#: Connections of one machine: two Celery processes, one per container slot and one per process that carries a
+#: chain on; doubled, because a killed machine's old connections live on for two heartbeats.
+BASE_CONNECTIONS, CONNECTIONS_PER_SLOT = 16, 4
+#: A Celery process opens two or three channels on a connection.
+CHANNELS_PER_CONNECTION = 4
+#: A machine that floods its own exchange drops its own oldest messages; the sweep repeats what still matters.
+QUEUE_BYTES = 16 * 2**20
+#: Milliseconds after which the queue of a machine that never came back is removed: 30 days.
+QUEUE_EXPIRES = 30 * 24 * 3600 * 1000
+#: Flower's user and its least permissions on vhost `core` (measured, broker.md §6): it can read events, not run tasks.
+FLOWER_USER = "flower"
+FLOWER_PERMISSIONS = {
+    "configure": r"^(celeryev([.].*)?|(reply[.]|.*[.]reply[.])?celery[.]pidbox)$",
+    "write": r"^(celeryev[.].*|(.*[.]reply[.])?celery[.]pidbox)$",
+    "read": r"^(celeryev([.].*)?|(.*[.])?reply[.]celery[.]pidbox)$",
+}
+ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
+
+
+def worker_permissions(wallet: Wallet) -> dict[str, str]:
+    """The tightest triple that still runs a stock Celery worker; regexes, anchored, on names in vhost `pool`."""
+    name = topology.compute_queue_name(wallet).replace(".", r"\.")
+    return {"configure": "^$", "write": f"^{name}$", "read": rf"^{name}(\.tx)?$"}
+
+
+def worker_queue_arguments() -> dict[str, object]:
+    """How both queues of a worker are declared; a machine sees only the type (`config.topology.worker_queues`)."""
+    return topology.QUORUM | {
+        "x-delivery-limit": topology.DELIVERY_LIMIT,
+        "x-max-length-bytes": QUEUE_BYTES,
+        "x-expires": QUEUE_EXPIRES,
+    }
+
+
+class BrokerAdmin:
+    """RabbitMQ's management API. Every method is idempotent; all raise BrokerUnavailable."""
+
+    def __init__(
+        self,
+        api_url: str,
+        username: str,
+        password: str,
+        *,
+        core: str = "core",
+        pool: str = "pool",
+        timeout: float = 5.0,
+    ) -> None:
+        """`api_url` without path or credentials; `timeout` in seconds per request."""
+        self._url = api_url
+        self._username = username
+        self._core, self._pool = core, pool
+        self._http = httpx.Client(base_url=f"{api_url.rstrip('/')}/api", auth=(username, password), timeout=timeout)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """With the scheduler's own broker user, which must have the tag `administrator`."""
+        parts = urlsplit(settings.amqp_url.get_secret_value())
+        return cls(
+            settings.rabbitmq_api,
+            parts.username or "guest",
+            parts.password or "guest",
+            core=settings.amqp_core_vhost,
+            pool=settings.amqp_pool_vhost,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the management API."""
+        self._http.close()
+
+    def check(self) -> None:
+        """Raise BrokerUnavailable unless the broker runs without an alarm."""
+        self._call("GET", "/health/checks/alarms")
+
+    def prepare(self) -> None:
+        """Make vhosts `core` and `pool`, with the scheduler's user in both."""
+        for vhost in (self._core, self._pool):
+            self._call("PUT", f"/vhosts/{_part(vhost)}")
+            self._permit(vhost, self._username, ALL_PERMISSIONS)
+
+    def enrol(self, wallet: Wallet, *, slots: int) -> str:
+        """Give a worker its exchange, queues and user, and return its new password; a former one stops working.
+
+        Connections that are open stay: a machine that signs in again need not restart.
+        """
+        pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)
+        self._call("PUT", f"/exchanges/{pool}/{exchange}", {"type": "direct", "durable": True})
+        for queue in (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)):
+            arguments = worker_queue_arguments()
+            self._call("PUT", f"/queues/{pool}/{queue}", {"durable": True, "arguments": arguments})
+            self._call("POST", f"/bindings/{pool}/e/{exchange}/q/{queue}", {"routing_key": queue})
+        password = secrets.token_urlsafe(PASSWORD_BYTES)
+        self._call("PUT", f"/users/{wallet}", {"password": password, "tags": ""})
+        connections = 2 * (BASE_CONNECTIONS + CONNECTIONS_PER_SLOT * slots)
+        for limit, value in (
+            ("max-connections", connections),
+            ("max-channels", connections * CHANNELS_PER_CONNECTION),
+        ):
+            self._call("PUT", f"/user-limits/{wallet}/{limit}", {"value": value})
+        # Permissions last: until then the user can sign in and do nothing.
+        self._permit(self._pool, wallet, worker_permissions(wallet))
+        log.info("Worker has its queues.", action="broker_enrolled", wallet=wallet)
+        return password
+
+    def revoke(self, wallet: Wallet) -> None:
+        """Delete a worker's user, which disconnects it at once; taking its permissions alone would not (measured)."""
+        self._call("DELETE", f"/users/{wallet}", missing_ok=True)
+        log.info("Worker is cut off from the broker.", action="broker_revoked", wallet=wallet)
+
+    def remove(self, wallet: Wallet) -> None:
+        """Revoke a worker and delete its queues and exchange with whatever they hold."""
+        self.revoke(wallet)
+        pool = _part(self._pool)
+        for queue in (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)):
+            self._call("DELETE", f"/queues/{pool}/{queue}", missing_ok=True)
+        self._call("DELETE", f"/exchanges/{pool}/{topology.compute_queue_name(wallet)}", missing_ok=True)
+
+    def admit_flower(self) -> str:
+        """Make Flower's user on vhost `core` and return its new password."""
+        password = secrets.token_urlsafe(PASSWORD_BYTES)
+        self._call("PUT", f"/users/{FLOWER_USER}", {"password": password, "tags": "monitoring"})
+        self._permit(self._core, FLOWER_USER, FLOWER_PERMISSIONS)
+        return password
+
+    def _permit(self, vhost: str, user: str, permissions: dict[str, str]) -> None:
+        self._call("PUT", f"/permissions/{_part(vhost)}/{_part(user)}", dict(permissions))
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False) -> None:
+        try:
+            answer = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise BrokerUnavailable(what=self._url, why=str(error) or type(error).__name__) from error
+        if answer.is_success or (missing_ok and answer.status_code == 404):
+            return
+        # The body may repeat what we sent, but never a password: RabbitMQ quotes only names and arguments.
+        raise BrokerUnavailable(
+            what=self._url, why=f"{method} {path} answered {answer.status_code}: {answer.text[:200]}"
+        )
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="")
