@@ -5,7 +5,10 @@
     │   ├── BadSetting           a `SLUICE_…` setting or an option
     │   ├── BadKeystore          a wallet file or its password
     │   ├── BadMessage           a message or request body that breaks its schema (HTTP 400; a queue drops it)
-    │   └── Refused              well-formed but not allowed: signature, token, foreign task (HTTP 401 or 403)
+    │   │   └── TooLarge         more bytes than the door lets in (HTTP 413)
+    │   ├── NotFound             a well-formed id of nothing we know (HTTP 404)
+    │   └── Refused              well-formed but not allowed: foreign task, wrong result, banned (HTTP 403)
+    │       └── NotSignedIn      no valid token or signature (HTTP 401)
     ├── Unavailable              something does not answer now; whoever called may try again later
     │   ├── RpcUnavailable       no answer from an Ethereum node: it may or may not have acted
     │   ├── BrokerUnavailable    RabbitMQ
@@ -54,8 +57,20 @@ class BadMessage(BadInput):
     """The message is not valid: {why}."""
 
 
+class TooLarge(BadMessage):
+    """The body is larger than {limit} bytes, which is the most this request may carry."""
+
+
+class NotFound(BadInput):
+    """No such {what}: {id}."""
+
+
 class Refused(BadInput):
     """Refused: {why}."""
+
+
+class NotSignedIn(Refused):
+    """Not signed in: {why}."""
 
 
 class Unavailable(SluiceError):
