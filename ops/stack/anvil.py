@@ -1,0 +1,133 @@
+"""A local Ethereum chain: anvil's native binary from npm, mining at an interval, from a saved state.
+
+The native binary, not npm's wrapper: a killed wrapper would leave the node running. Interval mining, not automine:
+automine loses transactions that come faster than blocks.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from ops.stack import ports, tools
+from ops.stack.process import Process, Program
+from protocol.errors import MissingTool
+
+#: npm's name for this machine's architecture.
+_NPM_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
+#: Seconds: 0.1 measured from a saved state.
+START_SECONDS = 15.0
+#: Gas per block, as on most chains PoCo runs on.
+BLOCK_GAS = 30_000_000
+#: Public key phrase of every development chain: its accounts must never hold real money.
+MNEMONIC = "test test test test test test test test test test test junk"
+
+
+@dataclass(frozen=True, slots=True)
+class Anvil:
+    """A running chain."""
+
+    port: int
+    process: Process
+
+    @property
+    def rpc_url(self) -> str:
+        """JSON-RPC over HTTP."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """JSON-RPC over WebSocket, on the same port."""
+        return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the node itself, to freeze or kill it."""
+        return self.process.pid
+
+    def stop(self) -> None:
+        """End it; it writes its state first where it was told to keep one."""
+        self.process.stop(patience=10)
+
+
+def binary() -> tuple[Path, str]:
+    """(path of the native `anvil`, where it is from); fetches it if it is not there. Raises MissingTool."""
+    architecture = _NPM_ARCHITECTURE.get(platform.machine(), platform.machine())
+    installed = tools.root() / f"node_modules/@foundry-rs/anvil-linux-{architecture}/bin/anvil"
+    if not installed.exists():
+        on_path = shutil.which("anvil")
+        if on_path:
+            return Path(on_path), "anvil on PATH"
+        tools.npm_packages()
+    if not installed.exists():
+        raise MissingTool(
+            tool="anvil",
+            why=f"npm has no build for linux-{architecture}",
+            fix="Put an anvil 1.7 on PATH, or set SLUICE_RPC_URL and SLUICE_HUB to a chain with PoCo.",
+        )
+    return installed, "anvil from npm"
+
+
+def start(
+    folder: Path,
+    port: int,
+    *,
+    chain_id: int = 31337,
+    block_time: float | None = 1.0,
+    load: Path | None = None,
+    keep: Path | None = None,
+    block_gas: int = BLOCK_GAS,
+    extra: tuple[str, ...] = (),
+    seconds: float = START_SECONDS,
+) -> Anvil:
+    """Start a chain, or find it running, and wait until it answers.
+
+    `block_time`: seconds between blocks, fractions allowed; None: a block per transaction (set-up only).
+    `load`: state file to begin with; `keep`: state file to begin with if it exists, and to write at the end.
+    Raises PortTaken, NotReady, MissingTool.
+    """
+    folder = folder.absolute()
+    command: list[str | Path] = [
+        binary()[0],
+        *("--host", "127.0.0.1", "--port", str(port), "--chain-id", str(chain_id), "--mnemonic", MNEMONIC),
+        *("--gas-limit", str(block_gas), "--cache-path", str(folder / "cache"), "--quiet", *extra),
+    ]
+    if block_time is not None:
+        command += ["--block-time", f"{block_time:g}"]
+    if load is not None:
+        command += ["--load-state", load.absolute()]
+    if keep is not None:
+        command += ["--state", keep.absolute()]
+    wanted = Program("anvil", command, folder)
+    process = wanted.find()
+    if process is None or process.fingerprint != wanted.fingerprint:
+        if process is not None:
+            process.stop()
+        ports.require_free(port, part="the chain", setting="SLUICE_STACK_RPC_PORT")
+        process = wanted.start()
+    chain = Anvil(port, process)
+    with httpx.Client(base_url=chain.rpc_url, timeout=2.0) as client:
+        wanted.wait_ready(process, lambda: _answers(client, "eth_chainId") is not None, seconds=seconds)
+        # A loaded state brings its own gas limit and wins over the option.
+        _answers(client, "evm_setBlockGasLimit", hex(block_gas))
+    return chain
+
+
+def ready(rpc_url: str) -> int | None:
+    """The chain id that the node answers; None if it does not."""
+    with httpx.Client(base_url=rpc_url, timeout=2.0) as client:
+        answer = _answers(client, "eth_chainId")
+    return int(str(answer), 16) if answer is not None else None
+
+
+def _answers(client: httpx.Client, method: str, *params: object) -> object | None:
+    try:
+        body = client.post("", json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).json()
+    except (httpx.TransportError, ValueError):
+        return None
+    result: object | None = body.get("result")
+    return result

@@ -1,0 +1,46 @@
+"""Ports of the local stack: all below 32768, where the kernel starts to hand out ports of its own."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+from protocol.errors import PortTaken
+
+#: Range for ports that tests choose: above the stack's own, below the kernel's ephemeral range (32768 and up).
+_FIRST, _LAST = 20_000, 32_767
+_HOST = "127.0.0.1"
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on this TCP port of the loopback address (or of all addresses)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: a port in TIME_WAIT of an earlier run is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def answers(port: int) -> bool:
+    """Whether somebody accepts connections on this TCP port of the loopback address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((_HOST, port)) == 0
+
+
+def free_port() -> int:
+    """A free port below 32768, at random, so that test runs side by side rarely choose the same one."""
+    choices = random.SystemRandom().sample(range(_FIRST, _LAST), 200)
+    for port in choices:
+        if is_free(port):
+            return port
+    raise PortTaken(port=f"{_FIRST}-{_LAST}", part="a test", setting="nothing")
+
+
+def require_free(port: int, *, part: str, setting: str) -> None:
+    """Raise PortTaken if somebody else listens where `part` should; `setting` is the way out."""
+    if not is_free(port):
+        raise PortTaken(port=port, part=part, setting=setting)
