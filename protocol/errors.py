@@ -15,6 +15,7 @@
     │   ├── EngineUnavailable    the Docker engine
     │   └── StorageUnavailable   IPFS, or a download that may work later
     ├── RpcError                 an Ethereum node answered with an error: `code`, `message`, `data`
+    ├── TransactionReverted      a contract refused a set-up transaction (`ops`); the lane knows reverts as verdicts
     ├── WrongChain               chain id or hub code are not what the settings say. The process stops.
     ├── LaneError                the serial transaction lane; caught by the lane's own run
     │   ├── LeaseLost            another run holds this wallet now
@@ -110,6 +111,10 @@ class RpcError(SluiceError):
     def data(self) -> object:
         """Revert data or other detail, if any."""
         return self.fields.get("data")
+
+
+class TransactionReverted(SluiceError):
+    """Transaction {tx} was mined but the contract refused it: {why}."""
 
 
 class WrongChain(SluiceError):

@@ -1,0 +1,33 @@
+"""The accounts of a development chain: everybody knows their keys, so no real chain may ever see them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from eth_account import Account
+
+from chain.rpc import JsonRpc
+from ops.stack.anvil import MNEMONIC
+from protocol.signing import Key
+from protocol.types import Wallet, Wei
+
+#: Accounts that anvil fills with coins by itself.
+FUNDED_ACCOUNTS = 10
+#: 1e18 wei: what one coin is.
+COIN = Wei(10**18)
+
+
+@cache
+def dev_key(index: int) -> Key:
+    """Key of account `index` of the development key phrase; those from FUNDED_ACCOUNTS on start without coins."""
+    # The feature is "unaudited" upstream; for keys that are public anyhow nothing can leak.
+    Account.enable_unaudited_hdwallet_features()
+    return Key(bytes(Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}").key))
+
+
+def give_coins(rpc: JsonRpc, wallets: tuple[Wallet, ...], amount: Wei) -> None:
+    """Set each wallet's balance to `amount`, from nowhere; only a development chain obeys."""
+    answers = rpc.batch([("anvil_setBalance", (wallet, hex(amount))) for wallet in wallets])
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer

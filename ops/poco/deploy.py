@@ -1,0 +1,167 @@
+"""Puts the real PoCo contracts on an empty development chain, in token mode, as their own deployment script does.
+
+    RLC token ─────────────────────────────┐
+    orders library ─► facets ─► diamond ◄──┼── configure(token, registries)
+    app, dataset, workerpool registries ───┘   createCategory × 7
+
+Plain CREATE from a fresh account: the same key gives the same addresses every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import structlog
+from eth_abi.abi import encode
+
+from chain import calls
+from chain.abi import Function
+from ops.poco.actor import Actor, Call
+from ops.poco.artifacts import Artifact, ArtifactStore
+from protocol.hexbytes import to_bytes
+from protocol.types import ZERO_ADDRESS, Contract, NRlc, Wallet
+
+log = structlog.get_logger(__name__)
+
+#: Facets of the hub in token mode, in the order in which they are cut in; a selector belongs to the first that has it.
+FACETS = (
+    "IexecAccessorsABILegacyFacet",
+    "IexecCategoryManagerFacet",
+    "IexecConfigurationExtraFacet",
+    "IexecConfigurationFacet",
+    "IexecERC20Facet",
+    "IexecEscrowTokenFacet",
+    "IexecOrderManagementFacet",
+    "IexecPoco1Facet",
+    "IexecPoco2Facet",
+    "IexecPocoAccessorsFacet",
+    "IexecPocoBoostFacet",
+    "IexecPocoBoostAccessorsFacet",
+    "IexecRelayFacet",
+)
+#: Parts of every diamond, given to its constructor.
+DIAMOND_PARTS = ("DiamondCutFacet", "DiamondLoupeFacet", "OwnershipFacet")
+REGISTRIES = {
+    "app": "apps/AppRegistry",
+    "dataset": "datasets/DatasetRegistry",
+    "workerpool": "workerpools/WorkerpoolRegistry",
+}
+ORDERS_LIBRARY = "IexecLibOrders_v5"
+#: FacetCutAction.Add of EIP-2535.
+ADD = 0
+DIAMOND_CUT = Function("diamondCut((address,uint8,bytes4[])[],address,bytes)")
+INITIALIZE_DIAMOND = Function("init()")
+INITIALIZE_REGISTRY = Function("initialize(address)")
+CONFIGURE = Function("configure(address,string,string,uint8,address,address,address,address)")
+#: The largest creation (a registry) takes 4.0 million gas; the cut of all facets 2.9 million (chain measurements).
+DEPLOY_GAS = 6_000_000
+SETUP_GAS = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A size of task: `seconds` is workClockTimeRef, the longest an app may run."""
+
+    name: str
+    seconds: int
+
+
+#: PoCo's own five, with their ids as on every public chain, then short ones for what must time out while one watches.
+CATEGORIES = (
+    Category("XS", 300),
+    Category("S", 1200),
+    Category("M", 3600),
+    Category("L", 10800),
+    Category("XL", 36000),
+    Category("TEST", 1),
+    Category("TEST-10", 10),
+)
+#: Index in CATEGORIES, which is the id on chain.
+TEST_CATEGORY = 5
+TEST_10_CATEGORY = 6
+
+#: What every development account but the deployer's gets: 1,000,000 RLC.
+DEV_ALLOWANCE = NRlc(10**15)
+
+
+@dataclass(frozen=True, slots=True)
+class PocoAddresses:
+    """Where everything stands on the chain."""
+
+    hub: Contract
+    rlc: Contract
+    app_registry: Contract
+    dataset_registry: Contract
+    workerpool_registry: Contract
+
+    def to_json(self) -> dict[str, str]:
+        """Field by field."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, str]) -> PocoAddresses:
+        """The reverse of `to_json`."""
+        return cls(**{name: Contract(address) for name, address in raw.items()})
+
+
+def deploy(owner: Actor, artifacts: ArtifactStore, *, fund: tuple[Wallet, ...] = ()) -> PocoAddresses:
+    """Deploys and configures everything as `owner` and gives DEV_ALLOWANCE to each of `fund`.
+
+    The chain must mine at once (automine): transactions are sent one after the other.
+    """
+    rlc = _create(owner, artifacts.rlc())
+    library = _create(owner, artifacts.poco(f"libs/{ORDERS_LIBRARY}"))
+    hub = _create_diamond(owner, artifacts)
+    _cut_facets(owner, artifacts, hub, {ORDERS_LIBRARY: library})
+    registries = {kind: _create(owner, artifacts.poco(f"registries/{path}")) for kind, path in REGISTRIES.items()}
+    addresses = PocoAddresses(hub, rlc, registries["app"], registries["dataset"], registries["workerpool"])
+    owner.run(_configuration(addresses) + [_fund(rlc, wallet) for wallet in fund])
+    log.info("PoCo deployed.", action="poco_deployed", hub=hub, rlc=rlc)
+    return addresses
+
+
+def _create(
+    owner: Actor, artifact: Artifact, libraries: Mapping[str, Contract] | None = None, args: bytes = b""
+) -> Contract:
+    code = artifact.linked(libraries or {}) + args
+    return owner.create(code, gas=DEPLOY_GAS)
+
+
+def _create_diamond(owner: Actor, artifacts: ArtifactStore) -> Contract:
+    """The hub with nothing but the functions of EIP-2535 and its owner."""
+    parts = [artifacts.diamond_part(name) for name in DIAMOND_PARTS]
+    cuts = [(_create(owner, part), ADD, list(part.selectors)) for part in parts]
+    init = _create(owner, artifacts.diamond_part("DiamondInit"))
+    args = encode(
+        ["(address,uint8,bytes4[])[]", "(address,address,bytes)"],
+        [cuts, (owner.wallet, init, to_bytes(INITIALIZE_DIAMOND.encode()))],
+    )
+    return _create(owner, artifacts.poco("Diamond"), args=args)
+
+
+def _cut_facets(owner: Actor, artifacts: ArtifactStore, hub: Contract, libraries: Mapping[str, Contract]) -> None:
+    """Adds all of PoCo's functions to the hub in one cut."""
+    taken = {selector for name in DIAMOND_PARTS for selector in artifacts.diamond_part(name).selectors}
+    cuts: list[tuple[Contract, int, list[bytes]]] = []
+    for name in FACETS:
+        facet = artifacts.poco(f"facets/{name}")
+        fresh = [selector for selector in facet.selectors if selector not in taken]
+        taken.update(fresh)
+        cuts.append((_create(owner, facet, libraries), ADD, fresh))
+    owner.run([Call(hub, DIAMOND_CUT.encode(cuts, ZERO_ADDRESS, b""), DEPLOY_GAS)])
+
+
+def _configuration(at: PocoAddresses) -> list[Call]:
+    """What the owner tells the new contracts, once."""
+    registries = (at.app_registry, at.dataset_registry, at.workerpool_registry)
+    configure = CONFIGURE.encode(at.rlc, "Staked RLC", "SRLC", 9, *registries, ZERO_ADDRESS)
+    return [
+        *(Call(registry, INITIALIZE_REGISTRY.encode(ZERO_ADDRESS), SETUP_GAS) for registry in registries),
+        Call(at.hub, configure, SETUP_GAS),
+        *(Call(at.hub, calls.create_category(item.name, "", item.seconds), SETUP_GAS) for item in CATEGORIES),
+    ]
+
+
+def _fund(rlc: Contract, wallet: Wallet) -> Call:
+    return Call(rlc, calls.transfer(wallet, DEV_ALLOWANCE), SETUP_GAS)

@@ -1,0 +1,90 @@
+"""The chain with PoCo on it as a file: made once, loaded by every later start in a tenth of a second.
+
+<home>/cache/poco-<key>.json             what `anvil --load-state` takes
+<home>/cache/poco-<key>.addresses.json   where the contracts are; written last, so that both exist if it does
+
+The key is a hash of the contracts' files and of the code that deploys them: either changes, a new state is made.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from chain.rpc import Rpc
+from ops.poco import accounts, actor, artifacts, deploy
+from ops.poco.actor import Actor
+from ops.poco.artifacts import ArtifactStore
+from ops.poco.deploy import PocoAddresses
+from ops.stack import anvil, ports, tools
+from protocol.hexbytes import to_bytes
+
+log = structlog.get_logger(__name__)
+
+#: The chain id of the saved state. A node that loads it may be told another, but the hub's orders are bound to this.
+CHAIN_ID = 31337
+#: Code whose change makes another chain.
+_SCRIPT = (deploy, artifacts, actor, accounts)
+
+
+@dataclass(frozen=True, slots=True)
+class PocoState:
+    """A saved chain: `path` for `anvil.start(load=…)`, and what stands where on it."""
+
+    path: Path
+    addresses: PocoAddresses
+
+
+def ensure_state(home: Path) -> PocoState:
+    """The saved chain under `home`, made first if it is not there (about 2 s). Raises MissingTool, NotReady.
+
+    Safe to call from several programs at once: one makes it, the others wait for that.
+    """
+    store = ArtifactStore(tools.npm_packages())
+    folder = home / "cache"
+    key = _key(store)
+    state, addresses = folder / f"poco-{key}.json", folder / f"poco-{key}.addresses.json"
+    with tools.locked(folder / "poco.lock"):
+        if not addresses.exists():
+            _make(store, state, addresses)
+    return PocoState(state, PocoAddresses.from_json(json.loads(addresses.read_text())))
+
+
+def _key(store: ArtifactStore) -> str:
+    """Sixteen hex digits that name this combination of contracts and script."""
+    digest = hashlib.sha256()
+    for file in (*store.files(), *(Path(str(module.__file__)) for module in _SCRIPT)):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _make(store: ArtifactStore, state: Path, addresses: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="sluice-poco-") as folder:
+        chain = anvil.start(Path(folder), ports.free_port(), chain_id=CHAIN_ID, block_time=None)
+        try:
+            with Rpc(chain.rpc_url) as rpc:
+                owner = Actor(accounts.dev_key(0), rpc, CHAIN_ID)
+                funded = tuple(accounts.dev_key(index).wallet for index in range(1, accounts.FUNDED_ACCOUNTS))
+                at = deploy.deploy(owner, store, fund=funded)
+                dump = to_bytes(rpc.call("anvil_dumpState"))
+        finally:
+            chain.stop()
+    _write(state, gzip.decompress(dump))
+    _write(addresses, json.dumps(at.to_json(), indent=2).encode())
+    log.info("Chain state saved.", action="poco_state_saved", path=str(state), hub=at.hub)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All of it or nothing: a crash leaves no half file under the final name."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)
