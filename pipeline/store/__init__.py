@@ -1,0 +1,7 @@
+"""MongoDB: one module per collection, with its indexes, its document form and every query that anybody runs on it.
+
+deals ── tasks (replicates embedded) ── logs (chain events of a task) ── blocks ── cursors
+workers                                 outputs (what apps printed)
+
+Every state change is one conditional update on one document. No decision lives here.
+"""

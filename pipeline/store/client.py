@@ -1,0 +1,72 @@
+"""The connection: one client per process, durable writes, and all collections behind one value."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import MongoClient, WriteConcern
+from pymongo.database import Database
+
+from config.settings import Settings
+from pipeline.store.blocks import ChainStore
+from pipeline.store.deals import Deals
+from pipeline.store.outputs import Outputs
+from pipeline.store.tasks import Tasks
+from pipeline.store.workers import Workers
+
+#: Seconds to find a primary: a restart of MongoDB takes 1-2 s, an election 10 s; callers retry after that.
+SERVER_SELECTION_SECONDS = 10.0
+#: Seconds for one operation, so that a frozen server is noticed.
+OPERATION_SECONDS = 20.0
+
+_clients: dict[tuple[int, str], MongoClient[dict[str, Any]]] = {}
+
+
+def client(uri: str) -> MongoClient[dict[str, Any]]:
+    """This process's client for `uri`; a forked child gets its own (pymongo clients do not survive a fork)."""
+    key = (os.getpid(), uri)
+    if key not in _clients:
+        _clients[key] = MongoClient(
+            uri,
+            retryWrites=True,
+            retryReads=True,
+            serverSelectionTimeoutMS=int(SERVER_SELECTION_SECONDS * 1000),
+            socketTimeoutMS=int(OPERATION_SECONDS * 1000),
+            tz_aware=True,
+        )
+    return _clients[key]
+
+
+def database(settings: Settings) -> Database[dict[str, Any]]:
+    """The database named in the settings, every write acknowledged by a majority and journaled."""
+    return client(settings.mongodb_uri.get_secret_value()).get_database(
+        settings.mongodb_database, write_concern=WriteConcern(w="majority", j=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """All collections of the scheduler."""
+
+    deals: Deals
+    tasks: Tasks
+    workers: Workers
+    chain: ChainStore
+    outputs: Outputs
+
+    @classmethod
+    def of(cls, db: Database[dict[str, Any]]) -> Store:
+        """The collections of one database."""
+        return cls(Deals(db), Tasks(db), Workers(db), ChainStore(db), Outputs(db))
+
+    @classmethod
+    def open(cls, settings: Settings) -> Store:
+        """The collections of the settings' database; connects on first use."""
+        return cls.of(database(settings))
+
+    def ensure_indexes(self) -> None:
+        """Create every index that is missing; idempotent, cheap when all exist."""
+        for part in (self.deals, self.tasks, self.workers, self.chain, self.outputs):
+            part.ensure_indexes()

@@ -1,0 +1,150 @@
+"""Collection `deals`: a stub as soon as the notice is seen, the whole deal once it is read from the chain.
+
+notice in a block ──► new ──ingest──► ready ──reorg──► orphaned ──notice again──► new
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pymongo import ASCENDING, IndexModel, UpdateOne
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from pipeline.records import DealRecord
+from protocol.types import BlockHash, BlockNumber, Contract, DealId, Hash32, NRlc, Timestamp, Wallet
+from protocol.wire import Dataset
+
+NEW = "new"
+READY = "ready"
+ORPHANED = "orphaned"
+
+INDEXES = [
+    IndexModel([("block", ASCENDING)], name="new", partialFilterExpression={"state": NEW}),
+    IndexModel([("block", ASCENDING)], name="by_block"),
+]
+
+
+class Deals:
+    """Queries on `deals`."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._rows: Collection[dict[str, Any]] = db["deals"]
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes."""
+        self._rows.create_indexes(INDEXES)
+
+    def noticed(self, notices: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> None:
+        """Remember deals to ingest; one that is known from the same block stays as it is."""
+        writes = [
+            UpdateOne(
+                {"_id": deal_id},
+                [
+                    {
+                        "$set": {
+                            "state": {
+                                "$cond": [
+                                    {"$and": [{"$eq": ["$block_hash", block_hash]}, {"$eq": ["$state", READY]}]},
+                                    READY,
+                                    NEW,
+                                ]
+                            },
+                            "block": block,
+                            "block_hash": block_hash,
+                        }
+                    }
+                ],
+                upsert=True,
+            )
+            for deal_id, block, block_hash in notices
+        ]
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
+
+    def new(self, limit: int) -> list[DealId]:
+        """Deals noticed and not ingested, oldest first."""
+        rows = self._rows.find({"state": NEW}, {"_id": 1}).sort("block", ASCENDING).limit(limit)
+        return [DealId(row["_id"]) for row in rows]
+
+    def blocks(self, deal_ids: Iterable[DealId]) -> dict[DealId, BlockNumber]:
+        """The block of each deal's match, for those noticed."""
+        rows = self._rows.find({"_id": {"$in": list(deal_ids)}}, {"block": 1})
+        return {DealId(row["_id"]): BlockNumber(row["block"]) for row in rows}
+
+    def ingested(self, deals: Sequence[DealRecord]) -> None:
+        """Store deals read from the chain; their tasks must be stored before."""
+        writes = [
+            UpdateOne(
+                {"_id": deal.deal_id, "block": deal.matched_block}, {"$set": {"state": READY, **_to_document(deal)}}
+            )
+            for deal in deals
+        ]
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
+
+    def orphan_above(self, block: BlockNumber) -> list[DealId]:
+        """Mark deals matched above `block` as gone from the chain; returns them."""
+        rows = self._rows.find({"block": {"$gt": block}, "state": {"$ne": ORPHANED}}, {"_id": 1})
+        deal_ids = [DealId(row["_id"]) for row in rows]
+        self._rows.update_many({"_id": {"$in": deal_ids}, "block": {"$gt": block}}, {"$set": {"state": ORPHANED}})
+        return deal_ids
+
+    def get(self, deal_id: DealId) -> DealRecord | None:
+        """One ingested deal."""
+        found = self.load([deal_id])
+        return found[0] if found else None
+
+    def load(self, deal_ids: Iterable[DealId]) -> list[DealRecord]:
+        """Those of the deals that are ingested, in no order."""
+        rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "start_time": {"$exists": True}})
+        return [_to_record(row) for row in rows]
+
+
+def _to_document(deal: DealRecord) -> dict[str, Any]:
+    return {
+        "app": deal.app,
+        "image": deal.image,
+        "image_checksum": deal.image_checksum,
+        "dataset": deal.dataset.model_dump() if deal.dataset else None,
+        "workerpool": deal.workerpool,
+        "requester": deal.requester,
+        "beneficiary": deal.beneficiary,
+        "callback": deal.callback,
+        "params": deal.params,
+        "trust": deal.trust,
+        "tag": deal.tag,
+        "category_seconds": deal.category_seconds,
+        "start_time": deal.start_time,
+        "bot_first": deal.bot_first,
+        "bot_size": deal.bot_size,
+        "worker_stake": str(deal.worker_stake),
+        "contribution_deadline": deal.contribution_deadline,
+        "final_deadline": deal.final_deadline,
+    }
+
+
+def _to_record(row: Mapping[str, Any]) -> DealRecord:
+    return DealRecord(
+        deal_id=DealId(row["_id"]),
+        app=Contract(row["app"]),
+        image=row["image"],
+        image_checksum=Hash32(row["image_checksum"]),
+        dataset=Dataset(**row["dataset"]) if row["dataset"] else None,
+        workerpool=Contract(row["workerpool"]),
+        requester=Wallet(row["requester"]),
+        beneficiary=Wallet(row["beneficiary"]),
+        callback=Contract(row["callback"]),
+        params=row["params"],
+        trust=row["trust"],
+        tag=Hash32(row["tag"]),
+        category_seconds=row["category_seconds"],
+        start_time=Timestamp(row["start_time"]),
+        bot_first=row["bot_first"],
+        bot_size=row["bot_size"],
+        worker_stake=NRlc(int(row["worker_stake"])),
+        contribution_deadline=Timestamp(row["contribution_deadline"]),
+        final_deadline=Timestamp(row["final_deadline"]),
+        matched_block=BlockNumber(row["block"]),
+    )

@@ -1,0 +1,55 @@
+"""Collection `outputs`: what apps printed, for the requester; forgotten after a while."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo import ASCENDING, IndexModel
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from pipeline.records import ComputeLog
+from protocol.types import TaskId, Wallet
+
+#: Days an app's output is kept, as the incumbent does after the final deadline.
+KEEP_DAYS = 3
+
+INDEXES = [
+    IndexModel([("task", ASCENDING)], name="by_task"),
+    IndexModel([("at", ASCENDING)], name="forget", expireAfterSeconds=KEEP_DAYS * 24 * 3600),
+]
+
+
+class Outputs:
+    """Queries on `outputs`."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._rows: Collection[dict[str, Any]] = db["outputs"]
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes."""
+        self._rows.create_indexes(INDEXES)
+
+    def put(self, output: ComputeLog, now: float) -> bool:
+        """Keep an output; the first of a task and wallet wins. False if there was one."""
+        try:
+            self._rows.insert_one(
+                {
+                    "_id": f"{output.task_id}:{output.wallet}",
+                    "task": output.task_id,
+                    "wallet": output.wallet,
+                    "stdout": output.stdout,
+                    "stderr": output.stderr,
+                    "at": datetime.fromtimestamp(now, UTC),
+                }
+            )
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def of_task(self, task_id: TaskId) -> list[ComputeLog]:
+        """Outputs of a task, by wallet."""
+        rows = self._rows.find({"task": task_id}).sort("wallet", ASCENDING)
+        return [ComputeLog(TaskId(row["task"]), Wallet(row["wallet"]), row["stdout"], row["stderr"]) for row in rows]

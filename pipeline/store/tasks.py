@@ -1,0 +1,248 @@
+"""Collection `tasks`: every query and conditional update on tasks and their embedded replicates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pymongo import ASCENDING, IndexModel, InsertOne, ReplaceOne, UpdateOne
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+
+from pipeline.records import LIVE, Replicate, ReplicateState, Stage, TaskRecord
+from pipeline.store.task_documents import replicate_document, to_document, to_record
+from protocol.types import DealId, Hash32, TaskId, Timestamp, Wallet
+from protocol.wire import ResultLink, Step
+
+#: MongoDB's code for a duplicate key.
+DUPLICATE_KEY = 11000
+
+INDEXES = [
+    IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="by_deal", unique=True),
+    IndexModel([("contribution_deadline", ASCENDING)], name="waiting", partialFilterExpression={"wants": {"$gt": 0}}),
+    IndexModel([("next_visit", ASCENDING)], name="due", partialFilterExpression={"open": True}),
+    IndexModel([("replicates.wallet", ASCENDING)], name="by_worker", partialFilterExpression={"open": True}),
+    IndexModel([("stage", ASCENDING)], name="by_stage"),
+]
+
+#: What a report moves a replicate to; steps that the chain proves leave the state alone.
+_STATE_AFTER = {
+    Step.STARTED: ReplicateState.STARTED,
+    Step.COMPUTED: ReplicateState.COMPUTED,
+    Step.FAILED: ReplicateState.FAILED,
+}
+#: From which states a report may move it: a repeated or late report changes nothing. A LOST worker that comes back and
+#: goes on is welcome.
+_STATE_BEFORE = {
+    Step.STARTED: [ReplicateState.ASSIGNED],
+    Step.COMPUTED: [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.LOST],
+    Step.FAILED: [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.COMPUTED, ReplicateState.LOST],
+}
+
+
+class Tasks:
+    """Queries on `tasks`."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._rows: Collection[dict[str, Any]] = db["tasks"]
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes."""
+        self._rows.create_indexes(INDEXES)
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def get(self, task_id: TaskId) -> TaskRecord | None:
+        """One task."""
+        row = self._rows.find_one({"_id": task_id})
+        return None if row is None else to_record(row)
+
+    def load(self, task_ids: Iterable[TaskId]) -> list[TaskRecord]:
+        """Those of the tasks that are ours, in no order."""
+        return [to_record(row) for row in self._rows.find({"_id": {"$in": list(task_ids)}})]
+
+    def of_deal(self, deal_id: DealId) -> list[TaskRecord]:
+        """A deal's tasks by index."""
+        return [to_record(row) for row in self._rows.find({"deal": deal_id}).sort("index", ASCENDING)]
+
+    def waiting(self, limit: int) -> list[TaskRecord]:
+        """Tasks that want replicates, most urgent first."""
+        rows = self._rows.find({"wants": {"$gt": 0}}).sort("contribution_deadline", ASCENDING).limit(limit)
+        return [to_record(row) for row in rows]
+
+    def due(self, now: float, limit: int) -> list[TaskId]:
+        """Open tasks whose next visit has come, longest overdue first."""
+        rows = self._rows.find({"open": True, "next_visit": {"$lte": now}}, {"_id": 1})
+        return [TaskId(row["_id"]) for row in rows.sort("next_visit", ASCENDING).limit(limit)]
+
+    def of_worker(self, wallet: Wallet) -> list[TaskRecord]:
+        """Open tasks that a worker was given."""
+        return [to_record(row) for row in self._rows.find({"open": True, "replicates.wallet": wallet})]
+
+    def count_by_stage(self) -> dict[Stage, int]:
+        """How many tasks stand at each stage."""
+        rows = self._rows.aggregate([{"$group": {"_id": "$stage", "count": {"$sum": 1}}}])
+        return {Stage(row["_id"]): row["count"] for row in rows}
+
+    # -- deciding and its results ---------------------------------------------------------------------------------
+
+    def add(self, records: Sequence[TaskRecord]) -> int:
+        """Insert the tasks that are new and return how many were; those that exist stay as they are."""
+        if not records:
+            return 0
+        try:
+            result = self._rows.bulk_write([InsertOne(to_document(task)) for task in records], ordered=False)
+        except BulkWriteError as error:
+            details = error.details or {}
+            if any(problem["code"] != DUPLICATE_KEY for problem in details.get("writeErrors", [])):
+                raise
+            return int(details["nInserted"])
+        return result.inserted_count
+
+    def save(self, records: Sequence[TaskRecord]) -> bool:
+        """Replace tasks whose stored version is still the record's, each with the version after it.
+
+        False if at least one was changed by somebody else meanwhile: load and decide again.
+        """
+        if not records:
+            return True
+        writes = []
+        for task in records:
+            document = to_document(task)
+            document["version"] = task.version + 1
+            writes.append(ReplaceOne({"_id": task.task_id, "version": task.version}, document))
+        return self._rows.bulk_write(writes, ordered=False).matched_count == len(writes)
+
+    def visited(self, next_visits: dict[TaskId, float]) -> None:
+        """Note when the sweep shall come next to tasks that did not change."""
+        if next_visits:
+            self._rows.bulk_write(
+                [UpdateOne({"_id": task}, {"$set": {"next_visit": at}}) for task, at in next_visits.items()],
+                ordered=False,
+            )
+
+    def assign(self, task: TaskRecord, replicates: Sequence[Replicate], now: float, next_visit: float) -> bool:
+        """Add replicates to a task that has not changed since it was read. False: it has, release their slots."""
+        result = self._rows.update_one(
+            {"_id": task.task_id, "version": task.version},
+            {
+                "$push": {"replicates": {"$each": [replicate_document(item) for item in replicates]}},
+                "$inc": {"wants": -len(replicates), "version": 1},
+                "$set": {"changed_at": now, "next_visit": next_visit},
+            },
+        )
+        return result.matched_count == 1
+
+    def intents_failed(self, failures: Sequence[tuple[TaskId, str, int, str]]) -> None:
+        """Note lane intents that ended FAILED: (task, method, generation, why); repeating it changes nothing."""
+        writes = [
+            UpdateOne(
+                {"_id": task, f"sent.{method}": generation},
+                {
+                    "$inc": {f"failed.{method}": 1, "version": 1},
+                    "$set": {"why": why, "next_visit": 0.0},
+                    "$unset": {f"sent.{method}": ""},
+                },
+            )
+            for task, method, generation, why in failures
+        ]
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
+
+    def set_orphaned(self, deal_ids: Sequence[DealId], *, orphaned: bool) -> None:
+        """Note that deals left the chain in a reorg, or came back."""
+        self._rows.update_many(
+            {"deal": {"$in": list(deal_ids)}, "orphaned": not orphaned},
+            {"$set": {"orphaned": orphaned, "next_visit": 0.0, "wants": 0}, "$inc": {"version": 1}},
+        )
+
+    def set_deadlines(self, deal_id: DealId, contribution: Timestamp, final: Timestamp, matched_at: Timestamp) -> None:
+        """Move a deal's deadlines: after a reorg its block, and so its start time, may be another."""
+        self._rows.update_many(
+            {"deal": deal_id, "final_deadline": {"$ne": final}},
+            {
+                "$set": {
+                    "contribution_deadline": contribution,
+                    "final_deadline": final,
+                    "matched_at": matched_at,
+                    "next_visit": 0.0,
+                },
+                "$inc": {"version": 1},
+            },
+        )
+
+    def lose_worker(self, wallet: Wallet) -> list[TaskId]:
+        """Mark the live replicates of a silent worker LOST; returns the tasks concerned."""
+        live = {"wallet": wallet, "state": {"$in": [str(state) for state in LIVE]}}
+        query = {"open": True, "replicates.wallet": wallet, "replicates": {"$elemMatch": live}}
+        touched = [TaskId(row["_id"]) for row in self._rows.find(query, {"_id": 1})]
+        self._rows.update_many(
+            {"_id": {"$in": touched}, "replicates": {"$elemMatch": live}},
+            {"$set": {"replicates.$.state": str(ReplicateState.LOST)}, "$inc": {"version": 1}},
+        )
+        return touched
+
+    # -- what workers say -----------------------------------------------------------------------------------------
+
+    def report(
+        self, task_id: TaskId, wallet: Wallet, step: Step, now: float, cause: str | None, exit_code: int | None
+    ) -> bool:
+        """Note a worker's report on its own replicate. False: no such replicate, or the step was noted before."""
+        replicate: dict[str, Any] = {"wallet": wallet, f"steps.{step}": {"$exists": False}}
+        change: dict[str, Any] = {f"replicates.$.steps.{step}": now, "changed_at": now}
+        if step in _STATE_AFTER:
+            replicate["state"] = {"$in": [str(state) for state in _STATE_BEFORE[step]]}
+            change["replicates.$.state"] = str(_STATE_AFTER[step])
+        if cause is not None:
+            change["replicates.$.cause"] = cause
+        if exit_code is not None:
+            change["replicates.$.exit_code"] = exit_code
+        result = self._rows.update_one(
+            {"_id": task_id, "replicates": {"$elemMatch": replicate}}, {"$set": change, "$inc": {"version": 1}}
+        )
+        return result.matched_count == 1
+
+    def uploaded(
+        self,
+        task_id: TaskId,
+        wallet: Wallet,
+        link: ResultLink,
+        digest: Hash32,
+        callback_data: str | None,
+        now: float,
+    ) -> bool:
+        """Note the stored result of a worker's own replicate, already checked by the API. False: no such replicate."""
+        result = self._rows.update_one(
+            {"_id": task_id, "replicates.wallet": wallet},
+            {
+                "$set": {
+                    "replicates.$.link": link.model_dump(),
+                    "replicates.$.digest": digest,
+                    "replicates.$.callback_data": callback_data,
+                    f"replicates.$.steps.{Step.UPLOADED}": now,
+                    "changed_at": now,
+                },
+                "$inc": {"version": 1},
+            },
+        )
+        return result.matched_count == 1
+
+    def verdicts(self, task_ids: Sequence[TaskId], wallet: Wallet) -> tuple[list[TaskId], list[TaskId]]:
+        """For a ping: which tasks are over (or never were that worker's) and which of its replicates must stop."""
+        rows = {
+            row["_id"]: row
+            for row in self._rows.find(
+                {"_id": {"$in": list(task_ids)}}, {"open": 1, "replicates.wallet": 1, "replicates.state": 1}
+            )
+        }
+        forget: list[TaskId] = []
+        abort: list[TaskId] = []
+        for task in task_ids:
+            row = rows.get(task)
+            own = [item for item in row["replicates"] if item["wallet"] == wallet] if row else []
+            if row is None or not row["open"] or not own:
+                forget.append(task)
+            elif own[0]["state"] == ReplicateState.ABORTED:
+                abort.append(task)
+        return forget, abort

@@ -1,0 +1,170 @@
+"""Collection `workers`: enrolled machines, their slots and the chain facts that matching needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pymongo import ASCENDING, IndexModel, ReturnDocument, UpdateOne
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from pipeline.records import Held, WorkerRecord
+from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
+from protocol.wire import Capabilities
+
+INDEXES = [
+    IndexModel([("free", ASCENDING), ("seen_at", ASCENDING)], name="free"),
+    IndexModel([("seen_at", ASCENDING)], name="silent", partialFilterExpression={"lost": False}),
+    IndexModel([("held.since", ASCENDING)], name="holding"),
+]
+
+#: `free` follows `slots` and `held` in the same update.
+_SET_FREE = {"$set": {"free": {"$max": [0, {"$subtract": ["$slots", {"$size": "$held"}]}]}}}
+
+
+class Workers:
+    """Queries on `workers`."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._rows: Collection[dict[str, Any]] = db["workers"]
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes."""
+        self._rows.create_indexes(INDEXES)
+
+    def enrol(self, wallet: Wallet, offer: Capabilities, now: float) -> WorkerRecord:
+        """Remember a machine at login; what it holds and its ban survive a new login."""
+        row = self._rows.find_one_and_update(
+            {"_id": wallet},
+            [
+                {
+                    "$set": {
+                        "name": {"$literal": offer.name},
+                        "version": {"$literal": offer.version},
+                        "slots": offer.slots,
+                        "cpus": offer.cpus,
+                        "memory_bytes": offer.memory_bytes,
+                        "tag": offer.tag,
+                        "enrolled_at": {"$ifNull": ["$enrolled_at", now]},
+                        "seen_at": now,
+                        "lost": False,
+                        "held": {"$ifNull": ["$held", []]},
+                        "banned": {"$ifNull": ["$banned", False]},
+                        "weight": {"$ifNull": ["$weight", 2]},
+                        "stake": {"$ifNull": ["$stake", "0"]},
+                        "gas": {"$ifNull": ["$gas", "0"]},
+                        # a machine signs in anew after it was given stake or gas: read both again
+                        "checked_at": 0.0,
+                    }
+                },
+                _SET_FREE,
+            ],
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+        )
+        assert row is not None  # an upsert that returns the document after it always has one
+        return _to_record(row)
+
+    def seen(self, wallet: Wallet, now: float) -> bool:
+        """Note a sign of life. False: that wallet never enrolled."""
+        result = self._rows.update_one({"_id": wallet}, {"$set": {"seen_at": now, "lost": False}})
+        return result.matched_count == 1
+
+    def get(self, wallet: Wallet) -> WorkerRecord | None:
+        """One worker."""
+        row = self._rows.find_one({"_id": wallet})
+        return None if row is None else _to_record(row)
+
+    def all(self, limit: int = 10_000) -> list[WorkerRecord]:
+        """Every worker, by wallet."""
+        return [_to_record(row) for row in self._rows.find().sort("_id", ASCENDING).limit(limit)]
+
+    def load(self, wallets: Iterable[Wallet]) -> list[WorkerRecord]:
+        """Those workers, in no order."""
+        return [_to_record(row) for row in self._rows.find({"_id": {"$in": list(wallets)}})]
+
+    def set_banned(self, wallet: Wallet, *, banned: bool) -> bool:
+        """Ban a worker from new tasks, or take it back. False: unknown wallet."""
+        return self._rows.update_one({"_id": wallet}, {"$set": {"banned": banned}}).matched_count == 1
+
+    # -- matching -------------------------------------------------------------------------------------------------
+
+    def with_free_slots(self, seen_after: float, limit: int) -> list[WorkerRecord]:
+        """Workers heard of since `seen_after` that have a slot left, not banned."""
+        query = {"free": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False}
+        return [_to_record(row) for row in self._rows.find(query).limit(limit)]
+
+    def checked(self, facts: Sequence[tuple[Wallet, int, NRlc, Wei]], now: float) -> None:
+        """Store weight, free stake and gas money as read from the chain."""
+        writes = [
+            UpdateOne(
+                {"_id": wallet}, {"$set": {"weight": weight, "stake": str(stake), "gas": str(gas), "checked_at": now}}
+            )
+            for wallet, weight, stake, gas in facts
+        ]
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
+
+    def reserve(self, wallet: Wallet, held: Sequence[Held]) -> bool:
+        """Take a slot per entry, all or none. False: no room any more, or one of the tasks is held already."""
+        tasks = [item.task_id for item in held]
+        rows = [{"task": item.task_id, "since": item.since, "stake": str(item.stake)} for item in held]
+        result = self._rows.update_one(
+            {"_id": wallet, "free": {"$gte": len(held)}, "held.task": {"$nin": tasks}, "banned": False},
+            [{"$set": {"held": {"$concatArrays": ["$held", rows]}}}, _SET_FREE],
+        )
+        return result.matched_count == 1
+
+    def release(self, slots: Sequence[tuple[Wallet, TaskId]]) -> int:
+        """Give slots back and return how many were; one given back before changes nothing."""
+        writes = [
+            UpdateOne(
+                {"_id": wallet, "held.task": task},
+                [
+                    {"$set": {"held": {"$filter": {"input": "$held", "cond": {"$ne": ["$$this.task", task]}}}}},
+                    _SET_FREE,
+                ],
+            )
+            for wallet, task in slots
+        ]
+        return self._rows.bulk_write(writes, ordered=False).modified_count if writes else 0
+
+    # -- the sweep ------------------------------------------------------------------------------------------------
+
+    def silent(self, seen_before: float, limit: int) -> list[Wallet]:
+        """Workers not heard of since `seen_before` and not yet marked lost."""
+        rows = self._rows.find({"lost": False, "seen_at": {"$lt": seen_before}}, {"_id": 1}).limit(limit)
+        return [Wallet(row["_id"]) for row in rows]
+
+    def set_lost(self, wallet: Wallet, seen_before: float) -> bool:
+        """Mark a worker lost unless it was heard of meanwhile."""
+        result = self._rows.update_one(
+            {"_id": wallet, "lost": False, "seen_at": {"$lt": seen_before}}, {"$set": {"lost": True}}
+        )
+        return result.matched_count == 1
+
+    def holding_since(self, before: float, limit: int) -> list[WorkerRecord]:
+        """Workers with a slot taken before a moment, to be compared with their tasks."""
+        return [_to_record(row) for row in self._rows.find({"held.since": {"$lt": before}}).limit(limit)]
+
+
+def _to_record(row: Mapping[str, Any]) -> WorkerRecord:
+    return WorkerRecord(
+        wallet=Wallet(row["_id"]),
+        name=row["name"],
+        version=row["version"],
+        slots=row["slots"],
+        cpus=row["cpus"],
+        memory_bytes=row["memory_bytes"],
+        tag=Hash32(row["tag"]),
+        enrolled_at=row["enrolled_at"],
+        seen_at=row["seen_at"],
+        held=tuple(Held(TaskId(item["task"]), item["since"], NRlc(int(item["stake"]))) for item in row["held"]),
+        banned=row["banned"],
+        lost=row["lost"],
+        weight=row["weight"],
+        stake=NRlc(int(row["stake"])),
+        gas=Wei(int(row["gas"])),
+        checked_at=row["checked_at"],
+    )
