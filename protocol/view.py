@@ -1,9 +1,9 @@
 """What the chain says of one task, folded from its events or read from the contract: the same type either way.
 
-    UNSET ──initialize──► ACTIVE ──consensus──► REVEALING ──finalize──► COMPLETED
-                            ▲  │                    │ │
-                            │  └──────claim─────────┼─┴──claim──► FAILED
-                            └────────reopen─────────┘
+UNSET ──initialize──► ACTIVE ──consensus──► REVEALING ──finalize──► COMPLETED
+                        ▲  │                    │ │
+                        │  └──────claim─────────┼─┴──claim──► FAILED
+                        └────────reopen─────────┘
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from protocol import events
+from protocol.deadlines import reveal_deadline
 from protocol.types import BlockNumber, Hash32, TaskId, Timestamp, Wallet
-
-#: reveal deadline = consensus block time + 2 × category time (PoCo REVEAL_DEADLINE_RATIO).
-REVEAL_DEADLINE_RATIO = 2
 
 
 class TaskStatus(IntEnum):
@@ -104,13 +102,12 @@ def _apply(view: ChainView, item: events.Seen, category_seconds: int) -> ChainVi
             vote = Contribution(worker, result_hash, ContributionStatus.CONTRIBUTED, item.block_number)
             return replace(view, contributions=(*view.contributions, vote))
         case events.TaskConsensus(consensus=consensus):
-            deadline = Timestamp(item.timestamp + REVEAL_DEADLINE_RATIO * category_seconds)
             return replace(
                 view,
                 status=TaskStatus.REVEALING,
                 consensus=consensus,
                 consensus_block=item.block_number,
-                reveal_deadline=deadline,
+                reveal_deadline=reveal_deadline(item.timestamp, category_seconds),
             )
         case events.TaskReveal(worker=worker):
             return _mark(view, worker, ContributionStatus.REVEALED)
@@ -118,13 +115,9 @@ def _apply(view: ChainView, item: events.Seen, category_seconds: int) -> ChainVi
             losers = [vote.worker for vote in view.winners]
             for worker in losers:
                 view = _mark(view, worker, ContributionStatus.REJECTED)
-            return replace(
-                view, status=TaskStatus.ACTIVE, consensus=None, consensus_block=None, reveal_deadline=None
-            )
+            return replace(view, status=TaskStatus.ACTIVE, consensus=None, consensus_block=None, reveal_deadline=None)
         case events.TaskFinalize(results=results):
-            return replace(
-                view, status=TaskStatus.COMPLETED, results=results, finalized_block=item.block_number
-            )
+            return replace(view, status=TaskStatus.COMPLETED, results=results, finalized_block=item.block_number)
         case events.TaskClaimed():
             return replace(view, status=TaskStatus.FAILED, finalized_block=item.block_number)
         case _:
