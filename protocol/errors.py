@@ -25,7 +25,9 @@
     │   ├── MissingTool          a program the machine lacks and how to get it
     │   ├── PortTaken            somebody else listens where a part should
     │   └── NotReady             a part was started and did not come up; says where its log is
-    └── TaskFailure              a worker could not do a task; carries the PoCo status and cause
+    └── TaskFailure              a worker could not do a task; carries the PoCo status and cause: an error result tells
+        │                        the requester
+        └── TaskDeclined         the fault is this machine's, not the task's: it contributes nothing
 
 The docstring is the message; `{fields}` are filled from the keyword arguments.
 """
@@ -165,3 +167,7 @@ class TaskFailure(SluiceError):
     def cause(self) -> str:
         """PoCo cause, e.g. APP_IMAGE_DOWNLOAD_FAILED."""
         return str(self.fields["cause"])
+
+
+class TaskDeclined(TaskFailure):
+    """This machine cannot do task {task} ({cause}): {why}"""
