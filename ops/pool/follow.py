@@ -1,0 +1,71 @@
+"""Follows tasks on chain, independent of the scheduler's own word: views folded from the hub's logs, block by block."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from chain import decode
+from chain.heads import heads
+from chain.rpc import Rpc
+from protocol.events import Seen
+from protocol.types import BlockNumber, Contract, TaskId, Timestamp
+from protocol.view import ChainView, TaskStatus, fold
+
+#: Statuses in which nothing more happens.
+OVER = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED})
+
+
+@dataclass(slots=True)
+class Follower:
+    """Reads the hub's logs from `next_block` on and keeps what concerns `categories`' tasks.
+
+    `categories`: task → its category's seconds. New tasks may be added while following, before their first event.
+    """
+
+    rpc: Rpc
+    ws_url: str | None
+    hub: Contract
+    block_time: float
+    next_block: BlockNumber
+    categories: dict[TaskId, int] = field(default_factory=dict)
+    _seen: dict[TaskId, list[Seen]] = field(default_factory=dict)
+
+    def views(self) -> dict[TaskId, ChainView]:
+        """What is known now of every task."""
+        return {
+            task: fold(task, self._seen.get(task, ()), category_seconds=seconds)
+            for task, seconds in self.categories.items()
+        }
+
+    def step(self, head: BlockNumber) -> bool:
+        """Read up to `head`; whether anything new concerns the followed tasks."""
+        if head < self.next_block:
+            return False
+        logs = self.rpc.call(
+            "eth_getLogs",
+            {
+                "address": self.hub,
+                "fromBlock": hex(self.next_block),
+                "toBlock": hex(head),
+                "topics": [list(decode.TOPICS)],
+            },
+        )
+        self.next_block = BlockNumber(head + 1)
+        # Deadlines are not shown here, so the time of the block is not looked up.
+        found = [item for item in (decode.seen(raw, Timestamp(0)) for raw in logs) if item is not None]
+        for item in found:
+            task = getattr(item.event, "task_id", None)
+            if task is not None:
+                self._seen.setdefault(task, []).append(item)
+        return bool(found)
+
+    def until_over(self, stop: threading.Event) -> Iterator[Mapping[TaskId, ChainView]]:
+        """Yield all views whenever something changed, until every followed task has ended or `stop` is set."""
+        for head in heads(self.ws_url, self.rpc, self.block_time, stop):
+            if self.step(head):
+                views = self.views()
+                yield views
+                if all(view.status in OVER for view in views.values()):
+                    return
