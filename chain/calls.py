@@ -61,7 +61,10 @@ CREATE_CATEGORY = Function("createCategory(string,string,uint256)", ("uint256",)
 _RESOURCE = "(address,address,uint256)"
 #: status, deal, index, timeref, contribution, reveal and final deadline, consensus, reveal counter, winner counter,
 #: contributors, digest, results, results timestamp, callback.
-_TASK = "(uint8,bytes32,uint256,uint256,uint256,uint256,uint256,bytes32,uint256,uint256,address[],bytes32,bytes,uint256,bytes)"
+_TASK = (
+    "(uint8,bytes32,uint256,uint256,uint256,uint256,uint256,"
+    "bytes32,uint256,uint256,address[],bytes32,bytes,uint256,bytes)"
+)
 VIEW_TASK = Function("viewTask(bytes32)", (_TASK,))
 #: status, result hash, result seal, enclave challenge, weight.
 VIEW_CONTRIBUTION = Function("viewContribution(bytes32,address)", ("(uint8,bytes32,bytes32,address,uint256)",))

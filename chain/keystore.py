@@ -1,0 +1,72 @@
+"""The process's wallet: one key, from one of three places. Nothing of a key or password reaches a message or a log.
+
+SLUICE_KEYSTORE + SLUICE_KEYSTORE_PASSWORD_FILE    Ethereum V3 keystore (what geth, MetaMask and the iExec CLI write)
+SLUICE_KEY_FILE                                    64 hex digits in a file that only its owner can read
+SLUICE_PRIVATE_KEY                                 64 hex digits in the environment: visible to whoever sees the process
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from chain.keystore_v3 import open_keystore
+from config.settings import Settings
+from protocol.errors import BadInput, BadKeystore, BadSetting
+from protocol.signing import Key
+
+#: Permission bits of anybody but the owner.
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def load_key(settings: Settings) -> Key:
+    """The wallet the settings name. Raises BadKeystore for an unusable file, BadSetting for none or several."""
+    given = {
+        "SLUICE_KEYSTORE": settings.keystore is not None,
+        "SLUICE_KEY_FILE": settings.key_file is not None,
+        "SLUICE_PRIVATE_KEY": settings.private_key is not None,
+    }
+    chosen = [name for name, present in given.items() if present]
+    if len(chosen) > 1:
+        raise BadSetting(name=chosen[0], why=f"{' and '.join(chosen)} both name a wallet", fix="Keep one of them.")
+    if settings.keystore is not None:
+        return _from_keystore(settings.keystore, settings.keystore_password_file)
+    if settings.key_file is not None:
+        return _from_key_file(settings.key_file)
+    if settings.private_key is not None:
+        return _from_hex(settings.private_key.get_secret_value(), "SLUICE_PRIVATE_KEY")
+    raise BadSetting(
+        name="SLUICE_KEYSTORE", why="no wallet is given", fix=f"Set it, or one of {', '.join(list(given)[1:])}."
+    )
+
+
+def _from_keystore(path: Path, password_file: Path | None) -> Key:
+    if password_file is None:
+        raise BadSetting(
+            name="SLUICE_KEYSTORE_PASSWORD_FILE", why="it is not set", fix="Name the file with the keystore's password."
+        )
+    password = _read(password_file).rstrip("\r\n")
+    return Key(open_keystore(path, _read(path), password.encode()))
+
+
+def _from_key_file(path: Path) -> Key:
+    text = _read(path)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & _OTHERS:
+        raise BadKeystore(path=path, why=f"others may read it (mode {mode:o})", fix=f"Run: chmod 600 {path}")
+    return _from_hex(text, path)
+
+
+def _from_hex(text: str, place: Path | str) -> Key:
+    try:
+        return Key.from_hex(text)
+    except BadInput as error:
+        raise BadKeystore(path=place, why="it holds no private key", fix=str(error)) from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
+        raise BadKeystore(path=path, why=why.lower(), fix="Check the path and its permissions.") from None
