@@ -1,6 +1,7 @@
-"""What a worker contributes when app or data cannot be had: a result that says so, equal on every honest worker.
+"""What a worker contributes when there is no result: one that says why, equal on every honest worker.
 
-The text is hashed, so it must be the incumbent's to the byte (worker.md §4.7).
+The text is hashed, so it must be the incumbent's to the byte (worker.md §4.7). The incumbent has it for downloads only
+and leaves a task whose app failed to its deadline; here the requester is told in the same words.
 """
 
 from __future__ import annotations
@@ -16,17 +17,34 @@ ERROR_FILE = "error.txt"
 
 
 class Failure(StrEnum):
-    """Download failures that end in an error result, by PoCo cause."""
+    """Failures that end in an error result, by PoCo cause."""
 
     APP_IMAGE = "APP_IMAGE_DOWNLOAD_FAILED"
     DATASET_FILE = "DATASET_FILE_DOWNLOAD_FAILED"
     DATASET_CHECKSUM = "DATASET_FILE_BAD_CHECKSUM"
     INPUT_FILES = "INPUT_FILES_DOWNLOAD_FAILED"
+    #: The app ended with another code than 0, or could not be started at all, and left no computed.json.
+    APP = "APP_COMPUTE_FAILED"
+    #: The app ran past the category's time and left no computed.json.
+    APP_TIMEOUT = "APP_COMPUTE_TIMEOUT"
+    #: The app ended with 0 and left no computed.json, or one that does not say what the deal needs.
+    COMPUTED_FILE = "POST_COMPUTE_COMPUTED_FILE_NOT_FOUND"
+    #: computed.json points to nothing.
+    RESULT_DIGEST = "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED"
+    FILE_NAME = "POST_COMPUTE_TOO_LONG_RESULT_FILE_NAME"
+    #: Too many files or bytes, or names that no zip can carry.
+    OUTPUT_ZIP = "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED"
 
     @property
     def status(self) -> str:
         """Replicate status the failure belongs to."""
-        return "APP_DOWNLOAD_FAILED" if self is Failure.APP_IMAGE else "DATA_DOWNLOAD_FAILED"
+        match self:
+            case Failure.APP_IMAGE:
+                return "APP_DOWNLOAD_FAILED"
+            case Failure.DATASET_FILE | Failure.DATASET_CHECKSUM | Failure.INPUT_FILES:
+                return "DATA_DOWNLOAD_FAILED"
+            case _:
+                return "COMPUTE_FAILED"
 
 
 def error_text(failure: Failure) -> bytes:

@@ -14,6 +14,10 @@
     │   ├── BrokerUnavailable    RabbitMQ
     │   ├── EngineUnavailable    the Docker engine
     │   └── StorageUnavailable   IPFS, or a download that may work later
+    ├── EngineRefused            the Docker engine answered with no; caught by the worker that asked
+    │   ├── NoSuchImage          ... it does not have the image: pull it
+    │   ├── CannotStart          ... the image or its command can never run: the app failed
+    │   └── NoSuchContainer      ... the container is gone: start over
     ├── RpcError                 an Ethereum node answered with an error: `code`, `message`, `data`
     ├── TransactionReverted      a contract refused a set-up transaction (`ops`); the lane knows reverts as verdicts
     ├── WrongChain               chain id or hub code are not what the settings say. The process stops.
@@ -94,6 +98,22 @@ class EngineUnavailable(Unavailable):
 
 class StorageUnavailable(Unavailable):
     """Could not reach {what}: {why}."""
+
+
+class EngineRefused(SluiceError):
+    """Docker refused: {why}"""
+
+
+class NoSuchImage(EngineRefused):
+    """Docker has no image {why}."""
+
+
+class CannotStart(EngineRefused):
+    """The app cannot be started: {why}"""
+
+
+class NoSuchContainer(EngineRefused):
+    """Docker has no container {why}."""
 
 
 class RpcError(SluiceError):
