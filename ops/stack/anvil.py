@@ -103,10 +103,8 @@ def start(
     if keep is not None:
         command += ["--state", keep.absolute()]
     wanted = Program("anvil", command, folder)
-    process = wanted.find()
-    if process is None or process.fingerprint != wanted.fingerprint:
-        if process is not None:
-            process.stop()
+    process = wanted.running()
+    if process is None:
         ports.require_free(port, part="the chain", setting="SLUICE_STACK_RPC_PORT")
         process = wanted.start()
     chain = Anvil(port, process)

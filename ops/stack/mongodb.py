@@ -79,10 +79,8 @@ def start(folder: Path, port: int, *, seconds: float = START_SECONDS) -> MongoDB
     """Start the server, or find it running, and wait until it takes writes. Raises PortTaken, NotReady, MissingTool."""
     folder = folder.absolute()
     wanted = program(folder, port)
-    process = wanted.find()
-    if process is None or process.fingerprint != wanted.fingerprint:
-        if process is not None:
-            process.stop()
+    process = wanted.running()
+    if process is None:
         ports.require_free(port, part="MongoDB", setting="SLUICE_STACK_MONGODB_PORT")
         (folder / "data").mkdir(parents=True, exist_ok=True)
         process = wanted.start()

@@ -31,11 +31,10 @@ def answers(port: int) -> bool:
         return probe.connect_ex((_HOST, port)) == 0
 
 
-def free_port() -> int:
-    """A free port below 32768, at random, so that test runs side by side rarely choose the same one."""
-    choices = random.SystemRandom().sample(range(_FIRST, _LAST), 200)
-    for port in choices:
-        if is_free(port):
+def free_port(row: int = 1) -> int:
+    """The first of `row` free ports in a row, at random, so that test runs side by side rarely choose the same ones."""
+    for port in random.SystemRandom().sample(range(_FIRST, _LAST - row), 200):
+        if all(is_free(port + offset) for offset in range(row)):
             return port
     raise PortTaken(port=f"{_FIRST}-{_LAST}", part="a test", setting="nothing")
 

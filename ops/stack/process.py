@@ -104,6 +104,8 @@ class Program:
     command: Sequence[str | Path]
     folder: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    #: Contents of configuration files the command names: a change there is a change of settings too.
+    configuration: str = ""
 
     @property
     def pid_file(self) -> Path:
@@ -118,12 +120,24 @@ class Program:
     @property
     def fingerprint(self) -> str:
         """Tells whether a running program was started with these very settings."""
-        words = [*map(str, self.command), *(f"{key}={value}" for key, value in sorted(self.env.items()))]
+        words = [
+            self.configuration,
+            *map(str, self.command),
+            *(f"{key}={value}" for key, value in sorted(self.env.items())),
+        ]
         return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
     def find(self) -> Process | None:
         """The running program of this folder, whatever its settings."""
         return find(self.name, self.pid_file)
+
+    def running(self) -> Process | None:
+        """The running program if it has the settings wanted now; one with others is stopped first."""
+        process = self.find()
+        if process is not None and process.fingerprint != self.fingerprint:
+            process.stop()
+            return None
+        return process
 
     def start(self) -> Process:
         """Start it in a session of its own, output appended to its log; returns once its pid file is written.
