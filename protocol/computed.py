@@ -10,7 +10,8 @@ scheduler on an uploaded zip. A path that leaves the folder is refused; a `resul
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from protocol.digest import callback_digest, directory_digest, file_digest
@@ -66,7 +67,7 @@ def relative_path(path: str) -> str:
     return "/".join(parts)
 
 
-def result_digest(computed: Computed, files: Mapping[str, bytes], folders: Set[str]) -> Hash32:
+def result_digest(computed: Computed, files: Mapping[str, bytes], folders: AbstractSet[str]) -> Hash32:
     """The digest to vote for. `files`: relative path → 32-byte sha256 of every regular file; `folders`: relative
     paths of every folder, the empty one included. Raises BadMessage if the path is neither.
     """
