@@ -1,0 +1,118 @@
+"""Where a machine keeps things on disk, and the lock that makes one process at a time work on a task.
+
+    <home>/worker/<wallet>/
+        journal.db  lane.db  session.json
+        cache/<sha256>                      datasets, shared by tasks
+        locks/<task id>
+        tasks/<task id>/in  out  result.zip    `in` and `out` are what the container sees
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.types import TaskId, Wallet
+
+#: The container may run as any user, so it must be able to write here whatever its uid; the parents are closed.
+OPEN_TO_CONTAINER = 0o777
+OWNER_ONLY = 0o700
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFolders:
+    """The files of one task."""
+
+    root: Path
+
+    @property
+    def inputs(self) -> Path:
+        """Bound to `/iexec_in`, read-only."""
+        return self.root / "in"
+
+    @property
+    def outputs(self) -> Path:
+        """Bound to `/iexec_out`."""
+        return self.root / "out"
+
+    @property
+    def zip(self) -> Path:
+        """The result as it is uploaded."""
+        return self.root / "result.zip"
+
+    @property
+    def logs(self) -> Path:
+        """The app's stdout and stderr, kept beside the result for error reports."""
+        return self.root / "logs"
+
+    def make(self) -> None:
+        """Create the folders; keeps what is there (a container may be running)."""
+        self.inputs.mkdir(parents=True, exist_ok=True)
+        self.outputs.mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.outputs.chmod(OPEN_TO_CONTAINER)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The folders of one machine's wallet. `root` is absolute: Docker binds need it."""
+
+    root: Path
+
+    @property
+    def journal(self) -> Path:
+        """SQLite: replicates."""
+        return self.root / "journal.db"
+
+    @property
+    def lane(self) -> Path:
+        """SQLite: intents and nonces of the wallet's lane."""
+        return self.root / "lane.db"
+
+    @property
+    def session(self) -> Path:
+        """API token and broker password, mode 600."""
+        return self.root / "session.json"
+
+    @property
+    def cache(self) -> Path:
+        """Datasets by sha256."""
+        return self.root / "cache"
+
+    @property
+    def locks(self) -> Path:
+        """One file per thing that only one process may work on."""
+        return self.root / "locks"
+
+    def task(self, task_id: TaskId) -> TaskFolders:
+        """Files of one task."""
+        return TaskFolders(self.root / "tasks" / task_id)
+
+    def make(self) -> None:
+        """Create the folders, closed to other users of the machine."""
+        for folder in (self.root, self.cache, self.locks, self.root / "tasks"):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(OWNER_ONLY)
+
+    @contextmanager
+    def hold(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Hold the lock `name`; yields whether it is held (always, if `wait`). The kernel frees it if we die."""
+        handle = os.open(self.locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(handle)
+
+
+def layout_of(home: Path, wallet: Wallet) -> Layout:
+    """The layout of `wallet` under the settings' home folder."""
+    return Layout(home.absolute() / "worker" / wallet)

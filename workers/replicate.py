@@ -1,0 +1,100 @@
+"""One task as this machine knows it, and which step may follow which. Pure.
+
+    TAKEN ──► RUNNING ──► COMPUTED ──► COMMITTED ──► REVEALED
+      │          │            │            │             │
+      └──────────┴──► FAILED  │            │             │
+      └──────────┴────────────┴──► ABORTED ◄─────────────┘   (told so by the scheduler)
+
+From COMPUTED on the result lies on disk and is kept until the scheduler says that the task is over: a vote without
+its result cannot be revealed, and costs the stake. FAILED means: this machine put nothing on chain and never will.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from protocol.types import Hash32, TaskId
+from protocol.wire import Assignment, Mode, ResultLink
+
+
+class Stage(StrEnum):
+    """How far this machine is with a task."""
+
+    TAKEN = "taken"  #: the assignment is stored, no container yet
+    RUNNING = "running"  #: a container of this task may exist
+    COMPUTED = "computed"  #: digest known, result zip on disk
+    COMMITTED = "committed"  #: contribute (or contributeAndFinalize) is in the lane
+    REVEALED = "revealed"  #: reveal is in the lane
+    FAILED = "failed"  #: nothing was contributed and nothing will be
+    ABORTED = "aborted"  #: the scheduler told us to stop
+
+
+#: For each step, the steps it may follow. A step may follow itself where a repeated message would otherwise be lost.
+MAY_FOLLOW: dict[Stage, frozenset[Stage]] = {
+    Stage.TAKEN: frozenset(),
+    Stage.RUNNING: frozenset({Stage.TAKEN, Stage.RUNNING}),
+    Stage.COMPUTED: frozenset({Stage.RUNNING, Stage.TAKEN}),
+    Stage.COMMITTED: frozenset({Stage.COMPUTED}),
+    Stage.REVEALED: frozenset({Stage.COMMITTED}),
+    Stage.FAILED: frozenset({Stage.TAKEN, Stage.RUNNING, Stage.COMPUTED}),
+    Stage.ABORTED: frozenset(set(Stage) - {Stage.ABORTED, Stage.FAILED}),
+}
+
+#: Steps in which a container may still have to be run or awaited.
+COMPUTING = frozenset({Stage.TAKEN, Stage.RUNNING})
+#: Steps in which the result must be on disk.
+WITH_RESULT = frozenset({Stage.COMPUTED, Stage.COMMITTED, Stage.REVEALED})
+
+
+@dataclass(frozen=True, slots=True)
+class Replicate:
+    """One row of the journal."""
+
+    task_id: TaskId
+    assignment: Assignment
+    stage: Stage
+    #: Result digest (not the vote's hash), from COMPUTED on.
+    digest: Hash32 | None = None
+    #: `callback-data` of the app as `0x` hex, for deals with a callback.
+    callback_data: str | None = None
+    #: Where the scheduler stored the result, once uploaded.
+    link: ResultLink | None = None
+    #: PoCo cause, for FAILED and for error results.
+    cause: str | None = None
+    exit_code: int | None = None
+    container_id: str | None = None
+    #: Unix seconds of the last change.
+    updated_at: float = 0.0
+
+    @property
+    def solo(self) -> bool:
+        """Whether the result goes on chain in one transaction (contributeAndFinalize)."""
+        return self.assignment.mode is Mode.SOLO
+
+    @property
+    def uploaded(self) -> bool:
+        """Whether the scheduler has the result."""
+        return self.link is not None
+
+
+class Todo(StrEnum):
+    """What a machine should be doing about a replicate, if no message told it."""
+
+    COMPUTE = "compute"
+    UPLOAD = "upload"
+    CONTRIBUTE = "contribute"
+    CONTRIBUTE_AND_FINALIZE = "contribute_and_finalize"
+
+
+def todo(replicate: Replicate) -> Todo | None:
+    """The next act that needs nobody's word, or None when the chain or the scheduler is due. Reveal is never here:
+    it follows consensus, which only the chain can tell.
+    """
+    if replicate.stage in COMPUTING:
+        return Todo.COMPUTE
+    if replicate.stage is not Stage.COMPUTED:
+        return None
+    if not replicate.solo:
+        return Todo.CONTRIBUTE
+    return Todo.CONTRIBUTE_AND_FINALIZE if replicate.uploaded else Todo.UPLOAD
