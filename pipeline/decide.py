@@ -1,0 +1,196 @@
+"""What to do about one task: a pure, total function of its record, the chain and the time.
+
+    UNSET      initialize, and have workers compute meanwhile
+    ACTIVE     keep enough workers at it
+    REVEALING  have winners reveal and one upload, then finalize; reopen if nobody reveals in time
+    any        past the final deadline: claim, so that stakes are unlocked
+    ended      free what it holds
+
+An event, a report and the sweep all call it the same way. Asking twice is harmless, so whatever shows no effect is
+asked again at a measured pace; nothing here relies on a message having arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline import replicas
+from pipeline.actions import (
+    Action,
+    AskReveal,
+    AskUpload,
+    Drop,
+    End,
+    Explain,
+    Free,
+    Method,
+    Resend,
+    Resume,
+    Stop,
+    Submit,
+    Want,
+)
+from pipeline.records import ReplicateState, Stage, TaskRecord
+from pipeline.replicas import Pace
+from protocol.hexbytes import to_hex
+from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
+
+#: Intents of one method that may fail on one task before we leave it to the final deadline.
+MAX_FAILED_INTENTS = 3
+#: Seconds a deal may be off the chain after a reorg before its tasks are written off.
+ORPHAN_PATIENCE = 600.0
+
+_ENDED = {TaskStatus.COMPLETED: Stage.COMPLETED, TaskStatus.FAILED: Stage.FAILED}
+
+
+def decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> list[Action]:
+    """Every action due now, in the order to carry them out. `now`: Unix seconds."""
+    return list(_decide(task, view, now, pace))
+
+
+def _decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
+    if task.orphaned:
+        yield from _orphaned(task, now)
+        return
+    if view.status in _ENDED:
+        yield from _ended(task, view)
+        return
+    if not task.open:
+        yield Resume()
+    yield from _free(task, view)
+    match view.status:
+        case TaskStatus.UNSET:
+            yield from _unset(task, now)
+        case TaskStatus.ACTIVE:
+            yield from _active(task, now)
+        case TaskStatus.REVEALING:
+            yield from _revealing(task, view, now, pace)
+    yield from _staff(task, view, now, pace)
+
+
+def _unset(task: TaskRecord, now: float) -> Iterator[Action]:
+    # After the final deadline the stake of a task that never was initialized is only freed by initialize and claim.
+    if now < task.contribution_deadline or now >= task.final_deadline:
+        yield from _submit(task, Method.INITIALIZE, 0, {"deal_id": task.deal_id, "index": task.index})
+
+
+def _active(task: TaskRecord, now: float) -> Iterator[Action]:
+    if now >= task.final_deadline:
+        yield from _submit(task, Method.CLAIM, 0, {})
+
+
+def _revealing(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
+    if now >= task.final_deadline:
+        yield from _submit(task, Method.CLAIM, 0, {})
+        return
+    yield from _abort(task, view, "Consensus was reached without it.")
+    over = view.reveal_deadline is not None and now >= view.reveal_deadline
+    result = replicas.usable_result(task, view)
+    yield from _ask_winners(task, view, now, pace, reveal=not over, upload=result is None)
+    if over and not view.revealed:
+        # Votes can only come again before the contribution deadline; later, a reopened task is as good as lost.
+        if now < task.contribution_deadline:
+            yield from _submit(task, Method.REOPEN, _rejected(view), {})
+    elif result is not None and result.link is not None and (over or len(view.revealed) == len(view.winners)):
+        callback = result.callback_data if task.has_callback and result.callback_data else "0x"
+        results = to_hex(result.link.model_dump_json().encode())
+        yield from _submit(task, Method.FINALIZE, _rejected(view), {"results": results, "callback": callback})
+
+
+def _ask_winners(
+    task: TaskRecord, view: ChainView, now: float, pace: Pace, *, reveal: bool, upload: bool
+) -> Iterator[Action]:
+    """Each winner reveals; one of them uploads right behind."""
+    uploader = replicas.next_uploader(task, view, now, pace) if upload else None
+    revealers = [vote.worker for vote in view.winners if reveal and _reveal_is_due(task, vote, now, pace)]
+    for wallet in revealers:
+        yield AskReveal(wallet, upload=wallet == uploader)
+    if uploader is not None and uploader not in revealers:
+        yield AskUpload(uploader)
+
+
+def _abort(task: TaskRecord, view: ChainView, why: str) -> Iterator[Action]:
+    """Stop those who still compute for nothing."""
+    for item in task.replicates:
+        if item.live and view.contribution(item.wallet) is None:
+            yield Drop(item.wallet, ReplicateState.ABORTED, why)
+            yield Stop(item.wallet)
+            if item.holds_slot:
+                yield Free(item.wallet)
+
+
+def _reveal_is_due(task: TaskRecord, vote: Contribution, now: float, pace: Pace) -> bool:
+    replicate = task.replicate(vote.worker)
+    if replicate is None or vote.status is not ContributionStatus.CONTRIBUTED:
+        return False
+    return replicate.reveal_asked_at is None or now >= replicate.reveal_asked_at + pace.reask
+
+
+def _staff(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
+    wanted = replicas.wanted(task, view, now, pace)
+    if wanted != task.wants:
+        yield Want(wanted)
+    if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
+        return
+    for item in task.replicates:
+        if item.state is ReplicateState.ASSIGNED and now >= item.published_at + pace.reask:
+            yield Resend(item.wallet)
+    if replicas.given_up(task, view, now, pace):
+        why = f"Given up: {_causes(task)}."
+        if task.why != why:
+            yield Explain(why)
+
+
+def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
+    """A slot is for computing: it is free as soon as that is over, whatever becomes of the vote."""
+    busy = (ReplicateState.ASSIGNED, ReplicateState.STARTED)
+    for item in task.replicates:
+        if item.holds_slot and (item.state not in busy or view.contribution(item.wallet) is not None):
+            yield Free(item.wallet)
+
+
+def _submit(task: TaskRecord, method: Method, round_: int, args: dict[str, str | int]) -> Iterator[Action]:
+    """A transaction, unless this try of it was handed over already; a new try follows each failure and each reopening.
+
+    The number only grows, so no try is mistaken for an older one.
+    """
+    failed = task.failed.get(method, 0)
+    generation = failed + round_
+    if failed < MAX_FAILED_INTENTS and task.sent.get(method, -1) < generation:
+        yield Submit(method, generation, args)
+
+
+def _rejected(view: ChainView) -> int:
+    """Grows with every reopening: it rejects at least one vote."""
+    return sum(vote.status is ContributionStatus.REJECTED for vote in view.contributions)
+
+
+def _orphaned(task: TaskRecord, now: float) -> Iterator[Action]:
+    if task.wants:
+        yield Want(0)
+    if task.open and now >= task.changed_at + ORPHAN_PATIENCE:
+        yield from (Free(item.wallet) for item in task.replicates if item.holds_slot)
+        yield End(Stage.FAILED, "The deal's block left the chain in a reorganisation and did not come back.")
+
+
+def _ended(task: TaskRecord, view: ChainView) -> Iterator[Action]:
+    stage = _ENDED[view.status]
+    if task.wants:
+        yield Want(0)
+    yield from _abort(task, view, "The task ended without it.")
+    yield from (Free(item.wallet) for item in task.replicates if item.holds_slot)
+    if task.open or task.stage is not stage:
+        yield End(stage, None if stage is Stage.COMPLETED else _why_failed(task, view))
+
+
+def _why_failed(task: TaskRecord, view: ChainView) -> str:
+    if view.consensus is not None:
+        return "The winners agreed but the task was not finalized before its final deadline."
+    if view.contributions:
+        return f"{len(view.contributions)} votes brought no consensus before the deadline."
+    return f"Nobody contributed before the deadline: {_causes(task)}."
+
+
+def _causes(task: TaskRecord) -> str:
+    causes = sorted({item.cause or str(item.state) for item in task.replicates if item.state is ReplicateState.FAILED})
+    return ", ".join(causes) if causes else f"{len(task.replicates)} workers were asked"

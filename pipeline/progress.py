@@ -1,0 +1,139 @@
+"""What a task's record becomes when actions are carried out, and when the sweep shall look at it next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.actions import (
+    Action,
+    AskReveal,
+    AskUpload,
+    Drop,
+    End,
+    Explain,
+    Free,
+    Method,
+    OfReplicate,
+    Resend,
+    Resume,
+    Stop,
+    Submit,
+    Want,
+)
+from pipeline.records import Replicate, Stage, TaskRecord
+from pipeline.replicas import Pace, usable_result
+from protocol.errors import BadMessage
+from protocol.hexbytes import to_bytes
+from protocol.view import ChainView, TaskStatus
+
+#: The sweep visits a task again after half the time that nothing happened to it, within these seconds: soon after a
+#: change, when a lost message hurts most, and rarely when it waits for hours.
+SOONEST_VISIT, LATEST_VISIT = 5.0, 60.0
+
+
+def after(task: TaskRecord, view: ChainView, actions: Sequence[Action], now: float, pace: Pace) -> TaskRecord:
+    """The record once `actions` are carried out; the same object if nothing changed."""
+    moved = task
+    for action in actions:
+        moved = _apply(moved, action, now)
+    moved = _follow(moved, view)
+    if moved == task:
+        return task
+    moved = replace(moved, changed_at=now)
+    return replace(moved, next_visit=next_visit(moved, view, now, pace))
+
+
+def next_visit(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> float:
+    """When to look again though nothing is heard: the first deadline ahead, or the measured interval."""
+    quiet = (now - task.changed_at) / 2
+    soonest = max(SOONEST_VISIT, pace.reask)
+    times = [now + min(max(quiet, soonest), max(LATEST_VISIT, soonest))]
+    times += [
+        float(deadline)
+        for deadline in (task.contribution_deadline, task.final_deadline, view.reveal_deadline)
+        if deadline is not None and deadline > now
+    ]
+    return min(times)
+
+
+def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
+    match action:
+        case Submit(method=method, generation=generation):
+            return replace(task, sent={**task.sent, str(method): generation})
+        case Want(count=count):
+            return replace(task, wants=count)
+        case Explain(why=why):
+            return replace(task, why=why)
+        case Resume():
+            return replace(task, open=True, why=None, results=None)
+        case End(stage=stage, why=why):
+            return replace(task, open=False, stage=stage, wants=0, why=why)
+        case Stop():
+            return task
+        case _:
+            replicates = (
+                _moved(item, action, now) if item.wallet == action.wallet else item for item in task.replicates
+            )
+            return replace(task, replicates=tuple(replicates))
+
+
+def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
+    match action:
+        case Resend():
+            return replace(replicate, published_at=now)
+        case AskReveal(upload=True):
+            return replace(replicate, reveal_asked_at=now, upload_asked_at=now)
+        case AskReveal():
+            return replace(replicate, reveal_asked_at=now)
+        case AskUpload():
+            return replace(replicate, upload_asked_at=now)
+        case Drop(state=state, why=why):
+            return replace(replicate, state=state, cause=replicate.cause or why)
+        case Free():
+            return replace(replicate, holds_slot=False)
+
+
+def _follow(task: TaskRecord, view: ChainView) -> TaskRecord:
+    """Copy what people want to see of the chain."""
+    # A contract view knows no block numbers: keep those the logs told.
+    return replace(
+        task,
+        stage=_stage(task, view),
+        initialized_block=view.initialized_block or (task.initialized_block if view.status else None),
+        consensus_block=view.consensus_block or (task.consensus_block if view.consensus else None),
+        finalized_block=view.finalized_block or (task.finalized_block if not task.open else None),
+        results=_text(view.results) if view.status is TaskStatus.COMPLETED else None,
+    )
+
+
+def _stage(task: TaskRecord, view: ChainView) -> Stage:
+    match view.status:
+        case TaskStatus.COMPLETED:
+            return Stage.COMPLETED
+        case TaskStatus.FAILED:
+            return Stage.FAILED
+        case _ if not task.open:
+            return task.stage
+        case TaskStatus.UNSET:
+            return Stage.RECEIVED
+        case TaskStatus.ACTIVE:
+            return Stage.RUNNING if task.replicates else Stage.INITIALIZED
+        case TaskStatus.REVEALING:
+            return _revealing_stage(task, view)
+
+
+def _revealing_stage(task: TaskRecord, view: ChainView) -> Stage:
+    if not view.revealed:
+        return Stage.CONSENSUS_REACHED
+    if Method.FINALIZE in task.sent:
+        return Stage.FINALIZING
+    return Stage.RESULT_UPLOADED if usable_result(task, view) else Stage.AT_LEAST_ONE_REVEALED
+
+
+def _text(results: str) -> str:
+    """`results` on chain are free bytes; whoever wrote them need not have meant text."""
+    try:
+        return to_bytes(results).decode(errors="replace")
+    except BadMessage:
+        return results

@@ -1,0 +1,137 @@
+"""How many more workers a task needs, and which result it may be finalized with. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from pipeline.records import Replicate, ReplicateState, TaskRecord
+from protocol import weights
+from protocol.seal import result_hash
+from protocol.types import Hash32, Wallet
+from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
+from protocol.wire import Mode, Step
+
+#: Workers that may say "I cannot" before we stop asking others: then it is the app's or the deal's fault.
+MAX_FAILED = 5
+#: Workers that failed or kept silent, together, before we stop: a frozen chain must not burn the whole pool.
+MAX_SPENT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long to wait before asking again or asking somebody else; seconds."""
+
+    block_time: float = 1.0
+
+    @property
+    def reask(self) -> float:
+        """After a request that shows no effect: three blocks, not under 5 s."""
+        return max(3 * self.block_time, 5.0)
+
+    @property
+    def start_patience(self) -> float:
+        """For the word "started": the queue is idle when a slot is free, so this is a dead or stuck machine."""
+        return max(10 * self.block_time, 60.0)
+
+    @property
+    def contribute_patience(self) -> float:
+        """Between "computed" and the vote in a block."""
+        return max(20 * self.block_time, 60.0)
+
+    @property
+    def upload_patience(self) -> float:
+        """For an upload before another winner is asked too; results may be large."""
+        return max(3 * self.block_time, 15.0)
+
+    def compute_patience(self, category_seconds: int) -> float:
+        """From assignment to the word "computed": the category's time, twice for downloads, and a minute."""
+        return 2 * category_seconds + 60.0
+
+
+def late(replicate: Replicate, category_seconds: int, now: float, pace: Pace) -> bool:
+    """Whether a live replicate has used up our patience; it may still deliver, but nobody counts on it."""
+    match replicate.state:
+        case ReplicateState.ASSIGNED:
+            return now > replicate.assigned_at + pace.start_patience
+        case ReplicateState.STARTED:
+            return now > replicate.assigned_at + pace.compute_patience(category_seconds)
+        case ReplicateState.COMPUTED:
+            return now > replicate.steps.get(Step.COMPUTED, replicate.assigned_at) + pace.contribute_patience
+        case _:
+            return True
+
+
+def pending(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> list[Replicate]:
+    """Replicates whose contribution is still to come and counted on."""
+    return [
+        item
+        for item in task.replicates
+        if item.live and view.contribution(item.wallet) is None and not late(item, task.category_seconds, now, pace)
+    ]
+
+
+def wanted(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> int:
+    """How many more replicates to assign now, supposing that newcomers take them and all agree."""
+    if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
+        return 0
+    if given_up(task, view, now, pace):
+        return 0
+    waiting = pending(task, view, now, pace)
+    if task.mode is Mode.SOLO:
+        return 0 if waiting or view.contributions else 1
+    return weights.replicates_needed(task.trust, votes(task, view), [item.weight for item in waiting])
+
+
+def given_up(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> bool:
+    """Whether so many workers failed that another one would too."""
+    without_vote = [item for item in task.replicates if view.contribution(item.wallet) is None]
+    failed = sum(item.state is ReplicateState.FAILED for item in without_vote)
+    silent = sum(item.live and late(item, task.category_seconds, now, pace) for item in without_vote)
+    return failed >= MAX_FAILED or failed + silent >= MAX_SPENT
+
+
+def votes(task: TaskRecord, view: ChainView) -> dict[Hash32, list[int]]:
+    """Weights of the votes that count, by result hash."""
+    groups: dict[Hash32, list[int]] = defaultdict(list)
+    for vote in view.contributions:
+        if vote.status is not ContributionStatus.REJECTED:
+            groups[vote.result_hash].append(weight_of(task, vote.worker))
+    return dict(groups)
+
+
+def weight_of(task: TaskRecord, wallet: Wallet) -> int:
+    """A worker's weight when it was assigned; a newcomer's if we did not assign it."""
+    replicate = task.replicate(wallet)
+    return replicate.weight if replicate else weights.NEWCOMER_WEIGHT
+
+
+def usable_result(task: TaskRecord, view: ChainView) -> Replicate | None:
+    """A replicate whose stored result is what the chain agreed on, with what finalize needs."""
+    for item in task.replicates:
+        if item.link is None or item.digest is None or (task.has_callback and item.callback_data is None):
+            continue
+        if view.consensus == result_hash(task.task_id, item.digest):
+            return item
+    return None
+
+
+def next_uploader(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Wallet | None:
+    """The winner to ask for the result now: one at a time, the next one when our patience with the last is over.
+
+    Ranked: never asked before asked long ago, revealed before not, then by weight, then by who voted first.
+    """
+    ranked: list[tuple[float, bool, int, int, Wallet]] = []
+    for place, vote in enumerate(view.winners):
+        replicate = task.replicate(vote.worker)
+        if replicate is None or replicate.state is ReplicateState.FAILED:
+            continue
+        asked = replicate.upload_asked_at
+        if asked is not None and now < asked + pace.upload_patience:
+            return None
+        ranked.append((asked or 0.0, not _revealed(vote), -replicate.weight, place, vote.worker))
+    return min(ranked)[-1] if ranked else None
+
+
+def _revealed(vote: Contribution) -> bool:
+    return vote.status is ContributionStatus.REVEALED
