@@ -32,6 +32,8 @@ class Submit:
     generation: int
     #: JSON arguments of the call, in the lane's names.
     args: Mapping[str, str | int]
+    #: Handed over before without visible effect: look what became of it.
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

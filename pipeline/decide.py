@@ -60,28 +60,28 @@ def _decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterat
     yield from _free(task, view)
     match view.status:
         case TaskStatus.UNSET:
-            yield from _unset(task, now)
+            yield from _unset(task, now, pace)
         case TaskStatus.ACTIVE:
-            yield from _active(task, now)
+            yield from _active(task, now, pace)
         case TaskStatus.REVEALING:
             yield from _revealing(task, view, now, pace)
     yield from _staff(task, view, now, pace)
 
 
-def _unset(task: TaskRecord, now: float) -> Iterator[Action]:
+def _unset(task: TaskRecord, now: float, pace: Pace) -> Iterator[Action]:
     # After the final deadline the stake of a task that never was initialized is only freed by initialize and claim.
     if now < task.contribution_deadline or now >= task.final_deadline:
-        yield from _submit(task, Method.INITIALIZE, 0, {"deal_id": task.deal_id, "index": task.index})
+        yield from _submit(task, Method.INITIALIZE, 0, {"deal_id": task.deal_id, "index": task.index}, now, pace)
 
 
-def _active(task: TaskRecord, now: float) -> Iterator[Action]:
+def _active(task: TaskRecord, now: float, pace: Pace) -> Iterator[Action]:
     if now >= task.final_deadline:
-        yield from _submit(task, Method.CLAIM, 0, {})
+        yield from _submit(task, Method.CLAIM, 0, {}, now, pace)
 
 
 def _revealing(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
     if now >= task.final_deadline:
-        yield from _submit(task, Method.CLAIM, 0, {})
+        yield from _submit(task, Method.CLAIM, 0, {}, now, pace)
         return
     yield from _abort(task, view, "Consensus was reached without it.")
     over = view.reveal_deadline is not None and now >= view.reveal_deadline
@@ -90,11 +90,13 @@ def _revealing(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Ite
     if over and not view.revealed:
         # Votes can only come again before the contribution deadline; later, a reopened task is as good as lost.
         if now < task.contribution_deadline:
-            yield from _submit(task, Method.REOPEN, _rejected(view), {})
+            yield from _submit(task, Method.REOPEN, _rejected(view), {}, now, pace)
     elif result is not None and result.link is not None and (over or len(view.revealed) == len(view.winners)):
         callback = result.callback_data if task.has_callback and result.callback_data else "0x"
         results = to_hex(result.link.model_dump_json().encode())
-        yield from _submit(task, Method.FINALIZE, _rejected(view), {"results": results, "callback": callback})
+        yield from _submit(
+            task, Method.FINALIZE, _rejected(view), {"results": results, "callback": callback}, now, pace
+        )
 
 
 def _ask_winners(
@@ -149,15 +151,21 @@ def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
             yield Free(item.wallet)
 
 
-def _submit(task: TaskRecord, method: Method, round_: int, args: dict[str, str | int]) -> Iterator[Action]:
-    """A transaction, unless this try of it was handed over already; a new try follows each failure and each reopening.
+def _submit(
+    task: TaskRecord, method: Method, round_: int, args: dict[str, str | int], now: float, pace: Pace
+) -> Iterator[Action]:
+    """A transaction, unless this try of it was handed over lately; a new try follows each failure and each reopening.
 
-    The number only grows, so no try is mistaken for an older one.
+    The number of the try only grows, so none is mistaken for an older one. Handing the same one over again after a
+    while finds intents that got lost or whose failure was not heard of.
     """
     failed = task.failed.get(method, 0)
     generation = failed + round_
-    if failed < MAX_FAILED_INTENTS and task.sent.get(method, -1) < generation:
-        yield Submit(method, generation, args)
+    sent = task.sent.get(method)
+    if failed >= MAX_FAILED_INTENTS:
+        return
+    if sent is None or sent.generation < generation or now >= sent.at + pace.resubmit:
+        yield Submit(method, generation, args, again=sent is not None and sent.generation >= generation)
 
 
 def _rejected(view: ChainView) -> int:

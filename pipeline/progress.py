@@ -21,7 +21,7 @@ from pipeline.actions import (
     Submit,
     Want,
 )
-from pipeline.records import Replicate, Stage, TaskRecord
+from pipeline.records import Replicate, Sent, Stage, TaskRecord
 from pipeline.replicas import Pace, usable_result
 from protocol.errors import BadMessage
 from protocol.hexbytes import to_bytes
@@ -60,7 +60,7 @@ def next_visit(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> flo
 def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
     match action:
         case Submit(method=method, generation=generation):
-            return replace(task, sent={**task.sent, str(method): generation})
+            return replace(task, sent={**task.sent, str(method): Sent(generation, now)})
         case Want(count=count):
             return replace(task, wants=count)
         case Explain(why=why):

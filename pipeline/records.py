@@ -82,6 +82,15 @@ class Replicate:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A transaction that was handed to the lane: the newest try of its method."""
+
+    generation: int
+    #: Unix seconds.
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRecord:
     """One task: what the deal says of it, who works on it, what was asked. Changed by conditional updates only."""
 
@@ -109,8 +118,8 @@ class TaskRecord:
     #: Replicates to assign now.
     wants: int = 0
     replicates: tuple[Replicate, ...] = ()
-    #: Lane method → highest generation handed to the lane.
-    sent: Mapping[str, int] = field(default_factory=dict)
+    #: Lane method → its newest try.
+    sent: Mapping[str, Sent] = field(default_factory=dict)
     #: Lane method → how many of its intents failed.
     failed: Mapping[str, int] = field(default_factory=dict)
     initialized_block: BlockNumber | None = None

@@ -30,6 +30,11 @@ class Pace:
         return max(3 * self.block_time, 5.0)
 
     @property
+    def resubmit(self) -> float:
+        """For a transaction in the lane's hands; the lane itself sends again much sooner."""
+        return max(20 * self.block_time, 30.0)
+
+    @property
     def start_patience(self) -> float:
         """For the word "started": the queue is idle when a slot is free, so this is a dead or stuck machine."""
         return max(10 * self.block_time, 60.0)

@@ -1,7 +1,7 @@
 """Collections `blocks` and `cursors`: how far the watcher came, and which blocks it stood on.
 
-Implements the watcher's store. Within a commit the cursor moves last, within a reorg it moves first-to-last the same
-way: a crash in between makes the watcher do the step again, and every step may be done again.
+Implements the watcher's store. The cursor moves after the work is stored, and back after it is taken back: a crash in
+between makes the watcher do the step again, and every step may be done again.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class ChainStore:
     def orphan(self, above: BlockNumber) -> list[TaskId]:
         """Take back everything above a block that a reorg left standing; returns the tasks whose view changed."""
         tasks = self.logs.orphan_above(above)
+        self._tasks.forget_sent(tasks)
         self._tasks.set_orphaned(self._deals.orphan_above(above), orphaned=True)
         survivor = self.block(above)
         if survivor is None:

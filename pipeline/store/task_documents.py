@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.records import Replicate, ReplicateState, Stage, TaskRecord
+from pipeline.records import Replicate, ReplicateState, Sent, Stage, TaskRecord
 from protocol.types import BlockNumber, Contract, DealId, Hash32, NRlc, TaskId, Timestamp, Wallet
 from protocol.wire import Mode, ResultLink, Step
 
@@ -34,7 +34,7 @@ def to_document(task: TaskRecord) -> Document:
         "orphaned": task.orphaned,
         "wants": task.wants,
         "replicates": [replicate_document(item) for item in task.replicates],
-        "sent": dict(task.sent),
+        "sent": {method: {"generation": sent.generation, "at": sent.at} for method, sent in task.sent.items()},
         "failed": dict(task.failed),
         "initialized_block": task.initialized_block,
         "consensus_block": task.consensus_block,
@@ -68,7 +68,7 @@ def to_record(row: Mapping[str, Any]) -> TaskRecord:
         orphaned=row["orphaned"],
         wants=row["wants"],
         replicates=tuple(_replicate(item) for item in row["replicates"]),
-        sent=row["sent"],
+        sent={method: Sent(sent["generation"], sent["at"]) for method, sent in row["sent"].items()},
         failed=row["failed"],
         initialized_block=row["initialized_block"],
         consensus_block=row["consensus_block"],

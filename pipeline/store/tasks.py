@@ -138,7 +138,7 @@ class Tasks:
         """Note lane intents that ended FAILED: (task, method, generation, why); repeating it changes nothing."""
         writes = [
             UpdateOne(
-                {"_id": task, f"sent.{method}": generation},
+                {"_id": task, f"sent.{method}.generation": generation},
                 {
                     "$inc": {f"failed.{method}": 1, "version": 1},
                     "$set": {"why": why, "next_visit": 0.0},
@@ -149,6 +149,12 @@ class Tasks:
         ]
         if writes:
             self._rows.bulk_write(writes, ordered=False)
+
+    def forget_sent(self, task_ids: Sequence[TaskId]) -> None:
+        """Have tasks hand their transactions to the lane again: a reorg may have taken back what made them needless."""
+        self._rows.update_many(
+            {"_id": {"$in": list(task_ids)}}, {"$set": {"sent": {}, "next_visit": 0.0}, "$inc": {"version": 1}}
+        )
 
     def set_orphaned(self, deal_ids: Sequence[DealId], *, orphaned: bool) -> None:
         """Note that deals left the chain in a reorg, or came back."""

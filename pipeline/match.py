@@ -1,0 +1,84 @@
+"""Who gets which task: waiting tasks against workers with a free slot. Pure.
+
+Most urgent task first; for each, the fitting workers with the most free slots, heavier votes first, so that work
+spreads over machines and few votes suffice. A worker fits if its tag covers the task's, its free stake covers what the
+vote locks, it can pay gas, and it never had this task before.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline.records import TaskRecord, WorkerRecord
+from protocol.tags import fits
+from protocol.types import NRlc, Wei
+from protocol.wire import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A task and the workers to ask, at most as many as it wants."""
+
+    task: TaskRecord
+    workers: tuple[WorkerRecord, ...]
+
+
+@dataclass(slots=True)
+class _Room:
+    """What is left of a worker during one round of matching."""
+
+    worker: WorkerRecord
+    order: int
+    free: int
+    stake: NRlc
+
+    def __lt__(self, other: _Room) -> bool:
+        return (-self.free, -self.worker.weight, self.order) < (-other.free, -other.worker.weight, other.order)
+
+
+def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord], *, min_gas: Wei) -> list[Match]:
+    """Matches for one round. `tasks`: most urgent first. `min_gas`: coins a worker needs for its transactions."""
+    rooms = [
+        _Room(worker, order, worker.free, NRlc(worker.stake - sum(held.stake for held in worker.held)))
+        for order, worker in enumerate(workers)
+        if worker.free and worker.gas >= min_gas and not worker.banned and not worker.lost
+    ]
+    heapq.heapify(rooms)
+    matches = []
+    for task in tasks:
+        if not rooms:
+            break
+        chosen = _choose(task, rooms)
+        if chosen:
+            matches.append(Match(task, tuple(room.worker for room in chosen)))
+    return matches
+
+
+def stake_locked(task: TaskRecord) -> NRlc:
+    """nRLC that a worker's vote on the task locks; alone it locks nothing."""
+    return NRlc(0) if task.mode is Mode.SOLO else task.worker_stake
+
+
+def _choose(task: TaskRecord, rooms: list[_Room]) -> list[_Room]:
+    """Take the task's workers out of the heap and put back what is left of them."""
+    chosen: list[_Room] = []
+    passed: list[_Room] = []
+    while rooms and len(chosen) < task.wants:
+        room = heapq.heappop(rooms)
+        (chosen if _suits(task, room) else passed).append(room)
+    for room in chosen:
+        room.free -= 1
+        room.stake = NRlc(room.stake - stake_locked(task))
+    for room in (*passed, *(room for room in chosen if room.free)):
+        heapq.heappush(rooms, room)
+    return chosen
+
+
+def _suits(task: TaskRecord, room: _Room) -> bool:
+    return (
+        fits(task.tag, room.worker.tag)
+        and room.stake >= stake_locked(task)
+        and task.replicate(room.worker.wallet) is None
+    )
