@@ -1,0 +1,102 @@
+"""What a pool needs on a development chain before its first process starts: wallets, contracts, stakes, offers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from chain.rpc import Rpc
+from ops.market import contracts, orders
+from ops.market.contracts import App, Dataset, Workerpool
+from ops.market.orders import Market, Offer
+from ops.poco.accounts import COIN, dev_key, give_coins
+from ops.poco.actor import PATIENCE, Actor
+from ops.poco.deploy import PocoAddresses
+from ops.poco.receipts import await_mined
+from protocol.orders import AppOrder, DatasetOrder, WorkerpoolOrder
+from protocol.signing import Key
+from protocol.types import Contract, NRlc, Wei
+
+#: Accounts of the development key phrase: who buys, and who owns app and dataset and pays the stakes.
+REQUESTER, PROVIDER = 1, 2
+#: nRLC on each account in the hub: stakes and prices of thousands of tasks.
+DEPOSIT = NRlc(1_000_000_000)
+#: Coins for gas per wallet.
+GAS_MONEY = Wei(100 * COIN)
+#: Price of a task in nRLC in the paid offer: a worker's stake is then 30, the scheduler's too.
+PRICE = NRlc(100)
+#: Category XS: 300 s.
+XS = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewWallet:
+    """A wallet made for this pool, and its private key in hex for the key file of its process."""
+
+    secret: str = field(repr=False, default_factory=lambda: secrets.token_hex(32))
+
+    @property
+    def key(self) -> Key:
+        """To sign with."""
+        return Key.from_hex(self.secret)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A pool's place on chain."""
+
+    at: PocoAddresses
+    market: Market
+    scheduler: NewWallet
+    workers: tuple[NewWallet, ...]
+    requester: Key
+    app: Contract
+    app_image: str
+    dataset: Contract | None
+    workerpool: Contract
+    app_order: AppOrder
+    dataset_order: DatasetOrder | None
+
+    def offer(self, *, price: NRlc = orders.FREE, category: int = XS, dataset: bool = False) -> Offer:
+        """Sell orders for one kind of deal; a fresh workerpool order each time."""
+        work: WorkerpoolOrder = orders.offer_work(
+            self.market, self.scheduler.key, self.workerpool, category=category, price=price
+        )
+        if dataset and self.dataset_order is not None:
+            return Offer(self.app_order, work, self.dataset_order)
+        return Offer(self.app_order, work)
+
+
+def prepare(
+    rpc: Rpc, at: PocoAddresses, *, chain_id: int, workers: int, image: str, dataset: Dataset | None = None
+) -> Ground:
+    """New wallets for a scheduler and its workers, an app of `image`, the workerpool, and everybody's deposits."""
+    scheduler = NewWallet()
+    machines = tuple(NewWallet() for _ in range(workers))
+    boss = Actor(scheduler.key, rpc, chain_id)
+    requester, provider = dev_key(REQUESTER), dev_key(PROVIDER)
+    members = tuple(wallet.key.wallet for wallet in (scheduler, *machines))
+    give_coins(rpc, members, GAS_MONEY)
+    seller = Actor(provider, rpc, chain_id)
+    wanted: Sequence[App | Dataset] = [App("sluice-demo", image, orders.salt()), *([dataset] if dataset else [])]
+    # The pool belongs to the scheduler's wallet, whose lane must not have started yet.
+    (pool,) = contracts.prepare(boss, at, [Workerpool("sluice")])
+    pending = boss.send(pool.calls)
+    deposits = dict.fromkeys((*members, requester.wallet), DEPOSIT)
+    app, *data = contracts.open_market(seller, seller, at, wanted, deposits)
+    await_mined(rpc, pending, seconds=PATIENCE)
+    market = Market(chain_id, at.hub)
+    return Ground(
+        at=at,
+        market=market,
+        scheduler=scheduler,
+        workers=machines,
+        requester=requester,
+        app=app,
+        app_image=image,
+        dataset=data[0] if data else None,
+        workerpool=pool.address,
+        app_order=orders.offer_app(market, provider, app),
+        dataset_order=orders.offer_dataset(market, provider, data[0]) if data else None,
+    )

@@ -1,0 +1,131 @@
+"""A pool as processes: `sluice scheduler run`, and `sluice worker run` per machine, found again by their pid files.
+
+<home>/pool/<name>/scheduler/{pid,log,key}      workerpool owner's wallet
+<home>/pool/<name>/worker-1/{pid,log,key,…}     one machine each, with its own journal
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+from ops.pool.ground import Ground, NewWallet
+from ops.stack.process import Process, Program, find
+
+#: Seconds until the API answers, and until all machines have signed in: Python starts slowly on a busy machine.
+API_SECONDS, ENROL_SECONDS = 60.0, 60.0
+#: Seconds for a process to end cleanly: the supervisor itself gives its children 20.
+STOP_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One worker machine of the pool. `module`: what runs there (a liar runs something else)."""
+
+    name: str
+    wallet: NewWallet
+    slots: int = 1
+    module: Sequence[str] = ("ops.cli", "worker", "run")
+
+
+@dataclass(slots=True)
+class LocalPool:
+    """Processes of one pool under `home`. `env`: settings that all of them share (`SLUICE_…`)."""
+
+    home: Path
+    ground: Ground
+    env: Mapping[str, str]
+    api_url: str
+    programs: dict[str, Program] = field(default_factory=dict)
+    running: dict[str, Process] = field(default_factory=dict)
+
+    def start_scheduler(self, env: Mapping[str, str] | None = None) -> None:
+        """Start all the scheduler's processes and wait until the API is healthy. Raises NotReady."""
+        self._start("scheduler", self.ground.scheduler, ("ops.cli", "scheduler", "run"), dict(env or {}))
+        program, process = self.programs["scheduler"], self.running["scheduler"]
+        with httpx.Client(base_url=self.api_url, timeout=2.0) as client:
+            program.wait_ready(process, lambda: _healthy(client), seconds=API_SECONDS)
+
+    def start_machines(self, machines: Sequence[Machine], env: Mapping[str, str] | None = None) -> None:
+        """Start worker machines side by side and wait until each has signed in. Raises NotReady."""
+        for machine in machines:
+            own = {"SLUICE_WORKER_NAME": machine.name, "SLUICE_SLOTS": str(machine.slots), **(env or {})}
+            self._start(machine.name, machine.wallet, machine.module, own)
+        with httpx.Client(base_url=self.api_url, timeout=2.0) as client:
+            for machine in machines:
+                enrolled = partial(_enrolled, client, machine.wallet.key.wallet)
+                program, process = self.programs[machine.name], self.running[machine.name]
+                program.wait_ready(process, enrolled, seconds=ENROL_SECONDS)
+
+    def restart(self, name: str) -> None:
+        """Start one program again with what it was started with, as a service manager would after a crash."""
+        self.running[name] = self.programs[name].start()
+
+    def child_pid(self, program: str, child: str) -> int:
+        """Pid of one supervised process, e.g. ("scheduler", "lane")."""
+        folder = self.home / program / "run"
+        (path,) = folder.rglob(f"{child}.pid")
+        return int(path.read_text())
+
+    def stop(self) -> None:
+        """End all of it, machines first; the traces stay."""
+        for process in reversed(list(self.running.values())):
+            os.kill(process.pid, signal.SIGTERM) if process.alive() else None
+        for process in reversed(list(self.running.values())):
+            process.stop(patience=STOP_SECONDS)
+        self.running.clear()
+
+    def _start(self, name: str, wallet: NewWallet, module: Sequence[str], env: dict[str, str]) -> None:
+        folder = self.home / name
+        folder.mkdir(parents=True, exist_ok=True)
+        key_file = folder / "key"
+        key_file.unlink(missing_ok=True)
+        with os.fdopen(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(wallet.secret)
+        metrics = folder / "metrics"
+        shutil.rmtree(metrics, ignore_errors=True)
+        metrics.mkdir()
+        own = {
+            **self.env,
+            "SLUICE_HOME": str(folder.absolute()),
+            "SLUICE_KEY_FILE": str(key_file.absolute()),
+            "SLUICE_METRICS_DIR": str(metrics.absolute()),
+            "PROMETHEUS_MULTIPROC_DIR": str(metrics.absolute()),
+            **env,
+        }
+        program = Program(name, [sys.executable, "-m", *module], folder, env=own)
+        self.programs[name] = program
+        self.running[name] = program.start()
+
+
+def stop_all(home: Path) -> list[str]:
+    """End every program of a pool under `home` that still runs, whoever started it; their names."""
+    names = []
+    for pid_file in sorted(home.glob("*/pid"), reverse=True):
+        process = find(pid_file.parent.name, pid_file)
+        if process is not None:
+            process.stop(patience=STOP_SECONDS)
+            names.append(process.name)
+    return names
+
+
+def _healthy(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _enrolled(client: httpx.Client, wallet: str) -> bool:
+    try:
+        return client.get(f"/workers/{wallet}").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
