@@ -13,6 +13,7 @@
     │   ├── RpcUnavailable       no answer from an Ethereum node: it may or may not have acted
     │   ├── BrokerUnavailable    RabbitMQ
     │   ├── EngineUnavailable    the Docker engine
+    │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
     │   └── StorageUnavailable   IPFS, or a download that may work later
     ├── EngineRefused            the Docker engine answered with no; caught by the worker that asked
     │   ├── NoSuchImage          ... it does not have the image: pull it
@@ -94,6 +95,10 @@ class BrokerUnavailable(Unavailable):
 
 class EngineUnavailable(Unavailable):
     """The Docker engine at {what} does not answer: {why}. Start it, or name another with SLUICE_DOCKER_HOST."""
+
+
+class PoolUnavailable(Unavailable):
+    """The pool's API at {what} does not answer: {why}."""
 
 
 class StorageUnavailable(Unavailable):
