@@ -8,14 +8,14 @@ topics[1…]  the indexed arguments,                (TaskFinalize: offset, lengt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from protocol import events
 from protocol.errors import BadMessage
 from protocol.hexbytes import to_hex
 from protocol.keccak import keccak
-from protocol.types import BlockHash, BlockNumber, Contract, DealId, Hash32, TaskId, Timestamp, TxHash, Wallet
+from protocol.types import BlockHash, BlockNumber, Hash32, Timestamp, TxHash
 
 #: Hex digits of one ABI word, and of the zeros in front of an address.
 _WORD = 64
@@ -24,77 +24,32 @@ _ADDRESS_PAD = 24
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """How one event is laid out: indexed arguments, then words of data (`None`: a single `bytes` argument)."""
+    """How one event is laid out: `indexed` arguments are topics, the others data; the class has the same order."""
 
-    signature: str
-    indexed: int
-    words: int | None
     build: Callable[..., events.Event]
+    arguments: tuple[str, ...]
+    indexed: int
 
+    @property
+    def name(self) -> str:
+        return self.build.__name__
 
-def _task(word: str) -> TaskId:
-    return TaskId("0x" + word)
-
-
-def _wallet(word: str) -> Wallet:
-    return Wallet("0x" + word[_ADDRESS_PAD:])
-
-
-def _hash(word: str) -> Hash32:
-    return Hash32("0x" + word)
+    @property
+    def signature(self) -> str:
+        return f"{self.name}({','.join(self.arguments)})"
 
 
 _SHAPES = (
-    _Shape(
-        "SchedulerNotice(address,bytes32)",
-        1,
-        1,
-        lambda pool, deal: events.SchedulerNotice(Contract(_wallet(pool)), DealId("0x" + deal)),
-    ),
-    _Shape(
-        "TaskInitialize(bytes32,address)",
-        2,
-        0,
-        lambda task, pool: events.TaskInitialize(_task(task), Contract(_wallet(pool))),
-    ),
-    _Shape(
-        "TaskContribute(bytes32,address,bytes32)",
-        2,
-        1,
-        lambda task, worker, vote: events.TaskContribute(_task(task), _wallet(worker), _hash(vote)),
-    ),
-    _Shape(
-        "TaskConsensus(bytes32,bytes32)",
-        1,
-        1,
-        lambda task, consensus: events.TaskConsensus(_task(task), _hash(consensus)),
-    ),
-    _Shape(
-        "TaskReveal(bytes32,address,bytes32)",
-        2,
-        1,
-        lambda task, worker, digest: events.TaskReveal(_task(task), _wallet(worker), _hash(digest)),
-    ),
-    _Shape("TaskReopen(bytes32)", 1, 0, lambda task: events.TaskReopen(_task(task))),
-    _Shape(
-        "TaskFinalize(bytes32,bytes)",
-        1,
-        None,
-        lambda task, results: events.TaskFinalize(_task(task), "0x" + results),
-    ),
-    _Shape("TaskClaimed(bytes32)", 1, 0, lambda task: events.TaskClaimed(_task(task))),
-    _Shape(
-        "AccurateContribution(address,bytes32)",
-        2,
-        0,
-        lambda worker, task: events.AccurateContribution(_wallet(worker), _task(task)),
-    ),
-    _Shape(
-        "FaultyContribution(address,bytes32)",
-        2,
-        0,
-        lambda worker, task: events.FaultyContribution(_wallet(worker), _task(task)),
-    ),
+    _Shape(events.SchedulerNotice, ("address", "bytes32"), 1),
+    _Shape(events.TaskInitialize, ("bytes32", "address"), 2),
+    _Shape(events.TaskContribute, ("bytes32", "address", "bytes32"), 2),
+    _Shape(events.TaskConsensus, ("bytes32", "bytes32"), 1),
+    _Shape(events.TaskReveal, ("bytes32", "address", "bytes32"), 2),
+    _Shape(events.TaskReopen, ("bytes32",), 1),
+    _Shape(events.TaskFinalize, ("bytes32", "bytes"), 1),
+    _Shape(events.TaskClaimed, ("bytes32",), 1),
+    _Shape(events.AccurateContribution, ("address", "bytes32"), 2),
+    _Shape(events.FaultyContribution, ("address", "bytes32"), 2),
 )
 
 
@@ -105,7 +60,8 @@ def topic(signature: str) -> Hash32:
 
 _BY_TOPIC: Mapping[str, _Shape] = {topic(shape.signature): shape for shape in _SHAPES}
 #: Event name to topics[0], for filters.
-TOPICS: Mapping[str, Hash32] = {shape.signature.partition("(")[0]: topic(shape.signature) for shape in _SHAPES}
+TOPICS: Mapping[str, Hash32] = {shape.name: topic(shape.signature) for shape in _SHAPES}
+_BY_NAME: Mapping[str, _Shape] = {shape.name: shape for shape in _SHAPES}
 
 
 def decode(raw: Mapping[str, Any]) -> events.Event | None:
@@ -116,26 +72,47 @@ def decode(raw: Mapping[str, Any]) -> events.Event | None:
         return None
     data = str(raw["data"])[2:].lower()
     words = [str(item)[2:].lower() for item in topics[1:]]
-    if len(words) != shape.indexed or any(len(word) != _WORD for word in words):
+    if len(words) != shape.indexed:
         raise BadMessage(why=f"log {shape.signature} has {len(words)} indexed arguments")
-    if shape.words is None:
-        return shape.build(*words, _bytes(data, shape.signature))
-    if len(data) != shape.words * _WORD:
+    if shape.arguments[-1] == "bytes":
+        return shape.build(_value("bytes32", words[0], shape), _bytes(data, shape))
+    words += [data[start : start + _WORD] for start in range(0, len(data), _WORD)]
+    if len(words) != len(shape.arguments):
         raise BadMessage(why=f"log {shape.signature} has {len(data) // 2} bytes of data")
-    return shape.build(*words, *(data[start : start + _WORD] for start in range(0, len(data), _WORD)))
+    return shape.build(*(_value(kind, word, shape) for kind, word in zip(shape.arguments, words, strict=True)))
 
 
-def _bytes(data: str, signature: str) -> str:
-    """The one `bytes` argument in `data`, as hex digits."""
+def encode(event: events.Event) -> tuple[list[str], str]:
+    """Topics and data of an event, as `decode` takes them."""
+    shape = _BY_NAME[type(event).__name__]
+    words = [str(getattr(event, field.name))[2:] for field in fields(event)]
+    topics = ["0x" + word.rjust(_WORD, "0") for word in words[: shape.indexed]]
+    data = words[shape.indexed :]
+    if shape.arguments[-1] == "bytes":
+        (content,) = data
+        length = len(content) // 2
+        padded = content.ljust(-(-len(content) // _WORD) * _WORD, "0")
+        data = [f"{_WORD // 2:064x}", f"{length:064x}", padded]
+    return [topic(shape.signature), *topics], "0x" + "".join(word.rjust(_WORD, "0") if word else "" for word in data)
+
+
+def _value(kind: str, word: str, shape: _Shape) -> str:
+    if len(word) != _WORD:
+        raise BadMessage(why=f"log {shape.signature} has an argument of {len(word) // 2} bytes")
+    return "0x" + (word[_ADDRESS_PAD:] if kind == "address" else word)
+
+
+def _bytes(data: str, shape: _Shape) -> str:
+    """The one `bytes` argument in `data`."""
     try:
         start = int(data[:_WORD], 16) * 2
         length = int(data[start : start + _WORD], 16) * 2
     except ValueError as error:
-        raise BadMessage(why=f"log {signature} has no length where one belongs") from error
+        raise BadMessage(why=f"log {shape.signature} has no length where one belongs") from error
     found = data[start + _WORD : start + _WORD + length]
     if len(found) != length:
-        raise BadMessage(why=f"log {signature} ends before its {length // 2} bytes do")
-    return found
+        raise BadMessage(why=f"log {shape.signature} ends before its {length // 2} bytes do")
+    return "0x" + found
 
 
 def seen(raw: Mapping[str, Any], timestamp: Timestamp) -> events.Seen | None:

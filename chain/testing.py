@@ -1,0 +1,224 @@
+"""Fakes for tests without a node: a scripted chain that answers JSON-RPC, and a watcher's store in memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from chain import bloom, decode
+from chain.rpc import Request
+from protocol import events
+from protocol.errors import RpcError, RpcUnavailable
+from protocol.events import BlockRef, Seen
+from protocol.hexbytes import to_hex
+from protocol.keccak import keccak
+from protocol.types import BlockHash, BlockNumber, Contract, TaskId, Timestamp
+
+#: Time of the fake chain's first block, and seconds between blocks.
+GENESIS_TIME, BLOCK_SECONDS = 1_700_000_000, 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    ref: BlockRef
+    logs: tuple[dict[str, Any], ...]
+    bloom: int
+
+
+@dataclass(slots=True)
+class FakeChain:
+    """A chain in memory that answers the reads `chain.logs` and `chain.heads` make (`chain.rpc.JsonRpc`).
+
+    Faults are fields: set them between calls.
+    """
+
+    hub: Contract
+    chain_id: int = 31337
+    name: str = "fake://chain"
+    #: Requests fail as if the node were frozen.
+    frozen: bool = False
+    #: Blocks by which the node's answers are behind.
+    lag: int = 0
+    #: Blocks whose logs eth_getLogs leaves out, and whose receipts leave them out too.
+    hides_logs_of: set[int] = field(default_factory=set)
+    hides_receipts_of: set[int] = field(default_factory=set)
+    #: Most blocks that one eth_getLogs may span.
+    most_blocks: int = 10_000
+    #: Called before each answer with the method's name: lets a test change the chain while it is being read.
+    before_answer: Callable[[str], None] = lambda _: None
+    #: Every request answered, by method.
+    asked: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _blocks: list[_Block] = field(default_factory=list)
+    _salt: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.mine()
+
+    # -- playing the chain ---------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> BlockNumber:
+        """The newest block, not counting `lag`."""
+        return BlockNumber(len(self._blocks) - 1)
+
+    def mine(self, *happened: events.Event, empty: int = 0) -> BlockRef:
+        """Add one block with these events, then `empty` blocks without any; the block with the events."""
+        block = self._add(happened)
+        for _ in range(empty):
+            self._add(())
+        return block
+
+    def rollback(self, depth: int) -> None:
+        """Take the last `depth` blocks back."""
+        del self._blocks[-depth:]
+
+    def reorg(self, depth: int, *happened: events.Event) -> None:
+        """Replace the last `depth` blocks; these events are in the first of the new ones."""
+        self.rollback(depth)
+        self.mine(*happened, empty=depth - 1)
+
+    def ref(self, number: int) -> BlockRef:
+        """A block of the present chain."""
+        return self._blocks[number].ref
+
+    def _add(self, happened: Sequence[events.Event]) -> BlockRef:
+        number = len(self._blocks)
+        parent = self._blocks[-1].ref.hash if self._blocks else BlockHash("0x" + "0" * 64)
+        digest = keccak(f"{number}:{parent}:{next(self._salt)}".encode())
+        ref = BlockRef(
+            BlockNumber(number),
+            BlockHash(to_hex(digest)),
+            parent,
+            Timestamp(GENESIS_TIME + number * BLOCK_SECONDS),
+        )
+        logs = tuple(raw_log(event, ref, index, self.hub) for index, event in enumerate(happened))
+        mask = 0
+        for log in logs:
+            for item in (log["address"], *log["topics"]):
+                mask |= bloom.bits(item)
+        self._blocks.append(_Block(ref, logs, mask))
+        return ref
+
+    # -- answering -----------------------------------------------------------------------------------------------------
+
+    def call(self, method: str, *params: object) -> Any:
+        """As `chain.rpc.JsonRpc`."""
+        (answer,) = self.batch([(method, params)])
+        if isinstance(answer, RpcError):
+            raise answer
+        return answer
+
+    def batch(self, requests: Sequence[Request]) -> list[Any]:
+        """As `chain.rpc.JsonRpc`."""
+        return [self._answer(method, params) for method, params in requests]
+
+    def _answer(self, method: str, params: Sequence[Any]) -> Any:
+        self.before_answer(method)
+        if self.frozen:
+            raise RpcUnavailable(what=self.name, why="no answer within 5 s")
+        self.asked[method] += 1
+        visible = self._blocks[: len(self._blocks) - self.lag]
+        match method:
+            case "eth_chainId":
+                return hex(self.chain_id)
+            case "eth_blockNumber":
+                return hex(visible[-1].ref.number)
+            case "eth_getBlockByNumber":
+                number = int(params[0], 16)
+                return _header(visible[number]) if number < len(visible) else None
+            case "eth_getLogs":
+                return self._logs(visible, params[0])
+            case "eth_getBlockReceipts":
+                return self._receipts(visible, params[0])
+        return RpcError(method=method, code=-32601, message="method not found")
+
+    def _logs(self, visible: Sequence[_Block], wanted: Mapping[str, Any]) -> Any:
+        if "blockHash" in wanted:
+            blocks = [block for block in visible if block.ref.hash == wanted["blockHash"]]
+            if not blocks:
+                return RpcError(method="eth_getLogs", code=-32000, message="unknown block")
+        else:
+            first, last = int(wanted["fromBlock"], 16), int(wanted["toBlock"], 16)
+            if last - first >= self.most_blocks:
+                message = f"block range is limited to {self.most_blocks} blocks"
+                return RpcError(method="eth_getLogs", code=-32005, message=message)
+            blocks = list(visible[first : last + 1])
+        return [log for block in blocks if block.ref.number not in self.hides_logs_of for log in block.logs]
+
+    def _receipts(self, visible: Sequence[_Block], block_hash: str) -> Any:
+        block = next((block for block in visible if block.ref.hash == block_hash), None)
+        if block is None:
+            return None
+        if block.ref.number in self.hides_receipts_of:
+            return []
+        return [{"logsBloom": hex(block.bloom), "logs": list(block.logs)}]
+
+
+@dataclass(slots=True)
+class MemoryWatchStore:
+    """A watcher's store (`chain.watch.WatchStore`) that lives as long as the process."""
+
+    present: dict[tuple[BlockHash, int], Seen] = field(default_factory=dict)
+    orphaned: dict[tuple[BlockHash, int], Seen] = field(default_factory=dict)
+    _blocks: dict[BlockNumber, BlockRef] = field(default_factory=dict)
+    _cursor: BlockRef | None = None
+
+    def cursor(self) -> BlockRef | None:
+        """As WatchStore."""
+        return self._cursor
+
+    def block(self, number: BlockNumber) -> BlockRef | None:
+        """As WatchStore."""
+        return self._blocks.get(number)
+
+    def commit(self, blocks: Sequence[BlockRef], logs: Sequence[Seen]) -> None:
+        """As WatchStore."""
+        for item in logs:
+            self.present[item.block_hash, item.log_index] = item
+        for block in blocks:
+            self._blocks[block.number] = block
+        if blocks and (self._cursor is None or self._cursor.number <= blocks[-1].number):
+            self._cursor = blocks[-1]
+
+    def orphan(self, above: BlockNumber) -> list[TaskId]:
+        """As WatchStore."""
+        gone = {key: item for key, item in self.present.items() if item.block_number > above}
+        for key in gone:
+            self.orphaned[key] = self.present.pop(key)
+        self._blocks = {number: block for number, block in self._blocks.items() if number <= above}
+        self._cursor = self._blocks.get(above)
+        happened = [item.event for item in gone.values()]
+        return list(dict.fromkeys(e.task_id for e in happened if not isinstance(e, events.SchedulerNotice)))
+
+    @property
+    def events(self) -> list[events.Event]:
+        """Events on the present chain, in chain order."""
+        order = sorted(self.present.values(), key=lambda item: (item.block_number, item.log_index))
+        return [item.event for item in order]
+
+
+def raw_log(event: events.Event, block: BlockRef, index: int, hub: Contract) -> dict[str, Any]:
+    """`event` as a node shows it, alone in a transaction of its own."""
+    topics, data = decode.encode(event)
+    return {
+        "address": hub,
+        "topics": topics,
+        "data": data,
+        "blockNumber": hex(block.number),
+        "blockHash": block.hash,
+        "transactionHash": to_hex(keccak(f"{block.hash}:{index}".encode())),
+        "logIndex": hex(index),
+    }
+
+
+def _header(block: _Block) -> dict[str, Any]:
+    return {
+        "number": hex(block.ref.number),
+        "hash": block.ref.hash,
+        "parentHash": block.ref.parent_hash,
+        "timestamp": hex(block.ref.timestamp),
+        "logsBloom": hex(block.bloom),
+    }

@@ -1,0 +1,214 @@
+"""Following the chain without losing, inventing or forgetting an event, through crashes and reorganisations.
+
+    catch_up(head)
+      │ 1  is the cursor's block still on the chain?   no ─► walk back to the last common block,
+      │                                                      mark everything above it orphaned
+      │ 2  first call of a process: go back `lookback` blocks, so that work whose wake-up was lost is seen again
+      │ 3  read on:   deep below the head in ranges, the last `lookback` blocks by their hashes
+      │ 4  store the work, and only with it move the cursor; then hand it to the caller
+      ▼
+    Caught, Caught, …
+
+A crash anywhere repeats a step, and every step may be repeated: logs are stored under block hash and index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from chain.hub import Hub
+from chain.logs import Header, LogReader, linked
+from chain.ranges import RangeSize
+from chain.rpc import JsonRpc
+from config.metrics import BLOCKS_READ, REORGS
+from protocol.errors import RpcError, RpcUnavailable, WrongChain
+from protocol.events import BlockRef, SchedulerNotice, Seen
+from protocol.types import BlockNumber, Contract, DealId, TaskId
+
+log = structlog.get_logger(__name__)
+
+#: Blocks read by hash in one step near the head.
+_STEP = 32
+#: Deepest reorganisation that is undone. Ethereum makes blocks final after 64; anything deeper is another chain.
+DEEPEST_REORG = 512
+
+
+class WatchStore(Protocol):
+    """What the watcher remembers. The MongoDB one is in `pipeline.store`, an in-memory one in `chain.testing`."""
+
+    def cursor(self) -> BlockRef | None:
+        """The highest block whose work is stored."""
+
+    def block(self, number: BlockNumber) -> BlockRef | None:
+        """A block as it was when its work was stored."""
+
+    def commit(self, blocks: Sequence[BlockRef], logs: Sequence[Seen]) -> None:
+        """Store `logs`, then `blocks`, then move the cursor to the last block unless it stands higher."""
+
+    def orphan(self, above: BlockNumber) -> list[TaskId]:
+        """Mark logs above that block as gone, move the cursor down to it; the tasks that had such logs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """Work that is stored now: `seen` happened in `blocks`; `orphaned` tasks lost events to a reorganisation."""
+
+    blocks: tuple[BlockRef, ...]
+    seen: tuple[Seen, ...]
+    orphaned: tuple[TaskId, ...] = ()
+
+    @property
+    def deals(self) -> list[DealId]:
+        """Deals matched, each once, in chain order."""
+        return list(dict.fromkeys(s.event.deal_id for s in self.seen if isinstance(s.event, SchedulerNotice)))
+
+    @property
+    def tasks(self) -> list[TaskId]:
+        """Tasks whose chain view may have changed, each once."""
+        happened = [s.event.task_id for s in self.seen if not isinstance(s.event, SchedulerNotice)]
+        return list(dict.fromkeys([*self.orphaned, *happened]))
+
+
+class Watcher:
+    """Reads one workerpool's events into `store`, from `start_block` on.
+
+    `lookback`: blocks below the head that may still be replaced, and that are read again when a process starts.
+    """
+
+    def __init__(
+        self,
+        rpc: JsonRpc,
+        hub: Hub,
+        workerpool: Contract,
+        store: WatchStore,
+        lookback: int = 64,
+        start_block: int = 0,
+    ) -> None:
+        self._reader = LogReader(rpc, hub.address, workerpool)
+        self._node = rpc.name
+        self._store = store
+        self._lookback = lookback
+        self._start = BlockNumber(start_block)
+        self._size = RangeSize()
+        self._overlapped = False
+
+    def catch_up(self, head: BlockNumber) -> Iterator[Caught]:
+        """Bring the store up to `head`, yielding what was stored, piece by piece.
+
+        Ends early, to go on at the next call, if the chain changes while it is being read. Raises RpcUnavailable or
+        RpcError when the node fails (call again later), WrongChain when this is not the chain the store knows.
+        """
+        cursor = self._store.cursor()
+        if cursor is not None:
+            ancestor = self._common(cursor, head)
+            if ancestor != cursor:
+                yield self._take_back(cursor, ancestor)
+                cursor = ancestor
+        first = self._first(cursor)
+        for caught in self._read(first, head):
+            self._store.commit(caught.blocks, caught.seen)
+            yield caught
+            if caught.blocks[-1].number >= head:
+                self._overlapped = True
+
+    def replay(self, first: BlockNumber, last: BlockNumber) -> Iterator[Caught]:
+        """Read blocks again and store what they hold; the cursor stays where it is unless `last` lies above it."""
+        for caught in self._read(first, last):
+            self._store.commit(caught.blocks, caught.seen)
+            yield caught
+
+    # -- reading on ----------------------------------------------------------------------------------------------------
+
+    def _first(self, cursor: BlockRef | None) -> BlockNumber:
+        if cursor is None:
+            return self._start
+        overlap = 0 if self._overlapped else self._lookback
+        return BlockNumber(max(self._start, cursor.number + 1 - overlap))
+
+    def _read(self, first: BlockNumber, head: BlockNumber) -> Iterator[Caught]:
+        number, deep = first, head - self._lookback
+        before = self._store.block(BlockNumber(number - 1))
+        while number <= head:
+            in_range = number <= deep
+            last = min(number + self._size.blocks - 1, deep) if in_range else min(number + _STEP - 1, head)
+            headers = self._reader.headers(number, BlockNumber(last))
+            if not headers:
+                return
+            if not linked(headers, before):
+                log.info("The chain changed while it was read.", action="chain_moved", block=number)
+                return
+            caught = self._range(headers) if in_range else self._blocks(headers)
+            yield caught
+            before = caught.blocks[-1]
+            BLOCKS_READ.inc(before.number - number + 1)
+            number = BlockNumber(before.number + 1)
+
+    def _blocks(self, headers: Sequence[Header]) -> Caught:
+        return Caught(tuple(header.ref for header in headers), tuple(self._reader.of_blocks(headers)))
+
+    def _range(self, headers: Sequence[Header]) -> Caught:
+        """Events of as many of these blocks as the node answers in one call; of the blocks, the last are kept."""
+        while True:
+            part = headers[: self._size.blocks]
+            try:
+                seen = self._reader.of_range(part)
+            except RpcError as error:
+                if self._size.least:
+                    raise
+                self._shrink(error.message)
+            except RpcUnavailable:
+                # Perhaps it was too much for the time-out: the next call tries less.
+                self._shrink("")
+                raise
+            else:
+                self._size = self._size.succeeded()
+                return Caught(tuple(header.ref for header in part[-self._lookback :]), tuple(seen))
+
+    def _shrink(self, message: str) -> None:
+        self._size = self._size.failed(message)
+        log.info("Reading smaller ranges.", action="range_shrunk", blocks=self._size.blocks, why=message)
+
+    # -- reorganisations -----------------------------------------------------------------------------------------------
+
+    def _common(self, cursor: BlockRef, head: BlockNumber) -> BlockRef:
+        """The highest stored block that is still on the chain: `cursor` itself, unless blocks were replaced."""
+        top = min(cursor.number, head)
+        known = cursor if top == cursor.number else self._store.block(top)
+        current = self._reader.headers(top, top)
+        if current and known is not None and current[0].ref.hash != known.hash:
+            return self._walk_back(BlockNumber(top - 1), cursor)
+        if top < cursor.number - self._lookback:
+            why = f"its head is block {head}, far below block {cursor.number} that was read before"
+            raise RpcUnavailable(what=self._node, why=why)
+        # The same chain; a node that is a little behind is waited for.
+        return cursor
+
+    def _walk_back(self, top: BlockNumber, cursor: BlockRef) -> BlockRef:
+        lowest = max(self._start, cursor.number - DEEPEST_REORG, 0)
+        while top >= lowest:
+            bottom = BlockNumber(max(lowest, top - _STEP + 1))
+            for header in reversed(self._reader.headers(bottom, top)):
+                known = self._store.block(header.ref.number)
+                if known is not None and known.hash == header.ref.hash:
+                    return known
+            top = BlockNumber(bottom - 1)
+        raise WrongChain(
+            why=f"none of the blocks {lowest} to {cursor.number} that were followed is on the chain of {self._node}",
+            fix="Point SLUICE_RPC_URL at the chain that was followed, or set SLUICE_MONGODB_DATABASE to a new name.",
+        )
+
+    def _take_back(self, cursor: BlockRef, ancestor: BlockRef) -> Caught:
+        REORGS.inc()
+        tasks = self._store.orphan(ancestor.number)
+        log.warning(
+            "The chain was reorganised.",
+            action="reorg",
+            depth=cursor.number - ancestor.number,
+            ancestor=ancestor.number,
+            tasks=len(tasks),
+        )
+        return Caught((), (), tuple(tasks))
