@@ -1,0 +1,69 @@
+"""Turning orders into deals: any number of matchOrders at once, and what the hub made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chain import calls
+from chain.decode import decode
+from chain.hub import Deal, Hub
+from ops.market.orders import Market, Offer
+from ops.poco.actor import PATIENCE, Actor, Call
+from ops.poco.receipts import Receipt
+from protocol.errors import NotFound
+from protocol.events import SchedulerNotice
+from protocol.ids import task_id
+from protocol.orders import RequestOrder
+from protocol.types import BlockNumber, DealId, TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """A deal as the requester knows it."""
+
+    deal_id: DealId
+    #: In the order of their indexes.
+    tasks: tuple[TaskId, ...]
+    trust: int
+    block_number: BlockNumber
+
+
+def match(
+    sender: Actor, market: Market, purchases: Sequence[tuple[Offer, RequestOrder]], *, seconds: float = PATIENCE
+) -> list[Matched]:
+    """Match each request with its offer, all sent at once; deals in their order.
+
+    `sender` pays the gas, the requester the price. Raises TransactionReverted with the hub's code (`matchOrders-0x..`).
+    """
+    receipts = sender.run([match_call(market, offer, request) for offer, request in purchases], seconds=seconds)
+    ids = [_deal_id(receipt) for receipt in receipts]
+    deals = Hub(sender.rpc, market.hub).deals(ids)
+    return [_matched(deal_id, deal, receipt) for deal_id, deal, receipt in zip(ids, deals, receipts, strict=True)]
+
+
+def match_call(market: Market, offer: Offer, request: RequestOrder) -> Call:
+    """The transaction that makes a deal of these four orders."""
+    orders = (offer.app, offer.dataset, offer.workerpool, request)
+    data = calls.match_orders(*(order.abi_tuple() for order in orders))
+    return Call(market.hub, data, calls.gas_limit("matchOrders", data))
+
+
+def _deal_id(receipt: Receipt) -> DealId:
+    for log in receipt.logs:
+        event = decode(log)
+        if isinstance(event, SchedulerNotice):
+            return event.deal_id
+    raise NotFound(what="deal in transaction", id=receipt.tx_hash)
+
+
+def _matched(deal_id: DealId, deal: Deal | None, receipt: Receipt) -> Matched:
+    if deal is None:
+        raise NotFound(what="deal", id=deal_id)
+    indexes = range(deal.bot_first, deal.bot_first + deal.bot_size)
+    return Matched(
+        deal_id=deal_id,
+        tasks=tuple(task_id(deal_id, index) for index in indexes),
+        trust=deal.trust,
+        block_number=receipt.block_number,
+    )

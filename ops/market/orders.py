@@ -1,0 +1,103 @@
+"""Signed orders as the demo, the benchmarks and the tests put them on the market.
+
+Only defaults and salts are here: what an order is, and how it is hashed and signed, says `protocol.orders`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from protocol.hexbytes import to_hex
+from protocol.orders import FREE, NO_DATASET, AppOrder, DatasetOrder, RequestOrder, WorkerpoolOrder
+from protocol.signing import Key
+from protocol.types import ZERO_ADDRESS, Contract, Hash32, NRlc
+
+#: Tasks that one sell order is good for, unless told otherwise: more than any demo or benchmark buys.
+PLENTY = 1_000_000
+#: The most trust a pool's order grants, so that one order serves requests of every trust up to it.
+#: Ten: four workers without any score have to agree (protocol.weights).
+TRUST_OFFERED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """One hub on one chain: what every order's signature is bound to."""
+
+    chain_id: int
+    hub: Contract
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The three sell orders that a request is matched with."""
+
+    app: AppOrder
+    workerpool: WorkerpoolOrder
+    dataset: DatasetOrder = NO_DATASET
+
+
+def offer_app(market: Market, owner: Key, app: Contract, *, price: NRlc = FREE, volume: int = PLENTY) -> AppOrder:
+    """The app for anybody's use, `price` a task."""
+    order = AppOrder(app=app, appprice=price, volume=volume, salt=salt())
+    return order.signed(owner, market.chain_id, market.hub)
+
+
+def offer_dataset(
+    market: Market, owner: Key, dataset: Contract, *, price: NRlc = FREE, volume: int = PLENTY
+) -> DatasetOrder:
+    """The dataset for anybody's use, `price` a task."""
+    order = DatasetOrder(dataset=dataset, datasetprice=price, volume=volume, salt=salt())
+    return order.signed(owner, market.chain_id, market.hub)
+
+
+def offer_work(
+    market: Market,
+    owner: Key,
+    workerpool: Contract,
+    *,
+    category: int,
+    price: NRlc = FREE,
+    trust: int = TRUST_OFFERED,
+    volume: int = PLENTY,
+) -> WorkerpoolOrder:
+    """Work in that category, up to that trust, for anybody, `price` a task."""
+    order = WorkerpoolOrder(
+        workerpool=workerpool, workerpoolprice=price, volume=volume, category=category, trust=trust, salt=salt()
+    )
+    return order.signed(owner, market.chain_id, market.hub)
+
+
+def request(
+    market: Market,
+    requester: Key,
+    offer: Offer,
+    *,
+    volume: int = 1,
+    trust: int = 1,
+    params: str = "",
+    callback: Contract = ZERO_ADDRESS,
+) -> RequestOrder:
+    """A request for `volume` tasks at exactly the prices of `offer`, the requester being the beneficiary."""
+    order = RequestOrder(
+        app=offer.app.app,
+        appmaxprice=offer.app.appprice,
+        dataset=offer.dataset.dataset,
+        datasetmaxprice=offer.dataset.datasetprice,
+        workerpool=offer.workerpool.workerpool,
+        workerpoolmaxprice=offer.workerpool.workerpoolprice,
+        requester=requester.wallet,
+        volume=volume,
+        category=offer.workerpool.category,
+        trust=trust,
+        beneficiary=requester.wallet,
+        callback=callback,
+        params=params,
+        salt=salt(),
+    )
+    return order.signed(requester, market.chain_id, market.hub)
+
+
+def salt() -> Hash32:
+    """32 random bytes, so that no order is ever the one signed before."""
+    return Hash32(to_hex(secrets.token_bytes(32)))
