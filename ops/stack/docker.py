@@ -1,0 +1,137 @@
+"""A Docker engine: the one that runs already, else Debian's, started by us with its own data and socket."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+from docker.errors import DockerException
+
+from ops.stack import tools
+from ops.stack.process import Process, Program, find, find_pid
+from protocol.errors import MissingTool
+
+#: Seconds: 2 measured with an empty data folder.
+START_SECONDS = 60.0
+#: Seconds an engine may take to stop its containers and itself.
+STOP_SECONDS = 30.0
+#: The system's own engine.
+SYSTEM_ENGINE = "unix:///var/run/docker.sock"
+#: Bytes of a socket's path that the kernel takes, less what the engine appends for its own sockets.
+_SOCKET_PATH_BYTES = 107 - len("/containerd/containerd.sock.ttrpc")
+
+
+@dataclass(frozen=True, slots=True)
+class Docker:
+    """A Docker engine; `process` is None when it is not ours."""
+
+    host: str
+    process: Process | None
+    run_folder: Path | None = None
+
+    def stop(self) -> None:
+        """End it if we started it, with its containers; and its containerd, should that have been left alone."""
+        if self.process is None:
+            return
+        self.process.stop(patience=STOP_SECONDS)
+        if self.run_folder is not None:
+            _stop_containerd(self.run_folder)
+
+
+def running(wished: str | None = None) -> str | None:
+    """Address of an engine that answers: `wished`, else DOCKER_HOST, else the system's; None if none does."""
+    candidates = [wished] if wished else [os.environ.get("DOCKER_HOST"), SYSTEM_ENGINE]
+    return next((host for host in candidates if host and ready(host)), None)
+
+
+def ready(host: str) -> bool:
+    """Whether an engine answers at this address, e.g. unix:///var/run/docker.sock."""
+    try:
+        client = docker.DockerClient(base_url=host, timeout=5)
+    except DockerException:
+        return False
+    try:
+        return bool(client.ping())
+    except (DockerException, OSError):
+        return False
+    finally:
+        client.close()
+
+
+def server() -> tuple[Path, str]:
+    """(path of `dockerd`, where it is from); installs Debian's docker.io if it is absent. Raises MissingTool."""
+    found = shutil.which("dockerd") or shutil.which("dockerd", path="/usr/sbin:/sbin:/usr/local/sbin")
+    if found is None:
+        tools.debian("docker.io", program="dockerd")
+        found = shutil.which("dockerd", path="/usr/sbin:/sbin")
+    if found is None:
+        raise MissingTool(
+            tool="dockerd", why="Debian's docker.io did not bring it", fix="Start a Docker engine and set DOCKER_HOST."
+        )
+    return Path(found), "Debian's dockerd, started by us"
+
+
+def program(folder: Path) -> tuple[Program, Path]:
+    """(our own engine with everything under `folder`, the folder of its sockets)."""
+    folder = folder.absolute()
+    binary, _ = server()
+    run_folder = folder / "run"
+    if len(str(run_folder).encode()) > _SOCKET_PATH_BYTES:
+        # Too deep for a socket: /run, under a name that only this folder has.
+        run_folder = Path("/run/sluice") / hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    command: list[str | Path] = [
+        binary,
+        *("--host", f"unix://{run_folder}/docker.sock", "--data-root", str(folder / "data")),
+        *("--exec-root", str(run_folder), "--pidfile", str(run_folder / "engine.pid")),
+        # At info it writes several lines for every container.
+        *("--log-level", "warn"),
+    ]
+    return Program("Docker engine", command, folder), run_folder
+
+
+def start(folder: Path, *, host: str | None = None, seconds: float = START_SECONDS) -> Docker:
+    """Use the engine at `host`, else our own if it runs, else a running one, else start our own under `folder`.
+
+    Raises NotReady, MissingTool; starting one needs root.
+    """
+    own = find("Docker engine", folder.absolute() / "pid")
+    theirs = running(host) if host or own is None else None
+    if theirs is not None:
+        return Docker(theirs, None)
+    if host is not None:
+        raise MissingTool(
+            tool="The Docker engine", why=f"nothing answers at {host}", fix="Start it, or unset SLUICE_DOCKER_HOST."
+        )
+    if os.geteuid() != 0:
+        raise MissingTool(
+            tool="A running Docker engine",
+            why="starting one needs root",
+            fix="Start Docker, or run this as root, or set SLUICE_DOCKER_HOST.",
+        )
+    wanted, run_folder = program(folder)
+    process = wanted.running()
+    if process is None:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        # Left by a killed engine; a new one would refuse to start beside them.
+        _stop_containerd(run_folder)
+        (run_folder / "engine.pid").unlink(missing_ok=True)
+        process = wanted.start()
+    address = f"unix://{run_folder}/docker.sock"
+    wanted.wait_ready(process, lambda: (run_folder / "docker.sock").exists() and ready(address), seconds=seconds)
+    return Docker(address, process, run_folder)
+
+
+def _stop_containerd(run_folder: Path) -> None:
+    """End the containerd that an engine of ours started, if it outlived it (`kill -9`)."""
+    pid_file = run_folder / "containerd" / "containerd.pid"
+    if not pid_file.exists():
+        return
+    pid = int(pid_file.read_text())
+    left = find_pid("containerd", pid, word=str(run_folder))
+    if left is not None:
+        left.stop(patience=STOP_SECONDS)
+    pid_file.unlink(missing_ok=True)

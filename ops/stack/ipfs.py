@@ -1,0 +1,110 @@
+"""An IPFS node without a network: kubo, offline, its RPC API and gateway on loopback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from ops.stack import ports, tools
+from ops.stack.process import Process, Program
+from protocol.errors import NotReady
+
+#: Seconds: 1 measured.
+START_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ipfs:
+    """A running node."""
+
+    api_port: int
+    gateway_port: int
+    process: Process
+
+    @property
+    def api(self) -> str:
+        """Kubo's RPC API (full control: never on a public address)."""
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def gateway(self) -> str:
+        """Read-only HTTP gateway."""
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+    def stop(self) -> None:
+        """End it cleanly."""
+        self.process.stop()
+
+
+def binary() -> tuple[Path, str]:
+    """(path of `ipfs`, where it is from); builds the pinned kubo once (2 to 3 minutes). Raises MissingTool."""
+    on_path = shutil.which("ipfs")
+    if on_path:
+        return Path(on_path), "ipfs on PATH"
+    return tools.kubo(), "kubo, built from a pinned Go module"
+
+
+def start(folder: Path, api_port: int, gateway_port: int, *, seconds: float = START_SECONDS) -> Ipfs:
+    """Start a node, or find it running, and wait until it answers. Raises PortTaken, NotReady, MissingTool."""
+    folder = folder.absolute()
+    program, _ = binary()
+    repository = folder / "data"
+    env = {"IPFS_PATH": str(repository), "IPFS_TELEMETRY": "off"}
+    config = _configuration(api_port, gateway_port)
+    wanted = Program("IPFS", [program, "daemon", "--offline"], folder, env, json.dumps(config))
+    process = wanted.running()
+    if process is None:
+        ports.require_free(api_port, part="the IPFS API", setting="SLUICE_STACK_IPFS_API_PORT")
+        ports.require_free(gateway_port, part="the IPFS gateway", setting="SLUICE_STACK_IPFS_GATEWAY_PORT")
+        _prepare(program, repository, env, config, log=folder / "log")
+        process = wanted.start()
+    node = Ipfs(api_port, gateway_port, process)
+    wanted.wait_ready(process, lambda: ready(node.api) and ports.answers(gateway_port), seconds=seconds)
+    return node
+
+
+def ready(api: str) -> bool:
+    """Whether a kubo RPC API answers here."""
+    try:
+        return httpx.post(f"{api}/api/v0/id", timeout=5.0).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _configuration(api_port: int, gateway_port: int) -> dict[str, object]:
+    """Sections laid over kubo's own defaults."""
+    return {
+        "Addresses": {
+            "API": f"/ip4/127.0.0.1/tcp/{api_port}",
+            "Gateway": f"/ip4/127.0.0.1/tcp/{gateway_port}",
+            "Swarm": [],
+            "Announce": [],
+            "AppendAnnounce": [],
+            "NoAnnounce": [],
+        },
+        "Bootstrap": [],
+        "AutoTLS": {"Enabled": False},
+        "AutoConf": {"Enabled": False},
+        "DNS": {"Resolvers": {}},
+        "Routing": {"Type": "none", "DelegatedRouters": []},
+        "Ipns": {"DelegatedPublishers": []},
+        "Discovery": {"MDNS": {"Enabled": False}},
+    }
+
+
+def _prepare(program: Path, repository: Path, env: dict[str, str], config: dict[str, object], *, log: Path) -> None:
+    """Make the repository if it is new, and lay our configuration over it."""
+    repository.mkdir(parents=True, exist_ok=True)
+    file = repository / "config"
+    if not file.exists():
+        # ed25519 keys: RSA ones take seconds to make.
+        command = [str(program), "init", "--empty-repo", "--algorithm", "ed25519"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 0:
+            raise NotReady(part="IPFS", seconds=60, log=log, why=f"`ipfs init` failed: {done.stderr.strip()}")
+    file.write_text(json.dumps(json.loads(file.read_text()) | config, indent=1))
