@@ -11,6 +11,7 @@ last counts. Source: worker.md §5 (Jackson 2.17, run on a JVM).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -18,6 +19,14 @@ from typing import Any, NoReturn
 from protocol.errors import BadMessage
 
 _JSON_SPACE = " \t\n\r"
+#: The literal, and not the beginning of a word like `nullable`.
+_NULL = re.compile(r"null(?!\w)")
+#: Brackets, and strings so that brackets inside them are passed over; an unclosed one runs to the end, else a text
+#: of open quotes would be read once for each.
+_NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
+#: Levels of brackets in the deepest params that fit: the object, and a list or an object in it.
+_DEEPEST = 2
 _TRUE = frozenset({"true", "True", "TRUE"})
 _FALSE = frozenset({"false", "False", "FALSE", "null", ""})
 
@@ -56,19 +65,19 @@ class _Object(tuple[tuple[str, object], ...]):
 
 def read_params(text: str) -> DealParams:
     """The params behind `deal.params`; BadMessage only for the literal `null`."""
+    content = text.lstrip(_JSON_SPACE)
+    if _NULL.match(content):
+        raise BadMessage(why="deal params are the JSON literal null")
     try:
-        value, _ = _DECODER.raw_decode(text.lstrip(_JSON_SPACE))
-        if value is not None:
-            return _from_object(value)
-    # RecursionError: a stranger may nest a million brackets.
-    except (ValueError, RecursionError, BadMessage):
+        return _from_object(content)
+    except (ValueError, BadMessage):
         return DealParams(args=text)
-    raise BadMessage(why="deal params are the JSON literal null")
 
 
-def _from_object(value: object) -> DealParams:
-    if not isinstance(value, _Object):
-        raise BadMessage(why="not an object")
+def _from_object(content: str) -> DealParams:
+    if not content.startswith("{") or _too_deep(content):
+        raise BadMessage(why="not an object of plain values")
+    value, _ = _DECODER.raw_decode(content)
     found: dict[str, Any] = {}
     for key, item in value:
         if key not in _READERS:
@@ -77,6 +86,22 @@ def _from_object(value: object) -> DealParams:
         name, read = _READERS[key]
         found[name] = read(item)
     return DealParams(**found)
+
+
+def _too_deep(content: str) -> bool:
+    """Whether the first value nests deeper than any params do.
+
+    Asked before the parser is: a stranger's million brackets can overflow the C stack of Python's parser, and that
+    kills the process.
+    """
+    depth = 0
+    for token in _NESTING.finditer(content):
+        depth += _STEP.get(token[0], 0)
+        if depth == 0:
+            return False
+        if depth > _DEEPEST:
+            return True
+    return False
 
 
 def _text_or_none(value: object) -> str | None:

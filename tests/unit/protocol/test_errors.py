@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import inspect
+import string
+
+import pytest
+
+from protocol import errors
+from protocol.errors import RpcError, SluiceError, TaskFailure
+
+
+def all_errors() -> list[type[SluiceError]]:
+    return [item for _, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, SluiceError)]
+
+
+@pytest.mark.parametrize("kind", all_errors())
+def test_an_errors_docstring_is_its_message_with_the_fields_filled_in(kind: type[SluiceError]) -> None:
+    template = " ".join((kind.__doc__ or "").split())
+    fields = {name for _, name, _, _ in string.Formatter().parse(template) if name}
+    error = kind(**{name: f"<{name}>" for name in fields})
+    assert template
+    assert str(error) == template.format(**{name: f"<{name}>" for name in fields})
+    assert error.fields.keys() == fields
+
+
+@pytest.mark.parametrize("kind", all_errors())
+def test_every_error_stands_in_the_drawn_tree(kind: type[SluiceError]) -> None:
+    drawn = {word for line in (errors.__doc__ or "").splitlines() for word in line.split()[:6]}
+    assert kind.__name__ in drawn
+
+
+def test_an_rpc_error_keeps_code_message_and_data() -> None:
+    error = RpcError(method="eth_call", code=3, message="execution reverted", data="0x08c379a0")
+    assert (error.code, error.message, error.data) == (3, "execution reverted", "0x08c379a0")
+    assert RpcError(method="eth_call", code=-32000, message="no").data is None
+
+
+def test_a_task_failure_names_status_and_cause() -> None:
+    failure = TaskFailure(task="0x01", status="APP_DOWNLOAD_FAILED", cause="APP_IMAGE_DOWNLOAD_FAILED", why="gone")
+    assert (failure.status, failure.cause) == ("APP_DOWNLOAD_FAILED", "APP_IMAGE_DOWNLOAD_FAILED")
