@@ -118,6 +118,11 @@ class BrokerAdmin:
             self._call("PUT", f"/vhosts/{_part(vhost)}")
             self._permit(vhost, self._username, ALL_PERMISSIONS)
 
+    def remove_vhosts(self) -> None:
+        """Delete both vhosts with all that is in them: for pools of a demo or a test."""
+        for vhost in (self._core, self._pool):
+            self._call("DELETE", f"/vhosts/{_part(vhost)}", missing_ok=True)
+
     def enrol(self, wallet: Wallet, *, slots: int) -> str:
         """Give a worker its exchange, queues and user, and return its new password; a former one stops working.
 

@@ -1,0 +1,47 @@
+"""One long-lived publishing connection to RabbitMQ, for one background thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from amqp.exceptions import AMQPError
+from celery import Celery
+from kombu import Producer
+from kombu.exceptions import KombuError
+
+from protocol.errors import BrokerUnavailable
+
+#: What can go wrong between us and RabbitMQ, whichever layer notices first.
+BROKER_ERRORS = (OSError, AMQPError, KombuError)
+#: Seconds to wait for the broker to take a new connection.
+CONNECT_SECONDS = 5
+
+
+class BrokerLink:
+    """Connects when first used, and again after a failure. Not for several threads at a time."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._producer: Producer | None = None
+
+    @contextmanager
+    def producer(self) -> Iterator[Producer]:
+        """A producer for the block; any failure of the broker inside it is raised as BrokerUnavailable."""
+        try:
+            if self._producer is None:
+                # No AMQP heartbeat: nobody would send it while the thread waits, and the broker would hang up.
+                connection = self._app.connection_for_write(heartbeat=0)
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_SECONDS)
+                self._producer = Producer(connection)
+            yield self._producer
+        except BROKER_ERRORS as error:
+            self.close()
+            why = str(error) or type(error).__name__
+            raise BrokerUnavailable(what=self._app.connection_for_write().as_uri(), why=why) from error
+
+    def close(self) -> None:
+        """Disconnect; the next use connects again."""
+        producer, self._producer = self._producer, None
+        if producer is not None and producer.connection is not None:
+            producer.connection.collect()

@@ -1,0 +1,15 @@
+"""The Celery app that Flower loads (`celery --app=pipeline.flower_app`): vhost `core`, seen through its own user."""
+
+from __future__ import annotations
+
+from config import topology
+from config.celery_apps import core_app
+from config.settings import settings
+
+app = core_app(settings())
+#: What Flower's broker page lists.
+app.conf.task_queues = [topology.pipeline_queue(), topology.dead_queue()]
+#: Flower asks machines that never answer (we have no remote control) on many threads at a time: with a shared pool of
+#: confirmed connections they wait for each other for ever, and so does a SIGTERM.
+app.conf.broker_pool_limit = 0
+app.conf.broker_transport_options = {}
