@@ -39,8 +39,8 @@ HEARTBEAT_SECONDS = 20
 class LeanConsumer(Consumer):
     """Celery's consumer without delayed delivery, gossip and remote control.
 
-    Delayed delivery would declare 56 exchanges and queues, which a worker has no right to and nobody here uses
-   . Reconnects at short, even steps, so that a broker restart costs little more than itself.
+     Delayed delivery would declare 56 exchanges and queues, which a worker has no right to and nobody here uses
+    . Reconnects at short, even steps, so that a broker restart costs little more than itself.
     """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[valid-type, misc]  # celery-types calls it a variable
@@ -142,4 +142,20 @@ def machine_app(access: BrokerAccess, wallet: Wallet) -> Celery:
         task_default_exchange_type="direct",
         task_default_routing_key=access.compute_queue,
         worker_send_task_events=False,
+    )
+
+
+def consume(app: Celery, queue: str, *, name: str, processes: int, log_level: str = "warning") -> None:
+    """Run a Celery prefork worker on one queue until SIGTERM. `name`: its node name in Flower, before the `@`."""
+    app.worker_main(
+        [
+            "worker",
+            f"--queues={queue}",
+            f"--hostname={name}@%h",
+            f"--concurrency={processes}",
+            "--pool=prefork",
+            f"--loglevel={log_level}",
+            "--without-gossip",
+            "--without-mingle",
+        ]
     )

@@ -8,9 +8,9 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import docker
 from docker.errors import ImageNotFound
 
-import docker
 from protocol.errors import MissingTool
 
 #: Name of the image; the tag changes whenever `app.sh` must be told apart from an older build.

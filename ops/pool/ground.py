@@ -14,7 +14,7 @@ from ops.poco.accounts import COIN, dev_key, give_coins
 from ops.poco.actor import PATIENCE, Actor
 from ops.poco.deploy import PocoAddresses
 from ops.poco.receipts import await_mined
-from protocol.orders import AppOrder, DatasetOrder, WorkerpoolOrder
+from protocol.orders import FREE, AppOrder, DatasetOrder, WorkerpoolOrder
 from protocol.signing import Key
 from protocol.types import Contract, NRlc, Wei
 
@@ -58,7 +58,7 @@ class Ground:
     app_order: AppOrder
     dataset_order: DatasetOrder | None
 
-    def offer(self, *, price: NRlc = orders.FREE, category: int = XS, dataset: bool = False) -> Offer:
+    def offer(self, *, price: NRlc = FREE, category: int = XS, dataset: bool = False) -> Offer:
         """Sell orders for one kind of deal; a fresh workerpool order each time."""
         work: WorkerpoolOrder = orders.offer_work(
             self.market, self.scheduler.key, self.workerpool, category=category, price=price

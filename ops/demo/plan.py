@@ -1,0 +1,62 @@
+"""The four deals of the demo: what is bought, and what each is meant to show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ops.market import orders
+from ops.market.match import Matched, match
+from ops.poco.actor import Actor
+from ops.pool.ground import PRICE, Ground
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """One deal to be bought."""
+
+    name: str
+    about: str
+    trust: int
+    volume: int = 1
+    args: str = "noop"
+    dataset: bool = False
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def params(self) -> str:
+        """`deal.params` as the iExec SDK writes them."""
+        words: dict[str, object] = {"iexec_args": self.args, "iexec_result_storage_provider": "ipfs"}
+        if self.inputs:
+            words["iexec_input_files"] = list(self.inputs)
+        return json.dumps(words, separators=(",", ":"))
+
+
+def purchases(input_url: str) -> tuple[list[Purchase], Purchase]:
+    """(deals matched at once, the deal that a liar joins). `input_url`: a file for the bag's tasks."""
+    return [
+        Purchase("trust-1", "one worker, no vote, no stake", trust=1, args="hello from a trust-1 deal"),
+        Purchase("trust-5", "three workers must agree", trust=5, args="hello from a trust-5 deal"),
+        Purchase(
+            "bag-of-10",
+            "ten tasks with a dataset, an input file and arguments",
+            trust=1,
+            volume=10,
+            args='--name "bag of tasks"',
+            dataset=True,
+            inputs=(input_url,),
+        ),
+    ], Purchase("one-liar", "three workers are asked, one of them lies", trust=5, args="the truth")
+
+
+def buy(requester: Actor, ground: Ground, wanted: Sequence[Purchase]) -> list[Matched]:
+    """Match all of `wanted` in one block."""
+    deals = []
+    for item in wanted:
+        offer = ground.offer(price=PRICE, dataset=item.dataset)
+        request = orders.request(
+            ground.market, ground.requester, offer, volume=item.volume, trust=item.trust, params=item.params
+        )
+        deals.append((offer, request))
+    return match(requester, ground.market, deals)

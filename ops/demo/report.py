@@ -1,0 +1,63 @@
+"""What `sluice demo --json` prints: deals, tasks, results, and all that a requester needs to use the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ops.demo.plan import Purchase
+from ops.demo.timeline import Timeline
+from ops.market.match import Matched
+from ops.pool.ground import Ground
+from protocol.types import NRlc, TaskId, Wallet
+from protocol.view import ChainView
+
+
+@dataclass(frozen=True, slots=True)
+class DealStory:
+    """One deal from match to money."""
+
+    purchase: Purchase
+    matched: Matched
+    lines: Mapping[TaskId, Timeline]
+    views: Mapping[TaskId, ChainView]
+    #: Fetched result per task: what the app wrote to result.txt.
+    results: Mapping[TaskId, str]
+    gains: Mapping[Wallet, NRlc]
+
+
+def as_json(
+    stories: Sequence[DealStory], ground: Ground, endpoints: Mapping[str, str], *, seconds: float, block_time: float
+) -> dict[str, Any]:
+    """The whole report; keys are promised in the README."""
+    offer = ground.offer()
+    return {
+        "deals": [_deal(story) for story in stories],
+        "seconds": round(seconds, 1),
+        "block_time": block_time,
+        "endpoints": dict(endpoints),
+        "orders": {"app": offer.app.to_json(), "workerpool": offer.workerpool.to_json()},
+    }
+
+
+def _deal(story: DealStory) -> dict[str, Any]:
+    return {
+        "deal_id": story.matched.deal_id,
+        "name": story.purchase.name,
+        "trust": story.matched.trust,
+        "tasks": [_task(story, task) for task in story.matched.tasks],
+    }
+
+
+def _task(story: DealStory, task: TaskId) -> dict[str, Any]:
+    line, view = story.lines[task], story.views[task]
+    return {
+        "task_id": task,
+        "status": view.status.name,
+        "matched_block": line.matched,
+        "finalized_block": line.finalized,
+        "blocks": line.blocks,
+        "workers": list(line.workers),
+        "result": story.results.get(task),
+    }

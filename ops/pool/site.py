@@ -1,0 +1,130 @@
+"""Where a pool stands: one chain, and the shared servers of the stack with names of its own in each."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chain.rpc import Rpc
+from config.settings import read_settings
+from ops.market.contracts import Dataset
+from ops.poco.deploy import PocoAddresses
+from ops.pool import ground
+from ops.pool.local import LocalPool
+from ops.stack import ports
+from pipeline.broker_admin import BrokerAdmin
+from pipeline.store.client import client
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Addresses of the servers that pools share."""
+
+    mongodb_uri: str = field(repr=False)
+    amqp_url: str = field(repr=False)
+    amqp_port: int
+    rabbitmq_api: str
+    ipfs_api: str
+    ipfs_gateway: str
+    docker_host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A development chain with PoCo on it."""
+
+    rpc_url: str
+    ws_url: str
+    chain_id: int
+    block_time: float
+    addresses: PocoAddresses
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What keeps pools apart on shared servers, and their ports."""
+
+    database: str
+    core: str
+    pool: str
+    api_port: int
+    flower_port: int
+
+    @classmethod
+    def fresh(cls) -> Names:
+        """Names and ports that nobody uses."""
+        mark = secrets.token_hex(4)
+        return cls(f"sluice_{mark}", f"core-{mark}", f"pool-{mark}", ports.free_port(), ports.free_port())
+
+
+def environment(servers: Servers, chain: Chain, names: Names, at: ground.Ground, *, start_block: int) -> dict[str, str]:
+    """The `SLUICE_…` settings that all processes of the pool share."""
+    return {
+        "SLUICE_CHAIN_ID": str(chain.chain_id),
+        "SLUICE_RPC_URL": chain.rpc_url,
+        "SLUICE_WS_URL": chain.ws_url,
+        "SLUICE_BLOCK_TIME": str(chain.block_time),
+        "SLUICE_START_BLOCK": str(start_block),
+        "SLUICE_HUB": at.at.hub,
+        "SLUICE_WORKERPOOL": at.workerpool,
+        "SLUICE_MONGODB_URI": servers.mongodb_uri,
+        "SLUICE_MONGODB_DATABASE": names.database,
+        "SLUICE_AMQP_URL": servers.amqp_url,
+        "SLUICE_AMQP_CORE_VHOST": names.core,
+        "SLUICE_AMQP_POOL_VHOST": names.pool,
+        "SLUICE_AMQP_PUBLIC_PORT": str(servers.amqp_port),
+        "SLUICE_RABBITMQ_API": servers.rabbitmq_api,
+        "SLUICE_IPFS_API": servers.ipfs_api,
+        "SLUICE_IPFS_GATEWAY": servers.ipfs_gateway,
+        "SLUICE_API_PORT": str(names.api_port),
+        "SLUICE_API_URL": f"http://127.0.0.1:{names.api_port}",
+        "SLUICE_FLOWER_PORT": str(names.flower_port),
+        "SLUICE_DOCKER_HOST": servers.docker_host,
+        # Everything is on this machine: datasets and input files come from the local IPFS gateway.
+        "SLUICE_ALLOW_PRIVATE_DOWNLOADS": "true",
+    }
+
+
+def prepare(
+    servers: Servers,
+    chain: Chain,
+    names: Names,
+    home: Path,
+    *,
+    workers: int,
+    image: str,
+    dataset: Dataset | None = None,
+    env: dict[str, str] | None = None,
+) -> LocalPool:
+    """Contracts, wallets, virtual hosts: a pool ready to be started."""
+    with Rpc(chain.rpc_url) as rpc:
+        start_block = int(rpc.call("eth_blockNumber"), 16)
+        place = ground.prepare(
+            rpc, chain.addresses, chain_id=chain.chain_id, workers=workers, image=image, dataset=dataset
+        )
+    shared = environment(servers, chain, names, place, start_block=start_block) | (env or {})
+    with _admin(servers, names) as admin:
+        admin.prepare()
+    return LocalPool(home=home, ground=place, env=shared, api_url=shared["SLUICE_API_URL"])
+
+
+def clear(servers: Servers, names: Names) -> None:
+    """Remove what a pool left on the shared servers."""
+    with _admin(servers, names) as admin:
+        admin.remove_vhosts()
+    client(servers.mongodb_uri).drop_database(names.database)
+
+
+@contextmanager
+def _admin(servers: Servers, names: Names) -> Iterator[BrokerAdmin]:
+    settings = read_settings(
+        amqp_url=servers.amqp_url,
+        rabbitmq_api=servers.rabbitmq_api,
+        amqp_core_vhost=names.core,
+        amqp_pool_vhost=names.pool,
+    )
+    with BrokerAdmin.from_settings(settings) as admin:
+        yield admin
