@@ -15,7 +15,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import docker
@@ -215,14 +215,21 @@ class Engine:
         return None
 
 
-def seconds_running(state: dict[str, Any], now: datetime) -> float:
-    """How long ago the container started, by the engine's record; 0 for one that never did."""
-    started = str(state["StartedAt"])
-    if started.startswith("0001"):
+def seconds_ran(state: dict[str, Any], now: datetime) -> float:
+    """How long the container ran, or has been running until `now`, by the engine's record; 0 if it never started."""
+    started, finished = _moment(state["StartedAt"]), _moment(state["FinishedAt"])
+    if started is None:
         return 0.0
-    # Nanoseconds are more digits than datetime reads.
-    moment = datetime.strptime(started[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
-    return max((now - moment).total_seconds(), 0.0)
+    end = now if state["Running"] or finished is None else finished
+    return max((end - started).total_seconds(), 0.0)
+
+
+def _moment(text: str) -> datetime | None:
+    """Docker's time: RFC 3339 with up to nine decimals, year 1 for never."""
+    if text.startswith("0001"):
+        return None
+    whole, _, rest = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(whole).replace(tzinfo=UTC) + timedelta(seconds=float(f"0.{rest or 0}"))
 
 
 def _verdict(error: docker.errors.APIError, image: str) -> SluiceError:

@@ -4,13 +4,14 @@
         journal.db  lane.db  session.json
         cache/<sha256>                      datasets, shared by tasks
         locks/<task id>
-        tasks/<task id>/in  out  result.zip    `in` and `out` are what the container sees
+        tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,21 +41,42 @@ class TaskFolders:
         return self.root / "out"
 
     @property
+    def errors(self) -> Path:
+        """An error result, made instead of what the app left; it never touches the app's own folder."""
+        return self.root / "error"
+
+    @property
     def zip(self) -> Path:
         """The result as it is uploaded."""
         return self.root / "result.zip"
-
-    @property
-    def logs(self) -> Path:
-        """The app's stdout and stderr, kept beside the result for error reports."""
-        return self.root / "logs"
 
     def make(self) -> None:
         """Create the folders; keeps what is there (a container may be running)."""
         self.inputs.mkdir(parents=True, exist_ok=True)
         self.outputs.mkdir(parents=True, exist_ok=True)
-        self.logs.mkdir(parents=True, exist_ok=True)
         self.outputs.chmod(OPEN_TO_CONTAINER)
+
+    def clear_outputs(self) -> None:
+        """Begin anew with an empty output folder, whatever the app left in the old one."""
+        discard(self.outputs)
+        self.outputs.mkdir(parents=True)
+        self.outputs.chmod(OPEN_TO_CONTAINER)
+
+    def fresh_errors(self) -> Path:
+        """An empty folder for an error result."""
+        discard(self.errors)
+        self.errors.mkdir(parents=True)
+        return self.errors
+
+    def remove(self) -> None:
+        """Delete all of the task's files."""
+        discard(self.root)
+
+
+def discard(folder: Path) -> None:
+    """Delete a tree that a stranger filled. `rm` and not shutil: folders nested thousands deep end its recursion."""
+    if folder.exists():
+        subprocess.run(["rm", "-rf", "--", str(folder)], check=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,11 @@
 """One task as this machine knows it, and which step may follow which. Pure.
 
     TAKEN ──► RUNNING ──► COMPUTED ──► COMMITTED ──► REVEALED
-      │          │            │            │             │
-      └──────────┴──► FAILED  │            │             │
-      └──────────┴────────────┴──► ABORTED ◄─────────────┘   (told so by the scheduler)
+      ├──────────┼────────────┤
+      ▼          ▼            ▼
+      FAILED (nothing was contributed, nothing will be)   ABORTED (the scheduler told us to stop)
 
-From COMPUTED on the result lies on disk and is kept until the scheduler says that the task is over: a vote without
-its result cannot be revealed, and costs the stake. FAILED means: this machine put nothing on chain and never will.
+From COMMITTED on nobody's word drops the result before the task is over: a vote that is not revealed costs the stake.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ MAY_FOLLOW: dict[Stage, frozenset[Stage]] = {
     Stage.COMMITTED: frozenset({Stage.COMPUTED}),
     Stage.REVEALED: frozenset({Stage.COMMITTED}),
     Stage.FAILED: frozenset({Stage.TAKEN, Stage.RUNNING, Stage.COMPUTED}),
-    Stage.ABORTED: frozenset(set(Stage) - {Stage.ABORTED, Stage.FAILED}),
+    Stage.ABORTED: frozenset({Stage.TAKEN, Stage.RUNNING, Stage.COMPUTED}),
 }
 
 #: Steps in which a container may still have to be run or awaited.

@@ -1,0 +1,272 @@
+"""One replicate, from assignment to a result that is ready to be voted for.
+
+    take ─► check ─► download ─► run ─► pack ─► journal COMPUTED ─► report, remove the container
+                         │        │       │
+                         └────────┴───────┴── what is the task's fault becomes an error result (worker.md §4.7)
+                                              what is this machine's fault is declined: FAILED, nothing contributed
+
+May be called any number of times for a task, by any process, after any crash: the lock makes one of them work, the
+journal tells where it stopped, the container is found by its name.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import structlog
+
+from config.metrics import CONTAINERS
+from protocol.authorization import recover_authorization
+from protocol.computed import COMPUTED_FILE
+from protocol.errorresult import ERROR_FILE, Failure, error_computed, error_text
+from protocol.errors import (
+    BadMessage,
+    CannotStart,
+    EngineUnavailable,
+    NoSuchContainer,
+    NoSuchImage,
+    Refused,
+    TaskDeclined,
+    TaskFailure,
+)
+from protocol.params import DealParams, read_params
+from protocol.types import ZERO_ADDRESS, Signature, TaskId, Wallet
+from protocol.wire import Assignment, Report, Step
+from workers import image, inputs, outputs
+from workers.container import Ended
+from workers.layout import TaskFolders
+from workers.outputs import Result
+from workers.replicate import COMPUTING, WITH_RESULT, Replicate, Stage
+from workers.reports import tail
+from workers.run_app import Run, run_app
+from workers.sandbox import container_spec
+from workers.workbench import Workbench
+
+log = structlog.get_logger(__name__)
+
+STDOUT_FILE, STDERR_FILE = "stdout.txt", "stderr.txt"
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What is known of one attempt so far; the end of a container is worth knowing even if packing then fails."""
+
+    ended: Ended | None = None
+    container: str | None = None
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+def compute(bench: Workbench, assignment: Assignment) -> bool:
+    """Do the replicate unless it is done; whether a result is ready. False also if another process is at it."""
+    task_id = TaskId(assignment.task_id)
+    with bench.layout.hold(task_id, wait=False) as held:
+        if not held:
+            log.info("Another process is at this task.", action="compute_busy", task=task_id)
+            return False
+        replicate = bench.journal.take(assignment, bench.now())
+        if replicate.stage in COMPUTING:
+            _compute(bench, replicate)
+        now = bench.journal.find(task_id)
+        return now is not None and now.stage in WITH_RESULT
+
+
+def _compute(bench: Workbench, replicate: Replicate) -> None:
+    task_id = replicate.task_id
+    bench.reports.send(task_id, Report(step=Step.STARTED))
+    attempt = _Attempt()
+    try:
+        _check(bench, replicate.assignment)
+        result, failure = _result(bench, replicate, attempt)
+    except TaskDeclined as declined:
+        _fail(bench, task_id, declined, attempt)
+        return
+    code = attempt.ended.exit_code if attempt.ended else None
+    cause = failure.value if failure else None
+    if bench.journal.computed(
+        task_id, bench.now(), digest=result.digest, callback_data=result.callback_data, cause=cause, exit_code=code
+    ):
+        log.info("Computed.", action="computed", task=task_id, digest=result.digest, cause=cause, exit_code=code)
+        bench.reports.send(
+            task_id,
+            Report(
+                step=Step.COMPUTED,
+                cause=cause,
+                exit_code=code,
+                stdout=tail(attempt.stdout),
+                stderr=tail(attempt.stderr),
+            ),
+        )
+    _tidy(bench, attempt)
+
+
+def _check(bench: Workbench, assignment: Assignment) -> None:
+    """Refuse work that could never be paid, before anything is spent on it. Raises TaskDeclined."""
+    wallet, task_id = bench.machine.wallet, TaskId(assignment.task_id)
+    if assignment.wallet != wallet:
+        raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", f"it is for wallet {assignment.wallet}")
+    if bench.now() >= assignment.contribution_deadline:
+        raise _declined(task_id, "CONTRIBUTION_TIMEOUT", "its contribution deadline has passed")
+    enclave = Wallet(assignment.enclave_challenge)
+    try:
+        signer = recover_authorization(Signature(assignment.authorization), wallet, task_id, enclave)
+    except Refused as error:
+        raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", str(error)) from error
+    if signer != bench.machine.pool.scheduler:
+        raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", f"it is authorized by {signer}")
+
+
+def _result(bench: Workbench, replicate: Replicate, attempt: _Attempt) -> tuple[Result, Failure | None]:
+    """The result, or the error result and its cause. Raises TaskDeclined."""
+    folders = bench.layout.task(replicate.task_id)
+    folders.make()
+    try:
+        return _app_result(bench, replicate, folders, attempt), None
+    except TaskDeclined:
+        raise
+    except TaskFailure as error:
+        failure = _cause(Failure(error.cause), attempt.ended)
+        log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=str(error))
+        if replicate.assignment.callback != ZERO_ADDRESS:
+            # A callback contract expects the app's data; there is none, and no text can stand for it.
+            raise _declined(replicate.task_id, failure, str(error)) from error
+        return _error_result(bench, replicate.task_id, folders, failure, attempt), failure
+
+
+def _cause(failure: Failure, ended: Ended | None) -> Failure:
+    """An app that failed and left no computed.json: the first is why."""
+    if failure is not Failure.COMPUTED_FILE or ended is None or ended.clean:
+        return failure
+    return Failure.APP_TIMEOUT if ended.timed_out else Failure.APP
+
+
+def _app_result(bench: Workbench, replicate: Replicate, folders: TaskFolders, attempt: _Attempt) -> Result:
+    """Download, run, pack. As with iExec, a computed.json counts even if the app failed after writing it."""
+    assignment = replicate.assignment
+    params = _params(assignment)
+    inputs.fetch(assignment, params, folders.inputs, bench.layout, bench.machine.downloads)
+    _run(bench, replicate, params, folders, attempt)
+    if attempt.ended is not None and attempt.ended.clean:
+        for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
+            if content:
+                outputs.write_into(folders.outputs, name, content)
+    callback = assignment.callback != ZERO_ADDRESS
+    return outputs.pack(
+        replicate.task_id, folders.outputs, folders.zip, callback=callback, caps=bench.machine.caps
+    )
+
+
+def _params(assignment: Assignment) -> DealParams:
+    try:
+        return read_params(assignment.params)
+    except BadMessage as error:
+        raise _failed(assignment, Failure.APP, str(error)) from error
+
+
+def _run(
+    bench: Workbench, replicate: Replicate, params: DealParams, folders: TaskFolders, attempt: _Attempt
+) -> None:
+    """Run the app and read what it printed. Raises TaskFailure or TaskDeclined."""
+    task_id, assignment, machine = replicate.task_id, replicate.assignment, bench.machine
+    spec = container_spec(
+        assignment,
+        params,
+        worker_name=machine.settings.worker_name,
+        workerpool=machine.pool.workerpool,
+        inputs=str(folders.inputs),
+        outputs=str(folders.outputs),
+        limits=machine.limits,
+    )
+    if not bench.journal.running(task_id, None, bench.now()):
+        raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
+    attempt.container = spec.name
+    try:
+        run = Run(
+            engine=bench.engine,
+            spec=spec,
+            pull=lambda: image.pull(bench.engine, bench.layout, assignment),
+            clear=folders.clear_outputs,
+            created=lambda container: _created(bench, task_id, container),
+        )
+        attempt.ended = run_app(run, resumed=replicate.stage is Stage.RUNNING)
+        attempt.stdout = bench.engine.stream(spec.name, stdout=True)
+        attempt.stderr = bench.engine.stream(spec.name, stdout=False)
+    except CannotStart as error:
+        raise _failed(assignment, Failure.APP, str(error)) from error
+    except NoSuchImage as error:
+        # It was pulled and is gone again, or its name is none that an image can have.
+        raise _failed(assignment, Failure.APP_IMAGE, str(error)) from error
+    except (NoSuchContainer, EngineUnavailable) as error:
+        raise _declined(task_id, "APP_COMPUTE_FAILED", str(error)) from error
+    CONTAINERS.labels(_outcome(attempt.ended)).inc()
+    if attempt.ended.out_of_memory:
+        # Another machine may have the memory: voting for a crash here could cost this one its stake.
+        raise _declined(task_id, "APP_COMPUTE_FAILED", "the app needed more memory than a slot of this machine has")
+
+
+def _created(bench: Workbench, task_id: TaskId, container: str) -> None:
+    """The last moment at which an abort costs nothing: the container exists but has not started."""
+    if not bench.journal.running(task_id, container, bench.now()):
+        raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
+
+
+def _error_result(
+    bench: Workbench, task_id: TaskId, folders: TaskFolders, failure: Failure, attempt: _Attempt
+) -> Result:
+    """The result that tells the requester what happened; the app's own output is left behind, its logs are not."""
+    folder = folders.fresh_errors()
+    outputs.write_into(folder, ERROR_FILE, error_text(failure))
+    outputs.write_into(folder, COMPUTED_FILE, json.dumps(error_computed()).encode())
+    for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
+        if content:
+            outputs.write_into(folder, name, content)
+    return outputs.pack(task_id, folder, folders.zip, callback=False, caps=bench.machine.caps)
+
+
+def _fail(bench: Workbench, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:
+    code = attempt.ended.exit_code if attempt.ended else None
+    if bench.journal.failed(task_id, declined.cause, bench.now(), exit_code=code):
+        log.warning("Declined.", action="task_declined", task=task_id, cause=declined.cause, why=str(declined))
+        bench.reports.send(
+            task_id,
+            Report(
+                step=Step.FAILED,
+                cause=declined.cause,
+                exit_code=code,
+                stdout=tail(attempt.stdout),
+                stderr=tail(attempt.stderr),
+            ),
+        )
+    _tidy(bench, attempt)
+
+
+def _tidy(bench: Workbench, attempt: _Attempt) -> None:
+    """Remove the container in the background; if that fails, the machine's next sweep does it."""
+    name = attempt.container
+    if name is not None:
+        bench.reports.later(lambda: remove_container(bench, name))
+
+
+def remove_container(bench: Workbench, container: str) -> None:
+    """Remove a container; an engine that is away is left to the next sweep."""
+    try:
+        bench.engine.remove(container)
+    except EngineUnavailable as error:
+        log.warning("Container not removed yet.", action="container_left", container=container, why=str(error))
+
+
+def _outcome(ended: Ended) -> str:
+    if ended.timed_out:
+        return "timeout"
+    if ended.out_of_memory:
+        return "out_of_memory"
+    return "ok" if ended.exit_code == 0 else "failed"
+
+
+def _failed(assignment: Assignment, failure: Failure, why: str) -> TaskFailure:
+    return TaskFailure(task=assignment.task_id, status=failure.status, cause=failure, why=why)
+
+
+def _declined(task_id: TaskId, cause: str, why: str) -> TaskDeclined:
+    return TaskDeclined(task=task_id, cause=str(cause), why=why)

@@ -1,0 +1,182 @@
+"""The pool's HTTP API as a worker uses it: configuration, sign-in, ping, reports, results.
+
+Answers are validated like any stranger's words. A refused token is renewed once and the request repeated. Nothing here
+retries otherwise: the caller knows whether losing the call matters.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from protocol.errors import BadMessage, NotFound, NotSignedIn, PoolUnavailable, Refused, SluiceError
+from protocol.signin import SignIn
+from protocol.signing import Key
+from protocol.types import TaskId
+from protocol.wire import (
+    Capabilities,
+    Challenge,
+    ChallengeRequest,
+    Login,
+    Ping,
+    Pong,
+    PoolConfig,
+    Report,
+    Session,
+    Stored,
+)
+
+#: Seconds for a short request; a pool that takes longer is treated as away.
+REQUEST_SECONDS = 5.0
+#: Seconds without progress while a result is sent or stored.
+UPLOAD_SECONDS = 60.0
+CHUNK_BYTES = 2**18
+
+_SHORT = httpx.Timeout(REQUEST_SECONDS)
+_JSON = {"content-type": "application/json"}
+Answer = TypeVar("Answer", bound=BaseModel)
+_Result = TypeVar("_Result")
+
+
+class PoolApi:
+    """The API at `url`. Safe to carry across a fork: each process opens connections of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._pid = 0
+        self._http: httpx.Client | None = None
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        if self._http is not None and self._pid == os.getpid():
+            self._http.close()
+        self._http = None
+
+    def config(self) -> PoolConfig:
+        """What the pool is. Raises PoolUnavailable, BadMessage."""
+        return self._ask("GET", "/config", PoolConfig)
+
+    def sign_in(self, key: Key, pool: PoolConfig, capabilities: Capabilities) -> Session:
+        """Prove the wallet and get a token and a broker user. Raises Refused if the pool does not want us."""
+        challenge = self._ask("POST", "/workers/challenge", Challenge, ChallengeRequest(wallet=key.wallet))
+        asked = SignIn.from_typed_data(challenge.typed_data)
+        if (asked.chain_id, asked.workerpool) != (pool.chain_id, pool.workerpool):
+            raise Refused(why="the sign-in challenge is for another pool")
+        login = Login(
+            wallet=key.wallet, nonce=challenge.nonce, signature=asked.sign(key), capabilities=capabilities
+        )
+        return self._ask("POST", "/workers/login", Session, login)
+
+    def ping(self, token: str, tasks: list[TaskId]) -> Pong:
+        """Say that we are alive and what we hold."""
+        return self._ask("POST", "/workers/ping", Pong, Ping(tasks=list(tasks)), token=token)
+
+    def report(self, token: str, task_id: TaskId, report: Report) -> None:
+        """Say how far a task is."""
+        self._send("POST", f"/tasks/{task_id}/reports", token=token, content=_json(report))
+
+    def put_result(self, token: str, task_id: TaskId, zip_path: Path) -> Stored:
+        """Store a result; the same one any number of times."""
+        size = zip_path.stat().st_size
+        with zip_path.open("rb") as file:
+            response = self._send(
+                "PUT",
+                f"/tasks/{task_id}/result",
+                token=token,
+                content=iter(lambda: file.read(CHUNK_BYTES), b""),
+                headers={"content-type": "application/zip", "content-length": str(size)},
+                timeout=httpx.Timeout(UPLOAD_SECONDS, connect=REQUEST_SECONDS),
+            )
+        return _read(response, Stored)
+
+    def _ask(
+        self, method: str, path: str, answer: type[Answer], body: BaseModel | None = None, *, token: str | None = None
+    ) -> Answer:
+        return _read(self._send(method, path, token=token, content=_json(body)), answer)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None,
+        content: bytes | Iterator[bytes] | None,
+        headers: Mapping[str, str] = _JSON,
+        timeout: httpx.Timeout = _SHORT,
+    ) -> httpx.Response:
+        authorization = {} if token is None else {"authorization": f"Bearer {token}"}
+        try:
+            response = self._client().request(
+                method, self.url + path, content=content, headers={**headers, **authorization}, timeout=timeout
+            )
+        except httpx.HTTPError as error:
+            raise PoolUnavailable(what=self.url, why=str(error) or type(error).__name__) from error
+        if response.is_success:
+            return response
+        raise _error(response, self.url)
+
+    def _client(self) -> httpx.Client:
+        if self._http is None or self._pid != os.getpid():
+            self._http = httpx.Client()
+            self._pid = os.getpid()
+        return self._http
+
+
+class SignedIn:
+    """The API with our token in each request; a refused token is renewed once."""
+
+    def __init__(self, api: PoolApi, token: Callable[[], str], renew: Callable[[str], str]) -> None:
+        """`token`: the present one; `renew`: another one than the refused."""
+        self._api = api
+        self._token = token
+        self._renew = renew
+
+    def ping(self, tasks: list[TaskId]) -> Pong:
+        """See PoolApi.ping."""
+        return self._with_token(lambda token: self._api.ping(token, tasks))
+
+    def report(self, task_id: TaskId, report: Report) -> None:
+        """See PoolApi.report."""
+        self._with_token(lambda token: self._api.report(token, task_id, report))
+
+    def put_result(self, task_id: TaskId, zip_path: Path) -> Stored:
+        """See PoolApi.put_result."""
+        return self._with_token(lambda token: self._api.put_result(token, task_id, zip_path))
+
+    def _with_token(self, act: Callable[[str], _Result]) -> _Result:
+        token = self._token()
+        try:
+            return act(token)
+        except NotSignedIn:
+            return act(self._renew(token))
+
+
+def _json(body: BaseModel | None) -> bytes | None:
+    return None if body is None else body.model_dump_json(exclude_none=True).encode()
+
+
+def _read(response: httpx.Response, answer: type[Answer]) -> Answer:
+    try:
+        return answer.model_validate_json(response.content)
+    except ValidationError as error:
+        raise BadMessage(why=f"the pool's answer to {response.request.url.path} is not a {answer.__name__}") from error
+
+
+def _error(response: httpx.Response, url: str) -> SluiceError:
+    why = response.text[:200]
+    match response.status_code:
+        case 401:
+            return NotSignedIn(why=why)
+        case 403:
+            return Refused(why=why)
+        case 404:
+            return NotFound(what="thing at the pool", id=response.request.url.path)
+        case 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504:
+            return PoolUnavailable(what=url, why=f"HTTP {response.status_code}: {why}")
+        case status:
+            return BadMessage(why=f"HTTP {status}: {why}")

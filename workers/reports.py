@@ -1,0 +1,92 @@
+"""Reports to the pool, sent in the background: a slow or absent API never holds up a container or a vote.
+
+A report is a hint (the chain is believed first), so a lost one costs latency only. One thread per process, started
+with the first report; what it cannot send after a few tries it drops, and what waits when the process ends is sent
+first, within a few seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from config.metrics import REPORTS
+from protocol.errors import BadInput, PoolUnavailable
+from protocol.types import TaskId
+from protocol.wire import LOG_TAIL_CHARACTERS, Report
+
+log = structlog.get_logger(__name__)
+
+#: Over about 12 s, longer than the API takes to restart.
+TRIES = 6
+#: Reports that may wait; more mean that the API has been away for long, and the sweep will ask.
+WAITING = 1000
+#: Seconds a process that ends gives to its last reports.
+FLUSH_SECONDS = 5.0
+
+
+class Api(Protocol):
+    """The part of the pool's API that reports need."""
+
+    def report(self, task_id: TaskId, report: Report) -> None:
+        """Deliver one report."""
+
+
+class Reports:
+    """Sends reports in order, one after the other."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(WAITING)
+        self._thread: threading.Thread | None = None
+
+    def send(self, task_id: TaskId, report: Report) -> None:
+        """Send soon; returns at once."""
+        self.later(lambda: self._deliver(task_id, report))
+
+    def later(self, act: Callable[[], None]) -> None:
+        """Do something else behind the reports' backs, e.g. remove a container; it must not raise."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="reports", daemon=True)
+            self._thread.start()
+        try:
+            self._waiting.put_nowait(act)
+        except queue.Full:
+            log.warning("Too many reports wait; dropping one.", action="report_dropped")
+
+    def close(self) -> None:
+        """Send what waits, for at most FLUSH_SECONDS."""
+        if self._thread is not None:
+            with contextlib.suppress(queue.Full):
+                self._waiting.put_nowait(None)
+            self._thread.join(FLUSH_SECONDS)
+
+    def _work(self) -> None:
+        while (act := self._waiting.get()) is not None:
+            act()
+
+    def _deliver(self, task_id: TaskId, report: Report) -> None:
+        retrying = Retrying(
+            stop=stop_after_attempt(TRIES),
+            wait=wait_exponential_jitter(initial=0.2, max=5.0),
+            retry=retry_if_exception_type(PoolUnavailable),
+            reraise=True,
+        )
+        try:
+            retrying(self._api.report, task_id, report)
+        except (PoolUnavailable, BadInput) as error:
+            log.warning("Report not delivered.", action="report_lost", task=task_id, step=report.step, why=str(error))
+        else:
+            REPORTS.labels(report.step).inc()
+
+
+def tail(output: bytes) -> str | None:
+    """The last characters of an app's output, as a report carries them; None for no output."""
+    text = output.decode("utf-8", "replace")
+    return text[-LOG_TAIL_CHARACTERS:] or None

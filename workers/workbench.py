@@ -1,0 +1,120 @@
+"""What one process of a machine works with: the machine's facts, shared, and connections of its own.
+
+`Machine` is settled before any fork and never changes; `Workbench` is opened in each process that does work, since
+neither SQLite nor HTTP connections may cross a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+
+from config.settings import Settings
+from protocol.signing import Key
+from protocol.types import Wallet
+from protocol.wire import Capabilities, PoolConfig
+from workers.container import Engine
+from workers.inputs import Policy
+from workers.journal import Journal
+from workers.layout import Layout, layout_of
+from workers.outputs import Caps
+from workers.pool_api import PoolApi, SignedIn
+from workers.reports import Reports
+from workers.sandbox import Limits
+from workers.session import SessionFile
+
+#: Tag of standard tasks: no enclave, no GPU.
+NO_TAG = "0x" + "0" * 64
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One worker machine: its settings, its wallet and the pool it serves."""
+
+    settings: Settings
+    key: Key
+    pool: PoolConfig
+    api: PoolApi
+
+    @property
+    def wallet(self) -> Wallet:
+        """The machine's wallet."""
+        return self.key.wallet
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The machine's folders."""
+        return layout_of(self.settings.home, self.wallet)
+
+    @cached_property
+    def session(self) -> SessionFile:
+        """The machine's session with the pool."""
+        capabilities = capabilities_of(self.settings)
+        return SessionFile(self.layout, lambda: self.api.sign_in(self.key, self.pool, capabilities))
+
+    @property
+    def limits(self) -> Limits:
+        """What one container may use."""
+        return Limits.of_slot(
+            memory_per_slot=self.settings.memory_per_slot, cpus=os.cpu_count() or 1, slots=self.settings.slots
+        )
+
+    @property
+    def downloads(self) -> Policy:
+        """What may be fetched."""
+        return Policy(
+            gateway=self.pool.ipfs_gateway,
+            max_bytes=self.settings.download_max_bytes,
+            allow_private=self.settings.allow_private_downloads,
+        )
+
+    @property
+    def caps(self) -> Caps:
+        """How large a result may be."""
+        return Caps(self.settings.max_result_bytes)
+
+
+class Workbench:
+    """One process's connections. `clock` gives Unix seconds."""
+
+    def __init__(self, machine: Machine, clock: Callable[[], float] = time.time) -> None:
+        self.machine = machine
+        self.layout = machine.layout
+        self.now = clock
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The journal."""
+        return Journal(self.layout.journal)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The Docker engine. Raises EngineUnavailable."""
+        return Engine(self.machine.settings.docker_host)
+
+    @cached_property
+    def pool(self) -> SignedIn:
+        """The pool's API."""
+        session = self.machine.session
+        return SignedIn(self.machine.api, lambda: session.current().token, lambda old: session.renew(old).token)
+
+    @cached_property
+    def reports(self) -> Reports:
+        """Reports to the pool."""
+        return Reports(self.pool)
+
+
+def capabilities_of(settings: Settings) -> Capabilities:
+    """What this machine offers, by what the kernel says."""
+    return Capabilities(
+        name=settings.worker_name[:64],
+        version=version("sluice"),
+        slots=settings.slots,
+        cpus=os.cpu_count() or 1,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        tag=NO_TAG,
+    )
