@@ -1,0 +1,226 @@
+"""Second phase of a run: what became of the nonces that are spent, and of the blocks that spent them.
+
+nonce < mined count ─► receipts over all attempts ─┬─ success ─► MINED
+                                                   ├─ reverted, or given way ─► intents released and judged
+                                                   └─ none, for as long as finality takes ─► ForeignNonce
+newest MINED block's hash ─┬─ unchanged: MINED records deep enough are FINAL
+                           └─ changed: receipts of all MINED records again; what has none is OPEN again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from chain.lane.desk import Desk, Memory, Turn
+from chain.lane.intent import Intent, IntentState, method_of
+from chain.lane.look import Look
+from chain.lane.nonce import (
+    Consumed,
+    Finalised,
+    Mined,
+    NonceMove,
+    NonceRecord,
+    NonceState,
+    Purpose,
+    Unmined,
+    apply,
+)
+from chain.lane.ready import Judgement, Moment, Verdict
+from chain.lane.store import IntentMove
+from config.metrics import LANE_MINED
+from protocol.errors import ForeignNonce, RpcError
+from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, TxHash, Wei
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Confirmed:
+    """What the phase found."""
+
+    #: Records that are OPEN now.
+    open: list[NonceRecord] = field(default_factory=list)
+    #: Keys of intents that ended.
+    ended: list[str] = field(default_factory=list)
+    #: Keys of intents that are MINED.
+    mined: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Moves:
+    intents: list[IntentMove] = field(default_factory=list)
+    nonces: list[NonceMove] = field(default_factory=list)
+
+
+def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) -> Confirmed:
+    """Settle what can be settled. `newest`: the newest MINED record. Raises ForeignNonce, LeaseLost."""
+    desk, moves, result = turn.desk, _Moves(), Confirmed()
+    reorged = look.contradicts(newest)
+    records = desk.store.records(desk.lane, (NonceState.OPEN, NonceState.MINED) if reorged else (NonceState.OPEN,))
+    doubtful = [record for record in records if record.nonce < look.count or record.state is NonceState.MINED]
+    receipts = _receipts(desk, doubtful)
+    if reorged:
+        log.warning("A block of ours was reorganised.", action="lane_reorg", wallet=desk.lane.wallet, head=look.head)
+    reverted: list[tuple[NonceRecord, Mined]] = []
+    for record in records:
+        mined = receipts.get(record.nonce)
+        if mined is None:
+            _without_receipt(record, look, memory, moves, result)
+            continue
+        memory.missing.pop(record.nonce, None)
+        if mined == record.mined:
+            continue
+        if mined.success and record.attempt(mined.tx_hash).purpose is Purpose.CALL:
+            _succeeded(record, mined, moves, result)
+        else:
+            reverted.append((record, mined))
+    _judge(desk, reverted, moves, result)
+    if not reorged:
+        _finalise(desk, look, moves, result)
+    desk.store.move(turn.lease, moves.intents, moves.nonces)
+    _halt_if_foreign(desk, look, memory)
+    return result
+
+
+def _without_receipt(record: NonceRecord, look: Look, memory: Memory, moves: _Moves, result: Confirmed) -> None:
+    if record.state is NonceState.MINED:
+        back = Unmined((record.nonce,))
+        moves.intents.append(IntentMove(record.intents, IntentState.SENT))
+        moves.nonces.append(back)
+        record = apply(record, back)
+    if record.nonce < look.count:
+        memory.missing.setdefault(record.nonce, look.head)
+    else:
+        result.open.append(record)
+
+
+def _succeeded(record: NonceRecord, mined: Mined, moves: _Moves, result: Confirmed) -> None:
+    moves.intents.append(IntentMove(record.intents, IntentState.MINED, block=mined.block))
+    moves.nonces.append(Consumed(record.nonce, mined, release=False))
+    result.mined.extend(record.intents)
+    LANE_MINED.labels(method_of(record.intents), "success").inc()
+    log.info(
+        "Transaction mined.",
+        action="lane_mined",
+        wallet=record.lane.wallet,
+        nonce=record.nonce,
+        tx=mined.tx_hash,
+        block=mined.block,
+        intents=len(record.intents),
+    )
+
+
+def _judge(desk: Desk, reverted: list[tuple[NonceRecord, Mined]], moves: _Moves, result: Confirmed) -> None:
+    """Let the intents of spent nonces go: they end, or queue again as singles."""
+    if not reverted:
+        return
+    moments = _moments(desk, {mined.block for _, mined in reverted})
+    for record, mined in reverted:
+        attempt = record.attempt(mined.tx_hash)
+        intents = desk.store.intents(record.intents)
+        if attempt.purpose is Purpose.CANCEL:
+            verdicts = [Verdict(Judgement.DEAD, attempt.note)] * len(intents)
+        elif attempt.purpose is Purpose.YIELD:
+            verdicts = [Verdict(Judgement.READY, attempt.note)] * len(intents)
+        else:
+            verdicts = desk.readiness.check(intents, moments[mined.block])
+        why = attempt.note or f"reverted in block {mined.block} with gas used {mined.gas_used} of {record.gas}"
+        for intent, verdict in zip(intents, verdicts, strict=True):
+            move = _released(desk, intent, verdict, why)
+            moves.intents.append(move)
+            if move.state is not IntentState.QUEUED:
+                result.ended.append(intent.key)
+            log.warning(
+                "Intent left its nonce.",
+                action="lane_released",
+                wallet=record.lane.wallet,
+                nonce=record.nonce,
+                tx=mined.tx_hash,
+                intent=intent.key,
+                now=move.state.value,
+                why=move.reason,
+            )
+        moves.nonces.append(Consumed(record.nonce, mined, release=True))
+        outcome = "reverted" if attempt.purpose is Purpose.CALL else attempt.purpose.value
+        LANE_MINED.labels(method_of(record.intents), outcome).inc()
+
+
+def _released(desk: Desk, intent: Intent, verdict: Verdict, why: str) -> IntentMove:
+    if verdict.judgement is Judgement.DONE:
+        return IntentMove((intent.key,), IntentState.DONE, reason=verdict.reason)
+    if verdict.judgement is Judgement.DEAD:
+        return IntentMove((intent.key,), IntentState.FAILED, reason=f"{verdict.reason} ({why})")
+    generation = intent.generation + 1
+    if generation >= desk.policy.max_generations:
+        reason = f"{why}, {generation} times, although every known precondition held"
+        return IntentMove((intent.key,), IntentState.FAILED, reason=reason, generation=generation)
+    return IntentMove((intent.key,), IntentState.QUEUED, reason=why, generation=generation)
+
+
+def _finalise(desk: Desk, look: Look, moves: _Moves, result: Confirmed) -> None:
+    deep = desk.store.records(desk.lane, (NonceState.MINED,), up_to=BlockNumber(look.head - desk.policy.finality))
+    if not deep:
+        return
+    by_block: dict[BlockNumber, list[str]] = {}
+    for record in deep:
+        assert record.mined is not None
+        by_block.setdefault(record.mined.block, []).extend(record.intents)
+    for block, keys in by_block.items():
+        if keys:
+            moves.intents.append(IntentMove(tuple(keys), IntentState.FINAL, block=block))
+            result.ended.extend(keys)
+    moves.nonces.append(Finalised(tuple(record.nonce for record in deep)))
+
+
+def _halt_if_foreign(desk: Desk, look: Look, memory: Memory) -> None:
+    for nonce, first in memory.missing.items():
+        if look.head - first >= desk.policy.finality:
+            why = f"mined count {look.count}, no receipt for any of our hashes since block {first}"
+            error = ForeignNonce(wallet=desk.lane.wallet, nonce=nonce, why=why)
+            desk.store.halt(desk.lane, str(error))
+            raise error
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _receipts(desk: Desk, records: Sequence[NonceRecord]) -> dict[Nonce, Mined]:
+    """By nonce, the receipt of whichever attempt has one."""
+    wanted = [(record.nonce, attempt.tx_hash) for record in records for attempt in record.attempts]
+    answers = desk.rpc.batch([("eth_getTransactionReceipt", (tx_hash,)) for _, tx_hash in wanted]) if wanted else []
+    found = zip((nonce for nonce, _ in wanted), answers, strict=True)
+    return {
+        nonce: _mined(answer)
+        for nonce, answer in found
+        if isinstance(answer, dict) and answer.get("blockNumber") is not None
+    }
+
+
+def _mined(receipt: dict[str, Any]) -> Mined:
+    gas_used = int(receipt["gasUsed"], 16)
+    return Mined(
+        tx_hash=TxHash(receipt["transactionHash"].lower()),
+        block=BlockNumber(int(receipt["blockNumber"], 16)),
+        block_hash=BlockHash(receipt["blockHash"]),
+        success=int(receipt["status"], 16) == 1,
+        fee=Wei(gas_used * int(receipt.get("effectiveGasPrice", "0x0"), 16)),
+        gas_used=gas_used,
+    )
+
+
+def _moments(desk: Desk, blocks: Iterable[BlockNumber]) -> dict[BlockNumber, Moment]:
+    """Block times, for explanations; 0 where the node does not know the block any more."""
+    numbers = sorted(blocks)
+    headers = desk.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+    return {
+        number: Moment(number, Timestamp(int(header["timestamp"], 16) if _is_header(header) else 0))
+        for number, header in zip(numbers, headers, strict=True)
+    }
+
+
+def _is_header(answer: Any) -> bool:
+    return not isinstance(answer, RpcError) and answer is not None

@@ -1,0 +1,72 @@
+"""What the chain looks like to one wallet at the start of a run: one batch of requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from chain.lane.fees import Market
+from chain.lane.nonce import NonceRecord
+from chain.lane.ready import Moment
+from chain.rpc import JsonRpc
+from protocol.errors import RpcError, RpcUnavailable
+from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The head and the wallet's account."""
+
+    head: BlockNumber
+    #: Block time of the head, Unix seconds.
+    timestamp: Timestamp
+    market: Market
+    #: Transactions of the wallet that are mined: the lowest nonce that is not.
+    count: Nonce
+    balance: Wei
+    #: Hash that the chain has now at the height of the newest MINED record; None if it has no such block.
+    mined_hash: BlockHash | None
+
+    @property
+    def moment(self) -> Moment:
+        """The head as the block a verdict is about."""
+        return Moment(self.head, self.timestamp)
+
+    def contradicts(self, newest: NonceRecord | None) -> bool:
+        """Whether a block that mined ours is gone. Blocks are chained: if the newest stands, all before it stand."""
+        if newest is None or newest.mined is None:
+            return False
+        return self.mined_hash != newest.mined.block_hash or self.count <= newest.nonce
+
+
+def look(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> Look:
+    """Read it. `newest`: the newest MINED record. Raises RpcUnavailable."""
+    mined_block = hex(newest.mined.block) if newest is not None and newest.mined is not None else "latest"
+    header, count, balance, tip, price, mined = rpc.batch(
+        [
+            ("eth_getBlockByNumber", ("latest", False)),
+            ("eth_getTransactionCount", (wallet, "latest")),
+            ("eth_getBalance", (wallet, "latest")),
+            ("eth_maxPriorityFeePerGas", ()),
+            ("eth_gasPrice", ()),
+            ("eth_getBlockByNumber", (mined_block, False)),
+        ]
+    )
+    for answer in (header, count, balance):
+        if isinstance(answer, RpcError) or answer is None:
+            raise RpcUnavailable(what=rpc.name, why=f"it cannot say what the head is: {answer}")
+    base_fee = header.get("baseFeePerGas")
+    suggested = price if base_fee is None else tip
+    return Look(
+        head=BlockNumber(int(header["number"], 16)),
+        timestamp=Timestamp(int(header["timestamp"], 16)),
+        market=Market(None if base_fee is None else Wei(int(base_fee, 16)), _wei(suggested)),
+        count=Nonce(int(count, 16)),
+        balance=Wei(int(balance, 16)),
+        mined_hash=mined["hash"] if isinstance(mined, dict) else None,
+    )
+
+
+def _wei(answer: Any) -> Wei:
+    """An amount; 0 where the node does not know the method (an old or a zero-gas chain)."""
+    return Wei(0) if isinstance(answer, RpcError) or answer is None else Wei(int(answer, 16))

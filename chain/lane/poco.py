@@ -1,0 +1,246 @@
+"""Would a PoCo call succeed? The rules of IexecPoco2Facet, read back from viewTask and viewContribution.
+
+PoCo reverts without a word, so the same rules, asked at the block of a revert, are what explains it.
+
+    method                  READY while                                           DONE if              else
+    initialize              UNSET                                                 task exists          –
+    contribute              ACTIVE, before contribution deadline, no own vote     own vote stands      UNSET: wait
+    contributeAndFinalize   idem, and nobody else has voted                       own vote, COMPLETED  UNSET: wait
+    reveal                  REVEALING, before reveal deadline, own vote won       own vote revealed    ACTIVE: wait
+    finalize                REVEALING, all winners revealed (or some, and late)   COMPLETED            wait
+    reopen                  REVEALING, reveal deadline passed, nobody revealed    ACTIVE               wait
+    claim                   ACTIVE or REVEALING, final deadline passed            FAILED               wait
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from chain import calls
+from chain.lane.bundle import PocoEncoder
+from chain.lane.intent import Intent
+from chain.lane.policy import LanePolicy
+from chain.lane.ready import READY, Judgement, Moment, Verdict
+from chain.lane.run import Lane
+from chain.lane.signer import KeySigner
+from chain.lane.store import LaneStore
+from chain.rpc import JsonRpc
+from config.settings import Settings
+from protocol.errors import BadMessage, BadSetting, RpcError
+from protocol.hexbytes import to_hex
+from protocol.signing import Key
+from protocol.types import Contract, Hash32, Timestamp
+from protocol.view import ContributionStatus, TaskStatus
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What the rules look at: one task, and the asking wallet's vote on it. Deadlines are Unix seconds."""
+
+    status: TaskStatus
+    contribution_deadline: Timestamp = Timestamp(0)  # noqa: RUF009 - a NewType call has no state
+    reveal_deadline: Timestamp = Timestamp(0)  # noqa: RUF009
+    final_deadline: Timestamp = Timestamp(0)  # noqa: RUF009
+    consensus: Hash32 | None = None
+    revealed: int = 0
+    winners: int = 0
+    contributors: int = 0
+    vote: ContributionStatus = ContributionStatus.UNSET
+    vote_hash: Hash32 | None = None
+
+
+def judge(intent: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+    """Whether the intent's call would succeed in a block at `now`. Pure."""
+    rule = _RULES.get(intent.method)
+    return READY if rule is None else rule(intent, task, now)
+
+
+def _initialize(intent: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+    if task.status is not TaskStatus.UNSET:
+        return _done(f"the task is already {task.status.name}")
+    deadline = intent.args.get("deadline")
+    if isinstance(deadline, int) and deadline <= now:
+        return _late("contribution", Timestamp(deadline), now)
+    return READY
+
+
+def _contribute(intent: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+    if task.vote is ContributionStatus.REJECTED:
+        return _dead("this wallet's vote was rejected when the task was reopened; it cannot vote again")
+    if task.vote is not ContributionStatus.UNSET:
+        return _done(f"this wallet's vote stands already ({task.vote.name})")
+    if task.status is TaskStatus.UNSET:
+        return _wait("the task is not initialized yet")
+    if task.status is not TaskStatus.ACTIVE:
+        return _dead(f"the task is {task.status.name}; it takes no more contributions")
+    if task.contribution_deadline <= now:
+        return _late("contribution", task.contribution_deadline, now)
+    if intent.method == "contributeAndFinalize" and task.contributors:
+        return _dead("somebody else has contributed; contributeAndFinalize must be the first")
+    return READY
+
+
+def _reveal(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+    if task.vote is ContributionStatus.REVEALED:
+        return _done("this wallet has revealed already")
+    if task.vote is ContributionStatus.REJECTED:
+        return _dead("this wallet's vote was rejected when the task was reopened")
+    if task.status in (TaskStatus.UNSET, TaskStatus.ACTIVE):
+        return _wait("there is no consensus yet")
+    if task.status is not TaskStatus.REVEALING:
+        return _dead(f"the task is {task.status.name}; nobody can reveal any more")
+    if task.vote is ContributionStatus.UNSET or task.vote_hash != task.consensus:
+        return _dead("the consensus is not this wallet's vote")
+    if task.reveal_deadline <= now:
+        return _late("reveal", task.reveal_deadline, now)
+    return READY
+
+
+def _finalize(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+    if task.status is TaskStatus.COMPLETED:
+        return _done("the task is already COMPLETED")
+    if task.status is TaskStatus.FAILED:
+        return _dead("the task is FAILED; it was claimed")
+    if task.status is not TaskStatus.REVEALING:
+        return _wait(f"the task is {task.status.name}, not REVEALING")
+    if task.final_deadline <= now:
+        return _late("final", task.final_deadline, now)
+    if task.revealed == task.winners or (task.revealed and task.reveal_deadline <= now):
+        return READY
+    return _wait(f"{task.revealed} of {task.winners} winners have revealed")
+
+
+def _reopen(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+    if task.status is TaskStatus.ACTIVE:
+        return _done("the task is ACTIVE")
+    if task.status is not TaskStatus.REVEALING:
+        return _dead(f"the task is {task.status.name}; only a REVEALING task can be reopened")
+    if task.revealed:
+        return _dead(f"{task.revealed} of {task.winners} winners have revealed; the task can be finalized")
+    if task.final_deadline <= now:
+        return _late("final", task.final_deadline, now)
+    return READY if task.reveal_deadline <= now else _wait("the reveal deadline has not passed")
+
+
+def _claim(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+    if task.status is TaskStatus.FAILED:
+        return _done("the task is already FAILED")
+    if task.status is TaskStatus.COMPLETED:
+        return _dead("the task is COMPLETED; there is nothing to claim")
+    if task.status is TaskStatus.UNSET:
+        return _dead("the task was never initialized")
+    return READY if task.final_deadline <= now else _wait("the final deadline has not passed")
+
+
+_RULES: dict[str, Callable[[Intent, TaskFacts, Timestamp], Verdict]] = {
+    "initialize": _initialize,
+    "contribute": _contribute,
+    "contributeAndFinalize": _contribute,
+    "reveal": _reveal,
+    "finalize": _finalize,
+    "reopen": _reopen,
+    "claim": _claim,
+}
+#: Methods whose rule looks at the wallet's own vote.
+_VOTING = frozenset({"contribute", "contributeAndFinalize", "reveal"})
+
+
+def _done(reason: str) -> Verdict:
+    return Verdict(Judgement.DONE, reason)
+
+
+def _wait(reason: str) -> Verdict:
+    return Verdict(Judgement.WAIT, reason)
+
+
+def _dead(reason: str) -> Verdict:
+    return Verdict(Judgement.DEAD, reason)
+
+
+def _late(which: str, deadline: Timestamp, now: Timestamp) -> Verdict:
+    return _dead(f"{which} deadline passed {now - deadline} s before")
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+class PocoReadiness:
+    """`Readiness` by the hub's views, all at one block, in one batch."""
+
+    def __init__(self, rpc: JsonRpc, hub: Contract) -> None:
+        self._rpc = rpc
+        self._hub = hub
+
+    def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:
+        """A verdict for each; READY where the node cannot answer the view."""
+        asked = [intent for intent in intents if intent.method in _RULES]
+        voting = [intent for intent in asked if intent.method in _VOTING]
+        requests = [self._view(calls.VIEW_TASK.encode(intent.subject), at) for intent in asked]
+        requests += [
+            self._view(calls.VIEW_CONTRIBUTION.encode(intent.subject, intent.lane.wallet), at) for intent in voting
+        ]
+        answers = self._rpc.batch(requests) if requests else []
+        tasks = {intent.key: answer for intent, answer in zip(asked, answers, strict=False)}
+        votes = {intent.key: answer for intent, answer in zip(voting, answers[len(asked) :], strict=True)}
+        return [self._verdict(intent, tasks.get(intent.key), votes.get(intent.key), at) for intent in intents]
+
+    def _view(self, data: str, at: Moment) -> tuple[str, Sequence[object]]:
+        return "eth_call", ({"to": self._hub, "data": data}, hex(at.block))
+
+    @staticmethod
+    def _verdict(intent: Intent, task: Any, vote: Any, at: Moment) -> Verdict:
+        if task is None:
+            return READY
+        try:
+            facts = _facts(task, vote)
+        except (RpcError, BadMessage) as error:
+            log.warning(
+                "Cannot ask the hub; sending unasked.", action="lane_unchecked", intent=intent.key, why=str(error)
+            )
+            return READY
+        return judge(intent, facts, at.timestamp)
+
+
+def _facts(task: str | RpcError, vote: str | RpcError | None) -> TaskFacts:
+    for answer in (task, vote):
+        if isinstance(answer, RpcError):
+            raise answer
+    assert isinstance(task, str)
+    own_status, own_hash = (0, None) if vote is None else calls.VIEW_CONTRIBUTION.decode(str(vote))[0][:2]
+    status, _, _, _, contribution, reveal, final, consensus, revealed, winners, contributors, *_ = (
+        calls.VIEW_TASK.decode(task)[0]
+    )
+    return TaskFacts(
+        status=TaskStatus(status),
+        contribution_deadline=contribution,
+        reveal_deadline=reveal,
+        final_deadline=final,
+        consensus=Hash32(to_hex(consensus)),
+        revealed=revealed,
+        winners=winners,
+        contributors=len(contributors),
+        vote=ContributionStatus(own_status),
+        vote_hash=None if own_hash is None else Hash32(to_hex(own_hash)),
+    )
+
+
+def poco_lane(settings: Settings, rpc: JsonRpc, key: Key, store: LaneStore, policy: LanePolicy | None = None) -> Lane:
+    """The lane of `key`'s wallet on the hub of the settings: what scheduler and worker make once per process."""
+    if settings.hub is None:
+        raise BadSetting(name="SLUICE_HUB", why="it is not set", fix="Set it to the address of the PoCo hub.")
+    hub = Contract(settings.hub.lower())
+    return Lane(
+        settings.chain_id,
+        store,
+        rpc,
+        KeySigner(key),
+        PocoReadiness(rpc, hub),
+        PocoEncoder(hub, batch=settings.initialize_batch),
+        policy or LanePolicy.of(settings),
+    )

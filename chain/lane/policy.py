@@ -1,0 +1,53 @@
+"""Every number the lane goes by, in one frozen object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chain.lane.fees import GWEI, FeePolicy
+from chain.lane.nonce import NO_WEI
+from config.settings import Settings
+from protocol.types import Wei
+
+
+@dataclass(frozen=True, slots=True)
+class LanePolicy:
+    """Limits and patience. Patience is counted in blocks, so that it fits fast and slow chains alike."""
+
+    #: Open nonces at once: what geth guarantees an account.
+    max_in_flight: int = 16
+    #: Queued intents before `submit` refuses more.
+    max_queued: int = 100_000
+    #: Blocks on top of the one that mined an intent until it is FINAL.
+    finality: int = 12
+    #: Blocks the lowest nonce may miss until all open bytes are sent again: one may be bad luck.
+    rebroadcast_after: int = 2
+    #: Blocks it may miss until its price is raised.
+    bump_after: int = 4
+    #: Heads between the two looks at a gap before it is filled.
+    gap_looks: int = 1
+    #: Releases from a nonce before an intent is given up.
+    max_generations: int = 3
+    #: Queued intents judged in one go: one RPC batch.
+    window: int = 500
+    #: Queued intents looked at in one run, so that a run ends.
+    scan: int = 10_000
+    #: Seconds a lease lasts without renewal; a killed holder on another machine blocks the lane for this long.
+    lease: float = 5.0
+    #: Balance that stays in the wallet: below it no nonce is claimed.
+    keep_balance: Wei = NO_WEI
+    #: Most to spend on fees in 24 h; None: no limit.
+    daily_cap: Wei | None = None
+    #: Decide and log, but claim and send nothing.
+    dry_run: bool = False
+    fees: FeePolicy = field(default_factory=FeePolicy)
+
+    @classmethod
+    def of(cls, settings: Settings) -> LanePolicy:
+        """The policy the settings describe."""
+        fees = FeePolicy(
+            name=settings.fee_policy,
+            ceiling=Wei(int(settings.max_fee_gwei * GWEI)),
+            fixed=Wei(int(settings.fixed_fee_gwei * GWEI)),
+        )
+        return cls(max_in_flight=settings.lane_max_in_flight, max_queued=settings.lane_max_queued, fees=fees)

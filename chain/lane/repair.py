@@ -1,0 +1,221 @@
+"""What to do about nonces that stand still: send again, raise the price, give way, fill a gap.
+
+    lowest open nonce not mined for 2 blocks   ─► all open bytes again: whatever was dropped is back
+    base fee above its fee cap                 ─► dearer attempt of the lowest nonce
+    not mined for 4 blocks, price below market ─► dearer attempt of the lowest nonce
+    refused for good                           ─► 0-value transfer to self at the same nonce
+    nonce below the highest without a record   ─► after a second look, 0-value transfer to self
+
+Only the lowest nonce is ever repriced: those above cannot be mined before it whatever they pay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from chain.lane.classify import REACTIONS, Kind
+from chain.lane.desk import Desk, Memory, Turn
+from chain.lane.fees import bump, quote, too_low
+from chain.lane.intent import IntentState
+from chain.lane.look import Look
+from chain.lane.nonce import Fees, NonceMove, NonceRecord, Purpose, Repriced, Unmined, apply
+from chain.lane.signer import TRANSFER_GAS, Unsigned, to_self
+from chain.lane.store import IntentMove
+from config.metrics import LANE_REBROADCAST
+from protocol.errors import RpcError
+from protocol.types import Contract, Nonce
+
+log = structlog.get_logger(__name__)
+
+#: Blocks and percentile of tips that say what the market pays; above it, more money does not help.
+_MARKET_BLOCKS, _MARKET_PERCENTILE = 12, 90
+
+
+@dataclass(slots=True)
+class Repairs:
+    """What to send again, and the records as they stand then."""
+
+    outbox: list[NonceRecord] = field(default_factory=list)
+    #: All OPEN records by nonce.
+    open: dict[Nonce, NonceRecord] = field(default_factory=dict)
+
+
+def repair(turn: Turn, look: Look, records: Sequence[NonceRecord], highest: Nonce | None, memory: Memory) -> Repairs:
+    """Find and store repairs; sending is up to the caller. `records`: all OPEN ones. Raises LeaseLost."""
+    repairs = Repairs(open={record.nonce: record for record in records})
+    _close_gaps(turn, look, highest, memory, repairs)
+    unsent = [record for record in repairs.open.values() if record.sent_block is None]
+    stale = _stale(turn.desk, look, memory, repairs)
+    repairs.outbox = _reprice(turn, look, memory, repairs, [*unsent, *stale])
+    return repairs
+
+
+# -- gaps --------------------------------------------------------------------------------------------------------------
+
+
+def _close_gaps(turn: Turn, look: Look, highest: Nonce | None, memory: Memory, repairs: Repairs) -> None:
+    if highest is None:
+        return
+    holes = [Nonce(nonce) for nonce in range(look.count, highest + 1) if nonce not in repairs.open]
+    unknown: list[Nonce] = []
+    intents: list[IntentMove] = []
+    nonces: list[NonceMove] = []
+    for nonce in holes:
+        record = turn.desk.store.record(turn.desk.lane, nonce)
+        if record is None:
+            unknown.append(nonce)
+            continue
+        # A reorg deeper than finality, or a node behind: these bytes belong into the pool again.
+        back = Unmined((nonce,))
+        intents.append(IntentMove(record.intents, IntentState.SENT))
+        nonces.append(back)
+        repairs.open[nonce] = apply(record, back)
+    if nonces:
+        wallet = turn.desk.lane.wallet
+        log.warning("Final nonces are open again.", action="lane_reopened", wallet=wallet, nonces=len(nonces))
+        turn.desk.store.move(turn.lease, intents, nonces)
+    _fill(turn, look, unknown, memory, repairs)
+
+
+def _fill(turn: Turn, look: Look, unknown: Sequence[Nonce], memory: Memory, repairs: Repairs) -> None:
+    desk = turn.desk
+    memory.gaps = {nonce: memory.gaps.get(nonce, look.head) for nonce in unknown}
+    due = [nonce for nonce, first in memory.gaps.items() if look.head - first >= desk.policy.gap_looks]
+    if not due:
+        return
+    fees = quote(desk.policy.fees, look.market)
+    wallet, chain_id = desk.lane.wallet, desk.lane.chain_id
+    fillers = [to_self(wallet, chain_id, nonce, fees, Purpose.YIELD, "fills a gap") for nonce in due]
+    records = [
+        NonceRecord(
+            lane=desk.lane,
+            nonce=nonce,
+            intents=(),
+            to=Contract(wallet),
+            data="0x",
+            gas=TRANSFER_GAS,
+            attempts=(attempt,),
+            created_at=desk.clock(),
+        )
+        for nonce, attempt in zip(due, desk.signer.sign(fillers), strict=True)
+    ]
+    turn.keep()
+    desk.store.claim(turn.lease, records)
+    log.warning("Gap filled.", action="lane_gap_filled", wallet=wallet, nonces=due)
+    repairs.open.update((record.nonce, record) for record in records)
+
+
+# -- patience ----------------------------------------------------------------------------------------------------------
+
+
+def _stale(desk: Desk, look: Look, memory: Memory, repairs: Repairs) -> list[NonceRecord]:
+    """Bytes to send again because the lowest nonce is not being mined."""
+    if not repairs.open:
+        return []
+    lowest = repairs.open[min(repairs.open)]
+    if lowest.sent_block is not None:
+        waited = look.head - max(memory.since, lowest.sent_block)
+        if waited < desk.policy.rebroadcast_after:
+            return []
+    again = [
+        record
+        for record in repairs.open.values()
+        if record.sent_block is not None and look.head - record.sent_block >= desk.policy.rebroadcast_after
+    ]
+    if again:
+        LANE_REBROADCAST.inc(len(again))
+        log.info(
+            "Open transactions sent again.",
+            action="lane_rebroadcast",
+            wallet=desk.lane.wallet,
+            nonce=lowest.nonce,
+            transactions=len(again),
+        )
+    return again
+
+
+def _reprice(turn: Turn, look: Look, memory: Memory, repairs: Repairs, outbox: list[NonceRecord]) -> list[NonceRecord]:
+    """The outbox with new attempts where the old ones cannot succeed."""
+    wanted = [item for record in repairs.open.values() if (item := _gives_way(turn.desk, look, memory, record))]
+    lowest = repairs.open.get(look.count)
+    if lowest is not None and not any(item.nonce == lowest.nonce for item in wanted):
+        dearer = _dearer(turn.desk, look, memory, lowest)
+        if dearer is not None:
+            wanted.append(dearer)
+            memory.bumped = look.head
+    if not wanted:
+        return outbox
+    fresh: dict[Nonce, NonceRecord] = {}
+    moves: list[NonceMove] = []
+    for item, attempt in zip(wanted, turn.desk.signer.sign(wanted), strict=True):
+        move = Repriced(item.nonce, attempt)
+        moves.append(move)
+        fresh[item.nonce] = apply(repairs.open[item.nonce], move)
+        memory.refused.pop(item.nonce, None)
+        log.info(
+            "Another attempt signed.",
+            action="lane_bumped" if item.purpose is Purpose.CALL else "lane_gives_way",
+            wallet=turn.desk.lane.wallet,
+            nonce=item.nonce,
+            tx=attempt.tx_hash,
+            max_fee=item.fees.max_fee,
+        )
+    turn.keep()
+    turn.desk.store.move(turn.lease, (), moves)
+    repairs.open.update(fresh)
+    return [*(record for record in outbox if record.nonce not in fresh), *fresh.values()]
+
+
+def _gives_way(desk: Desk, look: Look, memory: Memory, record: NonceRecord) -> Unsigned | None:
+    """A transfer to self in place of bytes that no node will take."""
+    kind, words = memory.refused.get(record.nonce, (Kind.UNKNOWN, ""))
+    if not REACTIONS[kind].give_way or record.newest.purpose is not Purpose.CALL:
+        return None
+    fees = bump(desk.policy.fees, look.market, record.newest.fees) or quote(desk.policy.fees, look.market)
+    note = f"no node takes it: {words}"
+    return to_self(desk.lane.wallet, desk.lane.chain_id, record.nonce, fees, Purpose.YIELD, note)
+
+
+def _dearer(desk: Desk, look: Look, memory: Memory, lowest: NonceRecord) -> Unsigned | None:
+    """The lowest nonce's call at a higher price, if its price is what holds it."""
+    paid = lowest.newest.fees
+    refused = REACTIONS[memory.refused.get(lowest.nonce, (Kind.UNKNOWN, ""))[0]].reprice
+    cheap = too_low(paid, look.market.base_fee) and lowest.sent_block is not None and lowest.sent_block < look.head
+    if not refused and not cheap:
+        waited = look.head - max(memory.since, memory.bumped)
+        if lowest.sent_block is None or waited < desk.policy.bump_after or not _below_market(desk, look, lowest):
+            return None
+    fees = bump(desk.policy.fees, look.market, paid)
+    if fees is None:
+        log.warning(
+            "Cannot pay more for the lowest nonce.",
+            action="lane_at_ceiling",
+            wallet=desk.lane.wallet,
+            nonce=lowest.nonce,
+            max_fee=paid.max_fee,
+        )
+        return None
+    return again(desk, lowest, fees)
+
+
+def again(desk: Desk, record: NonceRecord, fees: Fees) -> Unsigned:
+    """What the newest attempt does, at another price."""
+    newest = record.newest
+    if newest.purpose is not Purpose.CALL:
+        return to_self(desk.lane.wallet, desk.lane.chain_id, record.nonce, fees, newest.purpose, newest.note)
+    return Unsigned(desk.lane.chain_id, record.nonce, record.to, record.data, record.gas, fees, value=record.value)
+
+
+def _below_market(desk: Desk, look: Look, lowest: NonceRecord) -> bool:
+    """Whether recent blocks paid higher tips than ours; if not, the problem is not the price."""
+    if look.market.base_fee is None:
+        return lowest.newest.fees.max_fee < look.market.tip
+    (history,) = desk.rpc.batch([("eth_feeHistory", (hex(_MARKET_BLOCKS), "latest", [_MARKET_PERCENTILE]))])
+    if isinstance(history, RpcError) or not history.get("reward"):
+        return True
+    paid = sorted(int(reward[0], 16) for reward in history["reward"])
+    ours = min(lowest.newest.fees.tip, lowest.newest.fees.max_fee - look.market.base_fee)
+    return ours < paid[len(paid) // 2]

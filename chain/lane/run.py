@@ -1,0 +1,178 @@
+"""The lane itself: one short run, recover → confirm → send, then yield and be woken again.
+
+wake-up (message, new head, sweep)
+   └─► lease ─► look ─► confirm ─► repair ─► choose ─► claim ─► broadcast ─► lease back
+                1 RPC   0-1 RPC    0-1 RPC   0-n RPC   1 write  1 RPC
+                batch   batch      call      batches
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from chain.lane.bundle import Encoder
+from chain.lane.confirm import confirm
+from chain.lane.desk import Desk, Memory, Turn
+from chain.lane.intent import UNENDED, Intent, IntentState, LaneId
+from chain.lane.lease import new_holder
+from chain.lane.look import look
+from chain.lane.policy import LanePolicy
+from chain.lane.ready import Readiness
+from chain.lane.repair import repair
+from chain.lane.send import afford, broadcast, choose, claim
+from chain.lane.signer import Signer
+from chain.lane.store import LaneStore
+from chain.rpc import JsonRpc
+from config.metrics import LANE_IN_FLIGHT
+from protocol.errors import ForeignNonce, LaneFull, LeaseLost, RpcUnavailable, SluiceError
+from protocol.types import Nonce
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What one run did and found."""
+
+    #: Intents that ended in it: FINAL, DONE or FAILED.
+    ended: tuple[Intent, ...] = ()
+    #: Keys of intents that a block now carries.
+    mined: tuple[str, ...] = ()
+    #: Intents that have not ended: while there are any, every new head should wake the lane.
+    open: int = 0
+    #: Run again at once, without waiting for a head.
+    wake_again: bool = False
+    #: Another process holds this wallet now; it does the work.
+    busy: bool = False
+    #: Why the lane stands still until an operator decides.
+    halted: str | None = None
+    #: What did not answer; the next wake-up tries again.
+    trouble: str | None = None
+
+
+class Lane:
+    """The transactions of one wallet on one chain. Make one per process; runs of several exclude each other."""
+
+    def __init__(
+        self,
+        chain_id: int,
+        store: LaneStore,
+        rpc: JsonRpc,
+        signer: Signer,
+        readiness: Readiness,
+        encoder: Encoder,
+        policy: LanePolicy | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        holder: str | None = None,
+    ) -> None:
+        self._desk = Desk(
+            lane=LaneId(chain_id, signer.wallet),
+            store=store,
+            rpc=rpc,
+            signer=signer,
+            readiness=readiness,
+            encoder=encoder,
+            policy=policy or LanePolicy(),
+            clock=clock,
+            monotonic=monotonic,
+        )
+        self._memory = Memory()
+        self._holder = holder or new_holder()
+
+    @property
+    def id(self) -> LaneId:
+        """Chain and wallet."""
+        return self._desk.lane
+
+    def submit(self, intents: Sequence[Intent]) -> int:
+        """Store intents durably; how many were new. Those known already are left as they are. Raises LaneFull."""
+        desk = self._desk
+        if not intents:
+            return 0
+        queued = desk.store.count(desk.lane, (IntentState.QUEUED,))
+        if queued + len(intents) > desk.policy.max_queued:
+            raise LaneFull(wallet=desk.lane.wallet, queued=queued)
+        return desk.store.add(intents)
+
+    def intents(self, keys: Sequence[str]) -> list[Intent]:
+        """The intents as they stand; unknown keys are left out."""
+        return self._desk.store.intents(keys)
+
+    def open_count(self) -> int:
+        """How many intents have not ended."""
+        return self._desk.store.count(self._desk.lane, UNENDED)
+
+    def run(self) -> RunReport:
+        """Recover, confirm, send; a few milliseconds when there is nothing to do. Database errors are raised."""
+        desk = self._desk
+        if not desk.store.busy(desk.lane):
+            return RunReport()
+        started = desk.monotonic()
+        lease = desk.store.take_lease(desk.lane, self._holder, desk.policy.lease)
+        if lease is None:
+            return RunReport(open=self.open_count(), busy=True)
+        turn = Turn(desk, lease, started)
+        try:
+            if lease.halted is not None:
+                log.error("The lane stands still.", action="lane_halted", wallet=desk.lane.wallet, why=lease.halted)
+                return RunReport(open=self.open_count(), halted=lease.halted)
+            return self._run(turn)
+        except RpcUnavailable as error:
+            self._warn("No answer from the node.", "lane_rpc_unavailable", error)
+            return RunReport(open=self.open_count(), trouble=str(error))
+        except LeaseLost as error:
+            self._warn("Another run took over.", "lane_lease_lost", error)
+            return RunReport(open=self.open_count(), busy=True, wake_again=True)
+        except ForeignNonce as error:
+            self._warn("The wallet's key was used outside.", "lane_foreign_nonce", error)
+            return RunReport(open=self.open_count(), halted=str(error))
+        finally:
+            desk.store.give_back(lease)
+
+    def _warn(self, sentence: str, action: str, error: SluiceError) -> None:
+        log.warning(sentence, action=action, wallet=self._desk.lane.wallet, why=str(error))
+
+    def _run(self, turn: Turn) -> RunReport:
+        desk, memory = self._desk, self._memory
+        newest = desk.store.newest_mined(desk.lane)
+        seen = look(desk.rpc, desk.lane.wallet, newest)
+        memory.see(seen.count, seen.head)
+        confirmed = confirm(turn, seen, newest, memory)
+        highest = desk.store.highest_nonce(desk.lane)
+        repairs = repair(turn, seen, confirmed.open, highest, memory)
+        open_records = list(repairs.open.values())
+        # While a gap waits for its second look, every further nonce would queue up behind it.
+        chosen = choose(desk, seen, open_records, memory) if not memory.gaps else None
+        ended = list(confirmed.ended)
+        outbox = repairs.outbox
+        if chosen is not None:
+            if chosen.moves:
+                desk.store.move(turn.lease, chosen.moves, ())
+                ended += chosen.ended
+            groups = afford(desk, seen, open_records, chosen.groups, memory)
+            if desk.policy.dry_run:
+                _tell(groups)
+            elif groups:
+                above = Nonce(0) if highest is None else Nonce(highest + 1)
+                fresh = claim(turn, seen, groups, max(seen.count, above))
+                outbox = [*outbox, *fresh]
+                open_records += fresh
+        look_again = broadcast(turn, seen, outbox, memory)
+        LANE_IN_FLIGHT.labels(desk.lane.wallet).set(len(open_records))
+        return RunReport(
+            ended=tuple(desk.store.intents(ended)) if ended else (),
+            mined=tuple(confirmed.mined),
+            open=self.open_count(),
+            wake_again=look_again,
+        )
+
+
+def _tell(groups: Sequence[tuple[tuple[Intent, ...], object]]) -> None:
+    for intents, call in groups:
+        log.info("Would send.", action="lane_dry_run", intents=[intent.key for intent in intents], call=str(call)[:200])

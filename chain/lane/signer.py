@@ -1,0 +1,89 @@
+"""The port that signs, so that a key service can stand where a key in memory stands now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chain.lane.nonce import NO_WEI, Attempt, Fees, Purpose
+from protocol.signing import Key
+from protocol.transaction import LegacyTransaction, Transaction, sign_transaction
+from protocol.types import Contract, Nonce, Wallet, Wei
+
+#: Gas of a plain transfer.
+TRANSFER_GAS = 21_000
+
+
+@dataclass(frozen=True, slots=True)
+class Unsigned:
+    """One transaction as the lane wants it."""
+
+    chain_id: int
+    nonce: Nonce
+    to: Contract
+    data: str
+    gas: int
+    fees: Fees
+    value: Wei = NO_WEI
+    purpose: Purpose = Purpose.CALL
+    note: str = ""
+
+
+class Signer(Protocol):
+    """Signs for one wallet. If it raises, nothing was stored or sent and the nonce is still free."""
+
+    @property
+    def wallet(self) -> Wallet:
+        """Whose transactions these are."""
+
+    def sign(self, unsigned: Sequence[Unsigned]) -> list[Attempt]:
+        """Signed bytes of each, in order."""
+
+
+class KeySigner:
+    """Signs with a key in memory."""
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+
+    @property
+    def wallet(self) -> Wallet:
+        """The key's address."""
+        return self._key.wallet
+
+    def sign(self, unsigned: Sequence[Unsigned]) -> list[Attempt]:
+        """Signed bytes of each, in order."""
+        return [self._sign(item) for item in unsigned]
+
+    def _sign(self, item: Unsigned) -> Attempt:
+        raw, tx_hash = sign_transaction(self._key, _transaction(item))
+        return Attempt(tx_hash, raw, item.fees, item.purpose, item.note)
+
+
+def to_self(wallet: Wallet, chain_id: int, nonce: Nonce, fees: Fees, purpose: Purpose, note: str) -> Unsigned:
+    """A transfer of nothing to oneself: it spends the nonce and does nothing else."""
+    return Unsigned(chain_id, nonce, Contract(wallet), "0x", TRANSFER_GAS, fees, purpose=purpose, note=note)
+
+
+def _transaction(item: Unsigned) -> Transaction | LegacyTransaction:
+    if item.fees.legacy:
+        return LegacyTransaction(
+            chain_id=item.chain_id,
+            nonce=item.nonce,
+            to=item.to,
+            data=item.data,
+            value=item.value,
+            gas=item.gas,
+            gas_price=item.fees.max_fee,
+        )
+    return Transaction(
+        chain_id=item.chain_id,
+        nonce=item.nonce,
+        to=item.to,
+        data=item.data,
+        value=item.value,
+        gas=item.gas,
+        max_fee_per_gas=item.fees.max_fee,
+        max_priority_fee_per_gas=item.fees.tip,
+    )

@@ -1,0 +1,158 @@
+"""A store that keeps everything in dicts: for tests of whoever uses the lane, and fast models of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from chain.lane.intent import UNENDED, Intent, IntentState, LaneId
+from chain.lane.lease import Lease, gone
+from chain.lane.nonce import UNSETTLED, NonceMove, NonceRecord, NonceState, apply, nonces_of
+from chain.lane.store import IntentMove
+from protocol.errors import LeaseLost
+from protocol.types import BlockNumber, Nonce, Wei
+
+
+class MemoryStore:
+    """`LaneStore` in memory. One process, one thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._intents: dict[str, Intent] = {}
+        self._intent_fences: dict[str, int] = {}
+        self._records: dict[LaneId, dict[Nonce, NonceRecord]] = {}
+        self._record_fences: dict[tuple[LaneId, Nonce], int] = {}
+        self._leases: dict[LaneId, tuple[Lease, float]] = {}
+        self._halts: dict[LaneId, str] = {}
+
+    # -- callers -------------------------------------------------------------------------------------------------------
+
+    def add(self, intents: Sequence[Intent]) -> int:
+        """Store those whose key is new; put those that are DONE back to QUEUED."""
+        added = 0
+        for intent in intents:
+            known = self._intents.get(intent.key)
+            if known is None:
+                self._intents[intent.key] = intent
+                self._intent_fences[intent.key] = 0
+            elif known.state is IntentState.DONE:
+                self._intents[intent.key] = replace(known, state=IntentState.QUEUED, reason="")
+            else:
+                continue
+            added += 1
+        return added
+
+    def intents(self, keys: Sequence[str]) -> list[Intent]:
+        """Those that exist."""
+        return [self._intents[key] for key in keys if key in self._intents]
+
+    def queued(self, lane: LaneId, limit: int, skip: int = 0) -> list[Intent]:
+        """QUEUED ones, oldest first."""
+        return self.in_state(lane, [IntentState.QUEUED], skip + limit)[skip:]
+
+    def in_state(self, lane: LaneId, states: Sequence[IntentState], limit: int) -> list[Intent]:
+        """Intents in these states, oldest first."""
+        found = [intent for intent in self._intents.values() if intent.lane == lane and intent.state in states]
+        return sorted(found, key=lambda intent: (intent.created_at, intent.key))[:limit]
+
+    def count(self, lane: LaneId, states: Sequence[IntentState]) -> int:
+        """How many intents are in these states."""
+        return len(self.in_state(lane, states, len(self._intents)))
+
+    def busy(self, lane: LaneId) -> bool:
+        """Whether a run could find anything to do."""
+        return bool(self.count(lane, UNENDED) or self.records(lane, UNSETTLED))
+
+    # -- the lease -----------------------------------------------------------------------------------------------------
+
+    def take_lease(self, lane: LaneId, holder: str, seconds: float) -> Lease | None:
+        """The lease under a new fence; None while a living holder has it."""
+        held, until = self._leases.get(lane, (None, 0.0))
+        if held is not None and until > self._clock() and not gone(held.holder):
+            return None
+        lease = Lease(lane, holder, held.fence + 1 if held else 1, self._halts.get(lane))
+        self._leases[lane] = (lease, self._clock() + seconds)
+        return lease
+
+    def renew_lease(self, lease: Lease, seconds: float) -> None:
+        """Have it for `seconds` from now."""
+        if self._leases[lease.lane][0].fence != lease.fence:
+            raise LeaseLost(wallet=lease.lane.wallet, fence=self._leases[lease.lane][0].fence)
+        self._leases[lease.lane] = (lease, self._clock() + seconds)
+
+    def give_back(self, lease: Lease) -> None:
+        """Let others take it at once."""
+        if self._leases[lease.lane][0].fence == lease.fence:
+            self._leases[lease.lane] = (lease, self._clock())
+
+    def halt(self, lane: LaneId, why: str | None) -> None:
+        """Stop the lane; None lets it go on."""
+        if why is None:
+            self._halts.pop(lane, None)
+        else:
+            self._halts[lane] = why
+
+    # -- nonces --------------------------------------------------------------------------------------------------------
+
+    def records(
+        self, lane: LaneId, states: Sequence[NonceState], up_to: BlockNumber | None = None
+    ) -> list[NonceRecord]:
+        """Records in these states by nonce."""
+        found = [record for record in self._records.get(lane, {}).values() if record.state in states]
+        if up_to is not None:
+            found = [record for record in found if record.mined is not None and record.mined.block <= up_to]
+        return sorted(found, key=lambda record: record.nonce)
+
+    def record(self, lane: LaneId, nonce: Nonce) -> NonceRecord | None:
+        """One record."""
+        return self._records.get(lane, {}).get(nonce)
+
+    def newest_mined(self, lane: LaneId) -> NonceRecord | None:
+        """The highest nonce that is MINED."""
+        return max(self.records(lane, [NonceState.MINED]), key=lambda record: record.nonce, default=None)
+
+    def highest_nonce(self, lane: LaneId) -> Nonce | None:
+        """The highest nonce ever claimed."""
+        return max(self._records.get(lane, {}), default=None)
+
+    def holding(self, lane: LaneId, key: str) -> NonceRecord | None:
+        """The record that carries this intent now."""
+        return next((record for record in self._records.get(lane, {}).values() if key in record.intents), None)
+
+    def spent_since(self, lane: LaneId, since: float) -> Wei:
+        """Fees of records claimed since then and mined."""
+        records = self._records.get(lane, {}).values()
+        return Wei(sum(record.mined.fee for record in records if record.mined and record.created_at >= since))
+
+    def claim(self, lease: Lease, records: Sequence[NonceRecord]) -> None:
+        """Insert records, ordered by nonce; all before the first that conflicts."""
+        own = self._records.setdefault(lease.lane, {})
+        for record in records:
+            taken = any(self.holding(lease.lane, key) for key in record.intents)
+            if record.nonce in own or taken:
+                raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
+            own[record.nonce] = record
+            self._record_fences[lease.lane, record.nonce] = lease.fence
+
+    def move(self, lease: Lease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
+        """Write the moves, intents first."""
+        for move in intents:
+            for key in move.keys:
+                self._guard(lease, self._intent_fences[key])
+                known = self._intents[key]
+                generation = known.generation if move.generation is None else move.generation
+                self._intents[key] = replace(
+                    known, state=move.state, block=move.block, reason=move.reason, generation=generation
+                )
+                self._intent_fences[key] = lease.fence
+        for change in nonces:
+            for nonce in nonces_of(change):
+                self._guard(lease, self._record_fences[lease.lane, nonce])
+                self._records[lease.lane][nonce] = apply(self._records[lease.lane][nonce], change)
+                self._record_fences[lease.lane, nonce] = lease.fence
+
+    @staticmethod
+    def _guard(lease: Lease, fence: int) -> None:
+        if fence > lease.fence:
+            raise LeaseLost(wallet=lease.lane.wallet, fence=fence)
