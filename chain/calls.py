@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chain.abi import Function
+from protocol.orders import AppOrder, DatasetOrder, RequestOrder, WorkerpoolOrder
 from protocol.types import ZERO_ADDRESS, Contract, DealId, Hash32, NRlc, Signature, TaskId, Wallet
 
 # -- life of a task (IexecPoco2Facet) ----------------------------------------------------------------------------------
@@ -26,16 +27,8 @@ CLAIM_ARRAY = Function("claimArray(bytes32[])")
 INITIALIZE_AND_CLAIM_ARRAY = Function("initializeAndClaimArray(bytes32[],uint256[])")
 
 # -- orders (IexecPoco1Facet); the tuples are those of protocol.orders -------------------------------------------------
-_APP_ORDER = "(address,uint256,uint256,bytes32,address,address,address,bytes32,bytes)"
-_DATASET_ORDER = _APP_ORDER
-_WORKERPOOL_ORDER = "(address,uint256,uint256,bytes32,uint256,uint256,address,address,address,bytes32,bytes)"
-_REQUEST_ORDER = (
-    "(address,uint256,address,uint256,address,uint256,address,uint256,bytes32,uint256,uint256,address,address,"
-    "string,bytes32,bytes)"
-)
-MATCH_ORDERS = Function(
-    f"matchOrders({_APP_ORDER},{_DATASET_ORDER},{_WORKERPOOL_ORDER},{_REQUEST_ORDER})", ("bytes32",)
-)
+_ORDER_TYPES = ",".join(order.abi_type() for order in (AppOrder, DatasetOrder, WorkerpoolOrder, RequestOrder))
+MATCH_ORDERS = Function(f"matchOrders({_ORDER_TYPES})", ("bytes32",))
 
 # -- money (IexecEscrowTokenFacet, IexecERC20Facet, RLC) ---------------------------------------------------------------
 DEPOSIT = Function("deposit(uint256)", ("bool",))

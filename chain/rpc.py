@@ -54,13 +54,14 @@ class JsonRpc(Protocol):
 
 
 class Rpc:
-    """One node at `url`; `timeout` seconds for each of connecting and answering.
+    """One node at `url`; `timeout` seconds for each of connecting and answering, `transport` for tests.
 
     Safe to share between threads, and to carry across a fork: every process opens connections of its own.
     """
 
-    def __init__(self, url: str, timeout: float = 5.0) -> None:
+    def __init__(self, url: str, timeout: float = 5.0, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url
+        self._transport = transport
         self._timeout = timeout
         self._ids = itertools.count(1)
         self._pid = 0
@@ -140,7 +141,9 @@ class Rpc:
     def _client(self) -> httpx.Client:
         if self._http is None or self._pid != os.getpid():
             # After a fork the parent's client is only let go of: closing it would speak on the parent's sockets.
-            self._http = httpx.Client(timeout=self._timeout, headers={"content-type": "application/json"})
+            self._http = httpx.Client(
+                timeout=self._timeout, headers={"content-type": "application/json"}, transport=self._transport
+            )
             self._pid = os.getpid()
         return self._http
 
@@ -170,7 +173,7 @@ def _answers(response: httpx.Response, calls: Sequence[dict[str, Any]], name: st
     except ValueError as error:
         why = f"HTTP {response.status_code} without JSON"
         raise RpcUnavailable(what=name, why=why) from error
-    if isinstance(body, dict) and "jsonrpc" not in body:
+    if not isinstance(body, list) and not (isinstance(body, dict) and "jsonrpc" in body):
         raise RpcUnavailable(what=name, why=f"HTTP {response.status_code} without JSON-RPC")
     if isinstance(body, dict):
         # A single answer; for a batch it is one error that stands for all of it.

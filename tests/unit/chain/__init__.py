@@ -1,0 +1,3 @@
+"""Unit tests of chain/: no node, no sockets."""
+
+from __future__ import annotations
