@@ -14,6 +14,7 @@
     │   ├── BrokerUnavailable    RabbitMQ
     │   ├── EngineUnavailable    the Docker engine
     │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
+    │   ├── NotYet               the chain, as the watcher has read it, does not show yet what a request relies on
     │   └── StorageUnavailable   IPFS, or a download that may work later
     ├── EngineRefused            the Docker engine answered with no; caught by the worker that asked
     │   ├── NoSuchImage          ... it does not have the image: pull it
@@ -70,7 +71,7 @@ class TooLarge(BadMessage):
 
 
 class NotFound(BadInput):
-    """No such {what}: {id}."""
+    """No such {what}."""
 
 
 class Refused(BadInput):
@@ -99,6 +100,10 @@ class EngineUnavailable(Unavailable):
 
 class PoolUnavailable(Unavailable):
     """The pool's API at {what} does not answer: {why}."""
+
+
+class NotYet(Unavailable):
+    """{what} is not on chain yet: {why}."""
 
 
 class StorageUnavailable(Unavailable):
