@@ -69,9 +69,13 @@ def _decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterat
 
 
 def _unset(task: TaskRecord, now: float, pace: Pace) -> Iterator[Action]:
-    # After the final deadline the stake of a task that never was initialized is only freed by initialize and claim.
-    if now < task.contribution_deadline or now >= task.final_deadline:
-        yield from _submit(task, Method.INITIALIZE, 0, {"deal_id": task.deal_id, "index": task.index}, now, pace)
+    args: dict[str, str | int] = {"deal_id": task.deal_id, "index": task.index}
+    if now < task.contribution_deadline:
+        yield from _submit(task, Method.INITIALIZE, 0, {**args, "deadline": task.contribution_deadline}, now, pace)
+    elif now >= task.final_deadline:
+        # The stake of a task that never was initialized is only freed by initialize and claim; the key must differ
+        # from the one of a try that the deadline ended.
+        yield from _submit(task, Method.INITIALIZE, MAX_FAILED_INTENTS, args, now, pace)
 
 
 def _active(task: TaskRecord, now: float, pace: Pace) -> Iterator[Action]:

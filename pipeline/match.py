@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pipeline.records import TaskRecord, WorkerRecord
 from protocol.tags import fits
-from protocol.types import NRlc, Wei
+from protocol.types import NRlc
 from protocol.wire import Mode
 
 
@@ -34,16 +34,21 @@ class _Room:
     free: int
     stake: NRlc
 
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Lower comes first."""
+        return -self.free, -self.worker.facts.weight, self.order
+
     def __lt__(self, other: _Room) -> bool:
-        return (-self.free, -self.worker.weight, self.order) < (-other.free, -other.worker.weight, other.order)
+        return self.rank < other.rank
 
 
-def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord], *, min_gas: Wei) -> list[Match]:
-    """Matches for one round. `tasks`: most urgent first. `min_gas`: coins a worker needs for its transactions."""
+def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord]) -> list[Match]:
+    """Matches for one round. `tasks`: most urgent first."""
     rooms = [
-        _Room(worker, order, worker.free, NRlc(worker.stake - sum(held.stake for held in worker.held)))
+        _Room(worker, order, worker.free, NRlc(worker.facts.stake - sum(held.stake for held in worker.held)))
         for order, worker in enumerate(workers)
-        if worker.free and worker.gas >= min_gas and not worker.banned and not worker.lost
+        if worker.free and worker.facts.funded and not worker.banned and not worker.lost
     ]
     heapq.heapify(rooms)
     matches = []

@@ -188,6 +188,19 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class ChainFacts:
+    """What the chain says of a worker's wallet."""
+
+    #: Vote weight (protocol.weights).
+    weight: int
+    #: Free stake in the hub.
+    stake: NRlc
+    coins: Wei
+    #: Whether the coins pay the gas of a task.
+    funded: bool
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRecord:
     """One enrolled worker machine. Times are Unix seconds."""
 
@@ -202,10 +215,8 @@ class WorkerRecord:
     enrolled_at: float
     #: Last ping or login.
     seen_at: float
-    #: Chain facts, read again by `assign` when `checked_at` is too old (0: never read): vote weight, free stake, coins.
-    weight: int
-    stake: NRlc
-    gas: Wei
+    facts: ChainFacts
+    #: When `facts` were read; 0: never. `assign` reads them again when they are too old.
     checked_at: float
     held: tuple[Held, ...] = ()
     banned: bool = False

@@ -17,17 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-from amqp.exceptions import ChannelError, NotFound
+from amqp.exceptions import ChannelError
 from celery import Celery, Signature, chain
-from kombu.exceptions import OperationalError
+from kombu import Producer
 
 from config import topology
-from protocol.errors import BrokerUnavailable
+from pipeline.broker_link import BrokerLink
 from protocol.types import TaskId, Wallet
 from protocol.wire import Assignment, Mode
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +61,21 @@ def abort(app: Celery, wallet: Wallet, task: TaskId) -> Segment:
     return Segment(wallet, (_link(app, "worker.abort", wallet, (task,), tx=True),))
 
 
-def publish(app: Celery, segments: Sequence[Segment]) -> list[Wallet]:
-    """Publish all over one connection, confirmed; returns wallets that have no queue (they left).
-
-    Raises BrokerUnavailable when RabbitMQ stays away longer than the publish policy waits.
-    """
+def publish(link: BrokerLink, messages: Sequence[Segment]) -> list[Wallet]:
+    """Publish all over one connection, confirmed; returns wallets without a queue. Raises BrokerUnavailable."""
     absent: list[Wallet] = []
-    if not segments:
-        return absent
-    try:
-        with app.producer_pool.acquire(block=True) as producer:
-            for segment in segments:
-                try:
-                    _send(segment, producer)
-                except (ChannelError, NotFound):
-                    log.warning("Worker has no queue.", action="worker_absent", wallet=segment.wallet)
-                    absent.append(segment.wallet)
-    except (OperationalError, OSError) as error:
-        raise BrokerUnavailable(what="vhost pool", why=str(error)) from error
+    for segment in messages:
+        with link.producer() as producer:
+            try:
+                _send(segment, producer)
+            except ChannelError:
+                # 312 no route, or 404 no exchange: that machine was removed. The channel may be closed with it.
+                absent.append(segment.wallet)
+                link.close()
     return absent
 
 
-def _send(segment: Segment, producer: Any) -> None:
+def _send(segment: Segment, producer: Producer) -> None:
     first, *rest = segment.links
     (chain(first, *rest) if rest else first).apply_async(producer=producer, mandatory=True, declare=[])
 

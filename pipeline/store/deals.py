@@ -73,12 +73,19 @@ class Deals:
         rows = self._rows.find({"_id": {"$in": list(deal_ids)}}, {"block": 1})
         return {DealId(row["_id"]): BlockNumber(row["block"]) for row in rows}
 
-    def ingested(self, deals: Sequence[DealRecord]) -> None:
-        """Store deals read from the chain; their tasks must be stored before."""
+    def put(self, deals: Sequence[DealRecord]) -> None:
+        """Store deals read from the chain; they stay `new` until their tasks are stored too."""
         writes = [
-            UpdateOne(
-                {"_id": deal.deal_id, "block": deal.matched_block}, {"$set": {"state": READY, **_to_document(deal)}}
-            )
+            UpdateOne({"_id": deal.deal_id, "block": deal.matched_block}, {"$set": _to_document(deal)})
+            for deal in deals
+        ]
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
+
+    def ingested(self, deals: Sequence[DealRecord]) -> None:
+        """Note that deals and all their tasks are stored."""
+        writes = [
+            UpdateOne({"_id": deal.deal_id, "block": deal.matched_block, "state": NEW}, {"$set": {"state": READY}})
             for deal in deals
         ]
         if writes:

@@ -12,7 +12,7 @@ from pymongo.errors import BulkWriteError
 
 from pipeline.records import LIVE, Replicate, ReplicateState, Stage, TaskRecord
 from pipeline.store.task_documents import replicate_document, to_document, to_record
-from protocol.types import DealId, Hash32, TaskId, Timestamp, Wallet
+from protocol.types import BlockNumber, DealId, Hash32, TaskId, Timestamp, Wallet
 from protocol.wire import ResultLink, Step
 
 #: MongoDB's code for a duplicate key.
@@ -66,9 +66,10 @@ class Tasks:
         """A deal's tasks by index."""
         return [to_record(row) for row in self._rows.find({"deal": deal_id}).sort("index", ASCENDING)]
 
-    def waiting(self, limit: int) -> list[TaskRecord]:
-        """Tasks that want replicates, most urgent first."""
-        rows = self._rows.find({"wants": {"$gt": 0}}).sort("contribution_deadline", ASCENDING).limit(limit)
+    def waiting(self, now: float, limit: int) -> list[TaskRecord]:
+        """Tasks that want replicates and still take votes, most urgent first."""
+        query = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}}
+        rows = self._rows.find(query).sort("contribution_deadline", ASCENDING).limit(limit)
         return [to_record(row) for row in rows]
 
     def due(self, now: float, limit: int) -> list[TaskId]:
@@ -122,17 +123,31 @@ class Tasks:
                 ordered=False,
             )
 
-    def assign(self, task: TaskRecord, replicates: Sequence[Replicate], now: float, next_visit: float) -> bool:
-        """Add replicates to a task that has not changed since it was read. False: it has, release their slots."""
-        result = self._rows.update_one(
-            {"_id": task.task_id, "version": task.version},
-            {
-                "$push": {"replicates": {"$each": [replicate_document(item) for item in replicates]}},
-                "$inc": {"wants": -len(replicates), "version": 1},
-                "$set": {"changed_at": now, "next_visit": next_visit},
-            },
-        )
-        return result.matched_count == 1
+    def assign(
+        self, given: Sequence[tuple[TaskRecord, Sequence[Replicate]]], now: float, next_visit: float
+    ) -> set[TaskId]:
+        """Add replicates to tasks; returns those tasks that took them, being unchanged since they were read."""
+        writes = [
+            UpdateOne(
+                {"_id": task.task_id, "version": task.version},
+                {
+                    "$push": {"replicates": {"$each": [replicate_document(item) for item in replicates]}},
+                    "$inc": {"wants": -len(replicates), "version": 1},
+                    "$set": {"changed_at": now, "next_visit": next_visit},
+                },
+            )
+            for task, replicates in given
+        ]
+        if not writes:
+            return set()
+        if self._rows.bulk_write(writes, ordered=False).matched_count == len(writes):
+            return {task.task_id for task, _ in given}
+        stored = {task.task_id: task for task in self.load([task.task_id for task, _ in given])}
+        return {
+            task.task_id
+            for task, replicates in given
+            if task.task_id in stored and stored[task.task_id].replicate(replicates[0].wallet) is not None
+        }
 
     def intents_failed(self, failures: Sequence[tuple[TaskId, str, int, str]]) -> None:
         """Note lane intents that ended FAILED: (task, method, generation, why); repeating it changes nothing."""
@@ -163,15 +178,18 @@ class Tasks:
             {"$set": {"orphaned": orphaned, "next_visit": 0.0, "wants": 0}, "$inc": {"version": 1}},
         )
 
-    def set_deadlines(self, deal_id: DealId, contribution: Timestamp, final: Timestamp, matched_at: Timestamp) -> None:
-        """Move a deal's deadlines: after a reorg its block, and so its start time, may be another."""
+    def set_deadlines(
+        self, deal_id: DealId, contribution: Timestamp, final: Timestamp, matched_at: Timestamp, block: BlockNumber
+    ) -> None:
+        """Move a deal's tasks in time: after a reorg its block, and so its start, may be another."""
         self._rows.update_many(
-            {"deal": deal_id, "final_deadline": {"$ne": final}},
+            {"deal": deal_id, "$or": [{"final_deadline": {"$ne": final}}, {"matched_block": {"$ne": block}}]},
             {
                 "$set": {
                     "contribution_deadline": contribution,
                     "final_deadline": final,
                     "matched_at": matched_at,
+                    "matched_block": block,
                     "next_visit": 0.0,
                 },
                 "$inc": {"version": 1},

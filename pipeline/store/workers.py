@@ -9,8 +9,9 @@ from pymongo import ASCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from pipeline.records import Held, WorkerRecord
+from pipeline.records import ChainFacts, Held, WorkerRecord
 from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
+from protocol.weights import NEWCOMER_WEIGHT
 from protocol.wire import Capabilities
 
 INDEXES = [
@@ -51,9 +52,7 @@ class Workers:
                         "lost": False,
                         "held": {"$ifNull": ["$held", []]},
                         "banned": {"$ifNull": ["$banned", False]},
-                        "weight": {"$ifNull": ["$weight", 2]},
-                        "stake": {"$ifNull": ["$stake", "0"]},
-                        "gas": {"$ifNull": ["$gas", "0"]},
+                        "facts": {"$ifNull": ["$facts", {"$literal": _NOTHING_KNOWN}]},
                         # a machine signs in anew after it was given stake or gas: read both again
                         "checked_at": 0.0,
                     }
@@ -95,13 +94,11 @@ class Workers:
         query = {"free": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False}
         return [_to_record(row) for row in self._rows.find(query).limit(limit)]
 
-    def checked(self, facts: Sequence[tuple[Wallet, int, NRlc, Wei]], now: float) -> None:
-        """Store weight, free stake and gas money as read from the chain."""
+    def checked(self, facts: Sequence[tuple[Wallet, ChainFacts]], now: float) -> None:
+        """Store what was read from the chain."""
         writes = [
-            UpdateOne(
-                {"_id": wallet}, {"$set": {"weight": weight, "stake": str(stake), "gas": str(gas), "checked_at": now}}
-            )
-            for wallet, weight, stake, gas in facts
+            UpdateOne({"_id": wallet}, {"$set": {"facts": _facts_document(item), "checked_at": now}})
+            for wallet, item in facts
         ]
         if writes:
             self._rows.bulk_write(writes, ordered=False)
@@ -129,6 +126,10 @@ class Workers:
             for wallet, task in slots
         ]
         return self._rows.bulk_write(writes, ordered=False).modified_count if writes else 0
+
+    def gone(self, wallet: Wallet) -> None:
+        """Count a worker as silent since ever: it has no queue. Its next sign of life takes that back."""
+        self._rows.update_one({"_id": wallet}, {"$set": {"seen_at": 0.0}})
 
     # -- the sweep ------------------------------------------------------------------------------------------------
 
@@ -163,8 +164,23 @@ def _to_record(row: Mapping[str, Any]) -> WorkerRecord:
         held=tuple(Held(TaskId(item["task"]), item["since"], NRlc(int(item["stake"]))) for item in row["held"]),
         banned=row["banned"],
         lost=row["lost"],
-        weight=row["weight"],
-        stake=NRlc(int(row["stake"])),
-        gas=Wei(int(row["gas"])),
+        facts=_to_facts(row["facts"]),
         checked_at=row["checked_at"],
     )
+
+
+def _facts_document(facts: ChainFacts) -> dict[str, Any]:
+    # amounts as text: they may pass 2**63
+    return {
+        "weight": facts.weight,
+        "stake": str(facts.stake),
+        "coins": str(facts.coins),
+        "funded": facts.funded,
+    }
+
+
+def _to_facts(row: Mapping[str, Any]) -> ChainFacts:
+    return ChainFacts(row["weight"], NRlc(int(row["stake"])), Wei(int(row["coins"])), row["funded"])
+
+
+_NOTHING_KNOWN = _facts_document(ChainFacts(NEWCOMER_WEIGHT, NRlc(0), Wei(0), funded=False))

@@ -1,0 +1,38 @@
+"""The clock: a Celery beat that publishes the sweep. Two of them do no harm, a late one costs latency only.
+
+celery -A beat.schedule beat --schedule .sluice/beat
+"""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from config import topology
+from config.celery_apps import core_app
+from config.settings import Settings, settings
+
+
+def beat_app(settings: Settings) -> Celery:
+    """A Celery app whose beat publishes `pipeline.sweep` every `sweep_seconds`."""
+    app = core_app(settings)
+    app.conf.update(
+        beat_schedule={
+            "sweep": {
+                "task": "pipeline.sweep",
+                "schedule": settings.sweep_seconds,
+                "options": {
+                    "exchange": topology.CORE_EXCHANGE.name,
+                    "routing_key": topology.PIPELINE_QUEUE,
+                    # A sweep that waited until the next one is due would only do the same twice.
+                    "expires": max(settings.sweep_seconds, 1.0),
+                },
+            }
+        },
+        beat_schedule_filename=str(settings.home / "beat"),
+        # One entry needs no longer sleep than its own period, and a restart then sweeps soon.
+        beat_max_loop_interval=settings.sweep_seconds,
+    )
+    return app
+
+
+app = beat_app(settings())

@@ -1,0 +1,109 @@
+"""The watcher's process: follows the blocks and wakes whoever has work because of them.
+
+    head ─► catch up: logs and blocks stored, then the cursor ─► deals     pipeline.ingest_deals
+                                                               ─► tasks     pipeline.advance
+                                                               ─► open txs  lane.run
+
+What could not be published is kept and published with the next head. A crash before that costs little: the blocks of
+the overlap are read again at start, and the sweep visits every open task anyway.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import structlog
+from pymongo.errors import PyMongoError
+
+from chain.heads import heads
+from chain.watch import Caught, Watcher
+from config import logging
+from config.settings import Settings, settings
+from pipeline.scheduler import Scheduler
+from protocol.errors import RpcError, RpcUnavailable, Unavailable
+from protocol.types import BlockNumber, DealId, TaskId
+
+log = structlog.get_logger(__name__)
+
+#: Blocks below the head that may still be replaced and that a new process reads again.
+LOOKBACK = 64
+#: Failures that pass; the next head tries again.
+PASSING = (Unavailable, RpcError, PyMongoError)
+
+
+@dataclass(slots=True)
+class Wakeups:
+    """Wake-ups owed since the last time that all could be published; each deal and task once."""
+
+    scheduler: Scheduler
+    deals: dict[DealId, None] = field(default_factory=dict)
+    tasks: dict[TaskId, None] = field(default_factory=dict)
+
+    def add(self, caught: Caught) -> None:
+        """Owe wake-ups for what was stored."""
+        self.deals.update(dict.fromkeys(caught.deals))
+        self.tasks.update(dict.fromkeys(caught.tasks))
+
+    def publish(self) -> None:
+        """Publish what is owed. Raises BrokerUnavailable; then all of it is still owed."""
+        self.scheduler.wake.ingest(list(self.deals))
+        self.scheduler.wake.advance(list(self.tasks))
+        self.deals.clear()
+        self.tasks.clear()
+
+
+def follow(scheduler: Scheduler, watcher: Watcher, numbers: Iterable[BlockNumber]) -> None:
+    """Handle each head; ends with `numbers`. Nothing that passes ends it, WrongChain does."""
+    owed = Wakeups(scheduler)
+    for number in numbers:
+        try:
+            for caught in watcher.catch_up(number):
+                owed.add(caught)
+                owed.publish()
+            owed.publish()
+            if scheduler.lane.open_count():
+                scheduler.wake.lane()
+        except PASSING as error:
+            log.warning("Cannot follow now, trying again.", action="watch_again", block=number, why=str(error))
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Follow the chain until `stop`. Raises WrongChain if it is not the chain of the settings or of the store."""
+    scheduler = Scheduler.open(settings)
+    _prepare(scheduler, stop)
+    rpc = scheduler.hub.rpc
+    watcher = Watcher(
+        rpc, scheduler.hub, scheduler.workerpool, scheduler.store.chain, LOOKBACK, BlockNumber(settings.start_block)
+    )
+    log.info("Following the chain.", action="watch_started", cursor=scheduler.store.chain.cursor())
+    follow(scheduler, watcher, heads(settings.ws_url, rpc, settings.block_time, stop))
+    scheduler.close()
+
+
+def _prepare(scheduler: Scheduler, stop: threading.Event) -> None:
+    """Check the chain and create indexes, waiting for node and database to come up."""
+    while not stop.is_set():
+        try:
+            scheduler.ensure_indexes()
+            scheduler.hub.check_chain(scheduler.settings)
+        except (RpcUnavailable, PyMongoError) as error:
+            log.warning("Cannot start yet.", action="watch_waits", why=str(error))
+            stop.wait(scheduler.settings.block_time)
+        else:
+            return
+
+
+def main() -> None:
+    """`python -m beat.watch`: until SIGTERM or SIGINT."""
+    logging.configure(settings(), process="watch")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run(settings(), stop)
+
+
+if __name__ == "__main__":
+    main()

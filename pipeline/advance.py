@@ -1,0 +1,134 @@
+"""Bring tasks forward: load, fold, decide, save, act; for many tasks at once, whatever woke us.
+
+    tasks ─┐
+           ├─► decide each ─► hand transactions to the lane ─► save changed tasks ─► publish segments ─► assign
+    logs ──┘                  give slots back                   (all or again)
+
+Before the save stands what is harmless to repeat and must not get lost; after it what is repeated at a measured pace.
+If another process changed a task meanwhile, its decision is made again from the new state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from config.metrics import TASKS_ENDED
+from pipeline import decide as deciding
+from pipeline import progress, segments
+from pipeline.actions import Action, AskReveal, AskUpload, End, Free, Resend, Stop, Submit
+from pipeline.assign import assign, resend
+from pipeline.records import TaskRecord
+from pipeline.scheduler import Scheduler
+from pipeline.segments import Segment
+from protocol.types import TaskId
+from protocol.view import ChainView, fold
+
+log = structlog.get_logger(__name__)
+
+#: Times to decide anew when others keep changing the same tasks; the sweep comes after that.
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One task's decision."""
+
+    before: TaskRecord
+    after: TaskRecord
+    view: ChainView
+    actions: list[Action]
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is something to save."""
+        return self.after is not self.before
+
+
+def advance(
+    scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView] | None = None
+) -> list[Step]:
+    """Advance these tasks. `known`: views read from the contract, for tasks whose logs are in doubt.
+
+    Raises PyMongoError or an Unavailable; doing it again is harmless.
+    """
+    for _ in range(TRIES):
+        steps = _decide(scheduler, task_ids, known or {})
+        _before_save(scheduler, steps)
+        saved = scheduler.store.tasks.save([step.after for step in steps if step.changed])
+        _after_save(scheduler, steps)
+        if saved:
+            break
+        log.info("Tasks changed meanwhile, deciding again.", action="advance_again", tasks=len(steps))
+    _staff(scheduler, steps)
+    return steps
+
+
+def views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
+    """The chain's word on each task, folded from its logs."""
+    logs = scheduler.store.chain.logs.of_tasks([task.task_id for task in tasks])
+    return {
+        task.task_id: fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
+        for task in tasks
+    }
+
+
+def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView]) -> list[Step]:
+    tasks = scheduler.store.tasks.load(task_ids)
+    folded = views(scheduler, [task for task in tasks if task.task_id not in known])
+    now = scheduler.clock()
+    steps = []
+    for task in tasks:
+        view = known.get(task.task_id) or folded[task.task_id]
+        actions = deciding.decide(task, view, now, scheduler.pace)
+        steps.append(Step(task, progress.after(task, view, actions, now, scheduler.pace), view, actions))
+    return steps
+
+
+def _before_save(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+    submits = [(step.before.task_id, act) for step in steps for act in step.actions if isinstance(act, Submit)]
+    if submits:
+        count, failures = scheduler.transactions.submit(submits, scheduler.clock())
+        scheduler.store.tasks.intents_failed(failures)
+        if count:
+            scheduler.wake.lane()
+    freed = {(act.wallet, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Free)}
+    scheduler.store.workers.release(sorted(freed))
+
+
+def _after_save(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+    messages = [segment for step in steps for segment in _segments(scheduler, step)]
+    again = [(step.after, act.wallet) for step in steps for act in step.actions if isinstance(act, Resend)]
+    messages += resend(scheduler, again)
+    scheduler.publish(messages)
+    for step in steps:
+        for action in step.actions:
+            if isinstance(action, End):
+                TASKS_ENDED.labels(str(action.stage)).inc()
+                log.info(
+                    "Task ended.", action="task_ended", task=step.before.task_id, stage=action.stage, why=action.why
+                )
+
+
+def _segments(scheduler: Scheduler, step: Step) -> list[Segment]:
+    task, found = step.before.task_id, []
+    for action in step.actions:
+        match action:
+            case AskReveal(wallet=wallet, upload=upload):
+                found.append(segments.reveal(scheduler.pool, wallet, task, upload=upload))
+            case AskUpload(wallet=wallet):
+                found.append(segments.upload_only(scheduler.pool, wallet, task))
+            case Stop(wallet=wallet):
+                found.append(segments.abort(scheduler.pool, wallet, task))
+            case _:
+                continue
+    return found
+
+
+def _staff(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+    wants = any(step.after.wants for step in steps)
+    freed = any(isinstance(action, Free) for step in steps for action in step.actions)
+    if wants or freed:
+        assign(scheduler)

@@ -1,0 +1,27 @@
+"""The scheduler's Celery app, for the command line.
+
+celery -A pipeline.app worker -Q pipeline -c 2            ingest, advance, assign, sweep
+celery -A pipeline.app worker -Q lane.<wallet> -c 1       transactions of the workerpool owner
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.signals import setup_logging, worker_process_init
+
+from chain.keystore import load_key
+from config import logging
+from config.celery_apps import core_app
+from config.settings import settings
+from pipeline import tasks
+
+app = core_app(settings(), load_key(settings()).wallet)
+tasks.register(app, settings())
+
+
+@setup_logging.connect
+@worker_process_init.connect
+def _log(**_: Any) -> None:
+    """One line format for all processes; a listener here keeps Celery from installing its own."""
+    logging.configure(settings(), process="scheduler")

@@ -1,0 +1,146 @@
+"""Give waiting tasks to workers: match, take slots, write replicates, publish the compute segments.
+
+    match ─► reserve slots, one update a worker ─► add replicates, one update a task ─► publish
+             refused: another process was faster    refused: give the slot back
+
+A crash between two of these leaves a slot or a message too few; the sweep finds both.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import structlog
+
+from pipeline import match as matching
+from pipeline import segments
+from pipeline.match import Match
+from pipeline.records import ChainFacts, DealRecord, Held, Replicate, TaskRecord, WorkerRecord
+from pipeline.scheduler import Scheduler
+from pipeline.segments import Segment
+from protocol import weights
+from protocol.authorization import sign_authorization
+from protocol.errors import RpcError, RpcUnavailable
+from protocol.types import ZERO_ADDRESS, Wallet, Wei
+from protocol.wire import Assignment
+
+log = structlog.get_logger(__name__)
+
+#: Workers looked at in one round, and least number of waiting tasks.
+WORKERS, TASKS = 1000, 200
+#: Seconds that weight, stake and coins of a worker are believed.
+FACTS_SECONDS = 30.0
+#: Gas a worker spends on one task: contributeAndFinalize 0.52 M, contribute and reveal 0.48 M; a third on top.
+GAS_PER_TASK = 700_000
+
+
+def assign(scheduler: Scheduler) -> int:
+    """One round of matching; returns how many replicates were given out. Raises PyMongoError or an Unavailable."""
+    now = scheduler.clock()
+    workers = scheduler.store.workers.with_free_slots(now - scheduler.settings.worker_lost_seconds, WORKERS)
+    if not workers:
+        return 0
+    tasks = scheduler.store.tasks.waiting(now, max(TASKS, 2 * sum(worker.free for worker in workers)))
+    if not tasks:
+        return 0
+    matches = matching.match(tasks, _with_facts(scheduler, workers, now))
+    granted = _reserve(scheduler, matches, now)
+    return _give(scheduler, granted, now)
+
+
+def resend(scheduler: Scheduler, replicates: Sequence[tuple[TaskRecord, Wallet]]) -> list[Segment]:
+    """The compute segments of replicates that were assigned before."""
+    deals = scheduler.deals({task.deal_id for task, _ in replicates})
+    return [
+        segments.compute(scheduler.pool, assignment(scheduler, task, deals[task.deal_id], wallet))
+        for task, wallet in replicates
+    ]
+
+
+def assignment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet: Wallet) -> Assignment:
+    """All a worker needs, with the pool's permission signed."""
+    return Assignment(
+        task_id=task.task_id,
+        deal_id=task.deal_id,
+        index=task.index,
+        mode=task.mode,
+        trust=task.trust,
+        tag=task.tag,
+        wallet=wallet,
+        app=deal.app,
+        image=deal.image,
+        image_checksum=deal.image_checksum,
+        dataset=deal.dataset,
+        params=deal.params,
+        callback=deal.callback,
+        bot_first=deal.bot_first,
+        bot_size=deal.bot_size,
+        category_seconds=task.category_seconds,
+        contribution_deadline=task.contribution_deadline,
+        final_deadline=task.final_deadline,
+        authorization=sign_authorization(scheduler.key, wallet, task.task_id),
+        enclave_challenge=ZERO_ADDRESS,
+    )
+
+
+def _with_facts(scheduler: Scheduler, workers: Sequence[WorkerRecord], now: float) -> list[WorkerRecord]:
+    """Workers with fresh chain facts. Old facts will do while the node is silent, none at all will not."""
+    old = [worker.wallet for worker in workers if worker.checked_at < now - FACTS_SECONDS]
+    if not old:
+        return list(workers)
+    try:
+        _refresh(scheduler, old, now)
+    except (RpcUnavailable, RpcError) as error:
+        log.warning("Worker facts not read.", action="facts_stale", why=str(error))
+        return [worker for worker in workers if worker.checked_at]
+    return scheduler.store.workers.load([worker.wallet for worker in workers])
+
+
+def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> None:
+    hub = scheduler.hub
+    head = hub.head()
+    scores, accounts = hub.scores(wallets, head), hub.accounts(wallets, head)
+    balances = hub.balances(wallets, head)
+    needed = int(hub.rpc.call("eth_gasPrice"), 16) * GAS_PER_TASK
+    scheduler.store.workers.checked(
+        [
+            (wallet, ChainFacts(weights.weight(score), account.stake, Wei(balance), balance >= needed))
+            for wallet, score, account, balance in zip(wallets, scores, accounts, balances, strict=True)
+        ],
+        now,
+    )
+
+
+def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list[tuple[TaskRecord, list[WorkerRecord]]]:
+    """Take the slots; what a worker cannot hold any more is left out."""
+    held: dict[Wallet, list[Held]] = defaultdict(list)
+    for found in matches:
+        for worker in found.workers:
+            held[worker.wallet].append(Held(found.task.task_id, now, matching.stake_locked(found.task)))
+    reserved = {wallet for wallet, entries in held.items() if scheduler.store.workers.reserve(wallet, entries)}
+    granted = [(found.task, [item for item in found.workers if item.wallet in reserved]) for found in matches]
+    return [(task, workers) for task, workers in granted if workers]
+
+
+def _give(scheduler: Scheduler, granted: Sequence[tuple[TaskRecord, list[WorkerRecord]]], now: float) -> int:
+    given = [
+        (task, [Replicate(item.wallet, task.mode, item.facts.weight, now, published_at=now) for item in workers])
+        for task, workers in granted
+    ]
+    taken = scheduler.store.tasks.assign(given, now, now + scheduler.pace.reask)
+    refused = [
+        (item.wallet, task.task_id) for task, workers in granted if task.task_id not in taken for item in workers
+    ]
+    scheduler.store.workers.release(refused)
+    deals = scheduler.deals({task.deal_id for task, _ in granted})
+    messages = []
+    for task, workers in granted:
+        if task.task_id not in taken:
+            continue
+        log.info("Task assigned.", action="assigned", task=task.task_id, wallets=[item.wallet for item in workers])
+        for item in workers:
+            order = assignment(scheduler, task, deals[task.deal_id], item.wallet)
+            messages.append(segments.compute(scheduler.pool, order))
+    scheduler.publish(messages)
+    return len(messages)

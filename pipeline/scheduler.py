@@ -1,0 +1,130 @@
+"""What every scheduler process works with, made once per process: stores, node, broker, lane, key, clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from celery import Celery
+
+from chain.hub import Hub
+from chain.keystore import load_key
+from chain.lane.poco import poco_lane
+from chain.lane.run import Lane
+from chain.lane.store_mongo import MongoStore
+from chain.rpc import Rpc
+from config.celery_apps import core_app, pool_app
+from config.settings import Settings
+from pipeline import segments
+from pipeline.broker_link import BrokerLink
+from pipeline.ingest import Catalogue
+from pipeline.records import DealRecord
+from pipeline.replicas import Pace
+from pipeline.segments import Segment
+from pipeline.store.client import Store, database
+from pipeline.transactions import Transactions
+from pipeline.wake import Wake
+from protocol.errors import BadSetting
+from protocol.signing import Key
+from protocol.types import Contract, DealId
+
+log = structlog.get_logger(__name__)
+
+#: Deals kept in memory by a process; a deal is read for each assignment.
+DEALS_KEPT = 2000
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """One process's share of the scheduler. Not for several threads at a time."""
+
+    settings: Settings
+    workerpool: Contract
+    key: Key
+    store: Store
+    hub: Hub
+    lane: Lane
+    transactions: Transactions
+    #: vhost core, for wake-ups.
+    core: Celery
+    #: vhost pool, for worker machines.
+    pool: Celery
+    wake: Wake
+    pool_link: BrokerLink
+    catalogue: Catalogue
+    pace: Pace
+    #: Unix seconds.
+    clock: Callable[[], float] = time.time
+    _deals: dict[DealId, DealRecord] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, settings: Settings, core: Celery | None = None) -> Scheduler:
+        """Everything the settings name; connects on first use. Raises BadSetting, BadKeystore."""
+        key = load_key(settings)
+        hub = Hub(Rpc(settings.rpc_url, settings.rpc_timeout), _address(settings.hub, "SLUICE_HUB"))
+        lane = poco_lane(settings, hub.rpc, key, MongoStore(database(settings)))
+        core = core or core_app(settings, key.wallet)
+        pool = pool_app(settings)
+        return cls(
+            settings=settings,
+            workerpool=_address(settings.workerpool, "SLUICE_WORKERPOOL"),
+            key=key,
+            store=Store.open(settings),
+            hub=hub,
+            lane=lane,
+            transactions=Transactions(settings.chain_id, key.wallet, lane),
+            core=core,
+            pool=pool,
+            wake=Wake(core, key.wallet),
+            pool_link=BrokerLink(pool),
+            catalogue=Catalogue(hub),
+            pace=Pace(settings.block_time),
+        )
+
+    def ensure_indexes(self) -> None:
+        """Create every index that is missing, the lane's too; cheap when all exist."""
+        self.store.ensure_indexes()
+        MongoStore(database(self.settings)).ensure_indexes()
+
+    def deals(self, deal_ids: set[DealId]) -> dict[DealId, DealRecord]:
+        """These deals, from memory or from the store; unknown ones are left out."""
+        missing = deal_ids - self._deals.keys()
+        if missing:
+            if len(self._deals) > DEALS_KEPT:
+                self._deals.clear()
+                missing = deal_ids
+            self._deals.update({deal.deal_id: deal for deal in self.store.deals.load(missing)})
+        return {deal_id: self._deals[deal_id] for deal_id in deal_ids if deal_id in self._deals}
+
+    def publish(self, messages: Sequence[Segment]) -> None:
+        """Send segments to worker machines; one without a queue counts as silent. Raises BrokerUnavailable."""
+        if not messages:
+            return
+        for wallet in segments.publish(self.pool_link, messages):
+            log.warning("Worker has no queue.", action="worker_absent", wallet=wallet)
+            self.store.workers.gone(wallet)
+
+    def close(self) -> None:
+        """Disconnect from the broker."""
+        self.wake.close()
+        self.pool_link.close()
+
+
+_opened: dict[int, Scheduler] = {}
+
+
+def of_process(settings: Settings, core: Celery) -> Scheduler:
+    """This process's scheduler; a forked child makes its own, since connections do not survive a fork."""
+    if os.getpid() not in _opened:
+        _opened.clear()
+        _opened[os.getpid()] = Scheduler.open(settings, core)
+    return _opened[os.getpid()]
+
+
+def _address(value: str | None, name: str) -> Contract:
+    if value is None:
+        raise BadSetting(name=name, why="it is not set", fix="Give the contract's address.")
+    return Contract(value.lower())

@@ -1,0 +1,133 @@
+"""What the clock does to the store: find everything that an event should have moved, and move it.
+
+deals noticed and not ingested     ingest
+workers silent for too long        lost: their replicates are replaced
+slots held by nothing              given back
+open tasks whose visit is due      advance; with the contract's own word where the chain should have moved
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from pipeline import progress, wake
+from pipeline.advance import advance, views
+from pipeline.assign import assign
+from pipeline.records import ReplicateState, TaskRecord
+from pipeline.scheduler import Scheduler
+from protocol.errors import RpcError, RpcUnavailable
+from protocol.types import TaskId
+from protocol.view import ChainView, TaskStatus
+
+log = structlog.get_logger(__name__)
+
+#: Deals, silent workers, workers with slots and due tasks taken up in one sweep; the rest is for the next one.
+DEALS, SILENT, HOLDING, DUE = 20, 100, 1000, 500
+#: Seconds a slot may be held by a task that does not know of it: an assignment writes both within moments.
+SLOT_PATIENCE = 30.0
+#: Seconds without a change after which the contract is asked about a task that should have moved.
+DOUBT_AFTER = 20.0
+
+
+def sweep(scheduler: Scheduler) -> None:
+    """One sweep. Raises PyMongoError or an Unavailable; the next sweep goes on."""
+    scheduler.wake.ingest(scheduler.store.deals.new(DEALS))
+    lose_silent_workers(scheduler)
+    free_forgotten_slots(scheduler)
+    visit(scheduler)
+    assign(scheduler)
+
+
+def lose_silent_workers(scheduler: Scheduler) -> None:
+    """Replace what workers hold that were not heard of for `worker_lost_seconds`."""
+    before = scheduler.clock() - scheduler.settings.worker_lost_seconds
+    touched: list[TaskId] = []
+    for wallet in scheduler.store.workers.silent(before, SILENT):
+        tasks = scheduler.store.tasks.lose_worker(wallet)
+        # Last, so that a crash before it makes the next sweep do the above again.
+        if scheduler.store.workers.set_lost(wallet, before):
+            log.warning("Worker went silent.", action="worker_lost", wallet=wallet, tasks=len(tasks))
+        touched += tasks
+    for chunk in wake.chunks(touched, wake.ADVANCE_CHUNK):
+        advance(scheduler, chunk)
+
+
+def free_forgotten_slots(scheduler: Scheduler) -> None:
+    """Give back slots that a crash left taken: reserved, but the task never heard of it or is past it."""
+    before = scheduler.clock() - SLOT_PATIENCE
+    workers = scheduler.store.workers.holding_since(before, HOLDING)
+    held = [(worker.wallet, item.task_id) for worker in workers for item in worker.held if item.since < before]
+    tasks = {task.task_id: task for task in scheduler.store.tasks.load({task_id for _, task_id in held})}
+    forgotten = []
+    for wallet, task_id in held:
+        task = tasks.get(task_id)
+        replicate = task.replicate(wallet) if task else None
+        if task is None or replicate is None or not replicate.holds_slot or not task.open:
+            forgotten.append((wallet, task_id))
+    if scheduler.store.workers.release(forgotten):
+        log.info("Slots given back that nothing held.", action="slots_freed", slots=len(forgotten))
+
+
+def visit(scheduler: Scheduler) -> None:
+    """Advance tasks whose visit is due."""
+    due = scheduler.store.tasks.due(scheduler.clock(), DUE)
+    tasks = scheduler.store.tasks.load(due)
+    known = _second_opinion(scheduler, tasks)
+    for chunk in wake.chunks(due, wake.ADVANCE_CHUNK):
+        now = scheduler.clock()
+        steps = advance(scheduler, chunk, known)
+        scheduler.store.tasks.visited(
+            {
+                step.before.task_id: progress.next_visit(step.after, step.view, now, scheduler.pace)
+                for step in steps
+                if not step.changed and step.before.open
+            }
+        )
+
+
+def _second_opinion(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
+    """The contract's views where they are ahead of the logs we have; none while the node is silent."""
+    now = scheduler.clock()
+    quiet = [task for task in tasks if now >= task.changed_at + DOUBT_AFTER]
+    folded = views(scheduler, quiet) if quiet else {}
+    doubted = [task.task_id for task in quiet if _should_have_moved(task, folded[task.task_id])]
+    if not doubted:
+        return {}
+    try:
+        read = scheduler.hub.tasks(doubted)
+    except (RpcUnavailable, RpcError) as error:
+        log.warning("Doubts stay: the node does not answer.", action="doubt", tasks=len(doubted), why=str(error))
+        return {}
+    ahead = {view.task_id: _merged(view, folded[view.task_id]) for view in read if _ahead(view, folded[view.task_id])}
+    if ahead:
+        log.warning("The contract is ahead of the logs.", action="late_find", tasks=sorted(ahead))
+    return ahead
+
+
+def _should_have_moved(task: TaskRecord, view: ChainView) -> bool:
+    """Whether somebody was to send a transaction for it."""
+    waits_for_vote = any(
+        item.state is ReplicateState.COMPUTED and view.contribution(item.wallet) is None for item in task.replicates
+    )
+    return bool(task.sent) or view.status is TaskStatus.REVEALING or waits_for_vote
+
+
+def _ahead(view: ChainView, folded: ChainView) -> bool:
+    return _progress(view) > _progress(folded)
+
+
+def _progress(view: ChainView) -> tuple[int, int, int]:
+    return view.status, len(view.contributions), len(view.revealed)
+
+
+def _merged(view: ChainView, folded: ChainView) -> ChainView:
+    """The contract's view with the block numbers that only logs know."""
+    return replace(
+        view,
+        initialized_block=folded.initialized_block,
+        consensus_block=folded.consensus_block,
+        finalized_block=folded.finalized_block,
+    )
