@@ -79,10 +79,7 @@ def program(folder: Path) -> tuple[Program, Path]:
     """(our own engine with everything under `folder`, the folder of its sockets)."""
     folder = folder.absolute()
     binary, _ = server()
-    run_folder = folder / "run"
-    if len(str(run_folder).encode()) > _SOCKET_PATH_BYTES:
-        # Too deep for a socket: /run, under a name that only this folder has.
-        run_folder = Path("/run/sluice") / hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    run_folder = _run_folder(folder)
     command: list[str | Path] = [
         binary,
         *("--host", f"unix://{run_folder}/docker.sock", "--data-root", str(folder / "data")),
@@ -120,9 +117,27 @@ def start(folder: Path, *, host: str | None = None, seconds: float = START_SECON
         _stop_containerd(run_folder)
         (run_folder / "engine.pid").unlink(missing_ok=True)
         process = wanted.start()
-    address = f"unix://{run_folder}/docker.sock"
-    wanted.wait_ready(process, lambda: (run_folder / "docker.sock").exists() and ready(address), seconds=seconds)
-    return Docker(address, process, run_folder)
+    host = address(folder)
+    wanted.wait_ready(process, lambda: (run_folder / "docker.sock").exists() and ready(host), seconds=seconds)
+    return Docker(host, process, run_folder)
+
+
+def address(folder: Path) -> str:
+    """Where our own engine under `folder` listens."""
+    return f"unix://{_run_folder(folder.absolute())}/docker.sock"
+
+
+def clear(folder: Path) -> None:
+    """End what an engine of ours under `folder` may have left behind when it was killed."""
+    _stop_containerd(_run_folder(folder.absolute()))
+
+
+def _run_folder(folder: Path) -> Path:
+    """Where the engine's sockets are: in `folder` unless that is too deep, then in /run under a name of its own."""
+    run_folder = folder / "run"
+    if len(str(run_folder).encode()) <= _SOCKET_PATH_BYTES:
+        return run_folder
+    return Path("/run/sluice") / hashlib.sha256(str(folder).encode()).hexdigest()[:12]
 
 
 def _stop_containerd(run_folder: Path) -> None:

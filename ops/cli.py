@@ -1,0 +1,64 @@
+"""`sluice`: the command line. Finds the file in ops/commands that its first word names.
+
+Exit codes: 0 done, 1 failed, 2 wrong words (usage, settings, files). Errors are one line on stderr;
+standard output is only what was asked for, and with `--json` only JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ops import commands
+from protocol.errors import BadInput, SluiceError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line `argv` (default: this process's own) and exit."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    sys.exit(run(words))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run a command line and return its exit code."""
+    command = typer.main.get_command(_app(words))
+    try:
+        command.main(list(words), prog_name="sluice")
+    except SystemExit as end:
+        # Typer prints usage errors itself and ends with 0, 2, or what typer.Exit says.
+        return end.code if isinstance(end.code, int) else 0
+    except SluiceError as error:
+        print(f"sluice: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, BadInput) else 1
+    return 0
+
+
+def _app(words: Sequence[str]) -> typer.Typer:
+    """The commands that this command line may need: the one file it names, or all of them for help."""
+    app = typer.Typer(
+        name="sluice",
+        help="An iExec worker pool: scheduler, workers, and a local stack to run them on.",
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    # Without this, a single command would not need its name.
+    app.callback()(_sluice)
+    names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+    first = next((word for word in words if not word.startswith("-")), None)
+    for name in [first] if first in names else names:
+        importlib.import_module(f"{commands.__name__}.{name}").register(app)
+    return app
+
+
+def _sluice() -> None:
+    """An iExec worker pool: scheduler, workers, and a local stack to run them on."""
+
+
+if __name__ == "__main__":
+    main()

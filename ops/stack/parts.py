@@ -1,0 +1,153 @@
+"""What the stack consists of, and for each part: our own, or one that the settings name. Pure.
+
+setting given and not our own address  ──► theirs: used, never started or stopped
+else                                   ──► ours, under <home>/stack/<part>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from config.settings import Settings
+from ops.stack import mongodb, rabbitmq
+
+
+class StackSettings(BaseSettings):
+    """Ports of our own parts, `SLUICE_STACK_…`; below 32768, where the kernel hands out no ephemeral ports."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_STACK_", frozen=True, extra="ignore")
+
+    mongodb_port: int = Field(18017, gt=0, lt=65536, description="MongoDB.")
+    rabbitmq_port: int = Field(
+        18672, gt=0, lt=65532, description="AMQP; management, distribution, epmd, metrics follow."
+    )
+    rpc_port: int = Field(18545, gt=0, lt=65536, description="The chain: JSON-RPC over HTTP and WebSocket.")
+    ipfs_api_port: int = Field(18501, gt=0, lt=65536, description="Kubo's RPC API.")
+    ipfs_gateway_port: int = Field(18580, gt=0, lt=65536, description="IPFS gateway.")
+
+
+class Part(StrEnum):
+    """One server of the stack; the value names its folder."""
+
+    MONGODB = "mongodb"  # deals, tasks, intents
+    RABBITMQ = "rabbitmq"  # queues of scheduler and workers
+    CHAIN = "chain"  # the contracts
+    DOCKER = "docker"  # where workers run apps
+    IPFS = "ipfs"  # results and datasets
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        return _LABELS[self]
+
+
+_LABELS = {
+    Part.MONGODB: "MongoDB",
+    Part.RABBITMQ: "RabbitMQ",
+    Part.CHAIN: "Chain",
+    Part.DOCKER: "Docker engine",
+    Part.IPFS: "IPFS",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whose server a part is and where it will be. `settings`: the `SLUICE_…` variables that lead to it."""
+
+    part: Part
+    ours: bool
+    #: Address to show: without credentials.
+    endpoint: str
+    #: The variable that decided, when it is not ours.
+    because: str | None = None
+    settings: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def choose(part: Part, settings: Settings, ports: StackSettings) -> Choice:
+    """Whose server this part is. A setting that was given wins, unless it is where our own would be anyway."""
+    ours = own(part, settings, ports)
+    given = [name for name in _DECIDES[part] if name in settings.model_fields_set]
+    theirs = {_variable(name): _plain(settings, name) for name in given}
+    if all(ours.settings.get(name) == value for name, value in theirs.items()):
+        return ours
+    leading = next(iter(theirs))
+    return Choice(part, ours=False, endpoint=shown(theirs[leading]), because=leading, settings=theirs)
+
+
+def own(part: Part, settings: Settings, ports: StackSettings) -> Choice:
+    """Our own server of this part: its address and the settings that lead there, as far as known before its start."""
+    match part:
+        case Part.MONGODB:
+            found = {"SLUICE_MONGODB_URI": mongodb.uri(ports.mongodb_port)}
+        case Part.RABBITMQ:
+            found = {
+                "SLUICE_AMQP_URL": amqp_url(settings, ports.rabbitmq_port),
+                "SLUICE_AMQP_PUBLIC_HOST": "127.0.0.1",
+                "SLUICE_AMQP_PUBLIC_PORT": str(ports.rabbitmq_port),
+                "SLUICE_RABBITMQ_API": rabbitmq.api_url(ports.rabbitmq_port),
+            }
+        case Part.CHAIN:
+            found = {
+                "SLUICE_RPC_URL": f"http://127.0.0.1:{ports.rpc_port}",
+                "SLUICE_WS_URL": f"ws://127.0.0.1:{ports.rpc_port}",
+                "SLUICE_CHAIN_ID": str(settings.chain_id),
+                "SLUICE_BLOCK_TIME": f"{settings.block_time:g}",
+            }
+        case Part.IPFS:
+            found = {
+                "SLUICE_IPFS_API": f"http://127.0.0.1:{ports.ipfs_api_port}",
+                "SLUICE_IPFS_GATEWAY": f"http://127.0.0.1:{ports.ipfs_gateway_port}",
+            }
+        case Part.DOCKER:
+            # Known once it runs: the machine's own engine comes first.
+            found = {}
+    return Choice(part, ours=True, endpoint=shown(next(iter(found.values()), "")), settings=found)
+
+
+def credentials(settings: Settings) -> tuple[str, str]:
+    """User and password of the scheduler in RabbitMQ, from the AMQP address of the settings."""
+    address = urlsplit(settings.amqp_url.get_secret_value())
+    return address.username or "sluice", address.password or "sluice"
+
+
+def amqp_url(settings: Settings, port: int) -> str:
+    """AMQP address of our own node."""
+    user, password = credentials(settings)
+    return f"amqp://{user}:{password}@127.0.0.1:{port}"
+
+
+def shown(address: str) -> str:
+    """An address without user, password and options, for people."""
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}".rstrip("/") if parts.scheme else address
+
+
+def wanted(names: Collection[str]) -> tuple[Part, ...]:
+    """The parts named, in the stack's order; all of them if none is."""
+    return tuple(part for part in Part if not names or part in names)
+
+
+#: Settings that say where a part is; the first leads.
+_DECIDES: dict[Part, tuple[str, ...]] = {
+    Part.MONGODB: ("mongodb_uri",),
+    Part.RABBITMQ: ("amqp_url", "rabbitmq_api"),
+    Part.CHAIN: ("rpc_url",),
+    Part.DOCKER: ("docker_host",),
+    Part.IPFS: ("ipfs_api", "ipfs_gateway"),
+}
+
+
+def _variable(name: str) -> str:
+    return f"SLUICE_{name.upper()}"
+
+
+def _plain(settings: Settings, name: str) -> str:
+    value = getattr(settings, name)
+    return str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)

@@ -1,0 +1,247 @@
+"""The whole stack: up, status, down. Parts start side by side; what we did not start we never stop.
+
+<home>/stack/<part>/{pid,log,data}   one folder a part
+<home>/stack.json, stack.env         where everything is, as `SLUICE_…` settings
+<home>/stack/lock                    one `up` or `down` at a time; released even by kill -9
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from config.settings import Settings
+from ops.poco.state import ensure_state
+from ops.stack import anvil, docker, ipfs, mongodb, rabbitmq, tools
+from ops.stack.parts import Choice, Part, StackSettings, choose, credentials
+from ops.stack.process import find
+from protocol.errors import SluiceError, StackError, Unavailable, WrongChain
+
+Phase = Literal["preparing", "starting", "ready", "failed", "stopping", "stopped", "absent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something happened to a part; for whoever watches."""
+
+    part: Part
+    phase: Phase
+    detail: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A part that runs. `pid`: None when it is not ours. `source`: what it is and why it was chosen."""
+
+    part: Part
+    endpoint: str
+    source: str
+    pid: int | None
+    settings: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Everything up."""
+
+    servers: dict[Part, Server]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The `SLUICE_…` variables that lead a process to these servers. Holds passwords."""
+        return {name: value for server in self.servers.values() for name, value in server.settings.items()}
+
+
+Watch = Callable[[Step], None]
+
+
+def up(settings: Settings, ports: StackSettings, parts: Collection[Part], watch: Watch) -> Stack:
+    """Start what does not run, side by side, and write stack.json and stack.env. Idempotent.
+
+    Raises the part's own error (PortTaken, MissingTool, NotReady …), or StackError with all of them; parts that came up
+    stay up.
+    """
+    home = settings.home.absolute()
+    with tools.locked(home / "stack" / "lock"), ThreadPoolExecutor(len(parts) or 1) as pool:
+        started = {part: pool.submit(_up, part, settings, ports, watch) for part in parts}
+        failed = [error for future in started.values() if (error := future.exception()) is not None]
+        stack = Stack({part: future.result() for part, future in started.items() if future.exception() is None})
+        _write(home, stack)
+    unexpected = next((error for error in failed if not isinstance(error, SluiceError)), None)
+    if unexpected is not None:
+        raise unexpected
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise StackError(what=" ".join(map(str, failed)))
+    return stack
+
+
+def down(home: Path, parts: Collection[Part], watch: Watch, *, wipe: bool = False) -> list[Part]:
+    """Stop our own parts, side by side; the ones stopped. `wipe`: remove their data too, running or not."""
+    home = home.absolute()
+    with tools.locked(home / "stack" / "lock"), ThreadPoolExecutor(len(parts) or 1) as pool:
+        stopped = list(pool.map(lambda part: _down(part, home / "stack" / part, watch, wipe=wipe), parts))
+        for file in ("stack.json", "stack.env"):
+            (home / file).unlink(missing_ok=True)
+    return [part for part, was_running in zip(parts, stopped, strict=True) if was_running]
+
+
+def read(home: Path) -> dict[str, dict[str, object]]:
+    """What the last `up` wrote: part to endpoint, source and pid. Empty if nothing is up."""
+    try:
+        servers: dict[str, dict[str, object]] = json.loads((home / "stack.json").read_text())["servers"]
+    except FileNotFoundError:
+        return {}
+    return servers
+
+
+def _up(part: Part, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+    begin = time.monotonic()
+    choice = choose(part, settings, ports)
+    try:
+        server = _START[part](choice, settings, ports, watch) if choice.ours else _use(choice, settings)
+    except SluiceError as error:
+        watch(Step(part, "failed", str(error), time.monotonic() - begin))
+        raise
+    watch(Step(part, "ready", server.endpoint, time.monotonic() - begin))
+    return server
+
+
+def _use(choice: Choice, settings: Settings) -> Server:
+    """Somebody else's server: check that it answers."""
+    if choice.part is Part.CHAIN:
+        answered = anvil.ready(settings.rpc_url)
+        if answered is not None and answered != settings.chain_id:
+            raise WrongChain(
+                why=f"the node says chain id {answered}, the settings {settings.chain_id}.",
+                fix="Set SLUICE_CHAIN_ID and SLUICE_RPC_URL to the same chain.",
+            )
+    if not answers(choice.part, settings):
+        fix = f"it is named by {choice.because}; start it, or unset that to use our own"
+        raise Unavailable(what=f"{choice.part.label} at {choice.endpoint}", why=fix)
+    source = f"already there: {choice.because}"
+    return Server(choice.part, choice.endpoint, source, None, choice.settings)
+
+
+def answers(part: Part, settings: Settings) -> bool:
+    """Whether the server that the settings name for this part answers now."""
+    match part:
+        case Part.MONGODB:
+            return mongodb.ready(settings.mongodb_uri.get_secret_value())
+        case Part.RABBITMQ:
+            return rabbitmq.ready(settings.rabbitmq_api, *credentials(settings))
+        case Part.CHAIN:
+            return anvil.ready(settings.rpc_url) == settings.chain_id
+        case Part.DOCKER:
+            return docker.running(settings.docker_host) is not None
+        case Part.IPFS:
+            return ipfs.ready(settings.ipfs_api)
+
+
+def _mongodb(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+    _, source = mongodb.server()
+    watch(Step(choice.part, "starting", source))
+    server = mongodb.start(_folder(settings, choice.part), ports.mongodb_port)
+    return Server(choice.part, choice.endpoint, source, server.process.pid, choice.settings)
+
+
+def _rabbitmq(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+    watch(Step(choice.part, "preparing", "looking for the server"))
+    _, source = rabbitmq.server()
+    watch(Step(choice.part, "starting", source))
+    user, password = credentials(settings)
+    vhosts = (settings.amqp_core_vhost, settings.amqp_pool_vhost)
+    folder = _folder(settings, choice.part)
+    server = rabbitmq.start(folder, ports.rabbitmq_port, user=user, password=password, vhosts=vhosts)
+    return Server(choice.part, choice.endpoint, source, server.process.pid, choice.settings)
+
+
+def _chain(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+    watch(Step(choice.part, "preparing", "anvil and the PoCo contracts"))
+    _, source = anvil.binary()
+    saved = ensure_state(tools.root() / ".sluice")
+    folder = _folder(settings, choice.part)
+    own_state, addresses = folder / "state.json", folder / "addresses.json"
+    if not own_state.exists() or not addresses.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(saved.path, own_state)
+        addresses.write_text(json.dumps(saved.addresses.to_json(), indent=1))
+    watch(Step(choice.part, "starting", f"{source}, PoCo from a saved state"))
+    server = anvil.start(
+        folder, ports.rpc_port, chain_id=settings.chain_id, block_time=settings.block_time, keep=own_state
+    )
+    found = choice.settings | {"SLUICE_HUB": json.loads(addresses.read_text())["hub"]}
+    return Server(choice.part, choice.endpoint, source, server.pid, found)
+
+
+def _docker(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:  # noqa: ARG001 as others
+    watch(Step(choice.part, "starting", "the running engine, else Debian's"))
+    engine = docker.start(_folder(settings, choice.part))
+    source = "already running" if engine.process is None else docker.server()[1]
+    pid = engine.process.pid if engine.process else None
+    return Server(choice.part, engine.host, source, pid, {"SLUICE_DOCKER_HOST": engine.host})
+
+
+def _ipfs(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+    watch(Step(choice.part, "preparing", "kubo: found, or built once (2 to 3 minutes)"))
+    _, source = ipfs.binary()
+    watch(Step(choice.part, "starting", source))
+    server = ipfs.start(_folder(settings, choice.part), ports.ipfs_api_port, ports.ipfs_gateway_port)
+    return Server(choice.part, choice.endpoint, source, server.process.pid, choice.settings)
+
+
+_START: Mapping[Part, Callable[[Choice, Settings, StackSettings, Watch], Server]] = {
+    Part.MONGODB: _mongodb,
+    Part.RABBITMQ: _rabbitmq,
+    Part.CHAIN: _chain,
+    Part.DOCKER: _docker,
+    Part.IPFS: _ipfs,
+}
+
+
+def _down(part: Part, folder: Path, watch: Watch, *, wipe: bool) -> bool:
+    begin = time.monotonic()
+    process = find(part.label, folder / "pid")
+    if process is not None:
+        watch(Step(part, "stopping", f"pid {process.pid}"))
+        process.stop(patience=rabbitmq.STOP_SECONDS)
+    if part is Part.RABBITMQ:
+        mapper = find("epmd", folder / "epmd" / "pid")
+        if mapper is not None:
+            mapper.stop()
+    if part is Part.DOCKER:
+        docker.clear(folder)
+    if wipe:
+        shutil.rmtree(folder, ignore_errors=True)
+    watch(Step(part, "stopped" if process else "absent", "", time.monotonic() - begin))
+    return process is not None
+
+
+def _folder(settings: Settings, part: Part) -> Path:
+    return settings.home.absolute() / "stack" / part
+
+
+def _write(home: Path, stack: Stack) -> None:
+    """stack.json for programs and stack.env for shells; both hold passwords, so only the owner may read them."""
+    servers = {part: asdict(server) for part, server in stack.servers.items()}
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(stack.settings.items())]
+    _replace(home / "stack.json", json.dumps({"servers": servers, "settings": stack.settings}, indent=1) + "\n")
+    _replace(home / "stack.env", "".join(lines))
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    new.replace(path)

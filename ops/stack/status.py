@@ -1,0 +1,77 @@
+"""What runs now, by looking: pid files for whose it is, the servers themselves for whether they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.settings import Settings, read_settings
+from ops.stack import docker, stack
+from ops.stack.parts import Choice, Part, StackSettings, choose
+from ops.stack.process import find
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One part now. `pid` and `memory_bytes`: of our own server, None if it is not ours or does not run."""
+
+    part: Part
+    ours: bool
+    answers: bool
+    endpoint: str
+    pid: int | None
+    memory_bytes: int | None
+    source: str
+
+
+def of(settings: Settings, ports: StackSettings, parts: Collection[Part]) -> list[State]:
+    """The state of these parts, asked side by side."""
+    with ThreadPoolExecutor(len(parts) or 1) as pool:
+        return list(pool.map(lambda part: _state(part, settings, ports), parts))
+
+
+def _state(part: Part, settings: Settings, ports: StackSettings) -> State:
+    choice = choose(part, settings, ports)
+    folder = settings.home.absolute() / "stack" / part
+    process = find(part.label, folder / "pid") if choice.ours else None
+    endpoint = choice.endpoint
+    if part is Part.DOCKER and choice.ours:
+        endpoint = docker.address(folder) if process else docker.running() or ""
+    where = _leading_to(choice, settings, endpoint)
+    return State(
+        part=part,
+        ours=choice.ours and (process is not None or part is not Part.DOCKER),
+        answers=stack.answers(part, where),
+        endpoint=endpoint,
+        pid=process.pid if process else None,
+        memory_bytes=memory_bytes(process.pid) if process else None,
+        source=_source(choice, own_runs=process is not None),
+    )
+
+
+def _leading_to(choice: Choice, settings: Settings, endpoint: str) -> Settings:
+    """Settings whose addresses are those of this choice."""
+    names = {name.removeprefix("SLUICE_").lower(): value for name, value in choice.settings.items()}
+    if choice.part is Part.DOCKER:
+        names["docker_host"] = endpoint or docker.SYSTEM_ENGINE
+    return read_settings(**(settings.model_dump(include=settings.model_fields_set) | names))
+
+
+def _source(choice: Choice, *, own_runs: bool) -> str:
+    if not choice.ours:
+        return f"named by {choice.because}"
+    if own_runs:
+        return "started by us"
+    return "the machine's own, if any" if choice.part is Part.DOCKER else "not started"
+
+
+def memory_bytes(pid: int) -> int | None:
+    """Resident memory of a process; None if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    found = next((line.split()[1] for line in lines if line.startswith("VmRSS:")), None)
+    return int(found) * 1024 if found else None
