@@ -1,5 +1,7 @@
 """Puts the real PoCo contracts on an empty development chain, in token mode, as their own deployment script does.
 
+Left out is what only shops for collectibles read: the registries' base URI.
+
     RLC token ─────────────────────────────┐
     orders library ─► facets ─► diamond ◄──┼── configure(token, registries)
     app, dataset, workerpool registries ───┘   createCategory × 7
