@@ -30,12 +30,13 @@ class Follower:
     block_time: float
     next_block: BlockNumber
     categories: dict[TaskId, int] = field(default_factory=dict)
-    _seen: dict[TaskId, list[Seen]] = field(default_factory=dict)
+    #: Events of the followed tasks and of all others on the hub since the first block.
+    seen: dict[TaskId, list[Seen]] = field(default_factory=dict)
 
     def views(self) -> dict[TaskId, ChainView]:
         """What is known now of every task."""
         return {
-            task: fold(task, self._seen.get(task, ()), category_seconds=seconds)
+            task: fold(task, self.seen.get(task, ()), category_seconds=seconds)
             for task, seconds in self.categories.items()
         }
 
@@ -58,7 +59,7 @@ class Follower:
         for item in found:
             task = getattr(item.event, "task_id", None)
             if task is not None:
-                self._seen.setdefault(task, []).append(item)
+                self.seen.setdefault(task, []).append(item)
         return bool(found)
 
     def until_over(self, stop: threading.Event) -> Iterator[Mapping[TaskId, ChainView]]:

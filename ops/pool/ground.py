@@ -26,8 +26,8 @@ DEPOSIT = NRlc(1_000_000_000)
 GAS_MONEY = Wei(100 * COIN)
 #: Price of a task in nRLC in the paid offer: a worker's stake is then 30, the scheduler's too.
 PRICE = NRlc(100)
-#: Category XS: 300 s.
-XS = 0
+#: Category XS and its seconds.
+XS, XS_SECONDS = 0, 300
 
 
 @dataclass(frozen=True, slots=True)

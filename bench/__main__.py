@@ -1,0 +1,60 @@
+"""`python -m bench latency|throughput|faults`: see each command's --help."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from bench import faults, latency, throughput
+from protocol.errors import SluiceError
+
+app = typer.Typer(help="Measure the whole pool on the local stack; one line of JSON per figure.", no_args_is_help=True)
+#: Accepted because every command has it; the output is JSON lines anyhow.
+Json = Annotated[bool, typer.Option("--json", help="Always on: the output is JSON lines.")]
+
+
+@app.command("latency")
+def latency_command(
+    block_time: Annotated[float, typer.Option(help="Seconds between blocks.")] = 1.0,
+    tasks: Annotated[int, typer.Option(help="Tasks per trust, one after the other.")] = 20,
+    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+) -> None:
+    """Blocks from match to finalize on an idle pool. Example: latency --block-time 2 --tasks 20"""
+    _print(latency.run(block_time=block_time, tasks=tasks))
+
+
+@app.command("throughput")
+def throughput_command(
+    tasks: Annotated[int, typer.Option(help="Tasks in the bag.")] = 100,
+    workers: Annotated[int, typer.Option(help="Worker machines.")] = 4,
+    slots: Annotated[int, typer.Option(help="Containers at once per machine.")] = 2,
+    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+) -> None:
+    """Tasks a minute of one bag of no-op containers at 1 s blocks. Example: throughput --tasks 100 --workers 4"""
+    _print(throughput.run(tasks=tasks, workers=workers, slots=slots))
+
+
+@app.command("faults")
+def faults_command(
+    only: Annotated[list[str] | None, typer.Option(help="Names of faults; default all.")] = None,
+    tasks: Annotated[int, typer.Option(help="Tasks in the bag.")] = faults.TASKS,
+    trust: Annotated[int, typer.Option(help="Trust of the deal.")] = 1,
+    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+) -> None:
+    """A fault in the middle of a bag, one run per fault. Example: faults --only lane --only rabbitmq"""
+    _print(faults.run(only=only or (), tasks=tasks, trust=trust))
+
+
+def _print(lines: Iterator[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except SluiceError as error:
+        sys.exit(f"bench: {error}")

@@ -1,0 +1,130 @@
+"""A pool of its own for one benchmark: own chain at the wanted pace, own names on shared servers, removed after."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+
+from chain.hub import Hub
+from chain.rpc import Rpc
+from ops.demo import app_image
+from ops.market import orders
+from ops.market.match import Matched, match
+from ops.poco.actor import Actor
+from ops.poco.state import CHAIN_ID, ensure_state
+from ops.pool import site
+from ops.pool.follow import Follower
+from ops.pool.ground import PRICE
+from ops.pool.local import LocalPool, Machine
+from ops.pool.servers import bring_up
+from ops.pool.site import Chain, Names, Servers
+from ops.stack import anvil, ports
+from ops.stack.anvil import Anvil
+from protocol.errors import NotReady
+from protocol.types import BlockNumber, TaskId
+from protocol.view import ChainView
+
+#: Seconds a run may take before it counts as stuck.
+PATIENCE = 300.0
+#: Category XS: its seconds only matter to deadlines.
+CATEGORY_SECONDS = 300
+
+
+@dataclass(slots=True)
+class Arena:
+    """A running pool and the means to buy from it and to watch it."""
+
+    home: Path
+    servers: Servers
+    names: Names
+    chain: Chain
+    node: Anvil
+    pool: LocalPool
+    rpc: Rpc
+    buyer: Actor
+    patience: float = PATIENCE
+
+    @property
+    def hub(self) -> Hub:
+        """Contract reads."""
+        return Hub(self.rpc, self.chain.addresses.hub)
+
+    def buy(self, *, trust: int, volume: int, args: str = "noop") -> Matched:
+        """Match one deal at the paid offer, so that stakes are locked; returns once it is mined."""
+        ground = self.pool.ground
+        offer = ground.offer(price=PRICE)
+        params = f'{{"iexec_args":"{args}","iexec_result_storage_provider":"ipfs"}}'
+        request = orders.request(ground.market, ground.requester, offer, volume=volume, trust=trust, params=params)
+        (deal,) = match(self.buyer, ground.market, [(offer, request)])
+        return deal
+
+    def watch(self, deals: Sequence[Matched], stop: threading.Event) -> Iterator[Mapping[TaskId, ChainView]]:
+        """Views of all tasks of `deals`, whenever one changes, until all are over."""
+        follower = Follower(
+            rpc=self.rpc,
+            ws_url=self.chain.ws_url,
+            hub=self.chain.addresses.hub,
+            block_time=self.chain.block_time,
+            next_block=BlockNumber(min(deal.block_number for deal in deals)),
+            categories={task: CATEGORY_SECONDS for deal in deals for task in deal.tasks},
+        )
+        return follower.until_over(stop)
+
+    def wait(self, deals: Sequence[Matched]) -> Mapping[TaskId, ChainView]:
+        """The last views, once all tasks are over. Raises NotReady when that takes longer than `patience`."""
+        stop = threading.Event()
+        timer = threading.Timer(self.patience, stop.set)
+        timer.start()
+        last: Mapping[TaskId, ChainView] = {}
+        try:
+            for views in self.watch(deals, stop):
+                last = views
+        finally:
+            timer.cancel()
+        if stop.is_set():
+            raise self.failed(deals[0])
+        return last
+
+    def failed(self, deal: Matched) -> NotReady:
+        """The error that says where to look when a deal does not end."""
+        log = self.pool.programs["scheduler"].log
+        return NotReady(
+            part=f"Deal {deal.deal_id}", seconds=self.patience, log=log, why="It is not COMPLETED on chain."
+        )
+
+
+@contextmanager
+def open_arena(
+    *, block_time: float, workers: int, slots: int, block_gas: int = anvil.BLOCK_GAS, env: dict[str, str] | None = None
+) -> Iterator[Arena]:
+    """A pool with `workers` machines of `slots` containers each, torn down at the end."""
+    servers = bring_up()
+    names = Names.fresh()
+    home = Path(".sluice") / "bench" / names.database
+    state = ensure_state(Path(".sluice"))
+    node = anvil.start(home / "chain", ports.free_port(), block_time=block_time, load=state.path, block_gas=block_gas)
+    chain = Chain(node.rpc_url, node.ws_url, CHAIN_ID, block_time, state.addresses)
+    engine = docker.DockerClient(base_url=servers.docker_host)
+    try:
+        image = app_image.build(engine)
+        pool = site.prepare(servers, chain, names, home, workers=workers, image=image, env=env)
+        with Rpc(chain.rpc_url) as rpc:
+            try:
+                pool.start_scheduler()
+                wallets = pool.ground.workers
+                pool.start_machines(
+                    [Machine(f"worker-{n}", wallet, slots) for n, wallet in enumerate(wallets, start=1)]
+                )
+                buyer = Actor(pool.ground.requester, rpc, CHAIN_ID)
+                yield Arena(home, servers, names, chain, node, pool, rpc, buyer)
+            finally:
+                pool.stop()
+                site.clear(servers, names)
+    finally:
+        engine.close()
+        node.stop()

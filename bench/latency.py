@@ -1,0 +1,40 @@
+"""Blocks from match to finalize on an idle pool with a no-op app, one task at a time.
+
+Counted from the chain's own logs: the block of OrdersMatched and the block of TaskFinalize.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from bench.arena import Arena, open_arena
+from bench.figures import median, percentile
+
+#: (trust, workers that must agree): 1 goes the short road, 5 needs three votes.
+TRUSTS = (1, 5)
+
+
+def run(*, block_time: float, tasks: int) -> Iterator[str]:
+    """One line of JSON per trust: blocks and seconds from match to finalize over `tasks` tasks."""
+    with open_arena(block_time=block_time, workers=4, slots=1) as arena:
+        for trust in TRUSTS:
+            blocks = [_blocks_of_one_task(arena, trust) for _ in range(tasks)]
+            yield json.dumps(
+                {
+                    "block_time": block_time,
+                    "trust": trust,
+                    "tasks": tasks,
+                    "median_blocks": median(blocks),
+                    "p95_blocks": percentile(blocks, 0.95),
+                    "median_seconds": median(blocks) * block_time,
+                }
+            )
+
+
+def _blocks_of_one_task(arena: Arena, trust: int) -> int:
+    deal = arena.buy(trust=trust, volume=1)
+    (view,) = arena.wait([deal]).values()
+    if view.finalized_block is None:
+        raise arena.failed(deal)
+    return view.finalized_block - deal.block_number

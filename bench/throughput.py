@@ -1,0 +1,34 @@
+"""One bag of no-op containers through the whole stack, and what each task cost every part."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+from bench.arena import open_arena
+from bench.usage import Usage
+
+
+def run(*, tasks: int, workers: int, slots: int, block_time: float = 1.0) -> Iterator[str]:
+    """One line of JSON: tasks a minute from match to the last finalize, and the costs per task."""
+    with open_arena(block_time=block_time, workers=workers, slots=slots) as arena:
+        arena.wait([arena.buy(trust=1, volume=workers)])  # every process has done its first task
+        usage = Usage(arena)
+        before, started = usage.read(), time.monotonic()
+        deal = arena.buy(trust=1, volume=tasks)
+        arena.wait([deal])
+        seconds = time.monotonic() - started
+        spent = usage.read() - before
+        yield json.dumps(
+            {
+                "tasks": tasks,
+                "workers": workers,
+                "tasks_per_minute": round(60 * tasks / seconds, 1),
+                "rpc_calls_per_task": round(spent.rpc_calls / tasks, 2),
+                "broker_messages_per_task": round(spent.broker_messages / tasks, 2),
+                "mongodb_operations_per_task": round(spent.mongodb_operations / tasks, 2),
+                "scheduler_cpu_seconds_per_task": round(spent.scheduler_cpu_seconds / tasks, 4),
+                "bound_by": spent.bound_by(seconds),
+            }
+        )

@@ -1,0 +1,106 @@
+"""What the parts of a pool have used so far: RPC calls, broker messages, database operations, CPU seconds."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from bench.arena import Arena
+from pipeline.store.client import client
+
+#: Clock ticks per second in /proc.
+_TICKS = os.sysconf("SC_CLK_TCK")
+_CORES = os.cpu_count() or 1
+#: Share of all cores in use above which the machine itself is the bound.
+_CPU_BOUND = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Totals since the pool started; differences are what a run cost."""
+
+    rpc_calls: float
+    broker_messages: float
+    mongodb_operations: float
+    scheduler_cpu_seconds: float
+    machine_cpu_seconds: float
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(
+            self.rpc_calls - other.rpc_calls,
+            self.broker_messages - other.broker_messages,
+            self.mongodb_operations - other.mongodb_operations,
+            self.scheduler_cpu_seconds - other.scheduler_cpu_seconds,
+            self.machine_cpu_seconds - other.machine_cpu_seconds,
+        )
+
+    def bound_by(self, seconds: float) -> str:
+        """What a faster run would need, in words; `seconds`: how long the run took."""
+        share = self.machine_cpu_seconds / (seconds * _CORES)
+        if share >= _CPU_BOUND:
+            return f"CPU: {share:.0%} of {_CORES} cores in use"
+        return f"waiting: {share:.0%} of {_CORES} cores in use"
+
+
+class Usage:
+    """Reads the counters of one arena's parts."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+
+    def read(self) -> Spent:
+        """Totals now."""
+        return Spent(
+            rpc_calls=sum(_rpc_calls(folder) for folder in self._arena.pool.home.glob("*/metrics")),
+            broker_messages=self._broker_messages(),
+            mongodb_operations=self._mongodb_operations(),
+            scheduler_cpu_seconds=_tree_cpu_seconds(self._arena.pool.running["scheduler"].pid),
+            machine_cpu_seconds=_machine_cpu_seconds(),
+        )
+
+    def _broker_messages(self) -> float:
+        servers = self._arena.servers
+        credentials = servers.amqp_url.split("//", 1)[1].split("@", 1)[0].split(":", 1)
+        names = (self._arena.names.core, self._arena.names.pool)
+        with httpx.Client(base_url=servers.rabbitmq_api, auth=(credentials[0], credentials[1])) as api:
+            total = 0.0
+            for vhost in names:
+                stats = api.get(f"/api/vhosts/{vhost}").raise_for_status().json().get("message_stats", {})
+                total += stats.get("publish", 0)
+        return total
+
+    def _mongodb_operations(self) -> float:
+        status = client(self._arena.servers.mongodb_uri).admin.command("serverStatus")
+        counters = status["opcounters"]
+        return float(sum(counters[name] for name in ("insert", "query", "update", "delete", "getmore", "command")))
+
+
+def _rpc_calls(folder: Path) -> float:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]  # not typed upstream
+    return sum(
+        sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "sluice_rpc_requests_total"
+    )
+
+
+def _tree_cpu_seconds(pid: int) -> float:
+    """User and system time of a process, its living descendants and those already reaped."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = sum(int(fields[place]) for place in (11, 12, 13, 14)) / _TICKS
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return own + sum(_tree_cpu_seconds(int(child)) for child in children)
+
+
+def _machine_cpu_seconds() -> float:
+    """Time that all cores together were not idle."""
+    fields = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    idle = fields[3] + fields[4]
+    return (sum(fields[:8]) - idle) / _TICKS

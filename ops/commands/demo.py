@@ -1,0 +1,49 @@
+"""`sluice demo` and `sluice demo --stop`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from config.settings import settings
+from ops.commands.stack import Board
+from ops.demo import run as demo
+from ops.demo import screen
+from ops.pool import local
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sluice demo`."""
+    app.command("demo", epilog="Examples: `sluice demo`, `sluice demo --json --keep`, `sluice demo --stop`")(_demo)
+
+
+def _demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave pool and stack running, to look around.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Only stop a pool that --keep left running.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")] = False,
+) -> None:
+    """Real deals on the real contracts, turned into containers, votes and money, on this machine.
+
+    Starts the local stack, a scheduler and four workers, buys four deals (one of them with a lying worker), and tells
+    the story of each. Exit code 0 only if every task is COMPLETED on chain.
+    """
+    now = settings()
+    if stop:
+        stopped = local.stop_all(demo.home(now))
+        print(json.dumps({"stopped": stopped}) if as_json else f"Stopped: {', '.join(stopped) or 'nothing ran'}.")
+        return
+    console = Console(stderr=as_json)
+    with Board(quiet=False) as board:
+        outcome = demo.run(now, console, board.show, keep=keep)
+    screen.tell(console, outcome.stories, outcome.names)
+    screen.where(console, outcome.endpoints, running=keep)
+    if as_json:
+        print(json.dumps(outcome.told, indent=1))
+    else:
+        verdict = "All tasks are COMPLETED on chain" if outcome.completed else "Not all tasks are COMPLETED"
+        console.print(f"{verdict}, after {outcome.told['seconds']} s.")
+    if not outcome.completed:
+        raise typer.Exit(1)

@@ -1,0 +1,38 @@
+"""`sluice settings`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from config.settings import settings
+from ops.settings_table import markdown
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sluice settings`."""
+    app.command("settings", epilog="Examples: `sluice settings`, `sluice settings --json`")(_settings)
+
+
+def _settings(
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/settings.md.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show every setting as this shell's environment gives it; secrets stay hidden."""
+    if as_markdown:
+        print(markdown(), end="")
+        return
+    now = settings()
+    values = {f"SLUICE_{name.upper()}": value for name, value in now.model_dump(mode="json").items()}
+    if as_json:
+        print(json.dumps(values, indent=1))
+        return
+    given = {f"SLUICE_{name.upper()}" for name in now.model_fields_set}
+    table = Table("variable", "value", "from", box=None)
+    for name, value in values.items():
+        table.add_row(name, "" if value is None else str(value), "environment" if name in given else "default")
+    Console().print(table)

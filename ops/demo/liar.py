@@ -1,0 +1,44 @@
+"""A worker machine whose owner changed its software: it votes for a result that its container never gave.
+
+For the demo and the tests of dishonest workers. Run as `python -m ops.demo.liar`, with the settings of a worker.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ParamSpec
+
+from config.logging import configure
+from config.settings import settings
+from protocol.hexbytes import to_bytes, to_hex
+from protocol.keccak import keccak
+from protocol.types import Hash32
+from workers import machine, outputs
+from workers.outputs import Result
+
+P = ParamSpec("P")
+
+
+def lying(pack: Callable[P, Result]) -> Callable[P, Result]:
+    """`pack`, but with a digest that nothing on disk has."""
+
+    @functools.wraps(pack)
+    def lie(*args: P.args, **kwargs: P.kwargs) -> Result:
+        truth = pack(*args, **kwargs)
+        return replace(truth, digest=Hash32(to_hex(keccak(to_bytes(truth.digest)))))
+
+    return lie
+
+
+def main() -> None:
+    """Run the machine until SIGTERM, its `outputs.pack` replaced."""
+    outputs.pack = lying(outputs.pack)
+    now = settings()
+    configure(now, process="worker")
+    machine.run(now)
+
+
+if __name__ == "__main__":
+    main()

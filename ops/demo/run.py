@@ -1,0 +1,157 @@
+"""The demo from start to end: stack, pool, deals, the story of each, and what stays running.
+
+stack up ──► contracts, wallets ──► scheduler, 4 workers ──► 3 deals ──► a liar joins ──► 1 deal ──► report
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import httpx
+from rich.console import Console
+
+from chain.rpc import Rpc
+from config.settings import Settings
+from ops.demo import app_image, plan, report
+from ops.demo.report import DealStory
+from ops.demo.screen import Progress
+from ops.demo.stage import Stage
+from ops.market.contracts import Dataset
+from ops.poco.deploy import PocoAddresses
+from ops.pool import local, servers, site
+from ops.pool.local import LocalPool, Machine
+from ops.pool.site import Chain, Names, Servers
+from ops.stack import stack
+from ops.stack.parts import Part, StackSettings
+from ops.stack.stack import Watch
+from protocol.errors import StorageUnavailable
+from protocol.hexbytes import to_hex
+from protocol.types import Hash32, Wallet
+from protocol.view import TaskStatus
+
+#: Honest machines, one container each; three must agree at trust 5, four and one more if one of them lies.
+WORKERS = 4
+#: More slots than the others have: the scheduler asks the emptiest machine first, so the lie is surely heard.
+LIAR_SLOTS = 2
+LIAR = ("ops.demo.liar",)
+DATASET, INPUT_FILE = b"the demo's dataset\n", b"an input file of the demo\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the demo ended. `completed`: every task of every deal is COMPLETED on chain."""
+
+    stories: Sequence[DealStory]
+    names: Mapping[Wallet, str]
+    told: dict[str, Any]
+    endpoints: Mapping[str, str]
+    completed: bool
+
+
+def home(settings: Settings) -> Path:
+    """Where the demo's pool keeps its processes' traces."""
+    return settings.home / "demo"
+
+
+def run(settings: Settings, console: Console, watch: Watch, *, keep: bool) -> Outcome:
+    """Stage the whole demo. `keep`: leave the pool running. Raises StackError and its kinds, NotReady."""
+    started = time.monotonic()
+    local.stop_all(home(settings))
+    chain, hosts = _bring_up(settings, watch)
+    console.print("Contracts, wallets and stakes …")
+    pool = _prepare(settings, chain, hosts)
+    try:
+        with Rpc(chain.rpc_url) as rpc, Progress(console) as progress:
+            stage = Stage(pool, chain, rpc, hosts.ipfs_gateway)
+            stories = _play(stage, pool, progress, console, hosts)
+    except BaseException:
+        pool.stop()
+        raise
+    if not keep:
+        pool.stop()
+    endpoints = _endpoints(settings, chain, pool, hosts)
+    seconds = time.monotonic() - started
+    return Outcome(
+        stories=stories,
+        names=stage.names(),
+        told=report.as_json(stories, pool.ground, endpoints, seconds=seconds, block_time=chain.block_time),
+        endpoints=endpoints,
+        completed=all(view.status is TaskStatus.COMPLETED for story in stories for view in story.views.values()),
+    )
+
+
+def _bring_up(settings: Settings, watch: Watch) -> tuple[Chain, Servers]:
+    found = stack.up(settings, StackSettings(), tuple(Part), watch).settings
+    at = json.loads((settings.home / "stack" / Part.CHAIN / "addresses.json").read_text())
+    chain = Chain(
+        rpc_url=found["SLUICE_RPC_URL"],
+        ws_url=found["SLUICE_WS_URL"],
+        chain_id=int(found["SLUICE_CHAIN_ID"]),
+        block_time=float(found["SLUICE_BLOCK_TIME"]),
+        addresses=PocoAddresses.from_json(at),
+    )
+    return chain, servers.from_settings(found, settings)
+
+
+def _prepare(settings: Settings, chain: Chain, hosts: Servers) -> LocalPool:
+    """A clean pool: what an earlier demo left in the stores and on the broker goes."""
+    names = Names(
+        database="sluice_demo",
+        core=settings.amqp_core_vhost,
+        pool=settings.amqp_pool_vhost,
+        api_port=settings.api_port,
+        flower_port=settings.flower_port,
+    )
+    site.clear(hosts, names)
+    shutil.rmtree(home(settings), ignore_errors=True)
+    with closing(docker.DockerClient(base_url=hosts.docker_host)) as engine:
+        image = app_image.build(engine)
+    checksum = Hash32(to_hex(hashlib.sha256(DATASET).digest()))
+    dataset = Dataset("sluice-demo", _store(hosts, DATASET), checksum)
+    return site.prepare(hosts, chain, names, home(settings), workers=WORKERS + 1, image=image, dataset=dataset)
+
+
+def _play(stage: Stage, pool: LocalPool, progress: Progress, console: Console, hosts: Servers) -> list[DealStory]:
+    wallets = pool.ground.workers
+    console.print("Scheduler and workers …")
+    pool.start_scheduler()
+    pool.start_machines([Machine(f"worker-{n}", wallet) for n, wallet in enumerate(wallets[:WORKERS], start=1)])
+    honest, contested = plan.purchases(_store(hosts, INPUT_FILE))
+    console.print("Three deals …")
+    stories = stage.round(honest, progress)
+    console.print("A liar joins, one more deal …")
+    pool.start_machines([Machine(f"worker-{WORKERS + 1}", wallets[WORKERS], LIAR_SLOTS, LIAR)])
+    return stories + stage.round([contested], progress)
+
+
+def _store(hosts: Servers, content: bytes) -> str:
+    """Put `content` on the local IPFS node; its URL at the gateway."""
+    try:
+        answer = httpx.post(f"{hosts.ipfs_api}/api/v0/add", params={"cid-version": 0}, files={"file": content})
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise StorageUnavailable(what=f"IPFS at {hosts.ipfs_api}", why=str(error)) from error
+    return f"{hosts.ipfs_gateway}/ipfs/{answer.json()['Hash']}"
+
+
+def _endpoints(settings: Settings, chain: Chain, pool: LocalPool, hosts: Servers) -> dict[str, str]:
+    return {
+        "rpc": chain.rpc_url,
+        "hub": chain.addresses.hub,
+        "workerpool": pool.ground.workerpool,
+        "app": pool.ground.app,
+        "app_image": pool.ground.app_image,
+        "api": pool.api_url,
+        "ipfs_gateway": hosts.ipfs_gateway,
+        "flower": f"http://127.0.0.1:{settings.flower_port}",
+        "rabbitmq": hosts.rabbitmq_api,
+    }

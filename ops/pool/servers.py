@@ -1,0 +1,58 @@
+"""The stack's servers as pools need them: brought up if need be, and crashed on purpose by the fault runs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
+
+import structlog
+
+from config.settings import Settings, read_settings
+from ops.pool.site import Servers
+from ops.stack import stack
+from ops.stack.parts import Part, StackSettings
+from ops.stack.process import find
+from ops.stack.stack import Step, Watch
+from protocol.errors import NotReady
+
+log = structlog.get_logger(__name__)
+
+#: What pools share; each has a chain of its own.
+SHARED = (Part.MONGODB, Part.RABBITMQ, Part.DOCKER, Part.IPFS)
+
+
+def bring_up(parts: Collection[Part] = SHARED, *, watch: Watch | None = None) -> Servers:
+    """The shared servers, started if they are not up. Raises MissingTool, PortTaken, NotReady."""
+    settings = read_settings()
+    running = stack.up(settings, StackSettings(), parts, watch or _log_step)
+    return from_settings(running.settings, settings)
+
+
+def from_settings(found: Mapping[str, str], settings: Settings) -> Servers:
+    """Addresses out of the `SLUICE_…` variables that the stack tells."""
+    amqp = found["SLUICE_AMQP_URL"]
+    return Servers(
+        mongodb_uri=found["SLUICE_MONGODB_URI"],
+        amqp_url=amqp,
+        amqp_port=urlsplit(amqp).port or 5672,
+        rabbitmq_api=found["SLUICE_RABBITMQ_API"],
+        ipfs_api=found["SLUICE_IPFS_API"],
+        ipfs_gateway=found.get("SLUICE_IPFS_GATEWAY", settings.ipfs_gateway),
+        docker_host=found["SLUICE_DOCKER_HOST"],
+    )
+
+
+def crash(part: Part) -> None:
+    """`kill -9` one of our own servers and start it again, as a service manager would. Raises NotReady if not ours."""
+    settings = read_settings()
+    folder = settings.home.absolute() / "stack" / part
+    process = find(part.label, folder / "pid")
+    if process is None:
+        raise NotReady(part=part.label, seconds=0, log=folder / "log", why="It is not run by our stack.")
+    process.stop(how=signal.SIGKILL)
+    stack.up(settings, StackSettings(), SHARED, _log_step)
+
+
+def _log_step(step: Step) -> None:
+    log.debug("Stack step.", action="stack_step", part=str(step.part), phase=step.phase, detail=step.detail)
