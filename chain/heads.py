@@ -39,6 +39,8 @@ POLL_SHARE = 0.5
 POLL_SECONDS = 0.1
 #: Seconds that opening the WebSocket and subscribing may take, each.
 OPEN_SECONDS = 2.0
+#: Largest message taken: a header is 2 kB.
+MESSAGE_BYTES = 2**20
 #: Pauses between attempts to subscribe again: doubled from the first to the last, seconds.
 RETRY_FIRST, RETRY_LAST = 1.0, 30.0
 #: How often the thread that waits for `stop` looks whether it is still needed, seconds.
@@ -126,20 +128,20 @@ def _silence(block_time: float) -> float:
 @contextmanager
 def _subscription(ws_url: str, stop: threading.Event) -> Iterator[ClientConnection]:
     """An open newHeads subscription that breaks when `stop` is set. Raises one of _DOWN."""
-    connection = connect(ws_url, open_timeout=OPEN_SECONDS, close_timeout=OPEN_SECONDS, max_size=2**24)
-    over = threading.Event()
-    guard = threading.Thread(target=_break_on_stop, args=(connection, stop, over), name="heads-stop", daemon=True)
-    guard.start()
-    try:
-        connection.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": ["newHeads"]}))
-        answer: dict[str, Any] = json.loads(connection.recv(timeout=OPEN_SECONDS))
-        if "result" not in answer:
-            raise ValueError(answer.get("error", answer))
-        yield connection
-    finally:
-        over.set()
-        # Shut, not closed politely: a frozen node would let the closing handshake wait.
-        _shut(connection)
+    with connect(ws_url, open_timeout=OPEN_SECONDS, close_timeout=OPEN_SECONDS, max_size=MESSAGE_BYTES) as connection:
+        over = threading.Event()
+        guard = threading.Thread(target=_break_on_stop, args=(connection, stop, over), name="heads-stop", daemon=True)
+        guard.start()
+        try:
+            connection.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": ["newHeads"]}))
+            answer: dict[str, Any] = json.loads(connection.recv(timeout=OPEN_SECONDS))
+            if "result" not in answer:
+                raise ValueError(answer.get("error", answer))
+            yield connection
+        finally:
+            over.set()
+            # Shut, not closed politely: a frozen node would let the closing handshake wait.
+            _shut(connection)
 
 
 def _break_on_stop(connection: ClientConnection, stop: threading.Event, over: threading.Event) -> None:
