@@ -1,0 +1,38 @@
+"""The FastAPI application: routes, size caps, error answers, and an orderly end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from pipeline.api import errors, operations, reports, results, tasks, workers
+from pipeline.api.body_limit import BodyLimit
+from pipeline.api.services import Services
+
+DESCRIPTION = """
+The scheduler of an iExec worker pool.
+
+**Workers** sign in with an EIP-712 signature of their wallet, get a token and a RabbitMQ user of their own, and report
+each step of the tasks they were given. **Requesters** read tasks and logs as the iExec SDK does.
+Errors are JSON: `{"error": "what happened", "fix": "what to do"}`.
+"""
+
+
+def create_app(services: Services) -> FastAPI:
+    """The API over `services`, which it closes when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(services.close)
+
+    app = FastAPI(title="Sluice", version=operations.VERSION, description=DESCRIPTION, lifespan=lifespan)
+    app.state.services = services
+    errors.install(app)
+    for routes in (operations, workers, reports, results, tasks):
+        app.include_router(routes.router)
+    app.add_middleware(BodyLimit, result_bytes=services.settings.max_result_bytes)
+    return app

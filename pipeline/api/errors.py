@@ -1,0 +1,74 @@
+"""Errors as answers: a status, and JSON `{"error": what happened, "fix": what to do}`. The only place that maps them.
+
+BadMessage 400   NotSignedIn 401   Refused 403   NotFound 404   NotYet 409   TooLarge 413   Unavailable 503
+"""
+
+from __future__ import annotations
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pymongo.errors import PyMongoError
+from starlette.exceptions import HTTPException
+
+from protocol.errors import (
+    BadMessage,
+    NotFound,
+    NotSignedIn,
+    NotYet,
+    Refused,
+    SluiceError,
+    StorageUnavailable,
+    TooLarge,
+    Unavailable,
+)
+
+log = structlog.get_logger(__name__)
+
+#: Status and default advice per error, the most special first.
+_ANSWERS: tuple[tuple[type[SluiceError], int, str], ...] = (
+    (TooLarge, 413, "Send less; results are capped by SLUICE_MAX_RESULT_BYTES."),
+    (BadMessage, 400, "Compare the request with /docs."),
+    (NotSignedIn, 401, "Sign in again: POST /workers/challenge, then POST /workers/login."),
+    (Refused, 403, "Nothing to retry: this wallet may not do that."),
+    (NotFound, 404, "Check the id; a new deal is known a block or two after it was matched."),
+    (NotYet, 409, "Try again in a block or two."),
+    (Unavailable, 503, "Try again in a few seconds."),
+)
+#: Seconds that a client should wait before it asks again.
+RETRY_AFTER = "2"
+
+
+def answer(error: SluiceError) -> JSONResponse:
+    """The response to an error of ours."""
+    for kind, status, fix in _ANSWERS:
+        if isinstance(error, kind):
+            headers = {"retry-after": RETRY_AFTER} if status in {409, 503} else None
+            return JSONResponse({"error": str(error), "fix": fix}, status, headers)
+    log.error("Unexpected error in the API.", action="api_error", why=str(error))
+    return JSONResponse({"error": "The scheduler failed.", "fix": "Tell the pool's operator."}, 500)
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of ours, of validation and of the database answered in this form."""
+
+    @app.exception_handler(SluiceError)
+    def ours(_: Request, error: SluiceError) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        # Never the input itself: it may be long, or hold a signature.
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return answer(BadMessage(why=f"{place}: {first['msg']}"))
+
+    @app.exception_handler(PyMongoError)
+    def database(_: Request, error: PyMongoError) -> JSONResponse:
+        log.warning("MongoDB does not answer.", action="api_database", why=str(error))
+        return answer(StorageUnavailable(what="the database", why=type(error).__name__))
+
+    @app.exception_handler(HTTPException)
+    def http(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail), "fix": "See /docs."}, error.status_code, error.headers)

@@ -1,0 +1,121 @@
+"""Routes for machines and monitors: what the pool is, whether it works, what it counts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
+from prometheus_client.core import GaugeMetricFamily
+from pydantic import BaseModel
+from pymongo.errors import PyMongoError
+
+from pipeline.api.access import Access
+from protocol.errors import RpcError, Unavailable
+from protocol.wire import PoolConfig
+
+router = APIRouter(tags=["operations"])
+
+#: Version told to workers; `pyproject.toml` has the same.
+VERSION = "0.1.0"
+#: A head older than this many block times, and this many seconds, means that node or chain stands still.
+STALE_BLOCKS, STALE_SECONDS = 10, 30.0
+#: Where prometheus_client keeps values that several processes share.
+SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Part(BaseModel):
+    """One thing the API needs."""
+
+    ok: bool
+    detail: str
+
+
+class Health(BaseModel):
+    """All of them; `ok` if each is."""
+
+    ok: bool
+    parts: dict[str, Part]
+
+
+@router.get("/config", summary="What a worker must know before it signs in")
+def config(services: Access) -> PoolConfig:
+    """Contracts, chain and addresses of this pool."""
+    settings, pool = services.settings, services.pool
+    return PoolConfig(
+        chain_id=settings.chain_id,
+        hub=pool.hub,
+        workerpool=pool.workerpool,
+        scheduler=pool.scheduler,
+        rpc_url=settings.public_rpc_url or settings.rpc_url,
+        ws_url=settings.public_ws_url or settings.ws_url,
+        block_time=settings.block_time,
+        ipfs_gateway=settings.ipfs_gateway,
+        version=VERSION,
+    )
+
+
+@router.get("/health", summary="Whether the pool's parts answer")
+def health(services: Access, response: Response) -> Health:
+    """Database, broker and chain; 503 if one of them does not answer or the chain's head is old."""
+    parts = {
+        "mongodb": _probe(lambda: _database(services)),
+        "rabbitmq": _probe(lambda: _broker(services)),
+        "chain": _probe(lambda: _chain(services)),
+    }
+    ok = all(part.ok for part in parts.values())
+    response.status_code = 200 if ok else 503
+    return Health(ok=ok, parts=parts)
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+def metrics(services: Access) -> Response:
+    """What all processes that share SLUICE_METRICS_DIR count, and how many tasks stand at each stage."""
+    registry = REGISTRY
+    if SHARED_METRICS in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # the library has no types here
+    stages = CollectorRegistry()
+    stages.register(_Stages(services))
+    return Response(generate_latest(registry) + generate_latest(stages), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Stages:
+    """Gauges read from the store at each scrape."""
+
+    def __init__(self, services: Access) -> None:
+        self._services = services
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """Tasks by stage."""
+        family = GaugeMetricFamily("sluice_tasks", "Tasks by stage.", labels=["stage"])
+        for stage, count in self._services.store.tasks.count_by_stage().items():
+            family.add_metric([str(stage)], count)
+        return [family]
+
+
+def _probe(check: Callable[[], str]) -> Part:
+    try:
+        return Part(ok=True, detail=check())
+    except (Unavailable, RpcError, PyMongoError) as error:
+        # PyMongo's words may hold the server's address, never a password; ours are redacted at their source.
+        return Part(ok=False, detail=str(error)[:300])
+
+
+def _database(services: Access) -> str:
+    cursor = services.store.chain.cursor()
+    return "no block read yet" if cursor is None else f"read up to block {cursor.number}"
+
+
+def _broker(services: Access) -> str:
+    services.broker.check()
+    return "no alarm"
+
+
+def _chain(services: Access) -> str:
+    head = services.rpc.call("eth_getBlockByNumber", "latest", False)
+    number, age = int(head["number"], 16), services.clock() - int(head["timestamp"], 16)
+    if age > max(STALE_SECONDS, STALE_BLOCKS * services.settings.block_time):
+        raise Unavailable(what="the chain", why=f"its head, block {number}, is {age:.0f} s old")
+    return f"head is block {number}, {max(0.0, age):.0f} s old"

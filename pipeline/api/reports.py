@@ -1,0 +1,46 @@
+"""Route of a worker's word on its own task. A hint: the chain is believed first."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from config.metrics import REPORTS
+from pipeline.api.access import Access, SignedIn
+from pipeline.records import ComputeLog, Replicate, TaskRecord
+from protocol.errors import NotFound, Refused
+from protocol.types import TaskId, Wallet
+from protocol.wire import HexId, Report, Step
+
+router = APIRouter(tags=["workers"])
+
+
+@router.post("/tasks/{task_id}/reports", status_code=204, summary="Report a step")
+def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) -> None:
+    """Note a step of a task that was given to this wallet. Repeating a report is accepted and changes nothing."""
+    now = services.clock()
+    task, replicate = own_replicate(services, TaskId(task_id), wallet)
+    if request.step in {Step.COMPUTED, Step.FAILED} and (request.stdout is not None or request.stderr is not None):
+        output = ComputeLog(task.task_id, wallet, request.stdout or "", request.stderr or "")
+        services.store.outputs.put(output, now)
+    noted = services.store.tasks.report(task.task_id, wallet, request.step, now, request.cause, request.exit_code)
+    if noted:
+        announce(services, task, replicate, request)
+
+
+def own_replicate(services: Access, task_id: TaskId, wallet: Wallet) -> tuple[TaskRecord, Replicate]:
+    """A task and this wallet's part in it. Raises NotFound, Refused."""
+    task = services.store.tasks.get(task_id)
+    if task is None:
+        raise NotFound(what=f"task {task_id}")
+    replicate = task.replicate(wallet)
+    if replicate is None:
+        raise Refused(why="that task was not given to this wallet")
+    return task, replicate
+
+
+def announce(services: Access, task: TaskRecord, replicate: Replicate, accepted: Report) -> None:
+    """Wake the pipeline, show the step in Flower, count it: after the store has it, and never failing the report."""
+    services.waker.advance(task.task_id)
+    started = replicate.steps.get(Step.STARTED)
+    services.relay.report(replicate.wallet, task.task_id, replicate.mode, accepted, started=started)
+    REPORTS.labels(step=str(accepted.step)).inc()

@@ -1,0 +1,127 @@
+"""Route of a result's upload: nothing is stored in IPFS that the uploader did not vote for on chain.
+
+PUT zip ─► may this wallet upload?      vote: it has contributed on chain      solo: the task is open and given to it
+        ─► temporary file, capped
+        ─► digest recomputed from the zip ─► vote: keccak(task ‖ digest) is its contribution
+        ─► IPFS add, pinned               ─► link and digest into its replicate ─► wake-up
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+
+from pipeline.api.access import Access, SignedIn
+from pipeline.api.reports import announce, own_replicate
+from pipeline.api.result_zip import CheckedResult, check_result
+from pipeline.records import Replicate, TaskRecord
+from protocol.errors import BadMessage, NotYet, Refused
+from protocol.hexbytes import to_bytes_leniently, to_hex
+from protocol.seal import result_hash
+from protocol.types import Hash32, TaskId
+from protocol.view import ChainView, ContributionStatus, fold
+from protocol.wire import HexId, Mode, Report, ResultLink, Step, Stored
+
+log = structlog.get_logger(__name__)
+router = APIRouter(tags=["workers"])
+
+#: Seconds a whole body may take: 256 MiB over a 4 Mbit/s line.
+BODY_SECONDS = 600
+#: Uploads received at a time: each holds a temporary file of up to SLUICE_MAX_RESULT_BYTES.
+PARALLEL_UPLOADS = 8
+_turns = asyncio.Semaphore(PARALLEL_UPLOADS)
+
+
+@router.put("/tasks/{task_id}/result", summary="Store a result")
+async def put_result(task_id: HexId, request: Request, wallet: SignedIn, services: Access) -> Stored:
+    """Body: the zip of `/iexec_out`. Its digest is recomputed and must be the one this wallet voted for; for a task
+    without a vote (trust 1) the wallet must hold the task. The same result may be sent any number of times.
+    """
+    task, replicate = await run_in_threadpool(own_replicate, services, TaskId(task_id), wallet)
+    view = await run_in_threadpool(_view, services, task)
+    check_may_upload(task, replicate, view)
+    async with _turns:
+        with _temporary(services.uploads) as path:
+            await _receive(request, path)
+            return await run_in_threadpool(_store, services, task, replicate, view, path)
+
+
+def check_may_upload(task: TaskRecord, replicate: Replicate, view: ChainView) -> None:
+    """Refuse whom no digest could help, before its body is read. Raises Refused, NotYet."""
+    if replicate.link is not None:
+        return
+    if replicate.mode is Mode.SOLO:
+        if not task.open:
+            raise Refused(why="the task is over")
+        return
+    vote = view.contribution(replicate.wallet)
+    if vote is None:
+        raise NotYet(what=f"a contribution of {replicate.wallet}", why="a result can be stored once it is voted for")
+    if vote.status is ContributionStatus.REJECTED or view.consensus not in {None, vote.result_hash}:
+        raise Refused(why="the vote went against this wallet's result")
+
+
+def check_digest(replicate: Replicate, view: ChainView, task_id: TaskId, digest: Hash32) -> None:
+    """Raise Refused unless this digest may be stored for this replicate."""
+    if replicate.digest is not None and replicate.digest != digest:
+        raise Refused(why="another result of this wallet is stored already")
+    vote = view.contribution(replicate.wallet)
+    if replicate.mode is Mode.VOTE and (vote is None or vote.result_hash != result_hash(task_id, digest)):
+        raise Refused(why="the result is not the one that this wallet voted for")
+
+
+def _view(services: Access, task: TaskRecord) -> ChainView:
+    logs = services.store.chain.logs.of_tasks([task.task_id]).get(task.task_id, [])
+    return fold(task.task_id, logs, category_seconds=task.category_seconds)
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    descriptor, name = tempfile.mkstemp(dir=folder, suffix=".zip")
+    os.close(descriptor)
+    path = Path(name)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _receive(request: Request, path: Path) -> None:
+    """Stream the body to `path`; the cap is `BodyLimit`'s."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            with path.open("wb") as file:
+                async for chunk in request.stream():
+                    file.write(chunk)
+    except TimeoutError as error:
+        raise BadMessage(why=f"the body took longer than {BODY_SECONDS} seconds") from error
+
+
+def _store(services: Access, task: TaskRecord, replicate: Replicate, view: ChainView, path: Path) -> Stored:
+    checked = check_result(path, callback=task.has_callback)
+    check_digest(replicate, view, task.task_id, checked.digest)
+    if replicate.link is not None:
+        return Stored(link=replicate.link, digest=checked.digest)
+    link = _link(services, task, checked, path)
+    data = checked.computed.callback_data
+    callback_data = None if data is None else to_hex(to_bytes_leniently(data))
+    services.store.tasks.uploaded(task.task_id, replicate.wallet, link, checked.digest, callback_data, services.clock())
+    announce(services, task, replicate, Report(step=Step.UPLOADED))
+    log.info("Result stored.", action="result_stored", task=task.task_id, wallet=replicate.wallet, link=link.location)
+    return Stored(link=link, digest=checked.digest)
+
+
+def _link(services: Access, task: TaskRecord, checked: CheckedResult, path: Path) -> ResultLink:
+    """Where the requester finds the result: IPFS, or for a callback the contract that gets it (worker.md §6.1)."""
+    if checked.computed.callback_data is not None:
+        return ResultLink(storage="ethereum", location=task.callback)
+    cid = services.ipfs.add(path, f"iexec-result-{task.task_id}")
+    return ResultLink(storage="ipfs", location=f"/ipfs/{cid}")

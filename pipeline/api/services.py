@@ -1,0 +1,134 @@
+"""What the API's routes work with, opened once per process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from chain.keystore import load_key
+from chain.rpc import Rpc
+from config.celery_apps import core_app
+from config.settings import Settings
+from pipeline.api.ipfs import Ipfs
+from pipeline.api.secret import derived, load_secret
+from pipeline.background import Background
+from pipeline.broker_admin import BrokerAdmin
+from pipeline.relay import Relay
+from pipeline.store.challenges import Challenges
+from pipeline.store.client import Store, database
+from pipeline.wake import Wake
+from protocol.errors import BadSetting
+from protocol.types import Contract, TaskId, Wallet
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Which pool this API serves; addresses in lower case."""
+
+    hub: Contract
+    workerpool: Contract
+    scheduler: Wallet
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """From the settings and the scheduler's key. Raises BadSetting, BadKeystore."""
+        if settings.hub is None or settings.workerpool is None:
+            name = "SLUICE_HUB" if settings.hub is None else "SLUICE_WORKERPOOL"
+            raise BadSetting(name=name, why="it is not set", fix="Set it to the contract's address.")
+        return cls(Contract(settings.hub.lower()), Contract(settings.workerpool.lower()), load_key(settings).wallet)
+
+
+class Waker:
+    """Wakes the pipeline without keeping a request waiting; what the broker loses, the sweep finds."""
+
+    def __init__(self, wake: Wake) -> None:
+        self._wake = wake
+        self._background: Background[TaskId | None] = Background("wake", self._deliver)
+
+    def advance(self, task_id: TaskId) -> None:
+        """Have a task looked at."""
+        self._background.put(task_id)
+
+    def assign(self) -> None:
+        """Have waiting tasks matched: a machine has come."""
+        self._background.put(None)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds until all is published; whether it is."""
+        return self._background.flush(timeout)
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """Publish what is queued, within `timeout` seconds, and disconnect."""
+        self._background.stop(timeout)
+        self._wake.close()
+
+    def _deliver(self, items: Sequence[TaskId | None]) -> None:
+        self._wake.advance(list(dict.fromkeys(item for item in items if item is not None)))
+        if None in items:
+            self._wake.assign()
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys derived from the API's secret, one per purpose."""
+
+    token: bytes
+    challenge: bytes
+    logs: bytes
+
+    @classmethod
+    def of(cls, secret: bytes) -> Self:
+        """From the secret of `load_secret`."""
+        return cls(derived(secret, "token"), derived(secret, "challenge"), derived(secret, "logs"))
+
+    def __repr__(self) -> str:
+        return "Keys(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything behind the routes. `clock`: Unix seconds."""
+
+    settings: Settings
+    pool: Pool
+    keys: Keys
+    store: Store
+    challenges: Challenges
+    broker: BrokerAdmin
+    waker: Waker
+    relay: Relay
+    ipfs: Ipfs
+    rpc: Rpc
+    uploads: Path
+    clock: Callable[[], float] = time.time
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Connect lazily to all of it; only key, secret and settings are read now. Raises BadSetting, BadKeystore."""
+        pool = Pool.of(settings)
+        uploads = settings.home / "uploads"
+        uploads.mkdir(parents=True, exist_ok=True)
+        app = core_app(settings)
+        return cls(
+            settings=settings,
+            pool=pool,
+            keys=Keys.of(load_secret(settings)),
+            store=Store.open(settings),
+            challenges=Challenges(database(settings)),
+            broker=BrokerAdmin.from_settings(settings),
+            waker=Waker(Wake(app, pool.scheduler)),
+            relay=Relay(app),
+            ipfs=Ipfs(settings.ipfs_api),
+            rpc=Rpc(settings.rpc_url, settings.rpc_timeout),
+            uploads=uploads,
+        )
+
+    def close(self) -> None:
+        """Publish what is queued and disconnect."""
+        self.waker.stop()
+        self.relay.stop()
+        for part in (self.ipfs, self.broker, self.rpc):
+            part.close()

@@ -1,0 +1,87 @@
+"""Routes of a worker machine's life: challenge, login, ping."""
+
+from __future__ import annotations
+
+import secrets
+
+import structlog
+from fastapi import APIRouter
+
+from config import topology
+from pipeline.api.access import Access, SignedIn, refuse_banned
+from pipeline.api.challenges import RANDOM_BYTES, issue_challenge, reopen_challenge
+from pipeline.api.tokens import issue_token
+from protocol.errors import NotSignedIn, Refused
+from protocol.types import Hash32, Signature, TaskId, Wallet
+from protocol.wire import BrokerAccess, Challenge, ChallengeRequest, Login, Ping, Pong, Session
+
+log = structlog.get_logger(__name__)
+router = APIRouter(tags=["workers"])
+
+
+@router.post("/workers/challenge", summary="Ask for a sign-in challenge")
+def challenge(request: ChallengeRequest, services: Access) -> Challenge:
+    """EIP-712 typed data to sign with the wallet's key: good once, for five minutes, for this pool and chain only."""
+    pool, settings = services.pool, services.settings
+    signin = issue_challenge(
+        services.keys.challenge,
+        settings.chain_id,
+        pool.workerpool,
+        Wallet(request.wallet),
+        now=services.clock(),
+        random=secrets.token_bytes(RANDOM_BYTES),
+    )
+    return Challenge(nonce=signin.nonce, expires_at=signin.expires_at, typed_data=dict(signin.typed_data))
+
+
+@router.post("/workers/login", summary="Sign in")
+def login(request: Login, services: Access) -> Session:
+    """Answer a challenge; returns an API token (one hour) and a RabbitMQ user with a new password.
+
+    The former password stops working; connections that are open stay. The machine's queues are declared here: the
+    RabbitMQ user may only read its own two queues and write to its own exchange.
+    """
+    wallet, now = Wallet(request.wallet), services.clock()
+    signin = reopen_challenge(
+        services.keys.challenge, services.settings.chain_id, services.pool.workerpool, wallet, Hash32(request.nonce)
+    )
+    try:
+        signin.check(Signature(request.signature.lower()), now)
+    except Refused as error:
+        raise NotSignedIn(why=str(error)) from error
+    if not services.challenges.use(signin.nonce, signin.expires_at):
+        raise NotSignedIn(why="the challenge was answered before")
+    refuse_banned(services, wallet, known=False)
+    password = services.broker.enrol(wallet, slots=request.capabilities.slots)
+    services.store.workers.enrol(wallet, request.capabilities, now)
+    services.waker.assign()
+    services.relay.worker("online", wallet, ping_seconds=services.settings.ping_seconds)
+    token, expires_at = issue_token(services.keys.token, wallet, now)
+    log.info("Worker signed in.", action="worker_login", wallet=wallet, slots=request.capabilities.slots)
+    return Session(token=token, expires_at=expires_at, broker=_broker_access(services, wallet, password))
+
+
+@router.post("/workers/ping", summary="Say that the machine is alive")
+def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
+    """Lists the tasks the machine holds; the answer says which are over and which to stop at once."""
+    services.store.workers.seen(wallet, services.clock())
+    forget, abort = services.store.tasks.verdicts([TaskId(task) for task in request.tasks], wallet)
+    services.relay.worker(
+        "heartbeat", wallet, ping_seconds=services.settings.ping_seconds, active=len(request.tasks) - len(forget)
+    )
+    return Pong(forget=list(forget), abort=list(abort))
+
+
+def _broker_access(services: Access, wallet: Wallet, password: str) -> BrokerAccess:
+    settings = services.settings
+    return BrokerAccess(
+        host=settings.amqp_public_host,
+        port=settings.amqp_public_port,
+        tls=settings.amqp_public_tls,
+        vhost=settings.amqp_pool_vhost,
+        username=wallet,
+        password=password,
+        exchange=topology.compute_queue_name(wallet),
+        compute_queue=topology.compute_queue_name(wallet),
+        tx_queue=topology.tx_queue_name(wallet),
+    )
