@@ -1,0 +1,238 @@
+"""A pool with a real chain, MongoDB and RabbitMQ, its scheduler's processes, and worker machines driven by hand."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from chain.hub import Hub
+from config import topology
+from config.settings import Settings, read_settings
+from ops.market import contracts, orders
+from ops.market.match import Matched, match
+from ops.poco.deploy import TEST_10_CATEGORY
+from ops.poco.state import CHAIN_ID
+from ops.stack import mongodb, ports, rabbitmq
+from ops.stack.mongodb import MongoDB
+from ops.stack.rabbitmq import RabbitMQ
+from pipeline.broker_admin import BrokerAdmin
+from pipeline.records import TaskRecord
+from pipeline.store.client import Store
+from protocol.types import Contract, Hash32, NRlc, TaskId
+from protocol.view import ChainView, TaskStatus
+from protocol.wire import Assignment, Capabilities
+from tests.integration.conftest import BLOCK_TIME, Chain
+from tests.integration.pipeline.hand import Hand
+from tests.integration.pipeline.waiting import until
+
+OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6)
+DEPOSIT, PRICE = NRlc(10**9), NRlc(100)
+TRUTH, LIE = Hash32("0x" + "ab" * 32), Hash32("0x" + "cd" * 32)
+CHECKSUM = Hash32("0x" + "11" * 32)
+NO_TAG = "0x" + "0" * 64
+
+
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoDB]:
+    """One MongoDB for all tests; each has a database of its own."""
+    server = mongodb.start(tmp_path_factory.mktemp("mongodb"), ports.free_port())
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """One RabbitMQ for all tests; each has virtual hosts of its own."""
+    node = rabbitmq.start(tmp_path_factory.mktemp("rabbitmq"), ports.free_port())
+    yield node
+    node.stop()
+
+
+@dataclass
+class Pool:
+    """A pool under test."""
+
+    chain: Chain
+    settings: Settings
+    app: Contract
+    admin: BrokerAdmin
+    home: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    hands: list[Hand] = field(default_factory=list)
+
+    @property
+    def store(self) -> Store:
+        return Store.open(self.settings)
+
+    # -- the scheduler's processes ---------------------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        """Start one of: watch, pipeline, lane, beat."""
+        celery = [sys.executable, "-m", "celery"]
+        worker = [*celery, "-A", "pipeline.app", "worker", "-l", "WARNING", "--without-gossip", "--without-mingle"]
+        lane = topology.lane_queue_name(self.chain.actor(OWNER).wallet)
+        command = {
+            "watch": [sys.executable, "-m", "beat.watch"],
+            "pipeline": [*worker, "-Q", "pipeline", "-c", "1", "-n", "pipeline@test"],
+            "lane": [*worker, "-Q", lane, "-c", "1", "-n", "lane@test"],
+            "beat": [*celery, "-A", "beat.schedule", "beat", "-l", "WARNING", "--pidfile="],
+        }[name]
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """End one of them and its children."""
+        process = self.processes.pop(name)
+        os.killpg(process.pid, number)
+        process.wait(20)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        wanted = self.settings.model_dump(include=self.settings.model_fields_set)
+        texts = {
+            f"SLUICE_{name.upper()}": getattr(value, "get_secret_value", lambda value=value: str(value))()
+            for name, value in wanted.items()
+        }
+        return {**os.environ, **texts}
+
+    # -- worker machines and requests ------------------------------------------------------------------------------
+
+    def enrol(self, number: int, digest: Hash32 = TRUTH, *, slots: int = 1, deaf: set[str] | None = None) -> Hand:
+        """A machine with its queues, known to the scheduler, at work."""
+        key = self.chain.actor(WORKERS[number]).key
+        self.admin.enrol(key.wallet, slots=slots)
+        offer = Capabilities(name=f"hand-{number}", version="1", slots=slots, cpus=1, memory_bytes=2**30, tag=NO_TAG)
+        self.store.workers.enrol(key.wallet, offer, time.time())
+
+        def answer(_: Assignment) -> Hash32:
+            return digest
+
+        hand = Hand(key, self.settings, self.chain.actor(OWNER).wallet, self.home, answer, deaf or set())
+        hand.start()
+        self.hands.append(hand)
+        return hand
+
+    def buy(self, *, trust: int, volume: int = 1) -> Matched:
+        market, owner = self.chain.market, self.chain.actor(OWNER)
+        requester = self.chain.actor(REQUESTER)
+        workerpool = Contract(str(self.settings.workerpool))
+        offer = orders.Offer(
+            orders.offer_app(market, owner.key, self.app),
+            orders.offer_work(market, owner.key, workerpool, category=TEST_10_CATEGORY, price=PRICE),
+        )
+        request = orders.request(market, requester.key, offer, trust=trust, volume=volume)
+        return match(requester, market, [(offer, request)])[0]
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def views(self, deal: Matched) -> list[ChainView]:
+        return Hub(self.chain.rpc, self.chain.at.hub).tasks(deal.tasks)
+
+    def task(self, task_id: TaskId) -> TaskRecord:
+        record = self.store.tasks.get(task_id)
+        assert record is not None
+        return record
+
+    def await_status(self, deal: Matched, status: TaskStatus, seconds: float = 30.0) -> None:
+        until(
+            f"{deal.tasks} are {status.name}",
+            lambda: all(view.status is status for view in self.views(deal)),
+            seconds,
+        )
+
+    def await_closed(self, deal: Matched, seconds: float = 20.0) -> list[TaskRecord]:
+        """The records once all of them are ended in the store too."""
+
+        def closed() -> list[TaskRecord]:
+            records = self.store.tasks.of_deal(deal.deal_id)
+            return records if len(records) == len(deal.tasks) and not any(item.open for item in records) else []
+
+        return until(f"{deal.deal_id} is over in the store", closed, seconds)
+
+    def locked(self) -> list[NRlc]:
+        """Stakes still locked, of pool owner and workers."""
+        wallets = [self.chain.actor(number).wallet for number in (OWNER, *WORKERS)]
+        return [account.locked for account in self.chain.hub.accounts(wallets)]
+
+
+@pytest.fixture
+def make_pool(chain: Chain, mongo: MongoDB, rabbit: RabbitMQ, tmp_path: Path) -> Iterator[Callable[[], Pool]]:
+    """Makes the pool; the test starts its processes."""
+    pools: list[Pool] = []
+
+    def make(**overrides: object) -> Pool:
+        accounts = (OWNER, REQUESTER, *WORKERS)
+        app, workerpool = contracts.open_market(
+            chain.actor(OWNER),
+            chain.actor(0),
+            chain.at,
+            [contracts.App("hello", "docker.io/library/hello:1", CHECKSUM), contracts.Workerpool("test pool")],
+            {chain.actor(index).wallet: DEPOSIT for index in accounts},
+        )
+        key_file = tmp_path / "key"
+        key_file.touch(mode=0o600)
+        key_file.write_text(_secret(OWNER))
+        run = secrets.token_hex(4)
+        wanted: dict[str, object] = {
+            "home": tmp_path,
+            "chain_id": CHAIN_ID,
+            "rpc_url": chain.node.rpc_url,
+            "ws_url": chain.node.ws_url,
+            "hub": chain.at.hub,
+            "workerpool": workerpool,
+            "block_time": BLOCK_TIME,
+            "key_file": key_file,
+            "mongodb_uri": mongo.uri,
+            "mongodb_database": f"test_{run}",
+            "amqp_url": rabbit.amqp_url,
+            "rabbitmq_api": rabbit.api_url,
+            "amqp_core_vhost": f"core-{run}",
+            "amqp_pool_vhost": f"pool-{run}",
+            "sweep_seconds": 1.0,
+            **overrides,
+        }
+        settings = read_settings(**wanted)
+        admin = BrokerAdmin.from_settings(settings)
+        admin.prepare()
+        pool = Pool(chain, settings, app, admin, tmp_path)
+        pools.append(pool)
+        return pool
+
+    yield make
+    for pool in pools:
+        for hand in pool.hands:
+            hand.stop()
+        for name in list(pool.processes):
+            pool.kill(name)
+        pool.admin.remove_vhosts()
+        pool.admin.close()
+
+
+@pytest.fixture
+def pool(make_pool: Callable[[], Pool]) -> Pool:
+    """A pool whose scheduler runs."""
+    made = make_pool()
+    for name in ("watch", "pipeline", "lane", "beat"):
+        made.start(name)
+    return made
+
+
+def _secret(index: int) -> str:
+    """Private key of a development account, as hex: everybody knows these keys."""
+    from eth_account import Account
+
+    from ops.stack.anvil import MNEMONIC
+
+    Account.enable_unaudited_hdwallet_features()
+    return str(Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}").key.to_0x_hex())

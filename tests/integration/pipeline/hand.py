@@ -1,0 +1,146 @@
+"""A worker machine driven by the test: it reads its real queues and votes on the real chain, but runs no container."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kombu import Connection, Consumer
+from kombu.message import Message
+
+from chain.hub import Hub
+from chain.lane.intent import Intent
+from chain.lane.poco import poco_lane
+from chain.lane.store_sqlite import SqliteStore
+from chain.rpc import Rpc
+from config import topology
+from config.celery_apps import core_app
+from config.settings import Settings
+from pipeline.store.client import Store
+from pipeline.wake import Wake
+from protocol.hexbytes import to_hex
+from protocol.seal import result_hash, result_seal
+from protocol.signing import Key
+from protocol.types import Hash32, TaskId, Wallet
+from protocol.wire import Assignment, ResultLink, Step
+
+LINK = ResultLink(storage="ipfs", location="/ipfs/QmResult")
+#: Seconds between looks at the lane while it has something to do.
+TICK = 0.05
+
+
+@dataclass
+class Hand:
+    """One machine. `digest`: what it computes; `deaf`: messages it swallows; `seen`: (message, task) it got."""
+
+    key: Key
+    settings: Settings
+    scheduler: Wallet
+    home: Path
+    digest: Callable[[Assignment], Hash32]
+    deaf: set[str] = field(default_factory=set)
+    seen: list[tuple[str, str]] = field(default_factory=list)
+    jobs: dict[str, Assignment] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert self.settings.hub
+        self.rpc = Rpc(self.settings.rpc_url, 5.0)
+        self.hub = Hub(self.rpc, self.settings.hub)  # type: ignore[arg-type]  # an address by the settings' pattern
+        self.lane = poco_lane(self.settings, self.rpc, self.key, SqliteStore(self.home / f"{self.key.wallet}.db"))
+        self.store = Store.open(self.settings)
+        self.wake = Wake(core_app(self.settings, self.scheduler), self.scheduler)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self.rpc.close()
+        self.wake.close()
+
+    def asked(self, name: str) -> list[str]:
+        """Tasks that came with this message."""
+        return [task for message, task in self.seen if message == name]
+
+    # -- its life --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        url = f"{self.settings.amqp_url.get_secret_value()}/{self.settings.amqp_pool_vhost}"
+        queues = topology.worker_queues(self.key.wallet)
+        with Connection(url) as connection, Consumer(connection, queues=list(queues), on_message=self._on_message):
+            while not self._stop.is_set():
+                try:
+                    connection.drain_events(timeout=TICK)
+                except TimeoutError:
+                    self._tick()
+
+    def _tick(self) -> None:
+        self.store.workers.seen(self.key.wallet, time.time())
+        if self.lane.open_count():
+            self.lane.run()
+
+    def _on_message(self, message: Message) -> None:
+        args, _, embed = json.loads(message.body or "")
+        names = [message.headers["task"]]
+        for link in reversed(embed.get("chain") or []):
+            assert link["options"]["exchange"] == topology.compute_queue_name(self.key.wallet)
+            assert link["options"]["routing_key"].startswith(topology.compute_queue_name(self.key.wallet))
+            names.append(link["task"])
+        subject: Any = args[0]
+        for name in names:
+            if name in self.deaf:
+                break
+            subject = self._do(name, subject)
+        message.ack()
+
+    def _do(self, name: str, subject: Any) -> str:
+        task = subject["task_id"] if isinstance(subject, dict) else subject
+        self.seen.append((name, task))
+        match name:
+            case "worker.compute":
+                self.jobs[task] = Assignment(**subject)
+                self._report(task, Step.STARTED)
+                self._report(task, Step.COMPUTED)
+            case "worker.contribute":
+                self._contribute(self.jobs[task])
+            case "worker.reveal":
+                self._submit("reveal", task, {"digest": self.digest(self.jobs[task])})
+            case "worker.upload":
+                self.store.tasks.uploaded(
+                    TaskId(task), self.key.wallet, LINK, self.digest(self.jobs[task]), None, time.time()
+                )
+                self.wake.advance([TaskId(task)])
+            case "worker.contribute_and_finalize":
+                job = self.jobs[task]
+                results = to_hex(LINK.model_dump_json().encode())
+                args: dict[str, object] = {"digest": self.digest(job), "results": results, "authorization": job.authorization}
+                self._submit("contributeAndFinalize", task, args)
+        return str(task)
+
+    def _contribute(self, job: Assignment) -> None:
+        task, digest = TaskId(job.task_id), self.digest(job)
+        self._submit(
+            "contribute",
+            task,
+            {
+                "result_hash": result_hash(task, digest),
+                "result_seal": result_seal(self.key.wallet, task, digest),
+                "authorization": job.authorization,
+            },
+        )
+
+    def _submit(self, method: str, task: str, args: dict[str, object]) -> None:
+        self.lane.submit([Intent.new(self.settings.chain_id, self.key.wallet, method, task, args, time.time())])
+        self.lane.run()
+
+    def _report(self, task: str, step: Step) -> None:
+        if self.store.tasks.report(TaskId(task), self.key.wallet, step, time.time(), None, None):
+            self.wake.advance([TaskId(task)])
