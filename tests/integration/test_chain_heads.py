@@ -1,0 +1,89 @@
+"""Wake-ups by new blocks, from a real node that is frozen, killed and rolled back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from itertools import islice
+from pathlib import Path
+
+from chain.heads import heads
+from chain.rpc import Rpc
+from ops.stack import anvil
+from tests.integration.conftest import BLOCK_TIME, Chain
+
+
+def test_every_new_block_wakes_up_over_the_websocket(chain: Chain) -> None:
+    found = list(islice(heads(chain.node.ws_url, chain.rpc, 60.0, threading.Event()), 6))
+
+    # At a supposed 60 s between blocks polling would see nothing for half a minute.
+    assert found[-1] >= found[0] + 3
+    assert found == sorted(found)
+
+
+def test_without_a_websocket_blocks_are_polled_for(chain: Chain) -> None:
+    found = list(islice(heads(None, chain.rpc, BLOCK_TIME, threading.Event()), 4))
+
+    assert found[-1] >= found[0] + 2
+
+
+def test_a_wrong_websocket_address_falls_back_to_polling(chain: Chain) -> None:
+    found = list(islice(heads("ws://127.0.0.1:1", chain.rpc, BLOCK_TIME, threading.Event()), 4))
+
+    assert found[-1] >= found[0] + 2
+
+
+def test_a_node_killed_and_started_again_is_listened_to_again(chain: Chain, tmp_path: Path) -> None:
+    stop = threading.Event()
+    found = heads(chain.node.ws_url, chain.rpc, BLOCK_TIME, stop)
+    list(islice(found, 4))
+    chain.node.process.kill()
+
+    again = anvil.start(tmp_path / "again", chain.node.port, block_time=BLOCK_TIME)
+    try:
+        fresh = [head for head in islice(found, 4) if head < 36]
+    finally:
+        again.stop()
+
+    assert fresh
+
+
+def test_a_chain_that_stands_still_still_wakes_up(chain: Chain) -> None:
+    chain.rpc.call("evm_setIntervalMining", 0)
+    began = time.monotonic()
+
+    found = list(islice(heads(chain.node.ws_url, chain.rpc, BLOCK_TIME, threading.Event()), 4))
+
+    assert len(set(found[1:])) == 1
+    assert time.monotonic() - began < 10
+
+
+def test_a_stop_ends_the_wait_for_a_frozen_node_at_once(chain: Chain) -> None:
+    stop = threading.Event()
+    found = heads(chain.node.ws_url, chain.rpc, 60.0, stop)
+    list(islice(found, 3))
+    os.kill(chain.node.pid, signal.SIGSTOP)
+    threading.Timer(0.2, stop.set).start()
+    try:
+        began = time.monotonic()
+        rest = list(found)
+        took = time.monotonic() - began
+    finally:
+        os.kill(chain.node.pid, signal.SIGCONT)
+
+    assert len(rest) <= 1
+    assert took < 1
+
+
+def test_a_node_that_thaws_wakes_up_again(chain: Chain) -> None:
+    with Rpc(chain.node.rpc_url, timeout=0.5) as impatient:
+        found = heads(None, impatient, BLOCK_TIME, threading.Event())
+        before = next(found)
+        os.kill(chain.node.pid, signal.SIGSTOP)
+        threading.Timer(1.0, os.kill, (chain.node.pid, signal.SIGCONT)).start()
+
+        after = list(islice(found, 2))
+
+    assert after[-1] > before
