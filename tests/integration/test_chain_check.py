@@ -26,7 +26,7 @@ def test_another_chain_id_is_refused_with_both_ids_named(chain: Chain) -> None:
 
 
 def test_an_address_without_a_contract_is_refused(chain: Chain) -> None:
-    with pytest.raises(WrongChain, match=f"no contract at the hub address {NOBODY}.*Set SLUICE_HUB"):
+    with pytest.raises(WrongChain, match=rf"no contract at the hub address {NOBODY}.*Set SLUICE_HUB"):
         Hub(chain.rpc, NOBODY).check_chain(read_settings(chain_id=31337))
 
 
@@ -36,5 +36,5 @@ def test_a_contract_that_is_no_hub_is_refused(chain: Chain) -> None:
 
 
 def test_a_pool_that_the_hub_does_not_know_is_refused(chain: Chain) -> None:
-    with pytest.raises(WrongChain, match="is not a workerpool registered.*Set SLUICE_WORKERPOOL"):
+    with pytest.raises(WrongChain, match=r"is not a workerpool registered.*Set SLUICE_WORKERPOOL"):
         chain.hub.check_chain(read_settings(chain_id=31337, workerpool=NOBODY))
