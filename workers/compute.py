@@ -46,6 +46,8 @@ from workers.workbench import Workbench
 log = structlog.get_logger(__name__)
 
 STDOUT_FILE, STDERR_FILE = "stdout.txt", "stderr.txt"
+#: Bytes of each log that go with an error result: its end is what tells.
+ERROR_LOG_BYTES = 2**18
 
 
 @dataclass(slots=True)
@@ -152,9 +154,7 @@ def _app_result(bench: Workbench, replicate: Replicate, folders: TaskFolders, at
             if content:
                 outputs.write_into(folders.outputs, name, content)
     callback = assignment.callback != ZERO_ADDRESS
-    return outputs.pack(
-        replicate.task_id, folders.outputs, folders.zip, callback=callback, caps=bench.machine.caps
-    )
+    return outputs.pack(replicate.task_id, folders.outputs, folders.zip, callback=callback, caps=bench.machine.caps)
 
 
 def _params(assignment: Assignment) -> DealParams:
@@ -164,9 +164,7 @@ def _params(assignment: Assignment) -> DealParams:
         raise _failed(assignment, Failure.APP, str(error)) from error
 
 
-def _run(
-    bench: Workbench, replicate: Replicate, params: DealParams, folders: TaskFolders, attempt: _Attempt
-) -> None:
+def _run(bench: Workbench, replicate: Replicate, params: DealParams, folders: TaskFolders, attempt: _Attempt) -> None:
     """Run the app and read what it printed. Raises TaskFailure or TaskDeclined."""
     task_id, assignment, machine = replicate.task_id, replicate.assignment, bench.machine
     spec = container_spec(
@@ -220,7 +218,7 @@ def _error_result(
     outputs.write_into(folder, COMPUTED_FILE, json.dumps(error_computed()).encode())
     for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
         if content:
-            outputs.write_into(folder, name, content)
+            outputs.write_into(folder, name, content[-ERROR_LOG_BYTES:])
     return outputs.pack(task_id, folder, folders.zip, callback=False, caps=bench.machine.caps)
 
 

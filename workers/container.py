@@ -12,10 +12,12 @@ Waiting is one open request that the engine answers when the container ends; not
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import docker
@@ -68,16 +70,20 @@ class Ended:
 
 
 class Engine:
-    """The Docker engine at `host` (None: the one the environment names). One per process, made after any fork."""
+    """The Docker engine at `host` (None: the one the environment names). One per process."""
 
     def __init__(self, host: str | None) -> None:
-        self.host = host or "unix:///var/run/docker.sock"
-        with _engine_errors(self.host):
-            self._api = docker.APIClient(base_url=self.host, version="auto", timeout=REQUEST_SECONDS)
+        self.host = host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+    @cached_property
+    def _api(self) -> docker.APIClient:
+        """Asks the engine for its version; only inside `_engine_errors`."""
+        return docker.APIClient(base_url=self.host, version="auto", timeout=REQUEST_SECONDS)
 
     def close(self) -> None:
-        """Close the connections."""
-        self._api.close()
+        """Close the connections, if any were opened."""
+        if "_api" in self.__dict__:
+            self._api.close()
 
     def info(self) -> dict[str, Any]:
         """What the engine says of itself. Raises EngineUnavailable."""
@@ -86,7 +92,27 @@ class Engine:
 
     def create(self, spec: ContainerSpec) -> str:
         """Create the container, or find the one of that name; its id. Raises NoSuchImage, CannotStart."""
-        host_config = self._api.create_host_config(
+        with _engine_errors(self.host):
+            host_config = self._host_config(spec)
+            try:
+                made = self._api.create_container(
+                    spec.image,
+                    command=list(spec.command) or None,
+                    environment=spec.environment,
+                    labels=spec.labels,
+                    host_config=host_config,
+                    name=spec.name,
+                )
+            except docker.errors.ImageNotFound as error:
+                raise NoSuchImage(why=spec.image) from error
+            except docker.errors.APIError as error:
+                if error.status_code == requests.codes.conflict:
+                    return str(self._api.inspect_container(spec.name)["Id"])
+                raise _verdict(error, spec.image) from error
+        return str(made["Id"])
+
+    def _host_config(self, spec: ContainerSpec) -> dict[str, Any]:
+        return self._api.create_host_config(
             binds=[f"{spec.inputs}:{INPUT_FOLDER}:ro", f"{spec.outputs}:{OUTPUT_FOLDER}:rw"],
             cap_drop=["ALL"],
             cap_add=list(spec.capabilities),
@@ -107,23 +133,6 @@ class Engine:
                 type="json-file", config={"max-size": str(LOG_FILE_BYTES), "max-file": "2"}
             ),
         )
-        with _engine_errors(self.host):
-            try:
-                made = self._api.create_container(
-                    spec.image,
-                    command=list(spec.command) or None,
-                    environment=spec.environment,
-                    labels=spec.labels,
-                    host_config=host_config,
-                    name=spec.name,
-                )
-            except docker.errors.ImageNotFound as error:
-                raise NoSuchImage(why=spec.image) from error
-            except docker.errors.APIError as error:
-                if error.status_code == requests.codes.conflict:
-                    return str(self._api.inspect_container(spec.name)["Id"])
-                raise _verdict(error, spec.image) from error
-        return str(made["Id"])
 
     def start(self, container: str) -> None:
         """Start it; quietly if it runs already. Raises CannotStart, NoSuchContainer."""

@@ -1,10 +1,10 @@
 """Where a machine keeps things on disk, and the lock that makes one process at a time work on a task.
 
-    <home>/worker/<wallet>/
-        journal.db  lane.db  session.json
-        cache/<sha256>                      datasets, shared by tasks
-        locks/<task id>
-        tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees
+<home>/worker/<wallet>/
+    journal.db  lane.db  session.json
+    cache/<sha256>                      datasets, shared by tasks
+    locks/<task id>
+    tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees
 """
 
 from __future__ import annotations

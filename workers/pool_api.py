@@ -67,9 +67,7 @@ class PoolApi:
         asked = SignIn.from_typed_data(challenge.typed_data)
         if (asked.chain_id, asked.workerpool) != (pool.chain_id, pool.workerpool):
             raise Refused(why="the sign-in challenge is for another pool")
-        login = Login(
-            wallet=key.wallet, nonce=challenge.nonce, signature=asked.sign(key), capabilities=capabilities
-        )
+        login = Login(wallet=key.wallet, nonce=challenge.nonce, signature=asked.sign(key), capabilities=capabilities)
         return self._ask("POST", "/workers/login", Session, login)
 
     def ping(self, token: str, tasks: list[TaskId]) -> Pong:

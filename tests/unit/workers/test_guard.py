@@ -1,0 +1,74 @@
+"""Which addresses a deal may send this machine to."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.errors import Refused
+from workers.guard import check, gateway_url
+
+PRIVATE = [
+    "127.0.0.1",
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "0.0.0.0",
+    "224.0.0.1",
+    "255.255.255.255",
+    "::1",
+    "fe80::1",
+    "fc00::1",
+    "::ffff:10.0.0.1",
+    "64:ff9b::a00:1",
+    "2002:7f00:1::",
+]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_a_name_that_leads_to_a_private_address_is_refused(address: str) -> None:
+    with pytest.raises(Refused, match="private"):
+        check("http://evil.example/x", lambda *_: [address], allow_private=False)
+
+
+def test_one_private_address_among_public_ones_is_enough_to_refuse() -> None:
+    with pytest.raises(Refused, match="private"):
+        check("http://evil.example/x", lambda *_: ["93.184.216.34", "10.0.0.1"], allow_private=False)
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://example.com/x", "gopher://x/", "jar:http://x!/y", "/etc/passwd", "unix:/x", ""]
+)
+def test_only_http_and_https_are_opened(url: str) -> None:
+    with pytest.raises(Refused, match="only http"):
+        check(url, lambda *_: ["93.184.216.34"], allow_private=True)
+
+
+@pytest.mark.parametrize("url", ["http://", "http://host:99999/", "http://[::1/"])
+def test_malformed_addresses_are_refused(url: str) -> None:
+    with pytest.raises(Refused):
+        check(url, lambda *_: ["93.184.216.34"], allow_private=True)
+
+
+def test_the_connection_goes_to_the_checked_address_under_the_name_the_server_knows() -> None:
+    target = check("https://example.com/a/b?c=d#e", lambda *_: ["93.184.216.34"], allow_private=False)
+    assert target.pinned_url == "https://93.184.216.34:443/a/b?c=d"
+    assert target.host_header == "example.com"
+
+
+def test_an_own_port_stays_in_the_host_header() -> None:
+    target = check("http://example.com:8080/", lambda *_: ["2606:2800:220:1::1"], allow_private=False)
+    assert target.pinned_url == "http://[2606:2800:220:1::1]:8080/"
+    assert target.host_header == "example.com:8080"
+
+
+def test_user_and_password_in_an_address_are_not_sent_on() -> None:
+    target = check("http://user:word@example.com/", lambda *_: ["93.184.216.34"], allow_private=False)
+    assert "word" not in target.pinned_url + target.host_header
+
+
+def test_ipfs_addresses_go_through_the_pools_gateway() -> None:
+    assert gateway_url("/ipfs/QmX/file", "http://gate:1/") == "http://gate:1/ipfs/QmX/file"
+    assert gateway_url("ipfs://QmX", "http://gate:1") == "http://gate:1/ipfs/QmX"
+    assert gateway_url("https://example.com/ipfs/QmX", "http://gate:1") is None
