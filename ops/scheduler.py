@@ -55,9 +55,9 @@ def _mains(settings: Settings, wallet: Wallet) -> Mapping[str, Callable[[], None
     consume = partial(celery_apps.consume, app, log_level=settings.log_level)
     return {
         "api": partial(serve.run, settings),
-        "watch": partial(watch.run, settings),
+        "watch": watch.main,
         "pipeline": partial(consume, topology.PIPELINE_QUEUE, name="pipeline", processes=settings.pipeline_processes),
         "lane": partial(consume, lane, name="lane", processes=1),
-        "beat": partial(schedule.run, settings),
+        "beat": partial(schedule.app.start, ["beat", f"--loglevel={settings.log_level}"]),
         "flower": partial(flower.run, settings),
     }

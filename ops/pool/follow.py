@@ -50,7 +50,7 @@ class Follower:
                 "address": self.hub,
                 "fromBlock": hex(self.next_block),
                 "toBlock": hex(head),
-                "topics": [list(decode.TOPICS)],
+                "topics": [list(decode.TOPICS.values())],
             },
         )
         self.next_block = BlockNumber(head + 1)
