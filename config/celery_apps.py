@@ -145,8 +145,13 @@ def machine_app(access: BrokerAccess, wallet: Wallet) -> Celery:
     )
 
 
-def consume(app: Celery, queue: str, *, name: str, processes: int, log_level: str = "warning") -> None:
-    """Run a Celery prefork worker on one queue until SIGTERM. `name`: its node name in Flower, before the `@`."""
+def consume(
+    app: Celery, queue: str, *, name: str, processes: int, log_level: str = "warning", events: bool = True
+) -> None:
+    """Run a Celery prefork worker on one queue until SIGTERM. `name`: its node name in Flower, before the `@`.
+
+    `events`: send Celery's heartbeat events; a worker machine has no right to.
+    """
     app.worker_main(
         [
             "worker",
@@ -157,5 +162,6 @@ def consume(app: Celery, queue: str, *, name: str, processes: int, log_level: st
             f"--loglevel={log_level}",
             "--without-gossip",
             "--without-mingle",
+            *(() if events else ("--without-heartbeat",)),
         ]
     )
