@@ -38,9 +38,11 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Have so many replicates assigned, from now."""
+    """Have so many replicates assigned, from now; fewer if heavier votes reach consensus on top of these weights."""
 
     count: int
+    leading: int = 0
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ celery -A pipeline.app worker -Q lane.<wallet> -c 1       transactions of the wo
 
 from __future__ import annotations
 
+from logging import WARNING, getLogger
 from typing import Any
 
 from celery.signals import setup_logging, worker_process_init
@@ -16,6 +17,9 @@ from config.celery_apps import core_app
 from config.settings import settings
 from pipeline import tasks
 
+#: Celery's loggers that say "received" and "succeeded" for every task: Flower shows that, and it costs time.
+TWO_LINES_A_TASK = ("celery.worker.strategy", "celery.app.trace")
+
 app = core_app(settings(), load_key(settings()).wallet)
 tasks.register(app, settings())
 
@@ -25,3 +29,5 @@ tasks.register(app, settings())
 def _log(**_: Any) -> None:
     """One line format for all processes; a listener here keeps Celery from installing its own."""
     logging.configure(settings(), process="scheduler")
+    for name in TWO_LINES_A_TASK:
+        getLogger(name).setLevel(WARNING)

@@ -19,6 +19,7 @@ from pipeline.match import Match
 from pipeline.records import ChainFacts, DealRecord, Held, Replicate, TaskRecord, WorkerRecord
 from pipeline.scheduler import Scheduler
 from pipeline.segments import Segment
+from pipeline.store.tasks import Given
 from protocol import weights
 from protocol.authorization import sign_authorization
 from protocol.errors import RpcError, RpcUnavailable
@@ -29,8 +30,9 @@ log = structlog.get_logger(__name__)
 
 #: Workers looked at in one round, and least number of waiting tasks.
 WORKERS, TASKS = 1000, 200
-#: Seconds that weight, stake and coins of a worker are believed.
-FACTS_SECONDS = 30.0
+#: Seconds that weight, stake and coins of a worker are believed: three calls a worker and 10 s cost next to nothing,
+#: and an old weight makes votes superfluous.
+FACTS_SECONDS = 10.0
 #: Gas a worker spends on one task: contributeAndFinalize 0.52 M, contribute and reveal 0.48 M; a third on top.
 GAS_PER_TASK = 700_000
 
@@ -112,32 +114,36 @@ def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> Non
     )
 
 
-def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list[tuple[TaskRecord, list[WorkerRecord]]]:
-    """Take the slots; what a worker cannot hold any more is left out."""
+def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list[Match]:
+    """Take the slots; a worker that cannot hold its share any more is left out."""
     held: dict[Wallet, list[Held]] = defaultdict(list)
     for found in matches:
         for worker in found.workers:
             held[worker.wallet].append(Held(found.task.task_id, now, matching.stake_locked(found.task)))
-    reserved = {wallet for wallet, entries in held.items() if scheduler.store.workers.reserve(wallet, entries)}
-    granted = [(found.task, [item for item in found.workers if item.wallet in reserved]) for found in matches]
-    return [(task, workers) for task, workers in granted if workers]
+    refused = {wallet for wallet, entries in held.items() if not scheduler.store.workers.reserve(wallet, entries)}
+    granted = [found.without(refused) for found in matches]
+    return [found for found in granted if found.workers]
 
 
-def _give(scheduler: Scheduler, granted: Sequence[tuple[TaskRecord, list[WorkerRecord]]], now: float) -> int:
+def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
     given = [
-        (task, [Replicate(item.wallet, task.mode, item.facts.weight, now, published_at=now) for item in workers])
-        for task, workers in granted
+        Given(
+            found.task,
+            tuple(
+                Replicate(item.wallet, found.task.mode, item.facts.weight, now, published_at=now)
+                for item in found.workers
+            ),
+            found.wants,
+            found.leading,
+        )
+        for found in granted
     ]
     taken = scheduler.store.tasks.assign(given, now, now + scheduler.pace.reask)
-    refused = [
-        (item.wallet, task.task_id) for task, workers in granted if task.task_id not in taken for item in workers
-    ]
-    scheduler.store.workers.release(refused)
-    deals = scheduler.deals({task.deal_id for task, _ in granted})
+    refused = [found for found in granted if found.task.task_id not in taken]
+    scheduler.store.workers.release([(item.wallet, found.task.task_id) for found in refused for item in found.workers])
+    deals = scheduler.deals({found.task.deal_id for found in granted})
     messages = []
-    for task, workers in granted:
-        if task.task_id not in taken:
-            continue
+    for task, workers in ((found.task, found.workers) for found in granted if found.task.task_id in taken):
         log.info("Task assigned.", action="assigned", task=task.task_id, wallets=[item.wallet for item in workers])
         for item in workers:
             order = assignment(scheduler, task, deals[task.deal_id], item.wallet)

@@ -134,8 +134,9 @@ def _reveal_is_due(task: TaskRecord, vote: Contribution, now: float, pace: Pace)
 
 def _staff(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
     wanted = replicas.wanted(task, view, now, pace)
-    if wanted != task.wants:
-        yield Want(wanted)
+    leading, others = replicas.forecast(task, view, now, pace) if wanted else (0, 0)
+    if (wanted, leading, others) != (task.wants, task.leading, task.others):
+        yield Want(wanted, leading, others)
     if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
         return
     for item in task.replicates:

@@ -12,17 +12,35 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.records import TaskRecord, WorkerRecord
+from protocol import weights
 from protocol.tags import fits
-from protocol.types import NRlc
+from protocol.types import NRlc, Wallet
 from protocol.wire import Mode
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A task and the workers to ask, at most as many as it wants."""
+    """A task and the workers to ask: as many as it wants, or fewer whose votes weigh more."""
 
     task: TaskRecord
     workers: tuple[WorkerRecord, ...]
+
+    def without(self, unreachable: set[Wallet]) -> Match:
+        """The same but for some workers."""
+        return Match(self.task, tuple(worker for worker in self.workers if worker.wallet not in unreachable))
+
+    @property
+    def leading(self) -> int:
+        """Weight of the leading result if these workers join it."""
+        return weights.group_weight(
+            (*([self.task.leading] if self.task.leading else []), *(worker.facts.weight for worker in self.workers))
+        )
+
+    @property
+    def wants(self) -> int:
+        """Replicates that the task still wants after this."""
+        enough = weights.consensus_reached(self.task.trust, self.leading, self.task.others)
+        return 0 if enough else max(self.task.wants - len(self.workers), 0)
 
 
 @dataclass(slots=True)
@@ -70,7 +88,7 @@ def _choose(task: TaskRecord, rooms: list[_Room]) -> list[_Room]:
     """Take the task's workers out of the heap and put back what is left of them."""
     chosen: list[_Room] = []
     passed: list[_Room] = []
-    while rooms and len(chosen) < task.wants:
+    while rooms and Match(task, tuple(room.worker for room in chosen)).wants:
         room = heapq.heappop(rooms)
         (chosen if _suits(task, room) else passed).append(room)
     for room in chosen:

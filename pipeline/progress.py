@@ -61,8 +61,8 @@ def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
     match action:
         case Submit(method=method, generation=generation):
             return replace(task, sent={**task.sent, str(method): Sent(generation, now)})
-        case Want(count=count):
-            return replace(task, wants=count)
+        case Want(count=count, leading=leading, others=others):
+            return replace(task, wants=count, leading=leading, others=others)
         case Explain(why=why):
             return replace(task, why=why)
         case Resume():

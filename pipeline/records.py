@@ -115,8 +115,11 @@ class TaskRecord:
     open: bool = True
     #: The deal's block was reorganised away and has not come back.
     orphaned: bool = False
-    #: Replicates to assign now.
+    #: Replicates to assign now, if newcomers take them.
     wants: int = 0
+    #: Weight that the leading result will have once all who still compute have voted for it, and that of all others.
+    leading: int = 0
+    others: int = 0
     replicates: tuple[Replicate, ...] = ()
     #: Lane method → its newest try.
     sent: Mapping[str, Sent] = field(default_factory=dict)

@@ -88,6 +88,13 @@ def wanted(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> int:
     return weights.replicates_needed(task.trust, votes(task, view), [item.weight for item in waiting])
 
 
+def forecast(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> tuple[int, int]:
+    """(weight of the leading result once all who still compute have joined it, weight of all other results)."""
+    groups = sorted((weights.group_weight(group) for group in votes(task, view).values()), reverse=True)
+    joining = [item.weight for item in pending(task, view, now, pace)]
+    return weights.group_weight((*groups[:1], *joining)), sum(groups[1:])
+
+
 def given_up(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> bool:
     """Whether so many workers failed that another one would too."""
     without_vote = [item for item in task.replicates if view.contribution(item.wallet) is None]

@@ -33,6 +33,9 @@ def to_document(task: TaskRecord) -> Document:
         "open": task.open,
         "orphaned": task.orphaned,
         "wants": task.wants,
+        # products of weights outgrow 64 bits
+        "leading": str(task.leading),
+        "others": str(task.others),
         "replicates": [replicate_document(item) for item in task.replicates],
         "sent": {method: {"generation": sent.generation, "at": sent.at} for method, sent in task.sent.items()},
         "failed": dict(task.failed),
@@ -67,6 +70,8 @@ def to_record(row: Mapping[str, Any]) -> TaskRecord:
         open=row["open"],
         orphaned=row["orphaned"],
         wants=row["wants"],
+        leading=int(row["leading"]),
+        others=int(row["others"]),
         replicates=tuple(_replicate(item) for item in row["replicates"]),
         sent={method: Sent(sent["generation"], sent["at"]) for method, sent in row["sent"].items()},
         failed=row["failed"],

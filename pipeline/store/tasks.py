@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pymongo import ASCENDING, IndexModel, InsertOne, ReplaceOne, UpdateOne
@@ -39,6 +40,16 @@ _STATE_BEFORE = {
     Step.COMPUTED: [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.LOST],
     Step.FAILED: [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.COMPUTED, ReplicateState.LOST],
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Replicates for one task, and what it wants after them."""
+
+    task: TaskRecord
+    replicates: tuple[Replicate, ...]
+    wants: int
+    leading: int
 
 
 class Tasks:
@@ -123,31 +134,34 @@ class Tasks:
                 ordered=False,
             )
 
-    def assign(
-        self, given: Sequence[tuple[TaskRecord, Sequence[Replicate]]], now: float, next_visit: float
-    ) -> set[TaskId]:
+    def assign(self, given: Sequence[Given], now: float, next_visit: float) -> set[TaskId]:
         """Add replicates to tasks; returns those tasks that took them, being unchanged since they were read."""
         writes = [
             UpdateOne(
-                {"_id": task.task_id, "version": task.version},
+                {"_id": item.task.task_id, "version": item.task.version},
                 {
-                    "$push": {"replicates": {"$each": [replicate_document(item) for item in replicates]}},
-                    "$inc": {"wants": -len(replicates), "version": 1},
-                    "$set": {"changed_at": now, "next_visit": next_visit},
+                    "$push": {"replicates": {"$each": [replicate_document(each) for each in item.replicates]}},
+                    "$inc": {"version": 1},
+                    "$set": {
+                        "wants": item.wants,
+                        "leading": str(item.leading),
+                        "changed_at": now,
+                        "next_visit": next_visit,
+                    },
                 },
             )
-            for task, replicates in given
+            for item in given
         ]
-        if not writes:
-            return set()
-        if self._rows.bulk_write(writes, ordered=False).matched_count == len(writes):
-            return {task.task_id for task, _ in given}
-        stored = {task.task_id: task for task in self.load([task.task_id for task, _ in given])}
-        return {
-            task.task_id
-            for task, replicates in given
-            if task.task_id in stored and stored[task.task_id].replicate(replicates[0].wallet) is not None
-        }
+        tasks = [item.task.task_id for item in given]
+        if not writes or self._rows.bulk_write(writes, ordered=False).matched_count == len(writes):
+            return set(tasks)
+        stored = {task.task_id: task for task in self.load(tasks)}
+        taken = set()
+        for item in given:
+            task = stored.get(item.task.task_id)
+            if task is not None and task.replicate(item.replicates[0].wallet) is not None:
+                taken.add(task.task_id)
+        return taken
 
     def intents_failed(self, failures: Sequence[tuple[TaskId, str, int, str]]) -> None:
         """Note lane intents that ended FAILED: (task, method, generation, why); repeating it changes nothing."""
