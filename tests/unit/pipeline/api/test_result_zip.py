@@ -1,0 +1,227 @@
+"""Zips that strangers may send: each hostile one is refused, each honest one gives the digest of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import stat
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pipeline.api import result_zip
+from pipeline.api.result_zip import check_result
+from protocol.digest import callback_digest, directory_digest, file_digest
+from protocol.errors import BadMessage
+
+RESULT = {"computed.json": b'{"deterministic-output-path": "/iexec_out/result.txt"}', "result.txt": b"hello"}
+
+
+def make(folder: Path, entries: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED, comment: bytes = b"") -> Path:
+    path = folder / "result.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+        archive.comment = comment
+    return path
+
+
+def make_info(folder: Path, info: zipfile.ZipInfo, content: bytes = b"x") -> Path:
+    path = folder / "result.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in RESULT.items():
+            archive.writestr(name, data)
+        archive.writestr(info, content)
+    return path
+
+
+def computed(path: str) -> bytes:
+    return json.dumps({"deterministic-output-path": path}).encode()
+
+
+def refused(path: Path, why: str) -> None:
+    with pytest.raises(BadMessage, match=why):
+        check_result(path, callback=False)
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    found = check_result(make(tmp_path, RESULT), callback=False)
+    assert found.digest == file_digest(hashlib.sha256(b"hello").digest())
+
+
+def test_the_digest_of_a_folder_covers_its_own_files_only(tmp_path: Path) -> None:
+    entries = {"computed.json": computed("/iexec_out/out/"), "out/b": b"B", "out/a": b"A", "out/deep/c": b"C"}
+    found = check_result(make(tmp_path, entries), callback=False)
+    sums = [(name, hashlib.sha256(content).digest()) for name, content in (("a", b"A"), ("b", b"B"))]
+    assert found.digest == directory_digest(sums)
+
+
+def test_an_empty_folder_has_the_digest_of_nothing(tmp_path: Path) -> None:
+    found = check_result(make(tmp_path, {"computed.json": computed("/iexec_out/out"), "out/": b""}), callback=False)
+    assert found.digest == directory_digest([])
+
+
+def test_the_whole_output_folder_can_be_the_result(tmp_path: Path) -> None:
+    entries = {"computed.json": computed("/iexec_out"), "a": b"A"}
+    found = check_result(make(tmp_path, entries), callback=False)
+    assert found.digest == directory_digest([(name, hashlib.sha256(data).digest()) for name, data in entries.items()])
+
+
+def test_with_a_callback_the_digest_is_that_of_its_data(tmp_path: Path) -> None:
+    data = "0x" + "00" * 31 + "2a"
+    path = make(tmp_path, {"computed.json": json.dumps({"callback-data": data}).encode()})
+    found = check_result(path, callback=True)
+    assert (found.digest, found.computed.callback_data) == (callback_digest(data), data)
+
+
+def test_a_result_that_the_zip_does_not_hold_is_refused(tmp_path: Path) -> None:
+    refused(make(tmp_path, {"computed.json": computed("/iexec_out/gone")}), "does not exist")
+
+
+def test_a_zip_without_computed_json_is_refused(tmp_path: Path) -> None:
+    refused(make(tmp_path, {"result.txt": b"x"}), "no computed.json")
+
+
+@pytest.mark.parametrize("path", ["/iexec_out/../etc/passwd", "/etc/passwd", "iexec_out/x", "/iexec_outside"])
+def test_a_result_path_that_leaves_the_output_folder_is_refused(tmp_path: Path, path: str) -> None:
+    refused(make(tmp_path, {"computed.json": computed(path), "x": b"x"}), "not below")
+
+
+def test_a_computed_json_too_large_to_read_is_refused(tmp_path: Path) -> None:
+    refused(make(tmp_path, {"computed.json": b" " * 300_000}), "larger than")
+
+
+@pytest.mark.parametrize("body", [b"", b"PK", b"not a zip at all, but long enough to be looked at twice"])
+def test_a_body_that_is_no_zip_is_refused(tmp_path: Path, body: bytes) -> None:
+    path = tmp_path / "result.zip"
+    path.write_bytes(body)
+    refused(path, "not a")
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "a/../../evil", "/evil", "C:/evil", "a\\..\\evil", "a//b", "./a", "a/./b", "..", "n" * 2000]
+)
+def test_an_entry_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+    refused(make(tmp_path, {**RESULT, name: b"x"}), "dangerous name|leads out")
+
+
+def test_a_name_with_a_hidden_end_is_refused(tmp_path: Path) -> None:
+    path = make(tmp_path, {**RESULT, "saveXexe": b"x"})
+    path.write_bytes(path.read_bytes().replace(b"saveXexe", b"save\0exe"))
+    refused(path, "dangerous name|broken")
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
+def test_an_entry_that_is_neither_file_nor_folder_is_refused(tmp_path: Path, kind: int) -> None:
+    info = zipfile.ZipInfo("link")
+    info.external_attr = (kind | 0o777) << 16
+    refused(make_info(tmp_path, info, b"/etc/passwd"), "neither a file nor a folder")
+
+
+def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="Duplicate"):
+        path = make_info(tmp_path, zipfile.ZipInfo("result.txt"))
+    refused(path, "two entries of one name")
+
+
+def test_a_file_that_is_also_a_folder_is_refused(tmp_path: Path) -> None:
+    refused(make(tmp_path, {**RESULT, "result.txt/inner": b"x"}), "a file and a folder")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_compression_that_needs_much_memory_is_refused(tmp_path: Path, method: int) -> None:
+    refused(make(tmp_path, RESULT, method), "neither stored nor deflated")
+
+
+def test_an_encrypted_entry_is_refused(tmp_path: Path) -> None:
+    path = make(tmp_path, RESULT)
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(raw)
+    refused(path, "neither stored nor deflated")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = make(tmp_path, {**RESULT, "bomb": bytes(10_000_000)})
+    assert path.stat().st_size < 20_000
+    with pytest.raises(BadMessage, match="unpacks to more"):
+        check_result(path, callback=False, max_unpacked=1_000_000)
+
+
+def test_a_bomb_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
+    path = make(tmp_path, {"computed.json": computed("/iexec_out/bomb"), "bomb": bytes(10_000_000)})
+    path.write_bytes(path.read_bytes().replace(struct.pack("<L", 10_000_000), struct.pack("<L", 10)))
+    refused(path, "broken")
+
+
+def test_entries_that_share_the_same_bytes_count_each(tmp_path: Path) -> None:
+    path = make(tmp_path, {**RESULT, **{f"copy{number}": bytes(1_000_000) for number in range(20)}})
+    with pytest.raises(BadMessage, match="unpacks to more"):
+        check_result(path, callback=False, max_unpacked=10_000_000)
+
+
+def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_zip, "MAX_ENTRIES", 5)
+    refused(make(tmp_path, {**RESULT, **{f"file{number}": b"" for number in range(4)}}), "more than 5 entries")
+
+
+def test_a_directory_that_lies_about_its_entry_count_is_refused_by_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(result_zip, "MAX_DIRECTORY_BYTES", 300)
+    path = make(tmp_path, {**RESULT, **{f"file{number}": b"" for number in range(20)}})
+    raw = bytearray(path.read_bytes())
+    raw[-14:-10] = struct.pack("<2H", 2, 2)
+    path.write_bytes(raw)
+    refused(path, "entries, or names")
+
+
+def test_a_comment_behind_which_a_second_directory_could_hide_is_refused(tmp_path: Path) -> None:
+    refused(make(tmp_path, RESULT, comment=b"look here"), "not a plain zip")
+
+
+def test_a_64_bit_directory_that_would_override_the_checked_one_is_refused(tmp_path: Path) -> None:
+    path = make(tmp_path, RESULT)
+    raw = path.read_bytes()
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 1)
+    path.write_bytes(raw[:-22] + locator + raw[-22:])
+    refused(path, "64-bit")
+
+
+def test_a_corrupted_file_is_refused(tmp_path: Path) -> None:
+    path = make(tmp_path, RESULT, zipfile.ZIP_STORED)
+    path.write_bytes(path.read_bytes().replace(b"hello", b"jello"))
+    refused(path, "broken")
+
+
+@pytest.mark.parametrize("at", range(0, 260, 7))
+def test_a_zip_with_any_byte_flipped_is_either_read_or_refused(tmp_path: Path, at: int) -> None:
+    path = make(tmp_path, RESULT)
+    raw = bytearray(path.read_bytes())
+    raw[at % len(raw)] ^= 0xFF
+    path.write_bytes(raw)
+    try:
+        found = check_result(path, callback=False)
+    except BadMessage:
+        return
+    # Whatever was flipped did not matter: times, modes, versions.
+    assert found.digest == file_digest(hashlib.sha256(b"hello").digest())
+
+
+def test_nothing_is_written_while_a_zip_is_checked(tmp_path: Path) -> None:
+    path = make(tmp_path, RESULT)
+    check_result(path, callback=False)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_zip_made_elsewhere_in_memory_is_read_too(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in RESULT.items():
+            archive.writestr(name, content)
+    (tmp_path / "result.zip").write_bytes(buffer.getvalue())
+    assert check_result(tmp_path / "result.zip", callback=False).computed.output_path == "result.txt"

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from pipeline.background import Background
+from protocol.errors import BrokerUnavailable
+
+#: Seconds a test waits at most for a thread.
+PATIENCE = 5.0
+
+
+def test_items_arrive_in_order_and_gather_while_a_delivery_is_under_way() -> None:
+    gate, first = threading.Event(), threading.Event()
+    batches: list[list[int]] = []
+
+    def deliver(batch: Sequence[int]) -> None:
+        first.set()
+        gate.wait(PATIENCE)
+        batches.append(list(batch))
+
+    background = Background("test", deliver)
+    background.put(1)
+    assert first.wait(PATIENCE)
+    background.put(2, 3)
+    background.put(4)
+    gate.set()
+    assert background.flush(PATIENCE)
+    background.stop(PATIENCE)
+    assert batches == [[1], [2, 3, 4]]
+
+
+def test_a_failed_delivery_is_repeated() -> None:
+    batches: list[list[int]] = []
+
+    def deliver(batch: Sequence[int]) -> None:
+        batches.append(list(batch))
+        if len(batches) == 1:
+            raise BrokerUnavailable(what="test", why="it is away")
+
+    background = Background("test", deliver)
+    background.put(1, 2)
+    assert background.flush(PATIENCE)
+    background.stop(PATIENCE)
+    assert batches == [[1, 2], [1, 2]]
+
+
+def test_a_full_queue_drops_the_oldest_and_never_blocks() -> None:
+    gate, first = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def deliver(batch: Sequence[int]) -> None:
+        first.set()
+        gate.wait(PATIENCE)
+        seen.extend(batch)
+
+    background = Background("test", deliver, capacity=3)
+    background.put(0)
+    assert first.wait(PATIENCE)
+    background.put(1, 2, 3, 4, 5)
+    gate.set()
+    assert background.flush(PATIENCE)
+    background.stop(PATIENCE)
+    assert (seen, background.dropped) == ([0, 3, 4, 5], 2)
+
+
+def test_stopping_gives_up_on_a_broker_that_stays_away() -> None:
+    def deliver(_: Sequence[int]) -> None:
+        raise BrokerUnavailable(what="test", why="it is away")
+
+    background = Background("test", deliver)
+    background.put(1)
+    background.stop(0.2)
+    assert not background.flush(0.0)
+
+
+def test_nothing_starts_before_the_first_item() -> None:
+    before = threading.active_count()
+    Background("test", lambda _: None).stop(0.1)
+    assert threading.active_count() == before
