@@ -1,0 +1,81 @@
+"""What is known of each of several nodes, and which of them to ask next. Pure: times come in as arguments.
+
+usable ──failure──► failing: not asked, only checked, after 1 s, then twice that, up to 60 s ──answer──► usable
+usable ──head too far behind the best──► lagging ──head seen near the best──► usable
+anything ──another chain id──► wrong for good
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from protocol.types import BlockNumber
+
+#: Answers whose times are remembered.
+LATENCIES = 32
+#: Seconds for which a failing node is left alone: first, and at most.
+REST_FIRST, REST_LAST = 1.0, 60.0
+#: Blocks a node may be behind the best one before it gets no more questions.
+MOST_LAG = 3
+#: How much slower than the fastest the present node may be before another is taken: changing costs a mixed view.
+MUCH_SLOWER = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One node's record."""
+
+    latencies: tuple[float, ...] = ()
+    failures: int = 0
+    #: Time until which a failing node is not even checked.
+    rests_until: float = 0.0
+    head: BlockNumber | None = None
+    wrong_chain: bool = False
+
+    @property
+    def latency(self) -> float:
+        """Median seconds of its last answers; 0 while there is none, so that a new node is tried."""
+        return median(self.latencies) if self.latencies else 0.0
+
+    def answered(self, seconds: float) -> Health:
+        """After an answer."""
+        return replace(self, latencies=(*self.latencies[1 - LATENCIES :], seconds), failures=0, rests_until=0.0)
+
+    def failed(self, now: float) -> Health:
+        """After no answer: one failure suffices, since each may have cost a whole time-out."""
+        pause = min(REST_FIRST * 2.0**self.failures, REST_LAST)
+        return replace(self, failures=self.failures + 1, rests_until=now + pause)
+
+    def checked(self, head: BlockNumber, *, right_chain: bool) -> Health:
+        """After it said its chain and its head."""
+        return replace(self, head=head, wrong_chain=not right_chain)
+
+
+def usable(nodes: Sequence[Health]) -> list[int]:
+    """Positions of the nodes that may be asked."""
+    best = max((node.head for node in nodes if node.head is not None and not node.wrong_chain), default=None)
+    return [
+        position
+        for position, node in enumerate(nodes)
+        if not node.wrong_chain
+        and not node.failures
+        and (best is None or node.head is None or node.head >= best - MOST_LAG)
+    ]
+
+
+def order(nodes: Sequence[Health], current: int) -> list[int]:
+    """Positions to try one after the other: the present node while it is good, then the fastest first.
+
+    If no node is usable, the one that has rested longest; empty only if all are on another chain.
+    """
+    good = sorted(usable(nodes), key=lambda position: nodes[position].latency)
+    if not good:
+        right = [position for position, node in enumerate(nodes) if not node.wrong_chain]
+        return sorted(right, key=lambda position: nodes[position].rests_until)[:1]
+    fastest = nodes[good[0]].latency
+    if current in good and nodes[current].latency <= MUCH_SLOWER * fastest:
+        good.remove(current)
+        good.insert(0, current)
+    return good

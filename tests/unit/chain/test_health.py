@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from chain.health import MOST_LAG, REST_LAST, Health, order, usable
+from protocol.types import BlockNumber
+
+
+def at(head: int, *, seconds: float = 0.01) -> Health:
+    return Health().checked(BlockNumber(head), right_chain=True).answered(seconds)
+
+
+def test_the_present_node_is_kept_while_it_is_good() -> None:
+    assert order([at(10, seconds=0.001), at(10, seconds=0.004)], current=1) == [1, 0]
+
+
+def test_a_much_slower_node_is_left_for_the_fastest() -> None:
+    assert order([at(10, seconds=0.001), at(10, seconds=0.1)], current=1) == [0, 1]
+
+
+def test_a_node_that_failed_once_is_not_asked() -> None:
+    assert order([at(10).failed(now=0.0), at(10)], current=0) == [1]
+
+
+def test_an_answer_makes_a_failing_node_good_again() -> None:
+    assert usable([at(10).failed(now=0.0).failed(now=1.0).answered(0.1)]) == [0]
+
+
+@pytest.mark.parametrize(("behind", "asked"), [(MOST_LAG, [0, 1]), (MOST_LAG + 1, [0])])
+def test_a_node_too_far_behind_the_best_is_not_asked(behind: int, asked: list[int]) -> None:
+    assert usable([at(100), at(100 - behind)]) == asked
+
+
+def test_a_node_on_another_chain_is_never_asked_and_its_head_counts_for_nothing() -> None:
+    stranger = Health().checked(BlockNumber(10_000), right_chain=False)
+
+    assert order([stranger, at(5)], current=0) == [1]
+    assert order([stranger], current=0) == []
+
+
+def test_if_none_is_good_the_one_that_rested_longest_is_tried() -> None:
+    assert order([at(10).failed(now=5.0), at(10).failed(now=2.0)], current=0) == [1]
+
+
+def test_rests_double_up_to_the_longest() -> None:
+    node = at(10)
+    rests = []
+    for _ in range(8):
+        node = node.failed(now=0.0)
+        rests.append(node.rests_until)
+
+    assert rests == [1, 2, 4, 8, 16, 32, REST_LAST, REST_LAST]
+
+
+def test_latency_is_the_median_of_the_last_answers() -> None:
+    node = Health()
+    for seconds in (0.01, 0.01, 9.0):
+        node = node.answered(seconds)
+
+    assert node.latency == 0.01
