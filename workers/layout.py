@@ -120,6 +120,10 @@ class Layout:
             folder.mkdir(parents=True, exist_ok=True)
         self.root.chmod(OWNER_ONLY)
 
+    def unlock_for_good(self, name: str) -> None:
+        """Delete the file of a lock that nobody will take again; only while holding it."""
+        (self.locks / name).unlink(missing_ok=True)
+
     @contextmanager
     def hold(self, name: str, *, wait: bool) -> Iterator[bool]:
         """Hold the lock `name`; yields whether it is held (always, if `wait`). The kernel frees it if we die."""

@@ -173,7 +173,7 @@ def _error(response: httpx.Response, url: str) -> SluiceError:
         case 403:
             return Refused(why=why)
         case 404:
-            return NotFound(what="thing at the pool", id=response.request.url.path)
+            return NotFound(what=response.request.url.path)
         case 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504:
             return PoolUnavailable(what=url, why=f"HTTP {response.status_code}: {why}")
         case status:

@@ -1,9 +1,9 @@
 """One task as this machine knows it, and which step may follow which. Pure.
 
     TAKEN ──► RUNNING ──► COMPUTED ──► COMMITTED ──► REVEALED
-      ├──────────┼────────────┤
-      ▼          ▼            ▼
-      FAILED (nothing was contributed, nothing will be)   ABORTED (the scheduler told us to stop)
+      ├──────────┼────────────┼───────────────┐ (the lane gave the vote up)
+      ▼          ▼            ▼               ▼
+      ABORTED (the scheduler told us to stop), FAILED (nothing was contributed, nothing will be)
 
 From COMMITTED on nobody's word drops the result before the task is over: a vote that is not revealed costs the stake.
 """
@@ -36,7 +36,7 @@ MAY_FOLLOW: dict[Stage, frozenset[Stage]] = {
     Stage.COMPUTED: frozenset({Stage.RUNNING, Stage.TAKEN}),
     Stage.COMMITTED: frozenset({Stage.COMPUTED}),
     Stage.REVEALED: frozenset({Stage.COMMITTED}),
-    Stage.FAILED: frozenset({Stage.TAKEN, Stage.RUNNING, Stage.COMPUTED}),
+    Stage.FAILED: frozenset({Stage.TAKEN, Stage.RUNNING, Stage.COMPUTED, Stage.COMMITTED}),
     Stage.ABORTED: frozenset({Stage.TAKEN, Stage.RUNNING, Stage.COMPUTED}),
 }
 

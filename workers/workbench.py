@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 
+from chain.lane.poco import poco_lane
+from chain.lane.run import Lane
+from chain.lane.store_sqlite import SqliteStore
+from chain.rpc import Rpc
 from config.settings import Settings
 from protocol.signing import Key
 from protocol.types import Wallet
@@ -106,6 +110,38 @@ class Workbench:
     def reports(self) -> Reports:
         """Reports to the pool."""
         return Reports(self.pool)
+
+    @property
+    def chain_id(self) -> int:
+        """The pool's chain."""
+        return self.machine.pool.chain_id
+
+    @cached_property
+    def rpc(self) -> Rpc:
+        """The Ethereum node."""
+        return Rpc(self.machine.settings.rpc_url, self.machine.settings.rpc_timeout)
+
+    @cached_property
+    def lane_store(self) -> SqliteStore:
+        """The lane's memory."""
+        return SqliteStore(self.layout.lane)
+
+    @cached_property
+    def lane(self) -> Lane:
+        """The wallet's transactions."""
+        return poco_lane(self.machine.settings, self.rpc, self.machine.key, self.lane_store)
+
+    def close(self) -> None:
+        """Let the last reports out and close what was opened."""
+        opened = self.__dict__
+        if "reports" in opened:
+            self.reports.close()
+        if "journal" in opened:
+            self.journal.close()
+        if "engine" in opened:
+            self.engine.close()
+        if "rpc" in opened:
+            self.rpc.close()
 
 
 def capabilities_of(settings: Settings) -> Capabilities:

@@ -1,0 +1,170 @@
+"""What a machine looks after by itself, every few seconds: its place at the pool and at the broker, tasks that no
+message moves, votes that should be revealed, and what is over.
+
+All of it repeats what messages do anyway: if every message were lost, tasks would go on, only later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from chain.hub import Hub
+from protocol.errors import (
+    BadInput,
+    BrokerUnavailable,
+    EngineUnavailable,
+    PoolUnavailable,
+    RpcError,
+    RpcUnavailable,
+)
+from protocol.types import Contract, TaskId
+from protocol.view import ChainView, ContributionStatus, TaskStatus
+from workers import steps
+from workers.broker import Publisher
+from workers.compute import remove_container
+from workers.layout import discard
+from workers.replicate import COMPUTING, Replicate, Stage, todo
+from workers.workbench import Workbench
+
+log = structlog.get_logger(__name__)
+
+#: Seconds a task may rest where it needs nobody before it is moved on; its own message gets that long.
+RESUME_SECONDS = 10.0
+#: Seconds a vote rests before the chain is asked whether it should be revealed; the pool asks much sooner.
+REVEAL_CHECK_SECONDS = 30.0
+#: Tasks named in one ping at most (protocol.wire).
+PING_TASKS = 1024
+#: Seconds after which an unused dataset is deleted.
+CACHE_SECONDS = 24 * 3600.0
+_OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
+
+
+class Keeper:
+    """One look after everything per `ping`. For one thread."""
+
+    def __init__(self, bench: Workbench, publisher: Publisher) -> None:
+        self._bench = bench
+        self._publisher = publisher
+        self._hub = Hub(bench.rpc, Contract(bench.machine.pool.hub))
+        self._asked: dict[TaskId, float] = {}
+
+    def tidy(self) -> None:
+        """At start: delete files of tasks that the journal does not know, and datasets that nobody used for long."""
+        known = {replicate.task_id for replicate in self._bench.journal.all()}
+        for folder in (self._bench.layout.root / "tasks").iterdir():
+            if folder.name not in known:
+                discard(folder)
+        for cached in self._bench.layout.cache.iterdir():
+            stat = cached.stat()
+            if stat.st_nlink == 1 and stat.st_mtime < self._bench.now() - CACHE_SECONDS:
+                cached.unlink()
+
+    def look(self) -> None:
+        """Ping, forget, abort, move on what rests, remove stray containers."""
+        replicates = self._bench.journal.all()
+        self._ping(replicates)
+        try:
+            self._resume(replicates)
+            self._reveal(replicates)
+        except BrokerUnavailable as error:
+            log.warning("Cannot send ourselves a message.", action="resume_delayed", why=str(error))
+        self._sweep_containers()
+
+    # -- the pool ------------------------------------------------------------------------------------------------------
+
+    def _ping(self, replicates: Sequence[Replicate]) -> None:
+        try:
+            pong = self._bench.pool.ping([replicate.task_id for replicate in replicates[:PING_TASKS]])
+        except (PoolUnavailable, BadInput) as error:
+            log.warning("The pool did not take our ping.", action="ping_failed", why=str(error))
+            return
+        for task_id in pong.abort:
+            steps.abort(self._bench, TaskId(task_id))
+        over = set(pong.forget)
+        self._forget([replicate for replicate in replicates if replicate.task_id in over])
+
+    def _forget(self, replicates: Sequence[Replicate]) -> None:
+        """Delete what is over. A vote that can still be revealed is not the pool's to forget: the chain is asked."""
+        at_stake = [item.task_id for item in replicates if _at_stake(item)]
+        views = self._views(at_stake)
+        for replicate in replicates:
+            task_id = replicate.task_id
+            if replicate.stage in COMPUTING:
+                steps.abort(self._bench, task_id)
+                continue
+            view = views.get(task_id)
+            if _at_stake(replicate) and (view is None or view.status not in _OVER):
+                continue
+            with self._bench.layout.hold(task_id, wait=False) as held:
+                if held:
+                    self._bench.layout.task(task_id).remove()
+                    self._bench.journal.forget([task_id])
+                    self._bench.layout.unlock_for_good(task_id)
+                    log.info("Forgotten.", action="task_forgotten", task=task_id)
+
+    # -- what no message moves -----------------------------------------------------------------------------------------
+
+    def _resume(self, replicates: Sequence[Replicate]) -> None:
+        for replicate in replicates:
+            next_step = todo(replicate)
+            if next_step is None or self._bench.now() < replicate.updated_at + RESUME_SECONDS:
+                continue
+            if self._asked.get(replicate.task_id, 0.0) + RESUME_SECONDS > self._bench.now():
+                continue
+            with self._bench.layout.hold(replicate.task_id, wait=False) as idle:
+                pass
+            if idle:
+                log.info("Moving a task on.", action="task_resumed", task=replicate.task_id, step=next_step)
+                self._asked[replicate.task_id] = self._bench.now()
+                self._publisher.resume(replicate, next_step)
+
+    def _reveal(self, replicates: Sequence[Replicate]) -> None:
+        """Reveal votes that won, should nobody ask for it: the stake is ours to lose."""
+        now = self._bench.now()
+        resting = [
+            item.task_id
+            for item in replicates
+            if _at_stake(item)
+            and now >= max(item.updated_at, self._asked.get(item.task_id, 0.0)) + REVEAL_CHECK_SECONDS
+        ]
+        wallet = self._bench.machine.wallet
+        for task_id, view in self._views(resting).items():
+            self._asked[task_id] = now
+            vote = view.contribution(wallet)
+            if view.status is TaskStatus.REVEALING and vote in view.winners:
+                assert vote is not None
+                if vote.status is ContributionStatus.CONTRIBUTED:
+                    log.warning("Nobody asked us to reveal; revealing.", action="reveal_unasked", task=task_id)
+                    self._publisher.reveal(task_id)
+
+    def _views(self, task_ids: Sequence[TaskId]) -> dict[TaskId, ChainView]:
+        """What the chain says of these tasks; nothing while it does not answer."""
+        if not task_ids:
+            return {}
+        try:
+            return {view.task_id: view for view in self._hub.tasks(task_ids)}
+        except (RpcUnavailable, RpcError) as error:
+            log.warning("Cannot ask the chain.", action="views_unknown", why=str(error))
+            return {}
+
+    # -- containers ----------------------------------------------------------------------------------------------------
+
+    def _sweep_containers(self) -> None:
+        """Remove containers of tasks that are not being computed (any more)."""
+        try:
+            for task_id, container in self._bench.engine.mine(self._bench.machine.wallet):
+                replicate = self._bench.journal.find(task_id)
+                if replicate is not None and replicate.stage in COMPUTING:
+                    continue
+                with self._bench.layout.hold(task_id, wait=False) as idle:
+                    if idle:
+                        remove_container(self._bench, container)
+        except EngineUnavailable as error:
+            log.warning("Docker does not answer.", action="engine_away", why=str(error))
+
+
+def _at_stake(replicate: Replicate) -> bool:
+    """Whether a vote is or may be on chain that was not revealed."""
+    return replicate.stage is Stage.COMMITTED and not replicate.solo

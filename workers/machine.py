@@ -1,0 +1,162 @@
+"""One worker machine as one command: signs in, then keeps three processes alive until SIGTERM.
+
+    compute   Celery on `w.<wallet>`       slots + 1 processes: one may always upload
+    tx        Celery on `w.<wallet>.tx`    one process: the wallet's lane
+    pulse     new blocks, ping, what no message moves
+
+Any of them, or all, may be killed at any time: the journal, the lane's file and the containers remember.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import structlog
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_fixed
+
+from chain.hub import Hub
+from chain.keystore import load_key
+from chain.rpc import Rpc
+from config.celery_apps import consume
+from config.settings import Settings
+from config.supervisor import Supervisor
+from protocol.errors import BadSetting, PoolUnavailable
+from protocol.signing import Key
+from protocol.types import Contract
+from protocol.wire import PoolConfig
+from workers import pulse
+from workers.broker import admit, celery_app
+from workers.container import Engine
+from workers.layout import Layout
+from workers.pool_api import PoolApi
+from workers.workbench import Machine
+
+log = structlog.get_logger(__name__)
+
+#: Seconds to wait for a pool that does not answer at start: it may be starting as well.
+POOL_PATIENCE = 60.0
+#: Seconds to wait for a killed predecessor's processes to go.
+PREDECESSOR_PATIENCE = 10.0
+#: Uploads must not wait behind containers.
+SPARE_PROCESSES = 1
+
+
+def run(settings: Settings) -> None:
+    """Run a worker machine until SIGTERM.
+
+    Raises BadSetting, BadKeystore, WrongChain, RpcUnavailable, EngineUnavailable, PoolUnavailable, Refused before
+    anything is started.
+    """
+    machine = prepare(settings)
+    with _alone(machine.layout, machine.key):
+        machine.session.renew(None)
+        app = celery_app(machine)
+        _warm_up()
+        log.info("Signed in.", action="machine_started", wallet=machine.wallet, pool=machine.pool.workerpool)
+
+        def work(queue: str, name: str, processes: int) -> None:
+            admit(app, machine)
+            consume(app, queue, name=name, processes=processes, log_level=settings.log_level, events=False)
+
+        access = machine.session.current().broker
+        Supervisor(
+            {
+                "compute": partial(work, access.compute_queue, "compute", settings.slots + SPARE_PROCESSES),
+                "tx": partial(work, access.tx_queue, "tx", 1),
+                "pulse": partial(pulse.run, app, machine),
+            },
+            pid_dir=settings.home / "run",
+        ).run()
+
+
+def prepare(settings: Settings) -> Machine:
+    """Check all that a machine needs, and learn of the pool what the settings leave open. Raises as `run` does."""
+    key = load_key(settings)
+    api = PoolApi(settings.api_url)
+    pool = _ask_pool(api)
+    own = adopt(settings, pool)
+    with Rpc(own.rpc_url, own.rpc_timeout) as rpc:
+        Hub(rpc, Contract(pool.hub)).check_chain(own)
+    engine = Engine(own.docker_host)
+    engine.info()
+    engine.close()
+    api.close()
+    machine = Machine(own, key, pool, api)
+    machine.layout.make()
+    return machine
+
+
+def adopt(settings: Settings, pool: PoolConfig) -> Settings:
+    """The settings, completed by the pool's own. Raises BadSetting where the operator named another pool or chain.
+
+    What the operator set counts: a pool cannot talk a machine into another contract, or away from its own node.
+    """
+    told = {"chain_id": pool.chain_id, "hub": pool.hub, "workerpool": pool.workerpool}
+    given = settings.model_fields_set
+    for name, value in told.items():
+        mine = getattr(settings, name)
+        if name in given and mine is not None and str(mine).lower() != str(value).lower():
+            raise BadSetting(
+                name=f"SLUICE_{name.upper()}",
+                why=f"it is {mine}, the pool at {settings.api_url} has {value}",
+                fix="Name the right pool with SLUICE_API_URL, or remove the setting.",
+            )
+    nearby = {"rpc_url": pool.rpc_url, "ws_url": pool.ws_url, "block_time": pool.block_time}
+    if "rpc_url" in given:
+        # Heads and state must come from one node.
+        nearby.pop("rpc_url")
+        nearby.pop("ws_url")
+    return settings.model_copy(update={**told, **{key: value for key, value in nearby.items() if key not in given}})
+
+
+def _ask_pool(api: PoolApi) -> PoolConfig:
+    def say(state: RetryCallState) -> None:
+        log.warning("Waiting for the pool.", action="pool_awaited", pool=api.url, attempt=state.attempt_number)
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(PoolUnavailable),
+        wait=wait_exponential(multiplier=0.2, max=3.0),
+        stop=stop_after_delay(POOL_PATIENCE),
+        before_sleep=say,
+        reraise=True,
+    )
+    return retrying(api.config)
+
+
+@contextmanager
+def _alone(layout: Layout, key: Key) -> Iterator[None]:
+    """Hold the machine's lock: two machines with one wallet would share a journal. Children share it by inheritance,
+    so it is free only when the last of them is gone. Raises BadSetting.
+    """
+
+    def take() -> ExitStack:
+        with ExitStack() as stack:
+            if stack.enter_context(layout.hold("machine", wait=False)):
+                return stack.pop_all()
+        raise BadSetting(
+            name="SLUICE_KEYSTORE",
+            why=f"wallet {key.wallet} is at work in another process of this machine",
+            fix="Stop that one, or give each worker a wallet and a SLUICE_HOME of its own.",
+        )
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(BadSetting),
+        wait=wait_fixed(0.1),
+        stop=stop_after_delay(PREDECESSOR_PATIENCE),
+        reraise=True,
+    )
+    with retrying(take):
+        yield
+
+
+def _warm_up() -> None:
+    """Import before the fork what every child would import after it: a start costs half the processor time."""
+    # ruff: noqa: F401, PLC0415
+    import celery.apps.worker
+    import celery.bin.celery
+    import celery.concurrency.prefork
+    import celery.worker.consumer
+    import celery.worker.strategy
+    import kombu.transport.pyamqp
