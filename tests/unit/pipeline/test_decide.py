@@ -1,0 +1,306 @@
+"""What is decided about one task: a table of situations by sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from pipeline.actions import (
+    AskReveal,
+    AskUpload,
+    Drop,
+    End,
+    Explain,
+    Free,
+    Method,
+    Resend,
+    Resume,
+    Stop,
+    Submit,
+    Want,
+)
+from pipeline.records import Replicate, ReplicateState, Sent, Stage
+from protocol.hexbytes import to_bytes
+from protocol.types import Contract
+from protocol.view import ChainView
+from tests.unit.pipeline.builders import (
+    CONSENSUS,
+    CONTRIBUTE_UNTIL,
+    FINAL,
+    LIE,
+    LINK,
+    START,
+    agreed,
+    claimed,
+    decided,
+    finalized,
+    initialized,
+    moved,
+    reopened,
+    replicate,
+    revealed,
+    task,
+    uploaded,
+    view,
+    voted,
+    wallet,
+)
+
+VOTERS = (replicate(1), replicate(2), replicate(3))
+ASKED = tuple(replicate(n, reveal_asked_at=START + 2, upload_asked_at=START + 2 if n == 1 else None) for n in (1, 2, 3))
+REVEAL_UNTIL = START + 2 + 20
+
+
+def submits(actions: Sequence[object]) -> list[tuple[Method, int]]:
+    return [(action.method, action.generation) for action in actions if isinstance(action, Submit)]
+
+
+# -- before consensus --------------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_task_is_initialized_and_staffed_at_once() -> None:
+    actions = decided(task(trust=5), view())
+    assert submits(actions) == [(Method.INITIALIZE, 0)]
+    assert Want(3) in actions
+
+
+@pytest.mark.parametrize(("trust", "workers"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4)])
+def test_newcomers_wanted_grow_with_the_logarithm_of_trust(trust: int, workers: int) -> None:
+    assert Want(workers) in decided(task(trust=trust), view())
+
+
+def test_initialize_is_not_handed_over_twice_in_a_row() -> None:
+    once = moved(task(), view())
+    assert submits(decided(once, view())) == []
+
+
+def test_initialize_is_looked_after_when_the_chain_keeps_silent() -> None:
+    once = moved(task(), view())
+    (submit,) = [item for item in decided(once, view(), START + 60) if isinstance(item, Submit)]
+    assert submit.again
+
+
+def test_a_failed_initialize_gets_another_try_with_another_key() -> None:
+    assert submits(decided(task(failed={"initialize": 1}), view())) == [(Method.INITIALIZE, 1)]
+
+
+def test_three_failed_tries_are_enough() -> None:
+    assert submits(decided(task(failed={"initialize": 3}), view())) == []
+
+
+def test_nothing_is_initialized_after_the_contribution_deadline() -> None:
+    assert decided(task(), view(), CONTRIBUTE_UNTIL) == []
+
+
+def test_a_task_never_initialized_is_initialized_for_the_claim_after_the_final_deadline() -> None:
+    assert submits(decided(task(failed={"initialize": 1}), view(), FINAL)) == [(Method.INITIALIZE, 4)]
+
+
+def test_workers_that_compute_count_as_votes_to_come() -> None:
+    computing = [replicate(n, ReplicateState.STARTED) for n in (1, 2, 3)]
+    assert decided(task(replicates=computing), view(initialized())) == []
+
+
+@pytest.mark.parametrize("state", [ReplicateState.FAILED, ReplicateState.LOST, ReplicateState.ABORTED])
+def test_a_replicate_that_is_over_is_replaced_at_once(state: ReplicateState) -> None:
+    gone = [replicate(1, state), replicate(2), replicate(3)]
+    assert Want(1, 4, 0) in decided(task(replicates=gone), view(initialized()))
+
+
+def test_a_worker_that_never_starts_is_asked_again_and_then_replaced() -> None:
+    waiting = [replicate(1, ReplicateState.ASSIGNED), replicate(2), replicate(3)]
+    record = task(replicates=waiting)
+    assert decided(record, view(initialized()), START + 3) == []
+    assert decided(record, view(initialized()), START + 7) == [Resend(wallet(1))]
+    assert Want(1, 0, 0) not in decided(record, view(initialized()), START + 60)
+    late = task(replicates=[replicate(1, ReplicateState.ASSIGNED)], trust=1)
+    assert Want(1) in decided(late, view(initialized()), START + 62)
+
+
+def test_a_worker_that_computed_but_does_not_vote_is_replaced() -> None:
+    assert Want(1) in decided(task(trust=1, replicates=[replicate(1)]), view(initialized()), START + 62)
+
+
+def test_a_dissenter_makes_more_workers_wanted() -> None:
+    liars = task(trust=3, replicates=[replicate(1), replicate(2)])
+    chain = view(initialized(), voted(1), voted(2, LIE))
+    assert Want(2, 2, 2) in decided(liars, chain)
+
+
+def test_a_slot_is_free_as_soon_as_computing_is_over() -> None:
+    holding = replicate(1, ReplicateState.COMPUTED, holds_slot=True)
+    assert Free(wallet(1)) in decided(task(trust=1, replicates=[holding]), view(initialized()))
+
+
+def test_a_slot_is_free_when_the_vote_is_on_chain_though_no_report_came() -> None:
+    silent = replicate(1, ReplicateState.STARTED)
+    assert Free(wallet(1)) in decided(task(replicates=[silent]), view(initialized(), voted(1)))
+
+
+def test_an_app_that_fails_everywhere_is_given_up_and_the_reason_is_kept() -> None:
+    failed = [replicate(n, ReplicateState.FAILED, cause="APP_COMPUTE_FAILED") for n in range(5)]
+    actions = decided(task(trust=1, replicates=failed), view(initialized()))
+    assert actions == [Explain("Given up: APP_COMPUTE_FAILED.")]
+
+
+def test_nobody_is_asked_after_the_contribution_deadline() -> None:
+    assert decided(task(wants=3), view(initialized()), CONTRIBUTE_UNTIL) == [Want(0)]
+
+
+# -- consensus ---------------------------------------------------------------------------------------------------------
+
+
+def test_at_consensus_every_winner_reveals_and_one_of_them_uploads() -> None:
+    actions = decided(task(replicates=VOTERS), view(*CONSENSUS))
+    assert actions == [AskReveal(wallet(1), True), AskReveal(wallet(2), False), AskReveal(wallet(3), False)]
+
+
+def test_the_heaviest_winner_uploads() -> None:
+    voters = (replicate(1), replicate(2, weight=5), replicate(3))
+    assert AskReveal(wallet(2), True) in decided(task(replicates=voters), view(*CONSENSUS))
+
+
+def test_a_loser_is_not_asked_for_anything() -> None:
+    chain = view(initialized(), voted(1, LIE), voted(2), voted(3), voted(4), agreed())
+    actions = decided(task(replicates=(*VOTERS, replicate(4))), chain)
+    assert not [item for item in actions if getattr(item, "wallet", None) == wallet(1)]
+
+
+def test_whoever_still_computes_at_consensus_is_stopped_and_its_slot_freed() -> None:
+    computing = replicate(4, ReplicateState.STARTED)
+    actions = decided(task(replicates=(*ASKED, computing)), view(*CONSENSUS))
+    assert Stop(wallet(4)) in actions
+    assert Free(wallet(4)) in actions
+    assert Drop(wallet(4), ReplicateState.ABORTED, "Consensus was reached without it.") in actions
+
+
+def test_a_reveal_that_does_not_come_is_asked_for_again_at_a_measured_pace() -> None:
+    record = task(replicates=ASKED)
+    assert decided(record, view(*CONSENSUS), START + 6) == []
+    again = decided(record, view(*CONSENSUS, revealed(2), revealed(3)), START + 8)
+    assert again == [AskReveal(wallet(1), False)]
+
+
+def test_another_winner_is_asked_for_the_result_if_the_first_does_not_deliver() -> None:
+    chain = view(*CONSENSUS, revealed(1), revealed(2), revealed(3))
+    assert decided(task(replicates=ASKED), chain, START + 10) == []
+    assert decided(task(replicates=ASKED), chain, START + 18) == [AskUpload(wallet(2))]
+
+
+def test_a_winner_that_said_it_failed_is_not_asked_to_upload() -> None:
+    voters = (replicate(1, ReplicateState.FAILED), replicate(2), replicate(3))
+    assert AskReveal(wallet(2), True) in decided(task(replicates=voters), view(*CONSENSUS))
+
+
+def test_finalize_follows_the_last_reveal_when_the_result_is_stored() -> None:
+    record = task(replicates=(uploaded(1), *ASKED[1:]))
+    assert submits(decided(record, view(*CONSENSUS, revealed(1), revealed(2)))) == []
+    (submit,) = [
+        item
+        for item in decided(record, view(*CONSENSUS, revealed(1), revealed(2), revealed(3)))
+        if isinstance(item, Submit)
+    ]
+    assert submit.method is Method.FINALIZE
+    assert json.loads(to_bytes(str(submit.args["results"]))) == {"storage": "ipfs", "location": LINK.location}
+    assert submit.args["callback"] == "0x"
+
+
+def test_without_a_stored_result_nothing_is_finalized() -> None:
+    chain = view(*CONSENSUS, revealed(1), revealed(2), revealed(3))
+    assert submits(decided(task(replicates=ASKED), chain)) == []
+
+
+def test_a_stored_result_that_is_not_what_was_agreed_on_is_not_used() -> None:
+    chain = view(*CONSENSUS, revealed(1), revealed(2), revealed(3))
+    assert submits(decided(task(replicates=(uploaded(1, LIE), *ASKED[1:])), chain)) == []
+
+
+def test_a_deal_with_callback_is_finalized_with_the_callback_data() -> None:
+    chain = view(*CONSENSUS, revealed(1), revealed(2), revealed(3))
+    callback = Contract("0x" + "ca" * 20)
+    without = task(replicates=(uploaded(1), *ASKED[1:]), callback=callback)
+    assert submits(decided(without, chain)) == []
+    record = task(replicates=(uploaded(1, callback_data="0x2a"), *ASKED[1:]), callback=callback)
+    (submit,) = [item for item in decided(record, chain) if isinstance(item, Submit)]
+    assert submit.args["callback"] == "0x2a"
+
+
+def test_a_winner_that_does_not_reveal_is_left_behind_at_the_reveal_deadline() -> None:
+    record = task(replicates=(uploaded(1), *ASKED[1:]))
+    chain = view(*CONSENSUS, revealed(1))
+    assert submits(decided(record, chain, REVEAL_UNTIL - 1)) == []
+    assert submits(decided(record, chain, REVEAL_UNTIL)) == [(Method.FINALIZE, 0)]
+
+
+def test_if_nobody_reveals_in_time_the_task_is_reopened() -> None:
+    chain = view(*CONSENSUS)
+    assert submits(decided(task(replicates=ASKED), chain, REVEAL_UNTIL)) == [(Method.REOPEN, 0)]
+
+
+def test_reopening_is_pointless_once_no_vote_can_come() -> None:
+    late = view(*CONSENSUS, at=CONTRIBUTE_UNTIL - 5)
+    assert submits(decided(task(replicates=ASKED), late, CONTRIBUTE_UNTIL + 16)) == []
+
+
+def test_a_reopened_task_is_staffed_anew_with_others() -> None:
+    assert Want(3) in decided(task(replicates=ASKED), view(*CONSENSUS, reopened()))
+
+
+def test_a_second_round_gets_transactions_of_its_own() -> None:
+    again = view(*CONSENSUS, reopened(), voted(4), voted(5), voted(6), agreed(), revealed(4), revealed(5), revealed(6))
+    voters = (*ASKED, uploaded(4), replicate(5), replicate(6))
+    record = task(replicates=voters, sent={"finalize": Sent(0, START + 2), "reopen": Sent(0, START + 2)})
+    assert submits(decided(record, again)) == [(Method.FINALIZE, 3)]
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chain", [view(initialized()), view(*CONSENSUS), view(*CONSENSUS, revealed(1))])
+def test_a_task_past_its_final_deadline_is_claimed(chain: ChainView) -> None:
+    assert (Method.CLAIM, 0) in submits(decided(task(replicates=ASKED), chain, FINAL))
+
+
+def test_a_completed_task_ends_and_frees_everything() -> None:
+    computing = replicate(4, ReplicateState.STARTED)
+    actions = decided(task(replicates=(*ASKED, computing)), view(*CONSENSUS, revealed(1), finalized()))
+    assert End(Stage.COMPLETED, None) in actions
+    assert Free(wallet(4)) in actions
+    assert Stop(wallet(4)) in actions
+
+
+def test_a_claimed_task_ends_failed_and_says_why() -> None:
+    failed = [replicate(1, ReplicateState.FAILED, cause="APP_COMPUTE_FAILED")]
+    actions = decided(task(replicates=failed), view(initialized(), claimed()))
+    assert actions == [End(Stage.FAILED, "Nobody contributed before the deadline: APP_COMPUTE_FAILED.")]
+
+
+def test_an_ended_task_is_left_alone() -> None:
+    chain = view(*CONSENSUS, revealed(1), finalized())
+    assert decided(moved(task(replicates=ASKED), chain), chain) == []
+
+
+def test_a_reorg_that_takes_finalize_back_opens_the_task_again() -> None:
+    done = moved(task(replicates=(uploaded(1), *ASKED[1:])), view(*CONSENSUS, revealed(1), finalized()))
+    assert not done.open
+    back = view(*CONSENSUS, revealed(1), revealed(2), revealed(3))
+    actions = decided(done, back)
+    assert Resume() in actions
+    assert (Method.FINALIZE, 0) in submits(actions)
+    assert moved(done, back).open
+
+
+def test_a_reorg_that_takes_initialize_back_initializes_again_once_the_record_forgot_it() -> None:
+    known = moved(task(), view(initialized()))
+    assert (Method.INITIALIZE, 0) in submits(decided(known, view()))
+
+
+def test_a_task_whose_deal_left_the_chain_waits_and_is_then_written_off() -> None:
+    gone = task(orphaned=True, wants=2, replicates=[replicate(1, ReplicateState.STARTED)])
+    assert decided(gone, view()) == [Want(0)]
+    later: list[Replicate] = list(gone.replicates)
+    actions = decided(task(orphaned=True, replicates=later), view(), START + 601)
+    assert Free(wallet(1)) in actions
+    assert any(isinstance(item, End) and item.stage is Stage.FAILED for item in actions)

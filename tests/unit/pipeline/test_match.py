@@ -1,0 +1,84 @@
+"""Who is asked to work on what."""
+
+from __future__ import annotations
+
+from pipeline.match import match
+from pipeline.records import ReplicateState, TaskRecord, WorkerRecord
+from protocol.tags import GPU_BIT, make_tag
+from protocol.types import Hash32, TaskId, Wallet
+from tests.unit.pipeline.builders import NO_TAG, held, replicate, task, wallet, worker
+
+
+def chosen(tasks: list[TaskRecord], *workers: WorkerRecord) -> list[list[Wallet]]:
+    return [[item.wallet for item in found.workers] for found in match(tasks, workers)]
+
+
+def other(number: int, *, trust: int = 1, tag: Hash32 = NO_TAG) -> TaskRecord:
+    return task(trust=trust, task_id=TaskId(f"0x{number:064x}"), wants=1, tag=tag)
+
+
+def test_a_task_gets_as_many_different_workers_as_it_wants() -> None:
+    assert chosen([task(wants=3)], worker(1, slots=5), worker(2), worker(3), worker(4)) == [
+        [wallet(1), wallet(2), wallet(3)]
+    ]
+
+
+def test_fewer_workers_do_if_their_votes_weigh_more() -> None:
+    assert chosen([task(trust=5, wants=3)], worker(1, weight=5), worker(2), worker(3)) == [[wallet(1)]]
+
+
+def test_what_others_compute_already_counts() -> None:
+    assert len(chosen([task(trust=5, wants=1, leading=4)], worker(1), worker(2))[0]) == 1
+
+
+def test_a_task_takes_what_there_is_and_goes_on_wanting() -> None:
+    (found,) = match([task(trust=5, wants=3)], [worker(1)])
+    assert found.wants == 2
+    assert found.leading == 2
+
+
+def test_workers_with_most_free_slots_come_first() -> None:
+    busy = worker(1, slots=4, held=(held(1), held(2), held(3)))
+    assert chosen([task(trust=1, wants=1)], busy, worker(2, slots=2)) == [[wallet(2)]]
+
+
+def test_work_is_spread_over_machines() -> None:
+    tasks = [other(n, trust=1) for n in range(4)]
+    assert sorted(chosen(tasks, worker(1, slots=2), worker(2, slots=2))) == sorted([[wallet(1)], [wallet(2)]] * 2)
+
+
+def test_no_slot_is_given_twice() -> None:
+    tasks = [other(n, trust=1) for n in range(3)]
+    assert len(chosen(tasks, worker(1), worker(2))) == 2
+
+
+def test_a_worker_never_gets_a_task_again() -> None:
+    before = task(trust=1, wants=1, replicates=[replicate(1, ReplicateState.FAILED)])
+    assert chosen([before], worker(1)) == []
+
+
+def test_a_worker_must_offer_every_bit_of_the_tag() -> None:
+    gpu = task(trust=1, wants=1, tag=make_tag(GPU_BIT))
+    assert chosen([gpu], worker(1)) == []
+    assert chosen([gpu], worker(1), worker(2, tag=make_tag(GPU_BIT))) == [[wallet(2)]]
+
+
+def test_a_vote_needs_stake_and_working_alone_needs_none() -> None:
+    assert chosen([task(trust=5, wants=3)], worker(1, stake=29)) == []
+    assert chosen([task(trust=1, wants=1)], worker(1, stake=0)) == [[wallet(1)]]
+
+
+def test_stake_promised_to_other_tasks_is_not_spent_again() -> None:
+    assert chosen([task(trust=5, wants=1)], worker(1, slots=2, stake=50, held=(held(1, stake=30),))) == []
+    assert len(chosen([other(1, trust=5), other(2, trust=5)], worker(1, slots=2, stake=50))) == 1
+
+
+def test_a_worker_without_gas_money_or_banned_or_lost_gets_nothing() -> None:
+    poor = worker(1)
+    facts = type(poor.facts)(2, poor.facts.stake, poor.facts.coins, funded=False)
+    assert chosen([task(wants=3)], worker(1, facts=facts), worker(2, banned=True), worker(3, lost=True)) == []
+
+
+def test_a_task_nobody_fits_does_not_hold_up_the_next() -> None:
+    gpu = other(1, tag=make_tag(GPU_BIT))
+    assert chosen([gpu, other(2)], worker(1)) == [[wallet(1)]]
