@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 PR_SET_PDEATHSIG = 1
 #: A child that lived this long (seconds) is healthy again: its next death is restarted at once.
 HEALTHY_SECONDS = 30.0
+#: Python's own limit. py_ecc, which eth_account brings along, sets 100,000 for the process that imports it: then a
+#: stranger's JSON of nested brackets overflows the C stack and kills the process (seen) instead of raising.
+RECURSION_LIMIT = 1000
 #: Longest pause (seconds) before a child that keeps dying is started again.
 MAX_PAUSE_SECONDS = 10.0
 
@@ -135,6 +138,7 @@ class Supervisor:
 
 def _child_main(name: str, main: Callable[[], None]) -> None:
     die_with_parent()
+    sys.setrecursionlimit(RECURSION_LIMIT)
     signal.set_wakeup_fd(-1)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, signal.SIG_DFL)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from config.supervisor import RECURSION_LIMIT
 from pipeline.api import errors, operations, reports, results, tasks, workers
 from pipeline.api.body_limit import BodyLimit
 from pipeline.api.services import Services
@@ -26,6 +28,8 @@ def create_app(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Whatever a library made of it: with a high limit, nested brackets in a body would crash the process.
+        sys.setrecursionlimit(RECURSION_LIMIT)
         yield
         await run_in_threadpool(services.close)
 
