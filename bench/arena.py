@@ -100,10 +100,20 @@ class Arena:
 
 @contextmanager
 def open_arena(
-    *, block_time: float, workers: int, slots: int, block_gas: int = anvil.BLOCK_GAS, env: dict[str, str] | None = None
+    *,
+    block_time: float,
+    workers: int,
+    slots: int,
+    spares: int = 0,
+    block_gas: int = anvil.BLOCK_GAS,
+    env: dict[str, str] | None = None,
+    servers: Servers | None = None,
 ) -> Iterator[Arena]:
-    """A pool with `workers` machines of `slots` containers each, torn down at the end."""
-    servers = bring_up()
+    """A pool with `workers` machines of `slots` containers each, torn down at the end.
+
+    `spares`: wallets with a stake but no machine, the last of the ground's workers. `servers`: default is the stack's.
+    """
+    servers = servers or bring_up()
     names = Names.fresh()
     home = Path(".sluice") / "bench" / names.database
     state = ensure_state(Path(".sluice"))
@@ -112,11 +122,11 @@ def open_arena(
     engine = docker.DockerClient(base_url=servers.docker_host)
     try:
         image = app_image.build(engine)
-        pool = site.prepare(servers, chain, names, home, workers=workers, image=image, env=env)
+        pool = site.prepare(servers, chain, names, home, workers=workers + spares, image=image, env=env)
         with Rpc(chain.rpc_url) as rpc:
             try:
                 pool.start_scheduler()
-                wallets = pool.ground.workers
+                wallets = pool.ground.workers[:workers]
                 pool.start_machines(
                     [Machine(f"worker-{n}", wallet, slots) for n, wallet in enumerate(wallets, start=1)]
                 )

@@ -54,34 +54,35 @@ def _kill_and_restart(program: str) -> Callable[[Arena], None]:
     return strike
 
 
-def _kill_server(part: Part) -> Callable[[Arena], None]:
-    return lambda _: crash(part)
+def _freeze_chain(seconds: float) -> Callable[[Arena], None]:
+    def strike(arena: Arena) -> None:
+        os.kill(arena.node.pid, signal.SIGSTOP)
+        try:
+            threading.Event().wait(seconds)
+        finally:
+            os.kill(arena.node.pid, signal.SIGCONT)
+
+    return strike
 
 
-def _freeze_chain(arena: Arena) -> None:
-    os.kill(arena.node.pid, signal.SIGSTOP)
-    try:
-        threading.Event().wait(FREEZE_SECONDS)
-    finally:
-        os.kill(arena.node.pid, signal.SIGCONT)
-
-
-FAULTS = (
-    Fault("none", lambda _: None),
-    *(Fault(child, _kill_scheduler_child(child)) for child in ("pipeline", "lane", "watch", "beat", "api")),
-    Fault("scheduler", _kill_and_restart("scheduler")),
-    *(Fault(f"worker-{child}", _kill_machine_child(child)) for child in ("compute", "tx", "pulse")),
-    Fault("worker-machine", _kill_and_restart("worker-1")),
-    Fault("mongodb", _kill_server(Part.MONGODB)),
-    Fault("rabbitmq", _kill_server(Part.RABBITMQ)),
-    Fault("chain-frozen", _freeze_chain, outage=FREEZE_SECONDS),
-)
+def faults(crash: Callable[[Part], None] = crash, freeze_seconds: float = FREEZE_SECONDS) -> tuple[Fault, ...]:
+    """All faults. `crash`: kills and restarts a server, where it is not the stack's own."""
+    return (
+        Fault("none", lambda _: None),
+        *(Fault(child, _kill_scheduler_child(child)) for child in ("pipeline", "lane", "watch", "beat", "api")),
+        Fault("scheduler", _kill_and_restart("scheduler")),
+        *(Fault(f"worker-{child}", _kill_machine_child(child)) for child in ("compute", "tx", "pulse")),
+        Fault("worker-machine", _kill_and_restart("worker-1")),
+        Fault("mongodb", lambda _: crash(Part.MONGODB)),
+        Fault("rabbitmq", lambda _: crash(Part.RABBITMQ)),
+        Fault("chain-frozen", _freeze_chain(freeze_seconds), outage=freeze_seconds),
+    )
 
 
 def run(*, only: Sequence[str] = (), tasks: int = TASKS, trust: int = 1, block_time: float = 1.0) -> Iterator[str]:
-    """One line of JSON per fault. `only`: names of FAULTS; the undisturbed run always comes first."""
+    """One line of JSON per fault. `only`: names of `faults`; the undisturbed run always comes first."""
     undisturbed: float | None = None
-    for fault in FAULTS:
+    for fault in faults():
         if undisturbed is not None and only and fault.name not in only:
             continue
         outcome = _one(fault, tasks=tasks, trust=trust, block_time=block_time)
@@ -111,32 +112,43 @@ class Outcome:
 
 def _one(fault: Fault, *, tasks: int, trust: int, block_time: float) -> Outcome:
     with open_arena(block_time=block_time, workers=2, slots=1) as arena:
-        started = time.monotonic()
-        deal = arena.buy(trust=trust, volume=tasks, args=WORK)
-        stop = threading.Event()
-        timer = threading.Timer(arena.patience, stop.set)
-        timer.start()
-        struck, completed = False, 0
-        try:
-            for views in arena.watch([deal], stop):
-                completed = sum(view.status is TaskStatus.COMPLETED for view in views.values())
-                if not struck and completed >= min(DONE_BEFORE, tasks - 1):
-                    struck = True
-                    fault.strike(arena)
-        finally:
-            timer.cancel()
-        seconds = time.monotonic() - started
-        wallets = [arena.pool.ground.scheduler.key.wallet, *(w.key.wallet for w in arena.pool.ground.workers)]
-        return Outcome(seconds, completed, _stake_locked(arena, wallets), _nonce_gaps(arena, wallets))
+        return disturb(arena, fault, tasks=tasks, trust=trust)
 
 
-def _stake_locked(arena: Arena, wallets: Sequence[Wallet]) -> int:
-    return sum(account.locked for account in arena.hub.accounts(wallets))
+def disturb(arena: Arena, fault: Fault, *, tasks: int, trust: int, done_before: int = DONE_BEFORE) -> Outcome:
+    """Buy a bag of tasks, strike once `done_before` of them are COMPLETED, and follow all of them to their end."""
+    started = time.monotonic()
+    deal = arena.buy(trust=trust, volume=tasks, args=WORK)
+    stop = threading.Event()
+    timer = threading.Timer(arena.patience, stop.set)
+    timer.start()
+    struck, completed = False, 0
+    try:
+        for views in arena.watch([deal], stop):
+            completed = sum(view.status is TaskStatus.COMPLETED for view in views.values())
+            if not struck and completed >= min(done_before, tasks - 1):
+                struck = True
+                fault.strike(arena)
+    finally:
+        timer.cancel()
+    seconds = time.monotonic() - started
+    return Outcome(seconds, completed, stake_locked(arena), nonce_gaps(arena))
 
 
-def _nonce_gaps(arena: Arena, wallets: Sequence[Wallet]) -> int:
-    """Nonces that were handed out but are not mined, over all wallets."""
+def stake_locked(arena: Arena) -> int:
+    """Stake in nRLC that is locked, of the pool's owner and all workers."""
+    return sum(account.locked for account in arena.hub.accounts(_wallets(arena)))
+
+
+def nonce_gaps(arena: Arena) -> int:
+    """Nonces that were handed out but are not mined, of the pool's owner and all workers."""
+    wallets = _wallets(arena)
     pending = arena.rpc.batch([("eth_getTransactionCount", (wallet, "pending")) for wallet in wallets])
     mined = arena.rpc.batch([("eth_getTransactionCount", (wallet, "latest")) for wallet in wallets])
     queued = arena.rpc.call("txpool_status").get("queued", "0x0")
     return sum(int(p, 16) - int(m, 16) for p, m in zip(pending, mined, strict=True)) + int(queued, 16)
+
+
+def _wallets(arena: Arena) -> Sequence[Wallet]:
+    ground = arena.pool.ground
+    return [wallet.key.wallet for wallet in (ground.scheduler, *ground.workers)]
