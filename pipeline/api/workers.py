@@ -6,17 +6,31 @@ import secrets
 
 import structlog
 from fastapi import APIRouter
+from pydantic import BaseModel
 
 from config import topology
 from pipeline.api.access import Access, SignedIn, refuse_banned
 from pipeline.api.challenges import RANDOM_BYTES, issue_challenge, reopen_challenge
 from pipeline.api.tokens import issue_token
-from protocol.errors import NotSignedIn, Refused
+from protocol.errors import NotFound, NotSignedIn, Refused
 from protocol.types import Hash32, Signature, TaskId, Wallet
-from protocol.wire import BrokerAccess, Challenge, ChallengeRequest, Login, Ping, Pong, Session
+from protocol.wire import BrokerAccess, Challenge, ChallengeRequest, HexAddress, Login, Ping, Pong, Session
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["workers"])
+
+
+class WorkerModel(BaseModel):
+    """A worker machine as this scheduler knows it; `seen_at` in Unix seconds."""
+
+    wallet: str
+    name: str
+    version: str
+    slots: int
+    busy: int
+    lost: bool
+    banned: bool
+    seen_at: float
 
 
 @router.post("/workers/challenge", summary="Ask for a sign-in challenge")
@@ -70,6 +84,24 @@ def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
         "heartbeat", wallet, ping_seconds=services.settings.ping_seconds, active=len(request.tasks) - len(forget)
     )
     return Pong(forget=list(forget), abort=list(abort))
+
+
+@router.get("/workers/{wallet}", summary="A worker machine")
+def get_worker(wallet: HexAddress, services: Access) -> WorkerModel:
+    """A machine that has signed in here, and what it is doing; 404 for any other wallet."""
+    worker = services.store.workers.get(Wallet(wallet))
+    if worker is None:
+        raise NotFound(what=f"worker {wallet}")
+    return WorkerModel(
+        wallet=worker.wallet,
+        name=worker.name,
+        version=worker.version,
+        slots=worker.slots,
+        busy=len(worker.held),
+        lost=worker.lost,
+        banned=worker.banned,
+        seen_at=worker.seen_at,
+    )
 
 
 def _broker_access(services: Access, wallet: Wallet, password: str) -> BrokerAccess:
