@@ -138,7 +138,7 @@ class Watcher:
             headers = self._reader.headers(number, BlockNumber(last))
             if not headers:
                 return
-            if not linked(headers, before):
+            if not linked(headers, before) or self._replaced(headers):
                 log.info("The chain changed while it was read.", action="chain_moved", block=number)
                 return
             caught = self._range(headers) if in_range else self._blocks(headers)
@@ -146,6 +146,16 @@ class Watcher:
             before = caught.blocks[-1]
             BLOCKS_READ.inc(before.number - number + 1)
             number = BlockNumber(before.number + 1)
+
+    def _replaced(self, headers: Sequence[Header]) -> bool:
+        """Whether blocks that are read again are others than those stored: their events must be taken back first."""
+        cursor = self._store.cursor()
+        if cursor is None or headers[0].ref.number > cursor.number:
+            return False
+        # Linked as they are, the last one known speaks for all below it.
+        last = headers[min(len(headers) - 1, cursor.number - headers[0].ref.number)].ref
+        known = self._store.block(last.number)
+        return known is not None and known.hash != last.hash
 
     def _blocks(self, headers: Sequence[Header]) -> Caught:
         return Caught(tuple(header.ref for header in headers), tuple(self._reader.of_blocks(headers)))
