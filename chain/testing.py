@@ -193,6 +193,10 @@ class MemoryWatchStore:
         happened = [item.event for item in gone.values()]
         return list(dict.fromkeys(e.task_id for e in happened if not isinstance(e, events.SchedulerNotice)))
 
+    def between(self, first: BlockNumber, last: BlockNumber) -> list[Seen]:
+        """As `chain.audit.LogStore`."""
+        return [item for item in self.present.values() if first <= item.block_number <= last]
+
     @property
     def events(self) -> list[events.Event]:
         """Events on the present chain, in chain order."""

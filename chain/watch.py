@@ -109,7 +109,7 @@ class Watcher:
                 yield self._take_back(cursor, ancestor)
                 cursor = ancestor
         first = self._first(cursor)
-        for caught in self._read(first, head):
+        for caught in self.read(first, head):
             self._store.commit(caught.blocks, caught.seen)
             yield caught
             if caught.blocks[-1].number >= head:
@@ -117,7 +117,7 @@ class Watcher:
 
     def replay(self, first: BlockNumber, last: BlockNumber) -> Iterator[Caught]:
         """Read blocks again and store what they hold; the cursor stays where it is unless `last` lies above it."""
-        for caught in self._read(first, last):
+        for caught in self.read(first, last):
             self._store.commit(caught.blocks, caught.seen)
             yield caught
 
@@ -129,7 +129,8 @@ class Watcher:
         overlap = 0 if self._overlapped else self._lookback
         return BlockNumber(max(self._start, cursor.number + 1 - overlap))
 
-    def _read(self, first: BlockNumber, head: BlockNumber) -> Iterator[Caught]:
+    def read(self, first: BlockNumber, head: BlockNumber) -> Iterator[Caught]:
+        """What happened in blocks first … head, in steps; stores nothing. Ends early if the chain changes."""
         number, deep = first, head - self._lookback
         before = self._store.block(BlockNumber(number - 1))
         while number <= head:
