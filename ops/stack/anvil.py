@@ -103,16 +103,15 @@ def start(
     if keep is not None:
         command += ["--state", keep.absolute()]
     wanted = Program("anvil", command, folder)
-    process = wanted.running()
-    if process is None:
-        ports.require_free(port, part="the chain", setting="SLUICE_STACK_RPC_PORT")
-        process = wanted.start()
-    chain = Anvil(port, process)
-    with httpx.Client(base_url=chain.rpc_url, timeout=2.0) as client:
-        wanted.wait_ready(process, lambda: _answers(client, "eth_chainId") is not None, seconds=seconds)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=2.0) as client:
+        process = wanted.ensure(
+            lambda: _answers(client, "eth_chainId") is not None,
+            seconds=seconds,
+            before_start=lambda: ports.require_free(port, part="the chain", setting="SLUICE_STACK_RPC_PORT"),
+        )
         # A loaded state brings its own gas limit and wins over the option.
         _answers(client, "evm_setBlockGasLimit", hex(block_gas))
-    return chain
+    return Anvil(port, process)
 
 
 def ready(rpc_url: str) -> int | None:

@@ -110,16 +110,18 @@ def start(folder: Path, *, host: str | None = None, seconds: float = START_SECON
             fix="Start Docker, or run this as root, or set SLUICE_DOCKER_HOST.",
         )
     wanted, run_folder = program(folder)
-    process = wanted.running()
-    if process is None:
+
+    def prepare() -> None:
         run_folder.mkdir(parents=True, exist_ok=True)
         # Left by a killed engine; a new one would refuse to start beside them.
         _stop_containerd(run_folder)
         (run_folder / "engine.pid").unlink(missing_ok=True)
-        process = wanted.start()
-    host = address(folder)
-    wanted.wait_ready(process, lambda: (run_folder / "docker.sock").exists() and ready(host), seconds=seconds)
-    return Docker(host, process, run_folder)
+
+    own_host = address(folder)
+    process = wanted.ensure(
+        lambda: (run_folder / "docker.sock").exists() and ready(own_host), seconds=seconds, before_start=prepare
+    )
+    return Docker(own_host, process, run_folder)
 
 
 def address(folder: Path) -> str:

@@ -57,15 +57,15 @@ def start(folder: Path, api_port: int, gateway_port: int, *, seconds: float = ST
     env = {"IPFS_PATH": str(repository), "IPFS_TELEMETRY": "off"}
     config = _configuration(api_port, gateway_port)
     wanted = Program("IPFS", [program, "daemon", "--offline"], folder, env, json.dumps(config))
-    process = wanted.running()
-    if process is None:
+    api = f"http://127.0.0.1:{api_port}"
+
+    def prepare() -> None:
         ports.require_free(api_port, part="the IPFS API", setting="SLUICE_STACK_IPFS_API_PORT")
         ports.require_free(gateway_port, part="the IPFS gateway", setting="SLUICE_STACK_IPFS_GATEWAY_PORT")
         _prepare(program, repository, env, config, log=folder / "log")
-        process = wanted.start()
-    node = Ipfs(api_port, gateway_port, process)
-    wanted.wait_ready(process, lambda: ready(node.api) and ports.answers(gateway_port), seconds=seconds)
-    return node
+
+    process = wanted.ensure(lambda: ready(api) and ports.answers(gateway_port), seconds=seconds, before_start=prepare)
+    return Ipfs(api_port, gateway_port, process)
 
 
 def ready(api: str) -> bool:

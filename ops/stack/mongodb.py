@@ -79,16 +79,16 @@ def start(folder: Path, port: int, *, seconds: float = START_SECONDS) -> MongoDB
     """Start the server, or find it running, and wait until it takes writes. Raises PortTaken, NotReady, MissingTool."""
     folder = folder.absolute()
     wanted = program(folder, port)
-    process = wanted.running()
-    if process is None:
+
+    def prepare() -> None:
         ports.require_free(port, part="MongoDB", setting="SLUICE_STACK_MONGODB_PORT")
         (folder / "data").mkdir(parents=True, exist_ok=True)
-        process = wanted.start()
+
     client: MongoClient[dict[str, Any]] = MongoClient(
         "127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=50, connectTimeoutMS=1000
     )
     with client:
-        wanted.wait_ready(process, lambda: _writable(client, port), seconds=seconds)
+        process = wanted.ensure(lambda: _writable(client, port), seconds=seconds, before_start=prepare)
     return MongoDB(port, process)
 
 

@@ -160,9 +160,31 @@ class Program:
         launched = Process(self.name, child, _start_time(child) or 0, self.pid_file, self.fingerprint)
         deadline = time.monotonic() + _LAUNCH_SECONDS
         while not self.pid_file.exists():
-            if launched.exits_within(0.002) or time.monotonic() > deadline:
+            ended = launched.exits_within(0.002)
+            # It may have written the file, become the program and ended since the look before.
+            if not self.pid_file.exists() and (ended or time.monotonic() > deadline):
                 raise NotReady(part=self.name, seconds=_LAUNCH_SECONDS, log=self.log, why=_last_words(self.log))
         return launched
+
+    def ensure(self, probe: Callable[[], bool], *, seconds: float, before_start: Callable[[], None]) -> Process:
+        """Find it running with these settings, else start it after `before_start`; returns once `probe` says yes.
+
+        Raises NotReady, and what `before_start` raises.
+        """
+        process = self.running()
+        if process is not None:
+            try:
+                self.wait_ready(process, probe, seconds=seconds)
+            except NotReady:
+                # Found while it was dying (just killed, say): then a new one is what the caller wants.
+                if process.alive():
+                    raise
+            else:
+                return process
+        before_start()
+        process = self.start()
+        self.wait_ready(process, probe, seconds=seconds)
+        return process
 
     def wait_ready(self, process: Process, probe: Callable[[], bool], *, seconds: float) -> None:
         """Look until `probe` says yes. Raises NotReady at once when the program ends, or after `seconds`."""

@@ -24,6 +24,8 @@ from protocol.errors import MissingTool
 
 #: Ports of one node, in a row from the AMQP port.
 PORTS = 5
+#: Which of them is the port mapper's.
+_MAPPER = 3
 #: Seconds: 4 measured, after a kill too; 9 on a slower machine.
 START_SECONDS = 60.0
 #: Seconds for a clean end: 6 measured (the management plugin waits 5 for its own statistics).
@@ -98,35 +100,36 @@ def start(
     """
     folder = folder.absolute()
     binary, _ = server()
-    # Hashed with a salt that only depends on the password: the same settings give the same file.
     definitions = json.dumps(_definitions(user, password, vhosts), indent=1)
     configuration = _configuration(folder, port)
     mapper = Program(
-        "epmd", [_epmd(), "-port", str(port + 3), "-address", "127.0.0.1"], folder / "epmd", env={"HOME": str(folder)}
+        "epmd",
+        [_epmd(), "-port", str(port + _MAPPER), "-address", "127.0.0.1"],
+        folder / "epmd",
+        env={"HOME": str(folder)},
     )
     node = Program("RabbitMQ", [binary], folder, _environment(folder, port), configuration + definitions)
-    process = node.running()
-    port_mapper = mapper.running()
-    if process is None:
+
+    def prepare() -> None:
+        mine = mapper.find()
         for offset in range(PORTS):
-            if port_mapper is None or offset != 3:
+            if mine is None or offset != _MAPPER:
                 ports.require_free(port + offset, part="RabbitMQ", setting="SLUICE_STACK_RABBITMQ_PORT")
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "rabbitmq.conf").write_text(configuration)
         (folder / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
         secret = folder / "definitions.json"
         secret.touch(mode=0o600)
         secret.write_text(definitions)
-        port_mapper = port_mapper or mapper.start()
-        mapper.wait_ready(port_mapper, lambda: ports.answers(port + 3), seconds=10)
-        process = node.start()
-    elif port_mapper is None:
-        # A node keeps running without its mapper; only commands that look it up need one.
-        port_mapper = mapper.start()
+        mapped()
+
+    def mapped() -> Process:
+        return mapper.ensure(lambda: ports.answers(port + _MAPPER), seconds=10, before_start=lambda: None)
+
+    folder.mkdir(parents=True, exist_ok=True)
     with httpx.Client(base_url=api_url(port), auth=(user, password), timeout=5.0) as client:
         # The AMQP listener opens last of all, after plugins and definitions.
-        node.wait_ready(process, lambda: ports.answers(port) and _healthy(client), seconds=seconds)
-    return RabbitMQ(port, user, password, process, port_mapper)
+        process = node.ensure(lambda: ports.answers(port) and _healthy(client), seconds=seconds, before_start=prepare)
+    return RabbitMQ(port, user, password, process, mapped())
 
 
 def ready(api: str, user: str, password: str) -> bool:
@@ -163,7 +166,7 @@ def _environment(folder: Path, port: int) -> dict[str, str]:
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_CALM} {_LOCAL}",
         # Settings of the system's own node must not reach ours.
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-        "ERL_EPMD_PORT": str(port + 3),
+        "ERL_EPMD_PORT": str(port + _MAPPER),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         # The start script then becomes the node instead of staying its parent: one pid to signal.
         "RUNNING_UNDER_SYSTEMD": "true",
@@ -209,6 +212,9 @@ def _definitions(user: str, password: str, vhosts: tuple[str, ...]) -> dict[str,
 
 
 def _password_hash(password: str) -> str:
-    """RabbitMQ's own form: base64 of 4 bytes of salt and SHA-256 of salt and password."""
+    """RabbitMQ's own form: base64 of 4 bytes of salt and SHA-256 of salt and password.
+
+    The salt depends on the password alone, so that the same settings give the same file and the node is left running.
+    """
     salt = hashlib.sha256(b"sluice" + password.encode()).digest()[:4]
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

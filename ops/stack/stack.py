@@ -75,7 +75,7 @@ def up(settings: Settings, ports: StackSettings, parts: Collection[Part], watch:
         started = {part: pool.submit(_up, part, settings, ports, watch) for part in parts}
         failed = [error for future in started.values() if (error := future.exception()) is not None]
         stack = Stack({part: future.result() for part, future in started.items() if future.exception() is None})
-        _write(home, stack)
+        _write(home, set(parts), stack)
     unexpected = next((error for error in failed if not isinstance(error, SluiceError)), None)
     if unexpected is not None:
         raise unexpected
@@ -91,18 +91,17 @@ def down(home: Path, parts: Collection[Part], watch: Watch, *, wipe: bool = Fals
     home = home.absolute()
     with tools.locked(home / "stack" / "lock"), ThreadPoolExecutor(len(parts) or 1) as pool:
         stopped = list(pool.map(lambda part: _down(part, home / "stack" / part, watch, wipe=wipe), parts))
-        for file in ("stack.json", "stack.env"):
-            (home / file).unlink(missing_ok=True)
+        _write(home, set(parts), Stack({}))
     return [part for part, was_running in zip(parts, stopped, strict=True) if was_running]
 
 
-def read(home: Path) -> dict[str, dict[str, object]]:
-    """What the last `up` wrote: part to endpoint, source and pid. Empty if nothing is up."""
+def read(home: Path) -> Stack:
+    """What is up, as the last `up` or `down` wrote it."""
     try:
-        servers: dict[str, dict[str, object]] = json.loads((home / "stack.json").read_text())["servers"]
+        raw = json.loads((home / "stack.json").read_text())
     except FileNotFoundError:
-        return {}
-    return servers
+        return Stack({})
+    return Stack({Part(name): Server(**fields | {"part": Part(name)}) for name, fields in raw["servers"].items()})
 
 
 def _up(part: Part, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
@@ -231,8 +230,13 @@ def _folder(settings: Settings, part: Part) -> Path:
     return settings.home.absolute() / "stack" / part
 
 
-def _write(home: Path, stack: Stack) -> None:
-    """stack.json for programs and stack.env for shells; both hold passwords, so only the owner may read them."""
+def _write(home: Path, changed: Collection[Part], now: Stack) -> None:
+    """stack.json for programs and stack.env for shells; both hold passwords, so only the owner may read them.
+
+    `changed`: parts that this command concerned; what is known of the others stays.
+    """
+    others = {part: server for part, server in read(home).servers.items() if part not in changed}
+    stack = Stack(others | now.servers)
     servers = {part: asdict(server) for part, server in stack.servers.items()}
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(stack.settings.items())]
     _replace(home / "stack.json", json.dumps({"servers": servers, "settings": stack.settings}, indent=1) + "\n")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from pymongo import MongoClient
 
 from chain.hub import Hub
 from chain.rpc import Rpc
+from config.settings import Settings, read_settings
 from ops.market.orders import Market
 from ops.poco.accounts import dev_key
 from ops.poco.actor import Actor
@@ -17,6 +22,9 @@ from ops.poco.deploy import PocoAddresses
 from ops.poco.state import CHAIN_ID, PocoState, ensure_state
 from ops.stack import anvil, ports, tools
 from ops.stack.anvil import Anvil
+from ops.stack.parts import Part, StackSettings, credentials
+from ops.stack.stack import Stack
+from ops.stack.stack import up as bring_up
 
 #: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere.
 BLOCK_TIME = 0.25
@@ -45,6 +53,14 @@ class Chain:
         return Actor(dev_key(index), self.rpc, CHAIN_ID)
 
 
+@dataclass(frozen=True, slots=True)
+class IpfsNode:
+    """Addresses of an IPFS node."""
+
+    api: str
+    gateway: str
+
+
 @pytest.fixture(scope="session")
 def poco_state() -> PocoState:
     """The saved chain that every test's own chain starts from."""
@@ -60,3 +76,77 @@ def chain(poco_state: PocoState, tmp_path: Path) -> Iterator[Chain]:
             yield Chain(node, rpc, poco_state.addresses)
     finally:
         node.stop()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Stack:
+    """MongoDB and RabbitMQ of the local stack; started if they are not up, and left up for the next run."""
+    return _up(Part.MONGODB, Part.RABBITMQ)
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> str:
+    """Address of the Docker engine: the machine's own or the stack's."""
+    return _up(Part.DOCKER).settings["SLUICE_DOCKER_HOST"]
+
+
+@pytest.fixture(scope="session")
+def ipfs() -> IpfsNode:
+    """The stack's IPFS node."""
+    found = _up(Part.IPFS).settings
+    return IpfsNode(found["SLUICE_IPFS_API"], found["SLUICE_IPFS_GATEWAY"])
+
+
+@pytest.fixture
+def database(stack: Stack) -> Iterator[str]:
+    """Name of an empty database, dropped afterwards."""
+    name = f"test_{secrets.token_hex(6)}"
+    yield name
+    with MongoClient[dict[str, Any]](stack.settings["SLUICE_MONGODB_URI"]) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture
+def vhosts(stack: Stack) -> Iterator[tuple[str, str]]:
+    """Names of two empty virtual hosts (core, pool) that the scheduler's user may use, removed afterwards."""
+    mark = secrets.token_hex(6)
+    names = (f"core-{mark}", f"pool-{mark}")
+    settings = read_settings(**given(stack.settings))
+    user, password = credentials(settings)
+    with httpx.Client(base_url=settings.rabbitmq_api, auth=(user, password), timeout=10.0) as api:
+        for name in names:
+            api.put(f"/api/vhosts/{name}").raise_for_status()
+            everything = {"configure": ".*", "write": ".*", "read": ".*"}
+            api.put(f"/api/permissions/{name}/{user}", json=everything).raise_for_status()
+        yield names
+        for name in names:
+            api.delete(f"/api/vhosts/{name}").raise_for_status()
+
+
+@pytest.fixture
+def pool_settings(
+    stack: Stack, chain: Chain, database: str, vhosts: tuple[str, str], tmp_path: Path
+) -> Callable[..., Settings]:
+    """Makes settings of a process on this test's own chain, database and virtual hosts; arguments go on top."""
+    own = given(stack.settings) | {
+        "home": tmp_path,
+        "chain_id": CHAIN_ID,
+        "rpc_url": chain.node.rpc_url,
+        "ws_url": chain.node.ws_url,
+        "hub": chain.at.hub,
+        "block_time": BLOCK_TIME,
+        "mongodb_database": database,
+        "amqp_core_vhost": vhosts[0],
+        "amqp_pool_vhost": vhosts[1],
+    }
+    return lambda **more: read_settings(**(own | more))
+
+
+def given(variables: Mapping[str, str]) -> dict[str, object]:
+    """`SLUICE_…` variables as arguments of `read_settings`."""
+    return {name.removeprefix("SLUICE_").lower(): value for name, value in variables.items()}
+
+
+def _up(*parts: Part) -> Stack:
+    home = tools.root() / ".sluice"
+    return bring_up(read_settings(home=home), StackSettings(), parts, lambda _: None)

@@ -1,0 +1,58 @@
+# Everything from a fresh Debian: `make demo`, `make test`. Needs root only where apt has to install something.
+#   make demo  ARGS="--json --keep"     make bench ARGS="latency --block-time 1 --tasks 20 --json"
+#   make test  ARGS="-k lane"           make clean   (stops the stack and removes what was built; keeps downloads)
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+UV_VERSION := 0.13.9
+PYTHON ?= python3
+# Ours when the machine has none; an absolute path, so that tools started in other folders find it too.
+UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.sluice/cache/uv/bin/uv)
+SLUICE := .venv/bin/sluice
+RUN := .venv/bin
+READY := .venv/.ready
+
+# The interpreter is the machine's: downloads come from package indexes only.
+export UV_PYTHON_DOWNLOADS := never
+# A dependency that warns is not our user's business; pytest turns warnings of ours into errors itself.
+export PYTHONDONTWRITEBYTECODE := 1
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -3
+
+demo: $(READY)
+	@$(SLUICE) demo $(ARGS)
+
+test: $(READY)
+	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
+	@$(RUN)/python -m pytest -p no:cacheprovider $(ARGS)
+
+check: $(READY)
+	@$(RUN)/ruff format --check .
+	@$(RUN)/ruff check .
+	@$(RUN)/mypy
+	@$(RUN)/lint-imports
+
+bench: $(READY)
+	@$(RUN)/python -m bench $(ARGS)
+
+clean:
+	@if [ -x $(SLUICE) ]; then $(SLUICE) stack down --wipe; fi
+	@find .sluice -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf .venv node_modules tests/sdk/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment as uv.lock has it; made again when the lock changes.
+$(READY): uv.lock pyproject.toml $(UV)
+	@$(UV) sync --frozen --quiet --python "$$(command -v $(PYTHON))"
+	@touch $@
+
+$(CURDIR)/.sluice/cache/uv/bin/uv:
+	@$(PYTHON) -c 'import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { command -v apt-get >/dev/null && apt-get update -q >&2 && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3 python3-venv >&2; } || \
+	  { echo 'Python 3.11 or later with venv is missing and could not be installed: apt-get install python3 python3-venv' >&2; exit 1; }
+	@$(PYTHON) -m venv .sluice/cache/uv
+	@.sluice/cache/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) >&2

@@ -1,0 +1,53 @@
+"""The command line as a whole: exit codes, help, and errors as one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops import cli
+from ops.stack import stack
+from protocol.errors import NotReady
+
+
+def test_help_lists_every_command_and_succeeds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    assert "stack" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["stack", "fly"], ["stack", "up", "no-such-part"]])
+def test_words_that_mean_nothing_exit_with_2(words: list[str]) -> None:
+    assert cli.run(words) == 2
+
+
+@pytest.mark.parametrize("command", ["up", "status", "down"])
+def test_every_stack_command_has_json_and_an_example_in_its_help(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["stack", command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--json" in text
+    assert f"sluice stack {command}" in text
+
+
+def test_a_wrong_setting_is_one_line_that_names_it_and_exits_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLUICE_STACK_RPC_PORT", "70000")
+    assert cli.run(["stack", "status"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("sluice: Setting SLUICE_STACK_RPC_PORT is wrong")
+    assert said.err.count("\n") == 1
+
+
+def test_a_failure_is_one_line_and_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise NotReady(part="MongoDB", seconds=3, log="there", why="It\nended.")
+
+    monkeypatch.setattr(stack, "up", fail)
+    assert cli.run(["stack", "up", "--json"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "sluice: MongoDB did not become ready within 3 s; its log is there. It ended.\n"
