@@ -56,7 +56,8 @@ def run_app(run: Run, *, resumed: bool) -> Ended:
     def note(state: RetryCallState) -> None:
         nonlocal lost_engine
         lost_engine = True
-        log.warning("Docker went away, trying again.", action="engine_retry", attempt=state.attempt_number)
+        why = str(state.outcome.exception()) if state.outcome else None
+        log.warning("Docker cannot do it now, trying again.", action="engine_retry", attempt=state.attempt_number, why=why)
 
     retrying = Retrying(
         retry=retry_if_exception_type(EngineUnavailable),

@@ -25,7 +25,8 @@ INPUT_FOLDER: Final = "/iexec_in"
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
 #: Processes and threads: more than any sane app starts, few enough that a fork bomb harms nobody.
 PIDS: Final = 512
-OPEN_FILES: Final = 65_536
+#: Below the hard limit (20,000 seen) of engines that run without the right to raise it: they could start nothing.
+OPEN_FILES: Final = 16_384
 #: Bytes of one file an app may write; stops a runaway before the result cap is even looked at.
 FILE_BYTES: Final = 16 * 2**30
 #: Docker keeps this many bytes of log per file, and two files, so that an endless printer cannot fill the disk.
