@@ -57,7 +57,8 @@ def run_app(run: Run, *, resumed: bool) -> Ended:
         nonlocal lost_engine
         lost_engine = True
         why = str(state.outcome.exception()) if state.outcome else None
-        log.warning("Docker cannot do it now, trying again.", action="engine_retry", attempt=state.attempt_number, why=why)
+        tries = state.attempt_number
+        log.warning("Docker cannot do it now, trying again.", action="engine_retry", tries=tries, why=why)
 
     retrying = Retrying(
         retry=retry_if_exception_type(EngineUnavailable),
