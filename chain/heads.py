@@ -1,4 +1,4 @@
-"""New blocks as they come: a WebSocket subscription as wake-up, polling when there is none.
+"""New blocks as they come: a subscription over WebSocket or IPC as wake-up, polling when there is none.
 
     subscribed ──silence──► ask the node once, stay subscribed
         │  ▲
@@ -24,6 +24,7 @@ import structlog
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from chain.ipc import IpcConnection
 from chain.rpc import JsonRpc, redacted
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import BlockNumber
@@ -45,6 +46,9 @@ MESSAGE_BYTES = 2**20
 RETRY_FIRST, RETRY_LAST = 1.0, 30.0
 #: How often the thread that waits for `stop` looks whether it is still needed, seconds.
 _GUARD_SECONDS = 1.0
+
+#: What a socket of the same machine is written with in front of its path.
+_IPC = "ipc:"
 
 _DOWN = (OSError, WebSocketException, TimeoutError, ValueError)
 
@@ -90,7 +94,7 @@ def _poll(rpc: JsonRpc, block_time: float, stop: threading.Event, *, seconds: fl
 
 
 def _listen(
-    connection: ClientConnection, rpc: JsonRpc, block_time: float, stop: threading.Event
+    connection: ClientConnection | IpcConnection, rpc: JsonRpc, block_time: float, stop: threading.Event
 ) -> Iterator[BlockNumber]:
     """Heads from an open subscription until it ends; of several that wait already only the last."""
     while not stop.is_set():
@@ -103,7 +107,7 @@ def _listen(
         yield head
 
 
-def _received(connection: ClientConnection, seconds: float) -> BlockNumber | None:
+def _received(connection: ClientConnection | IpcConnection, seconds: float) -> BlockNumber | None:
     """The next head announced within so many seconds, None if there is none."""
     try:
         message = json.loads(connection.recv(timeout=seconds))
@@ -125,10 +129,17 @@ def _silence(block_time: float) -> float:
     return max(SILENT_BLOCKS * block_time, SILENT_SECONDS)
 
 
+def _open(url: str) -> ClientConnection | IpcConnection:
+    """A WebSocket, or for `ipc:/path` a node's own socket."""
+    if url.startswith(_IPC):
+        return IpcConnection(url.removeprefix(_IPC), OPEN_SECONDS)
+    return connect(url, open_timeout=OPEN_SECONDS, close_timeout=OPEN_SECONDS, max_size=MESSAGE_BYTES)
+
+
 @contextmanager
-def _subscription(ws_url: str, stop: threading.Event) -> Iterator[ClientConnection]:
+def _subscription(ws_url: str, stop: threading.Event) -> Iterator[ClientConnection | IpcConnection]:
     """An open newHeads subscription that breaks when `stop` is set. Raises one of _DOWN."""
-    with connect(ws_url, open_timeout=OPEN_SECONDS, close_timeout=OPEN_SECONDS, max_size=MESSAGE_BYTES) as connection:
+    with _open(ws_url) as connection:
         over = threading.Event()
         guard = threading.Thread(target=_break_on_stop, args=(connection, stop, over), name="heads-stop", daemon=True)
         guard.start()
@@ -144,14 +155,14 @@ def _subscription(ws_url: str, stop: threading.Event) -> Iterator[ClientConnecti
             _shut(connection)
 
 
-def _break_on_stop(connection: ClientConnection, stop: threading.Event, over: threading.Event) -> None:
+def _break_on_stop(connection: ClientConnection | IpcConnection, stop: threading.Event, over: threading.Event) -> None:
     while not over.is_set():
         if stop.wait(_GUARD_SECONDS):
             _shut(connection)
             return
 
 
-def _shut(connection: ClientConnection) -> None:
+def _shut(connection: ClientConnection | IpcConnection) -> None:
     try:
         connection.socket.shutdown(socket.SHUT_RDWR)
     except OSError as error:

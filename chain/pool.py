@@ -54,9 +54,9 @@ class RpcPool:
         self._health = [Health() for _ in nodes]
         self._current = 0
         self._checked_at: float | None = None
-        self._pid = 0
-        self._lock = threading.Lock()
-        self._threads: ThreadPoolExecutor | None = None
+        #: By process id: a fork inherits no threads, and perhaps a lock that nobody will ever open.
+        self._locks: dict[int, threading.Lock] = {}
+        self._threads: dict[int, ThreadPoolExecutor] = {}
 
     @property
     def name(self) -> str:
@@ -134,7 +134,7 @@ class RpcPool:
 
     def _look_around(self) -> None:
         """Have all nodes checked if that is due; waits only the first time, and only for the first good node."""
-        with self._lock:
+        with self._lock():
             now = self._clock()
             first = self._checked_at is None
             if not first and self._checked_at is not None and now - self._checked_at < CHECK_SECONDS:
@@ -170,11 +170,11 @@ class RpcPool:
         return right
 
     def _order(self) -> list[int]:
-        with self._lock:
+        with self._lock():
             return health.order(self._health, self._current)
 
     def _note(self, position: int, change: Callable[[Health], Health]) -> None:
-        with self._lock:
+        with self._lock():
             self._health[position] = change(self._health[position])
 
     def _stay_with(self, position: int) -> None:
@@ -193,18 +193,19 @@ class RpcPool:
             fix="Set SLUICE_RPC_URL to nodes of that chain, or SLUICE_CHAIN_ID to theirs.",
         )
 
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
     def _executor(self) -> ThreadPoolExecutor:
-        """This process's threads: a fork inherits none."""
-        if self._threads is None or self._pid != os.getpid():
-            self._threads = ThreadPoolExecutor(2 * len(self._nodes), thread_name_prefix="rpc")
-            self._pid = os.getpid()
-        return self._threads
+        """This process's threads, for a fork inherits none; they start with the first work, so a spare costs nothing."""
+        made = ThreadPoolExecutor(2 * len(self._nodes), thread_name_prefix="rpc")
+        return self._threads.setdefault(os.getpid(), made)
 
     def close(self) -> None:
-        """End this process's threads once they are done, and the nodes' connections."""
-        if self._threads is not None and self._pid == os.getpid():
-            self._threads.shutdown(wait=False)
-        self._threads = None
+        """End this process's threads, waiting for what they do, and the nodes' connections."""
+        threads = self._threads.pop(os.getpid(), None)
+        if threads is not None:
+            threads.shutdown(cancel_futures=True)
         for node in self._nodes:
             if isinstance(node, Rpc):
                 node.close()

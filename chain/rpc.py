@@ -64,8 +64,8 @@ class Rpc:
         self._transport = transport
         self._timeout = timeout
         self._ids = itertools.count(1)
-        self._pid = 0
-        self._http: httpx.Client | None = None
+        #: By process id: a parent's connections are only let go of in a child, never used or closed.
+        self._clients: dict[int, httpx.Client] = {}
 
     def __repr__(self) -> str:
         return f"Rpc({self.name})"
@@ -94,9 +94,9 @@ class Rpc:
 
     def close(self) -> None:
         """Close this process's connections; the next call opens new ones."""
-        if self._http is not None and self._pid == os.getpid():
-            self._http.close()
-        self._http = None
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
 
     def __enter__(self) -> Self:
         return self
@@ -139,13 +139,17 @@ class Rpc:
         return retrying(self._client().post, self.url, content=body)
 
     def _client(self) -> httpx.Client:
-        if self._http is None or self._pid != os.getpid():
-            # After a fork the parent's client is only let go of: closing it would speak on the parent's sockets.
-            self._http = httpx.Client(
+        """This process's connections. Without a lock, which a fork could leave held for ever in the child."""
+        process = os.getpid()
+        client = self._clients.get(process)
+        if client is None:
+            made = httpx.Client(
                 timeout=self._timeout, headers={"content-type": "application/json"}, transport=self._transport
             )
-            self._pid = os.getpid()
-        return self._http
+            client = self._clients.setdefault(process, made)
+            if client is not made:
+                made.close()
+        return client
 
     @staticmethod
     def _count(requests: Sequence[Request], outcome: str) -> None:
@@ -156,8 +160,11 @@ class Rpc:
 def redacted(url: str) -> str:
     """Scheme, host and port of `url`; whatever else it holds may be a key."""
     parts = urlsplit(url)
+    if parts.hostname is None:
+        # A socket's path on this machine.
+        return f"{parts.scheme}:{parts.path}"
     port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname or '?'}{port}"
+    return f"{parts.scheme}://{parts.hostname}{port}"
 
 
 def _why(error: httpx.HTTPError, timeout: float) -> str:

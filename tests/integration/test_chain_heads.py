@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from itertools import islice
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from chain.heads import heads
 from chain.rpc import Rpc
-from ops.stack import anvil
+from ops.stack import anvil, ports
 from tests.integration.conftest import BLOCK_TIME, Chain
 
 
@@ -21,6 +22,20 @@ def test_every_new_block_wakes_up_over_the_websocket(chain: Chain) -> None:
     # At a supposed 60 s between blocks polling would see nothing for half a minute.
     assert found[-1] >= found[0] + 3
     assert found == sorted(found)
+
+
+def test_every_new_block_wakes_up_over_a_nodes_own_socket(tmp_path: Path) -> None:
+    # Sockets' paths are short: 107 bytes at most.
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/node.ipc"
+        node = anvil.start(tmp_path / "anvil", ports.free_port(), block_time=BLOCK_TIME, extra=("--ipc", path))
+        try:
+            with Rpc(node.rpc_url) as rpc:
+                found = list(islice(heads(f"ipc:{path}", rpc, 60.0, threading.Event()), 6))
+        finally:
+            node.stop()
+
+    assert found[-1] >= found[0] + 3
 
 
 def test_without_a_websocket_blocks_are_polled_for(chain: Chain) -> None:

@@ -70,9 +70,9 @@ class Setup:
         """Let time pass and wait until the check that is due then has ended."""
         self.clock.now += seconds
         self.pool.call("eth_call")
-        assert self.pool._threads is not None
-        self.pool._threads.shutdown(wait=True)
-        self.pool._threads = None
+        (threads,) = self.pool._threads.values()
+        threads.shutdown(wait=True)
+        self.pool._threads.clear()
 
 
 @pytest.fixture
