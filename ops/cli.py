@@ -11,6 +11,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
+import structlog
 import typer
 
 from ops import commands
@@ -25,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(words: Sequence[str]) -> int:
     """Run a command line and return its exit code."""
+    # Until a command sets up its own logging: standard output is for answers.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     command = typer.main.get_command(_app(words))
     try:
         command.main(list(words), prog_name="sluice")
