@@ -17,6 +17,8 @@ from pathlib import Path
 
 import httpx
 
+from config import topology
+from ops.pool.consumers import all_consumed
 from ops.pool.ground import Ground, NewWallet
 from ops.stack.process import Process, Program, find
 
@@ -48,22 +50,29 @@ class LocalPool:
     running: dict[str, Process] = field(default_factory=dict)
 
     def start_scheduler(self, env: Mapping[str, str] | None = None) -> None:
-        """Start all the scheduler's processes and wait until the API is healthy. Raises NotReady."""
+        """Start all the scheduler's processes and wait until API and queues are served. Raises NotReady."""
         self._start("scheduler", self.ground.scheduler, ("ops.cli", "scheduler", "run"), dict(env or {}))
         program, process = self.programs["scheduler"], self.running["scheduler"]
         with httpx.Client(base_url=self.api_url, timeout=2.0) as client:
             program.wait_ready(process, lambda: _healthy(client), seconds=API_SECONDS)
+        queues = (topology.PIPELINE_QUEUE, topology.lane_queue_name(self.ground.scheduler.key.wallet))
+        listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], self.env["SLUICE_AMQP_CORE_VHOST"], queues)
+        program.wait_ready(process, listening, seconds=API_SECONDS)
 
     def start_machines(self, machines: Sequence[Machine], env: Mapping[str, str] | None = None) -> None:
-        """Start worker machines side by side and wait until each has signed in. Raises NotReady."""
+        """Start worker machines side by side and wait until each has signed in and listens. Raises NotReady."""
         for machine in machines:
             own = {"SLUICE_WORKER_NAME": machine.name, "SLUICE_SLOTS": str(machine.slots), **(env or {})}
             self._start(machine.name, machine.wallet, machine.module, own)
         with httpx.Client(base_url=self.api_url, timeout=2.0) as client:
             for machine in machines:
-                enrolled = partial(_enrolled, client, machine.wallet.key.wallet)
+                wallet = machine.wallet.key.wallet
                 program, process = self.programs[machine.name], self.running[machine.name]
-                program.wait_ready(process, enrolled, seconds=ENROL_SECONDS)
+                program.wait_ready(process, partial(_enrolled, client, wallet), seconds=ENROL_SECONDS)
+                queues = (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet))
+                vhost = self.env["SLUICE_AMQP_POOL_VHOST"]
+                listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], vhost, queues)
+                program.wait_ready(process, listening, seconds=ENROL_SECONDS)
 
     def restart(self, name: str) -> None:
         """Start one program again with what it was started with, as a service manager would after a crash."""

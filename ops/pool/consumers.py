@@ -1,0 +1,22 @@
+"""Whether somebody listens to a queue, asked of RabbitMQ itself (its management statistics lag by seconds)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from amqp.exceptions import NotFound
+from kombu import Connection
+
+
+def all_consumed(amqp_url: str, vhost: str, queues: Sequence[str]) -> bool:
+    """Whether each of `queues` exists and has a consumer. `amqp_url`: without a virtual host."""
+    with Connection(f"{amqp_url}/{quote(vhost, safe='')}") as connection:
+        for queue in queues:
+            channel = connection.channel()
+            try:
+                if channel.queue_declare(queue, passive=True).consumer_count == 0:
+                    return False
+            except NotFound:
+                return False
+    return True
