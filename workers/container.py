@@ -36,7 +36,6 @@ from workers.sandbox import (
     LABEL_WALLET,
     LOG_FILE_BYTES,
     OOM_SCORE,
-    OPEN_FILES,
     PIDS,
     ContainerSpec,
 )
@@ -126,7 +125,6 @@ class Engine:
             oom_score_adj=OOM_SCORE,
             ulimits=[
                 docker.types.Ulimit(name="core", soft=0, hard=0),
-                docker.types.Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES),
                 docker.types.Ulimit(name="fsize", soft=FILE_BYTES, hard=FILE_BYTES),
             ],
             log_config=docker.types.LogConfig(

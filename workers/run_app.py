@@ -24,7 +24,7 @@ from workers.sandbox import ContainerSpec
 log = structlog.get_logger(__name__)
 
 #: Seconds to wait for an engine that went away, e.g. for its restart after an upgrade.
-ENGINE_PATIENCE = 120
+ENGINE_PATIENCE = 60
 #: Exit code of a container whose end the engine did not see.
 ENGINE_LOST = 255
 #: Exit code of a container that was killed.
