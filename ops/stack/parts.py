@@ -15,7 +15,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.settings import Settings
-from ops.stack import mongodb, rabbitmq
+from ops.stack import docker, mongodb, rabbitmq
 
 
 class StackSettings(BaseSettings):
@@ -105,9 +105,9 @@ def own(part: Part, settings: Settings, ports: StackSettings) -> Choice:
                 "SLUICE_IPFS_GATEWAY": f"http://127.0.0.1:{ports.ipfs_gateway_port}",
             }
         case Part.DOCKER:
-            # Known once it runs: the machine's own engine comes first.
-            found = {}
-    return Choice(part, ours=True, endpoint=shown(next(iter(found.values()), "")), settings=found)
+            # Unless the machine's own engine runs, which comes first.
+            found = {"SLUICE_DOCKER_HOST": docker.address(settings.home / "stack" / part)}
+    return Choice(part, ours=True, endpoint=shown(next(iter(found.values()))), settings=found)
 
 
 def credentials(settings: Settings) -> tuple[str, str]:
