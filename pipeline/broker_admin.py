@@ -40,8 +40,7 @@ CHANNELS_PER_CONNECTION = 4
 QUEUE_BYTES = 16 * 2**20
 #: Milliseconds after which the queue of a machine that never came back is removed: 30 days.
 QUEUE_EXPIRES = 30 * 24 * 3600 * 1000
-#: Flower's user and its least permissions on vhost `core` (measured, broker.md §6): it can read events, not run tasks.
-FLOWER_USER = "flower"
+#: Flower's least permissions on vhost `core` (measured, broker.md §6): it can read events, not run tasks.
 FLOWER_PERMISSIONS = {
     "configure": r"^(celeryev([.].*)?|(reply[.]|.*[.]reply[.])?celery[.]pidbox)$",
     "write": r"^(celeryev[.].*|(.*[.]reply[.])?celery[.]pidbox)$",
@@ -54,6 +53,11 @@ def worker_permissions(wallet: Wallet) -> dict[str, str]:
     """The tightest triple that still runs a stock Celery worker; regexes, anchored, on names in vhost `pool`."""
     name = topology.compute_queue_name(wallet).replace(".", r"\.")
     return {"configure": "^$", "write": f"^{name}$", "read": rf"^{name}(\.tx)?$"}
+
+
+def flower_user(core_vhost: str) -> str:
+    """Name of Flower's RabbitMQ user: one per vhost, so that two pools on one broker do not share it."""
+    return f"flower-{core_vhost}"
 
 
 def worker_queue_arguments() -> dict[str, object]:
@@ -163,9 +167,14 @@ class BrokerAdmin:
     def admit_flower(self) -> str:
         """Make Flower's user on vhost `core` and return its new password."""
         password = secrets.token_urlsafe(PASSWORD_BYTES)
-        self._call("PUT", f"/users/{FLOWER_USER}", {"password": password, "tags": "monitoring"})
-        self._permit(self._core, FLOWER_USER, FLOWER_PERMISSIONS)
+        user = flower_user(self._core)
+        self._call("PUT", f"/users/{_part(user)}", {"password": password, "tags": "monitoring"})
+        self._permit(self._core, user, FLOWER_PERMISSIONS)
         return password
+
+    def dismiss_flower(self) -> None:
+        """Delete Flower's user."""
+        self._call("DELETE", f"/users/{_part(flower_user(self._core))}", missing_ok=True)
 
     def _permit(self, vhost: str, user: str, permissions: dict[str, str]) -> None:
         self._call("PUT", f"/permissions/{_part(vhost)}/{_part(user)}", dict(permissions))

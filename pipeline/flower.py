@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 import structlog
 
 from config.settings import Settings
-from pipeline.broker_admin import FLOWER_USER, BrokerAdmin
+from pipeline.broker_admin import BrokerAdmin, flower_user
 
 log = structlog.get_logger(__name__)
 
@@ -45,9 +45,10 @@ def flower_launch(settings: Settings, password: str) -> FlowerLaunch:
         f"--max_workers={MAX_WORKERS}",
         f"--max_tasks={MAX_TASKS}",
     )
+    user = flower_user(settings.amqp_core_vhost)
     env = {
-        "SLUICE_AMQP_URL": _signed_in(settings.amqp_url.get_secret_value(), password),
-        "FLOWER_BROKER_API": f"{_signed_in(settings.rabbitmq_api, password)}/api/",
+        "SLUICE_AMQP_URL": _signed_in(settings.amqp_url.get_secret_value(), user, password),
+        "FLOWER_BROKER_API": f"{_signed_in(settings.rabbitmq_api, user, password)}/api/",
         # It listens on this machine only, and a reader can change nothing.
         "FLOWER_UNAUTHENTICATED_API": "true",
     }
@@ -64,8 +65,8 @@ def run(settings: Settings) -> None:
     os.execve(launch.argv[0], list(launch.argv), os.environ | launch.env)  # noqa: S606 - no shell, our own list
 
 
-def _signed_in(url: str, password: str) -> str:
-    """`url` with Flower's user and password in place of whoever stands there."""
+def _signed_in(url: str, user: str, password: str) -> str:
+    """`url` with this user and password in place of whoever stands there."""
     parts = urlsplit(url.rstrip("/"))
     host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{FLOWER_USER}:{quote(password, safe='')}@{host}"
+    return f"{parts.scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{host}"

@@ -1,0 +1,157 @@
+"""An API process on the stack's MongoDB and RabbitMQ, a worker's key, and what a stranger can try."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from config.settings import Settings, read_settings
+from ops.stack import ports
+from ops.stack.stack import Stack
+from pipeline.api.application import create_app
+from pipeline.api.services import Services
+from pipeline.records import Replicate, TaskRecord
+from protocol.signin import SignIn
+from protocol.signing import Key
+from protocol.types import (
+    ZERO_ADDRESS,
+    ZERO_HASH,
+    BlockNumber,
+    DealId,
+    NRlc,
+    TaskId,
+    Timestamp,
+    Wallet,
+)
+from protocol.wire import Capabilities, Challenge, Login, Mode, Session
+from tests.integration.conftest import given
+from tests.waiting import wait_until
+
+HUB, WORKERPOOL = "0x" + "ab" * 20, "0x" + "AC" * 20
+SCHEDULER_KEY = "0x" + "22" * 32
+WORKER, STRANGER, REQUESTER = Key(b"\x11" * 32), Key(b"\x33" * 32), Key(b"\x44" * 32)
+TASK = TaskId("0x" + "11" * 32)
+OFFER = Capabilities(name="m", version="1", slots=1, cpus=1, memory_bytes=2**30, tag=ZERO_HASH)
+
+
+class Clock:
+    """A clock that tests set forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@dataclass(frozen=True)
+class Api:
+    """A running API process (in a thread), and HTTP to it."""
+
+    services: Services
+    http: httpx.Client
+    clock: Clock
+
+    @property
+    def settings(self) -> Settings:
+        return self.services.settings
+
+    def challenge(self, wallet: Wallet) -> Challenge:
+        response = self.http.post("/workers/challenge", json={"wallet": wallet})
+        response.raise_for_status()
+        return Challenge.model_validate_json(response.content)
+
+    def answer(self, key: Key, challenge: Challenge, *, wallet: Wallet | None = None) -> httpx.Response:
+        """Log in with a challenge signed by `key`; `wallet`: whose login it claims to be."""
+        signature = key.sign_typed_data(SignIn.from_typed_data(challenge.typed_data).typed_data)
+        login = Login(wallet=wallet or key.wallet, nonce=challenge.nonce, signature=signature, capabilities=OFFER)
+        return self.http.post("/workers/login", json=login.model_dump())
+
+    def sign_in(self, key: Key) -> Session:
+        response = self.answer(key, self.challenge(key.wallet))
+        response.raise_for_status()
+        return Session.model_validate_json(response.content)
+
+    def bearer(self, key: Key) -> dict[str, str]:
+        """Headers of a machine that has signed in."""
+        return {"authorization": f"Bearer {self.sign_in(key).token}"}
+
+
+@pytest.fixture
+def api_settings(stack: Stack, database: str, vhosts: tuple[str, str], tmp_path: Path) -> Settings:
+    own = given(stack.settings) | {
+        "home": tmp_path,
+        "hub": HUB,
+        "workerpool": WORKERPOOL,
+        # No chain is part of these tests.
+        "rpc_url": f"http://127.0.0.1:{ports.free_port()}",
+        "private_key": SCHEDULER_KEY,
+        "mongodb_database": database,
+        "amqp_core_vhost": vhosts[0],
+        "amqp_pool_vhost": vhosts[1],
+        "api_port": ports.free_port(),
+        "flower_port": ports.free_port(),
+        "max_result_bytes": 2**20,
+    }
+    settings = read_settings(**own)
+    port = int(settings.amqp_url.get_secret_value().rpartition(":")[2])
+    return read_settings(**(own | {"amqp_public_port": port}))
+
+
+@pytest.fixture
+def api(api_settings: Settings) -> Iterator[Api]:
+    clock = Clock()
+    services = replace(Services.open(api_settings), clock=clock)
+    services.broker.prepare()
+    services.store.ensure_indexes()
+    services.challenges.ensure_indexes()
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(services), host="127.0.0.1", port=api_settings.api_port, log_config=None)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started, 10.0, what="the API")
+    with httpx.Client(base_url=f"http://127.0.0.1:{api_settings.api_port}", timeout=20.0) as http:
+        yield Api(services, http, clock)
+    for key in (WORKER, STRANGER):
+        services.broker.revoke(key.wallet)
+    services.broker.dismiss_flower()
+    server.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture
+def give(api: Api) -> Callable[..., TaskRecord]:
+    """Stores a task that is given to WORKER."""
+
+    def make(
+        *, trust: int = 1, callback: str = ZERO_ADDRESS, task_id: TaskId = TASK, wallet: Wallet = WORKER.wallet
+    ) -> TaskRecord:
+        now = int(time.time())
+        task = TaskRecord(
+            task_id=task_id,
+            deal_id=DealId("0x" + "22" * 32),
+            index=int(task_id[-2:], 16),
+            requester=REQUESTER.wallet,
+            trust=trust,
+            tag=ZERO_HASH,
+            category_seconds=60,
+            contribution_deadline=Timestamp(now + 420),
+            final_deadline=Timestamp(now + 600),
+            worker_stake=NRlc(0),
+            callback=callback,  # type: ignore[arg-type]  # an address
+            matched_block=BlockNumber(1),
+            matched_at=Timestamp(now),
+            replicates=(Replicate(wallet, Mode.SOLO if trust <= 1 else Mode.VOTE, weight=2, assigned_at=now),),
+        )
+        assert api.services.store.tasks.add([task]) == 1
+        return task
+
+    return make

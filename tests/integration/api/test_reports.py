@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from config.celery_apps import core_app
+from config.settings import Settings
+from config.topology import PIPELINE_QUEUE
+from pipeline.flower import flower_launch
+from pipeline.records import ReplicateState, TaskRecord
+from protocol.wire import LOG_TAIL_CHARACTERS, Step
+from tests.integration.api.conftest import REQUESTER, STRANGER, TASK, WORKER, Api
+from tests.waiting import wait_until
+
+REPORTS = f"/tasks/{TASK}/reports"
+
+
+@pytest.fixture
+def pipeline_queue(api_settings: Settings) -> Iterator[Any]:
+    """The scheduler's queue, as nobody consumes it yet."""
+    with core_app(api_settings).connection_for_write() as connection:
+        core_app(api_settings).amqp.queues[PIPELINE_QUEUE](connection.default_channel).declare()
+        yield connection.default_channel
+
+
+def published(channel: Any) -> list[tuple[str, str]]:
+    """(task name, arguments) of every wake-up in the queue."""
+    found = []
+    while (message := channel.basic_get(PIPELINE_QUEUE, no_ack=True)) is not None:
+        found.append((str(message.headers["task"]), str(message.headers["argsrepr"])))
+    return found
+
+
+def test_an_accepted_report_is_stored_and_wakes_the_pipeline(
+    api: Api, give: Callable[..., TaskRecord], pipeline_queue: Any
+) -> None:
+    give()
+    answer = api.http.post(REPORTS, json={"step": "started"}, headers=api.bearer(WORKER))
+    assert answer.status_code == 204
+    task = api.services.store.tasks.get(TASK)
+    assert task is not None
+    assert task.replicates[0].state is ReplicateState.STARTED
+    assert api.services.waker.flush(5.0)
+    assert ("pipeline.advance", f"(['{TASK}'],)") in published(pipeline_queue)
+
+
+def test_a_repeated_report_is_accepted_and_changes_nothing(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give()
+    header = api.bearer(WORKER)
+    for _ in range(2):
+        assert api.http.post(REPORTS, json={"step": "started"}, headers=header).status_code == 204
+    task = api.services.store.tasks.get(TASK)
+    assert task is not None
+    assert task.version == 1
+
+
+def test_a_report_on_another_workers_task_is_refused(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give()
+    answer = api.http.post(REPORTS, json={"step": "computed"}, headers=api.bearer(STRANGER))
+    assert (answer.status_code, "not given to this wallet" in answer.json()["error"]) == (403, True)
+    task = api.services.store.tasks.get(TASK)
+    assert task is not None
+    assert task.replicates[0].steps == {}
+
+
+def test_a_report_on_no_task_of_ours_is_not_found(api: Api) -> None:
+    answer = api.http.post(f"/tasks/0x{'ee' * 32}/reports", json={"step": "started"}, headers=api.bearer(WORKER))
+    assert answer.status_code == 404
+
+
+def test_reports_that_are_malformed_or_too_large_are_refused(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give()
+    header = api.bearer(WORKER)
+    bodies: list[tuple[object, int]] = [
+        ({"step": "paid"}, 400),
+        ({"step": "started", "wallet": STRANGER.wallet}, 400),
+        ({"step": "failed", "cause": "x" * 201}, 400),
+        ({"step": "computed", "stdout": "x" * (LOG_TAIL_CHARACTERS + 1)}, 400),
+        ({"step": "computed", "stdout": "x" * 3_000_000}, 413),
+    ]
+    assert [api.http.post(REPORTS, json=body, headers=header).status_code for body, _ in bodies] == [
+        status for _, status in bodies
+    ]
+
+
+def test_only_the_requester_reads_what_the_app_printed(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give()
+    body = {"step": "computed", "exit_code": 0, "stdout": "hello", "stderr": "oops"}
+    api.http.post(REPORTS, json=body, headers=api.bearer(WORKER)).raise_for_status()
+
+    def read(key: Any, query: dict[str, int]) -> httpx.Response:
+        challenge = api.http.get("/tasks/logs/challenge", params={"address": key.wallet, **query}).json()
+        authorization = f"0x{'00' * 32}_{key.sign_typed_data(challenge)}_{key.wallet}"
+        return api.http.get(f"/tasks/{TASK}/logs", params=query, headers={"Authorization": authorization})
+
+    for query in ({}, {"chainId": api.settings.chain_id}):
+        assert read(REQUESTER, query).json() == {
+            "chainTaskId": TASK,
+            "computeLogsList": [{"walletAddress": WORKER.wallet, "stdout": "hello", "stderr": "oops"}],
+        }
+    assert read(STRANGER, {}).status_code == 403
+    assert api.http.get(f"/tasks/{TASK}/logs").status_code == 401
+    assert api.http.get("/tasks/logs/challenge", params={"address": "0x12"}).status_code == 400
+    assert api.http.get(f"/tasks/logs/challenge?address={WORKER.wallet}&chainId=1").status_code == 400
+
+
+def test_tasks_and_deals_are_public(api: Api, give: Callable[..., TaskRecord]) -> None:
+    task = give()
+    model = api.http.get(f"/tasks/{TASK}").json()
+    assert (model["chainTaskId"], model["currentStatus"], model["trust"]) == (TASK, "RECEIVED", 1)
+    assert model["replicates"][0]["walletAddress"] == WORKER.wallet
+    replicate = api.http.get(f"/tasks/{TASK}/replicates/{WORKER.wallet}").json()
+    assert replicate["currentStatus"] == "CREATED"
+    assert api.http.get(f"/tasks/{TASK}/replicates/{STRANGER.wallet}").status_code == 404
+    assert api.http.get(f"/tasks/0x{'ee' * 32}").status_code == 404
+    assert api.http.get(f"/deals/{task.deal_id}").status_code == 404
+
+
+def test_the_sdk_finds_the_api_through_compass(api: Api) -> None:
+    found = api.http.get(f"/{api.settings.chain_id}/workerpools/{api.settings.workerpool}")
+    assert found.json() == {"apiUrl": api.settings.api_url}
+    assert api.http.get(f"/1/workerpools/{api.settings.workerpool}").status_code == 404
+
+
+def test_a_ping_says_what_to_forget_and_what_to_stop(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give()
+    unknown = "0x" + "ee" * 32
+    pong = api.http.post("/workers/ping", json={"tasks": [TASK, unknown]}, headers=api.bearer(WORKER))
+    assert pong.json() == {"forget": [unknown], "abort": []}
+
+
+def test_health_names_the_part_that_is_away(api: Api) -> None:
+    health = api.http.get("/health")
+    assert (health.status_code, health.json()["ok"]) == (503, False)
+    parts = {name: part["ok"] for name, part in health.json()["parts"].items()}
+    assert parts == {"mongodb": True, "rabbitmq": True, "chain": False}
+
+
+def test_metrics_count_reports_and_tasks(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give()
+    api.http.post(REPORTS, json={"step": "started"}, headers=api.bearer(WORKER)).raise_for_status()
+    text = api.http.get("/metrics").text
+    assert 'sluice_tasks{stage="RECEIVED"} 1.0' in text
+    assert 'sluice_reports_total{step="started"}' in text
+
+
+def test_flower_shows_a_machine_and_each_of_its_steps(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give()
+    settings = api.settings
+    launch = flower_launch(settings, api.services.broker.admit_flower())
+    env = {
+        **os.environ,
+        **launch.env,
+        "SLUICE_AMQP_CORE_VHOST": settings.amqp_core_vhost,
+    }
+    flower = subprocess.Popen(launch.argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{settings.flower_port}", timeout=5.0) as ui:
+            wait_until(lambda: _listens_to_events(settings), 30.0, what="Flower")
+            header = api.bearer(WORKER)
+            for step in (Step.STARTED, Step.COMPUTED, Step.UPLOADED, Step.CONTRIBUTED):
+                api.http.post(REPORTS, json={"step": step}, headers=header).raise_for_status()
+            api.http.post("/workers/ping", json={"tasks": [TASK]}, headers=header).raise_for_status()
+            steps = wait_until(lambda: _steps(ui, 3), 15.0, what="three steps in Flower")
+            assert steps == {
+                "worker.compute": "SUCCESS",
+                "worker.upload": "SUCCESS",
+                "worker.contribute_and_finalize": "SUCCESS",
+            }
+            machine = wait_until(lambda: _machines(ui), 5.0, what="the machine in Flower")
+            assert machine == {f"w.{WORKER.wallet}": True}
+    finally:
+        flower.send_signal(signal.SIGTERM)
+        assert flower.wait(10) == 0
+
+
+def _listens_to_events(settings: Settings) -> bool:
+    """Whether Flower has its event queue bound; it drops what is sent before."""
+    url, credentials = settings.rabbitmq_api, settings.amqp_url.get_secret_value().split("//")[1].split("@")[0]
+    user, _, password = credentials.partition(":")
+    bindings = httpx.get(
+        f"{url}/api/exchanges/{settings.amqp_core_vhost}/celeryev/bindings/source", auth=(user, password), timeout=5
+    )
+    return bindings.status_code == 200 and bool(bindings.json())
+
+
+def _steps(ui: httpx.Client, count: int) -> dict[str, str]:
+    """States of the machines' tasks; the scheduler's own are there too."""
+    rows = ui.get("/api/tasks").json().values()
+    tasks = {row["name"]: row["state"] for row in rows if row["name"].startswith("worker.")}
+    return tasks if len(tasks) >= count and set(tasks.values()) == {"SUCCESS"} else {}
+
+
+def _machines(ui: httpx.Client) -> dict[str, bool]:
+    return {row["hostname"]: row["status"] for row in ui.get("/workers", params={"json": 1}).json()["data"]}
+
+
+def test_the_process_starts_serves_and_ends_cleanly_on_sigterm(api_settings: Settings) -> None:
+    code = "from pipeline.api.serve import run\nfrom config.settings import settings\nrun(settings())"
+    wanted = api_settings.model_dump(include=api_settings.model_fields_set)
+    env = {
+        f"SLUICE_{name.upper()}": getattr(value, "get_secret_value", lambda value=value: str(value))()
+        for name, value in wanted.items()
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{api_settings.api_port}", timeout=5.0) as http:
+
+            def serves() -> bool:
+                try:
+                    return http.get("/config").status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            wait_until(serves, 20.0, what="the API process")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0

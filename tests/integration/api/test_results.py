@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import httpx
+import pytest
+
+from config.settings import Settings
+from pipeline.records import TaskRecord
+from protocol import events
+from protocol.digest import callback_digest, file_digest
+from protocol.seal import result_hash
+from protocol.types import BlockHash, BlockNumber, Contract, Hash32, Timestamp, TxHash, Wallet
+from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
+from tests.integration.conftest import IpfsNode
+
+RESULT = f"/tasks/{TASK}/result"
+DIGEST = file_digest(hashlib.sha256(b"hello").digest())
+
+
+@pytest.fixture
+def api_settings(api_settings: Settings, ipfs: IpfsNode) -> Settings:
+    """With a real IPFS node."""
+    return api_settings.model_copy(update={"ipfs_api": ipfs.api})
+
+
+def zipped(content: bytes = b"hello", computed: object = None) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        said = computed or {"deterministic-output-path": "/iexec_out/result.txt"}
+        archive.writestr("computed.json", json.dumps(said))
+        archive.writestr("result.txt", content)
+    return buffer.getvalue()
+
+
+def upload(api: Api, header: dict[str, str], body: bytes | Iterable[bytes]) -> httpx.Response:
+    return api.http.put(RESULT, content=body, headers={**header, "content-type": "application/zip"})
+
+
+def on_chain(api: Api, wallet: Wallet, digest: Hash32, *, consensus: Hash32 | None = None) -> None:
+    """Have the watcher's store show a vote, and an outcome."""
+    happened: list[events.Event] = [
+        events.TaskInitialize(TASK, Contract("0x" + "ac" * 20)),
+        events.TaskContribute(TASK, wallet, result_hash(TASK, digest)),
+    ]
+    if consensus is not None:
+        happened.append(events.TaskConsensus(TASK, result_hash(TASK, consensus)))
+    api.services.store.chain.logs.put(
+        [
+            events.Seen(
+                event, BlockNumber(1), BlockHash("0x" + "01" * 32), Timestamp(1), TxHash("0x" + "02" * 32), place
+            )
+            for place, event in enumerate(happened)
+        ]
+    )
+
+
+def stored(api: Api) -> Any:
+    task = api.services.store.tasks.get(TASK)
+    assert task is not None
+    return task.replicates[0]
+
+
+def test_a_lone_workers_result_is_stored_and_can_be_fetched(
+    api: Api, give: Callable[..., TaskRecord], ipfs: IpfsNode
+) -> None:
+    give()
+    header = api.bearer(WORKER)
+    answer = upload(api, header, zipped())
+    assert (answer.status_code, answer.json()["digest"]) == (200, DIGEST)
+    link = answer.json()["link"]
+    assert link["storage"] == "ipfs"
+    assert httpx.get(f"{ipfs.gateway}{link['location']}", timeout=10).content == zipped()
+    assert (stored(api).link.location, stored(api).digest) == (link["location"], DIGEST)
+    again = upload(api, header, zipped())
+    assert again.json() == answer.json()
+    assert list(api.services.uploads.iterdir()) == []
+
+
+def test_another_result_of_the_same_worker_is_refused(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give()
+    header = api.bearer(WORKER)
+    upload(api, header, zipped()).raise_for_status()
+    assert upload(api, header, zipped(b"other")).status_code == 403
+    assert stored(api).digest == DIGEST
+
+
+def test_a_voters_result_must_be_the_one_it_voted_for(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give(trust=5)
+    header = api.bearer(WORKER)
+    assert upload(api, header, zipped()).status_code == 409
+    on_chain(api, WORKER.wallet, DIGEST)
+    refused = upload(api, header, zipped(b"something else"))
+    assert (refused.status_code, "voted for" in refused.json()["error"]) == (403, True)
+    assert stored(api).link is None
+    assert upload(api, header, zipped()).status_code == 200
+
+
+def test_a_loser_cannot_store_its_result(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give(trust=5)
+    on_chain(api, WORKER.wallet, Hash32("0x" + "dd" * 32), consensus=DIGEST)
+    assert upload(api, api.bearer(WORKER), zipped()).status_code == 403
+
+
+def test_a_result_for_another_workers_task_is_refused(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give()
+    assert upload(api, api.bearer(STRANGER), zipped()).status_code == 403
+    assert upload(api, {}, zipped()).status_code == 401
+
+
+def test_with_a_callback_the_data_is_kept_and_the_link_names_the_contract(
+    api: Api, give: Callable[..., TaskRecord]
+) -> None:
+    contract, data = "0x" + "cb" * 20, "0x" + "00" * 31 + "2a"
+    give(callback=contract)
+    answer = upload(api, api.bearer(WORKER), zipped(computed={"callback-data": data}))
+    assert answer.json() == {
+        "link": {"storage": "ethereum", "location": contract},
+        "digest": callback_digest(data),
+    }
+    assert stored(api).callback_data == data
+
+
+def test_bodies_that_are_no_result_are_refused_and_leave_nothing(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give()
+    header = api.bearer(WORKER)
+    traversal = io.BytesIO()
+    with zipfile.ZipFile(traversal, "w") as archive:
+        archive.writestr("../evil", b"x")
+    bombs = {
+        "not a zip": (b"hello, I am no zip at all, whatever you think", 400),
+        "empty": (b"", 400),
+        "traversal": (traversal.getvalue(), 400),
+        "no result": (zipped(computed={"deterministic-output-path": "/iexec_out/none"}), 400),
+        "leaves the folder": (zipped(computed={"deterministic-output-path": "/iexec_out/../x"}), 400),
+        "too large": (bytes(api.settings.max_result_bytes + 1), 413),
+    }
+    assert {name: upload(api, header, body).status_code for name, (body, _) in bombs.items()} == {
+        name: status for name, (_, status) in bombs.items()
+    }
+    assert upload(api, header, iter([bytes(api.settings.max_result_bytes), b"x"])).status_code == 413
+    assert list(api.services.uploads.iterdir()) == []
+    assert stored(api).link is None
+
+
+def test_without_ipfs_the_worker_is_asked_to_come_back(api: Api, give: Callable[..., TaskRecord]) -> None:
+    give()
+    header = api.bearer(WORKER)
+    api.services.ipfs.close()
+    object.__setattr__(api.services.ipfs, "_url", "http://127.0.0.1:9")
+    object.__setattr__(api.services.ipfs, "_http", httpx.Client(timeout=2))
+    assert upload(api, header, zipped()).status_code == 503
+    assert stored(api).link is None

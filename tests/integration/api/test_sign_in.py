@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import amqp
+import httpx
+import pytest
+
+from pipeline.api.challenges import CHALLENGE_SECONDS
+from pipeline.api.tokens import TOKEN_SECONDS
+from tests.integration.api.broker import connect
+from tests.integration.api.conftest import STRANGER, WORKER, Api
+from tests.waiting import wait_until
+
+
+def refused(response: httpx.Response, status: int, words: str) -> None:
+    assert (response.status_code, words in response.json()["error"]) == (status, True), response.text
+    assert response.json()["fix"]
+
+
+def test_a_worker_signs_in_pings_and_reaches_its_queues(api: Api) -> None:
+    session = api.sign_in(WORKER)
+    pong = api.http.post("/workers/ping", json={"tasks": []}, headers={"authorization": f"Bearer {session.token}"})
+    assert (pong.status_code, pong.json()) == (200, {"forget": [], "abort": []})
+    with connect(session.broker) as connection:
+        connection.channel().basic_consume(session.broker.compute_queue)
+    worker = api.services.store.workers.get(WORKER.wallet)
+    assert worker is not None
+    assert worker.slots == 1
+
+
+def test_a_challenge_works_once(api: Api) -> None:
+    challenge = api.challenge(WORKER.wallet)
+    assert api.answer(WORKER, challenge).status_code == 200
+    refused(api.answer(WORKER, challenge), 401, "answered before")
+
+
+def test_of_many_answers_to_one_challenge_at_a_time_one_wins(api: Api) -> None:
+    challenge = api.challenge(WORKER.wallet)
+    with ThreadPoolExecutor(8) as pool:
+        statuses = [answer.status_code for answer in pool.map(lambda _: api.answer(WORKER, challenge), range(8))]
+    assert sorted(statuses) == [200] + [401] * 7
+
+
+def test_an_expired_challenge_is_refused(api: Api) -> None:
+    challenge = api.challenge(WORKER.wallet)
+    api.clock.ahead = CHALLENGE_SECONDS + 1
+    refused(api.answer(WORKER, challenge), 401, "expired")
+
+
+def test_a_challenge_signed_by_another_key_is_refused(api: Api) -> None:
+    refused(api.answer(STRANGER, api.challenge(WORKER.wallet), wallet=WORKER.wallet), 401, "not signed by")
+
+
+def test_a_challenge_of_another_wallet_cannot_be_used(api: Api) -> None:
+    refused(api.answer(STRANGER, api.challenge(WORKER.wallet)), 401, "not one that this pool gave")
+
+
+def test_a_refused_login_leaves_no_broker_user_behind(api: Api) -> None:
+    api.answer(STRANGER, api.challenge(WORKER.wallet), wallet=WORKER.wallet)
+    assert api.services.store.workers.get(WORKER.wallet) is None
+
+
+def test_signing_in_again_rotates_the_password_and_keeps_open_connections(api: Api) -> None:
+    first = api.sign_in(WORKER)
+    with connect(first.broker) as connection:
+        second = api.sign_in(WORKER)
+        assert second.broker.password != first.broker.password
+        connection.channel().queue_declare(first.broker.compute_queue, passive=True)
+        with pytest.raises(amqp.exceptions.AccessRefused):
+            connect(first.broker)
+        connect(second.broker).close()
+
+
+def test_a_request_without_a_valid_token_is_refused(api: Api) -> None:
+    for header in ({}, {"authorization": "Bearer a.b.c"}):
+        refused(api.http.post("/workers/ping", json={"tasks": []}, headers=header), 401, "Not signed in")
+
+
+def test_an_expired_token_is_refused(api: Api) -> None:
+    header = api.bearer(WORKER)
+    api.clock.ahead = TOKEN_SECONDS + 1
+    refused(api.http.post("/workers/ping", json={"tasks": []}, headers=header), 401, "expired")
+
+
+def test_a_ban_ends_token_login_and_connection_at_once(api: Api) -> None:
+    session = api.sign_in(WORKER)
+    header = {"authorization": f"Bearer {session.token}"}
+    connection = connect(session.broker)
+    api.services.store.workers.set_banned(WORKER.wallet, banned=True)
+    api.services.broker.revoke(WORKER.wallet)
+    refused(api.http.post("/workers/ping", json={"tasks": []}, headers=header), 403, "banned")
+    refused(api.answer(WORKER, api.challenge(WORKER.wallet)), 403, "banned")
+    with pytest.raises((amqp.exceptions.ConnectionForced, OSError)):
+        wait_until(lambda: connection.drain_events(timeout=5), 5.0)
+    with pytest.raises(amqp.exceptions.AccessRefused):
+        connect(session.broker)
+
+
+def test_a_body_with_unknown_keys_is_refused(api: Api) -> None:
+    refused(api.http.post("/workers/challenge", json={"wallet": WORKER.wallet, "admin": True}), 400, "admin")
+
+
+def test_an_oversize_body_is_refused_whether_or_not_it_says_so(api: Api) -> None:
+    large = b"[" * 200_000
+    refused(api.http.post("/workers/challenge", content=large), 413, "larger than")
+    refused(api.http.post("/workers/challenge", content=iter([large])), 413, "larger than")
+
+
+def test_a_body_that_is_no_message_is_refused(api: Api) -> None:
+    headers = {"content-type": "application/json"}
+    bodies = [b"", b"{", b"[" * 100_000, b"\xff\xfe", b'{"wallet": 1e999}', b"null"]
+    answers = [api.http.post("/workers/challenge", content=body, headers=headers) for body in bodies]
+    assert [answer.status_code for answer in answers] == [400] * len(bodies)
