@@ -7,8 +7,10 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,16 +125,27 @@ class Pool:
         self.hands.append(hand)
         return hand
 
-    def buy(self, *, trust: int, volume: int = 1) -> Matched:
+    def buy(self, *, trust: int, volume: int = 1, category: int = TEST_10_CATEGORY) -> Matched:
         market, owner = self.chain.market, self.chain.actor(OWNER)
         requester = self.chain.actor(REQUESTER)
         workerpool = Contract(str(self.settings.workerpool))
         offer = orders.Offer(
             orders.offer_app(market, owner.key, self.app),
-            orders.offer_work(market, owner.key, workerpool, category=TEST_10_CATEGORY, price=PRICE),
+            orders.offer_work(market, owner.key, workerpool, category=category, price=PRICE),
         )
         request = orders.request(market, requester.key, offer, trust=trust, volume=volume)
         return match(requester, market, [(offer, request)])[0]
+
+    @contextmanager
+    def chain_frozen(self, *, seconds: float) -> Iterator[None]:
+        """The node answers nobody inside the block, and for `seconds` in all."""
+        pid, end = self.chain.node.pid, time.monotonic() + seconds
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+            threading.Event().wait(max(0.0, end - time.monotonic()))
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from config.celery_apps import core_app
 from config.settings import Settings
 from pipeline.store.client import Store
 from pipeline.wake import Wake
+from protocol.errors import RpcUnavailable
 from protocol.hexbytes import to_hex
 from protocol.seal import result_hash, result_seal
 from protocol.signing import Key
@@ -81,6 +82,9 @@ class Hand:
                     connection.drain_events(timeout=TICK)
                 except TimeoutError:
                     self._tick()
+                except RpcUnavailable:
+                    # The message comes again when the connection is opened anew; a lane's work is in its store.
+                    continue
 
     def _tick(self) -> None:
         self.store.workers.seen(self.key.wallet, time.time())
@@ -121,7 +125,11 @@ class Hand:
             case "worker.contribute_and_finalize":
                 job = self.jobs[task]
                 results = to_hex(LINK.model_dump_json().encode())
-                args: dict[str, object] = {"digest": self.digest(job), "results": results, "authorization": job.authorization}
+                args: dict[str, object] = {
+                    "digest": self.digest(job),
+                    "results": results,
+                    "authorization": job.authorization,
+                }
                 self._submit("contributeAndFinalize", task, args)
         return str(task)
 
@@ -137,7 +145,7 @@ class Hand:
             },
         )
 
-    def _submit(self, method: str, task: str, args: dict[str, object]) -> None:
+    def _submit(self, method: str, task: str, args: Mapping[str, object]) -> None:
         self.lane.submit([Intent.new(self.settings.chain_id, self.key.wallet, method, task, args, time.time())])
         self.lane.run()
 

@@ -1,0 +1,129 @@
+"""Silent, deaf and dying parts: every deal still completes, or fails on chain with all stakes unlocked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ops.market.match import Matched
+from ops.poco.deploy import TEST_CATEGORY
+from pipeline.records import ReplicateState, Stage
+from protocol.view import TaskStatus
+from tests.integration.pipeline.conftest import Pool
+from tests.integration.pipeline.waiting import until
+
+PARTS = ("watch", "pipeline", "lane", "beat")
+UNLOCKED = [0, 0, 0, 0, 0]
+
+
+def started(make_pool: Callable[..., Pool], **overrides: object) -> Pool:
+    pool = make_pool(**overrides)
+    for name in PARTS:
+        pool.start(name)
+    return pool
+
+
+def some_done(pool: Pool, deal: Matched, count: int) -> bool:
+    return sum(view.status is TaskStatus.COMPLETED for view in pool.views(deal)) >= count
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_bag_completes_though_a_process_is_killed_and_started_again(pool: Pool, part: str) -> None:
+    for number in range(2):
+        pool.enrol(number)
+    deal = pool.buy(trust=1, volume=8)
+    until("two tasks are done", lambda: some_done(pool, deal, 2))
+    pool.kill(part)
+    pool.start(part)
+    pool.await_status(deal, TaskStatus.COMPLETED, 60)
+    pool.await_closed(deal)
+    assert pool.locked() == UNLOCKED
+    assert all(worker.free == 1 for worker in pool.store.workers.all())
+
+
+def test_a_winner_that_never_reveals_is_left_behind(pool: Pool) -> None:
+    for number in range(2):
+        pool.enrol(number)
+    pool.enrol(2, deaf={"worker.reveal", "worker.upload"})
+    deal = pool.buy(trust=5)
+    pool.await_status(deal, TaskStatus.REVEALING)
+    pool.await_status(deal, TaskStatus.COMPLETED, 60)
+    (record,) = pool.await_closed(deal)
+    assert record.stage is Stage.COMPLETED
+
+
+def test_if_no_winner_reveals_others_are_asked_to_compute(make_pool: Callable[..., Pool]) -> None:
+    pool = started(make_pool)
+    mute = pool.enrol(0, deaf={"worker.reveal", "worker.upload"})
+    deal = pool.buy(trust=2)
+    pool.await_status(deal, TaskStatus.REVEALING)
+    pool.enrol(1)
+    pool.await_status(deal, TaskStatus.COMPLETED, 60)
+    (record,) = pool.await_closed(deal)
+    assert len(record.replicates) == 2
+    assert record.replicates[0].wallet == mute.key.wallet
+
+
+def test_a_worker_that_falls_silent_is_replaced(make_pool: Callable[..., Pool]) -> None:
+    pool = started(make_pool, worker_lost_seconds=3.0)
+    dead = pool.enrol(0, deaf={"worker.compute"})
+    deal = pool.buy(trust=1)
+    until("it has the task", lambda: pool.store.tasks.of_worker(dead.key.wallet))
+    dead.stop()
+    pool.enrol(1)
+    pool.await_status(deal, TaskStatus.COMPLETED, 30)
+    (record,) = pool.await_closed(deal)
+    lost = record.replicate(dead.key.wallet)
+    assert lost is not None
+    assert lost.state is ReplicateState.LOST
+
+
+def test_a_lost_assignment_is_sent_again(pool: Pool) -> None:
+    forgetful = pool.enrol(0, deaf={"worker.compute"})
+    deal = pool.buy(trust=1)
+    until("it has the task", lambda: pool.store.tasks.of_worker(forgetful.key.wallet))
+    forgetful.deaf.clear()
+    pool.await_status(deal, TaskStatus.COMPLETED, 30)
+    assert len(pool.await_closed(deal)[0].replicates) == 1
+
+
+def test_a_task_nobody_computes_is_claimed_and_stakes_are_unlocked(pool: Pool) -> None:
+    deal = pool.buy(trust=1, category=TEST_CATEGORY)
+    pool.await_status(deal, TaskStatus.FAILED, 40)
+    (record,) = pool.await_closed(deal)
+    assert record.stage is Stage.FAILED
+    assert record.why is not None
+    assert pool.locked() == UNLOCKED
+
+
+def test_a_deal_matched_while_nobody_looked_is_found(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool()
+    pool.enrol(0)
+    deal = pool.buy(trust=1)
+    for name in PARTS:
+        pool.start(name)
+    pool.await_status(deal, TaskStatus.COMPLETED)
+
+
+def test_a_rollback_that_takes_finalize_back_is_made_good(pool: Pool) -> None:
+    pool.enrol(0)
+    deal = pool.buy(trust=2)
+    pool.await_status(deal, TaskStatus.COMPLETED)
+    (record,) = pool.await_closed(deal)
+    assert record.finalized_block is not None
+    depth = pool.chain.hub.head() - record.finalized_block + 1
+    pool.chain.rpc.call("anvil_reorg", depth, [])
+    pool.await_status(deal, TaskStatus.COMPLETED, 40)
+    until("the record knows the new block", lambda: pool.task(record.task_id).stage is Stage.COMPLETED)
+    assert pool.locked() == UNLOCKED
+
+
+def test_a_node_frozen_for_a_while_only_delays(pool: Pool) -> None:
+    pool.enrol(0)
+    deal = pool.buy(trust=1, volume=4)
+    until("one task is done", lambda: some_done(pool, deal, 1))
+    with pool.chain_frozen(seconds=8.0):
+        pass
+    pool.await_status(deal, TaskStatus.COMPLETED, 60)
+    assert len(pool.await_closed(deal)) == 4
