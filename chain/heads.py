@@ -62,11 +62,10 @@ def heads(ws_url: str | None, rpc: JsonRpc, block_time: float, stop: threading.E
     pause = RETRY_FIRST
     while not stop.is_set():
         if ws_url is not None:
+            began = time.monotonic()
             try:
                 with _subscription(ws_url, stop) as connection:
                     log.info("Listening for new blocks.", action="heads_subscribed", node=redacted(ws_url))
-                    pause = RETRY_FIRST
-                    yield from _asked(rpc)
                     yield from _listen(connection, rpc, block_time, stop)
             except _DOWN as error:
                 log.warning(
@@ -75,6 +74,9 @@ def heads(ws_url: str | None, rpc: JsonRpc, block_time: float, stop: threading.E
                     node=redacted(ws_url),
                     why=str(error) or type(error).__name__,
                 )
+            if time.monotonic() - began > RETRY_LAST:
+                # It had been good for a while: it is a new failure, not the same one again.
+                pause = RETRY_FIRST
         yield from _poll(rpc, block_time, stop, seconds=pause if ws_url is not None else None)
         pause = min(2 * pause, RETRY_LAST)
 
@@ -96,15 +98,25 @@ def _poll(rpc: JsonRpc, block_time: float, stop: threading.Event, *, seconds: fl
 def _listen(
     connection: ClientConnection | IpcConnection, rpc: JsonRpc, block_time: float, stop: threading.Event
 ) -> Iterator[BlockNumber]:
-    """Heads from an open subscription until it ends; of several that wait already only the last."""
+    """Heads from an open subscription until it ends; of several that wait already only the last.
+
+    Raises TimeoutError when blocks come that it does not announce.
+    """
+    announced: BlockNumber | None = None
+    for announced in _asked(rpc):
+        yield announced
     while not stop.is_set():
         head = _received(connection, _silence(block_time))
-        if head is None:
-            yield from _asked(rpc)
+        if head is not None:
+            while (newer := _received(connection, 0)) is not None:
+                head = newer
+            announced = head
+            yield head
             continue
-        while (newer := _received(connection, 0)) is not None:
-            head = newer
-        yield head
+        for asked in _asked(rpc):
+            yield asked
+            if announced is not None and asked > announced:
+                raise TimeoutError(f"block {asked} came, but the last one announced is {announced}")
 
 
 def _received(connection: ClientConnection | IpcConnection, seconds: float) -> BlockNumber | None:

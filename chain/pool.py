@@ -197,7 +197,7 @@ class RpcPool:
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def _executor(self) -> ThreadPoolExecutor:
-        """This process's threads, for a fork inherits none; they start with the first work, so a spare costs nothing."""
+        """This process's threads, for a fork inherits none; they start with the first work, so a spare is free."""
         made = ThreadPoolExecutor(2 * len(self._nodes), thread_name_prefix="rpc")
         return self._threads.setdefault(os.getpid(), made)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import tempfile
@@ -102,3 +103,18 @@ def test_a_node_that_thaws_wakes_up_again(chain: Chain) -> None:
         after = list(islice(found, 2))
 
     assert after[-1] > before
+
+
+def test_a_subscription_that_misses_blocks_is_given_up_for_polling(chain: Chain, tmp_path: Path) -> None:
+    frozen = anvil.start(tmp_path / "frozen", ports.free_port(), block_time=BLOCK_TIME)
+    try:
+        found = heads(frozen.ws_url, chain.rpc, BLOCK_TIME, threading.Event())
+        list(islice(found, 3))
+        os.kill(frozen.pid, signal.SIGSTOP)
+        # The silence is noticed after 2 s, opening it again fails after 2 s; from then on blocks are polled for.
+        times = [time.monotonic() for _ in islice(found, 12)]
+    finally:
+        os.kill(frozen.pid, signal.SIGCONT)
+        frozen.stop()
+
+    assert min(later - earlier for earlier, later in itertools.pairwise(times[-3:])) < 1.0
