@@ -56,6 +56,8 @@ class _Child:
     name: str
     main: Callable[[], None]
     process: ForkProcess
+    #: Readable when the process ends. (Python's own sentinel is closed when a child becomes another program.)
+    pidfd: int
     started: float
     deaths: int = 0
     restart_at: float | None = None
@@ -85,7 +87,7 @@ class Supervisor:
             signal.signal(signum, self._stop)
         children = [self._start(name, main) for name, main in self._mains.items()]
         while not self._stopping:
-            running = [child.process.sentinel for child in children if child.restart_at is None]
+            running = [child.pidfd for child in children if child.restart_at is None]
             due = [child.restart_at - time.monotonic() for child in children if child.restart_at is not None]
             wait([wake_read, *running], timeout=max(0.0, min(due)) if due else None)
             for index, child in enumerate(children):
@@ -101,13 +103,15 @@ class Supervisor:
         process.start()
         (self._pid_dir / f"{name}.pid").write_text(f"{process.pid}\n")
         log.info("Process started.", action="process_started", name=name, pid=process.pid)
-        return _Child(name, main, process, time.monotonic(), deaths)
+        assert process.pid is not None
+        return _Child(name, main, process, os.pidfd_open(process.pid), time.monotonic(), deaths)
 
     def _look_after(self, child: _Child) -> _Child:
         now = time.monotonic()
         if self._stopping or child.process.is_alive():
             return child
         if child.restart_at is None:
+            os.close(child.pidfd)
             child.deaths = 1 if now - child.started > HEALTHY_SECONDS else child.deaths + 1
             child.restart_at = now + restart_pause(child.deaths)
             log.warning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
 from amqp.exceptions import NotFound
@@ -13,7 +14,7 @@ def all_consumed(amqp_url: str, vhost: str, queues: Sequence[str]) -> bool:
     """Whether each of `queues` exists and has a consumer. `amqp_url`: without a virtual host."""
     with Connection(f"{amqp_url}/{quote(vhost, safe='')}") as connection:
         for queue in queues:
-            channel = connection.channel()
+            channel: Any = connection.channel()
             try:
                 if channel.queue_declare(queue, passive=True).consumer_count == 0:
                     return False

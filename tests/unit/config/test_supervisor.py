@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,6 +18,15 @@ def _wait_for_signal() -> None:
 
 def _supervise(pid_dir: Path) -> None:
     Supervisor({"one": _wait_for_signal, "two": _wait_for_signal}, pid_dir=pid_dir, grace=5).run()
+
+
+def _until(true: Callable[[], bool], *, tries: int = 400) -> None:
+    pause = threading.Event()
+    for _ in range(tries):
+        if true():
+            return
+        pause.wait(0.02)
+    raise AssertionError("never")
 
 
 def _pid(path: Path, other_than: int = 0, *, tries: int = 400) -> int:
@@ -42,6 +52,37 @@ def test_a_killed_child_is_started_again_and_sigterm_ends_all(tmp_path: Path) ->
     for pid in (again, two):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def _become_another_program() -> None:
+    os.execv("/bin/sleep", ["sleep", "60"])
+
+
+def _supervise_exec(pid_dir: Path) -> None:
+    Supervisor({"exec": _become_another_program, "plain": _wait_for_signal}, pid_dir=pid_dir, grace=5).run()
+
+
+def test_a_child_that_becomes_another_program_costs_the_supervisor_nothing(tmp_path: Path) -> None:
+    parent = get_context("fork").Process(target=_supervise_exec, args=(tmp_path,))
+    parent.start()
+    child = _pid(tmp_path / "exec.pid")
+    _until(lambda: Path(f"/proc/{child}/comm").read_text().strip() == "sleep")
+    first = _pid(tmp_path / "plain.pid")
+    os.kill(first, signal.SIGKILL)
+    second = _pid(tmp_path / "plain.pid", other_than=first)
+    before = _cpu_ticks(parent.pid)
+    # The second death in a row is followed by a pause of half a second, in which the supervisor must sleep.
+    os.kill(second, signal.SIGKILL)
+    _pid(tmp_path / "plain.pid", other_than=second)
+    assert _cpu_ticks(parent.pid) - before < 20
+    assert _pid(tmp_path / "exec.pid") == child
+    parent.terminate()
+    parent.join(10)
+
+
+def _cpu_ticks(pid: int | None) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 @pytest.mark.parametrize(("deaths", "seconds"), [(0, 0.0), (1, 0.0), (2, 0.5), (3, 1.0), (6, 8.0), (20, 10.0)])
