@@ -8,6 +8,8 @@ import pytest
 
 from pipeline.api.challenges import CHALLENGE_SECONDS
 from pipeline.api.tokens import TOKEN_SECONDS
+from pipeline.bans import ban, unban
+from protocol.errors import NotFound
 from tests.integration.api.broker import connect
 from tests.integration.api.conftest import STRANGER, WORKER, Api
 from tests.waiting import wait_until
@@ -87,14 +89,20 @@ def test_a_ban_ends_token_login_and_connection_at_once(api: Api) -> None:
     session = api.sign_in(WORKER)
     header = {"authorization": f"Bearer {session.token}"}
     connection = connect(session.broker)
-    api.services.store.workers.set_banned(WORKER.wallet, banned=True)
-    api.services.broker.revoke(WORKER.wallet)
+    ban(api.services.store.workers, api.services.broker, WORKER.wallet)
     refused(api.http.post("/workers/ping", json={"tasks": []}, headers=header), 403, "banned")
     refused(api.answer(WORKER, api.challenge(WORKER.wallet)), 403, "banned")
     with pytest.raises((amqp.exceptions.ConnectionForced, OSError)):
         wait_until(lambda: connection.drain_events(timeout=5), 5.0)
     with pytest.raises(amqp.exceptions.AccessRefused):
         connect(session.broker)
+    unban(api.services.store.workers, WORKER.wallet)
+    connect(api.sign_in(WORKER).broker).close()
+
+
+def test_a_wallet_that_never_signed_in_cannot_be_banned(api: Api) -> None:
+    with pytest.raises(NotFound):
+        ban(api.services.store.workers, api.services.broker, STRANGER.wallet)
 
 
 def test_a_body_with_unknown_keys_is_refused(api: Api) -> None:
