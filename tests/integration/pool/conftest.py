@@ -1,0 +1,74 @@
+"""Pools for tests: one for all tests that leave it as they found it, and orders to buy from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from bench.arena import Arena, open_arena
+from ops.market import orders
+from ops.market.match import Matched, match
+from ops.market.orders import Offer
+from ops.pool import servers
+from ops.pool.local import Machine
+from ops.pool.site import Servers
+from protocol.types import TaskId
+from protocol.view import ChainView
+from tests.waiting import wait_until
+
+#: Seconds between blocks.
+BLOCK_TIME = 0.5
+#: Seconds for a deal to end, on a machine that is busy with other things too.
+PATIENCE = 60.0
+#: Machines of the shared pool: trust 3 needs two of newcomers, and a third that outvotes a liar.
+HONEST = 3
+
+
+@pytest.fixture(scope="session")
+def shared_servers() -> Servers:
+    """MongoDB, RabbitMQ, Docker and IPFS of the local stack; started if they are not up."""
+    return servers.bring_up()
+
+
+@pytest.fixture(scope="session")
+def hall(shared_servers: Servers) -> Iterator[Arena]:
+    """A pool of HONEST machines with two slots each, shared; one more wallet has a stake and no machine."""
+    env = {"SLUICE_PING_SECONDS": "2"}
+    with open_arena(block_time=BLOCK_TIME, workers=HONEST, slots=2, spares=1, env=env, servers=shared_servers) as arena:
+        arena.patience = PATIENCE
+        yield arena
+
+
+def buy(arena: Arena, purchases: Sequence[tuple[Offer, int, str]]) -> list[Matched]:
+    """Match (offer, trust, args) each as one deal of one task, all in one block."""
+    ground = arena.pool.ground
+    deals = []
+    for offer, trust, args in purchases:
+        params = json.dumps({"iexec_args": args, "iexec_result_storage_provider": "ipfs"})
+        deals.append((offer, orders.request(ground.market, ground.requester, offer, trust=trust, params=params)))
+    return match(arena.buyer, ground.market, deals)
+
+
+def view(arena: Arena, task: TaskId) -> ChainView:
+    """The task as the contract has it now."""
+    (found,) = arena.hub.tasks([task])
+    return found
+
+
+def ended(arena: Arena, task: TaskId) -> Mapping[str, Any]:
+    """The API's answer about a task, once the scheduler has closed it; the chain may be ahead of its database."""
+
+    def look() -> dict[str, Any]:
+        answer = httpx.get(f"{arena.pool.api_url}/tasks/{task}").raise_for_status().json()
+        return answer if answer["currentStatus"] in {"COMPLETED", "FAILED"} else {}
+
+    return wait_until(look, 20, what=f"the end of task {task} in the API")
+
+
+def machine_of(arena: Arena, number: int, *, module: tuple[str, ...], slots: int = 1) -> Machine:
+    """Machine `number` (from 1) of the arena, running `module`."""
+    return Machine(f"worker-{number}", arena.pool.ground.workers[number - 1], slots, module)

@@ -1,0 +1,140 @@
+"""What an operator may get wrong: one clear error on standard error, exit code 2 or 1, and nothing was started."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+
+from bench.arena import Arena
+from ops.stack import anvil, ports
+from tests.integration.pool.commands import Ended, sluice
+from tests.waiting import wait_until
+
+#: A command's exit code for wrong words, and for everything else.
+BAD_INPUT, FAILED = 2, 1
+ROLES = ("scheduler", "worker")
+
+
+@pytest.fixture
+def env(hall: Arena, tmp_path: Path) -> dict[str, str]:
+    """Settings of a process that would work in the shared pool: own home, keystore and ports."""
+    keystore, password = tmp_path / "wallet.json", tmp_path / "password"
+    _write_keystore(keystore, hall.pool.ground.workers[-1].secret, "right")
+    password.write_text("right\n")
+    return {
+        **hall.pool.env,
+        "SLUICE_HOME": str(tmp_path / "home"),
+        "SLUICE_KEYSTORE": str(keystore),
+        "SLUICE_KEYSTORE_PASSWORD_FILE": str(password),
+        "SLUICE_API_PORT": str(ports.free_port()),
+        "SLUICE_FLOWER_PORT": str(ports.free_port()),
+    }
+
+
+@pytest.fixture
+def empty_chain(hall: Arena, tmp_path: Path) -> Iterator[str]:
+    """A node with the pool's chain id and no contract."""
+    node = anvil.start(tmp_path / "empty", ports.free_port(), chain_id=hall.chain.chain_id, block_time=None)
+    yield node.rpc_url
+    node.stop()
+
+
+@pytest.fixture
+def other_chain(tmp_path: Path) -> Iterator[str]:
+    """A node of another chain."""
+    node = anvil.start(tmp_path / "other", ports.free_port(), chain_id=4242, block_time=None)
+    yield node.rpc_url
+    node.stop()
+
+
+def refused(role: str, env: dict[str, str], code: int, pattern: str) -> None:
+    """`sluice ROLE run` must end with `code` and one error like `pattern`, having started nothing."""
+    done = sluice(role, "run", env=env)
+    assert done.code == code, done.err
+    assert_one_error(done, pattern)
+    assert list(Path(env["SLUICE_HOME"]).glob("run/*.pid")) == []
+    assert ports.is_free(int(env["SLUICE_API_PORT"])) or "Port" in pattern
+
+
+def assert_one_error(done: Ended, pattern: str) -> None:
+    assert len(done.errors) == 1, done.err
+    assert re.search(pattern, done.errors[0]), done.errors
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_node_of_another_chain_is_refused(role: str, env: dict[str, str], other_chain: str) -> None:
+    refused(role, env | {"SLUICE_RPC_URL": other_chain}, FAILED, r"not the one the settings describe: .*4242.*31337")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_chain_id_that_is_not_the_nodes_is_refused(role: str, env: dict[str, str]) -> None:
+    code, pattern = {
+        "scheduler": (FAILED, r"not the one the settings describe: .*31337.*4242"),
+        "worker": (BAD_INPUT, r"SLUICE_CHAIN_ID is wrong: it is 4242, the pool at .* has 31337"),
+    }[role]
+    refused(role, env | {"SLUICE_CHAIN_ID": "4242"}, code, pattern)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_hub_address_without_a_contract_is_refused(role: str, env: dict[str, str], empty_chain: str) -> None:
+    refused(role, env | {"SLUICE_RPC_URL": empty_chain}, FAILED, r"settings describe: .*(code|contract)")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_keystore_that_is_not_there_is_refused(role: str, env: dict[str, str]) -> None:
+    missing = env["SLUICE_KEYSTORE"] + ".gone"
+    refused(role, env | {"SLUICE_KEYSTORE": missing}, BAD_INPUT, rf"Wallet file {missing} cannot be used: no such file")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_file_that_is_no_keystore_is_refused(role: str, env: dict[str, str]) -> None:
+    Path(env["SLUICE_KEYSTORE"]).write_text('{"version": 3, "crypto": {"kdf": "none"}}')
+    refused(role, env, BAD_INPUT, r"cannot be used: it is not an Ethereum V3 keystore")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_wrong_password_is_refused_without_showing_it(role: str, env: dict[str, str]) -> None:
+    Path(env["SLUICE_KEYSTORE_PASSWORD_FILE"]).write_text("hunter2")
+    refused(role, env, BAD_INPUT, r"cannot be used: the password does not open it(?!.*hunter2)")
+
+
+def test_a_taken_api_port_stops_the_scheduler_before_it_starts(hall: Arena, env: dict[str, str]) -> None:
+    taken = str(hall.names.api_port)
+    pattern = rf"Port {taken}, wanted for the API, is taken .* SLUICE_API_PORT"
+    refused("scheduler", env | {"SLUICE_API_PORT": taken}, FAILED, pattern)
+
+
+def test_a_machine_without_docker_engine_does_not_sign_in(hall: Arena, env: dict[str, str], tmp_path: Path) -> None:
+    engine = f"unix://{tmp_path}/nobody.sock"
+    refused("worker", env | {"SLUICE_DOCKER_HOST": engine}, FAILED, r"Docker engine at .*nobody.sock does not answer")
+
+
+def test_a_taken_port_of_the_stack_is_named_and_nothing_of_it_runs(hall: Arena, tmp_path: Path) -> None:
+    env = {"SLUICE_HOME": str(tmp_path / "home"), "SLUICE_STACK_RPC_PORT": str(hall.node.port)}
+    done = sluice("stack", "up", "chain", env=env)
+    assert done.code == FAILED
+    assert_one_error(done, rf"Port {hall.node.port}, wanted for the chain, is taken .* SLUICE_STACK_RPC_PORT")
+    assert list((tmp_path / "home").rglob("pid")) == []
+
+
+def test_a_missing_tool_is_named_with_the_way_to_get_it(tmp_path: Path) -> None:
+    env = {"SLUICE_HOME": str(tmp_path / "home"), "SLUICE_DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"}
+    done = sluice("stack", "up", "docker", env=env)
+    assert done.code == FAILED
+    assert_one_error(done, r"Docker engine is missing .*nothing answers at .*Start it, or unset SLUICE_DOCKER_HOST")
+
+
+def test_the_pool_still_works_for_those_who_got_it_right(hall: Arena) -> None:
+    wait_until(lambda: all(process.alive() for process in hall.pool.running.values()), 5, what="the shared pool")
+
+
+def _write_keystore(path: Path, secret: str, password: str) -> None:
+    """A V3 keystore as other tools write it, with little work in its key derivation."""
+    path.write_text(json.dumps(Account.encrypt(bytes.fromhex(secret), password, kdf="pbkdf2", iterations=10)))

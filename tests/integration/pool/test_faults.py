@@ -1,0 +1,114 @@
+"""One fault in the middle of a bag of real containers: every task is COMPLETED, all stakes are free, no nonce is lost.
+
+The short form of `bench/faults.py`, which also measures how much later. MongoDB and RabbitMQ are this module's own, so
+that nobody else's are killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.arena import Arena, open_arena
+from bench.faults import Fault, disturb, faults, nonce_gaps
+from ops.market.match import Matched
+from ops.pool.site import Servers
+from ops.stack import mongodb, ports, rabbitmq
+from ops.stack.parts import Part
+from protocol.types import Wallet
+from protocol.view import TaskStatus
+from tests.integration.pool.conftest import BLOCK_TIME, PATIENCE, view
+from tests.waiting import wait_until
+
+#: Tasks of a bag, and how many are done when the fault strikes: both machines are at work then.
+TASKS, DONE_BEFORE = 6, 2
+#: Seconds the chain stands still.
+FREEZE_SECONDS = 5.0
+STRUCK = ("pipeline", "lane", "watch", "beat", "api", "worker-machine", "mongodb", "rabbitmq", "chain-frozen")
+
+
+class OwnServers:
+    """A MongoDB and a RabbitMQ that may be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mongodb_port, self._rabbitmq_port = ports.free_port(), ports.free_port(rabbitmq.PORTS)
+        self.mongodb, self.rabbitmq = self._up()
+
+    def _up(self) -> tuple[mongodb.MongoDB, rabbitmq.RabbitMQ]:
+        return (
+            mongodb.start(self._folder / "mongodb", self._mongodb_port),
+            rabbitmq.start(self._folder / "rabbitmq", self._rabbitmq_port),
+        )
+
+    def crash(self, part: Part) -> None:
+        """`kill -9`, then start it again."""
+        (self.mongodb if part is Part.MONGODB else self.rabbitmq).process.kill()
+        self.mongodb, self.rabbitmq = self._up()
+
+    def stop(self) -> None:
+        self.rabbitmq.stop()
+        self.mongodb.stop()
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServers]:
+    servers = OwnServers(tmp_path_factory.mktemp("servers"))
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture(scope="module")
+def arena(shared_servers: Servers, own: OwnServers) -> Iterator[Arena]:
+    """A pool of two machines with one slot each."""
+    servers = replace(
+        shared_servers,
+        mongodb_uri=own.mongodb.uri,
+        amqp_url=own.rabbitmq.amqp_url,
+        amqp_port=own.rabbitmq.port,
+        rabbitmq_api=own.rabbitmq.api_url,
+    )
+    with open_arena(block_time=BLOCK_TIME, workers=2, slots=1, servers=servers) as arena:
+        arena.patience = PATIENCE
+        yield arena
+
+
+@pytest.mark.parametrize("name", STRUCK)
+def test_a_bag_is_completed_though_one_part_dies_in_the_middle(arena: Arena, own: OwnServers, name: str) -> None:
+    outcome = disturb(arena, _fault(own, name), tasks=TASKS, trust=1, done_before=DONE_BEFORE)
+    assert outcome.completed == TASKS
+    assert outcome.stake_locked == 0
+    wait_until(lambda: nonce_gaps(arena) == 0, 10, what="all nonces to be mined")
+
+
+def test_a_machine_killed_between_contribute_and_reveal_reveals_after_its_restart(arena: Arena) -> None:
+    """worker-2 is down until worker-1 has voted and is killed, so that consensus comes while worker-1 is dead."""
+    pool = arena.pool
+    first, second = (wallet.key.wallet for wallet in pool.ground.workers)
+    pool.running["worker-2"].stop()
+    deal = arena.buy(trust=3, volume=1)
+    _await_vote(arena, deal, first)
+    pool.running["worker-1"].kill()
+    pool.restart("worker-2")
+    _await_vote(arena, deal, second)
+    (task,) = deal.tasks
+    wait_until(lambda: view(arena, task).status is TaskStatus.REVEALING, PATIENCE, what="consensus")
+    assert first not in {vote.worker for vote in view(arena, task).revealed}
+
+    pool.restart("worker-1")
+    wait_until(lambda: view(arena, task).status is TaskStatus.COMPLETED, PATIENCE, what="the end of the task")
+    assert {vote.worker for vote in view(arena, task).revealed} == {first, second}
+    assert all(account.locked == 0 for account in arena.hub.accounts([first, second]))
+
+
+def _await_vote(arena: Arena, deal: Matched, wallet: Wallet) -> None:
+    (task,) = deal.tasks
+    wait_until(lambda: view(arena, task).contribution(wallet), PATIENCE, what=f"the vote of {wallet}")
+
+
+def _fault(own: OwnServers, name: str) -> Fault:
+    (found,) = (fault for fault in faults(own.crash, FREEZE_SECONDS) if fault.name == name)
+    return found

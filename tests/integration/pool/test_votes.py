@@ -1,0 +1,49 @@
+"""A worker that lies, in a vote of others that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench.arena import Arena
+from config.settings import read_settings
+from ops.demo.run import LIAR
+from ops.market import results
+from ops.pool.ground import PRICE
+from pipeline.store.client import Store
+from protocol.types import Wallet
+from protocol.view import ContributionStatus, TaskStatus
+from tests.integration.conftest import given
+from tests.integration.pool.conftest import HONEST, buy, machine_of, view
+
+#: Percent of a task's price that a worker of this pool puts at stake.
+STAKE_PERCENT = 30
+
+
+@pytest.fixture
+def liar(hall: Arena) -> Iterator[Wallet]:
+    """A machine that lies, with more free slots than the others, so that it is asked first; banned afterwards."""
+    machine = machine_of(hall, HONEST + 1, module=LIAR, slots=4)
+    hall.pool.start_machines([machine])
+    wallet = machine.wallet.key.wallet
+    yield wallet
+    hall.pool.running.pop(machine.name).stop()
+    Store.open(read_settings(**given(hall.pool.env))).workers.set_banned(wallet, banned=True)
+
+
+def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(hall: Arena, liar: Wallet) -> None:
+    (before,) = hall.hub.accounts([liar])
+    (deal,) = buy(hall, [(hall.pool.ground.offer(price=PRICE), 3, "the truth")])
+    (task,) = deal.tasks
+    seen = hall.wait([deal])[task]
+    final = view(hall, task)
+    lie = final.contribution(liar)
+
+    assert seen.status is TaskStatus.COMPLETED
+    assert lie is not None
+    assert lie.status is ContributionStatus.REJECTED
+    assert len(final.revealed) == HONEST
+    assert b"args: the truth" in results.fetch(hall.servers.ipfs_gateway, seen.results).files["result.txt"]
+    (after,) = hall.hub.accounts([liar])
+    assert (after.stake, after.locked) == (before.stake - PRICE * STAKE_PERCENT // 100, 0)

@@ -1,0 +1,103 @@
+"""Flower and RabbitMQ's management, as an operator finds them beside a pool that has just worked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from bench.arena import Arena
+from config import topology
+from protocol.view import TaskStatus
+from tests.waiting import wait_until
+
+#: Seconds for Flower to have heard of a step.
+SECONDS = 30.0
+#: Steps of a vote (trust 3) and of a task without one (trust 1).
+STEPS = {
+    "worker.compute",
+    "worker.contribute",
+    "worker.reveal",
+    "worker.upload",
+    "worker.contribute_and_finalize",
+}
+
+
+@pytest.fixture(scope="module")
+def worked(hall: Arena) -> Arena:
+    """The shared pool after a vote and some tasks without one."""
+    wait_until(lambda: _flower(hall, "/workers?json=1") is not None, SECONDS, what="Flower")
+    deals = [hall.buy(trust=3, volume=1), hall.buy(trust=1, volume=3)]
+    assert {view.status for view in hall.wait(deals).values()} == {TaskStatus.COMPLETED}
+    return hall
+
+
+def test_flower_shows_every_machine_as_online(worked: Arena) -> None:
+    machines = {topology.compute_queue_name(wallet.key.wallet) for wallet in _machines(worked)}
+
+    def missing() -> set[str]:
+        rows = (_flower(worked, "/workers?json=1") or {})["data"]
+        return machines - {row["hostname"] for row in rows if row["status"]}
+
+    wait_until(lambda: not missing(), SECONDS, what="all machines in Flower")
+
+
+def test_flower_shows_what_machines_and_scheduler_did(worked: Arena) -> None:
+    def seen() -> set[tuple[str, bool]]:
+        tasks = (_flower(worked, "/api/tasks") or {}).values()
+        return {(task["name"], task["worker"].startswith("w.0x")) for task in tasks if task["state"] == "SUCCESS"}
+
+    wanted = {(step, True) for step in STEPS} | {("pipeline.advance", False), ("lane.run", False)}
+    wait_until(lambda: seen() >= wanted, SECONDS, what=f"{wanted} in Flower")
+
+
+def test_rabbitmq_has_the_queues_as_designed(worked: Arena) -> None:
+    scheduler, workers = worked.pool.ground.scheduler, _machines(worked)
+    own = {topology.PIPELINE_QUEUE, topology.DEAD_QUEUE, topology.lane_queue_name(scheduler.key.wallet)}
+    core = _queues(worked, worked.names.core)
+    assert own <= set(core)
+    assert all(core[name]["type"] == "quorum" for name in own)
+    # Celery's and Flower's own: they end with the process that uses them.
+    assert all(re.search(r"celeryev|pidbox", name) for name in set(core) - own)
+
+    pool = _queues(worked, worked.names.pool)
+    compute = {topology.compute_queue_name(wallet.key.wallet) for wallet in workers}
+    tx = {topology.tx_queue_name(wallet.key.wallet) for wallet in workers}
+    assert compute | tx <= set(pool)
+    assert all(re.fullmatch(r"w\.0x[0-9a-f]{40}(\.tx)?", name) for name in pool)
+    assert all(queue["type"] == "quorum" for queue in pool.values())
+
+
+def test_nothing_was_given_up(worked: Arena) -> None:
+    dead = httpx.get(
+        f"{worked.servers.rabbitmq_api}/api/queues/{worked.names.core}/{topology.DEAD_QUEUE}", auth=_login(worked)
+    )
+    assert dead.raise_for_status().json().get("messages", 0) == 0
+
+
+def _machines(arena: Arena) -> list[Any]:
+    """Wallets whose machines run: all but the spare one."""
+    return list(arena.pool.ground.workers[:-1])
+
+
+def _flower(arena: Arena, path: str) -> Mapping[str, Any] | None:
+    """Flower's answer, or None while it does not listen."""
+    try:
+        found: Mapping[str, Any] = httpx.get(f"http://127.0.0.1:{arena.names.flower_port}{path}").json()
+    except httpx.TransportError:
+        return None
+    return found
+
+
+def _queues(arena: Arena, vhost: str) -> dict[str, Mapping[str, Any]]:
+    answer = httpx.get(f"{arena.servers.rabbitmq_api}/api/queues/{vhost}", auth=_login(arena)).raise_for_status()
+    return {queue["name"]: queue for queue in answer.json()}
+
+
+def _login(arena: Arena) -> tuple[str, str]:
+    parts = urlsplit(arena.servers.amqp_url)
+    return parts.username or "", parts.password or ""
