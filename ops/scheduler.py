@@ -17,6 +17,7 @@ from chain.rpc import Rpc
 from config import celery_apps, topology
 from config.settings import Settings
 from config.supervisor import Supervisor
+from ops.stack import ports
 from pipeline import flower
 from pipeline.api import serve
 from pipeline.app import app
@@ -30,7 +31,7 @@ PROCESSES = ("api", "watch", "pipeline", "lane", "beat", "flower")
 def run(settings: Settings, *, only: frozenset[str] = frozenset()) -> None:
     """Run the scheduler until SIGTERM. `only`: names of PROCESSES wanted on this machine; empty means all.
 
-    Raises BadSetting, BadKeystore, WrongChain, RpcUnavailable before anything is started.
+    Raises BadSetting, BadKeystore, WrongChain, RpcUnavailable, PortTaken before anything is started.
     """
     unknown = only - set(PROCESSES)
     if unknown:
@@ -39,6 +40,10 @@ def run(settings: Settings, *, only: frozenset[str] = frozenset()) -> None:
     _check_chain(settings)
     mains = _mains(settings, wallet)
     wanted = {name: mains[name] for name in PROCESSES if not only or name in only}
+    if "api" in wanted:
+        ports.require_free(settings.api_port, part="the API", setting="SLUICE_API_PORT")
+    if "flower" in wanted:
+        ports.require_free(settings.flower_port, part="Flower", setting="SLUICE_FLOWER_PORT")
     Supervisor(wanted, pid_dir=settings.home / "run").run()
 
 
