@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from config.settings import Settings, read_settings
 from ops.stack import ports
@@ -18,6 +19,7 @@ from ops.stack.stack import Stack
 from pipeline.api.application import create_app
 from pipeline.api.services import Services
 from pipeline.records import Replicate, TaskRecord
+from pipeline.store.client import database
 from protocol.signin import SignIn
 from protocol.signing import Key
 from protocol.types import (
@@ -31,12 +33,13 @@ from protocol.types import (
     Wallet,
 )
 from protocol.wire import Capabilities, Challenge, Login, Mode, Session
-from tests.integration.conftest import given
+from tests.integration.conftest import IpfsNode, given
 from tests.waiting import wait_until
 
 HUB, WORKERPOOL = "0x" + "ab" * 20, "0x" + "AC" * 20
 SCHEDULER_KEY = "0x" + "22" * 32
-WORKER, STRANGER, REQUESTER = Key(b"\x11" * 32), Key(b"\x33" * 32), Key(b"\x44" * 32)
+#: Random: RabbitMQ's users are of the whole broker, which other test runs may use at the same time.
+WORKER, STRANGER, REQUESTER = (Key(secrets.token_bytes(32)) for _ in range(3))
 TASK = TaskId("0x" + "11" * 32)
 OFFER = Capabilities(name="m", version="1", slots=1, cpus=1, memory_bytes=2**30, tag=ZERO_HASH)
 
@@ -56,6 +59,7 @@ class Api:
     """A running API process (in a thread), and HTTP to it."""
 
     services: Services
+    application: FastAPI
     http: httpx.Client
     clock: Clock
 
@@ -84,47 +88,69 @@ class Api:
         return {"authorization": f"Bearer {self.sign_in(key).token}"}
 
 
-@pytest.fixture
-def api_settings(stack: Stack, database: str, vhosts: tuple[str, str], tmp_path: Path) -> Settings:
+@pytest.fixture(scope="session")
+def api_settings(stack: Stack, ipfs: IpfsNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of an API with a database and virtual hosts of its own, which are removed at the end."""
+    mark = secrets.token_hex(6)
     own = given(stack.settings) | {
-        "home": tmp_path,
+        "home": tmp_path_factory.mktemp("api"),
         "hub": HUB,
         "workerpool": WORKERPOOL,
         # No chain is part of these tests.
         "rpc_url": f"http://127.0.0.1:{ports.free_port()}",
         "private_key": SCHEDULER_KEY,
-        "mongodb_database": database,
-        "amqp_core_vhost": vhosts[0],
-        "amqp_pool_vhost": vhosts[1],
+        "mongodb_database": f"test_{mark}",
+        "amqp_core_vhost": f"core-{mark}",
+        "amqp_pool_vhost": f"pool-{mark}",
+        "ipfs_api": ipfs.api,
         "api_port": ports.free_port(),
         "flower_port": ports.free_port(),
         "max_result_bytes": 2**20,
     }
-    settings = read_settings(**own)
-    port = int(settings.amqp_url.get_secret_value().rpartition(":")[2])
-    return read_settings(**(own | {"amqp_public_port": port}))
+    port = int(read_settings(**own).amqp_url.get_secret_value().rpartition(":")[2])
+    settings = read_settings(**(own | {"amqp_public_port": port}))
+    yield settings
+    database(settings).client.drop_database(settings.mongodb_database)
+    with management(settings) as broker:
+        for vhost in (settings.amqp_core_vhost, settings.amqp_pool_vhost):
+            broker.delete(f"/api/vhosts/{vhost}").raise_for_status()
 
 
-@pytest.fixture
-def api(api_settings: Settings) -> Iterator[Api]:
+def management(settings: Settings) -> httpx.Client:
+    """RabbitMQ's management API as the operator."""
+    user, _, password = settings.amqp_url.get_secret_value().partition("//")[2].partition("@")[0].partition(":")
+    return httpx.Client(base_url=settings.rabbitmq_api, auth=(user, password), timeout=10.0)
+
+
+@pytest.fixture(scope="session")
+def running_api(api_settings: Settings) -> Iterator[Api]:
     clock = Clock()
     services = replace(Services.open(api_settings), clock=clock)
     services.broker.prepare()
     services.store.ensure_indexes()
     services.challenges.ensure_indexes()
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(services), host="127.0.0.1", port=api_settings.api_port, log_config=None)
-    )
+    application = create_app(services)
+    server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=api_settings.api_port, log_config=None))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started, 10.0, what="the API")
     with httpx.Client(base_url=f"http://127.0.0.1:{api_settings.api_port}", timeout=20.0) as http:
-        yield Api(services, http, clock)
-    for key in (WORKER, STRANGER):
-        services.broker.revoke(key.wallet)
+        yield Api(services, application, http, clock)
     services.broker.dismiss_flower()
     server.should_exit = True
     thread.join(20)
+
+
+@pytest.fixture
+def api(running_api: Api) -> Iterator[Api]:
+    """The API with nothing stored and nobody enrolled."""
+    yield running_api
+    running_api.clock.ahead = 0.0
+    for key in (WORKER, STRANGER):
+        running_api.services.broker.remove(key.wallet)
+    stored = database(running_api.settings)
+    for name in stored.list_collection_names():
+        stored[name].delete_many({})
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ import pytest
 from config.celery_apps import core_app
 from config.settings import Settings
 from config.topology import PIPELINE_QUEUE
+from ops.stack import ports
 from pipeline.flower import flower_launch
 from pipeline.records import ReplicateState, TaskRecord
 from protocol.wire import LOG_TAIL_CHARACTERS, Step
-from tests.integration.api.conftest import REQUESTER, STRANGER, TASK, WORKER, Api
+from tests.integration.api.conftest import REQUESTER, STRANGER, TASK, WORKER, Api, management
 from tests.waiting import wait_until
 
 REPORTS = f"/tasks/{TASK}/reports"
@@ -26,7 +27,9 @@ REPORTS = f"/tasks/{TASK}/reports"
 def pipeline_queue(api_settings: Settings) -> Iterator[Any]:
     """The scheduler's queue, as nobody consumes it yet."""
     with core_app(api_settings).connection_for_write() as connection:
-        core_app(api_settings).amqp.queues[PIPELINE_QUEUE](connection.default_channel).declare()
+        queue = core_app(api_settings).amqp.queues[PIPELINE_QUEUE](connection.default_channel)
+        queue.declare()
+        queue.purge()
         yield connection.default_channel
 
 
@@ -183,11 +186,8 @@ def test_flower_shows_a_machine_and_each_of_its_steps(api: Api, give: Callable[.
 
 def _listens_to_events(settings: Settings) -> bool:
     """Whether Flower has its event queue bound; it drops what is sent before."""
-    url, credentials = settings.rabbitmq_api, settings.amqp_url.get_secret_value().split("//")[1].split("@")[0]
-    user, _, password = credentials.partition(":")
-    bindings = httpx.get(
-        f"{url}/api/exchanges/{settings.amqp_core_vhost}/celeryev/bindings/source", auth=(user, password), timeout=5
-    )
+    with management(settings) as broker:
+        bindings = broker.get(f"/api/exchanges/{settings.amqp_core_vhost}/celeryev/bindings/source")
     return bindings.status_code == 200 and bool(bindings.json())
 
 
@@ -204,7 +204,8 @@ def _machines(ui: httpx.Client) -> dict[str, bool]:
 
 def test_the_process_starts_serves_and_ends_cleanly_on_sigterm(api_settings: Settings) -> None:
     code = "from pipeline.api.serve import run\nfrom config.settings import settings\nrun(settings())"
-    wanted = api_settings.model_dump(include=api_settings.model_fields_set)
+    port = ports.free_port()
+    wanted = api_settings.model_dump(include=api_settings.model_fields_set) | {"api_port": port}
     env = {
         f"SLUICE_{name.upper()}": getattr(value, "get_secret_value", lambda value=value: str(value))()
         for name, value in wanted.items()
@@ -213,7 +214,7 @@ def test_the_process_starts_serves_and_ends_cleanly_on_sigterm(api_settings: Set
         [sys.executable, "-c", code], env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{api_settings.api_port}", timeout=5.0) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5.0) as http:
 
             def serves() -> bool:
                 try:

@@ -5,12 +5,13 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import httpx
-import pytest
 
-from config.settings import Settings
+from ops.stack import ports
+from pipeline.api.ipfs import Ipfs
 from pipeline.records import TaskRecord
 from protocol import events
 from protocol.digest import callback_digest, file_digest
@@ -21,12 +22,6 @@ from tests.integration.conftest import IpfsNode
 
 RESULT = f"/tasks/{TASK}/result"
 DIGEST = file_digest(hashlib.sha256(b"hello").digest())
-
-
-@pytest.fixture
-def api_settings(api_settings: Settings, ipfs: IpfsNode) -> Settings:
-    """With a real IPFS node."""
-    return api_settings.model_copy(update={"ipfs_api": ipfs.api})
 
 
 def zipped(content: bytes = b"hello", computed: object = None) -> bytes:
@@ -151,8 +146,12 @@ def test_bodies_that_are_no_result_are_refused_and_leave_nothing(api: Api, give:
 def test_without_ipfs_the_worker_is_asked_to_come_back(api: Api, give: Callable[..., TaskRecord]) -> None:
     give()
     header = api.bearer(WORKER)
-    api.services.ipfs.close()
-    object.__setattr__(api.services.ipfs, "_url", "http://127.0.0.1:9")
-    object.__setattr__(api.services.ipfs, "_http", httpx.Client(timeout=2))
-    assert upload(api, header, zipped()).status_code == 503
+    services = replace(api.services, ipfs=Ipfs(f"http://127.0.0.1:{ports.free_port()}"))
+    application = api.application
+    application.state.services = services
+    try:
+        assert upload(api, header, zipped()).status_code == 503
+    finally:
+        application.state.services = api.services
+        services.ipfs.close()
     assert stored(api).link is None
