@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
-from ops.stack import ports
+from ops.stack import ports, tools
 from ops.stack.process import Process, Program
 from protocol.errors import MissingTool
 
@@ -61,7 +62,15 @@ def server() -> tuple[Path, str]:
             why=f"it is not on PATH and the package {WHEEL} is not installed",
             fix="Install MongoDB 6 or later, set SLUICE_MONGODB_URI to a replica set, or run `uv sync` (x86-64 only).",
         ) from error
+    if not _runs(in_wheel):
+        # The one library it needs that a minimal Debian lacks.
+        tools.debian("libcurl4", program="mongod's library libcurl")
     return in_wheel, f"the server of the package {WHEEL}"
+
+
+def _runs(mongod: Path) -> bool:
+    """Whether this machine has the libraries it needs."""
+    return subprocess.run([mongod, "--version"], capture_output=True, check=False).returncode == 0
 
 
 def program(folder: Path, port: int) -> Program:

@@ -164,6 +164,8 @@ def _environment(folder: Path, port: int) -> dict[str, str]:
         "RABBITMQ_PID_FILE": str(folder / "node.pid"),
         "RABBITMQ_DIST_PORT": str(port + 2),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_CALM} {_LOCAL}",
+        # Else a node that cannot start leaves its dump in the folder it was started from.
+        "ERL_CRASH_DUMP": str(folder / "crash.dump"),
         # Settings of the system's own node must not reach ours.
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         "ERL_EPMD_PORT": str(port + _MAPPER),
