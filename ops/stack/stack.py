@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Literal
 
 from config.settings import Settings
-from ops.poco.state import ensure_state
 from ops.stack import anvil, docker, ipfs, mongodb, rabbitmq, tools
 from ops.stack.parts import Choice, Part, StackSettings, choose, credentials
 from ops.stack.process import find
@@ -166,6 +165,9 @@ def _rabbitmq(choice: Choice, settings: Settings, ports: StackSettings, watch: W
 
 
 def _chain(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+    # Its libraries take a second to import, which no other command should pay.
+    from ops.poco.state import ensure_state  # noqa: PLC0415
+
     watch(Step(choice.part, "preparing", "anvil and the PoCo contracts"))
     _, source = anvil.binary()
     saved = ensure_state(tools.root() / ".sluice")

@@ -22,8 +22,8 @@ from protocol.errors import MissingTool
 
 log = structlog.get_logger(__name__)
 
-#: Seconds a package installation may take, downloads included.
-_INSTALL_SECONDS = 900
+#: Seconds an installation or a build may take, downloads included: kubo takes 2 minutes on an idle machine of 2 cores.
+_INSTALL_SECONDS = 1800
 #: apt asks nothing, and packages find a runlevel in which no service is started.
 _APT_ENV = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
 #: Wheels that carry a program, for machines whose own is absent or too old (Debian 12 has Go 1.19, kubo wants 1.26).
