@@ -117,10 +117,18 @@ class BrokerAdmin:
         self._call("GET", "/health/checks/alarms")
 
     def prepare(self) -> None:
-        """Make vhosts `core` and `pool`, with the scheduler's user in both."""
+        """Make vhosts `core` and `pool`, with the scheduler's user in both, and the queue of given-up messages.
+
+        The other queues of `core` are declared by who consumes them; that one has no consumer, and without it what
+        was delivered too often would vanish.
+        """
         for vhost in (self._core, self._pool):
             self._call("PUT", f"/vhosts/{_part(vhost)}")
             self._permit(vhost, self._username, ALL_PERMISSIONS)
+        core, exchange, dead = _part(self._core), topology.CORE_EXCHANGE, topology.DEAD_QUEUE
+        self._call("PUT", f"/exchanges/{core}/{exchange.name}", {"type": exchange.type, "durable": True})
+        self._call("PUT", f"/queues/{core}/{dead}", {"durable": True, "arguments": topology.QUORUM})
+        self._call("POST", f"/bindings/{core}/e/{exchange.name}/q/{dead}", {"routing_key": dead})
 
     def remove_vhosts(self) -> None:
         """Delete both vhosts with all that is in them: for pools of a demo or a test."""
