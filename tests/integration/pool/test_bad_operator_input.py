@@ -11,7 +11,7 @@ import pytest
 from eth_account import Account
 
 from bench.arena import Arena
-from ops.stack import anvil, ports
+from ops.stack import anvil, ports, rabbitmq
 from tests.integration.pool.commands import Ended, sluice
 from tests.waiting import wait_until
 
@@ -125,10 +125,11 @@ def test_a_taken_port_of_the_stack_is_named_and_nothing_of_it_runs(hall: Arena, 
 
 
 def test_a_missing_tool_is_named_with_the_way_to_get_it(tmp_path: Path) -> None:
-    env = {"SLUICE_HOME": str(tmp_path / "home"), "SLUICE_DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"}
-    done = sluice("stack", "up", "docker", env=env)
+    nothing_on_path = {"PATH": str(tmp_path), "SLUICE_STACK_RABBITMQ_PORT": str(ports.free_port(rabbitmq.PORTS))}
+    done = sluice("stack", "up", "rabbitmq", env=nothing_on_path | {"SLUICE_HOME": str(tmp_path / "home")})
     assert done.code == FAILED
-    assert_one_error(done, r"Docker engine is missing .*nothing answers at .*Start it, or unset SLUICE_DOCKER_HOST")
+    assert_one_error(done, r"(epmd|rabbitmq-server) is missing and could not be installed: .*([Ii]nstall) ")
+    assert list((tmp_path / "home").rglob("pid")) == []
 
 
 def test_the_pool_still_works_for_those_who_got_it_right(hall: Arena) -> None:

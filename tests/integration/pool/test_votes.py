@@ -13,7 +13,7 @@ from ops.market import results
 from ops.pool.ground import PRICE
 from pipeline.store.client import Store
 from protocol.types import Wallet
-from protocol.view import ContributionStatus, TaskStatus
+from protocol.view import TaskStatus
 from tests.integration.conftest import given
 from tests.integration.pool.conftest import HONEST, buy, machine_of, view
 
@@ -42,7 +42,7 @@ def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(hall: A
 
     assert seen.status is TaskStatus.COMPLETED
     assert lie is not None
-    assert lie.status is ContributionStatus.REJECTED
+    assert lie.result_hash != final.consensus
     assert len(final.revealed) == HONEST
     assert b"args: the truth" in results.fetch(hall.servers.ipfs_gateway, seen.results).files["result.txt"]
     (after,) = hall.hub.accounts([liar])
