@@ -19,6 +19,8 @@ from protocol.errors import MissingTool
 START_SECONDS = 60.0
 #: Seconds an engine may take to stop its containers and itself.
 STOP_SECONDS = 30.0
+#: Engine API that every engine since 2019 speaks.
+OLDEST_API = "1.40"
 #: The system's own engine.
 SYSTEM_ENGINE = "unix:///var/run/docker.sock"
 #: Bytes of a socket's path that the kernel takes, less what the engine appends for its own sockets.
@@ -50,10 +52,8 @@ def running(wished: str | None = None) -> str | None:
 
 def ready(host: str) -> bool:
     """Whether an engine answers at this address, e.g. unix:///var/run/docker.sock."""
-    try:
-        client = docker.DockerClient(base_url=host, timeout=5)
-    except DockerException:
-        return False
+    # With a version given, making the client asks nothing, so that there is one to close whatever happens.
+    client = docker.DockerClient(base_url=host, timeout=5, version=OLDEST_API)
     try:
         return bool(client.ping())
     except (DockerException, OSError):
