@@ -29,7 +29,9 @@ class Settings(BaseSettings):
 
     # -- the chain ------------------------------------------------------------------------------------------------
     chain_id: int = Field(31337, description="Chain id; a node that answers another one is refused.")
-    rpc_url: str = Field("http://127.0.0.1:18545", description="Ethereum JSON-RPC over HTTP.")
+    rpc_url: str = Field(
+        "http://127.0.0.1:18545", description="Ethereum JSON-RPC over HTTP; several nodes separated by commas."
+    )
     ws_url: str | None = Field(None, description="JSON-RPC over WebSocket, for new heads. Empty: poll.")
     hub: Address | None = Field(None, description="PoCo hub (diamond) address.")
     workerpool: Address | None = Field(None, description="The workerpool contract this scheduler serves.")
@@ -81,6 +83,9 @@ class Settings(BaseSettings):
     pipeline_processes: int = Field(2, ge=1, description="Processes that handle the pipeline queue.")
     sweep_seconds: float = Field(5.0, gt=0, description="How often every open task is visited.")
     worker_lost_seconds: float = Field(60.0, gt=0, description="A worker silent for this long gets no new task.")
+    flower_host: str = Field(
+        "127.0.0.1", description="Address Flower listens on. It asks for no password: keep it from strangers."
+    )
     flower_port: int = Field(18555, description="Port Flower listens on.")
 
     # -- worker ---------------------------------------------------------------------------------------------------

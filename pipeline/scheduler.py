@@ -15,7 +15,7 @@ from chain.keystore import load_key
 from chain.lane.poco import poco_lane
 from chain.lane.run import Lane
 from chain.lane.store_mongo import MongoStore
-from chain.rpc import Rpc
+from chain.pool import connect
 from config.celery_apps import core_app, pool_app
 from config.settings import Settings
 from pipeline import segments
@@ -64,7 +64,7 @@ class Scheduler:
     def open(cls, settings: Settings, core: Celery | None = None) -> Scheduler:
         """Everything the settings name; connects on first use. Raises BadSetting, BadKeystore."""
         key = load_key(settings)
-        hub = Hub(Rpc(settings.rpc_url, settings.rpc_timeout), _address(settings.hub, "SLUICE_HUB"))
+        hub = Hub(connect(settings), _address(settings.hub, "SLUICE_HUB"))
         lane = poco_lane(settings, hub.rpc, key, MongoStore(database(settings)))
         core = core or core_app(settings, key.wallet)
         pool = pool_app(settings)

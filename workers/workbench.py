@@ -16,7 +16,8 @@ from importlib.metadata import version
 from chain.lane.poco import poco_lane
 from chain.lane.run import Lane
 from chain.lane.store_sqlite import SqliteStore
-from chain.rpc import Rpc
+from chain.pool import connect
+from chain.rpc import JsonRpc
 from config.settings import Settings
 from protocol.signing import Key
 from protocol.types import Wallet
@@ -117,9 +118,9 @@ class Workbench:
         return self.machine.pool.chain_id
 
     @cached_property
-    def rpc(self) -> Rpc:
+    def rpc(self) -> JsonRpc:
         """The Ethereum node."""
-        return Rpc(self.machine.settings.rpc_url, self.machine.settings.rpc_timeout)
+        return connect(self.machine.settings)
 
     @cached_property
     def lane_store(self) -> SqliteStore:

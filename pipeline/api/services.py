@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Self
 
 from chain.keystore import load_key
-from chain.rpc import Rpc
+from chain.pool import connect
+from chain.rpc import JsonRpc
 from config.celery_apps import core_app
 from config.settings import Settings
 from pipeline.api.ipfs import Ipfs
@@ -101,7 +102,7 @@ class Services:
     waker: Waker
     relay: Relay
     ipfs: Ipfs
-    rpc: Rpc
+    rpc: JsonRpc
     uploads: Path
     clock: Callable[[], float] = time.time
 
@@ -122,7 +123,7 @@ class Services:
             waker=Waker(Wake(app, pool.scheduler)),
             relay=Relay(app),
             ipfs=Ipfs(settings.ipfs_api),
-            rpc=Rpc(settings.rpc_url, settings.rpc_timeout),
+            rpc=connect(settings),
             uploads=uploads,
         )
 
