@@ -34,7 +34,7 @@ _BROADCAST = "eth_sendRawTransaction"
 CHECK_SECONDS = 5.0
 
 
-def connect(settings: Settings) -> JsonRpc:
+def connect(settings: Settings) -> Rpc | RpcPool:
     """The node, or nodes separated by commas, that SLUICE_RPC_URL names."""
     urls = [url.strip() for url in settings.rpc_url.split(",") if url.strip()]
     nodes = [Rpc(url, settings.rpc_timeout) for url in urls]

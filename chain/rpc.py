@@ -52,9 +52,6 @@ class JsonRpc(Protocol):
     def batch(self, requests: Sequence[Request]) -> list[Any]:
         """Results in the order of `requests`, an RpcError standing where one failed. Raises RpcUnavailable."""
 
-    def close(self) -> None:
-        """Close the connections; the next call opens new ones."""
-
 
 class Rpc:
     """One node at `url`; `timeout` seconds for each of connecting and answering, `transport` for tests.

@@ -16,8 +16,8 @@ from importlib.metadata import version
 from chain.lane.poco import poco_lane
 from chain.lane.run import Lane
 from chain.lane.store_sqlite import SqliteStore
-from chain.pool import connect
-from chain.rpc import JsonRpc
+from chain.pool import RpcPool, connect
+from chain.rpc import Rpc
 from config.settings import Settings
 from protocol.signing import Key
 from protocol.types import Wallet
@@ -118,7 +118,7 @@ class Workbench:
         return self.machine.pool.chain_id
 
     @cached_property
-    def rpc(self) -> JsonRpc:
+    def rpc(self) -> Rpc | RpcPool:
         """The Ethereum node."""
         return connect(self.machine.settings)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Self
 
 from chain.keystore import load_key
-from chain.pool import connect
-from chain.rpc import JsonRpc
+from chain.pool import RpcPool, connect
+from chain.rpc import Rpc
 from config.celery_apps import core_app
 from config.settings import Settings
 from pipeline.api.ipfs import Ipfs
@@ -102,7 +102,7 @@ class Services:
     waker: Waker
     relay: Relay
     ipfs: Ipfs
-    rpc: JsonRpc
+    rpc: Rpc | RpcPool
     uploads: Path
     clock: Callable[[], float] = time.time
 
