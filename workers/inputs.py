@@ -96,7 +96,7 @@ def download(url: str, target: Path, policy: Policy) -> str:
     partial = target.with_name(target.name + f".part-{os.getpid()}")
     retrying = Retrying(
         stop=stop_after_attempt(TRIES),
-        wait=wait_exponential_jitter(initial=0.3, max=3.0),
+        wait=wait_exponential_jitter(multiplier=0.3, max=3.0),
         retry=retry_if_exception_type(StorageUnavailable),
         reraise=True,
     )

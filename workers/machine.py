@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from logging import WARNING, getLogger
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_fixed
@@ -39,6 +40,8 @@ log = structlog.get_logger(__name__)
 POOL_PATIENCE = 60.0
 #: Seconds to wait for a killed predecessor's processes to go.
 PREDECESSOR_PATIENCE = 10.0
+#: Celery's loggers that say "received" and "succeeded" for every task.
+TWO_LINES_A_TASK = ("celery.worker.strategy", "celery.app.trace")
 #: Uploads must not wait behind containers.
 SPARE_PROCESSES = 1
 
@@ -57,6 +60,8 @@ def run(settings: Settings) -> None:
         log.info("Signed in.", action="machine_started", wallet=machine.wallet, pool=machine.pool.workerpool)
 
         def work(queue: str, name: str, processes: int) -> None:
+            for chatty in TWO_LINES_A_TASK:
+                getLogger(chatty).setLevel(WARNING)
             admit(app, machine)
             consume(app, queue, name=name, processes=processes, log_level=settings.log_level, events=False)
 

@@ -13,12 +13,16 @@ import structlog
 from celery import Celery
 
 from chain.heads import heads
+from chain.lane.intent import IntentState
 from protocol.errors import BadInput, BrokerUnavailable, Unavailable
 from workers.broker import Publisher, admit
 from workers.keeper import Keeper
 from workers.workbench import Machine, Workbench
 
 log = structlog.get_logger(__name__)
+
+#: While mined transactions only wait for their depth, every so many heads is soon enough.
+SETTLE_HEADS = 6
 
 
 def run(app: Celery, machine: Machine) -> None:
@@ -36,13 +40,21 @@ def _follow_heads(app: Celery, machine: Machine, stop: threading.Event) -> None:
     bench = Workbench(machine)
     publisher = Publisher(app, machine)
     settings = machine.settings
-    for _ in heads(settings.ws_url, bench.rpc, settings.block_time, stop):
-        if bench.lane_store.busy(bench.lane.id):
+    for number, _ in enumerate(heads(settings.ws_url, bench.rpc, settings.block_time, stop)):
+        if _lane_is_due(bench, number):
             try:
                 publisher.wake_lane()
             except BrokerUnavailable as error:
                 log.warning("The lane is not woken.", action="lane_not_woken", why=str(error))
     bench.close()
+
+
+def _lane_is_due(bench: Workbench, number: int) -> bool:
+    """Whether the head that is the `number`th is one for the lane: each while something is to be sent or mined."""
+    store, lane = bench.lane_store, bench.lane.id
+    if store.count(lane, (IntentState.QUEUED, IntentState.SENT)):
+        return True
+    return number % SETTLE_HEADS == 0 and store.busy(lane)
 
 
 def _look_after(app: Celery, machine: Machine, stop: threading.Event) -> None:

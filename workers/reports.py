@@ -52,7 +52,7 @@ class Reports:
 
     def later(self, act: Callable[[], None]) -> None:
         """Do something else behind the reports' backs, e.g. remove a container; it must not raise."""
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._work, name="reports", daemon=True)
             self._thread.start()
         try:
@@ -74,7 +74,7 @@ class Reports:
     def _deliver(self, task_id: TaskId, report: Report) -> None:
         retrying = Retrying(
             stop=stop_after_attempt(TRIES),
-            wait=wait_exponential_jitter(initial=0.2, max=5.0),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
             retry=retry_if_exception_type(PoolUnavailable),
             reraise=True,
         )

@@ -101,7 +101,7 @@ def upload(bench: Workbench, task_id: TaskId) -> bool:
     path = bench.layout.task(task_id).zip
     retrying = Retrying(
         stop=stop_after_delay(UPLOAD_PATIENCE),
-        wait=wait_exponential_jitter(initial=0.2, max=5.0),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
         retry=retry_if_exception_type(PoolUnavailable),
         reraise=True,
     )

@@ -1,0 +1,151 @@
+"""A real Docker engine, an app image that does what it is told, and a pool's API that takes reports."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from docker import DockerClient
+
+from config.settings import Settings, read_settings
+from ops.stack import docker, tools
+from protocol.types import ZERO_ADDRESS
+from protocol.wire import PoolConfig, Report, Session, Step
+from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY
+from workers.pool_api import PoolApi
+from workers.workbench import Machine, Workbench
+
+IMAGE = "sluice-test/shell:1"
+_DOCKERFILE = b'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "-s", "/bin"]\n'
+
+
+@pytest.fixture(scope="session")
+def engine_host() -> Iterator[str]:
+    """Address of a Docker engine with IMAGE: a shell and nothing else, no command of its own."""
+    engine = docker.start(tools.root() / ".sluice" / "stack" / "docker")
+    client = DockerClient(base_url=engine.host)
+    busybox = shutil.which("busybox")
+    assert busybox is not None, "Debian's busybox-static is needed"
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        for name, content in (("Dockerfile", _DOCKERFILE), ("busybox", Path(busybox).read_bytes())):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
+            tar.addfile(entry, io.BytesIO(content))
+    context.seek(0)
+    client.images.build(fileobj=context, custom_context=True, tag=IMAGE, rm=True)
+    client.close()
+    yield engine.host
+    engine.stop()
+
+
+@dataclass(slots=True)
+class ReportingPool:
+    """An HTTP server that takes reports as the pool's API does, and keeps them."""
+
+    url: str = ""
+    reports: list[tuple[str, Report]] = field(default_factory=list)
+    arrived: threading.Condition = field(default_factory=threading.Condition)
+
+    def take(self, path: str, body: bytes) -> None:
+        """Keep one report."""
+        with self.arrived:
+            self.reports.append((path.split("/")[2], Report.model_validate_json(body)))
+            self.arrived.notify_all()
+
+    def wait_for(self, step: Step) -> Report:
+        """The first report of this step."""
+        with self.arrived:
+            found = self.arrived.wait_for(lambda: [report for _, report in self.reports if report.step is step], 20)
+        assert found, f"no report {step}"
+        return next(report for _, report in self.reports if report.step is step)
+
+
+@pytest.fixture
+def pool() -> Iterator[ReportingPool]:
+    """A pool's API that takes reports."""
+    kept = ReportingPool()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            kept.take(self.path, self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    kept.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield kept
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def settings(engine_host: str, tmp_path: Path, pool: ReportingPool) -> Settings:
+    """A machine's settings under a folder of its own."""
+    return read_settings(
+        home=tmp_path,
+        docker_host=engine_host,
+        api_url=pool.url,
+        memory_per_slot=64 * 2**20,
+        max_result_bytes=8 * 2**20,
+        allow_private_downloads=True,
+        worker_name="test",
+    )
+
+
+def open_bench(settings: Settings) -> Workbench:
+    """A machine's workbench, signed in already."""
+    config = PoolConfig(
+        chain_id=31337,
+        hub=ZERO_ADDRESS,
+        workerpool="0x" + "ee" * 20,
+        scheduler=SCHEDULER_KEY.wallet,
+        rpc_url=settings.rpc_url,
+        ws_url=None,
+        block_time=1.0,
+        ipfs_gateway=settings.ipfs_gateway,
+        version="test",
+    )
+    machine = Machine(settings, WORKER_KEY, config, PoolApi(settings.api_url))
+    machine.layout.make()
+    session = {
+        "token": "token",
+        "expires_at": 4_000_000_000,
+        "broker": {
+            "host": "127.0.0.1",
+            "port": 1,
+            "tls": False,
+            "vhost": "pool",
+            "username": WORKER_KEY.wallet,
+            "password": "none",
+            "exchange": "x",
+            "compute_queue": "x",
+            "tx_queue": "x.tx",
+        },
+    }
+    machine.layout.session.write_text(Session.model_validate(session).model_dump_json())
+    return Workbench(machine)
+
+
+@pytest.fixture
+def bench(settings: Settings) -> Iterator[Workbench]:
+    """This process's workbench; its containers are removed after the test."""
+    opened = open_bench(settings)
+    yield opened
+    for _, container in opened.engine.mine(WORKER_KEY.wallet):
+        opened.engine.remove(container)
+    opened.close()
+    opened.machine.api.close()

@@ -1,0 +1,290 @@
+"""One replicate on a real engine: what apps see, what they can leave, how they may fail."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+import time
+import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from docker import DockerClient
+
+from protocol.errorresult import Failure, error_digest
+from protocol.wire import Assignment, Dataset, Step
+from tests.integration.workers.conftest import IMAGE, ReportingPool
+from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
+from tests.waiting import wait_until
+from workers import steps
+from workers.compute import compute
+from workers.replicate import Replicate, Stage
+from workers.workbench import Workbench
+
+
+def shell(script: str, number: int = 1, **fields: object) -> dict[str, object]:
+    """Fields of a task whose app is this shell script (no single quotes in it)."""
+    params = json.dumps({"iexec_args": f"sh -c '{script}'"})
+    return {"image": IMAGE, "params": params, **fields}
+
+
+def done(bench: Workbench, script: str, **fields: object) -> Replicate:
+    """Compute the script; the journal's row then."""
+    compute(bench, assignment(1, **shell(script, **fields)))
+    found = bench.journal.find(task_id(1))
+    assert found is not None
+    return found
+
+
+def result(script: str) -> str:
+    """`script`, then computed.json pointing to /iexec_out/r. Escaped once for the shell's double quotes."""
+    return script + '; echo {\\"deterministic-output-path\\": \\"/iexec_out/r\\"} > /iexec_out/computed.json'
+
+
+def zipped(bench: Workbench) -> dict[str, bytes]:
+    with zipfile.ZipFile(bench.layout.task(task_id(1)).zip) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def sha256(content: bytes) -> str:
+    return "0x" + hashlib.sha256(content).hexdigest()
+
+
+def test_an_app_gets_its_environment_and_its_output_becomes_the_result(bench: Workbench, pool: ReportingPool) -> None:
+    found = done(bench, result("echo $IEXEC_TASK_ID $IEXEC_BOT_TASK_INDEX $IEXEC_BOT_SIZE > /iexec_out/r; echo hi"))
+    assert found.stage is Stage.COMPUTED
+    assert found.digest == sha256(f"{task_id(1)} 3 5\n".encode())
+    assert zipped(bench)["stdout.txt"] == b"hi\n"
+    report = pool.wait_for(Step.COMPUTED)
+    assert (report.exit_code, report.stdout, report.cause) == (0, "hi\n", None)
+
+
+def test_the_container_is_gone_afterwards(bench: Workbench) -> None:
+    done(bench, result("echo x > /iexec_out/r"))
+    wait_until(lambda: not bench.engine.mine(WORKER_KEY.wallet), 10, what="the container's removal")
+
+
+def test_a_second_message_changes_nothing(bench: Workbench) -> None:
+    first = done(bench, result("echo x > /iexec_out/r"))
+    assert compute(bench, first.assignment)
+    assert bench.journal.find(task_id(1)) == first
+
+
+def test_two_messages_at_once_run_one_container(bench: Workbench) -> None:
+    with bench.layout.hold(task_id(1), wait=True):
+        assert not compute(bench, assignment(1, **shell("true")))
+    assert bench.journal.find(task_id(1)) is None
+
+
+def test_inputs_are_read_only_and_have_the_right_names(bench: Workbench, tmp_path: Path) -> None:
+    files = tmp_path / "www"
+    files.mkdir()
+    (files / "data").write_bytes(b"dataset")
+    (files / "input").write_bytes(b"input file")
+    with serving(files) as url:
+        dataset = Dataset(address="0x" + "ab" * 20, url=f"{url}/data", checksum=sha256(b"dataset"))
+        script = result(
+            "cat $IEXEC_IN/$IEXEC_DATASET_FILENAME $IEXEC_IN/$IEXEC_INPUT_FILE_NAME_1 > /iexec_out/r;"
+            " touch $IEXEC_IN/new || echo refused >> /iexec_out/r"
+        )
+        params = json.dumps({"iexec_args": f"sh -c '{script}'", "iexec_input_files": [f"{url}/input"]})
+        compute(bench, assignment(1, image=IMAGE, params=params, dataset=dataset))
+    assert zipped(bench)["r"] == b"datasetinput filerefused\n"
+
+
+def test_a_dataset_with_another_checksum_gives_the_incumbents_error_result(
+    bench: Workbench, tmp_path: Path, pool: ReportingPool
+) -> None:
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "data").write_bytes(b"other")
+    with serving(tmp_path / "www") as url:
+        dataset = Dataset(address="0x" + "ab" * 20, url=f"{url}/data", checksum=sha256(b"dataset"))
+        found = done(bench, "true", dataset=dataset)
+    assert found.digest == "0xc276b4a3cbe341163601818dfa3d7f5f8db8cc35f00c9c30666864e39c96b565"
+    assert pool.wait_for(Step.COMPUTED).cause == Failure.DATASET_CHECKSUM
+
+
+def test_a_missing_dataset_and_a_missing_input_file_give_the_incumbents_error_results(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    (tmp_path / "www").mkdir()
+    with serving(tmp_path / "www") as url:
+        dataset = Dataset(address="0x" + "ab" * 20, url=f"{url}/none", checksum=sha256(b""))
+        assert done(bench, "true", dataset=dataset).digest == error_digest(Failure.DATASET_FILE)
+        params = json.dumps({"iexec_input_files": [f"{url}/none"]})
+        compute(bench, assignment(2, image=IMAGE, params=params))
+    found = bench.journal.find(task_id(2))
+    assert found is not None
+    assert found.digest == error_digest(Failure.INPUT_FILES)
+
+
+def test_an_input_file_in_the_local_network_is_refused(bench: Workbench) -> None:
+    closed = bench.machine.settings.model_copy(update={"allow_private_downloads": False})
+    object.__setattr__(bench.machine, "settings", closed)
+    params = json.dumps({"iexec_input_files": ["http://169.254.169.254/latest/meta-data/"]})
+    compute(bench, assignment(1, image=IMAGE, params=params))
+    found = bench.journal.find(task_id(1))
+    assert found is not None
+    assert found.cause == Failure.INPUT_FILES
+
+
+@pytest.mark.parametrize("image", ["sluice-test/does-not-exist:1", "sluice-test/shell", "NOT/A/Name:1"])
+def test_an_image_that_cannot_be_had_gives_the_incumbents_error_result(bench: Workbench, image: str) -> None:
+    found = _with_image(bench, image)
+    assert found.digest == "0x6b234cc858ad3404f912dd7f119afe2178251bec64cb25e5cbeba61dd764fc5d"
+    assert found.stage is Stage.COMPUTED
+
+
+def _with_image(bench: Workbench, image: str) -> Replicate:
+    compute(bench, assignment(1, image=image))
+    found = bench.journal.find(task_id(1))
+    assert found is not None
+    return found
+
+
+def test_an_app_that_exits_1_leaves_an_error_result_with_its_logs(bench: Workbench, pool: ReportingPool) -> None:
+    found = done(bench, "echo broken >&2; echo partial > /iexec_out/junk; exit 1")
+    assert (found.digest, found.exit_code) == (error_digest(Failure.APP), 1)
+    files = zipped(bench)
+    assert b"APP_COMPUTE_FAILED" in files["error.txt"]
+    assert files["stderr.txt"] == b"broken\n"
+    assert "junk" not in files
+    report = pool.wait_for(Step.COMPUTED)
+    assert (report.exit_code, report.cause, report.stderr) == (1, Failure.APP, "broken\n")
+
+
+def test_a_computed_json_counts_even_if_the_app_failed_after_it(bench: Workbench) -> None:
+    found = done(bench, result("echo x > /iexec_out/r") + "; echo lost; exit 3")
+    assert (found.digest, found.exit_code, found.cause) == (sha256(b"x\n"), 3, None)
+    assert "stdout.txt" not in zipped(bench)
+
+
+def test_an_app_that_never_ends_is_killed_at_its_limit(bench: Workbench) -> None:
+    began = time.monotonic()
+    found = done(bench, "while true; do sleep 1; done", category_seconds=2)
+    assert found.digest == error_digest(Failure.APP_TIMEOUT)
+    assert 2 <= time.monotonic() - began < 20
+
+
+def test_an_app_that_cannot_be_started_is_the_apps_failure(bench: Workbench) -> None:
+    compute(bench, assignment(1, image=IMAGE, params="/no/such/program"))
+    found = bench.journal.find(task_id(1))
+    assert found is not None
+    assert found.digest == error_digest(Failure.APP)
+
+
+def test_an_app_without_a_result_says_so_in_the_error_result(bench: Workbench) -> None:
+    assert done(bench, "true").digest == error_digest(Failure.COMPUTED_FILE)
+
+
+def test_an_app_that_needs_too_much_memory_is_declined_because_another_machine_may_have_it(
+    bench: Workbench, pool: ReportingPool
+) -> None:
+    found = done(bench, result("echo x > /iexec_out/r") + "; head -c 200000000 /dev/zero | tail -c 200000000")
+    assert found.stage is Stage.FAILED
+    assert pool.wait_for(Step.FAILED).cause == "APP_COMPUTE_FAILED"
+
+
+def test_a_failed_app_of_a_callback_deal_is_declined(bench: Workbench) -> None:
+    assert done(bench, "exit 1", callback="0x" + "cc" * 20).stage is Stage.FAILED
+
+
+def test_a_foreign_authorization_is_declined_before_anything_runs(bench: Workbench) -> None:
+    found = done(bench, "true", authorization="0x" + "11" * 64 + "1b")
+    assert found.stage is Stage.FAILED
+    assert found.container_id is None
+
+
+def test_an_app_has_no_privileges_and_few_processes(bench: Workbench) -> None:
+    limit = "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max"
+    done(bench, result(f"grep -E ^CapEff\\|^NoNewPrivs /proc/self/status > /iexec_out/r; {limit}"))
+    # CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID: bits 0, 1, 3, 5, 6, 7.
+    assert zipped(bench)["r"] == b"CapEff:\t00000000000000eb\nNoNewPrivs:\t1\n"
+    assert zipped(bench)["stdout.txt"] == b"512\n"
+
+
+def test_an_app_of_any_user_can_write_its_output(bench: Workbench, engine_host: str) -> None:
+    client = DockerClient(base_url=engine_host)
+    dockerfile = f"FROM {IMAGE}\nUSER 4321\n".encode()
+    client.images.build(fileobj=io.BytesIO(dockerfile), tag="sluice-test/user:1", rm=True)
+    client.close()
+    params = json.dumps({"iexec_args": f"sh -c '{result('id -u > /iexec_out/r')}'"})
+    compute(bench, assignment(1, image="sluice-test/user:1", params=params))
+    found = bench.journal.find(task_id(1))
+    assert found is not None
+    assert found.digest == sha256(b"4321\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "failure"),
+    [
+        ("ln -s /etc/shadow /iexec_out/r", Failure.RESULT_DIGEST),
+        ("ln -s /dev/zero /iexec_out/r", Failure.RESULT_DIGEST),
+        ("mkfifo /iexec_out/r", Failure.RESULT_DIGEST),
+        ("echo x > /iexec_out/r; touch /iexec_out/a-name-of-more-than-thirty-one-characters", Failure.FILE_NAME),
+        ("head -c 9000000 /dev/zero > /iexec_out/r", Failure.OUTPUT_ZIP),
+        ("truncate -s 1T /iexec_out/r; echo x > /iexec_out/r; truncate -s 10G /iexec_out/s", Failure.OUTPUT_ZIP),
+    ],
+)
+def test_hostile_output_ends_in_a_defined_result(bench: Workbench, script: str, failure: Failure) -> None:
+    found = done(bench, result(script))
+    assert found.stage is Stage.COMPUTED
+    assert found.cause == failure
+
+
+def test_folders_nested_thousands_deep_are_refused_and_removed(bench: Workbench) -> None:
+    script = "cd /iexec_out; i=0; while [ $i -lt 1500 ]; do mkdir d; cd d; i=$((i+1)); done; echo x > /iexec_out/r"
+    assert done(bench, result(script)).cause == Failure.OUTPUT_ZIP
+    bench.layout.task(task_id(1)).remove()
+    assert not bench.layout.task(task_id(1)).root.exists()
+
+
+def test_an_abort_kills_the_container_and_leaves_no_result(bench: Workbench) -> None:
+    worker = threading.Thread(target=_compute_apart, args=(bench, assignment(1, **shell("sleep 60"))))
+    worker.start()
+    wait_until(lambda: _running(bench), 20, what="the container's start")
+    steps.abort(bench, task_id(1))
+    worker.join(20)
+    assert not worker.is_alive()
+    found = bench.journal.find(task_id(1))
+    assert found is not None
+    assert found.stage is Stage.ABORTED
+
+
+def _compute_apart(bench: Workbench, wanted: Assignment) -> None:
+    """As another process of the machine would: with connections of its own."""
+    own = Workbench(bench.machine)
+    compute(own, wanted)
+    own.close()
+
+
+def _running(bench: Workbench) -> bool:
+    found = bench.engine.mine(WORKER_KEY.wallet)
+    return bool(found) and bool(bench.engine.state(found[0][1])["Running"])
+
+
+class serving:  # noqa: N801 - used as a verb
+    """An HTTP server for a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        class Quiet(SimpleHTTPRequestHandler):
+            def __init__(self, *args: object) -> None:
+                super().__init__(*args, directory=str(folder))  # type: ignore[arg-type] # passed on as given
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
