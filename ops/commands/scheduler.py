@@ -37,7 +37,10 @@ def _run(only: Only = None) -> None:
     """
     now = settings()
     configure(now, process="scheduler")
-    # Imported here: the processes are many, the help text should come at once.
+    # Imported here: help and mistakes should be told at once, and the processes are many.
+    from ops import preflight  # noqa: PLC0415
+
+    wallet, wanted = preflight.check(now, only or ())
     from ops import scheduler  # noqa: PLC0415
 
-    scheduler.run(now, only=frozenset(only or ()))
+    scheduler.run(now, wallet, wanted)
