@@ -1,7 +1,7 @@
 """Flower, the web page that shows every worker machine and every step: how it starts, with a user that can only look.
 
-It runs on vhost `core`, listens on this machine only, is read-only, and signs in to RabbitMQ as a user that can receive
-events but not publish a task. Passwords travel in the environment: an argument list is visible to everybody.
+It runs on vhost `core`, by default listens on this machine only, is read-only, and signs in to RabbitMQ as a user that
+can receive events but not publish a task. Passwords travel in the environment: everybody can see an argument list.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def flower_launch(settings: Settings, password: str) -> FlowerLaunch:
         "celery",
         "--app=pipeline.flower_app",
         "flower",
-        "--address=127.0.0.1",
+        f"--address={settings.flower_host}",
         f"--port={settings.flower_port}",
         "--read_only=True",
         "--persistent=False",
@@ -49,7 +49,7 @@ def flower_launch(settings: Settings, password: str) -> FlowerLaunch:
     env = {
         "SLUICE_AMQP_URL": _signed_in(settings.amqp_url.get_secret_value(), user, password),
         "FLOWER_BROKER_API": f"{_signed_in(settings.rabbitmq_api, user, password)}/api/",
-        # It listens on this machine only, and a reader can change nothing.
+        # A reader can change nothing; who may read is decided by where it listens.
         "FLOWER_UNAUTHENTICATED_API": "true",
     }
     return FlowerLaunch(argv, env)

@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -36,6 +37,7 @@ from protocol.wire import Mode, Report, Step
 HEARTBEAT_PERIODS = 1.5
 #: Namespace of our step ids, so that a repeated report updates the same row in Flower.
 NAMESPACE = UUID("6f2a1f0e-5d0b-4c53-9d0f-1c3b7f4f6a51")
+SOFTWARE_VERSION = version("sluice")
 #: Transient: an event nobody listens to is worth no disk write.
 TRANSIENT = 1
 
@@ -105,7 +107,7 @@ def worker_event(
         "processed": processed,
         "loadavg": [0.0, 0.0, 0.0],
         "sw_ident": "sluice",
-        "sw_ver": "0.1.0",
+        "sw_ver": SOFTWARE_VERSION,
         "sw_sys": "Linux",
     }
     return RelayEvent(f"worker-{kind}", topology.compute_queue_name(wallet), now, fields)

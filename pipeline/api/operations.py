@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
@@ -17,8 +18,8 @@ from protocol.wire import PoolConfig
 
 router = APIRouter(tags=["operations"])
 
-#: Version told to workers; `pyproject.toml` has the same.
-VERSION = "0.1.0"
+#: Version told to workers.
+VERSION = version("sluice")
 #: A head older than this many block times, and this many seconds, means that node or chain stands still.
 STALE_BLOCKS, STALE_SECONDS = 10, 30.0
 #: Where prometheus_client keeps values that several processes share.

@@ -67,7 +67,10 @@ def login(request: Login, services: Access) -> Session:
         raise NotSignedIn(why="the challenge was answered before")
     refuse_banned(services, wallet, known=False)
     password = services.broker.enrol(wallet, slots=request.capabilities.slots)
-    services.store.workers.enrol(wallet, request.capabilities, now)
+    if services.store.workers.enrol(wallet, request.capabilities, now).banned:
+        # Banned between the two looks: the ban has deleted the former user, not this one.
+        services.broker.revoke(wallet)
+        raise Refused(why="this wallet is banned from the pool")
     services.waker.assign()
     services.relay.worker("online", wallet, ping_seconds=services.settings.ping_seconds)
     token, expires_at = issue_token(services.keys.token, wallet, now)
