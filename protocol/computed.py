@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from protocol.digest import callback_digest, directory_digest, file_digest
 from protocol.errors import BadMessage
+from protocol.nesting import nests_deeper
 from protocol.types import Hash32
 
 #: The output folder as the app sees it.
@@ -25,6 +26,8 @@ COMPUTED_FILE = "computed.json"
 NAME_CHARACTERS = 31
 #: Bytes of computed.json at most; only callback data is long, and it has to fit into a transaction.
 COMPUTED_BYTES = 256 * 1024
+#: Levels of brackets at most; what counts is on the first.
+LEVELS = 20
 
 _PATH_KEY = "deterministic-output-path"
 _CALLBACK_KEY = "callback-data"
@@ -45,9 +48,9 @@ def read_computed(content: bytes, *, callback: bool) -> Computed:
     if len(content) > COMPUTED_BYTES:
         raise BadMessage(why=f"computed.json is larger than {COMPUTED_BYTES} bytes")
     try:
-        value = json.loads(content)
-    # RecursionError: a stranger may nest a million brackets.
-    except (ValueError, RecursionError) as error:
+        text = content.decode()
+        value = None if nests_deeper(text, LEVELS) else json.loads(text)
+    except ValueError as error:
         raise BadMessage(why="computed.json is not JSON") from error
     key = _CALLBACK_KEY if callback else _PATH_KEY
     match value:

@@ -17,14 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from protocol.errors import BadMessage
+from protocol.nesting import nests_deeper
 
 _JSON_SPACE = " \t\n\r"
 #: The literal, and not the beginning of a word like `nullable`.
 _NULL = re.compile(r"null(?!\w)")
-#: Brackets, and strings so that brackets inside them are passed over; an unclosed one runs to the end, else a text
-#: of open quotes would be read once for each.
-_NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
-_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 #: Levels of brackets in the deepest params that fit: the object, and a list or an object in it.
 _DEEPEST = 2
 _TRUE = frozenset({"true", "True", "TRUE"})
@@ -75,7 +72,7 @@ def read_params(text: str) -> DealParams:
 
 
 def _from_object(content: str) -> DealParams:
-    if not content.startswith("{") or _too_deep(content):
+    if not content.startswith("{") or nests_deeper(content, _DEEPEST):
         raise BadMessage(why="not an object of plain values")
     value, _ = _DECODER.raw_decode(content)
     found: dict[str, Any] = {}
@@ -86,22 +83,6 @@ def _from_object(content: str) -> DealParams:
         name, read = _READERS[key]
         found[name] = read(item)
     return DealParams(**found)
-
-
-def _too_deep(content: str) -> bool:
-    """Whether the first value nests deeper than any params do.
-
-    Asked before the parser is: a stranger's million brackets can overflow the C stack of Python's parser, and that
-    kills the process.
-    """
-    depth = 0
-    for token in _NESTING.finditer(content):
-        depth += _STEP.get(token[0], 0)
-        if depth == 0:
-            return False
-        if depth > _DEEPEST:
-            return True
-    return False
 
 
 def _text_or_none(value: object) -> str | None:
