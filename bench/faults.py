@@ -115,10 +115,12 @@ def _one(fault: Fault, *, tasks: int, trust: int, block_time: float) -> Outcome:
         return disturb(arena, fault, tasks=tasks, trust=trust)
 
 
-def disturb(arena: Arena, fault: Fault, *, tasks: int, trust: int, done_before: int = DONE_BEFORE) -> Outcome:
+def disturb(
+    arena: Arena, fault: Fault, *, tasks: int, trust: int, done_before: int = DONE_BEFORE, work: str = WORK
+) -> Outcome:
     """Buy a bag of tasks, strike once `done_before` of them are COMPLETED, and follow all of them to their end."""
     started = time.monotonic()
-    deal = arena.buy(trust=trust, volume=tasks, args=WORK)
+    deal = arena.buy(trust=trust, volume=tasks, args=work)
     stop = threading.Event()
     timer = threading.Timer(arena.patience, stop.set)
     timer.start()

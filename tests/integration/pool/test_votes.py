@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -28,7 +29,7 @@ def liar(hall: Arena) -> Iterator[Wallet]:
     hall.pool.start_machines([machine])
     wallet = machine.wallet.key.wallet
     yield wallet
-    hall.pool.running.pop(machine.name).stop()
+    hall.pool.running.pop(machine.name).stop(how=signal.SIGKILL)
     Store.open(read_settings(**given(hall.pool.env))).workers.set_banned(wallet, banned=True)
 
 
