@@ -25,7 +25,7 @@ from workers.replicate import Replicate, Stage
 from workers.workbench import Workbench
 
 
-def shell(script: str, number: int = 1, **fields: object) -> dict[str, object]:
+def shell(script: str, **fields: object) -> dict[str, object]:
     """Fields of a task whose app is this shell script (no single quotes in it)."""
     params = json.dumps({"iexec_args": f"sh -c '{script}'"})
     return {"image": IMAGE, "params": params, **fields}

@@ -19,10 +19,10 @@ from workers.outputs import Caps, Result, pack, write_into
 CAPS = Caps(total_bytes=1_000_000, entries=50)
 
 
-def fill(folder: Path, path: str | None = "/iexec_out/result.txt", **files: bytes) -> Path:
+def fill(folder: Path, path: str | None = "/iexec_out/result.txt", files: dict[str, bytes] | None = None) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "result.txt").write_bytes(b"hello")
-    for name, content in files.items():
+    for name, content in (files or {}).items():
         (folder / name).write_bytes(content)
     if path is not None:
         (folder / "computed.json").write_text(json.dumps({"deterministic-output-path": path}))
@@ -61,7 +61,10 @@ def test_an_empty_folder_is_a_result_and_travels_in_the_zip(tmp_path: Path) -> N
 
 
 def test_the_same_files_make_the_same_zip(tmp_path: Path) -> None:
-    one, two = fill(tmp_path / "one", b=b"2", a=b"1"), fill(tmp_path / "two", a=b"1", b=b"2")
+    one, two = (
+        fill(tmp_path / "one", files={"b": b"2", "a": b"1"}),
+        fill(tmp_path / "two", files={"a": b"1", "b": b"2"}),
+    )
     os.utime(two / "a", (1, 1))
     (two / "b").chmod(0o600)
     packed(one)
@@ -125,7 +128,7 @@ def test_a_broken_computed_json_is_named_as_the_cause(tmp_path: Path, content: b
 
 
 def test_a_name_of_32_characters_is_too_long_and_one_of_31_is_not(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "out", **{"n" * 31: b""})
+    folder = fill(tmp_path / "out", files={"n" * 31: b""})
     packed(folder)
     (folder / ("n" * 32)).write_bytes(b"")
     assert cause(folder) == Failure.FILE_NAME
@@ -145,7 +148,7 @@ def test_too_many_bytes_are_refused_before_they_are_read(tmp_path: Path) -> None
 
 
 def test_too_many_files_are_refused(tmp_path: Path) -> None:
-    assert cause(fill(tmp_path / "out", **{f"f{number}": b"" for number in range(60)})) == Failure.OUTPUT_ZIP
+    assert cause(fill(tmp_path / "out", files={f"f{number}": b"" for number in range(60)})) == Failure.OUTPUT_ZIP
 
 
 def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
