@@ -39,6 +39,13 @@ def client(uri: str) -> MongoClient[dict[str, Any]]:
     return _clients[key]
 
 
+def close() -> None:
+    """Close this process's connections; the next use connects again."""
+    while _clients:
+        _, one = _clients.popitem()
+        one.close()
+
+
 def database(settings: Settings) -> Database[dict[str, Any]]:
     """The database named in the settings, every write acknowledged by a majority and journaled."""
     return client(settings.mongodb_uri.get_secret_value()).get_database(

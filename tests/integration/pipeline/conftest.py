@@ -5,34 +5,37 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+from chain import calls
 from chain.hub import Hub
 from config import topology
 from config.settings import Settings, read_settings
 from ops.market import contracts, orders
 from ops.market.match import Matched, match
-from ops.poco.deploy import TEST_10_CATEGORY
+from ops.poco.actor import Call
+from ops.poco.deploy import CATEGORIES, TEST_10_CATEGORY
 from ops.poco.state import CHAIN_ID
 from ops.stack import mongodb, ports, rabbitmq
 from ops.stack.mongodb import MongoDB
 from ops.stack.rabbitmq import RabbitMQ
 from pipeline.broker_admin import BrokerAdmin
 from pipeline.records import TaskRecord
+from pipeline.store import client
 from pipeline.store.client import Store
 from protocol.types import Contract, Hash32, NRlc, TaskId
 from protocol.view import ChainView, TaskStatus
 from protocol.wire import Assignment, Capabilities
 from tests.integration.conftest import BLOCK_TIME, Chain
+from tests.integration.pipeline import processes
 from tests.integration.pipeline.hand import Hand
 from tests.integration.pipeline.waiting import until
 
@@ -40,6 +43,8 @@ OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6)
 DEPOSIT, PRICE = NRlc(10**9), NRlc(100)
 TRUTH, LIE = Hash32("0x" + "ab" * 32), Hash32("0x" + "cd" * 32)
 CHECKSUM = Hash32("0x" + "11" * 32)
+#: A category for what must time out: contributions for 28 s, reveals for 8 s. Its id follows those of the saved chain.
+SHORT_CATEGORY, SHORT_SECONDS = len(CATEGORIES), 4
 NO_TAG = "0x" + "0" * 64
 
 
@@ -48,6 +53,7 @@ def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoDB]:
     """One MongoDB for all tests; each has a database of its own."""
     server = mongodb.start(tmp_path_factory.mktemp("mongodb"), ports.free_port())
     yield server
+    client.close()
     server.stop()
 
 
@@ -68,7 +74,7 @@ class Pool:
     app: Contract
     admin: BrokerAdmin
     home: Path
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, BaseProcess] = field(default_factory=dict)
     hands: list[Hand] = field(default_factory=list)
 
     @property
@@ -79,34 +85,20 @@ class Pool:
 
     def start(self, name: str) -> None:
         """Start one of: watch, pipeline, lane, beat."""
-        celery = [sys.executable, "-m", "celery"]
-        worker = [*celery, "-A", "pipeline.app", "worker", "-l", "WARNING", "--without-gossip", "--without-mingle"]
         lane = topology.lane_queue_name(self.chain.actor(OWNER).wallet)
-        command = {
-            "watch": [sys.executable, "-m", "beat.watch"],
-            "pipeline": [*worker, "-Q", "pipeline", "-c", "1", "-n", "pipeline@test"],
-            "lane": [*worker, "-Q", lane, "-c", "1", "-n", "lane@test"],
-            "beat": [*celery, "-A", "beat.schedule", "beat", "-l", "WARNING", "--pidfile="],
-        }[name]
-        with (self.home / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
+        self.processes[name] = processes.start(name, self.environment, self.home / f"{name}.log", lane)
 
-    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+    def kill(self, name: str) -> None:
         """End one of them and its children."""
-        process = self.processes.pop(name)
-        os.killpg(process.pid, number)
-        process.wait(20)
+        processes.kill(self.processes.pop(name))
 
     @property
     def environment(self) -> dict[str, str]:
         wanted = self.settings.model_dump(include=self.settings.model_fields_set)
-        texts = {
+        return {
             f"SLUICE_{name.upper()}": getattr(value, "get_secret_value", lambda value=value: str(value))()
             for name, value in wanted.items()
         }
-        return {**os.environ, **texts}
 
     # -- worker machines and requests ------------------------------------------------------------------------------
 
@@ -186,6 +178,8 @@ def make_pool(chain: Chain, mongo: MongoDB, rabbit: RabbitMQ, tmp_path: Path) ->
 
     def make(**overrides: object) -> Pool:
         accounts = (OWNER, REQUESTER, *WORKERS)
+        category = Call(chain.at.hub, calls.create_category("TEST-4", "", SHORT_SECONDS), 500_000)
+        chain.actor(0).send([category])
         app, workerpool = contracts.open_market(
             chain.actor(OWNER),
             chain.actor(0),

@@ -10,7 +10,7 @@ from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
 from pipeline.records import ReplicateState, Stage
 from protocol.view import TaskStatus
-from tests.integration.pipeline.conftest import Pool
+from tests.integration.pipeline.conftest import SHORT_CATEGORY, Pool
 from tests.integration.pipeline.waiting import until
 
 PARTS = ("watch", "pipeline", "lane", "beat")
@@ -46,7 +46,7 @@ def test_a_winner_that_never_reveals_is_left_behind(pool: Pool) -> None:
     for number in range(2):
         pool.enrol(number)
     pool.enrol(2, deaf={"worker.reveal", "worker.upload"})
-    deal = pool.buy(trust=5)
+    deal = pool.buy(trust=5, category=SHORT_CATEGORY)
     pool.await_status(deal, TaskStatus.REVEALING)
     pool.await_status(deal, TaskStatus.COMPLETED, 60)
     (record,) = pool.await_closed(deal)
@@ -56,7 +56,7 @@ def test_a_winner_that_never_reveals_is_left_behind(pool: Pool) -> None:
 def test_if_no_winner_reveals_others_are_asked_to_compute(make_pool: Callable[..., Pool]) -> None:
     pool = started(make_pool)
     mute = pool.enrol(0, deaf={"worker.reveal", "worker.upload"})
-    deal = pool.buy(trust=2)
+    deal = pool.buy(trust=2, category=SHORT_CATEGORY)
     pool.await_status(deal, TaskStatus.REVEALING)
     pool.enrol(1)
     pool.await_status(deal, TaskStatus.COMPLETED, 60)
@@ -123,7 +123,7 @@ def test_a_node_frozen_for_a_while_only_delays(pool: Pool) -> None:
     pool.enrol(0)
     deal = pool.buy(trust=1, volume=4)
     until("one task is done", lambda: some_done(pool, deal, 1))
-    with pool.chain_frozen(seconds=8.0):
+    with pool.chain_frozen(seconds=6.0):
         pass
     pool.await_status(deal, TaskStatus.COMPLETED, 60)
     assert len(pool.await_closed(deal)) == 4
