@@ -24,12 +24,14 @@ class SessionFile:
         self._layout = layout
         self._path = layout.session
         self._sign_in = sign_in
-        self._known: tuple[int, Session] | None = None
+        self._known: tuple[tuple[int, int], Session] | None = None
 
     def current(self) -> Session:
         """The session as it stands in the file. Raises NotSignedIn if there is none."""
         try:
-            changed = self._path.stat().st_mtime_ns
+            found = self._path.stat()
+            # Each session is a new file; the time alone may repeat within the kernel's tick.
+            changed = (found.st_ino, found.st_mtime_ns)
             if self._known is None or self._known[0] != changed:
                 self._known = (changed, Session.model_validate_json(self._path.read_bytes()))
         except FileNotFoundError as error:

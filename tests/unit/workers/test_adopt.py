@@ -1,0 +1,57 @@
+"""What a machine takes from its pool, and what it does not let the pool decide."""
+
+from __future__ import annotations
+
+import pytest
+
+from config.settings import Settings, read_settings
+from protocol.errors import BadSetting
+from protocol.wire import PoolConfig
+from workers.machine import adopt
+
+POOL = PoolConfig(
+    chain_id=134,
+    hub="0x" + "aa" * 20,
+    workerpool="0x" + "bb" * 20,
+    scheduler="0x" + "cc" * 20,
+    rpc_url="https://pool.example/rpc",
+    ws_url="wss://pool.example/ws",
+    block_time=5.0,
+    ipfs_gateway="https://gateway.example",
+    version="1",
+)
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CHAIN_ID", "HUB", "WORKERPOOL", "RPC_URL", "WS_URL", "BLOCK_TIME"):
+        monkeypatch.delenv(f"SLUICE_{name}", raising=False)
+
+
+def given(**fields: object) -> Settings:
+    return read_settings(**fields)
+
+
+def test_a_machine_that_was_told_only_the_api_learns_the_rest_from_it() -> None:
+    own = adopt(given(), POOL)
+    assert (own.chain_id, own.hub, own.workerpool) == (POOL.chain_id, POOL.hub, POOL.workerpool)
+    assert (own.rpc_url, own.ws_url, own.block_time) == (POOL.rpc_url, POOL.ws_url, POOL.block_time)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"chain_id": 1}, {"hub": "0x" + "11" * 20}, {"workerpool": "0x" + "11" * 20}],
+    ids=["chain", "hub", "workerpool"],
+)
+def test_a_pool_other_than_the_operator_named_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(BadSetting, match="the pool at"):
+        adopt(given(**fields), POOL)
+
+
+def test_addresses_are_compared_whatever_their_case() -> None:
+    assert adopt(given(hub=("0x" + "AA" * 20)), POOL).hub == POOL.hub
+
+
+def test_an_own_node_is_used_for_blocks_too() -> None:
+    own = adopt(given(rpc_url="http://mine:8545"), POOL)
+    assert (own.rpc_url, own.ws_url) == ("http://mine:8545", None)
