@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from bench import faults, latency, throughput
+from config.logging import configure
+from config.settings import read_settings
 from protocol.errors import SluiceError
 
 app = typer.Typer(help="Measure the whole pool on the local stack; one line of JSON per figure.", no_args_is_help=True)
@@ -54,6 +56,8 @@ def _print(lines: Iterator[str]) -> None:
 
 
 if __name__ == "__main__":
+    # Logs go to standard error, and only what matters: standard output is for the figures.
+    configure(read_settings(log_level="warning", log_format="text"), process="bench")
     try:
         app()
     except SluiceError as error:
