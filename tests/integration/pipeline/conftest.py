@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import threading
 import time
@@ -18,15 +17,11 @@ import pytest
 from chain import calls
 from chain.hub import Hub
 from config import topology
-from config.settings import Settings, read_settings
+from config.settings import Settings
 from ops.market import contracts, orders
 from ops.market.match import Matched, match
 from ops.poco.actor import Call
 from ops.poco.deploy import CATEGORIES, TEST_10_CATEGORY
-from ops.poco.state import CHAIN_ID
-from ops.stack import mongodb, ports, rabbitmq
-from ops.stack.mongodb import MongoDB
-from ops.stack.rabbitmq import RabbitMQ
 from pipeline.broker_admin import BrokerAdmin
 from pipeline.records import TaskRecord
 from pipeline.store import client
@@ -34,7 +29,7 @@ from pipeline.store.client import Store
 from protocol.types import Contract, Hash32, NRlc, TaskId
 from protocol.view import ChainView, TaskStatus
 from protocol.wire import Assignment, Capabilities
-from tests.integration.conftest import BLOCK_TIME, Chain
+from tests.integration.conftest import Chain
 from tests.integration.pipeline import processes
 from tests.integration.pipeline.hand import Hand
 from tests.integration.pipeline.waiting import until
@@ -43,26 +38,9 @@ OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6)
 DEPOSIT, PRICE = NRlc(10**9), NRlc(100)
 TRUTH, LIE = Hash32("0x" + "ab" * 32), Hash32("0x" + "cd" * 32)
 CHECKSUM = Hash32("0x" + "11" * 32)
-#: A category for what must time out: contributions for 28 s, reveals for 8 s. Its id follows those of the saved chain.
-SHORT_CATEGORY, SHORT_SECONDS = len(CATEGORIES), 4
+#: A category for what must time out: contributions for 21 s, reveals for 6 s. Its id follows those of the saved chain.
+SHORT_CATEGORY, SHORT_SECONDS = len(CATEGORIES), 3
 NO_TAG = "0x" + "0" * 64
-
-
-@pytest.fixture(scope="session")
-def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoDB]:
-    """One MongoDB for all tests; each has a database of its own."""
-    server = mongodb.start(tmp_path_factory.mktemp("mongodb"), ports.free_port())
-    yield server
-    client.close()
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """One RabbitMQ for all tests; each has virtual hosts of its own."""
-    node = rabbitmq.start(tmp_path_factory.mktemp("rabbitmq"), ports.free_port())
-    yield node
-    node.stop()
 
 
 @dataclass
@@ -72,10 +50,12 @@ class Pool:
     chain: Chain
     settings: Settings
     app: Contract
-    admin: BrokerAdmin
     home: Path
     processes: dict[str, BaseProcess] = field(default_factory=dict)
     hands: list[Hand] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.admin = BrokerAdmin.from_settings(self.settings)
 
     @property
     def store(self) -> Store:
@@ -172,13 +152,13 @@ class Pool:
 
 
 @pytest.fixture
-def make_pool(chain: Chain, mongo: MongoDB, rabbit: RabbitMQ, tmp_path: Path) -> Iterator[Callable[[], Pool]]:
-    """Makes the pool; the test starts its processes."""
+def make_pool(chain: Chain, pool_settings: Callable[..., Settings], tmp_path: Path) -> Iterator[Callable[..., Pool]]:
+    """Makes the pool; the test starts its processes. Arguments: settings of its own."""
     pools: list[Pool] = []
 
     def make(**overrides: object) -> Pool:
         accounts = (OWNER, REQUESTER, *WORKERS)
-        category = Call(chain.at.hub, calls.create_category("TEST-4", "", SHORT_SECONDS), 500_000)
+        category = Call(chain.at.hub, calls.create_category("TEST-SHORT", "", SHORT_SECONDS), 500_000)
         chain.actor(0).send([category])
         app, workerpool = contracts.open_market(
             chain.actor(OWNER),
@@ -190,31 +170,9 @@ def make_pool(chain: Chain, mongo: MongoDB, rabbit: RabbitMQ, tmp_path: Path) ->
         key_file = tmp_path / "key"
         key_file.touch(mode=0o600)
         key_file.write_text(_secret(OWNER))
-        run = secrets.token_hex(4)
-        wanted: dict[str, object] = {
-            "home": tmp_path,
-            "chain_id": CHAIN_ID,
-            "rpc_url": chain.node.rpc_url,
-            "ws_url": chain.node.ws_url,
-            "hub": chain.at.hub,
-            "workerpool": workerpool,
-            "block_time": BLOCK_TIME,
-            "key_file": key_file,
-            "mongodb_uri": mongo.uri,
-            "mongodb_database": f"test_{run}",
-            "amqp_url": rabbit.amqp_url,
-            "rabbitmq_api": rabbit.api_url,
-            "amqp_core_vhost": f"core-{run}",
-            "amqp_pool_vhost": f"pool-{run}",
-            "sweep_seconds": 1.0,
-            **overrides,
-        }
-        settings = read_settings(**wanted)
-        admin = BrokerAdmin.from_settings(settings)
-        admin.prepare()
-        pool = Pool(chain, settings, app, admin, tmp_path)
-        pools.append(pool)
-        return pool
+        wanted = {"workerpool": workerpool, "key_file": key_file, "sweep_seconds": 1.0, **overrides}
+        pools.append(Pool(chain, pool_settings(**wanted), app, tmp_path))
+        return pools[-1]
 
     yield make
     for pool in pools:
@@ -222,8 +180,8 @@ def make_pool(chain: Chain, mongo: MongoDB, rabbit: RabbitMQ, tmp_path: Path) ->
             hand.stop()
         for name in list(pool.processes):
             pool.kill(name)
-        pool.admin.remove_vhosts()
         pool.admin.close()
+    client.close()
 
 
 @pytest.fixture

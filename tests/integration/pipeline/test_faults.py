@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
 from pipeline.records import ReplicateState, Stage
@@ -26,20 +24,6 @@ def started(make_pool: Callable[..., Pool], **overrides: object) -> Pool:
 
 def some_done(pool: Pool, deal: Matched, count: int) -> bool:
     return sum(view.status is TaskStatus.COMPLETED for view in pool.views(deal)) >= count
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_a_bag_completes_though_a_process_is_killed_and_started_again(pool: Pool, part: str) -> None:
-    for number in range(2):
-        pool.enrol(number)
-    deal = pool.buy(trust=1, volume=8)
-    until("two tasks are done", lambda: some_done(pool, deal, 2))
-    pool.kill(part)
-    pool.start(part)
-    pool.await_status(deal, TaskStatus.COMPLETED, 60)
-    pool.await_closed(deal)
-    assert pool.locked() == UNLOCKED
-    assert all(worker.free == 1 for worker in pool.store.workers.all())
 
 
 def test_a_winner_that_never_reveals_is_left_behind(pool: Pool) -> None:
