@@ -1,0 +1,280 @@
+"""What MongoDB must guarantee: conditional updates under races, nothing counted twice, reorgs marked and undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from config.settings import read_settings
+from ops.stack.stack import Stack
+from pipeline.ingest import task_records
+from pipeline.records import DealRecord, Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
+from pipeline.store import client
+from pipeline.store.client import Store
+from pipeline.store.tasks import Given
+from protocol import events
+from protocol.events import BlockRef, Seen
+from protocol.types import (
+    ZERO_ADDRESS,
+    BlockHash,
+    BlockNumber,
+    Contract,
+    DealId,
+    Hash32,
+    NRlc,
+    TaskId,
+    Timestamp,
+    TxHash,
+    Wallet,
+)
+from protocol.wire import Capabilities, Mode, ResultLink, Step
+from tests.integration.conftest import given
+
+DEAL = DealId("0x" + "de" * 32)
+POOL = Contract("0x" + "50" * 20)
+ALICE, BOB = Wallet("0x" + "a1" * 20), Wallet("0x" + "b0" * 20)
+NO_TAG = Hash32("0x" + "0" * 64)
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture
+def store(stack: Stack, database: str) -> Iterator[Store]:
+    settings = read_settings(**(given(stack.settings) | {"mongodb_database": database}))
+    opened = Store.open(settings)
+    opened.ensure_indexes()
+    yield opened
+    client.close()
+
+
+def deal(size: int = 3, block: int = 10) -> DealRecord:
+    return DealRecord(
+        deal_id=DEAL,
+        app=POOL,
+        image="hello:1",
+        image_checksum=NO_TAG,
+        dataset=None,
+        workerpool=POOL,
+        requester=BOB,
+        beneficiary=BOB,
+        callback=ZERO_ADDRESS,
+        params="",
+        trust=1,
+        tag=NO_TAG,
+        category_seconds=10,
+        start_time=Timestamp(1000),
+        bot_first=0,
+        bot_size=size,
+        worker_stake=NRlc(2**70),
+        contribution_deadline=Timestamp(1070),
+        final_deadline=Timestamp(1100),
+        matched_block=BlockNumber(block),
+    )
+
+
+def some_tasks(store: Store, size: int = 3) -> list[TaskRecord]:
+    store.tasks.add(task_records(deal(size)))
+    return store.tasks.of_deal(DEAL)
+
+
+def given_to(store: Store, wallet: Wallet, **fields: Any) -> TaskRecord:
+    """One task with one replicate."""
+    task = some_tasks(store, 1)[0]
+    replicate = Replicate(wallet, Mode.SOLO, 2, NOW, **fields)
+    assert store.tasks.assign([Given(task, (replicate,), 0, 2)], NOW, NOW) == {task.task_id}
+    (changed,) = store.tasks.load([task.task_id])
+    return changed
+
+
+def enrol(store: Store, wallet: Wallet, slots: int = 2) -> None:
+    store.workers.enrol(
+        wallet, Capabilities(name="$name", version="1", slots=slots, cpus=1, memory_bytes=0, tag=NO_TAG), NOW
+    )
+
+
+def held(number: int) -> Held:
+    return Held(TaskId(f"0x{number:064x}"), NOW, NRlc(30))
+
+
+# -- tasks -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_comes_back_as_it_was_stored(store: Store) -> None:
+    assert some_tasks(store) == task_records(deal())
+
+
+def test_tasks_are_inserted_once(store: Store) -> None:
+    assert store.tasks.add(task_records(deal(2))) == 2
+    assert store.tasks.add(task_records(deal(3))) == 1
+
+
+def test_a_save_is_refused_after_somebody_elses(store: Store) -> None:
+    task = some_tasks(store)[0]
+    assert store.tasks.save([replace(task, wants=1)])
+    assert not store.tasks.save([replace(task, wants=2)])
+    (stored,) = store.tasks.load([task.task_id])
+    assert (stored.wants, stored.version) == (1, 1)
+
+
+def test_of_racing_assignments_of_one_task_one_is_taken(store: Store) -> None:
+    task = some_tasks(store, 1)[0]
+
+    def assign(number: int) -> bool:
+        replicate = Replicate(Wallet(f"0x{number:040x}"), Mode.SOLO, 2, NOW)
+        return bool(store.tasks.assign([Given(task, (replicate,), 0, 2)], NOW, NOW))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(assign, range(8))) == 1
+    assert len(store.tasks.load([task.task_id])[0].replicates) == 1
+
+
+def test_a_report_counts_once_and_moves_the_replicate_forward_only(store: Store) -> None:
+    task = given_to(store, ALICE).task_id
+    assert store.tasks.report(task, ALICE, Step.COMPUTED, NOW, None, 0)
+    assert not store.tasks.report(task, ALICE, Step.COMPUTED, NOW, None, 0)
+    assert not store.tasks.report(task, ALICE, Step.STARTED, NOW, None, None)
+    (stored,) = store.tasks.load([task])
+    assert stored.replicates[0].state is ReplicateState.COMPUTED
+
+
+def test_nobody_reports_for_another_wallet(store: Store) -> None:
+    task = given_to(store, ALICE).task_id
+    assert not store.tasks.report(task, BOB, Step.COMPUTED, NOW, None, None)
+    link = ResultLink(storage="ipfs", location="/ipfs/x")
+    assert not store.tasks.uploaded(task, BOB, link, NO_TAG, None, NOW)
+
+
+def test_a_silent_workers_live_replicates_are_lost_and_a_late_word_is_welcome(store: Store) -> None:
+    task = given_to(store, ALICE).task_id
+    assert store.tasks.lose_worker(ALICE) == [task]
+    assert store.tasks.lose_worker(ALICE) == []
+    assert store.tasks.report(task, ALICE, Step.COMPUTED, NOW, None, None)
+    assert store.tasks.load([task])[0].replicates[0].state is ReplicateState.COMPUTED
+
+
+def test_a_failed_transaction_is_counted_once(store: Store) -> None:
+    task = some_tasks(store, 1)[0]
+    store.tasks.save([replace(task, sent={"finalize": Sent(0, NOW)})])
+    for _ in range(2):
+        store.tasks.intents_failed([(task.task_id, "finalize", 0, "reverted")])
+    (stored,) = store.tasks.load([task.task_id])
+    assert stored.failed == {"finalize": 1}
+    assert stored.sent == {}
+
+
+def test_a_ping_tells_what_is_over_and_what_to_stop(store: Store) -> None:
+    running = given_to(store, ALICE)
+    ended, aborted = TaskId("0x" + "11" * 32), TaskId("0x" + "22" * 32)
+    replicate = Replicate(ALICE, Mode.SOLO, 2, NOW)
+    store.tasks.add(
+        [
+            replace(running, task_id=ended, index=7, open=False, stage=Stage.COMPLETED),
+            replace(running, task_id=aborted, index=8, replicates=(replace(replicate, state=ReplicateState.ABORTED),)),
+        ]
+    )
+    unknown = TaskId("0x" + "33" * 32)
+    forget, abort = store.tasks.verdicts([running.task_id, ended, aborted, unknown], ALICE)
+    assert forget == [ended, unknown]
+    assert abort == [aborted]
+
+
+# -- workers -----------------------------------------------------------------------------------------------------------
+
+
+def test_racing_reservations_never_exceed_the_slots(store: Store) -> None:
+    enrol(store, ALICE, slots=3)
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(lambda number: store.workers.reserve(ALICE, [held(number)]), range(10))) == 3
+    worker = store.workers.get(ALICE)
+    assert worker is not None
+    assert worker.free == 0
+    assert store.workers.with_free_slots(0.0, 10) == []
+
+
+def test_slots_are_taken_all_or_none_and_given_back_once(store: Store) -> None:
+    enrol(store, ALICE, slots=2)
+    assert not store.workers.reserve(ALICE, [held(1), held(2), held(3)])
+    assert store.workers.reserve(ALICE, [held(1), held(2)])
+    assert not store.workers.reserve(ALICE, [held(1)])
+    slot = (ALICE, held(1).task_id)
+    assert store.workers.release([slot, slot]) == 1
+    assert [item.task_id for item in store.workers.all()[0].held] == [held(2).task_id]
+
+
+def test_a_new_login_keeps_what_the_machine_holds(store: Store) -> None:
+    enrol(store, ALICE, slots=1)
+    store.workers.reserve(ALICE, [held(1)])
+    enrol(store, ALICE, slots=4)
+    (worker,) = store.workers.all()
+    assert (worker.name, worker.free, len(worker.held)) == ("$name", 3, 1)
+
+
+def test_a_worker_that_pings_in_time_is_not_lost(store: Store) -> None:
+    enrol(store, ALICE)
+    assert store.workers.silent(NOW + 60, 10) == [ALICE]
+    store.workers.seen(ALICE, NOW + 70)
+    assert not store.workers.set_lost(ALICE, NOW + 60)
+
+
+# -- the chain ---------------------------------------------------------------------------------------------------------
+
+
+def block(number: int, branch: str = "aa") -> BlockRef:
+    name = BlockHash("0x" + branch * 2 + f"{number:060x}")
+    return BlockRef(BlockNumber(number), name, BlockHash("0x" + branch * 2 + f"{number - 1:060x}"), Timestamp(number))
+
+
+def log(event: events.Event, at: BlockRef, index: int = 0) -> Seen:
+    return Seen(event, at.number, at.hash, at.timestamp, TxHash("0x" + "1" * 64), index)
+
+
+def test_a_reorg_marks_logs_and_the_new_branch_counts(store: Store) -> None:
+    task = some_tasks(store, 1)[0].task_id
+    old = block(11)
+    store.chain.commit([block(10), old], [log(events.TaskInitialize(task, POOL), old)])
+    assert len(store.chain.logs.of_tasks([task])[task]) == 1
+    assert store.chain.orphan(BlockNumber(10)) == [task]
+    assert store.chain.logs.of_tasks([task]) == {}
+    assert store.chain.cursor() == block(10)
+    assert store.chain.block(BlockNumber(11)) is None
+    new = block(11, "bb")
+    store.chain.commit([new], [log(events.TaskInitialize(task, POOL), new)])
+    (seen,) = store.chain.logs.of_tasks([task])[task]
+    assert seen.block_hash == new.hash
+
+
+def test_blocks_read_again_do_not_move_the_cursor_back(store: Store) -> None:
+    store.chain.commit([block(10), block(11)], [])
+    store.chain.commit([block(9), block(10)], [])
+    assert store.chain.cursor() == block(11)
+
+
+def test_a_deal_is_new_until_all_of_it_is_stored_and_new_again_in_another_block(store: Store) -> None:
+    at = block(10)
+    notice = log(events.SchedulerNotice(POOL, DEAL), at)
+    store.chain.commit([at], [notice])
+    assert store.deals.new(10) == [DEAL]
+    store.deals.put([deal()])
+    assert store.deals.new(10) == [DEAL]
+    store.deals.ingested([deal()])
+    assert store.deals.new(10) == []
+    store.chain.commit([at], [notice])
+    assert store.deals.new(10) == [], "read again in the same block"
+    store.chain.orphan(BlockNumber(9))
+    assert store.deals.new(10) == []
+    store.chain.commit([block(10, "bb")], [log(events.SchedulerNotice(POOL, DEAL), block(10, "bb"))])
+    assert store.deals.new(10) == [DEAL]
+    assert store.deals.get(DEAL) == deal()
+
+
+def test_tasks_of_a_deal_that_left_the_chain_wait(store: Store) -> None:
+    some_tasks(store, 2)
+    at = block(10)
+    store.chain.commit([at], [log(events.SchedulerNotice(POOL, DEAL), at)])
+    store.chain.orphan(BlockNumber(9))
+    assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
+    store.tasks.set_orphaned([DEAL], orphaned=False)
+    assert not any(task.orphaned for task in store.tasks.of_deal(DEAL))
