@@ -25,6 +25,7 @@ from pipeline.records import Replicate, Sent, Stage, TaskRecord
 from pipeline.replicas import Pace, usable_result
 from protocol.errors import BadMessage
 from protocol.hexbytes import to_bytes
+from protocol.types import BlockNumber
 from protocol.view import ChainView, TaskStatus
 
 #: The sweep visits a task again after half the time that nothing happened to it, within these seconds: soon after a
@@ -96,15 +97,20 @@ def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
 
 def _follow(task: TaskRecord, view: ChainView) -> TaskRecord:
     """Copy what people want to see of the chain."""
-    # A contract view knows no block numbers: keep those the logs told.
+    begun, agreed = view.status is not TaskStatus.UNSET, view.consensus is not None
     return replace(
         task,
         stage=_stage(task, view),
-        initialized_block=view.initialized_block or (task.initialized_block if view.status else None),
-        consensus_block=view.consensus_block or (task.consensus_block if view.consensus else None),
-        finalized_block=view.finalized_block or (task.finalized_block if not task.open else None),
+        initialized_block=_block(view.initialized_block, task.initialized_block, known=begun),
+        consensus_block=_block(view.consensus_block, task.consensus_block, known=agreed),
+        finalized_block=_block(view.finalized_block, task.finalized_block, known=not task.open),
         results=_text(view.results) if view.status is TaskStatus.COMPLETED else None,
     )
+
+
+def _block(told: BlockNumber | None, before: BlockNumber | None, *, known: bool) -> BlockNumber | None:
+    """A contract view knows no block numbers: what logs told before stays, while it still holds."""
+    return told if told is not None else (before if known else None)
 
 
 def _stage(task: TaskRecord, view: ChainView) -> Stage:

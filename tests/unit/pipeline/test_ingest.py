@@ -1,0 +1,64 @@
+"""From a deal to its tasks, and from lane intents to failures."""
+
+from __future__ import annotations
+
+from chain.lane.intent import Intent, IntentState
+from pipeline.ingest import task_records
+from pipeline.records import DealRecord
+from pipeline.transactions import failures_of
+from pipeline.wake import chunks
+from protocol.ids import task_id
+from protocol.types import ZERO_ADDRESS, BlockNumber, NRlc, TaskId, Timestamp
+from protocol.wire import Mode
+from tests.unit.pipeline.builders import DEAL, NO_TAG, POOL, TASK, wallet
+
+
+def deal(*, first: int, size: int, trust: int = 1) -> DealRecord:
+    return DealRecord(
+        deal_id=DEAL,
+        app=POOL,
+        image="hello:1",
+        image_checksum=NO_TAG,
+        dataset=None,
+        workerpool=POOL,
+        requester=wallet(1),
+        beneficiary=wallet(1),
+        callback=ZERO_ADDRESS,
+        params="",
+        trust=trust,
+        tag=NO_TAG,
+        category_seconds=10,
+        start_time=Timestamp(1000),
+        bot_first=first,
+        bot_size=size,
+        worker_stake=NRlc(30),
+        contribution_deadline=Timestamp(1070),
+        final_deadline=Timestamp(1100),
+        matched_block=BlockNumber(3),
+    )
+
+
+def test_a_later_part_of_a_bag_has_the_tasks_from_its_first_index_on() -> None:
+    tasks = task_records(deal(first=3, size=2))
+    assert [(task.index, task.task_id) for task in tasks] == [(3, task_id(DEAL, 3)), (4, task_id(DEAL, 4))]
+
+
+def test_trust_1_is_done_alone_and_more_by_vote() -> None:
+    assert task_records(deal(first=0, size=1))[0].mode is Mode.SOLO
+    assert task_records(deal(first=0, size=1, trust=2))[0].mode is Mode.VOTE
+
+
+def intent(state: IntentState, occasion: int = 0) -> Intent:
+    made = Intent.new(1, wallet(1), "finalize", TASK, {}, 0.0, occasion=occasion)
+    return Intent(made.key, made.lane, made.method, made.subject, made.args, 0.0, state=state, reason="reverted")
+
+
+def test_only_failed_intents_are_failures_and_their_key_tells_the_try() -> None:
+    ended = [intent(IntentState.FINAL), intent(IntentState.DONE), intent(IntentState.FAILED, 2)]
+    assert failures_of(ended) == [(TaskId(TASK), "finalize", 2, "reverted")]
+    assert failures_of([intent(IntentState.FAILED)])[0][2] == 0
+
+
+def test_a_long_list_is_cut_and_nothing_falls_off() -> None:
+    assert list(chunks([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
+    assert list(chunks([], 2)) == []

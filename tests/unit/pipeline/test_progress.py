@@ -1,0 +1,80 @@
+"""What becomes of a record, and when the sweep comes again."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.progress import after, next_visit
+from pipeline.records import Stage
+from protocol.view import ChainView
+from tests.unit.pipeline.builders import (
+    CONSENSUS,
+    CONTRIBUTE_UNTIL,
+    PACE,
+    START,
+    claimed,
+    finalized,
+    initialized,
+    moved,
+    replicate,
+    revealed,
+    task,
+    uploaded,
+    view,
+)
+
+VOTERS = (replicate(1), replicate(2), replicate(3))
+
+
+def test_without_actions_and_news_the_very_same_record_comes_back() -> None:
+    record = moved(task(), view())
+    assert after(record, view(), [], START + 4, PACE) is record
+
+
+@pytest.mark.parametrize(
+    ("chain", "stage"),
+    [
+        (view(), Stage.RECEIVED),
+        (view(initialized()), Stage.RUNNING),
+        (view(*CONSENSUS), Stage.CONSENSUS_REACHED),
+        (view(*CONSENSUS, revealed(1)), Stage.AT_LEAST_ONE_REVEALED),
+        (view(*CONSENSUS, revealed(1), finalized()), Stage.COMPLETED),
+        (view(initialized(), claimed()), Stage.FAILED),
+    ],
+)
+def test_the_stage_follows_the_chain(chain: ChainView, stage: Stage) -> None:
+    assert moved(task(replicates=VOTERS), chain).stage is stage
+
+
+def test_a_task_without_workers_is_initialized_only() -> None:
+    assert moved(task(), view(initialized())).stage is Stage.INITIALIZED
+
+
+def test_the_stage_shows_a_stored_result_and_a_finalize_under_way() -> None:
+    stored = (uploaded(1), *VOTERS[1:])
+    assert moved(task(replicates=stored), view(*CONSENSUS, revealed(1))).stage is Stage.RESULT_UPLOADED
+    chain = view(*CONSENSUS, revealed(1), revealed(2), revealed(3))
+    assert moved(task(replicates=stored), chain).stage is Stage.FINALIZING
+
+
+def test_a_contract_view_without_block_numbers_does_not_erase_them() -> None:
+    known = moved(task(replicates=VOTERS), view(*CONSENSUS))
+    assert known.initialized_block == 0
+    read = ChainView(known.task_id, status=view(*CONSENSUS).status, consensus=view(*CONSENSUS).consensus)
+    assert moved(known, read, START + 9).consensus_block == known.consensus_block
+
+
+def test_the_sweep_comes_soon_after_a_change_and_rarely_to_what_waits() -> None:
+    quiet = task(changed_at=START - 10_000, contribution_deadline=10**6, final_deadline=2 * 10**6)
+    assert next_visit(task(), view(), START + 1, PACE) == START + 6
+    assert next_visit(quiet, view(), START, PACE) == START + 60
+
+
+def test_the_sweep_does_not_miss_a_deadline() -> None:
+    quiet = task(changed_at=START - 10_000)
+    assert next_visit(quiet, view(initialized()), CONTRIBUTE_UNTIL - 7, PACE) == CONTRIBUTE_UNTIL
+
+
+def test_results_that_are_no_text_are_shown_as_far_as_they_go() -> None:
+    done = ChainView(task().task_id, status=view(*CONSENSUS, finalized()).status, results="0x68ff69")
+    assert moved(task(), done).results == "h\ufffdi"
