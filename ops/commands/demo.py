@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from config.logging import configure
 from config.settings import settings
 from ops.commands.stack import Board
 from ops.demo import run as demo
@@ -35,6 +36,9 @@ def _demo(
         stopped = local.stop_all(demo.home(now))
         print(json.dumps({"stopped": stopped}) if as_json else f"Stopped: {', '.join(stopped) or 'nothing ran'}.")
         return
+    if "log_level" not in now.model_fields_set:
+        now = now.model_copy(update={"log_level": "warning"})
+    configure(now.model_copy(update={"log_format": "text"}), process="demo")
     console = Console(stderr=as_json)
     with Board(quiet=False) as board:
         outcome = demo.run(now, console, board.show, keep=keep)
