@@ -1,0 +1,225 @@
+"""What a machine does by itself when messages are lost; the pool, Docker and the chain are played here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from protocol.errors import PoolUnavailable, RpcUnavailable
+from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
+from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
+from protocol.wire import Mode, Pong, ResultLink
+from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
+from workers.journal import Journal
+from workers.keeper import RESUME_SECONDS, REVEAL_CHECK_SECONDS, Keeper
+from workers.layout import Layout
+from workers.replicate import Stage, Todo
+
+DIGEST = Hash32("0x" + "ab" * 32)
+VOTE = Hash32("0x" + "cd" * 32)
+LINK = ResultLink(storage="ipfs", location="/ipfs/Qm")
+
+
+@dataclass
+class World:
+    """All that a keeper reaches, with what it did."""
+
+    layout: Layout
+    journal: Journal
+    clock: float = 1000.0
+    pong: Pong | None = field(default_factory=lambda: Pong(forget=[], abort=[]))
+    views: dict[TaskId, ChainView] | None = field(default_factory=dict)
+    containers: list[tuple[TaskId, str]] = field(default_factory=list)
+    pinged: list[list[TaskId]] = field(default_factory=list)
+    sent: list[tuple[str, TaskId]] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    killed: list[str] = field(default_factory=list)
+
+    def now(self) -> float:
+        return self.clock
+
+    @property
+    def keeper(self) -> Keeper:
+        machine = SimpleNamespace(
+            wallet=WORKER_KEY.wallet,
+            pool=SimpleNamespace(hub="0x" + "0" * 40),
+            settings=SimpleNamespace(worker_name="test"),
+        )
+        bench: Any = SimpleNamespace(
+            layout=self.layout,
+            journal=self.journal,
+            now=self.now,
+            rpc=None,
+            machine=machine,
+            pool=SimpleNamespace(ping=self._ping),
+            engine=SimpleNamespace(mine=lambda _: self.containers, remove=self.removed.append, kill=self.killed.append),
+        )
+        publisher: Any = SimpleNamespace(
+            resume=lambda replicate, todo: self.sent.append((todo, replicate.task_id)),
+            reveal=lambda task: self.sent.append(("reveal", task)),
+        )
+        keeper = Keeper(bench, publisher)
+        keeper._hub = SimpleNamespace(tasks=self._tasks)  # type: ignore[assignment] # the chain, played
+        return keeper
+
+    def _ping(self, tasks: list[TaskId]) -> Pong:
+        self.pinged.append(tasks)
+        if self.pong is None:
+            raise PoolUnavailable(what="pool", why="away")
+        return self.pong
+
+    def _tasks(self, tasks: Sequence[TaskId]) -> list[ChainView]:
+        if self.views is None:
+            raise RpcUnavailable(what="node", why="away")
+        return [self.views.get(task, ChainView(task)) for task in tasks]
+
+    def put(self, stage: Stage, mode: Mode = Mode.VOTE, number: int = 1) -> TaskId:
+        task = task_id(number)
+        self.journal.take(assignment(number, mode=mode), self.clock)
+        self.layout.task(task).make()
+        if stage is not Stage.TAKEN:
+            self.journal.running(task, "container", self.clock)
+        if stage in (Stage.COMPUTED, Stage.COMMITTED, Stage.REVEALED):
+            self.journal.computed(task, self.clock, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
+        if stage in (Stage.COMMITTED, Stage.REVEALED):
+            self.journal.committed(task, self.clock)
+        if stage is Stage.REVEALED:
+            self.journal.revealed(task, self.clock)
+        return task
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    layout = Layout(tmp_path / "worker")
+    layout.make()
+    journal = Journal(layout.journal)
+    yield World(layout, journal)
+    journal.close()
+
+
+def view(task: TaskId, status: TaskStatus, vote: ContributionStatus = ContributionStatus.CONTRIBUTED) -> ChainView:
+    own = Contribution(WORKER_KEY.wallet, VOTE, vote, BlockNumber(1))
+    return ChainView(task, status, (own,), VOTE, Timestamp(9999))
+
+
+def test_what_its_own_message_may_still_move_is_left_alone(world: World) -> None:
+    world.put(Stage.TAKEN)
+    world.clock += RESUME_SECONDS - 1
+    world.keeper.look()
+    assert world.sent == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "mode", "expected"),
+    [
+        (Stage.TAKEN, Mode.VOTE, Todo.COMPUTE),
+        (Stage.RUNNING, Mode.VOTE, Todo.COMPUTE),
+        (Stage.COMPUTED, Mode.VOTE, Todo.CONTRIBUTE),
+        (Stage.COMPUTED, Mode.SOLO, Todo.UPLOAD),
+    ],
+)
+def test_a_task_whose_message_was_lost_is_moved_on(world: World, stage: Stage, mode: Mode, expected: Todo) -> None:
+    task = world.put(stage, mode)
+    world.clock += RESUME_SECONDS
+    world.keeper.look()
+    assert world.sent == [(expected, task)]
+
+
+def test_a_task_is_not_moved_on_twice_within_the_same_patience(world: World) -> None:
+    world.put(Stage.TAKEN)
+    world.clock += RESUME_SECONDS
+    keeper = world.keeper
+    keeper.look()
+    keeper.look()
+    assert len(world.sent) == 1
+
+
+def test_a_task_that_a_process_is_at_is_left_to_it(world: World) -> None:
+    task = world.put(Stage.RUNNING)
+    world.clock += RESUME_SECONDS
+    with world.layout.hold(task, wait=True):
+        world.keeper.look()
+    assert world.sent == []
+
+
+def test_a_winning_vote_is_revealed_even_if_the_pool_is_away_and_never_asks(world: World) -> None:
+    task = world.put(Stage.COMMITTED)
+    world.pong = None
+    world.views = {task: view(task, TaskStatus.REVEALING)}
+    world.clock += REVEAL_CHECK_SECONDS
+    world.keeper.look()
+    assert world.sent == [("reveal", task)]
+
+
+def test_a_vote_that_was_revealed_or_waits_for_consensus_is_not_revealed(world: World) -> None:
+    waiting, revealed = world.put(Stage.COMMITTED, number=1), world.put(Stage.COMMITTED, number=2)
+    world.views = {
+        waiting: ChainView(waiting, TaskStatus.ACTIVE),
+        revealed: view(revealed, TaskStatus.REVEALING, ContributionStatus.REVEALED),
+    }
+    world.clock += REVEAL_CHECK_SECONDS
+    world.keeper.look()
+    assert world.sent == []
+
+
+def test_what_is_over_is_forgotten_with_its_files(world: World) -> None:
+    task = world.put(Stage.REVEALED)
+    world.pong = Pong(forget=[task], abort=[])
+    world.keeper.look()
+    assert world.journal.find(task) is None
+    assert not world.layout.task(task).root.exists()
+
+
+@pytest.mark.parametrize("status", [TaskStatus.ACTIVE, TaskStatus.REVEALING])
+def test_an_unrevealed_vote_is_kept_though_the_pool_forgot_the_task(world: World, status: TaskStatus) -> None:
+    task = world.put(Stage.COMMITTED)
+    world.pong = Pong(forget=[task], abort=[])
+    world.views = {task: view(task, status)}
+    world.keeper.look()
+    assert world.journal.find(task) is not None
+
+
+def test_an_unrevealed_vote_is_kept_while_the_chain_does_not_answer(world: World) -> None:
+    task = world.put(Stage.COMMITTED)
+    world.pong = Pong(forget=[task], abort=[])
+    world.views = None
+    world.keeper.look()
+    assert world.journal.find(task) is not None
+
+
+def test_a_vote_on_a_task_that_ended_on_chain_is_forgotten(world: World) -> None:
+    task = world.put(Stage.COMMITTED)
+    world.pong = Pong(forget=[task], abort=[])
+    world.views = {task: view(task, TaskStatus.COMPLETED)}
+    world.keeper.look()
+    assert world.journal.find(task) is None
+
+
+def test_a_task_that_is_over_while_it_is_computed_is_stopped_first(world: World) -> None:
+    task = world.put(Stage.RUNNING)
+    world.pong = Pong(forget=[task], abort=[])
+    world.keeper.look()
+    found = world.journal.find(task)
+    assert found is not None
+    assert found.stage is Stage.ABORTED
+    assert len(world.killed) == 1
+
+
+def test_stray_containers_are_removed_and_those_at_work_are_not(world: World) -> None:
+    at_work, done = world.put(Stage.RUNNING, number=1), world.put(Stage.COMPUTED, number=2)
+    world.containers = [(at_work, "at work"), (done, "done"), (task_id(9), "unknown")]
+    world.keeper.look()
+    assert world.removed == ["done", "unknown"]
+
+
+def test_files_that_the_journal_does_not_know_are_deleted_at_start(world: World) -> None:
+    known = world.put(Stage.COMPUTED, number=1)
+    world.layout.task(task_id(2)).make()
+    world.keeper.tidy()
+    assert world.layout.task(known).root.exists()
+    assert not world.layout.task(task_id(2)).root.exists()
