@@ -31,4 +31,4 @@ def test_machines_whose_broker_users_were_removed_sign_in_again_and_work(hall: A
     views = hall.wait([deal])
     assert all(view.status is TaskStatus.COMPLETED for view in views.values())
     # Both Celery processes of each, and what they publish with.
-    wait_until(lambda: all(connections(hall, wallet) >= 2 for wallet in wallets), 40, what="connections of all machines")
+    wait_until(lambda: all(connections(hall, wallet) >= 2 for wallet in wallets), 40, what="all connections")
