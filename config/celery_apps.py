@@ -6,12 +6,15 @@ idempotent. No result backend: the state is in the store.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 import structlog
 from celery import Celery
+from celery.concurrency import get_implementation
 from celery.signals import worker_process_init
+from celery.utils.nodenames import default_nodename, host_format
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
@@ -150,18 +153,19 @@ def consume(
 ) -> None:
     """Run a Celery prefork worker on one queue until SIGTERM. `name`: its node name in Flower, before the `@`.
 
-    `events`: send Celery's heartbeat events; a worker machine has no right to.
+    `events`: send Celery's heartbeat events; a worker machine has no right to. Not through Celery's command line, which
+    imports a second of things that only a person at a prompt needs.
     """
-    app.worker_main(
-        [
-            "worker",
-            f"--queues={queue}",
-            f"--hostname={name}@%h",
-            f"--concurrency={processes}",
-            "--pool=prefork",
-            f"--loglevel={log_level}",
-            "--without-gossip",
-            "--without-mingle",
-            *(() if events else ("--without-heartbeat",)),
-        ]
+    worker = app.Worker(
+        hostname=host_format(default_nodename(f"{name}@%h")),
+        queues=queue,
+        concurrency=processes,
+        pool_cls=get_implementation("prefork"),
+        loglevel=log_level.upper(),
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=not events,
     )
+    worker.start()
+    sys.exit(worker.exitcode)
