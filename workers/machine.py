@@ -159,8 +159,8 @@ def _alone(layout: Layout, key: Key) -> Iterator[None]:
 def _warm_up() -> None:
     """Import before the fork what every child would import after it: a start costs half the processor time."""
     # ruff: noqa: F401, PLC0415
+    import celery.app.amqp
     import celery.apps.worker
-    import celery.bin.celery
     import celery.concurrency.prefork
     import celery.worker.consumer
     import celery.worker.strategy
