@@ -1,11 +1,12 @@
 """From a deal on chain to task rows: read the deal and what it points to, store it, and hand its tasks on.
 
-A deal that cannot be read now stays `new` in the store and is tried again; none is skipped.
+A deal that cannot be read now stays `new` in the store and is tried again; none is skipped. One that can never be read
+(text that is no text) is set aside and said so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -16,6 +17,7 @@ from config.metrics import DEALS
 from pipeline.records import DealRecord, TaskRecord
 from pipeline.store.client import Store
 from protocol.deadlines import contribution_deadline, final_deadline
+from protocol.errors import BadMessage, RpcError
 from protocol.ids import task_id
 from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, TaskId
 from protocol.wire import Dataset
@@ -48,20 +50,40 @@ class Catalogue:
 
 
 def ingest(store: Store, catalogue: Catalogue, workerpool: Contract, deal_ids: Sequence[DealId]) -> list[TaskId]:
-    """Store these deals and their tasks; returns all of their tasks, new or not. Raises RpcError, RpcUnavailable."""
+    """Store these deals and their tasks; returns all of their tasks, new or not. Raises RpcUnavailable."""
     blocks = store.deals.blocks(deal_ids)
-    known = [deal_id for deal_id in deal_ids if deal_id in blocks]
-    records, tasks = [], []
-    for deal_id, deal in zip(known, catalogue.hub.deals(known), strict=True):
+    try:
+        records = _read(catalogue, workerpool, blocks)
+    except (BadMessage, RpcError):
+        # One deal spoils the batch, perhaps on purpose: the others must not suffer.
+        records = [record for each in blocks.items() for record in _read_alone(store, catalogue, workerpool, each)]
+    tasks = [task for record in records for task in task_records(record)]
+    _store(store, records, tasks)
+    return [task.task_id for task in tasks]
+
+
+def _read(catalogue: Catalogue, workerpool: Contract, blocks: Mapping[DealId, BlockNumber]) -> list[DealRecord]:
+    records = []
+    for (deal_id, block), deal in zip(blocks.items(), catalogue.hub.deals(list(blocks)), strict=True):
         if deal is None:
             # Our node lags behind the one that told us, or a reorg took the deal: it stays `new`.
             log.info("The deal is not on chain now.", action="deal_absent", deal=deal_id)
         elif deal.workerpool == workerpool:
-            record = deal_record(deal, catalogue, blocks[deal_id])
-            records.append(record)
-            tasks += task_records(record)
-    _store(store, records, tasks)
-    return [task.task_id for task in tasks]
+            records.append(deal_record(deal, catalogue, block))
+    return records
+
+
+def _read_alone(
+    store: Store, catalogue: Catalogue, workerpool: Contract, noticed: tuple[DealId, BlockNumber]
+) -> list[DealRecord]:
+    try:
+        return _read(catalogue, workerpool, dict([noticed]))
+    except BadMessage as error:
+        log.exception("The deal cannot be read, ever.", action="deal_unreadable", deal=noticed[0])
+        store.deals.unreadable(noticed[0], str(error))
+    except RpcError as error:
+        log.warning("The deal cannot be read now.", action="deal_unread", deal=noticed[0], why=str(error))
+    return []
 
 
 def deal_record(deal: Deal, catalogue: Catalogue, block: BlockNumber) -> DealRecord:

@@ -26,6 +26,9 @@ from pipeline.broker_link import BrokerLink
 from protocol.types import TaskId, Wallet
 from protocol.wire import Assignment, Mode
 
+#: AMQP: no queue is bound there, no such exchange. That machine was removed.
+_NOBODY_THERE = (312, 404)
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -68,10 +71,12 @@ def publish(link: BrokerLink, messages: Sequence[Segment]) -> list[Wallet]:
         with link.producer() as producer:
             try:
                 _send(segment, producer)
-            except ChannelError:
-                # 312 no route, or 404 no exchange: that machine was removed. The channel may be closed with it.
-                absent.append(segment.wallet)
+            except ChannelError as error:
+                # The broker may have closed the channel with it.
                 link.close()
+                if error.reply_code not in _NOBODY_THERE:
+                    raise
+                absent.append(segment.wallet)
     return absent
 
 

@@ -19,6 +19,7 @@ from protocol.wire import Dataset
 NEW = "new"
 READY = "ready"
 ORPHANED = "orphaned"
+UNREADABLE = "unreadable"
 
 INDEXES = [
     IndexModel([("block", ASCENDING)], name="new", partialFilterExpression={"state": NEW}),
@@ -46,8 +47,13 @@ class Deals:
                         "$set": {
                             "state": {
                                 "$cond": [
-                                    {"$and": [{"$eq": ["$block_hash", block_hash]}, {"$eq": ["$state", READY]}]},
-                                    READY,
+                                    {
+                                        "$and": [
+                                            {"$eq": ["$block_hash", block_hash]},
+                                            {"$in": ["$state", [READY, UNREADABLE]]},
+                                        ]
+                                    },
+                                    "$state",
                                     NEW,
                                 ]
                             },
@@ -90,6 +96,10 @@ class Deals:
         ]
         if writes:
             self._rows.bulk_write(writes, ordered=False)
+
+    def unreadable(self, deal_id: DealId, why: str) -> None:
+        """Set a deal aside that can never be read."""
+        self._rows.update_one({"_id": deal_id, "state": NEW}, {"$set": {"state": UNREADABLE, "why": why}})
 
     def orphan_above(self, block: BlockNumber) -> list[DealId]:
         """Mark deals matched above `block` as gone from the chain; returns them."""

@@ -63,6 +63,18 @@ def test_a_worker_that_falls_silent_is_replaced(make_pool: Callable[..., Pool]) 
     assert lost.state is ReplicateState.LOST
 
 
+def test_a_worker_whose_queues_are_gone_is_replaced(make_pool: Callable[..., Pool]) -> None:
+    pool = started(make_pool, worker_lost_seconds=30.0)
+    gone = pool.enrol(0, deaf={"worker.compute"}, slots=2)
+    gone.stop()
+    pool.admin.remove(gone.key.wallet)
+    deal = pool.buy(trust=1)
+    until("it was given the task", lambda: pool.store.tasks.of_worker(gone.key.wallet))
+    pool.enrol(1)
+    pool.await_status(deal, TaskStatus.COMPLETED, 20)
+    assert len(pool.await_closed(deal)[0].replicates) == 2
+
+
 def test_a_lost_assignment_is_sent_again(pool: Pool) -> None:
     forgetful = pool.enrol(0, deaf={"worker.compute"})
     deal = pool.buy(trust=1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from chain.lane.intent import Intent, IntentState
-from pipeline.ingest import task_records
+from pipeline.ingest import Catalogue, ingest, task_records
 from pipeline.records import DealRecord
 from pipeline.transactions import failures_of
 from pipeline.wake import chunks
+from protocol.errors import BadMessage, RpcError
 from protocol.ids import task_id
-from protocol.types import ZERO_ADDRESS, BlockNumber, NRlc, TaskId, Timestamp
+from protocol.types import ZERO_ADDRESS, BlockNumber, DealId, NRlc, TaskId, Timestamp
 from protocol.wire import Mode
 from tests.unit.pipeline.builders import DEAL, NO_TAG, POOL, TASK, wallet
 
@@ -57,6 +60,51 @@ def test_only_failed_intents_are_failures_and_their_key_tells_the_try() -> None:
     ended = [intent(IntentState.FINAL), intent(IntentState.DONE), intent(IntentState.FAILED, 2)]
     assert failures_of(ended) == [(TaskId(TASK), "finalize", 2, "reverted")]
     assert failures_of([intent(IntentState.FAILED)])[0][2] == 0
+
+
+class Deals:
+    """Stands for the collection: which deals were noticed, stored and set aside."""
+
+    def __init__(self, *noticed: DealId) -> None:
+        self.noticed = {deal_id: BlockNumber(3) for deal_id in noticed}
+        self.stored: list[DealId] = []
+        self.aside: list[DealId] = []
+
+    def blocks(self, _: object) -> dict[DealId, BlockNumber]:
+        return self.noticed
+
+    def put(self, deals: list[DealRecord]) -> None:
+        self.stored += [deal.deal_id for deal in deals]
+
+    def ingested(self, _: object) -> None:
+        """Nothing to remember."""
+
+    def unreadable(self, deal_id: DealId, _: str) -> None:
+        self.aside.append(deal_id)
+
+
+class Hub:
+    """A hub on which one deal's text is no text and another's app cannot be asked for now."""
+
+    def __init__(self, *, broken: DealId, silent: DealId) -> None:
+        self.broken, self.silent = broken, silent
+
+    def deals(self, deal_ids: list[DealId]) -> list[None]:
+        if self.broken in deal_ids:
+            raise BadMessage(why="viewDeal answered what is not its types")
+        if self.silent in deal_ids:
+            raise RpcError(method="eth_call", code=-32000, message="header not found")
+        return [None for _ in deal_ids]
+
+
+def test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read() -> None:
+    good, broken, silent = (DealId("0x" + digit * 64) for digit in "abc")
+    deals = Deals(good, broken, silent)
+    store = SimpleNamespace(deals=deals, tasks=SimpleNamespace(add=len))
+    hub = Hub(broken=broken, silent=silent)
+    catalogue = Catalogue(hub)  # type: ignore[arg-type]  # stands for the real one
+    assert ingest(store, catalogue, POOL, [good, broken, silent]) == []  # type: ignore[arg-type]  # idem
+    assert deals.aside == [broken], "only what can never be read is set aside"
 
 
 def test_a_long_list_is_cut_and_nothing_falls_off() -> None:
