@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from celery import Celery
+from kombu import Queue
 
 from config import topology
 from pipeline.broker_link import BrokerLink
@@ -29,31 +30,30 @@ class Wake:
     def __init__(self, app: Celery, wallet: Wallet) -> None:
         self._app = app
         self._link = BrokerLink(app)
+        self._pipeline, self._lane = topology.pipeline_queue(), topology.lane_queue(wallet)
         self.wallet = wallet
 
     def ingest(self, deals: Sequence[DealId]) -> None:
         """Have deals read from the chain."""
-        self._send("pipeline.ingest_deals", [(chunk,) for chunk in chunks(deals, INGEST_CHUNK)])
+        self._send("pipeline.ingest_deals", [(chunk,) for chunk in chunks(deals, INGEST_CHUNK)], self._pipeline)
 
     def advance(self, tasks: Sequence[TaskId]) -> None:
         """Have tasks looked at."""
-        self._send("pipeline.advance", [(chunk,) for chunk in chunks(tasks, ADVANCE_CHUNK)])
+        self._send("pipeline.advance", [(chunk,) for chunk in chunks(tasks, ADVANCE_CHUNK)], self._pipeline)
 
     def assign(self) -> None:
         """Have waiting tasks matched with free slots."""
-        self._send("pipeline.assign", [()])
+        self._send("pipeline.assign", [()], self._pipeline)
 
     def lane(self) -> None:
         """Have the scheduler's lane run."""
-        self._send("lane.run", [(self.wallet,)], routing_key=topology.lane_queue_name(self.wallet))
+        self._send("lane.run", [(self.wallet,)], self._lane)
 
     def close(self) -> None:
         """Disconnect; the next wake-up connects again."""
         self._link.close()
 
-    def _send(
-        self, name: str, calls: Sequence[tuple[object, ...]], *, routing_key: str = topology.PIPELINE_QUEUE
-    ) -> None:
+    def _send(self, name: str, calls: Sequence[tuple[object, ...]], queue: Queue) -> None:
         if not calls:
             return
         with self._link.producer() as producer:
@@ -61,9 +61,11 @@ class Wake:
                 self._app.send_task(
                     name,
                     args=args,
-                    exchange=topology.CORE_EXCHANGE.name,
-                    routing_key=routing_key,
+                    exchange=queue.exchange.name,
+                    routing_key=queue.routing_key,
                     producer=producer,
+                    # Once a connection: whoever publishes first may come before whoever consumes.
+                    declare=[queue],
                 )
 
 

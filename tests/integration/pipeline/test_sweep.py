@@ -1,0 +1,120 @@
+"""What the sweep repairs, called by itself: no other process of the scheduler runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from ops.market.match import Matched
+from pipeline import sweep, tasks
+from pipeline.records import Held, Replicate, ReplicateState, Stage
+from pipeline.scheduler import Scheduler
+from pipeline.store.tasks import Given
+from protocol.events import BlockRef, SchedulerNotice, Seen
+from protocol.types import BlockHash, NRlc, TaskId, Timestamp, TxHash
+from protocol.view import TaskStatus
+from protocol.wire import Mode
+from tests.integration.pipeline.conftest import Pool
+from tests.integration.pipeline.waiting import until
+
+LONG_AGO = 3600.0
+
+
+@pytest.fixture
+def pool(make_pool: Callable[..., Pool]) -> Pool:
+    return make_pool()
+
+
+@pytest.fixture
+def scheduler(pool: Pool) -> Iterator[Scheduler]:
+    opened = Scheduler.open(pool.settings)
+    opened.ensure_indexes()
+    yield opened
+    opened.close()
+    opened.hub.rpc.close()  # type: ignore[attr-defined]  # a node's client, whatever stands for it
+
+
+def notice(scheduler: Scheduler, deal: Matched) -> None:
+    """Store the deal's notice as the watcher would."""
+    block = BlockHash("0x" + "b1" * 32)
+    seen = Seen(
+        SchedulerNotice(scheduler.workerpool, deal.deal_id),
+        deal.block_number,
+        block,
+        Timestamp(int(time.time())),
+        TxHash("0x" + "1" * 64),
+        0,
+    )
+    scheduler.store.chain.commit([BlockRef(deal.block_number, block, block, seen.timestamp)], [seen])
+
+
+def taken_in(scheduler: Scheduler, deal: Matched) -> None:
+    notice(scheduler, deal)
+    tasks.ingest_deals(scheduler, [deal.deal_id])
+
+
+def test_a_transaction_whose_logs_were_never_seen_is_found_by_asking_the_contract(
+    pool: Pool, scheduler: Scheduler
+) -> None:
+    deal = pool.buy(trust=5)
+    taken_in(scheduler, deal)
+    scheduler.lane.run()
+    pool.await_status(deal, TaskStatus.ACTIVE)
+    (task,) = scheduler.store.tasks.load(deal.tasks)
+    assert task.stage is Stage.RECEIVED
+    scheduler.store.tasks.save([replace(task, changed_at=task.changed_at - LONG_AGO, next_visit=0.0)])
+    sweep.sweep(scheduler)
+    assert pool.task(task.task_id).stage is Stage.INITIALIZED
+
+
+def test_a_slot_that_nothing_holds_is_given_back(pool: Pool, scheduler: Scheduler) -> None:
+    hand = pool.enrol(0)
+    unknown = Held(TaskId("0x" + "77" * 32), time.time() - LONG_AGO, NRlc(0))
+    assert scheduler.store.workers.reserve(hand.key.wallet, [unknown])
+    sweep.sweep(scheduler)
+    assert scheduler.store.workers.all()[0].free == 1
+
+
+def test_a_slot_just_taken_is_left_alone(pool: Pool, scheduler: Scheduler) -> None:
+    hand = pool.enrol(0)
+    scheduler.store.workers.reserve(hand.key.wallet, [Held(TaskId("0x" + "77" * 32), time.time(), NRlc(0))])
+    sweep.sweep(scheduler)
+    assert scheduler.store.workers.all()[0].free == 0
+
+
+def test_an_assignment_that_was_stored_but_never_published_reaches_the_worker(pool: Pool, scheduler: Scheduler) -> None:
+    deal = pool.buy(trust=1)
+    taken_in(scheduler, deal)
+    hand = pool.enrol(0)
+    now = time.time()
+    (task,) = scheduler.store.tasks.load(deal.tasks)
+    replicate = Replicate(hand.key.wallet, Mode.SOLO, 2, now - 10, published_at=now - 10)
+    scheduler.store.workers.reserve(hand.key.wallet, [Held(task.task_id, now, NRlc(0))])
+    scheduler.store.tasks.assign([Given(task, (replicate,), 0, 2)], now, 0.0)
+    sweep.sweep(scheduler)
+    until("the worker got it", lambda: hand.asked("worker.compute") == [task.task_id])
+
+
+def test_a_deal_whose_message_was_lost_is_handed_on_again(pool: Pool, scheduler: Scheduler) -> None:
+    deal = pool.buy(trust=1)
+    notice(scheduler, deal)
+    pool.start("pipeline")
+    sweep.sweep(scheduler)
+    until("its task is stored", lambda: scheduler.store.tasks.load(deal.tasks))
+
+
+def test_what_a_silent_worker_had_is_wanted_again(pool: Pool, scheduler: Scheduler) -> None:
+    hand = pool.enrol(0, deaf={"worker.compute"})
+    deal = pool.buy(trust=1)
+    taken_in(scheduler, deal)
+    assert scheduler.store.tasks.of_worker(hand.key.wallet)
+    hand.stop()
+    later = time.time() + scheduler.settings.worker_lost_seconds + 1
+    scheduler.clock = lambda: later
+    sweep.sweep(scheduler)
+    (task,) = scheduler.store.tasks.load(deal.tasks)
+    assert task.replicates[0].state is ReplicateState.LOST
+    assert scheduler.store.workers.all()[0].lost
