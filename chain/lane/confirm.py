@@ -26,10 +26,11 @@ from chain.lane.nonce import (
     NonceRecord,
     NonceState,
     Purpose,
+    Released,
     Unmined,
     apply,
 )
-from chain.lane.ready import Judgement, Moment, Verdict
+from chain.lane.ready import READY, Judgement, Moment, Verdict
 from chain.lane.store import IntentMove
 from config.metrics import LANE_MINED
 from protocol.errors import ForeignNonce, RpcError
@@ -44,6 +45,8 @@ class Confirmed:
 
     #: Records that are OPEN now.
     open: list[NonceRecord] = field(default_factory=list)
+    #: Nonces that are spent, but by none of our hashes.
+    missing: list[Nonce] = field(default_factory=list)
     #: Keys of intents that ended.
     ended: list[str] = field(default_factory=list)
     #: Keys of intents that are MINED.
@@ -65,42 +68,49 @@ def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) 
     receipts = _receipts(desk, doubtful)
     if reorged:
         log.warning("A block of ours was reorganised.", action="lane_reorg", wallet=desk.lane.wallet, head=look.head)
-    reverted: list[tuple[NonceRecord, Mined]] = []
+    reverted: list[NonceRecord] = []
     for record in records:
         mined = receipts.get(record.nonce)
         if mined is None:
-            _without_receipt(record, look, memory, moves, result)
+            _without_receipt(record, look, moves, result)
             continue
-        memory.missing.pop(record.nonce, None)
         if mined == record.mined:
             continue
-        if mined.success and record.attempt(mined.tx_hash).purpose is Purpose.CALL:
+        consumed = Consumed(record.nonce, mined)
+        moves.nonces.append(consumed)
+        if record.attempt(mined.tx_hash).purpose is not Purpose.CALL:
+            # A reorg could still put the call in its place: its intents stay until this is final.
+            moves.intents.append(IntentMove(record.intents, IntentState.SENT))
+        elif mined.success:
             _succeeded(record, mined, moves, result)
         else:
-            reverted.append((record, mined))
-    _judge(desk, reverted, moves, result)
+            reverted.append(apply(record, consumed))
+    deep: list[NonceRecord] = []
     if not reorged:
-        _finalise(desk, look, moves, result)
+        depth = BlockNumber(look.head - desk.policy.finality)
+        deep = desk.store.records(desk.lane, (NonceState.MINED,), up_to=depth)
+    _release(desk, [*reverted, *(record for record in deep if _gave_way(record))], moves, result)
+    _finalise(deep, moves, result)
     desk.store.move(turn.lease, moves.intents, moves.nonces)
+    memory.missing = {nonce: memory.missing.get(nonce, look.head) for nonce in result.missing}
     _halt_if_foreign(desk, look, memory)
     return result
 
 
-def _without_receipt(record: NonceRecord, look: Look, memory: Memory, moves: _Moves, result: Confirmed) -> None:
+def _without_receipt(record: NonceRecord, look: Look, moves: _Moves, result: Confirmed) -> None:
     if record.state is NonceState.MINED:
         back = Unmined((record.nonce,))
         moves.intents.append(IntentMove(record.intents, IntentState.SENT))
         moves.nonces.append(back)
         record = apply(record, back)
     if record.nonce < look.count:
-        memory.missing.setdefault(record.nonce, look.head)
+        result.missing.append(record.nonce)
     else:
         result.open.append(record)
 
 
 def _succeeded(record: NonceRecord, mined: Mined, moves: _Moves, result: Confirmed) -> None:
     moves.intents.append(IntentMove(record.intents, IntentState.MINED, block=mined.block))
-    moves.nonces.append(Consumed(record.nonce, mined, release=False))
     result.mined.extend(record.intents)
     LANE_MINED.labels(method_of(record.intents), "success").inc()
     log.info(
@@ -114,23 +124,31 @@ def _succeeded(record: NonceRecord, mined: Mined, moves: _Moves, result: Confirm
     )
 
 
-def _judge(desk: Desk, reverted: list[tuple[NonceRecord, Mined]], moves: _Moves, result: Confirmed) -> None:
-    """Let the intents of spent nonces go: they end, or queue again as singles."""
-    if not reverted:
+def _gave_way(record: NonceRecord) -> bool:
+    """Whether a transfer to self spent the nonce while it still holds intents."""
+    assert record.mined is not None
+    return bool(record.intents) and record.attempt(record.mined.tx_hash).purpose is not Purpose.CALL
+
+
+def _release(desk: Desk, records: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
+    """Let the intents of nonces that were spent without them go: they end, or queue again as singles."""
+    if not records:
         return
-    moments = _moments(desk, {mined.block for _, mined in reverted})
-    for record, mined in reverted:
+    moments = _moments(desk, {record.mined.block for record in records if record.mined is not None})
+    for record in records:
+        mined = record.mined
+        assert mined is not None
         attempt = record.attempt(mined.tx_hash)
         intents = desk.store.intents(record.intents)
         if attempt.purpose is Purpose.CANCEL:
-            verdicts = [Verdict(Judgement.DEAD, attempt.note)] * len(intents)
+            verdicts = [Verdict(Judgement.DEAD, "cancelled")] * len(intents)
         elif attempt.purpose is Purpose.YIELD:
-            verdicts = [Verdict(Judgement.READY, attempt.note)] * len(intents)
+            verdicts = [READY] * len(intents)
         else:
             verdicts = desk.readiness.check(intents, moments[mined.block])
         why = attempt.note or f"reverted in block {mined.block} with gas used {mined.gas_used} of {record.gas}"
         for intent, verdict in zip(intents, verdicts, strict=True):
-            move = _released(desk, intent, verdict, why)
+            move = after_release(desk.policy.max_generations, intent, verdict, why)
             moves.intents.append(move)
             if move.state is not IntentState.QUEUED:
                 result.ended.append(intent.key)
@@ -144,31 +162,32 @@ def _judge(desk: Desk, reverted: list[tuple[NonceRecord, Mined]], moves: _Moves,
                 now=move.state.value,
                 why=move.reason,
             )
-        moves.nonces.append(Consumed(record.nonce, mined, release=True))
+        moves.nonces.append(Released(record.nonce))
         outcome = "reverted" if attempt.purpose is Purpose.CALL else attempt.purpose.value
         LANE_MINED.labels(method_of(record.intents), outcome).inc()
 
 
-def _released(desk: Desk, intent: Intent, verdict: Verdict, why: str) -> IntentMove:
+def after_release(most: int, intent: Intent, verdict: Verdict, why: str) -> IntentMove:
+    """What becomes of an intent that left its nonce, for the `generation`-th time of at most `most`. Pure."""
     if verdict.judgement is Judgement.DONE:
         return IntentMove((intent.key,), IntentState.DONE, reason=verdict.reason)
     if verdict.judgement is Judgement.DEAD:
         return IntentMove((intent.key,), IntentState.FAILED, reason=f"{verdict.reason} ({why})")
     generation = intent.generation + 1
-    if generation >= desk.policy.max_generations:
+    if generation >= most:
         reason = f"{why}, {generation} times, although every known precondition held"
         return IntentMove((intent.key,), IntentState.FAILED, reason=reason, generation=generation)
     return IntentMove((intent.key,), IntentState.QUEUED, reason=why, generation=generation)
 
 
-def _finalise(desk: Desk, look: Look, moves: _Moves, result: Confirmed) -> None:
-    deep = desk.store.records(desk.lane, (NonceState.MINED,), up_to=BlockNumber(look.head - desk.policy.finality))
+def _finalise(deep: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
     if not deep:
         return
     by_block: dict[BlockNumber, list[str]] = {}
     for record in deep:
         assert record.mined is not None
-        by_block.setdefault(record.mined.block, []).extend(record.intents)
+        if not _gave_way(record):
+            by_block.setdefault(record.mined.block, []).extend(record.intents)
     for block, keys in by_block.items():
         if keys:
             moves.intents.append(IntentMove(tuple(keys), IntentState.FINAL, block=block))

@@ -41,6 +41,7 @@ class Memory:
         """Take note of the mined count."""
         if count != self.count:
             self.count, self.since = count, head
+        self.bumped = min(self.bumped, head)
         for doubts in (self.missing, self.gaps):
             # A head that went back says that the doubt was about another chain.
             for nonce in [nonce for nonce, first in doubts.items() if first > head]:

@@ -127,11 +127,17 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """A receipt was found; `release` lets the intents go."""
+    """A receipt was found."""
 
     nonce: Nonce
     mined: Mined
-    release: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """It is proven that the nonce was spent without its intents: they leave."""
+
+    nonce: Nonce
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +169,12 @@ class Disowned:
     nonce: Nonce
 
 
-NonceMove = Sent | Consumed | Unmined | Finalised | Repriced | Disowned
+NonceMove = Sent | Consumed | Released | Unmined | Finalised | Repriced | Disowned
 
 
 def nonces_of(move: NonceMove) -> tuple[Nonce, ...]:
     """The nonces a move is about."""
-    return (move.nonce,) if isinstance(move, (Consumed, Repriced, Disowned)) else move.nonces
+    return (move.nonce,) if isinstance(move, (Consumed, Released, Repriced, Disowned)) else move.nonces
 
 
 def apply(record: NonceRecord, move: NonceMove) -> NonceRecord:
@@ -176,9 +182,10 @@ def apply(record: NonceRecord, move: NonceMove) -> NonceRecord:
     match move:
         case Sent(block=block):
             return replace(record, sent_block=block)
-        case Consumed(mined=mined, release=release):
-            moved = replace(record, state=NonceState.MINED, mined=mined)
-            return _let_go(moved) if release else moved
+        case Consumed(mined=mined):
+            return replace(record, state=NonceState.MINED, mined=mined)
+        case Released():
+            return _let_go(record)
         case Unmined():
             return replace(record, state=NonceState.OPEN, mined=None, sent_block=None)
         case Finalised():

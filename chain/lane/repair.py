@@ -47,6 +47,8 @@ def repair(turn: Turn, look: Look, records: Sequence[NonceRecord], highest: Nonc
     """Find and store repairs; sending is up to the caller. `records`: all OPEN ones. Raises LeaseLost."""
     repairs = Repairs(open={record.nonce: record for record in records})
     _close_gaps(turn, look, highest, memory, repairs)
+    # Words about a nonce that is settled hold nothing up any more.
+    memory.refused = {nonce: words for nonce, words in memory.refused.items() if nonce in repairs.open}
     unsent = [record for record in repairs.open.values() if record.sent_block is None]
     stale = _stale(turn.desk, look, memory, repairs)
     repairs.outbox = _reprice(turn, look, memory, repairs, [*unsent, *stale])
@@ -141,7 +143,8 @@ def _reprice(turn: Turn, look: Look, memory: Memory, repairs: Repairs, outbox: l
     """The outbox with new attempts where the old ones cannot succeed."""
     wanted = [item for record in repairs.open.values() if (item := _gives_way(turn.desk, look, memory, record))]
     lowest = repairs.open.get(look.count)
-    if lowest is not None and not any(item.nonce == lowest.nonce for item in wanted):
+    # Once a head: the base fee that makes the next price right is only known with the next block.
+    if lowest is not None and memory.bumped < look.head and not any(item.nonce == lowest.nonce for item in wanted):
         dearer = _dearer(turn.desk, look, memory, lowest)
         if dearer is not None:
             wanted.append(dearer)

@@ -90,6 +90,16 @@ class Lane:
         """Chain and wallet."""
         return self._desk.lane
 
+    @property
+    def desk(self) -> Desk:
+        """Its ports, for `chain.lane.operate`."""
+        return self._desk
+
+    @property
+    def holder(self) -> str:
+        """Its name in leases."""
+        return self._holder
+
     def submit(self, intents: Sequence[Intent]) -> int:
         """Store intents durably; how many were new. Those known already are left as they are. Raises LaneFull."""
         desk = self._desk

@@ -167,7 +167,7 @@ def broadcast(turn: Turn, look: Look, outbox: Sequence[NonceRecord], memory: Mem
             sent.append(record.nonce)
             continue
         reaction = _note(desk, record, answer, memory)
-        look_again = look_again or reaction.look_again or reaction.give_way or reaction.reprice
+        look_again = look_again or reaction.look_again or reaction.give_way
         if reaction.maybe_sent:
             sent.append(record.nonce)
     carried = tuple(key for record in ordered for key in record.intents)

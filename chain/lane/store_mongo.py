@@ -40,6 +40,7 @@ from chain.lane.nonce import (
     NonceMove,
     NonceRecord,
     NonceState,
+    Released,
     Repriced,
     Sent,
     Unmined,
@@ -260,9 +261,10 @@ def _change(move: NonceMove, fence: int) -> Document | list[Document]:
     match move:
         case Sent(block=block):
             return {"$set": {"sent_block": block, "fence": fence}}
-        case Consumed(mined=mined, release=release):
-            values: Document = {"state": NonceState.MINED.value, "mined": mined_document(mined), "fence": fence}
-            return [{"$set": values | _LET_GO}] if release else {"$set": values}
+        case Consumed(mined=mined):
+            return {"$set": {"state": NonceState.MINED.value, "mined": mined_document(mined), "fence": fence}}
+        case Released():
+            return [{"$set": {"fence": fence} | _LET_GO}]
         case Unmined():
             return {"$set": {"state": NonceState.OPEN.value, "mined": None, "sent_block": None, "fence": fence}}
         case Finalised():

@@ -1,0 +1,198 @@
+"""What an operator can do to a lane by hand. Each is one short turn under the lane's lease, like a run.
+
+Nothing here is needed in daily life: the lane repairs itself, except after a foreign nonce, which a person must judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from chain.lane.confirm import after_release
+from chain.lane.desk import Desk, Turn
+from chain.lane.fees import bump as dearer
+from chain.lane.fees import quote
+from chain.lane.intent import IntentState
+from chain.lane.look import Look, look
+from chain.lane.nonce import Disowned, Fees, NonceRecord, NonceState, Purpose, Repriced, Sent, apply
+from chain.lane.repair import again
+from chain.lane.run import Lane
+from chain.lane.signer import Unsigned, to_self
+from chain.lane.store import IntentMove
+from protocol.errors import BadInput, LeaseLost, RpcError
+from protocol.types import BlockNumber, Nonce, Wei
+
+log = structlog.get_logger(__name__)
+
+_CANCELLED = "cancelled by an operator"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """A lane at a glance, and what stands at the head of its line."""
+
+    head: BlockNumber
+    #: Mined transactions of the wallet.
+    count: Nonce
+    #: Next nonce that will be claimed.
+    next_nonce: Nonce
+    balance: Wei
+    open: tuple[NonceRecord, ...]
+    #: Nonces between `count` and `next_nonce` without an open record.
+    gaps: tuple[Nonce, ...]
+    queued: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a replacement would cost at most, in wei, before it is made."""
+
+    nonce: Nonce
+    fees: Fees
+    gas: int
+
+    @property
+    def cost(self) -> Wei:
+        """Gas limit times fee cap."""
+        return Wei(self.gas * self.fees.max_fee)
+
+
+def status(lane: Lane) -> LaneStatus:
+    """Read only; needs no lease. Raises RpcUnavailable."""
+    desk = lane.desk
+    seen = look(desk.rpc, desk.lane.wallet, None)
+    records = tuple(desk.store.records(desk.lane, (NonceState.OPEN,)))
+    highest = desk.store.highest_nonce(desk.lane)
+    next_nonce = max(seen.count, Nonce(0) if highest is None else Nonce(highest + 1))
+    held = {record.nonce for record in records}
+    gaps = tuple(Nonce(nonce) for nonce in range(seen.count, next_nonce) if nonce not in held)
+    queued = desk.store.count(desk.lane, (IntentState.QUEUED,))
+    why = _why(seen, records, gaps, queued)
+    return LaneStatus(seen.head, seen.count, next_nonce, seen.balance, records, gaps, queued, why)
+
+
+def _why(seen: Look, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...], queued: int) -> str:
+    if gaps and gaps[0] == seen.count:
+        return f"nonce {gaps[0]} has no transaction: a gap"
+    lowest = next((record for record in records if record.nonce == seen.count), None)
+    if lowest is None:
+        return "open nonces wait for their receipts" if records else f"{queued} intents wait to be ready"
+    base_fee, paid = seen.market.base_fee, lowest.newest.fees.max_fee
+    if base_fee is not None and paid < base_fee:
+        return f"nonce {lowest.nonce} offers {paid} wei per gas, the base fee is {base_fee}"
+    if lowest.sent_block is None:
+        return f"nonce {lowest.nonce} has not been accepted by a node yet"
+    return f"nonce {lowest.nonce} was sent at block {lowest.sent_block} and waits to be mined"
+
+
+def offer(lane: Lane, nonce: Nonce) -> Offer:
+    """What raising the price of an open nonce would cost. Raises BadInput if it is not open or at the ceiling."""
+    desk = lane.desk
+    record = _open(desk, nonce)
+    return Offer(nonce, _price(desk, look(desk.rpc, desk.lane.wallet, None), record), record.gas)
+
+
+def bump(lane: Lane, nonce: Nonce) -> NonceRecord:
+    """Sign and send the same call at a higher price."""
+    with _turn(lane) as turn:
+        seen, record = look(turn.desk.rpc, turn.desk.lane.wallet, None), _open(turn.desk, nonce)
+        return _replace(turn, seen, record, again(turn.desk, record, _price(turn.desk, seen, record)))
+
+
+def cancel(lane: Lane, nonce: Nonce) -> NonceRecord:
+    """Spend an open nonce on a transfer of nothing to oneself; its intents end as FAILED once that is final."""
+    with _turn(lane) as turn:
+        desk, seen, record = turn.desk, look(turn.desk.rpc, turn.desk.lane.wallet, None), _open(turn.desk, nonce)
+        fees = _price(desk, seen, record)
+        return _replace(
+            turn, seen, record, to_self(desk.lane.wallet, desk.lane.chain_id, nonce, fees, Purpose.CANCEL, _CANCELLED)
+        )
+
+
+def cancel_queued(lane: Lane, key: str) -> None:
+    """End an intent that has no nonce. Raises BadInput if it has one, or is none."""
+    with _turn(lane) as turn:
+        found = turn.desk.store.intents([key])
+        held = turn.desk.store.holding(turn.desk.lane, key)
+        if not found or found[0].state is not IntentState.QUEUED or held is not None:
+            raise BadInput(what=f"Intent {key} is not in the queue; to stop one that was sent, cancel its nonce.")
+        turn.desk.store.move(turn.lease, [IntentMove((key,), IntentState.FAILED, reason=_CANCELLED)], ())
+
+
+def rebroadcast(lane: Lane) -> list[str]:
+    """Give all open bytes to the node again; its answers, in nonce order."""
+    with _turn(lane) as turn:
+        records = turn.desk.store.records(turn.desk.lane, (NonceState.OPEN,))
+        return [_send(turn.desk, record) for record in records]
+
+
+def disown(lane: Lane, nonce: Nonce) -> None:
+    """Accept that a foreign transaction took this nonce: its intents are judged again, and the lane goes on."""
+    with _turn(lane) as turn:
+        desk, seen, record = turn.desk, look(turn.desk.rpc, turn.desk.lane.wallet, None), _open(turn.desk, nonce)
+        if record.nonce >= seen.count:
+            raise BadInput(what=f"Nonce {nonce} is not spent; nobody took it.")
+        intents = desk.store.intents(record.intents)
+        verdicts = desk.readiness.check(intents, seen.moment)
+        why = f"nonce {nonce} was taken by a foreign transaction"
+        moves = [
+            after_release(desk.policy.max_generations, intent, verdict, why)
+            for intent, verdict in zip(intents, verdicts, strict=True)
+        ]
+        desk.store.move(turn.lease, moves, [Disowned(nonce)])
+        desk.store.halt(desk.lane, None)
+    log.warning("Foreign nonce accepted.", action="lane_disowned", wallet=lane.id.wallet, nonce=nonce)
+
+
+def resume(lane: Lane) -> None:
+    """Let a lane that stands still go on as it is: whoever stopped it was wrong (say, a node had lost receipts)."""
+    lane.desk.store.halt(lane.id, None)
+
+
+@contextmanager
+def _turn(lane: Lane) -> Iterator[Turn]:
+    desk = lane.desk
+    lease = desk.store.take_lease(desk.lane, lane.holder, desk.policy.lease)
+    if lease is None:
+        raise LeaseLost(wallet=desk.lane.wallet, fence="of a run")
+    try:
+        yield Turn(desk, lease, desk.monotonic())
+    finally:
+        desk.store.give_back(lease)
+
+
+def _open(desk: Desk, nonce: Nonce) -> NonceRecord:
+    record = desk.store.record(desk.lane, nonce)
+    if record is None or record.state is not NonceState.OPEN:
+        state = "unknown" if record is None else record.state.value
+        raise BadInput(what=f"Nonce {nonce} of {desk.lane.wallet} is {state}, not open.")
+    return record
+
+
+def _price(desk: Desk, seen: Look, record: NonceRecord) -> Fees:
+    fees = dearer(desk.policy.fees, seen.market, record.newest.fees)
+    if fees is None and record.newest.fees.max_fee == 0:
+        return quote(desk.policy.fees, seen.market)
+    if fees is None:
+        raise BadInput(what=f"Nonce {record.nonce} already offers as much as SLUICE_MAX_FEE_GWEI allows.")
+    return fees
+
+
+def _replace(turn: Turn, seen: Look, record: NonceRecord, unsigned: Unsigned) -> NonceRecord:
+    (attempt,) = turn.desk.signer.sign([unsigned])
+    move = Repriced(record.nonce, attempt)
+    turn.desk.store.move(turn.lease, (), [move])
+    replaced = apply(record, move)
+    answer = _send(turn.desk, replaced)
+    turn.desk.store.move(turn.lease, (), [Sent((record.nonce,), seen.head)])
+    log.info("Replaced by hand.", action="lane_replaced", nonce=record.nonce, tx=attempt.tx_hash, answer=answer)
+    return replaced
+
+
+def _send(desk: Desk, record: NonceRecord) -> str:
+    (answer,) = desk.rpc.batch([("eth_sendRawTransaction", (record.newest.raw,))])
+    return answer.message if isinstance(answer, RpcError) else "accepted"

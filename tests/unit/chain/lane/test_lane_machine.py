@@ -1,0 +1,318 @@
+"""The lane against a chain and a machine park that do everything wrong, in any order.
+
+After every step: no intent at two nonces, no call carried out twice, no two different calls under one nonce.
+At the end, when the trouble stops: every intent ends within some blocks, and no nonce is left open.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from chain.lane import operate
+from chain.lane.fees import GWEI
+from chain.lane.intent import ENDED, IntentState
+from chain.lane.nonce import NonceState, Purpose
+from chain.lane.policy import LanePolicy
+from tests.unit.chain.lane.rig import Rig
+
+FINALITY = 8
+#: Blocks until everything has ended once trouble stops: 8 in flight, one repair after the other, and finality.
+CALM_BLOCKS = 150
+#: More than a lease.
+LONG_PAUSE = 20.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet() -> Iterator[None]:
+    """Ten thousand steps would log a hundred thousand lines."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
+
+
+class Crash(BaseException):
+    """`kill -9`: not even `finally` writes anything."""
+
+
+class Fragile:
+    """A port that dies at its n-th operation, before or after carrying it out, and stays dead."""
+
+    def __init__(self, port: Any, countdown: list[int], strike: Callable[[], None], *, after: bool) -> None:
+        self._port = port
+        self._countdown = countdown
+        self._strike = strike
+        self._after = after
+
+    @property
+    def name(self) -> str:
+        return "fragile"
+
+    def __getattr__(self, operation: str) -> Any:
+        target = getattr(self._port, operation)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._countdown[0] -= 1
+            due = self._countdown[0] == 0
+            if due and not self._after:
+                self._strike()
+            answer = target(*args, **kwargs)
+            if due and self._after:
+                self._strike()
+            return answer
+
+        return call
+
+
+class LaneMachine(RuleBasedStateMachine):
+    """Each rule is one thing that happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rig = Rig(LanePolicy(finality=FINALITY, max_in_flight=8, scan=500, max_generations=100))
+        self.keys: list[str] = []
+        self.subjects = 0
+        self.foreign = 0
+
+    @initialize()
+    def begin(self) -> None:
+        self.rig.chain.mine()
+
+    # -- what callers do -----------------------------------------------------------------------------------------------
+
+    @rule(method=st.sampled_from(["any", "once"]), number=st.integers(1, 5))
+    def submit(self, method: str, number: int) -> None:
+        names = [f"s{self.subjects + offset}" for offset in range(number)]
+        self.subjects += number
+        self.keys += self.rig.submit(method, *names)
+
+    @precondition(lambda self: self.keys)
+    @rule(data=st.data())
+    def submit_again(self, data: st.DataObject) -> None:
+        intent = self.rig.store.intents([data.draw(st.sampled_from(self.keys))])[0]
+        self.rig.lane.submit([self.rig.intent(intent.method, intent.subject)])
+
+    @rule()
+    def run(self) -> None:
+        self.rig.run()
+
+    @rule(blocks=st.integers(1, 3))
+    def mine_and_run(self, blocks: int) -> None:
+        self.rig.step(blocks)
+
+    # -- what machines do ----------------------------------------------------------------------------------------------
+
+    @rule()
+    def restart(self) -> None:
+        self.rig.lane = self.rig.new_lane()
+
+    @rule(at=st.integers(1, 25), after=st.booleans())
+    def crash(self, at: int, after: bool) -> None:
+        dead: list[bool] = []
+
+        def strike() -> None:
+            dead.append(True)
+            raise Crash
+
+        self._fragile_run(at, strike, after=after, dead=dead)
+        self.rig.clock.now += LONG_PAUSE
+        self.rig.lane = self.rig.new_lane()
+
+    @rule(at=st.integers(1, 25), after=st.booleans(), blocks=st.integers(0, 3))
+    def overtaken(self, at: int, after: bool, blocks: int) -> None:
+        """A run freezes past its lease; another process runs; the first wakes up where it stopped."""
+        other = self.rig.new_lane()
+
+        def strike() -> None:
+            self.rig.clock.now += LONG_PAUSE
+            for _ in range(blocks):
+                other.run()
+                self.rig.chain.mine()
+            other.run()
+            self.rig.clock.now += LONG_PAUSE
+
+        self._fragile_run(at, strike, after=after, dead=[])
+
+    def _fragile_run(self, at: int, strike: Callable[[], None], *, after: bool, dead: list[bool]) -> None:
+        countdown = [at]
+        store = Fragile(self.rig.store, countdown, strike, after=after)
+        chain = Fragile(self.rig.chain, countdown, strike, after=after)
+        lane = self.rig.new_lane(_MuteWhenDead(store, dead), _MuteWhenDead(chain, dead))
+        try:
+            lane.run()
+        except Crash:
+            assert dead
+
+    # -- what the chain and its nodes do -------------------------------------------------------------------------------
+
+    @rule(blocks=st.integers(1, 4))
+    def mine(self, blocks: int) -> None:
+        for _ in range(blocks):
+            self.rig.chain.mine()
+
+    @rule()
+    def drop_all(self) -> None:
+        self.rig.chain.drop()
+
+    @rule(offset=st.integers(0, 5))
+    def drop_some(self, offset: int) -> None:
+        self.rig.chain.drop(self.rig.chain.count() + offset)
+
+    @rule(depth=st.integers(1, FINALITY - 2), keep=st.booleans())
+    def reorg(self, depth: int, keep: bool) -> None:
+        deepest = len(self.rig.chain.blocks) - 1
+        # A stranger's transaction is only judged when final: it stays.
+        newest_foreign = max(
+            (block.number for block in self.rig.chain.blocks if any(tx.data == "foreign" for tx in block.txs)),
+            default=0,
+        )
+        self.rig.chain.reorg(min(depth, deepest - newest_foreign), keep=keep)
+
+    @rule(number=st.integers(1, 3))
+    def lose_answers(self, number: int) -> None:
+        self.rig.chain.lose_answers = number
+
+    @rule(number=st.integers(1, 5))
+    def swallow(self, number: int) -> None:
+        self.rig.chain.swallow = number
+
+    @rule(frozen=st.booleans())
+    def freeze(self, frozen: bool) -> None:
+        self.rig.chain.frozen = frozen
+
+    @rule(blocks=st.integers(0, 3))
+    def lag(self, blocks: int) -> None:
+        self.rig.chain.lag = blocks
+
+    @rule(gwei=st.integers(1, 60))
+    def base_fee(self, gwei: int) -> None:
+        self.rig.chain.base_fee = gwei * GWEI
+
+    @rule(number=st.integers(0, 8))
+    def block_space(self, number: int) -> None:
+        self.rig.chain.per_block = number
+
+    @rule(data=st.data())
+    def somebody_else_does_it(self, data: st.DataObject) -> None:
+        once = [key for key in self.keys if ":once:" in key]
+        if once:
+            self.rig.chain.done_by_others.add(data.draw(st.sampled_from(once)).split(":")[3])
+
+    @rule(data=st.data(), blocked=st.booleans())
+    def not_ready(self, data: st.DataObject, blocked: bool) -> None:
+        self.rig.chain.blocked.clear()
+        if blocked and self.keys:
+            self.rig.chain.blocked.add(data.draw(st.sampled_from(self.keys)).split(":")[3])
+
+    @rule(data=st.data(), words=st.sampled_from(["", "intrinsic gas too low", "txpool is full", "strange words"]))
+    def node_refuses_one(self, data: st.DataObject, words: str) -> None:
+        self.rig.chain.refuses.clear()
+        if words and self.keys:
+            self.rig.chain.refuses[data.draw(st.sampled_from(self.keys)).split(":")[3]] = words
+
+    @precondition(lambda self: self.foreign < 2)
+    @rule()
+    def foreign_nonce(self) -> None:
+        self.foreign += 1
+        self.rig.chain.foreign()
+
+    @rule(balance=st.sampled_from([0, 10**14, 10**24]))
+    def balance(self, balance: int) -> None:
+        self.rig.chain.balance = balance
+
+    # -- what must hold ------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_carried_out_twice(self) -> None:
+        twice = {subject: times for subject, times in self.rig.chain.executed().items() if times > 1}
+        assert not twice, twice
+
+    @invariant()
+    def no_intent_is_at_two_nonces(self) -> None:
+        carried = [key for record in self._records() for key in record.intents]
+        assert len(carried) == len(set(carried))
+
+    @invariant()
+    def attempts_at_one_nonce_do_the_same_or_nothing(self) -> None:
+        for record in self._records():
+            bodies = [json.loads(bytes.fromhex(attempt.raw[2:])) for attempt in record.attempts]
+            assert {body["nonce"] for body in bodies} == {record.nonce}
+            calls = {
+                body["data"]
+                for body, attempt in zip(bodies, record.attempts, strict=True)
+                if attempt.purpose is Purpose.CALL
+            }
+            assert len(calls) <= 1
+
+    @invariant()
+    def claimed_nonces_have_no_hole(self) -> None:
+        nonces = [record.nonce for record in self._records()]
+        taken = {tx.nonce for block in self.rig.chain.blocks for tx in block.txs if tx.data == "foreign"}
+        holes = set(range(min(nonces, default=0), max(nonces, default=0))) - set(nonces) - taken
+        assert not holes
+
+    def _records(self) -> list[Any]:
+        return self.rig.store.records(self.rig.id, list(NonceState))
+
+    def teardown(self) -> None:
+        """The trouble stops."""
+        chain = self.rig.chain
+        chain.frozen, chain.lag, chain.lose_answers, chain.swallow = False, 0, 0, 0
+        chain.per_block, chain.balance = 8, 10**24
+        chain.blocked.clear()
+        chain.refuses.clear()
+        self.rig.clock.now += LONG_PAUSE
+        for _ in range(CALM_BLOCKS):
+            report = self.rig.step()
+            if report.halted:
+                nonce = int(report.halted.split("Nonce ")[1].split(" ")[0])
+                operate.disown(self.rig.lane, nonce)  # type: ignore[arg-type]  # read back from the sentence
+            if all(intent.ended for intent in self.rig.store.intents(self.keys)) and not self._open():
+                break
+        intents = self.rig.store.intents(self.keys)
+        assert [intent for intent in intents if intent.state not in ENDED] == []
+        assert self._open() == []
+        executed = chain.executed()
+        for intent in intents:
+            if intent.state is IntentState.FINAL:
+                assert executed[intent.subject] == 1, intent
+            else:
+                assert intent.state is IntentState.DONE, intent
+                assert intent.subject in chain.done()
+
+    def _open(self) -> list[Any]:
+        return self.rig.store.records(self.rig.id, [NonceState.OPEN, NonceState.MINED])
+
+
+class _MuteWhenDead:
+    """A dead process's port: nothing gets through any more."""
+
+    def __init__(self, port: Any, dead: list[bool]) -> None:
+        self._port = port
+        self._dead = dead
+
+    def __getattr__(self, operation: str) -> Any:
+        if self._dead and operation != "name":
+            raise Crash
+        return getattr(self._port, operation)
+
+
+TestLaneMachine = LaneMachine.TestCase
+#: 280 lives of up to 50 steps, of which hypothesis uses nearly all: more than 10,000 steps.
+TestLaneMachine.settings = settings(
+    max_examples=280,
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
