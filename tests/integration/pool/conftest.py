@@ -18,10 +18,11 @@ from ops.pool.local import Machine
 from ops.pool.site import Servers
 from protocol.types import TaskId
 from protocol.view import ChainView
+from tests.integration.pool.unservable import empty_registry, purchases
 from tests.waiting import wait_until
 
-#: Seconds between blocks.
-BLOCK_TIME = 0.5
+#: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere.
+BLOCK_TIME = 0.25
 #: Seconds for a deal to end, on a machine that is busy with other things too.
 PATIENCE = 60.0
 #: Machines of the shared pool: trust 3 needs two of newcomers, and a third that outvotes a liar.
@@ -43,11 +44,19 @@ def hall(shared_servers: Servers) -> Iterator[Arena]:
         yield arena
 
 
-def buy(arena: Arena, purchases: Sequence[tuple[Offer, int, str]]) -> list[Matched]:
+@pytest.fixture(scope="session")
+def unservable_deals(hall: Arena) -> Iterator[dict[str, Matched]]:
+    """Deals that cannot be served, by what is wrong with them. The longest takes 10 s: others may use that time."""
+    with empty_registry() as registry:
+        wanted = purchases(hall, registry)
+        yield dict(zip(wanted, buy(hall, list(wanted.values())), strict=True))
+
+
+def buy(arena: Arena, wanted: Sequence[tuple[Offer, int, str]]) -> list[Matched]:
     """Match (offer, trust, args) each as one deal of one task, all in one block."""
     ground = arena.pool.ground
     deals = []
-    for offer, trust, args in purchases:
+    for offer, trust, args in wanted:
         params = json.dumps({"iexec_args": args, "iexec_result_storage_provider": "ipfs"})
         deals.append((offer, orders.request(ground.market, ground.requester, offer, trust=trust, params=params)))
     return match(arena.buyer, ground.market, deals)

@@ -15,6 +15,9 @@ from ops.stack import anvil, ports, rabbitmq
 from tests.integration.pool.commands import Ended, sluice
 from tests.waiting import wait_until
 
+# They end while these commands run.
+pytestmark = pytest.mark.usefixtures("unservable_deals")
+
 #: A command's exit code for wrong words, and for everything else.
 BAD_INPUT, FAILED = 2, 1
 ROLES = ("scheduler", "worker")

@@ -26,7 +26,7 @@ from tests.waiting import wait_until
 
 #: Tasks of a bag, and how many are done when the fault strikes: both machines are at work then.
 TASKS, DONE_BEFORE = 6, 2
-#: What each container does: it lasts a block, so that some run when the fault strikes.
+#: What each container does: it lasts two blocks, so that some run when the fault strikes.
 WORK = "sleep 0.5"
 #: Seconds the chain stands still.
 FREEZE_SECONDS = 5.0
