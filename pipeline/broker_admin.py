@@ -14,6 +14,7 @@ purge its own queues. All of it costs only that worker; the next login repairs i
 
 from __future__ import annotations
 
+import re
 import secrets
 from types import TracebackType
 from typing import Any, Self
@@ -46,6 +47,7 @@ FLOWER_PERMISSIONS = {
     "write": r"^(celeryev[.].*|(.*[.]reply[.])?celery[.]pidbox)$",
     "read": r"^(celeryev([.].*)?|(.*[.])?reply[.]celery[.]pidbox)$",
 }
+_WALLET = re.compile(r"^0x[0-9a-f]{40}$")
 ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
 
 
@@ -131,7 +133,13 @@ class BrokerAdmin:
         self._call("POST", f"/bindings/{core}/e/{exchange.name}/q/{dead}", {"routing_key": dead})
 
     def remove_vhosts(self) -> None:
-        """Delete both vhosts with all that is in them: for pools of a demo or a test."""
+        """Delete both vhosts with all that is in them, and the users we let in: for pools of a demo or a test."""
+        self.dismiss_flower()
+        admitted = self._call("GET", f"/vhosts/{_part(self._pool)}/permissions", missing_ok=True)
+        for row in admitted.json() if admitted.is_success else ():
+            # Workers are named as their wallets; anybody else is the operator's.
+            if _WALLET.match(row["user"]):
+                self.revoke(Wallet(row["user"]))
         for vhost in (self._core, self._pool):
             self._call("DELETE", f"/vhosts/{_part(vhost)}", missing_ok=True)
 
@@ -187,13 +195,15 @@ class BrokerAdmin:
     def _permit(self, vhost: str, user: str, permissions: dict[str, str]) -> None:
         self._call("PUT", f"/permissions/{_part(vhost)}/{_part(user)}", dict(permissions))
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False) -> None:
+    def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False
+    ) -> httpx.Response:
         try:
             answer = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise BrokerUnavailable(what=self._url, why=str(error) or type(error).__name__) from error
         if answer.is_success or (missing_ok and answer.status_code == 404):
-            return
+            return answer
         # The body may repeat what we sent, but never a password: RabbitMQ quotes only names and arguments.
         raise BrokerUnavailable(
             what=self._url, why=f"{method} {path} answered {answer.status_code}: {answer.text[:200]}"
