@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -121,13 +123,19 @@ def _stream(url: str, partial: Path, max_bytes: int, *, allow_private: bool) -> 
     deadline = time.monotonic() + TOTAL_SECONDS
     try:
         with (
-            httpx.Client(timeout=STALL_SECONDS, trust_env=False, follow_redirects=False) as client,
+            httpx.Client(timeout=STALL_SECONDS, trust_env=False, follow_redirects=False, verify=_tls()) as client,
             _open(client, url, allow_private=allow_private) as response,
             partial.open("wb") as file,
         ):
             return _copy(response, file.write, max_bytes, deadline)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise StorageUnavailable(what=url, why=str(error) or type(error).__name__) from error
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """The certificates we trust, read once per process."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 @contextmanager

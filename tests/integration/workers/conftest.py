@@ -27,8 +27,11 @@ _DOCKERFILE = b'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "-
 
 
 @pytest.fixture(scope="session")
-def engine_host() -> Iterator[str]:
-    """Address of a Docker engine with IMAGE: a shell and nothing else, no command of its own."""
+def engine_host() -> str:
+    """Address of a Docker engine with IMAGE: a shell and nothing else, no command of its own.
+
+    The local stack's engine: others use it too, so it is left running.
+    """
     engine = docker.start(tools.root() / ".sluice" / "stack" / "docker")
     client = DockerClient(base_url=engine.host)
     busybox = shutil.which("busybox")
@@ -42,8 +45,7 @@ def engine_host() -> Iterator[str]:
     context.seek(0)
     client.images.build(fileobj=context, custom_context=True, tag=IMAGE, rm=True)
     client.close()
-    yield engine.host
-    engine.stop()
+    return engine.host
 
 
 @dataclass(slots=True)
