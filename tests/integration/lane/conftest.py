@@ -1,0 +1,23 @@
+"""Stores and lanes on real parts."""
+
+from __future__ import annotations
+
+import pytest
+
+from chain.lane.store_mongo import MongoStore
+from ops.stack.stack import Stack
+from pipeline.store.client import client
+
+
+@pytest.fixture(scope="session")
+def mongo_uri(stack: Stack) -> str:
+    """Of the stack's MongoDB."""
+    return stack.settings["SLUICE_MONGODB_URI"]
+
+
+@pytest.fixture
+def mongo_store(mongo_uri: str, database: str) -> MongoStore:
+    """An empty store in a database of its own."""
+    store = MongoStore(client(mongo_uri)[database])
+    store.ensure_indexes()
+    return store
