@@ -19,6 +19,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from chain.heads import heads
+from chain.lane.intent import IntentState
 from chain.watch import Caught, Watcher
 from config import logging
 from config.settings import Settings, settings
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 #: Blocks below the head that may still be replaced and that a new process reads again.
 LOOKBACK = 64
+#: While mined transactions only wait for their depth, the lane looks at every so many heads.
+SETTLE_HEADS = 6
 #: Failures that pass; the next head tries again.
 PASSING = (Unavailable, RpcError, PyMongoError)
 
@@ -41,11 +44,15 @@ class Wakeups:
     scheduler: Scheduler
     deals: dict[DealId, None] = field(default_factory=dict)
     tasks: dict[TaskId, None] = field(default_factory=dict)
+    #: A reorg may have taken transactions back.
+    lane: bool = False
 
     def add(self, caught: Caught) -> None:
         """Owe wake-ups for what was stored."""
         self.deals.update(dict.fromkeys(caught.deals))
         self.tasks.update(dict.fromkeys(caught.tasks))
+        # Only a reorg comes without blocks.
+        self.lane = self.lane or not caught.blocks
 
     def publish(self) -> None:
         """Publish what is owed. Raises BrokerUnavailable; then all of it is still owed."""
@@ -58,16 +65,25 @@ class Wakeups:
 def follow(scheduler: Scheduler, watcher: Watcher, numbers: Iterable[BlockNumber]) -> None:
     """Handle each head; ends with `numbers`. Nothing that passes ends it, WrongChain does."""
     owed = Wakeups(scheduler)
-    for number in numbers:
+    for turn, number in enumerate(numbers):
         try:
             for caught in watcher.catch_up(number):
                 owed.add(caught)
                 owed.publish()
             owed.publish()
-            if scheduler.lane.open_count():
+            if owed.lane or _lane_is_due(scheduler, turn):
                 scheduler.wake.lane()
+                owed.lane = False
         except PASSING as error:
             log.warning("Cannot follow now, trying again.", action="watch_again", block=number, why=str(error))
+
+
+def _lane_is_due(scheduler: Scheduler, turn: int) -> bool:
+    """Whether this head is one for the lane: each while something is to be sent or mined."""
+    store, lane = scheduler.lane_store, scheduler.lane.id
+    if store.count(lane, (IntentState.QUEUED, IntentState.SENT)):
+        return True
+    return turn % SETTLE_HEADS == 0 and store.busy(lane)
 
 
 def run(settings: Settings, stop: threading.Event) -> None:

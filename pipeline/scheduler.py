@@ -47,6 +47,7 @@ class Scheduler:
     store: Store
     hub: Hub
     lane: Lane
+    lane_store: MongoStore
     transactions: Transactions
     #: vhost core, for wake-ups.
     core: Celery
@@ -65,7 +66,8 @@ class Scheduler:
         """Everything the settings name; connects on first use. Raises BadSetting, BadKeystore."""
         key = load_key(settings)
         hub = Hub(connect(settings), _address(settings.hub, "SLUICE_HUB"))
-        lane = poco_lane(settings, hub.rpc, key, MongoStore(database(settings)))
+        lane_store = MongoStore(database(settings))
+        lane = poco_lane(settings, hub.rpc, key, lane_store)
         core = core or core_app(settings, key.wallet)
         pool = pool_app(settings)
         return cls(
@@ -75,6 +77,7 @@ class Scheduler:
             store=Store.open(settings),
             hub=hub,
             lane=lane,
+            lane_store=lane_store,
             transactions=Transactions(settings.chain_id, key.wallet, lane),
             core=core,
             pool=pool,
@@ -87,7 +90,7 @@ class Scheduler:
     def ensure_indexes(self) -> None:
         """Create every index that is missing, the lane's too; cheap when all exist."""
         self.store.ensure_indexes()
-        MongoStore(database(self.settings)).ensure_indexes()
+        self.lane_store.ensure_indexes()
 
     def deals(self, deal_ids: set[DealId]) -> dict[DealId, DealRecord]:
         """These deals, from memory or from the store; unknown ones are left out."""

@@ -325,7 +325,7 @@ class TaskLife(RuleBasedStateMachine):
 
 
 TestTaskLife = TaskLife.TestCase
-TestTaskLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestTaskLife.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 def test_without_trouble_a_task_completes_within_seconds() -> None:
