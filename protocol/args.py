@@ -2,7 +2,7 @@ r"""`iexec_args` into the container's arguments, exactly as Java workers split t
 
 Only the space separates. Quotes group and vanish, also in the middle of a word. A backslash right before a quote keeps
 the quote, and stays itself. Empty arguments vanish. The escape survives a space: `\ 'x y'` is unbalanced.
-Source: worker.md §3.6 (Maven's command line parser, run on a JVM).
+Source: iexec-worker 9.2 (Maven's command line parser, run on a JVM).
 """
 
 from __future__ import annotations

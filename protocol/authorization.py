@@ -1,4 +1,4 @@
-"""The workerpool owner's permission for one wallet to contribute to one task (IexecPoco2, worker.md §4.4).
+"""The workerpool owner's permission for one wallet to contribute to one task (IexecPoco2, iexec-worker 9.2).
 
 hash = keccak(wallet ‖ task id ‖ enclave challenge), signed with EIP-191; the challenge is zero without an enclave.
 """

@@ -1,4 +1,4 @@
-"""What an app says of its result: `computed.json`, and the digest of the files it points to (worker.md §4.1, §4.2).
+"""What an app says of its result: `computed.json`, and the digest of the files it points to (iexec-worker 9.2).
 
     deal without callback   deterministic-output-path: a file or folder below /iexec_out; other keys count for nothing
     deal with callback      callback-data: `0x` hex; the path counts for nothing

@@ -1,4 +1,4 @@
-"""The result digest two honest workers must agree on, to the byte (worker.md §4.2).
+"""The result digest two honest workers must agree on, to the byte (iexec-worker 9.2).
 
 a file         sha256(content)
 a directory    keccak(sha256(content) of each immediate file ‖ …), in Java's order of names

@@ -1,4 +1,4 @@
-"""What an enclave signs with its challenge key (worker.md §4.5).
+"""What an enclave signs with its challenge key (iexec-worker 9.2).
 
 of a result    keccak(result hash ‖ result seal)    goes with contribute; the contract checks it
 of a session   keccak(task id ‖ wallet)             goes with the enclave's requests to its worker

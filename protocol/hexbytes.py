@@ -32,7 +32,7 @@ def to_bytes(text: str, size: int | None = None) -> bytes:
 def to_bytes_leniently(text: str) -> bytes:
     """Bytes as the incumbent's decoder reads them: an odd first digit stands alone, a non-digit counts as -1.
 
-    Only for what must hash like Java workers hash it (callback data; worker.md §1.3).
+    Only for what must hash like Java workers hash it (callback data; iexec-worker 9.2).
     """
     digits = [_DIGITS.get(character, _NOT_A_DIGIT) for character in text.removeprefix("0x")]
     odd = len(digits) % 2

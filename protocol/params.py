@@ -5,7 +5,7 @@
     the literal `null`                                            ──► BadMessage (Java workers die on it)
 
 Numbers are good as text, and text and numbers as booleans; what follows a whole object is ignored; of equal keys the
-last counts. Source: worker.md §5 (Jackson 2.17, run on a JVM).
+last counts. Source: iexec-worker 9.2 (Jackson 2.17, run on a JVM).
 """
 
 from __future__ import annotations

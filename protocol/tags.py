@@ -37,7 +37,7 @@ def make_tag(*bits: int) -> Hash32:
 
 
 def framework(tag: Hash32) -> Framework | None:
-    """The kind of enclave a tag names; None for a standard task, also if the bits name no kind (worker.md §4.5)."""
+    """The kind of enclave a tag names; None for a standard task, also if the bits name no kind (iexec-worker 9.2)."""
     return _FRAMEWORKS.get(_bits(tag) & _FRAMEWORK_MASK)
 
 

@@ -17,7 +17,7 @@ from ops.poco.receipts import await_mined
 from protocol.errors import RpcError
 from protocol.types import Contract, Hash32, NRlc, TxHash, Wallet
 
-#: The only kind of app there is (worker.md §3).
+#: The only kind of app there is (iexec-worker 9.2).
 DOCKER = "DOCKER"
 #: Policy of a new workerpool in percent of a task's price (Workerpool.sol): worker's stake, scheduler's share.
 DEFAULT_POLICY = (30, 1)

@@ -34,7 +34,7 @@ STOP_SECONDS = 20.0
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 #: Own host name, so that a machine whose name does not resolve works too.
 _NODE = "sluice@localhost"
-#: Spinning schedulers would take CPU from the workers on a small machine (broker.md).
+#: Spinning schedulers would take CPU from the workers on a small machine.
 _CALM = "+sbwt none +sbwtdcpu none +sbwtdio none"
 #: The distribution listens on loopback as everything else does.
 _LOCAL = "-kernel inet_dist_use_interface {127,0,0,1}"
@@ -176,7 +176,7 @@ def _environment(folder: Path, port: int) -> dict[str, str]:
 
 
 def _configuration(folder: Path, port: int) -> str:
-    """`rabbitmq.conf`: loopback only, limits as tried in broker.md."""
+    """`rabbitmq.conf`: loopback only, limits as tried on RabbitMQ 3.10."""
     lines = {
         "listeners.tcp.default": f"127.0.0.1:{port}",
         "management.tcp.ip": "127.0.0.1",

@@ -17,7 +17,7 @@ DEAL = DealId("0x" + "55" * 32)
 
 @pytest.mark.parametrize(
     ("function", "selector"),
-    [  # Selectors of the deployed facets (worker.md §5, and `cast sig`).
+    [  # Selectors of the deployed facets (iexec-worker 9.2, and `cast sig`).
         (calls.CONTRIBUTE, "34623484"),
         (calls.REVEAL, "fc334e8c"),
         (calls.CONTRIBUTE_AND_FINALIZE, "5facd761"),

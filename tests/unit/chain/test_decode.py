@@ -45,7 +45,7 @@ EVERY_EVENT: list[events.Event] = [
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [  # Topics as the contracts emit them (chain.md §2).
+    [  # Topics as the contracts emit them.
         ("SchedulerNotice", "0x692ad61076dceddd0f1a861f737553dd61fc8501cf4190d29c4e90af6607f765"),
         ("TaskInitialize", "0x252992fb0468d68d6a5784ec03214f0d0a362083f2d7ebd157af43b017a22e06"),
         ("TaskContribute", "0x3fdb8d7797562d49a81078dbf7fa1771958ea452f8b13d1148383bd9506aecfb"),
