@@ -1,6 +1,6 @@
 """What a worker contributes when there is no result: one that says why, equal on every honest worker.
 
-The text is hashed, so it must be the incumbent's to the byte (iexec-worker 9.2). The incumbent has it for downloads only
+The text is hashed, so it must be the incumbent's to the byte (iexec-worker 9.2), which has it for downloads only
 and leaves a task whose app failed to its deadline; here the requester is told in the same words.
 """
 
