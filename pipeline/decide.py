@@ -34,6 +34,7 @@ from pipeline.records import ReplicateState, Stage, TaskRecord
 from pipeline.replicas import Pace
 from protocol.hexbytes import to_hex
 from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
+from protocol.wire import Mode, Step
 
 #: Intents of one method that may fail on one task before we leave it to the final deadline.
 MAX_FAILED_INTENTS = 3
@@ -46,6 +47,11 @@ _ENDED = {TaskStatus.COMPLETED: Stage.COMPLETED, TaskStatus.FAILED: Stage.FAILED
 def decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> list[Action]:
     """Every action due now, in the order to carry them out. `now`: Unix seconds."""
     return list(_decide(task, view, now, pace))
+
+
+def changed_by(step: Step, mode: Mode) -> bool:
+    """Whether a worker's report of this step can change a decision: the rest the chain tells, or nobody acts on."""
+    return step in (Step.COMPUTED, Step.FAILED) or (step is Step.UPLOADED and mode is Mode.VOTE)
 
 
 def _decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:

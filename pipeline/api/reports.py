@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from config.metrics import REPORTS
 from pipeline.api.access import Access, SignedIn
+from pipeline.decide import changed_by
 from pipeline.records import ComputeLog, Replicate, TaskRecord
 from protocol.errors import NotFound, Refused
 from protocol.types import TaskId, Wallet
@@ -39,8 +40,12 @@ def own_replicate(services: Access, task_id: TaskId, wallet: Wallet) -> tuple[Ta
 
 
 def announce(services: Access, task: TaskRecord, replicate: Replicate, accepted: Report) -> None:
-    """Wake the pipeline, show the step in Flower, count it: after the store has it, and never failing the report."""
-    services.waker.advance(task.task_id)
+    """Wake the pipeline if it matters, show the step in Flower, count it.
+
+    After the store has it, and never failing the report.
+    """
+    if changed_by(accepted.step, replicate.mode):
+        services.waker.advance(task.task_id)
     started = replicate.steps.get(Step.STARTED)
     services.relay.report(replicate.wallet, task.task_id, replicate.mode, accepted, started=started)
     REPORTS.labels(step=str(accepted.step)).inc()

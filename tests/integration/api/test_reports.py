@@ -45,11 +45,11 @@ def test_an_accepted_report_is_stored_and_wakes_the_pipeline(
     api: Api, give: Callable[..., TaskRecord], pipeline_queue: Any
 ) -> None:
     give()
-    answer = api.http.post(REPORTS, json={"step": "started"}, headers=api.bearer(WORKER))
+    answer = api.http.post(REPORTS, json={"step": "computed"}, headers=api.bearer(WORKER))
     assert answer.status_code == 204
     task = api.services.store.tasks.get(TASK)
     assert task is not None
-    assert task.replicates[0].state is ReplicateState.STARTED
+    assert task.replicates[0].state is ReplicateState.COMPUTED
     assert api.services.waker.flush(5.0)
     assert ("pipeline.advance", f"(['{TASK}'],)") in published(pipeline_queue)
 

@@ -21,10 +21,12 @@ from pipeline.actions import (
     Submit,
     Want,
 )
+from pipeline.decide import changed_by
 from pipeline.records import Replicate, ReplicateState, Sent, Stage
 from protocol.hexbytes import to_bytes
 from protocol.types import Contract
 from protocol.view import ChainView
+from protocol.wire import Mode, Step
 from tests.unit.pipeline.builders import (
     CONSENSUS,
     CONTRIBUTE_UNTIL,
@@ -304,3 +306,10 @@ def test_a_task_whose_deal_left_the_chain_waits_and_is_then_written_off() -> Non
     actions = decided(task(orphaned=True, replicates=later), view(), START + 601)
     assert Free(wallet(1)) in actions
     assert any(isinstance(item, End) and item.stage is Stage.FAILED for item in actions)
+
+
+@pytest.mark.parametrize("step", list(Step))
+@pytest.mark.parametrize("mode", list(Mode))
+def test_only_reports_that_can_change_a_decision_wake_the_pipeline(step: Step, mode: Mode) -> None:
+    needed = {Step.COMPUTED, Step.FAILED} | ({Step.UPLOADED} if mode is Mode.VOTE else set())
+    assert changed_by(step, mode) is (step in needed)
