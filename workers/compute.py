@@ -2,7 +2,7 @@
 
     take ─► check ─► download ─► run ─► pack ─► journal COMPUTED ─► report, remove the container
                          │        │       │
-                         └────────┴───────┴── what is the task's fault becomes an error result (worker.md §4.7)
+                         └────────┴───────┴── what is the task's fault becomes an error result (iexec-worker 9.2)
                                               what is this machine's fault is declined: FAILED, nothing contributed
 
 May be called any number of times for a task, by any process, after any crash: the lock makes one of them work, the
@@ -12,6 +12,9 @@ journal tells where it stopped, the container is found by its name.
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -27,6 +30,7 @@ from protocol.errors import (
     NoSuchContainer,
     NoSuchImage,
     Refused,
+    SluiceError,
     TaskDeclined,
     TaskFailure,
 )
@@ -37,6 +41,7 @@ from workers import image, inputs, outputs
 from workers.container import Ended
 from workers.layout import TaskFolders
 from workers.outputs import Result
+from workers.patience import Patience
 from workers.replicate import COMPUTING, WITH_RESULT, Replicate, Stage
 from workers.reports import tail
 from workers.run_app import Run, run_app
@@ -79,8 +84,9 @@ def _compute(bench: Workbench, replicate: Replicate) -> None:
     bench.reports.send(task_id, Report(step=Step.STARTED))
     attempt = _Attempt()
     try:
-        _check(bench, replicate.assignment)
-        result, failure = _result(bench, replicate, attempt)
+        with _boundary(task_id):
+            _check(bench, replicate.assignment)
+            result, failure = _result(bench, replicate, attempt)
     except TaskDeclined as declined:
         _fail(bench, task_id, declined, attempt)
         return
@@ -101,6 +107,20 @@ def _compute(bench: Workbench, replicate: Replicate) -> None:
             ),
         )
     _tidy(bench, attempt)
+
+
+@contextmanager
+def _boundary(task_id: TaskId) -> Iterator[None]:
+    """Whatever else a machine's disk, engine or libraries raise becomes TaskDeclined: no task may be left without a
+    report, or the pool waits for it to its deadline, on every machine that it tries.
+    """
+    try:
+        yield
+    except TaskDeclined:
+        raise
+    except (OSError, ValueError, subprocess.SubprocessError, SluiceError) as error:
+        log.exception("Could not work on the task.", action="compute_broken", task=task_id)
+        raise _declined(task_id, "APP_COMPUTE_FAILED", f"{type(error).__name__}: {error}") from error
 
 
 def _check(bench: Workbench, assignment: Assignment) -> None:
@@ -147,14 +167,25 @@ def _app_result(bench: Workbench, replicate: Replicate, folders: TaskFolders, at
     """Download, run, pack. As with iExec, a computed.json counts even if the app failed after writing it."""
     assignment = replicate.assignment
     params = _params(assignment)
-    inputs.fetch(assignment, params, folders.inputs, bench.layout, bench.machine.downloads)
-    _run(bench, replicate, params, folders, attempt)
+    patience = _patience(bench, replicate)
+    inputs.fetch(assignment, params, folders.inputs, bench.layout, bench.machine.downloads, patience)
+    _run(bench, replicate, params, folders, attempt, patience)
     if attempt.ended is not None and attempt.ended.clean:
         for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
             if content:
                 outputs.write_into(folders.outputs, name, content)
     callback = assignment.callback != ZERO_ADDRESS
     return outputs.pack(replicate.task_id, folders.outputs, folders.zip, callback=callback, caps=bench.machine.caps)
+
+
+def _patience(bench: Workbench, replicate: Replicate) -> Patience:
+    task_id = replicate.task_id
+
+    def aborted() -> bool:
+        known = bench.journal.find(task_id)
+        return known is None or known.stage not in COMPUTING
+
+    return Patience(task_id, replicate.assignment.contribution_deadline, bench.now, aborted)
 
 
 def _params(assignment: Assignment) -> DealParams:
@@ -164,7 +195,14 @@ def _params(assignment: Assignment) -> DealParams:
         raise _failed(assignment, Failure.APP, str(error)) from error
 
 
-def _run(bench: Workbench, replicate: Replicate, params: DealParams, folders: TaskFolders, attempt: _Attempt) -> None:
+def _run(
+    bench: Workbench,
+    replicate: Replicate,
+    params: DealParams,
+    folders: TaskFolders,
+    attempt: _Attempt,
+    patience: Patience,
+) -> None:
     """Run the app and read what it printed. Raises TaskFailure or TaskDeclined."""
     task_id, assignment, machine = replicate.task_id, replicate.assignment, bench.machine
     spec = container_spec(
@@ -183,7 +221,7 @@ def _run(bench: Workbench, replicate: Replicate, params: DealParams, folders: Ta
         run = Run(
             engine=bench.engine,
             spec=spec,
-            pull=lambda: image.pull(bench.engine, bench.layout, assignment),
+            pull=lambda: image.pull(bench.engine, bench.layout, assignment, patience),
             clear=folders.clear_outputs,
             created=lambda container: _created(bench, task_id, container),
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -213,11 +213,15 @@ class Engine:
             found = self._api.containers(all=True, filters={"label": f"{LABEL_WALLET}={wallet}"})
         return [(TaskId(item["Labels"][LABEL_TASK]), str(item["Id"])) for item in found]
 
-    def pull(self, repository: str, tag: str) -> str | None:
-        """Fetch an image; None if it came, else the engine's or registry's reason."""
+    def pull(self, repository: str, tag: str, *, meanwhile: Callable[[], None]) -> str | None:
+        """Fetch an image; None if it came, else the engine's or registry's reason.
+
+        `meanwhile` is called for every line of progress; what it raises ends the pull.
+        """
         with _engine_errors(self.host):
             try:
                 for line in self._api.pull(repository, tag=tag, stream=True, decode=True):
+                    meanwhile()
                     if "error" in line:
                         return str(line["error"])
             except docker.errors.APIError as error:

@@ -1,7 +1,7 @@
 """The app's image: asked for only when the engine turns out not to have it.
 
 An app's image is on chain as text, e.g. `docker.io/iexechub/app:1.0`. As with Java workers a pull needs a tag or a
-digest; unlike them, a local image is used without asking its registry (worker.md §3.5).
+digest; unlike them, a local image is used without asking its registry (iexec-worker 9.2).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from protocol.errors import TaskFailure
 from protocol.wire import Assignment
 from workers.container import Engine
 from workers.layout import Layout
+from workers.patience import Patience
 
 log = structlog.get_logger(__name__)
 
@@ -31,15 +32,17 @@ def split_reference(image: str) -> tuple[str, str] | None:
     return repository, tag
 
 
-def pull(engine: Engine, layout: Layout, assignment: Assignment) -> None:
-    """Fetch the app's image. Raises TaskFailure with iExec's cause if it cannot be had; EngineUnavailable."""
+def pull(engine: Engine, layout: Layout, assignment: Assignment, patience: Patience) -> None:
+    """Fetch the app's image. Raises TaskFailure with iExec's cause if it cannot be had; EngineUnavailable; TaskDeclined
+    by `patience`: a pull that has not ended in time has told nothing of the image.
+    """
     reference = split_reference(assignment.image)
     if reference is None:
         raise _failed(assignment, "the image name has neither tag nor digest")
     # Several tasks of one deal arrive at once: one pulls, the others find it done (a repeated pull is a cheap check).
     with layout.hold("image-" + hashlib.sha256(assignment.image.encode()).hexdigest(), wait=True):
         log.info("Pulling image.", action="image_pull", image=assignment.image, task=assignment.task_id)
-        why = engine.pull(*reference)
+        why = engine.pull(*reference, meanwhile=patience.check)
     if why is not None:
         raise _failed(assignment, why)
 

@@ -23,7 +23,7 @@ from protocol.signing import Key
 from protocol.types import Wallet
 from protocol.wire import Capabilities, PoolConfig
 from workers.container import Engine
-from workers.inputs import Policy
+from workers.download import Policy
 from workers.journal import Journal
 from workers.layout import Layout, layout_of
 from workers.outputs import Caps

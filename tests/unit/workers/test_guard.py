@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.errors import Refused
-from workers.guard import check, gateway_url
+from workers.guard import check, gateway_url, same_place
 
 PRIVATE = [
     "127.0.0.1",
@@ -23,6 +23,12 @@ PRIVATE = [
     "::ffff:10.0.0.1",
     "64:ff9b::a00:1",
     "2002:7f00:1::",
+    "::7f00:1",
+    "::5db8:d822",
+    "64:ff9b:1::a00:1",
+    "2606:2800:220:1:0:5efe:a00:1",
+    "2606:2800:220:1:200:5efe:7f00:1",
+    "5f00::1",
 ]
 
 
@@ -45,10 +51,40 @@ def test_only_http_and_https_are_opened(url: str) -> None:
         check(url, lambda *_: ["93.184.216.34"], allow_private=True)
 
 
-@pytest.mark.parametrize("url", ["http://", "http://host:99999/", "http://[::1/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://host:99999/",
+        "http://[::1/",
+        "http://a..b/",
+        f"http://{'x' * 64}.example/",
+        "http://example.com/\ud800",
+        "http://\udfff.example/",
+    ],
+)
 def test_malformed_addresses_are_refused(url: str) -> None:
     with pytest.raises(Refused):
         check(url, lambda *_: ["93.184.216.34"], allow_private=True)
+
+
+def test_a_name_outside_ascii_is_looked_up_and_sent_as_dns_carries_it() -> None:
+    target = check("http://b\u00fccher.example/", lambda *_: ["93.184.216.34"], allow_private=False)
+    assert target.host_header == "xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("http://gate:80/other", True),
+        ("http://GATE/ipfs/x", True),
+        ("http://gate:81/", False),
+        ("https://gate/", False),
+        ("http://169.254.169.254/", False),
+    ],
+)
+def test_only_the_gateways_own_host_and_port_are_the_gateway(url: str, *, same: bool) -> None:
+    assert same_place(url, "http://gate") is same
 
 
 def test_the_connection_goes_to_the_checked_address_under_the_name_the_server_knows() -> None:

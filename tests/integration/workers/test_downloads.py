@@ -1,0 +1,94 @@
+"""Downloads from servers that mean no good, over real sockets."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from protocol.errors import Refused, StorageUnavailable, TaskDeclined
+from tests.unit.workers.assignments import task_id
+from workers.download import Budget, Policy, download
+from workers.patience import Patience
+
+#: Seconds between two dripped bytes.
+DRIP = 0.02
+
+
+@contextmanager
+def serving(first: bytes, drip: bytes = b"") -> Iterator[str]:
+    """A server that sends `first`, then `drip` again and again until the other side hangs up; its host and port."""
+    over = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            try:
+                connection.recv(65536)
+                connection.sendall(first)
+                while drip and not over.wait(DRIP):
+                    connection.sendall(drip)
+            except OSError:
+                over.set()
+
+    def accept() -> None:
+        while not over.is_set():
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def budget(seconds: float = 0.5, *, aborted: bool = False) -> Budget:
+    until = time.time() + 3600
+    return Budget(Patience(task_id(1), until, time.time, lambda: aborted), 2**20, seconds=seconds)
+
+
+def policy(gateway: str = "http://127.0.0.1:1", *, private: bool = True) -> Policy:
+    return Policy(gateway=gateway, max_bytes=2**20, allow_private=private)
+
+
+@pytest.mark.parametrize(
+    ("first", "drip"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nx-long: ", b"x"),
+        (b"", b"H"),
+    ],
+    ids=["body", "header", "nothing"],
+)
+def test_a_server_that_drips_gets_no_more_than_the_tasks_time(tmp_path: Path, first: bytes, drip: bytes) -> None:
+    began = time.monotonic()
+    with serving(first, drip) as place, pytest.raises((Refused, StorageUnavailable)):
+        download(f"http://{place}/x", tmp_path / "x", policy(), budget())
+    assert time.monotonic() - began < 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_abort_ends_a_download(tmp_path: Path) -> None:
+    with (
+        serving(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n", b"x") as place,
+        pytest.raises(TaskDeclined, match="ABORTED"),
+    ):
+        download(f"http://{place}/x", tmp_path / "x", policy(), budget(60, aborted=True))
+
+
+def test_the_gateway_may_be_private_but_leads_to_no_other_private_place(tmp_path: Path) -> None:
+    secret = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nsecret"
+    with serving(secret) as inner:
+        answer = f"HTTP/1.1 302 Found\r\nlocation: http://{inner}/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        with serving(answer.encode()) as gate, pytest.raises(Refused, match="private"):
+            download("/ipfs/Qm", tmp_path / "x", policy(f"http://{gate}", private=False), budget(10))
+        download("/ipfs/Qm", tmp_path / "x", policy(f"http://{inner}", private=False), budget(10))
+    assert (tmp_path / "x").read_bytes() == b"secret"

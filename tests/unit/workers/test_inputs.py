@@ -1,0 +1,85 @@
+"""Input files that no machine can fetch, and the budget of those that drip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from protocol.errorresult import Failure
+from protocol.errors import Refused, TaskDeclined, TaskFailure, TooLarge
+from protocol.params import DealParams
+from protocol.types import Timestamp
+from protocol.wire import Dataset
+from tests.unit.workers.assignments import LATER, assignment, task_id
+from workers.download import TOTAL_FILES, Budget, Policy
+from workers.inputs import MAX_INPUT_FILES, fetch
+from workers.layout import Layout
+from workers.patience import Patience
+
+POLICY = Policy(gateway="http://gate", max_bytes=1000, allow_private=False)
+
+
+def patience(until: float = LATER) -> Patience:
+    return Patience(task_id(1), until, time.time, lambda: False)
+
+
+def failure(home: Path, urls: Sequence[str], dataset: Dataset | None = None) -> TaskFailure:
+    layout = Layout(home)
+    layout.make()
+    wanted = assignment(1, dataset=dataset)
+    with pytest.raises(TaskFailure) as caught:
+        fetch(wanted, DealParams(input_files=tuple(urls)), home, layout, POLICY, patience())
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a..b/",
+        f"http://{'x' * 64}.example/",
+        "http://example.com/\ud800",
+        "\udfff",
+        "http://[::1/",
+        "http://a\0b/",
+        "gopher://x",
+        "",
+    ],
+)
+def test_an_odd_address_fails_the_task_alike_on_every_machine(tmp_path: Path, url: str) -> None:
+    error = failure(tmp_path, [url])
+    assert not isinstance(error, TaskDeclined)
+    assert error.cause == Failure.INPUT_FILES
+
+
+def test_an_odd_dataset_address_fails_the_task_too(tmp_path: Path) -> None:
+    dataset = Dataset(address="0x" + "ab" * 20, url="http://a..b/", checksum="0x" + "cd" * 32)
+    assert failure(tmp_path, [], dataset).cause == Failure.DATASET_FILE
+
+
+def test_more_input_files_than_the_cap_are_refused_before_any_is_fetched(tmp_path: Path) -> None:
+    error = failure(tmp_path, ["http://example.com/"] * (MAX_INPUT_FILES + 1))
+    assert error.cause == Failure.INPUT_FILES
+    assert "the most" in str(error)
+
+
+def test_all_files_of_a_task_share_one_number_of_bytes() -> None:
+    budget = Budget(patience(), 1000)
+    budget.spend(1000 * TOTAL_FILES)
+    with pytest.raises(TooLarge):
+        budget.spend(1)
+
+
+def test_all_downloads_of_a_task_share_one_span_of_time() -> None:
+    budget = Budget(patience(), 1000, seconds=0.0)
+    assert budget.seconds(20.0) <= 0.001
+    with pytest.raises(Refused, match="longer than"):
+        budget.check()
+
+
+def test_no_download_outlives_the_contribution_deadline() -> None:
+    budget = Budget(patience(until=Timestamp(1)), 1000)
+    with pytest.raises(TaskDeclined):
+        budget.check()
