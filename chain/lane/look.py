@@ -8,7 +8,7 @@ from typing import Any
 from chain.lane.fees import Market
 from chain.lane.nonce import NonceRecord
 from chain.lane.ready import Moment
-from chain.rpc import JsonRpc
+from chain.rpc import JsonRpc, Request
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
 
@@ -41,29 +41,28 @@ class Look:
 
 def look(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> Look:
     """Read it. `newest`: the newest MINED record. Raises RpcUnavailable."""
-    mined_block = hex(newest.mined.block) if newest is not None and newest.mined is not None else "latest"
-    header, count, balance, tip, price, mined = rpc.batch(
-        [
-            ("eth_getBlockByNumber", ("latest", False)),
-            ("eth_getTransactionCount", (wallet, "latest")),
-            ("eth_getBalance", (wallet, "latest")),
-            ("eth_maxPriorityFeePerGas", ()),
-            ("eth_gasPrice", ()),
-            ("eth_getBlockByNumber", (mined_block, False)),
-        ]
-    )
+    requests: list[Request] = [
+        ("eth_getBlockByNumber", ("latest", False)),
+        ("eth_getTransactionCount", (wallet, "latest")),
+        ("eth_getBalance", (wallet, "latest")),
+        ("eth_gasPrice", ()),
+    ]
+    if newest is not None and newest.mined is not None:
+        requests.append(("eth_getBlockByNumber", (hex(newest.mined.block), False)))
+    header, count, balance, price, *mined = rpc.batch(requests)
     for answer in (header, count, balance):
         if isinstance(answer, RpcError) or answer is None:
             raise RpcUnavailable(what=rpc.name, why=f"it cannot say what the head is: {answer}")
-    base_fee = header.get("baseFeePerGas")
-    suggested = price if base_fee is None else tip
+    price = _wei(price)
+    base_fee = None if header.get("baseFeePerGas") is None else _wei(header["baseFeePerGas"])
     return Look(
         head=BlockNumber(int(header["number"], 16)),
         timestamp=Timestamp(int(header["timestamp"], 16)),
-        market=Market(None if base_fee is None else Wei(int(base_fee, 16)), _wei(suggested)),
+        # A node's gas price is the base fee and the tip it suggests: one request tells both.
+        market=Market(base_fee, price if base_fee is None else Wei(max(0, price - base_fee))),
         count=Nonce(int(count, 16)),
         balance=Wei(int(balance, 16)),
-        mined_hash=mined["hash"] if isinstance(mined, dict) else None,
+        mined_hash=mined[0]["hash"] if mined and isinstance(mined[0], dict) else None,
     )
 
 

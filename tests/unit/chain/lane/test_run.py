@@ -44,7 +44,7 @@ def test_a_run_with_nothing_ready_costs_one_batch_of_reads() -> None:
     rig.submit("any", "a")
     rig.chain.asked.clear()
     rig.run()
-    assert rig.chain.asked.total() == 6
+    assert rig.chain.asked.total() == 4
 
 
 def test_an_intent_that_must_wait_does_not_hold_up_the_others() -> None:
