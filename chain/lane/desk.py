@@ -34,6 +34,8 @@ class Memory:
     gaps: dict[Nonce, BlockNumber] = field(default_factory=dict)
     #: What the node said last about bytes it refused, and its words.
     refused: dict[Nonce, tuple[Kind, str]] = field(default_factory=dict)
+    #: Head at which it said so.
+    refused_at: dict[Nonce, BlockNumber] = field(default_factory=dict)
     #: Unix time of the last warning about money.
     warned: float = 0.0
 

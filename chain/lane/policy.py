@@ -20,8 +20,9 @@ class LanePolicy:
     max_queued: int = 100_000
     #: Blocks on top of the one that mined an intent until it is FINAL.
     finality: int = 12
-    #: Blocks the lowest nonce may miss until all open bytes are sent again: one may be bad luck.
-    rebroadcast_after: int = 2
+    #: Blocks that may pass without the lowest nonce until all open bytes are sent again. A node that has them says so,
+    #: which is cheap; one that lost them gets them back two blocks after it did.
+    rebroadcast_after: int = 1
     #: Blocks it may miss until its price is raised.
     bump_after: int = 4
     #: Heads between the two looks at a gap before it is filled.

@@ -1,6 +1,6 @@
 """What to do about nonces that stand still: send again, raise the price, give way, fill a gap.
 
-    lowest open nonce not mined for 2 blocks   ─► all open bytes again: whatever was dropped is back
+    a block without the lowest open nonce      ─► all open bytes again: whatever was dropped is back
     base fee above its fee cap                 ─► dearer attempt of the lowest nonce
     not mined for 4 blocks, price below market ─► dearer attempt of the lowest nonce
     refused for good                           ─► 0-value transfer to self at the same nonce
@@ -49,10 +49,17 @@ def repair(turn: Turn, look: Look, records: Sequence[NonceRecord], highest: Nonc
     _close_gaps(turn, look, highest, memory, repairs)
     # Words about a nonce that is settled hold nothing up any more.
     memory.refused = {nonce: words for nonce, words in memory.refused.items() if nonce in repairs.open}
-    unsent = [record for record in repairs.open.values() if record.sent_block is None]
-    stale = _stale(turn.desk, look, memory, repairs)
+    memory.refused_at = {nonce: head for nonce, head in memory.refused_at.items() if nonce in memory.refused}
+    unsent = [record for record in repairs.open.values() if _not_with_a_node(record, look, memory)]
+    stale = [record for record in _stale(turn.desk, look, memory, repairs) if record not in unsent]
     repairs.outbox = _reprice(turn, look, memory, repairs, [*unsent, *stale])
     return repairs
+
+
+def _not_with_a_node(record: NonceRecord, look: Look, memory: Memory) -> bool:
+    """Whether these bytes were never taken: not sent, or refused, and a block has passed that may have changed that."""
+    refused_at = memory.refused_at.get(record.nonce)
+    return record.sent_block is None if refused_at is None else refused_at != look.head
 
 
 # -- gaps --------------------------------------------------------------------------------------------------------------

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
 from chain.lane.bundle import Call
-from chain.lane.classify import REACTIONS, classify
+from chain.lane.classify import REACTIONS, Reaction, classify
 from chain.lane.desk import Desk, Memory, Turn
 from chain.lane.fees import quote
 from chain.lane.intent import Intent, IntentState, method_of
@@ -166,7 +165,7 @@ def broadcast(turn: Turn, look: Look, outbox: Sequence[NonceRecord], memory: Mem
         if not isinstance(answer, RpcError):
             sent.append(record.nonce)
             continue
-        reaction = _note(desk, record, answer, memory)
+        reaction = _note(desk, record, answer, look, memory)
         look_again = look_again or reaction.look_again or reaction.give_way
         if reaction.maybe_sent:
             sent.append(record.nonce)
@@ -176,11 +175,12 @@ def broadcast(turn: Turn, look: Look, outbox: Sequence[NonceRecord], memory: Mem
     return look_again
 
 
-def _note(desk: Desk, record: NonceRecord, answer: RpcError, memory: Memory) -> Any:
+def _note(desk: Desk, record: NonceRecord, answer: RpcError, look: Look, memory: Memory) -> Reaction:
     kind = classify(answer.message)
     reaction = REACTIONS[kind]
     if not reaction.maybe_sent:
         memory.refused[record.nonce] = (kind, answer.message)
+        memory.refused_at[record.nonce] = look.head
     log.info(
         "The node did not simply accept a transaction.",
         action="lane_send_answer",

@@ -1,0 +1,139 @@
+"""A lane on a real node: intents that pay one wei to an address of their own, so that the chain itself counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from chain.lane.bundle import PocoEncoder
+from chain.lane.intent import Intent, IntentState
+from chain.lane.nonce import NonceState
+from chain.lane.policy import LanePolicy
+from chain.lane.ready import AlwaysReady
+from chain.lane.run import Lane, RunReport
+from chain.lane.signer import KeySigner
+from chain.lane.store import LaneStore
+from chain.rpc import JsonRpc, Rpc
+from protocol.hexbytes import to_hex
+from protocol.keccak import keccak
+from protocol.signing import Key
+from protocol.types import ZERO_ADDRESS, Contract, Wallet
+from tests.waiting import wait_until
+
+#: Gas of a transfer to a fresh account.
+GAS = 21_000
+#: Seconds in which everything here has long happened, on a busy machine too.
+PATIENCE = 60.0
+#: Shallow, so that tests see finality.
+POLICY = LanePolicy(finality=4)
+
+
+def address_of(name: str) -> Contract:
+    """The account that intent `name` pays."""
+    return Contract(to_hex(keccak(name.encode())[:20]))
+
+
+def payment(chain_id: int, wallet: Wallet, name: str, now: float = 1.0) -> Intent:
+    """Pay one wei to the account of `name`."""
+    args = {"to": address_of(name), "gas": GAS, "value": 1}
+    return Intent.new(chain_id, wallet, "call", name, args, now)
+
+
+def lane_of(
+    store: LaneStore, rpc: JsonRpc, key: Key, policy: LanePolicy = POLICY, *, chain_id: int = 31337, signer: Any = None
+) -> Lane:
+    """A lane for payments."""
+    return Lane(chain_id, store, rpc, signer or KeySigner(key), AlwaysReady(), PocoEncoder(ZERO_ADDRESS), policy)
+
+
+@dataclass(slots=True)
+class LaneRig:
+    """One wallet's payments on one node."""
+
+    rpc: Rpc
+    store: LaneStore
+    key: Key
+    policy: LanePolicy = POLICY
+    chain_id: int = 31337
+    lane: Lane = field(init=False)
+    names: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.lane = self.new_lane()
+
+    def new_lane(self) -> Lane:
+        """A lane without memory, as after a restart."""
+        return lane_of(self.store, self.rpc, self.key, self.policy, chain_id=self.chain_id)
+
+    def submit(self, *names: str) -> None:
+        """Submit payments."""
+        offset = len(self.names)
+        self.names += names
+        self.lane.submit(
+            [payment(self.chain_id, self.key.wallet, name, offset + number) for number, name in enumerate(names)]
+        )
+
+    def intent(self, name: str) -> Intent:
+        """As it stands."""
+        return self.store.intents([payment(self.chain_id, self.key.wallet, name).key])[0]
+
+    def states(self) -> list[IntentState]:
+        """Of all submitted."""
+        return [self.intent(name).state for name in self.names]
+
+    def head(self) -> int:
+        """Of the node."""
+        return int(self.rpc.call("eth_blockNumber"), 16)
+
+    def run(self) -> RunReport:
+        """A run, and those it asks for."""
+        report = self.lane.run()
+        for _ in range(5):
+            if not report.wake_again:
+                break
+            report = self.lane.run()
+        return report
+
+    def next_block(self) -> int:
+        """Wait for a block; its number."""
+        before = self.head()
+        return wait_until(lambda: head if (head := self.head()) != before else 0, PATIENCE, what="a block")
+
+    def drive(self, until: Callable[[], bool], *, blocks: int = 200) -> int:
+        """Run at every head until the condition holds; how many blocks that took."""
+        for number in range(blocks):
+            report = self.run()
+            assert report.halted is None, report.halted
+            if until():
+                return number
+            self.next_block()
+        raise AssertionError(f"not so after {blocks} blocks: {self.states()}")
+
+    def all_in(self, *states: IntentState) -> Callable[[], bool]:
+        """Whether all submitted are in one of these states."""
+        return lambda: all(state in states for state in self.states())
+
+    def all_mined(self) -> bool:
+        """Whether all submitted are in a block."""
+        return all(state in (IntentState.MINED, IntentState.FINAL) for state in self.states())
+
+    def all_final(self) -> bool:
+        """Whether all submitted are FINAL, and no nonce is open."""
+        return self.all_in(IntentState.FINAL)() and not self.store.records(self.lane.id, [NonceState.OPEN])
+
+    def check(self) -> None:
+        """Each payment was made exactly once, and the nonces have no gap."""
+        balances = balances_of(self.rpc, self.names)
+        assert balances == dict.fromkeys(self.names, 1)
+        pending = int(self.rpc.call("eth_getTransactionCount", self.key.wallet, "pending"), 16)
+        mined = int(self.rpc.call("eth_getTransactionCount", self.key.wallet, "latest"), 16)
+        highest = self.store.highest_nonce(self.lane.id)
+        assert highest is not None
+        assert pending == mined == highest + 1
+
+
+def balances_of(rpc: JsonRpc, names: Sequence[str]) -> dict[str, int]:
+    """What each payment's account holds, in wei."""
+    answers = rpc.batch([("eth_getBalance", (address_of(name), "latest")) for name in names])
+    return {name: int(answer, 16) for name, answer in zip(names, answers, strict=True)}
