@@ -22,6 +22,7 @@ import structlog
 from chain import health
 from chain.health import Health
 from chain.rpc import JsonRpc, Request, Rpc
+from config.endpoints import rpc_urls
 from config.settings import Settings
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
 from protocol.types import BlockNumber
@@ -35,8 +36,8 @@ CHECK_SECONDS = 5.0
 
 
 def connect(settings: Settings) -> Rpc | RpcPool:
-    """The node, or nodes separated by commas, that SLUICE_RPC_URL names."""
-    urls = [url.strip() for url in settings.rpc_url.split(",") if url.strip()]
+    """The node, or nodes separated by commas, that SLUICE_RPC_URL names. Raises BadSetting."""
+    urls = rpc_urls(settings)
     nodes = [Rpc(url, settings.rpc_timeout) for url in urls]
     return nodes[0] if len(nodes) == 1 else RpcPool(nodes, settings.chain_id)
 

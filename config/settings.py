@@ -30,9 +30,12 @@ class Settings(BaseSettings):
     # -- the chain ------------------------------------------------------------------------------------------------
     chain_id: int = Field(31337, description="Chain id; a node that answers another one is refused.")
     rpc_url: str = Field(
-        "http://127.0.0.1:18545", description="Ethereum JSON-RPC over HTTP; several nodes separated by commas."
+        "http://127.0.0.1:18545",
+        # Providers put their customers' keys into the address.
+        repr=False,
+        description="Ethereum JSON-RPC over HTTP; several nodes separated by commas.",
     )
-    ws_url: str | None = Field(None, description="JSON-RPC over WebSocket, for new heads. Empty: poll.")
+    ws_url: str | None = Field(None, repr=False, description="JSON-RPC over WebSocket, for new heads. Empty: poll.")
     hub: Address | None = Field(None, description="PoCo hub (diamond) address.")
     workerpool: Address | None = Field(None, description="The workerpool contract this scheduler serves.")
     block_time: float = Field(1.0, gt=0, description="Seconds between blocks; sets polling and time-outs.")

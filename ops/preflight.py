@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import closing
 
 from chain.hub import Hub
 from chain.keystore import load_key
-from chain.rpc import Rpc
+from chain.pool import connect
+from config.endpoints import public_endpoints
 from config.settings import Settings
 from ops.stack import ports
 from protocol.errors import BadSetting
@@ -25,6 +27,7 @@ def check(settings: Settings, only: Collection[str] = ()) -> tuple[Wallet, tuple
     if unknown:
         raise BadSetting(name="--only", why=f"there is no process {', '.join(unknown)}", fix=f"Choose of {PROCESSES}.")
     wallet = load_key(settings).wallet
+    public_endpoints(settings)
     _check_chain(settings)
     wanted = tuple(name for name in PROCESSES if not only or name in only)
     if "api" in wanted:
@@ -38,5 +41,5 @@ def _check_chain(settings: Settings) -> None:
     if settings.hub is None or settings.workerpool is None:
         missing = "SLUICE_HUB" if settings.hub is None else "SLUICE_WORKERPOOL"
         raise BadSetting(name=missing, why="it is not set", fix="Give the contract's address.")
-    with Rpc(settings.rpc_url, settings.rpc_timeout) as rpc:
+    with closing(connect(settings)) as rpc:
         Hub(rpc, Contract(settings.hub.lower())).check_chain(settings)

@@ -27,7 +27,7 @@ import requests
 import structlog
 
 from protocol.computed import OUTPUT_FOLDER
-from protocol.errors import CannotStart, EngineUnavailable, NoSuchContainer, NoSuchImage, SluiceError
+from protocol.errors import BadSetting, CannotStart, EngineUnavailable, NoSuchContainer, NoSuchImage, SluiceError
 from protocol.types import TaskId, Wallet
 from workers.sandbox import (
     FILE_BYTES,
@@ -91,6 +91,21 @@ class Engine:
         """What the engine says of itself. Raises EngineUnavailable."""
         with _engine_errors(self.host):
             return dict(self._api.info())
+
+    def require_reach(self, user: int) -> dict[str, Any]:
+        """What the engine says of itself, if the Unix user id `user` can read and delete what containers leave behind.
+
+        Raises BadSetting if not: an app's root is root on this machine unless the engine runs as its user (rootless).
+        """
+        info = self.info()
+        rootless = any("name=rootless" in option for option in info.get("SecurityOptions") or ())
+        if user != 0 and not rootless:
+            raise BadSetting(
+                name="SLUICE_DOCKER_HOST",
+                why=f"the worker runs as user {user}, and what apps leave on this engine belongs to root",
+                fix="Run the worker as root (e.g. with sudo), or name a rootless engine of this user.",
+            )
+        return info
 
     def create(self, spec: ContainerSpec) -> str:
         """Create the container, or find the one of that name; its id. Raises NoSuchImage, CannotStart."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from chain.hub import Hub
 from chain.keystore import load_key
-from chain.rpc import Rpc
+from chain.pool import connect
 from config.settings import Settings
 from protocol.errors import SluiceError
 from protocol.types import Contract
@@ -55,7 +57,7 @@ def _look(part: str, ask: Callable[[], str]) -> Finding:
 def _docker(settings: Settings) -> str:
     engine = Engine(settings.docker_host)
     try:
-        info = engine.info()
+        info = engine.require_reach(os.geteuid())
     finally:
         engine.close()
     runtimes = ", ".join(sorted(info.get("Runtimes") or {}))
@@ -82,7 +84,7 @@ def _adopted(settings: Settings) -> Settings:
 
 def _chain(settings: Settings) -> str:
     own = _adopted(settings)
-    with Rpc(own.rpc_url, own.rpc_timeout) as rpc:
+    with closing(connect(own)) as rpc:
         hub = Hub(rpc, Contract(str(own.hub)))
         hub.check_chain(own)
         return f"{rpc.name}, chain {own.chain_id}, block {hub.head()}, hub {own.hub}"
@@ -90,7 +92,7 @@ def _chain(settings: Settings) -> str:
 
 def _funds(settings: Settings) -> str:
     own, wallet = _adopted(settings), load_key(settings).wallet
-    with Rpc(own.rpc_url, own.rpc_timeout) as rpc:
+    with closing(connect(own)) as rpc:
         hub = Hub(rpc, Contract(str(own.hub)))
         account, (wei,) = hub.account(wallet), hub.balances([wallet])
     gas = "" if wei >= LEAST_WEI else " (little: contributions and reveals need gas)"

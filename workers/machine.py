@@ -9,8 +9,9 @@ Any of them, or all, may be killed at any time: the journal, the lane's file and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from logging import WARNING, getLogger
 
@@ -19,7 +20,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from chain.hub import Hub
 from chain.keystore import load_key
-from chain.rpc import Rpc
+from chain.pool import connect
 from config.celery_apps import consume
 from config.settings import Settings
 from config.supervisor import Supervisor
@@ -82,10 +83,10 @@ def prepare(settings: Settings) -> Machine:
     api = PoolApi(settings.api_url)
     pool = _ask_pool(api)
     own = adopt(settings, pool)
-    with Rpc(own.rpc_url, own.rpc_timeout) as rpc:
+    with closing(connect(own)) as rpc:
         Hub(rpc, Contract(pool.hub)).check_chain(own)
     engine = Engine(own.docker_host)
-    engine.info()
+    engine.require_reach(os.geteuid())
     engine.close()
     api.close()
     machine = Machine(own, key, pool, api)

@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
+from config.endpoints import public_endpoints
 from pipeline.api.access import Access
 from protocol.errors import RpcError, Unavailable
 from protocol.wire import PoolConfig
@@ -44,13 +45,14 @@ class Health(BaseModel):
 def config(services: Access) -> PoolConfig:
     """Contracts, chain and addresses of this pool."""
     settings, pool = services.settings, services.pool
+    rpc_url, ws_url = public_endpoints(settings)
     return PoolConfig(
         chain_id=settings.chain_id,
         hub=pool.hub,
         workerpool=pool.workerpool,
         scheduler=pool.scheduler,
-        rpc_url=settings.public_rpc_url or settings.rpc_url,
-        ws_url=settings.public_ws_url or settings.ws_url,
+        rpc_url=rpc_url,
+        ws_url=ws_url,
         block_time=settings.block_time,
         ipfs_gateway=settings.ipfs_gateway,
         version=VERSION,

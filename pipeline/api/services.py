@@ -12,6 +12,7 @@ from chain.keystore import load_key
 from chain.pool import RpcPool, connect
 from chain.rpc import Rpc
 from config.celery_apps import core_app
+from config.endpoints import public_endpoints
 from config.settings import Settings
 from pipeline.api.ipfs import Ipfs
 from pipeline.api.secret import derived, load_secret
@@ -110,6 +111,7 @@ class Services:
     def open(cls, settings: Settings) -> Self:
         """Connect lazily to all of it; only key, secret and settings are read now. Raises BadSetting, BadKeystore."""
         pool = Pool.of(settings)
+        public_endpoints(settings)
         uploads = settings.home / "uploads"
         uploads.mkdir(parents=True, exist_ok=True)
         app = core_app(settings)

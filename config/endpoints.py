@@ -1,0 +1,74 @@
+"""Ethereum nodes as the settings name them, and which of their addresses strangers may be told.
+
+Node providers put their customer's key into the address: before the `@`, in the path or in the query.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, urlsplit
+
+from config.settings import Settings
+from protocol.errors import BadSetting
+
+_HTTP, _WEBSOCKET = frozenset({"http", "https"}), frozenset({"ws", "wss"})
+
+
+def rpc_urls(settings: Settings) -> list[str]:
+    """Every node of SLUICE_RPC_URL, at least one. Raises BadSetting; its text never repeats the address."""
+    urls = [url.strip() for url in settings.rpc_url.split(",") if url.strip()]
+    if not urls:
+        raise _bad("SLUICE_RPC_URL", "it names no node")
+    for url in urls:
+        _split("SLUICE_RPC_URL", url, _HTTP)
+    return urls
+
+
+def public_endpoints(settings: Settings) -> tuple[str, str | None]:
+    """RPC address, and WebSocket address or None, that workers are told.
+
+    The pool's own address is told only if nothing in it can be a key; a WebSocket with one is not told at all, since
+    workers can do without. Raises BadSetting if SLUICE_PUBLIC_RPC_URL is needed.
+    """
+    return _public_rpc(settings), _public_ws(settings)
+
+
+def _public_rpc(settings: Settings) -> str:
+    if settings.public_rpc_url:
+        _split("SLUICE_PUBLIC_RPC_URL", settings.public_rpc_url, _HTTP)
+        return settings.public_rpc_url
+    first = rpc_urls(settings)[0]
+    if _may_hold_key(_split("SLUICE_RPC_URL", first, _HTTP)):
+        raise BadSetting(
+            name="SLUICE_PUBLIC_RPC_URL",
+            why="it is not set, and SLUICE_RPC_URL may hold a key of yours, so it is not told to workers",
+            fix="Set it to a node that workers may use.",
+        )
+    return first
+
+
+def _public_ws(settings: Settings) -> str | None:
+    if settings.public_ws_url:
+        _split("SLUICE_PUBLIC_WS_URL", settings.public_ws_url, _WEBSOCKET)
+        return settings.public_ws_url
+    own = urlsplit(settings.ws_url or "")
+    return settings.ws_url if own.scheme in _WEBSOCKET and not _may_hold_key(own) else None
+
+
+def _may_hold_key(parts: SplitResult) -> bool:
+    return "@" in parts.netloc or parts.path not in {"", "/"} or bool(parts.query) or bool(parts.fragment)
+
+
+def _split(setting: str, url: str, schemes: frozenset[str]) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        # Reading the port is what finds a malformed one.
+        _ = parts.port
+    except ValueError as error:
+        raise _bad(setting, "it is no URL") from error
+    if parts.scheme not in schemes or not parts.hostname or not url.isprintable() or " " in url:
+        raise _bad(setting, f"it is no URL of {' or '.join(sorted(schemes))}")
+    return parts
+
+
+def _bad(setting: str, why: str) -> BadSetting:
+    return BadSetting(name=setting, why=why, fix="Give an address like http://host:8545.")

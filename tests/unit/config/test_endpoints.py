@@ -1,0 +1,40 @@
+"""Which of the pool's node addresses strangers are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from config.endpoints import public_endpoints, rpc_urls
+from config.settings import read_settings
+from protocol.errors import BadSetting
+
+
+def test_several_nodes_are_read_from_one_setting_and_workers_are_told_the_first() -> None:
+    settings = read_settings(rpc_url="http://a:1, http://b:2,")
+    assert rpc_urls(settings) == ["http://a:1", "http://b:2"]
+    assert public_endpoints(settings)[0] == "http://a:1"
+
+
+@pytest.mark.parametrize("url", ["", " , ", "a:1", "http://", "ftp://a", "http://a:x", "http://[::1", "http://a b"])
+def test_what_is_no_address_is_named_by_its_setting(url: str) -> None:
+    with pytest.raises(BadSetting, match="SLUICE_RPC_URL"):
+        rpc_urls(read_settings(rpc_url=url))
+
+
+@pytest.mark.parametrize("url", ["http://me:hush@a", "https://a/v3/hush", "https://a/?key=hush", "https://hush@a/"])
+def test_an_address_that_may_hold_a_key_is_never_told(url: str) -> None:
+    with pytest.raises(BadSetting, match="SLUICE_PUBLIC_RPC_URL") as caught:
+        public_endpoints(read_settings(rpc_url=url))
+    assert "hush" not in str(caught.value)
+    told = public_endpoints(read_settings(rpc_url=url, public_rpc_url="https://open/rpc"))
+    assert told == ("https://open/rpc", None)
+
+
+def test_a_web_socket_that_may_hold_a_key_is_left_out() -> None:
+    assert public_endpoints(read_settings(ws_url="ws://a:1"))[1] == "ws://a:1"
+    assert public_endpoints(read_settings(ws_url="wss://a/v3/hush"))[1] is None
+    assert public_endpoints(read_settings(ws_url="wss://a/v3/hush", public_ws_url="wss://b"))[1] == "wss://b"
+
+
+def test_addresses_of_nodes_do_not_show_in_the_settings_repr() -> None:
+    assert "hush" not in repr(read_settings(rpc_url="https://a/v3/hush", ws_url="wss://a/v3/hush"))
