@@ -18,6 +18,7 @@ from protocol.errors import (
     PoolUnavailable,
     RpcError,
     RpcUnavailable,
+    StorageUnavailable,
 )
 from protocol.types import Contract, TaskId
 from protocol.view import ChainView, ContributionStatus, TaskStatus
@@ -55,7 +56,10 @@ class Keeper:
         known = {replicate.task_id for replicate in self._bench.journal.all()}
         for folder in (self._bench.layout.root / "tasks").iterdir():
             if folder.name not in known:
-                discard(folder)
+                try:
+                    discard(folder)
+                except StorageUnavailable as error:
+                    log.warning("Files are left.", action="files_left", folder=folder.name, why=str(error))
         for cached in self._bench.layout.cache.iterdir():
             stat = cached.stat()
             if stat.st_nlink == 1 and stat.st_mtime < self._bench.now() - CACHE_SECONDS:
@@ -99,7 +103,10 @@ class Keeper:
                 continue
             with self._bench.layout.hold(task_id, wait=False) as held:
                 if held:
-                    self._bench.layout.task(task_id).remove()
+                    try:
+                        self._bench.layout.task(task_id).remove()
+                    except StorageUnavailable as error:
+                        log.warning("Files are left.", action="files_left", task=task_id, why=str(error))
                     self._bench.journal.forget([task_id])
                     self._bench.layout.unlock_for_good(task_id)
                     log.info("Forgotten.", action="task_forgotten", task=task_id)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocol.errors import StorageUnavailable
 from protocol.types import TaskId, Wallet
 
 #: The container may run as any user, so it must be able to write here whatever its uid; the parents are closed.
@@ -74,9 +75,14 @@ class TaskFolders:
 
 
 def discard(folder: Path) -> None:
-    """Delete a tree that a stranger filled. `rm` and not shutil: folders nested thousands deep end its recursion."""
+    """Delete a tree that a stranger filled. Raises StorageUnavailable if the system does not let us.
+
+    `rm` and not shutil: folders nested thousands deep end its recursion.
+    """
     if folder.exists():
-        subprocess.run(["rm", "-rf", "--", str(folder)], check=True)
+        ended = subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)
+        if ended.returncode != 0:
+            raise StorageUnavailable(what=folder, why=ended.stderr.decode(errors="replace")[:200])
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,15 @@ def _lane_is_due(bench: Workbench, number: int) -> bool:
 
 
 def _look_after(app: Celery, machine: Machine, stop: threading.Event) -> None:
+    try:
+        _keep(app, machine, stop)
+    finally:
+        # An error in a thread ends only the thread: without this the process would live on with nobody pinging.
+        # So it ends, and the supervisor starts it again.
+        stop.set()
+
+
+def _keep(app: Celery, machine: Machine, stop: threading.Event) -> None:
     bench = Workbench(machine)
     keeper = Keeper(bench, Publisher(app, machine))
     keeper.tidy()

@@ -1,0 +1,83 @@
+"""Files that apps leave as root, under a worker that is not."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.errors import BadSetting, StorageUnavailable
+from tests.unit.workers.test_keeper import World
+from workers import pulse
+from workers.container import Engine
+from workers.journal import Journal
+from workers.layout import Layout, discard
+from workers.replicate import Stage
+
+
+class Told(Engine):
+    """An engine that says this of itself."""
+
+    def __init__(self, *options: str) -> None:
+        super().__init__("unix:///nowhere")
+        self._options = options
+
+    def info(self) -> dict[str, Any]:
+        return {"SecurityOptions": list(self._options)}
+
+
+def test_a_user_that_could_not_delete_what_apps_leave_is_told_so_at_start() -> None:
+    with pytest.raises(BadSetting, match="user 1000"):
+        Told("name=seccomp,profile=builtin").require_reach(1000)
+
+
+def test_root_and_the_user_of_a_rootless_engine_may_work() -> None:
+    Told().require_reach(0)
+    Told("name=seccomp,profile=builtin", "name=rootless").require_reach(1000)
+
+
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rm` is refused, as for files of another user."""
+
+    def refuse(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.CompletedProcess(command, 1, b"", b"rm: Permission denied")
+
+    monkeypatch.setattr("workers.layout.subprocess.run", refuse)
+
+
+@pytest.mark.usefixtures("forbidden")
+def test_what_cannot_be_deleted_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnavailable, match="Permission denied"):
+        discard(tmp_path)
+
+
+@pytest.mark.usefixtures("forbidden")
+def test_the_keeper_goes_on_past_files_that_it_cannot_delete(tmp_path: Path) -> None:
+    folders = Layout(tmp_path / "worker")
+    folders.make()
+    journal = Journal(folders.journal)
+    world = World(folders, journal)
+    over, stray = world.put(Stage.REVEALED, number=1), folders.root / "tasks" / "stray"
+    stray.mkdir()
+    world.keeper.tidy()
+    assert world.pong is not None
+    world.pong.forget.append(over)
+    world.keeper.look()
+    assert journal.find(over) is None
+    journal.close()
+
+
+def test_an_error_in_the_keepers_thread_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(pulse, "_keep", broken)
+    stop = threading.Event()
+    nothing: Any = None
+    with pytest.raises(RuntimeError):
+        pulse._look_after(nothing, nothing, stop)
+    assert stop.is_set()
