@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from protocol.digest import callback_digest, directory_digest, file_digest
 from protocol.errors import BadMessage
+from protocol.hexbytes import to_bytes_leniently
 from protocol.nesting import nests_deeper
 from protocol.types import Hash32
 
@@ -26,6 +27,11 @@ COMPUTED_FILE = "computed.json"
 NAME_CHARACTERS = 31
 #: Bytes of computed.json at most; only callback data is long, and it has to fit into a transaction.
 COMPUTED_BYTES = 256 * 1024
+#: Bytes of callback data at most: finalize writes them into storage, 700 gas a byte and more, and one transaction may
+#: use 16.7 million gas (EIP-7825). What no transaction can carry must fail before the vote, not after it.
+CALLBACK_BYTES = 12 * 1024
+#: Folders in folders of a result at most, the file itself counted.
+PATH_LEVELS = 32
 #: Levels of brackets at most; what counts is on the first.
 LEVELS = 20
 
@@ -55,6 +61,8 @@ def read_computed(content: bytes, *, callback: bool) -> Computed:
     key = _CALLBACK_KEY if callback else _PATH_KEY
     match value:
         case {"callback-data": str(data)} if callback and data:
+            if len(to_bytes_leniently(data)) > CALLBACK_BYTES:
+                raise BadMessage(why=f"callback-data is longer than {CALLBACK_BYTES} bytes")
             return Computed(callback_data=data)
         case {"deterministic-output-path": str(path)} if not callback:
             return Computed(output_path=relative_path(path))

@@ -18,6 +18,7 @@ from protocol.computed import (
     COMPUTED_BYTES,
     COMPUTED_FILE,
     NAME_CHARACTERS,
+    PATH_LEVELS,
     Computed,
     read_computed,
     result_digest,
@@ -99,7 +100,7 @@ def _walk(task_id: TaskId, top: Path, caps: Caps) -> _Tree:
                 files.append(path)
             if len(files) + len(folders) > caps.entries:
                 raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {caps.entries} files and folders")
-            if len(path) > PATH_CHARACTERS or not _encodable(path):
+            if len(path) > PATH_CHARACTERS or path.count("/") >= PATH_LEVELS or not _encodable(path):
                 raise _failure(task_id, Failure.OUTPUT_ZIP, "a path that no zip can carry")
     return _Tree(tuple(sorted(files)), tuple(sorted(folders)))
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.computed import COMPUTED_BYTES, COMPUTED_FILE, Computed, read_computed, result_digest
+from protocol.computed import COMPUTED_BYTES, COMPUTED_FILE, PATH_LEVELS, Computed, read_computed, result_digest
 from protocol.errors import BadMessage
 from protocol.types import Hash32
 
@@ -115,6 +115,8 @@ def _entries(archive: zipfile.ZipFile, max_unpacked: int) -> tuple[dict[str, zip
         while parent not in folders:
             folders.add(parent)
             parent = parent.rpartition("/")[0]
+        if len(files) + len(folders) > MAX_ENTRIES:
+            raise BadMessage(why=f"the zip has more than {MAX_ENTRIES} files and folders")
     if folders & files.keys():
         raise BadMessage(why="the zip has a file and a folder of one name")
     return files, frozenset(folders)
@@ -127,6 +129,8 @@ def _checked_name(info: zipfile.ZipInfo) -> str:
     # `orig_filename`: zipfile cuts `filename` at a NUL, other programs may not.
     if info.orig_filename != info.filename or "\\" in name or "\0" in name or ":" in parts[0] or len(name) > MAX_PATH:
         raise BadMessage(why="the zip has an entry with a dangerous name")
+    if len(parts) > PATH_LEVELS:
+        raise BadMessage(why=f"the zip has an entry more than {PATH_LEVELS} folders deep")
     if any(part in {"", ".", ".."} for part in parts):
         raise BadMessage(why="the zip has an entry that leads out of its folder")
     if info.flag_bits & _ENCRYPTED or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.computed import PATH_LEVELS
 from protocol.errorresult import Failure
 from protocol.errors import TaskFailure
 from protocol.keccak import keccak
@@ -181,3 +182,11 @@ def test_a_planted_folder_keeps_its_name(tmp_path: Path) -> None:
     (folder / "stdout.txt").mkdir()
     write_into(folder, "stdout.txt", b"printed")
     assert (folder / "stdout.txt").is_dir()
+
+
+def test_folders_nested_deeper_than_any_honest_result_fail_the_task(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "out")
+    (folder / "/".join("a" * PATH_LEVELS)).mkdir(parents=True)
+    packed(folder)
+    (folder / "/".join("a" * (PATH_LEVELS + 1))).mkdir(parents=True)
+    assert cause(folder) == Failure.OUTPUT_ZIP

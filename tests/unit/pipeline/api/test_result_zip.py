@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.api import result_zip
 from pipeline.api.result_zip import check_result
+from protocol.computed import PATH_LEVELS
 from protocol.digest import callback_digest, directory_digest, file_digest
 from protocol.errors import BadMessage
 
@@ -225,3 +226,14 @@ def test_a_zip_made_elsewhere_in_memory_is_read_too(tmp_path: Path) -> None:
             archive.writestr(name, content)
     (tmp_path / "result.zip").write_bytes(buffer.getvalue())
     assert check_result(tmp_path / "result.zip", callback=False).computed.output_path == "result.txt"
+
+
+def test_paths_deeper_than_any_honest_result_are_refused(tmp_path: Path) -> None:
+    check_result(make(tmp_path, RESULT | {"a/" * (PATH_LEVELS - 1) + "f": b"x"}), callback=False)
+    refused(make(tmp_path, RESULT | {"a/" * PATH_LEVELS + "f": b"x"}), "deep")
+
+
+def test_few_entries_may_not_stand_for_many_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_zip, "MAX_ENTRIES", 100)
+    deep = {f"{number}/" + "a/" * 29 + "f": b"x" for number in range(10)}
+    refused(make(tmp_path, RESULT | deep), "folders")
