@@ -163,6 +163,8 @@ class MemoryWatchStore:
 
     present: dict[tuple[BlockHash, int], Seen] = field(default_factory=dict)
     orphaned: dict[tuple[BlockHash, int], Seen] = field(default_factory=dict)
+    #: Called after logs are stored and before the cursor moves: lets a test end the process there.
+    before_cursor: Callable[[], None] = lambda: None
     _blocks: dict[BlockNumber, BlockRef] = field(default_factory=dict)
     _cursor: BlockRef | None = None
 
@@ -178,6 +180,7 @@ class MemoryWatchStore:
         """As WatchStore."""
         for item in logs:
             self.present[item.block_hash, item.log_index] = item
+        self.before_cursor()
         for block in blocks:
             self._blocks[block.number] = block
         if blocks and (self._cursor is None or self._cursor.number <= blocks[-1].number):

@@ -1,6 +1,8 @@
 """Following the chain without losing, inventing or forgetting an event, through crashes and reorganisations.
 
     catch_up(head)
+      │ 0  first call of a process, or after a store that failed half-way: take back all above the cursor,
+      │    for its blocks may be replaced before they are read again
       │ 1  is the cursor's block still on the chain?   no ─► walk back to the last common block,
       │                                                      mark everything above it orphaned
       │ 2  first call of a process: go back `lookback` blocks, so that work whose wake-up was lost is seen again
@@ -35,6 +37,8 @@ log = structlog.get_logger(__name__)
 _STEP = 32
 #: Deepest reorganisation that is undone. Ethereum makes blocks final after 64; anything deeper is another chain.
 DEEPEST_REORG = 512
+#: Below every block.
+_BEFORE_ALL = BlockNumber(-1)
 
 
 class WatchStore(Protocol):
@@ -95,6 +99,8 @@ class Watcher:
         self._start = BlockNumber(start_block)
         self._size = RangeSize()
         self._overlapped = False
+        #: Whether nothing above the cursor can be stored: not after a crash between logs and cursor.
+        self._tidy = False
 
     def catch_up(self, head: BlockNumber) -> Iterator[Caught]:
         """Bring the store up to `head`, yielding what was stored, piece by piece.
@@ -103,6 +109,8 @@ class Watcher:
         RpcError when the node fails (call again later), WrongChain when this is not the chain the store knows.
         """
         cursor = self._store.cursor()
+        if not self._tidy:
+            yield from self._take_back_unfinished(cursor)
         if cursor is not None:
             ancestor = self._common(cursor, head)
             if ancestor != cursor:
@@ -110,7 +118,7 @@ class Watcher:
                 cursor = ancestor
         first = self._first(cursor)
         for caught in self.read(first, head):
-            self._store.commit(caught.blocks, caught.seen)
+            self._commit(caught)
             yield caught
             if caught.blocks[-1].number >= head:
                 self._overlapped = True
@@ -118,8 +126,13 @@ class Watcher:
     def replay(self, first: BlockNumber, last: BlockNumber) -> Iterator[Caught]:
         """Read blocks again and store what they hold; the cursor stays where it is unless `last` lies above it."""
         for caught in self.read(first, last):
-            self._store.commit(caught.blocks, caught.seen)
+            self._commit(caught)
             yield caught
+
+    def _commit(self, caught: Caught) -> None:
+        self._tidy = False
+        self._store.commit(caught.blocks, caught.seen)
+        self._tidy = True
 
     # -- reading on ----------------------------------------------------------------------------------------------------
 
@@ -211,6 +224,14 @@ class Watcher:
             why=f"none of the blocks {lowest} to {cursor.number} that were followed is on the chain of {self._node}",
             fix="Point SLUICE_RPC_URL at the chain that was followed, or set SLUICE_MONGODB_DATABASE to a new name.",
         )
+
+    def _take_back_unfinished(self, cursor: BlockRef | None) -> Iterator[Caught]:
+        """Forget what was stored above the cursor: nobody would notice that such a block was replaced."""
+        tasks = self._store.orphan(_BEFORE_ALL if cursor is None else cursor.number)
+        self._tidy = True
+        if tasks:
+            log.info("Events of an unfinished step taken back.", action="unfinished_step", tasks=len(tasks))
+            yield Caught((), (), tuple(tasks))
 
     def _take_back(self, cursor: BlockRef, ancestor: BlockRef) -> Caught:
         REORGS.inc()

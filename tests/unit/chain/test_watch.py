@@ -224,6 +224,30 @@ def test_a_reorg_while_the_process_was_down_is_noticed_at_its_start(chain: FakeC
     assert store.events == [initialized(2)]
 
 
+@pytest.mark.parametrize("new_process", [True, False])
+@pytest.mark.parametrize("first_step", [True, False])
+def test_events_stored_without_the_cursor_do_not_outlive_their_block(
+    new_process: bool, first_step: bool, chain: FakeChain, store: MemoryWatchStore
+) -> None:
+    watching = watcher(chain, store)
+    if not first_step:
+        catch_up(watching, chain)
+    chain.mine(initialized(1))
+
+    def die() -> None:
+        raise RpcUnavailable(what="the store", why="it fails over")
+
+    store.before_cursor = die
+    with pytest.raises(RpcUnavailable):
+        catch_up(watching, chain)
+    store.before_cursor = lambda: None
+    chain.reorg(1, initialized(2))
+    caught = catch_up(watcher(chain, store) if new_process else watching, chain)
+
+    assert tasks_of(caught) == [task(1), task(2)]
+    assert store.events == [initialized(2)]
+
+
 def test_a_reorg_between_two_questions_stores_nothing_of_either_branch_wrongly(
     chain: FakeChain, store: MemoryWatchStore
 ) -> None:

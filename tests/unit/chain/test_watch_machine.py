@@ -33,6 +33,7 @@ class Following(RuleBasedStateMachine):
         self.store = MemoryWatchStore()
         self.numbers = itertools.count()
         self.named: set[TaskId] = set()
+        self.highest = 0
         self.start()
 
     def start(self) -> None:
@@ -45,7 +46,9 @@ class Following(RuleBasedStateMachine):
     def possible(self, depth: int) -> int:
         """How many blocks may go at most: as on real chains, none that the watcher's lookback does not cover."""
         cursor = self.store.cursor()
-        floor = max(LOOKBACK, cursor.number - LOOKBACK if cursor is not None else 0)
+        # Counted from the highest block ever followed: reorganisations add up while no step can be stored.
+        self.highest = max(self.highest, cursor.number if cursor is not None else 0)
+        floor = max(LOOKBACK, self.highest - LOOKBACK)
         return max(0, min(depth, self.chain.head - floor))
 
     def replace(self, depth: int, logs: int) -> None:
@@ -113,6 +116,19 @@ class Following(RuleBasedStateMachine):
         finally:
             self.chain.before_answer = lambda _: None
             self.chain.frozen = False
+
+    @rule()
+    def crash_while_storing(self) -> None:
+        def freeze() -> None:
+            raise RpcUnavailable(what="the store", why="it is away")
+
+        self.store.before_cursor = freeze
+        try:
+            self.look()
+        except RpcUnavailable:
+            self.start()
+        finally:
+            self.store.before_cursor = lambda: None
 
     @rule(after=st.integers(0, 8), depth=st.integers(1, LOOKBACK))
     def reorg_while_reading(self, after: int, depth: int) -> None:
