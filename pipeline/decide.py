@@ -61,7 +61,10 @@ def _decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterat
     if view.status in _ENDED:
         yield from _ended(task, view)
         return
-    if not task.open:
+    if view.status is TaskStatus.UNSET and now >= task.final_deadline and _exhausted(task, Method.INITIALIZE):
+        yield from _never_was(task, view)
+        return
+    if not task.open or task.stage in _ENDED.values():
         yield Resume()
     yield from _free(task, view)
     match view.status:
@@ -173,10 +176,14 @@ def _submit(
     failed = task.failed.get(method, 0)
     generation = failed + round_
     sent = task.sent.get(method)
-    if failed >= MAX_FAILED_INTENTS:
+    if _exhausted(task, method):
         return
     if sent is None or sent.generation < generation or now >= sent.at + pace.resubmit:
         yield Submit(method, generation, args, again=sent is not None and sent.generation >= generation)
+
+
+def _exhausted(task: TaskRecord, method: Method) -> bool:
+    return task.failed.get(method, 0) >= MAX_FAILED_INTENTS
 
 
 def _rejected(view: ChainView) -> int:
@@ -190,6 +197,16 @@ def _orphaned(task: TaskRecord, now: float) -> Iterator[Action]:
     if task.open and now >= task.changed_at + ORPHAN_PATIENCE:
         yield from (Free(item.wallet) for item in task.replicates if item.holds_slot)
         yield End(Stage.FAILED, "The deal's block left the chain in a reorganisation and did not come back.")
+
+
+def _never_was(task: TaskRecord, view: ChainView) -> Iterator[Action]:
+    """No deal on this chain has it, or the contract refuses it for ever: there is nothing to claim."""
+    if task.wants:
+        yield Want(0)
+    yield from _abort(task, view, "The task was never initialized.")
+    yield from (Free(item.wallet) for item in task.replicates if item.holds_slot and not item.live)
+    if task.open:
+        yield End(Stage.FAILED, f"It could not be initialized: {task.why or 'no reason is known'}.")
 
 
 def _ended(task: TaskRecord, view: ChainView) -> Iterator[Action]:

@@ -148,6 +148,10 @@ def _store(store: Store, deals: Sequence[DealRecord], tasks: Sequence[TaskRecord
                 deal.deal_id, deal.contribution_deadline, deal.final_deadline, deal.start_time, deal.matched_block
             )
     store.deals.ingested(deals)
+    gone = store.deals.gone([deal.deal_id for deal in deals])
+    if gone:
+        # A reorg took the deal while its tasks were being stored, and could not see them.
+        store.tasks.set_orphaned(gone, orphaned=True)
     DEALS.inc(len(deals))
     for deal in deals:
         log.info("Deal ingested.", action="deal_ingested", deal=deal.deal_id, tasks=deal.bot_size, trust=deal.trust)

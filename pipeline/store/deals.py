@@ -102,11 +102,19 @@ class Deals:
         self._rows.update_one({"_id": deal_id, "state": NEW}, {"$set": {"state": UNREADABLE, "why": why}})
 
     def orphan_above(self, block: BlockNumber) -> list[DealId]:
-        """Mark deals matched above `block` as gone from the chain; returns them."""
-        rows = self._rows.find({"block": {"$gt": block}, "state": {"$ne": ORPHANED}}, {"_id": 1})
+        """Mark deals matched above `block` as gone from the chain; returns them, those marked before too.
+
+        Whoever is told twice repeats what a crash may have cut off.
+        """
+        rows = self._rows.find({"block": {"$gt": block}}, {"_id": 1})
         deal_ids = [DealId(row["_id"]) for row in rows]
         self._rows.update_many({"_id": {"$in": deal_ids}, "block": {"$gt": block}}, {"$set": {"state": ORPHANED}})
         return deal_ids
+
+    def gone(self, deal_ids: Iterable[DealId]) -> list[DealId]:
+        """Those of the deals that a reorg took from the chain."""
+        rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": ORPHANED}, {"_id": 1})
+        return [DealId(row["_id"]) for row in rows]
 
     def get(self, deal_id: DealId) -> DealRecord | None:
         """One ingested deal."""

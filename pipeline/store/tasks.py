@@ -180,9 +180,13 @@ class Tasks:
             self._rows.bulk_write(writes, ordered=False)
 
     def forget_sent(self, task_ids: Sequence[TaskId]) -> None:
-        """Have tasks hand their transactions to the lane again: a reorg may have taken back what made them needless."""
+        """Have tasks hand their transactions to the lane again: a reorg may have taken back what made them needless.
+
+        Ended ones are open for the sweep until they are found ended again: the reorg may have taken that back too.
+        """
         self._rows.update_many(
-            {"_id": {"$in": list(task_ids)}}, {"$set": {"sent": {}, "next_visit": 0.0}, "$inc": {"version": 1}}
+            {"_id": {"$in": list(task_ids)}},
+            {"$set": {"sent": {}, "open": True, "next_visit": 0.0}, "$inc": {"version": 1}},
         )
 
     def set_orphaned(self, deal_ids: Sequence[DealId], *, orphaned: bool) -> None:

@@ -246,6 +246,16 @@ def test_a_reorg_marks_logs_and_the_new_branch_counts(store: Store) -> None:
     assert seen.block_hash == new.hash
 
 
+def test_a_reorg_puts_an_ended_task_before_the_sweep_again(store: Store) -> None:
+    task = some_tasks(store, 1)[0]
+    store.tasks.save([replace(task, open=False, stage=Stage.COMPLETED, next_visit=NOW)])
+    at = block(11)
+    store.chain.commit([block(10), at], [log(events.TaskFinalize(task.task_id, "0x"), at)])
+    assert store.tasks.due(NOW, 10) == []
+    store.chain.orphan(BlockNumber(10))
+    assert store.tasks.due(NOW, 10) == [task.task_id]
+
+
 def test_blocks_read_again_do_not_move_the_cursor_back(store: Store) -> None:
     store.chain.commit([block(10), block(11)], [])
     store.chain.commit([block(9), block(10)], [])
@@ -276,5 +286,9 @@ def test_tasks_of_a_deal_that_left_the_chain_wait(store: Store) -> None:
     store.chain.commit([at], [log(events.SchedulerNotice(POOL, DEAL), at)])
     store.chain.orphan(BlockNumber(9))
     assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
+    store.tasks.set_orphaned([DEAL], orphaned=False)  # as if the process had died just before its tasks were told
+    store.chain.orphan(BlockNumber(9))
+    assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
+    assert store.deals.gone([DEAL]) == [DEAL]
     store.tasks.set_orphaned([DEAL], orphaned=False)
     assert not any(task.orphaned for task in store.tasks.of_deal(DEAL))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -98,6 +99,18 @@ def test_nothing_is_initialized_after_the_contribution_deadline() -> None:
 
 def test_a_task_never_initialized_is_initialized_for_the_claim_after_the_final_deadline() -> None:
     assert submits(decided(task(failed={"initialize": 1}), view(), FINAL)) == [(Method.INITIALIZE, 4)]
+
+
+def test_a_task_that_cannot_be_initialized_ends_at_the_final_deadline_and_stays_ended() -> None:
+    computing = [replicate(1, ReplicateState.STARTED), replicate(2, ReplicateState.FAILED, holds_slot=True)]
+    record = task(failed={"initialize": 3}, why="refused", wants=1, replicates=computing)
+    actions = decided(record, view(), FINAL)
+    assert End(Stage.FAILED, "It could not be initialized: refused.") in actions
+    assert {item.wallet for item in actions if isinstance(item, Free)} == {wallet(1), wallet(2)}
+    ended = moved(record, view(), FINAL)
+    assert (ended.open, ended.stage, ended.wants) == (False, Stage.FAILED, 0)
+    assert decided(ended, view(), FINAL + 100) == []
+    assert decided(ended, view(initialized()), FINAL + 100)[0] == Resume()
 
 
 def test_workers_that_compute_count_as_votes_to_come() -> None:
@@ -292,6 +305,15 @@ def test_a_reorg_that_takes_finalize_back_opens_the_task_again() -> None:
     assert Resume() in actions
     assert (Method.FINALIZE, 0) in submits(actions)
     assert moved(done, back).open
+
+
+def test_a_task_opened_for_a_reorg_shows_nothing_of_the_end_that_was_taken_back() -> None:
+    done = moved(task(replicates=ASKED), view(*CONSENSUS, claimed()))
+    opened = replace(done, open=True, sent={})
+    back = moved(opened, view(*CONSENSUS))
+    assert (back.open, back.stage, back.why) == (True, Stage.CONSENSUS_REACHED, None)
+    ended = moved(opened, view(*CONSENSUS, claimed()))
+    assert (ended.open, ended.stage, ended.why) == (False, Stage.FAILED, done.why)
 
 
 def test_a_reorg_that_takes_initialize_back_initializes_again_once_the_record_forgot_it() -> None:

@@ -76,6 +76,9 @@ class Deals:
     def put(self, deals: list[DealRecord]) -> None:
         self.stored += [deal.deal_id for deal in deals]
 
+    def gone(self, deal_ids: list[DealId]) -> list[DealId]:
+        return [deal_id for deal_id in deal_ids if deal_id not in self.noticed]
+
     def ingested(self, _: object) -> None:
         """Nothing to remember."""
 

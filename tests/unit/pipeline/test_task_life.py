@@ -289,7 +289,7 @@ class TaskLife(RuleBasedStateMachine):
             if isinstance(gone.event, events.TaskContribute):
                 self.mail.append(("vote", gone.event.worker))
         del self.chain.history[-depth:]
-        self.record = replace(self.record, sent={})
+        self.record = replace(self.record, sent={}, open=True)
 
     # -- what must hold ------------------------------------------------------------------------------------------------
 
