@@ -13,6 +13,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.sluice/cache/uv/bin/uv)
 SLUICE := .venv/bin/sluice
 RUN := .venv/bin
 READY := .venv/.ready
+# Most integration tests wait for blocks: three at a time keep two cores busy.
+JOBS ?= 3
 
 # The interpreter is the machine's: downloads come from package indexes only.
 export UV_PYTHON_DOWNLOADS := never
@@ -27,7 +29,7 @@ demo: $(READY)
 
 test: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
-	@$(RUN)/python -m pytest -p no:cacheprovider $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(READY)
 	@$(RUN)/ruff format --check .

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from typing import NoReturn
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -16,13 +19,32 @@ settings.load_profile("unit")
 _FORBIDDEN = ("connect", "connect_ex", "bind", "sendto")
 
 
-def _refuse(*_: object, **__: object) -> NoReturn:
-    pytest.fail("A unit test opened a socket. Pass in what it needs, or move it to tests/integration.")
+#: Threads by which a MongoDB client of an earlier integration test watches its server, in the same process.
+_MONITORS = "pymongo_"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _refusing(real: Callable[P, T]) -> Callable[P, T]:
+    def refuse(*args: P.args, **kwargs: P.kwargs) -> T:
+        if threading.current_thread().name.startswith(_MONITORS):
+            return real(*args, **kwargs)
+        pytest.fail("A unit test opened a socket. Pass in what it needs, or move it to tests/integration.")
+
+    return refuse
 
 
 @pytest.fixture(autouse=True)
 def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail any unit test that connects, listens, or asks for a name."""
     for name in _FORBIDDEN:
-        monkeypatch.setattr(socket.socket, name, _refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", _refuse)
+        monkeypatch.setattr(socket.socket, name, _refusing(getattr(socket.socket, name)))
+    monkeypatch.setattr(socket, "getaddrinfo", _refusing(socket.getaddrinfo))
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that leads to a pool of its own must not change what a unit test sees."""
+    for name in [name for name in os.environ if name.startswith("SLUICE_")]:
+        monkeypatch.delenv(name)
