@@ -39,11 +39,24 @@ PUBLISH_RETRY = {"max_retries": 60, "interval_start": 0.1, "interval_step": 0.2,
 HEARTBEAT_SECONDS = 20
 
 
+#: Seconds to wait for the broker's confirmation of a message; whole, as sockets count them.
+CONFIRM_SECONDS = 5
+
+
+class PatientCelery(Celery):
+    """Celery with an end to every wait for a confirmation: a broker with an alarm takes messages and says nothing."""
+
+    def send_task(self, *args: Any, **options: Any) -> Any:
+        """See Celery; raises TimeoutError or OperationalError if the broker does not confirm in time."""
+        options.setdefault("confirm_timeout", CONFIRM_SECONDS)
+        return super().send_task(*args, **options)
+
+
 class LeanConsumer(Consumer):
     """Celery's consumer without delayed delivery, gossip and remote control.
 
-     Delayed delivery would declare 56 exchanges and queues, which a worker has no right to and nobody here uses
-    . Reconnects at short, even steps, so that a broker restart costs little more than itself.
+    Delayed delivery would declare 56 exchanges and queues, which a worker has no right to and nobody here uses.
+    Reconnects at short, even steps, so that a broker restart costs little more than itself.
     """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[valid-type, misc]  # celery-types calls it a variable
@@ -74,7 +87,7 @@ class LeanConsumer(Consumer):
 
 
 def _app(name: str, url: str, **conf: Any) -> Celery:
-    app = Celery(name, broker=url, set_as_current=False)
+    app = PatientCelery(name, broker=url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],

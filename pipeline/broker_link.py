@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from amqp.exceptions import AMQPError
 from celery import Celery
 from kombu import Producer
-from kombu.exceptions import KombuError
+from kombu.exceptions import KombuError, OperationalError
 
+from config.celery_apps import CONFIRM_SECONDS
 from protocol.errors import BrokerUnavailable
 
 #: What can go wrong between us and RabbitMQ, whichever layer notices first.
 BROKER_ERRORS = (OSError, AMQPError, KombuError)
 #: Seconds to wait for the broker to take a new connection.
 CONNECT_SECONDS = 5
+
+
+#: Seconds to wait for the broker's confirmation, or for room to write: one that blocks publishers (an alarm) or is
+#: frozen says nothing at all. More than a loaded broker takes, less than a task can lose without harm.
+ANSWER_SECONDS = CONFIRM_SECONDS
+
+
+class _Producer(Producer):
+    """A producer that does not repeat what was not confirmed in time: the next one would wait as long."""
+
+    def _publish(self, *args: Any, **kwargs: Any) -> Any:
+        # What `publish` calls inside its retries, which are for a broker that restarts.
+        try:
+            return super()._publish(*args, **kwargs)
+        except TimeoutError as error:
+            raise OperationalError(f"not confirmed within {ANSWER_SECONDS:g} s") from error
 
 
 class BrokerLink:
@@ -31,9 +49,13 @@ class BrokerLink:
         try:
             if self._producer is None:
                 # No AMQP heartbeat: nobody would send it while the thread waits, and the broker would hang up.
-                connection = self._app.connection_for_write(heartbeat=0)
+                connection = self._app.connection_for_write(
+                    heartbeat=0,
+                    # Only here, where every read is the answer to a question: a consumer may rightly wait for hours.
+                    transport_options={"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS},
+                )
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_SECONDS)
-                self._producer = Producer(connection)
+                self._producer = _Producer(connection)
             yield self._producer
         except BROKER_ERRORS as error:
             self.close()
