@@ -31,6 +31,20 @@ log = structlog.get_logger(__name__)
 
 #: The one method that goes to all nodes: the same bytes may reach a chain any number of times.
 _BROADCAST = "eth_sendRawTransaction"
+#: "Limit exceeded" (EIP-1474), "internal error" (JSON-RPC), and HTTP's "too many requests", which some nodes repeat.
+_FAULT_CODES = frozenset({-32005, -32603, 429})
+#: What geth, Erigon, Nethermind, Besu and providers say under codes that mean anything (-32000, -32001, -32016 ...).
+_FAULT_PHRASES = (
+    "header not found",
+    "missing trie node",
+    "unknown block",
+    "block not found",
+    "rate limit",
+    "too many requests",
+    "capacity",
+    "timed out",
+    "timeout",
+)
 #: Seconds between two checks of all nodes.
 CHECK_SECONDS = 5.0
 
@@ -82,14 +96,22 @@ class RpcPool:
 
     def _ask(self, requests: Sequence[Request]) -> list[Any]:
         last: RpcUnavailable | None = None
+        spoiled: list[Any] | None = None
         for position in self._order():
             try:
                 answers = self._from(position, requests)
             except RpcUnavailable as error:
                 last = error
                 continue
+            if any(isinstance(answer, RpcError) and is_nodes_fault(answer) for answer in answers):
+                # Another node may have what this one lacks; if none has, the first one's word stands.
+                self._note(position, lambda record: record.failed(self._clock()))
+                spoiled = answers if spoiled is None else spoiled
+                continue
             self._stay_with(position)
             return answers
+        if spoiled is not None:
+            return spoiled
         if last is None:
             raise self._wrong_chain()
         raise last
@@ -210,6 +232,17 @@ class RpcPool:
         for node in self._nodes:
             if isinstance(node, Rpc):
                 node.close()
+
+
+def is_nodes_fault(error: RpcError) -> bool:
+    """Whether another node might well answer the same question: a limit, a block it lacks, a failure inside it.
+
+    An answer with data, or about a revert, is the contract's.
+    """
+    words = error.message.lower()
+    if error.data is not None or "revert" in words:
+        return False
+    return error.code in _FAULT_CODES or any(phrase in words for phrase in _FAULT_PHRASES)
 
 
 def _best(answers: Sequence[Any]) -> Any:

@@ -11,6 +11,7 @@ from chain.pool import CHECK_SECONDS, RpcPool, connect
 from chain.rpc import Request, Rpc
 from config.settings import read_settings
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
+from tests.waiting import wait_until
 
 CHAIN = 31337
 SEND: Request = ("eth_sendRawTransaction", ("0x01",))
@@ -27,6 +28,8 @@ class FakeNode:
     head: int = 100
     frozen: bool = False
     refuses: str | None = None
+    #: What it answers to calls.
+    fails: RpcError | None = None
     stuck: threading.Event | None = None
     asked: list[str] = field(default_factory=list)
 
@@ -49,6 +52,8 @@ class FakeNode:
                 return hex(self.head)
             case "eth_sendRawTransaction" if self.refuses is not None:
                 return RpcError(method=method, code=-32000, message=self.refuses)
+            case "eth_call" if self.fails is not None:
+                return self.fails
         return self.name
 
 
@@ -113,9 +118,8 @@ def test_a_frozen_node_is_checked_in_the_background_and_used_again_when_needed(s
 def test_a_node_on_another_chain_is_not_asked() -> None:
     stranger, right = FakeNode("stranger", chain_id=1), FakeNode("right")
     pool = RpcPool([stranger, right], CHAIN, clock=Clock())
-    pool.call("eth_call")
-
-    assert pool.call("eth_call") == "right"
+    # The nodes are asked who they are in the background, from the first call on.
+    wait_until(lambda: pool.call("eth_call") == "right", 5)
     pool.close()
 
 
@@ -182,3 +186,29 @@ def test_a_transaction_that_all_refuse_keeps_the_present_nodes_words(setup: Setu
 def test_several_addresses_in_one_setting_make_a_pool_and_one_a_node() -> None:
     assert isinstance(connect(read_settings(rpc_url="http://a:1, http://b:2")), RpcPool)
     assert isinstance(connect(read_settings(rpc_url="http://a:1")), Rpc)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(-32005, "limit exceeded"), (-32603, "internal"), (-32000, "header not found"), (-32000, "Rate limit reached")],
+)
+def test_a_read_that_a_node_fails_at_is_answered_by_the_next(setup: Setup, code: int, message: str) -> None:
+    setup.nodes[0].fails = RpcError(method="eth_call", code=code, message=message)
+    assert setup.pool.call("eth_call") == "b"
+    setup.nodes[0].asked.clear()
+    assert setup.pool.call("eth_call") == "b"
+    assert "eth_call" not in setup.nodes[0].asked
+
+
+def test_what_every_node_fails_at_is_told_in_the_first_ones_words(setup: Setup) -> None:
+    for node in setup.nodes:
+        node.fails = RpcError(method="eth_call", code=-32005, message=f"limit of {node.name}")
+    with pytest.raises(RpcError, match="limit of a"):
+        setup.pool.call("eth_call")
+
+
+def test_a_contracts_refusal_is_no_fault_of_the_node(setup: Setup) -> None:
+    setup.nodes[0].fails = RpcError(method="eth_call", code=-32603, message="execution reverted", data="0x")
+    with pytest.raises(RpcError, match="reverted"):
+        setup.pool.call("eth_call")
+    assert "eth_call" not in setup.nodes[1].asked
