@@ -2,7 +2,7 @@
 
 to the lane      Submit
 to a worker      Resend, AskReveal, AskUpload, Stop
-to the store     Want, Drop, Free, Resume, End, Explain
+to the store     Want, Drop, Free, Pledge, Resume, End, Explain
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ class Method(StrEnum):
     FINALIZE = "finalize"
     REOPEN = "reopen"
     CLAIM = "claim"
+
+
+class Outcome(StrEnum):
+    """What the end of a replicate tells of its worker."""
+
+    NEUTRAL = "NEUTRAL"
+    FAILED = "FAILED"
+    VOTED = "VOTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,16 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Give the replicate's slot back to its worker."""
+    """Give the replicate's slot, and the stake promised to it, back to its worker."""
+
+    wallet: Wallet
+    #: What it tells of the worker: nothing, that it failed, or that it voted.
+    outcome: Outcome = Outcome.NEUTRAL
+
+
+@dataclass(frozen=True, slots=True)
+class Pledge:
+    """Give the slot back to its worker but count its stake as spent until the vote is seen."""
 
     wallet: Wallet
 
@@ -111,5 +128,5 @@ class End:
 
 
 #: Actions that change what is remembered of one replicate.
-OfReplicate = Resend | AskReveal | AskUpload | Drop | Free
+OfReplicate = Resend | AskReveal | AskUpload | Drop | Free | Pledge
 Action = Submit | Want | Stop | Explain | Resume | End | OfReplicate

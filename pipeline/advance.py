@@ -18,7 +18,7 @@ import structlog
 from config.metrics import TASKS_ENDED
 from pipeline import decide as deciding
 from pipeline import progress, segments
-from pipeline.actions import Action, AskReveal, AskUpload, End, Free, Resend, Stop, Submit
+from pipeline.actions import Action, AskReveal, AskUpload, End, Free, Outcome, Pledge, Resend, Stop, Submit
 from pipeline.assign import assign, resend
 from pipeline.records import TaskRecord
 from pipeline.scheduler import Scheduler
@@ -94,8 +94,12 @@ def _before_save(scheduler: Scheduler, steps: Sequence[Step]) -> None:
         scheduler.store.tasks.intents_failed(failures)
         if count:
             scheduler.wake.lane()
-    freed = {(act.wallet, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Free)}
-    scheduler.store.workers.release(sorted(freed))
+    pledged = [(act.wallet, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Pledge)]
+    scheduler.store.workers.pledge(pledged)
+    freed = [(act, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Free)]
+    for outcome in Outcome:
+        slots = sorted({(act.wallet, task) for act, task in freed if act.outcome is outcome})
+        scheduler.store.workers.release(slots, outcome, scheduler.clock())
 
 
 def _after_save(scheduler: Scheduler, steps: Sequence[Step]) -> None:
@@ -129,6 +133,6 @@ def _segments(scheduler: Scheduler, step: Step) -> list[Segment]:
 
 def _staff(scheduler: Scheduler, steps: Sequence[Step]) -> None:
     wants = any(step.after.wants for step in steps)
-    freed = any(isinstance(action, Free) for step in steps for action in step.actions)
+    freed = any(isinstance(action, Free | Pledge) for step in steps for action in step.actions)
     if wants or freed:
         assign(scheduler)

@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 #: Workers looked at in one round, and least number of waiting tasks.
 WORKERS, TASKS = 1000, 200
+#: Pages of waiting tasks looked at in one round, and seconds that tasks which nobody could take stand back.
+PAGES, PASS_SECONDS = 5, 3.0
 #: Seconds that weight, stake and coins of a worker are believed: three calls a worker and 10 s cost next to nothing,
 #: and an old weight makes votes superfluous.
 FACTS_SECONDS = 10.0
@@ -38,17 +40,38 @@ GAS_PER_TASK = 700_000
 
 
 def assign(scheduler: Scheduler) -> int:
-    """One round of matching; returns how many replicates were given out. Raises PyMongoError or an Unavailable."""
+    """One round of matching; returns how many replicates were given out. Raises PyMongoError or an Unavailable.
+
+    Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
+    """
+    given = 0
+    for _ in range(PAGES):
+        count, more = _page(scheduler)
+        given += count
+        if not more:
+            break
+    return given
+
+
+def _page(scheduler: Scheduler) -> tuple[int, bool]:
+    """Match the most urgent tasks; how many replicates were given out, and whether a look at others is worth while."""
     now = scheduler.clock()
-    workers = scheduler.store.workers.with_free_slots(now - scheduler.settings.worker_lost_seconds, WORKERS)
+    workers = scheduler.store.workers.with_free_slots(now - scheduler.settings.worker_lost_seconds, WORKERS, now)
     if not workers:
-        return 0
-    tasks = scheduler.store.tasks.waiting(now, max(TASKS, 2 * sum(worker.free for worker in workers)))
+        return 0, False
+    most = max(TASKS, 2 * sum(worker.free for worker in workers))
+    tasks = scheduler.store.tasks.waiting(now, most)
     if not tasks:
-        return 0
-    matches = matching.match(tasks, _with_facts(scheduler, workers, now))
+        return 0, False
+    able = _with_facts(scheduler, workers, now)
+    matches = matching.match(tasks, able)
     granted = _reserve(scheduler, matches, now)
-    return _give(scheduler, granted, now)
+    given = _give(scheduler, granted, now)
+    if len(tasks) < most or not matching.slots_left(able, matches):
+        return given, False
+    taken = {found.task.task_id for found in matches}
+    scheduler.store.tasks.passed_over([t.task_id for t in tasks if t.task_id not in taken], now + PASS_SECONDS)
+    return given, True
 
 
 def resend(scheduler: Scheduler, replicates: Sequence[tuple[TaskRecord, Wallet]]) -> list[Segment]:
@@ -119,6 +142,9 @@ def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list
     held: dict[Wallet, list[Held]] = defaultdict(list)
     for found in matches:
         for worker in found.workers:
+            if any(item.task_id == found.task.task_id for item in worker.held):
+                # Taken for it by a process that died before it could say so.
+                continue
             held[worker.wallet].append(Held(found.task.task_id, now, matching.stake_locked(found.task)))
     refused = {wallet for wallet, entries in held.items() if not scheduler.store.workers.reserve(wallet, entries)}
     granted = [found.without(refused) for found in matches]

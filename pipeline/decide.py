@@ -24,13 +24,15 @@ from pipeline.actions import (
     Explain,
     Free,
     Method,
+    Outcome,
+    Pledge,
     Resend,
     Resume,
     Stop,
     Submit,
     Want,
 )
-from pipeline.records import ReplicateState, Stage, TaskRecord
+from pipeline.records import Replicate, ReplicateState, Stage, TaskRecord
 from pipeline.replicas import Pace
 from protocol.hexbytes import to_hex
 from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
@@ -67,6 +69,7 @@ def _decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterat
     if not task.open or task.stage in _ENDED.values():
         yield Resume()
     yield from _free(task, view)
+    yield from _drop_late(task, view, now, pace)
     match view.status:
         case TaskStatus.UNSET:
             yield from _unset(task, now, pace)
@@ -130,7 +133,7 @@ def _abort(task: TaskRecord, view: ChainView, why: str) -> Iterator[Action]:
         if item.live and view.contribution(item.wallet) is None:
             yield Drop(item.wallet, ReplicateState.ABORTED, why)
             yield Stop(item.wallet)
-            if item.holds_slot:
+            if item.holds:
                 yield Free(item.wallet)
 
 
@@ -149,7 +152,8 @@ def _staff(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterato
     if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
         return
     for item in task.replicates:
-        if item.state is ReplicateState.ASSIGNED and now >= item.published_at + pace.reask:
+        late = replicas.late(item, task.category_seconds, now, pace)
+        if item.state is ReplicateState.ASSIGNED and not late and now >= item.published_at + pace.resend(item.resends):
             yield Resend(item.wallet)
     if replicas.given_up(task, view, now, pace):
         why = f"Given up: {_causes(task)}."
@@ -158,11 +162,31 @@ def _staff(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterato
 
 
 def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
-    """A slot is for computing: it is free as soon as that is over, whatever becomes of the vote."""
-    busy = (ReplicateState.ASSIGNED, ReplicateState.STARTED)
+    """A slot is for computing: it is free as soon as that is over; the stake when the vote is seen or will not come."""
     for item in task.replicates:
-        if item.holds_slot and (item.state not in busy or view.contribution(item.wallet) is not None):
-            yield Free(item.wallet)
+        if item.holds and (not item.live or view.contribution(item.wallet) is not None):
+            yield Free(item.wallet, _outcome(item, view))
+        elif item.holds_slot and item.state is ReplicateState.COMPUTED:
+            yield Pledge(item.wallet)
+
+
+def _outcome(item: Replicate, view: ChainView) -> Outcome:
+    if view.contribution(item.wallet) is not None:
+        return Outcome.VOTED
+    return Outcome.FAILED if item.state is ReplicateState.FAILED else Outcome.NEUTRAL
+
+
+def _drop_late(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
+    """Stop what takes too long and give its slot to others; should its vote come all the same, it counts."""
+    for item in task.replicates:
+        computing = item.state in (ReplicateState.ASSIGNED, ReplicateState.STARTED)
+        if not computing or view.contribution(item.wallet) is not None:
+            continue
+        if replicas.late(item, task.category_seconds, now, pace):
+            yield Drop(item.wallet, ReplicateState.LOST, replicas.TOO_LATE)
+            yield Stop(item.wallet)
+            if item.holds:
+                yield Free(item.wallet, Outcome.FAILED)
 
 
 def _submit(
@@ -195,7 +219,7 @@ def _orphaned(task: TaskRecord, now: float) -> Iterator[Action]:
     if task.wants:
         yield Want(0)
     if task.open and now >= task.changed_at + ORPHAN_PATIENCE:
-        yield from (Free(item.wallet) for item in task.replicates if item.holds_slot)
+        yield from (Free(item.wallet) for item in task.replicates if item.holds)
         yield End(Stage.FAILED, "The deal's block left the chain in a reorganisation and did not come back.")
 
 
@@ -204,7 +228,7 @@ def _never_was(task: TaskRecord, view: ChainView) -> Iterator[Action]:
     if task.wants:
         yield Want(0)
     yield from _abort(task, view, "The task was never initialized.")
-    yield from (Free(item.wallet) for item in task.replicates if item.holds_slot and not item.live)
+    yield from (Free(item.wallet) for item in task.replicates if item.holds and not item.live)
     if task.open:
         yield End(Stage.FAILED, f"It could not be initialized: {task.why or 'no reason is known'}.")
 
@@ -214,7 +238,8 @@ def _ended(task: TaskRecord, view: ChainView) -> Iterator[Action]:
     if task.wants:
         yield Want(0)
     yield from _abort(task, view, "The task ended without it.")
-    yield from (Free(item.wallet) for item in task.replicates if item.holds_slot)
+    voted_or_over = [item for item in task.replicates if view.contribution(item.wallet) is not None or not item.live]
+    yield from (Free(item.wallet, _outcome(item, view)) for item in voted_or_over if item.holds)
     if task.open or task.stage is not stage:
         yield End(stage, None if stage is Stage.COMPLETED else _why_failed(task, view))
 

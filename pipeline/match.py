@@ -1,8 +1,8 @@
 """Who gets which task: waiting tasks against workers with a free slot. Pure.
 
-Most urgent task first; for each, the fitting workers with the most free slots, heavier votes first, so that work
-spreads over machines and few votes suffice. A worker fits if its tag covers the task's, its free stake covers what the
-vote locks, it can pay gas, and it never had this task before.
+Most urgent task first; for each, the fitting workers with fewest failures in a row, then most free slots, heavier votes
+first, so that work spreads over machines and few votes suffice. A worker fits if its tag covers the task's, its free
+stake covers what the vote locks, it can pay gas, and it never had this task before.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class _Room:
     stake: NRlc
 
     @property
-    def rank(self) -> tuple[int, int, int]:
+    def rank(self) -> tuple[int, int, int, int]:
         """Lower comes first."""
-        return -self.free, -self.worker.facts.weight, self.order
+        return self.worker.failures, -self.free, -self.worker.facts.weight, self.order
 
     def __lt__(self, other: _Room) -> bool:
         return self.rank < other.rank
@@ -63,11 +63,7 @@ class _Room:
 
 def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord]) -> list[Match]:
     """Matches for one round. `tasks`: most urgent first."""
-    rooms = [
-        _Room(worker, order, worker.free, NRlc(worker.facts.stake - sum(held.stake for held in worker.held)))
-        for order, worker in enumerate(workers)
-        if worker.free and worker.facts.funded and not worker.banned and not worker.lost
-    ]
+    rooms = _rooms(workers)
     heapq.heapify(rooms)
     matches = []
     for task in tasks:
@@ -77,6 +73,24 @@ def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord]) -> list[
         if chosen:
             matches.append(Match(task, tuple(room.worker for room in chosen)))
     return matches
+
+
+def slots_left(workers: Sequence[WorkerRecord], matches: Iterable[Match]) -> bool:
+    """Whether workers that may get tasks have slots left after these matches."""
+    return sum(room.free for room in _rooms(workers)) > sum(len(found.workers) for found in matches)
+
+
+def _rooms(workers: Sequence[WorkerRecord]) -> list[_Room]:
+    return [
+        _Room(
+            worker,
+            order,
+            worker.free,
+            NRlc(worker.facts.stake - sum(item.stake for item in (*worker.held, *worker.pledged))),
+        )
+        for order, worker in enumerate(workers)
+        if worker.free and worker.facts.funded and not worker.banned and not worker.lost
+    ]
 
 
 def stake_locked(task: TaskRecord) -> NRlc:

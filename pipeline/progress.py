@@ -15,6 +15,7 @@ from pipeline.actions import (
     Free,
     Method,
     OfReplicate,
+    Pledge,
     Resend,
     Resume,
     Stop,
@@ -39,6 +40,8 @@ def after(task: TaskRecord, view: ChainView, actions: Sequence[Action], now: flo
     for action in actions:
         moved = _apply(moved, action, now)
     moved = _follow(moved, view)
+    if moved.progress != task.progress:
+        moved = replace(moved, heard_at=now)
     if moved == task:
         return task
     moved = replace(moved, changed_at=now)
@@ -82,7 +85,7 @@ def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
 def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
     match action:
         case Resend():
-            return replace(replicate, published_at=now)
+            return replace(replicate, published_at=now, resends=replicate.resends + 1)
         case AskReveal(upload=True):
             return replace(replicate, reveal_asked_at=now, upload_asked_at=now)
         case AskReveal():
@@ -92,7 +95,9 @@ def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
         case Drop(state=state, why=why):
             return replace(replicate, state=state, cause=replicate.cause or why)
         case Free():
-            return replace(replicate, holds_slot=False)
+            return replace(replicate, holds_slot=False, pledged=False)
+        case Pledge():
+            return replace(replicate, holds_slot=False, pledged=True)
 
 
 def _follow(task: TaskRecord, view: ChainView) -> TaskRecord:
@@ -101,6 +106,7 @@ def _follow(task: TaskRecord, view: ChainView) -> TaskRecord:
     return replace(
         task,
         stage=_stage(task, view),
+        progress=(int(view.status), len(view.contributions), len(view.revealed)),
         initialized_block=_block(view.initialized_block, task.initialized_block, known=begun),
         consensus_block=_block(view.consensus_block, task.consensus_block, known=agreed),
         finalized_block=_block(view.finalized_block, task.finalized_block, known=not task.open),

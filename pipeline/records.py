@@ -45,6 +45,8 @@ class ReplicateState(StrEnum):
     ABORTED = "ABORTED"
 
 
+#: Votes that a worker may owe, for each of its slots: who says "computed" and never votes gets no more.
+MOST_PLEDGED = 2
 #: States from which a contribution may still be expected.
 LIVE = frozenset({ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.COMPUTED})
 
@@ -61,10 +63,14 @@ class Replicate:
     state: ReplicateState = ReplicateState.ASSIGNED
     #: When the compute segment was last published.
     published_at: float = 0.0
+    #: How often it was published again.
+    resends: int = 0
     #: First report of each step.
     steps: Mapping[Step, float] = field(default_factory=dict)
     #: Whether it still takes one of its worker's slots.
     holds_slot: bool = True
+    #: Whether its worker's stake is still promised to its vote: computed, and no vote seen yet.
+    pledged: bool = False
     cause: str | None = None
     exit_code: int | None = None
     reveal_asked_at: float | None = None
@@ -79,6 +85,11 @@ class Replicate:
     def live(self) -> bool:
         """Whether a contribution may still come from it."""
         return self.state in LIVE
+
+    @property
+    def holds(self) -> bool:
+        """Whether its worker has anything tied up in it."""
+        return self.holds_slot or self.pledged
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +145,12 @@ class TaskRecord:
     why: str | None = None
     #: Last change that an event, a report or a decision made.
     changed_at: float = 0.0
+    #: Chain status, votes and reveals when last looked at, and when they or a report last changed: not moved by
+    #: anything that we ask for.
+    progress: tuple[int, int, int] = (0, 0, 0)
+    heard_at: float = 0.0
+    #: Not matched before: more urgent ones were waiting and nobody could take it.
+    not_before: float = 0.0
     #: When the sweep looks at it next.
     next_visit: float = 0.0
     version: int = 0
@@ -222,14 +239,18 @@ class WorkerRecord:
     #: When `facts` were read; 0: never. `assign` reads them again when they are too old.
     checked_at: float
     held: tuple[Held, ...] = ()
+    #: Computed, vote not seen yet: the slot is free, the stake is not.
+    pledged: tuple[Held, ...] = ()
+    #: Replicates failed since its last vote on chain.
+    failures: int = 0
     banned: bool = False
     #: Silent for too long; cleared by its next ping.
     lost: bool = False
 
     @property
     def free(self) -> int:
-        """Slots not in use."""
-        return max(0, self.slots - len(self.held))
+        """Slots not in use; none for one that owes votes for twice its slots."""
+        return max(0, min(self.slots - len(self.held), MOST_PLEDGED * self.slots - len(self.pledged)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,10 @@ from protocol.wire import Mode, Step
 
 #: Workers that may say "I cannot" before we stop asking others: then it is the app's or the deal's fault.
 MAX_FAILED = 5
+#: Cause of replicates that were dropped because our patience was over.
+TOO_LATE = "Nothing was heard of it in time."
+#: Most doublings of the pause between two requests: 64 times 5 s is longer than any patience with a start.
+MOST_DOUBLINGS = 6
 #: Workers that failed or kept silent, together, before we stop: a frozen chain must not burn the whole pool.
 MAX_SPENT = 10
 
@@ -28,6 +32,10 @@ class Pace:
     def reask(self) -> float:
         """After a request that shows no effect: three blocks, not under 5 s."""
         return max(3 * self.block_time, 5.0)
+
+    def resend(self, times: int) -> float:
+        """After a compute segment that was published again `times` times: doubles each time."""
+        return self.reask * (1 << min(times, MOST_DOUBLINGS))
 
     @property
     def resubmit(self) -> float:
@@ -99,7 +107,12 @@ def given_up(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> bool:
     """Whether so many workers failed that another one would too."""
     without_vote = [item for item in task.replicates if view.contribution(item.wallet) is None]
     failed = sum(item.state is ReplicateState.FAILED for item in without_vote)
-    silent = sum(item.live and late(item, task.category_seconds, now, pace) for item in without_vote)
+    silent = sum(
+        item.cause == TOO_LATE
+        if item.state is ReplicateState.LOST
+        else item.live and late(item, task.category_seconds, now, pace)
+        for item in without_vote
+    )
     return failed >= MAX_FAILED or failed + silent >= MAX_SPENT
 
 

@@ -28,6 +28,8 @@ from protocol.wire import Assignment, Mode
 
 #: AMQP: no queue is bound there, no such exchange. That machine was removed.
 _NOBODY_THERE = (312, 404)
+#: Seconds that a message may wait in a worker's queue: what nobody took by then is asked again or of somebody else.
+EXPIRES = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def publish(link: BrokerLink, messages: Sequence[Segment]) -> list[Wallet]:
 
 def _send(segment: Segment, producer: Producer) -> None:
     first, *rest = segment.links
-    (chain(first, *rest) if rest else first).apply_async(producer=producer, mandatory=True, declare=[])
+    whole = chain(first, *rest) if rest else first
+    whole.apply_async(producer=producer, mandatory=True, declare=[], expiration=EXPIRES)
 
 
 def _link(app: Celery, name: str, wallet: Wallet, args: tuple[object, ...] = (), *, tx: bool = False) -> Signature[Any]:

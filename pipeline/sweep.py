@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 #: Deals, silent workers, workers with slots and due tasks taken up in one sweep; the rest is for the next one.
 DEALS, SILENT, HOLDING, DUE = 20, 100, 1000, 500
 #: Seconds a slot may be held by a task that does not know of it: an assignment writes both within moments.
-SLOT_PATIENCE = 30.0
-#: Seconds without a change after which the contract is asked about a task that should have moved.
+SLOT_PATIENCE = 8.0
+#: Seconds without news of chain or worker after which the contract is asked about a task that should have moved.
 DOUBT_AFTER = 20.0
 
 
@@ -44,6 +44,9 @@ def sweep(scheduler: Scheduler) -> None:
 def lose_silent_workers(scheduler: Scheduler) -> None:
     """Replace what workers hold that were not heard of for `worker_lost_seconds`."""
     before = scheduler.clock() - scheduler.settings.worker_lost_seconds
+    if not scheduler.store.workers.heard_since(before):
+        # Rather nobody could be heard: the API or we were away. And nobody is there to take their work.
+        return
     touched: list[TaskId] = []
     for wallet in scheduler.store.workers.silent(before, SILENT):
         tasks = scheduler.store.tasks.lose_worker(wallet)
@@ -59,13 +62,18 @@ def free_forgotten_slots(scheduler: Scheduler) -> None:
     """Give back slots that a crash left taken: reserved, but the task never heard of it or is past it."""
     before = scheduler.clock() - SLOT_PATIENCE
     workers = scheduler.store.workers.holding_since(before, HOLDING)
-    held = [(worker.wallet, item.task_id) for worker in workers for item in worker.held if item.since < before]
+    held = [
+        (worker.wallet, item.task_id)
+        for worker in workers
+        for item in (*worker.held, *worker.pledged)
+        if item.since < before
+    ]
     tasks = {task.task_id: task for task in scheduler.store.tasks.load({task_id for _, task_id in held})}
     forgotten = []
     for wallet, task_id in held:
         task = tasks.get(task_id)
         replicate = task.replicate(wallet) if task else None
-        if task is None or replicate is None or not replicate.holds_slot or not task.open:
+        if task is None or replicate is None or not replicate.holds or not task.open:
             forgotten.append((wallet, task_id))
     if scheduler.store.workers.release(forgotten):
         log.info("Slots given back that nothing held.", action="slots_freed", slots=len(forgotten))
@@ -91,7 +99,7 @@ def visit(scheduler: Scheduler) -> None:
 def _second_opinion(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
     """The contract's views where they are ahead of the logs we have; none while the node is silent."""
     now = scheduler.clock()
-    quiet = [task for task in tasks if now >= task.changed_at + DOUBT_AFTER]
+    quiet = [task for task in tasks if now >= max(task.heard_at, task.matched_at) + DOUBT_AFTER]
     folded = views(scheduler, quiet) if quiet else {}
     doubted = [task.task_id for task in quiet if _should_have_moved(task, folded[task.task_id])]
     if not doubted:

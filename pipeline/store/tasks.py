@@ -21,7 +21,11 @@ DUPLICATE_KEY = 11000
 
 INDEXES = [
     IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="by_deal", unique=True),
-    IndexModel([("contribution_deadline", ASCENDING)], name="waiting", partialFilterExpression={"wants": {"$gt": 0}}),
+    IndexModel(
+        [("contribution_deadline", ASCENDING), ("not_before", ASCENDING)],
+        name="waiting_turn",
+        partialFilterExpression={"wants": {"$gt": 0}},
+    ),
     IndexModel([("next_visit", ASCENDING)], name="due", partialFilterExpression={"open": True}),
     IndexModel([("replicates.wallet", ASCENDING)], name="by_worker", partialFilterExpression={"open": True}),
     IndexModel([("stage", ASCENDING)], name="by_stage"),
@@ -78,10 +82,14 @@ class Tasks:
         return [to_record(row) for row in self._rows.find({"deal": deal_id}).sort("index", ASCENDING)]
 
     def waiting(self, now: float, limit: int) -> list[TaskRecord]:
-        """Tasks that want replicates and still take votes, most urgent first."""
-        query = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}}
+        """Tasks that want replicates, still take votes and were not passed over lately, most urgent first."""
+        query = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}, "not_before": {"$lte": now}}
         rows = self._rows.find(query).sort("contribution_deadline", ASCENDING).limit(limit)
         return [to_record(row) for row in rows]
+
+    def passed_over(self, task_ids: Sequence[TaskId], until: float) -> None:
+        """Let others be looked at before these, until then: nobody could take them."""
+        self._rows.update_many({"_id": {"$in": list(task_ids)}}, {"$set": {"not_before": until}})
 
     def due(self, now: float, limit: int) -> list[TaskId]:
         """Open tasks whose next visit has come, longest overdue first."""
@@ -232,7 +240,7 @@ class Tasks:
     ) -> bool:
         """Note a worker's report on its own replicate. False: no such replicate, or the step was noted before."""
         replicate: dict[str, Any] = {"wallet": wallet, f"steps.{step}": {"$exists": False}}
-        change: dict[str, Any] = {f"replicates.$.steps.{step}": now, "changed_at": now}
+        change: dict[str, Any] = {f"replicates.$.steps.{step}": now, "changed_at": now, "heard_at": now}
         if step in _STATE_AFTER:
             replicate["state"] = {"$in": [str(state) for state in _STATE_BEFORE[step]]}
             change["replicates.$.state"] = str(_STATE_AFTER[step])
@@ -264,6 +272,7 @@ class Tasks:
                     "replicates.$.callback_data": callback_data,
                     f"replicates.$.steps.{Step.UPLOADED}": now,
                     "changed_at": now,
+                    "heard_at": now,
                 },
                 "$inc": {"version": 1},
             },

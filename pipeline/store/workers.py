@@ -9,7 +9,8 @@ from pymongo import ASCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from pipeline.records import ChainFacts, Held, WorkerRecord
+from pipeline.actions import Outcome
+from pipeline.records import MOST_PLEDGED, ChainFacts, Held, WorkerRecord
 from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
 from protocol.weights import NEWCOMER_WEIGHT
 from protocol.wire import Capabilities
@@ -18,10 +19,30 @@ INDEXES = [
     IndexModel([("free", ASCENDING), ("seen_at", ASCENDING)], name="free"),
     IndexModel([("seen_at", ASCENDING)], name="silent", partialFilterExpression={"lost": False}),
     IndexModel([("held.since", ASCENDING)], name="holding"),
+    IndexModel([("pledged.since", ASCENDING)], name="pledging"),
 ]
 
-#: `free` follows `slots` and `held` in the same update.
-_SET_FREE = {"$set": {"free": {"$max": [0, {"$subtract": ["$slots", {"$size": "$held"}]}]}}}
+#: `free` follows `slots`, `held` and `pledged` in the same update (WorkerRecord.free).
+_SET_FREE = {
+    "$set": {
+        "free": {
+            "$max": [
+                0,
+                {
+                    "$min": [
+                        {"$subtract": ["$slots", {"$size": "$held"}]},
+                        {"$subtract": [{"$multiply": [MOST_PLEDGED, "$slots"]}, {"$size": "$pledged"}]},
+                    ]
+                },
+            ]
+        }
+    }
+}
+#: Seconds of rest after the second failure in a row, doubled by each further one up to the longest. The first may be
+#: the app's fault.
+FIRST_REST, LONGEST_REST = 5.0, 600.0
+#: Failures in a row that are told apart: enough for the longest rest.
+MOST_FAILURES = 20
 
 
 class Workers:
@@ -51,6 +72,9 @@ class Workers:
                         "seen_at": now,
                         "lost": False,
                         "held": {"$ifNull": ["$held", []]},
+                        "pledged": {"$ifNull": ["$pledged", []]},
+                        "failures": {"$ifNull": ["$failures", 0]},
+                        "rest_until": {"$ifNull": ["$rest_until", 0.0]},
                         "banned": {"$ifNull": ["$banned", False]},
                         "facts": {"$ifNull": ["$facts", {"$literal": _NOTHING_KNOWN}]},
                         # a machine signs in anew after it was given stake or gas: read both again
@@ -89,9 +113,9 @@ class Workers:
 
     # -- matching -------------------------------------------------------------------------------------------------
 
-    def with_free_slots(self, seen_after: float, limit: int) -> list[WorkerRecord]:
-        """Workers heard of since `seen_after` that have a slot left, not banned."""
-        query = {"free": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False}
+    def with_free_slots(self, seen_after: float, limit: int, now: float = float("inf")) -> list[WorkerRecord]:
+        """Workers heard of since `seen_after` that have a slot left, not banned, not resting after failures."""
+        query = {"free": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False, "rest_until": {"$lte": now}}
         return [_to_record(row) for row in self._rows.find(query).limit(limit)]
 
     def checked(self, facts: Sequence[tuple[Wallet, ChainFacts]], now: float) -> None:
@@ -113,14 +137,41 @@ class Workers:
         )
         return result.matched_count == 1
 
-    def release(self, slots: Sequence[tuple[Wallet, TaskId]]) -> int:
-        """Give slots back and return how many were; one given back before changes nothing."""
+    def pledge(self, slots: Sequence[tuple[Wallet, TaskId]]) -> None:
+        """Give slots of computed replicates back and keep their stakes for the votes; repeating it changes nothing."""
         writes = [
             UpdateOne(
                 {"_id": wallet, "held.task": task},
                 [
-                    {"$set": {"held": {"$filter": {"input": "$held", "cond": {"$ne": ["$$this.task", task]}}}}},
+                    {
+                        "$set": {
+                            "held": _only("$held", "$ne", task),
+                            "pledged": {"$concatArrays": ["$pledged", _only("$held", "$eq", task)]},
+                        }
+                    },
                     _SET_FREE,
+                ],
+            )
+            for wallet, task in slots
+        ]
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
+
+    def release(
+        self, slots: Sequence[tuple[Wallet, TaskId]], outcome: Outcome = Outcome.NEUTRAL, now: float = 0.0
+    ) -> int:
+        """Give slots and stakes back and return how many were; one given back before changes nothing.
+
+        A failure counts against the worker, a vote on chain clears its account.
+        """
+        told = {Outcome.NEUTRAL: [], Outcome.FAILED: _failed(now), Outcome.VOTED: [_CLEARED]}[outcome]
+        writes = [
+            UpdateOne(
+                {"_id": wallet, "$or": [{"held.task": task}, {"pledged.task": task}]},
+                [
+                    {"$set": {"held": _only("$held", "$ne", task), "pledged": _only("$pledged", "$ne", task)}},
+                    _SET_FREE,
+                    *told,
                 ],
             )
             for wallet, task in slots
@@ -146,8 +197,32 @@ class Workers:
         return result.matched_count == 1
 
     def holding_since(self, before: float, limit: int) -> list[WorkerRecord]:
-        """Workers with a slot taken before a moment, to be compared with their tasks."""
-        return [_to_record(row) for row in self._rows.find({"held.since": {"$lt": before}}).limit(limit)]
+        """Workers with a slot or stake taken before a moment, to be compared with their tasks."""
+        query = {"$or": [{"held.since": {"$lt": before}}, {"pledged.since": {"$lt": before}}]}
+        return [_to_record(row) for row in self._rows.find(query).limit(limit)]
+
+    def heard_since(self, moment: float) -> bool:
+        """Whether any worker was heard of since then."""
+        return self._rows.find_one({"lost": False, "seen_at": {"$gte": moment}}, {"_id": 1}) is not None
+
+
+def _only(slots: str, compare: str, task: TaskId) -> dict[str, Any]:
+    return {"$filter": {"input": slots, "cond": {compare: ["$$this.task", task]}}}
+
+
+_CLEARED = {"$set": {"failures": 0, "rest_until": 0.0}}
+
+
+def _failed(now: float) -> list[dict[str, Any]]:
+    rest = {"$min": [LONGEST_REST, {"$multiply": [FIRST_REST, {"$pow": [2, {"$subtract": ["$failures", 2]}]}]}]}
+    return [
+        {"$set": {"failures": {"$min": [MOST_FAILURES, {"$add": ["$failures", 1]}]}}},
+        {"$set": {"rest_until": {"$cond": [{"$lt": ["$failures", 2]}, 0.0, {"$add": [now, rest]}]}}},
+    ]
+
+
+def _held(rows: Iterable[Mapping[str, Any]]) -> tuple[Held, ...]:
+    return tuple(Held(TaskId(item["task"]), item["since"], NRlc(int(item["stake"]))) for item in rows)
 
 
 def _to_record(row: Mapping[str, Any]) -> WorkerRecord:
@@ -161,7 +236,9 @@ def _to_record(row: Mapping[str, Any]) -> WorkerRecord:
         tag=Hash32(row["tag"]),
         enrolled_at=row["enrolled_at"],
         seen_at=row["seen_at"],
-        held=tuple(Held(TaskId(item["task"]), item["since"], NRlc(int(item["stake"]))) for item in row["held"]),
+        held=_held(row["held"]),
+        pledged=_held(row["pledged"]),
+        failures=row["failures"],
         banned=row["banned"],
         lost=row["lost"],
         facts=_to_facts(row["facts"]),

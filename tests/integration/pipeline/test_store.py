@@ -11,6 +11,7 @@ import pytest
 
 from config.settings import read_settings
 from ops.stack.stack import Stack
+from pipeline.actions import Outcome
 from pipeline.ingest import task_records
 from pipeline.records import DealRecord, Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
 from pipeline.store import client
@@ -292,3 +293,48 @@ def test_tasks_of_a_deal_that_left_the_chain_wait(store: Store) -> None:
     assert store.deals.gone([DEAL]) == [DEAL]
     store.tasks.set_orphaned([DEAL], orphaned=False)
     assert not any(task.orphaned for task in store.tasks.of_deal(DEAL))
+
+
+def test_a_stake_stays_promised_after_the_slot_is_free_and_too_many_take_the_slots_away(store: Store) -> None:
+    enrol(store, ALICE, slots=1)
+    for number in (1, 2):
+        assert store.workers.reserve(ALICE, [held(number)])
+        store.workers.pledge([(ALICE, held(number).task_id)] * 2)
+    (worker,) = store.workers.load([ALICE])
+    assert ([item.stake for item in worker.pledged], worker.held, worker.free) == ([30, 30], (), 0)
+    assert not store.workers.reserve(ALICE, [held(3)])
+    assert store.workers.release([(ALICE, held(1).task_id)]) == 1
+    assert store.workers.reserve(ALICE, [held(3)])
+
+
+def test_a_worker_that_fails_again_and_again_rests_longer_and_longer_until_it_votes(store: Store) -> None:
+    enrol(store, ALICE, slots=1)
+
+    def fail(times: int, outcome: Outcome = Outcome.FAILED) -> list[bool]:
+        for number in range(times):
+            store.workers.reserve(ALICE, [held(number)])
+            for _ in range(2):
+                store.workers.release([(ALICE, held(number).task_id)], outcome, NOW)
+        return [bool(store.workers.with_free_slots(0.0, 10, NOW + later)) for later in (0, 5, 10, 600)]
+
+    assert fail(1) == [True] * 4
+    assert fail(1) == [False, True, True, True]
+    assert fail(1) == [False, False, True, True]
+    assert fail(20) == [False, False, False, True]
+    assert fail(1, Outcome.VOTED) == [True] * 4
+
+
+def test_nobody_is_silent_while_nobody_could_be_heard(store: Store) -> None:
+    enrol(store, ALICE)
+    assert not store.workers.heard_since(NOW + 1)
+    store.workers.seen(ALICE, NOW + 2)
+    assert store.workers.heard_since(NOW + 1)
+
+
+def test_tasks_passed_over_make_room_for_others_for_a_while(store: Store) -> None:
+    tasks = some_tasks(store, 3)
+    store.tasks.save([replace(task, wants=1) for task in tasks])
+    first = store.tasks.waiting(1000.0, 2)
+    store.tasks.passed_over([task.task_id for task in first], 1003.0)
+    assert len(store.tasks.waiting(1000.0, 2)) == 1
+    assert len(store.tasks.waiting(1003.0, 3)) == 3

@@ -16,6 +16,8 @@ from pipeline.actions import (
     Explain,
     Free,
     Method,
+    Outcome,
+    Pledge,
     Resend,
     Resume,
     Stop,
@@ -24,6 +26,7 @@ from pipeline.actions import (
 )
 from pipeline.decide import changed_by
 from pipeline.records import Replicate, ReplicateState, Sent, Stage
+from pipeline.replicas import TOO_LATE
 from protocol.hexbytes import to_bytes
 from protocol.types import Contract
 from protocol.view import ChainView
@@ -146,12 +149,51 @@ def test_a_dissenter_makes_more_workers_wanted() -> None:
 
 def test_a_slot_is_free_as_soon_as_computing_is_over() -> None:
     holding = replicate(1, ReplicateState.COMPUTED, holds_slot=True)
-    assert Free(wallet(1)) in decided(task(trust=1, replicates=[holding]), view(initialized()))
+    record = task(trust=1, replicates=[holding])
+    assert Pledge(wallet(1)) in decided(record, view(initialized()))
+    pledged = moved(record, view(initialized()))
+    assert (pledged.replicates[0].holds_slot, pledged.replicates[0].pledged) == (False, True)
+    assert decided(pledged, view(initialized())) == []
+
+
+def test_the_stake_is_free_when_the_vote_is_seen_or_will_not_come() -> None:
+    owing = replicate(1, pledged=True)
+    assert Free(wallet(1), Outcome.VOTED) in decided(task(replicates=[owing]), view(initialized(), voted(1)))
+    gone = replicate(1, ReplicateState.FAILED, pledged=True)
+    assert Free(wallet(1), Outcome.FAILED) in decided(task(replicates=[gone]), view(initialized()))
+    assert Free(wallet(1)) in decided(task(replicates=[owing]), view(initialized(), claimed()))
+
+
+def test_who_computes_for_too_long_is_stopped_and_its_slot_freed() -> None:
+    record = task(trust=1, replicates=[replicate(1, ReplicateState.STARTED)], contribution_deadline=FINAL + 900)
+    assert decided(record, view(initialized()), START + 60) == []
+    actions = decided(record, view(initialized()), START + 82)
+    assert actions[:3] == [
+        Drop(wallet(1), ReplicateState.LOST, TOO_LATE),
+        Stop(wallet(1)),
+        Free(wallet(1), Outcome.FAILED),
+    ]
+    assert Want(1) in actions
+
+
+def test_a_segment_is_published_again_at_longer_and_longer_intervals() -> None:
+    waiting = replicate(1, ReplicateState.ASSIGNED, published_at=START + 10, resends=2)
+    record = task(trust=1, replicates=[waiting])
+    assert decided(record, view(initialized()), START + 29) == []
+    assert decided(record, view(initialized()), START + 30) == [Resend(wallet(1))]
+    assert moved(record, view(initialized()), START + 30).replicates[0].resends == 3
+
+
+def test_only_news_of_the_chain_counts_as_heard() -> None:
+    asked = moved(task(replicates=VOTERS), view(*CONSENSUS), START + 3)
+    assert asked.heard_at == START + 3
+    again = moved(asked, view(*CONSENSUS), START + 9)
+    assert (again.changed_at, again.heard_at) == (START + 9, START + 3)
 
 
 def test_a_slot_is_free_when_the_vote_is_on_chain_though_no_report_came() -> None:
     silent = replicate(1, ReplicateState.STARTED)
-    assert Free(wallet(1)) in decided(task(replicates=[silent]), view(initialized(), voted(1)))
+    assert Free(wallet(1), Outcome.VOTED) in decided(task(replicates=[silent]), view(initialized(), voted(1)))
 
 
 def test_an_app_that_fails_everywhere_is_given_up_and_the_reason_is_kept() -> None:

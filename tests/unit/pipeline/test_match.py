@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.match import match
+from pipeline.match import match, slots_left
 from pipeline.records import ReplicateState, TaskRecord, WorkerRecord
 from protocol.tags import GPU_BIT, make_tag
 from protocol.types import Hash32, TaskId, Wallet
@@ -82,3 +82,22 @@ def test_a_worker_without_gas_money_or_banned_or_lost_gets_nothing() -> None:
 def test_a_task_nobody_fits_does_not_hold_up_the_next() -> None:
     gpu = other(1, tag=make_tag(GPU_BIT))
     assert chosen([gpu, other(2)], worker(1)) == [[wallet(1)]]
+
+
+def test_stake_promised_to_a_vote_not_yet_seen_is_not_spent_again() -> None:
+    assert chosen([task(trust=5, wants=1)], worker(1, stake=50, pledged=(held(1, stake=30),))) == []
+
+
+def test_who_owes_votes_for_twice_its_slots_gets_no_more() -> None:
+    assert chosen([other(1)], worker(1, pledged=(held(1),))) == [[wallet(1)]]
+    assert chosen([other(1)], worker(1, pledged=(held(1), held(2)))) == []
+
+
+def test_who_failed_lately_comes_after_all_others() -> None:
+    assert chosen([other(1)], worker(1, slots=8, failures=2), worker(2)) == [[wallet(2)]]
+
+
+def test_slots_are_left_only_where_somebody_may_use_them() -> None:
+    machines = [worker(1, slots=2), worker(2, banned=True)]
+    assert slots_left(machines, match([other(1)], machines))
+    assert not slots_left(machines, match([other(1), other(2)], machines))

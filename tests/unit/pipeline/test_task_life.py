@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pipeline.actions import Action, AskReveal, AskUpload, Free, Method, Resend, Submit
+from pipeline.actions import Action, AskReveal, AskUpload, Free, Method, Pledge, Resend, Submit
 from pipeline.decide import decide
 from pipeline.match import match
 from pipeline.progress import after
@@ -152,7 +152,7 @@ class TaskLife(RuleBasedStateMachine):
         match match_action:
             case Submit() as submit:
                 self.hand_over(submit)
-            case Free(wallet=who):
+            case Free(wallet=who) | Pledge(wallet=who):
                 self.slots[who].discard(TASK)
             case AskReveal(wallet=who, upload=upload):
                 self.mail.append(("reveal", who))
