@@ -1,7 +1,8 @@
 """Route of a result's upload: nothing is stored in IPFS that the uploader did not vote for on chain.
 
-PUT zip ─► may this wallet upload?      vote: it has contributed on chain      solo: the task is open and given to it
-        ─► temporary file, capped
+PUT zip ─► is it stored already?        then that is the answer, and the body is not read
+        ─► may this wallet upload?      vote: it has contributed on chain      solo: the task is open and given to it
+        ─► temporary file, capped, at a least rate, two at a time per wallet
         ─► digest recomputed from the zip ─► vote: keccak(task ‖ digest) is its contribution
         ─► IPFS add, pinned               ─► link and digest into its replicate ─► wake-up
 """
@@ -22,8 +23,9 @@ from starlette.concurrency import run_in_threadpool
 from pipeline.api.access import Access, SignedIn
 from pipeline.api.reports import announce, own_replicate
 from pipeline.api.result_zip import CheckedResult, check_result
+from pipeline.api.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive, require_room
 from pipeline.records import Replicate, TaskRecord
-from protocol.errors import BadMessage, NotYet, Refused
+from protocol.errors import NotYet, Refused
 from protocol.hexbytes import to_bytes_leniently, to_hex
 from protocol.seal import result_hash
 from protocol.types import Hash32, TaskId
@@ -33,25 +35,28 @@ from protocol.wire import HexId, Mode, Report, ResultLink, Step, Stored
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["workers"])
 
-#: Seconds a whole body may take: 256 MiB over a 4 Mbit/s line.
-BODY_SECONDS = 600
-#: Uploads received at a time: each holds a temporary file of up to SLUICE_MAX_RESULT_BYTES.
-PARALLEL_UPLOADS = 8
-_turns = asyncio.Semaphore(PARALLEL_UPLOADS)
+_turns = UploadTurns()
+_verifying = asyncio.Semaphore(VERIFIED_AT_ONCE)
 
 
 @router.put("/tasks/{task_id}/result", summary="Store a result")
 async def put_result(task_id: HexId, request: Request, wallet: SignedIn, services: Access) -> Stored:
     """Body: the zip of `/iexec_out`. Its digest is recomputed and must be the one this wallet voted for; for a task
-    without a vote (trust 1) the wallet must hold the task. The same result may be sent any number of times.
+    without a vote (trust 1) the wallet must hold the task. Once a result is stored, that one is the answer to whatever
+    is sent.
     """
     task, replicate = await run_in_threadpool(own_replicate, services, TaskId(task_id), wallet)
+    if replicate.link is not None and replicate.digest is not None:
+        return Stored(link=replicate.link, digest=replicate.digest)
     view = await run_in_threadpool(_view, services, task)
     check_may_upload(task, replicate, view)
-    async with _turns:
+    with _turns.receiving(wallet, task.task_id):
+        require_room(services.uploads, services.settings.max_result_bytes)
         with _temporary(services.uploads) as path:
-            await _receive(request, path)
-            return await run_in_threadpool(_store, services, task, replicate, view, path)
+            # The cap is `BodyLimit`'s.
+            await receive(request.stream(), path)
+            async with _verifying:
+                return await run_in_threadpool(_store, services, task, replicate, view, path)
 
 
 def check_may_upload(task: TaskRecord, replicate: Replicate, view: ChainView) -> None:
@@ -94,17 +99,6 @@ def _temporary(folder: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-async def _receive(request: Request, path: Path) -> None:
-    """Stream the body to `path`; the cap is `BodyLimit`'s."""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            with path.open("wb") as file:
-                async for chunk in request.stream():
-                    file.write(chunk)
-    except TimeoutError as error:
-        raise BadMessage(why=f"the body took longer than {BODY_SECONDS} seconds") from error
-
-
 def _store(services: Access, task: TaskRecord, replicate: Replicate, view: ChainView, path: Path) -> Stored:
     checked = check_result(path, callback=task.has_callback)
     check_digest(replicate, view, task.task_id, checked.digest)
@@ -120,7 +114,7 @@ def _store(services: Access, task: TaskRecord, replicate: Replicate, view: Chain
 
 
 def _link(services: Access, task: TaskRecord, checked: CheckedResult, path: Path) -> ResultLink:
-    """Where the requester finds the result: IPFS, or for a callback the contract that gets it (worker.md §6.1)."""
+    """Where the requester finds the result: IPFS, or for a callback the contract that gets it (iexec-worker 9.2)."""
     if checked.computed.callback_data is not None:
         return ResultLink(storage="ethereum", location=task.callback)
     cid = services.ipfs.add(path, f"iexec-result-{task.task_id}")

@@ -1,0 +1,75 @@
+"""Who may upload at the same time, and how slowly: so that no wallet can keep the others from storing their results.
+
+receive   one body per wallet and task, two per wallet, each at a least rate      nobody waits for another wallet
+verify    a few at a time in all, each as fast as our own disk                    a turn is never held by a network
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from protocol.errors import BadMessage, StorageUnavailable, Unavailable
+from protocol.types import TaskId, Wallet
+
+#: Bodies received at a time from one wallet: a machine uploads with one process per slot and one spare.
+PER_WALLET = 2
+#: Bytes per second an upload must bring on average: a line of 1 Mbit/s, so 256 MiB may take half an hour.
+LEAST_RATE = 2**17
+#: Seconds before the rate is asked for: slow starts, and the pauses of a busy machine.
+GRACE_SECONDS = 15.0
+#: Uploads verified and stored at a time: each unpacks on one processor.
+VERIFIED_AT_ONCE = 8
+
+
+class UploadTurns:
+    """Bodies being received by this process. For one event loop."""
+
+    def __init__(self) -> None:
+        self._bodies: set[tuple[Wallet, TaskId]] = set()
+        self._by_wallet: Counter[Wallet] = Counter()
+
+    @contextmanager
+    def receiving(self, wallet: Wallet, task_id: TaskId) -> Iterator[None]:
+        """Count one body. Raises Unavailable if this wallet has enough under way: it may come again."""
+        body = (wallet, task_id)
+        if body in self._bodies:
+            raise Unavailable(what="a second upload", why="this wallet is sending this result already")
+        if self._by_wallet[wallet] >= PER_WALLET:
+            raise Unavailable(what="a further upload", why=f"this wallet is sending {PER_WALLET} results already")
+        self._bodies.add(body)
+        self._by_wallet[wallet] += 1
+        try:
+            yield
+        finally:
+            self._bodies.discard(body)
+            self._by_wallet[wallet] -= 1
+            if not self._by_wallet[wallet]:
+                del self._by_wallet[wallet]
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raise StorageUnavailable if `size` bytes more would leave less than that free at `folder`."""
+    if shutil.disk_usage(folder).free < 2 * size:
+        raise StorageUnavailable(what="the pool's disk", why="it is almost full")
+
+
+async def receive(
+    chunks: AsyncIterator[bytes], path: Path, *, rate: float = LEAST_RATE, grace: float = GRACE_SECONDS
+) -> None:
+    """Write `chunks` to `path`. Raises BadMessage if they bring less than `rate` bytes/s after `grace` seconds."""
+    clock = asyncio.get_running_loop().time
+    began, received = clock(), 0
+    try:
+        with path.open("wb") as file:
+            async with asyncio.timeout_at(began + grace) as limit:
+                async for chunk in chunks:
+                    file.write(chunk)
+                    received += len(chunk)
+                    limit.reschedule(began + grace + received / rate)
+    except TimeoutError as error:
+        raise BadMessage(why=f"the body came more slowly than {rate:g} bytes a second") from error

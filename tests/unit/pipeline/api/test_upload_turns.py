@@ -1,0 +1,61 @@
+"""Slow and many uploads of one wallet, beside those of others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from pipeline.api.upload_turns import PER_WALLET, UploadTurns, receive, require_room
+from protocol.errors import BadMessage, StorageUnavailable, Unavailable
+from protocol.types import TaskId, Wallet
+
+ONE, OTHER = Wallet("0x" + "aa" * 20), Wallet("0x" + "bb" * 20)
+
+
+def task(number: int) -> TaskId:
+    return TaskId("0x" + f"{number:064x}")
+
+
+def test_a_wallet_sends_a_few_results_at_a_time_and_others_do_not_wait_for_it() -> None:
+    turns = UploadTurns()
+    with ExitStack() as sending:
+        for number in range(PER_WALLET):
+            sending.enter_context(turns.receiving(ONE, task(number)))
+        with pytest.raises(Unavailable), turns.receiving(ONE, task(99)):
+            pytest.fail("one too many was let in")
+        sending.enter_context(turns.receiving(OTHER, task(0)))
+    with turns.receiving(ONE, task(99)):
+        assert turns._by_wallet == {ONE: 1}
+
+
+def test_a_wallet_sends_one_result_once_at_a_time() -> None:
+    turns = UploadTurns()
+    with turns.receiving(ONE, task(1)), pytest.raises(Unavailable), turns.receiving(ONE, task(1)):
+        pytest.fail("the same result was let in twice")
+
+
+def test_a_body_that_stalls_is_given_up_and_one_that_flows_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "body"
+
+    async def flowing() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 1000
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    asyncio.run(receive(flowing(), path, grace=0.05))
+    assert path.read_bytes() == b"x" * 3000
+    with pytest.raises(BadMessage, match="slowly"):
+        asyncio.run(receive(stalling(), path, grace=0.05))
+
+
+def test_no_body_is_taken_that_could_fill_the_disk(tmp_path: Path) -> None:
+    require_room(tmp_path, 1)
+    with pytest.raises(StorageUnavailable, match="full"):
+        require_room(tmp_path, 2**80)
