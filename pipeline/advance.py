@@ -23,6 +23,7 @@ from pipeline.assign import assign, resend
 from pipeline.records import TaskRecord
 from pipeline.scheduler import Scheduler
 from pipeline.segments import Segment
+from pipeline.transactions import MOST_WITH_INITIALIZE, initializes, without_initialize
 from protocol.types import TaskId
 from protocol.view import ChainView, fold
 
@@ -79,10 +80,13 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     tasks = scheduler.store.tasks.load(task_ids)
     folded = views(scheduler, [task for task in tasks if task.task_id not in known])
     now = scheduler.clock()
-    steps = []
+    steps, room = [], None
     for task in tasks:
         view = known.get(task.task_id) or folded[task.task_id]
         actions = deciding.decide(task, view, now, scheduler.pace)
+        if initializes(actions):
+            room = MOST_WITH_INITIALIZE - scheduler.transactions.queued() if room is None else room - 1
+            actions = actions if room > 0 else without_initialize(actions)
         steps.append(Step(task, progress.after(task, view, actions, now, scheduler.pace), view, actions))
     return steps
 
@@ -110,7 +114,9 @@ def _after_save(scheduler: Scheduler, steps: Sequence[Step]) -> None:
     for step in steps:
         for action in step.actions:
             if isinstance(action, End):
-                TASKS_ENDED.labels(str(action.stage)).inc()
+                if step.before.stage is not action.stage:
+                    # not once more after a reorg that changed nothing in the end
+                    TASKS_ENDED.labels(str(action.stage)).inc()
                 log.info(
                     "Task ended.", action="task_ended", task=step.before.task_id, stage=action.stage, why=action.why
                 )

@@ -6,8 +6,9 @@ A deal that cannot be read now stays `new` in the store and is tried again; none
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import structlog
 
@@ -57,9 +58,8 @@ def ingest(store: Store, catalogue: Catalogue, workerpool: Contract, deal_ids: S
     except (BadMessage, RpcError):
         # One deal spoils the batch, perhaps on purpose: the others must not suffer.
         records = [record for each in blocks.items() for record in _read_alone(store, catalogue, workerpool, each)]
-    tasks = [task for record in records for task in task_records(record)]
-    _store(store, records, tasks)
-    return [task.task_id for task in tasks]
+    _store(store, records)
+    return [task_id(record.deal_id, index) for record in records for index in _indices(record)]
 
 
 def _read(catalogue: Catalogue, workerpool: Contract, blocks: Mapping[DealId, BlockNumber]) -> list[DealRecord]:
@@ -117,7 +117,15 @@ def deal_record(deal: Deal, catalogue: Catalogue, block: BlockNumber) -> DealRec
 
 def task_records(deal: DealRecord) -> list[TaskRecord]:
     """The deal's tasks as they begin."""
-    return [
+    return list(_each_task(deal))
+
+
+def _indices(deal: DealRecord) -> range:
+    return range(deal.bot_first, deal.bot_first + deal.bot_size)
+
+
+def _each_task(deal: DealRecord) -> Iterator[TaskRecord]:
+    return (
         TaskRecord(
             task_id=task_id(deal.deal_id, index),
             deal_id=deal.deal_id,
@@ -133,14 +141,18 @@ def task_records(deal: DealRecord) -> list[TaskRecord]:
             matched_block=deal.matched_block,
             matched_at=deal.start_time,
         )
-        for index in range(deal.bot_first, deal.bot_first + deal.bot_size)
-    ]
+        for index in _indices(deal)
+    )
 
 
-def _store(store: Store, deals: Sequence[DealRecord], tasks: Sequence[TaskRecord]) -> None:
+def _store(store: Store, deals: Sequence[DealRecord]) -> None:
     store.deals.put(deals)
-    added = sum(store.tasks.add(tasks[start : start + INSERT_CHUNK]) for start in range(0, len(tasks), INSERT_CHUNK))
-    if added < len(tasks):
+    # Made as they are stored: somebody may buy a bag of millions.
+    tasks = (task for deal in deals for task in _each_task(deal))
+    added = 0
+    while chunk := list(islice(tasks, INSERT_CHUNK)):
+        added += store.tasks.add(chunk)
+    if added < sum(deal.bot_size for deal in deals):
         # Seen before: the same message twice, or the deal came back after a reorg, perhaps at another time.
         store.tasks.set_orphaned([deal.deal_id for deal in deals], orphaned=False)
         for deal in deals:

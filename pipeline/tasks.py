@@ -17,7 +17,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from config.settings import Settings
 from pipeline import advance, assign, ingest, sweep, wake
 from pipeline.scheduler import Scheduler, of_process
-from pipeline.transactions import failures_of
+from pipeline.transactions import MOST_WITH_INITIALIZE, failures_of
 from protocol.errors import LaneFull, RpcError, Unavailable
 from protocol.types import DealId, TaskId
 
@@ -66,6 +66,8 @@ def run_lane(scheduler: Scheduler) -> None:
     failures = failures_of(report.ended)
     scheduler.store.tasks.intents_failed(failures)
     scheduler.wake.advance(sorted({task_id for task_id, *_ in failures}))
+    if scheduler.transactions.queued() < MOST_WITH_INITIALIZE // 2:
+        scheduler.wake.advance(scheduler.store.tasks.uninitialized(scheduler.clock(), MOST_WITH_INITIALIZE // 2))
     if report.wake_again:
         scheduler.wake.lane()
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from chain.lane.intent import Intent, IntentState
 from chain.lane.run import Lane
-from pipeline.actions import Submit
+from pipeline.actions import Action, Method, Submit
 from protocol.types import TaskId, Wallet
 
+#: Transactions in the lane's queue above which no more initializes are added: a bag of a hundred thousand tasks must
+#: not stand before other tasks' finalize and claim, nor fill the lane.
+MOST_WITH_INITIALIZE = 2000
 #: A lane intent that ended FAILED: task, method, try, why.
 Failure = tuple[TaskId, str, int, str]
 
@@ -36,10 +39,24 @@ class Transactions:
         ]
         return len(fresh), failures
 
+    def queued(self) -> int:
+        """How many transactions wait for a nonce."""
+        return self.lane.desk.store.count(self.lane.id, (IntentState.QUEUED,))
+
     def _intent(self, task: TaskId, submit: Submit, now: float) -> Intent:
         return Intent.new(
             self.chain_id, self.wallet, str(submit.method), task, submit.args, now, occasion=submit.generation
         )
+
+
+def initializes(actions: Sequence[Action]) -> bool:
+    """Whether one of the actions hands over an initialize."""
+    return any(isinstance(action, Submit) and action.method is Method.INITIALIZE for action in actions)
+
+
+def without_initialize(actions: Sequence[Action]) -> list[Action]:
+    """All actions but that: it is decided again when the lane has room."""
+    return [item for item in actions if not (isinstance(item, Submit) and item.method is Method.INITIALIZE)]
 
 
 def failures_of(ended: Sequence[Intent]) -> list[Failure]:

@@ -77,9 +77,10 @@ class Tasks:
         """Those of the tasks that are ours, in no order."""
         return [to_record(row) for row in self._rows.find({"_id": {"$in": list(task_ids)}})]
 
-    def of_deal(self, deal_id: DealId) -> list[TaskRecord]:
-        """A deal's tasks by index."""
-        return [to_record(row) for row in self._rows.find({"deal": deal_id}).sort("index", ASCENDING)]
+    def of_deal(self, deal_id: DealId, first: int = 0, limit: int = 0) -> list[TaskRecord]:
+        """A deal's tasks by index, from index `first` on; at most `limit`, 0 for all."""
+        rows = self._rows.find({"deal": deal_id, "index": {"$gte": first}}).sort("index", ASCENDING).limit(limit)
+        return [to_record(row) for row in rows]
 
     def waiting(self, now: float, limit: int) -> list[TaskRecord]:
         """Tasks that want replicates, still take votes and were not passed over lately, most urgent first."""
@@ -96,14 +97,25 @@ class Tasks:
         rows = self._rows.find({"open": True, "next_visit": {"$lte": now}}, {"_id": 1})
         return [TaskId(row["_id"]) for row in rows.sort("next_visit", ASCENDING).limit(limit)]
 
+    def uninitialized(self, now: float, limit: int) -> list[TaskId]:
+        """Tasks whose initialize was never handed to the lane, perhaps for want of room there."""
+        query = {
+            "stage": str(Stage.RECEIVED),
+            "orphaned": False,
+            "contribution_deadline": {"$gt": now},
+            "sent.initialize": {"$exists": False},
+            "failed.initialize": {"$exists": False},
+        }
+        return [TaskId(row["_id"]) for row in self._rows.find(query, {"_id": 1}).limit(limit)]
+
     def of_worker(self, wallet: Wallet) -> list[TaskRecord]:
         """Open tasks that a worker was given."""
         return [to_record(row) for row in self._rows.find({"open": True, "replicates.wallet": wallet})]
 
     def count_by_stage(self) -> dict[Stage, int]:
-        """How many tasks stand at each stage."""
-        rows = self._rows.aggregate([{"$group": {"_id": "$stage", "count": {"$sum": 1}}}])
-        return {Stage(row["_id"]): row["count"] for row in rows}
+        """How many tasks stand at each stage that is not an end: the ended ones only grow in number."""
+        stages = [stage for stage in Stage if stage not in (Stage.COMPLETED, Stage.FAILED)]
+        return {stage: self._rows.count_documents({"stage": str(stage)}) for stage in stages}
 
     # -- deciding and its results ---------------------------------------------------------------------------------
 

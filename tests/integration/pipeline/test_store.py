@@ -338,3 +338,18 @@ def test_tasks_passed_over_make_room_for_others_for_a_while(store: Store) -> Non
     store.tasks.passed_over([task.task_id for task in first], 1003.0)
     assert len(store.tasks.waiting(1000.0, 2)) == 1
     assert len(store.tasks.waiting(1003.0, 3)) == 3
+
+
+def test_tasks_whose_initialize_was_put_off_are_found(store: Store) -> None:
+    first, *others = some_tasks(store, 3)
+    store.tasks.save([replace(first, sent={"initialize": Sent(0, NOW)})])
+    assert set(store.tasks.uninitialized(1000.0, 10)) == {task.task_id for task in others}
+    assert store.tasks.uninitialized(1070.0, 10) == [], "no vote could come any more"
+
+
+def test_ended_tasks_are_not_counted_and_a_deal_is_read_in_pages(store: Store) -> None:
+    tasks = some_tasks(store, 3)
+    store.tasks.save([replace(tasks[0], stage=Stage.COMPLETED, open=False)])
+    assert store.tasks.count_by_stage()[Stage.RECEIVED] == 2
+    assert Stage.COMPLETED not in store.tasks.count_by_stage()
+    assert [task.index for task in store.tasks.of_deal(DEAL, 1, 1)] == [1]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from chain.lane.intent import Intent, IntentState
+from pipeline.actions import Action, Method, Submit, Want
 from pipeline.ingest import Catalogue, ingest, task_records
 from pipeline.records import DealRecord
-from pipeline.transactions import failures_of
+from pipeline.transactions import failures_of, initializes, without_initialize
 from pipeline.wake import chunks
 from protocol.errors import BadMessage, RpcError
 from protocol.ids import task_id
@@ -113,3 +114,10 @@ def test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read() -> No
 def test_a_long_list_is_cut_and_nothing_falls_off() -> None:
     assert list(chunks([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
     assert list(chunks([], 2)) == []
+
+
+def test_initialize_is_put_off_and_nothing_else_when_the_lane_has_no_room() -> None:
+    actions: list[Action] = [Submit(Method.INITIALIZE, 0, {}), Want(1), Submit(Method.FINALIZE, 0, {})]
+    assert initializes(actions)
+    assert without_initialize(actions) == actions[1:]
+    assert not initializes(without_initialize(actions))
