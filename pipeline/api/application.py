@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from config.supervisor import RECURSION_LIMIT
 from pipeline.api import errors, operations, reports, results, tasks, workers
 from pipeline.api.body_limit import BodyLimit
+from pipeline.api.recent_answers import ANSWER_SECONDS, RecentAnswers
 from pipeline.api.services import Services
 
 DESCRIPTION = """
@@ -35,6 +36,7 @@ def create_app(services: Services) -> FastAPI:
 
     app = FastAPI(title="Sluice", version=operations.VERSION, description=DESCRIPTION, lifespan=lifespan)
     app.state.services = services
+    app.state.answers = RecentAnswers(ANSWER_SECONDS)
     errors.install(app)
     for routes in (operations, workers, reports, results, tasks):
         app.include_router(routes.router)

@@ -23,6 +23,8 @@ from protocol.wire import Dataset, HexId
 
 router = APIRouter(tags=["requesters"])
 _ADDRESS = re.compile(r"^0x[0-9a-fA-F]{40}$")
+#: Tasks of a deal in one answer: a bag may hold a hundred thousand, and anybody may ask.
+MOST_TASKS = 1000
 #: The SDK adds it to some calls; another chain's id is refused rather than answered for ours.
 ChainId = Annotated[int | None, Query(alias="chainId", description="If given, must be this pool's chain.")]
 Authorization = Annotated[str, Header(description="`<hash>_<signature>_<address>` over the log challenge.")]
@@ -74,6 +76,8 @@ class DealModel(BaseModel):
     matched_block: int
     contribution_deadline: int
     final_deadline: int
+    bot_first: int
+    bot_size: int
     tasks: list[DealTask]
 
 
@@ -130,12 +134,17 @@ def get_replicate_logs(task_id: HexId, wallet: str, services: Access, authorizat
 
 
 @router.get("/deals/{deal_id}", summary="A deal")
-def get_deal(deal_id: HexId, services: Access) -> DealModel:
-    """A deal and where each of its tasks stands."""
+def get_deal(
+    deal_id: HexId,
+    services: Access,
+    first: Annotated[int, Query(ge=0, description="Index of the first task to show.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_TASKS, description="Tasks to show at most.")] = MOST_TASKS,
+) -> DealModel:
+    """A deal and where its tasks stand, a page at a time: those from index `first` on."""
     deal = services.store.deals.get(DealId(deal_id))
     if deal is None:
         raise NotFound(what=f"deal {deal_id}")
-    return _deal_model(deal, services.store.tasks.of_deal(deal.deal_id))
+    return _deal_model(deal, services.store.tasks.of_deal(deal.deal_id, first, limit))
 
 
 @router.get("/{chain_id}/workerpools/{address}", summary="This API's URL (Compass)")
@@ -197,6 +206,8 @@ def _deal_model(deal: DealRecord, tasks: list[TaskRecord]) -> DealModel:
         matched_block=deal.matched_block,
         contribution_deadline=deal.contribution_deadline,
         final_deadline=deal.final_deadline,
+        bot_first=deal.bot_first,
+        bot_size=deal.bot_size,
         tasks=[
             DealTask(
                 index=task.index,
