@@ -122,7 +122,7 @@ def open_arena(
     engine = docker.DockerClient(base_url=servers.docker_host)
     try:
         image = app_image.build(engine)
-        pool = site.prepare(servers, chain, names, home, workers=workers + spares, image=image, env=env)
+        pool = site.prepare(servers, chain, names, home, workers=workers + spares, image=image, env=env, tied=True)
         with Rpc(chain.rpc_url) as rpc:
             try:
                 pool.start_scheduler()

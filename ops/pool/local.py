@@ -24,6 +24,8 @@ from ops.stack.process import Process, Program, find
 
 #: Seconds until the API answers, and until all machines have signed in: Python starts slowly on a busy machine.
 API_SECONDS, ENROL_SECONDS = 60.0, 60.0
+#: Has the kernel kill a program when whoever started it dies: a benchmark or test that is killed leaves nothing behind.
+TIED = ("setpriv", "--pdeathsig", "KILL", "--")
 #: Seconds for a process to end cleanly: the supervisor itself gives its children 20.
 STOP_SECONDS = 30.0
 
@@ -46,6 +48,8 @@ class LocalPool:
     ground: Ground
     env: Mapping[str, str]
     api_url: str
+    #: Whether it ends with the process that started it.
+    tied: bool = False
     programs: dict[str, Program] = field(default_factory=dict)
     running: dict[str, Process] = field(default_factory=dict)
 
@@ -110,7 +114,7 @@ class LocalPool:
             "PROMETHEUS_MULTIPROC_DIR": str(metrics.absolute()),
             **env,
         }
-        program = Program(name, [sys.executable, "-m", *module], folder, env=own)
+        program = Program(name, [*(TIED if self.tied else ()), sys.executable, "-m", *module], folder, env=own)
         self.programs[name] = program
         self.running[name] = program.start()
 

@@ -98,8 +98,9 @@ def prepare(
     image: str,
     dataset: Dataset | None = None,
     env: dict[str, str] | None = None,
+    tied: bool = False,
 ) -> LocalPool:
-    """Contracts, wallets, virtual hosts: a pool ready to be started."""
+    """Contracts, wallets, virtual hosts: a pool ready to be started. `tied`: it ends with this process."""
     with Rpc(chain.rpc_url) as rpc:
         start_block = int(rpc.call("eth_blockNumber"), 16)
         place = ground.prepare(
@@ -108,7 +109,7 @@ def prepare(
     shared = environment(servers, chain, names, place, start_block=start_block) | (env or {})
     with _admin(servers, names) as admin:
         admin.prepare()
-    return LocalPool(home=home, ground=place, env=shared, api_url=shared["SLUICE_API_URL"])
+    return LocalPool(home=home, ground=place, env=shared, api_url=shared["SLUICE_API_URL"], tied=tied)
 
 
 def clear(servers: Servers, names: Names) -> None:
