@@ -37,8 +37,9 @@ from protocol.errors import (
 from protocol.params import DealParams, read_params
 from protocol.types import ZERO_ADDRESS, Signature, TaskId, Wallet
 from protocol.wire import Assignment, Report, Step
-from workers import image, inputs, outputs
+from workers import disk, image, inputs, outputs
 from workers.container import Ended
+from workers.disk import DiskWatch
 from workers.layout import TaskFolders
 from workers.outputs import Result
 from workers.patience import Patience
@@ -141,6 +142,7 @@ def _check(bench: Workbench, assignment: Assignment) -> None:
 
 def _result(bench: Workbench, replicate: Replicate, attempt: _Attempt) -> tuple[Result, Failure | None]:
     """The result, or the error result and its cause. Raises TaskDeclined."""
+    disk.require_room(replicate.task_id, bench.layout.root)
     folders = bench.layout.task(replicate.task_id)
     folders.make()
     try:
@@ -224,6 +226,7 @@ def _run(
             pull=lambda: image.pull(bench.engine, bench.layout, assignment, patience),
             clear=folders.clear_outputs,
             created=lambda container: _created(bench, task_id, container),
+            watch=lambda kill: DiskWatch(task_id, folders.outputs, disk.WORKING_ROOM * machine.caps.total_bytes, kill),
         )
         attempt.ended = run_app(run, resumed=replicate.stage is Stage.RUNNING)
         attempt.stdout = bench.engine.stream(spec.name, stdout=True)

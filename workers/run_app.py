@@ -19,6 +19,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from protocol.errors import EngineUnavailable, NoSuchContainer, NoSuchImage
 from workers.container import Ended, Engine, seconds_ran
+from workers.disk import DiskWatch
 from workers.sandbox import ContainerSpec
 
 log = structlog.get_logger(__name__)
@@ -43,13 +44,15 @@ class Run:
     clear: Callable[[], None]
     #: Told the container's id before it starts.
     created: Callable[[str], None]
+    #: Watches what the app takes of the disk; given what kills it.
+    watch: Callable[[Callable[[], None]], DiskWatch]
 
 
 def run_app(run: Run, *, resumed: bool) -> Ended:
     """Run the app to its end. The container remains, for its logs.
 
-    `resumed`: a container of this task may exist. Raises TaskFailure from `pull`, CannotStart, EngineUnavailable after
-    ENGINE_PATIENCE seconds, NoSuchContainer if somebody removes it while it runs.
+    `resumed`: a container of this task may exist. Raises TaskFailure from `pull` and `watch`, CannotStart,
+    EngineUnavailable after ENGINE_PATIENCE seconds, NoSuchContainer if somebody removes it while it runs.
     """
     lost_engine = False
 
@@ -105,7 +108,9 @@ def _found(run: Run, *, lost_engine: bool) -> Ended:
 
 
 def _await(run: Run, container: str, seconds: float) -> Ended:
-    code = run.engine.wait(container, seconds)
+    with run.watch(lambda: run.engine.kill(container)) as disk:
+        code = run.engine.wait(container, seconds)
+    disk.raise_if_over()
     if code is None:
         log.info("The app's time is over.", action="app_timeout", container=container, seconds=run.spec.seconds)
         run.engine.kill(container)

@@ -288,3 +288,11 @@ class serving:  # noqa: N801 - used as a verb
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def test_an_app_that_fills_the_disk_is_killed_long_before_its_time(bench: Workbench) -> None:
+    began = time.monotonic()
+    found = done(bench, "dd if=/dev/zero of=/iexec_out/r bs=1048576 count=40; sleep 60", category_seconds=120)
+    assert (found.stage, found.cause) == (Stage.COMPUTED, Failure.OUTPUT_ZIP)
+    assert found.digest == error_digest(Failure.OUTPUT_ZIP)
+    assert time.monotonic() - began < 50
