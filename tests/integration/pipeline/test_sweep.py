@@ -14,10 +14,10 @@ from pipeline.records import Held, Replicate, ReplicateState, Stage
 from pipeline.scheduler import Scheduler
 from pipeline.store.tasks import Given
 from protocol.events import BlockRef, SchedulerNotice, Seen
-from protocol.types import BlockHash, NRlc, TaskId, Timestamp, TxHash
+from protocol.types import BlockHash, Hash32, NRlc, TaskId, Timestamp, TxHash
 from protocol.view import TaskStatus
-from protocol.wire import Mode
-from tests.integration.pipeline.conftest import Pool
+from protocol.wire import Capabilities, Mode
+from tests.integration.pipeline.conftest import NO_TAG, REQUESTER, Pool
 from tests.integration.pipeline.waiting import until
 
 LONG_AGO = 3600.0
@@ -65,7 +65,7 @@ def test_a_transaction_whose_logs_were_never_seen_is_found_by_asking_the_contrac
     pool.await_status(deal, TaskStatus.ACTIVE)
     (task,) = scheduler.store.tasks.load(deal.tasks)
     assert task.stage is Stage.RECEIVED
-    scheduler.store.tasks.save([replace(task, changed_at=task.changed_at - LONG_AGO, next_visit=0.0)])
+    scheduler.store.tasks.save([replace(task, matched_at=Timestamp(task.matched_at - int(LONG_AGO)), next_visit=0.0)])
     sweep.sweep(scheduler)
     assert pool.task(task.task_id).stage is Stage.INITIALIZED
 
@@ -112,9 +112,21 @@ def test_what_a_silent_worker_had_is_wanted_again(pool: Pool, scheduler: Schedul
     taken_in(scheduler, deal)
     assert scheduler.store.tasks.of_worker(hand.key.wallet)
     hand.stop()
+
+    def lost() -> bool:
+        (known,) = scheduler.store.workers.load([hand.key.wallet])
+        return known.lost
+
     later = time.time() + scheduler.settings.worker_lost_seconds + 1
     scheduler.clock = lambda: later
     sweep.sweep(scheduler)
+    assert not lost(), "nobody was heard of: the API may have been away"
+    other = pool.chain.actor(REQUESTER).wallet
+    scheduler.store.workers.enrol(
+        other, Capabilities(name="other", version="1", slots=1, cpus=1, memory_bytes=0, tag=Hash32(NO_TAG)), later
+    )
+    scheduler.store.workers.set_banned(other, banned=True)
+    sweep.sweep(scheduler)
     (task,) = scheduler.store.tasks.load(deal.tasks)
     assert task.replicates[0].state is ReplicateState.LOST
-    assert scheduler.store.workers.all()[0].lost
+    assert lost()
