@@ -7,9 +7,10 @@
     └──────────────────────────────────┘            │           read w.<W> and w.<W>.tx                       │
                                                     └────────────────────────────────────────────────────────┘
 
-What stays open to a worker, measured on RabbitMQ 3.10 (broker.md §2): it may count messages of other queues in `pool`
+What stays open to a worker, measured on RabbitMQ 3.10: it may count messages of other queues in `pool`
 by a passive declare, and because its exchange and first queue share a name it may bind or unbind the two of them, or
-purge its own queues. All of it costs only that worker; the next login repairs its topology.
+purge its own queues. It may add bindings without end, with keys of its own making: they lead nowhere but into its own
+queues, yet they take the broker's memory, so a login that finds any makes the exchange anew. Banning it removes all.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ CHANNELS_PER_CONNECTION = 4
 QUEUE_BYTES = 16 * 2**20
 #: Milliseconds after which the queue of a machine that never came back is removed: 30 days.
 QUEUE_EXPIRES = 30 * 24 * 3600 * 1000
-#: Flower's least permissions on vhost `core` (measured, broker.md §6): it can read events, not run tasks.
+#: Flower's least permissions on vhost `core` (measured on RabbitMQ 3.10): it can read events, not run tasks.
 FLOWER_PERMISSIONS = {
     "configure": r"^(celeryev([.].*)?|(reply[.]|.*[.]reply[.])?celery[.]pidbox)$",
     "write": r"^(celeryev[.].*|(.*[.]reply[.])?celery[.]pidbox)$",
     "read": r"^(celeryev([.].*)?|(.*[.])?reply[.]celery[.]pidbox)$",
 }
+#: Seconds for what may have to go through a great many bindings.
+SWEEP_SECONDS = 60.0
 _WALLET = re.compile(r"^0x[0-9a-f]{40}$")
 ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
 
@@ -149,6 +152,7 @@ class BrokerAdmin:
         Connections that are open stay: a machine that signs in again need not restart.
         """
         pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)
+        self._sweep_bindings(wallet)
         self._call("PUT", f"/exchanges/{pool}/{exchange}", {"type": "direct", "durable": True})
         for queue in (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)):
             arguments = worker_queue_arguments()
@@ -167,6 +171,18 @@ class BrokerAdmin:
         log.info("Worker has its queues.", action="broker_enrolled", wallet=wallet)
         return password
 
+    def _sweep_bindings(self, wallet: Wallet) -> None:
+        """Delete the exchange if the worker bound anything to it, and with it every binding in one request."""
+        pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)
+        queues = {topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)}
+        path = f"/exchanges/{pool}/{exchange}"
+        found = self._call("GET", f"{path}/bindings/source", missing_ok=True, timeout=SWEEP_SECONDS)
+        rows = found.json() if found.is_success else []
+        if all(row["routing_key"] == row["destination"] and row["destination"] in queues for row in rows):
+            return
+        log.warning("Worker made bindings of its own.", action="broker_swept", wallet=wallet, bindings=len(rows))
+        self._call("DELETE", path, missing_ok=True, timeout=SWEEP_SECONDS)
+
     def revoke(self, wallet: Wallet) -> None:
         """Delete a worker's user, which disconnects it at once; taking its permissions alone would not (measured)."""
         self._call("DELETE", f"/users/{wallet}", missing_ok=True)
@@ -177,8 +193,9 @@ class BrokerAdmin:
         self.revoke(wallet)
         pool = _part(self._pool)
         for queue in (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)):
-            self._call("DELETE", f"/queues/{pool}/{queue}", missing_ok=True)
-        self._call("DELETE", f"/exchanges/{pool}/{topology.compute_queue_name(wallet)}", missing_ok=True)
+            self._call("DELETE", f"/queues/{pool}/{queue}", missing_ok=True, timeout=SWEEP_SECONDS)
+        exchange = topology.compute_queue_name(wallet)
+        self._call("DELETE", f"/exchanges/{pool}/{exchange}", missing_ok=True, timeout=SWEEP_SECONDS)
 
     def admit_flower(self) -> str:
         """Make Flower's user on vhost `core` and return its new password."""
@@ -196,10 +213,18 @@ class BrokerAdmin:
         self._call("PUT", f"/permissions/{_part(vhost)}/{_part(user)}", dict(permissions))
 
     def _call(
-        self, method: str, path: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        missing_ok: bool = False,
+        timeout: float | None = None,
     ) -> httpx.Response:
         try:
-            answer = self._http.request(method, path, json=body)
+            answer = self._http.request(
+                method, path, json=body, timeout=self._http.timeout if timeout is None else timeout
+            )
         except httpx.HTTPError as error:
             raise BrokerUnavailable(what=self._url, why=str(error) or type(error).__name__) from error
         if answer.is_success or (missing_ok and answer.status_code == 404):

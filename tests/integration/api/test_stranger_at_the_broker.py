@@ -139,6 +139,17 @@ def test_enrolling_again_repairs_a_topology_that_a_worker_broke(api: Api, channe
     assert channel.basic_get(MINE, no_ack=True) is not None
 
 
+def test_enrolling_again_sweeps_away_the_bindings_that_a_worker_made(api: Api, channel: Channel) -> None:
+    for number in range(20):
+        channel.queue_bind(MINE, MINE, f"key {number}")
+    api.sign_in(WORKER)
+    publish(channel, MINE, "key 7")
+    assert channel.basic_get(MINE, no_ack=True) is None
+    publish(channel, MINE, f"{MINE}.tx")
+    publish(channel, MINE, MINE)
+    assert channel.basic_get(MINE, no_ack=True) is not None
+
+
 def test_a_flood_drops_a_workers_own_messages_and_never_blocks_the_scheduler(api: Api, channel: Channel) -> None:
     # Queue limit is 16 MiB.
     for _ in range(40):
