@@ -80,7 +80,9 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address the HTTP API listens on.")
     api_port: int = Field(18300, description="Port the HTTP API listens on.")
     api_url: str = Field("http://127.0.0.1:18300", description="Where workers reach the HTTP API.")
-    public_rpc_url: str | None = Field(None, description="RPC URL told to workers; default: rpc_url.")
+    public_rpc_url: str | None = Field(
+        None, description="RPC URL told to workers; default: rpc_url (its first), if it holds no path, query or user."
+    )
     public_ws_url: str | None = Field(None, description="WebSocket URL told to workers; default: ws_url.")
     token_secret_file: Path | None = Field(None, description="File with the API token key; made if absent.")
     pipeline_processes: int = Field(2, ge=1, description="Processes that handle the pipeline queue.")
