@@ -41,7 +41,7 @@ bench: $(READY)
 	@$(RUN)/python -m bench $(ARGS)
 
 clean:
-	@if [ -x $(SLUICE) ]; then $(SLUICE) stack down --wipe; fi
+	@if [ -x $(SLUICE) ]; then $(SLUICE) demo --stop; $(SLUICE) stack down --wipe; fi
 	@find .sluice -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} + 2>/dev/null || true
 	@rm -rf .venv node_modules tests/sdk/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -49,5 +49,8 @@ def _demo(
     else:
         verdict = "All tasks are COMPLETED on chain" if outcome.completed else "Not all tasks are COMPLETED"
         console.print(f"{verdict}, after {outcome.told['seconds']} s.")
+    if keep:
+        console.print("`sluice demo --stop` ends the pool.", highlight=False)
+    console.print("The servers stay up for the next run; `sluice stack down` stops them.", highlight=False)
     if not outcome.completed:
         raise typer.Exit(1)
