@@ -1,6 +1,6 @@
 """What a container gets and what it does not: the spec of one replicate's container, decided purely.
 
-iExec's contract with apps (environment, folders, arguments; worker.md §3) inside the `compat` profile
+iExec's contract with apps (environment, folders, arguments; iexec-worker 9.2) inside the `compat` profile
 (sandbox-and-operations §3.3): no privileges beyond what ordinary entry points need, limits on memory, CPU, processes,
 file size and logs, and nothing of the host but the two folders. A spec has no field for privileged mode, host
 namespaces, devices or further mounts, so no assignment can ask for them.
@@ -76,12 +76,12 @@ class ContainerSpec:
 
 
 def input_file_name(url: str) -> str:
-    """Name of an input file in `/iexec_in`: `0x` + sha256 of the URL's UTF-8 bytes (worker.md §3.3)."""
+    """Name of an input file in `/iexec_in`: `0x` + sha256 of the URL's UTF-8 bytes (iexec-worker 9.2)."""
     return "0x" + hashlib.sha256(url.encode()).hexdigest()
 
 
 def environment(assignment: Assignment, params: DealParams) -> dict[str, str]:
-    """The variables of a standard app, exactly those of worker.md §3.3."""
+    """The variables of a standard app, exactly those of iexec-worker 9.2"""
     dataset = assignment.dataset.address if assignment.dataset else ZERO_ADDRESS
     variables = {
         "IEXEC_TASK_ID": assignment.task_id,

@@ -3,7 +3,7 @@
     vote    contribute(hash, seal) ──consensus──► reveal(digest)
     solo    contributeAndFinalize(digest, link)                      trust 1, nothing locked
 
-The hash hides the digest until everybody has voted, the seal binds the vote to this wallet (worker.md §4.3).
+The hash hides the digest until everybody has voted, the seal binds the vote to this wallet (iexec-worker 9.2).
 """
 
 from __future__ import annotations

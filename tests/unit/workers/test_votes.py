@@ -1,4 +1,4 @@
-"""What a worker puts on chain, by the vectors of worker.md §11."""
+"""What a worker puts on chain, by the vectors of iexec-worker 9.2"""
 
 from __future__ import annotations
 
