@@ -1,4 +1,4 @@
-"""`python -m bench latency|throughput|faults`: see each command's --help."""
+"""`python -m bench latency|throughput|faults|lane`: see each command's --help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench import faults, latency, throughput
+from bench import faults, lane, latency, throughput
 from config.logging import configure
 from config.settings import read_settings
 from protocol.errors import SluiceError
@@ -48,6 +48,16 @@ def faults_command(
 ) -> None:
     """A fault in the middle of a bag, one run per fault. Example: faults --only lane --only rabbitmq"""
     _print(faults.run(only=only or (), tasks=tasks, trust=trust))
+
+
+@app.command("lane")
+def lane_command(
+    scale: Annotated[float, typer.Option(help="Multiplies the number of intents.")] = 1.0,
+    only: Annotated[list[str] | None, typer.Option(help="Words in the names of cases; default all.")] = None,
+    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+) -> None:
+    """Intents that one wallet's lane gets mined per second. Example: lane --only 1e9"""
+    _print(lane.run(scale=scale, only=only or ()))
 
 
 def _print(lines: Iterator[str]) -> None:

@@ -51,6 +51,8 @@ class Confirmed:
     ended: list[str] = field(default_factory=list)
     #: Keys of intents that are MINED.
     mined: list[str] = field(default_factory=list)
+    #: The transactions that did it.
+    transactions: list[TxHash] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -92,6 +94,17 @@ def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) 
     _release(desk, [*reverted, *(record for record in deep if _gave_way(record))], moves, result)
     _finalise(deep, moves, result)
     desk.store.move(turn.lease, moves.intents, moves.nonces)
+    if result.transactions:
+        # One line a run: a thousand transactions are a thousand lines too many.
+        log.info(
+            "Transactions mined.",
+            action="lane_mined",
+            wallet=desk.lane.wallet,
+            head=look.head,
+            transactions=len(result.transactions),
+            intents=len(result.mined),
+            first_tx=result.transactions[0],
+        )
     memory.missing = {nonce: memory.missing.get(nonce, look.head) for nonce in result.missing}
     _halt_if_foreign(desk, look, memory)
     return result
@@ -113,15 +126,7 @@ def _succeeded(record: NonceRecord, mined: Mined, moves: _Moves, result: Confirm
     moves.intents.append(IntentMove(record.intents, IntentState.MINED, block=mined.block))
     result.mined.extend(record.intents)
     LANE_MINED.labels(method_of(record.intents), "success").inc()
-    log.info(
-        "Transaction mined.",
-        action="lane_mined",
-        wallet=record.lane.wallet,
-        nonce=record.nonce,
-        tx=mined.tx_hash,
-        block=mined.block,
-        intents=len(record.intents),
-    )
+    result.transactions.append(mined.tx_hash)
 
 
 def _gave_way(record: NonceRecord) -> bool:

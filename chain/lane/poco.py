@@ -31,7 +31,6 @@ from chain.lane.store import LaneStore
 from chain.rpc import JsonRpc
 from config.settings import Settings
 from protocol.errors import BadMessage, BadSetting, RpcError
-from protocol.hexbytes import to_hex
 from protocol.signing import Key
 from protocol.types import Contract, Hash32, Timestamp
 from protocol.view import ContributionStatus, TaskStatus
@@ -198,36 +197,52 @@ class PocoReadiness:
         if task is None:
             return READY
         try:
-            facts = _facts(task, vote)
+            seen = facts(task, vote)
         except (RpcError, BadMessage) as error:
             log.warning(
                 "Cannot ask the hub; sending unasked.", action="lane_unchecked", intent=intent.key, why=str(error)
             )
             return READY
-        return judge(intent, facts, at.timestamp)
+        return judge(intent, seen, at.timestamp)
 
 
-def _facts(task: str | RpcError, vote: str | RpcError | None) -> TaskFacts:
-    for answer in (task, vote):
-        if isinstance(answer, RpcError):
-            raise answer
-    assert isinstance(task, str)
-    own_status, own_hash = (0, None) if vote is None else calls.VIEW_CONTRIBUTION.decode(str(vote))[0][:2]
-    status, _, _, _, contribution, reveal, final, consensus, revealed, winners, contributors, *_ = (
-        calls.VIEW_TASK.decode(task)[0]
-    )
+#: Words of viewTask's answer (32 bytes each, the first is the tuple's offset) and of viewContribution's, which is flat.
+_STATUS, _CONTRIBUTION, _REVEAL, _FINAL, _CONSENSUS, _REVEALED, _WINNERS, _CONTRIBUTORS = 1, 5, 6, 7, 8, 9, 10, 11
+_VOTE_STATUS, _VOTE_HASH = 0, 1
+_TASK_WORDS, _VOTE_WORDS = 16, 5
+
+
+def facts(task: str | RpcError, vote: str | RpcError | None) -> TaskFacts:
+    """What the two views say. Read word by word: a full decode takes 0.4 ms, and this runs for every queued intent.
+
+    Raises RpcError, or BadMessage if an answer is too short.
+    """
+    words = _words(task, _TASK_WORDS)
+    votes = None if vote is None else _words(vote, _VOTE_WORDS)
+    # The offset counts from the start of the tuple, one word in.
+    contributors = words[1 + int(words[_CONTRIBUTORS], 16) // 32]
     return TaskFacts(
-        status=TaskStatus(status),
-        contribution_deadline=contribution,
-        reveal_deadline=reveal,
-        final_deadline=final,
-        consensus=Hash32(to_hex(consensus)),
-        revealed=revealed,
-        winners=winners,
-        contributors=len(contributors),
-        vote=ContributionStatus(own_status),
-        vote_hash=None if own_hash is None else Hash32(to_hex(own_hash)),
+        status=TaskStatus(int(words[_STATUS], 16)),
+        contribution_deadline=Timestamp(int(words[_CONTRIBUTION], 16)),
+        reveal_deadline=Timestamp(int(words[_REVEAL], 16)),
+        final_deadline=Timestamp(int(words[_FINAL], 16)),
+        consensus=Hash32("0x" + words[_CONSENSUS]),
+        revealed=int(words[_REVEALED], 16),
+        winners=int(words[_WINNERS], 16),
+        contributors=int(contributors, 16),
+        vote=ContributionStatus(0 if votes is None else int(votes[_VOTE_STATUS], 16)),
+        vote_hash=None if votes is None else Hash32("0x" + votes[_VOTE_HASH]),
     )
+
+
+def _words(answer: str | RpcError, least: int) -> list[str]:
+    """The answer in words of 64 hex digits, at least so many."""
+    if isinstance(answer, RpcError):
+        raise answer
+    words = [answer[start : start + 64] for start in range(2, len(answer), 64)]
+    if len(words) < least:
+        raise BadMessage(why=f"a view answered {len(words)} words instead of {least}")
+    return words
 
 
 def poco_lane(settings: Settings, rpc: JsonRpc, key: Key, store: LaneStore, policy: LanePolicy | None = None) -> Lane:

@@ -16,6 +16,8 @@ class LanePolicy:
 
     #: Open nonces at once: what geth guarantees an account.
     max_in_flight: int = 16
+    #: Nonces claimed in one run: with a deep queue the first are on their way before the last are signed.
+    burst: int = 1000
     #: Queued intents before `submit` refuses more.
     max_queued: int = 100_000
     #: Blocks on top of the one that mined an intent until it is FINAL.

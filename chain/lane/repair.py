@@ -30,6 +30,8 @@ from protocol.types import Contract, Nonce
 
 log = structlog.get_logger(__name__)
 
+#: With very many nonces open, only so many are sent again until the lowest has been missing for so many blocks.
+_PROBE, _SURE_BLOCKS = 64, 3
 #: Blocks and percentile of tips that say what the market pays; above it, more money does not help.
 _MARKET_BLOCKS, _MARKET_PERCENTILE = 12, 90
 
@@ -125,15 +127,16 @@ def _stale(desk: Desk, look: Look, memory: Memory, repairs: Repairs) -> list[Non
     if not repairs.open:
         return []
     lowest = repairs.open[min(repairs.open)]
-    if lowest.sent_block is not None:
-        waited = look.head - max(memory.since, lowest.sent_block)
-        if waited < desk.policy.rebroadcast_after:
-            return []
+    waited = look.head - max(memory.since, lowest.sent_block or memory.since)
+    if lowest.sent_block is not None and waited < desk.policy.rebroadcast_after:
+        return []
     again = [
         record
-        for record in repairs.open.values()
+        for _, record in sorted(repairs.open.items())
         if record.sent_block is not None and look.head - record.sent_block >= desk.policy.rebroadcast_after
     ]
+    if lowest.sent_block is not None and waited < _SURE_BLOCKS:
+        again = again[:_PROBE]
     if again:
         LANE_REBROADCAST.inc(len(again))
         log.info(

@@ -173,7 +173,7 @@ class Lane:
                 fresh = claim(turn, seen, groups, max(seen.count, above))
                 outbox = [*outbox, *fresh]
                 open_records += fresh
-        look_again = broadcast(turn, seen, outbox, memory)
+        look_again = broadcast(turn, seen, outbox, memory) or (chosen is not None and chosen.more)
         LANE_IN_FLIGHT.labels(desk.lane.wallet).set(len(open_records))
         return RunReport(
             ended=tuple(desk.store.intents(ended)) if ended else (),

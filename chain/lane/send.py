@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from chain.lane.bundle import Call
-from chain.lane.classify import REACTIONS, Reaction, classify
+from chain.lane.classify import REACTIONS, Kind, Reaction, classify
 from chain.lane.desk import Desk, Memory, Turn
 from chain.lane.fees import quote
 from chain.lane.intent import Intent, IntentState, method_of
@@ -42,6 +42,8 @@ class Chosen:
     """What may go now."""
 
     groups: list[Group] = field(default_factory=list)
+    #: Whether the run's share was used up: more may be ready.
+    more: bool = False
     #: Intents that end without a nonce.
     moves: list[IntentMove] = field(default_factory=list)
 
@@ -54,7 +56,7 @@ class Chosen:
 def choose(desk: Desk, look: Look, open_records: Sequence[NonceRecord], memory: Memory) -> Chosen:
     """Judge the queue until the free nonces are used up, or the queue is."""
     chosen = Chosen()
-    room = desk.policy.max_in_flight - len(open_records)
+    room = min(desk.policy.burst, desk.policy.max_in_flight - len(open_records))
     if room <= 0 or any(REACTIONS[kind].hold for kind, _ in memory.refused.values()):
         return chosen
     held = {key for record in open_records for key in record.intents}
@@ -71,6 +73,7 @@ def choose(desk: Desk, look: Look, open_records: Sequence[NonceRecord], memory: 
                 _end(chosen, intent, verdict.judgement, verdict.reason)
         if len(queued) < window or len(desk.encoder.group(ready)) > room:
             break
+    chosen.more = room == desk.policy.burst and len(desk.encoder.group(ready)) > room
     for group in desk.encoder.group(ready)[:room]:
         try:
             chosen.groups.append((group, desk.encoder.encode(group)))
@@ -181,7 +184,9 @@ def _note(desk: Desk, record: NonceRecord, answer: RpcError, look: Look, memory:
     if not reaction.maybe_sent:
         memory.refused[record.nonce] = (kind, answer.message)
         memory.refused_at[record.nonce] = look.head
-    log.info(
+    # That a node has what it is sent again is the best of news, and not worth a line each.
+    tell = log.debug if kind is Kind.KNOWN else log.info
+    tell(
         "The node did not simply accept a transaction.",
         action="lane_send_answer",
         wallet=desk.lane.wallet,

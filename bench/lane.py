@@ -1,0 +1,193 @@
+"""How fast one wallet's lane is: intents mined per second, and how full it keeps the blocks.
+
+Each case has a chain of its own with real PoCo, a MongoDB of its own with durable writes, and one process with one
+wallet, as the scheduler's lane runs: woken by every head. Time counts from the first intent's submission to the block
+that mines the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+
+from chain.heads import heads
+from chain.lane.bundle import PocoEncoder
+from chain.lane.intent import Intent, IntentState
+from chain.lane.poco import PocoReadiness
+from chain.lane.policy import LanePolicy
+from chain.lane.run import Lane
+from chain.lane.signer import KeySigner
+from chain.lane.store_mongo import MongoStore
+from chain.rpc import Rpc
+from ops.market import contracts, orders
+from ops.market.contracts import App, Workerpool
+from ops.market.match import Matched, match
+from ops.market.orders import Market, Offer
+from ops.poco.accounts import dev_key
+from ops.poco.actor import Actor
+from ops.poco.state import CHAIN_ID, PocoState, ensure_state
+from ops.stack import anvil, mongodb, ports, tools
+from protocol.errors import NotReady
+from protocol.hexbytes import to_hex
+from protocol.types import Hash32, Wallet
+
+#: Owner of app and pool (its wallet is the lane's), and requester.
+OWNER, REQUESTER = 1, 2
+#: Category XL: ten hours, so that no deadline interferes.
+CATEGORY = 4
+BLOCK_TIME = 1.0
+BIG_BLOCK, USUAL_BLOCK = 1_000_000_000, 30_000_000
+#: Seconds after which a case is given up.
+PATIENCE = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One measurement: `intents` of a kind, at a block gas limit, with so many nonces open at once."""
+
+    name: str
+    #: `initialize` of real tasks, or `call`: pay one wei.
+    method: str
+    intents: int
+    block_gas: int
+    max_in_flight: int
+    #: Intents per array call.
+    batch: int = 1
+
+
+CASES = (
+    Case("initialize, one a transaction, 1e9 gas", "initialize", 12_000, BIG_BLOCK, 3_000),
+    Case("initializeArray of 50, 1e9 gas", "initialize", 12_000, BIG_BLOCK, 100, batch=50),
+    Case("payments, 1e9 gas", "call", 12_000, BIG_BLOCK, 3_000),
+    Case("initialize, one a transaction, 30e6 gas", "initialize", 1_500, USUAL_BLOCK, 400),
+    Case("initializeArray of 10, 30e6 gas", "initialize", 2_000, USUAL_BLOCK, 48, batch=10),
+    Case("initialize, one a transaction, 30e6 gas, 16 in flight", "initialize", 150, USUAL_BLOCK, 16),
+)
+
+
+def run(*, scale: float = 1.0, only: Sequence[str] = ()) -> Iterator[str]:
+    """A line of JSON per case; `scale` multiplies the intents, `only` picks cases by words in their names."""
+    state = ensure_state(tools.root() / ".sluice")
+    for case in CASES:
+        if not only or any(word in case.name for word in only):
+            yield json.dumps(_measure(case, max(1, int(case.intents * scale)), state))
+
+
+def _measure(case: Case, intents: int, state: PocoState) -> dict[str, object]:
+    with ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-", ignore_cleanup_errors=True))
+        )
+        node = anvil.start(
+            folder / "anvil", ports.free_port(), block_time=BLOCK_TIME, load=state.path, block_gas=case.block_gas
+        )
+        stack.callback(node.stop)
+        server = mongodb.start(folder / "mongodb", ports.free_port())
+        stack.callback(server.stop)
+        rpc = stack.enter_context(Rpc(node.rpc_url, timeout=30.0))
+        client = stack.enter_context(MongoClient[dict[str, Any]](server.uri))
+        store = MongoStore(client["bench"])
+        store.ensure_indexes()
+        wallet = dev_key(OWNER).wallet
+        wanted = _payments(wallet, intents) if case.method == "call" else _tasks(rpc, state, wallet, intents)
+        lane = Lane(
+            CHAIN_ID,
+            store,
+            rpc,
+            KeySigner(dev_key(OWNER)),
+            PocoReadiness(rpc, state.addresses.hub),
+            PocoEncoder(state.addresses.hub, batch=case.batch),
+            LanePolicy(max_in_flight=case.max_in_flight),
+        )
+        started = time.time()
+        _run_until_mined(lane, store, wanted, node.ws_url, rpc)
+        return _figures(case, wanted, store, rpc, started)
+
+
+def _run_until_mined(lane: Lane, store: MongoStore, wanted: Sequence[Intent], ws_url: str, rpc: Rpc) -> None:
+    stop = threading.Event()
+    deadline = time.monotonic() + PATIENCE
+    lane.submit(wanted)
+    for _ in heads(ws_url, rpc, BLOCK_TIME, stop):
+        while lane.run().wake_again:
+            continue
+        if not store.count(lane.id, (IntentState.QUEUED, IntentState.SENT)):
+            stop.set()
+            return
+        if time.monotonic() > deadline:
+            left = store.count(lane.id, (IntentState.QUEUED, IntentState.SENT))
+            raise NotReady(
+                part="The lane", seconds=PATIENCE, log="standard error", why=f"{left} intents are not mined."
+            )
+
+
+def _figures(case: Case, wanted: Sequence[Intent], store: MongoStore, rpc: Rpc, started: float) -> dict[str, object]:
+    ended = store.intents([intent.key for intent in wanted])
+    mined = [intent.block for intent in ended if intent.block is not None]
+    first, last = min(mined), max(mined)
+    headers = rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in range(first, last + 1)])
+    seconds = int(headers[-1]["timestamp"], 16) - started
+    # The last block holds what was left over; it says nothing about how full blocks are kept.
+    whole = headers[:-1] or headers
+    share = sum(int(header["gasUsed"], 16) for header in whole) / (len(whole) * case.block_gas)
+    return {
+        "case": case.name,
+        "intents": len(wanted),
+        "mined": len(mined),
+        "transactions": 1 + (store.highest_nonce(wanted[0].lane) or 0),
+        "blocks": len(headers),
+        "seconds": round(seconds, 2),
+        "intents_per_second": round(len(mined) / seconds, 1),
+        "block_gas_share": round(share, 3),
+    }
+
+
+def _payments(wallet: Wallet, number: int) -> list[Intent]:
+    """Payments of one wei to as many accounts."""
+    return [
+        Intent.new(
+            CHAIN_ID,
+            wallet,
+            "call",
+            f"payment-{index}",
+            {"to": f"0x{index + 2**80:040x}", "gas": 21_000, "value": 1},
+            1.0,
+        )
+        for index in range(number)
+    ]
+
+
+def _tasks(rpc: Rpc, state: PocoState, wallet: Wallet, number: int) -> list[Intent]:
+    """Initialize intents of one bag of `number` real tasks."""
+    deal = _buy(rpc, state, number)
+    return [
+        Intent.new(CHAIN_ID, wallet, "initialize", task, {"deal_id": deal.deal_id, "index": index}, 1.0)
+        for index, task in enumerate(deal.tasks)
+    ]
+
+
+def _buy(rpc: Rpc, state: PocoState, number: int) -> Matched:
+    owner, requester = (Actor(dev_key(index), rpc, CHAIN_ID) for index in (OWNER, REQUESTER))
+    market = Market(CHAIN_ID, state.addresses.hub)
+    app, pool = contracts.open_market(
+        owner,
+        requester,
+        state.addresses,
+        [App("bench", "bench", Hash32(to_hex(bytes(32)))), Workerpool("bench")],
+        {},
+    )
+    offer = Offer(
+        orders.offer_app(market, owner.key, app, volume=number),
+        orders.offer_work(market, owner.key, pool, category=CATEGORY, volume=number),
+    )
+    request = orders.request(market, requester.key, offer, volume=number)
+    return match(requester, market, [(offer, request)])[0]
