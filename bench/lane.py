@@ -22,6 +22,7 @@ from pymongo import MongoClient
 from chain.heads import heads
 from chain.lane.bundle import PocoEncoder
 from chain.lane.intent import Intent, IntentState
+from chain.lane.nonce import NonceState
 from chain.lane.poco import PocoReadiness
 from chain.lane.policy import LanePolicy
 from chain.lane.run import Lane
@@ -143,7 +144,7 @@ def _figures(case: Case, wanted: Sequence[Intent], store: MongoStore, rpc: Rpc, 
         "case": case.name,
         "intents": len(wanted),
         "mined": len(mined),
-        "transactions": 1 + (store.highest_nonce(wanted[0].lane) or 0),
+        "transactions": len(store.records(wanted[0].lane, list(NonceState))),
         "blocks": len(headers),
         "seconds": round(seconds, 2),
         "intents_per_second": round(len(mined) / seconds, 1),

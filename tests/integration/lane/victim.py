@@ -10,10 +10,12 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict, dataclass
+import threading
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from chain.heads import heads
 from chain.lane.signer import KeySigner
 from chain.lane.store import LaneStore
 from chain.lane.store_mongo import MongoStore
@@ -22,7 +24,7 @@ from chain.rpc import Rpc
 from pipeline.store.client import client
 from protocol.errors import RpcUnavailable
 from protocol.signing import Key
-from tests.integration.lane.rig import lane_of, payment
+from tests.integration.lane.rig import POLICY, lane_of, payment
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,9 @@ class Orders:
     when: str = "after"
     #: At the how-maniest time.
     times: int = 1
+    #: Runs to make; 0: one at every head, for ever.
     runs: int = 1
+    max_in_flight: int = 16
     shot: int = signal.SIGKILL
     #: Before the shot, pretend that the node's answer never came.
     lose_answer: bool = False
@@ -99,12 +103,16 @@ def main(orders: Orders) -> None:
         Target(open_store(orders.store, orders.database), "store", orders),
         Target(rpc, "rpc", orders),
         key,
+        replace(POLICY, max_in_flight=orders.max_in_flight),
         signer=Target(KeySigner(key), "signer", orders),
     )
     if orders.submit:
         lane.submit([payment(31337, key.wallet, name, number) for number, name in enumerate(orders.submit)])
     for _ in range(orders.runs):
         lane.run()
+    if not orders.runs:
+        for _ in heads(None, rpc, 0.2, threading.Event()):
+            lane.run()
 
 
 if __name__ == "__main__":

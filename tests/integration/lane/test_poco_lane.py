@@ -1,0 +1,202 @@
+"""The lane on the real PoCo contracts: arrays, what counts as done, waiting, and reverts explained in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chain import calls
+from chain.lane.intent import Intent, IntentState
+from chain.lane.poco import poco_lane
+from chain.lane.policy import LanePolicy
+from chain.lane.run import Lane
+from chain.lane.store_sqlite import SqliteStore
+from config.settings import read_settings
+from ops.market import contracts, orders
+from ops.market.contracts import App, Workerpool
+from ops.market.match import Matched, match
+from ops.market.orders import Offer
+from ops.poco.actor import Call
+from ops.poco.deploy import TEST_10_CATEGORY
+from ops.poco.state import CHAIN_ID
+from protocol.authorization import sign_authorization
+from protocol.seal import result_hash, result_seal
+from protocol.types import Hash32, Nonce, TaskId
+from tests.integration.conftest import Chain
+from tests.integration.lane.rig import PATIENCE
+from tests.waiting import wait_until
+
+OWNER, REQUESTER, WORKER = 1, 2, 3
+DIGEST = Hash32("0x" + "ab" * 32)
+#: Of the category: contributions are taken for seven times this many seconds.
+CATEGORY_SECONDS = 10
+
+
+class Pool:
+    """A pool, its owner's lane, and a worker's."""
+
+    def __init__(self, chain: Chain, folder: Path) -> None:
+        self.chain = chain
+        owner, requester = chain.actor(OWNER), chain.actor(REQUESTER)
+        wanted: list[App | contracts.Dataset | Workerpool] = [
+            App("app", "app", Hash32("0x" + "11" * 32)),
+            Workerpool("pool"),
+        ]
+        self.app, self.pool = contracts.open_market(owner, requester, chain.at, wanted, {})
+        self.settings = read_settings(chain_id=CHAIN_ID, hub=chain.at.hub)
+        self.owner = self._lane(OWNER, folder)
+        self.worker = self._lane(WORKER, folder)
+
+    def _lane(self, account: int, folder: Path) -> Lane:
+        key = self.chain.actor(account).key
+        store = SqliteStore(folder / f"{account}.db")
+        return poco_lane(self.settings, self.chain.rpc, key, store, LanePolicy(finality=3))
+
+    def buy(self, volume: int) -> Matched:
+        market, key = self.chain.market, self.chain.actor(OWNER).key
+        offer = Offer(
+            orders.offer_app(market, key, self.app),
+            orders.offer_work(market, key, self.pool, category=TEST_10_CATEGORY),
+        )
+        requester = self.chain.actor(REQUESTER)
+        return match(requester, market, [(offer, orders.request(market, requester.key, offer, volume=volume))])[0]
+
+    def initialize(self, deal: Matched, index: int) -> Intent:
+        args = {"deal_id": deal.deal_id, "index": index}
+        return Intent.new(CHAIN_ID, self.owner.id.wallet, "initialize", deal.tasks[index], args, float(index))
+
+    def contribute(self, task: TaskId) -> Intent:
+        wallet = self.worker.id.wallet
+        args = {
+            "result_hash": result_hash(task, DIGEST),
+            "result_seal": result_seal(wallet, task, DIGEST),
+            "authorization": sign_authorization(self.chain.actor(OWNER).key, wallet, task),
+        }
+        return Intent.new(CHAIN_ID, wallet, "contribute", task, args)
+
+    def drive(self, lane: Lane, *intents: Intent, until: Callable[[IntentState], bool]) -> list[Intent]:
+        """Run the lane until all of them are so."""
+
+        def look() -> list[Intent]:
+            lane.run()
+            found = lane.intents([intent.key for intent in intents])
+            return found if all(until(intent.state) for intent in found) else []
+
+        return wait_until(look, PATIENCE, what="the intents' states")
+
+
+@pytest.fixture
+def pool(chain: Chain, tmp_path: Path) -> Pool:
+    return Pool(chain, tmp_path)
+
+
+def ended(state: IntentState) -> bool:
+    return state in (IntentState.FINAL, IntentState.DONE, IntentState.FAILED)
+
+
+def mined(state: IntentState) -> bool:
+    return state in (IntentState.MINED, IntentState.FINAL)
+
+
+def test_a_bag_is_initialized_in_one_transaction(pool: Pool) -> None:
+    deal = pool.buy(5)
+    before = pool.owner.desk.store.highest_nonce(pool.owner.id)
+    intents = [pool.initialize(deal, index) for index in range(5)]
+    pool.owner.submit(intents)
+    found = pool.drive(pool.owner, *intents, until=ended)
+    assert {intent.state for intent in found} == {IntentState.FINAL}
+    assert before is None
+    records = [pool.owner.desk.store.holding(pool.owner.id, intent.key) for intent in intents]
+    assert len({record.nonce for record in records if record}) == 1
+
+
+def test_a_task_that_somebody_else_initialized_counts_as_done(pool: Pool) -> None:
+    deal = pool.buy(2)
+    _initialize_as_stranger(pool, deal, 0)
+    intents = [pool.initialize(deal, index) for index in range(2)]
+    pool.owner.submit(intents)
+    states = {intent.subject: intent.state for intent in pool.drive(pool.owner, *intents, until=ended)}
+    assert states == {deal.tasks[0]: IntentState.DONE, deal.tasks[1]: IntentState.FINAL}
+
+
+def test_an_array_that_reverts_because_somebody_was_faster_goes_again_without_that_task(pool: Pool) -> None:
+    deal = pool.buy(3)
+    intents = [pool.initialize(deal, index) for index in range(3)]
+    # Nothing is mined while both sides send; the stranger pays more.
+    pool.chain.rpc.call("evm_setIntervalMining", 0)
+    pool.owner.submit(intents)
+    pool.owner.run()
+    stranger = pool.chain.actor(4)
+    data = calls.initialize(deal.deal_id, 1)
+    pool.chain.rpc.call("anvil_setBalance", stranger.wallet, hex(10**24))
+    stranger.send([Call(pool.chain.at.hub, data, 400_000)])
+    record = pool.owner.desk.store.record(pool.owner.id, Nonce(_first_nonce(pool)))
+    assert record is not None
+    pool.chain.rpc.call("anvil_dropTransaction", record.newest.tx_hash)
+    pool.chain.rpc.call("evm_mine")
+    pool.chain.rpc.call("eth_sendRawTransaction", record.newest.raw)
+    pool.chain.rpc.call("evm_setIntervalMining", 1)
+    states = {intent.subject: intent.state for intent in pool.drive(pool.owner, *intents, until=ended)}
+    assert states == {
+        deal.tasks[0]: IntentState.FINAL,
+        deal.tasks[1]: IntentState.DONE,
+        deal.tasks[2]: IntentState.FINAL,
+    }
+
+
+def test_a_contribution_waits_for_its_task_and_is_sent_when_it_is_active(pool: Pool) -> None:
+    deal = pool.buy(1)
+    vote = pool.contribute(deal.tasks[0])
+    pool.worker.submit([vote])
+    assert not pool.worker.run().wake_again
+    assert pool.worker.intents([vote.key])[0].state is IntentState.QUEUED
+    first = pool.initialize(deal, 0)
+    pool.owner.submit([first])
+    pool.drive(pool.owner, first, until=mined)
+    (sent,) = pool.drive(pool.worker, vote, until=mined)
+    assert sent.block is not None
+
+
+def test_a_contribution_after_its_deadline_fails_with_the_seconds_in_words(pool: Pool) -> None:
+    deal = pool.buy(1)
+    first = pool.initialize(deal, 0)
+    pool.owner.submit([first])
+    pool.drive(pool.owner, first, until=mined)
+    pool.chain.rpc.call("evm_increaseTime", 8 * CATEGORY_SECONDS)
+    head = pool.chain.hub.head()
+    wait_until(lambda: pool.chain.hub.head() > head + 1, PATIENCE)
+    vote = pool.contribute(deal.tasks[0])
+    pool.worker.submit([vote])
+    (failed,) = pool.drive(pool.worker, vote, until=ended)
+    assert failed.state is IntentState.FAILED
+    assert failed.reason.startswith("contribution deadline passed ")
+    assert pool.worker.desk.store.highest_nonce(pool.worker.id) is None
+
+
+def test_a_revert_is_explained_from_the_block_that_mined_it(pool: Pool) -> None:
+    deal = pool.buy(1)
+    first = pool.initialize(deal, 0)
+    pool.owner.submit([first])
+    pool.drive(pool.owner, first, until=mined)
+    vote = pool.contribute(deal.tasks[0])
+    # Sent in time, mined too late.
+    pool.chain.rpc.call("evm_setIntervalMining", 0)
+    pool.worker.submit([vote])
+    pool.worker.run()
+    pool.chain.rpc.call("evm_increaseTime", 8 * CATEGORY_SECONDS)
+    pool.chain.rpc.call("evm_setIntervalMining", 1)
+    (failed,) = pool.drive(pool.worker, vote, until=ended)
+    assert failed.state is IntentState.FAILED
+    assert "contribution deadline passed " in failed.reason
+    assert "reverted in block " in failed.reason
+
+
+def _initialize_as_stranger(pool: Pool, deal: Matched, index: int) -> None:
+    pool.chain.actor(4).run([Call(pool.chain.at.hub, calls.initialize(deal.deal_id, index), 400_000)])
+
+
+def _first_nonce(pool: Pool) -> int:
+    count = pool.chain.rpc.call("eth_getTransactionCount", pool.owner.id.wallet, "latest")
+    return int(count, 16)

@@ -1,0 +1,143 @@
+"""What PoCo allows, one row a rule. Deadlines: contribution 70, reveal 80, final 100."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from eth_abi.abi import encode
+
+from chain import calls
+from chain.lane.intent import Intent
+from chain.lane.poco import PocoReadiness, TaskFacts, facts, judge
+from chain.lane.ready import READY, Judgement, Moment
+from chain.rpc import Request
+from chain.testing import FakeChain
+from protocol.errors import BadMessage, RpcError
+from protocol.hexbytes import to_bytes, to_hex
+from protocol.types import BlockNumber, Contract, Hash32, Timestamp, Wallet
+from protocol.view import ContributionStatus, TaskStatus
+
+WALLET = Wallet("0x" + "ab" * 20)
+TASK = "0x" + "77" * 32
+OURS, THEIRS = Hash32("0x" + "01" * 32), Hash32("0x" + "02" * 32)
+BASE = TaskFacts(
+    TaskStatus.UNSET,
+    contribution_deadline=Timestamp(70),
+    reveal_deadline=Timestamp(80),
+    final_deadline=Timestamp(100),
+    vote_hash=OURS,
+)
+UNSET = BASE
+ACTIVE = replace(BASE, status=TaskStatus.ACTIVE)
+REVEALING = replace(BASE, status=TaskStatus.REVEALING, consensus=OURS, winners=2, vote=ContributionStatus.CONTRIBUTED)
+COMPLETED = replace(BASE, status=TaskStatus.COMPLETED)
+FAILED = replace(BASE, status=TaskStatus.FAILED)
+VOTED = replace(ACTIVE, vote=ContributionStatus.CONTRIBUTED)
+REJECTED = replace(ACTIVE, vote=ContributionStatus.REJECTED)
+
+
+def intent(method: str, **args: object) -> Intent:
+    return Intent.new(1, WALLET, method, TASK, args, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "now", "judgement"),
+    [
+        ("initialize", UNSET, 1, Judgement.READY),
+        ("initialize", ACTIVE, 1, Judgement.DONE),
+        ("initialize", COMPLETED, 1, Judgement.DONE),
+        ("contribute", UNSET, 1, Judgement.WAIT),
+        ("contribute", ACTIVE, 69, Judgement.READY),
+        ("contribute", ACTIVE, 70, Judgement.DEAD),
+        ("contribute", VOTED, 1, Judgement.DONE),
+        ("contribute", REJECTED, 1, Judgement.DEAD),
+        ("contribute", replace(REVEALING, vote=ContributionStatus.UNSET), 1, Judgement.DEAD),
+        ("contributeAndFinalize", UNSET, 1, Judgement.WAIT),
+        ("contributeAndFinalize", ACTIVE, 1, Judgement.READY),
+        ("contributeAndFinalize", replace(ACTIVE, contributors=1), 1, Judgement.DEAD),
+        ("contributeAndFinalize", replace(COMPLETED, vote=ContributionStatus.REVEALED), 1, Judgement.DONE),
+        ("reveal", VOTED, 1, Judgement.WAIT),
+        ("reveal", REVEALING, 79, Judgement.READY),
+        ("reveal", REVEALING, 80, Judgement.DEAD),
+        ("reveal", replace(REVEALING, consensus=THEIRS), 1, Judgement.DEAD),
+        ("reveal", replace(REVEALING, vote=ContributionStatus.REVEALED), 1, Judgement.DONE),
+        ("reveal", COMPLETED, 1, Judgement.DEAD),
+        ("finalize", ACTIVE, 1, Judgement.WAIT),
+        ("finalize", replace(REVEALING, revealed=1), 79, Judgement.WAIT),
+        ("finalize", replace(REVEALING, revealed=2), 1, Judgement.READY),
+        ("finalize", replace(REVEALING, revealed=1), 80, Judgement.READY),
+        ("finalize", replace(REVEALING, revealed=0), 80, Judgement.WAIT),
+        ("finalize", replace(REVEALING, revealed=2), 100, Judgement.DEAD),
+        ("finalize", COMPLETED, 1, Judgement.DONE),
+        ("finalize", FAILED, 1, Judgement.DEAD),
+        ("reopen", REVEALING, 79, Judgement.WAIT),
+        ("reopen", REVEALING, 80, Judgement.READY),
+        ("reopen", replace(REVEALING, revealed=1), 80, Judgement.DEAD),
+        ("reopen", ACTIVE, 1, Judgement.DONE),
+        ("claim", UNSET, 200, Judgement.DEAD),
+        ("claim", ACTIVE, 99, Judgement.WAIT),
+        ("claim", ACTIVE, 100, Judgement.READY),
+        ("claim", REVEALING, 100, Judgement.READY),
+        ("claim", FAILED, 1, Judgement.DONE),
+        ("claim", COMPLETED, 200, Judgement.DEAD),
+        ("call", UNSET, 1, Judgement.READY),
+    ],
+)
+def test_rule(method: str, task: TaskFacts, now: int, judgement: Judgement) -> None:
+    verdict = judge(intent(method), task, Timestamp(now))
+    assert verdict.judgement is judgement
+    assert bool(verdict.reason) == (judgement is not Judgement.READY)
+
+
+def test_a_deadline_that_passed_is_explained_in_seconds() -> None:
+    assert judge(intent("contribute"), ACTIVE, Timestamp(82)).reason == "contribution deadline passed 12 s before"
+    late = judge(intent("initialize", deadline=70), UNSET, Timestamp(75))
+    assert late.reason == "contribution deadline passed 5 s before"
+
+
+def task_answer(contributors: list[str]) -> str:
+    values = (2, b"\x01" * 32, 3, 10, 70, 80, 100, to_bytes(OURS), 1, 2, contributors, b"\x05" * 32, b"res", 0, b"cb")
+    return to_hex(encode(list(calls.VIEW_TASK.outputs), [values]))
+
+
+def vote_answer() -> str:
+    return to_hex(
+        encode(list(calls.VIEW_CONTRIBUTION.outputs), [(1, to_bytes(OURS), b"\x03" * 32, "0x" + "0" * 40, 4)])
+    )
+
+
+@pytest.mark.parametrize("contributors", [[], ["0x" + "01" * 20], ["0x" + "01" * 20, "0x" + "02" * 20]])
+def test_views_are_read_as_the_abi_says(contributors: list[str]) -> None:
+    assert facts(task_answer(contributors), vote_answer()) == TaskFacts(
+        TaskStatus.REVEALING,
+        contribution_deadline=Timestamp(70),
+        reveal_deadline=Timestamp(80),
+        final_deadline=Timestamp(100),
+        consensus=OURS,
+        revealed=1,
+        winners=2,
+        contributors=len(contributors),
+        vote=ContributionStatus.CONTRIBUTED,
+        vote_hash=OURS,
+    )
+
+
+def test_an_answer_that_is_too_short_is_no_answer() -> None:
+    with pytest.raises(BadMessage):
+        facts("0x", None)
+
+
+class Silent(FakeChain):
+    """Answers every view with an error."""
+
+    def batch(self, requests: Sequence[Request]) -> list[Any]:
+        return [RpcError(method="eth_call", code=-32000, message="header not found") for _ in requests]
+
+
+def test_where_the_node_cannot_answer_intents_pass_unasked() -> None:
+    readiness = PocoReadiness(Silent(Contract("0x" + "11" * 20)), Contract("0x" + "11" * 20))
+    verdicts = readiness.check([intent("reveal"), intent("call")], Moment(BlockNumber(1), Timestamp(1)))
+    assert verdicts == [READY, READY]
