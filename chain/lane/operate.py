@@ -18,7 +18,7 @@ from chain.lane.fees import quote
 from chain.lane.intent import IntentState
 from chain.lane.look import Look, look
 from chain.lane.nonce import Disowned, Fees, NonceRecord, NonceState, Purpose, Repriced, Sent, apply
-from chain.lane.repair import again
+from chain.lane.repair import again, fill
 from chain.lane.run import Lane
 from chain.lane.signer import Unsigned, to_self
 from chain.lane.store import IntentMove
@@ -128,6 +128,19 @@ def rebroadcast(lane: Lane) -> list[str]:
     with _turn(lane) as turn:
         records = turn.desk.store.records(turn.desk.lane, (NonceState.OPEN,))
         return [_send(turn.desk, record) for record in records]
+
+
+def fill_gaps(lane: Lane) -> list[Nonce]:
+    """Fill every nonce below the highest that has no record, without a second look; which ones."""
+    with _turn(lane) as turn:
+        desk = turn.desk
+        seen = look(desk.rpc, desk.lane.wallet, None)
+        highest = desk.store.highest_nonce(desk.lane)
+        span = range(seen.count, 0 if highest is None else highest)
+        gaps = [Nonce(nonce) for nonce in span if desk.store.record(desk.lane, Nonce(nonce)) is None]
+        for record in fill(turn, seen, gaps):
+            _send(desk, record)
+        return gaps
 
 
 def disown(lane: Lane, nonce: Nonce) -> None:

@@ -92,14 +92,19 @@ def _close_gaps(turn: Turn, look: Look, highest: Nonce | None, memory: Memory, r
 
 
 def _fill(turn: Turn, look: Look, unknown: Sequence[Nonce], memory: Memory, repairs: Repairs) -> None:
-    desk = turn.desk
     memory.gaps = {nonce: memory.gaps.get(nonce, look.head) for nonce in unknown}
-    due = [nonce for nonce, first in memory.gaps.items() if look.head - first >= desk.policy.gap_looks]
-    if not due:
-        return
+    due = [nonce for nonce, first in memory.gaps.items() if look.head - first >= turn.desk.policy.gap_looks]
+    repairs.open.update((record.nonce, record) for record in fill(turn, look, due))
+
+
+def fill(turn: Turn, look: Look, nonces: Sequence[Nonce]) -> list[NonceRecord]:
+    """Claim exactly these nonces for transfers of nothing to oneself; sending them is up to the caller."""
+    if not nonces:
+        return []
+    desk = turn.desk
     fees = quote(desk.policy.fees, look.market)
     wallet, chain_id = desk.lane.wallet, desk.lane.chain_id
-    fillers = [to_self(wallet, chain_id, nonce, fees, Purpose.YIELD, "fills a gap") for nonce in due]
+    fillers = [to_self(wallet, chain_id, nonce, fees, Purpose.YIELD, "fills a gap") for nonce in nonces]
     records = [
         NonceRecord(
             lane=desk.lane,
@@ -111,12 +116,12 @@ def _fill(turn: Turn, look: Look, unknown: Sequence[Nonce], memory: Memory, repa
             attempts=(attempt,),
             created_at=desk.clock(),
         )
-        for nonce, attempt in zip(due, desk.signer.sign(fillers), strict=True)
+        for nonce, attempt in zip(nonces, desk.signer.sign(fillers), strict=True)
     ]
     turn.keep()
     desk.store.claim(turn.lease, records)
-    log.warning("Gap filled.", action="lane_gap_filled", wallet=wallet, nonces=due)
-    repairs.open.update((record.nonce, record) for record in records)
+    log.warning("Gap filled.", action="lane_gap_filled", wallet=wallet, nonces=list(nonces))
+    return records
 
 
 # -- patience ----------------------------------------------------------------------------------------------------------

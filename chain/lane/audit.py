@@ -1,0 +1,82 @@
+"""A lane's records against the chain and against each other: what an operator wants to be empty."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from chain.lane.intent import IntentState
+from chain.lane.look import look
+from chain.lane.nonce import NonceRecord, NonceState
+from chain.lane.run import Lane
+from protocol.types import Nonce
+
+#: Newest settled nonces compared with their receipts.
+DEPTH = 2000
+#: Most intents read of those that should have a nonce.
+_MOST = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    #: Stable name: `gap`, `lost_receipt`, `other_block`, `unconfirmed`, `no_nonce`, `two_nonces`.
+    kind: str
+    nonce: Nonce | None
+    intent: str | None
+    says: str
+
+
+def audit(lane: Lane, *, depth: int = DEPTH) -> list[Finding]:
+    """Everything that is odd; reads only. What a run is about to repair is told too. Raises RpcUnavailable."""
+    desk = lane.desk
+    seen = look(desk.rpc, desk.lane.wallet, None)
+    records = desk.store.records(desk.lane, list(NonceState))
+    settled = [record for record in records if record.mined is not None][-depth:]
+    answers = desk.rpc.batch(
+        [("eth_getTransactionReceipt", (record.mined.tx_hash,)) for record in settled if record.mined is not None]
+    )
+    findings = _gaps(records, seen.count)
+    for record, receipt in zip(settled, answers, strict=True):
+        findings += _receipt(record, receipt)
+    for record in records:
+        if record.state is NonceState.OPEN and record.nonce < seen.count:
+            findings.append(Finding("unconfirmed", record.nonce, None, "is spent; the next run looks for its receipt"))
+    return findings + _intents(lane, records)
+
+
+def _gaps(records: list[NonceRecord], count: Nonce) -> list[Finding]:
+    held = {record.nonce for record in records}
+    missing = [nonce for nonce in range(count, max(held, default=Nonce(0))) if nonce not in held]
+    return [
+        Finding("gap", Nonce(nonce), None, "has no transaction; nothing above it can be mined") for nonce in missing
+    ]
+
+
+def _receipt(record: NonceRecord, receipt: object) -> list[Finding]:
+    assert record.mined is not None
+    if not isinstance(receipt, dict):
+        says = (
+            f"{record.state.value} in block {record.mined.block}, but the node has no receipt of {record.mined.tx_hash}"
+        )
+        return [Finding("lost_receipt", record.nonce, None, says)]
+    if receipt["blockHash"] != record.mined.block_hash:
+        says = (
+            f"{record.state.value} in block {record.mined.block} {record.mined.block_hash}, now {receipt['blockHash']}"
+        )
+        return [Finding("other_block", record.nonce, None, says)]
+    return []
+
+
+def _intents(lane: Lane, records: list[NonceRecord]) -> list[Finding]:
+    carried = Counter(key for record in records for key in record.intents)
+    findings = [
+        Finding("two_nonces", None, key, f"is carried by {times} nonces") for key, times in carried.items() if times > 1
+    ]
+    holding = lane.desk.store.in_state(lane.id, (IntentState.SENT, IntentState.MINED), _MOST)
+    return findings + [
+        Finding("no_nonce", None, intent.key, f"is {intent.state.value}, but no nonce carries it")
+        for intent in holding
+        if intent.key not in carried
+    ]

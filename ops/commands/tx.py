@@ -1,0 +1,257 @@
+"""`sluice tx …`: look into a wallet's transaction lane, and act where only a person can."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from chain.keystore import load_key
+from chain.lane import operate
+from chain.lane.audit import audit
+from chain.lane.intent import UNENDED, Intent
+from chain.lane.nonce import NonceRecord
+from chain.lane.poco import poco_lane
+from chain.lane.run import Lane
+from chain.lane.store import LaneStore
+from chain.lane.store_mongo import MongoStore
+from chain.lane.store_sqlite import SqliteStore
+from chain.pool import connect
+from config.settings import settings
+from pipeline.store.client import database
+from protocol.errors import BadInput
+from protocol.types import Nonce
+from workers.layout import layout_of
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Worker = Annotated[bool, typer.Option("--worker", help="This machine's worker wallet instead of the scheduler's.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it may cost; do nothing.")]
+NonceArg = Annotated[int, typer.Argument(help="Nonce of an open transaction, from `sluice tx ls`.", min=0)]
+
+#: Intents listed at once.
+MOST = 200
+_COIN = 10**18
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sluice tx …`."""
+    group = typer.Typer(no_args_is_help=True, help="A wallet's transactions: see the queue, repair by hand.")
+    group.command("ls", epilog="Examples: `sluice tx ls`, `sluice tx ls --json --worker`")(_ls)
+    group.command("show", epilog="Example: `sluice tx show 41`")(_show)
+    group.command("bump", epilog="Example: `sluice tx bump 41 --dry-run`")(_bump)
+    group.command("cancel", epilog="Examples: `sluice tx cancel 41`, `sluice tx cancel --intent 31337:0x…:claim:0x…`")(
+        _cancel
+    )
+    group.command("rebroadcast", epilog="Example: `sluice tx rebroadcast`")(_rebroadcast)
+    group.command("fill-gap", epilog="Example: `sluice tx fill-gap --dry-run`")(_fill_gap)
+    group.command("disown", epilog="Example: `sluice tx disown 41`")(_disown)
+    group.command("resume", epilog="Example: `sluice tx resume`")(_resume)
+    group.command("audit", epilog="Example: `sluice tx audit --json`")(_audit)
+    app.add_typer(group, name="tx")
+
+
+def _ls(as_json: Json = False, worker: Worker = False) -> None:
+    """What is open, what stands at the head of the line, and why it waits."""
+    lane = _lane(worker)
+    status = operate.status(lane)
+    intents = lane.desk.store.in_state(lane.id, UNENDED, MOST)
+    if as_json:
+        records = [_record_json(record) for record in status.open]
+        _print({**asdict(status), "open": records, "intents": [_intent_json(intent) for intent in intents]})
+        return
+    console = Console(soft_wrap=True)
+    console.print(f"wallet {lane.id.wallet}, chain {lane.id.chain_id}, head {status.head}")
+    console.print(f"balance {status.balance / _COIN:.6f}, mined {status.count}, next nonce {status.next_nonce}")
+    console.print(f"head of the line: {status.why}")
+    table = Table("nonce", "intents", "attempts", "fee cap, gwei", "sent at block", box=None)
+    for record in status.open:
+        cap = f"{record.newest.fees.max_fee / 1e9:.3f}"
+        table.add_row(
+            str(record.nonce), str(len(record.intents)), str(len(record.attempts)), cap, str(record.sent_block or "–")
+        )
+    if status.open:
+        console.print(table)
+    listed = Table("intent", "state", "age", "why", box=None)
+    for intent in intents:
+        age = f"{time.time() - intent.created_at:.0f} s"
+        listed.add_row(f"{intent.method} {intent.subject}", intent.state.value, age, intent.reason)
+    console.print(listed if intents else "No intent is open.")
+
+
+def _show(
+    what: Annotated[str, typer.Argument(help="A nonce, or the key of an intent.")],
+    as_json: Json = False,
+    worker: Worker = False,
+) -> None:
+    """Everything about one nonce or one intent: attempts, receipt, reasons."""
+    lane = _lane(worker)
+    store = lane.desk.store
+    record = store.record(lane.id, Nonce(int(what))) if what.isdecimal() else store.holding(lane.id, what)
+    intents = store.intents(record.intents + record.released if record else [what])
+    if record is None and not intents:
+        raise BadInput(what=f"There is no nonce and no intent {what} in this lane.")
+    found = {
+        "nonce": None if record is None else _record_json(record),
+        "intents": [_intent_json(intent) for intent in intents],
+    }
+    if as_json:
+        _print(found)
+    else:
+        Console(soft_wrap=True).print_json(json.dumps(found, default=str))
+
+
+def _bump(nonce: NonceArg, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
+    """Raise the price of an open transaction: same nonce, same call."""
+    lane = _lane(worker)
+    _priced(lane, nonce, dry_run, as_json, lambda: operate.bump(lane, Nonce(nonce)))
+
+
+def _cancel(
+    nonce: Annotated[int | None, typer.Argument(help="Nonce of an open transaction.", min=0)] = None,
+    intent: Annotated[str | None, typer.Option(help="Key of an intent that has no nonce yet.")] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    worker: Worker = False,
+) -> None:
+    """Give an action up: spend its nonce on a transfer of nothing, or take it out of the queue."""
+    lane = _lane(worker)
+    if (nonce is None) == (intent is None):
+        raise BadInput(what="Name either a nonce or, with --intent, an intent.")
+    if nonce is not None:
+        _priced(lane, nonce, dry_run, as_json, lambda: operate.cancel(lane, Nonce(nonce)))
+        return
+    if not dry_run:
+        operate.cancel_queued(lane, str(intent))
+    _say({"intent": intent, "done": not dry_run}, as_json)
+
+
+def _rebroadcast(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
+    """Give all open bytes to the nodes again. Costs nothing."""
+    lane = _lane(worker)
+    open_nonces = [record.nonce for record in operate.status(lane).open]
+    answers = [] if dry_run else operate.rebroadcast(lane)
+    _say({"nonces": open_nonces, "answers": answers, "done": not dry_run}, as_json)
+
+
+def _fill_gap(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
+    """Fill nonces that have no transaction, so that those above can be mined. The lane does so itself a block later."""
+    lane = _lane(worker)
+    gaps = audit_gaps(lane) if dry_run else operate.fill_gaps(lane)
+    _say({"gaps": gaps, "done": not dry_run}, as_json)
+
+
+def _disown(nonce: NonceArg, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
+    """Accept that a transaction from outside took this nonce: its actions are judged again, and the lane goes on."""
+    lane = _lane(worker)
+    if not dry_run:
+        operate.disown(lane, Nonce(nonce))
+    _say({"nonce": nonce, "done": not dry_run}, as_json)
+
+
+def _resume(as_json: Json = False, worker: Worker = False) -> None:
+    """Let a lane that stands still go on as it is."""
+    operate.resume(_lane(worker))
+    _say({"done": True}, as_json)
+
+
+def _audit(as_json: Json = False, worker: Worker = False) -> None:
+    """Compare the records with the chain and with each other. Exit code 1 if something is odd."""
+    findings = audit(_lane(worker))
+    if as_json:
+        _print([asdict(finding) for finding in findings])
+    else:
+        table = Table("kind", "nonce", "intent", "says", box=None)
+        for item in findings:
+            nonce = "" if item.nonce is None else str(item.nonce)
+            table.add_row(item.kind, nonce, item.intent or "", item.says)
+        Console(soft_wrap=True).print(table if findings else "All is as the chain says.")
+    if findings:
+        raise typer.Exit(1)
+
+
+def audit_gaps(lane: Lane) -> list[Nonce]:
+    """Nonces without a transaction, by reading alone."""
+    return [finding.nonce for finding in audit(lane) if finding.kind == "gap" and finding.nonce is not None]
+
+
+# -- shared ------------------------------------------------------------------------------------------------------------
+
+
+def _lane(worker: bool) -> Lane:
+    now = settings()
+    key, rpc = load_key(now), connect(now)
+    store: LaneStore = (
+        SqliteStore(layout_of(now.home, key.wallet).lane) if worker else MongoStore(database(now))
+    )
+    return poco_lane(now, rpc, key, store)
+
+
+def _priced(lane: Lane, nonce: int, dry_run: bool, as_json: bool, act: Callable[[], NonceRecord]) -> None:
+    """Tell the price first, then do it unless told not to."""
+    offer = operate.offer(lane, Nonce(nonce))
+    price = {
+        "nonce": nonce,
+        "max_fee_wei": offer.fees.max_fee,
+        "tip_wei": offer.fees.tip,
+        "cost_wei_at_most": offer.cost,
+    }
+    if not as_json:
+        Console(stderr=True).print(
+            f"costs at most {offer.cost / _COIN:.9f} coins at {offer.fees.max_fee / 1e9:.3f} gwei"
+        )
+    tx_hash = None if dry_run else act().newest.tx_hash
+    _say({**price, "tx": tx_hash, "done": not dry_run}, as_json)
+
+
+def _say(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print(answer)
+        return
+    for name, value in answer.items():
+        Console(soft_wrap=True).print(f"{name}: {value}")
+
+
+def _print(answer: object) -> None:
+    print(json.dumps(answer, indent=1, default=str))
+
+
+def _record_json(record: NonceRecord) -> dict[str, Any]:
+    return {
+        "nonce": record.nonce,
+        "state": record.state.value,
+        "intents": record.intents,
+        "released": record.released,
+        "to": record.to,
+        "gas": record.gas,
+        "sent_block": record.sent_block,
+        "mined": None if record.mined is None else asdict(record.mined),
+        "attempts": [
+            {
+                "tx": attempt.tx_hash,
+                "purpose": attempt.purpose.value,
+                "max_fee_wei": attempt.fees.max_fee,
+                "tip_wei": attempt.fees.tip,
+                "note": attempt.note,
+            }
+            for attempt in record.attempts
+        ],
+    }
+
+
+def _intent_json(intent: Intent) -> dict[str, Any]:
+    return {
+        "key": intent.key,
+        "method": intent.method,
+        "subject": intent.subject,
+        "state": intent.state.value,
+        "generation": intent.generation,
+        "block": intent.block,
+        "created_at": intent.created_at,
+        "reason": intent.reason,
+    }
