@@ -7,16 +7,19 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # it has no types
 
-#: Tests in this folder share one pool, but for those with a pool of their own.
-POOL, OWN_POOL = "tests/integration/pool/", "tests/integration/pool/test_faults.py"
+#: Tests of a folder that share something: one pool; one wallet on one Docker engine, after which containers are named.
+TOGETHER = ("tests/integration/pool/", "tests/integration/workers/")
+#: But not these, with a pool of their own.
+APART = "tests/integration/pool/test_faults.py"
 
 
 class ByFixtures(LoadScopeScheduling):  # type: ignore[misc] # idem
-    """Keeps together what shares expensive fixtures: the tests of one file, and all that use the shared pool."""
+    """Keeps together what shares expensive fixtures or names: the tests of one file, and of some folders."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return POOL if file.startswith(POOL) and file != OWN_POOL else file
+        folders = (folder for folder in TOGETHER if file.startswith(folder) and file != APART)
+        return next(folders, file)
 
 
 @pytest.hookimpl(optionalhook=True)
