@@ -200,10 +200,16 @@ class Engine:
             self._api.wait(container, timeout=KILL_SECONDS, condition="not-running")
 
     def stream(self, container: str, *, stdout: bool) -> bytes:
-        """The first STREAM_BYTES of one output stream, as the app wrote them."""
+        """The first STREAM_BYTES of one output stream, as the app wrote them. Raises NoSuchContainer."""
         with _engine_errors(self.host):
             # The engine sends frames; reading stops at the cap, however much there is.
-            chunks = self._api.logs(container, stdout=stdout, stderr=not stdout, stream=True, follow=False)
+            try:
+                chunks = self._api.logs(container, stdout=stdout, stderr=not stdout, stream=True, follow=False)
+            except docker.errors.APIError as error:
+                # 404: somebody removed it. 409: somebody is removing it.
+                if error.status_code not in {requests.codes.not_found, requests.codes.conflict}:
+                    raise
+                raise NoSuchContainer(why=container) from error
             kept = bytearray()
             for chunk in chunks:
                 kept += chunk
