@@ -61,7 +61,7 @@ REACTIONS: dict[Kind, Reaction] = {
     Kind.REPLACEMENT_UNDERPRICED: Reaction(maybe_sent=False, reprice=True),
     Kind.UNDERPRICED: Reaction(maybe_sent=False, reprice=True, hold=True),
     Kind.INSUFFICIENT_FUNDS: Reaction(maybe_sent=False, hold=True),
-    Kind.FEE_TOO_HIGH: Reaction(maybe_sent=False, hold=True),
+    Kind.FEE_TOO_HIGH: Reaction(maybe_sent=False, give_way=True, hold=True),
     Kind.POOL_FULL: Reaction(maybe_sent=False, hold=True),
     Kind.BUSY: Reaction(maybe_sent=True, hold=True),
     Kind.FATAL: Reaction(maybe_sent=False, give_way=True, hold=True),

@@ -79,8 +79,8 @@ def test_every_kind_has_a_reaction() -> None:
     assert set(REACTIONS) == set(Kind)
 
 
-def test_only_what_no_node_will_ever_take_gives_way() -> None:
-    assert [kind for kind, reaction in REACTIONS.items() if reaction.give_way] == [Kind.FATAL]
+def test_only_bytes_that_the_node_will_never_take_give_way() -> None:
+    assert [kind for kind, reaction in REACTIONS.items() if reaction.give_way] == [Kind.FEE_TOO_HIGH, Kind.FATAL]
 
 
 def test_phrases_are_lower_case_and_none_is_hidden_behind_another() -> None:

@@ -1,0 +1,126 @@
+"""The lane on geth: its words, replacement rule, pool and tags. Run by `make test-geth`, since geth builds long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chain.lane import operate
+from chain.lane.classify import Kind, classify
+from chain.lane.fees import GWEI
+from chain.lane.nonce import Fees, Purpose
+from chain.lane.policy import LanePolicy
+from chain.lane.signer import KeySigner, Unsigned
+from chain.lane.store_sqlite import SqliteStore
+from chain.rpc import Rpc
+from ops.poco.accounts import dev_key
+from protocol.errors import RpcError
+from protocol.types import Contract, Nonce, Wei
+from tests.integration.lane import geth
+from tests.integration.lane.rig import PATIENCE, LaneRig, address_of
+from tests.waiting import wait_until
+
+KEY = dev_key(30)
+NAMES = [f"payment {number}" for number in range(40)]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Rpc]:
+    with geth.running(tmp_path / "geth", KEY) as rpc:
+        wait_until(lambda: int(rpc.call("eth_getBalance", KEY.wallet, "latest"), 16), PATIENCE, what="the coins")
+        yield rpc
+
+
+@pytest.fixture
+def rig(node: Rpc, tmp_path: Path) -> LaneRig:
+    policy = LanePolicy(finality=4, max_in_flight=40)
+    return LaneRig(node, SqliteStore(tmp_path / "lane.db"), KEY, policy, chain_id=geth.CHAIN_ID)
+
+
+def test_more_payments_than_guaranteed_slots_are_all_made_once(rig: LaneRig) -> None:
+    rig.submit(*NAMES)
+    rig.drive(rig.all_final)
+    rig.check()
+
+
+def test_a_bump_is_a_replacement_in_geths_eyes(rig: LaneRig) -> None:
+    rig.next_block()
+    rig.submit("slow")
+    rig.run()
+    record = operate.bump(rig.lane, Nonce(0))
+    assert len(record.attempts) == 2
+    rig.drive(rig.all_mined)
+    mined = rig.store.record(rig.lane.id, Nonce(0))
+    assert mined is not None
+    assert mined.mined is not None
+    rig.drive(rig.all_final)
+    rig.check()
+
+
+def test_a_cancel_takes_the_nonce_away(rig: LaneRig) -> None:
+    rig.next_block()
+    rig.submit("unwanted")
+    rig.run()
+    record = operate.cancel(rig.lane, Nonce(0))
+    assert record.newest.purpose is Purpose.CANCEL
+    rig.drive(lambda: rig.intent("unwanted").ended)
+
+
+def test_a_rollback_by_debug_set_head_is_made_good(rig: LaneRig) -> None:
+    rig.submit(*NAMES[:5])
+    rig.drive(rig.all_mined)
+    lowest = min(rig.intent(name).block or 0 for name in NAMES[:5])
+    rig.rpc.call("debug_setHead", hex(lowest - 1))
+    rig.drive(rig.all_final)
+    rig.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "kind"),
+    [
+        ("below the pool's price", {"fees": Fees(Wei(0), Wei(0))}, Kind.UNDERPRICED),
+        ("more than there is", {"value": Wei(10**30)}, Kind.INSUFFICIENT_FUNDS),
+        ("too little gas", {"gas": 20_000}, Kind.FATAL),
+        ("more gas than a block has", {"gas": 60_000_000, "fees": Fees(Wei(2 * GWEI), Wei(GWEI))}, Kind.FATAL),
+        ("another chain", {"chain_id": 5}, Kind.FATAL),
+        ("a tip above the cap", {"fees": Fees(Wei(2 * GWEI), Wei(3 * GWEI))}, Kind.FATAL),
+        ("a fortune in fees", {"fees": Fees(Wei(10**15), Wei(10**15)), "gas": 2_000_000}, Kind.FEE_TOO_HIGH),
+    ],
+)
+def test_what_geth_says_is_understood(node: Rpc, name: str, change: dict[str, object], kind: Kind) -> None:
+    assert _kind(node, change) is kind, name
+
+
+def test_what_geth_says_of_bytes_it_has_or_had_is_understood(node: Rpc) -> None:
+    assert _kind(node, {"nonce": Nonce(5)}) is None
+    assert _kind(node, {"nonce": Nonce(5)}) is Kind.KNOWN
+    assert _kind(node, {"nonce": Nonce(5), "value": Wei(2)}) is Kind.REPLACEMENT_UNDERPRICED
+    assert _kind(node, {}) is None
+    wait_until(lambda: int(node.call("eth_getTransactionCount", KEY.wallet, "latest"), 16), PATIENCE)
+    assert _kind(node, {}) is Kind.NONCE_TOO_LOW
+
+
+def test_geth_names_the_final_block(node: Rpc) -> None:
+    for tag in ("safe", "finalized"):
+        assert "number" in (node.call("eth_getBlockByNumber", tag, False) or {"number": None})
+
+
+def _kind(node: Rpc, change: dict[str, object]) -> Kind | None:
+    """How the lane understands geth's refusal of a payment with this change; None if it was taken."""
+    plain: dict[str, object] = {
+        "chain_id": geth.CHAIN_ID,
+        "nonce": Nonce(0),
+        "to": Contract(address_of("anybody")),
+        "data": "0x",
+        "gas": 21_000,
+        "fees": Fees(Wei(20 * GWEI), Wei(2 * GWEI)),
+        "value": Wei(1),
+    }
+    (attempt,) = KeySigner(KEY).sign([Unsigned(**plain | change)])  # type: ignore[arg-type]  # a row of the table
+    try:
+        node.call("eth_sendRawTransaction", attempt.raw)
+    except RpcError as error:
+        return classify(error.message)
+    return None
