@@ -186,9 +186,7 @@ def audit_gaps(lane: Lane) -> list[Nonce]:
 def _lane(worker: bool) -> Lane:
     now = settings()
     key, rpc = load_key(now), connect(now)
-    store: LaneStore = (
-        SqliteStore(layout_of(now.home, key.wallet).lane) if worker else MongoStore(database(now))
-    )
+    store: LaneStore = SqliteStore(layout_of(now.home, key.wallet).lane) if worker else MongoStore(database(now))
     return poco_lane(now, rpc, key, store)
 
 
