@@ -18,8 +18,6 @@ JOBS ?= 3
 
 # The interpreter is the machine's: downloads come from package indexes only.
 export UV_PYTHON_DOWNLOADS := never
-# A dependency that warns is not our user's business; pytest turns warnings of ours into errors itself.
-export PYTHONDONTWRITEBYTECODE := 1
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -3
@@ -50,9 +48,10 @@ clean:
 	@rm -rf .venv node_modules tests/sdk/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment as uv.lock has it; made again when the lock changes.
+# The environment as uv.lock has it; made again when the lock changes. Compiled once (3 s), or every process that starts
+# would compile all of its libraries for itself, which takes longer than anything else it does at start.
 $(READY): uv.lock pyproject.toml $(UV)
-	@$(UV) sync --frozen --quiet --python "$$(command -v $(PYTHON))"
+	@$(UV) sync --frozen --quiet --compile-bytecode --python "$$(command -v $(PYTHON))"
 	@touch $@
 
 $(CURDIR)/.sluice/cache/uv/bin/uv:

@@ -25,8 +25,8 @@ from tests.waiting import wait_until
 GAS = 21_000
 #: Seconds in which everything here has long happened, on a busy machine too.
 PATIENCE = 60.0
-#: Shallow, so that tests see finality.
-POLICY = LanePolicy(finality=4)
+#: Shallow, so that tests see finality, with a lease that those who wait for its end need not wait long for.
+POLICY = LanePolicy(finality=4, lease=2.0)
 
 
 def address_of(name: str) -> Contract:
@@ -56,6 +56,8 @@ class LaneRig:
     key: Key
     policy: LanePolicy = POLICY
     chain_id: int = 31337
+    #: Whether blocks come only when they are asked for.
+    by_hand: bool = False
     lane: Lane = field(init=False)
     names: list[str] = field(default_factory=list)
 
@@ -96,7 +98,10 @@ class LaneRig:
         return report
 
     def next_block(self) -> int:
-        """Wait for a block; its number."""
+        """Wait for a block, or have it mined; its number."""
+        if self.by_hand:
+            self.rpc.call("evm_mine")
+            return self.head()
         before = self.head()
         return wait_until(lambda: head if (head := self.head()) != before else 0, PATIENCE, what="a block")
 

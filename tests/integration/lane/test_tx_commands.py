@@ -20,7 +20,6 @@ from ops.stack import tools
 from protocol.types import Nonce
 from tests.integration.conftest import Chain
 from tests.integration.lane.rig import PATIENCE, LaneRig
-from tests.waiting import wait_until
 
 ACCOUNT = 22
 
@@ -30,7 +29,7 @@ class Desk:
 
     def __init__(self, chain: Chain, store: MongoStore, env: dict[str, str]) -> None:
         self.chain = chain
-        self.rig = LaneRig(chain.rpc, store, dev_key(ACCOUNT))
+        self.rig = LaneRig(chain.rpc, store, dev_key(ACCOUNT), by_hand=True)
         self._env = os.environ | env
 
     def tx(self, *words: str, code: int = 0) -> Any:
@@ -123,9 +122,12 @@ def test_a_foreign_nonce_is_disowned_and_the_lane_goes_on(desk: Desk) -> None:
     desk.rig.submit("a")
     desk.rig.run()
     desk.chain.rpc.call("anvil_dropAllTransactions")
-    desk.chain.rpc.call("evm_setIntervalMining", 1)
+    desk.chain.rpc.call("evm_setAutomine", True)
     Actor(desk.rig.key, desk.chain.rpc, CHAIN_ID).run([Call(desk.rig.key.wallet, "0x", 21_000)])
-    wait_until(lambda: desk.rig.run().halted, PATIENCE, what="the halt")
+    for _ in range(desk.rig.policy.finality + 1):
+        desk.rig.run()
+        desk.rig.next_block()
+    assert "Nonce 0" in (desk.rig.run().halted or "")
     desk.tx("disown", "0")
     desk.rig.drive(desk.rig.all_final)
     record = desk.rig.store.record(desk.rig.lane.id, Nonce(0))
