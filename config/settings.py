@@ -7,6 +7,7 @@ Ports of the local stack stay below 32768, where the kernel hands out no ephemer
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from protocol.errors import BadSetting
 
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+#: A price per gas. Decimal, so that what is written becomes exactly so many wei.
+Gwei = Annotated[Decimal, Field(ge=0, decimal_places=9)]
 
 
 class Settings(BaseSettings):
@@ -52,8 +55,31 @@ class Settings(BaseSettings):
     lane_max_in_flight: int = Field(16, ge=1, description="Open nonces per wallet (geth guarantees 16).")
     lane_max_queued: int = Field(100_000, ge=1, description="Queued intents per wallet before callers must wait.")
     fee_policy: Literal["fast", "normal", "cheap", "fixed"] = Field("fast", description="How fees are chosen.")
-    max_fee_gwei: float = Field(500.0, ge=0, description="Never pay more than this per gas, in gwei.")
-    fixed_fee_gwei: float = Field(0.0, ge=0, description="Fee per gas when fee_policy is fixed, in gwei.")
+    max_fee_gwei: Gwei = Field(Decimal(500), description="Never pay more than this per gas, in gwei.")
+    fixed_fee_gwei: Gwei = Field(Decimal(0), description="Fee per gas when fee_policy is fixed, in gwei.")
+    keep_balance_wei: int = Field(
+        0, ge=0, description="Balance in wei that stays in the wallet: what would go below it is not sent."
+    )
+    daily_spend_cap_wei: int | None = Field(
+        None, ge=0, description="Most to spend on gas in any 24 hours, in wei, per wallet. Unset: no limit."
+    )
+    finality_blocks: int = Field(
+        12, ge=1, le=1000, description="Blocks on top of a transaction's block after which it counts as final."
+    )
+    spend_depth: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Blocks that must lie on top of what justifies a transaction before it is sent; work is prepared"
+        " at once. Each machine's own choice, for its own gas and stake. 0: send at the head.",
+    )
+    lane_dry_run: bool = Field(False, description="Say in the log what would be sent, and send nothing.")
+    refusal_phrases: str = Field(
+        "",
+        description="Words of a node's refusals that Sluice does not know: `phrase=kind`, separated by `;`."
+        " Kinds: known, nonce_too_low, nonce_too_high, replacement_underpriced, underpriced, insufficient_funds,"
+        " fee_too_high, pool_full, busy, fatal, unknown.",
+    )
     initialize_batch: int = Field(50, ge=1, le=150, description="Tasks per initializeArray (about 170,000 gas each).")
 
     # -- stores and broker ----------------------------------------------------------------------------------------

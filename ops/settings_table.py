@@ -27,7 +27,7 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _default(value: object) -> str:
     match value:
-        case None:
+        case None | "":
             return "–"
         case SecretStr():
             return "(secret)"

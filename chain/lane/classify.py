@@ -4,13 +4,19 @@
     no answer, or words nobody knows ─► UNKNOWN: it may have been accepted; the same bytes go out again later
 
 Phrases are lower case and looked for inside the message, in the order of the table: the first that is found wins, so
-that narrow phrases stand before the wide ones they contain. Each row names the clients it was read from.
+that narrow phrases stand before the wide ones they contain. Each row names the clients it was read from. An operator's
+own phrases (SLUICE_REFUSAL_PHRASES) stand before all of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from protocol.errors import BadSetting
+
+#: Phrase in lower case, and what it means.
+Phrases = tuple[tuple[str, "Kind"], ...]
 
 
 class Kind(StrEnum):
@@ -69,7 +75,7 @@ REACTIONS: dict[Kind, Reaction] = {
 }
 
 #: phrase, kind; the comment names the clients.
-PHRASES: tuple[tuple[str, Kind], ...] = (
+PHRASES: Phrases = (
     ("already imported", Kind.KNOWN),  # anvil, parity
     ("already known", Kind.KNOWN),  # geth, erigon, nethermind ("AlreadyKnown" below)
     ("alreadyknown", Kind.KNOWN),  # nethermind
@@ -134,7 +140,24 @@ PHRASES: tuple[tuple[str, Kind], ...] = (
 )
 
 
-def classify(message: str) -> Kind:
-    """The kind of refusal behind a node's words; UNKNOWN if the table does not have them."""
+def classify(message: str, first: Phrases = ()) -> Kind:
+    """The kind of refusal behind a node's words; UNKNOWN if neither `first` nor the table has them."""
     words = message.lower()
-    return next((kind for phrase, kind in PHRASES if phrase in words), Kind.UNKNOWN)
+    return next((kind for phrase, kind in (*first, *PHRASES) if phrase in words), Kind.UNKNOWN)
+
+
+def phrases_of(text: str) -> Phrases:
+    """Phrases written as `phrase=kind; phrase=kind`. Raises BadSetting for what is not."""
+    return tuple(_phrase(item) for item in text.split(";") if item.strip())
+
+
+def _phrase(item: str) -> tuple[str, Kind]:
+    # A phrase may hold an `=`, a kind never does.
+    phrase, _, kind = (part.strip().lower() for part in item.rpartition("="))
+    if not phrase or kind not in set(Kind):
+        raise BadSetting(
+            name="SLUICE_REFUSAL_PHRASES",
+            why=f"{item.strip()!r} is not `phrase=kind`",
+            fix=f"Kinds are {', '.join(Kind)}; separate entries by `;`.",
+        )
+    return phrase, Kind(kind)

@@ -36,6 +36,8 @@ class Memory:
     refused: dict[Nonce, tuple[Kind, str]] = field(default_factory=dict)
     #: Head at which it said so.
     refused_at: dict[Nonce, BlockNumber] = field(default_factory=dict)
+    #: Intents that a dry run has told of.
+    told: set[str] = field(default_factory=set)
     #: Unix time of the last warning about money.
     warned: float = 0.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from chain.lane.classify import Phrases, phrases_of
 from chain.lane.fees import GWEI, FeePolicy
 from chain.lane.nonce import NO_WEI
 from config.settings import Settings
@@ -43,14 +44,25 @@ class LanePolicy:
     daily_cap: Wei | None = None
     #: Decide and log, but claim and send nothing.
     dry_run: bool = False
+    #: Words of refusals that come before the table's own.
+    phrases: Phrases = ()
     fees: FeePolicy = field(default_factory=FeePolicy)
 
     @classmethod
     def of(cls, settings: Settings) -> LanePolicy:
-        """The policy the settings describe."""
+        """The policy the settings describe. Raises BadSetting."""
         fees = FeePolicy(
             name=settings.fee_policy,
             ceiling=Wei(int(settings.max_fee_gwei * GWEI)),
             fixed=Wei(int(settings.fixed_fee_gwei * GWEI)),
         )
-        return cls(max_in_flight=settings.lane_max_in_flight, max_queued=settings.lane_max_queued, fees=fees)
+        return cls(
+            max_in_flight=settings.lane_max_in_flight,
+            max_queued=settings.lane_max_queued,
+            finality=settings.finality_blocks,
+            keep_balance=Wei(settings.keep_balance_wei),
+            daily_cap=None if settings.daily_spend_cap_wei is None else Wei(settings.daily_spend_cap_wei),
+            dry_run=settings.lane_dry_run,
+            phrases=phrases_of(settings.refusal_phrases),
+            fees=fees,
+        )

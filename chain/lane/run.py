@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import structlog
 
 from chain.lane.bundle import Encoder
-from chain.lane.confirm import confirm
+from chain.lane.confirm import Confirmed, confirm
 from chain.lane.desk import Desk, Memory, Turn
 from chain.lane.intent import UNENDED, Intent, IntentState, LaneId
 from chain.lane.lease import new_holder
-from chain.lane.look import look
+from chain.lane.look import Look, look
 from chain.lane.policy import LanePolicy
 from chain.lane.ready import Readiness
 from chain.lane.repair import repair
@@ -155,6 +155,8 @@ class Lane:
         memory.see(seen.count, seen.head)
         confirmed = confirm(turn, seen, newest, memory)
         highest = desk.store.highest_nonce(desk.lane)
+        if desk.policy.dry_run:
+            return self._rehearse(seen, confirmed)
         repairs = repair(turn, seen, confirmed.open, highest, memory)
         open_records = list(repairs.open.values())
         # While a gap waits for its second look, every further nonce would queue up behind it.
@@ -166,9 +168,7 @@ class Lane:
                 desk.store.move(turn.lease, chosen.moves, ())
                 ended += chosen.ended
             groups = afford(desk, seen, open_records, chosen.groups, memory)
-            if desk.policy.dry_run:
-                _tell(groups)
-            elif groups:
+            if groups:
                 above = Nonce(0) if highest is None else Nonce(highest + 1)
                 fresh = claim(turn, seen, groups, max(seen.count, above))
                 outbox = [*outbox, *fresh]
@@ -182,7 +182,15 @@ class Lane:
             wake_again=look_again,
         )
 
-
-def _tell(groups: Sequence[tuple[tuple[Intent, ...], object]]) -> None:
-    for intents, call in groups:
-        log.info("Would send.", action="lane_dry_run", intents=[intent.key for intent in intents], call=str(call)[:200])
+    def _rehearse(self, seen: Look, confirmed: Confirmed) -> RunReport:
+        """What a dry run does in place of repairing and sending: say, once each, what would go now."""
+        desk, told = self._desk, self._memory.told
+        chosen = choose(desk, seen, confirmed.open, self._memory)
+        for intents, call in afford(desk, seen, confirmed.open, chosen.groups, self._memory):
+            keys = [intent.key for intent in intents]
+            if not told.issuperset(keys):
+                log.info("Would send.", action="lane_dry_run", intents=keys, to=call.to, gas=call.gas, value=call.value)
+                told.update(keys)
+        return RunReport(
+            ended=tuple(desk.store.intents(confirmed.ended)), mined=tuple(confirmed.mined), open=self.open_count()
+        )

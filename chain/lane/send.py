@@ -179,7 +179,7 @@ def broadcast(turn: Turn, look: Look, outbox: Sequence[NonceRecord], memory: Mem
 
 
 def _note(desk: Desk, record: NonceRecord, answer: RpcError, look: Look, memory: Memory) -> Reaction:
-    kind = classify(answer.message)
+    kind = classify(answer.message, desk.policy.phrases)
     reaction = REACTIONS[kind]
     if not reaction.maybe_sent:
         memory.refused[record.nonce] = (kind, answer.message)

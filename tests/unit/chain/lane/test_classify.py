@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chain.lane.classify import PHRASES, REACTIONS, Kind, classify
+from chain.lane.classify import PHRASES, REACTIONS, Kind, classify, phrases_of
+from protocol.errors import BadSetting
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,16 @@ def test_phrases_are_lower_case_and_none_is_hidden_behind_another() -> None:
     assert all(phrase == phrase.lower() for phrase, _ in PHRASES)
     for position, (phrase, kind) in enumerate(PHRASES):
         assert classify(phrase) is kind, f"row {position}: {phrase}"
+
+
+def test_an_operators_words_come_before_the_tables() -> None:
+    own = phrases_of("Nonce too low = busy; a=b=fatal;")
+    assert own == (("nonce too low", Kind.BUSY), ("a=b", Kind.FATAL))
+    assert classify("nonce too low", own) is Kind.BUSY
+    assert classify("txpool is full", own) is Kind.POOL_FULL
+
+
+@pytest.mark.parametrize("text", ["nonce too low", "=busy", "too low=sad", "a=busy;b"])
+def test_words_without_a_meaning_are_one_clear_error(text: str) -> None:
+    with pytest.raises(BadSetting, match="SLUICE_REFUSAL_PHRASES"):
+        phrases_of(text)

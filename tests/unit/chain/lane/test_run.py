@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from chain.lane import operate
+from chain.lane.classify import Kind
 from chain.lane.fees import GWEI, FeePolicy
 from chain.lane.intent import IntentState
 from chain.lane.nonce import NonceState, Purpose
@@ -282,12 +284,48 @@ def test_the_daily_cap_holds_what_would_exceed_it() -> None:
     assert 0 < rig.chain.executed().total() < 6
 
 
-def test_a_dry_run_sends_nothing() -> None:
+def test_a_dry_run_says_once_what_it_would_send_and_sends_nothing() -> None:
     rig = Rig(LanePolicy(dry_run=True))
+    (key,) = rig.submit("any", "a")
+    with capture_logs() as lines:
+        rig.step(2)
+    assert [line["intents"] for line in lines if line["action"] == "lane_dry_run"] == [[key]]
+    assert rig.state(key) is IntentState.QUEUED
+    assert not rig.chain.seen
+
+
+def test_a_dry_run_leaves_what_was_sent_before_it_alone() -> None:
+    rig = Rig()
+    (key,) = rig.submit("any", "a")
+    rig.run()
+    rig.chain.drop()
+    rig.policy = LanePolicy(dry_run=True)
+    rig.lane = rig.new_lane()
+    sent = rig.chain.asked["eth_sendRawTransaction"]
+    rig.step(5)
+    assert rig.chain.asked["eth_sendRawTransaction"] == sent
+    assert rig.state(key) is IntentState.SENT
+
+
+def test_what_a_nodes_strange_words_mean_can_be_told() -> None:
+    rig = Rig(LanePolicy(phrases=(("full moon", Kind.FATAL),)))
+    rig.chain.refuses["a"] = "Full Moon!"
+    (key,) = rig.submit("any", "a")
+    rig.step()
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert record.newest.purpose is Purpose.YIELD
+    assert rig.state(key) is IntentState.SENT
+
+
+def test_money_to_keep_is_not_spent() -> None:
+    rig = Rig(LanePolicy(keep_balance=Wei(10**24)))
     (key,) = rig.submit("any", "a")
     rig.step(2)
     assert rig.state(key) is IntentState.QUEUED
-    assert not rig.chain.seen
+    rig.chain.balance *= 2
+    rig.step()
+    assert rig.state(key) is IntentState.MINED
 
 
 def test_while_one_lane_runs_the_other_waits() -> None:
