@@ -13,8 +13,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.sluice/cache/uv/bin/uv)
 SLUICE := .venv/bin/sluice
 RUN := .venv/bin
 READY := .venv/.ready
-# Most integration tests wait for blocks: three at a time keep two cores busy.
-JOBS ?= 3
+# Most integration tests wait for blocks: six at a time keep two cores busy.
+JOBS ?= 6
 
 # The interpreter is the machine's: downloads come from package indexes only.
 export UV_PYTHON_DOWNLOADS := never
