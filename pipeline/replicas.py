@@ -27,6 +27,8 @@ class Pace:
     """How long to wait before asking again or asking somebody else; seconds."""
 
     block_time: float = 1.0
+    #: Blocks that transactions wait for what justifies them to be settled (SLUICE_SPEND_DEPTH).
+    spend_depth: int = 0
 
     @property
     def reask(self) -> float:
@@ -49,8 +51,8 @@ class Pace:
 
     @property
     def contribute_patience(self) -> float:
-        """Between "computed" and the vote in a block."""
-        return max(20 * self.block_time, 60.0)
+        """Between "computed" and the vote in a block: the deal must be deep enough, then the task."""
+        return max((20 + 2 * self.spend_depth) * self.block_time, 60.0)
 
     @property
     def upload_patience(self) -> float:

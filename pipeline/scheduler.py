@@ -84,7 +84,7 @@ class Scheduler:
             wake=Wake(core, key.wallet),
             pool_link=BrokerLink(pool),
             catalogue=Catalogue(hub),
-            pace=Pace(settings.block_time),
+            pace=Pace(settings.block_time, settings.spend_depth),
         )
 
     def ensure_indexes(self) -> None:

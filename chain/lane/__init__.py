@@ -49,5 +49,5 @@ What it does not guarantee:
 
 Where to look: `intent`, `nonce` (values and their states), `store` (port; `store_mongo`, `store_sqlite`, `testing`),
 `run` (the run and its phases `confirm`, `repair`, `send`), `fees`, `classify`, `policy` (pure decisions), `poco` (what
-PoCo allows; `poco_lane` makes a lane), `operate` (what an operator can do to it).
+PoCo allows; `poco_lane` makes a lane), `depth` (spend only on what is settled), `operate` (what an operator can do to it).
 """

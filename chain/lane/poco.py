@@ -22,9 +22,10 @@ import structlog
 
 from chain import calls
 from chain.lane.bundle import PocoEncoder
+from chain.lane.depth import AtDepth
 from chain.lane.intent import Intent
 from chain.lane.policy import LanePolicy
-from chain.lane.ready import READY, Judgement, Moment, Verdict
+from chain.lane.ready import READY, Judgement, Moment, Readiness, Verdict
 from chain.lane.run import Lane
 from chain.lane.signer import KeySigner
 from chain.lane.store import LaneStore
@@ -52,6 +53,8 @@ class TaskFacts:
     contributors: int = 0
     vote: ContributionStatus = ContributionStatus.UNSET
     vote_hash: Hash32 | None = None
+    #: Whether its deal is on the chain. Only asked where a reorg may have taken it away.
+    deal: bool = True
 
 
 def judge(intent: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
@@ -63,6 +66,8 @@ def judge(intent: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
 def _initialize(intent: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
     if task.status is not TaskStatus.UNSET:
         return _done(f"the task is already {task.status.name}")
+    if not task.deal:
+        return _wait("the deal is not on the chain")
     deadline = intent.args.get("deadline")
     if isinstance(deadline, int) and deadline <= now:
         return _late("contribution", Timestamp(deadline), now)
@@ -170,35 +175,52 @@ def _late(which: str, deadline: Timestamp, now: Timestamp) -> Verdict:
 
 
 class PocoReadiness:
-    """`Readiness` by the hub's views, all at one block, in one batch."""
+    """`Readiness` by the hub's views, all at one block, in one batch.
 
-    def __init__(self, rpc: JsonRpc, hub: Contract) -> None:
+    `strict` is for blocks below the head: deals are asked for too, and what a node cannot answer waits.
+    """
+
+    def __init__(self, rpc: JsonRpc, hub: Contract, *, strict: bool = False) -> None:
         self._rpc = rpc
         self._hub = hub
+        self._strict = strict
 
     def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:
-        """A verdict for each; READY where the node cannot answer the view."""
+        """A verdict for each; where the node cannot answer the view, READY or, if `strict`, WAIT."""
         asked = [intent for intent in intents if intent.method in _RULES]
         voting = [intent for intent in asked if intent.method in _VOTING]
+        deals = sorted({str(intent.args["deal_id"]) for intent in asked if "deal_id" in intent.args and self._strict})
         requests = [self._view(calls.VIEW_TASK.encode(intent.subject), at) for intent in asked]
         requests += [
             self._view(calls.VIEW_CONTRIBUTION.encode(intent.subject, intent.lane.wallet), at) for intent in voting
         ]
-        answers = self._rpc.batch(requests) if requests else []
-        tasks = {intent.key: answer for intent, answer in zip(asked, answers, strict=False)}
-        votes = {intent.key: answer for intent, answer in zip(voting, answers[len(asked) :], strict=True)}
-        return [self._verdict(intent, tasks.get(intent.key), votes.get(intent.key), at) for intent in intents]
+        requests += [self._view(calls.VIEW_DEAL.encode(deal_id), at) for deal_id in deals]
+        answers = iter(self._rpc.batch(requests) if requests else [])
+        tasks = {intent.key: next(answers) for intent in asked}
+        votes = {intent.key: next(answers) for intent in voting}
+        found = {deal_id: next(answers) for deal_id in deals}
+        return [
+            self._verdict(
+                intent,
+                tasks.get(intent.key),
+                votes.get(intent.key),
+                found.get(str(intent.args.get("deal_id"))),
+                at,
+            )
+            for intent in intents
+        ]
 
     def _view(self, data: str, at: Moment) -> tuple[str, Sequence[object]]:
         return "eth_call", ({"to": self._hub, "data": data}, hex(at.block))
 
-    @staticmethod
-    def _verdict(intent: Intent, task: Any, vote: Any, at: Moment) -> Verdict:
+    def _verdict(self, intent: Intent, task: Any, vote: Any, deal: Any, at: Moment) -> Verdict:
         if task is None:
             return READY
         try:
-            seen = facts(task, vote)
+            seen = facts(task, vote, deal)
         except (RpcError, BadMessage) as error:
+            if self._strict:
+                return _wait(f"the hub cannot be asked at block {at.block}: {error}")
             log.warning(
                 "Cannot ask the hub; sending unasked.", action="lane_unchecked", intent=intent.key, why=str(error)
             )
@@ -209,16 +231,20 @@ class PocoReadiness:
 #: Words of viewTask's answer (32 bytes each, the first is the tuple's offset) and of viewContribution's, which is flat.
 _STATUS, _CONTRIBUTION, _REVEAL, _FINAL, _CONSENSUS, _REVEALED, _WINNERS, _CONTRIBUTORS = 1, 5, 6, 7, 8, 9, 10, 11
 _VOTE_STATUS, _VOTE_HASH = 0, 1
-_TASK_WORDS, _VOTE_WORDS = 16, 5
+#: Of viewDeal's answer: its offset, three resources of three words, six more fields, and the place of the parameters
+#: stand before the start time, which is 0 for a deal that was never made.
+_DEAL_START = 17
+_TASK_WORDS, _VOTE_WORDS, _DEAL_WORDS = 16, 5, 22
 
 
-def facts(task: str | RpcError, vote: str | RpcError | None) -> TaskFacts:
-    """What the two views say. Read word by word: a full decode takes 0.4 ms, and this runs for every queued intent.
+def facts(task: str | RpcError, vote: str | RpcError | None, deal: str | RpcError | None = None) -> TaskFacts:
+    """What the views say. Read word by word: a full decode takes 0.4 ms, and this runs for every queued intent.
 
     Raises RpcError, or BadMessage if an answer is too short.
     """
     words = _words(task, _TASK_WORDS)
     votes = None if vote is None else _words(vote, _VOTE_WORDS)
+    deals = None if deal is None else _words(deal, _DEAL_WORDS)
     # The offset counts from the start of the tuple, one word in.
     contributors = words[1 + int(words[_CONTRIBUTORS], 16) // 32]
     return TaskFacts(
@@ -232,6 +258,7 @@ def facts(task: str | RpcError, vote: str | RpcError | None) -> TaskFacts:
         contributors=int(contributors, 16),
         vote=ContributionStatus(0 if votes is None else int(votes[_VOTE_STATUS], 16)),
         vote_hash=None if votes is None else Hash32("0x" + votes[_VOTE_HASH]),
+        deal=deals is None or int(deals[_DEAL_START], 16) != 0,
     )
 
 
@@ -250,12 +277,15 @@ def poco_lane(settings: Settings, rpc: JsonRpc, key: Key, store: LaneStore, poli
     if settings.hub is None:
         raise BadSetting(name="SLUICE_HUB", why="it is not set", fix="Set it to the address of the PoCo hub.")
     hub = Contract(settings.hub.lower())
+    readiness: Readiness = PocoReadiness(rpc, hub)
+    if settings.spend_depth:
+        readiness = AtDepth(readiness, PocoReadiness(rpc, hub, strict=True), settings.spend_depth)
     return Lane(
         settings.chain_id,
         store,
         rpc,
         KeySigner(key),
-        PocoReadiness(rpc, hub),
+        readiness,
         PocoEncoder(hub, batch=settings.initialize_batch),
         policy or LanePolicy.of(settings),
     )

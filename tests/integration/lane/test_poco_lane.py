@@ -9,6 +9,7 @@ import pytest
 
 from chain import calls
 from chain.lane.intent import Intent, IntentState
+from chain.lane.look import look
 from chain.lane.poco import poco_lane
 from chain.lane.policy import LanePolicy
 from chain.lane.run import Lane
@@ -22,6 +23,7 @@ from ops.poco.actor import Call
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.poco.state import CHAIN_ID
 from protocol.authorization import sign_authorization
+from protocol.orders import RequestOrder
 from protocol.seal import result_hash, result_seal
 from protocol.types import Hash32, Nonce, TaskId
 from tests.integration.conftest import Chain
@@ -45,23 +47,31 @@ class Pool:
             Workerpool("pool"),
         ]
         self.app, self.pool = contracts.open_market(owner, requester, chain.at, wanted, {})
-        self.settings = read_settings(chain_id=CHAIN_ID, hub=chain.at.hub)
-        self.owner = self._lane(OWNER, folder)
-        self.worker = self._lane(WORKER, folder)
+        self.folder = folder
+        self.owner = self.lane(OWNER)
+        self.worker = self.lane(WORKER)
 
-    def _lane(self, account: int, folder: Path) -> Lane:
+    def lane(self, account: int, **settings: object) -> Lane:
+        """The lane of an account, as after a restart; `settings` go on top."""
         key = self.chain.actor(account).key
-        store = SqliteStore(folder / f"{account}.db")
-        return poco_lane(self.settings, self.chain.rpc, key, store, LanePolicy(finality=3))
+        store = SqliteStore(self.folder / f"{account}.db")
+        chosen = read_settings(chain_id=CHAIN_ID, hub=self.chain.at.hub, **settings)
+        return poco_lane(chosen, self.chain.rpc, key, store, LanePolicy(finality=3))
 
     def buy(self, volume: int) -> Matched:
+        return self.match(self.purchase(volume))
+
+    def purchase(self, volume: int) -> tuple[Offer, RequestOrder]:
+        """Signed orders; matched twice on different branches of a chain, they make the same deal."""
         market, key = self.chain.market, self.chain.actor(OWNER).key
         offer = Offer(
             orders.offer_app(market, key, self.app),
             orders.offer_work(market, key, self.pool, category=TEST_10_CATEGORY),
         )
-        requester = self.chain.actor(REQUESTER)
-        return match(requester, market, [(offer, orders.request(market, requester.key, offer, volume=volume))])[0]
+        return offer, orders.request(market, self.chain.actor(REQUESTER).key, offer, volume=volume)
+
+    def match(self, purchase: tuple[Offer, RequestOrder]) -> Matched:
+        return match(self.chain.actor(REQUESTER), self.chain.market, [purchase])[0]
 
     def initialize(self, deal: Matched, index: int) -> Intent:
         args = {"deal_id": deal.deal_id, "index": index}
@@ -191,6 +201,38 @@ def test_a_revert_is_explained_from_the_block_that_mined_it(pool: Pool) -> None:
     assert failed.state is IntentState.FAILED
     assert "contribution deadline passed " in failed.reason
     assert "reverted in block " in failed.reason
+
+
+def test_a_deal_that_a_reorg_removes_before_it_is_deep_enough_costs_no_transaction(pool: Pool) -> None:
+    rpc, lane = pool.chain.rpc, pool.lane(OWNER, spend_depth=3)
+    # From here on there is a block for each transaction, and otherwise none.
+    rpc.call("evm_setIntervalMining", 0)
+    rpc.call("evm_setAutomine", True)
+    purchase = pool.purchase(2)
+    deal = pool.match(purchase)
+    first, second = (pool.initialize(deal, index) for index in range(2))
+    lane.submit([first, second])
+    before = _first_nonce(pool)
+    lane.run()
+    rpc.call("anvil_mine", "0x1")
+    lane.run()
+    (verdict,) = lane.desk.readiness.check([first], look(rpc, lane.id.wallet, None).moment)
+    assert "not 3 blocks deep" in verdict.reason
+    rpc.call("anvil_reorg", 2, [])
+    for _ in range(4):
+        rpc.call("anvil_mine", "0x1")
+        lane.run()
+    assert lane.desk.store.highest_nonce(lane.id) is None
+    assert _first_nonce(pool) == before
+    # The requester's transaction comes back; now it stays.
+    again = pool.match(purchase)
+    assert again.tasks == deal.tasks
+    for _ in range(3):
+        assert lane.desk.store.highest_nonce(lane.id) is None
+        rpc.call("anvil_mine", "0x1")
+        lane.run()
+    lane.run()
+    assert {intent.block for intent in lane.intents([first.key, second.key])} == {again.block_number + 4}
 
 
 def _initialize_as_stranger(pool: Pool, deal: Matched, index: int) -> None:

@@ -47,6 +47,7 @@ def intent(method: str, **args: object) -> Intent:
     ("method", "task", "now", "judgement"),
     [
         ("initialize", UNSET, 1, Judgement.READY),
+        ("initialize", replace(UNSET, deal=False), 1, Judgement.WAIT),
         ("initialize", ACTIVE, 1, Judgement.DONE),
         ("initialize", COMPLETED, 1, Judgement.DONE),
         ("contribute", UNSET, 1, Judgement.WAIT),
@@ -141,3 +142,12 @@ def test_where_the_node_cannot_answer_intents_pass_unasked() -> None:
     readiness = PocoReadiness(Silent(Contract("0x" + "11" * 20)), Contract("0x" + "11" * 20))
     verdicts = readiness.check([intent("reveal"), intent("call")], Moment(BlockNumber(1), Timestamp(1)))
     assert verdicts == [READY, READY]
+
+
+def test_below_the_head_what_the_node_cannot_answer_waits() -> None:
+    hub = Contract("0x" + "11" * 20)
+    readiness = PocoReadiness(Silent(hub), hub, strict=True)
+    reveal, call = readiness.check([intent("reveal"), intent("call")], Moment(BlockNumber(1), Timestamp(1)))
+    assert reveal.judgement is Judgement.WAIT
+    assert "header not found" in reveal.reason
+    assert call == READY
