@@ -8,8 +8,6 @@ SHELL := /bin/sh
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
-# Ours when the machine has none; an absolute path, so that tools started in other folders find it too.
-UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.sluice/cache/uv/bin/uv)
 SLUICE := .venv/bin/sluice
 RUN := .venv/bin
 READY := .venv/.ready
@@ -48,16 +46,7 @@ clean:
 	@rm -rf .venv node_modules tests/sdk/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment as uv.lock has it; made again when the lock changes. Compiled once (3 s), or every process that starts
-# would compile all of its libraries for itself, which takes longer than anything else it does at start.
-$(READY): uv.lock pyproject.toml $(UV)
-	@$(UV) sync --frozen --quiet --compile-bytecode --python "$$(command -v $(PYTHON))"
+# The environment as uv.lock has it; made again when the lock changes.
+$(READY): uv.lock pyproject.toml ops/environment.sh
+	@PYTHON='$(PYTHON)' UV_WANTED='$(UV_VERSION)' ops/environment.sh
 	@touch $@
-
-$(CURDIR)/.sluice/cache/uv/bin/uv:
-	@$(PYTHON) -c 'import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	  { command -v apt-get >/dev/null && apt-get update -q >&2 && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3 python3-venv >&2; } || \
-	  { echo 'Python 3.11 or later with venv is missing and could not be installed: apt-get install python3 python3-venv' >&2; exit 1; }
-	@$(PYTHON) -m venv .sluice/cache/uv
-	@.sluice/cache/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) >&2

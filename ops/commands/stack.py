@@ -110,7 +110,7 @@ _COLOURS = {"ready": "green", "stopped": "green", "failed": "red", "absent": "di
 
 
 class Board:
-    """Live view of what the parts are doing, on standard error: a table on a terminal, else a line per end."""
+    """Live view of what the parts are doing, on standard error: a table on a terminal, else a line per event."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._console = Console(stderr=True, quiet=quiet)
@@ -130,7 +130,7 @@ class Board:
     def show(self, step: Step) -> None:
         """Take note of a step; called from several threads."""
         self._steps[step.part] = step
-        if not self._animated and step.phase in _COLOURS:
+        if not self._animated and (step.phase in _COLOURS or step.phase == "preparing"):
             took = f" after {step.seconds:.1f} s" if step.seconds >= 0.05 else ""
             # Why it failed is the command's last words.
             detail = "" if step.phase == "failed" else step.detail

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 import tarfile
 from pathlib import Path
 
 import docker
 from docker.errors import ImageNotFound
 
-from protocol.errors import MissingTool
+from ops.stack import tools
 
 #: Name of the image; the tag changes whenever `app.sh` must be told apart from an older build.
 IMAGE = "sluice/demo-app:1"
@@ -20,7 +19,7 @@ _APPLETS = ("sh", "cat", "cut", "echo", "sha256sum", "sleep", "true")
 
 
 def build(client: docker.DockerClient, *, image: str = IMAGE) -> str:
-    """Make sure `image` exists on the engine and return its name. Raises MissingTool without a static busybox."""
+    """Make sure `image` exists on the engine and return its name. Raises MissingTool."""
     label = {"sluice.demo-app": hashlib.sha256(_SCRIPT.read_bytes()).hexdigest()}
     if not _is_there(client, image, label):
         client.images.build(fileobj=_context(), custom_context=True, tag=image, rm=True, labels=label)
@@ -36,9 +35,6 @@ def _is_there(client: docker.DockerClient, image: str, label: dict[str, str]) ->
 
 def _context() -> io.BytesIO:
     """A build context in memory: busybox, a link for each applet the script uses, the script."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        raise MissingTool(tool="busybox", why="it is not on PATH", fix="Install Debian's busybox-static.")
     links = " && ".join(f"/bin/busybox ln -s /bin/busybox /bin/{name}" for name in _APPLETS)
     dockerfile = (
         "FROM scratch\n"
@@ -51,7 +47,7 @@ def _context() -> io.BytesIO:
     with tarfile.open(fileobj=packed, mode="w") as tar:
         _add(tar, "Dockerfile", dockerfile.encode(), 0o644)
         _add(tar, "app.sh", _SCRIPT.read_bytes(), 0o755)
-        _add(tar, "busybox", Path(busybox).read_bytes(), 0o755)
+        _add(tar, "busybox", tools.busybox().read_bytes(), 0o755)
     packed.seek(0)
     return packed
 

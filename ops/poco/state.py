@@ -53,6 +53,7 @@ def ensure_state(home: Path) -> PocoState:
     state, addresses = folder / f"poco-{key}.json", folder / f"poco-{key}.addresses.json"
     with tools.locked(folder / "poco.lock"):
         if not addresses.exists():
+            tools.announce("deploying the PoCo contracts, once", action="poco_deploy")
             _make(store, state, addresses)
     return PocoState(state, PocoAddresses.from_json(json.loads(addresses.read_text())))
 

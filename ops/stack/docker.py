@@ -110,6 +110,10 @@ def start(folder: Path, *, host: str | None = None, seconds: float = START_SECON
             fix="Start Docker, or run this as root, or set SLUICE_DOCKER_HOST.",
         )
     wanted, run_folder = program(folder)
+    # Debian's package starts the system's engine where systemd runs; two would fight over one bridge.
+    installed = running() if own is None else None
+    if installed is not None:
+        return Docker(installed, None)
 
     def prepare() -> None:
         run_folder.mkdir(parents=True, exist_ok=True)

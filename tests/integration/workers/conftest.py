@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -34,11 +33,9 @@ def engine_host() -> str:
     """
     engine = docker.start(tools.root() / ".sluice" / "stack" / "docker")
     client = DockerClient(base_url=engine.host)
-    busybox = shutil.which("busybox")
-    assert busybox is not None, "Debian's busybox-static is needed"
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as tar:
-        for name, content in (("Dockerfile", _DOCKERFILE), ("busybox", Path(busybox).read_bytes())):
+        for name, content in (("Dockerfile", _DOCKERFILE), ("busybox", tools.busybox().read_bytes())):
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o755
             tar.addfile(entry, io.BytesIO(content))

@@ -1,0 +1,51 @@
+#!/bin/sh
+# Makes .venv as uv.lock has it, on a machine that may have neither Python nor uv; called by the Makefile.
+# Everything it says goes to standard error: standard output belongs to the command that comes after.
+#
+#   PYTHON     interpreter to use (python3), 3.11 or later; Debian's is installed if it is absent
+#   UV_WANTED  version of uv to fetch where none is on PATH
+set -eu
+exec >&2
+cache=.sluice/cache
+python=${PYTHON:-python3}
+
+fail() {
+    echo "$*"
+    exit 1
+}
+
+# With venv and pip inside: Debian splits them off.
+suits() {
+    "$python" -c 'import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+install_python() {
+    advice='Install it as root (apt-get install python3 python3-venv), or name another with PYTHON=.'
+    [ "$python" = python3 ] && command -v apt-get >/dev/null || fail "Python 3.11 or later with venv is missing. $advice"
+    [ "$(id -u)" = 0 ] || fail "Python 3.11 or later with venv is missing, and installing it needs root. $advice"
+    echo 'Installing Python with apt-get …'
+    apt='apt-get -q -y -o DPkg::Lock::Timeout=300'
+    {
+        $apt update
+        DEBIAN_FRONTEND=noninteractive $apt install --no-install-recommends python3 python3-venv
+    } >"$cache/apt.log" 2>&1 || {
+        tail -n 3 "$cache/apt.log"
+        fail "Python 3.11 or later with venv is missing and could not be installed. $advice"
+    }
+    suits || fail "Python 3.11 or later with venv is missing; this system's is older. $advice"
+}
+
+mkdir -p "$cache"
+suits || install_python
+uv=$(command -v uv || echo "$cache/uv/bin/uv")
+if [ ! -x "$uv" ]; then
+    echo "Installing uv from PyPI …"
+    "$python" -m venv "$cache/uv"
+    "$cache/uv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_WANTED" ||
+        fail 'uv is missing and could not be installed. Put uv on PATH, or let pip reach a package index.'
+fi
+[ -d .venv ] || echo 'Installing Python packages …'
+# Compiled once (3 s), or every process that starts would compile all of its libraries for itself, which takes longer
+# than anything else it does at start.
+"$uv" sync --frozen --quiet --compile-bytecode --python "$(command -v "$python")" ||
+    fail 'The packages of uv.lock could not be installed. Let uv reach a package index (UV_DEFAULT_INDEX names another).'
