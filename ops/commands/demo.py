@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from typing import Annotated
 
 import typer
@@ -49,8 +52,14 @@ def _demo(
     else:
         verdict = "All tasks are COMPLETED on chain" if outcome.completed else "Not all tasks are COMPLETED"
         console.print(f"{verdict}, after {outcome.told['seconds']} s.")
+    sluice = _as_typed()
     if keep:
-        console.print("`sluice demo --stop` ends the pool.", highlight=False)
-    console.print("The servers stay up for the next run; `sluice stack down` stops them.", highlight=False)
+        console.print(f"`{sluice} demo --stop` ends the pool.", highlight=False)
+    console.print(f"The servers stay up for the next run; `{sluice} stack down` stops them.", highlight=False)
     if not outcome.completed:
         raise typer.Exit(1)
+
+
+def _as_typed() -> str:
+    """This program as the reader's shell finds it: `make demo` leaves the environment's folder off PATH."""
+    return "sluice" if shutil.which("sluice") else os.path.relpath(sys.argv[0])

@@ -130,12 +130,18 @@ class Board:
     def show(self, step: Step) -> None:
         """Take note of a step; called from several threads."""
         self._steps[step.part] = step
-        if not self._animated and (step.phase in _COLOURS or step.phase == "preparing"):
+        if self._animated:
+            return
+        if step.phase == "preparing":
+            self._say(f"{step.part.label}: {step.detail} …")
+        elif step.phase in _COLOURS:
             took = f" after {step.seconds:.1f} s" if step.seconds >= 0.05 else ""
             # Why it failed is the command's last words.
             detail = "" if step.phase == "failed" else step.detail
-            line = f"{step.part.label}: {step.phase}{took} {detail}".rstrip()
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._say(f"{step.part.label}: {step.phase}{took} {detail}".rstrip())
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _table(self) -> Table:
         table = Table(box=None, show_header=False)

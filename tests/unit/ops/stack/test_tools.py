@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from ops.stack import mongodb, tools
+from ops.stack import docker, mongodb, tools
 from protocol.errors import MissingTool
 
 
@@ -41,3 +44,74 @@ def test_debian_packages_need_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_: "/usr/bin/apt-get")
     with pytest.raises(MissingTool, match=r"needs root. Install it: apt-get install rabbitmq-server"):
         tools.debian("rabbitmq-server", program="rabbitmq-server")
+
+
+def test_what_takes_time_is_told_as_it_begins_and_only_inside() -> None:
+    heard: list[str] = []
+    with tools.told(heard.append):
+        tools.announce("building kubo", action="kubo_build")
+    tools.announce("building geth", action="geth_build")
+    assert heard == ["building kubo"]
+
+
+def test_a_program_with_shared_libraries_is_not_static(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    assert not tools.is_static(Path("/bin/sh"))
+    assert tools.is_static(script)
+
+
+def test_a_dynamic_busybox_on_path_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = {"busybox": sys.executable, "apt-get": None}
+    monkeypatch.setattr(shutil, "which", path.get)
+    monkeypatch.setattr(tools, "is_static", lambda _: False)
+    with pytest.raises(MissingTool, match=r"static busybox is missing .* not a Debian system. Put .* on PATH"):
+        tools.busybox()
+
+
+def test_an_engine_that_debians_package_started_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    engines: list[str] = []
+
+    def install() -> tuple[Path, str]:
+        engines.append(docker.SYSTEM_ENGINE)
+        return Path("/usr/sbin/dockerd"), "just installed"
+
+    monkeypatch.setattr(docker, "server", install)
+    monkeypatch.setattr(docker, "ready", lambda host: host in engines)
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert docker.start(tmp_path) == docker.Docker(docker.SYSTEM_ENGINE, None)
+
+
+_MINIMAL = ("sh", "id", "mkdir", "tail")
+
+
+def _environment_script(tmp_path: Path, *programs: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ops/environment.sh in an empty folder with nothing but these programs on PATH."""
+    path = tmp_path / "bin"
+    path.mkdir()
+    for name in (*_MINIMAL, *programs):
+        (path / name).symlink_to(str(shutil.which(name)))
+    script = tools.root() / "ops/environment.sh"
+    return subprocess.run(
+        ["/bin/sh", script],
+        cwd=tmp_path,
+        env={"PATH": str(path), "UV_WANTED": "0"} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_machine_without_python_and_apt_is_told_so_in_one_line(tmp_path: Path) -> None:
+    done = _environment_script(tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("Python 3.11 or later with venv is missing. Install it as root (apt-get install ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_interpreter_that_was_named_is_never_replaced_by_debians(tmp_path: Path) -> None:
+    done = _environment_script(tmp_path, PYTHON="python3.99")
+    assert done.returncode == 1
+    assert "name another with PYTHON=" in done.stderr
