@@ -47,7 +47,7 @@ def purchases(input_url: str) -> tuple[list[Purchase], Purchase]:
             dataset=True,
             inputs=(input_url,),
         ),
-    ], Purchase("one-liar", "three workers are asked, one of them lies", trust=5, args="the truth")
+    ], Purchase("one-liar", "trust 5, and one of the machines lies", trust=5, args="the truth")
 
 
 def buy(requester: Actor, ground: Ground, wanted: Sequence[Purchase]) -> list[Matched]:
