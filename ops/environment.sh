@@ -29,7 +29,7 @@ install_python() {
         $apt update
         DEBIAN_FRONTEND=noninteractive $apt install --no-install-recommends python3 python3-venv
     } >"$cache/apt.log" 2>&1 || {
-        tail -n 3 "$cache/apt.log"
+        grep -m 3 '^[EW]:' "$cache/apt.log"
         fail "Python 3.11 or later with venv is missing and could not be installed. $advice"
     }
     suits || fail "Python 3.11 or later with venv is missing; this system's is older. $advice"
@@ -41,7 +41,7 @@ uv=$(command -v uv || echo "$cache/uv/bin/uv")
 if [ ! -x "$uv" ]; then
     echo "Installing uv from PyPI …"
     "$python" -m venv "$cache/uv"
-    "$cache/uv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_WANTED" ||
+    "$cache/uv/bin/pip" install --quiet --quiet --disable-pip-version-check "uv==$UV_WANTED" ||
         fail 'uv is missing and could not be installed. Put uv on PATH, or let pip reach a package index.'
 fi
 [ -d .venv ] || echo 'Installing Python packages …'

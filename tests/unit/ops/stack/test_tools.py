@@ -83,7 +83,7 @@ def test_an_engine_that_debians_package_started_is_used(monkeypatch: pytest.Monk
     assert docker.start(tmp_path) == docker.Docker(docker.SYSTEM_ENGINE, None)
 
 
-_MINIMAL = ("sh", "id", "mkdir", "tail")
+_MINIMAL = ("sh", "id", "mkdir", "grep")
 
 
 def _environment_script(tmp_path: Path, *programs: str, **variables: str) -> subprocess.CompletedProcess[str]:
