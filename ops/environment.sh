@@ -41,11 +41,11 @@ uv=$(command -v uv || echo "$cache/uv/bin/uv")
 if [ ! -x "$uv" ]; then
     echo "Installing uv from PyPI …"
     "$python" -m venv "$cache/uv"
-    "$cache/uv/bin/pip" install --quiet --quiet --disable-pip-version-check "uv==$UV_WANTED" ||
-        fail 'uv is missing and could not be installed. Put uv on PATH, or let pip reach a package index.'
+    "$cache/uv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_WANTED" 2>"$cache/pip.log" ||
+        fail "uv is missing and could not be installed (see $cache/pip.log). Put uv on PATH, or let pip reach a package index."
 fi
 [ -d .venv ] || echo 'Installing Python packages …'
 # Compiled once (3 s), or every process that starts would compile all of its libraries for itself, which takes longer
 # than anything else it does at start.
 "$uv" sync --frozen --quiet --compile-bytecode --python "$(command -v "$python")" ||
-    fail 'The packages of uv.lock could not be installed. Let uv reach a package index (UV_DEFAULT_INDEX names another).'
+    fail 'The packages of uv.lock could not be installed. Let uv reach a package index.'

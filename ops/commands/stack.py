@@ -136,9 +136,8 @@ class Board:
             self._say(f"{step.part.label}: {step.detail} …")
         elif step.phase in _COLOURS:
             took = f" after {step.seconds:.1f} s" if step.seconds >= 0.05 else ""
-            # Why it failed is the command's last words.
-            detail = "" if step.phase == "failed" else step.detail
-            self._say(f"{step.part.label}: {step.phase}{took} {detail}".rstrip())
+            # The command's last words repeat why a part failed; another's build may take minutes until then.
+            self._say(f"{step.part.label}: {step.phase}{took} {step.detail}".rstrip())
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
