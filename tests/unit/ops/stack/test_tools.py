@@ -42,8 +42,8 @@ def test_without_mongod_the_error_says_the_three_ways_to_get_one(monkeypatch: py
 def test_debian_packages_need_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(shutil, "which", lambda *_: "/usr/bin/apt-get")
-    with pytest.raises(MissingTool, match=r"needs root. Install it: apt-get install rabbitmq-server"):
-        tools.debian("rabbitmq-server", program="rabbitmq-server")
+    with pytest.raises(MissingTool, match=r"needs root. Install it \(apt-get install erlang\), or go home\."):
+        tools.debian("erlang", program="Erlang", instead="go home")
 
 
 def test_what_takes_time_is_told_as_it_begins_and_only_inside() -> None:
@@ -83,7 +83,7 @@ def test_an_engine_that_debians_package_started_is_used(monkeypatch: pytest.Monk
     assert docker.start(tmp_path) == docker.Docker(docker.SYSTEM_ENGINE, None)
 
 
-_MINIMAL = ("sh", "id", "mkdir", "grep")
+_MINIMAL = ("sh", "id", "mkdir", "grep", "tail")
 
 
 def _environment_script(tmp_path: Path, *programs: str, **variables: str) -> subprocess.CompletedProcess[str]:
