@@ -185,7 +185,7 @@ class LaneStoreContract:
     def test_a_released_intent_can_have_another_nonce(self, store: LaneStore) -> None:
         lease = self.lease(store)
         store.claim(lease, [record(1, "a", "b")])
-        store.move(lease, [], [Consumed(Nonce(1), mined(1)), Released(Nonce(1))])
+        store.move(lease, [], [Released(Nonce(1), mined(1))])
         store.claim(lease, [record(2, "b"), record(3)])
         held = store.holding(LANE, intent("b").key)
         assert held is not None
@@ -216,7 +216,7 @@ class LaneStoreContract:
             Consumed(one, mined(1)),
             Unmined((one,)),
             Consumed(one, replace(mined(1, block=12), fee=HUGE)),
-            Released(one),
+            Released(one, replace(mined(1, block=13), success=False)),
             Finalised((one,)),
             Disowned(two),
         ]
@@ -235,9 +235,10 @@ class LaneStoreContract:
         store.move(lease, [], [Consumed(Nonce(number), mined(number, block=10 + number)) for number in range(3)])
         assert [item.nonce for item in store.records(LANE, [NonceState.MINED])] == [0, 1, 2]
         assert [item.nonce for item in store.records(LANE, [NonceState.MINED], up_to=BlockNumber(11))] == [0, 1]
-        newest = store.newest_mined(LANE)
-        assert newest is not None
-        assert newest.nonce == 2
+        store.move(lease, [], [Finalised((Nonce(0), Nonce(1)))])
+        newest = store.newest(LANE, [NonceState.MINED, NonceState.FINAL], 2, None)
+        assert [item.nonce for item in newest] == [2, 1]
+        assert [item.nonce for item in store.newest(LANE, [NonceState.FINAL], 9, Nonce(1))] == [0]
 
     def test_fees_are_summed_from_a_time_on(self, store: LaneStore) -> None:
         lease = self.lease(store)

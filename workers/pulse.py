@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 #: While mined transactions only wait for their depth, every so many heads is soon enough.
 SETTLE_HEADS = 6
+#: And while nothing is open, so that a reorg deeper than finality is noticed on an idle machine too.
+IDLE_HEADS = 60
 
 
 def run(app: Celery, machine: Machine) -> None:
@@ -54,7 +56,7 @@ def _lane_is_due(bench: Workbench, number: int) -> bool:
     store, lane = bench.lane_store, bench.lane.id
     if store.count(lane, (IntentState.QUEUED, IntentState.SENT)):
         return True
-    return number % SETTLE_HEADS == 0 and store.busy(lane)
+    return number % IDLE_HEADS == 0 or (number % SETTLE_HEADS == 0 and store.busy(lane))
 
 
 def _look_after(app: Celery, machine: Machine, stop: threading.Event) -> None:

@@ -21,7 +21,7 @@ worker (SQLite).
            (3 times)           MINED ───────┘ block gone
                                  │ `finality` blocks deep
                                  ▼
-                               FINAL
+                               FINAL     (a deeper reorg: as if it were MINED)
 
 What it guarantees, as long as the store keeps what it acknowledged:
 
@@ -41,13 +41,15 @@ What it does not guarantee:
 
 -   Delivery in time. A deadline may pass while the chain is full, the node is down or the wallet is empty; then the
     intent ends as FAILED with that reason.
--   That a call which reverted never executes: a reorg may put it into another block where it succeeds. The intent may
-    by then be at a second, higher nonce. PoCo refuses the second of two equal calls, so this costs gas, not money.
+-   That a call which reverted never executes: a reorg may put it into another block where it succeeds, before its old
+    nonce is spent on nothing instead. The intent may by then be at a second, higher nonce. PoCo refuses the second of
+    two equal calls, so this costs gas, not money.
 -   Order between intents. They get nonces oldest first, but one that must wait does not hold up the others.
 -   Anything, if the same key is used by another program at the same time.
--   FINAL beyond the depth it is configured for. A deeper reorg is repaired as well, but FINAL was said too early.
+-   FINAL beyond the depth it is configured for. A deeper reorg is noticed and repaired as well, with an error in the
+    log, but FINAL was said too early.
 
 Where to look: `intent`, `nonce` (values and their states), `store` (port; `store_mongo`, `store_sqlite`, `testing`),
 `run` (the run and its phases `confirm`, `repair`, `send`), `fees`, `classify`, `policy` (pure decisions), `poco` (what
-PoCo allows; `poco_lane` makes a lane), `depth` (spend only on what is settled), `operate` (what an operator can do to it).
+PoCo allows; `poco_lane` makes a lane), `depth` (spend only on what is settled), `operate` and `audit` (for operators).
 """

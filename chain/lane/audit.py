@@ -59,14 +59,17 @@ def _receipt(record: NonceRecord, receipt: object) -> list[Finding]:
     if not isinstance(receipt, dict):
         says = (
             f"{record.state.value} in block {record.mined.block}, but the node has no receipt of {record.mined.tx_hash}"
+            ": if a reorg took that block away, the next run sends it again"
         )
         return [Finding("lost_receipt", record.nonce, None, says)]
-    if receipt["blockHash"] != record.mined.block_hash:
-        says = (
-            f"{record.state.value} in block {record.mined.block} {record.mined.block_hash}, now {receipt['blockHash']}"
-        )
-        return [Finding("other_block", record.nonce, None, says)]
-    return []
+    if receipt["blockHash"] == record.mined.block_hash:
+        return []
+    outcome = "it succeeds" if int(receipt["status"], 16) == 1 else "it reverts"
+    says = (
+        f"{record.state.value} in block {record.mined.block} {record.mined.block_hash}, but now it is in block"
+        f" {int(receipt['blockNumber'], 16)} {receipt['blockHash']}, where {outcome}; the next run follows"
+    )
+    return [Finding("other_block", record.nonce, None, says)]
 
 
 def _intents(lane: Lane, records: list[NonceRecord]) -> list[Finding]:

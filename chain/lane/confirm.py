@@ -3,8 +3,9 @@
 nonce < mined count ─► receipts over all attempts ─┬─ success ─► MINED
                                                    ├─ reverted, or given way ─► intents released and judged
                                                    └─ none, for as long as finality takes ─► ForeignNonce
-newest MINED block's hash ─┬─ unchanged: MINED records deep enough are FINAL
-                           └─ changed: receipts of all MINED records again; what has none is OPEN again
+newest block of ours ─┬─ its hash stands: MINED records deep enough are FINAL
+                      └─ it is gone: receipts again of all MINED records, and of those FINAL ones whose blocks are
+                         gone as well; what has none is OPEN again
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from chain.lane.desk import Desk, Memory, Turn
 from chain.lane.intent import Intent, IntentState, method_of
 from chain.lane.look import Look
 from chain.lane.nonce import (
+    UNSETTLED,
     Consumed,
     Finalised,
     Mined,
@@ -29,6 +31,7 @@ from chain.lane.nonce import (
     Released,
     Unmined,
     apply,
+    nonces_of,
 )
 from chain.lane.ready import READY, Judgement, Moment, Verdict
 from chain.lane.store import IntentMove
@@ -37,6 +40,9 @@ from protocol.errors import ForeignNonce, RpcError
 from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, TxHash, Wei
 
 log = structlog.get_logger(__name__)
+
+#: FINAL records looked at in one go after a reorg: one RPC batch, and deeper than any reorg seen on a live chain.
+_LOOK_BACK = 64
 
 
 @dataclass(slots=True)
@@ -62,14 +68,16 @@ class _Moves:
 
 
 def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) -> Confirmed:
-    """Settle what can be settled. `newest`: the newest MINED record. Raises ForeignNonce, LeaseLost."""
+    """Settle what can be settled. `newest`: the newest record in a block. Raises ForeignNonce, LeaseLost."""
     desk, moves, result = turn.desk, _Moves(), Confirmed()
     reorged = look.contradicts(newest)
-    records = desk.store.records(desk.lane, (NonceState.OPEN, NonceState.MINED) if reorged else (NonceState.OPEN,))
-    doubtful = [record for record in records if record.nonce < look.count or record.state is NonceState.MINED]
-    receipts = _receipts(desk, doubtful)
+    records = desk.store.records(desk.lane, UNSETTLED if reorged else (NonceState.OPEN,))
     if reorged:
         log.warning("A block of ours was reorganised.", action="lane_reorg", wallet=desk.lane.wallet, head=look.head)
+        # Lowest first: if a crash cuts the writing short, the newest record still tells the next run of the reorg.
+        records = sorted([*_undone(desk), *records], key=lambda record: record.nonce)
+    doubtful = [record for record in records if record.nonce < look.count or record.state is not NonceState.OPEN]
+    receipts = _receipts(desk, doubtful)
     reverted: list[NonceRecord] = []
     for record in records:
         mined = receipts.get(record.nonce)
@@ -79,19 +87,22 @@ def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) 
         if mined == record.mined:
             continue
         consumed = Consumed(record.nonce, mined)
+        gave_way = record.attempt(mined.tx_hash).purpose is not Purpose.CALL
+        if not gave_way and not mined.success:
+            reverted.append(apply(record, consumed))
+            continue
         moves.nonces.append(consumed)
-        if record.attempt(mined.tx_hash).purpose is not Purpose.CALL:
+        if gave_way:
             # A reorg could still put the call in its place: its intents stay until this is final.
             moves.intents.append(IntentMove(record.intents, IntentState.SENT))
-        elif mined.success:
-            _succeeded(record, mined, moves, result)
         else:
-            reverted.append(apply(record, consumed))
+            _succeeded(record, mined, moves, result)
     deep: list[NonceRecord] = []
     if not reorged:
         depth = BlockNumber(look.head - desk.policy.finality)
         deep = desk.store.records(desk.lane, (NonceState.MINED,), up_to=depth)
     _release(desk, [*reverted, *(record for record in deep if _gave_way(record))], moves, result)
+    moves.nonces.sort(key=lambda move: nonces_of(move)[0])
     _finalise(deep, moves, result)
     desk.store.move(turn.lease, moves.intents, moves.nonces)
     if result.transactions:
@@ -111,7 +122,7 @@ def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) 
 
 
 def _without_receipt(record: NonceRecord, look: Look, moves: _Moves, result: Confirmed) -> None:
-    if record.state is NonceState.MINED:
+    if record.state is not NonceState.OPEN:
         back = Unmined((record.nonce,))
         moves.intents.append(IntentMove(record.intents, IntentState.SENT))
         moves.nonces.append(back)
@@ -167,7 +178,7 @@ def _release(desk: Desk, records: Sequence[NonceRecord], moves: _Moves, result: 
                 now=move.state.value,
                 why=move.reason,
             )
-        moves.nonces.append(Released(record.nonce))
+        moves.nonces.append(Released(record.nonce, mined))
         outcome = "reverted" if attempt.purpose is Purpose.CALL else attempt.purpose.value
         LANE_MINED.labels(method_of(record.intents), outcome).inc()
 
@@ -210,6 +221,39 @@ def _halt_if_foreign(desk: Desk, look: Look, memory: Memory) -> None:
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _undone(desk: Desk) -> list[NonceRecord]:
+    """FINAL records whose blocks are gone, newest first. Blocks are chained: below one that stands, all stand."""
+    undone: list[NonceRecord] = []
+    below: Nonce | None = None
+    while records := desk.store.newest(desk.lane, (NonceState.FINAL,), _LOOK_BACK, below):
+        gone = _in_blocks_that_are_gone(desk, records)
+        undone += gone
+        if len(gone) < len(records):
+            break
+        below = records[-1].nonce
+    if undone:
+        log.error(
+            "A reorg was deeper than SLUICE_FINALITY_BLOCKS: raise it. What was taken back is carried out again.",
+            action="lane_final_undone",
+            wallet=desk.lane.wallet,
+            finality=desk.policy.finality,
+            nonces=[record.nonce for record in reversed(undone)],
+        )
+    return undone
+
+
+def _in_blocks_that_are_gone(desk: Desk, records: Sequence[NonceRecord]) -> list[NonceRecord]:
+    """Those whose block number has another block now. Where the chain is not that high (yet), nothing is said."""
+    numbers = sorted({record.mined.block for record in records if record.mined is not None})
+    headers = desk.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+    now = {number: header["hash"] for number, header in zip(numbers, headers, strict=True) if _is_header(header)}
+    return [
+        record
+        for record in records
+        if record.mined is not None and now.get(record.mined.block, record.mined.block_hash) != record.mined.block_hash
+    ]
 
 
 def _receipts(desk: Desk, records: Sequence[NonceRecord]) -> dict[Nonce, Mined]:

@@ -24,7 +24,7 @@ class Look:
     #: Transactions of the wallet that are mined: the lowest nonce that is not.
     count: Nonce
     balance: Wei
-    #: Hash that the chain has now at the height of the newest MINED record; None if it has no such block.
+    #: Hash that the chain has now at the height of the newest record in a block; None if it has no such block.
     mined_hash: BlockHash | None
 
     @property
@@ -40,7 +40,7 @@ class Look:
 
 
 def look(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> Look:
-    """Read it. `newest`: the newest MINED record. Raises RpcUnavailable."""
+    """Read it. `newest`: the newest record in a block. Raises RpcUnavailable."""
     requests: list[Request] = [
         ("eth_getBlockByNumber", ("latest", False)),
         ("eth_getTransactionCount", (wallet, "latest")),

@@ -32,6 +32,8 @@ class NonceState(StrEnum):
 
 #: States that a run may have to do something about.
 UNSETTLED = (NonceState.OPEN, NonceState.MINED)
+#: States that say which block spent the nonce.
+IN_A_BLOCK = (NonceState.MINED, NonceState.FINAL)
 
 
 class Purpose(StrEnum):
@@ -135,9 +137,10 @@ class Consumed:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """It is proven that the nonce was spent without its intents: they leave."""
+    """A receipt proves that the nonce was spent without its intents: they leave."""
 
     nonce: Nonce
+    mined: Mined
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +187,8 @@ def apply(record: NonceRecord, move: NonceMove) -> NonceRecord:
             return replace(record, sent_block=block)
         case Consumed(mined=mined):
             return replace(record, state=NonceState.MINED, mined=mined)
-        case Released():
-            return _let_go(record)
+        case Released(mined=mined):
+            return _let_go(replace(record, state=NonceState.MINED, mined=mined))
         case Unmined():
             return replace(record, state=NonceState.OPEN, mined=None, sent_block=None)
         case Finalised():

@@ -3,7 +3,7 @@
     a block without the lowest open nonce      ─► all open bytes again: whatever was dropped is back
     base fee above its fee cap                 ─► dearer attempt of the lowest nonce
     not mined for 4 blocks, price below market ─► dearer attempt of the lowest nonce
-    refused for good                           ─► 0-value transfer to self at the same nonce
+    refused for good, or left by its intents   ─► 0-value transfer to self at the same nonce
     nonce below the highest without a record   ─► after a second look, 0-value transfer to self
 
 Only the lowest nonce is ever repriced: those above cannot be mined before it whatever they pay.
@@ -188,12 +188,18 @@ def _reprice(turn: Turn, look: Look, memory: Memory, repairs: Repairs, outbox: l
 
 
 def _gives_way(desk: Desk, look: Look, memory: Memory, record: NonceRecord) -> Unsigned | None:
-    """A transfer to self in place of bytes that no node will take."""
+    """A transfer to self in place of bytes that no node will take, or that nobody wants any more."""
     kind, words = memory.refused.get(record.nonce, (Kind.UNKNOWN, ""))
-    if not REACTIONS[kind].give_way or record.newest.purpose is not Purpose.CALL:
+    if record.newest.purpose is not Purpose.CALL:
+        return None
+    if record.released and not record.intents:
+        # It was spent without them and a reorg has opened it again; by now they may be elsewhere.
+        note = "its actions have left this nonce"
+    elif REACTIONS[kind].give_way:
+        note = f"no node takes it: {words}"
+    else:
         return None
     fees = bump(desk.policy.fees, look.market, record.newest.fees) or quote(desk.policy.fees, look.market)
-    note = f"no node takes it: {words}"
     return to_self(desk.lane.wallet, desk.lane.chain_id, record.nonce, fees, Purpose.YIELD, note)
 
 

@@ -20,6 +20,7 @@ from chain.lane.desk import Desk, Memory, Turn
 from chain.lane.intent import UNENDED, Intent, IntentState, LaneId
 from chain.lane.lease import new_holder
 from chain.lane.look import Look, look
+from chain.lane.nonce import IN_A_BLOCK, NonceRecord
 from chain.lane.policy import LanePolicy
 from chain.lane.ready import Readiness
 from chain.lane.repair import repair
@@ -121,8 +122,12 @@ class Lane:
     def run(self) -> RunReport:
         """Recover, confirm, send; a few milliseconds when there is nothing to do. Database errors are raised."""
         desk = self._desk
-        if not desk.store.busy(desk.lane):
-            return RunReport()
+        try:
+            if not desk.store.busy(desk.lane) and not self._undone():
+                return RunReport()
+        except RpcUnavailable as error:
+            self._warn("No answer from the node.", "lane_rpc_unavailable", error)
+            return RunReport(trouble=str(error))
         started = desk.monotonic()
         lease = desk.store.take_lease(desk.lane, self._holder, desk.policy.lease)
         if lease is None:
@@ -145,12 +150,21 @@ class Lane:
         finally:
             desk.store.give_back(lease)
 
+    def _newest(self) -> NonceRecord | None:
+        """The newest record in a block: while that block stands, so do all before it."""
+        return next(iter(self._desk.store.newest(self.id, IN_A_BLOCK, 1, None)), None)
+
+    def _undone(self) -> bool:
+        """Whether a reorg took back what was the last thing this wallet did, and FINAL. One batch of requests."""
+        newest = self._newest()
+        return newest is not None and look(self._desk.rpc, self.id.wallet, newest).contradicts(newest)
+
     def _warn(self, sentence: str, action: str, error: SluiceError) -> None:
         log.warning(sentence, action=action, wallet=self._desk.lane.wallet, why=str(error))
 
     def _run(self, turn: Turn) -> RunReport:
         desk, memory = self._desk, self._memory
-        newest = desk.store.newest_mined(desk.lane)
+        newest = self._newest()
         seen = look(desk.rpc, desk.lane.wallet, newest)
         memory.see(seen.count, seen.head)
         confirmed = confirm(turn, seen, newest, memory)

@@ -79,8 +79,8 @@ class LaneStore(Protocol):
     def record(self, lane: LaneId, nonce: Nonce) -> NonceRecord | None:
         """One record."""
 
-    def newest_mined(self, lane: LaneId) -> NonceRecord | None:
-        """The highest nonce that is MINED."""
+    def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
+        """Records in these states, highest nonce first; with `below` only those under it."""
 
     def highest_nonce(self, lane: LaneId) -> Nonce | None:
         """The highest nonce ever claimed."""

@@ -190,10 +190,12 @@ class MongoStore:
         """One record."""
         return _record(self._nonces.find_one({"_id": record_id(lane, nonce)}))
 
-    def newest_mined(self, lane: LaneId) -> NonceRecord | None:
-        """The highest nonce that is MINED."""
-        wanted = {"lane": str(lane), "state": NonceState.MINED.value}
-        return _record(self._nonces.find_one(wanted, sort=[("nonce", DESCENDING)]))
+    def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
+        """Records in these states, highest nonce first."""
+        wanted: Document = {"lane": str(lane), "state": {"$in": [state.value for state in states]}}
+        if below is not None:
+            wanted["nonce"] = {"$lt": below}
+        return [record_from(found) for found in self._nonces.find(wanted).sort("nonce", DESCENDING).limit(limit)]
 
     def highest_nonce(self, lane: LaneId) -> Nonce | None:
         """The highest nonce ever claimed."""
@@ -263,8 +265,9 @@ def _change(move: NonceMove, fence: int) -> Document | list[Document]:
             return {"$set": {"sent_block": block, "fence": fence}}
         case Consumed(mined=mined):
             return {"$set": {"state": NonceState.MINED.value, "mined": mined_document(mined), "fence": fence}}
-        case Released():
-            return [{"$set": {"fence": fence} | _LET_GO}]
+        case Released(mined=mined):
+            settled = {"state": NonceState.MINED.value, "mined": {"$literal": mined_document(mined)}, "fence": fence}
+            return [{"$set": settled | _LET_GO}]
         case Unmined():
             return {"$set": {"state": NonceState.OPEN.value, "mined": None, "sent_block": None, "fence": fence}}
         case Finalised():

@@ -172,10 +172,14 @@ class SqliteStore:
         """One record."""
         return self._one("SELECT document FROM nonces WHERE lane = ? AND nonce = ?", str(lane), nonce)
 
-    def newest_mined(self, lane: LaneId) -> NonceRecord | None:
-        """The highest nonce that is MINED."""
-        query = "SELECT document FROM nonces WHERE lane = ? AND state = ? ORDER BY nonce DESC LIMIT 1"
-        return self._one(query, str(lane), NonceState.MINED)
+    def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
+        """Records in these states, highest nonce first."""
+        rows = self._connection().execute(
+            "SELECT document FROM nonces WHERE lane = ? AND state IN (SELECT value FROM json_each(?))"
+            " AND (? IS NULL OR nonce < ?) ORDER BY nonce DESC LIMIT ?",
+            (str(lane), json.dumps(states), below, below, limit),
+        )
+        return [_record(row[0]) for row in rows]
 
     def highest_nonce(self, lane: LaneId) -> Nonce | None:
         """The highest nonce ever claimed."""

@@ -108,9 +108,10 @@ class MemoryStore:
         """One record."""
         return self._records.get(lane, {}).get(nonce)
 
-    def newest_mined(self, lane: LaneId) -> NonceRecord | None:
-        """The highest nonce that is MINED."""
-        return max(self.records(lane, [NonceState.MINED]), key=lambda record: record.nonce, default=None)
+    def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
+        """Records in these states, highest nonce first."""
+        found = [record for record in self.records(lane, states) if below is None or record.nonce < below]
+        return found[::-1][:limit]
 
     def highest_nonce(self, lane: LaneId) -> Nonce | None:
         """The highest nonce ever claimed."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from chain.lane.audit import audit
 from chain.lane.intent import IntentState
 from chain.lane.policy import LanePolicy
 from chain.lane.store_sqlite import SqliteStore
@@ -101,6 +102,31 @@ def test_a_reorg_that_brings_its_transactions_back_is_followed(rig: LaneRig, dep
     raw = [[record.newest.raw, 0] for number in range(6) if (record := rig.store.record(rig.lane.id, Nonce(number)))]
     rig.rpc.call("anvil_reorg", depth, raw)
     _recovers(rig)
+
+
+def test_a_reorg_deeper_than_finality_is_seen_by_the_audit_and_made_good(node: Anvil, tmp_path: Path) -> None:
+    with Rpc(node.rpc_url, timeout=1.0) as rpc:
+        rig = LaneRig(rpc, SqliteStore(tmp_path / "lane.db"), dev_key(1), LanePolicy(finality=2))
+        rig.rpc.call("evm_setIntervalMining", 0)
+        rig.rpc.call("anvil_mine", "0x5")
+        rig.submit(*NAMES)
+        for _ in range(4):
+            rig.run()
+            rig.rpc.call("anvil_mine", "0x1")
+        rig.run()
+        assert rig.all_final()
+        rig.rpc.call("anvil_reorg", 5, [])
+        assert {finding.kind for finding in audit(rig.lane)} == {"lost_receipt"}
+        rig.run()
+        assert rig.all_in(IntentState.SENT)()
+        rig.rpc.call("anvil_mine", "0x1")
+        rig.run()
+        assert rig.all_mined()
+        rig.rpc.call("anvil_mine", "0x3")
+        rig.run()
+        assert rig.all_final()
+        assert audit(rig.lane) == []
+        rig.check()
 
 
 def test_a_base_fee_spike_makes_the_lane_pay_more_for_its_lowest_nonce(rig: LaneRig) -> None:

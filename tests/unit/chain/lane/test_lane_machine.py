@@ -167,7 +167,8 @@ class LaneMachine(RuleBasedStateMachine):
     def drop_some(self, offset: int) -> None:
         self.rig.chain.drop(self.rig.chain.count() + offset)
 
-    @rule(depth=st.integers(1, FINALITY - 2), keep=st.booleans())
+    # Deeper than finality as well: FINAL is taken back, too.
+    @rule(depth=st.integers(1, FINALITY + 6), keep=st.booleans())
     def reorg(self, depth: int, keep: bool) -> None:
         deepest = len(self.rig.chain.blocks) - 1
         # A stranger's transaction is only judged when final: it stays.
