@@ -20,6 +20,7 @@ from pymongo.errors import PyMongoError
 
 from chain.heads import heads
 from chain.lane.intent import IntentState
+from chain.lane.policy import LanePolicy
 from chain.watch import Caught, Watcher
 from config import logging
 from config.settings import Settings, settings
@@ -92,7 +93,13 @@ def run(settings: Settings, stop: threading.Event) -> None:
     _prepare(scheduler, stop)
     rpc = scheduler.hub.rpc
     watcher = Watcher(
-        rpc, scheduler.hub, scheduler.workerpool, scheduler.store.chain, LOOKBACK, BlockNumber(settings.start_block)
+        rpc,
+        scheduler.hub,
+        scheduler.workerpool,
+        scheduler.store.chain,
+        LOOKBACK,
+        BlockNumber(settings.start_block),
+        LanePolicy.of(settings).finality,
     )
     log.info("Following the chain.", action="watch_started", cursor=scheduler.store.chain.cursor())
     follow(scheduler, watcher, heads(settings.ws_url, rpc, settings.block_time, stop))

@@ -2,7 +2,7 @@
 
 Near the head a block's logs are asked for by the block's hash: a number could mean another block a moment later. Deep
 down a range is asked for in one call. Either way each log must name a block that was read, and a block whose filter
-promises logs of ours that the node does not show is looked at again through its receipts.
+promises logs of the hub that the node does not show is looked at again through its receipts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 
 from chain import bloom, decode
 from chain.rpc import JsonRpc
-from protocol import events
+from config.metrics import HIDDEN_LOGS
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.events import BlockRef, Seen
 from protocol.types import BlockHash, BlockNumber, Contract
@@ -34,16 +34,11 @@ class Header:
 
 
 class LogReader:
-    """Reads the hub's task events; those that name another workerpool than `workerpool` are left out.
+    """Reads the hub's task events, those of every workerpool (`chain.ours` picks ours)."""
 
-    Votes and results of other pools' tasks come along, since their logs name no pool: whoever reads them must skip
-    tasks it does not know.
-    """
-
-    def __init__(self, rpc: JsonRpc, hub: Contract, workerpool: Contract) -> None:
+    def __init__(self, rpc: JsonRpc, hub: Contract) -> None:
         self.rpc = rpc
         self._hub = Contract(hub.lower())
-        self._workerpool = Contract(workerpool.lower())
 
     def headers(self, first: BlockNumber, last: BlockNumber) -> list[Header]:
         """Headers first … last, fewer if the node does not have them all (yet)."""
@@ -83,20 +78,16 @@ class LogReader:
             if block not in blocks:
                 raise RpcUnavailable(what=self.rpc.name, why=f"it shows a log of block {block}, which it replaced")
             shown.add(block)
-            seen += self._ours(raw, blocks[block].ref)
+            seen += self._of_hub(raw, blocks[block].ref)
         for header in headers:
             if header.ref.hash not in shown and self._promises(header):
                 seen += self._from_receipts(header)
         seen.sort(key=lambda item: (item.block_number, item.log_index))
         return seen
 
-    def _ours(self, raw: Mapping[str, Any], block: BlockRef) -> list[Seen]:
+    def _of_hub(self, raw: Mapping[str, Any], block: BlockRef) -> list[Seen]:
         item = decode.seen(raw, block.timestamp)
-        if item is None or str(raw["address"]).lower() != self._hub:
-            return []
-        if isinstance(item.event, events.SchedulerNotice | events.TaskInitialize):
-            return [item] if item.event.workerpool == self._workerpool else []
-        return [item]
+        return [] if item is None or str(raw["address"]).lower() != self._hub else [item]
 
     # -- nodes that hide logs ------------------------------------------------------------------------------------------
 
@@ -123,8 +114,9 @@ class LogReader:
             union |= int(receipt["logsBloom"], 16)
         if union != header.bloom:
             raise RpcUnavailable(what=self.rpc.name, why=f"it hides logs of block {header.ref.number}")
-        found = [item for receipt in receipts for raw in receipt["logs"] for item in self._ours(raw, header.ref)]
+        found = [item for receipt in receipts for raw in receipt["logs"] for item in self._of_hub(raw, header.ref)]
         if found:
+            HIDDEN_LOGS.inc(len(found))
             log.warning(
                 "The node hid logs from eth_getLogs; taken from the receipts.",
                 action="logs_hidden",

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chain import bloom, decode
+from chain.audit import Audit, DealPlace
 from chain.rpc import Request
+from chain.watch import Reorg
 from protocol import events
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.events import BlockRef, Seen
 from protocol.hexbytes import to_hex
 from protocol.keccak import keccak
-from protocol.types import BlockHash, BlockNumber, Contract, TaskId, Timestamp
+from protocol.types import BlockHash, BlockNumber, Contract, DealId, TaskId, Timestamp
 
 #: Time of the fake chain's first block, and seconds between blocks.
 GENESIS_TIME, BLOCK_SECONDS = 1_700_000_000, 1
@@ -159,12 +161,20 @@ class FakeChain:
 
 @dataclass(slots=True)
 class MemoryWatchStore:
-    """A watcher's store (`chain.watch.WatchStore`) that lives as long as the process."""
+    """A watcher's store (`chain.watch.WatchStore`, `chain.audit.AuditStore`) that lives as long as the process."""
 
     present: dict[tuple[BlockHash, int], Seen] = field(default_factory=dict)
     orphaned: dict[tuple[BlockHash, int], Seen] = field(default_factory=dict)
+    deals: dict[DealId, DealPlace] = field(default_factory=dict)
+    #: Tasks that have a row because their deal was ingested.
+    rows: set[TaskId] = field(default_factory=set)
+    reorgs: list[Reorg] = field(default_factory=list)
+    #: Tasks and deals that a replay had looked at.
+    woken: list[TaskId | DealId] = field(default_factory=list)
     #: Called after logs are stored and before the cursor moves: lets a test end the process there.
     before_cursor: Callable[[], None] = lambda: None
+    #: Called before a replay changes anything: lets a test change the chain there.
+    before_mend: Callable[[], None] = lambda: None
     _blocks: dict[BlockNumber, BlockRef] = field(default_factory=dict)
     _cursor: BlockRef | None = None
 
@@ -179,7 +189,10 @@ class MemoryWatchStore:
     def commit(self, blocks: Sequence[BlockRef], logs: Sequence[Seen]) -> None:
         """As WatchStore."""
         for item in logs:
-            self.present[item.block_hash, item.log_index] = item
+            self.present[item.place] = item
+            if isinstance(item.event, events.SchedulerNotice):
+                deal_id = item.event.deal_id
+                self.deals[deal_id] = DealPlace(deal_id, item.block_number, item.block_hash)
         self.before_cursor()
         for block in blocks:
             self._blocks[block.number] = block
@@ -191,14 +204,41 @@ class MemoryWatchStore:
         gone = {key: item for key, item in self.present.items() if item.block_number > above}
         for key in gone:
             self.orphaned[key] = self.present.pop(key)
+        self.deals = {key: deal for key, deal in self.deals.items() if deal.block_number <= above}
         self._blocks = {number: block for number, block in self._blocks.items() if number <= above}
         self._cursor = self._blocks.get(above)
         happened = [item.event for item in gone.values()]
         return list(dict.fromkeys(e.task_id for e in happened if not isinstance(e, events.SchedulerNotice)))
 
+    def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
+        """As WatchStore."""
+        begun = {item.event.task_id for item in self.present.values() if isinstance(item.event, events.TaskInitialize)}
+        return (begun | self.rows) & set(task_ids)
+
+    def note(self, reorg: Reorg) -> None:
+        """As WatchStore."""
+        self.reorgs.append(reorg)
+
     def between(self, first: BlockNumber, last: BlockNumber) -> list[Seen]:
-        """As `chain.audit.LogStore`."""
+        """As WatchStore."""
         return [item for item in self.present.values() if first <= item.block_number <= last]
+
+    def deals_between(self, first: BlockNumber, last: BlockNumber) -> list[DealPlace]:
+        """As AuditStore."""
+        return [deal for deal in self.deals.values() if first <= deal.block_number <= last]
+
+    def mend(self, found: Audit) -> None:
+        """As AuditStore."""
+        self.before_mend()
+        for item in found.extra:
+            self.orphaned[item.place] = self.present.pop(item.place)
+        for item in found.missing:
+            self.present[item.place] = item
+        for deal in found.extra_deals:
+            del self.deals[deal.deal_id]
+        for deal in found.missing_deals:
+            self.deals[deal.deal_id] = deal
+        self.woken += [*found.tasks, *(deal.deal_id for deal in found.missing_deals)]
 
     @property
     def events(self) -> list[events.Event]:

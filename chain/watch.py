@@ -6,7 +6,8 @@
       │ 1  is the cursor's block still on the chain?   no ─► walk back to the last common block,
       │                                                      mark everything above it orphaned
       │ 2  first call of a process: go back `lookback` blocks, so that work whose wake-up was lost is seen again
-      │ 3  read on:   deep below the head in ranges, the last `lookback` blocks by their hashes
+      │ 3  read on:   deep below the head in ranges, the last `lookback` blocks by their hashes;
+      │               of a hub that many pools share, only what concerns our tasks
       │ 4  store the work, and only with it move the cursor; then hand it to the caller
       ▼
     Caught, Caught, …
@@ -24,9 +25,10 @@ import structlog
 
 from chain.hub import Hub
 from chain.logs import Header, LogReader, linked
+from chain.ours import Ours
 from chain.ranges import RangeSize
 from chain.rpc import JsonRpc
-from config.metrics import BLOCKS_READ, REORGS
+from config.metrics import BLOCKS_READ, LATE_FINDS, REORGS, REORGS_BEYOND_FINALITY
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
 from protocol.events import BlockRef, SchedulerNotice, Seen
 from protocol.types import BlockNumber, Contract, DealId, TaskId
@@ -39,6 +41,21 @@ _STEP = 32
 DEEPEST_REORG = 512
 #: Below every block.
 _BEFORE_ALL = BlockNumber(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reorg:
+    """Blocks that were replaced: those above `ancestor`, up to `top`, the last one whose work was stored."""
+
+    ancestor: BlockRef
+    top: BlockRef
+    #: How many tasks lost events.
+    tasks: int
+
+    @property
+    def depth(self) -> int:
+        """How many blocks."""
+        return self.top.number - self.ancestor.number
 
 
 class WatchStore(Protocol):
@@ -55,6 +72,15 @@ class WatchStore(Protocol):
 
     def orphan(self, above: BlockNumber) -> list[TaskId]:
         """Mark logs above that block as gone, move the cursor down to it; the tasks that had such logs."""
+
+    def between(self, first: BlockNumber, last: BlockNumber) -> Sequence[Seen]:
+        """Stored events of blocks first … last that are not orphaned, in any order."""
+
+    def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
+        """As `chain.ours.KnownTasks`."""
+
+    def note(self, reorg: Reorg) -> None:
+        """Remember a reorganisation for who asks what happened lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +107,7 @@ class Watcher:
     """Reads one workerpool's events into `store`, from `start_block` on.
 
     `lookback`: blocks below the head that may still be replaced, and that are read again when a process starts.
+    `finality`: depth from which the transaction lane calls an action final and looks at it no more; None: never.
     """
 
     def __init__(
@@ -91,16 +118,21 @@ class Watcher:
         store: WatchStore,
         lookback: int = 64,
         start_block: int = 0,
+        finality: int | None = None,
     ) -> None:
-        self._reader = LogReader(rpc, hub.address, workerpool)
+        self._reader = LogReader(rpc, hub.address)
+        self._workerpool = workerpool
         self._node = rpc.name
         self._store = store
+        self._finality = finality
         self._lookback = lookback
         self._start = BlockNumber(start_block)
         self._size = RangeSize()
         self._overlapped = False
         #: Whether nothing above the cursor can be stored: not after a crash between logs and cursor.
         self._tidy = False
+        #: The highest block this process followed: several reorganisations in a row may add up below it.
+        self._highest: BlockRef | None = None
 
     def catch_up(self, head: BlockNumber) -> Iterator[Caught]:
         """Bring the store up to `head`, yielding what was stored, piece by piece.
@@ -116,23 +148,42 @@ class Watcher:
             if ancestor != cursor:
                 yield self._take_back(cursor, ancestor)
                 cursor = ancestor
-        first = self._first(cursor)
-        for caught in self.read(first, head):
+        ours = self.ours()
+        for caught in self.read(self._first(cursor), head, ours):
+            late = self._late(caught, _BEFORE_ALL if cursor is None else cursor.number)
             self._commit(caught)
+            ours.stored()
+            found_late(late, "overlap")
             yield caught
             if caught.blocks[-1].number >= head:
                 self._overlapped = True
 
-    def replay(self, first: BlockNumber, last: BlockNumber) -> Iterator[Caught]:
-        """Read blocks again and store what they hold; the cursor stays where it is unless `last` lies above it."""
-        for caught in self.read(first, last):
-            self._commit(caught)
-            yield caught
+    def ours(self) -> Ours:
+        """Picks our events out of one reading."""
+        return Ours(self._workerpool, self._store)
+
+    def stands(self, block: BlockRef) -> bool:
+        """Whether `block` is on the chain, and in the store no other one is in its place. Raises as `catch_up`."""
+        cursor, known = self._store.cursor(), self._store.block(block.number)
+        if cursor is None or cursor.number < block.number or (known is not None and known.hash != block.hash):
+            return False
+        return [header.ref.hash for header in self._reader.headers(block.number, block.number)] == [block.hash]
 
     def _commit(self, caught: Caught) -> None:
         self._tidy = False
         self._store.commit(caught.blocks, caught.seen)
         self._tidy = True
+        top = caught.blocks[-1]
+        if self._highest is None or top.number >= self._highest.number:
+            self._highest = top
+
+    def _late(self, caught: Caught, stored_to: BlockNumber) -> list[Seen]:
+        """Events of blocks up to `stored_to` that the store lacks, though those blocks were stored before."""
+        again = [seen for seen in caught.seen if seen.block_number <= stored_to]
+        if not again:
+            return []
+        stored = {seen.place for seen in self._store.between(again[0].block_number, again[-1].block_number)}
+        return [seen for seen in again if seen.place not in stored]
 
     # -- reading on ----------------------------------------------------------------------------------------------------
 
@@ -142,8 +193,8 @@ class Watcher:
         overlap = 0 if self._overlapped else self._lookback
         return BlockNumber(max(self._start, cursor.number + 1 - overlap))
 
-    def read(self, first: BlockNumber, head: BlockNumber) -> Iterator[Caught]:
-        """What happened in blocks first … head, in steps; stores nothing. Ends early if the chain changes."""
+    def read(self, first: BlockNumber, head: BlockNumber, ours: Ours) -> Iterator[Caught]:
+        """What happened to `ours` in blocks first … head, in steps; stores nothing. Ends early if the chain changes."""
         number, deep = first, head - self._lookback
         before = self._store.block(BlockNumber(number - 1))
         while number <= head:
@@ -155,9 +206,9 @@ class Watcher:
             if not linked(headers, before) or self._replaced(headers):
                 log.info("The chain changed while it was read.", action="chain_moved", block=number)
                 return
-            caught = self._range(headers) if in_range else self._blocks(headers)
-            yield caught
-            before = caught.blocks[-1]
+            blocks, seen = self._range(headers) if in_range else self._blocks(headers)
+            yield Caught(blocks, tuple(ours.of(seen)))
+            before = blocks[-1]
             BLOCKS_READ.inc(before.number - number + 1)
             number = BlockNumber(before.number + 1)
 
@@ -171,10 +222,10 @@ class Watcher:
         known = self._store.block(last.number)
         return known is not None and known.hash != last.hash
 
-    def _blocks(self, headers: Sequence[Header]) -> Caught:
-        return Caught(tuple(header.ref for header in headers), tuple(self._reader.of_blocks(headers)))
+    def _blocks(self, headers: Sequence[Header]) -> tuple[tuple[BlockRef, ...], list[Seen]]:
+        return tuple(header.ref for header in headers), self._reader.of_blocks(headers)
 
-    def _range(self, headers: Sequence[Header]) -> Caught:
+    def _range(self, headers: Sequence[Header]) -> tuple[tuple[BlockRef, ...], list[Seen]]:
         """Events of as many of these blocks as the node answers in one call; of the blocks, the last are kept."""
         while True:
             part = headers[: self._size.blocks]
@@ -190,7 +241,7 @@ class Watcher:
                 raise
             else:
                 self._size = self._size.succeeded()
-                return Caught(tuple(header.ref for header in part[-self._lookback :]), tuple(seen))
+                return tuple(header.ref for header in part[-self._lookback :]), seen
 
     def _shrink(self, message: str) -> None:
         self._size = self._size.failed(message)
@@ -236,11 +287,41 @@ class Watcher:
     def _take_back(self, cursor: BlockRef, ancestor: BlockRef) -> Caught:
         REORGS.inc()
         tasks = self._store.orphan(ancestor.number)
+        top = cursor if self._highest is None or self._highest.number < cursor.number else self._highest
+        reorg = Reorg(ancestor, top, len(tasks))
+        self._store.note(reorg)
         log.warning(
             "The chain was reorganised.",
             action="reorg",
-            depth=cursor.number - ancestor.number,
+            depth=reorg.depth,
             ancestor=ancestor.number,
-            tasks=len(tasks),
+            tasks=reorg.tasks,
         )
+        if self._finality is not None and reorg.depth > self._finality:
+            REORGS_BEYOND_FINALITY.inc()
+            log.error(
+                "Blocks were replaced whose transactions counted as final: some of ours may be gone, and the lane does "
+                "not look at them again. Run `sluice tx audit` and `sluice chain audit` and do what they say; if this "
+                "chain does so again, raise SLUICE_FINALITY_BLOCKS.",
+                action="reorg_beyond_finality",
+                depth=reorg.depth,
+                finality=self._finality,
+                ancestor=ancestor.number,
+                tasks=reorg.tasks,
+            )
         return Caught((), (), tuple(tasks))
+
+
+def found_late(late: Sequence[Seen], found_by: str) -> None:
+    """Count events that are stored only now, and say so: a node hid them, or there is a mistake of ours."""
+    if not late:
+        return
+    LATE_FINDS.labels(found_by).inc(len(late))
+    log.warning(
+        "Events were found that the first reading of their blocks missed; they are stored now.",
+        action="late_find",
+        found_by=found_by,
+        events=len(late),
+        first_block=min(seen.block_number for seen in late),
+        last_block=max(seen.block_number for seen in late),
+    )

@@ -12,6 +12,11 @@ RPC_REQUESTS = Counter("sluice_rpc_requests_total", "JSON-RPC calls sent, batche
 RPC_SECONDS = Histogram("sluice_rpc_seconds", "Seconds per HTTP exchange with a node.")
 BLOCKS_READ = Counter("sluice_blocks_read_total", "Blocks followed.")
 REORGS = Counter("sluice_reorgs_total", "Reorganisations seen.")
+REORGS_BEYOND_FINALITY = Counter(
+    "sluice_reorgs_beyond_finality_total", "Reorganisations that replaced blocks whose transactions counted as final."
+)
+LATE_FINDS = Counter("sluice_late_finds_total", "Events that the first reading of their block missed.", ["found_by"])
+HIDDEN_LOGS = Counter("sluice_hidden_logs_total", "Hub events that eth_getLogs left out and receipts showed.")
 DEALS = Counter("sluice_deals_total", "Deals ingested.")
 TASKS_ENDED = Counter("sluice_tasks_ended_total", "Tasks ended.", ["status"])
 LANE_SENT = Counter("sluice_lane_sent_total", "Transactions broadcast for the first time.", ["method"])

@@ -14,6 +14,7 @@
     │   ├── BrokerUnavailable    RabbitMQ
     │   ├── EngineUnavailable    the Docker engine
     │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
+    │   ├── ChainMoved           blocks are others than those followed: the watcher must follow first
     │   ├── NotYet               the chain, as the watcher has read it, does not show yet what a request relies on
     │   └── StorageUnavailable   IPFS, or a download that may work later
     ├── EngineRefused            the Docker engine answered with no; caught by the worker that asked
@@ -100,6 +101,10 @@ class EngineUnavailable(Unavailable):
 
 class PoolUnavailable(Unavailable):
     """The pool's API at {what} does not answer: {why}."""
+
+
+class ChainMoved(Unavailable):
+    """Around block {block} the chain is not the one that was followed. Try again when the watcher has followed it."""
 
 
 class NotYet(Unavailable):

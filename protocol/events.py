@@ -125,3 +125,8 @@ class Seen:
     timestamp: Timestamp
     tx_hash: TxHash
     log_index: int
+
+    @property
+    def place(self) -> tuple[BlockHash, int]:
+        """What no two logs share: a block, and the log's index in it."""
+        return self.block_hash, self.log_index

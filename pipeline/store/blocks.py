@@ -1,7 +1,7 @@
 """Collections `blocks` and `cursors`: how far the watcher came, and which blocks it stood on.
 
-Implements the watcher's store. The cursor moves after the work is stored, and back after it is taken back: a crash in
-between makes the watcher do the step again, and every step may be done again.
+Implements the watcher's store and the audit's. The cursor moves after the work is stored, and back after it is taken
+back: a crash in between makes the watcher do the step again, and every step may be done again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pymongo import ReplaceOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from chain.audit import Audit, DealPlace
+from chain.watch import Reorg
 from pipeline.store.deals import Deals
 from pipeline.store.logs import Logs
 from pipeline.store.tasks import Tasks
@@ -24,6 +26,8 @@ KEEP_BLOCKS = 4096
 #: Old blocks are deleted once every so many.
 PRUNE_EVERY = 512
 CURSOR = "watch"
+#: Beside the cursor: the last reorganisations, and how many are kept.
+REORGS, KEEP_REORGS = "reorgs", 20
 
 
 class ChainStore:
@@ -99,6 +103,48 @@ class ChainStore:
             self._cursors.replace_one({"_id": CURSOR}, {"number": survivor.number, **_facts(survivor)}, upsert=True)
         self._blocks.delete_many({"_id": {"$gt": above}})
         return tasks
+
+    def note(self, reorg: Reorg) -> None:
+        """Keep a reorganisation among the last ones."""
+        row = {"ancestor": _to_document(reorg.ancestor), "top": _to_document(reorg.top), "tasks": reorg.tasks}
+        self._cursors.update_one(
+            {"_id": REORGS}, {"$push": {"last": {"$each": [row], "$slice": -KEEP_REORGS}}}, upsert=True
+        )
+
+    def reorgs(self) -> list[Reorg]:
+        """The last reorganisations, oldest first."""
+        row = self._cursors.find_one({"_id": REORGS}) or {"last": []}
+        return [Reorg(_to_block(item["ancestor"]), _to_block(item["top"]), item["tasks"]) for item in row["last"]]
+
+    def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
+        """Those of the tasks that are ours: with a row, or initialized for our pool before their deal was ingested."""
+        known = self._tasks.known(task_ids)
+        rest = [task for task in task_ids if task not in known]
+        return known | self.logs.initialized(rest) if rest else known
+
+    # -- audit and replay ----------------------------------------------------------------------------------------------
+
+    def between(self, first: BlockNumber, last: BlockNumber) -> list[Seen]:
+        """Logs of blocks first … last on the present chain."""
+        return self.logs.between(first, last)
+
+    def deals_between(self, first: BlockNumber, last: BlockNumber) -> list[DealPlace]:
+        """Deals of blocks first … last on the present chain."""
+        return [DealPlace(*deal) for deal in self._deals.between(first, last)]
+
+    def mend(self, found: Audit) -> None:
+        """Make the store tell what the chain does; the next sweep sees to the deals and tasks concerned, ended or not.
+
+        No message is needed for that, so nobody can lose it.
+        """
+        # Before and after: a crash between storing and marking would leave an ended task as it is for ever.
+        self._tasks.forget_sent(found.tasks)
+        self.logs.orphan(found.extra)
+        self.logs.put(found.missing)
+        gone = self._deals.orphan([(deal.deal_id, deal.block_number, deal.block_hash) for deal in found.extra_deals])
+        self._tasks.set_orphaned(gone, orphaned=True)
+        self._deals.noticed([(deal.deal_id, deal.block_number, deal.block_hash) for deal in found.missing_deals])
+        self._tasks.forget_sent(found.tasks)
 
 
 def _facts(block: BlockRef) -> dict[str, Any]:

@@ -111,6 +111,26 @@ class Deals:
         self._rows.update_many({"_id": {"$in": deal_ids}, "block": {"$gt": block}}, {"$set": {"state": ORPHANED}})
         return deal_ids
 
+    def between(self, first: BlockNumber, last: BlockNumber) -> list[tuple[DealId, BlockNumber, BlockHash]]:
+        """Deals matched in blocks first … last and not orphaned."""
+        rows = self._rows.find(
+            {"block": {"$gte": first, "$lte": last}, "state": {"$ne": ORPHANED}}, {"block": 1, "block_hash": 1}
+        )
+        return [(DealId(row["_id"]), BlockNumber(row["block"]), BlockHash(row["block_hash"])) for row in rows]
+
+    def orphan(self, deals: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> list[DealId]:
+        """Mark deals as not of the present chain, each only if it is stored as matched in that very block."""
+        places = [{"_id": deal_id, "block": block, "block_hash": block_hash} for deal_id, block, block_hash in deals]
+        if not places:
+            return []
+        marked = [DealId(row["_id"]) for row in self._rows.find({"$or": places}, {"_id": 1})]
+        self._rows.update_many({"$or": places}, {"$set": {"state": ORPHANED}})
+        return marked
+
+    def counts(self) -> tuple[int, int]:
+        """Roughly how many there are, orphaned ones too; and how many wait to be ingested."""
+        return self._rows.estimated_document_count(), self._rows.count_documents({"state": NEW}, hint="new")
+
     def gone(self, deal_ids: Iterable[DealId]) -> list[DealId]:
         """Those of the deals that a reorg took from the chain."""
         rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": ORPHANED}, {"_id": 1})

@@ -17,9 +17,14 @@ from pymongo.database import Database
 from protocol import events
 from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp, TxHash
 
+#: Logs that make a task ours.
+_INITIALIZED = {"kind": events.TaskInitialize.__name__, "orphaned": False}
+
 INDEXES = [
     IndexModel([("event.task_id", ASCENDING), ("orphaned", ASCENDING)], name="by_task"),
     IndexModel([("block", ASCENDING)], name="by_block"),
+    # One entry per task: whether a task is ours is asked for every event in which a stranger's task is named.
+    IndexModel([("event.task_id", ASCENDING)], name="initialized", partialFilterExpression=_INITIALIZED),
 ]
 
 _KINDS: dict[str, type[events.Event]] = {
@@ -72,6 +77,23 @@ class Logs:
         tasks = self._rows.distinct("event.task_id", above)
         self._rows.update_many(above, {"$set": {"orphaned": True}})
         return [TaskId(task) for task in tasks if task is not None]
+
+    def between(self, first: BlockNumber, last: BlockNumber) -> list[events.Seen]:
+        """Logs of blocks first … last on the present chain."""
+        return [_to_seen(row) for row in self._rows.find({"block": {"$gte": first, "$lte": last}, "orphaned": False})]
+
+    def initialized(self, task_ids: Iterable[TaskId]) -> set[TaskId]:
+        """Those of the tasks that were initialized on the present chain."""
+        rows = self._rows.find({"event.task_id": {"$in": list(task_ids)}, **_INITIALIZED}, {"event.task_id": 1})
+        return {TaskId(row["event"]["task_id"]) for row in rows}
+
+    def orphan(self, seen: Sequence[events.Seen]) -> None:
+        """Mark these logs as not of the present chain."""
+        self._rows.update_many({"_id": {"$in": [_key(item) for item in seen]}}, {"$set": {"orphaned": True}})
+
+    def count(self) -> int:
+        """Roughly how many there are, orphaned ones too."""
+        return self._rows.estimated_document_count()
 
     def since(self, block: BlockNumber) -> list[TaskId]:
         """Tasks with a log in or above `block` on the present chain."""

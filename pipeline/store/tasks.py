@@ -77,6 +77,11 @@ class Tasks:
         """Those of the tasks that are ours, in no order."""
         return [to_record(row) for row in self._rows.find({"_id": {"$in": list(task_ids)}})]
 
+    def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
+        """Those of the tasks whose deal is ours on the present chain."""
+        rows = self._rows.find({"_id": {"$in": list(task_ids)}, "orphaned": False}, {"_id": 1})
+        return {TaskId(row["_id"]) for row in rows}
+
     def of_deal(self, deal_id: DealId, first: int = 0, limit: int = 0) -> list[TaskRecord]:
         """A deal's tasks by index, from index `first` on; at most `limit`, 0 for all."""
         rows = self._rows.find({"deal": deal_id, "index": {"$gte": first}}).sort("index", ASCENDING).limit(limit)

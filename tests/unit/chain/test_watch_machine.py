@@ -1,13 +1,18 @@
-"""The watcher against a chain that does everything chains do, in any order, with crashes in between."""
+"""The watcher against a chain that does everything chains do, in any order, with crashes in between.
+
+Two pools share the hub. Only one of them is watched, and a reorganisation may give a task from one to the other.
+"""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from chain.audit import audit, replay
 from chain.decode import decode
 from chain.hub import Hub
 from chain.testing import FakeChain, MemoryWatchStore
@@ -15,11 +20,14 @@ from chain.watch import Watcher
 from protocol import events
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.events import BlockRef
-from protocol.types import BlockNumber, Contract, TaskId
+from protocol.types import BlockNumber, Contract, Hash32, TaskId, Wallet
 
 HUB = Contract("0x" + "cc" * 20)
-POOL = Contract("0x" + "aa" * 20)
+POOL, OTHER_POOL = Contract("0x" + "aa" * 20), Contract("0x" + "ab" * 20)
+WORKER, VOTE = Wallet("0x" + "bb" * 20), Hash32("0x" + "22" * 32)
 LOOKBACK = 6
+#: What happens in a block: a number per event.
+CHOICES = st.lists(st.integers(0, 400), max_size=4)
 
 
 class Following(RuleBasedStateMachine):
@@ -33,6 +41,9 @@ class Following(RuleBasedStateMachine):
         self.store = MemoryWatchStore()
         self.numbers = itertools.count()
         self.named: set[TaskId] = set()
+        #: Tasks that began on any branch, and those of them that were ever the watched pool's.
+        self.ever: set[TaskId] = set()
+        self.once_ours: set[TaskId] = set()
         self.highest = 0
         self.start()
 
@@ -40,8 +51,35 @@ class Following(RuleBasedStateMachine):
         """As a new process."""
         self.watching = Watcher(self.chain, Hub(self.chain, HUB), POOL, self.store, lookback=LOOKBACK)
 
-    def new_task(self) -> events.TaskInitialize:
-        return events.TaskInitialize(TaskId(f"0x{next(self.numbers):064x}"), POOL)
+    def happens(self, choices: Sequence[int]) -> list[events.Event]:
+        """An event for each number: a task of either pool begins, perhaps one that was taken back, or gets a vote."""
+        begun = [event.task_id for event in self.on_chain() if isinstance(event, events.TaskInitialize)]
+        happened: list[events.Event] = []
+        for choice in choices:
+            kind, rest = choice % 4, choice // 4
+            if kind < 2 or not begun:
+                lost = sorted(self.ever - set(begun))
+                task = lost[rest % len(lost)] if kind and lost else TaskId(f"0x{next(self.numbers):064x}")
+                self.ever.add(task)
+                begun.append(task)
+                pool = POOL if rest % 3 else OTHER_POOL
+                if pool == POOL:
+                    self.once_ours.add(task)
+                happened.append(events.TaskInitialize(task, pool))
+            elif kind == 2:
+                happened.append(events.TaskContribute(begun[rest % len(begun)], WORKER, VOTE))
+            else:
+                happened.append(events.FaultyContribution(WORKER, begun[rest % len(begun)]))
+        return happened
+
+    def on_chain(self) -> list[events.Event]:
+        return [event for block in self.chain._blocks for event in block_events(block.logs)]
+
+    def expected(self) -> list[events.TaskEvent]:
+        """What concerns the watched pool."""
+        happened = [event for event in self.on_chain() if not isinstance(event, events.SchedulerNotice)]
+        ours = {e.task_id for e in happened if isinstance(e, events.TaskInitialize) and e.workerpool == POOL}
+        return [event for event in happened if event.task_id in ours]
 
     def possible(self, depth: int) -> int:
         """How many blocks may go at most: as on real chains, none that the watcher's lookback does not cover."""
@@ -51,9 +89,10 @@ class Following(RuleBasedStateMachine):
         floor = max(LOOKBACK, self.highest - LOOKBACK)
         return max(0, min(depth, self.chain.head - floor))
 
-    def replace(self, depth: int, logs: int) -> None:
+    def replace(self, depth: int, choices: Sequence[int]) -> None:
         if depth := self.possible(depth):
-            self.chain.reorg(depth, *(self.new_task() for _ in range(logs)))
+            self.chain.rollback(depth)
+            self.chain.mine(*self.happens(choices), empty=depth - 1)
 
     def look(self) -> None:
         for caught in self.watching.catch_up(BlockNumber(self.chain.head - self.chain.lag)):
@@ -61,13 +100,13 @@ class Following(RuleBasedStateMachine):
 
     # -- what chains do ------------------------------------------------------------------------------------------------
 
-    @rule(logs=st.integers(0, 3), empty=st.integers(0, 20))
-    def mine(self, logs: int, empty: int) -> None:
-        self.chain.mine(*(self.new_task() for _ in range(logs)), empty=empty)
+    @rule(choices=CHOICES, empty=st.integers(0, 20))
+    def mine(self, choices: list[int], empty: int) -> None:
+        self.chain.mine(*self.happens(choices), empty=empty)
 
-    @rule(depth=st.integers(1, LOOKBACK), logs=st.integers(0, 2))
-    def reorg(self, depth: int, logs: int) -> None:
-        self.replace(depth, logs)
+    @rule(depth=st.integers(1, LOOKBACK), choices=CHOICES)
+    def reorg(self, depth: int, choices: list[int]) -> None:
+        self.replace(depth, choices)
 
     @rule(depth=st.integers(1, LOOKBACK))
     def rollback(self, depth: int) -> None:
@@ -130,15 +169,15 @@ class Following(RuleBasedStateMachine):
         finally:
             self.store.before_cursor = lambda: None
 
-    @rule(after=st.integers(0, 8), depth=st.integers(1, LOOKBACK))
-    def reorg_while_reading(self, after: int, depth: int) -> None:
+    @rule(after=st.integers(0, 8), depth=st.integers(1, LOOKBACK), choices=CHOICES)
+    def reorg_while_reading(self, after: int, depth: int, choices: list[int]) -> None:
         left = after
 
         def replace(_: str) -> None:
             nonlocal left
             left -= 1
             if left == -1:
-                self.replace(depth, 1)
+                self.replace(depth, choices)
 
         self.chain.before_answer = replace
         try:
@@ -158,10 +197,23 @@ class Following(RuleBasedStateMachine):
         for _ in range(2):
             self.look()
 
-        assert self.store.events == [event for block in self.chain._blocks for event in block_events(block.logs)]
+        assert self.store.events == self.expected()
         assert self.store.cursor() == self.chain.ref(self.chain.head)
-        happened = {event.task_id for event in self.store.events if isinstance(event, events.TaskInitialize)}
-        assert happened <= self.named
+        assert {event.task_id for event in self.expected()} <= self.named
+        assert self.named <= self.once_ours
+
+    @rule(losses=st.lists(st.integers(0, 1000), max_size=6))
+    def what_was_lost_is_found_and_brought_back(self, losses: list[int]) -> None:
+        self.an_undisturbed_look_leaves_exactly_the_chains_events()
+        places = sorted(self.store.present)
+        lost = {places[number % len(places)] for number in losses if places}
+        for place in lost:
+            del self.store.present[place]
+
+        found = audit(self.watching, self.store, BlockNumber(0), self.chain.head)
+        assert {seen.place for one in found for seen in one.missing} == lost
+        list(replay(self.watching, self.store, BlockNumber(0), self.chain.head))
+        assert self.store.events == self.expected()
 
     @invariant()
     def the_stored_blocks_below_the_cursor_are_linked(self) -> None:
