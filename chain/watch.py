@@ -300,9 +300,8 @@ class Watcher:
         if self._finality is not None and reorg.depth > self._finality:
             REORGS_BEYOND_FINALITY.inc()
             log.error(
-                "Blocks were replaced whose transactions counted as final: some of ours may be gone, and the lane does "
-                "not look at them again. Run `sluice tx audit` and `sluice chain audit` and do what they say; if this "
-                "chain does so again, raise SLUICE_FINALITY_BLOCKS.",
+                "Blocks were replaced whose transactions counted as final. See what became of ours with `sluice tx audit` "
+                "and `sluice chain audit`, and raise SLUICE_FINALITY_BLOCKS for this chain.",
                 action="reorg_beyond_finality",
                 depth=reorg.depth,
                 finality=self._finality,
