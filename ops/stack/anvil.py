@@ -66,7 +66,7 @@ def binary() -> tuple[Path, str]:
     if not installed.exists():
         raise MissingTool(
             tool="anvil",
-            why=f"npm has no build for linux-{architecture}",
+            why=f"package.json names no build of it for {platform.machine()}",
             fix="Put an anvil 1.7 on PATH, or set SLUICE_RPC_URL and SLUICE_HUB to a chain with PoCo.",
         )
     return installed, "anvil from npm"

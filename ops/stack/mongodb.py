@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ def server() -> tuple[Path, str]:
         raise MissingTool(
             tool="mongod",
             why=f"it is not on PATH and the package {WHEEL} is not installed",
-            fix="Install MongoDB 6 or later, set SLUICE_MONGODB_URI to a replica set, or run `uv sync` (x86-64 only).",
+            fix="Set SLUICE_MONGODB_URI to a replica set, install MongoDB 6 or later"
+            + (", or run `uv sync`." if platform.machine() == "x86_64" else " (the package is for x86-64 only)."),
         ) from error
     if not _runs(in_wheel):
         # The one library it needs that a minimal Debian lacks.

@@ -58,11 +58,12 @@ def told(hear: Callable[[str], None]) -> Iterator[None]:
 
 
 def announce(doing: str, *, action: str) -> None:
-    """Say that something which takes time begins: `doing` as in "building kubo"."""
-    log.info(f"{doing[:1].upper()}{doing[1:]}.", action=action)
+    """Say that something which takes time begins: `doing` as in "building kubo". Logged where nobody listens."""
     hear = _hears.get()
     if hear is not None:
         hear(doing)
+    else:
+        log.info(f"{doing[:1].upper()}{doing[1:]}.", action=action)
 
 
 @contextmanager
@@ -135,11 +136,12 @@ def kubo() -> Path:
     built = cache() / f"kubo-{wanted}" / "ipfs"
     with locked(cache() / "kubo.lock"):
         if not built.exists():
+            go = _go(module)
             announce("building kubo from source, once (2 to 3 minutes)", action="kubo_build")
             half = built.with_name("ipfs.new")
             half.parent.mkdir(parents=True, exist_ok=True)
             run(
-                ["nice", _go(module), "build", "-mod=readonly", "-trimpath", "-o", half, KUBO_COMMAND],
+                ["nice", go, "build", "-mod=readonly", "-trimpath", "-o", half, KUBO_COMMAND],
                 tool="ipfs",
                 fix="Put kubo's `ipfs` on PATH, or set SLUICE_IPFS_API and SLUICE_IPFS_GATEWAY.",
                 cwd=module,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -32,10 +33,14 @@ def test_an_installer_that_fails_is_quoted_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_without_mongod_the_error_says_the_three_ways_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("machine", "ways"), [("x86_64", "or run `uv sync`"), ("aarch64", "is for x86-64 only")])
+def test_without_mongod_the_error_says_the_ways_to_get_one(
+    monkeypatch: pytest.MonkeyPatch, machine: str, ways: str
+) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(mongodb, "WHEEL", "no-such-distribution")
-    with pytest.raises(MissingTool, match=r"Install MongoDB 6 .* SLUICE_MONGODB_URI .*uv sync"):
+    with pytest.raises(MissingTool, match=f"Set SLUICE_MONGODB_URI .* install MongoDB 6 or later.*{ways}"):
         mongodb.server()
 
 
