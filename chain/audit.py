@@ -74,7 +74,7 @@ class AuditStore(Protocol):
 def audit(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber) -> Iterator[Audit]:
     """Compare blocks first … last, which must have been followed, stretch by stretch; changes nothing.
 
-    Raises ChainMoved, RpcUnavailable or RpcError.
+    Raises ChainMoved, WrongChain, RpcUnavailable or RpcError.
     """
     return _compared(watcher, store, first, last, mending=False)
 
@@ -91,6 +91,9 @@ def replay(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockN
 def _compared(
     watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber, *, mending: bool
 ) -> Iterator[Audit]:
+    if not watcher.undisturbed():
+        # Compared with another branch, or with another chain, everything stored would be too much.
+        raise ChainMoved(block=last)
     ours, lost = watcher.ours(), set[TaskId]()
     number, tries = first, 0
     while number <= last:

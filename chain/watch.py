@@ -121,6 +121,7 @@ class Watcher:
         finality: int | None = None,
     ) -> None:
         self._reader = LogReader(rpc, hub.address)
+        self._hub = hub
         self._workerpool = workerpool
         self._node = rpc.name
         self._store = store
@@ -161,6 +162,11 @@ class Watcher:
     def ours(self) -> Ours:
         """Picks our events out of one reading."""
         return Ours(self._workerpool, self._store)
+
+    def undisturbed(self) -> bool:
+        """Whether all that was followed is on the chain, as far as the node has it. Raises as `catch_up`."""
+        cursor = self._store.cursor()
+        return cursor is not None and self._common(cursor, self._hub.head()) == cursor
 
     def stands(self, block: BlockRef) -> bool:
         """Whether `block` is on the chain, and in the store no other one is in its place. Raises as `catch_up`."""
@@ -300,8 +306,8 @@ class Watcher:
         if self._finality is not None and reorg.depth > self._finality:
             REORGS_BEYOND_FINALITY.inc()
             log.error(
-                "Blocks were replaced whose transactions counted as final. See what became of ours with `sluice tx audit` "
-                "and `sluice chain audit`, and raise SLUICE_FINALITY_BLOCKS for this chain.",
+                "Blocks were replaced whose transactions counted as final. See what became of ours with "
+                "`sluice tx audit` and `sluice chain audit`, and raise SLUICE_FINALITY_BLOCKS for this chain.",
                 action="reorg_beyond_finality",
                 depth=reorg.depth,
                 finality=self._finality,

@@ -129,7 +129,9 @@ class Deals:
 
     def counts(self) -> tuple[int, int]:
         """Roughly how many there are, orphaned ones too; and how many wait to be ingested."""
-        return self._rows.estimated_document_count(), self._rows.count_documents({"state": NEW}, hint="new")
+        # The block is named so that the partial index serves.
+        waiting = self._rows.count_documents({"state": NEW, "block": {"$gte": 0}})
+        return self._rows.estimated_document_count(), waiting
 
     def gone(self, deal_ids: Iterable[DealId]) -> list[DealId]:
         """Those of the deals that a reorg took from the chain."""

@@ -29,6 +29,16 @@ def test_every_stack_command_has_json_and_an_example_in_its_help(
     assert f"sluice stack {command}" in text
 
 
+@pytest.mark.parametrize("command", ["status", "audit", "replay"])
+def test_every_chain_command_has_json_and_an_example_in_its_help(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["chain", command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--json" in text
+    assert f"sluice chain {command}" in text
+
+
 def test_a_wrong_setting_is_one_line_that_names_it_and_exits_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,243 @@
+"""`sluice chain …`: how far the watcher is, and whether what it stored is what the chain says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from pymongo.errors import PyMongoError
+from rich.console import Console
+from rich.table import Table
+
+from chain import audit as auditing
+from chain import status as looking
+from chain.audit import Audit, DealPlace
+from chain.hub import Hub
+from chain.pool import connect
+from chain.rpc import Rpc
+from chain.watch import Reorg, Watcher
+from config.endpoints import rpc_urls
+from config.settings import Settings, settings
+from pipeline.store.client import Store
+from protocol.errors import BadInput, BadSetting, Unavailable
+from protocol.events import SchedulerNotice, Seen
+from protocol.types import BlockNumber, Contract
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
+From = Annotated[int | None, typer.Option("--from", help="First block.", min=0)]
+To = Annotated[int | None, typer.Option("--to", help="Last block; default: the last one followed.", min=0)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sluice chain …`."""
+    group = typer.Typer(
+        no_args_is_help=True, help="What the watcher read of the chain: see how far it is, check, mend."
+    )
+    group.command("status", epilog="Examples: `sluice chain status`, `sluice chain status --json`")(_status)
+    group.command("audit", epilog="Examples: `sluice chain audit`, `sluice chain audit --from 1000 --to 2000 --json`")(
+        _audit
+    )
+    group.command(
+        "replay",
+        epilog="Examples: `sluice chain replay --from 1000 --to 2000 --dry-run`, `sluice chain replay --from 1000`",
+    )(_replay)
+    app.add_typer(group, name="chain")
+
+
+def _status(as_json: Json = False) -> None:
+    """Nodes, the last block followed, how far it is behind, what is stored, recent reorgs. Exit code 1 if odd."""
+    now = settings()
+    store = Store.open(now)
+    with _named_database():
+        cursor, reorgs = store.chain.cursor(), store.chain.reorgs()
+        (deals, waiting), logs = store.deals.counts(), store.chain.logs.count()
+    nodes = []
+    for url in rpc_urls(now):
+        with Rpc(url, now.rpc_timeout) as rpc:
+            nodes.append(looking.ask(rpc, cursor))
+    odd = looking.odd(nodes, now.chain_id)
+    found = {
+        "cursor": None if cursor is None else asdict(cursor),
+        "lag": max((node.lag for node in nodes if node.lag is not None), default=None),
+        "nodes": [asdict(node) for node in nodes],
+        "deals": deals,
+        "deals_waiting": waiting,
+        "logs": logs,
+        "reorgs": [{"depth": reorg.depth, **asdict(reorg)} for reorg in reorgs],
+        "odd": odd,
+    }
+    if as_json:
+        _print(found)
+    else:
+        _show_status(found, nodes, reorgs)
+    if odd:
+        raise typer.Exit(1)
+
+
+def _audit(first: From = None, last: To = None, as_json: Json = False) -> None:
+    """Compare deals and logs in the database with the chain: missing ones, extra ones. Exit code 1 if there are any.
+
+    Without `--from` from `SLUICE_START_BLOCK` on. Changes nothing; `sluice chain replay` mends what is found.
+    """
+    with _opened() as desk:
+        span = desk.span(first, last)
+        found = _odd(auditing.audit(desk.watcher, desk.store.chain, *span))
+    _tell(span, found, as_json, {"mend": _how_to_mend(found)})
+    if found:
+        raise typer.Exit(1)
+
+
+def _replay(
+    first: Annotated[int, typer.Option("--from", help="First block.", min=0)],
+    last: To = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Read blocks again: store what is missing, take away what the chain does not have, have the tasks looked at.
+
+    The scheduler may run meanwhile; its next sweep looks at the deals and tasks concerned.
+    """
+    with _opened() as desk:
+        span = desk.span(first, last)
+        walk = auditing.audit if dry_run else auditing.replay
+        found = _odd(walk(desk.watcher, desk.store.chain, *span))
+    _tell(span, found, as_json, {"done": not dry_run})
+
+
+# -- what is asked -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """The scheduler's store and its chain, without the scheduler."""
+
+    settings: Settings
+    store: Store
+    watcher: Watcher
+
+    def span(self, first: int | None, last: int | None) -> tuple[BlockNumber, BlockNumber]:
+        """First and last block wanted. Raises BadInput if they are not a stretch of what was followed."""
+        cursor = self.store.chain.cursor()
+        if cursor is None:
+            raise BadInput(what="No block was followed yet: start the scheduler first (`sluice scheduler run`).")
+        start = self.settings.start_block if first is None else first
+        end = cursor.number if last is None else last
+        if end > cursor.number:
+            raise BadInput(what=f"Block {end} was not followed yet: the last one is block {cursor.number}.")
+        if start > end:
+            raise BadInput(what=f"The first block, {start}, is above the last, {end}.")
+        return BlockNumber(start), BlockNumber(end)
+
+
+@contextmanager
+def _opened() -> Iterator[_Desk]:
+    now = settings()
+    hub, workerpool = _address(now.hub, "SLUICE_HUB"), _address(now.workerpool, "SLUICE_WORKERPOOL")
+    store = Store.open(now)
+    with closing(connect(now)) as rpc, _named_database():
+        reader = Hub(rpc, hub)
+        reader.check_chain(now)
+        yield _Desk(now, store, Watcher(rpc, reader, workerpool, store.chain))
+
+
+@contextmanager
+def _named_database() -> Iterator[None]:
+    """Say in a sentence that the database is away."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise Unavailable(what="MongoDB", why=str(error).partition(" (")[0]) from error
+
+
+def _address(value: str | None, name: str) -> Contract:
+    if value is None:
+        raise BadSetting(name=name, why="it is not set", fix="Give the contract's address.")
+    return Contract(value.lower())
+
+
+def _odd(found: Iterator[Audit]) -> list[Audit]:
+    return [one for one in found if not one.clean]
+
+
+def _how_to_mend(found: Sequence[Audit]) -> str | None:
+    if not found:
+        return None
+    return f"sluice chain replay --from {found[0].first} --to {found[-1].last.number}"
+
+
+# -- what is said ------------------------------------------------------------------------------------------------------
+
+
+def _tell(
+    span: tuple[BlockNumber, BlockNumber], found: Sequence[Audit], as_json: bool, more: dict[str, object]
+) -> None:
+    rows = {
+        "missing": [_log_json(seen) for one in found for seen in one.missing],
+        "extra": [_log_json(seen) for one in found for seen in one.extra],
+        "missing_deals": [_deal_json(deal) for one in found for deal in one.missing_deals],
+        "extra_deals": [_deal_json(deal) for one in found for deal in one.extra_deals],
+    }
+    if as_json:
+        _print({"from": span[0], "to": span[1], "clean": not found, **rows, **more})
+        return
+    console = Console(soft_wrap=True)
+    if not found:
+        console.print(f"Blocks {span[0]} to {span[1]}: all is stored as the chain says.")
+        return
+    table = Table("what", "kind", "of", "block", "log", box=None)
+    for what, items in rows.items():
+        for item in items:
+            of = item.get("task_id", item.get("deal_id"))
+            log_index = str(item.get("log_index", ""))
+            table.add_row(what.replace("_", " "), item.get("kind", "deal"), of, str(item["block"]), log_index)
+    console.print(table)
+    if more.get("mend"):
+        console.print(f"To mend it: {more['mend']}")
+    elif more["done"]:
+        console.print("Mended. The next sweep looks at the deals and tasks concerned.")
+    else:
+        console.print("Nothing was changed.")
+
+
+def _show_status(found: dict[str, Any], nodes: Sequence[looking.NodeStatus], reorgs: Sequence[Reorg]) -> None:
+    console, cursor = Console(soft_wrap=True), found["cursor"]
+    where = "nothing followed yet" if cursor is None else f"block {cursor['number']} {cursor['hash']}"
+    console.print(f"followed: {where}" + ("" if found["lag"] is None else f", {found['lag']} blocks behind"))
+    console.print(f"stored: {found['deals']} deals ({found['deals_waiting']} to be ingested), {found['logs']} logs")
+    table = Table("node", "head", "safe", "finalized", "has the last block followed", box=None)
+    for node in nodes:
+        has = {None: "–", True: "yes", False: "no: replaced"}[node.has_cursor]
+        table.add_row(
+            node.name, *(str(n if n is not None else "–") for n in (node.head, node.safe, node.finalized)), has
+        )
+    console.print(table)
+    for reorg in reorgs:
+        console.print(f"reorg: {reorg.depth} blocks above block {reorg.ancestor.number}, {reorg.tasks} tasks touched")
+    for sentence in found["odd"]:
+        console.print(sentence)
+
+
+def _log_json(seen: Seen) -> dict[str, Any]:
+    event = seen.event
+    subject = {"deal_id": event.deal_id} if isinstance(event, SchedulerNotice) else {"task_id": event.task_id}
+    return {
+        "kind": type(event).__name__,
+        **subject,
+        "block": seen.block_number,
+        "block_hash": seen.block_hash,
+        "log_index": seen.log_index,
+        "tx": seen.tx_hash,
+    }
+
+
+def _deal_json(deal: DealPlace) -> dict[str, Any]:
+    return {"deal_id": deal.deal_id, "block": deal.block_number, "block_hash": deal.block_hash}
+
+
+def _print(answer: object) -> None:
+    print(json.dumps(answer, indent=1))
