@@ -8,14 +8,39 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from eth_abi.abi import decode, encode
+from eth_abi.abi import encode
+from eth_abi.codec import ABICodec
+from eth_abi.decoding import StringDecoder
 from eth_abi.exceptions import DecodingError
+from eth_abi.registry import ABIRegistry
+from eth_abi.registry import registry as standard
 
 from protocol.errors import BadMessage
 from protocol.keccak import keccak
 
 #: Length of a function selector in bytes.
 SELECTOR_BYTES = 4
+
+
+class _Text(StringDecoder):
+    """A `string` as Java clients read it: bytes that are no UTF-8 become U+FFFD.
+
+    No contract checks what is in a string, so a strict reader lets anybody make a deal that nobody can read and whose
+    stake stays locked. Deal params that differ from what other pools' workers read would cost their machines stakes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("replace")  # type: ignore[no-untyped-call]  # eth_abi leaves its decoders untyped
+
+
+def _lenient() -> ABICodec:
+    registry: ABIRegistry = standard.copy()  # type: ignore[no-untyped-call]  # idem
+    registry.unregister_decoder("string")
+    registry.register_decoder("string", _Text, label="string")
+    return ABICodec(registry)
+
+
+_CODEC = _lenient()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +72,7 @@ class Function:
     def decode(self, answer: str) -> tuple[Any, ...]:
         """The values of an eth_call's answer. Raises BadMessage when it is not what `outputs` says."""
         try:
-            return decode(self.outputs, bytes.fromhex(answer[2:]))
+            return _CODEC.decode(self.outputs, bytes.fromhex(answer[2:]))
         except (DecodingError, ValueError) as error:
             raise BadMessage(why=f"{self.name} answered {len(answer) // 2 - 1} bytes that are not its types") from error
 

@@ -1,7 +1,7 @@
 """From a deal on chain to task rows: read the deal and what it points to, store it, and hand its tasks on.
 
 A deal that cannot be read now stays `new` in the store and is tried again; none is skipped. One that can never be read
-(text that is no text) is set aside and said so.
+(an answer that is not of the contract's types) is set aside and said so.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ops.pool.local import Machine
 from ops.pool.site import Servers
 from protocol.types import TaskId
 from protocol.view import ChainView
-from tests.integration.pool.unservable import empty_registry, purchases
+from tests.integration.pool.unservable import NotText, Sender, empty_registry, purchases
 from tests.waiting import wait_until
 
 #: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere.
@@ -57,9 +57,9 @@ def buy(arena: Arena, wanted: Sequence[tuple[Offer, int, str]]) -> list[Matched]
     ground = arena.pool.ground
     deals = []
     for offer, trust, args in wanted:
-        params = json.dumps({"iexec_args": args, "iexec_result_storage_provider": "ipfs"})
+        params = NotText(json.dumps({"iexec_args": args, "iexec_result_storage_provider": "ipfs"}))
         deals.append((offer, orders.request(ground.market, ground.requester, offer, trust=trust, params=params)))
-    return match(arena.buyer, ground.market, deals)
+    return match(Sender(arena.buyer.key, arena.rpc, arena.buyer.chain_id), ground.market, deals)
 
 
 def view(arena: Arena, task: TaskId) -> ChainView:

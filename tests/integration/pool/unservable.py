@@ -1,11 +1,11 @@
-"""Deals that no honest machine can serve, and the empty registry that one of them needs."""
+"""Deals that no honest machine can serve, the empty registry that one of them needs, and params that are no text."""
 
 from __future__ import annotations
 
 import http.server
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,8 +16,9 @@ from ops.market import contracts, orders
 from ops.market.contracts import App, Dataset
 from ops.market.orders import Offer
 from ops.poco.accounts import dev_key
-from ops.poco.actor import Actor
+from ops.poco.actor import PATIENCE, Actor, Call
 from ops.poco.deploy import TEST_10_CATEGORY
+from ops.poco.receipts import Receipt
 from ops.poco.state import CHAIN_ID
 from ops.pool.ground import PRICE, PROVIDER
 from protocol.errorresult import Failure
@@ -28,7 +29,30 @@ FAILURES = {
     "exit 1": Failure.APP,
     "never ends": Failure.APP_TIMEOUT,
     "wrong checksum": Failure.DATASET_CHECKSUM,
+    "params that are no text": Failure.APP,
 }
+
+#: What `NotText` turns into bytes that are no UTF-8: as many, so that calldata keeps its shape.
+MARK, NO_TEXT = "@NOTEXT@", b"\xff\xfe\xc3\x28\x80\xf0\x9f\x98"
+
+
+class NotText(str):
+    """Deal params as they are hashed and signed: with NO_TEXT in the place of MARK, which no SDK would write."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return super().encode(encoding, errors).replace(MARK.encode(), NO_TEXT)
+
+
+class Sender(Actor):
+    """Sends calldata with NO_TEXT in the place of MARK, since eth_abi encodes texts only."""
+
+    def run(self, calls: Sequence[Call], *, seconds: float = PATIENCE) -> list[Receipt]:
+        return super().run(
+            [replace(call, data=call.data.replace(MARK.encode().hex(), NO_TEXT.hex())) for call in calls],
+            seconds=seconds,
+        )
 
 
 def purchases(hall: Arena, registry: str) -> dict[str, tuple[Offer, int, str]]:
@@ -49,6 +73,8 @@ def purchases(hall: Arena, registry: str) -> dict[str, tuple[Offer, int, str]]:
         "exit 1": (plain, 3, "fail"),
         "never ends": (ground.offer(price=PRICE, category=TEST_10_CATEGORY), 1, "sleep 1000"),
         "wrong checksum": (replace(plain, dataset=dataset), 1, "noop"),
+        # Read as Java machines read it: the app runs, with replacement characters in its arguments.
+        "params that are no text": (plain, 1, f"fail {MARK}"),
     }
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from eth_abi.abi import encode
 
 from chain import calls
 from chain.abi import Function
@@ -110,3 +111,20 @@ def test_gas_limits_hold_what_was_measured_with_room_and_fit_a_block(calldata: s
 
     # 16,777,216 is the most gas one transaction may ask for (EIP-7825).
     assert used * 1.1 < limit < 16_777_216
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [  # As `new String(bytes, UTF_8)` of Java reads them: a replacement character per part that cannot go on.
+        (b"plain", "plain"),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        (b"a\xc3(b", "a\ufffd(b"),
+        (b"\xf0\x9f\x98", "\ufffd"),
+        (b"\xed\xa0\x80", "\ufffd\ufffd\ufffd"),
+        ("grüße \N{ROCKET}".encode(), "grüße \N{ROCKET}"),
+    ],
+)
+def test_texts_that_are_no_utf_8_are_read_all_the_same(written: bytes, read: str) -> None:
+    # Bytes and text are laid out alike.
+    answer = encode(["(bytes,bytes,uint256)"], [(written, b"x", 7)])
+    assert calls.VIEW_CATEGORY.decode("0x" + answer.hex()) == ((read, "x", 7),)

@@ -88,7 +88,7 @@ class Deals:
 
 
 class Hub:
-    """A hub on which one deal's text is no text and another's app cannot be asked for now."""
+    """A hub on which one deal's answer is not of its types and another's app cannot be asked for now."""
 
     def __init__(self, *, broken: DealId, silent: DealId) -> None:
         self.broken, self.silent = broken, silent
