@@ -88,26 +88,24 @@ def _walk(task_id: TaskId, top: Path, caps: Caps) -> _Tree:
     waiting = [""]
     while waiting:
         folder = waiting.pop()
-        for entry in _entries(top / folder):
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                folders.append(path)
-                waiting.append(path)
-            elif len(entry.name) > NAME_CHARACTERS and (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-                raise _failure(task_id, Failure.FILE_NAME, f"a file's name has more than {NAME_CHARACTERS} characters")
-            elif stat.S_ISREG(mode):
-                files.append(path)
-            if len(files) + len(folders) > caps.entries:
-                raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {caps.entries} files and folders")
-            if len(path) > PATH_CHARACTERS or path.count("/") >= PATH_LEVELS or not _encodable(path):
-                raise _failure(task_id, Failure.OUTPUT_ZIP, "a path that no zip can carry")
+        with os.scandir(top / folder) as entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    folders.append(path)
+                    waiting.append(path)
+                elif len(entry.name) > NAME_CHARACTERS and (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                    raise _failure(
+                        task_id, Failure.FILE_NAME, f"a file's name has more than {NAME_CHARACTERS} characters"
+                    )
+                elif stat.S_ISREG(mode):
+                    files.append(path)
+                if len(files) + len(folders) > caps.entries:
+                    raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {caps.entries} files and folders")
+                if len(path) > PATH_CHARACTERS or path.count("/") >= PATH_LEVELS or not _encodable(path):
+                    raise _failure(task_id, Failure.OUTPUT_ZIP, "a path that no zip can carry")
     return _Tree(tuple(sorted(files)), tuple(sorted(folders)))
-
-
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        yield from entries
 
 
 def _encodable(path: str) -> bool:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -90,10 +91,7 @@ class LocalPool:
 
     def stop(self) -> None:
         """End all of it, machines first; the traces stay."""
-        for process in reversed(list(self.running.values())):
-            os.kill(process.pid, signal.SIGTERM) if process.alive() else None
-        for process in reversed(list(self.running.values())):
-            process.stop(patience=STOP_SECONDS)
+        _stop([*reversed(self.running.values())])
         self.running.clear()
 
     def _start(self, name: str, wallet: NewWallet, module: Sequence[str], env: dict[str, str]) -> None:
@@ -121,13 +119,20 @@ class LocalPool:
 
 def stop_all(home: Path) -> list[str]:
     """End every program of a pool under `home` that still runs, whoever started it; their names."""
-    names = []
-    for pid_file in sorted(home.glob("*/pid"), reverse=True):
-        process = find(pid_file.parent.name, pid_file)
-        if process is not None:
-            process.stop(patience=STOP_SECONDS)
-            names.append(process.name)
-    return names
+    found = [find(pid_file.parent.name, pid_file) for pid_file in sorted(home.glob("*/pid"), reverse=True)]
+    running = [process for process in found if process is not None]
+    _stop(running)
+    return [process.name for process in running]
+
+
+def _stop(running: Sequence[Process]) -> None:
+    """Tell all of them, then wait for each: they end side by side. Pid files of the dead go too."""
+    for process in running:
+        if process.alive():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+    for process in running:
+        process.stop(patience=STOP_SECONDS)
 
 
 def _healthy(client: httpx.Client) -> bool:
