@@ -25,9 +25,17 @@ from ops.stack.anvil import Anvil
 from ops.stack.parts import Part, StackSettings, credentials
 from ops.stack.stack import Stack
 from ops.stack.stack import up as bring_up
+from pipeline.store import client
 
 #: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere.
 BLOCK_TIME = 0.25
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_connection_is_left_open() -> Iterator[None]:
+    """The store's clients live as long as their process; a test process closes its own at the end."""
+    yield
+    client.close()
 
 
 @dataclass(frozen=True, slots=True)
