@@ -10,6 +10,7 @@ from pathlib import Path
 
 import docker
 
+from chain.heads import heads
 from chain.hub import Hub
 from chain.rpc import Rpc
 from ops.demo import app_image
@@ -25,9 +26,12 @@ from ops.pool.servers import bring_up
 from ops.pool.site import Chain, Names, Servers
 from ops.stack import anvil, ports
 from ops.stack.anvil import Anvil
+from pipeline.records import Stage
+from pipeline.store.client import client
+from pipeline.store.tasks import Tasks
 from protocol.errors import NotReady
 from protocol.types import BlockNumber, TaskId
-from protocol.view import ChainView
+from protocol.view import ChainView, TaskStatus
 
 #: Seconds a run may take before it counts as stuck.
 PATIENCE = 300.0
@@ -89,6 +93,27 @@ class Arena:
         if stop.is_set():
             raise self.failed(deals[0])
         return last
+
+    def compare(self, deal: Matched, seconds: float) -> tuple[int, int]:
+        """(tasks COMPLETED for the scheduler's database only, for the contract only), once both agree on all or
+        `seconds` are over: looked at with each new block.
+        """
+        tasks = Tasks(client(self.servers.mongodb_uri)[self.names.database])
+        stop = threading.Event()
+        timer = threading.Timer(seconds, stop.set)
+        timer.start()
+        differing = (0, 0)
+        try:
+            for _ in heads(self.chain.ws_url, self.rpc, self.chain.block_time, stop):
+                stored = {task.task_id for task in tasks.of_deal(deal.deal_id) if task.stage is Stage.COMPLETED}
+                views = self.hub.tasks(deal.tasks)
+                on_chain = {view.task_id for view in views if view.status is TaskStatus.COMPLETED}
+                differing = len(stored - on_chain), len(on_chain - stored)
+                if differing == (0, 0):
+                    break
+        finally:
+            timer.cancel()
+        return differing
 
     def failed(self, deal: Matched) -> NotReady:
         """The error that says where to look when a deal does not end."""

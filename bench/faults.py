@@ -1,8 +1,11 @@
 """One fault in the middle of a bag of real containers, one run per fault: does every task still end well?
 
     buy 20 tasks ──► 5 are COMPLETED ──► fault ──► 20 are COMPLETED?  how much later?  stakes free?  nonces whole?
+                                                   does the scheduler's database say what the contract says?
 
-The first run is undisturbed; `extra_seconds` is measured against it, less the time a frozen chain stood still.
+The first run is undisturbed; `extra_seconds` is measured against it, less the time a frozen chain stood still. How a
+run ended is read from the contract at its end. A reorg waits until it does not reach the deal itself: a match that is
+gone for good is nobody's task any more.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.arena import Arena, open_arena
+from bench.reorg import reorganise, until_deep
 from ops.pool.servers import crash
 from ops.stack.parts import Part
 from protocol.types import Wallet
@@ -27,15 +31,20 @@ TASKS, DONE_BEFORE = 20, 5
 WORK = "sleep 1"
 #: Seconds the chain stands still.
 FREEZE_SECONDS = 20.0
+#: Blocks that a reorg replaces.
+REORG_DEPTHS = (1, 3, 10)
+#: Seconds that the database may take to hear of the last task's end.
+SETTLE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What breaks; `outage`: seconds during which nothing could have gone on anyhow."""
+    """What breaks; `outage`: seconds during which nothing could have gone on anyhow; `depth`: blocks it replaces."""
 
     name: str
     strike: Callable[[Arena], None]
     outage: float = 0.0
+    depth: int = 0
 
 
 def _kill_scheduler_child(child: str) -> Callable[[Arena], None]:
@@ -65,6 +74,14 @@ def _freeze_chain(seconds: float) -> Callable[[Arena], None]:
     return strike
 
 
+def _reorg(depth: int, *, returned: bool) -> Fault:
+    return Fault(
+        f"reorg-{depth}-{'returned' if returned else 'dropped'}",
+        lambda arena: reorganise(arena, depth, returned=returned),
+        depth=depth,
+    )
+
+
 def faults(crash: Callable[[Part], None] = crash, freeze_seconds: float = FREEZE_SECONDS) -> tuple[Fault, ...]:
     """All faults. `crash`: kills and restarts a server, where it is not the stack's own."""
     return (
@@ -76,6 +93,7 @@ def faults(crash: Callable[[Part], None] = crash, freeze_seconds: float = FREEZE
         Fault("mongodb", lambda _: crash(Part.MONGODB)),
         Fault("rabbitmq", lambda _: crash(Part.RABBITMQ)),
         Fault("chain-frozen", _freeze_chain(freeze_seconds), outage=freeze_seconds),
+        *(_reorg(depth, returned=returned) for returned in (False, True) for depth in REORG_DEPTHS),
     )
 
 
@@ -96,18 +114,23 @@ def run(*, only: Sequence[str] = (), tasks: int = TASKS, trust: int = 1, block_t
                 "extra_seconds": round(extra, 1),
                 "stake_locked": outcome.stake_locked,
                 "nonce_gaps": outcome.nonce_gaps,
+                "database_only": outcome.database_only,
+                "chain_only": outcome.chain_only,
             }
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one run ended."""
+    """How one run ended, as the contract has it."""
 
     seconds: float
     completed: int
     stake_locked: int
     nonce_gaps: int
+    #: Tasks that are COMPLETED for the scheduler's database but not for the contract, and the other way round.
+    database_only: int
+    chain_only: int
 
 
 def _one(fault: Fault, *, tasks: int, trust: int, block_time: float) -> Outcome:
@@ -124,17 +147,21 @@ def disturb(
     stop = threading.Event()
     timer = threading.Timer(arena.patience, stop.set)
     timer.start()
-    struck, completed = False, 0
     try:
         for views in arena.watch([deal], stop):
-            completed = sum(view.status is TaskStatus.COMPLETED for view in views.values())
-            if not struck and completed >= min(done_before, tasks - 1):
-                struck = True
-                fault.strike(arena)
+            if sum(view.status is TaskStatus.COMPLETED for view in views.values()) >= min(done_before, tasks - 1):
+                break
+        until_deep(arena, deal.block_number, fault.depth)
+        fault.strike(arena)
+        # Read anew from the deal on: what was seen before may have left the chain.
+        for _ in arena.watch([deal], stop):
+            continue
     finally:
         timer.cancel()
     seconds = time.monotonic() - started
-    return Outcome(seconds, completed, stake_locked(arena), nonce_gaps(arena))
+    database_only, chain_only = arena.compare(deal, SETTLE_SECONDS)
+    completed = sum(view.status is TaskStatus.COMPLETED for view in arena.hub.tasks(deal.tasks))
+    return Outcome(seconds, completed, stake_locked(arena), nonce_gaps(arena), database_only, chain_only)
 
 
 def stake_locked(arena: Arena) -> int:

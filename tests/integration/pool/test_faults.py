@@ -42,6 +42,9 @@ STRUCK = {
     "mongodb": 3,
     "rabbitmq": 3,
     "chain-frozen": 3,
+    "reorg-3-dropped": 3,
+    "reorg-10-dropped": 1,
+    "reorg-3-returned": 3,
 }
 
 
@@ -93,9 +96,10 @@ def arena(shared_servers: Servers, own: OwnServers) -> Iterator[Arena]:
 
 
 @pytest.mark.parametrize("name", STRUCK)
-def test_a_bag_is_completed_though_one_part_dies_in_the_middle(arena: Arena, own: OwnServers, name: str) -> None:
+def test_a_bag_is_completed_though_something_breaks_in_the_middle(arena: Arena, own: OwnServers, name: str) -> None:
     outcome = disturb(arena, _fault(own, name), tasks=TASKS, trust=STRUCK[name], done_before=DONE_BEFORE, work=WORK)
     assert outcome.completed == TASKS
+    assert (outcome.database_only, outcome.chain_only) == (0, 0)
     assert outcome.stake_locked == 0
     wait_until(lambda: nonce_gaps(arena) == 0, 10, what="all nonces to be mined")
 

@@ -1,0 +1,48 @@
+"""Reorganisations on purpose: the newest blocks are replaced, with or without the transactions they held.
+
+    … ─ 7 ─ 8 ─ 9 ─ 10                 depth 3
+          └ 8' ─ 9' ─ 10'              dropped: 8' to 10' are empty, and no node has the transactions any more
+                                       returned: the same transactions in the same order, at the same heights
+
+anvil does it in a few milliseconds. The clock goes back as well: all new blocks bear the time of the last one that
+stays.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from bench.arena import Arena
+from chain.heads import heads
+from protocol.errors import NotReady
+from protocol.types import BlockNumber, TxHash
+
+
+def reorganise(arena: Arena, depth: int, *, returned: bool) -> None:
+    """Replace the last `depth` blocks. `returned`: with blocks that hold the same transactions, else with empty ones.
+
+    Raises NotReady if a block was mined in between, so that not all transactions came back.
+    """
+    head = _fresh_head(arena)
+    blocks = arena.rpc.batch([("eth_getBlockByNumber", (hex(head - depth + 1 + n), False)) for n in range(depth)])
+    held = [(TxHash(tx), offset) for offset, block in enumerate(blocks) for tx in block["transactions"]]
+    raw = arena.rpc.batch([("eth_getRawTransactionByHash", (tx,)) for tx, _ in held]) if held and returned else []
+    again = [[bytes_, offset] for bytes_, (_, offset) in zip(raw, held, strict=True)] if returned else []
+    arena.rpc.call("anvil_reorg", depth, again)
+    if again and None in arena.rpc.batch([("eth_getTransactionReceipt", (tx,)) for tx, _ in held]):
+        why = "A block was mined while the others were read: not every transaction came back."
+        raise NotReady(part="The reorganised chain", seconds=arena.chain.block_time, log=arena.home / "chain", why=why)
+
+
+def until_deep(arena: Arena, block: BlockNumber, depth: int) -> None:
+    """Wait until a reorg of `depth` does not reach `block`."""
+    for head in heads(arena.chain.ws_url, arena.rpc, arena.chain.block_time, threading.Event()):
+        if head - block >= depth:
+            return
+
+
+def _fresh_head(arena: Arena) -> BlockNumber:
+    """A head that has just been mined, so that a whole block time is left until the next one."""
+    coming = heads(arena.chain.ws_url, arena.rpc, arena.chain.block_time, threading.Event())
+    first = next(coming)
+    return next(head for head in coming if head > first)
