@@ -1,4 +1,4 @@
-"""`python -m bench latency|throughput|faults|lane`: see each command's --help."""
+"""`python -m bench latency|throughput|faults|lane|catchup`: see each command's --help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench import faults, lane, latency, throughput
+from bench import catchup, faults, lane, latency, throughput
 from config.logging import configure
 from config.settings import read_settings
 from protocol.errors import SluiceError
@@ -58,6 +58,16 @@ def lane_command(
 ) -> None:
     """Intents that one wallet's lane gets mined per second. Example: lane --only 1e9"""
     _print(lane.run(scale=scale, only=only or ()))
+
+
+@app.command("catchup")
+def catchup_command(
+    blocks: Annotated[int, typer.Option(help="Blocks of the long chain.", min=100)] = 50_000,
+    only: Annotated[list[str] | None, typer.Option(help="Words in the names of cases; default all.")] = None,
+    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+) -> None:
+    """Blocks per second at which the watcher follows a chain it has not seen. Example: catchup --blocks 50000"""
+    _print(catchup.run(blocks=blocks, only=only or ()))
 
 
 def _print(lines: Iterator[str]) -> None:

@@ -1,0 +1,166 @@
+"""How fast the watcher follows a chain that it has not seen yet: from the first block to the head, into MongoDB.
+
+a deal now and then       mostly empty blocks, as on most chains: long ranges, each header checked against the last
+an event in every block   the other extreme: each block has something to decode and to store
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient, WriteConcern
+
+from beat.watch import LOOKBACK
+from bench.long_chain import lengthen
+from chain import calls
+from chain.hub import Hub
+from chain.rpc import Rpc
+from chain.watch import Watcher
+from ops.market import contracts, orders
+from ops.market.contracts import App, Workerpool
+from ops.market.match import Matched, match
+from ops.market.orders import Market, Offer
+from ops.poco.accounts import dev_key
+from ops.poco.actor import Actor, Call
+from ops.poco.state import CHAIN_ID, PocoState, ensure_state
+from ops.stack import anvil, mongodb, ports, tools
+from pipeline.store.blocks import ChainStore
+from protocol.errors import NotReady
+from protocol.hexbytes import to_hex
+from protocol.types import Contract, Hash32
+
+#: Owner of app and pool, and requester.
+OWNER, REQUESTER = 1, 2
+#: Category XL, so that no deadline interferes.
+CATEGORY = 4
+#: Deals on the long chain, evenly spread, and tasks of each, all initialized.
+DEALS, TASKS = 10, 10
+#: Blocks with an event each, at most: anvil takes longer for each block the longer its chain is.
+BUSY_BLOCKS = 1000
+#: Gas limits: a block has room for one initialize and no second one, and is less than half full with it (242,000 when
+#: alone), so that the base fee does not rise.
+INITIALIZE_GAS, BLOCK_GAS = 300_000, 520_000
+#: The first block that a saved chain keeps: anvil makes a new genesis whenever it loads one.
+FIRST = 1
+#: Blocks mined per call, for the same reason.
+_MINED_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A saved chain: how it is made in a folder of its own, which returns the pool and its number of events."""
+
+    name: str
+    make: Callable[[Path, PocoState, int], tuple[Contract, int]]
+
+
+def run(*, blocks: int, only: Sequence[str] = ()) -> Iterator[str]:
+    """A line of JSON per case; `only` picks cases by words in their names."""
+    state = ensure_state(tools.root() / ".sluice")
+    for case in (Case("a deal now and then", _long), Case("an event in every block", _busy)):
+        if not only or any(word in case.name for word in only):
+            yield json.dumps(_measure(case, state, blocks))
+
+
+def _measure(case: Case, state: PocoState, blocks: int) -> dict[str, object]:
+    with ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-", ignore_cleanup_errors=True))
+        )
+        saved = folder / "chain.json"
+        shutil.copy(state.path, saved)
+        pool, events = case.make(saved, state, blocks)
+        rpc = stack.enter_context(_node(saved, folder / "node"))
+        server = mongodb.start(folder / "mongodb", ports.free_port())
+        stack.callback(server.stop)
+        client = stack.enter_context(MongoClient[dict[str, Any]](server.uri))
+        store = ChainStore(client.get_database("bench", write_concern=WriteConcern(w="majority", j=True)))
+        store.ensure_indexes()
+        hub = Hub(rpc, state.addresses.hub)
+        head = hub.head()
+        began = time.monotonic()
+        watcher = Watcher(rpc, hub, pool, store, LOOKBACK, FIRST)
+        seen = sum(len(caught.seen) for caught in watcher.catch_up(head))
+        seconds = time.monotonic() - began
+        if seen != events or store.logs.count() != events:
+            why = f"it stored {store.logs.count()} of {events} events"
+            raise NotReady(part="The watcher", seconds=round(seconds), log="standard error", why=why)
+        return {
+            "case": case.name,
+            "blocks": head,
+            "events": events,
+            "seconds": round(seconds, 2),
+            "blocks_per_second": round(head / seconds),
+        }
+
+
+def _long(saved: Path, state: PocoState, blocks: int) -> tuple[Contract, int]:
+    """DEALS deals, the same number of empty blocks after each."""
+    with _node(saved, saved.parent / "make") as rpc:
+        offer = _market(rpc, state, TASKS * DEALS)
+    for number in range(DEALS):
+        with _node(saved, saved.parent / f"make-{number}") as rpc:
+            _initialize(rpc, state, _buy(rpc, state, offer, TASKS))
+        lengthen(saved, blocks // DEALS)
+    return offer.workerpool.workerpool, DEALS * (1 + TASKS)
+
+
+def _busy(saved: Path, state: PocoState, blocks: int) -> tuple[Contract, int]:
+    """One bag, and a block for each of its tasks' TaskInitialize."""
+    tasks = min(blocks, BUSY_BLOCKS)
+    with _node(saved, saved.parent / "make") as rpc:
+        offer = _market(rpc, state, tasks)
+        deal = _buy(rpc, state, offer, tasks)
+        rpc.call("evm_setAutomine", False)
+        rpc.call("evm_setBlockGasLimit", hex(BLOCK_GAS))
+        owner, hub = Actor(dev_key(OWNER), rpc, CHAIN_ID), state.addresses.hub
+        data = [calls.initialize(deal.deal_id, index) for index in range(tasks)]
+        owner.send([Call(hub, each, INITIALIZE_GAS) for each in data])
+        for _ in range(0, tasks, _MINED_AT_ONCE):
+            rpc.call("anvil_mine", hex(_MINED_AT_ONCE))
+    return offer.workerpool.workerpool, 1 + tasks
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _node(saved: Path, folder: Path) -> Iterator[Rpc]:
+    """A node on the saved chain that mines a block per transaction, and saves the chain at its end."""
+    node = anvil.start(folder, ports.free_port(), block_time=None, keep=saved, extra=("--prune-history",), seconds=60)
+    try:
+        with Rpc(node.rpc_url, timeout=30.0) as rpc:
+            yield rpc
+    finally:
+        node.stop()
+
+
+def _market(rpc: Rpc, state: PocoState, volume: int) -> Offer:
+    owner, requester = (Actor(dev_key(index), rpc, CHAIN_ID) for index in (OWNER, REQUESTER))
+    market = Market(CHAIN_ID, state.addresses.hub)
+    app, pool = contracts.open_market(
+        owner, requester, state.addresses, [App("bench", "bench", Hash32(to_hex(bytes(32)))), Workerpool("bench")], {}
+    )
+    return Offer(
+        orders.offer_app(market, owner.key, app, volume=volume),
+        orders.offer_work(market, owner.key, pool, category=CATEGORY, volume=volume),
+    )
+
+
+def _buy(rpc: Rpc, state: PocoState, offer: Offer, tasks: int) -> Matched:
+    requester, market = Actor(dev_key(REQUESTER), rpc, CHAIN_ID), Market(CHAIN_ID, state.addresses.hub)
+    return match(requester, market, [(offer, orders.request(market, requester.key, offer, volume=tasks))])[0]
+
+
+def _initialize(rpc: Rpc, state: PocoState, deal: Matched) -> None:
+    data = calls.initialize_array([(deal.deal_id, index) for index in range(len(deal.tasks))])
+    call = Call(state.addresses.hub, data, calls.gas_limit("initializeArray", data))
+    Actor(dev_key(OWNER), rpc, CHAIN_ID).run([call])
