@@ -17,14 +17,9 @@ from pymongo.database import Database
 from protocol import events
 from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp, TxHash
 
-#: Logs that make a task ours.
-_INITIALIZED = {"kind": events.TaskInitialize.__name__, "orphaned": False}
-
 INDEXES = [
     IndexModel([("event.task_id", ASCENDING), ("orphaned", ASCENDING)], name="by_task"),
     IndexModel([("block", ASCENDING)], name="by_block"),
-    # One entry per task: whether a task is ours is asked for every event in which a stranger's task is named.
-    IndexModel([("event.task_id", ASCENDING)], name="initialized", partialFilterExpression=_INITIALIZED),
 ]
 
 _KINDS: dict[str, type[events.Event]] = {
@@ -84,7 +79,8 @@ class Logs:
 
     def initialized(self, task_ids: Iterable[TaskId]) -> set[TaskId]:
         """Those of the tasks that were initialized on the present chain."""
-        rows = self._rows.find({"event.task_id": {"$in": list(task_ids)}, **_INITIALIZED}, {"event.task_id": 1})
+        begun = {"event.task_id": {"$in": list(task_ids)}, "orphaned": False, "kind": events.TaskInitialize.__name__}
+        rows = self._rows.find(begun, {"event.task_id": 1})
         return {TaskId(row["event"]["task_id"]) for row in rows}
 
     def orphan(self, seen: Sequence[events.Seen]) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from chain.watch import Reorg
 from config.settings import read_settings
 from ops.stack.stack import Stack
 from pipeline.actions import Outcome
 from pipeline.ingest import task_records
 from pipeline.records import DealRecord, Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
 from pipeline.store import client
+from pipeline.store.blocks import KEEP_REORGS
 from pipeline.store.client import Store
 from pipeline.store.tasks import Given
 from protocol import events
@@ -255,6 +257,27 @@ def test_a_reorg_puts_an_ended_task_before_the_sweep_again(store: Store) -> None
     assert store.tasks.due(NOW, 10) == []
     store.chain.orphan(BlockNumber(10))
     assert store.tasks.due(NOW, 10) == [task.task_id]
+
+
+def test_a_task_is_ours_by_its_row_or_by_its_initialization_while_these_are_on_the_chain(store: Store) -> None:
+    row, *_ = (task.task_id for task in some_tasks(store, 1))
+    begun, foreign = TaskId("0x" + "b1" * 32), TaskId("0x" + "f0" * 32)
+    store.chain.commit([block(9)], [])
+    store.chain.commit([block(10)], [log(events.SchedulerNotice(POOL, DEAL), block(10))])
+    store.chain.commit([block(11)], [log(events.TaskInitialize(begun, POOL), block(11))])
+    assert store.chain.known([row, begun, foreign]) == {row, begun}
+    store.chain.orphan(BlockNumber(10))
+    assert store.chain.known([row, begun, foreign]) == {row}
+    store.chain.orphan(BlockNumber(9))
+    assert store.chain.known([row, begun, foreign]) == set()
+
+
+def test_the_last_reorgs_are_kept_and_no_more(store: Store) -> None:
+    reorgs = [Reorg(block(number), block(number + 2, "bb"), tasks=number) for number in range(KEEP_REORGS + 3)]
+    assert store.chain.reorgs() == []
+    for reorg in reorgs:
+        store.chain.note(reorg)
+    assert store.chain.reorgs() == reorgs[-KEEP_REORGS:]
 
 
 def test_blocks_read_again_do_not_move_the_cursor_back(store: Store) -> None:
