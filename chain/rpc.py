@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
@@ -125,8 +126,11 @@ class Rpc:
             raise
         finally:
             RPC_SECONDS.observe(time.perf_counter() - started)
-        for (method, _), answer in zip(requests, answers, strict=True):
-            RPC_REQUESTS.labels(method, "error" if isinstance(answer, RpcError) else "ok").inc()
+        outcomes = ("error" if isinstance(answer, RpcError) else "ok" for answer in answers)
+        for (method, outcome), number in Counter(
+            zip((method for method, _ in requests), outcomes, strict=True)
+        ).items():
+            RPC_REQUESTS.labels(method, outcome).inc(number)
         return answers
 
     def _post(self, body: bytes, tries: int) -> httpx.Response:

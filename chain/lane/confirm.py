@@ -65,6 +65,12 @@ class Confirmed:
 class _Moves:
     intents: list[IntentMove] = field(default_factory=list)
     nonces: list[NonceMove] = field(default_factory=list)
+    #: Keys of intents that succeeded, by block: a thousand of one block are one write.
+    mined: dict[BlockNumber, list[str]] = field(default_factory=dict)
+
+    def in_blocks(self) -> list[IntentMove]:
+        """What becomes of the intents that succeeded."""
+        return [IntentMove(tuple(keys), IntentState.MINED, block) for block, keys in self.mined.items() if keys]
 
 
 def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) -> Confirmed:
@@ -104,7 +110,7 @@ def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) 
     _release(desk, [*reverted, *(record for record in deep if _gave_way(record))], moves, result)
     moves.nonces.sort(key=lambda move: nonces_of(move)[0])
     _finalise(deep, moves, result)
-    desk.store.move(turn.lease, moves.intents, moves.nonces)
+    desk.store.move(turn.lease, [*moves.intents, *moves.in_blocks()], moves.nonces)
     if result.transactions:
         # One line a run: a thousand transactions are a thousand lines too many.
         log.info(
@@ -134,7 +140,7 @@ def _without_receipt(record: NonceRecord, look: Look, moves: _Moves, result: Con
 
 
 def _succeeded(record: NonceRecord, mined: Mined, moves: _Moves, result: Confirmed) -> None:
-    moves.intents.append(IntentMove(record.intents, IntentState.MINED, block=mined.block))
+    moves.mined.setdefault(mined.block, []).extend(record.intents)
     result.mined.extend(record.intents)
     LANE_MINED.labels(method_of(record.intents), "success").inc()
     result.transactions.append(mined.tx_hash)

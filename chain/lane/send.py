@@ -28,7 +28,7 @@ from protocol.types import Nonce, Wei
 
 log = structlog.get_logger(__name__)
 
-#: Intents judged at once when few nonces are free.
+#: Least intents judged at once: fewer would save nothing, and some of them may have to wait.
 _LEAST_WINDOW = 64
 #: Seconds between two warnings that money is short.
 _WARN_SECONDS = 300.0
@@ -60,10 +60,16 @@ def choose(desk: Desk, look: Look, open_records: Sequence[NonceRecord], memory: 
     if room <= 0 or any(REACTIONS[kind].hold for kind, _ in memory.refused.values()):
         return chosen
     held = {key for record in open_records for key in record.intents}
-    window = min(desk.policy.window, max(_LEAST_WINDOW, room))
     ready: list[Intent] = []
-    for skip in range(0, desk.policy.scan, window):
-        queued = desk.store.queued(desk.lane, window, skip)
+    groups: list[tuple[Intent, ...]] = []
+    seen = 0
+    # One group beyond the room says that the last one inside it is full.
+    while len(groups) <= room and seen < desk.policy.scan:
+        # As many as it takes, going by those seen so far.
+        likely = (room + 1 - len(groups)) * max(1, seen) // max(1, len(groups))
+        window = min(desk.policy.window, max(_LEAST_WINDOW, likely))
+        queued = desk.store.queued(desk.lane, window, seen)
+        seen += len(queued)
         fresh = [intent for intent in queued if intent.key not in held]
         verdicts = desk.readiness.check(fresh, look.moment) if fresh else []
         for intent, verdict in zip(fresh, verdicts, strict=True):
@@ -71,10 +77,11 @@ def choose(desk: Desk, look: Look, open_records: Sequence[NonceRecord], memory: 
                 ready.append(intent)
             elif verdict.judgement is not Judgement.WAIT:
                 _end(chosen, intent, verdict.judgement, verdict.reason)
-        if len(queued) < window or len(desk.encoder.group(ready)) > room:
+        groups = desk.encoder.group(ready)
+        if len(queued) < window:
             break
-    chosen.more = room == desk.policy.burst and len(desk.encoder.group(ready)) > room
-    for group in desk.encoder.group(ready)[:room]:
+    chosen.more = room == desk.policy.burst and len(groups) > room
+    for group in groups[:room]:
         try:
             chosen.groups.append((group, desk.encoder.encode(group)))
         except BadMessage as error:
