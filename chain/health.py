@@ -1,5 +1,6 @@
 """What is known of each of several nodes, and which of them to ask next. Pure: times come in as arguments.
 
+unknown ──says its chain and head──► usable; before that it is asked nothing else
 usable ──failure──► failing: not asked, only checked, after 1 s, then twice that, up to 60 s ──answer──► usable
 usable ──head too far behind the best──► lagging ──head seen near the best──► usable
 anything ──another chain id──► wrong for good
@@ -13,8 +14,8 @@ from statistics import median
 
 from protocol.types import BlockNumber
 
-#: Answers whose times are remembered.
-LATENCIES = 32
+#: Checks whose times are remembered: 40 s of them.
+LATENCIES = 8
 #: Seconds for which a failing node is left alone: first, and at most.
 REST_FIRST, REST_LAST = 1.0, 60.0
 #: Blocks a node may be behind the best one before it gets no more questions.
@@ -35,47 +36,52 @@ class Health:
     wrong_chain: bool = False
 
     @property
+    def right(self) -> bool:
+        """Whether it has said that it is on our chain."""
+        return self.head is not None and not self.wrong_chain
+
+    @property
     def latency(self) -> float:
-        """Median seconds of its last answers; 0 while there is none, so that a new node is tried."""
+        """Median seconds of its last checks; 0 while there is none."""
         return median(self.latencies) if self.latencies else 0.0
 
-    def answered(self, seconds: float) -> Health:
+    def answered(self) -> Health:
         """After an answer."""
-        return replace(self, latencies=(*self.latencies[1 - LATENCIES :], seconds), failures=0, rests_until=0.0)
+        return replace(self, failures=0, rests_until=0.0)
 
     def failed(self, now: float) -> Health:
         """After no answer: one failure suffices, since each may have cost a whole time-out."""
         pause = min(REST_FIRST * 2.0**self.failures, REST_LAST)
         return replace(self, failures=self.failures + 1, rests_until=now + pause)
 
-    def checked(self, head: BlockNumber, *, right_chain: bool) -> Health:
-        """After it said its chain and its head."""
-        return replace(self, head=head, wrong_chain=not right_chain)
+    def checked(self, head: BlockNumber, seconds: float, *, right_chain: bool) -> Health:
+        """After it said its chain and its head. Only these answers are timed: all nodes get the same question then."""
+        latencies = (*self.latencies[1 - LATENCIES :], seconds)
+        return replace(self.answered(), head=head, wrong_chain=not right_chain, latencies=latencies)
 
 
 def usable(nodes: Sequence[Health]) -> list[int]:
     """Positions of the nodes that may be asked."""
-    best = max((node.head for node in nodes if node.head is not None and not node.wrong_chain), default=None)
+    heads = [node.head if node.right else None for node in nodes]
+    least = max((head for head in heads if head is not None), default=0) - MOST_LAG
     return [
         position
-        for position, node in enumerate(nodes)
-        if not node.wrong_chain
-        and not node.failures
-        and (best is None or node.head is None or node.head >= best - MOST_LAG)
+        for position, (node, head) in enumerate(zip(nodes, heads, strict=True))
+        if head is not None and head >= least and not node.failures
     ]
 
 
-def order(nodes: Sequence[Health], current: int) -> list[int]:
+def order(nodes: Sequence[Health], current: int | None) -> list[int]:
     """Positions to try one after the other: the present node while it is good, then the fastest first.
 
-    If no node is usable, the one that has rested longest; empty only if all are on another chain.
+    If no node is usable, the one that has rested longest; empty only if none has said that it is on our chain.
     """
     good = sorted(usable(nodes), key=lambda position: nodes[position].latency)
     if not good:
-        right = [position for position, node in enumerate(nodes) if not node.wrong_chain]
+        right = [position for position, node in enumerate(nodes) if node.right]
         return sorted(right, key=lambda position: nodes[position].rests_until)[:1]
     fastest = nodes[good[0]].latency
-    if current in good and nodes[current].latency <= MUCH_SLOWER * fastest:
+    if current is not None and current in good and nodes[current].latency <= MUCH_SLOWER * fastest:
         good.remove(current)
         good.insert(0, current)
     return good

@@ -1,11 +1,13 @@
 """Several Ethereum nodes behind the face of one.
 
+    first          chain id and head of all nodes side by side; goes on with the first that is right
     reads          the present node; when it fails, the next, and that one from then on
     transactions   all usable nodes at once; the first that takes them decides
     every few s    chain id and head of every node, in the background
 
-One node is asked as long as it is good, so the reads of one step come from one view of the chain; and since a node that
-failed once is only asked again in the background, a frozen node costs its callers one time-out and no more.
+One node is asked as long as it is good, so the reads of one step come from one view of the chain. A node that has not
+said that it is on our chain is asked nothing else. One that failed once is only asked again in the background: frozen
+from the start it costs its callers nothing, and frozen later one time-out.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -47,6 +49,8 @@ _FAULT_PHRASES = (
 )
 #: Seconds between two checks of all nodes.
 CHECK_SECONDS = 5.0
+#: Threads for each node: one to send, one to check.
+_THREADS = 2
 
 
 def connect(settings: Settings) -> Rpc | RpcPool:
@@ -67,11 +71,14 @@ class RpcPool:
         self._chain_id = chain_id
         self._clock = clock
         self._health = [Health() for _ in nodes]
-        self._current = 0
+        #: Position of the present node; None before the first answer.
+        self._current: int | None = None
         self._checked_at: float | None = None
         #: By process id: a fork inherits no threads, and perhaps a lock that nobody will ever open.
         self._locks: dict[int, threading.Lock] = {}
-        self._threads: dict[int, ThreadPoolExecutor] = {}
+        self._threads: dict[int, list[ThreadPoolExecutor]] = {}
+        #: Checks that were begun last.
+        self._checks: dict[int, set[Future[None]]] = {}
 
     @property
     def name(self) -> str:
@@ -97,7 +104,7 @@ class RpcPool:
     def _ask(self, requests: Sequence[Request]) -> list[Any]:
         last: RpcUnavailable | None = None
         spoiled: list[Any] | None = None
-        for position in self._order():
+        for position in self._candidates():
             try:
                 answers = self._from(position, requests)
             except RpcUnavailable as error:
@@ -112,29 +119,44 @@ class RpcPool:
             return answers
         if spoiled is not None:
             return spoiled
-        if last is None:
-            raise self._wrong_chain()
-        raise last
+        raise last or self._nobody()
+
+    def _candidates(self) -> Iterator[int]:
+        """Nodes to try one after the other, each once, as good as they are when it is their turn."""
+        tried: set[int] = set()
+        while True:
+            # Before the order, or a check that ends between the two is missed.
+            under_way = self._under_way()
+            # Where none is good, one that failed is the last hope; it is no better than another that just failed.
+            now = [at for at in self._order() if at not in tried and not (tried and self._health[at].failures)]
+            if now:
+                tried.add(now[0])
+                yield now[0]
+            elif under_way:
+                wait(under_way, return_when=FIRST_COMPLETED)
+            else:
+                return
 
     def _from(self, position: int, requests: Sequence[Request]) -> list[Any]:
-        began = self._clock()
         try:
             answers = self._nodes[position].batch(requests)
         except RpcUnavailable:
             self._note(position, lambda record: record.failed(self._clock()))
             raise
-        took = self._clock() - began
-        self._note(position, lambda record: record.answered(took))
+        self._note(position, Health.answered)
         return answers
 
     # -- transactions --------------------------------------------------------------------------------------------------
 
     def _broadcast(self, requests: Sequence[Request]) -> list[Any]:
         """Send to every usable node; done as soon as one took all, else when every node has answered."""
+        if next(self._candidates(), None) is None:
+            raise self._nobody()
         order = self._order()
-        if not order:
-            raise self._wrong_chain()
-        sending = {self._executor().submit(self._from, position, requests): position for position in order}
+        sending = {
+            self._executor(position).submit(self._give, position, requests, self._health[position].failures): position
+            for position in order
+        }
         taken: dict[int, list[Any]] = {}
         failed: list[RpcUnavailable] = []
         pending: set[Future[list[Any]]] = set(sending)
@@ -153,44 +175,49 @@ class RpcPool:
         answers = [taken[position] for position in order if position in taken]
         return [_best(same) for same in zip(*answers, strict=True)]
 
+    def _give(self, position: int, requests: Sequence[Request], failures: int) -> list[Any]:
+        """As `_from`, unless the node has failed since, while this stood in line behind other work for it."""
+        if self._health[position].failures > failures:
+            raise RpcUnavailable(what=self._nodes[position].name, why="it failed a moment ago")
+        return self._from(position, requests)
+
     # -- which nodes are good ------------------------------------------------------------------------------------------
 
     def _look_around(self) -> None:
-        """Have all nodes checked if that is due; waits only the first time, and only for the first good node."""
+        """Begin a check of all nodes if that is due."""
+        now = self._clock()
         with self._lock():
-            now = self._clock()
-            first = self._checked_at is None
-            if not first and self._checked_at is not None and now - self._checked_at < CHECK_SECONDS:
-                return
-            self._checked_at = now
-            due = [position for position, record in enumerate(self._health) if record.rests_until <= now]
-        pending = {self._executor().submit(self._check, position) for position in due}
-        while first and pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            if any(future.result() for future in done):
-                return
+            known = any(record.right for record in self._health)
+            if self._checked_at is None or now - self._checked_at >= CHECK_SECONDS or not (known or self._under_way()):
+                self._checked_at = now
+                due = [at for at, record in enumerate(self._health) if not known or record.rests_until <= now]
+                self._checks[os.getpid()] = {self._executor(at).submit(self._check, at) for at in due}
 
-    def _check(self, position: int) -> bool:
-        """Ask one node for its chain and head; whether it is good."""
-        node = self._nodes[position]
+    def _under_way(self) -> set[Future[None]]:
+        """Checks that have not ended."""
+        return {check for check in self._checks.get(os.getpid(), ()) if not check.done()}
+
+    def _check(self, position: int) -> None:
+        """Ask one node for its chain and head. Only changes are logged."""
+        node, before = self._nodes[position], self._health[position]
+        began = self._clock()
         try:
-            chain_id, head = self._from(position, [("eth_chainId", ()), ("eth_blockNumber", ())])
-            if isinstance(chain_id, RpcError) or isinstance(head, RpcError):
-                self._note(position, lambda record: record.failed(self._clock()))
-                return False
+            chain_id, head = _chain_and_head(node)
         except RpcUnavailable as error:
-            log.warning("A node does not answer.", action="rpc_down", node=node.name, why=str(error))
-            return False
-        right = int(chain_id, 16) == self._chain_id
-        if not right:
+            self._note(position, lambda record: record.failed(self._clock()))
+            if not before.failures:
+                log.warning("A node does not answer.", action="rpc_down", node=node.name, why=str(error))
+            return
+        took = self._clock() - began
+        right = chain_id == self._chain_id
+        if not right and not before.wrong_chain:
             log.error(
                 "A node is on another chain; it is not asked.",
                 action="rpc_wrong_chain",
                 node=node.name,
-                chain=int(chain_id, 16),
+                chain=chain_id,
             )
-        self._note(position, lambda record: record.checked(BlockNumber(int(head, 16)), right_chain=right))
-        return right
+        self._note(position, lambda record: record.checked(head, took, right_chain=right))
 
     def _order(self) -> list[int]:
         with self._lock():
@@ -201,16 +228,18 @@ class RpcPool:
             self._health[position] = change(self._health[position])
 
     def _stay_with(self, position: int) -> None:
-        if position != self._current:
+        if self._current is not None and position != self._current:
             log.warning(
                 "Another node is asked from now on.",
                 action="rpc_switched",
                 node=self._nodes[position].name,
                 before=self._nodes[self._current].name,
             )
-            self._current = position
+        self._current = position
 
-    def _wrong_chain(self) -> WrongChain:
+    def _nobody(self) -> WrongChain | RpcUnavailable:
+        if not all(record.wrong_chain for record in self._health):
+            return RpcUnavailable(what=self.name, why="no node has said yet that it is on the right chain")
         return WrongChain(
             why=f"none of {self.name} is on chain {self._chain_id}",
             fix="Set SLUICE_RPC_URL to nodes of that chain, or SLUICE_CHAIN_ID to theirs.",
@@ -219,19 +248,34 @@ class RpcPool:
     def _lock(self) -> threading.Lock:
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
-    def _executor(self) -> ThreadPoolExecutor:
-        """This process's threads, for a fork inherits none; they start with the first work, so a spare is free."""
-        made = ThreadPoolExecutor(2 * len(self._nodes), thread_name_prefix="rpc")
-        return self._threads.setdefault(os.getpid(), made)
+    def _executor(self, position: int) -> ThreadPoolExecutor:
+        """This process's threads for one node, so that a frozen one holds up nobody else's work.
+
+        A fork inherits none. They start with the first work, so spare ones are free.
+        """
+        process = os.getpid()
+        if process not in self._threads:
+            made = [ThreadPoolExecutor(_THREADS, thread_name_prefix="rpc") for _ in self._nodes]
+            self._threads.setdefault(process, made)
+        return self._threads[process][position]
 
     def close(self) -> None:
         """End this process's threads, waiting for what they do, and the nodes' connections."""
-        threads = self._threads.pop(os.getpid(), None)
-        if threads is not None:
+        for threads in self._threads.pop(os.getpid(), ()):
             threads.shutdown(cancel_futures=True)
         for node in self._nodes:
             if isinstance(node, Rpc):
                 node.close()
+
+
+def _chain_and_head(node: JsonRpc) -> tuple[int, BlockNumber]:
+    """Chain id and head. Raises RpcUnavailable, also for a node that cannot say them."""
+    answers = node.batch([("eth_chainId", ()), ("eth_blockNumber", ())])
+    for answer in answers:
+        if isinstance(answer, RpcError):
+            raise RpcUnavailable(what=node.name, why=str(answer)) from answer
+    chain_id, head = (int(answer, 16) for answer in answers)
+    return chain_id, BlockNumber(head)
 
 
 def is_nodes_fault(error: RpcError) -> bool:

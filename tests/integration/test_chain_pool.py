@@ -1,36 +1,143 @@
-"""Two real nodes behind one face, one of them frozen."""
+"""Real nodes behind one face: one frozen, one behind, one on another chain."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from chain.pool import RpcPool
+import pytest
+
+from chain.lane.nonce import Fees, Purpose
+from chain.lane.signer import KeySigner, to_self
+from chain.pool import CHECK_SECONDS, RpcPool
 from chain.rpc import Rpc
+from ops.poco.accounts import dev_key
+from ops.poco.state import CHAIN_ID
 from ops.stack import anvil, ports
+from ops.stack.anvil import Anvil
+from protocol.errors import WrongChain
+from protocol.types import Nonce, Wei
 from tests.integration.conftest import Chain
+from tests.waiting import wait_until
 
 #: Seconds a node may take in this test; long enough for a busy machine, short enough to wait for.
 TIMEOUT = 1.0
+PATIENCE = 30.0
+#: An account with coins on every one of these chains.
+KEY = dev_key(5)
 
 
-def test_a_frozen_node_costs_one_time_out_and_no_more(chain: Chain, tmp_path: Path) -> None:
-    second = anvil.start(
-        tmp_path / "second", ports.free_port(), block_time=3600, extra=("--fork-url", chain.node.rpc_url)
-    )
-    pool = RpcPool([Rpc(chain.node.rpc_url, TIMEOUT), Rpc(second.rpc_url, TIMEOUT)], 31337)
+@dataclass(frozen=True, slots=True)
+class Farm:
+    """Nodes to put into a pool."""
+
+    good: Anvil
+    start: Callable[..., Anvil]
+    pool: Callable[..., RpcPool]
+
+
+@pytest.fixture
+def farm(chain: Chain, tmp_path: Path) -> Iterator[Farm]:
+    """`chain` is the good node; `start` makes more, forked from it where told; all is undone at the end."""
+    with ExitStack() as undo:
+
+        def start(*extra: str, chain_id: int = CHAIN_ID) -> Anvil:
+            folder = tmp_path / secrets.token_hex(4)
+            node = anvil.start(folder, ports.free_port(), chain_id=chain_id, block_time=3600, extra=extra)
+            undo.callback(node.stop)
+            return node
+
+        def pool(*nodes: Anvil) -> RpcPool:
+            made = RpcPool([Rpc(node.rpc_url, TIMEOUT) for node in nodes], CHAIN_ID)
+            undo.callback(made.close)
+            return made
+
+        yield Farm(chain.node, start, pool)
+
+
+@contextmanager
+def frozen(node: Anvil) -> Iterator[None]:
+    """The node neither answers nor hangs up."""
+    os.kill(node.pid, signal.SIGSTOP)
     try:
-        pool.call("eth_chainId")
-        os.kill(chain.node.pid, signal.SIGSTOP)
+        yield
+    finally:
+        os.kill(node.pid, signal.SIGCONT)
+
+
+def test_a_node_that_freezes_costs_one_time_out_and_no_more(chain: Chain, farm: Farm) -> None:
+    second = farm.start("--fork-url", chain.node.rpc_url)
+    pool = farm.pool(chain.node, second)
+    pool.call("eth_chainId")
+    with frozen(chain.node):
         began = time.monotonic()
         for _ in range(20):
             pool.call("eth_chainId")
         took = time.monotonic() - began
-    finally:
-        os.kill(chain.node.pid, signal.SIGCONT)
-        second.stop()
-        pool.close()
 
     assert took < 2 * TIMEOUT
+
+
+def test_a_node_that_is_frozen_from_the_start_costs_no_time_out(chain: Chain, farm: Farm) -> None:
+    second = farm.start("--fork-url", chain.node.rpc_url)
+    pool = farm.pool(second, chain.node)
+    with frozen(second):
+        began = time.monotonic()
+        for _ in range(20):
+            pool.call("eth_blockNumber")
+        took = time.monotonic() - began
+
+    assert took < TIMEOUT
+
+
+def test_of_a_frozen_a_late_a_strange_and_a_good_node_the_good_one_is_asked_and_takes_the_transactions(
+    chain: Chain, farm: Farm
+) -> None:
+    late = farm.start("--fork-url", chain.node.rpc_url)
+    asleep = farm.start("--fork-url", chain.node.rpc_url)
+    strange = farm.start(chain_id=5)
+    chain.rpc.call("anvil_mine", hex(10))
+    pool = farm.pool(strange, late, asleep, chain.node)
+    with frozen(asleep):
+        # The first answer may come from the late node, as long as nobody knows of a later block.
+        wait_until(lambda: int(pool.call("eth_blockNumber"), 16) >= _head(chain.rpc), PATIENCE)
+        began = time.monotonic()
+        heads = [int(pool.call("eth_blockNumber"), 16) for _ in range(20)]
+        (payment,) = KeySigner(KEY).sign(
+            [to_self(KEY.wallet, CHAIN_ID, Nonce(0), Fees(Wei(10**11), Wei(10**9)), Purpose.YIELD, "")]
+        )
+        (answer,) = pool.batch([("eth_sendRawTransaction", (payment.raw,))])
+        took = time.monotonic() - began
+        wait_until(lambda: chain.rpc.call("eth_getTransactionReceipt", payment.tx_hash), PATIENCE)
+
+    assert answer == payment.tx_hash
+    assert heads == sorted(heads)
+    assert took < TIMEOUT
+    with Rpc(strange.rpc_url) as stranger:
+        assert stranger.call("eth_getTransactionByHash", payment.tx_hash) is None
+
+
+def test_a_node_that_wakes_up_takes_part_again(chain: Chain, farm: Farm) -> None:
+    second = farm.start("--fork-url", chain.node.rpc_url)
+    pool = farm.pool(chain.node, second)
+    with frozen(chain.node):
+        wait_until(lambda: pool.call("eth_blockNumber"), PATIENCE)
+    chain.rpc.call("anvil_mine", hex(10))
+    # The other one is ten blocks behind as soon as this one has said how far it is.
+    wait_until(lambda: int(pool.call("eth_blockNumber"), 16) >= _head(chain.rpc), PATIENCE + CHECK_SECONDS)
+
+
+def test_if_all_nodes_are_on_another_chain_it_is_said(farm: Farm) -> None:
+    strangers = farm.start(chain_id=5), farm.start(chain_id=6)
+    with pytest.raises(WrongChain, match=f"is on chain {CHAIN_ID}"):
+        farm.pool(*strangers).call("eth_blockNumber")
+
+
+def _head(rpc: Rpc) -> int:
+    return int(rpc.call("eth_blockNumber"), 16)

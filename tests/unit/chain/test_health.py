@@ -7,7 +7,7 @@ from protocol.types import BlockNumber
 
 
 def at(head: int, *, seconds: float = 0.01) -> Health:
-    return Health().checked(BlockNumber(head), right_chain=True).answered(seconds)
+    return Health().checked(BlockNumber(head), seconds, right_chain=True)
 
 
 def test_the_present_node_is_kept_while_it_is_good() -> None:
@@ -23,7 +23,7 @@ def test_a_node_that_failed_once_is_not_asked() -> None:
 
 
 def test_an_answer_makes_a_failing_node_good_again() -> None:
-    assert usable([at(10).failed(now=0.0).failed(now=1.0).answered(0.1)]) == [0]
+    assert usable([at(10).failed(now=0.0).failed(now=1.0).answered()]) == [0]
 
 
 @pytest.mark.parametrize(("behind", "asked"), [(MOST_LAG, [0, 1]), (MOST_LAG + 1, [0])])
@@ -32,7 +32,7 @@ def test_a_node_too_far_behind_the_best_is_not_asked(behind: int, asked: list[in
 
 
 def test_a_node_on_another_chain_is_never_asked_and_its_head_counts_for_nothing() -> None:
-    stranger = Health().checked(BlockNumber(10_000), right_chain=False)
+    stranger = Health().checked(BlockNumber(10_000), 0.01, right_chain=False)
 
     assert order([stranger, at(5)], current=0) == [1]
     assert order([stranger], current=0) == []
@@ -52,9 +52,21 @@ def test_rests_double_up_to_the_longest() -> None:
     assert rests == [1, 2, 4, 8, 16, 32, REST_LAST, REST_LAST]
 
 
-def test_latency_is_the_median_of_the_last_answers() -> None:
+def test_latency_is_the_median_of_the_last_checks() -> None:
     node = Health()
     for seconds in (0.01, 0.01, 9.0):
-        node = node.answered(seconds)
+        node = node.checked(BlockNumber(1), seconds, right_chain=True)
 
     assert node.latency == 0.01
+
+
+def test_big_answers_do_not_make_a_node_look_slow() -> None:
+    """Only checks are timed, which ask every node the same."""
+    node = at(10, seconds=0.01)
+
+    assert node.answered().latency == node.latency
+
+
+def test_a_node_that_has_not_said_its_chain_is_not_asked_whatever_else_is_wrong() -> None:
+    assert order([Health(), at(10).failed(now=0.0)], current=0) == [1]
+    assert order([Health(), Health().failed(now=0.0)], current=0) == []

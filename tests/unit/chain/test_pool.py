@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from chain.pool import CHECK_SECONDS, RpcPool, connect
 from chain.rpc import Request, Rpc
@@ -71,13 +73,25 @@ class Setup:
     clock: Clock
     pool: RpcPool
 
+    def begin(self) -> None:
+        """Have all nodes checked for the first time, and the first one be the present one."""
+        gate = threading.Event()
+        for node in self.nodes[1:]:
+            node.stuck = gate
+        self.pool.call("eth_call")
+        gate.set()
+        self.await_checks()
+
     def pass_time(self, seconds: float) -> None:
         """Let time pass and wait until the check that is due then has ended."""
         self.clock.now += seconds
         self.pool.call("eth_call")
-        (threads,) = self.pool._threads.values()
-        threads.shutdown(wait=True)
-        self.pool._threads.clear()
+        self.await_checks()
+
+    def await_checks(self) -> None:
+        """Wait until the checks under way have ended."""
+        (checks,) = self.pool._checks.values()
+        assert not wait(checks, PATIENCE).not_done
 
 
 @pytest.fixture
@@ -90,11 +104,12 @@ def setup() -> Iterator[Setup]:
 
 
 def test_reads_stay_with_one_node(setup: Setup) -> None:
+    setup.begin()
     assert {setup.pool.call("eth_call") for _ in range(10)} == {"a"}
 
 
 def test_a_read_moves_on_when_its_node_does_not_answer_and_stays_there(setup: Setup) -> None:
-    setup.pool.call("eth_call")
+    setup.begin()
     setup.nodes[0].frozen = True
 
     assert setup.pool.call("eth_call") == "b"
@@ -104,7 +119,7 @@ def test_a_read_moves_on_when_its_node_does_not_answer_and_stays_there(setup: Se
 
 
 def test_a_frozen_node_is_checked_in_the_background_and_used_again_when_needed(setup: Setup) -> None:
-    setup.pool.call("eth_call")
+    setup.begin()
     setup.nodes[0].frozen = True
     setup.pool.call("eth_call")
     setup.nodes[0].frozen = False
@@ -118,9 +133,70 @@ def test_a_frozen_node_is_checked_in_the_background_and_used_again_when_needed(s
 def test_a_node_on_another_chain_is_not_asked() -> None:
     stranger, right = FakeNode("stranger", chain_id=1), FakeNode("right")
     pool = RpcPool([stranger, right], CHAIN, clock=Clock())
-    # The nodes are asked who they are in the background, from the first call on.
-    wait_until(lambda: pool.call("eth_call") == "right", 5)
+    for _ in range(3):
+        assert pool.call("eth_call") == "right"
+    pool.batch([SEND])
     pool.close()
+    assert set(stranger.asked) == {"eth_chainId", "eth_blockNumber"}
+
+
+def test_a_node_that_is_stuck_from_the_start_holds_up_nobody() -> None:
+    stuck, right = FakeNode("stuck", stuck=threading.Event()), FakeNode("right")
+    pool = RpcPool([stuck, right], CHAIN, clock=Clock())
+    assert pool.call("eth_call") == "right"
+    assert pool.batch([SEND]) == ["right"]
+    assert stuck.stuck is not None
+    stuck.stuck.set()
+    pool.close()
+    assert "eth_call" not in stuck.asked
+
+
+def test_a_stuck_node_takes_no_thread_from_the_others(setup: Setup) -> None:
+    setup.begin()
+    setup.nodes[2].stuck = release = threading.Event()
+    for _ in range(20):
+        assert setup.pool.batch([SEND])[0] in ("a", "b")
+    release.set()
+
+
+def test_once_a_node_has_failed_what_stood_in_line_for_it_is_let_go(setup: Setup) -> None:
+    setup.begin()
+    last = setup.nodes[2]
+    last.asked.clear()
+    last.stuck, last.frozen = threading.Event(), True
+    for _ in range(20):
+        setup.pool.batch([SEND])
+    last.stuck.set()
+    setup.pool.close()
+    assert last.asked.count("eth_sendRawTransaction") <= 2
+
+
+def test_if_the_only_node_known_fails_the_check_of_the_others_is_waited_for(setup: Setup) -> None:
+    gate = threading.Event()
+    for node in setup.nodes[1:]:
+        node.stuck = gate
+    setup.pool.call("eth_call")
+    setup.nodes[0].frozen = True
+    threading.Timer(0.05, gate.set).start()
+    assert setup.pool.call("eth_call") in ("b", "c")
+
+
+def test_nodes_that_come_up_late_are_found_by_the_next_call(setup: Setup) -> None:
+    for node in setup.nodes:
+        node.frozen = True
+    with pytest.raises(RpcUnavailable, match="right chain"):
+        setup.pool.call("eth_call")
+    setup.nodes[1].frozen = False
+    assert setup.pool.call("eth_call") == "b"
+
+
+def test_what_is_wrong_with_a_node_is_logged_once(setup: Setup) -> None:
+    setup.begin()
+    setup.nodes[1].chain_id, setup.nodes[2].frozen = 1, True
+    with capture_logs() as lines:
+        for _ in range(3):
+            setup.pass_time(CHECK_SECONDS)
+    assert sorted(line["action"] for line in lines) == ["rpc_down", "rpc_wrong_chain"]
 
 
 def test_only_strangers_is_a_wrong_chain(setup: Setup) -> None:
@@ -132,7 +208,7 @@ def test_only_strangers_is_a_wrong_chain(setup: Setup) -> None:
 
 
 def test_a_node_that_falls_behind_is_left(setup: Setup) -> None:
-    setup.pool.call("eth_call")
+    setup.begin()
     for node in setup.nodes[1:]:
         node.head = 200
     setup.pass_time(CHECK_SECONDS)
@@ -149,14 +225,13 @@ def test_no_node_at_all_says_so(setup: Setup) -> None:
 
 
 def test_transactions_go_to_every_node(setup: Setup) -> None:
-    setup.pool.call("eth_call")
+    setup.begin()
     setup.pool.batch([SEND])
-    setup.pool.close()
-
-    assert all("eth_sendRawTransaction" in node.asked for node in setup.nodes)
+    wait_until(lambda: all("eth_sendRawTransaction" in node.asked for node in setup.nodes), PATIENCE)
 
 
 def test_one_node_that_takes_a_transaction_suffices(setup: Setup) -> None:
+    setup.begin()
     setup.nodes[0].refuses = "already known"
     setup.nodes[1].frozen = True
 
@@ -164,7 +239,7 @@ def test_one_node_that_takes_a_transaction_suffices(setup: Setup) -> None:
 
 
 def test_a_stuck_node_does_not_hold_up_a_transaction_that_another_took(setup: Setup) -> None:
-    setup.pool.call("eth_call")
+    setup.begin()
     setup.nodes[2].stuck = release = threading.Event()
 
     answers = setup.pool.batch([SEND])
@@ -174,7 +249,7 @@ def test_a_stuck_node_does_not_hold_up_a_transaction_that_another_took(setup: Se
 
 
 def test_a_transaction_that_all_refuse_keeps_the_present_nodes_words(setup: Setup) -> None:
-    setup.pool.call("eth_call")
+    setup.begin()
     for node in setup.nodes:
         node.refuses = f"nonce too low, says {node.name}"
 
@@ -193,6 +268,7 @@ def test_several_addresses_in_one_setting_make_a_pool_and_one_a_node() -> None:
     [(-32005, "limit exceeded"), (-32603, "internal"), (-32000, "header not found"), (-32000, "Rate limit reached")],
 )
 def test_a_read_that_a_node_fails_at_is_answered_by_the_next(setup: Setup, code: int, message: str) -> None:
+    setup.begin()
     setup.nodes[0].fails = RpcError(method="eth_call", code=code, message=message)
     assert setup.pool.call("eth_call") == "b"
     setup.nodes[0].asked.clear()
@@ -201,6 +277,7 @@ def test_a_read_that_a_node_fails_at_is_answered_by_the_next(setup: Setup, code:
 
 
 def test_what_every_node_fails_at_is_told_in_the_first_ones_words(setup: Setup) -> None:
+    setup.begin()
     for node in setup.nodes:
         node.fails = RpcError(method="eth_call", code=-32005, message=f"limit of {node.name}")
     with pytest.raises(RpcError, match="limit of a"):
@@ -208,6 +285,7 @@ def test_what_every_node_fails_at_is_told_in_the_first_ones_words(setup: Setup) 
 
 
 def test_a_contracts_refusal_is_no_fault_of_the_node(setup: Setup) -> None:
+    setup.begin()
     setup.nodes[0].fails = RpcError(method="eth_call", code=-32603, message="execution reverted", data="0x")
     with pytest.raises(RpcError, match="reverted"):
         setup.pool.call("eth_call")
