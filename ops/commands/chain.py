@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
-from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.table import Table
 
@@ -22,8 +21,8 @@ from chain.rpc import Rpc
 from chain.watch import Reorg, Watcher
 from config.endpoints import rpc_urls
 from config.settings import Settings, settings
-from pipeline.store.client import Store
-from protocol.errors import BadInput, BadSetting, Unavailable
+from pipeline.store.client import Store, answering
+from protocol.errors import BadInput, BadSetting
 from protocol.events import SchedulerNotice, Seen
 from protocol.types import BlockNumber, Contract
 
@@ -53,7 +52,7 @@ def _status(as_json: Json = False) -> None:
     """Nodes, the last block followed, how far it is behind, what is stored, recent reorgs. Exit code 1 if odd."""
     now = settings()
     store = Store.open(now)
-    with _named_database():
+    with answering():
         cursor, reorgs = store.chain.cursor(), store.chain.reorgs()
         (deals, waiting), logs = store.deals.counts(), store.chain.logs.count()
     nodes = []
@@ -139,19 +138,10 @@ def _opened() -> Iterator[_Desk]:
     now = settings()
     hub, workerpool = _address(now.hub, "SLUICE_HUB"), _address(now.workerpool, "SLUICE_WORKERPOOL")
     store = Store.open(now)
-    with closing(connect(now)) as rpc, _named_database():
+    with closing(connect(now)) as rpc, answering():
         reader = Hub(rpc, hub)
         reader.check_chain(now)
         yield _Desk(now, store, Watcher(rpc, reader, workerpool, store.chain))
-
-
-@contextmanager
-def _named_database() -> Iterator[None]:
-    """Say in a sentence that the database is away."""
-    try:
-        yield
-    except PyMongoError as error:
-        raise Unavailable(what="MongoDB", why=str(error).partition(" (")[0]) from error
 
 
 def _address(value: str | None, name: str) -> Contract:

@@ -24,7 +24,7 @@ from chain.lane.store_mongo import MongoStore
 from chain.lane.store_sqlite import SqliteStore
 from chain.pool import connect
 from config.settings import settings
-from pipeline.store.client import database
+from pipeline.store.client import answering, database
 from protocol.errors import BadInput
 from protocol.types import Nonce
 from workers.layout import layout_of
@@ -42,17 +42,19 @@ _COIN = 10**18
 def register(app: typer.Typer) -> None:
     """Add `sluice tx …`."""
     group = typer.Typer(no_args_is_help=True, help="A wallet's transactions: see the queue, repair by hand.")
-    group.command("ls", epilog="Examples: `sluice tx ls`, `sluice tx ls --json --worker`")(_ls)
-    group.command("show", epilog="Example: `sluice tx show 41`")(_show)
-    group.command("bump", epilog="Example: `sluice tx bump 41 --dry-run`")(_bump)
-    group.command("cancel", epilog="Examples: `sluice tx cancel 41`, `sluice tx cancel --intent 31337:0x…:claim:0x…`")(
-        _cancel
-    )
-    group.command("rebroadcast", epilog="Example: `sluice tx rebroadcast`")(_rebroadcast)
-    group.command("fill-gap", epilog="Example: `sluice tx fill-gap --dry-run`")(_fill_gap)
-    group.command("disown", epilog="Example: `sluice tx disown 41`")(_disown)
-    group.command("resume", epilog="Example: `sluice tx resume`")(_resume)
-    group.command("audit", epilog="Example: `sluice tx audit --json`")(_audit)
+    commands: dict[str, tuple[Callable[..., None], str]] = {
+        "ls": (_ls, "Examples: `sluice tx ls`, `sluice tx ls --json --worker`"),
+        "show": (_show, "Example: `sluice tx show 41`"),
+        "bump": (_bump, "Example: `sluice tx bump 41 --dry-run`"),
+        "cancel": (_cancel, "Examples: `sluice tx cancel 41`, `sluice tx cancel --intent 31337:0x…:claim:0x…`"),
+        "rebroadcast": (_rebroadcast, "Example: `sluice tx rebroadcast`"),
+        "fill-gap": (_fill_gap, "Example: `sluice tx fill-gap --dry-run`"),
+        "disown": (_disown, "Example: `sluice tx disown 41`"),
+        "resume": (_resume, "Example: `sluice tx resume`"),
+        "audit": (_audit, "Example: `sluice tx audit --json`"),
+    }
+    for name, (command, examples) in commands.items():
+        group.command(name, epilog=examples)(answering()(command))
     app.add_typer(group, name="tx")
 
 

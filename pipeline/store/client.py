@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from pymongo import MongoClient, WriteConcern
 from pymongo.database import Database
+from pymongo.errors import PyMongoError
 
 from config.settings import Settings
 from pipeline.store.blocks import ChainStore
@@ -15,6 +18,7 @@ from pipeline.store.deals import Deals
 from pipeline.store.outputs import Outputs
 from pipeline.store.tasks import Tasks
 from pipeline.store.workers import Workers
+from protocol.errors import Unavailable
 
 #: Seconds to find a primary: a restart of MongoDB takes 1-2 s, an election 10 s; callers retry after that.
 SERVER_SELECTION_SECONDS = 10.0
@@ -51,6 +55,15 @@ def database(settings: Settings) -> Database[dict[str, Any]]:
     return client(settings.mongodb_uri.get_secret_value()).get_database(
         settings.mongodb_database, write_concern=WriteConcern(w="majority", j=True)
     )
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """For commands that people type: raises Unavailable, one sentence, when the database is away."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise Unavailable(what="MongoDB", why=str(error).partition(" (")[0]) from error
 
 
 @dataclass(frozen=True, slots=True)

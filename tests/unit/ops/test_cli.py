@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from pymongo.errors import ServerSelectionTimeoutError
 
+from chain.lane.run import Lane
 from ops import cli
+from ops.commands import tx
 from ops.stack import stack
 from protocol.errors import NotReady
 
@@ -61,3 +64,17 @@ def test_a_failure_is_one_line_and_exits_with_1(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == "sluice: MongoDB did not become ready within 3 s; its log is there. It ended.\n"
+
+
+@pytest.mark.parametrize("words", ["ls", "show 1", "bump 1", "cancel 1", "rebroadcast", "fill-gap", "resume", "audit"])
+def test_a_database_that_is_away_is_said_in_one_sentence(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_lane(worker: bool) -> Lane:  # noqa: ARG001 - the signature of what it stands for
+        raise ServerSelectionTimeoutError("127.0.0.1:1: Connection refused (configured timeouts: 20 s)")
+
+    monkeypatch.setattr(tx, "_lane", no_lane)
+    assert cli.run(["tx", *words.split()]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "sluice: MongoDB does not answer: 127.0.0.1:1: Connection refused.\n"
