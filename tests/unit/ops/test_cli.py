@@ -70,7 +70,7 @@ def test_a_failure_is_one_line_and_exits_with_1(
 def test_a_database_that_is_away_is_said_in_one_sentence(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def no_lane(worker: bool) -> Lane:  # noqa: ARG001 - the signature of what it stands for
+    def no_lane(worker: bool) -> Lane:
         raise ServerSelectionTimeoutError("127.0.0.1:1: Connection refused (configured timeouts: 20 s)")
 
     monkeypatch.setattr(tx, "_lane", no_lane)
