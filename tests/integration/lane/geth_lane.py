@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,20 @@ NAMES = [f"payment {number}" for number in range(40)]
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Rpc]:
-    with geth.running(tmp_path / "geth", KEY) as rpc:
+    with _rich(tmp_path / "geth") as rpc:
+        yield rpc
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rpc]:
+    """One node for all tests that have it refuse everything they send."""
+    with _rich(tmp_path_factory.mktemp("refusing")) as rpc:
+        yield rpc
+
+
+@contextmanager
+def _rich(folder: Path) -> Iterator[Rpc]:
+    with geth.running(folder, KEY) as rpc:
         wait_until(lambda: int(rpc.call("eth_getBalance", KEY.wallet, "latest"), 16), PATIENCE, what="the coins")
         yield rpc
 
@@ -89,8 +103,8 @@ def test_a_rollback_by_debug_set_head_is_made_good(rig: LaneRig) -> None:
         ("a fortune in fees", {"fees": Fees(Wei(10**15), Wei(10**15)), "gas": 2_000_000}, Kind.FEE_TOO_HIGH),
     ],
 )
-def test_what_geth_says_is_understood(node: Rpc, name: str, change: dict[str, object], kind: Kind) -> None:
-    assert _kind(node, change) is kind, name
+def test_what_geth_says_is_understood(refusing: Rpc, name: str, change: dict[str, object], kind: Kind) -> None:
+    assert _kind(refusing, change) is kind, name
 
 
 def test_what_geth_says_of_bytes_it_has_or_had_is_understood(node: Rpc) -> None:
@@ -102,9 +116,9 @@ def test_what_geth_says_of_bytes_it_has_or_had_is_understood(node: Rpc) -> None:
     assert _kind(node, {}) is Kind.NONCE_TOO_LOW
 
 
-def test_geth_names_the_final_block(node: Rpc) -> None:
+def test_geth_names_the_final_block(refusing: Rpc) -> None:
     for tag in ("safe", "finalized"):
-        assert "number" in (node.call("eth_getBlockByNumber", tag, False) or {"number": None})
+        assert "number" in (refusing.call("eth_getBlockByNumber", tag, False) or {"number": None})
 
 
 def _kind(node: Rpc, change: dict[str, object]) -> Kind | None:
