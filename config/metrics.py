@@ -23,5 +23,11 @@ LANE_SENT = Counter("sluice_lane_sent_total", "Transactions broadcast for the fi
 LANE_MINED = Counter("sluice_lane_mined_total", "Transactions mined.", ["method", "outcome"])
 LANE_REBROADCAST = Counter("sluice_lane_rebroadcast_total", "Signed bytes sent again.")
 LANE_IN_FLIGHT = Gauge("sluice_lane_in_flight", "Open nonces.", ["wallet"], multiprocess_mode="mostrecent")
+LANE_HALTED = Gauge(
+    "sluice_lane_halted",
+    "1 while the lane stands still until an operator decides.",
+    ["wallet"],
+    multiprocess_mode="mostrecent",
+)
 REPORTS = Counter("sluice_reports_total", "Worker reports accepted.", ["step"])
 CONTAINERS = Counter("sluice_containers_total", "App containers ended.", ["outcome"])

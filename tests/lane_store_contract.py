@@ -149,11 +149,15 @@ class LaneStoreContract:
         assert store.take_lease(LANE, RIVAL, 60.0) is None
 
     def test_a_halt_is_told_to_every_taker_until_it_is_lifted(self, store: LaneStore) -> None:
+        assert store.halted(LANE) is None
         store.halt(LANE, "foreign nonce")
+        assert store.halted(LANE) == "foreign nonce"
+        assert store.halted(OTHER) is None
         first = self.lease(store)
         assert first.halted == "foreign nonce"
         store.give_back(first)
         store.halt(LANE, None)
+        assert store.halted(LANE) is None
         assert self.lease(store).halted is None
 
     # -- nonces --------------------------------------------------------------------------------------------------------

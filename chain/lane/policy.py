@@ -40,7 +40,8 @@ class LanePolicy:
     lease: float = 5.0
     #: Balance that stays in the wallet: below it no nonce is claimed.
     keep_balance: Wei = NO_WEI
-    #: Most to spend on fees in 24 h; None: no limit.
+    #: Most to spend on fees in 24 h; None: no limit. Holds new nonces back, not a bump of one that is open: a lane that
+    #: may not finish what it began would spend its time, and its stake, instead.
     daily_cap: Wei | None = None
     #: Decide and log, but claim and send nothing.
     dry_run: bool = False

@@ -28,7 +28,7 @@ from chain.lane.send import afford, broadcast, choose, claim
 from chain.lane.signer import Signer
 from chain.lane.store import LaneStore
 from chain.rpc import JsonRpc
-from config.metrics import LANE_IN_FLIGHT
+from config.metrics import LANE_HALTED, LANE_IN_FLIGHT
 from protocol.errors import ForeignNonce, LaneFull, LeaseLost, RpcUnavailable, SluiceError
 from protocol.types import Nonce
 
@@ -132,6 +132,7 @@ class Lane:
         lease = desk.store.take_lease(desk.lane, self._holder, desk.policy.lease)
         if lease is None:
             return RunReport(open=self.open_count(), busy=True)
+        LANE_HALTED.labels(desk.lane.wallet).set(lease.halted is not None)
         turn = Turn(desk, lease, started)
         try:
             if lease.halted is not None:
@@ -145,7 +146,13 @@ class Lane:
             self._warn("Another run took over.", "lane_lease_lost", error)
             return RunReport(open=self.open_count(), busy=True, wake_again=True)
         except ForeignNonce as error:
-            self._warn("The wallet's key was used outside.", "lane_foreign_nonce", error)
+            LANE_HALTED.labels(desk.lane.wallet).set(1)
+            log.error(
+                "The wallet's key was used outside: see `sluice tx ls`.",
+                action="lane_foreign_nonce",
+                wallet=desk.lane.wallet,
+                why=str(error),
+            )
             return RunReport(open=self.open_count(), halted=str(error))
         finally:
             desk.store.give_back(lease)
@@ -183,8 +190,7 @@ class Lane:
                 ended += chosen.ended
             groups = afford(desk, seen, open_records, chosen.groups, memory)
             if groups:
-                above = Nonce(0) if highest is None else Nonce(highest + 1)
-                fresh = claim(turn, seen, groups, max(seen.count, above))
+                fresh = claim(turn, seen, groups, self._next(seen, highest))
                 outbox = [*outbox, *fresh]
                 open_records += fresh
         look_again = broadcast(turn, seen, outbox, memory) or (chosen is not None and chosen.more)
@@ -195,6 +201,19 @@ class Lane:
             open=self.open_count(),
             wake_again=look_again,
         )
+
+    def _next(self, seen: Look, highest: Nonce | None) -> Nonce:
+        """The nonce to claim. Nonces above ours that are spent do no harm, but say that the key is not ours alone."""
+        if highest is None or seen.count <= highest + 1:
+            return max(seen.count, Nonce(0 if highest is None else highest + 1))
+        log.warning(
+            "The wallet's key is used outside; nonces that were not ours are left out.",
+            action="lane_key_shared",
+            wallet=self.id.wallet,
+            first=highest + 1,
+            nonces=seen.count - highest - 1,
+        )
+        return seen.count
 
     def _rehearse(self, seen: Look, confirmed: Confirmed) -> RunReport:
         """What a dry run does in place of repairing and sending: say, once each, what would go now."""

@@ -103,15 +103,16 @@ def afford(
     if not groups:
         return []
     max_fee = quote(desk.policy.fees, look.market).max_fee
-    committed = sum(record.gas * record.newest.fees.max_fee + record.value for record in open_records)
+    fees = sum(record.gas * record.newest.fees.max_fee for record in open_records)
+    committed = fees + sum(record.value for record in open_records)
     left = look.balance - committed - desk.policy.keep_balance
     cap = desk.policy.daily_cap
-    if cap is not None:
-        left = min(left, cap - committed - desk.store.spent_since(desk.lane, desk.clock() - _DAY_SECONDS))
+    allowed = left if cap is None else cap - fees - desk.store.spent_since(desk.lane, desk.clock() - _DAY_SECONDS)
     count = 0
     for _, call in groups:
-        left -= call.gas * max_fee + call.value
-        if left < 0:
+        fee = call.gas * max_fee
+        left, allowed = left - fee - call.value, allowed - fee
+        if min(left, allowed) < 0:
             break
         count += 1
     if count < len(groups) and desk.clock() - memory.warned > _WARN_SECONDS:

@@ -69,6 +69,9 @@ class LaneStore(Protocol):
     def halt(self, lane: LaneId, why: str | None) -> None:
         """Stop the lane until an operator decides; None lets it go on."""
 
+    def halted(self, lane: LaneId) -> str | None:
+        """Why the lane stands still; None if it does not."""
+
     # -- nonces --------------------------------------------------------------------------------------------------------
 
     def records(

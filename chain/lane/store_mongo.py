@@ -1,7 +1,8 @@
 """The lane's memory in MongoDB: the scheduler's.
 
     intents   _id = key                     index (lane, state, created_at, _id)
-    nonces    _id = <chain>:<wallet>:<n>    unique index on the elements of `intents`; index (lane, state, nonce)
+    nonces    _id = <chain>:<wallet>:<n>    unique indexes (lane, nonce) and on the elements of `intents`;
+                                            indexes (lane, state, nonce) and (lane, created_at)
     cursors   _id = lane:<chain>:<wallet>   the lease: holder, fence, until, halted
 
 No transactions: a nonce is claimed by inserting its `_id`, an intent by the unique index, everything else is an update
@@ -77,6 +78,8 @@ class MongoStore:
             [
                 IndexModel([*by_state, ("nonce", ASCENDING)], name="lane_by_state"),
                 IndexModel([("lane", ASCENDING), ("nonce", ASCENDING)], name="lane_by_nonce", unique=True),
+                # For the daily cap, which must not read the whole past in every run.
+                IndexModel([("lane", ASCENDING), ("created_at", ASCENDING)], name="lane_by_time"),
                 # Partial: an empty array would count as one more value, and only one record could have it.
                 IndexModel(
                     [("intents", ASCENDING)],
@@ -174,6 +177,11 @@ class MongoStore:
         self._cursors.update_one(
             {"_id": _lease_key(lane)}, {"$set": {"halted": why}, "$setOnInsert": founded}, upsert=True
         )
+
+    def halted(self, lane: LaneId) -> str | None:
+        """Why the lane stands still."""
+        found = self._cursors.find_one({"_id": _lease_key(lane)}, {"halted": 1})
+        return None if found is None else found["halted"]
 
     # -- nonces --------------------------------------------------------------------------------------------------------
 

@@ -155,6 +155,11 @@ class SqliteStore:
                 (str(lane), why),
             )
 
+    def halted(self, lane: LaneId) -> str | None:
+        """Why the lane stands still."""
+        row = self._connection().execute("SELECT halted FROM leases WHERE lane = ?", (str(lane),)).fetchone()
+        return None if row is None else row[0]
+
     # -- nonces --------------------------------------------------------------------------------------------------------
 
     def records(
@@ -193,8 +198,11 @@ class SqliteStore:
 
     def spent_since(self, lane: LaneId, since: float) -> Wei:
         """Fees of records claimed since then and mined."""
-        mined = self.records(lane, [NonceState.MINED, NonceState.FINAL])
-        return Wei(sum(record.mined.fee for record in mined if record.mined and record.created_at >= since))
+        rows = self._connection().execute(
+            "SELECT document FROM nonces WHERE lane = ? AND state IN (?, ?) AND json_extract(document, '$.created_at') >= ?",
+            (str(lane), NonceState.MINED, NonceState.FINAL, since),
+        )
+        return Wei(sum(mined.fee for row in rows if (mined := _record(row[0]).mined)))
 
     def claim(self, lease: Lease, records: Sequence[NonceRecord]) -> None:
         """Insert records, ordered by nonce: all of them or none, since one transaction holds them."""

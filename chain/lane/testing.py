@@ -93,6 +93,10 @@ class MemoryStore:
         else:
             self._halts[lane] = why
 
+    def halted(self, lane: LaneId) -> str | None:
+        """Why the lane stands still."""
+        return self._halts.get(lane)
+
     # -- nonces --------------------------------------------------------------------------------------------------------
 
     def records(
