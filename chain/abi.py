@@ -5,6 +5,8 @@ No contract objects: eth_abi on flat types takes about 16 µs a call where an ob
 
 from __future__ import annotations
 
+import codecs
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +22,24 @@ from protocol.keccak import keccak
 
 #: Length of a function selector in bytes.
 SELECTOR_BYTES = 4
+#: Name under which decoders know `_as_java`.
+_AS_JAVA = "sluice-as-java"
+#: Half a surrogate pair written as if it were a character, perhaps cut short.
+_HALF_PAIR = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]?")
+
+
+def _as_java(error: UnicodeError) -> tuple[str, int]:
+    """U+FFFD for bytes that are no UTF-8, and where to read on: as CPython has it, but one for half a surrogate pair.
+
+    There CPython has one for each byte. Measured against Java 17.
+    """
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    half = _HALF_PAIR.match(error.object, error.start)
+    return "\ufffd", error.end if half is None else half.end()
+
+
+codecs.register_error(_AS_JAVA, _as_java)
 
 
 class _Text(StringDecoder):
@@ -30,7 +50,7 @@ class _Text(StringDecoder):
     """
 
     def __init__(self) -> None:
-        super().__init__("replace")  # type: ignore[no-untyped-call]  # eth_abi leaves its decoders untyped
+        super().__init__(_AS_JAVA)  # type: ignore[no-untyped-call]  # eth_abi leaves its decoders untyped
 
 
 def _lenient() -> ABICodec:
