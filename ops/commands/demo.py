@@ -54,6 +54,8 @@ def _demo(
         console.print(f"{verdict}, after {outcome.told['seconds']} s.")
     sluice = _as_typed()
     if keep:
+        beside = demo.home(now) / "scheduler" / local.SETTINGS
+        console.print(f"`. {beside}`, then `{sluice} chain status`, `{sluice} tx ls` …", highlight=False)
         console.print(f"`{sluice} demo --stop` ends the pool.", highlight=False)
     console.print(f"The servers stay up for the next run; `{sluice} stack down` stops them.", highlight=False)
     if not outcome.completed:

@@ -1,7 +1,7 @@
 """A pool as processes: `sluice scheduler run`, and `sluice worker run` per machine, found again by their pid files.
 
-<home>/pool/<name>/scheduler/{pid,log,key}      workerpool owner's wallet
-<home>/pool/<name>/worker-1/{pid,log,key,…}     one machine each, with its own journal
+<home>/scheduler/{pid,log,key,settings.env}      workerpool owner's wallet
+<home>/worker-1/{pid,log,key,settings.env,…}     one machine each, with its own journal
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ import httpx
 from config import topology
 from ops.pool.consumers import all_consumed
 from ops.pool.ground import Ground, NewWallet
+from ops.stack import private_file
 from ops.stack.process import Process, Program, find
 
 #: Seconds until the API answers, and until all machines have signed in: Python starts slowly on a busy machine.
 API_SECONDS, ENROL_SECONDS = 60.0, 60.0
+#: What a program was started with, for the shell of whoever wants to run commands beside it.
+SETTINGS = "settings.env"
 #: Has the kernel kill a program when whoever started it dies: a benchmark or test that is killed leaves nothing behind.
 TIED = ("setpriv", "--pdeathsig", "KILL", "--")
 #: Seconds for a process to end cleanly: the supervisor itself gives its children 20.
@@ -98,9 +101,7 @@ class LocalPool:
         folder = self.home / name
         folder.mkdir(parents=True, exist_ok=True)
         key_file = folder / "key"
-        key_file.unlink(missing_ok=True)
-        with os.fdopen(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(wallet.secret)
+        private_file.write(key_file, wallet.secret)
         metrics = folder / "metrics"
         shutil.rmtree(metrics, ignore_errors=True)
         metrics.mkdir()
@@ -112,6 +113,7 @@ class LocalPool:
             "PROMETHEUS_MULTIPROC_DIR": str(metrics.absolute()),
             **env,
         }
+        private_file.write(folder / SETTINGS, private_file.exports(own))
         program = Program(name, [*(TIED if self.tied else ()), sys.executable, "-m", *module], folder, env=own)
         self.programs[name] = program
         self.running[name] = program.start()

@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from config.settings import Settings
-from ops.stack import anvil, docker, ipfs, mongodb, rabbitmq, tools
+from ops.stack import anvil, docker, ipfs, mongodb, private_file, rabbitmq, tools
 from ops.stack.parts import Choice, Part, StackSettings, choose, credentials
 from ops.stack.process import find
 from protocol.errors import SluiceError, StackError, Unavailable, WrongChain
@@ -238,14 +236,7 @@ def _write(home: Path, changed: Collection[Part], now: Stack) -> None:
     others = {part: server for part, server in read(home).servers.items() if part not in changed}
     stack = Stack(others | now.servers)
     servers = {part: asdict(server) for part, server in stack.servers.items()}
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(stack.settings.items())]
-    _replace(home / "stack.json", json.dumps({"servers": servers, "settings": stack.settings}, indent=1) + "\n")
-    _replace(home / "stack.env", "".join(lines))
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    new.replace(path)
+    private_file.write(
+        home / "stack.json", json.dumps({"servers": servers, "settings": stack.settings}, indent=1) + "\n"
+    )
+    private_file.write(home / "stack.env", private_file.exports(stack.settings))
