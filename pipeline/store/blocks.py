@@ -141,7 +141,11 @@ class ChainStore:
         self._tasks.forget_sent(found.tasks)
         self.logs.orphan(found.extra)
         self.logs.put(found.missing)
-        gone = self._deals.orphan([(deal.deal_id, deal.block_number, deal.block_hash) for deal in found.extra_deals])
+        extra = [(deal.deal_id, deal.block_number, deal.block_hash) for deal in found.extra_deals]
+        gone = self._deals.at(extra)
+        # Before: while the deal is extra, the next replay does what a crash cut off. After: tasks may just have come.
+        self._tasks.set_orphaned(gone, orphaned=True)
+        self._deals.orphan(extra)
         self._tasks.set_orphaned(gone, orphaned=True)
         self._deals.noticed([(deal.deal_id, deal.block_number, deal.block_hash) for deal in found.missing_deals])
         self._tasks.forget_sent(found.tasks)

@@ -118,14 +118,14 @@ class Deals:
         )
         return [(DealId(row["_id"]), BlockNumber(row["block"]), BlockHash(row["block_hash"])) for row in rows]
 
-    def orphan(self, deals: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> list[DealId]:
-        """Mark deals as not of the present chain, each only if it is stored as matched in that very block."""
-        places = [{"_id": deal_id, "block": block, "block_hash": block_hash} for deal_id, block, block_hash in deals]
-        if not places:
-            return []
-        marked = [DealId(row["_id"]) for row in self._rows.find({"$or": places}, {"_id": 1})]
-        self._rows.update_many({"$or": places}, {"$set": {"state": ORPHANED}})
-        return marked
+    def at(self, places: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> list[DealId]:
+        """Those deals that are stored as matched in just that block."""
+        return [DealId(row["_id"]) for row in self._rows.find(_any_of(places), {"_id": 1})] if places else []
+
+    def orphan(self, places: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> None:
+        """Mark deals as not of the present chain, each only if it is stored as matched in just that block."""
+        if places:
+            self._rows.update_many(_any_of(places), {"$set": {"state": ORPHANED}})
 
     def counts(self) -> tuple[int, int]:
         """Roughly how many there are, orphaned ones too; and how many wait to be ingested."""
@@ -147,6 +147,12 @@ class Deals:
         """Those of the deals that are ingested, in no order."""
         rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "start_time": {"$exists": True}})
         return [_to_record(row) for row in rows]
+
+
+def _any_of(places: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> dict[str, Any]:
+    return {
+        "$or": [{"_id": deal_id, "block": block, "block_hash": block_hash} for deal_id, block, block_hash in places]
+    }
 
 
 def _to_document(deal: DealRecord) -> dict[str, Any]:

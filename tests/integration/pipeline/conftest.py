@@ -17,11 +17,12 @@ import pytest
 from chain import calls
 from chain.hub import Hub
 from config import topology
-from config.settings import Settings
+from config.settings import Settings, read_settings
 from ops.market import contracts, orders
 from ops.market.match import Matched, match
 from ops.poco.actor import Call
 from ops.poco.deploy import CATEGORIES, TEST_10_CATEGORY
+from ops.stack.stack import Stack
 from pipeline.broker_admin import BrokerAdmin
 from pipeline.records import TaskRecord
 from pipeline.store import client
@@ -29,7 +30,7 @@ from pipeline.store.client import Store
 from protocol.types import Contract, Hash32, NRlc, TaskId
 from protocol.view import ChainView, TaskStatus
 from protocol.wire import Assignment, Capabilities
-from tests.integration.conftest import Chain
+from tests.integration.conftest import Chain, given
 from tests.integration.pipeline import processes
 from tests.integration.pipeline.hand import Hand
 from tests.integration.pipeline.waiting import until
@@ -201,3 +202,13 @@ def _secret(index: int) -> str:
 
     Account.enable_unaudited_hdwallet_features()
     return str(Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}").key.to_0x_hex())
+
+
+@pytest.fixture
+def store(stack: Stack, database: str) -> Iterator[Store]:
+    """A store of its own, empty."""
+    settings = read_settings(**(given(stack.settings) | {"mongodb_database": database}))
+    opened = Store.open(settings)
+    opened.ensure_indexes()
+    yield opened
+    client.close()

@@ -2,85 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
-from chain.watch import Reorg
-from config.settings import read_settings
-from ops.stack.stack import Stack
 from pipeline.actions import Outcome
 from pipeline.ingest import task_records
-from pipeline.records import DealRecord, Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
-from pipeline.store import client
-from pipeline.store.blocks import KEEP_REORGS
+from pipeline.records import Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
 from pipeline.store.client import Store
 from pipeline.store.tasks import Given
-from protocol import events
-from protocol.events import BlockRef, Seen
 from protocol.types import (
-    ZERO_ADDRESS,
-    BlockHash,
-    BlockNumber,
-    Contract,
-    DealId,
-    Hash32,
     NRlc,
     TaskId,
-    Timestamp,
-    TxHash,
     Wallet,
 )
 from protocol.wire import Capabilities, Mode, ResultLink, Step
-from tests.integration.conftest import given
+from tests.integration.pipeline.rows import ALICE, BOB, DEAL, NO_TAG, deal, some_tasks
 
-DEAL = DealId("0x" + "de" * 32)
-POOL = Contract("0x" + "50" * 20)
-ALICE, BOB = Wallet("0x" + "a1" * 20), Wallet("0x" + "b0" * 20)
-NO_TAG = Hash32("0x" + "0" * 64)
 NOW = 1_700_000_000.0
-
-
-@pytest.fixture
-def store(stack: Stack, database: str) -> Iterator[Store]:
-    settings = read_settings(**(given(stack.settings) | {"mongodb_database": database}))
-    opened = Store.open(settings)
-    opened.ensure_indexes()
-    yield opened
-    client.close()
-
-
-def deal(size: int = 3, block: int = 10) -> DealRecord:
-    return DealRecord(
-        deal_id=DEAL,
-        app=POOL,
-        image="hello:1",
-        image_checksum=NO_TAG,
-        dataset=None,
-        workerpool=POOL,
-        requester=BOB,
-        beneficiary=BOB,
-        callback=ZERO_ADDRESS,
-        params="",
-        trust=1,
-        tag=NO_TAG,
-        category_seconds=10,
-        start_time=Timestamp(1000),
-        bot_first=0,
-        bot_size=size,
-        worker_stake=NRlc(2**70),
-        contribution_deadline=Timestamp(1070),
-        final_deadline=Timestamp(1100),
-        matched_block=BlockNumber(block),
-    )
-
-
-def some_tasks(store: Store, size: int = 3) -> list[TaskRecord]:
-    store.tasks.add(task_records(deal(size)))
-    return store.tasks.of_deal(DEAL)
 
 
 def given_to(store: Store, wallet: Wallet, **fields: Any) -> TaskRecord:
@@ -220,102 +159,6 @@ def test_a_worker_that_pings_in_time_is_not_lost(store: Store) -> None:
     assert store.workers.silent(NOW + 60, 10) == [ALICE]
     store.workers.seen(ALICE, NOW + 70)
     assert not store.workers.set_lost(ALICE, NOW + 60)
-
-
-# -- the chain ---------------------------------------------------------------------------------------------------------
-
-
-def block(number: int, branch: str = "aa") -> BlockRef:
-    name = BlockHash("0x" + branch * 2 + f"{number:060x}")
-    return BlockRef(BlockNumber(number), name, BlockHash("0x" + branch * 2 + f"{number - 1:060x}"), Timestamp(number))
-
-
-def log(event: events.Event, at: BlockRef, index: int = 0) -> Seen:
-    return Seen(event, at.number, at.hash, at.timestamp, TxHash("0x" + "1" * 64), index)
-
-
-def test_a_reorg_marks_logs_and_the_new_branch_counts(store: Store) -> None:
-    task = some_tasks(store, 1)[0].task_id
-    old = block(11)
-    store.chain.commit([block(10), old], [log(events.TaskInitialize(task, POOL), old)])
-    assert len(store.chain.logs.of_tasks([task])[task]) == 1
-    assert store.chain.orphan(BlockNumber(10)) == [task]
-    assert store.chain.logs.of_tasks([task]) == {}
-    assert store.chain.cursor() == block(10)
-    assert store.chain.block(BlockNumber(11)) is None
-    new = block(11, "bb")
-    store.chain.commit([new], [log(events.TaskInitialize(task, POOL), new)])
-    (seen,) = store.chain.logs.of_tasks([task])[task]
-    assert seen.block_hash == new.hash
-
-
-def test_a_reorg_puts_an_ended_task_before_the_sweep_again(store: Store) -> None:
-    task = some_tasks(store, 1)[0]
-    store.tasks.save([replace(task, open=False, stage=Stage.COMPLETED, next_visit=NOW)])
-    at = block(11)
-    store.chain.commit([block(10), at], [log(events.TaskFinalize(task.task_id, "0x"), at)])
-    assert store.tasks.due(NOW, 10) == []
-    store.chain.orphan(BlockNumber(10))
-    assert store.tasks.due(NOW, 10) == [task.task_id]
-
-
-def test_a_task_is_ours_by_its_row_or_by_its_initialization_while_these_are_on_the_chain(store: Store) -> None:
-    row, *_ = (task.task_id for task in some_tasks(store, 1))
-    begun, foreign = TaskId("0x" + "b1" * 32), TaskId("0x" + "f0" * 32)
-    store.chain.commit([block(9)], [])
-    store.chain.commit([block(10)], [log(events.SchedulerNotice(POOL, DEAL), block(10))])
-    store.chain.commit([block(11)], [log(events.TaskInitialize(begun, POOL), block(11))])
-    assert store.chain.known([row, begun, foreign]) == {row, begun}
-    store.chain.orphan(BlockNumber(10))
-    assert store.chain.known([row, begun, foreign]) == {row}
-    store.chain.orphan(BlockNumber(9))
-    assert store.chain.known([row, begun, foreign]) == set()
-
-
-def test_the_last_reorgs_are_kept_and_no_more(store: Store) -> None:
-    reorgs = [Reorg(block(number), block(number + 2, "bb"), tasks=number) for number in range(KEEP_REORGS + 3)]
-    assert store.chain.reorgs() == []
-    for reorg in reorgs:
-        store.chain.note(reorg)
-    assert store.chain.reorgs() == reorgs[-KEEP_REORGS:]
-
-
-def test_blocks_read_again_do_not_move_the_cursor_back(store: Store) -> None:
-    store.chain.commit([block(10), block(11)], [])
-    store.chain.commit([block(9), block(10)], [])
-    assert store.chain.cursor() == block(11)
-
-
-def test_a_deal_is_new_until_all_of_it_is_stored_and_new_again_in_another_block(store: Store) -> None:
-    at = block(10)
-    notice = log(events.SchedulerNotice(POOL, DEAL), at)
-    store.chain.commit([at], [notice])
-    assert store.deals.new(10) == [DEAL]
-    store.deals.put([deal()])
-    assert store.deals.new(10) == [DEAL]
-    store.deals.ingested([deal()])
-    assert store.deals.new(10) == []
-    store.chain.commit([at], [notice])
-    assert store.deals.new(10) == [], "read again in the same block"
-    store.chain.orphan(BlockNumber(9))
-    assert store.deals.new(10) == []
-    store.chain.commit([block(10, "bb")], [log(events.SchedulerNotice(POOL, DEAL), block(10, "bb"))])
-    assert store.deals.new(10) == [DEAL]
-    assert store.deals.get(DEAL) == deal()
-
-
-def test_tasks_of_a_deal_that_left_the_chain_wait(store: Store) -> None:
-    some_tasks(store, 2)
-    at = block(10)
-    store.chain.commit([at], [log(events.SchedulerNotice(POOL, DEAL), at)])
-    store.chain.orphan(BlockNumber(9))
-    assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
-    store.tasks.set_orphaned([DEAL], orphaned=False)  # as if the process had died just before its tasks were told
-    store.chain.orphan(BlockNumber(9))
-    assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
-    assert store.deals.gone([DEAL]) == [DEAL]
-    store.tasks.set_orphaned([DEAL], orphaned=False)
-    assert not any(task.orphaned for task in store.tasks.of_deal(DEAL))
 
 
 def test_a_stake_stays_promised_after_the_slot_is_free_and_too_many_take_the_slots_away(store: Store) -> None:

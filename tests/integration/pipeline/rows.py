@@ -1,0 +1,43 @@
+"""Rows to put into a store: one deal and its tasks."""
+
+from __future__ import annotations
+
+from pipeline.ingest import task_records
+from pipeline.records import DealRecord, TaskRecord
+from pipeline.store.client import Store
+from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, Hash32, NRlc, Timestamp, Wallet
+
+DEAL = DealId("0x" + "de" * 32)
+POOL = Contract("0x" + "50" * 20)
+ALICE, BOB = Wallet("0x" + "a1" * 20), Wallet("0x" + "b0" * 20)
+NO_TAG = Hash32("0x" + "0" * 64)
+
+
+def deal(size: int = 3, block: int = 10) -> DealRecord:
+    return DealRecord(
+        deal_id=DEAL,
+        app=POOL,
+        image="hello:1",
+        image_checksum=NO_TAG,
+        dataset=None,
+        workerpool=POOL,
+        requester=BOB,
+        beneficiary=BOB,
+        callback=ZERO_ADDRESS,
+        params="",
+        trust=1,
+        tag=NO_TAG,
+        category_seconds=10,
+        start_time=Timestamp(1000),
+        bot_first=0,
+        bot_size=size,
+        worker_stake=NRlc(2**70),
+        contribution_deadline=Timestamp(1070),
+        final_deadline=Timestamp(1100),
+        matched_block=BlockNumber(block),
+    )
+
+
+def some_tasks(store: Store, size: int = 3) -> list[TaskRecord]:
+    store.tasks.add(task_records(deal(size)))
+    return store.tasks.of_deal(DEAL)
