@@ -91,7 +91,7 @@ def replay(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockN
 def _compared(
     watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber, *, mending: bool
 ) -> Iterator[Audit]:
-    if not watcher.undisturbed():
+    if not watcher.undisturbed(last):
         # Compared with another branch, or with another chain, everything stored would be too much.
         raise ChainMoved(block=last)
     ours, lost = watcher.ours(), set[TaskId]()

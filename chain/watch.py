@@ -163,10 +163,17 @@ class Watcher:
         """Picks our events out of one reading."""
         return Ours(self._workerpool, self._store)
 
-    def undisturbed(self) -> bool:
-        """Whether all that was followed is on the chain, as far as the node has it. Raises as `catch_up`."""
-        cursor = self._store.cursor()
-        return cursor is not None and self._common(cursor, self._hub.head()) == cursor
+    def undisturbed(self, last: BlockNumber) -> bool:
+        """Whether all that was followed is on the chain, as far as the node has it.
+
+        Raises as `catch_up`, and RpcUnavailable if the node does not have block `last` yet.
+        """
+        cursor, head = self._store.cursor(), self._hub.head()
+        if cursor is None or self._common(cursor, head) != cursor:
+            return False
+        if head < last:
+            raise RpcUnavailable(what=self._node, why=f"its head is block {head}, below block {last}")
+        return True
 
     def stands(self, block: BlockRef) -> bool:
         """Whether `block` is on the chain, and in the store no other one is in its place. Raises as `catch_up`."""

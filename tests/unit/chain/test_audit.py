@@ -11,7 +11,7 @@ from chain.testing import FakeChain, MemoryWatchStore
 from chain.watch import Watcher
 from config.metrics import LATE_FINDS
 from protocol import events
-from protocol.errors import ChainMoved
+from protocol.errors import ChainMoved, RpcUnavailable
 from protocol.types import BlockHash, BlockNumber, Contract, DealId, Hash32, TaskId, Wallet
 
 HUB = Contract("0x" + "cc" * 20)
@@ -166,6 +166,16 @@ def test_blocks_replaced_since_they_were_followed_are_no_finding_but_said(
 
     with pytest.raises(ChainMoved, match=r"Around block \d+ the chain is not the one that was followed"):
         list(audit(watcher, store, ALL, chain.head))
+
+
+def test_a_node_that_is_behind_is_not_taken_for_a_chain_that_moved(
+    chain: FakeChain, store: MemoryWatchStore, watcher: Watcher
+) -> None:
+    chain.lag = 3
+
+    with pytest.raises(RpcUnavailable, match=f"its head is block {chain.head - 3}, below block {chain.head}"):
+        list(audit(watcher, store, ALL, chain.head))
+    assert odd(list(audit(watcher, store, ALL, BlockNumber(chain.head - 3)))) == []
 
 
 def test_a_reorg_in_the_middle_of_a_replay_leaves_nothing_of_the_lost_branch(
