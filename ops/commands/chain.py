@@ -175,7 +175,7 @@ def _tell(
     if as_json:
         _print({"from": span[0], "to": span[1], "clean": not found, **rows, **more})
         return
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     if not found:
         console.print(f"Blocks {span[0]} to {span[1]}: all is stored as the chain says.")
         return
@@ -195,7 +195,7 @@ def _tell(
 
 
 def _show_status(found: dict[str, Any], nodes: Sequence[looking.NodeStatus], reorgs: Sequence[Reorg]) -> None:
-    console, cursor = Console(soft_wrap=True), found["cursor"]
+    console, cursor = Console(soft_wrap=True, markup=False), found["cursor"]
     where = "nothing followed yet" if cursor is None else f"block {cursor['number']} {cursor['hash']}"
     console.print(f"followed: {where}" + ("" if found["lag"] is None else f", {found['lag']} blocks behind"))
     console.print(f"stored: {found['deals']} deals ({found['deals_waiting']} to be ingested), {found['logs']} logs")

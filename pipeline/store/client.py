@@ -10,7 +10,7 @@ from typing import Any
 
 from pymongo import MongoClient, WriteConcern
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConfigurationError, PyMongoError
 
 from config.settings import Settings
 from pipeline.store.blocks import ChainStore
@@ -18,7 +18,7 @@ from pipeline.store.deals import Deals
 from pipeline.store.outputs import Outputs
 from pipeline.store.tasks import Tasks
 from pipeline.store.workers import Workers
-from protocol.errors import Unavailable
+from protocol.errors import BadSetting, Unavailable
 
 #: Seconds to find a primary: a restart of MongoDB takes 1-2 s, an election 10 s; callers retry after that.
 SERVER_SELECTION_SECONDS = 10.0
@@ -29,17 +29,26 @@ _clients: dict[tuple[int, str], MongoClient[dict[str, Any]]] = {}
 
 
 def client(uri: str) -> MongoClient[dict[str, Any]]:
-    """This process's client for `uri`; a forked child gets its own (pymongo clients do not survive a fork)."""
+    """This process's client for `uri`; a forked child gets its own (pymongo clients do not survive a fork).
+
+    Raises BadSetting if `uri` is none.
+    """
     key = (os.getpid(), uri)
     if key not in _clients:
-        _clients[key] = MongoClient(
-            uri,
-            retryWrites=True,
-            retryReads=True,
-            serverSelectionTimeoutMS=int(SERVER_SELECTION_SECONDS * 1000),
-            socketTimeoutMS=int(OPERATION_SECONDS * 1000),
-            tz_aware=True,
-        )
+        try:
+            _clients[key] = MongoClient(
+                uri,
+                retryWrites=True,
+                retryReads=True,
+                serverSelectionTimeoutMS=int(SERVER_SELECTION_SECONDS * 1000),
+                socketTimeoutMS=int(OPERATION_SECONDS * 1000),
+                tz_aware=True,
+            )
+        except (ConfigurationError, ValueError):
+            # pymongo quotes what it stumbled over, which may be half a password: neither its words nor its traceback.
+            why = "it is no connection string of MongoDB, or the host of its `mongodb+srv` is not in the DNS"
+            fix = "Write it as `mongodb://user:password@host:27017/?replicaSet=…`, with `/`, `:`, `@` and `%` escaped."
+            raise BadSetting(name="SLUICE_MONGODB_URI", why=why, fix=fix) from None
     return _clients[key]
 
 

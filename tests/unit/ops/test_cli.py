@@ -6,8 +6,10 @@ import pytest
 from pymongo.errors import ServerSelectionTimeoutError
 
 from chain.lane.run import Lane
+from chain.status import NodeStatus
+from config.settings import read_settings
 from ops import cli
-from ops.commands import tx
+from ops.commands import chain, tx
 from ops.stack import stack
 from protocol.errors import NotReady
 
@@ -78,3 +80,29 @@ def test_a_database_that_is_away_is_said_in_one_sentence(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err == "sluice: MongoDB does not answer: 127.0.0.1:1: Connection refused.\n"
+
+
+@pytest.mark.parametrize("uri", ["mongodb://u:s3c/r3t@host/", "mongodb://u:s3cr3t@host:99999/", "http://u:s3cr3t@host"])
+def test_a_wrong_database_address_is_one_line_without_a_word_of_it(
+    uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(chain, "settings", lambda: read_settings(mongodb_uri=uri))
+    assert cli.run(["chain", "status", "--json"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith("sluice: Setting SLUICE_MONGODB_URI is wrong")
+    assert "s3c" not in said.err
+    assert "r3t" not in said.err
+
+
+def test_status_shows_a_node_behind_an_ipv6_address_and_its_words_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    node, sentence = "http://[fd00::1]:8545", "http://[fd00::1]:8545 says [/oops]"
+    found = {"cursor": None, "lag": None, "deals": 0, "deals_waiting": 0, "logs": 0, "odd": [sentence]}
+
+    chain._show_status(found, [NodeStatus(node)], [])
+
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2].split()[0] == node
+    assert said[-1] == sentence
