@@ -30,7 +30,7 @@ install_python() {
         $apt update
         DEBIAN_FRONTEND=noninteractive $apt install --no-install-recommends python3 python3-venv
     } >"$cache/apt.log" 2>&1 || {
-        grep -m 3 '^[EW]:' "$cache/apt.log"
+        grep -m 3 '^[EW]:' "$cache/apt.log" || tail -n 1 "$cache/apt.log"
         fail "$missing and could not be installed. $advice"
     }
     suits || fail "$missing; this system's is older. $advice"
