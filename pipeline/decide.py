@@ -12,6 +12,7 @@ asked again at a measured pace; nothing here relies on a message having arrived.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from pipeline import replicas
@@ -165,15 +166,18 @@ def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
     """A slot is for computing: it is free as soon as that is over; the stake when the vote is seen or will not come."""
     for item in task.replicates:
         if item.holds and (not item.live or view.contribution(item.wallet) is not None):
-            yield Free(item.wallet, _outcome(item, view))
+            yield Free(item.wallet, _outcome(task, item, view))
         elif item.holds_slot and item.state is ReplicateState.COMPUTED:
             yield Pledge(item.wallet)
 
 
-def _outcome(item: Replicate, view: ChainView) -> Outcome:
+def _outcome(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
+    """What the end of a replicate tells of its worker: nothing, where others decided the task without its vote."""
     if view.contribution(item.wallet) is not None:
         return Outcome.VOTED
-    return Outcome.FAILED if item.state is ReplicateState.FAILED else Outcome.NEUTRAL
+    if item.state is not ReplicateState.FAILED or not replicas.takes_votes(task, view):
+        return Outcome.NEUTRAL
+    return Outcome.FAILED
 
 
 def _drop_late(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
@@ -239,7 +243,7 @@ def _ended(task: TaskRecord, view: ChainView) -> Iterator[Action]:
         yield Want(0)
     yield from _abort(task, view, "The task ended without it.")
     voted_or_over = [item for item in task.replicates if view.contribution(item.wallet) is not None or not item.live]
-    yield from (Free(item.wallet, _outcome(item, view)) for item in voted_or_over if item.holds)
+    yield from (Free(item.wallet, _outcome(task, item, view)) for item in voted_or_over if item.holds)
     if task.open or task.stage is not stage:
         yield End(stage, None if stage is Stage.COMPLETED else _why_failed(task, view))
 
@@ -253,5 +257,10 @@ def _why_failed(task: TaskRecord, view: ChainView) -> str:
 
 
 def _causes(task: TaskRecord) -> str:
-    causes = sorted({item.cause or str(item.state) for item in task.replicates if item.state is ReplicateState.FAILED})
-    return ", ".join(causes) if causes else f"{len(task.replicates)} workers were asked"
+    """Why there is no vote: each cause with the number of workers that gave it, most frequent first."""
+    failed = [item.cause or str(item.state) for item in task.replicates if item.state is ReplicateState.FAILED]
+    silent = ["silent" for item in task.replicates if item.cause == replicas.TOO_LATE]
+    causes = Counter(sorted([*failed, *silent])).most_common()
+    if not causes:
+        return f"{len(task.replicates)} workers were asked"
+    return ", ".join(f"{count} x {cause.rstrip('.')}" for cause, count in causes)

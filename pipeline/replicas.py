@@ -7,18 +7,20 @@ from dataclasses import dataclass
 
 from pipeline.records import Replicate, ReplicateState, TaskRecord
 from protocol import weights
+from protocol.errorresult import blames_task
 from protocol.seal import result_hash
 from protocol.types import Hash32, Wallet
 from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.wire import Mode, Step
 
-#: Workers that may say "I cannot" before we stop asking others: then it is the app's or the deal's fault.
-MAX_FAILED = 5
+#: Workers that may say "the app or the deal is at fault" before we stop asking others.
+MAX_BLAMING = 5
 #: Cause of replicates that were dropped because our patience was over.
 TOO_LATE = "Nothing was heard of it in time."
 #: Most doublings of the pause between two requests: 64 times 5 s is longer than any patience with a start.
 MOST_DOUBLINGS = 6
-#: Workers that failed or kept silent, together, before we stop: a frozen chain must not burn the whole pool.
+#: Workers that failed for any reason or kept silent, together, before we stop: neither a frozen chain nor a strange app
+#: must burn the whole pool.
 MAX_SPENT = 10
 
 
@@ -106,16 +108,28 @@ def forecast(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> tuple
 
 
 def given_up(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> bool:
-    """Whether so many workers failed that another one would too."""
+    """Whether so many workers failed that another one would too.
+
+    What a machine says of itself, or what its lane says of a vote, tells nothing of the task: it counts as spent only.
+    A machine that was lost as a whole, or stopped by us, does not count at all.
+    """
     without_vote = [item for item in task.replicates if view.contribution(item.wallet) is None]
-    failed = sum(item.state is ReplicateState.FAILED for item in without_vote)
+    failed = [item for item in without_vote if item.state is ReplicateState.FAILED]
+    blaming = sum(blames_task(item.cause) for item in failed)
     silent = sum(
         item.cause == TOO_LATE
         if item.state is ReplicateState.LOST
         else item.live and late(item, task.category_seconds, now, pace)
         for item in without_vote
     )
-    return failed >= MAX_FAILED or failed + silent >= MAX_SPENT
+    return blaming >= MAX_BLAMING or len(failed) + silent >= MAX_SPENT
+
+
+def takes_votes(task: TaskRecord, view: ChainView) -> bool:
+    """Whether the contract still takes a further worker's vote, as far as others' votes decide that."""
+    return view.status in (TaskStatus.UNSET, TaskStatus.ACTIVE) and not (
+        task.mode is Mode.SOLO and bool(view.contributions)
+    )
 
 
 def votes(task: TaskRecord, view: ChainView) -> dict[Hash32, list[int]]:

@@ -1,4 +1,5 @@
-"""What a worker contributes when there is no result: one that says why, equal on every honest worker.
+"""What a worker says when there is no result: an error result that tells why, equal on every honest worker; or that
+the fault is its own machine's, and then it contributes nothing.
 
 The text is hashed, so it must be the incumbent's to the byte (iexec-worker 9.2), which has it for downloads only
 and leaves a task whose app failed to its deadline; here the requester is told in the same words.
@@ -12,6 +13,8 @@ from enum import StrEnum
 from protocol.digest import file_digest
 from protocol.types import Hash32
 
+#: Cause of a replicate that its own machine failed: a full disk, no Docker engine. Another machine may do better.
+MACHINE_FAILED = "MACHINE_FAILED"
 #: Name of the file in `/iexec_out`.
 ERROR_FILE = "error.txt"
 
@@ -45,6 +48,11 @@ class Failure(StrEnum):
                 return "DATA_DOWNLOAD_FAILED"
             case _:
                 return "COMPUTE_FAILED"
+
+
+def blames_task(cause: str | None) -> bool:
+    """Whether a worker that gives this cause says that any other worker would fail as well."""
+    return cause in frozenset(Failure)
 
 
 def error_text(failure: Failure) -> bytes:

@@ -22,7 +22,7 @@ import structlog
 from config.metrics import CONTAINERS
 from protocol.authorization import recover_authorization
 from protocol.computed import COMPUTED_FILE
-from protocol.errorresult import ERROR_FILE, Failure, error_computed, error_text
+from protocol.errorresult import ERROR_FILE, MACHINE_FAILED, Failure, error_computed, error_text
 from protocol.errors import (
     BadMessage,
     CannotStart,
@@ -121,7 +121,7 @@ def _boundary(task_id: TaskId) -> Iterator[None]:
         raise
     except (OSError, ValueError, subprocess.SubprocessError, SluiceError) as error:
         log.exception("Could not work on the task.", action="compute_broken", task=task_id)
-        raise _declined(task_id, "APP_COMPUTE_FAILED", f"{type(error).__name__}: {error}") from error
+        raise _declined(task_id, MACHINE_FAILED, f"{type(error).__name__}: {error}") from error
 
 
 def _check(bench: Workbench, assignment: Assignment) -> None:
@@ -150,6 +150,9 @@ def _result(bench: Workbench, replicate: Replicate, attempt: _Attempt) -> tuple[
     except TaskDeclined:
         raise
     except TaskFailure as error:
+        if _aborted(bench, replicate.task_id):
+            # Its container was killed by us: that says nothing of the app.
+            raise _declined(replicate.task_id, "ABORTED_BY_WORKER", "it was aborted") from error
         failure = _cause(Failure(error.cause), attempt.ended)
         log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=str(error))
         if replicate.assignment.callback != ZERO_ADDRESS:
@@ -182,12 +185,12 @@ def _app_result(bench: Workbench, replicate: Replicate, folders: TaskFolders, at
 
 def _patience(bench: Workbench, replicate: Replicate) -> Patience:
     task_id = replicate.task_id
+    return Patience(task_id, replicate.assignment.contribution_deadline, bench.now, lambda: _aborted(bench, task_id))
 
-    def aborted() -> bool:
-        known = bench.journal.find(task_id)
-        return known is None or known.stage not in COMPUTING
 
-    return Patience(task_id, replicate.assignment.contribution_deadline, bench.now, aborted)
+def _aborted(bench: Workbench, task_id: TaskId) -> bool:
+    known = bench.journal.find(task_id)
+    return known is None or known.stage not in COMPUTING
 
 
 def _params(assignment: Assignment) -> DealParams:
@@ -237,11 +240,11 @@ def _run(
         # It was pulled and is gone again, or its name is none that an image can have.
         raise _failed(assignment, Failure.APP_IMAGE, str(error)) from error
     except (NoSuchContainer, EngineUnavailable) as error:
-        raise _declined(task_id, "APP_COMPUTE_FAILED", str(error)) from error
+        raise _declined(task_id, MACHINE_FAILED, str(error)) from error
     CONTAINERS.labels(_outcome(attempt.ended)).inc()
     if attempt.ended.out_of_memory:
         # Another machine may have the memory: voting for a crash here could cost this one its stake.
-        raise _declined(task_id, "APP_COMPUTE_FAILED", "the app needed more memory than a slot of this machine has")
+        raise _declined(task_id, Failure.APP, "the app needed more memory than a slot of this machine has")
 
 
 def _created(bench: Workbench, task_id: TaskId, container: str) -> None:

@@ -18,7 +18,7 @@ from typing import Self
 
 import structlog
 
-from protocol.errorresult import Failure
+from protocol.errorresult import MACHINE_FAILED, Failure
 from protocol.errors import EngineUnavailable, TaskDeclined, TaskFailure
 from protocol.types import TaskId
 
@@ -41,7 +41,7 @@ def require_room(task_id: TaskId, folder: Path, floor: int = FLOOR_BYTES) -> Non
     free = shutil.disk_usage(folder).free
     if free < floor:
         raise TaskDeclined(
-            task=task_id, cause="APP_COMPUTE_FAILED", why=f"this machine's disk has only {free >> 20} MiB free"
+            task=task_id, cause=MACHINE_FAILED, why=f"this machine's disk has only {free >> 20} MiB free"
         )
 
 

@@ -13,7 +13,6 @@ from pipeline.actions import (
     AskUpload,
     Drop,
     End,
-    Explain,
     Free,
     Method,
     Outcome,
@@ -196,12 +195,6 @@ def test_a_slot_is_free_when_the_vote_is_on_chain_though_no_report_came() -> Non
     assert Free(wallet(1), Outcome.VOTED) in decided(task(replicates=[silent]), view(initialized(), voted(1)))
 
 
-def test_an_app_that_fails_everywhere_is_given_up_and_the_reason_is_kept() -> None:
-    failed = [replicate(n, ReplicateState.FAILED, cause="APP_COMPUTE_FAILED") for n in range(5)]
-    actions = decided(task(trust=1, replicates=failed), view(initialized()))
-    assert actions == [Explain("Given up: APP_COMPUTE_FAILED.")]
-
-
 def test_nobody_is_asked_after_the_contribution_deadline() -> None:
     assert decided(task(wants=3), view(initialized()), CONTRIBUTE_UNTIL) == [Want(0)]
 
@@ -331,7 +324,7 @@ def test_a_completed_task_ends_and_frees_everything() -> None:
 def test_a_claimed_task_ends_failed_and_says_why() -> None:
     failed = [replicate(1, ReplicateState.FAILED, cause="APP_COMPUTE_FAILED")]
     actions = decided(task(replicates=failed), view(initialized(), claimed()))
-    assert actions == [End(Stage.FAILED, "Nobody contributed before the deadline: APP_COMPUTE_FAILED.")]
+    assert actions == [End(Stage.FAILED, "Nobody contributed before the deadline: 1 x APP_COMPUTE_FAILED.")]
 
 
 def test_an_ended_task_is_left_alone() -> None:

@@ -4,7 +4,15 @@ import hashlib
 
 import pytest
 
-from protocol.errorresult import ERROR_FILE, Failure, error_computed, error_digest, error_text
+from protocol.errorresult import (
+    ERROR_FILE,
+    MACHINE_FAILED,
+    Failure,
+    blames_task,
+    error_computed,
+    error_digest,
+    error_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,3 +48,8 @@ def test_error_results_reach_consensus_with_java_workers(failure: Failure, statu
 
 def test_computed_json_points_at_the_error_text() -> None:
     assert error_computed() == {"deterministic-output-path": f"/iexec_out/{ERROR_FILE}"}
+
+
+def test_only_failures_that_every_machine_would_have_blame_the_task() -> None:
+    assert all(blames_task(failure.value) for failure in Failure)
+    assert not any(blames_task(cause) for cause in (MACHINE_FAILED, "the task is REVEALING", "", None))

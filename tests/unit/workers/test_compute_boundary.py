@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from protocol.errorresult import MACHINE_FAILED
 from protocol.errors import EngineUnavailable, StorageUnavailable
 from protocol.wire import Report, Step
 from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY, assignment, task_id
@@ -60,3 +61,4 @@ def test_what_breaks_on_this_machine_is_declined_and_reported(
     found = bench.journal.find(task_id(1))
     assert found.stage is Stage.FAILED
     assert [report.step for report in bench.sent] == [Step.STARTED, Step.FAILED]
+    assert bench.sent[-1].cause == MACHINE_FAILED
