@@ -1,7 +1,6 @@
-"""Every Prometheus metric, declared once. Processes share them through files in `SLUICE_METRICS_DIR`.
+"""Every Prometheus metric, declared once. A scheduler's processes share them through files in `SLUICE_METRICS_DIR`.
 
-The library decides at import whether values live in files, so `share` must run before this module is imported:
-`ops` sets the environment variable for each process it starts.
+The library decides at import whether values live in files: `config.metrics_folder.share` comes before this module.
 """
 
 from __future__ import annotations

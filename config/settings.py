@@ -133,7 +133,9 @@ class Settings(BaseSettings):
     # -- logging --------------------------------------------------------------------------------------------------
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["json", "text"] = Field("json", description="Log lines as JSON or for people.")
-    metrics_dir: Path | None = Field(None, description="Folder where processes share Prometheus metrics.")
+    metrics_dir: Path | None = Field(
+        None, description="Folder where the scheduler's processes share metrics. Unset: `metrics` in `SLUICE_HOME`."
+    )
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from config.logging import configure
+from config.metrics_folder import share
 from config.settings import settings
 
 Only = Annotated[
@@ -37,6 +38,7 @@ def _run(only: Only = None) -> None:
     """
     now = settings()
     configure(now, process="scheduler")
+    share(now.metrics_dir or now.home / "metrics")
     # Imported here: help and mistakes should be told at once, and the processes are many.
     from ops import preflight  # noqa: PLC0415
 

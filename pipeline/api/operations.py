@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
+from config import metrics_folder
 from config.endpoints import public_endpoints
 from pipeline.api.access import Access
 from protocol.errors import RpcError, Unavailable
@@ -23,8 +24,6 @@ router = APIRouter(tags=["operations"])
 VERSION = version("sluice")
 #: A head older than this many block times, and this many seconds, means that node or chain stands still.
 STALE_BLOCKS, STALE_SECONDS = 10, 30.0
-#: Where prometheus_client keeps values that several processes share.
-SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Part(BaseModel):
@@ -85,7 +84,7 @@ def metrics(services: Access, request: Request) -> Response:
 
 def _metrics(services: Access) -> bytes:
     registry = REGISTRY
-    if SHARED_METRICS in os.environ:
+    if metrics_folder.VARIABLE in os.environ:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # the library has no types here
     stages = CollectorRegistry()
