@@ -83,10 +83,10 @@ def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) 
         # Lowest first: if a crash cuts the writing short, the newest record still tells the next run of the reorg.
         records = sorted([*_undone(desk), *records], key=lambda record: record.nonce)
     doubtful = [record for record in records if record.nonce < look.count or record.state is not NonceState.OPEN]
-    receipts = _receipts(desk, doubtful)
+    found = receipts(desk, doubtful)
     reverted: list[NonceRecord] = []
     for record in records:
-        mined = receipts.get(record.nonce)
+        mined = found.get(record.nonce)
         if mined is None:
             _without_receipt(record, look, moves, result)
             continue
@@ -223,6 +223,13 @@ def _halt_if_foreign(desk: Desk, look: Look, memory: Memory) -> None:
             why = f"mined count {look.count}, no receipt for any of our hashes since block {first}"
             error = ForeignNonce(wallet=desk.lane.wallet, nonce=nonce, why=why)
             desk.store.halt(desk.lane, str(error))
+            log.error(
+                "The wallet's key was used outside; decide by `sluice tx disown` or `sluice tx resume`.",
+                action="lane_foreign_nonce",
+                wallet=desk.lane.wallet,
+                nonce=nonce,
+                why=why,
+            )
             raise error
 
 
@@ -262,7 +269,7 @@ def _in_blocks_that_are_gone(desk: Desk, records: Sequence[NonceRecord]) -> list
     ]
 
 
-def _receipts(desk: Desk, records: Sequence[NonceRecord]) -> dict[Nonce, Mined]:
+def receipts(desk: Desk, records: Sequence[NonceRecord]) -> dict[Nonce, Mined]:
     """By nonce, the receipt of whichever attempt has one."""
     wanted = [(record.nonce, attempt.tx_hash) for record in records for attempt in record.attempts]
     answers = desk.rpc.batch([("eth_getTransactionReceipt", (tx_hash,)) for _, tx_hash in wanted]) if wanted else []

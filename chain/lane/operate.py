@@ -1,28 +1,30 @@
 """What an operator can do to a lane by hand. Each is one short turn under the lane's lease, like a run.
 
 Nothing here is needed in daily life: the lane repairs itself, except after a foreign nonce, which a person must judge.
+What spends gas has a function that names the price beforehand: `offer`, `offer_cancel`, `offer_gaps`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
 
-from chain.lane.confirm import after_release
-from chain.lane.desk import Desk, Turn
+from chain.lane.confirm import after_release, receipts
+from chain.lane.desk import Desk, Memory, Turn
 from chain.lane.fees import bump as dearer
 from chain.lane.fees import quote
 from chain.lane.intent import IntentState
 from chain.lane.look import Look, look
-from chain.lane.nonce import Disowned, Fees, NonceRecord, NonceState, Purpose, Repriced, Sent, apply
+from chain.lane.nonce import Disowned, Fees, NonceRecord, NonceState, Purpose, Repriced, apply
 from chain.lane.repair import again, fill
 from chain.lane.run import Lane
-from chain.lane.signer import Unsigned, to_self
+from chain.lane.send import broadcast
+from chain.lane.signer import TRANSFER_GAS, Unsigned, to_self
 from chain.lane.store import IntentMove
-from protocol.errors import BadInput, LeaseLost, RpcError
+from protocol.errors import BadInput, LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
 
 log = structlog.get_logger(__name__)
@@ -44,21 +46,33 @@ class LaneStatus:
     #: Nonces between `count` and `next_nonce` without an open record.
     gaps: tuple[Nonce, ...]
     queued: int
+    #: Why the lane stands still until an operator decides; None if it does not.
+    halted: str | None
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a replacement would cost at most, in wei, before it is made."""
+    """What transactions at these nonces would cost at most, in wei, before they are made."""
 
-    nonce: Nonce
+    nonces: tuple[Nonce, ...]
     fees: Fees
+    #: Gas limit of each.
     gas: int
 
     @property
     def cost(self) -> Wei:
-        """Gas limit times fee cap."""
-        return Wei(self.gas * self.fees.max_fee)
+        """Gas limits times fee cap."""
+        return Wei(len(self.nonces) * self.gas * self.fees.max_fee)
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What was done to a nonce."""
+
+    record: NonceRecord
+    #: The node's answer.
+    answer: str
 
 
 def status(lane: Lane) -> LaneStatus:
@@ -71,8 +85,9 @@ def status(lane: Lane) -> LaneStatus:
     held = {record.nonce for record in records}
     gaps = tuple(Nonce(nonce) for nonce in range(seen.count, next_nonce) if nonce not in held)
     queued = desk.store.count(desk.lane, (IntentState.QUEUED,))
-    why = _why(seen, records, gaps, queued)
-    return LaneStatus(seen.head, seen.count, next_nonce, seen.balance, records, gaps, queued, why)
+    halted = desk.store.halted(desk.lane)
+    why = halted or _why(seen, records, gaps, queued)
+    return LaneStatus(seen.head, seen.count, next_nonce, seen.balance, records, gaps, queued, halted, why)
 
 
 def _why(seen: Look, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...], queued: int) -> str:
@@ -91,64 +106,78 @@ def _why(seen: Look, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...], 
 
 def offer(lane: Lane, nonce: Nonce) -> Offer:
     """What raising the price of an open nonce would cost. Raises BadInput if it is not open or at the ceiling."""
-    desk = lane.desk
-    record = _open(desk, nonce)
-    return Offer(nonce, _price(desk, look(desk.rpc, desk.lane.wallet, None), record), record.gas)
+    record = _open(lane.desk, nonce)
+    return Offer((nonce,), _price(lane.desk, _look(lane.desk), record), record.gas)
 
 
-def bump(lane: Lane, nonce: Nonce) -> NonceRecord:
+def offer_cancel(lane: Lane, nonce: Nonce) -> Offer:
+    """What taking an open nonce away from its call would cost. Raises BadInput as `offer`."""
+    return Offer((nonce,), offer(lane, nonce).fees, TRANSFER_GAS)
+
+
+def offer_gaps(lane: Lane) -> Offer:
+    """What filling all gaps would cost, and which there are."""
+    seen = _look(lane.desk)
+    return Offer(tuple(_gaps(lane.desk, seen)), quote(lane.desk.policy.fees, seen.market), TRANSFER_GAS)
+
+
+def bump(lane: Lane, nonce: Nonce) -> Replaced:
     """Sign and send the same call at a higher price."""
     with _turn(lane) as turn:
-        seen, record = look(turn.desk.rpc, turn.desk.lane.wallet, None), _open(turn.desk, nonce)
+        seen, record = _look(turn.desk), _open(turn.desk, nonce)
         return _replace(turn, seen, record, again(turn.desk, record, _price(turn.desk, seen, record)))
 
 
-def cancel(lane: Lane, nonce: Nonce) -> NonceRecord:
+def cancel(lane: Lane, nonce: Nonce) -> Replaced:
     """Spend an open nonce on a transfer of nothing to oneself; its intents end as FAILED once that is final."""
     with _turn(lane) as turn:
-        desk, seen, record = turn.desk, look(turn.desk.rpc, turn.desk.lane.wallet, None), _open(turn.desk, nonce)
+        desk, seen, record = turn.desk, _look(turn.desk), _open(turn.desk, nonce)
         fees = _price(desk, seen, record)
         return _replace(
             turn, seen, record, to_self(desk.lane.wallet, desk.lane.chain_id, nonce, fees, Purpose.CANCEL, _CANCELLED)
         )
 
 
-def cancel_queued(lane: Lane, key: str) -> None:
-    """End an intent that has no nonce. Raises BadInput if it has one, or is none."""
+def cancel_queued(lane: Lane, key: str, *, dry_run: bool = False) -> None:
+    """End an intent that has no nonce. Raises BadInput if it has one, or is none; `dry_run`: only that."""
     with _turn(lane) as turn:
         found = turn.desk.store.intents([key])
         held = turn.desk.store.holding(turn.desk.lane, key)
         if not found or found[0].state is not IntentState.QUEUED or held is not None:
             raise BadInput(what=f"Intent {key} is not in the queue; to stop one that was sent, cancel its nonce.")
-        turn.desk.store.move(turn.lease, [IntentMove((key,), IntentState.FAILED, reason=_CANCELLED)], ())
+        if not dry_run:
+            turn.desk.store.move(turn.lease, [IntentMove((key,), IntentState.FAILED, reason=_CANCELLED)], ())
 
 
 def rebroadcast(lane: Lane) -> list[str]:
     """Give all open bytes to the node again; its answers, in nonce order."""
     with _turn(lane) as turn:
-        records = turn.desk.store.records(turn.desk.lane, (NonceState.OPEN,))
-        return [_send(turn.desk, record) for record in records]
+        return _send(turn, _look(turn.desk), turn.desk.store.records(turn.desk.lane, (NonceState.OPEN,)))
 
 
 def fill_gaps(lane: Lane) -> list[Nonce]:
     """Fill every nonce below the highest that has no record, without a second look; which ones."""
     with _turn(lane) as turn:
-        desk = turn.desk
-        seen = look(desk.rpc, desk.lane.wallet, None)
-        highest = desk.store.highest_nonce(desk.lane)
-        span = range(seen.count, 0 if highest is None else highest)
-        gaps = [Nonce(nonce) for nonce in span if desk.store.record(desk.lane, Nonce(nonce)) is None]
-        for record in fill(turn, seen, gaps):
-            _send(desk, record)
+        seen = _look(turn.desk)
+        gaps = _gaps(turn.desk, seen)
+        _send(turn, seen, fill(turn, seen, gaps))
         return gaps
 
 
-def disown(lane: Lane, nonce: Nonce) -> None:
-    """Accept that a foreign transaction took this nonce: its intents are judged again, and the lane goes on."""
+def disown(lane: Lane, nonce: Nonce, *, dry_run: bool = False) -> list[IntentMove]:
+    """Accept that a foreign transaction took this nonce; the lane goes on. What becomes of the nonce's intents.
+
+    `dry_run`: only say that. Raises BadInput unless the lane stands still, and the nonce is spent by none of ours:
+    whoever let go of a nonce that was ours would have its calls carried out twice.
+    """
     with _turn(lane) as turn:
-        desk, seen, record = turn.desk, look(turn.desk.rpc, turn.desk.lane.wallet, None), _open(turn.desk, nonce)
+        desk, seen, record = turn.desk, _look(turn.desk), _open(turn.desk, nonce)
         if record.nonce >= seen.count:
             raise BadInput(what=f"Nonce {nonce} is not spent; nobody took it.")
+        for ours in receipts(desk, [record]).values():
+            raise BadInput(what=f"Nonce {nonce} is ours: {ours.tx_hash} is in block {ours.block}. Use resume.")
+        if turn.lease.halted is None:
+            raise BadInput(what="The lane still looks for the receipt; it stops by itself if there is none.")
         intents = desk.store.intents(record.intents)
         verdicts = desk.readiness.check(intents, seen.moment)
         why = f"nonce {nonce} was taken by a foreign transaction"
@@ -156,14 +185,29 @@ def disown(lane: Lane, nonce: Nonce) -> None:
             after_release(desk.policy.max_generations, intent, verdict, why)
             for intent, verdict in zip(intents, verdicts, strict=True)
         ]
-        desk.store.move(turn.lease, moves, [Disowned(nonce)])
-        desk.store.halt(desk.lane, None)
-    log.warning("Foreign nonce accepted.", action="lane_disowned", wallet=lane.id.wallet, nonce=nonce)
+        if not dry_run:
+            desk.store.move(turn.lease, moves, [Disowned(nonce)])
+            desk.store.halt(desk.lane, None)
+            log.warning("Foreign nonce accepted.", action="lane_disowned", wallet=lane.id.wallet, nonce=nonce)
+    return moves
 
 
-def resume(lane: Lane) -> None:
-    """Let a lane that stands still go on as it is: whoever stopped it was wrong (say, a node had lost receipts)."""
-    lane.desk.store.halt(lane.id, None)
+def resume(lane: Lane, *, dry_run: bool = False) -> str:
+    """Let a lane that stands still go on as it is: whoever stopped it was wrong (say, a node had lost receipts).
+
+    Why it stood still. If that is still so, it stops again. Raises BadInput if it does not stand still; `dry_run`:
+    only that.
+    """
+    why = lane.desk.store.halted(lane.id)
+    if why is None:
+        raise BadInput(what="The lane does not stand still.")
+    if not dry_run:
+        lane.desk.store.halt(lane.id, None)
+        log.warning("The lane goes on.", action="lane_resumed", wallet=lane.id.wallet, why=why)
+    return why
+
+
+# -- shared ------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -195,17 +239,29 @@ def _price(desk: Desk, seen: Look, record: NonceRecord) -> Fees:
     return fees
 
 
-def _replace(turn: Turn, seen: Look, record: NonceRecord, unsigned: Unsigned) -> NonceRecord:
+def _look(desk: Desk) -> Look:
+    return look(desk.rpc, desk.lane.wallet, None)
+
+
+def _gaps(desk: Desk, seen: Look) -> list[Nonce]:
+    """Unspent nonces below the highest that have no record."""
+    highest = desk.store.highest_nonce(desk.lane)
+    span = range(seen.count, 0 if highest is None else highest)
+    return [Nonce(nonce) for nonce in span if desk.store.record(desk.lane, Nonce(nonce)) is None]
+
+
+def _replace(turn: Turn, seen: Look, record: NonceRecord, unsigned: Unsigned) -> Replaced:
     (attempt,) = turn.desk.signer.sign([unsigned])
     move = Repriced(record.nonce, attempt)
     turn.desk.store.move(turn.lease, (), [move])
     replaced = apply(record, move)
-    answer = _send(turn.desk, replaced)
-    turn.desk.store.move(turn.lease, (), [Sent((record.nonce,), seen.head)])
+    (answer,) = _send(turn, seen, [replaced])
     log.info("Replaced by hand.", action="lane_replaced", nonce=record.nonce, tx=attempt.tx_hash, answer=answer)
-    return replaced
+    return Replaced(replaced, answer)
 
 
-def _send(desk: Desk, record: NonceRecord) -> str:
-    (answer,) = desk.rpc.batch([("eth_sendRawTransaction", (record.newest.raw,))])
-    return answer.message if isinstance(answer, RpcError) else "accepted"
+def _send(turn: Turn, seen: Look, records: Sequence[NonceRecord]) -> list[str]:
+    """Send as a run does; what the node refused in its words, else `accepted`."""
+    memory = Memory()
+    broadcast(turn, seen, records, memory)
+    return [memory.refused[record.nonce][1] if record.nonce in memory.refused else "accepted" for record in records]

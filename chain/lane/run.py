@@ -147,12 +147,6 @@ class Lane:
             return RunReport(open=self.open_count(), busy=True, wake_again=True)
         except ForeignNonce as error:
             LANE_HALTED.labels(desk.lane.wallet).set(1)
-            log.error(
-                "The wallet's key was used outside: see `sluice tx ls`.",
-                action="lane_foreign_nonce",
-                wallet=desk.lane.wallet,
-                why=str(error),
-            )
             return RunReport(open=self.open_count(), halted=str(error))
         finally:
             desk.store.give_back(lease)

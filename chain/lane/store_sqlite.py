@@ -199,7 +199,8 @@ class SqliteStore:
     def spent_since(self, lane: LaneId, since: float) -> Wei:
         """Fees of records claimed since then and mined."""
         rows = self._connection().execute(
-            "SELECT document FROM nonces WHERE lane = ? AND state IN (?, ?) AND json_extract(document, '$.created_at') >= ?",
+            "SELECT document FROM nonces WHERE lane = ? AND state IN (?, ?)"
+            " AND json_extract(document, '$.created_at') >= ?",
             (str(lane), NonceState.MINED, NonceState.FINAL, since),
         )
         return Wei(sum(mined.fee for row in rows if (mined := _record(row[0]).mined)))

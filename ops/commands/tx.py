@@ -70,6 +70,8 @@ def _ls(as_json: Json = False, worker: Worker = False) -> None:
     console = Console(soft_wrap=True)
     console.print(f"wallet {lane.id.wallet}, chain {lane.id.chain_id}, head {status.head}")
     console.print(f"balance {status.balance / _COIN:.6f}, mined {status.count}, next nonce {status.next_nonce}")
+    if status.halted is not None:
+        console.print("[bold red]The lane stands still[/]: decide by `sluice tx disown` or `sluice tx resume`.")
     console.print(f"head of the line: {status.why}")
     table = Table("nonce", "intents", "attempts", "fee cap, gwei", "sent at block", box=None)
     for record in status.open:
@@ -111,7 +113,8 @@ def _show(
 def _bump(nonce: NonceArg, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Raise the price of an open transaction: same nonce, same call."""
     lane = _lane(worker)
-    _priced(lane, nonce, dry_run, as_json, lambda: operate.bump(lane, Nonce(nonce)))
+    offer = operate.offer(lane, Nonce(nonce))
+    _replace(offer, dry_run, as_json, lambda: operate.bump(lane, Nonce(nonce)))
 
 
 def _cancel(
@@ -126,10 +129,10 @@ def _cancel(
     if (nonce is None) == (intent is None):
         raise BadInput(what="Name either a nonce or, with --intent, an intent.")
     if nonce is not None:
-        _priced(lane, nonce, dry_run, as_json, lambda: operate.cancel(lane, Nonce(nonce)))
+        offer = operate.offer_cancel(lane, Nonce(nonce))
+        _replace(offer, dry_run, as_json, lambda: operate.cancel(lane, Nonce(nonce)))
         return
-    if not dry_run:
-        operate.cancel_queued(lane, str(intent))
+    operate.cancel_queued(lane, str(intent), dry_run=dry_run)
     _say({"intent": intent, "done": not dry_run}, as_json)
 
 
@@ -144,22 +147,23 @@ def _rebroadcast(dry_run: DryRun = False, as_json: Json = False, worker: Worker 
 def _fill_gap(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Fill nonces that have no transaction, so that those above can be mined. The lane does so itself a block later."""
     lane = _lane(worker)
-    gaps = audit_gaps(lane) if dry_run else operate.fill_gaps(lane)
-    _say({"gaps": gaps, "done": not dry_run}, as_json)
+    offer = operate.offer_gaps(lane)
+    price = _tell_price(offer, as_json)
+    gaps = list(offer.nonces) if dry_run else operate.fill_gaps(lane)
+    _say({"gaps": gaps, **price, "done": not dry_run}, as_json)
 
 
 def _disown(nonce: NonceArg, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Accept that a transaction from outside took this nonce: its actions are judged again, and the lane goes on."""
-    lane = _lane(worker)
-    if not dry_run:
-        operate.disown(lane, Nonce(nonce))
-    _say({"nonce": nonce, "done": not dry_run}, as_json)
+    moves = operate.disown(_lane(worker), Nonce(nonce), dry_run=dry_run)
+    become = {key: f"{move.state.value}: {move.reason}" for move in moves for key in move.keys}
+    _say({"nonce": nonce, "intents": become, "done": not dry_run}, as_json)
 
 
-def _resume(as_json: Json = False, worker: Worker = False) -> None:
-    """Let a lane that stands still go on as it is."""
-    operate.resume(_lane(worker))
-    _say({"done": True}, as_json)
+def _resume(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
+    """Let a lane that stands still go on as it is; it stops again if what stopped it is still so."""
+    why = operate.resume(_lane(worker), dry_run=dry_run)
+    _say({"stood_still": why, "done": not dry_run}, as_json)
 
 
 def _audit(as_json: Json = False, worker: Worker = False) -> None:
@@ -177,11 +181,6 @@ def _audit(as_json: Json = False, worker: Worker = False) -> None:
         raise typer.Exit(1)
 
 
-def audit_gaps(lane: Lane) -> list[Nonce]:
-    """Nonces without a transaction, by reading alone."""
-    return [finding.nonce for finding in audit(lane) if finding.kind == "gap" and finding.nonce is not None]
-
-
 # -- shared ------------------------------------------------------------------------------------------------------------
 
 
@@ -192,21 +191,22 @@ def _lane(worker: bool) -> Lane:
     return poco_lane(now, rpc, key, store)
 
 
-def _priced(lane: Lane, nonce: int, dry_run: bool, as_json: bool, act: Callable[[], NonceRecord]) -> None:
+def _replace(offer: operate.Offer, dry_run: bool, as_json: bool, act: Callable[[], operate.Replaced]) -> None:
     """Tell the price first, then do it unless told not to."""
-    offer = operate.offer(lane, Nonce(nonce))
-    price = {
-        "nonce": nonce,
-        "max_fee_wei": offer.fees.max_fee,
-        "tip_wei": offer.fees.tip,
-        "cost_wei_at_most": offer.cost,
-    }
+    answer = {"nonce": offer.nonces[0], **_tell_price(offer, as_json)}
+    if dry_run:
+        _say(answer | {"done": False}, as_json)
+        return
+    replaced = act()
+    _say(answer | {"tx": replaced.record.newest.tx_hash, "answer": replaced.answer, "done": True}, as_json)
+
+
+def _tell_price(offer: operate.Offer, as_json: bool) -> dict[str, int]:
+    """The price for the answer; people see it now, before anything is done."""
     if not as_json:
-        Console(stderr=True).print(
-            f"costs at most {offer.cost / _COIN:.9f} coins at {offer.fees.max_fee / 1e9:.3f} gwei"
-        )
-    tx_hash = None if dry_run else act().newest.tx_hash
-    _say({**price, "tx": tx_hash, "done": not dry_run}, as_json)
+        cost, cap = offer.cost / _COIN, offer.fees.max_fee / 1e9
+        Console(stderr=True).print(f"costs at most {cost:.9f} coins at {cap:.3f} gwei")
+    return {"max_fee_wei": offer.fees.max_fee, "tip_wei": offer.fees.tip, "cost_wei_at_most": offer.cost}
 
 
 def _say(answer: dict[str, Any], as_json: bool) -> None:

@@ -12,10 +12,13 @@ from prometheus_client.core import GaugeMetricFamily
 from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
+from chain.lane.intent import LaneId
+from chain.lane.store_mongo import MongoStore
 from config import metrics_folder
 from config.endpoints import public_endpoints
 from pipeline.api.access import Access
-from protocol.errors import RpcError, Unavailable
+from pipeline.store.client import database
+from protocol.errors import LaneError, RpcError, Unavailable
 from protocol.wire import PoolConfig
 
 router = APIRouter(tags=["operations"])
@@ -60,7 +63,7 @@ def config(services: Access) -> PoolConfig:
 
 @router.get("/health", summary="Whether the pool's parts answer")
 def health(services: Access, request: Request, response: Response) -> Health:
-    """Database, broker and chain; 503 if one of them does not answer or the chain's head is old."""
+    """Database, broker, chain and lane; 503 if one does not answer, the chain's head is old or the lane has stopped."""
     answer: Health = request.app.state.answers.get("health", lambda: _health(services))
     response.status_code = 200 if answer.ok else 503
     return answer
@@ -71,6 +74,7 @@ def _health(services: Access) -> Health:
         "mongodb": _probe(lambda: _database(services)),
         "rabbitmq": _probe(lambda: _broker(services)),
         "chain": _probe(lambda: _chain(services)),
+        "lane": _probe(lambda: _lane(services)),
     }
     return Health(ok=all(part.ok for part in parts.values()), parts=parts)
 
@@ -109,7 +113,7 @@ class _Stages:
 def _probe(check: Callable[[], str]) -> Part:
     try:
         return Part(ok=True, detail=check())
-    except (Unavailable, RpcError, PyMongoError) as error:
+    except (Unavailable, LaneError, RpcError, PyMongoError) as error:
         # PyMongo's words may hold the server's address, never a password; ours are redacted at their source.
         return Part(ok=False, detail=str(error)[:300])
 
@@ -130,3 +134,11 @@ def _chain(services: Access) -> str:
     if age > max(STALE_SECONDS, STALE_BLOCKS * services.settings.block_time):
         raise Unavailable(what="the chain", why=f"its head, block {number}, is {age:.0f} s old")
     return f"head is block {number}, {max(0.0, age):.0f} s old"
+
+
+def _lane(services: Access) -> str:
+    lane = LaneId(services.settings.chain_id, services.pool.scheduler)
+    why = MongoStore(database(services.settings)).halted(lane)
+    if why is not None:
+        raise LaneError(wallet=lane.wallet, why=why)
+    return "no operator is needed"

@@ -63,8 +63,8 @@ def test_a_bump_is_a_replacement_in_geths_eyes(rig: LaneRig) -> None:
     rig.next_block()
     rig.submit("slow")
     rig.run()
-    record = operate.bump(rig.lane, Nonce(0))
-    assert len(record.attempts) == 2
+    replaced = operate.bump(rig.lane, Nonce(0))
+    assert (len(replaced.record.attempts), replaced.answer) == (2, "accepted")
     rig.drive(rig.all_mined)
     mined = rig.store.record(rig.lane.id, Nonce(0))
     assert mined is not None
@@ -77,8 +77,8 @@ def test_a_cancel_takes_the_nonce_away(rig: LaneRig) -> None:
     rig.next_block()
     rig.submit("unwanted")
     rig.run()
-    record = operate.cancel(rig.lane, Nonce(0))
-    assert record.newest.purpose is Purpose.CANCEL
+    replaced = operate.cancel(rig.lane, Nonce(0))
+    assert (replaced.record.newest.purpose, replaced.answer) == (Purpose.CANCEL, "accepted")
     rig.drive(lambda: rig.intent("unwanted").ended)
 
 

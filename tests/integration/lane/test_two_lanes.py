@@ -32,12 +32,14 @@ def test_two_lanes_that_are_paused_in_turn_make_a_thousand_payments_once_each(
     rig.submit(*(f"payment {number}" for number in range(INTENTS)))
     orders = Orders(chain.node.rpc_url, mongo_uri, database, key._private.to_hex(), (), runs=0, max_in_flight=48)
     lanes = [_start(orders) for _ in range(2)]
+    takeovers = 0
     try:
         # Each pause is longer than a lease, so that the other one takes over in the middle of whatever it was.
         for paused in itertools.cycle(lanes):
             os.kill(paused.pid, signal.SIGSTOP)
             fence = _fence(mongo_store, rig)
             wait_until(lambda fence=fence: _fence(mongo_store, rig) > fence + 3 or rig.all_final(), 60)  # type: ignore[misc]
+            takeovers += _fence(mongo_store, rig) > fence + 3
             os.kill(paused.pid, signal.SIGCONT)
             if not mongo_store.busy(rig.lane.id):
                 break
@@ -45,6 +47,7 @@ def test_two_lanes_that_are_paused_in_turn_make_a_thousand_payments_once_each(
         for lane in lanes:
             lane.kill()
             lane.wait()
+    assert takeovers >= len(lanes)
     rig.check()
 
 

@@ -85,9 +85,14 @@ def test_cancel_takes_a_nonce_or_a_queued_intent_away(desk: Desk) -> None:
     desk.rig.submit("a")
     desk.rig.run()
     desk.rig.submit("b")
+    desk.tx("cancel", "--intent", desk.rig.intent("b").key, "--dry-run")
+    assert desk.rig.intent("b").state is IntentState.QUEUED
+    assert "not in the queue" in desk.tx("cancel", "--intent", desk.rig.intent("a").key, "--dry-run", code=2)
     desk.tx("cancel", "--intent", desk.rig.intent("b").key)
     assert desk.rig.intent("b").state is IntentState.FAILED
-    desk.tx("cancel", "0")
+    offer = desk.tx("cancel", "0", "--dry-run")
+    assert offer["cost_wei_at_most"] == offer["max_fee_wei"] * 21_000
+    assert desk.tx("cancel", "0")["answer"] == "accepted"
     desk.chain.rpc.call("anvil_mine", hex(6))
     desk.rig.run()
     desk.rig.run()
@@ -111,8 +116,11 @@ def test_a_gap_is_found_by_the_audit_and_filled(desk: Desk, mongo_store: MongoSt
     desk.chain.rpc.call("anvil_dropAllTransactions")
     found = desk.tx("audit", code=1)
     assert {item["kind"] for item in found} == {"gap", "no_nonce"}
-    assert desk.tx("fill-gap", "--dry-run") == {"gaps": [1], "done": False}
-    assert desk.tx("fill-gap") == {"gaps": [1], "done": True}
+    offer = desk.tx("fill-gap", "--dry-run")
+    assert (offer["gaps"], offer["done"]) == ([1], False)
+    assert offer["cost_wei_at_most"] == offer["max_fee_wei"] * 21_000
+    filled = desk.tx("fill-gap")
+    assert (filled["gaps"], filled["done"]) == ([1], True)
     desk.tx("rebroadcast")
     desk.chain.rpc.call("evm_mine")
     assert int(desk.chain.rpc.call("eth_getTransactionCount", desk.rig.key.wallet, "latest"), 16) == 3
@@ -121,6 +129,8 @@ def test_a_gap_is_found_by_the_audit_and_filled(desk: Desk, mongo_store: MongoSt
 def test_a_foreign_nonce_is_disowned_and_the_lane_goes_on(desk: Desk) -> None:
     desk.rig.submit("a")
     desk.rig.run()
+    assert "does not stand still" in desk.tx("resume", code=2)
+    assert "not spent" in desk.tx("disown", "0", "--dry-run", code=2)
     desk.chain.rpc.call("anvil_dropAllTransactions")
     desk.chain.rpc.call("evm_setAutomine", True)
     Actor(desk.rig.key, desk.chain.rpc, CHAIN_ID).run([Call(desk.rig.key.wallet, "0x", 21_000)])
@@ -128,6 +138,11 @@ def test_a_foreign_nonce_is_disowned_and_the_lane_goes_on(desk: Desk) -> None:
         desk.rig.run()
         desk.rig.next_block()
     assert "Nonce 0" in (desk.rig.run().halted or "")
+    assert "Nonce 0" in desk.tx("ls")["halted"]
+    assert "Nonce 0" in desk.tx("resume", "--dry-run")["stood_still"]
+    (becomes,) = desk.tx("disown", "0", "--dry-run")["intents"].values()
+    assert becomes == "queued: nonce 0 was taken by a foreign transaction"
+    assert desk.rig.run().halted is not None
     desk.tx("disown", "0")
     desk.rig.drive(desk.rig.all_final)
     record = desk.rig.store.record(desk.rig.lane.id, Nonce(0))

@@ -20,7 +20,7 @@ from chain.lane.signer import Unsigned
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.hexbytes import to_hex
 from protocol.keccak import keccak
-from protocol.types import Contract, TxHash, Wallet
+from protocol.types import Contract, TxHash, Wallet, Wei
 
 CHAIN_ID = 5
 WALLET = Wallet("0x" + "11" * 20)
@@ -70,6 +70,8 @@ class ModelEncoder:
 
     def __init__(self, batch: int = 3) -> None:
         self._batch = batch
+        #: Wei that every call pays to the contract.
+        self.value = Wei(0)
 
     def group(self, intents: Sequence[Intent]) -> list[tuple[Intent, ...]]:
         shared = [intent for intent in intents if intent.method == "once" and not intent.alone]
@@ -79,7 +81,7 @@ class ModelEncoder:
 
     def encode(self, group: tuple[Intent, ...]) -> Call:
         data = json.dumps([[intent.method, intent.subject] for intent in group])
-        return Call(CONTRACT, "0x" + data.encode().hex(), 50_000 * len(group))
+        return Call(CONTRACT, "0x" + data.encode().hex(), 50_000 * len(group), self.value)
 
 
 @dataclass(slots=True)
@@ -103,6 +105,8 @@ class ModelChain:
     swallow: int = 0
     #: Answers are from so many blocks ago.
     lag: int = 0
+    #: It has lost all its receipts.
+    no_receipts: bool = False
     #: Words with which transactions whose calldata names this subject are refused.
     refuses: dict[str, str] = field(default_factory=dict)
     per_block: int = 8
@@ -207,7 +211,7 @@ class ModelChain:
             "eth_maxPriorityFeePerGas": lambda: hex(GWEI),
             "eth_gasPrice": lambda: hex(self.base_fee + GWEI),
             "eth_feeHistory": lambda: {"reward": [[hex(3 * GWEI)]] * 3},
-            "eth_getTransactionReceipt": lambda: self._receipt(shown, params[0]),
+            "eth_getTransactionReceipt": lambda: None if self.no_receipts else self._receipt(shown, params[0]),
             "eth_sendRawTransaction": lambda: self._send(params[0]),
         }
         return answers[method]()
@@ -274,8 +278,11 @@ class ModelReadiness:
 
     def __init__(self, chain: ModelChain) -> None:
         self._chain = chain
+        #: How many it was asked about each time.
+        self.judged: list[int] = []
 
     def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:
+        self.judged.append(len(intents))
         done = self._chain.done()
         return [self._verdict(intent, done) for intent in intents]
 

@@ -29,11 +29,14 @@ class Rig:
     policy: LanePolicy = field(default_factory=LanePolicy)
     chain: ModelChain = field(default_factory=ModelChain)
     clock: Clock = field(default_factory=Clock)
+    encoder: ModelEncoder = field(default_factory=ModelEncoder)
+    readiness: ModelReadiness = field(init=False)
     store: MemoryStore = field(init=False)
     lane: Lane = field(init=False)
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(self.clock)
+        self.readiness = ModelReadiness(self.chain)
         self.lane = self.new_lane()
 
     @property
@@ -47,8 +50,8 @@ class Rig:
             store or self.store,  # type: ignore[arg-type]  # wrapped by tests that crash
             chain or self.chain,  # type: ignore[arg-type]
             ModelSigner(),
-            ModelReadiness(self.chain),
-            ModelEncoder(),
+            self.readiness,
+            self.encoder,
             self.policy,
             clock=self.clock,
             monotonic=self.clock,

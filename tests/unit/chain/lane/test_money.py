@@ -1,0 +1,56 @@
+"""What the lane may spend."""
+
+from __future__ import annotations
+
+from chain.lane.fees import GWEI
+from chain.lane.intent import IntentState
+from chain.lane.policy import LanePolicy
+from protocol.types import Wei
+from tests.unit.chain.lane.rig import Rig
+
+
+def test_an_empty_wallet_claims_no_nonce() -> None:
+    rig = Rig()
+    rig.chain.balance = 1000
+    (key,) = rig.submit("any", "a")
+    rig.step(2)
+    assert rig.state(key) is IntentState.QUEUED
+    assert rig.store.highest_nonce(rig.id) is None
+    rig.chain.balance = 10**20
+    rig.step()
+    assert rig.state(key) is IntentState.MINED
+
+
+def test_the_daily_cap_holds_what_would_exceed_it() -> None:
+    rig = Rig(LanePolicy(daily_cap=Wei(50_000 * 4 * GWEI)))
+    rig.submit("any", *"abcdef")
+    rig.step(3)
+    assert 0 < rig.chain.executed().total() < 6
+
+
+def test_money_to_keep_is_not_spent() -> None:
+    rig = Rig(LanePolicy(keep_balance=Wei(10**24)))
+    (key,) = rig.submit("any", "a")
+    rig.step(2)
+    assert rig.state(key) is IntentState.QUEUED
+    rig.chain.balance *= 2
+    rig.step()
+    assert rig.state(key) is IntentState.MINED
+
+
+def test_the_daily_cap_is_about_fees_and_not_about_what_is_paid_to_others() -> None:
+    rig = Rig(LanePolicy(daily_cap=Wei(50_000 * 4 * GWEI)))
+    rig.encoder.value = Wei(10**20)
+    rig.submit("any", "a")
+    rig.step()
+    assert rig.chain.executed() == {"a": 1}
+
+
+def test_an_open_nonce_is_made_dearer_past_the_daily_cap() -> None:
+    rig = Rig(LanePolicy(daily_cap=Wei(50_000 * 4 * GWEI)))
+    (key,) = rig.submit("any", "a")
+    rig.run()
+    rig.chain.base_fee = 50 * GWEI
+    rig.chain.drop()
+    rig.step(4)
+    assert rig.state(key) is IntentState.MINED
