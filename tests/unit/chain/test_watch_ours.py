@@ -1,0 +1,78 @@
+"""A hub that other pools share: only what concerns our tasks is kept."""
+
+from __future__ import annotations
+
+from chain.testing import FakeChain, MemoryWatchStore
+from protocol import events
+from tests.unit.chain.following import (
+    LOOKBACK,
+    OTHER_POOL,
+    WORKER,
+    catch_up,
+    initialized,
+    task,
+    tasks_of,
+    vote,
+    watcher,
+)
+
+
+def verdict(number: int) -> events.AccurateContribution:
+    return events.AccurateContribution(WORKER, task(number))
+
+
+def test_what_happens_to_another_pools_task_is_neither_stored_nor_wakes_anybody(
+    chain: FakeChain, store: MemoryWatchStore
+) -> None:
+    watching = watcher(chain, store)
+    chain.mine(initialized(1, OTHER_POOL), vote(1), initialized(2), vote(2))
+    caught = catch_up(watching, chain)
+    chain.mine(vote(1), verdict(1), verdict(2))
+    caught += catch_up(watching, chain)
+
+    assert store.events == [initialized(2), vote(2), verdict(2)]
+    assert tasks_of(caught) == [task(2), task(2)]
+
+
+def test_a_task_initialized_long_ago_is_still_ours_for_a_new_process(chain: FakeChain, store: MemoryWatchStore) -> None:
+    chain.mine(initialized(1), empty=10 * LOOKBACK)
+    catch_up(watcher(chain, store), chain)
+    chain.mine(vote(1), vote(2))
+
+    catch_up(watcher(chain, store), chain)
+
+    assert store.events == [initialized(1), vote(1)]
+
+
+def test_a_task_whose_initialization_was_hidden_is_ours_by_its_deal(chain: FakeChain, store: MemoryWatchStore) -> None:
+    store.rows.add(task(1))
+    chain.mine(vote(1), vote(2))
+
+    catch_up(watcher(chain, store), chain)
+
+    assert store.events == [vote(1)]
+
+
+def test_a_task_that_another_pool_initializes_is_not_ours_though_its_row_is_not_taken_back_yet(
+    chain: FakeChain, store: MemoryWatchStore
+) -> None:
+    store.rows.add(task(1))
+    chain.mine(initialized(1, OTHER_POOL), vote(1))
+
+    catch_up(watcher(chain, store), chain)
+
+    assert store.events == []
+
+
+def test_a_task_that_a_reorg_gives_to_another_pool_is_no_longer_ours(chain: FakeChain, store: MemoryWatchStore) -> None:
+    watching = watcher(chain, store)
+    chain.mine(empty=5)
+    chain.mine(initialized(1), vote(1))
+    catch_up(watching, chain)
+
+    chain.reorg(1, initialized(1, OTHER_POOL), vote(1))
+    catch_up(watching, chain)
+    chain.mine(vote(1))
+    catch_up(watching, chain)
+
+    assert store.events == []
