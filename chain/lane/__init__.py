@@ -35,7 +35,8 @@ What it guarantees, as long as the store keeps what it acknowledged:
 6.  Two processes never disturb each other: a lease keeps runs apart, and where a pause outlives the lease, the fence in
     every write and the unique keys refuse the late one.
 7.  A block that disappears puts its intents back, and the same bytes are sent again.
-8.  If a nonce was spent by a transaction that is not ours, the lane stops and says so, until an operator decides.
+8.  If a nonce was spent by a transaction that is not ours, the lane stops until an operator decides. The log, its
+    status, the scheduler's health and a metric say so.
 
 What it does not guarantee:
 

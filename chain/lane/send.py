@@ -42,7 +42,7 @@ class Chosen:
     """What may go now."""
 
     groups: list[Group] = field(default_factory=list)
-    #: Whether the run's share was used up: more may be ready.
+    #: Whether more may be ready: the run's share was used up, or a group fell apart.
     more: bool = False
     #: Intents that end without a nonce.
     moves: list[IntentMove] = field(default_factory=list)
@@ -85,9 +85,22 @@ def choose(desk: Desk, look: Look, open_records: Sequence[NonceRecord], memory: 
         try:
             chosen.groups.append((group, desk.encoder.encode(group)))
         except BadMessage as error:
-            for intent in group:
-                _end(chosen, intent, Judgement.DEAD, str(error))
+            for intent, why in _misfits(desk, group) or [(intent, str(error)) for intent in group]:
+                _end(chosen, intent, Judgement.DEAD, why)
+            # Those who only shared the transaction go in the next run.
+            chosen.more = True
     return chosen
+
+
+def _misfits(desk: Desk, group: Sequence[Intent]) -> list[tuple[Intent, str]]:
+    """Those of a group that cannot be encoded even alone, and why."""
+    found: list[tuple[Intent, str]] = []
+    for intent in group:
+        try:
+            desk.encoder.encode((intent,))
+        except BadMessage as error:
+            found.append((intent, str(error)))
+    return found
 
 
 def _end(chosen: Chosen, intent: Intent, judgement: Judgement, reason: str) -> None:

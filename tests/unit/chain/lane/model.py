@@ -17,7 +17,7 @@ from chain.lane.intent import Intent
 from chain.lane.nonce import Attempt
 from chain.lane.ready import READY, Judgement, Moment, Verdict
 from chain.lane.signer import Unsigned
-from protocol.errors import RpcError, RpcUnavailable
+from protocol.errors import BadMessage, RpcError, RpcUnavailable
 from protocol.hexbytes import to_hex
 from protocol.keccak import keccak
 from protocol.types import Contract, TxHash, Wallet, Wei
@@ -72,6 +72,8 @@ class ModelEncoder:
         self._batch = batch
         #: Wei that every call pays to the contract.
         self.value = Wei(0)
+        #: Subjects whose arguments make no call.
+        self.misfits: set[str] = set()
 
     def group(self, intents: Sequence[Intent]) -> list[tuple[Intent, ...]]:
         shared = [intent for intent in intents if intent.method == "once" and not intent.alone]
@@ -80,6 +82,8 @@ class ModelEncoder:
         return [*groups, *((intent,) for intent in single)]
 
     def encode(self, group: tuple[Intent, ...]) -> Call:
+        if self.misfits.intersection(intent.subject for intent in group):
+            raise BadMessage(why="it lacks an argument")
         data = json.dumps([[intent.method, intent.subject] for intent in group])
         return Call(CONTRACT, "0x" + data.encode().hex(), 50_000 * len(group), self.value)
 

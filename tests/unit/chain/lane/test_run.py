@@ -105,6 +105,19 @@ def test_an_array_that_reverts_because_of_one_goes_again_one_by_one() -> None:
     assert [rig.state(key) for key in keys] == [IntentState.MINED, IntentState.DONE, IntentState.MINED]
 
 
+def test_one_that_makes_no_call_fails_alone_and_not_with_those_that_shared_its_transaction() -> None:
+    rig = Rig()
+    rig.encoder.misfits.add("b")
+    first, bad, last = rig.submit("once", "a", "b", "c")
+    rig.step()
+    assert (rig.state(first), rig.state(bad), rig.state(last)) == (
+        IntentState.MINED,
+        IntentState.FAILED,
+        IntentState.MINED,
+    )
+    assert "lacks an argument" in rig.reason(bad)
+
+
 def test_no_more_nonces_are_open_than_allowed() -> None:
     rig = Rig(LanePolicy(max_in_flight=4))
     rig.submit("any", *"abcdefgh")
