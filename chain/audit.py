@@ -82,8 +82,8 @@ def audit(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNu
 def replay(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber) -> Iterator[Audit]:
     """Audit blocks first … last and mend what is found, stretch by stretch; the cursor stays where it is.
 
-    Reads on to the cursor when a task turns up that nobody knew: what happened to it above `last` was taken for another
-    pool's. Raises as `audit`; doing it again is harmless.
+    Reads on to the cursor when a task or a deal turns up that nobody knew: what happened to it above `last` was taken
+    for another pool's. Raises as `audit`; doing it again is harmless.
     """
     return _compared(watcher, store, first, last, mending=True)
 
@@ -111,7 +111,7 @@ def _compared(
             yield found
             tries, number = 0, BlockNumber(found.last.number + 1)
             cursor = store.cursor()
-            if begun and mending and cursor is not None:
+            if (begun or found.missing_deals) and mending and cursor is not None:
                 last = max(last, cursor.number)
 
 

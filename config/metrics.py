@@ -12,7 +12,8 @@ RPC_SECONDS = Histogram("sluice_rpc_seconds", "Seconds per HTTP exchange with a 
 BLOCKS_READ = Counter("sluice_blocks_read_total", "Blocks followed.")
 REORGS = Counter("sluice_reorgs_total", "Reorganisations seen.")
 REORGS_BEYOND_FINALITY = Counter(
-    "sluice_reorgs_beyond_finality_total", "Reorganisations that replaced blocks whose transactions counted as final."
+    "sluice_reorgs_beyond_finality_total",
+    "Reorganisations that replaced blocks whose transactions counted as final; from the highest block followed.",
 )
 LATE_FINDS = Counter("sluice_late_finds_total", "Events that the first reading of their block missed.", ["found_by"])
 HIDDEN_LOGS = Counter("sluice_hidden_logs_total", "Hub events that eth_getLogs left out and receipts showed.")

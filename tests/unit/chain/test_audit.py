@@ -148,6 +148,18 @@ def test_the_life_of_a_task_that_nobody_knew_is_found_from_its_beginning_on(
     assert odd(list(audit(watcher, store, ALL, chain.head))) == []
 
 
+def test_the_tasks_of_a_deal_that_nobody_knew_are_found_too(
+    chain: FakeChain, store: MemoryWatchStore, watcher: Watcher
+) -> None:
+    drop(store, notice(0), initialized(0), vote(0))
+    del store.deals[notice(0).deal_id]
+    matched = next(seen.block_number for seen in _on_chain(chain) if seen.event == notice(0))
+
+    # Only the block of the match, as after a SLUICE_START_BLOCK that was too high.
+    list(replay(watcher, store, matched, matched))
+    assert odd(list(audit(watcher, store, ALL, chain.head))) == []
+
+
 def test_replay_leaves_cursor_and_blocks_where_they_are(
     chain: FakeChain, store: MemoryWatchStore, watcher: Watcher
 ) -> None:
