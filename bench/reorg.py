@@ -23,7 +23,7 @@ def reorganise(arena: Arena, depth: int, *, returned: bool) -> None:
 
     Raises NotReady if a block was mined in between, so that not all transactions came back.
     """
-    head = _fresh_head(arena)
+    head = _settled_head(arena)
     blocks = arena.rpc.batch([("eth_getBlockByNumber", (hex(head - depth + 1 + n), False)) for n in range(depth)])
     held = [(TxHash(tx), offset) for offset, block in enumerate(blocks) for tx in block["transactions"]]
     raw = arena.rpc.batch([("eth_getRawTransactionByHash", (tx,)) for tx, _ in held]) if held and returned else []
@@ -41,8 +41,10 @@ def until_deep(arena: Arena, block: BlockNumber, depth: int) -> None:
             return
 
 
-def _fresh_head(arena: Arena) -> BlockNumber:
-    """A head that has just been mined, so that a whole block time is left until the next one."""
+def _settled_head(arena: Arena) -> BlockNumber:
+    """A head in the middle of its time: whoever follows the chain has acted on it, and the next one is not due yet."""
     coming = heads(arena.chain.ws_url, arena.rpc, arena.chain.block_time, threading.Event())
     first = next(coming)
-    return next(head for head in coming if head > first)
+    fresh = next(head for head in coming if head > first)
+    threading.Event().wait(arena.chain.block_time / 2)
+    return fresh
