@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from chain.lane.intent import IntentState
 from chain.lane.look import look
-from chain.lane.nonce import NonceRecord, NonceState
+from chain.lane.nonce import UNSETTLED, NonceRecord, NonceState
 from chain.lane.run import Lane
 from protocol.types import Nonce
 
-#: Newest settled nonces compared with their receipts.
+#: Newest nonces looked at besides those that are not settled, so that an audit takes as long in ten years as today.
 DEPTH = 2000
 #: Most intents read of those that should have a nonce.
 _MOST = 100_000
@@ -32,8 +32,10 @@ def audit(lane: Lane, *, depth: int = DEPTH) -> list[Finding]:
     """Everything that is odd; reads only. What a run is about to repair is told too. Raises RpcUnavailable."""
     desk = lane.desk
     seen = look(desk.rpc, desk.lane.wallet, None)
-    records = desk.store.records(desk.lane, list(NonceState))
-    settled = [record for record in records if record.mined is not None][-depth:]
+    known = desk.store.records(desk.lane, list(UNSETTLED))
+    known += desk.store.newest(desk.lane, list(NonceState), depth, None)
+    records = [record for _, record in sorted({record.nonce: record for record in known}.items())]
+    settled = [record for record in records if record.mined is not None]
     answers = desk.rpc.batch(
         [("eth_getTransactionReceipt", (record.mined.tx_hash,)) for record in settled if record.mined is not None]
     )

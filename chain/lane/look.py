@@ -33,10 +33,15 @@ class Look:
         return Moment(self.head, self.timestamp)
 
     def contradicts(self, newest: NonceRecord | None) -> bool:
-        """Whether a block that mined ours is gone. Blocks are chained: if the newest stands, all before it stand."""
+        """Whether a block that mined ours is gone. Blocks are chained: if the newest stands, all before it stand.
+
+        A node that has thrown old blocks away cannot say which block stood there; the mined count still speaks.
+        """
         if newest is None or newest.mined is None:
             return False
-        return self.mined_hash != newest.mined.block_hash or self.count <= newest.nonce
+        if self.count <= newest.nonce or self.head < newest.mined.block:
+            return True
+        return self.mined_hash is not None and self.mined_hash != newest.mined.block_hash
 
 
 def look(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> Look:

@@ -86,16 +86,27 @@ def status(lane: Lane) -> LaneStatus:
     gaps = tuple(Nonce(nonce) for nonce in range(seen.count, next_nonce) if nonce not in held)
     queued = desk.store.count(desk.lane, (IntentState.QUEUED,))
     halted = desk.store.halted(desk.lane)
-    why = halted or _why(seen, records, gaps, queued)
+    why = halted or _why(seen, records, gaps) or _waiting(desk, seen, queued)
     return LaneStatus(seen.head, seen.count, next_nonce, seen.balance, records, gaps, queued, halted, why)
 
 
-def _why(seen: Look, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...], queued: int) -> str:
+def _waiting(desk: Desk, seen: Look, queued: int) -> str:
+    """Why the queue does not move, as far as its oldest intent tells."""
+    oldest = desk.store.queued(desk.lane, 1)
+    if not oldest:
+        return "nothing waits"
+    (verdict,) = desk.readiness.check(oldest, seen.moment)
+    reason = verdict.reason or "goes with the next run"
+    return f"{queued} in the queue, the oldest is {oldest[0].method} of {oldest[0].subject}: {reason}"
+
+
+def _why(seen: Look, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...]) -> str:
+    """What holds the lowest nonce; empty if none is open."""
     if gaps and gaps[0] == seen.count:
         return f"nonce {gaps[0]} has no transaction: a gap"
     lowest = next((record for record in records if record.nonce == seen.count), None)
     if lowest is None:
-        return "open nonces wait for their receipts" if records else f"{queued} intents wait to be ready"
+        return "open nonces wait for their receipts" if records else ""
     base_fee, paid = seen.market.base_fee, lowest.newest.fees.max_fee
     if base_fee is not None and paid < base_fee:
         return f"nonce {lowest.nonce} offers {paid} wei per gas, the base fee is {base_fee}"

@@ -14,6 +14,8 @@ PoCo reverts without a word, so the same rules, asked at the block of a revert, 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -151,6 +153,8 @@ _RULES: dict[str, Callable[[Intent, TaskFacts, Timestamp], Verdict]] = {
     "reopen": _reopen,
     "claim": _claim,
 }
+#: Seconds between two warnings that a node lacks old state.
+_WARN_SECONDS = 300.0
 #: Methods whose rule looks at the wallet's own vote.
 _VOTING = frozenset({"contribute", "contributeAndFinalize", "reveal"})
 
@@ -184,6 +188,8 @@ class PocoReadiness:
         self._rpc = rpc
         self._hub = hub
         self._strict = strict
+        #: `time.monotonic` of the last warning that the node cannot tell.
+        self._warned = -math.inf
 
     def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:
         """A verdict for each; where the node cannot answer the view, READY or, if `strict`, WAIT."""
@@ -220,12 +226,25 @@ class PocoReadiness:
             seen = facts(task, vote, deal)
         except (RpcError, BadMessage) as error:
             if self._strict:
+                self._warn(at, error)
                 return _wait(f"the hub cannot be asked at block {at.block}: {error}")
             log.warning(
                 "Cannot ask the hub; sending unasked.", action="lane_unchecked", intent=intent.key, why=str(error)
             )
             return READY
         return judge(intent, seen, at.timestamp)
+
+    def _warn(self, at: Moment, error: Exception) -> None:
+        """Say now and then, not for each intent at each head, that everything waits for what the node cannot tell."""
+        if time.monotonic() - self._warned < _WARN_SECONDS:
+            return
+        self._warned = time.monotonic()
+        log.warning(
+            "The node cannot tell the state that SLUICE_SPEND_DEPTH asks for: nothing is sent until one can.",
+            action="lane_depth_unknown",
+            block=at.block,
+            why=str(error),
+        )
 
 
 #: Words of viewTask's answer (32 bytes each, the first is the tuple's offset) and of viewContribution's, which is flat.

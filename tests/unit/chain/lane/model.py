@@ -109,6 +109,8 @@ class ModelChain:
     swallow: int = 0
     #: Answers are from so many blocks ago.
     lag: int = 0
+    #: It has thrown away the headers below this block.
+    pruned_below: int = 0
     #: It has lost all its receipts.
     no_receipts: bool = False
     #: Words with which transactions whose calldata names this subject are refused.
@@ -209,7 +211,7 @@ class ModelChain:
         self.asked[method] += 1
         shown = self.blocks[: max(1, len(self.blocks) - self.lag)]
         answers: dict[str, Callable[[], Any]] = {
-            "eth_getBlockByNumber": lambda: self._header(shown, params[0]),
+            "eth_getBlockByNumber": lambda: self._header(shown, params[0], self.pruned_below),
             "eth_getTransactionCount": lambda: hex(self.count(shown)),
             "eth_getBalance": lambda: hex(self.balance),
             "eth_maxPriorityFeePerGas": lambda: hex(GWEI),
@@ -221,9 +223,9 @@ class ModelChain:
         return answers[method]()
 
     @staticmethod
-    def _header(shown: Sequence[Block], tag: str) -> dict[str, Any] | None:
+    def _header(shown: Sequence[Block], tag: str, pruned_below: int) -> dict[str, Any] | None:
         number = len(shown) - 1 if tag == "latest" else int(tag, 16)
-        if number >= len(shown):
+        if not pruned_below <= number < len(shown):
             return None
         block = shown[number]
         return {

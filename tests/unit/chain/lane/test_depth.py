@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from eth_abi.abi import encode
+from structlog.testing import capture_logs
 
 from chain import calls
 from chain.lane.depth import AtDepth
 from chain.lane.intent import Intent
-from chain.lane.poco import facts
+from chain.lane.poco import PocoReadiness, facts
 from chain.lane.ready import READY, Judgement, Moment, Verdict
+from chain.rpc import Request
+from chain.testing import FakeChain
+from protocol.errors import RpcError
 from protocol.hexbytes import to_hex
-from protocol.types import BlockNumber, Timestamp, Wallet
+from protocol.types import BlockNumber, Contract, Timestamp, Wallet
 
 ADDRESS = "0x" + "01" * 20
 NOW = Moment(BlockNumber(10), Timestamp(1000))
@@ -98,3 +103,17 @@ def test_a_deal_is_there_if_it_has_a_start_time(start: int) -> None:
         for view, values in ((calls.VIEW_TASK, task), (calls.VIEW_DEAL, deal))
     ]
     assert facts(answers[0], None, answers[1]).deal is bool(start)
+
+
+def test_a_node_without_that_state_is_complained_of_once_and_not_for_every_intent() -> None:
+    class Forgetful(FakeChain):
+        def batch(self, requests: Sequence[Request]) -> list[Any]:
+            return [RpcError(method=method, code=-32000, message="missing trie node") for method, _ in requests]
+
+    readiness = PocoReadiness(Forgetful(Contract(ADDRESS)), Contract(ADDRESS), strict=True)
+    with capture_logs() as logs:
+        for _ in range(2):
+            verdicts = readiness.check(intents("0x" + "0a" * 32, "0x" + "0b" * 32), NOW)
+    assert {verdict.judgement for verdict in verdicts} == {Judgement.WAIT}
+    assert "missing trie node" in verdicts[0].reason
+    assert [entry["action"] for entry in logs] == ["lane_depth_unknown"]

@@ -75,6 +75,16 @@ def test_a_lane_that_stands_still_says_so_wherever_it_is_asked() -> None:
     assert REGISTRY.get_sample_value("sluice_lane_halted", {"wallet": rig.id.wallet}) == 0
 
 
+def test_why_the_queue_does_not_move_is_what_holds_its_oldest_intent() -> None:
+    rig = Rig()
+    assert operate.status(rig.lane).why == "nothing waits"
+    rig.chain.blocked = {"a"}
+    rig.submit("once", "a", "b")
+    assert operate.status(rig.lane).why == "2 in the queue, the oldest is once of a: blocked"
+    rig.chain.blocked = set()
+    assert operate.status(rig.lane).why == "2 in the queue, the oldest is once of a: goes with the next run"
+
+
 def test_disowning_in_a_dry_run_says_what_would_become_of_the_intents_and_changes_nothing() -> None:
     rig, key = _halted()
     (move,) = operate.disown(rig.lane, Nonce(0), dry_run=True)

@@ -108,3 +108,15 @@ def test_what_left_a_nonce_is_not_sent_again_when_a_reorg_opens_it() -> None:
     assert record.newest.purpose is Purpose.YIELD
     assert record.state is NonceState.MINED
     assert rig.chain.executed() == {}
+
+
+def test_a_node_that_has_thrown_old_blocks_away_says_nothing_about_them() -> None:
+    rig = Rig(LanePolicy(finality=2))
+    rig.submit("any", "a")
+    rig.step(10)
+    rig.chain.pruned_below = 8
+    rig.chain.asked.clear()
+    with capture_logs() as logs:
+        rig.step(3)
+    assert [entry["action"] for entry in logs if entry["action"] in {"lane_reorg", "lane_final_undone"}] == []
+    assert rig.chain.asked["eth_getTransactionReceipt"] == 0
