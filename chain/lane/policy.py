@@ -28,6 +28,8 @@ class LanePolicy:
     rebroadcast_after: int = 1
     #: Blocks it may miss until its price is raised.
     bump_after: int = 4
+    #: Blocks it may miss for no reason that can be seen until it is replaced all the same.
+    stuck_after: int = 6
     #: Heads between the two looks at a gap before it is filled.
     gap_looks: int = 1
     #: Releases from a nonce before an intent is given up.

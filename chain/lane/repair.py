@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 _PROBE, _SURE_BLOCKS = 64, 3
 #: Blocks and percentile of tips that say what the market pays; above it, more money does not help.
 _MARKET_BLOCKS, _MARKET_PERCENTILE = 12, 90
+#: Most doublings of the patience with what is stuck: 64 times 6 blocks.
+_MOST_DOUBLINGS = 6
 
 
 @dataclass(slots=True)
@@ -158,6 +160,9 @@ def _reprice(turn: Turn, look: Look, memory: Memory, repairs: Repairs, outbox: l
     """The outbox with new attempts where the old ones cannot succeed."""
     wanted = [item for record in repairs.open.values() if (item := _gives_way(turn.desk, look, memory, record))]
     lowest = repairs.open.get(look.count)
+    if lowest is None:
+        # Nothing waits: patience with what is sent next begins now.
+        memory.since = look.head
     # Once a head: the base fee that makes the next price right is only known with the next block.
     if lowest is not None and memory.bumped < look.head and not any(item.nonce == lowest.nonce for item in wanted):
         dearer = _dearer(turn.desk, look, memory, lowest)
@@ -204,13 +209,15 @@ def _gives_way(desk: Desk, look: Look, memory: Memory, record: NonceRecord) -> U
 
 
 def _dearer(desk: Desk, look: Look, memory: Memory, lowest: NonceRecord) -> Unsigned | None:
-    """The lowest nonce's call at a higher price, if its price is what holds it."""
+    """The lowest nonce's call at a higher price, if its price is what holds it, or a pool that does not let it go."""
     paid = lowest.newest.fees
     refused = REACTIONS[memory.refused.get(lowest.nonce, (Kind.UNKNOWN, ""))[0]].reprice
     cheap = too_low(paid, look.market.base_fee) and lowest.sent_block is not None and lowest.sent_block < look.head
     if not refused and not cheap:
         waited = look.head - max(memory.since, memory.bumped)
-        if lowest.sent_block is None or waited < desk.policy.bump_after or not _below_market(desk, look, lowest):
+        if lowest.sent_block is None or waited < desk.policy.bump_after:
+            return None
+        if waited < _stuck_after(desk, lowest) and not _below_market(desk, look, lowest):
             return None
     fees = bump(desk.policy.fees, look.market, paid)
     if fees is None:
@@ -223,6 +230,15 @@ def _dearer(desk: Desk, look: Look, memory: Memory, lowest: NonceRecord) -> Unsi
         )
         return None
     return again(desk, lowest, fees)
+
+
+def _stuck_after(desk: Desk, lowest: NonceRecord) -> int:
+    """Blocks until it is replaced though its price is right: twice as long after each attempt, for it may be in vain.
+
+    A pool can hold a transaction back for good. anvil does it to one that came while a reorg had taken its predecessor;
+    sent again it is "already known", and only a replacement of the same nonce sets it and its followers free.
+    """
+    return desk.policy.stuck_after << min(len(lowest.attempts) - 1, _MOST_DOUBLINGS)
 
 
 def again(desk: Desk, record: NonceRecord, fees: Fees) -> Unsigned:

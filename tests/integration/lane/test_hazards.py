@@ -129,6 +129,29 @@ def test_a_reorg_deeper_than_finality_is_seen_by_the_audit_and_made_good(node: A
         rig.check()
 
 
+def test_a_transaction_that_the_pool_holds_back_for_no_reason_is_replaced(rig: LaneRig) -> None:
+    """It came while a reorg had taken those before it: they are back in a block, and anvil never lets it go."""
+    rig.rpc.call("evm_setIntervalMining", 0)
+    rig.by_hand = True
+    rig.next_block()
+    rig.submit(*NAMES[:3])
+    rig.drive(rig.all_mined)
+    rig.submit("late")
+    rig.run()
+    *before, late = (rig.store.record(rig.lane.id, Nonce(number)) for number in range(4))
+    assert late is not None
+    rig.rpc.call("anvil_dropTransaction", late.newest.tx_hash)
+    rig.rpc.call("anvil_rollback", rig.head() - (rig.intent(NAMES[0]).block or 0) + 1)
+    rig.rpc.call("eth_sendRawTransaction", late.newest.raw)
+    rig.rpc.call("anvil_reorg", 1, [[record.newest.raw, 0] for record in before if record])
+    rig.next_block()
+    assert int(rig.rpc.call("txpool_status")["queued"], 16) == 1
+
+    assert rig.drive(rig.all_mined, blocks=20) <= rig.policy.stuck_after + BLOCKS_TO_RECOVER
+    rig.drive(rig.all_final)
+    rig.check()
+
+
 def test_a_base_fee_spike_makes_the_lane_pay_more_for_its_lowest_nonce(rig: LaneRig) -> None:
     rig.next_block()
     rig.submit("dear")

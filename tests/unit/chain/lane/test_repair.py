@@ -99,3 +99,33 @@ def test_what_a_nodes_strange_words_mean_can_be_told() -> None:
     assert record is not None
     assert record.newest.purpose is Purpose.YIELD
     assert rig.state(key) is IntentState.SENT
+
+
+def test_what_is_not_mined_for_no_reason_is_replaced_at_first_soon_and_then_ever_later() -> None:
+    rig = Rig(LanePolicy(fees=FeePolicy(name="fixed", fixed=Wei(10 * GWEI))))
+    rig.submit("any", "a")
+    rig.run()
+    # Blocks come and have room, the price is right, the node has the bytes.
+    rig.chain.per_block = 0
+    attempts = []
+    for _ in range(20):
+        rig.step()
+        record = rig.store.record(rig.id, Nonce(0))
+        assert record is not None
+        attempts.append(len(record.attempts))
+    assert [attempts.count(times) for times in (1, 2, 3)] == [5, 12, 3]
+    rig.chain.per_block = 8
+    rig.step()
+    assert rig.chain.executed() == {"a": 1}
+
+
+def test_patience_begins_with_the_first_transaction_after_a_quiet_time() -> None:
+    rig = Rig()
+    rig.submit("any", "a")
+    rig.step(20)
+    rig.chain.per_block = 0
+    rig.submit("any", "b")
+    rig.step(rig.policy.bump_after - 1)
+    record = rig.store.record(rig.id, Nonce(1))
+    assert record is not None
+    assert len(record.attempts) == 1
