@@ -171,12 +171,19 @@ def stake_locked(arena: Arena) -> int:
 
 
 def nonce_gaps(arena: Arena) -> int:
-    """Nonces that were handed out but are not mined, of the pool's owner and all workers."""
+    """Nonces that were handed out but are not mined, of the pool's owner and all workers.
+
+    anvil keeps what a replacement has freed among its queued ones for ever: such a nonce is mined and no gap.
+    """
     wallets = _wallets(arena)
     pending = arena.rpc.batch([("eth_getTransactionCount", (wallet, "pending")) for wallet in wallets])
     mined = arena.rpc.batch([("eth_getTransactionCount", (wallet, "latest")) for wallet in wallets])
-    queued = arena.rpc.call("txpool_status").get("queued", "0x0")
-    return sum(int(p, 16) - int(m, 16) for p, m in zip(pending, mined, strict=True)) + int(queued, 16)
+    queued = arena.rpc.call("txpool_content")["queued"]
+    gaps = 0
+    for wallet, handed_out, count in zip(wallets, pending, mined, strict=True):
+        held_back = [nonce for nonce in queued.get(wallet, {}) if int(nonce) >= int(count, 16)]
+        gaps += int(handed_out, 16) - int(count, 16) + len(held_back)
+    return gaps
 
 
 def _wallets(arena: Arena) -> Sequence[Wallet]:
