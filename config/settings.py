@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import BadSetting
+from protocol.wire import DOWNLOAD_BYTES, MEMORY_PER_SLOT, RESULT_BYTES
 
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
 #: A price per gas. Decimal, so that what is written becomes exactly so many wei.
@@ -100,7 +101,13 @@ class Settings(BaseSettings):
     # -- results --------------------------------------------------------------------------------------------------
     ipfs_api: str = Field("http://127.0.0.1:18501", description="Kubo RPC API.")
     ipfs_gateway: str = Field("http://127.0.0.1:18580", description="IPFS gateway told to workers and requesters.")
-    max_result_bytes: int = Field(256 * 2**20, gt=0, description="Largest result zip accepted.")
+    max_result_bytes: int = Field(
+        RESULT_BYTES,
+        gt=0,
+        lt=2**63,
+        description="Largest result, in bytes. The scheduler's is told to all machines, and a larger result is the"
+        " task's failure. A worker that sets less declines what is larger than its own.",
+    )
 
     # -- scheduler ------------------------------------------------------------------------------------------------
     api_host: str = Field("127.0.0.1", description="Address the HTTP API listens on.")
@@ -123,8 +130,20 @@ class Settings(BaseSettings):
     worker_name: str = Field("worker", description="Name of this machine in logs and Flower.")
     slots: int = Field(1, ge=1, description="Containers this machine runs at once.")
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")
-    memory_per_slot: int = Field(2 * 2**30, gt=0, description="Memory limit of one container, bytes.")
-    download_max_bytes: int = Field(4 * 2**30, gt=0, description="Largest dataset or input file.")
+    memory_per_slot: int = Field(
+        MEMORY_PER_SLOT,
+        gt=0,
+        lt=2**63,
+        description="Memory of one container, in bytes. The scheduler's is the pool's promise, told to all machines:"
+        " an app that needs more fails. A worker that sets less declines what runs out of memory; more has no effect.",
+    )
+    download_max_bytes: int = Field(
+        DOWNLOAD_BYTES,
+        gt=0,
+        lt=2**63,
+        description="Largest dataset or input file, in bytes. The scheduler's is told to all machines, and a larger"
+        " file is the task's failure. A worker that sets less declines what is larger than its own.",
+    )
     allow_private_downloads: bool = Field(
         False, description="Allow input files and datasets from private addresses (local stack only)."
     )

@@ -15,6 +15,11 @@ from protocol.types import Hash32
 
 #: Cause of a replicate that its own machine failed: a full disk, no Docker engine. Another machine may do better.
 MACHINE_FAILED = "MACHINE_FAILED"
+#: The app ran out of memory on a machine that offers less than the pool promises per slot: a machine that keeps the
+#: promise may do better, and the smaller one is not to blame either.
+MACHINE_MEMORY = "MACHINE_OUT_OF_MEMORY"
+#: Characters of a cause in a report (`protocol.wire`).
+CAUSE_CHARACTERS = 200
 #: Name of the file in `/iexec_out`.
 ERROR_FILE = "error.txt"
 
@@ -30,6 +35,8 @@ class Failure(StrEnum):
     APP = "APP_COMPUTE_FAILED"
     #: The app ran past the category's time and left no computed.json.
     APP_TIMEOUT = "APP_COMPUTE_TIMEOUT"
+    #: The app needed more memory than the pool promises per slot.
+    OUT_OF_MEMORY = "APP_OUT_OF_MEMORY"
     #: The app ended with 0 and left no computed.json, or one that does not say what the deal needs.
     COMPUTED_FILE = "POST_COMPUTE_COMPUTED_FILE_NOT_FOUND"
     #: computed.json points to nothing.
@@ -50,9 +57,27 @@ class Failure(StrEnum):
                 return "COMPUTE_FAILED"
 
 
+def worded(code: str, why: str) -> str:
+    """A cause as reports carry it: a code, and the reason in words after a colon, cut to CAUSE_CHARACTERS."""
+    text = f"{code}: {' '.join(why.split())}" if why.strip() else code
+    return text if len(text) <= CAUSE_CHARACTERS else text[: CAUSE_CHARACTERS - 1] + "…"
+
+
+def cause_code(cause: str | None) -> str | None:
+    """The code of a cause, without its words."""
+    return cause if cause is None else cause.partition(":")[0]
+
+
 def blames_task(cause: str | None) -> bool:
     """Whether a worker that gives this cause says that any other worker would fail as well."""
-    return cause in frozenset(Failure)
+    return cause_code(cause) in frozenset(Failure)
+
+
+def counts_against_machine(cause: str | None) -> bool:
+    """Whether a replicate that failed with this cause tells something of its machine: not where the app failed, nor
+    where it wanted more memory than a small machine has.
+    """
+    return not blames_task(cause) and cause_code(cause) != MACHINE_MEMORY
 
 
 def error_text(failure: Failure) -> bytes:

@@ -13,6 +13,7 @@
     │   ├── RpcUnavailable       no answer from an Ethereum node: it may or may not have acted
     │   ├── BrokerUnavailable    RabbitMQ
     │   ├── EngineUnavailable    the Docker engine
+    │   │   └── EngineTrouble    ... answers, but with an error that says nothing of the app
     │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
     │   ├── ChainMoved           blocks are others than those followed: the watcher must follow first
     │   ├── NotYet               the chain, as the watcher has read it, does not show yet what a request relies on
@@ -20,7 +21,9 @@
     ├── EngineRefused            the Docker engine answered with no; caught by the worker that asked
     │   ├── NoSuchImage          ... it does not have the image: pull it
     │   ├── CannotStart          ... the image or its command can never run: the app failed
+    │   ├── ContainerRefused     ... this machine's settings or limits do not suit it: another machine may do better
     │   └── NoSuchContainer      ... the container is gone: start over
+    ├── LocalTrouble             something that only this machine meets; the worker that asked declines the task
     ├── RpcError                 an Ethereum node answered with an error: `code`, `message`, `data`
     ├── TransactionReverted      a contract refused a set-up transaction (`ops`); the lane knows reverts as verdicts
     ├── WrongChain               chain id or hub code are not what the settings say. The process stops.
@@ -99,6 +102,10 @@ class EngineUnavailable(Unavailable):
     """The Docker engine at {what} does not answer: {why}. Start it, or name another with SLUICE_DOCKER_HOST."""
 
 
+class EngineTrouble(EngineUnavailable):
+    """The Docker engine at {what} answers with an error: {why}"""
+
+
 class PoolUnavailable(Unavailable):
     """The pool's API at {what} does not answer: {why}."""
 
@@ -127,8 +134,16 @@ class CannotStart(EngineRefused):
     """The app cannot be started: {why}"""
 
 
+class ContainerRefused(EngineRefused):
+    """Docker refuses to run the container on this machine: {why}"""
+
+
 class NoSuchContainer(EngineRefused):
     """Docker has no container {why}."""
+
+
+class LocalTrouble(SluiceError):
+    """Another machine may do better: {why}."""
 
 
 class RpcError(SluiceError):

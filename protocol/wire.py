@@ -22,6 +22,14 @@ HexSignature = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{130}$")
 LOG_TAIL_CHARACTERS = 100_000
 
 
+#: What a pool promises and allows unless it says otherwise: bytes of memory per slot, ...
+MEMORY_PER_SLOT = 2 * 2**30
+#: ... bytes of one dataset or input file,
+DOWNLOAD_BYTES = 4 * 2**30
+#: ... and bytes of a result.
+RESULT_BYTES = 256 * 2**20
+
+
 class Wire(BaseModel):
     """Base of all wire messages: frozen, strict about unknown keys."""
 
@@ -40,6 +48,13 @@ class PoolConfig(Wire):
     block_time: float
     ipfs_gateway: str
     version: str
+    #: Limits of every task, alike on all machines: only what breaks the pool's own limit is the task's failure.
+    #: Bytes of memory an app gets.
+    memory_per_slot: Annotated[int, Field(gt=0, lt=2**63)] = MEMORY_PER_SLOT
+    #: Bytes of one dataset or input file at most.
+    download_max_bytes: Annotated[int, Field(gt=0, lt=2**63)] = DOWNLOAD_BYTES
+    #: Bytes of a result at most, all its files together.
+    max_result_bytes: Annotated[int, Field(gt=0, lt=2**63)] = RESULT_BYTES
 
 
 class ChallengeRequest(Wire):

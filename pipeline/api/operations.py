@@ -58,6 +58,9 @@ def config(services: Access) -> PoolConfig:
         block_time=settings.block_time,
         ipfs_gateway=settings.ipfs_gateway,
         version=VERSION,
+        memory_per_slot=settings.memory_per_slot,
+        download_max_bytes=settings.download_max_bytes,
+        max_result_bytes=settings.max_result_bytes,
     )
 
 

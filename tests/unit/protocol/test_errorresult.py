@@ -5,13 +5,18 @@ import hashlib
 import pytest
 
 from protocol.errorresult import (
+    CAUSE_CHARACTERS,
     ERROR_FILE,
     MACHINE_FAILED,
+    MACHINE_MEMORY,
     Failure,
     blames_task,
+    cause_code,
+    counts_against_machine,
     error_computed,
     error_digest,
     error_text,
+    worded,
 )
 
 
@@ -53,3 +58,20 @@ def test_computed_json_points_at_the_error_text() -> None:
 def test_only_failures_that_every_machine_would_have_blame_the_task() -> None:
     assert all(blames_task(failure.value) for failure in Failure)
     assert not any(blames_task(cause) for cause in (MACHINE_FAILED, "the task is REVEALING", "", None))
+
+
+def test_a_cause_with_words_counts_as_its_code() -> None:
+    assert blames_task(worded(Failure.COMPUTED_FILE, "computed.json has no callback-data"))
+    assert not blames_task(worded(MACHINE_FAILED, f"{Failure.APP}: said somebody"))
+    assert cause_code(worded(MACHINE_FAILED, "HTTP 503: busy")) == MACHINE_FAILED
+    assert worded(MACHINE_FAILED, "") == MACHINE_FAILED
+    assert len(worded(MACHINE_FAILED, "x" * 500)) == CAUSE_CHARACTERS
+    assert "\n" not in worded(MACHINE_FAILED, "two\nlines")
+
+
+def test_too_little_memory_is_neither_held_against_the_app_nor_against_the_machine() -> None:
+    small = worded(MACHINE_MEMORY, "the app needed more than the 1073741824 bytes this machine offers")
+    assert not blames_task(small)
+    assert not counts_against_machine(small)
+    assert counts_against_machine(worded(MACHINE_FAILED, "the disk is full"))
+    assert counts_against_machine(None)
