@@ -1,0 +1,90 @@
+"""The three answers a node can give to a question: yes, no, and "I cannot say".
+
+    Known(value)   the node shows it
+    Absent(why)    it certainly does not exist, and `why` says what proves that
+    Unknown(why)   nothing follows: ask again, another node or later
+
+A node alone never proves an absence. `null`, `0x`, an error, an answer of the wrong shape, an answer cut short and no
+answer at all are Unknown, because a node that is starting, syncing, pruned, throttled or behind gives each of them for
+things that exist. `Absent` is built only where something else is known that rules the thing out, for example a
+contract's own revert at a block that is on our chain, or the contract's own zero record at a block after the one where
+the record would have been written.
+
+`Answer` is a union, so a caller cannot reach the value without saying what it does in the other two cases:
+
+    match answer:
+        case Known(receipt): ...
+        case Absent(why): ...
+        case Unknown(why): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from protocol.errors import BadMessage, RpcError, RpcUnavailable
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+#: What reading a value of an unexpected shape raises.
+MISREAD = (BadMessage, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
+
+
+@dataclass(frozen=True, slots=True)
+class Known(Generic[T_co]):
+    """The node shows it."""
+
+    value: T_co
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """It certainly does not exist; `why` names the proof, for logs."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Nothing follows from what the node said; `why` is a phrase without anything secret, for logs."""
+
+    why: str
+
+
+Answer: TypeAlias = Known[T] | Absent | Unknown
+
+
+def heard(raw: object, read: Callable[[Any], T]) -> Known[T] | Unknown:
+    """What one JSON-RPC result says, `raw` being an element of `JsonRpc.batch`.
+
+    Known if `read` can read it. Unknown for an RpcError, for null, and if `read` raises one of MISREAD. Never Absent: a
+    caller that has a proof replaces Unknown by Absent itself.
+    """
+    if isinstance(raw, RpcError):
+        return Unknown(str(raw))
+    if raw is None:
+        return Unknown("the node answered null")
+    try:
+        return Known(read(raw))
+    except MISREAD as error:
+        return Unknown(f"the node's answer has another shape than expected ({type(error).__name__}: {error})"[:300])
+
+
+def heard_each(raw: Iterable[object], read: Callable[[Any], T]) -> list[Known[T] | Unknown]:
+    """`heard` for every result of a batch, in order."""
+    return [heard(each, read) for each in raw]
+
+
+def values(answers: Sequence[Answer[T]], node: str) -> list[T]:
+    """The values, for a caller who needs all of them. Raises RpcUnavailable, naming `node`, unless all are Known."""
+    return [value_of(answer, node) for answer in answers]
+
+
+def value_of(answer: Answer[T], node: str) -> T:
+    """The value, for a caller to whom both other cases mean "try again later". Raises RpcUnavailable unless Known."""
+    if isinstance(answer, Known):
+        return answer.value
+    raise RpcUnavailable(what=node, why=answer.why)
