@@ -36,3 +36,8 @@ def beat_app(settings: Settings) -> Celery:
 
 
 app = beat_app(settings())
+
+
+def run(settings: Settings) -> None:
+    """Main of the process `beat`, until SIGTERM. Not through Celery's command line, which prints a banner."""
+    app.Beat(quiet=True, loglevel=settings.log_level.upper()).run()

@@ -7,12 +7,14 @@ idempotent. No result backend: the state is in the store.
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 import structlog
 from celery import Celery
 from celery.concurrency import get_implementation
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_process_init
 from celery.utils.nodenames import default_nodename, host_format
 from celery.worker.consumer import Consumer
@@ -169,6 +171,9 @@ def consume(
     `events`: send Celery's heartbeat events; a worker machine has no right to. Not through Celery's command line, which
     imports a second of things that only a person at a prompt needs.
     """
+    # Celery advises against root. A worker machine has to be root (docs/quickstart/worker.md says why), and whoever
+    # runs a scheduler as root need not hear it twice a start.
+    warnings.simplefilter("ignore", SecurityWarning)
     worker = app.Worker(
         hostname=host_format(default_nodename(f"{name}@%h")),
         queues=queue,

@@ -6,24 +6,20 @@ log.info("Deal ingested.", action="deal_ingested", deal=deal_id, tasks=10)
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
+from config.redaction import redacted
 from config.settings import Settings
-
-#: `scheme://user:password@` in any text: broker and database URLs reach errors of other libraries.
-_CREDENTIALS = re.compile(r"(\w+://[^:/@\s]*):[^@/\s]+@")
 
 
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace passwords inside URLs; last processor before rendering."""
+    """Replace passwords inside URLs, which reach errors of other libraries; last processor before rendering."""
     for key, value in event.items():
-        if isinstance(value, str) and "://" in value:
-            event[key] = _CREDENTIALS.sub(r"\1:***@", value)
+        event[key] = redacted(value)
     return event
 
 

@@ -7,6 +7,7 @@ Ports of the local stack stay below 32768, where the kernel hands out no ephemer
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.variables import PREFIX, refuse_unknown
 from protocol.errors import BadSetting
 from protocol.wire import DOWNLOAD_BYTES, MEMORY_PER_SLOT, RESULT_BYTES
 
@@ -26,7 +28,7 @@ Gwei = Annotated[Decimal, Field(ge=0, decimal_places=9)]
 class Settings(BaseSettings):
     """Settings of every Sluice process; each process uses the part that concerns it."""
 
-    model_config = SettingsConfigDict(env_prefix="SLUICE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     # -- where things are kept ------------------------------------------------------------------------------------
     home: Path = Field(Path(".sluice"), description="Folder for data, logs, pids and journals.")
@@ -113,6 +115,11 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address the HTTP API listens on.")
     api_port: int = Field(18300, description="Port the HTTP API listens on.")
     api_url: str = Field("http://127.0.0.1:18300", description="Where workers reach the HTTP API.")
+    operations_host: str = Field(
+        "127.0.0.1",
+        description="Address that health and metrics listen on. It asks for no password: keep it from strangers.",
+    )
+    operations_port: int = Field(18301, description="Port that health and metrics listen on.")
     public_rpc_url: str | None = Field(
         None, description="RPC URL told to workers; default: rpc_url (its first), if it holds no path, query or user."
     )
@@ -157,6 +164,27 @@ class Settings(BaseSettings):
     )
 
 
+class StackSettings(BaseSettings):
+    """Ports of the local stack's own parts; below 32768, where the kernel hands out no ephemeral ports."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}STACK_", frozen=True, extra="ignore")
+
+    mongodb_port: int = Field(18017, gt=0, lt=65536, description="MongoDB.")
+    rabbitmq_port: int = Field(
+        18672, gt=0, lt=65532, description="AMQP; management, distribution, epmd, metrics follow."
+    )
+    rpc_port: int = Field(18545, gt=0, lt=65536, description="The chain: JSON-RPC over HTTP and WebSocket.")
+    ipfs_api_port: int = Field(18501, gt=0, lt=65536, description="Kubo's RPC API.")
+    ipfs_gateway_port: int = Field(18580, gt=0, lt=65536, description="IPFS gateway.")
+
+
+#: Every variable that some process of Sluice reads.
+VARIABLES = frozenset(
+    [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    + [f"{PREFIX}STACK_{name.upper()}" for name in StackSettings.model_fields]
+)
+
+
 @cache
 def settings() -> Settings:
     """The settings of this process. Raises BadSetting naming the first wrong variable."""
@@ -164,10 +192,11 @@ def settings() -> Settings:
 
 
 def read_settings(**overrides: object) -> Settings:
-    """Settings from the environment, with `overrides` on top (for tests and the demo)."""
+    """Settings from the environment, with `overrides` on top (for tests and the demo). Raises BadSetting."""
+    refuse_unknown(os.environ, VARIABLES)
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        name = "SLUICE_" + "_".join(str(part) for part in first["loc"]).upper()
+        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
         raise BadSetting(name=name, why=first["msg"], fix="See docs/settings.md.") from error

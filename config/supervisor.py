@@ -26,6 +26,8 @@ from pathlib import Path
 
 import structlog
 
+from protocol.errors import SluiceError
+
 log = structlog.get_logger(__name__)
 
 #: Linux prctl option: the signal this process gets when its parent dies.
@@ -151,3 +153,10 @@ def _child_main(name: str, main: Callable[[], None]) -> None:
         main()
     except KeyboardInterrupt:
         sys.exit(0)
+    except SluiceError as error:
+        why = str(error)
+    else:
+        return
+    # An error of ours says by itself what is wrong: a traceback would only bury that.
+    log.error("Process cannot go on.", action="process_failed", why=why)
+    sys.exit(1)

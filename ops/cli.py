@@ -7,13 +7,17 @@ standard output is only what was asked for, and with `--json` only JSON.
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
 
 import structlog
 import typer
 
+from config import proxies
 from ops import commands
 from protocol.errors import BadInput, SluiceError
 
@@ -30,6 +34,7 @@ def run(words: Sequence[str]) -> int:
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     command = typer.main.get_command(_app(words))
     try:
+        proxies.settle(os.environ)
         command.main(list(words), prog_name="sluice")
     except SystemExit as end:
         # Typer prints usage errors itself and ends with 0, 2, or what typer.Exit says.
@@ -59,7 +64,17 @@ def _app(words: Sequence[str]) -> typer.Typer:
     return app
 
 
-def _sluice() -> None:
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sluice {version('sluice')}")
+        raise typer.Exit
+
+
+def _sluice(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """An iExec worker pool: scheduler, workers, and a local stack to run them on."""
 
 

@@ -34,6 +34,6 @@ def _mains(settings: Settings, wallet: Wallet) -> Mapping[str, Callable[[], None
         "watch": watch.main,
         "pipeline": partial(consume, topology.PIPELINE_QUEUE, name="pipeline", processes=settings.pipeline_processes),
         "lane": partial(consume, lane, name="lane", processes=1),
-        "beat": partial(schedule.app.start, ["beat", f"--loglevel={settings.log_level}"]),
+        "beat": partial(schedule.run, settings),
         "flower": partial(flower.run, settings),
     }

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import structlog
 
+from config import metrics_folder
 from config.settings import Settings
 from pipeline.broker_admin import BrokerAdmin, flower_user
 
@@ -37,7 +38,10 @@ def flower_launch(settings: Settings, password: str) -> FlowerLaunch:
         "-m",
         "celery",
         "--app=pipeline.flower_app",
+        # Celery's: no banner. The log is ours (`pipeline.flower_app`), so Tornado must set up none.
+        "--quiet",
         "flower",
+        "--logging=none",
         f"--address={settings.flower_host}",
         f"--port={settings.flower_port}",
         "--read_only=True",
@@ -62,7 +66,9 @@ def run(settings: Settings) -> None:
         password = admin.admit_flower()
     launch = flower_launch(settings, password)
     log.info("Flower starts.", action="flower_start", port=settings.flower_port)
-    os.execve(launch.argv[0], list(launch.argv), os.environ | launch.env)  # noqa: S606 - no shell, our own list
+    # Without the folder in which our processes count together: Flower's own series have a page of their own there.
+    inherited = {name: value for name, value in os.environ.items() if name != metrics_folder.VARIABLE}
+    os.execve(launch.argv[0], list(launch.argv), inherited | launch.env)  # noqa: S606 - no shell, our own list
 
 
 def _signed_in(url: str, user: str, password: str) -> str:

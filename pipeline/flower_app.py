@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from config import topology
 from config.celery_apps import core_app
+from config.logging import configure
 from config.settings import settings
+
+configure(settings(), process="flower")
+#: It warns of every worker that does not answer to remote control, which none of ours has.
+logging.getLogger("flower.inspector").setLevel(logging.CRITICAL)
 
 app = core_app(settings())
 #: What Flower's broker page lists.

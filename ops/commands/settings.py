@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from config.redaction import public_url
 from config.settings import settings
 from ops.settings_table import markdown
 
@@ -22,12 +23,12 @@ def _settings(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/settings.md.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every setting as this shell's environment gives it; secrets stay hidden."""
+    """Show every setting as this shell's environment gives it; secrets stay hidden, also those inside of URLs."""
     if as_markdown:
         print(markdown(), end="")
         return
     now = settings()
-    values = {f"SLUICE_{name.upper()}": value for name, value in now.model_dump(mode="json").items()}
+    values = {f"SLUICE_{name.upper()}": _public(value) for name, value in now.model_dump(mode="json").items()}
     if as_json:
         print(json.dumps(values, indent=1))
         return
@@ -36,3 +37,10 @@ def _settings(
     for name, value in values.items():
         table.add_row(name, "" if value is None else str(value), "environment" if name in given else "default")
     Console().print(table)
+
+
+def _public(value: object) -> object:
+    """A value to be looked at. Providers put their customers' keys into addresses, of which there may be several."""
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    return ",".join(public_url(url.strip()) for url in value.split(","))

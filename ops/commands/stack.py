@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from config.settings import settings
+from config.settings import StackSettings, settings
 from ops.stack import stack, status
-from ops.stack.parts import Part, StackSettings, wanted
+from ops.stack.parts import Part, wanted
 from ops.stack.stack import Step
 from protocol.errors import BadSetting
 

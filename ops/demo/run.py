@@ -20,7 +20,7 @@ import httpx
 from rich.console import Console
 
 from chain.rpc import Rpc
-from config.settings import Settings
+from config.settings import Settings, StackSettings
 from ops.demo import app_image, plan, report
 from ops.demo.report import DealStory
 from ops.demo.screen import Progress
@@ -31,7 +31,7 @@ from ops.pool import local, servers, site
 from ops.pool.local import LocalPool, Machine
 from ops.pool.site import Chain, Names, Servers
 from ops.stack import stack
-from ops.stack.parts import Part, StackSettings
+from ops.stack.parts import Part
 from ops.stack.stack import Watch
 from protocol.errors import StorageUnavailable
 from protocol.hexbytes import to_hex

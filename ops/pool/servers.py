@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from config.settings import Settings, read_settings
+from config.settings import Settings, StackSettings, read_settings
 from ops.pool.site import Servers
 from ops.stack import stack
-from ops.stack.parts import Part, StackSettings
+from ops.stack.parts import Part
 from ops.stack.process import find
 from ops.stack.stack import Step, Watch
 from protocol.errors import NotReady

@@ -11,25 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from config.settings import Settings
+from config.settings import Settings, StackSettings
 from ops.stack import docker, mongodb, rabbitmq
-
-
-class StackSettings(BaseSettings):
-    """Ports of our own parts, `SLUICE_STACK_…`; below 32768, where the kernel hands out no ephemeral ports."""
-
-    model_config = SettingsConfigDict(env_prefix="SLUICE_STACK_", frozen=True, extra="ignore")
-
-    mongodb_port: int = Field(18017, gt=0, lt=65536, description="MongoDB.")
-    rabbitmq_port: int = Field(
-        18672, gt=0, lt=65532, description="AMQP; management, distribution, epmd, metrics follow."
-    )
-    rpc_port: int = Field(18545, gt=0, lt=65536, description="The chain: JSON-RPC over HTTP and WebSocket.")
-    ipfs_api_port: int = Field(18501, gt=0, lt=65536, description="Kubo's RPC API.")
-    ipfs_gateway_port: int = Field(18580, gt=0, lt=65536, description="IPFS gateway.")
 
 
 class Part(StrEnum):

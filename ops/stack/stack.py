@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from config.settings import Settings
+from config.settings import Settings, StackSettings
 from ops.stack import anvil, docker, ipfs, mongodb, private_file, rabbitmq, tools
-from ops.stack.parts import Choice, Part, StackSettings, choose, credentials
+from ops.stack.parts import Choice, Part, choose, credentials
 from ops.stack.process import find
 from protocol.errors import SluiceError, StackError, Unavailable, WrongChain
 

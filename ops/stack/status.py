@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.settings import Settings, read_settings
+from config.settings import Settings, StackSettings, read_settings
 from ops.stack import docker, stack
-from ops.stack.parts import Choice, Part, StackSettings, choose
+from ops.stack.parts import Choice, Part, choose
 from ops.stack.process import find
 
 

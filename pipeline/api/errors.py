@@ -32,12 +32,29 @@ _ANSWERS: tuple[tuple[type[SluiceError], int, str], ...] = (
     (BadMessage, 400, "Compare the request with /docs."),
     (NotSignedIn, 401, "Sign in again: POST /workers/challenge, then POST /workers/login."),
     (Refused, 403, "Nothing to retry: this wallet may not do that."),
-    (NotFound, 404, "Check the id; a new deal is known a block or two after it was matched."),
+    (NotFound, 404, "See /docs for what there is."),
     (NotYet, 409, "Try again in a block or two."),
     (Unavailable, 503, "Try again in a few seconds."),
 )
+#: Characters of a path that are said back.
+LONGEST_PATH = 100
 #: Seconds that a client should wait before it asks again.
 RETRY_AFTER = "2"
+
+
+#: What to do about a resource that is not there, by the first word of its name.
+_MISSING = {
+    "task": "Check the id; a new deal is known a block or two after it was matched.",
+    "deal": "Check the id; a new deal is known a block or two after it was matched.",
+    "replicate": "GET /tasks/{id} lists the workers that were given the task.",
+    "output": "GET /tasks/{id} lists the workers; a worker reports what its app printed when the app has ended.",
+    "worker": "Check the address; a machine is known from its first sign-in on.",
+    "workerpool": "This API serves one workerpool on one chain: GET /config names both.",
+}
+
+
+def _missing(error: SluiceError) -> str | None:
+    return _MISSING.get(str(error.fields["what"]).partition(" ")[0]) if isinstance(error, NotFound) else None
 
 
 def answer(error: SluiceError) -> JSONResponse:
@@ -45,7 +62,7 @@ def answer(error: SluiceError) -> JSONResponse:
     for kind, status, fix in _ANSWERS:
         if isinstance(error, kind):
             headers = {"retry-after": RETRY_AFTER} if status in {409, 503} else None
-            return JSONResponse({"error": str(error), "fix": fix}, status, headers)
+            return JSONResponse({"error": str(error), "fix": _missing(error) or fix}, status, headers)
     log.error("Unexpected error in the API.", action="api_error", why=str(error))
     return JSONResponse({"error": "The scheduler failed.", "fix": "Tell the pool's operator."}, 500)
 
@@ -70,5 +87,9 @@ def install(app: FastAPI) -> None:
         return answer(StorageUnavailable(what="the database", why=type(error).__name__))
 
     @app.exception_handler(HTTPException)
-    def http(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail), "fix": "See /docs."}, error.status_code, error.headers)
+    def http(request: Request, error: HTTPException) -> JSONResponse:
+        said = str(error.detail)
+        if error.status_code == 404:
+            # Only what no route matched: a resource that is missing is a NotFound.
+            said = f"This API has no {request.method} {request.url.path[:LONGEST_PATH]}."
+        return JSONResponse({"error": said, "fix": "See /docs."}, error.status_code, error.headers)

@@ -14,7 +14,7 @@ from pymongo import MongoClient
 
 from chain.hub import Hub
 from chain.rpc import Rpc
-from config.settings import Settings, read_settings
+from config.settings import Settings, StackSettings, read_settings
 from ops.market.orders import Market
 from ops.poco.accounts import dev_key
 from ops.poco.actor import Actor
@@ -22,7 +22,7 @@ from ops.poco.deploy import PocoAddresses
 from ops.poco.state import CHAIN_ID, PocoState, ensure_state
 from ops.stack import anvil, ports, tools
 from ops.stack.anvil import Anvil
-from ops.stack.parts import Part, StackSettings, credentials
+from ops.stack.parts import Part, credentials
 from ops.stack.stack import Stack
 from ops.stack.stack import up as bring_up
 from pipeline.store import client

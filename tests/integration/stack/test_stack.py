@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import Settings, read_settings
+from config.settings import Settings, StackSettings, read_settings
 from ops import cli
 from ops.stack import anvil, ports, stack, status
-from ops.stack.parts import Part, StackSettings
+from ops.stack.parts import Part
 from ops.stack.process import find
 from ops.stack.stack import Step
 from protocol.errors import PortTaken, StackError, Unavailable, WrongChain

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from config.supervisor import Supervisor, restart_pause
+from config.supervisor import Supervisor, _child_main, restart_pause
+from protocol.errors import BadSetting
 
 
 def _wait_for_signal() -> None:
@@ -88,3 +89,17 @@ def _cpu_ticks(pid: int | None) -> int:
 @pytest.mark.parametrize(("deaths", "seconds"), [(0, 0.0), (1, 0.0), (2, 0.5), (3, 1.0), (6, 8.0), (20, 10.0)])
 def test_the_pause_before_a_restart_grows_and_is_bounded(deaths: int, seconds: float) -> None:
     assert restart_pause(deaths) == seconds
+
+
+def _refuse() -> None:
+    raise BadSetting(name="SLUICE_HUB", why="it is not set", fix="Set it.")
+
+
+def test_a_child_that_ends_with_an_error_of_ours_says_so_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    child = get_context("fork").Process(target=_child_main, args=("one", _refuse))
+    child.start()
+    child.join(20)
+    assert child.exitcode == 1
+    said = capfd.readouterr()
+    assert "SLUICE_HUB is wrong" in said.out + said.err
+    assert "Traceback" not in said.out + said.err

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 from pymongo.errors import ServerSelectionTimeoutError
 
 from chain.lane.run import Lane
 from chain.status import NodeStatus
-from config.settings import read_settings
+from config.settings import read_settings, settings
 from ops import cli
 from ops.commands import chain, tx
 from ops.stack import stack
@@ -17,6 +19,25 @@ from protocol.errors import NotReady
 def test_help_lists_every_command_and_succeeds(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--help"]) == 0
     assert "stack" in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"sluice {version('sluice')}\n"
+
+
+def test_settings_show_no_key_that_is_inside_of_an_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLUICE_RPC_URL", "https://node.example/v2/s3cret, https://other.example?key=s3cret")
+    monkeypatch.setenv("SLUICE_AMQP_URL", "amqp://me:s3cret@broker")
+    for words in (["settings"], ["settings", "--json"]):
+        settings.cache_clear()
+        assert cli.run(words) == 0
+        said = capsys.readouterr().out
+        assert "node.example" in said
+        assert "s3cret" not in said
+    settings.cache_clear()
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["stack", "fly"], ["stack", "up", "no-such-part"]])

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import Settings
-from ops.stack.parts import StackSettings
+from config.settings import Settings, StackSettings
 
 ROOT = Path(__file__).parents[3]
 KNOWN = {f"SLUICE_{name.upper()}" for name in Settings.model_fields} | {

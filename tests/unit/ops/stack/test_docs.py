@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
-from ops.stack.parts import Part, StackSettings
+from config.settings import StackSettings
+from ops.stack.parts import Part
 
 PAGE = (Path(__file__).parents[4] / "docs/local-stack.md").read_text()
 

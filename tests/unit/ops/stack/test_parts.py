@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from config.settings import Settings, read_settings
+from config.settings import Settings, StackSettings, read_settings
 from ops.stack import parts
-from ops.stack.parts import Part, StackSettings
+from ops.stack.parts import Part
 
 #: The defaults, whatever the shell that runs the tests says.
 PORTS = StackSettings.model_construct()

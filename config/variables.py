@@ -1,0 +1,23 @@
+"""Which `SLUICE_…` variables exist. A misspelt one is refused by name: its default would be used without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+from protocol.errors import BadSetting
+
+PREFIX = "SLUICE_"
+
+
+def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
+    """Raise BadSetting for the first variable in `given`, by name, that has our prefix and is not `known`.
+
+    Upper and lower case are the same, as for the settings themselves. Variables of other programs are not looked at.
+    """
+    for name in sorted(given):
+        if not name.upper().startswith(PREFIX) or name.upper() in known:
+            continue
+        close = get_close_matches(name.upper(), sorted(known), n=1)
+        fix = f"Did you mean {close[0]}?" if close else "Unset it."
+        raise BadSetting(name=name, why="there is no such setting", fix=f"{fix} See docs/settings.md.")
