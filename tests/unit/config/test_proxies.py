@@ -35,6 +35,13 @@ PROXIES = st.sampled_from(
 NAMES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "http_proxy", "https_proxy")
 
 
+def clear(patched: pytest.MonkeyPatch) -> None:
+    """Remove all proxy variables, and have whatever is set from now on taken back."""
+    for name in (*NAMES, "NO_PROXY", "no_proxy"):
+        patched.setenv(name, "")
+        patched.delenv(name)
+
+
 @given(
     st.dictionaries(st.sampled_from(NAMES), PROXIES),
     st.lists(ENTRIES | st.text(max_size=6)).map(",".join).filter(lambda text: "\0" not in text),
@@ -44,8 +51,7 @@ def test_whatever_proxy_variables_say_loopback_calls_go_direct_or_one_sentence_n
 ) -> None:
     environ = {**given_proxies, "NO_PROXY": exceptions}
     with pytest.MonkeyPatch.context() as patched:
-        for name in (*NAMES, "NO_PROXY", "no_proxy"):
-            patched.delenv(name, raising=False)
+        clear(patched)
         with suppress(UnicodeEncodeError):  # no environment can hold it
             for name, value in environ.items():
                 patched.setenv(name, value)
@@ -61,8 +67,7 @@ def test_whatever_proxy_variables_say_loopback_calls_go_direct_or_one_sentence_n
 
 def test_a_proxy_is_used_for_all_other_hosts() -> None:
     with pytest.MonkeyPatch.context() as patched:
-        for name in (*NAMES, "NO_PROXY", "no_proxy"):
-            patched.delenv(name, raising=False)
+        clear(patched)
         patched.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         proxies.settle(os.environ)
         with httpx.Client() as client:
