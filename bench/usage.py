@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from bench.arena import Arena
+from config.http_client import http_client
 from pipeline.store.client import client
 
 #: Clock ticks per second in /proc.
@@ -67,7 +67,7 @@ class Usage:
         servers = self._arena.servers
         credentials = servers.amqp_url.split("//", 1)[1].split("@", 1)[0].split(":", 1)
         names = (self._arena.names.core, self._arena.names.pool)
-        with httpx.Client(base_url=servers.rabbitmq_api, auth=(credentials[0], credentials[1])) as api:
+        with http_client(servers.rabbitmq_api, auth=(credentials[0], credentials[1]), timeout=5.0) as api:
             total = 0.0
             for vhost in names:
                 stats = api.get(f"/api/vhosts/{vhost}").raise_for_status().json().get("message_stats", {})

@@ -26,7 +26,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from chain.ipc import IpcConnection
 from chain.rpc import JsonRpc, redacted
-from protocol.errors import RpcError, RpcUnavailable
+from config.http_client import proxy_for
+from protocol.errors import BadSetting, RpcError, RpcUnavailable
 from protocol.types import BlockNumber
 
 log = structlog.get_logger(__name__)
@@ -50,7 +51,8 @@ _GUARD_SECONDS = 1.0
 #: What a socket of the same machine is written with in front of its path.
 _IPC = "ipc:"
 
-_DOWN = (OSError, WebSocketException, TimeoutError, ValueError)
+#: What makes a subscription impossible; polling goes on instead. ImportError: a SOCKS proxy without its package.
+_DOWN = (OSError, WebSocketException, TimeoutError, ValueError, ImportError, BadSetting)
 
 
 def heads(ws_url: str | None, rpc: JsonRpc, block_time: float, stop: threading.Event) -> Iterator[BlockNumber]:
@@ -145,7 +147,9 @@ def _open(url: str) -> ClientConnection | IpcConnection:
     """A WebSocket, or for `ipc:/path` a node's own socket."""
     if url.startswith(_IPC):
         return IpcConnection(url.removeprefix(_IPC), OPEN_SECONDS)
-    return connect(url, open_timeout=OPEN_SECONDS, close_timeout=OPEN_SECONDS, max_size=MESSAGE_BYTES)
+    return connect(
+        url, proxy=proxy_for(url), open_timeout=OPEN_SECONDS, close_timeout=OPEN_SECONDS, max_size=MESSAGE_BYTES
+    )
 
 
 @contextmanager

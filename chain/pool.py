@@ -25,6 +25,7 @@ from chain import health
 from chain.health import Health
 from chain.rpc import JsonRpc, Request, Rpc
 from config.endpoints import rpc_urls
+from config.http_client import proxy_for
 from config.settings import Settings
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
 from protocol.types import BlockNumber
@@ -56,6 +57,9 @@ _THREADS = 2
 def connect(settings: Settings) -> Rpc | RpcPool:
     """The node, or nodes separated by commas, that SLUICE_RPC_URL names. Raises BadSetting."""
     urls = rpc_urls(settings)
+    for url in urls:
+        # A proxy variable that cannot be honoured is refused here, not in a thread that asks in the background.
+        proxy_for(url)
     nodes = [Rpc(url, settings.rpc_timeout) for url in urls]
     return nodes[0] if len(nodes) == 1 else RpcPool(nodes, settings.chain_id)
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from config.http_client import http_client
 from config.metrics import RPC_REQUESTS, RPC_SECONDS
 from protocol.errors import RpcError, RpcUnavailable
 
@@ -147,12 +148,11 @@ class Rpc:
         process = os.getpid()
         client = self._clients.get(process)
         if client is None:
-            made = httpx.Client(
+            made = http_client(
+                self.url,
                 timeout=self._timeout,
                 headers={"content-type": "application/json"},
                 transport=self._transport,
-                # Without TLS there is nothing to verify, and reading the certificates takes 20 ms in each process.
-                verify=self.url.startswith("https:"),
             )
             client = self._clients.setdefault(process, made)
             if client is not made:

@@ -7,7 +7,6 @@ standard output is only what was asked for, and with `--json` only JSON.
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from typing import Annotated
 import structlog
 import typer
 
-from config import proxies
 from ops import commands
 from protocol.errors import BadInput, SluiceError
 
@@ -34,7 +32,6 @@ def run(words: Sequence[str]) -> int:
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     command = typer.main.get_command(_app(words))
     try:
-        proxies.settle(os.environ)
         command.main(list(words), prog_name="sluice")
     except SystemExit as end:
         # Typer prints usage errors itself and ends with 0, 2, or what typer.Exit says.

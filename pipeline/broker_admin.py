@@ -25,6 +25,7 @@ import httpx
 import structlog
 
 from config import topology
+from config.http_client import http_client
 from config.settings import Settings
 from protocol.errors import BrokerUnavailable
 from protocol.types import Wallet
@@ -91,7 +92,7 @@ class BrokerAdmin:
         self._url = api_url
         self._username = username
         self._core, self._pool = core, pool
-        self._http = httpx.Client(base_url=f"{api_url.rstrip('/')}/api", auth=(username, password), timeout=timeout)
+        self._http = http_client(f"{api_url.rstrip('/')}/api", auth=(username, password), timeout=timeout)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:

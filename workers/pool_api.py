@@ -14,6 +14,7 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from config.http_client import http_client
 from protocol.errors import BadMessage, NotFound, NotSignedIn, PoolUnavailable, Refused, SluiceError
 from protocol.signin import SignIn
 from protocol.signing import Key
@@ -120,8 +121,7 @@ class PoolApi:
 
     def _client(self) -> httpx.Client:
         if self._http is None or self._pid != os.getpid():
-            # Without TLS there is nothing to verify, and reading the certificates takes 20 ms in each process.
-            self._http = httpx.Client(verify=self.url.startswith("https:"))
+            self._http = http_client(self.url, timeout=_SHORT)
             self._pid = os.getpid()
         return self._http
 

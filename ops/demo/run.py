@@ -20,6 +20,7 @@ import httpx
 from rich.console import Console
 
 from chain.rpc import Rpc
+from config.http_client import http_client
 from config.settings import Settings, StackSettings
 from ops.demo import app_image, plan, report
 from ops.demo.report import DealStory
@@ -136,7 +137,8 @@ def _play(stage: Stage, pool: LocalPool, progress: Progress, console: Console, h
 def _store(hosts: Servers, content: bytes) -> str:
     """Put `content` on the local IPFS node; its URL at the gateway."""
     try:
-        answer = httpx.post(f"{hosts.ipfs_api}/api/v0/add", params={"cid-version": 0}, files={"file": content})
+        with http_client(hosts.ipfs_api, timeout=5.0) as client:
+            answer = client.post("/api/v0/add", params={"cid-version": 0}, files={"file": content})
         answer.raise_for_status()
     except httpx.HTTPError as error:
         raise StorageUnavailable(what=f"IPFS at {hosts.ipfs_api}", why=str(error)) from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from config.http_client import http_client
 from protocol.errors import BadMessage, StorageUnavailable
 from protocol.hexbytes import to_bytes
 
@@ -47,7 +48,10 @@ def fetch(gateway: str, results: str) -> Result:
     location = read_link(results)
     url = gateway.rstrip("/") + location
     try:
-        with httpx.stream("GET", url, headers={"Accept": "application/zip"}, timeout=GATEWAY_SECONDS) as answer:
+        with (
+            http_client(gateway, timeout=GATEWAY_SECONDS) as client,
+            client.stream("GET", url, headers={"Accept": "application/zip"}) as answer,
+        ):
             answer.raise_for_status()
             packed = _at_most(answer, MAX_BYTES)
     except httpx.HTTPError as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 
 from config import topology
+from config.http_client import http_client
 from ops.pool.consumers import all_consumed
 from ops.pool.ground import Ground, NewWallet
 from ops.stack import private_file
@@ -61,7 +62,7 @@ class LocalPool:
         """Start all the scheduler's processes and wait until API and queues are served. Raises NotReady."""
         self._start("scheduler", self.ground.scheduler, ("ops.cli", "scheduler", "run"), dict(env or {}))
         program, process = self.programs["scheduler"], self.running["scheduler"]
-        with httpx.Client(base_url=self.api_url, timeout=2.0) as client:
+        with http_client(self.api_url, timeout=2.0) as client:
             program.wait_ready(process, lambda: _healthy(client), seconds=API_SECONDS)
         queues = (topology.PIPELINE_QUEUE, topology.lane_queue_name(self.ground.scheduler.key.wallet))
         listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], self.env["SLUICE_AMQP_CORE_VHOST"], queues)
@@ -72,7 +73,7 @@ class LocalPool:
         for machine in machines:
             own = {"SLUICE_WORKER_NAME": machine.name, "SLUICE_SLOTS": str(machine.slots), **(env or {})}
             self._start(machine.name, machine.wallet, machine.module, own)
-        with httpx.Client(base_url=self.api_url, timeout=2.0) as client:
+        with http_client(self.api_url, timeout=2.0) as client:
             for machine in machines:
                 wallet = machine.wallet.key.wallet
                 program, process = self.programs[machine.name], self.running[machine.name]

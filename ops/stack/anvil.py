@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from config.http_client import http_client
 from ops.stack import ports, tools
 from ops.stack.process import Process, Program
 from protocol.errors import MissingTool
@@ -103,7 +104,7 @@ def start(
     if keep is not None:
         command += ["--state", keep.absolute()]
     wanted = Program("anvil", command, folder)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=2.0) as client:
+    with http_client(f"http://127.0.0.1:{port}", timeout=2.0) as client:
         process = wanted.ensure(
             lambda: _answers(client, "eth_chainId") is not None,
             seconds=seconds,
@@ -116,7 +117,7 @@ def start(
 
 def ready(rpc_url: str) -> int | None:
     """The chain id that the node answers; None if it does not."""
-    with httpx.Client(base_url=rpc_url, timeout=2.0) as client:
+    with http_client(rpc_url, timeout=2.0) as client:
         answer = _answers(client, "eth_chainId")
     return int(str(answer), 16) if answer is not None else None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from config.http_client import http_client
 from ops.stack import ports, tools
 from ops.stack.process import Process, Program
 from protocol.errors import NotReady
@@ -71,7 +72,8 @@ def start(folder: Path, api_port: int, gateway_port: int, *, seconds: float = ST
 def ready(api: str) -> bool:
     """Whether a kubo RPC API answers here."""
     try:
-        return httpx.post(f"{api}/api/v0/id", timeout=5.0).status_code == httpx.codes.OK
+        with http_client(api, timeout=5.0) as client:
+            return client.post("/api/v0/id").status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from config.http_client import http_client
 from ops.stack import ports, tools
 from ops.stack.process import Process, Program
 from protocol.errors import MissingTool
@@ -128,7 +129,7 @@ def start(
         return mapper.ensure(lambda: ports.answers(port + _MAPPER), seconds=10, before_start=lambda: None)
 
     folder.mkdir(parents=True, exist_ok=True)
-    with httpx.Client(base_url=api_url(port), auth=(user, password), timeout=5.0) as client:
+    with http_client(api_url(port), auth=(user, password), timeout=5.0) as client:
         # The AMQP listener opens last of all, after plugins and definitions.
         process = node.ensure(lambda: ports.answers(port) and _healthy(client), seconds=seconds, before_start=prepare)
     return RabbitMQ(port, user, password, process, mapped())
@@ -136,7 +137,7 @@ def start(
 
 def ready(api: str, user: str, password: str) -> bool:
     """Whether the node behind this management API is up, lets us in and has no alarm."""
-    with httpx.Client(base_url=api, auth=(user, password), timeout=5.0) as client:
+    with http_client(api, auth=(user, password), timeout=5.0) as client:
         return _healthy(client)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 
+from config.http_client import http_client
 from protocol.errors import StorageUnavailable
 
 #: Seconds without progress while adding; kubo hashes and writes some 100 MB a second.
@@ -21,7 +22,7 @@ class Ipfs:
 
     def __init__(self, api_url: str) -> None:
         self._url = api_url.rstrip("/")
-        self._http = httpx.Client(timeout=httpx.Timeout(ADD_SECONDS, connect=CONNECT_SECONDS))
+        self._http = http_client(self._url, timeout=httpx.Timeout(ADD_SECONDS, connect=CONNECT_SECONDS))
 
     def close(self) -> None:
         """Close the connections."""
