@@ -6,7 +6,7 @@ but ten times as fast. Every signature is r ‖ s ‖ v with v 27 or 28; PoCo re
 
 from __future__ import annotations
 
-from typing import NoReturn, final
+from typing import TYPE_CHECKING, NoReturn, final
 
 from coincurve import PrivateKey, PublicKey
 
@@ -15,6 +15,9 @@ from protocol.hexbytes import to_bytes, to_hex
 from protocol.keccak import keccak
 from protocol.typed_data import TypedData, typed_data_digest
 from protocol.types import Signature, Wallet
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 #: v of the first recovery id (yellow paper, appendix F).
 _V_OFFSET = 27
@@ -60,6 +63,13 @@ class Key:
     def sign_typed_data(self, data: TypedData) -> Signature:
         """EIP-712 signature of `data`; BadMessage if its types are broken."""
         return Signature(to_hex(self.sign_digest(typed_data_digest(data))))
+
+    def account(self) -> LocalAccount:
+        """The same key as eth-account's signer, which web3.py's signing middleware takes."""
+        from eth_account import Account  # noqa: PLC0415 # a second to import: only for those who send by web3.py
+
+        account: LocalAccount = Account.from_key(self._private.secret)
+        return account
 
     def __repr__(self) -> str:
         return f"Key({self.wallet})"

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from chain import calls
-from chain.abi import Function
+from chain.contract import Abi, checksummed, contract
+from chain.rpc import JsonRpc
 from ops.poco.actor import PATIENCE, Actor, Call
 from ops.poco.deploy import PocoAddresses
 from ops.poco.receipts import await_mined
-from protocol.errors import RpcError
 from protocol.types import Contract, Hash32, NRlc, TxHash, Wallet
+
+if TYPE_CHECKING:
+    from web3.contract import Contract as Web3Contract
 
 #: The only kind of app there is (iexec-worker 9.2).
 DOCKER = "DOCKER"
@@ -71,24 +75,21 @@ def prepare(owner: Actor, at: PocoAddresses, wanted: Sequence[App | Dataset | Wo
 
     An entry with the same content and owner is the same entry: what exists already is used again.
     """
-    plans = [_plan(owner.wallet, at, item) for item in wanted]
-    answers = owner.rpc.batch([_view(plan.registry, plan.predict.encode(*plan.args)) for plan in plans])
-    addresses = [Contract(plan.predict.decode(_text(answer))[0]) for plan, answer in zip(plans, answers, strict=True)]
-    codes = owner.rpc.batch([("eth_getCode", (address, "latest")) for address in addresses])
-    return [
-        Entry(address, () if _text(code) != "0x" else _creation(item, plan, address))
-        for item, plan, address, code in zip(wanted, plans, addresses, codes, strict=True)
-    ]
+    entries = []
+    for item in wanted:
+        plan = _plan(owner, at, item)
+        address = Contract(plan.registry.functions[plan.predict](*plan.args).call().lower())
+        exists = plan.registry.w3.eth.get_code(checksummed(address))
+        entries.append(Entry(address, () if exists else _creation(owner, item, plan, address)))
+    return entries
 
 
-def deposits_of(at: PocoAddresses, amounts: Mapping[Wallet, NRlc]) -> list[Call]:
+def deposits_of(rpc: JsonRpc, at: PocoAddresses, amounts: Mapping[Wallet, NRlc]) -> list[Call]:
     """Calls by which whoever sends them puts own RLC on these wallets' accounts in the hub."""
-    total = NRlc(sum(amounts.values()))
-    approval = _call(at.rlc, "approve", calls.approve(at.hub, total))
-    return [
-        approval,
-        *(_call(at.hub, "depositFor", calls.deposit_for(amount, wallet)) for wallet, amount in amounts.items()),
-    ]
+    rlc, hub = contract(rpc, Abi.RLC, at.rlc), contract(rpc, Abi.HUB, at.hub)
+    approval = _call(rlc, "approve", (hub.address, sum(amounts.values())))
+    deposits = ((amount, checksummed(wallet)) for wallet, amount in amounts.items())
+    return [approval, *(_call(hub, "depositFor", deposit) for deposit in deposits)]
 
 
 def open_market(
@@ -102,7 +103,7 @@ def open_market(
     entries = prepare(owner, at, wanted)
     hashes: list[TxHash] = []
     sent = {owner.wallet: [call for entry in entries for call in entry.calls]}
-    sent[payer.wallet] = sent.get(payer.wallet, []) + deposits_of(at, deposits)
+    sent[payer.wallet] = sent.get(payer.wallet, []) + deposits_of(payer.rpc, at, deposits)
     for actor in {actor.wallet: actor for actor in (owner, payer)}.values():
         hashes += actor.send(sent[actor.wallet])
     await_mined(owner.rpc, hashes, seconds=PATIENCE)
@@ -114,45 +115,39 @@ def open_market(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How an entry is made, and how its address is asked for: both take the same arguments."""
+    """How an entry is made, and how its address is asked for: both functions take the same arguments."""
 
-    registry: Contract
-    create: Function
-    predict: Function
+    registry: Web3Contract
+    create: str
+    predict: str
     args: tuple[object, ...]
 
 
-def _plan(owner: Wallet, at: PocoAddresses, item: App | Dataset | Workerpool) -> _Plan:
+def _plan(owner: Actor, at: PocoAddresses, item: App | Dataset | Workerpool) -> _Plan:
+    wallet = checksummed(owner.wallet)
     match item:
         case App():
-            app = (owner, item.name, DOCKER, item.image.encode(), item.checksum, b"")
-            return _Plan(at.app_registry, calls.CREATE_APP, calls.PREDICT_APP, app)
+            app = (wallet, item.name, DOCKER, item.image.encode(), item.checksum, b"")
+            registry = contract(owner.rpc, Abi.APP_REGISTRY, at.app_registry)
+            return _Plan(registry, "createApp", "predictApp", app)
         case Dataset():
-            file = (owner, item.name, item.url.encode(), item.checksum)
-            return _Plan(at.dataset_registry, calls.CREATE_DATASET, calls.PREDICT_DATASET, file)
+            file = (wallet, item.name, item.url.encode(), item.checksum)
+            registry = contract(owner.rpc, Abi.DATASET_REGISTRY, at.dataset_registry)
+            return _Plan(registry, "createDataset", "predictDataset", file)
         case Workerpool():
-            pool = (owner, item.description)
-            return _Plan(at.workerpool_registry, calls.CREATE_WORKERPOOL, calls.PREDICT_WORKERPOOL, pool)
+            pool = (wallet, item.description)
+            registry = contract(owner.rpc, Abi.WORKERPOOL_REGISTRY, at.workerpool_registry)
+            return _Plan(registry, "createWorkerpool", "predictWorkerpool", pool)
 
 
-def _creation(item: App | Dataset | Workerpool, plan: _Plan, address: Contract) -> tuple[Call, ...]:
-    creation = _call(plan.registry, plan.create.name, plan.create.encode(*plan.args))
+def _creation(owner: Actor, item: App | Dataset | Workerpool, plan: _Plan, address: Contract) -> tuple[Call, ...]:
+    creation = _call(plan.registry, plan.create, plan.args)
     policy = (item.worker_stake_ratio, item.scheduler_reward_ratio) if isinstance(item, Workerpool) else DEFAULT_POLICY
     if policy == DEFAULT_POLICY:
         return (creation,)
-    return (creation, _call(address, "changePolicy", calls.change_policy(*policy)))
+    return (creation, _call(contract(owner.rpc, Abi.WORKERPOOL, address), "changePolicy", policy))
 
 
-def _call(to: Contract, method: str, data: str) -> Call:
-    return Call(to, data, calls.gas_limit(method, data))
-
-
-def _view(to: Contract, data: str) -> tuple[str, tuple[object, ...]]:
-    return ("eth_call", ({"to": to, "data": data}, "latest"))
-
-
-def _text(answer: object) -> str:
-    """A hex answer of a batch; an error in its place is raised."""
-    if isinstance(answer, RpcError):
-        raise answer
-    return str(answer)
+def _call(to: Web3Contract, method: str, args: Sequence[object]) -> Call:
+    data = to.encode_abi(method, args)
+    return Call(Contract(to.address.lower()), data, calls.gas_limit(method, data))

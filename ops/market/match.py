@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from chain import calls
-from chain.decode import decode
+from chain.contract import Abi, contract
 from chain.hub import Deal, Hub
 from ops.market.orders import Market, Offer
 from ops.poco.actor import PATIENCE, Actor, Call
 from ops.poco.receipts import Receipt
 from protocol.errors import NotFound
-from protocol.events import SchedulerNotice
+from protocol.hexbytes import to_hex
 from protocol.ids import task_id
 from protocol.orders import RequestOrder
 from protocol.types import BlockNumber, DealId, TaskId
+
+if TYPE_CHECKING:
+    from web3.contract import Contract as Web3Contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,8 @@ def match(
     `sender` pays the gas, the requester the price. Raises TransactionReverted with the hub's code (`matchOrders-0x..`).
     """
     receipts = sender.run([match_call(market, offer, request) for offer, request in purchases], seconds=seconds)
-    ids = [_deal_id(receipt) for receipt in receipts]
+    notices = contract(sender.rpc, Abi.HUB, market.hub)
+    ids = [_deal_id(notices, receipt) for receipt in receipts]
     deals = Hub(sender.rpc, market.hub).deals(ids)
     return [_matched(deal_id, deal, receipt) for deal_id, deal, receipt in zip(ids, deals, receipts, strict=True)]
 
@@ -49,11 +54,11 @@ def match_call(market: Market, offer: Offer, request: RequestOrder) -> Call:
     return Call(market.hub, data, calls.gas_limit("matchOrders", data))
 
 
-def _deal_id(receipt: Receipt) -> DealId:
-    for log in receipt.logs:
-        event = decode(log)
-        if isinstance(event, SchedulerNotice):
-            return event.deal_id
+def _deal_id(hub: Web3Contract, receipt: Receipt) -> DealId:
+    from web3.logs import DISCARD  # noqa: PLC0415 # loaded by `contract`
+
+    for notice in hub.events.SchedulerNotice().process_receipt({"logs": receipt.logs}, errors=DISCARD):
+        return DealId(to_hex(notice["args"]["dealid"]))
     raise NotFound(what="deal in transaction", id=receipt.tx_hash)
 
 

@@ -1,4 +1,4 @@
-"""One wallet that sends transactions to a development chain, simply: a batch out, a batch of receipts back.
+"""One wallet that sends transactions through web3.py's signing middleware and waits until they are mined.
 
 For owners and requesters of the demo, the benchmarks and the tests. It stores nothing and repairs nothing: a wallet
 that matters belongs to `chain.lane`, and no wallet may be used by both.
@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+from chain.contract import checksummed
+from chain.library import load_web3
 from chain.rpc import JsonRpc
 from ops.poco.receipts import Receipt, await_mined
 from protocol.errors import RpcError
 from protocol.signing import Key
-from protocol.transaction import Transaction, sign_transaction
-from protocol.types import Contract, Nonce, TxHash, Wallet, Wei
+from protocol.types import Contract, TxHash, Wallet, Wei
+
+if TYPE_CHECKING:
+    from web3 import Web3
 
 #: Wei per gas for whoever mines: 1 gwei, what development chains suggest.
 TIP = Wei(10**9)
@@ -35,7 +41,7 @@ class Call:
     value: Wei = NO_COINS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Actor:
     """Sends as `key`'s wallet. Only one Actor may send for a wallet at a time."""
 
@@ -48,33 +54,29 @@ class Actor:
         """Its address."""
         return self.key.wallet
 
-    def send(self, calls: Sequence[Call]) -> list[TxHash]:
-        """Sign `calls` with consecutive nonces and send them in one batch; hashes in their order.
+    @cached_property
+    def _web3(self) -> Web3:
+        """web3.py with this wallet's signing middleware."""
+        load_web3()
+        from web3.middleware import SignAndSendRawMiddlewareBuilder  # noqa: PLC0415 # loaded by the line before
 
-        Raises the first RpcError of a transaction that the node refused.
+        from chain.provider import web3_over  # noqa: PLC0415
+
+        w3 = web3_over(self.rpc)
+        w3.middleware_onion.add(SignAndSendRawMiddlewareBuilder.build(self.key.account()))
+        return w3
+
+    def send(self, calls: Sequence[Call]) -> list[TxHash]:
+        """Sign `calls` with consecutive nonces and send them; hashes in their order.
+
+        Raises RpcError for the first transaction that the node refuses; those before it are sent.
         """
         nonce, fee = self._nonce_and_fee()
-        signed = [
-            sign_transaction(
-                self.key,
-                Transaction(
-                    chain_id=self.chain_id,
-                    nonce=Nonce(nonce + position),
-                    to=call.to,
-                    data=call.data,
-                    gas=call.gas,
-                    value=call.value,
-                    max_fee_per_gas=fee,
-                    max_priority_fee_per_gas=TIP,
-                ),
-            )
-            for position, call in enumerate(calls)
-        ]
-        answers = self.rpc.batch([("eth_sendRawTransaction", (raw,)) for raw, _ in signed])
-        for answer in answers:
-            if isinstance(answer, RpcError):
-                raise answer
-        return [tx_hash for _, tx_hash in signed]
+        hashes = []
+        for position, call in enumerate(calls):
+            sent = self._web3.eth.send_transaction(self._parameters(call, nonce + position, fee))
+            hashes.append(TxHash(sent.to_0x_hex()))
+        return hashes
 
     def run(self, calls: Sequence[Call], *, seconds: float = PATIENCE) -> list[Receipt]:
         """`send`, then wait until all are mined; raises TransactionReverted if one failed."""
@@ -94,3 +96,18 @@ class Actor:
                 raise answer
         base_fee = int(block.get("baseFeePerGas", "0x0"), 16)
         return int(nonce, 16), Wei(BASE_FEE_FACTOR * base_fee + TIP)
+
+    def _parameters(self, call: Call, nonce: int, fee: Wei) -> Any:
+        parameters: Any = {
+            "from": checksummed(self.wallet),
+            "chainId": self.chain_id,
+            "nonce": nonce,
+            "data": call.data,
+            "gas": call.gas,
+            "value": call.value,
+            "maxFeePerGas": fee,
+            "maxPriorityFeePerGas": TIP,
+        }
+        if call.to is not None:
+            parameters["to"] = checksummed(call.to)
+        return parameters

@@ -1,20 +1,21 @@
-"""Waiting until a batch of transactions is mined.
-
-A receipt has no event of its own, and the chains this is for mine within the second: one batched look every 50 ms costs
-less than a subscription for each batch would.
-"""
+"""Waiting until transactions are mined, by web3.py."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hexbytes import HexBytes
+
+from chain.library import load_web3
 from chain.rpc import JsonRpc
 from protocol.errors import RpcError, RpcUnavailable, TransactionReverted
 from protocol.types import ZERO_ADDRESS, BlockHash, BlockNumber, Contract, TxHash
+
+if TYPE_CHECKING:
+    from web3.types import TxReceipt
 
 #: Seconds between two looks.
 LOOK_SECONDS = 0.05
@@ -40,33 +41,37 @@ def await_mined(rpc: JsonRpc, hashes: Sequence[TxHash], *, seconds: float) -> li
     Raises RpcUnavailable if that takes longer than `seconds` (some wait for a nonce, or the chain stands still), and
     TransactionReverted, with the contract's own words where it has any, for the first one that failed.
     """
-    found: dict[TxHash, Receipt] = {}
+    load_web3()
+    from web3.exceptions import TimeExhausted  # noqa: PLC0415 # loaded by the line before
+
+    from chain.provider import web3_over  # noqa: PLC0415
+
+    eth = web3_over(rpc).eth
     deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while missing := [tx for tx in hashes if tx not in found]:
-        answers = rpc.batch([("eth_getTransactionReceipt", (tx,)) for tx in missing])
-        found |= {tx: _receipt(raw) for tx, raw in zip(missing, answers, strict=True) if isinstance(raw, dict)}
-        if len(found) < len(hashes):
-            if time.monotonic() > deadline:
-                why = f"{len(hashes) - len(found)} of {len(hashes)} transactions are not mined after {seconds:g} s"
-                raise RpcUnavailable(what=rpc.name, why=why)
-            pause.wait(LOOK_SECONDS)
-    receipts = [found[tx] for tx in hashes]
+    receipts = []
+    for position, tx_hash in enumerate(hashes):
+        left = max(deadline - time.monotonic(), LOOK_SECONDS)
+        try:
+            mined = eth.wait_for_transaction_receipt(HexBytes(tx_hash), timeout=left, poll_latency=LOOK_SECONDS)
+        except TimeExhausted as error:
+            why = f"{len(hashes) - position} of {len(hashes)} transactions are not mined after {seconds:g} s"
+            raise RpcUnavailable(what=rpc.name, why=why) from error
+        receipts.append(_receipt(mined))
     for receipt in receipts:
         if not receipt.succeeded:
             raise TransactionReverted(tx=receipt.tx_hash, why=_why(rpc, receipt))
     return receipts
 
 
-def _receipt(raw: dict[str, Any]) -> Receipt:
+def _receipt(mined: TxReceipt) -> Receipt:
     return Receipt(
-        tx_hash=TxHash(raw["transactionHash"]),
-        block_number=BlockNumber(int(raw["blockNumber"], 16)),
-        block_hash=BlockHash(raw["blockHash"]),
-        succeeded=int(raw["status"], 16) == 1,
-        gas_used=int(raw["gasUsed"], 16),
-        contract=Contract((raw.get("contractAddress") or ZERO_ADDRESS).lower()),
-        logs=tuple(raw["logs"]),
+        tx_hash=TxHash(mined["transactionHash"].to_0x_hex()),
+        block_number=BlockNumber(mined["blockNumber"]),
+        block_hash=BlockHash(mined["blockHash"].to_0x_hex()),
+        succeeded=mined["status"] == 1,
+        gas_used=mined["gasUsed"],
+        contract=Contract((mined["contractAddress"] or ZERO_ADDRESS).lower()),
+        logs=tuple(dict(log) for log in mined["logs"]),
     )
 
 
