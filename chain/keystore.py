@@ -7,10 +7,10 @@ SLUICE_PRIVATE_KEY                                 64 hex digits in the environm
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
-from chain.keystore_v3 import open_keystore
 from config.settings import Settings
 from protocol.errors import BadInput, BadKeystore, BadSetting
 from protocol.signing import Key
@@ -46,7 +46,32 @@ def _from_keystore(path: Path, password_file: Path | None) -> Key:
             name="SLUICE_KEYSTORE_PASSWORD_FILE", why="it is not set", fix="Name the file with the keystore's password."
         )
     password = _read(password_file).rstrip("\r\n")
-    return Key(open_keystore(path, _read(path), password.encode()))
+    return Key(_decrypt(path, _read(path), password))
+
+
+def _decrypt(path: Path, text: str, password: str) -> bytes:
+    """The 32 secret bytes of a V3 keystore, by eth-account. Raises BadKeystore."""
+    from eth_account import Account  # noqa: PLC0415 # most of a second to import: only where a keystore is used
+
+    try:
+        document = json.loads(text)
+        # "crypto" is the standard; the earliest wallets wrote "Crypto".
+        document.setdefault("crypto", document.get("Crypto"))
+        if document["crypto"]["cipher"] != "aes-128-ctr":
+            raise _not_v3(path)
+        return bytes(Account.decrypt(document, password))
+    except ValueError as error:
+        if "MAC mismatch" in str(error):
+            raise BadKeystore(
+                path=path, why="the password does not open it", fix="Correct the password file."
+            ) from None
+        raise _not_v3(path) from None
+    except (AttributeError, KeyError, TypeError, NotImplementedError):
+        raise _not_v3(path) from None
+
+
+def _not_v3(path: Path) -> BadKeystore:
+    return BadKeystore(path=path, why="it is not an Ethereum V3 keystore", fix="Give the JSON file of a V3 keystore.")
 
 
 def _from_key_file(path: Path) -> Key:

@@ -10,33 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import ClassVar, Self
 
 from protocol.errors import BadMessage
 from protocol.hexbytes import to_bytes, to_hex
 from protocol.signing import Key, recover_wallet
-from protocol.typed_data import Member, digest_in_domain, hash_struct
+from protocol.typed_data import Member, typed_data_digest
 from protocol.types import ZERO_ADDRESS, ZERO_HASH, Contract, Hash32, NRlc, Signature, Wallet
 
-_DOMAIN_TYPES: Mapping[str, list[Member]] = {
-    "EIP712Domain": [
-        {"name": "name", "type": "string"},
-        {"name": "version", "type": "string"},
-        {"name": "chainId", "type": "uint256"},
-        {"name": "verifyingContract", "type": "address"},
-    ]
-}
+_DOMAIN: list[Member] = [
+    {"name": "name", "type": "string"},
+    {"name": "version", "type": "string"},
+    {"name": "chainId", "type": "uint256"},
+    {"name": "verifyingContract", "type": "address"},
+]
 #: What stands in an order's `sign` before it is signed.
 UNSIGNED = Signature("0x")
 FREE = NRlc(0)
-
-
-@lru_cache(maxsize=16)
-def domain_separator(chain_id: int, hub: Contract) -> bytes:
-    """32 bytes that tie an order to one chain and one hub."""
-    domain = {"name": "iExecODB", "version": "5.0.0", "chainId": chain_id, "verifyingContract": hub}
-    return hash_struct(_DOMAIN_TYPES, "EIP712Domain", domain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +85,15 @@ class Order:
 
     def _digest(self, chain_id: int, hub: Contract) -> bytes:
         members = [Member(name=name, type=kind) for name, kind in self.MEMBERS.items()]
-        values = {name: getattr(self, name) for name in self.MEMBERS}
-        return digest_in_domain(domain_separator(chain_id, hub), hash_struct({self.NAME: members}, self.NAME, values))
+        domain = {"name": "iExecODB", "version": "5.0.0", "chainId": chain_id, "verifyingContract": hub}
+        return typed_data_digest(
+            {
+                "types": {"EIP712Domain": _DOMAIN, self.NAME: members},
+                "primaryType": self.NAME,
+                "domain": domain,
+                "message": {name: getattr(self, name) for name in self.MEMBERS},
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
