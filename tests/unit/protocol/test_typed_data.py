@@ -79,7 +79,6 @@ def test_every_kind_of_member_is_hashed_like_eth_account_does(message: dict[str,
         {"stamps": 1},
         {"balance": 2**127},
         {"seal": "0x010203"},
-        {"from": {"name": "Ada", "wallet": "0x00"}},
     ],
 )
 def test_a_value_that_does_not_fit_its_type_is_refused(change: dict[str, Any]) -> None:
