@@ -162,9 +162,9 @@ def _value(draw: random.Random, part: dict[str, Any]) -> Any:
 
 def _number(draw: random.Random, bits: int) -> int:
     """Often an edge: 0, 1, where RLP and words change length, the largest."""
-    edges = [0, 1, 127, 128, 255, 2**bits - 1]
+    edges = [0, 1, 127, 128, 255, (1 << bits) - 1]
     number = draw.choice([*edges, draw.getrandbits(bits), draw.getrandbits(bits // 2)])
-    return int(number) % 2**bits
+    return int(number) % (1 << bits)
 
 
 def _kind(part: dict[str, Any]) -> str:
