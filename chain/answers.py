@@ -3,6 +3,7 @@
     Known(value)   the node shows it
     Absent(why)    it certainly does not exist, and `why` says what proves that
     Unknown(why)   nothing follows: ask again, another node or later
+    Broken(why)    it exists and Sluice can never use it; only where a caller must be able to quarantine it
 
 A node alone never proves an absence. `null`, `0x`, an error, an answer of the wrong shape, an answer cut short and no
 answer at all are Unknown, because a node that is starting, syncing, pruned, throttled or behind gives each of them for
@@ -29,6 +30,8 @@ from protocol.errors import BadMessage, RpcError, RpcUnavailable
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+#: Most characters of a node's own words in a log.
+_WORDS = 300
 #: What reading a value of an unexpected shape raises.
 MISREAD = (BadMessage, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
@@ -54,6 +57,13 @@ class Unknown:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """It exists, and reading it again will never help; `why` is a phrase for the operator."""
+
+    why: str
+
+
 Answer: TypeAlias = Known[T] | Absent | Unknown
 
 
@@ -64,13 +74,13 @@ def heard(raw: object, read: Callable[[Any], T]) -> Known[T] | Unknown:
     caller that has a proof replaces Unknown by Absent itself.
     """
     if isinstance(raw, RpcError):
-        return Unknown(str(raw))
+        return Unknown(f"error {raw.code}: {raw.message}"[:_WORDS])
     if raw is None:
         return Unknown("the node answered null")
     try:
         return Known(read(raw))
     except MISREAD as error:
-        return Unknown(f"the node's answer has another shape than expected ({type(error).__name__}: {error})"[:300])
+        return Unknown(f"the node's answer has another shape than expected ({type(error).__name__}: {error})"[:_WORDS])
 
 
 def heard_each(raw: Iterable[object], read: Callable[[Any], T]) -> list[Known[T] | Unknown]:

@@ -23,7 +23,7 @@ import structlog
 
 from chain import health
 from chain.health import Health
-from chain.rpc import JsonRpc, Request, Rpc
+from chain.rpc import JsonRpc, Request, Rpc, reverted
 from config.endpoints import rpc_urls
 from config.http_client import proxy_for
 from config.settings import Settings
@@ -288,7 +288,7 @@ def is_nodes_fault(error: RpcError) -> bool:
     An answer with data, or about a revert, is the contract's.
     """
     words = error.message.lower()
-    if error.data is not None or "revert" in words:
+    if reverted(error):
         return False
     return error.code in _FAULT_CODES or any(phrase in words for phrase in _FAULT_PHRASES)
 

@@ -175,6 +175,16 @@ def redacted(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{port}"
 
 
+def reverted(error: RpcError) -> bool:
+    """Whether this is a contract's own refusal of an eth_call, and no failure of the node.
+
+    geth, Erigon, Besu, Nethermind and anvil say "execution reverted"; OpenEthereum "VM execution error" with the data
+    "Reverted 0x…". Providers put objects of their own into `data` of any error.
+    """
+    detail = error.data.lower() if isinstance(error.data, str) else ""
+    return "revert" in error.message.lower() or "revert" in detail or detail.startswith("0x")
+
+
 def _why(error: httpx.HTTPError, timeout: float) -> str:
     if isinstance(error, httpx.TimeoutException):
         return f"no answer within {timeout:g} s"

@@ -6,9 +6,10 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from chain import bloom, decode
+from chain.answers import Answer, Broken, Known
 from chain.audit import Audit, DealPlace
 from chain.rpc import Request
 from chain.watch import Reorg
@@ -19,8 +20,16 @@ from protocol.hexbytes import to_hex
 from protocol.keccak import keccak
 from protocol.types import BlockHash, BlockNumber, Contract, DealId, TaskId, Timestamp
 
+T = TypeVar("T")
+
 #: Time of the fake chain's first block, and seconds between blocks.
 GENESIS_TIME, BLOCK_SECONDS = 1_700_000_000, 1
+
+
+def known(answer: Answer[T] | Broken) -> T:
+    """The value of an answer that a test knows to be known."""
+    assert isinstance(answer, Known), answer
+    return answer.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol.hexbytes import to_hex
+from protocol.multiaddress import location_text
 from protocol.types import (
     ZERO_ADDRESS,
     ZERO_HASH,
@@ -19,6 +20,12 @@ from protocol.types import (
     Wallet,
 )
 from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
+
+#: Largest integer of a deal that is taken: MongoDB and SQLite hold signed integers of 8 bytes. Real ones are far below:
+#: all RLC are 8.7e16 nRLC, and a trust beyond it would need more than sixty workers for one task.
+MOST = 2**63 - 1
+#: Longest category, seconds: PoCo's deadlines are ten times that after the deal, and must fit as well (68 years).
+LONGEST = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,13 @@ class Workerpool:
     scheduler_reward_ratio: int
 
 
+def too_big(fields: object) -> int | None:
+    """An integer among these values, at any depth, that no store can hold; None if there is none."""
+    if isinstance(fields, tuple):
+        return next((found for part in fields if (found := too_big(part)) is not None), None)
+    return fields if isinstance(fields, int) and fields > MOST else None
+
+
 def deal(deal_id: DealId, fields: tuple[Any, ...]) -> Deal | None:
     """The deal behind viewDeal's answer, None if the contract knows none of that id."""
     app, dataset, workerpool, trust, category, tag, requester, beneficiary, callback, params, *rest = fields
@@ -168,13 +182,13 @@ def contribution(worker: Wallet, fields: tuple[Any, ...], at: BlockNumber) -> Co
 def app(address: Contract, fields: tuple[Any, ...]) -> App:
     """The app behind viewApp's answer."""
     owner, name, kind, location, checksum, enclave = fields
-    return App(address, Wallet(owner), name, kind, location.decode(errors="replace"), _hash(checksum), enclave)
+    return App(address, Wallet(owner), name, kind, location_text(location), _hash(checksum), enclave)
 
 
 def dataset(address: Contract, fields: tuple[Any, ...]) -> Dataset:
     """The dataset behind viewDataset's answer."""
     owner, name, location, checksum = fields
-    return Dataset(address, Wallet(owner), name, location.decode(errors="replace"), _hash(checksum))
+    return Dataset(address, Wallet(owner), name, location_text(location), _hash(checksum))
 
 
 def workerpool(address: Contract, fields: tuple[Any, ...]) -> Workerpool:

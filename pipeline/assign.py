@@ -127,7 +127,7 @@ def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> Non
     head = hub.head()
     scores, accounts = hub.scores(wallets, head), hub.accounts(wallets, head)
     balances = hub.balances(wallets, head)
-    needed = int(hub.rpc.call("eth_gasPrice"), 16) * GAS_PER_TASK
+    needed = hub.gas_price() * GAS_PER_TASK
     scheduler.store.workers.checked(
         [
             (wallet, ChainFacts(weights.weight(score), account.stake, Wei(balance), balance >= needed))

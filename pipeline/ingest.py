@@ -1,7 +1,7 @@
 """From a deal on chain to task rows: read the deal and what it points to, store it, and hand its tasks on.
 
 A deal that cannot be read now stays `new` in the store and is tried again; none is skipped. One that can never be read
-(an answer that is not of the contract's types) is set aside and said so.
+(a number that nothing can store, an app that the contract itself refuses to show) is quarantined with its reason.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import structlog
 
-from chain.hub import App, Deal, Hub
+from chain.answers import Absent, Answer, Broken, Known, Unknown, value_of
+from chain.hub import App, Category, Deal, Hub
 from chain.hub import Dataset as ChainDataset
 from config.metrics import DEALS
 from pipeline.records import DealRecord, TaskRecord
 from pipeline.store.client import Store
 from protocol.deadlines import contribution_deadline, final_deadline
-from protocol.errors import BadMessage, RpcError
+from protocol.errors import RpcUnavailable, Unreadable
+from protocol.events import BlockRef
 from protocol.ids import task_id
 from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, TaskId
 from protocol.wire import Dataset
@@ -27,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 #: Tasks inserted at once; a bag may hold many thousands.
 INSERT_CHUNK = 1000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,60 +42,78 @@ class Catalogue:
     _apps: dict[Contract, App] = field(default_factory=dict)
     _datasets: dict[Contract, ChainDataset] = field(default_factory=dict)
 
-    def app(self, address: Contract) -> App:
-        """An app, from memory or from the chain."""
+    def app(self, address: Contract, at: BlockRef | None) -> App:
+        """An app, from memory or from the chain at block `at`. Raises RpcUnavailable, Unreadable."""
         if address not in self._apps:
-            self._apps[address] = self.hub.app(address)
+            self._apps[address] = self._usable(f"app {address}", self.hub.app(address, at))
         return self._apps[address]
 
-    def dataset(self, address: Contract) -> ChainDataset:
-        """A dataset, from memory or from the chain."""
+    def dataset(self, address: Contract, at: BlockRef | None) -> ChainDataset:
+        """A dataset, from memory or from the chain. Raises as `app`."""
         if address not in self._datasets:
-            self._datasets[address] = self.hub.dataset(address)
+            self._datasets[address] = self._usable(f"dataset {address}", self.hub.dataset(address, at))
         return self._datasets[address]
+
+    def category(self, number: int, at: BlockRef | None) -> Category:
+        """A category; the hub remembers it. Raises as `app`."""
+        return self._usable(f"category {number}", self.hub.category(number, at))
+
+    def _usable(self, what: str, answer: Answer[T] | Broken) -> T:
+        if isinstance(answer, Broken):
+            raise Unreadable(what=what, why=answer.why)
+        return value_of(answer, self.hub.rpc.name)
 
 
 def ingest(store: Store, catalogue: Catalogue, workerpool: Contract, deal_ids: Sequence[DealId]) -> list[TaskId]:
     """Store these deals and their tasks; returns all of their tasks, new or not. Raises RpcUnavailable."""
-    blocks = store.deals.blocks(deal_ids)
-    try:
-        records = _read(catalogue, workerpool, blocks)
-    except (BadMessage, RpcError):
-        # One deal spoils the batch, perhaps on purpose: the others must not suffer.
-        records = [record for each in blocks.items() for record in _read_alone(store, catalogue, workerpool, each)]
+    records = _read(store, catalogue, workerpool, store.deals.blocks(deal_ids))
     _store(store, records)
     return [task_id(record.deal_id, index) for record in records for index in _indices(record)]
 
 
-def _read(catalogue: Catalogue, workerpool: Contract, blocks: Mapping[DealId, BlockNumber]) -> list[DealRecord]:
+def _read(
+    store: Store, catalogue: Catalogue, workerpool: Contract, blocks: Mapping[DealId, BlockNumber]
+) -> list[DealRecord]:
+    """The deals that can be read now. One that cannot stays `new`; one that never can is quarantined."""
+    # The last block followed is at or above the deals' blocks: a node that is behind it says nothing about them.
+    at = store.chain.cursor()
     records = []
-    for (deal_id, block), deal in zip(blocks.items(), catalogue.hub.deals(list(blocks)), strict=True):
-        if deal is None:
-            # Our node lags behind the one that told us, or a reorg took the deal: it stays `new`.
-            log.info("The deal is not on chain now.", action="deal_absent", deal=deal_id)
-        elif deal.workerpool == workerpool:
-            records.append(deal_record(deal, catalogue, block))
+    for (deal_id, block), answer in zip(blocks.items(), catalogue.hub.deals(list(blocks), at), strict=True):
+        match answer:
+            case Known(deal) if deal.workerpool == workerpool:
+                records += _record_of(store, catalogue, deal, block, at)
+            case Known():
+                log.info("A deal of another workerpool was noticed.", action="deal_foreign", deal=deal_id)
+            case Absent(why) | Unknown(why):
+                # A reorg took the deal, or the node cannot say.
+                log.info("The deal cannot be read now.", action="deal_unread", deal=deal_id, why=why)
+            case Broken(why):
+                _quarantine(store, deal_id, why)
     return records
 
 
-def _read_alone(
-    store: Store, catalogue: Catalogue, workerpool: Contract, noticed: tuple[DealId, BlockNumber]
+def _record_of(
+    store: Store, catalogue: Catalogue, deal: Deal, block: BlockNumber, at: BlockRef | None
 ) -> list[DealRecord]:
     try:
-        return _read(catalogue, workerpool, dict([noticed]))
-    except BadMessage as error:
-        log.exception("The deal cannot be read, ever.", action="deal_unreadable", deal=noticed[0])
-        store.deals.unreadable(noticed[0], str(error))
-    except RpcError as error:
-        log.warning("The deal cannot be read now.", action="deal_unread", deal=noticed[0], why=str(error))
+        return [deal_record(deal, catalogue, block, at)]
+    except Unreadable as error:
+        _quarantine(store, deal.deal_id, str(error))
+    except RpcUnavailable as error:
+        log.warning("The deal cannot be read now.", action="deal_unread", deal=deal.deal_id, why=str(error))
     return []
 
 
-def deal_record(deal: Deal, catalogue: Catalogue, block: BlockNumber) -> DealRecord:
-    """A deal with its app, dataset and category. Raises RpcError, RpcUnavailable."""
-    app = catalogue.app(deal.app)
-    dataset = catalogue.dataset(deal.dataset) if deal.dataset else None
-    seconds = catalogue.hub.category(deal.category).seconds
+def _quarantine(store: Store, deal_id: DealId, why: str) -> None:
+    log.error("The deal can never be served.", action="deal_unreadable", deal=deal_id, why=why)
+    store.deals.unreadable(deal_id, why)
+
+
+def deal_record(deal: Deal, catalogue: Catalogue, block: BlockNumber, at: BlockRef | None) -> DealRecord:
+    """A deal with its app, dataset and category, as of block `at`. Raises RpcUnavailable, Unreadable."""
+    app = catalogue.app(deal.app, at)
+    dataset = catalogue.dataset(deal.dataset, at) if deal.dataset else None
+    seconds = catalogue.category(deal.category, at).seconds
     return DealRecord(
         deal_id=deal.deal_id,
         app=deal.app,

@@ -24,6 +24,7 @@
     │   ├── ContainerRefused     ... this machine's settings or limits do not suit it: another machine may do better
     │   └── NoSuchContainer      ... the container is gone: start over
     ├── LocalTrouble             something that only this machine meets; the worker that asked declines the task
+    ├── Unreadable               a record on chain that can never be used; the ingest quarantines the deal
     ├── RpcError                 an Ethereum node answered with an error: `code`, `message`, `data`
     ├── TransactionReverted      a contract refused a set-up transaction (`ops`); the lane knows reverts as verdicts
     ├── WrongChain               chain id or hub code are not what the settings say. The process stops.
@@ -144,6 +145,10 @@ class NoSuchContainer(EngineRefused):
 
 class LocalTrouble(SluiceError):
     """Another machine may do better: {why}."""
+
+
+class Unreadable(SluiceError):
+    """The {what} can never be used: {why}."""
 
 
 class RpcError(SluiceError):

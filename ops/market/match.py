@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chain import calls
+from chain.answers import Answer, Broken, Known
 from chain.contract import Abi, contract
 from chain.hub import Deal, Hub
 from ops.market.orders import Market, Offer
@@ -62,9 +63,10 @@ def _deal_id(hub: Web3Contract, receipt: Receipt) -> DealId:
     raise NotFound(what="deal in transaction", id=receipt.tx_hash)
 
 
-def _matched(deal_id: DealId, deal: Deal | None, receipt: Receipt) -> Matched:
-    if deal is None:
-        raise NotFound(what="deal", id=deal_id)
+def _matched(deal_id: DealId, answer: Answer[Deal] | Broken, receipt: Receipt) -> Matched:
+    if not isinstance(answer, Known):
+        raise NotFound(what=f"deal {deal_id}: {answer.why}")
+    deal = answer.value
     indexes = range(deal.bot_first, deal.bot_first + deal.bot_size)
     return Matched(
         deal_id=deal_id,

@@ -8,6 +8,7 @@ import pytest
 
 from chain import calls, decode
 from chain.decode import TOPICS
+from chain.testing import known
 from ops.market import contracts, orders
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
@@ -134,8 +135,9 @@ def test_opening_a_market_takes_two_blocks_and_registers_everything(chain: Chain
 
     hub = chain.hub
     assert hub.head() - before <= 3
-    assert (hub.app(app).image, hub.app(app).kind, hub.app(app).owner) == ("sluice/hello:1", "DOCKER", owner.wallet)
-    assert (hub.dataset(dataset).location, hub.dataset(dataset).checksum) == ("http://127.0.0.1/numbers.txt", CHECKSUM)
+    shown, file = known(hub.app(app)), known(hub.dataset(dataset))
+    assert (shown.image, shown.kind, shown.owner) == ("sluice/hello:1", "DOCKER", owner.wallet)
+    assert (file.location, file.checksum) == ("http://127.0.0.1/numbers.txt", CHECKSUM)
     assert (hub.workerpool(pool).worker_stake_ratio, hub.workerpool(pool).scheduler_reward_ratio) == (50, 10)
     assert [account.stake for account in hub.accounts(wallets)] == [DEPOSIT] * 6
 
@@ -155,7 +157,7 @@ def test_deal_and_task_ids_are_known_before_the_deal_is_matched(shop: Shop) -> N
 
     assert deal.deal_id == predicted
     assert deal.tasks == tuple(task_id(predicted, index) for index in range(3))
-    found = shop.chain.hub.deals([deal.deal_id])[0]
+    found = known(shop.chain.hub.deals([deal.deal_id])[0])
     assert found is not None
     assert (found.workerpool, found.app, found.dataset) == (shop.pool, shop.app, shop.dataset)
     assert (found.trust, found.bot_size, found.worker_stake) == (1, 3, NRlc(30))

@@ -19,6 +19,7 @@ import pytest
 from chain import calls
 from chain.decode import TOPICS, decode
 from chain.heads import heads
+from chain.testing import known
 from ops.market import contracts, orders, results
 from ops.poco.actor import Call
 from ops.poco.deploy import TEST_10_CATEGORY
@@ -76,7 +77,7 @@ def test_the_stock_sdk_buys_follows_and_fetches_with_nothing_but_the_demos_outpu
 
     assert requester.returncode == 0, complaints
     report = json.loads(printed)
-    found = chain.hub.deals([deal])[0]
+    found = known(chain.hub.deals([deal])[0])
     assert found is not None
     assert (report["deal_id"], report["task_id"], report["requester"]) == (deal, task, found.requester)
     assert json.loads(found.params)["iexec_args"] == "hello"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
+from chain.answers import Absent, Answer, Broken, Known, Unknown
+from chain.hub import App, Category, Deal
 from chain.lane.intent import Intent, IntentState
 from pipeline.actions import Action, Method, Submit, Want
 from pipeline.ingest import Catalogue, ingest, task_records
 from pipeline.records import DealRecord
 from pipeline.transactions import failures_of, initializes, without_initialize
 from pipeline.wake import chunks
-from protocol.errors import BadMessage, RpcError
+from protocol.events import BlockRef
 from protocol.ids import task_id
-from protocol.types import ZERO_ADDRESS, BlockNumber, DealId, NRlc, TaskId, Timestamp
+from protocol.types import ZERO_ADDRESS, BlockHash, BlockNumber, Contract, DealId, NRlc, TaskId, Timestamp
 from protocol.wire import Mode
 from tests.unit.pipeline.builders import DEAL, NO_TAG, POOL, TASK, wallet
 
@@ -88,27 +92,63 @@ class Deals:
 
 
 class Hub:
-    """A hub on which one deal's answer is not of its types and another's app cannot be asked for now."""
+    """A hub that answers as told; deals that it is told nothing of are matched with an app that cannot be asked for."""
 
-    def __init__(self, *, broken: DealId, silent: DealId) -> None:
-        self.broken, self.silent = broken, silent
+    def __init__(self, told: dict[DealId, Answer[Deal] | Broken], app: Answer[App] | Broken) -> None:
+        self.told, self._app = told, app
+        self.rpc = SimpleNamespace(name="node")
 
-    def deals(self, deal_ids: list[DealId]) -> list[None]:
-        if self.broken in deal_ids:
-            raise BadMessage(why="viewDeal answered what is not its types")
-        if self.silent in deal_ids:
-            raise RpcError(method="eth_call", code=-32000, message="header not found")
-        return [None for _ in deal_ids]
+    def deals(self, deal_ids: list[DealId], at: BlockRef | None) -> list[Answer[Deal] | Broken]:
+        assert at == FOLLOWED, "read as of a block that we followed"
+        return [self.told[deal_id] for deal_id in deal_ids]
+
+    def app(self, _: Contract, at: BlockRef | None) -> Answer[App] | Broken:
+        return self._app
+
+    def category(self, number: int, at: BlockRef | None) -> Answer[Category] | Broken:
+        return Known(Category(number, "XS", "", 10))
 
 
-def test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read() -> None:
-    good, broken, silent = (DealId("0x" + digit * 64) for digit in "abc")
-    deals = Deals(good, broken, silent)
-    store = SimpleNamespace(deals=deals, tasks=SimpleNamespace(add=len))
-    hub = Hub(broken=broken, silent=silent)
-    catalogue = Catalogue(hub)  # type: ignore[arg-type]  # stands for the real one
-    assert ingest(store, catalogue, POOL, [good, broken, silent]) == []  # type: ignore[arg-type]  # idem
-    assert deals.aside == [broken], "only what can never be read is set aside"
+FOLLOWED = BlockRef(BlockNumber(9), BlockHash("0x" + "9" * 64), BlockHash("0x" + "8" * 64), Timestamp(1_000))
+GOOD, BROKEN, SILENT, GONE = (DealId("0x" + digit * 64) for digit in "abcd")
+APP = App(POOL, wallet(1), "hello", "DOCKER", "hello:1", NO_TAG, b"")
+
+
+def on_chain(deal_id: DealId) -> Deal:
+    """A deal of two tasks, of our workerpool."""
+    price, nobody = NRlc(0), wallet(1)
+    resource = (POOL, nobody, price)
+    return Deal(
+        deal_id, *resource, None, nobody, price, *resource, 1, 0, NO_TAG, nobody, nobody, None, "", Timestamp(1_000), 0,
+        2, price, 0, nobody,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("app", "served", "aside"),
+    [
+        (Known(APP), [GOOD], [BROKEN]),
+        (Unknown("the node answered null"), [], [BROKEN]),
+        (Broken("the contract refuses viewApp"), [], [GOOD, BROKEN]),
+    ],
+)
+def test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read(
+    app: Answer[App] | Broken, served: list[DealId], aside: list[DealId]
+) -> None:
+    deals = Deals(GOOD, BROKEN, SILENT, GONE)
+    rows = SimpleNamespace(add=len)
+    store = SimpleNamespace(deals=deals, tasks=rows, chain=SimpleNamespace(cursor=lambda: FOLLOWED))
+    told = {
+        GOOD: Known(on_chain(GOOD)),
+        BROKEN: Broken("one of its numbers is 18446744073709551616"),
+        SILENT: Unknown("error -32000: header not found"),
+        GONE: Absent("the contract has no such deal"),
+    }
+    catalogue = Catalogue(Hub(told, app))  # type: ignore[arg-type]  # stands for the real one
+    found = ingest(store, catalogue, POOL, list(told))  # type: ignore[arg-type]  # idem
+    assert found == [task_id(deal_id, index) for deal_id in served for index in (0, 1)]
+    assert deals.stored == served
+    assert deals.aside == aside, "only what can never be read is quarantined"
 
 
 def test_a_long_list_is_cut_and_nothing_falls_off() -> None:
