@@ -1,14 +1,16 @@
-"""Flower's eyes on the worker machines: accepted reports become Celery events in vhost `core`.
+"""Celery events about worker machines and tasks, sent into vhost `core` for Flower, `celery status` and the like.
 
-Workers have no right to that vhost and Celery events carry no proof of who sent them. So only the API emits them, after
-it has checked the sender, under the machine's name `w.<wallet>`:
+Workers have no right to that vhost and Celery events carry no proof of who sent them. So only the scheduler sends them,
+once it has checked the sender or seen the chain, under the machine's name `w.<wallet>` or its own:
 
-login ──► worker-online       STARTED     ──► task-received, task-started      worker.compute
-ping  ──► worker-heartbeat    COMPUTED    ──► task-succeeded                   worker.compute
-ban   ──► worker-offline      FAILED      ──► task-failed                      worker.compute
-                              CONTRIBUTED, REVEALED, UPLOADED ──► received, started, succeeded of that step
+login ──► worker-online       assigned            ──► assign       succeeded     by the scheduler
+ping  ──► worker-heartbeat    STARTED             ──► compute      received, started
+ban   ──► worker-offline      COMPUTED, FAILED    ──► compute      succeeded, failed
+                              CONTRIBUTED …       ──► contribute, reveal, upload: received, started, succeeded
+                              TaskFinalize        ──► finalize     succeeded     by the scheduler
 
-An event that cannot be sent is lost without harm: nothing decides by it.
+A task's steps carry its id as their argument, and times from the scheduler's own records. An event that cannot be sent
+is lost without harm: nothing decides by it.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ from uuid import UUID, uuid5
 
 from celery import Celery
 from celery.events.event import Event, event_exchange
+from celery.utils.nodenames import default_nodename, host_format
 from celery.utils.time import utcoffset
-from kombu import Producer
 from kombu.clocks import LamportClock
 
 from config import topology
 from pipeline.background import Background
 from pipeline.broker_link import BrokerLink
+from pipeline.records import Replicate
 from protocol.types import TaskId, Wallet
 from protocol.wire import Mode, Report, Step
 
@@ -38,6 +41,8 @@ HEARTBEAT_PERIODS = 1.5
 #: Namespace of our step ids, so that a repeated report updates the same row in Flower.
 NAMESPACE = UUID("6f2a1f0e-5d0b-4c53-9d0f-1c3b7f4f6a51")
 SOFTWARE_VERSION = version("sluice")
+#: Routing key of several events in one message; Celery's receivers take those of every key.
+_GROUP = "task.multi"
 #: Transient: an event nobody listens to is worth no disk write.
 TRANSIENT = 1
 
@@ -53,48 +58,77 @@ class RelayEvent:
 
 
 def step_name(step: Step, mode: Mode) -> str:
-    """The name of the Celery task on the machine that a report is about."""
+    """The name of the step that a report is about."""
     match step:
         case Step.STARTED | Step.COMPUTED | Step.FAILED:
-            return "worker.compute"
+            return "compute"
         case Step.CONTRIBUTED:
-            return "worker.contribute" if mode is Mode.VOTE else "worker.contribute_and_finalize"
+            return "contribute" if mode is Mode.VOTE else "contribute_and_finalize"
         case Step.REVEALED:
-            return "worker.reveal"
+            return "reveal"
         case Step.UPLOADED:
-            return "worker.upload"
+            return "upload"
 
 
-def report_events(
-    wallet: Wallet, task_id: TaskId, mode: Mode, report: Report, *, started: float | None, now: float
-) -> list[RelayEvent]:
-    """What one accepted report looks like to Flower. `started`: when this machine took the task up, Unix seconds."""
-    name = step_name(report.step, mode)
-    uuid = str(uuid5(NAMESPACE, f"{task_id}:{wallet}:{name}"))
-    received: dict[str, Any] = {
-        "uuid": uuid,
-        "name": name,
-        "args": f"('{task_id}',)",
-        "kwargs": "{}",
-        "retries": 0,
-        "eta": None,
-    }
-    begin: list[tuple[str, dict[str, Any]]] = [("task-received", received), ("task-started", {"uuid": uuid})]
-    runtime = max(0.0, now - started) if started is not None and name == "worker.compute" else 0.0
-    success = ("task-succeeded", {"uuid": uuid, "result": f"'{task_id}'", "runtime": runtime})
-    failure = ("task-failed", {"uuid": uuid, "exception": report.cause or "failed", "traceback": ""})
-    parts: list[tuple[str, dict[str, Any]]]
+def began(replicate: Replicate, step: Step) -> float | None:
+    """When the machine could begin with the step that a report of `step` ends: Unix seconds, None if not recorded."""
+    steps = replicate.steps
+    match step:
+        case Step.STARTED:
+            return replicate.published_at
+        case Step.COMPUTED | Step.FAILED:
+            return steps.get(Step.STARTED)
+        case Step.CONTRIBUTED:
+            return steps.get(Step.COMPUTED) if replicate.mode is Mode.VOTE else steps.get(Step.UPLOADED)
+        case Step.REVEALED:
+            return replicate.reveal_asked_at
+        case Step.UPLOADED:
+            return replicate.upload_asked_at or steps.get(Step.COMPUTED)
+
+
+def report_events(replicate: Replicate, task_id: TaskId, report: Report, now: float) -> list[RelayEvent]:
+    """The events of one accepted report. `replicate`: as it was before the report."""
+    name, machine = step_name(report.step, replicate.mode), topology.compute_queue_name(replicate.wallet)
+    since = began(replicate, report.step)
     match report.step:
         case Step.STARTED:
-            parts = begin
+            return _begin(name, machine, task_id, now)
         case Step.COMPUTED:
-            parts = [success]
+            return [_end(name, machine, task_id, since, now)]
         case Step.FAILED:
-            parts = [failure] if started is not None else [*begin, failure]
+            begin = [] if since is not None else _begin(name, machine, task_id, now)
+            return [*begin, _end(name, machine, task_id, since, now, failure=report.cause or "FAILED")]
         case _:
-            parts = [*begin, success]
-    machine = topology.compute_queue_name(wallet)
-    return [RelayEvent(kind, machine, now, fields) for kind, fields in parts]
+            return step_events(name, machine, task_id, since, now)
+
+
+def step_events(name: str, machine: str, task_id: TaskId, since: float | None, now: float) -> list[RelayEvent]:
+    """The events of a whole step that is over. `since`: when it began, Unix seconds."""
+    began_at = now if since is None else min(since, now)
+    return [*_begin(name, machine, task_id, began_at), _end(name, machine, task_id, since, now)]
+
+
+def _begin(name: str, machine: str, task_id: TaskId, at: float) -> list[RelayEvent]:
+    uuid = _uuid(name, machine, task_id)
+    received = {"uuid": uuid, "name": name, "args": f"('{task_id}',)", "kwargs": "{}", "retries": 0, "eta": None}
+    return [
+        RelayEvent("task-received", machine, at, received),
+        RelayEvent("task-started", machine, at, {"uuid": uuid}),
+    ]
+
+
+def _end(
+    name: str, machine: str, task_id: TaskId, since: float | None, now: float, *, failure: str | None = None
+) -> RelayEvent:
+    uuid = _uuid(name, machine, task_id)
+    if failure is not None:
+        return RelayEvent("task-failed", machine, now, {"uuid": uuid, "exception": failure, "traceback": ""})
+    runtime = 0.0 if since is None else max(0.0, now - since)
+    return RelayEvent("task-succeeded", machine, now, {"uuid": uuid, "result": f"'{task_id}'", "runtime": runtime})
+
+
+def _uuid(name: str, machine: str, task_id: TaskId) -> str:
+    return str(uuid5(NAMESPACE, f"{task_id}:{machine}:{name}"))
 
 
 def worker_event(
@@ -119,6 +153,8 @@ class Relay:
     def __init__(self, app: Celery, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._ticks = LamportClock()
+        #: The scheduler's own name in Flower: that of its pipeline's Celery workers.
+        self._nodename = host_format(default_nodename("pipeline@%h"))
         self._link = BrokerLink(app)
         self._background: Background[RelayEvent] = Background("relay", self._deliver)
 
@@ -129,9 +165,13 @@ class Relay:
         )
         self._background.put(event)
 
-    def report(self, wallet: Wallet, task_id: TaskId, mode: Mode, report: Report, *, started: float | None) -> None:
-        """A report was accepted."""
-        self._background.put(*report_events(wallet, task_id, mode, report, started=started, now=self._clock()))
+    def report(self, replicate: Replicate, task_id: TaskId, report: Report) -> None:
+        """A report was accepted. `replicate`: as it was before the report."""
+        self._background.put(*report_events(replicate, task_id, report, self._clock()))
+
+    def step(self, name: str, task_id: TaskId, since: float | None) -> None:
+        """The scheduler itself has done a step of a task, begun at `since`."""
+        self._background.put(*step_events(name, self._nodename, task_id, since, self._clock()))
 
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until all is sent; whether it is."""
@@ -143,12 +183,20 @@ class Relay:
         self._link.close()
 
     def _deliver(self, events: Sequence[RelayEvent]) -> None:
+        bodies = [self._body(event) for event in events]
         with self._link.producer() as producer:
-            for event in events:
-                self._publish(producer, event)
+            # As Celery groups its own: what has gathered is one message.
+            producer.publish(
+                bodies,
+                exchange=event_exchange,
+                declare=[event_exchange],
+                routing_key=_GROUP,
+                serializer="json",
+                delivery_mode=TRANSIENT,
+            )
 
-    def _publish(self, producer: Producer, event: RelayEvent) -> None:
-        body = Event(
+    def _body(self, event: RelayEvent) -> dict[str, Any]:
+        body: dict[str, Any] = Event(
             event.kind,
             hostname=event.hostname,
             timestamp=event.timestamp,
@@ -157,12 +205,4 @@ class Relay:
             clock=self._ticks.forward(),
             **event.fields,
         )
-        producer.publish(
-            body,
-            exchange=event_exchange,
-            declare=[event_exchange],
-            routing_key=event.kind.replace("-", "."),
-            headers={"hostname": event.hostname},
-            serializer="json",
-            delivery_mode=TRANSIENT,
-        )
+        return body

@@ -46,6 +46,5 @@ def announce(services: Access, task: TaskRecord, replicate: Replicate, accepted:
     """
     if changed_by(accepted.step, replicate.mode):
         services.waker.advance(task.task_id)
-    started = replicate.steps.get(Step.STARTED)
-    services.relay.report(replicate.wallet, task.task_id, replicate.mode, accepted, started=started)
+    services.relay.report(replicate, task.task_id, accepted)
     REPORTS.labels(step=str(accepted.step)).inc()

@@ -19,11 +19,11 @@ from tests.waiting import wait_until
 SECONDS = 30.0
 #: Steps of a vote (trust 3) and of a task without one (trust 1).
 STEPS = {
-    "worker.compute",
-    "worker.contribute",
-    "worker.reveal",
-    "worker.upload",
-    "worker.contribute_and_finalize",
+    "compute",
+    "contribute",
+    "reveal",
+    "upload",
+    "contribute_and_finalize",
 }
 
 

@@ -1,55 +1,86 @@
 from __future__ import annotations
 
-from pipeline.relay import RelayEvent, report_events, worker_event
+import pytest
+
+from pipeline.records import Replicate
+from pipeline.relay import RelayEvent, report_events, step_events, worker_event
 from protocol.types import TaskId, Wallet
 from protocol.wire import Mode, Report, Step
 
 WALLET = Wallet("0x" + "ab" * 20)
 TASK = TaskId("0x" + "11" * 32)
+NOW = 100.0
 
 
-def events(
-    step: Step, *, mode: Mode = Mode.VOTE, started: float | None = None, cause: str | None = None
-) -> list[RelayEvent]:
-    return report_events(WALLET, TASK, mode, Report(step=step, cause=cause), started=started, now=100.0)
+def replicate(mode: Mode = Mode.VOTE, **steps: float) -> Replicate:
+    """One that was published at 90, asked to reveal at 95, with the times of its reports."""
+    times = {Step[name.upper()]: at for name, at in steps.items()}
+    return Replicate(WALLET, mode, 1, 90.0, published_at=90.0, steps=times, reveal_asked_at=95.0)
 
 
-def kinds(step: Step, *, started: float | None = None) -> list[str]:
-    return [event.kind for event in events(step, started=started)]
+def events(step: Step, of: Replicate | None = None, cause: str | None = None) -> list[RelayEvent]:
+    return report_events(of or replicate(), TASK, Report(step=step, cause=cause), NOW)
+
+
+def kinds(found: list[RelayEvent]) -> list[str]:
+    return [event.kind for event in found]
 
 
 def test_every_event_carries_the_machines_name() -> None:
     assert {event.hostname for step in Step for event in events(step)} == {f"w.{WALLET}"}
 
 
-def test_a_started_task_shows_as_received_and_started() -> None:
-    assert kinds(Step.STARTED) == ["task-received", "task-started"]
-    assert events(Step.STARTED)[0].fields["name"] == "worker.compute"
+def test_a_started_task_shows_as_received_and_started_with_its_id() -> None:
+    received, started = events(Step.STARTED)
+
+    assert kinds([received, started]) == ["task-received", "task-started"]
+    assert (received.fields["name"], received.fields["args"]) == ("compute", f"('{TASK}',)")
 
 
 def test_a_computed_task_shows_how_long_it_took() -> None:
-    (event,) = events(Step.COMPUTED, started=97.5)
+    (event,) = events(Step.COMPUTED, replicate(started=97.5))
+
     assert (event.kind, event.fields["runtime"]) == ("task-succeeded", 2.5)
 
 
 def test_a_failed_task_shows_its_cause_even_if_it_never_started() -> None:
-    assert kinds(Step.FAILED) == ["task-received", "task-started", "task-failed"]
-    (event,) = events(Step.FAILED, started=1.0, cause="APP_IMAGE_DOWNLOAD_FAILED")
+    assert kinds(events(Step.FAILED)) == ["task-received", "task-started", "task-failed"]
+
+    (event,) = events(Step.FAILED, replicate(started=1.0), cause="APP_IMAGE_DOWNLOAD_FAILED")
+
     assert event.fields["exception"] == "APP_IMAGE_DOWNLOAD_FAILED"
 
 
-def test_steps_on_chain_show_as_tasks_of_their_own() -> None:
-    names = {step: events(step)[0].fields["name"] for step in (Step.CONTRIBUTED, Step.REVEALED, Step.UPLOADED)}
-    assert names == {
-        Step.CONTRIBUTED: "worker.contribute",
-        Step.REVEALED: "worker.reveal",
-        Step.UPLOADED: "worker.upload",
-    }
-    assert kinds(Step.REVEALED) == ["task-received", "task-started", "task-succeeded"]
+@pytest.mark.parametrize(
+    ("step", "of", "name", "seconds"),
+    [
+        (Step.CONTRIBUTED, replicate(computed=92.0), "contribute", 8.0),
+        (Step.REVEALED, replicate(), "reveal", 5.0),
+        (Step.UPLOADED, replicate(Mode.SOLO, computed=91.0), "upload", 9.0),
+        (Step.CONTRIBUTED, replicate(Mode.SOLO, computed=91.0, uploaded=96.0), "contribute_and_finalize", 4.0),
+    ],
+)
+def test_each_step_on_chain_is_a_task_of_its_own_from_when_it_could_begin(
+    step: Step, of: Replicate, name: str, seconds: float
+) -> None:
+    received, started, succeeded = events(step, of)
+
+    assert kinds([received, started, succeeded]) == ["task-received", "task-started", "task-succeeded"]
+    assert received.fields["name"] == name
+    assert (started.timestamp, succeeded.timestamp) == (NOW - seconds, NOW)
+    assert succeeded.fields["runtime"] == seconds
 
 
-def test_the_only_transaction_of_a_trust_1_task_has_its_own_name() -> None:
-    assert events(Step.CONTRIBUTED, mode=Mode.SOLO)[0].fields["name"] == "worker.contribute_and_finalize"
+def test_a_step_of_the_scheduler_shows_under_its_own_name() -> None:
+    received, _, succeeded = step_events("finalize", "pipeline@host", TASK, 98.0, NOW)
+
+    assert (received.hostname, received.fields["name"], succeeded.fields["runtime"]) == ("pipeline@host", "finalize", 2)
+
+
+def test_a_step_that_seems_to_begin_in_the_future_took_no_time() -> None:
+    received, _, succeeded = step_events("assign", "pipeline@host", TASK, NOW + 5, NOW)
+
+    assert (received.timestamp, succeeded.fields["runtime"]) == (NOW, 0.0)
 
 
 def test_a_step_keeps_its_id_so_that_a_repeated_report_is_the_same_row() -> None:
