@@ -21,6 +21,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
 from config import topology
+from config.broker_tls import url_options
 from config.settings import Settings
 from config.supervisor import die_with_parent
 from protocol.types import Wallet
@@ -88,9 +89,10 @@ class LeanConsumer(Consumer):
         return conn
 
 
-def _app(name: str, url: str, **conf: Any) -> Celery:
+def _app(name: str, url: str, ca_file: Path | None, **conf: Any) -> Celery:
     app = PatientCelery(name, broker=url, set_as_current=False)
     app.conf.update(
+        broker_use_ssl=url_options(url, ca_file),
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
@@ -125,6 +127,7 @@ def core_app(settings: Settings, wallet: Wallet | None = None) -> Celery:
     return _app(
         "sluice",
         f"{settings.amqp_url.get_secret_value()}/{quote(settings.amqp_core_vhost, safe='')}",
+        settings.amqp_ca_file,
         task_queues=queues,
         task_default_queue=topology.PIPELINE_QUEUE,
         task_default_exchange=topology.CORE_EXCHANGE.name,
@@ -143,17 +146,22 @@ def pool_app(settings: Settings) -> Celery:
     return _app(
         "sluice-pool",
         f"{settings.amqp_url.get_secret_value()}/{quote(settings.amqp_pool_vhost, safe='')}",
+        settings.amqp_ca_file,
         task_queues=[],
     )
 
 
-def machine_app(access: BrokerAccess, wallet: Wallet) -> Celery:
-    """A worker machine's app: consumes its own two queues with a stranger's permissions."""
+def machine_app(access: BrokerAccess, wallet: Wallet, ca_file: Path | None = None) -> Celery:
+    """A worker machine's app: consumes its own two queues with a stranger's permissions.
+
+    `ca_file`: PEM file of the CAs that may have signed the broker's certificate; None: the system's. Raises BadSetting.
+    """
     scheme = "amqps" if access.tls else "amqp"
     password = quote(access.password, safe="")
     return _app(
         "sluice-machine",
         f"{scheme}://{access.username}:{password}@{access.host}:{access.port}/{quote(access.vhost, safe='')}",
+        ca_file,
         task_queues=list(topology.worker_queues(wallet)),
         task_default_queue=access.compute_queue,
         task_default_exchange=access.exchange,

@@ -8,12 +8,13 @@ Ports of the local stack stay below 32768, where the kernel hands out no ephemer
 from __future__ import annotations
 
 import os
+import re
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.variables import PREFIX, refuse_unknown
@@ -21,6 +22,8 @@ from protocol.errors import BadSetting
 from protocol.wire import DOWNLOAD_BYTES, MEMORY_PER_SLOT, RESULT_BYTES
 
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+#: What Docker takes as the beginning of a container's name, and Celery as a node name.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 #: A price per gas. Decimal, so that what is written becomes exactly so many wei.
 Gwei = Annotated[Decimal, Field(ge=0, decimal_places=9)]
 
@@ -98,6 +101,9 @@ class Settings(BaseSettings):
     amqp_public_host: str = Field("127.0.0.1", description="RabbitMQ host name told to workers.")
     amqp_public_port: int = Field(18672, description="RabbitMQ port told to workers.")
     amqp_public_tls: bool = Field(False, description="Whether workers must use TLS to RabbitMQ.")
+    amqp_ca_file: Path | None = Field(
+        None, description="PEM file of the CAs that may sign RabbitMQ's certificate. Unset: the system's."
+    )
     rabbitmq_api: str = Field("http://127.0.0.1:18673", description="RabbitMQ management API.")
 
     # -- results --------------------------------------------------------------------------------------------------
@@ -134,7 +140,10 @@ class Settings(BaseSettings):
     flower_port: int = Field(18555, description="Port Flower listens on.")
 
     # -- worker ---------------------------------------------------------------------------------------------------
-    worker_name: str = Field("worker", description="Name of this machine in logs and Flower.")
+    worker_name: str = Field(
+        "worker",
+        description="Name of this machine in logs, in Flower and of its containers: letters, digits, `_`, `.`, `-`.",
+    )
     slots: int = Field(1, ge=1, description="Containers this machine runs at once.")
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")
     memory_per_slot: int = Field(
@@ -155,6 +164,13 @@ class Settings(BaseSettings):
         False, description="Allow input files and datasets from private addresses (local stack only)."
     )
     ping_seconds: float = Field(10.0, gt=0, description="How often a worker says it is alive.")
+
+    @field_validator("worker_name")
+    @classmethod
+    def _names_a_container(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("use up to 64 letters, digits, '_', '.' and '-', the first a letter or digit")
+        return name
 
     # -- logging --------------------------------------------------------------------------------------------------
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
@@ -199,4 +215,4 @@ def read_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise BadSetting(name=name, why=first["msg"], fix="See docs/settings.md.") from error
+        raise BadSetting(name=name, why=first["msg"].removeprefix("Value error, "), fix="See docs/settings.md.") from error

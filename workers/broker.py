@@ -29,7 +29,7 @@ _AT_ONCE: dict[str, Any] = {"retry": False}
 def celery_app(machine: Machine) -> Celery:
     """The machine's app with its tasks. Needs a session."""
     access = machine.session.current().broker
-    app = machine_app(access, machine.wallet)
+    app = machine_app(access, machine.wallet, machine.settings.amqp_ca_file)
     scheme = "amqps" if access.tls else "amqp"
     url = f"{scheme}://{quote(access.username, safe='')}@{access.host}:{access.port}/{quote(access.vhost, safe='')}"
     # Without a password in the URL kombu asks this function at each connection.
