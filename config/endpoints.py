@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from config.settings import Settings
 from protocol.errors import BadSetting
 
+_FIX = "Give an address like http://host:8545."
 _HTTP, _WEBSOCKET = frozenset({"http", "https"}), frozenset({"ws", "wss"})
 
 
@@ -54,21 +55,28 @@ def _public_ws(settings: Settings) -> str | None:
     return settings.ws_url if own.scheme in _WEBSOCKET and not _may_hold_key(own) else None
 
 
+def require_url(setting: str, url: str, *, fix: str) -> str:
+    """`url` if it is one of http or https; else raises BadSetting for `setting`, whose text never repeats it."""
+    _split(setting, url, _HTTP, fix)
+    return url
+
+
 def _may_hold_key(parts: SplitResult) -> bool:
     return "@" in parts.netloc or parts.path not in {"", "/"} or bool(parts.query) or bool(parts.fragment)
 
 
-def _split(setting: str, url: str, schemes: frozenset[str]) -> SplitResult:
+def _split(setting: str, url: str, schemes: frozenset[str], fix: str = _FIX) -> SplitResult:
     try:
         parts = urlsplit(url)
         # Reading the port is what finds a malformed one.
         _ = parts.port
     except ValueError as error:
-        raise _bad(setting, "it is no URL") from error
+        raise _bad(setting, "it is no URL", fix) from error
     if parts.scheme not in schemes or not parts.hostname or not url.isprintable() or " " in url:
-        raise _bad(setting, f"it is no URL of {' or '.join(sorted(schemes))}")
+        kinds = " or ".join(f"{scheme}://" for scheme in sorted(schemes))
+        raise _bad(setting, f"it does not begin with {kinds} and a host name", fix)
     return parts
 
 
-def _bad(setting: str, why: str) -> BadSetting:
-    return BadSetting(name=setting, why=why, fix="Give an address like http://host:8545.")
+def _bad(setting: str, why: str, fix: str = _FIX) -> BadSetting:
+    return BadSetting(name=setting, why=why, fix=fix)

@@ -215,4 +215,6 @@ def read_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise BadSetting(name=name, why=first["msg"].removeprefix("Value error, "), fix="See docs/settings.md.") from error
+        raise BadSetting(
+            name=name, why=first["msg"].removeprefix("Value error, "), fix="See docs/settings.md."
+        ) from error

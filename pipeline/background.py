@@ -28,9 +28,11 @@ CAPACITY, BATCH = 10_000, 200
 
 
 class Background(Generic[T]):
-    """Delivers items in order on its own daemon thread, which starts with the first item (so after any fork).
+    """Delivers items in order on its own daemon thread, which starts with the first item (so after any fork), and with
+    the next one should it have died.
 
-    `deliver` gets 1 to `batch` items and raises BrokerUnavailable to have them delivered again.
+    `deliver` gets 1 to `batch` items and raises BrokerUnavailable to have them delivered again; whatever else it raises
+    drops them.
     """
 
     def __init__(
@@ -55,7 +57,10 @@ class Background(Generic[T]):
                     self._items.popleft()
                     self.dropped += 1
                 self._items.append(item)
-            if self._thread is None and not self._stopping.is_set():
+            if (self._thread is None or not self._thread.is_alive()) and not self._stopping.is_set():
+                if self._thread is not None:
+                    log.error("A background thread has died, starting it again.", action="thread_died", name=self._name)
+                    self._busy = False
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
             self._changed.notify_all()
@@ -106,4 +111,7 @@ class Background(Generic[T]):
                 why=str(error),
             )
             return False
+        except Exception:  # whatever it is: the items may be lost, the thread may not
+            self.dropped += len(batch)
+            log.exception("Could not deliver, dropped.", action="background_failed", name=self._name, items=len(batch))
         return True

@@ -246,6 +246,10 @@ class WorkerRecord:
     banned: bool = False
     #: Silent for too long; cleared by its next ping.
     lost: bool = False
+    #: It said that it stops; cleared by its next sign-in or ping.
+    away: bool = False
+    #: Which installation signed in last; None if it did not say.
+    machine: str | None = None
 
     @property
     def free(self) -> int:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 HexId = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{64}$")]
 HexAddress = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{40}$")]
+#: Random name of one installation, so that two machines with one wallet can be told apart.
+MachineId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 HexSignature = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{130}$")]
 
 #: Characters of stdout and of stderr kept: what the incumbent keeps (iexec-core 9.3).
@@ -90,6 +92,10 @@ class Login(Wire):
     nonce: HexId
     signature: HexSignature
     capabilities: Capabilities
+    #: Which machine signs in; another one with this wallet is refused while this one is at work.
+    machine: MachineId | None = None
+    #: Sign in although another machine with this wallet seems to be at work, and cut that one off.
+    take_over: bool = False
 
 
 class BrokerAccess(Wire):
@@ -118,13 +124,25 @@ class Ping(Wire):
     """`POST /workers/ping`: I am alive and hold these tasks (journal rows not yet forgotten)."""
 
     tasks: Annotated[list[HexId], Field(max_length=1024)]
+    machine: MachineId | None = None
 
 
 class Pong(Wire):
-    """Which of those tasks are over, so that the worker may forget them, and which to stop at once."""
+    """What the pool says of those tasks: `forget`: they are over; `abort`: stop at once; `unknown`: the pool has no
+    record of giving them to this worker (its database was lost or restored), so the worker goes on by itself.
+    """
 
     forget: list[HexId]
     abort: list[HexId]
+    unknown: list[HexId] = []
+    #: Another machine has signed in with this wallet: this one must stop.
+    superseded: bool = False
+
+
+class Leave(Wire):
+    """`POST /workers/leave`: this machine stops now and should get no new task."""
+
+    machine: MachineId | None = None
 
 
 class Step(StrEnum):

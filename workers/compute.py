@@ -31,6 +31,7 @@ from protocol.errors import (
     NoSuchImage,
     Refused,
     SluiceError,
+    StorageUnavailable,
     TaskDeclined,
     TaskFailure,
 )
@@ -46,7 +47,7 @@ from workers.patience import Patience
 from workers.replicate import COMPUTING, WITH_RESULT, Replicate, Stage
 from workers.reports import tail
 from workers.run_app import Run, run_app
-from workers.sandbox import container_spec
+from workers.sandbox import container_name, container_spec
 from workers.workbench import Workbench
 
 log = structlog.get_logger(__name__)
@@ -73,11 +74,41 @@ def compute(bench: Workbench, assignment: Assignment) -> bool:
         if not held:
             log.info("Another process is at this task.", action="compute_busy", task=task_id)
             return False
+        if not _cleared(bench, task_id):
+            return False
         replicate = bench.journal.take(assignment, bench.now())
         if replicate.stage in COMPUTING:
             _compute(bench, replicate)
+        else:
+            _tell_again(bench, replicate)
         now = bench.journal.find(task_id)
         return now is not None and now.stage in WITH_RESULT
+
+
+def _cleared(bench: Workbench, task_id: TaskId) -> bool:
+    """Forget a task that was aborted, so that it can begin anew; False while Docker does not let its container go.
+
+    The scheduler assigns it again after a reorg, or when its database was lost or restored. Only under the task's lock:
+    whoever still waits for the killed container must see ABORTED.
+    """
+    known = bench.journal.find(task_id)
+    if known is None or known.stage is not Stage.ABORTED:
+        return True
+    try:
+        bench.engine.remove(container_name(bench.machine.settings.worker_name, bench.machine.wallet, task_id))
+        bench.layout.task(task_id).remove()
+    except (EngineUnavailable, StorageUnavailable) as error:
+        log.warning("An aborted task cannot begin anew yet.", action="restart_delayed", task=task_id, why=str(error))
+        return False
+    bench.journal.forget([task_id])
+    log.info("An aborted task is assigned again.", action="task_restarted", task=task_id)
+    return True
+
+
+def _tell_again(bench: Workbench, replicate: Replicate) -> None:
+    """Report how the task stands here: a scheduler that assigns it again has not heard it, or has lost it."""
+    step = Step.FAILED if replicate.stage is Stage.FAILED else Step.COMPUTED
+    bench.reports.send(replicate.task_id, Report(step=step, cause=replicate.cause, exit_code=replicate.exit_code))
 
 
 def _compute(bench: Workbench, replicate: Replicate) -> None:

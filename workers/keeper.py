@@ -6,7 +6,8 @@ All of it repeats what messages do anyway: if every message were lost, tasks wou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -23,6 +24,7 @@ from protocol.errors import (
 from protocol.types import Contract, TaskId
 from protocol.view import ChainView, ContributionStatus, TaskStatus
 from workers import steps
+from workers.attempt import Attempts
 from workers.broker import Publisher
 from workers.compute import remove_container
 from workers.layout import discard
@@ -50,6 +52,9 @@ class Keeper:
         self._publisher = publisher
         self._hub = Hub(bench.rpc, Contract(bench.machine.pool.hub))
         self._asked: dict[TaskId, float] = {}
+        self._attempts = Attempts(bench.now)
+        #: Whether the pool says that another machine works with this wallet now.
+        self.superseded = False
 
     def tidy(self) -> None:
         """At start: delete files of tasks that the journal does not know, and datasets that nobody used for long."""
@@ -66,28 +71,35 @@ class Keeper:
                 cached.unlink()
 
     def look(self) -> None:
-        """Ping, forget, abort, move on what rests, remove stray containers."""
+        """Ping, forget, abort, move on what rests, remove stray containers; none of them stops another."""
         replicates = self._bench.journal.all()
-        self._ping(replicates)
-        try:
-            self._resume(replicates)
-            self._reveal(replicates)
-        except BrokerUnavailable as error:
-            log.warning("Cannot send ourselves a message.", action="resume_delayed", why=str(error))
-        self._sweep_containers()
+        for part in (self._ping, self._resume, self._reveal):
+            self._attempts.run(part.__name__.strip("_"), partial(part, replicates))
+        self._attempts.run("containers", self._sweep_containers)
 
     # -- the pool ------------------------------------------------------------------------------------------------------
 
     def _ping(self, replicates: Sequence[Replicate]) -> None:
         try:
-            pong = self._bench.pool.ping([replicate.task_id for replicate in replicates[:PING_TASKS]])
+            pong = self._bench.pool.ping(
+                [replicate.task_id for replicate in replicates[:PING_TASKS]], self._bench.layout.machine_id()
+            )
         except (PoolUnavailable, BadInput) as error:
             log.warning("The pool did not take our ping.", action="ping_failed", why=str(error))
             return
+        if pong.superseded:
+            self.superseded = True
+            return
+        self._bench.layout.note_ping()
         for task_id in pong.abort:
-            steps.abort(self._bench, TaskId(task_id))
-        over = set(pong.forget)
+            self._attempts.run(f"abort {task_id}", partial(steps.abort, self._bench, TaskId(task_id)))
+        # What the pool has no record of is gone on with (its database may have been lost) until nothing can come of it.
+        over = {*pong.forget, *(TaskId(task_id) for task_id in pong.unknown if self._too_late(replicates, task_id))}
         self._forget([replicate for replicate in replicates if replicate.task_id in over])
+
+    def _too_late(self, replicates: Sequence[Replicate], task_id: str) -> bool:
+        held = next((replicate for replicate in replicates if replicate.task_id == task_id), None)
+        return held is not None and self._bench.now() > held.assignment.final_deadline
 
     def _forget(self, replicates: Sequence[Replicate]) -> None:
         """Delete what is over. A vote that can still be revealed is not the pool's to forget: the chain is asked."""
@@ -125,7 +137,7 @@ class Keeper:
             if idle:
                 log.info("Moving a task on.", action="task_resumed", task=replicate.task_id, step=next_step)
                 self._asked[replicate.task_id] = self._bench.now()
-                self._publisher.resume(replicate, next_step)
+                self._send(partial(self._publisher.resume, replicate, next_step))
 
     def _reveal(self, replicates: Sequence[Replicate]) -> None:
         """Reveal votes that won, should nobody ask for it: the stake is ours to lose."""
@@ -144,7 +156,13 @@ class Keeper:
                 assert vote is not None
                 if vote.status is ContributionStatus.CONTRIBUTED:
                     log.warning("Nobody asked us to reveal; revealing.", action="reveal_unasked", task=task_id)
-                    self._publisher.reveal(task_id)
+                    self._send(partial(self._publisher.reveal, task_id))
+
+    def _send(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except BrokerUnavailable as error:
+            log.warning("Cannot send ourselves a message.", action="resume_delayed", why=str(error))
 
     def _views(self, task_ids: Sequence[TaskId]) -> dict[TaskId, ChainView]:
         """What the chain says of these tasks; nothing while it does not answer."""
@@ -165,11 +183,14 @@ class Keeper:
                 replicate = self._bench.journal.find(task_id)
                 if replicate is not None and replicate.stage in COMPUTING:
                     continue
-                with self._bench.layout.hold(task_id, wait=False) as idle:
-                    if idle:
-                        remove_container(self._bench, container)
+                self._attempts.run(f"container {container}", partial(self._remove_stray, task_id, container))
         except EngineUnavailable as error:
             log.warning("Docker does not answer.", action="engine_away", why=str(error))
+
+    def _remove_stray(self, task_id: TaskId, container: str) -> None:
+        with self._bench.layout.hold(task_id, wait=False) as idle:
+            if idle:
+                remove_container(self._bench, container)
 
 
 def _at_stake(replicate: Replicate) -> bool:

@@ -1,7 +1,8 @@
 """Where a machine keeps things on disk, and the lock that makes one process at a time work on a task.
 
 <home>/worker/<wallet>/
-    journal.db  lane.db  session.json
+    journal.db  lane.db  session.json  pool.json
+    machine  pinged                     this installation's random name; its last accepted ping (the file's time)
     cache/<sha256>                      datasets, shared by tasks
     locks/<task id>
     tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,6 +109,11 @@ class Layout:
         return self.root / "session.json"
 
     @property
+    def pool(self) -> Path:
+        """What the pool said of itself when this machine started last: its `/config`."""
+        return self.root / "pool.json"
+
+    @property
     def cache(self) -> Path:
         """Datasets by sha256."""
         return self.root / "cache"
@@ -125,6 +132,27 @@ class Layout:
         for folder in (self.root, self.cache, self.locks, self.root / "tasks"):
             folder.mkdir(parents=True, exist_ok=True)
         self.root.chmod(OWNER_ONLY)
+
+    def machine_id(self) -> str:
+        """Random name of this installation, 32 hex digits; made at its first use."""
+        path = self.root / "machine"
+        if not path.exists():
+            # Whole or not at all, even if the machine loses power now.
+            partial = path.with_suffix(".part")
+            partial.write_text(secrets.token_hex(16))
+            partial.replace(path)
+        return path.read_text()
+
+    def note_ping(self) -> None:
+        """Remember that the pool has just taken a ping."""
+        (self.root / "pinged").touch()
+
+    def last_ping(self) -> float | None:
+        """When the pool last took a ping, Unix seconds; None if it never did."""
+        try:
+            return (self.root / "pinged").stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     def unlock_for_good(self, name: str) -> None:
         """Delete the file of a lock that nobody will take again; only while holding it."""

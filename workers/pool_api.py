@@ -14,8 +14,9 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from config.endpoints import require_url
 from config.http_client import http_client
-from protocol.errors import BadMessage, NotFound, NotSignedIn, PoolUnavailable, Refused, SluiceError
+from protocol.errors import BadMessage, BadSetting, NotFound, NotSignedIn, PoolUnavailable, Refused, SluiceError
 from protocol.signin import SignIn
 from protocol.signing import Key
 from protocol.types import TaskId
@@ -23,6 +24,7 @@ from protocol.wire import (
     Capabilities,
     Challenge,
     ChallengeRequest,
+    Leave,
     Login,
     Ping,
     Pong,
@@ -37,6 +39,8 @@ REQUEST_SECONDS = 5.0
 #: Seconds without progress while a result is sent or stored.
 UPLOAD_SECONDS = 60.0
 CHUNK_BYTES = 2**18
+#: Characters of a server's words that an error repeats.
+ERROR_CHARACTERS = 400
 
 _SHORT = httpx.Timeout(REQUEST_SECONDS)
 _JSON = {"content-type": "application/json"}
@@ -48,7 +52,8 @@ class PoolApi:
     """The API at `url`. Safe to carry across a fork: each process opens connections of its own."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        """`url`: http or https, with a path or without. Raises BadSetting."""
+        self.url = require_url("SLUICE_API_URL", url, fix="Write it like https://pool.example.").rstrip("/")
         self._pid = 0
         self._http: httpx.Client | None = None
 
@@ -59,21 +64,50 @@ class PoolApi:
         self._http = None
 
     def config(self) -> PoolConfig:
-        """What the pool is. Raises PoolUnavailable, BadMessage."""
-        return self._ask("GET", "/config", PoolConfig)
+        """What the pool is. Raises PoolUnavailable, and BadSetting if something else than a pool answers."""
+        try:
+            return self._ask("GET", "/config", PoolConfig)
+        except (NotFound, BadMessage, Refused) as error:
+            raise BadSetting(
+                name="SLUICE_API_URL",
+                why=f"what answers at {self.url} is no Sluice pool that this version knows: {str(error).rstrip('.')}",
+                fix="Set it to the address that the pool's operator told you.",
+            ) from error
 
-    def sign_in(self, key: Key, pool: PoolConfig, capabilities: Capabilities) -> Session:
-        """Prove the wallet and get a token and a broker user. Raises Refused if the pool does not want us."""
+    def sign_in(
+        self,
+        key: Key,
+        pool: PoolConfig,
+        capabilities: Capabilities,
+        *,
+        machine: str | None = None,
+        take_over: bool = False,
+    ) -> Session:
+        """Prove the wallet and get a token and a broker user. Raises Refused if the pool does not want us.
+
+        `machine`: this installation; `take_over`: cut off another one that works with this wallet.
+        """
         challenge = self._ask("POST", "/workers/challenge", Challenge, ChallengeRequest(wallet=key.wallet))
         asked = SignIn.from_typed_data(challenge.typed_data)
         if (asked.chain_id, asked.workerpool) != (pool.chain_id, pool.workerpool):
             raise Refused(why="the sign-in challenge is for another pool")
-        login = Login(wallet=key.wallet, nonce=challenge.nonce, signature=asked.sign(key), capabilities=capabilities)
+        login = Login(
+            wallet=key.wallet,
+            nonce=challenge.nonce,
+            signature=asked.sign(key),
+            capabilities=capabilities,
+            machine=machine,
+            take_over=take_over,
+        )
         return self._ask("POST", "/workers/login", Session, login)
 
-    def ping(self, token: str, tasks: list[TaskId]) -> Pong:
+    def ping(self, token: str, tasks: list[TaskId], machine: str | None = None) -> Pong:
         """Say that we are alive and what we hold."""
-        return self._ask("POST", "/workers/ping", Pong, Ping(tasks=list(tasks)), token=token)
+        return self._ask("POST", "/workers/ping", Pong, Ping(tasks=list(tasks), machine=machine), token=token)
+
+    def leave(self, token: str, machine: str | None = None) -> None:
+        """Say that we stop, so that no new task is given to us."""
+        self._send("POST", "/workers/leave", token=token, content=_json(Leave(machine=machine)))
 
     def report(self, token: str, task_id: TaskId, report: Report) -> None:
         """Say how far a task is."""
@@ -135,9 +169,13 @@ class SignedIn:
         self._token = token
         self._renew = renew
 
-    def ping(self, tasks: list[TaskId]) -> Pong:
+    def ping(self, tasks: list[TaskId], machine: str | None = None) -> Pong:
         """See PoolApi.ping."""
-        return self._with_token(lambda token: self._api.ping(token, tasks))
+        return self._with_token(lambda token: self._api.ping(token, tasks, machine))
+
+    def leave(self, machine: str | None = None) -> None:
+        """See PoolApi.leave. Does not sign in anew only to say so."""
+        self._api.leave(self._token(), machine)
 
     def report(self, task_id: TaskId, report: Report) -> None:
         """See PoolApi.report."""
@@ -166,15 +204,26 @@ def _read(response: httpx.Response, answer: type[Answer]) -> Answer:
         raise BadMessage(why=f"the pool's answer to {response.request.url.path} is not a {answer.__name__}") from error
 
 
+def _words(response: httpx.Response) -> str:
+    """What an error's body says: the pool's own sentence, or the beginning of whatever it is."""
+    try:
+        said = str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return " ".join(response.text[:ERROR_CHARACTERS].split())
+    return said.removeprefix("Refused: ").removeprefix("Not signed in: ").rstrip(".")[:ERROR_CHARACTERS]
+
+
 def _error(response: httpx.Response, url: str) -> SluiceError:
-    why = response.text[:200]
+    why = _words(response)
+    if response.is_redirect:
+        return BadMessage(why=f"it sends us on to {response.headers.get('location', '')[:ERROR_CHARACTERS]}")
     match response.status_code:
         case 401:
             return NotSignedIn(why=why)
         case 403:
             return Refused(why=why)
         case 404:
-            return NotFound(what=response.request.url.path)
+            return NotFound(what=f"{response.request.url.path} there")
         case 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504:
             return PoolUnavailable(what=url, why=f"HTTP {response.status_code}: {why}")
         case status:

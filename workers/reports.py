@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from config.metrics import REPORTS
 from protocol.errors import BadInput, PoolUnavailable
 from protocol.types import TaskId
 from protocol.wire import LOG_TAIL_CHARACTERS, Report
+from workers.attempt import Attempts
 
 log = structlog.get_logger(__name__)
 
@@ -45,13 +47,14 @@ class Reports:
         self._api = api
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
+        self._attempts = Attempts(time.monotonic)
 
     def send(self, task_id: TaskId, report: Report) -> None:
         """Send soon; returns at once."""
         self.later(lambda: self._deliver(task_id, report))
 
     def later(self, act: Callable[[], None]) -> None:
-        """Do something else behind the reports' backs, e.g. remove a container; it must not raise."""
+        """Run something else after the reports that wait, e.g. remove a container; what it raises is logged."""
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._work, name="reports", daemon=True)
             self._thread.start()
@@ -69,7 +72,8 @@ class Reports:
 
     def _work(self) -> None:
         while (act := self._waiting.get()) is not None:
-            act()
+            # What raises must not end the thread: the other reports wait for it.
+            self._attempts.run("reports", act)
 
     def _deliver(self, task_id: TaskId, report: Report) -> None:
         retrying = Retrying(

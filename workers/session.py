@@ -38,14 +38,17 @@ class SessionFile:
             raise NotSignedIn(why="this machine has not signed in yet") from error
         return self._known[1]
 
-    def renew(self, refused_token: str | None) -> Session:
-        """A session other than the one with `refused_token` (None: any new one). Raises what `sign_in` raises."""
+    def renew(self, refused_token: str | None, sign_in: Callable[[], Session] | None = None) -> Session:
+        """A session other than the one with `refused_token` (None: any new one). Raises what `sign_in` raises.
+
+        `sign_in`: how to get it this time, if not as always.
+        """
         with self._layout.hold(_LOCK, wait=True):
             if refused_token is not None and self._path.exists():
                 found = self.current()
                 if found.token != refused_token:
                     return found
-            session = self._sign_in()
+            session = (sign_in or self._sign_in)()
             self._write(session)
             return session
 

@@ -21,7 +21,7 @@ from chain.rpc import Rpc
 from config.settings import Settings
 from protocol.signing import Key
 from protocol.types import Wallet
-from protocol.wire import Capabilities, PoolConfig
+from protocol.wire import Capabilities, PoolConfig, Session
 from workers.container import Engine
 from workers.download import Policy
 from workers.journal import Journal
@@ -58,8 +58,17 @@ class Machine:
     @cached_property
     def session(self) -> SessionFile:
         """The machine's session with the pool."""
-        capabilities = capabilities_of(self.settings)
-        return SessionFile(self.layout, lambda: self.api.sign_in(self.key, self.pool, capabilities))
+        return SessionFile(self.layout, self.sign_in)
+
+    def sign_in(self, *, take_over: bool = False) -> Session:
+        """Sign in at the pool. `take_over`: cut off another machine that works with this wallet. Raises Refused."""
+        return self.api.sign_in(
+            self.key,
+            self.pool,
+            capabilities_of(self.settings),
+            machine=self.layout.machine_id(),
+            take_over=take_over,
+        )
 
     @property
     def limits(self) -> Limits:
@@ -148,7 +157,7 @@ class Workbench:
 def capabilities_of(settings: Settings) -> Capabilities:
     """What this machine offers, by what the kernel says."""
     return Capabilities(
-        name=settings.worker_name[:64],
+        name=settings.worker_name,
         version=version("sluice"),
         slots=settings.slots,
         cpus=os.cpu_count() or 1,

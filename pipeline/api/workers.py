@@ -12,9 +12,10 @@ from config import topology
 from pipeline.api.access import Access, SignedIn, refuse_banned
 from pipeline.api.challenges import RANDOM_BYTES, issue_challenge, reopen_challenge
 from pipeline.api.tokens import issue_token
+from pipeline.records import WorkerRecord
 from protocol.errors import NotFound, NotSignedIn, Refused
 from protocol.types import Hash32, Signature, TaskId, Wallet
-from protocol.wire import BrokerAccess, Challenge, ChallengeRequest, HexAddress, Login, Ping, Pong, Session
+from protocol.wire import BrokerAccess, Challenge, ChallengeRequest, HexAddress, Leave, Login, Ping, Pong, Session
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["workers"])
@@ -66,8 +67,9 @@ def login(request: Login, services: Access) -> Session:
     if not services.challenges.use(signin.nonce, signin.expires_at):
         raise NotSignedIn(why="the challenge was answered before")
     refuse_banned(services, wallet, known=False)
+    _refuse_second_machine(services, request, wallet, now)
     password = services.broker.enrol(wallet, slots=request.capabilities.slots)
-    if services.store.workers.enrol(wallet, request.capabilities, now).banned:
+    if services.store.workers.enrol(wallet, request.capabilities, now, machine=request.machine).banned:
         # Banned between the two looks: the ban has deleted the former user, not this one.
         services.broker.revoke(wallet)
         raise Refused(why="this wallet is banned from the pool")
@@ -81,12 +83,26 @@ def login(request: Login, services: Access) -> Session:
 @router.post("/workers/ping", summary="Say that the machine is alive")
 def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
     """Lists the tasks the machine holds; the answer says which are over and which to stop at once."""
+    worker = services.store.workers.get(wallet)
+    if worker is not None and _another(worker, request.machine):
+        return Pong(forget=[], abort=[], superseded=True)
     services.store.workers.seen(wallet, services.clock())
-    forget, abort = services.store.tasks.verdicts([TaskId(task) for task in request.tasks], wallet)
+    forget, abort, unknown = services.store.tasks.verdicts([TaskId(task) for task in request.tasks], wallet)
     services.relay.worker(
         "heartbeat", wallet, ping_seconds=services.settings.ping_seconds, active=len(request.tasks) - len(forget)
     )
-    return Pong(forget=list(forget), abort=list(abort))
+    return Pong(forget=list(forget), abort=list(abort), unknown=list(unknown))
+
+
+@router.post("/workers/leave", status_code=204, summary="Say that the machine stops")
+def leave(request: Leave, wallet: SignedIn, services: Access) -> None:
+    """The machine gets no new task until its next sign-in or ping; what it holds stays its own until it is lost."""
+    worker = services.store.workers.get(wallet)
+    if worker is None or _another(worker, request.machine):
+        return
+    services.store.workers.leave(wallet)
+    services.relay.worker("offline", wallet, ping_seconds=services.settings.ping_seconds)
+    log.info("Worker stops.", action="worker_left", wallet=wallet)
 
 
 @router.get("/workers/{wallet}", summary="A worker machine")
@@ -105,6 +121,31 @@ def get_worker(wallet: HexAddress, services: Access) -> WorkerModel:
         banned=worker.banned,
         seen_at=worker.seen_at,
     )
+
+
+def _another(worker: WorkerRecord, machine: str | None) -> bool:
+    """Whether `machine` is another one than the one that signed in last."""
+    return None not in (worker.machine, machine) and worker.machine != machine
+
+
+def _refuse_second_machine(services: Access, request: Login, wallet: Wallet, now: float) -> None:
+    """Raise Refused if another machine is at work with this wallet: the two would throw each other out.
+
+    With `take_over` the other one is cut off from the broker, and told at its next ping.
+    """
+    worker = services.store.workers.get(wallet)
+    if worker is None or not _another(worker, request.machine):
+        return
+    silent, lost_after = now - worker.seen_at, services.settings.worker_lost_seconds
+    if request.take_over:
+        services.broker.revoke(wallet)
+        log.warning("Another machine takes this wallet over.", action="worker_taken_over", wallet=wallet)
+    elif silent < lost_after and not worker.away:
+        raise Refused(
+            why=f"another machine ({worker.name}) is at work with this wallet, heard of {max(silent, 0):.0f} s ago:"
+            " stop that one or give this one a wallet of its own (if it is gone for good, wait"
+            f" {lost_after - silent:.0f} s or start with --take-over)"
+        )
 
 
 def _broker_access(services: Access, wallet: Wallet, password: str) -> BrokerAccess:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo import ASCENDING, IndexModel, InsertOne, ReplaceOne, UpdateOne
 from pymongo.collection import Collection
@@ -44,6 +44,17 @@ _STATE_BEFORE = {
     Step.COMPUTED: [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.LOST],
     Step.FAILED: [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.COMPUTED, ReplicateState.LOST],
 }
+
+
+class Verdicts(NamedTuple):
+    """What is known of tasks that a worker says it holds."""
+
+    #: They are over.
+    forget: list[TaskId]
+    #: The worker's replicate must stop.
+    abort: list[TaskId]
+    #: No such task, or no such replicate, is on record.
+    unknown: list[TaskId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,8 +307,10 @@ class Tasks:
         )
         return result.matched_count == 1
 
-    def verdicts(self, task_ids: Sequence[TaskId], wallet: Wallet) -> tuple[list[TaskId], list[TaskId]]:
-        """For a ping: which tasks are over (or never were that worker's) and which of its replicates must stop."""
+    def verdicts(self, task_ids: Sequence[TaskId], wallet: Wallet) -> Verdicts:
+        """For a ping: which tasks are over, which of the worker's replicates must stop, and of which nothing is known:
+        after this database was lost or restored the worker may know better.
+        """
         rows = {
             row["_id"]: row
             for row in self._rows.find(
@@ -306,11 +319,14 @@ class Tasks:
         }
         forget: list[TaskId] = []
         abort: list[TaskId] = []
+        unknown: list[TaskId] = []
         for task in task_ids:
             row = rows.get(task)
             own = [item for item in row["replicates"] if item["wallet"] == wallet] if row else []
-            if row is None or not row["open"] or not own:
+            if row is not None and not row["open"]:
                 forget.append(task)
+            elif not own:
+                unknown.append(task)
             elif own[0]["state"] == ReplicateState.ABORTED:
                 abort.append(task)
-        return forget, abort
+        return Verdicts(forget, abort, unknown)

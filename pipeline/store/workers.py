@@ -55,8 +55,8 @@ class Workers:
         """Create the indexes."""
         self._rows.create_indexes(INDEXES)
 
-    def enrol(self, wallet: Wallet, offer: Capabilities, now: float) -> WorkerRecord:
-        """Remember a machine at login; what it holds and its ban survive a new login."""
+    def enrol(self, wallet: Wallet, offer: Capabilities, now: float, *, machine: str | None = None) -> WorkerRecord:
+        """Remember a machine at login; what it holds and its ban survive a new login. `machine`: which installation."""
         row = self._rows.find_one_and_update(
             {"_id": wallet},
             [
@@ -71,6 +71,8 @@ class Workers:
                         "enrolled_at": {"$ifNull": ["$enrolled_at", now]},
                         "seen_at": now,
                         "lost": False,
+                        "away": False,
+                        "machine": machine,
                         "held": {"$ifNull": ["$held", []]},
                         "pledged": {"$ifNull": ["$pledged", []]},
                         "failures": {"$ifNull": ["$failures", 0]},
@@ -91,8 +93,12 @@ class Workers:
 
     def seen(self, wallet: Wallet, now: float) -> bool:
         """Note a sign of life. False: that wallet never enrolled."""
-        result = self._rows.update_one({"_id": wallet}, {"$set": {"seen_at": now, "lost": False}})
+        result = self._rows.update_one({"_id": wallet}, {"$set": {"seen_at": now, "lost": False, "away": False}})
         return result.matched_count == 1
+
+    def leave(self, wallet: Wallet) -> None:
+        """Give a machine that stops no new task; what it holds stays its own until it counts as silent."""
+        self._rows.update_one({"_id": wallet}, {"$set": {"away": True}})
 
     def get(self, wallet: Wallet) -> WorkerRecord | None:
         """One worker."""
@@ -114,8 +120,14 @@ class Workers:
     # -- matching -------------------------------------------------------------------------------------------------
 
     def with_free_slots(self, seen_after: float, limit: int, now: float = float("inf")) -> list[WorkerRecord]:
-        """Workers heard of since `seen_after` that have a slot left, not banned, not resting after failures."""
-        query = {"free": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False, "rest_until": {"$lte": now}}
+        """Workers heard of since `seen_after` that have a slot left, not banned, stopped or resting after failures."""
+        query = {
+            "free": {"$gt": 0},
+            "seen_at": {"$gte": seen_after},
+            "banned": False,
+            "rest_until": {"$lte": now},
+            "away": {"$ne": True},
+        }
         return [_to_record(row) for row in self._rows.find(query).limit(limit)]
 
     def checked(self, facts: Sequence[tuple[Wallet, ChainFacts]], now: float) -> None:
@@ -241,6 +253,8 @@ def _to_record(row: Mapping[str, Any]) -> WorkerRecord:
         failures=row["failures"],
         banned=row["banned"],
         lost=row["lost"],
+        away=row.get("away", False),
+        machine=row.get("machine"),
         facts=_to_facts(row["facts"]),
         checked_at=row["checked_at"],
     )

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import httpx
 import pytest
@@ -72,16 +73,24 @@ class Api:
         response.raise_for_status()
         return Challenge.model_validate_json(response.content)
 
-    def answer(self, key: Key, challenge: Challenge, *, wallet: Wallet | None = None) -> httpx.Response:
+    def answer(self, key: Key, challenge: Challenge, *, wallet: Wallet | None = None, **more: Any) -> httpx.Response:
         """Log in with a challenge signed by `key`; `wallet`: whose login it claims to be."""
         signature = key.sign_typed_data(SignIn.from_typed_data(challenge.typed_data).typed_data)
         login = Login(wallet=wallet or key.wallet, nonce=challenge.nonce, signature=signature, capabilities=OFFER)
-        return self.http.post("/workers/login", json=login.model_dump())
+        return self.http.post("/workers/login", json=login.model_dump() | more)
 
-    def sign_in(self, key: Key) -> Session:
-        response = self.answer(key, self.challenge(key.wallet))
+    def sign_in(self, key: Key, **more: Any) -> Session:
+        """Sign in; `more`: further fields of the login."""
+        response = self.answer(key, self.challenge(key.wallet), **more)
         response.raise_for_status()
         return Session.model_validate_json(response.content)
+
+    def ping(self, session: Session, machine: str | None = None) -> dict[str, Any]:
+        """What the pool says to a ping of a machine that holds nothing."""
+        header = {"authorization": f"Bearer {session.token}"}
+        answer = self.http.post("/workers/ping", json={"tasks": [], "machine": machine}, headers=header)
+        answer.raise_for_status()
+        return dict(answer.json())
 
     def bearer(self, key: Key) -> dict[str, str]:
         """Headers of a machine that has signed in."""

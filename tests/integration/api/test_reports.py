@@ -135,11 +135,11 @@ def test_the_sdk_finds_the_api_through_compass(api: Api) -> None:
     assert api.http.get(f"/1/workerpools/{api.settings.workerpool}").status_code == 404
 
 
-def test_a_ping_says_what_to_forget_and_what_to_stop(api: Api, give: Callable[..., TaskRecord]) -> None:
+def test_a_ping_says_which_tasks_this_pool_has_no_record_of(api: Api, give: Callable[..., TaskRecord]) -> None:
     give()
     unknown = "0x" + "ee" * 32
     pong = api.http.post("/workers/ping", json={"tasks": [TASK, unknown]}, headers=api.bearer(WORKER))
-    assert pong.json() == {"forget": [unknown], "abort": []}
+    assert pong.json() == {"forget": [], "abort": [], "unknown": [unknown], "superseded": False}
 
 
 def test_health_names_the_part_that_is_away(api: Api) -> None:

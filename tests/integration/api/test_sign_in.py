@@ -10,9 +10,17 @@ from pipeline.api.challenges import CHALLENGE_SECONDS
 from pipeline.api.tokens import TOKEN_SECONDS
 from pipeline.bans import ban, unban
 from protocol.errors import NotFound
+from protocol.wire import Session
 from tests.integration.api.broker import connect
 from tests.integration.api.conftest import STRANGER, WORKER, Api
 from tests.waiting import wait_until
+
+ONE, OTHER = "1" * 32, "2" * 32
+NOTHING_TO_SAY = {"forget": [], "abort": [], "unknown": [], "superseded": False}
+
+
+def header_of(session: Session) -> dict[str, str]:
+    return {"authorization": f"Bearer {session.token}"}
 
 
 def refused(response: httpx.Response, status: int, words: str) -> None:
@@ -23,12 +31,58 @@ def refused(response: httpx.Response, status: int, words: str) -> None:
 def test_a_worker_signs_in_pings_and_reaches_its_queues(api: Api) -> None:
     session = api.sign_in(WORKER)
     pong = api.http.post("/workers/ping", json={"tasks": []}, headers={"authorization": f"Bearer {session.token}"})
-    assert (pong.status_code, pong.json()) == (200, {"forget": [], "abort": []})
+    assert (pong.status_code, pong.json()) == (200, NOTHING_TO_SAY)
     with connect(session.broker) as connection:
         connection.channel().basic_consume(session.broker.compute_queue)
     worker = api.services.store.workers.get(WORKER.wallet)
     assert worker is not None
     assert worker.slots == 1
+
+
+def test_a_second_machine_with_the_wallet_is_refused_and_the_first_goes_on_undisturbed(api: Api) -> None:
+    first = api.sign_in(WORKER, machine=ONE)
+    refused(api.answer(WORKER, api.challenge(WORKER.wallet), machine=OTHER), 403, "another machine (m) is at work")
+    with connect(first.broker) as connection:
+        connection.channel().basic_consume(first.broker.compute_queue)
+    assert api.ping(first, ONE) == NOTHING_TO_SAY
+    assert api.sign_in(WORKER, machine=ONE).broker.password != first.broker.password
+
+
+def test_a_machine_that_has_stopped_or_is_silent_leaves_its_wallet_to_another(api: Api) -> None:
+    first = api.sign_in(WORKER, machine=ONE)
+    api.http.post("/workers/leave", json={"machine": ONE}, headers=header_of(first)).raise_for_status()
+    second = api.sign_in(WORKER, machine=OTHER)
+    api.clock.ahead = api.settings.worker_lost_seconds + 1
+    third = api.sign_in(WORKER, machine=ONE)
+    assert api.ping(second, OTHER)["superseded"]
+    assert api.ping(third, ONE) == NOTHING_TO_SAY
+
+
+def test_a_machine_may_take_a_wallet_over_which_cuts_the_other_one_off(api: Api) -> None:
+    first = api.sign_in(WORKER, machine=ONE)
+    connection = connect(first.broker)
+    second = api.sign_in(WORKER, machine=OTHER, take_over=True)
+    with pytest.raises((amqp.exceptions.ConnectionForced, OSError)):
+        wait_until(lambda: connection.drain_events(timeout=5), 5.0)
+    assert api.ping(first, ONE)["superseded"]
+    assert api.ping(second, OTHER) == NOTHING_TO_SAY
+
+
+def test_a_machine_that_stops_gets_no_new_task_until_it_is_back(api: Api) -> None:
+    session = api.sign_in(WORKER, machine=ONE)
+    workers = api.services.store.workers
+
+    def matched() -> bool:
+        return bool(workers.with_free_slots(0.0, 10))
+
+    assert matched()
+    # Another machine's word says nothing of this one.
+    api.http.post("/workers/leave", json={"machine": OTHER}, headers=header_of(session)).raise_for_status()
+    assert matched()
+    api.http.post("/workers/leave", json={"machine": ONE}, headers=header_of(session)).raise_for_status()
+    assert not matched()
+    api.ping(session, ONE)
+    assert matched()
 
 
 def test_a_challenge_works_once(api: Api) -> None:

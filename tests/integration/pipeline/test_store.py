@@ -117,10 +117,12 @@ def test_a_ping_tells_what_is_over_and_what_to_stop(store: Store) -> None:
             replace(running, task_id=aborted, index=8, replicates=(replace(replicate, state=ReplicateState.ABORTED),)),
         ]
     )
-    unknown = TaskId("0x" + "33" * 32)
-    forget, abort = store.tasks.verdicts([running.task_id, ended, aborted, unknown], ALICE)
-    assert forget == [ended, unknown]
-    assert abort == [aborted]
+    assert store.tasks.verdicts([running.task_id, ended, aborted], ALICE) == ([ended], [aborted], [])
+
+
+def test_what_a_lost_database_does_not_know_any_more_is_neither_aborted_nor_forgotten(store: Store) -> None:
+    running, unknown = given_to(store, ALICE), TaskId("0x" + "33" * 32)
+    assert store.tasks.verdicts([running.task_id, unknown], BOB) == ([], [], [running.task_id, unknown])
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------

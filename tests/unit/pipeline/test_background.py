@@ -3,6 +3,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+import pytest
+
 from pipeline.background import Background
 from protocol.errors import BrokerUnavailable
 
@@ -78,3 +80,25 @@ def test_nothing_starts_before_the_first_item() -> None:
     before = threading.active_count()
     Background("test", lambda _: None).stop(0.1)
     assert threading.active_count() == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [ValueError("broken"), SystemExit()], ids=["error", "end of the thread"])
+def test_whatever_a_delivery_raises_the_next_items_are_delivered(error: BaseException) -> None:
+    batches: list[list[int]] = []
+
+    def deliver(batch: Sequence[int]) -> None:
+        if batch == [1]:
+            raise error
+        batches.append(list(batch))
+
+    background = Background("test", deliver)
+    background.put(1)
+    assert background._thread is not None
+    if isinstance(error, SystemExit):
+        background._thread.join(PATIENCE)
+    assert isinstance(error, SystemExit) or background.flush(PATIENCE)
+    background.put(2)
+    assert background.flush(PATIENCE)
+    background.stop(PATIENCE)
+    assert batches == [[2]]

@@ -13,6 +13,7 @@ import pytest
 
 from protocol.errorresult import MACHINE_FAILED
 from protocol.errors import EngineUnavailable, StorageUnavailable
+from protocol.types import Hash32
 from protocol.wire import Report, Step
 from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY, assignment, task_id
 from workers.compute import compute
@@ -20,6 +21,7 @@ from workers.journal import Journal
 from workers.layout import Layout
 from workers.replicate import Stage
 
+DIGEST = Hash32("0x" + "ab" * 32)
 BROKEN = [
     OSError(28, "No space left on device"),
     UnicodeError("label empty or too long"),
@@ -36,7 +38,10 @@ def bench(tmp_path: Path) -> Iterator[Any]:
     journal = Journal(layout.journal)
     sent: list[Report] = []
     machine = SimpleNamespace(
-        wallet=WORKER_KEY.wallet, pool=SimpleNamespace(scheduler=SCHEDULER_KEY.wallet), downloads=None
+        wallet=WORKER_KEY.wallet,
+        pool=SimpleNamespace(scheduler=SCHEDULER_KEY.wallet),
+        downloads=None,
+        settings=SimpleNamespace(worker_name="test"),
     )
     yield SimpleNamespace(
         layout=layout,
@@ -62,3 +67,55 @@ def test_what_breaks_on_this_machine_is_declined_and_reported(
     assert found.stage is Stage.FAILED
     assert [report.step for report in bench.sent] == [Step.STARTED, Step.FAILED]
     assert bench.sent[-1].cause == MACHINE_FAILED
+
+
+def test_an_aborted_task_that_is_assigned_again_begins_anew(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, task = assignment(1), task_id(1)
+    bench.journal.take(wanted, 1.0)
+    bench.journal.running(task, "old", 1.0)
+    bench.journal.aborted(task, 2.0)
+    folders = bench.layout.task(task)
+    folders.make()
+    (folders.outputs / "half").write_text("written before the abort")
+    removed: list[str] = []
+    bench.engine = SimpleNamespace(remove=removed.append)
+    fetched: list[bool] = []
+
+    def fetch(*_: object) -> None:
+        fetched.append((folders.outputs / "half").exists())
+        raise OSError
+
+    monkeypatch.setattr("workers.inputs.fetch", fetch)
+    compute(bench, wanted)
+    assert fetched == [False]
+    assert len(removed) == 1
+    assert bench.sent[0].step is Step.STARTED
+
+
+def test_an_aborted_task_waits_while_docker_keeps_its_container(bench: Any) -> None:
+    wanted, task = assignment(1), task_id(1)
+    bench.journal.take(wanted, 1.0)
+    bench.journal.aborted(task, 2.0)
+
+    def remove(_: str) -> None:
+        raise EngineUnavailable(what="docker", why="gone")
+
+    bench.engine = SimpleNamespace(remove=remove)
+    assert not compute(bench, wanted)
+    assert bench.journal.find(task).stage is Stage.ABORTED
+    assert bench.sent == []
+
+
+@pytest.mark.parametrize(("stage", "step"), [(Stage.FAILED, Step.FAILED), (Stage.COMPUTED, Step.COMPUTED)])
+def test_a_scheduler_that_assigns_a_finished_task_again_is_told_how_it_ended(
+    bench: Any, stage: Stage, step: Step
+) -> None:
+    task = task_id(1)
+    bench.journal.take(assignment(1), 1.0)
+    bench.journal.running(task, None, 1.0)
+    if stage is Stage.FAILED:
+        bench.journal.failed(task, MACHINE_FAILED, 2.0)
+    else:
+        bench.journal.computed(task, 2.0, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
+    assert compute(bench, assignment(1)) is (stage is Stage.COMPUTED)
+    assert [report.step for report in bench.sent] == [step]

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from protocol.errors import PoolUnavailable, RpcUnavailable
+from protocol.errors import EngineUnavailable, PoolUnavailable, RpcUnavailable
 from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
 from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.wire import Mode, Pong, ResultLink
-from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
+from tests.unit.workers.assignments import LATER, WORKER_KEY, assignment, task_id
 from workers.journal import Journal
 from workers.keeper import RESUME_SECONDS, REVEAL_CHECK_SECONDS, Keeper
 from workers.layout import Layout
@@ -39,6 +39,8 @@ class World:
     sent: list[tuple[str, TaskId]] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     killed: list[str] = field(default_factory=list)
+    #: What Docker says when one of these is to be removed.
+    stuck: dict[str, Exception] = field(default_factory=dict)
 
     def now(self) -> float:
         return self.clock
@@ -57,7 +59,7 @@ class World:
             rpc=None,
             machine=machine,
             pool=SimpleNamespace(ping=self._ping),
-            engine=SimpleNamespace(mine=lambda _: self.containers, remove=self.removed.append, kill=self.killed.append),
+            engine=SimpleNamespace(mine=lambda _: self.containers, remove=self._remove, kill=self.killed.append),
         )
         publisher: Any = SimpleNamespace(
             resume=lambda replicate, todo: self.sent.append((todo, replicate.task_id)),
@@ -67,7 +69,12 @@ class World:
         keeper._hub = SimpleNamespace(tasks=self._tasks)  # type: ignore[assignment] # the chain, played
         return keeper
 
-    def _ping(self, tasks: list[TaskId]) -> Pong:
+    def _remove(self, container: str) -> None:
+        if container in self.stuck:
+            raise self.stuck[container]
+        self.removed.append(container)
+
+    def _ping(self, tasks: list[TaskId], machine: str) -> Pong:
         self.pinged.append(tasks)
         if self.pong is None:
             raise PoolUnavailable(what="pool", why="away")
@@ -90,6 +97,10 @@ class World:
             self.journal.committed(task, self.clock)
         if stage is Stage.REVEALED:
             self.journal.revealed(task, self.clock)
+        if stage is Stage.FAILED:
+            self.journal.failed(task, "cause", self.clock)
+        if stage is Stage.ABORTED:
+            self.journal.aborted(task, self.clock)
         return task
 
 
@@ -215,6 +226,65 @@ def test_stray_containers_are_removed_and_those_at_work_are_not(world: World) ->
     world.containers = [(at_work, "at work"), (done, "done"), (task_id(9), "unknown")]
     world.keeper.look()
     assert world.removed == ["done", "unknown"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("500 device or resource busy"), EngineUnavailable(what="d", why="w")])
+def test_a_container_that_cannot_be_removed_leaves_the_others_and_the_rest_of_the_look(
+    world: World, error: Exception
+) -> None:
+    resting = world.put(Stage.TAKEN)
+    world.clock += RESUME_SECONDS
+    world.containers = [(task_id(8), "stuck"), (task_id(9), "stray")]
+    world.stuck = {"stuck": error}
+    keeper = world.keeper
+    keeper.look()
+    keeper.look()
+    assert world.removed == ["stray", "stray"]
+    assert world.sent == [(Todo.COMPUTE, resting)]
+
+
+@pytest.mark.parametrize("part", ["_ping", "_resume", "_reveal", "_sweep_containers"])
+def test_no_part_of_the_look_stops_another(world: World, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    keeper = world.keeper
+    for name in ("_ping", "_resume", "_reveal", "_sweep_containers"):
+
+        def play(*_: object, name: str = name) -> None:
+            done.append(name)
+            if name == part:
+                raise KeyError(name)
+
+        play.__name__ = name
+        monkeypatch.setattr(keeper, name, play)
+    keeper.look()
+    assert done == ["_ping", "_resume", "_reveal", "_sweep_containers"]
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_what_a_pool_with_a_lost_database_does_not_know_is_gone_on_with(world: World, stage: Stage) -> None:
+    task = world.put(stage)
+    world.pong = Pong(forget=[], abort=[], unknown=[task])
+    world.keeper.look()
+    assert (found := world.journal.find(task)) is not None
+    assert found.stage is stage
+    assert world.killed == []
+
+
+def test_what_the_pool_does_not_know_is_forgotten_once_nothing_can_come_of_it(world: World) -> None:
+    task = world.put(Stage.FAILED)
+    world.pong = Pong(forget=[], abort=[], unknown=[task])
+    world.clock = LATER + 1.0
+    world.keeper.look()
+    assert world.journal.find(task) is None
+
+
+def test_a_machine_whose_wallet_was_taken_over_knows_it(world: World) -> None:
+    keeper = world.keeper
+    keeper.look()
+    assert not keeper.superseded
+    world.pong = Pong(forget=[], abort=[], superseded=True)
+    keeper.look()
+    assert keeper.superseded
 
 
 def test_files_that_the_journal_does_not_know_are_deleted_at_start(world: World) -> None:

@@ -1,0 +1,54 @@
+"""Keeps one failing part of a machine from stopping the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+#: Seconds after which a failure that repeats itself is logged again.
+REPEAT_SECONDS = 3600.0
+
+
+class Reminder:
+    """Says which messages are due: each when it is new or has changed, then once every `every` seconds."""
+
+    def __init__(self, every: float = REPEAT_SECONDS) -> None:
+        self._every = every
+        self._logged: dict[str, tuple[str, float]] = {}
+
+    def due(self, subject: str, words: str, now: float) -> bool:
+        """Whether `words` about `subject` should be logged now; they count as logged then. `now`: seconds."""
+        before = self._logged.get(subject)
+        if before is not None and before[0] == words and now < before[1] + self._every:
+            return False
+        self._logged[subject] = (words, now)
+        return True
+
+    def over(self, subject: str) -> bool:
+        """Forget `subject`; whether anything was logged about it."""
+        return self._logged.pop(subject, None) is not None
+
+
+class Attempts:
+    """Runs parts that must not stop each other; what one raises is logged, repeated failures rarely."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock`: seconds, any origin."""
+        self._clock = clock
+        self._reminder = Reminder()
+
+    def run(self, part: str, act: Callable[[], object]) -> None:
+        """Run `act`; never raises what `act` raises."""
+        try:
+            act()
+        except Exception as error:
+            if self._reminder.due(part, repr(error), self._clock()):
+                log.exception(
+                    "A part of this machine's upkeep failed; it is tried again.", action="part_failed", part=part
+                )
+            return
+        if self._reminder.over(part):
+            log.info("A part of this machine's upkeep works again.", action="part_recovered", part=part)
