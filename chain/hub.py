@@ -18,7 +18,8 @@ from chain import calls, views
 from chain.abi import Function
 from chain.answers import Absent, Answer, Broken, Known, Unknown, heard, heard_each, value_of, values
 from chain.decode import block_ref
-from chain.rpc import JsonRpc, Request, reverted
+from chain.response import reverted
+from chain.rpc import JsonRpc, Request
 from chain.views import Account, App, Category, Dataset, Deal, Workerpool
 from config.settings import Settings
 from protocol.errors import RpcError, RpcUnavailable, WrongChain

@@ -23,7 +23,9 @@ import structlog
 
 from chain import health
 from chain.health import Health
-from chain.rpc import JsonRpc, Request, Rpc, reverted
+from chain.response import reverted
+from chain.rpc import JsonRpc, Request, Rpc
+from chain.shapes import fits
 from config.endpoints import rpc_urls
 from config.http_client import proxy_for
 from config.settings import Settings
@@ -60,7 +62,7 @@ def connect(settings: Settings) -> Rpc | RpcPool:
     for url in urls:
         # A proxy variable that cannot be honoured is refused here, not in a thread that asks in the background.
         proxy_for(url)
-    nodes = [Rpc(url, settings.rpc_timeout) for url in urls]
+    nodes = [Rpc(url, settings.rpc_timeout, fits=fits) for url in urls]
     return nodes[0] if len(nodes) == 1 else RpcPool(nodes, settings.chain_id)
 
 

@@ -18,27 +18,44 @@ from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import httpx
+import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from chain.batches import BatchSize
+from chain.response import Fits, NoAnswer, anything_fits, cut_short, failure, read_answers, wholly_failed
 from config.http_client import http_client
 from config.metrics import RPC_REQUESTS, RPC_SECONDS
 from protocol.errors import RpcError, RpcUnavailable
+
+log = structlog.get_logger(__name__)
 
 #: One request of a batch: method and its parameters.
 Request = tuple[str, Sequence[object]]
 
 #: Methods that only read: asking again is harmless.
-_READS = ("eth_call", "eth_get", "eth_block", "eth_chainId", "eth_fee", "eth_gasPrice", "eth_max", "eth_estimate")
+_READS = (
+    "eth_call",
+    "eth_get",
+    "eth_block",
+    "eth_chainId",
+    "eth_fee",
+    "eth_gasPrice",
+    "eth_max",
+    "eth_estimate",
+    "eth_syncing",
+)
 #: Failures in which the node surely did not answer because there was no connection, in contrast to a slow answer.
 _CUT = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 #: Tries of a read on a cut connection: the first may be a stale keep-alive connection, the second a node that restarts.
 _TRIES = 3
+#: Calls in a row that the node fails at one by one, after which the node is at fault and not the calls.
+_BROKEN_CALLS = 3
 #: Seconds between such tries.
 _PAUSE = 0.1
-#: Requests per HTTP exchange: public nodes refuse batches over 1000 and answers over some 10 MB.
-_BATCH = 200
-#: JSON-RPC's own code for an answer that is not one.
-_INTERNAL = -32603
+#: The one method that changes state and may be sent any number of times, since the bytes are signed.
+_SEND = "eth_sendRawTransaction"
+#: How many time-outs a whole answer may take, chunk by chunk, and its most bytes: a block's receipts are a few MB.
+_WHOLE, _MOST_BYTES = 6, 2**27
 
 
 class JsonRpc(Protocol):
@@ -61,11 +78,23 @@ class Rpc:
     Safe to share between threads, and to carry across a fork: every process opens connections of its own.
     """
 
-    def __init__(self, url: str, timeout: float = 5.0, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 5.0,
+        transport: httpx.BaseTransport | None = None,
+        fits: Fits = anything_fits,
+    ) -> None:
+        """`fits` says which results may be answers (`chain.shapes`); any other is an error of the node."""
         self.url = url
+        self._fits = fits
         self._transport = transport
         self._timeout = timeout
         self._ids = itertools.count(1)
+        #: What was learned of the node; threads may overwrite each other's, which costs an exchange.
+        self._size = BatchSize()
+        #: None until a list of calls was answered, or one call only after the list around it was taken away.
+        self._takes_lists: bool | None = None
         #: By process id: a parent's connections are only let go of in a child, never used or closed.
         self._clients: dict[int, httpx.Client] = {}
 
@@ -79,7 +108,7 @@ class Rpc:
 
     def call(self, method: str, *params: object) -> Any:
         """The result of one call. Raises RpcError or RpcUnavailable."""
-        (answer,) = self._exchange([(method, params)], single=True)
+        (answer,) = self._exchange([(method, params)], as_list=False)
         if isinstance(answer, RpcError):
             raise answer
         return answer
@@ -90,8 +119,19 @@ class Rpc:
         A long list goes out as several exchanges, so that "all or nothing" holds for none.
         """
         answers: list[Any] = []
-        for start in range(0, len(requests), _BATCH):
-            answers += self._exchange(requests[start : start + _BATCH], single=False)
+        failures = 0
+        while len(answers) < len(requests):
+            part = requests[len(answers) : len(answers) + self._size.requests]
+            try:
+                answers += self._part(part)
+                failures = 0
+            except _Refused as error:
+                # One call may be what the node breaks at, if others were answered; several in a row are the node.
+                failures += 1
+                only_read = part[0][0].startswith(_READS)
+                if len(part) > 1 or not only_read or len(answers) < failures or failures == _BROKEN_CALLS:
+                    raise
+                answers.append(failure(part[0][0], str(error)))
         return answers
 
     def close(self) -> None:
@@ -108,20 +148,104 @@ class Rpc:
 
     # -- one HTTP exchange ---------------------------------------------------------------------------------------------
 
-    def _exchange(self, requests: Sequence[Request], *, single: bool) -> list[Any]:
+    def _part(self, part: Sequence[Request]) -> list[Any]:
+        """Answers to the first requests of `part`, to all of them if the node takes so many. Raises RpcUnavailable."""
+        answers: list[Any] | None = None
+        refused: _Refused | None = None
+        try:
+            answers = self._exchange(part, as_list=len(part) > 1 or self._takes_lists is not False)
+        except _Refused as error:
+            refused = error
+        except _TooSlow:
+            self._size = self._size.timed_out(len(part))
+            raise
+        if answers is not None and not wholly_failed(answers):
+            self._takes_lists = self._takes_lists is not False
+            self._size = self._size.worked(len(part))
+            return self._completed(part, answers)
+        if not _may_be_repeated(part, refused):
+            return _either(answers, refused)
+        if len(part) == 1:
+            return self._alone(part, answers, refused)
+        return self._fewer(part, answers, refused)
+
+    def _alone(self, part: Sequence[Request], answers: list[Any] | None, refused: _Refused | None) -> list[Any]:
+        """One request once more, without the list around it: some nodes take no batches at all."""
+        if self._takes_lists is not None:
+            return _either(answers, refused)
+        found = self._exchange(part, as_list=False)
+        if not wholly_failed(found):
+            self._takes_lists = False
+        return found
+
+    def _fewer(self, part: Sequence[Request], answers: list[Any] | None, refused: _Refused | None) -> list[Any]:
+        """Answers to the first half, quarter … of requests that failed together; the first part that works is the size.
+
+        If the first request fails alone too, the size is not to blame: either that request is, and the others are
+        answered without it, or the node is.
+        """
+        size = len(part)
+        while size > 1:
+            failed, size = size, size // 2
+            found = self._tried(part[:size])
+            if found is not None and not wholly_failed(found):
+                self._smaller(size, failed=failed)
+                return self._completed(part[:size], found)
+        if answers is not None:
+            return answers
+        last = self._tried(part[-1:])
+        if last is None or wholly_failed(last):
+            return _either(None, refused)
+        return [failure(part[0][0], str(refused))]
+
+    def _tried(self, part: Sequence[Request]) -> list[Any] | None:
+        """Answers to these, None if the node refuses the exchange."""
+        answers: list[Any] | None = None
+        refused: _Refused | None = None
+        try:
+            answers = self._exchange(part, as_list=len(part) > 1 or self._takes_lists is not False)
+            if len(part) > 1 or not wholly_failed(answers):
+                return answers
+        except _Refused as error:
+            refused = error
+        try:
+            return self._alone(part, answers, refused) if len(part) == 1 else None
+        except _Refused:
+            return None
+
+    def _completed(self, part: Sequence[Request], answers: list[Any]) -> list[Any]:
+        """The answers, those asked for again that the node left out of a batch or had no room for."""
+        missing = [at for at, answer in enumerate(answers) if cut_short(answer)]
+        if not missing or len(part) == 1 or not _may_be_repeated(part, None):
+            return answers
+        self._smaller(len(part) - len(missing), failed=len(part))
+        for at, answer in zip(missing, self.batch([part[at] for at in missing]), strict=True):
+            answers[at] = answer
+        return answers
+
+    def _smaller(self, size: int, *, failed: int) -> None:
+        before, self._size = self._size, self._size.worked(size, failed=failed)
+        if before.refusals == 0:
+            log.info("The node takes smaller batches.", action="batch_smaller", node=self.name, requests=size)
+
+    def _exchange(self, requests: Sequence[Request], *, as_list: bool) -> list[Any]:
+        """One HTTP exchange. Raises _Refused if the node did not take it as a whole, _TooSlow or RpcUnavailable."""
         calls = [
             {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
             for method, params in requests
         ]
-        body = json.dumps(calls[0] if single else calls, separators=(",", ":")).encode()
+        body = json.dumps(calls if as_list else calls[0], separators=(",", ":")).encode()
         tries = _TRIES if all(method.startswith(_READS) for method, _ in requests) else 1
         started = time.perf_counter()
         try:
-            response = self._post(body, tries)
-            answers = _answers(response, calls, self.name)
+            status, content = self._post(body, tries)
+            answers = read_answers(status, content, calls, self._fits)
         except httpx.HTTPError as error:
             self._count(requests, "unavailable")
-            raise RpcUnavailable(what=self.name, why=_why(error, self._timeout)) from error
+            raise _unavailable(error, self.name, self._timeout) from error
+        except NoAnswer as error:
+            self._count(requests, "unavailable")
+            raise _Refused(what=self.name, why=str(error)) from error
         except RpcUnavailable:
             self._count(requests, "unavailable")
             raise
@@ -134,14 +258,27 @@ class Rpc:
             RPC_REQUESTS.labels(method, outcome).inc(number)
         return answers
 
-    def _post(self, body: bytes, tries: int) -> httpx.Response:
+    def _post(self, body: bytes, tries: int) -> tuple[int, bytes]:
+        """HTTP status and body. Raises httpx.HTTPError, _TooSlow."""
         retrying = Retrying(
             stop=stop_after_attempt(tries),
             wait=wait_fixed(_PAUSE),
             retry=retry_if_exception_type(_CUT),
             reraise=True,
         )
-        return retrying(self._client().post, self.url, content=body)
+        return retrying(self._received, body)
+
+    def _received(self, body: bytes) -> tuple[int, bytes]:
+        """As `_post`, one try."""
+        until = time.monotonic() + _WHOLE * self._timeout
+        content = bytearray()
+        with self._client().stream("POST", self.url, content=body) as response:
+            for chunk in response.iter_bytes():
+                content += chunk
+                if time.monotonic() > until or len(content) > _MOST_BYTES:
+                    why = f"its answer did not end within {_WHOLE * self._timeout:g} s and {_MOST_BYTES} bytes"
+                    raise _TooSlow(what=self.name, why=why)
+            return response.status_code, bytes(content)
 
     def _client(self) -> httpx.Client:
         """This process's connections. Without a lock, which a fork could leave held for ever in the child."""
@@ -175,47 +312,37 @@ def redacted(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{port}"
 
 
-def reverted(error: RpcError) -> bool:
-    """Whether this is a contract's own refusal of an eth_call, and no failure of the node.
-
-    geth, Erigon, Besu, Nethermind and anvil say "execution reverted"; OpenEthereum "VM execution error" with the data
-    "Reverted 0x…". Providers put objects of their own into `data` of any error.
-    """
-    detail = error.data.lower() if isinstance(error.data, str) else ""
-    return "revert" in error.message.lower() or "revert" in detail or detail.startswith("0x")
+class _Refused(RpcUnavailable):
+    """The Ethereum node at {what} does not answer: {why}."""
 
 
-def _why(error: httpx.HTTPError, timeout: float) -> str:
+class _TooSlow(RpcUnavailable):
+    """The Ethereum node at {what} does not answer: {why}."""
+
+
+def _unavailable(error: httpx.HTTPError, name: str, timeout: float) -> RpcUnavailable:
     if isinstance(error, httpx.TimeoutException):
-        return f"no answer within {timeout:g} s"
-    return str(error) or type(error).__name__
+        return _TooSlow(what=name, why=f"no answer within {timeout:g} s")
+    # A connection that was open and then cut may be a node's way to refuse so much at once.
+    kind = RpcUnavailable if isinstance(error, httpx.ConnectError) else _Refused
+    return kind(what=name, why=str(error) or type(error).__name__)
 
 
-def _answers(response: httpx.Response, calls: Sequence[dict[str, Any]], name: str) -> list[Any]:
-    """One result or RpcError per call, matched by id, since a node may answer a batch in any order."""
-    try:
-        body = response.json()
-    except ValueError as error:
-        why = f"HTTP {response.status_code} without JSON"
-        raise RpcUnavailable(what=name, why=why) from error
-    if not isinstance(body, list) and not (isinstance(body, dict) and "jsonrpc" in body):
-        raise RpcUnavailable(what=name, why=f"HTTP {response.status_code} without JSON-RPC")
-    if isinstance(body, dict):
-        # A single answer; for a batch it is one error that stands for all of it.
-        return [_result(body, call) for call in calls]
-    by_id = {item.get("id"): item for item in body if isinstance(item, dict)}
-    return [_result(by_id.get(call["id"], {}), call) for call in calls]
+def _either(answers: list[Any] | None, refused: RpcUnavailable | None) -> list[Any]:
+    """What the node said, or the reason why it said nothing, raised."""
+    if answers is not None:
+        return answers
+    assert refused is not None
+    raise refused
 
 
-def _result(answer: dict[str, Any], call: dict[str, Any]) -> Any:
-    if "result" in answer:
-        return answer["result"]
-    error = answer.get("error")
-    if not isinstance(error, dict):
-        error = {"code": _INTERNAL, "message": "the node left this call unanswered"}
-    return RpcError(
-        method=call["method"],
-        code=error.get("code", _INTERNAL),
-        message=error.get("message", ""),
-        data=error.get("data"),
-    )
+def _may_be_repeated(part: Sequence[Request], refused: _Refused | None) -> bool:
+    """Whether requests that the node did not answer may be sent again: reads may, and nothing else that may be done.
+
+    The same signed transaction may reach a node any number of times, but its answers to those that it took say less
+    than the first: they are only repeated where the node said that it took none.
+    """
+    if all(method.startswith(_READS) for method, _ in part):
+        return True
+    explicit = refused is not None and not isinstance(refused.__cause__, httpx.HTTPError)
+    return explicit and all(method == _SEND or method.startswith(_READS) for method, _ in part)
