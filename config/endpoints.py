@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
+from config.http_client import is_loopback
 from config.settings import Settings
 from protocol.errors import BadSetting
 
 _FIX = "Give an address like http://host:8545."
+#: To listen on each of the machine's addresses.
+_ALL_ADDRESSES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
 _HTTP, _WEBSOCKET = frozenset({"http", "https"}), frozenset({"ws", "wss"})
 
 
@@ -31,6 +34,28 @@ def public_endpoints(settings: Settings) -> tuple[str, str | None]:
     workers can do without. Raises BadSetting if SLUICE_PUBLIC_RPC_URL is needed.
     """
     return _public_rpc(settings), _public_ws(settings)
+
+
+def told_loopback(settings: Settings) -> list[str]:
+    """A sentence for each address that machines elsewhere are told and that leads them to themselves.
+
+    None for a pool of this machine only, whose API listens on loopback and is named so. Raises BadSetting.
+    """
+    api = urlsplit(settings.api_url).hostname or ""
+    listens_here = is_loopback(settings.api_host) and settings.api_host not in _ALL_ADDRESSES
+    if listens_here and is_loopback(api):
+        return []
+    told = {
+        "SLUICE_API_URL": settings.api_url,
+        "SLUICE_AMQP_PUBLIC_HOST": f"amqp://{settings.amqp_public_host}:{settings.amqp_public_port}",
+        "SLUICE_IPFS_GATEWAY": settings.ipfs_gateway,
+        "SLUICE_PUBLIC_RPC_URL": _public_rpc(settings),
+    }
+    return [
+        f"{name} is {value}, which leads a machine elsewhere to itself."
+        for name, value in told.items()
+        if is_loopback(urlsplit(value).hostname or "")
+    ]
 
 
 def _public_rpc(settings: Settings) -> str:

@@ -48,6 +48,6 @@ def configure(settings: Settings, *, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for noisy in ("httpx", "httpcore", "amqp", "urllib3", "pymongo", "docker"):
+    for noisy in ("httpx", "httpcore", "amqp", "urllib3", "pymongo", "docker", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(process=process)

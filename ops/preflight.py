@@ -1,45 +1,166 @@
-"""What must be right before the scheduler's first process starts; imports little, so that a mistake is told at once."""
+"""What must be right before the scheduler's first process starts, and what `sluice scheduler doctor` tells.
+
+settings, wallet, ports ─► wrong: ends at once
+MongoDB, RabbitMQ, IPFS, chain, ownership, gas: asked side by side ─► one line for each that is not well
+    ends if nothing can work without it; goes on if the scheduler can wait for it
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import closing
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 
-from chain.hub import Hub
+import httpx
+import structlog
+
 from chain.keystore import load_key
-from chain.pool import connect
-from config.endpoints import public_endpoints
+from config.endpoints import public_endpoints, told_loopback
+from config.http_client import http_client
 from config.settings import Settings
 from ops.stack import ports
-from protocol.errors import BadSetting
-from protocol.types import Contract, Wallet
+from pipeline import health
+from pipeline.health import NodeFacts, Part
+from pipeline.probes import Probes
+from protocol.errors import BadSetting, SchedulerNotReady, SluiceError
+from protocol.signing import Key
+
+log = structlog.get_logger(__name__)
 
 #: Names of the scheduler's processes, in the order in which they start.
 PROCESSES = ("api", "watch", "pipeline", "lane", "beat", "flower")
+#: Parts that the scheduler can wait for while it runs: its work goes on by itself once they are well.
+RECOVERABLE = frozenset({"ipfs", "gas", "clock", "watcher", "lane", "workers", "addresses"})
+#: Seconds for a running scheduler to answer about itself; its own questions have shorter limits.
+REPORT_SECONDS = 10.0
+#: Longest time to wait for another block, to tell a chain that stands still from a clock that is off.
+SECOND_LOOK_SECONDS = 3.0
 
 
-def check(settings: Settings, only: Collection[str] = ()) -> tuple[Wallet, tuple[str, ...]]:
-    """The scheduler's wallet, and which of PROCESSES to run here. `only`: names wanted; empty means all.
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the pool needs: `fatal` if the scheduler cannot start without it."""
 
-    Raises BadSetting, BadKeystore, WrongChain, RpcUnavailable, PortTaken.
+    part: str
+    ok: bool
+    says: str
+    fix: str = ""
+    fatal: bool = False
+
+
+def check(settings: Settings, only: Collection[str] = ()) -> tuple[Key, tuple[str, ...]]:
+    """The scheduler's key, and which of PROCESSES to run here. `only`: names wanted; empty means all.
+
+    Looks at this machine only. Raises BadSetting, BadKeystore, PortTaken.
     """
     unknown = set(only) - set(PROCESSES)
     if unknown:
-        raise BadSetting(name="--only", why=f"there is no process {', '.join(unknown)}", fix=f"Choose of {PROCESSES}.")
-    wallet = load_key(settings).wallet
+        why = f"there is no process {', '.join(sorted(unknown))}"
+        raise BadSetting(name="--only", why=why, fix=f"Choose from {', '.join(PROCESSES)}.")
+    key = load_key(settings)
     public_endpoints(settings)
-    _check_chain(settings)
+    for name, value in (("SLUICE_HUB", settings.hub), ("SLUICE_WORKERPOOL", settings.workerpool)):
+        if value is None:
+            raise BadSetting(name=name, why="it is not set", fix="Give the contract's address.")
     wanted = tuple(name for name in PROCESSES if not only or name in only)
     if "api" in wanted:
         ports.require_free(settings.api_port, part="the API", setting="SLUICE_API_PORT")
+        ports.require_free(settings.operations_port, part="health and metrics", setting="SLUICE_OPERATIONS_PORT")
     if "flower" in wanted:
         ports.require_free(settings.flower_port, part="Flower", setting="SLUICE_FLOWER_PORT")
-    return wallet, wanted
+    return key, wanted
 
 
-def _check_chain(settings: Settings) -> None:
-    if settings.hub is None or settings.workerpool is None:
-        missing = "SLUICE_HUB" if settings.hub is None else "SLUICE_WORKERPOOL"
-        raise BadSetting(name=missing, why="it is not set", fix="Give the contract's address.")
-    with closing(connect(settings)) as rpc:
-        Hub(rpc, Contract(settings.hub.lower())).check_chain(settings)
+def require(settings: Settings, key: Key) -> None:
+    """Ask every server, log a line for each that is not well; raise SchedulerNotReady if one cannot be waited for."""
+    findings = _apart(settings, key)
+    bad = [finding for finding in findings if not finding.ok]
+    fatal = [finding for finding in bad if finding.fatal]
+    if len(fatal) == 1 and len(bad) == 1:
+        raise SchedulerNotReady(why=_sentence(fatal[0]))
+    for finding in bad:
+        tell = log.error if finding.fatal else log.warning
+        tell(finding.says, action="preflight", part=finding.part, fix=finding.fix)
+    if fatal:
+        names = ", ".join(finding.part for finding in fatal)
+        raise SchedulerNotReady(why=f"{_sentence(fatal[0])} Not ready: {names}; each has a line above.")
+
+
+def examine(settings: Settings, key: Key) -> list[Finding]:
+    """Every part: as a running scheduler tells, or asked from here where none runs. Raises BadSetting."""
+    running = _told(settings)
+    if running is not None:
+        return _findings(settings, running)
+    idle = Finding("scheduler", ok=True, says="it does not run here: queues, lane and machines were not asked about")
+    return [idle, *_findings(settings, _asked(settings, key))]
+
+
+def _findings(settings: Settings, parts: Mapping[str, Part]) -> list[Finding]:
+    found = [
+        Finding(name, part.ok, part.detail, part.fix, fatal=not part.ok and name not in RECOVERABLE)
+        for name, part in parts.items()
+    ]
+    told = told_loopback(settings)
+    says = " ".join(told) or "what machines elsewhere are told is not this machine's loopback address"
+    return [
+        *found,
+        Finding("addresses", not told, says, "Set them to addresses that machines can reach." if told else ""),
+    ]
+
+
+def _sentence(finding: Finding) -> str:
+    says = finding.says[:1].upper() + finding.says[1:]
+    return f"{says.rstrip('.')}. {finding.fix}".strip()
+
+
+def _asked(settings: Settings, key: Key) -> dict[str, Part]:
+    probes = Probes.open(settings, key)
+    try:
+        facts = probes.ask(running=False)
+        parts = health.parts(facts, probes.pool)
+        if isinstance(facts.node, NodeFacts) and not (parts["chain"].ok and parts["clock"].ok):
+            time.sleep(min(2 * settings.block_time, SECOND_LOOK_SECONDS))
+            parts = health.parts(probes.ask(running=False), probes.pool)
+        return parts
+    finally:
+        probes.close()
+
+
+def _told(settings: Settings) -> dict[str, Part] | None:
+    """What a scheduler that runs on this machine says of itself; None if none does."""
+    host = "127.0.0.1" if settings.operations_host in {"", "0.0.0.0", "::"} else settings.operations_host  # noqa: S104
+    try:
+        with http_client(f"http://{host}:{settings.operations_port}", timeout=REPORT_SECONDS) as http:
+            told = http.get("/health").json()["parts"]
+        return {name: Part(part["ok"], part["detail"], part["fix"]) for name, part in told.items()}
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _apart(settings: Settings, key: Key) -> list[Finding]:
+    """The findings, asked for in a child: the supervisor forks, so it must not have started a thread itself."""
+    context = get_context("fork")
+    receiving, sending = context.Pipe(duplex=False)
+    child = context.Process(target=_answer, args=(settings, key, sending))
+    child.start()
+    sending.close()
+    try:
+        answer = receiving.recv()
+    except EOFError as error:
+        raise SchedulerNotReady(why="What the scheduler needs could not be examined; the reason is above.") from error
+    finally:
+        child.join()
+        receiving.close()
+    if isinstance(answer, list):
+        return answer
+    kind, fields = answer
+    raise kind(**fields)
+
+
+def _answer(settings: Settings, key: Key, sending: Connection) -> None:
+    try:
+        sending.send(_findings(settings, _asked(settings, key)))
+    except SluiceError as error:
+        sending.send((type(error), error.fields))

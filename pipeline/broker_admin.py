@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -27,7 +28,7 @@ import structlog
 from config import topology
 from config.http_client import http_client
 from config.settings import Settings
-from protocol.errors import BrokerUnavailable
+from protocol.errors import BrokerRefused, BrokerUnavailable
 from protocol.types import Wallet
 
 log = structlog.get_logger(__name__)
@@ -95,7 +96,7 @@ class BrokerAdmin:
         self._http = http_client(f"{api_url.rstrip('/')}/api", auth=(username, password), timeout=timeout)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, *, timeout: float = 5.0) -> Self:
         """With the scheduler's own broker user, which must have the tag `administrator`."""
         parts = urlsplit(settings.amqp_url.get_secret_value())
         return cls(
@@ -104,6 +105,7 @@ class BrokerAdmin:
             parts.password or "guest",
             core=settings.amqp_core_vhost,
             pool=settings.amqp_pool_vhost,
+            timeout=timeout,
         )
 
     def __enter__(self) -> Self:
@@ -118,9 +120,25 @@ class BrokerAdmin:
         """Close the connections to the management API."""
         self._http.close()
 
-    def check(self) -> None:
-        """Raise BrokerUnavailable unless the broker runs without an alarm."""
-        self._call("GET", "/health/checks/alarms")
+    def identity(self) -> httpx.Response:
+        """Who we are there: JSON with `name` and `tags`. Raises BrokerRefused if nobody the API lets in."""
+        return self._call("GET", "/whoami")
+
+    def alarms(self) -> tuple[str, ...]:
+        """Resources the broker is short of, which makes it take no messages; none if all is well."""
+        try:
+            self._call("GET", "/health/checks/alarms")
+        except BrokerRefused as error:
+            if error.fields["status"] != httpx.codes.SERVICE_UNAVAILABLE:
+                raise
+            return (str(error.fields["why"]),)
+        return ()
+
+    def unread(self, queues: Sequence[str]) -> tuple[str, ...]:
+        """Those queues of vhost `core` that do not exist or have no consumer; its statistics lag by 5 s."""
+        rows = self._call("GET", f"/queues/{_part(self._core)}", missing_ok=True)
+        counts = {row["name"]: row.get("consumers", 0) for row in rows.json()} if rows.is_success else {}
+        return tuple(name for name in queues if not counts.get(name))
 
     def prepare(self) -> None:
         """Make vhosts `core` and `pool`, with the scheduler's user in both, and the queue of given-up messages.
@@ -231,9 +249,18 @@ class BrokerAdmin:
         if answer.is_success or (missing_ok and answer.status_code == 404):
             return answer
         # The body may repeat what we sent, but never a password: RabbitMQ quotes only names and arguments.
-        raise BrokerUnavailable(
-            what=self._url, why=f"{method} {path} answered {answer.status_code}: {answer.text[:200]}"
-        )
+        raise BrokerRefused(what=self._url, request=f"{method} {path}", status=answer.status_code, why=_reason(answer))
+
+
+def _reason(answer: httpx.Response) -> str:
+    """Why the API says no, in its words; the resources it is short of, if that is why."""
+    try:
+        body = answer.json()
+        said = str(body.get("reason") or body["error"])
+        short = sorted({str(alarm.get("resource", alarm)) for alarm in body.get("alarms", ())})
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return answer.text[:200] or "without a reason"
+    return f"{said[:200]} ({', '.join(short)[:100]})" if short else said[:200]
 
 
 def _part(name: str) -> str:

@@ -12,6 +12,7 @@
     ├── Unavailable              something does not answer now; whoever called may try again later
     │   ├── RpcUnavailable       no answer from an Ethereum node: it may or may not have acted
     │   ├── BrokerUnavailable    RabbitMQ
+    │   │   └── BrokerRefused    ... its management API answered with no: `status`
     │   ├── EngineUnavailable    the Docker engine
     │   │   └── EngineTrouble    ... answers, but with an error that says nothing of the app
     │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
@@ -27,6 +28,7 @@
     ├── Unreadable               a record on chain that can never be used; the ingest quarantines the deal
     ├── RpcError                 an Ethereum node answered with an error: `code`, `message`, `data`
     ├── TransactionReverted      a contract refused a set-up transaction (`ops`); the lane knows reverts as verdicts
+    ├── SchedulerNotReady        what the scheduler needs is not there. The command line prints it and exits 1.
     ├── WrongChain               chain id or hub code are not what the settings say. The process stops.
     ├── LaneError                the serial transaction lane; caught by the lane's own run
     │   ├── LeaseLost            another run holds this wallet now
@@ -97,6 +99,10 @@ class RpcUnavailable(Unavailable):
 
 class BrokerUnavailable(Unavailable):
     """RabbitMQ at {what} does not answer: {why}."""
+
+
+class BrokerRefused(BrokerUnavailable):
+    """RabbitMQ at {what} refuses {request}: it answered {status}, {why}."""
 
 
 class EngineUnavailable(Unavailable):
@@ -172,6 +178,10 @@ class RpcError(SluiceError):
 
 class TransactionReverted(SluiceError):
     """Transaction {tx} was mined but the contract refused it: {why}."""
+
+
+class SchedulerNotReady(SluiceError):
+    """{why}"""
 
 
 class WrongChain(SluiceError):

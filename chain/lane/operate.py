@@ -16,7 +16,7 @@ from chain.lane.confirm import after_release, receipts
 from chain.lane.desk import Desk, Memory, Turn
 from chain.lane.fees import bump as dearer
 from chain.lane.fees import quote
-from chain.lane.intent import IntentState
+from chain.lane.intent import Intent, IntentState
 from chain.lane.look import Look, look
 from chain.lane.nonce import Disowned, Fees, NonceRecord, NonceState, Purpose, Repriced, apply
 from chain.lane.repair import again, fill
@@ -24,7 +24,7 @@ from chain.lane.run import Lane
 from chain.lane.send import broadcast
 from chain.lane.signer import TRANSFER_GAS, Unsigned, to_self
 from chain.lane.store import IntentMove
-from protocol.errors import BadInput, LeaseLost
+from protocol.errors import BadInput, BadMessage, LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
 
 log = structlog.get_logger(__name__)
@@ -86,18 +86,35 @@ def status(lane: Lane) -> LaneStatus:
     gaps = tuple(Nonce(nonce) for nonce in range(seen.count, next_nonce) if nonce not in held)
     queued = desk.store.count(desk.lane, (IntentState.QUEUED,))
     halted = desk.store.halted(desk.lane)
-    why = halted or _why(seen, records, gaps) or _waiting(desk, seen, queued)
+    why = halted or _why(seen, records, gaps) or _waiting(desk, seen, records, queued)
     return LaneStatus(seen.head, seen.count, next_nonce, seen.balance, records, gaps, queued, halted, why)
 
 
-def _waiting(desk: Desk, seen: Look, queued: int) -> str:
+def _waiting(desk: Desk, seen: Look, records: tuple[NonceRecord, ...], queued: int) -> str:
     """Why the queue does not move, as far as its oldest intent tells."""
     oldest = desk.store.queued(desk.lane, 1)
     if not oldest:
         return "nothing waits"
     (verdict,) = desk.readiness.check(oldest, seen.moment)
-    reason = verdict.reason or "goes with the next run"
+    reason = verdict.reason or _unpaid(desk, seen, records, oldest[0]) or "goes with the next run"
     return f"{queued} in the queue, the oldest is {oldest[0].method} of {oldest[0].subject}: {reason}"
+
+
+def _unpaid(desk: Desk, seen: Look, records: tuple[NonceRecord, ...], intent: Intent) -> str:
+    """Why the wallet cannot pay this call now; empty if it can."""
+    try:
+        call = desk.encoder.encode((intent,))
+    except BadMessage as error:
+        return str(error)
+    need = call.gas * quote(desk.policy.fees, seen.market).max_fee + call.value
+    committed = sum(record.gas * record.newest.fees.max_fee + record.value for record in records)
+    left = seen.balance - committed - desk.policy.keep_balance
+    if left >= need:
+        return ""
+    return (
+        f"the wallet cannot pay for it: up to {need} wei are needed, of its {seen.balance} wei {max(left, 0)} are "
+        f"free. Send some to {desk.lane.wallet}"
+    )
 
 
 def _why(seen: Look, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...]) -> str:

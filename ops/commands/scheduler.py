@@ -1,15 +1,22 @@
-"""`sluice scheduler run`."""
+"""`sluice scheduler run | doctor`."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
+from chain.keystore import load_key
 from config.logging import configure
 from config.metrics_folder import share
 from config.settings import settings
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", help="Run only this process here (api, watch, pipeline, lane, beat, flower). Repeatable."),
@@ -23,6 +30,7 @@ def register(app: typer.Typer) -> None:
     group.command(
         "run", epilog="Examples: `sluice scheduler run`, `sluice scheduler run --only api`, `--only lane --only watch`"
     )(_run)
+    group.command("doctor", epilog="Examples: `sluice scheduler doctor`, `sluice scheduler doctor --json`")(_doctor)
     app.add_typer(group, name="scheduler")
 
 
@@ -42,7 +50,29 @@ def _run(only: Only = None) -> None:
     # Imported here: help and mistakes should be told at once, and the processes are many.
     from ops import preflight  # noqa: PLC0415
 
-    wallet, wanted = preflight.check(now, only or ())
+    key, wanted = preflight.check(now, only or ())
+    preflight.require(now, key)
     from ops import scheduler  # noqa: PLC0415
 
-    scheduler.run(now, wallet, wanted)
+    scheduler.run(now, key.wallet, wanted)
+
+
+def _doctor(as_json: Json = False) -> None:
+    """Say for each part of the pool whether it can do its share, and what to do if not. Exit code 1 if one cannot.
+
+    Asks the scheduler that runs here, or where none does the servers it would need.
+    """
+    from ops import preflight  # noqa: PLC0415
+
+    now = settings()
+    findings = preflight.examine(now, load_key(now))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        table = Table(box=None, show_header=False)
+        for finding in findings:
+            verdict = "[green]ok[/]" if finding.ok else "[red]bad[/]" if finding.fatal else "[yellow]bad[/]"
+            table.add_row(verdict, finding.part, escape(f"{finding.says}. {finding.fix}".rstrip(". ")))
+        Console(soft_wrap=True).print(table)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)

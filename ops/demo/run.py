@@ -111,6 +111,7 @@ def _prepare(settings: Settings, chain: Chain, hosts: Servers) -> LocalPool:
         pool=settings.amqp_pool_vhost,
         api_port=settings.api_port,
         flower_port=settings.flower_port,
+        operations_port=settings.operations_port,
     )
     site.clear(hosts, names)
     shutil.rmtree(home(settings), ignore_errors=True)
@@ -153,6 +154,7 @@ def _endpoints(settings: Settings, chain: Chain, pool: LocalPool, hosts: Servers
         "app": pool.ground.app,
         "app_image": pool.ground.app_image,
         "api": pool.api_url,
+        "operations": f"http://127.0.0.1:{settings.operations_port}",
         "ipfs_gateway": hosts.ipfs_gateway,
         "flower": f"http://127.0.0.1:{settings.flower_port}",
         "rabbitmq": hosts.rabbitmq_api,

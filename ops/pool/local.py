@@ -63,7 +63,7 @@ class LocalPool:
         self._start("scheduler", self.ground.scheduler, ("ops.cli", "scheduler", "run"), dict(env or {}))
         program, process = self.programs["scheduler"], self.running["scheduler"]
         with http_client(self.api_url, timeout=2.0) as client:
-            program.wait_ready(process, lambda: _healthy(client), seconds=API_SECONDS)
+            program.wait_ready(process, lambda: _answers(client), seconds=API_SECONDS)
         queues = (topology.PIPELINE_QUEUE, topology.lane_queue_name(self.ground.scheduler.key.wallet))
         listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], self.env["SLUICE_AMQP_CORE_VHOST"], queues)
         program.wait_ready(process, listening, seconds=API_SECONDS)
@@ -138,9 +138,9 @@ def _stop(running: Sequence[Process]) -> None:
         process.stop(patience=STOP_SECONDS)
 
 
-def _healthy(client: httpx.Client) -> bool:
+def _answers(client: httpx.Client) -> bool:
     try:
-        return client.get("/health").status_code == httpx.codes.OK
+        return client.get("/live").status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 

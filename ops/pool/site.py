@@ -52,12 +52,14 @@ class Names:
     pool: str
     api_port: int
     flower_port: int
+    operations_port: int
 
     @classmethod
     def fresh(cls) -> Names:
         """Names and ports that nobody uses."""
         mark = secrets.token_hex(4)
-        return cls(f"sluice_{mark}", f"core-{mark}", f"pool-{mark}", ports.free_port(), ports.free_port())
+        api, flower, operations = ports.free_port(), ports.free_port(), ports.free_port()
+        return cls(f"sluice_{mark}", f"core-{mark}", f"pool-{mark}", api, flower, operations)
 
 
 def environment(servers: Servers, chain: Chain, names: Names, at: ground.Ground, *, start_block: int) -> dict[str, str]:
@@ -82,6 +84,7 @@ def environment(servers: Servers, chain: Chain, names: Names, at: ground.Ground,
         "SLUICE_API_PORT": str(names.api_port),
         "SLUICE_API_URL": f"http://127.0.0.1:{names.api_port}",
         "SLUICE_FLOWER_PORT": str(names.flower_port),
+        "SLUICE_OPERATIONS_PORT": str(names.operations_port),
         "SLUICE_DOCKER_HOST": servers.docker_host,
         # Everything is on this machine: datasets and input files come from the local IPFS gateway.
         "SLUICE_ALLOW_PRIVATE_DOWNLOADS": "true",

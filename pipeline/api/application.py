@@ -1,4 +1,4 @@
-"""The FastAPI application: routes, size caps, error answers, and an orderly end."""
+"""The two FastAPI applications: the public API, and the operator's with health and metrics. Both work offline."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
 from config.supervisor import RECURSION_LIMIT
-from pipeline.api import errors, operations, reports, results, tasks, workers
+from pipeline.api import errors, operations, pool, reports, results, tasks, workers
 from pipeline.api.body_limit import BodyLimit
 from pipeline.api.recent_answers import ANSWER_SECONDS, RecentAnswers
 from pipeline.api.services import Services
+from pipeline.api.version import VERSION
 
 DESCRIPTION = """
 The scheduler of an iExec worker pool.
@@ -21,6 +23,10 @@ The scheduler of an iExec worker pool.
 **Workers** sign in with an EIP-712 signature of their wallet, get a token and a RabbitMQ user of their own, and report
 each step of the tasks they were given. **Requesters** read tasks and logs as the iExec SDK does.
 Errors are JSON: `{"error": "what happened", "fix": "what to do"}`.
+"""
+
+OPERATIONS = """
+What the operator of the pool looks at. It asks for no password: keep `SLUICE_OPERATIONS_PORT` from strangers.
 """
 
 
@@ -34,11 +40,22 @@ def create_app(services: Services) -> FastAPI:
         yield
         await run_in_threadpool(services.close)
 
-    app = FastAPI(title="Sluice", version=operations.VERSION, description=DESCRIPTION, lifespan=lifespan)
+    # Pages of the documentation with scripts of their own: many networks do not reach a CDN, and some block it.
+    app = FastAPIOffline(title="Sluice", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
+    app.state.services = services
+    errors.install(app)
+    for routes in (pool, workers, reports, results, tasks):
+        app.include_router(routes.router)
+    app.add_middleware(BodyLimit, result_bytes=services.settings.max_result_bytes)
+    return app
+
+
+def create_operations_app(services: Services) -> FastAPI:
+    """Health and metrics over the same services, for the port that only the operator reaches."""
+    app = FastAPIOffline(title="Sluice operations", version=VERSION, description=OPERATIONS)
     app.state.services = services
     app.state.answers = RecentAnswers(ANSWER_SECONDS)
     errors.install(app)
-    for routes in (operations, workers, reports, results, tasks):
-        app.include_router(routes.router)
-    app.add_middleware(BodyLimit, result_bytes=services.settings.max_result_bytes)
+    app.include_router(operations.router)
+    app.add_middleware(BodyLimit, result_bytes=0)
     return app

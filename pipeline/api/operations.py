@@ -1,90 +1,68 @@
-"""Routes for machines and monitors: what the pool is, whether it works, what it counts."""
+"""Routes on the operator's own port: whether each part of the pool works, and what it counts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Iterable
 
+import pymongo
+import structlog
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
 from prometheus_client.core import GaugeMetricFamily
 from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
-from chain.lane.intent import LaneId
-from chain.lane.store_mongo import MongoStore
 from config import metrics_folder
-from config.endpoints import public_endpoints
 from pipeline.api.access import Access
-from pipeline.store.client import database
-from protocol.errors import LaneError, RpcError, Unavailable
-from protocol.wire import PoolConfig
+from pipeline.api.pool import latest
+from pipeline.health import DatabaseFacts, NodeFacts, Part, task_cost
+
+log = structlog.get_logger(__name__)
 
 router = APIRouter(tags=["operations"])
 
-#: Version told to workers.
-VERSION = version("sluice")
-#: A head older than this many block times, and this many seconds, means that node or chain stands still.
-STALE_BLOCKS, STALE_SECONDS = 10, 30.0
+#: Seconds that the database may take to count; the other metrics do not wait longer for it.
+COUNT_SECONDS = 3.0
 
 
-class Part(BaseModel):
-    """One thing the API needs."""
+class PartModel(BaseModel):
+    """One thing the pool needs: whether it is well, in words with numbers, and if not, what to do."""
 
     ok: bool
     detail: str
+    fix: str = ""
 
 
 class Health(BaseModel):
     """All of them; `ok` if each is."""
 
     ok: bool
-    parts: dict[str, Part]
+    parts: dict[str, PartModel]
 
 
-@router.get("/config", summary="What a worker must know before it signs in")
-def config(services: Access) -> PoolConfig:
-    """Contracts, chain and addresses of this pool."""
-    settings, pool = services.settings, services.pool
-    rpc_url, ws_url = public_endpoints(settings)
-    return PoolConfig(
-        chain_id=settings.chain_id,
-        hub=pool.hub,
-        workerpool=pool.workerpool,
-        scheduler=pool.scheduler,
-        rpc_url=rpc_url,
-        ws_url=ws_url,
-        block_time=settings.block_time,
-        ipfs_gateway=settings.ipfs_gateway,
-        version=VERSION,
-        memory_per_slot=settings.memory_per_slot,
-        download_max_bytes=settings.download_max_bytes,
-        max_result_bytes=settings.max_result_bytes,
-    )
+@router.get("/health", summary="Whether each part of the pool can do its share")
+async def health(request: Request, response: Response) -> Health:
+    """MongoDB, RabbitMQ, IPFS, chain, clock, watcher, ownership, gas, lane and machines; 503 if one is not well.
+
+    A part is left out while the server that knows it does not answer.
+    """
+    report = await latest(request.app.state.services.monitor)
+    if report is None:
+        response.status_code = 503
+        said = Part(ok=False, detail="no report could be made in time", fix="See the log of the process `api`.")
+        return Health(ok=False, parts={"monitor": _model(said)})
+    response.status_code = 200 if report.ok else 503
+    return Health(ok=report.ok, parts={name: _model(part) for name, part in report.parts.items()})
 
 
-@router.get("/health", summary="Whether the pool's parts answer")
-def health(services: Access, request: Request, response: Response) -> Health:
-    """Database, broker, chain and lane; 503 if one does not answer, the chain's head is old or the lane has stopped."""
-    answer: Health = request.app.state.answers.get("health", lambda: _health(services))
-    response.status_code = 200 if answer.ok else 503
-    return answer
-
-
-def _health(services: Access) -> Health:
-    parts = {
-        "mongodb": _probe(lambda: _database(services)),
-        "rabbitmq": _probe(lambda: _broker(services)),
-        "chain": _probe(lambda: _chain(services)),
-        "lane": _probe(lambda: _lane(services)),
-    }
-    return Health(ok=all(part.ok for part in parts.values()), parts=parts)
+def _model(part: Part) -> PartModel:
+    return PartModel(ok=part.ok, detail=part.detail, fix=part.fix)
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 def metrics(services: Access, request: Request) -> Response:
-    """What all processes that share SLUICE_METRICS_DIR count, and how many tasks stand at each stage but the last."""
+    """What all processes that share SLUICE_METRICS_DIR count, how tasks stand, and the last report on the pool."""
     text: bytes = request.app.state.answers.get("metrics", lambda: _metrics(services))
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
@@ -94,54 +72,50 @@ def _metrics(services: Access) -> bytes:
     if metrics_folder.VARIABLE in os.environ:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # the library has no types here
-    stages = CollectorRegistry()
-    stages.register(_Stages(services))
-    return generate_latest(registry) + generate_latest(stages)
+    present = CollectorRegistry()
+    present.register(_Present(services))
+    return generate_latest(registry) + generate_latest(present)
 
 
-class _Stages:
-    """Gauges read from the store at each scrape."""
+class _Present:
+    """Gauges read at each scrape. Labels are names of ours, so their number is bounded."""
 
     def __init__(self, services: Access) -> None:
         self._services = services
 
-    def collect(self) -> list[GaugeMetricFamily]:
-        """Tasks by stage."""
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Tasks by stage, and the last report."""
+        yield from self._stages()
+        report = self._services.monitor.last
+        if report is None:
+            return
+        health = GaugeMetricFamily("sluice_part_ok", "1 if the part of the pool is well.", labels=["part"])
+        for name, part in report.parts.items():
+            health.add_metric([name], part.ok)
+        yield health
+        facts = report.facts
+        if isinstance(facts.node, NodeFacts):
+            need = task_cost(facts.node.max_fee, self._services.settings.keep_balance_wei)
+            yield _gauge("sluice_chain_head", "Newest block of the node.", facts.node.head)
+            yield _gauge("sluice_wallet_balance_wei", "What the scheduler's wallet holds for gas.", facts.node.balance)
+            yield _gauge("sluice_task_cost_wei", "What the wallet must hold to carry a task through.", need)
+        if isinstance(facts.database, DatabaseFacts) and facts.database.cursor is not None:
+            yield _gauge("sluice_watcher_block", "Last block that the watcher stored.", facts.database.cursor.number)
+        if facts.machines is not None:
+            yield _gauge("sluice_workers_able", "Machines that can take work.", facts.machines.able)
+
+    def _stages(self) -> Iterable[GaugeMetricFamily]:
         family = GaugeMetricFamily("sluice_tasks", "Tasks by stage.", labels=["stage"])
-        for stage, count in self._services.store.tasks.count_by_stage().items():
+        try:
+            with pymongo.timeout(COUNT_SECONDS):
+                counts = self._services.store.tasks.count_by_stage()
+        except PyMongoError as error:
+            log.warning("Tasks cannot be counted.", action="metrics_database", why=str(error).partition(" (")[0])
+            return
+        for stage, count in counts.items():
             family.add_metric([str(stage)], count)
-        return [family]
+        yield family
 
 
-def _probe(check: Callable[[], str]) -> Part:
-    try:
-        return Part(ok=True, detail=check())
-    except (Unavailable, LaneError, RpcError, PyMongoError) as error:
-        # PyMongo's words may hold the server's address, never a password; ours are redacted at their source.
-        return Part(ok=False, detail=str(error)[:300])
-
-
-def _database(services: Access) -> str:
-    cursor = services.store.chain.cursor()
-    return "no block read yet" if cursor is None else f"read up to block {cursor.number}"
-
-
-def _broker(services: Access) -> str:
-    services.broker.check()
-    return "no alarm"
-
-
-def _chain(services: Access) -> str:
-    head = services.rpc.call("eth_getBlockByNumber", "latest", False)
-    number, age = int(head["number"], 16), services.clock() - int(head["timestamp"], 16)
-    if age > max(STALE_SECONDS, STALE_BLOCKS * services.settings.block_time):
-        raise Unavailable(what="the chain", why=f"its head, block {number}, is {age:.0f} s old")
-    return f"head is block {number}, {max(0.0, age):.0f} s old"
-
-
-def _lane(services: Access) -> str:
-    lane = LaneId(services.settings.chain_id, services.pool.scheduler)
-    why = MongoStore(database(services.settings)).halted(lane)
-    if why is not None:
-        raise LaneError(wallet=lane.wallet, why=why)
-    return "no operator is needed"
+def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, about, value=value)

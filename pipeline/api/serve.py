@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
+import time
+from contextvars import copy_context
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
+from pymongo.errors import PyMongoError
 
 from config.settings import Settings
-from pipeline.api.application import create_app
+from pipeline.api.application import create_app, create_operations_app
 from pipeline.api.services import Services
+from protocol.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -18,21 +24,34 @@ log = structlog.get_logger(__name__)
 GRACE_SECONDS = 10
 #: Seconds an idle connection is kept: longer than a worker's pause between two pings.
 KEEP_ALIVE_SECONDS = 30
+#: Seconds between two tries to reach broker and database at start.
+RETRY_SECONDS = 1.0
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises BadSetting, BadKeystore before anything listens."""
+    """Serve both ports until SIGTERM or SIGINT. Raises BadSetting, BadKeystore before anything listens."""
     services = Services.open(settings)
-    services.broker.prepare()
-    services.store.ensure_indexes()
-    services.challenges.ensure_indexes()
+    # Before anything else: while the broker or the database is away, this is where to read so.
+    operations = _server(create_operations_app(services), settings.operations_host, settings.operations_port)
+    threading.Thread(target=copy_context().run, args=(operations.run,), name="operations", daemon=True).start()
+    services.monitor.start()
+    _prepare(services)
     for left_over in services.uploads.glob("*.zip"):
         left_over.unlink(missing_ok=True)
-    server = uvicorn.Server(
+    server = _server(create_app(services), settings.api_host, settings.api_port)
+    # Once it has ended, uvicorn sends itself the signal again; that must not look like a crash.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: sys.exit(0))
+    log.info("API listens.", action="api_start", host=settings.api_host, port=settings.api_port)
+    server.run()
+
+
+def _server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
+    return uvicorn.Server(
         uvicorn.Config(
-            create_app(services),
-            host=settings.api_host,
-            port=settings.api_port,
+            app,
+            host=host,
+            port=port,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -40,8 +59,21 @@ def run(settings: Settings) -> None:
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
-    # Once it has ended, uvicorn sends itself the signal again; that must not look like a crash.
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: sys.exit(0))
-    log.info("API listens.", action="api_start", host=settings.api_host, port=settings.api_port)
-    server.run()
+
+
+def _prepare(services: Services) -> None:
+    """Virtual hosts and indexes, waiting for broker and database; what it waits for is logged once."""
+    told = ""
+    while True:
+        try:
+            services.broker.prepare()
+            services.store.ensure_indexes()
+            services.challenges.ensure_indexes()
+        except (Unavailable, PyMongoError) as error:
+            why = str(error).partition(" (")[0]
+            if why != told:
+                log.warning("Cannot serve yet.", action="api_waits", why=why)
+            told = why
+            time.sleep(RETRY_SECONDS)
+        else:
+            return

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
+
+import structlog
 
 from chain.keystore import load_key
 from chain.pool import RpcPool, connect
@@ -15,15 +18,19 @@ from config.celery_apps import core_app
 from config.endpoints import public_endpoints
 from config.settings import Settings
 from pipeline.api.ipfs import Ipfs
+from pipeline.api.monitor import Monitor
 from pipeline.api.secret import derived, load_secret
 from pipeline.background import Background
 from pipeline.broker_admin import BrokerAdmin
+from pipeline.probes import Probes
 from pipeline.relay import Relay
 from pipeline.store.challenges import Challenges
 from pipeline.store.client import Store, database
 from pipeline.wake import Wake
 from protocol.errors import BadSetting
 from protocol.types import Contract, TaskId, Wallet
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +112,14 @@ class Services:
     ipfs: Ipfs
     rpc: Rpc | RpcPool
     uploads: Path
+    monitor: Monitor
     clock: Callable[[], float] = time.time
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Connect lazily to all of it; only key, secret and settings are read now. Raises BadSetting, BadKeystore."""
         pool = Pool.of(settings)
+        probes = Probes.open(settings, load_key(settings))
         public_endpoints(settings)
         uploads = settings.home / "uploads"
         uploads.mkdir(parents=True, exist_ok=True)
@@ -127,11 +136,23 @@ class Services:
             ipfs=Ipfs(settings.ipfs_api),
             rpc=connect(settings),
             uploads=uploads,
+            monitor=Monitor(probes, partial(_say_up, settings)),
         )
 
     def close(self) -> None:
         """Publish what is queued and disconnect."""
+        self.monitor.close()
         self.waker.stop()
         self.relay.stop()
         for part in (self.ipfs, self.broker, self.rpc):
             part.close()
+
+
+def _say_up(settings: Settings) -> None:
+    log.info(
+        f"The pool is up at {settings.api_url}.",
+        action="pool_up",
+        api=settings.api_url,
+        operations=f"http://{settings.operations_host}:{settings.operations_port}/health",
+        flower=f"http://{settings.flower_host}:{settings.flower_port}",
+    )

@@ -10,6 +10,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from pipeline.actions import Outcome
+from pipeline.health import MachineFacts
 from pipeline.records import MOST_PLEDGED, ChainFacts, Held, WorkerRecord
 from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
 from protocol.weights import NEWCOMER_WEIGHT
@@ -43,6 +44,8 @@ _SET_FREE = {
 FIRST_REST, LONGEST_REST = 5.0, 600.0
 #: Failures in a row that are told apart: enough for the longest rest.
 MOST_FAILURES = 20
+#: Machines counted to tell how the pool stands: beyond that, more of them change nothing.
+STANDING_LIMIT = 1000
 
 
 class Workers:
@@ -216,6 +219,25 @@ class Workers:
     def heard_since(self, moment: float) -> bool:
         """Whether any worker was heard of since then."""
         return self._rows.find_one({"lost": False, "seen_at": {"$gte": moment}}, {"_id": 1}) is not None
+
+    def standing(self, seen_after: float, now: float) -> MachineFacts:
+        """How many machines can take work, and if none can, why; each counted up to STANDING_LIMIT."""
+
+        def count(query: Mapping[str, Any]) -> int:
+            return self._rows.count_documents(query, limit=STANDING_LIMIT)
+
+        heard = {"seen_at": {"$gte": seen_after}, "lost": False}
+        able = count({**heard, "banned": False, "facts.funded": True, "rest_until": {"$lte": now}})
+        if able:
+            return MachineFacts(able)
+        return MachineFacts(
+            able=0,
+            enrolled=count({}),
+            silent=count({"$or": [{"seen_at": {"$lt": seen_after}}, {"lost": True}], "banned": False}),
+            unfunded=count({**heard, "banned": False, "facts.funded": False, "checked_at": {"$gt": 0}}),
+            cooling=count({**heard, "banned": False, "rest_until": {"$gt": now}}),
+            banned=count({"banned": True}),
+        )
 
 
 def _only(slots: str, compare: str, task: TaskId) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from config.settings import Settings, read_settings
 from ops.stack import ports
 from ops.stack.stack import Stack
-from pipeline.api.application import create_app
+from pipeline.api.application import create_app, create_operations_app
 from pipeline.api.services import Services
 from pipeline.records import Replicate, TaskRecord
 from pipeline.store.client import database
@@ -62,6 +62,8 @@ class Api:
     services: Services
     application: FastAPI
     http: httpx.Client
+    #: The operator's port.
+    operations: httpx.Client
     clock: Clock
 
     @property
@@ -114,6 +116,7 @@ def api_settings(stack: Stack, ipfs: IpfsNode, tmp_path_factory: pytest.TempPath
         "ipfs_api": ipfs.api,
         "api_port": ports.free_port(),
         "flower_port": ports.free_port(),
+        "operations_port": ports.free_port(),
         "max_result_bytes": 2**20,
     }
     port = int(read_settings(**own).amqp_url.get_secret_value().rpartition(":")[2])
@@ -139,15 +142,27 @@ def running_api(api_settings: Settings) -> Iterator[Api]:
     services.store.ensure_indexes()
     services.challenges.ensure_indexes()
     application = create_app(services)
-    server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=api_settings.api_port, log_config=None))
+    servers = [
+        _serve(application, api_settings.api_port),
+        _serve(create_operations_app(services), api_settings.operations_port),
+    ]
+    wait_until(lambda: all(server.started for server, _ in servers), 10.0, what="the API")
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{api_settings.api_port}", timeout=20.0) as http,
+        httpx.Client(base_url=f"http://127.0.0.1:{api_settings.operations_port}", timeout=20.0) as operations,
+    ):
+        yield Api(services, application, http, operations, clock)
+    services.broker.dismiss_flower()
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join(20)
+
+
+def _serve(application: FastAPI, port: int) -> tuple[uvicorn.Server, threading.Thread]:
+    server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=port, log_config=None))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    wait_until(lambda: server.started, 10.0, what="the API")
-    with httpx.Client(base_url=f"http://127.0.0.1:{api_settings.api_port}", timeout=20.0) as http:
-        yield Api(services, application, http, clock)
-    services.broker.dismiss_flower()
-    server.should_exit = True
-    thread.join(20)
+    return server, thread
 
 
 @pytest.fixture

@@ -10,15 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from chain.lane.intent import LaneId
-from chain.lane.store_mongo import MongoStore
 from config.celery_apps import core_app
 from config.settings import Settings
 from config.topology import PIPELINE_QUEUE
 from ops.stack import ports
 from pipeline.flower import flower_launch
 from pipeline.records import ReplicateState, TaskRecord
-from pipeline.store.client import database
 from protocol.wire import LOG_TAIL_CHARACTERS, Step
 from tests.integration.api.conftest import REQUESTER, STRANGER, TASK, WORKER, Api, management
 from tests.waiting import wait_until
@@ -140,32 +137,6 @@ def test_a_ping_says_which_tasks_this_pool_has_no_record_of(api: Api, give: Call
     unknown = "0x" + "ee" * 32
     pong = api.http.post("/workers/ping", json={"tasks": [TASK, unknown]}, headers=api.bearer(WORKER))
     assert pong.json() == {"forget": [], "abort": [], "unknown": [unknown], "superseded": False}
-
-
-def test_health_names_the_part_that_is_away(api: Api) -> None:
-    health = api.http.get("/health")
-    assert (health.status_code, health.json()["ok"]) == (503, False)
-    parts = {name: part["ok"] for name, part in health.json()["parts"].items()}
-    assert parts == {"mongodb": True, "rabbitmq": True, "chain": False, "lane": True}
-
-
-def test_health_says_why_the_lane_stands_still(api: Api) -> None:
-    lane = LaneId(api.settings.chain_id, api.services.pool.scheduler)
-    MongoStore(database(api.settings)).halt(lane, "Nonce 7 was used by a stranger.")
-    wait_until(lambda: not _lane_health(api)["ok"], 10, what="the halt")
-    assert "Nonce 7 was used by a stranger." in _lane_health(api)["detail"]
-
-
-def _lane_health(api: Api) -> Any:
-    return api.http.get("/health").json()["parts"]["lane"]
-
-
-def test_metrics_count_reports_and_tasks(api: Api, give: Callable[..., TaskRecord]) -> None:
-    give()
-    api.http.post(REPORTS, json={"step": "started"}, headers=api.bearer(WORKER)).raise_for_status()
-    text = api.http.get("/metrics").text
-    assert 'sluice_tasks{stage="RECEIVED"} 1.0' in text
-    assert 'sluice_reports_total{step="started"}' in text
 
 
 def test_flower_shows_a_machine_and_each_of_its_steps(api: Api, give: Callable[..., TaskRecord]) -> None:

@@ -36,6 +36,7 @@ def env(hall: Arena, tmp_path: Path) -> dict[str, str]:
         "SLUICE_KEYSTORE_PASSWORD_FILE": str(password),
         "SLUICE_API_PORT": str(ports.free_port()),
         "SLUICE_FLOWER_PORT": str(ports.free_port()),
+        "SLUICE_OPERATIONS_PORT": str(ports.free_port()),
     }
 
 
@@ -112,6 +113,26 @@ def test_a_taken_api_port_stops_the_scheduler_before_it_starts(hall: Arena, env:
     taken = str(hall.names.api_port)
     pattern = rf"Port {taken}, wanted for the API, is taken .* SLUICE_API_PORT"
     refused("scheduler", env | {"SLUICE_API_PORT": taken}, FAILED, pattern)
+
+
+def test_a_wallet_that_does_not_own_the_workerpool_is_refused(hall: Arena, env: dict[str, str]) -> None:
+    owner = hall.pool.ground.scheduler.key.wallet
+    pattern = rf"does not own the workerpool {hall.pool.ground.workerpool}, its owner is {owner}.*SLUICE_KEYSTORE"
+    refused("scheduler", env, FAILED, pattern)
+
+
+def test_servers_that_are_away_are_one_line_each_and_no_traceback(env: dict[str, str]) -> None:
+    nowhere = f"127.0.0.1:{ports.free_port()}"
+    away = {
+        "SLUICE_MONGODB_URI": f"mongodb://{nowhere}/?replicaSet=rs0",
+        "SLUICE_RABBITMQ_API": f"http://{nowhere}",
+        "SLUICE_IPFS_API": f"http://{nowhere}",
+    }
+    done = sluice("scheduler", "run", env=env | away)
+    assert done.code == FAILED
+    assert_one_error(done, r"Not ready: mongodb, rabbitmq, ownership; each has a line above")
+    said = [line for line in done.err.splitlines() if '"action": "preflight"' in line]
+    assert len(said) == 4, done.err
 
 
 def test_a_machine_without_docker_engine_does_not_sign_in(hall: Arena, env: dict[str, str], tmp_path: Path) -> None:

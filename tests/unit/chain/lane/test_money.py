@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chain.lane import operate
 from chain.lane.fees import GWEI
 from chain.lane.intent import IntentState
 from chain.lane.policy import LanePolicy
@@ -54,3 +58,17 @@ def test_an_open_nonce_is_made_dearer_past_the_daily_cap() -> None:
     rig.chain.drop()
     rig.step(4)
     assert rig.state(key) is IntentState.MINED
+
+
+@given(st.integers(0, 10**18), st.integers(0, 10**17))
+def test_the_head_of_the_line_goes_with_the_next_run_exactly_if_the_wallet_can_pay_for_it(
+    balance: int, kept: int
+) -> None:
+    rig = Rig(LanePolicy(keep_balance=Wei(kept)))
+    rig.chain.balance = balance
+    (key,) = rig.submit("any", "a")
+    why = operate.status(rig.lane).why
+    rig.run()
+    unpaid = rig.state(key) is IntentState.QUEUED
+    assert ("cannot pay" in why) == unpaid
+    assert ("goes with the next run" in why) != unpaid

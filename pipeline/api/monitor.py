@@ -1,0 +1,140 @@
+"""Looks after the pool's health in the background, so that a request for it never waits for a server that is away.
+
+    thread: every few seconds, or when somebody asks ─► facts ─► report ─► whoever waits for one
+                                                              └─► log: once when a part turns red, once when it is well
+
+Anybody may ask, and however often: a look is taken at most once in FRESH_SECONDS.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from pipeline import health
+from pipeline.health import START_SECONDS, BrokerFacts, Facts, Part, Pool
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two looks while nobody asks: a pool that stands still should be in the log soon.
+LOOK_SECONDS = 10.0
+#: The same until the pool is up, when everything changes.
+FIRST_LOOKS_SECONDS = 1.0
+#: Seconds a report is given again: monitors ask every 5 s or more.
+FRESH_SECONDS = 2.0
+#: Parts without which nothing can be served; once all are well, the pool is up.
+SERVING = ("mongodb", "rabbitmq", "chain", "watcher")
+#: Parts that come after the scheduler itself: not logged as long as it has only just started.
+LATE = frozenset({"workers"})
+
+
+class Asks(Protocol):
+    """What gathers facts (`pipeline.probes.Probes`)."""
+
+    @property
+    def pool(self) -> Pool:
+        """What the pool is meant to be."""
+
+    def ask(self, *, running: bool) -> Facts:
+        """What every server says now; bounded in time."""
+
+    def close(self) -> None:
+        """Give connections back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How the pool was at a moment. `at`: monotonic seconds."""
+
+    at: float
+    facts: Facts
+    parts: Mapping[str, Part]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every part can do its share."""
+        return all(part.ok for part in self.parts.values())
+
+
+class Monitor:
+    """The pool's health, looked after by one daemon thread that starts when first asked (so after any fork)."""
+
+    def __init__(self, probes: Asks, up: Callable[[], None], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`up` is called once, when all of SERVING are well for the first time."""
+        self._probes, self._up, self._clock = probes, up, clock
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._waiting: list[Future[Report]] = []
+        self._stopping = False
+        self._red: set[str] = set()
+        self._was_up = False
+        #: The last report; None before the first.
+        self.last: Report | None = None
+
+    def start(self) -> None:
+        """Look from now on; a thread that died is started again."""
+        with self._changed:
+            if not self._stopping and (self._thread is None or not self._thread.is_alive()):
+                self._thread = threading.Thread(
+                    target=copy_context().run, args=(self._run,), name="health", daemon=True
+                )
+                self._thread.start()
+
+    def report(self) -> Future[Report]:
+        """A report no older than FRESH_SECONDS, perhaps already there."""
+        self.start()
+        found: Future[Report] = Future()
+        with self._changed:
+            if self.last is not None and self._clock() < self.last.at + FRESH_SECONDS:
+                found.set_result(self.last)
+            else:
+                self._waiting.append(found)
+                self._changed.notify_all()
+        return found
+
+    def close(self) -> None:
+        """Look no more."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=FRESH_SECONDS)
+        self._probes.close()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            facts = self._probes.ask(running=True)
+            report = Report(self._clock(), facts, health.parts(facts, self._probes.pool))
+            with self._changed:
+                self.last = report
+                waiting, self._waiting = self._waiting, []
+            for future in waiting:
+                # False if whoever asked went away.
+                if future.set_running_or_notify_cancel():
+                    future.set_result(report)
+            self._tell(report)
+            pause = LOOK_SECONDS if self._was_up or facts.watched > START_SECONDS else FIRST_LOOKS_SECONDS
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._waiting, timeout=pause)
+
+    def _tell(self, report: Report) -> None:
+        """Log what changed since the last report."""
+        for name, part in report.parts.items():
+            if part.ok and name in self._red:
+                self._red.discard(name)
+                log.info("A part of the pool is well again.", action="health_well", part=name, detail=part.detail)
+            elif not part.ok and name not in self._red and (name not in LATE or report.facts.watched > START_SECONDS):
+                self._red.add(name)
+                log.error("The pool cannot do its work.", action="health_red", part=name, why=part.detail, fix=part.fix)
+        if self._was_up or not all(name in report.parts and report.parts[name].ok for name in SERVING):
+            return
+        if isinstance(report.facts.broker, BrokerFacts) and not report.facts.broker.unread:
+            self._was_up = True
+            self._up()

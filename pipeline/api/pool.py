@@ -1,0 +1,68 @@
+"""Public routes about the pool as a whole: what it is, and whether it works. Details are the operator's alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from config.endpoints import public_endpoints
+from pipeline.api.access import Access
+from pipeline.api.monitor import Monitor, Report
+from pipeline.api.version import VERSION
+from protocol.wire import PoolConfig
+
+router = APIRouter(tags=["pool"])
+
+#: Seconds that a request waits for a report; servers that are away are given up before that.
+REPORT_SECONDS = 8.0
+
+
+class Works(BaseModel):
+    """Whether the pool can do its work."""
+
+    ok: bool
+
+
+@router.get("/config", summary="What a worker must know before it signs in")
+def config(services: Access) -> PoolConfig:
+    """Contracts, chain and addresses of this pool."""
+    settings, pool = services.settings, services.pool
+    rpc_url, ws_url = public_endpoints(settings)
+    return PoolConfig(
+        chain_id=settings.chain_id,
+        hub=pool.hub,
+        workerpool=pool.workerpool,
+        scheduler=pool.scheduler,
+        rpc_url=rpc_url,
+        ws_url=ws_url,
+        block_time=settings.block_time,
+        ipfs_gateway=settings.ipfs_gateway,
+        version=VERSION,
+        memory_per_slot=settings.memory_per_slot,
+        download_max_bytes=settings.download_max_bytes,
+        max_result_bytes=settings.max_result_bytes,
+    )
+
+
+@router.get("/health", summary="Whether the pool works")
+async def health(request: Request, response: Response) -> Works:
+    """200 if it does, 503 if not; why is for its operator to see, on the operations port."""
+    report = await latest(request.app.state.services.monitor)
+    response.status_code = 200 if report is not None and report.ok else 503
+    return Works(ok=report is not None and report.ok)
+
+
+@router.get("/live", summary="Whether the API answers")
+async def live() -> Works:
+    """For load balancers: 200 as long as this process serves, so that machines can sign in to a pool without any."""
+    return Works(ok=True)
+
+
+async def latest(monitor: Monitor) -> Report | None:
+    """A report that is seconds old; None if none could be made in time. Holds no thread while it waits."""
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(monitor.report()), REPORT_SECONDS)
+    except TimeoutError:
+        return None

@@ -1,0 +1,7 @@
+"""The version that workers and requesters are told."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+VERSION = version("sluice")

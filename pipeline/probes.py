@@ -1,0 +1,257 @@
+"""Asks every server what `pipeline.health` judges: side by side, each with a time limit, and never twice at once.
+
+A server that hangs costs one thread and its own answer, nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any, Self
+
+import httpx
+import pymongo
+from pymongo.errors import OperationFailure, PyMongoError
+
+from chain.hub import Hub
+from chain.lane import operate
+from chain.lane.fees import quote
+from chain.lane.intent import IntentState, LaneId
+from chain.lane.look import look
+from chain.lane.poco import poco_lane
+from chain.lane.policy import LanePolicy
+from chain.lane.run import Lane
+from chain.lane.store_mongo import MongoStore
+from chain.pool import RpcPool, connect
+from chain.rpc import Rpc
+from config import topology
+from config.celery_apps import core_app
+from config.http_client import http_client
+from config.settings import Settings
+from pipeline.broker_admin import BrokerAdmin
+from pipeline.health import (
+    BrokerFacts,
+    DatabaseFacts,
+    Facts,
+    IpfsFacts,
+    LaneFacts,
+    MachineFacts,
+    NoAnswer,
+    NodeFacts,
+    Pool,
+)
+from pipeline.store.client import Store, database
+from protocol.errors import (
+    BadSetting,
+    BrokerRefused,
+    BrokerUnavailable,
+    RpcError,
+    RpcUnavailable,
+    Unavailable,
+    WrongChain,
+)
+from protocol.signing import Key
+from protocol.types import Contract
+
+#: Seconds that one server may take for one answer, and that all of them may take together.
+ANSWER_SECONDS, ALL_SECONDS = 3.0, 6.0
+
+
+@dataclass(slots=True)
+class Probes:
+    """The questions to one pool's servers. Not for several threads at a time."""
+
+    settings: Settings
+    pool: Pool
+    rpc: Rpc | RpcPool
+    broker: BrokerAdmin
+    lane: Lane
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="probe"))
+    _asked: dict[str, Future[Any]] = field(default_factory=dict)
+    _began: float | None = None
+    #: The last head seen to be new, and when: (number, block time, monotonic seconds).
+    _head: tuple[int, int, float] | None = None
+    _moved: tuple[float, float] | None = None
+
+    @classmethod
+    def open(cls, settings: Settings, key: Key) -> Self:
+        """Connections of their own, with short time limits. Raises BadSetting."""
+        if settings.hub is None or settings.workerpool is None:
+            missing = "SLUICE_HUB" if settings.hub is None else "SLUICE_WORKERPOOL"
+            raise BadSetting(name=missing, why="it is not set", fix="Give the contract's address.")
+        quick = settings.model_copy(update={"rpc_timeout": min(settings.rpc_timeout, ANSWER_SECONDS)})
+        rpc = connect(quick)
+        pool = Pool(
+            wallet=key.wallet,
+            workerpool=Contract(settings.workerpool.lower()),
+            block_time=settings.block_time,
+            start_block=settings.start_block,
+            spend_depth=settings.spend_depth,
+            keep_balance=settings.keep_balance_wei,
+        )
+        lane = poco_lane(quick, rpc, key, MongoStore(database(settings)))
+        return cls(settings, pool, rpc, BrokerAdmin.from_settings(settings, timeout=ANSWER_SECONDS), lane)
+
+    def close(self) -> None:
+        """Give the connections back; a question that hangs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.rpc.close()
+        self.broker.close()
+
+    def ask(self, *, running: bool) -> Facts:
+        """What every server says now. `running`: the pool is up, so queues, lane and machines count too."""
+        now = self.monotonic()
+        self._began = now if self._began is None else self._began
+        questions: dict[str, Callable[[], Any]] = {
+            "database": partial(ask_database, self.settings, self.clock),
+            "broker": partial(self._broker, running=running),
+            "ipfs": partial(ask_ipfs, self.settings),
+            "node": self._node,
+        }
+        if running:
+            questions |= {"lane": self._lane, "machines": self._machines}
+        facts = Facts(now=self.clock(), **self._answers(questions), watched=now - self._began)
+        return self._with_pace(facts)
+
+    def _answers(self, questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        for name, question in questions.items():
+            if name not in self._asked:
+                self._asked[name] = self._threads.submit(question)
+        wait([self._asked[name] for name in questions], timeout=ALL_SECONDS)
+        found = {}
+        for name in questions:
+            if not self._asked[name].done():
+                fix = "It takes connections and says nothing; look at its log."
+                found[name] = None if name in {"lane", "machines"} else NoAnswer(f"no answer in {ALL_SECONDS:g} s", fix)
+                continue
+            found[name] = self._asked.pop(name).result()
+        return found
+
+    def _with_pace(self, facts: Facts) -> Facts:
+        """Also how long the head has stood still, and how fast it moved, as far as this process has seen."""
+        if not isinstance(facts.node, NodeFacts):
+            return facts
+        seen = (facts.node.head, facts.node.timestamp, self.monotonic())
+        if self._head is not None and seen[0] > self._head[0]:
+            self._moved = (seen[2], (seen[1] - self._head[1]) / max(seen[2] - self._head[2], 0.001))
+        if self._head is None or seen[0] > self._head[0]:
+            self._head = seen
+        if self._moved is None:
+            return facts
+        return replace(facts, head_still=seen[2] - self._moved[0], head_pace=self._moved[1])
+
+    def _node(self) -> NodeFacts | NoAnswer:
+        hub = Hub(self.rpc, Contract(str(self.settings.hub).lower()))
+        try:
+            hub.check_chain(self.settings)
+            seen = look(self.rpc, self.pool.wallet, None)
+            owner = hub.workerpool(self.pool.workerpool).owner
+        except WrongChain as error:
+            return NoAnswer(str(error), "")
+        except (RpcUnavailable, RpcError) as error:
+            return NoAnswer(str(error), "See that the node runs and SLUICE_RPC_URL names it; several may be named.")
+        max_fee = quote(LanePolicy.of(self.settings).fees, seen.market).max_fee
+        return NodeFacts(seen.head, seen.timestamp, seen.balance, max_fee, owner)
+
+    def _broker(self, *, running: bool) -> BrokerFacts | NoAnswer:
+        queues = [queue.name for queue in core_app(self.settings, self.pool.wallet).conf.task_queues]
+        wanted = [name for name in queues if name != topology.DEAD_QUEUE]
+        return ask_broker(self.broker, self.settings.rabbitmq_api, wanted if running else (), self.clock)
+
+    def _lane(self) -> LaneFacts | None:
+        store, lane = self.lane.desk.store, LaneId(self.settings.chain_id, self.pool.wallet)
+        try:
+            with pymongo.timeout(ANSWER_SECONDS):
+                halted = store.halted(lane)
+                oldest = store.in_state(lane, (IntentState.QUEUED, IntentState.SENT), 1)
+                if halted is not None or not oldest:
+                    return LaneFacts(halted)
+                waiting = self.clock() - oldest[0].created_at
+                return LaneFacts(None, waiting, operate.status(self.lane).why)
+        except (PyMongoError, Unavailable, RpcError):
+            # That one of them is away is another part's to say.
+            return None
+
+    def _machines(self) -> MachineFacts | None:
+        now = self.clock()
+        try:
+            with pymongo.timeout(ANSWER_SECONDS):
+                return Store.open(self.settings).workers.standing(now - self.settings.worker_lost_seconds, now)
+        except PyMongoError:
+            return None
+
+
+def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFacts | NoAnswer:
+    """MongoDB: whether it is a replica set, what time it is there, how far the watcher is."""
+    try:
+        with pymongo.timeout(ANSWER_SECONDS):
+            db = database(settings)
+            before = clock()
+            hello = db.client.admin.command("hello")
+            ahead = hello["localTime"].timestamp() - (before + clock()) / 2
+            cursor = Store.of(db).chain.cursor()
+    except OperationFailure as error:
+        why = f"MongoDB refuses: {error.details.get('errmsg', error) if error.details else error}"
+        return NoAnswer(why, "Correct user and password in SLUICE_MONGODB_URI, and give it readWrite on the database.")
+    except BadSetting as error:
+        return NoAnswer(str(error), "")
+    except PyMongoError as error:
+        why = f"MongoDB does not answer: {str(error).partition(' (')[0].partition(', Timeout')[0]}"
+        return NoAnswer(why, "Start it, or correct SLUICE_MONGODB_URI.")
+    return DatabaseFacts("setName" in hello or hello.get("msg") == "isdbgrid", ahead, cursor)
+
+
+def ask_broker(
+    admin: BrokerAdmin, address: str, queues: Sequence[str], clock: Callable[[], float]
+) -> BrokerFacts | NoAnswer:
+    """RabbitMQ: who we are there, its alarms, and which of `queues` nobody reads. `address`: of its management API."""
+    try:
+        me = admin.identity()
+        user, tags, ahead = str(me.json()["name"]), me.json()["tags"], http_clock_ahead(me, clock())
+        alarms = admin.alarms()
+        unread = admin.unread(queues) if queues else ()
+    except BrokerRefused as error:
+        if error.fields["status"] != httpx.codes.UNAUTHORIZED:
+            return NoAnswer(str(error), "Give SLUICE_AMQP_URL a user with the tag administrator.")
+        why = (
+            f"RabbitMQ at {address} refuses the user of SLUICE_AMQP_URL: its password is wrong, or it is not tagged "
+            "administrator"
+        )
+        return NoAnswer(why, "Correct SLUICE_AMQP_URL, or run: rabbitmqctl set_user_tags USER administrator")
+    except BrokerUnavailable as error:
+        return NoAnswer(str(error), "Start RabbitMQ with its management plugin, or correct SLUICE_RABBITMQ_API.")
+    except (KeyError, TypeError, ValueError):
+        return NoAnswer(f"what answers at {address} is not RabbitMQ's management API", "Correct SLUICE_RABBITMQ_API.")
+    # Older versions write the tags as one text.
+    known = tags.split(",") if isinstance(tags, str) else tags
+    return BrokerFacts(user, "administrator" in known, alarms, unread, ahead)
+
+
+def ask_ipfs(settings: Settings) -> IpfsFacts | NoAnswer:
+    """IPFS: whether kubo's RPC API answers."""
+    url = settings.ipfs_api.rstrip("/")
+    fix = "Start kubo, or correct SLUICE_IPFS_API; until then results wait on the workers' disks."
+    try:
+        with http_client(url, timeout=ANSWER_SECONDS) as http:
+            answer = http.post("/api/v0/version").raise_for_status()
+        return IpfsFacts(str(answer.json()["Version"]))
+    except BadSetting as error:
+        return NoAnswer(str(error), "")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return NoAnswer(f"IPFS at {url} does not answer: {str(error) or type(error).__name__}", fix)
+    except (KeyError, TypeError, ValueError):
+        return NoAnswer(f"what answers at {url} is not kubo's RPC API", fix)
+
+
+def http_clock_ahead(response: httpx.Response, now: float) -> float | None:
+    """Seconds that the sender's clock is ahead, to the second, by the header `Date`; None without one."""
+    try:
+        return parsedate_to_datetime(response.headers["date"]).timestamp() + 0.5 - now
+    except (KeyError, ValueError):
+        return None
