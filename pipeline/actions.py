@@ -2,7 +2,7 @@
 
 to the lane      Submit
 to a worker      Resend, AskReveal, AskUpload, Stop
-to the store     Want, Drop, Free, Pledge, Resume, End, Explain
+to the store     Want, Adopt, Drop, Free, Pledge, Resume, End, Explain
 """
 
 from __future__ import annotations
@@ -83,6 +83,13 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopt:
+    """Remember a worker that voted on chain though the record does not know that it was asked: it is owed the same."""
+
+    wallet: Wallet
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """Count a replicate as over."""
 
@@ -129,4 +136,4 @@ class End:
 
 #: Actions that change what is remembered of one replicate.
 OfReplicate = Resend | AskReveal | AskUpload | Drop | Free | Pledge
-Action = Submit | Want | Stop | Explain | Resume | End | OfReplicate
+Action = Submit | Want | Adopt | Stop | Explain | Resume | End | OfReplicate

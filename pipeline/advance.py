@@ -1,11 +1,12 @@
 """Bring tasks forward: load, fold, decide, save, act; for many tasks at once, whatever woke us.
 
     tasks ─┐
-           ├─► decide each ─► hand transactions to the lane ─► save changed tasks ─► publish segments ─► assign
-    logs ──┘                  give slots back                   (all or again)
+           ├─► decide each ─► hand transactions to the lane ─► save changed tasks ─► give slots back ─► assign
+    logs ──┘                                                                         publish segments
 
-Before the save stands what is harmless to repeat and must not get lost; after it what is repeated at a measured pace.
-If another process changed a task meanwhile, its decision is made again from the new state.
+Before the save stands only what is harmless to repeat: the lane keeps one transaction per key. The rest is done for
+tasks that were saved, and for no others: if another process changed a task meanwhile, its decision is made again from
+the new state. What a crash after the save leaves undone the sweep and the measured pace of `decide` make good.
 """
 
 from __future__ import annotations
@@ -53,18 +54,23 @@ def advance(
 ) -> list[Step]:
     """Advance these tasks. `known`: views read from the contract, for tasks whose logs are in doubt.
 
+    Returns the decisions that stand; a task that others keep changing has none and is left to the sweep.
     Raises PyMongoError or an Unavailable; doing it again is harmless.
     """
+    settled: list[Step] = []
     for _ in range(TRIES):
         steps = _decide(scheduler, task_ids, known or {})
-        _before_save(scheduler, steps)
-        saved = scheduler.store.tasks.save([step.after for step in steps if step.changed])
-        _after_save(scheduler, steps)
-        if saved:
+        _submit(scheduler, steps)
+        changed = [step for step in steps if step.changed]
+        saved = scheduler.store.tasks.save([step.after for step in changed])
+        _act(scheduler, [step for step in changed if step.before.task_id in saved])
+        settled += [step for step in steps if not step.changed or step.before.task_id in saved]
+        task_ids = [step.before.task_id for step in changed if step.before.task_id not in saved]
+        if not task_ids:
             break
-        log.info("Tasks changed meanwhile, deciding again.", action="advance_again", tasks=len(steps))
-    _staff(scheduler, steps)
-    return steps
+        log.info("Tasks changed meanwhile, deciding again.", action="advance_again", tasks=len(task_ids))
+    _staff(scheduler, settled)
+    return settled
 
 
 def views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
@@ -91,13 +97,16 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     return steps
 
 
-def _before_save(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+def _submit(scheduler: Scheduler, steps: Sequence[Step]) -> None:
     submits = [(step.before.task_id, act) for step in steps for act in step.actions if isinstance(act, Submit)]
     if submits:
         count, failures = scheduler.transactions.submit(submits, scheduler.clock())
         scheduler.store.tasks.intents_failed(failures)
         if count:
             scheduler.wake.lane()
+
+
+def _give_slots_back(scheduler: Scheduler, steps: Sequence[Step]) -> None:
     pledged = [(act.wallet, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Pledge)]
     scheduler.store.workers.pledge(pledged)
     freed = [(act, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Free)]
@@ -106,7 +115,9 @@ def _before_save(scheduler: Scheduler, steps: Sequence[Step]) -> None:
         scheduler.store.workers.release(slots, outcome, scheduler.clock())
 
 
-def _after_save(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+def _act(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+    """Carry out saved decisions."""
+    _give_slots_back(scheduler, steps)
     messages = [segment for step in steps for segment in _segments(scheduler, step)]
     again = [(step.after, act.wallet) for step in steps for act in step.actions if isinstance(act, Resend)]
     messages += resend(scheduler, again)

@@ -75,11 +75,12 @@ def _page(scheduler: Scheduler) -> tuple[int, bool]:
 
 
 def resend(scheduler: Scheduler, replicates: Sequence[tuple[TaskRecord, Wallet]]) -> list[Segment]:
-    """The compute segments of replicates that were assigned before."""
+    """The compute segments of replicates that are stored in their tasks."""
     deals = scheduler.deals({task.deal_id for task, _ in replicates})
     return [
         segments.compute(scheduler.pool, assignment(scheduler, task, deals[task.deal_id], wallet))
         for task, wallet in replicates
+        if task.deal_id in deals
     ]
 
 
@@ -138,20 +139,25 @@ def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> Non
 
 
 def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list[Match]:
-    """Take the slots; a worker that cannot hold its share any more is left out."""
-    held: dict[Wallet, list[Held]] = defaultdict(list)
+    """Take the slots; a worker that cannot hold its share any more, or was faster for another process, is left out."""
+    wanted: dict[Wallet, list[Held]] = defaultdict(list)
     for found in matches:
         for worker in found.workers:
-            if any(item.task_id == found.task.task_id for item in worker.held):
-                # Taken for it by a process that died before it could say so.
-                continue
-            held[worker.wallet].append(Held(found.task.task_id, now, matching.stake_locked(found.task)))
-    refused = {wallet for wallet, entries in held.items() if not scheduler.store.workers.reserve(wallet, entries)}
+            wanted[worker.wallet].append(_held(found, now))
+    refused = wanted.keys() - scheduler.store.workers.reserve_each(wanted)
     granted = [found.without(refused) for found in matches]
     return [found for found in granted if found.workers]
 
 
+def _held(found: Match, now: float) -> Held:
+    return Held(found.task.task_id, now, matching.stake_locked(found.task))
+
+
 def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
+    """Write the replicates of reserved slots into their tasks, then publish; nothing is signed or sent for a replicate
+    that is not stored. Slots of the others are given back.
+    """
+    deals = scheduler.deals({found.task.deal_id for found in granted})
     given = [
         Given(
             found.task,
@@ -163,11 +169,11 @@ def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
             found.leading,
         )
         for found in granted
+        if found.task.deal_id in deals
     ]
     taken = scheduler.store.tasks.assign(given, now, now + scheduler.pace.reask)
     refused = [found for found in granted if found.task.task_id not in taken]
-    scheduler.store.workers.release([(item.wallet, found.task.task_id) for found in refused for item in found.workers])
-    deals = scheduler.deals({found.task.deal_id for found in granted})
+    scheduler.store.workers.give_back([(item.wallet, _held(found, now)) for found in refused for item in found.workers])
     messages = []
     for task, workers in ((found.task, found.workers) for found in granted if found.task.task_id in taken):
         log.info("Task assigned.", action="assigned", task=task.task_id, wallets=[item.wallet for item in workers])

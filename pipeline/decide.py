@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pipeline import replicas
 from pipeline.actions import (
     Action,
+    Adopt,
     AskReveal,
     AskUpload,
     Drop,
@@ -69,6 +71,9 @@ def _decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterat
         return
     if not task.open or task.stage in _ENDED.values():
         yield Resume()
+    unknown = [vote.worker for vote in view.contributions if task.replicate(vote.worker) is None]
+    yield from (Adopt(wallet) for wallet in unknown)
+    task = replace(task, replicates=(*task.replicates, *(replicas.adopted(task, wallet, now) for wallet in unknown)))
     yield from _free(task, view)
     yield from _drop_late(task, view, now, pace)
     match view.status:

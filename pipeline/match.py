@@ -2,13 +2,14 @@
 
 Most urgent task first; for each, the fitting workers with fewest failures in a row, then most free slots, heavier votes
 first, so that work spreads over machines and few votes suffice. A worker fits if its tag covers the task's, its free
-stake covers what the vote locks, it can pay gas, and it never had this task before.
+stake covers what the vote locks, it can pay gas, it never had this task before and holds no slot for it.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from pipeline.records import TaskRecord, WorkerRecord
@@ -25,7 +26,7 @@ class Match:
     task: TaskRecord
     workers: tuple[WorkerRecord, ...]
 
-    def without(self, unreachable: set[Wallet]) -> Match:
+    def without(self, unreachable: AbstractSet[Wallet]) -> Match:
         """The same but for some workers."""
         return Match(self.task, tuple(worker for worker in self.workers if worker.wallet not in unreachable))
 
@@ -118,4 +119,6 @@ def _suits(task: TaskRecord, room: _Room) -> bool:
         fits(task.tag, room.worker.tag)
         and room.stake >= stake_locked(task)
         and task.replicate(room.worker.wallet) is None
+        # held for it by a process that is about to say so, or that died before it could
+        and not any(item.task_id == task.task_id for item in room.worker.held)
     )

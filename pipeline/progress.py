@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pipeline.actions import (
     Action,
+    Adopt,
     AskReveal,
     AskUpload,
     Drop,
@@ -23,7 +24,7 @@ from pipeline.actions import (
     Want,
 )
 from pipeline.records import Replicate, Sent, Stage, TaskRecord
-from pipeline.replicas import Pace, usable_result
+from pipeline.replicas import Pace, adopted, usable_result
 from protocol.errors import BadMessage
 from protocol.hexbytes import to_bytes
 from protocol.types import BlockNumber
@@ -67,6 +68,8 @@ def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
             return replace(task, sent={**task.sent, str(method): Sent(generation, now)})
         case Want(count=count, leading=leading, others=others):
             return replace(task, wants=count, leading=leading, others=others)
+        case Adopt(wallet=wallet):
+            return replace(task, replicates=(*task.replicates, adopted(task, wallet, now)))
         case Explain(why=why):
             return replace(task, why=why)
         case Resume():

@@ -66,6 +66,22 @@ class Pace:
         return 2 * category_seconds + 60.0
 
 
+def adopted(task: TaskRecord, wallet: Wallet, now: float) -> Replicate:
+    """The replicate of a worker whose vote is on chain, signed for by us, while the record knows nothing of it.
+
+    Its request was lost with a database, or an older release sent it without storing it.
+    """
+    return Replicate(
+        wallet,
+        task.mode,
+        weights.NEWCOMER_WEIGHT,
+        now,
+        ReplicateState.COMPUTED,
+        published_at=now,
+        holds_slot=False,
+    )
+
+
 def late(replicate: Replicate, category_seconds: int, now: float, pace: Pace) -> bool:
     """Whether a live replicate has used up our patience; it may still deliver, but nobody counts on it."""
     match replicate.state:

@@ -69,12 +69,15 @@ def free_forgotten_slots(scheduler: Scheduler) -> None:
         if item.since < before
     ]
     tasks = {task.task_id: task for task in scheduler.store.tasks.load({task_id for _, task_id in held})}
-    forgotten = []
+    forgotten, computed = [], []
     for wallet, task_id in held:
         task = tasks.get(task_id)
         replicate = task.replicate(wallet) if task else None
         if task is None or replicate is None or not replicate.holds or not task.open:
             forgotten.append((wallet, task_id))
+        elif replicate.pledged:
+            computed.append((wallet, task_id))
+    scheduler.store.workers.pledge(computed)
     if scheduler.store.workers.release(forgotten):
         log.info("Slots given back that nothing held.", action="slots_freed", slots=len(forgotten))
 
@@ -89,7 +92,10 @@ def visit(scheduler: Scheduler) -> None:
         steps = advance(scheduler, chunk, known)
         scheduler.store.tasks.visited(
             {
-                step.before.task_id: progress.next_visit(step.after, step.view, now, scheduler.pace)
+                step.before.task_id: (
+                    step.before.version,
+                    progress.next_visit(step.after, step.view, now, scheduler.pace),
+                )
                 for step in steps
                 if not step.changed and step.before.open
             }

@@ -8,8 +8,10 @@ from config.metrics import REPORTS
 from pipeline.api.access import Access, SignedIn
 from pipeline.decide import changed_by
 from pipeline.records import ComputeLog, Replicate, TaskRecord
+from pipeline.replicas import adopted
 from protocol.errors import NotFound, Refused
 from protocol.types import TaskId, Wallet
+from protocol.view import ChainView, fold
 from protocol.wire import HexId, Report, Step
 
 router = APIRouter(tags=["workers"])
@@ -34,9 +36,19 @@ def own_replicate(services: Access, task_id: TaskId, wallet: Wallet) -> tuple[Ta
     if task is None:
         raise NotFound(what=f"task {task_id}")
     replicate = task.replicate(wallet)
+    if replicate is None and on_chain(services, task).contribution(wallet) is not None:
+        # Our signature is behind its vote, so it was asked: a restored database may not know that.
+        replicate = adopted(task, wallet, services.clock())
+        services.store.tasks.adopt(task.task_id, replicate)
     if replicate is None:
         raise Refused(why="that task was not given to this wallet")
     return task, replicate
+
+
+def on_chain(services: Access, task: TaskRecord) -> ChainView:
+    """The chain's word on a task, folded from its logs."""
+    logs = services.store.chain.logs.of_tasks([task.task_id]).get(task.task_id, [])
+    return fold(task.task_id, logs, category_seconds=task.category_seconds)
 
 
 def announce(services: Access, task: TaskRecord, replicate: Replicate, accepted: Report) -> None:

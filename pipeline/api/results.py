@@ -21,7 +21,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from pipeline.api.access import Access, SignedIn
-from pipeline.api.reports import announce, own_replicate
+from pipeline.api.reports import announce, on_chain, own_replicate
 from pipeline.api.result_zip import CheckedResult, check_result
 from pipeline.api.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive, require_room
 from pipeline.records import Replicate, TaskRecord
@@ -29,7 +29,7 @@ from protocol.errors import NotYet, Refused
 from protocol.hexbytes import to_bytes_leniently, to_hex
 from protocol.seal import result_hash
 from protocol.types import Hash32, TaskId
-from protocol.view import ChainView, ContributionStatus, fold
+from protocol.view import ChainView, ContributionStatus
 from protocol.wire import HexId, Mode, Report, ResultLink, Step, Stored
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     task, replicate = await run_in_threadpool(own_replicate, services, TaskId(task_id), wallet)
     if replicate.link is not None and replicate.digest is not None:
         return Stored(link=replicate.link, digest=replicate.digest)
-    view = await run_in_threadpool(_view, services, task)
+    view = await run_in_threadpool(on_chain, services, task)
     check_may_upload(task, replicate, view)
     with _turns.receiving(wallet, task.task_id):
         require_room(services.uploads, services.settings.max_result_bytes)
@@ -81,11 +81,6 @@ def check_digest(replicate: Replicate, view: ChainView, task_id: TaskId, digest:
     vote = view.contribution(replicate.wallet)
     if replicate.mode is Mode.VOTE and (vote is None or vote.result_hash != result_hash(task_id, digest)):
         raise Refused(why="the result is not the one that this wallet voted for")
-
-
-def _view(services: Access, task: TaskRecord) -> ChainView:
-    logs = services.store.chain.logs.of_tasks([task.task_id]).get(task.task_id, [])
-    return fold(task.task_id, logs, category_seconds=task.category_seconds)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from protocol.wire import ResultLink, Step
 
 #: MongoDB's code for a duplicate key.
 DUPLICATE_KEY = 11000
+#: Field that names the `save` that last replaced a task.
+_SAVE_MARK = "saved_by"
 
 INDEXES = [
     IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="by_deal", unique=True),
@@ -148,30 +151,42 @@ class Tasks:
             return int(details["nInserted"])
         return result.inserted_count
 
-    def save(self, records: Sequence[TaskRecord]) -> bool:
+    def save(self, records: Sequence[TaskRecord]) -> set[TaskId]:
         """Replace tasks whose stored version is still the record's, each with the version after it.
 
-        False if at least one was changed by somebody else meanwhile: load and decide again.
+        Returns the tasks that were replaced. The others were changed by another process meanwhile: load and decide
+        again. One that was replaced by us and then by another process may be left out.
         """
         if not records:
-            return True
-        writes = []
+            return set()
+        mark, writes = secrets.token_hex(8), []
         for task in records:
             document = to_document(task)
             document["version"] = task.version + 1
+            document[_SAVE_MARK] = mark
             writes.append(ReplaceOne({"_id": task.task_id, "version": task.version}, document))
-        return self._rows.bulk_write(writes, ordered=False).matched_count == len(writes)
+        tasks = [task.task_id for task in records]
+        matched = self._rows.bulk_write(writes, ordered=False).matched_count
+        if matched in (0, len(writes)):
+            return set(tasks) if matched else set()
+        # A bulk write counts what it changed but does not say which.
+        rows = self._rows.find({"_id": {"$in": tasks}, _SAVE_MARK: mark}, {"_id": 1})
+        return {TaskId(row["_id"]) for row in rows}
 
-    def visited(self, next_visits: dict[TaskId, float]) -> None:
-        """Note when the sweep shall come next to tasks that did not change."""
-        if next_visits:
-            self._rows.bulk_write(
-                [UpdateOne({"_id": task}, {"$set": {"next_visit": at}}) for task, at in next_visits.items()],
-                ordered=False,
-            )
+    def visited(self, next_visits: Mapping[TaskId, tuple[int, float]]) -> None:
+        """Note when the sweep shall come next to tasks that are unchanged: task → (version seen, Unix seconds)."""
+        writes = [
+            UpdateOne({"_id": task, "version": version}, {"$set": {"next_visit": at}})
+            for task, (version, at) in next_visits.items()
+        ]
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
 
     def assign(self, given: Sequence[Given], now: float, next_visit: float) -> set[TaskId]:
-        """Add replicates to tasks; returns those tasks that took them, being unchanged since they were read."""
+        """Add replicates to tasks that are unchanged since they were read; returns the tasks that took them.
+
+        A task counts as taken if every one of its wallets is stored with the `assigned_at` of this call's replicate.
+        """
         writes = [
             UpdateOne(
                 {"_id": item.task.task_id, "version": item.task.version},
@@ -189,15 +204,28 @@ class Tasks:
             for item in given
         ]
         tasks = [item.task.task_id for item in given]
-        if not writes or self._rows.bulk_write(writes, ordered=False).matched_count == len(writes):
-            return set(tasks)
-        stored = {task.task_id: task for task in self.load(tasks)}
-        taken = set()
-        for item in given:
-            task = stored.get(item.task.task_id)
-            if task is not None and task.replicate(item.replicates[0].wallet) is not None:
-                taken.add(task.task_id)
-        return taken
+        matched = self._rows.bulk_write(writes, ordered=False).matched_count if writes else 0
+        if matched in (0, len(writes)):
+            return set(tasks) if matched else set()
+        # A bulk write counts what it changed but does not say which.
+        rows = self._rows.find({"_id": {"$in": tasks}}, {"replicates.wallet": 1, "replicates.assigned_at": 1})
+        stored = {row["_id"]: {(each["wallet"], each["assigned_at"]) for each in row["replicates"]} for row in rows}
+        return {
+            item.task.task_id
+            for item in given
+            if {(each.wallet, each.assigned_at) for each in item.replicates} <= stored.get(item.task.task_id, set())
+        }
+
+    def adopt(self, task_id: TaskId, replicate: Replicate) -> None:
+        """Add the replicate of a wallet that the task does not know yet; repeating it changes nothing."""
+        self._rows.update_one(
+            {"_id": task_id, "replicates.wallet": {"$ne": replicate.wallet}},
+            {
+                "$push": {"replicates": replicate_document(replicate)},
+                "$inc": {"version": 1},
+                "$set": {"next_visit": 0.0},
+            },
+        )
 
     def intents_failed(self, failures: Sequence[tuple[TaskId, str, int, str]]) -> None:
         """Note lane intents that ended FAILED: (task, method, generation, why); repeating it changes nothing."""

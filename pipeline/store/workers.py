@@ -144,13 +144,37 @@ class Workers:
 
     def reserve(self, wallet: Wallet, held: Sequence[Held]) -> bool:
         """Take a slot per entry, all or none. False: no room any more, or one of the tasks is held already."""
-        tasks = [item.task_id for item in held]
-        rows = [{"task": item.task_id, "since": item.since, "stake": str(item.stake)} for item in held]
-        result = self._rows.update_one(
-            {"_id": wallet, "free": {"$gte": len(held)}, "held.task": {"$nin": tasks}, "banned": False},
-            [{"$set": {"held": {"$concatArrays": ["$held", rows]}}}, _SET_FREE],
-        )
-        return result.matched_count == 1
+        return wallet in self.reserve_each({wallet: held})
+
+    def reserve_each(self, wanted: Mapping[Wallet, Sequence[Held]]) -> set[Wallet]:
+        """Take slots of many workers, for each all or none; returns the workers that gave them, in one bulk write."""
+        if not wanted:
+            return set()
+        writes = [_reservation(wallet, held) for wallet, held in wanted.items()]
+        matched = self._rows.bulk_write(writes, ordered=False).matched_count
+        if matched in (0, len(writes)):
+            return set(wanted) if matched else set()
+        # A bulk write counts what it changed but does not say which. A task is held at most once by a worker, and
+        # `since` tells whose reservation it is.
+        rows = self._rows.find({"_id": {"$in": list(wanted)}}, {"held": 1})
+        stored = {row["_id"]: {(each["task"], each["since"]) for each in row["held"]} for row in rows}
+        return {
+            wallet
+            for wallet, held in wanted.items()
+            if {(item.task_id, item.since) for item in held} <= stored.get(wallet, set())
+        }
+
+    def give_back(self, reserved: Sequence[tuple[Wallet, Held]]) -> None:
+        """Give back slots of one's own reservation; one that another process took since stays."""
+        writes = [
+            UpdateOne(
+                {"_id": wallet, "held": {"$elemMatch": {"task": item.task_id, "since": item.since}}},
+                [{"$set": {"held": _only("$held", "$ne", item.task_id)}}, _SET_FREE],
+            )
+            for wallet, item in reserved
+        ]
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
 
     def pledge(self, slots: Sequence[tuple[Wallet, TaskId]]) -> None:
         """Give slots of computed replicates back and keep their stakes for the votes; repeating it changes nothing."""
@@ -238,6 +262,15 @@ class Workers:
             cooling=count({**heard, "banned": False, "rest_until": {"$gt": now}}),
             banned=count({"banned": True}),
         )
+
+
+def _reservation(wallet: Wallet, held: Sequence[Held]) -> UpdateOne:
+    tasks = [item.task_id for item in held]
+    rows = [{"task": item.task_id, "since": item.since, "stake": str(item.stake)} for item in held]
+    return UpdateOne(
+        {"_id": wallet, "free": {"$gte": len(held)}, "held.task": {"$nin": tasks}, "banned": False},
+        [{"$set": {"held": {"$concatArrays": ["$held", rows]}}}, _SET_FREE],
+    )
 
 
 def _only(slots: str, compare: str, task: TaskId) -> dict[str, Any]:

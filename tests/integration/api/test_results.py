@@ -99,6 +99,23 @@ def test_a_voters_result_must_be_the_one_it_voted_for(api: Api, give: Callable[.
     assert upload(api, header, zipped()).status_code == 200
 
 
+def test_a_voter_that_the_record_does_not_know_may_report_and_store_its_result(
+    api: Api, give: Callable[..., TaskRecord]
+) -> None:
+    give(trust=5)
+    header = api.bearer(STRANGER)
+    report = {"step": "computed"}
+    assert api.http.post(f"/tasks/{TASK}/reports", json=report, headers=header).status_code == 403
+    on_chain(api, STRANGER.wallet, DIGEST)
+    assert api.http.post(f"/tasks/{TASK}/reports", json=report, headers=header).status_code == 204
+    assert upload(api, header, zipped()).status_code == 200
+    task = api.services.store.tasks.get(TASK)
+    assert task is not None
+    known = task.replicate(STRANGER.wallet)
+    assert known is not None
+    assert (known.digest, known.holds) == (DIGEST, False)
+
+
 def test_a_loser_cannot_store_its_result(api: Api, give: Callable[..., TaskRecord]) -> None:
     give(trust=5)
     on_chain(api, WORKER.wallet, Hash32("0x" + "dd" * 32), consensus=DIGEST)

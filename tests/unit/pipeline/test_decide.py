@@ -370,3 +370,23 @@ def test_a_task_whose_deal_left_the_chain_waits_and_is_then_written_off() -> Non
 def test_only_reports_that_can_change_a_decision_wake_the_pipeline(step: Step, mode: Mode) -> None:
     needed = {Step.COMPUTED, Step.FAILED} | ({Step.UPLOADED} if mode is Mode.VOTE else set())
     assert changed_by(step, mode) is (step in needed)
+
+
+# -- winners that the record does not know -----------------------------------------------------------------------------
+
+
+def test_every_winner_on_chain_is_asked_to_reveal_known_to_the_record_or_not() -> None:
+    chain = view(initialized(), voted(1), voted(2), voted(3), agreed())
+    known = task(replicates=[replicate(1)])
+    actions = decided(known, chain)
+    assert {action.wallet for action in actions if isinstance(action, AskReveal)} == {wallet(1), wallet(2), wallet(3)}
+    later = moved(known, chain)
+    assert [item.wallet for item in later.replicates] == [wallet(1), wallet(2), wallet(3)]
+    assert not any(item.holds for item in later.replicates[1:])
+    assert decided(later, chain) == []
+
+
+def test_a_worker_that_voted_unknown_to_the_record_is_never_asked_for_that_task_again() -> None:
+    chain = view(initialized(), voted(7, LIE))
+    later = moved(task(), chain)
+    assert later.replicate(wallet(7)) is not None
