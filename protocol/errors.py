@@ -8,7 +8,8 @@
     │   │   └── TooLarge         more bytes than the door lets in (HTTP 413)
     │   ├── NotFound             a well-formed id of nothing we know (HTTP 404)
     │   └── Refused              well-formed but not allowed: foreign task, wrong result, banned (HTTP 403)
-    │       └── NotSignedIn      no valid token or signature (HTTP 401)
+    │       ├── NotSignedIn      no valid token or signature (HTTP 401)
+    │       └── RefusedHere      ... on this machine or to this machine; the worker that asked declines the task
     ├── Unavailable              something does not answer now; whoever called may try again later
     │   ├── RpcUnavailable       no answer from an Ethereum node: it may or may not have acted
     │   ├── BrokerUnavailable    RabbitMQ
@@ -24,7 +25,6 @@
     │   ├── CannotStart          ... the image or its command can never run: the app failed
     │   ├── ContainerRefused     ... this machine's settings or limits do not suit it: another machine may do better
     │   └── NoSuchContainer      ... the container is gone: start over
-    ├── LocalTrouble             something that only this machine meets; the worker that asked declines the task
     ├── Unreadable               a record on chain that can never be used; the ingest quarantines the deal
     ├── RpcError                 an Ethereum node answered with an error: `code`, `message`, `data`
     ├── TransactionReverted      a contract refused a set-up transaction (`ops`); the lane knows reverts as verdicts
@@ -89,6 +89,10 @@ class NotSignedIn(Refused):
     """Not signed in: {why}."""
 
 
+class RefusedHere(Refused):
+    """Refused on this machine: {why}."""
+
+
 class Unavailable(SluiceError):
     """{what} does not answer: {why}."""
 
@@ -147,10 +151,6 @@ class ContainerRefused(EngineRefused):
 
 class NoSuchContainer(EngineRefused):
     """Docker has no container {why}."""
-
-
-class LocalTrouble(SluiceError):
-    """Another machine may do better: {why}."""
 
 
 class Unreadable(SluiceError):

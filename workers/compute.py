@@ -2,8 +2,8 @@
 
     take ─► check ─► download ─► run ─► pack ─► journal COMPUTED ─► report, remove the container
                          │        │       │
-                         └────────┴───────┴── what is the task's fault becomes an error result (iexec-worker 9.2)
-                                              what is this machine's fault is declined: FAILED, nothing contributed
+                         └────────┴───────┴── what every honest machine would meet becomes an error result
+                                              all else is declined: FAILED, nothing contributed (`verdict`)
 
 May be called any number of times for a task, by any process, after any crash: the lock makes one of them work, the
 journal tells where it stopped, the container is found by its name.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,10 +22,19 @@ import structlog
 from config.metrics import CONTAINERS
 from protocol.authorization import recover_authorization
 from protocol.computed import COMPUTED_FILE
-from protocol.errorresult import ERROR_FILE, MACHINE_FAILED, Failure, error_computed, error_text
+from protocol.errorresult import (
+    ERROR_FILE,
+    MACHINE_FAILED,
+    MACHINE_MEMORY,
+    Failure,
+    error_computed,
+    error_text,
+    worded,
+)
 from protocol.errors import (
     BadMessage,
     CannotStart,
+    ContainerRefused,
     EngineUnavailable,
     NoSuchContainer,
     NoSuchImage,
@@ -38,7 +47,7 @@ from protocol.errors import (
 from protocol.params import DealParams, read_params
 from protocol.types import ZERO_ADDRESS, Signature, TaskId, Wallet
 from protocol.wire import Assignment, Report, Step
-from workers import disk, image, inputs, outputs
+from workers import disk, image, inputs, outputs, verdict
 from workers.container import Ended
 from workers.disk import DiskWatch
 from workers.layout import TaskFolders
@@ -48,11 +57,14 @@ from workers.replicate import COMPUTING, WITH_RESULT, Replicate, Stage
 from workers.reports import tail
 from workers.run_app import Run, run_app
 from workers.sandbox import container_name, container_spec
+from workers.verdict import KILLED, Verdict
 from workers.workbench import Workbench
 
 log = structlog.get_logger(__name__)
 
 STDOUT_FILE, STDERR_FILE = "stdout.txt", "stderr.txt"
+#: Beside an error result: what went wrong, in words that are not part of its digest.
+WHY_FILE = "why.txt"
 #: Bytes of each log that go with an error result: its end is what tells.
 ERROR_LOG_BYTES = 2**18
 
@@ -63,8 +75,21 @@ class _Attempt:
 
     ended: Ended | None = None
     container: str | None = None
-    stdout: bytes = b""
-    stderr: bytes = b""
+
+    @property
+    def exit_code(self) -> int | None:
+        """The app's exit code, if it ended."""
+        return self.ended.exit_code if self.ended else None
+
+    @property
+    def stdout(self) -> bytes:
+        """What the app printed."""
+        return self.ended.stdout if self.ended else b""
+
+    @property
+    def stderr(self) -> bytes:
+        """What the app printed as errors."""
+        return self.ended.stderr if self.ended else b""
 
 
 def compute(bench: Workbench, assignment: Assignment) -> bool:
@@ -122,7 +147,7 @@ def _compute(bench: Workbench, replicate: Replicate) -> None:
     except TaskDeclined as declined:
         _fail(bench, task_id, declined, attempt)
         return
-    code = attempt.ended.exit_code if attempt.ended else None
+    code = attempt.exit_code
     cause = failure.value if failure else None
     if bench.journal.computed(
         task_id, bench.now(), digest=result.digest, callback_data=result.callback_data, cause=cause, exit_code=code
@@ -184,25 +209,41 @@ def _result(bench: Workbench, replicate: Replicate, attempt: _Attempt) -> tuple[
         if _aborted(bench, replicate.task_id):
             # Its container was killed by us: that says nothing of the app.
             raise _declined(replicate.task_id, "ABORTED_BY_WORKER", "it was aborted") from error
-        failure = _cause(Failure(error.cause), attempt.ended)
-        log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=str(error))
+        failure, why = _cause(replicate.task_id, error, attempt.ended)
+        log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=why)
         if replicate.assignment.callback != ZERO_ADDRESS:
             # A callback contract expects the app's data; there is none, and no text can stand for it.
-            raise _declined(replicate.task_id, failure, str(error)) from error
-        return _error_result(bench, replicate.task_id, folders, failure, attempt), failure
+            raise _declined(replicate.task_id, failure, f"{why} (a callback contract is given no error)") from error
+        return _error_result(bench, replicate.task_id, folders, failure, why, attempt), failure
 
 
-def _cause(failure: Failure, ended: Ended | None) -> Failure:
-    """An app that failed and left no computed.json: the first is why."""
-    if failure is not Failure.COMPUTED_FILE or ended is None or ended.clean:
-        return failure
-    return Failure.APP_TIMEOUT if ended.timed_out else Failure.APP
+def _cause(task_id: TaskId, error: TaskFailure, ended: Ended | None) -> tuple[Failure, str]:
+    """Why there is no result, by code and in words: for an app that failed and left no computed.json, how it ended.
+
+    Raises TaskDeclined if its end may tell of this machine.
+    """
+    failure = Failure(error.cause)
+    if ended is None or ended.clean or failure is Failure.OUT_OF_MEMORY:
+        return failure, str(error.fields["why"])
+    why = f"the app ended with exit code {ended.exit_code}"
+    if not ended.timed_out and verdict.of_exit(ended.exit_code, ended.stdout, ended.stderr) is not Verdict.APP:
+        raise _declined(task_id, MACHINE_FAILED, f"{why}, which may tell of this machine: {_last_line(ended.stderr)}")
+    if failure is not Failure.COMPUTED_FILE:
+        return failure, str(error.fields["why"])
+    if ended.timed_out:
+        return Failure.APP_TIMEOUT, "the app ran until its category's time was over"
+    return Failure.APP, why
+
+
+def _last_line(output: bytes) -> str:
+    return output.decode(errors="replace").strip().rpartition("\n")[2] or "it printed no error"
 
 
 def _app_result(bench: Workbench, replicate: Replicate, folders: TaskFolders, attempt: _Attempt) -> Result:
     """Download, run, pack. As with iExec, a computed.json counts even if the app failed after writing it."""
     assignment = replicate.assignment
     params = _params(assignment)
+    image.require_name(assignment)
     patience = _patience(bench, replicate)
     inputs.fetch(assignment, params, folders.inputs, bench.layout, bench.machine.downloads, patience)
     _run(bench, replicate, params, folders, attempt, patience)
@@ -216,7 +257,13 @@ def _app_result(bench: Workbench, replicate: Replicate, folders: TaskFolders, at
 
 def _patience(bench: Workbench, replicate: Replicate) -> Patience:
     task_id = replicate.task_id
-    return Patience(task_id, replicate.assignment.contribution_deadline, bench.now, lambda: _aborted(bench, task_id))
+    return Patience(
+        task_id,
+        replicate.assignment.contribution_deadline,
+        bench.now,
+        lambda: _aborted(bench, task_id),
+        work=replicate.assignment.category_seconds,
+    )
 
 
 def _aborted(bench: Workbench, task_id: TaskId) -> bool:
@@ -241,41 +288,58 @@ def _run(
 ) -> None:
     """Run the app and read what it printed. Raises TaskFailure or TaskDeclined."""
     task_id, assignment, machine = replicate.task_id, replicate.assignment, bench.machine
-    spec = container_spec(
-        assignment,
-        params,
-        worker_name=machine.settings.worker_name,
-        workerpool=machine.pool.workerpool,
-        inputs=str(folders.inputs),
-        outputs=str(folders.outputs),
-        limits=machine.limits,
-    )
-    if not bench.journal.running(task_id, None, bench.now()):
-        raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
-    attempt.container = spec.name
     try:
+        spec = container_spec(
+            assignment,
+            params,
+            worker_name=machine.settings.worker_name,
+            workerpool=machine.pool.workerpool,
+            inputs=str(folders.inputs),
+            outputs=str(folders.outputs),
+            limits=machine.limits,
+        )
+        if not bench.journal.running(task_id, None, bench.now()):
+            raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
+        attempt.container = spec.name
         run = Run(
             engine=bench.engine,
             spec=spec,
             pull=lambda: image.pull(bench.engine, bench.layout, assignment, patience),
             clear=folders.clear_outputs,
             created=lambda container: _created(bench, task_id, container),
-            watch=lambda kill: DiskWatch(task_id, folders.outputs, disk.WORKING_ROOM * machine.caps.total_bytes, kill),
+            watch=lambda kill: _disk_watch(bench, task_id, folders, kill),
+            rest=patience.rest,
+            again=patience.pause,
         )
         attempt.ended = run_app(run, resumed=replicate.stage is Stage.RUNNING)
-        attempt.stdout = bench.engine.stream(spec.name, stdout=True)
-        attempt.stderr = bench.engine.stream(spec.name, stdout=False)
     except CannotStart as error:
         raise _failed(assignment, Failure.APP, str(error)) from error
-    except NoSuchImage as error:
-        # It was pulled and is gone again, or its name is none that an image can have.
-        raise _failed(assignment, Failure.APP_IMAGE, str(error)) from error
-    except (NoSuchContainer, EngineUnavailable) as error:
+    except (ContainerRefused, NoSuchImage, NoSuchContainer, EngineUnavailable) as error:
         raise _declined(task_id, MACHINE_FAILED, str(error)) from error
     CONTAINERS.labels(_outcome(attempt.ended)).inc()
-    if attempt.ended.out_of_memory:
-        # Another machine may have the memory: voting for a crash here could cost this one its stake.
-        raise _declined(task_id, Failure.APP, "the app needed more memory than a slot of this machine has")
+    _require_own_end(bench, assignment, attempt.ended)
+
+
+def _disk_watch(bench: Workbench, task_id: TaskId, folders: TaskFolders, kill: Callable[[], None]) -> DiskWatch:
+    caps = bench.machine.caps
+    pool = disk.WORKING_ROOM * (caps.pool_bytes or caps.total_bytes)
+    return DiskWatch(task_id, folders.outputs, disk.WORKING_ROOM * caps.total_bytes, kill, pool_max_bytes=pool)
+
+
+def _require_own_end(bench: Workbench, assignment: Assignment, ended: Ended) -> None:
+    """An app that was killed has left nothing that counts. Raises TaskFailure if it had all the memory that the pool
+    promises, TaskDeclined if it had less, or if it was killed from outside.
+    """
+    task_id, machine = TaskId(assignment.task_id), bench.machine
+    if ended.out_of_memory:
+        needed = f"the app needed more than the {machine.memory_per_slot} bytes of memory"
+        if machine.keeps_memory_promise:
+            raise _failed(assignment, Failure.OUT_OF_MEMORY, f"{needed} that the pool promises")
+        raise _declined(
+            task_id, MACHINE_MEMORY, f"{needed} it had here; the pool promises {machine.pool.memory_per_slot}"
+        )
+    if ended.exit_code == KILLED and not ended.timed_out:
+        raise _declined(task_id, MACHINE_FAILED, "the app was killed (SIGKILL), neither by us nor for its memory")
 
 
 def _created(bench: Workbench, task_id: TaskId, container: str) -> None:
@@ -285,12 +349,13 @@ def _created(bench: Workbench, task_id: TaskId, container: str) -> None:
 
 
 def _error_result(
-    bench: Workbench, task_id: TaskId, folders: TaskFolders, failure: Failure, attempt: _Attempt
+    bench: Workbench, task_id: TaskId, folders: TaskFolders, failure: Failure, why: str, attempt: _Attempt
 ) -> Result:
     """The result that tells the requester what happened; the app's own output is left behind, its logs are not."""
     folder = folders.fresh_errors()
     outputs.write_into(folder, ERROR_FILE, error_text(failure))
     outputs.write_into(folder, COMPUTED_FILE, json.dumps(error_computed()).encode())
+    outputs.write_into(folder, WHY_FILE, f"{why}\n".encode(errors="replace"))
     for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
         if content:
             outputs.write_into(folder, name, content[-ERROR_LOG_BYTES:])
@@ -298,15 +363,15 @@ def _error_result(
 
 
 def _fail(bench: Workbench, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:
-    code = attempt.ended.exit_code if attempt.ended else None
-    if bench.journal.failed(task_id, declined.cause, bench.now(), exit_code=code):
+    cause = worded(declined.cause, str(declined.fields["why"]))
+    if bench.journal.failed(task_id, cause, bench.now(), exit_code=attempt.exit_code):
         log.warning("Declined.", action="task_declined", task=task_id, cause=declined.cause, why=str(declined))
         bench.reports.send(
             task_id,
             Report(
                 step=Step.FAILED,
-                cause=declined.cause,
-                exit_code=code,
+                cause=cause,
+                exit_code=attempt.exit_code,
                 stdout=tail(attempt.stdout),
                 stderr=tail(attempt.stderr),
             ),
@@ -322,11 +387,12 @@ def _tidy(bench: Workbench, attempt: _Attempt) -> None:
 
 
 def remove_container(bench: Workbench, container: str) -> None:
-    """Remove a container; an engine that is away is left to the next sweep."""
+    """Remove a container; one that the engine cannot remove is left to the next sweep, and logged once."""
     try:
         bench.engine.remove(container)
     except EngineUnavailable as error:
-        log.warning("Container not removed yet.", action="container_left", container=container, why=str(error))
+        if bench.engine.stuck(container):
+            log.warning("Container not removed yet.", action="container_left", container=container, why=str(error))
 
 
 def _outcome(ended: Ended) -> str:

@@ -1,4 +1,4 @@
-"""One container at the Docker engine: made, started, awaited, read, removed. Five requests when all goes well.
+"""One container at the Docker engine: made, started, awaited, read, removed. Six requests when all goes well.
 
 Names are derived from the task, so after a restart the same call finds the container again, whatever became of it:
 
@@ -6,17 +6,20 @@ Names are derived from the task, so after a restart the same call finds the cont
                           ▲                  ▲                 ▲
                           └── a killed worker comes back here ─┘
 
-Waiting is one open request that the engine answers when the container ends; nothing polls.
+Waiting is one open request that the engine answers when the container ends; nothing polls. What an engine's error tells
+is decided in `verdict`; one that tells nothing of the app is EngineUnavailable, as is an answer that cannot be read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -25,10 +28,23 @@ import docker.errors
 import docker.types
 import requests
 import structlog
+import urllib3.exceptions
 
 from protocol.computed import OUTPUT_FOLDER
-from protocol.errors import BadSetting, CannotStart, EngineUnavailable, NoSuchContainer, NoSuchImage, SluiceError
+from protocol.errors import (
+    BadMessage,
+    BadSetting,
+    CannotStart,
+    ContainerRefused,
+    EngineTrouble,
+    EngineUnavailable,
+    NoSuchContainer,
+    NoSuchImage,
+    SluiceError,
+)
 from protocol.types import TaskId, Wallet
+from workers import verdict
+from workers.container_state import State, read_moment, read_state
 from workers.sandbox import (
     FILE_BYTES,
     INPUT_FOLDER,
@@ -39,6 +55,7 @@ from workers.sandbox import (
     PIDS,
     ContainerSpec,
 )
+from workers.verdict import Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -46,10 +63,12 @@ log = structlog.get_logger(__name__)
 REQUEST_SECONDS = 60
 #: Seconds the engine may take to bury a container that was killed.
 KILL_SECONDS = 30
+#: Seconds without a line of progress after which a pull counts as stuck; large layers are unpacked in silence.
+PULL_STALL_SECONDS = 300
 #: Docker's words for an id it does not know; a program missing in the image is a 404 too.
 _NO_CONTAINER = "No such container"
-#: ... for a name that no image can have.
-_BAD_REFERENCE = "invalid reference format"
+#: ... and for a container that somebody removes meanwhile.
+_GOING = "marked for removal"
 #: Bytes of stdout and of stderr that are kept, each.
 STREAM_BYTES = 8 * 2**20
 
@@ -61,6 +80,9 @@ class Ended:
     exit_code: int
     out_of_memory: bool
     timed_out: bool
+    #: What it printed, at most STREAM_BYTES each.
+    stdout: bytes = b""
+    stderr: bytes = b""
 
     @property
     def clean(self) -> bool:
@@ -73,6 +95,7 @@ class Engine:
 
     def __init__(self, host: str | None) -> None:
         self.host = host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        self._stuck: set[str] = set()
 
     @cached_property
     def _api(self) -> docker.APIClient:
@@ -107,8 +130,37 @@ class Engine:
             )
         return info
 
+    def now(self) -> datetime:
+        """The engine's own clock, which its containers' times go by. Raises EngineUnavailable."""
+        with _engine_errors(self.host):
+            return read_moment(self._api.info().get("SystemTime"))
+
+    @cached_property
+    def _platform(self) -> tuple[str, str]:
+        """System and processor that the engine runs on, by Go's names; only inside `_engine_errors`."""
+        version = self._api.version()
+        return str(version.get("Os") or ""), str(version.get("Arch") or "")
+
+    def require_fit(self, image: str) -> None:
+        """Raises NoSuchImage if the engine lacks the image, ContainerRefused if it was made for other machines."""
+        with _engine_errors(self.host):
+            try:
+                found = dict(self._api.inspect_image(image))  # type: ignore[no-untyped-call]
+            except docker.errors.NotFound as error:
+                raise NoSuchImage(why=image) from error
+            except docker.errors.APIError as error:
+                raise _refusal(verdict.of_create(_status(error), _words(error)), error, self.host) from error
+            made_for = str(found.get("Os") or ""), str(found.get("Architecture") or "")
+            if verdict.of_platform(made_for, self._platform) is Verdict.MACHINE:
+                system, processor = self._platform
+                why = f"the image is for {'/'.join(made_for)}, and this machine is {system}/{processor}"
+                raise ContainerRefused(why=why)
+
     def create(self, spec: ContainerSpec) -> str:
-        """Create the container, or find the one of that name; its id. Raises NoSuchImage, CannotStart."""
+        """Create the container, or find the one of that name; its id.
+
+        Raises NoSuchImage, CannotStart (the app's fault), ContainerRefused (this machine's), EngineUnavailable.
+        """
         with _engine_errors(self.host):
             host_config = self._host_config(spec)
             try:
@@ -124,13 +176,31 @@ class Engine:
                 raise NoSuchImage(why=spec.image) from error
             except docker.errors.APIError as error:
                 if error.status_code == requests.codes.conflict:
-                    return str(self._api.inspect_container(spec.name)["Id"])
-                raise _verdict(error, spec.image) from error
-        return str(made["Id"])
+                    return self._take_over(spec)
+                raise _refusal(verdict.of_create(_status(error), _words(error)), error, self.host) from error
+            return str(made["Id"])
+
+    def _take_over(self, spec: ContainerSpec) -> str:
+        """The id of a container of this name that has never run and has our folders; any other is removed.
+
+        Raises NoSuchContainer.
+        """
+        try:
+            found = self._api.inspect_container(spec.name)
+        except docker.errors.NotFound as error:
+            raise NoSuchContainer(why=spec.name) from error
+        if read_state(found).status == "created" and _has_folders(found, spec):
+            return str(found["Id"])
+        self.remove(str(found["Id"]))
+        raise NoSuchContainer(why=f"{spec.name} with this task's folders")
 
     def _host_config(self, spec: ContainerSpec) -> dict[str, Any]:
         return self._api.create_host_config(
-            binds=[f"{spec.inputs}:{INPUT_FOLDER}:ro", f"{spec.outputs}:{OUTPUT_FOLDER}:rw"],
+            # Not `binds`: their text is cut at colons, and a folder that the engine does not see would be made anew.
+            mounts=[
+                docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=True),
+                docker.types.Mount(OUTPUT_FOLDER, spec.outputs, type="bind"),
+            ],
             cap_drop=["ALL"],
             cap_add=list(spec.capabilities),
             security_opt=["no-new-privileges"],
@@ -151,40 +221,56 @@ class Engine:
         )
 
     def start(self, container: str) -> None:
-        """Start it; quietly if it runs already. Raises CannotStart, NoSuchContainer."""
+        """Start it; quietly if it runs already. Raises CannotStart, ContainerRefused, NoSuchContainer."""
         with _engine_errors(self.host):
             try:
                 self._api.start(container)
-            except docker.errors.NotFound as error:
-                if _NO_CONTAINER in str(error.explanation):
-                    raise NoSuchContainer(why=container) from error
-                raise CannotStart(why=str(error.explanation)) from error
             except docker.errors.APIError as error:
-                raise _verdict(error, container) from error
+                words = _words(error)
+                gone = isinstance(error, docker.errors.NotFound) and _NO_CONTAINER.lower() in words.lower()
+                if gone or _GOING in words:
+                    raise NoSuchContainer(why=container) from error
+                raise _refusal(verdict.of_start(_status(error), words), error, self.host) from error
 
-    def wait(self, container: str, seconds: float) -> int | None:
-        """Exit code, or None if it still runs after `seconds`. Raises NoSuchContainer, EngineUnavailable."""
+    def wait(self, container: str, seconds: float) -> bool:
+        """Whether it has ended within `seconds`. Raises NoSuchContainer, EngineUnavailable."""
         deadline = time.monotonic() + seconds
         try:
             with _engine_errors(self.host):
-                answer = self._api.wait(
-                    container,
-                    timeout=max(seconds, 0.001),  # type: ignore[arg-type] # the stub knows whole seconds only
-                    condition="not-running",
-                )
+                try:
+                    self._api.wait(
+                        container,
+                        timeout=max(seconds, 0.001),  # type: ignore[arg-type] # the stub knows whole seconds only
+                        condition="not-running",
+                    )
+                except docker.errors.NotFound as error:
+                    raise NoSuchContainer(why=container) from error
         except EngineUnavailable:
             if time.monotonic() < deadline:
                 raise
-            return None
-        except docker.errors.NotFound as error:
-            raise NoSuchContainer(why=container) from error
-        return int(answer["StatusCode"])
+            return False
+        return True
 
-    def state(self, container: str) -> dict[str, Any]:
-        """Docker's `State` of a container by id or name. Raises NoSuchContainer."""
+    def find(self, spec: ContainerSpec) -> State:
+        """The state of the container of this spec, if there is one. Raises NoSuchContainer, also (after removing it)
+        for one of this name that writes into other folders, EngineUnavailable.
+        """
         with _engine_errors(self.host):
             try:
-                return dict(self._api.inspect_container(container)["State"])
+                found = self._api.inspect_container(spec.name)
+            except docker.errors.NotFound as error:
+                raise NoSuchContainer(why=spec.name) from error
+            state = read_state(found)
+            if _has_folders(found, spec):
+                return state
+            self.remove(str(found["Id"]))
+            raise NoSuchContainer(why=f"{spec.name} with this task's folders")
+
+    def state(self, container: str) -> State:
+        """The state of a container by id or name. Raises NoSuchContainer, EngineUnavailable."""
+        with _engine_errors(self.host):
+            try:
+                return read_state(self._api.inspect_container(container))
             except docker.errors.NotFound as error:
                 raise NoSuchContainer(why=container) from error
 
@@ -228,65 +314,109 @@ class Engine:
                 if error.status_code != requests.codes.conflict:
                     raise
 
+    def stuck(self, container: str) -> bool:
+        """Note a container that could not be removed; whether this is news."""
+        news = container not in self._stuck
+        self._stuck.add(container)
+        return news
+
     def mine(self, wallet: Wallet) -> list[tuple[TaskId, str]]:
         """Task and id of every container of this machine's wallet, running or not."""
         with _engine_errors(self.host):
             found = self._api.containers(all=True, filters={"label": f"{LABEL_WALLET}={wallet}"})
-        return [(TaskId(item["Labels"][LABEL_TASK]), str(item["Id"])) for item in found]
+            return [(TaskId(item["Labels"][LABEL_TASK]), str(item["Id"])) for item in found]
+
+    def holds(self, container: str, path: str) -> bool:
+        """Whether a container, started or not, sees a file at `path`. Raises EngineUnavailable."""
+        with _engine_errors(self.host):
+            try:
+                content, _ = self._api.get_archive(container, path)
+            except docker.errors.NotFound:
+                return False
+            for _ in content:
+                pass
+            return True
 
     def pull(self, repository: str, tag: str, *, meanwhile: Callable[[], None]) -> str | None:
         """Fetch an image; None if it came, else the engine's or registry's reason.
 
-        `meanwhile` is called for every line of progress; what it raises ends the pull.
+        `meanwhile` is called for every line of progress; what it raises ends the pull. Raises EngineUnavailable, also
+        if no line comes for PULL_STALL_SECONDS.
         """
         with _engine_errors(self.host):
-            try:
-                for line in self._api.pull(repository, tag=tag, stream=True, decode=True):
-                    meanwhile()
-                    if "error" in line:
-                        return str(line["error"])
-            except docker.errors.APIError as error:
-                return str(error.explanation)
+            api = self._api
+            answer = api.post(
+                f"{api.base_url}/v{api.api_version}/images/create",
+                params={"fromImage": repository, "tag": tag},
+                stream=True,
+                timeout=PULL_STALL_SECONDS,
+            )
+            with answer:
+                if not answer.ok:
+                    return _message(answer.text)
+                try:
+                    for line in answer.iter_lines():
+                        meanwhile()
+                        error = json.loads(line).get("error") if line else None
+                        if error:
+                            return str(error)
+                except requests.exceptions.ConnectionError:
+                    # The engine took the request and waits for the registry, as far as anybody can tell.
+                    return f"no progress for {PULL_STALL_SECONDS} s"
         return None
 
 
-def seconds_ran(state: dict[str, Any], now: datetime) -> float:
-    """How long the container ran, or has been running until `now`, by the engine's record; 0 if it never started."""
-    started, finished = _moment(state["StartedAt"]), _moment(state["FinishedAt"])
-    if started is None:
-        return 0.0
-    end = now if state["Running"] or finished is None else finished
-    return max((end - started).total_seconds(), 0.0)
+def _has_folders(found: dict[str, Any], spec: ContainerSpec) -> bool:
+    """Whether an inspected container has this spec's folders: another SLUICE_HOME's would give another's result."""
+    mounted = {mount["Destination"]: mount["Source"] for mount in found["Mounts"]}
+    return mounted.get(INPUT_FOLDER) == spec.inputs and mounted.get(OUTPUT_FOLDER) == spec.outputs
 
 
-def _moment(text: str) -> datetime | None:
-    """Docker's time: RFC 3339 with up to nine decimals, year 1 for never."""
-    if text.startswith("0001"):
-        return None
-    whole, _, rest = text.removesuffix("Z").partition(".")
-    return datetime.fromisoformat(whole).replace(tzinfo=UTC) + timedelta(seconds=float(f"0.{rest or 0}"))
+def _message(text: str) -> str:
+    """The words in the body of an engine's error."""
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return text
 
 
-def _verdict(error: docker.errors.APIError, image: str) -> SluiceError:
-    """Whose fault a refused create or start is: 4xx is the image's or its arguments', 5xx the engine's."""
-    why = str(error.explanation)
-    if _BAD_REFERENCE in why:
-        return NoSuchImage(why=image)
-    if error.is_client_error():
-        return CannotStart(why=why)
-    return EngineUnavailable(what="Docker", why=why)
+def _status(error: docker.errors.APIError) -> int:
+    return int(error.status_code or 0)
+
+
+def _words(error: docker.errors.APIError) -> str:
+    return str(error.explanation or error)
+
+
+def _refusal(told: Verdict, error: docker.errors.APIError, host: str) -> SluiceError:
+    """The error for a refused create or start."""
+    match told:
+        case Verdict.APP:
+            return CannotStart(why=_words(error))
+        case Verdict.MACHINE:
+            return ContainerRefused(why=_words(error))
+        case Verdict.RETRY:
+            return EngineTrouble(what=host, why=_words(error))
 
 
 @contextlib.contextmanager
 def _engine_errors(host: str) -> Iterator[None]:
-    """Turn "no answer" of the layers below into EngineUnavailable; Docker's own answers pass."""
+    """Turn what tells nothing of the app into EngineUnavailable: no answer, an error that nobody has expected, or an
+    answer of another shape than Docker's.
+    """
     try:
         yield
+    except docker.errors.APIError as error:
+        raise EngineTrouble(what=host, why=_words(error)) from error
+    except requests.exceptions.JSONDecodeError as error:
+        raise EngineTrouble(what=host, why="its answer is not JSON") from error
     except requests.exceptions.RequestException as error:
-        if isinstance(error, docker.errors.APIError):
-            raise
         raise EngineUnavailable(what=host, why=type(error).__name__) from error
     except docker.errors.DockerException as error:
-        if isinstance(error, docker.errors.APIError):
-            raise
         raise EngineUnavailable(what=host, why=str(error)) from error
+    except urllib3.exceptions.HTTPError as error:
+        # A stream that breaks off: docker-py reads it past `requests`.
+        raise EngineUnavailable(what=host, why=type(error).__name__) from error
+    except (BadMessage, LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
+        # docker-py and we take an answer apart as if it were Docker's.
+        raise EngineTrouble(what=host, why=f"its answer cannot be read ({error})") from error

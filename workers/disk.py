@@ -1,6 +1,7 @@
 """What an app may take of this machine's disk while it runs. Docker has no limit for a bound folder, so it is watched.
 
-every few seconds   /iexec_out is over its quota   kill it: the task fails, alike on every machine with the same cap
+every few seconds   /iexec_out is over its quota   kill it: over the pool's quota the task fails, alike everywhere;
+                                                   over a smaller one of this machine it is declined
                     the disk is almost full        kill it: declined, another machine may have the room
 before any work     the disk is almost full        declined
 """
@@ -82,10 +83,12 @@ class DiskWatch:
         max_bytes: int,
         kill: Callable[[], None],
         *,
+        pool_max_bytes: int | None = None,
         floor: int = FLOOR_BYTES,
         every: float = LOOK_SECONDS,
     ) -> None:
         self._task_id, self._folder, self._max_bytes, self._floor = task_id, folder, max_bytes, floor
+        self._pool_max_bytes = pool_max_bytes or max_bytes
         self._kill = kill
         self._every = every
         self._over = threading.Event()
@@ -126,6 +129,9 @@ class DiskWatch:
             return declined
         if not exceeds(self._folder, self._max_bytes):
             return None
+        if not exceeds(self._folder, self._pool_max_bytes):
+            why = f"/iexec_out holds more than {self._max_bytes} bytes, the most that this machine keeps for it"
+            return TaskDeclined(task=self._task_id, cause=MACHINE_FAILED, why=why)
         failure = Failure.OUTPUT_ZIP
-        why = f"/iexec_out holds more than {self._max_bytes} bytes or {WORKING_ENTRIES} entries"
+        why = f"/iexec_out holds more than {self._pool_max_bytes} bytes or {WORKING_ENTRIES} entries"
         return TaskFailure(task=self._task_id, status=failure.status, cause=failure, why=why)

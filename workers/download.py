@@ -2,6 +2,9 @@
 
 The budget is asked before every read from the network, whichever part of the answer the bytes belong to: a server that
 drips one byte at a time, in its headers or in its body, gets no more time than one that sends nothing.
+
+Refused and TooLarge say what every machine would meet; RefusedHere what only this one may; whatever may pass
+(StorageUnavailable) is tried again, at each address of the host, until the task's time is needed for the app.
 """
 
 from __future__ import annotations
@@ -10,31 +13,36 @@ import hashlib
 import os
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpcore
 import httpx
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+import structlog
 
-from protocol.errors import Refused, StorageUnavailable, TooLarge
-from workers.guard import Target, check, gateway_url, same_place
-from workers.patience import Patience
+from protocol.errors import Refused, RefusedHere, StorageUnavailable, TooLarge
+from workers import verdict
+from workers.guard import Target, check, gateway_url, inside_gateway, same_host
+from workers.patience import Patience, backoff
+from workers.verdict import Verdict
+
+log = structlog.get_logger(__name__)
 
 #: Seconds without a byte before a download counts as dead.
 STALL_SECONDS = 20.0
-#: Seconds all downloads of a task may take together, however slowly their bytes drip.
-TOTAL_SECONDS = 3600.0
+#: Seconds for a connection; a host may have several addresses, and a dead one should not take long.
+CONNECT_SECONDS = 10.0
 #: All files of a task together may be this many times the largest single one.
 TOTAL_FILES = 2
 REDIRECTS = 5
-#: A download is tried again when the server did not answer or broke off.
-TRIES = 3
+#: Bytes between two looks at the room on disk.
+ROOM_STEP = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,58 +51,80 @@ class Policy:
 
     #: Our own IPFS gateway; trusted, so it may be at a private address.
     gateway: str
-    #: Of one file.
+    #: Bytes of one file that this machine takes.
     max_bytes: int
     allow_private: bool
+    #: Bytes of one file that every machine of the pool takes at most; None: `max_bytes`.
+    pool_max_bytes: int | None = None
+
+
+def _too_large(size: int, own: int, pool: int | None) -> Refused | TooLarge:
+    """The error for `size` bytes where this machine takes `own` and every machine of the pool `pool` at most."""
+    if size > (pool or own):
+        return TooLarge(limit=pool or own)
+    return RefusedHere(why=f"more than {own} bytes, the most that this machine takes")
 
 
 class Budget:
-    """What is left for the downloads of one task."""
+    """What is left for the downloads of one task. `room` is called every few MiB; what it raises ends the download."""
 
-    def __init__(self, patience: Patience, max_bytes: int, *, seconds: float = TOTAL_SECONDS) -> None:
-        self._patience = patience
+    def __init__(
+        self,
+        patience: Patience,
+        max_bytes: int,
+        pool_max_bytes: int | None = None,
+        room: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.patience = patience
+        self.room = room
         self._limit = self._left = TOTAL_FILES * max_bytes
-        self._seconds = seconds
-        self._ends_at = time.monotonic() + seconds
+        self._pool_limit = TOTAL_FILES * (pool_max_bytes or max_bytes)
 
     def check(self) -> None:
-        """Raise Refused if the time is over, TaskDeclined if the task is."""
-        self._patience.check()
-        if time.monotonic() >= self._ends_at:
-            raise Refused(why=f"the task's downloads take longer than {self._seconds:g} s")
+        """Raise TaskDeclined if the task's time is over."""
+        self.patience.check()
 
     def seconds(self, wanted: float | None) -> float:
         """The time-out for one network operation: `wanted`, or less if less is left."""
-        left = min(self._patience.left(), max(self._ends_at - time.monotonic(), 0.001))
+        left = self.patience.left()
         return left if wanted is None else min(wanted, left)
 
     def spend(self, size: int) -> None:
-        """Take `size` bytes from what is left. Raises TooLarge."""
+        """Take `size` bytes from what is left. Raises TooLarge, or RefusedHere if only this machine's limit is less."""
         self._left -= size
         if self._left < 0:
-            raise TooLarge(limit=self._limit)
+            raise _too_large(self.spent, self._limit, self._pool_limit)
+
+    def give_back(self, size: int) -> None:
+        """Return the bytes of a try that came to nothing."""
+        self._left += size
+
+    @property
+    def spent(self) -> int:
+        """Bytes taken so far."""
+        return self._limit - self._left
 
 
 def download(url: str, target: Path, policy: Policy, budget: Budget) -> str:
     """Fetch `url` to `target`, which appears only when whole; its sha256 as `0x` hex.
 
-    Raises TooLarge, Refused, StorageUnavailable; TaskDeclined if the task's time ends meanwhile.
+    Raises TooLarge and Refused (alike on every machine), RefusedHere; TaskDeclined if the task's time does not suffice.
     """
     through_gateway = gateway_url(url, policy.gateway)
     partial = target.with_name(target.name + f".part-{os.getpid()}")
-    retrying = Retrying(
-        stop=stop_after_attempt(TRIES),
-        wait=wait_exponential_jitter(multiplier=0.3, max=3.0),
-        retry=retry_if_exception_type(StorageUnavailable),
-        reraise=True,
-    )
-
-    def may_be_private(hop: str) -> bool:
-        # A gateway may send us on, but not into its neighbourhood.
-        return policy.allow_private or (through_gateway is not None and same_place(hop, policy.gateway))
-
+    private = _private_rule(policy, through_gateway)
+    failures = 0
     try:
-        found = retrying(_stream, through_gateway or url, partial, policy.max_bytes, may_be_private, budget)
+        while True:
+            before = budget.spent
+            try:
+                found = _stream(through_gateway or url, partial, policy, private, budget, failures)
+                break
+            except StorageUnavailable as error:
+                budget.give_back(budget.spent - before)
+                failures += 1
+                log.warning("A file does not come.", action="download_retry", tries=failures, why=str(error))
+                budget.patience.pause(max(backoff(failures), _retry_after(error)), str(error))
         # The container's user is whoever the image says.
         partial.chmod(0o644)
         partial.replace(target)
@@ -103,54 +133,128 @@ def download(url: str, target: Path, policy: Policy, budget: Budget) -> str:
     return found
 
 
-def _stream(url: str, partial: Path, max_bytes: int, may_be_private: Callable[[str], bool], budget: Budget) -> str:
+def _private_rule(policy: Policy, through_gateway: str | None) -> Callable[[str], bool]:
+    """Which hops may lead to private addresses: content of our own gateway, and nothing else near it."""
+    return lambda hop: policy.allow_private or (through_gateway is not None and inside_gateway(hop, policy.gateway))
+
+
+def _retry_after(error: StorageUnavailable) -> float:
+    """Seconds that the server asked us to wait."""
+    seconds = error.fields.get("retry_after", 0.0)
+    return seconds if isinstance(seconds, float) else 0.0
+
+
+def read_retry_after(text: str | None, now: datetime) -> float:
+    """Seconds of a `Retry-After` header (RFC 9110: a number, or a date); 0 for one that says neither."""
+    if text is None:
+        return 0.0
+    if text.strip().isdecimal():
+        return float(text.strip()[:9])
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    return max((at - now).total_seconds(), 0.0) if at.tzinfo else 0.0
+
+
+def _stream(
+    url: str, partial: Path, policy: Policy, private: Callable[[str], bool], budget: Budget, failures: int
+) -> str:
     """One try; the sha256 as `0x` hex."""
+    timeout = httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS)
     try:
         with (
-            httpx.Client(timeout=STALL_SECONDS, transport=_Transport(budget), follow_redirects=False) as client,
-            _open(client, url, may_be_private) as response,
+            httpx.Client(timeout=timeout, transport=_Transport(budget), follow_redirects=False) as client,
+            _open(client, url, private, failures) as response,
             partial.open("wb") as file,
         ):
-            return _copy(response, file.write, max_bytes, budget)
+            return _copy(response, file.write, policy, budget)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise StorageUnavailable(what=url, why=str(error) or type(error).__name__) from error
 
 
 @contextmanager
-def _open(client: httpx.Client, url: str, may_be_private: Callable[[str], bool]) -> Iterator[httpx.Response]:
+def _open(client: httpx.Client, url: str, private: Callable[[str], bool], failures: int) -> Iterator[httpx.Response]:
     """The answer behind at most REDIRECTS redirects, every hop checked anew."""
-    for _ in range(REDIRECTS + 1):
-        with _get(client, check(url, _addresses, allow_private=may_be_private(url))) as response:
+    first = url
+    for hop in range(REDIRECTS + 1):
+        with _elsewhere(hop > 0 and not same_host(url, first)):
+            target = check(url, _addresses, allow_private=private(url))
+        with _get(client, target, failures) as response:
             if response.is_redirect and "location" in response.headers:
                 url = str(httpx.URL(url).join(response.headers["location"]))
                 continue
-            if response.status_code >= 500 or response.status_code in {408, 429}:
-                raise StorageUnavailable(what=url, why=f"HTTP {response.status_code}")
             if response.status_code != 200:
-                raise Refused(why=f"{url} answers HTTP {response.status_code}")
+                with _elsewhere(hop > 0 and not same_host(url, first)):
+                    raise _bad_status(url, response)
             yield response
             return
-    raise Refused(why=f"more than {REDIRECTS} redirects")
+    raise RefusedHere(why=f"more than {REDIRECTS} redirects")
 
 
 @contextmanager
-def _get(client: httpx.Client, target: Target) -> Iterator[httpx.Response]:
+def _elsewhere(redirected: bool) -> Iterator[None]:
+    """Where a server may send each machine to another place, what is wrong there is met by this one only."""
+    try:
+        yield
+    except Refused as error:
+        if redirected:
+            raise RefusedHere(why=f"{error} (after a redirect)") from error
+        raise
+
+
+def _bad_status(url: str, response: httpx.Response) -> Exception:
+    """The error for an answer that is not the file."""
+    status = response.status_code
+    match verdict.of_http(status):
+        case Verdict.APP:
+            return Refused(why=f"{url} answers HTTP {status}")
+        case Verdict.MACHINE:
+            return RefusedHere(why=f"{url} answers HTTP {status}")
+        case Verdict.RETRY:
+            wait = read_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
+            return StorageUnavailable(what=url, why=f"HTTP {status}", retry_after=wait)
+
+
+@contextmanager
+def _get(client: httpx.Client, target: Target, failures: int) -> Iterator[httpx.Response]:
+    """The answer of the first address that gives one; another one comes first after each failure."""
     headers = {"host": target.host_header, "accept-encoding": "identity"}
     # The certificate is checked against the name although the connection goes to the address.
     extensions = {"sni_hostname": target.host}
-    with client.stream("GET", target.pinned_url, headers=headers, extensions=extensions) as response:
+    shift = failures % len(target.addresses)
+    addresses = target.addresses[shift:] + target.addresses[:shift]
+    response = None
+    for address in addresses:
+        request = client.build_request("GET", target.pinned(address), headers=headers, extensions=extensions)
+        try:
+            response = client.send(request, stream=True)
+            break
+        except httpx.TransportError as error:
+            if address == addresses[-1]:
+                raise
+            log.info("Trying the host's next address.", action="next_address", address=address, why=str(error))
+    if response is None:
+        raise StorageUnavailable(what=target.host, why="it has no address")
+    try:
         yield response
+    finally:
+        response.close()
 
 
-def _copy(response: httpx.Response, write: Callable[[bytes], int], max_bytes: int, budget: Budget) -> str:
+def _copy(response: httpx.Response, write: Callable[[bytes], int], policy: Policy, budget: Budget) -> str:
     digest = hashlib.sha256()
     total = 0
+    promised = response.headers.get("content-length", "")
+    size = int(promised) if promised.isdecimal() and len(promised) < 20 else 0
     # Without a size: each piece as it comes from the network.
     for chunk in response.iter_raw():
         total += len(chunk)
-        if total > max_bytes:
-            raise TooLarge(limit=max_bytes)
+        if total > policy.max_bytes:
+            raise _too_large(max(total, size), policy.max_bytes, policy.pool_max_bytes)
         budget.spend(len(chunk))
+        if total // ROOM_STEP > (total - len(chunk)) // ROOM_STEP:
+            budget.room()
         digest.update(chunk)
         write(chunk)
     if total == 0:
@@ -162,7 +266,7 @@ def _addresses(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise StorageUnavailable(what=host, why=str(error)) from error
+        raise StorageUnavailable(what=host, why=f"this machine finds no address of it ({error})") from error
     except ValueError as error:
         # A name that no DNS message can carry, or a NUL in it.
         raise Refused(why="the address names no possible host") from error

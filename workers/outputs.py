@@ -23,8 +23,8 @@ from protocol.computed import (
     read_computed,
     result_digest,
 )
-from protocol.errorresult import Failure
-from protocol.errors import BadMessage, TaskFailure
+from protocol.errorresult import MACHINE_FAILED, Failure
+from protocol.errors import BadMessage, TaskDeclined, TaskFailure
 from protocol.types import Hash32, TaskId
 from workers.result_zip import ResultZip
 
@@ -45,6 +45,8 @@ class Caps:
     #: Bytes of all files together, before compression.
     total_bytes: int
     entries: int = ENTRIES
+    #: The pool's own limit, where this machine takes less; what is between the two is declined.
+    pool_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class _Tree:
 def pack(task_id: TaskId, folder: Path, zip_path: Path, *, callback: bool, caps: Caps) -> Result:
     """Write the zip of all of `folder`; the digest of what its computed.json points to.
 
-    Raises TaskFailure, with a cause that is the same on every honest worker.
+    Raises TaskFailure, with a cause that is the same on every honest worker; TaskDeclined for a result that only this
+    machine does not take.
     """
     tree = _walk(task_id, folder, caps)
     computed = _computed(task_id, folder, tree, callback=callback)
@@ -128,7 +131,7 @@ def _computed(task_id: TaskId, folder: Path, tree: _Tree, *, callback: bool) -> 
 def _zip(task_id: TaskId, folder: Path, tree: _Tree, zip_path: Path, caps: Caps) -> dict[str, bytes]:
     """Write the zip; path → 32-byte sha256 of every file. One pass: each byte is read once."""
     sums: dict[str, bytes] = {}
-    total = 0
+    _require_size(task_id, sum((folder / path).lstat().st_size for path in tree.files), caps)
     parents = {path.rpartition("/")[0] for path in (*tree.files, *tree.folders)}
     with ResultZip(zip_path) as target:
         for path in sorted(set(tree.folders) - parents - {""}):
@@ -136,15 +139,21 @@ def _zip(task_id: TaskId, folder: Path, tree: _Tree, zip_path: Path, caps: Caps)
         for path in tree.files:
             digest = hashlib.sha256()
             size = (folder / path).lstat().st_size
-            if total + size > caps.total_bytes:
-                raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {caps.total_bytes} bytes of results")
             with target.file(path, size) as write:
                 for chunk in _chunks(folder / path):
-                    total += len(chunk)
                     digest.update(chunk)
                     write(chunk)
             sums[path] = digest.digest()
     return sums
+
+
+def _require_size(task_id: TaskId, total: int, caps: Caps) -> None:
+    pool = caps.pool_bytes or caps.total_bytes
+    if total > pool:
+        raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {pool} bytes of results")
+    if total > caps.total_bytes:
+        why = f"more than {caps.total_bytes} bytes of results, the most that this machine takes"
+        raise TaskDeclined(task=task_id, cause=MACHINE_FAILED, why=why)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -9,12 +9,14 @@ namespaces, devices or further mounts, so no assignment can ask for them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from protocol.args import split_args
 from protocol.computed import OUTPUT_FOLDER
+from protocol.errors import EngineTrouble
 from protocol.params import DealParams
 from protocol.types import ZERO_ADDRESS, TaskId, Wallet
 from protocol.wire import Assignment
@@ -35,12 +37,33 @@ LOG_FILE_BYTES: Final = 32 * 2**20
 OOM_SCORE: Final = 500
 NANOSECONDS: Final = 10**9
 
+#: Characters of the worker's name in a container's.
+NAME_CHARACTERS: Final = 40
+#: What Docker refuses in a container's name.
+_UNFIT: Final = re.compile(r"[^a-zA-Z0-9_.-]+")
+
 LABEL_POOL: Final = "sluice.workerpool"
 LABEL_WALLET: Final = "sluice.wallet"
 LABEL_TASK: Final = "sluice.task"
 LABEL_DEAL: Final = "sluice.deal"
 #: Execution limit in seconds, so that a restarted worker enforces the same one.
 LABEL_LIMIT: Final = "sluice.limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a Docker engine has: its own word counts, since it may run in a smaller virtual machine than the worker."""
+
+    cpus: int
+    memory_bytes: int
+
+
+def read_offer(info: Mapping[str, object]) -> Offer:
+    """What an engine has, from its `info`. Raises EngineTrouble if it does not say."""
+    cpus, memory = info.get("NCPU"), info.get("MemTotal")
+    if type(cpus) is not int or type(memory) is not int or cpus < 1 or memory < 1:
+        raise EngineTrouble(what="Docker", why=f"it does not say what it has (NCPU {cpus}, MemTotal {memory})")
+    return Offer(cpus, memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +75,10 @@ class Limits:
 
     @classmethod
     def of_slot(cls, *, memory_per_slot: int, cpus: int, slots: int) -> Limits:
-        """The machine's processors shared evenly between its slots, but never less than half of one."""
-        return cls(memory_per_slot, max(NANOSECONDS // 2, cpus * NANOSECONDS // slots))
+        """The engine's processors shared evenly between the machine's slots, but never less than half of one, and never
+        more than there are.
+        """
+        return cls(memory_per_slot, min(max(NANOSECONDS // 2, cpus * NANOSECONDS // slots), cpus * NANOSECONDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +129,12 @@ def environment(assignment: Assignment, params: DealParams) -> dict[str, str]:
 
 
 def container_name(worker_name: str, wallet: Wallet, task_id: TaskId) -> str:
-    """Worker name and task id as iExec has it, and the wallet's head: machines on one engine share task ids."""
-    return f"{worker_name}-{wallet[2:10]}-{task_id}"
+    """Worker name and task id as iExec has it, and the wallet's head: machines on one engine share task ids.
+
+    A worker may be called anything; of its name only what Docker allows in a container's is kept.
+    """
+    readable = _UNFIT.sub("-", worker_name)[:NAME_CHARACTERS].strip("-_.") or "worker"
+    return f"{readable}-{wallet[2:10]}-{task_id}"
 
 
 def container_spec(

@@ -6,7 +6,6 @@ neither SQLite nor HTTP connections may cross a fork.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from workers.layout import Layout, layout_of
 from workers.outputs import Caps
 from workers.pool_api import PoolApi, SignedIn
 from workers.reports import Reports
-from workers.sandbox import Limits
+from workers.sandbox import Limits, Offer, read_offer
 from workers.session import SessionFile
 
 #: Tag of standard tasks: no enclave, no GPU.
@@ -65,31 +64,57 @@ class Machine:
         return self.api.sign_in(
             self.key,
             self.pool,
-            capabilities_of(self.settings),
+            capabilities_of(self.settings, self.offer),
             machine=self.layout.machine_id(),
             take_over=take_over,
         )
 
+    @cached_property
+    def offer(self) -> Offer:
+        """What the machine's engine has to offer. Raises EngineUnavailable."""
+        engine = Engine(self.settings.docker_host)
+        try:
+            return read_offer(engine.info())
+        finally:
+            engine.close()
+
+    @property
+    def memory_per_slot(self) -> int:
+        """Bytes of memory that one app gets: the pool's promise, or this machine's own setting if that is less. More
+        than promised would let an app succeed here that fails elsewhere.
+        """
+        return min(self.pool.memory_per_slot, self._own("memory_per_slot", self.pool.memory_per_slot))
+
+    @property
+    def keeps_memory_promise(self) -> bool:
+        """Whether an app that runs out of memory here had all that the pool promises."""
+        full = self.settings.slots * self.memory_per_slot <= self.offer.memory_bytes
+        return full and self.memory_per_slot >= self.pool.memory_per_slot
+
     @property
     def limits(self) -> Limits:
-        """What one container may use."""
-        return Limits.of_slot(
-            memory_per_slot=self.settings.memory_per_slot, cpus=os.cpu_count() or 1, slots=self.settings.slots
-        )
+        """What one container may use. Raises EngineUnavailable."""
+        return Limits.of_slot(memory_per_slot=self.memory_per_slot, cpus=self.offer.cpus, slots=self.settings.slots)
+
+    def _own(self, setting: str, pool: int) -> int:
+        """This machine's own limit; the pool's if the operator has set none."""
+        return int(getattr(self.settings, setting)) if setting in self.settings.model_fields_set else pool
 
     @property
     def downloads(self) -> Policy:
         """What may be fetched."""
         return Policy(
             gateway=self.pool.ipfs_gateway,
-            max_bytes=self.settings.download_max_bytes,
+            max_bytes=min(self._own("download_max_bytes", self.pool.download_max_bytes), self.pool.download_max_bytes),
             allow_private=self.settings.allow_private_downloads,
+            pool_max_bytes=self.pool.download_max_bytes,
         )
 
     @property
     def caps(self) -> Caps:
         """How large a result may be."""
-        return Caps(self.settings.max_result_bytes)
+        pool = self.pool.max_result_bytes
+        return Caps(min(self._own("max_result_bytes", pool), pool), pool_bytes=pool)
 
 
 class Workbench:
@@ -154,13 +179,13 @@ class Workbench:
             self.rpc.close()
 
 
-def capabilities_of(settings: Settings) -> Capabilities:
-    """What this machine offers, by what the kernel says."""
+def capabilities_of(settings: Settings, offer: Offer) -> Capabilities:
+    """What this machine offers, by what its Docker engine says."""
     return Capabilities(
         name=settings.worker_name,
         version=version("sluice"),
         slots=settings.slots,
-        cpus=os.cpu_count() or 1,
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        cpus=min(offer.cpus, 4096),
+        memory_bytes=offer.memory_bytes,
         tag=NO_TAG,
     )

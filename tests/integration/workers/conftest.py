@@ -117,6 +117,8 @@ def open_bench(settings: Settings) -> Workbench:
         block_time=1.0,
         ipfs_gateway=settings.ipfs_gateway,
         version="test",
+        memory_per_slot=64 * 2**20,
+        max_result_bytes=8 * 2**20,
     )
     machine = Machine(settings, WORKER_KEY, config, PoolApi(settings.api_url))
     machine.layout.make()

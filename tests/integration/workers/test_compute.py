@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tarfile
 import threading
 import time
 import zipfile
@@ -14,14 +15,17 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from protocol.errorresult import Failure, error_digest
+from protocol.errorresult import MACHINE_FAILED, MACHINE_MEMORY, Failure, blames_task, cause_code, error_digest
 from protocol.wire import Assignment, Dataset, Step
 from tests.integration.workers.conftest import IMAGE, ReportingPool
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers import steps
 from workers.compute import compute
+from workers.container import Engine
+from workers.layout import Layout
 from workers.replicate import Replicate, Stage
+from workers.sandbox import NANOSECONDS, Limits
 from workers.workbench import Workbench
 
 
@@ -131,7 +135,7 @@ def test_an_input_file_in_the_local_network_is_refused(bench: Workbench) -> None
     assert found.cause == Failure.INPUT_FILES
 
 
-@pytest.mark.parametrize("image", ["sluice-test/does-not-exist:1", "sluice-test/shell", "NOT/A/Name:1"])
+@pytest.mark.parametrize("image", ["sluice-test/shell", "NOT/A/Name:1", "../containers/x:1", "x" * 600 + ":1"])
 def test_an_image_that_cannot_be_had_gives_the_incumbents_error_result(bench: Workbench, image: str) -> None:
     found = _with_image(bench, image)
     assert found.digest == "0x6b234cc858ad3404f912dd7f119afe2178251bec64cb25e5cbeba61dd764fc5d"
@@ -180,16 +184,82 @@ def test_an_app_without_a_result_says_so_in_the_error_result(bench: Workbench) -
     assert done(bench, "true").digest == error_digest(Failure.COMPUTED_FILE)
 
 
-def test_an_app_that_needs_too_much_memory_is_declined_because_another_machine_may_have_it(
+HUNGRY = result("echo x > /iexec_out/r") + "; head -c 200000000 /dev/zero | tail -c 200000000"
+
+
+def test_an_app_that_needs_more_memory_than_the_pool_promises_has_failed_by_itself(bench: Workbench) -> None:
+    found = done(bench, HUNGRY)
+    assert (found.stage, found.cause) == (Stage.COMPUTED, Failure.OUT_OF_MEMORY)
+    assert found.digest == error_digest(Failure.OUT_OF_MEMORY)
+    assert f"{64 * 2**20} bytes".encode() in zipped(bench)["why.txt"]
+
+
+def test_a_machine_with_less_memory_than_the_pool_promises_declines_instead(
     bench: Workbench, pool: ReportingPool
 ) -> None:
-    found = done(bench, result("echo x > /iexec_out/r") + "; head -c 200000000 /dev/zero | tail -c 200000000")
-    assert found.stage is Stage.FAILED
-    assert pool.wait_for(Step.FAILED).cause == "APP_COMPUTE_FAILED"
+    promised = bench.machine.pool.model_copy(update={"memory_per_slot": 2**30})
+    object.__setattr__(bench.machine, "pool", promised)
+    assert done(bench, HUNGRY).stage is Stage.FAILED
+    assert cause_code(pool.wait_for(Step.FAILED).cause) == MACHINE_MEMORY
 
 
-def test_a_failed_app_of_a_callback_deal_is_declined(bench: Workbench) -> None:
+def test_a_failed_app_of_a_callback_deal_is_declined_and_says_why(bench: Workbench, pool: ReportingPool) -> None:
     assert done(bench, "exit 1", callback="0x" + "cc" * 20).stage is Stage.FAILED
+    cause = pool.wait_for(Step.FAILED).cause
+    assert blames_task(cause)
+    assert "exit code 1" in str(cause)
+
+
+@pytest.mark.parametrize("name", ["Bob's machine", "", "  ", "ünïcode", "-", "a/b:c", "x" * 300])
+def test_a_worker_may_be_called_anything(bench: Workbench, name: str) -> None:
+    named = bench.machine.settings.model_copy(update={"worker_name": name})
+    object.__setattr__(bench.machine, "settings", named)
+    assert done(bench, result("echo x > /iexec_out/r")).digest == sha256(b"x\n")
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(5_000_000, NANOSECONDS), Limits(64 * 2**20, 4096 * NANOSECONDS)], ids=["memory", "processors"]
+)
+def test_limits_that_the_engine_refuses_are_not_the_apps_failure(
+    bench: Workbench, pool: ReportingPool, limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.workbench.Machine.limits", limits)
+    assert done(bench, result("echo x > /iexec_out/r")).stage is Stage.FAILED
+    assert cause_code(pool.wait_for(Step.FAILED).cause) == MACHINE_FAILED
+
+
+def test_a_home_folder_may_hold_spaces_and_colons(bench: Workbench, tmp_path: Path) -> None:
+    odd = Layout(tmp_path / "a b:c,d")
+    odd.make()
+    bench.layout = odd
+    object.__setattr__(bench.machine, "layout", odd)
+    assert done(bench, result("echo x > /iexec_out/r")).digest == sha256(b"x\n")
+
+
+def test_an_image_for_another_processor_is_declined(
+    bench: Workbench, pool: ReportingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "_platform", ("linux", "riscv64"))
+    assert done(bench, result("echo x > /iexec_out/r")).stage is Stage.FAILED
+    assert "riscv64" in str(pool.wait_for(Step.FAILED).cause)
+
+
+def test_a_program_for_another_processor_is_declined_too(
+    bench: Workbench, pool: ReportingPool, engine_host: str
+) -> None:
+    client = DockerClient(base_url=engine_host)
+    context = io.BytesIO()
+    foreign = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01" + bytes(200)
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        for path, content in (("Dockerfile", f"FROM {IMAGE}\nCOPY app /app\n".encode()), ("app", foreign)):
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(content), 0o755
+            tar.addfile(entry, io.BytesIO(content))
+    context.seek(0)
+    client.images.build(fileobj=context, custom_context=True, tag="sluice-test/foreign:1", rm=True)
+    client.close()
+    compute(bench, assignment(1, image="sluice-test/foreign:1", params=json.dumps({"iexec_args": "/app"})))
+    assert "exec format error" in str(pool.wait_for(Step.FAILED).cause)
 
 
 def test_a_foreign_authorization_is_declined_before_anything_runs(bench: Workbench) -> None:
@@ -263,7 +333,7 @@ def _compute_apart(bench: Workbench, wanted: Assignment) -> None:
 
 def _running(bench: Workbench) -> bool:
     found = bench.engine.mine(WORKER_KEY.wallet)
-    return bool(found) and bool(bench.engine.state(found[0][1])["Running"])
+    return bool(found) and bench.engine.state(found[0][1]).running
 
 
 class serving:  # noqa: N801 - used as a verb

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from protocol.errorresult import Failure, error_digest
+from protocol.errorresult import MACHINE_FAILED, Failure, cause_code, error_digest
 from protocol.errors import NoSuchContainer
 from protocol.wire import Assignment
 from tests.integration.workers.conftest import IMAGE
@@ -48,7 +48,7 @@ def container(bench: Workbench) -> str | None:
 def running(bench: Workbench) -> bool:
     found = container(bench)
     try:
-        return found is not None and bool(bench.engine.state(found)["Running"])
+        return found is not None and bool(bench.engine.state(found).running)
     except NoSuchContainer:
         # Listed while the last test's container was being removed.
         return False
@@ -101,10 +101,10 @@ def test_a_container_that_somebody_removed_is_run_anew_with_an_empty_folder(benc
     assert (bench.layout.task(task_id(1)).outputs / "r").read_text() == "once\n"
 
 
-def test_a_container_that_was_killed_from_outside_while_we_wait_is_the_apps_failure(bench: Workbench) -> None:
+def test_a_container_that_was_killed_from_outside_says_nothing_of_the_app(bench: Workbench) -> None:
     wanted = task("sleep 60")
     with killed(bench, wanted, lambda: running(bench)):
         bench.engine.kill(container(bench) or "")
     compute(bench, wanted)
-    assert journaled(bench).stage is Stage.COMPUTED
-    assert journaled(bench).digest == error_digest(Failure.APP)
+    assert journaled(bench).stage is Stage.FAILED
+    assert cause_code(journaled(bench).cause) == MACHINE_FAILED

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from protocol.errorresult import MACHINE_FAILED
+from protocol.errorresult import MACHINE_FAILED, cause_code
 from protocol.errors import EngineUnavailable, StorageUnavailable
 from protocol.types import Hash32
 from protocol.wire import Report, Step
@@ -66,7 +66,8 @@ def test_what_breaks_on_this_machine_is_declined_and_reported(
     found = bench.journal.find(task_id(1))
     assert found.stage is Stage.FAILED
     assert [report.step for report in bench.sent] == [Step.STARTED, Step.FAILED]
-    assert bench.sent[-1].cause == MACHINE_FAILED
+    assert cause_code(bench.sent[-1].cause) == MACHINE_FAILED
+    assert str(error) in bench.sent[-1].cause
 
 
 def test_an_aborted_task_that_is_assigned_again_begins_anew(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errorresult import Failure
-from protocol.errors import Refused, TaskDeclined, TaskFailure, TooLarge
+from protocol.errors import RefusedHere, TaskDeclined, TaskFailure, TooLarge
 from protocol.params import DealParams
 from protocol.types import Timestamp
 from protocol.wire import Dataset
@@ -72,14 +72,16 @@ def test_all_files_of_a_task_share_one_number_of_bytes() -> None:
         budget.spend(1)
 
 
-def test_all_downloads_of_a_task_share_one_span_of_time() -> None:
-    budget = Budget(patience(), 1000, seconds=0.0)
-    assert budget.seconds(20.0) <= 0.001
-    with pytest.raises(Refused, match="longer than"):
-        budget.check()
+def test_a_task_that_only_this_machine_finds_too_large_is_declined() -> None:
+    budget = Budget(patience(), 1000, 5000)
+    with pytest.raises(RefusedHere):
+        budget.spend(1000 * TOTAL_FILES + 1)
+    with pytest.raises(TooLarge):
+        budget.spend(5000 * TOTAL_FILES)
 
 
 def test_no_download_outlives_the_contribution_deadline() -> None:
     budget = Budget(patience(until=Timestamp(1)), 1000)
+    assert budget.seconds(20.0) <= 0.001
     with pytest.raises(TaskDeclined):
         budget.check()

@@ -1,0 +1,72 @@
+"""A container's state as the Docker engine tells it, read strictly: an answer that lacks a part decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from protocol.errors import BadMessage
+
+#: Docker's year for "never".
+_NEVER = 1
+#: States of a container that is going away; Docker's words.
+_GOING = frozenset({"dead", "removing"})
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One container at one moment. Times by the engine's clock."""
+
+    status: str
+    running: bool
+    paused: bool
+    exit_code: int
+    out_of_memory: bool
+    #: None: it never started, or has not ended.
+    started: datetime | None
+    finished: datetime | None
+
+    @property
+    def going(self) -> bool:
+        """Whether somebody is removing it."""
+        return self.status in _GOING
+
+    def ran(self, now: datetime) -> float:
+        """Seconds it ran, or has been running until `now` (the engine's clock); 0 if it never started."""
+        if self.started is None:
+            return 0.0
+        end = now if self.running or self.finished is None else self.finished
+        return max((end - self.started).total_seconds(), 0.0)
+
+
+def read_state(answer: object) -> State:
+    """The `State` of an inspected container. Raises BadMessage for an answer that is none."""
+    state = answer.get("State") if isinstance(answer, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise BadMessage(why="it tells no state of the container")
+    status, exit_code = state.get("Status"), state.get("ExitCode")
+    running, paused, killed = state.get("Running"), state.get("Paused", False), state.get("OOMKilled", False)
+    if not isinstance(status, str) or type(exit_code) is not int:
+        raise BadMessage(why="it tells neither status nor exit code of the container")
+    if not isinstance(running, bool) or not isinstance(paused, bool) or not isinstance(killed, bool):
+        raise BadMessage(why="it tells the container's state in words that are neither true nor false")
+    return State(
+        status, running, paused, exit_code, killed, _moment(state.get("StartedAt")), _moment(state.get("FinishedAt"))
+    )
+
+
+def read_moment(text: object) -> datetime:
+    """An engine's time (RFC 3339, up to nine decimals, any offset). Raises BadMessage."""
+    if not isinstance(text, str):
+        raise BadMessage(why="it tells no time")
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadMessage(why="it tells a time that is none") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _moment(text: object) -> datetime | None:
+    moment = read_moment(text)
+    return None if moment.year == _NEVER else moment

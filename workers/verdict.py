@@ -1,0 +1,183 @@
+"""Whose trouble an answer tells of: the app's, this machine's, or nobody's yet. Pure.
+
+    APP      every honest machine meets the same: it becomes an error result, a vote that says what is wrong
+    MACHINE  another machine may do better: the task is declined
+    RETRY    the answer decides nothing (busy, unreachable, odd): ask again while time is left, then decline
+
+Only answers that are listed here as APP ever lead there. Whatever is not listed says nothing of the app, so words of
+engines, registries and servers that nobody has seen yet cost a decline and no stake.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from http import HTTPStatus
+
+#: Characters read of what an engine or a registry says; a deal's own text may stand in it.
+WORDS_READ = 4096
+
+
+class Verdict(Enum):
+    """What an answer tells."""
+
+    APP = "app"
+    MACHINE = "machine"
+    RETRY = "retry"
+
+
+# -- the Docker engine ------------------------------------------------------------------------------------------------
+
+#: Words for a name that no image can have, wherever it is asked for.
+_BAD_NAME = re.compile(
+    r"(.*: )?(invalid reference format(: repository name (\(.*\) )?must be lowercase)?"
+    r"|repository name must be lowercase|invalid repository name .*)"
+)
+#: Neither the image nor the deal names a program.
+_NO_COMMAND = re.compile(r"(.*: )?no command specified", re.IGNORECASE)
+#: runc looked for the app's program inside the image. The words before `exec:` matter: a program of the engine's own
+#: that is missing (`exec: "runc": executable file not found in $PATH`) reads alike without them.
+_PROGRAM = re.compile(
+    r".*(?:starting container process caused|unable to start container process)(?:: error during container init)?"
+    r': exec: (?P<program>"(?:[^"\\]|\\.)*"): (?P<reason>.*?)(?:: unknown)?',
+    re.DOTALL,
+)
+_PROGRAM_ABSENT = re.compile(
+    r"executable file not found in \$PATH|(?:stat .*: )?(?:no such file or directory|permission denied|is a directory)"
+)
+#: crun's words for the same.
+_CRUN = re.compile(r"(?:.*: )?executable file [`'\"].*[`'\"] not found(?: in \$PATH)?: No such file or directory")
+#: The image names a user that its own /etc/passwd lacks.
+_NO_USER = re.compile(
+    r"(?:.*: )?unable to find (?:user|group) .*: no matching entries in (?:passwd|group) file", re.DOTALL
+)
+
+
+def of_create(status: int, words: str) -> Verdict:
+    """An engine that answered `create` with an error. `status`: of HTTP."""
+    if status == HTTPStatus.BAD_REQUEST and (_BAD_NAME.fullmatch(_line(words)) or _NO_COMMAND.fullmatch(_line(words))):
+        return Verdict.APP
+    return _refused(status)
+
+
+def of_start(status: int, words: str) -> Verdict:
+    """An engine that answered `start` with an error."""
+    if not HTTPStatus.BAD_REQUEST <= status < 600:
+        return Verdict.RETRY
+    line = _line(words)
+    program = _PROGRAM.fullmatch(line)
+    if program is not None:
+        return Verdict.APP if _PROGRAM_ABSENT.fullmatch(program["reason"]) else _refused(status)
+    if _CRUN.fullmatch(line) or _NO_USER.fullmatch(line):
+        return Verdict.APP
+    return _refused(status)
+
+
+def _refused(status: int) -> Verdict:
+    """4xx: the engine will not have these settings, or the container changed meanwhile. All else may pass."""
+    passing = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+    client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return Verdict.MACHINE if client_error and status not in passing else Verdict.RETRY
+
+
+# -- the registry, in the engine's words ------------------------------------------------------------------------------
+
+_MANIFEST_ABSENT = re.compile(
+    r"(?:error response from daemon: )?"
+    r"(?:manifest for \S+ not found(?:: manifest unknown)?(?:: manifest unknown)?"
+    r"|manifest unknown(?:: manifest unknown)?"
+    r"|failed to resolve reference \"\S+\": \S+: not found)"
+    r"(?:: (?:the named manifest is not known to the registry|failed to fetch \"[^\"]*\" from request \"[^\"]*\""
+    r"|tag \S+ was deleted or has expired\b.*))?\.?",
+    re.IGNORECASE,
+)
+_REPOSITORY_ABSENT = re.compile(
+    r"(?:error response from daemon: )?"
+    r"(?:pull access denied for \S+, repository does not exist or may require 'docker login'"
+    r"(?:: denied: requested access to the resource is denied|: unauthorized: authentication required)?"
+    r"|(?:repository \S+ not found: )?name unknown(?:: (?:the )?repository (?:name )?not known to registry"
+    r"|: repository \S+ not found)?"
+    r"|(?:repository \S+ not found: )?repository name not known to registry"
+    r"|repository \S+ not found(?:: does not exist or no pull access)?"
+    r"|failed to resolve reference \"\S+\": pull access denied, repository does not exist or may require authorization"
+    r": server message: insufficient_scope: authorization failed)\.?",
+    re.IGNORECASE,
+)
+#: The registry says no to this machine: to everybody, or to its address. It will not say yes later.
+_NOT_ALLOWED = re.compile(
+    r"(?:.*: )?(?:denied|unauthorized|access forbidden|no basic auth credentials|authentication required)\b.*"
+    r"|.*\b403 forbidden\b.*|pull access denied .*",
+    re.IGNORECASE,
+)
+#: It has the image for other processors than this machine's.
+_OTHER_PLATFORM = re.compile(r".*no matching manifest for .*|.*does not match the specified platform.*", re.IGNORECASE)
+
+
+def of_pull(words: str) -> Verdict:
+    """An engine that could not pull an image, in its or the registry's words."""
+    line = _line(words)
+    if _MANIFEST_ABSENT.fullmatch(line) or _REPOSITORY_ABSENT.fullmatch(line) or _BAD_NAME.fullmatch(line):
+        return Verdict.APP
+    if "toomanyrequests" in line.lower():
+        return Verdict.RETRY
+    return Verdict.MACHINE if _OTHER_PLATFORM.fullmatch(line) or _NOT_ALLOWED.fullmatch(line) else Verdict.RETRY
+
+
+#: Images that an engine of another name for its processor runs natively.
+_RUNS = frozenset({("386", "amd64"), ("arm", "arm64")})
+
+
+def of_platform(image: tuple[str, str], engine: tuple[str, str]) -> Verdict | None:
+    """MACHINE for an image made for another system or processor, by Go's names (`linux`, `amd64`); None for one that
+    fits, or where either side does not say. Emulation counts as unfit: it is slower, and lacks instructions.
+    """
+    (image_os, image_arch), (engine_os, engine_arch) = image, engine
+    if not (image_os and image_arch and engine_os and engine_arch):
+        return None
+    fits = image_os == engine_os and (image_arch == engine_arch or (image_arch, engine_arch) in _RUNS)
+    return None if fits else Verdict.MACHINE
+
+
+# -- how an app ended -------------------------------------------------------------------------------------------------
+
+#: Exit code of an app that got SIGKILL, which no app sends to itself: somebody, or a machine out of memory.
+KILLED = 137
+#: Exit codes of signals that may tell of the machine: an instruction its processor lacks (SIGILL), a disk or memory
+#: that gave way (SIGBUS), an operator's `docker stop` (SIGTERM).
+_FROM_OUTSIDE = frozenset({132, 135, 143})
+#: All that an app has said if the system refused to execute its program; its exit code then.
+_NOT_EXECUTED = re.compile(
+    rb"(?:standard_init_linux\.go:\d+: exec user process caused(?:: | \")|exec [^\n]*: )(?P<reason>[^\n]*?)\"?\s*"
+)
+_NOT_EXECUTED_CODES = frozenset({1, 126, 127, 255})
+
+
+def of_exit(code: int, stdout: bytes, stderr: bytes) -> Verdict:
+    """An app that ended by itself, in time, within its memory, and without a result."""
+    if code == KILLED or code in _FROM_OUTSIDE:
+        return Verdict.MACHINE
+    refused = None if stdout or code not in _NOT_EXECUTED_CODES else _NOT_EXECUTED.fullmatch(stderr)
+    if refused is not None and refused["reason"] != b"no such file or directory":
+        # E.g. "exec format error": a machine of another kind, or with an emulator, does execute it.
+        return Verdict.MACHINE
+    return Verdict.APP
+
+
+# -- files over HTTP --------------------------------------------------------------------------------------------------
+
+_GONE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+_PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+def of_http(status: int) -> Verdict:
+    """A server that answered with another status than 200."""
+    if status in _GONE:
+        return Verdict.APP
+    client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    # 401, 403, 451 ...: it may serve other addresses than this machine's.
+    return Verdict.MACHINE if client_error and status not in _PASSING else Verdict.RETRY
+
+
+def _line(words: str) -> str:
+    """Words as one line. What is cut off has no known end, so it tells nothing."""
+    return " ".join(words[:WORDS_READ].split())
