@@ -26,8 +26,7 @@ APP_STARTS = [
 ]
 #: ... and for which another machine may do better.
 MACHINE_STARTS = [
-    "failed to create shim task: OCI runtime create failed: unable to retrieve OCI runtime error (open log.json: no such"
-    ' file or directory): exec: "runc": executable file not found in $PATH: unknown',
+    'OCI runtime create failed: unable to retrieve OCI runtime error: exec: "runc": executable file not found in $PATH',
     'exec: "docker-init": executable file not found in $PATH',
     RUNC + 'exec: "/app": exec format error: unknown',
     RUNC + 'exec: "/app": stat /app: input/output error: unknown',
@@ -41,15 +40,15 @@ MACHINE_STARTS = [
     "",
 ]
 
+DENIED = "pull access denied for a/b, repository does not exist or may require 'docker login'"
 APP_PULLS = [
     "manifest for busybox:none not found: manifest unknown: manifest unknown",
     "manifest for quay.io/a/b:1 not found: manifest unknown: Tag 1 was deleted or has expired. To pull, revive it",
     'manifest for gcr.io/a/b:1 not found: manifest unknown: Failed to fetch "1" from request "/v2/a/b/manifests/1".',
     "manifest unknown",
     "manifest unknown: manifest unknown",
-    "pull access denied for a/b, repository does not exist or may require 'docker login': denied: requested access to"
-    " the resource is denied",
-    "pull access denied for a/b, repository does not exist or may require 'docker login'",
+    DENIED + ": denied: requested access to the resource is denied",
+    DENIED,
     "repository 127.0.0.1:5000/x not found: name unknown: repository name not known to registry",
     'failed to resolve reference "docker.io/library/x:1": docker.io/library/x:1: not found',
     "invalid reference format",
