@@ -11,7 +11,6 @@ journal tells where it stopped, the container is found by its name.
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,14 +20,10 @@ import structlog
 
 from config.metrics import CONTAINERS
 from protocol.authorization import recover_authorization
-from protocol.computed import COMPUTED_FILE
 from protocol.errorresult import (
-    ERROR_FILE,
     MACHINE_FAILED,
     MACHINE_MEMORY,
     Failure,
-    error_computed,
-    error_text,
     worded,
 )
 from protocol.errors import (
@@ -47,9 +42,10 @@ from protocol.errors import (
 from protocol.params import DealParams, read_params
 from protocol.types import ZERO_ADDRESS, Signature, TaskId, Wallet
 from protocol.wire import Assignment, Report, Step
-from workers import disk, image, inputs, outputs, verdict
+from workers import disk, image, inputs, outputs
 from workers.container import Ended
 from workers.disk import DiskWatch
+from workers.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result
 from workers.layout import TaskFolders
 from workers.outputs import Result
 from workers.patience import Patience
@@ -57,16 +53,10 @@ from workers.replicate import COMPUTING, WITH_RESULT, Replicate, Stage
 from workers.reports import tail
 from workers.run_app import Run, run_app
 from workers.sandbox import container_name, container_spec
-from workers.verdict import KILLED, Verdict
+from workers.verdict import KILLED
 from workers.workbench import Workbench
 
 log = structlog.get_logger(__name__)
-
-STDOUT_FILE, STDERR_FILE = "stdout.txt", "stderr.txt"
-#: Beside an error result: what went wrong, in words that are not part of its digest.
-WHY_FILE = "why.txt"
-#: Bytes of each log that go with an error result: its end is what tells.
-ERROR_LOG_BYTES = 2**18
 
 
 @dataclass(slots=True)
@@ -209,34 +199,13 @@ def _result(bench: Workbench, replicate: Replicate, attempt: _Attempt) -> tuple[
         if _aborted(bench, replicate.task_id):
             # Its container was killed by us: that says nothing of the app.
             raise _declined(replicate.task_id, "ABORTED_BY_WORKER", "it was aborted") from error
-        failure, why = _cause(replicate.task_id, error, attempt.ended)
+        failure, why = cause_of(replicate.task_id, error, attempt.ended)
         log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=why)
         if replicate.assignment.callback != ZERO_ADDRESS:
             # A callback contract expects the app's data; there is none, and no text can stand for it.
             raise _declined(replicate.task_id, failure, f"{why} (a callback contract is given no error)") from error
-        return _error_result(bench, replicate.task_id, folders, failure, why, attempt), failure
-
-
-def _cause(task_id: TaskId, error: TaskFailure, ended: Ended | None) -> tuple[Failure, str]:
-    """Why there is no result, by code and in words: for an app that failed and left no computed.json, how it ended.
-
-    Raises TaskDeclined if its end may tell of this machine.
-    """
-    failure = Failure(error.cause)
-    if ended is None or ended.clean or failure is Failure.OUT_OF_MEMORY:
-        return failure, str(error.fields["why"])
-    why = f"the app ended with exit code {ended.exit_code}"
-    if not ended.timed_out and verdict.of_exit(ended.exit_code, ended.stdout, ended.stderr) is not Verdict.APP:
-        raise _declined(task_id, MACHINE_FAILED, f"{why}, which may tell of this machine: {_last_line(ended.stderr)}")
-    if failure is not Failure.COMPUTED_FILE:
-        return failure, str(error.fields["why"])
-    if ended.timed_out:
-        return Failure.APP_TIMEOUT, "the app ran until its category's time was over"
-    return Failure.APP, why
-
-
-def _last_line(output: bytes) -> str:
-    return output.decode(errors="replace").strip().rpartition("\n")[2] or "it printed no error"
+        caps = bench.machine.caps
+        return error_result(replicate.task_id, folders, failure, why, attempt.ended, caps), failure
 
 
 def _app_result(bench: Workbench, replicate: Replicate, folders: TaskFolders, attempt: _Attempt) -> Result:
@@ -346,20 +315,6 @@ def _created(bench: Workbench, task_id: TaskId, container: str) -> None:
     """The last moment at which an abort costs nothing: the container exists but has not started."""
     if not bench.journal.running(task_id, container, bench.now()):
         raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
-
-
-def _error_result(
-    bench: Workbench, task_id: TaskId, folders: TaskFolders, failure: Failure, why: str, attempt: _Attempt
-) -> Result:
-    """The result that tells the requester what happened; the app's own output is left behind, its logs are not."""
-    folder = folders.fresh_errors()
-    outputs.write_into(folder, ERROR_FILE, error_text(failure))
-    outputs.write_into(folder, COMPUTED_FILE, json.dumps(error_computed()).encode())
-    outputs.write_into(folder, WHY_FILE, f"{why}\n".encode(errors="replace"))
-    for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
-        if content:
-            outputs.write_into(folder, name, content[-ERROR_LOG_BYTES:])
-    return outputs.pack(task_id, folder, folders.zip, callback=False, caps=bench.machine.caps)
 
 
 def _fail(bench: Workbench, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:

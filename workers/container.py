@@ -15,9 +15,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -28,23 +27,19 @@ import docker.errors
 import docker.types
 import requests
 import structlog
-import urllib3.exceptions
 
 from protocol.computed import OUTPUT_FOLDER
 from protocol.errors import (
-    BadMessage,
     BadSetting,
-    CannotStart,
     ContainerRefused,
-    EngineTrouble,
     EngineUnavailable,
     NoSuchContainer,
     NoSuchImage,
-    SluiceError,
 )
 from protocol.types import TaskId, Wallet
 from workers import verdict
 from workers.container_state import State, read_moment, read_state
+from workers.engine_errors import engine_errors, message, refusal, status, words
 from workers.sandbox import (
     FILE_BYTES,
     INPUT_FOLDER,
@@ -99,7 +94,7 @@ class Engine:
 
     @cached_property
     def _api(self) -> docker.APIClient:
-        """Asks the engine for its version; only inside `_engine_errors`."""
+        """Asks the engine for its version; only inside `engine_errors`."""
         client = docker.APIClient(base_url=self.host, version="auto", timeout=REQUEST_SECONDS)
         # The engine is never behind a proxy, and looking for one costs a millisecond a request.
         client.trust_env = False
@@ -112,7 +107,7 @@ class Engine:
 
     def info(self) -> dict[str, Any]:
         """What the engine says of itself. Raises EngineUnavailable."""
-        with _engine_errors(self.host):
+        with engine_errors(self.host):
             return dict(self._api.info())
 
     def require_reach(self, user: int) -> dict[str, Any]:
@@ -132,24 +127,24 @@ class Engine:
 
     def now(self) -> datetime:
         """The engine's own clock, which its containers' times go by. Raises EngineUnavailable."""
-        with _engine_errors(self.host):
+        with engine_errors(self.host):
             return read_moment(self._api.info().get("SystemTime"))
 
     @cached_property
     def _platform(self) -> tuple[str, str]:
-        """System and processor that the engine runs on, by Go's names; only inside `_engine_errors`."""
+        """System and processor that the engine runs on, by Go's names; only inside `engine_errors`."""
         version = self._api.version()
         return str(version.get("Os") or ""), str(version.get("Arch") or "")
 
     def require_fit(self, image: str) -> None:
         """Raises NoSuchImage if the engine lacks the image, ContainerRefused if it was made for other machines."""
-        with _engine_errors(self.host):
+        with engine_errors(self.host):
             try:
                 found = dict(self._api.inspect_image(image))  # type: ignore[no-untyped-call]
             except docker.errors.NotFound as error:
                 raise NoSuchImage(why=image) from error
             except docker.errors.APIError as error:
-                raise _refusal(verdict.of_create(_status(error), _words(error)), error, self.host) from error
+                raise refusal(verdict.of_create(status(error), words(error)), error, self.host) from error
             made_for = str(found.get("Os") or ""), str(found.get("Architecture") or "")
             if verdict.of_platform(made_for, self._platform) is Verdict.MACHINE:
                 system, processor = self._platform
@@ -161,7 +156,7 @@ class Engine:
 
         Raises NoSuchImage, CannotStart (the app's fault), ContainerRefused (this machine's), EngineUnavailable.
         """
-        with _engine_errors(self.host):
+        with engine_errors(self.host):
             host_config = self._host_config(spec)
             try:
                 made = self._api.create_container(
@@ -177,7 +172,7 @@ class Engine:
             except docker.errors.APIError as error:
                 if error.status_code == requests.codes.conflict:
                     return self._take_over(spec)
-                raise _refusal(verdict.of_create(_status(error), _words(error)), error, self.host) from error
+                raise refusal(verdict.of_create(status(error), words(error)), error, self.host) from error
             return str(made["Id"])
 
     def _take_over(self, spec: ContainerSpec) -> str:
@@ -222,21 +217,21 @@ class Engine:
 
     def start(self, container: str) -> None:
         """Start it; quietly if it runs already. Raises CannotStart, ContainerRefused, NoSuchContainer."""
-        with _engine_errors(self.host):
+        with engine_errors(self.host):
             try:
                 self._api.start(container)
             except docker.errors.APIError as error:
-                words = _words(error)
-                gone = isinstance(error, docker.errors.NotFound) and _NO_CONTAINER.lower() in words.lower()
-                if gone or _GOING in words:
+                said = words(error)
+                gone = isinstance(error, docker.errors.NotFound) and _NO_CONTAINER.lower() in said.lower()
+                if gone or _GOING in said:
                     raise NoSuchContainer(why=container) from error
-                raise _refusal(verdict.of_start(_status(error), words), error, self.host) from error
+                raise refusal(verdict.of_start(status(error), said), error, self.host) from error
 
     def wait(self, container: str, seconds: float) -> bool:
         """Whether it has ended within `seconds`. Raises NoSuchContainer, EngineUnavailable."""
         deadline = time.monotonic() + seconds
         try:
-            with _engine_errors(self.host):
+            with engine_errors(self.host):
                 try:
                     self._api.wait(
                         container,
@@ -255,7 +250,7 @@ class Engine:
         """The state of the container of this spec, if there is one. Raises NoSuchContainer, also (after removing it)
         for one of this name that writes into other folders, EngineUnavailable.
         """
-        with _engine_errors(self.host):
+        with engine_errors(self.host):
             try:
                 found = self._api.inspect_container(spec.name)
             except docker.errors.NotFound as error:
@@ -268,7 +263,7 @@ class Engine:
 
     def state(self, container: str) -> State:
         """The state of a container by id or name. Raises NoSuchContainer, EngineUnavailable."""
-        with _engine_errors(self.host):
+        with engine_errors(self.host):
             try:
                 return read_state(self._api.inspect_container(container))
             except docker.errors.NotFound as error:
@@ -276,7 +271,7 @@ class Engine:
 
     def kill(self, container: str) -> None:
         """SIGKILL and wait for the end; quietly if it has ended or is gone."""
-        with _engine_errors(self.host), contextlib.suppress(docker.errors.NotFound):
+        with engine_errors(self.host), contextlib.suppress(docker.errors.NotFound):
             try:
                 self._api.kill(container)
             except docker.errors.APIError as error:
@@ -287,7 +282,7 @@ class Engine:
 
     def stream(self, container: str, *, stdout: bool) -> bytes:
         """The first STREAM_BYTES of one output stream, as the app wrote them. Raises NoSuchContainer."""
-        with _engine_errors(self.host):
+        with engine_errors(self.host):
             # The engine sends frames; reading stops at the cap, however much there is.
             try:
                 chunks = self._api.logs(container, stdout=stdout, stderr=not stdout, stream=True, follow=False)
@@ -306,7 +301,7 @@ class Engine:
 
     def remove(self, container: str) -> None:
         """Kill and remove it with its anonymous volumes; quietly if it is gone."""
-        with _engine_errors(self.host), contextlib.suppress(docker.errors.NotFound):
+        with engine_errors(self.host), contextlib.suppress(docker.errors.NotFound):
             try:
                 self._api.remove_container(container, force=True, v=True)
             except docker.errors.APIError as error:
@@ -322,13 +317,13 @@ class Engine:
 
     def mine(self, wallet: Wallet) -> list[tuple[TaskId, str]]:
         """Task and id of every container of this machine's wallet, running or not."""
-        with _engine_errors(self.host):
+        with engine_errors(self.host):
             found = self._api.containers(all=True, filters={"label": f"{LABEL_WALLET}={wallet}"})
             return [(TaskId(item["Labels"][LABEL_TASK]), str(item["Id"])) for item in found]
 
     def holds(self, container: str, path: str) -> bool:
         """Whether a container, started or not, sees a file at `path`. Raises EngineUnavailable."""
-        with _engine_errors(self.host):
+        with engine_errors(self.host):
             try:
                 content, _ = self._api.get_archive(container, path)
             except docker.errors.NotFound:
@@ -343,7 +338,7 @@ class Engine:
         `meanwhile` is called for every line of progress; what it raises ends the pull. Raises EngineUnavailable, also
         if no line comes for PULL_STALL_SECONDS.
         """
-        with _engine_errors(self.host):
+        with engine_errors(self.host):
             api = self._api
             answer = api.post(
                 f"{api.base_url}/v{api.api_version}/images/create",
@@ -353,7 +348,7 @@ class Engine:
             )
             with answer:
                 if not answer.ok:
-                    return _message(answer.text)
+                    return message(answer.text)
                 try:
                     for line in answer.iter_lines():
                         meanwhile()
@@ -370,53 +365,3 @@ def _has_folders(found: dict[str, Any], spec: ContainerSpec) -> bool:
     """Whether an inspected container has this spec's folders: another SLUICE_HOME's would give another's result."""
     mounted = {mount["Destination"]: mount["Source"] for mount in found["Mounts"]}
     return mounted.get(INPUT_FOLDER) == spec.inputs and mounted.get(OUTPUT_FOLDER) == spec.outputs
-
-
-def _message(text: str) -> str:
-    """The words in the body of an engine's error."""
-    try:
-        return str(json.loads(text)["message"])
-    except (ValueError, KeyError, TypeError):
-        return text
-
-
-def _status(error: docker.errors.APIError) -> int:
-    return int(error.status_code or 0)
-
-
-def _words(error: docker.errors.APIError) -> str:
-    return str(error.explanation or error)
-
-
-def _refusal(told: Verdict, error: docker.errors.APIError, host: str) -> SluiceError:
-    """The error for a refused create or start."""
-    match told:
-        case Verdict.APP:
-            return CannotStart(why=_words(error))
-        case Verdict.MACHINE:
-            return ContainerRefused(why=_words(error))
-        case Verdict.RETRY:
-            return EngineTrouble(what=host, why=_words(error))
-
-
-@contextlib.contextmanager
-def _engine_errors(host: str) -> Iterator[None]:
-    """Turn what tells nothing of the app into EngineUnavailable: no answer, an error that nobody has expected, or an
-    answer of another shape than Docker's.
-    """
-    try:
-        yield
-    except docker.errors.APIError as error:
-        raise EngineTrouble(what=host, why=_words(error)) from error
-    except requests.exceptions.JSONDecodeError as error:
-        raise EngineTrouble(what=host, why="its answer is not JSON") from error
-    except requests.exceptions.RequestException as error:
-        raise EngineUnavailable(what=host, why=type(error).__name__) from error
-    except docker.errors.DockerException as error:
-        raise EngineUnavailable(what=host, why=str(error)) from error
-    except urllib3.exceptions.HTTPError as error:
-        # A stream that breaks off: docker-py reads it past `requests`.
-        raise EngineUnavailable(what=host, why=type(error).__name__) from error
-    except (BadMessage, LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
-        # docker-py and we take an answer apart as if it were Docker's.
-        raise EngineTrouble(what=host, why=f"its answer cannot be read ({error})") from error
