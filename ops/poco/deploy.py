@@ -110,7 +110,7 @@ class PocoAddresses:
 def deploy(owner: Actor, artifacts: ArtifactStore, *, fund: tuple[Wallet, ...] = ()) -> PocoAddresses:
     """Deploys and configures everything as `owner` and gives DEV_ALLOWANCE to each of `fund`.
 
-    The chain must mine at once (automine): transactions are sent one after the other.
+    Each creation is waited for before the next is sent, so that `owner` should see to it that blocks come at once.
     """
     rlc = _create(owner, artifacts.rlc())
     library = _create(owner, artifacts.poco(f"libs/{ORDERS_LIBRARY}"))

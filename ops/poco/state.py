@@ -4,6 +4,9 @@
 <home>/cache/poco-<key>.addresses.json   where the contracts are; written last, so that both exist if it does
 
 The key is a hash of the contracts' files and of the code that deploys them: either changes, a new state is made.
+
+The same number of blocks with the same transactions and times in them on every machine: the chain mines when it is told
+to, never by the clock, and begins at a fixed time. (Anvil draws each block's randomness, so hashes of blocks differ.)
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ import gzip
 import hashlib
 import json
 import os
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,18 +25,23 @@ import structlog
 
 from chain.rpc import Rpc
 from ops.poco import accounts, actor, artifacts, deploy
-from ops.poco.actor import Actor
+from ops.poco.actor import Actor, Call
 from ops.poco.artifacts import ArtifactStore
 from ops.poco.deploy import PocoAddresses
 from ops.stack import anvil, ports, tools
 from protocol.hexbytes import to_bytes
+from protocol.types import TxHash
 
 log = structlog.get_logger(__name__)
 
 #: The chain id of the saved state. A node that loads it may be told another, but the hub's orders are bound to this.
 CHAIN_ID = 31337
-#: Code whose change makes another chain.
-_SCRIPT = (deploy, artifacts, actor, accounts)
+#: Unix time of the first block, long past: a node that loads the state goes on with the clock's time.
+GENESIS_TIME = 1_700_000_000
+#: Seconds between two blocks.
+BLOCK_SECONDS = 1
+#: Code whose change makes another chain: these, and this module.
+_SCRIPT = (deploy, artifacts, actor, accounts, sys.modules[__name__])
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,18 @@ class PocoState:
 
     path: Path
     addresses: PocoAddresses
+
+
+@dataclass(frozen=True, slots=True)
+class _BlockByBlock(Actor):
+    """Has each batch mined in a block of its own, all of it, the moment it is sent."""
+
+    def send(self, calls: Sequence[Call]) -> list[TxHash]:
+        """As an Actor, then one block."""
+        sent = Actor.send(self, calls)
+        latest = self.rpc.call("eth_getBlockByNumber", "latest", False)
+        self.rpc.call("evm_mine", hex(int(latest["timestamp"], 16) + BLOCK_SECONDS))
+        return sent
 
 
 def ensure_state(home: Path) -> PocoState:
@@ -68,10 +90,11 @@ def _key(store: ArtifactStore) -> str:
 
 def _make(store: ArtifactStore, state: Path, addresses: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="sluice-poco-") as folder:
-        chain = anvil.start(Path(folder), ports.free_port(), chain_id=CHAIN_ID, block_time=None)
+        by_hand = ("--no-mining", "--timestamp", str(GENESIS_TIME))
+        chain = anvil.start(Path(folder), ports.free_port(), chain_id=CHAIN_ID, block_time=None, extra=by_hand)
         try:
             with Rpc(chain.rpc_url) as rpc:
-                owner = Actor(accounts.dev_key(0), rpc, CHAIN_ID)
+                owner = _BlockByBlock(accounts.dev_key(0), rpc, CHAIN_ID)
                 funded = tuple(accounts.dev_key(index).wallet for index in range(1, accounts.FUNDED_ACCOUNTS))
                 at = deploy.deploy(owner, store, fund=funded)
                 dump = to_bytes(rpc.call("anvil_dumpState"))

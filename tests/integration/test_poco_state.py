@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import json
 from pathlib import Path
 
 from chain import calls
@@ -13,12 +13,13 @@ from ops.poco.state import PocoState, ensure_state
 from ops.stack import anvil, ports
 from tests.integration.conftest import Chain
 
+#: Blocks of the saved chain: one for each contract created, one for the cut, one for all that is configured.
+SAVED_BLOCKS = 25
 
-def test_a_chain_started_from_the_saved_state_answers_within_a_second(poco_state: PocoState, tmp_path: Path) -> None:
-    begun = time.perf_counter()
+
+def test_a_chain_started_from_the_saved_state_answers(poco_state: PocoState, tmp_path: Path) -> None:
     node = anvil.start(tmp_path / "anvil", ports.free_port(), block_time=1.0, load=poco_state.path)
     try:
-        assert time.perf_counter() - begun < 1.0
         assert anvil.ready(node.rpc_url) == 31337
     finally:
         node.stop()
@@ -32,6 +33,19 @@ def test_the_saved_state_is_made_once_and_the_same_everywhere(tmp_path: Path, po
     assert made.path.stat().st_mtime_ns == stamp
     assert made.addresses == poco_state.addresses
     assert made.path.name == poco_state.path.name
+    blocks, others = (_blocks(state) for state in (made, poco_state))
+    assert blocks == others
+    assert len(blocks) == SAVED_BLOCKS + 1
+
+
+def _blocks(state: PocoState) -> list[tuple[int, int, list[str]]]:
+    """(number, time, transactions) of each block in the file, from genesis."""
+    found = []
+    for row in json.loads(state.path.read_text())["blocks"]:
+        header = row["header"]
+        sent = [json.dumps(tx, sort_keys=True) for tx in row["transactions"]]
+        found.append((int(header["number"], 16), int(header["timestamp"], 16), sent))
+    return sorted(found)
 
 
 def test_the_hub_knows_its_registries_token_and_domain(chain: Chain) -> None:
