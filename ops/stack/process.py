@@ -34,6 +34,8 @@ _LAUNCH = (
 _LOOK_SECONDS = 0.05
 #: Seconds for the shell to write the pid file: milliseconds on an idle machine.
 _LAUNCH_SECONDS = 10
+#: The last descriptor that a program is given.
+STDERR = 2
 #: Last lines of a log that an error repeats.
 _LOG_TAIL_LINES = 3
 #: Field 22 of `/proc/<pid>/stat` (start time), counted from the state, which follows the name in brackets.
@@ -142,6 +144,7 @@ class Program:
     def start(self) -> Process:
         """Start it in a session of its own, output appended to its log; returns once its pid file is written.
 
+        It gets no open file of ours: a server that stays up would hold the lock of `flock FILE make …` for ever.
         Raises NotReady if it could not even be started.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -154,6 +157,7 @@ class Program:
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(self.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
+                *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable()),
             ],
             setsid=True,
         )
@@ -236,6 +240,19 @@ def _start_time(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return parse_stat(line)[1]
+
+
+def _inheritable() -> list[int]:
+    """Our open descriptors above standard error that a program started by us would get: what our own starter left us.
+
+    Those that Python opens are closed by themselves. Closing one twice does no harm (POSIX).
+    """
+    found = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - pathlib would keep nothing but the name either
+        with contextlib.suppress(OSError):  # the one that listed the folder is closed by now
+            if int(name) > STDERR and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def _boot_id() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -46,6 +47,24 @@ def test_a_program_survives_the_kill_of_the_command_that_started_it(tmp_path: Pa
     process = find("it", tmp_path / "pid")
     assert process is not None
     process.stop()
+
+
+def test_a_program_inherits_no_open_file(program: Program, tmp_path: Path) -> None:
+    """As `flock` would leave one to whatever it starts: two of them, one with a number of two digits."""
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        opened = [os.dup(lock.fileno()), fcntl.fcntl(lock, fcntl.F_DUPFD, 40)]
+        for descriptor in opened:
+            os.set_inheritable(descriptor, True)
+        try:
+            process = program.start()
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+    # The shell has become the program once the pid file is there, or is about to: both hold the same files.
+    assert {int(link.name) for link in Path(f"/proc/{process.pid}/fd").iterdir()} == {0, 1, 2}
+    with (tmp_path / "lock").open("w") as again:
+        fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_killed_program_is_seen_at_once_and_its_stale_pid_file_means_nothing(program: Program) -> None:
