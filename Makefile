@@ -11,8 +11,8 @@ PYTHON ?= python3
 SLUICE := .venv/bin/sluice
 RUN := .venv/bin
 READY := .venv/.ready
-# Most integration tests wait for blocks: six at a time keep two cores busy.
-JOBS ?= 6
+# Many integration tests wait for blocks or for processes: four at a time keep two cores busy. Each more costs its start.
+JOBS ?= 4
 
 # The interpreter is the machine's: downloads come from package indexes only.
 export UV_PYTHON_DOWNLOADS := never

@@ -34,7 +34,7 @@ FREEZE_SECONDS = 20.0
 #: Blocks that a reorg replaces.
 REORG_DEPTHS = (1, 3, 10)
 #: Seconds that the database may take to hear of the last task's end.
-SETTLE_SECONDS = 15.0
+SETTLE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)

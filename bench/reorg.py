@@ -14,14 +14,13 @@ import threading
 
 from bench.arena import Arena
 from chain.heads import heads
-from protocol.errors import NotReady
 from protocol.types import BlockNumber, TxHash
 
 
 def reorganise(arena: Arena, depth: int, *, returned: bool) -> None:
     """Replace the last `depth` blocks. `returned`: with blocks that hold the same transactions, else with empty ones.
 
-    Raises NotReady if a block was mined in between, so that not all transactions came back.
+    If a block is mined while they are read, what it pushed out of reach comes back through the pool, as in life.
     """
     head = _settled_head(arena)
     blocks = arena.rpc.batch([("eth_getBlockByNumber", (hex(head - depth + 1 + n), False)) for n in range(depth)])
@@ -29,9 +28,11 @@ def reorganise(arena: Arena, depth: int, *, returned: bool) -> None:
     raw = arena.rpc.batch([("eth_getRawTransactionByHash", (tx,)) for tx, _ in held]) if held and returned else []
     again = [[bytes_, offset] for bytes_, (_, offset) in zip(raw, held, strict=True)] if returned else []
     arena.rpc.call("anvil_reorg", depth, again)
-    if again and None in arena.rpc.batch([("eth_getTransactionReceipt", (tx,)) for tx, _ in held]):
-        why = "A block was mined while the others were read: not every transaction came back."
-        raise NotReady(part="The reorganised chain", seconds=arena.chain.block_time, log=arena.home / "chain", why=why)
+    if again:
+        receipts = arena.rpc.batch([("eth_getTransactionReceipt", (tx,)) for tx, _ in held])
+        lost = [bytes_ for bytes_, receipt in zip(raw, receipts, strict=True) if receipt is None]
+        if lost:
+            arena.rpc.batch([("eth_sendRawTransaction", (bytes_,)) for bytes_ in lost])
 
 
 def until_deep(arena: Arena, block: BlockNumber, depth: int) -> None:

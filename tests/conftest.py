@@ -11,9 +11,6 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] 
 TOGETHER = ("tests/integration/pool/", "tests/integration/workers/")
 #: But not these, with a pool of their own.
 APART = "tests/integration/pool/test_faults.py"
-#: Each test of this file has a chain of its own and waits half a minute for blocks: they need not stay together.
-ALONE = "tests/integration/lane/test_hazards.py"
-
 
 #: What takes longest begins first, or all others would wait for it in the end.
 LONGEST = ("tests/integration/pool/", "tests/integration/pipeline/", "tests/integration/lane/", "tests/integration/")
@@ -29,8 +26,6 @@ class ByFixtures(LoadScopeScheduling):  # type: ignore[misc] # idem
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file == ALONE:
-            return nodeid
         folders = (folder for folder in TOGETHER if file.startswith(folder) and file != APART)
         return next(folders, file)
 

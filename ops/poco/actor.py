@@ -28,7 +28,7 @@ TIP = Wei(10**9)
 BASE_FEE_FACTOR = 10
 NO_COINS = Wei(0)
 #: Seconds to wait for a batch to be mined, unless told otherwise.
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,9 @@ from ops.pool.ground import Ground, NewWallet
 from ops.stack import private_file
 from ops.stack.process import Process, Program, find
 
-#: Seconds until the API answers, and until all machines have signed in: Python starts slowly on a busy machine.
-API_SECONDS, ENROL_SECONDS = 60.0, 60.0
+#: Seconds until the API answers, and until all machines have signed in: 3 on an idle machine, and Python starts slowly
+#: on a busy one. The wait ends at once when the process does.
+API_SECONDS, ENROL_SECONDS = 300.0, 300.0
 #: What a program was started with, for the shell of whoever wants to run commands beside it.
 SETTINGS = "settings.env"
 #: Has the kernel kill a program when whoever started it dies: a benchmark or test that is killed leaves nothing behind.

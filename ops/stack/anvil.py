@@ -20,8 +20,8 @@ from protocol.errors import MissingTool
 
 #: npm's name for this machine's architecture.
 _NPM_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
-#: Seconds: 0.1 measured from a saved state.
-START_SECONDS = 15.0
+#: Seconds: 0.1 measured from a saved state. The wait ends at once when the node does, so that patience costs nothing.
+START_SECONDS = 120.0
 #: Gas per block, as on most chains PoCo runs on.
 BLOCK_GAS = 30_000_000
 #: Public key phrase of every development chain: its accounts must never hold real money.
@@ -111,7 +111,9 @@ def start(
             before_start=lambda: ports.require_free(port, part="the chain", setting="SLUICE_STACK_RPC_PORT"),
         )
         # A loaded state brings its own gas limit and wins over the option.
-        _answers(client, "evm_setBlockGasLimit", hex(block_gas))
+        wanted.wait_ready(
+            process, lambda: _answers(client, "evm_setBlockGasLimit", hex(block_gas)) is not None, seconds=seconds
+        )
     return Anvil(port, process)
 
 

@@ -16,7 +16,7 @@ from ops.stack.process import Process, Program
 from protocol.errors import NotReady
 
 #: Seconds: 1 measured.
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)

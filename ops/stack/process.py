@@ -33,7 +33,7 @@ _LAUNCH = (
 #: Seconds between two looks at a part that is starting; the wait ends at once when the program dies.
 _LOOK_SECONDS = 0.05
 #: Seconds for the shell to write the pid file: milliseconds on an idle machine.
-_LAUNCH_SECONDS = 10
+_LAUNCH_SECONDS = 60
 #: The last descriptor that a program is given.
 STDERR = 2
 #: Last lines of a log that an error repeats.

@@ -28,7 +28,7 @@ PORTS = 5
 #: Which of them is the port mapper's.
 _MAPPER = 3
 #: Seconds: 4 measured, after a kill too; 9 on a slower machine.
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 #: Seconds for a clean end: 6 measured (the management plugin waits 5 for its own statistics).
 STOP_SECONDS = 20.0
 #: Debian's program, not the one in /usr/sbin, which insists on user root or rabbitmq and then changes user.
@@ -126,7 +126,7 @@ def start(
         mapped()
 
     def mapped() -> Process:
-        return mapper.ensure(lambda: ports.answers(port + _MAPPER), seconds=10, before_start=lambda: None)
+        return mapper.ensure(lambda: ports.answers(port + _MAPPER), seconds=60, before_start=lambda: None)
 
     folder.mkdir(parents=True, exist_ok=True)
     with http_client(api_url(port), auth=(user, password), timeout=5.0) as client:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from chain.rpc import Rpc
 from config.settings import Settings, StackSettings, read_settings
 from ops.market.orders import Market
 from ops.poco.accounts import dev_key
-from ops.poco.actor import Actor
+from ops.poco.actor import Actor, Call
 from ops.poco.deploy import PocoAddresses
 from ops.poco.state import CHAIN_ID, PocoState, ensure_state
 from ops.stack import anvil, ports, tools
@@ -26,6 +26,8 @@ from ops.stack.parts import Part, credentials
 from ops.stack.stack import Stack
 from ops.stack.stack import up as bring_up
 from pipeline.store import client
+from protocol.types import TxHash
+from tests.waiting import ample
 
 #: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere.
 BLOCK_TIME = 0.25
@@ -45,6 +47,8 @@ class Chain:
     node: Anvil
     rpc: Rpc
     at: PocoAddresses
+    #: Whether blocks come only when somebody sends through an `actor`, or asks for one.
+    by_hand: bool = False
 
     @property
     def hub(self) -> Hub:
@@ -58,7 +62,22 @@ class Chain:
 
     def actor(self, index: int) -> Actor:
         """Development account `index`; 0 is the deployer, 1 to 9 hold coins and RLC."""
-        return Actor(dev_key(index), self.rpc, CHAIN_ID)
+        kind = MiningActor if self.by_hand else Actor
+        return kind(dev_key(index), self.rpc, CHAIN_ID)
+
+    def mine(self, blocks: int = 1) -> None:
+        """Have so many blocks mined now; the first takes what is pooled."""
+        self.rpc.call("anvil_mine", hex(blocks))
+
+
+class MiningActor(Actor):
+    """An actor whose every batch is in a block when it is sent."""
+
+    def send(self, calls: Sequence[Call]) -> list[TxHash]:
+        """As an Actor, then one block."""
+        sent = super().send(calls)
+        self.rpc.call("evm_mine")
+        return sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +96,27 @@ def poco_state() -> PocoState:
 
 @pytest.fixture
 def chain(poco_state: PocoState, tmp_path: Path) -> Iterator[Chain]:
-    """A fresh chain with PoCo, a block every BLOCK_TIME."""
+    """A fresh chain with PoCo, a block every BLOCK_TIME: for processes that live on a chain."""
     node = anvil.start(tmp_path / "anvil", ports.free_port(), block_time=BLOCK_TIME, load=poco_state.path)
     try:
-        with Rpc(node.rpc_url) as rpc:
+        with Rpc(node.rpc_url, timeout=ample(3.0)) as rpc:
             yield Chain(node, rpc, poco_state.addresses)
+    finally:
+        node.stop()
+
+
+@pytest.fixture
+def still_chain(poco_state: PocoState, tmp_path: Path) -> Iterator[Chain]:
+    """A fresh chain with PoCo that stands still but for the blocks a test asks for: what is in which block is certain.
+
+    A file whose tests all want this has a fixture `chain` that returns it.
+    """
+    node = anvil.start(
+        tmp_path / "anvil", ports.free_port(), block_time=None, load=poco_state.path, extra=("--no-mining",)
+    )
+    try:
+        with Rpc(node.rpc_url, timeout=ample(3.0)) as rpc:
+            yield Chain(node, rpc, poco_state.addresses, by_hand=True)
     finally:
         node.stop()
 
@@ -121,7 +156,7 @@ def vhosts(stack: Stack) -> Iterator[tuple[str, str]]:
     names = (f"core-{mark}", f"pool-{mark}")
     settings = read_settings(**given(stack.settings))
     user, password = credentials(settings)
-    with httpx.Client(base_url=settings.rabbitmq_api, auth=(user, password), timeout=10.0) as api:
+    with httpx.Client(base_url=settings.rabbitmq_api, auth=(user, password), timeout=ample(10.0)) as api:
         for name in names:
             api.put(f"/api/vhosts/{name}").raise_for_status()
             everything = {"configure": ".*", "write": ".*", "read": ".*"}

@@ -14,6 +14,11 @@ from tests.integration.conftest import Chain
 NOBODY = Contract("0x" + "12" * 20)
 
 
+@pytest.fixture
+def chain(still_chain: Chain) -> Chain:
+    return still_chain
+
+
 def test_the_right_chain_and_pool_pass(chain: Chain) -> None:
     (pool,) = contracts.create(chain.actor(1), chain.at, [contracts.Workerpool("pool")])
 

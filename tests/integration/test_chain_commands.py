@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,11 @@ OWNER, REQUESTER = 1, 2
 CHECKSUM = Hash32("0x" + "11" * 32)
 #: Unix seconds, far ahead.
 NEVER = 1e12
+
+
+@pytest.fixture
+def chain(still_chain: Chain) -> Chain:
+    return still_chain
 
 
 @dataclass
@@ -144,7 +150,10 @@ def test_people_are_told_in_words_what_is_odd_and_how_to_mend_it(scene: Scene) -
     scene.forget()
     said = scene.sluice("audit", code=1, as_json=False)
     assert [line.split()[0] for line in said.splitlines()[1:4]] == ["missing", "extra", "missing"]
-    assert "To mend it: sluice chain replay --from 0 --to" in said
+    told = re.search(r"To mend it: sluice chain (replay --from \d+ --to \d+)$", said, re.MULTILINE)
+    assert told is not None
+    dry = scene.sluice(*told[1].split(), "--dry-run")
+    assert (len(dry["missing"]), len(dry["extra"]), len(dry["missing_deals"])) == (1, 1, 1)
     assert "Nothing was changed." in scene.sluice("replay", "--from", "0", "--dry-run", as_json=False)
     assert "Mended." in scene.sluice("replay", "--from", "0", as_json=False)
     assert "1 deals (1 to be ingested), 4 logs" in scene.sluice("status", as_json=False)

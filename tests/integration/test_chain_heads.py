@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import tempfile
 import threading
-import time
 from itertools import islice
 from pathlib import Path
+
+from structlog.testing import capture_logs
 
 from chain.heads import heads
 from chain.rpc import Rpc
@@ -55,42 +55,42 @@ def test_a_node_killed_and_started_again_is_listened_to_again(chain: Chain, tmp_
     stop = threading.Event()
     found = heads(chain.node.ws_url, chain.rpc, BLOCK_TIME, stop)
     list(islice(found, 4))
+    # So far on that no block of the first chain has such a number.
+    far = chain.hub.head() + 100
     chain.node.process.kill()
 
     again = anvil.start(tmp_path / "again", chain.node.port, block_time=BLOCK_TIME)
     try:
-        fresh = [head for head in islice(found, 4) if head < 36]
+        chain.rpc.call("anvil_mine", hex(far))
+        first = next(head for head in found if head >= far)
+        second = next(head for head in found if head > first)
     finally:
         again.stop()
 
-    assert fresh
+    assert second > first
 
 
 def test_a_chain_that_stands_still_still_wakes_up(chain: Chain) -> None:
     chain.rpc.call("evm_setIntervalMining", 0)
-    began = time.monotonic()
 
     found = list(islice(heads(chain.node.ws_url, chain.rpc, BLOCK_TIME, threading.Event()), 4))
 
     assert len(set(found[1:])) == 1
-    assert time.monotonic() - began < 10
 
 
-def test_a_stop_ends_the_wait_for_a_frozen_node_at_once(chain: Chain) -> None:
+def test_a_stop_ends_the_wait_for_a_frozen_node(chain: Chain) -> None:
     stop = threading.Event()
-    found = heads(chain.node.ws_url, chain.rpc, 60.0, stop)
+    # It would wait for two hours by itself.
+    found = heads(chain.node.ws_url, chain.rpc, 3600.0, stop)
     list(islice(found, 3))
     os.kill(chain.node.pid, signal.SIGSTOP)
     threading.Timer(0.2, stop.set).start()
     try:
-        began = time.monotonic()
         rest = list(found)
-        took = time.monotonic() - began
     finally:
         os.kill(chain.node.pid, signal.SIGCONT)
 
     assert len(rest) <= 1
-    assert took < 1
 
 
 def test_a_node_that_thaws_wakes_up_again(chain: Chain) -> None:
@@ -100,9 +100,7 @@ def test_a_node_that_thaws_wakes_up_again(chain: Chain) -> None:
         os.kill(chain.node.pid, signal.SIGSTOP)
         threading.Timer(1.0, os.kill, (chain.node.pid, signal.SIGCONT)).start()
 
-        after = list(islice(found, 2))
-
-    assert after[-1] > before
+        assert next(head for head in found if head > before)
 
 
 def test_a_subscription_that_misses_blocks_is_given_up_for_polling(chain: Chain, tmp_path: Path) -> None:
@@ -111,10 +109,13 @@ def test_a_subscription_that_misses_blocks_is_given_up_for_polling(chain: Chain,
         found = heads(frozen.ws_url, chain.rpc, BLOCK_TIME, threading.Event())
         list(islice(found, 3))
         os.kill(frozen.pid, signal.SIGSTOP)
-        # The silence is noticed after 2 s, opening it again fails after 2 s; from then on blocks are polled for.
-        times = [time.monotonic() for _ in islice(found, 12)]
+        with capture_logs() as lines:
+            for _ in found:
+                if any(line["action"] == "heads_polling" for line in lines):
+                    break
+        # Nothing but a poll tells of these.
+        head = chain.hub.head()
+        assert next(later for later in found if later > head)
     finally:
         os.kill(frozen.pid, signal.SIGCONT)
         frozen.stop()
-
-    assert min(later - earlier for earlier, later in itertools.pairwise(times[-3:])) < 1.0

@@ -38,6 +38,11 @@ RESULTS = to_hex(b'{"storage":"ipfs","location":"/ipfs/QmResult"}')
 TEE_TAG = Hash32("0x" + "0" * 63 + "3")
 
 
+@pytest.fixture
+def chain(still_chain: Chain) -> Chain:
+    return still_chain
+
+
 @dataclass(frozen=True, slots=True)
 class Shop:
     """An opened market: one app, one dataset, one pool, everybody with stake."""

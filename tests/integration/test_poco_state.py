@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from chain import calls
 from chain.testing import known
 from ops.poco.accounts import dev_key
@@ -46,6 +48,11 @@ def _blocks(state: PocoState) -> list[tuple[int, int, list[str]]]:
         sent = [json.dumps(tx, sort_keys=True) for tx in row["transactions"]]
         found.append((int(header["number"], 16), int(header["timestamp"], 16), sent))
     return sorted(found)
+
+
+@pytest.fixture
+def chain(still_chain: Chain) -> Chain:
+    return still_chain
 
 
 def test_the_hub_knows_its_registries_token_and_domain(chain: Chain) -> None:

@@ -33,6 +33,7 @@ from protocol.ids import task_id
 from protocol.types import DealId, Hash32
 from tests.integration import sdk
 from tests.integration.conftest import BLOCK_TIME, Chain
+from tests.waiting import ample
 
 #: Seconds for everything the SDK does: it looks at a task every 5 s.
 PATIENCE = 90.0
@@ -46,7 +47,6 @@ def gateway(tmp_path: Path) -> Iterator[Ipfs]:
     server.stop()
 
 
-@pytest.mark.timeout(600)  # the first run builds kubo and installs the SDK
 def test_the_stock_sdk_buys_follows_and_fetches_with_nothing_but_the_demos_output(
     chain: Chain, gateway: Ipfs, tmp_path: Path
 ) -> None:
@@ -66,12 +66,12 @@ def test_the_stock_sdk_buys_follows_and_fetches_with_nothing_but_the_demos_outpu
             }
         )
     )
-    with sdk.start(demo, args="hello", seconds=PATIENCE) as requester:
+    with sdk.start(demo, args="hello", seconds=ample(PATIENCE)) as requester:
         try:
             deal = await_deal(chain)
             task = task_id(deal, 0)
             serve(chain, deal, store(gateway, {"answer.txt": b"42"}))
-            printed, complaints = requester.communicate(timeout=PATIENCE)
+            printed, complaints = requester.communicate(timeout=ample(PATIENCE))
         finally:
             requester.kill()
 
@@ -102,7 +102,7 @@ def serve(chain: Chain, deal: DealId, link: str) -> None:
 def await_deal(chain: Chain) -> DealId:
     """The first deal that the hub announces."""
     stop = threading.Event()
-    timer = threading.Timer(PATIENCE, stop.set)
+    timer = threading.Timer(ample(PATIENCE), stop.set)
     timer.start()
     wanted = {"address": chain.at.hub, "fromBlock": "0x0", "topics": [TOPICS["SchedulerNotice"]]}
     try:
@@ -113,7 +113,7 @@ def await_deal(chain: Chain) -> DealId:
                 return event.deal_id
     finally:
         timer.cancel()
-    raise AssertionError(f"no deal within {PATIENCE} s")
+    raise AssertionError(f"no deal within {ample(PATIENCE):g} s")
 
 
 def store(gateway: Ipfs, files: dict[str, bytes]) -> str:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import amqp
 
 from protocol.wire import BrokerAccess
+from tests.waiting import ample
 
 
 def connect(access: BrokerAccess, *, vhost: str | None = None) -> amqp.Connection:
@@ -16,9 +17,9 @@ def connect(access: BrokerAccess, *, vhost: str | None = None) -> amqp.Connectio
         userid=access.username,
         password=access.password,
         virtual_host=vhost or access.vhost,
-        connect_timeout=5,
-        read_timeout=5,
-        write_timeout=5,
+        connect_timeout=ample(5),
+        read_timeout=ample(5),
+        write_timeout=ample(5),
     )
     with ExitStack() as if_refused:
         if_refused.callback(connection.collect)

@@ -35,7 +35,7 @@ from protocol.types import (
 )
 from protocol.wire import Capabilities, Challenge, Login, Mode, Session
 from tests.integration.conftest import IpfsNode, given
-from tests.waiting import wait_until
+from tests.waiting import ample, wait_until
 
 HUB, WORKERPOOL = "0x" + "ab" * 20, "0x" + "AC" * 20
 SCHEDULER_KEY = "0x" + "22" * 32
@@ -131,7 +131,7 @@ def api_settings(stack: Stack, ipfs: IpfsNode, tmp_path_factory: pytest.TempPath
 def management(settings: Settings) -> httpx.Client:
     """RabbitMQ's management API as the operator."""
     user, _, password = settings.amqp_url.get_secret_value().partition("//")[2].partition("@")[0].partition(":")
-    return httpx.Client(base_url=settings.rabbitmq_api, auth=(user, password), timeout=10.0)
+    return httpx.Client(base_url=settings.rabbitmq_api, auth=(user, password), timeout=ample(10.0))
 
 
 @pytest.fixture(scope="session")
@@ -148,14 +148,14 @@ def running_api(api_settings: Settings) -> Iterator[Api]:
     ]
     wait_until(lambda: all(server.started for server, _ in servers), 10.0, what="the API")
     with (
-        httpx.Client(base_url=f"http://127.0.0.1:{api_settings.api_port}", timeout=20.0) as http,
-        httpx.Client(base_url=f"http://127.0.0.1:{api_settings.operations_port}", timeout=20.0) as operations,
+        httpx.Client(base_url=f"http://127.0.0.1:{api_settings.api_port}", timeout=ample(10.0)) as http,
+        httpx.Client(base_url=f"http://127.0.0.1:{api_settings.operations_port}", timeout=ample(10.0)) as operations,
     ):
         yield Api(services, application, http, operations, clock)
     services.broker.dismiss_flower()
     for server, thread in servers:
         server.should_exit = True
-        thread.join(20)
+        thread.join()
 
 
 def _serve(application: FastAPI, port: int) -> tuple[uvicorn.Server, threading.Thread]:

@@ -18,7 +18,7 @@ from pipeline.flower import flower_launch
 from pipeline.records import ReplicateState, TaskRecord
 from protocol.wire import LOG_TAIL_CHARACTERS, Step
 from tests.integration.api.conftest import REQUESTER, STRANGER, TASK, WORKER, Api, management
-from tests.waiting import wait_until
+from tests.waiting import ample, wait_until
 
 REPORTS = f"/tasks/{TASK}/reports"
 
@@ -50,7 +50,7 @@ def test_an_accepted_report_is_stored_and_wakes_the_pipeline(
     task = api.services.store.tasks.get(TASK)
     assert task is not None
     assert task.replicates[0].state is ReplicateState.COMPUTED
-    assert api.services.waker.flush(5.0)
+    assert api.services.waker.flush(ample(5.0))
     assert ("pipeline.advance", f"(['{TASK}'],)") in published(pipeline_queue)
 
 
@@ -150,7 +150,7 @@ def test_flower_shows_a_machine_and_each_of_its_steps(api: Api, give: Callable[.
     }
     flower = subprocess.Popen(launch.argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{settings.flower_port}", timeout=5.0) as ui:
+        with httpx.Client(base_url=f"http://127.0.0.1:{settings.flower_port}", timeout=ample(5.0)) as ui:
             wait_until(lambda: _listens_to_events(settings), 30.0, what="Flower")
             header = api.bearer(WORKER)
             for step in (Step.STARTED, Step.COMPUTED, Step.UPLOADED, Step.CONTRIBUTED):
@@ -166,7 +166,7 @@ def test_flower_shows_a_machine_and_each_of_its_steps(api: Api, give: Callable[.
             assert machine == {f"w.{WORKER.wallet}": True}
     finally:
         flower.send_signal(signal.SIGTERM)
-        assert flower.wait(10) == 0
+        assert flower.wait(ample(10)) == 0
 
 
 def _listens_to_events(settings: Settings) -> bool:
@@ -199,7 +199,7 @@ def test_the_process_starts_serves_and_ends_cleanly_on_sigterm(api_settings: Set
         [sys.executable, "-c", code], env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5.0) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ample(5.0)) as http:
 
             def serves() -> bool:
                 try:
@@ -210,4 +210,4 @@ def test_the_process_starts_serves_and_ends_cleanly_on_sigterm(api_settings: Set
             wait_until(serves, 20.0, what="the API process")
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(ample(15)) == 0

@@ -18,8 +18,12 @@ from pipeline.wake import Wake
 from protocol.wire import BrokerAccess
 from tests.integration.api.broker import connect
 from tests.integration.api.conftest import STRANGER, WORKER, Api
+from tests.waiting import ample
 
 MINE, OTHER = topology.compute_queue_name(WORKER.wallet), topology.compute_queue_name(STRANGER.wallet)
+
+#: Seconds for the broker to say something; whole, as sockets count them.
+BROKER_SECONDS = int(ample(5))
 
 
 @pytest.fixture
@@ -36,7 +40,9 @@ def channel(access: BrokerAccess) -> Iterator[Channel]:
 
 def publish(channel: Channel, exchange: str, key: str, **properties: object) -> None:
     """Publish and wait for the broker's word, so that a refusal is seen."""
-    channel.basic_publish_confirm(Message("x", **properties), exchange=exchange, routing_key=key, confirm_timeout=5)
+    channel.basic_publish_confirm(
+        Message("x", **properties), exchange=exchange, routing_key=key, confirm_timeout=BROKER_SECONDS
+    )
 
 
 FORBIDDEN: dict[str, Callable[[Channel], object]] = {
@@ -99,7 +105,9 @@ def test_a_worker_cannot_sign_in_with_another_password(access: BrokerAccess) -> 
 
 def test_a_worker_is_nobody_to_the_management_api(api: Api, access: BrokerAccess) -> None:
     for path in ("/api/overview", "/api/whoami", "/api/queues", "/api/users"):
-        answer = httpx.get(f"{api.settings.rabbitmq_api}{path}", auth=(access.username, access.password), timeout=5)
+        answer = httpx.get(
+            f"{api.settings.rabbitmq_api}{path}", auth=(access.username, access.password), timeout=BROKER_SECONDS
+        )
         assert answer.status_code == 401
 
 
@@ -128,7 +136,7 @@ def test_deleting_its_user_disconnects_a_worker_at_once(api: Api, access: Broker
     channel.basic_consume(MINE)
     api.services.broker.revoke(WORKER.wallet)
     with pytest.raises((amqp.exceptions.ConnectionForced, OSError)):
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=BROKER_SECONDS)
 
 
 def test_enrolling_again_repairs_a_topology_that_a_worker_broke(api: Api, channel: Channel) -> None:
@@ -153,7 +161,9 @@ def test_enrolling_again_sweeps_away_the_bindings_that_a_worker_made(api: Api, c
 def test_a_flood_drops_a_workers_own_messages_and_never_blocks_the_scheduler(api: Api, channel: Channel) -> None:
     # Queue limit is 16 MiB.
     for _ in range(40):
-        channel.basic_publish_confirm(Message("x" * 500_000), exchange=MINE, routing_key=MINE, confirm_timeout=5)
+        channel.basic_publish_confirm(
+            Message("x" * 500_000), exchange=MINE, routing_key=MINE, confirm_timeout=BROKER_SECONDS
+        )
     publish(channel, MINE, MINE)
 
 

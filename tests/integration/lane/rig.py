@@ -82,7 +82,9 @@ class LaneRig:
 
     def states(self) -> list[IntentState]:
         """Of all submitted."""
-        return [self.intent(name).state for name in self.names]
+        keys = [payment(self.chain_id, self.key.wallet, name).key for name in self.names]
+        found = {intent.key: intent.state for intent in self.store.intents(keys)}
+        return [found[key] for key in keys]
 
     def head(self) -> int:
         """Of the node."""

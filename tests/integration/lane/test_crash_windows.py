@@ -5,10 +5,10 @@ intent stored │ nonce chosen │ bytes stored │ sent │ answer lost │ min
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,24 @@ from chain.lane.intent import IntentState
 from chain.lane.nonce import NonceState
 from chain.lane.store_mongo import MongoStore
 from ops.poco.accounts import COIN, dev_key, give_coins
-from ops.poco.actor import Actor, Call
+from ops.poco.actor import Call
 from ops.poco.state import CHAIN_ID
-from ops.stack import tools
 from protocol.types import Nonce, TxHash
-from tests.integration.conftest import Chain
+from tests.integration import forged
+from tests.integration.conftest import Chain, MiningActor
+from tests.integration.lane import victim
 from tests.integration.lane.rig import PATIENCE, POLICY, LaneRig
 from tests.integration.lane.victim import Orders, open_store
-from tests.waiting import wait_until
+from tests.waiting import ample, wait_until
 
 NAMES = ("one", "two", "three")
 #: Development account of these tests: one that has never sent anything.
 ACCOUNT = 20
+
+
+@pytest.fixture
+def chain(still_chain: Chain) -> Chain:
+    return still_chain
 
 
 class Scene:
@@ -40,28 +46,23 @@ class Scene:
         self.chain = chain
         self.where = store
         give_coins(chain.rpc, (dev_key(ACCOUNT).wallet,), COIN)
-        self.rig = LaneRig(chain.rpc, open_store(*store), dev_key(ACCOUNT), POLICY)
+        self.rig = LaneRig(chain.rpc, open_store(*store), dev_key(ACCOUNT), POLICY, by_hand=True)
 
     def orders(self, *names: str, **more: Any) -> Orders:
         secret = self.rig.key._private.to_hex()
         return Orders(self.chain.node.rpc_url, *self.where, key=secret, submit=names, **more)
 
-    def start(self, orders: Orders) -> subprocess.Popen[str]:
+    def start(self, orders: Orders) -> BaseProcess:
         self.rig.names = list(dict.fromkeys([*self.rig.names, *orders.submit]))
-        command = [sys.executable, "-m", "tests.integration.lane.victim", orders.to_json()]
-        return subprocess.Popen(command, cwd=tools.root(), stdout=subprocess.PIPE, text=True)
+        return forged.start(victim.main, orders)
 
     def kill(self, *names: str, **more: Any) -> None:
         """Have a process submit these and die as ordered."""
-        victim = self.start(self.orders(*names, **more))
-        victim.communicate(timeout=PATIENCE)
-        assert victim.returncode == -signal.SIGKILL
+        assert _code(self.start(self.orders(*names, **more))) == -signal.SIGKILL
 
     def live(self, *names: str, **more: Any) -> None:
         """Have a process do it and end well."""
-        process = self.start(self.orders(*names, **more))
-        process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0
+        assert _code(self.start(self.orders(*names, **more))) == 0
 
     def hashes(self) -> set[TxHash]:
         """Of everything ever signed and stored."""
@@ -126,7 +127,7 @@ def test_killed_after_a_send_and_before_its_status_is_saved(scene: Scene) -> Non
 
 def test_killed_after_the_block_and_before_its_status_is_saved(scene: Scene) -> None:
     scene.live(*NAMES)
-    _wait_mined(scene)
+    _mined(scene)
     scene.kill(at="store.move", when="before")
     assert scene.rig.states() == [IntentState.SENT] * len(NAMES)
     scene.ends_well()
@@ -135,7 +136,7 @@ def test_killed_after_the_block_and_before_its_status_is_saved(scene: Scene) -> 
 def test_killed_after_the_confirmation_and_before_anybody_was_told(scene: Scene) -> None:
     """Nobody needs to be told: the state is in the store for whoever asks, and followers follow the chain."""
     scene.live(*NAMES)
-    _wait_mined(scene)
+    _mined(scene)
     scene.kill(at="store.move")
     found = scene.rig.lane.intents([scene.rig.intent(name).key for name in NAMES])
     assert {intent.state for intent in found} == {IntentState.MINED}
@@ -151,7 +152,7 @@ def test_killed_after_the_follow_up_was_asked_for_and_asked_for_again(scene: Sce
 
 def test_killed_while_a_reorg_takes_a_confirmed_block_back(scene: Scene) -> None:
     scene.live(*NAMES)
-    _wait_mined(scene)
+    _mined(scene)
     scene.live()
     assert scene.rig.all_mined()
     signed = scene.hashes()
@@ -167,20 +168,20 @@ def test_killed_while_a_reorg_takes_a_confirmed_block_back(scene: Scene) -> None
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_paused_past_its_lease_while_another_takes_over_and_then_resumed(scene: Scene, at: str, when: str) -> None:
     sleeper = scene.start(scene.orders(*NAMES, at=at, when=when, shot=signal.SIGSTOP))
+    assert sleeper.pid is not None
     wait_until(lambda: _stopped(sleeper.pid), PATIENCE, what="the pause")
     # It lives, so its lease has to run out.
     wait_until(lambda: not scene.rig.run().busy, PATIENCE, what="the end of its lease")
     scene.rig.submit("four", "five")
     scene.rig.run()
-    sleeper.send_signal(signal.SIGCONT)
-    sleeper.communicate(timeout=PATIENCE)
-    assert sleeper.returncode == 0
+    os.kill(sleeper.pid, signal.SIGCONT)
+    assert _code(sleeper) == 0
     scene.ends_well()
 
 
 def test_a_key_used_outside_stops_the_lane_until_an_operator_decides(scene: Scene) -> None:
     scene.kill(*NAMES, at="store.claim")
-    Actor(scene.rig.key, scene.chain.rpc, CHAIN_ID).run([Call(scene.rig.key.wallet, "0x", 21_000)])
+    MiningActor(scene.rig.key, scene.chain.rpc, CHAIN_ID).run([Call(scene.rig.key.wallet, "0x", 21_000)])
     halted = wait_until(lambda: _run_to_next(scene).halted, PATIENCE, what="the halt")
     assert "Nonce 0" in halted
     assert _run_to_next(scene).halted
@@ -197,14 +198,17 @@ def _run_to_next(scene: Scene) -> Any:
     return report
 
 
-def _wait_mined(scene: Scene) -> None:
-    wallet = scene.rig.key.wallet
-    wait_until(
-        lambda: int(scene.chain.rpc.call("eth_getTransactionCount", wallet, "latest"), 16) == len(NAMES),
-        PATIENCE,
-        what="the block",
-    )
+def _mined(scene: Scene) -> None:
+    scene.rig.next_block()
+    count = scene.chain.rpc.call("eth_getTransactionCount", scene.rig.key.wallet, "latest")
+    assert int(count, 16) == len(NAMES)
 
 
-def _stopped(pid: int) -> bool:
+def _code(process: BaseProcess) -> int | None:
+    """Its exit code, once it has ended."""
+    process.join(ample(PATIENCE))
+    return process.exitcode
+
+
+def _stopped(pid: int | None) -> bool:
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"

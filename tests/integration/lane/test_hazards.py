@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +21,12 @@ from ops.stack import anvil, ports
 from ops.stack.anvil import Anvil
 from protocol.types import Nonce
 from tests.integration.lane.rig import POLICY, LaneRig
-from tests.waiting import wait_until
+from tests.waiting import ample, wait_until
 
 #: Blocks that recovery may take once the fault has ended.
 BLOCKS_TO_RECOVER = 3
-#: Seconds between blocks: a lane's run takes a tenth of it.
-BLOCK_TIME = 0.25
+#: Seconds after which the lane gives a node up that is frozen here.
+IMPATIENT = 1.0
 NAMES = [f"payment {number}" for number in range(6)]
 
 
@@ -42,18 +42,19 @@ def node(tmp_path: Path) -> Iterator[Anvil]:
 @pytest.fixture
 def rig(node: Anvil, tmp_path: Path) -> Iterator[LaneRig]:
     # Finality deeper than the deepest reorg here.
-    with Rpc(node.rpc_url, timeout=1.0) as rpc:
-        yield LaneRig(rpc, SqliteStore(tmp_path / "lane.db"), dev_key(1), replace(POLICY, finality=14))
+    with Rpc(node.rpc_url, timeout=ample(3.0)) as rpc:
+        store = SqliteStore(tmp_path / "lane.db")
+        yield LaneRig(rpc, store, dev_key(1), replace(POLICY, finality=14), by_hand=True)
 
 
-def _start(tmp_path: Path, port: int, block_time: float = BLOCK_TIME) -> Anvil:
+def _start(tmp_path: Path, port: int) -> Anvil:
+    """A chain that stands still but for the blocks a test asks for."""
     state = tmp_path / "state.json"
-    return anvil.start(tmp_path / "anvil", port, block_time=block_time, keep=state, extra=("--state-interval", "1"))
+    by_hand = ("--no-mining", "--state-interval", "1")
+    return anvil.start(tmp_path / "anvil", port, block_time=None, keep=state, extra=by_hand)
 
 
 def test_a_payment_submitted_between_two_blocks_is_in_the_next_one(rig: LaneRig) -> None:
-    rig.rpc.call("evm_setIntervalMining", 0)
-    rig.by_hand = True
     for number in range(5):
         rig.next_block()
         head = rig.head()
@@ -105,9 +106,8 @@ def test_a_reorg_that_brings_its_transactions_back_is_followed(rig: LaneRig, dep
 
 
 def test_a_reorg_deeper_than_finality_is_seen_by_the_audit_and_made_good(node: Anvil, tmp_path: Path) -> None:
-    with Rpc(node.rpc_url, timeout=1.0) as rpc:
+    with Rpc(node.rpc_url, timeout=ample(3.0)) as rpc:
         rig = LaneRig(rpc, SqliteStore(tmp_path / "lane.db"), dev_key(1), LanePolicy(finality=2))
-        rig.rpc.call("evm_setIntervalMining", 0)
         rig.rpc.call("anvil_mine", "0x5")
         rig.submit(*NAMES)
         for _ in range(4):
@@ -131,8 +131,6 @@ def test_a_reorg_deeper_than_finality_is_seen_by_the_audit_and_made_good(node: A
 
 def test_a_transaction_that_the_pool_holds_back_for_no_reason_is_replaced(rig: LaneRig) -> None:
     """It came while a reorg had taken those before it: they are back in a block, and anvil never lets it go."""
-    rig.rpc.call("evm_setIntervalMining", 0)
-    rig.by_hand = True
     rig.next_block()
     rig.submit(*NAMES[:3])
     rig.drive(rig.all_mined)
@@ -176,18 +174,17 @@ def test_after_a_base_fee_spike_all_that_the_pool_removed_is_sent_again(rig: Lan
     _recovers(rig)
 
 
-def test_a_frozen_node_costs_one_time_out_and_nothing_else(rig: LaneRig, node: Anvil) -> None:
+def test_a_frozen_node_costs_a_time_out_and_nothing_else(rig: LaneRig, node: Anvil) -> None:
     rig.next_block()
     rig.submit(*NAMES[:3])
     rig.run()
+    rig.submit(*NAMES[3:])
     os.kill(node.pid, signal.SIGSTOP)
-    thaw = threading.Timer(2.5, os.kill, (node.pid, signal.SIGCONT))
-    thaw.start()
     try:
-        rig.submit(*NAMES[3:])
-        assert rig.run().trouble is not None
+        with Rpc(node.rpc_url, timeout=IMPATIENT) as impatient:
+            assert LaneRig(impatient, rig.store, rig.key, rig.policy).run().trouble is not None
     finally:
-        thaw.join()
+        os.kill(node.pid, signal.SIGCONT)
     _recovers(rig)
 
 
@@ -209,11 +206,12 @@ def test_a_node_killed_and_restarted_from_an_older_state_gets_all_again(
 ) -> None:
     rig.submit(*NAMES[:2])
     rig.drive(rig.all_mined)
-    wait_until((tmp_path / "state.json").exists, 30, what="a saved state")
+    saved = _saved(tmp_path / "state.json")
     rig.submit(*NAMES[2:])
     rig.run()
     os.kill(node.pid, signal.SIGKILL)
     node.process.stop()
+    (tmp_path / "state.json").write_bytes(saved)
     again = _start(tmp_path, node.port)
     try:
         _recovers(rig)
@@ -232,7 +230,7 @@ def test_a_lagging_node_makes_no_gap_and_sends_nothing_twice(rig: LaneRig, node:
         extra=("--fork-url", node.rpc_url, "--fork-block-number", "1", "--no-mining"),
     )
     try:
-        with Rpc(behind.rpc_url, timeout=5.0) as late:
+        with Rpc(behind.rpc_url) as late:
             other = LaneRig(late, rig.store, rig.key, rig.policy)
             other.submit(*NAMES[3:])
             other.run()
@@ -247,12 +245,13 @@ def test_a_chain_without_fees_is_served(tmp_path: Path) -> None:
     free = anvil.start(
         tmp_path / "free",
         ports.free_port(),
-        block_time=BLOCK_TIME,
-        extra=("--base-fee", "0", "--gas-price", "0", "--no-priority-fee"),
+        block_time=None,
+        extra=("--no-mining", "--base-fee", "0", "--gas-price", "0", "--no-priority-fee"),
     )
     try:
         with Rpc(free.rpc_url) as rpc:
-            rig = LaneRig(rpc, SqliteStore(tmp_path / "lane.db"), dev_key(1), LanePolicy(finality=2))
+            policy = LanePolicy(finality=2)
+            rig = LaneRig(rpc, SqliteStore(tmp_path / "lane.db"), dev_key(1), policy, by_hand=True)
             rig.submit(*NAMES)
             rig.drive(rig.all_final)
             rig.check()
@@ -261,10 +260,13 @@ def test_a_chain_without_fees_is_served(tmp_path: Path) -> None:
 
 
 def test_a_chain_without_eip_1559_is_served_with_legacy_transactions(tmp_path: Path) -> None:
-    old = anvil.start(tmp_path / "old", ports.free_port(), block_time=BLOCK_TIME, extra=("--hardfork", "berlin"))
+    old = anvil.start(
+        tmp_path / "old", ports.free_port(), block_time=None, extra=("--no-mining", "--hardfork", "berlin")
+    )
     try:
         with Rpc(old.rpc_url) as rpc:
-            rig = LaneRig(rpc, SqliteStore(tmp_path / "lane.db"), dev_key(1), LanePolicy(finality=2))
+            policy = LanePolicy(finality=2)
+            rig = LaneRig(rpc, SqliteStore(tmp_path / "lane.db"), dev_key(1), policy, by_hand=True)
             rig.submit(*NAMES)
             rig.drive(rig.all_final)
             rig.check()
@@ -273,6 +275,21 @@ def test_a_chain_without_eip_1559_is_served_with_legacy_transactions(tmp_path: P
             assert record.newest.fees.legacy
     finally:
         old.stop()
+
+
+def _saved(file: Path) -> bytes:
+    """What the node saves next, all of it."""
+    file.unlink(missing_ok=True)
+
+    def whole() -> bytes:
+        content = file.read_bytes() if file.exists() else b""
+        try:
+            json.loads(content)
+        except ValueError:
+            return b""
+        return content
+
+    return wait_until(whole, 30, what="a saved state")
 
 
 def _mine_then_wait(rig: LaneRig, depth: int) -> None:

@@ -19,7 +19,7 @@ from ops.market import contracts, orders
 from ops.market.contracts import App, Workerpool
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
-from ops.poco.actor import Call
+from ops.poco.actor import Actor, Call
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.poco.state import CHAIN_ID
 from protocol.authorization import sign_authorization
@@ -27,13 +27,18 @@ from protocol.orders import RequestOrder
 from protocol.seal import result_hash, result_seal
 from protocol.types import Hash32, Nonce, TaskId
 from tests.integration.conftest import Chain
-from tests.integration.lane.rig import PATIENCE
-from tests.waiting import wait_until
 
 OWNER, REQUESTER, WORKER = 1, 2, 3
 DIGEST = Hash32("0x" + "ab" * 32)
 #: Of the category: contributions are taken for seven times this many seconds.
 CATEGORY_SECONDS = 10
+#: Within so many all has happened that will.
+MANY_BLOCKS = 50
+
+
+@pytest.fixture
+def chain(still_chain: Chain) -> Chain:
+    return still_chain
 
 
 class Pool:
@@ -87,14 +92,14 @@ class Pool:
         return Intent.new(CHAIN_ID, wallet, "contribute", task, args)
 
     def drive(self, lane: Lane, *intents: Intent, until: Callable[[IntentState], bool]) -> list[Intent]:
-        """Run the lane until all of them are so."""
-
-        def look() -> list[Intent]:
+        """Run the lane at every block until all of them are so."""
+        for _ in range(MANY_BLOCKS):
             lane.run()
             found = lane.intents([intent.key for intent in intents])
-            return found if all(until(intent.state) for intent in found) else []
-
-        return wait_until(look, PATIENCE, what="the intents' states")
+            if all(until(intent.state) for intent in found):
+                return found
+            self.chain.mine()
+        raise AssertionError([(intent.state, intent.reason) for intent in found])
 
 
 @pytest.fixture
@@ -135,10 +140,9 @@ def test_an_array_that_reverts_because_somebody_was_faster_goes_again_without_th
     deal = pool.buy(3)
     intents = [pool.initialize(deal, index) for index in range(3)]
     # Nothing is mined while both sides send; the stranger pays more.
-    pool.chain.rpc.call("evm_setIntervalMining", 0)
     pool.owner.submit(intents)
     pool.owner.run()
-    stranger = pool.chain.actor(4)
+    stranger = Actor(pool.chain.actor(4).key, pool.chain.rpc, CHAIN_ID)
     data = calls.initialize(deal.deal_id, 1)
     pool.chain.rpc.call("anvil_setBalance", stranger.wallet, hex(10**24))
     stranger.send([Call(pool.chain.at.hub, data, 400_000)])
@@ -147,7 +151,6 @@ def test_an_array_that_reverts_because_somebody_was_faster_goes_again_without_th
     pool.chain.rpc.call("anvil_dropTransaction", record.newest.tx_hash)
     pool.chain.rpc.call("evm_mine")
     pool.chain.rpc.call("eth_sendRawTransaction", record.newest.raw)
-    pool.chain.rpc.call("evm_setIntervalMining", 1)
     states = {intent.subject: intent.state for intent in pool.drive(pool.owner, *intents, until=ended)}
     assert states == {
         deal.tasks[0]: IntentState.FINAL,
@@ -175,8 +178,7 @@ def test_a_contribution_after_its_deadline_fails_with_the_seconds_in_words(pool:
     pool.owner.submit([first])
     pool.drive(pool.owner, first, until=mined)
     pool.chain.rpc.call("evm_increaseTime", 8 * CATEGORY_SECONDS)
-    head = pool.chain.hub.head()
-    wait_until(lambda: pool.chain.hub.head() > head + 1, PATIENCE)
+    pool.chain.mine()
     vote = pool.contribute(deal.tasks[0])
     pool.worker.submit([vote])
     (failed,) = pool.drive(pool.worker, vote, until=ended)
@@ -192,11 +194,9 @@ def test_a_revert_is_explained_from_the_block_that_mined_it(pool: Pool) -> None:
     pool.drive(pool.owner, first, until=mined)
     vote = pool.contribute(deal.tasks[0])
     # Sent in time, mined too late.
-    pool.chain.rpc.call("evm_setIntervalMining", 0)
     pool.worker.submit([vote])
     pool.worker.run()
     pool.chain.rpc.call("evm_increaseTime", 8 * CATEGORY_SECONDS)
-    pool.chain.rpc.call("evm_setIntervalMining", 1)
     (failed,) = pool.drive(pool.worker, vote, until=ended)
     assert failed.state is IntentState.FAILED
     assert "contribution deadline passed " in failed.reason
@@ -205,9 +205,6 @@ def test_a_revert_is_explained_from_the_block_that_mined_it(pool: Pool) -> None:
 
 def test_a_deal_that_a_reorg_removes_before_it_is_deep_enough_costs_no_transaction(pool: Pool) -> None:
     rpc, lane = pool.chain.rpc, pool.lane(OWNER, spend_depth=3)
-    # From here on there is a block for each transaction, and otherwise none.
-    rpc.call("evm_setIntervalMining", 0)
-    rpc.call("evm_setAutomine", True)
     purchase = pool.purchase(2)
     deal = pool.match(purchase)
     first, second = (pool.initialize(deal, index) for index in range(2))
@@ -231,6 +228,7 @@ def test_a_deal_that_a_reorg_removes_before_it_is_deep_enough_costs_no_transacti
         assert lane.desk.store.highest_nonce(lane.id) is None
         rpc.call("anvil_mine", "0x1")
         lane.run()
+    rpc.call("anvil_mine", "0x1")
     lane.run()
     assert {intent.block for intent in lane.intents([first.key, second.key])} == {again.block_number + 4}
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,14 +11,19 @@ import pytest
 from chain.lane.intent import IntentState
 from chain.lane.store_mongo import MongoStore
 from ops.poco.accounts import COIN, dev_key, give_coins
-from ops.poco.actor import Actor, Call
+from ops.poco.actor import Call
 from ops.poco.state import CHAIN_ID
-from ops.stack import tools
 from protocol.types import Nonce
-from tests.integration.conftest import Chain
-from tests.integration.lane.rig import PATIENCE, LaneRig
+from tests.integration.conftest import Chain, MiningActor
+from tests.integration.forged import sluice
+from tests.integration.lane.rig import LaneRig
 
 ACCOUNT = 22
+
+
+@pytest.fixture
+def chain(still_chain: Chain) -> Chain:
+    return still_chain
 
 
 class Desk:
@@ -30,23 +32,19 @@ class Desk:
     def __init__(self, chain: Chain, store: MongoStore, env: dict[str, str]) -> None:
         self.chain = chain
         self.rig = LaneRig(chain.rpc, store, dev_key(ACCOUNT), by_hand=True)
-        self._env = os.environ | env
+        self._env = env
 
     def tx(self, *words: str, code: int = 0) -> Any:
         """The JSON that `sluice tx …` prints; it must end with `code`."""
-        command = [sys.executable, "-m", "ops.cli", "tx", *words, "--json"]
-        ended = subprocess.run(
-            command, cwd=tools.root(), env=self._env, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-        assert ended.returncode == code, ended.stderr
-        return json.loads(ended.stdout) if ended.stdout else ended.stderr
+        ended = sluice("tx", *words, "--json", env=self._env)
+        assert ended.code == code, ended.err
+        return json.loads(ended.out) if ended.out else ended.err
 
 
 @pytest.fixture
 def desk(chain: Chain, mongo_store: MongoStore, mongo_uri: str, database: str) -> Iterator[Desk]:
     key = dev_key(ACCOUNT)
     give_coins(chain.rpc, (key.wallet,), COIN)
-    chain.rpc.call("evm_setIntervalMining", 0)
     yield Desk(
         chain,
         mongo_store,
@@ -132,8 +130,7 @@ def test_a_foreign_nonce_is_disowned_and_the_lane_goes_on(desk: Desk) -> None:
     assert "does not stand still" in desk.tx("resume", code=2)
     assert "not spent" in desk.tx("disown", "0", "--dry-run", code=2)
     desk.chain.rpc.call("anvil_dropAllTransactions")
-    desk.chain.rpc.call("evm_setAutomine", True)
-    Actor(desk.rig.key, desk.chain.rpc, CHAIN_ID).run([Call(desk.rig.key.wallet, "0x", 21_000)])
+    MiningActor(desk.rig.key, desk.chain.rpc, CHAIN_ID).run([Call(desk.rig.key.wallet, "0x", 21_000)])
     for _ in range(desk.rig.policy.finality + 1):
         desk.rig.run()
         desk.rig.next_block()

@@ -1,4 +1,4 @@
-"""A process that submits payments, runs the lane, and is shot at an exact point: `python -m … <orders as JSON>`.
+"""A process that submits payments, runs the lane, and is shot at an exact point.
 
 The point is an operation of the lane's store, node or signer, and whether the shot falls before or after it. `SIGKILL`
 leaves nothing to tidy up with; `SIGSTOP` is a pause of the whole machine.
@@ -6,12 +6,10 @@ leaves nothing to tidy up with; `SIGSTOP` is a pause of the whole machine.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 import threading
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +46,6 @@ class Orders:
     shot: int = signal.SIGKILL
     #: Before the shot, pretend that the node's answer never came.
     lose_answer: bool = False
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
 
 
 def open_store(where: str, database: str) -> LaneStore:
@@ -113,8 +108,3 @@ def main(orders: Orders) -> None:
     if not orders.runs:
         for _ in heads(None, rpc, 0.2, threading.Event()):
             lane.run()
-
-
-if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    main(Orders(**given | {"submit": tuple(given["submit"])}))

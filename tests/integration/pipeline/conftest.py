@@ -30,17 +30,19 @@ from pipeline.store.client import Store
 from protocol.types import Contract, Hash32, NRlc, TaskId
 from protocol.view import ChainView, TaskStatus
 from protocol.wire import Assignment, Capabilities
+from tests.integration import forged
 from tests.integration.conftest import Chain, given
 from tests.integration.pipeline import processes
 from tests.integration.pipeline.hand import Hand
-from tests.integration.pipeline.waiting import until
+from tests.waiting import until
 
 OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6)
 DEPOSIT, PRICE = NRlc(10**9), NRlc(100)
 TRUTH, LIE = Hash32("0x" + "ab" * 32), Hash32("0x" + "cd" * 32)
 CHECKSUM = Hash32("0x" + "11" * 32)
-#: A category for what must time out: contributions for 21 s, reveals for 6 s. Its id follows those of the saved chain.
-SHORT_CATEGORY, SHORT_SECONDS = len(CATEGORIES), 3
+#: A category for what must time out: contributions for 56 s, reveals for 16 s, in which a slow machine must be able to
+#: reveal. Its id follows those of the saved chain.
+SHORT_CATEGORY, SHORT_SECONDS = len(CATEGORIES), 8
 NO_TAG = "0x" + "0" * 64
 
 
@@ -71,7 +73,7 @@ class Pool:
 
     def kill(self, name: str) -> None:
         """End one of them and its children."""
-        processes.kill(self.processes.pop(name))
+        forged.kill(self.processes.pop(name))
 
     @property
     def environment(self) -> dict[str, str]:

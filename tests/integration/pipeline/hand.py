@@ -29,6 +29,7 @@ from protocol.seal import result_hash, result_seal
 from protocol.signing import Key
 from protocol.types import Hash32, TaskId, Wallet
 from protocol.wire import Assignment, ResultLink, Step
+from tests.waiting import ample
 
 LINK = ResultLink(storage="ipfs", location="/ipfs/QmResult")
 #: Seconds between looks at the lane while it has something to do.
@@ -50,7 +51,7 @@ class Hand:
 
     def __post_init__(self) -> None:
         assert self.settings.hub
-        self.rpc = Rpc(self.settings.rpc_url, 5.0)
+        self.rpc = Rpc(self.settings.rpc_url, ample(2.0))
         self.hub = Hub(self.rpc, self.settings.hub)  # type: ignore[arg-type]  # an address by the settings' pattern
         self.lane = poco_lane(self.settings, self.rpc, self.key, SqliteStore(self.home / f"{self.key.wallet}.db"))
         self.store = Store.open(self.settings)
@@ -63,7 +64,7 @@ class Hand:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(ample(10))
         self.rpc.close()
         self.wake.close()
 

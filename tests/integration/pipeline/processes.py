@@ -1,48 +1,26 @@
-"""The scheduler's processes for tests: forked from a server that has imported everything once, to start fast.
-
-`pipeline.app` and `beat.schedule` read the settings as they are imported, so only the child imports them.
-"""
+"""The scheduler's processes for tests."""
 
 from __future__ import annotations
 
 import os
-import signal
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import beat.watch
-import pipeline.tasks
 from config import celery_apps
-
-__all__ = ["kill", "preloaded", "start"]
-
-preloaded = (beat.watch, pipeline.tasks, celery_apps)
-_forge = get_context("forkserver")
-_forge.set_forkserver_preload([__name__])
+from tests.integration import forged
 
 
 def start(name: str, environment: dict[str, str], log: Path, lane: str) -> BaseProcess:
-    """Start one of watch, pipeline, lane, beat in a session of its own."""
-    process = _forge.Process(target=_main, args=(name, environment, log, lane))
-    process.start()
-    return process
+    """Start one of watch, pipeline, lane, beat."""
+    return forged.start(_main, name, lane, env=_inherited() | environment, out=log)
 
 
-def kill(process: BaseProcess) -> None:
-    """`kill -9` it with all of its children."""
-    assert process.pid is not None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.join(20)
-    process.close()
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("SLUICE_")}
 
 
-def _main(name: str, environment: dict[str, str], log: Path, lane: str) -> None:
-    os.setsid()
-    os.environ.update(environment)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+def _main(name: str, lane: str) -> None:
     match name:
         case "watch":
             beat.watch.main()

@@ -9,7 +9,7 @@ from ops.poco.deploy import TEST_CATEGORY
 from pipeline.records import ReplicateState, Stage
 from protocol.view import TaskStatus
 from tests.integration.pipeline.conftest import SHORT_CATEGORY, Pool
-from tests.integration.pipeline.waiting import until
+from tests.waiting import until
 
 PARTS = ("watch", "pipeline", "lane", "beat")
 UNLOCKED = [0, 0, 0, 0, 0]

@@ -18,7 +18,7 @@ from protocol.types import BlockHash, Hash32, NRlc, TaskId, Timestamp, TxHash
 from protocol.view import TaskStatus
 from protocol.wire import Capabilities, Mode
 from tests.integration.pipeline.conftest import NO_TAG, REQUESTER, Pool
-from tests.integration.pipeline.waiting import until
+from tests.waiting import until
 
 LONG_AGO = 3600.0
 

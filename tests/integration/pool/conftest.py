@@ -19,7 +19,7 @@ from ops.pool.site import Servers
 from protocol.types import TaskId
 from protocol.view import ChainView
 from tests.integration.pool.unservable import NotText, Sender, empty_registry, purchases
-from tests.waiting import wait_until
+from tests.waiting import ample, wait_until
 
 #: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere.
 BLOCK_TIME = 0.25
@@ -40,7 +40,7 @@ def hall(shared_servers: Servers) -> Iterator[Arena]:
     """A pool of HONEST machines with two slots each, shared; one more wallet has a stake and no machine."""
     env = {"SLUICE_PING_SECONDS": "2"}
     with open_arena(block_time=BLOCK_TIME, workers=HONEST, slots=2, spares=1, env=env, servers=shared_servers) as arena:
-        arena.patience = PATIENCE
+        arena.patience = ample(PATIENCE)
         yield arena
 
 

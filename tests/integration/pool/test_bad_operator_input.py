@@ -12,7 +12,7 @@ from eth_account import Account
 
 from bench.arena import Arena
 from ops.stack import anvil, ports, rabbitmq
-from tests.integration.pool.commands import Ended, sluice
+from tests.integration.forged import Ended, sluice
 from tests.waiting import wait_until
 
 # They end while these commands run.

@@ -23,7 +23,7 @@ from protocol.types import Wallet
 from protocol.view import TaskStatus
 from protocol.weights import weight
 from tests.integration.pool.conftest import BLOCK_TIME, PATIENCE, view
-from tests.waiting import wait_until
+from tests.waiting import ample, wait_until
 
 #: Tasks of a bag, and how many are done when the fault strikes: both machines are at work then.
 TASKS, DONE_BEFORE = 6, 2
@@ -91,7 +91,7 @@ def arena(shared_servers: Servers, own: OwnServers) -> Iterator[Arena]:
         rabbitmq_api=own.rabbitmq.api_url,
     )
     with open_arena(block_time=BLOCK_TIME, workers=2, slots=2, servers=servers) as arena:
-        arena.patience = PATIENCE
+        arena.patience = ample(PATIENCE)
         yield arena
 
 

@@ -5,26 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from bench.arena import Arena
 from ops.demo import report
 from tests.integration import sdk
 from tests.integration.pool.conftest import ended, view
+from tests.waiting import ample
 
 #: Seconds for everything the SDK does: it looks at a task every 5 s.
 PATIENCE = 90.0
 
 
-@pytest.mark.timeout(600)  # the first run installs the SDK
 def test_a_stranger_runs_a_task_and_fetches_its_result_knowing_only_the_demos_output(
     hall: Arena, tmp_path: Path
 ) -> None:
     demo = tmp_path / "demo.json"
     demo.write_text(json.dumps(report.as_json([], hall.pool.ground, _endpoints(hall), seconds=0, block_time=1.0)))
-    with sdk.start(demo, args="hello from a stranger", seconds=PATIENCE) as requester:
+    with sdk.start(demo, args="hello from a stranger", seconds=ample(PATIENCE)) as requester:
         try:
-            printed, complaints = requester.communicate(timeout=PATIENCE)
+            printed, complaints = requester.communicate(timeout=ample(PATIENCE))
         finally:
             requester.kill()
 

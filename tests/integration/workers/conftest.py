@@ -18,6 +18,7 @@ from ops.stack import docker, tools
 from protocol.types import ZERO_ADDRESS
 from protocol.wire import PoolConfig, Report, Session, Step
 from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY
+from tests.waiting import ample
 from workers.pool_api import PoolApi
 from workers.workbench import Machine, Workbench
 
@@ -62,7 +63,9 @@ class ReportingPool:
     def wait_for(self, step: Step) -> Report:
         """The first report of this step."""
         with self.arrived:
-            found = self.arrived.wait_for(lambda: [report for _, report in self.reports if report.step is step], 20)
+            found = self.arrived.wait_for(
+                lambda: [report for _, report in self.reports if report.step is step], ample(20)
+            )
         assert found, f"no report {step}"
         return next(report for _, report in self.reports if report.step is step)
 

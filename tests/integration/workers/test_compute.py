@@ -19,7 +19,7 @@ from protocol.errorresult import MACHINE_FAILED, MACHINE_MEMORY, Failure, blames
 from protocol.wire import Assignment, Dataset, Step
 from tests.integration.workers.conftest import IMAGE, ReportingPool
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
-from tests.waiting import wait_until
+from tests.waiting import ample, wait_until
 from workers import steps
 from workers.compute import compute
 from workers.container import Engine
@@ -170,7 +170,7 @@ def test_an_app_that_never_ends_is_killed_at_its_limit(bench: Workbench) -> None
     began = time.monotonic()
     found = done(bench, "while true; do sleep 1; done", category_seconds=2)
     assert found.digest == error_digest(Failure.APP_TIMEOUT)
-    assert 2 <= time.monotonic() - began < 20
+    assert time.monotonic() - began >= 2
 
 
 def test_an_app_that_cannot_be_started_is_the_apps_failure(bench: Workbench) -> None:
@@ -313,11 +313,11 @@ def test_folders_nested_thousands_deep_are_refused_and_removed(bench: Workbench)
 
 
 def test_an_abort_kills_the_container_and_leaves_no_result(bench: Workbench) -> None:
-    worker = threading.Thread(target=_compute_apart, args=(bench, assignment(1, **shell("sleep 60"))))
+    worker = threading.Thread(target=_compute_apart, args=(bench, assignment(1, **shell("sleep 3600"))))
     worker.start()
     wait_until(lambda: _running(bench), 20, what="the container's start")
     steps.abort(bench, task_id(1))
-    worker.join(20)
+    worker.join(ample(20))
     assert not worker.is_alive()
     found = bench.journal.find(task_id(1))
     assert found is not None
@@ -361,8 +361,7 @@ class serving:  # noqa: N801 - used as a verb
 
 
 def test_an_app_that_fills_the_disk_is_killed_long_before_its_time(bench: Workbench) -> None:
-    began = time.monotonic()
-    found = done(bench, "dd if=/dev/zero of=/iexec_out/r bs=1048576 count=40; sleep 60", category_seconds=120)
+    # It would end in an hour by itself, and be ended in two.
+    found = done(bench, "dd if=/dev/zero of=/iexec_out/r bs=1048576 count=40; sleep 3600", category_seconds=7200)
     assert (found.stage, found.cause) == (Stage.COMPUTED, Failure.OUTPUT_ZIP)
     assert found.digest == error_digest(Failure.OUTPUT_ZIP)
-    assert time.monotonic() - began < 50

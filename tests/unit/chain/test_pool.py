@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 CHAIN = 31337
 SEND: Request = ("eth_sendRawTransaction", ("0x01",))
 #: Seconds no wait of these tests should take.
-PATIENCE = 10.0
+PATIENCE = 100.0
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from pipeline.background import Background
 from protocol.errors import BrokerUnavailable
 
 #: Seconds a test waits at most for a thread.
-PATIENCE = 5.0
+PATIENCE = 50.0
 
 
 def test_items_arrive_in_order_and_gather_while_a_delivery_is_under_way() -> None:

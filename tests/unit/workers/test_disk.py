@@ -13,7 +13,7 @@ from tests.unit.workers.assignments import task_id
 from workers.disk import WORKING_PATH, DiskWatch, exceeds, require_room
 
 #: Seconds no wait of these tests should take.
-PATIENCE = 10.0
+PATIENCE = 100.0
 
 
 def test_bytes_count_as_the_disk_has_them_and_links_are_not_followed(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""Processes of tests that start in a hundredth of a second: forked from a server that has imported everything once.
+
+A fresh Python that imports a scheduler costs more than a second of CPU, and the tests start a hundred. The server has
+no thread and opens nothing, so that its children are as good as fresh; only what reads the settings as it is imported
+(`pipeline.app`, `beat.schedule`) is left to them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import beat.watch
+import ops.commands.tx
+import ops.preflight
+import pipeline.api.serve
+import pipeline.tasks
+import workers.machine
+from config import celery_apps
+from ops import cli
+from tests.waiting import ample
+
+__all__ = ["Ended", "kill", "preloaded", "sluice", "start"]
+
+preloaded = (
+    beat.watch,
+    celery_apps,
+    ops.commands.tx,
+    ops.preflight,
+    pipeline.api.serve,
+    pipeline.tasks,
+    workers.machine,
+)
+_forge = get_context("forkserver")
+_forge.set_forkserver_preload([__name__])
+
+#: Seconds for a command that answers and ends.
+COMMAND_SECONDS = 20.0
+
+
+def start(
+    main: Callable[..., object],
+    *args: object,
+    env: Mapping[str, str] | None = None,
+    out: Path | str = os.devnull,
+    err: Path | str | None = None,
+) -> BaseProcess:
+    """Run `main(*args)` in a process and session of its own.
+
+    `env`: its SLUICE_ variables, in place of all that are inherited, and others to be set; None: as inherited.
+    `out`, `err`: what its output is appended to; `err` is `out` if not given.
+    """
+    process = _forge.Process(target=_run, args=(main, args, env, str(out), str(err or out)))
+    process.start()
+    return process
+
+
+def kill(process: BaseProcess) -> None:
+    """`kill -9` it with all of its children."""
+    assert process.pid is not None
+    # It may have ended, or not have a session yet.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
+    process.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """Lines of standard error that are the command's last word, without what it logged before."""
+        return [line for line in self.err.splitlines() if line.startswith("sluice: ")]
+
+
+def sluice(*words: str, env: Mapping[str, str]) -> Ended:
+    """Run `sluice WORDS` with these settings and no others; fails the test if it does not end by itself."""
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = start(_command, words, env=env, out=out, err=err)
+        process.join(ample(COMMAND_SECONDS))
+        code = process.exitcode
+        if code is None:
+            kill(process)
+        ended = Ended(-1 if code is None else code, out.read_text(), err.read_text())
+        assert code is not None, f"sluice {' '.join(words)} did not end by itself: {ended.err}"
+        process.close()
+        return ended
+
+
+def _command(words: Sequence[str]) -> None:
+    sys.exit(cli.run(words))
+
+
+def _run(
+    main: Callable[..., object], args: Sequence[object], env: Mapping[str, str] | None, out: str, err: str
+) -> None:
+    os.setsid()
+    if env is not None:
+        for name in [name for name in os.environ if name.startswith("SLUICE_")]:
+            del os.environ[name]
+        os.environ.update(env)
+    for descriptor, path in ((1, out), (2, err)):
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    main(*args)
