@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth check bench clean
+.PHONY: help demo test test-geth check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -31,10 +31,16 @@ test: $(READY)
 test-geth: $(READY)
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/lane/geth_lane.py $(ARGS)
 
+# Types take longest: the rest is looked at beside them.
 check: $(READY)
+	@$(MAKE) --no-print-directory -j2 -Otarget check-types check-style
+
+check-types:
+	@$(RUN)/mypy
+
+check-style:
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
-	@$(RUN)/mypy
 	@$(RUN)/lint-imports
 
 bench: $(READY)
