@@ -2,7 +2,7 @@
 
 unknown ──says its chain and head──► usable; before that it is asked nothing else
 usable ──failure──► failing: not asked, only checked, after 1 s, then twice that, up to 60 s ──answer──► usable
-usable ──head too far behind the best──► lagging ──head seen near the best──► usable
+usable ──head too far behind the best, or syncing──► lagging ──head seen near the best──► usable
 anything ──another chain id──► wrong for good
 """
 
@@ -34,6 +34,8 @@ class Health:
     rests_until: float = 0.0
     head: BlockNumber | None = None
     wrong_chain: bool = False
+    #: Whether it says that it still reads the chain: what it lacks may exist.
+    syncing: bool = False
 
     @property
     def right(self) -> bool:
@@ -54,10 +56,10 @@ class Health:
         pause = min(REST_FIRST * 2.0**self.failures, REST_LAST)
         return replace(self, failures=self.failures + 1, rests_until=now + pause)
 
-    def checked(self, head: BlockNumber, seconds: float, *, right_chain: bool) -> Health:
+    def checked(self, head: BlockNumber, seconds: float, *, right_chain: bool, syncing: bool = False) -> Health:
         """After it said its chain and its head. Only these answers are timed: all nodes get the same question then."""
         latencies = (*self.latencies[1 - LATENCIES :], seconds)
-        return replace(self.answered(), head=head, wrong_chain=not right_chain, latencies=latencies)
+        return replace(self.answered(), head=head, wrong_chain=not right_chain, syncing=syncing, latencies=latencies)
 
 
 def usable(nodes: Sequence[Health]) -> list[int]:
@@ -67,7 +69,7 @@ def usable(nodes: Sequence[Health]) -> list[int]:
     return [
         position
         for position, (node, head) in enumerate(zip(nodes, heads, strict=True))
-        if head is not None and head >= least and not node.failures
+        if head is not None and head >= least and not node.failures and not node.syncing
     ]
 
 

@@ -1,7 +1,9 @@
 """Several Ethereum nodes behind the face of one.
 
     first          chain id and head of all nodes side by side; goes on with the first that is right
-    reads          the present node; when it fails, the next, and that one from then on
+    reads          the present node; when it fails, the next, and that one from then on. Where it leaves something
+                   open (an error, null, no bytes, a head below one read before), the others are asked too, and the
+                   one that leaves least open decides
     transactions   all usable nodes at once; the first that takes them decides
     every few s    chain id and head of every node, in the background
 
@@ -17,11 +19,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from chain import health
+from chain.answers import Known, Unknown, heard, heard_each, values
 from chain.health import Health
 from chain.response import reverted
 from chain.rpc import JsonRpc, Request, Rpc
@@ -36,20 +40,10 @@ log = structlog.get_logger(__name__)
 
 #: The one method that goes to all nodes: the same bytes may reach a chain any number of times.
 _BROADCAST = "eth_sendRawTransaction"
-#: "Limit exceeded" (EIP-1474), "internal error" (JSON-RPC), and HTTP's "too many requests", which some nodes repeat.
-_FAULT_CODES = frozenset({-32005, -32603, 429})
-#: What geth, Erigon, Nethermind, Besu and providers say under codes that mean anything (-32000, -32001, -32016 ...).
-_FAULT_PHRASES = (
-    "header not found",
-    "missing trie node",
-    "unknown block",
-    "block not found",
-    "rate limit",
-    "too many requests",
-    "capacity",
-    "timed out",
-    "timeout",
-)
+_HEAD: Request = ("eth_blockNumber", ())
+#: Seconds for which a head below one that was read before is taken for a node that is behind. Longer, and the chain has
+#: been rolled back; nodes of one chain differ by a block or two, for some seconds.
+BEHIND_SECONDS = 30.0
 #: Seconds between two checks of all nodes.
 CHECK_SECONDS = 5.0
 #: Threads for each node: one to send, one to check.
@@ -80,6 +74,8 @@ class RpcPool:
         #: Position of the present node; None before the first answer.
         self._current: int | None = None
         self._checked_at: float | None = None
+        #: The highest head that a reader got, and when it was read last.
+        self._highest: tuple[BlockNumber, float] = (BlockNumber(0), clock())
         #: By process id: a fork inherits no threads, and perhaps a lock that nobody will ever open.
         self._locks: dict[int, threading.Lock] = {}
         self._threads: dict[int, list[ThreadPoolExecutor]] = {}
@@ -108,27 +104,49 @@ class RpcPool:
     # -- reads ---------------------------------------------------------------------------------------------------------
 
     def _ask(self, requests: Sequence[Request]) -> list[Any]:
+        """The answers of the present node, or of the one that leaves least open."""
         last: RpcUnavailable | None = None
-        spoiled: list[Any] | None = None
-        for position in self._candidates():
+        given: list[_Answered] = []
+        for position in self._candidates(lambda: all(each.errors for each in given)):
             try:
                 answers = self._from(position, requests)
             except RpcUnavailable as error:
                 last = error
                 continue
-            if any(isinstance(answer, RpcError) and is_nodes_fault(answer) for answer in answers):
-                # Another node may have what this one lacks; if none has, the first one's word stands.
-                self._note(position, lambda record: record.failed(self._clock()))
-                spoiled = answers if spoiled is None else spoiled
-                continue
-            self._stay_with(position)
-            return answers
-        if spoiled is not None:
-            return spoiled
-        raise last or self._nobody()
+            given.append(_Answered.of(position, requests, answers, self._least_head()))
+            if not given[-1].open:
+                break
+        if not given:
+            raise last or self._nobody()
+        # Of equals the first: the present node, or the fastest.
+        best = min(given, key=lambda each: each.open)
+        for each in given:
+            if each.errors > best.errors:
+                self._note(each.position, lambda record: record.failed(self._clock()))
+        self._take_head(best)
+        self._stay_with(best.position)
+        return best.answers
 
-    def _candidates(self) -> Iterator[int]:
-        """Nodes to try one after the other, each once, as good as they are when it is their turn."""
+    def _least_head(self) -> BlockNumber | None:
+        """Below it a head is that of a node which is behind; None if nothing is known."""
+        head, since = self._highest
+        return head if self._clock() - since < BEHIND_SECONDS else None
+
+    def _take_head(self, found: _Answered) -> None:
+        """Remember the head that readers get. Raises RpcUnavailable if it is below one that they got before."""
+        if found.head is None:
+            return
+        least = self._least_head()
+        if least is not None and found.head < least:
+            why = f"its head is block {found.head}, behind block {least} that was read before"
+            raise RpcUnavailable(what=self._nodes[found.position].name, why=why)
+        self._highest = (found.head, self._clock())
+
+    def _candidates(self, patient: Callable[[], bool] = lambda: True) -> Iterator[int]:
+        """Nodes to try one after the other, each once, as good as they are when it is their turn.
+
+        Waits for checks under way while no other node is known to be good, as long as `patient`.
+        """
         tried: set[int] = set()
         while True:
             # Before the order, or a check that ends between the two is missed.
@@ -138,7 +156,7 @@ class RpcPool:
             if now:
                 tried.add(now[0])
                 yield now[0]
-            elif under_way:
+            elif under_way and patient():
                 wait(under_way, return_when=FIRST_COMPLETED)
             else:
                 return
@@ -209,6 +227,7 @@ class RpcPool:
         began = self._clock()
         try:
             chain_id, head = _chain_and_head(node)
+            syncing = chain_id == self._chain_id and _is_syncing(node)
         except RpcUnavailable as error:
             self._note(position, lambda record: record.failed(self._clock()))
             if not before.failures:
@@ -223,7 +242,7 @@ class RpcPool:
                 node=node.name,
                 chain=chain_id,
             )
-        self._note(position, lambda record: record.checked(head, took, right_chain=right))
+        self._note(position, lambda record: record.checked(head, took, right_chain=right, syncing=syncing))
 
     def _order(self) -> list[int]:
         with self._lock():
@@ -276,23 +295,62 @@ class RpcPool:
 
 def _chain_and_head(node: JsonRpc) -> tuple[int, BlockNumber]:
     """Chain id and head. Raises RpcUnavailable, also for a node that cannot say them."""
-    answers = node.batch([("eth_chainId", ()), ("eth_blockNumber", ())])
-    for answer in answers:
-        if isinstance(answer, RpcError):
-            raise RpcUnavailable(what=node.name, why=str(answer)) from answer
-    chain_id, head = (int(answer, 16) for answer in answers)
+    answers = node.batch([("eth_chainId", ()), _HEAD])
+    chain_id, head = values(heard_each(answers, _quantity), node.name)
     return chain_id, BlockNumber(head)
 
 
-def is_nodes_fault(error: RpcError) -> bool:
-    """Whether another node might well answer the same question: a limit, a block it lacks, a failure inside it.
+def _is_syncing(node: JsonRpc) -> bool:
+    """Whether it says that it still reads the chain. Some nodes always answer with their progress; most with false."""
+    (answer,) = node.batch([("eth_syncing", ())])
+    match heard(answer, lambda it: int(it["highestBlock"], 16) - int(it["currentBlock"], 16)):
+        case Known(behind):
+            return behind > health.MOST_LAG
+        case Unknown():
+            return answer is True or isinstance(answer, dict)
 
-    An answer with data, or about a revert, is the contract's.
-    """
-    words = error.message.lower()
-    if reverted(error):
-        return False
-    return error.code in _FAULT_CODES or any(phrase in words for phrase in _FAULT_PHRASES)
+
+def _quantity(answer: str) -> int:
+    return int(answer, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """One node's answers to a batch, and how much they leave open."""
+
+    position: int
+    answers: list[Any]
+    #: Errors that are no contract's refusal.
+    errors: int
+    #: Calls that leave something open: errors, null, no bytes, and a head below the highest one known.
+    open: int
+    #: The head that they tell.
+    head: BlockNumber | None
+
+    @classmethod
+    def of(cls, position: int, requests: Sequence[Request], answers: list[Any], least: BlockNumber | None) -> _Answered:
+        """`least`: below it, a head is that of a node which is behind."""
+        heads = [head for request, answer in zip(requests, answers, strict=True) if (head := _head(request, answer))]
+        head = min(heads, default=None)
+        errors = sum(isinstance(answer, RpcError) and not reverted(answer) for answer in answers)
+        nothing = sum(
+            answer is None or (answer == "0x" and method == "eth_call")
+            for (method, _), answer in zip(requests, answers, strict=True)
+        )
+        behind = head is not None and least is not None and head < least
+        return cls(position, answers, errors, errors + nothing + behind, head)
+
+
+def _head(request: Request, answer: Any) -> BlockNumber | None:
+    """The head's number, if that is what was asked and answered."""
+    method, params = request
+    if method == "eth_getBlockByNumber" and list(params[:1]) == ["latest"]:
+        found = heard(answer, lambda header: int(header["number"], 16))
+    elif method == "eth_blockNumber":
+        found = heard(answer, _quantity)
+    else:
+        return None
+    return BlockNumber(found.value) if isinstance(found, Known) else None
 
 
 def _best(answers: Sequence[Any]) -> Any:

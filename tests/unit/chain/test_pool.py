@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from chain.pool import CHECK_SECONDS, RpcPool, connect
+from chain.pool import BEHIND_SECONDS, CHECK_SECONDS, RpcPool, connect
 from chain.rpc import Request, Rpc
 from config.settings import read_settings
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
@@ -33,6 +33,9 @@ class FakeNode:
     #: What it answers to calls.
     fails: RpcError | None = None
     stuck: threading.Event | None = None
+    #: What it answers to eth_call instead of its name, and to eth_syncing.
+    says: Any = ""
+    syncing: Any = False
     asked: list[str] = field(default_factory=list)
 
     def call(self, method: str, *params: object) -> Any:
@@ -56,6 +59,10 @@ class FakeNode:
                 return RpcError(method=method, code=-32000, message=self.refuses)
             case "eth_call" if self.fails is not None:
                 return self.fails
+            case "eth_call" if self.says != "":
+                return self.says
+            case "eth_syncing":
+                return self.syncing
         return self.name
 
 
@@ -290,3 +297,67 @@ def test_a_contracts_refusal_is_no_fault_of_the_node(setup: Setup) -> None:
     with pytest.raises(RpcError, match="reverted"):
         setup.pool.call("eth_call")
     assert "eth_call" not in setup.nodes[1].asked
+
+
+@pytest.mark.parametrize("nothing", [None, "0x"])
+def test_a_node_that_shows_nothing_does_not_decide_while_another_shows_something(setup: Setup, nothing: object) -> None:
+    setup.begin()
+    setup.nodes[0].says = nothing
+    assert setup.pool.call("eth_call") in ("b", "c")
+
+
+def test_what_no_node_shows_is_the_present_nodes_answer_and_nobody_is_blamed(setup: Setup) -> None:
+    setup.begin()
+    for node in setup.nodes:
+        node.says = None
+    assert setup.pool.call("eth_call") is None
+    for node in setup.nodes:
+        node.says = ""
+    assert setup.pool.call("eth_call") == "a"
+
+
+def test_a_head_never_goes_backwards_for_readers_when_the_node_changes(setup: Setup) -> None:
+    setup.begin()
+    setup.nodes[0].head = 102
+    assert setup.pool.call("eth_blockNumber") == hex(102)
+    setup.nodes[0].frozen = True
+    with pytest.raises(RpcUnavailable, match="its head is block 100, behind block 102"):
+        setup.pool.call("eth_blockNumber")
+    setup.nodes[2].head = 102
+    assert setup.pool.call("eth_blockNumber") == hex(102)
+
+
+def test_a_chain_that_was_rolled_back_is_followed_again_after_a_while(setup: Setup) -> None:
+    setup.begin()
+    assert setup.pool.call("eth_blockNumber") == hex(100)
+    for node in setup.nodes:
+        node.head = 50
+    with pytest.raises(RpcUnavailable, match="behind block 100"):
+        setup.pool.call("eth_blockNumber")
+    setup.clock.now += BEHIND_SECONDS
+    assert setup.pool.call("eth_blockNumber") == hex(50)
+    assert setup.pool.call("eth_blockNumber") == hex(50)
+
+
+@pytest.mark.parametrize("syncing", [True, {}, {"currentBlock": "0x1", "highestBlock": "0x64"}])
+def test_a_node_that_still_reads_the_chain_is_not_asked(setup: Setup, syncing: object) -> None:
+    setup.begin()
+    setup.nodes[0].syncing = syncing
+    setup.pass_time(CHECK_SECONDS)
+    assert setup.pool.call("eth_call") != "a"
+
+
+@pytest.mark.parametrize("syncing", [False, None, {"currentBlock": "0x64", "highestBlock": "0x64"}])
+def test_a_node_that_has_read_the_chain_is_asked_however_it_says_so(setup: Setup, syncing: object) -> None:
+    setup.begin()
+    setup.nodes[0].syncing = syncing
+    setup.pass_time(CHECK_SECONDS)
+    assert setup.pool.call("eth_call") == "a"
+
+
+def test_nodes_that_all_still_read_the_chain_are_better_than_none(setup: Setup) -> None:
+    setup.begin()
+    for node in setup.nodes:
+        node.syncing = True
+    setup.pass_time(CHECK_SECONDS)
+    assert setup.pool.call("eth_call") in ("a", "b", "c")
