@@ -18,9 +18,10 @@ from collections.abc import Iterator
 
 import structlog
 
+from chain.answers import heard, value_of
 from chain.rpc import JsonRpc, redacted
 from chain.subscription import Subscription, subscribe
-from protocol.errors import RpcError, RpcUnavailable
+from protocol.errors import RpcUnavailable
 from protocol.types import BlockNumber
 
 log = structlog.get_logger(__name__)
@@ -106,8 +107,9 @@ def _listen(
 def _asked(rpc: JsonRpc) -> Iterator[BlockNumber]:
     """The head as the node says it, nothing if it says nothing."""
     try:
-        yield BlockNumber(int(rpc.call("eth_blockNumber"), 16))
-    except (RpcUnavailable, RpcError) as error:
+        (answer,) = rpc.batch([("eth_blockNumber", ())])
+        yield BlockNumber(value_of(heard(answer, lambda number: int(number, 16)), rpc.name))
+    except RpcUnavailable as error:
         log.warning("The node does not tell its head.", action="head_unknown", why=str(error))
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import structlog
 
 from chain import bloom, decode
+from chain.answers import Known, Unknown, heard, heard_each, value_of, values
 from chain.rpc import JsonRpc
 from config.metrics import HIDDEN_LOGS
-from protocol.errors import RpcError, RpcUnavailable
+from protocol.errors import BadMessage, RpcError, RpcUnavailable
 from protocol.events import BlockRef, Seen
 from protocol.types import BlockHash, BlockNumber, Contract
 
@@ -44,92 +45,143 @@ class LogReader:
         """Headers first … last, fewer if the node does not have them all (yet)."""
         answers = self.rpc.batch([("eth_getBlockByNumber", (hex(n), False)) for n in range(first, last + 1)])
         found: list[Header] = []
-        for answer in answers:
-            if isinstance(answer, RpcError):
-                raise answer
+        for number, answer in zip(range(first, last + 1), answers, strict=True):
             if answer is None:
                 break
-            found.append(_header(answer))
+            header = value_of(heard(answer, _header), self.rpc.name)
+            if header.ref.number != number:
+                raise RpcUnavailable(what=self.rpc.name, why=f"it answered block {header.ref.number} for {number}")
+            found.append(header)
         return found
 
     def of_blocks(self, headers: Sequence[Header]) -> list[Seen]:
-        """Events of these blocks in order, asked by hash. Raises RpcError if one of them has been replaced."""
+        """Events of these blocks in order, asked by hash.
+
+        Raises RpcError if the node refuses (one of them has been replaced), RpcUnavailable if it cannot say.
+        """
         answers = self.rpc.batch([("eth_getLogs", (self._filter(blockHash=header.ref.hash),)) for header in headers])
-        for answer in answers:
-            if isinstance(answer, RpcError):
-                raise answer
-        return self._checked(headers, [raw for answer in answers for raw in answer])
+        logs: list[Mapping[str, Any]] = []
+        for header, answer in zip(headers, answers, strict=True):
+            logs += self._shown([header], answer)
+        return self._checked(headers, logs)
 
     def of_range(self, headers: Sequence[Header]) -> list[Seen]:
         """Events of these consecutive blocks in order, asked in one call. Raises RpcError if that is too much."""
         first, last = headers[0].ref.number, headers[-1].ref.number
         raw = self.rpc.call("eth_getLogs", self._filter(fromBlock=hex(first), toBlock=hex(last)))
-        return self._checked(headers, raw)
+        return self._checked(headers, self._shown(headers, raw))
+
+    def _shown(self, headers: Sequence[Header], answer: Any) -> list[Mapping[str, Any]]:
+        """The logs that an eth_getLogs for these blocks showed. Raises RpcError, RpcUnavailable.
+
+        Some nodes write null for "none". It is read so where the blocks' filters tell afterwards whether it is true.
+        """
+        if isinstance(answer, RpcError):
+            raise answer
+        if isinstance(answer, list):
+            return answer
+        if answer is None and all(header.bloom is not None for header in headers):
+            return []
+        why = f"it answered eth_getLogs of block {headers[0].ref.number} with {type(answer).__name__} in place of logs"
+        raise RpcUnavailable(what=self.rpc.name, why=why)
 
     def _filter(self, **blocks: str) -> dict[str, object]:
         return {"address": self._hub, "topics": [list(_TOPICS)], **blocks}
 
     def _checked(self, headers: Sequence[Header], raw_logs: Sequence[Mapping[str, Any]]) -> list[Seen]:
+        """The logs as events, completed from the receipts where the node showed none although there may be some."""
         blocks = {header.ref.hash: header for header in headers}
-        shown = set()
-        seen: list[Seen] = []
-        for raw in raw_logs:
-            block = BlockHash(str(raw["blockHash"]).lower())
+        read = heard_each(raw_logs, lambda raw: (BlockHash(raw["blockHash"].lower()), raw))
+        shown: dict[BlockHash, list[Mapping[str, Any]]] = {}
+        for block, raw in values(read, self.rpc.name):
             if block not in blocks:
                 raise RpcUnavailable(what=self.rpc.name, why=f"it shows a log of block {block}, which it replaced")
-            shown.add(block)
-            seen += self._of_hub(raw, blocks[block].ref)
-        for header in headers:
-            if header.ref.hash not in shown and self._promises(header):
-                seen += self._from_receipts(header)
+            shown.setdefault(block, []).append(raw)
+        hidden = [header for header in headers if header.ref.hash not in shown and self._promises(header)]
+        if hidden and shown:
+            # An answer that was cut short lacks whole blocks, and perhaps the end of the last block it shows.
+            hidden += [header for header in headers if header.ref.hash in shown][-1:]
+        seen = [item for header in hidden for item in self._from_receipts(header, len(shown.pop(header.ref.hash, ())))]
+        seen += [item for block, logs in shown.items() for item in self._of_hub(logs, blocks[block].ref)]
         seen.sort(key=lambda item: (item.block_number, item.log_index))
         return seen
 
-    def _of_hub(self, raw: Mapping[str, Any], block: BlockRef) -> list[Seen]:
-        item = decode.seen(raw, block.timestamp)
-        return [] if item is None or str(raw["address"]).lower() != self._hub else [item]
+    def _of_hub(self, logs: Sequence[Mapping[str, Any]], block: BlockRef) -> list[Seen]:
+        """Events of the hub among a block's logs. Raises RpcUnavailable for a log that no contract can have written."""
+
+        def read(raw: Mapping[str, Any]) -> list[Seen]:
+            if raw["address"].lower() != self._hub:
+                return []
+            item = decode.seen(raw, block.timestamp)
+            return [] if item is None else [item]
+
+        return [item for found in values(heard_each(logs, read), self.rpc.name) for item in found]
 
     # -- nodes that hide logs ------------------------------------------------------------------------------------------
 
     def _promises(self, header: Header) -> bool:
         return header.bloom is not None and bloom.may_hold(header.bloom, self._hub, _TOPICS)
 
-    def _from_receipts(self, header: Header) -> list[Seen]:
-        """Events that eth_getLogs did not show although the block's filter allows them; mostly there are none.
+    def _from_receipts(self, header: Header, already: int) -> list[Seen]:
+        """The block's events by its receipts; mostly there are none beyond the logs that were shown (`already`).
 
-        Raises RpcUnavailable when the receipts do not add up to the filter: the node does not know its own block.
+        Raises RpcUnavailable when the receipts cannot be had or do not add up to the filter: whether the block has
+        events is not known then.
         """
-        try:
-            receipts = self.rpc.call("eth_getBlockReceipts", header.ref.hash)
-        except RpcError as error:
-            log.warning(
-                "A block may have logs that the node does not show, and it gives no receipts to be sure.",
-                action="logs_unchecked",
-                block=header.ref.number,
-                why=str(error),
-            )
-            return []
+        receipts = self._receipts(header.ref)
         union = 0
-        for receipt in receipts or ():
-            union |= int(receipt["logsBloom"], 16)
+        for receipt in receipts:
+            union |= receipt.bloom
         if union != header.bloom:
             raise RpcUnavailable(what=self.rpc.name, why=f"it hides logs of block {header.ref.number}")
-        found = [item for receipt in receipts for raw in receipt["logs"] for item in self._of_hub(raw, header.ref)]
-        if found:
-            HIDDEN_LOGS.inc(len(found))
+        found = [item for receipt in receipts for item in self._of_hub(receipt.logs, header.ref)]
+        if len(found) > already:
+            HIDDEN_LOGS.inc(len(found) - already)
             log.warning(
                 "The node hid logs from eth_getLogs; taken from the receipts.",
                 action="logs_hidden",
                 block=header.ref.number,
-                logs=len(found),
+                logs=len(found) - already,
                 node=self.rpc.name,
             )
         return found
 
+    def _receipts(self, block: BlockRef) -> list[_Receipt]:
+        """All receipts of a block, in one call or, on nodes without it, one by one. Raises RpcUnavailable."""
+        (answer,) = self.rpc.batch([("eth_getBlockReceipts", (block.hash,))])
+        match heard(answer, lambda raw: [_receipt(each) for each in raw]):
+            case Known(receipts):
+                return receipts
+            case Unknown(why):
+                log.debug("No receipts of a block at once.", action="receipts_alone", block=block.number, why=why)
+        (answer,) = self.rpc.batch([("eth_getBlockByHash", (block.hash, False))])
+        hashes = value_of(heard(answer, lambda raw: [str(each) for each in raw["transactions"]]), self.rpc.name)
+        answers = self.rpc.batch([("eth_getTransactionReceipt", (each,)) for each in hashes])
+        return values(heard_each(answers, lambda raw: _receipt_of(raw, block)), self.rpc.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Receipt:
+    """What is read of a receipt."""
+
+    bloom: int
+    logs: list[Mapping[str, Any]]
+
+
+def _receipt(raw: Mapping[str, Any]) -> _Receipt:
+    return _Receipt(int(raw["logsBloom"], 16), list(raw["logs"]))
+
+
+def _receipt_of(raw: Mapping[str, Any], block: BlockRef) -> _Receipt:
+    """As `_receipt`; BadMessage if the transaction is in another block."""
+    if raw["blockHash"].lower() != block.hash:
+        raise BadMessage(why=f"the receipt is of another block than {block.number}")
+    return _receipt(raw)
+
 
 def _header(raw: Mapping[str, Any]) -> Header:
     text = raw.get("logsBloom")
-    return Header(decode.block_ref(raw), int(text, 16) if text else None)
+    return Header(decode.block_ref(raw), int(text, 16) if text and text != "0x" else None)
 
 
 def linked(headers: Sequence[Header], parent: BlockRef | None) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from chain import decode
+from chain.answers import Known, heard
 from chain.rpc import JsonRpc
-from protocol.errors import RpcError, RpcUnavailable
+from protocol.errors import RpcUnavailable
 from protocol.events import BlockRef
 from protocol.types import BlockNumber
 
@@ -77,4 +78,5 @@ def _number(block: Any) -> BlockNumber:
 
 def _told(answer: Any, read: Callable[[Any], T]) -> T | None:
     """What `read` makes of an answer; None where the node has none (geth before its first safe block: an error)."""
-    return None if answer is None or isinstance(answer, RpcError) else read(answer)
+    found = heard(answer, read)
+    return found.value if isinstance(found, Known) else None

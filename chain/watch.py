@@ -279,7 +279,11 @@ class Watcher:
         lowest = max(self._start, cursor.number - DEEPEST_REORG, 0)
         while top >= lowest:
             bottom = BlockNumber(max(lowest, top - _STEP + 1))
-            for header in reversed(self._reader.headers(bottom, top)):
+            headers = self._reader.headers(bottom, top)
+            if len(headers) <= top - bottom:
+                # Only blocks that were shown can differ from ours.
+                raise RpcUnavailable(what=self._node, why=f"it does not show the blocks {bottom} to {top}")
+            for header in reversed(headers):
                 known = self._store.block(header.ref.number)
                 if known is not None and known.hash == header.ref.hash:
                     return known
