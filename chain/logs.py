@@ -2,7 +2,7 @@
 
 Near the head a block's logs are asked for by the block's hash: a number could mean another block a moment later. Deep
 down a range is asked for in one call. Either way each log must name a block that was read, and a block whose filter
-promises logs of the hub that the node does not show is looked at again through its receipts.
+promises events of the hub that the node does not show is looked at again through its receipts.
 """
 
 from __future__ import annotations
@@ -91,16 +91,17 @@ class LogReader:
     def _checked(self, headers: Sequence[Header], raw_logs: Sequence[Mapping[str, Any]]) -> list[Seen]:
         """The logs as events, completed from the receipts where the node showed none although there may be some."""
         blocks = {header.ref.hash: header for header in headers}
-        read = heard_each(raw_logs, lambda raw: (BlockHash(raw["blockHash"].lower()), raw))
+        read = heard_each(raw_logs, lambda raw: (BlockHash(raw["blockHash"].lower()), list(raw["topics"]), raw))
         shown: dict[BlockHash, list[Mapping[str, Any]]] = {}
-        for block, raw in values(read, self.rpc.name):
+        for block, _, raw in values(read, self.rpc.name):
             if block not in blocks:
                 raise RpcUnavailable(what=self.rpc.name, why=f"it shows a log of block {block}, which it replaced")
             shown.setdefault(block, []).append(raw)
-        hidden = [header for header in headers if header.ref.hash not in shown and self._promises(header)]
+        hidden = [header for header in headers if self._promises_more(header, shown.get(header.ref.hash, ()))]
         if hidden and shown:
             # An answer that was cut short lacks whole blocks, and perhaps the end of the last block it shows.
-            hidden += [header for header in headers if header.ref.hash in shown][-1:]
+            last = [header for header in headers if header.ref.hash in shown][-1]
+            hidden += [last] if last not in hidden else []
         seen = [item for header in hidden for item in self._from_receipts(header, len(shown.pop(header.ref.hash, ())))]
         seen += [item for block, logs in shown.items() for item in self._of_hub(logs, blocks[block].ref)]
         seen.sort(key=lambda item: (item.block_number, item.log_index))
@@ -119,8 +120,11 @@ class LogReader:
 
     # -- nodes that hide logs ------------------------------------------------------------------------------------------
 
-    def _promises(self, header: Header) -> bool:
-        return header.bloom is not None and bloom.may_hold(header.bloom, self._hub, _TOPICS)
+    def _promises_more(self, header: Header, shown: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the block's filter allows an event of the hub of a kind that is not among the logs shown."""
+        kinds = {str(topic).lower() for raw in shown for topic in raw["topics"][:1]}
+        unseen = [topic for topic in _TOPICS if topic not in kinds]
+        return header.bloom is not None and bloom.may_hold(header.bloom, self._hub, unseen)
 
     def _from_receipts(self, header: Header, already: int) -> list[Seen]:
         """The block's events by its receipts; mostly there are none beyond the logs that were shown (`already`).
