@@ -29,5 +29,11 @@ LANE_HALTED = Gauge(
     ["wallet"],
     multiprocess_mode="mostrecent",
 )
+LANE_WAITS = Gauge(
+    "sluice_lane_waits",
+    "1 while the lane waits for something that it cannot mend; `sluice tx ls` says what.",
+    ["wallet"],
+    multiprocess_mode="mostrecent",
+)
 REPORTS = Counter("sluice_reports_total", "Worker reports accepted.", ["step"])
 CONTAINERS = Counter("sluice_containers_total", "App containers ended.", ["outcome"])

@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     fee_policy: Literal["fast", "normal", "cheap", "fixed"] = Field("fast", description="How fees are chosen.")
     max_fee_gwei: Gwei = Field(Decimal(500), description="Never pay more than this per gas, in gwei.")
     fixed_fee_gwei: Gwei = Field(Decimal(0), description="Fee per gas when fee_policy is fixed, in gwei.")
+    max_transaction_gas: int = Field(
+        2**24,
+        ge=1_000_000,
+        description="Most gas that one transaction may ask for; array calls are cut to fit. 2**24 is what Ethereum"
+        " allows (EIP-7825).",
+    )
     keep_balance_wei: int = Field(
         0, ge=0, description="Balance in wei that stays in the wallet: what would go below it is not sent."
     )

@@ -106,6 +106,8 @@ class LaneFacts:
     waiting: float | None = None
     #: What it waits for.
     why: str = ""
+    #: What its last run found that no run can mend, whatever the age of anything; None if nothing.
+    stuck: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +339,12 @@ def _lane(facts: LaneFacts, pool: Pool) -> Part:
             ok=False,
             detail=f"it is halted: {facts.halted}",
             fix="Decide by `sluice tx disown` or `sluice tx resume`; `sluice tx ls` tells more.",
+        )
+    if facts.stuck is not None:
+        return Part(
+            ok=False,
+            detail=f"it waits for something that it cannot mend: {facts.stuck}",
+            fix="It goes on by itself once that is well; `sluice tx ls` tells more.",
         )
     limit = max(WAIT_SECONDS, (WAIT_BLOCKS + pool.spend_depth) * pool.block_time)
     if facts.waiting is None or facts.waiting <= limit:

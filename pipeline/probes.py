@@ -168,10 +168,10 @@ class Probes:
         store, lane = self.lane.desk.store, LaneId(self.settings.chain_id, self.pool.wallet)
         try:
             with pymongo.timeout(ANSWER_SECONDS):
-                halted = store.halted(lane)
+                halted, stuck = store.halted(lane), store.waiting(lane)
                 oldest = store.in_state(lane, (IntentState.QUEUED, IntentState.SENT), 1)
-                if halted is not None or not oldest:
-                    return LaneFacts(halted)
+                if halted is not None or stuck is not None or not oldest:
+                    return LaneFacts(halted, stuck=stuck)
                 waiting = self.clock() - oldest[0].created_at
                 return LaneFacts(None, waiting, operate.status(self.lane).why)
         except (PyMongoError, Unavailable, RpcError):

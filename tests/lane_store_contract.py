@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from chain.lane.intent import Intent, IntentState, LaneId
+from chain.lane.intent import UNENDED, Intent, IntentState, LaneId
 from chain.lane.lease import Lease
 from chain.lane.nonce import (
     Attempt,
@@ -55,6 +56,41 @@ def record(nonce: int, *names: str, lane: LaneId = LANE, at: float = 5.0) -> Non
 
 def mined(nonce: int, block: int = 10, fee: int = 3) -> Mined:
     return Mined(attempt(nonce).tx_hash, BlockNumber(block), BlockHash("0xbb"), success=True, fee=Wei(fee), gas_used=21)
+
+
+def past(store: LaneStore, lease: Lease, nonces: range, at: float = 5.0) -> None:
+    """Nonces that were mined long ago, each with an intent of its own."""
+    records = [record(nonce, f"past {nonce}", at=at) for nonce in nonces]
+    intents = [intent(f"past {nonce}", at=at) for nonce in nonces]
+    store.add(intents)
+    store.claim(lease, records)
+    numbers = tuple(item.nonce for item in records)
+    moves: list[NonceMove] = [Consumed(nonce, mined(nonce)) for nonce in numbers]
+    keys = tuple(item.key for item in intents)
+    store.move(lease, [IntentMove(keys, IntentState.FINAL, BlockNumber(10))], [*moves, Finalised(numbers)])
+
+
+def queries_of_a_run(store: LaneStore) -> dict[str, Callable[[], object]]:
+    """Every question that a run asks of its store, by the name of the method."""
+    both = (NonceState.MINED, NonceState.FINAL)
+    return {
+        "busy": lambda: store.busy(LANE),
+        "newest": lambda: store.newest(LANE, both, 1, None),
+        "records open": lambda: store.records(LANE, (NonceState.OPEN,)),
+        "records unsettled": lambda: store.records(LANE, (NonceState.OPEN, NonceState.MINED)),
+        "records deep": lambda: store.records(LANE, (NonceState.MINED,), up_to=BlockNumber(5)),
+        "record": lambda: store.record(LANE, Nonce(3)),
+        "highest_nonce": lambda: store.highest_nonce(LANE),
+        "holding": lambda: store.holding(LANE, intent("open").key),
+        "queued": lambda: store.queued(LANE, 64),
+        "count queued": lambda: store.count(LANE, (IntentState.QUEUED,)),
+        "count unended": lambda: store.count(LANE, UNENDED),
+        "in_state": lambda: store.in_state(LANE, (IntentState.SENT, IntentState.MINED), 100),
+        "intents": lambda: store.intents([intent("open").key]),
+        "spent_since": lambda: store.spent_since(LANE, 5.0),
+        "halted": lambda: store.halted(LANE),
+        "waiting": lambda: store.waiting(LANE),
+    }
 
 
 class LaneStoreContract:
@@ -160,6 +196,29 @@ class LaneStoreContract:
         assert store.halted(LANE) is None
         assert self.lease(store).halted is None
 
+    def test_a_halt_by_a_run_that_was_overtaken_is_refused(self, store: LaneStore) -> None:
+        stale = self.lease(store, 0.0)
+        fresh = store.take_lease(LANE, RIVAL, 60.0)
+        assert fresh is not None
+        with pytest.raises(LeaseLost):
+            store.halt(LANE, "foreign nonce", stale)
+        with pytest.raises(LeaseLost):
+            store.wait(stale, "a receipt")
+        assert (store.halted(LANE), store.waiting(LANE)) == (None, None)
+        store.halt(LANE, "foreign nonce", fresh)
+        assert store.halted(LANE) == "foreign nonce"
+
+    def test_what_a_lane_waits_for_is_told_to_everybody(self, store: LaneStore) -> None:
+        assert store.waiting(LANE) is None
+        lease = self.lease(store)
+        store.wait(lease, "a receipt")
+        store.give_back(lease)
+        assert (store.waiting(LANE), store.waiting(OTHER)) == ("a receipt", None)
+        again = self.lease(store)
+        assert (again.waiting, again.halted) == ("a receipt", None)
+        store.wait(again, None)
+        assert store.waiting(LANE) is None
+
     # -- nonces --------------------------------------------------------------------------------------------------------
 
     def test_a_record_comes_back_as_it_was_claimed(self, store: LaneStore) -> None:
@@ -249,6 +308,27 @@ class LaneStoreContract:
         store.claim(lease, [record(0, at=1.0), record(1, at=5.0), record(2, at=9.0), record(3, at=9.0)])
         store.move(lease, [], [Consumed(Nonce(number), replace(mined(number), fee=HUGE)) for number in range(3)])
         assert store.spent_since(LANE, 5.0) == 2 * HUGE
+
+    def test_fees_that_are_settled_later_or_taken_back_are_counted_once(self, store: LaneStore) -> None:
+        lease = self.lease(store)
+        store.claim(lease, [record(number, at=float(number)) for number in range(6)])
+        for number in range(6):
+            assert store.spent_since(LANE, 0.0) == 100 * number
+            store.move(lease, [], [Consumed(Nonce(number), mined(number, fee=100))])
+        store.move(lease, [], [Finalised((Nonce(0), Nonce(1), Nonce(3), Nonce(4)))])
+        assert store.spent_since(LANE, 0.0) == 600
+        assert store.spent_since(LANE, 1.0) == 500
+        # A reorg deeper than finality.
+        store.move(lease, [], [Unmined((Nonce(1), Nonce(4)))])
+        assert store.spent_since(LANE, 1.0) == 300
+        store.move(lease, [], [Consumed(Nonce(1), mined(1, fee=7)), Finalised((Nonce(1), Nonce(2)))])
+        assert store.spent_since(LANE, 1.0) == 307
+        store.move(lease, [], [Consumed(Nonce(4), mined(4, fee=7)), Finalised((Nonce(4), Nonce(5)))])
+        assert store.spent_since(LANE, 1.0) == 314
+        assert store.spent_since(LANE, 5.0) == 100
+        assert store.spent_since(LANE, 9.0) == 0
+        # Another process starts with nothing in mind.
+        assert store.spent_since(LANE, 0.0) == 414
 
     # -- fencing -------------------------------------------------------------------------------------------------------
 

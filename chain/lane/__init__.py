@@ -35,8 +35,10 @@ What it guarantees, as long as the store keeps what it acknowledged:
 6.  Two processes never disturb each other: a lease keeps runs apart, and where a pause outlives the lease, the fence in
     every write and the unique keys refuse the late one.
 7.  A block that disappears puts its intents back, and the same bytes are sent again.
-8.  If a nonce was spent by a transaction that is not ours, the lane stops until an operator decides. The log, its
-    status, the scheduler's health and a metric say so.
+8.  If a final block shows that a nonce was spent by a transaction that is not ours, the lane stops until an operator
+    decides. The log, its status, the scheduler's health and a metric say so.
+9.  What a node cannot tell decides nothing. A receipt that is not to be seen is asked for again; a lane that waits for
+    what it cannot mend says so in the same places, and goes on by itself.
 
 What it does not guarantee:
 
@@ -51,6 +53,7 @@ What it does not guarantee:
     log, but FINAL was said too early.
 
 Where to look: `intent`, `nonce` (values and their states), `store` (port; `store_mongo`, `store_sqlite`, `testing`),
-`run` (the run and its phases `confirm`, `repair`, `send`), `fees`, `classify`, `policy` (pure decisions), `poco` (what
-PoCo allows; `poco_lane` makes a lane), `depth` (spend only on what is settled), `operate` and `audit` (for operators).
+`run` (the run and its phases `confirm`, `repair`, `send`), `proof` (who spent a nonce), `gas`, `refusals`, `waits`,
+`fees`, `classify`, `policy` (pure decisions), `poco` (what PoCo allows; `poco_lane` makes a lane), `depth` (spend only on
+what is settled), `operate` and `audit` (for operators).
 """

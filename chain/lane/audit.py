@@ -9,6 +9,7 @@ from chain.lane.intent import IntentState
 from chain.lane.look import look
 from chain.lane.nonce import UNSETTLED, NonceRecord, NonceState
 from chain.lane.run import Lane
+from protocol.errors import RpcError
 from protocol.types import Nonce
 
 #: Newest nonces looked at besides those that are not settled, so that an audit takes as long in ten years as today.
@@ -21,7 +22,7 @@ _MOST = 100_000
 class Finding:
     """One thing that is not as it should be."""
 
-    #: Stable name: `gap`, `lost_receipt`, `other_block`, `unconfirmed`, `no_nonce`, `two_nonces`.
+    #: Stable name: `gap`, `lost_receipt`, `no_answer`, `other_block`, `unconfirmed`, `no_nonce`, `two_nonces`.
     kind: str
     nonce: Nonce | None
     intent: str | None
@@ -58,6 +59,9 @@ def _gaps(records: list[NonceRecord], count: Nonce) -> list[Finding]:
 
 def _receipt(record: NonceRecord, receipt: object) -> list[Finding]:
     assert record.mined is not None
+    if isinstance(receipt, RpcError):
+        says = f"{record.state.value} in block {record.mined.block}, but the node cannot say: {receipt}"
+        return [Finding("no_answer", record.nonce, None, says)]
     if not isinstance(receipt, dict):
         says = (
             f"{record.state.value} in block {record.mined.block}, but the node has no receipt of {record.mined.tx_hash}"

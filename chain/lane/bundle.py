@@ -53,13 +53,17 @@ class Encoder(Protocol):
         """The call of one group. Raises BadMessage if the arguments do not fit the method."""
 
 
+#: Most gas of one transaction: EIP-7825.
+_MAX_GAS = 2**24
+
+
 class PocoEncoder:
     """Calls of the PoCo hub."""
 
-    def __init__(self, hub: Contract, *, batch: int = 50) -> None:
-        """`batch`: most intents per array call."""
+    def __init__(self, hub: Contract, *, batch: int = 50, max_gas: int = _MAX_GAS) -> None:
+        """`batch`: most intents per array call, as far as its gas limit stays within `max_gas`."""
         self._hub = hub
-        self._batch = batch
+        self._most = {method: _most(method, batch, max_gas) for method in _ARRAYS}
 
     def group(self, intents: Sequence[Intent]) -> list[tuple[Intent, ...]]:
         """`initialize` and `claim` by up to `batch`; all others, and what has failed in company, alone."""
@@ -68,7 +72,7 @@ class PocoEncoder:
         for intent in intents:
             shares = intent.method in _ARRAYS and not intent.alone
             room = filling.get(intent.method) if shares else None
-            if room is not None and len(room) < self._batch:
+            if room is not None and len(room) < self._most[intent.method]:
                 room.append(intent)
                 continue
             fresh = [intent]
@@ -137,7 +141,21 @@ _ARRAYS: dict[str, tuple[str, Callable[[tuple[Intent, ...]], str]]] = {
     ),
     "claim": ("claimArray", lambda group: calls.claim_array([TaskId(item.subject) for item in group])),
 }
+#: Arrays that those functions take, and words of calldata per intent.
+_SHAPES = {"initialize": (2, 2), "claim": (1, 1)}
 
 
 def _arg(intent: Intent, name: str) -> Any:
     return intent.args[name]
+
+
+def _most(method: str, batch: int, max_gas: int) -> int:
+    """Intents whose array call stays within `max_gas`; at least one."""
+    function, _ = _ARRAYS[method]
+    arrays, words = _SHAPES[method]
+
+    def gas(number: int) -> int:
+        # A selector, then for each array its offset, its length and its items.
+        return calls.gas_limit(function, "0x" + "00" * (4 + 32 * (2 * arrays + words * number)))
+
+    return next((number for number in range(batch, 1, -1) if gas(number) <= max_gas), 1)

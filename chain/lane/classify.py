@@ -39,7 +39,8 @@ class Kind(StrEnum):
     POOL_FULL = "pool_full"
     #: Asked too often, or the node is not up to date.
     BUSY = "busy"
-    #: No node will ever take these bytes: gas limit, chain id, size, signature, type.
+    #: No node will ever take these bytes: gas limit, chain id, size, signature, type. Some take the same call with more
+    #: gas: `wants_gas`.
     FATAL = "fatal"
     UNKNOWN = "unknown"
 
@@ -76,67 +77,212 @@ REACTIONS: dict[Kind, Reaction] = {
 
 #: phrase, kind; the comment names the clients.
 PHRASES: Phrases = (
-    ("already imported", Kind.KNOWN),  # anvil, parity
-    ("already known", Kind.KNOWN),  # geth, erigon, nethermind ("AlreadyKnown" below)
-    ("alreadyknown", Kind.KNOWN),  # nethermind
-    ("known transaction", Kind.KNOWN),  # besu, geth before 1.9
-    ("existing tx with same hash", Kind.KNOWN),  # erigon
+    ("already imported", Kind.KNOWN),  # anvil, openethereum, substrate
+    ("alreadyimported", Kind.KNOWN),  # substrate: "Pool(AlreadyImported)"
+    ("already known", Kind.KNOWN),  # geth, erigon, reth, nethermind, mantle
+    ("alreadyknown", Kind.KNOWN),  # nethermind until 2025
+    ("known transaction", Kind.KNOWN),  # besu, klaytn, zksync, geth before 1.9
+    ("with same hash", Kind.KNOWN),  # erigon: "existing txn with same hash"
     ("transaction already in mempool", Kind.KNOWN),  # arbitrum classic
-    ("replacement transaction underpriced", Kind.REPLACEMENT_UNDERPRICED),  # anvil, geth, erigon
+    ("already exists in cache", Kind.KNOWN),  # sei
+    ("already in the system", Kind.KNOWN),  # zksync
+    ("is already pending", Kind.KNOWN),
+    ("replacement transaction underpriced", Kind.REPLACEMENT_UNDERPRICED),  # anvil, geth, erigon, besu, reth
     ("replacementnotallowed", Kind.REPLACEMENT_UNDERPRICED),  # nethermind
     ("could not replace existing tx", Kind.REPLACEMENT_UNDERPRICED),  # erigon
+    ("to replace existing transaction", Kind.REPLACEMENT_UNDERPRICED),  # reth
+    ("replaced by transaction with higher tip", Kind.REPLACEMENT_UNDERPRICED),  # erigon
     ("replace_underpriced", Kind.REPLACEMENT_UNDERPRICED),  # zk nodes built on geth
+    ("another transaction with same nonce", Kind.REPLACEMENT_UNDERPRICED),  # openethereum
+    ("another tx which has the same nonce", Kind.REPLACEMENT_UNDERPRICED),  # klaytn
+    ("ownnoncealreadyused", Kind.REPLACEMENT_UNDERPRICED),  # nethermind: its own pool holds that nonce
     ("feetoolowtocompete", Kind.POOL_FULL),  # nethermind: its pool is full of dearer ones
-    ("nonce too low", Kind.NONCE_TOO_LOW),  # anvil, geth, erigon, arbitrum
+    ("nonce too low", Kind.NONCE_TOO_LOW),  # anvil, geth, erigon, besu, reth, arbitrum, zksync, hedera
     ("oldnonce", Kind.NONCE_TOO_LOW),  # nethermind
-    ("nonce is too low", Kind.NONCE_TOO_LOW),  # parity
-    ("nonce too high", Kind.NONCE_TOO_HIGH),  # geth, erigon, arbitrum (its sequencer keeps no queue)
+    ("nonce is too low", Kind.NONCE_TOO_LOW),  # openethereum
+    ("pool(stale)", Kind.NONCE_TOO_LOW),  # substrate
+    ("transaction already finalized", Kind.NONCE_TOO_LOW),  # harmony
+    ("too low, expected", Kind.NONCE_TOO_LOW),  # revm: "nonce 3 too low, expected 5"
+    ("nonce too high", Kind.NONCE_TOO_HIGH),  # geth, erigon, besu, reth, arbitrum (its sequencer keeps no queue)
     ("noncegap", Kind.NONCE_TOO_HIGH),  # nethermind
+    ("nonce too far in future", Kind.NONCE_TOO_HIGH),  # nethermind
+    ("noncetoofarinfuture", Kind.NONCE_TOO_HIGH),  # nethermind
+    ("delegation nonce gap", Kind.NONCE_TOO_HIGH),  # nethermind
+    ("nonce is too distant", Kind.NONCE_TOO_HIGH),  # besu
+    ("lower nonce exists", Kind.NONCE_TOO_HIGH),  # besu: "An invalid transaction with a lower nonce exists"
+    ("too high, expected", Kind.NONCE_TOO_HIGH),  # revm: "nonce 9 too high, expected 5"
+    # Arbitrum classic says it of a nonce too low and of one too high: the mined count tells which.
+    ("invalid transaction nonce", Kind.NONCE_TOO_LOW),
     ("future transaction tries to replace pending", Kind.POOL_FULL),  # geth: pool full of executable ones
     ("in-flight transaction limit reached", Kind.POOL_FULL),  # geth: delegated accounts
-    ("txpool is full", Kind.POOL_FULL),  # geth, erigon
+    ("delegation authority has pending", Kind.POOL_FULL),  # nethermind
+    ("pending transaction type conflict", Kind.POOL_FULL),  # nethermind
+    ("conflicts with existing transaction", Kind.POOL_FULL),  # reth
+    ("txpool is full", Kind.POOL_FULL),  # geth, erigon, reth, celo, klaytn
     ("transaction pool is full", Kind.POOL_FULL),  # anvil, besu
+    ("pool not accepting transactions", Kind.POOL_FULL),  # besu
+    ("sub-pool is full", Kind.POOL_FULL),  # erigon
     ("pool is overflowing", Kind.POOL_FULL),  # erigon
+    ("pool size constraints", Kind.POOL_FULL),  # reth
+    ("as a spammer", Kind.POOL_FULL),  # reth: more transactions of one sender than it keeps
+    ("identified as spammer", Kind.POOL_FULL),  # reth, older
+    ("spammer", Kind.POOL_FULL),  # erigon: the same
     ("account slots", Kind.POOL_FULL),  # erigon
+    ("too many transactions in the queue", Kind.POOL_FULL),  # openethereum
+    ("pending tx pool full", Kind.POOL_FULL),  # arbitrum
     ("sequencer queue is full", Kind.POOL_FULL),  # arbitrum
     ("queue full", Kind.POOL_FULL),  # arbitrum
-    ("max fee per gas less than block base fee", Kind.UNDERPRICED),  # anvil, geth, arbitrum
+    ("l2 congestion", Kind.POOL_FULL),  # arbitrum
+    ("max fee per gas less than block base fee", Kind.UNDERPRICED),  # anvil, geth, reth, arbitrum, zksync
     ("maxfeepergas too low", Kind.UNDERPRICED),  # nethermind
     ("max fee per gas too low", Kind.UNDERPRICED),
     ("fee too low", Kind.UNDERPRICED),  # erigon
     ("feetoolow", Kind.UNDERPRICED),  # nethermind
-    ("gas price too low", Kind.UNDERPRICED),  # arbitrum classic, nethermind
+    ("gas price too low", Kind.UNDERPRICED),  # arbitrum classic, metis, nethermind
+    ("gas price is too low", Kind.UNDERPRICED),  # openethereum
+    ("gas price below", Kind.UNDERPRICED),  # besu: "below configured minimum gas price", "below current base fee"
+    ("below configured minimum gas price", Kind.UNDERPRICED),  # hedera
+    ("below chain minimum", Kind.UNDERPRICED),  # reth: "transaction feeCap 1 below chain minimum"
+    ("less than block base fee", Kind.UNDERPRICED),  # astar
+    ("less than basefee", Kind.UNDERPRICED),  # revm
+    ("less than gas price minimum", Kind.UNDERPRICED),  # celo
+    ("unacceptable gas price", Kind.UNDERPRICED),  # zksync
+    ("pubdata price too high", Kind.UNDERPRICED),  # zksync
+    ("insufficient fee", Kind.UNDERPRICED),  # sei
     ("gas tip cap", Kind.UNDERPRICED),  # geth: "gas tip cap 0, minimum needed 1"
-    ("transaction underpriced", Kind.UNDERPRICED),  # geth
+    ("transaction underpriced", Kind.UNDERPRICED),  # geth, reth, nethermind
     ("underpriced", Kind.UNDERPRICED),  # erigon, besu
-    ("insufficient funds", Kind.INSUFFICIENT_FUNDS),  # anvil, geth, erigon, arbitrum
+    ("insufficient funds", Kind.INSUFFICIENT_FUNDS),  # anvil, geth, erigon, reth, openethereum, arbitrum
     ("insufficientfunds", Kind.INSUFFICIENT_FUNDS),  # nethermind
-    ("insufficient balance", Kind.INSUFFICIENT_FUNDS),  # erigon, nethermind
+    ("insufficient balance", Kind.INSUFFICIENT_FUNDS),  # erigon, nethermind, openethereum, monad
+    ("upfront cost exceeds", Kind.INSUFFICIENT_FUNDS),  # besu
+    ("lack of funds", Kind.INSUFFICIENT_FUNDS),  # revm
+    ("not enough funds", Kind.INSUFFICIENT_FUNDS),  # arbitrum classic
+    ("overdraft", Kind.INSUFFICIENT_FUNDS),  # geth: "transaction would cause overdraft"
+    ("overdraws from account", Kind.INSUFFICIENT_FUNDS),  # reth
+    ("insufficient_payer_balance", Kind.INSUFFICIENT_FUNDS),  # hedera
     ("exceeds the configured cap", Kind.FEE_TOO_HIGH),  # geth: "tx fee (x ether) exceeds the configured cap"
     ("tx fee cap", Kind.FEE_TOO_HIGH),
-    ("intrinsic gas too low", Kind.FATAL),  # anvil, geth, erigon, arbitrum
-    ("intrinsic gas too high", Kind.FATAL),  # anvil
+    ("transaction fee cap exceeded", Kind.FEE_TOO_HIGH),  # besu
+    ("intrinsic gas too low", Kind.FATAL),  # anvil, geth, erigon, reth, arbitrum
+    ("intrinsicgas", Kind.FATAL),  # erigon
+    ("intrinsic gas too high", Kind.FATAL),  # anvil, reth
+    ("intrinsic gas exceeds", Kind.FATAL),  # besu
+    ("gas cost exceeds the gas limit", Kind.FATAL),  # revm
+    ("gas floor exceeds the gas limit", Kind.FATAL),  # revm
+    ("transaction gas is too low", Kind.FATAL),  # openethereum
+    ("gas limit too low", Kind.FATAL),  # monad
+    ("not enough gas for transaction", Kind.FATAL),  # zksync
+    ("failed to pay the fee to the operator", Kind.FATAL),  # zksync
+    ("out of gas", Kind.FATAL),  # sei, reth
     ("gaslimitexceeded", Kind.FATAL),  # nethermind
-    ("exceeds block gas limit", Kind.FATAL),  # geth, besu
-    ("gas limit too high", Kind.FATAL),  # geth since Osaka (EIP-7825), nethermind
+    ("gas limit reached", Kind.FATAL),  # nethermind
+    ("exceeds block gas limit", Kind.FATAL),  # geth, besu, reth
+    ("exceeds block's gas limit", Kind.FATAL),  # reth
+    ("exceeds the block gas limit", Kind.FATAL),  # revm
+    ("exceeds current gas limit", Kind.FATAL),  # openethereum
+    ("supplied gas is beyond limit", Kind.FATAL),  # openethereum
+    ("gas limit too high", Kind.FATAL),  # geth since Osaka (EIP-7825), nethermind, reth
+    ("gas limit is too high", Kind.FATAL),  # erigon
     ("exceeds transaction gas limit", Kind.FATAL),
     ("rlp is too long", Kind.FATAL),
+    ("rlptoolong", Kind.FATAL),  # erigon
     ("floor data gas", Kind.FATAL),  # geth: "insufficient gas for floor data gas cost"
-    ("invalid chain id", Kind.FATAL),  # anvil, geth, arbitrum
-    ("invalid sender", Kind.FATAL),  # geth, erigon
+    ("gas uint64 overflow", Kind.FATAL),  # geth, erigon, reth
+    ("gasuintoverflow", Kind.FATAL),  # erigon
+    ("int256overflow", Kind.FATAL),  # nethermind
+    ("cost overflow", Kind.FATAL),  # nethermind
+    ("overflow payment", Kind.FATAL),  # revm
+    ("invalid chain id", Kind.FATAL),  # anvil, geth, reth, openethereum, arbitrum
+    ("wrong chainid", Kind.FATAL),  # besu
+    ("chainid not supported", Kind.FATAL),  # besu
+    ("chainid is required", Kind.FATAL),  # besu
+    ("chain id", Kind.FATAL),
+    ("invalid sender", Kind.FATAL),  # geth, erigon, reth
+    ("failedtoresolvesender", Kind.FATAL),  # nethermind
+    ("failed to recover sender", Kind.FATAL),  # nethermind
+    ("invalid signature", Kind.FATAL),  # besu, openethereum
+    ("invalid_signature", Kind.FATAL),  # hedera
     ("invalidtxchainid", Kind.FATAL),  # nethermind
-    ("transaction type not supported", Kind.FATAL),  # geth, erigon, arbitrum
-    ("oversized data", Kind.FATAL),  # geth
+    ("transaction type not supported", Kind.FATAL),  # geth, erigon, reth, arbitrum
+    ("unsupported transaction type", Kind.FATAL),  # nethermind, erigon
+    ("notsupportedtxtype", Kind.FATAL),  # nethermind
+    ("invalid transaction type", Kind.FATAL),  # besu
+    (
+        "this transaction type is not",
+        Kind.FATAL,
+    ),  # erigon: "fork supporting this transaction type is not activated yet"
+    ("negative value", Kind.FATAL),  # geth, erigon, reth
+    ("oversized data", Kind.FATAL),  # geth, erigon, reth, zksync
+    ("input data too large", Kind.FATAL),  # reth
+    ("transaction is too big", Kind.FATAL),  # openethereum
+    ("transaction too large", Kind.FATAL),  # nethermind
+    ("tx too large", Kind.FATAL),  # sei
+    ("maxtxsizeexceeded", Kind.FATAL),  # nethermind
+    ("nonce has max value", Kind.FATAL),  # geth, reth
+    ("nonce overflow", Kind.FATAL),  # revm
+    ("invalid rlp", Kind.FATAL),  # openethereum
     ("rlp: ", Kind.FATAL),  # geth, erigon, arbitrum: bytes that are no transaction
-    ("max priority fee per gas higher than max fee per gas", Kind.FATAL),  # anvil, geth
-    ("sender not an eoa", Kind.FATAL),  # geth, erigon
+    ("max priority fee per gas higher than max fee per gas", Kind.FATAL),  # anvil, geth, reth, zksync
+    ("max priority fee per gas exceeds max fee per gas", Kind.FATAL),  # besu
+    (
+        "max fee per gas higher than max priority fee per gas",
+        Kind.FATAL,
+    ),  # klaytn, which has the two the wrong way round
+    ("priority fee is greater than max fee", Kind.FATAL),  # revm
+    ("invalid gas fee cap", Kind.FATAL),  # klaytn
+    ("higher than 2^", Kind.FATAL),  # geth, reth, zksync: a number that is too large
+    ("sender not an eoa", Kind.FATAL),  # geth, erigon, nethermind
+    ("sender is not an eoa", Kind.FATAL),  # reth
+    ("senderiscontract", Kind.FATAL),  # nethermind
+    ("senders with deployed code", Kind.FATAL),  # revm
+    ("from a non-account", Kind.FATAL),  # zksync
+    ("error function_selector", Kind.FATAL),  # zksync
+    ("banned in local queue", Kind.FATAL),  # openethereum: sender, recipient or code
+    ("not authorized to send transactions", Kind.FATAL),  # besu
+    ("transaction is not permitted", Kind.FATAL),  # openethereum
+    ("marked the transaction as invalid", Kind.FATAL),  # besu: a plugin
+    ("transaction invalid", Kind.FATAL),  # nethermind
+    ("invalid, transaction hash is null", Kind.FATAL),  # nethermind
+    ("invalid message format", Kind.FATAL),  # arbitrum
+    ("forbidden sender address", Kind.FATAL),  # arbitrum
+    ("in blacklist", Kind.FATAL),  # harmony
+    ("invalid shard", Kind.FATAL),  # harmony
+    ("does not match directive", Kind.FATAL),  # harmony
+    ("counters to continue the execution", Kind.FATAL),  # polygon zkevm
+    ("out of counters", Kind.FATAL),  # polygon zkevm
+    ("overflow zk-counters", Kind.FATAL),  # polygon zkevm
+    ("execution reverted", Kind.FATAL),  # arbitrum: it runs the call before it takes it
     ("too many requests", Kind.BUSY),  # providers
     ("rate limit", Kind.BUSY),
     ("request limit", Kind.BUSY),
     ("syncing", Kind.BUSY),  # nethermind, erigon
+    ("initial sync is still in progress", Kind.BUSY),  # besu
+    ("world state unavailable", Kind.BUSY),  # besu
+    ("indexing is in progress", Kind.BUSY),  # geth
     ("forwarding", Kind.BUSY),  # arbitrum: the node could not reach the sequencer
+    ("failed to forward", Kind.BUSY),  # mantle
     ("service unavailable", Kind.BUSY),
+    ("service temporarily unavailable", Kind.BUSY),
+    ("bad gateway", Kind.BUSY),
+    ("network is unreachable", Kind.BUSY),
+    ("null value for transaction", Kind.BUSY),  # hedera
     ("timeout", Kind.UNKNOWN),
+)
+#: Of the fatal ones those that a higher gas limit mends: the node counts more gas than the function uses, as it does
+#: where posting data to another chain is paid in gas.
+GAS_PHRASES = (
+    "intrinsic gas too low",
+    "intrinsicgas",
+    "intrinsic gas exceeds",
+    "gas cost exceeds the gas limit",
+    "gas floor exceeds the gas limit",
+    "transaction gas is too low",
+    "gas limit too low",
+    "not enough gas for transaction",
+    "failed to pay the fee to the operator",
+    "floor data gas",
+    "out of gas",
 )
 
 
@@ -144,6 +290,12 @@ def classify(message: str, first: Phrases = ()) -> Kind:
     """The kind of refusal behind a node's words; UNKNOWN if neither `first` nor the table has them."""
     words = message.lower()
     return next((kind for phrase, kind in (*first, *PHRASES) if phrase in words), Kind.UNKNOWN)
+
+
+def wants_gas(message: str) -> bool:
+    """Whether a node's words say that the gas limit is below what the bytes cost before they run."""
+    words = message.lower()
+    return any(phrase in words for phrase in GAS_PHRASES)
 
 
 def phrases_of(text: str) -> Phrases:

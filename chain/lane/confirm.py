@@ -2,7 +2,9 @@
 
 nonce < mined count ─► receipts over all attempts ─┬─ success ─► MINED
                                                    ├─ reverted, or given way ─► intents released and judged
-                                                   └─ none, for as long as finality takes ─► ForeignNonce
+                                                   └─ none to be seen ─► asked again at the next head; meanwhile:
+                                       a final block shows a transaction that is not ours at this nonce ─► ForeignNonce
+                                       a block shows ours, or no node can tell ─► the lane waits and says so
 newest block of ours ─┬─ its hash stands: MINED records deep enough are FINAL
                       └─ it is gone: receipts again of all MINED records, and of those FINAL ones whose blocks are
                          gone as well; what has none is OPEN again
@@ -10,13 +12,15 @@ newest block of ours ─┬─ its hash stands: MINED records deep enough are FI
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-from chain.lane.desk import Desk, Memory, Turn
+from chain.answers import Known, Unknown
+from chain.lane.desk import Desk, Memory, Missing, Turn
 from chain.lane.intent import Intent, IntentState, method_of
 from chain.lane.look import Look
 from chain.lane.nonce import (
@@ -33,11 +37,12 @@ from chain.lane.nonce import (
     apply,
     nonces_of,
 )
+from chain.lane.proof import receipts, spender
 from chain.lane.ready import READY, Judgement, Moment, Verdict
 from chain.lane.store import IntentMove
 from config.metrics import LANE_MINED
 from protocol.errors import ForeignNonce, RpcError
-from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, TxHash, Wei
+from protocol.types import BlockNumber, Nonce, Timestamp, TxHash
 
 log = structlog.get_logger(__name__)
 
@@ -51,14 +56,16 @@ class Confirmed:
 
     #: Records that are OPEN now.
     open: list[NonceRecord] = field(default_factory=list)
-    #: Nonces that are spent, but by none of our hashes.
-    missing: list[Nonce] = field(default_factory=list)
+    #: Records whose nonce is spent although no receipt of theirs is to be seen, and why.
+    missing: list[tuple[NonceRecord, str]] = field(default_factory=list)
     #: Keys of intents that ended.
     ended: list[str] = field(default_factory=list)
     #: Keys of intents that are MINED.
     mined: list[str] = field(default_factory=list)
     #: The transactions that did it.
     transactions: list[TxHash] = field(default_factory=list)
+    #: What became of nonces, by method and outcome, for the metric.
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -83,13 +90,14 @@ def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) 
         # Lowest first: if a crash cuts the writing short, the newest record still tells the next run of the reorg.
         records = sorted([*_undone(desk), *records], key=lambda record: record.nonce)
     doubtful = [record for record in records if record.nonce < look.count or record.state is not NonceState.OPEN]
-    found = receipts(desk, doubtful)
+    found = receipts(desk.rpc, doubtful)
     reverted: list[NonceRecord] = []
     for record in records:
-        mined = found.get(record.nonce)
-        if mined is None:
-            _without_receipt(record, look, moves, result)
+        answer = found.get(record.nonce)
+        if not isinstance(answer, Known):
+            _without_receipt(record, look, answer, moves, result)
             continue
+        mined = answer.value
         if mined == record.mined:
             continue
         consumed = Consumed(record.nonce, mined)
@@ -111,6 +119,8 @@ def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) 
     moves.nonces.sort(key=lambda move: nonces_of(move)[0])
     _finalise(deep, moves, result)
     desk.store.move(turn.lease, [*moves.intents, *moves.in_blocks()], moves.nonces)
+    for (method, outcome), number in result.outcomes.items():
+        LANE_MINED.labels(method, outcome).inc(number)
     if result.transactions:
         # One line a run: a thousand transactions are a thousand lines too many.
         log.info(
@@ -122,19 +132,19 @@ def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) 
             intents=len(result.mined),
             first_tx=result.transactions[0],
         )
-    memory.missing = {nonce: memory.missing.get(nonce, look.head) for nonce in result.missing}
-    _halt_if_foreign(desk, look, memory)
+    _halt_if_foreign(turn, look, result, memory)
     return result
 
 
-def _without_receipt(record: NonceRecord, look: Look, moves: _Moves, result: Confirmed) -> None:
+def _without_receipt(record: NonceRecord, look: Look, answer: Unknown | None, moves: _Moves, result: Confirmed) -> None:
+    """What has no receipt to be seen is OPEN: not known to be in a block, and not given up either."""
     if record.state is not NonceState.OPEN:
         back = Unmined((record.nonce,))
         moves.intents.append(IntentMove(record.intents, IntentState.SENT))
         moves.nonces.append(back)
         record = apply(record, back)
     if record.nonce < look.count:
-        result.missing.append(record.nonce)
+        result.missing.append((record, "no node was asked yet" if answer is None else answer.why))
     else:
         result.open.append(record)
 
@@ -142,7 +152,7 @@ def _without_receipt(record: NonceRecord, look: Look, moves: _Moves, result: Con
 def _succeeded(record: NonceRecord, mined: Mined, moves: _Moves, result: Confirmed) -> None:
     moves.mined.setdefault(mined.block, []).extend(record.intents)
     result.mined.extend(record.intents)
-    LANE_MINED.labels(method_of(record.intents), "success").inc()
+    result.outcomes[method_of(record.intents), "success"] += 1
     result.transactions.append(mined.tx_hash)
 
 
@@ -168,7 +178,10 @@ def _release(desk: Desk, records: Sequence[NonceRecord], moves: _Moves, result: 
             verdicts = [READY] * len(intents)
         else:
             verdicts = desk.readiness.check(intents, moments[mined.block])
-        why = attempt.note or f"reverted in block {mined.block} with gas used {mined.gas_used} of {record.gas}"
+        why = (
+            attempt.note
+            or f"reverted in block {mined.block} with gas used {mined.gas_used} of {record.gas_of(attempt)}"
+        )
         for intent, verdict in zip(intents, verdicts, strict=True):
             move = after_release(desk.policy.max_generations, intent, verdict, why)
             moves.intents.append(move)
@@ -186,7 +199,7 @@ def _release(desk: Desk, records: Sequence[NonceRecord], moves: _Moves, result: 
             )
         moves.nonces.append(Released(record.nonce, mined))
         outcome = "reverted" if attempt.purpose is Purpose.CALL else attempt.purpose.value
-        LANE_MINED.labels(method_of(record.intents), outcome).inc()
+        result.outcomes[method_of(record.intents), outcome] += 1
 
 
 def after_release(most: int, intent: Intent, verdict: Verdict, why: str) -> IntentMove:
@@ -217,20 +230,44 @@ def _finalise(deep: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> 
     moves.nonces.append(Finalised(tuple(record.nonce for record in deep)))
 
 
-def _halt_if_foreign(desk: Desk, look: Look, memory: Memory) -> None:
-    for nonce, first in memory.missing.items():
-        if look.head - first >= desk.policy.finality:
-            why = f"mined count {look.count}, no receipt for any of our hashes since block {first}"
-            error = ForeignNonce(wallet=desk.lane.wallet, nonce=nonce, why=why)
-            desk.store.halt(desk.lane, str(error))
+def _halt_if_foreign(turn: Turn, look: Look, result: Confirmed, memory: Memory) -> None:
+    """Note why receipts are missing, and stop the lane if a final block proves that a stranger spent the lowest."""
+    desk = turn.desk
+    before, memory.missing = memory.missing, {}
+    for record, why in result.missing:
+        known = before.get(record.nonce)
+        memory.missing[record.nonce] = Missing(look.head if known is None else known.since, why)
+    if not result.missing:
+        return
+    record, why = result.missing[0]
+    since = memory.missing[record.nonce].since
+    # At the first head the receipt may just be a moment late. Later, one look a head is enough.
+    if since == look.head:
+        return
+    if memory.looked == look.head:
+        memory.missing[record.nonce] = before.get(record.nonce, memory.missing[record.nonce])
+        return
+    memory.looked = look.head
+    match spender(desk.rpc, desk.lane.wallet, record, look.head):
+        case Known(found) if found.ours:
+            why = f"{found.tx_hash} is in block {found.block}, but {why}"
+        case Known(found) if found.block > look.head - desk.policy.finality:
+            why = f"{found.tx_hash}, which is not ours, took it in block {found.block}, which is not final yet"
+        case Known(found):
+            why = f"{found.tx_hash} in block {found.block} is not ours"
+            error = ForeignNonce(wallet=desk.lane.wallet, nonce=record.nonce, why=why)
+            desk.store.halt(desk.lane, str(error), turn.lease)
             log.error(
                 "The wallet's key was used outside; decide by `sluice tx disown` or `sluice tx resume`.",
                 action="lane_foreign_nonce",
                 wallet=desk.lane.wallet,
-                nonce=nonce,
+                nonce=record.nonce,
                 why=why,
             )
             raise error
+        case Unknown(proof):
+            why = f"{why}; {proof}" if proof != why else why
+    memory.missing[record.nonce] = Missing(since, why)
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -267,30 +304,6 @@ def _in_blocks_that_are_gone(desk: Desk, records: Sequence[NonceRecord]) -> list
         for record in records
         if record.mined is not None and now.get(record.mined.block, record.mined.block_hash) != record.mined.block_hash
     ]
-
-
-def receipts(desk: Desk, records: Sequence[NonceRecord]) -> dict[Nonce, Mined]:
-    """By nonce, the receipt of whichever attempt has one."""
-    wanted = [(record.nonce, attempt.tx_hash) for record in records for attempt in record.attempts]
-    answers = desk.rpc.batch([("eth_getTransactionReceipt", (tx_hash,)) for _, tx_hash in wanted]) if wanted else []
-    found = zip((nonce for nonce, _ in wanted), answers, strict=True)
-    return {
-        nonce: _mined(answer)
-        for nonce, answer in found
-        if isinstance(answer, dict) and answer.get("blockNumber") is not None
-    }
-
-
-def _mined(receipt: dict[str, Any]) -> Mined:
-    gas_used = int(receipt["gasUsed"], 16)
-    return Mined(
-        tx_hash=TxHash(receipt["transactionHash"].lower()),
-        block=BlockNumber(int(receipt["blockNumber"], 16)),
-        block_hash=BlockHash(receipt["blockHash"]),
-        success=int(receipt["status"], 16) == 1,
-        fee=Wei(gas_used * int(receipt.get("effectiveGasPrice", "0x0"), 16)),
-        gas_used=gas_used,
-    )
 
 
 def _moments(desk: Desk, blocks: Iterable[BlockNumber]) -> dict[BlockNumber, Moment]:

@@ -101,7 +101,8 @@ def record_from(document: Mapping[str, Any]) -> NonceRecord:
 
 def attempt_document(attempt: Attempt) -> Document:
     """One entry of `attempts`."""
-    return {
+    gas = {"gas": attempt.gas} if attempt.gas else {}
+    return gas | {
         "hash": attempt.tx_hash,
         "raw": attempt.raw,
         "max_fee": str(attempt.fees.max_fee),
@@ -114,7 +115,14 @@ def attempt_document(attempt: Attempt) -> Document:
 
 def _attempt(document: Mapping[str, Any]) -> Attempt:
     fees = Fees(Wei(int(document["max_fee"])), Wei(int(document["tip"])), document["legacy"])
-    return Attempt(TxHash(document["hash"]), document["raw"], fees, Purpose(document["purpose"]), document["note"])
+    return Attempt(
+        TxHash(document["hash"]),
+        document["raw"],
+        fees,
+        Purpose(document["purpose"]),
+        document["note"],
+        document.get("gas", 0),
+    )
 
 
 def mined_document(mined: Mined) -> Document:

@@ -27,6 +27,8 @@ class Lease:
     fence: int
     #: Why the lane stands still, if an operator has to decide something.
     halted: str | None = None
+    #: What the lane waits for and cannot mend, as far as the last run knew.
+    waiting: str | None = None
 
 
 def new_holder() -> str:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from chain.answers import heard, value_of
 from chain.lane.fees import Market
-from chain.lane.nonce import NonceRecord
+from chain.lane.nonce import Mined, NonceRecord
 from chain.lane.ready import Moment
 from chain.rpc import JsonRpc, Request
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
+
+#: JSON-RPC's code for a method that a node does not have.
+_NO_SUCH_METHOD = -32601
+#: Blocks that a reorg may take away and not bring back at once; a node that lacks more is behind.
+_MOST_BEHIND = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +61,47 @@ def look(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> Look:
     if newest is not None and newest.mined is not None:
         requests.append(("eth_getBlockByNumber", (hex(newest.mined.block), False)))
     header, count, balance, price, *mined = rpc.batch(requests)
-    for answer in (header, count, balance):
-        if isinstance(answer, RpcError) or answer is None:
-            raise RpcUnavailable(what=rpc.name, why=f"it cannot say what the head is: {answer}")
-    price = _wei(price)
-    base_fee = None if header.get("baseFeePerGas") is None else _wei(header["baseFeePerGas"])
-    return Look(
-        head=BlockNumber(int(header["number"], 16)),
-        timestamp=Timestamp(int(header["timestamp"], 16)),
+    head, timestamp, base_fee = value_of(heard(header, _header), rpc.name)
+    offered = _price(price, rpc.name)
+    seen = Look(
+        head=head,
+        timestamp=timestamp,
         # A node's gas price is the base fee and the tip it suggests: one request tells both.
-        market=Market(base_fee, price if base_fee is None else Wei(max(0, price - base_fee))),
-        count=Nonce(int(count, 16)),
-        balance=Wei(int(balance, 16)),
-        mined_hash=mined[0]["hash"] if mined and isinstance(mined[0], dict) else None,
+        market=Market(base_fee, offered if base_fee is None else Wei(max(0, offered - base_fee))),
+        count=Nonce(value_of(heard(count, _number), rpc.name)),
+        balance=Wei(value_of(heard(balance, _number), rpc.name)),
+        mined_hash=mined[0].get("hash") if mined and isinstance(mined[0], dict) else None,
+    )
+    if newest is not None and newest.mined is not None:
+        _believe(seen, newest, newest.mined, rpc.name)
+    return seen
+
+
+def _believe(seen: Look, newest: NonceRecord, mined: Mined, node: str) -> None:
+    """Raises RpcUnavailable for what no reorg can bring about: the node is behind, or answers from two places."""
+    if mined.block - seen.head > _MOST_BEHIND:
+        why = f"it is behind: its head is block {seen.head}, and {mined.tx_hash} was mined in block {mined.block}"
+        raise RpcUnavailable(what=node, why=why)
+    if seen.count <= newest.nonce and seen.mined_hash == mined.block_hash:
+        why = f"it contradicts itself: block {mined.block} stands, but nonce {newest.nonce} that it holds is not spent"
+        raise RpcUnavailable(what=node, why=why)
+
+
+def _header(header: dict[str, Any]) -> tuple[BlockNumber, Timestamp, Wei | None]:
+    base_fee = header.get("baseFeePerGas")
+    return (
+        BlockNumber(_number(header["number"])),
+        Timestamp(_number(header["timestamp"])),
+        None if base_fee is None else Wei(_number(base_fee)),
     )
 
 
-def _wei(answer: Any) -> Wei:
-    """An amount; 0 where the node does not know the method (an old or a zero-gas chain)."""
-    return Wei(0) if isinstance(answer, RpcError) or answer is None else Wei(int(answer, 16))
+def _price(answer: Any, node: str) -> Wei:
+    """The suggested price; 0 where the node does not know the method (an old or a zero-gas chain)."""
+    if isinstance(answer, RpcError) and (answer.code == _NO_SUCH_METHOD or "method" in answer.message.lower()):
+        return Wei(0)
+    return Wei(value_of(heard(answer, _number), node))
+
+
+def _number(text: Any) -> int:
+    return int(text, 16)

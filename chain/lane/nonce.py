@@ -19,6 +19,9 @@ from protocol.types import BlockHash, BlockNumber, Contract, Nonce, TxHash, Wei
 
 #: Amount of most transactions.
 NO_WEI = Wei(0)
+#: Gas that the protocol takes for a transfer without data. A chain that adds the cost of posting data elsewhere takes
+#: more: `chain.lane.gas` asks it.
+TRANSFER_GAS = 21_000
 
 
 class NonceState(StrEnum):
@@ -67,6 +70,8 @@ class Attempt:
     purpose: Purpose = Purpose.CALL
     #: Why the purpose is not CALL.
     note: str = ""
+    #: Gas limit; 0 in what was stored before attempts had one of their own.
+    gas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ class NonceRecord:
     to: Contract
     #: Calldata, `0x` hex.
     data: str
-    #: Gas limit.
+    #: Gas limit of the first attempt.
     gas: int
     attempts: tuple[Attempt, ...]
     #: Unix seconds of the claim.
@@ -110,6 +115,15 @@ class NonceRecord:
     def newest(self) -> Attempt:
         """The attempt to send: the dearest one."""
         return self.attempts[-1]
+
+    @property
+    def gas_limit(self) -> int:
+        """Gas limit of the newest attempt."""
+        return self.gas_of(self.newest)
+
+    def gas_of(self, attempt: Attempt) -> int:
+        """Gas limit of one attempt."""
+        return attempt.gas or (self.gas if attempt.purpose is Purpose.CALL else TRANSFER_GAS)
 
     def attempt(self, tx_hash: TxHash) -> Attempt:
         """The attempt with that hash."""

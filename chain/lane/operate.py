@@ -12,17 +12,20 @@ from dataclasses import dataclass
 
 import structlog
 
-from chain.lane.confirm import after_release, receipts
+from chain.answers import Known, Unknown
+from chain.lane.confirm import after_release
 from chain.lane.desk import Desk, Memory, Turn
 from chain.lane.fees import bump as dearer
 from chain.lane.fees import quote
+from chain.lane.gas import transfer_gas
 from chain.lane.intent import Intent, IntentState
 from chain.lane.look import Look, look
 from chain.lane.nonce import Disowned, Fees, NonceRecord, NonceState, Purpose, Repriced, apply
+from chain.lane.proof import receipts, spender
 from chain.lane.repair import again, fill
 from chain.lane.run import Lane
 from chain.lane.send import broadcast
-from chain.lane.signer import TRANSFER_GAS, Unsigned, to_self
+from chain.lane.signer import Unsigned, to_self
 from chain.lane.store import IntentMove
 from protocol.errors import BadInput, BadMessage, LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
@@ -48,6 +51,8 @@ class LaneStatus:
     queued: int
     #: Why the lane stands still until an operator decides; None if it does not.
     halted: str | None
+    #: What the lane waits for and cannot mend, as far as its last run knew.
+    waiting: str | None
     why: str
 
 
@@ -85,9 +90,9 @@ def status(lane: Lane) -> LaneStatus:
     held = {record.nonce for record in records}
     gaps = tuple(Nonce(nonce) for nonce in range(seen.count, next_nonce) if nonce not in held)
     queued = desk.store.count(desk.lane, (IntentState.QUEUED,))
-    halted = desk.store.halted(desk.lane)
-    why = halted or _why(seen, records, gaps) or _waiting(desk, seen, records, queued)
-    return LaneStatus(seen.head, seen.count, next_nonce, seen.balance, records, gaps, queued, halted, why)
+    halted, waiting = desk.store.halted(desk.lane), desk.store.waiting(desk.lane)
+    why = halted or waiting or _why(seen, records, gaps) or _waiting(desk, seen, records, queued)
+    return LaneStatus(seen.head, seen.count, next_nonce, seen.balance, records, gaps, queued, halted, waiting, why)
 
 
 def _waiting(desk: Desk, seen: Look, records: tuple[NonceRecord, ...], queued: int) -> str:
@@ -107,7 +112,7 @@ def _unpaid(desk: Desk, seen: Look, records: tuple[NonceRecord, ...], intent: In
     except BadMessage as error:
         return str(error)
     need = call.gas * quote(desk.policy.fees, seen.market).max_fee + call.value
-    committed = sum(record.gas * record.newest.fees.max_fee + record.value for record in records)
+    committed = sum(record.gas_limit * record.newest.fees.max_fee + record.value for record in records)
     left = seen.balance - committed - desk.policy.keep_balance
     if left >= need:
         return ""
@@ -135,18 +140,20 @@ def _why(seen: Look, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...]) 
 def offer(lane: Lane, nonce: Nonce) -> Offer:
     """What raising the price of an open nonce would cost. Raises BadInput if it is not open or at the ceiling."""
     record = _open(lane.desk, nonce)
-    return Offer((nonce,), _price(lane.desk, _look(lane.desk), record), record.gas)
+    return Offer((nonce,), _price(lane.desk, _look(lane.desk), record), record.gas_limit)
 
 
 def offer_cancel(lane: Lane, nonce: Nonce) -> Offer:
     """What taking an open nonce away from its call would cost. Raises BadInput as `offer`."""
-    return Offer((nonce,), offer(lane, nonce).fees, TRANSFER_GAS)
+    return Offer((nonce,), offer(lane, nonce).fees, transfer_gas(lane.desk, Memory()))
 
 
 def offer_gaps(lane: Lane) -> Offer:
     """What filling all gaps would cost, and which there are."""
     seen = _look(lane.desk)
-    return Offer(tuple(_gaps(lane.desk, seen)), quote(lane.desk.policy.fees, seen.market), TRANSFER_GAS)
+    return Offer(
+        tuple(_gaps(lane.desk, seen)), quote(lane.desk.policy.fees, seen.market), transfer_gas(lane.desk, Memory())
+    )
 
 
 def bump(lane: Lane, nonce: Nonce) -> Replaced:
@@ -160,10 +167,10 @@ def cancel(lane: Lane, nonce: Nonce) -> Replaced:
     """Spend an open nonce on a transfer of nothing to oneself; its intents end as FAILED once that is final."""
     with _turn(lane) as turn:
         desk, seen, record = turn.desk, _look(turn.desk), _open(turn.desk, nonce)
-        fees = _price(desk, seen, record)
-        return _replace(
-            turn, seen, record, to_self(desk.lane.wallet, desk.lane.chain_id, nonce, fees, Purpose.CANCEL, _CANCELLED)
-        )
+        fees, gas = _price(desk, seen, record), transfer_gas(desk, Memory())
+        wallet, chain_id = desk.lane.wallet, desk.lane.chain_id
+        unsigned = to_self(wallet, chain_id, nonce, fees, Purpose.CANCEL, _CANCELLED, gas=gas)
+        return _replace(turn, seen, record, unsigned)
 
 
 def cancel_queued(lane: Lane, key: str, *, dry_run: bool = False) -> None:
@@ -175,6 +182,8 @@ def cancel_queued(lane: Lane, key: str, *, dry_run: bool = False) -> None:
             raise BadInput(what=f"Intent {key} is not in the queue; to stop one that was sent, cancel its nonce.")
         if not dry_run:
             turn.desk.store.move(turn.lease, [IntentMove((key,), IntentState.FAILED, reason=_CANCELLED)], ())
+            # It may have been what the lane waited for.
+            turn.desk.store.wait(turn.lease, None)
 
 
 def rebroadcast(lane: Lane) -> list[str]:
@@ -188,24 +197,27 @@ def fill_gaps(lane: Lane) -> list[Nonce]:
     with _turn(lane) as turn:
         seen = _look(turn.desk)
         gaps = _gaps(turn.desk, seen)
-        _send(turn, seen, fill(turn, seen, gaps))
+        _send(turn, seen, fill(turn, seen, gaps, Memory()))
         return gaps
 
 
 def disown(lane: Lane, nonce: Nonce, *, dry_run: bool = False) -> list[IntentMove]:
     """Accept that a foreign transaction took this nonce; the lane goes on. What becomes of the nonce's intents.
 
-    `dry_run`: only say that. Raises BadInput unless the lane stands still, and the nonce is spent by none of ours:
-    whoever let go of a nonce that was ours would have its calls carried out twice.
+    `dry_run`: only say that. Raises BadInput unless the lane stands still and a final block shows the transaction that
+    is not ours: whoever let go of a nonce that was ours would have its calls carried out twice.
     """
     with _turn(lane) as turn:
         desk, seen, record = turn.desk, _look(turn.desk), _open(turn.desk, nonce)
         if record.nonce >= seen.count:
             raise BadInput(what=f"Nonce {nonce} is not spent; nobody took it.")
-        for ours in receipts(desk, [record]).values():
-            raise BadInput(what=f"Nonce {nonce} is ours: {ours.tx_hash} is in block {ours.block}. Use resume.")
+        receipt = receipts(desk.rpc, [record])[nonce]
+        if isinstance(receipt, Known):
+            tx_hash, block = receipt.value.tx_hash, receipt.value.block
+            raise BadInput(what=f"Nonce {nonce} is ours: {tx_hash} is in block {block}. The lane goes on by itself.")
         if turn.lease.halted is None:
-            raise BadInput(what="The lane still looks for the receipt; it stops by itself if there is none.")
+            raise BadInput(what="The lane still looks for who spent it; it stops by itself if that is not ours.")
+        _prove_foreign(desk, seen, record)
         intents = desk.store.intents(record.intents)
         verdicts = desk.readiness.check(intents, seen.moment)
         why = f"nonce {nonce} was taken by a foreign transaction"
@@ -215,9 +227,26 @@ def disown(lane: Lane, nonce: Nonce, *, dry_run: bool = False) -> list[IntentMov
         ]
         if not dry_run:
             desk.store.move(turn.lease, moves, [Disowned(nonce)])
-            desk.store.halt(desk.lane, None)
+            desk.store.halt(desk.lane, None, turn.lease)
             log.warning("Foreign nonce accepted.", action="lane_disowned", wallet=lane.id.wallet, nonce=nonce)
     return moves
+
+
+def _prove_foreign(desk: Desk, seen: Look, record: NonceRecord) -> None:
+    """Nothing, if a final block proves it. Raises BadInput: what is unknown is ours until the contrary is proved."""
+    match spender(desk.rpc, desk.lane.wallet, record, seen.head):
+        case Known(found) if found.ours:
+            what = f"is ours: {found.tx_hash} is in block {found.block}; the node only has no receipt of it yet."
+        case Known(found) if found.block > seen.head - desk.policy.finality:
+            what = f"was taken in block {found.block}, which is not final yet. Try again later."
+        case Known(_):
+            return
+        case Unknown(why):
+            what = (
+                f"cannot be let go: it is not proved that a transaction from outside took it ({why})."
+                " Try again later, or with a node that keeps old blocks (SLUICE_RPC_URL)."
+            )
+    raise BadInput(what=f"Nonce {record.nonce} {what}")
 
 
 def resume(lane: Lane, *, dry_run: bool = False) -> str:
@@ -292,4 +321,5 @@ def _send(turn: Turn, seen: Look, records: Sequence[NonceRecord]) -> list[str]:
     """Send as a run does; what the node refused in its words, else `accepted`."""
     memory = Memory()
     broadcast(turn, seen, records, memory)
-    return [memory.refused[record.nonce][1] if record.nonce in memory.refused else "accepted" for record in records]
+    refused = memory.refused | memory.doubted
+    return [refused[record.nonce].words if record.nonce in refused else "accepted" for record in records]

@@ -305,6 +305,6 @@ def poco_lane(settings: Settings, rpc: JsonRpc, key: Key, store: LaneStore, poli
         rpc,
         KeySigner(key),
         readiness,
-        PocoEncoder(hub, batch=settings.initialize_batch),
+        PocoEncoder(hub, batch=settings.initialize_batch, max_gas=settings.max_transaction_gas),
         policy or LanePolicy.of(settings),
     )

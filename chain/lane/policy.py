@@ -30,6 +30,10 @@ class LanePolicy:
     bump_after: int = 4
     #: Blocks it may miss for no reason that can be seen until it is replaced all the same.
     stuck_after: int = 6
+    #: Blocks after which what stands in the way is said as an error, if it is nothing that the lane can mend.
+    alarm_after: int = 10
+    #: Most gas that one transaction may ask for: what EIP-7825 allows, 2 to the 24th.
+    max_gas: int = 2**24
     #: Heads between the two looks at a gap before it is filled.
     gap_looks: int = 1
     #: Releases from a nonce before an intent is given up.
@@ -63,6 +67,7 @@ class LanePolicy:
             max_in_flight=settings.lane_max_in_flight,
             max_queued=settings.lane_max_queued,
             finality=settings.finality_blocks,
+            max_gas=settings.max_transaction_gas,
             keep_balance=Wei(settings.keep_balance_wei),
             daily_cap=None if settings.daily_spend_cap_wei is None else Wei(settings.daily_spend_cap_wei),
             dry_run=settings.lane_dry_run,

@@ -4,6 +4,7 @@
     base fee above its fee cap                 ─► dearer attempt of the lowest nonce
     not mined for 4 blocks, price below market ─► dearer attempt of the lowest nonce
     refused for good, or left by its intents   ─► 0-value transfer to self at the same nonce
+    refused for its gas limit                  ─► the same call with more gas
     nonce below the highest without a record   ─► after a second look, 0-value transfer to self
 
 Only the lowest nonce is ever repriced: those above cannot be mined before it whatever they pay.
@@ -16,13 +17,15 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from chain.lane.classify import REACTIONS, Kind
+from chain.lane.classify import REACTIONS
 from chain.lane.desk import Desk, Memory, Turn
 from chain.lane.fees import bump, quote, too_low
+from chain.lane.gas import more, transfer_gas
 from chain.lane.intent import IntentState
 from chain.lane.look import Look
 from chain.lane.nonce import Fees, NonceMove, NonceRecord, Purpose, Repriced, Unmined, apply
-from chain.lane.signer import TRANSFER_GAS, Unsigned, to_self
+from chain.lane.refusals import Remedy, remedies
+from chain.lane.signer import Unsigned, to_self
 from chain.lane.store import IntentMove
 from config.metrics import LANE_REBROADCAST
 from protocol.errors import RpcError
@@ -52,8 +55,7 @@ def repair(turn: Turn, look: Look, records: Sequence[NonceRecord], highest: Nonc
     repairs = Repairs(open={record.nonce: record for record in records})
     _close_gaps(turn, look, highest, memory, repairs)
     # Words about a nonce that is settled hold nothing up any more.
-    memory.refused = {nonce: words for nonce, words in memory.refused.items() if nonce in repairs.open}
-    memory.refused_at = {nonce: head for nonce, head in memory.refused_at.items() if nonce in memory.refused}
+    memory.settle(repairs.open)
     unsent = [record for record in repairs.open.values() if _not_with_a_node(record, look, memory)]
     stale = [record for record in _stale(turn.desk, look, memory, repairs) if record not in unsent]
     repairs.outbox = _reprice(turn, look, memory, repairs, [*unsent, *stale])
@@ -62,8 +64,8 @@ def repair(turn: Turn, look: Look, records: Sequence[NonceRecord], highest: Nonc
 
 def _not_with_a_node(record: NonceRecord, look: Look, memory: Memory) -> bool:
     """Whether these bytes were never taken: not sent, or refused, and a block has passed that may have changed that."""
-    refused_at = memory.refused_at.get(record.nonce)
-    return record.sent_block is None if refused_at is None else refused_at != look.head
+    refusal = memory.refused.get(record.nonce)
+    return record.sent_block is None if refusal is None else refusal.at != look.head
 
 
 # -- gaps --------------------------------------------------------------------------------------------------------------
@@ -96,17 +98,18 @@ def _close_gaps(turn: Turn, look: Look, highest: Nonce | None, memory: Memory, r
 def _fill(turn: Turn, look: Look, unknown: Sequence[Nonce], memory: Memory, repairs: Repairs) -> None:
     memory.gaps = {nonce: memory.gaps.get(nonce, look.head) for nonce in unknown}
     due = [nonce for nonce, first in memory.gaps.items() if look.head - first >= turn.desk.policy.gap_looks]
-    repairs.open.update((record.nonce, record) for record in fill(turn, look, due))
+    repairs.open.update((record.nonce, record) for record in fill(turn, look, due, memory))
 
 
-def fill(turn: Turn, look: Look, nonces: Sequence[Nonce]) -> list[NonceRecord]:
+def fill(turn: Turn, look: Look, nonces: Sequence[Nonce], memory: Memory) -> list[NonceRecord]:
     """Claim exactly these nonces for transfers of nothing to oneself; sending them is up to the caller."""
     if not nonces:
         return []
     desk = turn.desk
     fees = quote(desk.policy.fees, look.market)
     wallet, chain_id = desk.lane.wallet, desk.lane.chain_id
-    fillers = [to_self(wallet, chain_id, nonce, fees, Purpose.YIELD, "fills a gap") for nonce in nonces]
+    gas = transfer_gas(desk, memory)
+    fillers = [to_self(wallet, chain_id, nonce, fees, Purpose.YIELD, "fills a gap", gas=gas) for nonce in nonces]
     records = [
         NonceRecord(
             lane=desk.lane,
@@ -114,7 +117,7 @@ def fill(turn: Turn, look: Look, nonces: Sequence[Nonce]) -> list[NonceRecord]:
             intents=(),
             to=Contract(wallet),
             data="0x",
-            gas=TRANSFER_GAS,
+            gas=gas,
             attempts=(attempt,),
             created_at=desk.clock(),
         )
@@ -158,11 +161,11 @@ def _stale(desk: Desk, look: Look, memory: Memory, repairs: Repairs) -> list[Non
 
 def _reprice(turn: Turn, look: Look, memory: Memory, repairs: Repairs, outbox: list[NonceRecord]) -> list[NonceRecord]:
     """The outbox with new attempts where the old ones cannot succeed."""
-    wanted = [item for record in repairs.open.values() if (item := _gives_way(turn.desk, look, memory, record))]
     lowest = repairs.open.get(look.count)
     if lowest is None:
         # Nothing waits: patience with what is sent next begins now.
         memory.since = look.head
+    wanted = _others(turn.desk, look, memory, repairs, lowest)
     # Once a head: the base fee that makes the next price right is only known with the next block.
     if lowest is not None and memory.bumped < look.head and not any(item.nonce == lowest.nonce for item in wanted):
         dearer = _dearer(turn.desk, look, memory, lowest)
@@ -177,7 +180,6 @@ def _reprice(turn: Turn, look: Look, memory: Memory, repairs: Repairs, outbox: l
         move = Repriced(item.nonce, attempt)
         moves.append(move)
         fresh[item.nonce] = apply(repairs.open[item.nonce], move)
-        memory.refused.pop(item.nonce, None)
         log.info(
             "Another attempt signed.",
             action="lane_bumped" if item.purpose is Purpose.CALL else "lane_gives_way",
@@ -185,6 +187,8 @@ def _reprice(turn: Turn, look: Look, memory: Memory, repairs: Repairs, outbox: l
             nonce=item.nonce,
             tx=attempt.tx_hash,
             max_fee=item.fees.max_fee,
+            gas=item.gas,
+            note=item.note,
         )
     turn.keep()
     turn.desk.store.move(turn.lease, (), moves)
@@ -192,26 +196,32 @@ def _reprice(turn: Turn, look: Look, memory: Memory, repairs: Repairs, outbox: l
     return [*(record for record in outbox if record.nonce not in fresh), *fresh.values()]
 
 
-def _gives_way(desk: Desk, look: Look, memory: Memory, record: NonceRecord) -> Unsigned | None:
-    """A transfer to self in place of bytes that no node will take, or that nobody wants any more."""
-    kind, words = memory.refused.get(record.nonce, (Kind.UNKNOWN, ""))
-    if record.newest.purpose is not Purpose.CALL:
-        return None
-    if record.released and not record.intents:
-        # It was spent without them and a reorg has opened it again; by now they may be elsewhere.
-        note = "its actions have left this nonce"
-    elif REACTIONS[kind].give_way:
-        note = f"no node takes it: {words}"
-    else:
-        return None
-    fees = bump(desk.policy.fees, look.market, record.newest.fees) or quote(desk.policy.fees, look.market)
-    return to_self(desk.lane.wallet, desk.lane.chain_id, record.nonce, fees, Purpose.YIELD, note)
+def _others(desk: Desk, look: Look, memory: Memory, repairs: Repairs, lowest: NonceRecord | None) -> list[Unsigned]:
+    """Attempts in place of bytes that no node will take, or that nobody wants any more."""
+    todo = remedies(desk, memory, list(repairs.open.values()), lowest)
+    gas = more(desk, memory, [repairs.open[nonce] for nonce, (what, _) in todo.items() if what is Remedy.MORE_GAS])
+    wanted: list[Unsigned] = []
+    for nonce, record in repairs.open.items():
+        note = ""
+        if record.newest.purpose is Purpose.CALL and record.released and not record.intents:
+            # It was spent without them and a reorg has opened it again; by now they may be elsewhere.
+            note = "its actions have left this nonce"
+        elif nonce in gas:
+            wanted.append(again(desk, record, record.newest.fees, gas[nonce]))
+        elif nonce in todo and todo[nonce][0] is Remedy.GIVE_WAY:
+            note = f"no node takes it: {todo[nonce][1]}"
+        if note:
+            fees = bump(desk.policy.fees, look.market, record.newest.fees) or quote(desk.policy.fees, look.market)
+            limit = transfer_gas(desk, memory)
+            wanted.append(to_self(desk.lane.wallet, desk.lane.chain_id, nonce, fees, Purpose.YIELD, note, gas=limit))
+    return wanted
 
 
 def _dearer(desk: Desk, look: Look, memory: Memory, lowest: NonceRecord) -> Unsigned | None:
     """The lowest nonce's call at a higher price, if its price is what holds it, or a pool that does not let it go."""
     paid = lowest.newest.fees
-    refused = REACTIONS[memory.refused.get(lowest.nonce, (Kind.UNKNOWN, ""))[0]].reprice
+    refusal = memory.refused.get(lowest.nonce)
+    refused = refusal is not None and REACTIONS[refusal.kind].reprice
     cheap = too_low(paid, look.market.base_fee) and lowest.sent_block is not None and lowest.sent_block < look.head
     if not refused and not cheap:
         waited = look.head - max(memory.since, memory.bumped)
@@ -241,12 +251,13 @@ def _stuck_after(desk: Desk, lowest: NonceRecord) -> int:
     return desk.policy.stuck_after << min(len(lowest.attempts) - 1, _MOST_DOUBLINGS)
 
 
-def again(desk: Desk, record: NonceRecord, fees: Fees) -> Unsigned:
-    """What the newest attempt does, at another price."""
-    newest = record.newest
+def again(desk: Desk, record: NonceRecord, fees: Fees, gas: int | None = None) -> Unsigned:
+    """What the newest attempt does, at another price or with another gas limit."""
+    newest, limit = record.newest, record.gas_limit if gas is None else gas
+    lane, nonce = desk.lane, record.nonce
     if newest.purpose is not Purpose.CALL:
-        return to_self(desk.lane.wallet, desk.lane.chain_id, record.nonce, fees, newest.purpose, newest.note)
-    return Unsigned(desk.lane.chain_id, record.nonce, record.to, record.data, record.gas, fees, value=record.value)
+        return to_self(lane.wallet, lane.chain_id, nonce, fees, newest.purpose, newest.note, gas=limit)
+    return Unsigned(lane.chain_id, nonce, record.to, record.data, limit, fees, value=record.value)
 
 
 def _below_market(desk: Desk, look: Look, lowest: NonceRecord) -> bool:

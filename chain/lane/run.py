@@ -14,19 +14,23 @@ from dataclasses import dataclass
 
 import structlog
 
+from chain.answers import Known
 from chain.lane.bundle import Encoder
 from chain.lane.confirm import Confirmed, confirm
 from chain.lane.desk import Desk, Memory, Turn
+from chain.lane.gas import allow
 from chain.lane.intent import UNENDED, Intent, IntentState, LaneId
 from chain.lane.lease import new_holder
 from chain.lane.look import Look, look
-from chain.lane.nonce import IN_A_BLOCK, NonceRecord
+from chain.lane.nonce import IN_A_BLOCK, NonceRecord, NonceState
 from chain.lane.policy import LanePolicy
+from chain.lane.proof import receipts
 from chain.lane.ready import Readiness
 from chain.lane.repair import repair
 from chain.lane.send import afford, broadcast, choose, claim
 from chain.lane.signer import Signer
 from chain.lane.store import LaneStore
+from chain.lane.waits import tell
 from chain.rpc import JsonRpc
 from config.metrics import LANE_HALTED, LANE_IN_FLIGHT
 from protocol.errors import ForeignNonce, LaneFull, LeaseLost, RpcUnavailable, SluiceError
@@ -135,13 +139,13 @@ class Lane:
         LANE_HALTED.labels(desk.lane.wallet).set(lease.halted is not None)
         turn = Turn(desk, lease, started)
         try:
-            if lease.halted is not None:
+            if lease.halted is not None and not self._halt_ends(turn):
                 log.error("The lane stands still.", action="lane_halted", wallet=desk.lane.wallet, why=lease.halted)
                 return RunReport(open=self.open_count(), halted=lease.halted)
             return self._run(turn)
         except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
-            return RunReport(open=self.open_count(), trouble=str(error))
+            return RunReport(open=self.open_count(), halted=lease.halted, trouble=str(error))
         except LeaseLost as error:
             self._warn("Another run took over.", "lane_lease_lost", error)
             return RunReport(open=self.open_count(), busy=True, wake_again=True)
@@ -150,6 +154,26 @@ class Lane:
             return RunReport(open=self.open_count(), halted=str(error))
         finally:
             desk.store.give_back(lease)
+
+    def _halt_ends(self, turn: Turn) -> bool:
+        """Whether what stopped the lane was wrong: a receipt says that one of its own transactions spent the nonce."""
+        desk, wallet = self._desk, self.id.wallet
+        seen = look(desk.rpc, wallet, None)
+        spent = [record for record in desk.store.records(self.id, (NonceState.OPEN,)) if record.nonce < seen.count]
+        found = receipts(desk.rpc, spent)
+        ours = [record.nonce for record in spent if isinstance(found[record.nonce], Known)]
+        if not ours:
+            return False
+        desk.store.halt(self.id, None, turn.lease)
+        log.warning(
+            "The lane goes on by itself: its own transactions have receipts.",
+            action="lane_halt_ended",
+            wallet=wallet,
+            nonces=ours,
+            why=turn.lease.halted,
+        )
+        LANE_HALTED.labels(wallet).set(0)
+        return True
 
     def _newest(self) -> NonceRecord | None:
         """The newest record in a block: while that block stands, so do all before it."""
@@ -182,13 +206,16 @@ class Lane:
             if chosen.moves:
                 desk.store.move(turn.lease, chosen.moves, ())
                 ended += chosen.ended
-            groups = afford(desk, seen, open_records, chosen.groups, memory)
+            # One that was cut to fit may be more than there is room for: its parts wait for the next run.
+            allowed = allow(desk, memory, chosen.groups)[: chosen.room]
+            groups = afford(desk, seen, open_records, allowed, memory)
             if groups:
                 fresh = claim(turn, seen, groups, self._next(seen, highest))
                 outbox = [*outbox, *fresh]
                 open_records += fresh
         look_again = broadcast(turn, seen, outbox, memory) or (chosen is not None and chosen.more)
         LANE_IN_FLIGHT.labels(desk.lane.wallet).set(len(open_records))
+        tell(turn, seen, memory)
         return RunReport(
             ended=tuple(desk.store.intents(ended)) if ended else (),
             mined=tuple(confirmed.mined),

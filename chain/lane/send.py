@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from chain.lane.bundle import Call
 from chain.lane.classify import REACTIONS, Kind, Reaction, classify
 from chain.lane.desk import Desk, Memory, Turn
 from chain.lane.fees import quote
+from chain.lane.gas import Group
 from chain.lane.intent import Intent, IntentState, method_of
 from chain.lane.look import Look
 from chain.lane.nonce import NonceRecord, Sent
@@ -34,14 +34,14 @@ _LEAST_WINDOW = 64
 _WARN_SECONDS = 300.0
 _DAY_SECONDS = 86_400.0
 
-Group = tuple[tuple[Intent, ...], Call]
-
 
 @dataclass(slots=True)
 class Chosen:
     """What may go now."""
 
     groups: list[Group] = field(default_factory=list)
+    #: Nonces that may be claimed.
+    room: int = 0
     #: Whether more may be ready: the run's share was used up, or a group fell apart.
     more: bool = False
     #: Intents that end without a nonce.
@@ -57,7 +57,8 @@ def choose(desk: Desk, look: Look, open_records: Sequence[NonceRecord], memory: 
     """Judge the queue until the free nonces are used up, or the queue is."""
     chosen = Chosen()
     room = min(desk.policy.burst, desk.policy.max_in_flight - len(open_records))
-    if room <= 0 or any(REACTIONS[kind].hold for kind, _ in memory.refused.values()):
+    room = min(room, desk.policy.burst - len(memory.missing))
+    if room <= 0 or any(REACTIONS[refusal.kind].hold for refusal in memory.refused.values()):
         return chosen
     held = {key for record in open_records for key in record.intents}
     ready: list[Intent] = []
@@ -80,6 +81,7 @@ def choose(desk: Desk, look: Look, open_records: Sequence[NonceRecord], memory: 
         groups = desk.encoder.group(ready)
         if len(queued) < window:
             break
+    chosen.room = room
     chosen.more = room == desk.policy.burst and len(groups) > room
     for group in groups[:room]:
         try:
@@ -113,10 +115,11 @@ def afford(
     desk: Desk, look: Look, open_records: Sequence[NonceRecord], groups: list[Group], memory: Memory
 ) -> list[Group]:
     """The first groups that balance and daily cap allow."""
+    memory.short = None
     if not groups:
         return []
     max_fee = quote(desk.policy.fees, look.market).max_fee
-    fees = sum(record.gas * record.newest.fees.max_fee for record in open_records)
+    fees = sum(record.gas_limit * record.newest.fees.max_fee for record in open_records)
     committed = fees + sum(record.value for record in open_records)
     left = look.balance - committed - desk.policy.keep_balance
     cap = desk.policy.daily_cap
@@ -128,6 +131,8 @@ def afford(
         if min(left, allowed) < 0:
             break
         count += 1
+    if count < len(groups) and count + len(open_records) == 0:
+        memory.short = "there is not enough money to send: fund the wallet or raise its daily cap"
     if count < len(groups) and desk.clock() - memory.warned > _WARN_SECONDS:
         memory.warned = desk.clock()
         log.error(
@@ -185,12 +190,14 @@ def broadcast(turn: Turn, look: Look, outbox: Sequence[NonceRecord], memory: Mem
     sent: list[Nonce] = []
     look_again = False
     for record, answer in zip(ordered, answers, strict=True):
-        memory.refused.pop(record.nonce, None)
         if not isinstance(answer, RpcError):
+            memory.accept(record.nonce)
             sent.append(record.nonce)
             continue
         reaction = _note(desk, record, answer, look, memory)
-        look_again = look_again or reaction.look_again or reaction.give_way
+        # A fatal refusal has its remedy at once, unless these bytes were tried before.
+        first = record.nonce in memory.refused and memory.refused[record.nonce].tries == 1
+        look_again = look_again or reaction.look_again or (reaction.give_way and first)
         if reaction.maybe_sent:
             sent.append(record.nonce)
     carried = tuple(key for record in ordered for key in record.intents)
@@ -202,9 +209,10 @@ def broadcast(turn: Turn, look: Look, outbox: Sequence[NonceRecord], memory: Mem
 def _note(desk: Desk, record: NonceRecord, answer: RpcError, look: Look, memory: Memory) -> Reaction:
     kind = classify(answer.message, desk.policy.phrases)
     reaction = REACTIONS[kind]
-    if not reaction.maybe_sent:
-        memory.refused[record.nonce] = (kind, answer.message)
-        memory.refused_at[record.nonce] = look.head
+    if kind is Kind.UNKNOWN or not reaction.maybe_sent:
+        memory.refuse(record.nonce, kind, answer.message, record.newest.tx_hash, look.head)
+    else:
+        memory.accept(record.nonce)
     # That a node has what it is sent again is the best of news, and not worth a line each.
     tell = log.debug if kind is Kind.KNOWN else log.info
     tell(

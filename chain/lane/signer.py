@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from chain.lane.nonce import NO_WEI, Attempt, Fees, Purpose
+from chain.lane.nonce import NO_WEI, TRANSFER_GAS, Attempt, Fees, Purpose
 from protocol.signing import Key
 from protocol.transaction import LegacyTransaction, Transaction, sign_transaction
 from protocol.types import Contract, Nonce, Wallet, Wei
-
-#: Gas of a plain transfer.
-TRANSFER_GAS = 21_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +55,21 @@ class KeySigner:
 
     def _sign(self, item: Unsigned) -> Attempt:
         raw, tx_hash = sign_transaction(self._key, _transaction(item))
-        return Attempt(tx_hash, raw, item.fees, item.purpose, item.note)
+        return Attempt(tx_hash, raw, item.fees, item.purpose, item.note, item.gas)
 
 
-def to_self(wallet: Wallet, chain_id: int, nonce: Nonce, fees: Fees, purpose: Purpose, note: str) -> Unsigned:
+def to_self(
+    wallet: Wallet,
+    chain_id: int,
+    nonce: Nonce,
+    fees: Fees,
+    purpose: Purpose,
+    note: str,
+    *,
+    gas: int = TRANSFER_GAS,
+) -> Unsigned:
     """A transfer of nothing to oneself: it spends the nonce and does nothing else."""
-    return Unsigned(chain_id, nonce, Contract(wallet), "0x", TRANSFER_GAS, fees, purpose=purpose, note=note)
+    return Unsigned(chain_id, nonce, Contract(wallet), "0x", gas, fees, purpose=purpose, note=note)
 
 
 def _transaction(item: Unsigned) -> Transaction | LegacyTransaction:

@@ -66,11 +66,17 @@ class LaneStore(Protocol):
     def give_back(self, lease: Lease) -> None:
         """Let others take it at once. No effect if somebody did."""
 
-    def halt(self, lane: LaneId, why: str | None) -> None:
-        """Stop the lane until an operator decides; None lets it go on."""
+    def halt(self, lane: LaneId, why: str | None, lease: Lease | None = None) -> None:
+        """Stop the lane until an operator decides; None lets it go on. Raises LeaseLost if `lease` is not the last."""
 
     def halted(self, lane: LaneId) -> str | None:
         """Why the lane stands still; None if it does not."""
+
+    def wait(self, lease: Lease, why: str | None) -> None:
+        """Tell everybody what the lane waits for and cannot mend; None: nothing. Raises LeaseLost."""
+
+    def waiting(self, lane: LaneId) -> str | None:
+        """What the lane waits for and cannot mend; None if it does not."""
 
     # -- nonces --------------------------------------------------------------------------------------------------------
 
@@ -92,7 +98,7 @@ class LaneStore(Protocol):
         """The record that carries this intent now."""
 
     def spent_since(self, lane: LaneId, since: float) -> Wei:
-        """Fees of records claimed at Unix time `since` or later and mined."""
+        """Fees of records claimed at Unix time `since` or later and mined. `since` grows from call to call."""
 
     def claim(self, lease: Lease, records: Sequence[NonceRecord]) -> None:
         """Insert records, ordered by nonce. Raises LeaseLost at the first that conflicts; those before it stay."""

@@ -3,7 +3,7 @@
     intents   _id = key                     index (lane, state, created_at, _id)
     nonces    _id = <chain>:<wallet>:<n>    unique indexes (lane, nonce) and on the elements of `intents`;
                                             indexes (lane, state, nonce) and (lane, created_at)
-    cursors   _id = lane:<chain>:<wallet>   the lease: holder, fence, until, halted
+    cursors   _id = lane:<chain>:<wallet>   the lease: holder, fence, until, halted, waiting
 
 No transactions: a nonce is claimed by inserting its `_id`, an intent by the unique index, everything else is an update
 whose filter holds the fence. Writes wait for a majority and the journal. The lease ends by the server's clock, so that
@@ -12,7 +12,7 @@ machines need not agree on the time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +34,7 @@ from chain.lane.documents import (
 from chain.lane.intent import UNENDED, Intent, IntentState, LaneId
 from chain.lane.lease import Lease, gone
 from chain.lane.nonce import (
+    IN_A_BLOCK,
     UNSETTLED,
     Consumed,
     Disowned,
@@ -47,6 +48,7 @@ from chain.lane.nonce import (
     Unmined,
     nonces_of,
 )
+from chain.lane.spent import DaySum, Fee
 from chain.lane.store import IntentMove
 from protocol.errors import LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
@@ -67,6 +69,7 @@ class MongoStore:
         self._intents: Collection[Document] = database.get_collection("intents", write_concern=_DURABLE)
         self._nonces: Collection[Document] = database.get_collection("nonces", write_concern=_DURABLE)
         self._cursors: Collection[Document] = database.get_collection("cursors", write_concern=_DURABLE)
+        self._sums: dict[LaneId, DaySum] = {}
 
     def ensure_indexes(self) -> None:
         """Create the indexes that are missing."""
@@ -158,7 +161,7 @@ class MongoStore:
             [{"$set": {"holder": holder, "fence": {"$add": ["$fence", 1]}, "until": _until(seconds)}}],
             return_document=True,
         )
-        return None if taken is None else Lease(lane, holder, taken["fence"], taken["halted"])
+        return None if taken is None else Lease(lane, holder, taken["fence"], taken["halted"], taken.get("waiting"))
 
     def renew_lease(self, lease: Lease, seconds: float) -> None:
         """Have it for `seconds` from now."""
@@ -171,8 +174,11 @@ class MongoStore:
         mine = {"_id": _lease_key(lease.lane), "fence": lease.fence}
         self._cursors.update_one(mine, {"$set": {"until": _LONG_AGO}})
 
-    def halt(self, lane: LaneId, why: str | None) -> None:
+    def halt(self, lane: LaneId, why: str | None, lease: Lease | None = None) -> None:
         """Stop the lane; None lets it go on."""
+        if lease is not None:
+            self._note(lease, "halted", why)
+            return
         founded = {"holder": "", "fence": 0, "until": _LONG_AGO}
         self._cursors.update_one(
             {"_id": _lease_key(lane)}, {"$set": {"halted": why}, "$setOnInsert": founded}, upsert=True
@@ -180,8 +186,24 @@ class MongoStore:
 
     def halted(self, lane: LaneId) -> str | None:
         """Why the lane stands still."""
-        found = self._cursors.find_one({"_id": _lease_key(lane)}, {"halted": 1})
-        return None if found is None else found["halted"]
+        return self._noted(lane, "halted")
+
+    def wait(self, lease: Lease, why: str | None) -> None:
+        """Tell what the lane waits for."""
+        self._note(lease, "waiting", why)
+
+    def waiting(self, lane: LaneId) -> str | None:
+        """What the lane waits for."""
+        return self._noted(lane, "waiting")
+
+    def _note(self, lease: Lease, name: str, why: str | None) -> None:
+        mine = {"_id": _lease_key(lease.lane), "fence": lease.fence}
+        if self._cursors.update_one(mine, {"$set": {name: why}}).matched_count == 0:
+            raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
+
+    def _noted(self, lane: LaneId, name: str) -> str | None:
+        found = self._cursors.find_one({"_id": _lease_key(lane)}, {name: 1})
+        return None if found is None else found.get(name)
 
     # -- nonces --------------------------------------------------------------------------------------------------------
 
@@ -216,9 +238,7 @@ class MongoStore:
 
     def spent_since(self, lane: LaneId, since: float) -> Wei:
         """Fees of records claimed since then and mined."""
-        states = [NonceState.MINED.value, NonceState.FINAL.value]
-        wanted = {"lane": str(lane), "state": {"$in": states}, "created_at": {"$gte": since}}
-        return Wei(sum(int(found["mined"]["fee"]) for found in self._nonces.find(wanted, {"mined.fee": 1})))
+        return Wei(self._sums.setdefault(lane, DaySum()).since(since, _LaneFees(self._nonces, str(lane))))
 
     def claim(self, lease: Lease, records: Sequence[NonceRecord]) -> None:
         """Insert records, ordered by nonce; all before the first that conflicts."""
@@ -250,6 +270,39 @@ class MongoStore:
             matched += collection.bulk_write(updates[start : start + _BULK], ordered=True).matched_count
         if matched != expected:
             raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
+
+
+class _LaneFees:
+    """One lane's fees, for the running sum."""
+
+    def __init__(self, nonces: Collection[Document], lane: str) -> None:
+        self._nonces = nonces
+        self._lane = lane
+
+    def first_since(self, since: float) -> Nonce | None:
+        """The lowest nonce claimed then or later."""
+        wanted = {"lane": self._lane, "created_at": {"$gte": since}}
+        return self._lowest(self._nonces.find_one(wanted, {"nonce": 1}, sort=[("created_at", ASCENDING)]))
+
+    def lowest_unsettled(self) -> Nonce | None:
+        """The lowest nonce that is OPEN or MINED."""
+        wanted = {"lane": self._lane, "state": {"$in": [state.value for state in UNSETTLED]}}
+        return self._lowest(self._nonces.find_one(wanted, {"nonce": 1}, sort=[("nonce", ASCENDING)]))
+
+    def fees(self, first: Nonce) -> Iterator[Fee]:
+        """Of mined nonces from `first` on."""
+        wanted = {
+            "lane": self._lane,
+            "nonce": {"$gte": first},
+            "state": {"$in": [state.value for state in IN_A_BLOCK]},
+        }
+        fields = {"nonce": 1, "created_at": 1, "mined.fee": 1}
+        for found in self._nonces.find(wanted, fields).sort("nonce", ASCENDING):
+            yield Fee(Nonce(found["nonce"]), found["created_at"], int(found["mined"]["fee"]))
+
+    @staticmethod
+    def _lowest(found: Document | None) -> Nonce | None:
+        return None if found is None else Nonce(found["nonce"])
 
 
 def _intent_update(move: IntentMove, fence: int, guard: Document) -> UpdateMany:

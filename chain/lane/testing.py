@@ -25,6 +25,7 @@ class MemoryStore:
         self._record_fences: dict[tuple[LaneId, Nonce], int] = {}
         self._leases: dict[LaneId, tuple[Lease, float]] = {}
         self._halts: dict[LaneId, str] = {}
+        self._waits: dict[LaneId, str] = {}
 
     # -- callers -------------------------------------------------------------------------------------------------------
 
@@ -71,14 +72,13 @@ class MemoryStore:
         held, until = self._leases.get(lane, (None, 0.0))
         if held is not None and until > self._clock() and not gone(held.holder):
             return None
-        lease = Lease(lane, holder, held.fence + 1 if held else 1, self._halts.get(lane))
+        lease = Lease(lane, holder, held.fence + 1 if held else 1, self._halts.get(lane), self._waits.get(lane))
         self._leases[lane] = (lease, self._clock() + seconds)
         return lease
 
     def renew_lease(self, lease: Lease, seconds: float) -> None:
         """Have it for `seconds` from now."""
-        if self._leases[lease.lane][0].fence != lease.fence:
-            raise LeaseLost(wallet=lease.lane.wallet, fence=self._leases[lease.lane][0].fence)
+        self._last(lease)
         self._leases[lease.lane] = (lease, self._clock() + seconds)
 
     def give_back(self, lease: Lease) -> None:
@@ -86,16 +86,36 @@ class MemoryStore:
         if self._leases[lease.lane][0].fence == lease.fence:
             self._leases[lease.lane] = (lease, self._clock())
 
-    def halt(self, lane: LaneId, why: str | None) -> None:
+    def halt(self, lane: LaneId, why: str | None, lease: Lease | None = None) -> None:
         """Stop the lane; None lets it go on."""
-        if why is None:
-            self._halts.pop(lane, None)
-        else:
-            self._halts[lane] = why
+        if lease is not None:
+            self._last(lease)
+        self._note(self._halts, lane, why)
 
     def halted(self, lane: LaneId) -> str | None:
         """Why the lane stands still."""
         return self._halts.get(lane)
+
+    def wait(self, lease: Lease, why: str | None) -> None:
+        """Tell what the lane waits for."""
+        self._last(lease)
+        self._note(self._waits, lease.lane, why)
+
+    def waiting(self, lane: LaneId) -> str | None:
+        """What the lane waits for."""
+        return self._waits.get(lane)
+
+    def _last(self, lease: Lease) -> None:
+        last = self._leases[lease.lane][0].fence
+        if last != lease.fence:
+            raise LeaseLost(wallet=lease.lane.wallet, fence=last)
+
+    @staticmethod
+    def _note(notes: dict[LaneId, str], lane: LaneId, why: str | None) -> None:
+        if why is None:
+            notes.pop(lane, None)
+        else:
+            notes[lane] = why
 
     # -- nonces --------------------------------------------------------------------------------------------------------
 

@@ -72,6 +72,8 @@ def _ls(as_json: Json = False, worker: Worker = False) -> None:
     console.print(f"balance {status.balance / _COIN:.6f}, mined {status.count}, next nonce {status.next_nonce}")
     if status.halted is not None:
         console.print("[bold red]The lane stands still[/]: decide by `sluice tx disown` or `sluice tx resume`.")
+    if status.waiting is not None:
+        console.print("[bold yellow]The lane waits[/] for something that it cannot mend; it goes on by itself.")
     console.print(f"head of the line: {status.why}")
     table = Table("nonce", "intents", "attempts", "fee cap, gwei", "sent at block", box=None)
     for record in status.open:
@@ -235,6 +237,7 @@ def _record_json(record: NonceRecord) -> dict[str, Any]:
             {
                 "tx": attempt.tx_hash,
                 "purpose": attempt.purpose.value,
+                "gas": record.gas_of(attempt),
                 "max_fee_wei": attempt.fees.max_fee,
                 "tip_wei": attempt.fees.tip,
                 "note": attempt.note,

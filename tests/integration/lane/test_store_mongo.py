@@ -8,7 +8,7 @@ from chain.lane.lease import Lease
 from chain.lane.store_mongo import MongoStore
 from pipeline.store.client import client
 from protocol.errors import LeaseLost
-from tests.lane_store_contract import LANE, LaneStoreContract, record
+from tests.lane_store_contract import LANE, LaneStoreContract, intent, past, queries_of_a_run, record
 
 
 class TestMongoStore(LaneStoreContract):
@@ -37,14 +37,29 @@ class TestMongoStore(LaneStoreContract):
         assert sum(lease is not None for lease in leases) <= 1
         assert store.take_lease(LANE, "elsewhere|9", 60.0) is None or not any(leases)
 
-    def test_every_query_of_a_run_uses_an_index(self, store: MongoStore, database: str, mongo_uri: str) -> None:
-        store.claim(Lease(LANE, "elsewhere", 1), [record(number, f"n{number}") for number in range(50)])
-        nonces = client(mongo_uri)[database]["nonces"]
-        lane = {"lane": str(LANE)}
-        for query in (
-            lane | {"state": {"$in": ["open"]}},
-            {"intents": record(1, "n1").intents[0], "intents.0": {"$exists": True}} | lane,
-        ):
-            plan = nonces.find(query).explain()["queryPlanner"]["winningPlan"]
-            assert "COLLSCAN" not in str(plan)
-            assert "IXSCAN" in str(plan)
+    def test_every_query_of_a_run_finds_what_it_looks_for_by_an_index_and_reads_no_past(
+        self, store: MongoStore, database: str, mongo_uri: str
+    ) -> None:
+        lease = store.take_lease(LANE, "elsewhere|1|1|a", 600.0)
+        assert lease is not None
+        past(store, lease, range(500))
+        store.add([intent("open")])
+        store.claim(lease, [record(500, "open")])
+        # The first question after a start sums the day up.
+        store.spent_since(LANE, 5.0)
+        db = client(mongo_uri)[database]
+        for name, ask in queries_of_a_run(store).items():
+            db.command("profile", 2)
+            ask()
+            db.command("profile", 0)
+            asked = [
+                entry
+                for entry in db["system.profile"].find()
+                if entry["op"] in ("query", "command") and ".system." not in entry["ns"] and "planSummary" in entry
+            ]
+            db["system.profile"].drop()
+            assert asked, name
+            for entry in asked:
+                assert "COLLSCAN" not in entry["planSummary"], (name, entry["planSummary"])
+                assert entry.get("docsExamined", 0) <= 2, (name, entry["planSummary"], entry["docsExamined"])
+                assert entry.get("keysExamined", 0) <= 8, (name, entry["planSummary"], entry["keysExamined"])

@@ -96,6 +96,11 @@ WRONG: dict[str, tuple[Facts, str, str]] = {
     "all cooling down": (replace(WELL, machines=MachineFacts(0, 2, cooling=2)), "workers", "2 cooling down"),
     "all silent": (replace(WELL, machines=MachineFacts(0, 2, silent=2)), "workers", "2 silent"),
     "lane halted": (replace(WELL, lane=LaneFacts(halted="Nonce 7 is foreign.")), "lane", "Nonce 7 is foreign"),
+    "lane cannot go on": (
+        replace(WELL, lane=LaneFacts(stuck="nonce 3 is spent, but it cannot be told by what")),
+        "lane",
+        "nonce 3 is spent",
+    ),
     "lane waits": (replace(WELL, lane=LaneFacts(None, 61.0, "nonce 3 offers too little")), "lane", "nonce 3 offers"),
     "watcher stands still": (
         replace(WELL, database=DatabaseFacts(True, 0, block(951, NOW - 49))),

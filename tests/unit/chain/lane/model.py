@@ -14,7 +14,7 @@ from typing import Any
 
 from chain.lane.bundle import Call
 from chain.lane.intent import Intent
-from chain.lane.nonce import Attempt
+from chain.lane.nonce import TRANSFER_GAS, Attempt
 from chain.lane.ready import READY, Judgement, Moment, Verdict
 from chain.lane.signer import Unsigned
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
@@ -29,6 +29,16 @@ GWEI = 10**9
 GENESIS_TIME = 1_700_000_000
 #: A stranger's transaction with our key.
 FOREIGN = "foreign"
+#: What a node in trouble says: nothing, an error in several words, half an answer. `cut` is no answer at all.
+FOG: dict[str, Any] = {
+    "null": None,
+    "empty": "0x",
+    "shape": {"unexpected": "0x1"},
+    "indexing": RpcError(method="eth_x", code=-32000, message="transaction indexing is in progress"),
+    "busy": RpcError(method="eth_x", code=-32005, message="too many requests"),
+    "behind": RpcError(method="eth_x", code=-32000, message="header not found"),
+    "cut": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,7 @@ class Tx:
     max_fee: int
     tip: int
     data: str
+    gas: int = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +71,15 @@ class ModelSigner:
 
     @staticmethod
     def _sign(item: Unsigned) -> Attempt:
-        body = {"nonce": item.nonce, "max_fee": item.fees.max_fee, "tip": item.fees.tip, "data": item.data}
+        body = {
+            "nonce": item.nonce,
+            "max_fee": item.fees.max_fee,
+            "tip": item.fees.tip,
+            "data": item.data,
+            "gas": item.gas,
+        }
         raw = "0x" + json.dumps(body).encode().hex()
-        return Attempt(TxHash(to_hex(keccak(raw.encode()))), raw, item.fees, item.purpose, item.note)
+        return Attempt(TxHash(to_hex(keccak(raw.encode()))), raw, item.fees, item.purpose, item.note, item.gas)
 
 
 class ModelEncoder:
@@ -113,6 +130,17 @@ class ModelChain:
     pruned_below: int = 0
     #: It has lost all its receipts.
     no_receipts: bool = False
+    #: What it answers to a method instead of the truth, see FOG.
+    fog: dict[str, str] = field(default_factory=dict)
+    #: What it answers to a method, made from the parameters.
+    lies: dict[str, Callable[[list[Any]], Any]] = field(default_factory=dict)
+    #: It has thrown away the state below this block.
+    stateless_below: int = 0
+    #: Gas that it takes of each transaction on top, and whether an estimate tells.
+    surcharge: int = 0
+    estimates_surcharge: bool = True
+    #: Subjects whose calls revert whenever they are run without being sent.
+    reverting: set[str] = field(default_factory=set)
     #: Words with which transactions whose calldata names this subject are refused.
     refuses: dict[str, str] = field(default_factory=dict)
     per_block: int = 8
@@ -131,7 +159,7 @@ class ModelChain:
         self._salt += 1
         taken: list[Tx] = []
         nonce = self.count()
-        while len(taken) < self.per_block and nonce in self.pool and self.pool[nonce].max_fee >= self.base_fee:
+        while len(taken) < self.per_block and nonce in self.pool and self._goes(self.pool[nonce]):
             taken.append(self.pool.pop(nonce))
             nonce += 1
         done = self.done()
@@ -147,6 +175,9 @@ class ModelChain:
         block = Block(number, digest, tuple(taken), self.base_fee, frozenset(reverted))
         self.blocks.append(block)
         return block
+
+    def _goes(self, tx: Tx) -> bool:
+        return tx.max_fee >= self.base_fee and tx.gas >= TRANSFER_GAS + self.surcharge
 
     def reorg(self, depth: int, *, keep: bool) -> None:
         """Replace the last blocks by empty ones; `keep`: their transactions go back into the pool."""
@@ -199,7 +230,7 @@ class ModelChain:
         return answer
 
     def batch(self, requests: Sequence[tuple[str, Sequence[object]]]) -> list[Any]:
-        if self.frozen:
+        if self.frozen or any(self.fog.get(method) == "cut" for method, _ in requests):
             raise RpcUnavailable(what=self.name, why="frozen")
         answers = [self._answer(method, list(params)) for method, params in requests]
         if self.lose_answers:
@@ -209,10 +240,17 @@ class ModelChain:
 
     def _answer(self, method: str, params: list[Any]) -> Any:
         self.asked[method] += 1
+        if method in self.fog:
+            return FOG[self.fog[method]]
+        if method in self.lies:
+            return self.lies[method](params)
         shown = self.blocks[: max(1, len(self.blocks) - self.lag)]
         answers: dict[str, Callable[[], Any]] = {
-            "eth_getBlockByNumber": lambda: self._header(shown, params[0], self.pruned_below),
-            "eth_getTransactionCount": lambda: hex(self.count(shown)),
+            "eth_getBlockByNumber": lambda: self._header(shown, params[0], self.pruned_below, full=params[1]),
+            "eth_getTransactionCount": lambda: self._count_at(shown, params[1]),
+            "eth_getTransactionByHash": lambda: self._transaction(shown, params[0]),
+            "eth_estimateGas": lambda: self._estimate(params[0]),
+            "eth_call": lambda: self._objection_to_run(params[0]) or "0x",
             "eth_getBalance": lambda: hex(self.balance),
             "eth_maxPriorityFeePerGas": lambda: hex(GWEI),
             "eth_gasPrice": lambda: hex(self.base_fee + GWEI),
@@ -223,7 +261,7 @@ class ModelChain:
         return answers[method]()
 
     @staticmethod
-    def _header(shown: Sequence[Block], tag: str, pruned_below: int) -> dict[str, Any] | None:
+    def _header(shown: Sequence[Block], tag: str, pruned_below: int, *, full: bool = False) -> dict[str, Any] | None:
         number = len(shown) - 1 if tag == "latest" else int(tag, 16)
         if not pruned_below <= number < len(shown):
             return None
@@ -233,7 +271,37 @@ class ModelChain:
             "hash": block.hash,
             "timestamp": hex(GENESIS_TIME + number),
             "baseFeePerGas": hex(block.base_fee),
+            "transactions": [_json(tx, block.number) if full else tx.hash for tx in block.txs],
         }
+
+    def _count_at(self, shown: Sequence[Block], tag: str) -> Any:
+        if tag == "latest":
+            return hex(self.count(shown))
+        number = int(tag, 16)
+        if not self.stateless_below <= number < len(shown):
+            return RpcError(method="eth_getTransactionCount", code=-32000, message="missing trie node")
+        return hex(self.count(shown[: number + 1]))
+
+    def _transaction(self, shown: Sequence[Block], tx_hash: str) -> dict[str, Any] | None:
+        mined = next((_json(tx, block.number) for block in shown for tx in block.txs if tx.hash == tx_hash), None)
+        pooled = next((_json(tx, None) for tx in self.pool.values() if tx.hash == tx_hash), None)
+        return mined or pooled
+
+    def _estimate(self, asked: dict[str, str]) -> Any:
+        data = bytes.fromhex(asked["data"][2:])
+        surcharge = self.surcharge if self.estimates_surcharge else 0
+        return self._objection_to_run(asked) or hex(
+            TRANSFER_GAS + 16 * len(data) - 12 * data.count(0) + surcharge + (10_000 if asked["to"] == CONTRACT else 0)
+        )
+
+    def _objection_to_run(self, asked: dict[str, str]) -> RpcError | None:
+        if asked["to"] != CONTRACT:
+            return None
+        done = self.done()
+        for method, subject in calls_of(Tx("", 0, 0, 0, asked["data"])):
+            if subject in self.reverting or (method == "once" and subject in done):
+                return RpcError(method="eth_call", code=3, message="execution reverted", data="0x")
+        return None
 
     @staticmethod
     def _receipt(shown: Sequence[Block], tx_hash: str) -> dict[str, Any] | None:
@@ -252,7 +320,7 @@ class ModelChain:
 
     def _send(self, raw: str) -> Any:
         body = json.loads(bytes.fromhex(raw[2:]))
-        tx = Tx(to_hex(keccak(raw.encode())), body["nonce"], body["max_fee"], body["tip"], body["data"])
+        tx = Tx(to_hex(keccak(raw.encode())), body["nonce"], body["max_fee"], body["tip"], body["data"], body["gas"])
         self.seen[tx.hash] = tx
         if self.swallow:
             self.swallow -= 1
@@ -270,6 +338,8 @@ class ModelChain:
         for subject, words in self.refuses.items():
             if [subject] == [name for _, name in calls_of(tx)]:
                 return words
+        if tx.gas < TRANSFER_GAS + self.surcharge:
+            return "intrinsic gas too low"
         if held is not None and held.hash == tx.hash:
             return "already known"
         if tx.max_fee < self.base_fee:
@@ -298,6 +368,15 @@ class ModelReadiness:
         if intent.method == "once" and intent.subject in done:
             return Verdict(Judgement.DONE, "done already")
         return READY
+
+
+def _json(tx: Tx, block: int | None) -> dict[str, Any]:
+    return {
+        "hash": tx.hash,
+        "from": WALLET.upper().replace("X", "x"),
+        "nonce": hex(tx.nonce),
+        "blockNumber": None if block is None else hex(block),
+    }
 
 
 def calls_of(tx: Tx) -> list[tuple[str, str]]:

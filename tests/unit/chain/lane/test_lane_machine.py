@@ -1,6 +1,7 @@
 """The lane against a chain and a machine park that do everything wrong, in any order.
 
-After every step: no intent at two nonces, no call carried out twice, no two different calls under one nonce.
+After every step: no intent at two nonces, no call carried out twice, no two different calls under one nonce, and no
+halt but for a nonce that a stranger's transaction has taken.
 At the end, when the trouble stops: every intent ends within some blocks, and no nonce is left open.
 """
 
@@ -29,8 +30,8 @@ from chain.lane.fees import GWEI
 from chain.lane.intent import ENDED, IntentState
 from chain.lane.nonce import NonceState, Purpose
 from chain.lane.policy import LanePolicy
-from protocol.errors import BadInput
 from protocol.types import Nonce
+from tests.unit.chain.lane.model import FOG
 from tests.unit.chain.lane.rig import Rig
 
 FINALITY = 8
@@ -38,6 +39,22 @@ FINALITY = 8
 CALM_BLOCKS = 150
 #: More than a lease.
 LONG_PAUSE = 20.0
+
+
+#: Whatever the lane asks.
+QUESTIONS = (
+    "eth_getTransactionReceipt",
+    "eth_getTransactionByHash",
+    "eth_getTransactionCount",
+    "eth_getBlockByNumber",
+    "eth_getBalance",
+    "eth_gasPrice",
+    "eth_feeHistory",
+    "eth_estimateGas",
+    "eth_call",
+    "eth_sendRawTransaction",
+)
+REFUSALS = ("", "intrinsic gas too low", "txpool is full", "strange words", "execution reverted", "invalid sender")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -190,6 +207,22 @@ class LaneMachine(RuleBasedStateMachine):
         )
         self.rig.chain.reorg(min(depth, deepest - newest_foreign), keep=keep)
 
+    @rule(method=st.sampled_from(QUESTIONS), fog=st.sampled_from(sorted(FOG)))
+    def node_cannot_say(self, method: str, fog: str) -> None:
+        self.rig.chain.fog[method] = fog
+
+    @rule()
+    def node_can_say_everything(self) -> None:
+        self.rig.chain.fog.clear()
+
+    @rule(blocks=st.integers(0, 20))
+    def node_throws_old_state_away(self, blocks: int) -> None:
+        self.rig.chain.stateless_below = max(0, len(self.rig.chain.blocks) - blocks)
+
+    @rule(gas=st.sampled_from([0, 2_000, 400_000, 40_000_000]), told=st.booleans())
+    def chain_takes_gas_on_top(self, gas: int, told: bool) -> None:
+        self.rig.chain.surcharge, self.rig.chain.estimates_surcharge = gas, told
+
     @rule(number=st.integers(1, 3))
     def lose_answers(self, number: int) -> None:
         self.rig.chain.lose_answers = number
@@ -226,11 +259,15 @@ class LaneMachine(RuleBasedStateMachine):
         if blocked and self.keys:
             self.rig.chain.blocked.add(data.draw(st.sampled_from(self.keys)).split(":")[3])
 
-    @rule(data=st.data(), words=st.sampled_from(["", "intrinsic gas too low", "txpool is full", "strange words"]))
-    def node_refuses_one(self, data: st.DataObject, words: str) -> None:
+    @rule(data=st.data(), words=st.sampled_from(REFUSALS), reverts=st.booleans())
+    def node_refuses_one(self, data: st.DataObject, words: str, reverts: bool) -> None:
         self.rig.chain.refuses.clear()
+        self.rig.chain.reverting.clear()
         if words and self.keys:
-            self.rig.chain.refuses[data.draw(st.sampled_from(self.keys)).split(":")[3]] = words
+            subject = data.draw(st.sampled_from(self.keys)).split(":")[3]
+            self.rig.chain.refuses[subject] = words
+            if reverts:
+                self.rig.chain.reverting.add(subject)
 
     @precondition(lambda self: self.foreign < 2)
     @rule()
@@ -277,6 +314,17 @@ class LaneMachine(RuleBasedStateMachine):
         holes = set(range(min(nonces, default=0), max(nonces, default=0))) - set(nonces) - taken
         assert not holes
 
+    @invariant()
+    def a_halt_is_about_a_nonce_that_a_stranger_took(self) -> None:
+        halted = self.rig.store.halted(self.rig.id)
+        taken = {tx.nonce for block in self.rig.chain.blocks for tx in block.txs if tx.data == "foreign"}
+        assert halted is None or _nonce_in(halted) in taken
+
+    @invariant()
+    def a_nonce_that_was_let_go_was_a_strangers(self) -> None:
+        taken = {tx.nonce for block in self.rig.chain.blocks for tx in block.txs if tx.data == "foreign"}
+        assert {record.nonce for record in self._records() if record.state is NonceState.FOREIGN} <= taken
+
     def _records(self) -> list[Any]:
         return self.rig.store.records(self.rig.id, list(NonceState))
 
@@ -287,11 +335,14 @@ class LaneMachine(RuleBasedStateMachine):
         chain.per_block, chain.balance = 8, 10**24
         chain.blocked.clear()
         chain.refuses.clear()
+        chain.reverting.clear()
+        chain.fog.clear()
+        chain.stateless_below, chain.surcharge = 0, 0
         self.rig.clock.now += LONG_PAUSE
         for _ in range(CALM_BLOCKS):
             report = self.rig.step()
             if report.halted:
-                self._decide(Nonce(int(report.halted.split("Nonce ")[1].split(" ")[0])))
+                self._decide(_nonce_in(report.halted))
             if all(intent.ended for intent in self.rig.store.intents(self.keys)) and not self._open():
                 break
         intents = self.rig.store.intents(self.keys)
@@ -306,14 +357,15 @@ class LaneMachine(RuleBasedStateMachine):
                 assert intent.subject in chain.done()
 
     def _decide(self, nonce: Nonce) -> None:
-        """What an operator does: let go of what is not ours, and carry on where the lane was wrong."""
-        try:
-            operate.disown(self.rig.lane, nonce)
-        except BadInput:
-            operate.resume(self.rig.lane)
+        """What an operator does: let go of what is not ours. A lane that stands still is right about that."""
+        operate.disown(self.rig.lane, nonce)
 
     def _open(self) -> list[Any]:
         return self.rig.store.records(self.rig.id, [NonceState.OPEN, NonceState.MINED])
+
+
+def _nonce_in(halted: str) -> Nonce:
+    return Nonce(int(halted.split("Nonce ")[1].split(" ", maxsplit=1)[0]))
 
 
 class _MuteWhenDead:

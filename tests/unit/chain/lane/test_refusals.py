@@ -1,0 +1,98 @@
+"""Refusals in words that nobody knows, and alarms about what no run can mend (`r16`)."""
+
+from __future__ import annotations
+
+import pytest
+from structlog.testing import capture_logs
+
+from chain.lane import operate
+from chain.lane.fees import GWEI
+from chain.lane.intent import IntentState
+from chain.lane.nonce import Purpose
+from chain.lane.policy import LanePolicy
+from protocol.types import Nonce
+from tests.unit.chain.lane.rig import Rig
+
+STRANGE = "the hamster is asleep"
+
+
+def test_r16_a_call_that_can_never_work_ends_failed_with_the_nodes_words() -> None:
+    rig = Rig(LanePolicy(finality=2))
+    rig.chain.refuses["bad"] = STRANGE
+    rig.chain.reverting.add("bad")
+    bad, good = rig.submit("any", "bad", "good")
+    rig.step(30)
+    assert rig.state(bad) is IntentState.FAILED
+    assert STRANGE in rig.reason(bad)
+    assert rig.state(good) is IntentState.FINAL
+    assert rig.chain.executed() == {"good": 1}
+
+
+@pytest.mark.parametrize("words", [STRANGE, "Upfront cost exceeds account balance", "txpool is full"])
+def test_r16_a_call_that_could_work_goes_on_with_an_alarm(words: str) -> None:
+    rig = Rig(LanePolicy(finality=2))
+    rig.chain.refuses["bad"] = words
+    bad, good = rig.submit("any", "bad", "good")
+    with capture_logs() as lines:
+        rig.step(rig.policy.alarm_after + 5)
+    assert rig.state(bad) is IntentState.SENT
+    (alarm,) = [line for line in lines if line["action"] == "lane_waits"]
+    assert (alarm["log_level"], words in alarm["why"]) == ("error", True)
+    assert words in operate.status(rig.lane).why
+    if words == STRANGE:
+        assert "lane_refusal_looked_into" in [line["action"] for line in lines]
+    rig.chain.refuses.clear()
+    with capture_logs() as lines:
+        rig.step(5)
+    assert "lane_waits_no_more" in [line["action"] for line in lines]
+    assert {rig.state(bad), rig.state(good)} == {IntentState.FINAL}
+    assert rig.chain.executed() == {"bad": 1, "good": 1}
+
+
+def test_r16_words_that_are_the_contracts_are_looked_into_before_anything_is_given_up() -> None:
+    rig = Rig(LanePolicy(finality=2))
+    rig.chain.refuses["a"] = "execution reverted"
+    (key,) = rig.submit("any", "a")
+    rig.step(6)
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert {attempt.purpose for attempt in record.attempts} == {Purpose.CALL}
+    rig.chain.refuses.clear()
+    rig.step(4)
+    assert rig.state(key) is IntentState.FINAL
+
+
+def test_a_higher_nonce_is_not_judged_by_what_it_finds_before_the_lower_ones_are_mined() -> None:
+    rig = Rig(LanePolicy(finality=2))
+    rig.chain.per_block = 0
+    rig.chain.refuses["b"] = STRANGE
+    rig.chain.reverting.add("b")
+    rig.submit("any", "a", "b")
+    rig.step(8)
+    record = rig.store.record(rig.id, Nonce(1))
+    assert record is not None
+    assert [attempt.purpose for attempt in record.attempts] == [Purpose.CALL]
+
+
+@pytest.mark.parametrize("fog", ["null", "empty", "shape", "indexing", "busy", "behind"])
+def test_what_the_node_cannot_say_about_a_refused_call_gives_nothing_up(fog: str) -> None:
+    rig = Rig(LanePolicy(finality=2))
+    rig.chain.refuses["a"] = STRANGE
+    rig.chain.reverting.add("a")
+    rig.chain.fog["eth_call"] = fog
+    rig.submit("any", "a")
+    rig.step(6)
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert {attempt.purpose for attempt in record.attempts} == {Purpose.CALL}
+
+
+def test_an_empty_wallet_is_told_as_what_the_lane_waits_for() -> None:
+    rig = Rig()
+    rig.chain.balance = 1000
+    rig.submit("any", "a")
+    rig.step()
+    assert "fund the wallet" in operate.status(rig.lane).why
+    rig.chain.balance = 10**9 * GWEI
+    rig.step()
+    assert operate.status(rig.lane).waiting is None
