@@ -54,6 +54,6 @@ What it does not guarantee:
 
 Where to look: `intent`, `nonce` (values and their states), `store` (port; `store_mongo`, `store_sqlite`, `testing`),
 `run` (the run and its phases `confirm`, `repair`, `send`), `proof` (who spent a nonce), `gas`, `refusals`, `waits`,
-`fees`, `classify`, `policy` (pure decisions), `poco` (what PoCo allows; `poco_lane` makes a lane), `depth` (spend only on
-what is settled), `operate` and `audit` (for operators).
+`fees`, `classify`, `policy` (pure decisions), `poco` (what PoCo allows; `poco_lane` makes a lane), `depth` (spend only
+on what is settled), `operate` and `audit` (for operators).
 """
