@@ -233,13 +233,12 @@ def disown(lane: Lane, nonce: Nonce, *, dry_run: bool = False) -> list[IntentMov
 
 
 def _prove_foreign(desk: Desk, seen: Look, record: NonceRecord) -> None:
-    """Nothing, if a final block proves it. Raises BadInput: what is unknown is ours until the contrary is proved."""
+    """Nothing, if a block proves it. Raises BadInput: what is unknown is ours until the contrary is proved."""
     match spender(desk.rpc, desk.lane.wallet, record, seen.head):
         case Known(found) if found.ours:
             what = f"is ours: {found.tx_hash} is in block {found.block}; the node only has no receipt of it yet."
-        case Known(found) if found.block > seen.head - desk.policy.finality:
-            what = f"was taken in block {found.block}, which is not final yet. Try again later."
         case Known(_):
+            # In a final block: only such a one has stopped the lane.
             return
         case Unknown(why):
             what = (
