@@ -157,6 +157,9 @@ def test_killed_while_a_reorg_takes_a_confirmed_block_back(scene: Scene) -> None
     assert scene.rig.all_mined()
     signed = scene.hashes()
     lowest = min(scene.rig.intent(name).block or 0 for name in NAMES)
+    # No block may come between the question for the head and the rollback to below it.
+    scene.chain.rpc.call("evm_setIntervalMining", 0)
+    scene.rig.by_hand = True
     scene.chain.rpc.call("anvil_rollback", scene.rig.head() - lowest + 1)
     scene.kill(at="store.move")
     assert scene.rig.all_in(IntentState.SENT)()
