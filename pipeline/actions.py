@@ -28,8 +28,13 @@ class Outcome(StrEnum):
     """What the end of a replicate tells of its worker."""
 
     NEUTRAL = "NEUTRAL"
+    #: It failed by itself, or kept silent.
     FAILED = "FAILED"
+    #: It said that the task or its app is at fault, or that it has too little memory for it.
+    BLAMED = "BLAMED"
     VOTED = "VOTED"
+    #: It finalized the task alone and was paid.
+    PAID = "PAID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class Free:
     """Give the replicate's slot, and the stake promised to it, back to its worker."""
 
     wallet: Wallet
-    #: What it tells of the worker: nothing, that it failed, or that it voted.
+    #: What it tells of the worker.
     outcome: Outcome = Outcome.NEUTRAL
 
 

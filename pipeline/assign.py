@@ -22,19 +22,28 @@ from pipeline.segments import Segment
 from pipeline.store.tasks import Given
 from protocol import weights
 from protocol.authorization import sign_authorization
-from protocol.errors import RpcError, RpcUnavailable
-from protocol.types import ZERO_ADDRESS, Wallet, Wei
+from protocol.errors import BadMessage, RpcError, RpcUnavailable
+from protocol.tags import fits
+from protocol.types import ZERO_ADDRESS, Hash32, Wallet, Wei
 from protocol.wire import Assignment
 
 log = structlog.get_logger(__name__)
 
-#: Workers looked at in one round, and least number of waiting tasks.
-WORKERS, TASKS = 1000, 200
-#: Pages of waiting tasks looked at in one round, and seconds that tasks which nobody could take stand back.
-PAGES, PASS_SECONDS = 5, 3.0
-#: Seconds that weight, stake and coins of a worker are believed: three calls a worker and 10 s cost next to nothing,
-#: and an old weight makes votes superfluous.
+#: Waiting tasks looked at at once, and pages of them in one round.
+TASKS, PAGES = 400, 5
+#: Most workers looked at for tasks of one kind, and how many more than the tasks want: some had them before.
+WORKERS, SPARE = 1000, 100
+#: Kinds of machine (tags) looked for at once; requesters choose tags, and others wait for the next page.
+TAGS = 8
+#: Seconds that tasks which nobody could take stand back, and those whose tag nobody free offers: a hundred thousand of
+#: them must not come round before the others had their turn.
+PASS_SECONDS, PASS_UNSERVED_SECONDS = 3.0, 30.0
+#: Seconds that weight, stake and coins of a worker are believed: an old weight makes votes superfluous.
 FACTS_SECONDS = 10.0
+#: Times to look for others when fresh facts say that a chosen worker cannot take its task.
+LOOKS = 4
+#: Workers without coins that are looked at again in one round: each is three calls, and signing in is free.
+UNFUNDED = 100
 #: Gas a worker spends on one task: contributeAndFinalize 0.52 M, contribute and reveal 0.48 M; a third on top.
 GAS_PER_TASK = 700_000
 
@@ -44,6 +53,7 @@ def assign(scheduler: Scheduler) -> int:
 
     Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
     """
+    _look_for_coins(scheduler, scheduler.clock())
     given = 0
     for _ in range(PAGES):
         count, more = _page(scheduler)
@@ -56,22 +66,90 @@ def assign(scheduler: Scheduler) -> int:
 def _page(scheduler: Scheduler) -> tuple[int, bool]:
     """Match the most urgent tasks; how many replicates were given out, and whether a look at others is worth while."""
     now = scheduler.clock()
-    workers = scheduler.store.workers.with_free_slots(now - scheduler.settings.worker_lost_seconds, WORKERS, now)
-    if not workers:
+    if not _any_free(scheduler, now):
         return 0, False
-    most = max(TASKS, 2 * sum(worker.free for worker in workers))
-    tasks = scheduler.store.tasks.waiting(now, most)
+    tasks = scheduler.store.tasks.waiting(now, TASKS)
     if not tasks:
         return 0, False
-    able = _with_facts(scheduler, workers, now)
-    matches = matching.match(tasks, able)
-    granted = _reserve(scheduler, matches, now)
-    given = _give(scheduler, granted, now)
-    if len(tasks) < most or not matching.slots_left(able, matches):
+    workers = _candidates(scheduler, tasks, now)
+    matches = _match(scheduler, tasks, workers, now)
+    given = _give(scheduler, _reserve(scheduler, matches, now), now)
+    if len(tasks) < TASKS or not _any_free(scheduler, now):
         return given, False
     taken = {found.task.task_id for found in matches}
-    scheduler.store.tasks.passed_over([t.task_id for t in tasks if t.task_id not in taken], now + PASS_SECONDS)
+    _pass_over(scheduler, [task for task in tasks if task.task_id not in taken], workers, now)
     return given, True
+
+
+def _pass_over(scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Sequence[WorkerRecord], now: float) -> None:
+    """Let others be looked at before these: nobody could take them, though some machine has a slot free."""
+    offered = {task.tag for task in tasks if any(fits(task.tag, worker.tag) for worker in workers)}
+    for seconds, some in (
+        (PASS_SECONDS, [task.task_id for task in tasks if task.tag in offered]),
+        (PASS_UNSERVED_SECONDS, [task.task_id for task in tasks if task.tag not in offered]),
+    ):
+        if some:
+            scheduler.store.tasks.passed_over(some, now + seconds)
+
+
+def _any_free(scheduler: Scheduler, now: float) -> bool:
+    return bool(scheduler.store.workers.with_free_slots(_seen_after(scheduler, now), 1, now))
+
+
+def _seen_after(scheduler: Scheduler, now: float) -> float:
+    return now - scheduler.settings.worker_lost_seconds
+
+
+def _candidates(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[WorkerRecord]:
+    """The best workers for these tasks: for each tag, those that offer it, with stake for the smallest vote if need be.
+
+    Asked for apart, so that those who cannot take a task never stand in the way of those who can.
+    """
+    wanted: dict[tuple[Hash32, bool], list[TaskRecord]] = defaultdict(list)
+    tags = list(dict.fromkeys(task.tag for task in tasks))[:TAGS]
+    for task in tasks:
+        if task.tag in tags:
+            wanted[task.tag, matching.stake_locked(task) > 0].append(task)
+    found: dict[Wallet, WorkerRecord] = {}
+    for (tag, _), kind in wanted.items():
+        limit = min(WORKERS, SPARE + sum(task.wants for task in kind))
+        stake = min(matching.stake_locked(task) for task in kind)
+        for worker in scheduler.store.workers.with_free_slots(
+            _seen_after(scheduler, now), limit, now, tag=tag, stake=stake
+        ):
+            found[worker.wallet] = worker
+    return list(found.values())
+
+
+def _match(
+    scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Sequence[WorkerRecord], now: float
+) -> list[Match]:
+    """Matches by fresh chain facts of those who are chosen.
+
+    Old facts will do while the node is silent, none at all will not.
+    """
+    known = {worker.wallet: worker for worker in workers}
+    for _ in range(LOOKS):
+        matches = matching.match(tasks, list(known.values()))
+        chosen = {worker.wallet: worker for found in matches for worker in found.workers}
+        old = [wallet for wallet, worker in chosen.items() if worker.checked_at < now - FACTS_SECONDS]
+        if not old:
+            return matches
+        if not _refresh(scheduler, old, now):
+            known = {wallet: worker for wallet, worker in known.items() if worker.checked_at}
+            break
+        fresh = {worker.wallet: worker for worker in scheduler.store.workers.load(old)}
+        known = {wallet: fresh.get(wallet, worker) for wallet, worker in known.items()}
+    else:
+        known = {wallet: worker for wallet, worker in known.items() if worker.checked_at >= now - FACTS_SECONDS}
+    return matching.match(tasks, list(known.values()))
+
+
+def _look_for_coins(scheduler: Scheduler, now: float) -> None:
+    """Read the facts of some workers that had no coins when last looked at, in turn."""
+    wallets = scheduler.store.workers.unchecked(now, UNFUNDED)
+    if wallets:
+        _refresh(scheduler, wallets, now)
 
 
 def resend(scheduler: Scheduler, replicates: Sequence[tuple[TaskRecord, Wallet]]) -> list[Segment]:
@@ -110,32 +188,25 @@ def assignment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet:
     )
 
 
-def _with_facts(scheduler: Scheduler, workers: Sequence[WorkerRecord], now: float) -> list[WorkerRecord]:
-    """Workers with fresh chain facts. Old facts will do while the node is silent, none at all will not."""
-    old = [worker.wallet for worker in workers if worker.checked_at < now - FACTS_SECONDS]
-    if not old:
-        return list(workers)
-    try:
-        _refresh(scheduler, old, now)
-    except (RpcUnavailable, RpcError) as error:
-        log.warning("Worker facts not read.", action="facts_stale", why=str(error))
-        return [worker for worker in workers if worker.checked_at]
-    return scheduler.store.workers.load([worker.wallet for worker in workers])
-
-
-def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> None:
+def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> bool:
+    """Read and store what the chain says of these wallets; False while the node does not tell."""
     hub = scheduler.hub
-    head = hub.head()
-    scores, accounts = hub.scores(wallets, head), hub.accounts(wallets, head)
-    balances = hub.balances(wallets, head)
-    needed = hub.gas_price() * GAS_PER_TASK
+    try:
+        head = hub.head()
+        scores, accounts = hub.scores(wallets, head), hub.accounts(wallets, head)
+        balances = hub.balances(wallets, head)
+        needed = int(hub.rpc.call("eth_gasPrice"), 16) * GAS_PER_TASK
+    except (RpcUnavailable, RpcError, BadMessage) as error:
+        log.warning("Worker facts not read.", action="facts_stale", workers=len(wallets), why=str(error))
+        return False
     scheduler.store.workers.checked(
         [
-            (wallet, ChainFacts(weights.weight(score), account.stake, Wei(balance), balance >= needed))
+            (wallet, ChainFacts(weights.weight(score), account.stake, Wei(balance), balance >= needed, score))
             for wallet, score, account, balance in zip(wallets, scores, accounts, balances, strict=True)
         ],
         now,
     )
+    return True
 
 
 def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list[Match]:
@@ -162,7 +233,14 @@ def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
         Given(
             found.task,
             tuple(
-                Replicate(item.wallet, found.task.mode, item.facts.weight, now, published_at=now)
+                Replicate(
+                    item.wallet,
+                    found.task.mode,
+                    item.facts.weight,
+                    now,
+                    published_at=now,
+                    standing=item.standing(found.task.worker_stake),
+                )
                 for item in found.workers
             ),
             found.wants,

@@ -37,6 +37,7 @@ from pipeline.actions import (
 )
 from pipeline.records import Replicate, ReplicateState, Stage, TaskRecord
 from pipeline.replicas import Pace
+from protocol.errorresult import counts_against_machine
 from protocol.hexbytes import to_hex
 from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.wire import Mode, Step
@@ -179,10 +180,10 @@ def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
 def _outcome(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
     """What the end of a replicate tells of its worker: nothing, where others decided the task without its vote."""
     if view.contribution(item.wallet) is not None:
-        return Outcome.VOTED
+        return Outcome.PAID if task.mode is Mode.SOLO else Outcome.VOTED
     if item.state is not ReplicateState.FAILED or not replicas.takes_votes(task, view):
         return Outcome.NEUTRAL
-    return Outcome.FAILED
+    return Outcome.FAILED if counts_against_machine(item.cause) else Outcome.BLAMED
 
 
 def _drop_late(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, Hash32, NRlc, TaskId, Timestamp, Wallet, Wei
+from protocol.weights import score_of
 from protocol.wire import Dataset, Mode, ResultLink, Step
 
 
@@ -45,6 +46,17 @@ class ReplicateState(StrEnum):
     ABORTED = "ABORTED"
 
 
+class Standing(IntEnum):
+    """What a worker has put at risk or earned on chain; a wallet and its word are free."""
+
+    NEWCOMER = 0  #: nothing: as good as any wallet made a moment ago
+    STAKED = 1  #: stake of its own, which costs nothing while it does not vote
+    PROVEN = 2  #: votes of its were right, or results of its were paid
+
+
+#: Slots that a worker may use before anything of its was right on chain, and slots more with each time that it was: a
+#: wallet is free, so that what it says of its machine is believed little by little. 16 slots are earned by 7 tasks.
+NEWCOMER_SLOTS, SLOTS_PER_SUCCESS = 2, 2
 #: Votes that a worker may owe, for each of its slots: who says "computed" and never votes gets no more.
 MOST_PLEDGED = 2
 #: States from which a contribution may still be expected.
@@ -80,6 +92,8 @@ class Replicate:
     digest: Hash32 | None = None
     #: `callback-data` of the result as `0x` hex, for deals with a callback.
     callback_data: str | None = None
+    #: Its worker's standing when assigned. Replicates stored before there was such a field count in full.
+    standing: Standing = Standing.PROVEN
 
     @property
     def live(self) -> bool:
@@ -218,6 +232,13 @@ class ChainFacts:
     coins: Wei
     #: Whether the coins pay the gas of a task.
     funded: bool
+    #: PoCo score: votes that were right, less a third at each that was wrong.
+    score: int = 0
+
+    @property
+    def successes(self) -> int:
+        """Votes that were right, at least: a weight above a newcomer's tells a score too."""
+        return max(self.score, score_of(self.weight))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +264,12 @@ class WorkerRecord:
     pledged: tuple[Held, ...] = ()
     #: Replicates failed since its last vote on chain.
     failures: int = 0
+    #: Replicates since its last vote on chain that ended with word that the task or its app is at fault.
+    blamed: int = 0
+    #: Tasks that it finalized alone and was paid for: they leave no score.
+    solos: int = 0
+    #: It gets no new tasks before.
+    rest_until: float = 0.0
     banned: bool = False
     #: Silent for too long; cleared by its next ping.
     lost: bool = False
@@ -253,8 +280,24 @@ class WorkerRecord:
 
     @property
     def free(self) -> int:
-        """Slots not in use; none for one that owes votes for twice its slots."""
-        return max(0, min(self.slots - len(self.held), MOST_PLEDGED * self.slots - len(self.pledged)))
+        """Slots not in use, of those it may use; none for one that owes votes for twice as many."""
+        return max(0, min(self.usable - len(self.held), MOST_PLEDGED * self.usable - len(self.pledged)))
+
+    @property
+    def successes(self) -> int:
+        """Times that it was right on chain."""
+        return max(self.facts.successes, self.solos)
+
+    @property
+    def usable(self) -> int:
+        """Slots that it may use: those it says it has, as far as it has earned them."""
+        return min(self.slots, NEWCOMER_SLOTS + SLOTS_PER_SUCCESS * self.successes)
+
+    def standing(self, stake: NRlc) -> Standing:
+        """Its standing towards a task that locks this stake."""
+        if self.successes:
+            return Standing.PROVEN
+        return Standing.STAKED if self.facts.stake >= max(stake, 1) else Standing.NEWCOMER
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.records import Replicate, ReplicateState, TaskRecord
+from pipeline.records import Replicate, ReplicateState, Standing, TaskRecord
 from protocol import weights
 from protocol.errorresult import blames_task
 from protocol.seal import result_hash
@@ -13,15 +14,19 @@ from protocol.types import Hash32, Wallet
 from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.wire import Mode, Step
 
-#: Workers that may say "the app or the deal is at fault" before we stop asking others.
+#: Workers that may say "the app or the deal is at fault" before we stop asking others. Half of them at most may be
+#: workers that have stake and nothing else, and newcomers do not count: wallets are free, and five of them must not
+#: end a deal that honest machines were never asked for.
 MAX_BLAMING = 5
 #: Cause of replicates that were dropped because our patience was over.
 TOO_LATE = "Nothing was heard of it in time."
 #: Most doublings of the pause between two requests: 64 times 5 s is longer than any patience with a start.
 MOST_DOUBLINGS = 6
 #: Workers that failed for any reason or kept silent, together, before we stop: neither a frozen chain nor a strange app
-#: must burn the whole pool.
+#: must burn the whole pool. Counted like those above.
 MAX_SPENT = 10
+#: Workers never right on chain yet that may fail a task or keep silent before only proven ones are asked for it.
+MOST_NEWCOMERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +129,56 @@ def forecast(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> tuple
 
 
 def given_up(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> bool:
-    """Whether so many workers failed that another one would too.
+    """Whether so many workers failed that another one would too, and more than half of those asked.
 
     What a machine says of itself, or what its lane says of a vote, tells nothing of the task: it counts as spent only.
     A machine that was lost as a whole, or stopped by us, does not count at all.
     """
+    failed, silent = _without_vote(task, view, now, pace)
+    blaming = [item for item in failed if blames_task(item.cause)]
+    left = [item for item in task.replicates if item.state in _LEFT and item not in silent]
+    asked = _known(task.replicates) - _known(left)
+    return any(
+        _count(against, most) >= most and 2 * _known(against) > asked
+        for against, most in ((blaming, MAX_BLAMING), ([*failed, *silent], MAX_SPENT))
+    )
+
+
+def spent_newcomers(task: TaskRecord) -> int:
+    """Workers never right on chain yet that failed the task or kept silent."""
+    return sum(
+        item.standing < Standing.PROVEN and item.state in (ReplicateState.FAILED, ReplicateState.LOST)
+        for item in task.replicates
+    )
+
+
+_LEFT = (ReplicateState.LOST, ReplicateState.ABORTED)
+
+
+def _without_vote(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> tuple[list[Replicate], list[Replicate]]:
+    """Replicates that failed, and those that we waited for in vain."""
     without_vote = [item for item in task.replicates if view.contribution(item.wallet) is None]
     failed = [item for item in without_vote if item.state is ReplicateState.FAILED]
-    blaming = sum(blames_task(item.cause) for item in failed)
-    silent = sum(
-        item.cause == TOO_LATE
-        if item.state is ReplicateState.LOST
-        else item.live and late(item, task.category_seconds, now, pace)
+    silent = [
+        item
         for item in without_vote
-    )
-    return blaming >= MAX_BLAMING or len(failed) + silent >= MAX_SPENT
+        if (
+            item.cause == TOO_LATE
+            if item.state is ReplicateState.LOST
+            else item.live and late(item, task.category_seconds, now, pace)
+        )
+    ]
+    return failed, silent
+
+
+def _known(items: Sequence[Replicate]) -> int:
+    return sum(item.standing > Standing.NEWCOMER for item in items)
+
+
+def _count(items: Sequence[Replicate], most: int) -> int:
+    """How many of them count towards `most`."""
+    proven = sum(item.standing is Standing.PROVEN for item in items)
+    return proven + min(_known(items) - proven, most // 2)
 
 
 def takes_votes(task: TaskRecord, view: ChainView) -> bool:

@@ -26,6 +26,11 @@ def weight(score: int) -> int:
     return max(score // 3, 3) - 1
 
 
+def score_of(weight: int) -> int:
+    """The least score that gives this weight; 0 for a newcomer's."""
+    return 3 * (weight + 1) if weight > NEWCOMER_WEIGHT else 0
+
+
 def group_weight(weights: Iterable[int]) -> int:
     """Weight of all votes for one result together; 0 if nobody voted for it."""
     values = tuple(weights)

@@ -47,7 +47,14 @@ def purchases(input_url: str) -> tuple[list[Purchase], Purchase]:
             dataset=True,
             inputs=(input_url,),
         ),
-    ], Purchase("one-liar", "trust 5, and one of the machines lies", trust=5, args="the truth")
+    ], Purchase(
+        # Two tasks at once keep the machines that have votes to their name too busy to do without the newcomer.
+        "one-liar",
+        "two tasks of trust 5, and one of the machines lies",
+        trust=5,
+        volume=2,
+        args="the truth",
+    )
 
 
 def buy(requester: Actor, ground: Ground, wanted: Sequence[Purchase]) -> list[Matched]:

@@ -41,8 +41,6 @@ from protocol.view import TaskStatus
 
 #: Honest machines, one container each; three must agree at trust 5, four and one more if one of them lies.
 WORKERS = 4
-#: More slots than the others have: the scheduler asks the emptiest machine first, so the lie is surely heard.
-LIAR_SLOTS = 2
 LIAR = ("ops.demo.liar",)
 DATASET, INPUT_FILE = b"the demo's dataset\n", b"an input file of the demo\n"
 
@@ -131,7 +129,7 @@ def _play(stage: Stage, pool: LocalPool, progress: Progress, console: Console, h
     console.print("Three deals …")
     stories = stage.round(honest, progress)
     console.print("A liar joins, one more deal …")
-    pool.start_machines([Machine(f"worker-{WORKERS + 1}", wallets[WORKERS], LIAR_SLOTS, LIAR)])
+    pool.start_machines([Machine(f"worker-{WORKERS + 1}", wallets[WORKERS], module=LIAR)])
     return stories + stage.round([contested], progress)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.records import Replicate, ReplicateState, Sent, Stage, TaskRecord
+from pipeline.records import Replicate, ReplicateState, Sent, Stage, Standing, TaskRecord
 from protocol.types import BlockNumber, Contract, DealId, Hash32, NRlc, TaskId, Timestamp, Wallet
 from protocol.wire import Mode, ResultLink, Step
 
@@ -112,6 +112,7 @@ def replicate_document(replicate: Replicate) -> Document:
         "link": replicate.link.model_dump() if replicate.link else None,
         "digest": replicate.digest,
         "callback_data": replicate.callback_data,
+        "standing": int(replicate.standing),
     }
 
 
@@ -134,4 +135,5 @@ def _replicate(row: Mapping[str, Any]) -> Replicate:
         link=ResultLink(**row["link"]) if row["link"] else None,
         digest=Hash32(row["digest"]) if row["digest"] else None,
         callback_data=row["callback_data"],
+        standing=Standing(row.get("standing", Standing.PROVEN)),
     )

@@ -2,43 +2,87 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pymongo import ASCENDING, IndexModel, ReturnDocument, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
 from pipeline.actions import Outcome
 from pipeline.health import MachineFacts
-from pipeline.records import MOST_PLEDGED, ChainFacts, Held, WorkerRecord
+from pipeline.records import MOST_PLEDGED, NEWCOMER_SLOTS, SLOTS_PER_SUCCESS, ChainFacts, Held, WorkerRecord
 from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
 from protocol.weights import NEWCOMER_WEIGHT
 from protocol.wire import Capabilities
 
+#: What a worker must be to get tasks, as far as its row tells.
+_READY: dict[str, Any] = {"facts.funded": True, "banned": False, "lost": False, "free": {"$gt": 0}}
+#: The best first: right on chain most often, then most stake; among equals by lot, anew each time facts are read.
+_BEST_FIRST = [("successes", DESCENDING), ("worth", DESCENDING), ("lot", ASCENDING)]
+
 INDEXES = [
-    IndexModel([("free", ASCENDING), ("seen_at", ASCENDING)], name="free"),
+    IndexModel(_BEST_FIRST, name="ready", partialFilterExpression=_READY),
+    IndexModel([("check_at", ASCENDING)], name="unfunded", partialFilterExpression={"facts.funded": False}),
     IndexModel([("seen_at", ASCENDING)], name="silent", partialFilterExpression={"lost": False}),
     IndexModel([("held.since", ASCENDING)], name="holding"),
     IndexModel([("pledged.since", ASCENDING)], name="pledging"),
 ]
 
-#: `free` follows `slots`, `held` and `pledged` in the same update (WorkerRecord.free).
-_SET_FREE = {
+#: How often it was right on chain, from its facts and what it did alone (WorkerRecord.successes).
+_SET_SUCCESSES = {
     "$set": {
-        "free": {
+        "successes": {
             "$max": [
-                0,
+                {"$ifNull": ["$facts.score", 0]},
                 {
-                    "$min": [
-                        {"$subtract": ["$slots", {"$size": "$held"}]},
-                        {"$subtract": [{"$multiply": [MOST_PLEDGED, "$slots"]}, {"$size": "$pledged"}]},
+                    "$cond": [
+                        {"$gt": ["$facts.weight", NEWCOMER_WEIGHT]},
+                        {"$multiply": [3, {"$add": ["$facts.weight", 1]}]},
+                        0,
                     ]
                 },
+                {"$ifNull": ["$solos", 0]},
             ]
         }
     }
 }
+#: `free` follows `slots`, `held`, `pledged` and what was earned in the same update (WorkerRecord.free).
+_SET_FREE = {
+    "$set": {
+        "free": {
+            "$let": {
+                "vars": {
+                    "usable": {
+                        "$min": [
+                            "$slots",
+                            {
+                                "$add": [
+                                    NEWCOMER_SLOTS,
+                                    {"$multiply": [SLOTS_PER_SUCCESS, {"$ifNull": ["$successes", 0]}]},
+                                ]
+                            },
+                        ]
+                    }
+                },
+                "in": {
+                    "$max": [
+                        0,
+                        {
+                            "$min": [
+                                {"$subtract": ["$$usable", {"$size": "$held"}]},
+                                {"$subtract": [{"$multiply": [MOST_PLEDGED, "$$usable"]}, {"$size": "$pledged"}]},
+                            ]
+                        },
+                    ]
+                },
+            }
+        }
+    }
+}
+#: Seconds until coins of a worker that had none are looked for again: as long as it has been here, within these.
+SOONEST_LOOK, LATEST_LOOK = 10.0, 120.0
 #: Seconds of rest after the second failure in a row, doubled by each further one up to the longest. The first may be
 #: the app's fault.
 FIRST_REST, LONGEST_REST = 5.0, 600.0
@@ -80,12 +124,17 @@ class Workers:
                         "pledged": {"$ifNull": ["$pledged", []]},
                         "failures": {"$ifNull": ["$failures", 0]},
                         "rest_until": {"$ifNull": ["$rest_until", 0.0]},
+                        "blamed": {"$ifNull": ["$blamed", 0]},
+                        "solos": {"$ifNull": ["$solos", 0]},
+                        "tag_bits": bytes.fromhex(offer.tag[2:]),
                         "banned": {"$ifNull": ["$banned", False]},
                         "facts": {"$ifNull": ["$facts", {"$literal": _NOTHING_KNOWN}]},
                         # a machine signs in anew after it was given stake or gas: read both again
                         "checked_at": 0.0,
+                        "check_at": now,
                     }
                 },
+                _SET_SUCCESSES,
                 _SET_FREE,
             ],
             upsert=True,
@@ -122,21 +171,53 @@ class Workers:
 
     # -- matching -------------------------------------------------------------------------------------------------
 
-    def with_free_slots(self, seen_after: float, limit: int, now: float = float("inf")) -> list[WorkerRecord]:
-        """Workers heard of since `seen_after` that have a slot left, not banned, stopped or resting after failures."""
-        query = {
-            "free": {"$gt": 0},
-            "seen_at": {"$gte": seen_after},
-            "banned": False,
-            "rest_until": {"$lte": now},
-            "away": {"$ne": True},
-        }
-        return [_to_record(row) for row in self._rows.find(query).limit(limit)]
+    def with_free_slots(
+        self,
+        seen_after: float,
+        limit: int,
+        now: float = float("inf"),
+        *,
+        tag: Hash32 | None = None,
+        stake: NRlc | None = None,
+    ) -> list[WorkerRecord]:
+        """The best `limit` workers heard of since `seen_after` that may use a slot more: not banned, stopped or resting
+        after failures, with coins for gas when last looked at.
+
+        `tag`: only those that offer its bits; `stake`: only those that have as much in all, promised or not.
+        """
+        query = _READY | {"seen_at": {"$gte": seen_after}, "rest_until": {"$lte": now}, "away": {"$ne": True}}
+        if tag is not None and int(tag, 16):
+            query["tag_bits"] = {"$bitsAllSet": bytes.fromhex(tag[2:])}
+        if stake:
+            query["worth"] = {"$gte": float(stake)}
+        return [_to_record(row) for row in self._rows.find(query).sort(_BEST_FIRST).limit(limit)]
+
+    def unchecked(self, now: float, limit: int) -> list[Wallet]:
+        """Workers without coins for gas, as far as we know, whose coins are to be looked for now; in turn."""
+        query = {"facts.funded": False, "lost": False, "banned": False, "check_at": {"$not": {"$gt": now}}}
+        rows = self._rows.find(query, {"_id": 1}).sort("check_at", ASCENDING).limit(limit)
+        return [Wallet(row["_id"]) for row in rows]
 
     def checked(self, facts: Sequence[tuple[Wallet, ChainFacts]], now: float) -> None:
         """Store what was read from the chain."""
+        age = {"$subtract": [now, "$enrolled_at"]}
         writes = [
-            UpdateOne({"_id": wallet}, {"$set": {"facts": _facts_document(item), "checked_at": now}})
+            UpdateOne(
+                {"_id": wallet},
+                [
+                    {
+                        "$set": {
+                            "facts": {"$literal": _facts_document(item)},
+                            "worth": float(item.stake),
+                            "lot": random.random(),  # noqa: S311 - fairness, not secrecy
+                            "checked_at": now,
+                            "check_at": {"$add": [now, {"$max": [SOONEST_LOOK, {"$min": [LATEST_LOOK, age]}]}]},
+                        }
+                    },
+                    _SET_SUCCESSES,
+                    _SET_FREE,
+                ],
+            )
             for wallet, item in facts
         ]
         if writes:
@@ -201,16 +282,22 @@ class Workers:
     ) -> int:
         """Give slots and stakes back and return how many were; one given back before changes nothing.
 
-        A failure counts against the worker, a vote on chain clears its account.
+        A failure counts against the worker, blame makes it come after others, a vote on chain clears its account.
         """
-        told = {Outcome.NEUTRAL: [], Outcome.FAILED: _failed(now), Outcome.VOTED: [_CLEARED]}[outcome]
+        told: dict[Outcome, list[dict[str, Any]]] = {
+            Outcome.NEUTRAL: [],
+            Outcome.FAILED: _failed(now),
+            Outcome.BLAMED: [_BLAMED],
+            Outcome.VOTED: [_CLEARED],
+            Outcome.PAID: [_CLEARED, _PAID, _SET_SUCCESSES, _SET_FREE],
+        }
         writes = [
             UpdateOne(
                 {"_id": wallet, "$or": [{"held.task": task}, {"pledged.task": task}]},
                 [
                     {"$set": {"held": _only("$held", "$ne", task), "pledged": _only("$pledged", "$ne", task)}},
                     _SET_FREE,
-                    *told,
+                    *told[outcome],
                 ],
             )
             for wallet, task in slots
@@ -235,10 +322,14 @@ class Workers:
         )
         return result.matched_count == 1
 
-    def holding_since(self, before: float, limit: int) -> list[WorkerRecord]:
-        """Workers with a slot or stake taken before a moment, to be compared with their tasks."""
-        query = {"$or": [{"held.since": {"$lt": before}}, {"pledged.since": {"$lt": before}}]}
-        return [_to_record(row) for row in self._rows.find(query).limit(limit)]
+    def holding_since(self, before: float, limit: int, after: Wallet | None = None) -> list[WorkerRecord]:
+        """Workers with a slot or stake taken before a moment, to be compared with their tasks: a page by wallet, those
+        behind `after`.
+        """
+        query: dict[str, Any] = {"$or": [{"held.since": {"$lt": before}}, {"pledged.since": {"$lt": before}}]}
+        if after is not None:
+            query["_id"] = {"$gt": after}
+        return [_to_record(row) for row in self._rows.find(query).sort("_id", ASCENDING).limit(limit)]
 
     def heard_since(self, moment: float) -> bool:
         """Whether any worker was heard of since then."""
@@ -277,7 +368,9 @@ def _only(slots: str, compare: str, task: TaskId) -> dict[str, Any]:
     return {"$filter": {"input": slots, "cond": {compare: ["$$this.task", task]}}}
 
 
-_CLEARED = {"$set": {"failures": 0, "rest_until": 0.0}}
+_CLEARED = {"$set": {"failures": 0, "blamed": 0, "rest_until": 0.0}}
+_BLAMED = {"$set": {"blamed": {"$min": [MOST_FAILURES, {"$add": [{"$ifNull": ["$blamed", 0]}, 1]}]}}}
+_PAID = {"$set": {"solos": {"$add": [{"$ifNull": ["$solos", 0]}, 1]}}}
 
 
 def _failed(now: float) -> list[dict[str, Any]]:
@@ -308,6 +401,9 @@ def _to_record(row: Mapping[str, Any]) -> WorkerRecord:
         failures=row["failures"],
         banned=row["banned"],
         lost=row["lost"],
+        blamed=row.get("blamed", 0),
+        solos=row.get("solos", 0),
+        rest_until=row.get("rest_until", 0.0),
         away=row.get("away", False),
         machine=row.get("machine"),
         facts=_to_facts(row["facts"]),
@@ -322,11 +418,14 @@ def _facts_document(facts: ChainFacts) -> dict[str, Any]:
         "stake": str(facts.stake),
         "coins": str(facts.coins),
         "funded": facts.funded,
+        "score": facts.score,
     }
 
 
 def _to_facts(row: Mapping[str, Any]) -> ChainFacts:
-    return ChainFacts(row["weight"], NRlc(int(row["stake"])), Wei(int(row["coins"])), row["funded"])
+    return ChainFacts(
+        row["weight"], NRlc(int(row["stake"])), Wei(int(row["coins"])), row["funded"], row.get("score", 0)
+    )
 
 
 _NOTHING_KNOWN = _facts_document(ChainFacts(NEWCOMER_WEIGHT, NRlc(0), Wei(0), funded=False))

@@ -32,9 +32,11 @@ def test_a_trust_5_deal_needs_three_workers_that_agree(pool: Pool) -> None:
 
 def test_a_liar_is_outvoted_by_a_fourth_worker(pool: Pool) -> None:
     pool.enrol(0, LIE)
-    for number in (1, 2, 3):
-        pool.enrol(number)
+    pool.enrol(1)
     deal = pool.buy(trust=3)
+    until("both have voted", lambda: len(pool.views(deal)[0].contributions) == 2)
+    for number in (2, 3):
+        pool.enrol(number)
     pool.await_status(deal, TaskStatus.COMPLETED)
     (record,) = pool.await_closed(deal)
     assert record.stage is Stage.COMPLETED

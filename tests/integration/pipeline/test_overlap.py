@@ -112,7 +112,7 @@ def fill(store: Store, slots: Sequence[int], wants: Sequence[int]) -> list[TaskI
     for number, count in enumerate(slots):
         offer = Capabilities(name="m", version="1", slots=count, cpus=1, memory_bytes=1, tag=NO_TAG)
         store.workers.enrol(wallet(number), offer, now)
-    facts = ChainFacts(2, NRlc(1000), Wei(10**18), funded=True)
+    facts = ChainFacts(2, NRlc(1000), Wei(10**18), funded=True, score=9)
     store.workers.checked([(wallet(number), facts) for number in range(len(slots))], now)
     later = Timestamp(int(now) + 2000)
     tasks = [

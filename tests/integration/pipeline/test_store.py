@@ -8,13 +8,15 @@ from typing import Any
 
 from pipeline.actions import Outcome
 from pipeline.ingest import task_records
-from pipeline.records import Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
+from pipeline.records import ChainFacts, Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
 from pipeline.store.client import Store
 from pipeline.store.tasks import Given
+from protocol.tags import GPU_BIT, make_tag
 from protocol.types import (
     NRlc,
     TaskId,
     Wallet,
+    Wei,
 )
 from protocol.wire import Capabilities, Mode, ResultLink, Step
 from tests.integration.pipeline.rows import ALICE, BOB, DEAL, NO_TAG, deal, some_tasks
@@ -35,6 +37,11 @@ def enrol(store: Store, wallet: Wallet, slots: int = 2) -> None:
     store.workers.enrol(
         wallet, Capabilities(name="$name", version="1", slots=slots, cpus=1, memory_bytes=0, tag=NO_TAG), NOW
     )
+
+
+def prove(store: Store, wallet: Wallet, *, score: int = 100, stake: int = 1000) -> None:
+    """Have the chain say that it has coins, stake and a past."""
+    store.workers.checked([(wallet, ChainFacts(2, NRlc(stake), Wei(1), funded=True, score=score))], NOW)
 
 
 def held(number: int) -> Held:
@@ -130,6 +137,7 @@ def test_what_a_lost_database_does_not_know_any_more_is_neither_aborted_nor_forg
 
 def test_racing_reservations_never_exceed_the_slots(store: Store) -> None:
     enrol(store, ALICE, slots=3)
+    prove(store, ALICE)
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(lambda number: store.workers.reserve(ALICE, [held(number)]), range(10))) == 3
     worker = store.workers.get(ALICE)
@@ -150,6 +158,7 @@ def test_slots_are_taken_all_or_none_and_given_back_once(store: Store) -> None:
 
 def test_a_new_login_keeps_what_the_machine_holds(store: Store) -> None:
     enrol(store, ALICE, slots=1)
+    prove(store, ALICE)
     store.workers.reserve(ALICE, [held(1)])
     enrol(store, ALICE, slots=4)
     (worker,) = store.workers.all()
@@ -177,6 +186,7 @@ def test_a_stake_stays_promised_after_the_slot_is_free_and_too_many_take_the_slo
 
 def test_a_worker_that_fails_again_and_again_rests_longer_and_longer_until_it_votes(store: Store) -> None:
     enrol(store, ALICE, slots=1)
+    prove(store, ALICE)
 
     def fail(times: int, outcome: Outcome = Outcome.FAILED) -> list[bool]:
         for number in range(times):
@@ -221,3 +231,94 @@ def test_ended_tasks_are_not_counted_and_a_deal_is_read_in_pages(store: Store) -
     assert store.tasks.count_by_stage()[Stage.RECEIVED] == 2
     assert Stage.COMPLETED not in store.tasks.count_by_stage()
     assert [task.index for task in store.tasks.of_deal(DEAL, 1, 1)] == [1]
+
+
+# -- who is looked at for work -----------------------------------------------------------------------------------------
+
+
+def many(store: Store, first: int, count: int, facts: ChainFacts | None) -> list[Wallet]:
+    """Workers that signed in; `facts`: what the chain says of each, if it was asked."""
+    wallets = [Wallet(f"0x{number:040x}") for number in range(first, first + count)]
+    for wallet in wallets:
+        enrol(store, wallet, slots=8)
+    if facts is not None:
+        store.workers.checked([(wallet, facts) for wallet in wallets], NOW)
+    return wallets
+
+
+def test_the_best_workers_are_looked_at_not_the_first(store: Store) -> None:
+    strangers = many(store, 1, 30, ChainFacts(2, NRlc(0), Wei(1), funded=True))
+    staked = many(store, 100, 2, ChainFacts(2, NRlc(2**70), Wei(1), funded=True))
+    proven = many(store, 200, 2, ChainFacts(2, NRlc(0), Wei(1), funded=True, score=4))
+    unfunded = many(store, 300, 5, ChainFacts(9, NRlc(9), Wei(0), funded=False))
+    many(store, 400, 5, None)
+    best = [worker.wallet for worker in store.workers.with_free_slots(0.0, 8)]
+    assert set(best[:2]) == set(proven)
+    assert set(best[2:4]) == set(staked)
+    assert set(best[4:]) < set(strangers)
+    assert not set(unfunded) & {worker.wallet for worker in store.workers.with_free_slots(0.0, 1000)}
+
+
+def test_workers_with_the_stake_or_the_tag_are_found_behind_better_ones_without(store: Store) -> None:
+    gpu = make_tag(GPU_BIT)
+    many(store, 1, 30, ChainFacts(2, NRlc(0), Wei(1), funded=True, score=9))
+    (rich,) = many(store, 100, 1, ChainFacts(2, NRlc(2**70), Wei(1), funded=True))
+    store.workers.enrol(
+        ALICE, Capabilities(name="g", version="1", slots=1, cpus=1, memory_bytes=0, tag=make_tag(GPU_BIT, 2)), NOW
+    )
+    prove(store, ALICE, score=0, stake=0)
+    assert [worker.wallet for worker in store.workers.with_free_slots(0.0, 5, stake=NRlc(2**70))] == [rich]
+    assert [worker.wallet for worker in store.workers.with_free_slots(0.0, 5, tag=gpu)] == [ALICE]
+    assert len(store.workers.with_free_slots(0.0, 100, tag=NO_TAG)) == 32
+
+
+def test_wallets_without_coins_are_looked_at_again_in_turn(store: Store) -> None:
+    poor = ChainFacts(2, NRlc(0), Wei(0), funded=False)
+    wallets = many(store, 1, 5, None)
+    first = store.workers.unchecked(NOW, 3)
+    assert first == wallets[:3]
+    store.workers.checked([(wallet, poor) for wallet in first], NOW)
+    assert store.workers.unchecked(NOW, 10) == wallets[3:]
+    assert set(store.workers.unchecked(NOW + 10, 10)) == set(wallets)
+    store.workers.checked([(wallet, poor) for wallet in wallets], NOW + 60)
+    assert store.workers.unchecked(NOW + 119, 10) == []
+    enrol(store, wallets[0])
+    assert store.workers.unchecked(NOW + 60, 10) == [wallets[0]], "it signed in anew"
+
+
+def test_the_store_counts_free_slots_as_the_record_does(store: Store) -> None:
+    for number, (slots, score, weight, held_now) in enumerate(
+        [(1, 0, 2, 0), (8, 0, 2, 1), (8, 1, 2, 0), (64, 0, 5, 2), (3, 50, 9, 3), (8, 3, 2, 8)]
+    ):
+        wallet = Wallet(f"0x{number:040x}")
+        enrol(store, wallet, slots=slots)
+        store.workers.checked([(wallet, ChainFacts(weight, NRlc(1), Wei(1), funded=True, score=score))], NOW)
+        for task in range(held_now):
+            assert store.workers.reserve(wallet, [held(task)])
+        (row,) = store.workers._rows.find({"_id": wallet})
+        (record,) = store.workers.load([wallet])
+        assert (row["free"], row["successes"]) == (record.free, record.successes)
+
+
+def test_a_task_done_alone_and_paid_earns_slots_and_blame_does_not_rest_a_machine(store: Store) -> None:
+    enrol(store, ALICE, slots=8)
+    prove(store, ALICE, score=0)
+    for number in range(10):
+        assert store.workers.reserve(ALICE, [held(number)])
+        store.workers.release([(ALICE, held(number).task_id)], Outcome.BLAMED, NOW)
+    (worker,) = store.workers.with_free_slots(0.0, 10, NOW)
+    assert (worker.failures, worker.blamed, worker.free) == (0, 10, 2)
+    assert store.workers.reserve(ALICE, [held(1)])
+    store.workers.release([(ALICE, held(1).task_id)], Outcome.PAID, NOW)
+    (worker,) = store.workers.with_free_slots(0.0, 10, NOW)
+    assert (worker.solos, worker.blamed, worker.free) == (1, 0, 4)
+
+
+def test_slots_taken_long_ago_are_found_page_by_page(store: Store) -> None:
+    wallets = many(store, 1, 7, ChainFacts(2, NRlc(100), Wei(1), funded=True))
+    for wallet in wallets:
+        store.workers.reserve(wallet, [held(1)])
+    found: list[Wallet] = []
+    while page := store.workers.holding_since(NOW + 1, 3, found[-1] if found else None):
+        found += [worker.wallet for worker in page]
+    assert found == wallets

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.match import match, slots_left
-from pipeline.records import ReplicateState, TaskRecord, WorkerRecord
+from pipeline.match import match
+from pipeline.records import ChainFacts, ReplicateState, Standing, TaskRecord, WorkerRecord
+from pipeline.replicas import MOST_NEWCOMERS
 from protocol.tags import GPU_BIT, make_tag
-from protocol.types import Hash32, TaskId, Wallet
+from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
 from tests.unit.pipeline.builders import NO_TAG, held, replicate, task, wallet, worker
 
 
@@ -37,9 +38,43 @@ def test_a_task_takes_what_there_is_and_goes_on_wanting() -> None:
     assert found.leading == 2
 
 
-def test_workers_with_most_free_slots_come_first() -> None:
-    busy = worker(1, slots=4, held=(held(1), held(2), held(3)))
+def test_the_least_busy_of_equals_comes_first() -> None:
+    busy = worker(1, slots=4, held=(held(1),))
     assert chosen([task(trust=1, wants=1)], busy, worker(2, slots=2)) == [[wallet(2)]]
+
+
+def test_claimed_slots_move_nobody_to_the_front() -> None:
+    one = task(trust=1, wants=1)
+    assert chosen([one], worker(1, slots=256), worker(2, weight=3)) == [[wallet(2)]]
+    assert chosen([one], worker(1, slots=256, stake=0), worker(2, stake=30)) == [[wallet(2)]]
+    assert chosen([one], worker(1, slots=256, stake=30), worker(2, stake=31)) == [[wallet(2)]]
+
+
+def test_who_was_right_on_chain_comes_before_any_stake() -> None:
+    one = task(trust=1, wants=1)
+    assert chosen([one], worker(1, stake=10**9), worker(2, stake=0, solos=1)) == [[wallet(2)]]
+    assert chosen([one], worker(1, stake=10**9), worker(2, stake=0, weight=3, failures=3)) == [[wallet(2)]]
+
+
+def test_a_newcomer_uses_two_slots_and_two_more_for_each_success() -> None:
+    tasks = [other(n) for n in range(1, 20)]
+    assert len(chosen(tasks, worker(1, slots=256))) == 2
+    assert len(chosen(tasks, worker(1, slots=256, solos=3))) == 8
+    assert len(chosen(tasks, worker(1, slots=256, facts=ChainFacts(2, NRlc(0), Wei(1), funded=True, score=1)))) == 4
+    assert len(chosen(tasks, worker(1, slots=3, weight=5))) == 3
+
+
+def test_one_silent_newcomer_with_many_slots_does_not_take_every_task() -> None:
+    tasks = [other(n) for n in range(1, 6)]
+    given = chosen(tasks, worker(1, slots=256), worker(2, solos=1), worker(3, solos=1))
+    assert sorted(given) == [[wallet(1)], [wallet(1)], [wallet(2)], [wallet(3)]]
+
+
+def test_after_twenty_newcomers_failed_a_task_only_proven_workers_are_asked_for_it() -> None:
+    spent = [replicate(n, ReplicateState.FAILED, standing=Standing.STAKED) for n in range(100, 100 + MOST_NEWCOMERS)]
+    one = task(trust=1, wants=1, replicates=spent)
+    assert chosen([one], worker(1), worker(2)) == []
+    assert chosen([one, other(1)], worker(1), worker(2, solos=1)) == [[wallet(2)], [wallet(1)]]
 
 
 def test_work_is_spread_over_machines() -> None:
@@ -95,9 +130,3 @@ def test_who_owes_votes_for_twice_its_slots_gets_no_more() -> None:
 
 def test_who_failed_lately_comes_after_all_others() -> None:
     assert chosen([other(1)], worker(1, slots=8, failures=2), worker(2)) == [[wallet(2)]]
-
-
-def test_slots_are_left_only_where_somebody_may_use_them() -> None:
-    machines = [worker(1, slots=2), worker(2, banned=True)]
-    assert slots_left(machines, match([other(1)], machines))
-    assert not slots_left(machines, match([other(1), other(2)], machines))
