@@ -139,6 +139,12 @@ class Settings(BaseSettings):
     token_secret_file: Path | None = Field(None, description="File with the API token key; made if absent.")
     pipeline_processes: int = Field(2, ge=1, description="Processes that handle the pipeline queue.")
     sweep_seconds: float = Field(5.0, gt=0, description="How often every open task is visited.")
+    worker_most_slots: int = Field(
+        64,
+        ge=1,
+        le=256,
+        description="Most slots that a worker machine may sign in with; new ones use 2 until they voted.",
+    )
     worker_lost_seconds: float = Field(60.0, gt=0, description="A worker silent for this long gets no new task.")
     flower_host: str = Field(
         "127.0.0.1", description="Address Flower listens on. It asks for no password: keep it from strangers."

@@ -163,7 +163,7 @@ def _staff(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterato
         if item.state is ReplicateState.ASSIGNED and not late and now >= item.published_at + pace.resend(item.resends):
             yield Resend(item.wallet)
     if replicas.given_up(task, view, now, pace):
-        why = f"Given up: {_causes(task)}."
+        why = f"Given up: {causes(task)}."
         if task.why != why:
             yield Explain(why)
 
@@ -259,10 +259,10 @@ def _why_failed(task: TaskRecord, view: ChainView) -> str:
         return "The winners agreed but the task was not finalized before its final deadline."
     if view.contributions:
         return f"{len(view.contributions)} votes brought no consensus before the deadline."
-    return f"Nobody contributed before the deadline: {_causes(task)}."
+    return f"Nobody contributed before the deadline: {causes(task)}."
 
 
-def _causes(task: TaskRecord) -> str:
+def causes(task: TaskRecord) -> str:
     """Why there is no vote: each cause with the number of workers that gave it, most frequent first."""
     failed = [item.cause or str(item.state) for item in task.replicates if item.state is ReplicateState.FAILED]
     silent = ["silent" for item in task.replicates if item.cause == replicas.TOO_LATE]

@@ -6,18 +6,21 @@ SDK 8 and 9 find this API through a Compass server (`compassURL`); `/{chain_id}/
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel
 
+from pipeline import explain
 from pipeline.api.access import Access
 from pipeline.api.log_access import log_challenge, log_reader
 from pipeline.api.task_model import ReplicateModel, TaskModel, replicate_model, task_model
 from pipeline.records import ComputeLog, DealRecord, TaskRecord
+from pipeline.replicas import Pace
 from protocol.errors import BadMessage, NotFound, Refused
 from protocol.events import Seen
-from protocol.types import DealId, TaskId, Wallet
+from protocol.types import DealId, Hash32, TaskId, Wallet
 from protocol.view import ChainView, fold
 from protocol.wire import Dataset, HexId
 
@@ -25,6 +28,8 @@ router = APIRouter(tags=["requesters"])
 _ADDRESS = re.compile(r"^0x[0-9a-fA-F]{40}$")
 #: Tasks of a deal in one answer: a bag may hold a hundred thousand, and anybody may ask.
 MOST_TASKS = 1000
+#: Machines looked at to tell what a task waits for.
+NEAREST = 100
 #: The SDK adds it to some calls; another chain's id is refused rather than answered for ours.
 ChainId = Annotated[int | None, Query(alias="chainId", description="If given, must be this pool's chain.")]
 Authorization = Annotated[str, Header(description="`<hash>_<signature>_<address>` over the log challenge.")]
@@ -144,7 +149,8 @@ def get_deal(
     deal = services.store.deals.get(DealId(deal_id))
     if deal is None:
         raise NotFound(what=f"deal {deal_id}")
-    return _deal_model(deal, services.store.tasks.of_deal(deal.deal_id, first, limit))
+    tasks = services.store.tasks.of_deal(deal.deal_id, first, limit)
+    return _deal_model(deal, tasks, _reasons(services, tasks))
 
 
 @router.get("/{chain_id}/workerpools/{address}", summary="This API's URL (Compass)")
@@ -190,7 +196,25 @@ def _compute_logs(output: ComputeLog) -> ComputeLogs:
     return ComputeLogs(walletAddress=output.wallet, stdout=output.stdout, stderr=output.stderr)
 
 
-def _deal_model(deal: DealRecord, tasks: list[TaskRecord]) -> DealModel:
+def _reasons(services: Access, tasks: list[TaskRecord]) -> dict[TaskId, str | None]:
+    """What each open task waits for."""
+    waiting = [task for task in tasks if task.open]
+    now, settings = services.clock(), services.settings
+    logs = services.store.chain.logs.of_tasks([task.task_id for task in waiting])
+    nearest = {
+        kind: services.store.workers.nearest(Hash32(kind[0]), kind[1], NEAREST)
+        for kind in {explain.kind(task) for task in waiting if task.wants}
+    }
+    reasons = {}
+    for task in waiting:
+        view = fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
+        workers, seen_after = nearest.get(explain.kind(task), []), now - settings.worker_lost_seconds
+        pace = Pace(settings.block_time, settings.spend_depth)
+        reasons[task.task_id] = explain.explain(task, view, workers, now, seen_after, pace)
+    return reasons
+
+
+def _deal_model(deal: DealRecord, tasks: list[TaskRecord], reasons: Mapping[TaskId, str | None]) -> DealModel:
     return DealModel(
         deal_id=deal.deal_id,
         app=deal.app,
@@ -218,7 +242,7 @@ def _deal_model(deal: DealRecord, tasks: list[TaskRecord]) -> DealModel:
                 finalized_block=task.finalized_block,
                 workers=[item.wallet for item in task.replicates],
                 result=task.results,
-                why=task.why,
+                why=reasons.get(task.task_id) or task.why,
             )
             for task in tasks
         ],

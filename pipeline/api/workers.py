@@ -67,6 +67,11 @@ def login(request: Login, services: Access) -> Session:
     if not services.challenges.use(signin.nonce, signin.expires_at):
         raise NotSignedIn(why="the challenge was answered before")
     refuse_banned(services, wallet, known=False)
+    if request.capabilities.slots > services.settings.worker_most_slots:
+        raise Refused(
+            why=f"this pool takes at most {services.settings.worker_most_slots} slots a machine, not "
+            f"{request.capabilities.slots}: set SLUICE_SLOTS to that or less"
+        )
     _refuse_second_machine(services, request, wallet, now)
     password = services.broker.enrol(wallet, slots=request.capabilities.slots)
     if services.store.workers.enrol(wallet, request.capabilities, now, machine=request.machine).banned:

@@ -192,6 +192,16 @@ class Workers:
             query["worth"] = {"$gte": float(stake)}
         return [_to_record(row) for row in self._rows.find(query).sort(_BEST_FIRST).limit(limit)]
 
+    def nearest(self, tag: Hash32, stake: NRlc, limit: int) -> list[WorkerRecord]:
+        """Workers that come nearest to taking such a task, and others: at most a few times `limit`, each once."""
+        rows: dict[str, Any] = {}
+        offer = {"tag_bits": {"$bitsAllSet": bytes.fromhex(tag[2:])}} if int(tag, 16) else {}
+        backed = {"worth": {"$gte": float(stake)}} if stake else {}
+        able = {"facts.funded": True, "lost": False, "banned": False}
+        for query in (_READY | offer | backed, able | offer | backed, able | offer, {"lost": False} | offer, offer, {}):
+            rows |= {row["_id"]: row for row in self._rows.find(query).limit(limit)}
+        return [_to_record(row) for row in rows.values()]
+
     def unchecked(self, now: float, limit: int) -> list[Wallet]:
         """Workers without coins for gas, as far as we know, whose coins are to be looked for now; in turn."""
         query = {"facts.funded": False, "lost": False, "banned": False, "check_at": {"$not": {"$gt": now}}}

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,8 +17,10 @@ from config.topology import PIPELINE_QUEUE
 from ops.stack import ports
 from pipeline.flower import flower_launch
 from pipeline.records import ReplicateState, TaskRecord
+from protocol.types import Hash32
 from protocol.wire import LOG_TAIL_CHARACTERS, Step
 from tests.integration.api.conftest import REQUESTER, STRANGER, TASK, WORKER, Api, management
+from tests.integration.pipeline.rows import NO_TAG, deal
 from tests.waiting import ample, wait_until
 
 REPORTS = f"/tasks/{TASK}/reports"
@@ -124,6 +127,23 @@ def test_tasks_and_deals_are_public(api: Api, give: Callable[..., TaskRecord]) -
     assert api.http.get(f"/tasks/{TASK}/replicates/{STRANGER.wallet}").status_code == 404
     assert api.http.get(f"/tasks/0x{'ee' * 32}").status_code == 404
     assert api.http.get(f"/deals/{task.deal_id}").status_code == 404
+
+
+def test_a_deal_says_of_every_open_task_what_it_waits_for(api: Api, give: Callable[..., TaskRecord]) -> None:
+    task = give()
+    api.services.store.deals.put([replace(deal(1), deal_id=task.deal_id)])
+    api.services.store.tasks.save([replace(task, replicates=(), wants=1, tag=Hash32("0x" + "0" * 63 + "9"))])
+
+    def why() -> str:
+        (shown,) = api.http.get(f"/deals/{task.deal_id}").json()["tasks"]
+        return str(shown["why"])
+
+    assert "No machine has signed in" in why()
+    api.sign_in(WORKER)
+    assert "TEE TDX" in why()
+    (stored,) = api.services.store.tasks.load([TASK])
+    api.services.store.tasks.save([replace(stored, tag=NO_TAG)])
+    assert "were not read from the chain yet" in why()
 
 
 def test_the_sdk_finds_the_api_through_compass(api: Api) -> None:

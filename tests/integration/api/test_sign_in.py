@@ -9,10 +9,12 @@ import pytest
 from pipeline.api.challenges import CHALLENGE_SECONDS
 from pipeline.api.tokens import TOKEN_SECONDS
 from pipeline.bans import ban, unban
+from pipeline.records import ChainFacts
 from protocol.errors import NotFound
+from protocol.types import NRlc, Wei
 from protocol.wire import Session
 from tests.integration.api.broker import connect
-from tests.integration.api.conftest import STRANGER, WORKER, Api
+from tests.integration.api.conftest import OFFER, STRANGER, WORKER, Api
 from tests.waiting import wait_until
 
 ONE, OTHER = "1" * 32, "2" * 32
@@ -72,6 +74,8 @@ def test_a_machine_that_stops_gets_no_new_task_until_it_is_back(api: Api) -> Non
     session = api.sign_in(WORKER, machine=ONE)
     workers = api.services.store.workers
 
+    workers.checked([(WORKER.wallet, ChainFacts(2, NRlc(0), Wei(1), funded=True))], api.clock())
+
     def matched() -> bool:
         return bool(workers.with_free_slots(0.0, 10))
 
@@ -83,6 +87,14 @@ def test_a_machine_that_stops_gets_no_new_task_until_it_is_back(api: Api) -> Non
     assert not matched()
     api.ping(session, ONE)
     assert matched()
+
+
+def test_a_machine_with_more_slots_than_the_pool_takes_is_told_how_many(api: Api) -> None:
+    most = api.settings.worker_most_slots
+    offer = OFFER.model_dump() | {"slots": most + 1}
+    refused(api.answer(WORKER, api.challenge(WORKER.wallet), capabilities=offer), 403, f"at most {most} slots")
+    offer["slots"] = most
+    assert api.answer(WORKER, api.challenge(WORKER.wallet), capabilities=offer).status_code == 200
 
 
 def test_a_challenge_works_once(api: Api) -> None:

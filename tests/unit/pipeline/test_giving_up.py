@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.actions import Explain, Free, Outcome, Want
-from pipeline.records import ReplicateState
+from pipeline.records import Replicate, ReplicateState, Standing
 from pipeline.replicas import MAX_BLAMING, MAX_SPENT, TOO_LATE
-from protocol.errorresult import MACHINE_FAILED, Failure
+from protocol.errorresult import MACHINE_FAILED, MACHINE_MEMORY, Failure
 from tests.unit.pipeline.builders import CONSENSUS, decided, initialized, replicate, task, view, voted, wallet
 
 
@@ -45,3 +45,59 @@ def test_a_worker_whose_vote_came_too_late_is_not_counted_as_failing() -> None:
     beaten = replicate(1, ReplicateState.FAILED, cause="somebody else has contributed", pledged=True)
     solo = task(trust=1, replicates=[beaten])
     assert Free(wallet(1), Outcome.NEUTRAL) in decided(solo, view(initialized(), voted(2)))
+
+
+# -- who may end a task ------------------------------------------------------------------------------------------------
+
+
+def blaming(first: int, count: int, standing: Standing) -> list[Replicate]:
+    return [
+        replicate(n, ReplicateState.FAILED, cause=Failure.APP_IMAGE, standing=standing)
+        for n in range(first, first + count)
+    ]
+
+
+def gives_up(*replicates: Replicate, trust: int = 1) -> bool:
+    return not any(
+        isinstance(action, Want) for action in decided(task(trust=trust, replicates=replicates), view(initialized()))
+    )
+
+
+@pytest.mark.parametrize("count", [5, 10, 19])
+def test_newcomers_alone_never_end_a_task(count: int) -> None:
+    assert not gives_up(*blaming(1, count, Standing.NEWCOMER))
+
+
+@pytest.mark.parametrize("count", [5, 10, 19])
+def test_stake_alone_never_ends_a_task(count: int) -> None:
+    assert not gives_up(*blaming(1, count, Standing.STAKED))
+
+
+def test_stake_counts_for_less_than_half() -> None:
+    assert not gives_up(*blaming(1, 9, Standing.STAKED), *blaming(20, 2, Standing.PROVEN))
+    assert gives_up(*blaming(1, 9, Standing.STAKED), *blaming(20, 3, Standing.PROVEN))
+
+
+def test_five_of_many_that_were_asked_do_not_end_a_task() -> None:
+    at_work = [replicate(n, ReplicateState.STARTED, standing=Standing.PROVEN) for n in range(50, 55)]
+    assert gives_up(*blaming(1, 5, Standing.PROVEN), *at_work[:4], trust=10**6)
+    assert not gives_up(*blaming(1, 5, Standing.PROVEN), *at_work, trust=10**6)
+
+
+def test_silence_of_newcomers_does_not_end_a_task() -> None:
+    silent = [
+        replicate(n, ReplicateState.LOST, cause=TOO_LATE, standing=standing)
+        for n, standing in enumerate([Standing.NEWCOMER] * 10 + [Standing.STAKED] * 10)
+    ]
+    assert not gives_up(*silent)
+
+
+@pytest.mark.parametrize("cause", [*Failure, MACHINE_MEMORY, f"{MACHINE_MEMORY}: it had 1 GiB", f"{Failure.APP}: x"])
+def test_what_an_app_does_never_counts_against_a_machine(cause: str) -> None:
+    failed = replicate(1, ReplicateState.FAILED, cause=cause, holds_slot=True)
+    assert Free(wallet(1), Outcome.BLAMED) in decided(task(replicates=[failed]), view(initialized()))
+
+
+def test_what_a_machine_says_of_itself_counts_against_it() -> None:
+    failed = replicate(1, ReplicateState.FAILED, cause=MACHINE_FAILED, holds_slot=True)
+    assert Free(wallet(1), Outcome.FAILED) in decided(task(replicates=[failed]), view(initialized()))

@@ -1,0 +1,113 @@
+"""What an open task waits for is said in words, whatever it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.explain import explain
+from pipeline.records import ChainFacts, ReplicateState, Sent, TaskRecord, WorkerRecord
+from protocol.tags import GPU_BIT, make_tag
+from protocol.types import Contract, Hash32, NRlc, Wei
+from protocol.view import ChainView, TaskStatus
+from tests.unit.pipeline.builders import (
+    CONSENSUS,
+    CONTRIBUTE_UNTIL,
+    FINAL,
+    PACE,
+    START,
+    claimed,
+    finalized,
+    held,
+    initialized,
+    replicate,
+    revealed,
+    task,
+    uploaded,
+    view,
+    voted,
+    worker,
+)
+
+ACTIVE = view(initialized())
+TDX = Hash32("0x" + "0" * 63 + "9")
+POOR = ChainFacts(2, NRlc(100), Wei(0), funded=False)
+
+
+def why(record: TaskRecord, chain: ChainView, *workers: WorkerRecord, now: float = START + 3) -> str:
+    found = explain(record, chain, workers, now, START - 60, PACE)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("record", "workers", "words"),
+    [
+        (task(trust=1, wants=1), [], "No machine has signed in"),
+        (task(trust=1, wants=1), [worker(1, banned=True)], "is banned"),
+        (task(trust=1, wants=1), [worker(1, lost=True), worker(2, seen_at=0.0)], "heard of lately"),
+        (task(trust=1, wants=1, tag=TDX), [worker(1)], "TEE TDX"),
+        (task(trust=1, wants=1, tag=make_tag(GPU_BIT)), [worker(1)], "GPU"),
+        (task(trust=1, wants=1), [worker(1, facts=POOR, checked_at=0.0)], "not read from the chain yet"),
+        (
+            task(trust=1, wants=1),
+            [worker(1, facts=POOR), worker(2, banned=True)],
+            "no machine that could take it has coins",
+        ),
+        (task(trust=5, wants=3), [worker(1, stake=12)], "needs 30 nRLC of free stake; the most a machine has is 12"),
+        (
+            task(trust=1, wants=1, replicates=[replicate(1, ReplicateState.FAILED, cause="X.")]),
+            [worker(1)],
+            "was asked: 1 x X",
+        ),
+        (task(trust=1, wants=1), [worker(1, rest_until=START + 33.0)], "the first for another 30 s"),
+        (task(trust=1, wants=1), [worker(1, held=(held(1),))], "are busy"),
+        (task(trust=1, wants=1), [worker(1)], "about to be given"),
+    ],
+)
+def test_why_nobody_takes_a_task_is_said(record: TaskRecord, workers: list[WorkerRecord], words: str) -> None:
+    assert words.lower() in why(record, ACTIVE, *workers).lower()
+
+
+def test_a_deal_with_callback_whose_result_has_no_callback_data_says_so() -> None:
+    record = task(callback=Contract("0x" + "ca" * 20), replicates=[uploaded(1), replicate(2), replicate(3)])
+    assert "no callback data" in why(record, view(*CONSENSUS))
+
+
+def test_every_step_on_the_way_says_what_it_waits_for() -> None:
+    votes = [replicate(1), replicate(2), replicate(3)]
+    stored = task(replicates=[uploaded(1), *votes[1:]])
+    assert "room in the scheduler's lane" in why(task(), view())
+    assert "handed to the scheduler's lane" in why(task(sent={"initialize": Sent(0, START)}), view())
+    assert "failed 3 times: reverted" in why(task(failed={"initialize": 3}, why="reverted"), view())
+    assert "votes are awaited (2 at work, 1 voted)" in why(task(replicates=votes), view(initialized(), voted(1)))
+    assert "too few votes" in why(task(), ACTIVE, now=CONTRIBUTE_UNTIL)
+    assert "final deadline is over" in why(task(), ACTIVE, now=FINAL)
+    assert "not stored yet" in why(task(replicates=votes), view(*CONSENSUS))
+    assert "3 of 3 winners have not revealed" in why(stored, view(*CONSENSUS))
+    all_revealed = view(*CONSENSUS, revealed(1), revealed(2), revealed(3))
+    assert "finalize" in why(stored, all_revealed)
+
+
+def test_what_is_over_waits_for_nothing() -> None:
+    assert explain(task(), view(initialized(), claimed()), [], START, 0.0, PACE) is None
+    assert explain(task(), view(*CONSENSUS, finalized()), [], START, 0.0, PACE) is None
+
+
+@given(
+    status=st.sampled_from([TaskStatus.UNSET, TaskStatus.ACTIVE, TaskStatus.REVEALING]),
+    now=st.integers(START, FINAL + 100),
+    wants=st.integers(0, 3),
+    trust=st.sampled_from([1, 5]),
+    orphaned=st.booleans(),
+    tag=st.sampled_from([Hash32("0x" + "0" * 64), TDX, Hash32("0x" + "ff" * 32)]),
+    workers=st.lists(st.builds(worker, st.integers(1, 9), banned=st.booleans()), max_size=4),
+)
+def test_whatever_waits_has_a_reason(
+    status: TaskStatus, now: int, wants: int, trust: int, orphaned: bool, tag: Hash32, workers: list[WorkerRecord]
+) -> None:
+    record = task(trust=trust, wants=wants, orphaned=orphaned, tag=tag)
+    assert why(record, replace(ACTIVE, status=status), *workers, now=now)
