@@ -16,7 +16,7 @@ import structlog
 from pipeline import progress, wake
 from pipeline.advance import advance, views
 from pipeline.assign import assign
-from pipeline.records import ReplicateState, TaskRecord
+from pipeline.records import ReplicateState, TaskRecord, WorkerRecord
 from pipeline.scheduler import Scheduler
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import TaskId
@@ -60,8 +60,13 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
 
 def free_forgotten_slots(scheduler: Scheduler) -> None:
     """Give back slots that a crash left taken: reserved, but the task never heard of it or is past it."""
-    before = scheduler.clock() - SLOT_PATIENCE
-    workers = scheduler.store.workers.holding_since(before, HOLDING)
+    before, last = scheduler.clock() - SLOT_PATIENCE, None
+    while workers := scheduler.store.workers.holding_since(before, HOLDING, last):
+        last = workers[-1].wallet
+        _free_forgotten(scheduler, workers, before)
+
+
+def _free_forgotten(scheduler: Scheduler, workers: Sequence[WorkerRecord], before: float) -> None:
     held = [
         (worker.wallet, item.task_id)
         for worker in workers

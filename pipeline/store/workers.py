@@ -12,7 +12,8 @@ from pymongo.database import Database
 
 from pipeline.actions import Outcome
 from pipeline.health import MachineFacts
-from pipeline.records import MOST_PLEDGED, NEWCOMER_SLOTS, SLOTS_PER_SUCCESS, ChainFacts, Held, WorkerRecord
+from pipeline.records import ChainFacts, Held, WorkerRecord
+from pipeline.store.worker_updates import SET_FREE, SET_SUCCESSES, only, reservation, told
 from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
 from protocol.weights import NEWCOMER_WEIGHT
 from protocol.wire import Capabilities
@@ -30,64 +31,8 @@ INDEXES = [
     IndexModel([("pledged.since", ASCENDING)], name="pledging"),
 ]
 
-#: How often it was right on chain, from its facts and what it did alone (WorkerRecord.successes).
-_SET_SUCCESSES = {
-    "$set": {
-        "successes": {
-            "$max": [
-                {"$ifNull": ["$facts.score", 0]},
-                {
-                    "$cond": [
-                        {"$gt": ["$facts.weight", NEWCOMER_WEIGHT]},
-                        {"$multiply": [3, {"$add": ["$facts.weight", 1]}]},
-                        0,
-                    ]
-                },
-                {"$ifNull": ["$solos", 0]},
-            ]
-        }
-    }
-}
-#: `free` follows `slots`, `held`, `pledged` and what was earned in the same update (WorkerRecord.free).
-_SET_FREE = {
-    "$set": {
-        "free": {
-            "$let": {
-                "vars": {
-                    "usable": {
-                        "$min": [
-                            "$slots",
-                            {
-                                "$add": [
-                                    NEWCOMER_SLOTS,
-                                    {"$multiply": [SLOTS_PER_SUCCESS, {"$ifNull": ["$successes", 0]}]},
-                                ]
-                            },
-                        ]
-                    }
-                },
-                "in": {
-                    "$max": [
-                        0,
-                        {
-                            "$min": [
-                                {"$subtract": ["$$usable", {"$size": "$held"}]},
-                                {"$subtract": [{"$multiply": [MOST_PLEDGED, "$$usable"]}, {"$size": "$pledged"}]},
-                            ]
-                        },
-                    ]
-                },
-            }
-        }
-    }
-}
 #: Seconds until coins of a worker that had none are looked for again: as long as it has been here, within these.
 SOONEST_LOOK, LATEST_LOOK = 10.0, 120.0
-#: Seconds of rest after the second failure in a row, doubled by each further one up to the longest. The first may be
-#: the app's fault.
-FIRST_REST, LONGEST_REST = 5.0, 600.0
-#: Failures in a row that are told apart: enough for the longest rest.
-MOST_FAILURES = 20
 #: Machines counted to tell how the pool stands: beyond that, more of them change nothing.
 STANDING_LIMIT = 1000
 
@@ -134,8 +79,8 @@ class Workers:
                         "check_at": now,
                     }
                 },
-                _SET_SUCCESSES,
-                _SET_FREE,
+                SET_SUCCESSES,
+                SET_FREE,
             ],
             upsert=True,
             return_document=ReturnDocument.AFTER,
@@ -224,8 +169,8 @@ class Workers:
                             "check_at": {"$add": [now, {"$max": [SOONEST_LOOK, {"$min": [LATEST_LOOK, age]}]}]},
                         }
                     },
-                    _SET_SUCCESSES,
-                    _SET_FREE,
+                    SET_SUCCESSES,
+                    SET_FREE,
                 ],
             )
             for wallet, item in facts
@@ -241,7 +186,7 @@ class Workers:
         """Take slots of many workers, for each all or none; returns the workers that gave them, in one bulk write."""
         if not wanted:
             return set()
-        writes = [_reservation(wallet, held) for wallet, held in wanted.items()]
+        writes = [reservation(wallet, held) for wallet, held in wanted.items()]
         matched = self._rows.bulk_write(writes, ordered=False).matched_count
         if matched in (0, len(writes)):
             return set(wanted) if matched else set()
@@ -260,7 +205,7 @@ class Workers:
         writes = [
             UpdateOne(
                 {"_id": wallet, "held": {"$elemMatch": {"task": item.task_id, "since": item.since}}},
-                [{"$set": {"held": _only("$held", "$ne", item.task_id)}}, _SET_FREE],
+                [{"$set": {"held": only("$held", "$ne", item.task_id)}}, SET_FREE],
             )
             for wallet, item in reserved
         ]
@@ -275,11 +220,11 @@ class Workers:
                 [
                     {
                         "$set": {
-                            "held": _only("$held", "$ne", task),
-                            "pledged": {"$concatArrays": ["$pledged", _only("$held", "$eq", task)]},
+                            "held": only("$held", "$ne", task),
+                            "pledged": {"$concatArrays": ["$pledged", only("$held", "$eq", task)]},
                         }
                     },
-                    _SET_FREE,
+                    SET_FREE,
                 ],
             )
             for wallet, task in slots
@@ -294,20 +239,13 @@ class Workers:
 
         A failure counts against the worker, blame makes it come after others, a vote on chain clears its account.
         """
-        told: dict[Outcome, list[dict[str, Any]]] = {
-            Outcome.NEUTRAL: [],
-            Outcome.FAILED: _failed(now),
-            Outcome.BLAMED: [_BLAMED],
-            Outcome.VOTED: [_CLEARED],
-            Outcome.PAID: [_CLEARED, _PAID, _SET_SUCCESSES, _SET_FREE],
-        }
         writes = [
             UpdateOne(
                 {"_id": wallet, "$or": [{"held.task": task}, {"pledged.task": task}]},
                 [
-                    {"$set": {"held": _only("$held", "$ne", task), "pledged": _only("$pledged", "$ne", task)}},
-                    _SET_FREE,
-                    *told[outcome],
+                    {"$set": {"held": only("$held", "$ne", task), "pledged": only("$pledged", "$ne", task)}},
+                    SET_FREE,
+                    *told(outcome, now),
                 ],
             )
             for wallet, task in slots
@@ -363,32 +301,6 @@ class Workers:
             cooling=count({**heard, "banned": False, "rest_until": {"$gt": now}}),
             banned=count({"banned": True}),
         )
-
-
-def _reservation(wallet: Wallet, held: Sequence[Held]) -> UpdateOne:
-    tasks = [item.task_id for item in held]
-    rows = [{"task": item.task_id, "since": item.since, "stake": str(item.stake)} for item in held]
-    return UpdateOne(
-        {"_id": wallet, "free": {"$gte": len(held)}, "held.task": {"$nin": tasks}, "banned": False},
-        [{"$set": {"held": {"$concatArrays": ["$held", rows]}}}, _SET_FREE],
-    )
-
-
-def _only(slots: str, compare: str, task: TaskId) -> dict[str, Any]:
-    return {"$filter": {"input": slots, "cond": {compare: ["$$this.task", task]}}}
-
-
-_CLEARED = {"$set": {"failures": 0, "blamed": 0, "rest_until": 0.0}}
-_BLAMED = {"$set": {"blamed": {"$min": [MOST_FAILURES, {"$add": [{"$ifNull": ["$blamed", 0]}, 1]}]}}}
-_PAID = {"$set": {"solos": {"$add": [{"$ifNull": ["$solos", 0]}, 1]}}}
-
-
-def _failed(now: float) -> list[dict[str, Any]]:
-    rest = {"$min": [LONGEST_REST, {"$multiply": [FIRST_REST, {"$pow": [2, {"$subtract": ["$failures", 2]}]}]}]}
-    return [
-        {"$set": {"failures": {"$min": [MOST_FAILURES, {"$add": ["$failures", 1]}]}}},
-        {"$set": {"rest_until": {"$cond": [{"$lt": ["$failures", 2]}, 0.0, {"$add": [now, rest]}]}}},
-    ]
 
 
 def _held(rows: Iterable[Mapping[str, Any]]) -> tuple[Held, ...]:

@@ -1,0 +1,119 @@
+"""What changes in a worker's row when slots are taken, given back, or earned: parts of update pipelines.
+
+What follows from other fields (`successes`, `free`) is set in the same update as those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pymongo import UpdateOne
+
+from pipeline.actions import Outcome
+from pipeline.records import MOST_PLEDGED, NEWCOMER_SLOTS, SLOTS_PER_SUCCESS, Held
+from protocol.types import TaskId, Wallet
+from protocol.weights import NEWCOMER_WEIGHT
+
+Stages = list[dict[str, Any]]
+
+#: How often it was right on chain, from its facts and what it did alone (WorkerRecord.successes).
+SET_SUCCESSES = {
+    "$set": {
+        "successes": {
+            "$max": [
+                {"$ifNull": ["$facts.score", 0]},
+                {
+                    "$cond": [
+                        {"$gt": ["$facts.weight", NEWCOMER_WEIGHT]},
+                        {"$multiply": [3, {"$add": ["$facts.weight", 1]}]},
+                        0,
+                    ]
+                },
+                {"$ifNull": ["$solos", 0]},
+            ]
+        }
+    }
+}
+#: `free` follows `slots`, `held`, `pledged` and what was earned in the same update (WorkerRecord.free).
+SET_FREE = {
+    "$set": {
+        "free": {
+            "$let": {
+                "vars": {
+                    "usable": {
+                        "$min": [
+                            "$slots",
+                            {
+                                "$add": [
+                                    NEWCOMER_SLOTS,
+                                    {"$multiply": [SLOTS_PER_SUCCESS, {"$ifNull": ["$successes", 0]}]},
+                                ]
+                            },
+                        ]
+                    }
+                },
+                "in": {
+                    "$max": [
+                        0,
+                        {
+                            "$min": [
+                                {"$subtract": ["$$usable", {"$size": "$held"}]},
+                                {"$subtract": [{"$multiply": [MOST_PLEDGED, "$$usable"]}, {"$size": "$pledged"}]},
+                            ]
+                        },
+                    ]
+                },
+            }
+        }
+    }
+}
+#: Seconds of rest after the second failure in a row, doubled by each further one up to the longest. The first may be
+#: the app's fault.
+FIRST_REST, LONGEST_REST = 5.0, 600.0
+#: Failures in a row that are told apart: enough for the longest rest.
+MOST_FAILURES = 20
+
+
+def reservation(wallet: Wallet, held: Sequence[Held]) -> UpdateOne:
+    """Take a slot per entry, all or none, if none of the tasks is held already."""
+    tasks = [item.task_id for item in held]
+    rows = [{"task": item.task_id, "since": item.since, "stake": str(item.stake)} for item in held]
+    return UpdateOne(
+        {"_id": wallet, "free": {"$gte": len(held)}, "held.task": {"$nin": tasks}, "banned": False},
+        [{"$set": {"held": {"$concatArrays": ["$held", rows]}}}, SET_FREE],
+    )
+
+
+def only(slots: str, compare: str, task: TaskId) -> dict[str, Any]:
+    """The entries of an array whose task is, or is not, this one."""
+    return {"$filter": {"input": slots, "cond": {compare: ["$$this.task", task]}}}
+
+
+CLEARED = {"$set": {"failures": 0, "blamed": 0, "rest_until": 0.0}}
+BLAMED = {"$set": {"blamed": {"$min": [MOST_FAILURES, {"$add": [{"$ifNull": ["$blamed", 0]}, 1]}]}}}
+PAID = {"$set": {"solos": {"$add": [{"$ifNull": ["$solos", 0]}, 1]}}}
+
+
+def failed(now: float) -> list[dict[str, Any]]:
+    """One failure more, and from the second in a row on a rest."""
+    rest = {"$min": [LONGEST_REST, {"$multiply": [FIRST_REST, {"$pow": [2, {"$subtract": ["$failures", 2]}]}]}]}
+    return [
+        {"$set": {"failures": {"$min": [MOST_FAILURES, {"$add": ["$failures", 1]}]}}},
+        {"$set": {"rest_until": {"$cond": [{"$lt": ["$failures", 2]}, 0.0, {"$add": [now, rest]}]}}},
+    ]
+
+
+def told(outcome: Outcome, now: float) -> Stages:
+    """What the end of a replicate changes in what is thought of its worker."""
+    match outcome:
+        case Outcome.NEUTRAL:
+            return []
+        case Outcome.FAILED:
+            return failed(now)
+        case Outcome.BLAMED:
+            return [BLAMED]
+        case Outcome.VOTED:
+            return [CLEARED]
+        case Outcome.PAID:
+            return [CLEARED, PAID, SET_SUCCESSES, SET_FREE]
