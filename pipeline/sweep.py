@@ -49,10 +49,12 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
         return
     touched: list[TaskId] = []
     for wallet in scheduler.store.workers.silent(before, SILENT):
+        if not scheduler.store.workers.set_lost(wallet, before):
+            continue
         tasks = scheduler.store.tasks.lose_worker(wallet)
         # Last, so that a crash before it makes the next sweep do the above again.
-        if scheduler.store.workers.set_lost(wallet, before):
-            log.warning("Worker went silent.", action="worker_lost", wallet=wallet, tasks=len(tasks))
+        scheduler.store.workers.replaced(wallet)
+        log.warning("Worker went silent.", action="worker_lost", wallet=wallet, tasks=len(tasks))
         touched += tasks
     for chunk in wake.chunks(touched, wake.ADVANCE_CHUNK):
         advance(scheduler, chunk)

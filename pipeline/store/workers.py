@@ -23,10 +23,13 @@ _READY: dict[str, Any] = {"facts.funded": True, "banned": False, "lost": False, 
 #: The best first: right on chain most often, then most stake; among equals by lot, anew each time facts are read.
 _BEST_FIRST = [("successes", DESCENDING), ("worth", DESCENDING), ("lot", ASCENDING)]
 
+_PRESENT = {"lost": False, "away": False, "replacing": False}
+
 INDEXES = [
     IndexModel(_BEST_FIRST, name="ready", partialFilterExpression=_READY),
     IndexModel([("check_at", ASCENDING)], name="unfunded", partialFilterExpression={"facts.funded": False}),
     IndexModel([("seen_at", ASCENDING)], name="silent", partialFilterExpression={"lost": False}),
+    IndexModel([("seen_at", ASCENDING)], name="replacing", partialFilterExpression={"replacing": True}),
     IndexModel([("held.since", ASCENDING)], name="holding"),
     IndexModel([("pledged.since", ASCENDING)], name="pledging"),
 ]
@@ -62,8 +65,7 @@ class Workers:
                         "tag": offer.tag,
                         "enrolled_at": {"$ifNull": ["$enrolled_at", now]},
                         "seen_at": now,
-                        "lost": False,
-                        "away": False,
+                        **_PRESENT,
                         "machine": machine,
                         "held": {"$ifNull": ["$held", []]},
                         "pledged": {"$ifNull": ["$pledged", []]},
@@ -90,7 +92,7 @@ class Workers:
 
     def seen(self, wallet: Wallet, now: float) -> bool:
         """Note a sign of life. False: that wallet never enrolled."""
-        result = self._rows.update_one({"_id": wallet}, {"$set": {"seen_at": now, "lost": False, "away": False}})
+        result = self._rows.update_one({"_id": wallet}, {"$set": _PRESENT | {"seen_at": now}})
         return result.matched_count == 1
 
     def leave(self, wallet: Wallet) -> None:
@@ -259,16 +261,20 @@ class Workers:
     # -- the sweep ------------------------------------------------------------------------------------------------
 
     def silent(self, seen_before: float, limit: int) -> list[Wallet]:
-        """Workers not heard of since `seen_before` and not yet marked lost."""
-        rows = self._rows.find({"lost": False, "seen_at": {"$lt": seen_before}}, {"_id": 1}).limit(limit)
+        """Workers not heard of since `seen_before` and not yet marked lost, or whose work is still to be replaced."""
+        rows = self._rows.find({"$or": _silent(seen_before)}, {"_id": 1}).limit(limit)
         return [Wallet(row["_id"]) for row in rows]
 
     def set_lost(self, wallet: Wallet, seen_before: float) -> bool:
-        """Mark a worker lost unless it was heard of meanwhile."""
+        """Mark a worker lost unless it was heard of meanwhile. Its work is to be replaced, until `replaced` says so."""
         result = self._rows.update_one(
-            {"_id": wallet, "lost": False, "seen_at": {"$lt": seen_before}}, {"$set": {"lost": True}}
+            {"_id": wallet, "$or": _silent(seen_before)}, {"$set": {"lost": True, "replacing": True}}
         )
         return result.matched_count == 1
+
+    def replaced(self, wallet: Wallet) -> None:
+        """Note that everything a lost worker had is marked lost."""
+        self._rows.update_one({"_id": wallet}, {"$set": {"replacing": False}})
 
     def holding_since(self, before: float, limit: int, after: Wallet | None = None) -> list[WorkerRecord]:
         """Workers with a slot or stake taken before a moment, to be compared with their tasks: a page by wallet, those
@@ -301,6 +307,10 @@ class Workers:
             cooling=count({**heard, "banned": False, "rest_until": {"$gt": now}}),
             banned=count({"banned": True}),
         )
+
+
+def _silent(seen_before: float) -> list[dict[str, Any]]:
+    return [{mark: value, "seen_at": {"$lt": seen_before}} for mark, value in (("lost", False), ("replacing", True))]
 
 
 def _held(rows: Iterable[Mapping[str, Any]]) -> tuple[Held, ...]:

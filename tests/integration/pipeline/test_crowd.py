@@ -38,7 +38,7 @@ class Node:
 
     def scores(self, wallets: Sequence[Wallet], at: BlockNumber) -> list[int]:
         self.asked += wallets
-        return [15 if item in self.scored else 0 for item in wallets]
+        return [9 if item in self.scored else 0 for item in wallets]
 
     def accounts(self, wallets: Sequence[Wallet], at: BlockNumber) -> list[Any]:
         return [SimpleNamespace(stake=NRlc(1000 if item in self.rich else 0)) for item in wallets]
@@ -98,7 +98,8 @@ def test_a_crowd_with_coins_and_no_stake_comes_after_those_who_put_something_at_
 def test_only_chosen_workers_facts_are_read_and_again_only_when_they_are_old(store: Store) -> None:
     fill(store, [1] * 40, [3])
     store.workers._rows.update_many({}, {"$set": {"checked_at": time.time() - 60}})
-    pool = Pool(store, Node({wallet(n) for n in range(40)}))
+    everybody = {wallet(n) for n in range(40)}
+    pool = Pool(store, Node(everybody, scored=everybody))
     assert pool.assign() == 3
     assert len(pool.hub.asked) == 3
     assert pool.assign() == 0

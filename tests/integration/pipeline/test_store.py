@@ -172,6 +172,14 @@ def test_a_worker_that_pings_in_time_is_not_lost(store: Store) -> None:
     assert not store.workers.set_lost(ALICE, NOW + 60)
 
 
+def test_a_lost_worker_whose_work_was_not_replaced_yet_is_found_again(store: Store) -> None:
+    enrol(store, ALICE)
+    assert store.workers.set_lost(ALICE, NOW + 60)
+    assert store.workers.silent(NOW + 60, 10) == [ALICE]
+    store.workers.replaced(ALICE)
+    assert store.workers.silent(NOW + 60, 10) == []
+
+
 def test_a_stake_stays_promised_after_the_slot_is_free_and_too_many_take_the_slots_away(store: Store) -> None:
     enrol(store, ALICE, slots=1)
     for number in (1, 2):
