@@ -371,7 +371,7 @@ def _machines(facts: MachineFacts) -> Part:
         "cooling down after failures": facts.cooling,
         "banned": facts.banned,
     }
-    said = ", ".join(f"{count} {name}" for name, count in reasons.items() if count) or "none is known to have gas yet"
+    said = ", ".join(f"{count} {name}" for name, count in reasons.items() if count)
     return Part(
         ok=False,
         detail=f"none of {facts.enrolled} machines can take work: {said}",

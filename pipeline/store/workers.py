@@ -296,7 +296,9 @@ class Workers:
             return self._rows.count_documents(query, limit=STANDING_LIMIT)
 
         heard = {"seen_at": {"$gte": seen_after}, "lost": False}
-        able = count({**heard, "banned": False, "facts.funded": True, "rest_until": {"$lte": now}})
+        # One that has just signed in was not looked up on chain yet: not known to lack gas.
+        funded = {"$or": [{"facts.funded": True}, {"checked_at": 0.0}]}
+        able = count({**heard, **funded, "banned": False, "rest_until": {"$lte": now}})
         if able:
             return MachineFacts(able)
         return MachineFacts(

