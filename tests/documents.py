@@ -1,7 +1,7 @@
 """The pages people read, as programs: their code blocks, as printed, and what a test machine cannot run of them.
 
-A section (`##`) is one session: its shell blocks run in order in one shell. A block of another language whose first line
-names a file (`// buy.mjs`, `# pool.env`) is that file.
+A section (`##`) is one session: its shell blocks run in order in one shell. A block of another language, whose first
+line names a file (`// buy.mjs`, `# pool.env`), is that file.
 """
 
 from __future__ import annotations
