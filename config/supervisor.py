@@ -69,13 +69,22 @@ class Supervisor:
     """Runs `children` (name → function that runs until SIGTERM) and restarts those that end.
 
     `pid_dir` gets one file `<name>.pid` per child, rewritten at each restart, for operators and fault tests.
-    `grace` is how many seconds a child has to end after SIGTERM.
+    `grace` is how many seconds a child has to end after SIGTERM; `resumable` are children whose work goes on at the
+    next start, so that nothing is lost if they are killed after that.
     """
 
-    def __init__(self, children: Mapping[str, Callable[[], None]], *, pid_dir: Path, grace: float = 20.0) -> None:
+    def __init__(
+        self,
+        children: Mapping[str, Callable[[], None]],
+        *,
+        pid_dir: Path,
+        grace: float = 20.0,
+        resumable: frozenset[str] = frozenset(),
+    ) -> None:
         self._mains = dict(children)
         self._pid_dir = pid_dir
         self._grace = grace
+        self._resumable = resumable
         self._context = get_context("fork")
         self._stopping = False
 
@@ -135,7 +144,11 @@ class Supervisor:
         for process in alive:
             process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
-                log.warning("Process did not end in time, killed.", action="process_killed", name=process.name)
+                if process.name in self._resumable:
+                    words = "Process left in the middle of its work; the next start goes on with it."
+                    log.info(words, action="process_left", name=process.name)
+                else:
+                    log.warning("Process did not end in time, killed.", action="process_killed", name=process.name)
                 process.kill()
                 process.join()
         for child in children:
@@ -144,6 +157,8 @@ class Supervisor:
 
 def _child_main(name: str, main: Callable[[], None]) -> None:
     die_with_parent()
+    # Ctrl-C in a terminal goes to the whole foreground group: only the parent should act on it, and tell the children.
+    os.setpgrp()
     sys.setrecursionlimit(RECURSION_LIMIT)
     signal.set_wakeup_fd(-1)
     for signum in (signal.SIGTERM, signal.SIGINT):

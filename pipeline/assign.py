@@ -23,6 +23,7 @@ from pipeline.store.tasks import Given
 from protocol import weights
 from protocol.authorization import sign_authorization
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
+from protocol.gas import gas_for_task
 from protocol.tags import fits
 from protocol.types import ZERO_ADDRESS, Hash32, Wallet, Wei
 from protocol.wire import Assignment
@@ -44,8 +45,6 @@ FACTS_SECONDS = 10.0
 LOOKS = 4
 #: Workers without coins that are looked at again in one round: each is three calls, and signing in is free.
 UNFUNDED = 100
-#: Gas a worker spends on one task: contributeAndFinalize 0.52 M, contribute and reveal 0.48 M; a third on top.
-GAS_PER_TASK = 700_000
 
 
 def assign(scheduler: Scheduler) -> int:

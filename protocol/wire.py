@@ -57,6 +57,13 @@ class PoolConfig(Wire):
     download_max_bytes: Annotated[int, Field(gt=0, lt=2**63)] = DOWNLOAD_BYTES
     #: Bytes of a result at most, all its files together.
     max_result_bytes: Annotated[int, Field(gt=0, lt=2**63)] = RESULT_BYTES
+    #: Where workers reach RabbitMQ, so that a machine can check the way before it signs in.
+    amqp_host: str | None = None
+    amqp_port: int | None = None
+    amqp_tls: bool = False
+    #: nRLC that a replicate of the pool's newest deals locks at least (0: one has trust 1, which locks nothing); None:
+    #: no deal yet.
+    least_stake: int | None = None
 
 
 class ChallengeRequest(Wire):
@@ -143,6 +150,24 @@ class Leave(Wire):
     """`POST /workers/leave`: this machine stops now and should get no new task."""
 
     machine: MachineId | None = None
+
+
+class WorkerModel(BaseModel):
+    """`GET /workers/{wallet}`: a worker machine as the scheduler knows it; `seen_at` in Unix seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    wallet: str
+    name: str
+    version: str
+    slots: int
+    busy: int
+    #: Silent for too long.
+    lost: bool
+    #: It said that it stops.
+    away: bool = False
+    banned: bool
+    seen_at: float
 
 
 class Step(StrEnum):

@@ -42,7 +42,7 @@ from protocol.errors import (
 from protocol.params import DealParams, read_params
 from protocol.types import ZERO_ADDRESS, Signature, TaskId, Wallet
 from protocol.wire import Assignment, Report, Step
-from workers import disk, image, inputs, outputs
+from workers import clock, disk, image, inputs, outputs
 from workers.container import Ended
 from workers.disk import DiskWatch
 from workers.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result
@@ -176,6 +176,10 @@ def _check(bench: Workbench, assignment: Assignment) -> None:
     if assignment.wallet != wallet:
         raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", f"it is for wallet {assignment.wallet}")
     if bench.now() >= assignment.contribution_deadline:
+        machine = bench.machine
+        off = clock.why_late(bench.rpc, machine.api, bench.now(), machine.settings.block_time)
+        if off is not None:
+            raise _declined(task_id, MACHINE_FAILED, off)
         raise _declined(task_id, "CONTRIBUTION_TIMEOUT", "its contribution deadline has passed")
     enclave = Wallet(assignment.enclave_challenge)
     try:

@@ -10,8 +10,10 @@ Any of them, or all, may be killed at any time: the journal, the lane's file and
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from functools import partial
 from logging import WARNING, getLogger
 
@@ -24,15 +26,21 @@ from chain.pool import connect
 from config.celery_apps import consume
 from config.settings import Settings
 from config.supervisor import Supervisor
-from protocol.errors import BadSetting, PoolUnavailable
+from protocol.errors import BadSetting, PoolUnavailable, RpcError, RpcUnavailable, WrongChain
 from protocol.signing import Key
 from protocol.types import Contract
+from protocol.view import ChainView
 from protocol.wire import PoolConfig
 from workers import pulse
+from workers.adopt import adopt
 from workers.broker import admit, celery_app
 from workers.container import Engine
+from workers.journal import Journal
 from workers.layout import Layout
 from workers.pool_api import PoolApi
+from workers.pool_memory import remember
+from workers.replicate import Stage
+from workers.unfinished import sentence, unfinished
 from workers.workbench import Machine
 
 log = structlog.get_logger(__name__)
@@ -47,15 +55,15 @@ TWO_LINES_A_TASK = ("celery.worker.strategy", "celery.app.trace")
 SPARE_PROCESSES = 1
 
 
-def run(settings: Settings) -> None:
-    """Run a worker machine until SIGTERM.
+def run(settings: Settings, *, take_over: bool = False) -> None:
+    """Run a worker machine until SIGTERM. `take_over`: cut off another machine that works with this wallet.
 
     Raises BadSetting, BadKeystore, WrongChain, RpcUnavailable, EngineUnavailable, PoolUnavailable, Refused before
     anything is started.
     """
     machine = prepare(settings)
     with _alone(machine.layout, machine.key):
-        machine.session.renew(None)
+        machine.session.renew(None, partial(machine.sign_in, take_over=take_over))
         app = celery_app(machine)
         _warm_up()
         log.info("Signed in.", action="machine_started", wallet=machine.wallet, pool=machine.pool.workerpool)
@@ -74,7 +82,26 @@ def run(settings: Settings) -> None:
                 "pulse": partial(pulse.run, app, machine),
             },
             pid_dir=settings.home / "run",
+            resumable=frozenset({"compute"}),
         ).run()
+        _say_what_is_left(machine)
+
+
+def _say_what_is_left(machine: Machine) -> None:
+    """The last line: what goes on without this machine's processes, and until when they must be back."""
+    journal, now = Journal(machine.layout.journal), time.time()
+    with closing(journal):
+        replicates = journal.all()
+    voted = [item.task_id for item in replicates if item.stage in (Stage.COMMITTED, Stage.REVEALED) and not item.solo]
+    views: list[ChainView] = []
+    if voted:
+        try:
+            with closing(connect(machine.settings)) as rpc:
+                views = Hub(rpc, Contract(machine.pool.hub)).tasks(voted)
+        except (RpcError, RpcUnavailable, WrongChain):
+            log.warning("The chain was not asked; the times below are the earliest possible.", action="views_unknown")
+    left = unfinished(replicates, {view.task_id: view for view in views}, machine.wallet, now)
+    log.info(sentence(left, now), action="machine_stopped", **asdict(left))
 
 
 def prepare(settings: Settings) -> Machine:
@@ -91,35 +118,15 @@ def prepare(settings: Settings) -> Machine:
     api.close()
     machine = Machine(own, key, pool, api)
     machine.layout.make()
+    remember(own, key.wallet, pool)
     return machine
-
-
-def adopt(settings: Settings, pool: PoolConfig) -> Settings:
-    """The settings, completed by the pool's own. Raises BadSetting where the operator named another pool or chain.
-
-    What the operator set counts: a pool cannot talk a machine into another contract, or away from its own node.
-    """
-    told = {"chain_id": pool.chain_id, "hub": pool.hub, "workerpool": pool.workerpool}
-    given = settings.model_fields_set
-    for name, value in told.items():
-        mine = getattr(settings, name)
-        if name in given and mine is not None and str(mine).lower() != str(value).lower():
-            raise BadSetting(
-                name=f"SLUICE_{name.upper()}",
-                why=f"it is {mine}, the pool at {settings.api_url} has {value}",
-                fix="Name the right pool with SLUICE_API_URL, or remove the setting.",
-            )
-    nearby = {"rpc_url": pool.rpc_url, "ws_url": pool.ws_url, "block_time": pool.block_time}
-    if "rpc_url" in given:
-        # Heads and state must come from one node.
-        nearby.pop("rpc_url")
-        nearby.pop("ws_url")
-    return settings.model_copy(update={**told, **{key: value for key, value in nearby.items() if key not in given}})
 
 
 def _ask_pool(api: PoolApi) -> PoolConfig:
     def say(state: RetryCallState) -> None:
-        log.warning("Waiting for the pool.", action="pool_awaited", pool=api.url, attempt=state.attempt_number)
+        why = str(state.outcome.exception()) if state.outcome else None
+        tries = state.attempt_number
+        log.warning("Waiting for the pool.", action="pool_awaited", pool=api.url, attempt=tries, why=why)
 
     retrying = Retrying(
         retry=retry_if_exception_type(PoolUnavailable),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from config.http_client import http_client
 from protocol.errors import BadMessage, BadSetting, NotFound, NotSignedIn, PoolUnavailable, Refused, SluiceError
 from protocol.signin import SignIn
 from protocol.signing import Key
-from protocol.types import TaskId
+from protocol.types import TaskId, Wallet
 from protocol.wire import (
     Capabilities,
     Challenge,
@@ -32,6 +33,7 @@ from protocol.wire import (
     Report,
     Session,
     Stored,
+    WorkerModel,
 )
 
 #: Seconds for a short request; a pool that takes longer is treated as away.
@@ -74,6 +76,14 @@ class PoolApi:
                 fix="Set it to the address that the pool's operator told you.",
             ) from error
 
+    def time(self) -> float | None:
+        """The pool's clock, Unix seconds, to the second; None if it does not say. Raises PoolUnavailable, BadInput."""
+        date = self._send("GET", "/config", token=None, content=None).headers.get("date")
+        try:
+            return None if date is None else parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return None
+
     def sign_in(
         self,
         key: Key,
@@ -112,6 +122,10 @@ class PoolApi:
     def report(self, token: str, task_id: TaskId, report: Report) -> None:
         """Say how far a task is."""
         self._send("POST", f"/tasks/{task_id}/reports", token=token, content=_json(report))
+
+    def worker(self, wallet: Wallet) -> WorkerModel:
+        """What the pool knows of a machine. Raises NotFound for one that never signed in."""
+        return self._ask("GET", f"/workers/{wallet}", WorkerModel)
 
     def put_result(self, token: str, task_id: TaskId, zip_path: Path) -> Stored:
         """Store a result; the same one any number of times."""

@@ -1,13 +1,19 @@
 """The process that keeps a machine moving: new blocks wake the lane, a timer looks after the rest (`keeper`).
 
 new head ──► does the lane have open work? ──► message `worker.lane` to our own queue
-timer    ──► ping, resume, reveal, forget, sweep
+timer    ──► place at the broker, ping, resume, reveal, forget, sweep; now and then: is this machine fit to work
+SIGTERM  ──► the pool is told that this machine stops
+
+The two run in threads of their own. What fails in one of their parts is logged and tried again; a thread that ends all
+the same ends the process, and the supervisor starts it again.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from functools import partial
 
 import structlog
 from celery import Celery
@@ -15,7 +21,9 @@ from celery import Celery
 from chain.heads import heads
 from chain.lane.intent import IntentState
 from protocol.errors import BadInput, BrokerUnavailable, Unavailable
+from workers.attempt import Attempts
 from workers.broker import Publisher, admit
+from workers.checkup import Checkup
 from workers.keeper import Keeper
 from workers.workbench import Machine, Workbench
 
@@ -29,26 +37,51 @@ IDLE_HEADS = 60
 
 def run(app: Celery, machine: Machine) -> None:
     """Run until SIGTERM."""
-    stop = threading.Event()
+    stop, told = threading.Event(), threading.Event()
+
+    def stopping(*_: object) -> None:
+        told.set()
+        stop.set()
+
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stop.set())
+        signal.signal(signum, stopping)
     timer = threading.Thread(target=_look_after, args=(app, machine, stop), name="keeper", daemon=True)
     timer.start()
     _follow_heads(app, machine, stop)
+    # First the thread that pings: a ping after the sign-off would take it back.
     timer.join(machine.settings.rpc_timeout)
+    if told.is_set():
+        _sign_off(machine)
+
+
+def _sign_off(machine: Machine) -> None:
+    """Tell the pool, so that it gives this machine no new task from now on."""
+    log.info("Stopping: no new task is taken, and steps under way get some seconds to end.", action="machine_stopping")
+    bench = Workbench(machine)
+    try:
+        bench.pool.leave(machine.layout.machine_id())
+    except (BadInput, Unavailable) as error:
+        log.warning("The pool was not told that this machine stops.", action="leave_failed", why=str(error))
+    finally:
+        bench.close()
 
 
 def _follow_heads(app: Celery, machine: Machine, stop: threading.Event) -> None:
     bench = Workbench(machine)
     publisher = Publisher(app, machine)
-    settings = machine.settings
+    settings, attempts = machine.settings, Attempts(bench.now)
     for number, _ in enumerate(heads(settings.ws_url, bench.rpc, settings.block_time, stop)):
-        if _lane_is_due(bench, number):
-            try:
-                publisher.wake_lane()
-            except BrokerUnavailable as error:
-                log.warning("The lane is not woken.", action="lane_not_woken", why=str(error))
+        attempts.run("lane", partial(_wake_lane, bench, publisher, number))
     bench.close()
+
+
+def _wake_lane(bench: Workbench, publisher: Publisher, number: int) -> None:
+    """Wake the lane if the head that is the `number`th is one for it."""
+    if _lane_is_due(bench, number):
+        try:
+            publisher.wake_lane()
+        except BrokerUnavailable as error:
+            log.warning("The lane is not woken.", action="lane_not_woken", why=str(error))
 
 
 def _lane_is_due(bench: Workbench, number: int) -> bool:
@@ -70,14 +103,29 @@ def _look_after(app: Celery, machine: Machine, stop: threading.Event) -> None:
 
 def _keep(app: Celery, machine: Machine, stop: threading.Event) -> None:
     bench = Workbench(machine)
-    keeper = Keeper(bench, Publisher(app, machine))
-    keeper.tidy()
-    while True:
-        try:
-            admit(app, machine)
-        except (Unavailable, BadInput) as error:
-            log.warning("Cannot sign in.", action="sign_in_failed", why=str(error))
-        keeper.look()
+    keeper, checkup = Keeper(bench, Publisher(app, machine)), Checkup(machine, bench.now)
+    attempts = Attempts(bench.now)
+    attempts.run("tidy", keeper.tidy)
+    while not keeper.superseded:
+        attempts.run("admit", partial(_admit, app, machine))
+        attempts.run("look", keeper.look)
+        attempts.run("checkup", checkup.look)
         if stop.wait(machine.settings.ping_seconds):
             break
+    if keeper.superseded:
+        log.error(
+            "Another machine works with this wallet now, so this one stops. Give each machine a wallet of its own.",
+            action="machine_superseded",
+            wallet=machine.wallet,
+        )
+        # The supervisor, which ends all processes of this machine.
+        os.kill(os.getppid(), signal.SIGTERM)
+        stop.wait()
     bench.close()
+
+
+def _admit(app: Celery, machine: Machine) -> None:
+    try:
+        admit(app, machine)
+    except (Unavailable, BadInput) as error:
+        log.warning("Cannot sign in.", action="sign_in_failed", why=str(error))

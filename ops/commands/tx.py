@@ -28,6 +28,7 @@ from pipeline.store.client import answering, database
 from protocol.errors import BadInput
 from protocol.types import Nonce
 from workers.layout import layout_of
+from workers.pool_memory import adopted
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Worker = Annotated[bool, typer.Option("--worker", help="This machine's worker wallet instead of the scheduler's.")]
@@ -187,7 +188,8 @@ def _audit(as_json: Json = False, worker: Worker = False) -> None:
 
 
 def _lane(worker: bool) -> Lane:
-    now = settings()
+    # A machine's settings leave open what its pool knows: hub, chain and node.
+    now = adopted(settings()) if worker else settings()
     key, rpc = load_key(now), connect(now)
     store: LaneStore = SqliteStore(layout_of(now.home, key.wallet).lane) if worker else MongoStore(database(now))
     return poco_lane(now, rpc, key, store)

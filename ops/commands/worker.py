@@ -6,13 +6,17 @@ import json
 from dataclasses import asdict
 from typing import Annotated
 
+import structlog
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from config.logging import configure
 from config.settings import settings
 
+#: Columns of a table whose cells must not be cut.
+WIDE = 1000
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
@@ -27,7 +31,13 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="worker")
 
 
-def _run() -> None:
+TakeOver = Annotated[
+    bool,
+    typer.Option("--take-over", help="Cut off another machine that works with this wallet, e.g. one that is gone."),
+]
+
+
+def _run(take_over: TakeOver = False) -> None:
     """Run this machine for the pool at `SLUICE_API_URL` until SIGTERM or Ctrl-C.
 
     Needs a wallet with gas and stake (`SLUICE_KEYSTORE` …) and a Docker engine (`SLUICE_DOCKER_HOST`). What it does
@@ -35,37 +45,41 @@ def _run() -> None:
     """
     now = settings()
     configure(now, process="worker")
+    structlog.contextvars.bind_contextvars(machine=now.worker_name)
     # Imported here: help and errors of settings should come at once.
     from workers import machine  # noqa: PLC0415
 
-    machine.run(now)
+    machine.run(now, take_over=take_over)
 
 
 def _doctor(as_json: Json = False) -> None:
-    """Say for each part this machine needs whether it is there. Exit code 1 if one is not."""
+    """Say for each part whether this machine would be given work, and if not, what to do. Exit code 1 if one is bad."""
     from workers.doctor import examine  # noqa: PLC0415
 
     findings = list(examine(settings()))
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
-        table = Table(box=None, show_header=False)
+        console = Console(soft_wrap=True, highlight=False)
         for finding in findings:
-            table.add_row("[green]ok[/]" if finding.ok else "[red]bad[/]", finding.part, finding.says)
-        Console(soft_wrap=True).print(table)
+            verdict = "[green]ok [/]" if finding.ok else "[red]bad[/]"
+            console.print(f"{verdict}  {finding.part:<8}  {escape(finding.says)}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
 def _status(as_json: Json = False) -> None:
-    """List the tasks this machine holds, from its journal; it need not be running."""
-    from workers.status import held  # noqa: PLC0415
+    """How this machine stands, and the tasks it holds; it need not be running."""
+    from workers.status import lines, status  # noqa: PLC0415
 
-    rows = held(settings())
+    found = status(settings())
     if as_json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
+        print(json.dumps(asdict(found), indent=1))
         return
+    for line in lines(found):
+        print(line)
     table = Table("task", "mode", "step", "for", "result", "cause", box=None)
-    for row in rows:
+    for row in found.tasks:
         table.add_row(row.task_id, row.mode, row.stage, f"{row.seconds:.0f} s", row.digest or "", row.cause or "")
-    Console(soft_wrap=True).print(table if rows else "This machine holds no task.")
+    # Wide: ids are there to be copied whole, whatever the terminal's width.
+    Console(soft_wrap=True, width=WIDE).print(table if found.tasks else "This machine holds no task.")

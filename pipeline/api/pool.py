@@ -6,17 +6,21 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
+from pymongo.errors import PyMongoError
 
 from config.endpoints import public_endpoints
 from pipeline.api.access import Access
 from pipeline.api.monitor import Monitor, Report
 from pipeline.api.version import VERSION
+from protocol.types import NRlc
 from protocol.wire import PoolConfig
 
 router = APIRouter(tags=["pool"])
 
 #: Seconds that a request waits for a report; servers that are away are given up before that.
 REPORT_SECONDS = 8.0
+#: Deals that stand for what the pool sells now.
+NEWEST_DEALS = 20
 
 
 class Works(BaseModel):
@@ -43,7 +47,19 @@ def config(services: Access) -> PoolConfig:
         memory_per_slot=settings.memory_per_slot,
         download_max_bytes=settings.download_max_bytes,
         max_result_bytes=settings.max_result_bytes,
+        amqp_host=settings.amqp_public_host,
+        amqp_port=settings.amqp_public_port,
+        amqp_tls=settings.amqp_public_tls,
+        least_stake=_least_stake(services),
     )
+
+
+def _least_stake(services: Access) -> NRlc | None:
+    try:
+        return services.store.deals.least_stake(NEWEST_DEALS)
+    except PyMongoError:
+        # A hint for people: without the database the pool still says what it is.
+        return None
 
 
 @router.get("/health", summary="Whether the pool works")

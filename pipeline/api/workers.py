@@ -6,7 +6,6 @@ import secrets
 
 import structlog
 from fastapi import APIRouter
-from pydantic import BaseModel
 
 from config import topology
 from pipeline.api.access import Access, SignedIn, refuse_banned
@@ -15,23 +14,21 @@ from pipeline.api.tokens import issue_token
 from pipeline.records import WorkerRecord
 from protocol.errors import NotFound, NotSignedIn, Refused
 from protocol.types import Hash32, Signature, TaskId, Wallet
-from protocol.wire import BrokerAccess, Challenge, ChallengeRequest, HexAddress, Leave, Login, Ping, Pong, Session
+from protocol.wire import (
+    BrokerAccess,
+    Challenge,
+    ChallengeRequest,
+    HexAddress,
+    Leave,
+    Login,
+    Ping,
+    Pong,
+    Session,
+    WorkerModel,
+)
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["workers"])
-
-
-class WorkerModel(BaseModel):
-    """A worker machine as this scheduler knows it; `seen_at` in Unix seconds."""
-
-    wallet: str
-    name: str
-    version: str
-    slots: int
-    busy: int
-    lost: bool
-    banned: bool
-    seen_at: float
 
 
 @router.post("/workers/challenge", summary="Ask for a sign-in challenge")
@@ -123,6 +120,7 @@ def get_worker(wallet: HexAddress, services: Access) -> WorkerModel:
         slots=worker.slots,
         busy=len(worker.held),
         lost=worker.lost,
+        away=worker.away,
         banned=worker.banned,
         seen_at=worker.seen_at,
     )

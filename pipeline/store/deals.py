@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pymongo import ASCENDING, IndexModel, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
@@ -36,6 +36,12 @@ class Deals:
     def ensure_indexes(self) -> None:
         """Create the indexes."""
         self._rows.create_indexes(INDEXES)
+
+    def least_stake(self, newest: int) -> NRlc | None:
+        """nRLC that a replicate of the `newest` deals locks at least: 0 if one has trust 1; None without deals."""
+        rows = self._rows.find({"state": READY}, {"trust": 1, "worker_stake": 1}).sort("block", DESCENDING)
+        stakes = [0 if row["trust"] <= 1 else int(row["worker_stake"]) for row in rows.limit(newest)]
+        return NRlc(min(stakes)) if stakes else None
 
     def noticed(self, notices: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> None:
         """Remember deals to ingest; one that is known from the same block stays as it is."""

@@ -1,0 +1,51 @@
+"""Whether RabbitMQ can be reached from this machine, asked without signing in: an AMQP client speaks first, and the
+broker answers with the beginning of its handshake.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+from config.broker_tls import tls_options
+from protocol.errors import BrokerUnavailable
+
+#: Seconds to connect, for TLS, and for the answer, each.
+REACH_SECONDS = 5.0
+#: What an AMQP 0-9-1 client says first.
+_HELLO = b"AMQP\x00\x00\x09\x01"
+#: A method frame on channel 0, as far as its length; and behind that the method Connection.Start.
+_FRAME, _START = b"\x01\x00\x00", b"\x00\x0a\x00\x0a"
+_ANSWER_BYTES = 11
+
+
+def reach(host: str, port: int, *, tls: bool, ca_file: Path | None) -> None:
+    """Have the broker at `host`:`port` begin its handshake. `ca_file`: SLUICE_AMQP_CA_FILE.
+
+    Raises BrokerUnavailable, BadSetting.
+    """
+    options = tls_options(host, ca_file) if tls else None
+    try:
+        with socket.create_connection((host, port), REACH_SECONDS) as plain:
+            if options is None:
+                answer = _ask(plain)
+            else:
+                context = ssl.create_default_context(cafile=options.get("ca_certs"))
+                with context.wrap_socket(plain, server_hostname=host) as encrypted:
+                    answer = _ask(encrypted)
+    except (OSError, UnicodeError) as error:
+        raise BrokerUnavailable(what=f"{host}:{port}", why=str(error) or type(error).__name__) from error
+    if not (answer.startswith(_FRAME) and answer.endswith(_START)):
+        raise BrokerUnavailable(what=f"{host}:{port}", why="something else than RabbitMQ answers there")
+
+
+def _ask(connection: socket.socket) -> bytes:
+    connection.sendall(_HELLO)
+    answer = b""
+    while len(answer) < _ANSWER_BYTES:
+        piece = connection.recv(_ANSWER_BYTES - len(answer))
+        if not piece:
+            break
+        answer += piece
+    return answer

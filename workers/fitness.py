@@ -1,0 +1,127 @@
+"""Whether a machine would be given work, part by part, from what was found out about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from protocol.gas import gas_for_task
+from protocol.types import NRlc, Wei
+
+#: nRLC in one RLC, wei in one unit of the native token.
+NRLC, ETHER = 10**9, 10**18
+#: Tasks whose gas a wallet should hold: with less it is empty within the hour on a busy pool.
+TASKS_OF_GAS = 20
+#: Free bytes below which images and results soon do not fit.
+LEAST_DISK = 5 * 2**30
+#: Seconds that a clock may be off: clocks that NTP keeps are right to some milliseconds, deadlines are minutes, and a
+#: block's time may lie some seconds ahead.
+CLOCK_SECONDS = 30.0
+#: Blocks by which a node's head may be old before the node counts as behind.
+OLD_BLOCKS = 10.0
+
+Numbers = Mapping[str, int | float | str | bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of one part. Not `ok`: the machine gets no work, or soon none, until it is mended."""
+
+    part: str
+    ok: bool
+    #: In words, with what to do about it.
+    says: str
+    #: The same as numbers, for programs.
+    numbers: Numbers = field(default_factory=dict)
+
+
+def gas(balance: Wei, gas_price: int) -> Finding:
+    """Whether the wallet can pay for transactions: with less than one task costs, the scheduler gives it none."""
+    needs = gas_for_task(gas_price)
+    numbers = {"has_wei": balance, "needs_wei": needs, "gas_price_wei": gas_price}
+    has = f"{ether(balance)} of the native token for gas; one task costs up to {ether(needs)}"
+    if balance < needs:
+        return Finding("gas", False, f"{has}, so this wallet is given no task. Send some to it.", numbers)
+    if balance < TASKS_OF_GAS * needs:
+        return Finding("gas", True, f"{has}: soon empty, send more", numbers)
+    return Finding("gas", True, has, numbers)
+
+
+def stake(free: NRlc, locked: NRlc, least: NRlc | None) -> Finding:
+    """Whether the wallet's RLC in the hub suffices for what the pool sells. `least`: PoolConfig.least_stake."""
+    numbers = {"free_nrlc": free, "locked_nrlc": locked, "needs_nrlc": least}
+    has = f"{rlc(free)} RLC free, {rlc(locked)} RLC locked in the hub"
+    if least is None:
+        only = "; enough for tasks of trust 1 only, votes lock stake" if free == 0 else ""
+        return Finding("stake", True, f"{has}{only}", numbers)
+    if free + locked < least:
+        why = f"a vote on this pool's newest tasks locks {rlc(least)} RLC or more, so this wallet is given none of them"
+        return Finding("stake", False, f"{has}; {why}. Deposit RLC in the hub for this wallet.", numbers)
+    if least == 0:
+        return Finding("stake", True, f"{has}; this pool has tasks of trust 1, which lock none", numbers)
+    return Finding("stake", True, f"{has}; a vote on this pool's newest tasks locks {rlc(least)} RLC or more", numbers)
+
+
+def disk(free: int, folder: str) -> Finding:
+    """Whether images and results fit."""
+    numbers = {"free_bytes": free, "needs_bytes": LEAST_DISK}
+    has = f"{gib(free)} GiB free at {folder}"
+    if free >= LEAST_DISK:
+        return Finding("disk", True, has, numbers)
+    fix = "Free some, e.g. with `docker system prune`, or name a folder on another disk with SLUICE_HOME."
+    return Finding("disk", False, f"{has}, {gib(LEAST_DISK)} GiB are needed for images and results. {fix}", numbers)
+
+
+def clock(now: float, head_time: float, pool_time: float | None, block_time: float) -> Finding:
+    """This machine's clock against the newest block and the pool's clock, all in Unix seconds (`pool_time`: None if it
+    is not known). An old head alone tells of the node: only the pool's clock shows that this one is ahead.
+    """
+    numbers = {"seconds_after_head": round(now - head_time, 1), "limit_seconds": CLOCK_SECONDS}
+    off = clock_error(now, head_time, pool_time, block_time)
+    if off is not None:
+        side = "ahead of" if off > 0 else "behind"
+        says = f"this machine's clock is {abs(off):.0f} s {side} the chain's block time, and deadlines go by that"
+        return Finding("clock", False, f"{says}. Set it, e.g. with NTP.", numbers | {"off_seconds": round(off, 1)})
+    age = now - head_time
+    if age > head_limit(block_time):
+        says = f"the newest block is {age:.0f} s old"
+        if pool_time is None:
+            return Finding("clock", False, f"{says}: this clock is ahead, or the node is behind.", numbers)
+        return Finding("clock", False, f"{says} though this clock is right: the node is behind.", numbers)
+    return Finding("clock", True, f"{max(age, 0):.0f} s after the newest block", numbers)
+
+
+def clock_error(now: float, head_time: float, pool_time: float | None, block_time: float) -> float | None:
+    """Seconds that this clock is certainly ahead (or, negative, behind) by; None if it is right as far as is known."""
+    if now < head_time - CLOCK_SECONDS:
+        # No block is from the future.
+        return now - head_time
+    if now - head_time > head_limit(block_time) and pool_time is not None and now - pool_time > CLOCK_SECONDS:
+        return now - pool_time
+    return None
+
+
+def head_limit(block_time: float) -> float:
+    """Seconds by which the newest block may be old."""
+    return CLOCK_SECONDS + OLD_BLOCKS * block_time
+
+
+def rlc(amount: int) -> str:
+    """nRLC as RLC, exactly."""
+    return _decimal(amount, 9)
+
+
+def ether(amount: int) -> str:
+    """Wei as native token, exactly."""
+    return _decimal(amount, 18)
+
+
+def gib(size: int) -> str:
+    """Bytes as GiB, one decimal."""
+    return f"{size / 2**30:.1f}"
+
+
+def _decimal(amount: int, digits: int) -> str:
+    whole, part = divmod(amount, 10**digits)
+    text = f"{part:0{digits}d}".rstrip("0")
+    return f"{whole}.{text}" if text else str(whole)
