@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from workers.attempt import REPEAT_SECONDS, Attempts, Reminder
+from workers.checkup import LOOK_SECONDS, Checkup
+from workers.fitness import Finding
+from workers.reports import Reports
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_message_is_due_when_new_when_changed_and_then_rarely() -> None:
+    reminder = Reminder(every=100)
+    assert [reminder.due("disk", "full", now) for now in (0, 1, 99, 100, 101)] == [True, False, False, True, False]
+    assert reminder.due("disk", "fuller", 102)
+    assert reminder.over("disk")
+    assert not reminder.over("disk")
+    assert reminder.due("disk", "full", 103)
+
+
+@pytest.mark.parametrize("error", [ValueError("a"), KeyError("b"), OSError("c"), AssertionError()])
+def test_a_part_that_fails_is_logged_once_an_hour_and_its_recovery_once(error: Exception) -> None:
+    clock = Clock()
+    attempts = Attempts(clock)
+
+    def fail() -> None:
+        raise error
+
+    with capture_logs() as logs:
+        for clock.now in (0.0, 10.0, 20.0, REPEAT_SECONDS):
+            attempts.run("part", fail)
+        attempts.run("part", lambda: None)
+        attempts.run("part", lambda: None)
+    assert [entry["action"] for entry in logs] == ["part_failed", "part_failed", "part_recovered"]
+
+
+def test_a_report_that_breaks_its_thread_does_not_keep_the_next_one_from_being_sent() -> None:
+    class Api:
+        def __init__(self) -> None:
+            self.taken: list[str] = []
+
+        def report(self, task_id: str, report: object) -> None:
+            if task_id == "bad":
+                raise RuntimeError(task_id)
+            self.taken.append(task_id)
+
+    api: Any = Api()
+    reports = Reports(api)
+    for task in ("bad", "good"):
+        reports.send(task, SimpleNamespace(step="computed"))  # type: ignore[arg-type]
+    reports.close()
+    assert api.taken == ["good"]
+
+
+def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it_is_mended() -> None:
+    clock, state = Clock(), {"ok": False}
+    thorough: list[bool] = []
+
+    def examine(_: object, now: float, deep: bool) -> Iterator[Finding]:
+        thorough.append(deep)
+        yield Finding("gas", state["ok"], f"{now} wei", {"has_wei": int(now)})
+
+    machine: Any = None
+    checkup = Checkup(machine, clock, examine)
+    with capture_logs() as logs:
+        for clock.now in (0.0, 10.0, LOOK_SECONDS, REPEAT_SECONDS):
+            checkup.look()
+        state["ok"] = True
+        clock.now += LOOK_SECONDS
+        checkup.look()
+    assert [(entry["action"], entry["part"]) for entry in logs] == [
+        ("not_fit", "gas"),
+        ("not_fit", "gas"),
+        ("fit_again", "gas"),
+    ]
+    assert logs[0]["has_wei"] == 0
+    assert thorough == [True, False, False, False]
