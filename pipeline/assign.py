@@ -194,7 +194,7 @@ def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> boo
         head = hub.head()
         scores, accounts = hub.scores(wallets, head), hub.accounts(wallets, head)
         balances = hub.balances(wallets, head)
-        needed = int(hub.rpc.call("eth_gasPrice"), 16) * GAS_PER_TASK
+        needed = gas_for_task(hub.gas_price())
     except (RpcUnavailable, RpcError, BadMessage) as error:
         log.warning("Worker facts not read.", action="facts_stale", workers=len(wallets), why=str(error))
         return False
