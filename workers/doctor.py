@@ -54,9 +54,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     pool, finding = _pool(settings, key)
     yield finding
     if pool is None or key is None:
-        missing = "a wallet" if pool is not None else "the pool, which says where that is"
+        missing = "that needs a wallet" if pool is not None else "the pool says where that is, and it is away"
         for part in ("limits", *ON_CHAIN, "broker"):
-            yield Finding(part, False, f"not asked: that needs {missing}")
+            yield Finding(part, False, f"not asked: {missing}")
         return
     try:
         machine = Machine(adopt(settings, pool), key, pool, PoolApi(settings.api_url))

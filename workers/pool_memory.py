@@ -42,6 +42,9 @@ def adopted(settings: Settings) -> Settings:
         pool = PoolApi(settings.api_url).config()
     except PoolUnavailable:
         known = recall(settings, load_key(settings).wallet)
+        if known is None and settings.hub is not None:
+            # The operator has named what the pool would have said.
+            return settings
         if known is None:
             raise
         log.warning("The pool does not answer; going by what it said last.", action="pool_recalled")

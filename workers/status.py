@@ -10,7 +10,7 @@ from chain.hub import Hub
 from chain.keystore import load_key
 from chain.pool import connect
 from config.settings import Settings
-from protocol.errors import SluiceError
+from protocol.errors import NotFound, SluiceError
 from protocol.types import Contract, Wallet
 from protocol.wire import WorkerModel
 from workers.fitness import ether, rlc
@@ -110,6 +110,9 @@ def _at_pool(settings: Settings, wallet: Wallet, trouble: list[str]) -> WorkerMo
     try:
         with closing(PoolApi(settings.api_url)) as api:
             return api.worker(wallet)
+    except NotFound:
+        trouble.append("The pool does not know this machine: it has never signed in there.")
+        return None
     except SluiceError as error:
         trouble.append(str(error))
         return None

@@ -1,0 +1,76 @@
+"""What a worker makes of whatever answers at SLUICE_API_URL."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from protocol.errors import BadSetting, NotSignedIn, PoolUnavailable, Refused
+from tests.unit.workers.test_adopt import POOL
+from workers.pool_api import PoolApi
+
+DATE = "Sat, 28 Nov 2026 17:00:00 GMT"
+
+
+def api(monkeypatch: pytest.MonkeyPatch, response: httpx.Response) -> PoolApi:
+    made = PoolApi("https://pool.example/below")
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: response))
+    monkeypatch.setattr(made, "_client", lambda: client)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (httpx.Response(404, html="<h1>nginx</h1>"), "No such /below/config"),
+        (httpx.Response(200, html="<h1>hello</h1>"), "is not a PoolConfig"),
+        (httpx.Response(200, json={"name": "another API"}), "is not a PoolConfig"),
+        (httpx.Response(200, content=b"\xff\xfe"), "is not a PoolConfig"),
+        (httpx.Response(301, headers={"location": "https://elsewhere.example"}), "sends us on to https://elsewhere"),
+        (httpx.Response(403, text="who are you"), "who are you"),
+        (httpx.Response(400, text="plain HTTP sent to an HTTPS port"), "HTTPS port"),
+        (httpx.Response(405), "HTTP 405"),
+    ],
+)
+def test_something_else_than_a_pool_is_named_as_that(
+    monkeypatch: pytest.MonkeyPatch, response: httpx.Response, words: str
+) -> None:
+    with pytest.raises(BadSetting) as caught:
+        api(monkeypatch, response).config()
+    said = str(caught.value)
+    assert said.startswith(
+        "Setting SLUICE_API_URL is wrong: what answers at https://pool.example/below is no Sluice pool"
+    )
+    assert words in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_a_pool_behind_a_proxy_that_does_not_reach_it_is_away_and_not_wrong(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    with pytest.raises(PoolUnavailable, match=f"HTTP {status}"):
+        api(monkeypatch, httpx.Response(status)).config()
+
+
+def test_a_pool_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert api(monkeypatch, httpx.Response(200, json=POOL.model_dump())).config() == POOL
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, NotSignedIn), (403, Refused)])
+def test_the_pools_own_sentence_is_repeated_and_not_its_json(
+    monkeypatch: pytest.MonkeyPatch, status: int, kind: type[Exception]
+) -> None:
+    error = kind(why="another machine is at work")  # type: ignore[call-arg] # errors of ours take fields
+    body = {"error": str(error), "fix": "Nothing to retry."}
+    with pytest.raises(kind) as caught:
+        api(monkeypatch, httpx.Response(status, json=body)).worker(POOL.scheduler)  # type: ignore[arg-type]
+    assert str(caught.value) == str(error)
+
+
+@pytest.mark.parametrize(("date", "told"), [(DATE, 1795885200.0), (None, None), ("yesterday", None)])
+def test_the_pools_clock_is_read_if_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, date: str | None, told: float | None
+) -> None:
+    headers = {} if date is None else {"date": date}
+    assert api(monkeypatch, httpx.Response(200, json={}, headers=headers)).time() == told
