@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from logging import WARNING, getLogger
+from typing import TypeVar
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_fixed
@@ -30,7 +31,6 @@ from protocol.errors import BadSetting, PoolUnavailable, RpcError, RpcUnavailabl
 from protocol.signing import Key
 from protocol.types import Contract
 from protocol.view import ChainView
-from protocol.wire import PoolConfig
 from workers import pulse
 from workers.adopt import adopt
 from workers.broker import admit, celery_app
@@ -44,6 +44,7 @@ from workers.unfinished import sentence, unfinished
 from workers.workbench import Machine
 
 log = structlog.get_logger(__name__)
+Answer = TypeVar("Answer")
 
 #: Seconds to wait for a pool that does not answer at start: it may be starting as well.
 POOL_PATIENCE = 60.0
@@ -63,7 +64,8 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
     """
     machine = prepare(settings)
     with _alone(machine.layout, machine.key):
-        machine.session.renew(None, partial(machine.sign_in, take_over=take_over))
+        sign_in = partial(machine.sign_in, take_over=take_over)
+        _until_it_answers(machine.api, lambda: machine.session.renew(None, sign_in))
         app = celery_app(machine)
         _warm_up()
         log.info("Signed in.", action="machine_started", wallet=machine.wallet, pool=machine.pool.workerpool)
@@ -108,7 +110,7 @@ def prepare(settings: Settings) -> Machine:
     """Check all that a machine needs, and learn of the pool what the settings leave open. Raises as `run` does."""
     key = load_key(settings)
     api = PoolApi(settings.api_url)
-    pool = _ask_pool(api)
+    pool = _until_it_answers(api, api.config)
     own = adopt(settings, pool)
     with closing(connect(own)) as rpc:
         Hub(rpc, Contract(pool.hub)).check_chain(own)
@@ -122,7 +124,9 @@ def prepare(settings: Settings) -> Machine:
     return machine
 
 
-def _ask_pool(api: PoolApi) -> PoolConfig:
+def _until_it_answers(api: PoolApi, ask: Callable[[], Answer]) -> Answer:
+    """What `ask` gets from the pool, asked for up to POOL_PATIENCE seconds. Raises PoolUnavailable in the end."""
+
     def say(state: RetryCallState) -> None:
         why = str(state.outcome.exception()) if state.outcome else None
         tries = state.attempt_number
@@ -135,7 +139,7 @@ def _ask_pool(api: PoolApi) -> PoolConfig:
         before_sleep=say,
         reraise=True,
     )
-    return retrying(api.config)
+    return retrying(ask)
 
 
 @contextmanager
