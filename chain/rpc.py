@@ -9,23 +9,30 @@ changes state is sent exactly once.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
 
-import httpx
 import structlog
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+from requests import ConnectionError as CannotConnect
+from requests import RequestException, Timeout
+from requests.adapters import BaseAdapter
+from requests.exceptions import ChunkedEncodingError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
+from urllib3.exceptions import MaxRetryError, ProtocolError
 
 from chain.batches import BatchSize
+from chain.library import load_web3
 from chain.response import Fits, NoAnswer, anything_fits, cut_short, failure, read_answers, wholly_failed
-from config.http_client import http_client
+from chain.session import TooLong
 from config.metrics import RPC_REQUESTS, RPC_SECONDS
 from protocol.errors import RpcError, RpcUnavailable
+
+if TYPE_CHECKING:
+    from chain.transport import Transport
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +51,6 @@ _READS = (
     "eth_estimate",
     "eth_syncing",
 )
-#: Failures in which the node surely did not answer because there was no connection, in contrast to a slow answer.
-_CUT = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 #: Tries of a read on a cut connection: the first may be a stale keep-alive connection, the second a node that restarts.
 _TRIES = 3
 #: Calls in a row that the node fails at one by one, after which the node is at fault and not the calls.
@@ -54,8 +59,6 @@ _BROKEN_CALLS = 3
 _PAUSE = 0.1
 #: The one method that changes state and may be sent any number of times, since the bytes are signed.
 _SEND = "eth_sendRawTransaction"
-#: How many time-outs a whole answer may take, chunk by chunk, and its most bytes: a block's receipts are a few MB.
-_WHOLE, _MOST_BYTES = 6, 2**27
 
 
 class JsonRpc(Protocol):
@@ -73,7 +76,7 @@ class JsonRpc(Protocol):
 
 
 class Rpc:
-    """One node at `url`; `timeout` seconds for each of connecting and answering, `transport` for tests.
+    """One node at `url`; `timeout` seconds for each of connecting and answering, `adapter` for tests.
 
     Safe to share between threads, and to carry across a fork: every process opens connections of its own.
     """
@@ -82,13 +85,13 @@ class Rpc:
         self,
         url: str,
         timeout: float = 5.0,
-        transport: httpx.BaseTransport | None = None,
+        adapter: BaseAdapter | None = None,
         fits: Fits = anything_fits,
     ) -> None:
         """`fits` says which results may be answers (`chain.shapes`); any other is an error of the node."""
         self.url = url
         self._fits = fits
-        self._transport = transport
+        self._adapter = adapter
         self._timeout = timeout
         self._ids = itertools.count(1)
         #: What was learned of the node; threads may overwrite each other's, which costs an exchange.
@@ -96,7 +99,7 @@ class Rpc:
         #: None until a list of calls was answered, or one call only after the list around it was taken away.
         self._takes_lists: bool | None = None
         #: By process id: a parent's connections are only let go of in a child, never used or closed.
-        self._clients: dict[int, httpx.Client] = {}
+        self._transports: dict[int, Transport] = {}
 
     def __repr__(self) -> str:
         return f"Rpc({self.name})"
@@ -136,9 +139,9 @@ class Rpc:
 
     def close(self) -> None:
         """Close this process's connections; the next call opens new ones."""
-        client = self._clients.pop(os.getpid(), None)
-        if client is not None:
-            client.close()
+        transport = self._transports.pop(os.getpid(), None)
+        if transport is not None:
+            transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -234,13 +237,12 @@ class Rpc:
             {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
             for method, params in requests
         ]
-        body = json.dumps(calls if as_list else calls[0], separators=(",", ":")).encode()
         tries = _TRIES if all(method.startswith(_READS) for method, _ in requests) else 1
         started = time.perf_counter()
         try:
-            status, content = self._post(body, tries)
+            status, content = self._post(calls, tries, as_list=as_list)
             answers = read_answers(status, content, calls, self._fits)
-        except httpx.HTTPError as error:
+        except RequestException as error:
             self._count(requests, "unavailable")
             raise _unavailable(error, self.name, self._timeout) from error
         except NoAnswer as error:
@@ -258,43 +260,29 @@ class Rpc:
             RPC_REQUESTS.labels(method, outcome).inc(number)
         return answers
 
-    def _post(self, body: bytes, tries: int) -> tuple[int, bytes]:
-        """HTTP status and body. Raises httpx.HTTPError, _TooSlow."""
+    def _post(self, calls: Sequence[dict[str, Any]], tries: int, *, as_list: bool) -> tuple[int, bytes]:
+        """HTTP status and body. Raises RequestException."""
         retrying = Retrying(
             stop=stop_after_attempt(tries),
             wait=wait_fixed(_PAUSE),
-            retry=retry_if_exception_type(_CUT),
+            retry=retry_if_exception(_cut),
             reraise=True,
         )
-        return retrying(self._received, body)
+        return retrying(self._transport().exchange, calls, as_list=as_list)
 
-    def _received(self, body: bytes) -> tuple[int, bytes]:
-        """As `_post`, one try."""
-        until = time.monotonic() + _WHOLE * self._timeout
-        content = bytearray()
-        with self._client().stream("POST", self.url, content=body) as response:
-            for chunk in response.iter_bytes():
-                content += chunk
-                if time.monotonic() > until or len(content) > _MOST_BYTES:
-                    why = f"its answer did not end within {_WHOLE * self._timeout:g} s and {_MOST_BYTES} bytes"
-                    raise _TooSlow(what=self.name, why=why)
-            return response.status_code, bytes(content)
-
-    def _client(self) -> httpx.Client:
+    def _transport(self) -> Transport:
         """This process's connections. Without a lock, which a fork could leave held for ever in the child."""
         process = os.getpid()
-        client = self._clients.get(process)
-        if client is None:
-            made = http_client(
-                self.url,
-                timeout=self._timeout,
-                headers={"content-type": "application/json"},
-                transport=self._transport,
-            )
-            client = self._clients.setdefault(process, made)
-            if client is not made:
+        found = self._transports.get(process)
+        if found is None:
+            load_web3()
+            from chain.transport import Transport  # noqa: PLC0415 # it imports web3.py
+
+            made = Transport(self.url, self._timeout, self._adapter)
+            found = self._transports.setdefault(process, made)
+            if found is not made:
                 made.close()
-        return client
+        return found
 
     @staticmethod
     def _count(requests: Sequence[Request], outcome: str) -> None:
@@ -320,12 +308,34 @@ class _TooSlow(RpcUnavailable):
     """The Ethereum node at {what} does not answer: {why}."""
 
 
-def _unavailable(error: httpx.HTTPError, name: str, timeout: float) -> RpcUnavailable:
-    if isinstance(error, httpx.TimeoutException):
-        return _TooSlow(what=name, why=f"no answer within {timeout:g} s")
+def _cut(error: BaseException) -> bool:
+    """Whether the node surely did not answer because there was no connection, in contrast to a slow answer."""
+    # A connection attempt that timed out is both a Timeout and a ConnectionError.
+    cut = (CannotConnect, ChunkedEncodingError)
+    return isinstance(error, cut) and not isinstance(error, Timeout)
+
+
+def _unavailable(error: RequestException, name: str, timeout: float) -> RpcUnavailable:
+    # Words of requests hold the address, and so perhaps a key: only kinds of errors are repeated.
+    if isinstance(error, Timeout):
+        return _TooSlow(what=name, why=str(error) if isinstance(error, TooLong) else f"no answer within {timeout:g} s")
+    reason = error.args[0] if error.args else error
+    if isinstance(reason, MaxRetryError):
+        return RpcUnavailable(what=name, why=_words(reason.reason))
     # A connection that was open and then cut may be a node's way to refuse so much at once.
-    kind = RpcUnavailable if isinstance(error, httpx.ConnectError) else _Refused
-    return kind(what=name, why=str(error) or type(error).__name__)
+    return _Refused(what=name, why=_words(reason))
+
+
+def _words(reason: object) -> str:
+    """What the operating system said, without the address that urllib3 puts before it."""
+    cause = reason
+    while (
+        isinstance(cause, BaseException) and not isinstance(cause, OSError) and (cause.__cause__ or cause.__context__)
+    ):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return "the connection was cut" if isinstance(reason, ProtocolError) else type(reason).__name__
 
 
 def _either(answers: list[Any] | None, refused: RpcUnavailable | None) -> list[Any]:
@@ -344,5 +354,5 @@ def _may_be_repeated(part: Sequence[Request], refused: _Refused | None) -> bool:
     """
     if all(method.startswith(_READS) for method, _ in part):
         return True
-    explicit = refused is not None and not isinstance(refused.__cause__, httpx.HTTPError)
+    explicit = refused is not None and not isinstance(refused.__cause__, RequestException)
     return explicit and all(method == _SEND or method.startswith(_READS) for method, _ in part)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from chain.batches import CALM, FIRST, SLOW_LEAST, BatchSize
 from chain.rpc import Rpc
 from protocol.errors import RpcError, RpcUnavailable
+from tests.unit.chain.answering import Answering
 
 Calls = list[dict[str, Any]]
 
@@ -58,7 +59,7 @@ class Node:
         self.limit, self.poison, self.lists = limit, poison, lists
         self.refuse = REFUSALS[refusal]
         self.sizes: list[int] = []
-        self.rpc = Rpc("http://node", transport=httpx.MockTransport(self._handle))
+        self.rpc = Rpc("http://node", adapter=Answering(self._handle))
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
@@ -137,7 +138,7 @@ def test_a_node_that_fails_at_single_calls_too_has_another_trouble_and_its_size_
 
 def test_a_refusal_of_all_by_the_contract_is_an_answer() -> None:
     node = Node(FIRST, "server error")
-    node.rpc = Rpc("http://node", transport=httpx.MockTransport(lambda request: httpx.Response(
+    node.rpc = Rpc("http://node", adapter=Answering(lambda request: httpx.Response(
         200, json=[error(call["id"], 3, "execution reverted") for call in json.loads(request.content)])))  # fmt: skip
     answers = node.rpc.batch([("eth_call", ("0x1",)), ("eth_call", ("0x2",))])
     assert [answer.message for answer in answers] == ["execution reverted"] * 2

@@ -9,6 +9,7 @@ import pytest
 
 from chain.rpc import Rpc, redacted
 from protocol.errors import RpcError, RpcUnavailable
+from tests.unit.chain.answering import Answering
 
 URL = "http://user:secret@node.example:8545/v3/key?token=secret"
 
@@ -19,7 +20,7 @@ class Node:
     def __init__(self, *answers: Callable[[Any], httpx.Response] | Exception) -> None:
         self.answers = list(answers)
         self.bodies: list[Any] = []
-        self.rpc = Rpc(URL, timeout=1.0, transport=httpx.MockTransport(self._handle))
+        self.rpc = Rpc(URL, timeout=1.0, adapter=Answering(self._handle))
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         self.bodies.append(json.loads(request.content))
