@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from tests.faulty.answering import Answering
 from tests.faulty.answers import Call, Fault, Honest, Reply, honest
 
 #: Seconds the honest node may take.
@@ -37,8 +38,8 @@ class FaultyNode:
         fault = self.faults.pop(0) if self.faults else self.fault
         return fault(listed, as_list, self._ask)
 
-    def transport(self) -> httpx.MockTransport:
-        """The node for an httpx client, without a socket."""
+    def adapter(self) -> Answering:
+        """The node for an `Rpc`, without a socket."""
 
         def handle(request: httpx.Request) -> httpx.Response:
             reply = self.reply(request.content)
@@ -46,7 +47,7 @@ class FaultyNode:
                 raise httpx.RemoteProtocolError("server disconnected without sending a response")
             return httpx.Response(reply.status, content=reply.body)
 
-        return httpx.MockTransport(handle)
+        return Answering(handle)
 
 
 @contextmanager

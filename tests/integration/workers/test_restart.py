@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -101,9 +102,9 @@ def test_the_time_limit_counts_from_the_containers_start_across_a_restart(
     with killed(bench, wanted, lambda: running(bench)):
         pass
     # As if it had run for an hour already: counted from now, the limit would be 50 minutes away.
-    long_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
     state = bench.engine.state
-    monkeypatch.setattr(type(bench.engine), "state", lambda _, found: {**state(found), "StartedAt": long_ago})
+    monkeypatch.setattr(type(bench.engine), "state", lambda _, found: replace(state(found), started=long_ago))
     compute(bench, wanted)
     assert journaled(bench).digest == error_digest(Failure.APP_TIMEOUT)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chain.batches import CALM, FIRST, SLOW_LEAST, BatchSize
 from chain.rpc import Rpc
 from protocol.errors import RpcError, RpcUnavailable
-from tests.unit.chain.answering import Answering
+from tests.faulty.answering import Answering
 
 Calls = list[dict[str, Any]]
 

@@ -40,7 +40,7 @@ def no_pauses() -> Iterator[None]:
 def faulty(chain: FakeChain, which: Fits) -> tuple[FaultyNode, Rpc]:
     big = {DEAL: deal_fields(), DealId("0x" + "d2" * 32): deal_fields(trust=2**64)}
     node = FaultyNode(FakeHub(chain, big).ask)
-    return node, Rpc("http://node", transport=node.transport(), fits=which)
+    return node, Rpc("http://node", adapter=node.adapter(), fits=which)
 
 
 @given(st.lists(faults(), min_size=1, max_size=6), FITS)

@@ -9,7 +9,7 @@ import pytest
 
 from chain.rpc import Rpc, redacted
 from protocol.errors import RpcError, RpcUnavailable
-from tests.unit.chain.answering import Answering
+from tests.faulty.answering import Answering
 
 URL = "http://user:secret@node.example:8545/v3/key?token=secret"
 
