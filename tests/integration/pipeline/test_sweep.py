@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from chain.decode import block_ref
 from ops.market.match import Matched
 from pipeline import sweep, tasks
 from pipeline.records import Held, Replicate, ReplicateState, Stage
 from pipeline.scheduler import Scheduler
 from pipeline.store.tasks import Given
-from protocol.events import BlockRef, SchedulerNotice, Seen
-from protocol.types import BlockHash, Hash32, NRlc, TaskId, Timestamp, TxHash
+from protocol.events import SchedulerNotice, Seen
+from protocol.types import Hash32, NRlc, TaskId, Timestamp, TxHash
 from protocol.view import TaskStatus
 from protocol.wire import Capabilities, Mode
 from tests.integration.pipeline.conftest import NO_TAG, REQUESTER, Pool
@@ -39,16 +40,17 @@ def scheduler(pool: Pool) -> Iterator[Scheduler]:
 
 def notice(scheduler: Scheduler, deal: Matched) -> None:
     """Store the deal's notice as the watcher would."""
-    block = BlockHash("0x" + "b1" * 32)
+    # The real block: what a deal consists of is read at the one that was followed.
+    block = block_ref(scheduler.hub.rpc.call("eth_getBlockByNumber", hex(deal.block_number), False))
     seen = Seen(
         SchedulerNotice(scheduler.workerpool, deal.deal_id),
-        deal.block_number,
-        block,
-        Timestamp(int(time.time())),
+        block.number,
+        block.hash,
+        block.timestamp,
         TxHash("0x" + "1" * 64),
         0,
     )
-    scheduler.store.chain.commit([BlockRef(deal.block_number, block, block, seen.timestamp)], [seen])
+    scheduler.store.chain.commit([block], [seen])
 
 
 def taken_in(scheduler: Scheduler, deal: Matched) -> None:
