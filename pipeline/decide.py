@@ -37,7 +37,7 @@ from pipeline.actions import (
 )
 from pipeline.records import Replicate, ReplicateState, Stage, TaskRecord
 from pipeline.replicas import Pace
-from protocol.errorresult import counts_against_machine
+from protocol.errorresult import blames_task, counts_against_machine
 from protocol.hexbytes import to_hex
 from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.wire import Mode, Step
@@ -164,6 +164,17 @@ def _staff(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterato
             yield Resend(item.wallet)
     if replicas.given_up(task, view, now, pace):
         why = f"Given up: {causes(task)}."
+        if task.why != why:
+            yield Explain(why)
+    elif not view.contributions and not replicas.pending(task, view, now, pace):
+        yield from _no_result_yet(task)
+
+
+def _no_result_yet(task: TaskRecord) -> Iterator[Action]:
+    """Why nobody has voted, where all who were asked blame the task: e.g. an app that leaves a callback no data."""
+    failed = [item for item in task.replicates if item.state is ReplicateState.FAILED]
+    if failed and all(blames_task(item.cause) for item in failed):
+        why = f"No result yet: {causes(task)}."
         if task.why != why:
             yield Explain(why)
 

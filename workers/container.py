@@ -332,6 +332,14 @@ class Engine:
                 pass
             return True
 
+    def make_empty_image(self, repository: str, tag: str) -> None:
+        """Make an image without a file, unless there is one of this name. Raises EngineUnavailable."""
+        with engine_errors(self.host):
+            if self._api.images(f"{repository}:{tag}", quiet=True):
+                return
+            # A tar archive's end is two blocks of zeros.
+            self._api.import_image_from_data(bytes(1024), repository=repository, tag=tag)
+
     def pull(self, repository: str, tag: str, *, meanwhile: Callable[[], None]) -> str | None:
         """Fetch an image; None if it came, else the engine's or registry's reason.
 

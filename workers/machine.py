@@ -39,6 +39,7 @@ from workers.journal import Journal
 from workers.layout import Layout
 from workers.pool_api import PoolApi
 from workers.pool_memory import remember
+from workers.rehearsal import rehearse
 from workers.replicate import Stage
 from workers.unfinished import sentence, unfinished
 from workers.workbench import Machine
@@ -63,6 +64,7 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
     anything is started.
     """
     machine = prepare(settings)
+    log.info("Docker runs containers as asked.", action="engine_rehearsed", says=rehearse(machine))
     with _alone(machine.layout, machine.key):
         sign_in = partial(machine.sign_in, take_over=take_over)
         _until_it_answers(machine.api, lambda: machine.session.renew(None, sign_in))

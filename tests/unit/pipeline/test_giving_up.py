@@ -7,7 +7,7 @@ import pytest
 from pipeline.actions import Explain, Free, Outcome, Want
 from pipeline.records import Replicate, ReplicateState, Standing
 from pipeline.replicas import MAX_BLAMING, MAX_SPENT, TOO_LATE
-from protocol.errorresult import MACHINE_FAILED, MACHINE_MEMORY, Failure
+from protocol.errorresult import MACHINE_FAILED, MACHINE_MEMORY, Failure, worded
 from tests.unit.pipeline.builders import CONSENSUS, decided, initialized, replicate, task, view, voted, wallet
 
 
@@ -101,3 +101,12 @@ def test_what_an_app_does_never_counts_against_a_machine(cause: str) -> None:
 def test_what_a_machine_says_of_itself_counts_against_it() -> None:
     failed = replicate(1, ReplicateState.FAILED, cause=MACHINE_FAILED, holds_slot=True)
     assert Free(wallet(1), Outcome.FAILED) in decided(task(replicates=[failed]), view(initialized()))
+
+
+def test_a_callback_that_gets_no_data_from_anybody_is_explained_before_it_is_given_up() -> None:
+    cause = worded(Failure.COMPUTED_FILE, "computed.json has no callback-data")
+    failed = [replicate(n, ReplicateState.FAILED, cause=cause) for n in range(2)]
+    why = f"No result yet: 2 x {cause}."
+    actions = decided(task(trust=1, replicates=failed), view(initialized()))
+    assert actions == [Want(1), Explain(why)]
+    assert decided(task(trust=1, replicates=failed, wants=1, why=why), view(initialized())) == []

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import posixpath
+from urllib.parse import unquote, urlsplit
 
-from protocol.errors import Refused
-from workers.guard import check, gateway_url, same_place
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.errors import Refused, RefusedHere
+from workers.guard import check, gateway_url, inside_gateway, same_place
 
 PRIVATE = [
     "127.0.0.1",
@@ -108,3 +113,98 @@ def test_ipfs_addresses_go_through_the_pools_gateway() -> None:
     assert gateway_url("/ipfs/QmX/file", "http://gate:1/") == "http://gate:1/ipfs/QmX/file"
     assert gateway_url("ipfs://QmX", "http://gate:1") == "http://gate:1/ipfs/QmX"
     assert gateway_url("https://example.com/ipfs/QmX", "http://gate:1") is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ipfs/../api/v0/id",
+        "/ipfs/Qm/../../metrics",
+        "/ipfs/%2e%2e/api",
+        "/ipfs/Qm/%2E%2e/%2e%2e/api",
+        "/ipfs/Qm%2f..%2f..%2fapi",
+        "/ipfs/%252e%252e/api",
+        "/ipfs/Qm/%25252525252525252e%2e/api",
+        "/ipfs/..\\api",
+        "/ipfs/Qm\\..\\..\\api",
+        "/ipfs/Qm/%5c..%5capi",
+        "/ipfs/..//169.254.169.254/",
+        "/ipfs/./x",
+        "/ipfs//x",
+        "/ipfs/",
+        "/ipfs/Qm%00/x",
+        "ipfs://../debug/vars",
+        "ipfs://@169.254.169.254/",
+        "ipfs://Qm/../../x",
+        "ipfs://",
+    ],
+)
+def test_no_path_leads_out_of_the_gateways_content(path: str) -> None:
+    with pytest.raises(Refused, match="IPFS path"):
+        gateway_url(path, "http://gate:1")
+
+
+@given(st.lists(st.sampled_from(["..", ".", "%2e", "%2E%2E", "%252e", "/", "%2f", "\\", "%5c", "Qm", "a b", "?", "#"])))
+def test_whatever_a_gateway_makes_of_a_path_it_stays_below_ipfs(parts: list[str]) -> None:
+    try:
+        found = gateway_url("/ipfs/" + "".join(parts), "http://gate:1")
+    except Refused:
+        return
+    assert found is not None
+    path = urlsplit(found).path
+    for _ in range(5):
+        path = unquote(path)
+        assert posixpath.normpath(path.replace("\\", "/")).startswith("/ipfs/")
+
+
+@pytest.mark.parametrize(
+    ("url", "inside"),
+    [
+        ("http://gate/ipfs/Qm/x", True),
+        ("http://gate/ipfs/Qm/x?format=car", True),
+        ("http://gate/api/v0/id", False),
+        ("http://gate/ipfs/../api", False),
+        ("http://gate:81/ipfs/Qm", False),
+        ("http://other/ipfs/Qm", False),
+    ],
+)
+def test_a_redirect_at_the_gateway_may_lead_to_content_only(url: str, *, inside: bool) -> None:
+    assert inside_gateway(url, "http://gate") is inside
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "192.0.0.192",
+        "192.0.0.9",
+        "168.63.129.16",
+        "192.88.99.1",
+        "100.100.100.200",
+        "198.18.0.1",
+        "161.26.0.1",
+        "3fff::1",
+        "2001:20::1",
+        "2001:0:7f00:1::",
+        "2002:808:808::1",
+        "64:ff9b::",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b::c000:c0",
+        "::ffff:168.63.129.16",
+    ],
+)
+def test_addresses_that_only_look_public_are_refused(address: str) -> None:
+    with pytest.raises(Refused, match="private"):
+        check("http://evil.example/x", lambda *_: [address], allow_private=False)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:2800:220:1::1", "2001:4860:4860::8888"])
+def test_the_open_internet_is_not_refused(address: str) -> None:
+    assert check("http://good.example/x", lambda *_: [address], allow_private=False).addresses == (address,)
+
+
+def test_a_name_that_this_machines_resolver_leads_astray_is_no_fault_of_the_deal() -> None:
+    with pytest.raises(RefusedHere):
+        check("http://files.example/x", lambda *_: ["10.0.0.1"], allow_private=False)
+    with pytest.raises(Refused) as caught:
+        check("http://10.0.0.1/x", lambda *_: ["10.0.0.1"], allow_private=False)
+    assert not isinstance(caught.value, RefusedHere)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
+from protocol.errorresult import MACHINE_FAILED
 from protocol.errors import TaskDeclined
 from tests.unit.workers.assignments import task_id
-from workers.patience import ABORT_LOOK_SECONDS, Patience
+from workers.download import read_retry_after
+from workers.patience import ABORT_LOOK_SECONDS, LONGEST_PAUSE, WORK_MARGIN, Patience, backoff
 
 
 class Clock:
@@ -44,3 +48,44 @@ def test_an_abort_ends_it_though_the_journal_is_read_once_a_second_only() -> Non
     with pytest.raises(TaskDeclined, match="ABORTED"):
         patience.check()
     assert len(looks) == 1
+
+
+def rested(clock: Clock, until: float, work: float = 0.0) -> Patience:
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    return Patience(task_id(1), until, clock, lambda: False, work=work, sleep=sleep)
+
+
+def test_a_download_is_tried_again_as_long_as_the_app_has_its_time() -> None:
+    clock = Clock()
+    patience = rested(clock, 2000.0, work=300.0)
+    tries = 0
+    with pytest.raises(TaskDeclined, match="HTTP 503") as caught:
+        while True:
+            tries += 1
+            patience.pause(backoff(tries), "HTTP 503")
+    assert tries > 10
+    assert clock.now <= 2000.0 - 300.0 - WORK_MARGIN
+    assert clock.now >= 2000.0 - 300.0 - WORK_MARGIN - LONGEST_PAUSE
+    assert caught.value.cause == MACHINE_FAILED
+
+
+def test_a_wait_that_a_server_asks_for_and_the_task_cannot_give_ends_it_at_once() -> None:
+    clock = Clock()
+    with pytest.raises(TaskDeclined):
+        rested(clock, 2000.0).pause(5000.0, "HTTP 429")
+    assert clock.now == 1000.0
+
+
+def test_pauses_grow_up_to_a_limit() -> None:
+    assert all(0 < backoff(n) <= LONGEST_PAUSE for n in range(1, 200))
+    assert backoff(100) >= LONGEST_PAUSE / 2
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("5", 5.0), (" 120 ", 120.0), ("Wed, 01 Jan 2025 00:01:00 GMT", 60.0), ("soon", 0.0), ("-3", 0.0), (None, 0.0)],
+)
+def test_retry_after_is_read_as_a_number_or_a_date(header: str | None, seconds: float) -> None:
+    assert read_retry_after(header, datetime(2025, 1, 1, tzinfo=UTC)) == seconds

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.errors import EngineTrouble
 from protocol.params import DealParams, read_params
+from protocol.types import Wallet
 from protocol.wire import Dataset
 from tests.unit.workers.assignments import assignment, task_id
-from workers.sandbox import NANOSECONDS, ContainerSpec, Limits, container_spec, environment, input_file_name
+from workers.sandbox import (
+    NANOSECONDS,
+    ContainerSpec,
+    Limits,
+    container_name,
+    container_spec,
+    environment,
+    input_file_name,
+    read_offer,
+)
 
 ZERO = "0x" + "0" * 40
 
@@ -77,3 +94,21 @@ def test_two_machines_on_one_engine_name_the_same_task_differently() -> None:
 def test_a_slot_gets_its_share_of_the_processors_and_never_less_than_half_a_one() -> None:
     assert Limits.of_slot(memory_per_slot=1, cpus=8, slots=2).nano_cpus == 4 * NANOSECONDS
     assert Limits.of_slot(memory_per_slot=1, cpus=1, slots=8).nano_cpus == NANOSECONDS // 2
+
+
+@given(st.text(max_size=100))
+def test_a_worker_of_any_name_makes_a_name_that_docker_takes(name: str) -> None:
+    made = container_name(name, Wallet("0x" + "ab" * 20), task_id(1))
+    assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", made)
+    assert made.endswith(f"-abababab-{task_id(1)}")
+
+
+def test_a_slot_gets_no_more_processors_than_the_engine_has() -> None:
+    assert Limits.of_slot(memory_per_slot=1, cpus=1, slots=1).nano_cpus == NANOSECONDS
+    assert Limits.of_slot(memory_per_slot=1, cpus=2, slots=64).nano_cpus == NANOSECONDS // 2
+
+
+@pytest.mark.parametrize("info", [{}, {"NCPU": 0, "MemTotal": 1}, {"NCPU": None, "MemTotal": 1}, {"NCPU": "2"}])
+def test_an_engine_that_does_not_say_what_it_has_is_asked_again(info: dict[str, object]) -> None:
+    with pytest.raises(EngineTrouble):
+        read_offer(info)
