@@ -322,11 +322,13 @@ class Engine:
             return [(TaskId(item["Labels"][LABEL_TASK]), str(item["Id"])) for item in found]
 
     def holds(self, container: str, path: str) -> bool:
-        """Whether a container, started or not, sees a file at `path`. Raises EngineUnavailable."""
+        """Whether a container, started or not, sees a file at `path`. Raises NoSuchContainer, EngineUnavailable."""
         with engine_errors(self.host):
             try:
                 content, _ = self._api.get_archive(container, path)
-            except docker.errors.NotFound:
+            except docker.errors.NotFound as error:
+                if _NO_CONTAINER.lower() in words(error).lower():
+                    raise NoSuchContainer(why=container) from error
                 return False
             for _ in content:
                 pass

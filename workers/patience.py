@@ -61,7 +61,9 @@ class Patience:
         now = self._clock()
         if now >= self._until:
             raise TaskDeclined(
-                task=self._task_id, cause="CONTRIBUTION_TIMEOUT", why="its contribution deadline has passed"
+                task=self._task_id,
+                cause="CONTRIBUTION_TIMEOUT",
+                why="its contribution deadline has passed by this machine's clock",
             )
         if now < self._looked_at + ABORT_LOOK_SECONDS:
             return
