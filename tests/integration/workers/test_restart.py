@@ -103,8 +103,8 @@ def test_the_time_limit_counts_from_the_containers_start_across_a_restart(
         pass
     # As if it had run for an hour already: counted from now, the limit would be 50 minutes away.
     long_ago = datetime.now(UTC) - timedelta(hours=1)
-    state = bench.engine.state
-    monkeypatch.setattr(type(bench.engine), "state", lambda _, found: replace(state(found), started=long_ago))
+    find = bench.engine.find
+    monkeypatch.setattr(type(bench.engine), "find", lambda _, spec: replace(find(spec), started=long_ago))
     compute(bench, wanted)
     assert journaled(bench).digest == error_digest(Failure.APP_TIMEOUT)
 
