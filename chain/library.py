@@ -6,6 +6,7 @@ that ask no node therefore never load it; a service loads it in the parent proce
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from types import ModuleType
@@ -20,3 +21,16 @@ def load_web3() -> ModuleType:
     sys.setrecursionlimit(limit)
     logging.getLogger("web3").setLevel(logging.WARNING)
     return web3
+
+
+def preload_web3() -> None:
+    """Load what every service uses of web3.py, in a parent that is about to fork: its children share the memory."""
+    load_web3()
+    import web3.providers.persistent  # noqa: PLC0415
+    import web3.utils.subscriptions  # noqa: F401, PLC0415
+
+    import chain.transport  # noqa: F401, PLC0415
+
+    # Objects made so far are never collected: a child's first collection would copy every page that it marks.
+    gc.collect()
+    gc.freeze()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from beat import schedule, watch
+from chain.library import preload_web3
 from config import celery_apps, topology
 from config.settings import Settings
 from config.supervisor import Supervisor
@@ -23,6 +24,7 @@ from protocol.types import Wallet
 def run(settings: Settings, wallet: Wallet, wanted: Sequence[str]) -> None:
     """Run these processes until SIGTERM, as `ops.preflight.check` found them right."""
     mains = _mains(settings, wallet)
+    preload_web3()
     Supervisor({name: mains[name] for name in wanted}, pid_dir=settings.home / "run").run()
 
 

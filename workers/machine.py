@@ -23,6 +23,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from chain.hub import Hub
 from chain.keystore import load_key
+from chain.library import preload_web3
 from chain.pool import connect
 from config.celery_apps import consume
 from config.settings import Settings
@@ -179,3 +180,5 @@ def _warm_up() -> None:
     import celery.worker.consumer
     import celery.worker.strategy
     import kombu.transport.pyamqp
+
+    preload_web3()

@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import beat.watch
+import chain.transport
 import ops.commands.tx
 import ops.preflight
 import pipeline.api.serve
@@ -32,6 +33,7 @@ __all__ = ["Ended", "kill", "preloaded", "sluice", "start"]
 
 preloaded = (
     beat.watch,
+    chain.transport,
     celery_apps,
     ops.commands.tx,
     ops.preflight,
