@@ -1,6 +1,9 @@
 """The clock: a Celery beat that publishes the sweep. Two of them do no harm, a late one costs latency only.
 
-celery -A beat.schedule beat --schedule .sluice/beat
+It keeps no file: an entry that comes every few seconds needs no memory of when it came last, and two beats that share a
+file break each other's.
+
+celery -A beat.schedule beat
 """
 
 from __future__ import annotations
@@ -22,13 +25,13 @@ def beat_app(settings: Settings) -> Celery:
                 "schedule": settings.sweep_seconds,
                 "options": {
                     "exchange": topology.CORE_EXCHANGE.name,
-                    "routing_key": topology.PIPELINE_QUEUE,
+                    "routing_key": topology.SWEEP_QUEUE,
                     # A sweep that waited until the next one is due would only do the same twice.
                     "expires": max(settings.sweep_seconds, 1.0),
                 },
             }
         },
-        beat_schedule_filename=str(settings.home / "beat"),
+        beat_scheduler="celery.beat:Scheduler",
         # One entry needs no longer sleep than its own period, and a restart then sweeps soon.
         beat_max_loop_interval=settings.sweep_seconds,
     )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 import structlog
 from celery import Celery
+from celery.app.amqp import AMQP
 from celery.concurrency import get_implementation
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_process_init
@@ -47,8 +49,25 @@ HEARTBEAT_SECONDS = 20
 CONFIRM_SECONDS = 5
 
 
+class SafeQueues(AMQP):
+    """Celery's queues, of which a worker that is told none (no `-Q`) consumes only PIPELINE_QUEUES.
+
+    Celery would take all that are declared: the dead letters, and a lane, which allows one consumer only.
+    """
+
+    def Queues(self, queues: Any, *args: Any, **options: Any) -> Any:  # noqa: N802 - Celery's name
+        """See Celery."""
+        made = super().Queues(queues, *args, **options)
+        safe = [name for name in topology.PIPELINE_QUEUES if name in made]
+        if safe:
+            made.select(safe)
+        return made
+
+
 class PatientCelery(Celery):
     """Celery with an end to every wait for a confirmation: a broker with an alarm takes messages and says nothing."""
+
+    amqp_cls = "config.celery_apps:SafeQueues"
 
     def send_task(self, *args: Any, **options: Any) -> Any:
         """See Celery; raises TimeoutError or OperationalError if the broker does not confirm in time."""
@@ -122,7 +141,7 @@ def _app(name: str, url: str, ca_file: Path | None, **conf: Any) -> Celery:
 
 def core_app(settings: Settings, wallet: Wallet | None = None) -> Celery:
     """The scheduler's app on vhost `core`. `wallet`: whose lane queue is declared too (lower-case hex)."""
-    queues = [topology.pipeline_queue(), topology.dead_queue()]
+    queues = [*topology.pipeline_queues(), topology.dead_queue()]
     if wallet is not None:
         queues.append(topology.lane_queue(wallet))
     return _app(
@@ -173,9 +192,9 @@ def machine_app(access: BrokerAccess, wallet: Wallet, ca_file: Path | None = Non
 
 
 def consume(
-    app: Celery, queue: str, *, name: str, processes: int, log_level: str = "warning", events: bool = True
+    app: Celery, queues: Sequence[str], *, name: str, processes: int, log_level: str = "warning", events: bool = True
 ) -> None:
-    """Run a Celery prefork worker on one queue until SIGTERM. `name`: its node name in Flower, before the `@`.
+    """Run a Celery prefork worker on these queues until SIGTERM. `name`: its node name in Flower, before the `@`.
 
     `events`: send Celery's heartbeat events; a worker machine has no right to. Not through Celery's command line, which
     imports a second of things that only a person at a prompt needs.
@@ -185,7 +204,7 @@ def consume(
     warnings.simplefilter("ignore", SecurityWarning)
     worker = app.Worker(
         hostname=host_format(default_nodename(f"{name}@%h")),
-        queues=queue,
+        queues=",".join(queues),
         concurrency=processes,
         pool_cls=get_implementation("prefork"),
         loglevel=log_level.upper(),

@@ -17,6 +17,11 @@ REORGS_BEYOND_FINALITY = Counter(
 )
 LATE_FINDS = Counter("sluice_late_finds_total", "Events that the first reading of their block missed.", ["found_by"])
 HIDDEN_LOGS = Counter("sluice_hidden_logs_total", "Hub events that eth_getLogs left out and receipts showed.")
+QUARANTINED = Counter("sluice_quarantined_total", "Stored rows and deals that were set aside.", ["collection"])
+BACKGROUND_FAILURES = Counter(
+    "sluice_background_failures_total", "Unexpected errors of a background thread, which went on.", ["thread"]
+)
+BACKGROUND_DROPPED = Counter("sluice_background_dropped_total", "Items a background thread gave up.", ["thread"])
 DEALS = Counter("sluice_deals_total", "Deals ingested.")
 TASKS_ENDED = Counter("sluice_tasks_ended_total", "Tasks ended.", ["status"])
 LANE_SENT = Counter("sluice_lane_sent_total", "Transactions broadcast for the first time.", ["method"])

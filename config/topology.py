@@ -1,6 +1,8 @@
 """Every queue and exchange, named once.
 
-vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ingest, advance, assign, sweep
+vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ingest, advance, assign: what somebody waits for
+                                      ├─ pipeline.sweep      quorum    the clock's wake-up; holds one message
+                                      ├─ pipeline.bulk       quorum    the next piece of large deals; holds one message
                                       ├─ lane.<wallet>       quorum    one consumer at a time (SAC)
                                       └─ dead                quorum    what was delivered too often
 vhost pool   exchange w.<wallet> (direct) ─┬─ w.<wallet>     quorum    compute, upload
@@ -17,7 +19,12 @@ from protocol.types import Wallet
 DELIVERY_LIMIT = 20
 CORE_EXCHANGE = Exchange("sluice", "topic", durable=True)
 PIPELINE_QUEUE = "pipeline"
+SWEEP_QUEUE, BULK_QUEUE = "pipeline.sweep", "pipeline.bulk"
+#: What the scheduler's `pipeline` processes consume, and a Celery worker that is told no queue.
+PIPELINE_QUEUES = (PIPELINE_QUEUE, SWEEP_QUEUE, BULK_QUEUE)
 DEAD_QUEUE = "dead"
+#: Messages kept in `dead`: enough to see what happened; the oldest are dropped.
+DEAD_LENGTH = 10_000
 #: Quorum queues survive a broker crash once confirmed; the worker must see this argument to use per-consumer prefetch.
 QUORUM = {"x-queue-type": "quorum"}
 DEAD_LETTERS = {
@@ -47,8 +54,24 @@ def pipeline_queue() -> Queue:
     return Queue(PIPELINE_QUEUE, CORE_EXCHANGE, PIPELINE_QUEUE, queue_arguments=QUORUM | DEAD_LETTERS)
 
 
+def wake_up_queue(name: str) -> Queue:
+    """A queue for a message without arguments: a second one would only do the same again, so a newer replaces it.
+
+    Nothing in it is dead-lettered: one that expires or is replaced is no failure.
+    """
+    return Queue(name, CORE_EXCHANGE, name, queue_arguments=QUORUM | {"x-max-length": 1, "x-overflow": "drop-head"})
+
+
+def pipeline_queues() -> list[Queue]:
+    """PIPELINE_QUEUES."""
+    return [pipeline_queue(), wake_up_queue(SWEEP_QUEUE), wake_up_queue(BULK_QUEUE)]
+
+
 def dead_queue() -> Queue:
-    """Messages given up after DELIVERY_LIMIT deliveries; nobody consumes it but an operator."""
+    """Messages given up after DELIVERY_LIMIT deliveries; nobody consumes it but an operator.
+
+    Its length is limited by a policy (`pipeline.broker_admin`), since a queue's arguments cannot be changed.
+    """
     return Queue(DEAD_QUEUE, CORE_EXCHANGE, DEAD_QUEUE, queue_arguments=QUORUM)
 
 

@@ -34,8 +34,8 @@ def _mains(settings: Settings, wallet: Wallet) -> Mapping[str, Callable[[], None
     return {
         "api": partial(serve.run, settings),
         "watch": watch.main,
-        "pipeline": partial(consume, topology.PIPELINE_QUEUE, name="pipeline", processes=settings.pipeline_processes),
-        "lane": partial(consume, lane, name="lane", processes=1),
+        "pipeline": partial(consume, topology.PIPELINE_QUEUES, name="pipeline", processes=settings.pipeline_processes),
+        "lane": partial(consume, (lane,), name="lane", processes=1),
         "beat": partial(schedule.run, settings),
         "flower": partial(flower.run, settings),
     }

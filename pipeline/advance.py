@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from config.metrics import TASKS_ENDED
 from pipeline import decide as deciding
-from pipeline import progress, segments
+from pipeline import isolate, progress, segments
 from pipeline.actions import Action, AskReveal, AskUpload, End, Free, Outcome, Pledge, Resend, Stop, Submit
 from pipeline.assign import assign, resend
 from pipeline.records import TaskRecord
@@ -74,11 +75,12 @@ def advance(
 
 
 def views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
-    """The chain's word on each task, folded from its logs."""
-    logs = scheduler.store.chain.logs.of_tasks([task.task_id for task in tasks])
+    """The chain's word on each task, folded from its logs; none for a task with a log that cannot be read."""
+    logs, broken = scheduler.store.chain.logs.read([task.task_id for task in tasks])
     return {
         task.task_id: fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
         for task in tasks
+        if task.task_id not in broken
     }
 
 
@@ -88,7 +90,10 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     now = scheduler.clock()
     steps, room = [], None
     for task in tasks:
-        view = known.get(task.task_id) or folded[task.task_id]
+        view = known.get(task.task_id) or folded.get(task.task_id)
+        if view is None:
+            # The sweep asks the contract.
+            continue
         actions = deciding.decide(task, view, now, scheduler.pace)
         if initializes(actions):
             room = MOST_WITH_INITIALIZE - scheduler.transactions.queued() if room is None else room - 1
@@ -152,4 +157,5 @@ def _staff(scheduler: Scheduler, steps: Sequence[Step]) -> None:
     wants = any(step.after.wants for step in steps)
     freed = any(isinstance(action, Free | Pledge) for step in steps for action in step.actions)
     if wants or freed:
-        assign(scheduler)
+        # What fails in there says nothing of these tasks.
+        isolate.all_of([partial(assign, scheduler)])

@@ -1,6 +1,6 @@
 """The scheduler's Celery app, for the command line.
 
-celery -A pipeline.app worker -Q pipeline -c 2            ingest, advance, assign, sweep
+celery -A pipeline.app worker -c 2                        ingest, advance, assign; sweep; bulk
 celery -A pipeline.app worker -Q lane.<wallet> -c 1       transactions of the workerpool owner
 """
 

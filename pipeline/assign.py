@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import structlog
 
+from pipeline import isolate, segments
 from pipeline import match as matching
-from pipeline import segments
 from pipeline.match import Match
 from pipeline.records import ChainFacts, DealRecord, Held, Replicate, TaskRecord, WorkerRecord
 from pipeline.scheduler import Scheduler
@@ -155,10 +155,23 @@ def resend(scheduler: Scheduler, replicates: Sequence[tuple[TaskRecord, Wallet]]
     """The compute segments of replicates that are stored in their tasks."""
     deals = scheduler.deals({task.deal_id for task, _ in replicates})
     return [
-        segments.compute(scheduler.pool, assignment(scheduler, task, deals[task.deal_id], wallet))
+        segment
         for task, wallet in replicates
         if task.deal_id in deals
+        for segment in _segment(scheduler, task, deals[task.deal_id], wallet)
     ]
+
+
+def _segment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet: Wallet) -> list[Segment]:
+    """The compute segment of a replicate; none for a task that no assignment can be made of, which is set aside."""
+    try:
+        return [segments.compute(scheduler.pool, assignment(scheduler, task, deal, wallet))]
+    except Exception as error:
+        if isolate.passes(error):
+            raise
+        log.exception("No assignment can be made of this task.", action="unassignable", task=task.task_id)
+        scheduler.store.tasks.reader.set_aside(task.task_id, f"no assignment can be made of it ({error!r})")
+        return []
 
 
 def assignment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet: Wallet) -> Assignment:
@@ -251,11 +264,10 @@ def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
     taken = scheduler.store.tasks.assign(given, now, now + scheduler.pace.reask)
     refused = [found for found in granted if found.task.task_id not in taken]
     scheduler.store.workers.give_back([(item.wallet, _held(found, now)) for found in refused for item in found.workers])
-    messages = []
+    messages: list[Segment] = []
     for task, workers in ((found.task, found.workers) for found in granted if found.task.task_id in taken):
         log.info("Task assigned.", action="assigned", task=task.task_id, wallets=[item.wallet for item in workers])
         for item in workers:
-            order = assignment(scheduler, task, deals[task.deal_id], item.wallet)
-            messages.append(segments.compute(scheduler.pool, order))
+            messages += _segment(scheduler, task, deals[task.deal_id], item.wallet)
     scheduler.publish(messages)
     return len(messages)

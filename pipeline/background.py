@@ -1,7 +1,8 @@
 """Work that a request must not wait for: a bounded queue, and one thread that delivers whatever has gathered in it.
 
 put ──► [ oldest … newest ] ──► thread: deliver(all that is there) ── BrokerUnavailable ──► keep, try again shortly
-         full: the oldest is dropped and counted
+         full: the oldest is dropped and counted                    ── any other error ──► each alone; what fails alone
+                                                                                           is dropped and counted
 
 Only for messages that may be lost (rule 1: the database is the truth, a message is a wake-up). Batches form by
 themselves: what arrives while one delivery is under way goes out together in the next.
@@ -16,6 +17,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from config.metrics import BACKGROUND_DROPPED, BACKGROUND_FAILURES
 from protocol.errors import BrokerUnavailable
 
 log = structlog.get_logger(__name__)
@@ -31,8 +33,9 @@ class Background(Generic[T]):
     """Delivers items in order on its own daemon thread, which starts with the first item (so after any fork), and with
     the next one should it have died.
 
-    `deliver` gets 1 to `batch` items and raises BrokerUnavailable to have them delivered again; whatever else it raises
-    drops them.
+    `deliver` gets 1 to `batch` items and raises BrokerUnavailable to have them delivered again. Whatever else it raises
+    is logged and counted, and ends neither the thread nor the delivery of the other items. A thread that ended all the
+    same is started again by the next item.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Background(Generic[T]):
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._busy = False
-        #: Items dropped because the queue was full.
+        #: Items given up: the queue was full, or their delivery failed for good.
         self.dropped = 0
 
     def put(self, *items: T) -> None:
@@ -55,12 +58,11 @@ class Background(Generic[T]):
             for item in items:
                 if len(self._items) >= self._capacity:
                     self._items.popleft()
-                    self.dropped += 1
+                    self._drop(1)
                 self._items.append(item)
-            if (self._thread is None or not self._thread.is_alive()) and not self._stopping.is_set():
+            if not self._stopping.is_set() and (self._thread is None or not self._thread.is_alive()):
                 if self._thread is not None:
-                    log.error("A background thread has died, starting it again.", action="thread_died", name=self._name)
-                    self._busy = False
+                    log.error("The background thread had ended and is started again.", action="background_restarted")
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
             self._changed.notify_all()
@@ -88,18 +90,21 @@ class Background(Generic[T]):
                     return
                 batch = [self._items.popleft() for _ in range(min(self._batch, len(self._items)))]
                 self._busy = True
-            delivered = self._try(batch)
-            with self._changed:
-                self._busy = False
-                if not delivered:
+            rest: Sequence[T] = ()
+            try:
+                rest = self._try(batch)
+            finally:
+                with self._changed:
+                    self._busy = False
                     room = self._capacity - len(self._items)
-                    self.dropped += max(0, len(batch) - room)
-                    self._items.extendleft(reversed(batch[-room:] if room > 0 else []))
-                self._changed.notify_all()
-            if not delivered:
+                    self._drop(max(0, len(rest) - room))
+                    self._items.extendleft(reversed(rest[-room:] if room > 0 else []))
+                    self._changed.notify_all()
+            if rest:
                 self._stopping.wait(RETRY_SECONDS)
 
-    def _try(self, batch: Sequence[T]) -> bool:
+    def _try(self, batch: Sequence[T]) -> Sequence[T]:
+        """Deliver; returns what to deliver again."""
         try:
             self._deliver(batch)
         except BrokerUnavailable as error:
@@ -110,8 +115,20 @@ class Background(Generic[T]):
                 items=len(batch),
                 why=str(error),
             )
-            return False
-        except Exception:  # whatever it is: the items may be lost, the thread may not
-            self.dropped += len(batch)
-            log.exception("Could not deliver, dropped.", action="background_failed", name=self._name, items=len(batch))
-        return True
+            return batch
+        except Exception:
+            BACKGROUND_FAILURES.labels(self._name).inc()
+            log.exception("Could not deliver.", action="background_failed", name=self._name, items=len(batch))
+            if len(batch) == 1:
+                with self._changed:
+                    self._drop(1)
+                return ()
+            for place, item in enumerate(batch):
+                if self._try([item]):
+                    return batch[place:]
+        return ()
+
+    def _drop(self, items: int) -> None:
+        self.dropped += items
+        if items:
+            BACKGROUND_DROPPED.labels(self._name).inc(items)

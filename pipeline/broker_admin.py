@@ -15,6 +15,7 @@ queues, yet they take the broker's memory, so a login that finds any makes the e
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Sequence
@@ -52,6 +53,8 @@ FLOWER_PERMISSIONS = {
 }
 #: Seconds for what may have to go through a great many bindings.
 SWEEP_SECONDS = 60.0
+#: Bytes read of the list of a worker's bindings: the two of ours are 500.
+BINDINGS_BYTES = 16 * 1024
 _WALLET = re.compile(r"^0x[0-9a-f]{40}$")
 ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
 
@@ -153,6 +156,10 @@ class BrokerAdmin:
         self._call("PUT", f"/exchanges/{core}/{exchange.name}", {"type": exchange.type, "durable": True})
         self._call("PUT", f"/queues/{core}/{dead}", {"durable": True, "arguments": topology.QUORUM})
         self._call("POST", f"/bindings/{core}/e/{exchange.name}/q/{dead}", {"routing_key": dead})
+        # A policy, since arguments of a queue that exists cannot be changed.
+        limit = {"max-length": topology.DEAD_LENGTH, "overflow": "drop-head"}
+        policy = {"pattern": f"^{dead}$", "apply-to": "queues", "definition": limit}
+        self._call("PUT", f"/policies/{core}/{dead}", policy)
 
     def remove_vhosts(self) -> None:
         """Delete both vhosts with all that is in them, and the users we let in: for pools of a demo or a test."""
@@ -195,12 +202,33 @@ class BrokerAdmin:
         pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)
         queues = {topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)}
         path = f"/exchanges/{pool}/{exchange}"
-        found = self._call("GET", f"{path}/bindings/source", missing_ok=True, timeout=SWEEP_SECONDS)
-        rows = found.json() if found.is_success else []
-        if all(row["routing_key"] == row["destination"] and row["destination"] in queues for row in rows):
+        rows = self._few(f"{path}/bindings/source")
+        if rows is not None and all(
+            row["routing_key"] == row["destination"] and row["destination"] in queues for row in rows
+        ):
             return
-        log.warning("Worker made bindings of its own.", action="broker_swept", wallet=wallet, bindings=len(rows))
+        log.warning("Worker made bindings of its own.", action="broker_swept", wallet=wallet)
         self._call("DELETE", path, missing_ok=True, timeout=SWEEP_SECONDS)
+
+    def _few(self, path: str) -> list[Any] | None:
+        """A list that ours keep short, empty if there is none; None if the answer is longer than ours can be.
+
+        A stranger decides how long it is: no more than BINDINGS_BYTES of it are read.
+        """
+        answer = bytearray()
+        try:
+            with self._http.stream("GET", path, timeout=SWEEP_SECONDS) as response:
+                if response.status_code == 404:
+                    return []
+                for chunk in response.iter_bytes(BINDINGS_BYTES):
+                    answer += chunk
+                    if len(answer) > BINDINGS_BYTES:
+                        return None
+        except httpx.HTTPError as error:
+            raise BrokerUnavailable(what=self._url, why=str(error) or type(error).__name__) from error
+        if not response.is_success:
+            raise BrokerUnavailable(what=self._url, why=f"GET {path} answered {response.status_code}")
+        return list(json.loads(answer))
 
     def revoke(self, wallet: Wallet) -> None:
         """Delete a worker's user, which disconnects it at once; taking its permissions alone would not (measured)."""

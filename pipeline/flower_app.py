@@ -15,7 +15,7 @@ logging.getLogger("flower.inspector").setLevel(logging.CRITICAL)
 
 app = core_app(settings())
 #: What Flower's broker page lists.
-app.conf.task_queues = [topology.pipeline_queue(), topology.dead_queue()]
+app.conf.task_queues = [*topology.pipeline_queues(), topology.dead_queue()]
 #: Flower asks machines that never answer (we have no remote control) on many threads at a time: with a shared pool of
 #: confirmed connections they wait for each other for ever, and so does a SIGTERM.
 app.conf.broker_pool_limit = 0

@@ -6,9 +6,8 @@ A deal that cannot be read now stays `new` in the store and is tried again; none
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TypeVar
 
 import structlog
@@ -17,8 +16,10 @@ from chain.answers import Absent, Answer, Broken, Known, Unknown, value_of
 from chain.hub import App, Category, Deal, Hub
 from chain.hub import Dataset as ChainDataset
 from config.metrics import DEALS
+from pipeline import isolate
 from pipeline.records import DealRecord, TaskRecord
 from pipeline.store.client import Store
+from pipeline.store.deals import Lease
 from protocol.deadlines import contribution_deadline, final_deadline
 from protocol.errors import RpcUnavailable, Unreadable
 from protocol.events import BlockRef
@@ -28,8 +29,14 @@ from protocol.wire import Dataset
 
 log = structlog.get_logger(__name__)
 
-#: Tasks inserted at once; a bag may hold many thousands.
-INSERT_CHUNK = 1000
+#: Tasks of one deal stored at a time, in a fraction of a second; a bag may hold many thousands.
+PIECE = 1000
+#: First tasks of a deal that are advanced at once; the rest as the lane has room.
+AT_ONCE = 50
+#: Seconds until a deal that cannot be read now is read again, so that others are read meanwhile.
+UNREAD_SECONDS = 10.0
+#: Apps and datasets remembered; each entry is some hundred bytes, and anybody may register more.
+MOST_REMEMBERED = 10_000
 
 T = TypeVar("T")
 
@@ -45,12 +52,14 @@ class Catalogue:
     def app(self, address: Contract, at: BlockRef | None) -> App:
         """An app, from memory or from the chain at block `at`. Raises RpcUnavailable, Unreadable."""
         if address not in self._apps:
+            _make_room(self._apps)
             self._apps[address] = self._usable(f"app {address}", self.hub.app(address, at))
         return self._apps[address]
 
     def dataset(self, address: Contract, at: BlockRef | None) -> ChainDataset:
         """A dataset, from memory or from the chain. Raises as `app`."""
         if address not in self._datasets:
+            _make_room(self._datasets)
             self._datasets[address] = self._usable(f"dataset {address}", self.hub.dataset(address, at))
         return self._datasets[address]
 
@@ -64,15 +73,56 @@ class Catalogue:
         return value_of(answer, self.hub.rpc.name)
 
 
-def ingest(store: Store, catalogue: Catalogue, workerpool: Contract, deal_ids: Sequence[DealId]) -> list[TaskId]:
-    """Store these deals and their tasks; returns all of their tasks, new or not. Raises RpcUnavailable."""
-    records = _read(store, catalogue, workerpool, store.deals.blocks(deal_ids))
-    _store(store, records)
-    return [task_id(record.deal_id, index) for record in records for index in _indices(record)]
+def _make_room(remembered: dict[Contract, T]) -> None:
+    """Forget the one that was read first when there are too many."""
+    if len(remembered) >= MOST_REMEMBERED:
+        remembered.pop(next(iter(remembered)))
+
+
+def ingest(
+    store: Store, catalogue: Catalogue, workerpool: Contract, deal_ids: Sequence[DealId], now: float
+) -> tuple[list[TaskId], bool]:
+    """Store these deals and the tasks of those that are no larger than a piece.
+
+    Returns the first tasks of each, to be advanced at once, and whether there are more, which `pipeline.bulk` sees to.
+    Raises RpcUnavailable.
+    """
+    first: list[TaskId] = []
+    more = False
+    for record in _read(store, catalogue, workerpool, store.deals.blocks(deal_ids), now):
+        try:
+            more = more or record.bot_size > AT_ONCE
+            if record.bot_size > PIECE:
+                store.deals.put(record)
+                continue
+            lease = store.deals.begin(record, now)
+            if lease is not None and _store_piece(store, lease, now):
+                first += [task_id(record.deal_id, index) for index in _indices(record)[:AT_ONCE]]
+        except Exception as error:
+            if isolate.passes(error):
+                raise
+            log.exception("The deal cannot be stored.", action="deal_unstorable", deal=record.deal_id)
+            store.deals.unreadable(record.deal_id, f"it cannot be stored ({error!r})")
+    return first, more
+
+
+def store_next_piece(store: Store, now: float) -> bool:
+    """Store the next piece of the deal that is least far; False if no deal waits for one."""
+    lease = store.deals.resume(now)
+    if lease is None:
+        return False
+    try:
+        _store_piece(store, lease, now)
+    except Exception as error:
+        if isolate.passes(error):
+            raise
+        log.exception("The deal cannot be stored.", action="deal_unstorable", deal=lease.deal.deal_id)
+        store.deals.unreadable(lease.deal.deal_id, f"it cannot be stored ({error!r})")
+    return True
 
 
 def _read(
-    store: Store, catalogue: Catalogue, workerpool: Contract, blocks: Mapping[DealId, BlockNumber]
+    store: Store, catalogue: Catalogue, workerpool: Contract, blocks: Mapping[DealId, BlockNumber], now: float
 ) -> list[DealRecord]:
     """The deals that can be read now. One that cannot stays `new`; one that never can is quarantined."""
     # The last block followed is at or above the deals' blocks: a node that is behind it says nothing about them.
@@ -81,19 +131,21 @@ def _read(
     for (deal_id, block), answer in zip(blocks.items(), catalogue.hub.deals(list(blocks), at), strict=True):
         match answer:
             case Known(deal) if deal.workerpool == workerpool:
-                records += _record_of(store, catalogue, deal, block, at)
+                records += _record_of(store, catalogue, deal, block, at, now)
             case Known():
                 log.info("A deal of another workerpool was noticed.", action="deal_foreign", deal=deal_id)
+                store.deals.later(deal_id, now + UNREAD_SECONDS)
             case Absent(why) | Unknown(why):
                 # A reorg took the deal, or the node cannot say.
                 log.info("The deal cannot be read now.", action="deal_unread", deal=deal_id, why=why)
+                store.deals.later(deal_id, now + UNREAD_SECONDS)
             case Broken(why):
                 _quarantine(store, deal_id, why)
     return records
 
 
 def _record_of(
-    store: Store, catalogue: Catalogue, deal: Deal, block: BlockNumber, at: BlockRef | None
+    store: Store, catalogue: Catalogue, deal: Deal, block: BlockNumber, at: BlockRef | None, now: float
 ) -> list[DealRecord]:
     try:
         return [deal_record(deal, catalogue, block, at)]
@@ -101,11 +153,12 @@ def _record_of(
         _quarantine(store, deal.deal_id, str(error))
     except RpcUnavailable as error:
         log.warning("The deal cannot be read now.", action="deal_unread", deal=deal.deal_id, why=str(error))
+        store.deals.later(deal.deal_id, now + UNREAD_SECONDS)
     return []
 
 
 def _quarantine(store: Store, deal_id: DealId, why: str) -> None:
-    log.error("The deal can never be served.", action="deal_unreadable", deal=deal_id, why=why)
+    log.error("The deal cannot be served by this release.", action="deal_unreadable", deal=deal_id, why=why)
     store.deals.unreadable(deal_id, why)
 
 
@@ -138,17 +191,10 @@ def deal_record(deal: Deal, catalogue: Catalogue, block: BlockNumber, at: BlockR
     )
 
 
-def task_records(deal: DealRecord) -> list[TaskRecord]:
-    """The deal's tasks as they begin."""
-    return list(_each_task(deal))
-
-
-def _indices(deal: DealRecord) -> range:
-    return range(deal.bot_first, deal.bot_first + deal.bot_size)
-
-
-def _each_task(deal: DealRecord) -> Iterator[TaskRecord]:
-    return (
+def task_records(deal: DealRecord, first: int = 0, count: int | None = None) -> list[TaskRecord]:
+    """The deal's tasks as they begin: `count` of them from place `first` on, all without."""
+    indices = _indices(deal)[first : None if count is None else first + count]
+    return [
         TaskRecord(
             task_id=task_id(deal.deal_id, index),
             deal_id=deal.deal_id,
@@ -163,30 +209,38 @@ def _each_task(deal: DealRecord) -> Iterator[TaskRecord]:
             callback=deal.callback,
             matched_block=deal.matched_block,
             matched_at=deal.start_time,
+            # The sweep need not look at what `pipeline.bulk` finds by itself.
+            next_visit=0.0 if place < AT_ONCE else float(deal.contribution_deadline),
         )
-        for index in _indices(deal)
-    )
+        for place, index in enumerate(indices, first)
+    ]
 
 
-def _store(store: Store, deals: Sequence[DealRecord]) -> None:
-    store.deals.put(deals)
-    # Made as they are stored: somebody may buy a bag of millions.
-    tasks = (task for deal in deals for task in _each_task(deal))
-    added = 0
-    while chunk := list(islice(tasks, INSERT_CHUNK)):
-        added += store.tasks.add(chunk)
-    if added < sum(deal.bot_size for deal in deals):
-        # Seen before: the same message twice, or the deal came back after a reorg, perhaps at another time.
-        store.tasks.set_orphaned([deal.deal_id for deal in deals], orphaned=False)
-        for deal in deals:
-            store.tasks.set_deadlines(
-                deal.deal_id, deal.contribution_deadline, deal.final_deadline, deal.start_time, deal.matched_block
-            )
-    store.deals.ingested(deals)
-    gone = store.deals.gone([deal.deal_id for deal in deals])
-    if gone:
+def _indices(deal: DealRecord) -> range:
+    return range(deal.bot_first, deal.bot_first + deal.bot_size)
+
+
+def _store_piece(store: Store, lease: Lease, now: float) -> bool:
+    """Store the next tasks of a deal; whether it is ingested by that."""
+    deal, stored, again = lease.deal, lease.stored, lease.again
+    piece = task_records(deal, stored, PIECE)
+    again = store.tasks.add(piece) < len(piece) or again
+    stored += len(piece)
+    if stored < deal.bot_size:
+        # Free at once: whoever is woken next may go on.
+        store.deals.progress(lease, stored, now, again=again)
+        return False
+    if again:
+        # Seen before: a piece that was cut off, or the deal came back after a reorg, perhaps at another time.
+        store.tasks.set_orphaned([deal.deal_id], orphaned=False)
+        store.tasks.set_deadlines(
+            deal.deal_id, deal.contribution_deadline, deal.final_deadline, deal.start_time, deal.matched_block
+        )
+    ingested = store.deals.ingested(lease)
+    if store.deals.gone([deal.deal_id]):
         # A reorg took the deal while its tasks were being stored, and could not see them.
-        store.tasks.set_orphaned(gone, orphaned=True)
-    DEALS.inc(len(deals))
-    for deal in deals:
+        store.tasks.set_orphaned([deal.deal_id], orphaned=True)
+    if ingested:
+        DEALS.inc()
         log.info("Deal ingested.", action="deal_ingested", deal=deal.deal_id, tasks=deal.bot_size, trust=deal.trust)
+    return ingested

@@ -33,6 +33,8 @@ from protocol.view import ChainView, TaskStatus
 #: The sweep visits a task again after half the time that nothing happened to it, within these seconds: soon after a
 #: change, when a lost message hurts most, and rarely when it waits for hours.
 SOONEST_VISIT, LATEST_VISIT = 5.0, 60.0
+#: Seconds between two visits of a task that only waits for a worker to be free: matching finds it by itself.
+IDLE_VISIT = 900.0
 
 
 def after(task: TaskRecord, view: ChainView, actions: Sequence[Action], now: float, pace: Pace) -> TaskRecord:
@@ -53,13 +55,27 @@ def next_visit(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> flo
     """When to look again though nothing is heard: the first deadline ahead, or the measured interval."""
     quiet = (now - task.changed_at) / 2
     soonest = max(SOONEST_VISIT, pace.reask)
-    times = [now + min(max(quiet, soonest), max(LATEST_VISIT, soonest))]
+    pause = IDLE_VISIT if _idle(task, view) else min(max(quiet, soonest), max(LATEST_VISIT, soonest))
+    times = [now + pause]
     times += [
         float(deadline)
         for deadline in (task.contribution_deadline, task.final_deadline, view.reveal_deadline)
         if deadline is not None and deadline > now
     ]
     return min(times)
+
+
+def awaited(task: TaskRecord, view: ChainView) -> bool:
+    """Whether a transaction was handed over whose effect the chain does not show yet."""
+    return any(method != Method.INITIALIZE or view.status is TaskStatus.UNSET for method in task.sent)
+
+
+def _idle(task: TaskRecord, view: ChainView) -> bool:
+    """Whether nobody but a free worker, a requester or a deadline can move it."""
+    under_way = any(item.live or item.holds for item in task.replicates)
+    return view.status in (TaskStatus.UNSET, TaskStatus.ACTIVE) and not (
+        under_way or awaited(task, view) or view.contributions or task.orphaned
+    )
 
 
 def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:

@@ -1,22 +1,28 @@
 """What the clock does to the store: find everything that an event should have moved, and move it.
 
-deals noticed and not ingested     ingest
+rows set aside whose rest is over  read again
+deals noticed and not ingested     ingest; the next piece of large ones
 workers silent for too long        lost: their replicates are replaced
 slots held by nothing              given back
 open tasks whose visit is due      advance; with the contract's own word where the chain should have moved
+
+Each is done though another fails. Of the tasks, those that a deadline or a worker waits for come first.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
-from pipeline import progress, wake
-from pipeline.advance import advance, views
+from pipeline import isolate, progress, wake
+from pipeline.advance import views
+from pipeline.advance_each import advance_each
 from pipeline.assign import assign
-from pipeline.records import ReplicateState, TaskRecord, WorkerRecord
+from pipeline.records import ReplicateState, Stage, TaskRecord, WorkerRecord
 from pipeline.scheduler import Scheduler
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import TaskId
@@ -24,8 +30,12 @@ from protocol.view import ChainView, TaskStatus
 
 log = structlog.get_logger(__name__)
 
-#: Deals, silent workers, workers with slots and due tasks taken up in one sweep; the rest is for the next one.
-DEALS, SILENT, HOLDING, DUE = 20, 100, 1000, 500
+#: Deals, silent workers, workers with slots and rows set aside that one sweep takes up; the rest is for the next one.
+DEALS, SILENT, HOLDING, ASIDE = 100, 100, 1000, 100
+#: Due tasks read at a time, and the share of the time between two sweeps that visiting them may take: 1,000 a second.
+DUE, SHARE = 500, 0.5
+#: Tasks that somebody works on, or whose deadline costs money when it is missed. The rest waits for a worker.
+URGENT = frozenset(Stage) - {Stage.RECEIVED, Stage.INITIALIZED, Stage.COMPLETED, Stage.FAILED}
 #: Seconds a slot may be held by a task that does not know of it: an assignment writes both within moments.
 SLOT_PATIENCE = 8.0
 #: Seconds without news of chain or worker after which the contract is asked about a task that should have moved.
@@ -33,11 +43,24 @@ DOUBT_AFTER = 20.0
 
 
 def sweep(scheduler: Scheduler) -> None:
-    """One sweep. Raises PyMongoError or an Unavailable; the next sweep goes on."""
-    scheduler.wake.ingest(scheduler.store.deals.new(DEALS))
-    lose_silent_workers(scheduler)
-    free_forgotten_slots(scheduler)
-    visit(scheduler)
+    """One sweep. Raises PyMongoError or an Unavailable, after all of it was tried; the next sweep goes on."""
+    steps = (look_again, take_up_deals, lose_silent_workers, free_forgotten_slots, visit, _assign)
+    isolate.all_of([partial(step, scheduler) for step in steps])
+
+
+def look_again(scheduler: Scheduler) -> None:
+    """Read rows that were set aside and whose rest is over."""
+    entries = scheduler.store.quarantine.due(scheduler.clock(), ASIDE)
+    isolate.all_of([partial(scheduler.store.look_again, entry) for entry in entries])
+
+
+def take_up_deals(scheduler: Scheduler) -> None:
+    """Wake whoever reads and stores deals."""
+    scheduler.wake.ingest(scheduler.store.deals.new(DEALS, scheduler.clock()))
+    scheduler.wake.bulk()
+
+
+def _assign(scheduler: Scheduler) -> None:
     assign(scheduler)
 
 
@@ -57,7 +80,7 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
         log.warning("Worker went silent.", action="worker_lost", wallet=wallet, tasks=len(tasks))
         touched += tasks
     for chunk in wake.chunks(touched, wake.ADVANCE_CHUNK):
-        advance(scheduler, chunk)
+        advance_each(scheduler, chunk)
 
 
 def free_forgotten_slots(scheduler: Scheduler) -> None:
@@ -90,42 +113,64 @@ def _free_forgotten(scheduler: Scheduler, workers: Sequence[WorkerRecord], befor
 
 
 def visit(scheduler: Scheduler) -> None:
-    """Advance tasks whose visit is due."""
-    due = scheduler.store.tasks.due(scheduler.clock(), DUE)
+    """Advance tasks whose visit is due, urgent ones first, while there is time before the next sweep."""
+    until = time.monotonic() + SHARE * scheduler.settings.sweep_seconds
+    seen: set[TaskId] = set()
+    while True:
+        now = scheduler.clock()
+        due = [task for task in scheduler.store.tasks.due(now, DUE, URGENT) if task not in seen]
+        due = due or [task for task in scheduler.store.tasks.due(now, DUE) if task not in seen]
+        if not due:
+            return
+        seen.update(due)
+        _visit(scheduler, due)
+        if time.monotonic() >= until:
+            return
+
+
+def _visit(scheduler: Scheduler, due: Sequence[TaskId]) -> None:
     tasks = scheduler.store.tasks.load(due)
+    versions = {task.task_id: task.version for task in tasks}
     known = _second_opinion(scheduler, tasks)
     for chunk in wake.chunks(due, wake.ADVANCE_CHUNK):
         now = scheduler.clock()
-        steps = advance(scheduler, chunk, known)
-        scheduler.store.tasks.visited(
-            {
-                step.before.task_id: (
-                    step.before.version,
-                    progress.next_visit(step.after, step.view, now, scheduler.pace),
-                )
-                for step in steps
-                if not step.changed and step.before.open
-            }
-        )
+        steps = advance_each(scheduler, chunk, known)
+        visits = {
+            step.before.task_id: (step.before.version, progress.next_visit(step.after, step.view, now, scheduler.pace))
+            for step in steps
+            if not step.changed and step.before.open
+        }
+        settled = {step.before.task_id for step in steps}
+        # What could not be decided upon now takes no other's place.
+        later = now + progress.SOONEST_VISIT
+        visits |= {task: (versions[task], later) for task in chunk if task in versions and task not in settled}
+        scheduler.store.tasks.visited(visits)
 
 
 def _second_opinion(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
-    """The contract's views where they are ahead of the logs we have; none while the node is silent."""
+    """The contract's views where they are ahead of the logs we have, or where a log cannot be read.
+
+    None while the node is silent.
+    """
     now = scheduler.clock()
     quiet = [task for task in tasks if now >= max(task.heard_at, task.matched_at) + DOUBT_AFTER]
     folded = views(scheduler, quiet) if quiet else {}
-    doubted = [task.task_id for task in quiet if _should_have_moved(task, folded[task.task_id])]
-    if not doubted:
+    unread = [task.task_id for task in quiet if task.task_id not in folded]
+    doubted = [
+        task.task_id for task in quiet if task.task_id in folded and _should_have_moved(task, folded[task.task_id])
+    ]
+    if not doubted and not unread:
         return {}
     try:
-        read = scheduler.hub.tasks(doubted)
+        read = scheduler.hub.tasks([*doubted, *unread])
     except (RpcUnavailable, RpcError) as error:
         log.warning("Doubts stay: the node does not answer.", action="doubt", tasks=len(doubted), why=str(error))
         return {}
-    ahead = {view.task_id: _merged(view, folded[view.task_id]) for view in read if _ahead(view, folded[view.task_id])}
+    told = {view.task_id: view for view in read}
+    ahead = {task: _merged(told[task], folded[task]) for task in doubted if _ahead(told[task], folded[task])}
     if ahead:
         log.warning("The contract is ahead of the logs.", action="late_find", tasks=sorted(ahead))
-    return ahead
+    return ahead | {task: told[task] for task in unread}
 
 
 def _should_have_moved(task: TaskRecord, view: ChainView) -> bool:
@@ -133,7 +178,7 @@ def _should_have_moved(task: TaskRecord, view: ChainView) -> bool:
     waits_for_vote = any(
         item.state is ReplicateState.COMPUTED and view.contribution(item.wallet) is None for item in task.replicates
     )
-    return bool(task.sent) or view.status is TaskStatus.REVEALING or waits_for_vote
+    return progress.awaited(task, view) or view.status is TaskStatus.REVEALING or waits_for_vote
 
 
 def _ahead(view: ChainView, folded: ChainView) -> bool:

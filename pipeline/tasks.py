@@ -11,21 +11,19 @@ from typing import Any, ParamSpec
 
 import structlog
 from celery import Celery
-from pymongo.errors import PyMongoError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from config.settings import Settings
-from pipeline import advance, assign, ingest, sweep, wake
+from pipeline import assign, bulk, ingest, sweep, wake
+from pipeline.advance_each import advance_each
+from pipeline.isolate import PASSING
 from pipeline.scheduler import Scheduler, of_process
-from pipeline.transactions import MOST_WITH_INITIALIZE, failures_of
-from protocol.errors import LaneFull, RpcError, Unavailable
+from pipeline.transactions import failures_of
 from protocol.types import DealId, TaskId
 
 log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 
-#: Failures that pass: whoever called may try again.
-PASSING = (Unavailable, RpcError, LaneFull, PyMongoError)
 #: Seconds a task waits for them: longer than a restart of MongoDB or RabbitMQ.
 PATIENCE_SECONDS = 30.0
 #: Longest pause between two tries, seconds.
@@ -53,11 +51,13 @@ def _tell(state: RetryCallState) -> None:
 
 
 def ingest_deals(scheduler: Scheduler, deal_ids: list[DealId]) -> None:
-    """Read deals from the chain and set their tasks going."""
-    task_ids = ingest.ingest(scheduler.store, scheduler.catalogue, scheduler.workerpool, deal_ids)
-    now, *later = list(wake.chunks(task_ids, wake.ADVANCE_CHUNK)) or [[]]
+    """Read deals from the chain and set their first tasks going; what a message's time cannot hold is bulk work."""
+    found, more = ingest.ingest(scheduler.store, scheduler.catalogue, scheduler.workerpool, deal_ids, scheduler.clock())
+    now, *later = list(wake.chunks(found, wake.ADVANCE_CHUNK)) or [[]]
     scheduler.wake.advance([task_id for chunk in later for task_id in chunk])
-    advance.advance(scheduler, now)
+    if more:
+        scheduler.wake.bulk()
+    advance_each(scheduler, now)
 
 
 def run_lane(scheduler: Scheduler) -> None:
@@ -66,8 +66,8 @@ def run_lane(scheduler: Scheduler) -> None:
     failures = failures_of(report.ended)
     scheduler.store.tasks.intents_failed(failures)
     scheduler.wake.advance(sorted({task_id for task_id, *_ in failures}))
-    if scheduler.transactions.queued() < MOST_WITH_INITIALIZE // 2:
-        scheduler.wake.advance(scheduler.store.tasks.uninitialized(scheduler.clock(), MOST_WITH_INITIALIZE // 2))
+    if report.mined and bulk.has_room(scheduler):
+        scheduler.wake.bulk()
     if report.wake_again:
         scheduler.wake.lane()
 
@@ -81,7 +81,7 @@ def register(app: Celery, settings: Settings) -> None:
 
     @app.task(name="pipeline.advance")
     def _advance(task_ids: list[str]) -> None:
-        patiently("advance", advance.advance, of_process(settings, app), [TaskId(item) for item in task_ids])
+        patiently("advance", advance_each, of_process(settings, app), [TaskId(item) for item in task_ids])
 
     @app.task(name="pipeline.assign")
     def _assign() -> None:
@@ -90,6 +90,10 @@ def register(app: Celery, settings: Settings) -> None:
     @app.task(name="pipeline.sweep")
     def _sweep() -> None:
         patiently("sweep", sweep.sweep, of_process(settings, app))
+
+    @app.task(name="pipeline.bulk")
+    def _bulk() -> None:
+        patiently("bulk", bulk.bulk, of_process(settings, app))
 
     @app.task(name="lane.run")
     def _run_lane(wallet: str) -> None:

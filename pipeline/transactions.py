@@ -10,8 +10,8 @@ from chain.lane.run import Lane
 from pipeline.actions import Action, Method, Submit
 from protocol.types import TaskId, Wallet
 
-#: Transactions in the lane's queue above which no more initializes are added: a bag of a hundred thousand tasks must
-#: not stand before other tasks' finalize and claim, nor fill the lane.
+#: Transactions in the lane's queue above which no more initializes are added: many deals at a time must not stand
+#: before other tasks' finalize and claim, nor fill the lane. One large deal has less room (`pipeline.bulk`).
 MOST_WITH_INITIALIZE = 2000
 #: A lane intent that ended FAILED: task, method, try, why.
 Failure = tuple[TaskId, str, int, str]
@@ -42,6 +42,10 @@ class Transactions:
     def queued(self) -> int:
         """How many transactions wait for a nonce."""
         return self.lane.desk.store.count(self.lane.id, (IntentState.QUEUED,))
+
+    def open(self) -> int:
+        """How many transactions wait for a nonce or are in flight."""
+        return self.lane.desk.store.count(self.lane.id, (IntentState.QUEUED, IntentState.SENT))
 
     def _intent(self, task: TaskId, submit: Submit, now: float) -> Intent:
         return Intent.new(

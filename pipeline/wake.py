@@ -1,6 +1,8 @@
 """Wake-ups on vhost `core`: small messages that say "look at these", and nothing that is not also in the store.
 
-pipeline.ingest_deals(deals)  pipeline.advance(tasks)  pipeline.assign()  pipeline.sweep()   queue pipeline
+pipeline.ingest_deals(deals)  pipeline.advance(tasks)  pipeline.assign()                    queue pipeline
+pipeline.sweep()                                                                            queue pipeline.sweep
+pipeline.bulk()                                                                             queue pipeline.bulk
 lane.run(wallet)                                                                            queue lane.<wallet>
 """
 
@@ -31,6 +33,7 @@ class Wake:
         self._app = app
         self._link = BrokerLink(app)
         self._pipeline, self._lane = topology.pipeline_queue(), topology.lane_queue(wallet)
+        self._bulk = topology.wake_up_queue(topology.BULK_QUEUE)
         self.wallet = wallet
 
     def ingest(self, deals: Sequence[DealId]) -> None:
@@ -44,6 +47,10 @@ class Wake:
     def assign(self) -> None:
         """Have waiting tasks matched with free slots."""
         self._send("pipeline.assign", [()], self._pipeline)
+
+    def bulk(self) -> None:
+        """Have the next piece of large deals done."""
+        self._send("pipeline.bulk", [()], self._bulk)
 
     def lane(self) -> None:
         """Have the scheduler's lane run."""

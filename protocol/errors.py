@@ -19,12 +19,14 @@
     │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
     │   ├── ChainMoved           blocks are others than those followed: the watcher must follow first
     │   ├── NotYet               the chain, as the watcher has read it, does not show yet what a request relies on
+    │   ├── InQuarantine         a stored row that was set aside (HTTP 503)
     │   └── StorageUnavailable   IPFS, or a download that may work later
     ├── EngineRefused            the Docker engine answered with no; caught by the worker that asked
     │   ├── NoSuchImage          ... it does not have the image: pull it
     │   ├── CannotStart          ... the image or its command can never run: the app failed
     │   ├── ContainerRefused     ... this machine's settings or limits do not suit it: another machine may do better
     │   └── NoSuchContainer      ... the container is gone: start over
+    ├── Unfit                    a stored row that does not fit its record; whoever reads rows sets it aside and goes on
     ├── Unreadable               a record on chain that can never be used; the ingest quarantines the deal
     ├── RpcError                 an Ethereum node answered with an error: `code`, `message`, `data`
     ├── TransactionReverted      a contract refused a set-up transaction (`ops`); the lane knows reverts as verdicts
@@ -121,6 +123,10 @@ class PoolUnavailable(Unavailable):
     """The pool's API at {what} does not answer: {why}."""
 
 
+class InQuarantine(Unavailable):
+    """The {what} does not fit this release and was set aside. `sluice quarantine ls` says why."""
+
+
 class ChainMoved(Unavailable):
     """Around block {block} the chain is not the one that was followed. Try again when the watcher has followed it."""
 
@@ -151,6 +157,10 @@ class ContainerRefused(EngineRefused):
 
 class NoSuchContainer(EngineRefused):
     """Docker has no container {why}."""
+
+
+class Unfit(SluiceError):
+    """{why}"""
 
 
 class Unreadable(SluiceError):

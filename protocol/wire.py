@@ -18,6 +18,11 @@ HexId = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{64}$")]
 HexAddress = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{40}$")]
 #: Random name of one installation, so that two machines with one wallet can be told apart.
 MachineId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+#: Whole numbers as every part can store them: MongoDB, SQLite and JSON readers of other languages take 8 bytes.
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+#: Exit codes are a byte on Linux and 32 bits elsewhere.
+ExitCode = Annotated[int, Field(ge=-(2**31), lt=2**32)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 HexSignature = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{130}$")]
 
 #: Characters of stdout and of stderr kept: what the incumbent keeps (iexec-core 9.3).
@@ -41,13 +46,13 @@ class Wire(BaseModel):
 class PoolConfig(Wire):
     """`GET /config`: what a worker must know of the pool before it signs in."""
 
-    chain_id: int
+    chain_id: Whole
     hub: HexAddress
     workerpool: HexAddress
     scheduler: HexAddress
     rpc_url: str
     ws_url: str | None
-    block_time: float
+    block_time: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     ipfs_gateway: str
     version: str
     #: Limits of every task, alike on all machines: only what breaks the pool's own limit is the task's failure.
@@ -76,7 +81,7 @@ class Challenge(Wire):
     """EIP-712 typed data to sign (`protocol.signin`), and when it stops being valid (Unix seconds)."""
 
     nonce: HexId
-    expires_at: int
+    expires_at: Whole
     typed_data: dict[str, object]
 
 
@@ -87,7 +92,7 @@ class Capabilities(Wire):
     version: Annotated[str, StringConstraints(max_length=32)]
     slots: Annotated[int, Field(ge=1, le=256)]
     cpus: Annotated[int, Field(ge=1, le=4096)]
-    memory_bytes: Annotated[int, Field(ge=0)]
+    memory_bytes: Whole
     #: Tags the machine can serve, 32 bytes; a task fits if its tag's bits are a subset.
     tag: HexId
 
@@ -109,7 +114,7 @@ class BrokerAccess(Wire):
     """A worker's own RabbitMQ user: it can read its two queues and write to its own exchange, nothing else."""
 
     host: str
-    port: int
+    port: Port
     tls: bool
     vhost: str
     username: str
@@ -123,7 +128,7 @@ class Session(Wire):
     """Answer to a login. The token goes into `Authorization: Bearer …`."""
 
     token: str = Field(repr=False)
-    expires_at: int
+    expires_at: Whole
     broker: BrokerAccess
 
 
@@ -187,7 +192,7 @@ class Report(Wire):
     step: Step
     #: PoCo cause or a short reason, for FAILED.
     cause: Annotated[str, StringConstraints(max_length=200)] | None = None
-    exit_code: int | None = None
+    exit_code: ExitCode | None = None
     stdout: Annotated[str, StringConstraints(max_length=LOG_TAIL_CHARACTERS)] | None = None
     stderr: Annotated[str, StringConstraints(max_length=LOG_TAIL_CHARACTERS)] | None = None
 
@@ -226,9 +231,9 @@ class Assignment(Wire):
 
     task_id: HexId
     deal_id: HexId
-    index: int
+    index: Whole
     mode: Mode
-    trust: int
+    trust: Whole
     tag: HexId
     wallet: HexAddress
     app: HexAddress
@@ -240,13 +245,13 @@ class Assignment(Wire):
     #: `deal.params` as on chain; parsed by `protocol.params` on the worker.
     params: str
     callback: HexAddress
-    bot_first: int
-    bot_size: int
+    bot_first: Whole
+    bot_size: Whole
     #: Execution limit in seconds: the category's workClockTimeRef.
-    category_seconds: int
+    category_seconds: Whole
     #: Unix seconds.
-    contribution_deadline: int
-    final_deadline: int
+    contribution_deadline: Whole
+    final_deadline: Whole
     #: EIP-191 signature by the workerpool owner (protocol.authorization), 65 bytes.
     authorization: HexSignature
     enclave_challenge: HexAddress

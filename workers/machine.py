@@ -77,7 +77,7 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
             for chatty in TWO_LINES_A_TASK:
                 getLogger(chatty).setLevel(WARNING)
             admit(app, machine)
-            consume(app, queue, name=name, processes=processes, log_level=settings.log_level, events=False)
+            consume(app, (queue,), name=name, processes=processes, log_level=settings.log_level, events=False)
 
         access = machine.session.current().broker
         Supervisor(

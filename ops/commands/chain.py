@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -55,11 +56,12 @@ def _status(as_json: Json = False) -> None:
     with answering():
         cursor, reorgs = store.chain.cursor(), store.chain.reorgs()
         (deals, waiting), logs = store.deals.counts(), store.chain.logs.count()
+        aside = store.quarantine.counts()
     nodes = []
     for url in rpc_urls(now):
         with Rpc(url, now.rpc_timeout) as rpc:
             nodes.append(looking.ask(rpc, cursor))
-    odd = looking.odd(nodes, now.chain_id)
+    odd = [*looking.odd(nodes, now.chain_id), *_set_aside(aside)]
     found = {
         "cursor": None if cursor is None else asdict(cursor),
         "lag": max((node.lag for node in nodes if node.lag is not None), default=None),
@@ -67,6 +69,7 @@ def _status(as_json: Json = False) -> None:
         "deals": deals,
         "deals_waiting": waiting,
         "logs": logs,
+        "quarantine": aside,
         "reorgs": [{"depth": reorg.depth, **asdict(reorg)} for reorg in reorgs],
         "odd": odd,
     }
@@ -86,8 +89,11 @@ def _audit(first: From = None, last: To = None, as_json: Json = False) -> None:
     with _opened() as desk:
         span = desk.span(first, last)
         found = _odd(auditing.audit(desk.watcher, desk.store.chain, *span))
-    _tell(span, found, as_json, {"mend": _how_to_mend(found)})
-    if found:
+        aside = _set_aside(desk.store.quarantine.counts())
+    _tell(span, found, as_json, {"mend": _how_to_mend(found), "quarantine": aside})
+    for line in aside:
+        print(line, file=sys.stderr)
+    if found or aside:
         raise typer.Exit(1)
 
 
@@ -106,6 +112,14 @@ def _replay(
         walk = auditing.audit if dry_run else auditing.replay
         found = _odd(walk(desk.watcher, desk.store.chain, *span))
     _tell(span, found, as_json, {"done": not dry_run})
+
+
+def _set_aside(counts: Mapping[str, int]) -> list[str]:
+    """In words, what was set aside and how to see why."""
+    return [
+        f"{count} of {collection} are set aside, which this release cannot use: see `sluice quarantine ls`."
+        for collection, count in sorted(counts.items())
+    ]
 
 
 # -- what is asked -----------------------------------------------------------------------------------------------------

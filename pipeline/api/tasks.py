@@ -22,7 +22,7 @@ from protocol.errors import BadMessage, NotFound, Refused
 from protocol.events import Seen
 from protocol.types import DealId, Hash32, TaskId, Wallet
 from protocol.view import ChainView, fold
-from protocol.wire import Dataset, HexId
+from protocol.wire import Dataset, HexId, Whole
 
 router = APIRouter(tags=["requesters"])
 _ADDRESS = re.compile(r"^0x[0-9a-fA-F]{40}$")
@@ -31,7 +31,7 @@ MOST_TASKS = 1000
 #: Machines looked at to tell what a task waits for.
 NEAREST = 100
 #: The SDK adds it to some calls; another chain's id is refused rather than answered for ours.
-ChainId = Annotated[int | None, Query(alias="chainId", description="If given, must be this pool's chain.")]
+ChainId = Annotated[Whole | None, Query(alias="chainId", description="If given, must be this pool's chain.")]
 Authorization = Annotated[str, Header(description="`<hash>_<signature>_<address>` over the log challenge.")]
 
 
@@ -142,7 +142,7 @@ def get_replicate_logs(task_id: HexId, wallet: str, services: Access, authorizat
 def get_deal(
     deal_id: HexId,
     services: Access,
-    first: Annotated[int, Query(ge=0, description="Index of the first task to show.")] = 0,
+    first: Annotated[Whole, Query(description="Index of the first task to show.")] = 0,
     limit: Annotated[int, Query(ge=1, le=MOST_TASKS, description="Tasks to show at most.")] = MOST_TASKS,
 ) -> DealModel:
     """A deal and where its tasks stand, a page at a time: those from index `first` on."""
@@ -154,7 +154,7 @@ def get_deal(
 
 
 @router.get("/{chain_id}/workerpools/{address}", summary="This API's URL (Compass)")
-def workerpool_api(chain_id: int, address: str, services: Access) -> WorkerpoolApi:
+def workerpool_api(chain_id: Whole, address: str, services: Access) -> WorkerpoolApi:
     """Lets `compassURL` of the iExec SDK point here."""
     if chain_id != services.settings.chain_id or address.lower() != services.pool.workerpool:
         raise NotFound(what=f"workerpool {address} on chain {chain_id}")

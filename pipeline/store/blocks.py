@@ -6,20 +6,26 @@ back: a crash in between makes the watcher do the step again, and every step may
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from pymongo import ReplaceOne
+import structlog
+from pymongo import DESCENDING, ReplaceOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
 from chain.audit import Audit, DealPlace
 from chain.watch import Reorg
 from pipeline.store.deals import Deals
+from pipeline.store.documents import Documents, Row
 from pipeline.store.logs import Logs
+from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.tasks import Tasks
+from protocol.errors import Unfit
 from protocol.events import BlockRef, SchedulerNotice, Seen
-from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp
+from protocol.types import BlockNumber, TaskId
+
+log = structlog.get_logger(__name__)
 
 #: Blocks kept below the cursor: deeper than any reorg that the watcher walks back.
 KEEP_BLOCKS = 4096
@@ -29,6 +35,9 @@ CURSOR = "watch"
 #: Beside the cursor: the last reorganisations, and how many are kept.
 REORGS, KEEP_REORGS = "reorgs", 20
 
+#: A block as one of the last ones followed, and as what the cursor names.
+BLOCKS = Documents(BlockRef, names={"number": "_id", "parent_hash": "parent", "timestamp": "at"}, versioned=False)
+
 
 class ChainStore:
     """The watcher's memory."""
@@ -36,6 +45,7 @@ class ChainStore:
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._blocks: Collection[dict[str, Any]] = db["blocks"]
         self._cursors: Collection[dict[str, Any]] = db["cursors"]
+        self.reader = Reader(self._blocks, BLOCKS, Quarantine(db))
         self._deals = Deals(db)
         self._tasks = Tasks(db)
         self.logs = Logs(db)
@@ -47,12 +57,17 @@ class ChainStore:
     def cursor(self) -> BlockRef | None:
         """The last block whose work is stored."""
         row = self._cursors.find_one({"_id": CURSOR})
-        return None if row is None else _to_block({**row, "_id": row["number"]})
+        try:
+            return None if row is None else BLOCKS.to_record({**row, "_id": row["number"]})
+        except (Unfit, KeyError) as error:
+            # The work of every block that is kept was stored too; those since the newest readable one are read again.
+            log.exception("The cursor cannot be read; the newest block serves.", action="cursor_broken", why=str(error))
+            return next(iter(self.reader.each(self._blocks.find().sort("_id", DESCENDING).limit(PRUNE_EVERY))), None)
 
     def block(self, number: BlockNumber) -> BlockRef | None:
-        """A block as it was when its work was stored."""
+        """A block as it was when its work was stored; None if that is not known."""
         row = self._blocks.find_one({"_id": number})
-        return None if row is None else _to_block(row)
+        return None if row is None else next(iter(self.reader.each([row])), None)
 
     def commit(self, blocks: Sequence[BlockRef], logs: Sequence[Seen]) -> None:
         """Store what happened in `blocks` (ascending), then move the cursor to the last of them.
@@ -70,7 +85,8 @@ class ChainStore:
         if not blocks:
             return
         self._blocks.bulk_write(
-            [ReplaceOne({"_id": block.number}, _to_document(block), upsert=True) for block in blocks], ordered=False
+            [ReplaceOne({"_id": block.number}, BLOCKS.to_document(block), upsert=True) for block in blocks],
+            ordered=False,
         )
         last = blocks[-1]
         self._cursors.update_one(
@@ -79,7 +95,7 @@ class ChainStore:
                 {
                     "$replaceWith": {
                         "$cond": [
-                            {"$gt": ["$number", last.number]},
+                            {"$and": [{"$isNumber": "$number"}, {"$gt": ["$number", last.number]}]},
                             "$$ROOT",
                             {"_id": CURSOR, "number": last.number, **_facts(last)},
                         ]
@@ -106,7 +122,8 @@ class ChainStore:
 
     def note(self, reorg: Reorg) -> None:
         """Keep a reorganisation among the last ones."""
-        row = {"ancestor": _to_document(reorg.ancestor), "top": _to_document(reorg.top), "tasks": reorg.tasks}
+        top, ancestor = BLOCKS.to_document(reorg.top), BLOCKS.to_document(reorg.ancestor)
+        row = {"ancestor": ancestor, "top": top, "tasks": reorg.tasks}
         self._cursors.update_one(
             {"_id": REORGS}, {"$push": {"last": {"$each": [row], "$slice": -KEEP_REORGS}}}, upsert=True
         )
@@ -114,7 +131,7 @@ class ChainStore:
     def reorgs(self) -> list[Reorg]:
         """The last reorganisations, oldest first."""
         row = self._cursors.find_one({"_id": REORGS}) or {"last": []}
-        return [Reorg(_to_block(item["ancestor"]), _to_block(item["top"]), item["tasks"]) for item in row["last"]]
+        return [reorg for item in row.get("last") or () for reorg in _reorg(item)]
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
         """Those of the tasks that are ours: with a row, or initialized for our pool before their deal was ingested."""
@@ -152,12 +169,12 @@ class ChainStore:
 
 
 def _facts(block: BlockRef) -> dict[str, Any]:
-    return {"hash": block.hash, "parent": block.parent_hash, "at": block.timestamp}
+    return {key: value for key, value in BLOCKS.to_document(block).items() if key != "_id"}
 
 
-def _to_document(block: BlockRef) -> dict[str, Any]:
-    return {"_id": block.number, **_facts(block)}
-
-
-def _to_block(row: Mapping[str, Any]) -> BlockRef:
-    return BlockRef(BlockNumber(row["_id"]), BlockHash(row["hash"]), BlockHash(row["parent"]), Timestamp(row["at"]))
+def _reorg(item: Row) -> list[Reorg]:
+    try:
+        return [Reorg(BLOCKS.to_record(item["ancestor"]), BLOCKS.to_record(item["top"]), item["tasks"])]
+    except (Unfit, KeyError, TypeError) as error:
+        log.warning("A reorganisation that was noted cannot be read.", action="reorg_broken", why=str(error))
+        return []

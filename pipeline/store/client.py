@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo import MongoClient, WriteConcern
+from pymongo import MongoClient, WriteConcern, timeout
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, PyMongoError
 
 from config.settings import Settings
 from pipeline.store.blocks import ChainStore
 from pipeline.store.deals import Deals
+from pipeline.store.migrations import migrate
 from pipeline.store.outputs import Outputs
+from pipeline.store.quarantine import Quarantine, Quarantined
 from pipeline.store.tasks import Tasks
 from pipeline.store.workers import Workers
 from protocol.errors import BadSetting, Unavailable
@@ -24,6 +26,8 @@ from protocol.errors import BadSetting, Unavailable
 SERVER_SELECTION_SECONDS = 10.0
 #: Seconds for one operation, so that a frozen server is noticed.
 OPERATION_SECONDS = 20.0
+#: Seconds for building indexes at start: two million rows take a minute.
+INDEX_SECONDS = 3600.0
 
 _clients: dict[tuple[int, str], MongoClient[dict[str, Any]]] = {}
 
@@ -84,11 +88,13 @@ class Store:
     workers: Workers
     chain: ChainStore
     outputs: Outputs
+    quarantine: Quarantine
+    _db: Database[dict[str, Any]]
 
     @classmethod
     def of(cls, db: Database[dict[str, Any]]) -> Store:
         """The collections of one database."""
-        return cls(Deals(db), Tasks(db), Workers(db), ChainStore(db), Outputs(db))
+        return cls(Deals(db), Tasks(db), Workers(db), ChainStore(db), Outputs(db), Quarantine(db), db)
 
     @classmethod
     def open(cls, settings: Settings) -> Store:
@@ -96,6 +102,27 @@ class Store:
         return cls.of(database(settings))
 
     def ensure_indexes(self) -> None:
-        """Create every index that is missing; idempotent, cheap when all exist."""
-        for part in (self.deals, self.tasks, self.workers, self.chain, self.outputs):
-            part.ensure_indexes()
+        """Bring the database to this release: missing indexes, then migrations. Idempotent, cheap when all is done."""
+        # An index on a large collection takes longer than any other operation may.
+        with timeout(INDEX_SECONDS):
+            for part in (self.deals, self.tasks, self.workers, self.chain, self.outputs, self.quarantine):
+                part.ensure_indexes()
+            migrate(self._db)
+
+    def look_again(self, entry: Quarantined) -> None:
+        """Read a row that was set aside; it goes on if it fits now."""
+        match entry.collection:
+            case "deals":
+                self.deals.again(entry.key)
+            case "tasks":
+                self.tasks.reader.again(entry.key)
+            case "workers":
+                self.workers.reader.again(entry.key)
+            case "logs":
+                self.chain.logs.reader.again(entry.key)
+            case "outputs":
+                self.outputs.reader.again(entry.key)
+            case "blocks":
+                self.chain.reader.again(entry.key)
+            case other:
+                self.quarantine.release(other, entry.key)

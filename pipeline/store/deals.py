@@ -1,30 +1,56 @@
 """Collection `deals`: a stub as soon as the notice is seen, the whole deal once it is read from the chain.
 
 notice in a block ──► new ──ingest──► ready ──reorg──► orphaned ──notice again──► new
+                      │ ▲
+                      ▼ └── read again after a rest (pipeline.store.quarantine)
+                   unreadable
+
+While a deal is `new`, one process at a time stores its tasks, in pieces: it has a lease with a fence, a number that
+grows with every lease, and each piece is noted only under the fence it was begun with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
 from pipeline.records import DealRecord
-from protocol.types import BlockHash, BlockNumber, Contract, DealId, Hash32, NRlc, Timestamp, Wallet
-from protocol.wire import Dataset
+from pipeline.store.documents import Documents, Row
+from pipeline.store.quarantine import Quarantine, Reader
+from protocol.types import BlockHash, BlockNumber, DealId, NRlc
 
 NEW = "new"
 READY = "ready"
 ORPHANED = "orphaned"
 UNREADABLE = "unreadable"
 
+#: Seconds for which one process has a deal: a piece takes less than one; a crash delays the rest by as much.
+LEASE_SECONDS = 15.0
+#: Deals waiting for their next piece that are looked at to find the one that is least far.
+_LOOKED_AT = 200
+
+DEALS = Documents(DealRecord, names={"deal_id": "_id", "matched_block": "block"}, text=("worker_stake",))
 INDEXES = [
     IndexModel([("block", ASCENDING)], name="new", partialFilterExpression={"state": NEW}),
     IndexModel([("block", ASCENDING)], name="by_block"),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to store the tasks of one deal."""
+
+    deal: DealRecord
+    fence: int
+    #: Tasks stored before, from the first on.
+    stored: int
+    #: Some of its tasks were there already: the deal came back after a reorg, or a crash cut a piece off.
+    again: bool = False
 
 
 class Deals:
@@ -32,6 +58,8 @@ class Deals:
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["deals"]
+        self._quarantine = Quarantine(db)
+        self.reader = Reader(self._rows, DEALS, self._quarantine)
 
     def ensure_indexes(self) -> None:
         """Create the indexes."""
@@ -40,72 +68,108 @@ class Deals:
     def least_stake(self, newest: int) -> NRlc | None:
         """nRLC that a replicate of the `newest` deals locks at least: 0 if one has trust 1; None without deals."""
         rows = self._rows.find({"state": READY}, {"trust": 1, "worker_stake": 1}).sort("block", DESCENDING)
-        stakes = [0 if row["trust"] <= 1 else int(row["worker_stake"]) for row in rows.limit(newest)]
+        found = [_least(row) for row in rows.limit(newest)]
+        stakes = [stake for stake in found if stake is not None]
         return NRlc(min(stakes)) if stakes else None
 
     def noticed(self, notices: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> None:
         """Remember deals to ingest; one that is known from the same block stays as it is."""
-        writes = [
-            UpdateOne(
-                {"_id": deal_id},
-                [
-                    {
-                        "$set": {
-                            "state": {
-                                "$cond": [
-                                    {
-                                        "$and": [
-                                            {"$eq": ["$block_hash", block_hash]},
-                                            {"$in": ["$state", [READY, UNREADABLE]]},
-                                        ]
-                                    },
-                                    "$state",
-                                    NEW,
-                                ]
-                            },
-                            "block": block,
-                            "block_hash": block_hash,
-                        }
-                    }
-                ],
-                upsert=True,
-            )
-            for deal_id, block, block_hash in notices
-        ]
+        writes = []
+        for deal_id, block, block_hash in notices:
+            known = {"$and": [{"$eq": ["$block_hash", block_hash]}, {"$in": ["$state", [NEW, READY, UNREADABLE]]}]}
+            fresh = {
+                "state": {"$cond": [known, "$state", NEW]},
+                "stored": {"$cond": [known, {"$ifNull": ["$stored", 0]}, 0]},
+                "lease_until": {"$cond": [known, {"$ifNull": ["$lease_until", 0.0]}, 0.0]},
+                # In another block it starts at another time: it is read again.
+                "read": {"$cond": [known, {"$ifNull": ["$read", False]}, False]},
+                # Whoever stores the deal of another block stores no more of it.
+                "fence": {"$add": [{"$ifNull": ["$fence", 0]}, {"$cond": [known, 0, 1]}]},
+                "block": block,
+                "block_hash": block_hash,
+            }
+            writes.append(UpdateOne({"_id": deal_id}, [{"$set": fresh}], upsert=True))
         if writes:
             self._rows.bulk_write(writes, ordered=False)
 
-    def new(self, limit: int) -> list[DealId]:
-        """Deals noticed and not ingested, oldest first."""
-        rows = self._rows.find({"state": NEW}, {"_id": 1}).sort("block", ASCENDING).limit(limit)
+    def new(self, limit: int, now: float = float("inf")) -> list[DealId]:
+        """Deals noticed, not yet read from the chain and not in anybody's hands, oldest first."""
+        rows = self._rows.find({**_free(now), "read": {"$ne": True}}, {"_id": 1}).sort("block", ASCENDING).limit(limit)
         return [DealId(row["_id"]) for row in rows]
 
     def blocks(self, deal_ids: Iterable[DealId]) -> dict[DealId, BlockNumber]:
-        """The block of each deal's match, for those noticed."""
-        rows = self._rows.find({"_id": {"$in": list(deal_ids)}}, {"block": 1})
+        """The block of each deal's match, for those noticed and not ingested."""
+        rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": NEW}, {"block": 1})
         return {DealId(row["_id"]): BlockNumber(row["block"]) for row in rows}
 
-    def put(self, deals: Sequence[DealRecord]) -> None:
-        """Store deals read from the chain; they stay `new` until their tasks are stored too."""
-        writes = [
-            UpdateOne({"_id": deal.deal_id, "block": deal.matched_block}, {"$set": _to_document(deal)})
-            for deal in deals
-        ]
-        if writes:
-            self._rows.bulk_write(writes, ordered=False)
+    # -- storing their tasks --------------------------------------------------------------------------------------
 
-    def ingested(self, deals: Sequence[DealRecord]) -> None:
-        """Note that deals and all their tasks are stored."""
-        writes = [
-            UpdateOne({"_id": deal.deal_id, "block": deal.matched_block, "state": NEW}, {"$set": {"state": READY}})
-            for deal in deals
-        ]
-        if writes:
-            self._rows.bulk_write(writes, ordered=False)
+    def begin(self, deal: DealRecord, now: float) -> Lease | None:
+        """Store a deal read from the chain and take it in hand. None: it is ingested, or somebody has it."""
+        body = _body(deal)
+        return self._lease({"_id": deal.deal_id, "block": deal.matched_block, **_free(now)}, body, now, deal)
+
+    def put(self, deal: DealRecord) -> None:
+        """Store a deal read from the chain, and have `resume` find it."""
+        self._rows.update_one(
+            {"_id": deal.deal_id, "block": deal.matched_block, "state": NEW, "read": {"$ne": True}},
+            {"$set": _body(deal)},
+        )
+
+    def resume(self, now: float) -> Lease | None:
+        """Take in hand the deal that is least far of those whose tasks are not all stored yet."""
+        wanted = {**_free(now), "read": True, "block": {"$gte": 0}}
+        rows = list(self._rows.find(wanted, {"stored": 1}).limit(_LOOKED_AT))
+        for row in sorted(rows, key=lambda item: int(item.get("stored") or 0)):
+            lease = self._lease({"_id": row["_id"], **_free(now)}, {}, now, None)
+            if lease is not None:
+                return lease
+        return None
+
+    def _lease(self, wanted: dict[str, Any], body: dict[str, Any], now: float, deal: DealRecord | None) -> Lease | None:
+        row = self._rows.find_one_and_update(
+            wanted,
+            {"$set": {**body, "lease_until": now + LEASE_SECONDS}, "$inc": {"fence": 1}},
+            return_document=ReturnDocument.AFTER,
+        )
+        read = deal if deal is not None or row is None else next(iter(self.reader.each([row])), None)
+        if row is None or read is None:
+            return None
+        return Lease(read, row["fence"], int(row.get("stored") or 0), bool(row.get("again")))
+
+    def progress(self, lease: Lease, stored: int, until: float, *, again: bool) -> bool:
+        """Note how many tasks are stored, and until when the lease goes on. False: it is another's by now."""
+        result = self._rows.update_one(
+            {"_id": lease.deal.deal_id, "fence": lease.fence, "state": NEW},
+            {"$set": {"stored": stored, "again": again, "lease_until": until}},
+        )
+        return result.matched_count == 1
+
+    def ingested(self, lease: Lease) -> bool:
+        """Note that the deal and all its tasks are stored. False: the lease is another's by now."""
+        result = self._rows.update_one(
+            {"_id": lease.deal.deal_id, "fence": lease.fence, "state": NEW},
+            {"$set": {"state": READY, "stored": lease.deal.bot_size, "again": False}},
+        )
+        return result.matched_count == 1
+
+    def later(self, deal_id: DealId, until: float) -> None:
+        """Leave a deal that cannot be read now until then, so that others are read."""
+        self._rows.update_one({"_id": deal_id, **_free(until)}, {"$set": {"lease_until": until}})
 
     def unreadable(self, deal_id: DealId, why: str) -> None:
-        """Set a deal aside that can never be read."""
+        """Set a deal aside that this release cannot serve; it is read again after a rest."""
         self._rows.update_one({"_id": deal_id, "state": NEW}, {"$set": {"state": UNREADABLE, "why": why}})
+        self._quarantine.add(self._rows.name, [(deal_id, why)])
+
+    def again(self, deal_id: DealId) -> None:
+        """Read a deal that was set aside from the chain again, or its row."""
+        result = self._rows.update_one({"_id": deal_id, "state": UNREADABLE}, {"$set": {"state": NEW}})
+        row = self._rows.find_one({"_id": deal_id, "start_time": {"$exists": True}})
+        if result.matched_count or row is None or self.reader.each([row]):
+            self._quarantine.release(self._rows.name, deal_id)
+
+    # -- reorgs and audits ----------------------------------------------------------------------------------------
 
     def orphan_above(self, block: BlockNumber) -> list[DealId]:
         """Mark deals matched above `block` as gone from the chain; returns them, those marked before too.
@@ -133,77 +197,46 @@ class Deals:
         if places:
             self._rows.update_many(_any_of(places), {"$set": {"state": ORPHANED}})
 
+    def gone(self, deal_ids: Iterable[DealId]) -> list[DealId]:
+        """Those of the deals that a reorg took from the chain."""
+        rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": ORPHANED}, {"_id": 1})
+        return [DealId(row["_id"]) for row in rows]
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
     def counts(self) -> tuple[int, int]:
         """Roughly how many there are, orphaned ones too; and how many wait to be ingested."""
         # The block is named so that the partial index serves.
         waiting = self._rows.count_documents({"state": NEW, "block": {"$gte": 0}})
         return self._rows.estimated_document_count(), waiting
 
-    def gone(self, deal_ids: Iterable[DealId]) -> list[DealId]:
-        """Those of the deals that a reorg took from the chain."""
-        rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": ORPHANED}, {"_id": 1})
-        return [DealId(row["_id"]) for row in rows]
-
     def get(self, deal_id: DealId) -> DealRecord | None:
-        """One ingested deal."""
-        found = self.load([deal_id])
-        return found[0] if found else None
+        """One deal that was read from the chain. Raises InQuarantine."""
+        return self.reader.one(self._rows.find_one({"_id": deal_id, "start_time": {"$exists": True}}))
 
     def load(self, deal_ids: Iterable[DealId]) -> list[DealRecord]:
-        """Those of the deals that are ingested, in no order."""
-        rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "start_time": {"$exists": True}})
-        return [_to_record(row) for row in rows]
+        """Those of the deals that were read from the chain, in no order."""
+        return self.reader.each(self._rows.find({"_id": {"$in": list(deal_ids)}, "start_time": {"$exists": True}}))
+
+
+def _free(now: float) -> dict[str, Any]:
+    return {"state": NEW, "lease_until": {"$not": {"$gt": now}}}
+
+
+def _body(deal: DealRecord) -> dict[str, Any]:
+    body = DEALS.to_document(deal)
+    body.pop("_id")
+    return body | {"read": True}
+
+
+def _least(row: Row) -> int | None:
+    try:
+        return 0 if row["trust"] <= 1 else int(row["worker_stake"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _any_of(places: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> dict[str, Any]:
     return {
         "$or": [{"_id": deal_id, "block": block, "block_hash": block_hash} for deal_id, block, block_hash in places]
     }
-
-
-def _to_document(deal: DealRecord) -> dict[str, Any]:
-    return {
-        "app": deal.app,
-        "image": deal.image,
-        "image_checksum": deal.image_checksum,
-        "dataset": deal.dataset.model_dump() if deal.dataset else None,
-        "workerpool": deal.workerpool,
-        "requester": deal.requester,
-        "beneficiary": deal.beneficiary,
-        "callback": deal.callback,
-        "params": deal.params,
-        "trust": deal.trust,
-        "tag": deal.tag,
-        "category_seconds": deal.category_seconds,
-        "start_time": deal.start_time,
-        "bot_first": deal.bot_first,
-        "bot_size": deal.bot_size,
-        "worker_stake": str(deal.worker_stake),
-        "contribution_deadline": deal.contribution_deadline,
-        "final_deadline": deal.final_deadline,
-    }
-
-
-def _to_record(row: Mapping[str, Any]) -> DealRecord:
-    return DealRecord(
-        deal_id=DealId(row["_id"]),
-        app=Contract(row["app"]),
-        image=row["image"],
-        image_checksum=Hash32(row["image_checksum"]),
-        dataset=Dataset(**row["dataset"]) if row["dataset"] else None,
-        workerpool=Contract(row["workerpool"]),
-        requester=Wallet(row["requester"]),
-        beneficiary=Wallet(row["beneficiary"]),
-        callback=Contract(row["callback"]),
-        params=row["params"],
-        trust=row["trust"],
-        tag=Hash32(row["tag"]),
-        category_seconds=row["category_seconds"],
-        start_time=Timestamp(row["start_time"]),
-        bot_first=row["bot_first"],
-        bot_size=row["bot_size"],
-        worker_stake=NRlc(int(row["worker_stake"])),
-        contribution_deadline=Timestamp(row["contribution_deadline"]),
-        final_deadline=Timestamp(row["final_deadline"]),
-        matched_block=BlockNumber(row["block"]),
-    )

@@ -6,24 +6,31 @@ _id = <block hash>:<log index>     so the same log read twice is one row, and it
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from bson.errors import BSONError
 from pymongo import ASCENDING, IndexModel, ReplaceOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from pipeline.store.documents import Document, Documents, Row
+from pipeline.store.quarantine import Quarantine, Reader
 from protocol import events
+from protocol.errors import InQuarantine, Unfit
 from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp, TxHash
+
+#: What MongoDB's encoder raises for a value that no document can hold.
+UNSTORABLE = (BSONError, OverflowError, UnicodeError)
 
 INDEXES = [
     IndexModel([("event.task_id", ASCENDING), ("orphaned", ASCENDING)], name="by_task"),
     IndexModel([("block", ASCENDING)], name="by_block"),
 ]
 
-_KINDS: dict[str, type[events.Event]] = {
-    kind.__name__: kind
+_KINDS: dict[str, Documents[Any]] = {
+    kind.__name__: Documents(kind, versioned=False)
     for kind in (
         events.SchedulerNotice,
         events.TaskInitialize,
@@ -39,11 +46,58 @@ _KINDS: dict[str, type[events.Event]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a log stands; its event is stored beside it, by the name of its kind."""
+
+    block_number: BlockNumber
+    block_hash: BlockHash
+    timestamp: Timestamp
+    tx_hash: TxHash
+    log_index: int
+
+
+_PLACES = Documents(_Place, names={"block_number": "block", "timestamp": "at", "tx_hash": "tx"})
+
+
+class _LogDocuments(Documents[events.Seen]):
+    """Events with their places; the kind decides which mapping reads the event."""
+
+    def to_document(self, record: events.Seen) -> Document:
+        place = _Place(record.block_number, record.block_hash, record.timestamp, record.tx_hash, record.log_index)
+        kind = type(record.event).__name__
+        return {
+            "_id": _key(record),
+            "kind": kind,
+            "event": _KINDS[kind].to_document(record.event),
+            "orphaned": False,
+            **_PLACES.to_document(place),
+        }
+
+    def to_record(self, row: Row) -> events.Seen:
+        place = _PLACES.to_record(row)
+        kind = _KINDS.get(str(row.get("kind")))
+        if kind is None:
+            raise Unfit(why=f"kind: this release knows no event {row.get('kind')!r}")
+        return events.Seen(
+            kind.to_record(row.get("event") or {}),
+            place.block_number,
+            place.block_hash,
+            place.timestamp,
+            place.tx_hash,
+            place.log_index,
+        )
+
+
+LOGS = _LogDocuments(events.Seen)
+
+
 class Logs:
     """Queries on `logs`."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["logs"]
+        self.reader = Reader(self._rows, LOGS, Quarantine(db))
 
     def ensure_indexes(self) -> None:
         """Create the indexes."""
@@ -51,20 +105,51 @@ class Logs:
 
     def put(self, seen: Sequence[events.Seen]) -> None:
         """Store logs as part of the present chain, whether or not they were known or orphaned before."""
-        if seen:
-            self._rows.bulk_write(
-                [ReplaceOne({"_id": _key(item)}, _to_document(item), upsert=True) for item in seen], ordered=False
-            )
+        if not seen:
+            return
+        try:
+            self._replace([LOGS.to_document(item) for item in seen])
+        except UNSTORABLE:
+            for item in seen:
+                self._put_alone(item)
+
+    def _put_alone(self, item: events.Seen) -> None:
+        document = LOGS.to_document(item)
+        try:
+            self._replace([document])
+        except UNSTORABLE as error:
+            # A stub that cannot be read: its task is then decided upon by the contract's own word.
+            event = {"task_id": document["event"].get("task_id")}
+            self._replace([{**document, "kind": "unstorable", "event": event, "tx": None}])
+            self.reader.set_aside(document["_id"], f"it cannot be stored ({error!r})")
+
+    def _replace(self, documents: Sequence[Document]) -> None:
+        writes = [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
+        self._rows.bulk_write(writes, ordered=False)
 
     def of_tasks(self, task_ids: Iterable[TaskId]) -> dict[TaskId, list[events.Seen]]:
-        """Logs on the present chain for each of the tasks, in chain order; tasks without any are left out."""
-        rows = self._rows.find({"event.task_id": {"$in": list(task_ids)}, "orphaned": False})
+        """Logs on the present chain for each of the tasks, in chain order; tasks without any are left out.
+
+        Raises InQuarantine for a task with a log that cannot be read: what its other logs say of it may be wrong.
+        """
+        found, broken = self.read(task_ids)
+        if broken:
+            raise InQuarantine(what=f"log of task {min(broken)}")
+        return found
+
+    def read(self, task_ids: Iterable[TaskId]) -> tuple[dict[TaskId, list[events.Seen]], set[TaskId]]:
+        """As `of_tasks`, and which of the tasks have a log that cannot be read."""
         found: dict[TaskId, list[events.Seen]] = defaultdict(list)
-        for row in rows:
-            found[TaskId(row["event"]["task_id"])].append(_to_seen(row))
+        broken: set[TaskId] = set()
+        for row in self._rows.find({"event.task_id": {"$in": list(task_ids)}, "orphaned": False}):
+            task_id = TaskId(row["event"]["task_id"])
+            read = self.reader.each([row])
+            found[task_id] += read
+            if not read:
+                broken.add(task_id)
         for seen in found.values():
             seen.sort(key=lambda item: (item.block_number, item.log_index))
-        return dict(found)
+        return dict(found), broken
 
     def orphan_above(self, block: BlockNumber) -> list[TaskId]:
         """Mark logs above `block` as gone from the chain; returns the tasks they were about."""
@@ -75,7 +160,7 @@ class Logs:
 
     def between(self, first: BlockNumber, last: BlockNumber) -> list[events.Seen]:
         """Logs of blocks first … last on the present chain."""
-        return [_to_seen(row) for row in self._rows.find({"block": {"$gte": first, "$lte": last}, "orphaned": False})]
+        return self.reader.each(self._rows.find({"block": {"$gte": first, "$lte": last}, "orphaned": False}))
 
     def initialized(self, task_ids: Iterable[TaskId]) -> set[TaskId]:
         """Those of the tasks that were initialized on the present chain."""
@@ -99,28 +184,3 @@ class Logs:
 
 def _key(seen: events.Seen) -> str:
     return f"{seen.block_hash}:{seen.log_index}"
-
-
-def _to_document(seen: events.Seen) -> dict[str, Any]:
-    return {
-        "_id": _key(seen),
-        "kind": type(seen.event).__name__,
-        "event": asdict(seen.event),
-        "block": seen.block_number,
-        "block_hash": seen.block_hash,
-        "at": seen.timestamp,
-        "tx": seen.tx_hash,
-        "log_index": seen.log_index,
-        "orphaned": False,
-    }
-
-
-def _to_seen(row: Mapping[str, Any]) -> events.Seen:
-    return events.Seen(
-        event=_KINDS[row["kind"]](**row["event"]),
-        block_number=BlockNumber(row["block"]),
-        block_hash=BlockHash(row["block_hash"]),
-        timestamp=Timestamp(row["at"]),
-        tx_hash=TxHash(row["tx"]),
-        log_index=row["log_index"],
-    )

@@ -11,7 +11,9 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from pipeline.records import ComputeLog
-from protocol.types import TaskId, Wallet
+from pipeline.store.documents import Documents
+from pipeline.store.quarantine import Quarantine, Reader
+from protocol.types import TaskId
 
 #: Days an app's output is kept, as the incumbent does after the final deadline.
 KEEP_DAYS = 3
@@ -21,12 +23,15 @@ INDEXES = [
     IndexModel([("at", ASCENDING)], name="forget", expireAfterSeconds=KEEP_DAYS * 24 * 3600),
 ]
 
+OUTPUTS = Documents(ComputeLog, names={"task_id": "task"})
+
 
 class Outputs:
     """Queries on `outputs`."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["outputs"]
+        self.reader = Reader(self._rows, OUTPUTS, Quarantine(db))
 
     def ensure_indexes(self) -> None:
         """Create the indexes."""
@@ -37,11 +42,8 @@ class Outputs:
         try:
             self._rows.insert_one(
                 {
+                    **OUTPUTS.to_document(output),
                     "_id": f"{output.task_id}:{output.wallet}",
-                    "task": output.task_id,
-                    "wallet": output.wallet,
-                    "stdout": output.stdout,
-                    "stderr": output.stderr,
                     "at": datetime.fromtimestamp(now, UTC),
                 }
             )
@@ -52,4 +54,4 @@ class Outputs:
     def of_task(self, task_id: TaskId) -> list[ComputeLog]:
         """Outputs of a task, by wallet."""
         rows = self._rows.find({"task": task_id}).sort("wallet", ASCENDING)
-        return [ComputeLog(TaskId(row["task"]), Wallet(row["wallet"]), row["stdout"], row["stderr"]) for row in rows]
+        return self.reader.each(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection as Some
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from pipeline.records import LIVE, Replicate, ReplicateState, Stage, TaskRecord
-from pipeline.store.task_documents import replicate_document, to_document, to_record
+from pipeline.store.quarantine import Quarantine, Reader
+from pipeline.store.task_documents import TASKS, replicate_document, to_document
 from protocol.types import BlockNumber, DealId, Hash32, TaskId, Timestamp, Wallet
 from protocol.wire import ResultLink, Step
 
@@ -21,6 +23,11 @@ from protocol.wire import ResultLink, Step
 DUPLICATE_KEY = 11000
 #: Field that names the `save` that last replaced a task.
 _SAVE_MARK = "saved_by"
+
+#: The index that finds tasks whose initialize is still to be handed over.
+_RECEIVED = "received"
+#: Deals that share one round of `uninitialized`.
+MOST_DEALS = 20
 
 INDEXES = [
     IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="by_deal", unique=True),
@@ -30,6 +37,14 @@ INDEXES = [
         partialFilterExpression={"wants": {"$gt": 0}},
     ),
     IndexModel([("next_visit", ASCENDING)], name="due", partialFilterExpression={"open": True}),
+    IndexModel(
+        [("stage", ASCENDING), ("next_visit", ASCENDING)], name="due_by_stage", partialFilterExpression={"open": True}
+    ),
+    IndexModel(
+        [("deal", ASCENDING), ("contribution_deadline", ASCENDING), ("index", ASCENDING)],
+        name=_RECEIVED,
+        partialFilterExpression={"stage": str(Stage.RECEIVED)},
+    ),
     IndexModel([("replicates.wallet", ASCENDING)], name="by_worker", partialFilterExpression={"open": True}),
     IndexModel([("stage", ASCENDING)], name="by_stage"),
 ]
@@ -75,6 +90,9 @@ class Tasks:
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["tasks"]
+        self.reader = Reader(
+            self._rows, TASKS, Quarantine(db), lambda until: {"next_visit": until, "not_before": until}
+        )
 
     def ensure_indexes(self) -> None:
         """Create the indexes."""
@@ -83,13 +101,12 @@ class Tasks:
     # -- reading --------------------------------------------------------------------------------------------------
 
     def get(self, task_id: TaskId) -> TaskRecord | None:
-        """One task."""
-        row = self._rows.find_one({"_id": task_id})
-        return None if row is None else to_record(row)
+        """One task. Raises InQuarantine."""
+        return self.reader.one(self._rows.find_one({"_id": task_id}))
 
     def load(self, task_ids: Iterable[TaskId]) -> list[TaskRecord]:
         """Those of the tasks that are ours, in no order."""
-        return [to_record(row) for row in self._rows.find({"_id": {"$in": list(task_ids)}})]
+        return self.reader.each(self._rows.find({"_id": {"$in": list(task_ids)}}))
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
         """Those of the tasks whose deal is ours on the present chain."""
@@ -99,37 +116,57 @@ class Tasks:
     def of_deal(self, deal_id: DealId, first: int = 0, limit: int = 0) -> list[TaskRecord]:
         """A deal's tasks by index, from index `first` on; at most `limit`, 0 for all."""
         rows = self._rows.find({"deal": deal_id, "index": {"$gte": first}}).sort("index", ASCENDING).limit(limit)
-        return [to_record(row) for row in rows]
+        return self.reader.each(rows)
 
     def waiting(self, now: float, limit: int) -> list[TaskRecord]:
         """Tasks that want replicates, still take votes and were not passed over lately, most urgent first."""
         query = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}, "not_before": {"$lte": now}}
         rows = self._rows.find(query).sort("contribution_deadline", ASCENDING).limit(limit)
-        return [to_record(row) for row in rows]
+        return self.reader.each(rows)
 
     def passed_over(self, task_ids: Sequence[TaskId], until: float) -> None:
         """Let others be looked at before these, until then: nobody could take them."""
         self._rows.update_many({"_id": {"$in": list(task_ids)}}, {"$set": {"not_before": until}})
 
-    def due(self, now: float, limit: int) -> list[TaskId]:
-        """Open tasks whose next visit has come, longest overdue first."""
-        rows = self._rows.find({"open": True, "next_visit": {"$lte": now}}, {"_id": 1})
-        return [TaskId(row["_id"]) for row in rows.sort("next_visit", ASCENDING).limit(limit)]
+    def due(self, now: float, limit: int, stages: Some[Stage] | None = None) -> list[TaskId]:
+        """Open tasks whose next visit has come, longest overdue first; `stages`: only those."""
+        query: dict[str, Any] = {"open": True, "next_visit": {"$lte": now}}
+        if stages is not None:
+            query["stage"] = {"$in": [str(stage) for stage in stages]}
+        rows = self._rows.find(query, {"_id": 1}).sort("next_visit", ASCENDING).limit(limit)
+        return [TaskId(row["_id"]) for row in rows]
 
-    def uninitialized(self, now: float, limit: int) -> list[TaskId]:
-        """Tasks whose initialize was never handed to the lane, perhaps for want of room there."""
-        query = {
-            "stage": str(Stage.RECEIVED),
-            "orphaned": False,
-            "contribution_deadline": {"$gt": now},
-            "sent.initialize": {"$exists": False},
-            "failed.initialize": {"$exists": False},
-        }
-        return [TaskId(row["_id"]) for row in self._rows.find(query, {"_id": 1}).limit(limit)]
+    def uninitialized(self, now: float, limit: int, after: str = "") -> list[TaskId]:
+        """Tasks whose initialize was never handed to the lane, perhaps for want of room there.
+
+        Each deal gets an equal share of `limit`, its first tasks first; deals in the order of their ids, from the one
+        behind `after` on and around.
+        """
+        deals = self._deals_uninitialized(now, after)
+        found: list[TaskId] = []
+        for place, deal in enumerate(deals):
+            share = -(-(limit - len(found)) // (len(deals) - place))
+            query = _uninitialized(now) | {"deal": deal}
+            rows = self._rows.find(query, {"_id": 1}).sort("index", ASCENDING).limit(share).hint(_RECEIVED)
+            found += [TaskId(row["_id"]) for row in rows] if share > 0 else []
+        return found
+
+    def _deals_uninitialized(self, now: float, after: str) -> list[str]:
+        deals: list[str] = []
+        for bound in ({}, {"$lte": after}):
+            last = after if not bound else ""
+            while len(deals) < MOST_DEALS:
+                query = _uninitialized(now) | {"deal": {"$gt": last} | bound}
+                row = self._rows.find_one(query, {"deal": 1}, sort=[("deal", ASCENDING)], hint=_RECEIVED)
+                if row is None:
+                    break
+                last = row["deal"]
+                deals.append(last)
+        return deals
 
     def of_worker(self, wallet: Wallet) -> list[TaskRecord]:
         """Open tasks that a worker was given."""
-        return [to_record(row) for row in self._rows.find({"open": True, "replicates.wallet": wallet})]
+        return self.reader.each(self._rows.find({"open": True, "replicates.wallet": wallet}))
 
     def count_by_stage(self) -> dict[Stage, int]:
         """How many tasks stand at each stage that is not an end: the ended ones only grow in number."""
@@ -350,11 +387,28 @@ class Tasks:
         unknown: list[TaskId] = []
         for task in task_ids:
             row = rows.get(task)
-            own = [item for item in row["replicates"] if item["wallet"] == wallet] if row else []
-            if row is not None and not row["open"]:
+            try:
+                own = [item for item in row["replicates"] if item["wallet"] == wallet] if row else []
+                over = row is not None and not row["open"]
+                stop = bool(own) and own[0]["state"] == ReplicateState.ABORTED
+            except (KeyError, TypeError) as error:
+                # Nothing is said of it: the machine goes on.
+                self.reader.set_aside(task, f"it has another shape ({error!r})")
+                continue
+            if over:
                 forget.append(task)
             elif not own:
                 unknown.append(task)
-            elif own[0]["state"] == ReplicateState.ABORTED:
+            elif stop:
                 abort.append(task)
         return Verdicts(forget, abort, unknown)
+
+
+def _uninitialized(now: float) -> dict[str, Any]:
+    return {
+        "stage": str(Stage.RECEIVED),
+        "orphaned": False,
+        "contribution_deadline": {"$gt": now},
+        "sent.initialize": {"$exists": False},
+        "failed.initialize": {"$exists": False},
+    }

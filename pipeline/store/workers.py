@@ -13,6 +13,8 @@ from pymongo.database import Database
 from pipeline.actions import Outcome
 from pipeline.health import MachineFacts
 from pipeline.records import ChainFacts, Held, WorkerRecord
+from pipeline.store.documents import Documents
+from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.worker_updates import SET_FREE, SET_SUCCESSES, only, reservation, told
 from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
 from protocol.weights import NEWCOMER_WEIGHT
@@ -45,13 +47,17 @@ class Workers:
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["workers"]
+        self.reader = Reader(self._rows, WORKERS, Quarantine(db), lambda until: {"rest_until": until})
 
     def ensure_indexes(self) -> None:
         """Create the indexes."""
         self._rows.create_indexes(INDEXES)
 
     def enrol(self, wallet: Wallet, offer: Capabilities, now: float, *, machine: str | None = None) -> WorkerRecord:
-        """Remember a machine at login; what it holds and its ban survive a new login. `machine`: which installation."""
+        """Remember a machine at login; what it holds and its ban survive a new login. `machine`: which installation.
+
+        Raises InQuarantine.
+        """
         row = self._rows.find_one_and_update(
             {"_id": wallet},
             [
@@ -87,8 +93,9 @@ class Workers:
             upsert=True,
             return_document=ReturnDocument.AFTER,
         )
-        assert row is not None  # an upsert that returns the document after it always has one
-        return _to_record(row)
+        worker = self.reader.one(row)
+        assert worker is not None  # an upsert that returns the document after it always has one
+        return worker
 
     def seen(self, wallet: Wallet, now: float) -> bool:
         """Note a sign of life. False: that wallet never enrolled."""
@@ -100,17 +107,16 @@ class Workers:
         self._rows.update_one({"_id": wallet}, {"$set": {"away": True}})
 
     def get(self, wallet: Wallet) -> WorkerRecord | None:
-        """One worker."""
-        row = self._rows.find_one({"_id": wallet})
-        return None if row is None else _to_record(row)
+        """One worker. Raises InQuarantine."""
+        return self.reader.one(self._rows.find_one({"_id": wallet}))
 
     def all(self, limit: int = 10_000) -> list[WorkerRecord]:
         """Every worker, by wallet."""
-        return [_to_record(row) for row in self._rows.find().sort("_id", ASCENDING).limit(limit)]
+        return self.reader.each(self._rows.find().sort("_id", ASCENDING).limit(limit))
 
     def load(self, wallets: Iterable[Wallet]) -> list[WorkerRecord]:
         """Those workers, in no order."""
-        return [_to_record(row) for row in self._rows.find({"_id": {"$in": list(wallets)}})]
+        return self.reader.each(self._rows.find({"_id": {"$in": list(wallets)}}))
 
     def set_banned(self, wallet: Wallet, *, banned: bool) -> bool:
         """Ban a worker from new tasks, or take it back. False: unknown wallet."""
@@ -137,7 +143,7 @@ class Workers:
             query["tag_bits"] = {"$bitsAllSet": bytes.fromhex(tag[2:])}
         if stake:
             query["worth"] = {"$gte": float(stake)}
-        return [_to_record(row) for row in self._rows.find(query).sort(_BEST_FIRST).limit(limit)]
+        return self.reader.each(self._rows.find(query).sort(_BEST_FIRST).limit(limit))
 
     def nearest(self, tag: Hash32, stake: NRlc, limit: int) -> list[WorkerRecord]:
         """Workers that come nearest to taking such a task, and others: at most a few times `limit`, each once."""
@@ -147,7 +153,7 @@ class Workers:
         able = {"facts.funded": True, "lost": False, "banned": False}
         for query in (_READY | offer | backed, able | offer | backed, able | offer, {"lost": False} | offer, offer, {}):
             rows |= {row["_id"]: row for row in self._rows.find(query).limit(limit)}
-        return [_to_record(row) for row in rows.values()]
+        return self.reader.each(rows.values())
 
     def unchecked(self, now: float, limit: int) -> list[Wallet]:
         """Workers without coins for gas, as far as we know, whose coins are to be looked for now; in turn."""
@@ -164,7 +170,7 @@ class Workers:
                 [
                     {
                         "$set": {
-                            "facts": {"$literal": _facts_document(item)},
+                            "facts": {"$literal": _FACTS.to_document(item)},
                             "worth": float(item.stake),
                             "lot": random.random(),  # noqa: S311 - fairness, not secrecy
                             "checked_at": now,
@@ -283,7 +289,7 @@ class Workers:
         query: dict[str, Any] = {"$or": [{"held.since": {"$lt": before}}, {"pledged.since": {"$lt": before}}]}
         if after is not None:
             query["_id"] = {"$gt": after}
-        return [_to_record(row) for row in self._rows.find(query).sort("_id", ASCENDING).limit(limit)]
+        return self.reader.each(self._rows.find(query).sort("_id", ASCENDING).limit(limit))
 
     def heard_since(self, moment: float) -> bool:
         """Whether any worker was heard of since then."""
@@ -315,51 +321,9 @@ def _silent(seen_before: float) -> list[dict[str, Any]]:
     return [{mark: value, "seen_at": {"$lt": seen_before}} for mark, value in (("lost", False), ("replacing", True))]
 
 
-def _held(rows: Iterable[Mapping[str, Any]]) -> tuple[Held, ...]:
-    return tuple(Held(TaskId(item["task"]), item["since"], NRlc(int(item["stake"]))) for item in rows)
+_HELD = Documents(Held, names={"task_id": "task"}, text=("stake",), versioned=False)
+_FACTS = Documents(ChainFacts, text=("stake", "coins"), versioned=False)
+WORKERS = Documents(WorkerRecord, names={"wallet": "_id"}, inner={"held": _HELD, "pledged": _HELD})
 
 
-def _to_record(row: Mapping[str, Any]) -> WorkerRecord:
-    return WorkerRecord(
-        wallet=Wallet(row["_id"]),
-        name=row["name"],
-        version=row["version"],
-        slots=row["slots"],
-        cpus=row["cpus"],
-        memory_bytes=row["memory_bytes"],
-        tag=Hash32(row["tag"]),
-        enrolled_at=row["enrolled_at"],
-        seen_at=row["seen_at"],
-        held=_held(row["held"]),
-        pledged=_held(row["pledged"]),
-        failures=row["failures"],
-        banned=row["banned"],
-        lost=row["lost"],
-        blamed=row.get("blamed", 0),
-        solos=row.get("solos", 0),
-        rest_until=row.get("rest_until", 0.0),
-        away=row.get("away", False),
-        machine=row.get("machine"),
-        facts=_to_facts(row["facts"]),
-        checked_at=row["checked_at"],
-    )
-
-
-def _facts_document(facts: ChainFacts) -> dict[str, Any]:
-    # amounts as text: they may pass 2**63
-    return {
-        "weight": facts.weight,
-        "stake": str(facts.stake),
-        "coins": str(facts.coins),
-        "funded": facts.funded,
-        "score": facts.score,
-    }
-
-
-def _to_facts(row: Mapping[str, Any]) -> ChainFacts:
-    return ChainFacts(
-        row["weight"], NRlc(int(row["stake"])), Wei(int(row["coins"])), row["funded"], row.get("score", 0)
-    )
-
-
-_NOTHING_KNOWN = _facts_document(ChainFacts(NEWCOMER_WEIGHT, NRlc(0), Wei(0), funded=False))
+_NOTHING_KNOWN = _FACTS.to_document(ChainFacts(NEWCOMER_WEIGHT, NRlc(0), Wei(0), funded=False))

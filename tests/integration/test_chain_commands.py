@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -100,7 +101,7 @@ def scene(chain: Chain, stack: Stack, database: str, capsys: pytest.CaptureFixtu
     store = Store.open(own)
     store.ensure_indexes()
     list(Watcher(chain.rpc, chain.hub, pool, store.chain).catch_up(chain.hub.head()))
-    ingest(store, Catalogue(chain.hub), pool, store.deals.new(10))
+    ingest(store, Catalogue(chain.hub), pool, store.deals.new(10), time.time())
     yield Scene(chain, store, client.database(own), pool, ours, foreign, env, capsys)
     client.close()
 

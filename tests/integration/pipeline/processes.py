@@ -7,7 +7,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import beat.watch
-from config import celery_apps
+from config import celery_apps, topology
 from tests.integration import forged
 
 
@@ -31,5 +31,5 @@ def _main(name: str, lane: str) -> None:
         case _:
             from pipeline.app import app
 
-            queue = lane if name == "lane" else "pipeline"
-            celery_apps.consume(app, queue, name=name, processes=1, log_level="info")
+            queues = (lane,) if name == "lane" else topology.PIPELINE_QUEUES
+            celery_apps.consume(app, queues, name=name, processes=1, log_level="info")

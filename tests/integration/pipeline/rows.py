@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from pipeline.ingest import task_records
 from pipeline.records import DealRecord, TaskRecord
 from pipeline.store.client import Store
@@ -41,3 +44,20 @@ def deal(size: int = 3, block: int = 10) -> DealRecord:
 def some_tasks(store: Store, size: int = 3) -> list[TaskRecord]:
     store.tasks.add(task_records(deal(size)))
     return store.tasks.of_deal(DEAL)
+
+
+#: Values that stand for whatever a bug, another release or a hand may have left in a row.
+ODD: tuple[Any, ...] = (None, "no such thing", 2**63 - 1, ["x"], {"x": 1})
+
+
+def broken(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Copies of a document, each with one key missing or of another kind, at the top or in its first inner rows."""
+    for key, value in document.items():
+        if key == "_id":
+            continue
+        yield {name: kept for name, kept in document.items() if name != key}
+        yield from ({**document, key: odd} for odd in ODD)
+        inner = value[0] if isinstance(value, list) and value else value
+        if isinstance(inner, dict):
+            for changed in broken(inner):
+                yield {**document, key: [changed] if isinstance(value, list) else changed}

@@ -88,9 +88,9 @@ def test_a_deal_is_new_until_all_of_it_is_stored_and_new_again_in_another_block(
     notice = log(events.SchedulerNotice(POOL, DEAL), at)
     store.chain.commit([at], [notice])
     assert store.deals.new(10) == [DEAL]
-    store.deals.put([deal()])
-    assert store.deals.new(10) == [DEAL]
-    store.deals.ingested([deal()])
+    lease = store.deals.begin(deal(), NOW)
+    assert lease is not None
+    assert store.deals.ingested(lease)
     assert store.deals.new(10) == []
     store.chain.commit([at], [notice])
     assert store.deals.new(10) == [], "read again in the same block"

@@ -57,7 +57,7 @@ def test_flower_shows_what_machines_and_scheduler_did(worked: Arena) -> None:
 
 def test_rabbitmq_has_the_queues_as_designed(worked: Arena) -> None:
     scheduler, workers = worked.pool.ground.scheduler, _machines(worked)
-    own = {topology.PIPELINE_QUEUE, topology.DEAD_QUEUE, topology.lane_queue_name(scheduler.key.wallet)}
+    own = {*topology.PIPELINE_QUEUES, topology.DEAD_QUEUE, topology.lane_queue_name(scheduler.key.wallet)}
     core = _queues(worked, worked.names.core)
     assert own <= set(core)
     assert all(core[name]["type"] == "quorum" for name in own)

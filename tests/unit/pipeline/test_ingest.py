@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from bson.errors import InvalidDocument
+from pymongo.errors import AutoReconnect
 
 from chain.answers import Absent, Answer, Broken, Known, Unknown
 from chain.hub import App, Category, Deal
 from chain.lane.intent import Intent, IntentState
 from pipeline.actions import Action, Method, Submit, Want
-from pipeline.ingest import Catalogue, ingest, task_records
-from pipeline.records import DealRecord
+from pipeline.ingest import AT_ONCE, PIECE, Catalogue, ingest, task_records
+from pipeline.records import DealRecord, TaskRecord
+from pipeline.store.deals import Lease
 from pipeline.transactions import failures_of, initializes, without_initialize
 from pipeline.wake import chunks
 from protocol.events import BlockRef
@@ -74,18 +79,27 @@ class Deals:
         self.noticed = {deal_id: BlockNumber(3) for deal_id in noticed}
         self.stored: list[DealId] = []
         self.aside: list[DealId] = []
+        self.large: list[DealId] = []
+        self.postponed: list[DealId] = []
 
     def blocks(self, _: object) -> dict[DealId, BlockNumber]:
         return self.noticed
 
-    def put(self, deals: list[DealRecord]) -> None:
-        self.stored += [deal.deal_id for deal in deals]
+    def begin(self, deal: DealRecord, _: float) -> Lease:
+        return Lease(deal, 1, 0)
+
+    def put(self, deal: DealRecord) -> None:
+        self.large.append(deal.deal_id)
 
     def gone(self, deal_ids: list[DealId]) -> list[DealId]:
         return [deal_id for deal_id in deal_ids if deal_id not in self.noticed]
 
-    def ingested(self, _: object) -> None:
-        """Nothing to remember."""
+    def ingested(self, lease: Lease) -> bool:
+        self.stored.append(lease.deal.deal_id)
+        return True
+
+    def later(self, deal_id: DealId, _: float) -> None:
+        self.postponed.append(deal_id)
 
     def unreadable(self, deal_id: DealId, _: str) -> None:
         self.aside.append(deal_id)
@@ -145,10 +159,71 @@ def test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read(
         GONE: Absent("the contract has no such deal"),
     }
     catalogue = Catalogue(Hub(told, app))  # type: ignore[arg-type]  # stands for the real one
-    found = ingest(store, catalogue, POOL, list(told))  # type: ignore[arg-type]  # idem
+    found, more = ingest(store, catalogue, POOL, list(told), 0.0)  # type: ignore[arg-type]  # idem
+    assert not more
     assert found == [task_id(deal_id, index) for deal_id in served for index in (0, 1)]
     assert deals.stored == served
     assert deals.aside == aside, "only what can never be read is quarantined"
+    assert {SILENT, GONE} <= set(deals.postponed), "they are asked for again a little later, after others"
+
+
+def ingested(size: int, add: Callable[[list[TaskRecord]], int]) -> tuple[Deals, list[TaskId], bool]:
+    """One deal of so many tasks, and one of two, ingested by one message."""
+    deals = Deals(GOOD, SILENT)
+    store = SimpleNamespace(deals=deals, tasks=SimpleNamespace(add=add), chain=SimpleNamespace(cursor=lambda: FOLLOWED))
+    told = {GOOD: Known(replace(on_chain(GOOD), bot_size=size)), SILENT: Known(on_chain(SILENT))}
+    found = ingest(store, Catalogue(Hub(told, Known(APP))), POOL, list(told), 0.0)  # type: ignore[arg-type]  # idem
+    return deals, *found
+
+
+def test_a_large_deal_is_left_to_bulk_work_and_its_neighbour_is_stored() -> None:
+    deals, found, more = ingested(PIECE + 1, len)
+    assert (deals.large, deals.stored, more) == ([GOOD], [SILENT], True)
+    assert found == [task_id(SILENT, 0), task_id(SILENT, 1)]
+
+
+def test_only_the_first_tasks_of_a_deal_are_advanced_at_once_and_the_sweep_leaves_the_rest_alone() -> None:
+    kept: list[TaskRecord] = []
+
+    def add(tasks: list[TaskRecord]) -> int:
+        kept.extend(tasks)
+        return len(tasks)
+
+    deals, found, more = ingested(AT_ONCE + 1, add)
+    assert more
+    assert deals.stored == [GOOD, SILENT]
+    assert len([task for task in found if task != task_id(SILENT, 0)]) == AT_ONCE + 1
+    assert [task.next_visit for task in kept[AT_ONCE - 1 : AT_ONCE + 1]] == [0.0, kept[AT_ONCE].contribution_deadline]
+
+
+@pytest.mark.parametrize(
+    "error", [OverflowError("8-byte ints"), InvalidDocument("no"), ValueError("what else"), KeyError("x")]
+)
+def test_a_deal_whose_tasks_cannot_be_stored_is_set_aside_alone(error: Exception) -> None:
+    def add(tasks: list[TaskRecord]) -> int:
+        if tasks[0].deal_id == GOOD:
+            raise error
+        return len(tasks)
+
+    deals, found, _ = ingested(2, add)
+    assert (deals.aside, deals.stored) == ([GOOD], [SILENT])
+    assert found == [task_id(SILENT, 0), task_id(SILENT, 1)]
+
+
+def test_a_database_that_is_away_sets_nothing_aside() -> None:
+    def add(_: list[TaskRecord]) -> int:
+        raise AutoReconnect
+
+    with pytest.raises(AutoReconnect):
+        ingested(2, add)
+
+
+def test_a_catalogue_remembers_a_bounded_number_of_apps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.ingest.MOST_REMEMBERED", 2)
+    catalogue = Catalogue(Hub({}, Known(APP)))  # type: ignore[arg-type]  # stands for the real one
+    for number in range(5):
+        catalogue.app(Contract(wallet(number)), FOLLOWED)
+    assert list(catalogue._apps) == [Contract(wallet(3)), Contract(wallet(4))]
 
 
 def test_a_long_list_is_cut_and_nothing_falls_off() -> None:

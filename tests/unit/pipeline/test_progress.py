@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from pipeline.progress import after, next_visit
-from pipeline.records import Stage
+from pipeline.progress import IDLE_VISIT, after, next_visit
+from pipeline.records import Sent, Stage
 from protocol.view import ChainView
 from tests.unit.pipeline.builders import (
     CONSENSUS,
@@ -21,6 +23,7 @@ from tests.unit.pipeline.builders import (
     task,
     uploaded,
     view,
+    voted,
 )
 
 VOTERS = (replicate(1), replicate(2), replicate(3))
@@ -65,9 +68,19 @@ def test_a_contract_view_without_block_numbers_does_not_erase_them() -> None:
 
 
 def test_the_sweep_comes_soon_after_a_change_and_rarely_to_what_waits() -> None:
-    quiet = task(changed_at=START - 10_000, contribution_deadline=10**6, final_deadline=2 * 10**6)
-    assert next_visit(task(), view(), START + 1, PACE) == START + 6
+    handed_over = {"initialize": Sent(0, START)}
+    quiet = task(changed_at=START - 10_000, contribution_deadline=10**6, final_deadline=2 * 10**6, sent=handed_over)
+    assert next_visit(task(sent=handed_over), view(), START + 1, PACE) == START + 6
     assert next_visit(quiet, view(), START, PACE) == START + 60
+
+
+def test_a_task_that_only_waits_for_a_worker_is_visited_far_less_often_than_one_at_work() -> None:
+    long: dict[str, Any] = {"contribution_deadline": 10**6, "final_deadline": 2 * 10**6}
+    waits = task(wants=1, sent={"initialize": Sent(0, START)}, **long)
+    assert next_visit(waits, view(initialized()), START, PACE) == START + IDLE_VISIT
+    assert next_visit(task(replicates=VOTERS, **long), view(initialized()), START, PACE) <= START + 60
+    assert next_visit(waits, view(initialized(), voted(1)), START, PACE) <= START + 60
+    assert next_visit(task(sent={"claim": Sent(0, START)}, **long), view(initialized()), START, PACE) <= START + 60
 
 
 def test_the_sweep_does_not_miss_a_deadline() -> None:

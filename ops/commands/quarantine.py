@@ -1,0 +1,63 @@
+"""`sluice quarantine …`: stored rows and deals that were set aside so that all others go on, and why."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from config.settings import settings
+from pipeline.store.client import Store, answering
+from protocol.errors import NotFound
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+
+#: Rows listed at once.
+MOST = 1000
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sluice quarantine …`."""
+    group = typer.Typer(no_args_is_help=True, help="Rows that this release cannot use: see why, have them read again.")
+    group.command("ls", epilog="Examples: `sluice quarantine ls`, `sluice quarantine ls --json`")(answering()(_ls))
+    group.command(
+        "retry", epilog="Examples: `sluice quarantine retry`, `sluice quarantine retry --collection deals --key 0x…`"
+    )(answering()(_retry))
+    app.add_typer(group, name="quarantine")
+
+
+def _ls(as_json: Json = False) -> None:
+    """Each row with its collection, its reason and when it is read again. Exit code 1 if there are any."""
+    entries = Store.open(settings()).quarantine.ls(MOST)
+    if as_json:
+        print(json.dumps([asdict(entry) for entry in entries], default=str))
+    else:
+        table = Table("collection", "row", "since", "read again", "times", "why", box=None)
+        now = time.time()
+        for entry in entries:
+            again = f"in {max(0.0, entry.until - now):.0f} s"
+            since = f"{now - entry.since:.0f} s ago"
+            table.add_row(entry.collection, str(entry.key), since, again, str(entry.times), entry.why)
+        Console(soft_wrap=True).print(table if entries else "Nothing is set aside.")
+    if entries:
+        raise typer.Exit(1)
+
+
+def _retry(
+    collection: Annotated[str | None, typer.Option("--collection", help="Only rows of this collection.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Only this row.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Have rows read again by the next sweep, a few seconds from now, instead of when their rest is over."""
+    count = Store.open(settings()).quarantine.make_due(collection, key)
+    if not count and (collection or key):
+        raise NotFound(what=f"row in quarantine: {' '.join(word for word in (collection, key) if word)}")
+    if as_json:
+        print(json.dumps({"rows": count}))
+    else:
+        print(f"{count} rows will be read again within seconds; `sluice quarantine ls` shows what stays.")

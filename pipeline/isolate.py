@@ -1,0 +1,64 @@
+"""One item that cannot be handled never stops the others.
+
+all at once ──fails──► each alone ──fails──► that one is set aside with its reason
+     └── something that passes (broker, database, node) ──► raised: whoever called tries again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import structlog
+from pymongo.errors import BulkWriteError, PyMongoError, WriteError
+
+from protocol.errors import LaneFull, RpcError, Unavailable
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+#: Failures that pass: whoever called may try again.
+PASSING = (Unavailable, RpcError, LaneFull, PyMongoError)
+
+
+def passes(error: Exception) -> bool:
+    """Whether trying again may help: not after MongoDB refused a document or an update for what is in it."""
+    return isinstance(error, PASSING) and not isinstance(error, WriteError | BulkWriteError)
+
+
+def each(items: Sequence[T], call: Callable[[Sequence[T]], None], aside: Callable[[T, Exception], None]) -> None:
+    """Call with all items, and with each alone if that fails; what fails alone goes to `aside`. `call` may repeat.
+
+    Raises what passes.
+    """
+    try:
+        call(items)
+    except Exception as error:
+        if passes(error):
+            raise
+        if len(items) == 1:
+            log.exception("It cannot be handled.", action="isolated", what=repr(items[0])[:200])
+            aside(items[0], error)
+            return
+        for item in items:
+            each([item], call, aside)
+
+
+def all_of(steps: Sequence[Callable[[], object]]) -> None:
+    """Take every step though some fail; raises the first failure that passes, after the last step."""
+    first: Exception | None = None
+    for step in steps:
+        try:
+            step()
+        except Exception as error:
+            if not passes(error):
+                log.exception("A step failed; the others go on.", action="step_failed", step=_name(step))
+            elif first is None:
+                first = error
+    if first is not None:
+        raise first
+
+
+def _name(step: Callable[[], object]) -> str:
+    called = getattr(step, "func", step)
+    return str(getattr(called, "__name__", type(called).__name__))

@@ -1,0 +1,88 @@
+"""Frozen records as MongoDB documents and back, through one mapping made of the record's own type hints.
+
+    record ──dump──► names and texts changed ──► document {"schema": SCHEMA, …}
+    row    ──names changed back, defaults for what is missing, every value checked (pydantic)──► record, or Unfit
+
+A field that a release adds has a default, so rows of the release before are read as they are; keys that are not known
+are ignored, so rows of the release after are too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from protocol.errors import Unfit
+
+T = TypeVar("T")
+Document = dict[str, Any]
+Row = Mapping[str, Any]
+
+#: Version that new documents carry; rows without one are of release 0.1 (`pipeline.store.migrations`).
+SCHEMA = 2
+#: Problems of one row that are told, and characters of each.
+_PROBLEMS, _CHARACTERS = 3, 160
+
+
+class Documents(Generic[T]):
+    """How records of one type are stored."""
+
+    def __init__(
+        self,
+        kind: type[T],
+        *,
+        names: Mapping[str, str] | None = None,
+        text: Collection[str] = (),
+        inner: Mapping[str, Documents[Any]] | None = None,
+        versioned: bool = True,
+    ) -> None:
+        """`names`: field → key where they differ. `text`: integers that may pass 64 bits. `inner`: lists in it."""
+        self._adapter: TypeAdapter[T] = TypeAdapter(kind)
+        self._names, self._text, self._inner = dict(names or {}), tuple(text), dict(inner or {})
+        self._versioned = versioned
+
+    def to_document(self, record: T) -> Document:
+        """The whole document of a record."""
+        document = self.outward(self._adapter.dump_python(record, mode="json", warnings=False))
+        if self._versioned:
+            document["schema"] = SCHEMA
+        return document
+
+    def to_record(self, row: Row) -> T:
+        """The record of a row. Raises Unfit."""
+        try:
+            return self._adapter.validate_python(self.inward(row))
+        except ValidationError as error:
+            raise Unfit(why=_why(error)) from error
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise Unfit(why=f"it has another shape ({error!r})"[:_CHARACTERS]) from error
+
+    def outward(self, fields: Document) -> Document:
+        """Field names and values as they are stored."""
+        for name in self._text:
+            fields[name] = str(fields[name])
+        for name, inner in self._inner.items():
+            fields[name] = [inner.outward(item) for item in fields[name]]
+        for name, key in self._names.items():
+            fields[key] = fields.pop(name)
+        return fields
+
+    def inward(self, row: Row) -> Document:
+        """The keys of a row as field names."""
+        fields = dict(row)
+        for name, key in self._names.items():
+            if key in fields:
+                fields[name] = fields[key]
+        for name, inner in self._inner.items():
+            if name in fields:
+                fields[name] = [inner.inward(item) for item in fields[name]]
+        return fields
+
+
+def _why(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    told = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"[:_CHARACTERS] for item in problems]
+    more = [f"and {len(told) - _PROBLEMS} more"] if len(told) > _PROBLEMS else []
+    return "; ".join([*told[:_PROBLEMS], *more])

@@ -1,0 +1,200 @@
+"""Collection `quarantine`: rows that were set aside so that all others go on, each with its reason.
+
+    a row does not fit ──► add ──► rest ──► due: read again ──► fits: release
+                                    ▲                      └──► does not: rests twice as long
+                                    └── a new release, or `sluice quarantine retry`: due at once
+
+Whoever meets such a row (sweep, ingest, assignment, watcher, API) skips it. An entry changes nothing by itself: the row
+stays where it is, so nothing is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Generic, TypeVar
+
+import structlog
+from pymongo import ASCENDING, IndexModel, UpdateOne
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from config.metrics import QUARANTINED
+from pipeline.store.documents import Documents, Row
+from protocol.errors import InQuarantine, Unfit
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+#: Seconds until a row is read again: the first time, and at most. A transient cause ends within minutes; one that only
+#: a new release mends costs four looks a day.
+FIRST_REST, LONGEST_REST = 60.0, 6 * 3600.0
+#: Doublings after which the rest is the longest.
+_MOST_DOUBLINGS = 9
+#: Seconds that an entry is kept after its release, so that a row that comes and goes still rests longer each time.
+KEEP_SECONDS = 24 * 3600.0
+#: Most characters of a reason.
+_WORDS = 500
+RELEASE = version("sluice")
+
+INDEXES = [IndexModel([("until", ASCENDING)], name="due", partialFilterExpression={"held": True})]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One row that is set aside. Times are Unix seconds."""
+
+    collection: str
+    #: The row's `_id`.
+    key: Any
+    why: str
+    since: float
+    #: When it is read again.
+    until: float
+    #: How often it was set aside.
+    times: int
+
+
+class Quarantine:
+    """Queries on `quarantine`."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._rows: Collection[dict[str, Any]] = db["quarantine"]
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes."""
+        self._rows.create_indexes(INDEXES)
+
+    def add(self, collection: str, rows: Sequence[tuple[Any, str]], now: float | None = None) -> list[float]:
+        """Set rows aside, each a key and why; returns when each is due again. One that rests already stays as it is."""
+        now = time.time() if now is None else now
+        names = [f"{collection}:{key}" for key, _ in rows]
+        found = {row["_id"]: row for row in self._rows.find({"_id": {"$in": names}})}
+        writes, dues = [], []
+        for name, (key, why) in zip(names, rows, strict=True):
+            before = found.get(name, {"times": 0, "held": False, "until": 0.0})
+            until = float(before["until"])
+            if not before["held"] or until <= now:
+                until = now + min(LONGEST_REST, FIRST_REST * 2.0 ** min(before["times"], _MOST_DOUBLINGS))
+                since = before["since"] if before["held"] else now
+                fields = {"collection": collection, "key": key, "why": why[:_WORDS], "since": since, "until": until}
+                change = {"$set": {**fields, "held": True, "by": RELEASE}, "$inc": {"times": 1}}
+                writes.append(UpdateOne({"_id": name}, change, upsert=True))
+                if not before["held"]:
+                    self._tell(collection, key, why)
+            dues.append(until)
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
+        return dues
+
+    def _tell(self, collection: str, key: object, why: str) -> None:
+        QUARANTINED.labels(collection).inc()
+        log.error(
+            "A row cannot be used and was set aside; see `sluice quarantine ls`.",
+            action="quarantined",
+            collection=collection,
+            key=str(key),
+            why=why[:_WORDS],
+        )
+
+    def release(self, collection: str, key: object) -> None:
+        """The row can be used again."""
+        name = f"{collection}:{key}"
+        if self._rows.update_one({"_id": name, "held": True}, {"$set": {"held": False}}).modified_count:
+            log.info("A row can be used again.", action="quarantine_released", collection=collection, key=str(key))
+
+    def due(self, now: float, limit: int) -> list[Quarantined]:
+        """Rows to be read again, longest due first. Forgets entries that were released long ago."""
+        self._rows.delete_many({"held": False, "until": {"$lt": now - KEEP_SECONDS}})
+        rows = self._rows.find({"held": True, "until": {"$lte": now}}).sort("until", ASCENDING).limit(limit)
+        return [_entry(row) for row in rows]
+
+    def ls(self, limit: int = 1000) -> list[Quarantined]:
+        """Rows that are set aside, in the order in which they are read again."""
+        return [_entry(row) for row in self._rows.find({"held": True}).sort("until", ASCENDING).limit(limit)]
+
+    def counts(self) -> dict[str, int]:
+        """How many rows of each collection are set aside."""
+        found = self._rows.aggregate([{"$match": {"held": True}}, {"$sortByCount": "$collection"}])
+        return {row["_id"]: row["count"] for row in found}
+
+    def make_due(self, collection: str | None = None, key: str | None = None) -> int:
+        """Have rows read again at the next sweep: all, those of a collection, or one; returns how many."""
+        wanted: dict[str, Any] = {"held": True}
+        if collection is not None:
+            wanted["collection"] = collection
+        if key is not None:
+            wanted["key"] = key
+        return self._rows.update_many(wanted, {"$set": {"until": 0.0}}).matched_count
+
+    def new_release(self) -> int:
+        """Have what other releases set aside read again; returns how many rows."""
+        others = {"held": True, "by": {"$ne": RELEASE}}
+        return self._rows.update_many(others, {"$set": {"until": 0.0, "by": RELEASE}}).matched_count
+
+
+def _entry(row: Row) -> Quarantined:
+    return Quarantined(row["collection"], row["key"], row["why"], row["since"], row["until"], row["times"])
+
+
+class Reader(Generic[T]):
+    """Reads rows of one collection; those that do not fit are set aside."""
+
+    def __init__(
+        self,
+        rows: Collection[dict[str, Any]],
+        documents: Documents[T],
+        quarantine: Quarantine,
+        put_off: Callable[[float], Mapping[str, float]] = lambda _: {},
+    ) -> None:
+        """`put_off`: what keeps queries from finding a row until then, so that it takes no other's place."""
+        self._rows, self._documents, self._quarantine = rows, documents, quarantine
+        self._put_off = put_off
+
+    def each(self, found: Iterable[Row]) -> list[T]:
+        """The records of those rows that fit."""
+        records, broken = [], []
+        for row in found:
+            try:
+                records.append(self._documents.to_record(row))
+            except Unfit as error:
+                broken.append((row["_id"], str(error)))
+        self._set_aside(broken)
+        return records
+
+    def one(self, row: Row | None) -> T | None:
+        """The record of a row, None if there is none. Raises InQuarantine."""
+        if row is None:
+            return None
+        records = self.each([row])
+        if not records:
+            raise InQuarantine(what=f"row {row['_id']} of {self._rows.name}")
+        return records[0]
+
+    def set_aside(self, key: object, why: str) -> None:
+        """Set a row aside for a reason."""
+        self._set_aside([(key, why)])
+
+    def _set_aside(self, rows: Sequence[tuple[Any, str]]) -> None:
+        if not rows:
+            return
+        dues = self._quarantine.add(self._rows.name, rows)
+        writes = [
+            UpdateOne({"_id": key}, {"$set": dict(self._put_off(until))})
+            for (key, _), until in zip(rows, dues, strict=True)
+            if self._put_off(until)
+        ]
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
+
+    def again(self, key: object) -> None:
+        """Read a row that was set aside; whether it rests on or goes on follows from that."""
+        row = self._rows.find_one({"_id": key})
+        if row is not None and not self.each([row]):
+            return
+        fields = self._put_off(0.0)
+        if fields:
+            self._rows.update_one({"_id": key}, {"$set": dict(fields)})
+        self._quarantine.release(self._rows.name, key)
