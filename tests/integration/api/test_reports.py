@@ -131,8 +131,8 @@ def test_tasks_and_deals_are_public(api: Api, give: Callable[..., TaskRecord]) -
 
 def test_a_deal_says_of_every_open_task_what_it_waits_for(api: Api, give: Callable[..., TaskRecord]) -> None:
     task = give()
-    api.services.store.deals._rows.insert_one({"_id": task.deal_id, "block": deal().matched_block})
-    api.services.store.deals.put([replace(deal(1), deal_id=task.deal_id)])
+    api.services.store.deals._rows.insert_one({"_id": task.deal_id, "block": deal().matched_block, "state": "new"})
+    api.services.store.deals.put(replace(deal(1), deal_id=task.deal_id))
     api.services.store.tasks.save([replace(task, replicates=(), wants=1, tag=Hash32("0x" + "0" * 63 + "9"))])
 
     def why() -> str:

@@ -25,7 +25,7 @@ from protocol.types import BlockHash, BlockNumber, DealId, TaskId, Timestamp, Wa
 from tests.integration.pipeline.conftest import Pool
 from tests.integration.pipeline.rows import ALICE, DEAL, broken, some_tasks
 from tests.integration.pipeline.test_sweep import notice, taken_in
-from tests.integration.pipeline.waiting import until
+from tests.waiting import until
 
 LAST_RELEASE = Path(__file__).parents[2] / "data" / "store-of-the-last-release.json"
 FAR = 10**10
