@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 import structlog
 from pymongo.errors import PyMongoError
 
-from chain.heads import heads
-from chain.lane.intent import IntentState
-from chain.lane.policy import LanePolicy
-from chain.watch import Caught, Watcher
+from chain.lane.model.intent import IntentState
+from chain.lane.model.policy import LanePolicy
+from chain.rpc.heads import heads
+from chain.watch.watcher import Caught, Watcher
 from config import logging
 from config.settings import Settings, settings
 from pipeline.scheduler import Scheduler

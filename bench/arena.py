@@ -10,9 +10,9 @@ from pathlib import Path
 
 import docker
 
-from chain.heads import heads
-from chain.hub import Hub
-from chain.rpc import Rpc
+from chain.contracts.hub import Hub
+from chain.rpc.client import Rpc
+from chain.rpc.heads import heads
 from ops.demo import app_image
 from ops.market import orders
 from ops.market.match import Matched, match
@@ -26,12 +26,12 @@ from ops.pool.servers import bring_up
 from ops.pool.site import Chain, Names, Servers
 from ops.stack import anvil, ports
 from ops.stack.anvil import Anvil
-from pipeline.records import Stage
+from pipeline.domain.records import Stage
 from pipeline.store.client import client
 from pipeline.store.tasks import Tasks
 from protocol.errors import NotReady
+from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import BlockNumber, TaskId
-from protocol.view import ChainView, TaskStatus
 
 #: Seconds a run may take before it counts as stuck.
 PATIENCE = 300.0

@@ -20,10 +20,10 @@ from pymongo import MongoClient, WriteConcern
 
 from beat.watch import LOOKBACK
 from bench.long_chain import lengthen
-from chain import calls
-from chain.hub import Hub
-from chain.rpc import Rpc
-from chain.watch import Watcher
+from chain.contracts import calls
+from chain.contracts.hub import Hub
+from chain.rpc.client import Rpc
+from chain.watch.watcher import Watcher
 from ops.market import contracts, orders
 from ops.market.contracts import App, Workerpool
 from ops.market.match import Matched, match
@@ -34,7 +34,7 @@ from ops.poco.state import CHAIN_ID, PocoState, ensure_state
 from ops.stack import anvil, mongodb, ports, tools
 from pipeline.store.blocks import ChainStore
 from protocol.errors import NotReady
-from protocol.hexbytes import to_hex
+from protocol.ethereum.hexbytes import to_hex
 from protocol.types import Contract, Hash32
 
 #: Owner of app and pool, and requester.

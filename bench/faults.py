@@ -22,8 +22,8 @@ from bench.arena import Arena, open_arena
 from bench.reorg import reorganise, until_deep
 from ops.pool.servers import crash
 from ops.stack.parts import Part
+from protocol.poco.view import TaskStatus
 from protocol.types import Wallet
-from protocol.view import TaskStatus
 
 #: Tasks in the bag, and how many are done when the fault strikes.
 TASKS, DONE_BEFORE = 20, 5

@@ -19,16 +19,16 @@ from typing import Any
 
 from pymongo import MongoClient
 
-from chain.heads import heads
-from chain.lane.bundle import PocoEncoder
-from chain.lane.intent import Intent, IntentState
-from chain.lane.nonce import NonceState
-from chain.lane.poco import PocoReadiness
-from chain.lane.policy import LanePolicy
+from chain.lane.model.intent import Intent, IntentState
+from chain.lane.model.nonce import NonceState
+from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.encoding import PocoEncoder
+from chain.lane.rules.poco import PocoReadiness
 from chain.lane.run import Lane
 from chain.lane.signer import KeySigner
-from chain.lane.store_mongo import MongoStore
-from chain.rpc import Rpc
+from chain.lane.store.mongo import MongoStore
+from chain.rpc.client import Rpc
+from chain.rpc.heads import heads
 from ops.market import contracts, orders
 from ops.market.contracts import App, Workerpool
 from ops.market.match import Matched, match
@@ -38,7 +38,7 @@ from ops.poco.actor import Actor
 from ops.poco.state import CHAIN_ID, PocoState, ensure_state
 from ops.stack import anvil, mongodb, ports, tools
 from protocol.errors import NotReady
-from protocol.hexbytes import to_hex
+from protocol.ethereum.hexbytes import to_hex
 from protocol.types import Hash32, Wallet
 
 #: Owner of app and pool (its wallet is the lane's), and requester.

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from protocol.hexbytes import to_bytes, to_hex
-from protocol.keccak import keccak
-from protocol.rlp import encode_bytes, encode_int, encode_list
+from protocol.ethereum.hexbytes import to_bytes, to_hex
+from protocol.ethereum.keccak import keccak
+from protocol.ethereum.rlp import encode_bytes, encode_int, encode_list
 
 #: Fields of a header in the order in which they are hashed; the first are in every one (yellow paper 4.3, EIPs 1559,
 #: 4895, 4844, 4788, 7685), the later ones from their fork on.

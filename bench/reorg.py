@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 
 from bench.arena import Arena
-from chain.heads import heads
+from chain.rpc.heads import heads
 from protocol.types import BlockNumber, TxHash
 
 

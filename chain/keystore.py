@@ -13,7 +13,7 @@ from pathlib import Path
 
 from config.settings import Settings
 from protocol.errors import BadInput, BadKeystore, BadSetting
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 
 #: Permission bits of anybody but the owner.
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from chain import bloom, decode
-from chain.answers import Answer, Broken, Known
-from chain.audit import Audit, DealPlace
-from chain.rpc import Request
-from chain.watch import Reorg
-from protocol import events
+from chain.contracts import decode
+from chain.rpc.answers import Answer, Broken, Known
+from chain.rpc.client import Request
+from chain.watch import bloom
+from chain.watch.audit import Audit, DealPlace
+from chain.watch.watcher import Reorg
 from protocol.errors import RpcError, RpcUnavailable
-from protocol.events import BlockRef, Seen
-from protocol.hexbytes import to_hex
-from protocol.keccak import keccak
+from protocol.ethereum.hexbytes import to_hex
+from protocol.ethereum.keccak import keccak
+from protocol.poco import events
+from protocol.poco.events import BlockRef, Seen
 from protocol.types import BlockHash, BlockNumber, Contract, DealId, TaskId, Timestamp
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class _Block:
 
 @dataclass(slots=True)
 class FakeChain:
-    """A chain in memory that answers the reads `chain.logs` and `chain.heads` make (`chain.rpc.JsonRpc`).
+    """A chain in memory that answers what `chain.watch.logs` and `chain.rpc.heads` read (a `JsonRpc`).
 
     Faults are fields: set them between calls.
     """
@@ -116,14 +117,14 @@ class FakeChain:
     # -- answering -----------------------------------------------------------------------------------------------------
 
     def call(self, method: str, *params: object) -> Any:
-        """As `chain.rpc.JsonRpc`."""
+        """As `chain.rpc.client.JsonRpc`."""
         (answer,) = self.batch([(method, params)])
         if isinstance(answer, RpcError):
             raise answer
         return answer
 
     def batch(self, requests: Sequence[Request]) -> list[Any]:
-        """As `chain.rpc.JsonRpc`."""
+        """As `chain.rpc.client.JsonRpc`."""
         return [self._answer(method, params) for method, params in requests]
 
     def _answer(self, method: str, params: Sequence[Any]) -> Any:
@@ -170,7 +171,7 @@ class FakeChain:
 
 @dataclass(slots=True)
 class MemoryWatchStore:
-    """A watcher's store (`chain.watch.WatchStore`, `chain.audit.AuditStore`) that lives as long as the process."""
+    """A watcher's store (`WatchStore`, `AuditStore` of `chain.watch`) that lives as long as the process."""
 
     present: dict[tuple[BlockHash, int], Seen] = field(default_factory=dict)
     orphaned: dict[tuple[BlockHash, int], Seen] = field(default_factory=dict)

@@ -70,7 +70,7 @@ def pipeline_queues() -> list[Queue]:
 def dead_queue() -> Queue:
     """Messages given up after DELIVERY_LIMIT deliveries; nobody consumes it but an operator.
 
-    Its length is limited by a policy (`pipeline.broker_admin`), since a queue's arguments cannot be changed.
+    Its length is limited by a policy (`pipeline.broker.admin`), since a queue's arguments cannot be changed.
     """
     return Queue(DEAD_QUEUE, CORE_EXCHANGE, DEAD_QUEUE, queue_arguments=QUORUM)
 

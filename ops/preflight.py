@@ -21,11 +21,11 @@ from config.endpoints import public_endpoints, told_loopback
 from config.http_client import http_client
 from config.settings import Settings
 from ops.stack import ports
-from pipeline import health
-from pipeline.health import NodeFacts, Part
+from pipeline.domain import health
+from pipeline.domain.health import NodeFacts, Part
 from pipeline.probes import Probes
 from protocol.errors import BadSetting, SchedulerNotReady, SluiceError
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 
 log = structlog.get_logger(__name__)
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from beat import schedule, watch
-from chain.library import preload_web3
+from chain.rpc.library import preload_web3
 from config import celery_apps, topology
 from config.settings import Settings
 from config.supervisor import Supervisor
-from pipeline import flower
 from pipeline.api import serve
 from pipeline.app import app
+from pipeline.broker import flower
 from protocol.types import Wallet
 
 

@@ -1,4 +1,4 @@
-"""Asks every server what `pipeline.health` judges: side by side, each with a time limit, and never twice at once.
+"""Asks every server what `pipeline.domain.health` judges: side by side, each with a time limit, none twice at once.
 
 A server that hangs costs one thread and its own answer, nothing else.
 """
@@ -17,23 +17,23 @@ import httpx
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
-from chain.hub import Hub
-from chain.lane import operate
-from chain.lane.fees import quote
-from chain.lane.intent import IntentState, LaneId
-from chain.lane.look import look
-from chain.lane.poco import poco_lane
-from chain.lane.policy import LanePolicy
+from chain.contracts.hub import Hub
+from chain.lane import admin
+from chain.lane.model.intent import IntentState, LaneId
+from chain.lane.model.policy import LanePolicy
+from chain.lane.phases.snapshot import look
+from chain.lane.rules.fees import quote
+from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
-from chain.lane.store_mongo import MongoStore
-from chain.pool import RpcPool, connect
-from chain.rpc import Rpc
+from chain.lane.store.mongo import MongoStore
+from chain.rpc.client import Rpc
+from chain.rpc.pool import RpcPool, connect
 from config import topology
 from config.celery_apps import core_app
 from config.http_client import http_client
 from config.settings import Settings
-from pipeline.broker_admin import BrokerAdmin
-from pipeline.health import (
+from pipeline.broker.admin import BrokerAdmin
+from pipeline.domain.health import (
     BrokerFacts,
     DatabaseFacts,
     Facts,
@@ -54,7 +54,7 @@ from protocol.errors import (
     Unavailable,
     WrongChain,
 )
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 from protocol.types import Contract
 
 #: Seconds that one server may take for one answer, and that all of them may take together.
@@ -173,7 +173,7 @@ class Probes:
                 if halted is not None or stuck is not None or not oldest:
                     return LaneFacts(halted, stuck=stuck)
                 waiting = self.clock() - oldest[0].created_at
-                return LaneFacts(None, waiting, operate.status(self.lane).why)
+                return LaneFacts(None, waiting, admin.status(self.lane).why)
         except (PyMongoError, Unavailable, RpcError):
             # That one of them is away is another part's to say.
             return None

@@ -10,25 +10,25 @@ from dataclasses import dataclass, field
 import structlog
 from celery import Celery
 
-from chain.hub import Hub
+from chain.contracts.hub import Hub
 from chain.keystore import load_key
-from chain.lane.poco import poco_lane
+from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
-from chain.lane.store_mongo import MongoStore
-from chain.pool import connect
+from chain.lane.store.mongo import MongoStore
+from chain.rpc.pool import connect
 from config.celery_apps import core_app, pool_app
 from config.settings import Settings
-from pipeline import segments
-from pipeline.broker_link import BrokerLink
-from pipeline.ingest import Catalogue
-from pipeline.records import DealRecord
-from pipeline.replicas import Pace
-from pipeline.segments import Segment
+from pipeline.broker import segments
+from pipeline.broker.link import BrokerLink
+from pipeline.broker.notify import Wake
+from pipeline.broker.segments import Segment
+from pipeline.domain.records import DealRecord
+from pipeline.domain.replicas import Pace
+from pipeline.flow.ingest import Catalogue
+from pipeline.flow.transactions import Transactions
 from pipeline.store.client import Store, database
-from pipeline.transactions import Transactions
-from pipeline.wake import Wake
 from protocol.errors import BadSetting
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 from protocol.types import Contract, DealId
 
 log = structlog.get_logger(__name__)

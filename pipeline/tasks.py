@@ -14,11 +14,12 @@ from celery import Celery
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from config.settings import Settings
-from pipeline import assign, bulk, ingest, sweep, wake
-from pipeline.advance_each import advance_each
-from pipeline.isolate import PASSING
+from pipeline.broker import notify
+from pipeline.flow import assign, bulk, ingest, sweep
+from pipeline.flow.advance_each import advance_each
+from pipeline.flow.isolate import PASSING
+from pipeline.flow.transactions import failures_of
 from pipeline.scheduler import Scheduler, of_process
-from pipeline.transactions import failures_of
 from protocol.types import DealId, TaskId
 
 log = structlog.get_logger(__name__)
@@ -53,7 +54,7 @@ def _tell(state: RetryCallState) -> None:
 def ingest_deals(scheduler: Scheduler, deal_ids: list[DealId]) -> None:
     """Read deals from the chain and set their first tasks going; what a message's time cannot hold is bulk work."""
     found, more = ingest.ingest(scheduler.store, scheduler.catalogue, scheduler.workerpool, deal_ids, scheduler.clock())
-    now, *later = list(wake.chunks(found, wake.ADVANCE_CHUNK)) or [[]]
+    now, *later = list(notify.chunks(found, notify.ADVANCE_CHUNK)) or [[]]
     scheduler.wake.advance([task_id for chunk in later for task_id in chunk])
     if more:
         scheduler.wake.bulk()

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocol.errors import BadMessage, Refused
-from protocol.signing import Key, recover_typed_data_wallet
-from protocol.typed_data import Member, TypedData
+from protocol.ethereum.signing import Key, recover_typed_data_wallet
+from protocol.ethereum.typed_data import Member, TypedData
 from protocol.types import Contract, Hash32, Signature, Timestamp, Wallet
 
 DOMAIN_NAME = "Sluice"

@@ -242,7 +242,7 @@ class Assignment(Wire):
     #: On-chain app checksum (32 bytes); informative for images built locally.
     image_checksum: HexId
     dataset: Dataset | None
-    #: `deal.params` as on chain; parsed by `protocol.params` on the worker.
+    #: `deal.params` as on chain; parsed by `protocol.results.params` on the worker.
     params: str
     callback: HexAddress
     bot_first: Whole
@@ -252,6 +252,6 @@ class Assignment(Wire):
     #: Unix seconds.
     contribution_deadline: Whole
     final_deadline: Whole
-    #: EIP-191 signature by the workerpool owner (protocol.authorization), 65 bytes.
+    #: EIP-191 signature by the workerpool owner (protocol.poco.authorization), 65 bytes.
     authorization: HexSignature
     enclave_challenge: HexAddress

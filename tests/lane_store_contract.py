@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from chain.lane.intent import UNENDED, Intent, IntentState, LaneId
-from chain.lane.lease import Lease
-from chain.lane.nonce import (
+from chain.lane.model.intent import UNENDED, Intent, IntentState, LaneId
+from chain.lane.model.nonce import (
     Attempt,
     Consumed,
     Disowned,
@@ -27,7 +26,8 @@ from chain.lane.nonce import (
     apply,
     nonces_of,
 )
-from chain.lane.store import IntentMove, LaneStore
+from chain.lane.store.lease import Lease
+from chain.lane.store.port import IntentMove, LaneStore
 from protocol.errors import LeaseLost
 from protocol.types import BlockHash, BlockNumber, Contract, Nonce, TxHash, Wallet, Wei
 from tests.waiting import wait_until

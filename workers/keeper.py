@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from chain.hub import Hub
+from chain.contracts.hub import Hub
 from protocol.errors import (
     BadInput,
     BrokerUnavailable,
@@ -21,14 +21,14 @@ from protocol.errors import (
     RpcUnavailable,
     StorageUnavailable,
 )
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import Contract, TaskId
-from protocol.view import ChainView, ContributionStatus, TaskStatus
-from workers import steps
 from workers.attempt import Attempts
-from workers.broker import Publisher
-from workers.compute import remove_container
-from workers.layout import discard
-from workers.replicate import COMPUTING, Replicate, Stage, todo
+from workers.data.layout import discard
+from workers.pool.broker import Publisher
+from workers.task import steps
+from workers.task.compute import remove_container
+from workers.task.replicate import COMPUTING, Replicate, Stage, todo
 from workers.workbench import Workbench
 
 log = structlog.get_logger(__name__)

@@ -21,28 +21,28 @@ from typing import TypeVar
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_fixed
 
-from chain.hub import Hub
+from chain.contracts.hub import Hub
 from chain.keystore import load_key
-from chain.library import preload_web3
-from chain.pool import connect
+from chain.rpc.library import preload_web3
+from chain.rpc.pool import connect
 from config.celery_apps import consume
 from config.settings import Settings
 from config.supervisor import Supervisor
 from protocol.errors import BadSetting, PoolUnavailable, RpcError, RpcUnavailable, WrongChain
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
+from protocol.poco.view import ChainView
 from protocol.types import Contract
-from protocol.view import ChainView
 from workers import pulse
-from workers.adopt import adopt
-from workers.broker import admit, celery_app
-from workers.container import Engine
-from workers.journal import Journal
-from workers.layout import Layout
-from workers.pool_api import PoolApi
-from workers.pool_memory import remember
-from workers.rehearsal import rehearse
-from workers.replicate import Stage
-from workers.unfinished import sentence, unfinished
+from workers.data.layout import Layout
+from workers.pool.api import PoolApi
+from workers.pool.broker import admit, celery_app
+from workers.pool.memory import remember
+from workers.pool.settings import adopt
+from workers.sandbox.container import Engine
+from workers.sandbox.rehearsal import rehearse
+from workers.task.journal import Journal
+from workers.task.replicate import Stage
+from workers.task.unfinished import sentence, unfinished
 from workers.workbench import Machine
 
 log = structlog.get_logger(__name__)

@@ -18,13 +18,13 @@ from functools import partial
 import structlog
 from celery import Celery
 
-from chain.heads import heads
-from chain.lane.intent import IntentState
+from chain.lane.model.intent import IntentState
+from chain.rpc.heads import heads
 from protocol.errors import BadInput, BrokerUnavailable, Unavailable
 from workers.attempt import Attempts
-from workers.broker import Publisher, admit
-from workers.checkup import Checkup
+from workers.fitness.checkup import Checkup
 from workers.keeper import Keeper
+from workers.pool.broker import Publisher, admit
 from workers.workbench import Machine, Workbench
 
 log = structlog.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""The machine's Celery tasks: names and arguments as `pipeline.segments` publishes them, nothing else in here.
+"""The machine's Celery tasks: names and arguments as `pipeline.broker.segments` publishes them, nothing else in here.
 
 A link returns the task id for the next link; when there is nothing for the next link to do it is not called.
 """
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from protocol.types import TaskId
 from protocol.wire import Assignment
-from workers import compute, steps
+from workers.task import compute, steps
 from workers.workbench import Machine, Workbench
 
 log = structlog.get_logger(__name__)

@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 
-from chain.lane.poco import poco_lane
+from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
-from chain.lane.store_sqlite import SqliteStore
-from chain.pool import RpcPool, connect
-from chain.rpc import Rpc
+from chain.lane.store.sqlite import SqliteStore
+from chain.rpc.client import Rpc
+from chain.rpc.pool import RpcPool, connect
 from config.settings import Settings
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 from protocol.types import Wallet
 from protocol.wire import Capabilities, PoolConfig, Session
-from workers.container import Engine
-from workers.download import Policy
-from workers.journal import Journal
-from workers.layout import Layout, layout_of
-from workers.outputs import Caps
-from workers.pool_api import PoolApi, SignedIn
-from workers.reports import Reports
-from workers.sandbox import Limits, Offer, read_offer
-from workers.session import SessionFile
+from workers.data.download import Policy
+from workers.data.layout import Layout, layout_of
+from workers.data.outputs import Caps
+from workers.pool.api import PoolApi, SignedIn
+from workers.pool.reports import Reports
+from workers.pool.session import SessionFile
+from workers.sandbox.container import Engine
+from workers.sandbox.spec import Limits, Offer, read_offer
+from workers.task.journal import Journal
 
 #: Tag of standard tasks: no enclave, no GPU.
 NO_TAG = "0x" + "0" * 64

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from chain.lane.intent import IntentState
-from chain.lane.look import look
-from chain.lane.nonce import UNSETTLED, NonceRecord, NonceState
+from chain.lane.model.intent import IntentState
+from chain.lane.model.nonce import UNSETTLED, NonceRecord, NonceState
+from chain.lane.phases.snapshot import look
 from chain.lane.run import Lane
 from protocol.errors import RpcError
 from protocol.types import Nonce

@@ -14,24 +14,24 @@ from dataclasses import dataclass
 
 import structlog
 
-from chain.answers import Known
-from chain.lane.bundle import Encoder
-from chain.lane.confirm import Confirmed, confirm
-from chain.lane.desk import Desk, Memory, Turn
-from chain.lane.gas import allow
-from chain.lane.intent import UNENDED, Intent, IntentState, LaneId
-from chain.lane.lease import new_holder
-from chain.lane.look import Look, look
-from chain.lane.nonce import IN_A_BLOCK, NonceRecord, NonceState
-from chain.lane.policy import LanePolicy
-from chain.lane.proof import receipts
-from chain.lane.ready import Readiness
-from chain.lane.repair import repair
-from chain.lane.send import afford, broadcast, choose, claim
+from chain.lane.model.intent import UNENDED, Intent, IntentState, LaneId
+from chain.lane.model.nonce import IN_A_BLOCK, NonceRecord, NonceState
+from chain.lane.model.policy import LanePolicy
+from chain.lane.phases.confirm import Confirmed, confirm
+from chain.lane.phases.context import Desk, Memory, Turn
+from chain.lane.phases.proof import receipts
+from chain.lane.phases.repair import repair
+from chain.lane.phases.send import afford, broadcast, choose, claim
+from chain.lane.phases.snapshot import Look, look
+from chain.lane.rules.encoding import Encoder
+from chain.lane.rules.gas import allow
+from chain.lane.rules.readiness import Readiness
+from chain.lane.rules.waits import tell
 from chain.lane.signer import Signer
-from chain.lane.store import LaneStore
-from chain.lane.waits import tell
-from chain.rpc import JsonRpc
+from chain.lane.store.lease import new_holder
+from chain.lane.store.port import LaneStore
+from chain.rpc.answers import Known
+from chain.rpc.client import JsonRpc
 from config.metrics import LANE_HALTED, LANE_IN_FLIGHT
 from protocol.errors import ForeignNonce, LaneFull, LeaseLost, RpcUnavailable, SluiceError
 from protocol.types import Nonce
@@ -97,7 +97,7 @@ class Lane:
 
     @property
     def desk(self) -> Desk:
-        """Its ports, for `chain.lane.operate`."""
+        """Its ports, for `chain.lane.admin`."""
         return self._desk
 
     @property

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from chain.lane.nonce import NO_WEI, TRANSFER_GAS, Attempt, Fees, Purpose
-from protocol.signing import Key
-from protocol.transaction import LegacyTransaction, Transaction, sign_transaction
+from chain.lane.model.nonce import NO_WEI, TRANSFER_GAS, Attempt, Fees, Purpose
+from protocol.ethereum.signing import Key
+from protocol.ethereum.transaction import LegacyTransaction, Transaction, sign_transaction
 from protocol.types import Contract, Nonce, Wallet, Wei
 
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from chain.lane.intent import UNENDED, Intent, IntentState, LaneId
-from chain.lane.lease import Lease, gone
-from chain.lane.nonce import UNSETTLED, NonceMove, NonceRecord, NonceState, apply, nonces_of
-from chain.lane.store import IntentMove
+from chain.lane.model.intent import UNENDED, Intent, IntentState, LaneId
+from chain.lane.model.nonce import UNSETTLED, NonceMove, NonceRecord, NonceState, apply, nonces_of
+from chain.lane.store.lease import Lease, gone
+from chain.lane.store.port import IntentMove
 from protocol.errors import LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
 

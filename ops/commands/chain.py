@@ -13,18 +13,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from chain import audit as auditing
-from chain import status as looking
-from chain.audit import Audit, DealPlace
-from chain.hub import Hub
-from chain.pool import connect
-from chain.rpc import Rpc
-from chain.watch import Reorg, Watcher
+from chain.contracts.hub import Hub
+from chain.rpc.client import Rpc
+from chain.rpc.pool import connect
+from chain.watch import audit as auditing
+from chain.watch import status as looking
+from chain.watch.audit import Audit, DealPlace
+from chain.watch.watcher import Reorg, Watcher
 from config.endpoints import rpc_urls
 from config.settings import Settings, settings
 from pipeline.store.client import Store, answering
 from protocol.errors import BadInput, BadSetting
-from protocol.events import SchedulerNotice, Seen
+from protocol.poco.events import SchedulerNotice, Seen
 from protocol.types import BlockNumber, Contract
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]

@@ -13,22 +13,22 @@ from rich.console import Console
 from rich.table import Table
 
 from chain.keystore import load_key
-from chain.lane import operate
+from chain.lane import admin
 from chain.lane.audit import audit
-from chain.lane.intent import UNENDED, Intent
-from chain.lane.nonce import NonceRecord
-from chain.lane.poco import poco_lane
+from chain.lane.model.intent import UNENDED, Intent
+from chain.lane.model.nonce import NonceRecord
+from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
-from chain.lane.store import LaneStore
-from chain.lane.store_mongo import MongoStore
-from chain.lane.store_sqlite import SqliteStore
-from chain.pool import connect
+from chain.lane.store.mongo import MongoStore
+from chain.lane.store.port import LaneStore
+from chain.lane.store.sqlite import SqliteStore
+from chain.rpc.pool import connect
 from config.settings import settings
 from pipeline.store.client import answering, database
 from protocol.errors import BadInput
 from protocol.types import Nonce
-from workers.layout import layout_of
-from workers.pool_memory import adopted
+from workers.data.layout import layout_of
+from workers.pool.memory import adopted
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Worker = Annotated[bool, typer.Option("--worker", help="This machine's worker wallet instead of the scheduler's.")]
@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
 def _ls(as_json: Json = False, worker: Worker = False) -> None:
     """What is open, what stands at the head of the line, and why it waits."""
     lane = _lane(worker)
-    status = operate.status(lane)
+    status = admin.status(lane)
     intents = lane.desk.store.in_state(lane.id, UNENDED, MOST)
     if as_json:
         records = [_record_json(record) for record in status.open]
@@ -116,8 +116,8 @@ def _show(
 def _bump(nonce: NonceArg, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Raise the price of an open transaction: same nonce, same call."""
     lane = _lane(worker)
-    offer = operate.offer(lane, Nonce(nonce))
-    _replace(offer, dry_run, as_json, lambda: operate.bump(lane, Nonce(nonce)))
+    offer = admin.offer(lane, Nonce(nonce))
+    _replace(offer, dry_run, as_json, lambda: admin.bump(lane, Nonce(nonce)))
 
 
 def _cancel(
@@ -132,40 +132,40 @@ def _cancel(
     if (nonce is None) == (intent is None):
         raise BadInput(what="Name either a nonce or, with --intent, an intent.")
     if nonce is not None:
-        offer = operate.offer_cancel(lane, Nonce(nonce))
-        _replace(offer, dry_run, as_json, lambda: operate.cancel(lane, Nonce(nonce)))
+        offer = admin.offer_cancel(lane, Nonce(nonce))
+        _replace(offer, dry_run, as_json, lambda: admin.cancel(lane, Nonce(nonce)))
         return
-    operate.cancel_queued(lane, str(intent), dry_run=dry_run)
+    admin.cancel_queued(lane, str(intent), dry_run=dry_run)
     _say({"intent": intent, "done": not dry_run}, as_json)
 
 
 def _rebroadcast(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Give all open bytes to the nodes again. Costs nothing."""
     lane = _lane(worker)
-    open_nonces = [record.nonce for record in operate.status(lane).open]
-    answers = [] if dry_run else operate.rebroadcast(lane)
+    open_nonces = [record.nonce for record in admin.status(lane).open]
+    answers = [] if dry_run else admin.rebroadcast(lane)
     _say({"nonces": open_nonces, "answers": answers, "done": not dry_run}, as_json)
 
 
 def _fill_gap(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Fill nonces that have no transaction, so that those above can be mined. The lane does so itself a block later."""
     lane = _lane(worker)
-    offer = operate.offer_gaps(lane)
+    offer = admin.offer_gaps(lane)
     price = _tell_price(offer, as_json)
-    gaps = list(offer.nonces) if dry_run else operate.fill_gaps(lane)
+    gaps = list(offer.nonces) if dry_run else admin.fill_gaps(lane)
     _say({"gaps": gaps, **price, "done": not dry_run}, as_json)
 
 
 def _disown(nonce: NonceArg, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Accept that a transaction from outside took this nonce: its actions are judged again, and the lane goes on."""
-    moves = operate.disown(_lane(worker), Nonce(nonce), dry_run=dry_run)
+    moves = admin.disown(_lane(worker), Nonce(nonce), dry_run=dry_run)
     become = {key: f"{move.state.value}: {move.reason}" for move in moves for key in move.keys}
     _say({"nonce": nonce, "intents": become, "done": not dry_run}, as_json)
 
 
 def _resume(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Let a lane that stands still go on as it is; it stops again if what stopped it is still so."""
-    why = operate.resume(_lane(worker), dry_run=dry_run)
+    why = admin.resume(_lane(worker), dry_run=dry_run)
     _say({"stood_still": why, "done": not dry_run}, as_json)
 
 
@@ -195,7 +195,7 @@ def _lane(worker: bool) -> Lane:
     return poco_lane(now, rpc, key, store)
 
 
-def _replace(offer: operate.Offer, dry_run: bool, as_json: bool, act: Callable[[], operate.Replaced]) -> None:
+def _replace(offer: admin.Offer, dry_run: bool, as_json: bool, act: Callable[[], admin.Replaced]) -> None:
     """Tell the price first, then do it unless told not to."""
     answer = {"nonce": offer.nonces[0], **_tell_price(offer, as_json)}
     if dry_run:
@@ -205,7 +205,7 @@ def _replace(offer: operate.Offer, dry_run: bool, as_json: bool, act: Callable[[
     _say(answer | {"tx": replaced.record.newest.tx_hash, "answer": replaced.answer, "done": True}, as_json)
 
 
-def _tell_price(offer: operate.Offer, as_json: bool) -> dict[str, int]:
+def _tell_price(offer: admin.Offer, as_json: bool) -> dict[str, int]:
     """The price for the answer; people see it now, before anything is done."""
     if not as_json:
         cost, cap = offer.cost / _COIN, offer.fees.max_fee / 1e9

@@ -54,7 +54,7 @@ def _run(take_over: TakeOver = False) -> None:
 
 def _doctor(as_json: Json = False) -> None:
     """Say for each part whether this machine would be given work, and if not, what to do. Exit code 1 if one is bad."""
-    from workers.doctor import examine  # noqa: PLC0415
+    from workers.fitness.doctor import examine  # noqa: PLC0415
 
     findings = list(examine(settings()))
     if as_json:
@@ -70,7 +70,7 @@ def _doctor(as_json: Json = False) -> None:
 
 def _status(as_json: Json = False) -> None:
     """How this machine stands, and the tasks it holds; it need not be running."""
-    from workers.status import lines, status  # noqa: PLC0415
+    from workers.fitness.status import lines, status  # noqa: PLC0415
 
     found = status(settings())
     if as_json:

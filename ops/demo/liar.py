@@ -12,11 +12,12 @@ from typing import ParamSpec
 
 from config.logging import configure
 from config.settings import settings
-from protocol.hexbytes import to_bytes, to_hex
-from protocol.keccak import keccak
+from protocol.ethereum.hexbytes import to_bytes, to_hex
+from protocol.ethereum.keccak import keccak
 from protocol.types import Hash32
-from workers import machine, outputs
-from workers.outputs import Result
+from workers import machine
+from workers.data import outputs
+from workers.data.outputs import Result
 
 P = ParamSpec("P")
 

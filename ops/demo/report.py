@@ -10,8 +10,8 @@ from ops.demo.plan import Purchase
 from ops.demo.timeline import Timeline
 from ops.market.match import Matched
 from ops.pool.ground import Ground
+from protocol.poco.view import ChainView
 from protocol.types import NRlc, TaskId, Wallet
-from protocol.view import ChainView
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import docker
 import httpx
 from rich.console import Console
 
-from chain.rpc import Rpc
+from chain.rpc.client import Rpc
 from config.http_client import http_client
 from config.settings import Settings, StackSettings
 from ops.demo import app_image, plan, report
@@ -35,9 +35,9 @@ from ops.stack import stack
 from ops.stack.parts import Part
 from ops.stack.stack import Watch
 from protocol.errors import StorageUnavailable
-from protocol.hexbytes import to_hex
+from protocol.ethereum.hexbytes import to_hex
+from protocol.poco.view import TaskStatus
 from protocol.types import Hash32, Wallet
-from protocol.view import TaskStatus
 
 #: Honest machines, one container each; three must agree at trust 5, four and one more if one of them lies.
 WORKERS = 4

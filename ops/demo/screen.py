@@ -15,8 +15,8 @@ from rich.text import Text
 from ops.demo.plan import Purchase
 from ops.demo.report import DealStory
 from ops.market.match import Matched
+from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import NRlc, TaskId, Wallet
-from protocol.view import ChainView, TaskStatus
 
 #: Tasks of a deal whose time lines are printed in full; the others follow the same pattern.
 SHOWN_TASKS = 3

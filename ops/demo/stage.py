@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from chain.rpc import Rpc
+from chain.rpc.client import Rpc
 from ops.demo import plan
 from ops.demo.plan import Purchase
 from ops.demo.report import DealStory
@@ -19,8 +19,8 @@ from ops.pool.ground import XS_SECONDS
 from ops.pool.local import LocalPool
 from ops.pool.site import Chain
 from protocol.errors import NotReady
+from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import BlockNumber, TaskId, Wallet
-from protocol.view import ChainView, TaskStatus
 
 #: Seconds for all deals of one round to end: some blocks, and a slow machine.
 PATIENCE = 180.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocol import events
-from protocol.events import Seen
+from protocol.poco import events
+from protocol.poco.events import Seen
 from protocol.types import BlockNumber, TaskId, Wallet
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chain import calls
-from chain.contract import Abi, checksummed, contract
-from chain.rpc import JsonRpc
+from chain.contracts import calls
+from chain.contracts.contract import Abi, checksummed, contract
+from chain.rpc.client import JsonRpc
 from ops.poco.actor import PATIENCE, Actor, Call
 from ops.poco.deploy import PocoAddresses
 from ops.poco.receipts import await_mined

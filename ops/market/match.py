@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chain import calls
-from chain.answers import Answer, Broken, Known
-from chain.contract import Abi, contract
-from chain.hub import Deal, Hub
+from chain.contracts import calls
+from chain.contracts.contract import Abi, contract
+from chain.contracts.hub import Deal, Hub
+from chain.rpc.answers import Answer, Broken, Known
 from ops.market.orders import Market, Offer
 from ops.poco.actor import PATIENCE, Actor, Call
 from ops.poco.receipts import Receipt
 from protocol.errors import NotFound
-from protocol.hexbytes import to_hex
-from protocol.ids import task_id
-from protocol.orders import RequestOrder
+from protocol.ethereum.hexbytes import to_hex
+from protocol.poco.ids import task_id
+from protocol.poco.orders import RequestOrder
 from protocol.types import BlockNumber, DealId, TaskId
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Signed orders as the demo, the benchmarks and the tests put them on the market.
 
-Only defaults and salts are here: what an order is, and how it is hashed and signed, says `protocol.orders`.
+Only defaults and salts are here: what an order is, and how it is hashed and signed, says `protocol.poco.orders`.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from protocol.hexbytes import to_hex
-from protocol.orders import FREE, NO_DATASET, AppOrder, DatasetOrder, RequestOrder, WorkerpoolOrder
-from protocol.signing import Key
+from protocol.ethereum.hexbytes import to_hex
+from protocol.ethereum.signing import Key
+from protocol.poco.orders import FREE, NO_DATASET, AppOrder, DatasetOrder, RequestOrder, WorkerpoolOrder
 from protocol.types import ZERO_ADDRESS, Contract, Hash32, NRlc
 
 #: Tasks that one sell order is good for, unless told otherwise: more than any demo or benchmark buys.
 PLENTY = 1_000_000
 #: The most trust a pool's order grants, so that one order serves requests of every trust up to it.
-#: Ten: four workers without any score have to agree (protocol.weights).
+#: Ten: four workers without any score have to agree (protocol.poco.weights).
 TRUST_OFFERED = 10
 
 

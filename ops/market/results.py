@@ -12,7 +12,7 @@ import httpx
 
 from config.http_client import http_client
 from protocol.errors import BadMessage, StorageUnavailable
-from protocol.hexbytes import to_bytes
+from protocol.ethereum.hexbytes import to_bytes
 
 #: Seconds a gateway may take per read; a local one answers at once.
 GATEWAY_SECONDS = 10.0

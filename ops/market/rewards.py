@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 
 from eth_abi.abi import decode
 
-from chain.decode import topic
-from chain.rpc import JsonRpc
-from protocol.hexbytes import to_bytes, to_hex
+from chain.contracts.decode import topic
+from chain.rpc.client import JsonRpc
+from protocol.ethereum.hexbytes import to_bytes, to_hex
 from protocol.types import BlockNumber, Contract, NRlc, TaskId, Wallet
 
 #: Sign of each log's amount.

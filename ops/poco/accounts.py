@@ -6,9 +6,9 @@ from functools import cache
 
 from eth_account import Account
 
-from chain.rpc import JsonRpc
+from chain.rpc.client import JsonRpc
 from ops.stack.anvil import MNEMONIC
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 from protocol.types import Wallet, Wei
 
 #: Accounts that anvil fills with coins by itself.

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from chain.contract import checksummed
-from chain.library import load_web3
-from chain.rpc import JsonRpc
+from chain.contracts.contract import checksummed
+from chain.rpc.client import JsonRpc
+from chain.rpc.library import load_web3
 from ops.poco.receipts import Receipt, await_mined
 from protocol.errors import RpcError
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 from protocol.types import Contract, TxHash, Wallet, Wei
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Actor:
         load_web3()
         from web3.middleware import SignAndSendRawMiddlewareBuilder  # noqa: PLC0415 # loaded by the line before
 
-        from chain.provider import web3_over  # noqa: PLC0415
+        from chain.rpc.provider import web3_over  # noqa: PLC0415
 
         w3 = web3_over(self.rpc)
         w3.middleware_onion.add(SignAndSendRawMiddlewareBuilder.build(self.key.account()))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.errors import MissingTool
-from protocol.keccak import keccak
+from protocol.ethereum.keccak import keccak
 from protocol.types import Contract
 
 #: The diamond sends plain coin transfers to the facet registered under this selector (Diamond.sol `receive`).

@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 import structlog
 from eth_abi.abi import encode
 
-from chain import calls
-from chain.abi import Function
+from chain.contracts import calls
+from chain.contracts.abi import Function
 from ops.poco.actor import Actor, Call
 from ops.poco.artifacts import Artifact, ArtifactStore
-from protocol.hexbytes import to_bytes
+from protocol.ethereum.hexbytes import to_bytes
 from protocol.types import ZERO_ADDRESS, Contract, NRlc, Wallet
 
 log = structlog.get_logger(__name__)

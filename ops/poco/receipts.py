@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hexbytes import HexBytes
 
-from chain.library import load_web3
-from chain.rpc import JsonRpc
+from chain.rpc.client import JsonRpc
+from chain.rpc.library import load_web3
 from protocol.errors import RpcError, RpcUnavailable, TransactionReverted
 from protocol.types import ZERO_ADDRESS, BlockHash, BlockNumber, Contract, TxHash
 
@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A mined transaction; `logs` as the node gave them, for `chain.decode`."""
+    """A mined transaction; `logs` as the node gave them, for `chain.contracts.decode`."""
 
     tx_hash: TxHash
     block_number: BlockNumber
@@ -44,7 +44,7 @@ def await_mined(rpc: JsonRpc, hashes: Sequence[TxHash], *, seconds: float) -> li
     load_web3()
     from web3.exceptions import TimeExhausted  # noqa: PLC0415 # loaded by the line before
 
-    from chain.provider import web3_over  # noqa: PLC0415
+    from chain.rpc.provider import web3_over  # noqa: PLC0415
 
     eth = web3_over(rpc).eth
     deadline = time.monotonic() + seconds

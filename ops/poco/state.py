@@ -23,13 +23,13 @@ from pathlib import Path
 
 import structlog
 
-from chain.rpc import Rpc
+from chain.rpc.client import Rpc
 from ops.poco import accounts, actor, artifacts, deploy
 from ops.poco.actor import Actor, Call
 from ops.poco.artifacts import ArtifactStore
 from ops.poco.deploy import PocoAddresses
 from ops.stack import anvil, ports, tools
-from protocol.hexbytes import to_bytes
+from protocol.ethereum.hexbytes import to_bytes
 from protocol.types import TxHash
 
 log = structlog.get_logger(__name__)

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from chain import decode
-from chain.heads import heads
-from chain.rpc import Rpc
-from protocol.events import Seen
+from chain.contracts import decode
+from chain.rpc.client import Rpc
+from chain.rpc.heads import heads
+from protocol.poco.events import Seen
+from protocol.poco.view import ChainView, TaskStatus, fold
 from protocol.types import BlockNumber, Contract, TaskId, Timestamp
-from protocol.view import ChainView, TaskStatus, fold
 
 #: Statuses in which nothing more happens.
 OVER = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED})

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from chain.rpc import Rpc
+from chain.rpc.client import Rpc
 from ops.market import contracts, orders
 from ops.market.contracts import App, Dataset, Workerpool
 from ops.market.orders import Market, Offer
@@ -14,8 +14,8 @@ from ops.poco.accounts import COIN, dev_key, give_coins
 from ops.poco.actor import PATIENCE, Actor
 from ops.poco.deploy import PocoAddresses
 from ops.poco.receipts import await_mined
-from protocol.orders import FREE, AppOrder, DatasetOrder, WorkerpoolOrder
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
+from protocol.poco.orders import FREE, AppOrder, DatasetOrder, WorkerpoolOrder
 from protocol.types import Contract, NRlc, Wei
 
 #: Accounts of the development key phrase: who buys, and who owns app and dataset and pays the stakes.

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chain.rpc import Rpc
+from chain.rpc.client import Rpc
 from config.settings import read_settings
 from ops.market.contracts import Dataset
 from ops.poco.deploy import PocoAddresses
 from ops.pool import ground
 from ops.pool.local import LocalPool
 from ops.stack import ports
-from pipeline.broker_admin import BrokerAdmin
+from pipeline.broker.admin import BrokerAdmin
 from pipeline.store.client import client
 
 

@@ -11,9 +11,10 @@ from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
 from config.supervisor import RECURSION_LIMIT
-from pipeline.api import errors, operations, pool, reports, results, tasks, workers
+from pipeline.api import errors, operations, pool, reports, tasks, workers
 from pipeline.api.body_limit import BodyLimit
 from pipeline.api.recent_answers import ANSWER_SECONDS, RecentAnswers
+from pipeline.api.results import upload
 from pipeline.api.services import Services
 from pipeline.api.version import VERSION
 
@@ -44,7 +45,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPIOffline(title="Sluice", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
     app.state.services = services
     errors.install(app)
-    for routes in (pool, workers, reports, results, tasks):
+    for routes in (pool, workers, reports, upload, tasks):
         app.include_router(routes.router)
     app.add_middleware(BodyLimit, result_bytes=services.settings.max_result_bytes)
     return app

@@ -18,8 +18,8 @@ from typing import Protocol
 
 import structlog
 
-from pipeline import health
-from pipeline.health import START_SECONDS, BrokerFacts, Facts, Part, Pool
+from pipeline.domain import health
+from pipeline.domain.health import START_SECONDS, BrokerFacts, Facts, Part, Pool
 
 log = structlog.get_logger(__name__)
 

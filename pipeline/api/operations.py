@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
 from config import metrics_folder
-from pipeline.api.access import Access
+from pipeline.api.auth.access import Access
 from pipeline.api.pool import latest
-from pipeline.health import DatabaseFacts, NodeFacts, Part, task_cost
+from pipeline.domain.health import DatabaseFacts, NodeFacts, Part, task_cost
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
 from config.endpoints import public_endpoints
-from pipeline.api.access import Access
+from pipeline.api.auth.access import Access
 from pipeline.api.monitor import Monitor, Report
 from pipeline.api.version import VERSION
 from protocol.types import NRlc

@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from config.metrics import REPORTS
-from pipeline.api.access import Access, SignedIn
-from pipeline.decide import changed_by
-from pipeline.records import ComputeLog, Replicate, TaskRecord
-from pipeline.replicas import adopted
+from pipeline.api.auth.access import Access, SignedIn
+from pipeline.domain.decide import changed_by
+from pipeline.domain.records import ComputeLog, Replicate, TaskRecord
+from pipeline.domain.replicas import adopted
 from protocol.errors import NotFound, Refused
+from protocol.poco.view import ChainView, fold
 from protocol.types import TaskId, Wallet
-from protocol.view import ChainView, fold
 from protocol.wire import HexId, Report, Step
 
 router = APIRouter(tags=["workers"])

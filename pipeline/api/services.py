@@ -12,21 +12,21 @@ from typing import Self
 import structlog
 
 from chain.keystore import load_key
-from chain.pool import RpcPool, connect
-from chain.rpc import Rpc
+from chain.rpc.client import Rpc
+from chain.rpc.pool import RpcPool, connect
 from config.celery_apps import core_app
 from config.endpoints import public_endpoints
 from config.settings import Settings
-from pipeline.api.ipfs import Ipfs
+from pipeline.api.auth.secret import derived, load_secret
 from pipeline.api.monitor import Monitor
-from pipeline.api.secret import derived, load_secret
-from pipeline.background import Background
-from pipeline.broker_admin import BrokerAdmin
+from pipeline.api.results.ipfs import Ipfs
+from pipeline.broker.admin import BrokerAdmin
+from pipeline.broker.background import Background
+from pipeline.broker.notify import Wake
+from pipeline.broker.relay import Relay
 from pipeline.probes import Probes
-from pipeline.relay import Relay
 from pipeline.store.challenges import Challenges
 from pipeline.store.client import Store, database
-from pipeline.wake import Wake
 from protocol.errors import BadSetting
 from protocol.types import Contract, TaskId, Wallet
 

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.records import DealRecord, Replicate, ReplicateState, TaskRecord
-from protocol import events
+from pipeline.domain.records import DealRecord, Replicate, ReplicateState, TaskRecord
 from protocol.errors import BadMessage
-from protocol.params import read_params
+from protocol.poco import events
+from protocol.poco.view import ChainView
+from protocol.results.params import read_params
 from protocol.types import Wallet
-from protocol.view import ChainView
 from protocol.wire import Step
 
 

@@ -12,16 +12,16 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel
 
-from pipeline import explain
-from pipeline.api.access import Access
-from pipeline.api.log_access import log_challenge, log_reader
+from pipeline.api.auth.access import Access
+from pipeline.api.auth.log_access import log_challenge, log_reader
 from pipeline.api.task_model import ReplicateModel, TaskModel, replicate_model, task_model
-from pipeline.records import ComputeLog, DealRecord, TaskRecord
-from pipeline.replicas import Pace
+from pipeline.domain import explain
+from pipeline.domain.records import ComputeLog, DealRecord, TaskRecord
+from pipeline.domain.replicas import Pace
 from protocol.errors import BadMessage, NotFound, Refused
-from protocol.events import Seen
+from protocol.poco.events import Seen
+from protocol.poco.view import ChainView, fold
 from protocol.types import DealId, Hash32, TaskId, Wallet
-from protocol.view import ChainView, fold
 from protocol.wire import Dataset, HexId, Whole
 
 router = APIRouter(tags=["requesters"])

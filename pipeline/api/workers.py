@@ -8,10 +8,10 @@ import structlog
 from fastapi import APIRouter
 
 from config import topology
-from pipeline.api.access import Access, SignedIn, refuse_banned
-from pipeline.api.challenges import RANDOM_BYTES, issue_challenge, reopen_challenge
-from pipeline.api.tokens import issue_token
-from pipeline.records import WorkerRecord
+from pipeline.api.auth.access import Access, SignedIn, refuse_banned
+from pipeline.api.auth.challenges import RANDOM_BYTES, issue_challenge, reopen_challenge
+from pipeline.api.auth.tokens import issue_token
+from pipeline.domain.records import WorkerRecord
 from protocol.errors import NotFound, NotSignedIn, Refused
 from protocol.types import Hash32, Signature, TaskId, Wallet
 from protocol.wire import (

@@ -14,15 +14,15 @@ from pymongo import DESCENDING, ReplaceOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from chain.audit import Audit, DealPlace
-from chain.watch import Reorg
+from chain.watch.audit import Audit, DealPlace
+from chain.watch.watcher import Reorg
 from pipeline.store.deals import Deals
 from pipeline.store.documents import Documents, Row
 from pipeline.store.logs import Logs
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.tasks import Tasks
 from protocol.errors import Unfit
-from protocol.events import BlockRef, SchedulerNotice, Seen
+from protocol.poco.events import BlockRef, SchedulerNotice, Seen
 from protocol.types import BlockNumber, TaskId
 
 log = structlog.get_logger(__name__)

@@ -19,7 +19,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from pipeline.records import DealRecord
+from pipeline.domain.records import DealRecord
 from pipeline.store.documents import Documents, Row
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.types import BlockHash, BlockNumber, DealId, NRlc

@@ -17,8 +17,8 @@ from pymongo.database import Database
 
 from pipeline.store.documents import Document, Documents, Row
 from pipeline.store.quarantine import Quarantine, Reader
-from protocol import events
 from protocol.errors import InQuarantine, Unfit
+from protocol.poco import events
 from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp, TxHash
 
 #: What MongoDB's encoder raises for a value that no document can hold.

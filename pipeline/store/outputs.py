@@ -10,7 +10,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from pipeline.records import ComputeLog
+from pipeline.domain.records import ComputeLog
 from pipeline.store.documents import Documents
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.types import TaskId

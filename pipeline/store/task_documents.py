@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.records import Replicate, TaskRecord
+from pipeline.domain.records import Replicate, TaskRecord
 from pipeline.store.documents import Document, Documents, Row
 
 #: Amounts and products of weights may pass 64 bits; text keeps every digit.

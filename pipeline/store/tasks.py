@@ -13,7 +13,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
-from pipeline.records import LIVE, Replicate, ReplicateState, Stage, TaskRecord
+from pipeline.domain.records import LIVE, Replicate, ReplicateState, Stage, TaskRecord
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.task_documents import TASKS, replicate_document, to_document
 from protocol.types import BlockNumber, DealId, Hash32, TaskId, Timestamp, Wallet

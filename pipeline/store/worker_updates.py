@@ -10,10 +10,10 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from pipeline.actions import Outcome
-from pipeline.records import MOST_PLEDGED, NEWCOMER_SLOTS, SLOTS_PER_SUCCESS, Held
+from pipeline.domain.actions import Outcome
+from pipeline.domain.records import MOST_PLEDGED, NEWCOMER_SLOTS, SLOTS_PER_SUCCESS, Held
+from protocol.poco.weights import NEWCOMER_WEIGHT
 from protocol.types import TaskId, Wallet
-from protocol.weights import NEWCOMER_WEIGHT
 
 Stages = list[dict[str, Any]]
 

@@ -10,14 +10,14 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from pipeline.actions import Outcome
-from pipeline.health import MachineFacts
-from pipeline.records import ChainFacts, Held, WorkerRecord
+from pipeline.domain.actions import Outcome
+from pipeline.domain.health import MachineFacts
+from pipeline.domain.records import ChainFacts, Held, WorkerRecord
 from pipeline.store.documents import Documents
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.worker_updates import SET_FREE, SET_SUCCESSES, only, reservation, told
+from protocol.poco.weights import NEWCOMER_WEIGHT
 from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
-from protocol.weights import NEWCOMER_WEIGHT
 from protocol.wire import Capabilities
 
 #: What a worker must be to get tasks, as far as its row tells.

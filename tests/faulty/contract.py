@@ -7,8 +7,8 @@ from typing import Any
 
 from eth_abi.abi import encode
 
-from chain import calls
-from chain.abi import SELECTOR_BYTES, Function
+from chain.contracts import calls
+from chain.contracts.abi import SELECTOR_BYTES, Function
 from chain.testing import FakeChain
 from protocol.errors import RpcError
 from protocol.types import ZERO_ADDRESS, Contract, DealId

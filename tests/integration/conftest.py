@@ -12,8 +12,8 @@ import httpx
 import pytest
 from pymongo import MongoClient
 
-from chain.hub import Hub
-from chain.rpc import Rpc
+from chain.contracts.hub import Hub
+from chain.rpc.client import Rpc
 from config.settings import Settings, StackSettings, read_settings
 from ops.market.orders import Market
 from ops.poco.accounts import dev_key

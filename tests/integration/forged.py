@@ -19,12 +19,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import beat.watch
-import chain.transport
 import ops.commands.tx
 import ops.preflight
 import pipeline.api.serve
 import pipeline.tasks
 import workers.machine
+from chain.rpc import transport
 from config import celery_apps
 from ops import cli
 from tests.waiting import ample
@@ -33,7 +33,7 @@ __all__ = ["Ended", "kill", "preloaded", "sluice", "start"]
 
 preloaded = (
     beat.watch,
-    chain.transport,
+    transport,
     celery_apps,
     ops.commands.tx,
     ops.preflight,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chain.contract import Abi, read_abi
+from chain.contracts.contract import Abi, read_abi
 from ops.poco.state import PocoState
 from ops.stack import tools
 

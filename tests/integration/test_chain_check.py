@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chain.hub import Hub
+from chain.contracts.hub import Hub
 from config.settings import read_settings
 from ops.market import contracts
 from protocol.errors import WrongChain

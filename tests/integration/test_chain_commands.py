@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from chain import calls
-from chain.watch import Watcher
+from chain.contracts import calls
+from chain.watch.watcher import Watcher
 from config.settings import read_settings, settings
 from ops import cli
 from ops.market import contracts, orders
@@ -22,7 +22,7 @@ from ops.poco.actor import Call
 from ops.poco.state import CHAIN_ID
 from ops.stack import ports
 from ops.stack.stack import Stack
-from pipeline.ingest import Catalogue, ingest
+from pipeline.flow.ingest import Catalogue, ingest
 from pipeline.store import client
 from pipeline.store.client import Store
 from protocol.types import Contract, Hash32

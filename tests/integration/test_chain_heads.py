@@ -11,8 +11,8 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from chain.heads import heads
-from chain.rpc import Rpc
+from chain.rpc.client import Rpc
+from chain.rpc.heads import heads
 from ops.stack import anvil, ports
 from tests.integration.conftest import BLOCK_TIME, Chain
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from chain.lane.nonce import Fees, Purpose
+from chain.lane.model.nonce import Fees, Purpose
 from chain.lane.signer import KeySigner, to_self
-from chain.pool import CHECK_SECONDS, RpcPool
-from chain.rpc import Rpc
+from chain.rpc.client import Rpc
+from chain.rpc.pool import CHECK_SECONDS, RpcPool
 from ops.poco.accounts import dev_key
 from ops.poco.state import CHAIN_ID
 from ops.stack import anvil, ports

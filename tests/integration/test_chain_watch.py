@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from chain import calls
-from chain.hub import Hub
-from chain.rpc import Request, Rpc
+from chain.contracts import calls
+from chain.contracts.hub import Hub
+from chain.rpc.client import Request, Rpc
 from chain.testing import MemoryWatchStore
-from chain.watch import Caught, Watcher
+from chain.watch.watcher import Caught, Watcher
 from ops.market import contracts, orders
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
 from ops.poco.actor import Call
 from ops.poco.state import PocoState
 from ops.stack import anvil, ports
-from protocol import events
 from protocol.errors import RpcUnavailable, WrongChain
+from protocol.poco import events
 from protocol.types import BlockNumber, Contract, Hash32
 from tests.integration.conftest import Chain
 

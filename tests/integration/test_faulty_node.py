@@ -7,15 +7,15 @@ from contextlib import ExitStack, closing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chain.answers import Known, Unknown
-from chain.hub import Hub
-from chain.pool import connect
+from chain.contracts.hub import Hub
+from chain.rpc.answers import Known, Unknown
+from chain.rpc.pool import connect
 from chain.testing import MemoryWatchStore, known
-from chain.watch import Watcher
+from chain.watch.watcher import Watcher
 from config.settings import read_settings
-from protocol import events
 from protocol.errors import RpcError, RpcUnavailable
-from protocol.events import BlockRef
+from protocol.poco import events
+from protocol.poco.events import BlockRef
 from protocol.types import DealId
 from tests.faulty.answers import Fault
 from tests.faulty.draws import faults

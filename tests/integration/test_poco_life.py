@@ -1,4 +1,4 @@
-"""Whole lives of tasks by raw calls: chain.calls and protocol's hashes and signatures against the real contracts."""
+"""Whole lives of tasks by raw calls: `chain.contracts` and `protocol` against the real contracts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from chain import calls, decode
-from chain.decode import TOPICS
+from chain.contracts import calls, decode
+from chain.contracts.decode import TOPICS
 from chain.testing import known
 from ops.market import contracts, orders
 from ops.market.match import Matched, match
@@ -16,15 +16,15 @@ from ops.market.rewards import rewards, total
 from ops.poco.actor import Actor, Call
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.poco.receipts import Receipt
-from protocol.authorization import sign_authorization
-from protocol.enclave import sign_result
 from protocol.errors import TransactionReverted
-from protocol.hexbytes import to_hex
-from protocol.ids import deal_id, task_id
-from protocol.orders import AppOrder, DatasetOrder, RequestOrder, WorkerpoolOrder
-from protocol.seal import result_hash, result_seal
+from protocol.ethereum.hexbytes import to_hex
+from protocol.poco.authorization import sign_authorization
+from protocol.poco.enclave import sign_result
+from protocol.poco.ids import deal_id, task_id
+from protocol.poco.orders import AppOrder, DatasetOrder, RequestOrder, WorkerpoolOrder
+from protocol.poco.seal import result_hash, result_seal
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus, fold
 from protocol.types import BlockNumber, Contract, Hash32, NRlc, TaskId, Timestamp, Wallet
-from protocol.view import ChainView, ContributionStatus, TaskStatus, fold
 from tests.integration.conftest import Chain
 
 OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6, 7)

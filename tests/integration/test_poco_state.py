@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chain import calls
+from chain.contracts import calls
 from chain.testing import known
 from ops.poco.accounts import dev_key
 from ops.poco.deploy import CATEGORIES, DEV_ALLOWANCE, TEST_CATEGORY

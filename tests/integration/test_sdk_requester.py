@@ -16,20 +16,20 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chain import calls
-from chain.decode import TOPICS, decode
-from chain.heads import heads
+from chain.contracts import calls
+from chain.contracts.decode import TOPICS, decode
+from chain.rpc.heads import heads
 from chain.testing import known
 from ops.market import contracts, orders, results
 from ops.poco.actor import Call
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.stack import ipfs, ports
 from ops.stack.ipfs import Ipfs
-from protocol.authorization import sign_authorization
-from protocol.digest import file_digest
-from protocol.events import SchedulerNotice
-from protocol.hexbytes import to_hex
-from protocol.ids import task_id
+from protocol.ethereum.hexbytes import to_hex
+from protocol.poco.authorization import sign_authorization
+from protocol.poco.events import SchedulerNotice
+from protocol.poco.ids import task_id
+from protocol.results.digest import file_digest
 from protocol.types import DealId, Hash32
 from tests.integration import sdk
 from tests.integration.conftest import BLOCK_TIME, Chain

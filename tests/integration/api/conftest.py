@@ -19,10 +19,10 @@ from ops.stack import ports
 from ops.stack.stack import Stack
 from pipeline.api.application import create_app, create_operations_app
 from pipeline.api.services import Services
-from pipeline.records import Replicate, TaskRecord
+from pipeline.domain.records import Replicate, TaskRecord
 from pipeline.store.client import database
+from protocol.ethereum.signing import Key
 from protocol.signin import SignIn
-from protocol.signing import Key
 from protocol.types import (
     ZERO_ADDRESS,
     ZERO_HASH,

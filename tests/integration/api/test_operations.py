@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from chain.lane.intent import LaneId
-from chain.lane.store_mongo import MongoStore
+from chain.lane.model.intent import LaneId
+from chain.lane.store.mongo import MongoStore
 from config.settings import Settings
 from ops import preflight
 from ops.preflight import Finding
 from ops.stack import ports
-from pipeline.records import TaskRecord
+from pipeline.domain.records import TaskRecord
 from pipeline.store.client import database
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 from tests.integration.api.conftest import SCHEDULER_KEY, TASK, WORKER, Api, management
 from tests.waiting import wait_until
 

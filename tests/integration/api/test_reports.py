@@ -15,8 +15,8 @@ from config.celery_apps import core_app
 from config.settings import Settings
 from config.topology import PIPELINE_QUEUE
 from ops.stack import ports
-from pipeline.flower import flower_launch
-from pipeline.records import ReplicateState, TaskRecord
+from pipeline.broker.flower import flower_launch
+from pipeline.domain.records import ReplicateState, TaskRecord
 from protocol.types import Hash32
 from protocol.wire import LOG_TAIL_CHARACTERS, Step
 from tests.integration.api.conftest import REQUESTER, STRANGER, TASK, WORKER, Api, management

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 
 from ops.stack import ports
-from pipeline.api.ipfs import Ipfs
-from pipeline.records import TaskRecord
-from protocol import events
-from protocol.digest import callback_digest, file_digest
-from protocol.seal import result_hash
+from pipeline.api.results.ipfs import Ipfs
+from pipeline.domain.records import TaskRecord
+from protocol.poco import events
+from protocol.poco.seal import result_hash
+from protocol.results.digest import callback_digest, file_digest
 from protocol.types import BlockHash, BlockNumber, Contract, Hash32, Timestamp, TxHash, Wallet
 from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
 from tests.integration.conftest import IpfsNode

@@ -6,10 +6,10 @@ import amqp
 import httpx
 import pytest
 
-from pipeline.api.challenges import CHALLENGE_SECONDS
-from pipeline.api.tokens import TOKEN_SECONDS
-from pipeline.bans import ban, unban
-from pipeline.records import ChainFacts
+from pipeline.api.auth.challenges import CHALLENGE_SECONDS
+from pipeline.api.auth.tokens import TOKEN_SECONDS
+from pipeline.domain.records import ChainFacts
+from pipeline.flow.bans import ban, unban
 from protocol.errors import NotFound
 from protocol.types import NRlc, Wei
 from protocol.wire import Session

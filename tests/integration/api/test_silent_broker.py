@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from config.celery_apps import core_app
-from pipeline.wake import Wake
+from pipeline.broker.notify import Wake
 from protocol.errors import BrokerUnavailable
 from tests.integration.api.conftest import Api
 

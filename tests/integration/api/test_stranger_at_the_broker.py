@@ -13,8 +13,8 @@ from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
 
 from config import topology
 from config.celery_apps import core_app
-from pipeline.broker_admin import BrokerAdmin, flower_user
-from pipeline.wake import Wake
+from pipeline.broker.admin import BrokerAdmin, flower_user
+from pipeline.broker.notify import Wake
 from protocol.wire import BrokerAccess
 from tests.integration.api.broker import connect
 from tests.integration.api.conftest import STRANGER, WORKER, Api

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chain.lane.store_mongo import MongoStore
+from chain.lane.store.mongo import MongoStore
 from ops.stack.stack import Stack
 from pipeline.store.client import client
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from chain.rpc import Rpc
+from chain.rpc.client import Rpc
 from ops.stack import ports, tools
 from ops.stack.process import Program
 from protocol.errors import RpcUnavailable
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 
 VERSION = "v1.17.10"
 CHAIN_ID = 1337

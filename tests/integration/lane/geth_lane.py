@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from chain.lane import operate
-from chain.lane.classify import Kind, classify
-from chain.lane.fees import GWEI
-from chain.lane.nonce import Fees, Purpose
-from chain.lane.policy import LanePolicy
+from chain.lane import admin
+from chain.lane.model.nonce import Fees, Purpose
+from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.fees import GWEI
+from chain.lane.rules.send_errors import Kind, classify
 from chain.lane.signer import KeySigner, Unsigned
-from chain.lane.store_sqlite import SqliteStore
-from chain.rpc import Rpc
+from chain.lane.store.sqlite import SqliteStore
+from chain.rpc.client import Rpc
 from ops.poco.accounts import dev_key
 from protocol.errors import RpcError
 from protocol.types import Contract, Nonce, Wei
@@ -65,7 +65,7 @@ def test_a_bump_is_a_replacement_in_geths_eyes(rig: LaneRig) -> None:
     rig.next_block()
     rig.submit("slow")
     rig.run()
-    replaced = operate.bump(rig.lane, Nonce(0))
+    replaced = admin.bump(rig.lane, Nonce(0))
     assert (len(replaced.record.attempts), replaced.answer) == (2, "accepted")
     rig.drive(rig.all_mined)
     mined = rig.store.record(rig.lane.id, Nonce(0))
@@ -79,7 +79,7 @@ def test_a_cancel_takes_the_nonce_away(rig: LaneRig) -> None:
     rig.next_block()
     rig.submit("unwanted")
     rig.run()
-    replaced = operate.cancel(rig.lane, Nonce(0))
+    replaced = admin.cancel(rig.lane, Nonce(0))
     assert (replaced.record.newest.purpose, replaced.answer) == (Purpose.CANCEL, "accepted")
     rig.drive(lambda: rig.intent("unwanted").ended)
 

@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from chain.lane.bundle import PocoEncoder
-from chain.lane.intent import Intent, IntentState
-from chain.lane.nonce import NonceState
-from chain.lane.policy import LanePolicy
-from chain.lane.ready import AlwaysReady
+from chain.lane.model.intent import Intent, IntentState
+from chain.lane.model.nonce import NonceState
+from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.encoding import PocoEncoder
+from chain.lane.rules.readiness import AlwaysReady
 from chain.lane.run import Lane, RunReport
 from chain.lane.signer import KeySigner
-from chain.lane.store import LaneStore
-from chain.rpc import JsonRpc, Rpc
-from protocol.hexbytes import to_hex
-from protocol.keccak import keccak
-from protocol.signing import Key
+from chain.lane.store.port import LaneStore
+from chain.rpc.client import JsonRpc, Rpc
+from protocol.ethereum.hexbytes import to_hex
+from protocol.ethereum.keccak import keccak
+from protocol.ethereum.signing import Key
 from protocol.types import ZERO_ADDRESS, Contract, Wallet
 from tests.waiting import wait_until
 

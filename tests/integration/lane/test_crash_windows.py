@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from chain.lane import operate
-from chain.lane.intent import IntentState
-from chain.lane.nonce import NonceState
-from chain.lane.store_mongo import MongoStore
+from chain.lane import admin
+from chain.lane.model.intent import IntentState
+from chain.lane.model.nonce import NonceState
+from chain.lane.store.mongo import MongoStore
 from ops.poco.accounts import COIN, dev_key, give_coins
 from ops.poco.actor import Call
 from ops.poco.state import CHAIN_ID
@@ -190,7 +190,7 @@ def test_a_key_used_outside_stops_the_lane_until_an_operator_decides(scene: Scen
     assert _run_to_next(scene).halted
     scene.rig.submit("four")
     assert scene.rig.intent("four").state is IntentState.QUEUED
-    operate.disown(scene.rig.lane, Nonce(0))
+    admin.disown(scene.rig.lane, Nonce(0))
     scene.rig.drive(scene.rig.all_final)
     scene.rig.check()
 

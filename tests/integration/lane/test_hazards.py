@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from chain.lane.audit import audit
-from chain.lane.intent import IntentState
-from chain.lane.policy import LanePolicy
-from chain.lane.store_sqlite import SqliteStore
-from chain.rpc import Rpc
+from chain.lane.model.intent import IntentState
+from chain.lane.model.policy import LanePolicy
+from chain.lane.store.sqlite import SqliteStore
+from chain.rpc.client import Rpc
 from ops.poco.accounts import dev_key
 from ops.stack import anvil, ports
 from ops.stack.anvil import Anvil

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from chain import calls
-from chain.lane.intent import Intent, IntentState
-from chain.lane.look import look
-from chain.lane.poco import poco_lane
-from chain.lane.policy import LanePolicy
+from chain.contracts import calls
+from chain.lane.model.intent import Intent, IntentState
+from chain.lane.model.policy import LanePolicy
+from chain.lane.phases.snapshot import look
+from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
-from chain.lane.store_sqlite import SqliteStore
+from chain.lane.store.sqlite import SqliteStore
 from config.settings import read_settings
 from ops.market import contracts, orders
 from ops.market.contracts import App, Workerpool
@@ -22,9 +22,9 @@ from ops.market.orders import Offer
 from ops.poco.actor import Actor, Call
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.poco.state import CHAIN_ID
-from protocol.authorization import sign_authorization
-from protocol.orders import RequestOrder
-from protocol.seal import result_hash, result_seal
+from protocol.poco.authorization import sign_authorization
+from protocol.poco.orders import RequestOrder
+from protocol.poco.seal import result_hash, result_seal
 from protocol.types import Hash32, Nonce, TaskId
 from tests.integration.conftest import Chain
 

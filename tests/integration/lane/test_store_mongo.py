@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from chain.lane.lease import Lease
-from chain.lane.store_mongo import MongoStore
+from chain.lane.store.lease import Lease
+from chain.lane.store.mongo import MongoStore
 from pipeline.store.client import client
 from protocol.errors import LeaseLost
 from tests.lane_store_contract import LANE, LaneStoreContract, intent, past, queries_of_a_run, record

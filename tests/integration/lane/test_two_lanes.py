@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 
-from chain.lane.store_mongo import MongoStore
+from chain.lane.store.mongo import MongoStore
 from ops.poco.accounts import COIN, dev_key, give_coins
 from tests.integration import forged
 from tests.integration.conftest import Chain

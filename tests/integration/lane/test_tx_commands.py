@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from chain.lane.intent import IntentState
-from chain.lane.store_mongo import MongoStore
+from chain.lane.model.intent import IntentState
+from chain.lane.store.mongo import MongoStore
 from ops.poco.accounts import COIN, dev_key, give_coins
 from ops.poco.actor import Call
 from ops.poco.state import CHAIN_ID

@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from chain.heads import heads
 from chain.lane.signer import KeySigner
-from chain.lane.store import LaneStore
-from chain.lane.store_mongo import MongoStore
-from chain.lane.store_sqlite import SqliteStore
-from chain.rpc import Rpc
+from chain.lane.store.mongo import MongoStore
+from chain.lane.store.port import LaneStore
+from chain.lane.store.sqlite import SqliteStore
+from chain.rpc.client import Rpc
+from chain.rpc.heads import heads
 from pipeline.store.client import client
 from protocol.errors import RpcUnavailable
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 from tests.integration.lane.rig import POLICY, lane_of, payment
 
 

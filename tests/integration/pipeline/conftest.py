@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from chain import calls
-from chain.hub import Hub
+from chain.contracts import calls
+from chain.contracts.hub import Hub
 from config import topology
 from config.settings import Settings, read_settings
 from ops.market import contracts, orders
@@ -23,12 +23,12 @@ from ops.market.match import Matched, match
 from ops.poco.actor import Call
 from ops.poco.deploy import CATEGORIES, TEST_10_CATEGORY
 from ops.stack.stack import Stack
-from pipeline.broker_admin import BrokerAdmin
-from pipeline.records import TaskRecord
+from pipeline.broker.admin import BrokerAdmin
+from pipeline.domain.records import TaskRecord
 from pipeline.store import client
 from pipeline.store.client import Store
+from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import Contract, Hash32, NRlc, TaskId
-from protocol.view import ChainView, TaskStatus
 from protocol.wire import Assignment, Capabilities
 from tests.integration import forged
 from tests.integration.conftest import Chain, given

@@ -13,20 +13,20 @@ from typing import Any
 from kombu import Connection, Consumer
 from kombu.message import Message
 
-from chain.hub import Hub
-from chain.lane.intent import Intent
-from chain.lane.poco import poco_lane
-from chain.lane.store_sqlite import SqliteStore
-from chain.rpc import Rpc
+from chain.contracts.hub import Hub
+from chain.lane.model.intent import Intent
+from chain.lane.rules.poco import poco_lane
+from chain.lane.store.sqlite import SqliteStore
+from chain.rpc.client import Rpc
 from config import topology
 from config.celery_apps import core_app
 from config.settings import Settings
+from pipeline.broker.notify import Wake
 from pipeline.store.client import Store
-from pipeline.wake import Wake
 from protocol.errors import RpcUnavailable
-from protocol.hexbytes import to_hex
-from protocol.seal import result_hash, result_seal
-from protocol.signing import Key
+from protocol.ethereum.hexbytes import to_hex
+from protocol.ethereum.signing import Key
+from protocol.poco.seal import result_hash, result_seal
 from protocol.types import Hash32, TaskId, Wallet
 from protocol.wire import Assignment, ResultLink, Step
 from tests.waiting import ample

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.ingest import task_records
-from pipeline.records import DealRecord, TaskRecord
+from pipeline.domain.records import DealRecord, TaskRecord
+from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
 from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, Hash32, NRlc, Timestamp, Wallet
 

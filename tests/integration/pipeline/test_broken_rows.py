@@ -12,15 +12,15 @@ from bson import json_util
 from pymongo.database import Database
 from structlog.testing import capture_logs
 
-from pipeline import sweep
-from pipeline.records import Stage
+from pipeline.domain.records import Stage
+from pipeline.flow import sweep
 from pipeline.scheduler import Scheduler
 from pipeline.store.client import Store, database
 from pipeline.store.deals import UNREADABLE
 from pipeline.store.migrations import migrate
 from pipeline.store.quarantine import FIRST_REST
 from protocol.errors import InQuarantine
-from protocol.events import BlockRef
+from protocol.poco.events import BlockRef
 from protocol.types import BlockHash, BlockNumber, DealId, TaskId, Timestamp, Wallet
 from tests.integration.pipeline.conftest import Pool
 from tests.integration.pipeline.rows import ALICE, DEAL, broken, some_tasks

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 from pymongo.errors import AutoReconnect
 
-from chain.audit import Audit
-from chain.watch import Reorg
-from pipeline.records import Stage
+from chain.watch.audit import Audit
+from chain.watch.watcher import Reorg
+from pipeline.domain.records import Stage
 from pipeline.store.blocks import KEEP_REORGS
 from pipeline.store.client import Store
 from pipeline.store.deals import Deals
 from pipeline.store.tasks import Tasks
-from protocol import events
-from protocol.events import BlockRef, Seen
+from protocol.poco import events
+from protocol.poco.events import BlockRef, Seen
 from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp, TxHash
 from tests.integration.pipeline.rows import DEAL, POOL, deal, some_tasks
 

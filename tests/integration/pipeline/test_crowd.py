@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.assign import UNFUNDED, assign
-from pipeline.records import ChainFacts, Standing
+from pipeline.domain.records import ChainFacts, Standing
+from pipeline.flow.assign import UNFUNDED, assign
 from pipeline.store.client import Store
 from protocol.errors import RpcUnavailable
 from protocol.types import BlockNumber, NRlc, Wallet, Wei

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.records import Stage
-from protocol.view import TaskStatus
+from pipeline.domain.records import Stage
+from protocol.poco.view import TaskStatus
 from tests.integration.pipeline.conftest import LIE, Pool
 from tests.waiting import until
 

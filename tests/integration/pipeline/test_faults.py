@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
-from pipeline.records import ReplicateState, Stage
-from protocol.view import TaskStatus
+from pipeline.domain.records import ReplicateState, Stage
+from protocol.poco.view import TaskStatus
 from tests.integration.pipeline.conftest import SHORT_CATEGORY, Pool
 from tests.waiting import until
 

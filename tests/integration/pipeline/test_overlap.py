@@ -13,15 +13,15 @@ from celery import Celery
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import advance as advancing
-from pipeline import assign as assigning
-from pipeline import match as matching
-from pipeline.ingest import task_records
-from pipeline.records import ChainFacts, Held, Replicate, ReplicateState, TaskRecord, WorkerRecord
-from pipeline.replicas import Pace
-from pipeline.segments import Segment
+from pipeline.broker.segments import Segment
+from pipeline.domain import match as matching
+from pipeline.domain.records import ChainFacts, Held, Replicate, ReplicateState, TaskRecord, WorkerRecord
+from pipeline.domain.replicas import Pace
+from pipeline.flow import advance as advancing
+from pipeline.flow import assign as assigning
+from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 from protocol.types import NRlc, TaskId, Timestamp, Wallet, Wei
 from protocol.wire import Capabilities, Mode, Step
 from tests.integration.pipeline.rows import DEAL, NO_TAG, deal

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from pipeline.actions import Outcome
-from pipeline.ingest import task_records
-from pipeline.records import ChainFacts, Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
+from pipeline.domain.actions import Outcome
+from pipeline.domain.records import ChainFacts, Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
+from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
 from pipeline.store.tasks import Given
-from protocol.tags import GPU_BIT, make_tag
+from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.types import (
     NRlc,
     TaskId,

@@ -8,15 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from chain.decode import block_ref
+from chain.contracts.decode import block_ref
 from ops.market.match import Matched
-from pipeline import sweep, tasks
-from pipeline.records import Held, Replicate, ReplicateState, Stage
+from pipeline import tasks
+from pipeline.domain.records import Held, Replicate, ReplicateState, Stage
+from pipeline.flow import sweep
 from pipeline.scheduler import Scheduler
 from pipeline.store.tasks import Given
-from protocol.events import SchedulerNotice, Seen
+from protocol.poco.events import SchedulerNotice, Seen
+from protocol.poco.view import TaskStatus
 from protocol.types import Hash32, NRlc, TaskId, Timestamp, TxHash
-from protocol.view import TaskStatus
 from protocol.wire import Capabilities, Mode
 from tests.integration.pipeline.conftest import NO_TAG, REQUESTER, Pool
 from tests.waiting import until

@@ -16,8 +16,8 @@ from ops.market.orders import Offer
 from ops.pool import servers
 from ops.pool.local import Machine
 from ops.pool.site import Servers
+from protocol.poco.view import ChainView
 from protocol.types import TaskId
-from protocol.view import ChainView
 from tests.integration.pool.unservable import NotText, Sender, empty_registry, purchases
 from tests.waiting import ample, wait_until
 

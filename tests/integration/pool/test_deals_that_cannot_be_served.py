@@ -14,9 +14,9 @@ import pytest
 from bench.arena import Arena
 from ops.market import results
 from ops.market.match import Matched
-from protocol.errorresult import ERROR_FILE, error_digest, error_text
-from protocol.seal import result_hash
-from protocol.view import ChainView, TaskStatus
+from protocol.poco.seal import result_hash
+from protocol.poco.view import ChainView, TaskStatus
+from protocol.results.error_result import ERROR_FILE, error_digest, error_text
 from tests.integration.pool.conftest import ended
 from tests.integration.pool.unservable import FAILURES
 

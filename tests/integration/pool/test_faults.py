@@ -19,9 +19,9 @@ from ops.market.match import Matched
 from ops.pool.site import Servers
 from ops.stack import mongodb, ports, rabbitmq
 from ops.stack.parts import Part
+from protocol.poco.view import TaskStatus
+from protocol.poco.weights import weight
 from protocol.types import Wallet
-from protocol.view import TaskStatus
-from protocol.weights import weight
 from tests.integration.pool.conftest import BLOCK_TIME, PATIENCE, view
 from tests.waiting import ample, wait_until
 

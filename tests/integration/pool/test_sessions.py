@@ -7,7 +7,7 @@ from urllib.parse import quote
 import httpx
 
 from bench.arena import Arena
-from protocol.view import TaskStatus
+from protocol.poco.view import TaskStatus
 from tests.waiting import wait_until
 
 

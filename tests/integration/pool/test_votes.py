@@ -14,8 +14,8 @@ from ops.market import results
 from ops.pool.ground import PRICE
 from pipeline.store.client import Store
 from pipeline.store.workers import Workers
+from protocol.poco.view import TaskStatus
 from protocol.types import Wallet
-from protocol.view import TaskStatus
 from tests.integration.conftest import given
 from tests.integration.pool.conftest import HONEST, buy, machine_of, view
 from tests.waiting import wait_until

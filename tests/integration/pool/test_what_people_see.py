@@ -12,7 +12,7 @@ import pytest
 
 from bench.arena import Arena
 from config import topology
-from protocol.view import TaskStatus
+from protocol.poco.view import TaskStatus
 from tests.waiting import wait_until
 
 #: Seconds for Flower to have heard of a step.

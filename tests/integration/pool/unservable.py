@@ -21,7 +21,7 @@ from ops.poco.deploy import TEST_10_CATEGORY
 from ops.poco.receipts import Receipt
 from ops.poco.state import CHAIN_ID
 from ops.pool.ground import PRICE, PROVIDER
-from protocol.errorresult import Failure
+from protocol.results.error_result import Failure
 
 #: What is wrong, and the failure that the requester must read.
 FAILURES = {

@@ -12,7 +12,7 @@ import pytest
 from kombu import Connection, Producer, Queue
 from pymongo import MongoClient
 
-from chain.rpc import Rpc
+from chain.rpc.client import Rpc
 from ops.poco.state import PocoState
 from ops.stack import anvil, ipfs, mongodb, ports, rabbitmq
 from ops.stack.rabbitmq import RabbitMQ

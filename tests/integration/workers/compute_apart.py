@@ -11,7 +11,7 @@ from pathlib import Path
 from config.settings import read_settings
 from protocol.wire import Assignment
 from tests.integration.workers.conftest import open_bench
-from workers.compute import compute
+from workers.task.compute import compute
 
 
 def main() -> None:

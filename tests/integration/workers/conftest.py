@@ -19,7 +19,7 @@ from protocol.types import ZERO_ADDRESS
 from protocol.wire import PoolConfig, Report, Session, Step
 from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY
 from tests.waiting import ample
-from workers.pool_api import PoolApi
+from workers.pool.api import PoolApi
 from workers.workbench import Machine, Workbench
 
 IMAGE = "sluice-test/shell:1"

@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from protocol.errorresult import MACHINE_FAILED, MACHINE_MEMORY, Failure, blames_task, cause_code, error_digest
+from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, Failure, blames_task, cause_code, error_digest
 from protocol.wire import Assignment, Dataset, Step
 from tests.integration.workers.conftest import IMAGE, ReportingPool
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import ample, wait_until
-from workers import steps
-from workers.compute import compute
-from workers.container import Engine
-from workers.layout import Layout
-from workers.replicate import Replicate, Stage
-from workers.sandbox import NANOSECONDS, Limits
+from workers.data.layout import Layout
+from workers.sandbox.container import Engine
+from workers.sandbox.spec import NANOSECONDS, Limits
+from workers.task import steps
+from workers.task.compute import compute
+from workers.task.replicate import Replicate, Stage
 from workers.workbench import Workbench
 
 

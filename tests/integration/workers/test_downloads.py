@@ -14,8 +14,8 @@ import pytest
 from protocol.errors import Refused, TaskDeclined
 from tests.unit.workers.assignments import task_id
 from tests.waiting import ample
-from workers.download import Budget, Policy, download
-from workers.patience import Patience
+from workers.data.download import Budget, Policy, download
+from workers.task.patience import Patience
 
 #: Seconds between two dripped bytes.
 DRIP = 0.02

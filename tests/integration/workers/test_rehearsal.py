@@ -9,9 +9,9 @@ import pytest
 from config.settings import Settings
 from protocol.errors import BadSetting
 from tests.integration.workers.conftest import open_bench
-from workers.layout import Layout
-from workers.rehearsal import rehearse
-from workers.sandbox import NANOSECONDS, Limits
+from workers.data.layout import Layout
+from workers.sandbox.rehearsal import rehearse
+from workers.sandbox.spec import NANOSECONDS, Limits
 from workers.workbench import Workbench
 
 
@@ -40,7 +40,7 @@ def test_a_folder_that_the_engine_does_not_see_is_said_before_any_work(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As for a worker in a container whose SLUICE_HOME is no folder of the engine's host.
-    monkeypatch.setattr("workers.container.Engine.holds", lambda *_: False)
+    monkeypatch.setattr("workers.sandbox.container.Engine.holds", lambda *_: False)
     bench = open_bench(settings)
     with pytest.raises(BadSetting, match="does not see"):
         rehearse(bench.machine)

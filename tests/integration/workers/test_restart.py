@@ -12,14 +12,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from protocol.errorresult import MACHINE_FAILED, Failure, cause_code, error_digest
 from protocol.errors import NoSuchContainer
+from protocol.results.error_result import MACHINE_FAILED, Failure, cause_code, error_digest
 from protocol.wire import Assignment
 from tests.integration.workers.conftest import IMAGE
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
-from workers.compute import compute
-from workers.replicate import Replicate, Stage
+from workers.task.compute import compute
+from workers.task.replicate import Replicate, Stage
 from workers.workbench import Workbench
 
 RESULT = 'echo {\\"deterministic-output-path\\": \\"/iexec_out/r\\"} > /iexec_out/computed.json'

@@ -16,7 +16,7 @@ from hypothesis import settings as drawn
 from hypothesis import strategies as st
 
 from config.settings import Settings
-from protocol.errorresult import MACHINE_FAILED, Failure, cause_code, error_digest
+from protocol.results.error_result import MACHINE_FAILED, Failure, cause_code, error_digest
 from protocol.wire import Dataset
 from tests.faulty import Answer, Fault, HangUp
 from tests.faulty.docker_proxy import docker_proxy
@@ -25,9 +25,9 @@ from tests.faulty.registry import error, registry
 from tests.integration.workers.conftest import IMAGE, ReportingPool, open_bench
 from tests.integration.workers.test_compute import done, result, sha256, shell
 from tests.unit.workers.assignments import LATER, assignment, task_id
-from workers import run_app
-from workers.compute import compute, remove_container
-from workers.replicate import Replicate, Stage
+from workers.sandbox import run_app
+from workers.task.compute import compute, remove_container
+from workers.task.replicate import Replicate, Stage
 from workers.workbench import Workbench
 
 #: docker-py leaves a socket to the garbage collector when an answer breaks off.

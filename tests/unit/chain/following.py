@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from chain.hub import Hub
+from chain.contracts.hub import Hub
 from chain.testing import FakeChain, MemoryWatchStore
-from chain.watch import Caught, Watcher
-from protocol import events
+from chain.watch.watcher import Caught, Watcher
+from protocol.poco import events
 from protocol.types import BlockNumber, Contract, Hash32, TaskId, Wallet
 
 HUB = Contract("0x" + "cc" * 20)

@@ -14,13 +14,13 @@ from eth_utils.address import to_checksum_address
 from web3 import Web3
 from web3.contract import Contract as Web3Contract
 
-from chain import calls, decode
-from chain.abi import Function
-from chain.contract import Abi, read_abi
-from protocol import events
-from protocol.hexbytes import to_hex
-from protocol.signing import Key
-from protocol.transaction import LegacyTransaction, Transaction, sign_transaction
+from chain.contracts import calls, decode
+from chain.contracts.abi import Function
+from chain.contracts.contract import Abi, read_abi
+from protocol.ethereum.hexbytes import to_hex
+from protocol.ethereum.signing import Key
+from protocol.ethereum.transaction import LegacyTransaction, Transaction, sign_transaction
+from protocol.poco import events
 from protocol.types import Contract, Nonce, Wei
 
 #: What web3.py is asked for: nothing, so it needs no node.

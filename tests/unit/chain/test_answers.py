@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.answers import Absent, Answer, Known, Unknown, heard, value_of
+from chain.rpc.answers import Absent, Answer, Known, Unknown, heard, value_of
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
 
 #: Any JSON a node may send in place of what it was asked for.

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from chain.audit import Audit, DealPlace, audit, replay
-from chain.hub import Hub
+from chain.contracts.hub import Hub
 from chain.testing import FakeChain, MemoryWatchStore
-from chain.watch import Watcher
+from chain.watch.audit import Audit, DealPlace, audit, replay
+from chain.watch.watcher import Watcher
 from config.metrics import LATE_FINDS
-from protocol import events
 from protocol.errors import ChainMoved, RpcUnavailable
+from protocol.poco import events
 from protocol.types import BlockHash, BlockNumber, Contract, DealId, Hash32, TaskId, Wallet
 
 HUB = Contract("0x" + "cc" * 20)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.batches import CALM, FIRST, SLOW_LEAST, BatchSize
-from chain.rpc import Rpc
+from chain.rpc.batches import CALM, FIRST, SLOW_LEAST, BatchSize
+from chain.rpc.client import Rpc
 from protocol.errors import RpcError, RpcUnavailable
 from tests.faulty.answering import Answering
 
@@ -77,7 +77,7 @@ class Node:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chain.rpc._PAUSE", 0.0)
+    monkeypatch.setattr("chain.rpc.client._PAUSE", 0.0)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
@@ -93,7 +93,7 @@ def test_a_batch_is_answered_whatever_the_nodes_limit_and_its_way_to_say_so(refu
 @given(st.integers(1, 250), st.integers(1, 120), st.sampled_from(list(REFUSALS)))
 def test_every_call_of_any_batch_gets_its_own_answer(number: int, limit: int, refusal: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chain.rpc._PAUSE", 0.0)
+        patch.setattr("chain.rpc.client._PAUSE", 0.0)
         assert Node(limit, refusal).ask(number) == [hex(n) for n in range(number)]
 
 

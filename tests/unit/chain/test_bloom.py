@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from chain import bloom
+from chain.watch import bloom
 
 ADDRESS = "0x095e7baea6a6c7c4c2dfeb977efac326af552d87"
 TOPIC = "0x" + "00" * 32

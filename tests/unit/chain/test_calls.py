@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from eth_abi.abi import encode
 
-from chain import calls
-from chain.abi import Function
+from chain.contracts import calls
+from chain.contracts.abi import Function
 from protocol.errors import BadMessage
-from protocol.orders import NO_DATASET, AppOrder, RequestOrder, WorkerpoolOrder
+from protocol.poco.orders import NO_DATASET, AppOrder, RequestOrder, WorkerpoolOrder
 from protocol.types import Contract, DealId, Hash32, Signature, TaskId, Wallet
 
 TASK = TaskId("0x" + "11" * 32)

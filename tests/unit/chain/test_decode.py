@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain import decode
+from chain.contracts import decode
 from chain.testing import raw_log
-from protocol import events
 from protocol.errors import BadMessage
+from protocol.poco import events
 from protocol.types import (
     BlockHash,
     BlockNumber,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from chain.heads import heads
+from chain.rpc.heads import heads
 from chain.testing import FakeChain
 from protocol.types import Contract
 

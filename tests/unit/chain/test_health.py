@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from chain.health import MOST_LAG, REST_LAST, Health, order, usable
+from chain.rpc.health import MOST_LAG, REST_LAST, Health, order, usable
 from protocol.types import BlockNumber
 
 

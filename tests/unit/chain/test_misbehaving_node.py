@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.answers import Absent, Broken, Known, Unknown
-from chain.hub import Hub
-from chain.response import Fits, anything_fits
-from chain.rpc import Rpc
-from chain.shapes import fits
+from chain.contracts.hub import Hub
+from chain.rpc.answers import Absent, Broken, Known, Unknown
+from chain.rpc.client import Rpc
+from chain.rpc.response import Fits, anything_fits
+from chain.rpc.shapes import fits
 from chain.testing import FakeChain, MemoryWatchStore
-from chain.watch import Watcher
-from protocol import events
+from chain.watch.watcher import Watcher
 from protocol.errors import RpcError, RpcUnavailable
+from protocol.poco import events
 from protocol.types import BlockNumber, DealId
 from tests.faulty import answers
 from tests.faulty.answers import Fault
@@ -26,14 +26,14 @@ from tests.faulty.node import FaultyNode
 from tests.unit.chain.following import HUB, LOOKBACK, POOL, initialized, vote
 
 NO_DEAL = DealId("0x" + "99" * 32)
-#: As the pool asks (`chain.pool.connect`), and as whoever takes results as they come.
+#: As the pool asks (`chain.rpc.pool.connect`), and as whoever takes results as they come.
 FITS = st.sampled_from([fits, anything_fits])
 
 
 @pytest.fixture(autouse=True, scope="module")
 def no_pauses() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chain.rpc._PAUSE", 0.0)
+        patch.setattr("chain.rpc.client._PAUSE", 0.0)
         yield
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from chain.pool import BEHIND_SECONDS, CHECK_SECONDS, RpcPool, connect
-from chain.rpc import Request, Rpc
+from chain.rpc.client import Request, Rpc
+from chain.rpc.pool import BEHIND_SECONDS, CHECK_SECONDS, RpcPool, connect
 from config.settings import read_settings
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
 from tests.waiting import wait_until

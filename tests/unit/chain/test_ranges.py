@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from chain.ranges import FIRST, MOST, RangeSize, suggestion
+from chain.watch.ranges import FIRST, MOST, RangeSize, suggestion
 
 ALCHEMY = (
     "Log response size exceeded. You can make eth_getLogs requests with up to a 2K block range and no limit on the "

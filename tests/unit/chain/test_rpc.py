@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from chain.rpc import Rpc, redacted
+from chain.rpc.client import Rpc, redacted
 from protocol.errors import RpcError, RpcUnavailable
 from tests.faulty.answering import Answering
 

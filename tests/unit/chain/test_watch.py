@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from chain.testing import FakeChain, MemoryWatchStore
-from chain.watch import DEEPEST_REORG
-from protocol import events
+from chain.watch.watcher import DEEPEST_REORG
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
+from protocol.poco import events
 from protocol.types import DealId, Hash32
 from tests.unit.chain.following import (
     HUB,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from chain.hub import Hub
+from chain.contracts.hub import Hub
 from chain.testing import FakeChain, MemoryWatchStore
-from chain.watch import Reorg, Watcher
+from chain.watch.watcher import Reorg, Watcher
 from config.metrics import HIDDEN_LOGS, LATE_FINDS, REORGS_BEYOND_FINALITY
 from tests.unit.chain.following import (
     HUB,

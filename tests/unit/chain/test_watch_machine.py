@@ -12,14 +12,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from chain.audit import audit, replay
-from chain.decode import decode
-from chain.hub import Hub
+from chain.contracts.decode import decode
+from chain.contracts.hub import Hub
 from chain.testing import FakeChain, MemoryWatchStore
-from chain.watch import Watcher
-from protocol import events
+from chain.watch.audit import audit, replay
+from chain.watch.watcher import Watcher
 from protocol.errors import RpcError, RpcUnavailable
-from protocol.events import BlockRef
+from protocol.poco import events
+from protocol.poco.events import BlockRef
 from protocol.types import BlockNumber, Contract, Hash32, TaskId, Wallet
 
 HUB = Contract("0x" + "cc" * 20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chain.testing import FakeChain, MemoryWatchStore
-from protocol import events
+from protocol.poco import events
 from tests.unit.chain.following import (
     LOOKBACK,
     OTHER_POOL,

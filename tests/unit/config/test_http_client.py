@@ -152,7 +152,7 @@ def test_httpx_itself_reads_no_variable(monkeypatch: pytest.MonkeyPatch) -> None
 #: Folders with code that may make HTTP requests.
 CODE = ("config", "protocol", "chain", "pipeline", "workers", "beat", "ops", "bench")
 #: The client with a connection of its own kind: it reaches strangers' addresses, guarded, and through no proxy.
-OWN_CLIENT = "workers/download.py"
+OWN_CLIENT = "workers/data/download.py"
 
 
 def test_every_http_client_is_made_in_one_place() -> None:

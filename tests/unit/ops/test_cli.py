@@ -8,7 +8,7 @@ import pytest
 from pymongo.errors import ServerSelectionTimeoutError
 
 from chain.lane.run import Lane
-from chain.status import NodeStatus
+from chain.watch.status import NodeStatus
 from config.settings import read_settings, settings
 from ops import cli
 from ops.commands import chain, tx

@@ -9,9 +9,9 @@ import pytest
 from ops.market import orders, results, rewards
 from ops.market.orders import Market, Offer
 from protocol.errors import BadMessage
-from protocol.hexbytes import to_hex
-from protocol.orders import NO_DATASET
-from protocol.signing import Key
+from protocol.ethereum.hexbytes import to_hex
+from protocol.ethereum.signing import Key
+from protocol.poco.orders import NO_DATASET
 from protocol.types import Contract, NRlc, TaskId, Wallet
 
 MARKET = Market(31337, Contract("0x" + "aa" * 20))

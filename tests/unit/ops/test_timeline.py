@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from ops.demo.timeline import timeline
-from protocol import events
-from protocol.events import Event, Seen
+from protocol.poco import events
+from protocol.poco.events import Event, Seen
 from protocol.types import BlockHash, BlockNumber, Contract, Hash32, TaskId, Timestamp, TxHash, Wallet
 
 TASK, ONE, TWO = TaskId("0x" + "aa" * 32), Wallet("0x" + "11" * 20), Wallet("0x" + "22" * 20)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.actions import Action
-from pipeline.decide import decide
-from pipeline.progress import after
-from pipeline.records import ChainFacts, Held, Replicate, ReplicateState, TaskRecord, WorkerRecord
-from pipeline.replicas import Pace
-from protocol import events
-from protocol.seal import result_hash
+from pipeline.domain.actions import Action
+from pipeline.domain.decide import decide
+from pipeline.domain.progress import after
+from pipeline.domain.records import ChainFacts, Held, Replicate, ReplicateState, TaskRecord, WorkerRecord
+from pipeline.domain.replicas import Pace
+from protocol.poco import events
+from protocol.poco.seal import result_hash
+from protocol.poco.view import ChainView, fold
 from protocol.types import (
     ZERO_ADDRESS,
     BlockHash,
@@ -26,7 +27,6 @@ from protocol.types import (
     Wallet,
     Wei,
 )
-from protocol.view import ChainView, fold
 from protocol.wire import Mode, ResultLink, Step
 
 TASK, DEAL = TaskId("0x" + "7a" * 32), DealId("0x" + "de" * 32)

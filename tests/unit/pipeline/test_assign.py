@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.match import match
-from pipeline.records import Held
+from pipeline.domain.match import match
+from pipeline.domain.records import Held
 from protocol.types import TaskId
 from tests.unit.pipeline.builders import START, task, worker
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pipeline.background import Background
+from pipeline.broker.background import Background
 from protocol.errors import BrokerUnavailable
 
 #: Seconds a test waits at most for a thread.

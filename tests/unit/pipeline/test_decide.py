@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.actions import (
+from pipeline.domain.actions import (
     AskReveal,
     AskUpload,
     Drop,
@@ -23,12 +23,12 @@ from pipeline.actions import (
     Submit,
     Want,
 )
-from pipeline.decide import changed_by
-from pipeline.records import Replicate, ReplicateState, Sent, Stage
-from pipeline.replicas import TOO_LATE
-from protocol.hexbytes import to_bytes
+from pipeline.domain.decide import changed_by
+from pipeline.domain.records import Replicate, ReplicateState, Sent, Stage
+from pipeline.domain.replicas import TOO_LATE
+from protocol.ethereum.hexbytes import to_bytes
+from protocol.poco.view import ChainView
 from protocol.types import Contract
-from protocol.view import ChainView
 from protocol.wire import Mode, Step
 from tests.unit.pipeline.builders import (
     CONSENSUS,

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.explain import explain
-from pipeline.records import ChainFacts, ReplicateState, Sent, TaskRecord, WorkerRecord
-from protocol.tags import GPU_BIT, make_tag
+from pipeline.domain.explain import explain
+from pipeline.domain.records import ChainFacts, ReplicateState, Sent, TaskRecord, WorkerRecord
+from protocol.poco.tags import GPU_BIT, make_tag
+from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import Contract, Hash32, NRlc, Wei
-from protocol.view import ChainView, TaskStatus
 from tests.unit.pipeline.builders import (
     CONSENSUS,
     CONTRIBUTE_UNTIL,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.actions import Explain, Free, Outcome, Want
-from pipeline.records import Replicate, ReplicateState, Standing
-from pipeline.replicas import MAX_BLAMING, MAX_SPENT, TOO_LATE
-from protocol.errorresult import MACHINE_FAILED, MACHINE_MEMORY, Failure, worded
+from pipeline.domain.actions import Explain, Free, Outcome, Want
+from pipeline.domain.records import Replicate, ReplicateState, Standing
+from pipeline.domain.replicas import MAX_BLAMING, MAX_SPENT, TOO_LATE
+from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, Failure, worded
 from tests.unit.pipeline.builders import CONSENSUS, decided, initialized, replicate, task, view, voted, wallet
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.health import (
+from pipeline.domain.health import (
     TASK_GAS,
     BrokerFacts,
     DatabaseFacts,
@@ -23,7 +23,7 @@ from pipeline.health import (
     Pool,
     parts,
 )
-from protocol.events import BlockRef
+from protocol.poco.events import BlockRef
 from protocol.types import BlockHash, BlockNumber, Contract, Timestamp, Wallet, Wei
 
 NOW = 1_800_000_000

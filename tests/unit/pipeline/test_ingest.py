@@ -10,17 +10,17 @@ import pytest
 from bson.errors import InvalidDocument
 from pymongo.errors import AutoReconnect
 
-from chain.answers import Absent, Answer, Broken, Known, Unknown
-from chain.hub import App, Category, Deal
-from chain.lane.intent import Intent, IntentState
-from pipeline.actions import Action, Method, Submit, Want
-from pipeline.ingest import AT_ONCE, PIECE, Catalogue, ingest, task_records
-from pipeline.records import DealRecord, TaskRecord
+from chain.contracts.hub import App, Category, Deal
+from chain.lane.model.intent import Intent, IntentState
+from chain.rpc.answers import Absent, Answer, Broken, Known, Unknown
+from pipeline.broker.notify import chunks
+from pipeline.domain.actions import Action, Method, Submit, Want
+from pipeline.domain.records import DealRecord, TaskRecord
+from pipeline.flow.ingest import AT_ONCE, PIECE, Catalogue, ingest, task_records
+from pipeline.flow.transactions import failures_of, initializes, without_initialize
 from pipeline.store.deals import Lease
-from pipeline.transactions import failures_of, initializes, without_initialize
-from pipeline.wake import chunks
-from protocol.events import BlockRef
-from protocol.ids import task_id
+from protocol.poco.events import BlockRef
+from protocol.poco.ids import task_id
 from protocol.types import ZERO_ADDRESS, BlockHash, BlockNumber, Contract, DealId, NRlc, TaskId, Timestamp
 from protocol.wire import Mode
 from tests.unit.pipeline.builders import DEAL, NO_TAG, POOL, TASK, wallet

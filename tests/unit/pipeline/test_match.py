@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.match import match
-from pipeline.records import ChainFacts, ReplicateState, Standing, TaskRecord, WorkerRecord
-from pipeline.replicas import MOST_NEWCOMERS
-from protocol.tags import GPU_BIT, make_tag
+from pipeline.domain.match import match
+from pipeline.domain.records import ChainFacts, ReplicateState, Standing, TaskRecord, WorkerRecord
+from pipeline.domain.replicas import MOST_NEWCOMERS
+from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
 from tests.unit.pipeline.builders import NO_TAG, held, replicate, task, wallet, worker
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pipeline.replicas import Pace
+from pipeline.domain.replicas import Pace
 
 
 def test_votes_that_wait_for_depth_twice_are_waited_for() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.progress import IDLE_VISIT, after, next_visit
-from pipeline.records import Sent, Stage
-from protocol.view import ChainView
+from pipeline.domain.progress import IDLE_VISIT, after, next_visit
+from pipeline.domain.records import Sent, Stage
+from protocol.poco.view import ChainView
 from tests.unit.pipeline.builders import (
     CONSENSUS,
     CONTRIBUTE_UNTIL,

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.records import Replicate
-from pipeline.relay import RelayEvent, report_events, step_events, worker_event
+from pipeline.broker.relay import RelayEvent, report_events, step_events, worker_event
+from pipeline.domain.records import Replicate
 from protocol.types import TaskId, Wallet
 from protocol.wire import Mode, Report, Step
 

@@ -6,8 +6,8 @@ from celery import Celery, Signature
 
 from config.celery_apps import pool_app
 from config.settings import Settings
-from pipeline import segments
-from pipeline.segments import Segment
+from pipeline.broker import segments
+from pipeline.broker.segments import Segment
 from protocol.types import TaskId, Wallet
 from protocol.wire import Assignment, Mode
 from tests.unit.pipeline.builders import DEAL, NO_TAG, POOL, TASK, wallet

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decide import decide
-from pipeline.match import match
-from pipeline.progress import after
-from pipeline.records import (
+from pipeline.domain.decide import decide
+from pipeline.domain.match import match
+from pipeline.domain.progress import after
+from pipeline.domain.records import (
     NEWCOMER_SLOTS,
     ChainFacts,
     Held,
@@ -20,8 +20,8 @@ from pipeline.records import (
     TaskRecord,
     WorkerRecord,
 )
-from pipeline.replicas import MOST_NEWCOMERS, given_up
-from protocol.errorresult import MACHINE_FAILED, Failure
+from pipeline.domain.replicas import MOST_NEWCOMERS, given_up
+from protocol.results.error_result import MACHINE_FAILED, Failure
 from protocol.types import NRlc, TaskId, Timestamp, Wallet, Wei
 from protocol.wire import Mode
 from tests.unit.pipeline.builders import PACE, START, initialized, task, view, wallet, worker

@@ -13,15 +13,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pipeline.actions import Action, AskReveal, AskUpload, Free, Method, Pledge, Resend, Submit
-from pipeline.decide import decide
-from pipeline.match import match
-from pipeline.progress import after
-from pipeline.records import Replicate, ReplicateState, TaskRecord
-from protocol import events, weights
-from protocol.seal import result_hash
+from pipeline.domain.actions import Action, AskReveal, AskUpload, Free, Method, Pledge, Resend, Submit
+from pipeline.domain.decide import decide
+from pipeline.domain.match import match
+from pipeline.domain.progress import after
+from pipeline.domain.records import Replicate, ReplicateState, TaskRecord
+from protocol.poco import events, weights
+from protocol.poco.seal import result_hash
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus, fold
 from protocol.types import Hash32, Wallet
-from protocol.view import ChainView, ContributionStatus, TaskStatus, fold
 from protocol.wire import Step
 from tests.unit.pipeline.builders import (
     CONTRIBUTE_UNTIL,
@@ -166,7 +166,7 @@ class TaskLife(RuleBasedStateMachine):
                 return
 
     def hand_over(self, submit: Submit) -> None:
-        """As `pipeline.transactions` and the lane do: a key is kept once, and asked after when it comes again."""
+        """As `pipeline.flow.transactions` and the lane do: a key is kept once, and asked after when it comes again."""
         key = (submit.method, submit.generation)
         if self.keys.get(key) == "failed":
             if submit.again:

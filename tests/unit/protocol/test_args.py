@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.args import split_args
+from protocol.results.args import split_args
 from tests.unit.protocol import vectors
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from protocol.authorization import authorization_hash, recover_authorization, sign_authorization
 from protocol.errors import BadInput
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
+from protocol.poco.authorization import authorization_hash, recover_authorization, sign_authorization
 from protocol.types import Hash32, Signature, TaskId, Wallet
 from tests.unit.protocol import vectors
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from protocol.computed import CALLBACK_BYTES, read_computed
 from protocol.errors import BadMessage
+from protocol.results.computed import CALLBACK_BYTES, read_computed
 
 
 def saying(size: int) -> bytes:

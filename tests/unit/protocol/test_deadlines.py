@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from protocol.deadlines import contribution_deadline, final_deadline, reveal_deadline
+from protocol.poco.deadlines import contribution_deadline, final_deadline, reveal_deadline
 from protocol.types import Timestamp
 
 START = Timestamp(1_700_000_000)

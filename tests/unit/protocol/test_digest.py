@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.digest import callback_digest, directory_digest, file_digest, java_order
 from protocol.errors import BadMessage
-from protocol.hexbytes import to_bytes, to_bytes_leniently
+from protocol.ethereum.hexbytes import to_bytes, to_bytes_leniently
+from protocol.results.digest import callback_digest, directory_digest, file_digest, java_order
 from tests.unit.protocol import vectors
 
 AB = "0x3e414b345ce4e8d016eff459b112b41de5bc488237863d83187f93ba096a9666"

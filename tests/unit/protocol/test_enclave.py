@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from protocol.enclave import NO_ENCLAVE_SIGNATURE, enclave_message, recover_enclave, session_message, sign_result
+from protocol.poco.enclave import NO_ENCLAVE_SIGNATURE, enclave_message, recover_enclave, session_message, sign_result
 from protocol.types import Hash32
 from tests.unit.protocol import vectors
 

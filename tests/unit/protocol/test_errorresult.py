@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from protocol.errorresult import (
+from protocol.results.error_result import (
     CAUSE_CHARACTERS,
     ERROR_FILE,
     MACHINE_FAILED,

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from protocol.errors import BadMessage
-from protocol.ids import deal_id, task_id
-from protocol.keccak import keccak
-from protocol.orders import RequestOrder
-from protocol.seal import result_hash, result_seal
+from protocol.ethereum.keccak import keccak
+from protocol.poco.ids import deal_id, task_id
+from protocol.poco.orders import RequestOrder
+from protocol.poco.seal import result_hash, result_seal
 from protocol.types import Contract, DealId, Hash32, TaskId
 from tests.unit.protocol import vectors
 

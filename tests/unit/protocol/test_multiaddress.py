@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.multiaddress import location_text
+from protocol.ethereum.multiaddress import location_text
 
 #: Two addresses and what `multiaddr("/ipfs/…").bytes` makes of them.
 KNOWN = {

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import BadMessage, Refused
-from protocol.keccak import keccak
-from protocol.orders import NO_DATASET, UNSIGNED, AppOrder, DatasetOrder, Order, RequestOrder, WorkerpoolOrder
+from protocol.ethereum.keccak import keccak
+from protocol.poco.orders import NO_DATASET, UNSIGNED, AppOrder, DatasetOrder, Order, RequestOrder, WorkerpoolOrder
 from protocol.types import Contract, Hash32, NRlc, Wallet
 from tests.unit.protocol import vectors
 

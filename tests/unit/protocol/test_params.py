@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import BadMessage
-from protocol.params import DealParams, read_params
+from protocol.results.params import DealParams, read_params
 from tests.unit.protocol import vectors
 
 CASES = vectors.cases("deal_params")

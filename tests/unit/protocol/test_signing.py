@@ -11,10 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import BadInput, Refused
-from protocol.hexbytes import to_bytes, to_bytes_leniently, to_hex
-from protocol.keccak import keccak
-from protocol.signing import Key, message_digest, recover_message_wallet, recover_typed_data_wallet, recover_wallet
-from protocol.typed_data import TypedData, typed_data_digest
+from protocol.ethereum.hexbytes import to_bytes, to_bytes_leniently, to_hex
+from protocol.ethereum.keccak import keccak
+from protocol.ethereum.signing import (
+    Key,
+    message_digest,
+    recover_message_wallet,
+    recover_typed_data_wallet,
+    recover_wallet,
+)
+from protocol.ethereum.typed_data import TypedData, typed_data_digest
 from protocol.types import Signature
 from tests.unit.protocol import vectors
 

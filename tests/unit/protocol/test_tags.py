@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import BadMessage
-from protocol.tags import GPU_BIT, TEE_BIT, Framework, fits, framework, make_tag, needs_enclave_signature, needs_sgx
+from protocol.poco.tags import (
+    GPU_BIT,
+    TEE_BIT,
+    Framework,
+    fits,
+    framework,
+    make_tag,
+    needs_enclave_signature,
+    needs_sgx,
+)
 from protocol.types import ZERO_HASH, Hash32
 from tests.unit.protocol import vectors
 

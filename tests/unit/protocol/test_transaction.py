@@ -8,8 +8,8 @@ from eth_utils.address import to_checksum_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.rlp import encode_bytes, encode_int, encode_list
-from protocol.transaction import LegacyTransaction, Transaction, sign_transaction
+from protocol.ethereum.rlp import encode_bytes, encode_int, encode_list
+from protocol.ethereum.transaction import LegacyTransaction, Transaction, sign_transaction
 from protocol.types import Nonce, Wallet, Wei
 from tests.unit.protocol import vectors
 

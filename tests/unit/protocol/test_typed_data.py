@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import BadMessage
-from protocol.keccak import keccak
-from protocol.typed_data import TypedData, typed_data_digest
+from protocol.ethereum.keccak import keccak
+from protocol.ethereum.typed_data import TypedData, typed_data_digest
 
 ADDRESSES = st.binary(min_size=20, max_size=20).map(lambda raw: "0x" + raw.hex())
 PEOPLE = st.fixed_dictionaries({"name": st.text(max_size=20), "wallet": ADDRESSES})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.events import (
+from protocol.poco.events import (
     AccurateContribution,
     FaultyContribution,
     Seen,
@@ -19,9 +19,9 @@ from protocol.events import (
     TaskReopen,
     TaskReveal,
 )
-from protocol.seal import result_hash
+from protocol.poco.seal import result_hash
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus, fold
 from protocol.types import BlockHash, BlockNumber, Contract, Hash32, Timestamp, TxHash, Wallet
-from protocol.view import ChainView, ContributionStatus, TaskStatus, fold
 from tests.unit.protocol import vectors
 
 TASK = vectors.TASK

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.types import Hash32
-from protocol.weights import (
+from protocol.poco.weights import (
     NEWCOMER_WEIGHT,
     consensus_possible,
     consensus_reached,
@@ -15,6 +14,7 @@ from protocol.weights import (
     replicates_needed,
     weight,
 )
+from protocol.types import Hash32
 
 RIGHT, WRONG, OTHER = (Hash32("0x" + two * 32) for two in ("aa", "bb", "cc"))
 WEIGHTS = st.integers(NEWCOMER_WEIGHT, 50)

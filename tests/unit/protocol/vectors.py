@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 from protocol.types import DealId, Hash32, TaskId, Wallet
 
 _FILE = Path(__file__).parents[2] / "data" / "vectors.json"

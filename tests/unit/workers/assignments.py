@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from protocol.authorization import sign_authorization
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
+from protocol.poco.authorization import sign_authorization
 from protocol.types import ZERO_ADDRESS, TaskId, Wallet
 from protocol.wire import Assignment, Mode
 

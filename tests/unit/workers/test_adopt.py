@@ -7,7 +7,7 @@ import pytest
 from config.settings import Settings, read_settings
 from protocol.errors import BadSetting
 from protocol.wire import PoolConfig
-from workers.adopt import adopt
+from workers.pool.settings import adopt
 
 POOL = PoolConfig(
     chain_id=134,

@@ -8,9 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from workers.attempt import REPEAT_SECONDS, Attempts, Reminder
-from workers.checkup import LOOK_SECONDS, Checkup
-from workers.fitness import Finding
-from workers.reports import Reports
+from workers.fitness.checkup import LOOK_SECONDS, Checkup
+from workers.fitness.rules import Finding
+from workers.pool.reports import Reports
 
 
 class Clock:
@@ -50,7 +50,7 @@ def test_a_report_that_breaks_its_thread_does_not_keep_the_next_one_from_being_s
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # However slow this machine is.
-    monkeypatch.setattr("workers.reports.FLUSH_SECONDS", 60.0)
+    monkeypatch.setattr("workers.pool.reports.FLUSH_SECONDS", 60.0)
 
     class Api:
         def __init__(self) -> None:

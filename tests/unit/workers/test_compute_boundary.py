@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from protocol.errorresult import MACHINE_FAILED, cause_code
 from protocol.errors import EngineUnavailable, StorageUnavailable
+from protocol.results.error_result import MACHINE_FAILED, cause_code
 from protocol.types import Hash32
 from protocol.wire import Report, Step
 from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY, assignment, task_id
-from workers.compute import compute
-from workers.journal import Journal
-from workers.layout import Layout
-from workers.replicate import Stage
+from workers.data.layout import Layout
+from workers.task.compute import compute
+from workers.task.journal import Journal
+from workers.task.replicate import Stage
 
 DIGEST = Hash32("0x" + "ab" * 32)
 BROKEN = [
@@ -61,7 +61,7 @@ def test_what_breaks_on_this_machine_is_declined_and_reported(
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("workers.inputs.fetch", broken)
+    monkeypatch.setattr("workers.data.inputs.fetch", broken)
     assert not compute(bench, assignment(1))
     found = bench.journal.find(task_id(1))
     assert found.stage is Stage.FAILED
@@ -86,7 +86,7 @@ def test_an_aborted_task_that_is_assigned_again_begins_anew(bench: Any, monkeypa
         fetched.append((folders.outputs / "half").exists())
         raise OSError
 
-    monkeypatch.setattr("workers.inputs.fetch", fetch)
+    monkeypatch.setattr("workers.data.inputs.fetch", fetch)
     compute(bench, wanted)
     assert fetched == [False]
     assert len(removed) == 1

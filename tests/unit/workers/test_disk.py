@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errorresult import Failure
 from protocol.errors import TaskDeclined, TaskFailure
+from protocol.results.error_result import Failure
 from tests.unit.workers.assignments import task_id
-from workers.disk import WORKING_PATH, DiskWatch, exceeds, require_room
+from workers.sandbox.disk import WORKING_PATH, DiskWatch, exceeds, require_room
 
 #: Seconds no wait of these tests should take.
 PATIENCE = 100.0

@@ -12,10 +12,10 @@ import pytest
 from protocol.errors import BadSetting, StorageUnavailable
 from tests.unit.workers.test_keeper import World
 from workers import pulse
-from workers.container import Engine
-from workers.journal import Journal
-from workers.layout import Layout, discard
-from workers.replicate import Stage
+from workers.data.layout import Layout, discard
+from workers.sandbox.container import Engine
+from workers.task.journal import Journal
+from workers.task.replicate import Stage
 
 
 class Told(Engine):
@@ -46,7 +46,7 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
         return subprocess.CompletedProcess(command, 1, b"", b"rm: Permission denied")
 
-    monkeypatch.setattr("workers.layout.subprocess.run", refuse)
+    monkeypatch.setattr("workers.data.layout.subprocess.run", refuse)
 
 
 @pytest.mark.usefixtures("forbidden")

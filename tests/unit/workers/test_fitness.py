@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from protocol.gas import gas_for_task
 from protocol.types import NRlc, Wei
-from workers import fitness
-from workers.fitness import CLOCK_SECONDS, LEAST_DISK, clock_error, head_limit
+from workers.fitness import rules
+from workers.fitness.rules import CLOCK_SECONDS, LEAST_DISK, clock_error, head_limit
 
 AMOUNTS = st.integers(0, 10**24)
 NOW = 1_800_000_000.0
@@ -19,29 +19,29 @@ NOW = 1_800_000_000.0
 def test_a_wallet_that_the_scheduler_gives_no_task_for_want_of_gas_is_bad_and_told_both_figures(
     balance: int, price: int
 ) -> None:
-    found = fitness.gas(Wei(balance), price)
+    found = rules.gas(Wei(balance), price)
     assert found.ok == (balance >= gas_for_task(price))
     assert (found.numbers["has_wei"], found.numbers["needs_wei"]) == (balance, gas_for_task(price))
-    assert fitness.ether(balance) in found.says
+    assert rules.ether(balance) in found.says
 
 
 @given(free=AMOUNTS, locked=AMOUNTS, least=st.none() | AMOUNTS)
 def test_a_wallet_without_the_stake_of_what_the_pool_sells_is_bad(free: int, locked: int, least: int | None) -> None:
-    found = fitness.stake(NRlc(free), NRlc(locked), None if least is None else NRlc(least))
+    found = rules.stake(NRlc(free), NRlc(locked), None if least is None else NRlc(least))
     # What is locked now comes back: a machine at work is not unfit.
     assert found.ok == (least is None or free + locked >= least)
     assert found.numbers["needs_nrlc"] == least
 
 
 def test_a_wallet_without_stake_is_told_what_that_excludes_though_no_deal_is_known() -> None:
-    found = fitness.stake(NRlc(0), NRlc(0), None)
+    found = rules.stake(NRlc(0), NRlc(0), None)
     assert found.ok
     assert "trust 1 only" in found.says
 
 
 @given(free=st.integers(0, 2**44))
 def test_a_full_disk_is_bad_and_told_the_limit_and_the_way_out(free: int) -> None:
-    found = fitness.disk(free, "/home")
+    found = rules.disk(free, "/home")
     assert found.ok == (free >= LEAST_DISK)
     assert found.ok or ("5.0 GiB are needed" in found.says and "SLUICE_HOME" in found.says)
 
@@ -63,7 +63,7 @@ def test_a_full_disk_is_bad_and_told_the_limit_and_the_way_out(free: int) -> Non
 )
 def test_a_clock_is_wrong_only_where_that_is_certain(head: float, pool: float | None, off: float | None) -> None:
     assert clock_error(NOW, head, pool, 1.0) == off
-    found = fitness.clock(NOW, head, pool, 1.0)
+    found = rules.clock(NOW, head, pool, 1.0)
     assert found.ok == (off is None and NOW - head <= head_limit(1.0))
     if off is not None:
         assert found.numbers["off_seconds"] == off
@@ -91,6 +91,6 @@ def test_whatever_the_node_a_right_clock_is_never_called_wrong_and_a_wrong_one_n
 
 @given(amount=AMOUNTS)
 def test_amounts_are_shown_exactly(amount: int) -> None:
-    for text, digits in ((fitness.rlc(amount), 9), (fitness.ether(amount), 18)):
+    for text, digits in ((rules.rlc(amount), 9), (rules.ether(amount), 18)):
         whole, _, part = text.partition(".")
         assert int(whole) * 10**digits + int(part.ljust(digits, "0") or 0) == amount

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import Refused, RefusedHere
-from workers.guard import check, gateway_url, inside_gateway, same_place
+from workers.data.guard import check, gateway_url, inside_gateway, same_place
 
 PRIVATE = [
     "127.0.0.1",

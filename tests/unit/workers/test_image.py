@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.errorresult import Failure
 from protocol.errors import TaskDeclined, TaskFailure
+from protocol.results.error_result import Failure
 from tests.unit.workers.assignments import assignment
-from workers.image import require_name, split_reference
+from workers.sandbox.image import require_name, split_reference
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errorresult import Failure
 from protocol.errors import RefusedHere, TaskDeclined, TaskFailure, TooLarge
-from protocol.params import DealParams
+from protocol.results.error_result import Failure
+from protocol.results.params import DealParams
 from protocol.types import Timestamp
 from protocol.wire import Dataset
 from tests.unit.workers.assignments import LATER, assignment, task_id
-from workers.download import TOTAL_FILES, Budget, Policy
-from workers.inputs import MAX_INPUT_FILES, fetch
-from workers.layout import Layout
-from workers.patience import Patience
+from workers.data.download import TOTAL_FILES, Budget, Policy
+from workers.data.inputs import MAX_INPUT_FILES, fetch
+from workers.data.layout import Layout
+from workers.task.patience import Patience
 
 POLICY = Policy(gateway="http://gate", max_bytes=1000, allow_private=False)
 

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from protocol.types import Hash32
 from protocol.wire import Mode, ResultLink
 from tests.unit.workers.assignments import assignment, task_id
-from workers.journal import Journal
-from workers.replicate import MAY_FOLLOW, Replicate, Stage, Todo, todo
+from workers.task.journal import Journal
+from workers.task.replicate import MAY_FOLLOW, Replicate, Stage, Todo, todo
 
 DIGEST = Hash32("0x" + "ab" * 32)
 LINK = ResultLink(storage="ipfs", location="/ipfs/Qm")

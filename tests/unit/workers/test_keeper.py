@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from protocol.errors import EngineUnavailable, PoolUnavailable, RpcUnavailable
+from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
-from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.wire import Mode, Pong, ResultLink
 from tests.unit.workers.assignments import LATER, WORKER_KEY, assignment, task_id
-from workers.journal import Journal
+from workers.data.layout import Layout
 from workers.keeper import RESUME_SECONDS, REVEAL_CHECK_SECONDS, Keeper
-from workers.layout import Layout
-from workers.replicate import Stage, Todo
+from workers.task.journal import Journal
+from workers.task.replicate import Stage, Todo
 
 DIGEST = Hash32("0x" + "ab" * 32)
 VOTE = Hash32("0x" + "cd" * 32)

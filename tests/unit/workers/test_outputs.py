@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from protocol.computed import PATH_LEVELS
-from protocol.errorresult import Failure
 from protocol.errors import TaskFailure
-from protocol.keccak import keccak
+from protocol.ethereum.keccak import keccak
+from protocol.results.computed import PATH_LEVELS
+from protocol.results.error_result import Failure
 from tests.unit.workers.assignments import task_id
-from workers.outputs import Caps, Result, pack, write_into
+from workers.data.outputs import Caps, Result, pack, write_into
 
 CAPS = Caps(total_bytes=1_000_000, entries=50)
 

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from protocol.errorresult import MACHINE_FAILED
 from protocol.errors import TaskDeclined
+from protocol.results.error_result import MACHINE_FAILED
 from tests.unit.workers.assignments import task_id
-from workers.download import read_retry_after
-from workers.patience import ABORT_LOOK_SECONDS, LONGEST_PAUSE, WORK_MARGIN, Patience, backoff
+from workers.data.download import read_retry_after
+from workers.task.patience import ABORT_LOOK_SECONDS, LONGEST_PAUSE, WORK_MARGIN, Patience, backoff
 
 
 class Clock:

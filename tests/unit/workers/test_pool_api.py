@@ -7,7 +7,7 @@ import pytest
 
 from protocol.errors import BadSetting, NotSignedIn, PoolUnavailable, Refused
 from tests.unit.workers.test_adopt import POOL
-from workers.pool_api import PoolApi
+from workers.pool.api import PoolApi
 
 DATE = "Sat, 28 Nov 2026 17:00:00 GMT"
 

@@ -11,9 +11,9 @@ from protocol.errors import BadSetting, PoolUnavailable
 from protocol.wire import PoolConfig
 from tests.unit.workers.assignments import WORKER_KEY
 from tests.unit.workers.test_adopt import POOL
-from workers.layout import layout_of
-from workers.pool_api import PoolApi
-from workers.pool_memory import adopted, remember
+from workers.data.layout import layout_of
+from workers.pool.api import PoolApi
+from workers.pool.memory import adopted, remember
 
 
 @pytest.fixture

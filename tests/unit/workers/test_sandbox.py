@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import EngineTrouble
-from protocol.params import DealParams, read_params
+from protocol.results.params import DealParams, read_params
 from protocol.types import Wallet
 from protocol.wire import Dataset
 from tests.unit.workers.assignments import assignment, task_id
-from workers.sandbox import (
+from workers.sandbox.spec import (
     NANOSECONDS,
     ContainerSpec,
     Limits,

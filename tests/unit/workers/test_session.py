@@ -9,8 +9,8 @@ import pytest
 
 from protocol.errors import NotSignedIn
 from protocol.wire import BrokerAccess, Session
-from workers.layout import Layout
-from workers.session import SessionFile
+from workers.data.layout import Layout
+from workers.pool.session import SessionFile
 
 
 def session(number: int) -> Session:

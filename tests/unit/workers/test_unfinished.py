@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.deadlines import reveal_deadline
+from protocol.poco.deadlines import reveal_deadline
+from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
-from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.wire import Mode
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
-from workers.replicate import Replicate, Stage
-from workers.unfinished import Unfinished, clock, sentence, unfinished
+from workers.task.replicate import Replicate, Stage
+from workers.task.unfinished import Unfinished, clock, sentence, unfinished
 
 NOW = 1_800_000_000.0
 VOTE, OTHER = Hash32("0x" + "cd" * 32), Hash32("0x" + "ef" * 32)

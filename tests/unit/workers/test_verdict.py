@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers import verdict
-from workers.verdict import WORDS_READ, Verdict
+from workers.task import verdict
+from workers.task.verdict import WORDS_READ, Verdict
 
 RUNC = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
 OLD_RUNC = "OCI runtime create failed: container_linux.go:380: starting container process caused: "

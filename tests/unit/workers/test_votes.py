@@ -8,8 +8,8 @@ from protocol.errors import BadMessage
 from protocol.types import Hash32, TaskId
 from protocol.wire import Mode, ResultLink
 from tests.unit.workers.assignments import WORKER_KEY, assignment
-from workers import votes
-from workers.replicate import Replicate, Stage
+from workers.task import votes
+from workers.task.replicate import Replicate, Stage
 
 TASK = TaskId("0x1b293e4eb86240288f63652bfb856771bbb605d76217a27917774cd87ccee4b4")
 DIGEST = Hash32("0x3e414b345ce4e8d016eff459b112b41de5bc488237863d83187f93ba096a9666")

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from chain.lane.bundle import Call
-from chain.lane.intent import Intent
-from chain.lane.nonce import TRANSFER_GAS, Attempt
-from chain.lane.ready import READY, Judgement, Moment, Verdict
+from chain.lane.model.intent import Intent
+from chain.lane.model.nonce import TRANSFER_GAS, Attempt
+from chain.lane.rules.encoding import Call
+from chain.lane.rules.readiness import READY, Judgement, Moment, Verdict
 from chain.lane.signer import Unsigned
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
-from protocol.hexbytes import to_hex
-from protocol.keccak import keccak
+from protocol.ethereum.hexbytes import to_hex
+from protocol.ethereum.keccak import keccak
 from protocol.types import Contract, TxHash, Wallet, Wei
 
 CHAIN_ID = 5

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from chain.lane.intent import Intent, IntentState, LaneId
-from chain.lane.policy import LanePolicy
+from chain.lane.model.intent import Intent, IntentState, LaneId
+from chain.lane.model.policy import LanePolicy
 from chain.lane.run import Lane, RunReport
 from chain.lane.testing import MemoryStore
 from tests.unit.chain.lane.model import CHAIN_ID, WALLET, ModelChain, ModelEncoder, ModelReadiness, ModelSigner

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from chain import calls
-from chain.lane.bundle import PocoEncoder
-from chain.lane.intent import Intent
+from chain.contracts import calls
+from chain.lane.model.intent import Intent
+from chain.lane.rules.encoding import PocoEncoder
 from protocol.errors import BadMessage
 from protocol.types import Contract, DealId, Hash32, Signature, TaskId, Wallet
 

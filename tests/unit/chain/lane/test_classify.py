@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chain.lane.classify import PHRASES, REACTIONS, Kind, classify, phrases_of
+from chain.lane.rules.send_errors import PHRASES, REACTIONS, Kind, classify, phrases_of
 from protocol.errors import BadSetting
 
 

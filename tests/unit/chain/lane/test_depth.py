@@ -9,15 +9,15 @@ import pytest
 from eth_abi.abi import encode
 from structlog.testing import capture_logs
 
-from chain import calls
-from chain.lane.depth import AtDepth
-from chain.lane.intent import Intent
-from chain.lane.poco import PocoReadiness, facts
-from chain.lane.ready import READY, Judgement, Moment, Verdict
-from chain.rpc import Request
+from chain.contracts import calls
+from chain.lane.model.intent import Intent
+from chain.lane.rules.depth import AtDepth
+from chain.lane.rules.poco import PocoReadiness, facts
+from chain.lane.rules.readiness import READY, Judgement, Moment, Verdict
+from chain.rpc.client import Request
 from chain.testing import FakeChain
 from protocol.errors import RpcError
-from protocol.hexbytes import to_hex
+from protocol.ethereum.hexbytes import to_hex
 from protocol.types import BlockNumber, Contract, Timestamp, Wallet
 
 ADDRESS = "0x" + "01" * 20

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.lane.fees import GWEI, FeePolicy, Market, bump, quote, too_low
-from chain.lane.nonce import Fees
+from chain.lane.model.nonce import Fees
+from chain.lane.rules.fees import GWEI, FeePolicy, Market, bump, quote, too_low
 from protocol.types import Wei
 
 MARKET = Market(Wei(10 * GWEI), Wei(2 * GWEI))

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain import calls
-from chain.lane import operate
-from chain.lane.bundle import PocoEncoder
-from chain.lane.intent import Intent, IntentState
-from chain.lane.nonce import Purpose
-from chain.lane.policy import LanePolicy
+from chain.contracts import calls
+from chain.lane import admin
+from chain.lane.model.intent import Intent, IntentState
+from chain.lane.model.nonce import Purpose
+from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.encoding import PocoEncoder
 from protocol.types import Contract, Nonce, Wallet
 from tests.unit.chain.lane.model import FOG
 from tests.unit.chain.lane.rig import Rig
@@ -53,14 +53,14 @@ def test_r06_transfers_to_oneself_ask_for_what_the_chain_takes() -> None:
     (key, _, _) = rig.submit("any", "a", "b", "c")
     rig.chain.per_block = 0
     rig.run()
-    offer = operate.offer_cancel(rig.lane, Nonce(0))
+    offer = admin.offer_cancel(rig.lane, Nonce(0))
     assert offer.cost == offer.fees.max_fee * offer.gas
     assert offer.gas >= 71_000
-    assert operate.cancel(rig.lane, Nonce(0)).answer == "accepted"
+    assert admin.cancel(rig.lane, Nonce(0)).answer == "accepted"
     # What a database restored from an older copy looks like.
     del rig.store._records[rig.id][Nonce(1)]
     rig.chain.drop(1)
-    assert operate.offer_gaps(rig.lane).gas >= 71_000
+    assert admin.offer_gaps(rig.lane).gas >= 71_000
     rig.chain.per_block = 8
     rig.step(8)
     assert rig.state(key) is IntentState.FAILED
@@ -75,7 +75,7 @@ def test_r06_a_bump_keeps_the_gas_that_the_chain_asked_for() -> None:
     rig.run()
     before = rig.store.record(rig.id, Nonce(0))
     assert before is not None
-    assert operate.bump(rig.lane, Nonce(0)).answer == "accepted"
+    assert admin.bump(rig.lane, Nonce(0)).answer == "accepted"
     after = rig.store.record(rig.id, Nonce(0))
     assert after is not None
     assert after.gas_limit == before.gas_limit >= 421_000
@@ -170,6 +170,6 @@ def test_more_gas_is_the_same_call_and_never_another() -> None:
 
 
 def _states() -> list:  # type: ignore[type-arg]
-    from chain.lane.nonce import NonceState
+    from chain.lane.model.nonce import NonceState
 
     return list(NonceState)

@@ -25,11 +25,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from chain.lane import operate
-from chain.lane.fees import GWEI
-from chain.lane.intent import ENDED, IntentState
-from chain.lane.nonce import NonceState, Purpose
-from chain.lane.policy import LanePolicy
+from chain.lane import admin
+from chain.lane.model.intent import ENDED, IntentState
+from chain.lane.model.nonce import NonceState, Purpose
+from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.fees import GWEI
 from protocol.types import Nonce
 from tests.unit.chain.lane.model import FOG
 from tests.unit.chain.lane.rig import Rig
@@ -358,7 +358,7 @@ class LaneMachine(RuleBasedStateMachine):
 
     def _decide(self, nonce: Nonce) -> None:
         """What an operator does: let go of what is not ours. A lane that stands still is right about that."""
-        operate.disown(self.rig.lane, nonce)
+        admin.disown(self.rig.lane, nonce)
 
     def _open(self) -> list[Any]:
         return self.rig.store.records(self.rig.id, [NonceState.OPEN, NonceState.MINED])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.lane import operate
-from chain.lane.fees import GWEI
-from chain.lane.intent import IntentState
-from chain.lane.policy import LanePolicy
+from chain.lane import admin
+from chain.lane.model.intent import IntentState
+from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.fees import GWEI
 from protocol.types import Wei
 from tests.unit.chain.lane.rig import Rig
 
@@ -67,7 +67,7 @@ def test_the_head_of_the_line_goes_with_the_next_run_exactly_if_the_wallet_can_p
     rig = Rig(LanePolicy(keep_balance=Wei(kept)))
     rig.chain.balance = balance
     (key,) = rig.submit("any", "a")
-    why = operate.status(rig.lane).why
+    why = admin.status(rig.lane).why
     rig.run()
     unpaid = rig.state(key) is IntentState.QUEUED
     assert ("cannot pay" in why) == unpaid

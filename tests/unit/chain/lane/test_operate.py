@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
-from chain.lane import operate
-from chain.lane.intent import IntentState
-from chain.lane.policy import LanePolicy
+from chain.lane import admin
+from chain.lane.model.intent import IntentState
+from chain.lane.model.policy import LanePolicy
 from protocol.errors import BadInput
 from protocol.types import Nonce
 from tests.unit.chain.lane.rig import Rig
@@ -25,7 +25,7 @@ def test_a_foreign_nonce_stops_the_lane_until_an_operator_decides() -> None:
     (late,) = rig.submit("any", "b")
     rig.step(2)
     assert rig.state(late) is IntentState.QUEUED
-    operate.disown(rig.lane, Nonce(0))
+    admin.disown(rig.lane, Nonce(0))
     rig.step(2)
     assert rig.state(key) is IntentState.MINED
     assert rig.chain.executed() == {"a": 1, "b": 1}
@@ -36,7 +36,7 @@ def test_only_a_spent_nonce_can_be_disowned() -> None:
     rig.submit("any", "a")
     rig.run()
     with pytest.raises(BadInput, match="not spent"):
-        operate.disown(rig.lane, Nonce(0))
+        admin.disown(rig.lane, Nonce(0))
 
 
 def test_an_operators_cancel_spends_the_nonce_and_fails_the_intent() -> None:
@@ -44,7 +44,7 @@ def test_an_operators_cancel_spends_the_nonce_and_fails_the_intent() -> None:
     key, other = rig.submit("any", "a", "b")
     rig.chain.per_block = 0
     rig.run()
-    operate.cancel(rig.lane, Nonce(0))
+    admin.cancel(rig.lane, Nonce(0))
     rig.chain.per_block = 8
     rig.step(4)
     assert rig.state(key) is IntentState.FAILED
@@ -65,29 +65,29 @@ def _halted() -> tuple[Rig, str]:
 
 def test_a_lane_that_stands_still_says_so_wherever_it_is_asked() -> None:
     rig, _ = _halted()
-    status = operate.status(rig.lane)
+    status = admin.status(rig.lane)
     assert status.halted is not None
     assert status.why == status.halted
     assert REGISTRY.get_sample_value("sluice_lane_halted", {"wallet": rig.id.wallet}) == 1
-    operate.disown(rig.lane, Nonce(0))
+    admin.disown(rig.lane, Nonce(0))
     rig.run()
-    assert operate.status(rig.lane).halted is None
+    assert admin.status(rig.lane).halted is None
     assert REGISTRY.get_sample_value("sluice_lane_halted", {"wallet": rig.id.wallet}) == 0
 
 
 def test_why_the_queue_does_not_move_is_what_holds_its_oldest_intent() -> None:
     rig = Rig()
-    assert operate.status(rig.lane).why == "nothing waits"
+    assert admin.status(rig.lane).why == "nothing waits"
     rig.chain.blocked = {"a"}
     rig.submit("once", "a", "b")
-    assert operate.status(rig.lane).why == "2 in the queue, the oldest is once of a: blocked"
+    assert admin.status(rig.lane).why == "2 in the queue, the oldest is once of a: blocked"
     rig.chain.blocked = set()
-    assert operate.status(rig.lane).why == "2 in the queue, the oldest is once of a: goes with the next run"
+    assert admin.status(rig.lane).why == "2 in the queue, the oldest is once of a: goes with the next run"
 
 
 def test_disowning_in_a_dry_run_says_what_would_become_of_the_intents_and_changes_nothing() -> None:
     rig, key = _halted()
-    (move,) = operate.disown(rig.lane, Nonce(0), dry_run=True)
+    (move,) = admin.disown(rig.lane, Nonce(0), dry_run=True)
     assert (move.keys, move.state) == ((key,), IntentState.QUEUED)
     assert rig.state(key) is IntentState.SENT
     assert rig.run().halted is not None
@@ -101,7 +101,7 @@ def test_a_nonce_is_not_disowned_while_the_lane_still_looks_for_its_receipt() ->
     rig.chain.foreign()
     rig.run()
     with pytest.raises(BadInput, match="still looks"):
-        operate.disown(rig.lane, Nonce(0))
+        admin.disown(rig.lane, Nonce(0))
 
 
 def test_a_nonce_that_turns_out_to_be_ours_is_not_disowned_or_its_call_would_be_made_twice() -> None:
@@ -111,8 +111,8 @@ def test_a_nonce_that_turns_out_to_be_ours_is_not_disowned_or_its_call_would_be_
     rig.chain.mine()
     rig.store.halt(rig.id, "Nonce 0 was used by a transaction that is not ours.")
     with pytest.raises(BadInput, match="is ours"):
-        operate.disown(rig.lane, Nonce(0))
-    operate.resume(rig.lane)
+        admin.disown(rig.lane, Nonce(0))
+    admin.resume(rig.lane)
     rig.step(3)
     assert rig.state(key) is IntentState.FINAL
     assert rig.chain.executed() == {"a": 1}
@@ -120,22 +120,22 @@ def test_a_nonce_that_turns_out_to_be_ours_is_not_disowned_or_its_call_would_be_
 
 def test_a_lane_that_is_resumed_while_nothing_has_changed_stops_again() -> None:
     rig, _ = _halted()
-    assert "Nonce 0" in operate.resume(rig.lane, dry_run=True)
+    assert "Nonce 0" in admin.resume(rig.lane, dry_run=True)
     assert rig.run().halted is not None
-    operate.resume(rig.lane)
+    admin.resume(rig.lane)
     assert rig.run().halted is not None
 
 
 def test_a_lane_that_goes_on_cannot_be_resumed() -> None:
     with pytest.raises(BadInput, match="does not stand still"):
-        operate.resume(Rig().lane)
+        admin.resume(Rig().lane)
 
 
 def test_the_price_of_a_cancel_is_that_of_a_plain_transfer() -> None:
     rig = Rig()
     rig.submit("any", "a")
     rig.run()
-    bump, cancel = operate.offer(rig.lane, Nonce(0)), operate.offer_cancel(rig.lane, Nonce(0))
+    bump, cancel = admin.offer(rig.lane, Nonce(0)), admin.offer_cancel(rig.lane, Nonce(0))
     assert bump.cost == bump.fees.max_fee * 50_000
     assert cancel.cost == bump.fees.max_fee * 21_000
 
@@ -145,7 +145,7 @@ def test_a_replacement_that_the_node_refuses_is_told_in_its_words_and_sent_again
     (key,) = rig.submit("any", "a")
     rig.run()
     rig.chain.refuses["a"] = "txpool is full"
-    replaced = operate.bump(rig.lane, Nonce(0))
+    replaced = admin.bump(rig.lane, Nonce(0))
     assert replaced.answer == "txpool is full"
     record = rig.store.record(rig.id, Nonce(0))
     assert record is not None
@@ -163,9 +163,9 @@ def test_gaps_are_priced_before_they_are_filled() -> None:
     for nonce in (1, 2):
         del rig.store._records[rig.id][Nonce(nonce)]
     rig.chain.drop(1)
-    offer = operate.offer_gaps(rig.lane)
+    offer = admin.offer_gaps(rig.lane)
     assert offer.nonces == (1, 2)
     assert offer.cost == 2 * 21_000 * offer.fees.max_fee
-    assert operate.fill_gaps(rig.lane) == [1, 2]
+    assert admin.fill_gaps(rig.lane) == [1, 2]
     rig.step(4)
     assert rig.chain.count() == 4

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from eth_abi.abi import encode
 
-from chain import calls
-from chain.lane.intent import Intent
-from chain.lane.poco import PocoReadiness, TaskFacts, facts, judge
-from chain.lane.ready import READY, Judgement, Moment
-from chain.rpc import Request
+from chain.contracts import calls
+from chain.lane.model.intent import Intent
+from chain.lane.rules.poco import PocoReadiness, TaskFacts, facts, judge
+from chain.lane.rules.readiness import READY, Judgement, Moment
+from chain.rpc.client import Request
 from chain.testing import FakeChain
 from protocol.errors import BadMessage, RpcError
-from protocol.hexbytes import to_bytes, to_hex
+from protocol.ethereum.hexbytes import to_bytes, to_hex
+from protocol.poco.view import ContributionStatus, TaskStatus
 from protocol.types import BlockNumber, Contract, Hash32, Timestamp, Wallet
-from protocol.view import ContributionStatus, TaskStatus
 
 WALLET = Wallet("0x" + "ab" * 20)
 TASK = "0x" + "77" * 32

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chain.lane.classify import Kind
-from chain.lane.policy import LanePolicy
+from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.send_errors import Kind
 from config.settings import read_settings
 from protocol.errors import BadSetting
 

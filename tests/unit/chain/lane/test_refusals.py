@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from chain.lane import operate
-from chain.lane.fees import GWEI
-from chain.lane.intent import IntentState
-from chain.lane.nonce import Purpose
-from chain.lane.policy import LanePolicy
+from chain.lane import admin
+from chain.lane.model.intent import IntentState
+from chain.lane.model.nonce import Purpose
+from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.fees import GWEI
 from protocol.types import Nonce
 from tests.unit.chain.lane.rig import Rig
 
@@ -38,7 +38,7 @@ def test_r16_a_call_that_could_work_goes_on_with_an_alarm(words: str) -> None:
     assert rig.state(bad) is IntentState.SENT
     (alarm,) = [line for line in lines if line["action"] == "lane_waits"]
     assert (alarm["log_level"], words in alarm["why"]) == ("error", True)
-    assert words in operate.status(rig.lane).why
+    assert words in admin.status(rig.lane).why
     if words == STRANGE:
         assert "lane_refusal_looked_into" in [line["action"] for line in lines]
     rig.chain.refuses.clear()
@@ -92,7 +92,7 @@ def test_an_empty_wallet_is_told_as_what_the_lane_waits_for() -> None:
     rig.chain.balance = 1000
     rig.submit("any", "a")
     rig.step()
-    assert "fund the wallet" in operate.status(rig.lane).why
+    assert "fund the wallet" in admin.status(rig.lane).why
     rig.chain.balance = 10**9 * GWEI
     rig.step()
-    assert operate.status(rig.lane).waiting is None
+    assert admin.status(rig.lane).waiting is None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from chain.lane.intent import IntentState
-from chain.lane.nonce import NonceState, Purpose
-from chain.lane.policy import LanePolicy
+from chain.lane.model.intent import IntentState
+from chain.lane.model.nonce import NonceState, Purpose
+from chain.lane.model.policy import LanePolicy
 from protocol.types import Nonce
 from tests.unit.chain.lane.rig import Rig
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from chain.lane.classify import Kind
-from chain.lane.fees import GWEI, FeePolicy
-from chain.lane.intent import IntentState
-from chain.lane.nonce import Purpose
-from chain.lane.policy import LanePolicy
+from chain.lane.model.intent import IntentState
+from chain.lane.model.nonce import Purpose
+from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.fees import GWEI, FeePolicy
+from chain.lane.rules.send_errors import Kind
 from protocol.types import Nonce, Wei
 from tests.unit.chain.lane.rig import Rig
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from chain.lane.intent import IntentState
-from chain.lane.nonce import NonceState
-from chain.lane.policy import LanePolicy
+from chain.lane.model.intent import IntentState
+from chain.lane.model.nonce import NonceState
+from chain.lane.model.policy import LanePolicy
 from protocol.errors import LaneFull
 from tests.unit.chain.lane.rig import Rig
 

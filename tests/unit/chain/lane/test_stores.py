@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from chain.lane import sqlite_queries as queries
-from chain.lane.nonce import NonceState
-from chain.lane.store import LaneStore
-from chain.lane.store_sqlite import SqliteStore
+from chain.lane.model.nonce import NonceState
+from chain.lane.store import sqlite_queries as queries
+from chain.lane.store.port import LaneStore
+from chain.lane.store.sqlite import SqliteStore
 from chain.lane.testing import MemoryStore
 from protocol.errors import LeaseLost
 from tests.lane_store_contract import LANE, LaneStoreContract, intent, past, queries_of_a_run, record
@@ -94,7 +94,7 @@ class TestSqliteStore(LaneStoreContract):
     def test_what_ended_long_ago_is_deleted_and_what_is_new_or_open_stays(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("chain.lane.store_sqlite._KEEP_NONCES", 10)
+        monkeypatch.setattr("chain.lane.store.sqlite._KEEP_NONCES", 10)
         store = SqliteStore(tmp_path / "lane.db")
         lease = store.take_lease(LANE, "elsewhere", 600.0)
         assert lease is not None
@@ -131,7 +131,7 @@ def _steps(store: SqliteStore, ask: Callable[[], object]) -> int:
 
 def _claim_all(path: Path, name: str) -> int:
     """How many of 20 nonces this process got."""
-    from chain.lane.lease import Lease
+    from chain.lane.store.lease import Lease
 
     store, wins = SqliteStore(path), 0
     for nonce in range(20):

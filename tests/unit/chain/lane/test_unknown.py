@@ -11,12 +11,12 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from chain.answers import Known, Unknown
-from chain.lane import operate
-from chain.lane.intent import IntentState
-from chain.lane.nonce import NonceRecord, NonceState
-from chain.lane.policy import LanePolicy
-from chain.lane.proof import Spender, receipts, spender
+from chain.lane import admin
+from chain.lane.model.intent import IntentState
+from chain.lane.model.nonce import NonceRecord, NonceState
+from chain.lane.model.policy import LanePolicy
+from chain.lane.phases.proof import Spender, receipts, spender
+from chain.rpc.answers import Known, Unknown
 from protocol.errors import BadInput
 from protocol.types import BlockNumber, Nonce, TxHash
 from tests.unit.chain.lane.model import FOG, WALLET
@@ -61,7 +61,7 @@ def test_r02_a_lane_that_waits_for_a_receipt_says_so_and_says_when_it_does_no_mo
         rig.step(rig.policy.alarm_after + 3)
     (said,) = [line for line in lines if line["action"] == "lane_waits"]
     assert said["log_level"] == "error"
-    status = operate.status(rig.lane)
+    status = admin.status(rig.lane)
     assert status.halted is None
     assert status.waiting == status.why == rig.store.waiting(rig.id)
     assert "nonce 0 is spent" in status.why
@@ -69,7 +69,7 @@ def test_r02_a_lane_that_waits_for_a_receipt_says_so_and_says_when_it_does_no_mo
     assert REGISTRY.get_sample_value("sluice_lane_waits", {"wallet": rig.id.wallet}) == 1
     rig.chain.fog.clear()
     rig.step()
-    assert operate.status(rig.lane).waiting is None
+    assert admin.status(rig.lane).waiting is None
     assert REGISTRY.get_sample_value("sluice_lane_waits", {"wallet": rig.id.wallet}) == 0
 
 
@@ -124,9 +124,9 @@ def test_a_node_without_old_state_cannot_prove_that_a_nonce_is_foreign_and_the_o
     assert rig.step(3).halted is None
     rig.store.halt(rig.id, "Nonce 0 …")
     with pytest.raises(BadInput, match=r"not proved.*node that keeps old blocks"):
-        operate.disown(rig.lane, Nonce(0))
+        admin.disown(rig.lane, Nonce(0))
     rig.chain.stateless_below = 0
-    assert operate.disown(rig.lane, Nonce(0))
+    assert admin.disown(rig.lane, Nonce(0))
 
 
 @pytest.mark.parametrize("fog", sorted(set(FOG) - {"cut"}))
@@ -141,7 +141,7 @@ def test_disown_refuses_while_the_nonce_may_be_ours(method: str, fog: str) -> No
     for _ in range(5):
         rig.chain.mine()
     with pytest.raises(BadInput):
-        operate.disown(rig.lane, Nonce(0))
+        admin.disown(rig.lane, Nonce(0))
     (record,) = rig.store.records(rig.id, list(NonceState))
     assert record.state is NonceState.OPEN
 

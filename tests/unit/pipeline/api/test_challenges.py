@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.api.challenges import CHALLENGE_SECONDS, RANDOM_BYTES, issue_challenge, reopen_challenge
+from pipeline.api.auth.challenges import CHALLENGE_SECONDS, RANDOM_BYTES, issue_challenge, reopen_challenge
 from protocol.errors import BadMessage, NotSignedIn, Refused
+from protocol.ethereum.signing import Key
 from protocol.signin import SignIn
-from protocol.signing import Key
 from protocol.types import Contract, Hash32, Wallet
 
 KEY = b"k" * 32

@@ -6,9 +6,9 @@ import pytest
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 
-from pipeline.api.log_access import WINDOW_SECONDS, log_challenge, log_reader
+from pipeline.api.auth.log_access import WINDOW_SECONDS, log_challenge, log_reader
 from protocol.errors import NotSignedIn
-from protocol.signing import Key
+from protocol.ethereum.signing import Key
 from protocol.types import Wallet
 
 KEY = b"k" * 32

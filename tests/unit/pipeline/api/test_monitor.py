@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from pipeline.api.monitor import Monitor
-from pipeline.health import BrokerFacts, DatabaseFacts, Facts, IpfsFacts, NoAnswer, Pool
+from pipeline.domain.health import BrokerFacts, DatabaseFacts, Facts, IpfsFacts, NoAnswer, Pool
 from protocol.types import Contract, Wallet
 
 POOL = Pool(Wallet("0x" + "11" * 20), Contract("0x" + "33" * 20), block_time=1.0)

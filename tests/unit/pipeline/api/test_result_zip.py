@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.api import result_zip
-from pipeline.api.result_zip import check_result
-from protocol.computed import PATH_LEVELS
-from protocol.digest import callback_digest, directory_digest, file_digest
+from pipeline.api.results import result_zip
+from pipeline.api.results.result_zip import check_result
 from protocol.errors import BadMessage
+from protocol.results.computed import PATH_LEVELS
+from protocol.results.digest import callback_digest, directory_digest, file_digest
 
 RESULT = {"computed.json": b'{"deterministic-output-path": "/iexec_out/result.txt"}', "result.txt": b"hello"}
 

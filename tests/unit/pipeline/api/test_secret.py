@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import read_settings
-from pipeline.api.secret import SECRET_BYTES, derived, load_secret
+from pipeline.api.auth.secret import SECRET_BYTES, derived, load_secret
 from protocol.errors import BadSetting
 
 

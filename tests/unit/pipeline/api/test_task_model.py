@@ -3,10 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.api.task_model import task_model
-from pipeline.records import ReplicateState, Stage
-from protocol import events
+from pipeline.domain.records import ReplicateState, Stage
+from protocol.poco import events
+from protocol.poco.view import fold
 from protocol.types import BlockHash, BlockNumber, Timestamp, TxHash
-from protocol.view import fold
 from protocol.wire import Mode, Step
 from tests.unit.pipeline.api.test_who_may_upload import DIGEST, LINK, OTHER, TASK, WALLET, replicate, task
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import jwt
 import pytest
 
-from pipeline.api.tokens import AUDIENCE, TOKEN_SECONDS, issue_token, token_wallet
+from pipeline.api.auth.tokens import AUDIENCE, TOKEN_SECONDS, issue_token, token_wallet
 from protocol.errors import NotSignedIn
 from protocol.types import Wallet
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.api.upload_turns import PER_WALLET, UploadTurns, receive, require_room
+from pipeline.api.results.upload_turns import PER_WALLET, UploadTurns, receive, require_room
 from protocol.errors import BadMessage, StorageUnavailable, Unavailable
 from protocol.types import TaskId, Wallet
 

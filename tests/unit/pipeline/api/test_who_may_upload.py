@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.api.results import check_digest, check_may_upload
-from pipeline.records import Replicate, TaskRecord
+from pipeline.api.results.upload import check_digest, check_may_upload
+from pipeline.domain.records import Replicate, TaskRecord
 from protocol.errors import NotYet, Refused
-from protocol.seal import result_hash
+from protocol.poco.seal import result_hash
+from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.types import (
     ZERO_ADDRESS,
     ZERO_HASH,
@@ -17,7 +18,6 @@ from protocol.types import (
     Timestamp,
     Wallet,
 )
-from protocol.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.wire import Mode, ResultLink
 
 TASK = TaskId("0x" + "11" * 32)

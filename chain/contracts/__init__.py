@@ -1,0 +1,1 @@
+"""PoCo's contracts: ABIs, calldata, views and event logs as typed values. Nothing here follows the chain."""

@@ -1,0 +1,270 @@
+"""Calldata of every PoCo function Sluice calls, and how much gas each may use.
+
+Selectors come from the signatures of @iexec/poco 6.1.0 and are computed once at import. Functions that send are typed
+Python functions returning `0x` hex; functions that read are `Function` values, because their answers need decoding too
+(`chain.contracts.hub` does that for the PoCo views).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from chain.contracts.abi import Function
+from protocol.poco.orders import AppOrder, DatasetOrder, RequestOrder, WorkerpoolOrder
+from protocol.types import ZERO_ADDRESS, Contract, DealId, Hash32, NRlc, Signature, TaskId, Wallet
+
+# -- life of a task (IexecPoco2Facet) ----------------------------------------------------------------------------------
+INITIALIZE = Function("initialize(bytes32,uint256)")
+INITIALIZE_ARRAY = Function("initializeArray(bytes32[],uint256[])")
+CONTRIBUTE = Function("contribute(bytes32,bytes32,bytes32,address,bytes,bytes)")
+REVEAL = Function("reveal(bytes32,bytes32)")
+FINALIZE = Function("finalize(bytes32,bytes,bytes)")
+CONTRIBUTE_AND_FINALIZE = Function("contributeAndFinalize(bytes32,bytes32,bytes,bytes,address,bytes,bytes)")
+REOPEN = Function("reopen(bytes32)")
+CLAIM = Function("claim(bytes32)")
+CLAIM_ARRAY = Function("claimArray(bytes32[])")
+INITIALIZE_AND_CLAIM_ARRAY = Function("initializeAndClaimArray(bytes32[],uint256[])")
+
+# -- orders (IexecPoco1Facet); the tuples are those of protocol.poco.orders -----------------------------------------
+_ORDER_TYPES = ",".join(order.abi_type() for order in (AppOrder, DatasetOrder, WorkerpoolOrder, RequestOrder))
+MATCH_ORDERS = Function(f"matchOrders({_ORDER_TYPES})", ("bytes32",))
+
+# -- money (IexecEscrowTokenFacet, IexecERC20Facet, RLC) ---------------------------------------------------------------
+DEPOSIT = Function("deposit(uint256)", ("bool",))
+DEPOSIT_FOR = Function("depositFor(uint256,address)", ("bool",))
+WITHDRAW = Function("withdraw(uint256)", ("bool",))
+APPROVE = Function("approve(address,uint256)", ("bool",))
+APPROVE_AND_CALL = Function("approveAndCall(address,uint256,bytes)", ("bool",))
+TRANSFER = Function("transfer(address,uint256)", ("bool",))
+
+# -- registries, workerpool policy, categories -------------------------------------------------------------------------
+CREATE_APP = Function("createApp(address,string,string,bytes,bytes32,bytes)", ("address",))
+CREATE_DATASET = Function("createDataset(address,string,bytes,bytes32)", ("address",))
+CREATE_WORKERPOOL = Function("createWorkerpool(address,string)", ("address",))
+PREDICT_APP = Function("predictApp(address,string,string,bytes,bytes32,bytes)", ("address",))
+PREDICT_DATASET = Function("predictDataset(address,string,bytes,bytes32)", ("address",))
+PREDICT_WORKERPOOL = Function("predictWorkerpool(address,string)", ("address",))
+IS_REGISTERED = Function("isRegistered(address)", ("bool",))
+OWNER = Function("owner()", ("address",))
+CHANGE_POLICY = Function("changePolicy(uint256,uint256)")
+CREATE_CATEGORY = Function("createCategory(string,string,uint256)", ("uint256",))
+
+# -- views (IexecPocoAccessorsFacet) -----------------------------------------------------------------------------------
+_RESOURCE = "(address,address,uint256)"
+#: status, deal, index, timeref, contribution, reveal and final deadline, consensus, reveal counter, winner counter,
+#: contributors, digest, results, results timestamp, callback.
+_TASK = (
+    "(uint8,bytes32,uint256,uint256,uint256,uint256,uint256,"
+    "bytes32,uint256,uint256,address[],bytes32,bytes,uint256,bytes)"
+)
+VIEW_TASK = Function("viewTask(bytes32)", (_TASK,))
+#: status, result hash, result seal, enclave challenge, weight.
+VIEW_CONTRIBUTION = Function("viewContribution(bytes32,address)", ("(uint8,bytes32,bytes32,address,uint256)",))
+#: app, dataset, workerpool (each pointer, owner, price), trust, category, tag, requester, beneficiary, callback,
+#: params, start time, bot first, bot size, worker stake, scheduler reward ratio, sponsor.
+_DEAL = (
+    f"({_RESOURCE},{_RESOURCE},{_RESOURCE},uint256,uint256,bytes32,address,address,address,string,"
+    "uint256,uint256,uint256,uint256,uint256,address)"
+)
+VIEW_DEAL = Function("viewDeal(bytes32)", (_DEAL,))
+#: stake, locked; nRLC.
+VIEW_ACCOUNT = Function("viewAccount(address)", ("(uint256,uint256)",))
+VIEW_SCORE = Function("viewScore(address)", ("uint256",))
+#: name, description, seconds.
+VIEW_CATEGORY = Function("viewCategory(uint256)", ("(string,string,uint256)",))
+#: owner, name, type, address of the image, checksum, enclave measurement.
+VIEW_APP = Function("viewApp(address)", ("(address,string,string,bytes,bytes32,bytes)",))
+#: owner, name, address of the file, checksum.
+VIEW_DATASET = Function("viewDataset(address)", ("(address,string,bytes,bytes32)",))
+#: owner, description, worker stake ratio, scheduler reward ratio.
+VIEW_WORKERPOOL = Function("viewWorkerpool(address)", ("(address,string,uint256,uint256)",))
+VIEW_CONSUMED = Function("viewConsumed(bytes32)", ("uint256",))
+COUNT_CATEGORY = Function("countCategory()", ("uint256",))
+TEE_BROKER = Function("teebroker()", ("address",))
+TOKEN = Function("token()", ("address",))
+APP_REGISTRY = Function("appregistry()", ("address",))
+DATASET_REGISTRY = Function("datasetregistry()", ("address",))
+WORKERPOOL_REGISTRY = Function("workerpoolregistry()", ("address",))
+DOMAIN_SEPARATOR = Function("eip712domain_separator()", ("bytes32",))
+BALANCE_OF = Function("balanceOf(address)", ("uint256",))
+ALLOWANCE = Function("allowance(address,address)", ("uint256",))
+
+#: An order as the contract takes it: values in the contract's order, hex strings for bytes (protocol.poco.orders).
+OrderTuple = tuple[object, ...]
+_NO_SIGNATURE = Signature("0x")
+
+
+def initialize(deal_id: DealId, index: int) -> str:
+    """Make task `index` of a deal exist on chain. Anybody may."""
+    return INITIALIZE.encode(deal_id, index)
+
+
+def initialize_array(tasks: Sequence[tuple[DealId, int]]) -> str:
+    """Initialize several tasks, each as (deal, index). Reverts as a whole if one exists already or is too late."""
+    return INITIALIZE_ARRAY.encode([deal for deal, _ in tasks], [index for _, index in tasks])
+
+
+def contribute(
+    task_id: TaskId,
+    result_hash: Hash32,
+    result_seal: Hash32,
+    authorization: Signature,
+    enclave_challenge: Contract = ZERO_ADDRESS,
+    enclave_signature: Signature = _NO_SIGNATURE,
+) -> str:
+    """A worker's vote; needs the workerpool's `authorization` for this worker and task."""
+    return CONTRIBUTE.encode(task_id, result_hash, result_seal, enclave_challenge, enclave_signature, authorization)
+
+
+def reveal(task_id: TaskId, digest: Hash32) -> str:
+    """Show the digest behind an own vote."""
+    return REVEAL.encode(task_id, digest)
+
+
+def finalize(task_id: TaskId, results: str, callback: str = "0x") -> str:
+    """End a revealed task; `results` and `callback` as `0x` hex. Only the workerpool's owner may."""
+    return FINALIZE.encode(task_id, results, callback)
+
+
+def contribute_and_finalize(
+    task_id: TaskId,
+    digest: Hash32,
+    results: str,
+    authorization: Signature,
+    callback: str = "0x",
+    enclave_challenge: Contract = ZERO_ADDRESS,
+    enclave_signature: Signature = _NO_SIGNATURE,
+) -> str:
+    """Vote, reveal and finalize in one; only for trust 1 and while nobody has contributed."""
+    return CONTRIBUTE_AND_FINALIZE.encode(
+        task_id, digest, results, callback, enclave_challenge, enclave_signature, authorization
+    )
+
+
+def reopen(task_id: TaskId) -> str:
+    """Start voting again after nobody revealed in time. Only the workerpool's owner may."""
+    return REOPEN.encode(task_id)
+
+
+def claim(task_id: TaskId) -> str:
+    """Fail a task past its final deadline and free its stakes. Anybody may."""
+    return CLAIM.encode(task_id)
+
+
+def claim_array(task_ids: Sequence[TaskId]) -> str:
+    """Claim several tasks. Reverts as a whole if one cannot be claimed."""
+    return CLAIM_ARRAY.encode(list(task_ids))
+
+
+def initialize_and_claim_array(tasks: Sequence[tuple[DealId, int]]) -> str:
+    """Free what is locked for tasks that nobody initialized before the final deadline."""
+    return INITIALIZE_AND_CLAIM_ARRAY.encode([deal for deal, _ in tasks], [index for _, index in tasks])
+
+
+def match_orders(app: OrderTuple, dataset: OrderTuple, workerpool: OrderTuple, request: OrderTuple) -> str:
+    """Make a deal of four signed orders (an all-zero dataset order for none)."""
+    return MATCH_ORDERS.encode(app, dataset, workerpool, request)
+
+
+def deposit(amount: NRlc) -> str:
+    """Move own RLC into the hub; the hub must be approved for it first (token mode)."""
+    return DEPOSIT.encode(amount)
+
+
+def deposit_for(amount: NRlc, target: Wallet) -> str:
+    """Move own RLC into the hub on `target`'s account."""
+    return DEPOSIT_FOR.encode(amount, target)
+
+
+def withdraw(amount: NRlc) -> str:
+    """Move free stake out of the hub."""
+    return WITHDRAW.encode(amount)
+
+
+def approve(spender: Contract, amount: NRlc) -> str:
+    """Let `spender` take RLC; sent to the RLC contract."""
+    return APPROVE.encode(spender, amount)
+
+
+def approve_and_call(spender: Contract, amount: NRlc, extra: str = "0x") -> str:
+    """Approve and deposit in one; sent to the RLC contract with the hub as `spender`."""
+    return APPROVE_AND_CALL.encode(spender, amount, extra)
+
+
+def transfer(to: Wallet, amount: NRlc) -> str:
+    """Give RLC away; sent to the RLC contract."""
+    return TRANSFER.encode(to, amount)
+
+
+def create_app(owner: Wallet, name: str, kind: str, location: bytes, checksum: Hash32, enclave: bytes = b"") -> str:
+    """Register an app: `kind` is DOCKER, `location` the image's name; sent to the app registry."""
+    return CREATE_APP.encode(owner, name, kind, location, checksum, enclave)
+
+
+def create_dataset(owner: Wallet, name: str, location: bytes, checksum: Hash32) -> str:
+    """Register a dataset whose file has this SHA-256; sent to the dataset registry."""
+    return CREATE_DATASET.encode(owner, name, location, checksum)
+
+
+def create_workerpool(owner: Wallet, description: str) -> str:
+    """Register a workerpool; sent to the workerpool registry."""
+    return CREATE_WORKERPOOL.encode(owner, description)
+
+
+def change_policy(worker_stake_ratio: int, scheduler_reward_ratio: int) -> str:
+    """Set stake and reward policy in percent; sent to the workerpool by its owner."""
+    return CHANGE_POLICY.encode(worker_stake_ratio, scheduler_reward_ratio)
+
+
+def create_category(name: str, description: str, seconds: int) -> str:
+    """Add a category; only the hub's owner may."""
+    return CREATE_CATEGORY.encode(name, description, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class GasLimit:
+    """Gas one call may use: `base` plus `per_byte` for each byte of calldata."""
+
+    base: int
+    per_byte: int = 0
+
+    def of(self, calldata: str) -> int:
+        """The limit for these `0x` hex bytes."""
+        return self.base + self.per_byte * (len(calldata) // 2 - 1)
+
+
+#: Storing bytes costs up to 750 gas each (22,100 per fresh 32-byte word) plus 16 to send; with 25 % on top.
+_STORED = 1000
+#: Gas limits by function. Measured use on PoCo 6.1.0 in the comments; margins cover TEE signatures, callbacks (100,000
+#: given on) and up to some ten contributors, whose votes the contract walks through. What is not used is not paid.
+GAS_LIMITS: Mapping[str, GasLimit] = {
+    "initialize": GasLimit(320_000),  # 222,000 to 242,000
+    # 169,000 to 175,000 a task of 64 bytes; 75 tasks stay below the 16.7 million of EIP-7825.
+    "initializeArray": GasLimit(150_000, 2_900),
+    "contribute": GasLimit(700_000),  # 277,000 to 422,000
+    "reveal": GasLimit(150_000),  # 56,000 to 93,000
+    "finalize": GasLimit(1_500_000, _STORED),  # 211,000 to 431,000, with 1 kB of results 971,000
+    "contributeAndFinalize": GasLimit(1_000_000, _STORED),  # 502,000 to 610,000
+    "reopen": GasLimit(400_000),  # 68,000
+    "claim": GasLimit(600_000),  # 147,000 and more with contributors
+    "claimArray": GasLimit(300_000, 5_000),  # 37,000 to 45,000 a task of 32 bytes, more with contributors
+    "initializeAndClaimArray": GasLimit(300_000, 4_000),  # 203,000 a task of 64 bytes
+    "matchOrders": GasLimit(1_100_000, 300),  # 643,000 to 1,053,000; of some 2,000 bytes only the params are stored
+    "deposit": GasLimit(150_000),
+    "depositFor": GasLimit(150_000),
+    "withdraw": GasLimit(150_000),
+    "approve": GasLimit(100_000),
+    "approveAndCall": GasLimit(250_000),
+    "transfer": GasLimit(100_000),
+    "createApp": GasLimit(900_000, _STORED),  # 582,000
+    "createDataset": GasLimit(900_000, _STORED),  # 553,000
+    "createWorkerpool": GasLimit(900_000, _STORED),  # 549,000
+    "changePolicy": GasLimit(150_000),
+    "createCategory": GasLimit(300_000, _STORED),
+}
+
+
+def gas_limit(method: str, calldata: str) -> int:
+    """Gas to allow for a call of `method` (a key of GAS_LIMITS) with this calldata."""
+    return GAS_LIMITS[method].of(calldata)

@@ -1,0 +1,324 @@
+"""What an operator can do to a lane by hand. Each is one short turn under the lane's lease, like a run.
+
+Nothing here is needed in daily life: the lane repairs itself, except after a foreign nonce, which a person must judge.
+What spends gas has a function that names the price beforehand: `offer`, `offer_cancel`, `offer_gaps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from chain.lane.model.intent import Intent, IntentState
+from chain.lane.model.nonce import Disowned, Fees, NonceRecord, NonceState, Purpose, Repriced, apply
+from chain.lane.phases.confirm import after_release
+from chain.lane.phases.context import Desk, Memory, Turn
+from chain.lane.phases.proof import receipts, spender
+from chain.lane.phases.repair import again, fill
+from chain.lane.phases.send import broadcast
+from chain.lane.phases.snapshot import Look, look
+from chain.lane.rules.fees import bump as dearer
+from chain.lane.rules.fees import quote
+from chain.lane.rules.gas import transfer_gas
+from chain.lane.run import Lane
+from chain.lane.signer import Unsigned, to_self
+from chain.lane.store.port import IntentMove
+from chain.rpc.answers import Known, Unknown
+from protocol.errors import BadInput, BadMessage, LeaseLost
+from protocol.types import BlockNumber, Nonce, Wei
+
+log = structlog.get_logger(__name__)
+
+_CANCELLED = "cancelled by an operator"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """A lane at a glance, and what stands at the head of its line."""
+
+    head: BlockNumber
+    #: Mined transactions of the wallet.
+    count: Nonce
+    #: Next nonce that will be claimed.
+    next_nonce: Nonce
+    balance: Wei
+    open: tuple[NonceRecord, ...]
+    #: Nonces between `count` and `next_nonce` without an open record.
+    gaps: tuple[Nonce, ...]
+    queued: int
+    #: Why the lane stands still until an operator decides; None if it does not.
+    halted: str | None
+    #: What the lane waits for and cannot mend, as far as its last run knew.
+    waiting: str | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What transactions at these nonces would cost at most, in wei, before they are made."""
+
+    nonces: tuple[Nonce, ...]
+    fees: Fees
+    #: Gas limit of each.
+    gas: int
+
+    @property
+    def cost(self) -> Wei:
+        """Gas limits times fee cap."""
+        return Wei(len(self.nonces) * self.gas * self.fees.max_fee)
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What was done to a nonce."""
+
+    record: NonceRecord
+    #: The node's answer.
+    answer: str
+
+
+def status(lane: Lane) -> LaneStatus:
+    """Read only; needs no lease. Raises RpcUnavailable."""
+    desk = lane.desk
+    seen = look(desk.rpc, desk.lane.wallet, None)
+    records = tuple(desk.store.records(desk.lane, (NonceState.OPEN,)))
+    highest = desk.store.highest_nonce(desk.lane)
+    next_nonce = max(seen.count, Nonce(0) if highest is None else Nonce(highest + 1))
+    held = {record.nonce for record in records}
+    gaps = tuple(Nonce(nonce) for nonce in range(seen.count, next_nonce) if nonce not in held)
+    queued = desk.store.count(desk.lane, (IntentState.QUEUED,))
+    halted, waiting = desk.store.halted(desk.lane), desk.store.waiting(desk.lane)
+    why = halted or waiting or _why(seen, records, gaps) or _waiting(desk, seen, records, queued)
+    return LaneStatus(seen.head, seen.count, next_nonce, seen.balance, records, gaps, queued, halted, waiting, why)
+
+
+def _waiting(desk: Desk, seen: Look, records: tuple[NonceRecord, ...], queued: int) -> str:
+    """Why the queue does not move, as far as its oldest intent tells."""
+    oldest = desk.store.queued(desk.lane, 1)
+    if not oldest:
+        return "nothing waits"
+    (verdict,) = desk.readiness.check(oldest, seen.moment)
+    reason = verdict.reason or _unpaid(desk, seen, records, oldest[0]) or "goes with the next run"
+    return f"{queued} in the queue, the oldest is {oldest[0].method} of {oldest[0].subject}: {reason}"
+
+
+def _unpaid(desk: Desk, seen: Look, records: tuple[NonceRecord, ...], intent: Intent) -> str:
+    """Why the wallet cannot pay this call now; empty if it can."""
+    try:
+        call = desk.encoder.encode((intent,))
+    except BadMessage as error:
+        return str(error)
+    need = call.gas * quote(desk.policy.fees, seen.market).max_fee + call.value
+    committed = sum(record.gas_limit * record.newest.fees.max_fee + record.value for record in records)
+    left = seen.balance - committed - desk.policy.keep_balance
+    if left >= need:
+        return ""
+    return (
+        f"the wallet cannot pay for it: up to {need} wei are needed, of its {seen.balance} wei {max(left, 0)} are "
+        f"free. Send some to {desk.lane.wallet}"
+    )
+
+
+def _why(seen: Look, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...]) -> str:
+    """What holds the lowest nonce; empty if none is open."""
+    if gaps and gaps[0] == seen.count:
+        return f"nonce {gaps[0]} has no transaction: a gap"
+    lowest = next((record for record in records if record.nonce == seen.count), None)
+    if lowest is None:
+        return "open nonces wait for their receipts" if records else ""
+    base_fee, paid = seen.market.base_fee, lowest.newest.fees.max_fee
+    if base_fee is not None and paid < base_fee:
+        return f"nonce {lowest.nonce} offers {paid} wei per gas, the base fee is {base_fee}"
+    if lowest.sent_block is None:
+        return f"nonce {lowest.nonce} has not been accepted by a node yet"
+    return f"nonce {lowest.nonce} was sent at block {lowest.sent_block} and waits to be mined"
+
+
+def offer(lane: Lane, nonce: Nonce) -> Offer:
+    """What raising the price of an open nonce would cost. Raises BadInput if it is not open or at the ceiling."""
+    record = _open(lane.desk, nonce)
+    return Offer((nonce,), _price(lane.desk, _look(lane.desk), record), record.gas_limit)
+
+
+def offer_cancel(lane: Lane, nonce: Nonce) -> Offer:
+    """What taking an open nonce away from its call would cost. Raises BadInput as `offer`."""
+    return Offer((nonce,), offer(lane, nonce).fees, transfer_gas(lane.desk, Memory()))
+
+
+def offer_gaps(lane: Lane) -> Offer:
+    """What filling all gaps would cost, and which there are."""
+    seen = _look(lane.desk)
+    return Offer(
+        tuple(_gaps(lane.desk, seen)), quote(lane.desk.policy.fees, seen.market), transfer_gas(lane.desk, Memory())
+    )
+
+
+def bump(lane: Lane, nonce: Nonce) -> Replaced:
+    """Sign and send the same call at a higher price."""
+    with _turn(lane) as turn:
+        seen, record = _look(turn.desk), _open(turn.desk, nonce)
+        return _replace(turn, seen, record, again(turn.desk, record, _price(turn.desk, seen, record)))
+
+
+def cancel(lane: Lane, nonce: Nonce) -> Replaced:
+    """Spend an open nonce on a transfer of nothing to oneself; its intents end as FAILED once that is final."""
+    with _turn(lane) as turn:
+        desk, seen, record = turn.desk, _look(turn.desk), _open(turn.desk, nonce)
+        fees, gas = _price(desk, seen, record), transfer_gas(desk, Memory())
+        wallet, chain_id = desk.lane.wallet, desk.lane.chain_id
+        unsigned = to_self(wallet, chain_id, nonce, fees, Purpose.CANCEL, _CANCELLED, gas=gas)
+        return _replace(turn, seen, record, unsigned)
+
+
+def cancel_queued(lane: Lane, key: str, *, dry_run: bool = False) -> None:
+    """End an intent that has no nonce. Raises BadInput if it has one, or is none; `dry_run`: only that."""
+    with _turn(lane) as turn:
+        found = turn.desk.store.intents([key])
+        held = turn.desk.store.holding(turn.desk.lane, key)
+        if not found or found[0].state is not IntentState.QUEUED or held is not None:
+            raise BadInput(what=f"Intent {key} is not in the queue; to stop one that was sent, cancel its nonce.")
+        if not dry_run:
+            turn.desk.store.move(turn.lease, [IntentMove((key,), IntentState.FAILED, reason=_CANCELLED)], ())
+            # It may have been what the lane waited for.
+            turn.desk.store.wait(turn.lease, None)
+
+
+def rebroadcast(lane: Lane) -> list[str]:
+    """Give all open bytes to the node again; its answers, in nonce order."""
+    with _turn(lane) as turn:
+        return _send(turn, _look(turn.desk), turn.desk.store.records(turn.desk.lane, (NonceState.OPEN,)))
+
+
+def fill_gaps(lane: Lane) -> list[Nonce]:
+    """Fill every nonce below the highest that has no record, without a second look; which ones."""
+    with _turn(lane) as turn:
+        seen = _look(turn.desk)
+        gaps = _gaps(turn.desk, seen)
+        _send(turn, seen, fill(turn, seen, gaps, Memory()))
+        return gaps
+
+
+def disown(lane: Lane, nonce: Nonce, *, dry_run: bool = False) -> list[IntentMove]:
+    """Accept that a foreign transaction took this nonce; the lane goes on. What becomes of the nonce's intents.
+
+    `dry_run`: only say that. Raises BadInput unless the lane stands still and a final block shows the transaction that
+    is not ours: whoever let go of a nonce that was ours would have its calls carried out twice.
+    """
+    with _turn(lane) as turn:
+        desk, seen, record = turn.desk, _look(turn.desk), _open(turn.desk, nonce)
+        if record.nonce >= seen.count:
+            raise BadInput(what=f"Nonce {nonce} is not spent; nobody took it.")
+        receipt = receipts(desk.rpc, [record])[nonce]
+        if isinstance(receipt, Known):
+            tx_hash, block = receipt.value.tx_hash, receipt.value.block
+            raise BadInput(what=f"Nonce {nonce} is ours: {tx_hash} is in block {block}. The lane goes on by itself.")
+        if turn.lease.halted is None:
+            raise BadInput(what="The lane still looks for who spent it; it stops by itself if that is not ours.")
+        _prove_foreign(desk, seen, record)
+        intents = desk.store.intents(record.intents)
+        verdicts = desk.readiness.check(intents, seen.moment)
+        why = f"nonce {nonce} was taken by a foreign transaction"
+        moves = [
+            after_release(desk.policy.max_generations, intent, verdict, why)
+            for intent, verdict in zip(intents, verdicts, strict=True)
+        ]
+        if not dry_run:
+            desk.store.move(turn.lease, moves, [Disowned(nonce)])
+            desk.store.halt(desk.lane, None, turn.lease)
+            log.warning("Foreign nonce accepted.", action="lane_disowned", wallet=lane.id.wallet, nonce=nonce)
+    return moves
+
+
+def _prove_foreign(desk: Desk, seen: Look, record: NonceRecord) -> None:
+    """Nothing, if a block proves it. Raises BadInput: what is unknown is ours until the contrary is proved."""
+    match spender(desk.rpc, desk.lane.wallet, record, seen.head):
+        case Known(found) if found.ours:
+            what = f"is ours: {found.tx_hash} is in block {found.block}; the node only has no receipt of it yet."
+        case Known(_):
+            # In a final block: only such a one has stopped the lane.
+            return
+        case Unknown(why):
+            what = (
+                f"cannot be let go: it is not proved that a transaction from outside took it ({why})."
+                " Try again later, or with a node that keeps old blocks (SLUICE_RPC_URL)."
+            )
+    raise BadInput(what=f"Nonce {record.nonce} {what}")
+
+
+def resume(lane: Lane, *, dry_run: bool = False) -> str:
+    """Let a lane that stands still go on as it is: whoever stopped it was wrong (say, a node had lost receipts).
+
+    Why it stood still. If that is still so, it stops again. Raises BadInput if it does not stand still; `dry_run`:
+    only that.
+    """
+    why = lane.desk.store.halted(lane.id)
+    if why is None:
+        raise BadInput(what="The lane does not stand still.")
+    if not dry_run:
+        lane.desk.store.halt(lane.id, None)
+        log.warning("The lane goes on.", action="lane_resumed", wallet=lane.id.wallet, why=why)
+    return why
+
+
+# -- shared ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _turn(lane: Lane) -> Iterator[Turn]:
+    desk = lane.desk
+    lease = desk.store.take_lease(desk.lane, lane.holder, desk.policy.lease)
+    if lease is None:
+        raise LeaseLost(wallet=desk.lane.wallet, fence="of a run")
+    try:
+        yield Turn(desk, lease, desk.monotonic())
+    finally:
+        desk.store.give_back(lease)
+
+
+def _open(desk: Desk, nonce: Nonce) -> NonceRecord:
+    record = desk.store.record(desk.lane, nonce)
+    if record is None or record.state is not NonceState.OPEN:
+        state = "unknown" if record is None else record.state.value
+        raise BadInput(what=f"Nonce {nonce} of {desk.lane.wallet} is {state}, not open.")
+    return record
+
+
+def _price(desk: Desk, seen: Look, record: NonceRecord) -> Fees:
+    fees = dearer(desk.policy.fees, seen.market, record.newest.fees)
+    if fees is None and record.newest.fees.max_fee == 0:
+        return quote(desk.policy.fees, seen.market)
+    if fees is None:
+        raise BadInput(what=f"Nonce {record.nonce} already offers as much as SLUICE_MAX_FEE_GWEI allows.")
+    return fees
+
+
+def _look(desk: Desk) -> Look:
+    return look(desk.rpc, desk.lane.wallet, None)
+
+
+def _gaps(desk: Desk, seen: Look) -> list[Nonce]:
+    """Unspent nonces below the highest that have no record."""
+    highest = desk.store.highest_nonce(desk.lane)
+    span = range(seen.count, 0 if highest is None else highest)
+    return [Nonce(nonce) for nonce in span if desk.store.record(desk.lane, Nonce(nonce)) is None]
+
+
+def _replace(turn: Turn, seen: Look, record: NonceRecord, unsigned: Unsigned) -> Replaced:
+    (attempt,) = turn.desk.signer.sign([unsigned])
+    move = Repriced(record.nonce, attempt)
+    turn.desk.store.move(turn.lease, (), [move])
+    replaced = apply(record, move)
+    (answer,) = _send(turn, seen, [replaced])
+    log.info("Replaced by hand.", action="lane_replaced", nonce=record.nonce, tx=attempt.tx_hash, answer=answer)
+    return Replaced(replaced, answer)
+
+
+def _send(turn: Turn, seen: Look, records: Sequence[NonceRecord]) -> list[str]:
+    """Send as a run does; what the node refused in its words, else `accepted`."""
+    memory = Memory()
+    broadcast(turn, seen, records, memory)
+    refused = memory.refused | memory.doubted
+    return [refused[record.nonce].words if record.nonce in refused else "accepted" for record in records]

@@ -1,0 +1,76 @@
+"""Every number the lane goes by, in one frozen object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chain.lane.model.nonce import NO_WEI
+from chain.lane.rules.fees import GWEI, FeePolicy
+from chain.lane.rules.send_errors import Phrases, phrases_of
+from config.settings import Settings
+from protocol.types import Wei
+
+
+@dataclass(frozen=True, slots=True)
+class LanePolicy:
+    """Limits and patience. Patience is counted in blocks, so that it fits fast and slow chains alike."""
+
+    #: Open nonces at once: what geth guarantees an account.
+    max_in_flight: int = 16
+    #: Nonces claimed in one run: with a deep queue the first are on their way before the last are signed.
+    burst: int = 1000
+    #: Queued intents before `submit` refuses more.
+    max_queued: int = 100_000
+    #: Blocks on top of the one that mined an intent until it is FINAL.
+    finality: int = 12
+    #: Blocks that may pass without the lowest nonce until all open bytes are sent again. A node that has them says so,
+    #: which is cheap; one that lost them gets them back two blocks after it did.
+    rebroadcast_after: int = 1
+    #: Blocks it may miss until its price is raised.
+    bump_after: int = 4
+    #: Blocks it may miss for no reason that can be seen until it is replaced all the same.
+    stuck_after: int = 6
+    #: Blocks after which what stands in the way is said as an error, if it is nothing that the lane can mend.
+    alarm_after: int = 10
+    #: Most gas that one transaction may ask for: what EIP-7825 allows, 2 to the 24th.
+    max_gas: int = 2**24
+    #: Heads between the two looks at a gap before it is filled.
+    gap_looks: int = 1
+    #: Releases from a nonce before an intent is given up.
+    max_generations: int = 3
+    #: Queued intents judged in one go: one RPC batch.
+    window: int = 500
+    #: Queued intents looked at in one run, so that a run ends.
+    scan: int = 10_000
+    #: Seconds a lease lasts without renewal; a killed holder on another machine blocks the lane for this long.
+    lease: float = 5.0
+    #: Balance that stays in the wallet: below it no nonce is claimed.
+    keep_balance: Wei = NO_WEI
+    #: Most to spend on fees in 24 h; None: no limit. Holds new nonces back, not a bump of one that is open: a lane that
+    #: may not finish what it began would spend its time, and its stake, instead.
+    daily_cap: Wei | None = None
+    #: Decide and log, but claim and send nothing.
+    dry_run: bool = False
+    #: Words of refusals that come before the table's own.
+    phrases: Phrases = ()
+    fees: FeePolicy = field(default_factory=FeePolicy)
+
+    @classmethod
+    def of(cls, settings: Settings) -> LanePolicy:
+        """The policy the settings describe. Raises BadSetting."""
+        fees = FeePolicy(
+            name=settings.fee_policy,
+            ceiling=Wei(int(settings.max_fee_gwei * GWEI)),
+            fixed=Wei(int(settings.fixed_fee_gwei * GWEI)),
+        )
+        return cls(
+            max_in_flight=settings.lane_max_in_flight,
+            max_queued=settings.lane_max_queued,
+            finality=settings.finality_blocks,
+            max_gas=settings.max_transaction_gas,
+            keep_balance=Wei(settings.keep_balance_wei),
+            daily_cap=None if settings.daily_spend_cap_wei is None else Wei(settings.daily_spend_cap_wei),
+            dry_run=settings.lane_dry_run,
+            phrases=phrases_of(settings.refusal_phrases),
+            fees=fees,
+        )

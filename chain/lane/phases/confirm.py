@@ -1,0 +1,320 @@
+"""Second phase of a run: what became of the nonces that are spent, and of the blocks that spent them.
+
+nonce < mined count ─► receipts over all attempts ─┬─ success ─► MINED
+                                                   ├─ reverted, or given way ─► intents released and judged
+                                                   └─ none to be seen ─► asked again at the next head; meanwhile:
+                                       a final block shows a transaction that is not ours at this nonce ─► ForeignNonce
+                                       a block shows ours, or no node can tell ─► the lane waits and says so
+newest block of ours ─┬─ its hash stands: MINED records deep enough are FINAL
+                      └─ it is gone: receipts again of all MINED records, and of those FINAL ones whose blocks are
+                         gone as well; what has none is OPEN again
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from chain.lane.model.intent import Intent, IntentState, method_of
+from chain.lane.model.nonce import (
+    UNSETTLED,
+    Consumed,
+    Finalised,
+    Mined,
+    NonceMove,
+    NonceRecord,
+    NonceState,
+    Purpose,
+    Released,
+    Unmined,
+    apply,
+    nonces_of,
+)
+from chain.lane.phases.context import Desk, Memory, Missing, Turn
+from chain.lane.phases.proof import receipts, spender
+from chain.lane.phases.snapshot import Look
+from chain.lane.rules.readiness import READY, Judgement, Moment, Verdict
+from chain.lane.store.port import IntentMove
+from chain.rpc.answers import Known, Unknown
+from config.metrics import LANE_MINED
+from protocol.errors import ForeignNonce, RpcError
+from protocol.types import BlockNumber, Nonce, Timestamp, TxHash
+
+log = structlog.get_logger(__name__)
+
+#: FINAL records looked at in one go after a reorg: one RPC batch, and deeper than any reorg seen on a live chain.
+_LOOK_BACK = 64
+
+
+@dataclass(slots=True)
+class Confirmed:
+    """What the phase found."""
+
+    #: Records that are OPEN now.
+    open: list[NonceRecord] = field(default_factory=list)
+    #: Records whose nonce is spent although no receipt of theirs is to be seen, and why.
+    missing: list[tuple[NonceRecord, str]] = field(default_factory=list)
+    #: Keys of intents that ended.
+    ended: list[str] = field(default_factory=list)
+    #: Keys of intents that are MINED.
+    mined: list[str] = field(default_factory=list)
+    #: The transactions that did it.
+    transactions: list[TxHash] = field(default_factory=list)
+    #: What became of nonces, by method and outcome, for the metric.
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Moves:
+    intents: list[IntentMove] = field(default_factory=list)
+    nonces: list[NonceMove] = field(default_factory=list)
+    #: Keys of intents that succeeded, by block: a thousand of one block are one write.
+    mined: dict[BlockNumber, list[str]] = field(default_factory=dict)
+
+    def in_blocks(self) -> list[IntentMove]:
+        """What becomes of the intents that succeeded."""
+        return [IntentMove(tuple(keys), IntentState.MINED, block) for block, keys in self.mined.items() if keys]
+
+
+def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) -> Confirmed:
+    """Settle what can be settled. `newest`: the newest record in a block. Raises ForeignNonce, LeaseLost."""
+    desk, moves, result = turn.desk, _Moves(), Confirmed()
+    reorged = look.contradicts(newest)
+    records = desk.store.records(desk.lane, UNSETTLED if reorged else (NonceState.OPEN,))
+    if reorged:
+        log.warning("A block of ours was reorganised.", action="lane_reorg", wallet=desk.lane.wallet, head=look.head)
+        # Lowest first: if a crash cuts the writing short, the newest record still tells the next run of the reorg.
+        records = sorted([*_undone(desk), *records], key=lambda record: record.nonce)
+    doubtful = [record for record in records if record.nonce < look.count or record.state is not NonceState.OPEN]
+    found = receipts(desk.rpc, doubtful)
+    reverted: list[NonceRecord] = []
+    for record in records:
+        answer = found.get(record.nonce)
+        if not isinstance(answer, Known):
+            _without_receipt(record, look, answer, moves, result)
+            continue
+        mined = answer.value
+        if mined == record.mined:
+            continue
+        consumed = Consumed(record.nonce, mined)
+        gave_way = record.attempt(mined.tx_hash).purpose is not Purpose.CALL
+        if not gave_way and not mined.success:
+            reverted.append(apply(record, consumed))
+            continue
+        moves.nonces.append(consumed)
+        if gave_way:
+            # A reorg could still put the call in its place: its intents stay until this is final.
+            moves.intents.append(IntentMove(record.intents, IntentState.SENT))
+        else:
+            _succeeded(record, mined, moves, result)
+    deep: list[NonceRecord] = []
+    if not reorged:
+        depth = BlockNumber(look.head - desk.policy.finality)
+        deep = desk.store.records(desk.lane, (NonceState.MINED,), up_to=depth)
+    _release(desk, [*reverted, *(record for record in deep if _gave_way(record))], moves, result)
+    moves.nonces.sort(key=lambda move: nonces_of(move)[0])
+    _finalise(deep, moves, result)
+    desk.store.move(turn.lease, [*moves.intents, *moves.in_blocks()], moves.nonces)
+    for (method, outcome), number in result.outcomes.items():
+        LANE_MINED.labels(method, outcome).inc(number)
+    if result.transactions:
+        # One line a run: a thousand transactions are a thousand lines too many.
+        log.info(
+            "Transactions mined.",
+            action="lane_mined",
+            wallet=desk.lane.wallet,
+            head=look.head,
+            transactions=len(result.transactions),
+            intents=len(result.mined),
+            first_tx=result.transactions[0],
+        )
+    _halt_if_foreign(turn, look, result, memory)
+    return result
+
+
+def _without_receipt(record: NonceRecord, look: Look, answer: Unknown | None, moves: _Moves, result: Confirmed) -> None:
+    """What has no receipt to be seen is OPEN: not known to be in a block, and not given up either."""
+    if record.state is not NonceState.OPEN:
+        back = Unmined((record.nonce,))
+        moves.intents.append(IntentMove(record.intents, IntentState.SENT))
+        moves.nonces.append(back)
+        record = apply(record, back)
+    if record.nonce < look.count:
+        result.missing.append((record, "no node was asked yet" if answer is None else answer.why))
+    else:
+        result.open.append(record)
+
+
+def _succeeded(record: NonceRecord, mined: Mined, moves: _Moves, result: Confirmed) -> None:
+    moves.mined.setdefault(mined.block, []).extend(record.intents)
+    result.mined.extend(record.intents)
+    result.outcomes[method_of(record.intents), "success"] += 1
+    result.transactions.append(mined.tx_hash)
+
+
+def _gave_way(record: NonceRecord) -> bool:
+    """Whether a transfer to self spent the nonce while it still holds intents."""
+    assert record.mined is not None
+    return bool(record.intents) and record.attempt(record.mined.tx_hash).purpose is not Purpose.CALL
+
+
+def _release(desk: Desk, records: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
+    """Let the intents of nonces that were spent without them go: they end, or queue again as singles."""
+    if not records:
+        return
+    moments = _moments(desk, {record.mined.block for record in records if record.mined is not None})
+    for record in records:
+        mined = record.mined
+        assert mined is not None
+        attempt = record.attempt(mined.tx_hash)
+        intents = desk.store.intents(record.intents)
+        if attempt.purpose is Purpose.CANCEL:
+            verdicts = [Verdict(Judgement.DEAD, "cancelled")] * len(intents)
+        elif attempt.purpose is Purpose.YIELD:
+            verdicts = [READY] * len(intents)
+        else:
+            verdicts = desk.readiness.check(intents, moments[mined.block])
+        why = (
+            attempt.note
+            or f"reverted in block {mined.block} with gas used {mined.gas_used} of {record.gas_of(attempt)}"
+        )
+        for intent, verdict in zip(intents, verdicts, strict=True):
+            move = after_release(desk.policy.max_generations, intent, verdict, why)
+            moves.intents.append(move)
+            if move.state is not IntentState.QUEUED:
+                result.ended.append(intent.key)
+            log.warning(
+                "Intent left its nonce.",
+                action="lane_released",
+                wallet=record.lane.wallet,
+                nonce=record.nonce,
+                tx=mined.tx_hash,
+                intent=intent.key,
+                now=move.state.value,
+                why=move.reason,
+            )
+        moves.nonces.append(Released(record.nonce, mined))
+        outcome = "reverted" if attempt.purpose is Purpose.CALL else attempt.purpose.value
+        result.outcomes[method_of(record.intents), outcome] += 1
+
+
+def after_release(most: int, intent: Intent, verdict: Verdict, why: str) -> IntentMove:
+    """What becomes of an intent that left its nonce, for the `generation`-th time of at most `most`. Pure."""
+    if verdict.judgement is Judgement.DONE:
+        return IntentMove((intent.key,), IntentState.DONE, reason=verdict.reason)
+    if verdict.judgement is Judgement.DEAD:
+        return IntentMove((intent.key,), IntentState.FAILED, reason=f"{verdict.reason} ({why})")
+    generation = intent.generation + 1
+    if generation >= most:
+        reason = f"{why}, {generation} times, although every known precondition held"
+        return IntentMove((intent.key,), IntentState.FAILED, reason=reason, generation=generation)
+    return IntentMove((intent.key,), IntentState.QUEUED, reason=why, generation=generation)
+
+
+def _finalise(deep: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
+    if not deep:
+        return
+    by_block: dict[BlockNumber, list[str]] = {}
+    for record in deep:
+        assert record.mined is not None
+        if not _gave_way(record):
+            by_block.setdefault(record.mined.block, []).extend(record.intents)
+    for block, keys in by_block.items():
+        if keys:
+            moves.intents.append(IntentMove(tuple(keys), IntentState.FINAL, block=block))
+            result.ended.extend(keys)
+    moves.nonces.append(Finalised(tuple(record.nonce for record in deep)))
+
+
+def _halt_if_foreign(turn: Turn, look: Look, result: Confirmed, memory: Memory) -> None:
+    """Note why receipts are missing, and stop the lane if a final block proves that a stranger spent the lowest."""
+    desk = turn.desk
+    before, memory.missing = memory.missing, {}
+    for record, why in result.missing:
+        known = before.get(record.nonce)
+        memory.missing[record.nonce] = Missing(look.head if known is None else known.since, why)
+    if not result.missing:
+        return
+    record, why = result.missing[0]
+    since = memory.missing[record.nonce].since
+    # At the first head the receipt may just be a moment late. Later, one look a head is enough.
+    if since == look.head:
+        return
+    if memory.looked == look.head:
+        memory.missing[record.nonce] = before.get(record.nonce, memory.missing[record.nonce])
+        return
+    memory.looked = look.head
+    match spender(desk.rpc, desk.lane.wallet, record, look.head):
+        case Known(found) if found.ours:
+            why = f"{found.tx_hash} is in block {found.block}, but {why}"
+        case Known(found) if found.block > look.head - desk.policy.finality:
+            why = f"{found.tx_hash}, which is not ours, took it in block {found.block}, which is not final yet"
+        case Known(found):
+            why = f"{found.tx_hash} in block {found.block} is not ours"
+            error = ForeignNonce(wallet=desk.lane.wallet, nonce=record.nonce, why=why)
+            desk.store.halt(desk.lane, str(error), turn.lease)
+            log.error(
+                "The wallet's key was used outside; decide by `sluice tx disown` or `sluice tx resume`.",
+                action="lane_foreign_nonce",
+                wallet=desk.lane.wallet,
+                nonce=record.nonce,
+                why=why,
+            )
+            raise error
+        case Unknown(proof):
+            why = f"{why}; {proof}" if proof != why else why
+    memory.missing[record.nonce] = Missing(since, why)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _undone(desk: Desk) -> list[NonceRecord]:
+    """FINAL records whose blocks are gone, newest first. Blocks are chained: below one that stands, all stand."""
+    undone: list[NonceRecord] = []
+    below: Nonce | None = None
+    while records := desk.store.newest(desk.lane, (NonceState.FINAL,), _LOOK_BACK, below):
+        gone = _in_blocks_that_are_gone(desk, records)
+        undone += gone
+        if len(gone) < len(records):
+            break
+        below = records[-1].nonce
+    if undone:
+        log.error(
+            "A reorg was deeper than SLUICE_FINALITY_BLOCKS: raise it. What was taken back is carried out again.",
+            action="lane_final_undone",
+            wallet=desk.lane.wallet,
+            finality=desk.policy.finality,
+            nonces=[record.nonce for record in reversed(undone)],
+        )
+    return undone
+
+
+def _in_blocks_that_are_gone(desk: Desk, records: Sequence[NonceRecord]) -> list[NonceRecord]:
+    """Those whose block number has another block now. Where the chain is not that high (yet), nothing is said."""
+    numbers = sorted({record.mined.block for record in records if record.mined is not None})
+    headers = desk.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+    now = {number: header["hash"] for number, header in zip(numbers, headers, strict=True) if _is_header(header)}
+    return [
+        record
+        for record in records
+        if record.mined is not None and now.get(record.mined.block, record.mined.block_hash) != record.mined.block_hash
+    ]
+
+
+def _moments(desk: Desk, blocks: Iterable[BlockNumber]) -> dict[BlockNumber, Moment]:
+    """Block times, for explanations; 0 where the node does not know the block any more."""
+    numbers = sorted(blocks)
+    headers = desk.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+    return {
+        number: Moment(number, Timestamp(int(header["timestamp"], 16) if _is_header(header) else 0))
+        for number, header in zip(numbers, headers, strict=True)
+    }
+
+
+def _is_header(answer: Any) -> bool:
+    return not isinstance(answer, RpcError) and answer is not None

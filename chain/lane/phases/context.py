@@ -1,0 +1,152 @@
+"""What the three phases of a run share: the ports, the lease, and what a lane remembers between runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from chain.lane.model.intent import LaneId
+from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.encoding import Encoder
+from chain.lane.rules.readiness import Readiness
+from chain.lane.rules.send_errors import REACTIONS, Kind
+from chain.lane.signer import Signer
+from chain.lane.store.lease import Lease
+from chain.lane.store.port import LaneStore
+from chain.rpc.client import JsonRpc
+from protocol.types import BlockNumber, Nonce, TxHash
+
+_NO_COUNT, _NO_BLOCK = Nonce(-1), BlockNumber(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A nonce that is spent although no receipt of ours is to be seen."""
+
+    #: Head when that was first seen.
+    since: BlockNumber
+    #: What stands in the way of knowing more.
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the node said last about bytes that it did not accept."""
+
+    kind: Kind
+    #: The node's own.
+    words: str
+    tx_hash: TxHash
+    #: How often these bytes were refused so.
+    tries: int
+    #: Head of the first refusal of this nonce in a row, whatever its bytes were, and of the last.
+    since: BlockNumber
+    at: BlockNumber
+
+
+@dataclass(slots=True)
+class Surcharge:
+    """Gas that the chain takes beyond what the protocol counts, say for posting data to another chain."""
+
+    #: Of a transfer without data.
+    gas: int = 0
+    #: `monotonic` when that was last asked.
+    asked: float = -math.inf
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a lane remembers between two runs. Losing it, in a crash, only makes the lane patient once more."""
+
+    #: Mined count last seen, and the head at which it last moved.
+    count: Nonce = _NO_COUNT
+    since: BlockNumber = _NO_BLOCK
+    #: Head of the last bump.
+    bumped: BlockNumber = _NO_BLOCK
+    #: Nonces that are spent although no receipt of ours is to be seen.
+    missing: dict[Nonce, Missing] = field(default_factory=dict)
+    #: Head at which it was last looked for whoever spent the lowest of them.
+    looked: BlockNumber = _NO_BLOCK
+    #: Nonces below the highest that have no record, and the head when that was first seen.
+    gaps: dict[Nonce, BlockNumber] = field(default_factory=dict)
+    #: Bytes that the node refused in words that say it does not have them.
+    refused: dict[Nonce, Refusal] = field(default_factory=dict)
+    #: Bytes that it refused in words that nobody knows: it may have them all the same.
+    doubted: dict[Nonce, Refusal] = field(default_factory=dict)
+    surcharge: Surcharge = field(default_factory=Surcharge)
+    #: Why no new nonce is claimed, if money is short.
+    short: str | None = None
+    #: What was last logged as the reason why the lane waits.
+    alarmed: str | None = None
+    #: Intents that a dry run has told of.
+    told: set[str] = field(default_factory=set)
+    #: Unix time of the last warning about money.
+    warned: float = 0.0
+
+    def see(self, count: Nonce, head: BlockNumber) -> None:
+        """Take note of the mined count."""
+        if count != self.count:
+            self.count, self.since = count, head
+        self.bumped, self.looked = min(self.bumped, head), min(self.looked, head)
+        # A head that went back says that the doubt was about another chain.
+        self.missing = {nonce: item for nonce, item in self.missing.items() if item.since <= head}
+        self.gaps = {nonce: first for nonce, first in self.gaps.items() if first <= head}
+
+    def refuse(self, nonce: Nonce, kind: Kind, words: str, tx_hash: TxHash, head: BlockNumber) -> None:
+        """Take note of a refusal."""
+        before = self.refused.pop(nonce, None) or self.doubted.pop(nonce, None)
+        again = before is not None and before.tx_hash == tx_hash
+        refusal = Refusal(
+            kind,
+            words,
+            tx_hash,
+            tries=before.tries + 1 if before is not None and again else 1,
+            since=min(head, before.since) if before is not None else head,
+            at=head,
+        )
+        (self.doubted if REACTIONS[kind].maybe_sent else self.refused)[nonce] = refusal
+
+    def accept(self, nonce: Nonce) -> None:
+        """Forget refusals of this nonce."""
+        self.refused.pop(nonce, None)
+        self.doubted.pop(nonce, None)
+
+    def settle(self, open_nonces: Collection[Nonce]) -> None:
+        """Forget refusals of all other nonces."""
+        self.refused = {nonce: item for nonce, item in self.refused.items() if nonce in open_nonces}
+        self.doubted = {nonce: item for nonce, item in self.doubted.items() if nonce in open_nonces}
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The ports of one lane."""
+
+    lane: LaneId
+    store: LaneStore
+    rpc: JsonRpc
+    signer: Signer
+    readiness: Readiness
+    encoder: Encoder
+    policy: LanePolicy
+    #: Unix seconds.
+    clock: Callable[[], float]
+    #: Seconds that never jump.
+    monotonic: Callable[[], float]
+
+
+@dataclass(slots=True)
+class Turn:
+    """One run's right to write."""
+
+    desk: Desk
+    lease: Lease
+    #: `monotonic` when the lease was last known to be ours.
+    since: float
+
+    def keep(self) -> None:
+        """Before anything that others must not do at the same time: renew a lease past its half. Raises LeaseLost."""
+        now = self.desk.monotonic()
+        if now - self.since > self.desk.policy.lease / 2:
+            self.desk.store.renew_lease(self.lease, self.desk.policy.lease)
+            self.since = now

@@ -1,0 +1,107 @@
+"""What the chain looks like to one wallet at the start of a run: one batch of requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from chain.lane.model.nonce import Mined, NonceRecord
+from chain.lane.rules.fees import Market
+from chain.lane.rules.readiness import Moment
+from chain.rpc.answers import heard, value_of
+from chain.rpc.client import JsonRpc, Request
+from protocol.errors import RpcError, RpcUnavailable
+from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
+
+#: JSON-RPC's code for a method that a node does not have.
+_NO_SUCH_METHOD = -32601
+#: Blocks that a reorg may take away and not bring back at once; a node that lacks more is behind.
+_MOST_BEHIND = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The head and the wallet's account."""
+
+    head: BlockNumber
+    #: Block time of the head, Unix seconds.
+    timestamp: Timestamp
+    market: Market
+    #: Transactions of the wallet that are mined: the lowest nonce that is not.
+    count: Nonce
+    balance: Wei
+    #: Hash that the chain has now at the height of the newest record in a block; None if it has no such block.
+    mined_hash: BlockHash | None
+
+    @property
+    def moment(self) -> Moment:
+        """The head as the block a verdict is about."""
+        return Moment(self.head, self.timestamp)
+
+    def contradicts(self, newest: NonceRecord | None) -> bool:
+        """Whether a block that mined ours is gone. Blocks are chained: if the newest stands, all before it stand.
+
+        A node that has thrown old blocks away cannot say which block stood there; the mined count still speaks.
+        """
+        if newest is None or newest.mined is None:
+            return False
+        if self.count <= newest.nonce or self.head < newest.mined.block:
+            return True
+        return self.mined_hash is not None and self.mined_hash != newest.mined.block_hash
+
+
+def look(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> Look:
+    """Read it. `newest`: the newest record in a block. Raises RpcUnavailable."""
+    requests: list[Request] = [
+        ("eth_getBlockByNumber", ("latest", False)),
+        ("eth_getTransactionCount", (wallet, "latest")),
+        ("eth_getBalance", (wallet, "latest")),
+        ("eth_gasPrice", ()),
+    ]
+    if newest is not None and newest.mined is not None:
+        requests.append(("eth_getBlockByNumber", (hex(newest.mined.block), False)))
+    header, count, balance, price, *mined = rpc.batch(requests)
+    head, timestamp, base_fee = value_of(heard(header, _header), rpc.name)
+    offered = _price(price, rpc.name)
+    seen = Look(
+        head=head,
+        timestamp=timestamp,
+        # A node's gas price is the base fee and the tip it suggests: one request tells both.
+        market=Market(base_fee, offered if base_fee is None else Wei(max(0, offered - base_fee))),
+        count=Nonce(value_of(heard(count, _number), rpc.name)),
+        balance=Wei(value_of(heard(balance, _number), rpc.name)),
+        mined_hash=mined[0].get("hash") if mined and isinstance(mined[0], dict) else None,
+    )
+    if newest is not None and newest.mined is not None:
+        _believe(seen, newest, newest.mined, rpc.name)
+    return seen
+
+
+def _believe(seen: Look, newest: NonceRecord, mined: Mined, node: str) -> None:
+    """Raises RpcUnavailable for what no reorg can bring about: the node is behind, or answers from two places."""
+    if mined.block - seen.head > _MOST_BEHIND:
+        why = f"it is behind: its head is block {seen.head}, and {mined.tx_hash} was mined in block {mined.block}"
+        raise RpcUnavailable(what=node, why=why)
+    if seen.count <= newest.nonce and seen.mined_hash == mined.block_hash:
+        why = f"it contradicts itself: block {mined.block} stands, but nonce {newest.nonce} that it holds is not spent"
+        raise RpcUnavailable(what=node, why=why)
+
+
+def _header(header: dict[str, Any]) -> tuple[BlockNumber, Timestamp, Wei | None]:
+    base_fee = header.get("baseFeePerGas")
+    return (
+        BlockNumber(_number(header["number"])),
+        Timestamp(_number(header["timestamp"])),
+        None if base_fee is None else Wei(_number(base_fee)),
+    )
+
+
+def _price(answer: Any, node: str) -> Wei:
+    """The suggested price; 0 where the node does not know the method (an old or a zero-gas chain)."""
+    if isinstance(answer, RpcError) and (answer.code == _NO_SUCH_METHOD or "method" in answer.message.lower()):
+        return Wei(0)
+    return Wei(value_of(heard(answer, _number), node))
+
+
+def _number(text: Any) -> int:
+    return int(text, 16)

@@ -1,0 +1,161 @@
+"""From intents to calls: which share a transaction, and their calldata.
+
+JSON arguments by method; the subject is always the task id:
+
+    initialize               deal_id, index                        several share one initializeArray
+    claim                    –                                     several share one claimArray
+    contribute               result_hash, result_seal, authorization, [enclave_challenge, enclave_signature]
+    reveal                   digest
+    contributeAndFinalize    digest, results, authorization, [callback, enclave_challenge, enclave_signature]
+    finalize                 results, [callback]
+    reopen                   –
+    call                     to, gas, [data, value]                any other call; value in wei, as text or number
+
+`results` and `callback` are `0x` hex bytes, all others `0x` hex of the size their name says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from eth_abi.exceptions import EncodingError
+
+from chain.contracts import calls
+from chain.lane.model.intent import Intent
+from chain.lane.model.nonce import NO_WEI
+from protocol.errors import BadMessage
+from protocol.types import ZERO_ADDRESS, Contract, Signature, TaskId, Wei
+
+_NO_SIGNATURE = Signature("0x")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one transaction does."""
+
+    to: Contract
+    #: Calldata, `0x` hex.
+    data: str
+    #: Gas limit.
+    gas: int
+    value: Wei = NO_WEI
+
+
+class Encoder(Protocol):
+    """Turns intents into calls."""
+
+    def group(self, intents: Sequence[Intent]) -> list[tuple[Intent, ...]]:
+        """Which intents share a transaction, in the order of their first."""
+
+    def encode(self, group: tuple[Intent, ...]) -> Call:
+        """The call of one group. Raises BadMessage if the arguments do not fit the method."""
+
+
+#: Most gas of one transaction: EIP-7825.
+_MAX_GAS = 2**24
+
+
+class PocoEncoder:
+    """Calls of the PoCo hub."""
+
+    def __init__(self, hub: Contract, *, batch: int = 50, max_gas: int = _MAX_GAS) -> None:
+        """`batch`: most intents per array call, as far as its gas limit stays within `max_gas`."""
+        self._hub = hub
+        self._most = {method: _most(method, batch, max_gas) for method in _ARRAYS}
+
+    def group(self, intents: Sequence[Intent]) -> list[tuple[Intent, ...]]:
+        """`initialize` and `claim` by up to `batch`; all others, and what has failed in company, alone."""
+        groups: list[list[Intent]] = []
+        filling: dict[str, list[Intent]] = {}
+        for intent in intents:
+            shares = intent.method in _ARRAYS and not intent.alone
+            room = filling.get(intent.method) if shares else None
+            if room is not None and len(room) < self._most[intent.method]:
+                room.append(intent)
+                continue
+            fresh = [intent]
+            groups.append(fresh)
+            if shares:
+                filling[intent.method] = fresh
+        return [tuple(group) for group in groups]
+
+    def encode(self, group: tuple[Intent, ...]) -> Call:
+        """The call of one group."""
+        first = group[0]
+        try:
+            if first.method == "call":
+                return _plain(first.args)
+            if len(group) > 1:
+                function, write_array = _ARRAYS[first.method]
+                data = write_array(group)
+            else:
+                function = first.method
+                data = _WRITERS[function](TaskId(first.subject), first.args)
+        except (KeyError, TypeError, ValueError, EncodingError) as error:
+            raise BadMessage(why=f"{first.method} of {first.subject} lacks or misspells {error}") from error
+        return Call(self._hub, data, calls.gas_limit(function, data))
+
+
+def _plain(args: Mapping[str, Any]) -> Call:
+    return Call(Contract(args["to"]), args.get("data", "0x"), int(args["gas"]), Wei(int(args.get("value", 0))))
+
+
+def _contribute(task: TaskId, args: Mapping[str, Any]) -> str:
+    return calls.contribute(
+        task,
+        args["result_hash"],
+        args["result_seal"],
+        args["authorization"],
+        args.get("enclave_challenge") or ZERO_ADDRESS,
+        args.get("enclave_signature") or _NO_SIGNATURE,
+    )
+
+
+def _contribute_and_finalize(task: TaskId, args: Mapping[str, Any]) -> str:
+    return calls.contribute_and_finalize(
+        task,
+        args["digest"],
+        args["results"],
+        args["authorization"],
+        args.get("callback") or "0x",
+        args.get("enclave_challenge") or ZERO_ADDRESS,
+        args.get("enclave_signature") or _NO_SIGNATURE,
+    )
+
+
+_WRITERS: dict[str, Callable[[TaskId, Mapping[str, Any]], str]] = {
+    "initialize": lambda _, args: calls.initialize(args["deal_id"], args["index"]),
+    "contribute": _contribute,
+    "contributeAndFinalize": _contribute_and_finalize,
+    "reveal": lambda task, args: calls.reveal(task, args["digest"]),
+    "finalize": lambda task, args: calls.finalize(task, args["results"], args.get("callback") or "0x"),
+    "reopen": lambda task, _: calls.reopen(task),
+    "claim": lambda task, _: calls.claim(task),
+}
+_ARRAYS: dict[str, tuple[str, Callable[[tuple[Intent, ...]], str]]] = {
+    "initialize": (
+        "initializeArray",
+        lambda group: calls.initialize_array([(_arg(item, "deal_id"), _arg(item, "index")) for item in group]),
+    ),
+    "claim": ("claimArray", lambda group: calls.claim_array([TaskId(item.subject) for item in group])),
+}
+#: Arrays that those functions take, and words of calldata per intent.
+_SHAPES = {"initialize": (2, 2), "claim": (1, 1)}
+
+
+def _arg(intent: Intent, name: str) -> Any:
+    return intent.args[name]
+
+
+def _most(method: str, batch: int, max_gas: int) -> int:
+    """Intents whose array call stays within `max_gas`; at least one."""
+    function, _ = _ARRAYS[method]
+    arrays, words = _SHAPES[method]
+
+    def gas(number: int) -> int:
+        # A selector, then for each array its offset, its length and its items.
+        return calls.gas_limit(function, "0x" + "00" * (4 + 32 * (2 * arrays + words * number)))
+
+    return next((number for number in range(batch, 1, -1) if gas(number) <= max_gas), 1)

@@ -1,0 +1,171 @@
+"""How much gas a transaction may use: the function's own limit, and what the chain takes on top of that.
+
+    limit of a call      function's limit (a floor, `chain.contracts.calls`) + surcharge of its bytes × 1.5
+    transfer to oneself  21,000                                    + surcharge of no bytes  × 1.5
+    reverted before      at least what eth_estimateGas says now × 1.25
+    refused for its gas  a new attempt with at least twice the limit
+    all of them          at most SLUICE_MAX_TRANSACTION_GAS
+
+Some chains (Arbitrum) count the cost of posting a transaction's bytes to another chain as gas of the transaction. That
+cost follows the other chain's prices and can outgrow any fixed limit. Such a chain is known by what it does: it
+estimates more than 21,000 for a transfer, or refuses bytes whose limit covers what the protocol counts. The surcharge
+of a call is asked for with its own bytes sent to the wallet itself: there nothing runs, so that the answer does not
+depend on the contract's state, which a transaction in flight may be about to change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from chain.lane.model.intent import Intent
+from chain.lane.model.nonce import TRANSFER_GAS, NonceRecord, Purpose
+from chain.lane.phases.context import Desk, Memory
+from chain.lane.rules.encoding import Call
+from chain.rpc.answers import Known, Unknown, heard_each
+from chain.rpc.client import Request
+from protocol.types import Contract, Nonce, Wallet
+
+log = structlog.get_logger(__name__)
+
+#: Intents that share a transaction, and its call.
+Group = tuple[tuple[Intent, ...], Call]
+
+#: Seconds for which the answer to "does a transfer cost more than 21,000" is good.
+_GOOD_FOR = 60.0
+#: Percent of a surcharge that is allowed for: it moves with another chain's prices until the transaction is ordered.
+_SURCHARGE_PERCENT = 150
+#: Percent of an estimate that is allowed for: other transactions of the same block change the contract's state.
+_ESTIMATE_PERCENT = 125
+#: How much more gas is allowed for after the first refusal, and after each further one.
+_FIRST_STEP, _STEP = 2, 4
+#: Gas that the protocol counts for a byte of calldata: zero, and any other.
+_ZERO_BYTE, _BYTE = 4, 16
+
+
+def transfer_gas(desk: Desk, memory: Memory) -> int:
+    """Gas limit of a transfer of nothing to oneself. Raises RpcUnavailable."""
+    _ask_again(desk, memory)
+    return min(desk.policy.max_gas, TRANSFER_GAS + _percent(memory.surcharge.gas, _SURCHARGE_PERCENT))
+
+
+def allow(desk: Desk, memory: Memory, groups: Sequence[Group]) -> list[Group]:
+    """The groups with the gas that they need, those that need more than is allowed split. Raises RpcUnavailable."""
+    if not groups:
+        return []
+    _ask_again(desk, memory)
+    allowed = _allowed(desk, memory, groups)
+    ceiling, fitting = desk.policy.max_gas, list[Group]()
+    for intents, call in allowed:
+        if call.gas > ceiling and len(intents) > 1:
+            half = len(intents) // 2
+            parts = [(part, desk.encoder.encode(part)) for part in (intents[:half], intents[half:])]
+            fitting += allow(desk, memory, parts)
+        else:
+            fitting.append((intents, replace(call, gas=min(call.gas, ceiling))))
+    return fitting
+
+
+def more(desk: Desk, memory: Memory, records: Sequence[NonceRecord]) -> dict[Nonce, int]:
+    """By nonce, the gas limit of the next attempt at those whose bytes were refused for theirs.
+
+    Those that have all that is allowed are left out. Raises RpcUnavailable.
+    """
+    records = [record for record in records if record.gas_limit < desk.policy.max_gas]
+    if not records:
+        return {}
+    # What the chain takes may have changed this very moment.
+    memory.surcharge.asked = -math.inf
+    _ask_again(desk, memory)
+    asked = _surcharges(desk, [record.data if _calls(record) else "0x" for record in records])
+    return {record.nonce: _next(desk, record, answer) for record, answer in zip(records, asked, strict=True)}
+
+
+def _next(desk: Desk, record: NonceRecord, surcharge: Known[int] | Unknown) -> int:
+    present, tried = record.gas_limit, len({record.gas_of(attempt) for attempt in record.attempts})
+    floor = record.gas if _calls(record) else TRANSFER_GAS
+    wanted = present * (_FIRST_STEP if tried == 1 else _STEP)
+    if isinstance(surcharge, Known) and floor + surcharge.value > present:
+        wanted = floor + _percent(surcharge.value, _SURCHARGE_PERCENT)
+    return min(desk.policy.max_gas, wanted)
+
+
+def _calls(record: NonceRecord) -> bool:
+    return record.newest.purpose is Purpose.CALL
+
+
+def estimate(desk: Desk, calls: Sequence[Call]) -> list[Known[int] | Unknown]:
+    """What each call would use in the state at the head. Raises RpcUnavailable."""
+    requests: list[Request] = [("eth_estimateGas", (fields(desk.lane.wallet, call),)) for call in calls]
+    return heard_each(desk.rpc.batch(requests), _number) if requests else []
+
+
+def fields(wallet: Wallet, call: Call) -> dict[str, str]:
+    """A call as eth_call and eth_estimateGas take it."""
+    value = {"value": hex(call.value)} if call.value else {}
+    return {"from": wallet, "to": call.to, "data": call.data} | value
+
+
+def _ask_again(desk: Desk, memory: Memory) -> None:
+    now = desk.monotonic()
+    if now - memory.surcharge.asked < _GOOD_FOR:
+        return
+    (answer,) = _surcharges(desk, ["0x"])
+    if isinstance(answer, Unknown):
+        # What was known last stays; a refusal says if it is too little.
+        return
+    if bool(answer.value) != bool(memory.surcharge.gas):
+        log.info("What the chain takes of a plain transfer changed.", action="lane_gas_surcharge", gas=answer.value)
+    memory.surcharge.gas, memory.surcharge.asked = answer.value, now
+
+
+def _allowed(desk: Desk, memory: Memory, groups: Sequence[Group]) -> list[Group]:
+    """The groups with the gas that they need, whatever is allowed."""
+    known = memory.surcharge.gas
+    if known:
+        asked = _surcharges(desk, [call.data for _, call in groups])
+        on_top = [answer.value if isinstance(answer, Known) else known for answer in asked]
+    else:
+        on_top = [0] * len(groups)
+    # What failed before may have failed for want of gas: votes that the contract walks through, a callback.
+    again = [number for number, (intents, _) in enumerate(groups) if intents[0].generation]
+    used = dict(zip(again, estimate(desk, [groups[number][1] for number in again]), strict=True))
+    allowed: list[Group] = []
+    for number, (intents, call) in enumerate(groups):
+        gas = call.gas + _percent(on_top[number], _SURCHARGE_PERCENT)
+        match used.get(number):
+            case Known(least):
+                gas = max(gas, _percent(least, _ESTIMATE_PERCENT))
+            case _:
+                # It would revert, or the node cannot say.
+                pass
+        allowed.append((intents, replace(call, gas=gas)))
+    return allowed
+
+
+def _surcharges(desk: Desk, data: Sequence[str]) -> list[Known[int] | Unknown]:
+    """What the chain takes of a transfer to oneself with these bytes beyond what the protocol counts."""
+    wallet = desk.lane.wallet
+    found = estimate(desk, [Call(Contract(wallet), item, 0) for item in data])
+    return [
+        Known(max(0, answer.value - _counted(item))) if isinstance(answer, Known) else answer
+        for answer, item in zip(found, data, strict=True)
+    ]
+
+
+def _counted(data: str) -> int:
+    body = bytes.fromhex(data[2:])
+    zeros = body.count(0)
+    return TRANSFER_GAS + _ZERO_BYTE * zeros + _BYTE * (len(body) - zeros)
+
+
+def _number(text: Any) -> int:
+    return int(text, 16)
+
+
+def _percent(amount: int, percent: int) -> int:
+    return -(-amount * percent // 100)

@@ -1,0 +1,58 @@
+"""The port that says whether an intent would succeed now. The contract itself is asked, right before the first send."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from chain.lane.model.intent import Intent
+from protocol.types import BlockNumber, Timestamp
+
+
+class Judgement(StrEnum):
+    """May it be sent?"""
+
+    READY = "ready"
+    #: Not yet, but maybe later: stays in the queue.
+    WAIT = "wait"
+    #: The chain is already in the state it asks for.
+    DONE = "done"
+    #: Never.
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judgement and, unless READY, its reason in words."""
+
+    judgement: Judgement
+    reason: str = ""
+
+
+READY = Verdict(Judgement.READY)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The block a verdict is about."""
+
+    block: BlockNumber
+    #: Its time, Unix seconds.
+    timestamp: Timestamp
+
+
+class Readiness(Protocol):
+    """Judges intents by the chain's state at one block."""
+
+    def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:
+        """A verdict for each, in order. Raises RpcUnavailable; on an RpcError it lets the intents pass as READY."""
+
+
+class AlwaysReady:
+    """For calls that have no precondition."""
+
+    def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:  # noqa: ARG002 - the port's signature
+        """READY, each of them."""
+        return [READY] * len(intents)

@@ -1,0 +1,118 @@
+"""Bytes that a node refuses, for good or in words that nobody knows: what to do about them.
+
+    fatal, and it wants more gas ─► another attempt with more gas; with all that is allowed: give way, or wait where
+                                    the chain itself takes that much
+    fatal                        ─► give way: a transfer of nothing to oneself spends the nonce
+    unknown, or "it reverts"     ─► after two tries, for the lowest nonce, the node is asked what the call would do:
+                                    it reverts ─► give way      it needs more gas ─► more gas
+                                    anything else ─► go on; the lane says that it waits (`chain.lane.rules.waits`)
+
+Above the lowest nonce nothing can be asked: what those calls find depends on those before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+
+import structlog
+
+from chain.lane.model.nonce import NonceRecord, Purpose
+from chain.lane.phases.context import Desk, Memory, Refusal
+from chain.lane.rules.encoding import Call
+from chain.lane.rules.gas import fields
+from chain.lane.rules.send_errors import REACTIONS, Kind, classify, wants_gas
+from chain.rpc.answers import Known, Unknown, heard
+from protocol.errors import RpcError
+from protocol.types import Nonce
+
+log = structlog.get_logger(__name__)
+
+#: Tries of the same bytes after which words that nobody knows are looked into.
+_TRIES = 2
+#: JSON-RPC code of geth and others for a call that reverted.
+_REVERTED = 3
+
+
+class Remedy(Enum):
+    """What to do about a refusal."""
+
+    MORE_GAS = auto()
+    GIVE_WAY = auto()
+
+
+def remedies(
+    desk: Desk, memory: Memory, records: Sequence[NonceRecord], lowest: NonceRecord | None
+) -> dict[Nonce, tuple[Remedy, str]]:
+    """What to do about which refused nonce, and the words that say why. Raises RpcUnavailable."""
+    found: dict[Nonce, tuple[Remedy, str]] = {}
+    for record in records:
+        refusal = memory.refused.get(record.nonce) or memory.doubted.get(record.nonce)
+        if refusal is None or refusal.tx_hash != record.newest.tx_hash:
+            continue
+        remedy = _at_once(desk, memory, record, refusal)
+        if remedy is None and record is lowest and _doubtful(refusal) and refusal.tries >= _TRIES:
+            found |= _look_into(desk, record, refusal)
+        elif remedy is not None:
+            found[record.nonce] = (remedy, refusal.words)
+    return found
+
+
+def _at_once(desk: Desk, memory: Memory, record: NonceRecord, refusal: Refusal) -> Remedy | None:
+    if _doubtful(refusal) or not REACTIONS[refusal.kind].give_way:
+        return None
+    if refusal.kind is Kind.FATAL and wants_gas(refusal.words):
+        if record.gas_limit < desk.policy.max_gas:
+            return Remedy.MORE_GAS
+        if memory.surcharge.gas:
+            # Anything else would be refused as well.
+            return None
+    return Remedy.GIVE_WAY if record.newest.purpose is Purpose.CALL else None
+
+
+def _doubtful(refusal: Refusal) -> bool:
+    """Whether nothing follows from the words alone. That a call reverts is only so until the state changes."""
+    return refusal.kind is Kind.UNKNOWN or reverts(refusal.words)
+
+
+def reverts(words: str) -> bool:
+    """Whether words say that a call was run and undone itself."""
+    return "revert" in words.lower()
+
+
+def _look_into(desk: Desk, record: NonceRecord, refusal: Refusal) -> dict[Nonce, tuple[Remedy, str]]:
+    """Ask the node what the call of the lowest nonce would do now."""
+    if record.newest.purpose is not Purpose.CALL:
+        return {}
+    asked = fields(desk.lane.wallet, Call(record.to, record.data, record.gas, record.value))
+    least, outcome = desk.rpc.batch(
+        [("eth_estimateGas", (asked,)), ("eth_call", (asked | {"gas": hex(record.gas_limit)}, "latest"))]
+    )
+    remedy: Remedy | None = None
+    match heard(least, lambda text: int(text, 16)):
+        case Known(gas):
+            remedy = Remedy.MORE_GAS if gas > record.gas_limit else None
+        case Unknown(_) if isinstance(outcome, RpcError):
+            if _is_revert(outcome):
+                remedy = Remedy.GIVE_WAY
+            elif classify(outcome.message, desk.policy.phrases) is Kind.FATAL:
+                remedy = Remedy.MORE_GAS if wants_gas(outcome.message) else Remedy.GIVE_WAY
+    if remedy is Remedy.MORE_GAS and record.gas_limit >= desk.policy.max_gas:
+        remedy = None
+    told = outcome.message[:200] if isinstance(outcome, RpcError) else "nothing against it"
+    if refusal.tries == _TRIES:
+        log.warning(
+            "A transaction is refused in words that nobody knows; the node was asked what it would do.",
+            action="lane_refusal_looked_into",
+            wallet=desk.lane.wallet,
+            nonce=record.nonce,
+            tx=refusal.tx_hash,
+            words=refusal.words[:200],
+            told=told,
+            remedy=None if remedy is None else remedy.name.lower(),
+        )
+    return {} if remedy is None else {record.nonce: (remedy, f"{refusal.words} ({told})")}
+
+
+def _is_revert(error: RpcError) -> bool:
+    return error.code == _REVERTED or error.data is not None or reverts(error.message)

@@ -1,0 +1,58 @@
+"""Who may write for a wallet now: a lease with a fencing token, and how a dead holder is recognised.
+
+    holder A   take ── fence 7 ─────────── paused ────────────────► write with fence 7: refused
+    holder B                    take ── fence 8 ─► writes with 8
+
+The token grows with every take and stands in the filter of every later write, so a holder that slept past its lease
+finds its writes refused wherever the new holder has been.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from chain.lane.model.intent import LaneId
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to run one lane, until the store's clock passes its end or somebody takes a later fence."""
+
+    lane: LaneId
+    holder: str
+    fence: int
+    #: Why the lane stands still, if an operator has to decide something.
+    halted: str | None = None
+    #: What the lane waits for and cannot mend, as far as the last run knew.
+    waiting: str | None = None
+
+
+def new_holder() -> str:
+    """A name for this process that nobody else has: host, pid, start of the process, random."""
+    pid = os.getpid()
+    return f"{socket.gethostname()}|{pid}|{_started(pid)}|{secrets.token_hex(4)}"
+
+
+def gone(holder: str) -> bool:
+    """Whether `holder` certainly is a dead process of this machine. A dead process writes nothing: no need to wait."""
+    host, pid, started, *_ = (*holder.split("|"), "", "", "")
+    if host != socket.gethostname() or not pid.isdigit() or started == "?":
+        return False
+    return _started(int(pid)) not in (started, "?")
+
+
+def _started(pid: int) -> str:
+    """Kernel's start time of a process in clock ticks, `dead` if there is none, `?` where that cannot be known."""
+    if not Path("/proc/self/stat").exists():
+        return "?"
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return "dead"
+    state, *fields = stat.rpartition(")")[2].split()
+    # A zombie has run its last instruction.
+    return "dead" if state == "Z" else fields[18]

@@ -1,0 +1,107 @@
+"""The port to the lane's memory. Three stores keep it: MongoDB (scheduler), SQLite (worker), a dict (tests).
+
+What every store promises, and one shared test suite checks:
+
+- an intent's key is stored once; a nonce's id is inserted once; an intent is in `intents` of one nonce at most;
+- what a method has written is durable when it returns;
+- `claim` stores a prefix of its records, in nonce order, or all of them; never a later one without an earlier one;
+- a write under a lease changes nothing that a later fence has written: it raises LeaseLost;
+- within `move`, intents are written before nonces: the nonce is the log, and a crash between leaves it to be redone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chain.lane.model.intent import Intent, IntentState, LaneId
+from chain.lane.model.nonce import NonceMove, NonceRecord, NonceState
+from chain.lane.store.lease import Lease
+from protocol.types import BlockNumber, Nonce, Wei
+
+
+@dataclass(frozen=True, slots=True)
+class IntentMove:
+    """These intents take these values; `generation` None leaves theirs."""
+
+    keys: tuple[str, ...]
+    state: IntentState
+    block: BlockNumber | None = None
+    reason: str = ""
+    generation: int | None = None
+
+
+class LaneStore(Protocol):
+    """Everything the lane remembers. Methods may raise the store's own connection errors."""
+
+    # -- callers -------------------------------------------------------------------------------------------------------
+
+    def add(self, intents: Sequence[Intent]) -> int:
+        """Store those whose key is new; put those that are DONE back to QUEUED. How many were either."""
+
+    def intents(self, keys: Sequence[str]) -> list[Intent]:
+        """Those that exist, in any order."""
+
+    def queued(self, lane: LaneId, limit: int, skip: int = 0) -> list[Intent]:
+        """QUEUED ones, oldest first."""
+
+    def in_state(self, lane: LaneId, states: Sequence[IntentState], limit: int) -> list[Intent]:
+        """Intents in these states, oldest first; for people and sweeps."""
+
+    def count(self, lane: LaneId, states: Sequence[IntentState]) -> int:
+        """How many intents are in these states."""
+
+    def busy(self, lane: LaneId) -> bool:
+        """Whether a run could find anything to do: an intent that has not ended, or a nonce that is not final."""
+
+    # -- the lease -----------------------------------------------------------------------------------------------------
+
+    def take_lease(self, lane: LaneId, holder: str, seconds: float) -> Lease | None:
+        """The lease under a new fence; None while a living holder has it."""
+
+    def renew_lease(self, lease: Lease, seconds: float) -> None:
+        """Have it for `seconds` from now. Raises LeaseLost if somebody took it."""
+
+    def give_back(self, lease: Lease) -> None:
+        """Let others take it at once. No effect if somebody did."""
+
+    def halt(self, lane: LaneId, why: str | None, lease: Lease | None = None) -> None:
+        """Stop the lane until an operator decides; None lets it go on. Raises LeaseLost if `lease` is not the last."""
+
+    def halted(self, lane: LaneId) -> str | None:
+        """Why the lane stands still; None if it does not."""
+
+    def wait(self, lease: Lease, why: str | None) -> None:
+        """Tell everybody what the lane waits for and cannot mend; None: nothing. Raises LeaseLost."""
+
+    def waiting(self, lane: LaneId) -> str | None:
+        """What the lane waits for and cannot mend; None if it does not."""
+
+    # -- nonces --------------------------------------------------------------------------------------------------------
+
+    def records(
+        self, lane: LaneId, states: Sequence[NonceState], up_to: BlockNumber | None = None
+    ) -> list[NonceRecord]:
+        """Records in these states by nonce; with `up_to` only those mined in that block or below."""
+
+    def record(self, lane: LaneId, nonce: Nonce) -> NonceRecord | None:
+        """One record."""
+
+    def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
+        """Records in these states, highest nonce first; with `below` only those under it."""
+
+    def highest_nonce(self, lane: LaneId) -> Nonce | None:
+        """The highest nonce ever claimed."""
+
+    def holding(self, lane: LaneId, key: str) -> NonceRecord | None:
+        """The record that carries this intent now."""
+
+    def spent_since(self, lane: LaneId, since: float) -> Wei:
+        """Fees of records claimed at Unix time `since` or later and mined. `since` grows from call to call."""
+
+    def claim(self, lease: Lease, records: Sequence[NonceRecord]) -> None:
+        """Insert records, ordered by nonce. Raises LeaseLost at the first that conflicts; those before it stay."""
+
+    def move(self, lease: Lease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
+        """Write the moves, intents first. Raises LeaseLost if a later fence wrote any of them."""

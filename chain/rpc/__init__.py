@@ -1,0 +1,1 @@
+"""JSON-RPC: one node, several nodes behind one interface, and new block numbers. Nothing here knows PoCo."""

@@ -1,0 +1,358 @@
+"""JSON-RPC to one Ethereum node over HTTP keep-alive: single calls and batches.
+
+A node that answers with an error raises RpcError; a node that does not answer raises RpcUnavailable, after which nobody
+knows whether it acted. Reads are tried again when the connection was refused or cut (a node that restarts, a keep-alive
+connection it closed); a time-out is never tried again, so a frozen node costs one `timeout` and no more. Anything that
+changes state is sent exactly once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from urllib.parse import urlsplit
+
+import structlog
+from requests import ConnectionError as CannotConnect
+from requests import RequestException, Timeout
+from requests.adapters import BaseAdapter
+from requests.exceptions import ChunkedEncodingError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
+from urllib3.exceptions import MaxRetryError, ProtocolError
+
+from chain.rpc.batches import BatchSize
+from chain.rpc.library import load_web3
+from chain.rpc.response import Fits, NoAnswer, anything_fits, cut_short, failure, read_answers, wholly_failed
+from chain.rpc.session import TooLong
+from config.metrics import RPC_REQUESTS, RPC_SECONDS
+from protocol.errors import RpcError, RpcUnavailable
+
+if TYPE_CHECKING:
+    from chain.rpc.transport import Transport
+
+log = structlog.get_logger(__name__)
+
+#: One request of a batch: method and its parameters.
+Request = tuple[str, Sequence[object]]
+
+#: Methods that only read: asking again is harmless.
+_READS = (
+    "eth_call",
+    "eth_get",
+    "eth_block",
+    "eth_chainId",
+    "eth_fee",
+    "eth_gasPrice",
+    "eth_max",
+    "eth_estimate",
+    "eth_syncing",
+)
+#: Tries of a read on a cut connection: the first may be a stale keep-alive connection, the second a node that restarts.
+_TRIES = 3
+#: Calls in a row that the node fails at one by one, after which the node is at fault and not the calls.
+_BROKEN_CALLS = 3
+#: Seconds between such tries.
+_PAUSE = 0.1
+#: The one method that changes state and may be sent any number of times, since the bytes are signed.
+_SEND = "eth_sendRawTransaction"
+
+
+class JsonRpc(Protocol):
+    """What every reader and sender needs of a node, or of several nodes behind one face."""
+
+    @property
+    def name(self) -> str:
+        """The node without anything secret, for messages and logs."""
+
+    def call(self, method: str, *params: object) -> Any:
+        """The result of one call. Raises RpcError or RpcUnavailable."""
+
+    def batch(self, requests: Sequence[Request]) -> list[Any]:
+        """Results in the order of `requests`, an RpcError standing where one failed. Raises RpcUnavailable."""
+
+
+class Rpc:
+    """One node at `url`; `timeout` seconds for each of connecting and answering, `adapter` for tests.
+
+    Safe to share between threads, and to carry across a fork: every process opens connections of its own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 5.0,
+        adapter: BaseAdapter | None = None,
+        fits: Fits = anything_fits,
+    ) -> None:
+        """`fits` says which results may be answers (`chain.rpc.shapes`); any other is an error of the node."""
+        self.url = url
+        self._fits = fits
+        self._adapter = adapter
+        self._timeout = timeout
+        self._ids = itertools.count(1)
+        #: What was learned of the node; threads may overwrite each other's, which costs an exchange.
+        self._size = BatchSize()
+        #: None until a list of calls was answered, or one call only after the list around it was taken away.
+        self._takes_lists: bool | None = None
+        #: By process id: a parent's connections are only let go of in a child, never used or closed.
+        self._transports: dict[int, Transport] = {}
+
+    def __repr__(self) -> str:
+        return f"Rpc({self.name})"
+
+    @property
+    def name(self) -> str:
+        """Host and port: keys of node providers stand in the path, the query or before the `@`."""
+        return redacted(self.url)
+
+    def call(self, method: str, *params: object) -> Any:
+        """The result of one call. Raises RpcError or RpcUnavailable."""
+        (answer,) = self._exchange([(method, params)], as_list=False)
+        if isinstance(answer, RpcError):
+            raise answer
+        return answer
+
+    def batch(self, requests: Sequence[Request]) -> list[Any]:
+        """Results in the order of `requests`, an RpcError standing where one failed. Raises RpcUnavailable.
+
+        A long list goes out as several exchanges, so that "all or nothing" holds for none.
+        """
+        answers: list[Any] = []
+        failures = 0
+        while len(answers) < len(requests):
+            part = requests[len(answers) : len(answers) + self._size.requests]
+            try:
+                answers += self._part(part)
+                failures = 0
+            except _Refused as error:
+                # One call may be what the node breaks at, if others were answered; several in a row are the node.
+                failures += 1
+                only_read = part[0][0].startswith(_READS)
+                if len(part) > 1 or not only_read or len(answers) < failures or failures == _BROKEN_CALLS:
+                    raise
+                answers.append(failure(part[0][0], str(error)))
+        return answers
+
+    def close(self) -> None:
+        """Close this process's connections; the next call opens new ones."""
+        transport = self._transports.pop(os.getpid(), None)
+        if transport is not None:
+            transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- one HTTP exchange ---------------------------------------------------------------------------------------------
+
+    def _part(self, part: Sequence[Request]) -> list[Any]:
+        """Answers to the first requests of `part`, to all of them if the node takes so many. Raises RpcUnavailable."""
+        answers: list[Any] | None = None
+        refused: _Refused | None = None
+        try:
+            answers = self._exchange(part, as_list=len(part) > 1 or self._takes_lists is not False)
+        except _Refused as error:
+            refused = error
+        except _TooSlow:
+            self._size = self._size.timed_out(len(part))
+            raise
+        if answers is not None and not wholly_failed(answers):
+            self._takes_lists = self._takes_lists is not False
+            self._size = self._size.worked(len(part))
+            return self._completed(part, answers)
+        if not _may_be_repeated(part, refused):
+            return _either(answers, refused)
+        if len(part) == 1:
+            return self._alone(part, answers, refused)
+        return self._fewer(part, answers, refused)
+
+    def _alone(self, part: Sequence[Request], answers: list[Any] | None, refused: _Refused | None) -> list[Any]:
+        """One request once more, without the list around it: some nodes take no batches at all."""
+        if self._takes_lists is not None:
+            return _either(answers, refused)
+        found = self._exchange(part, as_list=False)
+        if not wholly_failed(found):
+            self._takes_lists = False
+        return found
+
+    def _fewer(self, part: Sequence[Request], answers: list[Any] | None, refused: _Refused | None) -> list[Any]:
+        """Answers to the first half, quarter … of requests that failed together; the first part that works is the size.
+
+        If the first request fails alone too, the size is not to blame: either that request is, and the others are
+        answered without it, or the node is.
+        """
+        size = len(part)
+        while size > 1:
+            failed, size = size, size // 2
+            found = self._tried(part[:size])
+            if found is not None and not wholly_failed(found):
+                self._smaller(size, failed=failed)
+                return self._completed(part[:size], found)
+        if answers is not None:
+            return answers
+        last = self._tried(part[-1:])
+        if last is None or wholly_failed(last):
+            return _either(None, refused)
+        return [failure(part[0][0], str(refused))]
+
+    def _tried(self, part: Sequence[Request]) -> list[Any] | None:
+        """Answers to these, None if the node refuses the exchange."""
+        answers: list[Any] | None = None
+        refused: _Refused | None = None
+        try:
+            answers = self._exchange(part, as_list=len(part) > 1 or self._takes_lists is not False)
+            if len(part) > 1 or not wholly_failed(answers):
+                return answers
+        except _Refused as error:
+            refused = error
+        try:
+            return self._alone(part, answers, refused) if len(part) == 1 else None
+        except _Refused:
+            return None
+
+    def _completed(self, part: Sequence[Request], answers: list[Any]) -> list[Any]:
+        """The answers, those asked for again that the node left out of a batch or had no room for."""
+        missing = [at for at, answer in enumerate(answers) if cut_short(answer)]
+        if not missing or len(part) == 1 or not _may_be_repeated(part, None):
+            return answers
+        self._smaller(len(part) - len(missing), failed=len(part))
+        for at, answer in zip(missing, self.batch([part[at] for at in missing]), strict=True):
+            answers[at] = answer
+        return answers
+
+    def _smaller(self, size: int, *, failed: int) -> None:
+        before, self._size = self._size, self._size.worked(size, failed=failed)
+        if before.refusals == 0:
+            log.info("The node takes smaller batches.", action="batch_smaller", node=self.name, requests=size)
+
+    def _exchange(self, requests: Sequence[Request], *, as_list: bool) -> list[Any]:
+        """One HTTP exchange. Raises _Refused if the node did not take it as a whole, _TooSlow or RpcUnavailable."""
+        calls = [
+            {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
+            for method, params in requests
+        ]
+        tries = _TRIES if all(method.startswith(_READS) for method, _ in requests) else 1
+        started = time.perf_counter()
+        try:
+            status, content = self._post(calls, tries, as_list=as_list)
+            answers = read_answers(status, content, calls, self._fits)
+        except RequestException as error:
+            self._count(requests, "unavailable")
+            raise _unavailable(error, self.name, self._timeout) from error
+        except NoAnswer as error:
+            self._count(requests, "unavailable")
+            raise _Refused(what=self.name, why=str(error)) from error
+        except RpcUnavailable:
+            self._count(requests, "unavailable")
+            raise
+        finally:
+            RPC_SECONDS.observe(time.perf_counter() - started)
+        outcomes = ("error" if isinstance(answer, RpcError) else "ok" for answer in answers)
+        for (method, outcome), number in Counter(
+            zip((method for method, _ in requests), outcomes, strict=True)
+        ).items():
+            RPC_REQUESTS.labels(method, outcome).inc(number)
+        return answers
+
+    def _post(self, calls: Sequence[dict[str, Any]], tries: int, *, as_list: bool) -> tuple[int, bytes]:
+        """HTTP status and body. Raises RequestException."""
+        retrying = Retrying(
+            stop=stop_after_attempt(tries),
+            wait=wait_fixed(_PAUSE),
+            retry=retry_if_exception(_cut),
+            reraise=True,
+        )
+        return retrying(self._transport().exchange, calls, as_list=as_list)
+
+    def _transport(self) -> Transport:
+        """This process's connections. Without a lock, which a fork could leave held for ever in the child."""
+        process = os.getpid()
+        found = self._transports.get(process)
+        if found is None:
+            load_web3()
+            from chain.rpc.transport import Transport  # noqa: PLC0415 # it imports web3.py
+
+            made = Transport(self.url, self._timeout, self._adapter)
+            found = self._transports.setdefault(process, made)
+            if found is not made:
+                made.close()
+        return found
+
+    @staticmethod
+    def _count(requests: Sequence[Request], outcome: str) -> None:
+        for method, _ in requests:
+            RPC_REQUESTS.labels(method, outcome).inc()
+
+
+def redacted(url: str) -> str:
+    """Scheme, host and port of `url`; whatever else it holds may be a key."""
+    parts = urlsplit(url)
+    if parts.hostname is None:
+        # A socket's path on this machine.
+        return f"{parts.scheme}:{parts.path}"
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}"
+
+
+class _Refused(RpcUnavailable):
+    """The Ethereum node at {what} does not answer: {why}."""
+
+
+class _TooSlow(RpcUnavailable):
+    """The Ethereum node at {what} does not answer: {why}."""
+
+
+def _cut(error: BaseException) -> bool:
+    """Whether the node surely did not answer because there was no connection, in contrast to a slow answer."""
+    # A connection attempt that timed out is both a Timeout and a ConnectionError.
+    cut = (CannotConnect, ChunkedEncodingError)
+    return isinstance(error, cut) and not isinstance(error, Timeout)
+
+
+def _unavailable(error: RequestException, name: str, timeout: float) -> RpcUnavailable:
+    # Words of requests hold the address, and so perhaps a key: only kinds of errors are repeated.
+    if isinstance(error, Timeout):
+        return _TooSlow(what=name, why=str(error) if isinstance(error, TooLong) else f"no answer within {timeout:g} s")
+    reason = error.args[0] if error.args else error
+    if isinstance(reason, MaxRetryError):
+        return RpcUnavailable(what=name, why=_words(reason.reason))
+    # A connection that was open and then cut may be a node's way to refuse so much at once.
+    return _Refused(what=name, why=_words(reason))
+
+
+def _words(reason: object) -> str:
+    """What the operating system said, without the address that urllib3 puts before it."""
+    cause = reason
+    while (
+        isinstance(cause, BaseException) and not isinstance(cause, OSError) and (cause.__cause__ or cause.__context__)
+    ):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return "the connection was cut" if isinstance(reason, ProtocolError) else type(reason).__name__
+
+
+def _either(answers: list[Any] | None, refused: RpcUnavailable | None) -> list[Any]:
+    """What the node said, or the reason why it said nothing, raised."""
+    if answers is not None:
+        return answers
+    assert refused is not None
+    raise refused
+
+
+def _may_be_repeated(part: Sequence[Request], refused: _Refused | None) -> bool:
+    """Whether requests that the node did not answer may be sent again: reads may, and nothing else that may be done.
+
+    The same signed transaction may reach a node any number of times, but its answers to those that it took say less
+    than the first: they are only repeated where the node said that it took none.
+    """
+    if all(method.startswith(_READS) for method, _ in part):
+        return True
+    explicit = refused is not None and not isinstance(refused.__cause__, RequestException)
+    return explicit and all(method == _SEND or method.startswith(_READS) for method, _ in part)

@@ -1,0 +1,117 @@
+"""New blocks as they come: a subscription over WebSocket or IPC as wake-up, polling when there is none.
+
+    subscribed ──silence──► ask the node once, stay subscribed
+        │  ▲
+     cut│  │subscribed again (tried with growing pauses)
+        ▼  │
+     polling
+
+A wake-up says "look now" and nothing else: the number may repeat (a reorg replaces blocks at the same height), fall
+(a rollback) or skip. Whoever reads makes sure of the blocks itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import structlog
+
+from chain.rpc.answers import heard, value_of
+from chain.rpc.client import JsonRpc, redacted
+from chain.rpc.subscription import Subscription, subscribe
+from protocol.errors import RpcUnavailable
+from protocol.types import BlockNumber
+
+log = structlog.get_logger(__name__)
+
+#: Blocks of silence after which the node is asked, and the least seconds for that.
+SILENT_BLOCKS = 2.0
+SILENT_SECONDS = 2.0
+#: Part of the block time between two polls: half, so that a block is seen half a block late on average at worst.
+POLL_SHARE = 0.5
+#: Shortest pause between two polls, seconds.
+POLL_SECONDS = 0.1
+#: Pauses between attempts to subscribe again: doubled from the first to the last, seconds.
+RETRY_FIRST, RETRY_LAST = 1.0, 30.0
+
+
+def heads(ws_url: str | None, rpc: JsonRpc, block_time: float, stop: threading.Event) -> Iterator[BlockNumber]:
+    """Numbers of new heads, the first at once, until `stop` is set; a wake-up at least every two blocks or 2 s.
+
+    While the node does not answer nothing comes, and it is asked again. `stop` ends the wait at once.
+    """
+    yield from _asked(rpc)
+    pause = RETRY_FIRST
+    while not stop.is_set():
+        if ws_url is not None:
+            began = time.monotonic()
+            try:
+                with subscribe(ws_url, stop) as subscription:
+                    log.info("Listening for new blocks.", action="heads_subscribed", node=redacted(ws_url))
+                    yield from _listen(subscription, rpc, block_time, stop)
+            except RpcUnavailable as error:
+                log.warning(
+                    "No subscription to new blocks; polling.",
+                    action="heads_polling",
+                    node=redacted(ws_url),
+                    why=str(error),
+                )
+            if time.monotonic() - began > RETRY_LAST:
+                # It had been good for a while: it is a new failure, not the same one again.
+                pause = RETRY_FIRST
+        yield from _poll(rpc, block_time, stop, seconds=pause if ws_url is not None else None)
+        pause = min(2 * pause, RETRY_LAST)
+
+
+def _poll(rpc: JsonRpc, block_time: float, stop: threading.Event, *, seconds: float | None) -> Iterator[BlockNumber]:
+    """Ask for the head again and again for so many seconds (None: for ever); yield it when it changed or is due."""
+    began = time.monotonic()
+    due, last = began, BlockNumber(-1)
+    while not stop.wait(max(POLL_SECONDS, POLL_SHARE * block_time)):
+        now = time.monotonic()
+        for head in _asked(rpc):
+            if head != last or now >= due:
+                due, last = now + _silence(block_time), head
+                yield head
+        if seconds is not None and now - began >= seconds:
+            return
+
+
+def _listen(
+    subscription: Subscription, rpc: JsonRpc, block_time: float, stop: threading.Event
+) -> Iterator[BlockNumber]:
+    """Heads from an open subscription until it ends; of several that wait already only the last.
+
+    Raises RpcUnavailable when blocks come that it does not announce.
+    """
+    announced: BlockNumber | None = None
+    for announced in _asked(rpc):
+        yield announced
+    while not stop.is_set():
+        head = subscription.next(_silence(block_time))
+        if head is not None:
+            announced = head
+            yield head
+            continue
+        if stop.is_set():
+            return
+        for asked in _asked(rpc):
+            yield asked
+            if announced is not None and asked > announced:
+                why = f"block {asked} came, but the last one announced is {announced}"
+                raise RpcUnavailable(what="the subscription", why=why)
+
+
+def _asked(rpc: JsonRpc) -> Iterator[BlockNumber]:
+    """The head as the node says it, nothing if it says nothing."""
+    try:
+        (answer,) = rpc.batch([("eth_blockNumber", ())])
+        yield BlockNumber(value_of(heard(answer, lambda number: int(number, 16)), rpc.name))
+    except RpcUnavailable as error:
+        log.warning("The node does not tell its head.", action="head_unknown", why=str(error))
+
+
+def _silence(block_time: float) -> float:
+    return max(SILENT_BLOCKS * block_time, SILENT_SECONDS)

@@ -1,0 +1,358 @@
+"""Several Ethereum nodes behind the face of one.
+
+    first          chain id and head of all nodes side by side; goes on with the first that is right
+    reads          the present node; when it fails, the next, and that one from then on. Where it leaves something
+                   open (an error, null, no bytes, a head below one read before), the others are asked too, and the
+                   one that leaves least open decides
+    transactions   all usable nodes at once; the first that takes them decides
+    every few s    chain id and head of every node, in the background
+
+One node is asked as long as it is good, so the reads of one step come from one view of the chain. A node that has not
+said that it is on our chain is asked nothing else. One that failed once is only asked again in the background: frozen
+from the start it costs its callers nothing, and frozen later one time-out.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from chain.rpc import health
+from chain.rpc.answers import Known, Unknown, heard, heard_each, values
+from chain.rpc.client import JsonRpc, Request, Rpc
+from chain.rpc.health import Health
+from chain.rpc.response import reverted
+from chain.rpc.shapes import fits
+from config.endpoints import rpc_urls
+from config.http_client import proxy_for
+from config.settings import Settings
+from protocol.errors import RpcError, RpcUnavailable, WrongChain
+from protocol.types import BlockNumber
+
+log = structlog.get_logger(__name__)
+
+#: The one method that goes to all nodes: the same bytes may reach a chain any number of times.
+_BROADCAST = "eth_sendRawTransaction"
+_HEAD: Request = ("eth_blockNumber", ())
+#: Seconds for which a head below one that was read before is taken for a node that is behind. Longer, and the chain has
+#: been rolled back; nodes of one chain differ by a block or two, for some seconds.
+BEHIND_SECONDS = 30.0
+#: Seconds between two checks of all nodes.
+CHECK_SECONDS = 5.0
+#: Threads for each node: one to send, one to check.
+_THREADS = 2
+
+
+def connect(settings: Settings) -> Rpc | RpcPool:
+    """The node, or nodes separated by commas, that SLUICE_RPC_URL names. Raises BadSetting."""
+    urls = rpc_urls(settings)
+    for url in urls:
+        # A proxy variable that cannot be honoured is refused here, not in a thread that asks in the background.
+        proxy_for(url)
+    nodes = [Rpc(url, settings.rpc_timeout, fits=fits) for url in urls]
+    return nodes[0] if len(nodes) == 1 else RpcPool(nodes, settings.chain_id)
+
+
+class RpcPool:
+    """`nodes` that should all be on chain `chain_id`; `clock` in seconds, any origin.
+
+    Safe to share between threads, and to carry across a fork.
+    """
+
+    def __init__(self, nodes: Sequence[JsonRpc], chain_id: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._nodes = list(nodes)
+        self._chain_id = chain_id
+        self._clock = clock
+        self._health = [Health() for _ in nodes]
+        #: Position of the present node; None before the first answer.
+        self._current: int | None = None
+        self._checked_at: float | None = None
+        #: The highest head that a reader got, and when it was read last.
+        self._highest: tuple[BlockNumber, float] = (BlockNumber(0), clock())
+        #: By process id: a fork inherits no threads, and perhaps a lock that nobody will ever open.
+        self._locks: dict[int, threading.Lock] = {}
+        self._threads: dict[int, list[ThreadPoolExecutor]] = {}
+        #: Checks that were begun last.
+        self._checks: dict[int, set[Future[None]]] = {}
+
+    @property
+    def name(self) -> str:
+        """All nodes, without anything secret."""
+        return " or ".join(node.name for node in self._nodes)
+
+    def call(self, method: str, *params: object) -> Any:
+        """The result of one call. Raises RpcError, RpcUnavailable, or WrongChain if no node is on the right chain."""
+        (answer,) = self.batch([(method, params)])
+        if isinstance(answer, RpcError):
+            raise answer
+        return answer
+
+    def batch(self, requests: Sequence[Request]) -> list[Any]:
+        """Results in the order of `requests`, an RpcError standing where one failed. Raises as `call`."""
+        self._look_around()
+        if requests and all(method == _BROADCAST for method, _ in requests):
+            return self._broadcast(requests)
+        return self._ask(requests)
+
+    # -- reads ---------------------------------------------------------------------------------------------------------
+
+    def _ask(self, requests: Sequence[Request]) -> list[Any]:
+        """The answers of the present node, or of the one that leaves least open."""
+        last: RpcUnavailable | None = None
+        given: list[_Answered] = []
+        for position in self._candidates(lambda: all(each.errors for each in given)):
+            try:
+                answers = self._from(position, requests)
+            except RpcUnavailable as error:
+                last = error
+                continue
+            given.append(_Answered.of(position, requests, answers, self._least_head()))
+            if not given[-1].open:
+                break
+        if not given:
+            raise last or self._nobody()
+        # Of equals the first: the present node, or the fastest.
+        best = min(given, key=lambda each: each.open)
+        for each in given:
+            if each.errors > best.errors:
+                self._note(each.position, lambda record: record.failed(self._clock()))
+        self._take_head(best)
+        self._stay_with(best.position)
+        return best.answers
+
+    def _least_head(self) -> BlockNumber | None:
+        """Below it a head is that of a node which is behind; None if nothing is known."""
+        head, since = self._highest
+        return head if self._clock() - since < BEHIND_SECONDS else None
+
+    def _take_head(self, found: _Answered) -> None:
+        """Remember the head that readers get. Raises RpcUnavailable if it is below one that they got before."""
+        if found.head is None:
+            return
+        least = self._least_head()
+        if least is not None and found.head < least:
+            why = f"its head is block {found.head}, behind block {least} that was read before"
+            raise RpcUnavailable(what=self._nodes[found.position].name, why=why)
+        self._highest = (found.head, self._clock())
+
+    def _candidates(self, patient: Callable[[], bool] = lambda: True) -> Iterator[int]:
+        """Nodes to try one after the other, each once, as good as they are when it is their turn.
+
+        Waits for checks under way while no other node is known to be good, as long as `patient`.
+        """
+        tried: set[int] = set()
+        while True:
+            # Before the order, or a check that ends between the two is missed.
+            under_way = self._under_way()
+            # Where none is good, one that failed is the last hope; it is no better than another that just failed.
+            now = [at for at in self._order() if at not in tried and not (tried and self._health[at].failures)]
+            if now:
+                tried.add(now[0])
+                yield now[0]
+            elif under_way and patient():
+                wait(under_way, return_when=FIRST_COMPLETED)
+            else:
+                return
+
+    def _from(self, position: int, requests: Sequence[Request]) -> list[Any]:
+        try:
+            answers = self._nodes[position].batch(requests)
+        except RpcUnavailable:
+            self._note(position, lambda record: record.failed(self._clock()))
+            raise
+        self._note(position, Health.answered)
+        return answers
+
+    # -- transactions --------------------------------------------------------------------------------------------------
+
+    def _broadcast(self, requests: Sequence[Request]) -> list[Any]:
+        """Send to every usable node; done as soon as one took all, else when every node has answered."""
+        if next(self._candidates(), None) is None:
+            raise self._nobody()
+        order = self._order()
+        sending = {
+            self._executor(position).submit(self._give, position, requests, self._health[position].failures): position
+            for position in order
+        }
+        taken: dict[int, list[Any]] = {}
+        failed: list[RpcUnavailable] = []
+        pending: set[Future[list[Any]]] = set(sending)
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                try:
+                    taken[sending[future]] = future.result()
+                except RpcUnavailable as error:
+                    failed.append(error)
+            if any(not any(isinstance(answer, RpcError) for answer in answers) for answers in taken.values()):
+                break
+        if not taken:
+            raise failed[0]
+        # In the order of preference, so that what an error says is the present node's word.
+        answers = [taken[position] for position in order if position in taken]
+        return [_best(same) for same in zip(*answers, strict=True)]
+
+    def _give(self, position: int, requests: Sequence[Request], failures: int) -> list[Any]:
+        """As `_from`, unless the node has failed since, while this stood in line behind other work for it."""
+        if self._health[position].failures > failures:
+            raise RpcUnavailable(what=self._nodes[position].name, why="it failed a moment ago")
+        return self._from(position, requests)
+
+    # -- which nodes are good ------------------------------------------------------------------------------------------
+
+    def _look_around(self) -> None:
+        """Begin a check of all nodes if that is due."""
+        now = self._clock()
+        with self._lock():
+            known = any(record.right for record in self._health)
+            if self._checked_at is None or now - self._checked_at >= CHECK_SECONDS or not (known or self._under_way()):
+                self._checked_at = now
+                due = [at for at, record in enumerate(self._health) if not known or record.rests_until <= now]
+                self._checks[os.getpid()] = {self._executor(at).submit(self._check, at) for at in due}
+
+    def _under_way(self) -> set[Future[None]]:
+        """Checks that have not ended."""
+        return {check for check in self._checks.get(os.getpid(), ()) if not check.done()}
+
+    def _check(self, position: int) -> None:
+        """Ask one node for its chain and head. Only changes are logged."""
+        node, before = self._nodes[position], self._health[position]
+        began = self._clock()
+        try:
+            chain_id, head = _chain_and_head(node)
+            syncing = chain_id == self._chain_id and _is_syncing(node)
+        except RpcUnavailable as error:
+            self._note(position, lambda record: record.failed(self._clock()))
+            if not before.failures:
+                log.warning("A node does not answer.", action="rpc_down", node=node.name, why=str(error))
+            return
+        took = self._clock() - began
+        right = chain_id == self._chain_id
+        if not right and not before.wrong_chain:
+            log.error(
+                "A node is on another chain; it is not asked.",
+                action="rpc_wrong_chain",
+                node=node.name,
+                chain=chain_id,
+            )
+        self._note(position, lambda record: record.checked(head, took, right_chain=right, syncing=syncing))
+
+    def _order(self) -> list[int]:
+        with self._lock():
+            return health.order(self._health, self._current)
+
+    def _note(self, position: int, change: Callable[[Health], Health]) -> None:
+        with self._lock():
+            self._health[position] = change(self._health[position])
+
+    def _stay_with(self, position: int) -> None:
+        if self._current is not None and position != self._current:
+            log.warning(
+                "Another node is asked from now on.",
+                action="rpc_switched",
+                node=self._nodes[position].name,
+                before=self._nodes[self._current].name,
+            )
+        self._current = position
+
+    def _nobody(self) -> WrongChain | RpcUnavailable:
+        if not all(record.wrong_chain for record in self._health):
+            return RpcUnavailable(what=self.name, why="no node has said yet that it is on the right chain")
+        return WrongChain(
+            why=f"none of {self.name} is on chain {self._chain_id}",
+            fix="Set SLUICE_RPC_URL to nodes of that chain, or SLUICE_CHAIN_ID to theirs.",
+        )
+
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
+    def _executor(self, position: int) -> ThreadPoolExecutor:
+        """This process's threads for one node, so that a frozen one holds up nobody else's work.
+
+        A fork inherits none. They start with the first work, so spare ones are free.
+        """
+        process = os.getpid()
+        if process not in self._threads:
+            made = [ThreadPoolExecutor(_THREADS, thread_name_prefix="rpc") for _ in self._nodes]
+            self._threads.setdefault(process, made)
+        return self._threads[process][position]
+
+    def close(self) -> None:
+        """End this process's threads, waiting for what they do, and the nodes' connections."""
+        for threads in self._threads.pop(os.getpid(), ()):
+            threads.shutdown(cancel_futures=True)
+        for node in self._nodes:
+            if isinstance(node, Rpc):
+                node.close()
+
+
+def _chain_and_head(node: JsonRpc) -> tuple[int, BlockNumber]:
+    """Chain id and head. Raises RpcUnavailable, also for a node that cannot say them."""
+    answers = node.batch([("eth_chainId", ()), _HEAD])
+    chain_id, head = values(heard_each(answers, _quantity), node.name)
+    return chain_id, BlockNumber(head)
+
+
+def _is_syncing(node: JsonRpc) -> bool:
+    """Whether it says that it still reads the chain. Some nodes always answer with their progress; most with false."""
+    (answer,) = node.batch([("eth_syncing", ())])
+    match heard(answer, lambda it: int(it["highestBlock"], 16) - int(it["currentBlock"], 16)):
+        case Known(behind):
+            return behind > health.MOST_LAG
+        case Unknown():
+            return answer is True or isinstance(answer, dict)
+
+
+def _quantity(answer: str) -> int:
+    return int(answer, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """One node's answers to a batch, and how much they leave open."""
+
+    position: int
+    answers: list[Any]
+    #: Errors that are no contract's refusal.
+    errors: int
+    #: Calls that leave something open: errors, null, no bytes, and a head below the highest one known.
+    open: int
+    #: The head that they tell.
+    head: BlockNumber | None
+
+    @classmethod
+    def of(cls, position: int, requests: Sequence[Request], answers: list[Any], least: BlockNumber | None) -> _Answered:
+        """`least`: below it, a head is that of a node which is behind."""
+        heads = [head for request, answer in zip(requests, answers, strict=True) if (head := _head(request, answer))]
+        head = min(heads, default=None)
+        errors = sum(isinstance(answer, RpcError) and not reverted(answer) for answer in answers)
+        nothing = sum(
+            answer is None or (answer == "0x" and method == "eth_call")
+            for (method, _), answer in zip(requests, answers, strict=True)
+        )
+        behind = head is not None and least is not None and head < least
+        return cls(position, answers, errors, errors + nothing + behind, head)
+
+
+def _head(request: Request, answer: Any) -> BlockNumber | None:
+    """The head's number, if that is what was asked and answered."""
+    method, params = request
+    if method == "eth_getBlockByNumber" and list(params[:1]) == ["latest"]:
+        found = heard(answer, lambda header: int(header["number"], 16))
+    elif method == "eth_blockNumber":
+        found = heard(answer, _quantity)
+    else:
+        return None
+    return BlockNumber(found.value) if isinstance(found, Known) else None
+
+
+def _best(answers: Sequence[Any]) -> Any:
+    """Of several nodes' answers to the same transaction, the first that is no error."""
+    return next((answer for answer in answers if not isinstance(answer, RpcError)), answers[0])

@@ -1,0 +1,168 @@
+"""A subscription to new block headers over a node's WebSocket or IPC socket, by web3.py's persistent providers.
+
+    thread with an asyncio loop: web3 newHeads subscription ─► queue ─► Subscription.next in the caller's thread
+
+The providers are asynchronous and the rest of Sluice is not, so the loop has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from websockets.exceptions import InvalidStatus
+
+from chain.rpc.client import redacted
+from chain.rpc.library import load_web3
+from config.http_client import proxy_for
+from protocol.errors import RpcUnavailable
+from protocol.types import BlockNumber
+
+#: Seconds that connecting, subscribing and closing may take, each.
+OPEN_SECONDS = 2.0
+#: Largest message taken, bytes: a header is 2 kB.
+MESSAGE_BYTES = 2**20
+#: A node's own socket on this machine is written as this and its path.
+_IPC = "ipc:"
+#: How often the thread that waits for `stop` looks whether it is still needed, seconds.
+_STOP_CHECK_SECONDS = 1.0
+
+
+class _Subscribed:
+    """Queued once the node has confirmed the subscription."""
+
+
+class _Stopped:
+    """Queued when nobody needs the subscription any more."""
+
+
+_Item = BlockNumber | _Subscribed | _Stopped | Exception
+
+
+class Subscription:
+    """An open newHeads subscription at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._items: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[None] | None = None
+
+    def next(self, seconds: float) -> BlockNumber | None:
+        """The newest block number announced within `seconds`; None if there is none, or if `stop` was set.
+
+        Raises RpcUnavailable once the subscription has ended.
+        """
+        try:
+            item = self._items.get(timeout=max(seconds, 0.0))
+            while isinstance(item, int) and not self._items.empty():
+                item = self._items.get()
+        except queue.Empty:
+            return None
+        if isinstance(item, Exception):
+            raise RpcUnavailable(what=redacted(self._url), why=_why(item)) from item
+        return item if isinstance(item, int) else None
+
+    def run(self) -> None:
+        """The thread: subscribe and queue what is announced, then the error that ended it."""
+        try:
+            self._task = self._loop.create_task(self._listen())
+            with contextlib.suppress(asyncio.CancelledError):
+                self._loop.run_until_complete(self._task)
+        finally:
+            self._loop.close()
+
+    def end(self) -> None:
+        """End a wait in `next` at once and the thread soon; a frozen node does not hold up the caller."""
+        self._items.put(_Stopped())
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _listen(self) -> None:
+        from web3.utils.subscriptions import NewHeadsSubscription  # noqa: PLC0415 # loaded by `subscribe`
+
+        async def announce(context: Any) -> None:
+            self._items.put(BlockNumber(int(context.result["number"])))
+
+        try:
+            async with _web3(self._url) as w3:
+                await w3.subscription_manager.subscribe(NewHeadsSubscription(handler=announce))
+                self._items.put(_Subscribed())
+                await w3.subscription_manager.handle_subscriptions()
+        except Exception as error:  # noqa: BLE001 # raised by `next`, in the thread that can handle it
+            self._items.put(error)
+        else:
+            self._items.put(ConnectionError("the node closed the connection"))
+
+
+@contextlib.contextmanager
+def subscribe(url: str, stop: threading.Event) -> Iterator[Subscription]:
+    """An open subscription at `url` (ws://, wss:// or ipc:/path), whose waits end when `stop` is set.
+
+    Raises RpcUnavailable.
+    """
+    load_web3()
+    subscription, over = Subscription(url), threading.Event()
+    for name, target in (
+        ("heads", subscription.run),
+        ("heads-stop", lambda: _end_on_stop(subscription, stop, over)),
+    ):
+        threading.Thread(target=target, name=name, daemon=True).start()
+    try:
+        # Its first item is the confirmation or an error.
+        subscription.next(3 * OPEN_SECONDS)
+        yield subscription
+    finally:
+        over.set()
+        subscription.end()
+
+
+def _end_on_stop(subscription: Subscription, stop: threading.Event, over: threading.Event) -> None:
+    while not over.is_set():
+        if stop.wait(_STOP_CHECK_SECONDS):
+            subscription.end()
+            return
+
+
+def _web3(url: str) -> Any:
+    """An unconnected AsyncWeb3 that tries once to connect."""
+    from web3 import AsyncIPCProvider, AsyncWeb3, WebSocketProvider  # noqa: PLC0415 # loaded by `subscribe`
+    from web3.middleware import ExtraDataToPOAMiddleware  # noqa: PLC0415
+
+    limits: dict[str, Any] = {"request_timeout": OPEN_SECONDS, "max_connection_retries": 1}
+    provider = (
+        AsyncIPCProvider(url.removeprefix(_IPC), read_buffer_limit=MESSAGE_BYTES, **limits)
+        if url.startswith(_IPC)
+        else WebSocketProvider(
+            url,
+            websocket_kwargs={
+                "open_timeout": OPEN_SECONDS,
+                "close_timeout": OPEN_SECONDS,
+                "max_size": MESSAGE_BYTES,
+                "proxy": proxy_for(url),
+            },
+            **limits,
+        )
+    )
+    # Headers of proof-of-authority chains (iExec's sidechain) carry more than 32 bytes of extra data.
+    return AsyncWeb3(provider, middleware=[ExtraDataToPOAMiddleware])
+
+
+def _why(error: BaseException) -> str:
+    """What went wrong without the address, which may hold a key and stands in the messages of web3.py."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, InvalidStatus):
+        return f"HTTP {cause.response.status_code}"
+    if isinstance(cause, OSError) and cause.strerror is None and cause.args:
+        return str(cause.args[0])
+    return (cause.strerror if isinstance(cause, OSError) else None) or type(cause).__name__

@@ -1,0 +1,1 @@
+"""Following the chain: blocks and PoCo logs without gaps, through reorganisations and restarts."""

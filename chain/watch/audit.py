@@ -1,0 +1,144 @@
+"""Comparing what is stored with what the chain says: what was missed, and what should not be there; and mending it.
+
+    chain                              store
+    SchedulerNotice of our pool   ◄──► logs   (by block hash and index)   and   deals   (by block and id)
+    events of our tasks           ◄──► logs
+
+The watcher should leave nothing to find. An audit proves it; a replay repairs what a bug, a lying node or a restored
+backup left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chain.watch.watcher import Caught, Watcher, found_late
+from protocol.errors import ChainMoved
+from protocol.poco.events import BlockRef, SchedulerNotice, Seen, TaskInitialize
+from protocol.types import BlockHash, BlockNumber, DealId, TaskId
+
+#: Times that a stretch is read again because the chain changed under it.
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DealPlace:
+    """A deal and the block it was matched in."""
+
+    deal_id: DealId
+    block_number: BlockNumber
+    block_hash: BlockHash
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Blocks `first` … `last.number` compared: what the store lacks, and what it has that the chain does not."""
+
+    first: BlockNumber
+    last: BlockRef
+    missing: tuple[Seen, ...] = ()
+    extra: tuple[Seen, ...] = ()
+    missing_deals: tuple[DealPlace, ...] = ()
+    extra_deals: tuple[DealPlace, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """Whether both tell the same."""
+        return not (self.missing or self.extra or self.missing_deals or self.extra_deals)
+
+    @property
+    def tasks(self) -> list[TaskId]:
+        """Tasks whose chain view is not what it should be, each once."""
+        events = [seen.event for seen in (*self.missing, *self.extra)]
+        return list(dict.fromkeys(event.task_id for event in events if not isinstance(event, SchedulerNotice)))
+
+
+class AuditStore(Protocol):
+    """What an audit reads of the store, and how a replay changes it."""
+
+    def cursor(self) -> BlockRef | None:
+        """The highest block whose work is stored."""
+
+    def between(self, first: BlockNumber, last: BlockNumber) -> Sequence[Seen]:
+        """Stored events of blocks first … last that are not orphaned."""
+
+    def deals_between(self, first: BlockNumber, last: BlockNumber) -> Sequence[DealPlace]:
+        """Stored deals matched in blocks first … last that are not orphaned."""
+
+    def mend(self, found: Audit) -> None:
+        """Store what is missing, orphan what is too much, and have the deals and tasks concerned looked at."""
+
+
+def audit(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber) -> Iterator[Audit]:
+    """Compare blocks first … last, which must have been followed, stretch by stretch; changes nothing.
+
+    Raises ChainMoved, WrongChain, RpcUnavailable or RpcError.
+    """
+    return _compared(watcher, store, first, last, mending=False)
+
+
+def replay(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber) -> Iterator[Audit]:
+    """Audit blocks first … last and mend what is found, stretch by stretch; the cursor stays where it is.
+
+    Reads on to the cursor when a task or a deal turns up that nobody knew: what happened to it above `last` was taken
+    for another pool's. Raises as `audit`; doing it again is harmless.
+    """
+    return _compared(watcher, store, first, last, mending=True)
+
+
+def _compared(
+    watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber, *, mending: bool
+) -> Iterator[Audit]:
+    if not watcher.undisturbed(last):
+        # Compared with another branch, or with another chain, everything stored would be too much.
+        raise ChainMoved(block=last)
+    ours, lost = watcher.ours(), set[TaskId]()
+    number, tries = first, 0
+    while number <= last:
+        tries += 1
+        if tries > TRIES:
+            raise ChainMoved(block=number)
+        for caught in watcher.read(number, last, ours):
+            found = _compare(number, caught, store)
+            begun = {seen.event.task_id for seen in found.missing if isinstance(seen.event, TaskInitialize)}
+            if not found.clean and not (watcher.stands(found.last) and _mended(found, watcher, store, mending=mending)):
+                # Replaced meanwhile, by the chain or by the watcher that works beside us: once more.
+                break
+            lost |= begun if not mending else set()
+            ours.stored(but=lost)
+            yield found
+            tries, number = 0, BlockNumber(found.last.number + 1)
+            cursor = store.cursor()
+            if (begun or found.missing_deals) and mending and cursor is not None:
+                last = max(last, cursor.number)
+
+
+def _mended(found: Audit, watcher: Watcher, store: AuditStore, *, mending: bool) -> bool:
+    """Mend it if that is wanted; whether the blocks are the same still, so that nothing of a lost branch is left."""
+    if not mending:
+        return True
+    store.mend(found)
+    found_late(found.missing, "replay")
+    return watcher.stands(found.last)
+
+
+def _compare(first: BlockNumber, caught: Caught, store: AuditStore) -> Audit:
+    last = caught.blocks[-1]
+    chain = {seen.place: seen for seen in caught.seen}
+    stored = {seen.place: seen for seen in store.between(first, last.number)}
+    noticed = {_deal(seen.event, seen): None for seen in caught.seen if isinstance(seen.event, SchedulerNotice)}
+    deals = dict.fromkeys(store.deals_between(first, last.number))
+    return Audit(
+        first=first,
+        last=last,
+        missing=tuple(seen for place, seen in chain.items() if stored.get(place) != seen),
+        extra=tuple(seen for place, seen in stored.items() if place not in chain),
+        missing_deals=tuple(deal for deal in noticed if deal not in deals),
+        extra_deals=tuple(deal for deal in deals if deal not in noticed),
+    )
+
+
+def _deal(notice: SchedulerNotice, seen: Seen) -> DealPlace:
+    return DealPlace(notice.deal_id, seen.block_number, seen.block_hash)

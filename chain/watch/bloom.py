@@ -1,0 +1,36 @@
+"""The 2048-bit filter in every block header that says which addresses and topics its logs may have.
+
+It never denies what is there, so "no" is certain and "yes" wants a look: a node that shows no logs of a block whose
+filter says yes is either unlucky or hiding some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from protocol.ethereum.hexbytes import to_bytes
+from protocol.ethereum.keccak import keccak
+
+#: Bits of the filter, and how many each item sets (yellow paper, 4.3.1).
+_BITS = 2048
+_PAIRS = (0, 2, 4)
+
+
+@lru_cache(maxsize=256)
+def bits(item: str) -> int:
+    """The filter with only this `0x` hex address or topic in it."""
+    digest = keccak(to_bytes(item))
+    mask = 0
+    for start in _PAIRS:
+        mask |= 1 << (int.from_bytes(digest[start : start + 2], "big") % _BITS)
+    return mask
+
+
+def may_hold(bloom: int, address: str, topics: Iterable[str]) -> bool:
+    """Whether a block with this filter may have a log of `address` with any of `topics` first."""
+    return _within(bits(address), bloom) and any(_within(bits(topic), bloom) for topic in topics)
+
+
+def _within(mask: int, bloom: int) -> bool:
+    return bloom & mask == mask

@@ -1,0 +1,62 @@
+"""Telling the events of our workerpool's tasks from those of every other pool on the same hub.
+
+    SchedulerNotice, TaskInitialize    name their workerpool
+    all others                         name a task only: ours if it is known as ours, or was initialized for us in
+                                       the same reading
+
+A task is known by its row, which exists as soon as its deal is ingested, or by its stored TaskInitialize. Either one
+suffices, so a node that hides one of the two does not make the rest of the task's life look like a stranger's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import Protocol
+
+from protocol.poco.events import SchedulerNotice, Seen, TaskInitialize
+from protocol.types import Contract, TaskId
+
+#: Tasks asked for in one query: a hub's busiest 2,000 blocks may name tens of thousands.
+_QUERY = 1000
+
+
+class KnownTasks(Protocol):
+    """What the store knows of tasks."""
+
+    def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
+        """Those of the tasks that are our workerpool's, as far as the present chain was followed."""
+
+
+class Ours:
+    """Picks our events out of consecutive stretches of blocks.
+
+    Remembers the tasks initialized in what it was shown until `stored` says that the store knows them.
+    """
+
+    def __init__(self, workerpool: Contract, store: KnownTasks) -> None:
+        self._workerpool = Contract(workerpool.lower())
+        self._store = store
+        self._fresh: set[TaskId] = set()
+
+    def of(self, seen: Sequence[Seen]) -> list[Seen]:
+        """Those of the events that concern us, in their order."""
+        begun = {item.event.task_id: item.event for item in seen if isinstance(item.event, TaskInitialize)}
+        self._fresh.update(task for task, event in begun.items() if event.workerpool == self._workerpool)
+        # A task that another pool initializes here is not ours, whatever it was before a reorganisation.
+        named = {item.event.task_id for item in seen if not isinstance(item.event, SchedulerNotice)}
+        ours = self._fresh | self._known(sorted(named - self._fresh - begun.keys()))
+        return [item for item in seen if self._concerns(item, ours)]
+
+    def stored(self, but: AbstractSet[TaskId] = frozenset()) -> None:
+        """All that was shown so far is in the store now, except that these tasks were initialized."""
+        self._fresh &= but
+
+    def _known(self, tasks: Sequence[TaskId]) -> set[TaskId]:
+        parts = (tasks[start : start + _QUERY] for start in range(0, len(tasks), _QUERY))
+        return {task for part in parts for task in self._store.known(part)}
+
+    def _concerns(self, item: Seen, ours: set[TaskId]) -> bool:
+        if isinstance(item.event, SchedulerNotice):
+            return item.event.workerpool == self._workerpool
+        return item.event.task_id in ours

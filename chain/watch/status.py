@@ -1,0 +1,82 @@
+"""How far the watcher is, told from outside: what each node says, and whether the last block followed still stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from chain.contracts import decode
+from chain.rpc.answers import Known, heard
+from chain.rpc.client import JsonRpc
+from protocol.errors import RpcUnavailable
+from protocol.poco.events import BlockRef
+from protocol.types import BlockNumber
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node's word; None for what it does not tell."""
+
+    name: str
+    chain_id: int | None = None
+    head: BlockNumber | None = None
+    #: Blocks that the chain's consensus calls safe, and final.
+    safe: BlockNumber | None = None
+    finalized: BlockNumber | None = None
+    #: Whether it has the watcher's last block; None if it is not that far, or if nothing was followed.
+    has_cursor: bool | None = None
+    #: Blocks between the watcher's last block and its head.
+    lag: int | None = None
+    #: Why it could not be asked.
+    problem: str = ""
+
+
+def ask(node: JsonRpc, cursor: BlockRef | None) -> NodeStatus:
+    """What one node says; a failing node is told in `problem`."""
+    requests: list[tuple[str, tuple[object, ...]]] = [
+        ("eth_chainId", ()),
+        ("eth_blockNumber", ()),
+        ("eth_getBlockByNumber", ("safe", False)),
+        ("eth_getBlockByNumber", ("finalized", False)),
+    ]
+    if cursor is not None:
+        requests.append(("eth_getBlockByNumber", (hex(cursor.number), False)))
+    try:
+        chain_id, head, safe, finalized, *rest = node.batch(requests)
+    except RpcUnavailable as error:
+        return NodeStatus(node.name, problem=str(error))
+    top = _told(head, lambda answer: BlockNumber(int(answer, 16)))
+    stood = _told(rest[0], decode.block_ref) if rest else None
+    return NodeStatus(
+        name=node.name,
+        chain_id=_told(chain_id, lambda answer: int(answer, 16)),
+        head=top,
+        safe=_told(safe, _number),
+        finalized=_told(finalized, _number),
+        has_cursor=None if stood is None or cursor is None else stood.hash == cursor.hash,
+        lag=None if top is None or cursor is None else top - cursor.number,
+    )
+
+
+def odd(nodes: Sequence[NodeStatus], chain_id: int) -> list[str]:
+    """What an operator should know of these nodes, a sentence each."""
+    said = [node.problem for node in nodes if node.problem]
+    for node in nodes:
+        if node.chain_id is not None and node.chain_id != chain_id:
+            said.append(f"{node.name} is on chain {node.chain_id}, not {chain_id}.")
+        elif node.has_cursor is False:
+            said.append(f"{node.name} has another block in the place of the last one followed: a reorganisation.")
+    return said
+
+
+def _number(block: Any) -> BlockNumber:
+    return BlockNumber(int(block["number"], 16))
+
+
+def _told(answer: Any, read: Callable[[Any], T]) -> T | None:
+    """What `read` makes of an answer; None where the node has none (geth before its first safe block: an error)."""
+    found = heard(answer, read)
+    return found.value if isinstance(found, Known) else None

@@ -1,0 +1,1 @@
+"""Who is asking: sign-in challenges, tokens, access to logs."""

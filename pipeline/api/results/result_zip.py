@@ -1,0 +1,155 @@
+"""Reads an uploaded result zip that nobody trusts, and recomputes its digest. Nothing is ever unpacked to disk.
+
+end of the file, as we insist on it            why
+...  central directory                         its size and entry count are checked before Python's zipfile reads it all
+...  end record, 22 bytes, no comment          so that zipfile finds the very record that we checked
+no 64-bit locator before it                    so that nothing overrides those numbers
+
+Then every entry's name, kind, method and declared size is checked, and only the files that make up the digest are
+decompressed, as a stream, each at most to its declared size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.errors import BadMessage
+from protocol.results.computed import COMPUTED_BYTES, COMPUTED_FILE, PATH_LEVELS, Computed, read_computed, result_digest
+from protocol.types import Hash32
+
+#: Entries at most: an app that writes more files should pack them itself.
+MAX_ENTRIES = 10_000
+#: Bytes of central directory at most: MAX_ENTRIES with names of 150 bytes.
+MAX_DIRECTORY_BYTES = 2 * 2**20
+#: Bytes all entries may unpack to: what a requester's disk and our time can bear (deflate packs 1000 to 1 at best).
+MAX_UNPACKED_BYTES = 2 * 2**30
+#: Characters of a path inside the zip.
+MAX_PATH = 1024
+CHUNK_BYTES = 2**18
+_END = struct.Struct("<4s4H2LH")
+_END_SIGNATURE, _LOCATOR_SIGNATURE = b"PK\x05\x06", b"PK\x06\x07"
+_LOCATOR_BYTES = 20
+_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedResult:
+    """What a zip proves: the digest of its files, and what its computed.json says."""
+
+    digest: Hash32
+    computed: Computed
+
+
+def check_result(path: Path, *, callback: bool, max_unpacked: int = MAX_UNPACKED_BYTES) -> CheckedResult:
+    """Recompute the digest of the zip at `path`. `callback`: whether the deal has one. Raises BadMessage."""
+    with _opened(path) as archive:
+        files, folders = _entries(archive, max_unpacked)
+        if COMPUTED_FILE not in files:
+            raise BadMessage(why=f"the zip has no {COMPUTED_FILE}")
+        if files[COMPUTED_FILE].file_size > COMPUTED_BYTES:
+            raise BadMessage(why=f"{COMPUTED_FILE} is larger than {COMPUTED_BYTES} bytes")
+        computed = read_computed(b"".join(_content(archive, files[COMPUTED_FILE])), callback=callback)
+        wanted = computed.output_path
+        sums = {
+            name: _sha256(archive, info)
+            for name, info in files.items()
+            if wanted is not None and (name == wanted or name.rpartition("/")[0] == wanted)
+        }
+        return CheckedResult(result_digest(computed, sums, folders), computed)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive; whatever Python's zip reader finds wrong is raised as BadMessage."""
+    _check_end(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    # zipfile raises all of these on broken input, NotImplementedError on features it lacks.
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OSError, ValueError) as error:
+        raise BadMessage(why=f"the zip is broken: {error}") from error
+
+
+def _check_end(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _END.size - _LOCATOR_BYTES))
+        tail = file.read()
+    if len(tail) < _END.size:
+        raise BadMessage(why="the body is not a zip")
+    signature, disk, first_disk, here, entries, directory, _, comment = _END.unpack(tail[-_END.size :])
+    if signature != _END_SIGNATURE or comment != 0 or (disk, first_disk) != (0, 0) or here != entries:
+        raise BadMessage(why="the body is not a plain zip (one part, no comment)")
+    if tail[: -_END.size].startswith(_LOCATOR_SIGNATURE):
+        raise BadMessage(why="the zip uses a 64-bit directory, which no result needs")
+    if entries > MAX_ENTRIES or directory > MAX_DIRECTORY_BYTES:
+        raise BadMessage(why=f"the zip has more than {MAX_ENTRIES} entries, or names that are too long")
+
+
+def _entries(archive: zipfile.ZipFile, max_unpacked: int) -> tuple[dict[str, zipfile.ZipInfo], frozenset[str]]:
+    """(regular files by path, paths of all folders, the root `""` included)."""
+    infos = archive.infolist()
+    if len(infos) > MAX_ENTRIES:
+        raise BadMessage(why=f"the zip has more than {MAX_ENTRIES} entries")
+    if sum(info.file_size for info in infos) > max_unpacked:
+        raise BadMessage(why=f"the zip unpacks to more than {max_unpacked} bytes")
+    files: dict[str, zipfile.ZipInfo] = {}
+    folders = {""}
+    for info in infos:
+        name = _checked_name(info)
+        if name in files:
+            raise BadMessage(why="the zip has two entries of one name")
+        if info.is_dir():
+            folders.add(name)
+        else:
+            files[name] = info
+        parent = name.rpartition("/")[0]
+        while parent not in folders:
+            folders.add(parent)
+            parent = parent.rpartition("/")[0]
+        if len(files) + len(folders) > MAX_ENTRIES:
+            raise BadMessage(why=f"the zip has more than {MAX_ENTRIES} files and folders")
+    if folders & files.keys():
+        raise BadMessage(why="the zip has a file and a folder of one name")
+    return files, frozenset(folders)
+
+
+def _checked_name(info: zipfile.ZipInfo) -> str:
+    """The entry's path without a final slash, if the entry is harmless to unpack anywhere."""
+    name = info.filename.removesuffix("/")
+    parts = name.split("/")
+    # `orig_filename`: zipfile cuts `filename` at a NUL, other programs may not.
+    if info.orig_filename != info.filename or "\\" in name or "\0" in name or ":" in parts[0] or len(name) > MAX_PATH:
+        raise BadMessage(why="the zip has an entry with a dangerous name")
+    if len(parts) > PATH_LEVELS:
+        raise BadMessage(why=f"the zip has an entry more than {PATH_LEVELS} folders deep")
+    if any(part in {"", ".", ".."} for part in parts):
+        raise BadMessage(why="the zip has an entry that leads out of its folder")
+    if info.flag_bits & _ENCRYPTED or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise BadMessage(why="the zip has an entry that is neither stored nor deflated")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in {0, stat.S_IFREG, stat.S_IFDIR} or ((kind == stat.S_IFDIR) != info.is_dir() and kind != 0):
+        raise BadMessage(why="the zip has an entry that is neither a file nor a folder")
+    return name
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    """The entry's bytes; zipfile stops at the declared size and checks the CRC there."""
+    with archive.open(info) as entry:
+        while chunk := entry.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _sha256(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in _content(archive, info):
+        digest.update(chunk)
+    return digest.digest()

@@ -1,0 +1,116 @@
+"""Route of a result's upload: nothing is stored in IPFS that the uploader did not vote for on chain.
+
+PUT zip ─► is it stored already?        then that is the answer, and the body is not read
+        ─► may this wallet upload?      vote: it has contributed on chain      solo: the task is open and given to it
+        ─► temporary file, capped, at a least rate, two at a time per wallet
+        ─► digest recomputed from the zip ─► vote: keccak(task ‖ digest) is its contribution
+        ─► IPFS add, pinned               ─► link and digest into its replicate ─► wake-up
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+
+from pipeline.api.auth.access import Access, SignedIn
+from pipeline.api.reports import announce, on_chain, own_replicate
+from pipeline.api.results.result_zip import CheckedResult, check_result
+from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive, require_room
+from pipeline.domain.records import Replicate, TaskRecord
+from protocol.errors import NotYet, Refused
+from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
+from protocol.poco.seal import result_hash
+from protocol.poco.view import ChainView, ContributionStatus
+from protocol.types import Hash32, TaskId
+from protocol.wire import HexId, Mode, Report, ResultLink, Step, Stored
+
+log = structlog.get_logger(__name__)
+router = APIRouter(tags=["workers"])
+
+_turns = UploadTurns()
+_verifying = asyncio.Semaphore(VERIFIED_AT_ONCE)
+
+
+@router.put("/tasks/{task_id}/result", summary="Store a result")
+async def put_result(task_id: HexId, request: Request, wallet: SignedIn, services: Access) -> Stored:
+    """Body: the zip of `/iexec_out`. Its digest is recomputed and must be the one this wallet voted for; for a task
+    without a vote (trust 1) the wallet must hold the task. Once a result is stored, that one is the answer to whatever
+    is sent.
+    """
+    task, replicate = await run_in_threadpool(own_replicate, services, TaskId(task_id), wallet)
+    if replicate.link is not None and replicate.digest is not None:
+        return Stored(link=replicate.link, digest=replicate.digest)
+    view = await run_in_threadpool(on_chain, services, task)
+    check_may_upload(task, replicate, view)
+    with _turns.receiving(wallet, task.task_id):
+        require_room(services.uploads, services.settings.max_result_bytes)
+        with _temporary(services.uploads) as path:
+            # The cap is `BodyLimit`'s.
+            await receive(request.stream(), path)
+            async with _verifying:
+                return await run_in_threadpool(_store, services, task, replicate, view, path)
+
+
+def check_may_upload(task: TaskRecord, replicate: Replicate, view: ChainView) -> None:
+    """Refuse whom no digest could help, before its body is read. Raises Refused, NotYet."""
+    if replicate.link is not None:
+        return
+    if replicate.mode is Mode.SOLO:
+        if not task.open:
+            raise Refused(why="the task is over")
+        return
+    vote = view.contribution(replicate.wallet)
+    if vote is None:
+        raise NotYet(what=f"a contribution of {replicate.wallet}", why="a result can be stored once it is voted for")
+    if vote.status is ContributionStatus.REJECTED or view.consensus not in {None, vote.result_hash}:
+        raise Refused(why="the vote went against this wallet's result")
+
+
+def check_digest(replicate: Replicate, view: ChainView, task_id: TaskId, digest: Hash32) -> None:
+    """Raise Refused unless this digest may be stored for this replicate."""
+    if replicate.digest is not None and replicate.digest != digest:
+        raise Refused(why="another result of this wallet is stored already")
+    vote = view.contribution(replicate.wallet)
+    if replicate.mode is Mode.VOTE and (vote is None or vote.result_hash != result_hash(task_id, digest)):
+        raise Refused(why="the result is not the one that this wallet voted for")
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    descriptor, name = tempfile.mkstemp(dir=folder, suffix=".zip")
+    os.close(descriptor)
+    path = Path(name)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _store(services: Access, task: TaskRecord, replicate: Replicate, view: ChainView, path: Path) -> Stored:
+    checked = check_result(path, callback=task.has_callback)
+    check_digest(replicate, view, task.task_id, checked.digest)
+    if replicate.link is not None:
+        return Stored(link=replicate.link, digest=checked.digest)
+    link = _link(services, task, checked, path)
+    data = checked.computed.callback_data
+    callback_data = None if data is None else to_hex(to_bytes_leniently(data))
+    services.store.tasks.uploaded(task.task_id, replicate.wallet, link, checked.digest, callback_data, services.clock())
+    announce(services, task, replicate, Report(step=Step.UPLOADED))
+    log.info("Result stored.", action="result_stored", task=task.task_id, wallet=replicate.wallet, link=link.location)
+    return Stored(link=link, digest=checked.digest)
+
+
+def _link(services: Access, task: TaskRecord, checked: CheckedResult, path: Path) -> ResultLink:
+    """Where the requester finds the result: IPFS, or for a callback the contract that gets it (iexec-worker 9.2)."""
+    if checked.computed.callback_data is not None:
+        return ResultLink(storage="ethereum", location=task.callback)
+    cid = services.ipfs.add(path, f"iexec-result-{task.task_id}")
+    return ResultLink(storage="ipfs", location=f"/ipfs/{cid}")

@@ -1,0 +1,78 @@
+"""Flower, the web page that shows every worker machine and every step: how it starts, with a user that can only look.
+
+It runs on vhost `core`, by default listens on this machine only, is read-only, and signs in to RabbitMQ as a user that
+can receive events but not publish a task. Passwords travel in the environment: everybody can see an argument list.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit
+
+import structlog
+
+from config import metrics_folder
+from config.settings import Settings
+from pipeline.broker.admin import BrokerAdmin, flower_user
+
+log = structlog.get_logger(__name__)
+
+#: Machines and tasks kept in memory: 10,000 of each costs about 100 MB.
+MAX_WORKERS, MAX_TASKS = 10_000, 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class FlowerLaunch:
+    """What to execute, and what its environment needs beside ours."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(repr=False)
+
+
+def flower_launch(settings: Settings, password: str) -> FlowerLaunch:
+    """How to start Flower with the broker user of `BrokerAdmin.admit_flower` and its `password`."""
+    argv = (
+        sys.executable,
+        "-m",
+        "celery",
+        "--app=pipeline.broker.flower_app",
+        # Celery's: no banner. The log is ours (`pipeline.broker.flower_app`), so Tornado must set up none.
+        "--quiet",
+        "flower",
+        "--logging=none",
+        f"--address={settings.flower_host}",
+        f"--port={settings.flower_port}",
+        "--read_only=True",
+        "--persistent=False",
+        f"--max_workers={MAX_WORKERS}",
+        f"--max_tasks={MAX_TASKS}",
+    )
+    user = flower_user(settings.amqp_core_vhost)
+    env = {
+        "SLUICE_AMQP_URL": _signed_in(settings.amqp_url.get_secret_value(), user, password),
+        "FLOWER_BROKER_API": f"{_signed_in(settings.rabbitmq_api, user, password)}/api/",
+        # A reader can change nothing; who may read is decided by where it listens.
+        "FLOWER_UNAUTHENTICATED_API": "true",
+    }
+    return FlowerLaunch(argv, env)
+
+
+def run(settings: Settings) -> None:
+    """Main of the process `flower`: make its broker user, then become Flower (same pid, so signals reach it)."""
+    with BrokerAdmin.from_settings(settings) as admin:
+        admin.prepare()
+        password = admin.admit_flower()
+    launch = flower_launch(settings, password)
+    log.info("Flower starts.", action="flower_start", port=settings.flower_port)
+    # Without the folder in which our processes count together: Flower's own series have a page of their own there.
+    inherited = {name: value for name, value in os.environ.items() if name != metrics_folder.VARIABLE}
+    os.execve(launch.argv[0], list(launch.argv), inherited | launch.env)  # noqa: S606 - no shell, our own list
+
+
+def _signed_in(url: str, user: str, password: str) -> str:
+    """`url` with this user and password in place of whoever stands there."""
+    parts = urlsplit(url.rstrip("/"))
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{host}"

@@ -1,0 +1,144 @@
+"""What `decide` may ask for. Each is a value; `advance` carries it out, `progress` says what the record becomes.
+
+to the lane      Submit
+to a worker      Resend, AskReveal, AskUpload, Stop
+to the store     Want, Adopt, Drop, Free, Pledge, Resume, End, Explain
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.domain.records import ReplicateState, Stage
+from protocol.types import Wallet
+
+
+class Method(StrEnum):
+    """Transactions that the scheduler sends for a task, as the lane names them."""
+
+    INITIALIZE = "initialize"
+    FINALIZE = "finalize"
+    REOPEN = "reopen"
+    CLAIM = "claim"
+
+
+class Outcome(StrEnum):
+    """What the end of a replicate tells of its worker."""
+
+    NEUTRAL = "NEUTRAL"
+    #: It failed by itself, or kept silent.
+    FAILED = "FAILED"
+    #: It said that the task or its app is at fault, or that it has too little memory for it.
+    BLAMED = "BLAMED"
+    VOTED = "VOTED"
+    #: It finalized the task alone and was paid.
+    PAID = "PAID"
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Hand a transaction to the lane. Same method and generation again: the lane keeps the first."""
+
+    method: Method
+    generation: int
+    #: JSON arguments of the call, in the lane's names.
+    args: Mapping[str, str | int]
+    #: Handed over before without visible effect: look what became of it.
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Have so many replicates assigned, from now; fewer if heavier votes reach consensus on top of these weights."""
+
+    count: int
+    leading: int = 0
+    others: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """Publish the compute segment again to a worker that has not said that it started."""
+
+    wallet: Wallet
+
+
+@dataclass(frozen=True, slots=True)
+class AskReveal:
+    """Have a winner reveal, and upload its result right behind if it is the uploader."""
+
+    wallet: Wallet
+    upload: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AskUpload:
+    """Have a winner upload its result."""
+
+    wallet: Wallet
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Tell a worker that its replicate is not needed any more."""
+
+    wallet: Wallet
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Remember a worker that voted on chain though the record does not know that it was asked: it is owed the same."""
+
+    wallet: Wallet
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Count a replicate as over."""
+
+    wallet: Wallet
+    state: ReplicateState
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Give the replicate's slot, and the stake promised to it, back to its worker."""
+
+    wallet: Wallet
+    #: What it tells of the worker.
+    outcome: Outcome = Outcome.NEUTRAL
+
+
+@dataclass(frozen=True, slots=True)
+class Pledge:
+    """Give the slot back to its worker but count its stake as spent until the vote is seen."""
+
+    wallet: Wallet
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """Write down what the task waits for."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Open an ended task again: a reorg took its end back."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The task is over."""
+
+    stage: Stage
+    why: str | None
+
+
+#: Actions that change what is remembered of one replicate.
+OfReplicate = Resend | AskReveal | AskUpload | Drop | Free | Pledge
+Action = Submit | Want | Adopt | Stop | Explain | Resume | End | OfReplicate

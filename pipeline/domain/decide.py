@@ -1,0 +1,283 @@
+"""What to do about one task: a pure, total function of its record, the chain and the time.
+
+    UNSET      initialize, and have workers compute meanwhile
+    ACTIVE     keep enough workers at it
+    REVEALING  have winners reveal and one upload, then finalize; reopen if nobody reveals in time
+    any        past the final deadline: claim, so that stakes are unlocked
+    ended      free what it holds
+
+An event, a report and the sweep all call it the same way. Asking twice is harmless, so whatever shows no effect is
+asked again at a measured pace; nothing here relies on a message having arrived.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pipeline.domain import replicas
+from pipeline.domain.actions import (
+    Action,
+    Adopt,
+    AskReveal,
+    AskUpload,
+    Drop,
+    End,
+    Explain,
+    Free,
+    Method,
+    Outcome,
+    Pledge,
+    Resend,
+    Resume,
+    Stop,
+    Submit,
+    Want,
+)
+from pipeline.domain.records import Replicate, ReplicateState, Stage, TaskRecord
+from pipeline.domain.replicas import Pace
+from protocol.ethereum.hexbytes import to_hex
+from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
+from protocol.results.error_result import blames_task, counts_against_machine
+from protocol.wire import Mode, Step
+
+#: Intents of one method that may fail on one task before we leave it to the final deadline.
+MAX_FAILED_INTENTS = 3
+#: Seconds a deal may be off the chain after a reorg before its tasks are written off.
+ORPHAN_PATIENCE = 600.0
+
+_ENDED = {TaskStatus.COMPLETED: Stage.COMPLETED, TaskStatus.FAILED: Stage.FAILED}
+
+
+def decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> list[Action]:
+    """Every action due now, in the order to carry them out. `now`: Unix seconds."""
+    return list(_decide(task, view, now, pace))
+
+
+def changed_by(step: Step, mode: Mode) -> bool:
+    """Whether a worker's report of this step can change a decision: the rest the chain tells, or nobody acts on."""
+    return step in (Step.COMPUTED, Step.FAILED) or (step is Step.UPLOADED and mode is Mode.VOTE)
+
+
+def _decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
+    if task.orphaned:
+        yield from _orphaned(task, now)
+        return
+    if view.status in _ENDED:
+        yield from _ended(task, view)
+        return
+    if view.status is TaskStatus.UNSET and now >= task.final_deadline and _exhausted(task, Method.INITIALIZE):
+        yield from _never_was(task, view)
+        return
+    if not task.open or task.stage in _ENDED.values():
+        yield Resume()
+    unknown = [vote.worker for vote in view.contributions if task.replicate(vote.worker) is None]
+    yield from (Adopt(wallet) for wallet in unknown)
+    task = replace(task, replicates=(*task.replicates, *(replicas.adopted(task, wallet, now) for wallet in unknown)))
+    yield from _free(task, view)
+    yield from _drop_late(task, view, now, pace)
+    match view.status:
+        case TaskStatus.UNSET:
+            yield from _unset(task, now, pace)
+        case TaskStatus.ACTIVE:
+            yield from _active(task, now, pace)
+        case TaskStatus.REVEALING:
+            yield from _revealing(task, view, now, pace)
+    yield from _staff(task, view, now, pace)
+
+
+def _unset(task: TaskRecord, now: float, pace: Pace) -> Iterator[Action]:
+    args: dict[str, str | int] = {"deal_id": task.deal_id, "index": task.index}
+    if now < task.contribution_deadline:
+        yield from _submit(task, Method.INITIALIZE, 0, {**args, "deadline": task.contribution_deadline}, now, pace)
+    elif now >= task.final_deadline:
+        # The stake of a task that never was initialized is only freed by initialize and claim; the key must differ
+        # from the one of a try that the deadline ended.
+        yield from _submit(task, Method.INITIALIZE, MAX_FAILED_INTENTS, args, now, pace)
+
+
+def _active(task: TaskRecord, now: float, pace: Pace) -> Iterator[Action]:
+    if now >= task.final_deadline:
+        yield from _submit(task, Method.CLAIM, 0, {}, now, pace)
+
+
+def _revealing(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
+    if now >= task.final_deadline:
+        yield from _submit(task, Method.CLAIM, 0, {}, now, pace)
+        return
+    yield from _abort(task, view, "Consensus was reached without it.")
+    over = view.reveal_deadline is not None and now >= view.reveal_deadline
+    result = replicas.usable_result(task, view)
+    yield from _ask_winners(task, view, now, pace, reveal=not over, upload=result is None)
+    if over and not view.revealed:
+        # Votes can only come again before the contribution deadline; later, a reopened task is as good as lost.
+        if now < task.contribution_deadline:
+            yield from _submit(task, Method.REOPEN, _rejected(view), {}, now, pace)
+    elif result is not None and result.link is not None and (over or len(view.revealed) == len(view.winners)):
+        callback = result.callback_data if task.has_callback and result.callback_data else "0x"
+        results = to_hex(result.link.model_dump_json().encode())
+        yield from _submit(
+            task, Method.FINALIZE, _rejected(view), {"results": results, "callback": callback}, now, pace
+        )
+
+
+def _ask_winners(
+    task: TaskRecord, view: ChainView, now: float, pace: Pace, *, reveal: bool, upload: bool
+) -> Iterator[Action]:
+    """Each winner reveals; one of them uploads right behind."""
+    uploader = replicas.next_uploader(task, view, now, pace) if upload else None
+    revealers = [vote.worker for vote in view.winners if reveal and _reveal_is_due(task, vote, now, pace)]
+    for wallet in revealers:
+        yield AskReveal(wallet, upload=wallet == uploader)
+    if uploader is not None and uploader not in revealers:
+        yield AskUpload(uploader)
+
+
+def _abort(task: TaskRecord, view: ChainView, why: str) -> Iterator[Action]:
+    """Stop those who still compute for nothing."""
+    for item in task.replicates:
+        if item.live and view.contribution(item.wallet) is None:
+            yield Drop(item.wallet, ReplicateState.ABORTED, why)
+            yield Stop(item.wallet)
+            if item.holds:
+                yield Free(item.wallet)
+
+
+def _reveal_is_due(task: TaskRecord, vote: Contribution, now: float, pace: Pace) -> bool:
+    replicate = task.replicate(vote.worker)
+    if replicate is None or vote.status is not ContributionStatus.CONTRIBUTED:
+        return False
+    return replicate.reveal_asked_at is None or now >= replicate.reveal_asked_at + pace.reask
+
+
+def _staff(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
+    wanted = replicas.wanted(task, view, now, pace)
+    leading, others = replicas.forecast(task, view, now, pace) if wanted else (0, 0)
+    if (wanted, leading, others) != (task.wants, task.leading, task.others):
+        yield Want(wanted, leading, others)
+    if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
+        return
+    for item in task.replicates:
+        late = replicas.late(item, task.category_seconds, now, pace)
+        if item.state is ReplicateState.ASSIGNED and not late and now >= item.published_at + pace.resend(item.resends):
+            yield Resend(item.wallet)
+    if replicas.given_up(task, view, now, pace):
+        why = f"Given up: {causes(task)}."
+        if task.why != why:
+            yield Explain(why)
+    elif not view.contributions and not replicas.pending(task, view, now, pace):
+        yield from _no_result_yet(task)
+
+
+def _no_result_yet(task: TaskRecord) -> Iterator[Action]:
+    """Why nobody has voted, where all who were asked blame the task: e.g. an app that leaves a callback no data."""
+    failed = [item for item in task.replicates if item.state is ReplicateState.FAILED]
+    if failed and all(blames_task(item.cause) for item in failed):
+        why = f"No result yet: {causes(task)}."
+        if task.why != why:
+            yield Explain(why)
+
+
+def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
+    """A slot is for computing: it is free as soon as that is over; the stake when the vote is seen or will not come."""
+    for item in task.replicates:
+        if item.holds and (not item.live or view.contribution(item.wallet) is not None):
+            yield Free(item.wallet, _outcome(task, item, view))
+        elif item.holds_slot and item.state is ReplicateState.COMPUTED:
+            yield Pledge(item.wallet)
+
+
+def _outcome(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
+    """What the end of a replicate tells of its worker: nothing, where others decided the task without its vote."""
+    if view.contribution(item.wallet) is not None:
+        return Outcome.PAID if task.mode is Mode.SOLO else Outcome.VOTED
+    if item.state is not ReplicateState.FAILED or not replicas.takes_votes(task, view):
+        return Outcome.NEUTRAL
+    return Outcome.FAILED if counts_against_machine(item.cause) else Outcome.BLAMED
+
+
+def _drop_late(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
+    """Stop what takes too long and give its slot to others; should its vote come all the same, it counts."""
+    for item in task.replicates:
+        computing = item.state in (ReplicateState.ASSIGNED, ReplicateState.STARTED)
+        if not computing or view.contribution(item.wallet) is not None:
+            continue
+        if replicas.late(item, task.category_seconds, now, pace):
+            yield Drop(item.wallet, ReplicateState.LOST, replicas.TOO_LATE)
+            yield Stop(item.wallet)
+            if item.holds:
+                yield Free(item.wallet, Outcome.FAILED)
+
+
+def _submit(
+    task: TaskRecord, method: Method, round_: int, args: dict[str, str | int], now: float, pace: Pace
+) -> Iterator[Action]:
+    """A transaction, unless this try of it was handed over lately; a new try follows each failure and each reopening.
+
+    The number of the try only grows, so none is mistaken for an older one. Handing the same one over again after a
+    while finds intents that got lost or whose failure was not heard of.
+    """
+    failed = task.failed.get(method, 0)
+    generation = failed + round_
+    sent = task.sent.get(method)
+    if _exhausted(task, method):
+        return
+    if sent is None or sent.generation < generation or now >= sent.at + pace.resubmit:
+        yield Submit(method, generation, args, again=sent is not None and sent.generation >= generation)
+
+
+def _exhausted(task: TaskRecord, method: Method) -> bool:
+    return task.failed.get(method, 0) >= MAX_FAILED_INTENTS
+
+
+def _rejected(view: ChainView) -> int:
+    """Grows with every reopening: it rejects at least one vote."""
+    return sum(vote.status is ContributionStatus.REJECTED for vote in view.contributions)
+
+
+def _orphaned(task: TaskRecord, now: float) -> Iterator[Action]:
+    if task.wants:
+        yield Want(0)
+    if task.open and now >= task.changed_at + ORPHAN_PATIENCE:
+        yield from (Free(item.wallet) for item in task.replicates if item.holds)
+        yield End(Stage.FAILED, "The deal's block left the chain in a reorganisation and did not come back.")
+
+
+def _never_was(task: TaskRecord, view: ChainView) -> Iterator[Action]:
+    """No deal on this chain has it, or the contract refuses it for ever: there is nothing to claim."""
+    if task.wants:
+        yield Want(0)
+    yield from _abort(task, view, "The task was never initialized.")
+    yield from (Free(item.wallet) for item in task.replicates if item.holds and not item.live)
+    if task.open:
+        yield End(Stage.FAILED, f"It could not be initialized: {task.why or 'no reason is known'}.")
+
+
+def _ended(task: TaskRecord, view: ChainView) -> Iterator[Action]:
+    stage = _ENDED[view.status]
+    if task.wants:
+        yield Want(0)
+    yield from _abort(task, view, "The task ended without it.")
+    voted_or_over = [item for item in task.replicates if view.contribution(item.wallet) is not None or not item.live]
+    yield from (Free(item.wallet, _outcome(task, item, view)) for item in voted_or_over if item.holds)
+    if task.open or task.stage is not stage:
+        yield End(stage, None if stage is Stage.COMPLETED else _why_failed(task, view))
+
+
+def _why_failed(task: TaskRecord, view: ChainView) -> str:
+    if view.consensus is not None:
+        return "The winners agreed but the task was not finalized before its final deadline."
+    if view.contributions:
+        return f"{len(view.contributions)} votes brought no consensus before the deadline."
+    return f"Nobody contributed before the deadline: {causes(task)}."
+
+
+def causes(task: TaskRecord) -> str:
+    """Why there is no vote: each cause with the number of workers that gave it, most frequent first."""
+    failed = [item.cause or str(item.state) for item in task.replicates if item.state is ReplicateState.FAILED]
+    silent = ["silent" for item in task.replicates if item.cause == replicas.TOO_LATE]
+    causes = Counter(sorted([*failed, *silent])).most_common()
+    if not causes:
+        return f"{len(task.replicates)} workers were asked"
+    return ", ".join(f"{count} x {cause.rstrip('.')}" for cause, count in causes)

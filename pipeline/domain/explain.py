@@ -1,0 +1,141 @@
+"""What an open task waits for, in words, from the same functions that decide and match. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from pipeline.domain import replicas
+from pipeline.domain.actions import Method
+from pipeline.domain.decide import MAX_FAILED_INTENTS, causes
+from pipeline.domain.match import Obstacle, Room, obstacle, stake_locked
+from pipeline.domain.records import TaskRecord, WorkerRecord
+from pipeline.domain.replicas import MOST_NEWCOMERS, Pace
+from protocol.poco.seal import result_hash
+from protocol.poco.tags import GPU_BIT, fits, framework, make_tag
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
+from protocol.types import NRlc
+
+
+def explain(
+    task: TaskRecord, view: ChainView, workers: Sequence[WorkerRecord], now: float, seen_after: float, pace: Pace
+) -> str | None:
+    """What the task waits for; None if it is over.
+
+    `workers`: those that could take it first of all, others as well, in any order; one not heard of since `seen_after`
+    counts as lost. Times in Unix seconds.
+    """
+    if view.status in (TaskStatus.COMPLETED, TaskStatus.FAILED) or not task.open:
+        return None
+    if task.orphaned:
+        return "A reorganisation took its deal off the chain; it goes on if the deal comes back."
+    if now >= task.final_deadline:
+        method = Method.INITIALIZE if view.status is TaskStatus.UNSET else Method.CLAIM
+        return f"Its final deadline is over. {_transaction(task, method)}"
+    if view.status is TaskStatus.REVEALING:
+        return _revealing(task, view, now)
+    if now >= task.contribution_deadline:
+        return f"It got too few votes in time. It can be claimed from {_date(task.final_deadline)} on."
+    staffing = _staffing(task, view, workers, now, seen_after, pace)
+    if view.status is TaskStatus.UNSET:
+        return " ".join([_transaction(task, Method.INITIALIZE), *([staffing] if task.wants else [])])
+    return staffing
+
+
+def why_nobody(task: TaskRecord, workers: Iterable[WorkerRecord], now: float, seen_after: float) -> str:
+    """Why no machine can take it: what stands before the machine that is nearest to taking it."""
+    found = [
+        (obstacle(task, room, now), room)
+        for room in (Room.of(replace(item, lost=item.lost or item.seen_at < seen_after)) for item in workers)
+    ]
+    if not found:
+        return "No machine has signed in at the pool yet."
+    if any(stands is None for stands, _ in found):
+        return "It is about to be given to a machine."
+    nearest = max(stands for stands, _ in found if stands is not None)
+    return _words(task, nearest, [room for stands, room in found if stands is nearest], now)
+
+
+def _words(task: TaskRecord, stands: Obstacle, rooms: Sequence[Room], now: float) -> str:
+    most = max(room.stake for room in rooms)
+    first = max(0.0, min(room.worker.rest_until for room in rooms) - now)
+    return {
+        Obstacle.BANNED: "Every machine that signed in is banned.",
+        Obstacle.LOST: "No machine was heard of lately.",
+        Obstacle.TAG: f"No machine offers what its tag demands: {_demand(task)}.",
+        Obstacle.UNCHECKED: "The coins of the machines that could take it were not read from the chain yet.",
+        Obstacle.GAS: "No machine that could take it has coins for gas.",
+        Obstacle.STAKE: f"Its vote needs {stake_locked(task)} nRLC of free stake; the most a machine has is {most}.",
+        Obstacle.NEWCOMERS: f"{MOST_NEWCOMERS} machines without a past here failed it: {causes(task)}. It waits for a "
+        "machine that was right on chain before.",
+        Obstacle.ASKED: f"Every machine that could take it was asked: {causes(task)}.",
+        Obstacle.RESTING: f"The machines that could take it rest after failures, the first for another {first:.0f} s.",
+        Obstacle.BUSY: "The machines that could take it are busy.",
+    }[stands]
+
+
+def _staffing(
+    task: TaskRecord, view: ChainView, workers: Sequence[WorkerRecord], now: float, seen_after: float, pace: Pace
+) -> str:
+    if replicas.given_up(task, view, now, pace):
+        return f"Given up: {causes(task)}."
+    pending = len(replicas.pending(task, view, now, pace))
+    have = f"{pending} at work, {len(view.contributions)} voted"
+    if task.wants:
+        return f"It wants {task.wants} more workers ({have}). {why_nobody(task, workers, now, seen_after)}"
+    return f"Its workers' votes are awaited ({have})."
+
+
+def _revealing(task: TaskRecord, view: ChainView, now: float) -> str:
+    missing = [vote for vote in view.winners if vote.status is ContributionStatus.CONTRIBUTED]
+    over = view.reveal_deadline is not None and now >= view.reveal_deadline
+    if over and not view.revealed:
+        return f"No winner has revealed in time. {_transaction(task, Method.REOPEN)}"
+    if replicas.usable_result(task, view) is None:
+        return _no_result(task, view)
+    if missing and not over:
+        return f"{len(missing)} of {len(view.winners)} winners have not revealed yet."
+    return _transaction(task, Method.FINALIZE)
+
+
+def _no_result(task: TaskRecord, view: ChainView) -> str:
+    stored = [
+        item
+        for item in task.replicates
+        if item.link is not None
+        and item.digest is not None
+        and view.consensus == result_hash(task.task_id, item.digest)
+    ]
+    if stored and task.has_callback:
+        return (
+            "The result that was agreed on has no callback data, which the deal's callback contract needs: it cannot "
+            f"be finalized and can be claimed from {_date(task.final_deadline)} on."
+        )
+    asked = [item for item in task.replicates if item.upload_asked_at is not None]
+    return f"The result is not stored yet; {len(asked)} of {len(view.winners)} winners were asked to upload it."
+
+
+def _transaction(task: TaskRecord, method: Method) -> str:
+    if task.failed.get(method, 0) >= MAX_FAILED_INTENTS:
+        return f"Its {method} failed {MAX_FAILED_INTENTS} times: {task.why or 'no reason is known'}."
+    if method in task.sent:
+        return f"Its {method} was handed to the scheduler's lane at {_date(task.sent[method].at)}."
+    return f"Its {method} waits for room in the scheduler's lane."
+
+
+def _demand(task: TaskRecord) -> str:
+    kind = framework(task.tag)
+    words = [f"TEE {kind.value}"] if kind else []
+    if fits(make_tag(GPU_BIT), task.tag):
+        words.append("GPU")
+    return f"{' and '.join(words)} ({task.tag})" if words else task.tag
+
+
+def _date(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def kind(task: TaskRecord) -> tuple[str, NRlc]:
+    """Tasks of one kind can be taken by the same machines."""
+    return task.tag, stake_locked(task)

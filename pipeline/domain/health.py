@@ -1,0 +1,379 @@
+"""What the pool can do, decided from facts. Pure: `pipeline.probes` gathers the facts, `/health` and the commands tell.
+
+    facts of each server ─► parts: can it do its share of a task? ─► no: what is wrong, with numbers, and the way out
+
+A part that cannot be known, because the server that knows it does not answer, is left out: that server is red.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from chain.contracts.calls import GAS_LIMITS
+from protocol.poco.events import BlockRef
+from protocol.types import BlockNumber, Contract, Timestamp, Wallet, Wei
+
+#: A head this many block times old, and this many seconds, is not what the chain has now.
+STALE_BLOCKS, STALE_SECONDS = 10, 30.0
+#: The watcher is behind when it is both: so many blocks, and so many seconds by the chain's own time.
+BEHIND_BLOCKS, BEHIND_SECONDS = 10, 30.0
+#: Two clocks of one network differ by less (NTP: milliseconds); nodes refuse blocks that are 15 s ahead.
+CLOCK_SECONDS = 15.0
+#: Blocks, and at least seconds, that a transaction may wait before the lane counts as waiting.
+WAIT_BLOCKS, WAIT_SECONDS = 20, 60.0
+#: Seconds after the start in which processes may still be on their way.
+START_SECONDS = 30.0
+#: What the scheduler's wallet sends for a task; what is not used of a limit is not paid, but must be there.
+TASK_GAS = GAS_LIMITS["initialize"].base + GAS_LIMITS["finalize"].base
+#: Chain seconds that pass in one of ours while a node follows the head; many more while it reads old blocks.
+LIVE_PACE = (0.3, 3.0)
+_ETHER = 10**18
+
+F = TypeVar("F")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing the pool needs. `fix` is empty where all is well."""
+
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """A server that could not be asked, or that refused to answer, and the way out."""
+
+    why: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """MongoDB."""
+
+    #: Whether it is a replica set, or a sharded cluster of them.
+    replicated: bool
+    #: Seconds that its clock is ahead of ours.
+    clock_ahead: float
+    #: The last block that the watcher has stored.
+    cursor: BlockRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFacts:
+    """RabbitMQ, by its management API."""
+
+    user: str
+    administrator: bool
+    alarms: tuple[str, ...] = ()
+    #: The scheduler's queues that no process reads.
+    unread: tuple[str, ...] = ()
+    #: Seconds that its clock is ahead of ours; None: it does not say.
+    clock_ahead: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IpfsFacts:
+    """The IPFS node."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """The chain's head, and the scheduler's wallet there."""
+
+    head: BlockNumber
+    timestamp: Timestamp
+    balance: Wei
+    #: What the lane would offer per gas now, in wei.
+    max_fee: Wei
+    #: Owner of the workerpool.
+    owner: Wallet
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFacts:
+    """The scheduler's wallet's transactions."""
+
+    #: Why it stands still until an operator decides; None if it does not.
+    halted: str | None = None
+    #: Age of the oldest transaction that is not mined, in seconds; None if there is none.
+    waiting: float | None = None
+    #: What it waits for.
+    why: str = ""
+    #: What its last run found that no run can mend, whatever the age of anything; None if nothing.
+    stuck: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """Worker machines; counted up to a limit. `able`: heard of lately, with gas, neither banned nor cooling down."""
+
+    able: int
+    enrolled: int = 0
+    silent: int = 0
+    unfunded: int = 0
+    cooling: int = 0
+    banned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What the pool is meant to be."""
+
+    wallet: Wallet
+    workerpool: Contract
+    block_time: float
+    start_block: int = 0
+    spend_depth: int = 0
+    keep_balance: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is known at `now` (Unix seconds of this machine); None: not asked."""
+
+    now: float
+    database: DatabaseFacts | NoAnswer | None = None
+    broker: BrokerFacts | NoAnswer | None = None
+    ipfs: IpfsFacts | NoAnswer | None = None
+    node: NodeFacts | NoAnswer | None = None
+    lane: LaneFacts | None = None
+    machines: MachineFacts | None = None
+    #: Seconds for which this process has been looking.
+    watched: float = 0.0
+    #: Seconds since the head was last seen to move, and chain seconds per second of ours when it did; None: not seen.
+    head_still: float | None = None
+    head_pace: float | None = None
+
+
+def parts(facts: Facts, pool: Pool) -> dict[str, Part]:
+    """Every part that is known, by name."""
+    found: dict[str, Part | None] = {
+        "mongodb": _answered(facts.database, _database),
+        "rabbitmq": _answered(facts.broker, lambda broker: _broker(broker, facts.watched)),
+        "ipfs": _answered(facts.ipfs, lambda ipfs: Part(ok=True, detail=f"kubo {ipfs.version}")),
+        "chain": _answered(facts.node, lambda node: _chain(node, facts, pool)),
+    }
+    if isinstance(facts.node, NodeFacts):
+        found["clock"] = _clock(facts.node, facts, pool)
+        found["ownership"] = _ownership(facts.node, pool)
+        found["gas"] = _gas(facts.node, pool)
+        if isinstance(facts.database, DatabaseFacts):
+            found["watcher"] = _watcher(facts.node, facts.database.cursor, facts.watched, pool)
+    if facts.lane is not None:
+        found["lane"] = _lane(facts.lane, pool)
+    if facts.machines is not None:
+        found["workers"] = _machines(facts.machines)
+    return {name: part for name, part in found.items() if part is not None}
+
+
+def _answered(facts: F | NoAnswer | None, judge: Callable[[F], Part]) -> Part | None:
+    if facts is None:
+        return None
+    return Part(ok=False, detail=facts.why, fix=facts.fix) if isinstance(facts, NoAnswer) else judge(facts)
+
+
+def _database(facts: DatabaseFacts) -> Part:
+    if facts.replicated:
+        return Part(ok=True, detail="a replica set")
+    return Part(
+        ok=False,
+        detail="MongoDB is a single server, not a replica set: what it confirms may be lost",
+        fix="Start mongod with --replSet rs0, run rs.initiate() once, and add ?replicaSet=rs0 to SLUICE_MONGODB_URI.",
+    )
+
+
+def _broker(facts: BrokerFacts, watched: float) -> Part:
+    if not facts.administrator:
+        return Part(
+            ok=False,
+            detail=f"RabbitMQ's user {facts.user} is not tagged administrator, so no machine can get a user of its own",
+            fix=f"Run: rabbitmqctl set_user_tags {facts.user} administrator",
+        )
+    if facts.alarms:
+        return Part(
+            ok=False,
+            detail=f"RabbitMQ takes no messages: {', '.join(facts.alarms)}",
+            fix="Give it memory or disk, or raise its watermarks; it goes on by itself.",
+        )
+    if facts.unread and watched >= START_SECONDS:
+        return Part(
+            ok=False,
+            detail=f"no process reads the queue {', '.join(facts.unread)}",
+            fix="Start the missing process: `sluice scheduler run`, or `--only pipeline --only lane`.",
+        )
+    return Part(ok=True, detail="no alarm")
+
+
+def _age(node: NodeFacts, facts: Facts) -> float:
+    """Seconds that the head is old by this machine's clock; below 0: it comes from the future."""
+    return facts.now - node.timestamp
+
+
+def _stale_after(pool: Pool) -> float:
+    return max(STALE_SECONDS, STALE_BLOCKS * pool.block_time)
+
+
+def _clocks(facts: Facts) -> dict[str, float]:
+    """Seconds that the clocks of other servers are ahead of ours."""
+    found = {}
+    if isinstance(facts.database, DatabaseFacts):
+        found["MongoDB"] = facts.database.clock_ahead
+    if isinstance(facts.broker, BrokerFacts) and facts.broker.clock_ahead is not None:
+        found["RabbitMQ"] = facts.broker.clock_ahead
+    return found
+
+
+def _clock_is_off(node: NodeFacts, facts: Facts, pool: Pool) -> bool:
+    """Whether an old or future head tells of this machine's clock rather than of the chain.
+
+    A head from the future does: nodes refuse such blocks. An old one does if it is older than it has stood still and
+    moves at the pace of time, or if another server's clock agrees with it rather than with ours.
+    """
+    age = _age(node, facts)
+    if age < -CLOCK_SECONDS:
+        return True
+    if age <= _stale_after(pool):
+        return False
+    if facts.head_still is not None and facts.head_pace is not None:
+        return age - facts.head_still > CLOCK_SECONDS and LIVE_PACE[0] < facts.head_pace < LIVE_PACE[1]
+    return any(_agrees(ahead, age) for ahead in _clocks(facts).values())
+
+
+def _agrees(ahead: float, age: float) -> bool:
+    """Whether a clock that is `ahead` of ours is nearer to the chain's, which is `age` behind ours, than to ours."""
+    return abs(ahead + age) < abs(ahead)
+
+
+def _clock(node: NodeFacts, facts: Facts, pool: Pool) -> Part:
+    age = _age(node, facts)
+    if not _clock_is_off(node, facts, pool):
+        return Part(ok=True, detail="it agrees with the chain")
+    agree = [name for name, ahead in _clocks(facts).items() if _agrees(ahead, age)]
+    others = f" and that of {' and '.join(agree)}" if agree else ""
+    way = "behind" if age < 0 else "ahead of"
+    return Part(
+        ok=False,
+        detail=f"this machine's clock is {abs(age):.0f} s {way} the chain's{others}: deadlines are judged wrongly",
+        fix="Set the clock, and keep it set (NTP: `timedatectl set-ntp true`).",
+    )
+
+
+def _chain(node: NodeFacts, facts: Facts, pool: Pool) -> Part:
+    age = _age(node, facts)
+    if age <= _stale_after(pool) or _clock_is_off(node, facts, pool):
+        return Part(ok=True, detail=f"head is block {node.head}")
+    old = f"the head, block {node.head}, is {age:.0f} s old"
+    other_node = "Ask another node (SLUICE_RPC_URL takes several, separated by commas)."
+    if facts.head_pace is not None and facts.head_pace >= LIVE_PACE[1]:
+        return Part(ok=False, detail=f"{old}: the node is still reading older blocks", fix=other_node)
+    if _clocks(facts) or facts.head_still is not None:
+        return Part(ok=False, detail=f"{old}: the chain stands still, or the node does", fix=other_node)
+    return Part(
+        ok=False,
+        detail=f"{old}: the chain stands still, or this machine's clock is ahead of it",
+        fix="Compare `date -u` with another machine, and the head with another node.",
+    )
+
+
+def _ownership(node: NodeFacts, pool: Pool) -> Part:
+    if node.owner == pool.wallet:
+        return Part(ok=True, detail=f"{pool.wallet} owns the workerpool")
+    return Part(
+        ok=False,
+        detail=f"the wallet {pool.wallet} does not own the workerpool {pool.workerpool}, its owner is {node.owner}: "
+        "the contracts refuse every step",
+        fix="Set SLUICE_KEYSTORE to the owner's wallet, or SLUICE_WORKERPOOL to a workerpool of this wallet.",
+    )
+
+
+def task_cost(max_fee: Wei, keep_balance: int) -> Wei:
+    """Wei that the scheduler's wallet must hold before it can carry a task through, at `max_fee` wei per gas."""
+    return Wei(TASK_GAS * max_fee + keep_balance)
+
+
+def _gas(node: NodeFacts, pool: Pool) -> Part:
+    need = task_cost(node.max_fee, pool.keep_balance)
+    if node.balance >= need:
+        return Part(ok=True, detail=f"{amount(node.balance)}; a task needs up to {amount(need)}")
+    kept = " and what SLUICE_KEEP_BALANCE_WEI keeps" if pool.keep_balance else ""
+    return Part(
+        ok=False,
+        detail=f"the wallet holds {amount(node.balance)}, a task needs up to {amount(need)} ({TASK_GAS} gas for "
+        f"initialize and finalize at {amount(node.max_fee)}{kept}): nothing can be sent",
+        fix=f"Send {amount(Wei(need - node.balance))} or more of the chain's native token to {pool.wallet}; work goes "
+        "on by itself.",
+    )
+
+
+def amount(wei: Wei) -> str:
+    """For people: exact below a millionth of the native token, six digits from there on."""
+    return f"{wei} wei" if wei < _ETHER // 10**6 else f"{wei / _ETHER:.6g} ETH ({wei} wei)"
+
+
+def _watcher(node: NodeFacts, cursor: BlockRef | None, watched: float, pool: Pool) -> Part:
+    if cursor is None:
+        behind, late = node.head - pool.start_block, watched >= START_SECONDS
+        place = "no block read yet"
+    else:
+        behind, late = node.head - cursor.number, node.timestamp - cursor.timestamp >= BEHIND_SECONDS
+        place = f"read up to block {cursor.number}"
+    if behind < BEHIND_BLOCKS or not late:
+        return Part(ok=True, detail=place)
+    return Part(
+        ok=False,
+        detail=f"{place}, {behind} blocks behind the head: newer deals and votes are not seen",
+        fix="See `sluice chain status` and that the process `watch` runs; the first reading of a chain takes a while.",
+    )
+
+
+def _lane(facts: LaneFacts, pool: Pool) -> Part:
+    if facts.halted is not None:
+        return Part(
+            ok=False,
+            detail=f"it is halted: {facts.halted}",
+            fix="Decide by `sluice tx disown` or `sluice tx resume`; `sluice tx ls` tells more.",
+        )
+    if facts.stuck is not None:
+        return Part(
+            ok=False,
+            detail=f"it waits for something that it cannot mend: {facts.stuck}",
+            fix="It goes on by itself once that is well; `sluice tx ls` tells more.",
+        )
+    limit = max(WAIT_SECONDS, (WAIT_BLOCKS + pool.spend_depth) * pool.block_time)
+    if facts.waiting is None or facts.waiting <= limit:
+        return Part(ok=True, detail="no operator is needed")
+    return Part(
+        ok=False,
+        detail=f"a transaction has waited for {facts.waiting:.0f} s: {facts.why}",
+        fix="See `sluice tx ls`.",
+    )
+
+
+def _machines(facts: MachineFacts) -> Part:
+    if facts.able:
+        return Part(ok=True, detail=f"{facts.able} can work")
+    if not facts.enrolled:
+        return Part(
+            ok=False,
+            detail="no machine has signed in, so nobody can do a task",
+            fix="Start one: docs/quickstart/worker.md.",
+        )
+    reasons = {
+        "silent": facts.silent,
+        "without gas": facts.unfunded,
+        "cooling down after failures": facts.cooling,
+        "banned": facts.banned,
+    }
+    said = ", ".join(f"{count} {name}" for name, count in reasons.items() if count)
+    return Part(
+        ok=False,
+        detail=f"none of {facts.enrolled} machines can take work: {said}",
+        fix="Ask their operators to run `sluice worker doctor`.",
+    )

@@ -1,0 +1,173 @@
+"""Who gets which task: waiting tasks against workers with a free slot. Pure.
+
+Most urgent task first; for each, the fitting workers in the order of `Room.rank`: what they have earned or put at risk
+on chain counts, what they say of themselves does not. A worker fits if nothing of `obstacle` stands in its way.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from enum import IntEnum
+
+from pipeline.domain.records import TaskRecord, WorkerRecord
+from pipeline.domain.replicas import MOST_NEWCOMERS, spent_newcomers
+from protocol.poco import weights
+from protocol.poco.tags import fits
+from protocol.types import NRlc, Wallet
+from protocol.wire import Mode
+
+
+class Obstacle(IntEnum):
+    """What keeps a worker from a task; the higher, the sooner it may pass."""
+
+    BANNED = 0
+    LOST = 1  #: not heard of for too long
+    TAG = 2  #: it does not offer what the task's tag demands
+    UNCHECKED = 3  #: its coins and stake were not read yet
+    GAS = 4  #: its coins do not pay the gas of a task
+    STAKE = 5  #: its free stake, less what is promised, does not cover the vote
+    NEWCOMERS = 6  #: too many that were never right on chain failed the task
+    ASKED = 7  #: it had the task before
+    RESTING = 8  #: it failed several times in a row
+    BUSY = 9  #: no slot that it may use is free
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A task and the workers to ask: as many as it wants, or fewer whose votes weigh more."""
+
+    task: TaskRecord
+    workers: tuple[WorkerRecord, ...]
+
+    def without(self, unreachable: AbstractSet[Wallet]) -> Match:
+        """The same but for some workers."""
+        return Match(self.task, tuple(worker for worker in self.workers if worker.wallet not in unreachable))
+
+    @property
+    def leading(self) -> int:
+        """Weight of the leading result if these workers join it."""
+        return weights.group_weight(
+            (*([self.task.leading] if self.task.leading else []), *(worker.facts.weight for worker in self.workers))
+        )
+
+    @property
+    def wants(self) -> int:
+        """Replicates that the task still wants after this."""
+        enough = weights.consensus_reached(self.task.trust, self.leading, self.task.others)
+        return 0 if enough else max(self.task.wants - len(self.workers), 0)
+
+
+@dataclass(slots=True)
+class Room:
+    """What is left of a worker during one round of matching."""
+
+    worker: WorkerRecord
+    order: int
+    free: int
+    stake: NRlc
+    #: Slots in use.
+    busy: int
+
+    @classmethod
+    def of(cls, worker: WorkerRecord, order: int = 0) -> Room:
+        """All that the worker has free."""
+        promised = sum(item.stake for item in (*worker.held, *worker.pledged))
+        return cls(worker, order, worker.free, NRlc(worker.facts.stake - promised), len(worker.held))
+
+    @property
+    def rank(self) -> tuple[int, int, int, int, int, int]:
+        """Lower comes first: who was right on chain, then who has stake; who failed least; who is least busy, so that
+        work spreads over machines; heavier votes, so that few suffice; more stake. Claimed slots do not count.
+        """
+        worker = self.worker
+        return (
+            -worker.standing(NRlc(0)),
+            worker.failures + worker.blamed,
+            self.busy,
+            -worker.facts.weight,
+            -worker.facts.stake,
+            self.order,
+        )
+
+    def __lt__(self, other: Room) -> bool:
+        return self.rank < other.rank
+
+
+def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord]) -> list[Match]:
+    """Matches for one round. `tasks`: most urgent first; `workers`: none that rests."""
+    rooms = _rooms(workers)
+    heapq.heapify(rooms)
+    matches = []
+    hopeless: set[tuple[object, ...]] = set()
+    for task in tasks:
+        if not rooms:
+            break
+        # Rooms only get smaller: what nobody could take, nobody can take later in the round.
+        kind = (task.tag, stake_locked(task))
+        if kind in hopeless:
+            continue
+        chosen, for_none = _choose(task, rooms)
+        if chosen:
+            matches.append(Match(task, tuple(room.worker for room in chosen)))
+        elif for_none:
+            hopeless.add(kind)
+    return matches
+
+
+def stake_locked(task: TaskRecord) -> NRlc:
+    """nRLC that a worker's vote on the task locks; alone it locks nothing."""
+    return NRlc(0) if task.mode is Mode.SOLO else task.worker_stake
+
+
+def obstacle(task: TaskRecord, room: Room, now: float = float("inf")) -> Obstacle | None:
+    """What stands between a worker and a task most of all; None if nothing does."""
+    worker = room.worker
+    checks = (
+        (worker.banned, Obstacle.BANNED),
+        (worker.lost, Obstacle.LOST),
+        (not fits(task.tag, worker.tag), Obstacle.TAG),
+        (not worker.facts.funded, Obstacle.GAS if worker.checked_at else Obstacle.UNCHECKED),
+        (room.stake < stake_locked(task), Obstacle.STAKE),
+        (not worker.successes and spent_newcomers(task) >= MOST_NEWCOMERS, Obstacle.NEWCOMERS),
+        (_had(task, worker), Obstacle.ASKED),
+        (worker.rest_until > now, Obstacle.RESTING),
+        (room.free <= 0, Obstacle.BUSY),
+    )
+    return next((found for stands, found in checks if stands), None)
+
+
+def _had(task: TaskRecord, worker: WorkerRecord) -> bool:
+    """Whether a worker was given the task, or holds a slot for it: a process is about to say so, or died before."""
+    return task.replicate(worker.wallet) is not None or any(item.task_id == task.task_id for item in worker.held)
+
+
+def _rooms(workers: Sequence[WorkerRecord]) -> list[Room]:
+    return [
+        Room.of(worker, order)
+        for order, worker in enumerate(workers)
+        if worker.free and worker.facts.funded and not worker.banned and not worker.lost
+    ]
+
+
+def _choose(task: TaskRecord, rooms: list[Room]) -> tuple[list[Room], bool]:
+    """Take the task's workers out of the heap and put back what is left of them; also whether no task of its kind could
+    be taken by those who could not take it.
+    """
+    chosen: list[Room] = []
+    passed: list[Room] = []
+    for_none = bool(task.wants)
+    while rooms and Match(task, tuple(room.worker for room in chosen)).wants:
+        room = heapq.heappop(rooms)
+        found = obstacle(task, room)
+        (chosen if found is None else passed).append(room)
+        for_none = for_none and found not in (None, Obstacle.ASKED, Obstacle.NEWCOMERS)
+    for room in chosen:
+        room.free -= 1
+        room.busy += 1
+        room.stake = NRlc(room.stake - stake_locked(task))
+    for room in (*passed, *(room for room in chosen if room.free)):
+        heapq.heappush(rooms, room)
+    return chosen, for_none

@@ -1,0 +1,170 @@
+"""What a task's record becomes when actions are carried out, and when the sweep shall look at it next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.domain.actions import (
+    Action,
+    Adopt,
+    AskReveal,
+    AskUpload,
+    Drop,
+    End,
+    Explain,
+    Free,
+    Method,
+    OfReplicate,
+    Pledge,
+    Resend,
+    Resume,
+    Stop,
+    Submit,
+    Want,
+)
+from pipeline.domain.records import Replicate, Sent, Stage, TaskRecord
+from pipeline.domain.replicas import Pace, adopted, usable_result
+from protocol.errors import BadMessage
+from protocol.ethereum.hexbytes import to_bytes
+from protocol.poco.view import ChainView, TaskStatus
+from protocol.types import BlockNumber
+
+#: The sweep visits a task again after half the time that nothing happened to it, within these seconds: soon after a
+#: change, when a lost message hurts most, and rarely when it waits for hours.
+SOONEST_VISIT, LATEST_VISIT = 5.0, 60.0
+#: Seconds between two visits of a task that only waits for a worker to be free: matching finds it by itself.
+IDLE_VISIT = 900.0
+
+
+def after(task: TaskRecord, view: ChainView, actions: Sequence[Action], now: float, pace: Pace) -> TaskRecord:
+    """The record once `actions` are carried out; the same object if nothing changed."""
+    moved = task
+    for action in actions:
+        moved = _apply(moved, action, now)
+    moved = _follow(moved, view)
+    if moved.progress != task.progress:
+        moved = replace(moved, heard_at=now)
+    if moved == task:
+        return task
+    moved = replace(moved, changed_at=now)
+    return replace(moved, next_visit=next_visit(moved, view, now, pace))
+
+
+def next_visit(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> float:
+    """When to look again though nothing is heard: the first deadline ahead, or the measured interval."""
+    quiet = (now - task.changed_at) / 2
+    soonest = max(SOONEST_VISIT, pace.reask)
+    pause = IDLE_VISIT if _idle(task, view) else min(max(quiet, soonest), max(LATEST_VISIT, soonest))
+    times = [now + pause]
+    times += [
+        float(deadline)
+        for deadline in (task.contribution_deadline, task.final_deadline, view.reveal_deadline)
+        if deadline is not None and deadline > now
+    ]
+    return min(times)
+
+
+def awaited(task: TaskRecord, view: ChainView) -> bool:
+    """Whether a transaction was handed over whose effect the chain does not show yet."""
+    return any(method != Method.INITIALIZE or view.status is TaskStatus.UNSET for method in task.sent)
+
+
+def _idle(task: TaskRecord, view: ChainView) -> bool:
+    """Whether nobody but a free worker, a requester or a deadline can move it."""
+    under_way = any(item.live or item.holds for item in task.replicates)
+    return view.status in (TaskStatus.UNSET, TaskStatus.ACTIVE) and not (
+        under_way or awaited(task, view) or view.contributions or task.orphaned
+    )
+
+
+def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
+    match action:
+        case Submit(method=method, generation=generation):
+            return replace(task, sent={**task.sent, str(method): Sent(generation, now)})
+        case Want(count=count, leading=leading, others=others):
+            return replace(task, wants=count, leading=leading, others=others)
+        case Adopt(wallet=wallet):
+            return replace(task, replicates=(*task.replicates, adopted(task, wallet, now)))
+        case Explain(why=why):
+            return replace(task, why=why)
+        case Resume():
+            return replace(task, open=True, why=None, results=None)
+        case End(stage=stage, why=why):
+            return replace(task, open=False, stage=stage, wants=0, why=why)
+        case Stop():
+            return task
+        case _:
+            replicates = (
+                _moved(item, action, now) if item.wallet == action.wallet else item for item in task.replicates
+            )
+            return replace(task, replicates=tuple(replicates))
+
+
+def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
+    match action:
+        case Resend():
+            return replace(replicate, published_at=now, resends=replicate.resends + 1)
+        case AskReveal(upload=True):
+            return replace(replicate, reveal_asked_at=now, upload_asked_at=now)
+        case AskReveal():
+            return replace(replicate, reveal_asked_at=now)
+        case AskUpload():
+            return replace(replicate, upload_asked_at=now)
+        case Drop(state=state, why=why):
+            return replace(replicate, state=state, cause=replicate.cause or why)
+        case Free():
+            return replace(replicate, holds_slot=False, pledged=False)
+        case Pledge():
+            return replace(replicate, holds_slot=False, pledged=True)
+
+
+def _follow(task: TaskRecord, view: ChainView) -> TaskRecord:
+    """Copy what people want to see of the chain."""
+    begun, agreed = view.status is not TaskStatus.UNSET, view.consensus is not None
+    return replace(
+        task,
+        stage=_stage(task, view),
+        progress=(int(view.status), len(view.contributions), len(view.revealed)),
+        initialized_block=_block(view.initialized_block, task.initialized_block, known=begun),
+        consensus_block=_block(view.consensus_block, task.consensus_block, known=agreed),
+        finalized_block=_block(view.finalized_block, task.finalized_block, known=not task.open),
+        results=_text(view.results) if view.status is TaskStatus.COMPLETED else None,
+    )
+
+
+def _block(told: BlockNumber | None, before: BlockNumber | None, *, known: bool) -> BlockNumber | None:
+    """A contract view knows no block numbers: what logs told before stays, while it still holds."""
+    return told if told is not None else (before if known else None)
+
+
+def _stage(task: TaskRecord, view: ChainView) -> Stage:
+    match view.status:
+        case TaskStatus.COMPLETED:
+            return Stage.COMPLETED
+        case TaskStatus.FAILED:
+            return Stage.FAILED
+        case _ if not task.open:
+            return task.stage
+        case TaskStatus.UNSET:
+            return Stage.RECEIVED
+        case TaskStatus.ACTIVE:
+            return Stage.RUNNING if task.replicates else Stage.INITIALIZED
+        case TaskStatus.REVEALING:
+            return _revealing_stage(task, view)
+
+
+def _revealing_stage(task: TaskRecord, view: ChainView) -> Stage:
+    if not view.revealed:
+        return Stage.CONSENSUS_REACHED
+    if Method.FINALIZE in task.sent:
+        return Stage.FINALIZING
+    return Stage.RESULT_UPLOADED if usable_result(task, view) else Stage.AT_LEAST_ONE_REVEALED
+
+
+def _text(results: str) -> str:
+    """`results` on chain are free bytes; whoever wrote them need not have meant text."""
+    try:
+        return to_bytes(results).decode(errors="replace")
+    except BadMessage:
+        return results

@@ -1,0 +1,310 @@
+"""What the scheduler remembers of deals, tasks, replicates and workers: frozen values, no I/O.
+
+A *replicate* is one worker's attempt at one task. Records hold only what the chain cannot tell (who was asked what and
+when, what a worker reported); everything on chain is folded anew into a `ChainView` at each decision, so that a reorg
+needs no undoing here.
+
+    Replicate   ASSIGNED ──► STARTED ──► COMPUTED          then the chain speaks: contributed, revealed
+                    └───────────┴───────────┴──► FAILED    it said that it will not contribute
+                                                 LOST      its worker went silent, somebody else was asked
+                                                 ABORTED   the vote went on without it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+from protocol.poco.weights import score_of
+from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, Hash32, NRlc, TaskId, Timestamp, Wallet, Wei
+from protocol.wire import Dataset, Mode, ResultLink, Step
+
+
+class Stage(StrEnum):
+    """Where a task stands, in the words that iExec's own tools show."""
+
+    RECEIVED = "RECEIVED"  #: the deal is known, initialize is on its way
+    INITIALIZED = "INITIALIZED"  #: on chain, nobody works on it yet
+    RUNNING = "RUNNING"  #: at least one worker has it
+    CONSENSUS_REACHED = "CONSENSUS_REACHED"  #: the votes suffice, the winners are asked to reveal
+    AT_LEAST_ONE_REVEALED = "AT_LEAST_ONE_REVEALED"
+    RESULT_UPLOADED = "RESULT_UPLOADED"  #: revealed and the result is stored
+    FINALIZING = "FINALIZING"  #: finalize was handed to the lane
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+
+
+class ReplicateState(StrEnum):
+    """How far a replicate is, as its worker tells or its silence shows."""
+
+    ASSIGNED = "ASSIGNED"
+    STARTED = "STARTED"
+    COMPUTED = "COMPUTED"
+    FAILED = "FAILED"
+    LOST = "LOST"
+    ABORTED = "ABORTED"
+
+
+class Standing(IntEnum):
+    """What a worker has put at risk or earned on chain; a wallet and its word are free."""
+
+    NEWCOMER = 0  #: nothing: as good as any wallet made a moment ago
+    STAKED = 1  #: stake of its own, which costs nothing while it does not vote
+    PROVEN = 2  #: votes of its were right, or results of its were paid
+
+
+#: Slots that a worker may use before anything of its was right on chain, and slots more with each time that it was: a
+#: wallet is free, so that what it says of its machine is believed little by little. 16 slots are earned by 7 tasks.
+NEWCOMER_SLOTS, SLOTS_PER_SUCCESS = 2, 2
+#: Votes that a worker may owe, for each of its slots: who says "computed" and never votes gets no more.
+MOST_PLEDGED = 2
+#: States from which a contribution may still be expected.
+LIVE = frozenset({ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.COMPUTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Replicate:
+    """One worker's attempt at one task. Times are Unix seconds."""
+
+    wallet: Wallet
+    mode: Mode
+    #: Vote weight when assigned (protocol.poco.weights).
+    weight: int
+    assigned_at: float
+    state: ReplicateState = ReplicateState.ASSIGNED
+    #: When the compute segment was last published.
+    published_at: float = 0.0
+    #: How often it was published again.
+    resends: int = 0
+    #: First report of each step.
+    steps: Mapping[Step, float] = field(default_factory=dict)
+    #: Whether it still takes one of its worker's slots.
+    holds_slot: bool = True
+    #: Whether its worker's stake is still promised to its vote: computed, and no vote seen yet.
+    pledged: bool = False
+    cause: str | None = None
+    exit_code: int | None = None
+    reveal_asked_at: float | None = None
+    upload_asked_at: float | None = None
+    #: The stored result, checked against `digest` by the API before it gets here.
+    link: ResultLink | None = None
+    digest: Hash32 | None = None
+    #: `callback-data` of the result as `0x` hex, for deals with a callback.
+    callback_data: str | None = None
+    #: Its worker's standing when assigned. Replicates stored before there was such a field count in full.
+    standing: Standing = Standing.PROVEN
+
+    @property
+    def live(self) -> bool:
+        """Whether a contribution may still come from it."""
+        return self.state in LIVE
+
+    @property
+    def holds(self) -> bool:
+        """Whether its worker has anything tied up in it."""
+        return self.holds_slot or self.pledged
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A transaction that was handed to the lane: the newest try of its method."""
+
+    generation: int
+    #: Unix seconds.
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One task: what the deal says of it, who works on it, what was asked. Changed by conditional updates only."""
+
+    task_id: TaskId
+    deal_id: DealId
+    index: int
+    requester: Wallet
+    #: At least 1; how many the votes must convince (PoCo trust).
+    trust: int
+    tag: Hash32
+    category_seconds: int
+    contribution_deadline: Timestamp
+    final_deadline: Timestamp
+    #: Stake a worker locks when it contributes.
+    worker_stake: NRlc
+    callback: Contract
+    matched_block: BlockNumber
+    #: Block time of the match.
+    matched_at: Timestamp
+    stage: Stage = Stage.RECEIVED
+    #: False once it ended; a reorg can open it again.
+    open: bool = True
+    #: The deal's block was reorganised away and has not come back.
+    orphaned: bool = False
+    #: Replicates to assign now, if newcomers take them.
+    wants: int = 0
+    #: Weight that the leading result will have once all who still compute have voted for it, and that of all others.
+    leading: int = 0
+    others: int = 0
+    replicates: tuple[Replicate, ...] = ()
+    #: Lane method → its newest try.
+    sent: Mapping[str, Sent] = field(default_factory=dict)
+    #: Lane method → how many of its intents failed.
+    failed: Mapping[str, int] = field(default_factory=dict)
+    initialized_block: BlockNumber | None = None
+    consensus_block: BlockNumber | None = None
+    finalized_block: BlockNumber | None = None
+    #: `results` on chain, as text.
+    results: str | None = None
+    #: Why it failed or what it waits for.
+    why: str | None = None
+    #: Last change that an event, a report or a decision made.
+    changed_at: float = 0.0
+    #: Chain status, votes and reveals when last looked at, and when they or a report last changed: not moved by
+    #: anything that we ask for.
+    progress: tuple[int, int, int] = (0, 0, 0)
+    heard_at: float = 0.0
+    #: Not matched before: more urgent ones were waiting and nobody could take it.
+    not_before: float = 0.0
+    #: When the sweep looks at it next.
+    next_visit: float = 0.0
+    version: int = 0
+
+    def replicate(self, wallet: Wallet) -> Replicate | None:
+        """That worker's attempt, if it has one."""
+        return next((item for item in self.replicates if item.wallet == wallet), None)
+
+    @property
+    def mode(self) -> Mode:
+        """How results reach the chain: alone for trust 1, by vote otherwise."""
+        return Mode.SOLO if self.trust <= 1 else Mode.VOTE
+
+    @property
+    def has_callback(self) -> bool:
+        """Whether the result is also handed to a contract."""
+        return self.callback != ZERO_ADDRESS
+
+
+@dataclass(frozen=True, slots=True)
+class DealRecord:
+    """A deal with what its app, dataset and category say: all that an assignment needs."""
+
+    deal_id: DealId
+    app: Contract
+    #: On-chain multiaddr text of the app image.
+    image: str
+    image_checksum: Hash32
+    dataset: Dataset | None
+    workerpool: Contract
+    requester: Wallet
+    beneficiary: Wallet
+    callback: Contract
+    params: str
+    trust: int
+    tag: Hash32
+    category_seconds: int
+    start_time: Timestamp
+    bot_first: int
+    bot_size: int
+    worker_stake: NRlc
+    contribution_deadline: Timestamp
+    final_deadline: Timestamp
+    matched_block: BlockNumber
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One slot of a worker in use."""
+
+    task_id: TaskId
+    since: float
+    #: Stake that the contribution will lock; 0 when alone.
+    stake: NRlc
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFacts:
+    """What the chain says of a worker's wallet."""
+
+    #: Vote weight (protocol.poco.weights).
+    weight: int
+    #: Free stake in the hub.
+    stake: NRlc
+    coins: Wei
+    #: Whether the coins pay the gas of a task.
+    funded: bool
+    #: PoCo score: votes that were right, less a third at each that was wrong.
+    score: int = 0
+
+    @property
+    def successes(self) -> int:
+        """Votes that were right, at least: a weight above a newcomer's tells a score too."""
+        return max(self.score, score_of(self.weight))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """One enrolled worker machine. Times are Unix seconds."""
+
+    wallet: Wallet
+    name: str
+    version: str
+    slots: int
+    cpus: int
+    memory_bytes: int
+    #: Tag bits it can serve.
+    tag: Hash32
+    enrolled_at: float
+    #: Last ping or login.
+    seen_at: float
+    facts: ChainFacts
+    #: When `facts` were read; 0: never. `assign` reads them again when they are too old.
+    checked_at: float
+    held: tuple[Held, ...] = ()
+    #: Computed, vote not seen yet: the slot is free, the stake is not.
+    pledged: tuple[Held, ...] = ()
+    #: Replicates failed since its last vote on chain.
+    failures: int = 0
+    #: Replicates since its last vote on chain that ended with word that the task or its app is at fault.
+    blamed: int = 0
+    #: Tasks that it finalized alone and was paid for: they leave no score.
+    solos: int = 0
+    #: It gets no new tasks before.
+    rest_until: float = 0.0
+    banned: bool = False
+    #: Silent for too long; cleared by its next ping.
+    lost: bool = False
+    #: It said that it stops; cleared by its next sign-in or ping.
+    away: bool = False
+    #: Which installation signed in last; None if it did not say.
+    machine: str | None = None
+
+    @property
+    def free(self) -> int:
+        """Slots not in use, of those it may use; none for one that owes votes for twice as many."""
+        return max(0, min(self.usable - len(self.held), MOST_PLEDGED * self.usable - len(self.pledged)))
+
+    @property
+    def successes(self) -> int:
+        """Times that it was right on chain."""
+        return max(self.facts.successes, self.solos)
+
+    @property
+    def usable(self) -> int:
+        """Slots that it may use: those it says it has, as far as it has earned them."""
+        return min(self.slots, NEWCOMER_SLOTS + SLOTS_PER_SUCCESS * self.successes)
+
+    def standing(self, stake: NRlc) -> Standing:
+        """Its standing towards a task that locks this stake."""
+        if self.successes:
+            return Standing.PROVEN
+        return Standing.STAKED if self.facts.stake >= max(stake, 1) else Standing.NEWCOMER
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeLog:
+    """What an app printed on one worker; tails only (wire.LOG_TAIL_CHARACTERS)."""
+
+    task_id: TaskId
+    wallet: Wallet
+    stdout: str
+    stderr: str

@@ -1,0 +1,234 @@
+"""How many more workers a task needs, and which result it may be finalized with. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.domain.records import Replicate, ReplicateState, Standing, TaskRecord
+from protocol.poco import weights
+from protocol.poco.seal import result_hash
+from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
+from protocol.results.error_result import blames_task
+from protocol.types import Hash32, Wallet
+from protocol.wire import Mode, Step
+
+#: Workers that may say "the app or the deal is at fault" before we stop asking others. Half of them at most may be
+#: workers that have stake and nothing else, and newcomers do not count: wallets are free, and five of them must not
+#: end a deal that honest machines were never asked for.
+MAX_BLAMING = 5
+#: Cause of replicates that were dropped because our patience was over.
+TOO_LATE = "Nothing was heard of it in time."
+#: Most doublings of the pause between two requests: 64 times 5 s is longer than any patience with a start.
+MOST_DOUBLINGS = 6
+#: Workers that failed for any reason or kept silent, together, before we stop: neither a frozen chain nor a strange app
+#: must burn the whole pool. Counted like those above.
+MAX_SPENT = 10
+#: Workers never right on chain yet that may fail a task or keep silent before only proven ones are asked for it.
+MOST_NEWCOMERS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long to wait before asking again or asking somebody else; seconds."""
+
+    block_time: float = 1.0
+    #: Blocks that transactions wait for what justifies them to be settled (SLUICE_SPEND_DEPTH).
+    spend_depth: int = 0
+
+    @property
+    def reask(self) -> float:
+        """After a request that shows no effect: three blocks, not under 5 s."""
+        return max(3 * self.block_time, 5.0)
+
+    def resend(self, times: int) -> float:
+        """After a compute segment that was published again `times` times: doubles each time."""
+        return self.reask * (1 << min(times, MOST_DOUBLINGS))
+
+    @property
+    def resubmit(self) -> float:
+        """For a transaction in the lane's hands; the lane itself sends again much sooner."""
+        return max(20 * self.block_time, 30.0)
+
+    @property
+    def start_patience(self) -> float:
+        """For the word "started": the queue is idle when a slot is free, so this is a dead or stuck machine."""
+        return max(10 * self.block_time, 60.0)
+
+    @property
+    def contribute_patience(self) -> float:
+        """Between "computed" and the vote in a block: the deal must be deep enough, then the task."""
+        return max((20 + 2 * self.spend_depth) * self.block_time, 60.0)
+
+    @property
+    def upload_patience(self) -> float:
+        """For an upload before another winner is asked too; results may be large."""
+        return max(3 * self.block_time, 15.0)
+
+    def compute_patience(self, category_seconds: int) -> float:
+        """From assignment to the word "computed": the category's time, twice for downloads, and a minute."""
+        return 2 * category_seconds + 60.0
+
+
+def adopted(task: TaskRecord, wallet: Wallet, now: float) -> Replicate:
+    """The replicate of a worker whose vote is on chain, signed for by us, while the record knows nothing of it.
+
+    Its request was lost with a database, or an older release sent it without storing it.
+    """
+    return Replicate(
+        wallet,
+        task.mode,
+        weights.NEWCOMER_WEIGHT,
+        now,
+        ReplicateState.COMPUTED,
+        published_at=now,
+        holds_slot=False,
+    )
+
+
+def late(replicate: Replicate, category_seconds: int, now: float, pace: Pace) -> bool:
+    """Whether a live replicate has used up our patience; it may still deliver, but nobody counts on it."""
+    match replicate.state:
+        case ReplicateState.ASSIGNED:
+            return now > replicate.assigned_at + pace.start_patience
+        case ReplicateState.STARTED:
+            return now > replicate.assigned_at + pace.compute_patience(category_seconds)
+        case ReplicateState.COMPUTED:
+            return now > replicate.steps.get(Step.COMPUTED, replicate.assigned_at) + pace.contribute_patience
+        case _:
+            return True
+
+
+def pending(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> list[Replicate]:
+    """Replicates whose contribution is still to come and counted on."""
+    return [
+        item
+        for item in task.replicates
+        if item.live and view.contribution(item.wallet) is None and not late(item, task.category_seconds, now, pace)
+    ]
+
+
+def wanted(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> int:
+    """How many more replicates to assign now, supposing that newcomers take them and all agree."""
+    if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
+        return 0
+    if given_up(task, view, now, pace):
+        return 0
+    waiting = pending(task, view, now, pace)
+    if task.mode is Mode.SOLO:
+        return 0 if waiting or view.contributions else 1
+    return weights.replicates_needed(task.trust, votes(task, view), [item.weight for item in waiting])
+
+
+def forecast(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> tuple[int, int]:
+    """(weight of the leading result once all who still compute have joined it, weight of all other results)."""
+    groups = sorted((weights.group_weight(group) for group in votes(task, view).values()), reverse=True)
+    joining = [item.weight for item in pending(task, view, now, pace)]
+    return weights.group_weight((*groups[:1], *joining)), sum(groups[1:])
+
+
+def given_up(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> bool:
+    """Whether so many workers failed that another one would too, and more than half of those asked.
+
+    What a machine says of itself, or what its lane says of a vote, tells nothing of the task: it counts as spent only.
+    A machine that was lost as a whole, or stopped by us, does not count at all.
+    """
+    failed, silent = _without_vote(task, view, now, pace)
+    blaming = [item for item in failed if blames_task(item.cause)]
+    left = [item for item in task.replicates if item.state in _LEFT and item not in silent]
+    asked = _known(task.replicates) - _known(left)
+    return any(
+        _count(against, most) >= most and 2 * _known(against) > asked
+        for against, most in ((blaming, MAX_BLAMING), ([*failed, *silent], MAX_SPENT))
+    )
+
+
+def spent_newcomers(task: TaskRecord) -> int:
+    """Workers never right on chain yet that failed the task or kept silent."""
+    return sum(
+        item.standing < Standing.PROVEN and item.state in (ReplicateState.FAILED, ReplicateState.LOST)
+        for item in task.replicates
+    )
+
+
+_LEFT = (ReplicateState.LOST, ReplicateState.ABORTED)
+
+
+def _without_vote(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> tuple[list[Replicate], list[Replicate]]:
+    """Replicates that failed, and those that we waited for in vain."""
+    without_vote = [item for item in task.replicates if view.contribution(item.wallet) is None]
+    failed = [item for item in without_vote if item.state is ReplicateState.FAILED]
+    silent = [
+        item
+        for item in without_vote
+        if (
+            item.cause == TOO_LATE
+            if item.state is ReplicateState.LOST
+            else item.live and late(item, task.category_seconds, now, pace)
+        )
+    ]
+    return failed, silent
+
+
+def _known(items: Sequence[Replicate]) -> int:
+    return sum(item.standing > Standing.NEWCOMER for item in items)
+
+
+def _count(items: Sequence[Replicate], most: int) -> int:
+    """How many of them count towards `most`."""
+    proven = sum(item.standing is Standing.PROVEN for item in items)
+    return proven + min(_known(items) - proven, most // 2)
+
+
+def takes_votes(task: TaskRecord, view: ChainView) -> bool:
+    """Whether the contract still takes a further worker's vote, as far as others' votes decide that."""
+    return view.status in (TaskStatus.UNSET, TaskStatus.ACTIVE) and not (
+        task.mode is Mode.SOLO and bool(view.contributions)
+    )
+
+
+def votes(task: TaskRecord, view: ChainView) -> dict[Hash32, list[int]]:
+    """Weights of the votes that count, by result hash."""
+    groups: dict[Hash32, list[int]] = defaultdict(list)
+    for vote in view.contributions:
+        if vote.status is not ContributionStatus.REJECTED:
+            groups[vote.result_hash].append(weight_of(task, vote.worker))
+    return dict(groups)
+
+
+def weight_of(task: TaskRecord, wallet: Wallet) -> int:
+    """A worker's weight when it was assigned; a newcomer's if we did not assign it."""
+    replicate = task.replicate(wallet)
+    return replicate.weight if replicate else weights.NEWCOMER_WEIGHT
+
+
+def usable_result(task: TaskRecord, view: ChainView) -> Replicate | None:
+    """A replicate whose stored result is what the chain agreed on, with what finalize needs."""
+    for item in task.replicates:
+        if item.link is None or item.digest is None or (task.has_callback and item.callback_data is None):
+            continue
+        if view.consensus == result_hash(task.task_id, item.digest):
+            return item
+    return None
+
+
+def next_uploader(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Wallet | None:
+    """The winner to ask for the result now: one at a time, the next one when our patience with the last is over.
+
+    Ranked: never asked before asked long ago, revealed before not, then by weight, then by who voted first.
+    """
+    ranked: list[tuple[float, bool, int, int, Wallet]] = []
+    for place, vote in enumerate(view.winners):
+        replicate = task.replicate(vote.worker)
+        if replicate is None or replicate.state is ReplicateState.FAILED:
+            continue
+        asked = replicate.upload_asked_at
+        if asked is not None and now < asked + pace.upload_patience:
+            return None
+        ranked.append((asked or 0.0, not _revealed(vote), -replicate.weight, place, vote.worker))
+    return min(ranked)[-1] if ranked else None
+
+
+def _revealed(vote: Contribution) -> bool:
+    return vote.status is ContributionStatus.REVEALED

@@ -1,0 +1,1 @@
+"""Load, decide, save, act: what carries out the decisions of `pipeline.domain`."""

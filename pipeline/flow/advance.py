@@ -1,0 +1,163 @@
+"""Bring tasks forward: load, fold, decide, save, act; for many tasks at once, whatever woke us.
+
+    tasks ─┐
+           ├─► decide each ─► hand transactions to the lane ─► save changed tasks ─► give slots back ─► assign
+    logs ──┘                                                                         publish segments
+
+Before the save stands only what is harmless to repeat: the lane keeps one transaction per key. The rest is done for
+tasks that were saved, and for no others: if another process changed a task meanwhile, its decision is made again from
+the new state. What a crash after the save leaves undone the sweep and the measured pace of `decide` make good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from config.metrics import TASKS_ENDED
+from pipeline.broker import segments
+from pipeline.broker.segments import Segment
+from pipeline.domain import decide as deciding
+from pipeline.domain import progress
+from pipeline.domain.actions import Action, AskReveal, AskUpload, End, Free, Outcome, Pledge, Resend, Stop, Submit
+from pipeline.domain.records import TaskRecord
+from pipeline.flow import isolate
+from pipeline.flow.assign import assign, resend
+from pipeline.flow.transactions import MOST_WITH_INITIALIZE, initializes, without_initialize
+from pipeline.scheduler import Scheduler
+from protocol.poco.view import ChainView, fold
+from protocol.types import TaskId
+
+log = structlog.get_logger(__name__)
+
+#: Times to decide anew when others keep changing the same tasks; the sweep comes after that.
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One task's decision."""
+
+    before: TaskRecord
+    after: TaskRecord
+    view: ChainView
+    actions: list[Action]
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is something to save."""
+        return self.after is not self.before
+
+
+def advance(
+    scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView] | None = None
+) -> list[Step]:
+    """Advance these tasks. `known`: views read from the contract, for tasks whose logs are in doubt.
+
+    Returns the decisions that stand; a task that others keep changing has none and is left to the sweep.
+    Raises PyMongoError or an Unavailable; doing it again is harmless.
+    """
+    settled: list[Step] = []
+    for _ in range(TRIES):
+        steps = _decide(scheduler, task_ids, known or {})
+        _submit(scheduler, steps)
+        changed = [step for step in steps if step.changed]
+        saved = scheduler.store.tasks.save([step.after for step in changed])
+        _act(scheduler, [step for step in changed if step.before.task_id in saved])
+        settled += [step for step in steps if not step.changed or step.before.task_id in saved]
+        task_ids = [step.before.task_id for step in changed if step.before.task_id not in saved]
+        if not task_ids:
+            break
+        log.info("Tasks changed meanwhile, deciding again.", action="advance_again", tasks=len(task_ids))
+    _staff(scheduler, settled)
+    return settled
+
+
+def views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
+    """The chain's word on each task, folded from its logs; none for a task with a log that cannot be read."""
+    logs, broken = scheduler.store.chain.logs.read([task.task_id for task in tasks])
+    return {
+        task.task_id: fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
+        for task in tasks
+        if task.task_id not in broken
+    }
+
+
+def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView]) -> list[Step]:
+    tasks = scheduler.store.tasks.load(task_ids)
+    folded = views(scheduler, [task for task in tasks if task.task_id not in known])
+    now = scheduler.clock()
+    steps, room = [], None
+    for task in tasks:
+        view = known.get(task.task_id) or folded.get(task.task_id)
+        if view is None:
+            # The sweep asks the contract.
+            continue
+        actions = deciding.decide(task, view, now, scheduler.pace)
+        if initializes(actions):
+            room = MOST_WITH_INITIALIZE - scheduler.transactions.queued() if room is None else room - 1
+            actions = actions if room > 0 else without_initialize(actions)
+        steps.append(Step(task, progress.after(task, view, actions, now, scheduler.pace), view, actions))
+    return steps
+
+
+def _submit(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+    submits = [(step.before.task_id, act) for step in steps for act in step.actions if isinstance(act, Submit)]
+    if submits:
+        count, failures = scheduler.transactions.submit(submits, scheduler.clock())
+        scheduler.store.tasks.intents_failed(failures)
+        if count:
+            scheduler.wake.lane()
+
+
+def _give_slots_back(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+    pledged = [(act.wallet, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Pledge)]
+    scheduler.store.workers.pledge(pledged)
+    freed = [(act, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Free)]
+    for outcome in Outcome:
+        slots = sorted({(act.wallet, task) for act, task in freed if act.outcome is outcome})
+        scheduler.store.workers.release(slots, outcome, scheduler.clock())
+
+
+def _act(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+    """Carry out saved decisions."""
+    _give_slots_back(scheduler, steps)
+    messages = [segment for step in steps for segment in _segments(scheduler, step)]
+    again = [(step.after, act.wallet) for step in steps for act in step.actions if isinstance(act, Resend)]
+    messages += resend(scheduler, again)
+    scheduler.publish(messages)
+    for step in steps:
+        for action in step.actions:
+            if isinstance(action, End):
+                if step.before.stage is not action.stage:
+                    # not once more after a reorg that changed nothing in the end
+                    TASKS_ENDED.labels(str(action.stage)).inc()
+                log.info(
+                    "Task ended.", action="task_ended", task=step.before.task_id, stage=action.stage, why=action.why
+                )
+
+
+def _segments(scheduler: Scheduler, step: Step) -> list[Segment]:
+    task, found = step.before.task_id, []
+    for action in step.actions:
+        match action:
+            case AskReveal(wallet=wallet, upload=upload):
+                found.append(segments.reveal(scheduler.pool, wallet, task, upload=upload))
+            case AskUpload(wallet=wallet):
+                found.append(segments.upload_only(scheduler.pool, wallet, task))
+            case Stop(wallet=wallet):
+                found.append(segments.abort(scheduler.pool, wallet, task))
+            case _:
+                continue
+    return found
+
+
+def _staff(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+    wants = any(step.after.wants for step in steps)
+    freed = any(isinstance(action, Free | Pledge) for step in steps for action in step.actions)
+    if wants or freed:
+        # What fails in there says nothing of these tasks.
+        isolate.all_of([partial(assign, scheduler)])

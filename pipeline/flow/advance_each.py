@@ -1,0 +1,25 @@
+"""Advance tasks; one that cannot be decided or carried out is set aside, and all others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.flow import isolate
+from pipeline.flow.advance import Step, advance
+from pipeline.scheduler import Scheduler
+from protocol.poco.view import ChainView
+from protocol.types import TaskId
+
+
+def advance_each(
+    scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView] | None = None
+) -> list[Step]:
+    """See `advance`."""
+    steps: list[Step] = []
+
+    def aside(task_id: TaskId, error: Exception) -> None:
+        scheduler.store.tasks.reader.set_aside(task_id, f"it cannot be decided upon ({error!r})")
+
+    if task_ids:
+        isolate.each(task_ids, lambda chunk: steps.extend(advance(scheduler, chunk, known)), aside)
+    return steps

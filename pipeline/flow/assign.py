@@ -1,0 +1,274 @@
+"""Give waiting tasks to workers: match, take slots, write replicates, publish the compute segments.
+
+    match ─► reserve slots, one update a worker ─► add replicates, one update a task ─► publish
+             refused: another process was faster    refused: give the slot back
+
+A crash between two of these leaves a slot or a message too few; the sweep finds both.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import structlog
+
+from pipeline.broker import segments
+from pipeline.broker.segments import Segment
+from pipeline.domain import match as matching
+from pipeline.domain.match import Match
+from pipeline.domain.records import ChainFacts, DealRecord, Held, Replicate, TaskRecord, WorkerRecord
+from pipeline.flow import isolate
+from pipeline.scheduler import Scheduler
+from pipeline.store.tasks import Given
+from protocol.errors import BadMessage, RpcError, RpcUnavailable
+from protocol.gas import gas_for_task
+from protocol.poco import weights
+from protocol.poco.authorization import sign_authorization
+from protocol.poco.tags import fits
+from protocol.types import ZERO_ADDRESS, Hash32, Wallet, Wei
+from protocol.wire import Assignment
+
+log = structlog.get_logger(__name__)
+
+#: Waiting tasks looked at at once, and pages of them in one round.
+TASKS, PAGES = 400, 5
+#: Most workers looked at for tasks of one kind, and how many more than the tasks want: some had them before.
+WORKERS, SPARE = 1000, 100
+#: Kinds of machine (tags) looked for at once; requesters choose tags, and others wait for the next page.
+TAGS = 8
+#: Seconds that tasks which nobody could take stand back, and those whose tag nobody free offers: a hundred thousand of
+#: them must not come round before the others had their turn.
+PASS_SECONDS, PASS_UNSERVED_SECONDS = 3.0, 30.0
+#: Seconds that weight, stake and coins of a worker are believed: an old weight makes votes superfluous.
+FACTS_SECONDS = 10.0
+#: Times to look for others when fresh facts say that a chosen worker cannot take its task.
+LOOKS = 4
+#: Workers without coins that are looked at again in one round: each is three calls, and signing in is free.
+UNFUNDED = 100
+
+
+def assign(scheduler: Scheduler) -> int:
+    """One round of matching; returns how many replicates were given out. Raises PyMongoError or an Unavailable.
+
+    Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
+    """
+    _look_for_coins(scheduler, scheduler.clock())
+    given = 0
+    for _ in range(PAGES):
+        count, more = _page(scheduler)
+        given += count
+        if not more:
+            break
+    return given
+
+
+def _page(scheduler: Scheduler) -> tuple[int, bool]:
+    """Match the most urgent tasks; how many replicates were given out, and whether a look at others is worth while."""
+    now = scheduler.clock()
+    if not _any_free(scheduler, now):
+        return 0, False
+    tasks = scheduler.store.tasks.waiting(now, TASKS)
+    if not tasks:
+        return 0, False
+    workers = _candidates(scheduler, tasks, now)
+    matches = _match(scheduler, tasks, workers, now)
+    given = _give(scheduler, _reserve(scheduler, matches, now), now)
+    if len(tasks) < TASKS or not _any_free(scheduler, now):
+        return given, False
+    taken = {found.task.task_id for found in matches}
+    _pass_over(scheduler, [task for task in tasks if task.task_id not in taken], workers, now)
+    return given, True
+
+
+def _pass_over(scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Sequence[WorkerRecord], now: float) -> None:
+    """Let others be looked at before these: nobody could take them, though some machine has a slot free."""
+    offered = {task.tag for task in tasks if any(fits(task.tag, worker.tag) for worker in workers)}
+    for seconds, some in (
+        (PASS_SECONDS, [task.task_id for task in tasks if task.tag in offered]),
+        (PASS_UNSERVED_SECONDS, [task.task_id for task in tasks if task.tag not in offered]),
+    ):
+        if some:
+            scheduler.store.tasks.passed_over(some, now + seconds)
+
+
+def _any_free(scheduler: Scheduler, now: float) -> bool:
+    return bool(scheduler.store.workers.with_free_slots(_seen_after(scheduler, now), 1, now))
+
+
+def _seen_after(scheduler: Scheduler, now: float) -> float:
+    return now - scheduler.settings.worker_lost_seconds
+
+
+def _candidates(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[WorkerRecord]:
+    """The best workers for these tasks: for each tag, those that offer it, with stake for the smallest vote if need be.
+
+    Asked for apart, so that those who cannot take a task never stand in the way of those who can.
+    """
+    wanted: dict[tuple[Hash32, bool], list[TaskRecord]] = defaultdict(list)
+    tags = list(dict.fromkeys(task.tag for task in tasks))[:TAGS]
+    for task in tasks:
+        if task.tag in tags:
+            wanted[task.tag, matching.stake_locked(task) > 0].append(task)
+    found: dict[Wallet, WorkerRecord] = {}
+    for (tag, _), kind in wanted.items():
+        limit = min(WORKERS, SPARE + sum(task.wants for task in kind))
+        stake = min(matching.stake_locked(task) for task in kind)
+        for worker in scheduler.store.workers.with_free_slots(
+            _seen_after(scheduler, now), limit, now, tag=tag, stake=stake
+        ):
+            found[worker.wallet] = worker
+    return list(found.values())
+
+
+def _match(
+    scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Sequence[WorkerRecord], now: float
+) -> list[Match]:
+    """Matches by fresh chain facts of those who are chosen.
+
+    Old facts will do while the node is silent, none at all will not.
+    """
+    known = {worker.wallet: worker for worker in workers}
+    for _ in range(LOOKS):
+        matches = matching.match(tasks, list(known.values()))
+        chosen = {worker.wallet: worker for found in matches for worker in found.workers}
+        old = [wallet for wallet, worker in chosen.items() if worker.checked_at < now - FACTS_SECONDS]
+        if not old:
+            return matches
+        if not _refresh(scheduler, old, now):
+            known = {wallet: worker for wallet, worker in known.items() if worker.checked_at}
+            break
+        fresh = {worker.wallet: worker for worker in scheduler.store.workers.load(old)}
+        known = {wallet: fresh.get(wallet, worker) for wallet, worker in known.items()}
+    else:
+        known = {wallet: worker for wallet, worker in known.items() if worker.checked_at >= now - FACTS_SECONDS}
+    return matching.match(tasks, list(known.values()))
+
+
+def _look_for_coins(scheduler: Scheduler, now: float) -> None:
+    """Read the facts of some workers that had no coins when last looked at, in turn."""
+    wallets = scheduler.store.workers.unchecked(now, UNFUNDED)
+    if wallets:
+        _refresh(scheduler, wallets, now)
+
+
+def resend(scheduler: Scheduler, replicates: Sequence[tuple[TaskRecord, Wallet]]) -> list[Segment]:
+    """The compute segments of replicates that are stored in their tasks."""
+    deals = scheduler.deals({task.deal_id for task, _ in replicates})
+    return [
+        segment
+        for task, wallet in replicates
+        if task.deal_id in deals
+        for segment in _segment(scheduler, task, deals[task.deal_id], wallet)
+    ]
+
+
+def _segment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet: Wallet) -> list[Segment]:
+    """The compute segment of a replicate; none for a task that no assignment can be made of, which is set aside."""
+    try:
+        return [segments.compute(scheduler.pool, assignment(scheduler, task, deal, wallet))]
+    except Exception as error:
+        if isolate.passes(error):
+            raise
+        log.exception("No assignment can be made of this task.", action="unassignable", task=task.task_id)
+        scheduler.store.tasks.reader.set_aside(task.task_id, f"no assignment can be made of it ({error!r})")
+        return []
+
+
+def assignment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet: Wallet) -> Assignment:
+    """All a worker needs, with the pool's permission signed."""
+    return Assignment(
+        task_id=task.task_id,
+        deal_id=task.deal_id,
+        index=task.index,
+        mode=task.mode,
+        trust=task.trust,
+        tag=task.tag,
+        wallet=wallet,
+        app=deal.app,
+        image=deal.image,
+        image_checksum=deal.image_checksum,
+        dataset=deal.dataset,
+        params=deal.params,
+        callback=deal.callback,
+        bot_first=deal.bot_first,
+        bot_size=deal.bot_size,
+        category_seconds=task.category_seconds,
+        contribution_deadline=task.contribution_deadline,
+        final_deadline=task.final_deadline,
+        authorization=sign_authorization(scheduler.key, wallet, task.task_id),
+        enclave_challenge=ZERO_ADDRESS,
+    )
+
+
+def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> bool:
+    """Read and store what the chain says of these wallets; False while the node does not tell."""
+    hub = scheduler.hub
+    try:
+        head = hub.head()
+        scores, accounts = hub.scores(wallets, head), hub.accounts(wallets, head)
+        balances = hub.balances(wallets, head)
+        needed = gas_for_task(hub.gas_price())
+    except (RpcUnavailable, RpcError, BadMessage) as error:
+        log.warning("Worker facts not read.", action="facts_stale", workers=len(wallets), why=str(error))
+        return False
+    scheduler.store.workers.checked(
+        [
+            (wallet, ChainFacts(weights.weight(score), account.stake, Wei(balance), balance >= needed, score))
+            for wallet, score, account, balance in zip(wallets, scores, accounts, balances, strict=True)
+        ],
+        now,
+    )
+    return True
+
+
+def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list[Match]:
+    """Take the slots; a worker that cannot hold its share any more, or was faster for another process, is left out."""
+    wanted: dict[Wallet, list[Held]] = defaultdict(list)
+    for found in matches:
+        for worker in found.workers:
+            wanted[worker.wallet].append(_held(found, now))
+    refused = wanted.keys() - scheduler.store.workers.reserve_each(wanted)
+    granted = [found.without(refused) for found in matches]
+    return [found for found in granted if found.workers]
+
+
+def _held(found: Match, now: float) -> Held:
+    return Held(found.task.task_id, now, matching.stake_locked(found.task))
+
+
+def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
+    """Write the replicates of reserved slots into their tasks, then publish; nothing is signed or sent for a replicate
+    that is not stored. Slots of the others are given back.
+    """
+    deals = scheduler.deals({found.task.deal_id for found in granted})
+    given = [
+        Given(
+            found.task,
+            tuple(
+                Replicate(
+                    item.wallet,
+                    found.task.mode,
+                    item.facts.weight,
+                    now,
+                    published_at=now,
+                    standing=item.standing(found.task.worker_stake),
+                )
+                for item in found.workers
+            ),
+            found.wants,
+            found.leading,
+        )
+        for found in granted
+        if found.task.deal_id in deals
+    ]
+    taken = scheduler.store.tasks.assign(given, now, now + scheduler.pace.reask)
+    refused = [found for found in granted if found.task.task_id not in taken]
+    scheduler.store.workers.give_back([(item.wallet, _held(found, now)) for found in refused for item in found.workers])
+    messages: list[Segment] = []
+    for task, workers in ((found.task, found.workers) for found in granted if found.task.task_id in taken):
+        log.info("Task assigned.", action="assigned", task=task.task_id, wallets=[item.wallet for item in workers])
+        for item in workers:
+            messages += _segment(scheduler, task, deals[task.deal_id], item.wallet)
+    scheduler.publish(messages)
+    return len(messages)

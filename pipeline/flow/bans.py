@@ -1,0 +1,31 @@
+"""Shutting a worker out, and letting it in again."""
+
+from __future__ import annotations
+
+import structlog
+
+from pipeline.broker.admin import BrokerAdmin
+from pipeline.store.workers import Workers
+from protocol.errors import NotFound
+from protocol.types import Wallet
+
+log = structlog.get_logger(__name__)
+
+
+def ban(workers: Workers, broker: BrokerAdmin, wallet: Wallet) -> None:
+    """No new task, no sign-in, and its token and connections end now. Raises NotFound, BrokerUnavailable.
+
+    What it has contributed stays on chain; tasks it held go to others once their patience with it is over.
+    """
+    # First the ban: a machine that is only cut off would sign in again.
+    if not workers.set_banned(wallet, banned=True):
+        raise NotFound(what=f"worker {wallet}")
+    broker.revoke(wallet)
+    log.info("Worker is banned.", action="worker_banned", wallet=wallet)
+
+
+def unban(workers: Workers, wallet: Wallet) -> None:
+    """Let a worker sign in again, which gives it a new broker user. Raises NotFound."""
+    if not workers.set_banned(wallet, banned=False):
+        raise NotFound(what=f"worker {wallet}")
+    log.info("Worker may sign in again.", action="worker_unbanned", wallet=wallet)

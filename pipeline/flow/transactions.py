@@ -1,0 +1,72 @@
+"""Between decisions and the lane: which intents a task's transactions are, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chain.lane.model.intent import Intent, IntentState
+from chain.lane.run import Lane
+from pipeline.domain.actions import Action, Method, Submit
+from protocol.types import TaskId, Wallet
+
+#: Transactions in the lane's queue above which no more initializes are added: many deals at a time must not stand
+#: before other tasks' finalize and claim, nor fill the lane. One large deal has less room (`pipeline.bulk`).
+MOST_WITH_INITIALIZE = 2000
+#: A lane intent that ended FAILED: task, method, try, why.
+Failure = tuple[TaskId, str, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Transactions:
+    """Hands transactions to the scheduler's lane."""
+
+    chain_id: int
+    wallet: Wallet
+    lane: Lane
+
+    def submit(self, wanted: Sequence[tuple[TaskId, Submit]], now: float) -> tuple[int, list[Failure]]:
+        """Hand over what is new or lost; returns how many, and failures that were not heard of. Raises LaneFull."""
+        intents = {self._intent(task, submit, now).key: (task, submit) for task, submit in wanted}
+        again = [key for key, (_, submit) in intents.items() if submit.again]
+        known = self.lane.intents(again) if again else []
+        failed = {intent.key: intent.reason for intent in known if intent.state is IntentState.FAILED}
+        fresh = [self._intent(task, submit, now) for key, (task, submit) in intents.items() if key not in failed]
+        self.lane.submit(fresh)
+        failures = [
+            (intents[key][0], str(intents[key][1].method), intents[key][1].generation, why)
+            for key, why in failed.items()
+        ]
+        return len(fresh), failures
+
+    def queued(self) -> int:
+        """How many transactions wait for a nonce."""
+        return self.lane.desk.store.count(self.lane.id, (IntentState.QUEUED,))
+
+    def open(self) -> int:
+        """How many transactions wait for a nonce or are in flight."""
+        return self.lane.desk.store.count(self.lane.id, (IntentState.QUEUED, IntentState.SENT))
+
+    def _intent(self, task: TaskId, submit: Submit, now: float) -> Intent:
+        return Intent.new(
+            self.chain_id, self.wallet, str(submit.method), task, submit.args, now, occasion=submit.generation
+        )
+
+
+def initializes(actions: Sequence[Action]) -> bool:
+    """Whether one of the actions hands over an initialize."""
+    return any(isinstance(action, Submit) and action.method is Method.INITIALIZE for action in actions)
+
+
+def without_initialize(actions: Sequence[Action]) -> list[Action]:
+    """All actions but that: it is decided again when the lane has room."""
+    return [item for item in actions if not (isinstance(item, Submit) and item.method is Method.INITIALIZE)]
+
+
+def failures_of(ended: Sequence[Intent]) -> list[Failure]:
+    """Failures among the intents that a lane run ended. Their keys carry the try (`#<occasion>`, none for 0)."""
+    return [
+        (TaskId(intent.subject), intent.method, int(intent.key.partition("#")[2] or 0), intent.reason)
+        for intent in ended
+        if intent.state is IntentState.FAILED
+    ]

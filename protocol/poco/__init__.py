@@ -1,0 +1,1 @@
+"""What the PoCo contracts define: ids, authorizations, votes, weights, deadlines, tags, orders, events. Pure."""

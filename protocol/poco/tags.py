@@ -1,0 +1,60 @@
+"""What a deal demands of a machine, as bits of a 32-byte tag.
+
+bit 0    an enclave: the contract wants an enclave challenge and its signature
+bit 1-3  which kind: SCONE 0x3, GRAMINE 0x5, TDX 0x9 (the last hexadecimal digit as a whole)
+bit 8    a GPU
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from protocol.ethereum.hexbytes import to_bytes, to_hex
+from protocol.types import Hash32
+
+TEE_BIT = 1 << 0
+GPU_BIT = 1 << 8
+_FRAMEWORK_MASK = 0xF
+
+
+class Framework(StrEnum):
+    """Kinds of enclave, by the names the incumbent uses."""
+
+    SCONE = "SCONE"
+    GRAMINE = "GRAMINE"
+    TDX = "TDX"
+
+
+_FRAMEWORKS = {0x3: Framework.SCONE, 0x5: Framework.GRAMINE, 0x9: Framework.TDX}
+
+
+def make_tag(*bits: int) -> Hash32:
+    """The tag with these bits set: `make_tag(TEE_BIT, GPU_BIT)`."""
+    value = 0
+    for bit in bits:
+        value |= bit
+    return Hash32(to_hex(value.to_bytes(32, "big")))
+
+
+def framework(tag: Hash32) -> Framework | None:
+    """The kind of enclave a tag names; None for a standard task, also if the bits name no kind (iexec-worker 9.2)."""
+    return _FRAMEWORKS.get(_bits(tag) & _FRAMEWORK_MASK)
+
+
+def needs_sgx(tag: Hash32) -> bool:
+    """Whether the task needs an SGX machine (SCONE or GRAMINE, not TDX)."""
+    return framework(tag) in (Framework.SCONE, Framework.GRAMINE)
+
+
+def needs_enclave_signature(tag: Hash32) -> bool:
+    """Whether the contract refuses a contribution without enclave challenge: bit 0, whatever the kind."""
+    return bool(_bits(tag) & TEE_BIT)
+
+
+def fits(task: Hash32, machine: Hash32) -> bool:
+    """Whether a machine that offers `machine` can serve a task tagged `task`: every demanded bit is offered."""
+    return not _bits(task) & ~_bits(machine)
+
+
+def _bits(tag: Hash32) -> int:
+    return int.from_bytes(to_bytes(tag, 32), "big")

@@ -1,0 +1,1 @@
+"""What an app reads and writes: arguments, deal params, `computed.json`, digests, error results (iExec). Pure."""

@@ -1,0 +1,98 @@
+"""What a worker says when there is no result: an error result that tells why, equal on every honest worker; or that
+the fault is its own machine's, and then it contributes nothing.
+
+The text is hashed, so it must be the incumbent's to the byte (iexec-worker 9.2), which has it for downloads only
+and leaves a task whose app failed to its deadline; here the requester is told in the same words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+from protocol.results.digest import file_digest
+from protocol.types import Hash32
+
+#: Cause of a replicate that its own machine failed: a full disk, no Docker engine. Another machine may do better.
+MACHINE_FAILED = "MACHINE_FAILED"
+#: The app ran out of memory on a machine that offers less than the pool promises per slot: a machine that keeps the
+#: promise may do better, and the smaller one is not to blame either.
+MACHINE_MEMORY = "MACHINE_OUT_OF_MEMORY"
+#: Characters of a cause in a report (`protocol.wire`).
+CAUSE_CHARACTERS = 200
+#: Name of the file in `/iexec_out`.
+ERROR_FILE = "error.txt"
+
+
+class Failure(StrEnum):
+    """Failures that end in an error result, by PoCo cause."""
+
+    APP_IMAGE = "APP_IMAGE_DOWNLOAD_FAILED"
+    DATASET_FILE = "DATASET_FILE_DOWNLOAD_FAILED"
+    DATASET_CHECKSUM = "DATASET_FILE_BAD_CHECKSUM"
+    INPUT_FILES = "INPUT_FILES_DOWNLOAD_FAILED"
+    #: The app ended with another code than 0, or could not be started at all, and left no computed.json.
+    APP = "APP_COMPUTE_FAILED"
+    #: The app ran past the category's time and left no computed.json.
+    APP_TIMEOUT = "APP_COMPUTE_TIMEOUT"
+    #: The app needed more memory than the pool promises per slot.
+    OUT_OF_MEMORY = "APP_OUT_OF_MEMORY"
+    #: The app ended with 0 and left no computed.json, or one that does not say what the deal needs.
+    COMPUTED_FILE = "POST_COMPUTE_COMPUTED_FILE_NOT_FOUND"
+    #: computed.json points to nothing.
+    RESULT_DIGEST = "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED"
+    FILE_NAME = "POST_COMPUTE_TOO_LONG_RESULT_FILE_NAME"
+    #: Too many files or bytes, or names that no zip can carry.
+    OUTPUT_ZIP = "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED"
+
+    @property
+    def status(self) -> str:
+        """Replicate status the failure belongs to."""
+        match self:
+            case Failure.APP_IMAGE:
+                return "APP_DOWNLOAD_FAILED"
+            case Failure.DATASET_FILE | Failure.DATASET_CHECKSUM | Failure.INPUT_FILES:
+                return "DATA_DOWNLOAD_FAILED"
+            case _:
+                return "COMPUTE_FAILED"
+
+
+def worded(code: str, why: str) -> str:
+    """A cause as reports carry it: a code, and the reason in words after a colon, cut to CAUSE_CHARACTERS."""
+    text = f"{code}: {' '.join(why.split())}" if why.strip() else code
+    return text if len(text) <= CAUSE_CHARACTERS else text[: CAUSE_CHARACTERS - 1] + "…"
+
+
+def cause_code(cause: str | None) -> str | None:
+    """The code of a cause, without its words."""
+    return cause if cause is None else cause.partition(":")[0]
+
+
+def blames_task(cause: str | None) -> bool:
+    """Whether a worker that gives this cause says that any other worker would fail as well."""
+    return cause_code(cause) in frozenset(Failure)
+
+
+def counts_against_machine(cause: str | None) -> bool:
+    """Whether a replicate that failed with this cause tells something of its machine: not where the app failed, nor
+    where it wanted more memory than a small machine has.
+    """
+    return not blames_task(cause) and cause_code(cause) != MACHINE_MEMORY
+
+
+def error_text(failure: Failure) -> bytes:
+    """Content of `error.txt`: no newline at its end."""
+    return (
+        f"[IEXEC] Errors occurred while computing the task "
+        f"[error:{failure.status}, causes:[WorkflowError[cause={failure.value}, message=]]]"
+    ).encode()
+
+
+def error_computed(output: str = "/iexec_out") -> dict[str, str]:
+    """Content of `computed.json` beside it; `output` is the output directory as the app sees it."""
+    return {"deterministic-output-path": f"{output}/{ERROR_FILE}"}
+
+
+def error_digest(failure: Failure) -> Hash32:
+    """Result digest of the error result."""
+    return file_digest(hashlib.sha256(error_text(failure)).digest())

@@ -1,0 +1,341 @@
+"""One file from a URL that a stranger chose, streamed to disk and hashed, within a task's budget of time and bytes.
+
+The budget is asked before every read from the network, whichever part of the answer the bytes belong to: a server that
+drips one byte at a time, in its headers or in its body, gets no more time than one that sends nothing.
+
+Refused and TooLarge say what every machine would meet; RefusedHere what only this one may; whatever may pass
+(StorageUnavailable) is tried again, at each address of the host, until the task's time is needed for the app.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpcore
+import httpx
+import structlog
+
+from protocol.errors import Refused, RefusedHere, StorageUnavailable, TooLarge
+from workers.data.guard import Target, check, gateway_url, inside_gateway, same_host
+from workers.task import verdict
+from workers.task.patience import Patience, backoff
+from workers.task.verdict import Verdict
+
+log = structlog.get_logger(__name__)
+
+#: Seconds without a byte before a download counts as dead.
+STALL_SECONDS = 20.0
+#: Seconds for a connection; a host may have several addresses, and a dead one should not take long.
+CONNECT_SECONDS = 10.0
+#: All files of a task together may be this many times the largest single one.
+TOTAL_FILES = 2
+REDIRECTS = 5
+#: Bytes between two looks at the room on disk.
+ROOM_STEP = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What this machine fetches, and through which gateway."""
+
+    #: Our own IPFS gateway; trusted, so it may be at a private address.
+    gateway: str
+    #: Bytes of one file that this machine takes.
+    max_bytes: int
+    allow_private: bool
+    #: Bytes of one file that every machine of the pool takes at most; None: `max_bytes`.
+    pool_max_bytes: int | None = None
+
+
+def _too_large(size: int, own: int, pool: int | None) -> Refused | TooLarge:
+    """The error for `size` bytes where this machine takes `own` and every machine of the pool `pool` at most."""
+    if size > (pool or own):
+        return TooLarge(limit=pool or own)
+    return RefusedHere(why=f"more than {own} bytes, the most that this machine takes")
+
+
+class Budget:
+    """What is left for the downloads of one task. `room` is called every few MiB; what it raises ends the download."""
+
+    def __init__(
+        self,
+        patience: Patience,
+        max_bytes: int,
+        pool_max_bytes: int | None = None,
+        room: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.patience = patience
+        self.room = room
+        self._limit = self._left = TOTAL_FILES * max_bytes
+        self._pool_limit = TOTAL_FILES * (pool_max_bytes or max_bytes)
+
+    def check(self) -> None:
+        """Raise TaskDeclined if the task's time is over."""
+        self.patience.check()
+
+    def seconds(self, wanted: float | None) -> float:
+        """The time-out for one network operation: `wanted`, or less if less is left."""
+        left = self.patience.left()
+        return left if wanted is None else min(wanted, left)
+
+    def spend(self, size: int) -> None:
+        """Take `size` bytes from what is left. Raises TooLarge, or RefusedHere if only this machine's limit is less."""
+        self._left -= size
+        if self._left < 0:
+            raise _too_large(self.spent, self._limit, self._pool_limit)
+
+    def give_back(self, size: int) -> None:
+        """Return the bytes of a try that came to nothing."""
+        self._left += size
+
+    @property
+    def spent(self) -> int:
+        """Bytes taken so far."""
+        return self._limit - self._left
+
+
+def download(url: str, target: Path, policy: Policy, budget: Budget) -> str:
+    """Fetch `url` to `target`, which appears only when whole; its sha256 as `0x` hex.
+
+    Raises TooLarge and Refused (alike on every machine), RefusedHere; TaskDeclined if the task's time does not suffice.
+    """
+    through_gateway = gateway_url(url, policy.gateway)
+    partial = target.with_name(target.name + f".part-{os.getpid()}")
+    private = _private_rule(policy, through_gateway)
+    failures = 0
+    try:
+        while True:
+            before = budget.spent
+            try:
+                found = _stream(through_gateway or url, partial, policy, private, budget, failures)
+                break
+            except StorageUnavailable as error:
+                budget.give_back(budget.spent - before)
+                failures += 1
+                log.warning("A file does not come.", action="download_retry", tries=failures, why=str(error))
+                budget.patience.pause(max(backoff(failures), _retry_after(error)), str(error))
+        # The container's user is whoever the image says.
+        partial.chmod(0o644)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return found
+
+
+def _private_rule(policy: Policy, through_gateway: str | None) -> Callable[[str], bool]:
+    """Which hops may lead to private addresses: content of our own gateway, and nothing else near it."""
+    return lambda hop: policy.allow_private or (through_gateway is not None and inside_gateway(hop, policy.gateway))
+
+
+def _retry_after(error: StorageUnavailable) -> float:
+    """Seconds that the server asked us to wait."""
+    seconds = error.fields.get("retry_after", 0.0)
+    return seconds if isinstance(seconds, float) else 0.0
+
+
+def read_retry_after(text: str | None, now: datetime) -> float:
+    """Seconds of a `Retry-After` header (RFC 9110: a number, or a date); 0 for one that says neither."""
+    if text is None:
+        return 0.0
+    if text.strip().isdecimal():
+        return float(text.strip()[:9])
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    return max((at - now).total_seconds(), 0.0) if at.tzinfo else 0.0
+
+
+def _stream(
+    url: str, partial: Path, policy: Policy, private: Callable[[str], bool], budget: Budget, failures: int
+) -> str:
+    """One try; the sha256 as `0x` hex."""
+    timeout = httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS)
+    try:
+        with (
+            httpx.Client(timeout=timeout, transport=_Transport(budget), follow_redirects=False) as client,
+            _open(client, url, private, failures) as response,
+            partial.open("wb") as file,
+        ):
+            return _copy(response, file.write, policy, budget)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise StorageUnavailable(what=url, why=str(error) or type(error).__name__) from error
+
+
+@contextmanager
+def _open(client: httpx.Client, url: str, private: Callable[[str], bool], failures: int) -> Iterator[httpx.Response]:
+    """The answer behind at most REDIRECTS redirects, every hop checked anew."""
+    first = url
+    for hop in range(REDIRECTS + 1):
+        with _elsewhere(hop > 0 and not same_host(url, first)):
+            target = check(url, _addresses, allow_private=private(url))
+        with _get(client, target, failures) as response:
+            if response.is_redirect and "location" in response.headers:
+                url = str(httpx.URL(url).join(response.headers["location"]))
+                continue
+            if response.status_code != 200:
+                with _elsewhere(hop > 0 and not same_host(url, first)):
+                    raise _bad_status(url, response)
+            yield response
+            return
+    raise RefusedHere(why=f"more than {REDIRECTS} redirects")
+
+
+@contextmanager
+def _elsewhere(redirected: bool) -> Iterator[None]:
+    """Where a server may send each machine to another place, what is wrong there is met by this one only."""
+    try:
+        yield
+    except Refused as error:
+        if redirected:
+            raise RefusedHere(why=f"{error} (after a redirect)") from error
+        raise
+
+
+def _bad_status(url: str, response: httpx.Response) -> Exception:
+    """The error for an answer that is not the file."""
+    status = response.status_code
+    match verdict.of_http(status):
+        case Verdict.APP:
+            return Refused(why=f"{url} answers HTTP {status}")
+        case Verdict.MACHINE:
+            return RefusedHere(why=f"{url} answers HTTP {status}")
+        case Verdict.RETRY:
+            wait = read_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
+            return StorageUnavailable(what=url, why=f"HTTP {status}", retry_after=wait)
+
+
+@contextmanager
+def _get(client: httpx.Client, target: Target, failures: int) -> Iterator[httpx.Response]:
+    """The answer of the first address that gives one; another one comes first after each failure."""
+    headers = {"host": target.host_header, "accept-encoding": "identity"}
+    # The certificate is checked against the name although the connection goes to the address.
+    extensions = {"sni_hostname": target.host}
+    shift = failures % len(target.addresses)
+    addresses = target.addresses[shift:] + target.addresses[:shift]
+    response = None
+    for address in addresses:
+        request = client.build_request("GET", target.pinned(address), headers=headers, extensions=extensions)
+        try:
+            response = client.send(request, stream=True)
+            break
+        except httpx.TransportError as error:
+            if address == addresses[-1]:
+                raise
+            log.info("Trying the host's next address.", action="next_address", address=address, why=str(error))
+    if response is None:
+        raise StorageUnavailable(what=target.host, why="it has no address")
+    try:
+        yield response
+    finally:
+        response.close()
+
+
+def _copy(response: httpx.Response, write: Callable[[bytes], int], policy: Policy, budget: Budget) -> str:
+    digest = hashlib.sha256()
+    total = 0
+    promised = response.headers.get("content-length", "")
+    size = int(promised) if promised.isdecimal() and len(promised) < 20 else 0
+    # Without a size: each piece as it comes from the network.
+    for chunk in response.iter_raw():
+        total += len(chunk)
+        if total > policy.max_bytes:
+            raise _too_large(max(total, size), policy.max_bytes, policy.pool_max_bytes)
+        budget.spend(len(chunk))
+        if total // ROOM_STEP > (total - len(chunk)) // ROOM_STEP:
+            budget.room()
+        digest.update(chunk)
+        write(chunk)
+    if total == 0:
+        raise StorageUnavailable(what=str(response.url), why="the file is empty")
+    return "0x" + digest.hexdigest()
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise StorageUnavailable(what=host, why=f"this machine finds no address of it ({error})") from error
+    except ValueError as error:
+        # A name that no DNS message can carry, or a NUL in it.
+        raise Refused(why="the address names no possible host") from error
+    return [str(entry[4][0]).partition("%")[0] for entry in found]
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """The certificates we trust, read once per process."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+class _Transport(httpx.HTTPTransport):
+    """httpx's transport over connections that keep to a budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__(verify=_tls(), trust_env=False)
+        self._pool = httpcore.ConnectionPool(ssl_context=_tls(), network_backend=_Network(budget))
+
+
+class _Network(httpcore.NetworkBackend):
+    """TCP connections that ask `budget` before each operation."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Connect, within what is left."""
+        self._budget.check()
+        seconds = self._budget.seconds(timeout)
+        return _Stream(self._inner.connect_tcp(host, port, seconds, local_address, socket_options), self._budget)
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection that asks `budget` before each operation."""
+
+    def __init__(self, inner: httpcore.NetworkStream, budget: Budget) -> None:
+        self._inner = inner
+        self._budget = budget
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read what is there, within what is left."""
+        self._budget.check()
+        return self._inner.read(max_bytes, self._budget.seconds(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write all, within what is left."""
+        self._budget.check()
+        self._inner.write(buffer, self._budget.seconds(timeout))
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """The same connection, encrypted."""
+        self._budget.check()
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, self._budget.seconds(timeout)), self._budget)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._inner.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        """What the connection below says of itself."""
+        return self._inner.get_extra_info(info)

@@ -1,0 +1,104 @@
+"""A deal's dataset and input files in the folder that the container sees.
+
+Datasets are checked against their on-chain sha256 and kept by it, so the later tasks of a bag find it there. What every
+machine would meet carries iExec's causes, which the requester reads in the error result (as iexec-worker 9.2 names
+them); what only this machine may meet is declined.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from protocol.errors import Refused, RefusedHere, StorageUnavailable, TaskDeclined, TaskFailure, TooLarge
+from protocol.results.error_result import MACHINE_FAILED, Failure
+from protocol.results.params import DealParams
+from protocol.types import TaskId
+from protocol.wire import Assignment, Dataset
+from workers.data.download import Budget, Policy, download
+from workers.data.layout import Layout
+from workers.sandbox import disk
+from workers.sandbox.spec import input_file_name
+from workers.task.patience import Patience, backoff
+
+#: Input files of a task at most; each costs a connection.
+MAX_INPUT_FILES = 100
+
+
+def fetch(
+    assignment: Assignment, params: DealParams, folder: Path, layout: Layout, policy: Policy, patience: Patience
+) -> None:
+    """Put the task's dataset and input files into `folder`. Raises TaskFailure; TaskDeclined."""
+    task_id = TaskId(assignment.task_id)
+    budget = Budget(patience, policy.max_bytes, policy.pool_max_bytes, lambda: disk.require_room(task_id, layout.root))
+    with _as_failure(assignment, Failure.INPUT_FILES):
+        _check_urls(params.input_files)
+    if assignment.dataset is not None:
+        _dataset(assignment, assignment.dataset, folder / assignment.dataset.address, layout, policy, budget)
+    for url in params.input_files:
+        with _as_failure(assignment, Failure.INPUT_FILES):
+            download(url, folder / input_file_name(url), policy, budget)
+
+
+def _check_urls(urls: tuple[str, ...]) -> None:
+    """Refuse what no worker could ever fetch, before anything is."""
+    if len(urls) > MAX_INPUT_FILES:
+        raise Refused(why=f"the deal names {len(urls)} input files, and {MAX_INPUT_FILES} is the most")
+    for url in urls:
+        try:
+            url.encode()
+        except UnicodeEncodeError as error:
+            # JSON can hold half of a surrogate pair, which is no character.
+            raise Refused(why="an input file's address is no text") from error
+
+
+def _dataset(
+    assignment: Assignment, dataset: Dataset, target: Path, layout: Layout, policy: Policy, budget: Budget
+) -> None:
+    if target.exists():
+        return
+    cached = layout.cache / dataset.checksum
+    if not cached.exists():
+        # Without a lock: whoever names this checksum beside an address that never answers would hold it for ever.
+        fresh = layout.cache / f"{dataset.checksum}.{assignment.task_id}"
+        with _as_failure(assignment, Failure.DATASET_FILE):
+            _download_checked(assignment, dataset, fresh, policy, budget)
+        fresh.replace(cached)
+    # A second name for the same bytes: the container sees its folder read-only and cannot change them.
+    os.link(cached, target)
+
+
+def _download_checked(assignment: Assignment, dataset: Dataset, target: Path, policy: Policy, budget: Budget) -> None:
+    """Fetch the dataset until its sha256 is right, or wrong in the same way twice: an answer that was cut short or
+    spoilt on its way to this machine alone would not be wrong alike again. Raises TaskFailure, TaskDeclined.
+    """
+    last, failures = None, 0
+    while True:
+        before = budget.spent
+        found = download(dataset.url, target, policy, budget)
+        if found == dataset.checksum:
+            return
+        target.unlink()
+        budget.give_back(budget.spent - before)
+        why = f"its sha256 is {found}, and {dataset.checksum} is on chain"
+        if found == last:
+            raise _failure(assignment, Failure.DATASET_CHECKSUM, why)
+        last, failures = found, failures + 1
+        if failures > 1:
+            budget.patience.pause(backoff(failures), why)
+
+
+@contextmanager
+def _as_failure(assignment: Assignment, failure: Failure) -> Iterator[None]:
+    try:
+        yield
+    except (RefusedHere, StorageUnavailable) as error:
+        raise TaskDeclined(task=assignment.task_id, cause=MACHINE_FAILED, why=str(error)) from error
+    except (Refused, TooLarge) as error:
+        raise _failure(assignment, failure, str(error)) from error
+
+
+def _failure(assignment: Assignment, failure: Failure, why: str) -> TaskFailure:
+    return TaskFailure(task=assignment.task_id, status=failure.status, cause=failure, why=why)

@@ -1,0 +1,174 @@
+"""What a container left in its output folder, turned into a digest and a zip, with nothing trusted.
+
+The container has ended, so nobody changes the folder under our feet. Still every file is opened without following
+links; links, pipes, sockets and devices are left out as if they were not there (a link the incumbent follows on one
+machine dangles on the next, so no honest result has one).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.errors import BadMessage, TaskDeclined, TaskFailure
+from protocol.results.computed import (
+    COMPUTED_BYTES,
+    COMPUTED_FILE,
+    NAME_CHARACTERS,
+    PATH_LEVELS,
+    Computed,
+    read_computed,
+    result_digest,
+)
+from protocol.results.error_result import MACHINE_FAILED, Failure
+from protocol.types import Hash32, TaskId
+from workers.data.result_zip import ResultZip
+
+#: Files and folders in a result at most: a zip's directory and the walk stay small.
+ENTRIES = 10_000
+#: Characters in a path below the output folder at most, far below what a file system takes.
+PATH_CHARACTERS = 1_024
+CHUNK_BYTES = 2**18
+
+#: No link is followed, and a pipe does not block.
+_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """The most a result may hold."""
+
+    #: Bytes of all files together, before compression.
+    total_bytes: int
+    entries: int = ENTRIES
+    #: The pool's own limit, where this machine takes less; what is between the two is declined.
+    pool_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A result ready to be voted for."""
+
+    digest: Hash32
+    callback_data: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """Paths below the output folder, sorted: regular files and folders (the empty path is the folder itself)."""
+
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+
+
+def pack(task_id: TaskId, folder: Path, zip_path: Path, *, callback: bool, caps: Caps) -> Result:
+    """Write the zip of all of `folder`; the digest of what its computed.json points to.
+
+    Raises TaskFailure, with a cause that is the same on every honest worker; TaskDeclined for a result that only this
+    machine does not take.
+    """
+    tree = _walk(task_id, folder, caps)
+    computed = _computed(task_id, folder, tree, callback=callback)
+    sums = _zip(task_id, folder, tree, zip_path, caps)
+    try:
+        return Result(result_digest(computed, sums, set(tree.folders)), computed.callback_data)
+    except BadMessage as error:
+        raise _failure(task_id, Failure.RESULT_DIGEST, str(error)) from error
+
+
+def _failure(task_id: TaskId, failure: Failure, why: str) -> TaskFailure:
+    return TaskFailure(task=task_id, status=failure.status, cause=failure, why=why)
+
+
+def _walk(task_id: TaskId, top: Path, caps: Caps) -> _Tree:
+    """Every regular file and folder; names are checked, links and special files passed over."""
+    files: list[str] = []
+    folders: list[str] = [""]
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        with os.scandir(top / folder) as entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    folders.append(path)
+                    waiting.append(path)
+                elif len(entry.name) > NAME_CHARACTERS and (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                    raise _failure(
+                        task_id, Failure.FILE_NAME, f"a file's name has more than {NAME_CHARACTERS} characters"
+                    )
+                elif stat.S_ISREG(mode):
+                    files.append(path)
+                if len(files) + len(folders) > caps.entries:
+                    raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {caps.entries} files and folders")
+                if len(path) > PATH_CHARACTERS or path.count("/") >= PATH_LEVELS or not _encodable(path):
+                    raise _failure(task_id, Failure.OUTPUT_ZIP, "a path that no zip can carry")
+    return _Tree(tuple(sorted(files)), tuple(sorted(folders)))
+
+
+def _encodable(path: str) -> bool:
+    """False for bytes that are not UTF-8: Python shows them as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in path)
+
+
+def _computed(task_id: TaskId, folder: Path, tree: _Tree, *, callback: bool) -> Computed:
+    if COMPUTED_FILE not in tree.files:
+        raise _failure(task_id, Failure.COMPUTED_FILE, "the app left no computed.json")
+    handle = os.open(folder / COMPUTED_FILE, _OPEN_FLAGS)
+    with os.fdopen(handle, "rb") as file:
+        content = file.read(COMPUTED_BYTES + 1)
+    try:
+        return read_computed(content, callback=callback)
+    except BadMessage as error:
+        raise _failure(task_id, Failure.COMPUTED_FILE, str(error)) from error
+
+
+def _zip(task_id: TaskId, folder: Path, tree: _Tree, zip_path: Path, caps: Caps) -> dict[str, bytes]:
+    """Write the zip; path → 32-byte sha256 of every file. One pass: each byte is read once."""
+    sums: dict[str, bytes] = {}
+    _require_size(task_id, sum((folder / path).lstat().st_size for path in tree.files), caps)
+    parents = {path.rpartition("/")[0] for path in (*tree.files, *tree.folders)}
+    with ResultZip(zip_path) as target:
+        for path in sorted(set(tree.folders) - parents - {""}):
+            target.add_empty_folder(path)
+        for path in tree.files:
+            digest = hashlib.sha256()
+            size = (folder / path).lstat().st_size
+            with target.file(path, size) as write:
+                for chunk in _chunks(folder / path):
+                    digest.update(chunk)
+                    write(chunk)
+            sums[path] = digest.digest()
+    return sums
+
+
+def _require_size(task_id: TaskId, total: int, caps: Caps) -> None:
+    pool = caps.pool_bytes or caps.total_bytes
+    if total > pool:
+        raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {pool} bytes of results")
+    if total > caps.total_bytes:
+        why = f"more than {caps.total_bytes} bytes of results, the most that this machine takes"
+        raise TaskDeclined(task=task_id, cause=MACHINE_FAILED, why=why)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with os.fdopen(os.open(path, _OPEN_FLAGS), "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def write_into(folder: Path, name: str, content: bytes) -> None:
+    """Put a file of ours into the output folder, replacing what the app may have left there under that name: even a
+    link, which is removed, not followed. A folder of that name stays, and our file is left out.
+    """
+    target = folder / name
+    if target.is_dir() and not target.is_symlink():
+        return
+    target.unlink(missing_ok=True)
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as file:
+        file.write(content)

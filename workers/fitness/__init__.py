@@ -1,0 +1,1 @@
+"""Whether this machine can work: doctor, checkup, clock, status."""

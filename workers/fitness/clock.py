@@ -1,0 +1,42 @@
+"""This machine's clock, compared with the newest block and with the pool's clock."""
+
+from __future__ import annotations
+
+from chain.rpc.client import JsonRpc
+from protocol.errors import BadInput, RpcError, RpcUnavailable, Unavailable
+from workers.fitness import rules
+from workers.fitness.rules import Finding
+from workers.pool.api import PoolApi
+
+
+def head_time(rpc: JsonRpc) -> float:
+    """Time of the newest block that the node has, Unix seconds. Raises RpcError, RpcUnavailable."""
+    head = rpc.call("eth_getBlockByNumber", "latest", False)
+    if not isinstance(head, dict):
+        # It has no newest block: it is not there yet.
+        raise RpcUnavailable(what=rpc.name, why="it does not know its newest block")
+    return float(int(str(head["timestamp"]), 16))
+
+
+def pool_time(api: PoolApi) -> float | None:
+    """The pool's clock, Unix seconds; None if it does not say."""
+    try:
+        return api.time()
+    except (BadInput, Unavailable):
+        return None
+
+
+def check(rpc: JsonRpc, api: PoolApi, now: float, block_time: float) -> Finding:
+    """Whether the clock is right. `now`: what it shows, Unix seconds. Raises RpcError, RpcUnavailable."""
+    return rules.clock(now, head_time(rpc), pool_time(api), block_time)
+
+
+def why_late(rpc: JsonRpc, api: PoolApi, now: float, block_time: float) -> str | None:
+    """For a deadline that has passed by this machine's clock: in words, that the clock is wrong; None if it is right or
+    nothing can be said.
+    """
+    try:
+        off = rules.clock_error(now, head_time(rpc), pool_time(api), block_time)
+    except (RpcError, RpcUnavailable):
+        return None
+    return None if off is None else f"this machine's clock is {off:+.0f} s off the chain's block time"

@@ -1,0 +1,212 @@
+"""Can this machine work, and if not, why not? One finding per part; a part that cannot be asked is said to be so.
+
+wallet, docker, limits, disk     of this machine
+pool, broker                     can they be reached
+chain, clock, gas, stake         the node, and what the chain says of the wallet
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from chain.contracts.hub import Hub
+from chain.keystore import load_key
+from chain.rpc.client import Rpc
+from chain.rpc.pool import RpcPool, connect
+from config.http_client import is_loopback
+from config.settings import Settings
+from protocol.errors import EngineRefused, NoSuchImage, PoolUnavailable, SluiceError
+from protocol.ethereum.signing import Key
+from protocol.types import Contract, NRlc, TaskId, Wei
+from protocol.wire import PoolConfig
+from workers.fitness import clock, rules
+from workers.fitness.rules import Finding, Numbers
+from workers.pool.api import PoolApi
+from workers.pool.broker_reach import reach
+from workers.pool.memory import recall
+from workers.pool.settings import adopt
+from workers.sandbox.container import Engine
+from workers.sandbox.spec import ContainerSpec, container_name
+from workers.workbench import Machine
+
+#: An image that no engine has: one that is asked to make a container of it checks everything else first.
+_NO_IMAGE = "sluice.invalid/doctor:none"
+#: What needs the pool's word on which chain and broker are its own.
+ON_CHAIN = ("chain", "clock", "gas", "stake")
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at each part in turn. Raises BadSetting, BadKeystore only where nothing at all can be examined."""
+    key: Key | None = None
+    try:
+        key = load_key(settings)
+        yield Finding("wallet", True, str(key.wallet))
+    except SluiceError as error:
+        yield Finding("wallet", False, str(error))
+    yield _found("docker", lambda: docker(settings))
+    yield disk(settings)
+    pool, finding = _pool(settings, key)
+    yield finding
+    if pool is None or key is None:
+        missing = "that needs a wallet" if pool is not None else "the pool says where that is, and it is away"
+        for part in ("limits", *ON_CHAIN, "broker"):
+            yield Finding(part, False, f"not asked: {missing}")
+        return
+    try:
+        machine = Machine(adopt(settings, pool), key, pool, PoolApi(settings.api_url))
+    except SluiceError as error:
+        yield Finding("settings", False, str(error))
+        return
+    with closing(machine.api):
+        yield limits(machine)
+        yield from on_chain(machine, time.time())
+    yield broker(machine)
+
+
+def docker(settings: Settings) -> Finding:
+    """Whether the Docker engine answers and its files can be reached. Raises EngineUnavailable, BadSetting."""
+    engine = Engine(settings.docker_host)
+    with closing(engine):
+        info = engine.require_reach(os.geteuid())
+    memory, cpus = int(info["MemTotal"]), int(info["NCPU"])
+    system = f"{info.get('OSType', '')}/{info.get('Architecture', '')}"
+    says = (
+        f"{engine.host}, version {info['ServerVersion']}, {system}, {cpus} CPUs, {rules.gib(memory)} GiB,"
+        f" runtimes {', '.join(sorted(info.get('Runtimes') or {}))}"
+    )
+    numbers: Numbers = {
+        "version": str(info["ServerVersion"]),
+        "system": system,
+        "cpus": cpus,
+        "memory_bytes": memory,
+    }
+    return Finding("docker", True, says, numbers)
+
+
+def limits(machine: Machine) -> Finding:
+    """Whether the engine takes the containers that this machine would make: their name, processors, memory, folders.
+
+    The engine is asked for a container of an image that it does not have: it checks all else before the image.
+    """
+    settings = machine.settings
+    folder = str(_nearest(machine.layout.root))
+
+    def ask() -> Finding:
+        allowed = machine.limits
+        numbers: dict[str, int] = {
+            "slots": settings.slots,
+            "nano_cpus_per_slot": allowed.nano_cpus,
+            "memory_bytes_per_slot": allowed.memory_bytes,
+        }
+        spec = ContainerSpec(
+            name=container_name(settings.worker_name, machine.wallet, TaskId("doctor")),
+            image=_NO_IMAGE,
+            command=(),
+            environment={},
+            labels={},
+            inputs=folder,
+            outputs=folder,
+            limits=allowed,
+            seconds=1,
+        )
+        with closing(Engine(settings.docker_host)) as engine:
+            memory = int(engine.info()["MemTotal"])
+            try:
+                engine.remove(engine.create(spec))
+            except NoSuchImage:
+                pass
+            except EngineRefused as error:
+                fix = "Mend SLUICE_SLOTS, SLUICE_MEMORY_PER_SLOT, SLUICE_HOME or the engine."
+                return Finding("limits", False, f"{error}. Every task would be declined. {fix}", numbers)
+        wanted = settings.slots * allowed.memory_bytes
+        says = f"{settings.slots} slots of {allowed.nano_cpus / 1e9:g} CPUs and {rules.gib(allowed.memory_bytes)} GiB"
+        if wanted > memory:
+            says += f"; all of them may want {rules.gib(wanted)} GiB and the engine has {rules.gib(memory)}"
+        return Finding("limits", True, says, numbers | {"engine_memory_bytes": memory})
+
+    return _found("limits", ask)
+
+
+def disk(settings: Settings) -> Finding:
+    """Whether there is room for images and results."""
+    return rules.disk(shutil.disk_usage(_nearest(settings.home.absolute())).free, str(settings.home))
+
+
+def _pool(settings: Settings, key: Key | None) -> tuple[PoolConfig | None, Finding]:
+    """What the pool says of itself, or said at the last start if it is away now."""
+    try:
+        with closing(PoolApi(settings.api_url)) as api:
+            pool = api.config()
+    except PoolUnavailable as error:
+        known = recall(settings, key.wallet) if key is not None else None
+        also = " What follows goes by what it said at this machine's last start." if known is not None else ""
+        return known, Finding("pool", False, f"{error} No task comes while it is away.{also}")
+    except SluiceError as error:
+        return None, Finding("pool", False, str(error))
+    return pool, Finding("pool", True, f"workerpool {pool.workerpool} at {settings.api_url}, version {pool.version}")
+
+
+def broker(machine: Machine) -> Finding:
+    """Whether RabbitMQ can be reached, and its certificate be trusted."""
+    pool, settings = machine.pool, machine.settings
+    if pool.amqp_host is None or pool.amqp_port is None:
+        return Finding("broker", True, "not asked: this pool says where it is only at sign-in")
+    host, port = pool.amqp_host, pool.amqp_port
+    numbers: Numbers = {"host": host, "port": port, "tls": pool.amqp_tls}
+    if is_loopback(host) and not is_loopback(urlsplit(settings.api_url).hostname or ""):
+        says = f"the pool tells its workers that RabbitMQ is on their own machine ({host})"
+        return Finding("broker", False, f"{says}. Its operator must set SLUICE_AMQP_PUBLIC_HOST.", numbers)
+
+    def ask() -> Finding:
+        reach(host, port, tls=pool.amqp_tls, ca_file=settings.amqp_ca_file)
+        way = "TLS, certificate and host name verified" if pool.amqp_tls else "not encrypted"
+        return Finding("broker", True, f"{host}:{port}, {way}", numbers)
+
+    return _found("broker", ask)
+
+
+def on_chain(machine: Machine, now: float) -> list[Finding]:
+    """ON_CHAIN: the node, this machine's clock (`now`, Unix seconds), the wallet's gas and stake."""
+    settings = machine.settings
+    try:
+        with closing(connect(settings)) as rpc:
+            hub = Hub(rpc, Contract(str(settings.hub)))
+            hub.check_chain(settings)
+            return _wallet_on_chain(machine, hub, rpc, now)
+    except SluiceError as error:
+        asked = Finding("chain", False, str(error))
+        return [asked, *(Finding(part, False, "not asked: that needs the chain") for part in ON_CHAIN[1:])]
+
+
+def _wallet_on_chain(machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float) -> list[Finding]:
+    settings, wallet, head = machine.settings, machine.wallet, hub.head()
+    least = machine.pool.least_stake
+    account, (balance,) = hub.account(wallet, head), hub.balances([wallet], head)
+    return [
+        Finding(
+            "chain", True, f"{rpc.name}, chain {settings.chain_id}, block {head}, hub {settings.hub}", {"block": head}
+        ),
+        clock.check(rpc, machine.api, now, settings.block_time),
+        rules.gas(Wei(balance), hub.gas_price()),
+        rules.stake(account.stake, account.locked, None if least is None else NRlc(least)),
+    ]
+
+
+def _found(part: str, ask: Callable[[], Finding]) -> Finding:
+    try:
+        return ask()
+    except SluiceError as error:
+        return Finding(part, False, str(error))
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder

@@ -1,0 +1,154 @@
+"""What a machine holds and how it stands, by its journal, the pool and the chain; it need not be running."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass
+
+from chain.contracts.hub import Hub
+from chain.keystore import load_key
+from chain.rpc.pool import connect
+from config.settings import Settings
+from protocol.errors import NotFound, SluiceError
+from protocol.types import Contract, Wallet
+from protocol.wire import WorkerModel
+from workers.data.layout import Layout, layout_of
+from workers.fitness.rules import ether, rlc
+from workers.pool.api import PoolApi
+from workers.pool.memory import adopted
+from workers.task.journal import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One task in this machine's hands. `seconds`: since its last change."""
+
+    task_id: str
+    mode: str
+    stage: str
+    seconds: float
+    digest: str | None
+    cause: str | None
+    link: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One machine. Amounts in nRLC and wei; None: not known, and `trouble` says why."""
+
+    wallet: str
+    name: str
+    running: bool
+    slots: int
+    tasks: tuple[Held, ...]
+    #: Seconds since the pool last took a ping of this machine.
+    last_ping_seconds: float | None
+    #: Slots in use, and whether the machine counts as silent, by the pool's word.
+    busy: int | None = None
+    lost: bool | None = None
+    banned: bool | None = None
+    #: The hub's account of the wallet: what it has deposited and earned, and what its votes lock.
+    free_nrlc: int | None = None
+    locked_nrlc: int | None = None
+    balance_wei: int | None = None
+    trouble: tuple[str, ...] = ()
+
+
+def held(layout: Layout) -> list[Held]:
+    """Every task not yet forgotten, oldest change first; none if this machine never ran."""
+    if not layout.journal.exists():
+        return []
+    with closing(Journal(layout.journal)) as journal:
+        return [
+            Held(
+                task_id=item.task_id,
+                mode=item.assignment.mode,
+                stage=item.stage,
+                seconds=round(time.time() - item.updated_at, 1),
+                digest=item.digest,
+                cause=item.cause,
+                link=item.link.location if item.link else None,
+            )
+            for item in journal.all()
+        ]
+
+
+def status(settings: Settings) -> Status:
+    """All of it. Raises BadKeystore, BadSetting."""
+    wallet = load_key(settings).wallet
+    layout = layout_of(settings.home, wallet)
+    pinged = layout.last_ping()
+    trouble: list[str] = []
+    known = _at_pool(settings, wallet, trouble)
+    account = _on_chain(settings, wallet, trouble)
+    return Status(
+        wallet=wallet,
+        name=settings.worker_name,
+        running=_runs(layout),
+        slots=settings.slots,
+        tasks=tuple(held(layout)),
+        last_ping_seconds=None if pinged is None else round(max(time.time() - pinged, 0.0), 1),
+        busy=None if known is None else known.busy,
+        lost=None if known is None else known.lost,
+        banned=None if known is None else known.banned,
+        free_nrlc=None if account is None else account[0],
+        locked_nrlc=None if account is None else account[1],
+        balance_wei=None if account is None else account[2],
+        trouble=tuple(trouble),
+    )
+
+
+def _runs(layout: Layout) -> bool:
+    if not layout.locks.exists():
+        return False
+    with layout.hold("machine", wait=False) as free:
+        return not free
+
+
+def _at_pool(settings: Settings, wallet: Wallet, trouble: list[str]) -> WorkerModel | None:
+    try:
+        with closing(PoolApi(settings.api_url)) as api:
+            return api.worker(wallet)
+    except NotFound:
+        trouble.append("The pool does not know this machine: it has never signed in there.")
+        return None
+    except SluiceError as error:
+        trouble.append(str(error))
+        return None
+
+
+def _on_chain(settings: Settings, wallet: Wallet, trouble: list[str]) -> tuple[int, int, int] | None:
+    try:
+        own = adopted(settings)
+        with closing(connect(own)) as rpc:
+            hub = Hub(rpc, Contract(str(own.hub)))
+            account, (balance,) = hub.account(wallet), hub.balances([wallet])
+    except SluiceError as error:
+        if str(error) not in trouble:
+            trouble.append(str(error))
+        return None
+    return account.stake, account.locked, balance
+
+
+def lines(found: Status) -> list[str]:
+    """The machine, for people; its tasks are told apart."""
+    said = [
+        f"wallet     {found.wallet}",
+        f"machine    {found.name}, {'running' if found.running else 'not running'}, {found.slots} slots",
+    ]
+    if found.last_ping_seconds is None:
+        said.append("pool       it never took a ping of this machine")
+    else:
+        said.append(f"pool       took a ping {found.last_ping_seconds:.0f} s ago")
+    if found.busy is not None:
+        words = [f"{found.busy} slots in use"]
+        words += ["counts as silent: it gets no new task"] if found.lost else []
+        words += ["banned"] if found.banned else []
+        said[-1] += f"; by its word: {', '.join(words)}"
+    if found.free_nrlc is not None and found.locked_nrlc is not None and found.balance_wei is not None:
+        said.append(
+            f"hub        {rlc(found.free_nrlc)} RLC free (deposits and earnings), {rlc(found.locked_nrlc)} RLC locked"
+        )
+        said.append(f"gas        {ether(found.balance_wei)} of the native token")
+    return [*said, *(f"unknown    {why}" for why in found.trouble)]

@@ -1,0 +1,1 @@
+"""How a machine talks to its pool: settings, HTTP API, session, RabbitMQ, reports."""

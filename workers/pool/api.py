@@ -1,0 +1,244 @@
+"""The pool's HTTP API as a worker uses it: configuration, sign-in, ping, reports, results.
+
+Answers are validated like any stranger's words. A refused token is renewed once and the request repeated. Nothing here
+retries otherwise: the caller knows whether losing the call matters.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from config.endpoints import require_url
+from config.http_client import http_client
+from protocol.errors import BadMessage, BadSetting, NotFound, NotSignedIn, PoolUnavailable, Refused, SluiceError
+from protocol.ethereum.signing import Key
+from protocol.signin import SignIn
+from protocol.types import TaskId, Wallet
+from protocol.wire import (
+    Capabilities,
+    Challenge,
+    ChallengeRequest,
+    Leave,
+    Login,
+    Ping,
+    Pong,
+    PoolConfig,
+    Report,
+    Session,
+    Stored,
+    WorkerModel,
+)
+
+#: Seconds for a short request; a pool that takes longer is treated as away.
+REQUEST_SECONDS = 5.0
+#: Seconds without progress while a result is sent or stored.
+UPLOAD_SECONDS = 60.0
+CHUNK_BYTES = 2**18
+#: Characters of a server's words that an error repeats.
+ERROR_CHARACTERS = 400
+
+_SHORT = httpx.Timeout(REQUEST_SECONDS)
+_JSON = {"content-type": "application/json"}
+Answer = TypeVar("Answer", bound=BaseModel)
+_Result = TypeVar("_Result")
+
+
+class PoolApi:
+    """The API at `url`. Safe to carry across a fork: each process opens connections of its own."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: http or https, with a path or without. Raises BadSetting."""
+        self.url = require_url("SLUICE_API_URL", url, fix="Write it like https://pool.example.").rstrip("/")
+        self._pid = 0
+        self._http: httpx.Client | None = None
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        if self._http is not None and self._pid == os.getpid():
+            self._http.close()
+        self._http = None
+
+    def config(self) -> PoolConfig:
+        """What the pool is. Raises PoolUnavailable, and BadSetting if something else than a pool answers."""
+        try:
+            return self._ask("GET", "/config", PoolConfig)
+        except (NotFound, BadMessage, Refused) as error:
+            raise BadSetting(
+                name="SLUICE_API_URL",
+                why=f"what answers at {self.url} is no Sluice pool that this version knows: {str(error).rstrip('.')}",
+                fix="Set it to the address that the pool's operator told you.",
+            ) from error
+
+    def time(self) -> float | None:
+        """The pool's clock, Unix seconds, to the second; None if it does not say. Raises PoolUnavailable, BadInput."""
+        date = self._send("GET", "/config", token=None, content=None).headers.get("date")
+        try:
+            return None if date is None else parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return None
+
+    def sign_in(
+        self,
+        key: Key,
+        pool: PoolConfig,
+        capabilities: Capabilities,
+        *,
+        machine: str | None = None,
+        take_over: bool = False,
+    ) -> Session:
+        """Prove the wallet and get a token and a broker user. Raises Refused if the pool does not want us.
+
+        `machine`: this installation; `take_over`: cut off another one that works with this wallet.
+        """
+        challenge = self._ask("POST", "/workers/challenge", Challenge, ChallengeRequest(wallet=key.wallet))
+        asked = SignIn.from_typed_data(challenge.typed_data)
+        if (asked.chain_id, asked.workerpool) != (pool.chain_id, pool.workerpool):
+            raise Refused(why="the sign-in challenge is for another pool")
+        login = Login(
+            wallet=key.wallet,
+            nonce=challenge.nonce,
+            signature=asked.sign(key),
+            capabilities=capabilities,
+            machine=machine,
+            take_over=take_over,
+        )
+        return self._ask("POST", "/workers/login", Session, login)
+
+    def ping(self, token: str, tasks: list[TaskId], machine: str | None = None) -> Pong:
+        """Say that we are alive and what we hold."""
+        return self._ask("POST", "/workers/ping", Pong, Ping(tasks=list(tasks), machine=machine), token=token)
+
+    def leave(self, token: str, machine: str | None = None) -> None:
+        """Say that we stop, so that no new task is given to us."""
+        self._send("POST", "/workers/leave", token=token, content=_json(Leave(machine=machine)))
+
+    def report(self, token: str, task_id: TaskId, report: Report) -> None:
+        """Say how far a task is."""
+        self._send("POST", f"/tasks/{task_id}/reports", token=token, content=_json(report))
+
+    def worker(self, wallet: Wallet) -> WorkerModel:
+        """What the pool knows of a machine. Raises NotFound for one that never signed in."""
+        return self._ask("GET", f"/workers/{wallet}", WorkerModel)
+
+    def put_result(self, token: str, task_id: TaskId, zip_path: Path) -> Stored:
+        """Store a result; the same one any number of times."""
+        size = zip_path.stat().st_size
+        with zip_path.open("rb") as file:
+            response = self._send(
+                "PUT",
+                f"/tasks/{task_id}/result",
+                token=token,
+                content=iter(lambda: file.read(CHUNK_BYTES), b""),
+                headers={"content-type": "application/zip", "content-length": str(size)},
+                timeout=httpx.Timeout(UPLOAD_SECONDS, connect=REQUEST_SECONDS),
+            )
+        return _read(response, Stored)
+
+    def _ask(
+        self, method: str, path: str, answer: type[Answer], body: BaseModel | None = None, *, token: str | None = None
+    ) -> Answer:
+        return _read(self._send(method, path, token=token, content=_json(body)), answer)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None,
+        content: bytes | Iterator[bytes] | None,
+        headers: Mapping[str, str] = _JSON,
+        timeout: httpx.Timeout = _SHORT,
+    ) -> httpx.Response:
+        authorization = {} if token is None else {"authorization": f"Bearer {token}"}
+        try:
+            response = self._client().request(
+                method, self.url + path, content=content, headers={**headers, **authorization}, timeout=timeout
+            )
+        except httpx.HTTPError as error:
+            raise PoolUnavailable(what=self.url, why=str(error) or type(error).__name__) from error
+        if response.is_success:
+            return response
+        raise _error(response, self.url)
+
+    def _client(self) -> httpx.Client:
+        if self._http is None or self._pid != os.getpid():
+            self._http = http_client(self.url, timeout=_SHORT)
+            self._pid = os.getpid()
+        return self._http
+
+
+class SignedIn:
+    """The API with our token in each request; a refused token is renewed once."""
+
+    def __init__(self, api: PoolApi, token: Callable[[], str], renew: Callable[[str], str]) -> None:
+        """`token`: the present one; `renew`: another one than the refused."""
+        self._api = api
+        self._token = token
+        self._renew = renew
+
+    def ping(self, tasks: list[TaskId], machine: str | None = None) -> Pong:
+        """See PoolApi.ping."""
+        return self._with_token(lambda token: self._api.ping(token, tasks, machine))
+
+    def leave(self, machine: str | None = None) -> None:
+        """See PoolApi.leave. Does not sign in anew only to say so."""
+        self._api.leave(self._token(), machine)
+
+    def report(self, task_id: TaskId, report: Report) -> None:
+        """See PoolApi.report."""
+        self._with_token(lambda token: self._api.report(token, task_id, report))
+
+    def put_result(self, task_id: TaskId, zip_path: Path) -> Stored:
+        """See PoolApi.put_result."""
+        return self._with_token(lambda token: self._api.put_result(token, task_id, zip_path))
+
+    def _with_token(self, act: Callable[[str], _Result]) -> _Result:
+        token = self._token()
+        try:
+            return act(token)
+        except NotSignedIn:
+            return act(self._renew(token))
+
+
+def _json(body: BaseModel | None) -> bytes | None:
+    return None if body is None else body.model_dump_json(exclude_none=True).encode()
+
+
+def _read(response: httpx.Response, answer: type[Answer]) -> Answer:
+    try:
+        return answer.model_validate_json(response.content)
+    except ValidationError as error:
+        raise BadMessage(why=f"the pool's answer to {response.request.url.path} is not a {answer.__name__}") from error
+
+
+def _words(response: httpx.Response) -> str:
+    """What an error's body says: the pool's own sentence, or the beginning of whatever it is."""
+    try:
+        said = str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return " ".join(response.text[:ERROR_CHARACTERS].split())
+    return said.removeprefix("Refused: ").removeprefix("Not signed in: ").rstrip(".")[:ERROR_CHARACTERS]
+
+
+def _error(response: httpx.Response, url: str) -> SluiceError:
+    why = _words(response)
+    if response.is_redirect:
+        return BadMessage(why=f"it sends us on to {response.headers.get('location', '')[:ERROR_CHARACTERS]}")
+    match response.status_code:
+        case 401:
+            return NotSignedIn(why=why)
+        case 403:
+            return Refused(why=why)
+        case 404:
+            return NotFound(what=f"{response.request.url.path} there")
+        case 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504:
+            return PoolUnavailable(what=url, why=f"HTTP {response.status_code}: {why}")
+        case status:
+            return BadMessage(why=f"HTTP {status}: {why}")

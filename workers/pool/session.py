@@ -1,0 +1,65 @@
+"""The machine's session with the pool: API token and broker password, in one file that all its processes share.
+
+Whoever finds the token refused signs in again, under a lock, and the others find the new one in the file. A sign-in
+changes the broker password too; open connections stay, and new ones read the password here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from protocol.errors import NotSignedIn
+from protocol.wire import Session
+from workers.data.layout import Layout
+
+_LOCK = "session"
+
+
+class SessionFile:
+    """`session.json` of one machine. `sign_in` asks the pool for a new session."""
+
+    def __init__(self, layout: Layout, sign_in: Callable[[], Session]) -> None:
+        self._layout = layout
+        self._path = layout.session
+        self._sign_in = sign_in
+        self._known: tuple[tuple[int, int], Session] | None = None
+
+    def current(self) -> Session:
+        """The session as it stands in the file. Raises NotSignedIn if there is none."""
+        try:
+            found = self._path.stat()
+            # Each session is a new file; the time alone may repeat within the kernel's tick.
+            changed = (found.st_ino, found.st_mtime_ns)
+            if self._known is None or self._known[0] != changed:
+                self._known = (changed, Session.model_validate_json(self._path.read_bytes()))
+        except FileNotFoundError as error:
+            raise NotSignedIn(why="this machine has not signed in yet") from error
+        return self._known[1]
+
+    def renew(self, refused_token: str | None, sign_in: Callable[[], Session] | None = None) -> Session:
+        """A session other than the one with `refused_token` (None: any new one). Raises what `sign_in` raises.
+
+        `sign_in`: how to get it this time, if not as always.
+        """
+        with self._layout.hold(_LOCK, wait=True):
+            if refused_token is not None and self._path.exists():
+                found = self.current()
+                if found.token != refused_token:
+                    return found
+            session = (sign_in or self._sign_in)()
+            self._write(session)
+            return session
+
+    def _write(self, session: Session) -> None:
+        partial = self._path.with_suffix(".part")
+        _write_private(partial, session.model_dump_json().encode())
+        partial.replace(self._path)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that nobody else can read, from its first moment on."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)

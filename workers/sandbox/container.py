@@ -1,0 +1,377 @@
+"""One container at the Docker engine: made, started, awaited, read, removed. Six requests when all goes well.
+
+Names are derived from the task, so after a restart the same call finds the container again, whatever became of it:
+
+    absent ──create──► created ──start──► running ──wait──► exited ──logs, remove──► absent
+                          ▲                  ▲                 ▲
+                          └── a killed worker comes back here ─┘
+
+Waiting is one open request that the engine answers when the container ends; nothing polls. What an engine's error tells
+is decided in `verdict`; one that tells nothing of the app is EngineUnavailable, as is an answer that cannot be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import docker
+import docker.errors
+import docker.types
+import requests
+import structlog
+
+from protocol.errors import (
+    BadSetting,
+    ContainerRefused,
+    EngineUnavailable,
+    NoSuchContainer,
+    NoSuchImage,
+)
+from protocol.results.computed import OUTPUT_FOLDER
+from protocol.types import TaskId, Wallet
+from workers.sandbox.container_state import State, read_moment, read_state
+from workers.sandbox.engine_errors import engine_errors, message, refusal, status, words
+from workers.sandbox.spec import (
+    FILE_BYTES,
+    INPUT_FOLDER,
+    LABEL_TASK,
+    LABEL_WALLET,
+    LOG_FILE_BYTES,
+    OOM_SCORE,
+    PIDS,
+    ContainerSpec,
+)
+from workers.task import verdict
+from workers.task.verdict import Verdict
+
+log = structlog.get_logger(__name__)
+
+#: Seconds the engine may take for a request that does not wait for an app; a busy engine takes a few.
+REQUEST_SECONDS = 60
+#: Seconds the engine may take to bury a container that was killed.
+KILL_SECONDS = 30
+#: Seconds without a line of progress after which a pull counts as stuck; large layers are unpacked in silence.
+PULL_STALL_SECONDS = 300
+#: Docker's words for an id it does not know; a program missing in the image is a 404 too.
+_NO_CONTAINER = "No such container"
+#: ... and for a container that somebody removes meanwhile.
+_GOING = "marked for removal"
+#: Bytes of stdout and of stderr that are kept, each.
+STREAM_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a container ended."""
+
+    exit_code: int
+    out_of_memory: bool
+    timed_out: bool
+    #: What it printed, at most STREAM_BYTES each.
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+    @property
+    def clean(self) -> bool:
+        """Exit 0 in time and within its memory."""
+        return self.exit_code == 0 and not self.out_of_memory and not self.timed_out
+
+
+class Engine:
+    """The Docker engine at `host` (None: the one the environment names). One per process."""
+
+    def __init__(self, host: str | None) -> None:
+        self.host = host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        self._stuck: set[str] = set()
+
+    @cached_property
+    def _api(self) -> docker.APIClient:
+        """Asks the engine for its version; only inside `engine_errors`."""
+        client = docker.APIClient(base_url=self.host, version="auto", timeout=REQUEST_SECONDS)
+        # The engine is never behind a proxy, and looking for one costs a millisecond a request.
+        client.trust_env = False
+        return client
+
+    def close(self) -> None:
+        """Close the connections, if any were opened."""
+        if "_api" in self.__dict__:
+            self._api.close()
+
+    def info(self) -> dict[str, Any]:
+        """What the engine says of itself. Raises EngineUnavailable."""
+        with engine_errors(self.host):
+            return dict(self._api.info())
+
+    def require_reach(self, user: int) -> dict[str, Any]:
+        """What the engine says of itself, if the Unix user id `user` can read and delete what containers leave behind.
+
+        Raises BadSetting if not: an app's root is root on this machine unless the engine runs as its user (rootless).
+        """
+        info = self.info()
+        rootless = any("name=rootless" in option for option in info.get("SecurityOptions") or ())
+        if user != 0 and not rootless:
+            raise BadSetting(
+                name="SLUICE_DOCKER_HOST",
+                why=f"the worker runs as user {user}, and what apps leave on this engine belongs to root",
+                fix="Run the worker as root (e.g. with sudo), or name a rootless engine of this user.",
+            )
+        return info
+
+    def now(self) -> datetime:
+        """The engine's own clock, which its containers' times go by. Raises EngineUnavailable."""
+        with engine_errors(self.host):
+            return read_moment(self._api.info().get("SystemTime"))
+
+    @cached_property
+    def _platform(self) -> tuple[str, str]:
+        """System and processor that the engine runs on, by Go's names; only inside `engine_errors`."""
+        version = self._api.version()
+        return str(version.get("Os") or ""), str(version.get("Arch") or "")
+
+    def require_fit(self, image: str) -> None:
+        """Raises NoSuchImage if the engine lacks the image, ContainerRefused if it was made for other machines."""
+        with engine_errors(self.host):
+            try:
+                found = dict(self._api.inspect_image(image))  # type: ignore[no-untyped-call]
+            except docker.errors.NotFound as error:
+                raise NoSuchImage(why=image) from error
+            except docker.errors.APIError as error:
+                raise refusal(verdict.of_create(status(error), words(error)), error, self.host) from error
+            made_for = str(found.get("Os") or ""), str(found.get("Architecture") or "")
+            if verdict.of_platform(made_for, self._platform) is Verdict.MACHINE:
+                system, processor = self._platform
+                why = f"the image is for {'/'.join(made_for)}, and this machine is {system}/{processor}"
+                raise ContainerRefused(why=why)
+
+    def create(self, spec: ContainerSpec) -> str:
+        """Create the container, or find the one of that name; its id.
+
+        Raises NoSuchImage, CannotStart (the app's fault), ContainerRefused (this machine's), EngineUnavailable.
+        """
+        with engine_errors(self.host):
+            host_config = self._host_config(spec)
+            try:
+                made = self._api.create_container(
+                    spec.image,
+                    command=list(spec.command) or None,
+                    environment=spec.environment,
+                    labels=spec.labels,
+                    host_config=host_config,
+                    name=spec.name,
+                )
+            except docker.errors.ImageNotFound as error:
+                raise NoSuchImage(why=spec.image) from error
+            except docker.errors.APIError as error:
+                if error.status_code == requests.codes.conflict:
+                    return self._take_over(spec)
+                raise refusal(verdict.of_create(status(error), words(error)), error, self.host) from error
+            return str(made["Id"])
+
+    def _take_over(self, spec: ContainerSpec) -> str:
+        """The id of a container of this name that has never run and has our folders; any other is removed.
+
+        Raises NoSuchContainer.
+        """
+        try:
+            found = self._api.inspect_container(spec.name)
+        except docker.errors.NotFound as error:
+            raise NoSuchContainer(why=spec.name) from error
+        if read_state(found).status == "created" and _has_folders(found, spec):
+            return str(found["Id"])
+        self.remove(str(found["Id"]))
+        raise NoSuchContainer(why=f"{spec.name} with this task's folders")
+
+    def _host_config(self, spec: ContainerSpec) -> dict[str, Any]:
+        return self._api.create_host_config(
+            # Not `binds`: their text is cut at colons, and a folder that the engine does not see would be made anew.
+            mounts=[
+                docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=True),
+                docker.types.Mount(OUTPUT_FOLDER, spec.outputs, type="bind"),
+            ],
+            cap_drop=["ALL"],
+            cap_add=list(spec.capabilities),
+            security_opt=["no-new-privileges"],
+            mem_limit=spec.limits.memory_bytes,
+            # Equal to memory: no swap on top.
+            memswap_limit=spec.limits.memory_bytes,
+            nano_cpus=spec.limits.nano_cpus,
+            pids_limit=PIDS,
+            ipc_mode="private",
+            oom_score_adj=OOM_SCORE,
+            ulimits=[
+                docker.types.Ulimit(name="core", soft=0, hard=0),
+                docker.types.Ulimit(name="fsize", soft=FILE_BYTES, hard=FILE_BYTES),
+            ],
+            log_config=docker.types.LogConfig(
+                type="json-file", config={"max-size": str(LOG_FILE_BYTES), "max-file": "2"}
+            ),
+        )
+
+    def start(self, container: str) -> None:
+        """Start it; quietly if it runs already. Raises CannotStart, ContainerRefused, NoSuchContainer."""
+        with engine_errors(self.host):
+            try:
+                self._api.start(container)
+            except docker.errors.APIError as error:
+                said = words(error)
+                gone = isinstance(error, docker.errors.NotFound) and _NO_CONTAINER.lower() in said.lower()
+                if gone or _GOING in said:
+                    raise NoSuchContainer(why=container) from error
+                raise refusal(verdict.of_start(status(error), said), error, self.host) from error
+
+    def wait(self, container: str, seconds: float) -> bool:
+        """Whether it has ended within `seconds`. Raises NoSuchContainer, EngineUnavailable."""
+        deadline = time.monotonic() + seconds
+        try:
+            with engine_errors(self.host):
+                try:
+                    self._api.wait(
+                        container,
+                        timeout=max(seconds, 0.001),  # type: ignore[arg-type] # the stub knows whole seconds only
+                        condition="not-running",
+                    )
+                except docker.errors.NotFound as error:
+                    raise NoSuchContainer(why=container) from error
+        except EngineUnavailable:
+            if time.monotonic() < deadline:
+                raise
+            return False
+        return True
+
+    def find(self, spec: ContainerSpec) -> State:
+        """The state of the container of this spec, if there is one. Raises NoSuchContainer, also (after removing it)
+        for one of this name that writes into other folders, EngineUnavailable.
+        """
+        with engine_errors(self.host):
+            try:
+                found = self._api.inspect_container(spec.name)
+            except docker.errors.NotFound as error:
+                raise NoSuchContainer(why=spec.name) from error
+            state = read_state(found)
+            if _has_folders(found, spec):
+                return state
+            self.remove(str(found["Id"]))
+            raise NoSuchContainer(why=f"{spec.name} with this task's folders")
+
+    def state(self, container: str) -> State:
+        """The state of a container by id or name. Raises NoSuchContainer, EngineUnavailable."""
+        with engine_errors(self.host):
+            try:
+                return read_state(self._api.inspect_container(container))
+            except docker.errors.NotFound as error:
+                raise NoSuchContainer(why=container) from error
+
+    def kill(self, container: str) -> None:
+        """SIGKILL and wait for the end; quietly if it has ended or is gone."""
+        with engine_errors(self.host), contextlib.suppress(docker.errors.NotFound):
+            try:
+                self._api.kill(container)
+            except docker.errors.APIError as error:
+                # 409: it is not running (any more).
+                if error.status_code != requests.codes.conflict:
+                    raise
+            self._api.wait(container, timeout=KILL_SECONDS, condition="not-running")
+
+    def stream(self, container: str, *, stdout: bool) -> bytes:
+        """The first STREAM_BYTES of one output stream, as the app wrote them. Raises NoSuchContainer."""
+        with engine_errors(self.host):
+            # The engine sends frames; reading stops at the cap, however much there is.
+            try:
+                chunks = self._api.logs(container, stdout=stdout, stderr=not stdout, stream=True, follow=False)
+            except docker.errors.APIError as error:
+                # 404: somebody removed it. 409: somebody is removing it.
+                if error.status_code not in {requests.codes.not_found, requests.codes.conflict}:
+                    raise
+                raise NoSuchContainer(why=container) from error
+            kept = bytearray()
+            for chunk in chunks:
+                kept += chunk
+                if len(kept) >= STREAM_BYTES:
+                    chunks.close()
+                    break
+        return bytes(kept[:STREAM_BYTES])
+
+    def remove(self, container: str) -> None:
+        """Kill and remove it with its anonymous volumes; quietly if it is gone."""
+        with engine_errors(self.host), contextlib.suppress(docker.errors.NotFound):
+            try:
+                self._api.remove_container(container, force=True, v=True)
+            except docker.errors.APIError as error:
+                # 409: another request is removing it.
+                if error.status_code != requests.codes.conflict:
+                    raise
+
+    def stuck(self, container: str) -> bool:
+        """Note a container that could not be removed; whether this is news."""
+        news = container not in self._stuck
+        self._stuck.add(container)
+        return news
+
+    def mine(self, wallet: Wallet) -> list[tuple[TaskId, str]]:
+        """Task and id of every container of this machine's wallet, running or not."""
+        with engine_errors(self.host):
+            found = self._api.containers(all=True, filters={"label": f"{LABEL_WALLET}={wallet}"})
+            return [(TaskId(item["Labels"][LABEL_TASK]), str(item["Id"])) for item in found]
+
+    def holds(self, container: str, path: str) -> bool:
+        """Whether a container, started or not, sees a file at `path`. Raises NoSuchContainer, EngineUnavailable."""
+        with engine_errors(self.host):
+            try:
+                content, _ = self._api.get_archive(container, path)
+            except docker.errors.NotFound as error:
+                if _NO_CONTAINER.lower() in words(error).lower():
+                    raise NoSuchContainer(why=container) from error
+                return False
+            for _ in content:
+                pass
+            return True
+
+    def make_empty_image(self, repository: str, tag: str) -> None:
+        """Make an image without a file, unless there is one of this name. Raises EngineUnavailable."""
+        with engine_errors(self.host):
+            if self._api.images(f"{repository}:{tag}", quiet=True):
+                return
+            # A tar archive's end is two blocks of zeros.
+            self._api.import_image_from_data(bytes(1024), repository=repository, tag=tag)
+
+    def pull(self, repository: str, tag: str, *, meanwhile: Callable[[], None]) -> str | None:
+        """Fetch an image; None if it came, else the engine's or registry's reason.
+
+        `meanwhile` is called for every line of progress; what it raises ends the pull. Raises EngineUnavailable, also
+        if no line comes for PULL_STALL_SECONDS.
+        """
+        with engine_errors(self.host):
+            api = self._api
+            answer = api.post(
+                f"{api.base_url}/v{api.api_version}/images/create",
+                params={"fromImage": repository, "tag": tag},
+                stream=True,
+                timeout=PULL_STALL_SECONDS,
+            )
+            with answer:
+                if not answer.ok:
+                    return message(answer.text)
+                try:
+                    for line in answer.iter_lines():
+                        meanwhile()
+                        error = json.loads(line).get("error") if line else None
+                        if error:
+                            return str(error)
+                except requests.exceptions.ConnectionError:
+                    # The engine took the request and waits for the registry, as far as anybody can tell.
+                    return f"no progress for {PULL_STALL_SECONDS} s"
+        return None
+
+
+def _has_folders(found: dict[str, Any], spec: ContainerSpec) -> bool:
+    """Whether an inspected container has this spec's folders: another SLUICE_HOME's would give another's result."""
+    mounted = {mount["Destination"]: mount["Source"] for mount in found["Mounts"]}
+    return mounted.get(INPUT_FOLDER) == spec.inputs and mounted.get(OUTPUT_FOLDER) == spec.outputs

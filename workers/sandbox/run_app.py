@@ -1,0 +1,176 @@
+"""One app, from a container that may exist already to how it ended. The limit counts from the container's start.
+
+A worker that was killed finds its container again by name and goes on from what became of it meanwhile:
+
+    absent     start over, with an empty output folder
+    created    start it
+    running    wait for what is left of its time
+    exited     take its exit, unless the engine went down meanwhile (code 255 is Docker's mark for that): start over
+
+An engine that is away, an image or a container that somebody removed on the way (pruning by a timer is common): the
+same, while the task has the time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from protocol.errors import ContainerRefused, EngineTrouble, EngineUnavailable, NoSuchContainer, NoSuchImage
+from workers.sandbox.container import Ended, Engine
+from workers.sandbox.container_state import State
+from workers.sandbox.disk import DiskWatch
+from workers.sandbox.spec import ContainerSpec
+from workers.task.verdict import KILLED
+
+log = structlog.get_logger(__name__)
+
+#: Seconds to wait for an engine that went away, e.g. for its restart after an upgrade.
+ENGINE_SECONDS: Final = 60.0
+#: Times a container is made anew because it, its image or the engine went away meanwhile.
+RESTARTS: Final = 12
+#: Seconds before another try: the first, and the longest; each is twice the one before.
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 3.0
+#: Exit code of a container whose end the engine did not see.
+ENGINE_LOST: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One app run: what to run and what to do on the way."""
+
+    engine: Engine
+    spec: ContainerSpec
+    #: Fetch the image; called only if the engine lacks it. Raises TaskFailure.
+    pull: Callable[[], None]
+    #: Empty the output folder.
+    clear: Callable[[], None]
+    #: Told the container's id before it starts.
+    created: Callable[[str], None]
+    #: Watches what the app takes of the disk; given what kills it.
+    watch: Callable[[Callable[[], None]], DiskWatch]
+    #: Waits so many seconds. Raises TaskDeclined if the task ends meanwhile.
+    rest: Callable[[float], None]
+    #: The same before the app is started over, for this reason. Raises TaskDeclined also if it has no time for that.
+    again: Callable[[float, str], None]
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What went wrong so far."""
+
+    #: Whether the engine was away: it may have taken containers down with itself.
+    lost_engine: bool = False
+    made: int = 0
+    #: Failures since the engine last ran or pulled something, and when the first of them was (monotonic seconds).
+    in_a_row: int = 0
+    since: float = 0.0
+
+    def note(self, trouble: Exception) -> bool:
+        """Count a failure; whether it is the last."""
+        if self.in_a_row == 0:
+            self.since = time.monotonic()
+        self.in_a_row += 1
+        # An engine that answers with an error is there.
+        self.lost_engine |= isinstance(trouble, EngineUnavailable) and not isinstance(trouble, EngineTrouble)
+        away_for_long = isinstance(trouble, EngineUnavailable) and time.monotonic() >= self.since + ENGINE_SECONDS
+        return away_for_long or self.made > RESTARTS
+
+    @property
+    def seconds(self) -> float:
+        """How long to wait now."""
+        return float(min(FIRST_PAUSE * 2 ** (self.in_a_row - 1), LONGEST_PAUSE))
+
+
+def run_app(run: Run, *, resumed: bool) -> Ended:
+    """Run the app to its end and read what it printed. The container remains.
+
+    `resumed`: a container of this task may exist. Raises CannotStart, ContainerRefused; TaskFailure from `pull`,
+    `rest`, `again` and `watch`; EngineUnavailable, NoSuchContainer and NoSuchImage after ENGINE_SECONDS or RESTARTS.
+    """
+    tries = _Tries()
+    while True:
+        try:
+            return _found(run, tries) if resumed else _fresh(run, tries)
+        except (EngineUnavailable, NoSuchContainer, NoSuchImage) as trouble:
+            if tries.note(trouble):
+                raise
+            log.warning("Trying again.", action="engine_retry", tries=tries.in_a_row, why=str(trouble))
+            if isinstance(trouble, EngineUnavailable):
+                run.rest(tries.seconds)
+            else:
+                run.again(tries.seconds, str(trouble))
+            resumed = True
+
+
+def _fresh(run: Run, tries: _Tries) -> Ended:
+    """No container of this name exists: make one."""
+    tries.made += 1
+    try:
+        run.engine.require_fit(run.spec.image)
+    except NoSuchImage:
+        run.pull()
+        tries.in_a_row = 0
+        run.engine.require_fit(run.spec.image)
+    container = run.engine.create(run.spec)
+    run.created(container)
+    run.engine.start(container)
+    return _await(run, tries, container, run.spec.seconds)
+
+
+def _found(run: Run, tries: _Tries) -> Ended:
+    """Go on with the container of this name, if there is one."""
+    container = run.spec.name
+    try:
+        state = run.engine.find(run.spec)
+    except NoSuchContainer:
+        run.clear()
+        return _fresh(run, tries)
+    log.info("Found the task's container again.", action="container_found", name=container, status=state.status)
+    if state.status == "created":
+        run.engine.start(container)
+        return _await(run, tries, container, run.spec.seconds)
+    if state.running:
+        return _await(run, tries, container, run.spec.seconds - state.ran(run.engine.now()))
+    if tries.lost_engine or state.going or state.exit_code == ENGINE_LOST:
+        # The engine took the container down with itself, or somebody removes it: its exit says nothing of the app.
+        run.engine.remove(container)
+        run.clear()
+        return _fresh(run, tries)
+    return _ended(run, container, state, killed=False)
+
+
+def _await(run: Run, tries: _Tries, container: str, seconds: float) -> Ended:
+    tries.in_a_row = 0
+    with run.watch(lambda: run.engine.kill(container)) as disk:
+        in_time = run.engine.wait(container, seconds)
+    disk.raise_if_over()
+    state = run.engine.state(container)
+    killed = not in_time and state.running
+    if killed:
+        if state.paused:
+            raise ContainerRefused(why="somebody has paused the container")
+        log.info("The app's time is over.", action="app_timeout", container=container, seconds=run.spec.seconds)
+        run.engine.kill(container)
+        state = run.engine.state(container)
+    return _ended(run, container, state, killed=killed)
+
+
+def _ended(run: Run, container: str, state: State, *, killed: bool) -> Ended:
+    if state.running or state.started is None or state.finished is None:
+        raise EngineTrouble(what=run.engine.host, why=f"the container has ended by its word, and is {state.status}")
+    # A worker that was killed after its own kill of the container finds only the exit code. Both times are the
+    # engine's, and an ended container needs no clock.
+    over_time = state.exit_code == KILLED and state.ran(state.finished) >= run.spec.seconds
+    return Ended(
+        state.exit_code,
+        state.out_of_memory,
+        timed_out=killed or over_time,
+        stdout=run.engine.stream(container, stdout=True),
+        stderr=run.engine.stream(container, stdout=False),
+    )

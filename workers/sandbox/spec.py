@@ -1,0 +1,168 @@
+"""What a container gets and what it does not: the spec of one replicate's container, decided purely.
+
+iExec's contract with apps (environment, folders, arguments; iexec-worker 9.2) inside the `compat` profile
+(sandbox-and-operations §3.3): no privileges beyond what ordinary entry points need, limits on memory, CPU, processes,
+file size and logs, and nothing of the host but the two folders. A spec has no field for privileged mode, host
+namespaces, devices or further mounts, so no assignment can ask for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from protocol.errors import EngineTrouble
+from protocol.results.args import split_args
+from protocol.results.computed import OUTPUT_FOLDER
+from protocol.results.params import DealParams
+from protocol.types import ZERO_ADDRESS, TaskId, Wallet
+from protocol.wire import Assignment
+
+INPUT_FOLDER: Final = "/iexec_in"
+
+#: Linux capabilities that ordinary images need to chown their files and to drop to another user.
+CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
+#: Processes and threads: more than any sane app starts, few enough that a fork bomb harms nobody.
+PIDS: Final = 512
+#: Below the hard limit (20,000 seen) of engines that run without the right to raise it: they could start nothing.
+OPEN_FILES: Final = 16_384
+#: Bytes of one file an app may write; stops a runaway before the result cap is even looked at.
+FILE_BYTES: Final = 16 * 2**30
+#: Docker keeps this many bytes of log per file, and two files, so that an endless printer cannot fill the disk.
+LOG_FILE_BYTES: Final = 32 * 2**20
+#: Above the worker's 0: if the machine runs out of memory, the app dies first.
+OOM_SCORE: Final = 500
+NANOSECONDS: Final = 10**9
+
+#: Characters of the worker's name in a container's.
+NAME_CHARACTERS: Final = 40
+#: What Docker refuses in a container's name.
+_UNFIT: Final = re.compile(r"[^a-zA-Z0-9_.-]+")
+
+LABEL_POOL: Final = "sluice.workerpool"
+LABEL_WALLET: Final = "sluice.wallet"
+LABEL_TASK: Final = "sluice.task"
+LABEL_DEAL: Final = "sluice.deal"
+#: Execution limit in seconds, so that a restarted worker enforces the same one.
+LABEL_LIMIT: Final = "sluice.limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a Docker engine has: its own word counts, since it may run in a smaller virtual machine than the worker."""
+
+    cpus: int
+    memory_bytes: int
+
+
+def read_offer(info: Mapping[str, object]) -> Offer:
+    """What an engine has, from its `info`. Raises EngineTrouble if it does not say."""
+    cpus, memory = info.get("NCPU"), info.get("MemTotal")
+    if type(cpus) is not int or type(memory) is not int or cpus < 1 or memory < 1:
+        raise EngineTrouble(what="Docker", why=f"it does not say what it has (NCPU {cpus}, MemTotal {memory})")
+    return Offer(cpus, memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one slot of this machine may use."""
+
+    memory_bytes: int
+    nano_cpus: int
+
+    @classmethod
+    def of_slot(cls, *, memory_per_slot: int, cpus: int, slots: int) -> Limits:
+        """The engine's processors shared evenly between the machine's slots, but never less than half of one, and never
+        more than there are.
+        """
+        return cls(memory_per_slot, min(max(NANOSECONDS // 2, cpus * NANOSECONDS // slots), cpus * NANOSECONDS))
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """All there is to say to Docker about one container."""
+
+    name: str
+    image: str
+    #: Empty: the image's own default.
+    command: Sequence[str]
+    environment: dict[str, str]
+    labels: dict[str, str]
+    #: Host folders; inputs are bound read-only.
+    inputs: str
+    outputs: str
+    limits: Limits
+    #: Seconds from the container's start.
+    seconds: int
+    capabilities: tuple[str, ...] = field(default=CAPABILITIES)
+
+
+def input_file_name(url: str) -> str:
+    """Name of an input file in `/iexec_in`: `0x` + sha256 of the URL's UTF-8 bytes (iexec-worker 9.2)."""
+    return "0x" + hashlib.sha256(url.encode()).hexdigest()
+
+
+def environment(assignment: Assignment, params: DealParams) -> dict[str, str]:
+    """The variables of a standard app, exactly those of iexec-worker 9.2"""
+    dataset = assignment.dataset.address if assignment.dataset else ZERO_ADDRESS
+    variables = {
+        "IEXEC_TASK_ID": assignment.task_id,
+        "IEXEC_DEAL_ID": assignment.deal_id,
+        "IEXEC_TASK_INDEX": str(assignment.index),
+        "IEXEC_IN": INPUT_FOLDER,
+        "IEXEC_OUT": OUTPUT_FOLDER,
+        "IEXEC_BOT_SIZE": str(assignment.bot_size),
+        "IEXEC_BOT_FIRST_INDEX": str(assignment.bot_first),
+        "IEXEC_BOT_TASK_INDEX": str(assignment.index),
+        "IEXEC_DATASET_ADDRESS": dataset,
+        "IEXEC_DATASET_FILENAME": dataset,
+        "IEXEC_INPUT_FILES_NUMBER": str(len(params.input_files)),
+    }
+    if params.input_files:
+        variables["IEXEC_INPUT_FILES_FOLDER"] = INPUT_FOLDER
+    for number, url in enumerate(params.input_files, start=1):
+        variables[f"IEXEC_INPUT_FILE_NAME_{number}"] = input_file_name(url)
+    return variables
+
+
+def container_name(worker_name: str, wallet: Wallet, task_id: TaskId) -> str:
+    """Worker name and task id as iExec has it, and the wallet's head: machines on one engine share task ids.
+
+    A worker may be called anything; of its name only what Docker allows in a container's is kept.
+    """
+    readable = _UNFIT.sub("-", worker_name)[:NAME_CHARACTERS].strip("-_.") or "worker"
+    return f"{readable}-{wallet[2:10]}-{task_id}"
+
+
+def container_spec(
+    assignment: Assignment,
+    params: DealParams,
+    *,
+    worker_name: str,
+    workerpool: str,
+    inputs: str,
+    outputs: str,
+    limits: Limits,
+) -> ContainerSpec:
+    """The container of one replicate."""
+    command = list(split_args(params.args)) if params.args and params.args.strip() else []
+    return ContainerSpec(
+        name=container_name(worker_name, Wallet(assignment.wallet), TaskId(assignment.task_id)),
+        image=assignment.image,
+        command=tuple(command),
+        environment=environment(assignment, params),
+        labels={
+            LABEL_POOL: workerpool,
+            LABEL_WALLET: assignment.wallet,
+            LABEL_TASK: assignment.task_id,
+            LABEL_DEAL: assignment.deal_id,
+            LABEL_LIMIT: str(assignment.category_seconds),
+        },
+        inputs=inputs,
+        outputs=outputs,
+        limits=limits,
+        seconds=assignment.category_seconds,
+    )

@@ -1,0 +1,1 @@
+"""One task on this machine: compute, verdict, votes, steps, journal."""

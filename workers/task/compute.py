@@ -1,0 +1,367 @@
+"""One replicate, from assignment to a result that is ready to be voted for.
+
+    take ─► check ─► download ─► run ─► pack ─► journal COMPUTED ─► report, remove the container
+                         │        │       │
+                         └────────┴───────┴── what every honest machine would meet becomes an error result
+                                              all else is declined: FAILED, nothing contributed (`verdict`)
+
+May be called any number of times for a task, by any process, after any crash: the lock makes one of them work, the
+journal tells where it stopped, the container is found by its name.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from config.metrics import CONTAINERS
+from protocol.errors import (
+    BadMessage,
+    CannotStart,
+    ContainerRefused,
+    EngineUnavailable,
+    NoSuchContainer,
+    NoSuchImage,
+    Refused,
+    SluiceError,
+    StorageUnavailable,
+    TaskDeclined,
+    TaskFailure,
+)
+from protocol.poco.authorization import recover_authorization
+from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, Failure, worded
+from protocol.results.params import DealParams, read_params
+from protocol.types import ZERO_ADDRESS, Signature, TaskId, Wallet
+from protocol.wire import Assignment, Report, Step
+from workers.data import inputs, outputs
+from workers.data.layout import TaskFolders
+from workers.data.outputs import Result
+from workers.fitness import clock
+from workers.pool.reports import tail
+from workers.sandbox import disk, image
+from workers.sandbox.container import Ended
+from workers.sandbox.disk import DiskWatch
+from workers.sandbox.run_app import Run, run_app
+from workers.sandbox.spec import container_name, container_spec
+from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result
+from workers.task.patience import Patience
+from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, Stage
+from workers.task.verdict import KILLED
+from workers.workbench import Workbench
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What is known of one attempt so far; the end of a container is worth knowing even if packing then fails."""
+
+    ended: Ended | None = None
+    container: str | None = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The app's exit code, if it ended."""
+        return self.ended.exit_code if self.ended else None
+
+    @property
+    def stdout(self) -> bytes:
+        """What the app printed."""
+        return self.ended.stdout if self.ended else b""
+
+    @property
+    def stderr(self) -> bytes:
+        """What the app printed as errors."""
+        return self.ended.stderr if self.ended else b""
+
+
+def compute(bench: Workbench, assignment: Assignment) -> bool:
+    """Do the replicate unless it is done; whether a result is ready. False also if another process is at it."""
+    task_id = TaskId(assignment.task_id)
+    with bench.layout.hold(task_id, wait=False) as held:
+        if not held:
+            log.info("Another process is at this task.", action="compute_busy", task=task_id)
+            return False
+        if not _cleared(bench, task_id):
+            return False
+        replicate = bench.journal.take(assignment, bench.now())
+        if replicate.stage in COMPUTING:
+            _compute(bench, replicate)
+        else:
+            _tell_again(bench, replicate)
+        now = bench.journal.find(task_id)
+        return now is not None and now.stage in WITH_RESULT
+
+
+def _cleared(bench: Workbench, task_id: TaskId) -> bool:
+    """Forget a task that was aborted, so that it can begin anew; False while Docker does not let its container go.
+
+    The scheduler assigns it again after a reorg, or when its database was lost or restored. Only under the task's lock:
+    whoever still waits for the killed container must see ABORTED.
+    """
+    known = bench.journal.find(task_id)
+    if known is None or known.stage is not Stage.ABORTED:
+        return True
+    try:
+        bench.engine.remove(container_name(bench.machine.settings.worker_name, bench.machine.wallet, task_id))
+        bench.layout.task(task_id).remove()
+    except (EngineUnavailable, StorageUnavailable) as error:
+        log.warning("An aborted task cannot begin anew yet.", action="restart_delayed", task=task_id, why=str(error))
+        return False
+    bench.journal.forget([task_id])
+    log.info("An aborted task is assigned again.", action="task_restarted", task=task_id)
+    return True
+
+
+def _tell_again(bench: Workbench, replicate: Replicate) -> None:
+    """Report how the task stands here: a scheduler that assigns it again has not heard it, or has lost it."""
+    step = Step.FAILED if replicate.stage is Stage.FAILED else Step.COMPUTED
+    bench.reports.send(replicate.task_id, Report(step=step, cause=replicate.cause, exit_code=replicate.exit_code))
+
+
+def _compute(bench: Workbench, replicate: Replicate) -> None:
+    task_id = replicate.task_id
+    bench.reports.send(task_id, Report(step=Step.STARTED))
+    attempt = _Attempt()
+    try:
+        with _boundary(task_id):
+            _check(bench, replicate.assignment)
+            result, failure = _result(bench, replicate, attempt)
+    except TaskDeclined as declined:
+        _fail(bench, task_id, declined, attempt)
+        return
+    code = attempt.exit_code
+    cause = failure.value if failure else None
+    if bench.journal.computed(
+        task_id, bench.now(), digest=result.digest, callback_data=result.callback_data, cause=cause, exit_code=code
+    ):
+        log.info("Computed.", action="computed", task=task_id, digest=result.digest, cause=cause, exit_code=code)
+        bench.reports.send(
+            task_id,
+            Report(
+                step=Step.COMPUTED,
+                cause=cause,
+                exit_code=code,
+                stdout=tail(attempt.stdout),
+                stderr=tail(attempt.stderr),
+            ),
+        )
+    _tidy(bench, attempt)
+
+
+@contextmanager
+def _boundary(task_id: TaskId) -> Iterator[None]:
+    """Whatever else a machine's disk, engine or libraries raise becomes TaskDeclined: no task may be left without a
+    report, or the pool waits for it to its deadline, on every machine that it tries.
+    """
+    try:
+        yield
+    except TaskDeclined:
+        raise
+    except (OSError, ValueError, subprocess.SubprocessError, SluiceError) as error:
+        log.exception("Could not work on the task.", action="compute_broken", task=task_id)
+        raise _declined(task_id, MACHINE_FAILED, f"{type(error).__name__}: {error}") from error
+
+
+def _check(bench: Workbench, assignment: Assignment) -> None:
+    """Refuse work that could never be paid, before anything is spent on it. Raises TaskDeclined."""
+    wallet, task_id = bench.machine.wallet, TaskId(assignment.task_id)
+    if assignment.wallet != wallet:
+        raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", f"it is for wallet {assignment.wallet}")
+    if bench.now() >= assignment.contribution_deadline:
+        machine = bench.machine
+        off = clock.why_late(bench.rpc, machine.api, bench.now(), machine.settings.block_time)
+        if off is not None:
+            raise _declined(task_id, MACHINE_FAILED, off)
+        raise _declined(task_id, "CONTRIBUTION_TIMEOUT", "its contribution deadline has passed")
+    enclave = Wallet(assignment.enclave_challenge)
+    try:
+        signer = recover_authorization(Signature(assignment.authorization), wallet, task_id, enclave)
+    except Refused as error:
+        raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", str(error)) from error
+    if signer != bench.machine.pool.scheduler:
+        raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", f"it is authorized by {signer}")
+
+
+def _result(bench: Workbench, replicate: Replicate, attempt: _Attempt) -> tuple[Result, Failure | None]:
+    """The result, or the error result and its cause. Raises TaskDeclined."""
+    disk.require_room(replicate.task_id, bench.layout.root)
+    folders = bench.layout.task(replicate.task_id)
+    folders.make()
+    try:
+        return _app_result(bench, replicate, folders, attempt), None
+    except TaskDeclined:
+        raise
+    except TaskFailure as error:
+        if _aborted(bench, replicate.task_id):
+            # Its container was killed by us: that says nothing of the app.
+            raise _declined(replicate.task_id, "ABORTED_BY_WORKER", "it was aborted") from error
+        failure, why = cause_of(replicate.task_id, error, attempt.ended)
+        log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=why)
+        if replicate.assignment.callback != ZERO_ADDRESS:
+            # A callback contract expects the app's data; there is none, and no text can stand for it.
+            raise _declined(replicate.task_id, failure, f"{why} (a callback contract is given no error)") from error
+        caps = bench.machine.caps
+        return error_result(replicate.task_id, folders, failure, why, attempt.ended, caps), failure
+
+
+def _app_result(bench: Workbench, replicate: Replicate, folders: TaskFolders, attempt: _Attempt) -> Result:
+    """Download, run, pack. As with iExec, a computed.json counts even if the app failed after writing it."""
+    assignment = replicate.assignment
+    params = _params(assignment)
+    image.require_name(assignment)
+    patience = _patience(bench, replicate)
+    inputs.fetch(assignment, params, folders.inputs, bench.layout, bench.machine.downloads, patience)
+    _run(bench, replicate, params, folders, attempt, patience)
+    if attempt.ended is not None and attempt.ended.clean:
+        for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
+            if content:
+                outputs.write_into(folders.outputs, name, content)
+    callback = assignment.callback != ZERO_ADDRESS
+    return outputs.pack(replicate.task_id, folders.outputs, folders.zip, callback=callback, caps=bench.machine.caps)
+
+
+def _patience(bench: Workbench, replicate: Replicate) -> Patience:
+    task_id = replicate.task_id
+    return Patience(
+        task_id,
+        replicate.assignment.contribution_deadline,
+        bench.now,
+        lambda: _aborted(bench, task_id),
+        work=replicate.assignment.category_seconds,
+    )
+
+
+def _aborted(bench: Workbench, task_id: TaskId) -> bool:
+    known = bench.journal.find(task_id)
+    return known is None or known.stage not in COMPUTING
+
+
+def _params(assignment: Assignment) -> DealParams:
+    try:
+        return read_params(assignment.params)
+    except BadMessage as error:
+        raise _failed(assignment, Failure.APP, str(error)) from error
+
+
+def _run(
+    bench: Workbench,
+    replicate: Replicate,
+    params: DealParams,
+    folders: TaskFolders,
+    attempt: _Attempt,
+    patience: Patience,
+) -> None:
+    """Run the app and read what it printed. Raises TaskFailure or TaskDeclined."""
+    task_id, assignment, machine = replicate.task_id, replicate.assignment, bench.machine
+    try:
+        spec = container_spec(
+            assignment,
+            params,
+            worker_name=machine.settings.worker_name,
+            workerpool=machine.pool.workerpool,
+            inputs=str(folders.inputs),
+            outputs=str(folders.outputs),
+            limits=machine.limits,
+        )
+        if not bench.journal.running(task_id, None, bench.now()):
+            raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
+        attempt.container = spec.name
+        run = Run(
+            engine=bench.engine,
+            spec=spec,
+            pull=lambda: image.pull(bench.engine, bench.layout, assignment, patience),
+            clear=folders.clear_outputs,
+            created=lambda container: _created(bench, task_id, container),
+            watch=lambda kill: _disk_watch(bench, task_id, folders, kill),
+            rest=patience.rest,
+            again=patience.pause,
+        )
+        attempt.ended = run_app(run, resumed=replicate.stage is Stage.RUNNING)
+    except CannotStart as error:
+        raise _failed(assignment, Failure.APP, str(error)) from error
+    except (ContainerRefused, NoSuchImage, NoSuchContainer, EngineUnavailable) as error:
+        raise _declined(task_id, MACHINE_FAILED, str(error)) from error
+    CONTAINERS.labels(_outcome(attempt.ended)).inc()
+    _require_own_end(bench, assignment, attempt.ended)
+
+
+def _disk_watch(bench: Workbench, task_id: TaskId, folders: TaskFolders, kill: Callable[[], None]) -> DiskWatch:
+    caps = bench.machine.caps
+    pool = disk.WORKING_ROOM * (caps.pool_bytes or caps.total_bytes)
+    return DiskWatch(task_id, folders.outputs, disk.WORKING_ROOM * caps.total_bytes, kill, pool_max_bytes=pool)
+
+
+def _require_own_end(bench: Workbench, assignment: Assignment, ended: Ended) -> None:
+    """An app that was killed has left nothing that counts. Raises TaskFailure if it had all the memory that the pool
+    promises, TaskDeclined if it had less, or if it was killed from outside.
+    """
+    task_id, machine = TaskId(assignment.task_id), bench.machine
+    if ended.out_of_memory:
+        needed = f"the app needed more than the {machine.memory_per_slot} bytes of memory"
+        if machine.keeps_memory_promise:
+            raise _failed(assignment, Failure.OUT_OF_MEMORY, f"{needed} that the pool promises")
+        raise _declined(
+            task_id, MACHINE_MEMORY, f"{needed} it had here; the pool promises {machine.pool.memory_per_slot}"
+        )
+    if ended.exit_code == KILLED and not ended.timed_out:
+        raise _declined(task_id, MACHINE_FAILED, "the app was killed (SIGKILL), neither by us nor for its memory")
+
+
+def _created(bench: Workbench, task_id: TaskId, container: str) -> None:
+    """The last moment at which an abort costs nothing: the container exists but has not started."""
+    if not bench.journal.running(task_id, container, bench.now()):
+        raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
+
+
+def _fail(bench: Workbench, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:
+    cause = worded(declined.cause, str(declined.fields["why"]))
+    if bench.journal.failed(task_id, cause, bench.now(), exit_code=attempt.exit_code):
+        log.warning("Declined.", action="task_declined", task=task_id, cause=declined.cause, why=str(declined))
+        bench.reports.send(
+            task_id,
+            Report(
+                step=Step.FAILED,
+                cause=cause,
+                exit_code=attempt.exit_code,
+                stdout=tail(attempt.stdout),
+                stderr=tail(attempt.stderr),
+            ),
+        )
+    _tidy(bench, attempt)
+
+
+def _tidy(bench: Workbench, attempt: _Attempt) -> None:
+    """Remove the container in the background; if that fails, the machine's next sweep does it."""
+    name = attempt.container
+    if name is not None:
+        bench.reports.later(lambda: remove_container(bench, name))
+
+
+def remove_container(bench: Workbench, container: str) -> None:
+    """Remove a container; one that the engine cannot remove is left to the next sweep, and logged once."""
+    try:
+        bench.engine.remove(container)
+    except EngineUnavailable as error:
+        if bench.engine.stuck(container):
+            log.warning("Container not removed yet.", action="container_left", container=container, why=str(error))
+
+
+def _outcome(ended: Ended) -> str:
+    if ended.timed_out:
+        return "timeout"
+    if ended.out_of_memory:
+        return "out_of_memory"
+    return "ok" if ended.exit_code == 0 else "failed"
+
+
+def _failed(assignment: Assignment, failure: Failure, why: str) -> TaskFailure:
+    return TaskFailure(task=assignment.task_id, status=failure.status, cause=failure, why=why)
+
+
+def _declined(task_id: TaskId, cause: str, why: str) -> TaskDeclined:
+    return TaskDeclined(task=task_id, cause=str(cause), why=why)

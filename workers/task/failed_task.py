@@ -1,0 +1,60 @@
+"""What a failed task leaves behind: why, in words, and the error result that the requester gets."""
+
+from __future__ import annotations
+
+import json
+
+from protocol.errors import TaskDeclined, TaskFailure
+from protocol.results.computed import COMPUTED_FILE
+from protocol.results.error_result import ERROR_FILE, MACHINE_FAILED, Failure, error_computed, error_text
+from protocol.types import TaskId
+from workers.data import outputs
+from workers.data.layout import TaskFolders
+from workers.data.outputs import Caps, Result
+from workers.sandbox.container import Ended
+from workers.task import verdict
+from workers.task.verdict import Verdict
+
+STDOUT_FILE, STDERR_FILE = "stdout.txt", "stderr.txt"
+#: Beside an error result: what went wrong, in words that are not part of its digest.
+WHY_FILE = "why.txt"
+#: Bytes of each log that go with an error result: its end is what tells.
+ERROR_LOG_BYTES = 2**18
+
+
+def cause_of(task_id: TaskId, error: TaskFailure, ended: Ended | None) -> tuple[Failure, str]:
+    """Why there is no result, by code and in words: for an app that failed and left no computed.json, how it ended.
+
+    Raises TaskDeclined if its end may tell of this machine.
+    """
+    failure = Failure(error.cause)
+    if ended is None or ended.clean or failure is Failure.OUT_OF_MEMORY:
+        return failure, str(error.fields["why"])
+    why = f"the app ended with exit code {ended.exit_code}"
+    if not ended.timed_out and verdict.of_exit(ended.exit_code, ended.stdout, ended.stderr) is not Verdict.APP:
+        why = f"{why}, which may tell of this machine: {_last_line(ended.stderr)}"
+        raise TaskDeclined(task=task_id, cause=MACHINE_FAILED, why=why)
+    if failure is not Failure.COMPUTED_FILE:
+        return failure, str(error.fields["why"])
+    if ended.timed_out:
+        return Failure.APP_TIMEOUT, "the app ran until its category's time was over"
+    return Failure.APP, why
+
+
+def _last_line(output: bytes) -> str:
+    return output.decode(errors="replace").strip().rpartition("\n")[2] or "it printed no error"
+
+
+def error_result(
+    task_id: TaskId, folders: TaskFolders, failure: Failure, why: str, ended: Ended | None, caps: Caps
+) -> Result:
+    """The result that tells the requester what happened; the app's own output is left behind, its logs are not."""
+    folder = folders.fresh_errors()
+    outputs.write_into(folder, ERROR_FILE, error_text(failure))
+    outputs.write_into(folder, COMPUTED_FILE, json.dumps(error_computed()).encode())
+    outputs.write_into(folder, WHY_FILE, f"{why}\n".encode(errors="replace"))
+    if ended is not None:
+        for name, content in ((STDOUT_FILE, ended.stdout), (STDERR_FILE, ended.stderr)):
+            if content:
+                outputs.write_into(folder, name, content[-ERROR_LOG_BYTES:])
+    return outputs.pack(task_id, folder, folders.zip, callback=False, caps=caps)

@@ -1,0 +1,147 @@
+"""The journal: one SQLite row per replicate, changed only along `replicate.MAY_FOLLOW`.
+
+Every change is one conditional UPDATE, so two processes that handle the same message cannot both make the step.
+WAL lets the processes of a machine read while one writes; `synchronous=FULL` because a lost row can cost a stake.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+from protocol.types import Hash32, TaskId
+from protocol.wire import Assignment, ResultLink
+from workers.task.replicate import MAY_FOLLOW, Replicate, Stage
+
+#: Milliseconds to wait for another process's write, which takes one fsync.
+BUSY_MILLISECONDS = 10_000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS replicates (
+    task_id TEXT PRIMARY KEY,
+    assignment TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    digest TEXT,
+    callback_data TEXT,
+    link TEXT,
+    cause TEXT,
+    exit_code INTEGER,
+    container_id TEXT,
+    updated_at REAL NOT NULL
+) STRICT
+"""
+_COLUMNS = "task_id, assignment, stage, digest, callback_data, link, cause, exit_code, container_id, updated_at"
+
+
+class Journal:
+    """One connection; each process opens its own (SQLite connections do not survive a fork)."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MILLISECONDS / 1000)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def take(self, assignment: Assignment, now: float) -> Replicate:
+        """Store the assignment unless the task is known already; the row as it then stands. `now`: Unix seconds."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO replicates (task_id, assignment, stage, updated_at) VALUES (?, ?, ?, ?)",
+            (assignment.task_id, assignment.model_dump_json(), Stage.TAKEN, now),
+        )
+        row = self.find(TaskId(assignment.task_id))
+        if row is None:
+            raise sqlite3.IntegrityError("a row just inserted is gone")
+        return row
+
+    def find(self, task_id: TaskId) -> Replicate | None:
+        """The replicate, or None if this machine never had it or has forgotten it."""
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM replicates WHERE task_id = ?", (task_id,)).fetchone()  # noqa: S608 - constant
+        return None if row is None else _replicate(row)
+
+    def all(self) -> list[Replicate]:
+        """Every replicate not yet forgotten, oldest change first."""
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM replicates ORDER BY updated_at").fetchall()  # noqa: S608 - constant
+        return [_replicate(row) for row in rows]
+
+    def running(self, task_id: TaskId, container_id: str | None, now: float) -> bool:
+        """TAKEN → RUNNING, before the container is created; again with its id once known."""
+        return self._step(task_id, Stage.RUNNING, now, container_id=container_id)
+
+    def computed(
+        self,
+        task_id: TaskId,
+        now: float,
+        *,
+        digest: Hash32,
+        callback_data: str | None,
+        cause: str | None,
+        exit_code: int | None,
+    ) -> bool:
+        """→ COMPUTED: the result zip is on disk. False if the task was aborted meanwhile."""
+        return self._step(
+            task_id,
+            Stage.COMPUTED,
+            now,
+            digest=digest,
+            callback_data=callback_data,
+            cause=cause,
+            exit_code=exit_code,
+        )
+
+    def committed(self, task_id: TaskId, now: float) -> bool:
+        """COMPUTED → COMMITTED: the vote is in the lane."""
+        return self._step(task_id, Stage.COMMITTED, now)
+
+    def revealed(self, task_id: TaskId, now: float) -> bool:
+        """COMMITTED → REVEALED: the reveal is in the lane."""
+        return self._step(task_id, Stage.REVEALED, now)
+
+    def failed(self, task_id: TaskId, cause: str, now: float, *, exit_code: int | None = None) -> bool:
+        """→ FAILED: nothing was contributed and nothing will be."""
+        return self._step(task_id, Stage.FAILED, now, cause=cause, exit_code=exit_code)
+
+    def aborted(self, task_id: TaskId, now: float) -> bool:
+        """→ ABORTED by the scheduler's word."""
+        return self._step(task_id, Stage.ABORTED, now)
+
+    def uploaded(self, task_id: TaskId, link: ResultLink, now: float) -> None:
+        """Remember where the scheduler stored the result; does not depend on the stage."""
+        self._db.execute(
+            "UPDATE replicates SET link = ?, updated_at = ? WHERE task_id = ?", (link.model_dump_json(), now, task_id)
+        )
+
+    def forget(self, task_ids: Iterable[TaskId]) -> None:
+        """Delete rows of tasks that are over."""
+        self._db.executemany("DELETE FROM replicates WHERE task_id = ?", [(task_id,) for task_id in task_ids])
+
+    def _step(self, task_id: TaskId, stage: Stage, now: float, **columns: str | int | None) -> bool:
+        given = {name: value for name, value in columns.items() if value is not None}
+        before = sorted(MAY_FOLLOW[stage])
+        changes = ", ".join(f"{name} = ?" for name in ("stage", "updated_at", *given))
+        marks = ", ".join("?" for _ in before)
+        cursor = self._db.execute(
+            f"UPDATE replicates SET {changes} WHERE task_id = ? AND stage IN ({marks})",  # noqa: S608 - column names
+            (stage, now, *given.values(), task_id, *before),
+        )
+        return cursor.rowcount == 1
+
+
+def _replicate(row: tuple[str | int | float | None, ...]) -> Replicate:
+    task_id, assignment, stage, digest, callback_data, link, cause, exit_code, container_id, updated_at = row
+    return Replicate(
+        task_id=TaskId(str(task_id)),
+        assignment=Assignment.model_validate_json(str(assignment)),
+        stage=Stage(str(stage)),
+        digest=None if digest is None else Hash32(str(digest)),
+        callback_data=None if callback_data is None else str(callback_data),
+        link=None if link is None else ResultLink.model_validate_json(str(link)),
+        cause=None if cause is None else str(cause),
+        exit_code=None if exit_code is None else int(exit_code),
+        container_id=None if container_id is None else str(container_id),
+        updated_at=float(updated_at or 0.0),
+    )

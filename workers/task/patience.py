@@ -1,0 +1,87 @@
+"""How long this machine goes on with one task: until its contribution deadline, and until somebody aborts it.
+
+now ── downloads, each tried again while it fails ──┤ WORK_MARGIN + the category's seconds ├── contribution deadline
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from protocol.errors import TaskDeclined
+from protocol.results.error_result import MACHINE_FAILED
+from protocol.types import TaskId
+
+#: Seconds between two looks at the journal; the check itself is called for every piece that arrives.
+ABORT_LOOK_SECONDS = 1.0
+#: Seconds kept beside the category's own for what follows the app: packing, and a transaction that gets mined.
+WORK_MARGIN = 30.0
+#: Seconds before the second try of a download or pull, and the longest pause; each is about twice the one before, and
+#: varies by half, so that machines that failed together do not come back together.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    return min(FIRST_PAUSE * 2.0 ** min(failures - 1, 16), LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+class Patience:
+    """For one task and one thread. `until` and `clock`: Unix seconds; `aborted` looks into the journal.
+
+    `work`: seconds the app may take; nothing is tried again that would leave less than that, and WORK_MARGIN.
+    """
+
+    def __init__(
+        self,
+        task_id: TaskId,
+        until: float,
+        clock: Callable[[], float],
+        aborted: Callable[[], bool],
+        *,
+        work: float = 0.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._task_id = task_id
+        self._until = until
+        self._clock = clock
+        self._aborted = aborted
+        self._work = work
+        self._sleep = sleep
+        self._looked_at = clock()
+
+    def left(self) -> float:
+        """Seconds until the contribution deadline; never less than a millisecond, since 0 means for ever to sockets."""
+        return max(self._until - self._clock(), 0.001)
+
+    def check(self) -> None:
+        """Raise TaskDeclined if there is no point in going on."""
+        now = self._clock()
+        if now >= self._until:
+            raise TaskDeclined(
+                task=self._task_id,
+                cause="CONTRIBUTION_TIMEOUT",
+                why="its contribution deadline has passed by this machine's clock",
+            )
+        if now < self._looked_at + ABORT_LOOK_SECONDS:
+            return
+        self._looked_at = now
+        if self._aborted():
+            raise TaskDeclined(task=self._task_id, cause="ABORTED_BY_WORKER", why="it was aborted")
+
+    def pause(self, seconds: float, why: str) -> None:
+        """Wait before another try. Raises TaskDeclined if afterwards no time would be left for the app (`why`: what
+        went wrong), or if the task is aborted meanwhile.
+        """
+        if self._clock() + seconds + self._work + WORK_MARGIN > self._until:
+            raise TaskDeclined(task=self._task_id, cause=MACHINE_FAILED, why=f"{why} (no time is left to try again)")
+        self.rest(seconds)
+
+    def rest(self, seconds: float) -> None:
+        """Wait. Raises TaskDeclined if the task ends meanwhile."""
+        ends_at = self._clock() + seconds
+        while (left := ends_at - self._clock()) > 0:
+            self._sleep(min(left, ABORT_LOOK_SECONDS))
+            self.check()

@@ -1,0 +1,143 @@
+"""What a machine does about a task once it has a result: vote, reveal, upload, abort. Each step may come any time.
+
+A step that finds the journal elsewhere than it expects returns quietly: the message was late, repeated, or early.
+"""
+
+from __future__ import annotations
+
+import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from chain.lane.model.intent import Intent, IntentState
+from chain.lane.run import RunReport
+from protocol.errors import BadInput, EngineUnavailable, PoolUnavailable
+from protocol.types import TaskId, Wallet
+from protocol.wire import Report, Step
+from workers.sandbox.spec import container_name
+from workers.task import votes
+from workers.task.replicate import WITH_RESULT, Replicate, Stage
+from workers.workbench import Workbench
+
+log = structlog.get_logger(__name__)
+
+#: Seconds an upload is tried before its message is given up; the pulse or the scheduler asks again.
+UPLOAD_PATIENCE = 60.0
+#: A run that asks to be repeated at once is repeated this often; then the next head does.
+RUNS_IN_A_ROW = 5
+#: Length of a cause in a report.
+CAUSE_CHARACTERS = 200
+
+
+def contribute(bench: Workbench, task_id: TaskId) -> bool:
+    """Hand the vote to the lane; whether it is there."""
+    replicate = _with_result(bench, task_id)
+    if replicate is None or replicate.solo:
+        return False
+    if replicate.stage is Stage.COMPUTED:
+        _commit(bench, replicate, votes.contribute(replicate, bench.chain_id, bench.now()))
+    run_lane(bench)
+    return True
+
+
+def contribute_and_finalize(bench: Workbench, task_id: TaskId) -> bool:
+    """Hand result and link to the lane; whether they are there."""
+    replicate = _with_result(bench, task_id)
+    if replicate is None or not replicate.solo or not replicate.uploaded:
+        return False
+    if replicate.stage is Stage.COMPUTED:
+        _commit(bench, replicate, votes.contribute_and_finalize(replicate, bench.chain_id, bench.now()))
+    run_lane(bench)
+    return True
+
+
+def _commit(bench: Workbench, replicate: Replicate, intent: Intent) -> None:
+    # First the lane, then the journal: a crash between the two repeats the first, which changes nothing.
+    bench.lane.submit([intent])
+    if bench.journal.committed(replicate.task_id, bench.now()):
+        bench.reports.send(replicate.task_id, Report(step=Step.CONTRIBUTED))
+
+
+def reveal(bench: Workbench, task_id: TaskId) -> bool:
+    """Hand the reveal to the lane; whether it is there. A vote whose fate this machine does not know is revealed too:
+    the lane asks the chain.
+    """
+    replicate = _with_result(bench, task_id)
+    if replicate is None or replicate.solo:
+        return False
+    bench.lane.submit([votes.reveal(replicate, bench.chain_id, bench.now())])
+    if bench.journal.revealed(task_id, bench.now()):
+        bench.reports.send(task_id, Report(step=Step.REVEALED))
+    run_lane(bench)
+    return True
+
+
+def run_lane(bench: Workbench) -> RunReport:
+    """One wake-up of the lane; votes it gave up end their tasks."""
+    report = bench.lane.run()
+    _note_given_up(bench, report)
+    for _ in range(RUNS_IN_A_ROW):
+        if not report.wake_again:
+            break
+        report = bench.lane.run()
+        _note_given_up(bench, report)
+    return report
+
+
+def _note_given_up(bench: Workbench, report: RunReport) -> None:
+    for intent in report.ended:
+        if intent.state is not IntentState.FAILED or intent.method not in (votes.CONTRIBUTE, votes.SOLO):
+            continue
+        task_id = TaskId(intent.subject)
+        if bench.journal.failed(task_id, intent.reason, bench.now()):
+            log.warning("The vote was given up.", action="vote_given_up", task=task_id, why=intent.reason)
+            bench.reports.send(task_id, Report(step=Step.FAILED, cause=intent.reason[:CAUSE_CHARACTERS] or None))
+
+
+def upload(bench: Workbench, task_id: TaskId) -> bool:
+    """Store the result at the pool, over its restarts; whether it is stored. Raises PoolUnavailable in the end."""
+    replicate = _with_result(bench, task_id)
+    if replicate is None:
+        return False
+    path = bench.layout.task(task_id).zip
+    retrying = Retrying(
+        stop=stop_after_delay(UPLOAD_PATIENCE),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
+        retry=retry_if_exception_type(PoolUnavailable),
+        reraise=True,
+    )
+    try:
+        stored = retrying(bench.pool.put_result, task_id, path)
+    except BadInput as error:
+        log.warning("The pool refuses the result.", action="upload_refused", task=task_id, why=str(error))
+        return False
+    if stored.digest != replicate.digest:
+        log.error("The pool read another result.", action="upload_differs", task=task_id, digest=stored.digest)
+        return False
+    bench.journal.uploaded(task_id, stored.link, bench.now())
+    log.info("Result stored.", action="uploaded", task=task_id, location=stored.link.location)
+    return True
+
+
+def abort(bench: Workbench, task_id: TaskId) -> None:
+    """Stop working on a task that has not been voted for yet."""
+    if not bench.journal.aborted(task_id, bench.now()):
+        return
+    log.info("Aborted.", action="task_aborted", task=task_id)
+    replicate = bench.journal.find(task_id)
+    if replicate is None:
+        return
+    wallet = Wallet(replicate.assignment.wallet)
+    try:
+        # Whoever waits for the container wakes up, sees ABORTED in the journal, and removes it.
+        bench.engine.kill(container_name(bench.machine.settings.worker_name, wallet, task_id))
+    except EngineUnavailable as error:
+        log.warning("Docker is away; the sweep removes it.", action="abort_incomplete", task=task_id, why=str(error))
+
+
+def _with_result(bench: Workbench, task_id: TaskId) -> Replicate | None:
+    replicate = bench.journal.find(task_id)
+    if replicate is None or replicate.stage not in WITH_RESULT:
+        stage = None if replicate is None else replicate.stage
+        log.info("Nothing to do for this task.", action="step_idle", task=task_id, stage=stage)
+        return None
+    return replicate

@@ -1,0 +1,60 @@
+"""The three transactions of a worker, as intents for its lane. Pure.
+
+    vote    contribute(hash, seal) ──consensus──► reveal(digest)
+    solo    contributeAndFinalize(digest, link)                      trust 1, nothing locked
+
+The hash hides the digest until everybody has voted, the seal binds the vote to this wallet (iexec-worker 9.2).
+"""
+
+from __future__ import annotations
+
+from chain.lane.model.intent import Intent
+from protocol.errors import BadMessage
+from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
+from protocol.poco.seal import result_hash, result_seal
+from protocol.types import ZERO_ADDRESS, Hash32, Wallet
+from workers.task.replicate import Replicate
+
+CONTRIBUTE, REVEAL, SOLO = "contribute", "reveal", "contributeAndFinalize"
+
+
+def contribute(replicate: Replicate, chain_id: int, now: float) -> Intent:
+    """The vote. `now`: Unix seconds. Raises BadMessage without a digest."""
+    task_id, digest = replicate.task_id, _digest(replicate)
+    wallet = Wallet(replicate.assignment.wallet)
+    args = {
+        "result_hash": result_hash(task_id, digest),
+        "result_seal": result_seal(wallet, task_id, digest),
+        "authorization": replicate.assignment.authorization,
+        "enclave_challenge": replicate.assignment.enclave_challenge,
+    }
+    return Intent.new(chain_id, wallet, CONTRIBUTE, task_id, args, now)
+
+
+def reveal(replicate: Replicate, chain_id: int, now: float) -> Intent:
+    """The digest behind the vote."""
+    wallet = Wallet(replicate.assignment.wallet)
+    return Intent.new(chain_id, wallet, REVEAL, replicate.task_id, {"digest": _digest(replicate)}, now)
+
+
+def contribute_and_finalize(replicate: Replicate, chain_id: int, now: float) -> Intent:
+    """Result and link in one. Raises BadMessage before the result is stored."""
+    if replicate.link is None:
+        raise BadMessage(why=f"the result of task {replicate.task_id} is not stored yet")
+    assignment = replicate.assignment
+    args = {
+        "digest": _digest(replicate),
+        "results": to_hex(replicate.link.model_dump_json().encode()),
+        "authorization": assignment.authorization,
+        "enclave_challenge": assignment.enclave_challenge,
+    }
+    if assignment.callback != ZERO_ADDRESS and replicate.callback_data is not None:
+        # The bytes that were hashed; a deal without callback must not carry any (the contract compares the hash).
+        args["callback"] = to_hex(to_bytes_leniently(replicate.callback_data))
+    return Intent.new(chain_id, Wallet(assignment.wallet), SOLO, replicate.task_id, args, now)
+
+
+def _digest(replicate: Replicate) -> Hash32:
+    if replicate.digest is None:
+        raise BadMessage(why=f"task {replicate.task_id} has no result yet")
+    return replicate.digest
