@@ -9,12 +9,14 @@ are ignored, so rows of the release after are too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from protocol.errors import Unfit
+from protocol.types import BlockHash, Contract, DealId, Hash32, TaskId, TxHash, Wallet
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -22,6 +24,12 @@ Row = Mapping[str, Any]
 
 #: Version that new documents carry; rows without one are of release 0.1 (`pipeline.store.migrations`).
 SCHEMA = 2
+#: How ids, hashes and addresses are written: to the type checker they are text.
+_HASH, _ADDRESS = re.compile("0x[0-9a-f]{64}"), re.compile("0x[0-9a-f]{40}")
+_SHAPES: dict[object, re.Pattern[str]] = {
+    **dict.fromkeys((TaskId, DealId, Hash32, BlockHash, TxHash), _HASH),
+    **dict.fromkeys((Wallet, Contract), _ADDRESS),
+}
 #: Problems of one row that are told, and characters of each.
 _PROBLEMS, _CHARACTERS = 3, 160
 
@@ -42,6 +50,7 @@ class Documents(Generic[T]):
         self._adapter: TypeAdapter[T] = TypeAdapter(kind)
         self._names, self._text, self._inner = dict(names or {}), tuple(text), dict(inner or {})
         self._versioned = versioned
+        self._shapes = [(name, shape) for name, hint in get_type_hints(kind).items() if (shape := _SHAPES.get(hint))]
 
     def to_document(self, record: T) -> Document:
         """The whole document of a record."""
@@ -53,11 +62,16 @@ class Documents(Generic[T]):
     def to_record(self, row: Row) -> T:
         """The record of a row. Raises Unfit."""
         try:
-            return self._adapter.validate_python(self.inward(row))
+            record = self._adapter.validate_python(self.inward(row))
         except ValidationError as error:
             raise Unfit(why=_why(error)) from error
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise Unfit(why=f"it has another shape ({error!r})"[:_CHARACTERS]) from error
+
+        for name, shape in self._shapes:
+            if shape.fullmatch(getattr(record, name)) is None:
+                raise Unfit(why=f"{name}: it is not written as {shape.pattern}")
+        return record
 
     def outward(self, fields: Document) -> Document:
         """Field names and values as they are stored."""

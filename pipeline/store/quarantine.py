@@ -20,6 +20,7 @@ import structlog
 from pymongo import ASCENDING, IndexModel, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
+from pymongo.errors import BulkWriteError
 
 from config.metrics import QUARANTINED
 from pipeline.store.documents import Documents, Row
@@ -172,6 +173,24 @@ class Reader(Generic[T]):
         if not records:
             raise InQuarantine(what=f"row {row['_id']} of {self._rows.name}")
         return records[0]
+
+    def write(self, writes: Sequence[UpdateOne]) -> tuple[int, int]:
+        """Make updates of single rows, by `_id` each; returns how many rows matched and how many changed.
+
+        A row that MongoDB cannot update for what is in it is set aside, and the others are updated all the same.
+        """
+        if not writes:
+            return 0, 0
+        try:
+            result = self._rows.bulk_write(writes, ordered=False)
+        except BulkWriteError as error:
+            details = error.details or {}
+            refused = [(problem.get("op", {}).get("q", {}).get("_id"), problem) for problem in details["writeErrors"]]
+            if details.get("writeConcernErrors") or any(key is None for key, _ in refused):
+                raise
+            self._set_aside([(key, f"it cannot be updated ({problem.get('errmsg')})") for key, problem in refused])
+            return int(details["nMatched"]), int(details["nModified"])
+        return result.matched_count, result.modified_count
 
     def set_aside(self, key: object, why: str) -> None:
         """Set a row aside for a reason."""

@@ -183,8 +183,7 @@ class Workers:
             )
             for wallet, item in facts
         ]
-        if writes:
-            self._rows.bulk_write(writes, ordered=False)
+        self.reader.write(writes)
 
     def reserve(self, wallet: Wallet, held: Sequence[Held]) -> bool:
         """Take a slot per entry, all or none. False: no room any more, or one of the tasks is held already."""
@@ -195,13 +194,13 @@ class Workers:
         if not wanted:
             return set()
         writes = [reservation(wallet, held) for wallet, held in wanted.items()]
-        matched = self._rows.bulk_write(writes, ordered=False).matched_count
+        matched, _ = self.reader.write(writes)
         if matched in (0, len(writes)):
             return set(wanted) if matched else set()
         # A bulk write counts what it changed but does not say which. A task is held at most once by a worker, and
         # `since` tells whose reservation it is.
         rows = self._rows.find({"_id": {"$in": list(wanted)}}, {"held": 1})
-        stored = {row["_id"]: {(each["task"], each["since"]) for each in row["held"]} for row in rows}
+        stored = {row["_id"]: {(each["task"], each["since"]) for each in row.get("held") or ()} for row in rows}
         return {
             wallet
             for wallet, held in wanted.items()
@@ -217,8 +216,7 @@ class Workers:
             )
             for wallet, item in reserved
         ]
-        if writes:
-            self._rows.bulk_write(writes, ordered=False)
+        self.reader.write(writes)
 
     def pledge(self, slots: Sequence[tuple[Wallet, TaskId]]) -> None:
         """Give slots of computed replicates back and keep their stakes for the votes; repeating it changes nothing."""
@@ -237,8 +235,7 @@ class Workers:
             )
             for wallet, task in slots
         ]
-        if writes:
-            self._rows.bulk_write(writes, ordered=False)
+        self.reader.write(writes)
 
     def release(
         self, slots: Sequence[tuple[Wallet, TaskId]], outcome: Outcome = Outcome.NEUTRAL, now: float = 0.0
@@ -258,7 +255,7 @@ class Workers:
             )
             for wallet, task in slots
         ]
-        return self._rows.bulk_write(writes, ordered=False).modified_count if writes else 0
+        return self.reader.write(writes)[1]
 
     def gone(self, wallet: Wallet) -> None:
         """Count a worker as silent since ever: it has no queue. Its next sign of life takes that back."""
