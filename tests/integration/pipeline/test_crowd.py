@@ -46,6 +46,9 @@ class Node:
     def balances(self, wallets: Sequence[Wallet], at: BlockNumber) -> list[int]:
         return [COINS if item in self.rich else 0 for item in wallets]
 
+    def gas_price(self) -> int:
+        return 10**9
+
 
 class Pool(Process):
     """A scheduler process with that node."""

@@ -219,7 +219,7 @@ def test_a_database_that_is_away_sets_nothing_aside() -> None:
 
 
 def test_a_catalogue_remembers_a_bounded_number_of_apps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.ingest.MOST_REMEMBERED", 2)
+    monkeypatch.setattr("pipeline.flow.ingest.MOST_REMEMBERED", 2)
     catalogue = Catalogue(Hub({}, Known(APP)))  # type: ignore[arg-type]  # stands for the real one
     for number in range(5):
         catalogue.app(Contract(wallet(number)), FOLLOWED)
