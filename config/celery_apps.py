@@ -109,6 +109,19 @@ class LeanConsumer(Consumer):
         return conn
 
 
+class CoreConsumer(LeanConsumer):
+    """The consumer of the scheduler's own processes: answers remote control, so `celery status` and Flower see them."""
+
+    class Blueprint(LeanConsumer.Blueprint):
+        """As LeanConsumer, with Celery's control queue."""
+
+        default_steps: ClassVar[list[str]] = [
+            *LeanConsumer.Blueprint.default_steps[:-1],
+            "celery.worker.consumer.control:Control",
+            LeanConsumer.Blueprint.default_steps[-1],
+        ]
+
+
 def _app(name: str, url: str, ca_file: Path | None, **conf: Any) -> Celery:
     app = PatientCelery(name, broker=url, set_as_current=False)
     app.conf.update(
@@ -124,8 +137,11 @@ def _app(name: str, url: str, ca_file: Path | None, **conf: Any) -> Celery:
         task_publish_retry=True,
         task_publish_retry_policy=PUBLISH_RETRY,
         worker_prefetch_multiplier=1,
-        worker_consumer="config.celery_apps:LeanConsumer",
-        worker_enable_remote_control=False,
+        **{
+            "worker_consumer": "config.celery_apps:LeanConsumer",
+            "worker_enable_remote_control": False,
+        }
+        | conf,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_heartbeat=HEARTBEAT_SECONDS,
@@ -134,7 +150,6 @@ def _app(name: str, url: str, ca_file: Path | None, **conf: Any) -> Celery:
         broker_channel_error_retry=True,
         broker_transport_options={"confirm_publish": True},
         broker_pool_limit=4,
-        **conf,
     )
     return app
 
@@ -155,6 +170,10 @@ def core_app(settings: Settings, wallet: Wallet | None = None) -> Celery:
         task_default_routing_key=topology.PIPELINE_QUEUE,
         worker_send_task_events=True,
         task_send_sent_event=True,
+        # Only here: every member of this vhost is ours. In vhost `pool` anybody could shut the others down.
+        worker_consumer="config.celery_apps:CoreConsumer",
+        worker_enable_remote_control=True,
+        control_queue_exclusive=True,
     )
 
 

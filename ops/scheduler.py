@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from beat import schedule, watch
+from beat import celery as clock
+from beat import watch
 from chain.rpc.library import preload_web3
 from config import celery_apps, topology
 from config.settings import Settings
 from config.supervisor import Supervisor
 from pipeline.api import serve
-from pipeline.app import app
+from pipeline.celery import app
 from pipeline.broker import flower
 from protocol.types import Wallet
 
@@ -36,6 +37,6 @@ def _mains(settings: Settings, wallet: Wallet) -> Mapping[str, Callable[[], None
         "watch": watch.main,
         "pipeline": partial(consume, topology.PIPELINE_QUEUES, name="pipeline", processes=settings.pipeline_processes),
         "lane": partial(consume, (lane,), name="lane", processes=1),
-        "beat": partial(schedule.run, settings),
+        "beat": partial(clock.run, settings),
         "flower": partial(flower.run, settings),
     }

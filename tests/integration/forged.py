@@ -2,7 +2,7 @@
 
 A fresh Python that imports a scheduler costs more than a second of CPU, and the tests start a hundred. The server has
 no thread and opens nothing, so that its children are as good as fresh; only what reads the settings as it is imported
-(`pipeline.app`, `beat.schedule`) is left to them.
+(`pipeline.celery`, `beat.celery`) is left to them.
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ def _main(name: str, lane: str) -> None:
         case "watch":
             beat.watch.main()
         case "beat":
-            from beat.schedule import app as clock
+            from beat.celery import app as clock
 
             clock.start(["beat", "--loglevel=warning", "--pidfile="])
         case _:
-            from pipeline.app import app
+            from pipeline.celery import app
 
             queues = (lane,) if name == "lane" else topology.PIPELINE_QUEUES
             celery_apps.consume(app, queues, name=name, processes=1, log_level="info")

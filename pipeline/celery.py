@@ -1,7 +1,11 @@
 """The scheduler's Celery app, for the command line.
 
-celery -A pipeline.app worker -c 2                        ingest, advance, assign; sweep; bulk
-celery -A pipeline.app worker -Q lane.<wallet> -c 1       transactions of the workerpool owner
+celery -A pipeline worker -c 2                        ingest, advance, assign; sweep; bulk
+celery -A pipeline worker -Q lane.<wallet> -c 1       transactions of the workerpool owner
+celery -A pipeline status | inspect active | report   what runs
+celery -A pipeline flower                             Celery's web page
+
+The environment is that of `sluice scheduler run`: the `SLUICE_…` variables.
 """
 
 from __future__ import annotations

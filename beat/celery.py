@@ -3,7 +3,7 @@
 It keeps no file: an entry that comes every few seconds needs no memory of when it came last, and two beats that share a
 file break each other's.
 
-celery -A beat.schedule beat
+celery -A beat beat
 """
 
 from __future__ import annotations
