@@ -17,8 +17,8 @@ from config import celery_apps, topology
 from config.settings import Settings
 from config.supervisor import Supervisor
 from pipeline.api import serve
-from pipeline.celery import app
 from pipeline.broker import flower
+from pipeline.celery import app
 from protocol.types import Wallet
 
 

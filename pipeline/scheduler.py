@@ -21,6 +21,7 @@ from config.settings import Settings
 from pipeline.broker import segments
 from pipeline.broker.link import BrokerLink
 from pipeline.broker.notify import Wake
+from pipeline.broker.relay import Relay
 from pipeline.broker.segments import Segment
 from pipeline.domain.records import DealRecord
 from pipeline.domain.replicas import Pace
@@ -55,6 +56,8 @@ class Scheduler:
     pool: Celery
     wake: Wake
     pool_link: BrokerLink
+    #: What the scheduler itself did, for Flower.
+    relay: Relay
     catalogue: Catalogue
     pace: Pace
     #: Unix seconds.
@@ -83,6 +86,7 @@ class Scheduler:
             pool=pool,
             wake=Wake(core, key.wallet),
             pool_link=BrokerLink(pool),
+            relay=Relay(core),
             catalogue=Catalogue(hub),
             pace=Pace(settings.block_time, settings.spend_depth),
         )
@@ -112,6 +116,7 @@ class Scheduler:
 
     def close(self) -> None:
         """Disconnect from the broker."""
+        self.relay.stop()
         self.wake.close()
         self.pool_link.close()
 

@@ -22,8 +22,20 @@ from pipeline.broker import segments
 from pipeline.broker.segments import Segment
 from pipeline.domain import decide as deciding
 from pipeline.domain import progress
-from pipeline.domain.actions import Action, AskReveal, AskUpload, End, Free, Outcome, Pledge, Resend, Stop, Submit
-from pipeline.domain.records import TaskRecord
+from pipeline.domain.actions import (
+    Action,
+    AskReveal,
+    AskUpload,
+    End,
+    Free,
+    Method,
+    Outcome,
+    Pledge,
+    Resend,
+    Stop,
+    Submit,
+)
+from pipeline.domain.records import Stage, TaskRecord
 from pipeline.flow import isolate
 from pipeline.flow.assign import assign, resend
 from pipeline.flow.transactions import MOST_WITH_INITIALIZE, initializes, without_initialize
@@ -135,6 +147,9 @@ def _act(scheduler: Scheduler, steps: Sequence[Step]) -> None:
                 if step.before.stage is not action.stage:
                     # not once more after a reorg that changed nothing in the end
                     TASKS_ENDED.labels(str(action.stage)).inc()
+                    sent = step.before.sent.get(Method.FINALIZE)
+                    if action.stage is Stage.COMPLETED and sent is not None:
+                        scheduler.relay.step("finalize", step.before.task_id, sent.at)
                 log.info(
                     "Task ended.", action="task_ended", task=step.before.task_id, stage=action.stage, why=action.why
                 )

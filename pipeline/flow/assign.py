@@ -271,4 +271,8 @@ def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
         for item in workers:
             messages += _segment(scheduler, task, deals[task.deal_id], item.wallet)
     scheduler.publish(messages)
+    for found in granted:
+        if (task := found.task).task_id in taken:
+            # Since the match, or since the last change made it want more workers.
+            scheduler.relay.step("assign", task.task_id, max(float(task.matched_at), task.changed_at))
     return len(messages)

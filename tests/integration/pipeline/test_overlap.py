@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -57,6 +58,8 @@ class Process:
     pace: Pace = field(default_factory=Pace)
     key: Key = field(default_factory=lambda: Key(b"\1" * 32))
     pool: Celery = field(default_factory=lambda: Celery("test", broker="memory://"))
+    #: Flower is told of each step; nobody listens here.
+    relay: Any = field(default_factory=lambda: SimpleNamespace(step=lambda *_: None))
 
     def clock(self) -> float:
         return time.time()

@@ -57,7 +57,8 @@ def test_flower_shows_what_machines_and_scheduler_did(worked: Arena) -> None:
         tasks = (_flower(worked, "/api/tasks") or {}).values()
         return {(task["name"], task["worker"].startswith("w.0x")) for task in tasks if task["state"] == "SUCCESS"}
 
-    wanted = {(step, True) for step in STEPS} | {("pipeline.advance", False), ("lane.run", False)}
+    own = {("assign", False), ("finalize", False), ("pipeline.advance", False), ("lane.run", False)}
+    wanted = {(step, True) for step in STEPS} | own
     wait_until(lambda: seen() >= wanted, SECONDS, what=f"{wanted} in Flower")
 
 

@@ -174,7 +174,8 @@ def test_a_container_that_cannot_be_removed_is_reported_once_and_the_others_are_
         for _ in range(3):
             remove_container(bench, "sluice-test-absent")
         remove_container(bench, "sluice-test-other")
-    assert capsys.readouterr().out.count("container_left") == 2
+    # On either stream: a command that ran in this process before may have moved the log.
+    assert "".join(capsys.readouterr()).count("container_left") == 2
 
 
 # -- the registry -----------------------------------------------------------------------------------------------------
