@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import tarfile
+import warnings
 from pathlib import Path
 
 import docker
@@ -22,8 +24,21 @@ def build(client: docker.DockerClient, *, image: str = IMAGE) -> str:
     """Make sure `image` exists on the engine and return its name. Raises MissingTool."""
     label = {"sluice.demo-app": hashlib.sha256(_SCRIPT.read_bytes()).hexdigest()}
     if not _is_there(client, image, label):
-        client.images.build(fileobj=_context(), custom_context=True, tag=image, rm=True, labels=label)
+        build_image(client, _context(), tag=image, labels=label)
     return image
+
+
+def build_image(
+    client: docker.DockerClient, context: io.BytesIO, *, tag: str, labels: dict[str, str] | None = None
+) -> None:
+    """Have the engine build `context`, a tar file in memory, and close the connection that this took.
+
+    docker-py leaves the connection of a build to the garbage collector, which complains of it at any later moment.
+    """
+    client.images.build(fileobj=context, custom_context=True, tag=tag, rm=True, labels=labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def _is_there(client: docker.DockerClient, image: str, label: dict[str, str]) -> bool:

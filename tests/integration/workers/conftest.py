@@ -14,6 +14,7 @@ import pytest
 from docker import DockerClient
 
 from config.settings import Settings, read_settings
+from ops.demo.app_image import build_image
 from ops.stack import docker, tools
 from protocol.types import ZERO_ADDRESS
 from protocol.wire import PoolConfig, Report, Session, Step
@@ -41,7 +42,7 @@ def engine_host() -> str:
             entry.size, entry.mode = len(content), 0o755
             tar.addfile(entry, io.BytesIO(content))
     context.seek(0)
-    client.images.build(fileobj=context, custom_context=True, tag=IMAGE, rm=True)
+    build_image(client, context, tag=IMAGE)
     client.close()
     return engine.host
 

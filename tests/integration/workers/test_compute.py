@@ -9,12 +9,14 @@ import tarfile
 import threading
 import time
 import zipfile
+from contextlib import closing
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from docker import DockerClient
 
+from ops.demo.app_image import build_image
 from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, Failure, blames_task, cause_code, error_digest
 from protocol.wire import Assignment, Dataset, Step
 from tests.integration.workers.conftest import IMAGE, ReportingPool
@@ -244,20 +246,24 @@ def test_an_image_for_another_processor_is_declined(
     assert "riscv64" in str(pool.wait_for(Step.FAILED).cause)
 
 
-def test_a_program_for_another_processor_is_declined_too(
-    bench: Workbench, pool: ReportingPool, engine_host: str
-) -> None:
-    client = DockerClient(base_url=engine_host)
+def built(engine_host: str, tag: str, dockerfile: str, **files: bytes) -> None:
+    """Have the engine make an image of this Dockerfile and these executable files."""
     context = io.BytesIO()
-    foreign = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01" + bytes(200)
     with tarfile.open(fileobj=context, mode="w") as tar:
-        for path, content in (("Dockerfile", f"FROM {IMAGE}\nCOPY app /app\n".encode()), ("app", foreign)):
+        for path, content in {"Dockerfile": dockerfile.encode(), **files}.items():
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(content), 0o755
             tar.addfile(entry, io.BytesIO(content))
     context.seek(0)
-    client.images.build(fileobj=context, custom_context=True, tag="sluice-test/foreign:1", rm=True)
-    client.close()
+    with closing(DockerClient(base_url=engine_host)) as client:
+        build_image(client, context, tag=tag)
+
+
+def test_a_program_for_another_processor_is_declined_too(
+    bench: Workbench, pool: ReportingPool, engine_host: str
+) -> None:
+    foreign = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01" + bytes(200)
+    built(engine_host, "sluice-test/foreign:1", f"FROM {IMAGE}\nCOPY app /app\n", app=foreign)
     compute(bench, assignment(1, image="sluice-test/foreign:1", params=json.dumps({"iexec_args": "/app"})))
     assert "exec format error" in str(pool.wait_for(Step.FAILED).cause)
 
@@ -277,10 +283,7 @@ def test_an_app_has_no_privileges_and_few_processes(bench: Workbench) -> None:
 
 
 def test_an_app_of_any_user_can_write_its_output(bench: Workbench, engine_host: str) -> None:
-    client = DockerClient(base_url=engine_host)
-    dockerfile = f"FROM {IMAGE}\nUSER 4321\n".encode()
-    client.images.build(fileobj=io.BytesIO(dockerfile), tag="sluice-test/user:1", rm=True)
-    client.close()
+    built(engine_host, "sluice-test/user:1", f"FROM {IMAGE}\nUSER 4321\n")
     params = json.dumps({"iexec_args": f"sh -c '{result('id -u > /iexec_out/r')}'"})
     compute(bench, assignment(1, image="sluice-test/user:1", params=params))
     found = bench.journal.find(task_id(1))
