@@ -9,7 +9,7 @@ lane.run(wallet)                                                                
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from celery import Celery
 from kombu import Queue
@@ -51,6 +51,12 @@ class Wake:
     def bulk(self) -> None:
         """Have the next piece of large deals done."""
         self._send("pipeline.bulk", [()], self._bulk)
+
+    def waiting(self) -> int:
+        """Messages of the queue `pipeline` that no process has taken yet."""
+        with self._link.producer() as producer:
+            channel: Any = producer.channel
+            return int(channel.queue_declare(self._pipeline.name, passive=True).message_count)
 
     def lane(self) -> None:
         """Have the scheduler's lane run."""

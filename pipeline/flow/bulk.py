@@ -19,12 +19,18 @@ from pipeline.scheduler import Scheduler
 #: Transactions queued or in flight above which no more initializes of large deals are added: 8 batches of 50, about a
 #: block of 30 M gas and the one after it.
 BULK_ROOM = 400
+#: Urgent messages that may wait while bulk work is done: each takes about as long as a piece of it.
+MOST_URGENT = 2
 #: Initializes decided in one piece.
 FEED = 2 * notify.ADVANCE_CHUNK
 
 
 def bulk(scheduler: Scheduler) -> None:
     """One piece of bulk work. Raises PyMongoError or an Unavailable; the sweep wakes it again."""
+    if scheduler.wake.waiting() > MOST_URGENT:
+        # Somebody waits for those: this takes its turn behind them.
+        scheduler.wake.bulk()
+        return
     stored = store_next_piece(scheduler.store, scheduler.clock())
     fed = feed(scheduler)
     if stored or fed:

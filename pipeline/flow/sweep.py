@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 #: Deals, silent workers, workers with slots and rows set aside that one sweep takes up; the rest is for the next one.
 DEALS, SILENT, HOLDING, ASIDE = 100, 100, 1000, 100
 #: Due tasks read at a time, and the share of the time between two sweeps that visiting them may take: 1,000 a second.
-DUE, SHARE = 500, 0.5
+DUE, SHARE = 100, 0.5
 #: Tasks that somebody works on, or whose deadline costs money when it is missed. The rest waits for a worker.
 URGENT = frozenset(Stage) - {Stage.RECEIVED, Stage.INITIALIZED, Stage.COMPLETED, Stage.FAILED}
 #: Seconds a slot may be held by a task that does not know of it: an assignment writes both within moments.

@@ -10,9 +10,12 @@ from pipeline.domain.actions import Outcome
 from pipeline.domain.records import ChainFacts, Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
+from pipeline.store.deals import LEASE_SECONDS
 from pipeline.store.tasks import Given
 from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.types import (
+    BlockHash,
+    DealId,
     NRlc,
     TaskId,
     Wallet,
@@ -330,3 +333,29 @@ def test_slots_taken_long_ago_are_found_page_by_page(store: Store) -> None:
     while page := store.workers.holding_since(NOW + 1, 3, found[-1] if found else None):
         found += [worker.wallet for worker in page]
     assert found == wallets
+
+
+def test_a_small_deal_behind_a_bag_gets_its_share_of_the_initializes(store: Store) -> None:
+    bag, small = deal(40), replace(deal(3), deal_id=DealId("0x" + "ff" * 32))
+    store.tasks.add([*task_records(bag), *task_records(small)])
+    for after in ("", bag.deal_id, small.deal_id):
+        found = store.tasks.uninitialized(1000.0, 10, after)
+        assert len(found) in (8, 10)
+        assert {task.task_id for task in task_records(small)} <= set(found)
+
+
+def test_a_bag_is_stored_by_one_process_at_a_time_and_goes_on_where_another_left_off(store: Store) -> None:
+    bag = deal(30)
+    store.deals.noticed([(bag.deal_id, bag.matched_block, BlockHash("0x" + "b1" * 32))])
+    store.deals.put(bag)
+    with ThreadPoolExecutor(8) as threads:
+        leases = [lease for lease in threads.map(lambda _: store.deals.resume(NOW), range(8)) if lease]
+    (lease,) = leases
+    assert store.deals.progress(lease, 10, NOW + LEASE_SECONDS, again=False)
+    assert store.deals.resume(NOW) is None
+    later = store.deals.resume(NOW + LEASE_SECONDS + 1)
+    assert later is not None
+    assert (later.deal, later.stored) == (bag, 10)
+    assert not store.deals.progress(lease, 20, NOW, again=False), "its lease was taken over"
+    assert not store.deals.ingested(lease)
+    assert store.deals.ingested(later)

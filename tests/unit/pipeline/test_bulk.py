@@ -1,0 +1,51 @@
+"""Bulk work stands back: behind urgent messages, and when the lane has no room."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.flow import bulk
+from pipeline.flow.bulk import BULK_ROOM, MOST_URGENT
+from protocol.types import TaskId
+
+
+class Pool:
+    """A scheduler with so many urgent messages waiting and so many transactions open; `done` is what was done."""
+
+    def __init__(self, *, urgent: int = 0, open_: int = 0, tasks: int = 0) -> None:
+        self.done: list[str] = []
+        self.wake = SimpleNamespace(waiting=lambda: urgent, bulk=lambda: self.done.append("again"))
+        self.transactions = SimpleNamespace(open=lambda: open_)
+        rows = SimpleNamespace(uninitialized=lambda _, limit, __: [TaskId(str(n)) for n in range(min(tasks, limit))])
+        self.store = SimpleNamespace(tasks=rows)
+
+    def clock(self) -> float:
+        return 0.0
+
+
+def ran(pool: Pool, monkeypatch: pytest.MonkeyPatch, *, stored: bool = False) -> list[str]:
+    def store(*_: object) -> bool:
+        pool.done.append("stored")
+        return stored
+
+    monkeypatch.setattr(bulk, "store_next_piece", store)
+    monkeypatch.setattr(bulk, "advance_each", lambda _, chunk: pool.done.append(f"fed {len(chunk)}"))
+    bulk.bulk(pool)  # type: ignore[arg-type]  # stands in
+    return pool.done
+
+
+def test_urgent_messages_go_first_and_bulk_work_stays_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ran(Pool(urgent=MOST_URGENT + 1, tasks=9), monkeypatch) == ["again"]
+
+
+def test_a_piece_is_stored_and_initializes_are_fed_as_far_as_the_lane_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ran(Pool(tasks=10**6), monkeypatch, stored=True) == ["stored", "fed 50", "fed 50", "again"]
+    assert ran(Pool(open_=BULK_ROOM - 10, tasks=10**6), monkeypatch) == ["stored", "fed 10", "again"]
+    assert ran(Pool(open_=BULK_ROOM, tasks=10**6), monkeypatch) == ["stored"]
+
+
+def test_it_ends_when_there_is_nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ran(Pool(tasks=7), monkeypatch) == ["stored", "fed 7"]
+    assert ran(Pool(), monkeypatch) == ["stored"]
