@@ -103,7 +103,6 @@ def scene(chain: Chain, stack: Stack, database: str, capsys: pytest.CaptureFixtu
     list(Watcher(chain.rpc, chain.hub, pool, store.chain).catch_up(chain.hub.head()))
     ingest(store, Catalogue(chain.hub), pool, store.deals.new(10), time.time())
     yield Scene(chain, store, client.database(own), pool, ours, foreign, env, capsys)
-    client.close()
 
 
 def test_what_was_lost_or_invented_is_found_exactly_and_mended(scene: Scene) -> None:

@@ -25,7 +25,6 @@ from ops.poco.deploy import CATEGORIES, TEST_10_CATEGORY
 from ops.stack.stack import Stack
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.records import TaskRecord
-from pipeline.store import client
 from pipeline.store.client import Store
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import Contract, Hash32, NRlc, TaskId
@@ -184,7 +183,6 @@ def make_pool(chain: Chain, pool_settings: Callable[..., Settings], tmp_path: Pa
         for name in list(pool.processes):
             pool.kill(name)
         pool.admin.close()
-    client.close()
 
 
 @pytest.fixture
@@ -207,10 +205,9 @@ def _secret(index: int) -> str:
 
 
 @pytest.fixture
-def store(stack: Stack, database: str) -> Iterator[Store]:
+def store(stack: Stack, database: str) -> Store:
     """A store of its own, empty."""
     settings = read_settings(**(given(stack.settings) | {"mongodb_database": database}))
     opened = Store.open(settings)
     opened.ensure_indexes()
-    yield opened
-    client.close()
+    return opened
