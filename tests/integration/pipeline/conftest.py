@@ -39,9 +39,12 @@ OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6)
 DEPOSIT, PRICE = NRlc(10**9), NRlc(100)
 TRUTH, LIE = Hash32("0x" + "ab" * 32), Hash32("0x" + "cd" * 32)
 CHECKSUM = Hash32("0x" + "11" * 32)
-#: A category for what must time out: contributions for 56 s, reveals for 16 s, in which a slow machine must be able to
-#: reveal. Its id follows those of the saved chain.
+#: Categories for what must time out; their ids follow those of the saved chain. Contributions last seven times, reveals
+#: twice as long as a task may compute, and a slow machine must get the rest of the task done within that time.
+#: Reveals for 16 s:
 SHORT_CATEGORY, SHORT_SECONDS = len(CATEGORIES), 8
+#: Reveals for 40 s, and after them still 100 s in which others can contribute:
+AGAIN_CATEGORY, AGAIN_SECONDS = len(CATEGORIES) + 1, 20
 NO_TAG = "0x" + "0" * 64
 
 
@@ -160,8 +163,9 @@ def make_pool(chain: Chain, pool_settings: Callable[..., Settings], tmp_path: Pa
 
     def make(**overrides: object) -> Pool:
         accounts = (OWNER, REQUESTER, *WORKERS)
-        category = Call(chain.at.hub, calls.create_category("TEST-SHORT", "", SHORT_SECONDS), 500_000)
-        chain.actor(0).send([category])
+        lengths = (SHORT_SECONDS, AGAIN_SECONDS)
+        categories = [calls.create_category(f"TEST-{seconds}", "", seconds) for seconds in lengths]
+        chain.actor(0).send([Call(chain.at.hub, category, 500_000) for category in categories])
         app, workerpool = contracts.open_market(
             chain.actor(OWNER),
             chain.actor(0),

@@ -8,7 +8,7 @@ from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
 from pipeline.domain.records import ReplicateState, Stage
 from protocol.poco.view import TaskStatus
-from tests.integration.pipeline.conftest import SHORT_CATEGORY, Pool
+from tests.integration.pipeline.conftest import AGAIN_CATEGORY, SHORT_CATEGORY, Pool
 from tests.waiting import until
 
 PARTS = ("watch", "pipeline", "lane", "beat")
@@ -40,10 +40,10 @@ def test_a_winner_that_never_reveals_is_left_behind(pool: Pool) -> None:
 def test_if_no_winner_reveals_others_are_asked_to_compute(make_pool: Callable[..., Pool]) -> None:
     pool = started(make_pool)
     mute = pool.enrol(0, deaf={"worker.reveal", "worker.upload"})
-    deal = pool.buy(trust=2, category=SHORT_CATEGORY)
+    deal = pool.buy(trust=2, category=AGAIN_CATEGORY)
     pool.await_status(deal, TaskStatus.REVEALING)
     pool.enrol(1)
-    pool.await_status(deal, TaskStatus.COMPLETED, 60)
+    pool.await_status(deal, TaskStatus.COMPLETED, 90)
     (record,) = pool.await_closed(deal)
     assert len(record.replicates) == 2
     assert record.replicates[0].wallet == mute.key.wallet
