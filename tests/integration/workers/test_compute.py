@@ -20,7 +20,8 @@ from ops.demo.app_image import build_image
 from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, Failure, blames_task, cause_code, error_digest
 from protocol.wire import Assignment, Dataset, Step
 from tests.integration.workers.conftest import IMAGE, ReportingPool
-from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
+from tests.integration.workers.own_wallet import WORKER_KEY, assignment
+from tests.unit.workers.assignments import task_id
 from tests.waiting import ample, wait_until
 from workers.data.layout import Layout
 from workers.sandbox.container import Engine

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-
 from protocol.ethereum.signing import Key
 from protocol.poco.authorization import sign_authorization
 from protocol.types import ZERO_ADDRESS, TaskId, Wallet
 from protocol.wire import Assignment, Mode
 
-#: Test processes run side by side against one Docker engine, where a machine's containers are told apart by its wallet.
-_PROCESS = os.environ.get("PYTEST_XDIST_TESTRUNUID", "") + os.environ.get("PYTEST_XDIST_WORKER", "")
-#: A worker's and a scheduler's key that hold nothing anywhere; the worker's is this test process's own.
-WORKER_KEY = Key(hashlib.sha256(f"worker of {_PROCESS}".encode()).digest())
+#: A worker's and a scheduler's key that hold nothing anywhere.
+WORKER_KEY = Key(b"\x11" * 32)
 SCHEDULER_KEY = Key(b"\x22" * 32)
 #: Far in the future, Unix seconds.
 LATER = 4_000_000_000
