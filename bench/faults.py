@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from bench.arena import Arena, open_arena
 from bench.reorg import reorganise, until_deep
+from chain.rpc.answers import heard_each, values
 from ops.pool.servers import crash
 from ops.stack.parts import Part
 from protocol.poco.view import TaskStatus
@@ -176,14 +177,18 @@ def nonce_gaps(arena: Arena) -> int:
     anvil keeps what a replacement has freed among its queued ones for ever: such a nonce is mined and no gap.
     """
     wallets = _wallets(arena)
-    pending = arena.rpc.batch([("eth_getTransactionCount", (wallet, "pending")) for wallet in wallets])
-    mined = arena.rpc.batch([("eth_getTransactionCount", (wallet, "latest")) for wallet in wallets])
+    pending, mined = _counts(arena, wallets, "pending"), _counts(arena, wallets, "latest")
     queued = arena.rpc.call("txpool_content")["queued"]
     gaps = 0
     for wallet, handed_out, count in zip(wallets, pending, mined, strict=True):
-        held_back = [nonce for nonce in queued.get(wallet, {}) if int(nonce) >= int(count, 16)]
-        gaps += int(handed_out, 16) - int(count, 16) + len(held_back)
+        held_back = [nonce for nonce in queued.get(wallet, {}) if int(nonce) >= count]
+        gaps += handed_out - count + len(held_back)
     return gaps
+
+
+def _counts(arena: Arena, wallets: Sequence[Wallet], tag: str) -> list[int]:
+    replies = arena.rpc.batch([("eth_getTransactionCount", (wallet, tag)) for wallet in wallets])
+    return values(heard_each(replies, lambda count: int(count, 16)), arena.rpc.name)
 
 
 def _wallets(arena: Arena) -> Sequence[Wallet]:

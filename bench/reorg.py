@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 
 from bench.arena import Arena
+from chain.rpc.answers import heard_each, values
 from chain.rpc.heads import heads
 from protocol.types import BlockNumber, TxHash
 
@@ -23,7 +24,8 @@ def reorganise(arena: Arena, depth: int, *, returned: bool) -> None:
     If a block is mined while they are read, what it pushed out of reach comes back through the pool, as in life.
     """
     head = _settled_head(arena)
-    blocks = arena.rpc.batch([("eth_getBlockByNumber", (hex(head - depth + 1 + n), False)) for n in range(depth)])
+    replies = arena.rpc.batch([("eth_getBlockByNumber", (hex(head - depth + 1 + n), False)) for n in range(depth)])
+    blocks = values(heard_each(replies, dict), arena.rpc.name)
     held = [(TxHash(tx), offset) for offset, block in enumerate(blocks) for tx in block["transactions"]]
     raw = arena.rpc.batch([("eth_getRawTransactionByHash", (tx,)) for tx, _ in held]) if held and returned else []
     again = [[bytes_, offset] for bytes_, (_, offset) in zip(raw, held, strict=True)] if returned else []

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from chain.contracts import decode
-from chain.rpc.answers import Answer, Broken, Known
+from chain.rpc.answers import Answer, Broken, Known, Reply
 from chain.rpc.client import Request
 from chain.watch import bloom
 from chain.watch.audit import Audit, DealPlace
@@ -123,7 +123,7 @@ class FakeChain:
             raise answer
         return answer
 
-    def batch(self, requests: Sequence[Request]) -> list[Any]:
+    def batch(self, requests: Sequence[Request]) -> list[Reply]:
         """As `chain.rpc.client.JsonRpc`."""
         return [self._answer(method, params) for method, params in requests]
 

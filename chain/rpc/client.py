@@ -24,6 +24,7 @@ from requests.exceptions import ChunkedEncodingError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 from urllib3.exceptions import MaxRetryError, ProtocolError
 
+from chain.rpc.answers import Reply
 from chain.rpc.batches import BatchSize
 from chain.rpc.library import load_web3
 from chain.rpc.response import Fits, NoAnswer, anything_fits, cut_short, failure, read_answers, wholly_failed
@@ -71,8 +72,8 @@ class JsonRpc(Protocol):
     def call(self, method: str, *params: object) -> Any:
         """The result of one call. Raises RpcError or RpcUnavailable."""
 
-    def batch(self, requests: Sequence[Request]) -> list[Any]:
-        """Results in the order of `requests`, an RpcError standing where one failed. Raises RpcUnavailable."""
+    def batch(self, requests: Sequence[Request]) -> list[Reply]:
+        """Replies in the order of `requests`, an RpcError standing where one failed. Raises RpcUnavailable."""
 
 
 class Rpc:
@@ -116,12 +117,12 @@ class Rpc:
             raise answer
         return answer
 
-    def batch(self, requests: Sequence[Request]) -> list[Any]:
+    def batch(self, requests: Sequence[Request]) -> list[Reply]:
         """Results in the order of `requests`, an RpcError standing where one failed. Raises RpcUnavailable.
 
         A long list goes out as several exchanges, so that "all or nothing" holds for none.
         """
-        answers: list[Any] = []
+        answers: list[Reply] = []
         failures = 0
         while len(answers) < len(requests):
             part = requests[len(answers) : len(answers) + self._size.requests]
@@ -151,9 +152,9 @@ class Rpc:
 
     # -- one HTTP exchange ---------------------------------------------------------------------------------------------
 
-    def _part(self, part: Sequence[Request]) -> list[Any]:
+    def _part(self, part: Sequence[Request]) -> list[Reply]:
         """Answers to the first requests of `part`, to all of them if the node takes so many. Raises RpcUnavailable."""
-        answers: list[Any] | None = None
+        answers: list[Reply] | None = None
         refused: _Refused | None = None
         try:
             answers = self._exchange(part, as_list=len(part) > 1 or self._takes_lists is not False)
@@ -172,7 +173,7 @@ class Rpc:
             return self._alone(part, answers, refused)
         return self._fewer(part, answers, refused)
 
-    def _alone(self, part: Sequence[Request], answers: list[Any] | None, refused: _Refused | None) -> list[Any]:
+    def _alone(self, part: Sequence[Request], answers: list[Reply] | None, refused: _Refused | None) -> list[Reply]:
         """One request once more, without the list around it: some nodes take no batches at all."""
         if self._takes_lists is not None:
             return _either(answers, refused)
@@ -181,7 +182,7 @@ class Rpc:
             self._takes_lists = False
         return found
 
-    def _fewer(self, part: Sequence[Request], answers: list[Any] | None, refused: _Refused | None) -> list[Any]:
+    def _fewer(self, part: Sequence[Request], answers: list[Reply] | None, refused: _Refused | None) -> list[Reply]:
         """Answers to the first half, quarter … of requests that failed together; the first part that works is the size.
 
         If the first request fails alone too, the size is not to blame: either that request is, and the others are
@@ -201,9 +202,9 @@ class Rpc:
             return _either(None, refused)
         return [failure(part[0][0], str(refused))]
 
-    def _tried(self, part: Sequence[Request]) -> list[Any] | None:
+    def _tried(self, part: Sequence[Request]) -> list[Reply] | None:
         """Answers to these, None if the node refuses the exchange."""
-        answers: list[Any] | None = None
+        answers: list[Reply] | None = None
         refused: _Refused | None = None
         try:
             answers = self._exchange(part, as_list=len(part) > 1 or self._takes_lists is not False)
@@ -216,7 +217,7 @@ class Rpc:
         except _Refused:
             return None
 
-    def _completed(self, part: Sequence[Request], answers: list[Any]) -> list[Any]:
+    def _completed(self, part: Sequence[Request], answers: list[Reply]) -> list[Reply]:
         """The answers, those asked for again that the node left out of a batch or had no room for."""
         missing = [at for at, answer in enumerate(answers) if cut_short(answer)]
         if not missing or len(part) == 1 or not _may_be_repeated(part, None):
@@ -231,7 +232,7 @@ class Rpc:
         if before.refusals == 0:
             log.info("The node takes smaller batches.", action="batch_smaller", node=self.name, requests=size)
 
-    def _exchange(self, requests: Sequence[Request], *, as_list: bool) -> list[Any]:
+    def _exchange(self, requests: Sequence[Request], *, as_list: bool) -> list[Reply]:
         """One HTTP exchange. Raises _Refused if the node did not take it as a whole, _TooSlow or RpcUnavailable."""
         calls = [
             {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
@@ -338,7 +339,7 @@ def _words(reason: object) -> str:
     return "the connection was cut" if isinstance(reason, ProtocolError) else type(reason).__name__
 
 
-def _either(answers: list[Any] | None, refused: RpcUnavailable | None) -> list[Any]:
+def _either(answers: list[Reply] | None, refused: RpcUnavailable | None) -> list[Reply]:
     """What the node said, or the reason why it said nothing, raised."""
     if answers is not None:
         return answers

@@ -25,7 +25,7 @@ from typing import Any
 import structlog
 
 from chain.rpc import health
-from chain.rpc.answers import Known, Unknown, heard, heard_each, values
+from chain.rpc.answers import Known, Reply, Unknown, heard, heard_each, values
 from chain.rpc.client import JsonRpc, Request, Rpc
 from chain.rpc.health import Health
 from chain.rpc.response import reverted
@@ -94,7 +94,7 @@ class RpcPool:
             raise answer
         return answer
 
-    def batch(self, requests: Sequence[Request]) -> list[Any]:
+    def batch(self, requests: Sequence[Request]) -> list[Reply]:
         """Results in the order of `requests`, an RpcError standing where one failed. Raises as `call`."""
         self._look_around()
         if requests and all(method == _BROADCAST for method, _ in requests):
@@ -103,7 +103,7 @@ class RpcPool:
 
     # -- reads ---------------------------------------------------------------------------------------------------------
 
-    def _ask(self, requests: Sequence[Request]) -> list[Any]:
+    def _ask(self, requests: Sequence[Request]) -> list[Reply]:
         """The answers of the present node, or of the one that leaves least open."""
         last: RpcUnavailable | None = None
         given: list[_Answered] = []
@@ -161,7 +161,7 @@ class RpcPool:
             else:
                 return
 
-    def _from(self, position: int, requests: Sequence[Request]) -> list[Any]:
+    def _from(self, position: int, requests: Sequence[Request]) -> list[Reply]:
         try:
             answers = self._nodes[position].batch(requests)
         except RpcUnavailable:
@@ -172,7 +172,7 @@ class RpcPool:
 
     # -- transactions --------------------------------------------------------------------------------------------------
 
-    def _broadcast(self, requests: Sequence[Request]) -> list[Any]:
+    def _broadcast(self, requests: Sequence[Request]) -> list[Reply]:
         """Send to every usable node; done as soon as one took all, else when every node has answered."""
         if next(self._candidates(), None) is None:
             raise self._nobody()
@@ -181,9 +181,9 @@ class RpcPool:
             self._executor(position).submit(self._give, position, requests, self._health[position].failures): position
             for position in order
         }
-        taken: dict[int, list[Any]] = {}
+        taken: dict[int, list[Reply]] = {}
         failed: list[RpcUnavailable] = []
-        pending: set[Future[list[Any]]] = set(sending)
+        pending: set[Future[list[Reply]]] = set(sending)
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
@@ -199,7 +199,7 @@ class RpcPool:
         answers = [taken[position] for position in order if position in taken]
         return [_best(same) for same in zip(*answers, strict=True)]
 
-    def _give(self, position: int, requests: Sequence[Request], failures: int) -> list[Any]:
+    def _give(self, position: int, requests: Sequence[Request], failures: int) -> list[Reply]:
         """As `_from`, unless the node has failed since, while this stood in line behind other work for it."""
         if self._health[position].failures > failures:
             raise RpcUnavailable(what=self._nodes[position].name, why="it failed a moment ago")
@@ -319,7 +319,7 @@ class _Answered:
     """One node's answers to a batch, and how much they leave open."""
 
     position: int
-    answers: list[Any]
+    answers: list[Reply]
     #: Errors that are no contract's refusal.
     errors: int
     #: Calls that leave something open: errors, null, no bytes, and a head below the highest one known.
@@ -328,7 +328,9 @@ class _Answered:
     head: BlockNumber | None
 
     @classmethod
-    def of(cls, position: int, requests: Sequence[Request], answers: list[Any], least: BlockNumber | None) -> _Answered:
+    def of(
+        cls, position: int, requests: Sequence[Request], answers: list[Reply], least: BlockNumber | None
+    ) -> _Answered:
         """`least`: below it, a head is that of a node which is behind."""
         heads = [head for request, answer in zip(requests, answers, strict=True) if (head := _head(request, answer))]
         head = min(heads, default=None)
@@ -341,7 +343,7 @@ class _Answered:
         return cls(position, answers, errors, errors + nothing + behind, head)
 
 
-def _head(request: Request, answer: Any) -> BlockNumber | None:
+def _head(request: Request, answer: Reply) -> BlockNumber | None:
     """The head's number, if that is what was asked and answered."""
     method, params = request
     if method == "eth_getBlockByNumber" and list(params[:1]) == ["latest"]:
@@ -353,6 +355,6 @@ def _head(request: Request, answer: Any) -> BlockNumber | None:
     return BlockNumber(found.value) if isinstance(found, Known) else None
 
 
-def _best(answers: Sequence[Any]) -> Any:
+def _best(answers: Sequence[Reply]) -> Reply:
     """Of several nodes' answers to the same transaction, the first that is no error."""
     return next((answer for answer in answers if not isinstance(answer, RpcError)), answers[0])

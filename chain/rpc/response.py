@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from chain.rpc.answers import Reply
 from protocol.errors import RpcError
 
 #: JSON-RPC's own code for an answer that is not one.
@@ -35,7 +36,7 @@ def cut_short(answer: object) -> bool:
     return isinstance(answer, RpcError) and answer.code in _CUT_SHORT
 
 
-def wholly_failed(answers: Sequence[Any]) -> bool:
+def wholly_failed(answers: Sequence[Reply]) -> bool:
     """Whether nothing in it is a result, or a contract's refusal, which is as good as one."""
     return all(isinstance(answer, RpcError) and not reverted(answer) for answer in answers)
 
@@ -50,7 +51,7 @@ def reverted(error: RpcError) -> bool:
     return "revert" in error.message.lower() or "revert" in detail or detail.startswith("0x")
 
 
-def read_answers(status: int, content: bytes, calls: Sequence[dict[str, Any]], fits: Fits) -> list[Any]:
+def read_answers(status: int, content: bytes, calls: Sequence[dict[str, Any]], fits: Fits) -> list[Reply]:
     """One result or RpcError per call, matched by id, since a node may answer a batch in any order.
 
     Raises NoAnswer if the node answered nothing, or all with one error.
@@ -76,7 +77,7 @@ def read_answers(status: int, content: bytes, calls: Sequence[dict[str, Any]], f
     return [_result(item, call, fits) for item, call in zip(answered, calls, strict=True)]
 
 
-def _result(answer: dict[str, Any], call: dict[str, Any], fits: Fits) -> Any:
+def _result(answer: dict[str, Any], call: dict[str, Any], fits: Fits) -> Reply:
     error = answer.get("error")
     method = call["method"]
     if error is None and "result" in answer:

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from chain.contracts import decode
-from chain.rpc.answers import Known, Unknown, heard, heard_each, value_of, values
+from chain.rpc.answers import Known, Reply, Unknown, heard, heard_each, value_of, values
 from chain.rpc.client import JsonRpc
 from chain.watch import bloom
 from config.metrics import HIDDEN_LOGS
@@ -72,7 +72,7 @@ class LogReader:
         raw = self.rpc.call("eth_getLogs", self._filter(fromBlock=hex(first), toBlock=hex(last)))
         return self._checked(headers, self._shown(headers, raw))
 
-    def _shown(self, headers: Sequence[Header], answer: Any) -> list[Mapping[str, Any]]:
+    def _shown(self, headers: Sequence[Header], answer: Reply) -> list[Mapping[str, Any]]:
         """The logs that an eth_getLogs for these blocks showed. Raises RpcError, RpcUnavailable.
 
         Some nodes write null for "none". It is read so where the blocks' filters tell afterwards whether it is true.

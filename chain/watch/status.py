@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from chain.contracts import decode
-from chain.rpc.answers import Known, heard
+from chain.rpc.answers import Known, Reply, heard
 from chain.rpc.client import JsonRpc
 from protocol.errors import RpcUnavailable
 from protocol.poco.events import BlockRef
@@ -76,7 +76,7 @@ def _number(block: Any) -> BlockNumber:
     return BlockNumber(int(block["number"], 16))
 
 
-def _told(answer: Any, read: Callable[[Any], T]) -> T | None:
+def _told(answer: Reply, read: Callable[[Any], T]) -> T | None:
     """What `read` makes of an answer; None where the node has none (geth before its first safe block: an error)."""
     found = heard(answer, read)
     return found.value if isinstance(found, Known) else None

@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from chain.contracts.contract import checksummed
+from chain.rpc.answers import heard, value_of
 from chain.rpc.client import JsonRpc
 from chain.rpc.library import load_web3
 from ops.poco.receipts import Receipt, await_mined
-from protocol.errors import RpcError
 from protocol.ethereum.signing import Key
 from protocol.types import Contract, TxHash, Wallet, Wei
 
@@ -91,11 +91,9 @@ class Actor:
         nonce, block = self.rpc.batch(
             [("eth_getTransactionCount", (self.wallet, "pending")), ("eth_getBlockByNumber", ("latest", False))]
         )
-        for answer in (nonce, block):
-            if isinstance(answer, RpcError):
-                raise answer
-        base_fee = int(block.get("baseFeePerGas", "0x0"), 16)
-        return int(nonce, 16), Wei(BASE_FEE_FACTOR * base_fee + TIP)
+        count = value_of(heard(nonce, lambda text: int(text, 16)), self.rpc.name)
+        base_fee = value_of(heard(block, lambda body: int(body.get("baseFeePerGas", "0x0"), 16)), self.rpc.name)
+        return count, Wei(BASE_FEE_FACTOR * base_fee + TIP)
 
     def _parameters(self, call: Call, nonce: int, fee: Wei) -> Any:
         parameters: Any = {

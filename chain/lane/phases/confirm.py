@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
@@ -39,9 +38,9 @@ from chain.lane.phases.proof import receipts, spender
 from chain.lane.phases.snapshot import Look
 from chain.lane.rules.readiness import READY, Judgement, Moment, Verdict
 from chain.lane.store.port import IntentMove
-from chain.rpc.answers import Known, Unknown
+from chain.rpc.answers import Known, Unknown, heard, heard_each
 from config.metrics import LANE_MINED
-from protocol.errors import ForeignNonce, RpcError
+from protocol.errors import ForeignNonce
 from protocol.types import BlockNumber, Nonce, Timestamp, TxHash
 
 log = structlog.get_logger(__name__)
@@ -298,7 +297,11 @@ def _in_blocks_that_are_gone(desk: Desk, records: Sequence[NonceRecord]) -> list
     """Those whose block number has another block now. Where the chain is not that high (yet), nothing is said."""
     numbers = sorted({record.mined.block for record in records if record.mined is not None})
     headers = desk.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
-    now = {number: header["hash"] for number, header in zip(numbers, headers, strict=True) if _is_header(header)}
+    now = {
+        number: shown.value
+        for number, header in zip(numbers, headers, strict=True)
+        if isinstance(shown := heard(header, lambda body: body["hash"]), Known)
+    }
     return [
         record
         for record in records
@@ -310,11 +313,8 @@ def _moments(desk: Desk, blocks: Iterable[BlockNumber]) -> dict[BlockNumber, Mom
     """Block times, for explanations; 0 where the node does not know the block any more."""
     numbers = sorted(blocks)
     headers = desk.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+    times = heard_each(headers, lambda body: int(body["timestamp"], 16))
     return {
-        number: Moment(number, Timestamp(int(header["timestamp"], 16) if _is_header(header) else 0))
-        for number, header in zip(numbers, headers, strict=True)
+        number: Moment(number, Timestamp(shown.value if isinstance(shown, Known) else 0))
+        for number, shown in zip(numbers, times, strict=True)
     }
-
-
-def _is_header(answer: Any) -> bool:
-    return not isinstance(answer, RpcError) and answer is not None

@@ -27,8 +27,8 @@ from chain.lane.rules.refusals import Remedy, remedies
 from chain.lane.rules.send_errors import REACTIONS
 from chain.lane.signer import Unsigned, to_self
 from chain.lane.store.port import IntentMove
+from chain.rpc.answers import Known, heard
 from config.metrics import LANE_REBROADCAST
-from protocol.errors import RpcError
 from protocol.types import Contract, Nonce
 
 log = structlog.get_logger(__name__)
@@ -265,8 +265,8 @@ def _below_market(desk: Desk, look: Look, lowest: NonceRecord) -> bool:
     if look.market.base_fee is None:
         return lowest.newest.fees.max_fee < look.market.tip
     (history,) = desk.rpc.batch([("eth_feeHistory", (hex(_MARKET_BLOCKS), "latest", [_MARKET_PERCENTILE]))])
-    if isinstance(history, RpcError) or not history.get("reward"):
+    paid = heard(history, lambda body: sorted(int(reward[0], 16) for reward in body["reward"]))
+    if not isinstance(paid, Known) or not paid.value:
         return True
-    paid = sorted(int(reward[0], 16) for reward in history["reward"])
     ours = min(lowest.newest.fees.tip, lowest.newest.fees.max_fee - look.market.base_fee)
-    return ours < paid[len(paid) // 2]
+    return ours < paid.value[len(paid.value) // 2]

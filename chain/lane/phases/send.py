@@ -191,7 +191,9 @@ def broadcast(turn: Turn, look: Look, outbox: Sequence[NonceRecord], memory: Mem
     look_again = False
     for record, answer in zip(ordered, answers, strict=True):
         if not isinstance(answer, RpcError):
-            memory.accept(record.nonce)
+            if answer is not None:
+                memory.accept(record.nonce)
+            # After null nobody knows: it counts as sent, and what was known against it stays.
             sent.append(record.nonce)
             continue
         reaction = _note(desk, record, answer, look, memory)

@@ -8,7 +8,7 @@ from typing import Any
 from chain.lane.model.nonce import Mined, NonceRecord
 from chain.lane.rules.fees import Market
 from chain.lane.rules.readiness import Moment
-from chain.rpc.answers import heard, value_of
+from chain.rpc.answers import Known, Reply, heard, value_of
 from chain.rpc.client import JsonRpc, Request
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
@@ -70,7 +70,7 @@ def look(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> Look:
         market=Market(base_fee, offered if base_fee is None else Wei(max(0, offered - base_fee))),
         count=Nonce(value_of(heard(count, _number), rpc.name)),
         balance=Wei(value_of(heard(balance, _number), rpc.name)),
-        mined_hash=mined[0].get("hash") if mined and isinstance(mined[0], dict) else None,
+        mined_hash=_hash(mined[0]) if mined else None,
     )
     if newest is not None and newest.mined is not None:
         _believe(seen, newest, newest.mined, rpc.name)
@@ -96,7 +96,13 @@ def _header(header: dict[str, Any]) -> tuple[BlockNumber, Timestamp, Wei | None]
     )
 
 
-def _price(answer: Any, node: str) -> Wei:
+def _hash(answer: Reply) -> BlockHash | None:
+    """The block's hash; None where the node does not have the block, or cannot say."""
+    shown = heard(answer, lambda header: BlockHash(header["hash"]))
+    return shown.value if isinstance(shown, Known) else None
+
+
+def _price(answer: Reply, node: str) -> Wei:
     """The suggested price; 0 where the node does not know the method (an old or a zero-gas chain)."""
     if isinstance(answer, RpcError) and (answer.code == _NO_SUCH_METHOD or "method" in answer.message.lower()):
         return Wei(0)

@@ -18,7 +18,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -31,6 +30,7 @@ from chain.lane.rules.readiness import READY, Judgement, Moment, Readiness, Verd
 from chain.lane.run import Lane
 from chain.lane.signer import KeySigner
 from chain.lane.store.port import LaneStore
+from chain.rpc.answers import Reply
 from chain.rpc.client import JsonRpc
 from config.settings import Settings
 from protocol.errors import BadMessage, BadSetting, RpcError
@@ -208,20 +208,20 @@ class PocoReadiness:
         return [
             self._verdict(
                 intent,
-                tasks.get(intent.key),
+                tasks[intent.key],
                 votes.get(intent.key),
                 found.get(str(intent.args.get("deal_id"))),
                 at,
             )
+            if intent.key in tasks
+            else READY
             for intent in intents
         ]
 
     def _view(self, data: str, at: Moment) -> tuple[str, Sequence[object]]:
         return "eth_call", ({"to": self._hub, "data": data}, hex(at.block))
 
-    def _verdict(self, intent: Intent, task: Any, vote: Any, deal: Any, at: Moment) -> Verdict:
-        if task is None:
-            return READY
+    def _verdict(self, intent: Intent, task: Reply, vote: Reply, deal: Reply, at: Moment) -> Verdict:
         try:
             seen = facts(task, vote, deal)
         except (RpcError, BadMessage) as error:
@@ -256,7 +256,7 @@ _DEAL_START = 17
 _TASK_WORDS, _VOTE_WORDS, _DEAL_WORDS = 16, 5, 22
 
 
-def facts(task: str | RpcError, vote: str | RpcError | None, deal: str | RpcError | None = None) -> TaskFacts:
+def facts(task: Reply, vote: Reply, deal: Reply = None) -> TaskFacts:
     """What the views say. Read word by word: a full decode takes 0.4 ms, and this runs for every queued intent.
 
     Raises RpcError, or BadMessage if an answer is too short.
@@ -281,10 +281,12 @@ def facts(task: str | RpcError, vote: str | RpcError | None, deal: str | RpcErro
     )
 
 
-def _words(answer: str | RpcError, least: int) -> list[str]:
+def _words(answer: Reply, least: int) -> list[str]:
     """The answer in words of 64 hex digits, at least so many."""
     if isinstance(answer, RpcError):
         raise answer
+    if not isinstance(answer, str):
+        raise BadMessage(why="a view answered no bytes")
     words = [answer[start : start + 64] for start in range(2, len(answer), 64)]
     if len(words) < least:
         raise BadMessage(why=f"a view answered {len(words)} words instead of {least}")

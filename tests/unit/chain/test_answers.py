@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.rpc.answers import Absent, Answer, Known, Unknown, heard, value_of
+from chain.rpc.client import JsonRpc, Rpc
+from chain.rpc.pool import RpcPool
+from chain.testing import FakeChain
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
 
 #: Any JSON a node may send in place of what it was asked for.
@@ -51,3 +54,8 @@ def test_a_reader_may_refuse_what_it_cannot_read() -> None:
 def test_a_value_that_is_not_known_is_asked_for_again_later(answer: Answer[int]) -> None:
     with pytest.raises(RpcUnavailable, match=r"answered null|reverted"):
         value_of(answer, "http://node")
+
+
+@pytest.mark.parametrize("node", [JsonRpc, Rpc, RpcPool, FakeChain])
+def test_what_a_batch_brings_is_no_value_to_the_compiler_until_it_is_read(node: type[JsonRpc]) -> None:
+    assert get_type_hints(node.batch)["return"] == list[object]

@@ -262,6 +262,7 @@ def test_a_transaction_that_all_refuse_keeps_the_present_nodes_words(setup: Setu
 
     (answer,) = setup.pool.batch([SEND])
 
+    assert isinstance(answer, RpcError)
     assert answer.message == "nonce too low, says a"
 
 

@@ -126,9 +126,10 @@ def test_views_are_read_as_the_abi_says(contributors: list[str]) -> None:
     )
 
 
-def test_an_answer_that_is_too_short_is_no_answer() -> None:
+@pytest.mark.parametrize("answer", ["0x", None, {}, 7])
+def test_an_answer_that_is_too_short_or_no_bytes_is_no_answer(answer: object) -> None:
     with pytest.raises(BadMessage):
-        facts("0x", None)
+        facts(answer, None)
 
 
 class Silent(FakeChain):
@@ -151,3 +152,18 @@ def test_below_the_head_what_the_node_cannot_answer_waits() -> None:
     assert reveal.judgement is Judgement.WAIT
     assert "header not found" in reveal.reason
     assert call == READY
+
+
+class Null(FakeChain):
+    """Answers every view with null."""
+
+    def batch(self, requests: Sequence[Request]) -> list[Any]:
+        return [None for _ in requests]
+
+
+def test_null_in_place_of_a_view_is_no_word_about_it() -> None:
+    hub = Contract("0x" + "11" * 20)
+    (reveal,) = PocoReadiness(Null(hub), hub, strict=True).check(
+        [intent("reveal")], Moment(BlockNumber(1), Timestamp(1))
+    )
+    assert reveal.judgement is Judgement.WAIT
