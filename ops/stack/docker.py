@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def running(wished: str | None = None) -> str | None:
 
 def ready(host: str) -> bool:
     """Whether an engine answers at this address, e.g. unix:///var/run/docker.sock."""
+    if not _listens(host):
+        return False
     # With a version given, making the client asks nothing, so that there is one to close whatever happens.
     client = docker.DockerClient(base_url=host, timeout=5, version=OLDEST_API)
     try:
@@ -60,6 +63,22 @@ def ready(host: str) -> bool:
         return False
     finally:
         client.close()
+
+
+def _listens(host: str) -> bool:
+    """Whether somebody listens there, as far as that is seen without docker-py.
+
+    docker-py leaves the Unix socket of a refused connection to the garbage collector, which complains of it.
+    """
+    scheme, _, path = host.partition("://")
+    if scheme != "unix":
+        return True
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def server() -> tuple[Path, str]:

@@ -18,6 +18,8 @@ _GOING = frozenset({"dead", "removing"})
 class State:
     """One container at one moment. Times by the engine's clock."""
 
+    #: Its id: a name is taken again as soon as the container is removed.
+    container: str
     status: str
     running: bool
     paused: bool
@@ -42,18 +44,17 @@ class State:
 
 def read_state(answer: object) -> State:
     """The `State` of an inspected container. Raises BadMessage for an answer that is none."""
-    state = answer.get("State") if isinstance(answer, Mapping) else None
-    if not isinstance(state, Mapping):
-        raise BadMessage(why="it tells no state of the container")
+    container, state = (answer.get("Id"), answer.get("State")) if isinstance(answer, Mapping) else (None, None)
+    if not isinstance(container, str) or not isinstance(state, Mapping):
+        raise BadMessage(why="it tells no id or no state of the container")
     status, exit_code = state.get("Status"), state.get("ExitCode")
     running, paused, killed = state.get("Running"), state.get("Paused", False), state.get("OOMKilled", False)
     if not isinstance(status, str) or type(exit_code) is not int:
         raise BadMessage(why="it tells neither status nor exit code of the container")
     if not isinstance(running, bool) or not isinstance(paused, bool) or not isinstance(killed, bool):
         raise BadMessage(why="it tells the container's state in words that are neither true nor false")
-    return State(
-        status, running, paused, exit_code, killed, _moment(state.get("StartedAt")), _moment(state.get("FinishedAt"))
-    )
+    started, finished = _moment(state.get("StartedAt")), _moment(state.get("FinishedAt"))
+    return State(container, status, running, paused, exit_code, killed, started, finished)
 
 
 def read_moment(text: object) -> datetime:

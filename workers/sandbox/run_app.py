@@ -50,8 +50,10 @@ class Run:
     pull: Callable[[], None]
     #: Empty the output folder.
     clear: Callable[[], None]
-    #: Told the container's id before it starts.
+    #: Called with the id of a container that was made, before it starts.
     created: Callable[[str], None]
+    #: Called with the id of a container that an earlier attempt left, before anything is done with it.
+    found: Callable[[str], None]
     #: Watches what the app takes of the disk; given what kills it.
     watch: Callable[[Callable[[], None]], DiskWatch]
     #: Waits so many seconds. Raises TaskDeclined if the task ends meanwhile.
@@ -125,13 +127,14 @@ def _fresh(run: Run, tries: _Tries) -> Ended:
 
 def _found(run: Run, tries: _Tries) -> Ended:
     """Go on with the container of this name, if there is one."""
-    container = run.spec.name
     try:
         state = run.engine.find(run.spec)
     except NoSuchContainer:
         run.clear()
         return _fresh(run, tries)
-    log.info("Found the task's container again.", action="container_found", name=container, status=state.status)
+    container = state.container
+    run.found(container)
+    log.info("Found the task's container again.", action="container_found", name=run.spec.name, status=state.status)
     if state.status == "created":
         run.engine.start(container)
         return _await(run, tries, container, run.spec.seconds)

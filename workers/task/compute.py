@@ -61,7 +61,12 @@ class _Attempt:
     """What is known of one attempt so far; the end of a container is worth knowing even if packing then fails."""
 
     ended: Ended | None = None
+    #: Id of its container.
     container: str | None = None
+
+    def uses(self, container: str) -> None:
+        """Note the container that this attempt goes on with, so that this one and no later one is removed."""
+        self.container = container
 
     @property
     def exit_code(self) -> int | None:
@@ -270,13 +275,13 @@ def _run(
         )
         if not bench.journal.running(task_id, None, bench.now()):
             raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
-        attempt.container = spec.name
         run = Run(
             engine=bench.engine,
             spec=spec,
             pull=lambda: image.pull(bench.engine, bench.layout, assignment, patience),
             clear=folders.clear_outputs,
-            created=lambda container: _created(bench, task_id, container),
+            created=lambda container: _created(bench, task_id, attempt, container),
+            found=attempt.uses,
             watch=lambda kill: _disk_watch(bench, task_id, folders, kill),
             rest=patience.rest,
             again=patience.pause,
@@ -312,8 +317,9 @@ def _require_own_end(bench: Workbench, assignment: Assignment, ended: Ended) -> 
         raise _declined(task_id, MACHINE_FAILED, "the app was killed (SIGKILL), neither by us nor for its memory")
 
 
-def _created(bench: Workbench, task_id: TaskId, container: str) -> None:
+def _created(bench: Workbench, task_id: TaskId, attempt: _Attempt, container: str) -> None:
     """The last moment at which an abort costs nothing: the container exists but has not started."""
+    attempt.uses(container)
     if not bench.journal.running(task_id, container, bench.now()):
         raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
 
@@ -337,9 +343,9 @@ def _fail(bench: Workbench, task_id: TaskId, declined: TaskDeclined, attempt: _A
 
 def _tidy(bench: Workbench, attempt: _Attempt) -> None:
     """Remove the container in the background; if that fails, the machine's next sweep does it."""
-    name = attempt.container
-    if name is not None:
-        bench.reports.later(lambda: remove_container(bench, name))
+    container = attempt.container
+    if container is not None:
+        bench.reports.later(lambda: remove_container(bench, container))
 
 
 def remove_container(bench: Workbench, container: str) -> None:

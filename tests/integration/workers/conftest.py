@@ -18,8 +18,7 @@ from ops.demo.app_image import build_image
 from ops.stack import docker, tools
 from protocol.types import ZERO_ADDRESS
 from protocol.wire import PoolConfig, Report, Session, Step
-from tests.integration.workers.own_wallet import WORKER_KEY
-from tests.unit.workers.assignments import SCHEDULER_KEY
+from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY
 from tests.waiting import ample
 from workers.pool.api import PoolApi
 from workers.workbench import Machine, Workbench

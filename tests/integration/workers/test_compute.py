@@ -9,6 +9,7 @@ import tarfile
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from contextlib import closing
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,11 +18,11 @@ import pytest
 from docker import DockerClient
 
 from ops.demo.app_image import build_image
+from protocol.errors import NoSuchContainer
 from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, Failure, blames_task, cause_code, error_digest
 from protocol.wire import Assignment, Dataset, Step
 from tests.integration.workers.conftest import IMAGE, ReportingPool
-from tests.integration.workers.own_wallet import WORKER_KEY, assignment
-from tests.unit.workers.assignments import task_id
+from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import ample, wait_until
 from workers.data.layout import Layout
 from workers.sandbox.container import Engine
@@ -328,6 +329,27 @@ def test_an_abort_kills_the_container_and_leaves_no_result(bench: Workbench) -> 
     assert found.stage is Stage.ABORTED
 
 
+def test_a_late_removal_takes_the_container_of_its_own_attempt_only(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[Callable[[], None]] = []
+    monkeypatch.setattr(bench.reports, "later", late.append)
+    done(bench, result("echo x > /iexec_out/r"))
+    for _, container in bench.engine.mine(WORKER_KEY.wallet):
+        bench.engine.remove(container)
+    bench.journal.forget([task_id(1)])
+    worker = threading.Thread(target=_compute_apart, args=(bench, assignment(1, **shell("sleep 3600"))))
+    worker.start()
+    wait_until(lambda: _running(bench), 20, what="the second attempt's start")
+    for act in late:
+        act()
+    assert late
+    assert _running(bench)
+    steps.abort(bench, task_id(1))
+    worker.join(ample(20))
+    assert not worker.is_alive()
+
+
 def _compute_apart(bench: Workbench, wanted: Assignment) -> None:
     """As another process of the machine would: with connections of its own."""
     own = Workbench(bench.machine)
@@ -336,8 +358,11 @@ def _compute_apart(bench: Workbench, wanted: Assignment) -> None:
 
 
 def _running(bench: Workbench) -> bool:
-    found = bench.engine.mine(WORKER_KEY.wallet)
-    return bool(found) and bench.engine.state(found[0][1]).running
+    try:
+        return any(bench.engine.state(container).running for _, container in bench.engine.mine(WORKER_KEY.wallet))
+    except NoSuchContainer:
+        # One of an earlier attempt was removed just now.
+        return False
 
 
 class serving:  # noqa: N801 - used as a verb

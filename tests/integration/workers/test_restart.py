@@ -16,8 +16,7 @@ from protocol.errors import NoSuchContainer
 from protocol.results.error_result import MACHINE_FAILED, Failure, cause_code, error_digest
 from protocol.wire import Assignment
 from tests.integration.workers.conftest import IMAGE
-from tests.integration.workers.own_wallet import WORKER_KEY, assignment
-from tests.unit.workers.assignments import task_id
+from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.task.compute import compute
 from workers.task.replicate import Replicate, Stage

@@ -23,9 +23,8 @@ from tests.faulty.docker_proxy import docker_proxy
 from tests.faulty.file_server import file_server
 from tests.faulty.registry import error, registry
 from tests.integration.workers.conftest import IMAGE, ReportingPool, open_bench
-from tests.integration.workers.own_wallet import assignment
 from tests.integration.workers.test_compute import done, result, sha256, shell
-from tests.unit.workers.assignments import LATER, task_id
+from tests.unit.workers.assignments import LATER, assignment, task_id
 from workers.sandbox import run_app
 from workers.task.compute import compute, remove_container
 from workers.task.replicate import Replicate, Stage
