@@ -2,7 +2,9 @@
 
 settings, wallet, ports ─► wrong: ends at once
 MongoDB, RabbitMQ, IPFS, chain, ownership, gas: asked side by side ─► one line for each that is not well
-    ends if nothing can work without it; goes on if the scheduler can wait for it
+    away or slow, and nothing can work without it: asked again for WAIT_SECONDS (servers may start with us), then ends
+    refuses us, or is not what the settings say: ends at once
+    the scheduler can wait for it while it runs: goes on
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from config.http_client import http_client
 from config.settings import Settings
 from ops.stack import ports
 from pipeline.domain import health
-from pipeline.domain.health import NodeFacts, Part
+from pipeline.domain.health import Facts, NoAnswer, NodeFacts, Part
 from pipeline.probes import Probes
 from protocol.errors import BadSetting, SchedulerNotReady, SluiceError
 from protocol.ethereum.signing import Key
@@ -35,6 +37,10 @@ PROCESSES = ("api", "watch", "pipeline", "lane", "beat", "flower")
 RECOVERABLE = frozenset({"ipfs", "gas", "clock", "watcher", "lane", "workers", "addresses"})
 #: Seconds for a running scheduler to answer about itself; its own questions have shorter limits.
 REPORT_SECONDS = 10.0
+#: Seconds in which a server that does not answer yet is asked again: MongoDB and RabbitMQ take 10 to 20 to start.
+WAIT_SECONDS = 30.0
+#: Seconds between two rounds of questions.
+PAUSE_SECONDS = 1.0
 #: Longest time to wait for another block, to tell a chain that stands still from a clock that is off.
 SECOND_LOOK_SECONDS = 3.0
 
@@ -73,9 +79,12 @@ def check(settings: Settings, only: Collection[str] = ()) -> tuple[Key, tuple[st
     return key, wanted
 
 
-def require(settings: Settings, key: Key) -> None:
-    """Ask every server, log a line for each that is not well; raise SchedulerNotReady if one cannot be waited for."""
-    findings = _apart(settings, key)
+def require(settings: Settings, key: Key, *, wait: float = WAIT_SECONDS) -> None:
+    """Ask every server, log a line for each that is not well; raise SchedulerNotReady if one cannot be waited for.
+
+    `wait`: seconds in which one that does not answer is asked again.
+    """
+    findings = _apart(settings, key, wait)
     bad = [finding for finding in findings if not finding.ok]
     fatal = [finding for finding in bad if finding.fatal]
     if len(fatal) == 1 and len(bad) == 1:
@@ -94,7 +103,7 @@ def examine(settings: Settings, key: Key) -> list[Finding]:
     if running is not None:
         return _findings(settings, running)
     idle = Finding("scheduler", ok=True, says="it does not run here: queues, lane and machines were not asked about")
-    return [idle, *_findings(settings, _asked(settings, key))]
+    return [idle, *_findings(settings, _asked(settings, key, wait=0.0))]
 
 
 def _findings(settings: Settings, parts: Mapping[str, Part]) -> list[Finding]:
@@ -115,10 +124,10 @@ def _sentence(finding: Finding) -> str:
     return f"{says.rstrip('.')}. {finding.fix}".strip()
 
 
-def _asked(settings: Settings, key: Key) -> dict[str, Part]:
+def _asked(settings: Settings, key: Key, *, wait: float) -> dict[str, Part]:
     probes = Probes.open(settings, key)
     try:
-        facts = probes.ask(running=False)
+        facts = ask_until_answered(probes, wait)
         parts = health.parts(facts, probes.pool)
         if isinstance(facts.node, NodeFacts) and not (parts["chain"].ok and parts["clock"].ok):
             time.sleep(min(2 * settings.block_time, SECOND_LOOK_SECONDS))
@@ -126,6 +135,22 @@ def _asked(settings: Settings, key: Key) -> dict[str, Part]:
         return parts
     finally:
         probes.close()
+
+
+def ask_until_answered(probes: Probes, wait: float) -> Facts:
+    """What the servers say, the last time within `wait` seconds; earlier if none is away that nothing works without."""
+    end, logged = time.monotonic() + wait, set[str]()
+    while True:
+        facts = probes.ask(running=False)
+        answers = (facts.database, facts.broker, facts.node)
+        away = [answer for answer in answers if isinstance(answer, NoAnswer)]
+        left = end - time.monotonic()
+        if not away or left <= 0 or not all(answer.may_recover for answer in away):
+            return facts
+        for why in {answer.why for answer in away} - logged:
+            logged.add(why)
+            log.warning("Not ready yet, asking again.", action="preflight_wait", why=why, seconds=round(left))
+        time.sleep(min(PAUSE_SECONDS, left))
 
 
 def _told(settings: Settings) -> dict[str, Part] | None:
@@ -139,11 +164,11 @@ def _told(settings: Settings) -> dict[str, Part] | None:
         return None
 
 
-def _apart(settings: Settings, key: Key) -> list[Finding]:
+def _apart(settings: Settings, key: Key, wait: float) -> list[Finding]:
     """The findings, asked for in a child: the supervisor forks, so it must not have started a thread itself."""
     context = get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
-    child = context.Process(target=_answer, args=(settings, key, sending))
+    child = context.Process(target=_answer, args=(settings, key, wait, sending))
     child.start()
     sending.close()
     try:
@@ -159,8 +184,8 @@ def _apart(settings: Settings, key: Key) -> list[Finding]:
     raise kind(**fields)
 
 
-def _answer(settings: Settings, key: Key, sending: Connection) -> None:
+def _answer(settings: Settings, key: Key, wait: float, sending: Connection) -> None:
     try:
-        sending.send(_findings(settings, _asked(settings, key)))
+        sending.send(_findings(settings, _asked(settings, key, wait=wait)))
     except SluiceError as error:
         sending.send((type(error), error.fields))

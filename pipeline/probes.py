@@ -59,6 +59,8 @@ from protocol.types import Contract
 
 #: Seconds that one server may take for one answer, and that all of them may take together.
 ANSWER_SECONDS, ALL_SECONDS = 3.0, 6.0
+#: The servers by what is asked of them.
+SERVERS = {"database": "MongoDB", "broker": "RabbitMQ", "ipfs": "IPFS", "node": "the chain's node"}
 
 
 @dataclass(slots=True)
@@ -127,8 +129,7 @@ class Probes:
         found = {}
         for name in questions:
             if not self._asked[name].done():
-                fix = "It takes connections and says nothing; look at its log."
-                found[name] = None if name in {"lane", "machines"} else NoAnswer(f"no answer in {ALL_SECONDS:g} s", fix)
+                found[name] = _late(SERVERS[name]) if name in SERVERS else None
                 continue
             found[name] = self._asked.pop(name).result()
         return found
@@ -155,7 +156,8 @@ class Probes:
         except WrongChain as error:
             return NoAnswer(str(error), "")
         except (RpcUnavailable, RpcError) as error:
-            return NoAnswer(str(error), "See that the node runs and SLUICE_RPC_URL names it; several may be named.")
+            fix = "See that the node runs and SLUICE_RPC_URL names it; several may be named."
+            return NoAnswer(str(error), fix, may_recover=True)
         max_fee = quote(LanePolicy.of(self.settings).fees, seen.market).max_fee
         return NodeFacts(seen.head, seen.timestamp, seen.balance, max_fee, owner)
 
@@ -187,6 +189,11 @@ class Probes:
             return None
 
 
+def _late(server: str) -> NoAnswer:
+    fix = "It takes connections and does not answer; see whether it is overloaded, and look at its log."
+    return NoAnswer(f"{server} gave no answer in {ALL_SECONDS:g} s", fix, may_recover=True)
+
+
 def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFacts | NoAnswer:
     """MongoDB: whether it is a replica set, what time it is there, how far the watcher is."""
     try:
@@ -203,7 +210,7 @@ def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFact
         return NoAnswer(str(error), "")
     except PyMongoError as error:
         why = f"MongoDB does not answer: {str(error).partition(' (')[0].partition(', Timeout')[0]}"
-        return NoAnswer(why, "Start it, or correct SLUICE_MONGODB_URI.")
+        return NoAnswer(why, "Start it, or correct SLUICE_MONGODB_URI.", may_recover=True)
     return DatabaseFacts("setName" in hello or hello.get("msg") == "isdbgrid", ahead, cursor)
 
 
@@ -225,7 +232,8 @@ def ask_broker(
         )
         return NoAnswer(why, "Correct SLUICE_AMQP_URL, or run: rabbitmqctl set_user_tags USER administrator")
     except BrokerUnavailable as error:
-        return NoAnswer(str(error), "Start RabbitMQ with its management plugin, or correct SLUICE_RABBITMQ_API.")
+        fix = "Start RabbitMQ with its management plugin, or correct SLUICE_RABBITMQ_API."
+        return NoAnswer(str(error), fix, may_recover=True)
     except (KeyError, TypeError, ValueError):
         return NoAnswer(f"what answers at {address} is not RabbitMQ's management API", "Correct SLUICE_RABBITMQ_API.")
     # Older versions write the tags as one text.

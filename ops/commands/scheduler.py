@@ -22,6 +22,11 @@ Only = Annotated[
     typer.Option("--only", help="Run only this process here (api, watch, pipeline, lane, beat, flower). Repeatable."),
 ]
 
+Wait = Annotated[
+    float | None,
+    typer.Option("--wait", help="Seconds to wait for MongoDB, RabbitMQ and the node to answer. Default: 30.", min=0),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add `sluice scheduler …`."""
@@ -38,7 +43,7 @@ def _group() -> None:
     """The scheduler of one workerpool."""
 
 
-def _run(only: Only = None) -> None:
+def _run(only: Only = None, wait: Wait = None) -> None:
     """Run the scheduler's processes until SIGTERM or Ctrl-C, starting again whichever dies.
 
     Needs the chain (`SLUICE_RPC_URL`, `SLUICE_HUB`, `SLUICE_WORKERPOOL`), the workerpool owner's wallet
@@ -51,7 +56,7 @@ def _run(only: Only = None) -> None:
     from ops import preflight  # noqa: PLC0415
 
     key, wanted = preflight.check(now, only or ())
-    preflight.require(now, key)
+    preflight.require(now, key, wait=preflight.WAIT_SECONDS if wait is None else wait)
     from ops import scheduler  # noqa: PLC0415
 
     scheduler.run(now, key.wallet, wanted)

@@ -49,6 +49,8 @@ class NoAnswer:
 
     why: str
     fix: str
+    #: Whether it may answer by itself a little later: it is away or slow, and has refused nothing.
+    may_recover: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def test_servers_that_are_away_are_one_line_each_and_no_traceback(env: dict[str,
         "SLUICE_RABBITMQ_API": f"http://{nowhere}",
         "SLUICE_IPFS_API": f"http://{nowhere}",
     }
-    done = sluice("scheduler", "run", env=env | away)
+    done = sluice("scheduler", "run", "--wait", "2", env=env | away)
     assert done.code == FAILED
     assert_one_error(done, r"Not ready: mongodb, rabbitmq, ownership; each has a line above")
     said = [line for line in done.err.splitlines() if '"action": "preflight"' in line]

@@ -1,0 +1,63 @@
+"""How long `sluice scheduler run` asks servers that do not answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from ops import preflight
+from pipeline.domain.health import Facts, IpfsFacts, NoAnswer
+from pipeline.probes import Probes
+
+AWAY = NoAnswer("it is away", "Start it.", may_recover=True)
+REFUSED = NoAnswer("it refuses the password", "Correct it.")
+
+
+@dataclass
+class Answers:
+    """Probes that find these facts, one after the other, the last again and again."""
+
+    rounds: list[Facts]
+    asked: int = field(default=0)
+
+    def ask(self, *, running: bool) -> Facts:
+        assert not running
+        self.asked += 1
+        return self.rounds[min(self.asked, len(self.rounds)) - 1]
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "PAUSE_SECONDS", 0.0)
+
+
+def asked(wait: float, *rounds: Facts) -> tuple[Facts, int]:
+    answers = Answers(list(rounds))
+    return preflight.ask_until_answered(cast("Probes", answers), wait), answers.asked
+
+
+@pytest.mark.parametrize("first", [Facts(0.0, database=AWAY), Facts(0.0, broker=AWAY), Facts(0.0, node=AWAY)])
+def test_a_server_that_is_still_starting_is_asked_until_it_answers(first: Facts) -> None:
+    found, rounds = asked(1000.0, first, first, Facts(0.0))
+    assert found == Facts(0.0)
+    assert rounds == 3
+
+
+def test_a_server_that_stays_away_is_given_up_when_the_time_is_over() -> None:
+    found, rounds = asked(0.0, Facts(0.0, broker=AWAY))
+    assert found.broker == AWAY
+    assert rounds == 1
+
+
+def test_a_server_that_refuses_us_is_not_asked_again() -> None:
+    found, rounds = asked(1000.0, Facts(0.0, broker=REFUSED, database=AWAY))
+    assert found.broker == REFUSED
+    assert rounds == 1
+
+
+def test_a_server_that_the_scheduler_can_wait_for_while_it_runs_is_not_waited_for() -> None:
+    found, rounds = asked(1000.0, Facts(0.0, ipfs=AWAY))
+    assert not isinstance(found.ipfs, IpfsFacts)
+    assert rounds == 1
