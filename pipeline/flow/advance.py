@@ -38,7 +38,7 @@ from pipeline.domain.actions import (
 from pipeline.domain.records import Stage, TaskRecord
 from pipeline.flow import isolate
 from pipeline.flow.assign import assign, resend
-from pipeline.flow.transactions import MOST_WITH_INITIALIZE, initializes, without_initialize
+from pipeline.flow.transactions import BULK_ROOM, MOST_WITH_INITIALIZE, initializes, of_expired, without_initialize
 from pipeline.scheduler import Scheduler
 from protocol.poco.view import ChainView, fold
 from protocol.types import TaskId
@@ -57,6 +57,8 @@ class Step:
     after: TaskRecord
     view: ChainView
     actions: list[Action]
+    #: Whether a transaction of an expired task waits until the lane has room; the sweep or `pipeline.bulk` comes again.
+    put_off: bool = False
 
     @property
     def changed(self) -> bool:
@@ -102,17 +104,25 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     tasks = scheduler.store.tasks.load(task_ids)
     folded = views(scheduler, [task for task in tasks if task.task_id not in known])
     now = scheduler.clock()
-    steps, room = [], None
+    steps: list[Step] = []
+    room: int | None = None
+    spare: int | None = None
     for task in tasks:
         view = known.get(task.task_id) or folded.get(task.task_id)
         if view is None:
             # The sweep asks the contract.
             continue
         actions = deciding.decide(task, view, now, scheduler.pace)
-        if initializes(actions):
+        late, put_off = of_expired(task, actions, now), False
+        if late:
+            spare = BULK_ROOM - scheduler.transactions.open() if spare is None else spare - 1
+            put_off = spare <= 0
+            actions = [action for action in actions if action not in late] if put_off else actions
+        elif initializes(actions):
             room = MOST_WITH_INITIALIZE - scheduler.transactions.queued() if room is None else room - 1
             actions = actions if room > 0 else without_initialize(actions)
-        steps.append(Step(task, progress.after(task, view, actions, now, scheduler.pace), view, actions))
+        after = progress.after(task, view, actions, now, scheduler.pace)
+        steps.append(Step(task, after, view, actions, put_off=put_off))
     return steps
 
 

@@ -1,9 +1,10 @@
 """What large deals need, a bounded piece at a time, from the store alone; the queue `pipeline.bulk` only wakes it.
 
     deal larger than a piece ─► its next tasks are stored ─┐
-    tasks not handed over    ─► initialize, fair over deals ┴─► more to do: wake-up for the next piece
+    tasks not handed over    ─► initialize, fair over deals ┼─► more to do: wake-up for the next piece
+    expired tasks            ─► claim, with what is left    ┘
 
-The lane's room for these initializes is about what a block holds, so that the transactions of all other tasks never
+The lane's room for these transactions is about what a block holds, so that the transactions of all other tasks never
 wait behind a whole bag.
 """
 
@@ -12,13 +13,13 @@ from __future__ import annotations
 import secrets
 
 from pipeline.broker import notify
+from pipeline.domain.due import Turn, taken
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.ingest import store_next_piece
+from pipeline.flow.transactions import BULK_ROOM
+from pipeline.flow.visit import visit
 from pipeline.scheduler import Scheduler
 
-#: Transactions queued or in flight above which no more initializes of large deals are added: 8 batches of 50, about a
-#: block of 30 M gas and the one after it.
-BULK_ROOM = 400
 #: Urgent messages that may wait while bulk work is done: each takes about as long as a piece of it.
 MOST_URGENT = 2
 #: Initializes decided in one piece.
@@ -43,13 +44,23 @@ def has_room(scheduler: Scheduler) -> bool:
 
 
 def feed(scheduler: Scheduler) -> bool:
-    """Have tasks that were never handed to the lane initialized, as far as there is room; whether more could be."""
+    """Have tasks that were never handed to the lane initialized, and expired ones claimed, as far as there is room.
+
+    Returns whether more could be.
+    """
     room = BULK_ROOM - scheduler.transactions.open()
     if room <= 0:
         return False
     wanted = min(room, FEED)
     # From another deal each time, so that none is always last.
-    tasks = scheduler.store.tasks.uninitialized(scheduler.clock(), wanted, f"0x{secrets.token_hex(32)}")
+    now = scheduler.clock()
+    tasks = scheduler.store.tasks.uninitialized(now, wanted, f"0x{secrets.token_hex(32)}")
     for chunk in notify.chunks(tasks, notify.ADVANCE_CHUNK):
         advance_each(scheduler, chunk)
-    return len(tasks) == wanted
+    left = wanted - len(tasks)
+    if left <= 0:
+        return True
+    expired = [task for task in scheduler.store.tasks.due(now, FEED, {Turn.EXPIRED}) if task.turn(now) is Turn.EXPIRED]
+    chosen = taken(expired, now, left, left)
+    visit(scheduler, chosen)
+    return len(chosen) == left

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.run import Lane
 from pipeline.domain.actions import Action, Method, Submit
+from pipeline.domain.records import TaskRecord
 from protocol.types import TaskId, Wallet
 
 #: Transactions in the lane's queue above which no more initializes are added: many deals at a time must not stand
 #: before other tasks' finalize and claim, nor fill the lane. One large deal has less room (`pipeline.bulk`).
 MOST_WITH_INITIALIZE = 2000
+#: Transactions queued or in flight above which none is added that nobody waits for: more initializes of large deals,
+#: and what unlocks the stakes of expired tasks. 8 batches of 50, about a block of 30 M gas and the one after it.
+BULK_ROOM = 400
 #: A lane intent that ended FAILED: task, method, try, why.
 Failure = tuple[TaskId, str, int, str]
 
@@ -61,6 +65,16 @@ def initializes(actions: Sequence[Action]) -> bool:
 def without_initialize(actions: Sequence[Action]) -> list[Action]:
     """All actions but that: it is decided again when the lane has room."""
     return [item for item in actions if not (isinstance(item, Submit) and item.method is Method.INITIALIZE)]
+
+
+def of_expired(task: TaskRecord, actions: Sequence[Action], now: float) -> list[Submit]:
+    """Transactions that only unlock the stakes of a task that takes no more votes."""
+    return [
+        item
+        for item in actions
+        if isinstance(item, Submit)
+        and (item.method is Method.CLAIM or (item.method is Method.INITIALIZE and now >= task.contribution_deadline))
+    ]
 
 
 def failures_of(ended: Sequence[Intent]) -> list[Failure]:

@@ -13,7 +13,9 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from pipeline.domain.due import DueTask, Turn
 from pipeline.domain.records import LIVE, Replicate, ReplicateState, Stage, TaskRecord
+from pipeline.store import due
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.task_documents import TASKS, replicate_document, to_document
 from protocol.types import BlockNumber, DealId, Hash32, TaskId, Timestamp, Wallet
@@ -24,11 +26,6 @@ DUPLICATE_KEY = 11000
 #: Field that names the `save` that last replaced a task.
 _SAVE_MARK = "saved_by"
 
-#: The index that finds tasks whose initialize is still to be handed over.
-_RECEIVED = "received"
-#: Deals that share one round of `uninitialized`.
-MOST_DEALS = 20
-
 INDEXES = [
     IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="by_deal", unique=True),
     IndexModel(
@@ -36,15 +33,7 @@ INDEXES = [
         name="waiting_turn",
         partialFilterExpression={"wants": {"$gt": 0}},
     ),
-    IndexModel([("next_visit", ASCENDING)], name="due", partialFilterExpression={"open": True}),
-    IndexModel(
-        [("stage", ASCENDING), ("next_visit", ASCENDING)], name="due_by_stage", partialFilterExpression={"open": True}
-    ),
-    IndexModel(
-        [("deal", ASCENDING), ("contribution_deadline", ASCENDING), ("index", ASCENDING)],
-        name=_RECEIVED,
-        partialFilterExpression={"stage": str(Stage.RECEIVED)},
-    ),
+    *due.INDEXES,
     IndexModel([("replicates.wallet", ASCENDING)], name="by_worker", partialFilterExpression={"open": True}),
     IndexModel([("stage", ASCENDING)], name="by_stage"),
 ]
@@ -128,41 +117,13 @@ class Tasks:
         """Let others be looked at before these, until then: nobody could take them."""
         self._rows.update_many({"_id": {"$in": list(task_ids)}}, {"$set": {"not_before": until}})
 
-    def due(self, now: float, limit: int, stages: Some[Stage] | None = None) -> list[TaskId]:
-        """Open tasks whose next visit has come, longest overdue first; `stages`: only those."""
-        query: dict[str, Any] = {"open": True, "next_visit": {"$lte": now}}
-        if stages is not None:
-            query["stage"] = {"$in": [str(stage) for stage in stages]}
-        rows = self._rows.find(query, {"_id": 1}).sort("next_visit", ASCENDING).limit(limit)
-        return [TaskId(row["_id"]) for row in rows]
+    def due(self, now: float, limit: int, turns: Some[Turn] = frozenset(Turn)) -> list[DueTask]:
+        """Open tasks whose next visit has come; see `pipeline.store.due.find_due`."""
+        return due.find_due(self._rows, now, limit, turns)
 
     def uninitialized(self, now: float, limit: int, after: str = "") -> list[TaskId]:
-        """Tasks whose initialize was never handed to the lane, perhaps for want of room there.
-
-        Each deal gets an equal share of `limit`, its first tasks first; deals in the order of their ids, from the one
-        behind `after` on and around.
-        """
-        deals = self._deals_uninitialized(now, after)
-        found: list[TaskId] = []
-        for place, deal in enumerate(deals):
-            share = -(-(limit - len(found)) // (len(deals) - place))
-            query = _uninitialized(now) | {"deal": deal}
-            rows = self._rows.find(query, {"_id": 1}).sort("index", ASCENDING).limit(share).hint(_RECEIVED)
-            found += [TaskId(row["_id"]) for row in rows] if share > 0 else []
-        return found
-
-    def _deals_uninitialized(self, now: float, after: str) -> list[str]:
-        deals: list[str] = []
-        for bound in ({}, {"$lte": after}):
-            last = after if not bound else ""
-            while len(deals) < MOST_DEALS:
-                query = _uninitialized(now) | {"deal": {"$gt": last} | bound}
-                row = self._rows.find_one(query, {"deal": 1}, sort=[("deal", ASCENDING)], hint=_RECEIVED)
-                if row is None:
-                    break
-                last = row["deal"]
-                deals.append(last)
-        return deals
+        """Tasks whose initialize was never handed to the lane; see `pipeline.store.due.find_uninitialized`."""
+        return due.find_uninitialized(self._rows, now, limit, after)
 
     def of_worker(self, wallet: Wallet) -> list[TaskRecord]:
         """Open tasks that a worker was given."""
@@ -402,13 +363,3 @@ class Tasks:
             elif stop:
                 abort.append(task)
         return Verdicts(forget, abort, unknown)
-
-
-def _uninitialized(now: float) -> dict[str, Any]:
-    return {
-        "stage": str(Stage.RECEIVED),
-        "orphaned": False,
-        "contribution_deadline": {"$gt": now},
-        "sent.initialize": {"$exists": False},
-        "failed.initialize": {"$exists": False},
-    }

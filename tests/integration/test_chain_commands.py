@@ -128,7 +128,7 @@ def test_what_was_lost_or_invented_is_found_exactly_and_mended(scene: Scene) -> 
     assert scene.sluice("audit")["clean"]
     # What the sweep asks for: no message was needed.
     assert scene.store.deals.new(10) == [scene.ours.deal_id]
-    assert set(scene.store.tasks.due(1.0, 10)) == set(scene.ours.tasks)
+    assert {task.task_id for task in scene.store.tasks.due(1.0, 10)} == set(scene.ours.tasks)
 
 
 def test_nothing_of_another_pool_is_stored_and_an_invented_deal_is_taken_away(scene: Scene) -> None:

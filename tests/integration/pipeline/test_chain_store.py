@@ -53,7 +53,7 @@ def test_a_reorg_puts_an_ended_task_before_the_sweep_again(store: Store) -> None
     store.chain.commit([block(10), at], [log(events.TaskFinalize(task.task_id, "0x"), at)])
     assert store.tasks.due(NOW, 10) == []
     store.chain.orphan(BlockNumber(10))
-    assert store.tasks.due(NOW, 10) == [task.task_id]
+    assert [due.task_id for due in store.tasks.due(NOW, 10)] == [task.task_id]
 
 
 def test_a_task_is_ours_by_its_row_or_by_its_initialization_while_these_are_on_the_chain(store: Store) -> None:

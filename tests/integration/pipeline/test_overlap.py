@@ -249,7 +249,7 @@ def test_a_visit_is_not_put_off_by_a_look_at_an_older_version(store: Store) -> N
     (task,) = fill(store, [1], [1])
     store.tasks.forget_sent([task])
     store.tasks.visited({task: (0, 10**10)})
-    assert store.tasks.due(time.time(), 10) == [task]
+    assert [due.task_id for due in store.tasks.due(time.time(), 10)] == [task]
 
 
 def test_a_wallet_that_voted_becomes_known_once(store: Store) -> None:

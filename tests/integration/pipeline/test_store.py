@@ -6,7 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from pipeline.domain.actions import Outcome
+from pipeline.domain.due import Turn
 from pipeline.domain.records import ChainFacts, Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
@@ -342,6 +345,18 @@ def test_a_small_deal_behind_a_bag_gets_its_share_of_the_initializes(store: Stor
         found = store.tasks.uninitialized(1000.0, 10, after)
         assert len(found) in (8, 10)
         assert {task.task_id for task in task_records(small)} <= set(found)
+
+
+@pytest.mark.parametrize(("now", "turn"), [(1000.0, Turn.EARLY), (float(10**10), Turn.EXPIRED)])
+def test_a_due_task_is_found_behind_a_bag_whose_tasks_are_all_due_for_longer(
+    store: Store, now: float, turn: Turn
+) -> None:
+    bag, small = deal(40), replace(deal(1), deal_id=DealId("0x" + "ff" * 32))
+    (behind,) = task_records(small)
+    store.tasks.add([*(replace(task, next_visit=0.0) for task in task_records(bag)), replace(behind, next_visit=5.0)])
+    found = {task.task_id: task for task in store.tasks.due(now, 10)}
+    assert found[behind.task_id].turn(now) is turn
+    assert len(found) <= 3 * 2 * 10
 
 
 def test_a_bag_is_stored_by_one_process_at_a_time_and_goes_on_where_another_left_off(store: Store) -> None:

@@ -11,8 +11,10 @@ import pytest
 from chain.contracts.decode import block_ref
 from ops.market.match import Matched
 from pipeline import tasks
+from pipeline.domain.progress import SOONEST_VISIT
 from pipeline.domain.records import Held, Replicate, ReplicateState, Stage
 from pipeline.flow import sweep
+from pipeline.flow.transactions import BULK_ROOM, Transactions
 from pipeline.scheduler import Scheduler
 from pipeline.store.tasks import Given
 from protocol.poco.events import SchedulerNotice, Seen
@@ -71,6 +73,38 @@ def test_a_transaction_whose_logs_were_never_seen_is_found_by_asking_the_contrac
     scheduler.store.tasks.save([replace(task, matched_at=Timestamp(task.matched_at - int(LONG_AGO)), next_visit=0.0)])
     sweep.sweep(scheduler)
     assert pool.task(task.task_id).stage is Stage.INITIALIZED
+
+
+def test_transactions_of_expired_tasks_wait_until_the_lane_has_room_for_them(
+    pool: Pool, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deal = pool.buy(trust=1, volume=5)
+    taken_in(scheduler, deal)
+    past = int(time.time() - LONG_AGO)
+    (block,) = {task.matched_block for task in scheduler.store.tasks.load(deal.tasks)}
+    # Its initializes were handed over in time; now only a late one and a claim give the stakes back.
+    scheduler.store.tasks.set_deadlines(deal.deal_id, Timestamp(past), Timestamp(past + 9), Timestamp(past - 70), block)
+
+    def late() -> set[TaskId]:
+        tasks = scheduler.store.tasks.load(deal.tasks)
+        return {task.task_id for task in tasks if task.sent["initialize"].generation}
+
+    monkeypatch.setattr(Transactions, "open", lambda _: BULK_ROOM)
+    sweep.sweep(scheduler)
+    assert late() == set()
+    visits = [task.next_visit for task in scheduler.store.tasks.load(deal.tasks)]
+    assert min(visits) > time.time() - 1, "it is not looked at again and again meanwhile"
+
+    monkeypatch.setattr(Transactions, "open", lambda _: BULK_ROOM - 2)
+    later = time.time() + SOONEST_VISIT + 1
+    scheduler.clock = lambda: later
+    sweep.sweep(scheduler)
+    assert len(late()) == 2
+
+    monkeypatch.setattr(Transactions, "open", lambda _: 0)
+    scheduler.clock = lambda: later + SOONEST_VISIT + 1
+    sweep.sweep(scheduler)
+    assert late() == set(deal.tasks)
 
 
 def test_a_slot_that_nothing_holds_is_given_back(pool: Pool, scheduler: Scheduler) -> None:

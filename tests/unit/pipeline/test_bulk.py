@@ -6,19 +6,27 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipeline.domain.due import DueTask
+from pipeline.domain.records import Stage
 from pipeline.flow import bulk
-from pipeline.flow.bulk import BULK_ROOM, MOST_URGENT
-from protocol.types import TaskId
+from pipeline.flow.bulk import MOST_URGENT
+from pipeline.flow.transactions import BULK_ROOM
+from protocol.types import DealId, TaskId
 
 
 class Pool:
     """A scheduler with so many urgent messages waiting and so many transactions open; `done` is what was done."""
 
-    def __init__(self, *, urgent: int = 0, open_: int = 0, tasks: int = 0) -> None:
+    def __init__(self, *, urgent: int = 0, open_: int = 0, tasks: int = 0, expired: int = 0) -> None:
         self.done: list[str] = []
         self.wake = SimpleNamespace(waiting=lambda: urgent, bulk=lambda: self.done.append("again"))
         self.transactions = SimpleNamespace(open=lambda: open_)
-        rows = SimpleNamespace(uninitialized=lambda _, limit, __: [TaskId(str(n)) for n in range(min(tasks, limit))])
+        late = [DueTask(TaskId(f"late {n}"), DealId("bag"), Stage.INITIALIZED, 0.0, -9.0, -1.0) for n in range(expired)]
+        living = DueTask(TaskId("living"), DealId("small"), Stage.RUNNING, 0.0, 9.0, 9.0)
+        rows = SimpleNamespace(
+            uninitialized=lambda _, limit, __: [TaskId(str(n)) for n in range(min(tasks, limit))],
+            due=lambda _, limit, __: [living, *late][:limit],
+        )
         self.store = SimpleNamespace(tasks=rows)
 
     def clock(self) -> float:
@@ -32,6 +40,7 @@ def ran(pool: Pool, monkeypatch: pytest.MonkeyPatch, *, stored: bool = False) ->
 
     monkeypatch.setattr(bulk, "store_next_piece", store)
     monkeypatch.setattr(bulk, "advance_each", lambda _, chunk: pool.done.append(f"fed {len(chunk)}"))
+    monkeypatch.setattr(bulk, "visit", lambda _, tasks: tasks and pool.done.append(f"visited {len(tasks)}"))
     bulk.bulk(pool)  # type: ignore[arg-type]  # stands in
     return pool.done
 
@@ -49,3 +58,13 @@ def test_a_piece_is_stored_and_initializes_are_fed_as_far_as_the_lane_has_room(m
 def test_it_ends_when_there_is_nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ran(Pool(tasks=7), monkeypatch) == ["stored", "fed 7"]
     assert ran(Pool(), monkeypatch) == ["stored"]
+
+
+def test_expired_tasks_get_the_room_that_initializes_leave_and_no_other_is_visited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert ran(Pool(expired=10**4), monkeypatch) == ["stored", "visited 99"]
+    assert ran(Pool(tasks=30, expired=60), monkeypatch) == ["stored", "fed 30", "visited 60"]
+    assert ran(Pool(tasks=80, expired=60), monkeypatch) == ["stored", "fed 50", "fed 30", "visited 20", "again"]
+    assert ran(Pool(open_=BULK_ROOM - 10, expired=60), monkeypatch) == ["stored", "visited 10", "again"]
+    assert ran(Pool(open_=BULK_ROOM, expired=60), monkeypatch) == ["stored"]

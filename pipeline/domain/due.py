@@ -1,0 +1,84 @@
+"""Which of the tasks whose visit is due are visited, and in which order. Pure.
+
+    WAITED_FOR   somebody works on it, or its deadline costs a stake when it is missed
+    EARLY        it waits for its initialize or for a worker, and votes can still come
+    EXPIRED      no vote can come any more: only its stakes are still locked
+
+Within a turn each deal gets the same share, so that the many tasks of one deal that become due at once, as all tasks of
+a bag do at its deadlines, stand in nobody's way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from pipeline.domain.records import Stage
+from protocol.types import DealId, TaskId
+
+#: Stages before anybody works on a task.
+EARLY_STAGES = frozenset({Stage.RECEIVED, Stage.INITIALIZED})
+#: Stages of an open task that somebody works on, or whose votes have begun.
+WAITED_FOR_STAGES = frozenset(Stage) - EARLY_STAGES - {Stage.COMPLETED, Stage.FAILED}
+#: Of what is taken, one in so many is of each later turn while that has any: later is not never.
+LATER_SHARE = 10
+
+
+class Turn(IntEnum):
+    """Lower goes first."""
+
+    WAITED_FOR = 0
+    EARLY = 1
+    EXPIRED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DueTask:
+    """What decides about a due task's turn; times in Unix seconds."""
+
+    task_id: TaskId
+    deal: DealId
+    #: As stored: a row of another release may have one that is not known here.
+    stage: str
+    next_visit: float
+    contribution_deadline: float
+    final_deadline: float
+
+    def turn(self, now: float) -> Turn:
+        """Whose turn it has."""
+        if self.stage in WAITED_FOR_STAGES and now < self.final_deadline:
+            return Turn.WAITED_FOR
+        if self.stage in EARLY_STAGES and now < self.contribution_deadline:
+            return Turn.EARLY
+        return Turn.EXPIRED
+
+
+def taken(due: Iterable[DueTask], now: float, most: int, room: int) -> list[TaskId]:
+    """At most `most` of the due tasks, in the order to visit them.
+
+    `room`: transactions that the lane still takes of expired tasks; more of those are not taken, but for a small share,
+    since some of them need no transaction.
+    """
+    turns: dict[Turn, list[DueTask]] = {turn: [] for turn in Turn}
+    for task in sorted(due, key=lambda task: (task.next_visit, task.task_id)):
+        turns[task.turn(now)].append(task)
+    least = {turn: min(len(turns[turn]), most // LATER_SHARE) for turn in Turn}
+    left = most - least[Turn.EARLY] - least[Turn.EXPIRED]
+    first = _equally(turns[Turn.WAITED_FOR])[:left]
+    left = most - len(first) - least[Turn.EXPIRED]
+    early = _equally(turns[Turn.EARLY])[:left]
+    left = min(most - len(first) - len(early), max(room, least[Turn.EXPIRED]))
+    expired = _equally(turns[Turn.EXPIRED])[:left]
+    return [task.task_id for task in (*first, *early, *expired)]
+
+
+def _equally(tasks: Iterable[DueTask]) -> list[DueTask]:
+    """One task of each deal, then the next of each, and so on; each deal's in the order they came."""
+    places: dict[DealId, int] = {}
+    placed = []
+    for task in tasks:
+        place = places.get(task.deal, 0)
+        places[task.deal] = place + 1
+        placed.append((place, task))
+    return [task for _, task in sorted(placed, key=lambda item: item[0])]

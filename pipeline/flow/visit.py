@@ -1,0 +1,101 @@
+"""Look at tasks whose visit is due: advance them, with the contract's own word where the chain should have moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from pipeline.broker import notify
+from pipeline.domain import progress
+from pipeline.domain.records import ReplicateState, TaskRecord
+from pipeline.flow.advance import Step, views
+from pipeline.flow.advance_each import advance_each
+from pipeline.scheduler import Scheduler
+from protocol.errors import RpcError, RpcUnavailable
+from protocol.poco.view import ChainView, TaskStatus
+from protocol.types import TaskId
+
+log = structlog.get_logger(__name__)
+
+#: Seconds without news of chain or worker after which the contract is asked about a task that should have moved.
+DOUBT_AFTER = 20.0
+
+
+def visit(scheduler: Scheduler, due: Sequence[TaskId]) -> None:
+    """Advance these tasks and note when to come again. Raises PyMongoError or an Unavailable."""
+    tasks = scheduler.store.tasks.load(due)
+    versions = {task.task_id: task.version for task in tasks}
+    known = _second_opinion(scheduler, tasks)
+    for chunk in notify.chunks(due, notify.ADVANCE_CHUNK):
+        now = scheduler.clock()
+        steps = advance_each(scheduler, chunk, known)
+        visits = {
+            step.before.task_id: (step.before.version, _next_visit(scheduler, step, now))
+            for step in steps
+            if not step.changed and step.before.open
+        }
+        settled = {step.before.task_id for step in steps}
+        # What could not be decided upon now takes no other's place.
+        later = now + progress.SOONEST_VISIT
+        visits |= {task: (versions[task], later) for task in chunk if task in versions and task not in settled}
+        scheduler.store.tasks.visited(visits)
+
+
+def _next_visit(scheduler: Scheduler, step: Step, now: float) -> float:
+    if step.put_off:
+        return now + progress.SOONEST_VISIT
+    return progress.next_visit(step.after, step.view, now, scheduler.pace)
+
+
+def _second_opinion(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
+    """The contract's views where they are ahead of the logs we have, or where a log cannot be read.
+
+    None while the node is silent.
+    """
+    now = scheduler.clock()
+    quiet = [task for task in tasks if now >= max(task.heard_at, task.matched_at) + DOUBT_AFTER]
+    folded = views(scheduler, quiet) if quiet else {}
+    unread = [task.task_id for task in quiet if task.task_id not in folded]
+    doubted = [
+        task.task_id for task in quiet if task.task_id in folded and _should_have_moved(task, folded[task.task_id])
+    ]
+    if not doubted and not unread:
+        return {}
+    try:
+        read = scheduler.hub.tasks([*doubted, *unread])
+    except (RpcUnavailable, RpcError) as error:
+        log.warning("Doubts stay: the node does not answer.", action="doubt", tasks=len(doubted), why=str(error))
+        return {}
+    told = {view.task_id: view for view in read}
+    ahead = {task: _merged(told[task], folded[task]) for task in doubted if _ahead(told[task], folded[task])}
+    if ahead:
+        log.warning("The contract is ahead of the logs.", action="late_find", tasks=sorted(ahead))
+    return ahead | {task: told[task] for task in unread}
+
+
+def _should_have_moved(task: TaskRecord, view: ChainView) -> bool:
+    """Whether somebody was to send a transaction for it."""
+    waits_for_vote = any(
+        item.state is ReplicateState.COMPUTED and view.contribution(item.wallet) is None for item in task.replicates
+    )
+    return progress.awaited(task, view) or view.status is TaskStatus.REVEALING or waits_for_vote
+
+
+def _ahead(view: ChainView, folded: ChainView) -> bool:
+    return _progress(view) > _progress(folded)
+
+
+def _progress(view: ChainView) -> tuple[int, int, int]:
+    return view.status, len(view.contributions), len(view.revealed)
+
+
+def _merged(view: ChainView, folded: ChainView) -> ChainView:
+    """The contract's view with the block numbers that only logs know."""
+    return replace(
+        view,
+        initialized_block=folded.initialized_block,
+        consensus_block=folded.consensus_block,
+        finalized_block=folded.finalized_block,
+    )

@@ -1,0 +1,126 @@
+"""Which tasks the sweep and `pipeline.bulk` find by themselves; a query costs about as much as what it finds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection as Some
+from typing import Any
+
+from pymongo import ASCENDING, IndexModel
+from pymongo.collection import Collection
+
+from pipeline.domain.due import EARLY_STAGES, WAITED_FOR_STAGES, DueTask, Turn
+from pipeline.domain.records import Stage
+from protocol.types import DealId, TaskId
+
+Rows = Collection[dict[str, Any]]
+
+#: The index that finds tasks whose initialize is still to be handed over.
+_RECEIVED = "received"
+#: Deals that share one round of `find_uninitialized`, or one window of `find_due`.
+MOST_DEALS = 20
+#: Fields of a task that decide about its turn.
+_FIELDS = ("next_visit", "contribution_deadline", "final_deadline")
+
+INDEXES = [
+    IndexModel(
+        [("next_visit", ASCENDING), ("deal", ASCENDING)], name="due_of_deals", partialFilterExpression={"open": True}
+    ),
+    # All that is asked of a task before its turn is known: those that have to wait are passed over without being read.
+    IndexModel(
+        [(name, ASCENDING) for name in ("stage", "next_visit", "final_deadline", "contribution_deadline", "deal")],
+        name="due_in_turn",
+        partialFilterExpression={"open": True},
+    ),
+    IndexModel(
+        [("deal", ASCENDING), ("contribution_deadline", ASCENDING), ("index", ASCENDING)],
+        name=_RECEIVED,
+        partialFilterExpression={"stage": str(Stage.RECEIVED)},
+    ),
+]
+
+
+def find_due(rows: Rows, now: float, limit: int, turns: Some[Turn]) -> list[DueTask]:
+    """Open tasks whose next visit has come: for each turn up to `limit`, longest overdue first.
+
+    Where a few deals fill that, up to as many of the other deals are found behind them.
+    """
+    found: dict[TaskId, DueTask] = {}
+    for turn in sorted(turns):
+        query = {"open": True, "next_visit": {"$lte": now}, **_of_turn(turn, now)}
+        first = _due(rows, query, limit)
+        if len(first) == limit:
+            shares = Counter(task.deal for task in first)
+            many = [deal for deal, count in shares.items() if count > limit // MOST_DEALS]
+            first += _due(rows, query | {"deal": {"$nin": many}}, limit)
+        found |= {task.task_id: task for task in first}
+    return list(found.values())
+
+
+def _due(rows: Rows, query: dict[str, Any], limit: int) -> list[DueTask]:
+    shown = dict.fromkeys(("stage", "deal", *_FIELDS), 1)
+    return [
+        DueTask(
+            TaskId(row["_id"]),
+            DealId(str(row.get("deal"))),
+            str(row.get("stage")),
+            *(_seconds(row.get(name)) for name in _FIELDS),
+        )
+        for row in rows.find(query, shown).sort("next_visit", ASCENDING).limit(limit)
+    ]
+
+
+def _of_turn(turn: Turn, now: float) -> dict[str, Any]:
+    """What to ask for; the last turn is whatever is due, so that no row of whatever shape is left out."""
+    match turn:
+        case Turn.WAITED_FOR:
+            return {"stage": {"$in": sorted(map(str, WAITED_FOR_STAGES))}, "final_deadline": {"$gt": now}}
+        case Turn.EARLY:
+            return {"stage": {"$in": sorted(map(str, EARLY_STAGES))}, "contribution_deadline": {"$gt": now}}
+        case Turn.EXPIRED:
+            return {}
+
+
+def _seconds(value: object) -> float:
+    """A stored time; 0 for what is none: reading the whole row will say so."""
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def find_uninitialized(rows: Rows, now: float, limit: int, after: str) -> list[TaskId]:
+    """Tasks whose initialize was never handed to the lane, perhaps for want of room there.
+
+    Each deal gets an equal share of `limit`, its first tasks first; deals in the order of their ids, from the one
+    behind `after` on and around.
+    """
+    deals = _deals_uninitialized(rows, now, after)
+    found: list[TaskId] = []
+    for place, deal in enumerate(deals):
+        share = -(-(limit - len(found)) // (len(deals) - place))
+        query = _uninitialized(now) | {"deal": deal}
+        shown = rows.find(query, {"_id": 1}).sort("index", ASCENDING).limit(share).hint(_RECEIVED)
+        found += [TaskId(row["_id"]) for row in shown] if share > 0 else []
+    return found
+
+
+def _deals_uninitialized(rows: Rows, now: float, after: str) -> list[str]:
+    deals: list[str] = []
+    for bound in ({}, {"$lte": after}):
+        last = after if not bound else ""
+        while len(deals) < MOST_DEALS:
+            query = _uninitialized(now) | {"deal": {"$gt": last} | bound}
+            row = rows.find_one(query, {"deal": 1}, sort=[("deal", ASCENDING)], hint=_RECEIVED)
+            if row is None:
+                break
+            last = row["deal"]
+            deals.append(last)
+    return deals
+
+
+def _uninitialized(now: float) -> dict[str, Any]:
+    return {
+        "stage": str(Stage.RECEIVED),
+        "orphaned": False,
+        "contribution_deadline": {"$gt": now},
+        "sent.initialize": {"$exists": False},
+        "failed.initialize": {"$exists": False},
+    }
