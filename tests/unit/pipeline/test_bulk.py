@@ -40,7 +40,7 @@ def ran(pool: Pool, monkeypatch: pytest.MonkeyPatch, *, stored: bool = False) ->
 
     monkeypatch.setattr(bulk, "store_next_piece", store)
     monkeypatch.setattr(bulk, "advance_each", lambda _, chunk: pool.done.append(f"fed {len(chunk)}"))
-    monkeypatch.setattr(bulk, "visit", lambda _, tasks: tasks and pool.done.append(f"visited {len(tasks)}"))
+    monkeypatch.setattr(bulk, "visit", lambda _, tasks: pool.done.extend([f"visited {len(tasks)}"] if tasks else []))
     bulk.bulk(pool)  # type: ignore[arg-type]  # stands in
     return pool.done
 
