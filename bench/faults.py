@@ -89,7 +89,7 @@ def faults(crash: Callable[[Part], None] = crash, freeze_seconds: float = FREEZE
         Fault("none", lambda _: None),
         *(Fault(child, _kill_scheduler_child(child)) for child in ("pipeline", "lane", "watch", "beat", "api")),
         Fault("scheduler", _kill_and_restart("scheduler")),
-        *(Fault(f"worker-{child}", _kill_machine_child(child)) for child in ("compute", "tx", "pulse")),
+        *(Fault(f"worker-{child}", _kill_machine_child(child)) for child in ("compute", "tx", "upkeep")),
         Fault("worker-machine", _kill_and_restart("worker-1")),
         Fault("mongodb", lambda _: crash(Part.MONGODB)),
         Fault("rabbitmq", lambda _: crash(Part.RABBITMQ)),

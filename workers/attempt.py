@@ -12,14 +12,14 @@ log = structlog.get_logger(__name__)
 REPEAT_SECONDS = 3600.0
 
 
-class Reminder:
+class LogThrottle:
     """Says which messages are due: each when it is new or has changed, then once every `every` seconds."""
 
     def __init__(self, every: float = REPEAT_SECONDS) -> None:
         self._every = every
         self._logged: dict[str, tuple[str, float]] = {}
 
-    def due(self, subject: str, words: str, now: float) -> bool:
+    def should_log(self, subject: str, words: str, now: float) -> bool:
         """Whether `words` about `subject` should be logged now; they count as logged then. `now`: seconds."""
         before = self._logged.get(subject)
         if before is not None and before[0] == words and now < before[1] + self._every:
@@ -27,7 +27,7 @@ class Reminder:
         self._logged[subject] = (words, now)
         return True
 
-    def over(self, subject: str) -> bool:
+    def forget(self, subject: str) -> bool:
         """Forget `subject`; whether anything was logged about it."""
         return self._logged.pop(subject, None) is not None
 
@@ -38,17 +38,17 @@ class Attempts:
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock`: seconds, any origin."""
         self._clock = clock
-        self._reminder = Reminder()
+        self._throttle = LogThrottle()
 
     def run(self, part: str, act: Callable[[], object]) -> None:
         """Run `act`; never raises what `act` raises."""
         try:
             act()
         except Exception as error:
-            if self._reminder.due(part, repr(error), self._clock()):
+            if self._throttle.should_log(part, repr(error), self._clock()):
                 log.exception(
                     "A part of this machine's upkeep failed; it is tried again.", action="part_failed", part=part
                 )
             return
-        if self._reminder.over(part):
+        if self._throttle.forget(part):
             log.info("A part of this machine's upkeep works again.", action="part_recovered", part=part)

@@ -32,16 +32,16 @@ from protocol.errors import BadSetting, PoolUnavailable, RpcError, RpcUnavailabl
 from protocol.ethereum.signing import Key
 from protocol.poco.view import ChainView
 from protocol.types import Contract
-from workers import pulse
+from workers import upkeep_process
 from workers.data.layout import Layout
 from workers.pool.api import PoolApi
 from workers.pool.broker import admit, celery_app
-from workers.pool.memory import remember
-from workers.pool.settings import adopt
+from workers.pool.saved_config import save_pool_config
+from workers.pool.settings import complete_settings
 from workers.sandbox.container import Engine
 from workers.sandbox.rehearsal import rehearse
 from workers.task.journal import Journal
-from workers.task.replicate import Stage
+from workers.task.replicate import ReplicateStage
 from workers.task.unfinished import sentence, unfinished
 from workers.workbench import Machine
 
@@ -49,9 +49,9 @@ log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
 
 #: Seconds to wait for a pool that does not answer at start: it may be starting as well.
-POOL_PATIENCE = 60.0
+POOL_TIMEOUT = 60.0
 #: Seconds to wait for a killed predecessor's processes to go.
-PREDECESSOR_PATIENCE = 10.0
+PREDECESSOR_TIMEOUT = 10.0
 #: Celery's loggers that say "received" and "succeeded" for every task.
 TWO_LINES_A_TASK = ("celery.worker.strategy", "celery.app.trace")
 #: Uploads must not wait behind containers.
@@ -66,7 +66,7 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
     """
     machine = prepare(settings)
     log.info("Docker runs containers as asked.", action="engine_rehearsed", says=rehearse(machine))
-    with _alone(machine.layout, machine.key):
+    with _machine_lock(machine.layout, machine.key):
         sign_in = partial(machine.sign_in, take_over=take_over)
         _until_it_answers(machine.api, lambda: machine.session.renew(None, sign_in))
         app = celery_app(machine)
@@ -84,20 +84,24 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
             {
                 "compute": partial(work, access.compute_queue, "compute", settings.slots + SPARE_PROCESSES),
                 "tx": partial(work, access.tx_queue, "tx", 1),
-                "pulse": partial(pulse.run, app, machine),
+                "upkeep": partial(upkeep_process.run, app, machine),
             },
             pid_dir=settings.home / "run",
             resumable=frozenset({"compute"}),
         ).run()
-        _say_what_is_left(machine)
+        _log_unfinished(machine)
 
 
-def _say_what_is_left(machine: Machine) -> None:
+def _log_unfinished(machine: Machine) -> None:
     """The last line: what goes on without this machine's processes, and until when they must be back."""
     journal, now = Journal(machine.layout.journal), time.time()
     with closing(journal):
-        replicates = journal.all()
-    voted = [item.task_id for item in replicates if item.stage in (Stage.COMMITTED, Stage.REVEALED) and not item.solo]
+        replicates = journal.all_replicates()
+    voted = [
+        item.task_id
+        for item in replicates
+        if item.stage in (ReplicateStage.COMMITTED, ReplicateStage.REVEALED) and not item.solo
+    ]
     views: list[ChainView] = []
     if voted:
         try:
@@ -114,7 +118,7 @@ def prepare(settings: Settings) -> Machine:
     key = load_key(settings)
     api = PoolApi(settings.api_url)
     pool = _until_it_answers(api, api.config)
-    own = adopt(settings, pool)
+    own = complete_settings(settings, pool)
     with closing(connect(own)) as rpc:
         Hub(rpc, Contract(pool.hub)).check_chain(own)
     engine = Engine(own.docker_host)
@@ -123,7 +127,7 @@ def prepare(settings: Settings) -> Machine:
     api.close()
     machine = Machine(own, key, pool, api)
     machine.layout.make()
-    remember(own, key.wallet, pool)
+    save_pool_config(own, key.wallet, pool)
     return machine
 
 
@@ -138,7 +142,7 @@ def _until_it_answers(api: PoolApi, ask: Callable[[], Answer]) -> Answer:
     retrying = Retrying(
         retry=retry_if_exception_type(PoolUnavailable),
         wait=wait_exponential(multiplier=0.2, max=3.0),
-        stop=stop_after_delay(POOL_PATIENCE),
+        stop=stop_after_delay(POOL_TIMEOUT),
         before_sleep=say,
         reraise=True,
     )
@@ -146,14 +150,14 @@ def _until_it_answers(api: PoolApi, ask: Callable[[], Answer]) -> Answer:
 
 
 @contextmanager
-def _alone(layout: Layout, key: Key) -> Iterator[None]:
+def _machine_lock(layout: Layout, key: Key) -> Iterator[None]:
     """Hold the machine's lock: two machines with one wallet would share a journal. Children share it by inheritance,
     so it is free only when the last of them is gone. Raises BadSetting.
     """
 
     def take() -> ExitStack:
         with ExitStack() as stack:
-            if stack.enter_context(layout.hold("machine", wait=False)):
+            if stack.enter_context(layout.lock("machine", wait=False)):
                 return stack.pop_all()
         raise BadSetting(
             name="SLUICE_KEYSTORE",
@@ -164,7 +168,7 @@ def _alone(layout: Layout, key: Key) -> Iterator[None]:
     retrying = Retrying(
         retry=retry_if_exception_type(BadSetting),
         wait=wait_fixed(0.1),
-        stop=stop_after_delay(PREDECESSOR_PATIENCE),
+        stop=stop_after_delay(PREDECESSOR_TIMEOUT),
         reraise=True,
     )
     with retrying(take):

@@ -21,14 +21,14 @@ from config.settings import Settings
 from protocol.ethereum.signing import Key
 from protocol.types import Wallet
 from protocol.wire import Capabilities, PoolConfig, Session
-from workers.data.download import Policy
+from workers.data.download import DownloadPolicy
 from workers.data.layout import Layout, layout_of
-from workers.data.outputs import Caps
-from workers.pool.api import PoolApi, SignedIn
+from workers.data.outputs import ResultLimits
+from workers.pool.api import PoolApi, SignedInApi
 from workers.pool.reports import Reports
 from workers.pool.session import SessionFile
 from workers.sandbox.container import Engine
-from workers.sandbox.spec import Limits, Offer, read_offer
+from workers.sandbox.spec import EngineResources, Limits, read_engine_resources
 from workers.task.journal import Journal
 
 #: Tag of standard tasks: no enclave, no GPU.
@@ -64,17 +64,17 @@ class Machine:
         return self.api.sign_in(
             self.key,
             self.pool,
-            capabilities_of(self.settings, self.offer),
+            capabilities_of(self.settings, self.engine_resources),
             machine=self.layout.machine_id(),
             take_over=take_over,
         )
 
     @cached_property
-    def offer(self) -> Offer:
+    def engine_resources(self) -> EngineResources:
         """What the machine's engine has to offer. Raises EngineUnavailable."""
         engine = Engine(self.settings.docker_host)
         try:
-            return read_offer(engine.info())
+            return read_engine_resources(engine.info())
         finally:
             engine.close()
 
@@ -88,22 +88,24 @@ class Machine:
     @property
     def keeps_memory_promise(self) -> bool:
         """Whether an app that runs out of memory here had all that the pool promises."""
-        full = self.settings.slots * self.memory_per_slot <= self.offer.memory_bytes
+        full = self.settings.slots * self.memory_per_slot <= self.engine_resources.memory_bytes
         return full and self.memory_per_slot >= self.pool.memory_per_slot
 
     @property
     def limits(self) -> Limits:
         """What one container may use. Raises EngineUnavailable."""
-        return Limits.of_slot(memory_per_slot=self.memory_per_slot, cpus=self.offer.cpus, slots=self.settings.slots)
+        return Limits.of_slot(
+            memory_per_slot=self.memory_per_slot, cpus=self.engine_resources.cpus, slots=self.settings.slots
+        )
 
     def _own(self, setting: str, pool: int) -> int:
         """This machine's own limit; the pool's if the operator has set none."""
         return int(getattr(self.settings, setting)) if setting in self.settings.model_fields_set else pool
 
     @property
-    def downloads(self) -> Policy:
+    def downloads(self) -> DownloadPolicy:
         """What may be fetched."""
-        return Policy(
+        return DownloadPolicy(
             gateway=self.pool.ipfs_gateway,
             max_bytes=min(self._own("download_max_bytes", self.pool.download_max_bytes), self.pool.download_max_bytes),
             allow_private=self.settings.allow_private_downloads,
@@ -111,10 +113,10 @@ class Machine:
         )
 
     @property
-    def caps(self) -> Caps:
+    def result_limits(self) -> ResultLimits:
         """How large a result may be."""
         pool = self.pool.max_result_bytes
-        return Caps(min(self._own("max_result_bytes", pool), pool), pool_bytes=pool)
+        return ResultLimits(min(self._own("max_result_bytes", pool), pool), pool_bytes=pool)
 
 
 class Workbench:
@@ -136,10 +138,10 @@ class Workbench:
         return Engine(self.machine.settings.docker_host)
 
     @cached_property
-    def pool(self) -> SignedIn:
+    def pool(self) -> SignedInApi:
         """The pool's API."""
         session = self.machine.session
-        return SignedIn(self.machine.api, lambda: session.current().token, lambda old: session.renew(old).token)
+        return SignedInApi(self.machine.api, lambda: session.current().token, lambda old: session.renew(old).token)
 
     @cached_property
     def reports(self) -> Reports:
@@ -179,13 +181,13 @@ class Workbench:
             self.rpc.close()
 
 
-def capabilities_of(settings: Settings, offer: Offer) -> Capabilities:
+def capabilities_of(settings: Settings, engine_resources: EngineResources) -> Capabilities:
     """What this machine offers, by what its Docker engine says."""
     return Capabilities(
         name=settings.worker_name,
         version=version("sluice"),
         slots=settings.slots,
-        cpus=min(offer.cpus, 4096),
-        memory_bytes=offer.memory_bytes,
+        cpus=min(engine_resources.cpus, 4096),
+        memory_bytes=engine_resources.memory_bytes,
         tag=NO_TAG,
     )

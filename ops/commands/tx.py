@@ -28,7 +28,7 @@ from pipeline.store.client import answering, database
 from protocol.errors import BadInput
 from protocol.types import Nonce
 from workers.data.layout import layout_of
-from workers.pool.memory import adopted
+from workers.pool.saved_config import settings_from_pool
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Worker = Annotated[bool, typer.Option("--worker", help="This machine's worker wallet instead of the scheduler's.")]
@@ -189,7 +189,7 @@ def _audit(as_json: Json = False, worker: Worker = False) -> None:
 
 def _lane(worker: bool) -> Lane:
     # A machine's settings leave open what its pool knows: hub, chain and node.
-    now = adopted(settings()) if worker else settings()
+    now = settings_from_pool(settings()) if worker else settings()
     key, rpc = load_key(now), connect(now)
     store: LaneStore = SqliteStore(layout_of(now.home, key.wallet).lane) if worker else MongoStore(database(now))
     return poco_lane(now, rpc, key, store)

@@ -17,16 +17,16 @@ from protocol.ethereum.keccak import keccak
 from protocol.types import Hash32
 from workers import machine
 from workers.data import outputs
-from workers.data.outputs import Result
+from workers.data.outputs import PackedResult
 
 P = ParamSpec("P")
 
 
-def lying(pack: Callable[P, Result]) -> Callable[P, Result]:
+def lying(pack: Callable[P, PackedResult]) -> Callable[P, PackedResult]:
     """`pack`, but with a digest that nothing on disk has."""
 
     @functools.wraps(pack)
-    def lie(*args: P.args, **kwargs: P.kwargs) -> Result:
+    def lie(*args: P.args, **kwargs: P.kwargs) -> PackedResult:
         truth = pack(*args, **kwargs)
         return replace(truth, digest=Hash32(to_hex(keccak(to_bytes(truth.digest)))))
 

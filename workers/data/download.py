@@ -27,9 +27,9 @@ import httpx
 import structlog
 
 from protocol.errors import Refused, RefusedHere, StorageUnavailable, TooLarge
-from workers.data.guard import Target, check, gateway_url, inside_gateway, same_host
+from workers.data.guard import DownloadTarget, check, gateway_url, inside_gateway, same_host
 from workers.task import verdict
-from workers.task.patience import Patience, backoff
+from workers.task.deadline import TaskDeadline, backoff
 from workers.task.verdict import Verdict
 
 log = structlog.get_logger(__name__)
@@ -42,11 +42,11 @@ CONNECT_SECONDS = 10.0
 TOTAL_FILES = 2
 REDIRECTS = 5
 #: Bytes between two looks at the room on disk.
-ROOM_STEP = 16 * 2**20
+DISK_CHECK_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class DownloadPolicy:
     """What this machine fetches, and through which gateway."""
 
     #: Our own IPFS gateway; trusted, so it may be at a private address.
@@ -65,28 +65,28 @@ def _too_large(size: int, own: int, pool: int | None) -> Refused | TooLarge:
     return RefusedHere(why=f"more than {own} bytes, the most that this machine takes")
 
 
-class Budget:
+class DownloadBudget:
     """What is left for the downloads of one task. `room` is called every few MiB; what it raises ends the download."""
 
     def __init__(
         self,
-        patience: Patience,
+        deadline: TaskDeadline,
         max_bytes: int,
         pool_max_bytes: int | None = None,
         room: Callable[[], None] = lambda: None,
     ) -> None:
-        self.patience = patience
+        self.deadline = deadline
         self.room = room
         self._limit = self._left = TOTAL_FILES * max_bytes
         self._pool_limit = TOTAL_FILES * (pool_max_bytes or max_bytes)
 
     def check(self) -> None:
         """Raise TaskDeclined if the task's time is over."""
-        self.patience.check()
+        self.deadline.check()
 
     def seconds(self, wanted: float | None) -> float:
         """The time-out for one network operation: `wanted`, or less if less is left."""
-        left = self.patience.left()
+        left = self.deadline.seconds_left()
         return left if wanted is None else min(wanted, left)
 
     def spend(self, size: int) -> None:
@@ -95,7 +95,7 @@ class Budget:
         if self._left < 0:
             raise _too_large(self.spent, self._limit, self._pool_limit)
 
-    def give_back(self, size: int) -> None:
+    def refund(self, size: int) -> None:
         """Return the bytes of a try that came to nothing."""
         self._left += size
 
@@ -105,7 +105,7 @@ class Budget:
         return self._limit - self._left
 
 
-def download(url: str, target: Path, policy: Policy, budget: Budget) -> str:
+def download(url: str, target: Path, policy: DownloadPolicy, budget: DownloadBudget) -> str:
     """Fetch `url` to `target`, which appears only when whole; its sha256 as `0x` hex.
 
     Raises TooLarge and Refused (alike on every machine), RefusedHere; TaskDeclined if the task's time does not suffice.
@@ -121,10 +121,10 @@ def download(url: str, target: Path, policy: Policy, budget: Budget) -> str:
                 found = _stream(through_gateway or url, partial, policy, private, budget, failures)
                 break
             except StorageUnavailable as error:
-                budget.give_back(budget.spent - before)
+                budget.refund(budget.spent - before)
                 failures += 1
                 log.warning("A file does not come.", action="download_retry", tries=failures, why=str(error))
-                budget.patience.pause(max(backoff(failures), _retry_after(error)), str(error))
+                budget.deadline.wait_before_retry(max(backoff(failures), _retry_after(error)), str(error))
         # The container's user is whoever the image says.
         partial.chmod(0o644)
         partial.replace(target)
@@ -133,7 +133,7 @@ def download(url: str, target: Path, policy: Policy, budget: Budget) -> str:
     return found
 
 
-def _private_rule(policy: Policy, through_gateway: str | None) -> Callable[[str], bool]:
+def _private_rule(policy: DownloadPolicy, through_gateway: str | None) -> Callable[[str], bool]:
     """Which hops may lead to private addresses: content of our own gateway, and nothing else near it."""
     return lambda hop: policy.allow_private or (through_gateway is not None and inside_gateway(hop, policy.gateway))
 
@@ -158,7 +158,12 @@ def read_retry_after(text: str | None, now: datetime) -> float:
 
 
 def _stream(
-    url: str, partial: Path, policy: Policy, private: Callable[[str], bool], budget: Budget, failures: int
+    url: str,
+    partial: Path,
+    policy: DownloadPolicy,
+    private: Callable[[str], bool],
+    budget: DownloadBudget,
+    failures: int,
 ) -> str:
     """One try; the sha256 as `0x` hex."""
     timeout = httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS)
@@ -217,7 +222,7 @@ def _bad_status(url: str, response: httpx.Response) -> Exception:
 
 
 @contextmanager
-def _get(client: httpx.Client, target: Target, failures: int) -> Iterator[httpx.Response]:
+def _get(client: httpx.Client, target: DownloadTarget, failures: int) -> Iterator[httpx.Response]:
     """The answer of the first address that gives one; another one comes first after each failure."""
     headers = {"host": target.host_header, "accept-encoding": "identity"}
     # The certificate is checked against the name although the connection goes to the address.
@@ -242,7 +247,9 @@ def _get(client: httpx.Client, target: Target, failures: int) -> Iterator[httpx.
         response.close()
 
 
-def _copy(response: httpx.Response, write: Callable[[bytes], int], policy: Policy, budget: Budget) -> str:
+def _copy(
+    response: httpx.Response, write: Callable[[bytes], int], policy: DownloadPolicy, budget: DownloadBudget
+) -> str:
     digest = hashlib.sha256()
     total = 0
     promised = response.headers.get("content-length", "")
@@ -253,7 +260,7 @@ def _copy(response: httpx.Response, write: Callable[[bytes], int], policy: Polic
         if total > policy.max_bytes:
             raise _too_large(max(total, size), policy.max_bytes, policy.pool_max_bytes)
         budget.spend(len(chunk))
-        if total // ROOM_STEP > (total - len(chunk)) // ROOM_STEP:
+        if total // DISK_CHECK_BYTES > (total - len(chunk)) // DISK_CHECK_BYTES:
             budget.room()
         digest.update(chunk)
         write(chunk)
@@ -282,7 +289,7 @@ def _tls() -> ssl.SSLContext:
 class _Transport(httpx.HTTPTransport):
     """httpx's transport over connections that keep to a budget."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: DownloadBudget) -> None:
         super().__init__(verify=_tls(), trust_env=False)
         self._pool = httpcore.ConnectionPool(ssl_context=_tls(), network_backend=_Network(budget))
 
@@ -290,7 +297,7 @@ class _Transport(httpx.HTTPTransport):
 class _Network(httpcore.NetworkBackend):
     """TCP connections that ask `budget` before each operation."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: DownloadBudget) -> None:
         self._budget = budget
         self._inner = httpcore.SyncBackend()
 
@@ -311,7 +318,7 @@ class _Network(httpcore.NetworkBackend):
 class _Stream(httpcore.NetworkStream):
     """A connection that asks `budget` before each operation."""
 
-    def __init__(self, inner: httpcore.NetworkStream, budget: Budget) -> None:
+    def __init__(self, inner: httpcore.NetworkStream, budget: DownloadBudget) -> None:
         self._inner = inner
         self._budget = budget
 

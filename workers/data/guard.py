@@ -23,7 +23,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class DownloadTarget:
     """One checked place to fetch from."""
 
     url: str
@@ -92,7 +92,7 @@ _DECODINGS = 4
 _CID = re.compile(r"[A-Za-z0-9_=-]+")
 
 
-def check(url: str, resolve: Resolve, *, allow_private: bool) -> Target:
+def check(url: str, resolve: Resolve, *, allow_private: bool) -> DownloadTarget:
     """The one place behind `url` that may be opened. What `resolve` raises passes through.
 
     Raises Refused for what every machine refuses; RefusedHere for a name that leads to a private address by what this
@@ -112,7 +112,7 @@ def check(url: str, resolve: Resolve, *, allow_private: bool) -> Target:
             # One private address among public ones is how a guard gets walked around: refuse the name.
             why = f"{host} leads to a private address"
             raise Refused(why=why) if _is_address(host) else RefusedHere(why=why)
-    return Target(url, parts.scheme, host, port, addresses)
+    return DownloadTarget(url, parts.scheme, host, port, addresses)
 
 
 def _is_address(host: str) -> bool:

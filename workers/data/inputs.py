@@ -17,22 +17,29 @@ from protocol.results.error_result import MACHINE_FAILED, Failure
 from protocol.results.params import DealParams
 from protocol.types import TaskId
 from protocol.wire import Assignment, Dataset
-from workers.data.download import Budget, Policy, download
+from workers.data.download import DownloadBudget, DownloadPolicy, download
 from workers.data.layout import Layout
 from workers.sandbox import disk
 from workers.sandbox.spec import input_file_name
-from workers.task.patience import Patience, backoff
+from workers.task.deadline import TaskDeadline, backoff
 
 #: Input files of a task at most; each costs a connection.
 MAX_INPUT_FILES = 100
 
 
 def fetch(
-    assignment: Assignment, params: DealParams, folder: Path, layout: Layout, policy: Policy, patience: Patience
+    assignment: Assignment,
+    params: DealParams,
+    folder: Path,
+    layout: Layout,
+    policy: DownloadPolicy,
+    deadline: TaskDeadline,
 ) -> None:
     """Put the task's dataset and input files into `folder`. Raises TaskFailure; TaskDeclined."""
     task_id = TaskId(assignment.task_id)
-    budget = Budget(patience, policy.max_bytes, policy.pool_max_bytes, lambda: disk.require_room(task_id, layout.root))
+    budget = DownloadBudget(
+        deadline, policy.max_bytes, policy.pool_max_bytes, lambda: disk.require_free_space(task_id, layout.root)
+    )
     with _as_failure(assignment, Failure.INPUT_FILES):
         _check_urls(params.input_files)
     if assignment.dataset is not None:
@@ -55,7 +62,12 @@ def _check_urls(urls: tuple[str, ...]) -> None:
 
 
 def _dataset(
-    assignment: Assignment, dataset: Dataset, target: Path, layout: Layout, policy: Policy, budget: Budget
+    assignment: Assignment,
+    dataset: Dataset,
+    target: Path,
+    layout: Layout,
+    policy: DownloadPolicy,
+    budget: DownloadBudget,
 ) -> None:
     if target.exists():
         return
@@ -70,7 +82,9 @@ def _dataset(
     os.link(cached, target)
 
 
-def _download_checked(assignment: Assignment, dataset: Dataset, target: Path, policy: Policy, budget: Budget) -> None:
+def _download_checked(
+    assignment: Assignment, dataset: Dataset, target: Path, policy: DownloadPolicy, budget: DownloadBudget
+) -> None:
     """Fetch the dataset until its sha256 is right, or wrong in the same way twice: an answer that was cut short or
     spoilt on its way to this machine alone would not be wrong alike again. Raises TaskFailure, TaskDeclined.
     """
@@ -81,13 +95,13 @@ def _download_checked(assignment: Assignment, dataset: Dataset, target: Path, po
         if found == dataset.checksum:
             return
         target.unlink()
-        budget.give_back(budget.spent - before)
+        budget.refund(budget.spent - before)
         why = f"its sha256 is {found}, and {dataset.checksum} is on chain"
         if found == last:
             raise _failure(assignment, Failure.DATASET_CHECKSUM, why)
         last, failures = found, failures + 1
         if failures > 1:
-            budget.patience.pause(backoff(failures), why)
+            budget.deadline.wait_before_retry(backoff(failures), why)
 
 
 @contextmanager

@@ -154,12 +154,12 @@ class Layout:
         except FileNotFoundError:
             return None
 
-    def unlock_for_good(self, name: str) -> None:
+    def delete_lock(self, name: str) -> None:
         """Delete the file of a lock that nobody will take again; only while holding it."""
         (self.locks / name).unlink(missing_ok=True)
 
     @contextmanager
-    def hold(self, name: str, *, wait: bool) -> Iterator[bool]:
+    def lock(self, name: str, *, wait: bool) -> Iterator[bool]:
         """Hold the lock `name`; yields whether it is held (always, if `wait`). The kernel frees it if we die."""
         handle = os.open(self.locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

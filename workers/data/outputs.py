@@ -39,7 +39,7 @@ _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
-class Caps:
+class ResultLimits:
     """The most a result may hold."""
 
     #: Bytes of all files together, before compression.
@@ -50,7 +50,7 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class PackedResult:
     """A result ready to be voted for."""
 
     digest: Hash32
@@ -65,17 +65,17 @@ class _Tree:
     folders: tuple[str, ...]
 
 
-def pack(task_id: TaskId, folder: Path, zip_path: Path, *, callback: bool, caps: Caps) -> Result:
+def pack(task_id: TaskId, folder: Path, zip_path: Path, *, callback: bool, result_limits: ResultLimits) -> PackedResult:
     """Write the zip of all of `folder`; the digest of what its computed.json points to.
 
     Raises TaskFailure, with a cause that is the same on every honest worker; TaskDeclined for a result that only this
     machine does not take.
     """
-    tree = _walk(task_id, folder, caps)
+    tree = _walk(task_id, folder, result_limits)
     computed = _computed(task_id, folder, tree, callback=callback)
-    sums = _zip(task_id, folder, tree, zip_path, caps)
+    sums = _zip(task_id, folder, tree, zip_path, result_limits)
     try:
-        return Result(result_digest(computed, sums, set(tree.folders)), computed.callback_data)
+        return PackedResult(result_digest(computed, sums, set(tree.folders)), computed.callback_data)
     except BadMessage as error:
         raise _failure(task_id, Failure.RESULT_DIGEST, str(error)) from error
 
@@ -84,7 +84,7 @@ def _failure(task_id: TaskId, failure: Failure, why: str) -> TaskFailure:
     return TaskFailure(task=task_id, status=failure.status, cause=failure, why=why)
 
 
-def _walk(task_id: TaskId, top: Path, caps: Caps) -> _Tree:
+def _walk(task_id: TaskId, top: Path, result_limits: ResultLimits) -> _Tree:
     """Every regular file and folder; names are checked, links and special files passed over."""
     files: list[str] = []
     folders: list[str] = [""]
@@ -104,8 +104,8 @@ def _walk(task_id: TaskId, top: Path, caps: Caps) -> _Tree:
                     )
                 elif stat.S_ISREG(mode):
                     files.append(path)
-                if len(files) + len(folders) > caps.entries:
-                    raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {caps.entries} files and folders")
+                if len(files) + len(folders) > result_limits.entries:
+                    raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {result_limits.entries} files and folders")
                 if len(path) > PATH_CHARACTERS or path.count("/") >= PATH_LEVELS or not _encodable(path):
                     raise _failure(task_id, Failure.OUTPUT_ZIP, "a path that no zip can carry")
     return _Tree(tuple(sorted(files)), tuple(sorted(folders)))
@@ -128,10 +128,10 @@ def _computed(task_id: TaskId, folder: Path, tree: _Tree, *, callback: bool) -> 
         raise _failure(task_id, Failure.COMPUTED_FILE, str(error)) from error
 
 
-def _zip(task_id: TaskId, folder: Path, tree: _Tree, zip_path: Path, caps: Caps) -> dict[str, bytes]:
+def _zip(task_id: TaskId, folder: Path, tree: _Tree, zip_path: Path, result_limits: ResultLimits) -> dict[str, bytes]:
     """Write the zip; path → 32-byte sha256 of every file. One pass: each byte is read once."""
     sums: dict[str, bytes] = {}
-    _require_size(task_id, sum((folder / path).lstat().st_size for path in tree.files), caps)
+    _require_size(task_id, sum((folder / path).lstat().st_size for path in tree.files), result_limits)
     parents = {path.rpartition("/")[0] for path in (*tree.files, *tree.folders)}
     with ResultZip(zip_path) as target:
         for path in sorted(set(tree.folders) - parents - {""}):
@@ -147,12 +147,12 @@ def _zip(task_id: TaskId, folder: Path, tree: _Tree, zip_path: Path, caps: Caps)
     return sums
 
 
-def _require_size(task_id: TaskId, total: int, caps: Caps) -> None:
-    pool = caps.pool_bytes or caps.total_bytes
+def _require_size(task_id: TaskId, total: int, result_limits: ResultLimits) -> None:
+    pool = result_limits.pool_bytes or result_limits.total_bytes
     if total > pool:
         raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {pool} bytes of results")
-    if total > caps.total_bytes:
-        why = f"more than {caps.total_bytes} bytes of results, the most that this machine takes"
+    if total > result_limits.total_bytes:
+        why = f"more than {result_limits.total_bytes} bytes of results, the most that this machine takes"
         raise TaskDeclined(task=task_id, cause=MACHINE_FAILED, why=why)
 
 

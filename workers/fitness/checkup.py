@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from workers.attempt import Reminder
+from workers.attempt import LogThrottle
 from workers.fitness import doctor
-from workers.fitness.rules import Finding
+from workers.fitness.rules import CheckResult
 from workers.workbench import Machine
 
 log = structlog.get_logger(__name__)
 
 #: Seconds between two looks: funds that come are seen soon, and three calls to the node a minute are nothing.
-LOOK_SECONDS = 60.0
+CHECK_SECONDS = 60.0
 #: Every so many looks, the engine and the way to the broker are looked at as well.
-THOROUGH = 10
+THOROUGH_EVERY = 10
 
 
 class Checkup:
@@ -28,36 +28,36 @@ class Checkup:
         self,
         machine: Machine,
         clock: Callable[[], float],
-        examine: Callable[[Machine, float, bool], Iterator[Finding]] | None = None,
+        examine: Callable[[Machine, float, bool], Iterator[CheckResult]] | None = None,
     ) -> None:
         self._machine = machine
         self._clock = clock
         self._examine = examine or _examine
-        self._reminder = Reminder()
+        self._throttle = LogThrottle()
         self._looks = 0
         self._next = 0.0
 
-    def look(self) -> None:
+    def run_if_due(self) -> None:
         """Look if it is time."""
         now = self._clock()
         if now < self._next:
             return
-        self._next = now + LOOK_SECONDS
-        thorough = self._looks % THOROUGH == 0
+        self._next = now + CHECK_SECONDS
+        thorough = self._looks % THOROUGH_EVERY == 0
         self._looks += 1
         for finding in self._examine(self._machine, now, thorough):
             self._note(finding, now)
 
-    def _note(self, finding: Finding, now: float) -> None:
+    def _note(self, finding: CheckResult, now: float) -> None:
         if not finding.ok:
             # The words hold figures that always change: what was logged is that this part is not right.
-            if self._reminder.due(finding.part, finding.part, now):
+            if self._throttle.should_log(finding.part, finding.part, now):
                 log.error(f"Not fit to work: {finding.says}", action="not_fit", part=finding.part, **finding.numbers)
-        elif self._reminder.over(finding.part):
+        elif self._throttle.forget(finding.part):
             log.info("Fit again.", action="fit_again", part=finding.part, says=finding.says)
 
 
-def _examine(machine: Machine, now: float, thorough: bool) -> Iterator[Finding]:
+def _examine(machine: Machine, now: float, thorough: bool) -> Iterator[CheckResult]:
     yield doctor.disk(machine.settings)
     yield from doctor.on_chain(machine, now)
     if thorough:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chain.rpc.client import JsonRpc
 from protocol.errors import BadInput, RpcError, RpcUnavailable, Unavailable
 from workers.fitness import rules
-from workers.fitness.rules import Finding
+from workers.fitness.rules import CheckResult
 from workers.pool.api import PoolApi
 
 
@@ -26,7 +26,7 @@ def pool_time(api: PoolApi) -> float | None:
         return None
 
 
-def check(rpc: JsonRpc, api: PoolApi, now: float, block_time: float) -> Finding:
+def check(rpc: JsonRpc, api: PoolApi, now: float, block_time: float) -> CheckResult:
     """Whether the clock is right. `now`: what it shows, Unix seconds. Raises RpcError, RpcUnavailable."""
     return rules.clock(now, head_time(rpc), pool_time(api), block_time)
 

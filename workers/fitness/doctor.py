@@ -26,11 +26,11 @@ from protocol.ethereum.signing import Key
 from protocol.types import Contract, NRlc, TaskId, Wei
 from protocol.wire import PoolConfig
 from workers.fitness import clock, rules
-from workers.fitness.rules import Finding, Numbers
+from workers.fitness.rules import CheckResult, Numbers
 from workers.pool.api import PoolApi
 from workers.pool.broker_reach import reach
-from workers.pool.memory import recall
-from workers.pool.settings import adopt
+from workers.pool.saved_config import load_pool_config
+from workers.pool.settings import complete_settings
 from workers.sandbox.container import Engine
 from workers.sandbox.spec import ContainerSpec, container_name
 from workers.workbench import Machine
@@ -41,14 +41,14 @@ _NO_IMAGE = "sluice.invalid/doctor:none"
 ON_CHAIN = ("chain", "clock", "gas", "stake")
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def examine(settings: Settings) -> Iterator[CheckResult]:
     """Look at each part in turn. Raises BadSetting, BadKeystore only where nothing at all can be examined."""
     key: Key | None = None
     try:
         key = load_key(settings)
-        yield Finding("wallet", True, str(key.wallet))
+        yield CheckResult("wallet", True, str(key.wallet))
     except SluiceError as error:
-        yield Finding("wallet", False, str(error))
+        yield CheckResult("wallet", False, str(error))
     yield _found("docker", lambda: docker(settings))
     yield disk(settings)
     pool, finding = _pool(settings, key)
@@ -56,12 +56,12 @@ def examine(settings: Settings) -> Iterator[Finding]:
     if pool is None or key is None:
         missing = "that needs a wallet" if pool is not None else "the pool says where that is, and it is away"
         for part in ("limits", *ON_CHAIN, "broker"):
-            yield Finding(part, False, f"not asked: {missing}")
+            yield CheckResult(part, False, f"not asked: {missing}")
         return
     try:
-        machine = Machine(adopt(settings, pool), key, pool, PoolApi(settings.api_url))
+        machine = Machine(complete_settings(settings, pool), key, pool, PoolApi(settings.api_url))
     except SluiceError as error:
-        yield Finding("settings", False, str(error))
+        yield CheckResult("settings", False, str(error))
         return
     with closing(machine.api):
         yield limits(machine)
@@ -69,7 +69,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield broker(machine)
 
 
-def docker(settings: Settings) -> Finding:
+def docker(settings: Settings) -> CheckResult:
     """Whether the Docker engine answers and its files can be reached. Raises EngineUnavailable, BadSetting."""
     engine = Engine(settings.docker_host)
     with closing(engine):
@@ -86,10 +86,10 @@ def docker(settings: Settings) -> Finding:
         "cpus": cpus,
         "memory_bytes": memory,
     }
-    return Finding("docker", True, says, numbers)
+    return CheckResult("docker", True, says, numbers)
 
 
-def limits(machine: Machine) -> Finding:
+def limits(machine: Machine) -> CheckResult:
     """Whether the engine takes the containers that this machine would make: their name, processors, memory, folders.
 
     The engine is asked for a container of an image that it does not have: it checks all else before the image.
@@ -97,7 +97,7 @@ def limits(machine: Machine) -> Finding:
     settings = machine.settings
     folder = str(_nearest(machine.layout.root))
 
-    def ask() -> Finding:
+    def ask() -> CheckResult:
         allowed = machine.limits
         numbers: dict[str, int] = {
             "slots": settings.slots,
@@ -123,55 +123,57 @@ def limits(machine: Machine) -> Finding:
                 pass
             except EngineRefused as error:
                 fix = "Mend SLUICE_SLOTS, SLUICE_MEMORY_PER_SLOT, SLUICE_HOME or the engine."
-                return Finding("limits", False, f"{error}. Every task would be declined. {fix}", numbers)
+                return CheckResult("limits", False, f"{error}. Every task would be declined. {fix}", numbers)
         wanted = settings.slots * allowed.memory_bytes
         says = f"{settings.slots} slots of {allowed.nano_cpus / 1e9:g} CPUs and {rules.gib(allowed.memory_bytes)} GiB"
         if wanted > memory:
             says += f"; all of them may want {rules.gib(wanted)} GiB and the engine has {rules.gib(memory)}"
-        return Finding("limits", True, says, numbers | {"engine_memory_bytes": memory})
+        return CheckResult("limits", True, says, numbers | {"engine_memory_bytes": memory})
 
     return _found("limits", ask)
 
 
-def disk(settings: Settings) -> Finding:
+def disk(settings: Settings) -> CheckResult:
     """Whether there is room for images and results."""
     return rules.disk(shutil.disk_usage(_nearest(settings.home.absolute())).free, str(settings.home))
 
 
-def _pool(settings: Settings, key: Key | None) -> tuple[PoolConfig | None, Finding]:
+def _pool(settings: Settings, key: Key | None) -> tuple[PoolConfig | None, CheckResult]:
     """What the pool says of itself, or said at the last start if it is away now."""
     try:
         with closing(PoolApi(settings.api_url)) as api:
             pool = api.config()
     except PoolUnavailable as error:
-        known = recall(settings, key.wallet) if key is not None else None
+        known = load_pool_config(settings, key.wallet) if key is not None else None
         also = " What follows goes by what it said at this machine's last start." if known is not None else ""
-        return known, Finding("pool", False, f"{error} No task comes while it is away.{also}")
+        return known, CheckResult("pool", False, f"{error} No task comes while it is away.{also}")
     except SluiceError as error:
-        return None, Finding("pool", False, str(error))
-    return pool, Finding("pool", True, f"workerpool {pool.workerpool} at {settings.api_url}, version {pool.version}")
+        return None, CheckResult("pool", False, str(error))
+    return pool, CheckResult(
+        "pool", True, f"workerpool {pool.workerpool} at {settings.api_url}, version {pool.version}"
+    )
 
 
-def broker(machine: Machine) -> Finding:
+def broker(machine: Machine) -> CheckResult:
     """Whether RabbitMQ can be reached, and its certificate be trusted."""
     pool, settings = machine.pool, machine.settings
     if pool.amqp_host is None or pool.amqp_port is None:
-        return Finding("broker", True, "not asked: this pool says where it is only at sign-in")
+        return CheckResult("broker", True, "not asked: this pool says where it is only at sign-in")
     host, port = pool.amqp_host, pool.amqp_port
     numbers: Numbers = {"host": host, "port": port, "tls": pool.amqp_tls}
     if is_loopback(host) and not is_loopback(urlsplit(settings.api_url).hostname or ""):
         says = f"the pool tells its workers that RabbitMQ is on their own machine ({host})"
-        return Finding("broker", False, f"{says}. Its operator must set SLUICE_AMQP_PUBLIC_HOST.", numbers)
+        return CheckResult("broker", False, f"{says}. Its operator must set SLUICE_AMQP_PUBLIC_HOST.", numbers)
 
-    def ask() -> Finding:
+    def ask() -> CheckResult:
         reach(host, port, tls=pool.amqp_tls, ca_file=settings.amqp_ca_file)
         way = "TLS, certificate and host name verified" if pool.amqp_tls else "not encrypted"
-        return Finding("broker", True, f"{host}:{port}, {way}", numbers)
+        return CheckResult("broker", True, f"{host}:{port}, {way}", numbers)
 
     return _found("broker", ask)
 
 
-def on_chain(machine: Machine, now: float) -> list[Finding]:
+def on_chain(machine: Machine, now: float) -> list[CheckResult]:
     """ON_CHAIN: the node, this machine's clock (`now`, Unix seconds), the wallet's gas and stake."""
     settings = machine.settings
     try:
@@ -180,16 +182,16 @@ def on_chain(machine: Machine, now: float) -> list[Finding]:
             hub.check_chain(settings)
             return _wallet_on_chain(machine, hub, rpc, now)
     except SluiceError as error:
-        asked = Finding("chain", False, str(error))
-        return [asked, *(Finding(part, False, "not asked: that needs the chain") for part in ON_CHAIN[1:])]
+        asked = CheckResult("chain", False, str(error))
+        return [asked, *(CheckResult(part, False, "not asked: that needs the chain") for part in ON_CHAIN[1:])]
 
 
-def _wallet_on_chain(machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float) -> list[Finding]:
+def _wallet_on_chain(machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float) -> list[CheckResult]:
     settings, wallet, head = machine.settings, machine.wallet, hub.head()
     least = machine.pool.least_stake
     account, (balance,) = hub.account(wallet, head), hub.balances([wallet], head)
     return [
-        Finding(
+        CheckResult(
             "chain", True, f"{rpc.name}, chain {settings.chain_id}, block {head}, hub {settings.hub}", {"block": head}
         ),
         clock.check(rpc, machine.api, now, settings.block_time),
@@ -198,11 +200,11 @@ def _wallet_on_chain(machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float)
     ]
 
 
-def _found(part: str, ask: Callable[[], Finding]) -> Finding:
+def _found(part: str, ask: Callable[[], CheckResult]) -> CheckResult:
     try:
         return ask()
     except SluiceError as error:
-        return Finding(part, False, str(error))
+        return CheckResult(part, False, str(error))
 
 
 def _nearest(folder: Path) -> Path:

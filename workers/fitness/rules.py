@@ -24,7 +24,7 @@ Numbers = Mapping[str, int | float | str | bool | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What was found of one part. Not `ok`: the machine gets no work, or soon none, until it is mended."""
 
     part: str
@@ -35,44 +35,46 @@ class Finding:
     numbers: Numbers = field(default_factory=dict)
 
 
-def gas(balance: Wei, gas_price: int) -> Finding:
+def gas(balance: Wei, gas_price: int) -> CheckResult:
     """Whether the wallet can pay for transactions: with less than one task costs, the scheduler gives it none."""
     needs = gas_for_task(gas_price)
     numbers = {"has_wei": balance, "needs_wei": needs, "gas_price_wei": gas_price}
     has = f"{ether(balance)} of the native token for gas; one task costs up to {ether(needs)}"
     if balance < needs:
-        return Finding("gas", False, f"{has}, so this wallet is given no task. Send some to it.", numbers)
+        return CheckResult("gas", False, f"{has}, so this wallet is given no task. Send some to it.", numbers)
     if balance < TASKS_OF_GAS * needs:
-        return Finding("gas", True, f"{has}: soon empty, send more", numbers)
-    return Finding("gas", True, has, numbers)
+        return CheckResult("gas", True, f"{has}: soon empty, send more", numbers)
+    return CheckResult("gas", True, has, numbers)
 
 
-def stake(free: NRlc, locked: NRlc, least: NRlc | None) -> Finding:
+def stake(free: NRlc, locked: NRlc, least: NRlc | None) -> CheckResult:
     """Whether the wallet's RLC in the hub suffices for what the pool sells. `least`: PoolConfig.least_stake."""
     numbers = {"free_nrlc": free, "locked_nrlc": locked, "needs_nrlc": least}
     has = f"{rlc(free)} RLC free, {rlc(locked)} RLC locked in the hub"
     if least is None:
         only = "; enough for tasks of trust 1 only, votes lock stake" if free == 0 else ""
-        return Finding("stake", True, f"{has}{only}", numbers)
+        return CheckResult("stake", True, f"{has}{only}", numbers)
     if free + locked < least:
         why = f"a vote on this pool's newest tasks locks {rlc(least)} RLC or more, so this wallet is given none of them"
-        return Finding("stake", False, f"{has}; {why}. Deposit RLC in the hub for this wallet.", numbers)
+        return CheckResult("stake", False, f"{has}; {why}. Deposit RLC in the hub for this wallet.", numbers)
     if least == 0:
-        return Finding("stake", True, f"{has}; this pool has tasks of trust 1, which lock none", numbers)
-    return Finding("stake", True, f"{has}; a vote on this pool's newest tasks locks {rlc(least)} RLC or more", numbers)
+        return CheckResult("stake", True, f"{has}; this pool has tasks of trust 1, which lock none", numbers)
+    return CheckResult(
+        "stake", True, f"{has}; a vote on this pool's newest tasks locks {rlc(least)} RLC or more", numbers
+    )
 
 
-def disk(free: int, folder: str) -> Finding:
+def disk(free: int, folder: str) -> CheckResult:
     """Whether images and results fit."""
     numbers = {"free_bytes": free, "needs_bytes": LEAST_DISK}
     has = f"{gib(free)} GiB free at {folder}"
     if free >= LEAST_DISK:
-        return Finding("disk", True, has, numbers)
+        return CheckResult("disk", True, has, numbers)
     fix = "Free some, e.g. with `docker system prune`, or name a folder on another disk with SLUICE_HOME."
-    return Finding("disk", False, f"{has}, {gib(LEAST_DISK)} GiB are needed for images and results. {fix}", numbers)
+    return CheckResult("disk", False, f"{has}, {gib(LEAST_DISK)} GiB are needed for images and results. {fix}", numbers)
 
 
-def clock(now: float, head_time: float, pool_time: float | None, block_time: float) -> Finding:
+def clock(now: float, head_time: float, pool_time: float | None, block_time: float) -> CheckResult:
     """This machine's clock against the newest block and the pool's clock, all in Unix seconds (`pool_time`: None if it
     is not known). An old head alone tells of the node: only the pool's clock shows that this one is ahead.
     """
@@ -81,14 +83,14 @@ def clock(now: float, head_time: float, pool_time: float | None, block_time: flo
     if off is not None:
         side = "ahead of" if off > 0 else "behind"
         says = f"this machine's clock is {abs(off):.0f} s {side} the chain's block time, and deadlines go by that"
-        return Finding("clock", False, f"{says}. Set it, e.g. with NTP.", numbers | {"off_seconds": round(off, 1)})
+        return CheckResult("clock", False, f"{says}. Set it, e.g. with NTP.", numbers | {"off_seconds": round(off, 1)})
     age = now - head_time
     if age > head_limit(block_time):
         says = f"the newest block is {age:.0f} s old"
         if pool_time is None:
-            return Finding("clock", False, f"{says}: this clock is ahead, or the node is behind.", numbers)
-        return Finding("clock", False, f"{says} though this clock is right: the node is behind.", numbers)
-    return Finding("clock", True, f"{max(age, 0):.0f} s after the newest block", numbers)
+            return CheckResult("clock", False, f"{says}: this clock is ahead, or the node is behind.", numbers)
+        return CheckResult("clock", False, f"{says} though this clock is right: the node is behind.", numbers)
+    return CheckResult("clock", True, f"{max(age, 0):.0f} s after the newest block", numbers)
 
 
 def clock_error(now: float, head_time: float, pool_time: float | None, block_time: float) -> float | None:

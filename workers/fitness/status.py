@@ -16,12 +16,12 @@ from protocol.wire import WorkerModel
 from workers.data.layout import Layout, layout_of
 from workers.fitness.rules import ether, rlc
 from workers.pool.api import PoolApi
-from workers.pool.memory import adopted
+from workers.pool.saved_config import settings_from_pool
 from workers.task.journal import Journal
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LocalTask:
     """One task in this machine's hands. `seconds`: since its last change."""
 
     task_id: str
@@ -41,7 +41,7 @@ class Status:
     name: str
     running: bool
     slots: int
-    tasks: tuple[Held, ...]
+    tasks: tuple[LocalTask, ...]
     #: Seconds since the pool last took a ping of this machine.
     last_ping_seconds: float | None
     #: Slots in use, and whether the machine counts as silent, by the pool's word.
@@ -55,13 +55,13 @@ class Status:
     trouble: tuple[str, ...] = ()
 
 
-def held(layout: Layout) -> list[Held]:
+def local_tasks(layout: Layout) -> list[LocalTask]:
     """Every task not yet forgotten, oldest change first; none if this machine never ran."""
     if not layout.journal.exists():
         return []
     with closing(Journal(layout.journal)) as journal:
         return [
-            Held(
+            LocalTask(
                 task_id=item.task_id,
                 mode=item.assignment.mode,
                 stage=item.stage,
@@ -70,7 +70,7 @@ def held(layout: Layout) -> list[Held]:
                 cause=item.cause,
                 link=item.link.location if item.link else None,
             )
-            for item in journal.all()
+            for item in journal.all_replicates()
         ]
 
 
@@ -87,7 +87,7 @@ def status(settings: Settings) -> Status:
         name=settings.worker_name,
         running=_runs(layout),
         slots=settings.slots,
-        tasks=tuple(held(layout)),
+        tasks=tuple(local_tasks(layout)),
         last_ping_seconds=None if pinged is None else round(max(time.time() - pinged, 0.0), 1),
         busy=None if known is None else known.busy,
         lost=None if known is None else known.lost,
@@ -102,7 +102,7 @@ def status(settings: Settings) -> Status:
 def _runs(layout: Layout) -> bool:
     if not layout.locks.exists():
         return False
-    with layout.hold("machine", wait=False) as free:
+    with layout.lock("machine", wait=False) as free:
         return not free
 
 
@@ -120,7 +120,7 @@ def _at_pool(settings: Settings, wallet: Wallet, trouble: list[str]) -> WorkerMo
 
 def _on_chain(settings: Settings, wallet: Wallet, trouble: list[str]) -> tuple[int, int, int] | None:
     try:
-        own = adopted(settings)
+        own = settings_from_pool(settings)
         with closing(connect(own)) as rpc:
             hub = Hub(rpc, Contract(str(own.hub)))
             account, (balance,) = hub.account(wallet), hub.balances([wallet])

@@ -174,7 +174,7 @@ class PoolApi:
         return self._http
 
 
-class SignedIn:
+class SignedInApi:
     """The API with our token in each request; a refused token is renewed once."""
 
     def __init__(self, api: PoolApi, token: Callable[[], str], renew: Callable[[str], str]) -> None:

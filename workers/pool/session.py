@@ -43,7 +43,7 @@ class SessionFile:
 
         `sign_in`: how to get it this time, if not as always.
         """
-        with self._layout.hold(_LOCK, wait=True):
+        with self._layout.lock(_LOCK, wait=True):
             if refused_token is not None and self._path.exists():
                 found = self.current()
                 if found.token != refused_token:

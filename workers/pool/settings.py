@@ -7,7 +7,7 @@ from protocol.errors import BadSetting
 from protocol.wire import PoolConfig
 
 
-def adopt(settings: Settings, pool: PoolConfig) -> Settings:
+def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
     """The settings, completed by the pool's own. Raises BadSetting where the operator named another pool or chain.
 
     What the operator set counts: a pool cannot talk a machine into another contract, or away from its own node.

@@ -37,7 +37,7 @@ from protocol.errors import (
 )
 from protocol.results.computed import OUTPUT_FOLDER
 from protocol.types import TaskId, Wallet
-from workers.sandbox.container_state import State, read_moment, read_state
+from workers.sandbox.container_state import ContainerState, read_moment, read_state
 from workers.sandbox.engine_errors import engine_errors, message, refusal, status, words
 from workers.sandbox.spec import (
     FILE_BYTES,
@@ -69,7 +69,7 @@ STREAM_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ContainerExit:
     """How a container ended."""
 
     exit_code: int
@@ -246,7 +246,7 @@ class Engine:
             return False
         return True
 
-    def find(self, spec: ContainerSpec) -> State:
+    def find(self, spec: ContainerSpec) -> ContainerState:
         """The state of the container of this spec, if there is one. Raises NoSuchContainer, also (after removing it)
         for one of this name that writes into other folders, EngineUnavailable.
         """
@@ -261,7 +261,7 @@ class Engine:
             self.remove(str(found["Id"]))
             raise NoSuchContainer(why=f"{spec.name} with this task's folders")
 
-    def state(self, container: str) -> State:
+    def state(self, container: str) -> ContainerState:
         """The state of a container by id or name. Raises NoSuchContainer, EngineUnavailable."""
         with engine_errors(self.host):
             try:
@@ -309,19 +309,19 @@ class Engine:
                 if error.status_code != requests.codes.conflict:
                     raise
 
-    def stuck(self, container: str) -> bool:
+    def note_stuck(self, container: str) -> bool:
         """Note a container that could not be removed; whether this is news."""
         news = container not in self._stuck
         self._stuck.add(container)
         return news
 
-    def mine(self, wallet: Wallet) -> list[tuple[TaskId, str]]:
+    def containers_of(self, wallet: Wallet) -> list[tuple[TaskId, str]]:
         """Task and id of every container of this machine's wallet, running or not."""
         with engine_errors(self.host):
             found = self._api.containers(all=True, filters={"label": f"{LABEL_WALLET}={wallet}"})
             return [(TaskId(item["Labels"][LABEL_TASK]), str(item["Id"])) for item in found]
 
-    def holds(self, container: str, path: str) -> bool:
+    def file_exists(self, container: str, path: str) -> bool:
         """Whether a container, started or not, sees a file at `path`. Raises NoSuchContainer, EngineUnavailable."""
         with engine_errors(self.host):
             try:

@@ -15,7 +15,7 @@ _GOING = frozenset({"dead", "removing"})
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ContainerState:
     """One container at one moment. Times by the engine's clock."""
 
     #: Its id: a name is taken again as soon as the container is removed.
@@ -30,7 +30,7 @@ class State:
     finished: datetime | None
 
     @property
-    def going(self) -> bool:
+    def being_removed(self) -> bool:
         """Whether somebody is removing it."""
         return self.status in _GOING
 
@@ -42,8 +42,8 @@ class State:
         return max((end - self.started).total_seconds(), 0.0)
 
 
-def read_state(answer: object) -> State:
-    """The `State` of an inspected container. Raises BadMessage for an answer that is none."""
+def read_state(answer: object) -> ContainerState:
+    """The `ContainerState` of an inspected container. Raises BadMessage for an answer that is none."""
     container, state = (answer.get("Id"), answer.get("State")) if isinstance(answer, Mapping) else (None, None)
     if not isinstance(container, str) or not isinstance(state, Mapping):
         raise BadMessage(why="it tells no id or no state of the container")
@@ -54,7 +54,7 @@ def read_state(answer: object) -> State:
     if not isinstance(running, bool) or not isinstance(paused, bool) or not isinstance(killed, bool):
         raise BadMessage(why="it tells the container's state in words that are neither true nor false")
     started, finished = _moment(state.get("StartedAt")), _moment(state.get("FinishedAt"))
-    return State(container, status, running, paused, exit_code, killed, started, finished)
+    return ContainerState(container, status, running, paused, exit_code, killed, started, finished)
 
 
 def read_moment(text: object) -> datetime:

@@ -26,18 +26,18 @@ from protocol.types import TaskId
 log = structlog.get_logger(__name__)
 
 #: Seconds between two looks: a fast disk takes some 10 GB meanwhile at worst, the floor's reason to be.
-LOOK_SECONDS = 3.0
+CHECK_SECONDS = 3.0
 #: Bytes that must stay free: the journal, the lane and the engine itself stop on a full disk.
-FLOOR_BYTES = 2**30
+LEAST_FREE_BYTES = 2**30
 #: An app may keep this many times the largest result in /iexec_out while it works, e.g. before it packs it.
-WORKING_ROOM = 4
+WORKING_FACTOR = 4
 #: Files and folders in /iexec_out at most while an app runs: far more than a result may hold, few enough to count.
 WORKING_ENTRIES = 100_000
 #: Length of a path in it at most, safely below what the system can open (4096).
 WORKING_PATH = 3_500
 
 
-def require_room(task_id: TaskId, folder: Path, floor: int = FLOOR_BYTES) -> None:
+def require_free_space(task_id: TaskId, folder: Path, floor: int = LEAST_FREE_BYTES) -> None:
     """Raise TaskDeclined if the disk of `folder` has less than `floor` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < floor:
@@ -84,8 +84,8 @@ class DiskWatch:
         kill: Callable[[], None],
         *,
         pool_max_bytes: int | None = None,
-        floor: int = FLOOR_BYTES,
-        every: float = LOOK_SECONDS,
+        floor: int = LEAST_FREE_BYTES,
+        every: float = CHECK_SECONDS,
     ) -> None:
         self._task_id, self._folder, self._max_bytes, self._floor = task_id, folder, max_bytes, floor
         self._pool_max_bytes = pool_max_bytes or max_bytes
@@ -124,7 +124,7 @@ class DiskWatch:
 
     def _look(self) -> TaskFailure | None:
         try:
-            require_room(self._task_id, self._folder, self._floor)
+            require_free_space(self._task_id, self._folder, self._floor)
         except TaskDeclined as declined:
             return declined
         if not exceeds(self._folder, self._max_bytes):

@@ -17,7 +17,7 @@ from protocol.wire import Assignment
 from workers.data.layout import Layout
 from workers.sandbox.container import Engine
 from workers.task import verdict
-from workers.task.patience import Patience, backoff
+from workers.task.deadline import TaskDeadline, backoff
 from workers.task.verdict import Verdict
 
 log = structlog.get_logger(__name__)
@@ -56,8 +56,8 @@ def require_name(assignment: Assignment) -> None:
         raise _failed(assignment, "no image can have this name")
 
 
-def pull(engine: Engine, layout: Layout, assignment: Assignment, patience: Patience) -> None:
-    """Fetch the app's image, again and again while it fails and `patience` has the time.
+def pull(engine: Engine, layout: Layout, assignment: Assignment, deadline: TaskDeadline) -> None:
+    """Fetch the app's image, again and again while it fails and `deadline` has the time.
 
     Raises TaskFailure with iExec's cause if the image is certainly absent, TaskDeclined, EngineUnavailable.
     """
@@ -68,9 +68,9 @@ def pull(engine: Engine, layout: Layout, assignment: Assignment, patience: Patie
     # Several tasks of one deal arrive at once: one pulls, the others find it done (a repeated pull is a cheap check).
     lock = "image-" + hashlib.sha256(assignment.image.encode()).hexdigest()
     while True:
-        with layout.hold(lock, wait=True):
+        with layout.lock(lock, wait=True):
             log.info("Pulling image.", action="image_pull", image=assignment.image, task=assignment.task_id)
-            why = engine.pull(*reference, meanwhile=patience.check)
+            why = engine.pull(*reference, meanwhile=deadline.check)
         if why is None:
             return
         match verdict.of_pull(why):
@@ -81,7 +81,7 @@ def pull(engine: Engine, layout: Layout, assignment: Assignment, patience: Patie
             case Verdict.RETRY:
                 failures += 1
                 log.warning("The image does not come.", action="image_retry", image=assignment.image, why=why)
-                patience.pause(backoff(failures), f"its image cannot be pulled: {why}")
+                deadline.wait_before_retry(backoff(failures), f"its image cannot be pulled: {why}")
 
 
 def _failed(assignment: Assignment, why: str) -> TaskFailure:

@@ -62,7 +62,7 @@ def rehearse(machine: Machine) -> str:
 def _try_out(engine: Engine, spec: ContainerSpec) -> None:
     container = engine.create(spec)
     try:
-        if not engine.holds(container, f"{INPUT_FOLDER}/{_MARKER}"):
+        if not engine.file_exists(container, f"{INPUT_FOLDER}/{_MARKER}"):
             raise ContainerRefused(why=f"the engine does not see this machine's folder {spec.inputs}")
         # Refused for its program is what should happen.
         with suppress(CannotStart):

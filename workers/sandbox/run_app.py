@@ -21,8 +21,8 @@ from typing import Final
 import structlog
 
 from protocol.errors import ContainerRefused, EngineTrouble, EngineUnavailable, NoSuchContainer, NoSuchImage
-from workers.sandbox.container import Ended, Engine
-from workers.sandbox.container_state import State
+from workers.sandbox.container import ContainerExit, Engine
+from workers.sandbox.container_state import ContainerState
 from workers.sandbox.disk import DiskWatch
 from workers.sandbox.spec import ContainerSpec
 from workers.task.verdict import KILLED
@@ -41,7 +41,7 @@ ENGINE_LOST: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class AppRun:
     """One app run: what to run and what to do on the way."""
 
     engine: Engine
@@ -57,9 +57,9 @@ class Run:
     #: Watches what the app takes of the disk; given what kills it.
     watch: Callable[[Callable[[], None]], DiskWatch]
     #: Waits so many seconds. Raises TaskDeclined if the task ends meanwhile.
-    rest: Callable[[float], None]
+    wait: Callable[[float], None]
     #: The same before the app is started over, for this reason. Raises TaskDeclined also if it has no time for that.
-    again: Callable[[float, str], None]
+    wait_before_retry: Callable[[float, str], None]
 
 
 @dataclass(slots=True)
@@ -89,11 +89,11 @@ class _Tries:
         return float(min(FIRST_PAUSE * 2 ** (self.in_a_row - 1), LONGEST_PAUSE))
 
 
-def run_app(run: Run, *, resumed: bool) -> Ended:
+def run_app(run: AppRun, *, resumed: bool) -> ContainerExit:
     """Run the app to its end and read what it printed. The container remains.
 
-    `resumed`: a container of this task may exist. Raises CannotStart, ContainerRefused; TaskFailure from `pull`,
-    `rest`, `again` and `watch`; EngineUnavailable, NoSuchContainer and NoSuchImage after ENGINE_SECONDS or RESTARTS.
+    `resumed`: a container of this task may exist. Raises CannotStart, ContainerRefused; TaskFailure from `pull`, `wait`,
+    `wait_before_retry` and `watch`; EngineUnavailable, NoSuchContainer, NoSuchImage after ENGINE_SECONDS or RESTARTS.
     """
     tries = _Tries()
     while True:
@@ -104,13 +104,13 @@ def run_app(run: Run, *, resumed: bool) -> Ended:
                 raise
             log.warning("Trying again.", action="engine_retry", tries=tries.in_a_row, why=str(trouble))
             if isinstance(trouble, EngineUnavailable):
-                run.rest(tries.seconds)
+                run.wait(tries.seconds)
             else:
-                run.again(tries.seconds, str(trouble))
+                run.wait_before_retry(tries.seconds, str(trouble))
             resumed = True
 
 
-def _fresh(run: Run, tries: _Tries) -> Ended:
+def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
     """No container of this name exists: make one."""
     tries.made += 1
     try:
@@ -125,7 +125,7 @@ def _fresh(run: Run, tries: _Tries) -> Ended:
     return _await(run, tries, container, run.spec.seconds)
 
 
-def _found(run: Run, tries: _Tries) -> Ended:
+def _found(run: AppRun, tries: _Tries) -> ContainerExit:
     """Go on with the container of this name, if there is one."""
     try:
         state = run.engine.find(run.spec)
@@ -140,7 +140,7 @@ def _found(run: Run, tries: _Tries) -> Ended:
         return _await(run, tries, container, run.spec.seconds)
     if state.running:
         return _await(run, tries, container, run.spec.seconds - state.ran(run.engine.now()))
-    if tries.lost_engine or state.going or state.exit_code == ENGINE_LOST:
+    if tries.lost_engine or state.being_removed or state.exit_code == ENGINE_LOST:
         # The engine took the container down with itself, or somebody removes it: its exit says nothing of the app.
         run.engine.remove(container)
         run.clear()
@@ -148,7 +148,7 @@ def _found(run: Run, tries: _Tries) -> Ended:
     return _ended(run, container, state, killed=False)
 
 
-def _await(run: Run, tries: _Tries, container: str, seconds: float) -> Ended:
+def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> ContainerExit:
     tries.in_a_row = 0
     with run.watch(lambda: run.engine.kill(container)) as disk:
         in_time = run.engine.wait(container, seconds)
@@ -164,13 +164,13 @@ def _await(run: Run, tries: _Tries, container: str, seconds: float) -> Ended:
     return _ended(run, container, state, killed=killed)
 
 
-def _ended(run: Run, container: str, state: State, *, killed: bool) -> Ended:
+def _ended(run: AppRun, container: str, state: ContainerState, *, killed: bool) -> ContainerExit:
     if state.running or state.started is None or state.finished is None:
         raise EngineTrouble(what=run.engine.host, why=f"the container has ended by its word, and is {state.status}")
     # A worker that was killed after its own kill of the container finds only the exit code. Both times are the
     # engine's, and an ended container needs no clock.
     over_time = state.exit_code == KILLED and state.ran(state.finished) >= run.spec.seconds
-    return Ended(
+    return ContainerExit(
         state.exit_code,
         state.out_of_memory,
         timed_out=killed or over_time,

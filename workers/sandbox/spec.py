@@ -51,19 +51,19 @@ LABEL_LIMIT: Final = "sluice.limit"
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class EngineResources:
     """What a Docker engine has: its own word counts, since it may run in a smaller virtual machine than the worker."""
 
     cpus: int
     memory_bytes: int
 
 
-def read_offer(info: Mapping[str, object]) -> Offer:
+def read_engine_resources(info: Mapping[str, object]) -> EngineResources:
     """What an engine has, from its `info`. Raises EngineTrouble if it does not say."""
     cpus, memory = info.get("NCPU"), info.get("MemTotal")
     if type(cpus) is not int or type(memory) is not int or cpus < 1 or memory < 1:
         raise EngineTrouble(what="Docker", why=f"it does not say what it has (NCPU {cpus}, MemTotal {memory})")
-    return Offer(cpus, memory)
+    return EngineResources(cpus, memory)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,17 +39,17 @@ from protocol.types import ZERO_ADDRESS, Signature, TaskId, Wallet
 from protocol.wire import Assignment, Report, Step
 from workers.data import inputs, outputs
 from workers.data.layout import TaskFolders
-from workers.data.outputs import Result
+from workers.data.outputs import PackedResult
 from workers.fitness import clock
 from workers.pool.reports import tail
 from workers.sandbox import disk, image
-from workers.sandbox.container import Ended
+from workers.sandbox.container import ContainerExit
 from workers.sandbox.disk import DiskWatch
-from workers.sandbox.run_app import Run, run_app
+from workers.sandbox.run_app import AppRun, run_app
 from workers.sandbox.spec import container_name, container_spec
+from workers.task.deadline import TaskDeadline
 from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result
-from workers.task.patience import Patience
-from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, Stage
+from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
 from workers.task.verdict import KILLED
 from workers.workbench import Workbench
 
@@ -60,7 +60,7 @@ log = structlog.get_logger(__name__)
 class _Attempt:
     """What is known of one attempt so far; the end of a container is worth knowing even if packing then fails."""
 
-    ended: Ended | None = None
+    ended: ContainerExit | None = None
     #: Id of its container.
     container: str | None = None
 
@@ -87,13 +87,13 @@ class _Attempt:
 def compute(bench: Workbench, assignment: Assignment) -> bool:
     """Do the replicate unless it is done; whether a result is ready. False also if another process is at it."""
     task_id = TaskId(assignment.task_id)
-    with bench.layout.hold(task_id, wait=False) as held:
+    with bench.layout.lock(task_id, wait=False) as held:
         if not held:
             log.info("Another process is at this task.", action="compute_busy", task=task_id)
             return False
         if not _cleared(bench, task_id):
             return False
-        replicate = bench.journal.take(assignment, bench.now())
+        replicate = bench.journal.add(assignment, bench.now())
         if replicate.stage in COMPUTING:
             _compute(bench, replicate)
         else:
@@ -109,7 +109,7 @@ def _cleared(bench: Workbench, task_id: TaskId) -> bool:
     whoever still waits for the killed container must see ABORTED.
     """
     known = bench.journal.find(task_id)
-    if known is None or known.stage is not Stage.ABORTED:
+    if known is None or known.stage is not ReplicateStage.ABORTED:
         return True
     try:
         bench.engine.remove(container_name(bench.machine.settings.worker_name, bench.machine.wallet, task_id))
@@ -124,7 +124,7 @@ def _cleared(bench: Workbench, task_id: TaskId) -> bool:
 
 def _tell_again(bench: Workbench, replicate: Replicate) -> None:
     """Report how the task stands here: a scheduler that assigns it again has not heard it, or has lost it."""
-    step = Step.FAILED if replicate.stage is Stage.FAILED else Step.COMPUTED
+    step = Step.FAILED if replicate.stage is ReplicateStage.FAILED else Step.COMPUTED
     bench.reports.send(replicate.task_id, Report(step=step, cause=replicate.cause, exit_code=replicate.exit_code))
 
 
@@ -141,7 +141,7 @@ def _compute(bench: Workbench, replicate: Replicate) -> None:
         return
     code = attempt.exit_code
     cause = failure.value if failure else None
-    if bench.journal.computed(
+    if bench.journal.mark_computed(
         task_id, bench.now(), digest=result.digest, callback_data=result.callback_data, cause=cause, exit_code=code
     ):
         log.info("Computed.", action="computed", task=task_id, digest=result.digest, cause=cause, exit_code=code)
@@ -192,9 +192,9 @@ def _check(bench: Workbench, assignment: Assignment) -> None:
         raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", f"it is authorized by {signer}")
 
 
-def _result(bench: Workbench, replicate: Replicate, attempt: _Attempt) -> tuple[Result, Failure | None]:
+def _result(bench: Workbench, replicate: Replicate, attempt: _Attempt) -> tuple[PackedResult, Failure | None]:
     """The result, or the error result and its cause. Raises TaskDeclined."""
-    disk.require_room(replicate.task_id, bench.layout.root)
+    disk.require_free_space(replicate.task_id, bench.layout.root)
     folders = bench.layout.task(replicate.task_id)
     folders.make()
     try:
@@ -210,29 +210,31 @@ def _result(bench: Workbench, replicate: Replicate, attempt: _Attempt) -> tuple[
         if replicate.assignment.callback != ZERO_ADDRESS:
             # A callback contract expects the app's data; there is none, and no text can stand for it.
             raise _declined(replicate.task_id, failure, f"{why} (a callback contract is given no error)") from error
-        caps = bench.machine.caps
-        return error_result(replicate.task_id, folders, failure, why, attempt.ended, caps), failure
+        result_limits = bench.machine.result_limits
+        return error_result(replicate.task_id, folders, failure, why, attempt.ended, result_limits), failure
 
 
-def _app_result(bench: Workbench, replicate: Replicate, folders: TaskFolders, attempt: _Attempt) -> Result:
+def _app_result(bench: Workbench, replicate: Replicate, folders: TaskFolders, attempt: _Attempt) -> PackedResult:
     """Download, run, pack. As with iExec, a computed.json counts even if the app failed after writing it."""
     assignment = replicate.assignment
     params = _params(assignment)
     image.require_name(assignment)
-    patience = _patience(bench, replicate)
-    inputs.fetch(assignment, params, folders.inputs, bench.layout, bench.machine.downloads, patience)
-    _run(bench, replicate, params, folders, attempt, patience)
+    deadline = _task_deadline(bench, replicate)
+    inputs.fetch(assignment, params, folders.inputs, bench.layout, bench.machine.downloads, deadline)
+    _run(bench, replicate, params, folders, attempt, deadline)
     if attempt.ended is not None and attempt.ended.clean:
         for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
             if content:
                 outputs.write_into(folders.outputs, name, content)
     callback = assignment.callback != ZERO_ADDRESS
-    return outputs.pack(replicate.task_id, folders.outputs, folders.zip, callback=callback, caps=bench.machine.caps)
+    return outputs.pack(
+        replicate.task_id, folders.outputs, folders.zip, callback=callback, result_limits=bench.machine.result_limits
+    )
 
 
-def _patience(bench: Workbench, replicate: Replicate) -> Patience:
+def _task_deadline(bench: Workbench, replicate: Replicate) -> TaskDeadline:
     task_id = replicate.task_id
-    return Patience(
+    return TaskDeadline(
         task_id,
         replicate.assignment.contribution_deadline,
         bench.now,
@@ -259,7 +261,7 @@ def _run(
     params: DealParams,
     folders: TaskFolders,
     attempt: _Attempt,
-    patience: Patience,
+    deadline: TaskDeadline,
 ) -> None:
     """Run the app and read what it printed. Raises TaskFailure or TaskDeclined."""
     task_id, assignment, machine = replicate.task_id, replicate.assignment, bench.machine
@@ -273,20 +275,20 @@ def _run(
             outputs=str(folders.outputs),
             limits=machine.limits,
         )
-        if not bench.journal.running(task_id, None, bench.now()):
+        if not bench.journal.mark_running(task_id, None, bench.now()):
             raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
-        run = Run(
+        run = AppRun(
             engine=bench.engine,
             spec=spec,
-            pull=lambda: image.pull(bench.engine, bench.layout, assignment, patience),
+            pull=lambda: image.pull(bench.engine, bench.layout, assignment, deadline),
             clear=folders.clear_outputs,
             created=lambda container: _created(bench, task_id, attempt, container),
             found=attempt.uses,
             watch=lambda kill: _disk_watch(bench, task_id, folders, kill),
-            rest=patience.rest,
-            again=patience.pause,
+            wait=deadline.wait,
+            wait_before_retry=deadline.wait_before_retry,
         )
-        attempt.ended = run_app(run, resumed=replicate.stage is Stage.RUNNING)
+        attempt.ended = run_app(run, resumed=replicate.stage is ReplicateStage.RUNNING)
     except CannotStart as error:
         raise _failed(assignment, Failure.APP, str(error)) from error
     except (ContainerRefused, NoSuchImage, NoSuchContainer, EngineUnavailable) as error:
@@ -296,12 +298,14 @@ def _run(
 
 
 def _disk_watch(bench: Workbench, task_id: TaskId, folders: TaskFolders, kill: Callable[[], None]) -> DiskWatch:
-    caps = bench.machine.caps
-    pool = disk.WORKING_ROOM * (caps.pool_bytes or caps.total_bytes)
-    return DiskWatch(task_id, folders.outputs, disk.WORKING_ROOM * caps.total_bytes, kill, pool_max_bytes=pool)
+    result_limits = bench.machine.result_limits
+    pool = disk.WORKING_FACTOR * (result_limits.pool_bytes or result_limits.total_bytes)
+    return DiskWatch(
+        task_id, folders.outputs, disk.WORKING_FACTOR * result_limits.total_bytes, kill, pool_max_bytes=pool
+    )
 
 
-def _require_own_end(bench: Workbench, assignment: Assignment, ended: Ended) -> None:
+def _require_own_end(bench: Workbench, assignment: Assignment, ended: ContainerExit) -> None:
     """An app that was killed has left nothing that counts. Raises TaskFailure if it had all the memory that the pool
     promises, TaskDeclined if it had less, or if it was killed from outside.
     """
@@ -320,13 +324,13 @@ def _require_own_end(bench: Workbench, assignment: Assignment, ended: Ended) -> 
 def _created(bench: Workbench, task_id: TaskId, attempt: _Attempt, container: str) -> None:
     """The last moment at which an abort costs nothing: the container exists but has not started."""
     attempt.uses(container)
-    if not bench.journal.running(task_id, container, bench.now()):
+    if not bench.journal.mark_running(task_id, container, bench.now()):
         raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
 
 
 def _fail(bench: Workbench, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:
     cause = worded(declined.cause, str(declined.fields["why"]))
-    if bench.journal.failed(task_id, cause, bench.now(), exit_code=attempt.exit_code):
+    if bench.journal.mark_failed(task_id, cause, bench.now(), exit_code=attempt.exit_code):
         log.warning("Declined.", action="task_declined", task=task_id, cause=declined.cause, why=str(declined))
         bench.reports.send(
             task_id,
@@ -353,11 +357,11 @@ def remove_container(bench: Workbench, container: str) -> None:
     try:
         bench.engine.remove(container)
     except EngineUnavailable as error:
-        if bench.engine.stuck(container):
+        if bench.engine.note_stuck(container):
             log.warning("Container not removed yet.", action="container_left", container=container, why=str(error))
 
 
-def _outcome(ended: Ended) -> str:
+def _outcome(ended: ContainerExit) -> str:
     if ended.timed_out:
         return "timeout"
     if ended.out_of_memory:

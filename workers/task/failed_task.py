@@ -10,8 +10,8 @@ from protocol.results.error_result import ERROR_FILE, MACHINE_FAILED, Failure, e
 from protocol.types import TaskId
 from workers.data import outputs
 from workers.data.layout import TaskFolders
-from workers.data.outputs import Caps, Result
-from workers.sandbox.container import Ended
+from workers.data.outputs import PackedResult, ResultLimits
+from workers.sandbox.container import ContainerExit
 from workers.task import verdict
 from workers.task.verdict import Verdict
 
@@ -22,7 +22,7 @@ WHY_FILE = "why.txt"
 ERROR_LOG_BYTES = 2**18
 
 
-def cause_of(task_id: TaskId, error: TaskFailure, ended: Ended | None) -> tuple[Failure, str]:
+def cause_of(task_id: TaskId, error: TaskFailure, ended: ContainerExit | None) -> tuple[Failure, str]:
     """Why there is no result, by code and in words: for an app that failed and left no computed.json, how it ended.
 
     Raises TaskDeclined if its end may tell of this machine.
@@ -46,8 +46,13 @@ def _last_line(output: bytes) -> str:
 
 
 def error_result(
-    task_id: TaskId, folders: TaskFolders, failure: Failure, why: str, ended: Ended | None, caps: Caps
-) -> Result:
+    task_id: TaskId,
+    folders: TaskFolders,
+    failure: Failure,
+    why: str,
+    ended: ContainerExit | None,
+    result_limits: ResultLimits,
+) -> PackedResult:
     """The result that tells the requester what happened; the app's own output is left behind, its logs are not."""
     folder = folders.fresh_errors()
     outputs.write_into(folder, ERROR_FILE, error_text(failure))
@@ -57,4 +62,4 @@ def error_result(
         for name, content in ((STDOUT_FILE, ended.stdout), (STDERR_FILE, ended.stderr)):
             if content:
                 outputs.write_into(folder, name, content[-ERROR_LOG_BYTES:])
-    return outputs.pack(task_id, folder, folders.zip, callback=False, caps=caps)
+    return outputs.pack(task_id, folder, folders.zip, callback=False, result_limits=result_limits)

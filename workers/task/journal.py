@@ -1,4 +1,4 @@
-"""The journal: one SQLite row per replicate, changed only along `replicate.MAY_FOLLOW`.
+"""The journal: one SQLite row per replicate, changed only along `replicate.ALLOWED_BEFORE`.
 
 Every change is one conditional UPDATE, so two processes that handle the same message cannot both make the step.
 WAL lets the processes of a machine read while one writes; `synchronous=FULL` because a lost row can cost a stake.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from protocol.types import Hash32, TaskId
 from protocol.wire import Assignment, ResultLink
-from workers.task.replicate import MAY_FOLLOW, Replicate, Stage
+from workers.task.replicate import ALLOWED_BEFORE, Replicate, ReplicateStage
 
 #: Milliseconds to wait for another process's write, which takes one fsync.
 BUSY_MILLISECONDS = 10_000
@@ -47,11 +47,11 @@ class Journal:
         """Close the file."""
         self._db.close()
 
-    def take(self, assignment: Assignment, now: float) -> Replicate:
+    def add(self, assignment: Assignment, now: float) -> Replicate:
         """Store the assignment unless the task is known already; the row as it then stands. `now`: Unix seconds."""
         self._db.execute(
             "INSERT OR IGNORE INTO replicates (task_id, assignment, stage, updated_at) VALUES (?, ?, ?, ?)",
-            (assignment.task_id, assignment.model_dump_json(), Stage.TAKEN, now),
+            (assignment.task_id, assignment.model_dump_json(), ReplicateStage.TAKEN, now),
         )
         row = self.find(TaskId(assignment.task_id))
         if row is None:
@@ -63,16 +63,16 @@ class Journal:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM replicates WHERE task_id = ?", (task_id,)).fetchone()  # noqa: S608 - constant
         return None if row is None else _replicate(row)
 
-    def all(self) -> list[Replicate]:
+    def all_replicates(self) -> list[Replicate]:
         """Every replicate not yet forgotten, oldest change first."""
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM replicates ORDER BY updated_at").fetchall()  # noqa: S608 - constant
         return [_replicate(row) for row in rows]
 
-    def running(self, task_id: TaskId, container_id: str | None, now: float) -> bool:
+    def mark_running(self, task_id: TaskId, container_id: str | None, now: float) -> bool:
         """TAKEN → RUNNING, before the container is created; again with its id once known."""
-        return self._step(task_id, Stage.RUNNING, now, container_id=container_id)
+        return self._step(task_id, ReplicateStage.RUNNING, now, container_id=container_id)
 
-    def computed(
+    def mark_computed(
         self,
         task_id: TaskId,
         now: float,
@@ -85,7 +85,7 @@ class Journal:
         """→ COMPUTED: the result zip is on disk. False if the task was aborted meanwhile."""
         return self._step(
             task_id,
-            Stage.COMPUTED,
+            ReplicateStage.COMPUTED,
             now,
             digest=digest,
             callback_data=callback_data,
@@ -93,23 +93,23 @@ class Journal:
             exit_code=exit_code,
         )
 
-    def committed(self, task_id: TaskId, now: float) -> bool:
+    def mark_committed(self, task_id: TaskId, now: float) -> bool:
         """COMPUTED → COMMITTED: the vote is in the lane."""
-        return self._step(task_id, Stage.COMMITTED, now)
+        return self._step(task_id, ReplicateStage.COMMITTED, now)
 
-    def revealed(self, task_id: TaskId, now: float) -> bool:
+    def mark_revealed(self, task_id: TaskId, now: float) -> bool:
         """COMMITTED → REVEALED: the reveal is in the lane."""
-        return self._step(task_id, Stage.REVEALED, now)
+        return self._step(task_id, ReplicateStage.REVEALED, now)
 
-    def failed(self, task_id: TaskId, cause: str, now: float, *, exit_code: int | None = None) -> bool:
+    def mark_failed(self, task_id: TaskId, cause: str, now: float, *, exit_code: int | None = None) -> bool:
         """→ FAILED: nothing was contributed and nothing will be."""
-        return self._step(task_id, Stage.FAILED, now, cause=cause, exit_code=exit_code)
+        return self._step(task_id, ReplicateStage.FAILED, now, cause=cause, exit_code=exit_code)
 
-    def aborted(self, task_id: TaskId, now: float) -> bool:
+    def mark_aborted(self, task_id: TaskId, now: float) -> bool:
         """→ ABORTED by the scheduler's word."""
-        return self._step(task_id, Stage.ABORTED, now)
+        return self._step(task_id, ReplicateStage.ABORTED, now)
 
-    def uploaded(self, task_id: TaskId, link: ResultLink, now: float) -> None:
+    def mark_uploaded(self, task_id: TaskId, link: ResultLink, now: float) -> None:
         """Remember where the scheduler stored the result; does not depend on the stage."""
         self._db.execute(
             "UPDATE replicates SET link = ?, updated_at = ? WHERE task_id = ?", (link.model_dump_json(), now, task_id)
@@ -119,9 +119,9 @@ class Journal:
         """Delete rows of tasks that are over."""
         self._db.executemany("DELETE FROM replicates WHERE task_id = ?", [(task_id,) for task_id in task_ids])
 
-    def _step(self, task_id: TaskId, stage: Stage, now: float, **columns: str | int | None) -> bool:
+    def _step(self, task_id: TaskId, stage: ReplicateStage, now: float, **columns: str | int | None) -> bool:
         given = {name: value for name, value in columns.items() if value is not None}
-        before = sorted(MAY_FOLLOW[stage])
+        before = sorted(ALLOWED_BEFORE[stage])
         changes = ", ".join(f"{name} = ?" for name in ("stage", "updated_at", *given))
         marks = ", ".join("?" for _ in before)
         cursor = self._db.execute(
@@ -136,7 +136,7 @@ def _replicate(row: tuple[str | int | float | None, ...]) -> Replicate:
     return Replicate(
         task_id=TaskId(str(task_id)),
         assignment=Assignment.model_validate_json(str(assignment)),
-        stage=Stage(str(stage)),
+        stage=ReplicateStage(str(stage)),
         digest=None if digest is None else Hash32(str(digest)),
         callback_data=None if callback_data is None else str(callback_data),
         link=None if link is None else ResultLink.model_validate_json(str(link)),

@@ -17,7 +17,7 @@ from protocol.types import Hash32, TaskId
 from protocol.wire import Assignment, Mode, ResultLink
 
 
-class Stage(StrEnum):
+class ReplicateStage(StrEnum):
     """How far this machine is with a task."""
 
     TAKEN = "taken"  #: the assignment is stored, no container yet
@@ -30,20 +30,22 @@ class Stage(StrEnum):
 
 
 #: For each step, the steps it may follow. A step may follow itself where a repeated message would otherwise be lost.
-MAY_FOLLOW: dict[Stage, frozenset[Stage]] = {
-    Stage.TAKEN: frozenset(),
-    Stage.RUNNING: frozenset({Stage.TAKEN, Stage.RUNNING}),
-    Stage.COMPUTED: frozenset({Stage.RUNNING, Stage.TAKEN}),
-    Stage.COMMITTED: frozenset({Stage.COMPUTED}),
-    Stage.REVEALED: frozenset({Stage.COMMITTED}),
-    Stage.FAILED: frozenset({Stage.TAKEN, Stage.RUNNING, Stage.COMPUTED, Stage.COMMITTED}),
-    Stage.ABORTED: frozenset({Stage.TAKEN, Stage.RUNNING, Stage.COMPUTED}),
+ALLOWED_BEFORE: dict[ReplicateStage, frozenset[ReplicateStage]] = {
+    ReplicateStage.TAKEN: frozenset(),
+    ReplicateStage.RUNNING: frozenset({ReplicateStage.TAKEN, ReplicateStage.RUNNING}),
+    ReplicateStage.COMPUTED: frozenset({ReplicateStage.RUNNING, ReplicateStage.TAKEN}),
+    ReplicateStage.COMMITTED: frozenset({ReplicateStage.COMPUTED}),
+    ReplicateStage.REVEALED: frozenset({ReplicateStage.COMMITTED}),
+    ReplicateStage.FAILED: frozenset(
+        {ReplicateStage.TAKEN, ReplicateStage.RUNNING, ReplicateStage.COMPUTED, ReplicateStage.COMMITTED}
+    ),
+    ReplicateStage.ABORTED: frozenset({ReplicateStage.TAKEN, ReplicateStage.RUNNING, ReplicateStage.COMPUTED}),
 }
 
 #: Steps in which a container may still have to be run or awaited.
-COMPUTING = frozenset({Stage.TAKEN, Stage.RUNNING})
+COMPUTING = frozenset({ReplicateStage.TAKEN, ReplicateStage.RUNNING})
 #: Steps in which the result must be on disk.
-WITH_RESULT = frozenset({Stage.COMPUTED, Stage.COMMITTED, Stage.REVEALED})
+WITH_RESULT = frozenset({ReplicateStage.COMPUTED, ReplicateStage.COMMITTED, ReplicateStage.REVEALED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Replicate:
 
     task_id: TaskId
     assignment: Assignment
-    stage: Stage
+    stage: ReplicateStage
     #: Result digest (not the vote's hash), from COMPUTED on.
     digest: Hash32 | None = None
     #: `callback-data` of the app as `0x` hex, for deals with a callback.
@@ -92,7 +94,7 @@ def todo(replicate: Replicate) -> Todo | None:
     """
     if replicate.stage in COMPUTING:
         return Todo.COMPUTE
-    if replicate.stage is not Stage.COMPUTED:
+    if replicate.stage is not ReplicateStage.COMPUTED:
         return None
     if not replicate.solo:
         return Todo.CONTRIBUTE

@@ -15,13 +15,13 @@ from protocol.types import TaskId, Wallet
 from protocol.wire import Report, Step
 from workers.sandbox.spec import container_name
 from workers.task import votes
-from workers.task.replicate import WITH_RESULT, Replicate, Stage
+from workers.task.replicate import WITH_RESULT, Replicate, ReplicateStage
 from workers.workbench import Workbench
 
 log = structlog.get_logger(__name__)
 
 #: Seconds an upload is tried before its message is given up; the pulse or the scheduler asks again.
-UPLOAD_PATIENCE = 60.0
+UPLOAD_TIMEOUT = 60.0
 #: A run that asks to be repeated at once is repeated this often; then the next head does.
 RUNS_IN_A_ROW = 5
 #: Length of a cause in a report.
@@ -33,7 +33,7 @@ def contribute(bench: Workbench, task_id: TaskId) -> bool:
     replicate = _with_result(bench, task_id)
     if replicate is None or replicate.solo:
         return False
-    if replicate.stage is Stage.COMPUTED:
+    if replicate.stage is ReplicateStage.COMPUTED:
         _commit(bench, replicate, votes.contribute(replicate, bench.chain_id, bench.now()))
     run_lane(bench)
     return True
@@ -44,7 +44,7 @@ def contribute_and_finalize(bench: Workbench, task_id: TaskId) -> bool:
     replicate = _with_result(bench, task_id)
     if replicate is None or not replicate.solo or not replicate.uploaded:
         return False
-    if replicate.stage is Stage.COMPUTED:
+    if replicate.stage is ReplicateStage.COMPUTED:
         _commit(bench, replicate, votes.contribute_and_finalize(replicate, bench.chain_id, bench.now()))
     run_lane(bench)
     return True
@@ -53,7 +53,7 @@ def contribute_and_finalize(bench: Workbench, task_id: TaskId) -> bool:
 def _commit(bench: Workbench, replicate: Replicate, intent: Intent) -> None:
     # First the lane, then the journal: a crash between the two repeats the first, which changes nothing.
     bench.lane.submit([intent])
-    if bench.journal.committed(replicate.task_id, bench.now()):
+    if bench.journal.mark_committed(replicate.task_id, bench.now()):
         bench.reports.send(replicate.task_id, Report(step=Step.CONTRIBUTED))
 
 
@@ -65,7 +65,7 @@ def reveal(bench: Workbench, task_id: TaskId) -> bool:
     if replicate is None or replicate.solo:
         return False
     bench.lane.submit([votes.reveal(replicate, bench.chain_id, bench.now())])
-    if bench.journal.revealed(task_id, bench.now()):
+    if bench.journal.mark_revealed(task_id, bench.now()):
         bench.reports.send(task_id, Report(step=Step.REVEALED))
     run_lane(bench)
     return True
@@ -88,7 +88,7 @@ def _note_given_up(bench: Workbench, report: RunReport) -> None:
         if intent.state is not IntentState.FAILED or intent.method not in (votes.CONTRIBUTE, votes.SOLO):
             continue
         task_id = TaskId(intent.subject)
-        if bench.journal.failed(task_id, intent.reason, bench.now()):
+        if bench.journal.mark_failed(task_id, intent.reason, bench.now()):
             log.warning("The vote was given up.", action="vote_given_up", task=task_id, why=intent.reason)
             bench.reports.send(task_id, Report(step=Step.FAILED, cause=intent.reason[:CAUSE_CHARACTERS] or None))
 
@@ -100,7 +100,7 @@ def upload(bench: Workbench, task_id: TaskId) -> bool:
         return False
     path = bench.layout.task(task_id).zip
     retrying = Retrying(
-        stop=stop_after_delay(UPLOAD_PATIENCE),
+        stop=stop_after_delay(UPLOAD_TIMEOUT),
         wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
         retry=retry_if_exception_type(PoolUnavailable),
         reraise=True,
@@ -113,14 +113,14 @@ def upload(bench: Workbench, task_id: TaskId) -> bool:
     if stored.digest != replicate.digest:
         log.error("The pool read another result.", action="upload_differs", task=task_id, digest=stored.digest)
         return False
-    bench.journal.uploaded(task_id, stored.link, bench.now())
+    bench.journal.mark_uploaded(task_id, stored.link, bench.now())
     log.info("Result stored.", action="uploaded", task=task_id, location=stored.link.location)
     return True
 
 
 def abort(bench: Workbench, task_id: TaskId) -> None:
     """Stop working on a task that has not been voted for yet."""
-    if not bench.journal.aborted(task_id, bench.now()):
+    if not bench.journal.mark_aborted(task_id, bench.now()):
         return
     log.info("Aborted.", action="task_aborted", task=task_id)
     replicate = bench.journal.find(task_id)

@@ -14,7 +14,7 @@ from datetime import datetime
 from protocol.poco.deadlines import reveal_deadline
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import TaskId, Timestamp, Wallet
-from workers.task.replicate import Replicate, Stage
+from workers.task.replicate import Replicate, ReplicateStage
 
 _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 
@@ -38,13 +38,17 @@ def unfinished(
     replicates: Sequence[Replicate], views: Mapping[TaskId, ChainView], wallet: Wallet, now: float
 ) -> Unfinished:
     """What is left. `views`: what the chain says, where it answered; `now`: Unix seconds."""
-    apps = [item for item in replicates if item.stage is Stage.RUNNING]
-    unpaid = [item for item in replicates if item.stage in (Stage.TAKEN, Stage.RUNNING, Stage.COMPUTED)]
+    apps = [item for item in replicates if item.stage is ReplicateStage.RUNNING]
+    unpaid = [
+        item
+        for item in replicates
+        if item.stage in (ReplicateStage.TAKEN, ReplicateStage.RUNNING, ReplicateStage.COMPUTED)
+    ]
     unpaid = [item for item in unpaid if item.assignment.contribution_deadline > now]
     votes = [
         by
         for item in replicates
-        if item.stage in (Stage.COMMITTED, Stage.REVEALED) and not item.solo
+        if item.stage in (ReplicateStage.COMMITTED, ReplicateStage.REVEALED) and not item.solo
         if (by := _reveal_by(item, views.get(item.task_id), wallet, now)) is not None
     ]
     return Unfinished(

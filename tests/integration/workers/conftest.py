@@ -150,7 +150,7 @@ def bench(settings: Settings) -> Iterator[Workbench]:
     """This process's workbench; its containers are removed after the test."""
     opened = open_bench(settings)
     yield opened
-    for _, container in opened.engine.mine(WORKER_KEY.wallet):
+    for _, container in opened.engine.containers_of(WORKER_KEY.wallet):
         opened.engine.remove(container)
     opened.close()
     opened.machine.api.close()

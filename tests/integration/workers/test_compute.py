@@ -29,7 +29,7 @@ from workers.sandbox.container import Engine
 from workers.sandbox.spec import NANOSECONDS, Limits
 from workers.task import steps
 from workers.task.compute import compute
-from workers.task.replicate import Replicate, Stage
+from workers.task.replicate import Replicate, ReplicateStage
 from workers.workbench import Workbench
 
 
@@ -63,7 +63,7 @@ def sha256(content: bytes) -> str:
 
 def test_an_app_gets_its_environment_and_its_output_becomes_the_result(bench: Workbench, pool: ReportingPool) -> None:
     found = done(bench, result("echo $IEXEC_TASK_ID $IEXEC_BOT_TASK_INDEX $IEXEC_BOT_SIZE > /iexec_out/r; echo hi"))
-    assert found.stage is Stage.COMPUTED
+    assert found.stage is ReplicateStage.COMPUTED
     assert found.digest == sha256(f"{task_id(1)} 3 5\n".encode())
     assert zipped(bench)["stdout.txt"] == b"hi\n"
     report = pool.wait_for(Step.COMPUTED)
@@ -72,7 +72,7 @@ def test_an_app_gets_its_environment_and_its_output_becomes_the_result(bench: Wo
 
 def test_the_container_is_gone_afterwards(bench: Workbench) -> None:
     done(bench, result("echo x > /iexec_out/r"))
-    wait_until(lambda: not bench.engine.mine(WORKER_KEY.wallet), 10, what="the container's removal")
+    wait_until(lambda: not bench.engine.containers_of(WORKER_KEY.wallet), 10, what="the container's removal")
 
 
 def test_a_second_message_changes_nothing(bench: Workbench) -> None:
@@ -82,7 +82,7 @@ def test_a_second_message_changes_nothing(bench: Workbench) -> None:
 
 
 def test_two_messages_at_once_run_one_container(bench: Workbench) -> None:
-    with bench.layout.hold(task_id(1), wait=True):
+    with bench.layout.lock(task_id(1), wait=True):
         assert not compute(bench, assignment(1, **shell("true")))
     assert bench.journal.find(task_id(1)) is None
 
@@ -143,7 +143,7 @@ def test_an_input_file_in_the_local_network_is_refused(bench: Workbench) -> None
 def test_an_image_that_cannot_be_had_gives_the_incumbents_error_result(bench: Workbench, image: str) -> None:
     found = _with_image(bench, image)
     assert found.digest == "0x6b234cc858ad3404f912dd7f119afe2178251bec64cb25e5cbeba61dd764fc5d"
-    assert found.stage is Stage.COMPUTED
+    assert found.stage is ReplicateStage.COMPUTED
 
 
 def _with_image(bench: Workbench, image: str) -> Replicate:
@@ -193,7 +193,7 @@ HUNGRY = result("echo x > /iexec_out/r") + "; head -c 200000000 /dev/zero | tail
 
 def test_an_app_that_needs_more_memory_than_the_pool_promises_has_failed_by_itself(bench: Workbench) -> None:
     found = done(bench, HUNGRY)
-    assert (found.stage, found.cause) == (Stage.COMPUTED, Failure.OUT_OF_MEMORY)
+    assert (found.stage, found.cause) == (ReplicateStage.COMPUTED, Failure.OUT_OF_MEMORY)
     assert found.digest == error_digest(Failure.OUT_OF_MEMORY)
     assert f"{64 * 2**20} bytes".encode() in zipped(bench)["why.txt"]
 
@@ -203,12 +203,12 @@ def test_a_machine_with_less_memory_than_the_pool_promises_declines_instead(
 ) -> None:
     promised = bench.machine.pool.model_copy(update={"memory_per_slot": 2**30})
     object.__setattr__(bench.machine, "pool", promised)
-    assert done(bench, HUNGRY).stage is Stage.FAILED
+    assert done(bench, HUNGRY).stage is ReplicateStage.FAILED
     assert cause_code(pool.wait_for(Step.FAILED).cause) == MACHINE_MEMORY
 
 
 def test_a_failed_app_of_a_callback_deal_is_declined_and_says_why(bench: Workbench, pool: ReportingPool) -> None:
-    assert done(bench, "exit 1", callback="0x" + "cc" * 20).stage is Stage.FAILED
+    assert done(bench, "exit 1", callback="0x" + "cc" * 20).stage is ReplicateStage.FAILED
     cause = pool.wait_for(Step.FAILED).cause
     assert blames_task(cause)
     assert "exit code 1" in str(cause)
@@ -228,7 +228,7 @@ def test_limits_that_the_engine_refuses_are_not_the_apps_failure(
     bench: Workbench, pool: ReportingPool, limits: Limits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.workbench.Machine.limits", limits)
-    assert done(bench, result("echo x > /iexec_out/r")).stage is Stage.FAILED
+    assert done(bench, result("echo x > /iexec_out/r")).stage is ReplicateStage.FAILED
     assert cause_code(pool.wait_for(Step.FAILED).cause) == MACHINE_FAILED
 
 
@@ -244,7 +244,7 @@ def test_an_image_for_another_processor_is_declined(
     bench: Workbench, pool: ReportingPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "_platform", ("linux", "riscv64"))
-    assert done(bench, result("echo x > /iexec_out/r")).stage is Stage.FAILED
+    assert done(bench, result("echo x > /iexec_out/r")).stage is ReplicateStage.FAILED
     assert "riscv64" in str(pool.wait_for(Step.FAILED).cause)
 
 
@@ -272,7 +272,7 @@ def test_a_program_for_another_processor_is_declined_too(
 
 def test_a_foreign_authorization_is_declined_before_anything_runs(bench: Workbench) -> None:
     found = done(bench, "true", authorization="0x" + "11" * 64 + "1b")
-    assert found.stage is Stage.FAILED
+    assert found.stage is ReplicateStage.FAILED
     assert found.container_id is None
 
 
@@ -306,7 +306,7 @@ def test_an_app_of_any_user_can_write_its_output(bench: Workbench, engine_host: 
 )
 def test_hostile_output_ends_in_a_defined_result(bench: Workbench, script: str, failure: Failure) -> None:
     found = done(bench, result(script))
-    assert found.stage is Stage.COMPUTED
+    assert found.stage is ReplicateStage.COMPUTED
     assert found.cause == failure
 
 
@@ -326,7 +326,7 @@ def test_an_abort_kills_the_container_and_leaves_no_result(bench: Workbench) -> 
     assert not worker.is_alive()
     found = bench.journal.find(task_id(1))
     assert found is not None
-    assert found.stage is Stage.ABORTED
+    assert found.stage is ReplicateStage.ABORTED
 
 
 def test_a_late_removal_takes_the_container_of_its_own_attempt_only(
@@ -335,7 +335,7 @@ def test_a_late_removal_takes_the_container_of_its_own_attempt_only(
     late: list[Callable[[], None]] = []
     monkeypatch.setattr(bench.reports, "later", late.append)
     done(bench, result("echo x > /iexec_out/r"))
-    for _, container in bench.engine.mine(WORKER_KEY.wallet):
+    for _, container in bench.engine.containers_of(WORKER_KEY.wallet):
         bench.engine.remove(container)
     bench.journal.forget([task_id(1)])
     worker = threading.Thread(target=_compute_apart, args=(bench, assignment(1, **shell("sleep 3600"))))
@@ -359,7 +359,9 @@ def _compute_apart(bench: Workbench, wanted: Assignment) -> None:
 
 def _running(bench: Workbench) -> bool:
     try:
-        return any(bench.engine.state(container).running for _, container in bench.engine.mine(WORKER_KEY.wallet))
+        return any(
+            bench.engine.state(container).running for _, container in bench.engine.containers_of(WORKER_KEY.wallet)
+        )
     except NoSuchContainer:
         # One of an earlier attempt was removed just now.
         return False
@@ -392,5 +394,5 @@ class serving:  # noqa: N801 - used as a verb
 def test_an_app_that_fills_the_disk_is_killed_long_before_its_time(bench: Workbench) -> None:
     # It would end in an hour by itself, and be ended in two.
     found = done(bench, "dd if=/dev/zero of=/iexec_out/r bs=1048576 count=40; sleep 3600", category_seconds=7200)
-    assert (found.stage, found.cause) == (Stage.COMPUTED, Failure.OUTPUT_ZIP)
+    assert (found.stage, found.cause) == (ReplicateStage.COMPUTED, Failure.OUTPUT_ZIP)
     assert found.digest == error_digest(Failure.OUTPUT_ZIP)

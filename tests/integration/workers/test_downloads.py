@@ -14,8 +14,8 @@ import pytest
 from protocol.errors import Refused, TaskDeclined
 from tests.unit.workers.assignments import task_id
 from tests.waiting import ample
-from workers.data.download import Budget, Policy, download
-from workers.task.patience import Patience
+from workers.data.download import DownloadBudget, DownloadPolicy, download
+from workers.task.deadline import TaskDeadline
 
 #: Seconds between two dripped bytes.
 DRIP = 0.02
@@ -51,12 +51,12 @@ def serving(first: bytes, drip: bytes = b"") -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def budget(seconds: float = 0.5, *, aborted: bool = False) -> Budget:
-    return Budget(Patience(task_id(1), time.time() + seconds, time.time, lambda: aborted), 2**20)
+def budget(seconds: float = 0.5, *, aborted: bool = False) -> DownloadBudget:
+    return DownloadBudget(TaskDeadline(task_id(1), time.time() + seconds, time.time, lambda: aborted), 2**20)
 
 
-def policy(gateway: str = "http://127.0.0.1:1", *, private: bool = True) -> Policy:
-    return Policy(gateway=gateway, max_bytes=2**20, allow_private=private)
+def policy(gateway: str = "http://127.0.0.1:1", *, private: bool = True) -> DownloadPolicy:
+    return DownloadPolicy(gateway=gateway, max_bytes=2**20, allow_private=private)
 
 
 @pytest.mark.parametrize(

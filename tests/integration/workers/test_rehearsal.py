@@ -40,7 +40,7 @@ def test_a_folder_that_the_engine_does_not_see_is_said_before_any_work(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As for a worker in a container whose SLUICE_HOME is no folder of the engine's host.
-    monkeypatch.setattr("workers.sandbox.container.Engine.holds", lambda *_: False)
+    monkeypatch.setattr("workers.sandbox.container.Engine.file_exists", lambda *_: False)
     bench = open_bench(settings)
     with pytest.raises(BadSetting, match="does not see"):
         rehearse(bench.machine)
@@ -49,4 +49,7 @@ def test_a_folder_that_the_engine_does_not_see_is_said_before_any_work(
 
 def test_limits_come_from_the_engines_own_word(bench: Workbench) -> None:
     info = bench.engine.info()
-    assert (bench.machine.offer.cpus, bench.machine.offer.memory_bytes) == (info["NCPU"], info["MemTotal"])
+    assert (bench.machine.engine_resources.cpus, bench.machine.engine_resources.memory_bytes) == (
+        info["NCPU"],
+        info["MemTotal"],
+    )

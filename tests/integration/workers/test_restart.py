@@ -19,7 +19,7 @@ from tests.integration.workers.conftest import IMAGE
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.task.compute import compute
-from workers.task.replicate import Replicate, Stage
+from workers.task.replicate import Replicate, ReplicateStage
 from workers.workbench import Workbench
 
 RESULT = 'echo {\\"deterministic-output-path\\": \\"/iexec_out/r\\"} > /iexec_out/computed.json'
@@ -53,7 +53,7 @@ def killed(bench: Workbench, wanted: Assignment, moment: Callable[[], object]) -
 
 
 def container(bench: Workbench) -> str | None:
-    found = bench.engine.mine(WORKER_KEY.wallet)
+    found = bench.engine.containers_of(WORKER_KEY.wallet)
     return found[0][1] if found else None
 
 
@@ -123,5 +123,5 @@ def test_a_container_that_was_killed_from_outside_says_nothing_of_the_app(bench:
     with killed(bench, wanted, lambda: running(bench)):
         bench.engine.kill(container(bench) or "")
     compute(bench, wanted)
-    assert journaled(bench).stage is Stage.FAILED
+    assert journaled(bench).stage is ReplicateStage.FAILED
     assert cause_code(journaled(bench).cause) == MACHINE_FAILED

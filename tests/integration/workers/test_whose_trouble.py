@@ -27,7 +27,7 @@ from tests.integration.workers.test_compute import done, result, sha256, shell
 from tests.unit.workers.assignments import LATER, assignment, task_id
 from workers.sandbox import run_app
 from workers.task.compute import compute, remove_container
-from workers.task.replicate import Replicate, Stage
+from workers.task.replicate import Replicate, ReplicateStage
 from workers.workbench import Workbench
 
 #: docker-py leaves a socket to the garbage collector when an answer breaks off.
@@ -141,10 +141,10 @@ def test_whatever_an_engine_answers_no_good_app_is_voted_to_have_failed(
     with through_proxy(settings, engine_host, tmp_path, Faults(asked, fault, times)) as bench:
         done(bench, GOOD, contribution_deadline=soon())
         found = state(bench)
-    if found.stage is Stage.COMPUTED:
+    if found.stage is ReplicateStage.COMPUTED:
         assert (found.digest, found.cause) == (GOOD_DIGEST, None)
     else:
-        assert found.stage is Stage.FAILED
+        assert found.stage is ReplicateStage.FAILED
         assert cause_code(found.cause) == MACHINE_FAILED
 
 
@@ -219,7 +219,7 @@ NOT_ABSENT = st.one_of(
 def test_whatever_else_a_registry_answers_is_no_vote(settings: Settings, tmp_path: Path, fault: Fault) -> None:
     with registry(lambda *_: fault) as host, fresh(settings, tmp_path) as bench:
         found = with_image(bench, host)
-    assert (found.stage, cause_code(found.cause)) == (Stage.FAILED, MACHINE_FAILED)
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
 
 
 def test_a_registry_that_refuses_for_a_while_is_asked_again(bench: Workbench) -> None:
@@ -233,7 +233,7 @@ def test_a_registry_that_refuses_for_a_while_is_asked_again(bench: Workbench) ->
 def test_an_image_for_another_processor_is_declined_by_its_own_word(bench: Workbench, pool: ReportingPool) -> None:
     with registry(lambda *_: None, program=b"x", architecture="arm64") as host:
         found = with_image(bench, host)
-    assert (found.stage, cause_code(found.cause)) == (Stage.FAILED, MACHINE_FAILED)
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
     assert "arm64" in str(found.cause)
 
 
@@ -268,7 +268,7 @@ BROKEN = st.one_of(
 def test_whatever_else_a_file_server_answers_is_no_vote(settings: Settings, tmp_path: Path, fault: Fault) -> None:
     with file_server(lambda _: fault) as host, fresh(settings, tmp_path) as bench:
         found = with_input(bench, host, soon())
-    assert (found.stage, cause_code(found.cause)) == (Stage.FAILED, MACHINE_FAILED)
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
 
 
 def test_a_file_that_comes_late_comes(bench: Workbench) -> None:

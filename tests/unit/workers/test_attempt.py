@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from workers.attempt import REPEAT_SECONDS, Attempts, Reminder
-from workers.fitness.checkup import LOOK_SECONDS, Checkup
-from workers.fitness.rules import Finding
+from workers.attempt import REPEAT_SECONDS, Attempts, LogThrottle
+from workers.fitness.checkup import CHECK_SECONDS, Checkup
+from workers.fitness.rules import CheckResult
 from workers.pool.reports import Reports
 
 
@@ -22,12 +22,18 @@ class Clock:
 
 
 def test_a_message_is_due_when_new_when_changed_and_then_rarely() -> None:
-    reminder = Reminder(every=100)
-    assert [reminder.due("disk", "full", now) for now in (0, 1, 99, 100, 101)] == [True, False, False, True, False]
-    assert reminder.due("disk", "fuller", 102)
-    assert reminder.over("disk")
-    assert not reminder.over("disk")
-    assert reminder.due("disk", "full", 103)
+    reminder = LogThrottle(every=100)
+    assert [reminder.should_log("disk", "full", now) for now in (0, 1, 99, 100, 101)] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert reminder.should_log("disk", "fuller", 102)
+    assert reminder.forget("disk")
+    assert not reminder.forget("disk")
+    assert reminder.should_log("disk", "full", 103)
 
 
 @pytest.mark.parametrize("error", [ValueError("a"), KeyError("b"), OSError("c"), AssertionError()])
@@ -73,18 +79,18 @@ def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it
     clock, state = Clock(), {"ok": False}
     thorough: list[bool] = []
 
-    def examine(_: object, now: float, deep: bool) -> Iterator[Finding]:
+    def examine(_: object, now: float, deep: bool) -> Iterator[CheckResult]:
         thorough.append(deep)
-        yield Finding("gas", state["ok"], f"{now} wei", {"has_wei": int(now)})
+        yield CheckResult("gas", state["ok"], f"{now} wei", {"has_wei": int(now)})
 
     machine: Any = None
     checkup = Checkup(machine, clock, examine)
     with capture_logs() as logs:
-        for clock.now in (0.0, 10.0, LOOK_SECONDS, REPEAT_SECONDS):
-            checkup.look()
+        for clock.now in (0.0, 10.0, CHECK_SECONDS, REPEAT_SECONDS):
+            checkup.run_if_due()
         state["ok"] = True
-        clock.now += LOOK_SECONDS
-        checkup.look()
+        clock.now += CHECK_SECONDS
+        checkup.run_if_due()
     assert [(entry["action"], entry["part"]) for entry in logs] == [
         ("not_fit", "gas"),
         ("not_fit", "gas"),

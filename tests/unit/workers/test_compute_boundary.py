@@ -19,7 +19,7 @@ from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY, assignment
 from workers.data.layout import Layout
 from workers.task.compute import compute
 from workers.task.journal import Journal
-from workers.task.replicate import Stage
+from workers.task.replicate import ReplicateStage
 
 DIGEST = Hash32("0x" + "ab" * 32)
 BROKEN = [
@@ -64,7 +64,7 @@ def test_what_breaks_on_this_machine_is_declined_and_reported(
     monkeypatch.setattr("workers.data.inputs.fetch", broken)
     assert not compute(bench, assignment(1))
     found = bench.journal.find(task_id(1))
-    assert found.stage is Stage.FAILED
+    assert found.stage is ReplicateStage.FAILED
     assert [report.step for report in bench.sent] == [Step.STARTED, Step.FAILED]
     assert cause_code(bench.sent[-1].cause) == MACHINE_FAILED
     assert str(error) in bench.sent[-1].cause
@@ -72,9 +72,9 @@ def test_what_breaks_on_this_machine_is_declined_and_reported(
 
 def test_an_aborted_task_that_is_assigned_again_begins_anew(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, task = assignment(1), task_id(1)
-    bench.journal.take(wanted, 1.0)
-    bench.journal.running(task, "old", 1.0)
-    bench.journal.aborted(task, 2.0)
+    bench.journal.add(wanted, 1.0)
+    bench.journal.mark_running(task, "old", 1.0)
+    bench.journal.mark_aborted(task, 2.0)
     folders = bench.layout.task(task)
     folders.make()
     (folders.outputs / "half").write_text("written before the abort")
@@ -95,28 +95,30 @@ def test_an_aborted_task_that_is_assigned_again_begins_anew(bench: Any, monkeypa
 
 def test_an_aborted_task_waits_while_docker_keeps_its_container(bench: Any) -> None:
     wanted, task = assignment(1), task_id(1)
-    bench.journal.take(wanted, 1.0)
-    bench.journal.aborted(task, 2.0)
+    bench.journal.add(wanted, 1.0)
+    bench.journal.mark_aborted(task, 2.0)
 
     def remove(_: str) -> None:
         raise EngineUnavailable(what="docker", why="gone")
 
     bench.engine = SimpleNamespace(remove=remove)
     assert not compute(bench, wanted)
-    assert bench.journal.find(task).stage is Stage.ABORTED
+    assert bench.journal.find(task).stage is ReplicateStage.ABORTED
     assert bench.sent == []
 
 
-@pytest.mark.parametrize(("stage", "step"), [(Stage.FAILED, Step.FAILED), (Stage.COMPUTED, Step.COMPUTED)])
+@pytest.mark.parametrize(
+    ("stage", "step"), [(ReplicateStage.FAILED, Step.FAILED), (ReplicateStage.COMPUTED, Step.COMPUTED)]
+)
 def test_a_scheduler_that_assigns_a_finished_task_again_is_told_how_it_ended(
-    bench: Any, stage: Stage, step: Step
+    bench: Any, stage: ReplicateStage, step: Step
 ) -> None:
     task = task_id(1)
-    bench.journal.take(assignment(1), 1.0)
-    bench.journal.running(task, None, 1.0)
-    if stage is Stage.FAILED:
-        bench.journal.failed(task, MACHINE_FAILED, 2.0)
+    bench.journal.add(assignment(1), 1.0)
+    bench.journal.mark_running(task, None, 1.0)
+    if stage is ReplicateStage.FAILED:
+        bench.journal.mark_failed(task, MACHINE_FAILED, 2.0)
     else:
-        bench.journal.computed(task, 2.0, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
-    assert compute(bench, assignment(1)) is (stage is Stage.COMPUTED)
+        bench.journal.mark_computed(task, 2.0, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
+    assert compute(bench, assignment(1)) is (stage is ReplicateStage.COMPUTED)
     assert [report.step for report in bench.sent] == [step]

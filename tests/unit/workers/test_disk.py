@@ -10,7 +10,7 @@ import pytest
 from protocol.errors import TaskDeclined, TaskFailure
 from protocol.results.error_result import Failure
 from tests.unit.workers.assignments import task_id
-from workers.sandbox.disk import WORKING_PATH, DiskWatch, exceeds, require_room
+from workers.sandbox.disk import WORKING_PATH, DiskWatch, exceeds, require_free_space
 
 #: Seconds no wait of these tests should take.
 PATIENCE = 100.0
@@ -62,9 +62,9 @@ def test_a_disk_that_gets_full_is_this_machines_fault(tmp_path: Path) -> None:
 
 
 def test_no_work_begins_on_a_full_disk(tmp_path: Path) -> None:
-    require_room(task_id(1), tmp_path, floor=1)
+    require_free_space(task_id(1), tmp_path, floor=1)
     with pytest.raises(TaskDeclined, match="free"):
-        require_room(task_id(1), tmp_path, floor=2**80)
+        require_free_space(task_id(1), tmp_path, floor=2**80)
 
 
 def test_an_app_within_its_quota_is_left_alone(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from protocol.errors import BadSetting, StorageUnavailable
-from tests.unit.workers.test_keeper import World
-from workers import pulse
+from tests.unit.workers.test_upkeep import World
+from workers import upkeep_process
 from workers.data.layout import Layout, discard
 from workers.sandbox.container import Engine
 from workers.task.journal import Journal
-from workers.task.replicate import Stage
+from workers.task.replicate import ReplicateStage
 
 
 class Told(Engine):
@@ -61,12 +61,12 @@ def test_the_keeper_goes_on_past_files_that_it_cannot_delete(tmp_path: Path) -> 
     folders.make()
     journal = Journal(folders.journal)
     world = World(folders, journal)
-    over, stray = world.put(Stage.REVEALED, number=1), folders.root / "tasks" / "stray"
+    over, stray = world.put(ReplicateStage.REVEALED, number=1), folders.root / "tasks" / "stray"
     stray.mkdir()
-    world.keeper.tidy()
+    world.upkeep.delete_leftovers()
     assert world.pong is not None
     world.pong.forget.append(over)
-    world.keeper.look()
+    world.upkeep.run_once()
     assert journal.find(over) is None
     journal.close()
 
@@ -75,9 +75,9 @@ def test_an_error_in_the_keepers_thread_ends_the_process(monkeypatch: pytest.Mon
     def broken(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(pulse, "_keep", broken)
+    monkeypatch.setattr(upkeep_process, "_keep", broken)
     stop = threading.Event()
     nothing: Any = None
     with pytest.raises(RuntimeError):
-        pulse._look_after(nothing, nothing, stop)
+        upkeep_process._look_after(nothing, nothing, stop)
     assert stop.is_set()

@@ -14,16 +14,16 @@ from protocol.results.params import DealParams
 from protocol.types import Timestamp
 from protocol.wire import Dataset
 from tests.unit.workers.assignments import LATER, assignment, task_id
-from workers.data.download import TOTAL_FILES, Budget, Policy
+from workers.data.download import TOTAL_FILES, DownloadBudget, DownloadPolicy
 from workers.data.inputs import MAX_INPUT_FILES, fetch
 from workers.data.layout import Layout
-from workers.task.patience import Patience
+from workers.task.deadline import TaskDeadline
 
-POLICY = Policy(gateway="http://gate", max_bytes=1000, allow_private=False)
+POLICY = DownloadPolicy(gateway="http://gate", max_bytes=1000, allow_private=False)
 
 
-def patience(until: float = LATER) -> Patience:
-    return Patience(task_id(1), until, time.time, lambda: False)
+def deadline(until: float = LATER) -> TaskDeadline:
+    return TaskDeadline(task_id(1), until, time.time, lambda: False)
 
 
 def failure(home: Path, urls: Sequence[str], dataset: Dataset | None = None) -> TaskFailure:
@@ -31,7 +31,7 @@ def failure(home: Path, urls: Sequence[str], dataset: Dataset | None = None) -> 
     layout.make()
     wanted = assignment(1, dataset=dataset)
     with pytest.raises(TaskFailure) as caught:
-        fetch(wanted, DealParams(input_files=tuple(urls)), home, layout, POLICY, patience())
+        fetch(wanted, DealParams(input_files=tuple(urls)), home, layout, POLICY, deadline())
     return caught.value
 
 
@@ -66,14 +66,14 @@ def test_more_input_files_than_the_cap_are_refused_before_any_is_fetched(tmp_pat
 
 
 def test_all_files_of_a_task_share_one_number_of_bytes() -> None:
-    budget = Budget(patience(), 1000)
+    budget = DownloadBudget(deadline(), 1000)
     budget.spend(1000 * TOTAL_FILES)
     with pytest.raises(TooLarge):
         budget.spend(1)
 
 
 def test_a_task_that_only_this_machine_finds_too_large_is_declined() -> None:
-    budget = Budget(patience(), 1000, 5000)
+    budget = DownloadBudget(deadline(), 1000, 5000)
     with pytest.raises(RefusedHere):
         budget.spend(1000 * TOTAL_FILES + 1)
     with pytest.raises(TooLarge):
@@ -81,7 +81,7 @@ def test_a_task_that_only_this_machine_finds_too_large_is_declined() -> None:
 
 
 def test_no_download_outlives_the_contribution_deadline() -> None:
-    budget = Budget(patience(until=Timestamp(1)), 1000)
+    budget = DownloadBudget(deadline(until=Timestamp(1)), 1000)
     assert budget.seconds(20.0) <= 0.001
     with pytest.raises(TaskDeclined):
         budget.check()

@@ -13,7 +13,7 @@ from protocol.types import Hash32
 from protocol.wire import Mode, ResultLink
 from tests.unit.workers.assignments import assignment, task_id
 from workers.task.journal import Journal
-from workers.task.replicate import MAY_FOLLOW, Replicate, Stage, Todo, todo
+from workers.task.replicate import ALLOWED_BEFORE, Replicate, ReplicateStage, Todo, todo
 
 DIGEST = Hash32("0x" + "ab" * 32)
 LINK = ResultLink(storage="ipfs", location="/ipfs/Qm")
@@ -28,7 +28,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "journal.db"
         self.journal = Journal(self.path)
-        self.model: dict[int, Stage] = {}
+        self.model: dict[int, ReplicateStage] = {}
         self.linked: set[int] = set()
         self.now = 0.0
 
@@ -37,8 +37,8 @@ class JournalMachine(RuleBasedStateMachine):
             self.journal.close()
             self.folder.cleanup()
 
-    def step(self, number: int, stage: Stage, done: bool) -> None:
-        allowed = self.model.get(number) in MAY_FOLLOW[stage]
+    def step(self, number: int, stage: ReplicateStage, done: bool) -> None:
+        allowed = self.model.get(number) in ALLOWED_BEFORE[stage]
         assert done == allowed
         if allowed:
             self.model[number] = stage
@@ -46,40 +46,40 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def take(self, number: int) -> None:
         self.now += 1
-        found = self.journal.take(assignment(number), self.now)
-        self.model.setdefault(number, Stage.TAKEN)
+        found = self.journal.add(assignment(number), self.now)
+        self.model.setdefault(number, ReplicateStage.TAKEN)
         assert found.stage is self.model[number]
 
     @rule(number=NUMBERS)
     def run(self, number: int) -> None:
-        self.step(number, Stage.RUNNING, self.journal.running(task_id(number), "container", self.now))
+        self.step(number, ReplicateStage.RUNNING, self.journal.mark_running(task_id(number), "container", self.now))
 
     @rule(number=NUMBERS)
     def compute(self, number: int) -> None:
-        done = self.journal.computed(
+        done = self.journal.mark_computed(
             task_id(number), self.now, digest=DIGEST, callback_data=None, cause=None, exit_code=0
         )
-        self.step(number, Stage.COMPUTED, done)
+        self.step(number, ReplicateStage.COMPUTED, done)
 
     @rule(number=NUMBERS)
     def commit(self, number: int) -> None:
-        self.step(number, Stage.COMMITTED, self.journal.committed(task_id(number), self.now))
+        self.step(number, ReplicateStage.COMMITTED, self.journal.mark_committed(task_id(number), self.now))
 
     @rule(number=NUMBERS)
     def reveal(self, number: int) -> None:
-        self.step(number, Stage.REVEALED, self.journal.revealed(task_id(number), self.now))
+        self.step(number, ReplicateStage.REVEALED, self.journal.mark_revealed(task_id(number), self.now))
 
     @rule(number=NUMBERS)
     def fail(self, number: int) -> None:
-        self.step(number, Stage.FAILED, self.journal.failed(task_id(number), "WHY", self.now))
+        self.step(number, ReplicateStage.FAILED, self.journal.mark_failed(task_id(number), "WHY", self.now))
 
     @rule(number=NUMBERS)
     def abort(self, number: int) -> None:
-        self.step(number, Stage.ABORTED, self.journal.aborted(task_id(number), self.now))
+        self.step(number, ReplicateStage.ABORTED, self.journal.mark_aborted(task_id(number), self.now))
 
     @rule(number=NUMBERS)
     def upload(self, number: int) -> None:
-        self.journal.uploaded(task_id(number), LINK, self.now)
+        self.journal.mark_uploaded(task_id(number), LINK, self.now)
         if number in self.model:
             self.linked.add(number)
 
@@ -98,13 +98,13 @@ class JournalMachine(RuleBasedStateMachine):
     def rows_are_as_modelled(self) -> None:
         if not hasattr(self, "journal"):
             return
-        rows = {row.task_id: row for row in self.journal.all()}
+        rows = {row.task_id: row for row in self.journal.all_replicates()}
         assert {key: row.stage for key, row in rows.items()} == {
             task_id(number): stage for number, stage in self.model.items()
         }
         assert {key for key, row in rows.items() if row.uploaded} == {task_id(number) for number in self.linked}
         for row in rows.values():
-            if row.stage in (Stage.COMPUTED, Stage.COMMITTED, Stage.REVEALED):
+            if row.stage in (ReplicateStage.COMPUTED, ReplicateStage.COMMITTED, ReplicateStage.REVEALED):
                 assert row.digest == DIGEST
 
 
@@ -112,19 +112,19 @@ JournalMachine.TestCase.settings = settings(max_examples=15, stateful_step_count
 TestJournal = JournalMachine.TestCase
 
 
-def row(stage: Stage, mode: Mode = Mode.VOTE, link: ResultLink | None = None) -> Replicate:
+def row(stage: ReplicateStage, mode: Mode = Mode.VOTE, link: ResultLink | None = None) -> Replicate:
     return Replicate(task_id(1), assignment(1, mode=mode), stage, DIGEST, link=link)
 
 
 def test_a_machine_goes_on_by_itself_until_the_chain_is_due() -> None:
-    assert todo(row(Stage.TAKEN)) is Todo.COMPUTE
-    assert todo(row(Stage.RUNNING)) is Todo.COMPUTE
-    assert todo(row(Stage.COMPUTED)) is Todo.CONTRIBUTE
-    assert todo(row(Stage.COMPUTED, Mode.SOLO)) is Todo.UPLOAD
-    assert todo(row(Stage.COMPUTED, Mode.SOLO, LINK)) is Todo.CONTRIBUTE_AND_FINALIZE
-    for stage in (Stage.COMMITTED, Stage.REVEALED, Stage.FAILED, Stage.ABORTED):
+    assert todo(row(ReplicateStage.TAKEN)) is Todo.COMPUTE
+    assert todo(row(ReplicateStage.RUNNING)) is Todo.COMPUTE
+    assert todo(row(ReplicateStage.COMPUTED)) is Todo.CONTRIBUTE
+    assert todo(row(ReplicateStage.COMPUTED, Mode.SOLO)) is Todo.UPLOAD
+    assert todo(row(ReplicateStage.COMPUTED, Mode.SOLO, LINK)) is Todo.CONTRIBUTE_AND_FINALIZE
+    for stage in (ReplicateStage.COMMITTED, ReplicateStage.REVEALED, ReplicateStage.FAILED, ReplicateStage.ABORTED):
         assert todo(row(stage)) is None
 
 
 def test_no_message_aborts_a_task_that_was_voted_for() -> None:
-    assert MAY_FOLLOW[Stage.ABORTED].isdisjoint({Stage.COMMITTED, Stage.REVEALED})
+    assert ALLOWED_BEFORE[ReplicateStage.ABORTED].isdisjoint({ReplicateStage.COMMITTED, ReplicateStage.REVEALED})

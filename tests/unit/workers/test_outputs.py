@@ -15,9 +15,9 @@ from protocol.ethereum.keccak import keccak
 from protocol.results.computed import PATH_LEVELS
 from protocol.results.error_result import Failure
 from tests.unit.workers.assignments import task_id
-from workers.data.outputs import Caps, Result, pack, write_into
+from workers.data.outputs import PackedResult, ResultLimits, pack, write_into
 
-CAPS = Caps(total_bytes=1_000_000, entries=50)
+CAPS = ResultLimits(total_bytes=1_000_000, entries=50)
 
 
 def fill(folder: Path, path: str | None = "/iexec_out/result.txt", files: dict[str, bytes] | None = None) -> Path:
@@ -30,13 +30,13 @@ def fill(folder: Path, path: str | None = "/iexec_out/result.txt", files: dict[s
     return folder
 
 
-def packed(folder: Path, *, callback: bool = False, caps: Caps = CAPS) -> Result:
-    return pack(task_id(1), folder, folder.with_suffix(".zip"), callback=callback, caps=caps)
+def packed(folder: Path, *, callback: bool = False, result_limits: ResultLimits = CAPS) -> PackedResult:
+    return pack(task_id(1), folder, folder.with_suffix(".zip"), callback=callback, result_limits=result_limits)
 
 
-def cause(folder: Path, *, callback: bool = False, caps: Caps = CAPS) -> str:
+def cause(folder: Path, *, callback: bool = False, result_limits: ResultLimits = CAPS) -> str:
     with pytest.raises(TaskFailure) as caught:
-        packed(folder, callback=callback, caps=caps)
+        packed(folder, callback=callback, result_limits=result_limits)
     assert not folder.with_suffix(".zip.part").exists()
     return caught.value.cause
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from protocol.errors import BadSetting, NotSignedIn, PoolUnavailable, Refused
-from tests.unit.workers.test_adopt import POOL
+from tests.unit.workers.test_complete_settings import POOL
 from workers.pool.api import PoolApi
 
 DATE = "Sat, 28 Nov 2026 17:00:00 GMT"

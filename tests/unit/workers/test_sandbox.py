@@ -21,7 +21,7 @@ from workers.sandbox.spec import (
     container_spec,
     environment,
     input_file_name,
-    read_offer,
+    read_engine_resources,
 )
 
 ZERO = "0x" + "0" * 40
@@ -111,4 +111,4 @@ def test_a_slot_gets_no_more_processors_than_the_engine_has() -> None:
 @pytest.mark.parametrize("info", [{}, {"NCPU": 0, "MemTotal": 1}, {"NCPU": None, "MemTotal": 1}, {"NCPU": "2"}])
 def test_an_engine_that_does_not_say_what_it_has_is_asked_again(info: dict[str, object]) -> None:
     with pytest.raises(EngineTrouble):
-        read_offer(info)
+        read_engine_resources(info)

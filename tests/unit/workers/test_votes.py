@@ -9,7 +9,7 @@ from protocol.types import Hash32, TaskId
 from protocol.wire import Mode, ResultLink
 from tests.unit.workers.assignments import WORKER_KEY, assignment
 from workers.task import votes
-from workers.task.replicate import Replicate, Stage
+from workers.task.replicate import Replicate, ReplicateStage
 
 TASK = TaskId("0x1b293e4eb86240288f63652bfb856771bbb605d76217a27917774cd87ccee4b4")
 DIGEST = Hash32("0x3e414b345ce4e8d016eff459b112b41de5bc488237863d83187f93ba096a9666")
@@ -17,7 +17,7 @@ LINK = ResultLink(storage="ipfs", location="/ipfs/QmX")
 
 
 def replicate(**fields: object) -> Replicate:
-    return Replicate(TASK, assignment(1, task_id=TASK, **fields), Stage.COMPUTED, DIGEST, link=LINK)
+    return Replicate(TASK, assignment(1, task_id=TASK, **fields), ReplicateStage.COMPUTED, DIGEST, link=LINK)
 
 
 def test_a_contribution_hides_the_digest_and_is_sealed_to_the_wallet() -> None:
@@ -43,7 +43,7 @@ def test_callback_data_travels_only_with_a_deal_that_has_a_callback() -> None:
     with_data = Replicate(
         TASK,
         assignment(1, task_id=TASK, callback="0x" + "cc" * 20),
-        Stage.COMPUTED,
+        ReplicateStage.COMPUTED,
         DIGEST,
         callback_data="0x1",
         link=LINK,
@@ -56,7 +56,7 @@ def test_the_same_task_always_makes_the_same_intent_key() -> None:
 
 
 def test_nothing_is_voted_for_without_a_result() -> None:
-    empty = Replicate(TASK, assignment(1, task_id=TASK), Stage.RUNNING)
+    empty = Replicate(TASK, assignment(1, task_id=TASK), ReplicateStage.RUNNING)
     with pytest.raises(BadMessage):
         votes.contribute(empty, 15, 1.0)
     with pytest.raises(BadMessage):

@@ -14,7 +14,7 @@ from protocol.results.error_result import MACHINE_FAILED
 from protocol.types import TaskId
 
 #: Seconds between two looks at the journal; the check itself is called for every piece that arrives.
-ABORT_LOOK_SECONDS = 1.0
+ABORT_CHECK_SECONDS = 1.0
 #: Seconds kept beside the category's own for what follows the app: packing, and a transaction that gets mined.
 WORK_MARGIN = 30.0
 #: Seconds before the second try of a download or pull, and the longest pause; each is about twice the one before, and
@@ -28,7 +28,7 @@ def backoff(failures: int) -> float:
     return min(FIRST_PAUSE * 2.0 ** min(failures - 1, 16), LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
-class Patience:
+class TaskDeadline:
     """For one task and one thread. `until` and `clock`: Unix seconds; `aborted` looks into the journal.
 
     `work`: seconds the app may take; nothing is tried again that would leave less than that, and WORK_MARGIN.
@@ -52,7 +52,7 @@ class Patience:
         self._sleep = sleep
         self._looked_at = clock()
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until the contribution deadline; never less than a millisecond, since 0 means for ever to sockets."""
         return max(self._until - self._clock(), 0.001)
 
@@ -65,23 +65,23 @@ class Patience:
                 cause="CONTRIBUTION_TIMEOUT",
                 why="its contribution deadline has passed by this machine's clock",
             )
-        if now < self._looked_at + ABORT_LOOK_SECONDS:
+        if now < self._looked_at + ABORT_CHECK_SECONDS:
             return
         self._looked_at = now
         if self._aborted():
             raise TaskDeclined(task=self._task_id, cause="ABORTED_BY_WORKER", why="it was aborted")
 
-    def pause(self, seconds: float, why: str) -> None:
+    def wait_before_retry(self, seconds: float, why: str) -> None:
         """Wait before another try. Raises TaskDeclined if afterwards no time would be left for the app (`why`: what
         went wrong), or if the task is aborted meanwhile.
         """
         if self._clock() + seconds + self._work + WORK_MARGIN > self._until:
             raise TaskDeclined(task=self._task_id, cause=MACHINE_FAILED, why=f"{why} (no time is left to try again)")
-        self.rest(seconds)
+        self.wait(seconds)
 
-    def rest(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait. Raises TaskDeclined if the task ends meanwhile."""
         ends_at = self._clock() + seconds
         while (left := ends_at - self._clock()) > 0:
-            self._sleep(min(left, ABORT_LOOK_SECONDS))
+            self._sleep(min(left, ABORT_CHECK_SECONDS))
             self.check()

@@ -28,7 +28,7 @@ from workers.data.layout import discard
 from workers.pool.broker import Publisher
 from workers.task import steps
 from workers.task.compute import remove_container
-from workers.task.replicate import COMPUTING, Replicate, Stage, todo
+from workers.task.replicate import COMPUTING, Replicate, ReplicateStage, todo
 from workers.workbench import Workbench
 
 log = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ CACHE_SECONDS = 24 * 3600.0
 _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 
 
-class Keeper:
+class Upkeep:
     """One look after everything per `ping`. For one thread."""
 
     def __init__(self, bench: Workbench, publisher: Publisher) -> None:
@@ -56,9 +56,9 @@ class Keeper:
         #: Whether the pool says that another machine works with this wallet now.
         self.superseded = False
 
-    def tidy(self) -> None:
+    def delete_leftovers(self) -> None:
         """At start: delete files of tasks that the journal does not know, and datasets that nobody used for long."""
-        known = {replicate.task_id for replicate in self._bench.journal.all()}
+        known = {replicate.task_id for replicate in self._bench.journal.all_replicates()}
         for folder in (self._bench.layout.root / "tasks").iterdir():
             if folder.name not in known:
                 try:
@@ -70,9 +70,9 @@ class Keeper:
             if stat.st_nlink == 1 and stat.st_mtime < self._bench.now() - CACHE_SECONDS:
                 cached.unlink()
 
-    def look(self) -> None:
+    def run_once(self) -> None:
         """Ping, forget, abort, move on what rests, remove stray containers; none of them stops another."""
-        replicates = self._bench.journal.all()
+        replicates = self._bench.journal.all_replicates()
         for part in (self._ping, self._resume, self._reveal):
             self._attempts.run(part.__name__.strip("_"), partial(part, replicates))
         self._attempts.run("containers", self._sweep_containers)
@@ -113,14 +113,14 @@ class Keeper:
             view = views.get(task_id)
             if _at_stake(replicate) and (view is None or view.status not in _OVER):
                 continue
-            with self._bench.layout.hold(task_id, wait=False) as held:
+            with self._bench.layout.lock(task_id, wait=False) as held:
                 if held:
                     try:
                         self._bench.layout.task(task_id).remove()
                     except StorageUnavailable as error:
                         log.warning("Files are left.", action="files_left", task=task_id, why=str(error))
                     self._bench.journal.forget([task_id])
-                    self._bench.layout.unlock_for_good(task_id)
+                    self._bench.layout.delete_lock(task_id)
                     log.info("Forgotten.", action="task_forgotten", task=task_id)
 
     # -- what no message moves -----------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Keeper:
                 continue
             if self._asked.get(replicate.task_id, 0.0) + RESUME_SECONDS > self._bench.now():
                 continue
-            with self._bench.layout.hold(replicate.task_id, wait=False) as idle:
+            with self._bench.layout.lock(replicate.task_id, wait=False) as idle:
                 pass
             if idle:
                 log.info("Moving a task on.", action="task_resumed", task=replicate.task_id, step=next_step)
@@ -179,7 +179,7 @@ class Keeper:
     def _sweep_containers(self) -> None:
         """Remove containers of tasks that are not being computed (any more)."""
         try:
-            for task_id, container in self._bench.engine.mine(self._bench.machine.wallet):
+            for task_id, container in self._bench.engine.containers_of(self._bench.machine.wallet):
                 replicate = self._bench.journal.find(task_id)
                 if replicate is not None and replicate.stage in COMPUTING:
                     continue
@@ -188,11 +188,11 @@ class Keeper:
             log.warning("Docker does not answer.", action="engine_away", why=str(error))
 
     def _remove_stray(self, task_id: TaskId, container: str) -> None:
-        with self._bench.layout.hold(task_id, wait=False) as idle:
+        with self._bench.layout.lock(task_id, wait=False) as idle:
             if idle:
                 remove_container(self._bench, container)
 
 
 def _at_stake(replicate: Replicate) -> bool:
     """Whether a vote is or may be on chain that was not revealed."""
-    return replicate.stage is Stage.COMMITTED and not replicate.solo
+    return replicate.stage is ReplicateStage.COMMITTED and not replicate.solo

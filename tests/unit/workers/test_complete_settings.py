@@ -7,7 +7,7 @@ import pytest
 from config.settings import Settings, read_settings
 from protocol.errors import BadSetting
 from protocol.wire import PoolConfig
-from workers.pool.settings import adopt
+from workers.pool.settings import complete_settings
 
 POOL = PoolConfig(
     chain_id=134,
@@ -33,7 +33,7 @@ def given(**fields: object) -> Settings:
 
 
 def test_a_machine_that_was_told_only_the_api_learns_the_rest_from_it() -> None:
-    own = adopt(given(), POOL)
+    own = complete_settings(given(), POOL)
     assert (own.chain_id, own.hub, own.workerpool) == (POOL.chain_id, POOL.hub, POOL.workerpool)
     assert (own.rpc_url, own.ws_url, own.block_time) == (POOL.rpc_url, POOL.ws_url, POOL.block_time)
 
@@ -45,13 +45,13 @@ def test_a_machine_that_was_told_only_the_api_learns_the_rest_from_it() -> None:
 )
 def test_a_pool_other_than_the_operator_named_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(BadSetting, match="the pool at"):
-        adopt(given(**fields), POOL)
+        complete_settings(given(**fields), POOL)
 
 
 def test_addresses_are_compared_whatever_their_case() -> None:
-    assert adopt(given(hub=("0x" + "AA" * 20)), POOL).hub == POOL.hub
+    assert complete_settings(given(hub=("0x" + "AA" * 20)), POOL).hub == POOL.hub
 
 
 def test_an_own_node_is_used_for_blocks_too() -> None:
-    own = adopt(given(rpc_url="http://mine:8545"), POOL)
+    own = complete_settings(given(rpc_url="http://mine:8545"), POOL)
     assert (own.rpc_url, own.ws_url) == ("http://mine:8545", None)

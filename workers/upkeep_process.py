@@ -1,4 +1,4 @@
-"""The process that keeps a machine moving: new blocks wake the lane, a timer looks after the rest (`keeper`).
+"""The process that keeps a machine moving: new blocks wake the lane, a timer looks after the rest (`upkeep`).
 
 new head ──► does the lane have open work? ──► message `worker.lane` to our own queue
 timer    ──► place at the broker, ping, resume, reveal, forget, sweep; now and then: is this machine fit to work
@@ -23,8 +23,8 @@ from chain.rpc.heads import heads
 from protocol.errors import BadInput, BrokerUnavailable, Unavailable
 from workers.attempt import Attempts
 from workers.fitness.checkup import Checkup
-from workers.keeper import Keeper
 from workers.pool.broker import Publisher, admit
+from workers.upkeep import Upkeep
 from workers.workbench import Machine, Workbench
 
 log = structlog.get_logger(__name__)
@@ -103,16 +103,16 @@ def _look_after(app: Celery, machine: Machine, stop: threading.Event) -> None:
 
 def _keep(app: Celery, machine: Machine, stop: threading.Event) -> None:
     bench = Workbench(machine)
-    keeper, checkup = Keeper(bench, Publisher(app, machine)), Checkup(machine, bench.now)
+    upkeep, checkup = Upkeep(bench, Publisher(app, machine)), Checkup(machine, bench.now)
     attempts = Attempts(bench.now)
-    attempts.run("tidy", keeper.tidy)
-    while not keeper.superseded:
+    attempts.run("tidy", upkeep.delete_leftovers)
+    while not upkeep.superseded:
         attempts.run("admit", partial(_admit, app, machine))
-        attempts.run("look", keeper.look)
-        attempts.run("checkup", checkup.look)
+        attempts.run("look", upkeep.run_once)
+        attempts.run("checkup", checkup.run_if_due)
         if stop.wait(machine.settings.ping_seconds):
             break
-    if keeper.superseded:
+    if upkeep.superseded:
         log.error(
             "Another machine works with this wallet now, so this one stops. Give each machine a wallet of its own.",
             action="machine_superseded",

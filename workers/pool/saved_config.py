@@ -12,12 +12,12 @@ from protocol.types import Wallet
 from protocol.wire import PoolConfig
 from workers.data.layout import layout_of
 from workers.pool.api import PoolApi
-from workers.pool.settings import adopt
+from workers.pool.settings import complete_settings
 
 log = structlog.get_logger(__name__)
 
 
-def remember(settings: Settings, wallet: Wallet, pool: PoolConfig) -> None:
+def save_pool_config(settings: Settings, wallet: Wallet, pool: PoolConfig) -> None:
     """Keep what the pool said."""
     path = layout_of(settings.home, wallet).pool
     partial = path.with_suffix(".part")
@@ -25,7 +25,7 @@ def remember(settings: Settings, wallet: Wallet, pool: PoolConfig) -> None:
     partial.replace(path)
 
 
-def recall(settings: Settings, wallet: Wallet) -> PoolConfig | None:
+def load_pool_config(settings: Settings, wallet: Wallet) -> PoolConfig | None:
     """What it said when this machine last started; None if it never did, or an older release wrote it."""
     try:
         return PoolConfig.model_validate_json(layout_of(settings.home, wallet).pool.read_bytes())
@@ -33,7 +33,7 @@ def recall(settings: Settings, wallet: Wallet) -> PoolConfig | None:
         return None
 
 
-def adopted(settings: Settings) -> Settings:
+def settings_from_pool(settings: Settings) -> Settings:
     """The settings, completed by the pool's word, or by its last one while it does not answer.
 
     Raises PoolUnavailable if it was never heard, BadSetting, BadKeystore.
@@ -41,7 +41,7 @@ def adopted(settings: Settings) -> Settings:
     try:
         pool = PoolApi(settings.api_url).config()
     except PoolUnavailable:
-        known = recall(settings, load_key(settings).wallet)
+        known = load_pool_config(settings, load_key(settings).wallet)
         if known is None and settings.hub is not None:
             # The operator has named what the pool would have said.
             return settings
@@ -49,4 +49,4 @@ def adopted(settings: Settings) -> Settings:
             raise
         log.warning("The pool does not answer; going by what it said last.", action="pool_recalled")
         pool = known
-    return adopt(settings, pool)
+    return complete_settings(settings, pool)

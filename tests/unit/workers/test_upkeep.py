@@ -16,9 +16,9 @@ from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
 from protocol.wire import Mode, Pong, ResultLink
 from tests.unit.workers.assignments import LATER, WORKER_KEY, assignment, task_id
 from workers.data.layout import Layout
-from workers.keeper import RESUME_SECONDS, REVEAL_CHECK_SECONDS, Keeper
 from workers.task.journal import Journal
-from workers.task.replicate import Stage, Todo
+from workers.task.replicate import ReplicateStage, Todo
+from workers.upkeep import RESUME_SECONDS, REVEAL_CHECK_SECONDS, Upkeep
 
 DIGEST = Hash32("0x" + "ab" * 32)
 VOTE = Hash32("0x" + "cd" * 32)
@@ -27,7 +27,7 @@ LINK = ResultLink(storage="ipfs", location="/ipfs/Qm")
 
 @dataclass
 class World:
-    """All that a keeper reaches, with what it did."""
+    """Everything that `Upkeep` calls, and what it did."""
 
     layout: Layout
     journal: Journal
@@ -46,7 +46,7 @@ class World:
         return self.clock
 
     @property
-    def keeper(self) -> Keeper:
+    def upkeep(self) -> Upkeep:
         machine = SimpleNamespace(
             wallet=WORKER_KEY.wallet,
             pool=SimpleNamespace(hub="0x" + "0" * 40),
@@ -59,15 +59,17 @@ class World:
             rpc=None,
             machine=machine,
             pool=SimpleNamespace(ping=self._ping),
-            engine=SimpleNamespace(mine=lambda _: self.containers, remove=self._remove, kill=self.killed.append),
+            engine=SimpleNamespace(
+                containers_of=lambda _: self.containers, remove=self._remove, kill=self.killed.append
+            ),
         )
         publisher: Any = SimpleNamespace(
             resume=lambda replicate, todo: self.sent.append((todo, replicate.task_id)),
             reveal=lambda task: self.sent.append(("reveal", task)),
         )
-        keeper = Keeper(bench, publisher)
-        keeper._hub = SimpleNamespace(tasks=self._tasks)  # type: ignore[assignment] # the chain, played
-        return keeper
+        upkeep = Upkeep(bench, publisher)
+        upkeep._hub = SimpleNamespace(tasks=self._tasks)  # type: ignore[assignment] # the chain, played
+        return upkeep
 
     def _remove(self, container: str) -> None:
         if container in self.stuck:
@@ -85,22 +87,22 @@ class World:
             raise RpcUnavailable(what="node", why="away")
         return [self.views.get(task, ChainView(task)) for task in tasks]
 
-    def put(self, stage: Stage, mode: Mode = Mode.VOTE, number: int = 1) -> TaskId:
+    def put(self, stage: ReplicateStage, mode: Mode = Mode.VOTE, number: int = 1) -> TaskId:
         task = task_id(number)
-        self.journal.take(assignment(number, mode=mode), self.clock)
+        self.journal.add(assignment(number, mode=mode), self.clock)
         self.layout.task(task).make()
-        if stage is not Stage.TAKEN:
-            self.journal.running(task, "container", self.clock)
-        if stage in (Stage.COMPUTED, Stage.COMMITTED, Stage.REVEALED):
-            self.journal.computed(task, self.clock, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
-        if stage in (Stage.COMMITTED, Stage.REVEALED):
-            self.journal.committed(task, self.clock)
-        if stage is Stage.REVEALED:
-            self.journal.revealed(task, self.clock)
-        if stage is Stage.FAILED:
-            self.journal.failed(task, "cause", self.clock)
-        if stage is Stage.ABORTED:
-            self.journal.aborted(task, self.clock)
+        if stage is not ReplicateStage.TAKEN:
+            self.journal.mark_running(task, "container", self.clock)
+        if stage in (ReplicateStage.COMPUTED, ReplicateStage.COMMITTED, ReplicateStage.REVEALED):
+            self.journal.mark_computed(task, self.clock, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
+        if stage in (ReplicateStage.COMMITTED, ReplicateStage.REVEALED):
+            self.journal.mark_committed(task, self.clock)
+        if stage is ReplicateStage.REVEALED:
+            self.journal.mark_revealed(task, self.clock)
+        if stage is ReplicateStage.FAILED:
+            self.journal.mark_failed(task, "cause", self.clock)
+        if stage is ReplicateStage.ABORTED:
+            self.journal.mark_aborted(task, self.clock)
         return task
 
 
@@ -119,112 +121,114 @@ def view(task: TaskId, status: TaskStatus, vote: ContributionStatus = Contributi
 
 
 def test_what_its_own_message_may_still_move_is_left_alone(world: World) -> None:
-    world.put(Stage.TAKEN)
+    world.put(ReplicateStage.TAKEN)
     world.clock += RESUME_SECONDS - 1
-    world.keeper.look()
+    world.upkeep.run_once()
     assert world.sent == []
 
 
 @pytest.mark.parametrize(
     ("stage", "mode", "expected"),
     [
-        (Stage.TAKEN, Mode.VOTE, Todo.COMPUTE),
-        (Stage.RUNNING, Mode.VOTE, Todo.COMPUTE),
-        (Stage.COMPUTED, Mode.VOTE, Todo.CONTRIBUTE),
-        (Stage.COMPUTED, Mode.SOLO, Todo.UPLOAD),
+        (ReplicateStage.TAKEN, Mode.VOTE, Todo.COMPUTE),
+        (ReplicateStage.RUNNING, Mode.VOTE, Todo.COMPUTE),
+        (ReplicateStage.COMPUTED, Mode.VOTE, Todo.CONTRIBUTE),
+        (ReplicateStage.COMPUTED, Mode.SOLO, Todo.UPLOAD),
     ],
 )
-def test_a_task_whose_message_was_lost_is_moved_on(world: World, stage: Stage, mode: Mode, expected: Todo) -> None:
+def test_a_task_whose_message_was_lost_is_moved_on(
+    world: World, stage: ReplicateStage, mode: Mode, expected: Todo
+) -> None:
     task = world.put(stage, mode)
     world.clock += RESUME_SECONDS
-    world.keeper.look()
+    world.upkeep.run_once()
     assert world.sent == [(expected, task)]
 
 
 def test_a_task_is_not_moved_on_twice_within_the_same_patience(world: World) -> None:
-    world.put(Stage.TAKEN)
+    world.put(ReplicateStage.TAKEN)
     world.clock += RESUME_SECONDS
-    keeper = world.keeper
-    keeper.look()
-    keeper.look()
+    upkeep = world.upkeep
+    upkeep.run_once()
+    upkeep.run_once()
     assert len(world.sent) == 1
 
 
 def test_a_task_that_a_process_is_at_is_left_to_it(world: World) -> None:
-    task = world.put(Stage.RUNNING)
+    task = world.put(ReplicateStage.RUNNING)
     world.clock += RESUME_SECONDS
-    with world.layout.hold(task, wait=True):
-        world.keeper.look()
+    with world.layout.lock(task, wait=True):
+        world.upkeep.run_once()
     assert world.sent == []
 
 
 def test_a_winning_vote_is_revealed_even_if_the_pool_is_away_and_never_asks(world: World) -> None:
-    task = world.put(Stage.COMMITTED)
+    task = world.put(ReplicateStage.COMMITTED)
     world.pong = None
     world.views = {task: view(task, TaskStatus.REVEALING)}
     world.clock += REVEAL_CHECK_SECONDS
-    world.keeper.look()
+    world.upkeep.run_once()
     assert world.sent == [("reveal", task)]
 
 
 def test_a_vote_that_was_revealed_or_waits_for_consensus_is_not_revealed(world: World) -> None:
-    waiting, revealed = world.put(Stage.COMMITTED, number=1), world.put(Stage.COMMITTED, number=2)
+    waiting, revealed = world.put(ReplicateStage.COMMITTED, number=1), world.put(ReplicateStage.COMMITTED, number=2)
     world.views = {
         waiting: ChainView(waiting, TaskStatus.ACTIVE),
         revealed: view(revealed, TaskStatus.REVEALING, ContributionStatus.REVEALED),
     }
     world.clock += REVEAL_CHECK_SECONDS
-    world.keeper.look()
+    world.upkeep.run_once()
     assert world.sent == []
 
 
 def test_what_is_over_is_forgotten_with_its_files(world: World) -> None:
-    task = world.put(Stage.REVEALED)
+    task = world.put(ReplicateStage.REVEALED)
     world.pong = Pong(forget=[task], abort=[])
-    world.keeper.look()
+    world.upkeep.run_once()
     assert world.journal.find(task) is None
     assert not world.layout.task(task).root.exists()
 
 
 @pytest.mark.parametrize("status", [TaskStatus.ACTIVE, TaskStatus.REVEALING])
 def test_an_unrevealed_vote_is_kept_though_the_pool_forgot_the_task(world: World, status: TaskStatus) -> None:
-    task = world.put(Stage.COMMITTED)
+    task = world.put(ReplicateStage.COMMITTED)
     world.pong = Pong(forget=[task], abort=[])
     world.views = {task: view(task, status)}
-    world.keeper.look()
+    world.upkeep.run_once()
     assert world.journal.find(task) is not None
 
 
 def test_an_unrevealed_vote_is_kept_while_the_chain_does_not_answer(world: World) -> None:
-    task = world.put(Stage.COMMITTED)
+    task = world.put(ReplicateStage.COMMITTED)
     world.pong = Pong(forget=[task], abort=[])
     world.views = None
-    world.keeper.look()
+    world.upkeep.run_once()
     assert world.journal.find(task) is not None
 
 
 def test_a_vote_on_a_task_that_ended_on_chain_is_forgotten(world: World) -> None:
-    task = world.put(Stage.COMMITTED)
+    task = world.put(ReplicateStage.COMMITTED)
     world.pong = Pong(forget=[task], abort=[])
     world.views = {task: view(task, TaskStatus.COMPLETED)}
-    world.keeper.look()
+    world.upkeep.run_once()
     assert world.journal.find(task) is None
 
 
 def test_a_task_that_is_over_while_it_is_computed_is_stopped_first(world: World) -> None:
-    task = world.put(Stage.RUNNING)
+    task = world.put(ReplicateStage.RUNNING)
     world.pong = Pong(forget=[task], abort=[])
-    world.keeper.look()
+    world.upkeep.run_once()
     found = world.journal.find(task)
     assert found is not None
-    assert found.stage is Stage.ABORTED
+    assert found.stage is ReplicateStage.ABORTED
     assert len(world.killed) == 1
 
 
 def test_stray_containers_are_removed_and_those_at_work_are_not(world: World) -> None:
-    at_work, done = world.put(Stage.RUNNING, number=1), world.put(Stage.COMPUTED, number=2)
+    at_work, done = world.put(ReplicateStage.RUNNING, number=1), world.put(ReplicateStage.COMPUTED, number=2)
     world.containers = [(at_work, "at work"), (done, "done"), (task_id(9), "unknown")]
-    world.keeper.look()
+    world.upkeep.run_once()
     assert world.removed == ["done", "unknown"]
 
 
@@ -232,13 +236,13 @@ def test_stray_containers_are_removed_and_those_at_work_are_not(world: World) ->
 def test_a_container_that_cannot_be_removed_leaves_the_others_and_the_rest_of_the_look(
     world: World, error: Exception
 ) -> None:
-    resting = world.put(Stage.TAKEN)
+    resting = world.put(ReplicateStage.TAKEN)
     world.clock += RESUME_SECONDS
     world.containers = [(task_id(8), "stuck"), (task_id(9), "stray")]
     world.stuck = {"stuck": error}
-    keeper = world.keeper
-    keeper.look()
-    keeper.look()
+    upkeep = world.upkeep
+    upkeep.run_once()
+    upkeep.run_once()
     assert world.removed == ["stray", "stray"]
     assert world.sent == [(Todo.COMPUTE, resting)]
 
@@ -246,7 +250,7 @@ def test_a_container_that_cannot_be_removed_leaves_the_others_and_the_rest_of_th
 @pytest.mark.parametrize("part", ["_ping", "_resume", "_reveal", "_sweep_containers"])
 def test_no_part_of_the_look_stops_another(world: World, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    keeper = world.keeper
+    upkeep = world.upkeep
     for name in ("_ping", "_resume", "_reveal", "_sweep_containers"):
 
         def play(*_: object, name: str = name) -> None:
@@ -255,41 +259,41 @@ def test_no_part_of_the_look_stops_another(world: World, part: str, monkeypatch:
                 raise KeyError(name)
 
         play.__name__ = name
-        monkeypatch.setattr(keeper, name, play)
-    keeper.look()
+        monkeypatch.setattr(upkeep, name, play)
+    upkeep.run_once()
     assert done == ["_ping", "_resume", "_reveal", "_sweep_containers"]
 
 
-@pytest.mark.parametrize("stage", list(Stage))
-def test_what_a_pool_with_a_lost_database_does_not_know_is_gone_on_with(world: World, stage: Stage) -> None:
+@pytest.mark.parametrize("stage", list(ReplicateStage))
+def test_what_a_pool_with_a_lost_database_does_not_know_is_gone_on_with(world: World, stage: ReplicateStage) -> None:
     task = world.put(stage)
     world.pong = Pong(forget=[], abort=[], unknown=[task])
-    world.keeper.look()
+    world.upkeep.run_once()
     assert (found := world.journal.find(task)) is not None
     assert found.stage is stage
     assert world.killed == []
 
 
 def test_what_the_pool_does_not_know_is_forgotten_once_nothing_can_come_of_it(world: World) -> None:
-    task = world.put(Stage.FAILED)
+    task = world.put(ReplicateStage.FAILED)
     world.pong = Pong(forget=[], abort=[], unknown=[task])
     world.clock = LATER + 1.0
-    world.keeper.look()
+    world.upkeep.run_once()
     assert world.journal.find(task) is None
 
 
 def test_a_machine_whose_wallet_was_taken_over_knows_it(world: World) -> None:
-    keeper = world.keeper
-    keeper.look()
-    assert not keeper.superseded
+    upkeep = world.upkeep
+    upkeep.run_once()
+    assert not upkeep.superseded
     world.pong = Pong(forget=[], abort=[], superseded=True)
-    keeper.look()
-    assert keeper.superseded
+    upkeep.run_once()
+    assert upkeep.superseded
 
 
 def test_files_that_the_journal_does_not_know_are_deleted_at_start(world: World) -> None:
-    known = world.put(Stage.COMPUTED, number=1)
+    known = world.put(ReplicateStage.COMPUTED, number=1)
     world.layout.task(task_id(2)).make()
-    world.keeper.tidy()
+    world.upkeep.delete_leftovers()
     assert world.layout.task(known).root.exists()
     assert not world.layout.task(task_id(2)).root.exists()

@@ -10,10 +10,10 @@ from config.settings import Settings, read_settings
 from protocol.errors import BadSetting, PoolUnavailable
 from protocol.wire import PoolConfig
 from tests.unit.workers.assignments import WORKER_KEY
-from tests.unit.workers.test_adopt import POOL
+from tests.unit.workers.test_complete_settings import POOL
 from workers.data.layout import layout_of
 from workers.pool.api import PoolApi
-from workers.pool.memory import adopted, remember
+from workers.pool.saved_config import save_pool_config, settings_from_pool
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def away(_: PoolApi) -> PoolConfig:
 
 def test_hub_chain_and_node_are_learned_from_the_pool(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PoolApi, "config", lambda _: POOL)
-    own = adopted(settings)
+    own = settings_from_pool(settings)
     assert (own.hub, own.chain_id, own.rpc_url) == (POOL.hub, POOL.chain_id, POOL.rpc_url)
 
 
 def test_while_the_pool_is_away_its_last_word_counts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    remember(settings, WORKER_KEY.wallet, POOL)
+    save_pool_config(settings, WORKER_KEY.wallet, POOL)
     monkeypatch.setattr(PoolApi, "config", away)
-    assert adopted(settings).hub == POOL.hub
+    assert settings_from_pool(settings).hub == POOL.hub
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"hub": 1}'])
@@ -47,9 +47,9 @@ def test_a_pool_that_is_away_and_was_never_heard_is_named(
     layout_of(settings.home, WORKER_KEY.wallet).pool.write_text(content)
     monkeypatch.setattr(PoolApi, "config", away)
     with pytest.raises(PoolUnavailable):
-        adopted(settings)
+        settings_from_pool(settings)
     named = settings.model_copy(update={"hub": POOL.hub})
-    assert adopted(named) is named
+    assert settings_from_pool(named) is named
 
 
 @pytest.mark.parametrize("url", ["pool.example", "pool.example:8080", "ftp://pool.example", "http://", "", "http:///x"])

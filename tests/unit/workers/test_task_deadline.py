@@ -10,7 +10,7 @@ from protocol.errors import TaskDeclined
 from protocol.results.error_result import MACHINE_FAILED
 from tests.unit.workers.assignments import task_id
 from workers.data.download import read_retry_after
-from workers.task.patience import ABORT_LOOK_SECONDS, LONGEST_PAUSE, WORK_MARGIN, Patience, backoff
+from workers.task.deadline import ABORT_CHECK_SECONDS, LONGEST_PAUSE, WORK_MARGIN, TaskDeadline, backoff
 
 
 class Clock:
@@ -25,12 +25,12 @@ class Clock:
 
 def test_the_contribution_deadline_ends_it() -> None:
     clock = Clock()
-    patience = Patience(task_id(1), 1010.0, clock, lambda: False)
-    patience.check()
-    assert patience.left() == 10.0
+    deadline = TaskDeadline(task_id(1), 1010.0, clock, lambda: False)
+    deadline.check()
+    assert deadline.seconds_left() == 10.0
     clock.now = 1010.0
     with pytest.raises(TaskDeclined, match="CONTRIBUTION_TIMEOUT"):
-        patience.check()
+        deadline.check()
 
 
 def test_an_abort_ends_it_though_the_journal_is_read_once_a_second_only() -> None:
@@ -40,31 +40,31 @@ def test_an_abort_ends_it_though_the_journal_is_read_once_a_second_only() -> Non
         looks.append(clock.now)
         return True
 
-    patience = Patience(task_id(1), 9999.0, clock, aborted)
+    deadline = TaskDeadline(task_id(1), 9999.0, clock, aborted)
     for _ in range(1000):
-        patience.check()
+        deadline.check()
     assert looks == []
-    clock.now += ABORT_LOOK_SECONDS
+    clock.now += ABORT_CHECK_SECONDS
     with pytest.raises(TaskDeclined, match="ABORTED"):
-        patience.check()
+        deadline.check()
     assert len(looks) == 1
 
 
-def rested(clock: Clock, until: float, work: float = 0.0) -> Patience:
+def rested(clock: Clock, until: float, work: float = 0.0) -> TaskDeadline:
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
-    return Patience(task_id(1), until, clock, lambda: False, work=work, sleep=sleep)
+    return TaskDeadline(task_id(1), until, clock, lambda: False, work=work, sleep=sleep)
 
 
 def test_a_download_is_tried_again_as_long_as_the_app_has_its_time() -> None:
     clock = Clock()
-    patience = rested(clock, 2000.0, work=300.0)
+    deadline = rested(clock, 2000.0, work=300.0)
     tries = 0
     with pytest.raises(TaskDeclined, match="HTTP 503") as caught:
         while True:
             tries += 1
-            patience.pause(backoff(tries), "HTTP 503")
+            deadline.wait_before_retry(backoff(tries), "HTTP 503")
     assert tries > 10
     assert clock.now <= 2000.0 - 300.0 - WORK_MARGIN
     assert clock.now >= 2000.0 - 300.0 - WORK_MARGIN - LONGEST_PAUSE
@@ -74,7 +74,7 @@ def test_a_download_is_tried_again_as_long_as_the_app_has_its_time() -> None:
 def test_a_wait_that_a_server_asks_for_and_the_task_cannot_give_ends_it_at_once() -> None:
     clock = Clock()
     with pytest.raises(TaskDeclined):
-        rested(clock, 2000.0).pause(5000.0, "HTTP 429")
+        rested(clock, 2000.0).wait_before_retry(5000.0, "HTTP 429")
     assert clock.now == 1000.0
 
 
