@@ -92,8 +92,9 @@ class _Tries:
 def run_app(run: AppRun, *, resumed: bool) -> ContainerExit:
     """Run the app to its end and read what it printed. The container remains.
 
-    `resumed`: a container of this task may exist. Raises CannotStart, ContainerRefused; TaskFailure from `pull`, `wait`,
-    `wait_before_retry` and `watch`; EngineUnavailable, NoSuchContainer, NoSuchImage after ENGINE_SECONDS or RESTARTS.
+    `resumed`: a container of this task may exist. Raises CannotStart, ContainerRefused; TaskFailure from `pull`,
+    `wait`, `wait_before_retry` and `watch`; EngineUnavailable, NoSuchContainer, NoSuchImage after ENGINE_SECONDS or
+    RESTARTS.
     """
     tries = _Tries()
     while True:
