@@ -1,4 +1,4 @@
-"""`python -m bench latency|throughput|faults|lane|catchup`: see each command's --help."""
+"""`python -m bench latency|throughput|faults|lane|catchup|bag`: see each command's --help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench import catchup, faults, lane, latency, throughput
+from bench import bag, catchup, faults, lane, latency, throughput
 from config.logging import configure
 from config.settings import read_settings
 from protocol.errors import SluiceError
@@ -68,6 +68,16 @@ def catchup_command(
 ) -> None:
     """Blocks per second at which the watcher follows a chain it has not seen. Example: catchup --blocks 50000"""
     _print(catchup.run(blocks=blocks, only=only or ()))
+
+
+@app.command("bag")
+def bag_command(
+    tasks: Annotated[int, typer.Argument(help="Tasks in the bag.", min=1)] = bag.TASKS,
+    only: Annotated[list[str] | None, typer.Option(help="start, middle, open, expired, final; default all.")] = None,
+    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+) -> None:
+    """How long a small deal waits behind a large one, until both its deadlines passed. Example: bag 20000"""
+    _print(bag.run(tasks=tasks, only=tuple(only or ())))
 
 
 def _print(lines: Iterator[str]) -> None:

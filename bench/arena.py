@@ -20,7 +20,7 @@ from ops.poco.actor import Actor
 from ops.poco.state import CHAIN_ID, ensure_state
 from ops.pool import site
 from ops.pool.follow import Follower
-from ops.pool.ground import PRICE
+from ops.pool.ground import PRICE, XS
 from ops.pool.local import LocalPool, Machine
 from ops.pool.servers import bring_up
 from ops.pool.site import Chain, Names, Servers
@@ -58,10 +58,10 @@ class Arena:
         """Contract reads."""
         return Hub(self.rpc, self.chain.addresses.hub)
 
-    def buy(self, *, trust: int, volume: int, args: str = "noop") -> Matched:
+    def buy(self, *, trust: int, volume: int, args: str = "noop", category: int = XS) -> Matched:
         """Match one deal at the paid offer, so that stakes are locked; returns once it is mined."""
         ground = self.pool.ground
-        offer = ground.offer(price=PRICE)
+        offer = ground.offer(price=PRICE, category=category)
         params = f'{{"iexec_args":"{args}","iexec_result_storage_provider":"ipfs"}}'
         request = orders.request(ground.market, ground.requester, offer, volume=volume, trust=trust, params=params)
         (deal,) = match(self.buyer, ground.market, [(offer, request)])

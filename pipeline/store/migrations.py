@@ -15,10 +15,13 @@ from typing import Any
 import structlog
 from pymongo import UpdateOne
 from pymongo.database import Database
+from pymongo.errors import OperationFailure
 
 from pipeline.store.deals import NEW, UNREADABLE
 from pipeline.store.documents import SCHEMA
 from pipeline.store.quarantine import Quarantine
+from protocol.errors import BadMessage
+from protocol.ethereum.hexbytes import to_bytes
 
 log = structlog.get_logger(__name__)
 
@@ -59,4 +62,58 @@ def _second(db: Database[dict[str, Any]]) -> None:
         )
 
 
-_STEPS: dict[int, Callable[[Database[dict[str, Any]]], None]] = {2: _second}
+def _third(db: Database[dict[str, Any]]) -> None:
+    """Machines that signed in under 0.1 lack what is asked of the best: the bits of their tag, and their stake as a
+    number. Rows without those are found for no task with a tag or a stake. Indexes that no query uses any more go.
+    """
+    workers = db["workers"]
+    lacking = {"$or": [{"tag_bits": {"$exists": False}}, {"worth": {"$exists": False}}]}
+    writes: list[UpdateOne] = []
+    for row in workers.find(lacking, {"tag": 1, "facts.stake": 1, "tag_bits": 1, "worth": 1}):
+        writes += _completed(row)
+        if len(writes) >= _BATCH:
+            workers.bulk_write(writes, ordered=False)
+            writes = []
+    if writes:
+        workers.bulk_write(writes, ordered=False)
+    for collection, names in _UNUSED_INDEXES.items():
+        for name in names & db[collection].index_information().keys():
+            _drop(db, collection, name)
+
+
+def _completed(row: dict[str, Any]) -> list[UpdateOne]:
+    """What a worker's row lacks, as far as it can be told from the rest; a sign-in meanwhile is newer and stays."""
+    facts = row.get("facts")
+    found = {
+        "tag_bits": _read(lambda: to_bytes(row["tag"])),
+        "worth": _read(lambda: float(facts["stake"])) if isinstance(facts, dict) else None,
+    }
+    return [
+        UpdateOne({"_id": row["_id"], "tag": row.get("tag"), name: {"$exists": False}}, {"$set": {name: value}})
+        for name, value in found.items()
+        if name not in row and value is not None
+    ]
+
+
+def _read(value: Callable[[], bytes | float]) -> bytes | float | None:
+    """None for what cannot be read: whoever reads the whole row puts it into quarantine."""
+    try:
+        return value()
+    except (BadMessage, LookupError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _drop(db: Database[dict[str, Any]], collection: str, name: str) -> None:
+    try:
+        db[collection].drop_index(name)
+    except OperationFailure as error:
+        # Another process was faster.
+        if error.code != _INDEX_NOT_FOUND:
+            raise
+
+
+#: By collection, indexes of older releases.
+_UNUSED_INDEXES = {"workers": {"free"}, "tasks": {"due", "due_by_stage"}}
+#: MongoDB's code.
+_INDEX_NOT_FOUND = 27
+_STEPS: dict[int, Callable[[Database[dict[str, Any]]], None]] = {2: _second, 3: _third}

@@ -17,11 +17,12 @@ from pipeline.flow import sweep
 from pipeline.scheduler import Scheduler
 from pipeline.store.client import Store, database
 from pipeline.store.deals import UNREADABLE
+from pipeline.store.documents import SCHEMA
 from pipeline.store.migrations import migrate
 from pipeline.store.quarantine import FIRST_REST
 from protocol.errors import InQuarantine
 from protocol.poco.events import BlockRef
-from protocol.types import BlockHash, BlockNumber, DealId, TaskId, Timestamp, Wallet
+from protocol.types import BlockHash, BlockNumber, DealId, Hash32, NRlc, TaskId, Timestamp, Wallet
 from tests.integration.pipeline.conftest import Pool
 from tests.integration.pipeline.rows import ALICE, DEAL, broken, some_tasks
 from tests.integration.pipeline.test_sweep import notice, taken_in
@@ -173,7 +174,7 @@ def test_what_the_last_release_stored_is_read_and_migrated_once_by_any_number_of
     for name, rows in old_rows().items():
         db[name].delete_many({})
         db[name].insert_many(rows)
-    assert [migrate(db), migrate(db)] == [1, 2]
+    assert [migrate(db), migrate(db)] == [1, SCHEMA]
     store.ensure_indexes()
     tasks = store.tasks.of_deal(DEAL)
     assert [task.stage for task in tasks] == [Stage.RECEIVED, Stage.RUNNING, Stage.COMPLETED, Stage.RECEIVED]
@@ -203,6 +204,28 @@ def test_deals_that_the_last_release_gave_up_for_ever_are_read_again(store: Stor
     store.deals.unreadable(lost, "still")
     migrate(db)
     assert lost not in store.deals.new(10), "once"
+
+
+def test_machines_that_signed_in_under_the_last_release_are_found_for_tasks_with_a_tag_and_a_stake(
+    store: Store,
+) -> None:
+    db, bits = store._db, "0x" + "0" * 63 + "3"
+    (pattern, *_) = old_rows()["workers"]
+    old = {"seen_at": time.time(), "banned": False, "lost": False, "free": 1, "rest_until": 0.0, "tag": bits}
+    facts = pattern["facts"] | {"funded": True, "stake": "500"}
+    strange = [{"_id": f"0x{n:040x}", **change} for n, change in enumerate([{"tag": "0xzz"}, {"tag": 7}, {"facts": 1}])]
+    db["workers"].insert_many([pattern | old | {"facts": facts}, *(pattern | row for row in strange)])
+    assert not db["workers"].find_one({"tag_bits": {"$exists": True}})
+    db["workers"].create_index([("free", 1), ("seen_at", 1)], name="free")
+    db["tasks"].create_index([("next_visit", 1)], name="due", partialFilterExpression={"open": True})
+    db["cursors"].delete_many({})
+    migrate(db)
+    found = store.workers.with_free_slots(0.0, 10, tag=Hash32(bits), stake=NRlc(500))
+    assert [worker.wallet for worker in found] == [pattern["_id"]]
+    assert store.workers.with_free_slots(0.0, 10, stake=NRlc(501)) == []
+    assert "free" not in db["workers"].index_information()
+    assert "due" not in db["tasks"].index_information()
+    assert [migrate(db), migrate(db)] == [SCHEMA, SCHEMA]
 
 
 def test_a_machine_whose_task_row_is_broken_is_told_nothing_of_it(store: Store) -> None:

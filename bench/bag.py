@@ -1,0 +1,140 @@
+"""How long a small deal waits behind a bag: until it is stored, initialized and completed.
+
+start      bought right behind the bag's own match
+middle     when half of the bag's tasks are stored
+open       when all of them are stored, and most wait for a worker or their initialize
+expired    when a second bag, of a category of 10 s, has passed its contribution deadline as a whole
+final      when that one has passed its final deadline, so that each of its tasks is to be claimed
+
+The small deal's deadline is the nearest, except at the start of a short bag: machines take the most urgent task first.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bench.arena import Arena, open_arena
+from ops.market.match import Matched
+from ops.poco.deploy import TEST_10_CATEGORY
+from ops.pool.ground import XS
+from pipeline.store.client import client
+from protocol.errors import NotReady
+from protocol.poco.deadlines import contribution_deadline, final_deadline
+from protocol.poco.view import ChainView, TaskStatus
+from protocol.types import Timestamp
+
+#: Tasks in a bag that a measurement of record has.
+TASKS = 100_000
+#: Seconds between two looks at the database: below what a block's time can tell apart.
+_LOOK = 0.05
+#: Seconds from a deadline until it counts as passed for everybody: a block, and a sweep.
+_PAST = 5.0
+#: Seconds a figure is waited for.
+_PATIENCE = 600.0
+#: Category of the small deals and of the bag that expires, and its seconds.
+_SHORT, _SHORT_SECONDS = TEST_10_CATEGORY, 10
+
+
+@dataclass(slots=True)
+class _Bag:
+    """A bag in the pool's database."""
+
+    arena: Arena
+    deal: Matched
+
+    def stored(self) -> int:
+        """Its tasks that are stored."""
+        rows = client(self.arena.servers.mongodb_uri)[self.arena.names.database]["tasks"]
+        return rows.count_documents({"deal": self.deal.deal_id})
+
+    def start(self) -> Timestamp:
+        """Block time of its match."""
+        header = self.arena.rpc.call("eth_getBlockByNumber", hex(self.deal.block_number), False)
+        return Timestamp(int(header["timestamp"], 16))
+
+
+def run(*, tasks: int, only: tuple[str, ...] = (), block_time: float = 1.0) -> Iterator[str]:
+    """A line of JSON per moment: seconds and blocks from the small deal's match. `only`: names of moments."""
+    with open_arena(block_time=block_time, workers=2, slots=1) as arena:
+        arena.patience = _PATIENCE
+        arena.wait([arena.buy(trust=1, volume=2)])  # every process has done its first task
+        bag = _Bag(arena, arena.buy(trust=1, volume=tasks, category=XS))
+        half, all_ = (lambda: bag.stored() * 2 >= tasks), (lambda: bag.stored() >= tasks)
+        moments: list[tuple[str, Callable[[], bool]]] = [("start", lambda: True), ("middle", half), ("open", all_)]
+        yield from _measured(arena, tasks, moments, only)
+        if only and not {"expired", "final"} & set(only):
+            return
+        begun = _Bag(arena, arena.buy(trust=1, volume=tasks, category=_SHORT)).start()
+        voted, ended = (limit(begun, _SHORT_SECONDS) + _PAST for limit in (contribution_deadline, final_deadline))
+        moments = [("expired", lambda: time.time() > voted), ("final", lambda: time.time() > ended)]
+        yield from _measured(arena, tasks, moments, only)
+
+
+def _measured(
+    arena: Arena, tasks: int, moments: list[tuple[str, Callable[[], bool]]], only: tuple[str, ...]
+) -> Iterator[str]:
+    for name, come in moments:
+        if not only or name in only:
+            _await(name, come)
+            yield json.dumps({"bag": tasks, "when": name, **_small_deal(arena)})
+
+
+def _small_deal(arena: Arena) -> dict[str, float | int | None]:
+    """Buy one and follow it to its end."""
+    deal = arena.buy(trust=1, volume=1, category=_SHORT)
+    began = time.monotonic()
+    small = _Bag(arena, deal)
+    seconds: dict[str, float] = {}
+    stop = threading.Event()
+    storing = threading.Thread(target=_note_stored, args=(small, began, seconds, stop), daemon=True)
+    storing.start()
+    timer = threading.Timer(_PATIENCE, stop.set)
+    timer.start()
+    view: ChainView | None = None
+    try:
+        for views in arena.watch([deal], stop):
+            view = views[deal.tasks[0]]
+            passed = time.monotonic() - began
+            if view.status is not TaskStatus.UNSET:
+                seconds.setdefault("initialized", passed)
+            if view.status is TaskStatus.COMPLETED:
+                seconds.setdefault("completed", passed)
+    finally:
+        timer.cancel()
+        stop.set()
+        storing.join()
+
+    def blocks(block: int | None) -> int | None:
+        return None if block is None else block - deal.block_number
+
+    return {
+        "stored_seconds": _rounded(seconds.get("stored")),
+        "initialized_seconds": _rounded(seconds.get("initialized")),
+        "initialized_blocks": blocks(view.initialized_block if view else None),
+        "completed_seconds": _rounded(seconds.get("completed")),
+        "completed_blocks": blocks(view.finalized_block if view else None),
+    }
+
+
+def _note_stored(small: _Bag, began: float, seconds: dict[str, float], stop: threading.Event) -> None:
+    while not small.stored():
+        if stop.wait(_LOOK):
+            return
+    seconds["stored"] = time.monotonic() - began
+
+
+def _await(name: str, come: Callable[[], bool]) -> None:
+    """Wait for a moment. Raises NotReady."""
+    until = time.monotonic() + _PATIENCE
+    while not come():
+        if time.monotonic() > until:
+            raise NotReady(part=f"The moment {name!r}", seconds=_PATIENCE, log="standard error", why="It did not come.")
+        threading.Event().wait(_LOOK)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 2)
