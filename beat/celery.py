@@ -21,11 +21,9 @@ def beat_app(settings: Settings) -> Celery:
     app.conf.update(
         beat_schedule={
             "sweep": {
-                "task": "pipeline.sweep",
+                "task": topology.SWEEP,
                 "schedule": settings.sweep_seconds,
                 "options": {
-                    "exchange": topology.CORE_EXCHANGE.name,
-                    "routing_key": topology.SWEEP_QUEUE,
                     # A sweep that waited until the next one is due would only do the same twice.
                     "expires": max(settings.sweep_seconds, 1.0),
                 },

@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 LOOKBACK = 64
 #: While mined transactions only wait for their depth, the lane looks at every so many heads.
 SETTLE_HEADS = 6
-#: Failures that pass; the next head tries again.
-PASSING = (Unavailable, RpcError, PyMongoError)
+#: Errors after which the next block tries again.
+TRANSIENT_ERRORS = (Unavailable, RpcError, PyMongoError)
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ def follow(scheduler: Scheduler, watcher: Watcher, numbers: Iterable[BlockNumber
             if owed.lane or _lane_is_due(scheduler, turn):
                 scheduler.wake.lane()
                 owed.lane = False
-        except PASSING as error:
+        except TRANSIENT_ERRORS as error:
             log.warning("Cannot follow now, trying again.", action="watch_again", block=number, why=str(error))
 
 

@@ -25,6 +25,7 @@ from celery.worker.state import maybe_shutdown
 
 from config import topology
 from config.broker_tls import url_options
+from config.per_process import PerProcess
 from config.settings import Settings
 from config.supervisor import die_with_parent
 from protocol.types import Wallet
@@ -64,10 +65,12 @@ class SafeQueues(AMQP):
         return made
 
 
-class PatientCelery(Celery):
-    """Celery with an end to every wait for a confirmation: a broker with an alarm takes messages and says nothing."""
+class ConfirmTimeoutCelery(Celery):
+    """Celery whose every publish ends with a confirmation or a timeout: a broker with an alarm confirms nothing."""
 
     amqp_cls = "config.celery_apps:SafeQueues"
+    #: What the tasks of this app work with (connections, stores), one per process; set by who runs them.
+    context: PerProcess[Any] | None = None
 
     def send_task(self, *args: Any, **options: Any) -> Any:
         """See Celery; raises TimeoutError or OperationalError if the broker does not confirm in time."""
@@ -83,7 +86,7 @@ class LeanConsumer(Consumer):
     """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[valid-type, misc]  # celery-types calls it a variable
-        """The steps that remain; Mingle, Events and Heart are needed by the others and idle without their flags."""
+        """The steps that remain. The others require Mingle, Events and Heart, which do nothing when switched off."""
 
         default_steps: ClassVar[list[str]] = [
             "celery.worker.consumer.connection:Connection",
@@ -122,8 +125,8 @@ class CoreConsumer(LeanConsumer):
         ]
 
 
-def _app(name: str, url: str, ca_file: Path | None, **conf: Any) -> Celery:
-    app = PatientCelery(name, broker=url, set_as_current=False)
+def _app(name: str, url: str, ca_file: Path | None, **conf: Any) -> ConfirmTimeoutCelery:
+    app = ConfirmTimeoutCelery(name, broker=url, set_as_current=False)
     app.conf.update(
         broker_use_ssl=url_options(url, ca_file),
         task_serializer="json",
@@ -154,7 +157,12 @@ def _app(name: str, url: str, ca_file: Path | None, **conf: Any) -> Celery:
     return app
 
 
-def core_app(settings: Settings, wallet: Wallet | None = None) -> Celery:
+def route_lane(name: str, args: Sequence[Any], *_: object, **__: object) -> dict[str, Any] | None:
+    """A Celery router: `lane.run` goes to the queue of the wallet that is its argument."""
+    return {"queue": topology.lane_queue(Wallet(args[0]))} if name == topology.RUN_LANE else None
+
+
+def core_app(settings: Settings, wallet: Wallet | None = None) -> ConfirmTimeoutCelery:
     """The scheduler's app on vhost `core`. `wallet`: whose lane queue is declared too (lower-case hex)."""
     queues = [*topology.pipeline_queues(), topology.dead_queue()]
     if wallet is not None:
@@ -168,6 +176,7 @@ def core_app(settings: Settings, wallet: Wallet | None = None) -> Celery:
         task_default_exchange=topology.CORE_EXCHANGE.name,
         task_default_exchange_type="topic",
         task_default_routing_key=topology.PIPELINE_QUEUE,
+        task_routes=[topology.PIPELINE_ROUTES, route_lane],
         worker_send_task_events=True,
         task_send_sent_event=True,
         # Only here: every member of this vhost is ours. In vhost `pool` anybody could shut the others down.
@@ -178,7 +187,7 @@ def core_app(settings: Settings, wallet: Wallet | None = None) -> Celery:
 
 
 def pool_app(settings: Settings) -> Celery:
-    """The scheduler's hand into vhost `pool`: it publishes to worker queues and never consumes there.
+    """The scheduler's app on vhost `pool`: it publishes to worker queues and never consumes there.
 
     Every signature must name exchange and routing key; `mandatory` makes a missing queue an error.
     """
@@ -190,7 +199,7 @@ def pool_app(settings: Settings) -> Celery:
     )
 
 
-def machine_app(access: BrokerAccess, wallet: Wallet, ca_file: Path | None = None) -> Celery:
+def machine_app(access: BrokerAccess, wallet: Wallet, ca_file: Path | None = None) -> ConfirmTimeoutCelery:
     """A worker machine's app: consumes its own two queues with a stranger's permissions.
 
     `ca_file`: PEM file of the CAs that may have signed the broker's certificate; None: the system's. Raises BadSetting.
@@ -218,8 +227,8 @@ def consume(
     `events`: send Celery's heartbeat events; a worker machine has no right to. Not through Celery's command line, which
     imports a second of things that only a person at a prompt needs.
     """
-    # Celery advises against root. A worker machine has to be root (docs/quickstart/worker.md says why), and whoever
-    # runs a scheduler as root need not hear it twice a start.
+    # Celery warns of root at each start. A worker machine has to be root (docs/quickstart/worker.md says why), and for
+    # a scheduler the warning would come with each of its processes.
     warnings.simplefilter("ignore", SecurityWarning)
     worker = app.Worker(
         hostname=host_format(default_nodename(f"{name}@%h")),

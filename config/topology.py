@@ -1,12 +1,15 @@
-"""Every queue and exchange, named once.
+"""Every exchange, queue and Celery task, named once, and the queue of each task.
 
 vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ingest, advance, assign: what somebody waits for
                                       ├─ pipeline.sweep      quorum    the clock's wake-up; holds one message
                                       ├─ pipeline.bulk       quorum    the next piece of large deals; holds one message
                                       ├─ lane.<wallet>       quorum    one consumer at a time (SAC)
                                       └─ dead                quorum    what was delivered too often
+             exchange sluice.retry (topic) ── pipeline.retry quorum    what waits to be tried again
 vhost pool   exchange w.<wallet> (direct) ─┬─ w.<wallet>     quorum    compute, upload
-                                           └─ w.<wallet>.tx  quorum    contribute, reveal, lane wake-ups
+                                           └─ w.<wallet>.tx  quorum    contribute, reveal, abort, lane wake-ups
+
+The chains of a worker's tasks are in `config.worker_chains`.
 """
 
 from __future__ import annotations
@@ -15,6 +18,17 @@ from kombu import Exchange, Queue
 
 from protocol.types import Wallet
 
+#: The scheduler's tasks (`pipeline.tasks`), in vhost core.
+INGEST_DEALS, ADVANCE, ASSIGN = "pipeline.ingest_deals", "pipeline.advance", "pipeline.assign"
+SWEEP, BULK, RUN_LANE = "pipeline.sweep", "pipeline.bulk", "lane.run"
+#: A worker machine's tasks (`workers.tasks`), in vhost pool.
+COMPUTE, UPLOAD, CONTRIBUTE = "worker.compute", "worker.upload", "worker.contribute"
+CONTRIBUTE_AND_FINALIZE, REVEAL = "worker.contribute_and_finalize", "worker.reveal"
+WORKER_LANE, ABORT = "worker.lane", "worker.abort"
+#: Those that send transactions, which one process does in their order; and `abort`, because the processes of the other
+#: queue may be busy with what it shall stop.
+TX_TASKS = frozenset({CONTRIBUTE, CONTRIBUTE_AND_FINALIZE, REVEAL, WORKER_LANE, ABORT})
+
 #: Redeliveries before a message goes to `dead`: enough for a crash loop to be seen, too few to spin for ever.
 DELIVERY_LIMIT = 20
 CORE_EXCHANGE = Exchange("sluice", "topic", durable=True)
@@ -22,7 +36,18 @@ PIPELINE_QUEUE = "pipeline"
 SWEEP_QUEUE, BULK_QUEUE = "pipeline.sweep", "pipeline.bulk"
 #: What the scheduler's `pipeline` processes consume, and a Celery worker that is told no queue.
 PIPELINE_QUEUES = (PIPELINE_QUEUE, SWEEP_QUEUE, BULK_QUEUE)
+#: Celery's `task_routes` in vhost core; RUN_LANE goes to the queue of its wallet (`lane_queue`).
+PIPELINE_ROUTES = {
+    INGEST_DEALS: {"queue": PIPELINE_QUEUE},
+    ADVANCE: {"queue": PIPELINE_QUEUE},
+    ASSIGN: {"queue": PIPELINE_QUEUE},
+    SWEEP: {"queue": SWEEP_QUEUE},
+    BULK: {"queue": BULK_QUEUE},
+}
 DEAD_QUEUE = "dead"
+#: Messages to be tried again, until their time to live ends; then they go to the queue that they came from.
+RETRY_QUEUE = "pipeline.retry"
+RETRY_EXCHANGE = Exchange("sluice.retry", "topic", durable=True)
 #: Messages kept in `dead`: enough to see what happened; the oldest are dropped.
 DEAD_LENGTH = 10_000
 #: Quorum queues survive a broker crash once confirmed; the worker must see this argument to use per-consumer prefetch.
@@ -49,6 +74,11 @@ def tx_queue_name(wallet: Wallet) -> str:
     return f"w.{wallet}.tx"
 
 
+def worker_queue_name(task: str, wallet: Wallet) -> str:
+    """The queue of one of a worker machine's tasks."""
+    return tx_queue_name(wallet) if task in TX_TASKS else compute_queue_name(wallet)
+
+
 def pipeline_queue() -> Queue:
     """The scheduler's main queue."""
     return Queue(PIPELINE_QUEUE, CORE_EXCHANGE, PIPELINE_QUEUE, queue_arguments=QUORUM | DEAD_LETTERS)
@@ -65,6 +95,12 @@ def wake_up_queue(name: str) -> Queue:
 def pipeline_queues() -> list[Queue]:
     """PIPELINE_QUEUES."""
     return [pipeline_queue(), wake_up_queue(SWEEP_QUEUE), wake_up_queue(BULK_QUEUE)]
+
+
+def retry_queue() -> Queue:
+    """Holds each message for its time to live; RabbitMQ then publishes it to CORE_EXCHANGE with its old routing key."""
+    arguments = QUORUM | {"x-dead-letter-exchange": CORE_EXCHANGE.name}
+    return Queue(RETRY_QUEUE, RETRY_EXCHANGE, "#", queue_arguments=arguments)
 
 
 def dead_queue() -> Queue:

@@ -25,7 +25,9 @@ from pipeline import tasks
 TWO_LINES_A_TASK = ("celery.worker.strategy", "celery.app.trace")
 
 app = core_app(settings(), load_key(settings()).wallet)
-tasks.register(app, settings())
+tasks.serve(app, settings())
+# Tasks imported from `pipeline.tasks` belong to this app, e.g. `sweep_tasks.delay()`.
+app.set_default()
 
 
 @setup_logging.connect

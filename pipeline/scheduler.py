@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -119,17 +118,6 @@ class Scheduler:
         self.relay.stop()
         self.wake.close()
         self.pool_link.close()
-
-
-_opened: dict[int, Scheduler] = {}
-
-
-def of_process(settings: Settings, core: Celery) -> Scheduler:
-    """This process's scheduler; a forked child makes its own, since connections do not survive a fork."""
-    if os.getpid() not in _opened:
-        _opened.clear()
-        _opened[os.getpid()] = Scheduler.open(settings, core)
-    return _opened[os.getpid()]
 
 
 def _address(value: str | None, name: str) -> Contract:

@@ -1,57 +1,158 @@
-"""The scheduler's Celery tasks: thin, and safe to run twice or never, because the store is the truth.
+"""The scheduler's Celery tasks: one function call each, safe to run twice or never, because the store is the truth.
 
-MongoDB, RabbitMQ or a node that does not answer is waited for here, a while; after that the message is let go and the
-sweep finds the work again.
+    a task ──MongoDB, RabbitMQ or the node does not answer──► pipeline.retry ──1, 2, 4 … s later──► its own queue
+                                                              (RETRIES times; then the sweep finds the work again)
+
+A wait for them is a message in that queue, and holds no process. If RabbitMQ does not take the retry either, the
+message goes back to its queue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ParamSpec
+from datetime import datetime
+from typing import Any
 
 import structlog
-from celery import Celery
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from celery import Task, shared_task
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 
+from config import topology
+from config.celery_apps import ConfirmTimeoutCelery
+from config.per_process import PerProcess
 from config.settings import Settings
 from pipeline.broker import notify
 from pipeline.flow import assign, bulk, ingest, sweep
 from pipeline.flow.advance_each import advance_each
-from pipeline.flow.isolate import PASSING
+from pipeline.flow.isolate import TRANSIENT_ERRORS
 from pipeline.flow.transactions import failures_of
-from pipeline.scheduler import Scheduler, of_process
+from pipeline.scheduler import Scheduler
 from protocol.types import DealId, TaskId
 
 log = structlog.get_logger(__name__)
-P = ParamSpec("P")
 
-#: Seconds a task waits for them: longer than a restart of MongoDB or RabbitMQ.
-PATIENCE_SECONDS = 30.0
-#: Longest pause between two tries, seconds.
-PAUSE_SECONDS = 1.0
-
-
-def patiently(what: str, call: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call until it succeeds or patience ends; then say so and let go."""
-    retrying = Retrying(
-        retry=retry_if_exception_type(PASSING),
-        wait=wait_random_exponential(multiplier=0.1, max=PAUSE_SECONDS),
-        stop=stop_after_delay(PATIENCE_SECONDS),
-        before_sleep=_tell,
-        reraise=True,
-    )
-    try:
-        retrying(call, *args, **kwargs)
-    except PASSING as error:
-        log.exception("Given up; the sweep will find it.", action="given_up", what=what, why=str(error))
+#: Retries of a task, after 1, 2, 4, 8, 8 and 8 s: longer than a restart of MongoDB or RabbitMQ takes.
+RETRIES = 6
+#: Seconds: longest wait before a retry.
+RETRY_SECONDS = 8
+#: Tries to publish a retry, within a second: one for each connection that a restart of RabbitMQ has cut.
+PUBLISH_TRIES = 3
+#: Seconds for one task. It is milliseconds to seconds of work, but each of its requests may end by its own timeout
+#: (MongoDB 20 s, RabbitMQ and node 5 s). Below the 30 min after which RabbitMQ takes a message back. At the soft limit
+#: the task fails, and at the hard one its process is killed, which every step survives; the sweep finds the work again.
+SOFT_SECONDS, HARD_SECONDS = 300, 330
 
 
-def _tell(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning("Not now, trying again.", action="try_again", why=str(error), tries=state.attempt_number)
+class SchedulerTask(Task[Any, Any]):
+    """A task with this process's scheduler, that is retried after a transient error."""
+
+    soft_time_limit = SOFT_SECONDS
+    time_limit = HARD_SECONDS
+    autoretry_for: tuple[type[Exception], ...] = TRANSIENT_ERRORS
+    #: It has had its time.
+    dont_autoretry_for = (SoftTimeLimitExceeded,)
+    max_retries = RETRIES
+    retry_backoff = 1
+    retry_backoff_max = RETRY_SECONDS
+    #: Messages that fail together came one after the other, and are small.
+    retry_jitter = False
+    #: Errors that Celery logs without a traceback.
+    throws = TRANSIENT_ERRORS
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """This process's scheduler, opened with its first task."""
+        assert isinstance(self.app, ConfirmTimeoutCelery)
+        assert self.app.context is not None
+        scheduler: Scheduler = self.app.context.get()
+        return scheduler
+
+    def retry(
+        self,
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        exc: Exception | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """See Celery. The message waits at the broker for `countdown` seconds: Celery would keep it in this process,
+        where it counts as work under way, or need 28 more queues for its delayed delivery.
+        """
+        queue, came_by = topology.retry_queue(), self.request.delivery_info or {}
+        options |= {
+            "exchange": queue.exchange.name,
+            "routing_key": came_by.get("routing_key"),
+            "declare": [queue],
+            "expiration": countdown,
+            "retry_policy": {"max_retries": PUBLISH_TRIES},
+        }
+        try:
+            return super().retry(args, kwargs, exc, throw, eta, 0, max_retries, **options)
+        except Reject as error:
+            # RabbitMQ did not take the retry. Celery would give the message up.
+            raise Reject("the retry could not be published", requeue=True) from error
+
+    def on_retry(self, exc: Exception, *_: Any) -> None:
+        """Celery calls it after each retry."""
+        log.warning("Trying again later.", action="try_again", what=self.name, why=str(exc), tries=self.request.retries)
+
+    def on_failure(self, exc: Exception, *_: Any) -> None:
+        """Celery calls it after the last retry, or after an error that no retry mends."""
+        if isinstance(exc, TRANSIENT_ERRORS):
+            log.error("Given up; the sweep will find it.", action="given_up", what=self.name, why=str(exc))
 
 
-def ingest_deals(scheduler: Scheduler, deal_ids: list[DealId]) -> None:
+class ClockTask(SchedulerTask):
+    """A task that is not retried, because the clock publishes it again in some seconds."""
+
+    autoretry_for = ()
+
+
+def serve(app: ConfirmTimeoutCelery, settings: Settings) -> None:
+    """Have `app`, in its worker processes, do the scheduler's tasks."""
+    app.context = PerProcess(lambda: Scheduler.open(settings, app))
+
+
+@shared_task(name=topology.INGEST_DEALS, base=SchedulerTask, bind=True)
+def ingest_deals(self: SchedulerTask, deal_ids: list[str]) -> None:
+    """Read deals from the chain and begin with their first tasks."""
+    _ingest(self.scheduler, [DealId(item) for item in deal_ids])
+
+
+@shared_task(name=topology.ADVANCE, base=SchedulerTask, bind=True)
+def advance(self: SchedulerTask, task_ids: list[str]) -> None:
+    """Decide what each task needs next, and do it."""
+    advance_each(self.scheduler, [TaskId(item) for item in task_ids])
+
+
+@shared_task(name=topology.ASSIGN, base=SchedulerTask, bind=True)
+def assign_tasks(self: SchedulerTask) -> None:
+    """Match waiting tasks with free slots."""
+    assign.assign(self.scheduler)
+
+
+@shared_task(name=topology.SWEEP, base=ClockTask, bind=True)
+def sweep_tasks(self: ClockTask) -> None:
+    """Look at every open task whose turn it is."""
+    sweep.sweep(self.scheduler)
+
+
+@shared_task(name=topology.BULK, base=SchedulerTask, bind=True)
+def bulk_piece(self: SchedulerTask) -> None:
+    """Do the next piece of large deals."""
+    bulk.bulk(self.scheduler)
+
+
+@shared_task(name=topology.RUN_LANE, base=SchedulerTask, bind=True)
+def run_lane(self: SchedulerTask, wallet: str) -> None:
+    """Run the lane of the workerpool owner's `wallet`."""
+    if wallet == self.scheduler.key.wallet:
+        _run_lane(self.scheduler)
+
+
+def _ingest(scheduler: Scheduler, deal_ids: list[DealId]) -> None:
     """Read deals from the chain and set their first tasks going; what a message's time cannot hold is bulk work."""
     found, more = ingest.ingest(scheduler.store, scheduler.catalogue, scheduler.workerpool, deal_ids, scheduler.clock())
     now, *later = list(notify.chunks(found, notify.ADVANCE_CHUNK)) or [[]]
@@ -61,7 +162,7 @@ def ingest_deals(scheduler: Scheduler, deal_ids: list[DealId]) -> None:
     advance_each(scheduler, now)
 
 
-def run_lane(scheduler: Scheduler) -> None:
+def _run_lane(scheduler: Scheduler) -> None:
     """One run of the lane; what failed in it is noted at its tasks, which then are looked at."""
     report = scheduler.lane.run()
     failures = failures_of(report.ended)
@@ -71,33 +172,3 @@ def run_lane(scheduler: Scheduler) -> None:
         scheduler.wake.bulk()
     if report.wake_again:
         scheduler.wake.lane()
-
-
-def register(app: Celery, settings: Settings) -> None:
-    """Add all tasks to `app`."""
-
-    @app.task(name="pipeline.ingest_deals")
-    def _ingest_deals(deal_ids: list[str]) -> None:
-        patiently("ingest_deals", ingest_deals, of_process(settings, app), [DealId(item) for item in deal_ids])
-
-    @app.task(name="pipeline.advance")
-    def _advance(task_ids: list[str]) -> None:
-        patiently("advance", advance_each, of_process(settings, app), [TaskId(item) for item in task_ids])
-
-    @app.task(name="pipeline.assign")
-    def _assign() -> None:
-        patiently("assign", assign.assign, of_process(settings, app))
-
-    @app.task(name="pipeline.sweep")
-    def _sweep() -> None:
-        patiently("sweep", sweep.sweep, of_process(settings, app))
-
-    @app.task(name="pipeline.bulk")
-    def _bulk() -> None:
-        patiently("bulk", bulk.bulk, of_process(settings, app))
-
-    @app.task(name="lane.run")
-    def _run_lane(wallet: str) -> None:
-        scheduler = of_process(settings, app)
-        if wallet == scheduler.key.wallet:
-            patiently("lane", run_lane, scheduler)

@@ -1,20 +1,22 @@
-"""The machine's Celery tasks: names and arguments as `pipeline.broker.segments` publishes them, nothing else in here.
+"""A worker machine's Celery tasks: what the chains of `config.worker_chains` call, one function call each.
 
-A link returns the task id for the next link; when there is nothing for the next link to do it is not called.
+A task returns the task id for the next link of its chain; if the next link has nothing to do, it raises Ignore, which
+ends the chain.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from typing import Any
 
 import structlog
-from celery import Celery
+from celery import Task, current_app, shared_task
 from celery.exceptions import Ignore
 from celery.signals import worker_process_shutdown
 from pydantic import ValidationError
 
+from config import topology
+from config.celery_apps import ConfirmTimeoutCelery
+from config.per_process import PerProcess
 from protocol.types import TaskId
 from protocol.wire import Assignment
 from workers.task import compute, steps
@@ -22,54 +24,91 @@ from workers.workbench import Machine, Workbench
 
 log = structlog.get_logger(__name__)
 
-COMPUTE, UPLOAD, CONTRIBUTE = "worker.compute", "worker.upload", "worker.contribute"
-CONTRIBUTE_AND_FINALIZE, REVEAL = "worker.contribute_and_finalize", "worker.reveal"
-LANE, ABORT = "worker.lane", "worker.abort"
+#: Seconds for a task that sends a transaction: some runs of the lane, each a few requests to the node with a timeout of
+#: their own. Below the 30 min after which RabbitMQ takes a message back. At the soft limit the task fails, and at the
+#: hard one its process is killed; the journal knows the step, and the keeper publishes it again.
+TX_SOFT_SECONDS, TX_HARD_SECONDS = 300, 330
 
-_benches: dict[int, Workbench] = {}
+
+class MachineTask(Task[Any, Any]):
+    """A task with this process's workbench.
+
+    No time limit by itself. `compute`: the category's time ends the container, downloads have a timeout of their own,
+    and a limit here would kill the process and leave the container running. `upload`: a large result on a slow line may
+    take hours; it ends when no byte moves for a minute.
+    """
+
+    @property
+    def bench(self) -> Workbench:
+        """This process's workbench, opened with its first task."""
+        assert isinstance(self.app, ConfirmTimeoutCelery)
+        assert self.app.context is not None
+        bench: Workbench = self.app.context.get()
+        return bench
 
 
-def register(app: Celery, machine: Machine) -> None:
-    """Put the machine's tasks on its app."""
+class TxTask(MachineTask):
+    """A task that hands a transaction to the lane and runs it."""
 
-    def bench() -> Workbench:
-        """This process's workbench: a pool process opens its own connections with its first task."""
-        if os.getpid() not in _benches:
-            _benches.clear()
-            _benches[os.getpid()] = Workbench(machine)
-        return _benches[os.getpid()]
+    soft_time_limit = TX_SOFT_SECONDS
+    time_limit = TX_HARD_SECONDS
 
-    @app.task(name=COMPUTE)
-    def run_compute(assignment: dict[str, Any]) -> str:
-        try:
-            wanted = Assignment.model_validate(assignment)
-        except ValidationError as error:
-            log.warning("Not an assignment.", action="assignment_refused", why=error.errors()[0]["msg"])
-            raise Ignore from error
-        return _next(wanted.task_id, go_on=compute.compute(bench(), wanted))
 
-    def link(name: str, step: Callable[[Workbench, TaskId], bool]) -> None:
-        @app.task(name=name)
-        def run(task_id: str) -> str:
-            return _next(task_id, go_on=step(bench(), TaskId(task_id)))
+def serve(app: ConfirmTimeoutCelery, machine: Machine) -> None:
+    """Have `app`, in its worker processes, do the tasks of `machine`."""
+    app.context = PerProcess(lambda: Workbench(machine))
 
-    link(UPLOAD, steps.upload)
-    link(CONTRIBUTE, steps.contribute)
-    link(CONTRIBUTE_AND_FINALIZE, steps.contribute_and_finalize)
-    link(REVEAL, steps.reveal)
 
-    @app.task(name=LANE)
-    def run_lane() -> None:
-        steps.run_lane(bench())
+@shared_task(name=topology.COMPUTE, base=MachineTask, bind=True)
+def run_compute(self: MachineTask, assignment: dict[str, Any]) -> str:
+    """Run the app of an assignment; its result goes into the journal."""
+    try:
+        wanted = Assignment.model_validate(assignment)
+    except ValidationError as error:
+        log.warning("Not an assignment.", action="assignment_refused", why=error.errors()[0]["msg"])
+        raise Ignore from error
+    return _next(wanted.task_id, go_on=compute.compute(self.bench, wanted))
 
-    @app.task(name=ABORT)
-    def run_abort(task_id: str) -> None:
-        steps.abort(bench(), TaskId(task_id))
+
+@shared_task(name=topology.UPLOAD, base=MachineTask, bind=True)
+def run_upload(self: MachineTask, task_id: str) -> str:
+    """Store the result at the pool."""
+    return _next(task_id, go_on=steps.upload(self.bench, TaskId(task_id)))
+
+
+@shared_task(name=topology.CONTRIBUTE, base=TxTask, bind=True)
+def run_contribute(self: TxTask, task_id: str) -> str:
+    """Send the vote."""
+    return _next(task_id, go_on=steps.contribute(self.bench, TaskId(task_id)))
+
+
+@shared_task(name=topology.CONTRIBUTE_AND_FINALIZE, base=TxTask, bind=True)
+def run_contribute_and_finalize(self: TxTask, task_id: str) -> str:
+    """Send the result of a task that needs no vote."""
+    return _next(task_id, go_on=steps.contribute_and_finalize(self.bench, TaskId(task_id)))
+
+
+@shared_task(name=topology.REVEAL, base=TxTask, bind=True)
+def run_reveal(self: TxTask, task_id: str) -> str:
+    """Send what was voted for."""
+    return _next(task_id, go_on=steps.reveal(self.bench, TaskId(task_id)))
+
+
+@shared_task(name=topology.WORKER_LANE, base=TxTask, bind=True)
+def run_lane(self: TxTask) -> None:
+    """Run the wallet's lane."""
+    steps.run_lane(self.bench)
+
+
+@shared_task(name=topology.ABORT, base=TxTask, bind=True)
+def run_abort(self: TxTask, task_id: str) -> None:
+    """Stop working on a task."""
+    steps.abort(self.bench, TaskId(task_id))
 
 
 def _next(task_id: str, *, go_on: bool) -> str:
     if not go_on:
-        # Acknowledged; the chain ends here.
+        # Celery acknowledges the message; the chain ends here.
         raise Ignore
     return task_id
 
@@ -77,5 +116,7 @@ def _next(task_id: str, *, go_on: bool) -> str:
 @worker_process_shutdown.connect
 def _close(**_: object) -> None:
     """Let the last reports out before a pool process ends."""
-    if os.getpid() in _benches:
-        _benches[os.getpid()].close()
+    context = getattr(current_app, "context", None)
+    bench = context.known() if context is not None else None
+    if bench is not None:
+        bench.close()

@@ -9,7 +9,6 @@ changes state is sent exactly once.
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from chain.rpc.library import load_web3
 from chain.rpc.response import Fits, NoAnswer, anything_fits, cut_short, failure, read_answers, wholly_failed
 from chain.rpc.session import TooLong
 from config.metrics import RPC_REQUESTS, RPC_SECONDS
+from config.per_process import PerProcess
 from protocol.errors import RpcError, RpcUnavailable
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ class Rpc:
         self._size = BatchSize()
         #: None until a list of calls was answered, or one call only after the list around it was taken away.
         self._takes_lists: bool | None = None
-        #: By process id: a parent's connections are only let go of in a child, never used or closed.
-        self._transports: dict[int, Transport] = {}
+        self._transport = PerProcess(self._connect, lambda transport: transport.close())
 
     def __repr__(self) -> str:
         return f"Rpc({self.name})"
@@ -140,7 +139,7 @@ class Rpc:
 
     def close(self) -> None:
         """Close this process's connections; the next call opens new ones."""
-        transport = self._transports.pop(os.getpid(), None)
+        transport = self._transport.forget()
         if transport is not None:
             transport.close()
 
@@ -269,21 +268,13 @@ class Rpc:
             retry=retry_if_exception(_cut),
             reraise=True,
         )
-        return retrying(self._transport().exchange, calls, as_list=as_list)
+        return retrying(self._transport.get().exchange, calls, as_list=as_list)
 
-    def _transport(self) -> Transport:
-        """This process's connections. Without a lock, which a fork could leave held for ever in the child."""
-        process = os.getpid()
-        found = self._transports.get(process)
-        if found is None:
-            load_web3()
-            from chain.rpc.transport import Transport  # noqa: PLC0415 # it imports web3.py
+    def _connect(self) -> Transport:
+        load_web3()
+        from chain.rpc.transport import Transport  # noqa: PLC0415 # it imports web3.py
 
-            made = Transport(self.url, self._timeout, self._adapter)
-            found = self._transports.setdefault(process, made)
-            if found is not made:
-                made.close()
-        return found
+        return Transport(self.url, self._timeout, self._adapter)
 
     @staticmethod
     def _count(requests: Sequence[Request], outcome: str) -> None:

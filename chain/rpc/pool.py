@@ -14,7 +14,6 @@ from the start it costs its callers nothing, and frozen later one time-out.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +31,7 @@ from chain.rpc.response import reverted
 from chain.rpc.shapes import fits
 from config.endpoints import rpc_urls
 from config.http_client import proxy_for
+from config.per_process import PerProcess
 from config.settings import Settings
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
 from protocol.types import BlockNumber
@@ -76,11 +76,15 @@ class RpcPool:
         self._checked_at: float | None = None
         #: The highest head that a reader got, and when it was read last.
         self._highest: tuple[BlockNumber, float] = (BlockNumber(0), clock())
-        #: By process id: a fork inherits no threads, and perhaps a lock that nobody will ever open.
-        self._locks: dict[int, threading.Lock] = {}
-        self._threads: dict[int, list[ThreadPoolExecutor]] = {}
+        #: A fork inherits no threads, and perhaps a lock that nobody will ever open.
+        self._lock = PerProcess(threading.Lock)
+        #: For each node its own threads, so that a frozen node holds up no other's work. They start with the first
+        #: work, so spare ones are free.
+        self._executors = PerProcess(
+            lambda: [ThreadPoolExecutor(_THREADS, thread_name_prefix="rpc") for _ in self._nodes]
+        )
         #: Checks that were begun last.
-        self._checks: dict[int, set[Future[None]]] = {}
+        self._checks: PerProcess[list[Future[None]]] = PerProcess(list)
 
     @property
     def name(self) -> str:
@@ -176,9 +180,9 @@ class RpcPool:
         """Send to every usable node; done as soon as one took all, else when every node has answered."""
         if next(self._candidates(), None) is None:
             raise self._nobody()
-        order = self._order()
+        order, executors = self._order(), self._executors.get()
         sending = {
-            self._executor(position).submit(self._give, position, requests, self._health[position].failures): position
+            executors[position].submit(self._give, position, requests, self._health[position].failures): position
             for position in order
         }
         taken: dict[int, list[Reply]] = {}
@@ -210,16 +214,17 @@ class RpcPool:
     def _look_around(self) -> None:
         """Begin a check of all nodes if that is due."""
         now = self._clock()
-        with self._lock():
+        with self._lock.get():
             known = any(record.right for record in self._health)
             if self._checked_at is None or now - self._checked_at >= CHECK_SECONDS or not (known or self._under_way()):
                 self._checked_at = now
                 due = [at for at, record in enumerate(self._health) if not known or record.rests_until <= now]
-                self._checks[os.getpid()] = {self._executor(at).submit(self._check, at) for at in due}
+                executors, checks = self._executors.get(), self._checks.get()
+                checks[:] = [executors[at].submit(self._check, at) for at in due]
 
     def _under_way(self) -> set[Future[None]]:
         """Checks that have not ended."""
-        return {check for check in self._checks.get(os.getpid(), ()) if not check.done()}
+        return {check for check in tuple(self._checks.get()) if not check.done()}
 
     def _check(self, position: int) -> None:
         """Ask one node for its chain and head. Only changes are logged."""
@@ -245,11 +250,11 @@ class RpcPool:
         self._note(position, lambda record: record.checked(head, took, right_chain=right, syncing=syncing))
 
     def _order(self) -> list[int]:
-        with self._lock():
+        with self._lock.get():
             return health.order(self._health, self._current)
 
     def _note(self, position: int, change: Callable[[Health], Health]) -> None:
-        with self._lock():
+        with self._lock.get():
             self._health[position] = change(self._health[position])
 
     def _stay_with(self, position: int) -> None:
@@ -270,23 +275,9 @@ class RpcPool:
             fix="Set SLUICE_RPC_URL to nodes of that chain, or SLUICE_CHAIN_ID to theirs.",
         )
 
-    def _lock(self) -> threading.Lock:
-        return self._locks.setdefault(os.getpid(), threading.Lock())
-
-    def _executor(self, position: int) -> ThreadPoolExecutor:
-        """This process's threads for one node, so that a frozen one holds up nobody else's work.
-
-        A fork inherits none. They start with the first work, so spare ones are free.
-        """
-        process = os.getpid()
-        if process not in self._threads:
-            made = [ThreadPoolExecutor(_THREADS, thread_name_prefix="rpc") for _ in self._nodes]
-            self._threads.setdefault(process, made)
-        return self._threads[process][position]
-
     def close(self) -> None:
         """End this process's threads, waiting for what they do, and the nodes' connections."""
-        for threads in self._threads.pop(os.getpid(), ()):
+        for threads in self._executors.forget() or ():
             threads.shutdown(cancel_futures=True)
         for node in self._nodes:
             if isinstance(node, Rpc):

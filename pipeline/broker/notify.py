@@ -1,9 +1,5 @@
-"""Wake-ups on vhost `core`: small messages that say "look at these", and nothing that is not also in the store.
-
-pipeline.ingest_deals(deals)  pipeline.advance(tasks)  pipeline.assign()                    queue pipeline
-pipeline.sweep()                                                                            queue pipeline.sweep
-pipeline.bulk()                                                                             queue pipeline.bulk
-lane.run(wallet)                                                                            queue lane.<wallet>
+"""Publishes the scheduler's own tasks, on vhost `core`: which deals, tasks or lanes to look at, and nothing that is not
+also in the store. Their names, and the queue of each, are in `config.topology`.
 """
 
 from __future__ import annotations
@@ -12,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from celery import Celery
-from kombu import Queue
 
 from config import topology
 from pipeline.broker.link import BrokerLink
@@ -32,54 +27,45 @@ class Wake:
     def __init__(self, app: Celery, wallet: Wallet) -> None:
         self._app = app
         self._link = BrokerLink(app)
-        self._pipeline, self._lane = topology.pipeline_queue(), topology.lane_queue(wallet)
-        self._bulk = topology.wake_up_queue(topology.BULK_QUEUE)
         self.wallet = wallet
 
     def ingest(self, deals: Sequence[DealId]) -> None:
         """Have deals read from the chain."""
-        self._send("pipeline.ingest_deals", [(chunk,) for chunk in chunks(deals, INGEST_CHUNK)], self._pipeline)
+        self._send(topology.INGEST_DEALS, [(chunk,) for chunk in chunks(deals, INGEST_CHUNK)])
 
     def advance(self, tasks: Sequence[TaskId]) -> None:
         """Have tasks looked at."""
-        self._send("pipeline.advance", [(chunk,) for chunk in chunks(tasks, ADVANCE_CHUNK)], self._pipeline)
+        self._send(topology.ADVANCE, [(chunk,) for chunk in chunks(tasks, ADVANCE_CHUNK)])
 
     def assign(self) -> None:
         """Have waiting tasks matched with free slots."""
-        self._send("pipeline.assign", [()], self._pipeline)
+        self._send(topology.ASSIGN, [()])
 
     def bulk(self) -> None:
         """Have the next piece of large deals done."""
-        self._send("pipeline.bulk", [()], self._bulk)
+        self._send(topology.BULK, [()])
 
     def waiting(self) -> int:
         """Messages of the queue `pipeline` that no process has taken yet."""
         with self._link.producer() as producer:
             channel: Any = producer.channel
-            return int(channel.queue_declare(self._pipeline.name, passive=True).message_count)
+            return int(channel.queue_declare(topology.PIPELINE_QUEUE, passive=True).message_count)
 
     def lane(self) -> None:
         """Have the scheduler's lane run."""
-        self._send("lane.run", [(self.wallet,)], self._lane)
+        self._send(topology.RUN_LANE, [(self.wallet,)])
 
     def close(self) -> None:
         """Disconnect; the next wake-up connects again."""
         self._link.close()
 
-    def _send(self, name: str, calls: Sequence[tuple[object, ...]], queue: Queue) -> None:
+    def _send(self, name: str, calls: Sequence[tuple[object, ...]]) -> None:
         if not calls:
             return
         with self._link.producer() as producer:
             for args in calls:
-                self._app.send_task(
-                    name,
-                    args=args,
-                    exchange=queue.exchange.name,
-                    routing_key=queue.routing_key,
-                    producer=producer,
-                    # Once a connection: whoever publishes first may come before whoever consumes.
-                    declare=[queue],
-                )
+                # Celery declares the queue, once a connection: the first message may come before the first consumer.
+                self._app.send_task(name, args=args, producer=producer)
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from pymongo.errors import BulkWriteError, PyMongoError, WriteError
 
 from protocol.errors import LaneFull, RpcError, Unavailable
@@ -17,13 +18,13 @@ from protocol.errors import LaneFull, RpcError, Unavailable
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-#: Failures that pass: whoever called may try again.
-PASSING = (Unavailable, RpcError, LaneFull, PyMongoError)
+#: Errors that say nothing about the item at hand: the caller may try again.
+TRANSIENT_ERRORS = (Unavailable, RpcError, LaneFull, PyMongoError, SoftTimeLimitExceeded)
 
 
 def passes(error: Exception) -> bool:
     """Whether trying again may help: not after MongoDB refused a document or an update for what is in it."""
-    return isinstance(error, PASSING) and not isinstance(error, WriteError | BulkWriteError)
+    return isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, WriteError | BulkWriteError)
 
 
 def each(items: Sequence[T], call: Callable[[Sequence[T]], None], aside: Callable[[T, Exception], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pymongo import MongoClient, WriteConcern, timeout
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, PyMongoError
 
+from config.per_process import PerProcess
 from config.settings import Settings
 from pipeline.store.blocks import ChainStore
 from pipeline.store.deals import Deals
@@ -29,7 +29,8 @@ OPERATION_SECONDS = 20.0
 #: Seconds for building indexes at start: two million rows take a minute.
 INDEX_SECONDS = 3600.0
 
-_clients: dict[tuple[int, str], MongoClient[dict[str, Any]]] = {}
+#: This process's clients by connection string.
+_clients: PerProcess[dict[str, MongoClient[dict[str, Any]]]] = PerProcess(dict)
 
 
 def client(uri: str) -> MongoClient[dict[str, Any]]:
@@ -37,10 +38,10 @@ def client(uri: str) -> MongoClient[dict[str, Any]]:
 
     Raises BadSetting if `uri` is none.
     """
-    key = (os.getpid(), uri)
-    if key not in _clients:
+    clients = _clients.get()
+    if uri not in clients:
         try:
-            _clients[key] = MongoClient(
+            clients[uri] = MongoClient(
                 uri,
                 retryWrites=True,
                 retryReads=True,
@@ -53,13 +54,12 @@ def client(uri: str) -> MongoClient[dict[str, Any]]:
             why = "it is no connection string of MongoDB, or the host of its `mongodb+srv` is not in the DNS"
             fix = "Write it as `mongodb://user:password@host:27017/?replicaSet=…`, with `/`, `:`, `@` and `%` escaped."
             raise BadSetting(name="SLUICE_MONGODB_URI", why=why, fix=fix) from None
-    return _clients[key]
+    return clients[uri]
 
 
 def close() -> None:
     """Close this process's connections; the next use connects again."""
-    while _clients:
-        _, one = _clients.popitem()
+    for one in (_clients.forget() or {}).values():
         one.close()
 
 

@@ -6,7 +6,6 @@ retries otherwise: the caller knows whether losing the call matters.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from config.endpoints import require_url
 from config.http_client import http_client
+from config.per_process import PerProcess
 from protocol.errors import BadMessage, BadSetting, NotFound, NotSignedIn, PoolUnavailable, Refused, SluiceError
 from protocol.ethereum.signing import Key
 from protocol.signin import SignIn
@@ -56,14 +56,13 @@ class PoolApi:
     def __init__(self, url: str) -> None:
         """`url`: http or https, with a path or without. Raises BadSetting."""
         self.url = require_url("SLUICE_API_URL", url, fix="Write it like https://pool.example.").rstrip("/")
-        self._pid = 0
-        self._http: httpx.Client | None = None
+        self._http = PerProcess(lambda: http_client(self.url, timeout=_SHORT), lambda client: client.close())
 
     def close(self) -> None:
         """Close this process's connections."""
-        if self._http is not None and self._pid == os.getpid():
-            self._http.close()
-        self._http = None
+        client = self._http.forget()
+        if client is not None:
+            client.close()
 
     def config(self) -> PoolConfig:
         """What the pool is. Raises PoolUnavailable, and BadSetting if something else than a pool answers."""
@@ -158,7 +157,7 @@ class PoolApi:
     ) -> httpx.Response:
         authorization = {} if token is None else {"authorization": f"Bearer {token}"}
         try:
-            response = self._client().request(
+            response = self._http.get().request(
                 method, self.url + path, content=content, headers={**headers, **authorization}, timeout=timeout
             )
         except httpx.HTTPError as error:
@@ -166,12 +165,6 @@ class PoolApi:
         if response.is_success:
             return response
         raise _error(response, self.url)
-
-    def _client(self) -> httpx.Client:
-        if self._http is None or self._pid != os.getpid():
-            self._http = http_client(self.url, timeout=_SHORT)
-            self._pid = os.getpid()
-        return self._http
 
 
 class SignedInApi:

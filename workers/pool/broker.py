@@ -1,6 +1,6 @@
-"""The machine's way to its own two queues: its Celery app, the chains it sends itself, and a password that may change.
+"""The machine's connection to its own two queues: its Celery app, and what it publishes to itself.
 
-The password is read from the session file at each connection, so a new sign-in by any process heals all of them.
+The password is read from the session file at each connection, so a new sign-in by any process serves all of them.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from urllib.parse import quote
 
 import structlog
 from amqp.exceptions import AccessRefused
-from celery import Celery, Signature, chain
+from celery import Celery, chain
 from kombu.exceptions import OperationalError
 
+from config import topology, worker_chains
 from config.celery_apps import machine_app
+from config.worker_chains import Links
 from protocol.errors import BrokerUnavailable
 from protocol.types import TaskId
+from protocol.wire import Mode
 from workers import tasks
 from workers.task.replicate import Replicate, Todo
 from workers.workbench import Machine
 
 log = structlog.get_logger(__name__)
 
-#: A wake-up that cannot be sent now is not worth waiting for: the next head brings another.
+#: A message that cannot be sent now is not worth a wait: the next block, or the keeper's next look, brings another.
 _AT_ONCE: dict[str, Any] = {"retry": False}
 
 
@@ -34,7 +37,7 @@ def celery_app(machine: Machine) -> Celery:
     url = f"{scheme}://{quote(access.username, safe='')}@{access.host}:{access.port}/{quote(access.vhost, safe='')}"
     # Without a password in the URL kombu asks this function at each connection.
     app.conf.update(broker_url=url, broker_password=lambda: machine.session.current().broker.password)
-    tasks.register(app, machine)
+    tasks.serve(app, machine)
     return app
 
 
@@ -59,43 +62,37 @@ class Publisher:
 
     def __init__(self, app: Celery, machine: Machine) -> None:
         self._app = app
-        access = machine.session.current().broker
-        self._exchange = access.exchange
-        self._compute_queue, self._tx_queue = access.compute_queue, access.tx_queue
+        self._wallet = machine.wallet
 
     def wake_lane(self) -> None:
         """Have the lane look at the chain. Raises BrokerUnavailable."""
-        self._send(self._link(tasks.LANE, tx=True))
+        self._send(worker_chains.links(self._app, self._wallet, (topology.WORKER_LANE,)))
 
     def resume(self, replicate: Replicate, todo: Todo) -> None:
         """Go on with a task where the journal says it stands. Raises BrokerUnavailable."""
-        finish = self._link(tasks.CONTRIBUTE_AND_FINALIZE, tx=True)
+
+        def rest(mode: Mode, first: str) -> Links:
+            return worker_chains.rest(self._app, self._wallet, replicate.task_id, mode, first)
+
         match todo:
             case Todo.COMPUTE:
-                first = self._link(tasks.COMPUTE, replicate.assignment.model_dump(mode="json"))
-                rest = [self._link(tasks.UPLOAD), finish] if replicate.solo else [self._link(tasks.CONTRIBUTE, tx=True)]
-                self._send(chain(first, *rest))
+                self._send(worker_chains.compute(self._app, replicate.assignment))
             case Todo.UPLOAD:
-                self._send(chain(self._link(tasks.UPLOAD, replicate.task_id), finish))
+                self._send(rest(Mode.SOLO, topology.UPLOAD))
             case Todo.CONTRIBUTE:
-                self._send(self._link(tasks.CONTRIBUTE, replicate.task_id, tx=True))
+                self._send(rest(Mode.VOTE, topology.CONTRIBUTE))
             case Todo.CONTRIBUTE_AND_FINALIZE:
-                self._send(self._link(tasks.CONTRIBUTE_AND_FINALIZE, replicate.task_id, tx=True))
+                self._send(rest(Mode.SOLO, topology.CONTRIBUTE_AND_FINALIZE))
 
     def reveal(self, task_id: TaskId) -> None:
         """Reveal a vote. Raises BrokerUnavailable."""
-        self._send(self._link(tasks.REVEAL, task_id, tx=True))
+        self._send(worker_chains.reveal(self._app, self._wallet, task_id, upload=False))
 
-    def _link(self, name: str, *args: object, tx: bool = False) -> Signature[Any]:
-        return self._app.signature(
-            name,
-            args=args,
-            exchange=self._exchange,
-            routing_key=self._tx_queue if tx else self._compute_queue,
-        )
-
-    def _send(self, message: Any) -> None:
+    def _send(self, links: Links) -> None:
+        first, *rest = links
+        message: Any = chain(first, *rest) if rest else first
         try:
             message.apply_async(declare=[], **_AT_ONCE)
         except (OSError, OperationalError, AccessRefused) as error:
-            raise BrokerUnavailable(what=self._exchange, why=str(error) or type(error).__name__) from error
+            exchange = topology.compute_queue_name(self._wallet)
+            raise BrokerUnavailable(what=exchange, why=str(error) or type(error).__name__) from error

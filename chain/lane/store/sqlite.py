@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sqlite3
 import threading
 import time
@@ -33,6 +32,7 @@ from chain.lane.store.documents import intent_document, intent_from, record_docu
 from chain.lane.store.lease import Lease, gone
 from chain.lane.store.port import IntentMove
 from chain.lane.store.spent import DaySum, Fee
+from config.per_process import PerProcess
 from protocol.errors import LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
 
@@ -56,7 +56,7 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._local = threading.local()
+        self._local = PerProcess(threading.local)
         self._sums: dict[LaneId, DaySum] = {}
         #: `time.monotonic` of the last deletion of old rows.
         self._deleted = -math.inf
@@ -263,23 +263,25 @@ class SqliteStore:
 
     def _connection(self) -> sqlite3.Connection:
         """This thread's connection; a forked child opens its own, as SQLite demands."""
-        held: tuple[int, sqlite3.Connection] | None = getattr(self._local, "held", None)
-        if held is not None and held[0] == os.getpid():
-            return held[1]
+        local = self._local.get()
+        held: sqlite3.Connection | None = getattr(local, "connection", None)
+        if held is not None:
+            return held
         db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.executescript(sql.SCHEMA)
         _add_columns(db)
-        self._local.held = (os.getpid(), db)
+        local.connection = db
         return db
 
     def close(self) -> None:
         """Close this thread's connection; the next call opens another."""
-        held: tuple[int, sqlite3.Connection] | None = getattr(self._local, "held", None)
+        local = self._local.get()
+        held: sqlite3.Connection | None = getattr(local, "connection", None)
         if held is not None:
-            held[1].close()
-            self._local.held = None
+            held.close()
+            local.connection = None
 
 
 def _add_columns(db: sqlite3.Connection) -> None:

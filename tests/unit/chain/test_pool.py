@@ -97,8 +97,7 @@ class Setup:
 
     def await_checks(self) -> None:
         """Wait until the checks under way have ended."""
-        (checks,) = self.pool._checks.values()
-        assert not wait(checks, PATIENCE).not_done
+        assert not wait(self.pool._checks.get(), PATIENCE).not_done
 
 
 @pytest.fixture

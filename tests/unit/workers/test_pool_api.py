@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from config.per_process import PerProcess
 from protocol.errors import BadSetting, NotSignedIn, PoolUnavailable, Refused
 from tests.unit.workers.test_complete_settings import POOL
 from workers.pool.api import PoolApi
@@ -15,7 +16,7 @@ DATE = "Sat, 28 Nov 2026 17:00:00 GMT"
 def api(monkeypatch: pytest.MonkeyPatch, response: httpx.Response) -> PoolApi:
     made = PoolApi("https://pool.example/below")
     client = httpx.Client(transport=httpx.MockTransport(lambda _: response))
-    monkeypatch.setattr(made, "_client", lambda: client)
+    monkeypatch.setattr(made, "_http", PerProcess(lambda: client))
     return made
 
 
