@@ -229,7 +229,7 @@ class MemoryWatchStore:
         """As WatchStore."""
         self.reorgs.append(reorg)
 
-    def between(self, first: BlockNumber, last: BlockNumber) -> list[Seen]:
+    def logs_between(self, first: BlockNumber, last: BlockNumber) -> list[Seen]:
         """As WatchStore."""
         return [item for item in self.present.values() if first <= item.block_number <= last]
 

@@ -36,7 +36,7 @@ def public_endpoints(settings: Settings) -> tuple[str, str | None]:
     return _public_rpc(settings), _public_ws(settings)
 
 
-def told_loopback(settings: Settings) -> list[str]:
+def loopback_warnings(settings: Settings) -> list[str]:
     """A sentence for each address that machines elsewhere are told and that leads them to themselves.
 
     None for a pool of this machine only, whose API listens on loopback and is named so. Raises BadSetting.

@@ -19,12 +19,12 @@ import httpx
 import structlog
 
 from chain.keystore import load_key
-from config.endpoints import public_endpoints, told_loopback
+from config.endpoints import loopback_warnings, public_endpoints
 from config.http_client import http_client
 from config.settings import Settings
 from ops.stack import ports
 from pipeline.domain import health
-from pipeline.domain.health import Facts, NoAnswer, NodeFacts, Part
+from pipeline.domain.health import Facts, HealthPart, NoAnswer, NodeFacts
 from pipeline.probes import Probes
 from protocol.errors import BadSetting, SchedulerNotReady, SluiceError
 from protocol.ethereum.signing import Key
@@ -106,12 +106,12 @@ def examine(settings: Settings, key: Key) -> list[Finding]:
     return [idle, *_findings(settings, _asked(settings, key, wait=0.0))]
 
 
-def _findings(settings: Settings, parts: Mapping[str, Part]) -> list[Finding]:
+def _findings(settings: Settings, parts: Mapping[str, HealthPart]) -> list[Finding]:
     found = [
         Finding(name, part.ok, part.detail, part.fix, fatal=not part.ok and name not in RECOVERABLE)
         for name, part in parts.items()
     ]
-    told = told_loopback(settings)
+    told = loopback_warnings(settings)
     says = " ".join(told) or "what machines elsewhere are told is not this machine's loopback address"
     return [
         *found,
@@ -124,7 +124,7 @@ def _sentence(finding: Finding) -> str:
     return f"{says.rstrip('.')}. {finding.fix}".strip()
 
 
-def _asked(settings: Settings, key: Key, *, wait: float) -> dict[str, Part]:
+def _asked(settings: Settings, key: Key, *, wait: float) -> dict[str, HealthPart]:
     probes = Probes.open(settings, key)
     try:
         facts = ask_until_answered(probes, wait)
@@ -153,13 +153,13 @@ def ask_until_answered(probes: Probes, wait: float) -> Facts:
         time.sleep(min(PAUSE_SECONDS, left))
 
 
-def _told(settings: Settings) -> dict[str, Part] | None:
+def _told(settings: Settings) -> dict[str, HealthPart] | None:
     """What a scheduler that runs on this machine says of itself; None if none does."""
     host = "127.0.0.1" if settings.operations_host in {"", "0.0.0.0", "::"} else settings.operations_host  # noqa: S104
     try:
         with http_client(f"http://{host}:{settings.operations_port}", timeout=REPORT_SECONDS) as http:
             told = http.get("/health").json()["parts"]
-        return {name: Part(part["ok"], part["detail"], part["fix"]) for name, part in told.items()}
+        return {name: HealthPart(part["ok"], part["detail"], part["fix"]) for name, part in told.items()}
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
 

@@ -36,13 +36,13 @@ from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.health import (
     BrokerFacts,
     DatabaseFacts,
+    ExpectedPool,
     Facts,
     IpfsFacts,
     LaneFacts,
     MachineFacts,
     NoAnswer,
     NodeFacts,
-    Pool,
 )
 from pipeline.store.client import Store, database
 from protocol.errors import (
@@ -68,7 +68,7 @@ class Probes:
     """The questions to one pool's servers. Not for several threads at a time."""
 
     settings: Settings
-    pool: Pool
+    pool: ExpectedPool
     rpc: Rpc | RpcPool
     broker: BrokerAdmin
     lane: Lane
@@ -89,7 +89,7 @@ class Probes:
             raise BadSetting(name=missing, why="it is not set", fix="Give the contract's address.")
         quick = settings.model_copy(update={"rpc_timeout": min(settings.rpc_timeout, ANSWER_SECONDS)})
         rpc = connect(quick)
-        pool = Pool(
+        pool = ExpectedPool(
             wallet=key.wallet,
             workerpool=Contract(settings.workerpool.lower()),
             block_time=settings.block_time,

@@ -23,7 +23,7 @@ from pipeline.broker.notify import Wake
 from pipeline.broker.relay import Relay
 from pipeline.broker.segments import Segment
 from pipeline.domain.records import DealRecord
-from pipeline.domain.replicas import Pace
+from pipeline.domain.replicas import Timeouts
 from pipeline.flow.ingest import Catalogue
 from pipeline.flow.transactions import Transactions
 from pipeline.store.client import Store, database
@@ -58,7 +58,7 @@ class Scheduler:
     #: What the scheduler itself did, for Flower.
     relay: Relay
     catalogue: Catalogue
-    pace: Pace
+    timeouts: Timeouts
     #: Unix seconds.
     clock: Callable[[], float] = time.time
     _deals: dict[DealId, DealRecord] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Scheduler:
             pool_link=BrokerLink(pool),
             relay=Relay(core),
             catalogue=Catalogue(hub),
-            pace=Pace(settings.block_time, settings.spend_depth),
+            timeouts=Timeouts(settings.block_time, settings.spend_depth),
         )
 
     def ensure_indexes(self) -> None:
@@ -102,7 +102,7 @@ class Scheduler:
             if len(self._deals) > DEALS_KEPT:
                 self._deals.clear()
                 missing = deal_ids
-            self._deals.update({deal.deal_id: deal for deal in self.store.deals.load(missing)})
+            self._deals.update({deal.deal_id: deal for deal in self.store.deals.load_deals(missing)})
         return {deal_id: self._deals[deal_id] for deal_id in deal_ids if deal_id in self._deals}
 
     def publish(self, messages: Sequence[Segment]) -> None:
@@ -111,7 +111,7 @@ class Scheduler:
             return
         for wallet in segments.publish(self.pool_link, messages):
             log.warning("Worker has no queue.", action="worker_absent", wallet=wallet)
-            self.store.workers.gone(wallet)
+            self.store.workers.mark_without_queue(wallet)
 
     def close(self) -> None:
         """Disconnect from the broker."""

@@ -166,7 +166,7 @@ def _run_lane(scheduler: Scheduler) -> None:
     """One run of the lane; what failed in it is noted at its tasks, which then are looked at."""
     report = scheduler.lane.run()
     failures = failures_of(report.ended)
-    scheduler.store.tasks.intents_failed(failures)
+    scheduler.store.tasks.record_failed_intents(failures)
     scheduler.wake.advance(sorted({task_id for task_id, *_ in failures}))
     if report.mined and bulk.has_room(scheduler):
         scheduler.wake.bulk()

@@ -61,7 +61,7 @@ class AuditStore(Protocol):
     def cursor(self) -> BlockRef | None:
         """The highest block whose work is stored."""
 
-    def between(self, first: BlockNumber, last: BlockNumber) -> Sequence[Seen]:
+    def logs_between(self, first: BlockNumber, last: BlockNumber) -> Sequence[Seen]:
         """Stored events of blocks first … last that are not orphaned."""
 
     def deals_between(self, first: BlockNumber, last: BlockNumber) -> Sequence[DealPlace]:
@@ -127,7 +127,7 @@ def _mended(found: Audit, watcher: Watcher, store: AuditStore, *, mending: bool)
 def _compare(first: BlockNumber, caught: Caught, store: AuditStore) -> Audit:
     last = caught.blocks[-1]
     chain = {seen.place: seen for seen in caught.seen}
-    stored = {seen.place: seen for seen in store.between(first, last.number)}
+    stored = {seen.place: seen for seen in store.logs_between(first, last.number)}
     noticed = {_deal(seen.event, seen): None for seen in caught.seen if isinstance(seen.event, SchedulerNotice)}
     deals = dict.fromkeys(store.deals_between(first, last.number))
     return Audit(

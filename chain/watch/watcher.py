@@ -73,7 +73,7 @@ class WatchStore(Protocol):
     def orphan(self, above: BlockNumber) -> list[TaskId]:
         """Mark logs above that block as gone, move the cursor down to it; the tasks that had such logs."""
 
-    def between(self, first: BlockNumber, last: BlockNumber) -> Sequence[Seen]:
+    def logs_between(self, first: BlockNumber, last: BlockNumber) -> Sequence[Seen]:
         """Stored events of blocks first … last that are not orphaned, in any order."""
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
@@ -195,7 +195,7 @@ class Watcher:
         again = [seen for seen in caught.seen if seen.block_number <= stored_to]
         if not again:
             return []
-        stored = {seen.place for seen in self._store.between(again[0].block_number, again[-1].block_number)}
+        stored = {seen.place for seen in self._store.logs_between(again[0].block_number, again[-1].block_number)}
         return [seen for seen in again if seen.place not in stored]
 
     # -- reading on ----------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def _ls(as_json: Json = False) -> None:
     """Each row with its collection, its reason and when it is read again. Exit code 1 if there are any."""
-    entries = Store.open(settings()).quarantine.ls(MOST)
+    entries = Store.open(settings()).quarantine.entries(MOST)
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries], default=str))
     else:

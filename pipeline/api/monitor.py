@@ -19,14 +19,14 @@ from typing import Protocol
 import structlog
 
 from pipeline.domain import health
-from pipeline.domain.health import START_SECONDS, BrokerFacts, Facts, Part, Pool
+from pipeline.domain.health import START_SECONDS, BrokerFacts, ExpectedPool, Facts, HealthPart
 
 log = structlog.get_logger(__name__)
 
 #: Seconds between two looks while nobody asks: a pool that stands still should be in the log soon.
-LOOK_SECONDS = 10.0
+CHECK_SECONDS = 10.0
 #: The same until the pool is up, when everything changes.
-FIRST_LOOKS_SECONDS = 1.0
+FIRST_CHECKS_SECONDS = 1.0
 #: Seconds a report is given again: monitors ask every 5 s or more.
 FRESH_SECONDS = 2.0
 #: Parts without which nothing can be served; once all are well, the pool is up.
@@ -39,7 +39,7 @@ class Asks(Protocol):
     """What gathers facts (`pipeline.probes.Probes`)."""
 
     @property
-    def pool(self) -> Pool:
+    def pool(self) -> ExpectedPool:
         """What the pool is meant to be."""
 
     def ask(self, *, running: bool) -> Facts:
@@ -50,12 +50,12 @@ class Asks(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class HealthReport:
     """How the pool was at a moment. `at`: monotonic seconds."""
 
     at: float
     facts: Facts
-    parts: Mapping[str, Part]
+    parts: Mapping[str, HealthPart]
 
     @property
     def ok(self) -> bool:
@@ -71,12 +71,12 @@ class Monitor:
         self._probes, self._up, self._clock = probes, up, clock
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._waiting: list[Future[Report]] = []
+        self._waiting: list[Future[HealthReport]] = []
         self._stopping = False
         self._red: set[str] = set()
         self._was_up = False
         #: The last report; None before the first.
-        self.last: Report | None = None
+        self.last: HealthReport | None = None
 
     def start(self) -> None:
         """Look from now on; a thread that died is started again."""
@@ -87,10 +87,10 @@ class Monitor:
                 )
                 self._thread.start()
 
-    def report(self) -> Future[Report]:
+    def report(self) -> Future[HealthReport]:
         """A report no older than FRESH_SECONDS, perhaps already there."""
         self.start()
-        found: Future[Report] = Future()
+        found: Future[HealthReport] = Future()
         with self._changed:
             if self.last is not None and self._clock() < self.last.at + FRESH_SECONDS:
                 found.set_result(self.last)
@@ -111,7 +111,7 @@ class Monitor:
     def _run(self) -> None:
         while not self._stopping:
             facts = self._probes.ask(running=True)
-            report = Report(self._clock(), facts, health.parts(facts, self._probes.pool))
+            report = HealthReport(self._clock(), facts, health.parts(facts, self._probes.pool))
             with self._changed:
                 self.last = report
                 waiting, self._waiting = self._waiting, []
@@ -120,11 +120,11 @@ class Monitor:
                 if future.set_running_or_notify_cancel():
                     future.set_result(report)
             self._tell(report)
-            pause = LOOK_SECONDS if self._was_up or facts.watched > START_SECONDS else FIRST_LOOKS_SECONDS
+            pause = CHECK_SECONDS if self._was_up or facts.watched > START_SECONDS else FIRST_CHECKS_SECONDS
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or self._waiting, timeout=pause)
 
-    def _tell(self, report: Report) -> None:
+    def _tell(self, report: HealthReport) -> None:
         """Log what changed since the last report."""
         for name, part in report.parts.items():
             if part.ok and name in self._red:

@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 from config import metrics_folder
 from pipeline.api.auth.access import Access
 from pipeline.api.pool import latest
-from pipeline.domain.health import DatabaseFacts, NodeFacts, Part, task_cost
+from pipeline.domain.health import DatabaseFacts, HealthPart, NodeFacts, task_cost
 
 log = structlog.get_logger(__name__)
 
@@ -50,13 +50,13 @@ async def health(request: Request, response: Response) -> Health:
     report = await latest(request.app.state.services.monitor)
     if report is None:
         response.status_code = 503
-        said = Part(ok=False, detail="no report could be made in time", fix="See the log of the process `api`.")
+        said = HealthPart(ok=False, detail="no report could be made in time", fix="See the log of the process `api`.")
         return Health(ok=False, parts={"monitor": _model(said)})
     response.status_code = 200 if report.ok else 503
     return Health(ok=report.ok, parts={name: _model(part) for name, part in report.parts.items()})
 
 
-def _model(part: Part) -> PartModel:
+def _model(part: HealthPart) -> PartModel:
     return PartModel(ok=part.ok, detail=part.detail, fix=part.fix)
 
 

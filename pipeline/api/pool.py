@@ -10,7 +10,7 @@ from pymongo.errors import PyMongoError
 
 from config.endpoints import public_endpoints
 from pipeline.api.auth.access import Access
-from pipeline.api.monitor import Monitor, Report
+from pipeline.api.monitor import HealthReport, Monitor
 from pipeline.api.version import VERSION
 from protocol.types import NRlc
 from protocol.wire import PoolConfig
@@ -76,7 +76,7 @@ async def live() -> Works:
     return Works(ok=True)
 
 
-async def latest(monitor: Monitor) -> Report | None:
+async def latest(monitor: Monitor) -> HealthReport | None:
     """A report that is seconds old; None if none could be made in time. Holds no thread while it waits."""
     try:
         return await asyncio.wait_for(asyncio.wrap_future(monitor.report()), REPORT_SECONDS)

@@ -8,7 +8,7 @@ from config.metrics import REPORTS
 from pipeline.api.auth.access import Access, SignedIn
 from pipeline.domain.decide import changed_by
 from pipeline.domain.records import ComputeLog, Replicate, TaskRecord
-from pipeline.domain.replicas import adopted
+from pipeline.domain.replicas import replicate_of_voter
 from protocol.errors import NotFound, Refused
 from protocol.poco.view import ChainView, fold
 from protocol.types import TaskId, Wallet
@@ -25,21 +25,23 @@ def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) 
     if request.step in {Step.COMPUTED, Step.FAILED} and (request.stdout is not None or request.stderr is not None):
         output = ComputeLog(task.task_id, wallet, request.stdout or "", request.stderr or "")
         services.store.outputs.put(output, now)
-    noted = services.store.tasks.report(task.task_id, wallet, request.step, now, request.cause, request.exit_code)
+    noted = services.store.tasks.record_report(
+        task.task_id, wallet, request.step, now, request.cause, request.exit_code
+    )
     if noted:
         announce(services, task, replicate, request)
 
 
 def own_replicate(services: Access, task_id: TaskId, wallet: Wallet) -> tuple[TaskRecord, Replicate]:
     """A task and this wallet's part in it. Raises NotFound, Refused."""
-    task = services.store.tasks.get(task_id)
+    task = services.store.tasks.get_task(task_id)
     if task is None:
         raise NotFound(what=f"task {task_id}")
     replicate = task.replicate(wallet)
     if replicate is None and on_chain(services, task).contribution(wallet) is not None:
         # Our signature is behind its vote, so it was asked: a restored database may not know that.
-        replicate = adopted(task, wallet, services.clock())
-        services.store.tasks.adopt(task.task_id, replicate)
+        replicate = replicate_of_voter(task, wallet, services.clock())
+        services.store.tasks.add_replicate(task.task_id, replicate)
     if replicate is None:
         raise Refused(why="that task was not given to this wallet")
     return task, replicate

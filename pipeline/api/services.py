@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class PoolAddresses:
     """Which pool this API serves; addresses in lower case."""
 
     hub: Contract
@@ -102,7 +102,7 @@ class Services:
     """Everything behind the routes. `clock`: Unix seconds."""
 
     settings: Settings
-    pool: Pool
+    pool: PoolAddresses
     keys: Keys
     store: Store
     challenges: Challenges
@@ -118,7 +118,7 @@ class Services:
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Connect lazily to all of it; only key, secret and settings are read now. Raises BadSetting, BadKeystore."""
-        pool = Pool.of(settings)
+        pool = PoolAddresses.of(settings)
         probes = Probes.open(settings, load_key(settings))
         public_endpoints(settings)
         uploads = settings.home / "uploads"

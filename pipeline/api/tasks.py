@@ -17,7 +17,7 @@ from pipeline.api.auth.log_access import log_challenge, log_reader
 from pipeline.api.task_model import ReplicateModel, TaskModel, replicate_model, task_model
 from pipeline.domain import explain
 from pipeline.domain.records import ComputeLog, DealRecord, TaskRecord
-from pipeline.domain.replicas import Pace
+from pipeline.domain.replicas import Timeouts
 from protocol.errors import BadMessage, NotFound, Refused
 from protocol.poco.events import Seen
 from protocol.poco.view import ChainView, fold
@@ -106,7 +106,7 @@ def get_task(task_id: HexId, services: Access, chain_id: ChainId = None) -> Task
     _refuse_other_chain(services, chain_id)
     task = _task(services, task_id)
     seen, view = _on_chain(services, task)
-    return task_model(task, services.store.deals.get(task.deal_id), view, seen)
+    return task_model(task, services.store.deals.get_deal(task.deal_id), view, seen)
 
 
 @router.get("/tasks/{task_id}/replicates/{wallet}", summary="A replicate", response_model_exclude_none=True)
@@ -146,7 +146,7 @@ def get_deal(
     limit: Annotated[int, Query(ge=1, le=MOST_TASKS, description="Tasks to show at most.")] = MOST_TASKS,
 ) -> DealModel:
     """A deal and where its tasks stand, a page at a time: those from index `first` on."""
-    deal = services.store.deals.get(DealId(deal_id))
+    deal = services.store.deals.get_deal(DealId(deal_id))
     if deal is None:
         raise NotFound(what=f"deal {deal_id}")
     tasks = services.store.tasks.of_deal(deal.deal_id, first, limit)
@@ -173,7 +173,7 @@ def _wallet(address: str) -> Wallet:
 
 
 def _task(services: Access, task_id: str) -> TaskRecord:
-    task = services.store.tasks.get(TaskId(task_id))
+    task = services.store.tasks.get_task(TaskId(task_id))
     if task is None:
         raise NotFound(what=f"task {task_id}")
     return task
@@ -209,8 +209,8 @@ def _reasons(services: Access, tasks: list[TaskRecord]) -> dict[TaskId, str | No
     for task in waiting:
         view = fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
         workers, seen_after = nearest.get(explain.kind(task), []), now - settings.worker_lost_seconds
-        pace = Pace(settings.block_time, settings.spend_depth)
-        reasons[task.task_id] = explain.explain(task, view, workers, now, seen_after, pace)
+        timeouts = Timeouts(settings.block_time, settings.spend_depth)
+        reasons[task.task_id] = explain.explain(task, view, workers, now, seen_after, timeouts)
     return reasons
 
 

@@ -85,11 +85,11 @@ def login(request: Login, services: Access) -> Session:
 @router.post("/workers/ping", summary="Say that the machine is alive")
 def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
     """Lists the tasks the machine holds; the answer says which are over and which to stop at once."""
-    worker = services.store.workers.get(wallet)
+    worker = services.store.workers.get_worker(wallet)
     if worker is not None and _another(worker, request.machine):
         return Pong(forget=[], abort=[], superseded=True)
-    services.store.workers.seen(wallet, services.clock())
-    forget, abort, unknown = services.store.tasks.verdicts([TaskId(task) for task in request.tasks], wallet)
+    services.store.workers.mark_seen(wallet, services.clock())
+    forget, abort, unknown = services.store.tasks.verdicts_for_ping([TaskId(task) for task in request.tasks], wallet)
     services.relay.worker(
         "heartbeat", wallet, ping_seconds=services.settings.ping_seconds, active=len(request.tasks) - len(forget)
     )
@@ -99,10 +99,10 @@ def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
 @router.post("/workers/leave", status_code=204, summary="Say that the machine stops")
 def leave(request: Leave, wallet: SignedIn, services: Access) -> None:
     """The machine gets no new task until its next sign-in or ping; what it holds stays its own until it is lost."""
-    worker = services.store.workers.get(wallet)
+    worker = services.store.workers.get_worker(wallet)
     if worker is None or _another(worker, request.machine):
         return
-    services.store.workers.leave(wallet)
+    services.store.workers.mark_leaving(wallet)
     services.relay.worker("offline", wallet, ping_seconds=services.settings.ping_seconds)
     log.info("Worker stops.", action="worker_left", wallet=wallet)
 
@@ -110,7 +110,7 @@ def leave(request: Leave, wallet: SignedIn, services: Access) -> None:
 @router.get("/workers/{wallet}", summary="A worker machine")
 def get_worker(wallet: HexAddress, services: Access) -> WorkerModel:
     """A machine that has signed in here, and what it is doing; 404 for any other wallet."""
-    worker = services.store.workers.get(Wallet(wallet))
+    worker = services.store.workers.get_worker(Wallet(wallet))
     if worker is None:
         raise NotFound(what=f"worker {wallet}")
     return WorkerModel(
@@ -136,7 +136,7 @@ def _refuse_second_machine(services: Access, request: Login, wallet: Wallet, now
 
     With `take_over` the other one is cut off from the broker, and told at its next ping.
     """
-    worker = services.store.workers.get(wallet)
+    worker = services.store.workers.get_worker(wallet)
     if worker is None or not _another(worker, request.machine):
         return
     silent, lost_after = now - worker.seen_at, services.settings.worker_lost_seconds

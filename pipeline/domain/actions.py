@@ -88,7 +88,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Adopt:
+class AddVoter:
     """Remember a worker that voted on chain though the record does not know that it was asked: it is owed the same."""
 
     wallet: Wallet
@@ -141,4 +141,4 @@ class End:
 
 #: Actions that change what is remembered of one replicate.
 OfReplicate = Resend | AskReveal | AskUpload | Drop | Free | Pledge
-Action = Submit | Want | Adopt | Stop | Explain | Resume | End | OfReplicate
+Action = Submit | Want | AddVoter | Stop | Explain | Resume | End | OfReplicate

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pipeline.domain import replicas
 from pipeline.domain.actions import (
     Action,
-    Adopt,
+    AddVoter,
     AskReveal,
     AskUpload,
     Drop,
@@ -36,7 +36,7 @@ from pipeline.domain.actions import (
     Want,
 )
 from pipeline.domain.records import Replicate, ReplicateState, Stage, TaskRecord
-from pipeline.domain.replicas import Pace
+from pipeline.domain.replicas import Timeouts
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.results.error_result import blames_task, counts_against_machine
@@ -45,14 +45,14 @@ from protocol.wire import Mode, Step
 #: Intents of one method that may fail on one task before we leave it to the final deadline.
 MAX_FAILED_INTENTS = 3
 #: Seconds a deal may be off the chain after a reorg before its tasks are written off.
-ORPHAN_PATIENCE = 600.0
+ORPHAN_TIMEOUT = 600.0
 
 _ENDED = {TaskStatus.COMPLETED: Stage.COMPLETED, TaskStatus.FAILED: Stage.FAILED}
 
 
-def decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> list[Action]:
+def decide(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> list[Action]:
     """Every action due now, in the order to carry them out. `now`: Unix seconds."""
-    return list(_decide(task, view, now, pace))
+    return list(_decide(task, view, now, timeouts))
 
 
 def changed_by(step: Step, mode: Mode) -> bool:
@@ -60,7 +60,7 @@ def changed_by(step: Step, mode: Mode) -> bool:
     return step in (Step.COMPUTED, Step.FAILED) or (step is Step.UPLOADED and mode is Mode.VOTE)
 
 
-def _decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
+def _decide(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
     if task.orphaned:
         yield from _orphaned(task, now)
         return
@@ -73,61 +73,63 @@ def _decide(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterat
     if not task.open or task.stage in _ENDED.values():
         yield Resume()
     unknown = [vote.worker for vote in view.contributions if task.replicate(vote.worker) is None]
-    yield from (Adopt(wallet) for wallet in unknown)
-    task = replace(task, replicates=(*task.replicates, *(replicas.adopted(task, wallet, now) for wallet in unknown)))
+    yield from (AddVoter(wallet) for wallet in unknown)
+    task = replace(
+        task, replicates=(*task.replicates, *(replicas.replicate_of_voter(task, wallet, now) for wallet in unknown))
+    )
     yield from _free(task, view)
-    yield from _drop_late(task, view, now, pace)
+    yield from _drop_late(task, view, now, timeouts)
     match view.status:
         case TaskStatus.UNSET:
-            yield from _unset(task, now, pace)
+            yield from _unset(task, now, timeouts)
         case TaskStatus.ACTIVE:
-            yield from _active(task, now, pace)
+            yield from _active(task, now, timeouts)
         case TaskStatus.REVEALING:
-            yield from _revealing(task, view, now, pace)
-    yield from _staff(task, view, now, pace)
+            yield from _revealing(task, view, now, timeouts)
+    yield from _staff(task, view, now, timeouts)
 
 
-def _unset(task: TaskRecord, now: float, pace: Pace) -> Iterator[Action]:
+def _unset(task: TaskRecord, now: float, timeouts: Timeouts) -> Iterator[Action]:
     args: dict[str, str | int] = {"deal_id": task.deal_id, "index": task.index}
     if now < task.contribution_deadline:
-        yield from _submit(task, Method.INITIALIZE, 0, {**args, "deadline": task.contribution_deadline}, now, pace)
+        yield from _submit(task, Method.INITIALIZE, 0, {**args, "deadline": task.contribution_deadline}, now, timeouts)
     elif now >= task.final_deadline:
         # The stake of a task that never was initialized is only freed by initialize and claim; the key must differ
         # from the one of a try that the deadline ended.
-        yield from _submit(task, Method.INITIALIZE, MAX_FAILED_INTENTS, args, now, pace)
+        yield from _submit(task, Method.INITIALIZE, MAX_FAILED_INTENTS, args, now, timeouts)
 
 
-def _active(task: TaskRecord, now: float, pace: Pace) -> Iterator[Action]:
+def _active(task: TaskRecord, now: float, timeouts: Timeouts) -> Iterator[Action]:
     if now >= task.final_deadline:
-        yield from _submit(task, Method.CLAIM, 0, {}, now, pace)
+        yield from _submit(task, Method.CLAIM, 0, {}, now, timeouts)
 
 
-def _revealing(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
+def _revealing(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
     if now >= task.final_deadline:
-        yield from _submit(task, Method.CLAIM, 0, {}, now, pace)
+        yield from _submit(task, Method.CLAIM, 0, {}, now, timeouts)
         return
     yield from _abort(task, view, "Consensus was reached without it.")
     over = view.reveal_deadline is not None and now >= view.reveal_deadline
     result = replicas.usable_result(task, view)
-    yield from _ask_winners(task, view, now, pace, reveal=not over, upload=result is None)
+    yield from _ask_winners(task, view, now, timeouts, reveal=not over, upload=result is None)
     if over and not view.revealed:
         # Votes can only come again before the contribution deadline; later, a reopened task is as good as lost.
         if now < task.contribution_deadline:
-            yield from _submit(task, Method.REOPEN, _rejected(view), {}, now, pace)
+            yield from _submit(task, Method.REOPEN, _rejected(view), {}, now, timeouts)
     elif result is not None and result.link is not None and (over or len(view.revealed) == len(view.winners)):
         callback = result.callback_data if task.has_callback and result.callback_data else "0x"
         results = to_hex(result.link.model_dump_json().encode())
         yield from _submit(
-            task, Method.FINALIZE, _rejected(view), {"results": results, "callback": callback}, now, pace
+            task, Method.FINALIZE, _rejected(view), {"results": results, "callback": callback}, now, timeouts
         )
 
 
 def _ask_winners(
-    task: TaskRecord, view: ChainView, now: float, pace: Pace, *, reveal: bool, upload: bool
+    task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts, *, reveal: bool, upload: bool
 ) -> Iterator[Action]:
     """Each winner reveals; one of them uploads right behind."""
-    uploader = replicas.next_uploader(task, view, now, pace) if upload else None
-    revealers = [vote.worker for vote in view.winners if reveal and _reveal_is_due(task, vote, now, pace)]
+    uploader = replicas.next_uploader(task, view, now, timeouts) if upload else None
+    revealers = [vote.worker for vote in view.winners if reveal and _reveal_is_due(task, vote, now, timeouts)]
     for wallet in revealers:
         yield AskReveal(wallet, upload=wallet == uploader)
     if uploader is not None and uploader not in revealers:
@@ -144,29 +146,33 @@ def _abort(task: TaskRecord, view: ChainView, why: str) -> Iterator[Action]:
                 yield Free(item.wallet)
 
 
-def _reveal_is_due(task: TaskRecord, vote: Contribution, now: float, pace: Pace) -> bool:
+def _reveal_is_due(task: TaskRecord, vote: Contribution, now: float, timeouts: Timeouts) -> bool:
     replicate = task.replicate(vote.worker)
     if replicate is None or vote.status is not ContributionStatus.CONTRIBUTED:
         return False
-    return replicate.reveal_asked_at is None or now >= replicate.reveal_asked_at + pace.reask
+    return replicate.reveal_asked_at is None or now >= replicate.reveal_asked_at + timeouts.reask
 
 
-def _staff(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
-    wanted = replicas.wanted(task, view, now, pace)
-    leading, others = replicas.forecast(task, view, now, pace) if wanted else (0, 0)
+def _staff(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
+    wanted = replicas.wanted(task, view, now, timeouts)
+    leading, others = replicas.forecast(task, view, now, timeouts) if wanted else (0, 0)
     if (wanted, leading, others) != (task.wants, task.leading, task.others):
         yield Want(wanted, leading, others)
     if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
         return
     for item in task.replicates:
-        late = replicas.late(item, task.category_seconds, now, pace)
-        if item.state is ReplicateState.ASSIGNED and not late and now >= item.published_at + pace.resend(item.resends):
+        late = replicas.late(item, task.category_seconds, now, timeouts)
+        if (
+            item.state is ReplicateState.ASSIGNED
+            and not late
+            and now >= item.published_at + timeouts.resend(item.resends)
+        ):
             yield Resend(item.wallet)
-    if replicas.given_up(task, view, now, pace):
+    if replicas.given_up(task, view, now, timeouts):
         why = f"Given up: {causes(task)}."
         if task.why != why:
             yield Explain(why)
-    elif not view.contributions and not replicas.pending(task, view, now, pace):
+    elif not view.contributions and not replicas.pending(task, view, now, timeouts):
         yield from _no_result_yet(task)
 
 
@@ -197,13 +203,13 @@ def _outcome(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
     return Outcome.FAILED if counts_against_machine(item.cause) else Outcome.BLAMED
 
 
-def _drop_late(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Iterator[Action]:
+def _drop_late(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
     """Stop what takes too long and give its slot to others; should its vote come all the same, it counts."""
     for item in task.replicates:
         computing = item.state in (ReplicateState.ASSIGNED, ReplicateState.STARTED)
         if not computing or view.contribution(item.wallet) is not None:
             continue
-        if replicas.late(item, task.category_seconds, now, pace):
+        if replicas.late(item, task.category_seconds, now, timeouts):
             yield Drop(item.wallet, ReplicateState.LOST, replicas.TOO_LATE)
             yield Stop(item.wallet)
             if item.holds:
@@ -211,7 +217,7 @@ def _drop_late(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Ite
 
 
 def _submit(
-    task: TaskRecord, method: Method, round_: int, args: dict[str, str | int], now: float, pace: Pace
+    task: TaskRecord, method: Method, round_: int, args: dict[str, str | int], now: float, timeouts: Timeouts
 ) -> Iterator[Action]:
     """A transaction, unless this try of it was handed over lately; a new try follows each failure and each reopening.
 
@@ -223,7 +229,7 @@ def _submit(
     sent = task.sent.get(method)
     if _exhausted(task, method):
         return
-    if sent is None or sent.generation < generation or now >= sent.at + pace.resubmit:
+    if sent is None or sent.generation < generation or now >= sent.at + timeouts.resubmit:
         yield Submit(method, generation, args, again=sent is not None and sent.generation >= generation)
 
 
@@ -239,7 +245,7 @@ def _rejected(view: ChainView) -> int:
 def _orphaned(task: TaskRecord, now: float) -> Iterator[Action]:
     if task.wants:
         yield Want(0)
-    if task.open and now >= task.changed_at + ORPHAN_PATIENCE:
+    if task.open and now >= task.changed_at + ORPHAN_TIMEOUT:
         yield from (Free(item.wallet) for item in task.replicates if item.holds)
         yield End(Stage.FAILED, "The deal's block left the chain in a reorganisation and did not come back.")
 

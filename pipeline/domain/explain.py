@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pipeline.domain import replicas
 from pipeline.domain.actions import Method
 from pipeline.domain.decide import MAX_FAILED_INTENTS, causes
-from pipeline.domain.match import Obstacle, Room, obstacle, stake_locked
+from pipeline.domain.match import Capacity, Obstacle, obstacle, stake_locked
 from pipeline.domain.records import TaskRecord, WorkerRecord
-from pipeline.domain.replicas import MOST_NEWCOMERS, Pace
+from pipeline.domain.replicas import MOST_NEWCOMERS, Timeouts
 from protocol.poco.seal import result_hash
 from protocol.poco.tags import GPU_BIT, fits, framework, make_tag
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
@@ -19,7 +19,12 @@ from protocol.types import NRlc
 
 
 def explain(
-    task: TaskRecord, view: ChainView, workers: Sequence[WorkerRecord], now: float, seen_after: float, pace: Pace
+    task: TaskRecord,
+    view: ChainView,
+    workers: Sequence[WorkerRecord],
+    now: float,
+    seen_after: float,
+    timeouts: Timeouts,
 ) -> str | None:
     """What the task waits for; None if it is over.
 
@@ -37,7 +42,7 @@ def explain(
         return _revealing(task, view, now)
     if now >= task.contribution_deadline:
         return f"It got too few votes in time. It can be claimed from {_date(task.final_deadline)} on."
-    staffing = _staffing(task, view, workers, now, seen_after, pace)
+    staffing = _staffing(task, view, workers, now, seen_after, timeouts)
     if view.status is TaskStatus.UNSET:
         return " ".join([_transaction(task, Method.INITIALIZE), *([staffing] if task.wants else [])])
     return staffing
@@ -46,20 +51,20 @@ def explain(
 def why_nobody(task: TaskRecord, workers: Iterable[WorkerRecord], now: float, seen_after: float) -> str:
     """Why no machine can take it: what stands before the machine that is nearest to taking it."""
     found = [
-        (obstacle(task, room, now), room)
-        for room in (Room.of(replace(item, lost=item.lost or item.seen_at < seen_after)) for item in workers)
+        (obstacle(task, capacity, now), capacity)
+        for capacity in (Capacity.of(replace(item, lost=item.lost or item.seen_at < seen_after)) for item in workers)
     ]
     if not found:
         return "No machine has signed in at the pool yet."
     if any(stands is None for stands, _ in found):
         return "It is about to be given to a machine."
     nearest = max(stands for stands, _ in found if stands is not None)
-    return _words(task, nearest, [room for stands, room in found if stands is nearest], now)
+    return _words(task, nearest, [capacity for stands, capacity in found if stands is nearest], now)
 
 
-def _words(task: TaskRecord, stands: Obstacle, rooms: Sequence[Room], now: float) -> str:
-    most = max(room.stake for room in rooms)
-    first = max(0.0, min(room.worker.rest_until for room in rooms) - now)
+def _words(task: TaskRecord, stands: Obstacle, rooms: Sequence[Capacity], now: float) -> str:
+    most = max(capacity.stake for capacity in rooms)
+    first = max(0.0, min(capacity.worker.rest_until for capacity in rooms) - now)
     return {
         Obstacle.BANNED: "Every machine that signed in is banned.",
         Obstacle.LOST: "No machine was heard of lately.",
@@ -70,17 +75,23 @@ def _words(task: TaskRecord, stands: Obstacle, rooms: Sequence[Room], now: float
         Obstacle.NEWCOMERS: f"{MOST_NEWCOMERS} machines without a past here failed it: {causes(task)}. It waits for a "
         "machine that was right on chain before.",
         Obstacle.ASKED: f"Every machine that could take it was asked: {causes(task)}.",
-        Obstacle.RESTING: f"The machines that could take it rest after failures, the first for another {first:.0f} s.",
+        Obstacle.COOLING_DOWN: "The machines that could take it cool down after failures, the first for another "
+        f"{first:.0f} s.",
         Obstacle.BUSY: "The machines that could take it are busy.",
     }[stands]
 
 
 def _staffing(
-    task: TaskRecord, view: ChainView, workers: Sequence[WorkerRecord], now: float, seen_after: float, pace: Pace
+    task: TaskRecord,
+    view: ChainView,
+    workers: Sequence[WorkerRecord],
+    now: float,
+    seen_after: float,
+    timeouts: Timeouts,
 ) -> str:
-    if replicas.given_up(task, view, now, pace):
+    if replicas.given_up(task, view, now, timeouts):
         return f"Given up: {causes(task)}."
-    pending = len(replicas.pending(task, view, now, pace))
+    pending = len(replicas.pending(task, view, now, timeouts))
     have = f"{pending} at work, {len(view.contributions)} voted"
     if task.wants:
         return f"It wants {task.wants} more workers ({have}). {why_nobody(task, workers, now, seen_after)}"

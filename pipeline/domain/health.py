@@ -35,7 +35,7 @@ F = TypeVar("F")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class HealthPart:
     """One thing the pool needs. `fix` is empty where all is well."""
 
     ok: bool
@@ -125,7 +125,7 @@ class MachineFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class ExpectedPool:
     """What the pool is meant to be."""
 
     wallet: Wallet
@@ -154,12 +154,12 @@ class Facts:
     head_pace: float | None = None
 
 
-def parts(facts: Facts, pool: Pool) -> dict[str, Part]:
+def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
     """Every part that is known, by name."""
-    found: dict[str, Part | None] = {
+    found: dict[str, HealthPart | None] = {
         "mongodb": _answered(facts.database, _database),
         "rabbitmq": _answered(facts.broker, lambda broker: _broker(broker, facts.watched)),
-        "ipfs": _answered(facts.ipfs, lambda ipfs: Part(ok=True, detail=f"kubo {ipfs.version}")),
+        "ipfs": _answered(facts.ipfs, lambda ipfs: HealthPart(ok=True, detail=f"kubo {ipfs.version}")),
         "chain": _answered(facts.node, lambda node: _chain(node, facts, pool)),
     }
     if isinstance(facts.node, NodeFacts):
@@ -175,42 +175,42 @@ def parts(facts: Facts, pool: Pool) -> dict[str, Part]:
     return {name: part for name, part in found.items() if part is not None}
 
 
-def _answered(facts: F | NoAnswer | None, judge: Callable[[F], Part]) -> Part | None:
+def _answered(facts: F | NoAnswer | None, judge: Callable[[F], HealthPart]) -> HealthPart | None:
     if facts is None:
         return None
-    return Part(ok=False, detail=facts.why, fix=facts.fix) if isinstance(facts, NoAnswer) else judge(facts)
+    return HealthPart(ok=False, detail=facts.why, fix=facts.fix) if isinstance(facts, NoAnswer) else judge(facts)
 
 
-def _database(facts: DatabaseFacts) -> Part:
+def _database(facts: DatabaseFacts) -> HealthPart:
     if facts.replicated:
-        return Part(ok=True, detail="a replica set")
-    return Part(
+        return HealthPart(ok=True, detail="a replica set")
+    return HealthPart(
         ok=False,
         detail="MongoDB is a single server, not a replica set: what it confirms may be lost",
         fix="Start mongod with --replSet rs0, run rs.initiate() once, and add ?replicaSet=rs0 to SLUICE_MONGODB_URI.",
     )
 
 
-def _broker(facts: BrokerFacts, watched: float) -> Part:
+def _broker(facts: BrokerFacts, watched: float) -> HealthPart:
     if not facts.administrator:
-        return Part(
+        return HealthPart(
             ok=False,
             detail=f"RabbitMQ's user {facts.user} is not tagged administrator, so no machine can get a user of its own",
             fix=f"Run: rabbitmqctl set_user_tags {facts.user} administrator",
         )
     if facts.alarms:
-        return Part(
+        return HealthPart(
             ok=False,
             detail=f"RabbitMQ takes no messages: {', '.join(facts.alarms)}",
             fix="Give it memory or disk, or raise its watermarks; it goes on by itself.",
         )
     if facts.unread and watched >= START_SECONDS:
-        return Part(
+        return HealthPart(
             ok=False,
             detail=f"no process reads the queue {', '.join(facts.unread)}",
             fix="Start the missing process: `sluice scheduler run`, or `--only pipeline --only lane`.",
         )
-    return Part(ok=True, detail="no alarm")
+    return HealthPart(ok=True, detail="no alarm")
 
 
 def _age(node: NodeFacts, facts: Facts) -> float:
@@ -218,7 +218,7 @@ def _age(node: NodeFacts, facts: Facts) -> float:
     return facts.now - node.timestamp
 
 
-def _stale_after(pool: Pool) -> float:
+def _stale_after(pool: ExpectedPool) -> float:
     return max(STALE_SECONDS, STALE_BLOCKS * pool.block_time)
 
 
@@ -232,7 +232,7 @@ def _clocks(facts: Facts) -> dict[str, float]:
     return found
 
 
-def _clock_is_off(node: NodeFacts, facts: Facts, pool: Pool) -> bool:
+def _clock_is_off(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> bool:
     """Whether an old or future head tells of this machine's clock rather than of the chain.
 
     A head from the future does: nodes refuse such blocks. An old one does if it is older than it has stood still and
@@ -253,41 +253,41 @@ def _agrees(ahead: float, age: float) -> bool:
     return abs(ahead + age) < abs(ahead)
 
 
-def _clock(node: NodeFacts, facts: Facts, pool: Pool) -> Part:
+def _clock(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> HealthPart:
     age = _age(node, facts)
     if not _clock_is_off(node, facts, pool):
-        return Part(ok=True, detail="it agrees with the chain")
+        return HealthPart(ok=True, detail="it agrees with the chain")
     agree = [name for name, ahead in _clocks(facts).items() if _agrees(ahead, age)]
     others = f" and that of {' and '.join(agree)}" if agree else ""
     way = "behind" if age < 0 else "ahead of"
-    return Part(
+    return HealthPart(
         ok=False,
         detail=f"this machine's clock is {abs(age):.0f} s {way} the chain's{others}: deadlines are judged wrongly",
         fix="Set the clock, and keep it set (NTP: `timedatectl set-ntp true`).",
     )
 
 
-def _chain(node: NodeFacts, facts: Facts, pool: Pool) -> Part:
+def _chain(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> HealthPart:
     age = _age(node, facts)
     if age <= _stale_after(pool) or _clock_is_off(node, facts, pool):
-        return Part(ok=True, detail=f"head is block {node.head}")
+        return HealthPart(ok=True, detail=f"head is block {node.head}")
     old = f"the head, block {node.head}, is {age:.0f} s old"
     other_node = "Ask another node (SLUICE_RPC_URL takes several, separated by commas)."
     if facts.head_pace is not None and facts.head_pace >= LIVE_PACE[1]:
-        return Part(ok=False, detail=f"{old}: the node is still reading older blocks", fix=other_node)
+        return HealthPart(ok=False, detail=f"{old}: the node is still reading older blocks", fix=other_node)
     if _clocks(facts) or facts.head_still is not None:
-        return Part(ok=False, detail=f"{old}: the chain stands still, or the node does", fix=other_node)
-    return Part(
+        return HealthPart(ok=False, detail=f"{old}: the chain stands still, or the node does", fix=other_node)
+    return HealthPart(
         ok=False,
         detail=f"{old}: the chain stands still, or this machine's clock is ahead of it",
         fix="Compare `date -u` with another machine, and the head with another node.",
     )
 
 
-def _ownership(node: NodeFacts, pool: Pool) -> Part:
+def _ownership(node: NodeFacts, pool: ExpectedPool) -> HealthPart:
     if node.owner == pool.wallet:
-        return Part(ok=True, detail=f"{pool.wallet} owns the workerpool")
-    return Part(
+        return HealthPart(ok=True, detail=f"{pool.wallet} owns the workerpool")
+    return HealthPart(
         ok=False,
         detail=f"the wallet {pool.wallet} does not own the workerpool {pool.workerpool}, its owner is {node.owner}: "
         "the contracts refuse every step",
@@ -300,12 +300,12 @@ def task_cost(max_fee: Wei, keep_balance: int) -> Wei:
     return Wei(TASK_GAS * max_fee + keep_balance)
 
 
-def _gas(node: NodeFacts, pool: Pool) -> Part:
+def _gas(node: NodeFacts, pool: ExpectedPool) -> HealthPart:
     need = task_cost(node.max_fee, pool.keep_balance)
     if node.balance >= need:
-        return Part(ok=True, detail=f"{amount(node.balance)}; a task needs up to {amount(need)}")
+        return HealthPart(ok=True, detail=f"{amount(node.balance)}; a task needs up to {amount(need)}")
     kept = " and what SLUICE_KEEP_BALANCE_WEI keeps" if pool.keep_balance else ""
-    return Part(
+    return HealthPart(
         ok=False,
         detail=f"the wallet holds {amount(node.balance)}, a task needs up to {amount(need)} ({TASK_GAS} gas for "
         f"initialize and finalize at {amount(node.max_fee)}{kept}): nothing can be sent",
@@ -319,7 +319,7 @@ def amount(wei: Wei) -> str:
     return f"{wei} wei" if wei < _ETHER // 10**6 else f"{wei / _ETHER:.6g} ETH ({wei} wei)"
 
 
-def _watcher(node: NodeFacts, cursor: BlockRef | None, watched: float, pool: Pool) -> Part:
+def _watcher(node: NodeFacts, cursor: BlockRef | None, watched: float, pool: ExpectedPool) -> HealthPart:
     if cursor is None:
         behind, late = node.head - pool.start_block, watched >= START_SECONDS
         place = "no block read yet"
@@ -327,42 +327,42 @@ def _watcher(node: NodeFacts, cursor: BlockRef | None, watched: float, pool: Poo
         behind, late = node.head - cursor.number, node.timestamp - cursor.timestamp >= BEHIND_SECONDS
         place = f"read up to block {cursor.number}"
     if behind < BEHIND_BLOCKS or not late:
-        return Part(ok=True, detail=place)
-    return Part(
+        return HealthPart(ok=True, detail=place)
+    return HealthPart(
         ok=False,
         detail=f"{place}, {behind} blocks behind the head: newer deals and votes are not seen",
         fix="See `sluice chain status` and that the process `watch` runs; the first reading of a chain takes a while.",
     )
 
 
-def _lane(facts: LaneFacts, pool: Pool) -> Part:
+def _lane(facts: LaneFacts, pool: ExpectedPool) -> HealthPart:
     if facts.halted is not None:
-        return Part(
+        return HealthPart(
             ok=False,
             detail=f"it is halted: {facts.halted}",
             fix="Decide by `sluice tx disown` or `sluice tx resume`; `sluice tx ls` tells more.",
         )
     if facts.stuck is not None:
-        return Part(
+        return HealthPart(
             ok=False,
             detail=f"it waits for something that it cannot mend: {facts.stuck}",
             fix="It goes on by itself once that is well; `sluice tx ls` tells more.",
         )
     limit = max(WAIT_SECONDS, (WAIT_BLOCKS + pool.spend_depth) * pool.block_time)
     if facts.waiting is None or facts.waiting <= limit:
-        return Part(ok=True, detail="no operator is needed")
-    return Part(
+        return HealthPart(ok=True, detail="no operator is needed")
+    return HealthPart(
         ok=False,
         detail=f"a transaction has waited for {facts.waiting:.0f} s: {facts.why}",
         fix="See `sluice tx ls`.",
     )
 
 
-def _machines(facts: MachineFacts) -> Part:
+def _machines(facts: MachineFacts) -> HealthPart:
     if facts.able:
-        return Part(ok=True, detail=f"{facts.able} can work")
+        return HealthPart(ok=True, detail=f"{facts.able} can work")
     if not facts.enrolled:
-        return Part(
+        return HealthPart(
             ok=False,
             detail="no machine has signed in, so nobody can do a task",
             fix="Start one: docs/quickstart/worker.md.",
@@ -374,7 +374,7 @@ def _machines(facts: MachineFacts) -> Part:
         "banned": facts.banned,
     }
     said = ", ".join(f"{count} {name}" for name, count in reasons.items() if count)
-    return Part(
+    return HealthPart(
         ok=False,
         detail=f"none of {facts.enrolled} machines can take work: {said}",
         fix="Ask their operators to run `sluice worker doctor`.",

@@ -1,7 +1,7 @@
 """Who gets which task: waiting tasks against workers with a free slot. Pure.
 
-Most urgent task first; for each, the fitting workers in the order of `Room.rank`: what they have earned or put at risk
-on chain counts, what they say of themselves does not. A worker fits if nothing of `obstacle` stands in its way.
+Most urgent task first; for each, the fitting workers in the order of `Capacity.rank`: what they have earned or put at
+risk on chain counts, what they say of themselves does not. A worker fits if nothing of `obstacle` stands in its way.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Obstacle(IntEnum):
     STAKE = 5  #: its free stake, less what is promised, does not cover the vote
     NEWCOMERS = 6  #: too many that were never right on chain failed the task
     ASKED = 7  #: it had the task before
-    RESTING = 8  #: it failed several times in a row
+    COOLING_DOWN = 8  #: it failed several times in a row
     BUSY = 9  #: no slot that it may use is free
 
 
@@ -61,7 +61,7 @@ class Match:
 
 
 @dataclass(slots=True)
-class Room:
+class Capacity:
     """What is left of a worker during one round of matching."""
 
     worker: WorkerRecord
@@ -72,7 +72,7 @@ class Room:
     busy: int
 
     @classmethod
-    def of(cls, worker: WorkerRecord, order: int = 0) -> Room:
+    def of(cls, worker: WorkerRecord, order: int = 0) -> Capacity:
         """All that the worker has free."""
         promised = sum(item.stake for item in (*worker.held, *worker.pledged))
         return cls(worker, order, worker.free, NRlc(worker.facts.stake - promised), len(worker.held))
@@ -92,26 +92,26 @@ class Room:
             self.order,
         )
 
-    def __lt__(self, other: Room) -> bool:
+    def __lt__(self, other: Capacity) -> bool:
         return self.rank < other.rank
 
 
 def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord]) -> list[Match]:
     """Matches for one round. `tasks`: most urgent first; `workers`: none that rests."""
-    rooms = _rooms(workers)
-    heapq.heapify(rooms)
+    capacities = _capacities(workers)
+    heapq.heapify(capacities)
     matches = []
     hopeless: set[tuple[object, ...]] = set()
     for task in tasks:
-        if not rooms:
+        if not capacities:
             break
         # Rooms only get smaller: what nobody could take, nobody can take later in the round.
         kind = (task.tag, stake_locked(task))
         if kind in hopeless:
             continue
-        chosen, for_none = _choose(task, rooms)
+        chosen, for_none = _choose(task, capacities)
         if chosen:
-            matches.append(Match(task, tuple(room.worker for room in chosen)))
+            matches.append(Match(task, tuple(capacity.worker for capacity in chosen)))
         elif for_none:
             hopeless.add(kind)
     return matches
@@ -122,19 +122,19 @@ def stake_locked(task: TaskRecord) -> NRlc:
     return NRlc(0) if task.mode is Mode.SOLO else task.worker_stake
 
 
-def obstacle(task: TaskRecord, room: Room, now: float = float("inf")) -> Obstacle | None:
+def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) -> Obstacle | None:
     """What stands between a worker and a task most of all; None if nothing does."""
-    worker = room.worker
+    worker = capacity.worker
     checks = (
         (worker.banned, Obstacle.BANNED),
         (worker.lost, Obstacle.LOST),
         (not fits(task.tag, worker.tag), Obstacle.TAG),
         (not worker.facts.funded, Obstacle.GAS if worker.checked_at else Obstacle.UNCHECKED),
-        (room.stake < stake_locked(task), Obstacle.STAKE),
+        (capacity.stake < stake_locked(task), Obstacle.STAKE),
         (not worker.successes and spent_newcomers(task) >= MOST_NEWCOMERS, Obstacle.NEWCOMERS),
         (_had(task, worker), Obstacle.ASKED),
-        (worker.rest_until > now, Obstacle.RESTING),
-        (room.free <= 0, Obstacle.BUSY),
+        (worker.rest_until > now, Obstacle.COOLING_DOWN),
+        (capacity.free <= 0, Obstacle.BUSY),
     )
     return next((found for stands, found in checks if stands), None)
 
@@ -144,30 +144,30 @@ def _had(task: TaskRecord, worker: WorkerRecord) -> bool:
     return task.replicate(worker.wallet) is not None or any(item.task_id == task.task_id for item in worker.held)
 
 
-def _rooms(workers: Sequence[WorkerRecord]) -> list[Room]:
+def _capacities(workers: Sequence[WorkerRecord]) -> list[Capacity]:
     return [
-        Room.of(worker, order)
+        Capacity.of(worker, order)
         for order, worker in enumerate(workers)
         if worker.free and worker.facts.funded and not worker.banned and not worker.lost
     ]
 
 
-def _choose(task: TaskRecord, rooms: list[Room]) -> tuple[list[Room], bool]:
+def _choose(task: TaskRecord, capacities: list[Capacity]) -> tuple[list[Capacity], bool]:
     """Take the task's workers out of the heap and put back what is left of them; also whether no task of its kind could
     be taken by those who could not take it.
     """
-    chosen: list[Room] = []
-    passed: list[Room] = []
+    chosen: list[Capacity] = []
+    passed: list[Capacity] = []
     for_none = bool(task.wants)
-    while rooms and Match(task, tuple(room.worker for room in chosen)).wants:
-        room = heapq.heappop(rooms)
-        found = obstacle(task, room)
-        (chosen if found is None else passed).append(room)
+    while capacities and Match(task, tuple(capacity.worker for capacity in chosen)).wants:
+        capacity = heapq.heappop(capacities)
+        found = obstacle(task, capacity)
+        (chosen if found is None else passed).append(capacity)
         for_none = for_none and found not in (None, Obstacle.ASKED, Obstacle.NEWCOMERS)
-    for room in chosen:
-        room.free -= 1
-        room.busy += 1
-        room.stake = NRlc(room.stake - stake_locked(task))
-    for room in (*passed, *(room for room in chosen if room.free)):
-        heapq.heappush(rooms, room)
+    for capacity in chosen:
+        capacity.free -= 1
+        capacity.busy += 1
+        capacity.stake = NRlc(capacity.stake - stake_locked(task))
+    for capacity in (*passed, *(capacity for capacity in chosen if capacity.free)):
+        heapq.heappush(capacities, capacity)
     return chosen, for_none

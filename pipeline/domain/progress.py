@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pipeline.domain.actions import (
     Action,
-    Adopt,
+    AddVoter,
     AskReveal,
     AskUpload,
     Drop,
@@ -23,8 +23,8 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
-from pipeline.domain.records import Replicate, Sent, Stage, TaskRecord
-from pipeline.domain.replicas import Pace, adopted, usable_result
+from pipeline.domain.records import Replicate, Stage, Submission, TaskRecord
+from pipeline.domain.replicas import Timeouts, replicate_of_voter, usable_result
 from protocol.errors import BadMessage
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.view import ChainView, TaskStatus
@@ -37,7 +37,7 @@ SOONEST_VISIT, LATEST_VISIT = 5.0, 60.0
 IDLE_VISIT = 900.0
 
 
-def after(task: TaskRecord, view: ChainView, actions: Sequence[Action], now: float, pace: Pace) -> TaskRecord:
+def after(task: TaskRecord, view: ChainView, actions: Sequence[Action], now: float, timeouts: Timeouts) -> TaskRecord:
     """The record once `actions` are carried out; the same object if nothing changed."""
     moved = task
     for action in actions:
@@ -48,13 +48,13 @@ def after(task: TaskRecord, view: ChainView, actions: Sequence[Action], now: flo
     if moved == task:
         return task
     moved = replace(moved, changed_at=now)
-    return replace(moved, next_visit=next_visit(moved, view, now, pace))
+    return replace(moved, next_visit=next_visit(moved, view, now, timeouts))
 
 
-def next_visit(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> float:
+def next_visit(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> float:
     """When to look again though nothing is heard: the first deadline ahead, or the measured interval."""
     quiet = (now - task.changed_at) / 2
-    soonest = max(SOONEST_VISIT, pace.reask)
+    soonest = max(SOONEST_VISIT, timeouts.reask)
     pause = IDLE_VISIT if _idle(task, view) else min(max(quiet, soonest), max(LATEST_VISIT, soonest))
     times = [now + pause]
     times += [
@@ -81,11 +81,11 @@ def _idle(task: TaskRecord, view: ChainView) -> bool:
 def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
     match action:
         case Submit(method=method, generation=generation):
-            return replace(task, sent={**task.sent, str(method): Sent(generation, now)})
+            return replace(task, sent={**task.sent, str(method): Submission(generation, now)})
         case Want(count=count, leading=leading, others=others):
             return replace(task, wants=count, leading=leading, others=others)
-        case Adopt(wallet=wallet):
-            return replace(task, replicates=(*task.replicates, adopted(task, wallet, now)))
+        case AddVoter(wallet=wallet):
+            return replace(task, replicates=(*task.replicates, replicate_of_voter(task, wallet, now)))
         case Explain(why=why):
             return replace(task, why=why)
         case Resume():

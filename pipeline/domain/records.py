@@ -107,7 +107,7 @@ class Replicate:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class Submission:
     """A transaction that was handed to the lane: the newest try of its method."""
 
     generation: int
@@ -147,7 +147,7 @@ class TaskRecord:
     others: int = 0
     replicates: tuple[Replicate, ...] = ()
     #: Lane method → its newest try.
-    sent: Mapping[str, Sent] = field(default_factory=dict)
+    sent: Mapping[str, Submission] = field(default_factory=dict)
     #: Lane method → how many of its intents failed.
     failed: Mapping[str, int] = field(default_factory=dict)
     initialized_block: BlockNumber | None = None
@@ -212,7 +212,7 @@ class DealRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Reservation:
     """One slot of a worker in use."""
 
     task_id: TaskId
@@ -259,9 +259,9 @@ class WorkerRecord:
     facts: ChainFacts
     #: When `facts` were read; 0: never. `assign` reads them again when they are too old.
     checked_at: float
-    held: tuple[Held, ...] = ()
+    held: tuple[Reservation, ...] = ()
     #: Computed, vote not seen yet: the slot is free, the stake is not.
-    pledged: tuple[Held, ...] = ()
+    pledged: tuple[Reservation, ...] = ()
     #: Replicates failed since its last vote on chain.
     failures: int = 0
     #: Replicates since its last vote on chain that ended with word that the task or its app is at fault.

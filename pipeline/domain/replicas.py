@@ -30,7 +30,7 @@ MOST_NEWCOMERS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Timeouts:
     """How long to wait before asking again or asking somebody else; seconds."""
 
     block_time: float = 1.0
@@ -52,26 +52,26 @@ class Pace:
         return max(20 * self.block_time, 30.0)
 
     @property
-    def start_patience(self) -> float:
+    def start_timeout(self) -> float:
         """For the word "started": the queue is idle when a slot is free, so this is a dead or stuck machine."""
         return max(10 * self.block_time, 60.0)
 
     @property
-    def contribute_patience(self) -> float:
+    def contribute_timeout(self) -> float:
         """Between "computed" and the vote in a block: the deal must be deep enough, then the task."""
         return max((20 + 2 * self.spend_depth) * self.block_time, 60.0)
 
     @property
-    def upload_patience(self) -> float:
+    def upload_timeout(self) -> float:
         """For an upload before another winner is asked too; results may be large."""
         return max(3 * self.block_time, 15.0)
 
-    def compute_patience(self, category_seconds: int) -> float:
+    def compute_timeout(self, category_seconds: int) -> float:
         """From assignment to the word "computed": the category's time, twice for downloads, and a minute."""
         return 2 * category_seconds + 60.0
 
 
-def adopted(task: TaskRecord, wallet: Wallet, now: float) -> Replicate:
+def replicate_of_voter(task: TaskRecord, wallet: Wallet, now: float) -> Replicate:
     """The replicate of a worker whose vote is on chain, signed for by us, while the record knows nothing of it.
 
     Its request was lost with a database, or an older release sent it without storing it.
@@ -87,54 +87,54 @@ def adopted(task: TaskRecord, wallet: Wallet, now: float) -> Replicate:
     )
 
 
-def late(replicate: Replicate, category_seconds: int, now: float, pace: Pace) -> bool:
+def late(replicate: Replicate, category_seconds: int, now: float, timeouts: Timeouts) -> bool:
     """Whether a live replicate has used up our patience; it may still deliver, but nobody counts on it."""
     match replicate.state:
         case ReplicateState.ASSIGNED:
-            return now > replicate.assigned_at + pace.start_patience
+            return now > replicate.assigned_at + timeouts.start_timeout
         case ReplicateState.STARTED:
-            return now > replicate.assigned_at + pace.compute_patience(category_seconds)
+            return now > replicate.assigned_at + timeouts.compute_timeout(category_seconds)
         case ReplicateState.COMPUTED:
-            return now > replicate.steps.get(Step.COMPUTED, replicate.assigned_at) + pace.contribute_patience
+            return now > replicate.steps.get(Step.COMPUTED, replicate.assigned_at) + timeouts.contribute_timeout
         case _:
             return True
 
 
-def pending(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> list[Replicate]:
+def pending(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> list[Replicate]:
     """Replicates whose contribution is still to come and counted on."""
     return [
         item
         for item in task.replicates
-        if item.live and view.contribution(item.wallet) is None and not late(item, task.category_seconds, now, pace)
+        if item.live and view.contribution(item.wallet) is None and not late(item, task.category_seconds, now, timeouts)
     ]
 
 
-def wanted(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> int:
+def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> int:
     """How many more replicates to assign now, supposing that newcomers take them and all agree."""
     if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
         return 0
-    if given_up(task, view, now, pace):
+    if given_up(task, view, now, timeouts):
         return 0
-    waiting = pending(task, view, now, pace)
+    waiting = pending(task, view, now, timeouts)
     if task.mode is Mode.SOLO:
         return 0 if waiting or view.contributions else 1
     return weights.replicates_needed(task.trust, votes(task, view), [item.weight for item in waiting])
 
 
-def forecast(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> tuple[int, int]:
+def forecast(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> tuple[int, int]:
     """(weight of the leading result once all who still compute have joined it, weight of all other results)."""
     groups = sorted((weights.group_weight(group) for group in votes(task, view).values()), reverse=True)
-    joining = [item.weight for item in pending(task, view, now, pace)]
+    joining = [item.weight for item in pending(task, view, now, timeouts)]
     return weights.group_weight((*groups[:1], *joining)), sum(groups[1:])
 
 
-def given_up(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> bool:
+def given_up(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> bool:
     """Whether so many workers failed that another one would too, and more than half of those asked.
 
     What a machine says of itself, or what its lane says of a vote, tells nothing of the task: it counts as spent only.
     A machine that was lost as a whole, or stopped by us, does not count at all.
     """
-    failed, silent = _without_vote(task, view, now, pace)
+    failed, silent = _without_vote(task, view, now, timeouts)
     blaming = [item for item in failed if blames_task(item.cause)]
     left = [item for item in task.replicates if item.state in _LEFT and item not in silent]
     asked = _known(task.replicates) - _known(left)
@@ -155,7 +155,9 @@ def spent_newcomers(task: TaskRecord) -> int:
 _LEFT = (ReplicateState.LOST, ReplicateState.ABORTED)
 
 
-def _without_vote(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> tuple[list[Replicate], list[Replicate]]:
+def _without_vote(
+    task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
+) -> tuple[list[Replicate], list[Replicate]]:
     """Replicates that failed, and those that we waited for in vain."""
     without_vote = [item for item in task.replicates if view.contribution(item.wallet) is None]
     failed = [item for item in without_vote if item.state is ReplicateState.FAILED]
@@ -165,7 +167,7 @@ def _without_vote(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> 
         if (
             item.cause == TOO_LATE
             if item.state is ReplicateState.LOST
-            else item.live and late(item, task.category_seconds, now, pace)
+            else item.live and late(item, task.category_seconds, now, timeouts)
         )
     ]
     return failed, silent
@@ -213,7 +215,7 @@ def usable_result(task: TaskRecord, view: ChainView) -> Replicate | None:
     return None
 
 
-def next_uploader(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> Wallet | None:
+def next_uploader(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Wallet | None:
     """The winner to ask for the result now: one at a time, the next one when our patience with the last is over.
 
     Ranked: never asked before asked long ago, revealed before not, then by weight, then by who voted first.
@@ -224,7 +226,7 @@ def next_uploader(task: TaskRecord, view: ChainView, now: float, pace: Pace) -> 
         if replicate is None or replicate.state is ReplicateState.FAILED:
             continue
         asked = replicate.upload_asked_at
-        if asked is not None and now < asked + pace.upload_patience:
+        if asked is not None and now < asked + timeouts.upload_timeout:
             return None
         ranked.append((asked or 0.0, not _revealed(vote), -replicate.weight, place, vote.worker))
     return min(ranked)[-1] if ranked else None

@@ -50,7 +50,7 @@ TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Decision:
     """One task's decision."""
 
     before: TaskRecord
@@ -68,13 +68,13 @@ class Step:
 
 def advance(
     scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView] | None = None
-) -> list[Step]:
+) -> list[Decision]:
     """Advance these tasks. `known`: views read from the contract, for tasks whose logs are in doubt.
 
     Returns the decisions that stand; a task that others keep changing has none and is left to the sweep.
     Raises PyMongoError or an Unavailable; doing it again is harmless.
     """
-    settled: list[Step] = []
+    settled: list[Decision] = []
     for _ in range(TRIES):
         steps = _decide(scheduler, task_ids, known or {})
         _submit(scheduler, steps)
@@ -100,11 +100,11 @@ def views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, Cha
     }
 
 
-def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView]) -> list[Step]:
-    tasks = scheduler.store.tasks.load(task_ids)
+def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView]) -> list[Decision]:
+    tasks = scheduler.store.tasks.load_tasks(task_ids)
     folded = views(scheduler, [task for task in tasks if task.task_id not in known])
     now = scheduler.clock()
-    steps: list[Step] = []
+    steps: list[Decision] = []
     room: int | None = None
     spare: int | None = None
     for task in tasks:
@@ -112,7 +112,7 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
         if view is None:
             # The sweep asks the contract.
             continue
-        actions = deciding.decide(task, view, now, scheduler.pace)
+        actions = deciding.decide(task, view, now, scheduler.timeouts)
         late, put_off = of_expired(task, actions, now), False
         if late:
             spare = BULK_ROOM - scheduler.transactions.open() if spare is None else spare - 1
@@ -121,21 +121,21 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
         elif initializes(actions):
             room = MOST_WITH_INITIALIZE - scheduler.transactions.queued() if room is None else room - 1
             actions = actions if room > 0 else without_initialize(actions)
-        after = progress.after(task, view, actions, now, scheduler.pace)
-        steps.append(Step(task, after, view, actions, put_off=put_off))
+        after = progress.after(task, view, actions, now, scheduler.timeouts)
+        steps.append(Decision(task, after, view, actions, put_off=put_off))
     return steps
 
 
-def _submit(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+def _submit(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     submits = [(step.before.task_id, act) for step in steps for act in step.actions if isinstance(act, Submit)]
     if submits:
         count, failures = scheduler.transactions.submit(submits, scheduler.clock())
-        scheduler.store.tasks.intents_failed(failures)
+        scheduler.store.tasks.record_failed_intents(failures)
         if count:
             scheduler.wake.lane()
 
 
-def _give_slots_back(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+def _give_slots_back(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     pledged = [(act.wallet, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Pledge)]
     scheduler.store.workers.pledge(pledged)
     freed = [(act, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Free)]
@@ -144,7 +144,7 @@ def _give_slots_back(scheduler: Scheduler, steps: Sequence[Step]) -> None:
         scheduler.store.workers.release(slots, outcome, scheduler.clock())
 
 
-def _act(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+def _act(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     """Carry out saved decisions."""
     _give_slots_back(scheduler, steps)
     messages = [segment for step in steps for segment in _segments(scheduler, step)]
@@ -165,7 +165,7 @@ def _act(scheduler: Scheduler, steps: Sequence[Step]) -> None:
                 )
 
 
-def _segments(scheduler: Scheduler, step: Step) -> list[Segment]:
+def _segments(scheduler: Scheduler, step: Decision) -> list[Segment]:
     task, found = step.before.task_id, []
     for action in step.actions:
         match action:
@@ -180,7 +180,7 @@ def _segments(scheduler: Scheduler, step: Step) -> list[Segment]:
     return found
 
 
-def _staff(scheduler: Scheduler, steps: Sequence[Step]) -> None:
+def _staff(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     wants = any(step.after.wants for step in steps)
     freed = any(isinstance(action, Free | Pledge) for step in steps for action in step.actions)
     if wants or freed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.flow import isolate
-from pipeline.flow.advance import Step, advance
+from pipeline.flow.advance import Decision, advance
 from pipeline.scheduler import Scheduler
 from protocol.poco.view import ChainView
 from protocol.types import TaskId
@@ -13,13 +13,13 @@ from protocol.types import TaskId
 
 def advance_each(
     scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView] | None = None
-) -> list[Step]:
+) -> list[Decision]:
     """See `advance`."""
-    steps: list[Step] = []
+    steps: list[Decision] = []
 
-    def aside(task_id: TaskId, error: Exception) -> None:
-        scheduler.store.tasks.reader.set_aside(task_id, f"it cannot be decided upon ({error!r})")
+    def on_failure(task_id: TaskId, error: Exception) -> None:
+        scheduler.store.tasks.reader.quarantine(task_id, f"it cannot be decided upon ({error!r})")
 
     if task_ids:
-        isolate.each(task_ids, lambda chunk: steps.extend(advance(scheduler, chunk, known)), aside)
+        isolate.each(task_ids, lambda chunk: steps.extend(advance(scheduler, chunk, known)), on_failure)
     return steps

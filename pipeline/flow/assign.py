@@ -17,10 +17,10 @@ from pipeline.broker import segments
 from pipeline.broker.segments import Segment
 from pipeline.domain import match as matching
 from pipeline.domain.match import Match
-from pipeline.domain.records import ChainFacts, DealRecord, Held, Replicate, TaskRecord, WorkerRecord
+from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Reservation, TaskRecord, WorkerRecord
 from pipeline.flow import isolate
 from pipeline.scheduler import Scheduler
-from pipeline.store.tasks import Given
+from pipeline.store.tasks import NewReplicates
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
 from protocol.gas import gas_for_task
 from protocol.poco import weights
@@ -43,7 +43,7 @@ PASS_SECONDS, PASS_UNSERVED_SECONDS = 3.0, 30.0
 #: Seconds that weight, stake and coins of a worker are believed: an old weight makes votes superfluous.
 FACTS_SECONDS = 10.0
 #: Times to look for others when fresh facts say that a chosen worker cannot take its task.
-LOOKS = 4
+ROUNDS = 4
 #: Workers without coins that are looked at again in one round: each is three calls, and signing in is free.
 UNFUNDED = 100
 
@@ -53,7 +53,7 @@ def assign(scheduler: Scheduler) -> int:
 
     Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
     """
-    _look_for_coins(scheduler, scheduler.clock())
+    _read_unfunded(scheduler, scheduler.clock())
     given = 0
     for _ in range(PAGES):
         count, more = _page(scheduler)
@@ -68,7 +68,7 @@ def _page(scheduler: Scheduler) -> tuple[int, bool]:
     now = scheduler.clock()
     if not _any_free(scheduler, now):
         return 0, False
-    tasks = scheduler.store.tasks.waiting(now, TASKS)
+    tasks = scheduler.store.tasks.tasks_wanting_workers(now, TASKS)
     if not tasks:
         return 0, False
     workers = _candidates(scheduler, tasks, now)
@@ -89,7 +89,7 @@ def _pass_over(scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Seque
         (PASS_UNSERVED_SECONDS, [task.task_id for task in tasks if task.tag not in offered]),
     ):
         if some:
-            scheduler.store.tasks.passed_over(some, now + seconds)
+            scheduler.store.tasks.defer_matching(some, now + seconds)
 
 
 def _any_free(scheduler: Scheduler, now: float) -> bool:
@@ -129,7 +129,7 @@ def _match(
     Old facts will do while the node is silent, none at all will not.
     """
     known = {worker.wallet: worker for worker in workers}
-    for _ in range(LOOKS):
+    for _ in range(ROUNDS):
         matches = matching.match(tasks, list(known.values()))
         chosen = {worker.wallet: worker for found in matches for worker in found.workers}
         old = [wallet for wallet, worker in chosen.items() if worker.checked_at < now - FACTS_SECONDS]
@@ -138,16 +138,16 @@ def _match(
         if not _refresh(scheduler, old, now):
             known = {wallet: worker for wallet, worker in known.items() if worker.checked_at}
             break
-        fresh = {worker.wallet: worker for worker in scheduler.store.workers.load(old)}
+        fresh = {worker.wallet: worker for worker in scheduler.store.workers.load_workers(old)}
         known = {wallet: fresh.get(wallet, worker) for wallet, worker in known.items()}
     else:
         known = {wallet: worker for wallet, worker in known.items() if worker.checked_at >= now - FACTS_SECONDS}
     return matching.match(tasks, list(known.values()))
 
 
-def _look_for_coins(scheduler: Scheduler, now: float) -> None:
+def _read_unfunded(scheduler: Scheduler, now: float) -> None:
     """Read the facts of some workers that had no coins when last looked at, in turn."""
-    wallets = scheduler.store.workers.unchecked(now, UNFUNDED)
+    wallets = scheduler.store.workers.wallets_to_check(now, UNFUNDED)
     if wallets:
         _refresh(scheduler, wallets, now)
 
@@ -171,7 +171,7 @@ def _segment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet: W
         if isolate.passes(error):
             raise
         log.exception("No assignment can be made of this task.", action="unassignable", task=task.task_id)
-        scheduler.store.tasks.reader.set_aside(task.task_id, f"no assignment can be made of it ({error!r})")
+        scheduler.store.tasks.reader.quarantine(task.task_id, f"no assignment can be made of it ({error!r})")
         return []
 
 
@@ -212,7 +212,7 @@ def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> boo
     except (RpcUnavailable, RpcError, BadMessage) as error:
         log.warning("Worker facts not read.", action="facts_stale", workers=len(wallets), why=str(error))
         return False
-    scheduler.store.workers.checked(
+    scheduler.store.workers.store_facts(
         [
             (wallet, ChainFacts(weights.weight(score), account.stake, Wei(balance), balance >= needed, score))
             for wallet, score, account, balance in zip(wallets, scores, accounts, balances, strict=True)
@@ -224,7 +224,7 @@ def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> boo
 
 def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list[Match]:
     """Take the slots; a worker that cannot hold its share any more, or was faster for another process, is left out."""
-    wanted: dict[Wallet, list[Held]] = defaultdict(list)
+    wanted: dict[Wallet, list[Reservation]] = defaultdict(list)
     for found in matches:
         for worker in found.workers:
             wanted[worker.wallet].append(_held(found, now))
@@ -233,8 +233,8 @@ def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list
     return [found for found in granted if found.workers]
 
 
-def _held(found: Match, now: float) -> Held:
-    return Held(found.task.task_id, now, matching.stake_locked(found.task))
+def _held(found: Match, now: float) -> Reservation:
+    return Reservation(found.task.task_id, now, matching.stake_locked(found.task))
 
 
 def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
@@ -243,7 +243,7 @@ def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
     """
     deals = scheduler.deals({found.task.deal_id for found in granted})
     given = [
-        Given(
+        NewReplicates(
             found.task,
             tuple(
                 Replicate(
@@ -262,9 +262,11 @@ def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
         for found in granted
         if found.task.deal_id in deals
     ]
-    taken = scheduler.store.tasks.assign(given, now, now + scheduler.pace.reask)
+    taken = scheduler.store.tasks.assign(given, now, now + scheduler.timeouts.reask)
     refused = [found for found in granted if found.task.task_id not in taken]
-    scheduler.store.workers.give_back([(item.wallet, _held(found, now)) for found in refused for item in found.workers])
+    scheduler.store.workers.cancel_reservations(
+        [(item.wallet, _held(found, now)) for found in refused for item in found.workers]
+    )
     messages: list[Segment] = []
     for task, workers in ((found.task, found.workers) for found in granted if found.task.task_id in taken):
         log.info("Task assigned.", action="assigned", task=task.task_id, wallets=[item.wallet for item in workers])

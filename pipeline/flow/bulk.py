@@ -60,7 +60,9 @@ def feed(scheduler: Scheduler) -> bool:
     left = wanted - len(tasks)
     if left <= 0:
         return True
-    expired = [task for task in scheduler.store.tasks.due(now, FEED, {Turn.EXPIRED}) if task.turn(now) is Turn.EXPIRED]
+    expired = [
+        task for task in scheduler.store.tasks.tasks_due(now, FEED, {Turn.EXPIRED}) if task.turn(now) is Turn.EXPIRED
+    ]
     chosen = taken(expired, now, left, left)
     visit(scheduler, chosen)
     return len(chosen) == left

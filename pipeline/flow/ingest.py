@@ -89,26 +89,26 @@ def ingest(
     """
     first: list[TaskId] = []
     more = False
-    for record in _read(store, catalogue, workerpool, store.deals.blocks(deal_ids), now):
+    for record in _read(store, catalogue, workerpool, store.deals.match_blocks(deal_ids), now):
         try:
             more = more or record.bot_size > AT_ONCE
             if record.bot_size > PIECE:
-                store.deals.put(record)
+                store.deals.store_for_later(record)
                 continue
-            lease = store.deals.begin(record, now)
+            lease = store.deals.lease_and_store(record, now)
             if lease is not None and _store_piece(store, lease, now):
                 first += [task_id(record.deal_id, index) for index in _indices(record)[:AT_ONCE]]
         except Exception as error:
             if isolate.passes(error):
                 raise
             log.exception("The deal cannot be stored.", action="deal_unstorable", deal=record.deal_id)
-            store.deals.unreadable(record.deal_id, f"it cannot be stored ({error!r})")
+            store.deals.quarantine(record.deal_id, f"it cannot be stored ({error!r})")
     return first, more
 
 
 def store_next_piece(store: Store, now: float) -> bool:
     """Store the next piece of the deal that is least far; False if no deal waits for one."""
-    lease = store.deals.resume(now)
+    lease = store.deals.lease_next(now)
     if lease is None:
         return False
     try:
@@ -117,7 +117,7 @@ def store_next_piece(store: Store, now: float) -> bool:
         if isolate.passes(error):
             raise
         log.exception("The deal cannot be stored.", action="deal_unstorable", deal=lease.deal.deal_id)
-        store.deals.unreadable(lease.deal.deal_id, f"it cannot be stored ({error!r})")
+        store.deals.quarantine(lease.deal.deal_id, f"it cannot be stored ({error!r})")
     return True
 
 
@@ -134,11 +134,11 @@ def _read(
                 records += _record_of(store, catalogue, deal, block, at, now)
             case Known():
                 log.info("A deal of another workerpool was noticed.", action="deal_foreign", deal=deal_id)
-                store.deals.later(deal_id, now + UNREAD_SECONDS)
+                store.deals.defer(deal_id, now + UNREAD_SECONDS)
             case Absent(why) | Unknown(why):
                 # A reorg took the deal, or the node cannot say.
                 log.info("The deal cannot be read now.", action="deal_unread", deal=deal_id, why=why)
-                store.deals.later(deal_id, now + UNREAD_SECONDS)
+                store.deals.defer(deal_id, now + UNREAD_SECONDS)
             case Broken(why):
                 _quarantine(store, deal_id, why)
     return records
@@ -153,13 +153,13 @@ def _record_of(
         _quarantine(store, deal.deal_id, str(error))
     except RpcUnavailable as error:
         log.warning("The deal cannot be read now.", action="deal_unread", deal=deal.deal_id, why=str(error))
-        store.deals.later(deal.deal_id, now + UNREAD_SECONDS)
+        store.deals.defer(deal.deal_id, now + UNREAD_SECONDS)
     return []
 
 
 def _quarantine(store: Store, deal_id: DealId, why: str) -> None:
     log.error("The deal cannot be served by this release.", action="deal_unreadable", deal=deal_id, why=why)
-    store.deals.unreadable(deal_id, why)
+    store.deals.quarantine(deal_id, why)
 
 
 def deal_record(deal: Deal, catalogue: Catalogue, block: BlockNumber, at: BlockRef | None) -> DealRecord:
@@ -224,7 +224,7 @@ def _store_piece(store: Store, lease: Lease, now: float) -> bool:
     """Store the next tasks of a deal; whether it is ingested by that."""
     deal, stored, again = lease.deal, lease.stored, lease.again
     piece = task_records(deal, stored, PIECE)
-    again = store.tasks.add(piece) < len(piece) or again
+    again = store.tasks.insert_new(piece) < len(piece) or again
     stored += len(piece)
     if stored < deal.bot_size:
         # Free at once: whoever is woken next may go on.
@@ -236,8 +236,8 @@ def _store_piece(store: Store, lease: Lease, now: float) -> bool:
         store.tasks.set_deadlines(
             deal.deal_id, deal.contribution_deadline, deal.final_deadline, deal.start_time, deal.matched_block
         )
-    ingested = store.deals.ingested(lease)
-    if store.deals.gone([deal.deal_id]):
+    ingested = store.deals.mark_ingested(lease)
+    if store.deals.orphaned_among([deal.deal_id]):
         # A reorg took the deal while its tasks were being stored, and could not see them.
         store.tasks.set_orphaned([deal.deal_id], orphaned=True)
     if ingested:

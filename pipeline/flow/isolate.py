@@ -27,8 +27,8 @@ def passes(error: Exception) -> bool:
     return isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, WriteError | BulkWriteError)
 
 
-def each(items: Sequence[T], call: Callable[[Sequence[T]], None], aside: Callable[[T, Exception], None]) -> None:
-    """Call with all items, and with each alone if that fails; what fails alone goes to `aside`. `call` may repeat.
+def each(items: Sequence[T], call: Callable[[Sequence[T]], None], on_failure: Callable[[T, Exception], None]) -> None:
+    """Call with all items, and with each alone if that fails; what fails alone goes to `on_failure`. `call` may repeat.
 
     Raises what passes.
     """
@@ -39,10 +39,10 @@ def each(items: Sequence[T], call: Callable[[Sequence[T]], None], aside: Callabl
             raise
         if len(items) == 1:
             log.exception("It cannot be handled.", action="isolated", what=repr(items[0])[:200])
-            aside(items[0], error)
+            on_failure(items[0], error)
             return
         for item in items:
-            each([item], call, aside)
+            each([item], call, on_failure)
 
 
 def all_of(steps: Sequence[Callable[[], object]]) -> None:

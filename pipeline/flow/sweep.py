@@ -32,29 +32,29 @@ from protocol.types import TaskId
 log = structlog.get_logger(__name__)
 
 #: Deals, silent workers, workers with slots and rows set aside that one sweep takes up; the rest is for the next one.
-DEALS, SILENT, HOLDING, ASIDE = 100, 100, 1000, 100
+DEALS, SILENT, HOLDING, QUARANTINED = 100, 100, 1000, 100
 #: Due tasks read at a time for each turn, those visited together, and the share of the time between two sweeps that
 #: visiting them may take: 1,000 a second.
 DUE, PIECE, SHARE = 500, 100, 0.5
 #: Seconds a slot may be held by a task that does not know of it: an assignment writes both within moments.
-SLOT_PATIENCE = 8.0
+SLOT_TIMEOUT = 8.0
 
 
 def sweep(scheduler: Scheduler) -> None:
     """One sweep. Raises PyMongoError or an Unavailable, after all of it was tried; the next sweep goes on."""
-    steps = (look_again, take_up_deals, lose_silent_workers, free_forgotten_slots, visit_due, _assign)
+    steps = (reread_quarantined, take_up_deals, lose_silent_workers, free_forgotten_slots, visit_due, _assign)
     isolate.all_of([partial(step, scheduler) for step in steps])
 
 
-def look_again(scheduler: Scheduler) -> None:
+def reread_quarantined(scheduler: Scheduler) -> None:
     """Read rows that were set aside and whose rest is over."""
-    entries = scheduler.store.quarantine.due(scheduler.clock(), ASIDE)
-    isolate.all_of([partial(scheduler.store.look_again, entry) for entry in entries])
+    entries = scheduler.store.quarantine.entries_due(scheduler.clock(), QUARANTINED)
+    isolate.all_of([partial(scheduler.store.reread_quarantined, entry) for entry in entries])
 
 
 def take_up_deals(scheduler: Scheduler) -> None:
     """Wake whoever reads and stores deals."""
-    scheduler.wake.ingest(scheduler.store.deals.new(DEALS, scheduler.clock()))
+    scheduler.wake.ingest(scheduler.store.deals.deals_to_ingest(DEALS, scheduler.clock()))
     scheduler.wake.bulk()
 
 
@@ -69,12 +69,12 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
         # Rather nobody could be heard: the API or we were away. And nobody is there to take their work.
         return
     touched: list[TaskId] = []
-    for wallet in scheduler.store.workers.silent(before, SILENT):
+    for wallet in scheduler.store.workers.silent_workers(before, SILENT):
         if not scheduler.store.workers.set_lost(wallet, before):
             continue
         tasks = scheduler.store.tasks.lose_worker(wallet)
         # Last, so that a crash before it makes the next sweep do the above again.
-        scheduler.store.workers.replaced(wallet)
+        scheduler.store.workers.mark_replaced(wallet)
         log.warning("Worker went silent.", action="worker_lost", wallet=wallet, tasks=len(tasks))
         touched += tasks
     for chunk in notify.chunks(touched, notify.ADVANCE_CHUNK):
@@ -83,7 +83,7 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
 
 def free_forgotten_slots(scheduler: Scheduler) -> None:
     """Give back slots that a crash left taken: reserved, but the task never heard of it or is past it."""
-    before, last = scheduler.clock() - SLOT_PATIENCE, None
+    before, last = scheduler.clock() - SLOT_TIMEOUT, None
     while workers := scheduler.store.workers.holding_since(before, HOLDING, last):
         last = workers[-1].wallet
         _free_forgotten(scheduler, workers, before)
@@ -96,7 +96,7 @@ def _free_forgotten(scheduler: Scheduler, workers: Sequence[WorkerRecord], befor
         for item in (*worker.held, *worker.pledged)
         if item.since < before
     ]
-    tasks = {task.task_id: task for task in scheduler.store.tasks.load({task_id for _, task_id in held})}
+    tasks = {task.task_id: task for task in scheduler.store.tasks.load_tasks({task_id for _, task_id in held})}
     forgotten, computed = [], []
     for wallet, task_id in held:
         task = tasks.get(task_id)
@@ -116,7 +116,7 @@ def visit_due(scheduler: Scheduler) -> None:
     seen: set[TaskId] = set()
     while True:
         now = scheduler.clock()
-        waiting = [task for task in scheduler.store.tasks.due(now, DUE) if task.task_id not in seen]
+        waiting = [task for task in scheduler.store.tasks.tasks_due(now, DUE) if task.task_id not in seen]
         room = BULK_ROOM - scheduler.transactions.open()
         chosen = due.taken(waiting, now, DUE, room)
         if not chosen:

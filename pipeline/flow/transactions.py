@@ -18,7 +18,7 @@ MOST_WITH_INITIALIZE = 2000
 #: and what unlocks the stakes of expired tasks. 8 batches of 50, about a block of 30 M gas and the one after it.
 BULK_ROOM = 400
 #: A lane intent that ended FAILED: task, method, try, why.
-Failure = tuple[TaskId, str, int, str]
+FailedIntent = tuple[TaskId, str, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Transactions:
     wallet: Wallet
     lane: Lane
 
-    def submit(self, wanted: Sequence[tuple[TaskId, Submit]], now: float) -> tuple[int, list[Failure]]:
+    def submit(self, wanted: Sequence[tuple[TaskId, Submit]], now: float) -> tuple[int, list[FailedIntent]]:
         """Hand over what is new or lost; returns how many, and failures that were not heard of. Raises LaneFull."""
         intents = {self._intent(task, submit, now).key: (task, submit) for task, submit in wanted}
         again = [key for key, (_, submit) in intents.items() if submit.again]
@@ -77,7 +77,7 @@ def of_expired(task: TaskRecord, actions: Sequence[Action], now: float) -> list[
     ]
 
 
-def failures_of(ended: Sequence[Intent]) -> list[Failure]:
+def failures_of(ended: Sequence[Intent]) -> list[FailedIntent]:
     """Failures among the intents that a lane run ended. Their keys carry the try (`#<occasion>`, none for 0)."""
     return [
         (TaskId(intent.subject), intent.method, int(intent.key.partition("#")[2] or 0), intent.reason)

@@ -10,7 +10,7 @@ import structlog
 from pipeline.broker import notify
 from pipeline.domain import progress
 from pipeline.domain.records import ReplicateState, TaskRecord
-from pipeline.flow.advance import Step, views
+from pipeline.flow.advance import Decision, views
 from pipeline.flow.advance_each import advance_each
 from pipeline.scheduler import Scheduler
 from protocol.errors import RpcError, RpcUnavailable
@@ -20,12 +20,12 @@ from protocol.types import TaskId
 log = structlog.get_logger(__name__)
 
 #: Seconds without news of chain or worker after which the contract is asked about a task that should have moved.
-DOUBT_AFTER = 20.0
+MISSED_EVENT_SECONDS = 20.0
 
 
 def visit(scheduler: Scheduler, due: Sequence[TaskId]) -> None:
     """Advance these tasks and note when to come again. Raises PyMongoError or an Unavailable."""
-    tasks = scheduler.store.tasks.load(due)
+    tasks = scheduler.store.tasks.load_tasks(due)
     versions = {task.task_id: task.version for task in tasks}
     known = _second_opinion(scheduler, tasks)
     for chunk in notify.chunks(due, notify.ADVANCE_CHUNK):
@@ -40,13 +40,13 @@ def visit(scheduler: Scheduler, due: Sequence[TaskId]) -> None:
         # What could not be decided upon now takes no other's place.
         later = now + progress.SOONEST_VISIT
         visits |= {task: (versions[task], later) for task in chunk if task in versions and task not in settled}
-        scheduler.store.tasks.visited(visits)
+        scheduler.store.tasks.set_next_visits(visits)
 
 
-def _next_visit(scheduler: Scheduler, step: Step, now: float) -> float:
+def _next_visit(scheduler: Scheduler, step: Decision, now: float) -> float:
     if step.put_off:
         return now + progress.SOONEST_VISIT
-    return progress.next_visit(step.after, step.view, now, scheduler.pace)
+    return progress.next_visit(step.after, step.view, now, scheduler.timeouts)
 
 
 def _second_opinion(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
@@ -55,24 +55,26 @@ def _second_opinion(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[T
     None while the node is silent.
     """
     now = scheduler.clock()
-    quiet = [task for task in tasks if now >= max(task.heard_at, task.matched_at) + DOUBT_AFTER]
+    quiet = [task for task in tasks if now >= max(task.heard_at, task.matched_at) + MISSED_EVENT_SECONDS]
     folded = views(scheduler, quiet) if quiet else {}
     unread = [task.task_id for task in quiet if task.task_id not in folded]
-    doubted = [
+    suspected = [
         task.task_id for task in quiet if task.task_id in folded and _should_have_moved(task, folded[task.task_id])
     ]
-    if not doubted and not unread:
+    if not suspected and not unread:
         return {}
     try:
-        read = scheduler.hub.tasks([*doubted, *unread])
+        read = scheduler.hub.tasks([*suspected, *unread])
     except (RpcUnavailable, RpcError) as error:
-        log.warning("Doubts stay: the node does not answer.", action="doubt", tasks=len(doubted), why=str(error))
+        log.warning("Doubts stay: the node does not answer.", action="doubt", tasks=len(suspected), why=str(error))
         return {}
-    told = {view.task_id: view for view in read}
-    ahead = {task: _merged(told[task], folded[task]) for task in doubted if _ahead(told[task], folded[task])}
+    read_views = {view.task_id: view for view in read}
+    ahead = {
+        task: _merged(read_views[task], folded[task]) for task in suspected if _ahead(read_views[task], folded[task])
+    }
     if ahead:
         log.warning("The contract is ahead of the logs.", action="late_find", tasks=sorted(ahead))
-    return ahead | {task: told[task] for task in unread}
+    return ahead | {task: read_views[task] for task in unread}
 
 
 def _should_have_moved(task: TaskRecord, view: ChainView) -> bool:

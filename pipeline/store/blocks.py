@@ -141,13 +141,13 @@ class ChainStore:
 
     # -- audit and replay ----------------------------------------------------------------------------------------------
 
-    def between(self, first: BlockNumber, last: BlockNumber) -> list[Seen]:
+    def logs_between(self, first: BlockNumber, last: BlockNumber) -> list[Seen]:
         """Logs of blocks first … last on the present chain."""
-        return self.logs.between(first, last)
+        return self.logs.logs_between(first, last)
 
     def deals_between(self, first: BlockNumber, last: BlockNumber) -> list[DealPlace]:
         """Deals of blocks first … last on the present chain."""
-        return [DealPlace(*deal) for deal in self._deals.between(first, last)]
+        return [DealPlace(*deal) for deal in self._deals.deals_between(first, last)]
 
     def mend(self, found: Audit) -> None:
         """Make the store tell what the chain does; the next sweep sees to the deals and tasks concerned, ended or not.
@@ -159,7 +159,7 @@ class ChainStore:
         self.logs.orphan(found.extra)
         self.logs.put(found.missing)
         extra = [(deal.deal_id, deal.block_number, deal.block_hash) for deal in found.extra_deals]
-        gone = self._deals.at(extra)
+        gone = self._deals.stored_at(extra)
         # Before: while the deal is extra, the next replay does what a crash cut off. After: tasks may just have come.
         self._tasks.set_orphaned(gone, orphaned=True)
         self._deals.orphan(extra)

@@ -109,20 +109,20 @@ class Store:
                 part.ensure_indexes()
             migrate(self._db)
 
-    def look_again(self, entry: Quarantined) -> None:
+    def reread_quarantined(self, entry: Quarantined) -> None:
         """Read a row that was set aside; it goes on if it fits now."""
         match entry.collection:
             case "deals":
-                self.deals.again(entry.key)
+                self.deals.reread(entry.key)
             case "tasks":
-                self.tasks.reader.again(entry.key)
+                self.tasks.reader.reread(entry.key)
             case "workers":
-                self.workers.reader.again(entry.key)
+                self.workers.reader.reread(entry.key)
             case "logs":
-                self.chain.logs.reader.again(entry.key)
+                self.chain.logs.reader.reread(entry.key)
             case "outputs":
-                self.outputs.reader.again(entry.key)
+                self.outputs.reader.reread(entry.key)
             case "blocks":
-                self.chain.reader.again(entry.key)
+                self.chain.reader.reread(entry.key)
             case other:
                 self.quarantine.release(other, entry.key)

@@ -92,31 +92,31 @@ class Deals:
         if writes:
             self._rows.bulk_write(writes, ordered=False)
 
-    def new(self, limit: int, now: float = float("inf")) -> list[DealId]:
+    def deals_to_ingest(self, limit: int, now: float = float("inf")) -> list[DealId]:
         """Deals noticed, not yet read from the chain and not in anybody's hands, oldest first."""
         rows = self._rows.find({**_free(now), "read": {"$ne": True}}, {"_id": 1}).sort("block", ASCENDING).limit(limit)
         return [DealId(row["_id"]) for row in rows]
 
-    def blocks(self, deal_ids: Iterable[DealId]) -> dict[DealId, BlockNumber]:
+    def match_blocks(self, deal_ids: Iterable[DealId]) -> dict[DealId, BlockNumber]:
         """The block of each deal's match, for those noticed and not ingested."""
         rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": NEW}, {"block": 1})
         return {DealId(row["_id"]): BlockNumber(row["block"]) for row in rows}
 
     # -- storing their tasks --------------------------------------------------------------------------------------
 
-    def begin(self, deal: DealRecord, now: float) -> Lease | None:
+    def lease_and_store(self, deal: DealRecord, now: float) -> Lease | None:
         """Store a deal read from the chain and take it in hand. None: it is ingested, or somebody has it."""
         body = _body(deal)
         return self._lease({"_id": deal.deal_id, "block": deal.matched_block, **_free(now)}, body, now, deal)
 
-    def put(self, deal: DealRecord) -> None:
-        """Store a deal read from the chain, and have `resume` find it."""
+    def store_for_later(self, deal: DealRecord) -> None:
+        """Store a deal read from the chain, and have `lease_next` find it."""
         self._rows.update_one(
             {"_id": deal.deal_id, "block": deal.matched_block, "state": NEW, "read": {"$ne": True}},
             {"$set": _body(deal)},
         )
 
-    def resume(self, now: float) -> Lease | None:
+    def lease_next(self, now: float) -> Lease | None:
         """Take in hand the deal that is least far of those whose tasks are not all stored yet."""
         wanted = {**_free(now), "read": True, "block": {"$gte": 0}}
         rows = list(self._rows.find(wanted, {"stored": 1}).limit(_LOOKED_AT))
@@ -145,7 +145,7 @@ class Deals:
         )
         return result.matched_count == 1
 
-    def ingested(self, lease: Lease) -> bool:
+    def mark_ingested(self, lease: Lease) -> bool:
         """Note that the deal and all its tasks are stored. False: the lease is another's by now."""
         result = self._rows.update_one(
             {"_id": lease.deal.deal_id, "fence": lease.fence, "state": NEW},
@@ -153,16 +153,16 @@ class Deals:
         )
         return result.matched_count == 1
 
-    def later(self, deal_id: DealId, until: float) -> None:
+    def defer(self, deal_id: DealId, until: float) -> None:
         """Leave a deal that cannot be read now until then, so that others are read."""
         self._rows.update_one({"_id": deal_id, **_free(until)}, {"$set": {"lease_until": until}})
 
-    def unreadable(self, deal_id: DealId, why: str) -> None:
+    def quarantine(self, deal_id: DealId, why: str) -> None:
         """Set a deal aside that this release cannot serve; it is read again after a rest."""
         self._rows.update_one({"_id": deal_id, "state": NEW}, {"$set": {"state": UNREADABLE, "why": why}})
         self._quarantine.add(self._rows.name, [(deal_id, why)])
 
-    def again(self, deal_id: DealId) -> None:
+    def reread(self, deal_id: DealId) -> None:
         """Read a deal that was set aside from the chain again, or its row."""
         result = self._rows.update_one({"_id": deal_id, "state": UNREADABLE}, {"$set": {"state": NEW}})
         row = self._rows.find_one({"_id": deal_id, "start_time": {"$exists": True}})
@@ -181,14 +181,14 @@ class Deals:
         self._rows.update_many({"_id": {"$in": deal_ids}, "block": {"$gt": block}}, {"$set": {"state": ORPHANED}})
         return deal_ids
 
-    def between(self, first: BlockNumber, last: BlockNumber) -> list[tuple[DealId, BlockNumber, BlockHash]]:
+    def deals_between(self, first: BlockNumber, last: BlockNumber) -> list[tuple[DealId, BlockNumber, BlockHash]]:
         """Deals matched in blocks first … last and not orphaned."""
         rows = self._rows.find(
             {"block": {"$gte": first, "$lte": last}, "state": {"$ne": ORPHANED}}, {"block": 1, "block_hash": 1}
         )
         return [(DealId(row["_id"]), BlockNumber(row["block"]), BlockHash(row["block_hash"])) for row in rows]
 
-    def at(self, places: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> list[DealId]:
+    def stored_at(self, places: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> list[DealId]:
         """Those deals that are stored as matched in just that block."""
         return [DealId(row["_id"]) for row in self._rows.find(_any_of(places), {"_id": 1})] if places else []
 
@@ -197,7 +197,7 @@ class Deals:
         if places:
             self._rows.update_many(_any_of(places), {"$set": {"state": ORPHANED}})
 
-    def gone(self, deal_ids: Iterable[DealId]) -> list[DealId]:
+    def orphaned_among(self, deal_ids: Iterable[DealId]) -> list[DealId]:
         """Those of the deals that a reorg took from the chain."""
         rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": ORPHANED}, {"_id": 1})
         return [DealId(row["_id"]) for row in rows]
@@ -210,11 +210,11 @@ class Deals:
         waiting = self._rows.count_documents({"state": NEW, "block": {"$gte": 0}})
         return self._rows.estimated_document_count(), waiting
 
-    def get(self, deal_id: DealId) -> DealRecord | None:
+    def get_deal(self, deal_id: DealId) -> DealRecord | None:
         """One deal that was read from the chain. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": deal_id, "start_time": {"$exists": True}}))
 
-    def load(self, deal_ids: Iterable[DealId]) -> list[DealRecord]:
+    def load_deals(self, deal_ids: Iterable[DealId]) -> list[DealRecord]:
         """Those of the deals that were read from the chain, in no order."""
         return self.reader.each(self._rows.find({"_id": {"$in": list(deal_ids)}, "start_time": {"$exists": True}}))
 

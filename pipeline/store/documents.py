@@ -97,6 +97,8 @@ class Documents(Generic[T]):
 
 def _why(error: ValidationError) -> str:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    told = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"[:_CHARACTERS] for item in problems]
-    more = [f"and {len(told) - _PROBLEMS} more"] if len(told) > _PROBLEMS else []
-    return "; ".join([*told[:_PROBLEMS], *more])
+    outcome_changes = [
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"[:_CHARACTERS] for item in problems
+    ]
+    more = [f"and {len(outcome_changes) - _PROBLEMS} more"] if len(outcome_changes) > _PROBLEMS else []
+    return "; ".join([*outcome_changes[:_PROBLEMS], *more])

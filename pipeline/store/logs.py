@@ -121,7 +121,7 @@ class Logs:
             # A stub that cannot be read: its task is then decided upon by the contract's own word.
             event = {"task_id": document["event"].get("task_id")}
             self._replace([{**document, "kind": "unstorable", "event": event, "tx": None}])
-            self.reader.set_aside(document["_id"], f"it cannot be stored ({error!r})")
+            self.reader.quarantine(document["_id"], f"it cannot be stored ({error!r})")
 
     def _replace(self, documents: Sequence[Document]) -> None:
         writes = [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
@@ -158,7 +158,7 @@ class Logs:
         self._rows.update_many(above, {"$set": {"orphaned": True}})
         return [TaskId(task) for task in tasks if task is not None]
 
-    def between(self, first: BlockNumber, last: BlockNumber) -> list[events.Seen]:
+    def logs_between(self, first: BlockNumber, last: BlockNumber) -> list[events.Seen]:
         """Logs of blocks first … last on the present chain."""
         return self.reader.each(self._rows.find({"block": {"$gte": first, "$lte": last}, "orphaned": False}))
 

@@ -106,13 +106,13 @@ class Quarantine:
         if self._rows.update_one({"_id": name, "held": True}, {"$set": {"held": False}}).modified_count:
             log.info("A row can be used again.", action="quarantine_released", collection=collection, key=str(key))
 
-    def due(self, now: float, limit: int) -> list[Quarantined]:
+    def entries_due(self, now: float, limit: int) -> list[Quarantined]:
         """Rows to be read again, longest due first. Forgets entries that were released long ago."""
         self._rows.delete_many({"held": False, "until": {"$lt": now - KEEP_SECONDS}})
         rows = self._rows.find({"held": True, "until": {"$lte": now}}).sort("until", ASCENDING).limit(limit)
         return [_entry(row) for row in rows]
 
-    def ls(self, limit: int = 1000) -> list[Quarantined]:
+    def entries(self, limit: int = 1000) -> list[Quarantined]:
         """Rows that are set aside, in the order in which they are read again."""
         return [_entry(row) for row in self._rows.find({"held": True}).sort("until", ASCENDING).limit(limit)]
 
@@ -162,7 +162,7 @@ class Reader(Generic[T]):
                 records.append(self._documents.to_record(row))
             except Unfit as error:
                 broken.append((row["_id"], str(error)))
-        self._set_aside(broken)
+        self._quarantine_rows(broken)
         return records
 
     def one(self, row: Row | None) -> T | None:
@@ -188,15 +188,17 @@ class Reader(Generic[T]):
             refused = [(problem.get("op", {}).get("q", {}).get("_id"), problem) for problem in details["writeErrors"]]
             if details.get("writeConcernErrors") or any(key is None for key, _ in refused):
                 raise
-            self._set_aside([(key, f"it cannot be updated ({problem.get('errmsg')})") for key, problem in refused])
+            self._quarantine_rows(
+                [(key, f"it cannot be updated ({problem.get('errmsg')})") for key, problem in refused]
+            )
             return int(details["nMatched"]), int(details["nModified"])
         return result.matched_count, result.modified_count
 
-    def set_aside(self, key: object, why: str) -> None:
+    def quarantine(self, key: object, why: str) -> None:
         """Set a row aside for a reason."""
-        self._set_aside([(key, why)])
+        self._quarantine_rows([(key, why)])
 
-    def _set_aside(self, rows: Sequence[tuple[Any, str]]) -> None:
+    def _quarantine_rows(self, rows: Sequence[tuple[Any, str]]) -> None:
         if not rows:
             return
         dues = self._quarantine.add(self._rows.name, rows)
@@ -208,7 +210,7 @@ class Reader(Generic[T]):
         if writes:
             self._rows.bulk_write(writes, ordered=False)
 
-    def again(self, key: object) -> None:
+    def reread(self, key: object) -> None:
         """Read a row that was set aside; whether it rests on or goes on follows from that."""
         row = self._rows.find_one({"_id": key})
         if row is not None and not self.each([row]):

@@ -65,7 +65,7 @@ class Verdicts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class NewReplicates:
     """Replicates for one task, and what it wants after them."""
 
     task: TaskRecord
@@ -89,11 +89,11 @@ class Tasks:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    def get(self, task_id: TaskId) -> TaskRecord | None:
+    def get_task(self, task_id: TaskId) -> TaskRecord | None:
         """One task. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": task_id}))
 
-    def load(self, task_ids: Iterable[TaskId]) -> list[TaskRecord]:
+    def load_tasks(self, task_ids: Iterable[TaskId]) -> list[TaskRecord]:
         """Those of the tasks that are ours, in no order."""
         return self.reader.each(self._rows.find({"_id": {"$in": list(task_ids)}}))
 
@@ -107,17 +107,17 @@ class Tasks:
         rows = self._rows.find({"deal": deal_id, "index": {"$gte": first}}).sort("index", ASCENDING).limit(limit)
         return self.reader.each(rows)
 
-    def waiting(self, now: float, limit: int) -> list[TaskRecord]:
+    def tasks_wanting_workers(self, now: float, limit: int) -> list[TaskRecord]:
         """Tasks that want replicates, still take votes and were not passed over lately, most urgent first."""
         query = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}, "not_before": {"$lte": now}}
         rows = self._rows.find(query).sort("contribution_deadline", ASCENDING).limit(limit)
         return self.reader.each(rows)
 
-    def passed_over(self, task_ids: Sequence[TaskId], until: float) -> None:
+    def defer_matching(self, task_ids: Sequence[TaskId], until: float) -> None:
         """Let others be looked at before these, until then: nobody could take them."""
         self._rows.update_many({"_id": {"$in": list(task_ids)}}, {"$set": {"not_before": until}})
 
-    def due(self, now: float, limit: int, turns: Some[Turn] = frozenset(Turn)) -> list[DueTask]:
+    def tasks_due(self, now: float, limit: int, turns: Some[Turn] = frozenset(Turn)) -> list[DueTask]:
         """Open tasks whose next visit has come; see `pipeline.store.due.find_due`."""
         return due.find_due(self._rows, now, limit, turns)
 
@@ -136,7 +136,7 @@ class Tasks:
 
     # -- deciding and its results ---------------------------------------------------------------------------------
 
-    def add(self, records: Sequence[TaskRecord]) -> int:
+    def insert_new(self, records: Sequence[TaskRecord]) -> int:
         """Insert the tasks that are new and return how many were; those that exist stay as they are."""
         if not records:
             return 0
@@ -171,7 +171,7 @@ class Tasks:
         rows = self._rows.find({"_id": {"$in": tasks}, _SAVE_MARK: mark}, {"_id": 1})
         return {TaskId(row["_id"]) for row in rows}
 
-    def visited(self, next_visits: Mapping[TaskId, tuple[int, float]]) -> None:
+    def set_next_visits(self, next_visits: Mapping[TaskId, tuple[int, float]]) -> None:
         """Note when the sweep shall come next to tasks that are unchanged: task → (version seen, Unix seconds)."""
         writes = [
             UpdateOne({"_id": task, "version": version}, {"$set": {"next_visit": at}})
@@ -180,7 +180,7 @@ class Tasks:
         if writes:
             self._rows.bulk_write(writes, ordered=False)
 
-    def assign(self, given: Sequence[Given], now: float, next_visit: float) -> set[TaskId]:
+    def assign(self, given: Sequence[NewReplicates], now: float, next_visit: float) -> set[TaskId]:
         """Add replicates to tasks that are unchanged since they were read; returns the tasks that took them.
 
         A task counts as taken if every one of its wallets is stored with the `assigned_at` of this call's replicate.
@@ -214,7 +214,7 @@ class Tasks:
             if {(each.wallet, each.assigned_at) for each in item.replicates} <= stored.get(item.task.task_id, set())
         }
 
-    def adopt(self, task_id: TaskId, replicate: Replicate) -> None:
+    def add_replicate(self, task_id: TaskId, replicate: Replicate) -> None:
         """Add the replicate of a wallet that the task does not know yet; repeating it changes nothing."""
         self._rows.update_one(
             {"_id": task_id, "replicates.wallet": {"$ne": replicate.wallet}},
@@ -225,7 +225,7 @@ class Tasks:
             },
         )
 
-    def intents_failed(self, failures: Sequence[tuple[TaskId, str, int, str]]) -> None:
+    def record_failed_intents(self, failures: Sequence[tuple[TaskId, str, int, str]]) -> None:
         """Note lane intents that ended FAILED: (task, method, generation, why); repeating it changes nothing."""
         writes = [
             UpdateOne(
@@ -289,7 +289,7 @@ class Tasks:
 
     # -- what workers say -----------------------------------------------------------------------------------------
 
-    def report(
+    def record_report(
         self, task_id: TaskId, wallet: Wallet, step: Step, now: float, cause: str | None, exit_code: int | None
     ) -> bool:
         """Note a worker's report on its own replicate. False: no such replicate, or the step was noted before."""
@@ -307,7 +307,7 @@ class Tasks:
         )
         return result.matched_count == 1
 
-    def uploaded(
+    def record_upload(
         self,
         task_id: TaskId,
         wallet: Wallet,
@@ -333,7 +333,7 @@ class Tasks:
         )
         return result.matched_count == 1
 
-    def verdicts(self, task_ids: Sequence[TaskId], wallet: Wallet) -> Verdicts:
+    def verdicts_for_ping(self, task_ids: Sequence[TaskId], wallet: Wallet) -> Verdicts:
         """For a ping: which tasks are over, which of the worker's replicates must stop, and of which nothing is known:
         after this database was lost or restored the worker may know better.
         """
@@ -354,7 +354,7 @@ class Tasks:
                 stop = bool(own) and own[0]["state"] == ReplicateState.ABORTED
             except (KeyError, TypeError) as error:
                 # Nothing is said of it: the machine goes on.
-                self.reader.set_aside(task, f"it has another shape ({error!r})")
+                self.reader.quarantine(task, f"it has another shape ({error!r})")
                 continue
             if over:
                 forget.append(task)

@@ -11,7 +11,7 @@ from typing import Any
 from pymongo import UpdateOne
 
 from pipeline.domain.actions import Outcome
-from pipeline.domain.records import MOST_PLEDGED, NEWCOMER_SLOTS, SLOTS_PER_SUCCESS, Held
+from pipeline.domain.records import MOST_PLEDGED, NEWCOMER_SLOTS, SLOTS_PER_SUCCESS, Reservation
 from protocol.poco.weights import NEWCOMER_WEIGHT
 from protocol.types import TaskId, Wallet
 
@@ -75,7 +75,7 @@ FIRST_REST, LONGEST_REST = 5.0, 600.0
 MOST_FAILURES = 20
 
 
-def reservation(wallet: Wallet, held: Sequence[Held]) -> UpdateOne:
+def reservation(wallet: Wallet, held: Sequence[Reservation]) -> UpdateOne:
     """Take a slot per entry, all or none, if none of the tasks is held already."""
     tasks = [item.task_id for item in held]
     rows = [{"task": item.task_id, "since": item.since, "stake": str(item.stake)} for item in held]
@@ -104,7 +104,7 @@ def failed(now: float) -> list[dict[str, Any]]:
     ]
 
 
-def told(outcome: Outcome, now: float) -> Stages:
+def outcome_changes(outcome: Outcome, now: float) -> Stages:
     """What the end of a replicate changes in what is thought of its worker."""
     match outcome:
         case Outcome.NEUTRAL:

@@ -12,10 +12,10 @@ from pymongo.database import Database
 
 from pipeline.domain.actions import Outcome
 from pipeline.domain.health import MachineFacts
-from pipeline.domain.records import ChainFacts, Held, WorkerRecord
+from pipeline.domain.records import ChainFacts, Reservation, WorkerRecord
 from pipeline.store.documents import Documents
 from pipeline.store.quarantine import Quarantine, Reader
-from pipeline.store.worker_updates import SET_FREE, SET_SUCCESSES, only, reservation, told
+from pipeline.store.worker_updates import SET_FREE, SET_SUCCESSES, only, outcome_changes, reservation
 from protocol.poco.weights import NEWCOMER_WEIGHT
 from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
 from protocol.wire import Capabilities
@@ -37,7 +37,7 @@ INDEXES = [
 ]
 
 #: Seconds until coins of a worker that had none are looked for again: as long as it has been here, within these.
-SOONEST_LOOK, LATEST_LOOK = 10.0, 120.0
+SOONEST_CHECK, LATEST_CHECK = 10.0, 120.0
 #: Machines counted to tell how the pool stands: beyond that, more of them change nothing.
 STANDING_LIMIT = 1000
 
@@ -97,24 +97,24 @@ class Workers:
         assert worker is not None  # an upsert that returns the document after it always has one
         return worker
 
-    def seen(self, wallet: Wallet, now: float) -> bool:
+    def mark_seen(self, wallet: Wallet, now: float) -> bool:
         """Note a sign of life. False: that wallet never enrolled."""
         result = self._rows.update_one({"_id": wallet}, {"$set": _PRESENT | {"seen_at": now}})
         return result.matched_count == 1
 
-    def leave(self, wallet: Wallet) -> None:
+    def mark_leaving(self, wallet: Wallet) -> None:
         """Give a machine that stops no new task; what it holds stays its own until it counts as silent."""
         self._rows.update_one({"_id": wallet}, {"$set": {"away": True}})
 
-    def get(self, wallet: Wallet) -> WorkerRecord | None:
+    def get_worker(self, wallet: Wallet) -> WorkerRecord | None:
         """One worker. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": wallet}))
 
-    def all(self, limit: int = 10_000) -> list[WorkerRecord]:
+    def all_workers(self, limit: int = 10_000) -> list[WorkerRecord]:
         """Every worker, by wallet."""
         return self.reader.each(self._rows.find().sort("_id", ASCENDING).limit(limit))
 
-    def load(self, wallets: Iterable[Wallet]) -> list[WorkerRecord]:
+    def load_workers(self, wallets: Iterable[Wallet]) -> list[WorkerRecord]:
         """Those workers, in no order."""
         return self.reader.each(self._rows.find({"_id": {"$in": list(wallets)}}))
 
@@ -155,13 +155,13 @@ class Workers:
             rows |= {row["_id"]: row for row in self._rows.find(query).limit(limit)}
         return self.reader.each(rows.values())
 
-    def unchecked(self, now: float, limit: int) -> list[Wallet]:
+    def wallets_to_check(self, now: float, limit: int) -> list[Wallet]:
         """Workers without coins for gas, as far as we know, whose coins are to be looked for now; in turn."""
         query = {"facts.funded": False, "lost": False, "banned": False, "check_at": {"$not": {"$gt": now}}}
         rows = self._rows.find(query, {"_id": 1}).sort("check_at", ASCENDING).limit(limit)
         return [Wallet(row["_id"]) for row in rows]
 
-    def checked(self, facts: Sequence[tuple[Wallet, ChainFacts]], now: float) -> None:
+    def store_facts(self, facts: Sequence[tuple[Wallet, ChainFacts]], now: float) -> None:
         """Store what was read from the chain."""
         age = {"$subtract": [now, "$enrolled_at"]}
         writes = [
@@ -174,7 +174,7 @@ class Workers:
                             "worth": float(item.stake),
                             "lot": random.random(),  # noqa: S311 - fairness, not secrecy
                             "checked_at": now,
-                            "check_at": {"$add": [now, {"$max": [SOONEST_LOOK, {"$min": [LATEST_LOOK, age]}]}]},
+                            "check_at": {"$add": [now, {"$max": [SOONEST_CHECK, {"$min": [LATEST_CHECK, age]}]}]},
                         }
                     },
                     SET_SUCCESSES,
@@ -185,11 +185,11 @@ class Workers:
         ]
         self.reader.write(writes)
 
-    def reserve(self, wallet: Wallet, held: Sequence[Held]) -> bool:
+    def reserve(self, wallet: Wallet, held: Sequence[Reservation]) -> bool:
         """Take a slot per entry, all or none. False: no room any more, or one of the tasks is held already."""
         return wallet in self.reserve_each({wallet: held})
 
-    def reserve_each(self, wanted: Mapping[Wallet, Sequence[Held]]) -> set[Wallet]:
+    def reserve_each(self, wanted: Mapping[Wallet, Sequence[Reservation]]) -> set[Wallet]:
         """Take slots of many workers, for each all or none; returns the workers that gave them, in one bulk write."""
         if not wanted:
             return set()
@@ -207,7 +207,7 @@ class Workers:
             if {(item.task_id, item.since) for item in held} <= stored.get(wallet, set())
         }
 
-    def give_back(self, reserved: Sequence[tuple[Wallet, Held]]) -> None:
+    def cancel_reservations(self, reserved: Sequence[tuple[Wallet, Reservation]]) -> None:
         """Give back slots of one's own reservation; one that another process took since stays."""
         writes = [
             UpdateOne(
@@ -250,32 +250,32 @@ class Workers:
                 [
                     {"$set": {"held": only("$held", "$ne", task), "pledged": only("$pledged", "$ne", task)}},
                     SET_FREE,
-                    *told(outcome, now),
+                    *outcome_changes(outcome, now),
                 ],
             )
             for wallet, task in slots
         ]
         return self.reader.write(writes)[1]
 
-    def gone(self, wallet: Wallet) -> None:
+    def mark_without_queue(self, wallet: Wallet) -> None:
         """Count a worker as silent since ever: it has no queue. Its next sign of life takes that back."""
         self._rows.update_one({"_id": wallet}, {"$set": {"seen_at": 0.0}})
 
     # -- the sweep ------------------------------------------------------------------------------------------------
 
-    def silent(self, seen_before: float, limit: int) -> list[Wallet]:
+    def silent_workers(self, seen_before: float, limit: int) -> list[Wallet]:
         """Workers not heard of since `seen_before` and not yet marked lost, or whose work is still to be replaced."""
         rows = self._rows.find({"$or": _silent(seen_before)}, {"_id": 1}).limit(limit)
         return [Wallet(row["_id"]) for row in rows]
 
     def set_lost(self, wallet: Wallet, seen_before: float) -> bool:
-        """Mark a worker lost unless it was heard of meanwhile. Its work is to be replaced, until `replaced` says so."""
+        """Mark a worker lost unless it was heard of meanwhile; `mark_replaced` notes that its work was given away."""
         result = self._rows.update_one(
             {"_id": wallet, "$or": _silent(seen_before)}, {"$set": {"lost": True, "replacing": True}}
         )
         return result.matched_count == 1
 
-    def replaced(self, wallet: Wallet) -> None:
+    def mark_replaced(self, wallet: Wallet) -> None:
         """Note that everything a lost worker had is marked lost."""
         self._rows.update_one({"_id": wallet}, {"$set": {"replacing": False}})
 
@@ -318,7 +318,7 @@ def _silent(seen_before: float) -> list[dict[str, Any]]:
     return [{mark: value, "seen_at": {"$lt": seen_before}} for mark, value in (("lost", False), ("replacing", True))]
 
 
-_HELD = Documents(Held, names={"task_id": "task"}, text=("stake",), versioned=False)
+_HELD = Documents(Reservation, names={"task_id": "task"}, text=("stake",), versioned=False)
 _FACTS = Documents(ChainFacts, text=("stake", "coins"), versioned=False)
 WORKERS = Documents(WorkerRecord, names={"wallet": "_id"}, inner={"held": _HELD, "pledged": _HELD})
 

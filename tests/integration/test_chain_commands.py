@@ -101,7 +101,7 @@ def scene(chain: Chain, stack: Stack, database: str, capsys: pytest.CaptureFixtu
     store = Store.open(own)
     store.ensure_indexes()
     list(Watcher(chain.rpc, chain.hub, pool, store.chain).catch_up(chain.hub.head()))
-    ingest(store, Catalogue(chain.hub), pool, store.deals.new(10), time.time())
+    ingest(store, Catalogue(chain.hub), pool, store.deals.deals_to_ingest(10), time.time())
     yield Scene(chain, store, client.database(own), pool, ours, foreign, env, capsys)
 
 
@@ -127,8 +127,8 @@ def test_what_was_lost_or_invented_is_found_exactly_and_mended(scene: Scene) -> 
     }
     assert scene.sluice("audit")["clean"]
     # What the sweep asks for: no message was needed.
-    assert scene.store.deals.new(10) == [scene.ours.deal_id]
-    assert {task.task_id for task in scene.store.tasks.due(1.0, 10)} == set(scene.ours.tasks)
+    assert scene.store.deals.deals_to_ingest(10) == [scene.ours.deal_id]
+    assert {task.task_id for task in scene.store.tasks.tasks_due(1.0, 10)} == set(scene.ours.tasks)
 
 
 def test_nothing_of_another_pool_is_stored_and_an_invented_deal_is_taken_away(scene: Scene) -> None:
@@ -141,7 +141,7 @@ def test_nothing_of_another_pool_is_stored_and_an_invented_deal_is_taken_away(sc
     found = scene.sluice("audit", code=1)
     assert [row["deal_id"] for row in found["extra_deals"]] == [scene.foreign.deal_id]
     scene.sluice("replay", "--from", "0")
-    assert scene.store.deals.new(10) == []
+    assert scene.store.deals.deals_to_ingest(10) == []
     assert scene.sluice("audit")["clean"]
 
 

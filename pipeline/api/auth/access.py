@@ -30,7 +30,7 @@ def _signed_in(services: Access, authorization: Annotated[str, Header(include_in
 
 def refuse_banned(services: Services, wallet: Wallet, *, known: bool) -> None:
     """Raise Refused if a wallet is banned; NotSignedIn if it should be `known` and is not."""
-    worker = services.store.workers.get(wallet)
+    worker = services.store.workers.get_worker(wallet)
     if worker is None and known:
         raise NotSignedIn(why="this wallet has never signed in here")
     if worker is not None and worker.banned:

@@ -102,7 +102,9 @@ def _store(services: Access, task: TaskRecord, replicate: Replicate, view: Chain
     link = _link(services, task, checked, path)
     data = checked.computed.callback_data
     callback_data = None if data is None else to_hex(to_bytes_leniently(data))
-    services.store.tasks.uploaded(task.task_id, replicate.wallet, link, checked.digest, callback_data, services.clock())
+    services.store.tasks.record_upload(
+        task.task_id, replicate.wallet, link, checked.digest, callback_data, services.clock()
+    )
     announce(services, task, replicate, Report(step=Step.UPLOADED))
     log.info("Result stored.", action="result_stored", task=task.task_id, wallet=replicate.wallet, link=link.location)
     return Stored(link=link, digest=checked.digest)

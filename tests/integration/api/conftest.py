@@ -201,7 +201,7 @@ def give(api: Api) -> Callable[..., TaskRecord]:
             matched_at=Timestamp(now),
             replicates=(Replicate(wallet, Mode.SOLO if trust <= 1 else Mode.VOTE, weight=2, assigned_at=now),),
         )
-        assert api.services.store.tasks.add([task]) == 1
+        assert api.services.store.tasks.insert_new([task]) == 1
         return task
 
     return make

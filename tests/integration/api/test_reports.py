@@ -50,7 +50,7 @@ def test_an_accepted_report_is_stored_and_wakes_the_pipeline(
     give()
     answer = api.http.post(REPORTS, json={"step": "computed"}, headers=api.bearer(WORKER))
     assert answer.status_code == 204
-    task = api.services.store.tasks.get(TASK)
+    task = api.services.store.tasks.get_task(TASK)
     assert task is not None
     assert task.replicates[0].state is ReplicateState.COMPUTED
     assert api.services.waker.flush(ample(5.0))
@@ -62,7 +62,7 @@ def test_a_repeated_report_is_accepted_and_changes_nothing(api: Api, give: Calla
     header = api.bearer(WORKER)
     for _ in range(2):
         assert api.http.post(REPORTS, json={"step": "started"}, headers=header).status_code == 204
-    task = api.services.store.tasks.get(TASK)
+    task = api.services.store.tasks.get_task(TASK)
     assert task is not None
     assert task.version == 1
 
@@ -71,7 +71,7 @@ def test_a_report_on_another_workers_task_is_refused(api: Api, give: Callable[..
     give()
     answer = api.http.post(REPORTS, json={"step": "computed"}, headers=api.bearer(STRANGER))
     assert (answer.status_code, "not given to this wallet" in answer.json()["error"]) == (403, True)
-    task = api.services.store.tasks.get(TASK)
+    task = api.services.store.tasks.get_task(TASK)
     assert task is not None
     assert task.replicates[0].steps == {}
 
@@ -132,7 +132,7 @@ def test_tasks_and_deals_are_public(api: Api, give: Callable[..., TaskRecord]) -
 def test_a_deal_says_of_every_open_task_what_it_waits_for(api: Api, give: Callable[..., TaskRecord]) -> None:
     task = give()
     api.services.store.deals._rows.insert_one({"_id": task.deal_id, "block": deal().matched_block, "state": "new"})
-    api.services.store.deals.put(replace(deal(1), deal_id=task.deal_id))
+    api.services.store.deals.store_for_later(replace(deal(1), deal_id=task.deal_id))
     api.services.store.tasks.save([replace(task, replicates=(), wants=1, tag=Hash32("0x" + "0" * 63 + "9"))])
 
     def why() -> str:
@@ -142,7 +142,7 @@ def test_a_deal_says_of_every_open_task_what_it_waits_for(api: Api, give: Callab
     assert "No machine has signed in" in why()
     api.sign_in(WORKER)
     assert "TEE TDX" in why()
-    (stored,) = api.services.store.tasks.load([TASK])
+    (stored,) = api.services.store.tasks.load_tasks([TASK])
     api.services.store.tasks.save([replace(stored, tag=NO_TAG)])
     assert "were not read from the chain yet" in why()
 

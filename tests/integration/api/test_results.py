@@ -56,7 +56,7 @@ def on_chain(api: Api, wallet: Wallet, digest: Hash32, *, consensus: Hash32 | No
 
 
 def stored(api: Api) -> Any:
-    task = api.services.store.tasks.get(TASK)
+    task = api.services.store.tasks.get_task(TASK)
     assert task is not None
     return task.replicates[0]
 
@@ -109,7 +109,7 @@ def test_a_voter_that_the_record_does_not_know_may_report_and_store_its_result(
     on_chain(api, STRANGER.wallet, DIGEST)
     assert api.http.post(f"/tasks/{TASK}/reports", json=report, headers=header).status_code == 204
     assert upload(api, header, zipped()).status_code == 200
-    task = api.services.store.tasks.get(TASK)
+    task = api.services.store.tasks.get_task(TASK)
     assert task is not None
     known = task.replicate(STRANGER.wallet)
     assert known is not None

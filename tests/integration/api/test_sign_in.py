@@ -36,7 +36,7 @@ def test_a_worker_signs_in_pings_and_reaches_its_queues(api: Api) -> None:
     assert (pong.status_code, pong.json()) == (200, NOTHING_TO_SAY)
     with connect(session.broker) as connection:
         connection.channel().basic_consume(session.broker.compute_queue)
-    worker = api.services.store.workers.get(WORKER.wallet)
+    worker = api.services.store.workers.get_worker(WORKER.wallet)
     assert worker is not None
     assert worker.slots == 1
 
@@ -74,7 +74,7 @@ def test_a_machine_that_stops_gets_no_new_task_until_it_is_back(api: Api) -> Non
     session = api.sign_in(WORKER, machine=ONE)
     workers = api.services.store.workers
 
-    workers.checked([(WORKER.wallet, ChainFacts(2, NRlc(0), Wei(1), funded=True))], api.clock())
+    workers.store_facts([(WORKER.wallet, ChainFacts(2, NRlc(0), Wei(1), funded=True))], api.clock())
 
     def matched() -> bool:
         return bool(workers.with_free_slots(0.0, 10))
@@ -126,7 +126,7 @@ def test_a_challenge_of_another_wallet_cannot_be_used(api: Api) -> None:
 
 def test_a_refused_login_leaves_no_broker_user_behind(api: Api) -> None:
     api.answer(STRANGER, api.challenge(WORKER.wallet), wallet=WORKER.wallet)
-    assert api.services.store.workers.get(WORKER.wallet) is None
+    assert api.services.store.workers.get_worker(WORKER.wallet) is None
 
 
 def test_signing_in_again_rotates_the_password_and_keeps_open_connections(api: Api) -> None:

@@ -130,7 +130,7 @@ class Pool:
         return Hub(self.chain.rpc, self.chain.at.hub).tasks(deal.tasks)
 
     def task(self, task_id: TaskId) -> TaskRecord:
-        record = self.store.tasks.get(task_id)
+        record = self.store.tasks.get_task(task_id)
         assert record is not None
         return record
 

@@ -88,7 +88,7 @@ class Hand:
                     continue
 
     def _tick(self) -> None:
-        self.store.workers.seen(self.key.wallet, time.time())
+        self.store.workers.mark_seen(self.key.wallet, time.time())
         if self.lane.open_count():
             self.lane.run()
 
@@ -119,7 +119,7 @@ class Hand:
             case "worker.reveal":
                 self._submit("reveal", task, {"digest": self.digest(self.jobs[task])})
             case "worker.upload":
-                self.store.tasks.uploaded(
+                self.store.tasks.record_upload(
                     TaskId(task), self.key.wallet, LINK, self.digest(self.jobs[task]), None, time.time()
                 )
                 self.wake.advance([TaskId(task)])
@@ -151,5 +151,5 @@ class Hand:
         self.lane.run()
 
     def _report(self, task: str, step: Step) -> None:
-        if self.store.tasks.report(TaskId(task), self.key.wallet, step, time.time(), None, None):
+        if self.store.tasks.record_report(TaskId(task), self.key.wallet, step, time.time(), None, None):
             self.wake.advance([TaskId(task)])

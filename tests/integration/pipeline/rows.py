@@ -42,7 +42,7 @@ def deal(size: int = 3, block: int = 10) -> DealRecord:
 
 
 def some_tasks(store: Store, size: int = 3) -> list[TaskRecord]:
-    store.tasks.add(task_records(deal(size)))
+    store.tasks.insert_new(task_records(deal(size)))
     return store.tasks.of_deal(DEAL)
 
 

@@ -94,14 +94,14 @@ def test_whatever_is_broken_in_the_database_a_new_deal_is_stored_initialized_and
         for _ in range(2):
             sweep.sweep(scheduler)
             scheduler.lane.run()
-    (task,) = scheduler.store.tasks.load(deal.tasks)
+    (task,) = scheduler.store.tasks.load_tasks(deal.tasks)
     # Perhaps to a machine made of a row that is odd and fits all the same.
     assert task.replicates
     assert "initialize" in task.sent
     aside = scheduler.store.quarantine.counts()
     assert {"tasks", "workers"} <= aside.keys()
     assert scheduler.store.chain.reorgs() == []
-    assert all(entry.why for entry in scheduler.store.quarantine.ls())
+    assert all(entry.why for entry in scheduler.store.quarantine.entries())
 
 
 def test_a_row_is_taken_up_again_once_it_fits_and_is_asked_for_rarely_until_then(store: Store) -> None:
@@ -110,30 +110,30 @@ def test_a_row_is_taken_up_again_once_it_fits_and_is_asked_for_rarely_until_then
     db["tasks"].update_one({"_id": first}, {"$set": {"stage": "PONDERING"}})
     assert [task.task_id for task in store.tasks.of_deal(DEAL)] == [second]
     with pytest.raises(InQuarantine):
-        store.tasks.get(first)
-    (entry,) = store.quarantine.ls()
+        store.tasks.get_task(first)
+    (entry,) = store.quarantine.entries()
     assert (entry.collection, entry.key, entry.times) == ("tasks", first, 1)
     assert "stage" in entry.why
     now = time.time()
-    assert first not in {task.task_id for task in store.tasks.due(now, 10)}, "it takes no other task's place"
-    assert store.quarantine.due(now, 10) == []
-    store.look_again(store.quarantine.due(now + FIRST_REST + 1, 10)[0])
-    assert store.quarantine.ls(), "it still does not fit"
+    assert first not in {task.task_id for task in store.tasks.tasks_due(now, 10)}, "it takes no other task's place"
+    assert store.quarantine.entries_due(now, 10) == []
+    store.reread_quarantined(store.quarantine.entries_due(now + FIRST_REST + 1, 10)[0])
+    assert store.quarantine.entries(), "it still does not fit"
     assert store.quarantine.make_due("tasks", first) == 1
     db["tasks"].update_one({"_id": first}, {"$set": {"stage": str(Stage.RECEIVED)}})
-    store.look_again(store.quarantine.due(now, 10)[0])
-    assert store.quarantine.ls() == []
-    assert first in {task.task_id for task in store.tasks.due(now, 10)}
-    assert store.tasks.get(first)
+    store.reread_quarantined(store.quarantine.entries_due(now, 10)[0])
+    assert store.quarantine.entries() == []
+    assert first in {task.task_id for task in store.tasks.tasks_due(now, 10)}
+    assert store.tasks.get_task(first)
 
 
 def test_a_deal_that_was_set_aside_is_read_again_by_itself(store: Store) -> None:
     store.deals.noticed([(DEAL, BlockNumber(1), BlockHash("0x" + "11" * 32))])
-    store.deals.unreadable(DEAL, "the node answered 0x")
-    assert store.deals.new(10) == []
-    store.look_again(store.quarantine.due(time.time() + FIRST_REST + 1, 10)[0])
-    assert store.deals.new(10) == [DEAL]
-    assert store.quarantine.ls() == []
+    store.deals.quarantine(DEAL, "the node answered 0x")
+    assert store.deals.deals_to_ingest(10) == []
+    store.reread_quarantined(store.quarantine.entries_due(time.time() + FIRST_REST + 1, 10)[0])
+    assert store.deals.deals_to_ingest(10) == [DEAL]
+    assert store.quarantine.entries() == []
 
 
 def test_a_task_with_a_log_that_cannot_be_read_is_judged_by_the_contract_alone(store: Store) -> None:
@@ -183,14 +183,14 @@ def test_what_the_last_release_stored_is_read_and_migrated_once_by_any_number_of
         True,
         {"initialize": 1},
     )
-    alice = store.workers.get(ALICE)
+    alice = store.workers.get_worker(ALICE)
     assert alice is not None
     assert (alice.facts.stake, len(alice.held), len(alice.pledged)) == (2**70, 1, 1)
-    assert store.deals.get(DEAL) is not None
+    assert store.deals.get_deal(DEAL) is not None
     assert store.chain.cursor() is not None
-    assert len(store.chain.logs.between(BlockNumber(0), BlockNumber(100))) == 5
+    assert len(store.chain.logs.logs_between(BlockNumber(0), BlockNumber(100))) == 5
     assert store.outputs.of_task(tasks[1].task_id)
-    assert store.quarantine.ls() == []
+    assert store.quarantine.entries() == []
 
 
 def test_deals_that_the_last_release_gave_up_for_ever_are_read_again(store: Store) -> None:
@@ -200,10 +200,10 @@ def test_deals_that_the_last_release_gave_up_for_ever_are_read_again(store: Stor
     assert [row["_id"] for row in db["deals"].find({"state": UNREADABLE})] == [lost]
     db["cursors"].delete_many({})
     migrate(db)
-    assert lost in store.deals.new(10)
-    store.deals.unreadable(lost, "still")
+    assert lost in store.deals.deals_to_ingest(10)
+    store.deals.quarantine(lost, "still")
     migrate(db)
-    assert lost not in store.deals.new(10), "once"
+    assert lost not in store.deals.deals_to_ingest(10), "once"
 
 
 def test_machines_that_signed_in_under_the_last_release_are_found_for_tasks_with_a_tag_and_a_stake(
@@ -231,5 +231,5 @@ def test_machines_that_signed_in_under_the_last_release_are_found_for_tasks_with
 def test_a_machine_whose_task_row_is_broken_is_told_nothing_of_it(store: Store) -> None:
     (task,) = some_tasks(store, 1)
     store._db["tasks"].update_one({"_id": task.task_id}, {"$set": {"replicates": 7}})
-    told = store.tasks.verdicts([TaskId(task.task_id)], Wallet(ALICE))
+    told = store.tasks.verdicts_for_ping([TaskId(task.task_id)], Wallet(ALICE))
     assert not any(told)

@@ -51,9 +51,9 @@ def test_a_reorg_puts_an_ended_task_before_the_sweep_again(store: Store) -> None
     store.tasks.save([replace(task, open=False, stage=Stage.COMPLETED, next_visit=NOW)])
     at = block(11)
     store.chain.commit([block(10), at], [log(events.TaskFinalize(task.task_id, "0x"), at)])
-    assert store.tasks.due(NOW, 10) == []
+    assert store.tasks.tasks_due(NOW, 10) == []
     store.chain.orphan(BlockNumber(10))
-    assert [due.task_id for due in store.tasks.due(NOW, 10)] == [task.task_id]
+    assert [due.task_id for due in store.tasks.tasks_due(NOW, 10)] == [task.task_id]
 
 
 def test_a_task_is_ours_by_its_row_or_by_its_initialization_while_these_are_on_the_chain(store: Store) -> None:
@@ -87,18 +87,18 @@ def test_a_deal_is_new_until_all_of_it_is_stored_and_new_again_in_another_block(
     at = block(10)
     notice = log(events.SchedulerNotice(POOL, DEAL), at)
     store.chain.commit([at], [notice])
-    assert store.deals.new(10) == [DEAL]
-    lease = store.deals.begin(deal(), NOW)
+    assert store.deals.deals_to_ingest(10) == [DEAL]
+    lease = store.deals.lease_and_store(deal(), NOW)
     assert lease is not None
-    assert store.deals.ingested(lease)
-    assert store.deals.new(10) == []
+    assert store.deals.mark_ingested(lease)
+    assert store.deals.deals_to_ingest(10) == []
     store.chain.commit([at], [notice])
-    assert store.deals.new(10) == [], "read again in the same block"
+    assert store.deals.deals_to_ingest(10) == [], "read again in the same block"
     store.chain.orphan(BlockNumber(9))
-    assert store.deals.new(10) == []
+    assert store.deals.deals_to_ingest(10) == []
     store.chain.commit([block(10, "bb")], [log(events.SchedulerNotice(POOL, DEAL), block(10, "bb"))])
-    assert store.deals.new(10) == [DEAL]
-    assert store.deals.get(DEAL) == deal()
+    assert store.deals.deals_to_ingest(10) == [DEAL]
+    assert store.deals.get_deal(DEAL) == deal()
 
 
 def test_tasks_of_a_deal_that_left_the_chain_wait(store: Store) -> None:
@@ -110,7 +110,7 @@ def test_tasks_of_a_deal_that_left_the_chain_wait(store: Store) -> None:
     store.tasks.set_orphaned([DEAL], orphaned=False)  # as if the process had died just before its tasks were told
     store.chain.orphan(BlockNumber(9))
     assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
-    assert store.deals.gone([DEAL]) == [DEAL]
+    assert store.deals.orphaned_among([DEAL]) == [DEAL]
     store.tasks.set_orphaned([DEAL], orphaned=False)
     assert not any(task.orphaned for task in store.tasks.of_deal(DEAL))
 

@@ -75,7 +75,7 @@ def strangers(store: Store, count: int, facts: ChainFacts | None) -> None:
         copy["held"], copy["free"] = [], 2
     store.workers._rows.insert_many(copies)
     if facts is not None:
-        store.workers.checked([(copy["_id"], facts) for copy in copies], now)
+        store.workers.store_facts([(copy["_id"], facts) for copy in copies], now)
 
 
 def test_eleven_hundred_free_sign_ins_do_not_stop_four_honest_machines(store: Store) -> None:
@@ -94,7 +94,7 @@ def test_a_crowd_with_coins_and_no_stake_comes_after_those_who_put_something_at_
     pool = Pool(store, Node({wallet(n) for n in range(4)}))
     assert pool.assign() == 3
     assert {who for who, _ in pool.computing()} <= {wallet(n) for n in range(4)}
-    given = [item for task in store.tasks.load(tasks) for item in task.replicates]
+    given = [item for task in store.tasks.load_tasks(tasks) for item in task.replicates]
     assert all(item.standing > Standing.NEWCOMER for item in given)
 
 

@@ -50,4 +50,4 @@ def test_a_bag_of_tasks_is_shared_among_workers(pool: Pool) -> None:
     records = pool.await_closed(deal)
     assert [record.index for record in records] == list(range(12))
     assert all(hand.asked("worker.compute") for hand in hands)
-    until("all slots are free again", lambda: all(worker.free == 2 for worker in pool.store.workers.all()))
+    until("all slots are free again", lambda: all(worker.free == 2 for worker in pool.store.workers.all_workers()))

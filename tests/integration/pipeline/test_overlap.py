@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from pipeline.broker.segments import Segment
 from pipeline.domain import match as matching
-from pipeline.domain.records import ChainFacts, Held, Replicate, ReplicateState, TaskRecord, WorkerRecord
-from pipeline.domain.replicas import Pace
+from pipeline.domain.records import ChainFacts, Replicate, ReplicateState, Reservation, TaskRecord, WorkerRecord
+from pipeline.domain.replicas import Timeouts
 from pipeline.flow import advance as advancing
 from pipeline.flow import assign as assigning
 from pipeline.flow.ingest import task_records
@@ -55,7 +55,7 @@ class Process:
     store: Store
     sent: list[Segment] = field(default_factory=list)
     transactions: NoLane = field(default_factory=NoLane)
-    pace: Pace = field(default_factory=Pace)
+    timeouts: Timeouts = field(default_factory=Timeouts)
     key: Key = field(default_factory=lambda: Key(b"\1" * 32))
     pool: Celery = field(default_factory=lambda: Celery("test", broker="memory://"))
     #: Flower is told of each step; nobody listens here.
@@ -94,7 +94,7 @@ class Round:
             self.steps.pop(0)()
 
     def read_tasks(self) -> None:
-        self.tasks = self.process.store.tasks.waiting(self.now, 200)
+        self.tasks = self.process.store.tasks.tasks_wanting_workers(self.now, 200)
 
     def read_workers(self) -> None:
         self.workers = self.process.store.workers.with_free_slots(self.now - 60, 1000, self.now + 1)
@@ -116,13 +116,13 @@ def fill(store: Store, slots: Sequence[int], wants: Sequence[int]) -> list[TaskI
         offer = Capabilities(name="m", version="1", slots=count, cpus=1, memory_bytes=1, tag=NO_TAG)
         store.workers.enrol(wallet(number), offer, now)
     facts = ChainFacts(2, NRlc(1000), Wei(10**18), funded=True, score=9)
-    store.workers.checked([(wallet(number), facts) for number in range(len(slots))], now)
+    store.workers.store_facts([(wallet(number), facts) for number in range(len(slots))], now)
     later = Timestamp(int(now) + 2000)
     tasks = [
         replace(task, trust=5, worker_stake=STAKE, wants=want, contribution_deadline=later, final_deadline=later)
         for task, want in zip(task_records(deal(len(wants))), wants, strict=True)
     ]
-    store.tasks.add(tasks)
+    store.tasks.insert_new(tasks)
     return [task.task_id for task in tasks]
 
 
@@ -131,9 +131,9 @@ def consistent(store: Store, *processes: Process) -> None:
     replicates = {(item.wallet, task.task_id): item for task in store.tasks.of_deal(DEAL) for item in task.replicates}
     for process in processes:
         assert process.computing() <= replicates.keys(), "A machine works on what the record does not know."
-    held = [(worker.wallet, item.task_id) for worker in store.workers.all() for item in worker.held]
+    held = [(worker.wallet, item.task_id) for worker in store.workers.all_workers() for item in worker.held]
     assert sorted(held) == sorted(key for key, item in replicates.items() if item.holds_slot)
-    assert all(len(worker.held) <= worker.slots for worker in store.workers.all())
+    assert all(len(worker.held) <= worker.slots for worker in store.workers.all_workers())
 
 
 def test_rounds_of_assign_that_overlap_give_no_work_that_the_record_does_not_know(store: Store) -> None:
@@ -145,7 +145,7 @@ def test_rounds_of_assign_that_overlap_give_no_work_that_the_record_does_not_kno
     for step in (second.read_workers, first.give, second.reserve, second.give):
         step()
     consistent(store, first.process, second.process)
-    (stored,) = store.tasks.load([task])
+    (stored,) = store.tasks.load_tasks([task])
     assert len(stored.replicates) == len({item.wallet for item in stored.replicates}) == 3
     assert len(first.process.computing()) + len(second.process.computing()) == 3
 
@@ -184,14 +184,14 @@ def test_rounds_at_the_same_time_leave_work_and_slots_in_the_record(store: Store
 
 def test_a_reservation_that_another_process_made_meanwhile_is_not_given_back(store: Store) -> None:
     (task,) = fill(store, [2], [1])
-    mine, theirs = (Held(task, since, STAKE) for since in (1.0, 2.0))
+    mine, theirs = (Reservation(task, since, STAKE) for since in (1.0, 2.0))
     assert store.workers.reserve(wallet(0), [mine])
     store.workers.release([(wallet(0), task)])
     assert store.workers.reserve(wallet(0), [theirs])
-    store.workers.give_back([(wallet(0), mine)])
-    assert store.workers.all()[0].held == (theirs,)
-    store.workers.give_back([(wallet(0), theirs)])
-    assert store.workers.all()[0].free == 2
+    store.workers.cancel_reservations([(wallet(0), mine)])
+    assert store.workers.all_workers()[0].held == (theirs,)
+    store.workers.cancel_reservations([(wallet(0), theirs)])
+    assert store.workers.all_workers()[0].free == 2
 
 
 # -- decisions that lost the race --------------------------------------------------------------------------------------
@@ -206,14 +206,14 @@ class Report:
     def __call__(self, records: Sequence[TaskRecord]) -> set[TaskId]:
         while self.left:
             task, who, step = self.left.pop()
-            assert self.store.tasks.report(task, who, step, time.time(), None, 0)
+            assert self.store.tasks.record_report(task, who, step, time.time(), None, 0)
         return self.save(records)
 
 
 def given_out(store: Store, tasks: Sequence[TaskId], since: float) -> None:
-    for number, record in enumerate(sorted(store.tasks.load(tasks), key=lambda task: task.index)):
+    for number, record in enumerate(sorted(store.tasks.load_tasks(tasks), key=lambda task: task.index)):
         replicate = Replicate(wallet(number), Mode.VOTE, 2, since, published_at=since)
-        assert store.workers.reserve(wallet(number), [Held(record.task_id, since, STAKE)])
+        assert store.workers.reserve(wallet(number), [Reservation(record.task_id, since, STAKE)])
         store.tasks.save([replace(record, wants=0, replicates=(replicate,))])
 
 
@@ -228,18 +228,18 @@ def test_a_decision_whose_save_lost_the_race_frees_no_slot_and_sends_nothing(
     monkeypatch.setattr(advancing, "assign", lambda _: 0)
     monkeypatch.setattr(store.tasks, "save", Report(store, (tasks[0], wallet(0), Step.COMPUTED)))
     advancing.advance(process, tasks)  # type: ignore[arg-type]  # stands in
-    reported, late = store.workers.load([wallet(0)])[0], store.workers.load([wallet(1)])[0]
+    reported, late = store.workers.load_workers([wallet(0)])[0], store.workers.load_workers([wallet(1)])[0]
     assert [item.links[0].task for item in process.sent if item.wallet == reported.wallet] == []
     assert [item.links[0].task for item in process.sent if item.wallet == late.wallet] == ["worker.abort"]
     assert (reported.held, len(reported.pledged), reported.failures) == ((), 1, 0)
     assert (late.held, late.pledged, late.failures) == ((), (), 1)
-    states = {item.wallet: item.state for task in store.tasks.load(tasks) for item in task.replicates}
+    states = {item.wallet: item.state for task in store.tasks.load_tasks(tasks) for item in task.replicates}
     assert states == {wallet(0): ReplicateState.COMPUTED, wallet(1): ReplicateState.LOST}
 
 
 def test_a_save_says_which_tasks_it_replaced(store: Store) -> None:
     tasks = fill(store, [1], [1, 1, 1])
-    records = sorted(store.tasks.load(tasks), key=lambda task: task.index)
+    records = sorted(store.tasks.load_tasks(tasks), key=lambda task: task.index)
     store.tasks.save([replace(records[1], wants=7)])
     assert store.tasks.save([replace(record, wants=2) for record in records]) == {tasks[0], tasks[2]}
     assert [task.wants for task in store.tasks.of_deal(DEAL)] == [2, 7, 2]
@@ -248,13 +248,13 @@ def test_a_save_says_which_tasks_it_replaced(store: Store) -> None:
 def test_a_visit_is_not_put_off_by_a_look_at_an_older_version(store: Store) -> None:
     (task,) = fill(store, [1], [1])
     store.tasks.forget_sent([task])
-    store.tasks.visited({task: (0, 10**10)})
-    assert [due.task_id for due in store.tasks.due(time.time(), 10)] == [task]
+    store.tasks.set_next_visits({task: (0, 10**10)})
+    assert [due.task_id for due in store.tasks.tasks_due(time.time(), 10)] == [task]
 
 
 def test_a_wallet_that_voted_becomes_known_once(store: Store) -> None:
     (task,) = fill(store, [1], [1])
     replicate = Replicate(wallet(8), Mode.VOTE, 2, 1.0, ReplicateState.COMPUTED, holds_slot=False)
     for _ in range(2):
-        store.tasks.adopt(task, replicate)
-    assert [item.wallet for item in store.tasks.load([task])[0].replicates] == [wallet(8)]
+        store.tasks.add_replicate(task, replicate)
+    assert [item.wallet for item in store.tasks.load_tasks([task])[0].replicates] == [wallet(8)]

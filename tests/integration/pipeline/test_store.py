@@ -10,11 +10,11 @@ import pytest
 
 from pipeline.domain.actions import Outcome
 from pipeline.domain.due import Turn
-from pipeline.domain.records import ChainFacts, Held, Replicate, ReplicateState, Sent, Stage, TaskRecord
+from pipeline.domain.records import ChainFacts, Replicate, ReplicateState, Reservation, Stage, Submission, TaskRecord
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
 from pipeline.store.deals import LEASE_SECONDS
-from pipeline.store.tasks import Given
+from pipeline.store.tasks import NewReplicates
 from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.types import (
     BlockHash,
@@ -34,8 +34,8 @@ def given_to(store: Store, wallet: Wallet, **fields: Any) -> TaskRecord:
     """One task with one replicate."""
     task = some_tasks(store, 1)[0]
     replicate = Replicate(wallet, Mode.SOLO, 2, NOW, **fields)
-    assert store.tasks.assign([Given(task, (replicate,), 0, 2)], NOW, NOW) == {task.task_id}
-    (changed,) = store.tasks.load([task.task_id])
+    assert store.tasks.assign([NewReplicates(task, (replicate,), 0, 2)], NOW, NOW) == {task.task_id}
+    (changed,) = store.tasks.load_tasks([task.task_id])
     return changed
 
 
@@ -47,11 +47,11 @@ def enrol(store: Store, wallet: Wallet, slots: int = 2) -> None:
 
 def prove(store: Store, wallet: Wallet, *, score: int = 100, stake: int = 1000) -> None:
     """Have the chain say that it has coins, stake and a past."""
-    store.workers.checked([(wallet, ChainFacts(2, NRlc(stake), Wei(1), funded=True, score=score))], NOW)
+    store.workers.store_facts([(wallet, ChainFacts(2, NRlc(stake), Wei(1), funded=True, score=score))], NOW)
 
 
-def held(number: int) -> Held:
-    return Held(TaskId(f"0x{number:064x}"), NOW, NRlc(30))
+def held(number: int) -> Reservation:
+    return Reservation(TaskId(f"0x{number:064x}"), NOW, NRlc(30))
 
 
 # -- tasks -------------------------------------------------------------------------------------------------------------
@@ -62,15 +62,15 @@ def test_a_task_comes_back_as_it_was_stored(store: Store) -> None:
 
 
 def test_tasks_are_inserted_once(store: Store) -> None:
-    assert store.tasks.add(task_records(deal(2))) == 2
-    assert store.tasks.add(task_records(deal(3))) == 1
+    assert store.tasks.insert_new(task_records(deal(2))) == 2
+    assert store.tasks.insert_new(task_records(deal(3))) == 1
 
 
 def test_a_save_is_refused_after_somebody_elses(store: Store) -> None:
     task = some_tasks(store)[0]
     assert store.tasks.save([replace(task, wants=1)])
     assert not store.tasks.save([replace(task, wants=2)])
-    (stored,) = store.tasks.load([task.task_id])
+    (stored,) = store.tasks.load_tasks([task.task_id])
     assert (stored.wants, stored.version) == (1, 1)
 
 
@@ -79,43 +79,43 @@ def test_of_racing_assignments_of_one_task_one_is_taken(store: Store) -> None:
 
     def assign(number: int) -> bool:
         replicate = Replicate(Wallet(f"0x{number:040x}"), Mode.SOLO, 2, NOW)
-        return bool(store.tasks.assign([Given(task, (replicate,), 0, 2)], NOW, NOW))
+        return bool(store.tasks.assign([NewReplicates(task, (replicate,), 0, 2)], NOW, NOW))
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(assign, range(8))) == 1
-    assert len(store.tasks.load([task.task_id])[0].replicates) == 1
+    assert len(store.tasks.load_tasks([task.task_id])[0].replicates) == 1
 
 
 def test_a_report_counts_once_and_moves_the_replicate_forward_only(store: Store) -> None:
     task = given_to(store, ALICE).task_id
-    assert store.tasks.report(task, ALICE, Step.COMPUTED, NOW, None, 0)
-    assert not store.tasks.report(task, ALICE, Step.COMPUTED, NOW, None, 0)
-    assert not store.tasks.report(task, ALICE, Step.STARTED, NOW, None, None)
-    (stored,) = store.tasks.load([task])
+    assert store.tasks.record_report(task, ALICE, Step.COMPUTED, NOW, None, 0)
+    assert not store.tasks.record_report(task, ALICE, Step.COMPUTED, NOW, None, 0)
+    assert not store.tasks.record_report(task, ALICE, Step.STARTED, NOW, None, None)
+    (stored,) = store.tasks.load_tasks([task])
     assert stored.replicates[0].state is ReplicateState.COMPUTED
 
 
 def test_nobody_reports_for_another_wallet(store: Store) -> None:
     task = given_to(store, ALICE).task_id
-    assert not store.tasks.report(task, BOB, Step.COMPUTED, NOW, None, None)
+    assert not store.tasks.record_report(task, BOB, Step.COMPUTED, NOW, None, None)
     link = ResultLink(storage="ipfs", location="/ipfs/x")
-    assert not store.tasks.uploaded(task, BOB, link, NO_TAG, None, NOW)
+    assert not store.tasks.record_upload(task, BOB, link, NO_TAG, None, NOW)
 
 
 def test_a_silent_workers_live_replicates_are_lost_and_a_late_word_is_welcome(store: Store) -> None:
     task = given_to(store, ALICE).task_id
     assert store.tasks.lose_worker(ALICE) == [task]
     assert store.tasks.lose_worker(ALICE) == []
-    assert store.tasks.report(task, ALICE, Step.COMPUTED, NOW, None, None)
-    assert store.tasks.load([task])[0].replicates[0].state is ReplicateState.COMPUTED
+    assert store.tasks.record_report(task, ALICE, Step.COMPUTED, NOW, None, None)
+    assert store.tasks.load_tasks([task])[0].replicates[0].state is ReplicateState.COMPUTED
 
 
 def test_a_failed_transaction_is_counted_once(store: Store) -> None:
     task = some_tasks(store, 1)[0]
-    store.tasks.save([replace(task, sent={"finalize": Sent(0, NOW)})])
+    store.tasks.save([replace(task, sent={"finalize": Submission(0, NOW)})])
     for _ in range(2):
-        store.tasks.intents_failed([(task.task_id, "finalize", 0, "reverted")])
-    (stored,) = store.tasks.load([task.task_id])
+        store.tasks.record_failed_intents([(task.task_id, "finalize", 0, "reverted")])
+    (stored,) = store.tasks.load_tasks([task.task_id])
     assert stored.failed == {"finalize": 1}
     assert stored.sent == {}
 
@@ -124,18 +124,18 @@ def test_a_ping_tells_what_is_over_and_what_to_stop(store: Store) -> None:
     running = given_to(store, ALICE)
     ended, aborted = TaskId("0x" + "11" * 32), TaskId("0x" + "22" * 32)
     replicate = Replicate(ALICE, Mode.SOLO, 2, NOW)
-    store.tasks.add(
+    store.tasks.insert_new(
         [
             replace(running, task_id=ended, index=7, open=False, stage=Stage.COMPLETED),
             replace(running, task_id=aborted, index=8, replicates=(replace(replicate, state=ReplicateState.ABORTED),)),
         ]
     )
-    assert store.tasks.verdicts([running.task_id, ended, aborted], ALICE) == ([ended], [aborted], [])
+    assert store.tasks.verdicts_for_ping([running.task_id, ended, aborted], ALICE) == ([ended], [aborted], [])
 
 
 def test_what_a_lost_database_does_not_know_any_more_is_neither_aborted_nor_forgotten(store: Store) -> None:
     running, unknown = given_to(store, ALICE), TaskId("0x" + "33" * 32)
-    assert store.tasks.verdicts([running.task_id, unknown], BOB) == ([], [], [running.task_id, unknown])
+    assert store.tasks.verdicts_for_ping([running.task_id, unknown], BOB) == ([], [], [running.task_id, unknown])
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_racing_reservations_never_exceed_the_slots(store: Store) -> None:
     prove(store, ALICE)
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(lambda number: store.workers.reserve(ALICE, [held(number)]), range(10))) == 3
-    worker = store.workers.get(ALICE)
+    worker = store.workers.get_worker(ALICE)
     assert worker is not None
     assert worker.free == 0
     assert store.workers.with_free_slots(0.0, 10) == []
@@ -159,7 +159,7 @@ def test_slots_are_taken_all_or_none_and_given_back_once(store: Store) -> None:
     assert not store.workers.reserve(ALICE, [held(1)])
     slot = (ALICE, held(1).task_id)
     assert store.workers.release([slot, slot]) == 1
-    assert [item.task_id for item in store.workers.all()[0].held] == [held(2).task_id]
+    assert [item.task_id for item in store.workers.all_workers()[0].held] == [held(2).task_id]
 
 
 def test_a_new_login_keeps_what_the_machine_holds(store: Store) -> None:
@@ -167,23 +167,23 @@ def test_a_new_login_keeps_what_the_machine_holds(store: Store) -> None:
     prove(store, ALICE)
     store.workers.reserve(ALICE, [held(1)])
     enrol(store, ALICE, slots=4)
-    (worker,) = store.workers.all()
+    (worker,) = store.workers.all_workers()
     assert (worker.name, worker.free, len(worker.held)) == ("$name", 3, 1)
 
 
 def test_a_worker_that_pings_in_time_is_not_lost(store: Store) -> None:
     enrol(store, ALICE)
-    assert store.workers.silent(NOW + 60, 10) == [ALICE]
-    store.workers.seen(ALICE, NOW + 70)
+    assert store.workers.silent_workers(NOW + 60, 10) == [ALICE]
+    store.workers.mark_seen(ALICE, NOW + 70)
     assert not store.workers.set_lost(ALICE, NOW + 60)
 
 
 def test_a_lost_worker_whose_work_was_not_replaced_yet_is_found_again(store: Store) -> None:
     enrol(store, ALICE)
     assert store.workers.set_lost(ALICE, NOW + 60)
-    assert store.workers.silent(NOW + 60, 10) == [ALICE]
-    store.workers.replaced(ALICE)
-    assert store.workers.silent(NOW + 60, 10) == []
+    assert store.workers.silent_workers(NOW + 60, 10) == [ALICE]
+    store.workers.mark_replaced(ALICE)
+    assert store.workers.silent_workers(NOW + 60, 10) == []
 
 
 def test_a_stake_stays_promised_after_the_slot_is_free_and_too_many_take_the_slots_away(store: Store) -> None:
@@ -191,7 +191,7 @@ def test_a_stake_stays_promised_after_the_slot_is_free_and_too_many_take_the_slo
     for number in (1, 2):
         assert store.workers.reserve(ALICE, [held(number)])
         store.workers.pledge([(ALICE, held(number).task_id)] * 2)
-    (worker,) = store.workers.load([ALICE])
+    (worker,) = store.workers.load_workers([ALICE])
     assert ([item.stake for item in worker.pledged], worker.held, worker.free) == ([30, 30], (), 0)
     assert not store.workers.reserve(ALICE, [held(3)])
     assert store.workers.release([(ALICE, held(1).task_id)]) == 1
@@ -219,22 +219,22 @@ def test_a_worker_that_fails_again_and_again_rests_longer_and_longer_until_it_vo
 def test_nobody_is_silent_while_nobody_could_be_heard(store: Store) -> None:
     enrol(store, ALICE)
     assert not store.workers.heard_since(NOW + 1)
-    store.workers.seen(ALICE, NOW + 2)
+    store.workers.mark_seen(ALICE, NOW + 2)
     assert store.workers.heard_since(NOW + 1)
 
 
 def test_tasks_passed_over_make_room_for_others_for_a_while(store: Store) -> None:
     tasks = some_tasks(store, 3)
     store.tasks.save([replace(task, wants=1) for task in tasks])
-    first = store.tasks.waiting(1000.0, 2)
-    store.tasks.passed_over([task.task_id for task in first], 1003.0)
-    assert len(store.tasks.waiting(1000.0, 2)) == 1
-    assert len(store.tasks.waiting(1003.0, 3)) == 3
+    first = store.tasks.tasks_wanting_workers(1000.0, 2)
+    store.tasks.defer_matching([task.task_id for task in first], 1003.0)
+    assert len(store.tasks.tasks_wanting_workers(1000.0, 2)) == 1
+    assert len(store.tasks.tasks_wanting_workers(1003.0, 3)) == 3
 
 
 def test_tasks_whose_initialize_was_put_off_are_found(store: Store) -> None:
     first, *others = some_tasks(store, 3)
-    store.tasks.save([replace(first, sent={"initialize": Sent(0, NOW)})])
+    store.tasks.save([replace(first, sent={"initialize": Submission(0, NOW)})])
     assert set(store.tasks.uninitialized(1000.0, 10)) == {task.task_id for task in others}
     assert store.tasks.uninitialized(1070.0, 10) == [], "no vote could come any more"
 
@@ -256,7 +256,7 @@ def many(store: Store, first: int, count: int, facts: ChainFacts | None) -> list
     for wallet in wallets:
         enrol(store, wallet, slots=8)
     if facts is not None:
-        store.workers.checked([(wallet, facts) for wallet in wallets], NOW)
+        store.workers.store_facts([(wallet, facts) for wallet in wallets], NOW)
     return wallets
 
 
@@ -289,15 +289,15 @@ def test_workers_with_the_stake_or_the_tag_are_found_behind_better_ones_without(
 def test_wallets_without_coins_are_looked_at_again_in_turn(store: Store) -> None:
     poor = ChainFacts(2, NRlc(0), Wei(0), funded=False)
     wallets = many(store, 1, 5, None)
-    first = store.workers.unchecked(NOW, 3)
+    first = store.workers.wallets_to_check(NOW, 3)
     assert first == wallets[:3]
-    store.workers.checked([(wallet, poor) for wallet in first], NOW)
-    assert store.workers.unchecked(NOW, 10) == wallets[3:]
-    assert set(store.workers.unchecked(NOW + 10, 10)) == set(wallets)
-    store.workers.checked([(wallet, poor) for wallet in wallets], NOW + 60)
-    assert store.workers.unchecked(NOW + 119, 10) == []
+    store.workers.store_facts([(wallet, poor) for wallet in first], NOW)
+    assert store.workers.wallets_to_check(NOW, 10) == wallets[3:]
+    assert set(store.workers.wallets_to_check(NOW + 10, 10)) == set(wallets)
+    store.workers.store_facts([(wallet, poor) for wallet in wallets], NOW + 60)
+    assert store.workers.wallets_to_check(NOW + 119, 10) == []
     enrol(store, wallets[0])
-    assert store.workers.unchecked(NOW + 60, 10) == [wallets[0]], "it signed in anew"
+    assert store.workers.wallets_to_check(NOW + 60, 10) == [wallets[0]], "it signed in anew"
 
 
 def test_the_store_counts_free_slots_as_the_record_does(store: Store) -> None:
@@ -306,11 +306,11 @@ def test_the_store_counts_free_slots_as_the_record_does(store: Store) -> None:
     ):
         wallet = Wallet(f"0x{number:040x}")
         enrol(store, wallet, slots=slots)
-        store.workers.checked([(wallet, ChainFacts(weight, NRlc(1), Wei(1), funded=True, score=score))], NOW)
+        store.workers.store_facts([(wallet, ChainFacts(weight, NRlc(1), Wei(1), funded=True, score=score))], NOW)
         for task in range(held_now):
             assert store.workers.reserve(wallet, [held(task)])
         (row,) = store.workers._rows.find({"_id": wallet})
-        (record,) = store.workers.load([wallet])
+        (record,) = store.workers.load_workers([wallet])
         assert (row["free"], row["successes"]) == (record.free, record.successes)
 
 
@@ -340,7 +340,7 @@ def test_slots_taken_long_ago_are_found_page_by_page(store: Store) -> None:
 
 def test_a_small_deal_behind_a_bag_gets_its_share_of_the_initializes(store: Store) -> None:
     bag, small = deal(40), replace(deal(3), deal_id=DealId("0x" + "ff" * 32))
-    store.tasks.add([*task_records(bag), *task_records(small)])
+    store.tasks.insert_new([*task_records(bag), *task_records(small)])
     for after in ("", bag.deal_id, small.deal_id):
         found = store.tasks.uninitialized(1000.0, 10, after)
         assert len(found) in (8, 10)
@@ -353,8 +353,10 @@ def test_a_due_task_is_found_behind_a_bag_whose_tasks_are_all_due_for_longer(
 ) -> None:
     bag, small = deal(40), replace(deal(1), deal_id=DealId("0x" + "ff" * 32))
     (behind,) = task_records(small)
-    store.tasks.add([*(replace(task, next_visit=0.0) for task in task_records(bag)), replace(behind, next_visit=5.0)])
-    found = {task.task_id: task for task in store.tasks.due(now, 10)}
+    store.tasks.insert_new(
+        [*(replace(task, next_visit=0.0) for task in task_records(bag)), replace(behind, next_visit=5.0)]
+    )
+    found = {task.task_id: task for task in store.tasks.tasks_due(now, 10)}
     assert found[behind.task_id].turn(now) is turn
     assert len(found) <= 3 * 2 * 10
 
@@ -362,15 +364,15 @@ def test_a_due_task_is_found_behind_a_bag_whose_tasks_are_all_due_for_longer(
 def test_a_bag_is_stored_by_one_process_at_a_time_and_goes_on_where_another_left_off(store: Store) -> None:
     bag = deal(30)
     store.deals.noticed([(bag.deal_id, bag.matched_block, BlockHash("0x" + "b1" * 32))])
-    store.deals.put(bag)
+    store.deals.store_for_later(bag)
     with ThreadPoolExecutor(8) as threads:
-        leases = [lease for lease in threads.map(lambda _: store.deals.resume(NOW), range(8)) if lease]
+        leases = [lease for lease in threads.map(lambda _: store.deals.lease_next(NOW), range(8)) if lease]
     (lease,) = leases
     assert store.deals.progress(lease, 10, NOW + LEASE_SECONDS, again=False)
-    assert store.deals.resume(NOW) is None
-    later = store.deals.resume(NOW + LEASE_SECONDS + 1)
+    assert store.deals.lease_next(NOW) is None
+    later = store.deals.lease_next(NOW + LEASE_SECONDS + 1)
     assert later is not None
     assert (later.deal, later.stored) == (bag, 10)
     assert not store.deals.progress(lease, 20, NOW, again=False), "its lease was taken over"
-    assert not store.deals.ingested(lease)
-    assert store.deals.ingested(later)
+    assert not store.deals.mark_ingested(lease)
+    assert store.deals.mark_ingested(later)

@@ -12,11 +12,11 @@ from chain.contracts.decode import block_ref
 from ops.market.match import Matched
 from pipeline import tasks
 from pipeline.domain.progress import SOONEST_VISIT
-from pipeline.domain.records import Held, Replicate, ReplicateState, Stage
+from pipeline.domain.records import Replicate, ReplicateState, Reservation, Stage
 from pipeline.flow import sweep
 from pipeline.flow.transactions import BULK_ROOM, Transactions
 from pipeline.scheduler import Scheduler
-from pipeline.store.tasks import Given
+from pipeline.store.tasks import NewReplicates
 from protocol.poco.events import SchedulerNotice, Seen
 from protocol.poco.view import TaskStatus
 from protocol.types import Hash32, NRlc, TaskId, Timestamp, TxHash
@@ -68,7 +68,7 @@ def test_a_transaction_whose_logs_were_never_seen_is_found_by_asking_the_contrac
     taken_in(scheduler, deal)
     scheduler.lane.run()
     pool.await_status(deal, TaskStatus.ACTIVE)
-    (task,) = scheduler.store.tasks.load(deal.tasks)
+    (task,) = scheduler.store.tasks.load_tasks(deal.tasks)
     assert task.stage is Stage.RECEIVED
     scheduler.store.tasks.save([replace(task, matched_at=Timestamp(task.matched_at - int(LONG_AGO)), next_visit=0.0)])
     sweep.sweep(scheduler)
@@ -81,18 +81,18 @@ def test_transactions_of_expired_tasks_wait_until_the_lane_has_room_for_them(
     deal = pool.buy(trust=1, volume=5)
     taken_in(scheduler, deal)
     past = int(time.time() - LONG_AGO)
-    (block,) = {task.matched_block for task in scheduler.store.tasks.load(deal.tasks)}
+    (block,) = {task.matched_block for task in scheduler.store.tasks.load_tasks(deal.tasks)}
     # Its initializes were handed over in time; now only a late one and a claim give the stakes back.
     scheduler.store.tasks.set_deadlines(deal.deal_id, Timestamp(past), Timestamp(past + 9), Timestamp(past - 70), block)
 
     def late() -> set[TaskId]:
-        tasks = scheduler.store.tasks.load(deal.tasks)
+        tasks = scheduler.store.tasks.load_tasks(deal.tasks)
         return {task.task_id for task in tasks if task.sent["initialize"].generation}
 
     monkeypatch.setattr(Transactions, "open", lambda _: BULK_ROOM)
     sweep.sweep(scheduler)
     assert late() == set()
-    visits = [task.next_visit for task in scheduler.store.tasks.load(deal.tasks)]
+    visits = [task.next_visit for task in scheduler.store.tasks.load_tasks(deal.tasks)]
     assert min(visits) > time.time() - 1, "it is not looked at again and again meanwhile"
 
     monkeypatch.setattr(Transactions, "open", lambda _: BULK_ROOM - 2)
@@ -109,17 +109,17 @@ def test_transactions_of_expired_tasks_wait_until_the_lane_has_room_for_them(
 
 def test_a_slot_that_nothing_holds_is_given_back(pool: Pool, scheduler: Scheduler) -> None:
     hand = pool.enrol(0)
-    unknown = Held(TaskId("0x" + "77" * 32), time.time() - LONG_AGO, NRlc(0))
+    unknown = Reservation(TaskId("0x" + "77" * 32), time.time() - LONG_AGO, NRlc(0))
     assert scheduler.store.workers.reserve(hand.key.wallet, [unknown])
     sweep.sweep(scheduler)
-    assert scheduler.store.workers.all()[0].free == 1
+    assert scheduler.store.workers.all_workers()[0].free == 1
 
 
 def test_a_slot_just_taken_is_left_alone(pool: Pool, scheduler: Scheduler) -> None:
     hand = pool.enrol(0)
-    scheduler.store.workers.reserve(hand.key.wallet, [Held(TaskId("0x" + "77" * 32), time.time(), NRlc(0))])
+    scheduler.store.workers.reserve(hand.key.wallet, [Reservation(TaskId("0x" + "77" * 32), time.time(), NRlc(0))])
     sweep.sweep(scheduler)
-    assert scheduler.store.workers.all()[0].free == 0
+    assert scheduler.store.workers.all_workers()[0].free == 0
 
 
 def test_an_assignment_that_was_stored_but_never_published_reaches_the_worker(pool: Pool, scheduler: Scheduler) -> None:
@@ -127,10 +127,10 @@ def test_an_assignment_that_was_stored_but_never_published_reaches_the_worker(po
     taken_in(scheduler, deal)
     hand = pool.enrol(0)
     now = time.time()
-    (task,) = scheduler.store.tasks.load(deal.tasks)
+    (task,) = scheduler.store.tasks.load_tasks(deal.tasks)
     replicate = Replicate(hand.key.wallet, Mode.SOLO, 2, now - 10, published_at=now - 10)
-    scheduler.store.workers.reserve(hand.key.wallet, [Held(task.task_id, now, NRlc(0))])
-    scheduler.store.tasks.assign([Given(task, (replicate,), 0, 2)], now, 0.0)
+    scheduler.store.workers.reserve(hand.key.wallet, [Reservation(task.task_id, now, NRlc(0))])
+    scheduler.store.tasks.assign([NewReplicates(task, (replicate,), 0, 2)], now, 0.0)
     sweep.sweep(scheduler)
     until("the worker got it", lambda: hand.asked("worker.compute") == [task.task_id])
 
@@ -140,7 +140,7 @@ def test_a_deal_whose_message_was_lost_is_handed_on_again(pool: Pool, scheduler:
     notice(scheduler, deal)
     pool.start("pipeline")
     sweep.sweep(scheduler)
-    until("its task is stored", lambda: scheduler.store.tasks.load(deal.tasks))
+    until("its task is stored", lambda: scheduler.store.tasks.load_tasks(deal.tasks))
 
 
 def test_what_a_silent_worker_had_is_wanted_again(pool: Pool, scheduler: Scheduler) -> None:
@@ -151,7 +151,7 @@ def test_what_a_silent_worker_had_is_wanted_again(pool: Pool, scheduler: Schedul
     hand.stop()
 
     def lost() -> bool:
-        (known,) = scheduler.store.workers.load([hand.key.wallet])
+        (known,) = scheduler.store.workers.load_workers([hand.key.wallet])
         return known.lost
 
     later = time.time() + scheduler.settings.worker_lost_seconds + 1
@@ -164,6 +164,6 @@ def test_what_a_silent_worker_had_is_wanted_again(pool: Pool, scheduler: Schedul
     )
     scheduler.store.workers.set_banned(other, banned=True)
     sweep.sweep(scheduler)
-    (task,) = scheduler.store.tasks.load(deal.tasks)
+    (task,) = scheduler.store.tasks.load_tasks(deal.tasks)
     assert task.replicates[0].state is ReplicateState.LOST
     assert lost()

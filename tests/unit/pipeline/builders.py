@@ -8,8 +8,8 @@ from dataclasses import replace
 from pipeline.domain.actions import Action
 from pipeline.domain.decide import decide
 from pipeline.domain.progress import after
-from pipeline.domain.records import ChainFacts, Held, Replicate, ReplicateState, TaskRecord, WorkerRecord
-from pipeline.domain.replicas import Pace
+from pipeline.domain.records import ChainFacts, Replicate, ReplicateState, Reservation, TaskRecord, WorkerRecord
+from pipeline.domain.replicas import Timeouts
 from protocol.poco import events
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, fold
@@ -37,7 +37,7 @@ LINK = ResultLink(storage="ipfs", location="/ipfs/QmResult")
 #: A deal at time 1000 of a category of 10 s: contributions until 1070, the end at 1100.
 START, SECONDS = 1000, 10
 CONTRIBUTE_UNTIL, FINAL = START + 70, START + 100
-PACE = Pace(1.0)
+PACE = Timeouts(1.0)
 
 
 def wallet(number: int) -> Wallet:
@@ -110,8 +110,8 @@ def worker(number: int, *, slots: int = 1, weight: int = 2, stake: int = 100, **
     return replace(record, **fields)  # type: ignore[arg-type]  # tests name fields freely
 
 
-def held(number: int, stake: int = 0) -> Held:
-    return Held(TaskId(f"0x{number:064x}"), START, NRlc(stake))
+def held(number: int, stake: int = 0) -> Reservation:
+    return Reservation(TaskId(f"0x{number:064x}"), START, NRlc(stake))
 
 
 # -- the chain ---------------------------------------------------------------------------------------------------------

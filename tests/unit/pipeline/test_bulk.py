@@ -25,7 +25,7 @@ class Pool:
         living = DueTask(TaskId("living"), DealId("small"), Stage.RUNNING, 0.0, 9.0, 9.0)
         rows = SimpleNamespace(
             uninitialized=lambda _, limit, __: [TaskId(str(n)) for n in range(min(tasks, limit))],
-            due=lambda _, limit, __: [living, *late][:limit],
+            tasks_due=lambda _, limit, __: [living, *late][:limit],
         )
         self.store = SimpleNamespace(tasks=rows)
 

@@ -24,7 +24,7 @@ from pipeline.domain.actions import (
     Want,
 )
 from pipeline.domain.decide import changed_by
-from pipeline.domain.records import Replicate, ReplicateState, Sent, Stage
+from pipeline.domain.records import Replicate, ReplicateState, Stage, Submission
 from pipeline.domain.replicas import TOO_LATE
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.view import ChainView
@@ -301,7 +301,7 @@ def test_a_reopened_task_is_staffed_anew_with_others() -> None:
 def test_a_second_round_gets_transactions_of_its_own() -> None:
     again = view(*CONSENSUS, reopened(), voted(4), voted(5), voted(6), agreed(), revealed(4), revealed(5), revealed(6))
     voters = (*ASKED, uploaded(4), replicate(5), replicate(6))
-    record = task(replicates=voters, sent={"finalize": Sent(0, START + 2), "reopen": Sent(0, START + 2)})
+    record = task(replicates=voters, sent={"finalize": Submission(0, START + 2), "reopen": Submission(0, START + 2)})
     assert submits(decided(record, again)) == [(Method.FINALIZE, 3)]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.explain import explain
-from pipeline.domain.records import ChainFacts, ReplicateState, Sent, TaskRecord, WorkerRecord
+from pipeline.domain.records import ChainFacts, ReplicateState, Submission, TaskRecord, WorkerRecord
 from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import Contract, Hash32, NRlc, Wei
@@ -81,7 +81,7 @@ def test_every_step_on_the_way_says_what_it_waits_for() -> None:
     votes = [replicate(1), replicate(2), replicate(3)]
     stored = task(replicates=[uploaded(1), *votes[1:]])
     assert "room in the scheduler's lane" in why(task(), view())
-    assert "handed to the scheduler's lane" in why(task(sent={"initialize": Sent(0, START)}), view())
+    assert "handed to the scheduler's lane" in why(task(sent={"initialize": Submission(0, START)}), view())
     assert "failed 3 times: reverted" in why(task(failed={"initialize": 3}, why="reverted"), view())
     assert "votes are awaited (2 at work, 1 voted)" in why(task(replicates=votes), view(initialized(), voted(1)))
     assert "too few votes" in why(task(), ACTIVE, now=CONTRIBUTE_UNTIL)

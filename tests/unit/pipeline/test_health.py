@@ -13,14 +13,14 @@ from pipeline.domain.health import (
     TASK_GAS,
     BrokerFacts,
     DatabaseFacts,
+    ExpectedPool,
     Facts,
+    HealthPart,
     IpfsFacts,
     LaneFacts,
     MachineFacts,
     NoAnswer,
     NodeFacts,
-    Part,
-    Pool,
     parts,
 )
 from protocol.poco.events import BlockRef
@@ -28,7 +28,7 @@ from protocol.types import BlockHash, BlockNumber, Contract, Timestamp, Wallet, 
 
 NOW = 1_800_000_000
 WALLET, STRANGER = Wallet("0x" + "11" * 20), Wallet("0x" + "22" * 20)
-POOL = Pool(WALLET, Contract("0x" + "33" * 20), block_time=1.0)
+POOL = ExpectedPool(WALLET, Contract("0x" + "33" * 20), block_time=1.0)
 PRICE = Wei(2 * 10**9)
 NEED = TASK_GAS * PRICE
 
@@ -52,7 +52,7 @@ WELL = Facts(
 )
 
 
-def red(facts: Facts, pool: Pool = POOL) -> dict[str, Part]:
+def red(facts: Facts, pool: ExpectedPool = POOL) -> dict[str, HealthPart]:
     return {name: part for name, part in parts(facts, pool).items() if not part.ok}
 
 

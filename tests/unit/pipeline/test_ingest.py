@@ -82,26 +82,26 @@ class Deals:
         self.large: list[DealId] = []
         self.postponed: list[DealId] = []
 
-    def blocks(self, _: object) -> dict[DealId, BlockNumber]:
+    def match_blocks(self, _: object) -> dict[DealId, BlockNumber]:
         return self.noticed
 
-    def begin(self, deal: DealRecord, _: float) -> Lease:
+    def lease_and_store(self, deal: DealRecord, _: float) -> Lease:
         return Lease(deal, 1, 0)
 
-    def put(self, deal: DealRecord) -> None:
+    def store_for_later(self, deal: DealRecord) -> None:
         self.large.append(deal.deal_id)
 
-    def gone(self, deal_ids: list[DealId]) -> list[DealId]:
+    def orphaned_among(self, deal_ids: list[DealId]) -> list[DealId]:
         return [deal_id for deal_id in deal_ids if deal_id not in self.noticed]
 
-    def ingested(self, lease: Lease) -> bool:
+    def mark_ingested(self, lease: Lease) -> bool:
         self.stored.append(lease.deal.deal_id)
         return True
 
-    def later(self, deal_id: DealId, _: float) -> None:
+    def defer(self, deal_id: DealId, _: float) -> None:
         self.postponed.append(deal_id)
 
-    def unreadable(self, deal_id: DealId, _: str) -> None:
+    def quarantine(self, deal_id: DealId, _: str) -> None:
         self.aside.append(deal_id)
 
 
@@ -150,7 +150,7 @@ def test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read(
     app: Answer[App] | Broken, served: list[DealId], aside: list[DealId]
 ) -> None:
     deals = Deals(GOOD, BROKEN, SILENT, GONE)
-    rows = SimpleNamespace(add=len)
+    rows = SimpleNamespace(insert_new=len)
     store = SimpleNamespace(deals=deals, tasks=rows, chain=SimpleNamespace(cursor=lambda: FOLLOWED))
     told = {
         GOOD: Known(on_chain(GOOD)),
@@ -170,7 +170,9 @@ def test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read(
 def ingested(size: int, add: Callable[[list[TaskRecord]], int]) -> tuple[Deals, list[TaskId], bool]:
     """One deal of so many tasks, and one of two, ingested by one message."""
     deals = Deals(GOOD, SILENT)
-    store = SimpleNamespace(deals=deals, tasks=SimpleNamespace(add=add), chain=SimpleNamespace(cursor=lambda: FOLLOWED))
+    store = SimpleNamespace(
+        deals=deals, tasks=SimpleNamespace(insert_new=add), chain=SimpleNamespace(cursor=lambda: FOLLOWED)
+    )
     told = {GOOD: Known(replace(on_chain(GOOD), bot_size=size)), SILENT: Known(on_chain(SILENT))}
     found = ingest(store, Catalogue(Hub(told, Known(APP))), POOL, list(told), 0.0)  # type: ignore[arg-type]  # idem
     return deals, *found

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.progress import IDLE_VISIT, after, next_visit
-from pipeline.domain.records import Sent, Stage
+from pipeline.domain.records import Stage, Submission
 from protocol.poco.view import ChainView
 from tests.unit.pipeline.builders import (
     CONSENSUS,
@@ -68,7 +68,7 @@ def test_a_contract_view_without_block_numbers_does_not_erase_them() -> None:
 
 
 def test_the_sweep_comes_soon_after_a_change_and_rarely_to_what_waits() -> None:
-    handed_over = {"initialize": Sent(0, START)}
+    handed_over = {"initialize": Submission(0, START)}
     quiet = task(changed_at=START - 10_000, contribution_deadline=10**6, final_deadline=2 * 10**6, sent=handed_over)
     assert next_visit(task(sent=handed_over), view(), START + 1, PACE) == START + 6
     assert next_visit(quiet, view(), START, PACE) == START + 60
@@ -76,11 +76,13 @@ def test_the_sweep_comes_soon_after_a_change_and_rarely_to_what_waits() -> None:
 
 def test_a_task_that_only_waits_for_a_worker_is_visited_far_less_often_than_one_at_work() -> None:
     long: dict[str, Any] = {"contribution_deadline": 10**6, "final_deadline": 2 * 10**6}
-    waits = task(wants=1, sent={"initialize": Sent(0, START)}, **long)
+    waits = task(wants=1, sent={"initialize": Submission(0, START)}, **long)
     assert next_visit(waits, view(initialized()), START, PACE) == START + IDLE_VISIT
     assert next_visit(task(replicates=VOTERS, **long), view(initialized()), START, PACE) <= START + 60
     assert next_visit(waits, view(initialized(), voted(1)), START, PACE) <= START + 60
-    assert next_visit(task(sent={"claim": Sent(0, START)}, **long), view(initialized()), START, PACE) <= START + 60
+    assert (
+        next_visit(task(sent={"claim": Submission(0, START)}, **long), view(initialized()), START, PACE) <= START + 60
+    )
 
 
 def test_the_sweep_does_not_miss_a_deadline() -> None:

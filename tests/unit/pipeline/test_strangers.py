@@ -13,9 +13,9 @@ from pipeline.domain.progress import after
 from pipeline.domain.records import (
     NEWCOMER_SLOTS,
     ChainFacts,
-    Held,
     Replicate,
     ReplicateState,
+    Reservation,
     Standing,
     TaskRecord,
     WorkerRecord,
@@ -38,7 +38,7 @@ class Stage:
     strangers: list[WorkerRecord]
     honest: list[WorkerRecord]
     tasks: dict[TaskId, TaskRecord]
-    held: dict[Wallet, list[Held]] = field(default_factory=dict)
+    held: dict[Wallet, list[Reservation]] = field(default_factory=dict)
     failures: dict[Wallet, int] = field(default_factory=dict)
     now: float = START + 1
 
@@ -71,7 +71,7 @@ class Stage:
             standing=item.standing(record.worker_stake),
         )
         if item.wallet in {each.wallet for each in self.honest}:
-            self.held.setdefault(item.wallet, []).append(Held(record.task_id, self.now, NRlc(0)))
+            self.held.setdefault(item.wallet, []).append(Reservation(record.task_id, self.now, NRlc(0)))
             return replace(fresh, state=ReplicateState.STARTED, assigned_at=float(FAR))
         deed = deeds[int(item.wallet, 16) % len(deeds)]
         self.failures[item.wallet] = self.failures.get(item.wallet, 0) + 1

@@ -9,10 +9,10 @@ import pytest
 import structlog
 
 from pipeline.api.monitor import Monitor
-from pipeline.domain.health import BrokerFacts, DatabaseFacts, Facts, IpfsFacts, NoAnswer, Pool
+from pipeline.domain.health import BrokerFacts, DatabaseFacts, ExpectedPool, Facts, IpfsFacts, NoAnswer
 from protocol.types import Contract, Wallet
 
-POOL = Pool(Wallet("0x" + "11" * 20), Contract("0x" + "33" * 20), block_time=1.0)
+POOL = ExpectedPool(Wallet("0x" + "11" * 20), Contract("0x" + "33" * 20), block_time=1.0)
 WELL = Facts(
     now=0,
     database=DatabaseFacts(replicated=True, clock_ahead=0, cursor=None),
