@@ -19,6 +19,7 @@ from protocol.results.digest import callback_digest, file_digest
 from protocol.types import BlockHash, BlockNumber, Contract, Hash32, Timestamp, TxHash, Wallet
 from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
 from tests.integration.conftest import IpfsNode
+from tests.waiting import ample
 
 RESULT = f"/tasks/{TASK}/result"
 DIGEST = file_digest(hashlib.sha256(b"hello").digest())
@@ -71,7 +72,7 @@ def test_a_lone_workers_result_is_stored_and_can_be_fetched(
     assert (answer.status_code, answer.json()["digest"]) == (200, DIGEST)
     link = answer.json()["link"]
     assert link["storage"] == "ipfs"
-    assert httpx.get(f"{ipfs.gateway}{link['location']}", timeout=10).content == body
+    assert httpx.get(f"{ipfs.gateway}{link['location']}", timeout=ample(10)).content == body
     assert (stored(api).link.location, stored(api).digest) == (link["location"], DIGEST)
     again = upload(api, header, body)
     assert again.json() == answer.json()

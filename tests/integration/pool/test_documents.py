@@ -31,9 +31,10 @@ from pipeline.store.client import Store
 from tests.documents import PAGES, ROOT, SHELL, Block, blocks, not_run
 from tests.integration import sdk
 from tests.integration.conftest import given
+from tests.waiting import ample
 
 #: Seconds for a page: the requester's buys three deals; the first run installs the SDK.
-PAGE_SECONDS = 240
+PAGE_SECONDS = ample(120)
 #: Commands that run until they are stopped, and the line of their log after which a reader has what they promise.
 UNTIL_STOPPED = {"sluice scheduler run": "The pool is up at", "sluice worker run": "compute@.* ready"}
 #: Runs a command until its log has a line, then ends it as Ctrl-C would; fails if it ends by itself before.
