@@ -40,7 +40,7 @@ TRANSIENT_ERRORS = (Unavailable, RpcError, PyMongoError)
 
 @dataclass(slots=True)
 class Wakeups:
-    """Wake-ups owed since the last time that all could be published; each deal and task once."""
+    """Notifications that could not be published yet; each deal and task once."""
 
     scheduler: Scheduler
     deals: dict[DealId, None] = field(default_factory=dict)
@@ -57,8 +57,8 @@ class Wakeups:
 
     def publish(self) -> None:
         """Publish what is owed. Raises BrokerUnavailable; then all of it is still owed."""
-        self.scheduler.wake.ingest(list(self.deals))
-        self.scheduler.wake.advance(list(self.tasks))
+        self.scheduler.notifier.send_ingest(list(self.deals))
+        self.scheduler.notifier.send_advance(list(self.tasks))
         self.deals.clear()
         self.tasks.clear()
 
@@ -73,7 +73,7 @@ def follow(scheduler: Scheduler, watcher: Watcher, numbers: Iterable[BlockNumber
                 owed.publish()
             owed.publish()
             if owed.lane or _lane_is_due(scheduler, turn):
-                scheduler.wake.lane()
+                scheduler.notifier.send_lane()
                 owed.lane = False
         except TRANSIENT_ERRORS as error:
             log.warning("Cannot follow now, trying again.", action="watch_again", block=number, why=str(error))

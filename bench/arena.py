@@ -26,7 +26,7 @@ from ops.pool.servers import bring_up
 from ops.pool.site import Chain, Names, Servers
 from ops.stack import anvil, ports
 from ops.stack.anvil import Anvil
-from pipeline.domain.records import Stage
+from pipeline.domain.records import TaskStage
 from pipeline.store.client import client
 from pipeline.store.tasks import Tasks
 from protocol.errors import NotReady
@@ -105,7 +105,7 @@ class Arena:
         differing = (0, 0)
         try:
             for _ in heads(self.chain.ws_url, self.rpc, self.chain.block_time, stop):
-                stored = {task.task_id for task in tasks.of_deal(deal.deal_id) if task.stage is Stage.COMPLETED}
+                stored = {task.task_id for task in tasks.of_deal(deal.deal_id) if task.stage is TaskStage.COMPLETED}
                 views = self.hub.tasks(deal.tasks)
                 on_chain = {view.task_id for view in views if view.status is TaskStatus.COMPLETED}
                 differing = len(stored - on_chain), len(on_chain - stored)

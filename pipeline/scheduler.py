@@ -19,12 +19,12 @@ from config.celery_apps import core_app, pool_app
 from config.settings import Settings
 from pipeline.broker import segments
 from pipeline.broker.link import BrokerLink
-from pipeline.broker.notify import Wake
+from pipeline.broker.notify import Notifier
 from pipeline.broker.relay import Relay
 from pipeline.broker.segments import Segment
 from pipeline.domain.records import DealRecord
 from pipeline.domain.replicas import Timeouts
-from pipeline.flow.ingest import Catalogue
+from pipeline.flow.ingest import RegistryCache
 from pipeline.flow.transactions import Transactions
 from pipeline.store.client import Store, database
 from protocol.errors import BadSetting
@@ -53,11 +53,11 @@ class Scheduler:
     core: Celery
     #: vhost pool, for worker machines.
     pool: Celery
-    wake: Wake
+    notifier: Notifier
     pool_link: BrokerLink
     #: What the scheduler itself did, for Flower.
     relay: Relay
-    catalogue: Catalogue
+    registry_cache: RegistryCache
     timeouts: Timeouts
     #: Unix seconds.
     clock: Callable[[], float] = time.time
@@ -83,10 +83,10 @@ class Scheduler:
             transactions=Transactions(settings.chain_id, key.wallet, lane),
             core=core,
             pool=pool,
-            wake=Wake(core, key.wallet),
+            notifier=Notifier(core, key.wallet),
             pool_link=BrokerLink(pool),
             relay=Relay(core),
-            catalogue=Catalogue(hub),
+            registry_cache=RegistryCache(hub),
             timeouts=Timeouts(settings.block_time, settings.spend_depth),
         )
 
@@ -116,7 +116,7 @@ class Scheduler:
     def close(self) -> None:
         """Disconnect from the broker."""
         self.relay.stop()
-        self.wake.close()
+        self.notifier.close()
         self.pool_link.close()
 
 

@@ -154,11 +154,13 @@ def run_lane(self: SchedulerTask, wallet: str) -> None:
 
 def _ingest(scheduler: Scheduler, deal_ids: list[DealId]) -> None:
     """Read deals from the chain and set their first tasks going; what a message's time cannot hold is bulk work."""
-    found, more = ingest.ingest(scheduler.store, scheduler.catalogue, scheduler.workerpool, deal_ids, scheduler.clock())
+    found, more = ingest.ingest(
+        scheduler.store, scheduler.registry_cache, scheduler.workerpool, deal_ids, scheduler.clock()
+    )
     now, *later = list(notify.chunks(found, notify.ADVANCE_CHUNK)) or [[]]
-    scheduler.wake.advance([task_id for chunk in later for task_id in chunk])
+    scheduler.notifier.send_advance([task_id for chunk in later for task_id in chunk])
     if more:
-        scheduler.wake.bulk()
+        scheduler.notifier.send_bulk()
     advance_each(scheduler, now)
 
 
@@ -167,8 +169,8 @@ def _run_lane(scheduler: Scheduler) -> None:
     report = scheduler.lane.run()
     failures = failures_of(report.ended)
     scheduler.store.tasks.record_failed_intents(failures)
-    scheduler.wake.advance(sorted({task_id for task_id, *_ in failures}))
+    scheduler.notifier.send_advance(sorted({task_id for task_id, *_ in failures}))
     if report.mined and bulk.has_room(scheduler):
-        scheduler.wake.bulk()
+        scheduler.notifier.send_bulk()
     if report.wake_again:
-        scheduler.wake.lane()
+        scheduler.notifier.send_lane()

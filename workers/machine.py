@@ -33,6 +33,7 @@ from protocol.ethereum.signing import Key
 from protocol.poco.view import ChainView
 from protocol.types import Contract
 from workers import upkeep_process
+from workers.context import Machine
 from workers.data.layout import Layout
 from workers.pool.api import PoolApi
 from workers.pool.broker import admit, celery_app
@@ -43,7 +44,6 @@ from workers.sandbox.rehearsal import rehearse
 from workers.task.journal import Journal
 from workers.task.replicate import ReplicateStage
 from workers.task.unfinished import sentence, unfinished
-from workers.workbench import Machine
 
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")

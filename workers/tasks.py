@@ -19,8 +19,8 @@ from config.celery_apps import ConfirmTimeoutCelery
 from config.per_process import PerProcess
 from protocol.types import TaskId
 from protocol.wire import Assignment
+from workers.context import Machine, WorkerContext
 from workers.task import compute, steps
-from workers.workbench import Machine, Workbench
 
 log = structlog.get_logger(__name__)
 
@@ -39,12 +39,12 @@ class MachineTask(Task[Any, Any]):
     """
 
     @property
-    def bench(self) -> Workbench:
+    def context(self) -> WorkerContext:
         """This process's workbench, opened with its first task."""
         assert isinstance(self.app, ConfirmTimeoutCelery)
         assert self.app.context is not None
-        bench: Workbench = self.app.context.get()
-        return bench
+        context: WorkerContext = self.app.context.get()
+        return context
 
 
 class TxTask(MachineTask):
@@ -56,7 +56,7 @@ class TxTask(MachineTask):
 
 def serve(app: ConfirmTimeoutCelery, machine: Machine) -> None:
     """Have `app`, in its worker processes, do the tasks of `machine`."""
-    app.context = PerProcess(lambda: Workbench(machine))
+    app.context = PerProcess(lambda: WorkerContext(machine))
 
 
 @shared_task(name=topology.COMPUTE, base=MachineTask, bind=True)
@@ -67,43 +67,43 @@ def run_compute(self: MachineTask, assignment: dict[str, Any]) -> str:
     except ValidationError as error:
         log.warning("Not an assignment.", action="assignment_refused", why=error.errors()[0]["msg"])
         raise Ignore from error
-    return _next(wanted.task_id, go_on=compute.compute(self.bench, wanted))
+    return _next(wanted.task_id, go_on=compute.compute(self.context, wanted))
 
 
 @shared_task(name=topology.UPLOAD, base=MachineTask, bind=True)
 def run_upload(self: MachineTask, task_id: str) -> str:
     """Store the result at the pool."""
-    return _next(task_id, go_on=steps.upload(self.bench, TaskId(task_id)))
+    return _next(task_id, go_on=steps.upload(self.context, TaskId(task_id)))
 
 
 @shared_task(name=topology.CONTRIBUTE, base=TxTask, bind=True)
 def run_contribute(self: TxTask, task_id: str) -> str:
     """Send the vote."""
-    return _next(task_id, go_on=steps.contribute(self.bench, TaskId(task_id)))
+    return _next(task_id, go_on=steps.contribute(self.context, TaskId(task_id)))
 
 
 @shared_task(name=topology.CONTRIBUTE_AND_FINALIZE, base=TxTask, bind=True)
 def run_contribute_and_finalize(self: TxTask, task_id: str) -> str:
     """Send the result of a task that needs no vote."""
-    return _next(task_id, go_on=steps.contribute_and_finalize(self.bench, TaskId(task_id)))
+    return _next(task_id, go_on=steps.contribute_and_finalize(self.context, TaskId(task_id)))
 
 
 @shared_task(name=topology.REVEAL, base=TxTask, bind=True)
 def run_reveal(self: TxTask, task_id: str) -> str:
     """Send what was voted for."""
-    return _next(task_id, go_on=steps.reveal(self.bench, TaskId(task_id)))
+    return _next(task_id, go_on=steps.reveal(self.context, TaskId(task_id)))
 
 
 @shared_task(name=topology.WORKER_LANE, base=TxTask, bind=True)
 def run_lane(self: TxTask) -> None:
     """Run the wallet's lane."""
-    steps.run_lane(self.bench)
+    steps.run_lane(self.context)
 
 
 @shared_task(name=topology.ABORT, base=TxTask, bind=True)
 def run_abort(self: TxTask, task_id: str) -> None:
     """Stop working on a task."""
-    steps.abort(self.bench, TaskId(task_id))
+    steps.abort(self.context, TaskId(task_id))
 
 
 def _next(task_id: str, *, go_on: bool) -> str:
@@ -117,6 +117,6 @@ def _next(task_id: str, *, go_on: bool) -> str:
 def _close(**_: object) -> None:
     """Let the last reports out before a pool process ends."""
     context = getattr(current_app, "context", None)
-    bench = context.known() if context is not None else None
-    if bench is not None:
-        bench.close()
+    context = context.known() if context is not None else None
+    if context is not None:
+        context.close()

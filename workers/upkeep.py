@@ -24,12 +24,12 @@ from protocol.errors import (
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import Contract, TaskId
 from workers.attempt import Attempts
+from workers.context import WorkerContext
 from workers.data.layout import discard
 from workers.pool.broker import Publisher
 from workers.task import steps
 from workers.task.compute import remove_container
 from workers.task.replicate import COMPUTING, Replicate, ReplicateStage, todo
-from workers.workbench import Workbench
 
 log = structlog.get_logger(__name__)
 
@@ -47,32 +47,32 @@ _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 class Upkeep:
     """One look after everything per `ping`. For one thread."""
 
-    def __init__(self, bench: Workbench, publisher: Publisher) -> None:
-        self._bench = bench
+    def __init__(self, context: WorkerContext, publisher: Publisher) -> None:
+        self._context = context
         self._publisher = publisher
-        self._hub = Hub(bench.rpc, Contract(bench.machine.pool.hub))
+        self._hub = Hub(context.rpc, Contract(context.machine.pool.hub))
         self._asked: dict[TaskId, float] = {}
-        self._attempts = Attempts(bench.now)
+        self._attempts = Attempts(context.now)
         #: Whether the pool says that another machine works with this wallet now.
         self.superseded = False
 
     def delete_leftovers(self) -> None:
         """At start: delete files of tasks that the journal does not know, and datasets that nobody used for long."""
-        known = {replicate.task_id for replicate in self._bench.journal.all_replicates()}
-        for folder in (self._bench.layout.root / "tasks").iterdir():
+        known = {replicate.task_id for replicate in self._context.journal.all_replicates()}
+        for folder in (self._context.layout.root / "tasks").iterdir():
             if folder.name not in known:
                 try:
                     discard(folder)
                 except StorageUnavailable as error:
                     log.warning("Files are left.", action="files_left", folder=folder.name, why=str(error))
-        for cached in self._bench.layout.cache.iterdir():
+        for cached in self._context.layout.cache.iterdir():
             stat = cached.stat()
-            if stat.st_nlink == 1 and stat.st_mtime < self._bench.now() - CACHE_SECONDS:
+            if stat.st_nlink == 1 and stat.st_mtime < self._context.now() - CACHE_SECONDS:
                 cached.unlink()
 
     def run_once(self) -> None:
         """Ping, forget, abort, move on what rests, remove stray containers; none of them stops another."""
-        replicates = self._bench.journal.all_replicates()
+        replicates = self._context.journal.all_replicates()
         for part in (self._ping, self._resume, self._reveal):
             self._attempts.run(part.__name__.strip("_"), partial(part, replicates))
         self._attempts.run("containers", self._sweep_containers)
@@ -81,8 +81,8 @@ class Upkeep:
 
     def _ping(self, replicates: Sequence[Replicate]) -> None:
         try:
-            pong = self._bench.pool.ping(
-                [replicate.task_id for replicate in replicates[:PING_TASKS]], self._bench.layout.machine_id()
+            pong = self._context.pool.ping(
+                [replicate.task_id for replicate in replicates[:PING_TASKS]], self._context.layout.machine_id()
             )
         except (PoolUnavailable, BadInput) as error:
             log.warning("The pool did not take our ping.", action="ping_failed", why=str(error))
@@ -90,16 +90,16 @@ class Upkeep:
         if pong.superseded:
             self.superseded = True
             return
-        self._bench.layout.note_ping()
+        self._context.layout.note_ping()
         for task_id in pong.abort:
-            self._attempts.run(f"abort {task_id}", partial(steps.abort, self._bench, TaskId(task_id)))
+            self._attempts.run(f"abort {task_id}", partial(steps.abort, self._context, TaskId(task_id)))
         # What the pool has no record of is gone on with (its database may have been lost) until nothing can come of it.
         over = {*pong.forget, *(TaskId(task_id) for task_id in pong.unknown if self._too_late(replicates, task_id))}
         self._forget([replicate for replicate in replicates if replicate.task_id in over])
 
     def _too_late(self, replicates: Sequence[Replicate], task_id: str) -> bool:
         held = next((replicate for replicate in replicates if replicate.task_id == task_id), None)
-        return held is not None and self._bench.now() > held.assignment.final_deadline
+        return held is not None and self._context.now() > held.assignment.final_deadline
 
     def _forget(self, replicates: Sequence[Replicate]) -> None:
         """Delete what is over. A vote that can still be revealed is not the pool's to forget: the chain is asked."""
@@ -108,19 +108,19 @@ class Upkeep:
         for replicate in replicates:
             task_id = replicate.task_id
             if replicate.stage in COMPUTING:
-                steps.abort(self._bench, task_id)
+                steps.abort(self._context, task_id)
                 continue
             view = views.get(task_id)
             if _at_stake(replicate) and (view is None or view.status not in _OVER):
                 continue
-            with self._bench.layout.lock(task_id, wait=False) as held:
+            with self._context.layout.lock(task_id, wait=False) as held:
                 if held:
                     try:
-                        self._bench.layout.task(task_id).remove()
+                        self._context.layout.task(task_id).remove()
                     except StorageUnavailable as error:
                         log.warning("Files are left.", action="files_left", task=task_id, why=str(error))
-                    self._bench.journal.forget([task_id])
-                    self._bench.layout.delete_lock(task_id)
+                    self._context.journal.forget([task_id])
+                    self._context.layout.delete_lock(task_id)
                     log.info("Forgotten.", action="task_forgotten", task=task_id)
 
     # -- what no message moves -----------------------------------------------------------------------------------------
@@ -128,27 +128,27 @@ class Upkeep:
     def _resume(self, replicates: Sequence[Replicate]) -> None:
         for replicate in replicates:
             next_step = todo(replicate)
-            if next_step is None or self._bench.now() < replicate.updated_at + RESUME_SECONDS:
+            if next_step is None or self._context.now() < replicate.updated_at + RESUME_SECONDS:
                 continue
-            if self._asked.get(replicate.task_id, 0.0) + RESUME_SECONDS > self._bench.now():
+            if self._asked.get(replicate.task_id, 0.0) + RESUME_SECONDS > self._context.now():
                 continue
-            with self._bench.layout.lock(replicate.task_id, wait=False) as idle:
+            with self._context.layout.lock(replicate.task_id, wait=False) as idle:
                 pass
             if idle:
                 log.info("Moving a task on.", action="task_resumed", task=replicate.task_id, step=next_step)
-                self._asked[replicate.task_id] = self._bench.now()
+                self._asked[replicate.task_id] = self._context.now()
                 self._send(partial(self._publisher.resume, replicate, next_step))
 
     def _reveal(self, replicates: Sequence[Replicate]) -> None:
         """Reveal votes that won, should nobody ask for it: the stake is ours to lose."""
-        now = self._bench.now()
+        now = self._context.now()
         resting = [
             item.task_id
             for item in replicates
             if _at_stake(item)
             and now >= max(item.updated_at, self._asked.get(item.task_id, 0.0)) + REVEAL_CHECK_SECONDS
         ]
-        wallet = self._bench.machine.wallet
+        wallet = self._context.machine.wallet
         for task_id, view in self._views(resting).items():
             self._asked[task_id] = now
             vote = view.contribution(wallet)
@@ -179,8 +179,8 @@ class Upkeep:
     def _sweep_containers(self) -> None:
         """Remove containers of tasks that are not being computed (any more)."""
         try:
-            for task_id, container in self._bench.engine.containers_of(self._bench.machine.wallet):
-                replicate = self._bench.journal.find(task_id)
+            for task_id, container in self._context.engine.containers_of(self._context.machine.wallet):
+                replicate = self._context.journal.find(task_id)
                 if replicate is not None and replicate.stage in COMPUTING:
                     continue
                 self._attempts.run(f"container {container}", partial(self._remove_stray, task_id, container))
@@ -188,9 +188,9 @@ class Upkeep:
             log.warning("Docker does not answer.", action="engine_away", why=str(error))
 
     def _remove_stray(self, task_id: TaskId, container: str) -> None:
-        with self._bench.layout.lock(task_id, wait=False) as idle:
+        with self._context.layout.lock(task_id, wait=False) as idle:
             if idle:
-                remove_container(self._bench, container)
+                remove_container(self._context, container)
 
 
 def _at_stake(replicate: Replicate) -> bool:

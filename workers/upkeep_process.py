@@ -22,10 +22,10 @@ from chain.lane.model.intent import IntentState
 from chain.rpc.heads import heads
 from protocol.errors import BadInput, BrokerUnavailable, Unavailable
 from workers.attempt import Attempts
+from workers.context import Machine, WorkerContext
 from workers.fitness.checkup import Checkup
 from workers.pool.broker import Publisher, admit
 from workers.upkeep import Upkeep
-from workers.workbench import Machine, Workbench
 
 log = structlog.get_logger(__name__)
 
@@ -57,36 +57,36 @@ def run(app: Celery, machine: Machine) -> None:
 def _sign_off(machine: Machine) -> None:
     """Tell the pool, so that it gives this machine no new task from now on."""
     log.info("Stopping: no new task is taken, and steps under way get some seconds to end.", action="machine_stopping")
-    bench = Workbench(machine)
+    context = WorkerContext(machine)
     try:
-        bench.pool.leave(machine.layout.machine_id())
+        context.pool.leave(machine.layout.machine_id())
     except (BadInput, Unavailable) as error:
         log.warning("The pool was not told that this machine stops.", action="leave_failed", why=str(error))
     finally:
-        bench.close()
+        context.close()
 
 
 def _follow_heads(app: Celery, machine: Machine, stop: threading.Event) -> None:
-    bench = Workbench(machine)
+    context = WorkerContext(machine)
     publisher = Publisher(app, machine)
-    settings, attempts = machine.settings, Attempts(bench.now)
-    for number, _ in enumerate(heads(settings.ws_url, bench.rpc, settings.block_time, stop)):
-        attempts.run("lane", partial(_wake_lane, bench, publisher, number))
-    bench.close()
+    settings, attempts = machine.settings, Attempts(context.now)
+    for number, _ in enumerate(heads(settings.ws_url, context.rpc, settings.block_time, stop)):
+        attempts.run("lane", partial(_wake_lane, context, publisher, number))
+    context.close()
 
 
-def _wake_lane(bench: Workbench, publisher: Publisher, number: int) -> None:
+def _wake_lane(context: WorkerContext, publisher: Publisher, number: int) -> None:
     """Wake the lane if the head that is the `number`th is one for it."""
-    if _lane_is_due(bench, number):
+    if _lane_is_due(context, number):
         try:
             publisher.wake_lane()
         except BrokerUnavailable as error:
             log.warning("The lane is not woken.", action="lane_not_woken", why=str(error))
 
 
-def _lane_is_due(bench: Workbench, number: int) -> bool:
+def _lane_is_due(context: WorkerContext, number: int) -> bool:
     """Whether the head that is the `number`th is one for the lane: each while something is to be sent or mined."""
-    store, lane = bench.lane_store, bench.lane.id
+    store, lane = context.lane_store, context.lane.id
     if store.count(lane, (IntentState.QUEUED, IntentState.SENT)):
         return True
     return number % IDLE_HEADS == 0 or (number % SETTLE_HEADS == 0 and store.busy(lane))
@@ -102,9 +102,9 @@ def _look_after(app: Celery, machine: Machine, stop: threading.Event) -> None:
 
 
 def _keep(app: Celery, machine: Machine, stop: threading.Event) -> None:
-    bench = Workbench(machine)
-    upkeep, checkup = Upkeep(bench, Publisher(app, machine)), Checkup(machine, bench.now)
-    attempts = Attempts(bench.now)
+    context = WorkerContext(machine)
+    upkeep, checkup = Upkeep(context, Publisher(app, machine)), Checkup(machine, context.now)
+    attempts = Attempts(context.now)
     attempts.run("tidy", upkeep.delete_leftovers)
     while not upkeep.superseded:
         attempts.run("admit", partial(_admit, app, machine))
@@ -121,7 +121,7 @@ def _keep(app: Celery, machine: Machine, stop: threading.Event) -> None:
         # The supervisor, which ends all processes of this machine.
         os.kill(os.getppid(), signal.SIGTERM)
         stop.wait()
-    bench.close()
+    context.close()
 
 
 def _admit(app: Celery, machine: Machine) -> None:

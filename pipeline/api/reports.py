@@ -54,11 +54,11 @@ def on_chain(services: Access, task: TaskRecord) -> ChainView:
 
 
 def announce(services: Access, task: TaskRecord, replicate: Replicate, accepted: Report) -> None:
-    """Wake the pipeline if it matters, show the step in Flower, count it.
+    """Notifier the pipeline if it matters, show the step in Flower, count it.
 
     After the store has it, and never failing the report.
     """
     if changed_by(accepted.step, replicate.mode):
-        services.waker.advance(task.task_id)
+        services.notifier.send_advance(task.task_id)
     services.relay.report(replicate, task.task_id, accepted)
     REPORTS.labels(step=str(accepted.step)).inc()

@@ -22,7 +22,7 @@ from pipeline.api.monitor import Monitor
 from pipeline.api.results.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.background import Background
-from pipeline.broker.notify import Wake
+from pipeline.broker.notify import Notifier
 from pipeline.broker.relay import Relay
 from pipeline.probes import Probes
 from pipeline.store.challenges import Challenges
@@ -50,18 +50,18 @@ class PoolAddresses:
         return cls(Contract(settings.hub.lower()), Contract(settings.workerpool.lower()), load_key(settings).wallet)
 
 
-class Waker:
+class BackgroundNotifier:
     """Wakes the pipeline without keeping a request waiting; what the broker loses, the sweep finds."""
 
-    def __init__(self, wake: Wake) -> None:
-        self._wake = wake
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
         self._background: Background[TaskId | None] = Background("wake", self._deliver)
 
-    def advance(self, task_id: TaskId) -> None:
+    def send_advance(self, task_id: TaskId) -> None:
         """Have a task looked at."""
         self._background.put(task_id)
 
-    def assign(self) -> None:
+    def send_assign(self) -> None:
         """Have waiting tasks matched: a machine has come."""
         self._background.put(None)
 
@@ -72,12 +72,12 @@ class Waker:
     def stop(self, timeout: float = 2.0) -> None:
         """Publish what is queued, within `timeout` seconds, and disconnect."""
         self._background.stop(timeout)
-        self._wake.close()
+        self._notifier.close()
 
     def _deliver(self, items: Sequence[TaskId | None]) -> None:
-        self._wake.advance(list(dict.fromkeys(item for item in items if item is not None)))
+        self._notifier.advance(list(dict.fromkeys(item for item in items if item is not None)))
         if None in items:
-            self._wake.assign()
+            self._notifier.assign()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Services:
     store: Store
     challenges: Challenges
     broker: BrokerAdmin
-    waker: Waker
+    notifier: BackgroundNotifier
     relay: Relay
     ipfs: Ipfs
     rpc: Rpc | RpcPool
@@ -131,7 +131,7 @@ class Services:
             store=Store.open(settings),
             challenges=Challenges(database(settings)),
             broker=BrokerAdmin.from_settings(settings),
-            waker=Waker(Wake(app, pool.scheduler)),
+            notifier=BackgroundNotifier(Notifier(app, pool.scheduler)),
             relay=Relay(app),
             ipfs=Ipfs(settings.ipfs_api),
             rpc=connect(settings),
@@ -142,7 +142,7 @@ class Services:
     def close(self) -> None:
         """Publish what is queued and disconnect."""
         self.monitor.close()
-        self.waker.stop()
+        self.notifier.stop()
         self.relay.stop()
         for part in (self.ipfs, self.broker, self.rpc):
             part.close()

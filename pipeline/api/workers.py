@@ -75,7 +75,7 @@ def login(request: Login, services: Access) -> Session:
         # Banned between the two looks: the ban has deleted the former user, not this one.
         services.broker.revoke(wallet)
         raise Refused(why="this wallet is banned from the pool")
-    services.waker.assign()
+    services.notifier.send_assign()
     services.relay.worker("online", wallet, ping_seconds=services.settings.ping_seconds)
     token, expires_at = issue_token(services.keys.token, wallet, now)
     log.info("Worker signed in.", action="worker_login", wallet=wallet, slots=request.capabilities.slots)

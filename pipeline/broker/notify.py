@@ -21,7 +21,7 @@ ADVANCE_CHUNK = 50
 INGEST_CHUNK = 5
 
 
-class Wake:
+class Notifier:
     """Publishes wake-ups, confirmed. Every method raises BrokerUnavailable; not for several threads at a time."""
 
     def __init__(self, app: Celery, wallet: Wallet) -> None:
@@ -29,29 +29,29 @@ class Wake:
         self._link = BrokerLink(app)
         self.wallet = wallet
 
-    def ingest(self, deals: Sequence[DealId]) -> None:
+    def send_ingest(self, deals: Sequence[DealId]) -> None:
         """Have deals read from the chain."""
         self._send(topology.INGEST_DEALS, [(chunk,) for chunk in chunks(deals, INGEST_CHUNK)])
 
-    def advance(self, tasks: Sequence[TaskId]) -> None:
+    def send_advance(self, tasks: Sequence[TaskId]) -> None:
         """Have tasks looked at."""
         self._send(topology.ADVANCE, [(chunk,) for chunk in chunks(tasks, ADVANCE_CHUNK)])
 
-    def assign(self) -> None:
+    def send_assign(self) -> None:
         """Have waiting tasks matched with free slots."""
         self._send(topology.ASSIGN, [()])
 
-    def bulk(self) -> None:
+    def send_bulk(self) -> None:
         """Have the next piece of large deals done."""
         self._send(topology.BULK, [()])
 
-    def waiting(self) -> int:
+    def messages_waiting(self) -> int:
         """Messages of the queue `pipeline` that no process has taken yet."""
         with self._link.producer() as producer:
             channel: Any = producer.channel
             return int(channel.queue_declare(topology.PIPELINE_QUEUE, passive=True).message_count)
 
-    def lane(self) -> None:
+    def send_lane(self) -> None:
         """Have the scheduler's lane run."""
         self._send(topology.RUN_LANE, [(self.wallet,)])
 

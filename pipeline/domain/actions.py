@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipeline.domain.records import ReplicateState, Stage
+from pipeline.domain.records import ReplicateState, TaskStage
 from protocol.types import Wallet
 
 
@@ -135,7 +135,7 @@ class Resume:
 class End:
     """The task is over."""
 
-    stage: Stage
+    stage: TaskStage
     why: str | None
 
 

@@ -35,7 +35,7 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
-from pipeline.domain.records import Replicate, ReplicateState, Stage, TaskRecord
+from pipeline.domain.records import Replicate, ReplicateState, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
@@ -47,7 +47,7 @@ MAX_FAILED_INTENTS = 3
 #: Seconds a deal may be off the chain after a reorg before its tasks are written off.
 ORPHAN_TIMEOUT = 600.0
 
-_ENDED = {TaskStatus.COMPLETED: Stage.COMPLETED, TaskStatus.FAILED: Stage.FAILED}
+_ENDED = {TaskStatus.COMPLETED: TaskStage.COMPLETED, TaskStatus.FAILED: TaskStage.FAILED}
 
 
 def decide(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> list[Action]:
@@ -247,7 +247,7 @@ def _orphaned(task: TaskRecord, now: float) -> Iterator[Action]:
         yield Want(0)
     if task.open and now >= task.changed_at + ORPHAN_TIMEOUT:
         yield from (Free(item.wallet) for item in task.replicates if item.holds)
-        yield End(Stage.FAILED, "The deal's block left the chain in a reorganisation and did not come back.")
+        yield End(TaskStage.FAILED, "The deal's block left the chain in a reorganisation and did not come back.")
 
 
 def _never_was(task: TaskRecord, view: ChainView) -> Iterator[Action]:
@@ -257,7 +257,7 @@ def _never_was(task: TaskRecord, view: ChainView) -> Iterator[Action]:
     yield from _abort(task, view, "The task was never initialized.")
     yield from (Free(item.wallet) for item in task.replicates if item.holds and not item.live)
     if task.open:
-        yield End(Stage.FAILED, f"It could not be initialized: {task.why or 'no reason is known'}.")
+        yield End(TaskStage.FAILED, f"It could not be initialized: {task.why or 'no reason is known'}.")
 
 
 def _ended(task: TaskRecord, view: ChainView) -> Iterator[Action]:
@@ -268,7 +268,7 @@ def _ended(task: TaskRecord, view: ChainView) -> Iterator[Action]:
     voted_or_over = [item for item in task.replicates if view.contribution(item.wallet) is not None or not item.live]
     yield from (Free(item.wallet, _outcome(task, item, view)) for item in voted_or_over if item.holds)
     if task.open or task.stage is not stage:
-        yield End(stage, None if stage is Stage.COMPLETED else _why_failed(task, view))
+        yield End(stage, None if stage is TaskStage.COMPLETED else _why_failed(task, view))
 
 
 def _why_failed(task: TaskRecord, view: ChainView) -> str:

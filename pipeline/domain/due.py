@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from pipeline.domain.records import Stage
+from pipeline.domain.records import TaskStage
 from protocol.types import DealId, TaskId
 
 #: Stages before anybody works on a task.
-EARLY_STAGES = frozenset({Stage.RECEIVED, Stage.INITIALIZED})
+EARLY_STAGES = frozenset({TaskStage.RECEIVED, TaskStage.INITIALIZED})
 #: Stages of an open task that somebody works on, or whose votes have begun.
-WAITED_FOR_STAGES = frozenset(Stage) - EARLY_STAGES - {Stage.COMPLETED, Stage.FAILED}
+WAITED_FOR_STAGES = frozenset(TaskStage) - EARLY_STAGES - {TaskStage.COMPLETED, TaskStage.FAILED}
 #: Of what is taken, one in so many is of each later turn while that has any: later is not never.
 LATER_SHARE = 10
 
@@ -54,7 +54,7 @@ class DueTask:
         return Turn.EXPIRED
 
 
-def taken(due: Iterable[DueTask], now: float, most: int, room: int) -> list[TaskId]:
+def choose_due(due: Iterable[DueTask], now: float, most: int, room: int) -> list[TaskId]:
     """At most `most` of the due tasks, in the order to visit them.
 
     `room`: transactions that the lane still takes of expired tasks; more of those are not taken, but for a small share,

@@ -23,7 +23,7 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
-from pipeline.domain.records import Replicate, Stage, Submission, TaskRecord
+from pipeline.domain.records import Replicate, Submission, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts, replicate_of_voter, usable_result
 from protocol.errors import BadMessage
 from protocol.ethereum.hexbytes import to_bytes
@@ -138,28 +138,28 @@ def _block(told: BlockNumber | None, before: BlockNumber | None, *, known: bool)
     return told if told is not None else (before if known else None)
 
 
-def _stage(task: TaskRecord, view: ChainView) -> Stage:
+def _stage(task: TaskRecord, view: ChainView) -> TaskStage:
     match view.status:
         case TaskStatus.COMPLETED:
-            return Stage.COMPLETED
+            return TaskStage.COMPLETED
         case TaskStatus.FAILED:
-            return Stage.FAILED
+            return TaskStage.FAILED
         case _ if not task.open:
             return task.stage
         case TaskStatus.UNSET:
-            return Stage.RECEIVED
+            return TaskStage.RECEIVED
         case TaskStatus.ACTIVE:
-            return Stage.RUNNING if task.replicates else Stage.INITIALIZED
+            return TaskStage.RUNNING if task.replicates else TaskStage.INITIALIZED
         case TaskStatus.REVEALING:
             return _revealing_stage(task, view)
 
 
-def _revealing_stage(task: TaskRecord, view: ChainView) -> Stage:
+def _revealing_stage(task: TaskRecord, view: ChainView) -> TaskStage:
     if not view.revealed:
-        return Stage.CONSENSUS_REACHED
+        return TaskStage.CONSENSUS_REACHED
     if Method.FINALIZE in task.sent:
-        return Stage.FINALIZING
-    return Stage.RESULT_UPLOADED if usable_result(task, view) else Stage.AT_LEAST_ONE_REVEALED
+        return TaskStage.FINALIZING
+    return TaskStage.RESULT_UPLOADED if usable_result(task, view) else TaskStage.AT_LEAST_ONE_REVEALED
 
 
 def _text(results: str) -> str:

@@ -21,7 +21,7 @@ from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, Hash32, 
 from protocol.wire import Dataset, Mode, ResultLink, Step
 
 
-class Stage(StrEnum):
+class TaskStage(StrEnum):
     """Where a task stands, in the words that iExec's own tools show."""
 
     RECEIVED = "RECEIVED"  #: the deal is known, initialize is on its way
@@ -135,7 +135,7 @@ class TaskRecord:
     matched_block: BlockNumber
     #: Block time of the match.
     matched_at: Timestamp
-    stage: Stage = Stage.RECEIVED
+    stage: TaskStage = TaskStage.RECEIVED
     #: False once it ended; a reorg can open it again.
     open: bool = True
     #: The deal's block was reorganised away and has not come back.

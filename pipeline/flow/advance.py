@@ -35,7 +35,7 @@ from pipeline.domain.actions import (
     Stop,
     Submit,
 )
-from pipeline.domain.records import Stage, TaskRecord
+from pipeline.domain.records import TaskRecord, TaskStage
 from pipeline.flow import isolate
 from pipeline.flow.assign import assign, resend
 from pipeline.flow.transactions import BULK_ROOM, MOST_WITH_INITIALIZE, initializes, of_expired, without_initialize
@@ -132,7 +132,7 @@ def _submit(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
         count, failures = scheduler.transactions.submit(submits, scheduler.clock())
         scheduler.store.tasks.record_failed_intents(failures)
         if count:
-            scheduler.wake.lane()
+            scheduler.notifier.send_lane()
 
 
 def _give_slots_back(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
@@ -158,7 +158,7 @@ def _act(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
                     # not once more after a reorg that changed nothing in the end
                     TASKS_ENDED.labels(str(action.stage)).inc()
                     sent = step.before.sent.get(Method.FINALIZE)
-                    if action.stage is Stage.COMPLETED and sent is not None:
+                    if action.stage is TaskStage.COMPLETED and sent is not None:
                         scheduler.relay.step("finalize", step.before.task_id, sent.at)
                 log.info(
                     "Task ended.", action="task_ended", task=step.before.task_id, stage=action.stage, why=action.why

@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 
 from pipeline.broker import notify
-from pipeline.domain.due import Turn, taken
+from pipeline.domain.due import Turn, choose_due
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.ingest import store_next_piece
 from pipeline.flow.transactions import BULK_ROOM
@@ -28,14 +28,14 @@ FEED = 2 * notify.ADVANCE_CHUNK
 
 def bulk(scheduler: Scheduler) -> None:
     """One piece of bulk work. Raises PyMongoError or an Unavailable; the sweep wakes it again."""
-    if scheduler.wake.waiting() > MOST_URGENT:
+    if scheduler.notifier.messages_waiting() > MOST_URGENT:
         # Somebody waits for those: this takes its turn behind them.
-        scheduler.wake.bulk()
+        scheduler.notifier.send_bulk()
         return
     stored = store_next_piece(scheduler.store, scheduler.clock())
     fed = feed(scheduler)
     if stored or fed:
-        scheduler.wake.bulk()
+        scheduler.notifier.send_bulk()
 
 
 def has_room(scheduler: Scheduler) -> bool:
@@ -63,6 +63,6 @@ def feed(scheduler: Scheduler) -> bool:
     expired = [
         task for task in scheduler.store.tasks.tasks_due(now, FEED, {Turn.EXPIRED}) if task.turn(now) is Turn.EXPIRED
     ]
-    chosen = taken(expired, now, left, left)
+    chosen = choose_due(expired, now, left, left)
     visit(scheduler, chosen)
     return len(chosen) == left

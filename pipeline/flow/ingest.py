@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class RegistryCache:
     """Apps and datasets read before; what a registry says of one never changes."""
 
     hub: Hub
@@ -80,7 +80,7 @@ def _make_room(remembered: dict[Contract, T]) -> None:
 
 
 def ingest(
-    store: Store, catalogue: Catalogue, workerpool: Contract, deal_ids: Sequence[DealId], now: float
+    store: Store, registry_cache: RegistryCache, workerpool: Contract, deal_ids: Sequence[DealId], now: float
 ) -> tuple[list[TaskId], bool]:
     """Store these deals and the tasks of those that are no larger than a piece.
 
@@ -89,7 +89,7 @@ def ingest(
     """
     first: list[TaskId] = []
     more = False
-    for record in _read(store, catalogue, workerpool, store.deals.match_blocks(deal_ids), now):
+    for record in _read(store, registry_cache, workerpool, store.deals.match_blocks(deal_ids), now):
         try:
             more = more or record.bot_size > AT_ONCE
             if record.bot_size > PIECE:
@@ -122,16 +122,16 @@ def store_next_piece(store: Store, now: float) -> bool:
 
 
 def _read(
-    store: Store, catalogue: Catalogue, workerpool: Contract, blocks: Mapping[DealId, BlockNumber], now: float
+    store: Store, registry_cache: RegistryCache, workerpool: Contract, blocks: Mapping[DealId, BlockNumber], now: float
 ) -> list[DealRecord]:
     """The deals that can be read now. One that cannot stays `new`; one that never can is quarantined."""
     # The last block followed is at or above the deals' blocks: a node that is behind it says nothing about them.
     at = store.chain.cursor()
     records = []
-    for (deal_id, block), answer in zip(blocks.items(), catalogue.hub.deals(list(blocks), at), strict=True):
+    for (deal_id, block), answer in zip(blocks.items(), registry_cache.hub.deals(list(blocks), at), strict=True):
         match answer:
             case Known(deal) if deal.workerpool == workerpool:
-                records += _record_of(store, catalogue, deal, block, at, now)
+                records += _record_of(store, registry_cache, deal, block, at, now)
             case Known():
                 log.info("A deal of another workerpool was noticed.", action="deal_foreign", deal=deal_id)
                 store.deals.defer(deal_id, now + UNREAD_SECONDS)
@@ -145,10 +145,10 @@ def _read(
 
 
 def _record_of(
-    store: Store, catalogue: Catalogue, deal: Deal, block: BlockNumber, at: BlockRef | None, now: float
+    store: Store, registry_cache: RegistryCache, deal: Deal, block: BlockNumber, at: BlockRef | None, now: float
 ) -> list[DealRecord]:
     try:
-        return [deal_record(deal, catalogue, block, at)]
+        return [deal_record(deal, registry_cache, block, at)]
     except Unreadable as error:
         _quarantine(store, deal.deal_id, str(error))
     except RpcUnavailable as error:
@@ -162,11 +162,11 @@ def _quarantine(store: Store, deal_id: DealId, why: str) -> None:
     store.deals.quarantine(deal_id, why)
 
 
-def deal_record(deal: Deal, catalogue: Catalogue, block: BlockNumber, at: BlockRef | None) -> DealRecord:
+def deal_record(deal: Deal, registry_cache: RegistryCache, block: BlockNumber, at: BlockRef | None) -> DealRecord:
     """A deal with its app, dataset and category, as of block `at`. Raises RpcUnavailable, Unreadable."""
-    app = catalogue.app(deal.app, at)
-    dataset = catalogue.dataset(deal.dataset, at) if deal.dataset else None
-    seconds = catalogue.category(deal.category, at).seconds
+    app = registry_cache.app(deal.app, at)
+    dataset = registry_cache.dataset(deal.dataset, at) if deal.dataset else None
+    seconds = registry_cache.category(deal.category, at).seconds
     return DealRecord(
         deal_id=deal.deal_id,
         app=deal.app,

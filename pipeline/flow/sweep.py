@@ -53,9 +53,9 @@ def reread_quarantined(scheduler: Scheduler) -> None:
 
 
 def take_up_deals(scheduler: Scheduler) -> None:
-    """Wake whoever reads and stores deals."""
-    scheduler.wake.ingest(scheduler.store.deals.deals_to_ingest(DEALS, scheduler.clock()))
-    scheduler.wake.bulk()
+    """Notifier whoever reads and stores deals."""
+    scheduler.notifier.send_ingest(scheduler.store.deals.deals_to_ingest(DEALS, scheduler.clock()))
+    scheduler.notifier.send_bulk()
 
 
 def _assign(scheduler: Scheduler) -> None:
@@ -118,7 +118,7 @@ def visit_due(scheduler: Scheduler) -> None:
         now = scheduler.clock()
         waiting = [task for task in scheduler.store.tasks.tasks_due(now, DUE) if task.task_id not in seen]
         room = BULK_ROOM - scheduler.transactions.open()
-        chosen = due.taken(waiting, now, DUE, room)
+        chosen = due.choose_due(waiting, now, DUE, room)
         if not chosen:
             return
         for chunk in notify.chunks(chosen, PIECE):

@@ -10,7 +10,7 @@ from pymongo import ASCENDING, IndexModel
 from pymongo.collection import Collection
 
 from pipeline.domain.due import EARLY_STAGES, WAITED_FOR_STAGES, DueTask, Turn
-from pipeline.domain.records import Stage
+from pipeline.domain.records import TaskStage
 from protocol.types import DealId, TaskId
 
 Rows = Collection[dict[str, Any]]
@@ -35,7 +35,7 @@ INDEXES = [
     IndexModel(
         [("deal", ASCENDING), ("contribution_deadline", ASCENDING), ("index", ASCENDING)],
         name=_RECEIVED,
-        partialFilterExpression={"stage": str(Stage.RECEIVED)},
+        partialFilterExpression={"stage": str(TaskStage.RECEIVED)},
     ),
 ]
 
@@ -118,7 +118,7 @@ def _deals_uninitialized(rows: Rows, now: float, after: str) -> list[str]:
 
 def _uninitialized(now: float) -> dict[str, Any]:
     return {
-        "stage": str(Stage.RECEIVED),
+        "stage": str(TaskStage.RECEIVED),
         "orphaned": False,
         "contribution_deadline": {"$gt": now},
         "sent.initialize": {"$exists": False},

@@ -14,7 +14,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from pipeline.domain.due import DueTask, Turn
-from pipeline.domain.records import LIVE, Replicate, ReplicateState, Stage, TaskRecord
+from pipeline.domain.records import LIVE, Replicate, ReplicateState, TaskRecord, TaskStage
 from pipeline.store import due
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.task_documents import TASKS, replicate_document, to_document
@@ -129,9 +129,9 @@ class Tasks:
         """Open tasks that a worker was given."""
         return self.reader.each(self._rows.find({"open": True, "replicates.wallet": wallet}))
 
-    def count_by_stage(self) -> dict[Stage, int]:
+    def count_by_stage(self) -> dict[TaskStage, int]:
         """How many tasks stand at each stage that is not an end: the ended ones only grow in number."""
-        stages = [stage for stage in Stage if stage not in (Stage.COMPLETED, Stage.FAILED)]
+        stages = [stage for stage in TaskStage if stage not in (TaskStage.COMPLETED, TaskStage.FAILED)]
         return {stage: self._rows.count_documents({"stage": str(stage)}) for stage in stages}
 
     # -- deciding and its results ---------------------------------------------------------------------------------

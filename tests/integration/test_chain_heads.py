@@ -1,4 +1,4 @@
-"""Wake-ups by new blocks, from a real node that is frozen, killed and rolled back."""
+"""Notifications of new blocks, from a real node that is frozen, killed and rolled back."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from workers.attempt import LogThrottle
+from workers.context import Machine
 from workers.fitness import doctor
 from workers.fitness.rules import CheckResult
-from workers.workbench import Machine
 
 log = structlog.get_logger(__name__)
 

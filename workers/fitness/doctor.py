@@ -25,6 +25,7 @@ from protocol.errors import EngineRefused, NoSuchImage, PoolUnavailable, SluiceE
 from protocol.ethereum.signing import Key
 from protocol.types import Contract, NRlc, TaskId, Wei
 from protocol.wire import PoolConfig
+from workers.context import Machine
 from workers.fitness import clock, rules
 from workers.fitness.rules import CheckResult, Numbers
 from workers.pool.api import PoolApi
@@ -33,7 +34,6 @@ from workers.pool.saved_config import load_pool_config
 from workers.pool.settings import complete_settings
 from workers.sandbox.container import Engine
 from workers.sandbox.spec import ContainerSpec, container_name
-from workers.workbench import Machine
 
 #: An image that no engine has: one that is asked to make a container of it checks everything else first.
 _NO_IMAGE = "sluice.invalid/doctor:none"

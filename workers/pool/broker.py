@@ -20,8 +20,8 @@ from protocol.errors import BrokerUnavailable
 from protocol.types import TaskId
 from protocol.wire import Mode
 from workers import tasks
+from workers.context import Machine
 from workers.task.replicate import Replicate, Todo
-from workers.workbench import Machine
 
 log = structlog.get_logger(__name__)
 

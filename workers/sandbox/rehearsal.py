@@ -11,9 +11,9 @@ from contextlib import suppress
 
 from protocol.errors import BadSetting, CannotStart, ContainerRefused, NoSuchContainer
 from protocol.types import TaskId
+from workers.context import Machine
 from workers.sandbox.container import Engine
 from workers.sandbox.spec import INPUT_FOLDER, LABEL_LIMIT, LABEL_POOL, ContainerSpec, container_name
-from workers.workbench import Machine
 
 #: An image without a file, made on the engine the first time.
 IMAGE = ("sluice/empty", "1")

@@ -37,6 +37,7 @@ from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, Failur
 from protocol.results.params import DealParams, read_params
 from protocol.types import ZERO_ADDRESS, Signature, TaskId, Wallet
 from protocol.wire import Assignment, Report, Step
+from workers.context import WorkerContext
 from workers.data import inputs, outputs
 from workers.data.layout import TaskFolders
 from workers.data.outputs import PackedResult
@@ -51,7 +52,6 @@ from workers.task.deadline import TaskDeadline
 from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
 from workers.task.verdict import KILLED
-from workers.workbench import Workbench
 
 log = structlog.get_logger(__name__)
 
@@ -84,68 +84,68 @@ class _Attempt:
         return self.ended.stderr if self.ended else b""
 
 
-def compute(bench: Workbench, assignment: Assignment) -> bool:
+def compute(context: WorkerContext, assignment: Assignment) -> bool:
     """Do the replicate unless it is done; whether a result is ready. False also if another process is at it."""
     task_id = TaskId(assignment.task_id)
-    with bench.layout.lock(task_id, wait=False) as held:
+    with context.layout.lock(task_id, wait=False) as held:
         if not held:
             log.info("Another process is at this task.", action="compute_busy", task=task_id)
             return False
-        if not _cleared(bench, task_id):
+        if not _cleared(context, task_id):
             return False
-        replicate = bench.journal.add(assignment, bench.now())
+        replicate = context.journal.add(assignment, context.now())
         if replicate.stage in COMPUTING:
-            _compute(bench, replicate)
+            _compute(context, replicate)
         else:
-            _tell_again(bench, replicate)
-        now = bench.journal.find(task_id)
+            _tell_again(context, replicate)
+        now = context.journal.find(task_id)
         return now is not None and now.stage in WITH_RESULT
 
 
-def _cleared(bench: Workbench, task_id: TaskId) -> bool:
+def _cleared(context: WorkerContext, task_id: TaskId) -> bool:
     """Forget a task that was aborted, so that it can begin anew; False while Docker does not let its container go.
 
     The scheduler assigns it again after a reorg, or when its database was lost or restored. Only under the task's lock:
     whoever still waits for the killed container must see ABORTED.
     """
-    known = bench.journal.find(task_id)
+    known = context.journal.find(task_id)
     if known is None or known.stage is not ReplicateStage.ABORTED:
         return True
     try:
-        bench.engine.remove(container_name(bench.machine.settings.worker_name, bench.machine.wallet, task_id))
-        bench.layout.task(task_id).remove()
+        context.engine.remove(container_name(context.machine.settings.worker_name, context.machine.wallet, task_id))
+        context.layout.task(task_id).remove()
     except (EngineUnavailable, StorageUnavailable) as error:
         log.warning("An aborted task cannot begin anew yet.", action="restart_delayed", task=task_id, why=str(error))
         return False
-    bench.journal.forget([task_id])
+    context.journal.forget([task_id])
     log.info("An aborted task is assigned again.", action="task_restarted", task=task_id)
     return True
 
 
-def _tell_again(bench: Workbench, replicate: Replicate) -> None:
+def _tell_again(context: WorkerContext, replicate: Replicate) -> None:
     """Report how the task stands here: a scheduler that assigns it again has not heard it, or has lost it."""
     step = Step.FAILED if replicate.stage is ReplicateStage.FAILED else Step.COMPUTED
-    bench.reports.send(replicate.task_id, Report(step=step, cause=replicate.cause, exit_code=replicate.exit_code))
+    context.reports.send(replicate.task_id, Report(step=step, cause=replicate.cause, exit_code=replicate.exit_code))
 
 
-def _compute(bench: Workbench, replicate: Replicate) -> None:
+def _compute(context: WorkerContext, replicate: Replicate) -> None:
     task_id = replicate.task_id
-    bench.reports.send(task_id, Report(step=Step.STARTED))
+    context.reports.send(task_id, Report(step=Step.STARTED))
     attempt = _Attempt()
     try:
         with _boundary(task_id):
-            _check(bench, replicate.assignment)
-            result, failure = _result(bench, replicate, attempt)
+            _check(context, replicate.assignment)
+            result, failure = _result(context, replicate, attempt)
     except TaskDeclined as declined:
-        _fail(bench, task_id, declined, attempt)
+        _fail(context, task_id, declined, attempt)
         return
     code = attempt.exit_code
     cause = failure.value if failure else None
-    if bench.journal.mark_computed(
-        task_id, bench.now(), digest=result.digest, callback_data=result.callback_data, cause=cause, exit_code=code
+    if context.journal.mark_computed(
+        task_id, context.now(), digest=result.digest, callback_data=result.callback_data, cause=cause, exit_code=code
     ):
         log.info("Computed.", action="computed", task=task_id, digest=result.digest, cause=cause, exit_code=code)
-        bench.reports.send(
+        context.reports.send(
             task_id,
             Report(
                 step=Step.COMPUTED,
@@ -155,7 +155,7 @@ def _compute(bench: Workbench, replicate: Replicate) -> None:
                 stderr=tail(attempt.stderr),
             ),
         )
-    _tidy(bench, attempt)
+    _tidy(context, attempt)
 
 
 @contextmanager
@@ -172,14 +172,14 @@ def _boundary(task_id: TaskId) -> Iterator[None]:
         raise _declined(task_id, MACHINE_FAILED, f"{type(error).__name__}: {error}") from error
 
 
-def _check(bench: Workbench, assignment: Assignment) -> None:
+def _check(context: WorkerContext, assignment: Assignment) -> None:
     """Refuse work that could never be paid, before anything is spent on it. Raises TaskDeclined."""
-    wallet, task_id = bench.machine.wallet, TaskId(assignment.task_id)
+    wallet, task_id = context.machine.wallet, TaskId(assignment.task_id)
     if assignment.wallet != wallet:
         raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", f"it is for wallet {assignment.wallet}")
-    if bench.now() >= assignment.contribution_deadline:
-        machine = bench.machine
-        off = clock.why_late(bench.rpc, machine.api, bench.now(), machine.settings.block_time)
+    if context.now() >= assignment.contribution_deadline:
+        machine = context.machine
+        off = clock.why_late(context.rpc, machine.api, context.now(), machine.settings.block_time)
         if off is not None:
             raise _declined(task_id, MACHINE_FAILED, off)
         raise _declined(task_id, "CONTRIBUTION_TIMEOUT", "its contribution deadline has passed")
@@ -188,21 +188,21 @@ def _check(bench: Workbench, assignment: Assignment) -> None:
         signer = recover_authorization(Signature(assignment.authorization), wallet, task_id, enclave)
     except Refused as error:
         raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", str(error)) from error
-    if signer != bench.machine.pool.scheduler:
+    if signer != context.machine.pool.scheduler:
         raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", f"it is authorized by {signer}")
 
 
-def _result(bench: Workbench, replicate: Replicate, attempt: _Attempt) -> tuple[PackedResult, Failure | None]:
+def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> tuple[PackedResult, Failure | None]:
     """The result, or the error result and its cause. Raises TaskDeclined."""
-    disk.require_free_space(replicate.task_id, bench.layout.root)
-    folders = bench.layout.task(replicate.task_id)
+    disk.require_free_space(replicate.task_id, context.layout.root)
+    folders = context.layout.task(replicate.task_id)
     folders.make()
     try:
-        return _app_result(bench, replicate, folders, attempt), None
+        return _app_result(context, replicate, folders, attempt), None
     except TaskDeclined:
         raise
     except TaskFailure as error:
-        if _aborted(bench, replicate.task_id):
+        if _aborted(context, replicate.task_id):
             # Its container was killed by us: that says nothing of the app.
             raise _declined(replicate.task_id, "ABORTED_BY_WORKER", "it was aborted") from error
         failure, why = cause_of(replicate.task_id, error, attempt.ended)
@@ -210,41 +210,41 @@ def _result(bench: Workbench, replicate: Replicate, attempt: _Attempt) -> tuple[
         if replicate.assignment.callback != ZERO_ADDRESS:
             # A callback contract expects the app's data; there is none, and no text can stand for it.
             raise _declined(replicate.task_id, failure, f"{why} (a callback contract is given no error)") from error
-        result_limits = bench.machine.result_limits
+        result_limits = context.machine.result_limits
         return error_result(replicate.task_id, folders, failure, why, attempt.ended, result_limits), failure
 
 
-def _app_result(bench: Workbench, replicate: Replicate, folders: TaskFolders, attempt: _Attempt) -> PackedResult:
+def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolders, attempt: _Attempt) -> PackedResult:
     """Download, run, pack. As with iExec, a computed.json counts even if the app failed after writing it."""
     assignment = replicate.assignment
     params = _params(assignment)
     image.require_name(assignment)
-    deadline = _task_deadline(bench, replicate)
-    inputs.fetch(assignment, params, folders.inputs, bench.layout, bench.machine.downloads, deadline)
-    _run(bench, replicate, params, folders, attempt, deadline)
+    deadline = _task_deadline(context, replicate)
+    inputs.fetch(assignment, params, folders.inputs, context.layout, context.machine.downloads, deadline)
+    _run(context, replicate, params, folders, attempt, deadline)
     if attempt.ended is not None and attempt.ended.clean:
         for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
             if content:
                 outputs.write_into(folders.outputs, name, content)
     callback = assignment.callback != ZERO_ADDRESS
     return outputs.pack(
-        replicate.task_id, folders.outputs, folders.zip, callback=callback, result_limits=bench.machine.result_limits
+        replicate.task_id, folders.outputs, folders.zip, callback=callback, result_limits=context.machine.result_limits
     )
 
 
-def _task_deadline(bench: Workbench, replicate: Replicate) -> TaskDeadline:
+def _task_deadline(context: WorkerContext, replicate: Replicate) -> TaskDeadline:
     task_id = replicate.task_id
     return TaskDeadline(
         task_id,
         replicate.assignment.contribution_deadline,
-        bench.now,
-        lambda: _aborted(bench, task_id),
+        context.now,
+        lambda: _aborted(context, task_id),
         work=replicate.assignment.category_seconds,
     )
 
 
-def _aborted(bench: Workbench, task_id: TaskId) -> bool:
-    known = bench.journal.find(task_id)
+def _aborted(context: WorkerContext, task_id: TaskId) -> bool:
+    known = context.journal.find(task_id)
     return known is None or known.stage not in COMPUTING
 
 
@@ -256,7 +256,7 @@ def _params(assignment: Assignment) -> DealParams:
 
 
 def _run(
-    bench: Workbench,
+    context: WorkerContext,
     replicate: Replicate,
     params: DealParams,
     folders: TaskFolders,
@@ -264,7 +264,7 @@ def _run(
     deadline: TaskDeadline,
 ) -> None:
     """Run the app and read what it printed. Raises TaskFailure or TaskDeclined."""
-    task_id, assignment, machine = replicate.task_id, replicate.assignment, bench.machine
+    task_id, assignment, machine = replicate.task_id, replicate.assignment, context.machine
     try:
         spec = container_spec(
             assignment,
@@ -275,16 +275,16 @@ def _run(
             outputs=str(folders.outputs),
             limits=machine.limits,
         )
-        if not bench.journal.mark_running(task_id, None, bench.now()):
+        if not context.journal.mark_running(task_id, None, context.now()):
             raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
         run = AppRun(
-            engine=bench.engine,
+            engine=context.engine,
             spec=spec,
-            pull=lambda: image.pull(bench.engine, bench.layout, assignment, deadline),
+            pull=lambda: image.pull(context.engine, context.layout, assignment, deadline),
             clear=folders.clear_outputs,
-            created=lambda container: _created(bench, task_id, attempt, container),
+            created=lambda container: _created(context, task_id, attempt, container),
             found=attempt.uses,
-            watch=lambda kill: _disk_watch(bench, task_id, folders, kill),
+            watch=lambda kill: _disk_watch(context, task_id, folders, kill),
             wait=deadline.wait,
             wait_before_retry=deadline.wait_before_retry,
         )
@@ -294,22 +294,22 @@ def _run(
     except (ContainerRefused, NoSuchImage, NoSuchContainer, EngineUnavailable) as error:
         raise _declined(task_id, MACHINE_FAILED, str(error)) from error
     CONTAINERS.labels(_outcome(attempt.ended)).inc()
-    _require_own_end(bench, assignment, attempt.ended)
+    _require_own_end(context, assignment, attempt.ended)
 
 
-def _disk_watch(bench: Workbench, task_id: TaskId, folders: TaskFolders, kill: Callable[[], None]) -> DiskWatch:
-    result_limits = bench.machine.result_limits
+def _disk_watch(context: WorkerContext, task_id: TaskId, folders: TaskFolders, kill: Callable[[], None]) -> DiskWatch:
+    result_limits = context.machine.result_limits
     pool = disk.WORKING_FACTOR * (result_limits.pool_bytes or result_limits.total_bytes)
     return DiskWatch(
         task_id, folders.outputs, disk.WORKING_FACTOR * result_limits.total_bytes, kill, pool_max_bytes=pool
     )
 
 
-def _require_own_end(bench: Workbench, assignment: Assignment, ended: ContainerExit) -> None:
+def _require_own_end(context: WorkerContext, assignment: Assignment, ended: ContainerExit) -> None:
     """An app that was killed has left nothing that counts. Raises TaskFailure if it had all the memory that the pool
     promises, TaskDeclined if it had less, or if it was killed from outside.
     """
-    task_id, machine = TaskId(assignment.task_id), bench.machine
+    task_id, machine = TaskId(assignment.task_id), context.machine
     if ended.out_of_memory:
         needed = f"the app needed more than the {machine.memory_per_slot} bytes of memory"
         if machine.keeps_memory_promise:
@@ -321,18 +321,18 @@ def _require_own_end(bench: Workbench, assignment: Assignment, ended: ContainerE
         raise _declined(task_id, MACHINE_FAILED, "the app was killed (SIGKILL), neither by us nor for its memory")
 
 
-def _created(bench: Workbench, task_id: TaskId, attempt: _Attempt, container: str) -> None:
+def _created(context: WorkerContext, task_id: TaskId, attempt: _Attempt, container: str) -> None:
     """The last moment at which an abort costs nothing: the container exists but has not started."""
     attempt.uses(container)
-    if not bench.journal.mark_running(task_id, container, bench.now()):
+    if not context.journal.mark_running(task_id, container, context.now()):
         raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
 
 
-def _fail(bench: Workbench, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:
+def _fail(context: WorkerContext, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:
     cause = worded(declined.cause, str(declined.fields["why"]))
-    if bench.journal.mark_failed(task_id, cause, bench.now(), exit_code=attempt.exit_code):
+    if context.journal.mark_failed(task_id, cause, context.now(), exit_code=attempt.exit_code):
         log.warning("Declined.", action="task_declined", task=task_id, cause=declined.cause, why=str(declined))
-        bench.reports.send(
+        context.reports.send(
             task_id,
             Report(
                 step=Step.FAILED,
@@ -342,22 +342,22 @@ def _fail(bench: Workbench, task_id: TaskId, declined: TaskDeclined, attempt: _A
                 stderr=tail(attempt.stderr),
             ),
         )
-    _tidy(bench, attempt)
+    _tidy(context, attempt)
 
 
-def _tidy(bench: Workbench, attempt: _Attempt) -> None:
+def _tidy(context: WorkerContext, attempt: _Attempt) -> None:
     """Remove the container in the background; if that fails, the machine's next sweep does it."""
     container = attempt.container
     if container is not None:
-        bench.reports.later(lambda: remove_container(bench, container))
+        context.reports.later(lambda: remove_container(context, container))
 
 
-def remove_container(bench: Workbench, container: str) -> None:
+def remove_container(context: WorkerContext, container: str) -> None:
     """Remove a container; one that the engine cannot remove is left to the next sweep, and logged once."""
     try:
-        bench.engine.remove(container)
+        context.engine.remove(container)
     except EngineUnavailable as error:
-        if bench.engine.note_stuck(container):
+        if context.engine.note_stuck(container):
             log.warning("Container not removed yet.", action="container_left", container=container, why=str(error))
 
 

@@ -13,10 +13,10 @@ from chain.lane.run import RunReport
 from protocol.errors import BadInput, EngineUnavailable, PoolUnavailable
 from protocol.types import TaskId, Wallet
 from protocol.wire import Report, Step
+from workers.context import WorkerContext
 from workers.sandbox.spec import container_name
 from workers.task import votes
 from workers.task.replicate import WITH_RESULT, Replicate, ReplicateStage
-from workers.workbench import Workbench
 
 log = structlog.get_logger(__name__)
 
@@ -28,77 +28,77 @@ RUNS_IN_A_ROW = 5
 CAUSE_CHARACTERS = 200
 
 
-def contribute(bench: Workbench, task_id: TaskId) -> bool:
+def contribute(context: WorkerContext, task_id: TaskId) -> bool:
     """Hand the vote to the lane; whether it is there."""
-    replicate = _with_result(bench, task_id)
+    replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
     if replicate.stage is ReplicateStage.COMPUTED:
-        _commit(bench, replicate, votes.contribute(replicate, bench.chain_id, bench.now()))
-    run_lane(bench)
+        _commit(context, replicate, votes.contribute(replicate, context.chain_id, context.now()))
+    run_lane(context)
     return True
 
 
-def contribute_and_finalize(bench: Workbench, task_id: TaskId) -> bool:
+def contribute_and_finalize(context: WorkerContext, task_id: TaskId) -> bool:
     """Hand result and link to the lane; whether they are there."""
-    replicate = _with_result(bench, task_id)
+    replicate = _with_result(context, task_id)
     if replicate is None or not replicate.solo or not replicate.uploaded:
         return False
     if replicate.stage is ReplicateStage.COMPUTED:
-        _commit(bench, replicate, votes.contribute_and_finalize(replicate, bench.chain_id, bench.now()))
-    run_lane(bench)
+        _commit(context, replicate, votes.contribute_and_finalize(replicate, context.chain_id, context.now()))
+    run_lane(context)
     return True
 
 
-def _commit(bench: Workbench, replicate: Replicate, intent: Intent) -> None:
+def _commit(context: WorkerContext, replicate: Replicate, intent: Intent) -> None:
     # First the lane, then the journal: a crash between the two repeats the first, which changes nothing.
-    bench.lane.submit([intent])
-    if bench.journal.mark_committed(replicate.task_id, bench.now()):
-        bench.reports.send(replicate.task_id, Report(step=Step.CONTRIBUTED))
+    context.lane.submit([intent])
+    if context.journal.mark_committed(replicate.task_id, context.now()):
+        context.reports.send(replicate.task_id, Report(step=Step.CONTRIBUTED))
 
 
-def reveal(bench: Workbench, task_id: TaskId) -> bool:
+def reveal(context: WorkerContext, task_id: TaskId) -> bool:
     """Hand the reveal to the lane; whether it is there. A vote whose fate this machine does not know is revealed too:
     the lane asks the chain.
     """
-    replicate = _with_result(bench, task_id)
+    replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
-    bench.lane.submit([votes.reveal(replicate, bench.chain_id, bench.now())])
-    if bench.journal.mark_revealed(task_id, bench.now()):
-        bench.reports.send(task_id, Report(step=Step.REVEALED))
-    run_lane(bench)
+    context.lane.submit([votes.reveal(replicate, context.chain_id, context.now())])
+    if context.journal.mark_revealed(task_id, context.now()):
+        context.reports.send(task_id, Report(step=Step.REVEALED))
+    run_lane(context)
     return True
 
 
-def run_lane(bench: Workbench) -> RunReport:
+def run_lane(context: WorkerContext) -> RunReport:
     """One wake-up of the lane; votes it gave up end their tasks."""
-    report = bench.lane.run()
-    _note_given_up(bench, report)
+    report = context.lane.run()
+    _note_given_up(context, report)
     for _ in range(RUNS_IN_A_ROW):
         if not report.wake_again:
             break
-        report = bench.lane.run()
-        _note_given_up(bench, report)
+        report = context.lane.run()
+        _note_given_up(context, report)
     return report
 
 
-def _note_given_up(bench: Workbench, report: RunReport) -> None:
+def _note_given_up(context: WorkerContext, report: RunReport) -> None:
     for intent in report.ended:
         if intent.state is not IntentState.FAILED or intent.method not in (votes.CONTRIBUTE, votes.SOLO):
             continue
         task_id = TaskId(intent.subject)
-        if bench.journal.mark_failed(task_id, intent.reason, bench.now()):
+        if context.journal.mark_failed(task_id, intent.reason, context.now()):
             log.warning("The vote was given up.", action="vote_given_up", task=task_id, why=intent.reason)
-            bench.reports.send(task_id, Report(step=Step.FAILED, cause=intent.reason[:CAUSE_CHARACTERS] or None))
+            context.reports.send(task_id, Report(step=Step.FAILED, cause=intent.reason[:CAUSE_CHARACTERS] or None))
 
 
-def upload(bench: Workbench, task_id: TaskId) -> bool:
+def upload(context: WorkerContext, task_id: TaskId) -> bool:
     """Store the result at the pool, over its restarts; whether it is stored. Raises PoolUnavailable in the end."""
-    replicate = _with_result(bench, task_id)
+    replicate = _with_result(context, task_id)
     if replicate is None:
         return False
-    path = bench.layout.task(task_id).zip
+    path = context.layout.task(task_id).zip
     retrying = Retrying(
         stop=stop_after_delay(UPLOAD_TIMEOUT),
         wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
@@ -106,36 +106,36 @@ def upload(bench: Workbench, task_id: TaskId) -> bool:
         reraise=True,
     )
     try:
-        stored = retrying(bench.pool.put_result, task_id, path)
+        stored = retrying(context.pool.put_result, task_id, path)
     except BadInput as error:
         log.warning("The pool refuses the result.", action="upload_refused", task=task_id, why=str(error))
         return False
     if stored.digest != replicate.digest:
         log.error("The pool read another result.", action="upload_differs", task=task_id, digest=stored.digest)
         return False
-    bench.journal.mark_uploaded(task_id, stored.link, bench.now())
+    context.journal.mark_uploaded(task_id, stored.link, context.now())
     log.info("Result stored.", action="uploaded", task=task_id, location=stored.link.location)
     return True
 
 
-def abort(bench: Workbench, task_id: TaskId) -> None:
+def abort(context: WorkerContext, task_id: TaskId) -> None:
     """Stop working on a task that has not been voted for yet."""
-    if not bench.journal.mark_aborted(task_id, bench.now()):
+    if not context.journal.mark_aborted(task_id, context.now()):
         return
     log.info("Aborted.", action="task_aborted", task=task_id)
-    replicate = bench.journal.find(task_id)
+    replicate = context.journal.find(task_id)
     if replicate is None:
         return
     wallet = Wallet(replicate.assignment.wallet)
     try:
         # Whoever waits for the container wakes up, sees ABORTED in the journal, and removes it.
-        bench.engine.kill(container_name(bench.machine.settings.worker_name, wallet, task_id))
+        context.engine.kill(container_name(context.machine.settings.worker_name, wallet, task_id))
     except EngineUnavailable as error:
         log.warning("Docker is away; the sweep removes it.", action="abort_incomplete", task=task_id, why=str(error))
 
 
-def _with_result(bench: Workbench, task_id: TaskId) -> Replicate | None:
-    replicate = bench.journal.find(task_id)
+def _with_result(context: WorkerContext, task_id: TaskId) -> Replicate | None:
+    replicate = context.journal.find(task_id)
     if replicate is None or replicate.stage not in WITH_RESULT:
         stage = None if replicate is None else replicate.stage
         log.info("Nothing to do for this task.", action="step_idle", task=task_id, stage=stage)

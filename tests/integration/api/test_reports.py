@@ -53,7 +53,7 @@ def test_an_accepted_report_is_stored_and_wakes_the_pipeline(
     task = api.services.store.tasks.get_task(TASK)
     assert task is not None
     assert task.replicates[0].state is ReplicateState.COMPUTED
-    assert api.services.waker.flush(ample(5.0))
+    assert api.services.notifier.flush(ample(5.0))
     assert ("pipeline.advance", f"(['{TASK}'],)") in published(pipeline_queue)
 
 

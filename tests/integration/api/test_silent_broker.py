@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from config.celery_apps import core_app
-from pipeline.broker.notify import Wake
+from pipeline.broker.notify import Notifier
 from protocol.errors import BrokerUnavailable
 from tests.integration.api.conftest import Api
 
@@ -55,13 +55,13 @@ def test_a_message_that_is_not_confirmed_in_time_is_given_up(api: Api) -> None:
     frozen = threading.Event()
     with passing_on(str(parts.hostname), parts.port or 5672, frozen) as port:
         url = SecretStr(f"amqp://{parts.username}:{parts.password}@127.0.0.1:{port}")
-        wake = Wake(core_app(api.settings.model_copy(update={"amqp_url": url})), api.services.pool.scheduler)
-        wake.assign()
+        notifier = Notifier(core_app(api.settings.model_copy(update={"amqp_url": url})), api.services.pool.scheduler)
+        notifier.send_assign()
         frozen.set()
         for _ in range(2):
             # First on the connection that there was, then on a new one. Without an end to it this would wait for ever.
             with pytest.raises(BrokerUnavailable):
-                wake.assign()
+                notifier.send_assign()
         frozen.clear()
-        wake.assign()
-        wake.close()
+        notifier.send_assign()
+        notifier.close()

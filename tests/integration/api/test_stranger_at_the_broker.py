@@ -14,7 +14,7 @@ from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
 from config import topology
 from config.celery_apps import core_app
 from pipeline.broker.admin import BrokerAdmin, flower_user
-from pipeline.broker.notify import Wake
+from pipeline.broker.notify import Notifier
 from protocol.wire import BrokerAccess
 from tests.integration.api.broker import connect
 from tests.integration.api.conftest import STRANGER, WORKER, Api
@@ -180,7 +180,7 @@ def test_preparing_and_enrolling_twice_changes_nothing(api: Api) -> None:
 def test_flowers_user_reads_events_and_can_start_nothing(api: Api) -> None:
     with BrokerAdmin.from_settings(api.settings) as admin:
         password = admin.admit_flower()
-    wake = Wake(core_app(api.settings), api.services.pool.scheduler)
+    notifier = Notifier(core_app(api.settings), api.services.pool.scheduler)
     url = api.settings.amqp_url.get_secret_value()
     port = int(url.rpartition(":")[2])
     connection = amqp.Connection(
@@ -190,11 +190,11 @@ def test_flowers_user_reads_events_and_can_start_nothing(api: Api) -> None:
         virtual_host=api.settings.amqp_core_vhost,
     )
     connection.connect()
-    wake.assign()
+    notifier.send_assign()
     for exchange, key in (("sluice", "pipeline"), ("", "pipeline"), ("amq.topic", "x")):
         with pytest.raises(AccessRefused):
             publish(connection.channel(), exchange, key)
     with pytest.raises(AccessRefused):
         connection.channel().basic_get("pipeline")
     connection.close()
-    wake.close()
+    notifier.close()

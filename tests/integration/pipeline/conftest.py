@@ -32,7 +32,7 @@ from protocol.wire import Assignment, Capabilities
 from tests.integration import forged
 from tests.integration.conftest import Chain, given
 from tests.integration.pipeline import processes
-from tests.integration.pipeline.hand import Hand
+from tests.integration.pipeline.machine import SimulatedWorker
 from tests.waiting import until
 
 OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6)
@@ -57,7 +57,7 @@ class Pool:
     app: Contract
     home: Path
     processes: dict[str, BaseProcess] = field(default_factory=dict)
-    hands: list[Hand] = field(default_factory=list)
+    machines: list[SimulatedWorker] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.admin = BrokerAdmin.from_settings(self.settings)
@@ -87,7 +87,9 @@ class Pool:
 
     # -- worker machines and requests ------------------------------------------------------------------------------
 
-    def enrol(self, number: int, digest: Hash32 = TRUTH, *, slots: int = 1, deaf: set[str] | None = None) -> Hand:
+    def enrol(
+        self, number: int, digest: Hash32 = TRUTH, *, slots: int = 1, deaf: set[str] | None = None
+    ) -> SimulatedWorker:
         """A machine with its queues, known to the scheduler, at work."""
         key = self.chain.actor(WORKERS[number]).key
         self.admin.enrol(key.wallet, slots=slots)
@@ -97,10 +99,10 @@ class Pool:
         def answer(_: Assignment) -> Hash32:
             return digest
 
-        hand = Hand(key, self.settings, self.chain.actor(OWNER).wallet, self.home, answer, deaf or set())
-        hand.start()
-        self.hands.append(hand)
-        return hand
+        machine = SimulatedWorker(key, self.settings, self.chain.actor(OWNER).wallet, self.home, answer, deaf or set())
+        machine.start()
+        self.machines.append(machine)
+        return machine
 
     def buy(self, *, trust: int, volume: int = 1, category: int = TEST_10_CATEGORY) -> Matched:
         market, owner = self.chain.market, self.chain.actor(OWNER)
@@ -182,8 +184,8 @@ def make_pool(chain: Chain, pool_settings: Callable[..., Settings], tmp_path: Pa
 
     yield make
     for pool in pools:
-        for hand in pool.hands:
-            hand.stop()
+        for machine in pool.machines:
+            machine.stop()
         for name in list(pool.processes):
             pool.kill(name)
         pool.admin.close()

@@ -12,7 +12,7 @@ from bson import json_util
 from pymongo.database import Database
 from structlog.testing import capture_logs
 
-from pipeline.domain.records import Stage
+from pipeline.domain.records import TaskStage
 from pipeline.flow import sweep
 from pipeline.scheduler import Scheduler
 from pipeline.store.client import Store, database
@@ -120,7 +120,7 @@ def test_a_row_is_taken_up_again_once_it_fits_and_is_asked_for_rarely_until_then
     store.reread_quarantined(store.quarantine.entries_due(now + FIRST_REST + 1, 10)[0])
     assert store.quarantine.entries(), "it still does not fit"
     assert store.quarantine.make_due("tasks", first) == 1
-    db["tasks"].update_one({"_id": first}, {"$set": {"stage": str(Stage.RECEIVED)}})
+    db["tasks"].update_one({"_id": first}, {"$set": {"stage": str(TaskStage.RECEIVED)}})
     store.reread_quarantined(store.quarantine.entries_due(now, 10)[0])
     assert store.quarantine.entries() == []
     assert first in {task.task_id for task in store.tasks.tasks_due(now, 10)}
@@ -177,7 +177,12 @@ def test_what_the_last_release_stored_is_read_and_migrated_once_by_any_number_of
     assert [migrate(db), migrate(db)] == [1, SCHEMA]
     store.ensure_indexes()
     tasks = store.tasks.of_deal(DEAL)
-    assert [task.stage for task in tasks] == [Stage.RECEIVED, Stage.RUNNING, Stage.COMPLETED, Stage.RECEIVED]
+    assert [task.stage for task in tasks] == [
+        TaskStage.RECEIVED,
+        TaskStage.RUNNING,
+        TaskStage.COMPLETED,
+        TaskStage.RECEIVED,
+    ]
     assert (tasks[1].leading, tasks[1].replicates[0].link is not None, tasks[3].failed) == (
         2**80,
         True,

@@ -9,7 +9,7 @@ from pymongo.errors import AutoReconnect
 
 from chain.watch.audit import Audit
 from chain.watch.watcher import Reorg
-from pipeline.domain.records import Stage
+from pipeline.domain.records import TaskStage
 from pipeline.store.blocks import KEEP_REORGS
 from pipeline.store.client import Store
 from pipeline.store.deals import Deals
@@ -48,7 +48,7 @@ def test_a_reorg_marks_logs_and_the_new_branch_counts(store: Store) -> None:
 
 def test_a_reorg_puts_an_ended_task_before_the_sweep_again(store: Store) -> None:
     task = some_tasks(store, 1)[0]
-    store.tasks.save([replace(task, open=False, stage=Stage.COMPLETED, next_visit=NOW)])
+    store.tasks.save([replace(task, open=False, stage=TaskStage.COMPLETED, next_visit=NOW)])
     at = block(11)
     store.chain.commit([block(10), at], [log(events.TaskFinalize(task.task_id, "0x"), at)])
     assert store.tasks.tasks_due(NOW, 10) == []

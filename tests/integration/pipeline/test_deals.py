@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.domain.records import Stage
+from pipeline.domain.records import TaskStage
 from protocol.poco.view import TaskStatus
 from tests.integration.pipeline.conftest import LIE, Pool
 from tests.waiting import until
@@ -13,7 +13,7 @@ def test_a_trust_1_deal_is_completed_by_one_worker(pool: Pool) -> None:
     deal = pool.buy(trust=1)
     pool.await_status(deal, TaskStatus.COMPLETED)
     (record,) = pool.await_closed(deal)
-    assert record.stage is Stage.COMPLETED
+    assert record.stage is TaskStage.COMPLETED
     assert len(record.replicates) == 1
     assert pool.locked() == [0, 0, 0, 0, 0]
 
@@ -39,15 +39,15 @@ def test_a_liar_is_outvoted_by_a_fourth_worker(pool: Pool) -> None:
         pool.enrol(number)
     pool.await_status(deal, TaskStatus.COMPLETED)
     (record,) = pool.await_closed(deal)
-    assert record.stage is Stage.COMPLETED
+    assert record.stage is TaskStage.COMPLETED
     assert pool.locked() == [0, 0, 0, 0, 0]
 
 
 def test_a_bag_of_tasks_is_shared_among_workers(pool: Pool) -> None:
-    hands = [pool.enrol(number, slots=2) for number in range(3)]
+    machines = [pool.enrol(number, slots=2) for number in range(3)]
     deal = pool.buy(trust=1, volume=12)
     pool.await_status(deal, TaskStatus.COMPLETED)
     records = pool.await_closed(deal)
     assert [record.index for record in records] == list(range(12))
-    assert all(hand.asked("worker.compute") for hand in hands)
+    assert all(machine.asked("worker.compute") for machine in machines)
     until("all slots are free again", lambda: all(worker.free == 2 for worker in pool.store.workers.all_workers()))

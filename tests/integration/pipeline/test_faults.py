@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
-from pipeline.domain.records import ReplicateState, Stage
+from pipeline.domain.records import ReplicateState, TaskStage
 from protocol.poco.view import TaskStatus
 from tests.integration.pipeline.conftest import AGAIN_CATEGORY, SHORT_CATEGORY, Pool
 from tests.waiting import until
@@ -34,7 +34,7 @@ def test_a_winner_that_never_reveals_is_left_behind(pool: Pool) -> None:
     pool.await_status(deal, TaskStatus.REVEALING)
     pool.await_status(deal, TaskStatus.COMPLETED, 60)
     (record,) = pool.await_closed(deal)
-    assert record.stage is Stage.COMPLETED
+    assert record.stage is TaskStage.COMPLETED
 
 
 def test_if_no_winner_reveals_others_are_asked_to_compute(make_pool: Callable[..., Pool]) -> None:
@@ -88,7 +88,7 @@ def test_a_task_nobody_computes_is_claimed_and_stakes_are_unlocked(pool: Pool) -
     deal = pool.buy(trust=1, category=TEST_CATEGORY)
     pool.await_status(deal, TaskStatus.FAILED, 40)
     (record,) = pool.await_closed(deal)
-    assert record.stage is Stage.FAILED
+    assert record.stage is TaskStage.FAILED
     assert record.why is not None
     assert pool.locked() == UNLOCKED
 
@@ -111,7 +111,7 @@ def test_a_rollback_that_takes_finalize_back_is_made_good(pool: Pool) -> None:
     depth = pool.chain.hub.head() - record.finalized_block + 1
     pool.chain.rpc.call("anvil_reorg", depth, [])
     pool.await_status(deal, TaskStatus.COMPLETED, 40)
-    until("the record knows the new block", lambda: pool.task(record.task_id).stage is Stage.COMPLETED)
+    until("the record knows the new block", lambda: pool.task(record.task_id).stage is TaskStage.COMPLETED)
     assert pool.locked() == UNLOCKED
 
 

@@ -10,7 +10,15 @@ import pytest
 
 from pipeline.domain.actions import Outcome
 from pipeline.domain.due import Turn
-from pipeline.domain.records import ChainFacts, Replicate, ReplicateState, Reservation, Stage, Submission, TaskRecord
+from pipeline.domain.records import (
+    ChainFacts,
+    Replicate,
+    ReplicateState,
+    Reservation,
+    Submission,
+    TaskRecord,
+    TaskStage,
+)
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
 from pipeline.store.deals import LEASE_SECONDS
@@ -126,7 +134,7 @@ def test_a_ping_tells_what_is_over_and_what_to_stop(store: Store) -> None:
     replicate = Replicate(ALICE, Mode.SOLO, 2, NOW)
     store.tasks.insert_new(
         [
-            replace(running, task_id=ended, index=7, open=False, stage=Stage.COMPLETED),
+            replace(running, task_id=ended, index=7, open=False, stage=TaskStage.COMPLETED),
             replace(running, task_id=aborted, index=8, replicates=(replace(replicate, state=ReplicateState.ABORTED),)),
         ]
     )
@@ -241,9 +249,9 @@ def test_tasks_whose_initialize_was_put_off_are_found(store: Store) -> None:
 
 def test_ended_tasks_are_not_counted_and_a_deal_is_read_in_pages(store: Store) -> None:
     tasks = some_tasks(store, 3)
-    store.tasks.save([replace(tasks[0], stage=Stage.COMPLETED, open=False)])
-    assert store.tasks.count_by_stage()[Stage.RECEIVED] == 2
-    assert Stage.COMPLETED not in store.tasks.count_by_stage()
+    store.tasks.save([replace(tasks[0], stage=TaskStage.COMPLETED, open=False)])
+    assert store.tasks.count_by_stage()[TaskStage.RECEIVED] == 2
+    assert TaskStage.COMPLETED not in store.tasks.count_by_stage()
     assert [task.index for task in store.tasks.of_deal(DEAL, 1, 1)] == [1]
 
 

@@ -12,7 +12,7 @@ from chain.contracts.decode import block_ref
 from ops.market.match import Matched
 from pipeline import tasks
 from pipeline.domain.progress import SOONEST_VISIT
-from pipeline.domain.records import Replicate, ReplicateState, Reservation, Stage
+from pipeline.domain.records import Replicate, ReplicateState, Reservation, TaskStage
 from pipeline.flow import sweep
 from pipeline.flow.transactions import BULK_ROOM, Transactions
 from pipeline.scheduler import Scheduler
@@ -69,10 +69,10 @@ def test_a_transaction_whose_logs_were_never_seen_is_found_by_asking_the_contrac
     scheduler.lane.run()
     pool.await_status(deal, TaskStatus.ACTIVE)
     (task,) = scheduler.store.tasks.load_tasks(deal.tasks)
-    assert task.stage is Stage.RECEIVED
+    assert task.stage is TaskStage.RECEIVED
     scheduler.store.tasks.save([replace(task, matched_at=Timestamp(task.matched_at - int(LONG_AGO)), next_visit=0.0)])
     sweep.sweep(scheduler)
-    assert pool.task(task.task_id).stage is Stage.INITIALIZED
+    assert pool.task(task.task_id).stage is TaskStage.INITIALIZED
 
 
 def test_transactions_of_expired_tasks_wait_until_the_lane_has_room_for_them(
@@ -108,16 +108,16 @@ def test_transactions_of_expired_tasks_wait_until_the_lane_has_room_for_them(
 
 
 def test_a_slot_that_nothing_holds_is_given_back(pool: Pool, scheduler: Scheduler) -> None:
-    hand = pool.enrol(0)
+    machine = pool.enrol(0)
     unknown = Reservation(TaskId("0x" + "77" * 32), time.time() - LONG_AGO, NRlc(0))
-    assert scheduler.store.workers.reserve(hand.key.wallet, [unknown])
+    assert scheduler.store.workers.reserve(machine.key.wallet, [unknown])
     sweep.sweep(scheduler)
     assert scheduler.store.workers.all_workers()[0].free == 1
 
 
 def test_a_slot_just_taken_is_left_alone(pool: Pool, scheduler: Scheduler) -> None:
-    hand = pool.enrol(0)
-    scheduler.store.workers.reserve(hand.key.wallet, [Reservation(TaskId("0x" + "77" * 32), time.time(), NRlc(0))])
+    machine = pool.enrol(0)
+    scheduler.store.workers.reserve(machine.key.wallet, [Reservation(TaskId("0x" + "77" * 32), time.time(), NRlc(0))])
     sweep.sweep(scheduler)
     assert scheduler.store.workers.all_workers()[0].free == 0
 
@@ -125,14 +125,14 @@ def test_a_slot_just_taken_is_left_alone(pool: Pool, scheduler: Scheduler) -> No
 def test_an_assignment_that_was_stored_but_never_published_reaches_the_worker(pool: Pool, scheduler: Scheduler) -> None:
     deal = pool.buy(trust=1)
     taken_in(scheduler, deal)
-    hand = pool.enrol(0)
+    machine = pool.enrol(0)
     now = time.time()
     (task,) = scheduler.store.tasks.load_tasks(deal.tasks)
-    replicate = Replicate(hand.key.wallet, Mode.SOLO, 2, now - 10, published_at=now - 10)
-    scheduler.store.workers.reserve(hand.key.wallet, [Reservation(task.task_id, now, NRlc(0))])
+    replicate = Replicate(machine.key.wallet, Mode.SOLO, 2, now - 10, published_at=now - 10)
+    scheduler.store.workers.reserve(machine.key.wallet, [Reservation(task.task_id, now, NRlc(0))])
     scheduler.store.tasks.assign([NewReplicates(task, (replicate,), 0, 2)], now, 0.0)
     sweep.sweep(scheduler)
-    until("the worker got it", lambda: hand.asked("worker.compute") == [task.task_id])
+    until("the worker got it", lambda: machine.asked("worker.compute") == [task.task_id])
 
 
 def test_a_deal_whose_message_was_lost_is_handed_on_again(pool: Pool, scheduler: Scheduler) -> None:
@@ -144,14 +144,14 @@ def test_a_deal_whose_message_was_lost_is_handed_on_again(pool: Pool, scheduler:
 
 
 def test_what_a_silent_worker_had_is_wanted_again(pool: Pool, scheduler: Scheduler) -> None:
-    hand = pool.enrol(0, deaf={"worker.compute"})
+    machine = pool.enrol(0, deaf={"worker.compute"})
     deal = pool.buy(trust=1)
     taken_in(scheduler, deal)
-    assert scheduler.store.tasks.of_worker(hand.key.wallet)
-    hand.stop()
+    assert scheduler.store.tasks.of_worker(machine.key.wallet)
+    machine.stop()
 
     def lost() -> bool:
-        (known,) = scheduler.store.workers.load_workers([hand.key.wallet])
+        (known,) = scheduler.store.workers.load_workers([machine.key.wallet])
         return known.lost
 
     later = time.time() + scheduler.settings.worker_lost_seconds + 1

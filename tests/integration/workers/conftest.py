@@ -20,8 +20,8 @@ from protocol.types import ZERO_ADDRESS
 from protocol.wire import PoolConfig, Report, Session, Step
 from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY
 from tests.waiting import ample
+from workers.context import Machine, WorkerContext
 from workers.pool.api import PoolApi
-from workers.workbench import Machine, Workbench
 
 IMAGE = "sluice-test/shell:1"
 _DOCKERFILE = b'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "-s", "/bin"]\n'
@@ -109,7 +109,7 @@ def settings(engine_host: str, tmp_path: Path, pool: ReportingPool) -> Settings:
     )
 
 
-def open_bench(settings: Settings) -> Workbench:
+def open_bench(settings: Settings) -> WorkerContext:
     """A machine's workbench, signed in already."""
     config = PoolConfig(
         chain_id=31337,
@@ -142,11 +142,11 @@ def open_bench(settings: Settings) -> Workbench:
         },
     }
     machine.layout.session.write_text(Session.model_validate(session).model_dump_json())
-    return Workbench(machine)
+    return WorkerContext(machine)
 
 
 @pytest.fixture
-def bench(settings: Settings) -> Iterator[Workbench]:
+def context(settings: Settings) -> Iterator[WorkerContext]:
     """This process's workbench; its containers are removed after the test."""
     opened = open_bench(settings)
     yield opened

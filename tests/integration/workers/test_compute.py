@@ -24,13 +24,13 @@ from protocol.wire import Assignment, Dataset, Step
 from tests.integration.workers.conftest import IMAGE, ReportingPool
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import ample, wait_until
+from workers.context import WorkerContext
 from workers.data.layout import Layout
 from workers.sandbox.container import Engine
 from workers.sandbox.spec import NANOSECONDS, Limits
 from workers.task import steps
 from workers.task.compute import compute
 from workers.task.replicate import Replicate, ReplicateStage
-from workers.workbench import Workbench
 
 
 def shell(script: str, **fields: object) -> dict[str, object]:
@@ -39,10 +39,10 @@ def shell(script: str, **fields: object) -> dict[str, object]:
     return {"image": IMAGE, "params": params, **fields}
 
 
-def done(bench: Workbench, script: str, **fields: object) -> Replicate:
+def done(context: WorkerContext, script: str, **fields: object) -> Replicate:
     """Compute the script; the journal's row then."""
-    compute(bench, assignment(1, **shell(script, **fields)))
-    found = bench.journal.find(task_id(1))
+    compute(context, assignment(1, **shell(script, **fields)))
+    found = context.journal.find(task_id(1))
     assert found is not None
     return found
 
@@ -52,8 +52,8 @@ def result(script: str) -> str:
     return script + '; echo {\\"deterministic-output-path\\": \\"/iexec_out/r\\"} > /iexec_out/computed.json'
 
 
-def zipped(bench: Workbench) -> dict[str, bytes]:
-    with zipfile.ZipFile(bench.layout.task(task_id(1)).zip) as archive:
+def zipped(context: WorkerContext) -> dict[str, bytes]:
+    with zipfile.ZipFile(context.layout.task(task_id(1)).zip) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
@@ -61,33 +61,35 @@ def sha256(content: bytes) -> str:
     return "0x" + hashlib.sha256(content).hexdigest()
 
 
-def test_an_app_gets_its_environment_and_its_output_becomes_the_result(bench: Workbench, pool: ReportingPool) -> None:
-    found = done(bench, result("echo $IEXEC_TASK_ID $IEXEC_BOT_TASK_INDEX $IEXEC_BOT_SIZE > /iexec_out/r; echo hi"))
+def test_an_app_gets_its_environment_and_its_output_becomes_the_result(
+    context: WorkerContext, pool: ReportingPool
+) -> None:
+    found = done(context, result("echo $IEXEC_TASK_ID $IEXEC_BOT_TASK_INDEX $IEXEC_BOT_SIZE > /iexec_out/r; echo hi"))
     assert found.stage is ReplicateStage.COMPUTED
     assert found.digest == sha256(f"{task_id(1)} 3 5\n".encode())
-    assert zipped(bench)["stdout.txt"] == b"hi\n"
+    assert zipped(context)["stdout.txt"] == b"hi\n"
     report = pool.wait_for(Step.COMPUTED)
     assert (report.exit_code, report.stdout, report.cause) == (0, "hi\n", None)
 
 
-def test_the_container_is_gone_afterwards(bench: Workbench) -> None:
-    done(bench, result("echo x > /iexec_out/r"))
-    wait_until(lambda: not bench.engine.containers_of(WORKER_KEY.wallet), 10, what="the container's removal")
+def test_the_container_is_gone_afterwards(context: WorkerContext) -> None:
+    done(context, result("echo x > /iexec_out/r"))
+    wait_until(lambda: not context.engine.containers_of(WORKER_KEY.wallet), 10, what="the container's removal")
 
 
-def test_a_second_message_changes_nothing(bench: Workbench) -> None:
-    first = done(bench, result("echo x > /iexec_out/r"))
-    assert compute(bench, first.assignment)
-    assert bench.journal.find(task_id(1)) == first
+def test_a_second_message_changes_nothing(context: WorkerContext) -> None:
+    first = done(context, result("echo x > /iexec_out/r"))
+    assert compute(context, first.assignment)
+    assert context.journal.find(task_id(1)) == first
 
 
-def test_two_messages_at_once_run_one_container(bench: Workbench) -> None:
-    with bench.layout.lock(task_id(1), wait=True):
-        assert not compute(bench, assignment(1, **shell("true")))
-    assert bench.journal.find(task_id(1)) is None
+def test_two_messages_at_once_run_one_container(context: WorkerContext) -> None:
+    with context.layout.lock(task_id(1), wait=True):
+        assert not compute(context, assignment(1, **shell("true")))
+    assert context.journal.find(task_id(1)) is None
 
 
-def test_inputs_are_read_only_and_have_the_right_names(bench: Workbench, tmp_path: Path) -> None:
+def test_inputs_are_read_only_and_have_the_right_names(context: WorkerContext, tmp_path: Path) -> None:
     files = tmp_path / "www"
     files.mkdir()
     (files / "data").write_bytes(b"dataset")
@@ -99,64 +101,64 @@ def test_inputs_are_read_only_and_have_the_right_names(bench: Workbench, tmp_pat
             " touch $IEXEC_IN/new || echo refused >> /iexec_out/r"
         )
         params = json.dumps({"iexec_args": f"sh -c '{script}'", "iexec_input_files": [f"{url}/input"]})
-        compute(bench, assignment(1, image=IMAGE, params=params, dataset=dataset))
-    assert zipped(bench)["r"] == b"datasetinput filerefused\n"
+        compute(context, assignment(1, image=IMAGE, params=params, dataset=dataset))
+    assert zipped(context)["r"] == b"datasetinput filerefused\n"
 
 
 def test_a_dataset_with_another_checksum_gives_the_incumbents_error_result(
-    bench: Workbench, tmp_path: Path, pool: ReportingPool
+    context: WorkerContext, tmp_path: Path, pool: ReportingPool
 ) -> None:
     (tmp_path / "www").mkdir()
     (tmp_path / "www" / "data").write_bytes(b"other")
     with serving(tmp_path / "www") as url:
         dataset = Dataset(address="0x" + "ab" * 20, url=f"{url}/data", checksum=sha256(b"dataset"))
-        found = done(bench, "true", dataset=dataset)
+        found = done(context, "true", dataset=dataset)
     assert found.digest == "0xc276b4a3cbe341163601818dfa3d7f5f8db8cc35f00c9c30666864e39c96b565"
     assert pool.wait_for(Step.COMPUTED).cause == Failure.DATASET_CHECKSUM
 
 
 def test_a_missing_dataset_and_a_missing_input_file_give_the_incumbents_error_results(
-    bench: Workbench, tmp_path: Path
+    context: WorkerContext, tmp_path: Path
 ) -> None:
     (tmp_path / "www").mkdir()
     with serving(tmp_path / "www") as url:
         dataset = Dataset(address="0x" + "ab" * 20, url=f"{url}/none", checksum=sha256(b""))
-        assert done(bench, "true", dataset=dataset).digest == error_digest(Failure.DATASET_FILE)
+        assert done(context, "true", dataset=dataset).digest == error_digest(Failure.DATASET_FILE)
         params = json.dumps({"iexec_input_files": [f"{url}/none"]})
-        compute(bench, assignment(2, image=IMAGE, params=params))
-    found = bench.journal.find(task_id(2))
+        compute(context, assignment(2, image=IMAGE, params=params))
+    found = context.journal.find(task_id(2))
     assert found is not None
     assert found.digest == error_digest(Failure.INPUT_FILES)
 
 
-def test_an_input_file_in_the_local_network_is_refused(bench: Workbench) -> None:
-    closed = bench.machine.settings.model_copy(update={"allow_private_downloads": False})
-    object.__setattr__(bench.machine, "settings", closed)
+def test_an_input_file_in_the_local_network_is_refused(context: WorkerContext) -> None:
+    closed = context.machine.settings.model_copy(update={"allow_private_downloads": False})
+    object.__setattr__(context.machine, "settings", closed)
     params = json.dumps({"iexec_input_files": ["http://169.254.169.254/latest/meta-data/"]})
-    compute(bench, assignment(1, image=IMAGE, params=params))
-    found = bench.journal.find(task_id(1))
+    compute(context, assignment(1, image=IMAGE, params=params))
+    found = context.journal.find(task_id(1))
     assert found is not None
     assert found.cause == Failure.INPUT_FILES
 
 
 @pytest.mark.parametrize("image", ["sluice-test/shell", "NOT/A/Name:1", "../containers/x:1", "x" * 600 + ":1"])
-def test_an_image_that_cannot_be_had_gives_the_incumbents_error_result(bench: Workbench, image: str) -> None:
-    found = _with_image(bench, image)
+def test_an_image_that_cannot_be_had_gives_the_incumbents_error_result(context: WorkerContext, image: str) -> None:
+    found = _with_image(context, image)
     assert found.digest == "0x6b234cc858ad3404f912dd7f119afe2178251bec64cb25e5cbeba61dd764fc5d"
     assert found.stage is ReplicateStage.COMPUTED
 
 
-def _with_image(bench: Workbench, image: str) -> Replicate:
-    compute(bench, assignment(1, image=image))
-    found = bench.journal.find(task_id(1))
+def _with_image(context: WorkerContext, image: str) -> Replicate:
+    compute(context, assignment(1, image=image))
+    found = context.journal.find(task_id(1))
     assert found is not None
     return found
 
 
-def test_an_app_that_exits_1_leaves_an_error_result_with_its_logs(bench: Workbench, pool: ReportingPool) -> None:
-    found = done(bench, "echo broken >&2; echo partial > /iexec_out/junk; exit 1")
+def test_an_app_that_exits_1_leaves_an_error_result_with_its_logs(context: WorkerContext, pool: ReportingPool) -> None:
+    found = done(context, "echo broken >&2; echo partial > /iexec_out/junk; exit 1")
     assert (found.digest, found.exit_code) == (error_digest(Failure.APP), 1)
-    files = zipped(bench)
+    files = zipped(context)
     assert b"APP_COMPUTE_FAILED" in files["error.txt"]
     assert files["stderr.txt"] == b"broken\n"
     assert "junk" not in files
@@ -164,87 +166,87 @@ def test_an_app_that_exits_1_leaves_an_error_result_with_its_logs(bench: Workben
     assert (report.exit_code, report.cause, report.stderr) == (1, Failure.APP, "broken\n")
 
 
-def test_a_computed_json_counts_even_if_the_app_failed_after_it(bench: Workbench) -> None:
-    found = done(bench, result("echo x > /iexec_out/r") + "; echo lost; exit 3")
+def test_a_computed_json_counts_even_if_the_app_failed_after_it(context: WorkerContext) -> None:
+    found = done(context, result("echo x > /iexec_out/r") + "; echo lost; exit 3")
     assert (found.digest, found.exit_code, found.cause) == (sha256(b"x\n"), 3, None)
-    assert "stdout.txt" not in zipped(bench)
+    assert "stdout.txt" not in zipped(context)
 
 
-def test_an_app_that_never_ends_is_killed_at_its_limit(bench: Workbench) -> None:
+def test_an_app_that_never_ends_is_killed_at_its_limit(context: WorkerContext) -> None:
     began = time.monotonic()
-    found = done(bench, "while true; do sleep 1; done", category_seconds=2)
+    found = done(context, "while true; do sleep 1; done", category_seconds=2)
     assert found.digest == error_digest(Failure.APP_TIMEOUT)
     assert time.monotonic() - began >= 2
 
 
-def test_an_app_that_cannot_be_started_is_the_apps_failure(bench: Workbench) -> None:
-    compute(bench, assignment(1, image=IMAGE, params="/no/such/program"))
-    found = bench.journal.find(task_id(1))
+def test_an_app_that_cannot_be_started_is_the_apps_failure(context: WorkerContext) -> None:
+    compute(context, assignment(1, image=IMAGE, params="/no/such/program"))
+    found = context.journal.find(task_id(1))
     assert found is not None
     assert found.digest == error_digest(Failure.APP)
 
 
-def test_an_app_without_a_result_says_so_in_the_error_result(bench: Workbench) -> None:
-    assert done(bench, "true").digest == error_digest(Failure.COMPUTED_FILE)
+def test_an_app_without_a_result_says_so_in_the_error_result(context: WorkerContext) -> None:
+    assert done(context, "true").digest == error_digest(Failure.COMPUTED_FILE)
 
 
 HUNGRY = result("echo x > /iexec_out/r") + "; head -c 200000000 /dev/zero | tail -c 200000000"
 
 
-def test_an_app_that_needs_more_memory_than_the_pool_promises_has_failed_by_itself(bench: Workbench) -> None:
-    found = done(bench, HUNGRY)
+def test_an_app_that_needs_more_memory_than_the_pool_promises_has_failed_by_itself(context: WorkerContext) -> None:
+    found = done(context, HUNGRY)
     assert (found.stage, found.cause) == (ReplicateStage.COMPUTED, Failure.OUT_OF_MEMORY)
     assert found.digest == error_digest(Failure.OUT_OF_MEMORY)
-    assert f"{64 * 2**20} bytes".encode() in zipped(bench)["why.txt"]
+    assert f"{64 * 2**20} bytes".encode() in zipped(context)["why.txt"]
 
 
 def test_a_machine_with_less_memory_than_the_pool_promises_declines_instead(
-    bench: Workbench, pool: ReportingPool
+    context: WorkerContext, pool: ReportingPool
 ) -> None:
-    promised = bench.machine.pool.model_copy(update={"memory_per_slot": 2**30})
-    object.__setattr__(bench.machine, "pool", promised)
-    assert done(bench, HUNGRY).stage is ReplicateStage.FAILED
+    promised = context.machine.pool.model_copy(update={"memory_per_slot": 2**30})
+    object.__setattr__(context.machine, "pool", promised)
+    assert done(context, HUNGRY).stage is ReplicateStage.FAILED
     assert cause_code(pool.wait_for(Step.FAILED).cause) == MACHINE_MEMORY
 
 
-def test_a_failed_app_of_a_callback_deal_is_declined_and_says_why(bench: Workbench, pool: ReportingPool) -> None:
-    assert done(bench, "exit 1", callback="0x" + "cc" * 20).stage is ReplicateStage.FAILED
+def test_a_failed_app_of_a_callback_deal_is_declined_and_says_why(context: WorkerContext, pool: ReportingPool) -> None:
+    assert done(context, "exit 1", callback="0x" + "cc" * 20).stage is ReplicateStage.FAILED
     cause = pool.wait_for(Step.FAILED).cause
     assert blames_task(cause)
     assert "exit code 1" in str(cause)
 
 
 @pytest.mark.parametrize("name", ["Bob's machine", "", "  ", "ünïcode", "-", "a/b:c", "x" * 300])
-def test_a_worker_may_be_called_anything(bench: Workbench, name: str) -> None:
-    named = bench.machine.settings.model_copy(update={"worker_name": name})
-    object.__setattr__(bench.machine, "settings", named)
-    assert done(bench, result("echo x > /iexec_out/r")).digest == sha256(b"x\n")
+def test_a_worker_may_be_called_anything(context: WorkerContext, name: str) -> None:
+    named = context.machine.settings.model_copy(update={"worker_name": name})
+    object.__setattr__(context.machine, "settings", named)
+    assert done(context, result("echo x > /iexec_out/r")).digest == sha256(b"x\n")
 
 
 @pytest.mark.parametrize(
     "limits", [Limits(5_000_000, NANOSECONDS), Limits(64 * 2**20, 4096 * NANOSECONDS)], ids=["memory", "processors"]
 )
 def test_limits_that_the_engine_refuses_are_not_the_apps_failure(
-    bench: Workbench, pool: ReportingPool, limits: Limits, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, pool: ReportingPool, limits: Limits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.workbench.Machine.limits", limits)
-    assert done(bench, result("echo x > /iexec_out/r")).stage is ReplicateStage.FAILED
+    monkeypatch.setattr("workers.context.Machine.limits", limits)
+    assert done(context, result("echo x > /iexec_out/r")).stage is ReplicateStage.FAILED
     assert cause_code(pool.wait_for(Step.FAILED).cause) == MACHINE_FAILED
 
 
-def test_a_home_folder_may_hold_spaces_and_colons(bench: Workbench, tmp_path: Path) -> None:
+def test_a_home_folder_may_hold_spaces_and_colons(context: WorkerContext, tmp_path: Path) -> None:
     odd = Layout(tmp_path / "a b:c,d")
     odd.make()
-    bench.layout = odd
-    object.__setattr__(bench.machine, "layout", odd)
-    assert done(bench, result("echo x > /iexec_out/r")).digest == sha256(b"x\n")
+    context.layout = odd
+    object.__setattr__(context.machine, "layout", odd)
+    assert done(context, result("echo x > /iexec_out/r")).digest == sha256(b"x\n")
 
 
 def test_an_image_for_another_processor_is_declined(
-    bench: Workbench, pool: ReportingPool, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, pool: ReportingPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "_platform", ("linux", "riscv64"))
-    assert done(bench, result("echo x > /iexec_out/r")).stage is ReplicateStage.FAILED
+    assert done(context, result("echo x > /iexec_out/r")).stage is ReplicateStage.FAILED
     assert "riscv64" in str(pool.wait_for(Step.FAILED).cause)
 
 
@@ -262,33 +264,33 @@ def built(engine_host: str, tag: str, dockerfile: str, **files: bytes) -> None:
 
 
 def test_a_program_for_another_processor_is_declined_too(
-    bench: Workbench, pool: ReportingPool, engine_host: str
+    context: WorkerContext, pool: ReportingPool, engine_host: str
 ) -> None:
     foreign = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01" + bytes(200)
     built(engine_host, "sluice-test/foreign:1", f"FROM {IMAGE}\nCOPY app /app\n", app=foreign)
-    compute(bench, assignment(1, image="sluice-test/foreign:1", params=json.dumps({"iexec_args": "/app"})))
+    compute(context, assignment(1, image="sluice-test/foreign:1", params=json.dumps({"iexec_args": "/app"})))
     assert "exec format error" in str(pool.wait_for(Step.FAILED).cause)
 
 
-def test_a_foreign_authorization_is_declined_before_anything_runs(bench: Workbench) -> None:
-    found = done(bench, "true", authorization="0x" + "11" * 64 + "1b")
+def test_a_foreign_authorization_is_declined_before_anything_runs(context: WorkerContext) -> None:
+    found = done(context, "true", authorization="0x" + "11" * 64 + "1b")
     assert found.stage is ReplicateStage.FAILED
     assert found.container_id is None
 
 
-def test_an_app_has_no_privileges_and_few_processes(bench: Workbench) -> None:
+def test_an_app_has_no_privileges_and_few_processes(context: WorkerContext) -> None:
     limit = "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max"
-    done(bench, result(f"grep -E ^CapEff\\|^NoNewPrivs /proc/self/status > /iexec_out/r; {limit}"))
+    done(context, result(f"grep -E ^CapEff\\|^NoNewPrivs /proc/self/status > /iexec_out/r; {limit}"))
     # CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID: bits 0, 1, 3, 5, 6, 7.
-    assert zipped(bench)["r"] == b"CapEff:\t00000000000000eb\nNoNewPrivs:\t1\n"
-    assert zipped(bench)["stdout.txt"] == b"512\n"
+    assert zipped(context)["r"] == b"CapEff:\t00000000000000eb\nNoNewPrivs:\t1\n"
+    assert zipped(context)["stdout.txt"] == b"512\n"
 
 
-def test_an_app_of_any_user_can_write_its_output(bench: Workbench, engine_host: str) -> None:
+def test_an_app_of_any_user_can_write_its_output(context: WorkerContext, engine_host: str) -> None:
     built(engine_host, "sluice-test/user:1", f"FROM {IMAGE}\nUSER 4321\n")
     params = json.dumps({"iexec_args": f"sh -c '{result('id -u > /iexec_out/r')}'"})
-    compute(bench, assignment(1, image="sluice-test/user:1", params=params))
-    found = bench.journal.find(task_id(1))
+    compute(context, assignment(1, image="sluice-test/user:1", params=params))
+    found = context.journal.find(task_id(1))
     assert found is not None
     assert found.digest == sha256(b"4321\n")
 
@@ -304,63 +306,63 @@ def test_an_app_of_any_user_can_write_its_output(bench: Workbench, engine_host: 
         ("truncate -s 1T /iexec_out/r; echo x > /iexec_out/r; truncate -s 10G /iexec_out/s", Failure.OUTPUT_ZIP),
     ],
 )
-def test_hostile_output_ends_in_a_defined_result(bench: Workbench, script: str, failure: Failure) -> None:
-    found = done(bench, result(script))
+def test_hostile_output_ends_in_a_defined_result(context: WorkerContext, script: str, failure: Failure) -> None:
+    found = done(context, result(script))
     assert found.stage is ReplicateStage.COMPUTED
     assert found.cause == failure
 
 
-def test_folders_nested_thousands_deep_are_refused_and_removed(bench: Workbench) -> None:
+def test_folders_nested_thousands_deep_are_refused_and_removed(context: WorkerContext) -> None:
     script = "cd /iexec_out; i=0; while [ $i -lt 1500 ]; do mkdir d; cd d; i=$((i+1)); done; echo x > /iexec_out/r"
-    assert done(bench, result(script)).cause == Failure.OUTPUT_ZIP
-    bench.layout.task(task_id(1)).remove()
-    assert not bench.layout.task(task_id(1)).root.exists()
+    assert done(context, result(script)).cause == Failure.OUTPUT_ZIP
+    context.layout.task(task_id(1)).remove()
+    assert not context.layout.task(task_id(1)).root.exists()
 
 
-def test_an_abort_kills_the_container_and_leaves_no_result(bench: Workbench) -> None:
-    worker = threading.Thread(target=_compute_apart, args=(bench, assignment(1, **shell("sleep 3600"))))
+def test_an_abort_kills_the_container_and_leaves_no_result(context: WorkerContext) -> None:
+    worker = threading.Thread(target=_compute_apart, args=(context, assignment(1, **shell("sleep 3600"))))
     worker.start()
-    wait_until(lambda: _running(bench), 20, what="the container's start")
-    steps.abort(bench, task_id(1))
+    wait_until(lambda: _running(context), 20, what="the container's start")
+    steps.abort(context, task_id(1))
     worker.join(ample(20))
     assert not worker.is_alive()
-    found = bench.journal.find(task_id(1))
+    found = context.journal.find(task_id(1))
     assert found is not None
     assert found.stage is ReplicateStage.ABORTED
 
 
 def test_a_late_removal_takes_the_container_of_its_own_attempt_only(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late: list[Callable[[], None]] = []
-    monkeypatch.setattr(bench.reports, "later", late.append)
-    done(bench, result("echo x > /iexec_out/r"))
-    for _, container in bench.engine.containers_of(WORKER_KEY.wallet):
-        bench.engine.remove(container)
-    bench.journal.forget([task_id(1)])
-    worker = threading.Thread(target=_compute_apart, args=(bench, assignment(1, **shell("sleep 3600"))))
+    monkeypatch.setattr(context.reports, "later", late.append)
+    done(context, result("echo x > /iexec_out/r"))
+    for _, container in context.engine.containers_of(WORKER_KEY.wallet):
+        context.engine.remove(container)
+    context.journal.forget([task_id(1)])
+    worker = threading.Thread(target=_compute_apart, args=(context, assignment(1, **shell("sleep 3600"))))
     worker.start()
-    wait_until(lambda: _running(bench), 20, what="the second attempt's start")
+    wait_until(lambda: _running(context), 20, what="the second attempt's start")
     for act in late:
         act()
     assert late
-    assert _running(bench)
-    steps.abort(bench, task_id(1))
+    assert _running(context)
+    steps.abort(context, task_id(1))
     worker.join(ample(20))
     assert not worker.is_alive()
 
 
-def _compute_apart(bench: Workbench, wanted: Assignment) -> None:
+def _compute_apart(context: WorkerContext, wanted: Assignment) -> None:
     """As another process of the machine would: with connections of its own."""
-    own = Workbench(bench.machine)
+    own = WorkerContext(context.machine)
     compute(own, wanted)
     own.close()
 
 
-def _running(bench: Workbench) -> bool:
+def _running(context: WorkerContext) -> bool:
     try:
         return any(
-            bench.engine.state(container).running for _, container in bench.engine.containers_of(WORKER_KEY.wallet)
+            context.engine.state(container).running for _, container in context.engine.containers_of(WORKER_KEY.wallet)
         )
     except NoSuchContainer:
         # One of an earlier attempt was removed just now.
@@ -391,8 +393,8 @@ class serving:  # noqa: N801 - used as a verb
         self._thread.join()
 
 
-def test_an_app_that_fills_the_disk_is_killed_long_before_its_time(bench: Workbench) -> None:
+def test_an_app_that_fills_the_disk_is_killed_long_before_its_time(context: WorkerContext) -> None:
     # It would end in an hour by itself, and be ended in two.
-    found = done(bench, "dd if=/dev/zero of=/iexec_out/r bs=1048576 count=40; sleep 3600", category_seconds=7200)
+    found = done(context, "dd if=/dev/zero of=/iexec_out/r bs=1048576 count=40; sleep 3600", category_seconds=7200)
     assert (found.stage, found.cause) == (ReplicateStage.COMPUTED, Failure.OUTPUT_ZIP)
     assert found.digest == error_digest(Failure.OUTPUT_ZIP)

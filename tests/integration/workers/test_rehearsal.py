@@ -9,18 +9,18 @@ import pytest
 from config.settings import Settings
 from protocol.errors import BadSetting
 from tests.integration.workers.conftest import open_bench
+from workers.context import WorkerContext
 from workers.data.layout import Layout
 from workers.sandbox.rehearsal import rehearse
 from workers.sandbox.spec import NANOSECONDS, Limits
-from workers.workbench import Workbench
 
 
-def test_an_engine_that_runs_apps_is_found_out_in_a_folder_of_any_name(bench: Workbench, tmp_path: Path) -> None:
+def test_an_engine_that_runs_apps_is_found_out_in_a_folder_of_any_name(context: WorkerContext, tmp_path: Path) -> None:
     odd = Layout(tmp_path / "a b:c,d")
     odd.make()
-    object.__setattr__(bench.machine, "layout", odd)
+    object.__setattr__(context.machine, "layout", odd)
     for _ in range(2):
-        assert "0.06 GiB" in rehearse(bench.machine)
+        assert "0.06 GiB" in rehearse(context.machine)
     assert list((odd.root / "tasks").iterdir()) == []
 
 
@@ -29,11 +29,11 @@ def test_an_engine_that_runs_apps_is_found_out_in_a_folder_of_any_name(bench: Wo
     [(Limits(5_000_000, NANOSECONDS), "6MB"), (Limits(64 * 2**20, 4096 * NANOSECONDS), "CPUs")],
 )
 def test_limits_that_the_engine_refuses_are_said_before_any_work(
-    bench: Workbench, limits: Limits, words: str, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, limits: Limits, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.workbench.Machine.limits", limits)
+    monkeypatch.setattr("workers.context.Machine.limits", limits)
     with pytest.raises(BadSetting, match=words):
-        rehearse(bench.machine)
+        rehearse(context.machine)
 
 
 def test_a_folder_that_the_engine_does_not_see_is_said_before_any_work(
@@ -41,15 +41,15 @@ def test_a_folder_that_the_engine_does_not_see_is_said_before_any_work(
 ) -> None:
     # As for a worker in a container whose SLUICE_HOME is no folder of the engine's host.
     monkeypatch.setattr("workers.sandbox.container.Engine.file_exists", lambda *_: False)
-    bench = open_bench(settings)
+    context = open_bench(settings)
     with pytest.raises(BadSetting, match="does not see"):
-        rehearse(bench.machine)
-    bench.machine.api.close()
+        rehearse(context.machine)
+    context.machine.api.close()
 
 
-def test_limits_come_from_the_engines_own_word(bench: Workbench) -> None:
-    info = bench.engine.info()
-    assert (bench.machine.engine_resources.cpus, bench.machine.engine_resources.memory_bytes) == (
+def test_limits_come_from_the_engines_own_word(context: WorkerContext) -> None:
+    info = context.engine.info()
+    assert (context.machine.engine_resources.cpus, context.machine.engine_resources.memory_bytes) == (
         info["NCPU"],
         info["MemTotal"],
     )

@@ -25,10 +25,10 @@ from tests.faulty.registry import error, registry
 from tests.integration.workers.conftest import IMAGE, ReportingPool, open_bench
 from tests.integration.workers.test_compute import done, result, sha256, shell
 from tests.unit.workers.assignments import LATER, assignment, task_id
+from workers.context import WorkerContext
 from workers.sandbox import run_app
 from workers.task.compute import compute, remove_container
 from workers.task.replicate import Replicate, ReplicateStage
-from workers.workbench import Workbench
 
 #: docker-py leaves a socket to the garbage collector when an answer breaks off.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -43,18 +43,18 @@ def soon() -> int:
 
 
 @contextmanager
-def fresh(settings: Settings, home: Path) -> Iterator[Workbench]:
+def fresh(settings: Settings, home: Path) -> Iterator[WorkerContext]:
     """A machine without any past."""
-    bench = open_bench(settings.model_copy(update={"home": home / f"{time.monotonic_ns()}"}))
+    context = open_bench(settings.model_copy(update={"home": home / f"{time.monotonic_ns()}"}))
     try:
-        yield bench
+        yield context
     finally:
-        bench.close()
-        bench.machine.api.close()
+        context.close()
+        context.machine.api.close()
 
 
-def state(bench: Workbench, number: int = 1) -> Replicate:
-    found = bench.journal.find(task_id(number))
+def state(context: WorkerContext, number: int = 1) -> Replicate:
+    found = context.journal.find(task_id(number))
     assert found is not None
     return found
 
@@ -114,13 +114,13 @@ class Faults:
 
 
 @contextmanager
-def through_proxy(settings: Settings, engine_host: str, home: Path, faults: Faults) -> Iterator[Workbench]:
+def through_proxy(settings: Settings, engine_host: str, home: Path, faults: Faults) -> Iterator[WorkerContext]:
     """A machine whose engine answers with these faults."""
     with (
         docker_proxy(engine_host, home / f"{time.monotonic_ns()}.sock", faults) as host,
-        fresh(settings.model_copy(update={"docker_host": host}), home) as bench,
+        fresh(settings.model_copy(update={"docker_host": host}), home) as context,
     ):
-        yield bench
+        yield context
     gc.collect()
 
 
@@ -138,9 +138,9 @@ def test_whatever_an_engine_answers_no_good_app_is_voted_to_have_failed(
 ) -> None:
     # An engine that says no for good is given up at once.
     monkeypatch.setattr(run_app, "ENGINE_SECONDS", 0.0 if times == 3 else 60.0)
-    with through_proxy(settings, engine_host, tmp_path, Faults(asked, fault, times)) as bench:
-        done(bench, GOOD, contribution_deadline=soon())
-        found = state(bench)
+    with through_proxy(settings, engine_host, tmp_path, Faults(asked, fault, times)) as context:
+        done(context, GOOD, contribution_deadline=soon())
+        found = state(context)
     if found.stage is ReplicateStage.COMPUTED:
         assert (found.digest, found.cause) == (GOOD_DIGEST, None)
     else:
@@ -154,26 +154,26 @@ def test_a_container_that_a_pruning_timer_takes_is_run_anew(
 ) -> None:
     removed = Answer(409, json.dumps({"message": "container is marked for removal and cannot be started"}).encode())
     faults = Faults(("POST" if moment == "/start" else "GET", moment), removed, 2)
-    with through_proxy(settings, engine_host, tmp_path, faults) as bench:
-        assert done(bench, GOOD).digest == GOOD_DIGEST
+    with through_proxy(settings, engine_host, tmp_path, faults) as context:
+        assert done(context, GOOD).digest == GOOD_DIGEST
 
 
 def test_an_image_that_a_pruning_timer_takes_before_the_container_is_made_is_asked_for_again(
     settings: Settings, engine_host: str, tmp_path: Path
 ) -> None:
     gone = Answer(404, b'{"message": "No such image: sluice-test/shell:1"}')
-    with through_proxy(settings, engine_host, tmp_path, Faults(("POST", "/containers/create"), gone, 2)) as bench:
-        assert done(bench, GOOD).digest == GOOD_DIGEST
+    with through_proxy(settings, engine_host, tmp_path, Faults(("POST", "/containers/create"), gone, 2)) as context:
+        assert done(context, GOOD).digest == GOOD_DIGEST
 
 
 def test_a_container_that_cannot_be_removed_is_reported_once_and_the_others_are_swept(
     settings: Settings, engine_host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     busy = Answer(500, b'{"message": "device or resource busy"}')
-    with through_proxy(settings, engine_host, tmp_path, Faults(("DELETE", "/containers/"), busy, -1)) as bench:
+    with through_proxy(settings, engine_host, tmp_path, Faults(("DELETE", "/containers/"), busy, -1)) as context:
         for _ in range(3):
-            remove_container(bench, "sluice-test-absent")
-        remove_container(bench, "sluice-test-other")
+            remove_container(context, "sluice-test-absent")
+        remove_container(context, "sluice-test-other")
     # On either stream: a command that ran in this process before may have moved the log.
     assert "".join(capsys.readouterr()).count("container_left") == 2
 
@@ -186,17 +186,17 @@ ABSENT = {
 }
 
 
-def with_image(bench: Workbench, host: str, number: int = 1, deadline: int | None = None) -> Replicate:
+def with_image(context: WorkerContext, host: str, number: int = 1, deadline: int | None = None) -> Replicate:
     """Compute a task whose image is at this registry, by a tag that nobody has used."""
     image = f"{host}/app:{time.monotonic_ns()}"
-    compute(bench, assignment(number, image=image, contribution_deadline=deadline or soon()))
-    return state(bench, number)
+    compute(context, assignment(number, image=image, contribution_deadline=deadline or soon()))
+    return state(context, number)
 
 
 @pytest.mark.parametrize("words", ABSENT)
-def test_an_image_that_is_certainly_absent_is_the_tasks_failure(bench: Workbench, words: str) -> None:
+def test_an_image_that_is_certainly_absent_is_the_tasks_failure(context: WorkerContext, words: str) -> None:
     with registry(lambda *_: ABSENT[words]) as host:
-        assert with_image(bench, host).digest == error_digest(Failure.APP_IMAGE)
+        assert with_image(context, host).digest == error_digest(Failure.APP_IMAGE)
 
 
 NOT_ABSENT = st.one_of(
@@ -217,22 +217,24 @@ NOT_ABSENT = st.one_of(
 @drawn(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fault=NOT_ABSENT)
 def test_whatever_else_a_registry_answers_is_no_vote(settings: Settings, tmp_path: Path, fault: Fault) -> None:
-    with registry(lambda *_: fault) as host, fresh(settings, tmp_path) as bench:
-        found = with_image(bench, host)
+    with registry(lambda *_: fault) as host, fresh(settings, tmp_path) as context:
+        found = with_image(context, host)
     assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
 
 
-def test_a_registry_that_refuses_for_a_while_is_asked_again(bench: Workbench) -> None:
+def test_a_registry_that_refuses_for_a_while_is_asked_again(context: WorkerContext) -> None:
     limit = error(429, "TOOMANYREQUESTS", "You have reached your pull rate limit.")
     with registry(lambda _, number: limit if number < 3 else None, program=b"#!/absent\n") as host:
-        found = with_image(bench, host, deadline=LATER)
+        found = with_image(context, host, deadline=LATER)
     # The image came, and its program has no interpreter: the app's own failure.
     assert found.digest == error_digest(Failure.APP)
 
 
-def test_an_image_for_another_processor_is_declined_by_its_own_word(bench: Workbench, pool: ReportingPool) -> None:
+def test_an_image_for_another_processor_is_declined_by_its_own_word(
+    context: WorkerContext, pool: ReportingPool
+) -> None:
     with registry(lambda *_: None, program=b"x", architecture="arm64") as host:
-        found = with_image(bench, host)
+        found = with_image(context, host)
     assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
     assert "arm64" in str(found.cause)
 
@@ -240,16 +242,16 @@ def test_an_image_for_another_processor_is_declined_by_its_own_word(bench: Workb
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def with_input(bench: Workbench, host: str, deadline: int) -> Replicate:
+def with_input(context: WorkerContext, host: str, deadline: int) -> Replicate:
     params = json.loads(str(shell(GOOD)["params"])) | {"iexec_input_files": [f"http://{host}/file"]}
-    compute(bench, assignment(1, image=IMAGE, params=json.dumps(params), contribution_deadline=deadline))
-    return state(bench)
+    compute(context, assignment(1, image=IMAGE, params=json.dumps(params), contribution_deadline=deadline))
+    return state(context)
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_a_file_that_is_certainly_absent_is_the_tasks_failure(bench: Workbench, status: int) -> None:
+def test_a_file_that_is_certainly_absent_is_the_tasks_failure(context: WorkerContext, status: int) -> None:
     with file_server(lambda _: Answer(status)) as host:
-        assert with_input(bench, host, soon()).digest == error_digest(Failure.INPUT_FILES)
+        assert with_input(context, host, soon()).digest == error_digest(Failure.INPUT_FILES)
 
 
 BROKEN = st.one_of(
@@ -266,19 +268,19 @@ BROKEN = st.one_of(
 @drawn(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fault=BROKEN)
 def test_whatever_else_a_file_server_answers_is_no_vote(settings: Settings, tmp_path: Path, fault: Fault) -> None:
-    with file_server(lambda _: fault) as host, fresh(settings, tmp_path) as bench:
-        found = with_input(bench, host, soon())
+    with file_server(lambda _: fault) as host, fresh(settings, tmp_path) as context:
+        found = with_input(context, host, soon())
     assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
 
 
-def test_a_file_that_comes_late_comes(bench: Workbench) -> None:
+def test_a_file_that_comes_late_comes(context: WorkerContext) -> None:
     busy = Answer(503, headers=(("retry-after", "1"),))
     with file_server(lambda number: busy if number < 2 else Answer(200, b"input")) as host:
-        assert with_input(bench, host, LATER).digest == GOOD_DIGEST
+        assert with_input(context, host, LATER).digest == GOOD_DIGEST
 
 
 def test_a_file_is_fetched_from_the_second_address_if_the_first_is_dead(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve = socket.getaddrinfo
 
@@ -289,10 +291,10 @@ def test_a_file_is_fetched_from_the_second_address_if_the_first_is_dead(
 
     monkeypatch.setattr(socket, "getaddrinfo", two)
     with file_server(lambda _: Answer(200, b"input")) as host:
-        assert with_input(bench, f"files.test:{host.partition(':')[2]}", soon()).digest == GOOD_DIGEST
+        assert with_input(context, f"files.test:{host.partition(':')[2]}", soon()).digest == GOOD_DIGEST
 
 
-def test_a_dataset_that_is_spoilt_once_is_fetched_again(bench: Workbench) -> None:
+def test_a_dataset_that_is_spoilt_once_is_fetched_again(context: WorkerContext) -> None:
     with file_server(lambda number: Answer(200, b"spoilt" if number == 0 else b"dataset")) as host:
         dataset = Dataset(address="0x" + "ab" * 20, url=f"http://{host}/data", checksum=sha256(b"dataset"))
-        assert done(bench, GOOD, dataset=dataset).digest == GOOD_DIGEST
+        assert done(context, GOOD, dataset=dataset).digest == GOOD_DIGEST

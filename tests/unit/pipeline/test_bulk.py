@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.domain.due import DueTask
-from pipeline.domain.records import Stage
+from pipeline.domain.records import TaskStage
 from pipeline.flow import bulk
 from pipeline.flow.bulk import MOST_URGENT
 from pipeline.flow.transactions import BULK_ROOM
@@ -19,10 +19,12 @@ class Pool:
 
     def __init__(self, *, urgent: int = 0, open_: int = 0, tasks: int = 0, expired: int = 0) -> None:
         self.done: list[str] = []
-        self.wake = SimpleNamespace(waiting=lambda: urgent, bulk=lambda: self.done.append("again"))
+        self.notifier = SimpleNamespace(messages_waiting=lambda: urgent, send_bulk=lambda: self.done.append("again"))
         self.transactions = SimpleNamespace(open=lambda: open_)
-        late = [DueTask(TaskId(f"late {n}"), DealId("bag"), Stage.INITIALIZED, 0.0, -9.0, -1.0) for n in range(expired)]
-        living = DueTask(TaskId("living"), DealId("small"), Stage.RUNNING, 0.0, 9.0, 9.0)
+        late = [
+            DueTask(TaskId(f"late {n}"), DealId("bag"), TaskStage.INITIALIZED, 0.0, -9.0, -1.0) for n in range(expired)
+        ]
+        living = DueTask(TaskId("living"), DealId("small"), TaskStage.RUNNING, 0.0, 9.0, 9.0)
         rows = SimpleNamespace(
             uninitialized=lambda _, limit, __: [TaskId(str(n)) for n in range(min(tasks, limit))],
             tasks_due=lambda _, limit, __: [living, *late][:limit],

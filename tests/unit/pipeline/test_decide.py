@@ -24,7 +24,7 @@ from pipeline.domain.actions import (
     Want,
 )
 from pipeline.domain.decide import changed_by
-from pipeline.domain.records import Replicate, ReplicateState, Stage, Submission
+from pipeline.domain.records import Replicate, ReplicateState, Submission, TaskStage
 from pipeline.domain.replicas import TOO_LATE
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.view import ChainView
@@ -107,10 +107,10 @@ def test_a_task_that_cannot_be_initialized_ends_at_the_final_deadline_and_stays_
     computing = [replicate(1, ReplicateState.STARTED), replicate(2, ReplicateState.FAILED, holds_slot=True)]
     record = task(failed={"initialize": 3}, why="refused", wants=1, replicates=computing)
     actions = decided(record, view(), FINAL)
-    assert End(Stage.FAILED, "It could not be initialized: refused.") in actions
+    assert End(TaskStage.FAILED, "It could not be initialized: refused.") in actions
     assert {item.wallet for item in actions if isinstance(item, Free)} == {wallet(1), wallet(2)}
     ended = moved(record, view(), FINAL)
-    assert (ended.open, ended.stage, ended.wants) == (False, Stage.FAILED, 0)
+    assert (ended.open, ended.stage, ended.wants) == (False, TaskStage.FAILED, 0)
     assert decided(ended, view(), FINAL + 100) == []
     assert decided(ended, view(initialized()), FINAL + 100)[0] == Resume()
 
@@ -316,7 +316,7 @@ def test_a_task_past_its_final_deadline_is_claimed(chain: ChainView) -> None:
 def test_a_completed_task_ends_and_frees_everything() -> None:
     computing = replicate(4, ReplicateState.STARTED)
     actions = decided(task(replicates=(*ASKED, computing)), view(*CONSENSUS, revealed(1), finalized()))
-    assert End(Stage.COMPLETED, None) in actions
+    assert End(TaskStage.COMPLETED, None) in actions
     assert Free(wallet(4)) in actions
     assert Stop(wallet(4)) in actions
 
@@ -324,7 +324,7 @@ def test_a_completed_task_ends_and_frees_everything() -> None:
 def test_a_claimed_task_ends_failed_and_says_why() -> None:
     failed = [replicate(1, ReplicateState.FAILED, cause="APP_COMPUTE_FAILED")]
     actions = decided(task(replicates=failed), view(initialized(), claimed()))
-    assert actions == [End(Stage.FAILED, "Nobody contributed before the deadline: 1 x APP_COMPUTE_FAILED.")]
+    assert actions == [End(TaskStage.FAILED, "Nobody contributed before the deadline: 1 x APP_COMPUTE_FAILED.")]
 
 
 def test_an_ended_task_is_left_alone() -> None:
@@ -346,9 +346,9 @@ def test_a_task_opened_for_a_reorg_shows_nothing_of_the_end_that_was_taken_back(
     done = moved(task(replicates=ASKED), view(*CONSENSUS, claimed()))
     opened = replace(done, open=True, sent={})
     back = moved(opened, view(*CONSENSUS))
-    assert (back.open, back.stage, back.why) == (True, Stage.CONSENSUS_REACHED, None)
+    assert (back.open, back.stage, back.why) == (True, TaskStage.CONSENSUS_REACHED, None)
     ended = moved(opened, view(*CONSENSUS, claimed()))
-    assert (ended.open, ended.stage, ended.why) == (False, Stage.FAILED, done.why)
+    assert (ended.open, ended.stage, ended.why) == (False, TaskStage.FAILED, done.why)
 
 
 def test_a_reorg_that_takes_initialize_back_initializes_again_once_the_record_forgot_it() -> None:
@@ -362,7 +362,7 @@ def test_a_task_whose_deal_left_the_chain_waits_and_is_then_written_off() -> Non
     later: list[Replicate] = list(gone.replicates)
     actions = decided(task(orphaned=True, replicates=later), view(), START + 601)
     assert Free(wallet(1)) in actions
-    assert any(isinstance(item, End) and item.stage is Stage.FAILED for item in actions)
+    assert any(isinstance(item, End) and item.stage is TaskStage.FAILED for item in actions)
 
 
 @pytest.mark.parametrize("step", list(Step))

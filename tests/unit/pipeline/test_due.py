@@ -7,20 +7,20 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.due import LATER_SHARE, DueTask, Turn, taken
-from pipeline.domain.records import Stage
+from pipeline.domain.due import LATER_SHARE, DueTask, Turn, choose_due
+from pipeline.domain.records import TaskStage
 from protocol.types import DealId, TaskId
 
 NOW = 1000.0
-OPEN_STAGES = sorted(set(Stage) - {Stage.COMPLETED, Stage.FAILED})
+OPEN_STAGES = sorted(set(TaskStage) - {TaskStage.COMPLETED, TaskStage.FAILED})
 
 
-def due(name: str, deal: str, stage: str = Stage.RUNNING, *, left: float = 500.0, overdue: float = 0.0) -> DueTask:
+def due(name: str, deal: str, stage: str = TaskStage.RUNNING, *, left: float = 500.0, overdue: float = 0.0) -> DueTask:
     """A task whose contribution deadline is in `left` seconds, and its final one 100 later."""
     return DueTask(TaskId(name), DealId(deal), stage, NOW - overdue, NOW + left, NOW + left + 100)
 
 
-def bag(size: int, stage: str = Stage.RUNNING, *, left: float = 500.0, overdue: float = 60.0) -> list[DueTask]:
+def bag(size: int, stage: str = TaskStage.RUNNING, *, left: float = 500.0, overdue: float = 60.0) -> list[DueTask]:
     return [due(f"bag {n:06}", "bag", stage, left=left, overdue=overdue) for n in range(size)]
 
 
@@ -48,7 +48,7 @@ def mixes(draw: st.DrawFn) -> list[DueTask]:
 def test_of_any_mix_those_that_somebody_waits_for_come_first_and_expired_ones_are_bounded(
     mix: list[DueTask], most: int, room: int
 ) -> None:
-    chosen = taken(mix, NOW, most, room)
+    chosen = choose_due(mix, NOW, most, room)
     turns = {task.task_id: task.turn(NOW) for task in mix}
     count = Counter(turns.values())
     given_turns = [turns[task] for task in chosen]
@@ -68,7 +68,7 @@ def test_of_any_mix_those_that_somebody_waits_for_come_first_and_expired_ones_ar
 def test_within_a_turn_no_deal_gets_two_more_than_one_that_still_waits(
     mix: list[DueTask], most: int, room: int
 ) -> None:
-    chosen = set(taken(mix, NOW, most, room))
+    chosen = set(choose_due(mix, NOW, most, room))
     for turn in Turn:
         shares = Counter(task.deal for task in mix if task.turn(NOW) is turn and task.task_id in chosen)
         left = {task.deal for task in mix if task.turn(NOW) is turn and task.task_id not in chosen}
@@ -77,7 +77,7 @@ def test_within_a_turn_no_deal_gets_two_more_than_one_that_still_waits(
 
 @given(mixes(), st.integers(1, 50), st.integers(0, 400))
 def test_of_one_deal_the_longest_overdue_go_first(mix: list[DueTask], most: int, room: int) -> None:
-    chosen = set(taken(mix, NOW, most, room))
+    chosen = set(choose_due(mix, NOW, most, room))
     for turn in Turn:
         for deal in "abcd":
             tasks = sorted(
@@ -90,12 +90,12 @@ def test_of_one_deal_the_longest_overdue_go_first(mix: list[DueTask], most: int,
 
 @given(st.sampled_from(OPEN_STAGES), st.integers(1, 400), st.sampled_from([-1000.0, -50.0]))
 def test_a_small_deal_is_served_first_when_a_whole_bag_passes_its_deadlines_at_once(
-    stage: Stage, room: int, left: float
+    stage: TaskStage, room: int, left: float
 ) -> None:
-    behind = due("small", "small", Stage.RECEIVED, overdue=1)
-    voting = due("voting", "other", Stage.CONSENSUS_REACHED, overdue=1)
+    behind = due("small", "small", TaskStage.RECEIVED, overdue=1)
+    voting = due("voting", "other", TaskStage.CONSENSUS_REACHED, overdue=1)
     mix = [*bag(5_000, stage, left=left, overdue=300), behind, voting]
-    chosen = taken(mix, NOW, 100, room)
+    chosen = choose_due(mix, NOW, 100, room)
     if mix[0].turn(NOW) is Turn.EXPIRED:
         assert chosen[:2] == [voting.task_id, behind.task_id]
         assert len(chosen) == 2 + min(98, max(room, 100 // LATER_SHARE))
@@ -105,12 +105,12 @@ def test_a_small_deal_is_served_first_when_a_whole_bag_passes_its_deadlines_at_o
 
 
 def test_votes_that_wait_for_their_reveal_never_count_as_expired_before_the_final_deadline() -> None:
-    for stage in set(OPEN_STAGES) - {Stage.RECEIVED, Stage.INITIALIZED}:
+    for stage in set(OPEN_STAGES) - {TaskStage.RECEIVED, TaskStage.INITIALIZED}:
         assert due("x", "x", stage, left=-50).turn(NOW) is Turn.WAITED_FOR
         assert due("x", "x", stage, left=-100).turn(NOW) is Turn.EXPIRED
 
 
-@given(st.sampled_from([Stage.RECEIVED, Stage.INITIALIZED]), st.sampled_from([500.0, -1000.0]))
-def test_who_has_a_later_turn_is_worked_off_though_others_are_always_waiting(stage: Stage, left: float) -> None:
-    chosen = taken([*bag(50, stage, left=left), *(due(f"{n}", f"{n}") for n in range(1000))], NOW, 100, 0)
+@given(st.sampled_from([TaskStage.RECEIVED, TaskStage.INITIALIZED]), st.sampled_from([500.0, -1000.0]))
+def test_who_has_a_later_turn_is_worked_off_though_others_are_always_waiting(stage: TaskStage, left: float) -> None:
+    chosen = choose_due([*bag(50, stage, left=left), *(due(f"{n}", f"{n}") for n in range(1000))], NOW, 100, 0)
     assert sum(task.startswith("bag") for task in chosen) == 100 // LATER_SHARE

@@ -16,7 +16,7 @@ from chain.rpc.answers import Absent, Answer, Broken, Known, Unknown
 from pipeline.broker.notify import chunks
 from pipeline.domain.actions import Action, Method, Submit, Want
 from pipeline.domain.records import DealRecord, TaskRecord
-from pipeline.flow.ingest import AT_ONCE, PIECE, Catalogue, ingest, task_records
+from pipeline.flow.ingest import AT_ONCE, PIECE, RegistryCache, ingest, task_records
 from pipeline.flow.transactions import failures_of, initializes, without_initialize
 from pipeline.store.deals import Lease
 from protocol.poco.events import BlockRef
@@ -158,8 +158,8 @@ def test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read(
         SILENT: Unknown("error -32000: header not found"),
         GONE: Absent("the contract has no such deal"),
     }
-    catalogue = Catalogue(Hub(told, app))  # type: ignore[arg-type]  # stands for the real one
-    found, more = ingest(store, catalogue, POOL, list(told), 0.0)  # type: ignore[arg-type]  # idem
+    registry_cache = RegistryCache(Hub(told, app))  # type: ignore[arg-type]  # stands for the real one
+    found, more = ingest(store, registry_cache, POOL, list(told), 0.0)  # type: ignore[arg-type]  # idem
     assert not more
     assert found == [task_id(deal_id, index) for deal_id in served for index in (0, 1)]
     assert deals.stored == served
@@ -174,7 +174,7 @@ def ingested(size: int, add: Callable[[list[TaskRecord]], int]) -> tuple[Deals, 
         deals=deals, tasks=SimpleNamespace(insert_new=add), chain=SimpleNamespace(cursor=lambda: FOLLOWED)
     )
     told = {GOOD: Known(replace(on_chain(GOOD), bot_size=size)), SILENT: Known(on_chain(SILENT))}
-    found = ingest(store, Catalogue(Hub(told, Known(APP))), POOL, list(told), 0.0)  # type: ignore[arg-type]  # idem
+    found = ingest(store, RegistryCache(Hub(told, Known(APP))), POOL, list(told), 0.0)  # type: ignore[arg-type]  # idem
     return deals, *found
 
 
@@ -222,10 +222,10 @@ def test_a_database_that_is_away_sets_nothing_aside() -> None:
 
 def test_a_catalogue_remembers_a_bounded_number_of_apps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.flow.ingest.MOST_REMEMBERED", 2)
-    catalogue = Catalogue(Hub({}, Known(APP)))  # type: ignore[arg-type]  # stands for the real one
+    registry_cache = RegistryCache(Hub({}, Known(APP)))  # type: ignore[arg-type]  # stands for the real one
     for number in range(5):
-        catalogue.app(Contract(wallet(number)), FOLLOWED)
-    assert list(catalogue._apps) == [Contract(wallet(3)), Contract(wallet(4))]
+        registry_cache.app(Contract(wallet(number)), FOLLOWED)
+    assert list(registry_cache._apps) == [Contract(wallet(3)), Contract(wallet(4))]
 
 
 def test_a_long_list_is_cut_and_nothing_falls_off() -> None:

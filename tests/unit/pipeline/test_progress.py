@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.progress import IDLE_VISIT, after, next_visit
-from pipeline.domain.records import Stage, Submission
+from pipeline.domain.records import Submission, TaskStage
 from protocol.poco.view import ChainView
 from tests.unit.pipeline.builders import (
     CONSENSUS,
@@ -37,27 +37,27 @@ def test_without_actions_and_news_the_very_same_record_comes_back() -> None:
 @pytest.mark.parametrize(
     ("chain", "stage"),
     [
-        (view(), Stage.RECEIVED),
-        (view(initialized()), Stage.RUNNING),
-        (view(*CONSENSUS), Stage.CONSENSUS_REACHED),
-        (view(*CONSENSUS, revealed(1)), Stage.AT_LEAST_ONE_REVEALED),
-        (view(*CONSENSUS, revealed(1), finalized()), Stage.COMPLETED),
-        (view(initialized(), claimed()), Stage.FAILED),
+        (view(), TaskStage.RECEIVED),
+        (view(initialized()), TaskStage.RUNNING),
+        (view(*CONSENSUS), TaskStage.CONSENSUS_REACHED),
+        (view(*CONSENSUS, revealed(1)), TaskStage.AT_LEAST_ONE_REVEALED),
+        (view(*CONSENSUS, revealed(1), finalized()), TaskStage.COMPLETED),
+        (view(initialized(), claimed()), TaskStage.FAILED),
     ],
 )
-def test_the_stage_follows_the_chain(chain: ChainView, stage: Stage) -> None:
+def test_the_stage_follows_the_chain(chain: ChainView, stage: TaskStage) -> None:
     assert moved(task(replicates=VOTERS), chain).stage is stage
 
 
 def test_a_task_without_workers_is_initialized_only() -> None:
-    assert moved(task(), view(initialized())).stage is Stage.INITIALIZED
+    assert moved(task(), view(initialized())).stage is TaskStage.INITIALIZED
 
 
 def test_the_stage_shows_a_stored_result_and_a_finalize_under_way() -> None:
     stored = (uploaded(1), *VOTERS[1:])
-    assert moved(task(replicates=stored), view(*CONSENSUS, revealed(1))).stage is Stage.RESULT_UPLOADED
+    assert moved(task(replicates=stored), view(*CONSENSUS, revealed(1))).stage is TaskStage.RESULT_UPLOADED
     chain = view(*CONSENSUS, revealed(1), revealed(2), revealed(3))
-    assert moved(task(replicates=stored), chain).stage is Stage.FINALIZING
+    assert moved(task(replicates=stored), chain).stage is TaskStage.FINALIZING
 
 
 def test_a_contract_view_without_block_numbers_does_not_erase_them() -> None:

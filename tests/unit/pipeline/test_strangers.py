@@ -52,7 +52,7 @@ class Stage:
             for item in (*self.strangers, *self.honest)
         ]
         for found in match(list(self.tasks.values()), workers):
-            fresh = [self.taken(found.task, item, deeds) for item in found.workers]
+            fresh = [self.choose_due(found.task, item, deeds) for item in found.workers]
             self.tasks[found.task.task_id] = replace(
                 found.task,
                 replicates=(*found.task.replicates, *fresh),
@@ -61,7 +61,7 @@ class Stage:
             )
         self.now += 1
 
-    def taken(self, record: TaskRecord, item: WorkerRecord, deeds: list[str | None]) -> Replicate:
+    def choose_due(self, record: TaskRecord, item: WorkerRecord, deeds: list[str | None]) -> Replicate:
         fresh = Replicate(
             item.wallet,
             record.mode,

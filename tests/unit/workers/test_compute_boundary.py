@@ -32,7 +32,7 @@ BROKEN = [
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Any]:
+def context(tmp_path: Path) -> Iterator[Any]:
     layout = Layout(tmp_path / "worker")
     layout.make()
     journal = Journal(layout.journal)
@@ -56,30 +56,30 @@ def bench(tmp_path: Path) -> Iterator[Any]:
 
 @pytest.mark.parametrize("error", BROKEN, ids=lambda error: type(error).__name__)
 def test_what_breaks_on_this_machine_is_declined_and_reported(
-    bench: Any, error: Exception, monkeypatch: pytest.MonkeyPatch
+    context: Any, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise error
 
     monkeypatch.setattr("workers.data.inputs.fetch", broken)
-    assert not compute(bench, assignment(1))
-    found = bench.journal.find(task_id(1))
+    assert not compute(context, assignment(1))
+    found = context.journal.find(task_id(1))
     assert found.stage is ReplicateStage.FAILED
-    assert [report.step for report in bench.sent] == [Step.STARTED, Step.FAILED]
-    assert cause_code(bench.sent[-1].cause) == MACHINE_FAILED
-    assert str(error) in bench.sent[-1].cause
+    assert [report.step for report in context.sent] == [Step.STARTED, Step.FAILED]
+    assert cause_code(context.sent[-1].cause) == MACHINE_FAILED
+    assert str(error) in context.sent[-1].cause
 
 
-def test_an_aborted_task_that_is_assigned_again_begins_anew(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_aborted_task_that_is_assigned_again_begins_anew(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, task = assignment(1), task_id(1)
-    bench.journal.add(wanted, 1.0)
-    bench.journal.mark_running(task, "old", 1.0)
-    bench.journal.mark_aborted(task, 2.0)
-    folders = bench.layout.task(task)
+    context.journal.add(wanted, 1.0)
+    context.journal.mark_running(task, "old", 1.0)
+    context.journal.mark_aborted(task, 2.0)
+    folders = context.layout.task(task)
     folders.make()
     (folders.outputs / "half").write_text("written before the abort")
     removed: list[str] = []
-    bench.engine = SimpleNamespace(remove=removed.append)
+    context.engine = SimpleNamespace(remove=removed.append)
     fetched: list[bool] = []
 
     def fetch(*_: object) -> None:
@@ -87,38 +87,38 @@ def test_an_aborted_task_that_is_assigned_again_begins_anew(bench: Any, monkeypa
         raise OSError
 
     monkeypatch.setattr("workers.data.inputs.fetch", fetch)
-    compute(bench, wanted)
+    compute(context, wanted)
     assert fetched == [False]
     assert len(removed) == 1
-    assert bench.sent[0].step is Step.STARTED
+    assert context.sent[0].step is Step.STARTED
 
 
-def test_an_aborted_task_waits_while_docker_keeps_its_container(bench: Any) -> None:
+def test_an_aborted_task_waits_while_docker_keeps_its_container(context: Any) -> None:
     wanted, task = assignment(1), task_id(1)
-    bench.journal.add(wanted, 1.0)
-    bench.journal.mark_aborted(task, 2.0)
+    context.journal.add(wanted, 1.0)
+    context.journal.mark_aborted(task, 2.0)
 
     def remove(_: str) -> None:
         raise EngineUnavailable(what="docker", why="gone")
 
-    bench.engine = SimpleNamespace(remove=remove)
-    assert not compute(bench, wanted)
-    assert bench.journal.find(task).stage is ReplicateStage.ABORTED
-    assert bench.sent == []
+    context.engine = SimpleNamespace(remove=remove)
+    assert not compute(context, wanted)
+    assert context.journal.find(task).stage is ReplicateStage.ABORTED
+    assert context.sent == []
 
 
 @pytest.mark.parametrize(
     ("stage", "step"), [(ReplicateStage.FAILED, Step.FAILED), (ReplicateStage.COMPUTED, Step.COMPUTED)]
 )
 def test_a_scheduler_that_assigns_a_finished_task_again_is_told_how_it_ended(
-    bench: Any, stage: ReplicateStage, step: Step
+    context: Any, stage: ReplicateStage, step: Step
 ) -> None:
     task = task_id(1)
-    bench.journal.add(assignment(1), 1.0)
-    bench.journal.mark_running(task, None, 1.0)
+    context.journal.add(assignment(1), 1.0)
+    context.journal.mark_running(task, None, 1.0)
     if stage is ReplicateStage.FAILED:
-        bench.journal.mark_failed(task, MACHINE_FAILED, 2.0)
+        context.journal.mark_failed(task, MACHINE_FAILED, 2.0)
     else:
-        bench.journal.mark_computed(task, 2.0, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
-    assert compute(bench, assignment(1)) is (stage is ReplicateStage.COMPUTED)
-    assert [report.step for report in bench.sent] == [step]
+        context.journal.mark_computed(task, 2.0, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
+    assert compute(context, assignment(1)) is (stage is ReplicateStage.COMPUTED)
+    assert [report.step for report in context.sent] == [step]

@@ -52,7 +52,7 @@ class World:
             pool=SimpleNamespace(hub="0x" + "0" * 40),
             settings=SimpleNamespace(worker_name="test"),
         )
-        bench: Any = SimpleNamespace(
+        context: Any = SimpleNamespace(
             layout=self.layout,
             journal=self.journal,
             now=self.now,
@@ -67,7 +67,7 @@ class World:
             resume=lambda replicate, todo: self.sent.append((todo, replicate.task_id)),
             reveal=lambda task: self.sent.append(("reveal", task)),
         )
-        upkeep = Upkeep(bench, publisher)
+        upkeep = Upkeep(context, publisher)
         upkeep._hub = SimpleNamespace(tasks=self._tasks)  # type: ignore[assignment] # the chain, played
         return upkeep
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.api.task_model import task_model
-from pipeline.domain.records import ReplicateState, Stage
+from pipeline.domain.records import ReplicateState, TaskStage
 from protocol.poco import events
 from protocol.poco.view import fold
 from protocol.types import BlockHash, BlockNumber, Timestamp, TxHash
@@ -28,7 +28,7 @@ def lived() -> list[events.Seen]:
 
 
 def test_a_tasks_history_comes_from_the_chain_with_block_and_transaction() -> None:
-    done = replace(task(), stage=Stage.COMPLETED, results='{"storage": "ipfs"}')
+    done = replace(task(), stage=TaskStage.COMPLETED, results='{"storage": "ipfs"}')
     model = task_model(done, None, fold(TASK, lived(), category_seconds=60), lived())
     assert [change.status for change in model.dateStatusList] == [
         "RECEIVED",

@@ -1,6 +1,6 @@
 """What one process of a machine works with: the machine's facts, shared, and connections of its own.
 
-`Machine` is settled before any fork and never changes; `Workbench` is opened in each process that does work, since
+`Machine` is settled before any fork and never changes; `WorkerContext` is opened in each process that does work, since
 neither SQLite nor HTTP connections may cross a fork.
 """
 
@@ -119,7 +119,7 @@ class Machine:
         return ResultLimits(min(self._own("max_result_bytes", pool), pool), pool_bytes=pool)
 
 
-class Workbench:
+class WorkerContext:
     """One process's connections. `clock` gives Unix seconds."""
 
     def __init__(self, machine: Machine, clock: Callable[[], float] = time.time) -> None:

@@ -21,7 +21,7 @@ from chain.rpc.client import Rpc
 from config import topology
 from config.celery_apps import core_app
 from config.settings import Settings
-from pipeline.broker.notify import Wake
+from pipeline.broker.notify import Notifier
 from pipeline.store.client import Store
 from protocol.errors import RpcUnavailable
 from protocol.ethereum.hexbytes import to_hex
@@ -37,7 +37,7 @@ TICK = 0.05
 
 
 @dataclass
-class Hand:
+class SimulatedWorker:
     """One machine. `digest`: what it computes; `deaf`: messages it swallows; `seen`: (message, task) it got."""
 
     key: Key
@@ -55,7 +55,7 @@ class Hand:
         self.hub = Hub(self.rpc, self.settings.hub)  # type: ignore[arg-type]  # an address by the settings' pattern
         self.lane = poco_lane(self.settings, self.rpc, self.key, SqliteStore(self.home / f"{self.key.wallet}.db"))
         self.store = Store.open(self.settings)
-        self.wake = Wake(core_app(self.settings, self.scheduler), self.scheduler)
+        self.notifier = Notifier(core_app(self.settings, self.scheduler), self.scheduler)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -66,7 +66,7 @@ class Hand:
         self._stop.set()
         self._thread.join(ample(10))
         self.rpc.close()
-        self.wake.close()
+        self.notifier.close()
 
     def asked(self, name: str) -> list[str]:
         """Tasks that came with this message."""
@@ -122,7 +122,7 @@ class Hand:
                 self.store.tasks.record_upload(
                     TaskId(task), self.key.wallet, LINK, self.digest(self.jobs[task]), None, time.time()
                 )
-                self.wake.advance([TaskId(task)])
+                self.notifier.send_advance([TaskId(task)])
             case "worker.contribute_and_finalize":
                 job = self.jobs[task]
                 results = to_hex(LINK.model_dump_json().encode())
@@ -152,4 +152,4 @@ class Hand:
 
     def _report(self, task: str, step: Step) -> None:
         if self.store.tasks.record_report(TaskId(task), self.key.wallet, step, time.time(), None, None):
-            self.wake.advance([TaskId(task)])
+            self.notifier.send_advance([TaskId(task)])
