@@ -13,14 +13,14 @@ REPEAT_SECONDS = 3600.0
 
 
 class LogThrottle:
-    """Says which messages are due: each when it is new or has changed, then once every `every` seconds."""
+    """Decides which log messages to write: each when it is new or has changed, then once every `every` seconds."""
 
     def __init__(self, every: float = REPEAT_SECONDS) -> None:
         self._every = every
         self._logged: dict[str, tuple[str, float]] = {}
 
     def should_log(self, subject: str, words: str, now: float) -> bool:
-        """Whether `words` about `subject` should be logged now; they count as logged then. `now`: seconds."""
+        """Whether to log `words` about `subject` now; if so, they are recorded as logged. `now`: seconds."""
         before = self._logged.get(subject)
         if before is not None and before[0] == words and now < before[1] + self._every:
             return False
@@ -33,7 +33,7 @@ class LogThrottle:
 
 
 class Attempts:
-    """Runs parts that must not stop each other; what one raises is logged, repeated failures rarely."""
+    """Runs parts of the upkeep so that a failing one does not stop the others; repeated failures are logged rarely."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock`: seconds, any origin."""

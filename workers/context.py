@@ -1,6 +1,6 @@
-"""What one process of a machine works with: the machine's facts, shared, and connections of its own.
+"""What a worker process works with: the machine's configuration, shared, and connections of its own.
 
-`Machine` is settled before any fork and never changes; `WorkerContext` is opened in each process that does work, since
+`Machine` is made before any fork and never changes; `WorkerContext` is opened in each process that does work, since
 neither SQLite nor HTTP connections may cross a fork.
 """
 
@@ -160,7 +160,7 @@ class WorkerContext:
 
     @cached_property
     def lane_store(self) -> SqliteStore:
-        """The lane's memory."""
+        """The lane's SQLite store."""
         return SqliteStore(self.layout.lane)
 
     @cached_property
@@ -169,7 +169,7 @@ class WorkerContext:
         return poco_lane(self.machine.settings, self.rpc, self.machine.key, self.lane_store)
 
     def close(self) -> None:
-        """Let the last reports out and close what was opened."""
+        """Send the queued reports and close what was opened."""
         opened = self.__dict__
         if "reports" in opened:
             self.reports.close()

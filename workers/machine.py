@@ -2,9 +2,9 @@
 
     compute   Celery on `w.<wallet>`       slots + 1 processes: one may always upload
     tx        Celery on `w.<wallet>.tx`    one process: the wallet's lane
-    pulse     new blocks, ping, what no message moves
+    upkeep    new blocks, ping, tasks whose message was lost
 
-Any of them, or all, may be killed at any time: the journal, the lane's file and the containers remember.
+Any of them, or all, may be killed at any time: all state is in the journal, the lane's SQLite file and the containers.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Answer = TypeVar("Answer")
 POOL_TIMEOUT = 60.0
 #: Seconds to wait for a killed predecessor's processes to go.
 PREDECESSOR_TIMEOUT = 10.0
-#: Celery's loggers that say "received" and "succeeded" for every task.
+#: Celery's loggers that write "received" and "succeeded" for every task.
 TWO_LINES_A_TASK = ("celery.worker.strategy", "celery.app.trace")
 #: Uploads must not wait behind containers.
 SPARE_PROCESSES = 1
@@ -93,7 +93,7 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
 
 
 def _log_unfinished(machine: Machine) -> None:
-    """The last line: what goes on without this machine's processes, and until when they must be back."""
+    """Log, as the last line, what is unfinished and until when the machine must be started again."""
     journal, now = Journal(machine.layout.journal), time.time()
     with closing(journal):
         replicates = journal.all_replicates()
@@ -114,7 +114,7 @@ def _log_unfinished(machine: Machine) -> None:
 
 
 def prepare(settings: Settings) -> Machine:
-    """Check all that a machine needs, and learn of the pool what the settings leave open. Raises as `run` does."""
+    """Check all that a machine needs; read from the pool's `/config` what the settings leave open. Raises as `run`."""
     key = load_key(settings)
     api = PoolApi(settings.api_url)
     pool = _until_it_answers(api, api.config)

@@ -26,12 +26,12 @@ log = structlog.get_logger(__name__)
 
 #: Seconds for a task that sends a transaction: some runs of the lane, each a few requests to the node with a timeout of
 #: their own. Below the 30 min after which RabbitMQ takes a message back. At the soft limit the task fails, and at the
-#: hard one its process is killed; the journal knows the step, and the keeper publishes it again.
+#: hard one its process is killed; the journal knows the step, and the process `upkeep` publishes it again.
 TX_SOFT_SECONDS, TX_HARD_SECONDS = 300, 330
 
 
 class MachineTask(Task[Any, Any]):
-    """A task with this process's workbench.
+    """A task with this process's `WorkerContext`.
 
     No time limit by itself. `compute`: the category's time ends the container, downloads have a timeout of their own,
     and a limit here would kill the process and leave the container running. `upload`: a large result on a slow line may
@@ -40,7 +40,7 @@ class MachineTask(Task[Any, Any]):
 
     @property
     def context(self) -> WorkerContext:
-        """This process's workbench, opened with its first task."""
+        """This process's context, opened with its first task."""
         assert isinstance(self.app, ConfirmTimeoutCelery)
         assert self.app.context is not None
         context: WorkerContext = self.app.context.get()
@@ -115,7 +115,7 @@ def _next(task_id: str, *, go_on: bool) -> str:
 
 @worker_process_shutdown.connect
 def _close(**_: object) -> None:
-    """Let the last reports out before a pool process ends."""
+    """Send the queued reports before a pool process ends."""
     context = getattr(current_app, "context", None)
     context = context.known() if context is not None else None
     if context is not None:

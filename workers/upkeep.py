@@ -1,7 +1,7 @@
-"""What a machine looks after by itself, every few seconds: its place at the pool and at the broker, tasks that no
-message moves, votes that should be revealed, and what is over.
+"""Periodic work of a machine: ping the pool, resume tasks whose message was lost, reveal votes that nobody asked for,
+delete what is over, remove stray containers.
 
-All of it repeats what messages do anyway: if every message were lost, tasks would go on, only later.
+All of it repeats what messages do anyway: if every message were lost, tasks would continue, only later.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from workers.task.replicate import COMPUTING, Replicate, ReplicateStage, todo
 
 log = structlog.get_logger(__name__)
 
-#: Seconds a task may rest where it needs nobody before it is moved on; its own message gets that long.
+#: Seconds without a change after which a step that needs no one else is published again; its own message gets that
+#: long.
 RESUME_SECONDS = 10.0
-#: Seconds a vote rests before the chain is asked whether it should be revealed; the pool asks much sooner.
+#: Seconds after a vote until the chain is asked whether to reveal it; the pool asks for the reveal much sooner.
 REVEAL_CHECK_SECONDS = 30.0
 #: Tasks named in one ping at most (protocol.wire).
 PING_TASKS = 1024
@@ -45,7 +46,7 @@ _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 
 
 class Upkeep:
-    """One look after everything per `ping`. For one thread."""
+    """One machine's periodic work, run by the process `upkeep` every `ping_seconds`. For one thread."""
 
     def __init__(self, context: WorkerContext, publisher: Publisher) -> None:
         self._context = context
@@ -57,21 +58,23 @@ class Upkeep:
         self.superseded = False
 
     def delete_leftovers(self) -> None:
-        """At start: delete files of tasks that the journal does not know, and datasets that nobody used for long."""
+        """Delete files of tasks that the journal lacks, and datasets unused for CACHE_SECONDS. Called at start."""
         known = {replicate.task_id for replicate in self._context.journal.all_replicates()}
         for folder in (self._context.layout.root / "tasks").iterdir():
             if folder.name not in known:
                 try:
                     discard(folder)
                 except StorageUnavailable as error:
-                    log.warning("Files are left.", action="files_left", folder=folder.name, why=str(error))
+                    log.warning("Files could not be deleted.", action="files_left", folder=folder.name, why=str(error))
         for cached in self._context.layout.cache.iterdir():
             stat = cached.stat()
             if stat.st_nlink == 1 and stat.st_mtime < self._context.now() - CACHE_SECONDS:
                 cached.unlink()
 
     def run_once(self) -> None:
-        """Ping, forget, abort, move on what rests, remove stray containers; none of them stops another."""
+        """Ping, delete, abort, resume and reveal tasks, remove stray containers; a failing part does not stop the
+        others.
+        """
         replicates = self._context.journal.all_replicates()
         for part in (self._ping, self._resume, self._reveal):
             self._attempts.run(part.__name__.strip("_"), partial(part, replicates))
@@ -93,7 +96,7 @@ class Upkeep:
         self._context.layout.note_ping()
         for task_id in pong.abort:
             self._attempts.run(f"abort {task_id}", partial(steps.abort, self._context, TaskId(task_id)))
-        # What the pool has no record of is gone on with (its database may have been lost) until nothing can come of it.
+        # Tasks unknown to the pool continue until their final deadline: its database may have been lost.
         over = {*pong.forget, *(TaskId(task_id) for task_id in pong.unknown if self._too_late(replicates, task_id))}
         self._forget([replicate for replicate in replicates if replicate.task_id in over])
 
@@ -102,7 +105,7 @@ class Upkeep:
         return held is not None and self._context.now() > held.assignment.final_deadline
 
     def _forget(self, replicates: Sequence[Replicate]) -> None:
-        """Delete what is over. A vote that can still be revealed is not the pool's to forget: the chain is asked."""
+        """Delete tasks that are over. For a vote that can still be revealed the chain decides, not the pool."""
         at_stake = [item.task_id for item in replicates if _at_stake(item)]
         views = self._views(at_stake)
         for replicate in replicates:
@@ -118,10 +121,12 @@ class Upkeep:
                     try:
                         self._context.layout.task(task_id).remove()
                     except StorageUnavailable as error:
-                        log.warning("Files are left.", action="files_left", task=task_id, why=str(error))
+                        log.warning("Files could not be deleted.", action="files_left", task=task_id, why=str(error))
                     self._context.journal.forget([task_id])
                     self._context.layout.delete_lock(task_id)
-                    log.info("Forgotten.", action="task_forgotten", task=task_id)
+                    log.info(
+                        "The task is over; its files and its row are deleted.", action="task_forgotten", task=task_id
+                    )
 
     # -- what no message moves -----------------------------------------------------------------------------------------
 
@@ -135,37 +140,44 @@ class Upkeep:
             with self._context.layout.lock(replicate.task_id, wait=False) as idle:
                 pass
             if idle:
-                log.info("Moving a task on.", action="task_resumed", task=replicate.task_id, step=next_step)
+                log.info(
+                    "Resuming a task whose message was lost.",
+                    action="task_resumed",
+                    task=replicate.task_id,
+                    step=next_step,
+                )
                 self._asked[replicate.task_id] = self._context.now()
                 self._send(partial(self._publisher.resume, replicate, next_step))
 
     def _reveal(self, replicates: Sequence[Replicate]) -> None:
-        """Reveal votes that won, should nobody ask for it: the stake is ours to lose."""
+        """Reveal winning votes although no message asked for it: an unrevealed vote loses this machine's stake."""
         now = self._context.now()
-        resting = [
+        unrevealed = [
             item.task_id
             for item in replicates
             if _at_stake(item)
             and now >= max(item.updated_at, self._asked.get(item.task_id, 0.0)) + REVEAL_CHECK_SECONDS
         ]
         wallet = self._context.machine.wallet
-        for task_id, view in self._views(resting).items():
+        for task_id, view in self._views(unrevealed).items():
             self._asked[task_id] = now
             vote = view.contribution(wallet)
             if view.status is TaskStatus.REVEALING and vote in view.winners:
                 assert vote is not None
                 if vote.status is ContributionStatus.CONTRIBUTED:
-                    log.warning("Nobody asked us to reveal; revealing.", action="reveal_unasked", task=task_id)
+                    log.warning(
+                        "The pool has not asked for the reveal; revealing.", action="reveal_unasked", task=task_id
+                    )
                     self._send(partial(self._publisher.reveal, task_id))
 
     def _send(self, act: Callable[[], None]) -> None:
         try:
             act()
         except BrokerUnavailable as error:
-            log.warning("Cannot send ourselves a message.", action="resume_delayed", why=str(error))
+            log.warning("Cannot publish to this machine's own queue.", action="resume_delayed", why=str(error))
 
     def _views(self, task_ids: Sequence[TaskId]) -> dict[TaskId, ChainView]:
-        """What the chain says of these tasks; nothing while it does not answer."""
+        """The contract's views of these tasks; empty while the node does not answer."""
         if not task_ids:
             return {}
         try:

@@ -1,8 +1,8 @@
-"""The process that keeps a machine moving: new blocks wake the lane, a timer looks after the rest (`upkeep`).
+"""Main of the process `upkeep`: at new blocks it has the lane run, by a timer it does the periodic work (`upkeep`).
 
-new head ──► does the lane have open work? ──► message `worker.lane` to our own queue
-timer    ──► place at the broker, ping, resume, reveal, forget, sweep; now and then: is this machine fit to work
-SIGTERM  ──► the pool is told that this machine stops
+new head ──► does the lane have open work? ──► message `worker.lane` to this machine's own queue
+timer    ──► sign in if needed, ping, resume, reveal, delete, remove containers; every minute: check this machine
+SIGTERM  ──► POST /workers/leave: the pool assigns no new task
 
 The two run in threads of their own. What fails in one of their parts is logged and tried again; a thread that ends all
 the same ends the process, and the supervisor starts it again.
@@ -37,31 +37,31 @@ IDLE_HEADS = 60
 
 def run(app: Celery, machine: Machine) -> None:
     """Run until SIGTERM."""
-    stop, told = threading.Event(), threading.Event()
+    stop, signalled = threading.Event(), threading.Event()
 
     def stopping(*_: object) -> None:
-        told.set()
+        signalled.set()
         stop.set()
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stopping)
-    timer = threading.Thread(target=_look_after, args=(app, machine, stop), name="keeper", daemon=True)
+    timer = threading.Thread(target=_timer_thread, args=(app, machine, stop), name="upkeep", daemon=True)
     timer.start()
     _follow_heads(app, machine, stop)
-    # First the thread that pings: a ping after the sign-off would take it back.
+    # Wait for the thread that pings: a ping after the sign-off would undo it.
     timer.join(machine.settings.rpc_timeout)
-    if told.is_set():
+    if signalled.is_set():
         _sign_off(machine)
 
 
 def _sign_off(machine: Machine) -> None:
-    """Tell the pool, so that it gives this machine no new task from now on."""
+    """Sign off at the pool, so that it assigns this machine no new task from now on."""
     log.info("Stopping: no new task is taken, and steps under way get some seconds to end.", action="machine_stopping")
     context = WorkerContext(machine)
     try:
         context.pool.leave(machine.layout.machine_id())
     except (BadInput, Unavailable) as error:
-        log.warning("The pool was not told that this machine stops.", action="leave_failed", why=str(error))
+        log.warning("The sign-off did not reach the pool.", action="leave_failed", why=str(error))
     finally:
         context.close()
 
@@ -71,37 +71,39 @@ def _follow_heads(app: Celery, machine: Machine, stop: threading.Event) -> None:
     publisher = Publisher(app, machine)
     settings, attempts = machine.settings, Attempts(context.now)
     for number, _ in enumerate(heads(settings.ws_url, context.rpc, settings.block_time, stop)):
-        attempts.run("lane", partial(_wake_lane, context, publisher, number))
+        attempts.run("lane", partial(_run_lane_if_due, context, publisher, number))
     context.close()
 
 
-def _wake_lane(context: WorkerContext, publisher: Publisher, number: int) -> None:
-    """Wake the lane if the head that is the `number`th is one for it."""
+def _run_lane_if_due(context: WorkerContext, publisher: Publisher, number: int) -> None:
+    """Publish `worker.lane` if the lane has work at the `number`th head."""
     if _lane_is_due(context, number):
         try:
             publisher.wake_lane()
         except BrokerUnavailable as error:
-            log.warning("The lane is not woken.", action="lane_not_woken", why=str(error))
+            log.warning(
+                "The message that runs the lane could not be published.", action="lane_not_woken", why=str(error)
+            )
 
 
 def _lane_is_due(context: WorkerContext, number: int) -> bool:
-    """Whether the head that is the `number`th is one for the lane: each while something is to be sent or mined."""
+    """Whether the lane runs at the `number`th head: at each while something is to be sent or mined, else rarely."""
     store, lane = context.lane_store, context.lane.id
     if store.count(lane, (IntentState.QUEUED, IntentState.SENT)):
         return True
     return number % IDLE_HEADS == 0 or (number % SETTLE_HEADS == 0 and store.busy(lane))
 
 
-def _look_after(app: Celery, machine: Machine, stop: threading.Event) -> None:
+def _timer_thread(app: Celery, machine: Machine, stop: threading.Event) -> None:
     try:
-        _keep(app, machine, stop)
+        _periodic_work(app, machine, stop)
     finally:
-        # An error in a thread ends only the thread: without this the process would live on with nobody pinging.
-        # So it ends, and the supervisor starts it again.
+        # An error in a thread ends only the thread: without this the process would go on without pings. So the process
+        # ends, and the supervisor starts it again.
         stop.set()
 
 
-def _keep(app: Celery, machine: Machine, stop: threading.Event) -> None:
+def _periodic_work(app: Celery, machine: Machine, stop: threading.Event) -> None:
     context = WorkerContext(machine)
     upkeep, checkup = Upkeep(context, Publisher(app, machine)), Checkup(machine, context.now)
     attempts = Attempts(context.now)

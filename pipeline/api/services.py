@@ -75,9 +75,9 @@ class BackgroundNotifier:
         self._notifier.close()
 
     def _deliver(self, items: Sequence[TaskId | None]) -> None:
-        self._notifier.advance(list(dict.fromkeys(item for item in items if item is not None)))
+        self._notifier.send_advance(list(dict.fromkeys(item for item in items if item is not None)))
         if None in items:
-            self._notifier.assign()
+            self._notifier.send_assign()
 
 
 @dataclass(frozen=True, slots=True)

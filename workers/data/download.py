@@ -3,8 +3,8 @@
 The budget is asked before every read from the network, whichever part of the answer the bytes belong to: a server that
 drips one byte at a time, in its headers or in its body, gets no more time than one that sends nothing.
 
-Refused and TooLarge say what every machine would meet; RefusedHere what only this one may; whatever may pass
-(StorageUnavailable) is tried again, at each address of the host, until the task's time is needed for the app.
+Errors: Refused and TooLarge would happen on every machine; RefusedHere may happen on this one only; StorageUnavailable
+is transient, and the download is retried, at each address of the host, until the app needs the rest of the task's time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONNECT_SECONDS = 10.0
 #: All files of a task together may be this many times the largest single one.
 TOTAL_FILES = 2
 REDIRECTS = 5
-#: Bytes between two looks at the room on disk.
+#: Bytes between two checks of the free disk space.
 DISK_CHECK_BYTES = 16 * 2**20
 
 
@@ -66,7 +66,9 @@ def _too_large(size: int, own: int, pool: int | None) -> Refused | TooLarge:
 
 
 class DownloadBudget:
-    """What is left for the downloads of one task. `room` is called every few MiB; what it raises ends the download."""
+    """Time and bytes left for the downloads of one task. `room` is called every few MiB; what it raises ends the
+    download.
+    """
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class DownloadBudget:
             raise _too_large(self.spent, self._limit, self._pool_limit)
 
     def refund(self, size: int) -> None:
-        """Return the bytes of a try that came to nothing."""
+        """Add the bytes of a failed attempt to the budget again."""
         self._left += size
 
     @property
@@ -123,7 +125,9 @@ def download(url: str, target: Path, policy: DownloadPolicy, budget: DownloadBud
             except StorageUnavailable as error:
                 budget.refund(budget.spent - before)
                 failures += 1
-                log.warning("A file does not come.", action="download_retry", tries=failures, why=str(error))
+                log.warning(
+                    "A download failed; it is retried.", action="download_retry", tries=failures, why=str(error)
+                )
                 budget.deadline.wait_before_retry(max(backoff(failures), _retry_after(error)), str(error))
         # The container's user is whoever the image says.
         partial.chmod(0o644)

@@ -1,8 +1,8 @@
 """A deal's dataset and input files in the folder that the container sees.
 
-Datasets are checked against their on-chain sha256 and kept by it, so the later tasks of a bag find it there. What every
-machine would meet carries iExec's causes, which the requester reads in the error result (as iexec-worker 9.2 names
-them); what only this machine may meet is declined.
+Datasets are checked against their on-chain sha256 and kept by it, so the later tasks of a bag find it there. What would
+fail on every machine is reported with iExec's causes, which the requester reads in the error result (names of
+iexec-worker 9.2); what may fail on this machine only is declined.
 """
 
 from __future__ import annotations

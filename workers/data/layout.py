@@ -110,7 +110,7 @@ class Layout:
 
     @property
     def pool(self) -> Path:
-        """What the pool said of itself when this machine started last: its `/config`."""
+        """The pool's `/config` as of this machine's last start."""
         return self.root / "pool.json"
 
     @property
@@ -144,23 +144,25 @@ class Layout:
         return path.read_text()
 
     def note_ping(self) -> None:
-        """Remember that the pool has just taken a ping."""
+        """Record that the pool has just accepted a ping."""
         (self.root / "pinged").touch()
 
     def last_ping(self) -> float | None:
-        """When the pool last took a ping, Unix seconds; None if it never did."""
+        """When the pool last accepted a ping, Unix seconds; None if it never did."""
         try:
             return (self.root / "pinged").stat().st_mtime
         except FileNotFoundError:
             return None
 
     def delete_lock(self, name: str) -> None:
-        """Delete the file of a lock that nobody will take again; only while holding it."""
+        """Delete the file of a lock that is not needed any more; only while holding it."""
         (self.locks / name).unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Hold the lock `name`; yields whether it is held (always, if `wait`). The kernel frees it if we die."""
+        """Hold the lock `name`; yields whether it was acquired (always, if `wait`). The kernel releases it when the
+        process dies.
+        """
         handle = os.open(self.locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:

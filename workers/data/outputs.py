@@ -1,8 +1,8 @@
 """What a container left in its output folder, turned into a digest and a zip, with nothing trusted.
 
-The container has ended, so nobody changes the folder under our feet. Still every file is opened without following
-links; links, pipes, sockets and devices are left out as if they were not there (a link the incumbent follows on one
-machine dangles on the next, so no honest result has one).
+The container has ended, so the folder does not change any more. Still every file is opened without following links;
+links, pipes, sockets and devices are left out of the result (iExec Worker 9.2 follows links, but a link that resolves
+on one machine may not on the next, so honest results have none).
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Looks now and then, while the machine runs, whether it would be given work, and logs what is wrong: once, and again
-every hour while it lasts.
-"""
+"""Checks periodically whether this machine would be given work; logs each problem once, then every hour."""
 
 from __future__ import annotations
 
@@ -15,9 +13,9 @@ from workers.fitness.rules import CheckResult
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks: funds that come are seen soon, and three calls to the node a minute are nothing.
+#: Seconds between two checks: a deposit is noticed soon, and three calls to the node a minute cost little.
 CHECK_SECONDS = 60.0
-#: Every so many looks, the engine and the way to the broker are looked at as well.
+#: Every so many checks, the Docker engine and the connection to RabbitMQ are checked as well.
 THOROUGH_EVERY = 10
 
 
@@ -38,7 +36,7 @@ class Checkup:
         self._next = 0.0
 
     def run_if_due(self) -> None:
-        """Look if it is time."""
+        """Check if CHECK_SECONDS have passed; the upkeep thread calls it at every ping."""
         now = self._clock()
         if now < self._next:
             return

@@ -1,4 +1,5 @@
-"""Can this machine work, and if not, why not? One finding per part; a part that cannot be asked is said to be so.
+"""`sluice worker doctor`: can this machine work, and if not, why not? One result per part, also for one that could not
+be checked.
 
 wallet, docker, limits, disk     of this machine
 pool, broker                     can they be reached
@@ -37,12 +38,12 @@ from workers.sandbox.spec import ContainerSpec, container_name
 
 #: An image that no engine has: one that is asked to make a container of it checks everything else first.
 _NO_IMAGE = "sluice.invalid/doctor:none"
-#: What needs the pool's word on which chain and broker are its own.
+#: Parts that need the pool's `/config`, which names chain and contracts.
 ON_CHAIN = ("chain", "clock", "gas", "stake")
 
 
 def examine(settings: Settings) -> Iterator[CheckResult]:
-    """Look at each part in turn. Raises BadSetting, BadKeystore only where nothing at all can be examined."""
+    """Check each part in turn. Raises BadSetting, BadKeystore only where nothing at all can be examined."""
     key: Key | None = None
     try:
         key = load_key(settings)
@@ -54,7 +55,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
     pool, finding = _pool(settings, key)
     yield finding
     if pool is None or key is None:
-        missing = "that needs a wallet" if pool is not None else "the pool says where that is, and it is away"
+        missing = "that needs a wallet" if pool is not None else "the pool, which says where that is, does not answer"
         for part in ("limits", *ON_CHAIN, "broker"):
             yield CheckResult(part, False, f"not asked: {missing}")
         return
@@ -139,14 +140,14 @@ def disk(settings: Settings) -> CheckResult:
 
 
 def _pool(settings: Settings, key: Key | None) -> tuple[PoolConfig | None, CheckResult]:
-    """What the pool says of itself, or said at the last start if it is away now."""
+    """The pool's `/config`; the saved one while the pool does not answer."""
     try:
         with closing(PoolApi(settings.api_url)) as api:
             pool = api.config()
     except PoolUnavailable as error:
         known = load_pool_config(settings, key.wallet) if key is not None else None
-        also = " What follows goes by what it said at this machine's last start." if known is not None else ""
-        return known, CheckResult("pool", False, f"{error} No task comes while it is away.{also}")
+        also = " The parts below use the configuration saved at this machine's last start." if known is not None else ""
+        return known, CheckResult("pool", False, f"{error} No task arrives while it does not answer.{also}")
     except SluiceError as error:
         return None, CheckResult("pool", False, str(error))
     return pool, CheckResult(

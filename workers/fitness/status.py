@@ -1,4 +1,6 @@
-"""What a machine holds and how it stands, by its journal, the pool and the chain; it need not be running."""
+"""`sluice worker status`: a machine's tasks and funds, from its journal, the pool and the chain; it need not be
+running.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from workers.task.journal import Journal
 
 @dataclass(frozen=True, slots=True)
 class LocalTask:
-    """One task in this machine's hands. `seconds`: since its last change."""
+    """One task in this machine's journal. `seconds`: since its last change."""
 
     task_id: str
     mode: str
@@ -42,9 +44,9 @@ class Status:
     running: bool
     slots: int
     tasks: tuple[LocalTask, ...]
-    #: Seconds since the pool last took a ping of this machine.
+    #: Seconds since the pool last accepted a ping of this machine.
     last_ping_seconds: float | None
-    #: Slots in use, and whether the machine counts as silent, by the pool's word.
+    #: As the pool reports them: slots in use, and whether the machine counts as silent.
     busy: int | None = None
     lost: bool | None = None
     banned: bool | None = None
@@ -75,7 +77,7 @@ def local_tasks(layout: Layout) -> list[LocalTask]:
 
 
 def status(settings: Settings) -> Status:
-    """All of it. Raises BadKeystore, BadSetting."""
+    """Collect everything that `sluice worker status` shows. Raises BadKeystore, BadSetting."""
     wallet = load_key(settings).wallet
     layout = layout_of(settings.home, wallet)
     pinged = layout.last_ping()
@@ -132,20 +134,20 @@ def _on_chain(settings: Settings, wallet: Wallet, trouble: list[str]) -> tuple[i
 
 
 def lines(found: Status) -> list[str]:
-    """The machine, for people; its tasks are told apart."""
+    """The machine as lines for people; its tasks are printed separately."""
     said = [
         f"wallet     {found.wallet}",
         f"machine    {found.name}, {'running' if found.running else 'not running'}, {found.slots} slots",
     ]
     if found.last_ping_seconds is None:
-        said.append("pool       it never took a ping of this machine")
+        said.append("pool       it never accepted a ping of this machine")
     else:
-        said.append(f"pool       took a ping {found.last_ping_seconds:.0f} s ago")
+        said.append(f"pool       accepted a ping {found.last_ping_seconds:.0f} s ago")
     if found.busy is not None:
         words = [f"{found.busy} slots in use"]
         words += ["counts as silent: it gets no new task"] if found.lost else []
         words += ["banned"] if found.banned else []
-        said[-1] += f"; by its word: {', '.join(words)}"
+        said[-1] += f"; it reports: {', '.join(words)}"
     if found.free_nrlc is not None and found.locked_nrlc is not None and found.balance_wei is not None:
         said.append(
             f"hub        {rlc(found.free_nrlc)} RLC free (deposits and earnings), {rlc(found.locked_nrlc)} RLC locked"

@@ -1,7 +1,7 @@
 """The pool's HTTP API as a worker uses it: configuration, sign-in, ping, reports, results.
 
-Answers are validated like any stranger's words. A refused token is renewed once and the request repeated. Nothing here
-retries otherwise: the caller knows whether losing the call matters.
+Answers are validated like any input from outside. A refused token is renewed once and the request repeated. Nothing
+here retries otherwise: the caller knows whether losing the call matters.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class PoolApi:
             client.close()
 
     def config(self) -> PoolConfig:
-        """What the pool is. Raises PoolUnavailable, and BadSetting if something else than a pool answers."""
+        """The pool's `/config`. Raises PoolUnavailable, and BadSetting if something else than a pool answers."""
         try:
             return self._ask("GET", "/config", PoolConfig)
         except (NotFound, BadMessage, Refused) as error:
@@ -92,7 +92,7 @@ class PoolApi:
         machine: str | None = None,
         take_over: bool = False,
     ) -> Session:
-        """Prove the wallet and get a token and a broker user. Raises Refused if the pool does not want us.
+        """Prove the wallet and get a token and a broker user. Raises Refused.
 
         `machine`: this installation; `take_over`: cut off another one that works with this wallet.
         """
@@ -111,19 +111,19 @@ class PoolApi:
         return self._ask("POST", "/workers/login", Session, login)
 
     def ping(self, token: str, tasks: list[TaskId], machine: str | None = None) -> Pong:
-        """Say that we are alive and what we hold."""
+        """Send a ping with the tasks that this machine has."""
         return self._ask("POST", "/workers/ping", Pong, Ping(tasks=list(tasks), machine=machine), token=token)
 
     def leave(self, token: str, machine: str | None = None) -> None:
-        """Say that we stop, so that no new task is given to us."""
+        """Sign off, so that the pool assigns this machine no new task."""
         self._send("POST", "/workers/leave", token=token, content=_json(Leave(machine=machine)))
 
     def report(self, token: str, task_id: TaskId, report: Report) -> None:
-        """Say how far a task is."""
+        """Report a step of a task."""
         self._send("POST", f"/tasks/{task_id}/reports", token=token, content=_json(report))
 
     def worker(self, wallet: Wallet) -> WorkerModel:
-        """What the pool knows of a machine. Raises NotFound for one that never signed in."""
+        """A machine's record at the pool. Raises NotFound for one that never signed in."""
         return self._ask("GET", f"/workers/{wallet}", WorkerModel)
 
     def put_result(self, token: str, task_id: TaskId, zip_path: Path) -> Stored:

@@ -1,8 +1,7 @@
 """Reports to the pool, sent in the background: a slow or absent API never holds up a container or a vote.
 
-A report is a hint (the chain is believed first), so a lost one costs latency only. One thread per process, started
-with the first report; what it cannot send after a few tries it drops, and what waits when the process ends is sent
-first, within a few seconds.
+A report is a hint (the chain decides), so a lost one costs latency only. One thread per process, started with the first
+report; it drops a report after TRIES attempts, and sends what is queued, within FLUSH_SECONDS, when the process ends.
 """
 
 from __future__ import annotations
@@ -50,11 +49,11 @@ class Reports:
         self._attempts = Attempts(time.monotonic)
 
     def send(self, task_id: TaskId, report: Report) -> None:
-        """Send soon; returns at once."""
+        """Queue one report and return."""
         self.later(lambda: self._deliver(task_id, report))
 
     def later(self, act: Callable[[], None]) -> None:
-        """Run something else after the reports that wait, e.g. remove a container; what it raises is logged."""
+        """Run `act` in the same thread after the queued reports, e.g. remove a container; what it raises is logged."""
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._work, name="reports", daemon=True)
             self._thread.start()
@@ -64,7 +63,7 @@ class Reports:
             log.warning("Too many reports wait; dropping one.", action="report_dropped")
 
     def close(self) -> None:
-        """Send what waits, for at most FLUSH_SECONDS."""
+        """Send what is queued, for at most FLUSH_SECONDS."""
         if self._thread is not None:
             with contextlib.suppress(queue.Full):
                 self._waiting.put_nowait(None)

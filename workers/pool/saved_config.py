@@ -1,4 +1,4 @@
-"""What the pool last said of itself, kept on disk: commands that look into this machine work while the pool is away."""
+"""The pool's last `/config`, kept on disk so that a machine's commands work while the pool does not answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 def save_pool_config(settings: Settings, wallet: Wallet, pool: PoolConfig) -> None:
-    """Keep what the pool said."""
+    """Write the pool's `/config` to disk."""
     path = layout_of(settings.home, wallet).pool
     partial = path.with_suffix(".part")
     partial.write_text(pool.model_dump_json())
@@ -26,7 +26,7 @@ def save_pool_config(settings: Settings, wallet: Wallet, pool: PoolConfig) -> No
 
 
 def load_pool_config(settings: Settings, wallet: Wallet) -> PoolConfig | None:
-    """What it said when this machine last started; None if it never did, or an older release wrote it."""
+    """The `/config` saved at this machine's last start; None if there is none, or an older release wrote it."""
     try:
         return PoolConfig.model_validate_json(layout_of(settings.home, wallet).pool.read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -34,9 +34,9 @@ def load_pool_config(settings: Settings, wallet: Wallet) -> PoolConfig | None:
 
 
 def settings_from_pool(settings: Settings) -> Settings:
-    """The settings, completed by the pool's word, or by its last one while it does not answer.
+    """The settings, completed by the pool's `/config`, or by the saved one while the pool does not answer.
 
-    Raises PoolUnavailable if it was never heard, BadSetting, BadKeystore.
+    Raises PoolUnavailable if there is neither, BadSetting, BadKeystore.
     """
     try:
         pool = PoolApi(settings.api_url).config()
@@ -47,6 +47,6 @@ def settings_from_pool(settings: Settings) -> Settings:
             return settings
         if known is None:
             raise
-        log.warning("The pool does not answer; going by what it said last.", action="pool_recalled")
+        log.warning("The pool does not answer; its saved configuration is used.", action="pool_recalled")
         pool = known
     return complete_settings(settings, pool)

@@ -1,7 +1,7 @@
 """The machine's session with the pool: API token and broker password, in one file that all its processes share.
 
-Whoever finds the token refused signs in again, under a lock, and the others find the new one in the file. A sign-in
-changes the broker password too; open connections stay, and new ones read the password here.
+The process whose token is refused signs in again, under a lock; the others read the new token from the file. A sign-in
+changes the broker password too: open connections stay, and new ones read the password here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings of a machine, completed by what its pool says of itself."""
+"""Settings of a machine, completed by its pool's `/config`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from protocol.wire import PoolConfig
 def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
     """The settings, completed by the pool's own. Raises BadSetting where the operator named another pool or chain.
 
-    What the operator set counts: a pool cannot talk a machine into another contract, or away from its own node.
+    What the operator set takes precedence: a pool cannot change a machine's contracts or its node.
     """
-    told = {"chain_id": pool.chain_id, "hub": pool.hub, "workerpool": pool.workerpool}
+    from_pool = {"chain_id": pool.chain_id, "hub": pool.hub, "workerpool": pool.workerpool}
     given = settings.model_fields_set
-    for name, value in told.items():
+    for name, value in from_pool.items():
         mine = getattr(settings, name)
         if name in given and mine is not None and str(mine).lower() != str(value).lower():
             raise BadSetting(
@@ -27,4 +27,6 @@ def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
         # Heads and state must come from one node.
         nearby.pop("rpc_url")
         nearby.pop("ws_url")
-    return settings.model_copy(update={**told, **{key: value for key, value in nearby.items() if key not in given}})
+    return settings.model_copy(
+        update={**from_pool, **{key: value for key, value in nearby.items() if key not in given}}
+    )

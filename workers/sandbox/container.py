@@ -6,8 +6,8 @@ Names are derived from the task, so after a restart the same call finds the cont
                           ▲                  ▲                 ▲
                           └── a killed worker comes back here ─┘
 
-Waiting is one open request that the engine answers when the container ends; nothing polls. What an engine's error tells
-is decided in `verdict`; one that tells nothing of the app is EngineUnavailable, as is an answer that cannot be read.
+Waiting is one open request that the engine answers when the container ends; nothing polls. `verdict` decides what an
+engine's error means; one that says nothing about the app is EngineUnavailable, as is an answer that cannot be read.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ log = structlog.get_logger(__name__)
 
 #: Seconds the engine may take for a request that does not wait for an app; a busy engine takes a few.
 REQUEST_SECONDS = 60
-#: Seconds the engine may take to bury a container that was killed.
+#: Seconds the engine may take to report the end of a killed container.
 KILL_SECONDS = 30
 #: Seconds without a line of progress after which a pull counts as stuck; large layers are unpacked in silence.
 PULL_STALL_SECONDS = 300
 #: Docker's words for an id it does not know; a program missing in the image is a 404 too.
 _NO_CONTAINER = "No such container"
-#: ... and for a container that somebody removes meanwhile.
-_GOING = "marked for removal"
+#: ... and for a container that another request removes meanwhile.
+_BEING_REMOVED = "marked for removal"
 #: Bytes of stdout and of stderr that are kept, each.
 STREAM_BYTES = 8 * 2**20
 
@@ -106,12 +106,12 @@ class Engine:
             self._api.close()
 
     def info(self) -> dict[str, Any]:
-        """What the engine says of itself. Raises EngineUnavailable."""
+        """Docker's `info`. Raises EngineUnavailable."""
         with engine_errors(self.host):
             return dict(self._api.info())
 
     def require_reach(self, user: int) -> dict[str, Any]:
-        """What the engine says of itself, if the Unix user id `user` can read and delete what containers leave behind.
+        """Docker's `info`, if the Unix user id `user` can read and delete what containers leave behind.
 
         Raises BadSetting if not: an app's root is root on this machine unless the engine runs as its user (rootless).
         """
@@ -216,14 +216,14 @@ class Engine:
         )
 
     def start(self, container: str) -> None:
-        """Start it; quietly if it runs already. Raises CannotStart, ContainerRefused, NoSuchContainer."""
+        """Start a container; does nothing if it runs already. Raises CannotStart, ContainerRefused, NoSuchContainer."""
         with engine_errors(self.host):
             try:
                 self._api.start(container)
             except docker.errors.APIError as error:
                 said = words(error)
                 gone = isinstance(error, docker.errors.NotFound) and _NO_CONTAINER.lower() in said.lower()
-                if gone or _GOING in said:
+                if gone or _BEING_REMOVED in said:
                     raise NoSuchContainer(why=container) from error
                 raise refusal(verdict.of_start(status(error), said), error, self.host) from error
 
@@ -270,7 +270,7 @@ class Engine:
                 raise NoSuchContainer(why=container) from error
 
     def kill(self, container: str) -> None:
-        """SIGKILL and wait for the end; quietly if it has ended or is gone."""
+        """SIGKILL and wait for the end; does nothing if it has ended or is gone."""
         with engine_errors(self.host), contextlib.suppress(docker.errors.NotFound):
             try:
                 self._api.kill(container)
@@ -300,7 +300,7 @@ class Engine:
         return bytes(kept[:STREAM_BYTES])
 
     def remove(self, container: str) -> None:
-        """Kill and remove it with its anonymous volumes; quietly if it is gone."""
+        """Kill and remove it with its anonymous volumes; does nothing if it is gone."""
         with engine_errors(self.host), contextlib.suppress(docker.errors.NotFound):
             try:
                 self._api.remove_container(container, force=True, v=True)
@@ -310,10 +310,10 @@ class Engine:
                     raise
 
     def note_stuck(self, container: str) -> bool:
-        """Note a container that could not be removed; whether this is news."""
-        news = container not in self._stuck
+        """Record a container that could not be removed; True the first time, so that it is logged once."""
+        first_time = container not in self._stuck
         self._stuck.add(container)
-        return news
+        return first_time
 
     def containers_of(self, wallet: Wallet) -> list[tuple[TaskId, str]]:
         """Task and id of every container of this machine's wallet, running or not."""

@@ -1,4 +1,4 @@
-"""A container's state as the Docker engine tells it, read strictly: an answer that lacks a part decides nothing."""
+"""A container's state as the Docker engine reports it, read strictly: an answer that lacks a part is BadMessage."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from protocol.errors import BadMessage
 
 #: Docker's year for "never".
 _NEVER = 1
-#: States of a container that is going away; Docker's words.
-_GOING = frozenset({"dead", "removing"})
+#: States of a container that is being removed; Docker's words.
+_BEING_REMOVED = frozenset({"dead", "removing"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class ContainerState:
 
     @property
     def being_removed(self) -> bool:
-        """Whether somebody is removing it."""
-        return self.status in _GOING
+        """Whether another request is removing it."""
+        return self.status in _BEING_REMOVED
 
     def ran(self, now: datetime) -> float:
         """Seconds it ran, or has been running until `now` (the engine's clock); 0 if it never started."""
@@ -46,13 +46,13 @@ def read_state(answer: object) -> ContainerState:
     """The `ContainerState` of an inspected container. Raises BadMessage for an answer that is none."""
     container, state = (answer.get("Id"), answer.get("State")) if isinstance(answer, Mapping) else (None, None)
     if not isinstance(container, str) or not isinstance(state, Mapping):
-        raise BadMessage(why="it tells no id or no state of the container")
+        raise BadMessage(why="it has no id or no state of the container")
     status, exit_code = state.get("Status"), state.get("ExitCode")
     running, paused, killed = state.get("Running"), state.get("Paused", False), state.get("OOMKilled", False)
     if not isinstance(status, str) or type(exit_code) is not int:
-        raise BadMessage(why="it tells neither status nor exit code of the container")
+        raise BadMessage(why="it has neither status nor exit code of the container")
     if not isinstance(running, bool) or not isinstance(paused, bool) or not isinstance(killed, bool):
-        raise BadMessage(why="it tells the container's state in words that are neither true nor false")
+        raise BadMessage(why="a flag of the container's state is neither true nor false")
     started, finished = _moment(state.get("StartedAt")), _moment(state.get("FinishedAt"))
     return ContainerState(container, status, running, paused, exit_code, killed, started, finished)
 
@@ -60,11 +60,11 @@ def read_state(answer: object) -> ContainerState:
 def read_moment(text: object) -> datetime:
     """An engine's time (RFC 3339, up to nine decimals, any offset). Raises BadMessage."""
     if not isinstance(text, str):
-        raise BadMessage(why="it tells no time")
+        raise BadMessage(why="it has no time")
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise BadMessage(why="it tells a time that is none") from error
+        raise BadMessage(why="a time in it is malformed") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

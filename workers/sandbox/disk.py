@@ -2,7 +2,7 @@
 
 every few seconds   /iexec_out is over its quota   kill it: over the pool's quota the task fails, alike everywhere;
                                                    over a smaller one of this machine it is declined
-                    the disk is almost full        kill it: declined, another machine may have the room
+                    the disk is almost full        kill it: declined, another machine may have the space
 before any work     the disk is almost full        declined
 """
 
@@ -25,7 +25,7 @@ from protocol.types import TaskId
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks: a fast disk takes some 10 GB meanwhile at worst, the floor's reason to be.
+#: Seconds between two checks: a fast disk writes some 10 GB meanwhile at worst, hence LEAST_FREE_BYTES.
 CHECK_SECONDS = 3.0
 #: Bytes that must stay free: the journal, the lane and the engine itself stop on a full disk.
 LEAST_FREE_BYTES = 2**30

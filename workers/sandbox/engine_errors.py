@@ -1,4 +1,4 @@
-"""What a Docker engine's errors become: errors of ours, by the verdict on them."""
+"""Translates the Docker engine's errors into Sluice's, by the verdict on them."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def words(error: docker.errors.APIError) -> str:
     return str(error.explanation or error)
 
 
-def refusal(told: Verdict, error: docker.errors.APIError, host: str) -> SluiceError:
+def refusal(found: Verdict, error: docker.errors.APIError, host: str) -> SluiceError:
     """The error for a refused create or start."""
-    match told:
+    match found:
         case Verdict.APP:
             return CannotStart(why=words(error))
         case Verdict.MACHINE:
@@ -54,8 +54,8 @@ def refusal(told: Verdict, error: docker.errors.APIError, host: str) -> SluiceEr
 
 @contextlib.contextmanager
 def engine_errors(host: str) -> Iterator[None]:
-    """Turn what tells nothing of the app into EngineUnavailable: no answer, an error that nobody has expected, or an
-    answer of another shape than Docker's.
+    """Turn what says nothing about the app into EngineUnavailable: no answer, an unexpected error, or an answer of
+    another shape than Docker's.
     """
     try:
         yield

@@ -80,7 +80,12 @@ def pull(engine: Engine, layout: Layout, assignment: Assignment, deadline: TaskD
                 raise TaskDeclined(task=assignment.task_id, cause=MACHINE_FAILED, why=why)
             case Verdict.RETRY:
                 failures += 1
-                log.warning("The image does not come.", action="image_retry", image=assignment.image, why=why)
+                log.warning(
+                    "The image could not be pulled; the pull is retried.",
+                    action="image_retry",
+                    image=assignment.image,
+                    why=why,
+                )
                 deadline.wait_before_retry(backoff(failures), f"its image cannot be pulled: {why}")
 
 

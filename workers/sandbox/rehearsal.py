@@ -1,4 +1,4 @@
-"""Would this machine's Docker engine run an app, as this machine would ask it to? Tried, not guessed, in half a second.
+"""Tests at start, in half a second, whether this machine's Docker engine runs a container with a slot's limits.
 
 A container with a slot's limits, the machine's name and folders, of an empty image whose program does not exist: an
 engine that gets as far as missing the program has accepted everything else.
@@ -44,7 +44,7 @@ def rehearse(machine: Machine) -> str:
         folders.make()
         (folders.inputs / _MARKER).write_text(str(os.getpid()))
         engine.make_empty_image(*IMAGE)
-        # Somebody who prunes containers may be quicker: then the engine has made it all the same.
+        # Another program that prunes containers may have removed it: the engine has made it, which is what was tested.
         with suppress(NoSuchContainer):
             _try_out(engine, spec)
     except ContainerRefused as error:

@@ -7,8 +7,8 @@ A worker that was killed finds its container again by name and goes on from what
     running    wait for what is left of its time
     exited     take its exit, unless the engine went down meanwhile (code 255 is Docker's mark for that): start over
 
-An engine that is away, an image or a container that somebody removed on the way (pruning by a timer is common): the
-same, while the task has the time.
+An engine that does not answer, or an image or container that another program removed meanwhile (pruning by a timer is
+common): the same, while the task has the time.
 """
 
 from __future__ import annotations
@@ -159,7 +159,12 @@ def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> Contai
     if killed:
         if state.paused:
             raise ContainerRefused(why="somebody has paused the container")
-        log.info("The app's time is over.", action="app_timeout", container=container, seconds=run.spec.seconds)
+        log.info(
+            "The app reached its time limit; killing it.",
+            action="app_timeout",
+            container=container,
+            seconds=run.spec.seconds,
+        )
         run.engine.kill(container)
         state = run.engine.state(container)
     return _ended(run, container, state, killed=killed)

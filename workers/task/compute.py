@@ -6,7 +6,7 @@
                                               all else is declined: FAILED, nothing contributed (`verdict`)
 
 May be called any number of times for a task, by any process, after any crash: the lock makes one of them work, the
-journal tells where it stopped, the container is found by its name.
+journal says where it stopped, the container is found by its name.
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ class _Attempt:
 
 
 def compute(context: WorkerContext, assignment: Assignment) -> bool:
-    """Do the replicate unless it is done; whether a result is ready. False also if another process is at it."""
+    """Do the replicate unless it is done; whether a result is ready. False also if another process works on it."""
     task_id = TaskId(assignment.task_id)
     with context.layout.lock(task_id, wait=False) as held:
         if not held:
-            log.info("Another process is at this task.", action="compute_busy", task=task_id)
+            log.info("Another process works on this task.", action="compute_busy", task=task_id)
             return False
         if not _cleared(context, task_id):
             return False
@@ -97,7 +97,7 @@ def compute(context: WorkerContext, assignment: Assignment) -> bool:
         if replicate.stage in COMPUTING:
             _compute(context, replicate)
         else:
-            _tell_again(context, replicate)
+            _report_again(context, replicate)
         now = context.journal.find(task_id)
         return now is not None and now.stage in WITH_RESULT
 
@@ -122,8 +122,8 @@ def _cleared(context: WorkerContext, task_id: TaskId) -> bool:
     return True
 
 
-def _tell_again(context: WorkerContext, replicate: Replicate) -> None:
-    """Report how the task stands here: a scheduler that assigns it again has not heard it, or has lost it."""
+def _report_again(context: WorkerContext, replicate: Replicate) -> None:
+    """Report the task's state again: a scheduler that assigns it again has not received the report, or has lost it."""
     step = Step.FAILED if replicate.stage is ReplicateStage.FAILED else Step.COMPUTED
     context.reports.send(replicate.task_id, Report(step=step, cause=replicate.cause, exit_code=replicate.exit_code))
 
@@ -160,8 +160,8 @@ def _compute(context: WorkerContext, replicate: Replicate) -> None:
 
 @contextmanager
 def _boundary(task_id: TaskId) -> Iterator[None]:
-    """Whatever else a machine's disk, engine or libraries raise becomes TaskDeclined: no task may be left without a
-    report, or the pool waits for it to its deadline, on every machine that it tries.
+    """Turn whatever else a machine's disk, engine or libraries raise into TaskDeclined: without a report the pool would
+    wait for the task to its deadline, on every machine that it tries.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""How long this machine goes on with one task: until its contribution deadline, and until somebody aborts it.
+"""How long this machine works on one task: until its contribution deadline, or until the task is aborted.
 
 now ── downloads, each tried again while it fails ──┤ WORK_MARGIN + the category's seconds ├── contribution deadline
 """
@@ -13,7 +13,7 @@ from protocol.errors import TaskDeclined
 from protocol.results.error_result import MACHINE_FAILED
 from protocol.types import TaskId
 
-#: Seconds between two looks at the journal; the check itself is called for every piece that arrives.
+#: Seconds between two reads of the journal; the check itself is called for every piece that arrives.
 ABORT_CHECK_SECONDS = 1.0
 #: Seconds kept beside the category's own for what follows the app: packing, and a transaction that gets mined.
 WORK_MARGIN = 30.0
@@ -29,7 +29,7 @@ def backoff(failures: int) -> float:
 
 
 class TaskDeadline:
-    """For one task and one thread. `until` and `clock`: Unix seconds; `aborted` looks into the journal.
+    """One task's deadline and abort. For one thread. `until` and `clock`: Unix seconds; `aborted` reads the journal.
 
     `work`: seconds the app may take; nothing is tried again that would leave less than that, and WORK_MARGIN.
     """
@@ -57,7 +57,7 @@ class TaskDeadline:
         return max(self._until - self._clock(), 0.001)
 
     def check(self) -> None:
-        """Raise TaskDeclined if there is no point in going on."""
+        """Raise TaskDeclined if the deadline has passed or the task was aborted."""
         now = self._clock()
         if now >= self._until:
             raise TaskDeclined(

@@ -3,9 +3,9 @@
     TAKEN ──► RUNNING ──► COMPUTED ──► COMMITTED ──► REVEALED
       ├──────────┼────────────┼───────────────┐ (the lane gave the vote up)
       ▼          ▼            ▼               ▼
-      ABORTED (the scheduler told us to stop), FAILED (nothing was contributed, nothing will be)
+      ABORTED (the scheduler stopped it), FAILED (nothing was contributed, nothing will be)
 
-From COMMITTED on nobody's word drops the result before the task is over: a vote that is not revealed costs the stake.
+From COMMITTED on the result is kept until the task is over: a vote that is not revealed costs the stake.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ReplicateStage(StrEnum):
     COMMITTED = "committed"  #: contribute (or contributeAndFinalize) is in the lane
     REVEALED = "revealed"  #: reveal is in the lane
     FAILED = "failed"  #: nothing was contributed and nothing will be
-    ABORTED = "aborted"  #: the scheduler told us to stop
+    ABORTED = "aborted"  #: the scheduler stopped it
 
 
 #: For each step, the steps it may follow. A step may follow itself where a repeated message would otherwise be lost.
@@ -80,7 +80,7 @@ class Replicate:
 
 
 class Todo(StrEnum):
-    """What a machine should be doing about a replicate, if no message told it."""
+    """The next step of a replicate, published again if its message was lost."""
 
     COMPUTE = "compute"
     UPLOAD = "upload"
@@ -89,8 +89,8 @@ class Todo(StrEnum):
 
 
 def todo(replicate: Replicate) -> Todo | None:
-    """The next act that needs nobody's word, or None when the chain or the scheduler is due. Reveal is never here:
-    it follows consensus, which only the chain can tell.
+    """The next step that waits for no one else; None when the chain or the scheduler comes next. Never a reveal: it
+    follows consensus, which only the chain shows.
     """
     if replicate.stage in COMPUTING:
         return Todo.COMPUTE

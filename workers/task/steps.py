@@ -1,6 +1,6 @@
-"""What a machine does about a task once it has a result: vote, reveal, upload, abort. Each step may come any time.
+"""The steps of a task after its result is computed: vote, reveal, upload, abort. Celery tasks call them, in any order.
 
-A step that finds the journal elsewhere than it expects returns quietly: the message was late, repeated, or early.
+A step that finds the journal elsewhere than it expects does nothing: the message was late, repeated, or early.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from workers.task.replicate import WITH_RESULT, Replicate, ReplicateStage
 
 log = structlog.get_logger(__name__)
 
-#: Seconds an upload is tried before its message is given up; the pulse or the scheduler asks again.
+#: Seconds an upload is tried before its message is given up; the process `upkeep` or the scheduler asks again.
 UPLOAD_TIMEOUT = 60.0
 #: A run that asks to be repeated at once is repeated this often; then the next head does.
 RUNS_IN_A_ROW = 5
@@ -29,7 +29,7 @@ CAUSE_CHARACTERS = 200
 
 
 def contribute(context: WorkerContext, task_id: TaskId) -> bool:
-    """Hand the vote to the lane; whether it is there."""
+    """Submit the vote to the lane and run it; True if the vote is in the lane."""
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
@@ -40,7 +40,7 @@ def contribute(context: WorkerContext, task_id: TaskId) -> bool:
 
 
 def contribute_and_finalize(context: WorkerContext, task_id: TaskId) -> bool:
-    """Hand result and link to the lane; whether they are there."""
+    """Submit the result with its link to the lane and run it; True if they are in the lane."""
     replicate = _with_result(context, task_id)
     if replicate is None or not replicate.solo or not replicate.uploaded:
         return False
@@ -58,8 +58,8 @@ def _commit(context: WorkerContext, replicate: Replicate, intent: Intent) -> Non
 
 
 def reveal(context: WorkerContext, task_id: TaskId) -> bool:
-    """Hand the reveal to the lane; whether it is there. A vote whose fate this machine does not know is revealed too:
-    the lane asks the chain.
+    """Submit the reveal to the lane and run it; True if the reveal is in the lane. Also for a vote that this machine
+    has not seen mined: the lane asks the chain.
     """
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
@@ -72,7 +72,7 @@ def reveal(context: WorkerContext, task_id: TaskId) -> bool:
 
 
 def run_lane(context: WorkerContext) -> RunReport:
-    """One wake-up of the lane; votes it gave up end their tasks."""
+    """Run the lane, again while it asks for it; a vote that the lane gave up ends its task as FAILED."""
     report = context.lane.run()
     _note_given_up(context, report)
     for _ in range(RUNS_IN_A_ROW):
@@ -128,10 +128,15 @@ def abort(context: WorkerContext, task_id: TaskId) -> None:
         return
     wallet = Wallet(replicate.assignment.wallet)
     try:
-        # Whoever waits for the container wakes up, sees ABORTED in the journal, and removes it.
+        # The process that waits for the container returns, reads ABORTED in the journal, and removes the container.
         context.engine.kill(container_name(context.machine.settings.worker_name, wallet, task_id))
     except EngineUnavailable as error:
-        log.warning("Docker is away; the sweep removes it.", action="abort_incomplete", task=task_id, why=str(error))
+        log.warning(
+            "Docker does not answer; the process upkeep removes the container later.",
+            action="abort_incomplete",
+            task=task_id,
+            why=str(error),
+        )
 
 
 def _with_result(context: WorkerContext, task_id: TaskId) -> Replicate | None:

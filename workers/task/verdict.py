@@ -1,11 +1,11 @@
-"""Whose trouble an answer tells of: the app's, this machine's, or nobody's yet. Pure.
+"""Who is at fault when an engine, a registry or a server answers with an error: the app, or this machine. Pure.
 
     APP      every honest machine meets the same: it becomes an error result, a vote that says what is wrong
     MACHINE  another machine may do better: the task is declined
     RETRY    the answer decides nothing (busy, unreachable, odd): ask again while time is left, then decline
 
-Only answers that are listed here as APP ever lead there. Whatever is not listed says nothing of the app, so words of
-engines, registries and servers that nobody has seen yet cost a decline and no stake.
+Only answers that are listed here as APP lead to an error result. An answer that is not listed says nothing about the
+app, so an unknown error message of an engine, registry or server costs a decline and no stake.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WORDS_READ = 4096
 
 
 class Verdict(Enum):
-    """What an answer tells."""
+    """What an error answer means."""
 
     APP = "app"
     MACHINE = "machine"

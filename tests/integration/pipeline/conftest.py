@@ -32,7 +32,7 @@ from protocol.wire import Assignment, Capabilities
 from tests.integration import forged
 from tests.integration.conftest import Chain, given
 from tests.integration.pipeline import processes
-from tests.integration.pipeline.machine import SimulatedWorker
+from tests.integration.pipeline.simulated_worker import SimulatedWorker
 from tests.waiting import until
 
 OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6)

@@ -75,9 +75,9 @@ def test_an_error_in_the_keepers_thread_ends_the_process(monkeypatch: pytest.Mon
     def broken(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(upkeep_process, "_keep", broken)
+    monkeypatch.setattr(upkeep_process, "_periodic_work", broken)
     stop = threading.Event()
     nothing: Any = None
     with pytest.raises(RuntimeError):
-        upkeep_process._look_after(nothing, nothing, stop)
+        upkeep_process._timer_thread(nothing, nothing, stop)
     assert stop.is_set()
