@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bench.arena import Arena, open_arena
+from bench.bench_pool import BenchPool, open_bench_pool
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_10_CATEGORY
-from ops.pool.ground import XS
+from ops.pool.on_chain import XS
 from pipeline.store.client import client
 from protocol.errors import NotReady
 from protocol.poco.deadlines import contribution_deadline, final_deadline
@@ -34,7 +34,7 @@ _LOOK = 0.05
 #: Seconds from a deadline until it counts as passed for everybody: a block, and a sweep.
 _PAST = 5.0
 #: Seconds a figure is waited for.
-_PATIENCE = 600.0
+_WAIT_SECONDS = 600.0
 #: Category of the small deals and of the bag that expires, and its seconds.
 _SHORT, _SHORT_SECONDS = TEST_10_CATEGORY, 10
 
@@ -43,60 +43,60 @@ _SHORT, _SHORT_SECONDS = TEST_10_CATEGORY, 10
 class _Bag:
     """A bag in the pool's database."""
 
-    arena: Arena
+    bench_pool: BenchPool
     deal: Matched
 
     def stored(self) -> int:
         """Its tasks that are stored."""
-        rows = client(self.arena.servers.mongodb_uri)[self.arena.names.database]["tasks"]
+        rows = client(self.bench_pool.servers.mongodb_uri)[self.bench_pool.names.database]["tasks"]
         return rows.count_documents({"deal": self.deal.deal_id})
 
     def start(self) -> Timestamp:
         """Block time of its match."""
-        header = self.arena.rpc.call("eth_getBlockByNumber", hex(self.deal.block_number), False)
+        header = self.bench_pool.rpc.call("eth_getBlockByNumber", hex(self.deal.block_number), False)
         return Timestamp(int(header["timestamp"], 16))
 
 
 def run(*, tasks: int, only: tuple[str, ...] = (), block_time: float = 1.0) -> Iterator[str]:
     """A line of JSON per moment: seconds and blocks from the small deal's match. `only`: names of moments."""
-    with open_arena(block_time=block_time, workers=2, slots=1) as arena:
-        arena.patience = _PATIENCE
-        arena.wait([arena.buy(trust=1, volume=2)])  # every process has done its first task
-        bag = _Bag(arena, arena.buy(trust=1, volume=tasks, category=XS))
+    with open_bench_pool(block_time=block_time, workers=2, slots=1) as bench_pool:
+        bench_pool.timeout = _WAIT_SECONDS
+        bench_pool.wait([bench_pool.buy(trust=1, volume=2)])  # every process has done its first task
+        bag = _Bag(bench_pool, bench_pool.buy(trust=1, volume=tasks, category=XS))
         half, all_ = (lambda: bag.stored() * 2 >= tasks), (lambda: bag.stored() >= tasks)
         moments: list[tuple[str, Callable[[], bool]]] = [("start", lambda: True), ("middle", half), ("open", all_)]
-        yield from _measured(arena, tasks, moments, only)
+        yield from _measured(bench_pool, tasks, moments, only)
         if only and not {"expired", "final"} & set(only):
             return
-        begun = _Bag(arena, arena.buy(trust=1, volume=tasks, category=_SHORT)).start()
+        begun = _Bag(bench_pool, bench_pool.buy(trust=1, volume=tasks, category=_SHORT)).start()
         voted, ended = (limit(begun, _SHORT_SECONDS) + _PAST for limit in (contribution_deadline, final_deadline))
         moments = [("expired", lambda: time.time() > voted), ("final", lambda: time.time() > ended)]
-        yield from _measured(arena, tasks, moments, only)
+        yield from _measured(bench_pool, tasks, moments, only)
 
 
 def _measured(
-    arena: Arena, tasks: int, moments: list[tuple[str, Callable[[], bool]]], only: tuple[str, ...]
+    bench_pool: BenchPool, tasks: int, moments: list[tuple[str, Callable[[], bool]]], only: tuple[str, ...]
 ) -> Iterator[str]:
     for name, come in moments:
         if not only or name in only:
             _await(name, come)
-            yield json.dumps({"bag": tasks, "when": name, **_small_deal(arena)})
+            yield json.dumps({"bag": tasks, "when": name, **_small_deal(bench_pool)})
 
 
-def _small_deal(arena: Arena) -> dict[str, float | int | None]:
+def _small_deal(bench_pool: BenchPool) -> dict[str, float | int | None]:
     """Buy one and follow it to its end."""
-    deal = arena.buy(trust=1, volume=1, category=_SHORT)
+    deal = bench_pool.buy(trust=1, volume=1, category=_SHORT)
     began = time.monotonic()
-    small = _Bag(arena, deal)
+    small = _Bag(bench_pool, deal)
     seconds: dict[str, float] = {}
     stop = threading.Event()
     storing = threading.Thread(target=_note_stored, args=(small, began, seconds, stop), daemon=True)
     storing.start()
-    timer = threading.Timer(_PATIENCE, stop.set)
+    timer = threading.Timer(_WAIT_SECONDS, stop.set)
     timer.start()
     view: ChainView | None = None
     try:
-        for views in arena.watch([deal], stop):
+        for views in bench_pool.watch([deal], stop):
             view = views[deal.tasks[0]]
             passed = time.monotonic() - began
             if view.status is not TaskStatus.UNSET:
@@ -129,10 +129,12 @@ def _note_stored(small: _Bag, began: float, seconds: dict[str, float], stop: thr
 
 def _await(name: str, come: Callable[[], bool]) -> None:
     """Wait for a moment. Raises NotReady."""
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _WAIT_SECONDS
     while not come():
         if time.monotonic() > until:
-            raise NotReady(part=f"The moment {name!r}", seconds=_PATIENCE, log="standard error", why="It did not come.")
+            raise NotReady(
+                part=f"The moment {name!r}", seconds=_WAIT_SECONDS, log="standard error", why="It did not come."
+            )
         threading.Event().wait(_LOOK)
 
 

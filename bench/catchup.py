@@ -25,11 +25,11 @@ from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from chain.watch.watcher import Watcher
 from ops.market import contracts, orders
-from ops.market.contracts import App, Workerpool
+from ops.market.contracts import NewApp, NewWorkerpool
 from ops.market.match import Matched, match
 from ops.market.orders import Market, Offer
 from ops.poco.accounts import dev_key
-from ops.poco.actor import Actor, Call
+from ops.poco.sender import DirectSender, TxRequest
 from ops.poco.state import CHAIN_ID, PocoState, ensure_state
 from ops.stack import anvil, mongodb, ports, tools
 from pipeline.store.blocks import ChainStore
@@ -121,9 +121,9 @@ def _busy(saved: Path, state: PocoState, blocks: int) -> tuple[Contract, int]:
         deal = _buy(rpc, state, offer, tasks)
         rpc.call("evm_setAutomine", False)
         rpc.call("evm_setBlockGasLimit", hex(BLOCK_GAS))
-        owner, hub = Actor(dev_key(OWNER), rpc, CHAIN_ID), state.addresses.hub
+        owner, hub = DirectSender(dev_key(OWNER), rpc, CHAIN_ID), state.addresses.hub
         data = [calls.initialize(deal.deal_id, index) for index in range(tasks)]
-        owner.send([Call(hub, each, INITIALIZE_GAS) for each in data])
+        owner.send([TxRequest(hub, each, INITIALIZE_GAS) for each in data])
         for _ in range(0, tasks, _MINED_AT_ONCE):
             rpc.call("anvil_mine", hex(_MINED_AT_ONCE))
     return offer.workerpool.workerpool, 1 + tasks
@@ -144,10 +144,14 @@ def _node(saved: Path, folder: Path) -> Iterator[Rpc]:
 
 
 def _market(rpc: Rpc, state: PocoState, volume: int) -> Offer:
-    owner, requester = (Actor(dev_key(index), rpc, CHAIN_ID) for index in (OWNER, REQUESTER))
+    owner, requester = (DirectSender(dev_key(index), rpc, CHAIN_ID) for index in (OWNER, REQUESTER))
     market = Market(CHAIN_ID, state.addresses.hub)
     app, pool = contracts.open_market(
-        owner, requester, state.addresses, [App("bench", "bench", Hash32(to_hex(bytes(32)))), Workerpool("bench")], {}
+        owner,
+        requester,
+        state.addresses,
+        [NewApp("bench", "bench", Hash32(to_hex(bytes(32)))), NewWorkerpool("bench")],
+        {},
     )
     return Offer(
         orders.offer_app(market, owner.key, app, volume=volume),
@@ -156,11 +160,11 @@ def _market(rpc: Rpc, state: PocoState, volume: int) -> Offer:
 
 
 def _buy(rpc: Rpc, state: PocoState, offer: Offer, tasks: int) -> Matched:
-    requester, market = Actor(dev_key(REQUESTER), rpc, CHAIN_ID), Market(CHAIN_ID, state.addresses.hub)
+    requester, market = DirectSender(dev_key(REQUESTER), rpc, CHAIN_ID), Market(CHAIN_ID, state.addresses.hub)
     return match(requester, market, [(offer, orders.request(market, requester.key, offer, volume=tasks))])[0]
 
 
 def _initialize(rpc: Rpc, state: PocoState, deal: Matched) -> None:
     data = calls.initialize_array([(deal.deal_id, index) for index in range(len(deal.tasks))])
-    call = Call(state.addresses.hub, data, calls.gas_limit("initializeArray", data))
-    Actor(dev_key(OWNER), rpc, CHAIN_ID).run([call])
+    call = TxRequest(state.addresses.hub, data, calls.gas_limit("initializeArray", data))
+    DirectSender(dev_key(OWNER), rpc, CHAIN_ID).run([call])

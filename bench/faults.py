@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.arena import Arena, open_arena
+from bench.bench_pool import BenchPool, open_bench_pool
 from bench.reorg import reorganise, until_deep
 from chain.rpc.answers import heard_each, values
 from ops.pool.servers import crash
-from ops.stack.parts import Part
+from ops.stack.parts import StackPart
 from protocol.poco.view import TaskStatus
 from protocol.types import Wallet
 
@@ -43,34 +43,34 @@ class Fault:
     """What breaks; `outage`: seconds during which nothing could have gone on anyhow; `depth`: blocks it replaces."""
 
     name: str
-    strike: Callable[[Arena], None]
+    strike: Callable[[BenchPool], None]
     outage: float = 0.0
     depth: int = 0
 
 
-def _kill_scheduler_child(child: str) -> Callable[[Arena], None]:
-    return lambda arena: os.kill(arena.pool.child_pid("scheduler", child), signal.SIGKILL)
+def _kill_scheduler_child(child: str) -> Callable[[BenchPool], None]:
+    return lambda bench_pool: os.kill(bench_pool.pool.child_pid("scheduler", child), signal.SIGKILL)
 
 
-def _kill_machine_child(child: str) -> Callable[[Arena], None]:
-    return lambda arena: os.kill(arena.pool.child_pid("worker-1", child), signal.SIGKILL)
+def _kill_machine_child(child: str) -> Callable[[BenchPool], None]:
+    return lambda bench_pool: os.kill(bench_pool.pool.child_pid("worker-1", child), signal.SIGKILL)
 
 
-def _kill_and_restart(program: str) -> Callable[[Arena], None]:
-    def strike(arena: Arena) -> None:
-        arena.pool.running[program].kill()
-        arena.pool.restart(program)
+def _kill_and_restart(program: str) -> Callable[[BenchPool], None]:
+    def strike(bench_pool: BenchPool) -> None:
+        bench_pool.pool.running[program].kill()
+        bench_pool.pool.restart(program)
 
     return strike
 
 
-def _freeze_chain(seconds: float) -> Callable[[Arena], None]:
-    def strike(arena: Arena) -> None:
-        os.kill(arena.node.pid, signal.SIGSTOP)
+def _freeze_chain(seconds: float) -> Callable[[BenchPool], None]:
+    def strike(bench_pool: BenchPool) -> None:
+        os.kill(bench_pool.node.pid, signal.SIGSTOP)
         try:
             threading.Event().wait(seconds)
         finally:
-            os.kill(arena.node.pid, signal.SIGCONT)
+            os.kill(bench_pool.node.pid, signal.SIGCONT)
 
     return strike
 
@@ -78,12 +78,12 @@ def _freeze_chain(seconds: float) -> Callable[[Arena], None]:
 def _reorg(depth: int, *, returned: bool) -> Fault:
     return Fault(
         f"reorg-{depth}-{'returned' if returned else 'dropped'}",
-        lambda arena: reorganise(arena, depth, returned=returned),
+        lambda bench_pool: reorganise(bench_pool, depth, returned=returned),
         depth=depth,
     )
 
 
-def faults(crash: Callable[[Part], None] = crash, freeze_seconds: float = FREEZE_SECONDS) -> tuple[Fault, ...]:
+def faults(crash: Callable[[StackPart], None] = crash, freeze_seconds: float = FREEZE_SECONDS) -> tuple[Fault, ...]:
     """All faults. `crash`: kills and restarts a server, where it is not the stack's own."""
     return (
         Fault("none", lambda _: None),
@@ -91,8 +91,8 @@ def faults(crash: Callable[[Part], None] = crash, freeze_seconds: float = FREEZE
         Fault("scheduler", _kill_and_restart("scheduler")),
         *(Fault(f"worker-{child}", _kill_machine_child(child)) for child in ("compute", "tx", "upkeep")),
         Fault("worker-machine", _kill_and_restart("worker-1")),
-        Fault("mongodb", lambda _: crash(Part.MONGODB)),
-        Fault("rabbitmq", lambda _: crash(Part.RABBITMQ)),
+        Fault("mongodb", lambda _: crash(StackPart.MONGODB)),
+        Fault("rabbitmq", lambda _: crash(StackPart.RABBITMQ)),
         Fault("chain-frozen", _freeze_chain(freeze_seconds), outage=freeze_seconds),
         *(_reorg(depth, returned=returned) for returned in (False, True) for depth in REORG_DEPTHS),
     )
@@ -122,7 +122,7 @@ def run(*, only: Sequence[str] = (), tasks: int = TASKS, trust: int = 1, block_t
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FaultOutcome:
     """How one run ended, as the contract has it."""
 
     seconds: float
@@ -134,51 +134,51 @@ class Outcome:
     chain_only: int
 
 
-def _one(fault: Fault, *, tasks: int, trust: int, block_time: float) -> Outcome:
-    with open_arena(block_time=block_time, workers=2, slots=1) as arena:
-        return disturb(arena, fault, tasks=tasks, trust=trust)
+def _one(fault: Fault, *, tasks: int, trust: int, block_time: float) -> FaultOutcome:
+    with open_bench_pool(block_time=block_time, workers=2, slots=1) as bench_pool:
+        return disturb(bench_pool, fault, tasks=tasks, trust=trust)
 
 
 def disturb(
-    arena: Arena, fault: Fault, *, tasks: int, trust: int, done_before: int = DONE_BEFORE, work: str = WORK
-) -> Outcome:
+    bench_pool: BenchPool, fault: Fault, *, tasks: int, trust: int, done_before: int = DONE_BEFORE, work: str = WORK
+) -> FaultOutcome:
     """Buy a bag of tasks, strike once `done_before` of them are COMPLETED, and follow all of them to their end."""
-    deal = arena.buy(trust=trust, volume=tasks, args=work)
+    deal = bench_pool.buy(trust=trust, volume=tasks, args=work)
     # Not before: the first purchase of a process imports half a library, and the undisturbed run is the first.
     started = time.monotonic()
     stop = threading.Event()
-    timer = threading.Timer(arena.patience, stop.set)
+    timer = threading.Timer(bench_pool.timeout, stop.set)
     timer.start()
     try:
-        for views in arena.watch([deal], stop):
+        for views in bench_pool.watch([deal], stop):
             if sum(view.status is TaskStatus.COMPLETED for view in views.values()) >= min(done_before, tasks - 1):
                 break
-        until_deep(arena, deal.block_number, fault.depth)
-        fault.strike(arena)
+        until_deep(bench_pool, deal.block_number, fault.depth)
+        fault.strike(bench_pool)
         # Read anew from the deal on: what was seen before may have left the chain.
-        for _ in arena.watch([deal], stop):
+        for _ in bench_pool.watch([deal], stop):
             continue
     finally:
         timer.cancel()
     seconds = time.monotonic() - started
-    database_only, chain_only = arena.compare(deal, SETTLE_SECONDS)
-    completed = sum(view.status is TaskStatus.COMPLETED for view in arena.hub.tasks(deal.tasks))
-    return Outcome(seconds, completed, stake_locked(arena), nonce_gaps(arena), database_only, chain_only)
+    database_only, chain_only = bench_pool.compare(deal, SETTLE_SECONDS)
+    completed = sum(view.status is TaskStatus.COMPLETED for view in bench_pool.hub.tasks(deal.tasks))
+    return FaultOutcome(seconds, completed, stake_locked(bench_pool), nonce_gaps(bench_pool), database_only, chain_only)
 
 
-def stake_locked(arena: Arena) -> int:
+def stake_locked(bench_pool: BenchPool) -> int:
     """Stake in nRLC that is locked, of the pool's owner and all workers."""
-    return sum(account.locked for account in arena.hub.accounts(_wallets(arena)))
+    return sum(account.locked for account in bench_pool.hub.accounts(_wallets(bench_pool)))
 
 
-def nonce_gaps(arena: Arena) -> int:
+def nonce_gaps(bench_pool: BenchPool) -> int:
     """Nonces that were handed out but are not mined, of the pool's owner and all workers.
 
     anvil keeps what a replacement has freed among its queued ones for ever: such a nonce is mined and no gap.
     """
-    wallets = _wallets(arena)
-    pending, mined = _counts(arena, wallets, "pending"), _counts(arena, wallets, "latest")
-    queued = arena.rpc.call("txpool_content")["queued"]
+    wallets = _wallets(bench_pool)
+    pending, mined = _counts(bench_pool, wallets, "pending"), _counts(bench_pool, wallets, "latest")
+    queued = bench_pool.rpc.call("txpool_content")["queued"]
     gaps = 0
     for wallet, handed_out, count in zip(wallets, pending, mined, strict=True):
         held_back = [nonce for nonce in queued.get(wallet, {}) if int(nonce) >= count]
@@ -186,11 +186,11 @@ def nonce_gaps(arena: Arena) -> int:
     return gaps
 
 
-def _counts(arena: Arena, wallets: Sequence[Wallet], tag: str) -> list[int]:
-    replies = arena.rpc.batch([("eth_getTransactionCount", (wallet, tag)) for wallet in wallets])
-    return values(heard_each(replies, lambda count: int(count, 16)), arena.rpc.name)
+def _counts(bench_pool: BenchPool, wallets: Sequence[Wallet], tag: str) -> list[int]:
+    replies = bench_pool.rpc.batch([("eth_getTransactionCount", (wallet, tag)) for wallet in wallets])
+    return values(heard_each(replies, lambda count: int(count, 16)), bench_pool.rpc.name)
 
 
-def _wallets(arena: Arena) -> Sequence[Wallet]:
-    ground = arena.pool.ground
-    return [wallet.key.wallet for wallet in (ground.scheduler, *ground.workers)]
+def _wallets(bench_pool: BenchPool) -> Sequence[Wallet]:
+    on_chain = bench_pool.pool.on_chain
+    return [wallet.key.wallet for wallet in (on_chain.scheduler, *on_chain.workers)]

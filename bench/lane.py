@@ -31,11 +31,11 @@ from chain.rpc.answers import heard_each, values
 from chain.rpc.client import Rpc
 from chain.rpc.heads import heads
 from ops.market import contracts, orders
-from ops.market.contracts import App, Workerpool
+from ops.market.contracts import NewApp, NewWorkerpool
 from ops.market.match import Matched, match
 from ops.market.orders import Market, Offer
 from ops.poco.accounts import dev_key
-from ops.poco.actor import Actor
+from ops.poco.sender import DirectSender
 from ops.poco.state import CHAIN_ID, PocoState, ensure_state
 from ops.stack import anvil, mongodb, ports, tools
 from protocol.errors import NotReady
@@ -49,7 +49,7 @@ CATEGORY = 4
 BLOCK_TIME = 1.0
 BIG_BLOCK, USUAL_BLOCK = 1_000_000_000, 30_000_000
 #: Seconds after which a case is given up.
-PATIENCE = 600.0
+WAIT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _measure(case: Case, intents: int, state: PocoState) -> dict[str, object]:
 
 def _run_until_mined(lane: Lane, store: MongoStore, wanted: Sequence[Intent], ws_url: str, rpc: Rpc) -> None:
     stop = threading.Event()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     lane.submit(wanted)
     for _ in heads(ws_url, rpc, BLOCK_TIME, stop):
         while lane.run().wake_again:
@@ -128,7 +128,7 @@ def _run_until_mined(lane: Lane, store: MongoStore, wanted: Sequence[Intent], ws
         if time.monotonic() > deadline:
             left = store.count(lane.id, (IntentState.QUEUED, IntentState.SENT))
             raise NotReady(
-                part="The lane", seconds=PATIENCE, log="standard error", why=f"{left} intents are not mined."
+                part="The lane", seconds=WAIT_SECONDS, log="standard error", why=f"{left} intents are not mined."
             )
 
 
@@ -179,13 +179,13 @@ def _tasks(rpc: Rpc, state: PocoState, wallet: Wallet, number: int) -> list[Inte
 
 
 def _buy(rpc: Rpc, state: PocoState, number: int) -> Matched:
-    owner, requester = (Actor(dev_key(index), rpc, CHAIN_ID) for index in (OWNER, REQUESTER))
+    owner, requester = (DirectSender(dev_key(index), rpc, CHAIN_ID) for index in (OWNER, REQUESTER))
     market = Market(CHAIN_ID, state.addresses.hub)
     app, pool = contracts.open_market(
         owner,
         requester,
         state.addresses,
-        [App("bench", "bench", Hash32(to_hex(bytes(32)))), Workerpool("bench")],
+        [NewApp("bench", "bench", Hash32(to_hex(bytes(32)))), NewWorkerpool("bench")],
         {},
     )
     offer = Offer(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from bench.arena import Arena, open_arena
+from bench.bench_pool import BenchPool, open_bench_pool
 from bench.figures import median, percentile
 
 #: (trust, workers that must agree): 1 goes the short road, 5 needs three votes.
@@ -17,9 +17,9 @@ TRUSTS = (1, 5)
 
 def run(*, block_time: float, tasks: int) -> Iterator[str]:
     """One line of JSON per trust: blocks and seconds from match to finalize over `tasks` tasks."""
-    with open_arena(block_time=block_time, workers=4, slots=1) as arena:
+    with open_bench_pool(block_time=block_time, workers=4, slots=1) as bench_pool:
         for trust in TRUSTS:
-            blocks = [_blocks_of_one_task(arena, trust) for _ in range(tasks)]
+            blocks = [_blocks_of_one_task(bench_pool, trust) for _ in range(tasks)]
             yield json.dumps(
                 {
                     "block_time": block_time,
@@ -32,9 +32,9 @@ def run(*, block_time: float, tasks: int) -> Iterator[str]:
             )
 
 
-def _blocks_of_one_task(arena: Arena, trust: int) -> int:
-    deal = arena.buy(trust=trust, volume=1)
-    (view,) = arena.wait([deal]).values()
+def _blocks_of_one_task(bench_pool: BenchPool, trust: int) -> int:
+    deal = bench_pool.buy(trust=trust, volume=1)
+    (view,) = bench_pool.wait([deal]).values()
     if view.finalized_block is None:
-        raise arena.failed(deal)
+        raise bench_pool.failed(deal)
     return view.finalized_block - deal.block_number

@@ -12,42 +12,42 @@ from __future__ import annotations
 
 import threading
 
-from bench.arena import Arena
+from bench.bench_pool import BenchPool
 from chain.rpc.answers import heard_each, values
 from chain.rpc.heads import heads
 from protocol.types import BlockNumber, TxHash
 
 
-def reorganise(arena: Arena, depth: int, *, returned: bool) -> None:
+def reorganise(bench_pool: BenchPool, depth: int, *, returned: bool) -> None:
     """Replace the last `depth` blocks. `returned`: with blocks that hold the same transactions, else with empty ones.
 
     If a block is mined while they are read, what it pushed out of reach comes back through the pool, as in life.
     """
-    head = _settled_head(arena)
-    replies = arena.rpc.batch([("eth_getBlockByNumber", (hex(head - depth + 1 + n), False)) for n in range(depth)])
-    blocks = values(heard_each(replies, dict), arena.rpc.name)
+    head = _settled_head(bench_pool)
+    replies = bench_pool.rpc.batch([("eth_getBlockByNumber", (hex(head - depth + 1 + n), False)) for n in range(depth)])
+    blocks = values(heard_each(replies, dict), bench_pool.rpc.name)
     held = [(TxHash(tx), offset) for offset, block in enumerate(blocks) for tx in block["transactions"]]
-    raw = arena.rpc.batch([("eth_getRawTransactionByHash", (tx,)) for tx, _ in held]) if held and returned else []
+    raw = bench_pool.rpc.batch([("eth_getRawTransactionByHash", (tx,)) for tx, _ in held]) if held and returned else []
     again = [[bytes_, offset] for bytes_, (_, offset) in zip(raw, held, strict=True)] if returned else []
-    arena.rpc.call("anvil_reorg", depth, again)
+    bench_pool.rpc.call("anvil_reorg", depth, again)
     if again:
-        receipts = arena.rpc.batch([("eth_getTransactionReceipt", (tx,)) for tx, _ in held])
+        receipts = bench_pool.rpc.batch([("eth_getTransactionReceipt", (tx,)) for tx, _ in held])
         lost = [bytes_ for bytes_, receipt in zip(raw, receipts, strict=True) if receipt is None]
         if lost:
-            arena.rpc.batch([("eth_sendRawTransaction", (bytes_,)) for bytes_ in lost])
+            bench_pool.rpc.batch([("eth_sendRawTransaction", (bytes_,)) for bytes_ in lost])
 
 
-def until_deep(arena: Arena, block: BlockNumber, depth: int) -> None:
+def until_deep(bench_pool: BenchPool, block: BlockNumber, depth: int) -> None:
     """Wait until a reorg of `depth` does not reach `block`."""
-    for head in heads(arena.chain.ws_url, arena.rpc, arena.chain.block_time, threading.Event()):
+    for head in heads(bench_pool.chain.ws_url, bench_pool.rpc, bench_pool.chain.block_time, threading.Event()):
         if head - block >= depth:
             return
 
 
-def _settled_head(arena: Arena) -> BlockNumber:
+def _settled_head(bench_pool: BenchPool) -> BlockNumber:
     """A head in the middle of its time: whoever follows the chain has acted on it, and the next one is not due yet."""
-    coming = heads(arena.chain.ws_url, arena.rpc, arena.chain.block_time, threading.Event())
+    coming = heads(bench_pool.chain.ws_url, bench_pool.rpc, bench_pool.chain.block_time, threading.Event())
     first = next(coming)
     fresh = next(head for head in coming if head > first)
-    threading.Event().wait(arena.chain.block_time / 2)
+    threading.Event().wait(bench_pool.chain.block_time / 2)
     return fresh

@@ -6,18 +6,18 @@ import json
 import time
 from collections.abc import Iterator
 
-from bench.arena import open_arena
+from bench.bench_pool import open_bench_pool
 from bench.usage import Usage
 
 
 def run(*, tasks: int, workers: int, slots: int, block_time: float = 1.0) -> Iterator[str]:
     """One line of JSON: tasks a minute from match to the last finalize, and the costs per task."""
-    with open_arena(block_time=block_time, workers=workers, slots=slots) as arena:
-        arena.wait([arena.buy(trust=1, volume=workers)])  # every process has done its first task
-        usage = Usage(arena)
+    with open_bench_pool(block_time=block_time, workers=workers, slots=slots) as bench_pool:
+        bench_pool.wait([bench_pool.buy(trust=1, volume=workers)])  # every process has done its first task
+        usage = Usage(bench_pool)
         before, started = usage.read(), time.monotonic()
-        deal = arena.buy(trust=1, volume=tasks)
-        arena.wait([deal])
+        deal = bench_pool.buy(trust=1, volume=tasks)
+        bench_pool.wait([deal])
         seconds = time.monotonic() - started
         spent = usage.read() - before
         yield json.dumps(

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from bench.arena import Arena
+from bench.bench_pool import BenchPool
 from config.http_client import http_client
 from pipeline.store.client import client
 
@@ -50,23 +50,23 @@ class Spent:
 class Usage:
     """Reads the counters of one arena's parts."""
 
-    def __init__(self, arena: Arena) -> None:
-        self._arena = arena
+    def __init__(self, bench_pool: BenchPool) -> None:
+        self._bench_pool = bench_pool
 
     def read(self) -> Spent:
         """Totals now."""
         return Spent(
-            rpc_calls=sum(_rpc_calls(folder) for folder in self._arena.pool.home.glob("*/metrics")),
+            rpc_calls=sum(_rpc_calls(folder) for folder in self._bench_pool.pool.home.glob("*/metrics")),
             broker_messages=self._broker_messages(),
             mongodb_operations=self._mongodb_operations(),
-            scheduler_cpu_seconds=_tree_cpu_seconds(self._arena.pool.running["scheduler"].pid),
+            scheduler_cpu_seconds=_tree_cpu_seconds(self._bench_pool.pool.running["scheduler"].pid),
             machine_cpu_seconds=_machine_cpu_seconds(),
         )
 
     def _broker_messages(self) -> float:
-        servers = self._arena.servers
+        servers = self._bench_pool.servers
         credentials = servers.amqp_url.split("//", 1)[1].split("@", 1)[0].split(":", 1)
-        names = (self._arena.names.core, self._arena.names.pool)
+        names = (self._bench_pool.names.core, self._bench_pool.names.pool)
         with http_client(servers.rabbitmq_api, auth=(credentials[0], credentials[1]), timeout=5.0) as api:
             total = 0.0
             for vhost in names:
@@ -75,7 +75,7 @@ class Usage:
         return total
 
     def _mongodb_operations(self) -> float:
-        status = client(self._arena.servers.mongodb_uri).admin.command("serverStatus")
+        status = client(self._bench_pool.servers.mongodb_uri).admin.command("serverStatus")
         counters = status["opcounters"]
         return float(sum(counters[name] for name in ("insert", "query", "update", "delete", "getmore", "command")))
 

@@ -46,7 +46,7 @@ SECOND_LOOK_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PreflightFinding:
     """One thing the pool needs: `fatal` if the scheduler cannot start without it."""
 
     part: str
@@ -97,29 +97,31 @@ def require(settings: Settings, key: Key, *, wait: float = WAIT_SECONDS) -> None
         raise SchedulerNotReady(why=f"{_sentence(fatal[0])} Not ready: {names}; each has a line above.")
 
 
-def examine(settings: Settings, key: Key) -> list[Finding]:
+def examine(settings: Settings, key: Key) -> list[PreflightFinding]:
     """Every part: as a running scheduler tells, or asked from here where none runs. Raises BadSetting."""
     running = _told(settings)
     if running is not None:
         return _findings(settings, running)
-    idle = Finding("scheduler", ok=True, says="it does not run here: queues, lane and machines were not asked about")
+    idle = PreflightFinding(
+        "scheduler", ok=True, says="it does not run here: queues, lane and machines were not asked about"
+    )
     return [idle, *_findings(settings, _asked(settings, key, wait=0.0))]
 
 
-def _findings(settings: Settings, parts: Mapping[str, HealthPart]) -> list[Finding]:
+def _findings(settings: Settings, parts: Mapping[str, HealthPart]) -> list[PreflightFinding]:
     found = [
-        Finding(name, part.ok, part.detail, part.fix, fatal=not part.ok and name not in RECOVERABLE)
+        PreflightFinding(name, part.ok, part.detail, part.fix, fatal=not part.ok and name not in RECOVERABLE)
         for name, part in parts.items()
     ]
     told = loopback_warnings(settings)
     says = " ".join(told) or "what machines elsewhere are told is not this machine's loopback address"
     return [
         *found,
-        Finding("addresses", not told, says, "Set them to addresses that machines can reach." if told else ""),
+        PreflightFinding("addresses", not told, says, "Set them to addresses that machines can reach." if told else ""),
     ]
 
 
-def _sentence(finding: Finding) -> str:
+def _sentence(finding: PreflightFinding) -> str:
     says = finding.says[:1].upper() + finding.says[1:]
     return f"{says.rstrip('.')}. {finding.fix}".strip()
 
@@ -164,7 +166,7 @@ def _told(settings: Settings) -> dict[str, HealthPart] | None:
         return None
 
 
-def _apart(settings: Settings, key: Key, wait: float) -> list[Finding]:
+def _apart(settings: Settings, key: Key, wait: float) -> list[PreflightFinding]:
     """The findings, asked for in a child: the supervisor forks, so it must not have started a thread itself."""
     context = get_context("fork")
     receiving, sending = context.Pipe(duplex=False)

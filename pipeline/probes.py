@@ -21,7 +21,7 @@ from chain.contracts.hub import Hub
 from chain.lane import admin
 from chain.lane.model.intent import IntentState, LaneId
 from chain.lane.model.policy import LanePolicy
-from chain.lane.phases.snapshot import look
+from chain.lane.phases.snapshot import take_snapshot
 from chain.lane.rules.fees import quote
 from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
@@ -151,7 +151,7 @@ class Probes:
         hub = Hub(self.rpc, Contract(str(self.settings.hub).lower()))
         try:
             hub.check_chain(self.settings)
-            seen = look(self.rpc, self.pool.wallet, None)
+            seen = take_snapshot(self.rpc, self.pool.wallet, None)
             owner = hub.workerpool(self.pool.workerpool).owner
         except WrongChain as error:
             return NoAnswer(str(error), "")
@@ -167,7 +167,7 @@ class Probes:
         return ask_broker(self.broker, self.settings.rabbitmq_api, wanted if running else (), self.clock)
 
     def _lane(self) -> LaneFacts | None:
-        store, lane = self.lane.desk.store, LaneId(self.settings.chain_id, self.pool.wallet)
+        store, lane = self.lane.context.store, LaneId(self.settings.chain_id, self.pool.wallet)
         try:
             with pymongo.timeout(ANSWER_SECONDS):
                 halted, stuck = store.halted(lane), store.waiting(lane)

@@ -26,7 +26,7 @@ from chain.lane.model.nonce import (
     apply,
     nonces_of,
 )
-from chain.lane.store.lease import Lease
+from chain.lane.store.lease import LaneLease
 from chain.lane.store.port import IntentMove, LaneStore
 from protocol.errors import LeaseLost
 from protocol.types import BlockHash, BlockNumber, Contract, Nonce, TxHash, Wallet, Wei
@@ -58,7 +58,7 @@ def mined(nonce: int, block: int = 10, fee: int = 3) -> Mined:
     return Mined(attempt(nonce).tx_hash, BlockNumber(block), BlockHash("0xbb"), success=True, fee=Wei(fee), gas_used=21)
 
 
-def past(store: LaneStore, lease: Lease, nonces: range, at: float = 5.0) -> None:
+def past(store: LaneStore, lease: LaneLease, nonces: range, at: float = 5.0) -> None:
     """Nonces that were mined long ago, each with an intent of its own."""
     records = [record(nonce, f"past {nonce}", at=at) for nonce in nonces]
     intents = [intent(f"past {nonce}", at=at) for nonce in nonces]
@@ -96,7 +96,7 @@ def queries_of_a_run(store: LaneStore) -> dict[str, Callable[[], object]]:
 class LaneStoreContract:
     """Subclasses give the fixture `store`, empty."""
 
-    def lease(self, store: LaneStore, seconds: float = 60.0) -> Lease:
+    def lease(self, store: LaneStore, seconds: float = 60.0) -> LaneLease:
         lease = store.take_lease(LANE, HOLDER, seconds)
         assert lease is not None
         return lease

@@ -15,12 +15,12 @@ import structlog
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.model.nonce import Disowned, Fees, NonceRecord, NonceState, Purpose, Repriced, apply
 from chain.lane.phases.confirm import after_release
-from chain.lane.phases.context import Desk, Memory, Turn
+from chain.lane.phases.context import Memory, RunContext, Turn
 from chain.lane.phases.proof import receipts, spender
 from chain.lane.phases.repair import again, fill
 from chain.lane.phases.send import broadcast
-from chain.lane.phases.snapshot import Look, look
-from chain.lane.rules.fees import bump as dearer
+from chain.lane.phases.snapshot import ChainSnapshot, take_snapshot
+from chain.lane.rules.fees import bump as bumped_fees
 from chain.lane.rules.fees import quote
 from chain.lane.rules.gas import transfer_gas
 from chain.lane.run import Lane
@@ -57,7 +57,7 @@ class LaneStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ReplacementPrice:
     """What transactions at these nonces would cost at most, in wei, before they are made."""
 
     nonces: tuple[Nonce, ...]
@@ -82,47 +82,47 @@ class Replaced:
 
 def status(lane: Lane) -> LaneStatus:
     """Read only; needs no lease. Raises RpcUnavailable."""
-    desk = lane.desk
-    seen = look(desk.rpc, desk.lane.wallet, None)
-    records = tuple(desk.store.records(desk.lane, (NonceState.OPEN,)))
-    highest = desk.store.highest_nonce(desk.lane)
+    context = lane.context
+    seen = take_snapshot(context.rpc, context.lane.wallet, None)
+    records = tuple(context.store.records(context.lane, (NonceState.OPEN,)))
+    highest = context.store.highest_nonce(context.lane)
     next_nonce = max(seen.count, Nonce(0) if highest is None else Nonce(highest + 1))
     held = {record.nonce for record in records}
     gaps = tuple(Nonce(nonce) for nonce in range(seen.count, next_nonce) if nonce not in held)
-    queued = desk.store.count(desk.lane, (IntentState.QUEUED,))
-    halted, waiting = desk.store.halted(desk.lane), desk.store.waiting(desk.lane)
-    why = halted or waiting or _why(seen, records, gaps) or _waiting(desk, seen, records, queued)
+    queued = context.store.count(context.lane, (IntentState.QUEUED,))
+    halted, waiting = context.store.halted(context.lane), context.store.waiting(context.lane)
+    why = halted or waiting or _why(seen, records, gaps) or _waiting(context, seen, records, queued)
     return LaneStatus(seen.head, seen.count, next_nonce, seen.balance, records, gaps, queued, halted, waiting, why)
 
 
-def _waiting(desk: Desk, seen: Look, records: tuple[NonceRecord, ...], queued: int) -> str:
+def _waiting(context: RunContext, seen: ChainSnapshot, records: tuple[NonceRecord, ...], queued: int) -> str:
     """Why the queue does not move, as far as its oldest intent tells."""
-    oldest = desk.store.queued(desk.lane, 1)
+    oldest = context.store.queued(context.lane, 1)
     if not oldest:
         return "nothing waits"
-    (verdict,) = desk.readiness.check(oldest, seen.moment)
-    reason = verdict.reason or _unpaid(desk, seen, records, oldest[0]) or "goes with the next run"
+    (verdict,) = context.readiness.check(oldest, seen.moment)
+    reason = verdict.reason or _unpaid(context, seen, records, oldest[0]) or "goes with the next run"
     return f"{queued} in the queue, the oldest is {oldest[0].method} of {oldest[0].subject}: {reason}"
 
 
-def _unpaid(desk: Desk, seen: Look, records: tuple[NonceRecord, ...], intent: Intent) -> str:
+def _unpaid(context: RunContext, seen: ChainSnapshot, records: tuple[NonceRecord, ...], intent: Intent) -> str:
     """Why the wallet cannot pay this call now; empty if it can."""
     try:
-        call = desk.encoder.encode((intent,))
+        call = context.encoder.encode((intent,))
     except BadMessage as error:
         return str(error)
-    need = call.gas * quote(desk.policy.fees, seen.market).max_fee + call.value
+    need = call.gas * quote(context.policy.fees, seen.market).max_fee + call.value
     committed = sum(record.gas_limit * record.newest.fees.max_fee + record.value for record in records)
-    left = seen.balance - committed - desk.policy.keep_balance
+    left = seen.balance - committed - context.policy.keep_balance
     if left >= need:
         return ""
     return (
         f"the wallet cannot pay for it: up to {need} wei are needed, of its {seen.balance} wei {max(left, 0)} are "
-        f"free. Send some to {desk.lane.wallet}"
+        f"free. Send some to {context.lane.wallet}"
     )
 
 
-def _why(seen: Look, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...]) -> str:
+def _why(seen: ChainSnapshot, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...]) -> str:
     """What holds the lowest nonce; empty if none is open."""
     if gaps and gaps[0] == seen.count:
         return f"nonce {gaps[0]} has no transaction: a gap"
@@ -137,38 +137,40 @@ def _why(seen: Look, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...]) 
     return f"nonce {lowest.nonce} was sent at block {lowest.sent_block} and waits to be mined"
 
 
-def offer(lane: Lane, nonce: Nonce) -> Offer:
+def offer(lane: Lane, nonce: Nonce) -> ReplacementPrice:
     """What raising the price of an open nonce would cost. Raises BadInput if it is not open or at the ceiling."""
-    record = _open(lane.desk, nonce)
-    return Offer((nonce,), _price(lane.desk, _look(lane.desk), record), record.gas_limit)
+    record = _open(lane.context, nonce)
+    return ReplacementPrice((nonce,), _price(lane.context, _snapshot(lane.context), record), record.gas_limit)
 
 
-def offer_cancel(lane: Lane, nonce: Nonce) -> Offer:
+def offer_cancel(lane: Lane, nonce: Nonce) -> ReplacementPrice:
     """What taking an open nonce away from its call would cost. Raises BadInput as `offer`."""
-    return Offer((nonce,), offer(lane, nonce).fees, transfer_gas(lane.desk, Memory()))
+    return ReplacementPrice((nonce,), offer(lane, nonce).fees, transfer_gas(lane.context, Memory()))
 
 
-def offer_gaps(lane: Lane) -> Offer:
+def offer_gaps(lane: Lane) -> ReplacementPrice:
     """What filling all gaps would cost, and which there are."""
-    seen = _look(lane.desk)
-    return Offer(
-        tuple(_gaps(lane.desk, seen)), quote(lane.desk.policy.fees, seen.market), transfer_gas(lane.desk, Memory())
+    seen = _snapshot(lane.context)
+    return ReplacementPrice(
+        tuple(_gaps(lane.context, seen)),
+        quote(lane.context.policy.fees, seen.market),
+        transfer_gas(lane.context, Memory()),
     )
 
 
 def bump(lane: Lane, nonce: Nonce) -> Replaced:
     """Sign and send the same call at a higher price."""
     with _turn(lane) as turn:
-        seen, record = _look(turn.desk), _open(turn.desk, nonce)
-        return _replace(turn, seen, record, again(turn.desk, record, _price(turn.desk, seen, record)))
+        seen, record = _snapshot(turn.context), _open(turn.context, nonce)
+        return _replace(turn, seen, record, again(turn.context, record, _price(turn.context, seen, record)))
 
 
 def cancel(lane: Lane, nonce: Nonce) -> Replaced:
     """Spend an open nonce on a transfer of nothing to oneself; its intents end as FAILED once that is final."""
     with _turn(lane) as turn:
-        desk, seen, record = turn.desk, _look(turn.desk), _open(turn.desk, nonce)
-        fees, gas = _price(desk, seen, record), transfer_gas(desk, Memory())
-        wallet, chain_id = desk.lane.wallet, desk.lane.chain_id
+        context, seen, record = turn.context, _snapshot(turn.context), _open(turn.context, nonce)
+        fees, gas = _price(context, seen, record), transfer_gas(context, Memory())
+        wallet, chain_id = context.lane.wallet, context.lane.chain_id
         unsigned = to_self(wallet, chain_id, nonce, fees, Purpose.CANCEL, _CANCELLED, gas=gas)
         return _replace(turn, seen, record, unsigned)
 
@@ -176,27 +178,27 @@ def cancel(lane: Lane, nonce: Nonce) -> Replaced:
 def cancel_queued(lane: Lane, key: str, *, dry_run: bool = False) -> None:
     """End an intent that has no nonce. Raises BadInput if it has one, or is none; `dry_run`: only that."""
     with _turn(lane) as turn:
-        found = turn.desk.store.intents([key])
-        held = turn.desk.store.holding(turn.desk.lane, key)
+        found = turn.context.store.intents([key])
+        held = turn.context.store.holding(turn.context.lane, key)
         if not found or found[0].state is not IntentState.QUEUED or held is not None:
             raise BadInput(what=f"Intent {key} is not in the queue; to stop one that was sent, cancel its nonce.")
         if not dry_run:
-            turn.desk.store.move(turn.lease, [IntentMove((key,), IntentState.FAILED, reason=_CANCELLED)], ())
+            turn.context.store.move(turn.lease, [IntentMove((key,), IntentState.FAILED, reason=_CANCELLED)], ())
             # It may have been what the lane waited for.
-            turn.desk.store.wait(turn.lease, None)
+            turn.context.store.wait(turn.lease, None)
 
 
 def rebroadcast(lane: Lane) -> list[str]:
     """Give all open bytes to the node again; its answers, in nonce order."""
     with _turn(lane) as turn:
-        return _send(turn, _look(turn.desk), turn.desk.store.records(turn.desk.lane, (NonceState.OPEN,)))
+        return _send(turn, _snapshot(turn.context), turn.context.store.records(turn.context.lane, (NonceState.OPEN,)))
 
 
 def fill_gaps(lane: Lane) -> list[Nonce]:
     """Fill every nonce below the highest that has no record, without a second look; which ones."""
     with _turn(lane) as turn:
-        seen = _look(turn.desk)
-        gaps = _gaps(turn.desk, seen)
+        seen = _snapshot(turn.context)
+        gaps = _gaps(turn.context, seen)
         _send(turn, seen, fill(turn, seen, gaps, Memory()))
         return gaps
 
@@ -208,33 +210,33 @@ def disown(lane: Lane, nonce: Nonce, *, dry_run: bool = False) -> list[IntentMov
     is not ours: whoever let go of a nonce that was ours would have its calls carried out twice.
     """
     with _turn(lane) as turn:
-        desk, seen, record = turn.desk, _look(turn.desk), _open(turn.desk, nonce)
+        context, seen, record = turn.context, _snapshot(turn.context), _open(turn.context, nonce)
         if record.nonce >= seen.count:
             raise BadInput(what=f"Nonce {nonce} is not spent; nobody took it.")
-        receipt = receipts(desk.rpc, [record])[nonce]
+        receipt = receipts(context.rpc, [record])[nonce]
         if isinstance(receipt, Known):
             tx_hash, block = receipt.value.tx_hash, receipt.value.block
             raise BadInput(what=f"Nonce {nonce} is ours: {tx_hash} is in block {block}. The lane goes on by itself.")
         if turn.lease.halted is None:
             raise BadInput(what="The lane still looks for who spent it; it stops by itself if that is not ours.")
-        _prove_foreign(desk, seen, record)
-        intents = desk.store.intents(record.intents)
-        verdicts = desk.readiness.check(intents, seen.moment)
+        _prove_foreign(context, seen, record)
+        intents = context.store.intents(record.intents)
+        verdicts = context.readiness.check(intents, seen.moment)
         why = f"nonce {nonce} was taken by a foreign transaction"
         moves = [
-            after_release(desk.policy.max_generations, intent, verdict, why)
+            after_release(context.policy.max_generations, intent, verdict, why)
             for intent, verdict in zip(intents, verdicts, strict=True)
         ]
         if not dry_run:
-            desk.store.move(turn.lease, moves, [Disowned(nonce)])
-            desk.store.halt(desk.lane, None, turn.lease)
+            context.store.move(turn.lease, moves, [Disowned(nonce)])
+            context.store.halt(context.lane, None, turn.lease)
             log.warning("Foreign nonce accepted.", action="lane_disowned", wallet=lane.id.wallet, nonce=nonce)
     return moves
 
 
-def _prove_foreign(desk: Desk, seen: Look, record: NonceRecord) -> None:
+def _prove_foreign(context: RunContext, seen: ChainSnapshot, record: NonceRecord) -> None:
     """Nothing, if a block proves it. Raises BadInput: what is unknown is ours until the contrary is proved."""
-    match spender(desk.rpc, desk.lane.wallet, record, seen.head):
+    match spender(context.rpc, context.lane.wallet, record, seen.head):
         case Known(found) if found.ours:
             what = f"is ours: {found.tx_hash} is in block {found.block}; the node only has no receipt of it yet."
         case Known(_):
@@ -254,11 +256,11 @@ def resume(lane: Lane, *, dry_run: bool = False) -> str:
     Why it stood still. If that is still so, it stops again. Raises BadInput if it does not stand still; `dry_run`:
     only that.
     """
-    why = lane.desk.store.halted(lane.id)
+    why = lane.context.store.halted(lane.id)
     if why is None:
         raise BadInput(what="The lane does not stand still.")
     if not dry_run:
-        lane.desk.store.halt(lane.id, None)
+        lane.context.store.halt(lane.id, None)
         log.warning("The lane goes on.", action="lane_resumed", wallet=lane.id.wallet, why=why)
     return why
 
@@ -268,57 +270,57 @@ def resume(lane: Lane, *, dry_run: bool = False) -> str:
 
 @contextmanager
 def _turn(lane: Lane) -> Iterator[Turn]:
-    desk = lane.desk
-    lease = desk.store.take_lease(desk.lane, lane.holder, desk.policy.lease)
+    context = lane.context
+    lease = context.store.take_lease(context.lane, lane.holder, context.policy.lease)
     if lease is None:
-        raise LeaseLost(wallet=desk.lane.wallet, fence="of a run")
+        raise LeaseLost(wallet=context.lane.wallet, fence="of a run")
     try:
-        yield Turn(desk, lease, desk.monotonic())
+        yield Turn(context, lease, context.monotonic())
     finally:
-        desk.store.give_back(lease)
+        context.store.give_back(lease)
 
 
-def _open(desk: Desk, nonce: Nonce) -> NonceRecord:
-    record = desk.store.record(desk.lane, nonce)
+def _open(context: RunContext, nonce: Nonce) -> NonceRecord:
+    record = context.store.record(context.lane, nonce)
     if record is None or record.state is not NonceState.OPEN:
         state = "unknown" if record is None else record.state.value
-        raise BadInput(what=f"Nonce {nonce} of {desk.lane.wallet} is {state}, not open.")
+        raise BadInput(what=f"Nonce {nonce} of {context.lane.wallet} is {state}, not open.")
     return record
 
 
-def _price(desk: Desk, seen: Look, record: NonceRecord) -> Fees:
-    fees = dearer(desk.policy.fees, seen.market, record.newest.fees)
+def _price(context: RunContext, seen: ChainSnapshot, record: NonceRecord) -> Fees:
+    fees = bumped_fees(context.policy.fees, seen.market, record.newest.fees)
     if fees is None and record.newest.fees.max_fee == 0:
-        return quote(desk.policy.fees, seen.market)
+        return quote(context.policy.fees, seen.market)
     if fees is None:
         raise BadInput(what=f"Nonce {record.nonce} already offers as much as SLUICE_MAX_FEE_GWEI allows.")
     return fees
 
 
-def _look(desk: Desk) -> Look:
-    return look(desk.rpc, desk.lane.wallet, None)
+def _snapshot(context: RunContext) -> ChainSnapshot:
+    return take_snapshot(context.rpc, context.lane.wallet, None)
 
 
-def _gaps(desk: Desk, seen: Look) -> list[Nonce]:
+def _gaps(context: RunContext, seen: ChainSnapshot) -> list[Nonce]:
     """Unspent nonces below the highest that have no record."""
-    highest = desk.store.highest_nonce(desk.lane)
+    highest = context.store.highest_nonce(context.lane)
     span = range(seen.count, 0 if highest is None else highest)
-    return [Nonce(nonce) for nonce in span if desk.store.record(desk.lane, Nonce(nonce)) is None]
+    return [Nonce(nonce) for nonce in span if context.store.record(context.lane, Nonce(nonce)) is None]
 
 
-def _replace(turn: Turn, seen: Look, record: NonceRecord, unsigned: Unsigned) -> Replaced:
-    (attempt,) = turn.desk.signer.sign([unsigned])
+def _replace(turn: Turn, seen: ChainSnapshot, record: NonceRecord, unsigned: Unsigned) -> Replaced:
+    (attempt,) = turn.context.signer.sign([unsigned])
     move = Repriced(record.nonce, attempt)
-    turn.desk.store.move(turn.lease, (), [move])
+    turn.context.store.move(turn.lease, (), [move])
     replaced = apply(record, move)
     (answer,) = _send(turn, seen, [replaced])
     log.info("Replaced by hand.", action="lane_replaced", nonce=record.nonce, tx=attempt.tx_hash, answer=answer)
     return Replaced(replaced, answer)
 
 
-def _send(turn: Turn, seen: Look, records: Sequence[NonceRecord]) -> list[str]:
+def _send(turn: Turn, seen: ChainSnapshot, records: Sequence[NonceRecord]) -> list[str]:
     """Send as a run does; what the node refused in its words, else `accepted`."""
     memory = Memory()
     broadcast(turn, seen, records, memory)
-    refused = memory.refused | memory.doubted
+    refused = memory.refused | memory.maybe_sent
     return [refused[record.nonce].words if record.nonce in refused else "accepted" for record in records]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chain.lane.model.intent import IntentState
 from chain.lane.model.nonce import UNSETTLED, NonceRecord, NonceState
-from chain.lane.phases.snapshot import look
+from chain.lane.phases.snapshot import take_snapshot
 from chain.lane.run import Lane
 from protocol.errors import RpcError
 from protocol.types import Nonce
@@ -19,7 +19,7 @@ _MOST = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LaneFinding:
     """One thing that is not as it should be."""
 
     #: Stable name: `gap`, `lost_receipt`, `no_answer`, `other_block`, `unconfirmed`, `no_nonce`, `two_nonces`.
@@ -29,15 +29,15 @@ class Finding:
     says: str
 
 
-def audit(lane: Lane, *, depth: int = DEPTH) -> list[Finding]:
+def audit(lane: Lane, *, depth: int = DEPTH) -> list[LaneFinding]:
     """Everything that is odd; reads only. What a run is about to repair is told too. Raises RpcUnavailable."""
-    desk = lane.desk
-    seen = look(desk.rpc, desk.lane.wallet, None)
-    known = desk.store.records(desk.lane, list(UNSETTLED))
-    known += desk.store.newest(desk.lane, list(NonceState), depth, None)
+    context = lane.context
+    seen = take_snapshot(context.rpc, context.lane.wallet, None)
+    known = context.store.records(context.lane, list(UNSETTLED))
+    known += context.store.newest(context.lane, list(NonceState), depth, None)
     records = [record for _, record in sorted({record.nonce: record for record in known}.items())]
     settled = [record for record in records if record.mined is not None]
-    answers = desk.rpc.batch(
+    answers = context.rpc.batch(
         [("eth_getTransactionReceipt", (record.mined.tx_hash,)) for record in settled if record.mined is not None]
     )
     findings = _gaps(records, seen.count)
@@ -45,29 +45,31 @@ def audit(lane: Lane, *, depth: int = DEPTH) -> list[Finding]:
         findings += _receipt(record, receipt)
     for record in records:
         if record.state is NonceState.OPEN and record.nonce < seen.count:
-            findings.append(Finding("unconfirmed", record.nonce, None, "is spent; the next run looks for its receipt"))
+            findings.append(
+                LaneFinding("unconfirmed", record.nonce, None, "is spent; the next run looks for its receipt")
+            )
     return findings + _intents(lane, records)
 
 
-def _gaps(records: list[NonceRecord], count: Nonce) -> list[Finding]:
+def _gaps(records: list[NonceRecord], count: Nonce) -> list[LaneFinding]:
     held = {record.nonce for record in records}
     missing = [nonce for nonce in range(count, max(held, default=Nonce(0))) if nonce not in held]
     return [
-        Finding("gap", Nonce(nonce), None, "has no transaction; nothing above it can be mined") for nonce in missing
+        LaneFinding("gap", Nonce(nonce), None, "has no transaction; nothing above it can be mined") for nonce in missing
     ]
 
 
-def _receipt(record: NonceRecord, receipt: object) -> list[Finding]:
+def _receipt(record: NonceRecord, receipt: object) -> list[LaneFinding]:
     assert record.mined is not None
     if isinstance(receipt, RpcError):
         says = f"{record.state.value} in block {record.mined.block}, but the node cannot say: {receipt}"
-        return [Finding("no_answer", record.nonce, None, says)]
+        return [LaneFinding("no_answer", record.nonce, None, says)]
     if not isinstance(receipt, dict):
         says = (
             f"{record.state.value} in block {record.mined.block}, but the node has no receipt of {record.mined.tx_hash}"
             ": if a reorg took that block away, the next run sends it again"
         )
-        return [Finding("lost_receipt", record.nonce, None, says)]
+        return [LaneFinding("lost_receipt", record.nonce, None, says)]
     if receipt["blockHash"] == record.mined.block_hash:
         return []
     outcome = "it succeeds" if int(receipt["status"], 16) == 1 else "it reverts"
@@ -75,17 +77,19 @@ def _receipt(record: NonceRecord, receipt: object) -> list[Finding]:
         f"{record.state.value} in block {record.mined.block} {record.mined.block_hash}, but now it is in block"
         f" {int(receipt['blockNumber'], 16)} {receipt['blockHash']}, where {outcome}; the next run follows"
     )
-    return [Finding("other_block", record.nonce, None, says)]
+    return [LaneFinding("other_block", record.nonce, None, says)]
 
 
-def _intents(lane: Lane, records: list[NonceRecord]) -> list[Finding]:
+def _intents(lane: Lane, records: list[NonceRecord]) -> list[LaneFinding]:
     carried = Counter(key for record in records for key in record.intents)
     findings = [
-        Finding("two_nonces", None, key, f"is carried by {times} nonces") for key, times in carried.items() if times > 1
+        LaneFinding("two_nonces", None, key, f"is carried by {times} nonces")
+        for key, times in carried.items()
+        if times > 1
     ]
-    holding = lane.desk.store.in_state(lane.id, (IntentState.SENT, IntentState.MINED), _MOST)
+    holding = lane.context.store.in_state(lane.id, (IntentState.SENT, IntentState.MINED), _MOST)
     return findings + [
-        Finding("no_nonce", None, intent.key, f"is {intent.state.value}, but no nonce carries it")
+        LaneFinding("no_nonce", None, intent.key, f"is {intent.state.value}, but no nonce carries it")
         for intent in holding
         if intent.key not in carried
     ]

@@ -18,11 +18,11 @@ from chain.lane.model.intent import UNENDED, Intent, IntentState, LaneId
 from chain.lane.model.nonce import IN_A_BLOCK, NonceRecord, NonceState
 from chain.lane.model.policy import LanePolicy
 from chain.lane.phases.confirm import Confirmed, confirm
-from chain.lane.phases.context import Desk, Memory, Turn
+from chain.lane.phases.context import Memory, RunContext, Turn
 from chain.lane.phases.proof import receipts
 from chain.lane.phases.repair import repair
 from chain.lane.phases.send import afford, broadcast, choose, claim
-from chain.lane.phases.snapshot import Look, look
+from chain.lane.phases.snapshot import ChainSnapshot, take_snapshot
 from chain.lane.rules.encoding import Encoder
 from chain.lane.rules.gas import allow
 from chain.lane.rules.readiness import Readiness
@@ -76,7 +76,7 @@ class Lane:
         monotonic: Callable[[], float] = time.monotonic,
         holder: str | None = None,
     ) -> None:
-        self._desk = Desk(
+        self._context = RunContext(
             lane=LaneId(chain_id, signer.wallet),
             store=store,
             rpc=rpc,
@@ -93,12 +93,12 @@ class Lane:
     @property
     def id(self) -> LaneId:
         """Chain and wallet."""
-        return self._desk.lane
+        return self._context.lane
 
     @property
-    def desk(self) -> Desk:
+    def context(self) -> RunContext:
         """Its ports, for `chain.lane.admin`."""
-        return self._desk
+        return self._context
 
     @property
     def holder(self) -> str:
@@ -107,40 +107,40 @@ class Lane:
 
     def submit(self, intents: Sequence[Intent]) -> int:
         """Store intents durably; how many were new. Those known already are left as they are. Raises LaneFull."""
-        desk = self._desk
+        context = self._context
         if not intents:
             return 0
-        queued = desk.store.count(desk.lane, (IntentState.QUEUED,))
-        if queued + len(intents) > desk.policy.max_queued:
-            raise LaneFull(wallet=desk.lane.wallet, queued=queued)
-        return desk.store.add(intents)
+        queued = context.store.count(context.lane, (IntentState.QUEUED,))
+        if queued + len(intents) > context.policy.max_queued:
+            raise LaneFull(wallet=context.lane.wallet, queued=queued)
+        return context.store.add(intents)
 
     def intents(self, keys: Sequence[str]) -> list[Intent]:
         """The intents as they stand; unknown keys are left out."""
-        return self._desk.store.intents(keys)
+        return self._context.store.intents(keys)
 
     def open_count(self) -> int:
         """How many intents have not ended."""
-        return self._desk.store.count(self._desk.lane, UNENDED)
+        return self._context.store.count(self._context.lane, UNENDED)
 
     def run(self) -> RunReport:
         """Recover, confirm, send; a few milliseconds when there is nothing to do. Database errors are raised."""
-        desk = self._desk
+        context = self._context
         try:
-            if not desk.store.busy(desk.lane) and not self._undone():
+            if not context.store.busy(context.lane) and not self._undone():
                 return RunReport()
         except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
             return RunReport(trouble=str(error))
-        started = desk.monotonic()
-        lease = desk.store.take_lease(desk.lane, self._holder, desk.policy.lease)
+        started = context.monotonic()
+        lease = context.store.take_lease(context.lane, self._holder, context.policy.lease)
         if lease is None:
             return RunReport(open=self.open_count(), busy=True)
-        LANE_HALTED.labels(desk.lane.wallet).set(lease.halted is not None)
-        turn = Turn(desk, lease, started)
+        LANE_HALTED.labels(context.lane.wallet).set(lease.halted is not None)
+        turn = Turn(context, lease, started)
         try:
             if lease.halted is not None and not self._halt_ends(turn):
-                log.error("The lane stands still.", action="lane_halted", wallet=desk.lane.wallet, why=lease.halted)
+                log.error("The lane stands still.", action="lane_halted", wallet=context.lane.wallet, why=lease.halted)
                 return RunReport(open=self.open_count(), halted=lease.halted)
             return self._run(turn)
         except RpcUnavailable as error:
@@ -150,21 +150,21 @@ class Lane:
             self._warn("Another run took over.", "lane_lease_lost", error)
             return RunReport(open=self.open_count(), busy=True, wake_again=True)
         except ForeignNonce as error:
-            LANE_HALTED.labels(desk.lane.wallet).set(1)
+            LANE_HALTED.labels(context.lane.wallet).set(1)
             return RunReport(open=self.open_count(), halted=str(error))
         finally:
-            desk.store.give_back(lease)
+            context.store.give_back(lease)
 
     def _halt_ends(self, turn: Turn) -> bool:
         """Whether what stopped the lane was wrong: a receipt says that one of its own transactions spent the nonce."""
-        desk, wallet = self._desk, self.id.wallet
-        seen = look(desk.rpc, wallet, None)
-        spent = [record for record in desk.store.records(self.id, (NonceState.OPEN,)) if record.nonce < seen.count]
-        found = receipts(desk.rpc, spent)
+        context, wallet = self._context, self.id.wallet
+        seen = take_snapshot(context.rpc, wallet, None)
+        spent = [record for record in context.store.records(self.id, (NonceState.OPEN,)) if record.nonce < seen.count]
+        found = receipts(context.rpc, spent)
         ours = [record.nonce for record in spent if isinstance(found[record.nonce], Known)]
         if not ours:
             return False
-        desk.store.halt(self.id, None, turn.lease)
+        context.store.halt(self.id, None, turn.lease)
         log.warning(
             "The lane goes on by itself: its own transactions have receipts.",
             action="lane_halt_ended",
@@ -177,53 +177,53 @@ class Lane:
 
     def _newest(self) -> NonceRecord | None:
         """The newest record in a block: while that block stands, so do all before it."""
-        return next(iter(self._desk.store.newest(self.id, IN_A_BLOCK, 1, None)), None)
+        return next(iter(self._context.store.newest(self.id, IN_A_BLOCK, 1, None)), None)
 
     def _undone(self) -> bool:
         """Whether a reorg took back what was the last thing this wallet did, and FINAL. One batch of requests."""
         newest = self._newest()
-        return newest is not None and look(self._desk.rpc, self.id.wallet, newest).contradicts(newest)
+        return newest is not None and take_snapshot(self._context.rpc, self.id.wallet, newest).contradicts(newest)
 
     def _warn(self, sentence: str, action: str, error: SluiceError) -> None:
-        log.warning(sentence, action=action, wallet=self._desk.lane.wallet, why=str(error))
+        log.warning(sentence, action=action, wallet=self._context.lane.wallet, why=str(error))
 
     def _run(self, turn: Turn) -> RunReport:
-        desk, memory = self._desk, self._memory
+        context, memory = self._context, self._memory
         newest = self._newest()
-        seen = look(desk.rpc, desk.lane.wallet, newest)
+        seen = take_snapshot(context.rpc, context.lane.wallet, newest)
         memory.see(seen.count, seen.head)
         confirmed = confirm(turn, seen, newest, memory)
-        highest = desk.store.highest_nonce(desk.lane)
-        if desk.policy.dry_run:
+        highest = context.store.highest_nonce(context.lane)
+        if context.policy.dry_run:
             return self._rehearse(seen, confirmed)
         repairs = repair(turn, seen, confirmed.open, highest, memory)
         open_records = list(repairs.open.values())
         # While a gap waits for its second look, every further nonce would queue up behind it.
-        chosen = choose(desk, seen, open_records, memory) if not memory.gaps else None
+        chosen = choose(context, seen, open_records, memory) if not memory.gaps else None
         ended = list(confirmed.ended)
         outbox = repairs.outbox
         if chosen is not None:
             if chosen.moves:
-                desk.store.move(turn.lease, chosen.moves, ())
+                context.store.move(turn.lease, chosen.moves, ())
                 ended += chosen.ended
             # One that was cut to fit may be more than there is room for: its parts wait for the next run.
-            allowed = allow(desk, memory, chosen.groups)[: chosen.room]
-            groups = afford(desk, seen, open_records, allowed, memory)
+            allowed = allow(context, memory, chosen.groups)[: chosen.capacity]
+            groups = afford(context, seen, open_records, allowed, memory)
             if groups:
                 fresh = claim(turn, seen, groups, self._next(seen, highest))
                 outbox = [*outbox, *fresh]
                 open_records += fresh
         look_again = broadcast(turn, seen, outbox, memory) or (chosen is not None and chosen.more)
-        LANE_IN_FLIGHT.labels(desk.lane.wallet).set(len(open_records))
+        LANE_IN_FLIGHT.labels(context.lane.wallet).set(len(open_records))
         tell(turn, seen, memory)
         return RunReport(
-            ended=tuple(desk.store.intents(ended)) if ended else (),
+            ended=tuple(context.store.intents(ended)) if ended else (),
             mined=tuple(confirmed.mined),
             open=self.open_count(),
             wake_again=look_again,
         )
 
-    def _next(self, seen: Look, highest: Nonce | None) -> Nonce:
+    def _next(self, seen: ChainSnapshot, highest: Nonce | None) -> Nonce:
         """The nonce to claim. Nonces above ours that are spent do no harm, but say that the key is not ours alone."""
         if highest is None or seen.count <= highest + 1:
             return max(seen.count, Nonce(0 if highest is None else highest + 1))
@@ -236,15 +236,15 @@ class Lane:
         )
         return seen.count
 
-    def _rehearse(self, seen: Look, confirmed: Confirmed) -> RunReport:
+    def _rehearse(self, seen: ChainSnapshot, confirmed: Confirmed) -> RunReport:
         """What a dry run does in place of repairing and sending: say, once each, what would go now."""
-        desk, told = self._desk, self._memory.told
-        chosen = choose(desk, seen, confirmed.open, self._memory)
-        for intents, call in afford(desk, seen, confirmed.open, chosen.groups, self._memory):
+        context, logged = self._context, self._memory.dry_run_logged
+        chosen = choose(context, seen, confirmed.open, self._memory)
+        for intents, call in afford(context, seen, confirmed.open, chosen.groups, self._memory):
             keys = [intent.key for intent in intents]
-            if not told.issuperset(keys):
+            if not logged.issuperset(keys):
                 log.info("Would send.", action="lane_dry_run", intents=keys, to=call.to, gas=call.gas, value=call.value)
-                told.update(keys)
+                logged.update(keys)
         return RunReport(
-            ended=tuple(desk.store.intents(confirmed.ended)), mined=tuple(confirmed.mined), open=self.open_count()
+            ended=tuple(context.store.intents(confirmed.ended)), mined=tuple(confirmed.mined), open=self.open_count()
         )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from chain.lane.model.intent import UNENDED, Intent, IntentState, LaneId
 from chain.lane.model.nonce import UNSETTLED, NonceMove, NonceRecord, NonceState, apply, nonces_of
-from chain.lane.store.lease import Lease, gone
+from chain.lane.store.lease import LaneLease, gone
 from chain.lane.store.port import IntentMove
 from protocol.errors import LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
@@ -23,7 +23,7 @@ class MemoryStore:
         self._intent_fences: dict[str, int] = {}
         self._records: dict[LaneId, dict[Nonce, NonceRecord]] = {}
         self._record_fences: dict[tuple[LaneId, Nonce], int] = {}
-        self._leases: dict[LaneId, tuple[Lease, float]] = {}
+        self._leases: dict[LaneId, tuple[LaneLease, float]] = {}
         self._halts: dict[LaneId, str] = {}
         self._waits: dict[LaneId, str] = {}
 
@@ -67,26 +67,26 @@ class MemoryStore:
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
-    def take_lease(self, lane: LaneId, holder: str, seconds: float) -> Lease | None:
+    def take_lease(self, lane: LaneId, holder: str, seconds: float) -> LaneLease | None:
         """The lease under a new fence; None while a living holder has it."""
         held, until = self._leases.get(lane, (None, 0.0))
         if held is not None and until > self._clock() and not gone(held.holder):
             return None
-        lease = Lease(lane, holder, held.fence + 1 if held else 1, self._halts.get(lane), self._waits.get(lane))
+        lease = LaneLease(lane, holder, held.fence + 1 if held else 1, self._halts.get(lane), self._waits.get(lane))
         self._leases[lane] = (lease, self._clock() + seconds)
         return lease
 
-    def renew_lease(self, lease: Lease, seconds: float) -> None:
+    def renew_lease(self, lease: LaneLease, seconds: float) -> None:
         """Have it for `seconds` from now."""
         self._last(lease)
         self._leases[lease.lane] = (lease, self._clock() + seconds)
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: LaneLease) -> None:
         """Let others take it at once."""
         if self._leases[lease.lane][0].fence == lease.fence:
             self._leases[lease.lane] = (lease, self._clock())
 
-    def halt(self, lane: LaneId, why: str | None, lease: Lease | None = None) -> None:
+    def halt(self, lane: LaneId, why: str | None, lease: LaneLease | None = None) -> None:
         """Stop the lane; None lets it go on."""
         if lease is not None:
             self._last(lease)
@@ -96,7 +96,7 @@ class MemoryStore:
         """Why the lane stands still."""
         return self._halts.get(lane)
 
-    def wait(self, lease: Lease, why: str | None) -> None:
+    def wait(self, lease: LaneLease, why: str | None) -> None:
         """Tell what the lane waits for."""
         self._last(lease)
         self._note(self._waits, lease.lane, why)
@@ -105,7 +105,7 @@ class MemoryStore:
         """What the lane waits for."""
         return self._waits.get(lane)
 
-    def _last(self, lease: Lease) -> None:
+    def _last(self, lease: LaneLease) -> None:
         last = self._leases[lease.lane][0].fence
         if last != lease.fence:
             raise LeaseLost(wallet=lease.lane.wallet, fence=last)
@@ -150,7 +150,7 @@ class MemoryStore:
         records = self._records.get(lane, {}).values()
         return Wei(sum(record.mined.fee for record in records if record.mined and record.created_at >= since))
 
-    def claim(self, lease: Lease, records: Sequence[NonceRecord]) -> None:
+    def claim(self, lease: LaneLease, records: Sequence[NonceRecord]) -> None:
         """Insert records, ordered by nonce; all before the first that conflicts."""
         own = self._records.setdefault(lease.lane, {})
         for record in records:
@@ -160,7 +160,7 @@ class MemoryStore:
             own[record.nonce] = record
             self._record_fences[lease.lane, record.nonce] = lease.fence
 
-    def move(self, lease: Lease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
+    def move(self, lease: LaneLease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
         """Write the moves, intents first."""
         for move in intents:
             for key in move.keys:
@@ -178,6 +178,6 @@ class MemoryStore:
                 self._record_fences[lease.lane, nonce] = lease.fence
 
     @staticmethod
-    def _guard(lease: Lease, fence: int) -> None:
+    def _guard(lease: LaneLease, fence: int) -> None:
         if fence > lease.fence:
             raise LeaseLost(wallet=lease.lane.wallet, fence=fence)

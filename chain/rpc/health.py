@@ -25,7 +25,7 @@ MUCH_SLOWER = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class NodeHealth:
     """One node's record."""
 
     latencies: tuple[float, ...] = ()
@@ -47,22 +47,22 @@ class Health:
         """Median seconds of its last checks; 0 while there is none."""
         return median(self.latencies) if self.latencies else 0.0
 
-    def answered(self) -> Health:
+    def answered(self) -> NodeHealth:
         """After an answer."""
         return replace(self, failures=0, rests_until=0.0)
 
-    def failed(self, now: float) -> Health:
+    def failed(self, now: float) -> NodeHealth:
         """After no answer: one failure suffices, since each may have cost a whole time-out."""
         pause = min(REST_FIRST * 2.0**self.failures, REST_LAST)
         return replace(self, failures=self.failures + 1, rests_until=now + pause)
 
-    def checked(self, head: BlockNumber, seconds: float, *, right_chain: bool, syncing: bool = False) -> Health:
+    def checked(self, head: BlockNumber, seconds: float, *, right_chain: bool, syncing: bool = False) -> NodeHealth:
         """After it said its chain and its head. Only these answers are timed: all nodes get the same question then."""
         latencies = (*self.latencies[1 - LATENCIES :], seconds)
         return replace(self.answered(), head=head, wrong_chain=not right_chain, syncing=syncing, latencies=latencies)
 
 
-def usable(nodes: Sequence[Health]) -> list[int]:
+def usable(nodes: Sequence[NodeHealth]) -> list[int]:
     """Positions of the nodes that may be asked."""
     heads = [node.head if node.right else None for node in nodes]
     least = max((head for head in heads if head is not None), default=0) - MOST_LAG
@@ -73,7 +73,7 @@ def usable(nodes: Sequence[Health]) -> list[int]:
     ]
 
 
-def order(nodes: Sequence[Health], current: int | None) -> list[int]:
+def order(nodes: Sequence[NodeHealth], current: int | None) -> list[int]:
     """Positions to try one after the other: the present node while it is good, then the fastest first.
 
     If no node is usable, the one that has rested longest; empty only if none has said that it is on our chain.

@@ -26,7 +26,7 @@ import structlog
 from chain.rpc import health
 from chain.rpc.answers import Known, Reply, Unknown, heard, heard_each, values
 from chain.rpc.client import JsonRpc, Request, Rpc
-from chain.rpc.health import Health
+from chain.rpc.health import NodeHealth
 from chain.rpc.response import reverted
 from chain.rpc.shapes import fits
 from config.endpoints import rpc_urls
@@ -70,7 +70,7 @@ class RpcPool:
         self._nodes = list(nodes)
         self._chain_id = chain_id
         self._clock = clock
-        self._health = [Health() for _ in nodes]
+        self._health = [NodeHealth() for _ in nodes]
         #: Position of the present node; None before the first answer.
         self._current: int | None = None
         self._checked_at: float | None = None
@@ -146,10 +146,10 @@ class RpcPool:
             raise RpcUnavailable(what=self._nodes[found.position].name, why=why)
         self._highest = (found.head, self._clock())
 
-    def _candidates(self, patient: Callable[[], bool] = lambda: True) -> Iterator[int]:
+    def _candidates(self, keep_waiting: Callable[[], bool] = lambda: True) -> Iterator[int]:
         """Nodes to try one after the other, each once, as good as they are when it is their turn.
 
-        Waits for checks under way while no other node is known to be good, as long as `patient`.
+        Waits for checks under way while no other node is known to be good, as long as `keep_waiting`.
         """
         tried: set[int] = set()
         while True:
@@ -160,7 +160,7 @@ class RpcPool:
             if now:
                 tried.add(now[0])
                 yield now[0]
-            elif under_way and patient():
+            elif under_way and keep_waiting():
                 wait(under_way, return_when=FIRST_COMPLETED)
             else:
                 return
@@ -171,7 +171,7 @@ class RpcPool:
         except RpcUnavailable:
             self._note(position, lambda record: record.failed(self._clock()))
             raise
-        self._note(position, Health.answered)
+        self._note(position, NodeHealth.answered)
         return answers
 
     # -- transactions --------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ class RpcPool:
         with self._lock.get():
             return health.order(self._health, self._current)
 
-    def _note(self, position: int, change: Callable[[Health], Health]) -> None:
+    def _note(self, position: int, change: Callable[[NodeHealth], NodeHealth]) -> None:
         with self._lock.get():
             self._health[position] = change(self._health[position])
 

@@ -86,10 +86,10 @@ def _audit(first: From = None, last: To = None, as_json: Json = False) -> None:
 
     Without `--from` from `SLUICE_START_BLOCK` on. Changes nothing; `sluice chain replay` mends what is found.
     """
-    with _opened() as desk:
-        span = desk.span(first, last)
-        found = _odd(auditing.audit(desk.watcher, desk.store.chain, *span))
-        aside = _set_aside(desk.store.quarantine.counts())
+    with _opened() as opened:
+        span = opened.span(first, last)
+        found = _odd(auditing.audit(opened.watcher, opened.store.chain, *span))
+        aside = _set_aside(opened.store.quarantine.counts())
     _tell(span, found, as_json, {"mend": _how_to_mend(found), "quarantine": aside})
     for line in aside:
         print(line, file=sys.stderr)
@@ -107,10 +107,10 @@ def _replay(
 
     The scheduler may run meanwhile; its next sweep looks at the deals and tasks concerned.
     """
-    with _opened() as desk:
-        span = desk.span(first, last)
+    with _opened() as opened:
+        span = opened.span(first, last)
         walk = auditing.audit if dry_run else auditing.replay
-        found = _odd(walk(desk.watcher, desk.store.chain, *span))
+        found = _odd(walk(opened.watcher, opened.store.chain, *span))
     _tell(span, found, as_json, {"done": not dry_run})
 
 
@@ -126,7 +126,7 @@ def _set_aside(counts: Mapping[str, int]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Desk:
+class _OpenedChain:
     """The scheduler's store and its chain, without the scheduler."""
 
     settings: Settings
@@ -148,14 +148,14 @@ class _Desk:
 
 
 @contextmanager
-def _opened() -> Iterator[_Desk]:
+def _opened() -> Iterator[_OpenedChain]:
     now = settings()
     hub, workerpool = _address(now.hub, "SLUICE_HUB"), _address(now.workerpool, "SLUICE_WORKERPOOL")
     store = Store.open(now)
     with closing(connect(now)) as rpc, answering():
         reader = Hub(rpc, hub)
         reader.check_chain(now)
-        yield _Desk(now, store, Watcher(rpc, reader, workerpool, store.chain))
+        yield _OpenedChain(now, store, Watcher(rpc, reader, workerpool, store.chain))
 
 
 def _address(value: str | None, name: str) -> Contract:

@@ -14,12 +14,12 @@ from rich.table import Table
 
 from config.settings import StackSettings, settings
 from ops.stack import stack, status
-from ops.stack.parts import Part, wanted
-from ops.stack.stack import Step
+from ops.stack.parts import StackPart, wanted
+from ops.stack.stack import StackStep
 from protocol.errors import BadSetting
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
-Parts = Annotated[list[Part] | None, typer.Argument(help="Parts to act on. Default: all.", show_default=False)]
+Parts = Annotated[list[StackPart] | None, typer.Argument(help="Parts to act on. Default: all.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -114,7 +114,7 @@ class Board:
 
     def __init__(self, *, quiet: bool) -> None:
         self._console = Console(stderr=True, quiet=quiet)
-        self._steps: dict[Part, Step] = {}
+        self._steps: dict[StackPart, StackStep] = {}
         self._live = Live(console=self._console, get_renderable=self._table, transient=False, refresh_per_second=8)
         self._animated = self._console.is_terminal and not quiet
 
@@ -127,7 +127,7 @@ class Board:
         if self._animated:
             self._live.stop()
 
-    def show(self, step: Step) -> None:
+    def show(self, step: StackStep) -> None:
         """Take note of a step; called from several threads."""
         self._steps[step.part] = step
         if self._animated:
@@ -144,7 +144,7 @@ class Board:
 
     def _table(self) -> Table:
         table = Table(box=None, show_header=False)
-        for part in Part:
+        for part in StackPart:
             step = self._steps.get(part)
             if step is not None:
                 colour = _COLOURS.get(step.phase, "yellow")

@@ -37,7 +37,7 @@ NonceArg = Annotated[int, typer.Argument(help="Nonce of an open transaction, fro
 
 #: Intents listed at once.
 MOST = 200
-_COIN = 10**18
+_ETHER = 10**18
 
 
 def register(app: typer.Typer) -> None:
@@ -63,14 +63,14 @@ def _ls(as_json: Json = False, worker: Worker = False) -> None:
     """What is open, what stands at the head of the line, and why it waits."""
     lane = _lane(worker)
     status = admin.status(lane)
-    intents = lane.desk.store.in_state(lane.id, UNENDED, MOST)
+    intents = lane.context.store.in_state(lane.id, UNENDED, MOST)
     if as_json:
         records = [_record_json(record) for record in status.open]
         _print({**asdict(status), "open": records, "intents": [_intent_json(intent) for intent in intents]})
         return
     console = Console(soft_wrap=True)
     console.print(f"wallet {lane.id.wallet}, chain {lane.id.chain_id}, head {status.head}")
-    console.print(f"balance {status.balance / _COIN:.6f}, mined {status.count}, next nonce {status.next_nonce}")
+    console.print(f"balance {status.balance / _ETHER:.6f}, mined {status.count}, next nonce {status.next_nonce}")
     if status.halted is not None:
         console.print("[bold red]The lane stands still[/]: decide by `sluice tx disown` or `sluice tx resume`.")
     if status.waiting is not None:
@@ -98,7 +98,7 @@ def _show(
 ) -> None:
     """Everything about one nonce or one intent: attempts, receipt, reasons."""
     lane = _lane(worker)
-    store = lane.desk.store
+    store = lane.context.store
     record = store.record(lane.id, Nonce(int(what))) if what.isdecimal() else store.holding(lane.id, what)
     intents = store.intents(record.intents + record.released if record else [what])
     if record is None and not intents:
@@ -195,7 +195,7 @@ def _lane(worker: bool) -> Lane:
     return poco_lane(now, rpc, key, store)
 
 
-def _replace(offer: admin.Offer, dry_run: bool, as_json: bool, act: Callable[[], admin.Replaced]) -> None:
+def _replace(offer: admin.ReplacementPrice, dry_run: bool, as_json: bool, act: Callable[[], admin.Replaced]) -> None:
     """Tell the price first, then do it unless told not to."""
     answer = {"nonce": offer.nonces[0], **_tell_price(offer, as_json)}
     if dry_run:
@@ -205,10 +205,10 @@ def _replace(offer: admin.Offer, dry_run: bool, as_json: bool, act: Callable[[],
     _say(answer | {"tx": replaced.record.newest.tx_hash, "answer": replaced.answer, "done": True}, as_json)
 
 
-def _tell_price(offer: admin.Offer, as_json: bool) -> dict[str, int]:
+def _tell_price(offer: admin.ReplacementPrice, as_json: bool) -> dict[str, int]:
     """The price for the answer; people see it now, before anything is done."""
     if not as_json:
-        cost, cap = offer.cost / _COIN, offer.fees.max_fee / 1e9
+        cost, cap = offer.cost / _ETHER, offer.fees.max_fee / 1e9
         Console(stderr=True).print(f"costs at most {cost:.9f} coins at {cap:.3f} gwei")
     return {"max_fee_wei": offer.fees.max_fee, "tip_wei": offer.fees.tip, "cost_wei_at_most": offer.cost}
 

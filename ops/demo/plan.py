@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ops.market import orders
 from ops.market.match import Matched, match
-from ops.poco.actor import Actor
-from ops.pool.ground import PRICE, Ground
+from ops.poco.sender import DirectSender
+from ops.pool.on_chain import PRICE, PoolOnChain
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ def purchases(input_url: str) -> tuple[list[Purchase], Purchase]:
     )
 
 
-def buy(requester: Actor, ground: Ground, wanted: Sequence[Purchase]) -> list[Matched]:
+def buy(requester: DirectSender, on_chain: PoolOnChain, wanted: Sequence[Purchase]) -> list[Matched]:
     """Match all of `wanted` in one block."""
     deals = []
     for item in wanted:
-        offer = ground.offer(price=PRICE, dataset=item.dataset)
+        offer = on_chain.offer(price=PRICE, dataset=item.dataset)
         request = orders.request(
-            ground.market, ground.requester, offer, volume=item.volume, trust=item.trust, params=item.params
+            on_chain.market, on_chain.requester, offer, volume=item.volume, trust=item.trust, params=item.params
         )
         deals.append((offer, request))
-    return match(requester, ground.market, deals)
+    return match(requester, on_chain.market, deals)

@@ -9,7 +9,7 @@ from typing import Any
 from ops.demo.plan import Purchase
 from ops.demo.timeline import Timeline
 from ops.market.match import Matched
-from ops.pool.ground import Ground
+from ops.pool.on_chain import PoolOnChain
 from protocol.poco.view import ChainView
 from protocol.types import NRlc, TaskId, Wallet
 
@@ -28,10 +28,15 @@ class DealStory:
 
 
 def as_json(
-    stories: Sequence[DealStory], ground: Ground, endpoints: Mapping[str, str], *, seconds: float, block_time: float
+    stories: Sequence[DealStory],
+    on_chain: PoolOnChain,
+    endpoints: Mapping[str, str],
+    *,
+    seconds: float,
+    block_time: float,
 ) -> dict[str, Any]:
     """The whole report; keys are promised in the README."""
-    offer = ground.offer()
+    offer = on_chain.offer()
     return {
         "deals": [_deal(story) for story in stories],
         "seconds": round(seconds, 1),

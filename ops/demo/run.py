@@ -25,14 +25,14 @@ from config.settings import Settings, StackSettings
 from ops.demo import app_image, plan, report
 from ops.demo.report import DealStory
 from ops.demo.screen import Progress
-from ops.demo.stage import Stage
-from ops.market.contracts import Dataset
+from ops.demo.stage import DemoStage
+from ops.market.contracts import NewDataset
 from ops.poco.deploy import PocoAddresses
 from ops.pool import local, servers, site
-from ops.pool.local import LocalPool, Machine
+from ops.pool.local import LocalPool, WorkerMachine
 from ops.pool.site import Chain, Names, Servers
 from ops.stack import stack
-from ops.stack.parts import Part
+from ops.stack.parts import StackPart
 from ops.stack.stack import Watch
 from protocol.errors import StorageUnavailable
 from protocol.ethereum.hexbytes import to_hex
@@ -46,7 +46,7 @@ DATASET, INPUT_FILE = b"the demo's dataset\n", b"an input file of the demo\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoOutcome:
     """How the demo ended. `completed`: every task of every deal is COMPLETED on chain."""
 
     stories: Sequence[DealStory]
@@ -61,7 +61,7 @@ def home(settings: Settings) -> Path:
     return settings.home / "demo"
 
 
-def run(settings: Settings, console: Console, watch: Watch, *, keep: bool) -> Outcome:
+def run(settings: Settings, console: Console, watch: Watch, *, keep: bool) -> DemoOutcome:
     """Stage the whole demo. `keep`: leave the pool running. Raises StackError and its kinds, NotReady."""
     started = time.monotonic()
     local.stop_all(home(settings))
@@ -70,7 +70,7 @@ def run(settings: Settings, console: Console, watch: Watch, *, keep: bool) -> Ou
     pool = _prepare(settings, chain, hosts)
     try:
         with Rpc(chain.rpc_url) as rpc, Progress(console) as progress:
-            stage = Stage(pool, chain, rpc, hosts.ipfs_gateway)
+            stage = DemoStage(pool, chain, rpc, hosts.ipfs_gateway)
             stories = _play(stage, pool, progress, console, hosts)
     except BaseException:
         pool.stop()
@@ -79,18 +79,18 @@ def run(settings: Settings, console: Console, watch: Watch, *, keep: bool) -> Ou
         pool.stop()
     endpoints = _endpoints(settings, chain, pool, hosts)
     seconds = time.monotonic() - started
-    return Outcome(
+    return DemoOutcome(
         stories=stories,
         names=stage.names(),
-        told=report.as_json(stories, pool.ground, endpoints, seconds=seconds, block_time=chain.block_time),
+        told=report.as_json(stories, pool.on_chain, endpoints, seconds=seconds, block_time=chain.block_time),
         endpoints=endpoints,
         completed=all(view.status is TaskStatus.COMPLETED for story in stories for view in story.views.values()),
     )
 
 
 def _bring_up(settings: Settings, watch: Watch) -> tuple[Chain, Servers]:
-    found = stack.up(settings, StackSettings(), tuple(Part), watch).settings
-    at = json.loads((settings.home / "stack" / Part.CHAIN / "addresses.json").read_text())
+    found = stack.up(settings, StackSettings(), tuple(StackPart), watch).settings
+    at = json.loads((settings.home / "stack" / StackPart.CHAIN / "addresses.json").read_text())
     chain = Chain(
         rpc_url=found["SLUICE_RPC_URL"],
         ws_url=found["SLUICE_WS_URL"],
@@ -116,20 +116,20 @@ def _prepare(settings: Settings, chain: Chain, hosts: Servers) -> LocalPool:
     with closing(docker.DockerClient(base_url=hosts.docker_host)) as engine:
         image = app_image.build(engine)
     checksum = Hash32(to_hex(hashlib.sha256(DATASET).digest()))
-    dataset = Dataset("sluice-demo", _store(hosts, DATASET), checksum)
+    dataset = NewDataset("sluice-demo", _store(hosts, DATASET), checksum)
     return site.prepare(hosts, chain, names, home(settings), workers=WORKERS + 1, image=image, dataset=dataset)
 
 
-def _play(stage: Stage, pool: LocalPool, progress: Progress, console: Console, hosts: Servers) -> list[DealStory]:
-    wallets = pool.ground.workers
+def _play(stage: DemoStage, pool: LocalPool, progress: Progress, console: Console, hosts: Servers) -> list[DealStory]:
+    wallets = pool.on_chain.workers
     console.print("Scheduler and workers …")
     pool.start_scheduler()
-    pool.start_machines([Machine(f"worker-{n}", wallet) for n, wallet in enumerate(wallets[:WORKERS], start=1)])
+    pool.start_machines([WorkerMachine(f"worker-{n}", wallet) for n, wallet in enumerate(wallets[:WORKERS], start=1)])
     honest, contested = plan.purchases(_store(hosts, INPUT_FILE))
     console.print("Three deals …")
     stories = stage.round(honest, progress)
     console.print("A liar joins, one more deal …")
-    pool.start_machines([Machine(f"worker-{WORKERS + 1}", wallets[WORKERS], module=LIAR)])
+    pool.start_machines([WorkerMachine(f"worker-{WORKERS + 1}", wallets[WORKERS], module=LIAR)])
     return stories + stage.round([contested], progress)
 
 
@@ -148,9 +148,9 @@ def _endpoints(settings: Settings, chain: Chain, pool: LocalPool, hosts: Servers
     return {
         "rpc": chain.rpc_url,
         "hub": chain.addresses.hub,
-        "workerpool": pool.ground.workerpool,
-        "app": pool.ground.app,
-        "app_image": pool.ground.app_image,
+        "workerpool": pool.on_chain.workerpool,
+        "app": pool.on_chain.app,
+        "app_image": pool.on_chain.app_image,
         "api": pool.api_url,
         "operations": f"http://127.0.0.1:{settings.operations_port}",
         "ipfs_gateway": hosts.ipfs_gateway,

@@ -13,39 +13,39 @@ from ops.demo.screen import Progress
 from ops.demo.timeline import timeline
 from ops.market import results, rewards
 from ops.market.match import Matched
-from ops.poco.actor import Actor
+from ops.poco.sender import DirectSender
 from ops.pool.follow import OVER, Follower
-from ops.pool.ground import XS_SECONDS
 from ops.pool.local import LocalPool
+from ops.pool.on_chain import XS_SECONDS
 from ops.pool.site import Chain
 from protocol.errors import NotReady
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import BlockNumber, TaskId, Wallet
 
 #: Seconds for all deals of one round to end: some blocks, and a slow machine.
-PATIENCE = 180.0
+WAIT_SECONDS = 180.0
 #: File of the result that the demo's app writes.
 RESULT_FILE = "result.txt"
 
 Bought = tuple[Purchase, Matched]
 
 
-class Stage:
+class DemoStage:
     """One pool, one requester, any number of rounds of deals."""
 
     def __init__(self, pool: LocalPool, chain: Chain, rpc: Rpc, gateway: str) -> None:
         self._pool, self._chain, self._rpc, self._gateway = pool, chain, rpc, gateway
-        self._buyer = Actor(pool.ground.requester, rpc, chain.chain_id)
+        self._buyer = DirectSender(pool.on_chain.requester, rpc, chain.chain_id)
         head = BlockNumber(int(rpc.call("eth_blockNumber"), 16))
         self._follower = Follower(rpc, chain.ws_url, chain.addresses.hub, chain.block_time, next_block=head)
 
     def round(self, purchases: Sequence[Purchase], progress: Progress) -> list[DealStory]:
         """Buy all of `purchases` in one block and follow them to their end. Raises NotReady if that never comes."""
-        bought = list(zip(purchases, plan.buy(self._buyer, self._pool.ground, purchases), strict=True))
+        bought = list(zip(purchases, plan.buy(self._buyer, self._pool.on_chain, purchases), strict=True))
         self._follower.categories.update({task: XS_SECONDS for _, deal in bought for task in deal.tasks})
         progress.add(bought)
         stop = threading.Event()
-        timer = threading.Timer(PATIENCE, stop.set)
+        timer = threading.Timer(WAIT_SECONDS, stop.set)
         timer.start()
         try:
             for views in self._follower.until_over(stop):
@@ -56,14 +56,14 @@ class Stage:
         stuck = [task for _, deal in bought for task in deal.tasks if views[task].status not in OVER]
         if stuck:
             log = self._pool.programs["scheduler"].log
-            raise NotReady(part=f"Task {stuck[0]}", seconds=PATIENCE, log=log, why="It has not ended on chain.")
+            raise NotReady(part=f"Task {stuck[0]}", seconds=WAIT_SECONDS, log=log, why="It has not ended on chain.")
         return [self._story(*pair) for pair in bought]
 
     def names(self) -> dict[Wallet, str]:
         """Who is who."""
-        ground = self._pool.ground
-        machines = {wallet.key.wallet: f"worker-{n}" for n, wallet in enumerate(ground.workers, start=1)}
-        return machines | {ground.scheduler.key.wallet: "scheduler", ground.requester.wallet: "requester"}
+        on_chain = self._pool.on_chain
+        machines = {wallet.key.wallet: f"worker-{n}" for n, wallet in enumerate(on_chain.workers, start=1)}
+        return machines | {on_chain.scheduler.key.wallet: "scheduler", on_chain.requester.wallet: "requester"}
 
     def _story(self, purchase: Purchase, matched: Matched) -> DealStory:
         views = self._follower.views()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from chain.contracts import calls
 from chain.contracts.contract import Abi, checksummed, contract
 from chain.rpc.client import JsonRpc
-from ops.poco.actor import PATIENCE, Actor, Call
 from ops.poco.deploy import PocoAddresses
 from ops.poco.receipts import await_mined
+from ops.poco.sender import WAIT_SECONDS, DirectSender, TxRequest
 from protocol.types import Contract, Hash32, NRlc, TxHash, Wallet
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ DEFAULT_POLICY = (30, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class App:
+class NewApp:
     """A Docker image for sale. `checksum` is the image's SHA-256; nobody on the way checks it."""
 
     name: str
@@ -37,7 +37,7 @@ class App:
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class NewDataset:
     """A file for sale; `checksum` is its SHA-256, which every worker checks."""
 
     name: str
@@ -46,7 +46,7 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True)
-class Workerpool:
+class NewWorkerpool:
     """A pool and its policy, in percent of the price of a task."""
 
     description: str
@@ -60,17 +60,21 @@ class Entry:
 
     address: Contract
     #: What its owner must send; none if it is there as it should be.
-    calls: tuple[Call, ...]
+    calls: tuple[TxRequest, ...]
 
 
-def create(owner: Actor, at: PocoAddresses, wanted: Sequence[App | Dataset | Workerpool]) -> list[Contract]:
+def create(
+    owner: DirectSender, at: PocoAddresses, wanted: Sequence[NewApp | NewDataset | NewWorkerpool]
+) -> list[Contract]:
     """Make each of `wanted` exist with `owner` as its owner; addresses in their order. Waits for one block at most."""
     entries = prepare(owner, at, wanted)
     owner.run([call for entry in entries for call in entry.calls])
     return [entry.address for entry in entries]
 
 
-def prepare(owner: Actor, at: PocoAddresses, wanted: Sequence[App | Dataset | Workerpool]) -> list[Entry]:
+def prepare(
+    owner: DirectSender, at: PocoAddresses, wanted: Sequence[NewApp | NewDataset | NewWorkerpool]
+) -> list[Entry]:
     """What to send for each of `wanted`, for callers that have more to send in the same block.
 
     An entry with the same content and owner is the same entry: what exists already is used again.
@@ -84,7 +88,7 @@ def prepare(owner: Actor, at: PocoAddresses, wanted: Sequence[App | Dataset | Wo
     return entries
 
 
-def deposits_of(rpc: JsonRpc, at: PocoAddresses, amounts: Mapping[Wallet, NRlc]) -> list[Call]:
+def deposits_of(rpc: JsonRpc, at: PocoAddresses, amounts: Mapping[Wallet, NRlc]) -> list[TxRequest]:
     """Calls by which whoever sends them puts own RLC on these wallets' accounts in the hub."""
     rlc, hub = contract(rpc, Abi.RLC, at.rlc), contract(rpc, Abi.HUB, at.hub)
     approval = _call(rlc, "approve", (hub.address, sum(amounts.values())))
@@ -93,10 +97,10 @@ def deposits_of(rpc: JsonRpc, at: PocoAddresses, amounts: Mapping[Wallet, NRlc])
 
 
 def open_market(
-    owner: Actor,
-    payer: Actor,
+    owner: DirectSender,
+    payer: DirectSender,
     at: PocoAddresses,
-    wanted: Sequence[App | Dataset | Workerpool],
+    wanted: Sequence[NewApp | NewDataset | NewWorkerpool],
     deposits: Mapping[Wallet, NRlc],
 ) -> list[Contract]:
     """`create` as `owner` and fill accounts as `payer`, side by side; addresses of `wanted` once all of it is mined."""
@@ -104,9 +108,9 @@ def open_market(
     hashes: list[TxHash] = []
     sent = {owner.wallet: [call for entry in entries for call in entry.calls]}
     sent[payer.wallet] = sent.get(payer.wallet, []) + deposits_of(payer.rpc, at, deposits)
-    for actor in {actor.wallet: actor for actor in (owner, payer)}.values():
-        hashes += actor.send(sent[actor.wallet])
-    await_mined(owner.rpc, hashes, seconds=PATIENCE)
+    for sender in {sender.wallet: sender for sender in (owner, payer)}.values():
+        hashes += sender.send(sent[sender.wallet])
+    await_mined(owner.rpc, hashes, seconds=WAIT_SECONDS)
     return [entry.address for entry in entries]
 
 
@@ -123,31 +127,35 @@ class _Plan:
     args: tuple[object, ...]
 
 
-def _plan(owner: Actor, at: PocoAddresses, item: App | Dataset | Workerpool) -> _Plan:
+def _plan(owner: DirectSender, at: PocoAddresses, item: NewApp | NewDataset | NewWorkerpool) -> _Plan:
     wallet = checksummed(owner.wallet)
     match item:
-        case App():
+        case NewApp():
             app = (wallet, item.name, DOCKER, item.image.encode(), item.checksum, b"")
             registry = contract(owner.rpc, Abi.APP_REGISTRY, at.app_registry)
             return _Plan(registry, "createApp", "predictApp", app)
-        case Dataset():
+        case NewDataset():
             file = (wallet, item.name, item.url.encode(), item.checksum)
             registry = contract(owner.rpc, Abi.DATASET_REGISTRY, at.dataset_registry)
             return _Plan(registry, "createDataset", "predictDataset", file)
-        case Workerpool():
+        case NewWorkerpool():
             pool = (wallet, item.description)
             registry = contract(owner.rpc, Abi.WORKERPOOL_REGISTRY, at.workerpool_registry)
             return _Plan(registry, "createWorkerpool", "predictWorkerpool", pool)
 
 
-def _creation(owner: Actor, item: App | Dataset | Workerpool, plan: _Plan, address: Contract) -> tuple[Call, ...]:
+def _creation(
+    owner: DirectSender, item: NewApp | NewDataset | NewWorkerpool, plan: _Plan, address: Contract
+) -> tuple[TxRequest, ...]:
     creation = _call(plan.registry, plan.create, plan.args)
-    policy = (item.worker_stake_ratio, item.scheduler_reward_ratio) if isinstance(item, Workerpool) else DEFAULT_POLICY
+    policy = (
+        (item.worker_stake_ratio, item.scheduler_reward_ratio) if isinstance(item, NewWorkerpool) else DEFAULT_POLICY
+    )
     if policy == DEFAULT_POLICY:
         return (creation,)
     return (creation, _call(contract(owner.rpc, Abi.WORKERPOOL, address), "changePolicy", policy))
 
 
-def _call(to: Web3Contract, method: str, args: Sequence[object]) -> Call:
+def _call(to: Web3Contract, method: str, args: Sequence[object]) -> TxRequest:
     data = to.encode_abi(method, args)
-    return Call(Contract(to.address.lower()), data, calls.gas_limit(method, data))
+    return TxRequest(Contract(to.address.lower()), data, calls.gas_limit(method, data))

@@ -11,8 +11,8 @@ from chain.contracts.contract import Abi, contract
 from chain.contracts.hub import Deal, Hub
 from chain.rpc.answers import Answer, Broken, Known
 from ops.market.orders import Market, Offer
-from ops.poco.actor import PATIENCE, Actor, Call
 from ops.poco.receipts import Receipt
+from ops.poco.sender import WAIT_SECONDS, DirectSender, TxRequest
 from protocol.errors import NotFound
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.ids import task_id
@@ -35,7 +35,11 @@ class Matched:
 
 
 def match(
-    sender: Actor, market: Market, purchases: Sequence[tuple[Offer, RequestOrder]], *, seconds: float = PATIENCE
+    sender: DirectSender,
+    market: Market,
+    purchases: Sequence[tuple[Offer, RequestOrder]],
+    *,
+    seconds: float = WAIT_SECONDS,
 ) -> list[Matched]:
     """Match each request with its offer, all sent at once; deals in their order.
 
@@ -48,11 +52,11 @@ def match(
     return [_matched(deal_id, deal, receipt) for deal_id, deal, receipt in zip(ids, deals, receipts, strict=True)]
 
 
-def match_call(market: Market, offer: Offer, request: RequestOrder) -> Call:
+def match_call(market: Market, offer: Offer, request: RequestOrder) -> TxRequest:
     """The transaction that makes a deal of these four orders."""
     orders = (offer.app, offer.dataset, offer.workerpool, request)
     data = calls.match_orders(*(order.abi_tuple() for order in orders))
-    return Call(market.hub, data, calls.gas_limit("matchOrders", data))
+    return TxRequest(market.hub, data, calls.gas_limit("matchOrders", data))
 
 
 def _deal_id(hub: Web3Contract, receipt: Receipt) -> DealId:

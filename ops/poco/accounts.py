@@ -14,7 +14,7 @@ from protocol.types import Wallet, Wei
 #: Accounts that anvil fills with coins by itself.
 FUNDED_ACCOUNTS = 10
 #: 1e18 wei: what one coin is.
-COIN = Wei(10**18)
+ETHER = Wei(10**18)
 
 
 @cache
@@ -25,7 +25,7 @@ def dev_key(index: int) -> Key:
     return Key(bytes(Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}").key))
 
 
-def give_coins(rpc: JsonRpc, wallets: tuple[Wallet, ...], amount: Wei) -> None:
+def give_ether(rpc: JsonRpc, wallets: tuple[Wallet, ...], amount: Wei) -> None:
     """Set each wallet's balance to `amount`, from nowhere; only a development chain obeys."""
     answers = rpc.batch([("anvil_setBalance", (wallet, hex(amount))) for wallet in wallets])
     for answer in answers:

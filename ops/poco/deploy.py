@@ -19,8 +19,8 @@ from eth_abi.abi import encode
 
 from chain.contracts import calls
 from chain.contracts.abi import Function
-from ops.poco.actor import Actor, Call
 from ops.poco.artifacts import Artifact, ArtifactStore
+from ops.poco.sender import DirectSender, TxRequest
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.types import ZERO_ADDRESS, Contract, NRlc, Wallet
 
@@ -62,7 +62,7 @@ SETUP_GAS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
-class Category:
+class CategorySpec:
     """A size of task: `seconds` is workClockTimeRef, the longest an app may run."""
 
     name: str
@@ -71,13 +71,13 @@ class Category:
 
 #: PoCo's own five, with their ids as on every public chain, then short ones for what must time out while one watches.
 CATEGORIES = (
-    Category("XS", 300),
-    Category("S", 1200),
-    Category("M", 3600),
-    Category("L", 10800),
-    Category("XL", 36000),
-    Category("TEST", 1),
-    Category("TEST-10", 10),
+    CategorySpec("XS", 300),
+    CategorySpec("S", 1200),
+    CategorySpec("M", 3600),
+    CategorySpec("L", 10800),
+    CategorySpec("XL", 36000),
+    CategorySpec("TEST", 1),
+    CategorySpec("TEST-10", 10),
 )
 #: Index in CATEGORIES, which is the id on chain.
 TEST_CATEGORY = 5
@@ -107,7 +107,7 @@ class PocoAddresses:
         return cls(**{name: Contract(address) for name, address in raw.items()})
 
 
-def deploy(owner: Actor, artifacts: ArtifactStore, *, fund: tuple[Wallet, ...] = ()) -> PocoAddresses:
+def deploy(owner: DirectSender, artifacts: ArtifactStore, *, fund: tuple[Wallet, ...] = ()) -> PocoAddresses:
     """Deploys and configures everything as `owner` and gives DEV_ALLOWANCE to each of `fund`.
 
     Each creation is waited for before the next is sent, so that `owner` should see to it that blocks come at once.
@@ -124,13 +124,13 @@ def deploy(owner: Actor, artifacts: ArtifactStore, *, fund: tuple[Wallet, ...] =
 
 
 def _create(
-    owner: Actor, artifact: Artifact, libraries: Mapping[str, Contract] | None = None, args: bytes = b""
+    owner: DirectSender, artifact: Artifact, libraries: Mapping[str, Contract] | None = None, args: bytes = b""
 ) -> Contract:
     code = artifact.linked(libraries or {}) + args
     return owner.create(code, gas=DEPLOY_GAS)
 
 
-def _create_diamond(owner: Actor, artifacts: ArtifactStore) -> Contract:
+def _create_diamond(owner: DirectSender, artifacts: ArtifactStore) -> Contract:
     """The hub with nothing but the functions of EIP-2535 and its owner."""
     parts = [artifacts.diamond_part(name) for name in DIAMOND_PARTS]
     cuts = [(_create(owner, part), ADD, list(part.selectors)) for part in parts]
@@ -142,7 +142,9 @@ def _create_diamond(owner: Actor, artifacts: ArtifactStore) -> Contract:
     return _create(owner, artifacts.poco("Diamond"), args=args)
 
 
-def _cut_facets(owner: Actor, artifacts: ArtifactStore, hub: Contract, libraries: Mapping[str, Contract]) -> None:
+def _cut_facets(
+    owner: DirectSender, artifacts: ArtifactStore, hub: Contract, libraries: Mapping[str, Contract]
+) -> None:
     """Adds all of PoCo's functions to the hub in one cut."""
     taken = {selector for name in DIAMOND_PARTS for selector in artifacts.diamond_part(name).selectors}
     cuts: list[tuple[Contract, int, list[bytes]]] = []
@@ -151,19 +153,19 @@ def _cut_facets(owner: Actor, artifacts: ArtifactStore, hub: Contract, libraries
         fresh = [selector for selector in facet.selectors if selector not in taken]
         taken.update(fresh)
         cuts.append((_create(owner, facet, libraries), ADD, fresh))
-    owner.run([Call(hub, DIAMOND_CUT.encode(cuts, ZERO_ADDRESS, b""), DEPLOY_GAS)])
+    owner.run([TxRequest(hub, DIAMOND_CUT.encode(cuts, ZERO_ADDRESS, b""), DEPLOY_GAS)])
 
 
-def _configuration(at: PocoAddresses) -> list[Call]:
+def _configuration(at: PocoAddresses) -> list[TxRequest]:
     """What the owner tells the new contracts, once."""
     registries = (at.app_registry, at.dataset_registry, at.workerpool_registry)
     configure = CONFIGURE.encode(at.rlc, "Staked RLC", "SRLC", 9, *registries, ZERO_ADDRESS)
     return [
-        *(Call(registry, INITIALIZE_REGISTRY.encode(ZERO_ADDRESS), SETUP_GAS) for registry in registries),
-        Call(at.hub, configure, SETUP_GAS),
-        *(Call(at.hub, calls.create_category(item.name, "", item.seconds), SETUP_GAS) for item in CATEGORIES),
+        *(TxRequest(registry, INITIALIZE_REGISTRY.encode(ZERO_ADDRESS), SETUP_GAS) for registry in registries),
+        TxRequest(at.hub, configure, SETUP_GAS),
+        *(TxRequest(at.hub, calls.create_category(item.name, "", item.seconds), SETUP_GAS) for item in CATEGORIES),
     ]
 
 
-def _fund(rlc: Contract, wallet: Wallet) -> Call:
-    return Call(rlc, calls.transfer(wallet, DEV_ALLOWANCE), SETUP_GAS)
+def _fund(rlc: Contract, wallet: Wallet) -> TxRequest:
+    return TxRequest(rlc, calls.transfer(wallet, DEV_ALLOWANCE), SETUP_GAS)

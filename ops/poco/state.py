@@ -24,10 +24,10 @@ from pathlib import Path
 import structlog
 
 from chain.rpc.client import Rpc
-from ops.poco import accounts, actor, artifacts, deploy
-from ops.poco.actor import Actor, Call
+from ops.poco import accounts, artifacts, deploy, sender
 from ops.poco.artifacts import ArtifactStore
 from ops.poco.deploy import PocoAddresses
+from ops.poco.sender import DirectSender, TxRequest
 from ops.stack import anvil, ports, tools
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.types import TxHash
@@ -41,7 +41,7 @@ GENESIS_TIME = 1_700_000_000
 #: Seconds between two blocks.
 BLOCK_SECONDS = 1
 #: Code whose change makes another chain: these, and this module.
-_SCRIPT = (deploy, artifacts, actor, accounts, sys.modules[__name__])
+_SCRIPT = (deploy, artifacts, sender, accounts, sys.modules[__name__])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,12 @@ class PocoState:
 
 
 @dataclass(frozen=True, slots=True)
-class _BlockByBlock(Actor):
+class _BlockByBlock(DirectSender):
     """Has each batch mined in a block of its own, all of it, the moment it is sent."""
 
-    def send(self, calls: Sequence[Call]) -> list[TxHash]:
+    def send(self, calls: Sequence[TxRequest]) -> list[TxHash]:
         """As an Actor, then one block."""
-        sent = Actor.send(self, calls)
+        sent = DirectSender.send(self, calls)
         latest = self.rpc.call("eth_getBlockByNumber", "latest", False)
         self.rpc.call("evm_mine", hex(int(latest["timestamp"], 16) + BLOCK_SECONDS))
         return sent

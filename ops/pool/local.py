@@ -21,7 +21,7 @@ import httpx
 from config import topology
 from config.http_client import http_client
 from ops.pool.consumers import all_consumed
-from ops.pool.ground import Ground, NewWallet
+from ops.pool.on_chain import NewWallet, PoolOnChain
 from ops.stack import private_file
 from ops.stack.process import Process, Program, find
 
@@ -37,7 +37,7 @@ STOP_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class WorkerMachine:
     """One worker machine of the pool. `module`: what runs there (a liar runs something else)."""
 
     name: str
@@ -51,7 +51,7 @@ class LocalPool:
     """Processes of one pool under `home`. `env`: settings that all of them share (`SLUICE_…`)."""
 
     home: Path
-    ground: Ground
+    on_chain: PoolOnChain
     env: Mapping[str, str]
     api_url: str
     #: Whether it ends with the process that started it.
@@ -61,15 +61,15 @@ class LocalPool:
 
     def start_scheduler(self, env: Mapping[str, str] | None = None) -> None:
         """Start all the scheduler's processes and wait until API and queues are served. Raises NotReady."""
-        self._start("scheduler", self.ground.scheduler, ("ops.cli", "scheduler", "run"), dict(env or {}))
+        self._start("scheduler", self.on_chain.scheduler, ("ops.cli", "scheduler", "run"), dict(env or {}))
         program, process = self.programs["scheduler"], self.running["scheduler"]
         with http_client(self.api_url, timeout=2.0) as client:
             program.wait_ready(process, lambda: _answers(client), seconds=API_SECONDS)
-        queues = (topology.PIPELINE_QUEUE, topology.lane_queue_name(self.ground.scheduler.key.wallet))
+        queues = (topology.PIPELINE_QUEUE, topology.lane_queue_name(self.on_chain.scheduler.key.wallet))
         listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], self.env["SLUICE_AMQP_CORE_VHOST"], queues)
         program.wait_ready(process, listening, seconds=API_SECONDS)
 
-    def start_machines(self, machines: Sequence[Machine], env: Mapping[str, str] | None = None) -> None:
+    def start_machines(self, machines: Sequence[WorkerMachine], env: Mapping[str, str] | None = None) -> None:
         """Start worker machines side by side and wait until each has signed in and listens. Raises NotReady."""
         for machine in machines:
             own = {"SLUICE_WORKER_NAME": machine.name, "SLUICE_SLOTS": str(machine.slots), **(env or {})}
@@ -136,7 +136,7 @@ def _stop(running: Sequence[Process]) -> None:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
     for process in running:
-        process.stop(patience=STOP_SECONDS)
+        process.stop(timeout=STOP_SECONDS)
 
 
 def _answers(client: httpx.Client) -> bool:

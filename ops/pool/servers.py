@@ -11,18 +11,18 @@ import structlog
 from config.settings import Settings, StackSettings, read_settings
 from ops.pool.site import Servers
 from ops.stack import stack
-from ops.stack.parts import Part
+from ops.stack.parts import StackPart
 from ops.stack.process import find
-from ops.stack.stack import Step, Watch
+from ops.stack.stack import StackStep, Watch
 from protocol.errors import NotReady
 
 log = structlog.get_logger(__name__)
 
 #: What pools share; each has a chain of its own.
-SHARED = (Part.MONGODB, Part.RABBITMQ, Part.DOCKER, Part.IPFS)
+SHARED = (StackPart.MONGODB, StackPart.RABBITMQ, StackPart.DOCKER, StackPart.IPFS)
 
 
-def bring_up(parts: Collection[Part] = SHARED, *, watch: Watch | None = None) -> Servers:
+def bring_up(parts: Collection[StackPart] = SHARED, *, watch: Watch | None = None) -> Servers:
     """The shared servers, started if they are not up. Raises MissingTool, PortTaken, NotReady."""
     settings = read_settings()
     running = stack.up(settings, StackSettings(), parts, watch or _log_step)
@@ -43,7 +43,7 @@ def from_settings(found: Mapping[str, str], settings: Settings) -> Servers:
     )
 
 
-def crash(part: Part) -> None:
+def crash(part: StackPart) -> None:
     """`kill -9` one of our own servers and start it again, as a service manager would. Raises NotReady if not ours."""
     settings = read_settings()
     folder = settings.home.absolute() / "stack" / part
@@ -54,5 +54,5 @@ def crash(part: Part) -> None:
     stack.up(settings, StackSettings(), SHARED, _log_step)
 
 
-def _log_step(step: Step) -> None:
+def _log_step(step: StackStep) -> None:
     log.debug("Stack step.", action="stack_step", part=str(step.part), phase=step.phase, detail=step.detail)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from chain.rpc.client import Rpc
 from config.settings import read_settings
-from ops.market.contracts import Dataset
+from ops.market.contracts import NewDataset
 from ops.poco.deploy import PocoAddresses
-from ops.pool import ground
+from ops.pool import on_chain
 from ops.pool.local import LocalPool
 from ops.stack import ports
 from pipeline.broker.admin import BrokerAdmin
@@ -62,7 +62,9 @@ class Names:
         return cls(f"sluice_{mark}", f"core-{mark}", f"pool-{mark}", api, flower, operations)
 
 
-def environment(servers: Servers, chain: Chain, names: Names, at: ground.Ground, *, start_block: int) -> dict[str, str]:
+def environment(
+    servers: Servers, chain: Chain, names: Names, at: on_chain.PoolOnChain, *, start_block: int
+) -> dict[str, str]:
     """The `SLUICE_…` settings that all processes of the pool share."""
     return {
         "SLUICE_CHAIN_ID": str(chain.chain_id),
@@ -99,20 +101,20 @@ def prepare(
     *,
     workers: int,
     image: str,
-    dataset: Dataset | None = None,
+    dataset: NewDataset | None = None,
     env: dict[str, str] | None = None,
     tied: bool = False,
 ) -> LocalPool:
     """Contracts, wallets, virtual hosts: a pool ready to be started. `tied`: it ends with this process."""
     with Rpc(chain.rpc_url) as rpc:
         start_block = int(rpc.call("eth_blockNumber"), 16)
-        place = ground.prepare(
+        place = on_chain.prepare(
             rpc, chain.addresses, chain_id=chain.chain_id, workers=workers, image=image, dataset=dataset
         )
     shared = environment(servers, chain, names, place, start_block=start_block) | (env or {})
     with _admin(servers, names) as admin:
         admin.prepare()
-    return LocalPool(home=home, ground=place, env=shared, api_url=shared["SLUICE_API_URL"], tied=tied)
+    return LocalPool(home=home, on_chain=place, env=shared, api_url=shared["SLUICE_API_URL"], tied=tied)
 
 
 def clear(servers: Servers, names: Names) -> None:

@@ -52,7 +52,7 @@ class Anvil:
 
     def stop(self) -> None:
         """End it; it writes its state first where it was told to keep one."""
-        self.process.stop(patience=10)
+        self.process.stop(timeout=10)
 
 
 def binary() -> tuple[Path, str]:

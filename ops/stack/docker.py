@@ -40,7 +40,7 @@ class Docker:
         """End it if we started it, with its containers; and its containerd, should that have been left alone."""
         if self.process is None:
             return
-        self.process.stop(patience=STOP_SECONDS)
+        self.process.stop(timeout=STOP_SECONDS)
         if self.run_folder is not None:
             _stop_containerd(self.run_folder)
 
@@ -173,5 +173,5 @@ def _stop_containerd(run_folder: Path) -> None:
     pid = int(pid_file.read_text())
     left = find_pid("containerd", pid, word=str(run_folder))
     if left is not None:
-        left.stop(patience=STOP_SECONDS)
+        left.stop(timeout=STOP_SECONDS)
     pid_file.unlink(missing_ok=True)

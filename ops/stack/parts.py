@@ -15,7 +15,7 @@ from config.settings import Settings, StackSettings
 from ops.stack import docker, mongodb, rabbitmq
 
 
-class Part(StrEnum):
+class StackPart(StrEnum):
     """One server of the stack; the value names its folder."""
 
     MONGODB = "mongodb"  # deals, tasks, intents
@@ -31,11 +31,11 @@ class Part(StrEnum):
 
 
 _LABELS = {
-    Part.MONGODB: "MongoDB",
-    Part.RABBITMQ: "RabbitMQ",
-    Part.CHAIN: "Chain",
-    Part.DOCKER: "Docker engine",
-    Part.IPFS: "IPFS",
+    StackPart.MONGODB: "MongoDB",
+    StackPart.RABBITMQ: "RabbitMQ",
+    StackPart.CHAIN: "Chain",
+    StackPart.DOCKER: "Docker engine",
+    StackPart.IPFS: "IPFS",
 }
 
 
@@ -43,7 +43,7 @@ _LABELS = {
 class Choice:
     """Whose server a part is and where it will be. `settings`: the `SLUICE_…` variables that lead to it."""
 
-    part: Part
+    part: StackPart
     ours: bool
     #: Address to show: without credentials.
     endpoint: str
@@ -52,7 +52,7 @@ class Choice:
     settings: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def choose(part: Part, settings: Settings, ports: StackSettings) -> Choice:
+def choose(part: StackPart, settings: Settings, ports: StackSettings) -> Choice:
     """Whose server this part is. A setting that was given wins, unless it is where our own would be anyway."""
     ours = own(part, settings, ports)
     given = [name for name in _DECIDES[part] if name in settings.model_fields_set]
@@ -63,31 +63,31 @@ def choose(part: Part, settings: Settings, ports: StackSettings) -> Choice:
     return Choice(part, ours=False, endpoint=shown(theirs[leading]), because=leading, settings=theirs)
 
 
-def own(part: Part, settings: Settings, ports: StackSettings) -> Choice:
+def own(part: StackPart, settings: Settings, ports: StackSettings) -> Choice:
     """Our own server of this part: its address and the settings that lead there, as far as known before its start."""
     match part:
-        case Part.MONGODB:
+        case StackPart.MONGODB:
             found = {"SLUICE_MONGODB_URI": mongodb.uri(ports.mongodb_port)}
-        case Part.RABBITMQ:
+        case StackPart.RABBITMQ:
             found = {
                 "SLUICE_AMQP_URL": amqp_url(settings, ports.rabbitmq_port),
                 "SLUICE_AMQP_PUBLIC_HOST": "127.0.0.1",
                 "SLUICE_AMQP_PUBLIC_PORT": str(ports.rabbitmq_port),
                 "SLUICE_RABBITMQ_API": rabbitmq.api_url(ports.rabbitmq_port),
             }
-        case Part.CHAIN:
+        case StackPart.CHAIN:
             found = {
                 "SLUICE_RPC_URL": f"http://127.0.0.1:{ports.rpc_port}",
                 "SLUICE_WS_URL": f"ws://127.0.0.1:{ports.rpc_port}",
                 "SLUICE_CHAIN_ID": str(settings.chain_id),
                 "SLUICE_BLOCK_TIME": f"{settings.block_time:g}",
             }
-        case Part.IPFS:
+        case StackPart.IPFS:
             found = {
                 "SLUICE_IPFS_API": f"http://127.0.0.1:{ports.ipfs_api_port}",
                 "SLUICE_IPFS_GATEWAY": f"http://127.0.0.1:{ports.ipfs_gateway_port}",
             }
-        case Part.DOCKER:
+        case StackPart.DOCKER:
             # Unless the machine's own engine runs, which comes first.
             found = {"SLUICE_DOCKER_HOST": docker.address(settings.home / "stack" / part)}
     return Choice(part, ours=True, endpoint=shown(next(iter(found.values()))), settings=found)
@@ -112,18 +112,18 @@ def shown(address: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}".rstrip("/") if parts.scheme else address
 
 
-def wanted(names: Collection[str]) -> tuple[Part, ...]:
+def wanted(names: Collection[str]) -> tuple[StackPart, ...]:
     """The parts named, in the stack's order; all of them if none is."""
-    return tuple(part for part in Part if not names or part in names)
+    return tuple(part for part in StackPart if not names or part in names)
 
 
 #: Settings that say where a part is; the first leads.
-_DECIDES: dict[Part, tuple[str, ...]] = {
-    Part.MONGODB: ("mongodb_uri",),
-    Part.RABBITMQ: ("amqp_url", "rabbitmq_api"),
-    Part.CHAIN: ("rpc_url",),
-    Part.DOCKER: ("docker_host",),
-    Part.IPFS: ("ipfs_api", "ipfs_gateway"),
+_DECIDES: dict[StackPart, tuple[str, ...]] = {
+    StackPart.MONGODB: ("mongodb_uri",),
+    StackPart.RABBITMQ: ("amqp_url", "rabbitmq_api"),
+    StackPart.CHAIN: ("rpc_url",),
+    StackPart.DOCKER: ("docker_host",),
+    StackPart.IPFS: ("ipfs_api", "ipfs_gateway"),
 }
 
 

@@ -78,14 +78,14 @@ class Process:
                 os.waitpid(self.pid, os.WNOHANG)
         return ended
 
-    def stop(self, *, patience: float = 20.0, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it and forget its pid file: `how`, then after `patience` seconds SIGKILL to its whole process group."""
+    def stop(self, *, timeout: float = 20.0, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it and forget its pid file: `how`, then after `timeout` seconds SIGKILL to its whole process group."""
         if self.alive():
             self._signal(how)
-            if not self.exits_within(patience):
+            if not self.exits_within(timeout):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
-                self.exits_within(patience)
+                self.exits_within(timeout)
         self.pid_file.unlink(missing_ok=True)
 
     def kill(self) -> None:

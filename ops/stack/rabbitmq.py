@@ -63,7 +63,7 @@ class RabbitMQ:
 
     def stop(self) -> None:
         """End it cleanly, then its port mapper."""
-        self.process.stop(patience=STOP_SECONDS)
+        self.process.stop(timeout=STOP_SECONDS)
         self.port_mapper.stop()
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 from config.settings import Settings, StackSettings
 from ops.stack import anvil, docker, ipfs, mongodb, private_file, rabbitmq, tools
-from ops.stack.parts import Choice, Part, choose, credentials
+from ops.stack.parts import Choice, StackPart, choose, credentials
 from ops.stack.process import find
 from protocol.errors import SluiceError, StackError, Unavailable, WrongChain
 
@@ -26,10 +26,10 @@ Phase = Literal["preparing", "starting", "ready", "failed", "stopping", "stopped
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StackStep:
     """Something happened to a part; for whoever watches."""
 
-    part: Part
+    part: StackPart
     phase: Phase
     detail: str
     seconds: float = 0.0
@@ -39,7 +39,7 @@ class Step:
 class Server:
     """A part that runs. `pid`: None when it is not ours. `source`: what it is and why it was chosen."""
 
-    part: Part
+    part: StackPart
     endpoint: str
     source: str
     pid: int | None
@@ -50,7 +50,7 @@ class Server:
 class Stack:
     """Everything up."""
 
-    servers: dict[Part, Server]
+    servers: dict[StackPart, Server]
 
     @property
     def settings(self) -> dict[str, str]:
@@ -58,10 +58,10 @@ class Stack:
         return {name: value for server in self.servers.values() for name, value in server.settings.items()}
 
 
-Watch = Callable[[Step], None]
+Watch = Callable[[StackStep], None]
 
 
-def up(settings: Settings, ports: StackSettings, parts: Collection[Part], watch: Watch) -> Stack:
+def up(settings: Settings, ports: StackSettings, parts: Collection[StackPart], watch: Watch) -> Stack:
     """Start what does not run, side by side, and write stack.json and stack.env. Idempotent.
 
     Raises the part's own error (PortTaken, MissingTool, NotReady …), or StackError with all of them; parts that came up
@@ -83,7 +83,7 @@ def up(settings: Settings, ports: StackSettings, parts: Collection[Part], watch:
     return stack
 
 
-def down(home: Path, parts: Collection[Part], watch: Watch, *, wipe: bool = False) -> list[Part]:
+def down(home: Path, parts: Collection[StackPart], watch: Watch, *, wipe: bool = False) -> list[StackPart]:
     """Stop our own parts, side by side; the ones stopped. `wipe`: remove their data too, running or not."""
     home = home.absolute()
     with tools.locked(home / "stack" / "lock"), ThreadPoolExecutor(len(parts) or 1) as pool:
@@ -98,25 +98,27 @@ def read(home: Path) -> Stack:
         raw = json.loads((home / "stack.json").read_text())
     except FileNotFoundError:
         return Stack({})
-    return Stack({Part(name): Server(**fields | {"part": Part(name)}) for name, fields in raw["servers"].items()})
+    return Stack(
+        {StackPart(name): Server(**fields | {"part": StackPart(name)}) for name, fields in raw["servers"].items()}
+    )
 
 
-def _up(part: Part, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+def _up(part: StackPart, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
     begin = time.monotonic()
     choice = choose(part, settings, ports)
     try:
-        with tools.told(lambda doing: watch(Step(part, "preparing", doing))):
+        with tools.told(lambda doing: watch(StackStep(part, "preparing", doing))):
             server = _START[part](choice, settings, ports, watch) if choice.ours else _use(choice, settings)
     except SluiceError as error:
-        watch(Step(part, "failed", str(error), time.monotonic() - begin))
+        watch(StackStep(part, "failed", str(error), time.monotonic() - begin))
         raise
-    watch(Step(part, "ready", server.endpoint, time.monotonic() - begin))
+    watch(StackStep(part, "ready", server.endpoint, time.monotonic() - begin))
     return server
 
 
 def _use(choice: Choice, settings: Settings) -> Server:
     """Somebody else's server: check that it answers."""
-    if choice.part is Part.CHAIN:
+    if choice.part is StackPart.CHAIN:
         answered = anvil.ready(settings.rpc_url)
         if answered is not None and answered != settings.chain_id:
             raise WrongChain(
@@ -130,31 +132,31 @@ def _use(choice: Choice, settings: Settings) -> Server:
     return Server(choice.part, choice.endpoint, source, None, choice.settings)
 
 
-def answers(part: Part, settings: Settings) -> bool:
+def answers(part: StackPart, settings: Settings) -> bool:
     """Whether the server that the settings name for this part answers now."""
     match part:
-        case Part.MONGODB:
+        case StackPart.MONGODB:
             return mongodb.ready(settings.mongodb_uri.get_secret_value())
-        case Part.RABBITMQ:
+        case StackPart.RABBITMQ:
             return rabbitmq.ready(settings.rabbitmq_api, *credentials(settings))
-        case Part.CHAIN:
+        case StackPart.CHAIN:
             return anvil.ready(settings.rpc_url) == settings.chain_id
-        case Part.DOCKER:
+        case StackPart.DOCKER:
             return docker.running(settings.docker_host) is not None
-        case Part.IPFS:
+        case StackPart.IPFS:
             return ipfs.ready(settings.ipfs_api)
 
 
 def _mongodb(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
     _, source = mongodb.server()
-    watch(Step(choice.part, "starting", source))
+    watch(StackStep(choice.part, "starting", source))
     server = mongodb.start(_folder(settings, choice.part), ports.mongodb_port)
     return Server(choice.part, choice.endpoint, source, server.process.pid, choice.settings)
 
 
 def _rabbitmq(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
     _, source = rabbitmq.server()
-    watch(Step(choice.part, "starting", source))
+    watch(StackStep(choice.part, "starting", source))
     user, password = credentials(settings)
     vhosts = (settings.amqp_core_vhost, settings.amqp_pool_vhost)
     folder = _folder(settings, choice.part)
@@ -174,7 +176,7 @@ def _chain(choice: Choice, settings: Settings, ports: StackSettings, watch: Watc
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(saved.path, own_state)
         addresses.write_text(json.dumps(saved.addresses.to_json(), indent=1))
-    watch(Step(choice.part, "starting", f"{source}, PoCo from a saved state"))
+    watch(StackStep(choice.part, "starting", f"{source}, PoCo from a saved state"))
     server = anvil.start(
         folder, ports.rpc_port, chain_id=settings.chain_id, block_time=settings.block_time, keep=own_state
     )
@@ -183,7 +185,7 @@ def _chain(choice: Choice, settings: Settings, ports: StackSettings, watch: Watc
 
 
 def _docker(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:  # noqa: ARG001 as others
-    watch(Step(choice.part, "starting", "the running engine, else Debian's"))
+    watch(StackStep(choice.part, "starting", "the running engine, else Debian's"))
     engine = docker.start(_folder(settings, choice.part))
     source = "already running" if engine.process is None else docker.server()[1]
     pid = engine.process.pid if engine.process else None
@@ -192,43 +194,43 @@ def _docker(choice: Choice, settings: Settings, ports: StackSettings, watch: Wat
 
 def _ipfs(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
     _, source = ipfs.binary()
-    watch(Step(choice.part, "starting", source))
+    watch(StackStep(choice.part, "starting", source))
     server = ipfs.start(_folder(settings, choice.part), ports.ipfs_api_port, ports.ipfs_gateway_port)
     return Server(choice.part, choice.endpoint, source, server.process.pid, choice.settings)
 
 
-_START: Mapping[Part, Callable[[Choice, Settings, StackSettings, Watch], Server]] = {
-    Part.MONGODB: _mongodb,
-    Part.RABBITMQ: _rabbitmq,
-    Part.CHAIN: _chain,
-    Part.DOCKER: _docker,
-    Part.IPFS: _ipfs,
+_START: Mapping[StackPart, Callable[[Choice, Settings, StackSettings, Watch], Server]] = {
+    StackPart.MONGODB: _mongodb,
+    StackPart.RABBITMQ: _rabbitmq,
+    StackPart.CHAIN: _chain,
+    StackPart.DOCKER: _docker,
+    StackPart.IPFS: _ipfs,
 }
 
 
-def _down(part: Part, folder: Path, watch: Watch, *, wipe: bool) -> bool:
+def _down(part: StackPart, folder: Path, watch: Watch, *, wipe: bool) -> bool:
     begin = time.monotonic()
     process = find(part.label, folder / "pid")
     if process is not None:
-        watch(Step(part, "stopping", f"pid {process.pid}"))
-        process.stop(patience=rabbitmq.STOP_SECONDS)
-    if part is Part.RABBITMQ:
+        watch(StackStep(part, "stopping", f"pid {process.pid}"))
+        process.stop(timeout=rabbitmq.STOP_SECONDS)
+    if part is StackPart.RABBITMQ:
         mapper = find("epmd", folder / "epmd" / "pid")
         if mapper is not None:
             mapper.stop()
-    if part is Part.DOCKER:
+    if part is StackPart.DOCKER:
         docker.clear(folder)
     if wipe:
         shutil.rmtree(folder, ignore_errors=True)
-    watch(Step(part, "stopped" if process else "absent", "", time.monotonic() - begin))
+    watch(StackStep(part, "stopped" if process else "absent", "", time.monotonic() - begin))
     return process is not None
 
 
-def _folder(settings: Settings, part: Part) -> Path:
+def _folder(settings: Settings, part: StackPart) -> Path:
     return settings.home.absolute() / "stack" / part
 
 
-def _write(home: Path, changed: Collection[Part], now: Stack) -> None:
+def _write(home: Path, changed: Collection[StackPart], now: Stack) -> None:
     """stack.json for programs and stack.env for shells; both hold passwords, so only the owner may read them.
 
     `changed`: parts that this command concerned; what is known of the others stays.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from config.settings import Settings, StackSettings, read_settings
 from ops.stack import docker, stack
-from ops.stack.parts import Choice, Part, choose
+from ops.stack.parts import Choice, StackPart, choose
 from ops.stack.process import find
 
 
@@ -17,7 +17,7 @@ from ops.stack.process import find
 class State:
     """One part now. `pid` and `memory_bytes`: of our own server, None if it is not ours or does not run."""
 
-    part: Part
+    part: StackPart
     ours: bool
     answers: bool
     endpoint: str
@@ -26,23 +26,23 @@ class State:
     source: str
 
 
-def of(settings: Settings, ports: StackSettings, parts: Collection[Part]) -> list[State]:
+def of(settings: Settings, ports: StackSettings, parts: Collection[StackPart]) -> list[State]:
     """The state of these parts, asked side by side."""
     with ThreadPoolExecutor(len(parts) or 1) as pool:
         return list(pool.map(lambda part: _state(part, settings, ports), parts))
 
 
-def _state(part: Part, settings: Settings, ports: StackSettings) -> State:
+def _state(part: StackPart, settings: Settings, ports: StackSettings) -> State:
     choice = choose(part, settings, ports)
     folder = settings.home.absolute() / "stack" / part
     process = find(part.label, folder / "pid") if choice.ours else None
     endpoint = choice.endpoint
-    if part is Part.DOCKER and choice.ours:
+    if part is StackPart.DOCKER and choice.ours:
         endpoint = docker.address(folder) if process else docker.running() or ""
     where = _leading_to(choice, settings, endpoint)
     return State(
         part=part,
-        ours=choice.ours and (process is not None or part is not Part.DOCKER),
+        ours=choice.ours and (process is not None or part is not StackPart.DOCKER),
         answers=stack.answers(part, where),
         endpoint=endpoint,
         pid=process.pid if process else None,
@@ -54,7 +54,7 @@ def _state(part: Part, settings: Settings, ports: StackSettings) -> State:
 def _leading_to(choice: Choice, settings: Settings, endpoint: str) -> Settings:
     """Settings whose addresses are those of this choice."""
     names = {name.removeprefix("SLUICE_").lower(): value for name, value in choice.settings.items()}
-    if choice.part is Part.DOCKER:
+    if choice.part is StackPart.DOCKER:
         names["docker_host"] = endpoint or docker.SYSTEM_ENGINE
     return read_settings(**(settings.model_dump(include=settings.model_fields_set) | names))
 
@@ -64,7 +64,7 @@ def _source(choice: Choice, *, own_runs: bool) -> str:
         return f"named by {choice.because}"
     if own_runs:
         return "started by us"
-    return "the machine's own, if any" if choice.part is Part.DOCKER else "not started"
+    return "the machine's own, if any" if choice.part is StackPart.DOCKER else "not started"
 
 
 def memory_bytes(pid: int) -> int | None:

@@ -45,11 +45,11 @@ class Transactions:
 
     def queued(self) -> int:
         """How many transactions wait for a nonce."""
-        return self.lane.desk.store.count(self.lane.id, (IntentState.QUEUED,))
+        return self.lane.context.store.count(self.lane.id, (IntentState.QUEUED,))
 
     def open(self) -> int:
         """How many transactions wait for a nonce or are in flight."""
-        return self.lane.desk.store.count(self.lane.id, (IntentState.QUEUED, IntentState.SENT))
+        return self.lane.context.store.count(self.lane.id, (IntentState.QUEUED, IntentState.SENT))
 
     def _intent(self, task: TaskId, submit: Submit, now: float) -> Intent:
         return Intent.new(

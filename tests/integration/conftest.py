@@ -17,12 +17,12 @@ from chain.rpc.client import Rpc
 from config.settings import Settings, StackSettings, read_settings
 from ops.market.orders import Market
 from ops.poco.accounts import dev_key
-from ops.poco.actor import Actor, Call
 from ops.poco.deploy import PocoAddresses
+from ops.poco.sender import DirectSender, TxRequest
 from ops.poco.state import CHAIN_ID, PocoState, ensure_state
 from ops.stack import anvil, ports, tools
 from ops.stack.anvil import Anvil
-from ops.stack.parts import Part, credentials
+from ops.stack.parts import StackPart, credentials
 from ops.stack.stack import Stack
 from ops.stack.stack import up as bring_up
 from pipeline.store import client
@@ -47,7 +47,7 @@ class Chain:
     node: Anvil
     rpc: Rpc
     at: PocoAddresses
-    #: Whether blocks come only when somebody sends through an `actor`, or asks for one.
+    #: Whether blocks come only when somebody sends through an `sender`, or asks for one.
     by_hand: bool = False
 
     @property
@@ -60,9 +60,9 @@ class Chain:
         """What orders are bound to."""
         return Market(CHAIN_ID, self.at.hub)
 
-    def actor(self, index: int) -> Actor:
+    def sender(self, index: int) -> DirectSender:
         """Development account `index`; 0 is the deployer, 1 to 9 hold coins and RLC."""
-        kind = MiningActor if self.by_hand else Actor
+        kind = MiningSender if self.by_hand else DirectSender
         return kind(dev_key(index), self.rpc, CHAIN_ID)
 
     def mine(self, blocks: int = 1) -> None:
@@ -70,10 +70,10 @@ class Chain:
         self.rpc.call("anvil_mine", hex(blocks))
 
 
-class MiningActor(Actor):
+class MiningSender(DirectSender):
     """An actor whose every batch is in a block when it is sent."""
 
-    def send(self, calls: Sequence[Call]) -> list[TxHash]:
+    def send(self, calls: Sequence[TxRequest]) -> list[TxHash]:
         """As an Actor, then one block."""
         sent = super().send(calls)
         self.rpc.call("evm_mine")
@@ -124,19 +124,19 @@ def still_chain(poco_state: PocoState, tmp_path: Path) -> Iterator[Chain]:
 @pytest.fixture(scope="session")
 def stack() -> Stack:
     """MongoDB and RabbitMQ of the local stack; started if they are not up, and left up for the next run."""
-    return _up(Part.MONGODB, Part.RABBITMQ)
+    return _up(StackPart.MONGODB, StackPart.RABBITMQ)
 
 
 @pytest.fixture(scope="session")
 def docker_engine() -> str:
     """Address of the Docker engine: the machine's own or the stack's."""
-    return _up(Part.DOCKER).settings["SLUICE_DOCKER_HOST"]
+    return _up(StackPart.DOCKER).settings["SLUICE_DOCKER_HOST"]
 
 
 @pytest.fixture(scope="session")
 def ipfs() -> IpfsNode:
     """The stack's IPFS node."""
-    found = _up(Part.IPFS).settings
+    found = _up(StackPart.IPFS).settings
     return IpfsNode(found["SLUICE_IPFS_API"], found["SLUICE_IPFS_GATEWAY"])
 
 
@@ -190,6 +190,6 @@ def given(variables: Mapping[str, str]) -> dict[str, object]:
     return {name.removeprefix("SLUICE_").lower(): value for name, value in variables.items()}
 
 
-def _up(*parts: Part) -> Stack:
+def _up(*parts: StackPart) -> Stack:
     home = tools.root() / ".sluice"
     return bring_up(read_settings(home=home), StackSettings(), parts, lambda _: None)

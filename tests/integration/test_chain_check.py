@@ -20,7 +20,7 @@ def chain(still_chain: Chain) -> Chain:
 
 
 def test_the_right_chain_and_pool_pass(chain: Chain) -> None:
-    (pool,) = contracts.create(chain.actor(1), chain.at, [contracts.Workerpool("pool")])
+    (pool,) = contracts.create(chain.sender(1), chain.at, [contracts.NewWorkerpool("pool")])
 
     chain.hub.check_chain(read_settings(chain_id=31337, workerpool=pool))
 

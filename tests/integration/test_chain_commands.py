@@ -18,7 +18,7 @@ from ops import cli
 from ops.market import contracts, orders
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
-from ops.poco.actor import Call
+from ops.poco.sender import TxRequest
 from ops.poco.state import CHAIN_ID
 from ops.stack import ports
 from ops.stack.stack import Stack
@@ -79,15 +79,15 @@ class Scene:
 
 @pytest.fixture
 def scene(chain: Chain, stack: Stack, database: str, capsys: pytest.CaptureFixture[str]) -> Iterator[Scene]:
-    owner, requester, market = chain.actor(OWNER), chain.actor(REQUESTER), chain.market
-    hello, mine = contracts.App("hello", "hello:1", CHECKSUM), contracts.Workerpool("ours")
-    app, pool, other = contracts.create(owner, chain.at, [hello, mine, contracts.Workerpool("theirs")])
+    owner, requester, market = chain.sender(OWNER), chain.sender(REQUESTER), chain.market
+    hello, mine = contracts.NewApp("hello", "hello:1", CHECKSUM), contracts.NewWorkerpool("ours")
+    app, pool, other = contracts.create(owner, chain.at, [hello, mine, contracts.NewWorkerpool("theirs")])
     sold = orders.offer_app(market, owner.key, app)
     offers = [Offer(sold, orders.offer_work(market, owner.key, each, category=0)) for each in (pool, other)]
     requests = [orders.request(market, requester.key, offer, volume=2) for offer in offers]
     ours, foreign = match(requester, market, list(zip(offers, requests, strict=True)))
     data = [calls.initialize_array([(deal.deal_id, index) for index in range(2)]) for deal in (ours, foreign)]
-    owner.run([Call(chain.at.hub, each, calls.gas_limit("initializeArray", each)) for each in data])
+    owner.run([TxRequest(chain.at.hub, each, calls.gas_limit("initializeArray", each)) for each in data])
 
     env = {
         "SLUICE_RPC_URL": chain.node.rpc_url,

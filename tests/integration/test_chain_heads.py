@@ -94,8 +94,8 @@ def test_a_stop_ends_the_wait_for_a_frozen_node(chain: Chain) -> None:
 
 
 def test_a_node_that_thaws_wakes_up_again(chain: Chain) -> None:
-    with Rpc(chain.node.rpc_url, timeout=0.5) as impatient:
-        found = heads(None, impatient, BLOCK_TIME, threading.Event())
+    with Rpc(chain.node.rpc_url, timeout=0.5) as short_timeout_rpc:
+        found = heads(None, short_timeout_rpc, BLOCK_TIME, threading.Event())
         before = next(found)
         os.kill(chain.node.pid, signal.SIGSTOP)
         threading.Timer(1.0, os.kill, (chain.node.pid, signal.SIGCONT)).start()

@@ -30,7 +30,7 @@ from tests.waiting import wait_until
 TIMEOUT = 3.0
 #: Calls in a row: if each of them cost a time-out, that would be FEW_TIMEOUTS five times over.
 CALLS, FEW_TIMEOUTS = 50, 10 * TIMEOUT
-PATIENCE = 30.0
+WAIT_SECONDS = 30.0
 #: An account with coins on every one of these chains.
 KEY = dev_key(5)
 
@@ -108,7 +108,7 @@ def test_of_a_frozen_a_late_a_strange_and_a_good_node_the_good_one_is_asked_and_
     pool = farm.pool(strange, late, asleep, chain.node)
     with frozen(asleep):
         # The first answer may come from the late node, as long as nobody knows of a later block.
-        wait_until(lambda: int(pool.call("eth_blockNumber"), 16) >= _head(chain.rpc), PATIENCE)
+        wait_until(lambda: int(pool.call("eth_blockNumber"), 16) >= _head(chain.rpc), WAIT_SECONDS)
         began = time.monotonic()
         heads = [int(pool.call("eth_blockNumber"), 16) for _ in range(CALLS)]
         (payment,) = KeySigner(KEY).sign(
@@ -116,7 +116,7 @@ def test_of_a_frozen_a_late_a_strange_and_a_good_node_the_good_one_is_asked_and_
         )
         (answer,) = pool.batch([("eth_sendRawTransaction", (payment.raw,))])
         took = time.monotonic() - began
-        wait_until(lambda: chain.rpc.call("eth_getTransactionReceipt", payment.tx_hash), PATIENCE)
+        wait_until(lambda: chain.rpc.call("eth_getTransactionReceipt", payment.tx_hash), WAIT_SECONDS)
 
     assert answer == payment.tx_hash
     assert heads == sorted(heads)
@@ -129,10 +129,10 @@ def test_a_node_that_wakes_up_takes_part_again(chain: Chain, farm: Farm) -> None
     second = farm.start("--fork-url", chain.node.rpc_url)
     pool = farm.pool(chain.node, second)
     with frozen(chain.node):
-        wait_until(lambda: pool.call("eth_blockNumber"), PATIENCE)
+        wait_until(lambda: pool.call("eth_blockNumber"), WAIT_SECONDS)
     chain.rpc.call("anvil_mine", hex(10))
     # The other one is ten blocks behind as soon as this one has said how far it is.
-    wait_until(lambda: int(pool.call("eth_blockNumber"), 16) >= _head(chain.rpc), PATIENCE + CHECK_SECONDS)
+    wait_until(lambda: int(pool.call("eth_blockNumber"), 16) >= _head(chain.rpc), WAIT_SECONDS + CHECK_SECONDS)
 
 
 def test_if_all_nodes_are_on_another_chain_it_is_said(farm: Farm) -> None:

@@ -20,7 +20,7 @@ from chain.watch.watcher import Caught, Watcher
 from ops.market import contracts, orders
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
-from ops.poco.actor import Call
+from ops.poco.sender import TxRequest
 from ops.poco.state import PocoState
 from ops.stack import anvil, ports
 from protocol.errors import RpcUnavailable, WrongChain
@@ -62,23 +62,23 @@ class Scene:
 
     def buy(self, volume: int = 1) -> Matched:
         """A deal, mined."""
-        requester, market = self.chain.actor(REQUESTER), self.chain.market
+        requester, market = self.chain.sender(REQUESTER), self.chain.market
         request = orders.request(market, requester.key, self.offer, volume=volume)
         return match(requester, market, [(self.offer, request)])[0]
 
     def initialize(self, deal: Matched) -> str:
         """All tasks of a deal, mined; the transaction's hash."""
         data = calls.initialize_array([(deal.deal_id, index) for index in range(len(deal.tasks))])
-        call = Call(self.chain.at.hub, data, calls.gas_limit("initializeArray", data))
-        return self.chain.actor(OWNER).run([call])[0].tx_hash
+        call = TxRequest(self.chain.at.hub, data, calls.gas_limit("initializeArray", data))
+        return self.chain.sender(OWNER).run([call])[0].tx_hash
 
 
 @pytest.fixture
 def scene(chain: Chain) -> Scene:
     checksum = Hash32("0x" + "11" * 32)
-    owner = chain.actor(OWNER)
+    owner = chain.sender(OWNER)
     app, pool = contracts.create(
-        owner, chain.at, [contracts.App("hello", "hello:1", checksum), contracts.Workerpool("watched pool")]
+        owner, chain.at, [contracts.NewApp("hello", "hello:1", checksum), contracts.NewWorkerpool("watched pool")]
     )
     offer = Offer(
         orders.offer_app(chain.market, owner.key, app),
@@ -177,8 +177,8 @@ def test_a_frozen_node_is_given_up_and_nothing_is_lost(scene: Scene) -> None:
     head = scene.chain.hub.head()
     os.kill(scene.chain.node.pid, signal.SIGSTOP)
     try:
-        with Rpc(scene.chain.node.rpc_url, timeout=0.5) as impatient, pytest.raises(RpcUnavailable):
-            list(scene.watcher(impatient).catch_up(head))
+        with Rpc(scene.chain.node.rpc_url, timeout=0.5) as short_timeout_rpc, pytest.raises(RpcUnavailable):
+            list(scene.watcher(short_timeout_rpc).catch_up(head))
     finally:
         os.kill(scene.chain.node.pid, signal.SIGCONT)
     caught = scene.catch_up()
@@ -249,8 +249,8 @@ def test_a_node_that_lags_a_little_is_waited_for_and_one_far_behind_refused(scen
 
 def test_a_long_absence_is_caught_up_with(scene: Scene) -> None:
     deal = scene.buy()
-    with Rpc(scene.chain.node.rpc_url, timeout=60.0) as patient:
-        patient.call("anvil_mine", hex(1000))
+    with Rpc(scene.chain.node.rpc_url, timeout=60.0) as long_timeout_rpc:
+        long_timeout_rpc.call("anvil_mine", hex(1000))
     scene.initialize(deal)
 
     caught = scene.catch_up()

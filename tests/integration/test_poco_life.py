@@ -13,9 +13,9 @@ from ops.market import contracts, orders
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
 from ops.market.rewards import rewards, total
-from ops.poco.actor import Actor, Call
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.poco.receipts import Receipt
+from ops.poco.sender import DirectSender, TxRequest
 from protocol.errors import TransactionReverted
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.authorization import sign_authorization
@@ -53,15 +53,15 @@ class Shop:
     pool: Contract
 
     @property
-    def owner(self) -> Actor:
-        return self.chain.actor(OWNER)
+    def owner(self) -> DirectSender:
+        return self.chain.sender(OWNER)
 
     @property
-    def requester(self) -> Actor:
-        return self.chain.actor(REQUESTER)
+    def requester(self) -> DirectSender:
+        return self.chain.sender(REQUESTER)
 
-    def worker(self, number: int) -> Actor:
-        return self.chain.actor(WORKERS[number])
+    def worker(self, number: int) -> DirectSender:
+        return self.chain.sender(WORKERS[number])
 
     def offer(self, *, category: int = TEST_10_CATEGORY) -> Offer:
         market, key = self.chain.market, self.owner.key
@@ -76,8 +76,8 @@ class Shop:
         request = orders.request(self.chain.market, self.requester.key, offer, trust=trust, volume=volume)
         return match(self.requester, self.chain.market, [(offer, request)])[0]
 
-    def send(self, actor: Actor, method: str, data: str) -> Receipt:
-        return actor.run([Call(self.chain.at.hub, data, calls.gas_limit(method, data))])[0]
+    def send(self, sender: DirectSender, method: str, data: str) -> Receipt:
+        return sender.run([TxRequest(self.chain.at.hub, data, calls.gas_limit(method, data))])[0]
 
     def initialize(self, deal: Matched) -> None:
         data = calls.initialize_array([(deal.deal_id, index) for index in range(len(deal.tasks))])
@@ -113,27 +113,27 @@ class Shop:
 def shop(chain: Chain) -> Shop:
     accounts = (OWNER, REQUESTER, *WORKERS)
     app, dataset, pool = contracts.open_market(
-        chain.actor(OWNER),
-        chain.actor(0),
+        chain.sender(OWNER),
+        chain.sender(0),
         chain.at,
         [
-            contracts.App("hello", "docker.io/library/hello:1", CHECKSUM),
-            contracts.Dataset("numbers", "http://127.0.0.1/numbers.txt", CHECKSUM),
-            contracts.Workerpool("test pool"),
+            contracts.NewApp("hello", "docker.io/library/hello:1", CHECKSUM),
+            contracts.NewDataset("numbers", "http://127.0.0.1/numbers.txt", CHECKSUM),
+            contracts.NewWorkerpool("test pool"),
         ],
-        {chain.actor(index).wallet: DEPOSIT for index in accounts},
+        {chain.sender(index).wallet: DEPOSIT for index in accounts},
     )
     return Shop(chain, app, dataset, pool)
 
 
 def test_opening_a_market_takes_two_blocks_and_registers_everything(chain: Chain) -> None:
     before = chain.hub.head()
-    owner, payer = chain.actor(OWNER), chain.actor(0)
-    wallets = [chain.actor(index).wallet for index in range(1, 7)]
-    wanted: list[contracts.App | contracts.Dataset | contracts.Workerpool] = [
-        contracts.App("hello", "sluice/hello:1", CHECKSUM),
-        contracts.Dataset("numbers", "http://127.0.0.1/numbers.txt", CHECKSUM),
-        contracts.Workerpool("test pool", worker_stake_ratio=50, scheduler_reward_ratio=10),
+    owner, payer = chain.sender(OWNER), chain.sender(0)
+    wallets = [chain.sender(index).wallet for index in range(1, 7)]
+    wanted: list[contracts.NewApp | contracts.NewDataset | contracts.NewWorkerpool] = [
+        contracts.NewApp("hello", "sluice/hello:1", CHECKSUM),
+        contracts.NewDataset("numbers", "http://127.0.0.1/numbers.txt", CHECKSUM),
+        contracts.NewWorkerpool("test pool", worker_stake_ratio=50, scheduler_reward_ratio=10),
     ]
 
     app, dataset, pool = contracts.open_market(owner, payer, chain.at, wanted, dict.fromkeys(wallets, DEPOSIT))
@@ -148,7 +148,7 @@ def test_opening_a_market_takes_two_blocks_and_registers_everything(chain: Chain
 
 
 def test_an_entry_that_exists_is_used_again(shop: Shop) -> None:
-    wanted = [contracts.App("hello", "docker.io/library/hello:1", CHECKSUM)]
+    wanted = [contracts.NewApp("hello", "docker.io/library/hello:1", CHECKSUM)]
 
     assert contracts.create(shop.owner, shop.chain.at, wanted) == [shop.app]
 
@@ -281,7 +281,7 @@ def test_an_enclaves_vote_is_checked_and_accepted(shop: Shop) -> None:
     (deal,) = match(shop.requester, market, [(offer, request)])
     (task,) = deal.tasks
     shop.initialize(deal)
-    worker, enclave = shop.worker(0), shop.chain.actor(9).key
+    worker, enclave = shop.worker(0), shop.chain.sender(9).key
 
     data = calls.contribute(
         task,
@@ -310,7 +310,7 @@ def test_an_authorization_for_another_wallet_is_refused(shop: Shop) -> None:
 
 def all_unlocked(shop: Shop) -> bool:
     """Whether nobody's money is still held."""
-    wallets: list[Wallet] = [shop.chain.actor(index).wallet for index in (OWNER, REQUESTER, *WORKERS)]
+    wallets: list[Wallet] = [shop.chain.sender(index).wallet for index in (OWNER, REQUESTER, *WORKERS)]
     return all(account.locked == 0 for account in shop.chain.hub.accounts(wallets))
 
 

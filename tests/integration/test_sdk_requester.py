@@ -21,8 +21,8 @@ from chain.contracts.decode import TOPICS, decode
 from chain.rpc.heads import heads
 from chain.testing import known
 from ops.market import contracts, orders, results
-from ops.poco.actor import Call
 from ops.poco.deploy import TEST_10_CATEGORY
+from ops.poco.sender import TxRequest
 from ops.stack import ipfs, ports
 from ops.stack.ipfs import Ipfs
 from protocol.ethereum.hexbytes import to_hex
@@ -36,7 +36,7 @@ from tests.integration.conftest import BLOCK_TIME, Chain
 from tests.waiting import ample
 
 #: Seconds for everything the SDK does: it looks at a task every 5 s.
-PATIENCE = 90.0
+WAIT_SECONDS = 90.0
 CHECKSUM = Hash32("0x" + "11" * 32)
 
 
@@ -50,9 +50,9 @@ def gateway(tmp_path: Path) -> Iterator[Ipfs]:
 def test_the_stock_sdk_buys_follows_and_fetches_with_nothing_but_the_demos_output(
     chain: Chain, gateway: Ipfs, tmp_path: Path
 ) -> None:
-    owner = chain.actor(1)
+    owner = chain.sender(1)
     app, pool = contracts.create(
-        owner, chain.at, [contracts.App("a", "sluice/a:1", CHECKSUM), contracts.Workerpool("p")]
+        owner, chain.at, [contracts.NewApp("a", "sluice/a:1", CHECKSUM), contracts.NewWorkerpool("p")]
     )
     demo = tmp_path / "demo.json"
     demo.write_text(
@@ -66,12 +66,12 @@ def test_the_stock_sdk_buys_follows_and_fetches_with_nothing_but_the_demos_outpu
             }
         )
     )
-    with sdk.start(demo, args="hello", seconds=ample(PATIENCE)) as requester:
+    with sdk.start(demo, args="hello", seconds=ample(WAIT_SECONDS)) as requester:
         try:
             deal = await_deal(chain)
             task = task_id(deal, 0)
             serve(chain, deal, store(gateway, {"answer.txt": b"42"}))
-            printed, complaints = requester.communicate(timeout=ample(PATIENCE))
+            printed, complaints = requester.communicate(timeout=ample(WAIT_SECONDS))
         finally:
             requester.kill()
 
@@ -91,18 +91,18 @@ def test_the_stock_sdk_buys_follows_and_fetches_with_nothing_but_the_demos_outpu
 
 def serve(chain: Chain, deal: DealId, link: str) -> None:
     """Run the deal's only task as scheduler and worker in one."""
-    owner, worker, task = chain.actor(1), chain.actor(2), task_id(deal, 0)
+    owner, worker, task = chain.sender(1), chain.sender(2), task_id(deal, 0)
     begin = calls.initialize_array([(deal, 0)])
-    owner.run([Call(chain.at.hub, begin, calls.gas_limit("initializeArray", begin))])
+    owner.run([TxRequest(chain.at.hub, begin, calls.gas_limit("initializeArray", begin))])
     permission = sign_authorization(owner.key, worker.wallet, task)
     vote = calls.contribute_and_finalize(task, file_digest(b"\x07" * 32), link, permission)
-    worker.run([Call(chain.at.hub, vote, calls.gas_limit("contributeAndFinalize", vote))])
+    worker.run([TxRequest(chain.at.hub, vote, calls.gas_limit("contributeAndFinalize", vote))])
 
 
 def await_deal(chain: Chain) -> DealId:
     """The first deal that the hub announces."""
     stop = threading.Event()
-    timer = threading.Timer(ample(PATIENCE), stop.set)
+    timer = threading.Timer(ample(WAIT_SECONDS), stop.set)
     timer.start()
     wanted = {"address": chain.at.hub, "fromBlock": "0x0", "topics": [TOPICS["SchedulerNotice"]]}
     try:
@@ -113,7 +113,7 @@ def await_deal(chain: Chain) -> DealId:
                 return event.deal_id
     finally:
         timer.cancel()
-    raise AssertionError(f"no deal within {ample(PATIENCE):g} s")
+    raise AssertionError(f"no deal within {ample(WAIT_SECONDS):g} s")
 
 
 def store(gateway: Ipfs, files: dict[str, bytes]) -> str:

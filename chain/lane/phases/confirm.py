@@ -33,10 +33,10 @@ from chain.lane.model.nonce import (
     apply,
     nonces_of,
 )
-from chain.lane.phases.context import Desk, Memory, Missing, Turn
+from chain.lane.phases.context import Memory, Missing, RunContext, Turn
 from chain.lane.phases.proof import receipts, spender
-from chain.lane.phases.snapshot import Look
-from chain.lane.rules.readiness import READY, Judgement, Moment, Verdict
+from chain.lane.phases.snapshot import ChainSnapshot
+from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
 from chain.lane.store.port import IntentMove
 from chain.rpc.answers import Known, Unknown, heard, heard_each
 from config.metrics import LANE_MINED
@@ -79,45 +79,47 @@ class _Moves:
         return [IntentMove(tuple(keys), IntentState.MINED, block) for block, keys in self.mined.items() if keys]
 
 
-def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) -> Confirmed:
+def confirm(turn: Turn, snapshot: ChainSnapshot, newest: NonceRecord | None, memory: Memory) -> Confirmed:
     """Settle what can be settled. `newest`: the newest record in a block. Raises ForeignNonce, LeaseLost."""
-    desk, moves, result = turn.desk, _Moves(), Confirmed()
-    reorged = look.contradicts(newest)
-    records = desk.store.records(desk.lane, UNSETTLED if reorged else (NonceState.OPEN,))
+    context, moves, result = turn.context, _Moves(), Confirmed()
+    reorged = snapshot.contradicts(newest)
+    records = context.store.records(context.lane, UNSETTLED if reorged else (NonceState.OPEN,))
     if reorged:
-        log.warning("A block of ours was reorganised.", action="lane_reorg", wallet=desk.lane.wallet, head=look.head)
+        log.warning(
+            "A block of ours was reorganised.", action="lane_reorg", wallet=context.lane.wallet, head=snapshot.head
+        )
         # Lowest first: if a crash cuts the writing short, the newest record still tells the next run of the reorg.
-        records = sorted([*_undone(desk), *records], key=lambda record: record.nonce)
-    doubtful = [record for record in records if record.nonce < look.count or record.state is not NonceState.OPEN]
-    found = receipts(desk.rpc, doubtful)
+        records = sorted([*_undone(context), *records], key=lambda record: record.nonce)
+    to_check = [record for record in records if record.nonce < snapshot.count or record.state is not NonceState.OPEN]
+    found = receipts(context.rpc, to_check)
     reverted: list[NonceRecord] = []
     for record in records:
         answer = found.get(record.nonce)
         if not isinstance(answer, Known):
-            _without_receipt(record, look, answer, moves, result)
+            _without_receipt(record, snapshot, answer, moves, result)
             continue
         mined = answer.value
         if mined == record.mined:
             continue
         consumed = Consumed(record.nonce, mined)
-        gave_way = record.attempt(mined.tx_hash).purpose is not Purpose.CALL
-        if not gave_way and not mined.success:
+        replaced_by_noop = record.attempt(mined.tx_hash).purpose is not Purpose.CALL
+        if not replaced_by_noop and not mined.success:
             reverted.append(apply(record, consumed))
             continue
         moves.nonces.append(consumed)
-        if gave_way:
+        if replaced_by_noop:
             # A reorg could still put the call in its place: its intents stay until this is final.
             moves.intents.append(IntentMove(record.intents, IntentState.SENT))
         else:
             _succeeded(record, mined, moves, result)
     deep: list[NonceRecord] = []
     if not reorged:
-        depth = BlockNumber(look.head - desk.policy.finality)
-        deep = desk.store.records(desk.lane, (NonceState.MINED,), up_to=depth)
-    _release(desk, [*reverted, *(record for record in deep if _gave_way(record))], moves, result)
+        depth = BlockNumber(snapshot.head - context.policy.finality)
+        deep = context.store.records(context.lane, (NonceState.MINED,), up_to=depth)
+    _release(context, [*reverted, *(record for record in deep if _replaced_by_noop(record))], moves, result)
     moves.nonces.sort(key=lambda move: nonces_of(move)[0])
     _finalise(deep, moves, result)
-    desk.store.move(turn.lease, [*moves.intents, *moves.in_blocks()], moves.nonces)
+    context.store.move(turn.lease, [*moves.intents, *moves.in_blocks()], moves.nonces)
     for (method, outcome), number in result.outcomes.items():
         LANE_MINED.labels(method, outcome).inc(number)
     if result.transactions:
@@ -125,24 +127,26 @@ def confirm(turn: Turn, look: Look, newest: NonceRecord | None, memory: Memory) 
         log.info(
             "Transactions mined.",
             action="lane_mined",
-            wallet=desk.lane.wallet,
-            head=look.head,
+            wallet=context.lane.wallet,
+            head=snapshot.head,
             transactions=len(result.transactions),
             intents=len(result.mined),
             first_tx=result.transactions[0],
         )
-    _halt_if_foreign(turn, look, result, memory)
+    _halt_if_foreign(turn, snapshot, result, memory)
     return result
 
 
-def _without_receipt(record: NonceRecord, look: Look, answer: Unknown | None, moves: _Moves, result: Confirmed) -> None:
+def _without_receipt(
+    record: NonceRecord, snapshot: ChainSnapshot, answer: Unknown | None, moves: _Moves, result: Confirmed
+) -> None:
     """What has no receipt to be seen is OPEN: not known to be in a block, and not given up either."""
     if record.state is not NonceState.OPEN:
         back = Unmined((record.nonce,))
         moves.intents.append(IntentMove(record.intents, IntentState.SENT))
         moves.nonces.append(back)
         record = apply(record, back)
-    if record.nonce < look.count:
+    if record.nonce < snapshot.count:
         result.missing.append((record, "no node was asked yet" if answer is None else answer.why))
     else:
         result.open.append(record)
@@ -155,34 +159,34 @@ def _succeeded(record: NonceRecord, mined: Mined, moves: _Moves, result: Confirm
     result.transactions.append(mined.tx_hash)
 
 
-def _gave_way(record: NonceRecord) -> bool:
+def _replaced_by_noop(record: NonceRecord) -> bool:
     """Whether a transfer to self spent the nonce while it still holds intents."""
     assert record.mined is not None
     return bool(record.intents) and record.attempt(record.mined.tx_hash).purpose is not Purpose.CALL
 
 
-def _release(desk: Desk, records: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
+def _release(context: RunContext, records: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
     """Let the intents of nonces that were spent without them go: they end, or queue again as singles."""
     if not records:
         return
-    moments = _moments(desk, {record.mined.block for record in records if record.mined is not None})
+    moments = _moments(context, {record.mined.block for record in records if record.mined is not None})
     for record in records:
         mined = record.mined
         assert mined is not None
         attempt = record.attempt(mined.tx_hash)
-        intents = desk.store.intents(record.intents)
+        intents = context.store.intents(record.intents)
         if attempt.purpose is Purpose.CANCEL:
-            verdicts = [Verdict(Judgement.DEAD, "cancelled")] * len(intents)
+            verdicts = [ReadinessVerdict(Judgement.DEAD, "cancelled")] * len(intents)
         elif attempt.purpose is Purpose.YIELD:
             verdicts = [READY] * len(intents)
         else:
-            verdicts = desk.readiness.check(intents, moments[mined.block])
+            verdicts = context.readiness.check(intents, moments[mined.block])
         why = (
             attempt.note
             or f"reverted in block {mined.block} with gas used {mined.gas_used} of {record.gas_of(attempt)}"
         )
         for intent, verdict in zip(intents, verdicts, strict=True):
-            move = after_release(desk.policy.max_generations, intent, verdict, why)
+            move = after_release(context.policy.max_generations, intent, verdict, why)
             moves.intents.append(move)
             if move.state is not IntentState.QUEUED:
                 result.ended.append(intent.key)
@@ -201,7 +205,7 @@ def _release(desk: Desk, records: Sequence[NonceRecord], moves: _Moves, result: 
         result.outcomes[method_of(record.intents), outcome] += 1
 
 
-def after_release(most: int, intent: Intent, verdict: Verdict, why: str) -> IntentMove:
+def after_release(most: int, intent: Intent, verdict: ReadinessVerdict, why: str) -> IntentMove:
     """What becomes of an intent that left its nonce, for the `generation`-th time of at most `most`. Pure."""
     if verdict.judgement is Judgement.DONE:
         return IntentMove((intent.key,), IntentState.DONE, reason=verdict.reason)
@@ -220,7 +224,7 @@ def _finalise(deep: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> 
     by_block: dict[BlockNumber, list[str]] = {}
     for record in deep:
         assert record.mined is not None
-        if not _gave_way(record):
+        if not _replaced_by_noop(record):
             by_block.setdefault(record.mined.block, []).extend(record.intents)
     for block, keys in by_block.items():
         if keys:
@@ -229,37 +233,37 @@ def _finalise(deep: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> 
     moves.nonces.append(Finalised(tuple(record.nonce for record in deep)))
 
 
-def _halt_if_foreign(turn: Turn, look: Look, result: Confirmed, memory: Memory) -> None:
+def _halt_if_foreign(turn: Turn, snapshot: ChainSnapshot, result: Confirmed, memory: Memory) -> None:
     """Note why receipts are missing, and stop the lane if a final block proves that a stranger spent the lowest."""
-    desk = turn.desk
+    context = turn.context
     before, memory.missing = memory.missing, {}
     for record, why in result.missing:
         known = before.get(record.nonce)
-        memory.missing[record.nonce] = Missing(look.head if known is None else known.since, why)
+        memory.missing[record.nonce] = Missing(snapshot.head if known is None else known.since, why)
     if not result.missing:
         return
     record, why = result.missing[0]
     since = memory.missing[record.nonce].since
     # At the first head the receipt may just be a moment late. Later, one look a head is enough.
-    if since == look.head:
+    if since == snapshot.head:
         return
-    if memory.looked == look.head:
+    if memory.spender_sought == snapshot.head:
         memory.missing[record.nonce] = before.get(record.nonce, memory.missing[record.nonce])
         return
-    memory.looked = look.head
-    match spender(desk.rpc, desk.lane.wallet, record, look.head):
+    memory.spender_sought = snapshot.head
+    match spender(context.rpc, context.lane.wallet, record, snapshot.head):
         case Known(found) if found.ours:
             why = f"{found.tx_hash} is in block {found.block}, but {why}"
-        case Known(found) if found.block > look.head - desk.policy.finality:
+        case Known(found) if found.block > snapshot.head - context.policy.finality:
             why = f"{found.tx_hash}, which is not ours, took it in block {found.block}, which is not final yet"
         case Known(found):
             why = f"{found.tx_hash} in block {found.block} is not ours"
-            error = ForeignNonce(wallet=desk.lane.wallet, nonce=record.nonce, why=why)
-            desk.store.halt(desk.lane, str(error), turn.lease)
+            error = ForeignNonce(wallet=context.lane.wallet, nonce=record.nonce, why=why)
+            context.store.halt(context.lane, str(error), turn.lease)
             log.error(
                 "The wallet's key was used outside; decide by `sluice tx disown` or `sluice tx resume`.",
                 action="lane_foreign_nonce",
-                wallet=desk.lane.wallet,
+                wallet=context.lane.wallet,
                 nonce=record.nonce,
                 why=why,
             )
@@ -272,12 +276,12 @@ def _halt_if_foreign(turn: Turn, look: Look, result: Confirmed, memory: Memory) 
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _undone(desk: Desk) -> list[NonceRecord]:
+def _undone(context: RunContext) -> list[NonceRecord]:
     """FINAL records whose blocks are gone, newest first. Blocks are chained: below one that stands, all stand."""
     undone: list[NonceRecord] = []
     below: Nonce | None = None
-    while records := desk.store.newest(desk.lane, (NonceState.FINAL,), _LOOK_BACK, below):
-        gone = _in_blocks_that_are_gone(desk, records)
+    while records := context.store.newest(context.lane, (NonceState.FINAL,), _LOOK_BACK, below):
+        gone = _in_blocks_that_are_gone(context, records)
         undone += gone
         if len(gone) < len(records):
             break
@@ -286,17 +290,17 @@ def _undone(desk: Desk) -> list[NonceRecord]:
         log.error(
             "A reorg was deeper than SLUICE_FINALITY_BLOCKS: raise it. What was taken back is carried out again.",
             action="lane_final_undone",
-            wallet=desk.lane.wallet,
-            finality=desk.policy.finality,
+            wallet=context.lane.wallet,
+            finality=context.policy.finality,
             nonces=[record.nonce for record in reversed(undone)],
         )
     return undone
 
 
-def _in_blocks_that_are_gone(desk: Desk, records: Sequence[NonceRecord]) -> list[NonceRecord]:
+def _in_blocks_that_are_gone(context: RunContext, records: Sequence[NonceRecord]) -> list[NonceRecord]:
     """Those whose block number has another block now. Where the chain is not that high (yet), nothing is said."""
     numbers = sorted({record.mined.block for record in records if record.mined is not None})
-    headers = desk.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+    headers = context.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
     now = {
         number: shown.value
         for number, header in zip(numbers, headers, strict=True)
@@ -309,10 +313,10 @@ def _in_blocks_that_are_gone(desk: Desk, records: Sequence[NonceRecord]) -> list
     ]
 
 
-def _moments(desk: Desk, blocks: Iterable[BlockNumber]) -> dict[BlockNumber, Moment]:
+def _moments(context: RunContext, blocks: Iterable[BlockNumber]) -> dict[BlockNumber, Moment]:
     """Block times, for explanations; 0 where the node does not know the block any more."""
     numbers = sorted(blocks)
-    headers = desk.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+    headers = context.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
     times = heard_each(headers, lambda body: int(body["timestamp"], 16))
     return {
         number: Moment(number, Timestamp(shown.value if isinstance(shown, Known) else 0))

@@ -12,7 +12,7 @@ from chain.lane.rules.encoding import Encoder
 from chain.lane.rules.readiness import Readiness
 from chain.lane.rules.send_errors import REACTIONS, Kind
 from chain.lane.signer import Signer
-from chain.lane.store.lease import Lease
+from chain.lane.store.lease import LaneLease
 from chain.lane.store.port import LaneStore
 from chain.rpc.client import JsonRpc
 from protocol.types import BlockNumber, Nonce, TxHash
@@ -67,20 +67,20 @@ class Memory:
     #: Nonces that are spent although no receipt of ours is to be seen.
     missing: dict[Nonce, Missing] = field(default_factory=dict)
     #: Head at which it was last looked for whoever spent the lowest of them.
-    looked: BlockNumber = _NO_BLOCK
+    spender_sought: BlockNumber = _NO_BLOCK
     #: Nonces below the highest that have no record, and the head when that was first seen.
     gaps: dict[Nonce, BlockNumber] = field(default_factory=dict)
     #: Bytes that the node refused in words that say it does not have them.
     refused: dict[Nonce, Refusal] = field(default_factory=dict)
     #: Bytes that it refused in words that nobody knows: it may have them all the same.
-    doubted: dict[Nonce, Refusal] = field(default_factory=dict)
+    maybe_sent: dict[Nonce, Refusal] = field(default_factory=dict)
     surcharge: Surcharge = field(default_factory=Surcharge)
     #: Why no new nonce is claimed, if money is short.
     short: str | None = None
     #: What was last logged as the reason why the lane waits.
     alarmed: str | None = None
     #: Intents that a dry run has told of.
-    told: set[str] = field(default_factory=set)
+    dry_run_logged: set[str] = field(default_factory=set)
     #: Unix time of the last warning about money.
     warned: float = 0.0
 
@@ -88,14 +88,14 @@ class Memory:
         """Take note of the mined count."""
         if count != self.count:
             self.count, self.since = count, head
-        self.bumped, self.looked = min(self.bumped, head), min(self.looked, head)
+        self.bumped, self.spender_sought = min(self.bumped, head), min(self.spender_sought, head)
         # A head that went back says that the doubt was about another chain.
         self.missing = {nonce: item for nonce, item in self.missing.items() if item.since <= head}
         self.gaps = {nonce: first for nonce, first in self.gaps.items() if first <= head}
 
     def refuse(self, nonce: Nonce, kind: Kind, words: str, tx_hash: TxHash, head: BlockNumber) -> None:
         """Take note of a refusal."""
-        before = self.refused.pop(nonce, None) or self.doubted.pop(nonce, None)
+        before = self.refused.pop(nonce, None) or self.maybe_sent.pop(nonce, None)
         again = before is not None and before.tx_hash == tx_hash
         refusal = Refusal(
             kind,
@@ -105,21 +105,21 @@ class Memory:
             since=min(head, before.since) if before is not None else head,
             at=head,
         )
-        (self.doubted if REACTIONS[kind].maybe_sent else self.refused)[nonce] = refusal
+        (self.maybe_sent if REACTIONS[kind].maybe_sent else self.refused)[nonce] = refusal
 
     def accept(self, nonce: Nonce) -> None:
         """Forget refusals of this nonce."""
         self.refused.pop(nonce, None)
-        self.doubted.pop(nonce, None)
+        self.maybe_sent.pop(nonce, None)
 
     def settle(self, open_nonces: Collection[Nonce]) -> None:
         """Forget refusals of all other nonces."""
         self.refused = {nonce: item for nonce, item in self.refused.items() if nonce in open_nonces}
-        self.doubted = {nonce: item for nonce, item in self.doubted.items() if nonce in open_nonces}
+        self.maybe_sent = {nonce: item for nonce, item in self.maybe_sent.items() if nonce in open_nonces}
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class RunContext:
     """The ports of one lane."""
 
     lane: LaneId
@@ -139,14 +139,14 @@ class Desk:
 class Turn:
     """One run's right to write."""
 
-    desk: Desk
-    lease: Lease
+    context: RunContext
+    lease: LaneLease
     #: `monotonic` when the lease was last known to be ours.
     since: float
 
     def keep(self) -> None:
         """Before anything that others must not do at the same time: renew a lease past its half. Raises LeaseLost."""
-        now = self.desk.monotonic()
-        if now - self.since > self.desk.policy.lease / 2:
-            self.desk.store.renew_lease(self.lease, self.desk.policy.lease)
+        now = self.context.monotonic()
+        if now - self.since > self.context.policy.lease / 2:
+            self.context.store.renew_lease(self.lease, self.context.policy.lease)
             self.since = now

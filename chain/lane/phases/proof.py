@@ -110,7 +110,7 @@ def _spent_in(rpc: JsonRpc, wallet: Wallet, nonce: Nonce, head: BlockNumber) -> 
     """The block in which the wallet's count passed the nonce."""
     low, high = -1, head + 1
     #: Why nothing is known of `low`; None if the count there is known not to pass the nonce.
-    doubt: str | None = None
+    no_count: str | None = None
     # Back from the head in steps that double, so that a nonce spent lately is found in blocks that every node keeps.
     probes = [BlockNumber(block) for power in range(head.bit_length() + 1) if (block := head + 1 - 2**power) >= 0]
     while probes:
@@ -119,14 +119,14 @@ def _spent_in(rpc: JsonRpc, wallet: Wallet, nonce: Nonce, head: BlockNumber) -> 
                 high = block
                 continue
             # A node keeps the state of the newest blocks: what it does not tell here, it does not tell of older ones.
-            low, doubt = block, count.why if isinstance(count, Unknown) else None
+            low, no_count = block, count.why if isinstance(count, Unknown) else None
             break
         stride = max(1, (high - low) // (_PROBES + 1))
         probes = [BlockNumber(block) for block in range(low + stride, high, stride)]
     if high > head:
-        return Unknown(doubt or "the node's count at its head does not pass the nonce")
-    if doubt is not None:
-        return Unknown(f"no node tells the wallet's count of transactions at block {low}: {doubt}")
+        return Unknown(no_count or "the node's count at its head does not pass the nonce")
+    if no_count is not None:
+        return Unknown(f"no node tells the wallet's count of transactions at block {low}: {no_count}")
     return Known(BlockNumber(high))
 
 

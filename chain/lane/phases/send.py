@@ -14,8 +14,8 @@ import structlog
 
 from chain.lane.model.intent import Intent, IntentState, method_of
 from chain.lane.model.nonce import NonceRecord, Sent
-from chain.lane.phases.context import Desk, Memory, Turn
-from chain.lane.phases.snapshot import Look
+from chain.lane.phases.context import Memory, RunContext, Turn
+from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.fees import quote
 from chain.lane.rules.gas import Group
 from chain.lane.rules.readiness import Judgement
@@ -41,7 +41,7 @@ class Chosen:
 
     groups: list[Group] = field(default_factory=list)
     #: Nonces that may be claimed.
-    room: int = 0
+    capacity: int = 0
     #: Whether more may be ready: the run's share was used up, or a group fell apart.
     more: bool = False
     #: Intents that end without a nonce.
@@ -53,53 +53,53 @@ class Chosen:
         return [key for move in self.moves for key in move.keys]
 
 
-def choose(desk: Desk, look: Look, open_records: Sequence[NonceRecord], memory: Memory) -> Chosen:
+def choose(context: RunContext, snapshot: ChainSnapshot, open_records: Sequence[NonceRecord], memory: Memory) -> Chosen:
     """Judge the queue until the free nonces are used up, or the queue is."""
     chosen = Chosen()
-    room = min(desk.policy.burst, desk.policy.max_in_flight - len(open_records))
-    room = min(room, desk.policy.burst - len(memory.missing))
-    if room <= 0 or any(REACTIONS[refusal.kind].hold for refusal in memory.refused.values()):
+    capacity = min(context.policy.burst, context.policy.max_in_flight - len(open_records))
+    capacity = min(capacity, context.policy.burst - len(memory.missing))
+    if capacity <= 0 or any(REACTIONS[refusal.kind].hold for refusal in memory.refused.values()):
         return chosen
     held = {key for record in open_records for key in record.intents}
     ready: list[Intent] = []
     groups: list[tuple[Intent, ...]] = []
     seen = 0
     # One group beyond the room says that the last one inside it is full.
-    while len(groups) <= room and seen < desk.policy.scan:
+    while len(groups) <= capacity and seen < context.policy.scan:
         # As many as it takes, going by those seen so far.
-        likely = (room + 1 - len(groups)) * max(1, seen) // max(1, len(groups))
-        window = min(desk.policy.window, max(_LEAST_WINDOW, likely))
-        queued = desk.store.queued(desk.lane, window, seen)
+        likely = (capacity + 1 - len(groups)) * max(1, seen) // max(1, len(groups))
+        window = min(context.policy.window, max(_LEAST_WINDOW, likely))
+        queued = context.store.queued(context.lane, window, seen)
         seen += len(queued)
         fresh = [intent for intent in queued if intent.key not in held]
-        verdicts = desk.readiness.check(fresh, look.moment) if fresh else []
+        verdicts = context.readiness.check(fresh, snapshot.moment) if fresh else []
         for intent, verdict in zip(fresh, verdicts, strict=True):
             if verdict.judgement is Judgement.READY:
                 ready.append(intent)
             elif verdict.judgement is not Judgement.WAIT:
                 _end(chosen, intent, verdict.judgement, verdict.reason)
-        groups = desk.encoder.group(ready)
+        groups = context.encoder.group(ready)
         if len(queued) < window:
             break
-    chosen.room = room
-    chosen.more = room == desk.policy.burst and len(groups) > room
-    for group in groups[:room]:
+    chosen.capacity = capacity
+    chosen.more = capacity == context.policy.burst and len(groups) > capacity
+    for group in groups[:capacity]:
         try:
-            chosen.groups.append((group, desk.encoder.encode(group)))
+            chosen.groups.append((group, context.encoder.encode(group)))
         except BadMessage as error:
-            for intent, why in _misfits(desk, group) or [(intent, str(error)) for intent in group]:
+            for intent, why in _misfits(context, group) or [(intent, str(error)) for intent in group]:
                 _end(chosen, intent, Judgement.DEAD, why)
             # Those who only shared the transaction go in the next run.
             chosen.more = True
     return chosen
 
 
-def _misfits(desk: Desk, group: Sequence[Intent]) -> list[tuple[Intent, str]]:
+def _misfits(context: RunContext, group: Sequence[Intent]) -> list[tuple[Intent, str]]:
     """Those of a group that cannot be encoded even alone, and why."""
     found: list[tuple[Intent, str]] = []
     for intent in group:
         try:
-            desk.encoder.encode((intent,))
+            context.encoder.encode((intent,))
         except BadMessage as error:
             found.append((intent, str(error)))
     return found
@@ -112,18 +112,24 @@ def _end(chosen: Chosen, intent: Intent, judgement: Judgement, reason: str) -> N
 
 
 def afford(
-    desk: Desk, look: Look, open_records: Sequence[NonceRecord], groups: list[Group], memory: Memory
+    context: RunContext,
+    snapshot: ChainSnapshot,
+    open_records: Sequence[NonceRecord],
+    groups: list[Group],
+    memory: Memory,
 ) -> list[Group]:
     """The first groups that balance and daily cap allow."""
     memory.short = None
     if not groups:
         return []
-    max_fee = quote(desk.policy.fees, look.market).max_fee
+    max_fee = quote(context.policy.fees, snapshot.market).max_fee
     fees = sum(record.gas_limit * record.newest.fees.max_fee for record in open_records)
     committed = fees + sum(record.value for record in open_records)
-    left = look.balance - committed - desk.policy.keep_balance
-    cap = desk.policy.daily_cap
-    allowed = left if cap is None else cap - fees - desk.store.spent_since(desk.lane, desk.clock() - _DAY_SECONDS)
+    left = snapshot.balance - committed - context.policy.keep_balance
+    cap = context.policy.daily_cap
+    allowed = (
+        left if cap is None else cap - fees - context.store.spent_since(context.lane, context.clock() - _DAY_SECONDS)
+    )
     count = 0
     for _, call in groups:
         fee = call.gas * max_fee
@@ -133,13 +139,13 @@ def afford(
         count += 1
     if count < len(groups) and count + len(open_records) == 0:
         memory.short = "there is not enough money to send: fund the wallet or raise its daily cap"
-    if count < len(groups) and desk.clock() - memory.warned > _WARN_SECONDS:
-        memory.warned = desk.clock()
+    if count < len(groups) and context.clock() - memory.warned > _WARN_SECONDS:
+        memory.warned = context.clock()
         log.error(
             "Not enough money to send: fund the wallet or raise its daily cap.",
             action="lane_low_balance",
-            wallet=desk.lane.wallet,
-            balance=look.balance,
+            wallet=context.lane.wallet,
+            balance=snapshot.balance,
             committed=committed,
             daily_cap=cap,
             waiting=len(groups) - count,
@@ -147,46 +153,48 @@ def afford(
     return groups[:count]
 
 
-def claim(turn: Turn, look: Look, groups: Sequence[Group], next_nonce: Nonce) -> list[NonceRecord]:
+def claim(turn: Turn, snapshot: ChainSnapshot, groups: Sequence[Group], next_nonce: Nonce) -> list[NonceRecord]:
     """Sign the groups' calls at consecutive nonces and store them. Raises LeaseLost."""
-    desk = turn.desk
-    fees = quote(desk.policy.fees, look.market)
+    context = turn.context
+    fees = quote(context.policy.fees, snapshot.market)
     unsigned = [
-        Unsigned(desk.lane.chain_id, Nonce(next_nonce + offset), call.to, call.data, call.gas, fees, value=call.value)
+        Unsigned(
+            context.lane.chain_id, Nonce(next_nonce + offset), call.to, call.data, call.gas, fees, value=call.value
+        )
         for offset, (_, call) in enumerate(groups)
     ]
     records = [
         NonceRecord(
-            lane=desk.lane,
+            lane=context.lane,
             nonce=item.nonce,
             intents=tuple(intent.key for intent in intents),
             to=call.to,
             data=call.data,
             gas=call.gas,
             attempts=(attempt,),
-            created_at=desk.clock(),
+            created_at=context.clock(),
             value=Wei(call.value),
         )
-        for (intents, call), item, attempt in zip(groups, unsigned, desk.signer.sign(unsigned), strict=True)
+        for (intents, call), item, attempt in zip(groups, unsigned, context.signer.sign(unsigned), strict=True)
     ]
     turn.keep()
-    desk.store.claim(turn.lease, records)
+    context.store.claim(turn.lease, records)
     for record in records:
         LANE_SENT.labels(method_of(record.intents)).inc()
     return records
 
 
-def broadcast(turn: Turn, look: Look, outbox: Sequence[NonceRecord], memory: Memory) -> bool:
+def broadcast(turn: Turn, snapshot: ChainSnapshot, outbox: Sequence[NonceRecord], memory: Memory) -> bool:
     """Give the newest bytes of each to the node; note what it said. Whether to look again at once.
 
     Raises RpcUnavailable: then nobody knows what was accepted, and all of them are sent again by the next run.
     """
     if not outbox:
         return False
-    desk = turn.desk
+    context = turn.context
     ordered = sorted(outbox, key=lambda record: record.nonce)
     turn.keep()
-    answers = desk.rpc.batch([("eth_sendRawTransaction", (record.newest.raw,)) for record in ordered])
+    answers = context.rpc.batch([("eth_sendRawTransaction", (record.newest.raw,)) for record in ordered])
     sent: list[Nonce] = []
     look_again = False
     for record, answer in zip(ordered, answers, strict=True):
@@ -196,23 +204,25 @@ def broadcast(turn: Turn, look: Look, outbox: Sequence[NonceRecord], memory: Mem
             # After null nobody knows: it counts as sent, and what was known against it stays.
             sent.append(record.nonce)
             continue
-        reaction = _note(desk, record, answer, look, memory)
+        reaction = _note(context, record, answer, snapshot, memory)
         # A fatal refusal has its remedy at once, unless these bytes were tried before.
         first = record.nonce in memory.refused and memory.refused[record.nonce].tries == 1
-        look_again = look_again or reaction.look_again or (reaction.give_way and first)
+        look_again = look_again or reaction.look_again or (reaction.replace_with_noop and first)
         if reaction.maybe_sent:
             sent.append(record.nonce)
     carried = tuple(key for record in ordered for key in record.intents)
     intents = [IntentMove(carried, IntentState.SENT)] if carried else []
-    turn.desk.store.move(turn.lease, intents, [Sent(tuple(sent), look.head)] if sent else [])
+    turn.context.store.move(turn.lease, intents, [Sent(tuple(sent), snapshot.head)] if sent else [])
     return look_again
 
 
-def _note(desk: Desk, record: NonceRecord, answer: RpcError, look: Look, memory: Memory) -> Reaction:
-    kind = classify(answer.message, desk.policy.phrases)
+def _note(
+    context: RunContext, record: NonceRecord, answer: RpcError, snapshot: ChainSnapshot, memory: Memory
+) -> Reaction:
+    kind = classify(answer.message, context.policy.phrases)
     reaction = REACTIONS[kind]
     if kind is Kind.UNKNOWN or not reaction.maybe_sent:
-        memory.refuse(record.nonce, kind, answer.message, record.newest.tx_hash, look.head)
+        memory.refuse(record.nonce, kind, answer.message, record.newest.tx_hash, snapshot.head)
     else:
         memory.accept(record.nonce)
     # That a node has what it is sent again is the best of news, and not worth a line each.
@@ -220,7 +230,7 @@ def _note(desk: Desk, record: NonceRecord, answer: RpcError, look: Look, memory:
     tell(
         "The node did not simply accept a transaction.",
         action="lane_send_answer",
-        wallet=desk.lane.wallet,
+        wallet=context.lane.wallet,
         nonce=record.nonce,
         tx=record.newest.tx_hash,
         kind=kind.value,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chain.lane.model.nonce import Mined, NonceRecord
-from chain.lane.rules.fees import Market
+from chain.lane.rules.fees import FeeMarket
 from chain.lane.rules.readiness import Moment
 from chain.rpc.answers import Known, Reply, heard, value_of
 from chain.rpc.client import JsonRpc, Request
@@ -20,13 +20,13 @@ _MOST_BEHIND = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ChainSnapshot:
     """The head and the wallet's account."""
 
     head: BlockNumber
     #: Block time of the head, Unix seconds.
     timestamp: Timestamp
-    market: Market
+    market: FeeMarket
     #: Transactions of the wallet that are mined: the lowest nonce that is not.
     count: Nonce
     balance: Wei
@@ -50,7 +50,7 @@ class Look:
         return self.mined_hash is not None and self.mined_hash != newest.mined.block_hash
 
 
-def look(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> Look:
+def take_snapshot(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> ChainSnapshot:
     """Read it. `newest`: the newest record in a block. Raises RpcUnavailable."""
     requests: list[Request] = [
         ("eth_getBlockByNumber", ("latest", False)),
@@ -63,11 +63,11 @@ def look(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> Look:
     header, count, balance, price, *mined = rpc.batch(requests)
     head, timestamp, base_fee = value_of(heard(header, _header), rpc.name)
     offered = _price(price, rpc.name)
-    seen = Look(
+    seen = ChainSnapshot(
         head=head,
         timestamp=timestamp,
         # A node's gas price is the base fee and the tip it suggests: one request tells both.
-        market=Market(base_fee, offered if base_fee is None else Wei(max(0, offered - base_fee))),
+        market=FeeMarket(base_fee, offered if base_fee is None else Wei(max(0, offered - base_fee))),
         count=Nonce(value_of(heard(count, _number), rpc.name)),
         balance=Wei(value_of(heard(balance, _number), rpc.name)),
         mined_hash=_hash(mined[0]) if mined else None,
@@ -77,7 +77,7 @@ def look(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> Look:
     return seen
 
 
-def _believe(seen: Look, newest: NonceRecord, mined: Mined, node: str) -> None:
+def _believe(seen: ChainSnapshot, newest: NonceRecord, mined: Mined, node: str) -> None:
     """Raises RpcUnavailable for what no reorg can bring about: the node is behind, or answers from two places."""
     if mined.block - seen.head > _MOST_BEHIND:
         why = f"it is behind: its head is block {seen.head}, and {mined.tx_hash} was mined in block {mined.block}"

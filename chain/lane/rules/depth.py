@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from chain.lane.model.intent import Intent
-from chain.lane.rules.readiness import Judgement, Moment, Readiness, Verdict
+from chain.lane.rules.readiness import Judgement, Moment, Readiness, ReadinessVerdict
 from protocol.types import BlockNumber
 
 
@@ -25,7 +25,7 @@ class AtDepth:
         self._below = below
         self._depth = depth
 
-    def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:
+    def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
         """The head's verdict for each; WAIT instead of READY while the reason for it is too shallow."""
         verdicts = self._head.check(intents, at)
         ready = [
@@ -41,7 +41,9 @@ class AtDepth:
             for intent, verdict in zip(intents, verdicts, strict=True)
         ]
 
-    def _shallow(self, deep: Verdict) -> Verdict:
+    def _shallow(self, deep: ReadinessVerdict) -> ReadinessVerdict:
         if deep.judgement is Judgement.READY:
             return deep
-        return Verdict(Judgement.WAIT, f"the reason for it is not {self._depth} blocks deep yet: {deep.reason}")
+        return ReadinessVerdict(
+            Judgement.WAIT, f"the reason for it is not {self._depth} blocks deep yet: {deep.reason}"
+        )

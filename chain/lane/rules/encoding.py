@@ -71,9 +71,9 @@ class PocoEncoder:
         filling: dict[str, list[Intent]] = {}
         for intent in intents:
             shares = intent.method in _ARRAYS and not intent.alone
-            room = filling.get(intent.method) if shares else None
-            if room is not None and len(room) < self._most[intent.method]:
-                room.append(intent)
+            open_group = filling.get(intent.method) if shares else None
+            if open_group is not None and len(open_group) < self._most[intent.method]:
+                open_group.append(intent)
                 continue
             fresh = [intent]
             groups.append(fresh)

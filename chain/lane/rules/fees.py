@@ -39,7 +39,7 @@ class FeePolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
+class FeeMarket:
     """What the chain asks now."""
 
     #: Of the newest block; None: the chain has no EIP-1559.
@@ -48,7 +48,7 @@ class Market:
     tip: Wei
 
 
-def quote(policy: FeePolicy, market: Market) -> Fees:
+def quote(policy: FeePolicy, market: FeeMarket) -> Fees:
     """Fees of a first attempt, at most the ceiling."""
     if market.base_fee is None:
         price = policy.fixed if policy.name == "fixed" else _percent(market.tip, _SHARES[policy.name][0])
@@ -63,7 +63,7 @@ def quote(policy: FeePolicy, market: Market) -> Fees:
     return Fees(Wei(max_fee), Wei(min(tip, max_fee)))
 
 
-def bump(policy: FeePolicy, market: Market, paid: Fees) -> Fees | None:
+def bump(policy: FeePolicy, market: FeeMarket, paid: Fees) -> Fees | None:
     """Fees that a node accepts in place of `paid`; None if the ceiling forbids it, or where gas is free."""
     if paid.max_fee == 0 and not market.base_fee:
         return None

@@ -24,7 +24,7 @@ import structlog
 
 from chain.lane.model.intent import Intent
 from chain.lane.model.nonce import TRANSFER_GAS, NonceRecord, Purpose
-from chain.lane.phases.context import Desk, Memory
+from chain.lane.phases.context import Memory, RunContext
 from chain.lane.rules.encoding import Call
 from chain.rpc.answers import Known, Unknown, heard_each
 from chain.rpc.client import Request
@@ -47,61 +47,61 @@ _FIRST_STEP, _STEP = 2, 4
 _ZERO_BYTE, _BYTE = 4, 16
 
 
-def transfer_gas(desk: Desk, memory: Memory) -> int:
+def transfer_gas(context: RunContext, memory: Memory) -> int:
     """Gas limit of a transfer of nothing to oneself. Raises RpcUnavailable."""
-    _ask_again(desk, memory)
-    return min(desk.policy.max_gas, TRANSFER_GAS + _percent(memory.surcharge.gas, _SURCHARGE_PERCENT))
+    _ask_again(context, memory)
+    return min(context.policy.max_gas, TRANSFER_GAS + _percent(memory.surcharge.gas, _SURCHARGE_PERCENT))
 
 
-def allow(desk: Desk, memory: Memory, groups: Sequence[Group]) -> list[Group]:
+def allow(context: RunContext, memory: Memory, groups: Sequence[Group]) -> list[Group]:
     """The groups with the gas that they need, those that need more than is allowed split. Raises RpcUnavailable."""
     if not groups:
         return []
-    _ask_again(desk, memory)
-    allowed = _allowed(desk, memory, groups)
-    ceiling, fitting = desk.policy.max_gas, list[Group]()
+    _ask_again(context, memory)
+    allowed = _allowed(context, memory, groups)
+    ceiling, fitting = context.policy.max_gas, list[Group]()
     for intents, call in allowed:
         if call.gas > ceiling and len(intents) > 1:
             half = len(intents) // 2
-            parts = [(part, desk.encoder.encode(part)) for part in (intents[:half], intents[half:])]
-            fitting += allow(desk, memory, parts)
+            parts = [(part, context.encoder.encode(part)) for part in (intents[:half], intents[half:])]
+            fitting += allow(context, memory, parts)
         else:
             fitting.append((intents, replace(call, gas=min(call.gas, ceiling))))
     return fitting
 
 
-def more(desk: Desk, memory: Memory, records: Sequence[NonceRecord]) -> dict[Nonce, int]:
+def more(context: RunContext, memory: Memory, records: Sequence[NonceRecord]) -> dict[Nonce, int]:
     """By nonce, the gas limit of the next attempt at those whose bytes were refused for theirs.
 
     Those that have all that is allowed are left out. Raises RpcUnavailable.
     """
-    records = [record for record in records if record.gas_limit < desk.policy.max_gas]
+    records = [record for record in records if record.gas_limit < context.policy.max_gas]
     if not records:
         return {}
     # What the chain takes may have changed this very moment.
     memory.surcharge.asked = -math.inf
-    _ask_again(desk, memory)
-    asked = _surcharges(desk, [record.data if _calls(record) else "0x" for record in records])
-    return {record.nonce: _next(desk, record, answer) for record, answer in zip(records, asked, strict=True)}
+    _ask_again(context, memory)
+    asked = _surcharges(context, [record.data if _calls(record) else "0x" for record in records])
+    return {record.nonce: _next(context, record, answer) for record, answer in zip(records, asked, strict=True)}
 
 
-def _next(desk: Desk, record: NonceRecord, surcharge: Known[int] | Unknown) -> int:
+def _next(context: RunContext, record: NonceRecord, surcharge: Known[int] | Unknown) -> int:
     present, tried = record.gas_limit, len({record.gas_of(attempt) for attempt in record.attempts})
     floor = record.gas if _calls(record) else TRANSFER_GAS
     wanted = present * (_FIRST_STEP if tried == 1 else _STEP)
     if isinstance(surcharge, Known) and floor + surcharge.value > present:
         wanted = floor + _percent(surcharge.value, _SURCHARGE_PERCENT)
-    return min(desk.policy.max_gas, wanted)
+    return min(context.policy.max_gas, wanted)
 
 
 def _calls(record: NonceRecord) -> bool:
     return record.newest.purpose is Purpose.CALL
 
 
-def estimate(desk: Desk, calls: Sequence[Call]) -> list[Known[int] | Unknown]:
+def estimate(context: RunContext, calls: Sequence[Call]) -> list[Known[int] | Unknown]:
     """What each call would use in the state at the head. Raises RpcUnavailable."""
-    requests: list[Request] = [("eth_estimateGas", (fields(desk.lane.wallet, call),)) for call in calls]
-    return heard_each(desk.rpc.batch(requests), _number) if requests else []
+    requests: list[Request] = [("eth_estimateGas", (fields(context.lane.wallet, call),)) for call in calls]
+    return heard_each(context.rpc.batch(requests), _number) if requests else []
 
 
 def fields(wallet: Wallet, call: Call) -> dict[str, str]:
@@ -110,11 +110,11 @@ def fields(wallet: Wallet, call: Call) -> dict[str, str]:
     return {"from": wallet, "to": call.to, "data": call.data} | value
 
 
-def _ask_again(desk: Desk, memory: Memory) -> None:
-    now = desk.monotonic()
+def _ask_again(context: RunContext, memory: Memory) -> None:
+    now = context.monotonic()
     if now - memory.surcharge.asked < _GOOD_FOR:
         return
-    (answer,) = _surcharges(desk, ["0x"])
+    (answer,) = _surcharges(context, ["0x"])
     if isinstance(answer, Unknown):
         # What was known last stays; a refusal says if it is too little.
         return
@@ -123,17 +123,17 @@ def _ask_again(desk: Desk, memory: Memory) -> None:
     memory.surcharge.gas, memory.surcharge.asked = answer.value, now
 
 
-def _allowed(desk: Desk, memory: Memory, groups: Sequence[Group]) -> list[Group]:
+def _allowed(context: RunContext, memory: Memory, groups: Sequence[Group]) -> list[Group]:
     """The groups with the gas that they need, whatever is allowed."""
     known = memory.surcharge.gas
     if known:
-        asked = _surcharges(desk, [call.data for _, call in groups])
+        asked = _surcharges(context, [call.data for _, call in groups])
         on_top = [answer.value if isinstance(answer, Known) else known for answer in asked]
     else:
         on_top = [0] * len(groups)
     # What failed before may have failed for want of gas: votes that the contract walks through, a callback.
     again = [number for number, (intents, _) in enumerate(groups) if intents[0].generation]
-    used = dict(zip(again, estimate(desk, [groups[number][1] for number in again]), strict=True))
+    used = dict(zip(again, estimate(context, [groups[number][1] for number in again]), strict=True))
     allowed: list[Group] = []
     for number, (intents, call) in enumerate(groups):
         gas = call.gas + _percent(on_top[number], _SURCHARGE_PERCENT)
@@ -147,10 +147,10 @@ def _allowed(desk: Desk, memory: Memory, groups: Sequence[Group]) -> list[Group]
     return allowed
 
 
-def _surcharges(desk: Desk, data: Sequence[str]) -> list[Known[int] | Unknown]:
+def _surcharges(context: RunContext, data: Sequence[str]) -> list[Known[int] | Unknown]:
     """What the chain takes of a transfer to oneself with these bytes beyond what the protocol counts."""
-    wallet = desk.lane.wallet
-    found = estimate(desk, [Call(Contract(wallet), item, 0) for item in data])
+    wallet = context.lane.wallet
+    found = estimate(context, [Call(Contract(wallet), item, 0) for item in data])
     return [
         Known(max(0, answer.value - _counted(item))) if isinstance(answer, Known) else answer
         for answer, item in zip(found, data, strict=True)

@@ -26,7 +26,7 @@ from chain.lane.model.intent import Intent
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.depth import AtDepth
 from chain.lane.rules.encoding import PocoEncoder
-from chain.lane.rules.readiness import READY, Judgement, Moment, Readiness, Verdict
+from chain.lane.rules.readiness import READY, Judgement, Moment, Readiness, ReadinessVerdict
 from chain.lane.run import Lane
 from chain.lane.signer import KeySigner
 from chain.lane.store.port import LaneStore
@@ -59,13 +59,13 @@ class TaskFacts:
     deal: bool = True
 
 
-def judge(intent: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+def judge(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     """Whether the intent's call would succeed in a block at `now`. Pure."""
     rule = _RULES.get(intent.method)
     return READY if rule is None else rule(intent, task, now)
 
 
-def _initialize(intent: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+def _initialize(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     if task.status is not TaskStatus.UNSET:
         return _done(f"the task is already {task.status.name}")
     if not task.deal:
@@ -76,7 +76,7 @@ def _initialize(intent: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
     return READY
 
 
-def _contribute(intent: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+def _contribute(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     if task.vote is ContributionStatus.REJECTED:
         return _dead("this wallet's vote was rejected when the task was reopened; it cannot vote again")
     if task.vote is not ContributionStatus.UNSET:
@@ -92,7 +92,7 @@ def _contribute(intent: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
     return READY
 
 
-def _reveal(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+def _reveal(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     if task.vote is ContributionStatus.REVEALED:
         return _done("this wallet has revealed already")
     if task.vote is ContributionStatus.REJECTED:
@@ -108,7 +108,7 @@ def _reveal(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
     return READY
 
 
-def _finalize(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+def _finalize(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     if task.status is TaskStatus.COMPLETED:
         return _done("the task is already COMPLETED")
     if task.status is TaskStatus.FAILED:
@@ -122,7 +122,7 @@ def _finalize(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
     return _wait(f"{task.revealed} of {task.winners} winners have revealed")
 
 
-def _reopen(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+def _reopen(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     if task.status is TaskStatus.ACTIVE:
         return _done("the task is ACTIVE")
     if task.status is not TaskStatus.REVEALING:
@@ -134,7 +134,7 @@ def _reopen(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
     return READY if task.reveal_deadline <= now else _wait("the reveal deadline has not passed")
 
 
-def _claim(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
+def _claim(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     if task.status is TaskStatus.FAILED:
         return _done("the task is already FAILED")
     if task.status is TaskStatus.COMPLETED:
@@ -144,7 +144,7 @@ def _claim(_: Intent, task: TaskFacts, now: Timestamp) -> Verdict:
     return READY if task.final_deadline <= now else _wait("the final deadline has not passed")
 
 
-_RULES: dict[str, Callable[[Intent, TaskFacts, Timestamp], Verdict]] = {
+_RULES: dict[str, Callable[[Intent, TaskFacts, Timestamp], ReadinessVerdict]] = {
     "initialize": _initialize,
     "contribute": _contribute,
     "contributeAndFinalize": _contribute,
@@ -159,19 +159,19 @@ _WARN_SECONDS = 300.0
 _VOTING = frozenset({"contribute", "contributeAndFinalize", "reveal"})
 
 
-def _done(reason: str) -> Verdict:
-    return Verdict(Judgement.DONE, reason)
+def _done(reason: str) -> ReadinessVerdict:
+    return ReadinessVerdict(Judgement.DONE, reason)
 
 
-def _wait(reason: str) -> Verdict:
-    return Verdict(Judgement.WAIT, reason)
+def _wait(reason: str) -> ReadinessVerdict:
+    return ReadinessVerdict(Judgement.WAIT, reason)
 
 
-def _dead(reason: str) -> Verdict:
-    return Verdict(Judgement.DEAD, reason)
+def _dead(reason: str) -> ReadinessVerdict:
+    return ReadinessVerdict(Judgement.DEAD, reason)
 
 
-def _late(which: str, deadline: Timestamp, now: Timestamp) -> Verdict:
+def _late(which: str, deadline: Timestamp, now: Timestamp) -> ReadinessVerdict:
     return _dead(f"{which} deadline passed {now - deadline} s before")
 
 
@@ -191,7 +191,7 @@ class PocoReadiness:
         #: `time.monotonic` of the last warning that the node cannot tell.
         self._warned = -math.inf
 
-    def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:
+    def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
         """A verdict for each; where the node cannot answer the view, READY or, if `strict`, WAIT."""
         asked = [intent for intent in intents if intent.method in _RULES]
         voting = [intent for intent in asked if intent.method in _VOTING]
@@ -221,7 +221,7 @@ class PocoReadiness:
     def _view(self, data: str, at: Moment) -> tuple[str, Sequence[object]]:
         return "eth_call", ({"to": self._hub, "data": data}, hex(at.block))
 
-    def _verdict(self, intent: Intent, task: Reply, vote: Reply, deal: Reply, at: Moment) -> Verdict:
+    def _verdict(self, intent: Intent, task: Reply, vote: Reply, deal: Reply, at: Moment) -> ReadinessVerdict:
         try:
             seen = facts(task, vote, deal)
         except (RpcError, BadMessage) as error:

@@ -24,14 +24,14 @@ class Judgement(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ReadinessVerdict:
     """A judgement and, unless READY, its reason in words."""
 
     judgement: Judgement
     reason: str = ""
 
 
-READY = Verdict(Judgement.READY)
+READY = ReadinessVerdict(Judgement.READY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class Moment:
 class Readiness(Protocol):
     """Judges intents by the chain's state at one block."""
 
-    def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:
+    def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
         """A verdict for each, in order. Raises RpcUnavailable; on an RpcError it lets the intents pass as READY."""
 
 
 class AlwaysReady:
     """For calls that have no precondition."""
 
-    def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:  # noqa: ARG002 - the port's signature
+    def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:  # noqa: ARG002 - the port's signature
         """READY, each of them."""
         return [READY] * len(intents)

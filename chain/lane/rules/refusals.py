@@ -18,7 +18,7 @@ from enum import Enum, auto
 import structlog
 
 from chain.lane.model.nonce import NonceRecord, Purpose
-from chain.lane.phases.context import Desk, Memory, Refusal
+from chain.lane.phases.context import Memory, Refusal, RunContext
 from chain.lane.rules.encoding import Call
 from chain.lane.rules.gas import fields
 from chain.lane.rules.send_errors import REACTIONS, Kind, classify, wants_gas
@@ -38,39 +38,39 @@ class Remedy(Enum):
     """What to do about a refusal."""
 
     MORE_GAS = auto()
-    GIVE_WAY = auto()
+    NOOP = auto()
 
 
 def remedies(
-    desk: Desk, memory: Memory, records: Sequence[NonceRecord], lowest: NonceRecord | None
+    context: RunContext, memory: Memory, records: Sequence[NonceRecord], lowest: NonceRecord | None
 ) -> dict[Nonce, tuple[Remedy, str]]:
     """What to do about which refused nonce, and the words that say why. Raises RpcUnavailable."""
     found: dict[Nonce, tuple[Remedy, str]] = {}
     for record in records:
-        refusal = memory.refused.get(record.nonce) or memory.doubted.get(record.nonce)
+        refusal = memory.refused.get(record.nonce) or memory.maybe_sent.get(record.nonce)
         if refusal is None or refusal.tx_hash != record.newest.tx_hash:
             continue
-        remedy = _at_once(desk, memory, record, refusal)
-        if remedy is None and record is lowest and _doubtful(refusal) and refusal.tries >= _TRIES:
-            found |= _look_into(desk, record, refusal)
+        remedy = _at_once(context, memory, record, refusal)
+        if remedy is None and record is lowest and _maybe_sent(refusal) and refusal.tries >= _TRIES:
+            found |= _look_into(context, record, refusal)
         elif remedy is not None:
             found[record.nonce] = (remedy, refusal.words)
     return found
 
 
-def _at_once(desk: Desk, memory: Memory, record: NonceRecord, refusal: Refusal) -> Remedy | None:
-    if _doubtful(refusal) or not REACTIONS[refusal.kind].give_way:
+def _at_once(context: RunContext, memory: Memory, record: NonceRecord, refusal: Refusal) -> Remedy | None:
+    if _maybe_sent(refusal) or not REACTIONS[refusal.kind].replace_with_noop:
         return None
     if refusal.kind is Kind.FATAL and wants_gas(refusal.words):
-        if record.gas_limit < desk.policy.max_gas:
+        if record.gas_limit < context.policy.max_gas:
             return Remedy.MORE_GAS
         if memory.surcharge.gas:
             # Anything else would be refused as well.
             return None
-    return Remedy.GIVE_WAY if record.newest.purpose is Purpose.CALL else None
+    return Remedy.NOOP if record.newest.purpose is Purpose.CALL else None
 
 
-def _doubtful(refusal: Refusal) -> bool:
+def _maybe_sent(refusal: Refusal) -> bool:
     """Whether nothing follows from the words alone. That a call reverts is only so until the state changes."""
     return refusal.kind is Kind.UNKNOWN or reverts(refusal.words)
 
@@ -80,12 +80,12 @@ def reverts(words: str) -> bool:
     return "revert" in words.lower()
 
 
-def _look_into(desk: Desk, record: NonceRecord, refusal: Refusal) -> dict[Nonce, tuple[Remedy, str]]:
+def _look_into(context: RunContext, record: NonceRecord, refusal: Refusal) -> dict[Nonce, tuple[Remedy, str]]:
     """Ask the node what the call of the lowest nonce would do now."""
     if record.newest.purpose is not Purpose.CALL:
         return {}
-    asked = fields(desk.lane.wallet, Call(record.to, record.data, record.gas, record.value))
-    least, outcome = desk.rpc.batch(
+    asked = fields(context.lane.wallet, Call(record.to, record.data, record.gas, record.value))
+    least, outcome = context.rpc.batch(
         [("eth_estimateGas", (asked,)), ("eth_call", (asked | {"gas": hex(record.gas_limit)}, "latest"))]
     )
     remedy: Remedy | None = None
@@ -94,17 +94,17 @@ def _look_into(desk: Desk, record: NonceRecord, refusal: Refusal) -> dict[Nonce,
             remedy = Remedy.MORE_GAS if gas > record.gas_limit else None
         case Unknown(_) if isinstance(outcome, RpcError):
             if _is_revert(outcome):
-                remedy = Remedy.GIVE_WAY
-            elif classify(outcome.message, desk.policy.phrases) is Kind.FATAL:
-                remedy = Remedy.MORE_GAS if wants_gas(outcome.message) else Remedy.GIVE_WAY
-    if remedy is Remedy.MORE_GAS and record.gas_limit >= desk.policy.max_gas:
+                remedy = Remedy.NOOP
+            elif classify(outcome.message, context.policy.phrases) is Kind.FATAL:
+                remedy = Remedy.MORE_GAS if wants_gas(outcome.message) else Remedy.NOOP
+    if remedy is Remedy.MORE_GAS and record.gas_limit >= context.policy.max_gas:
         remedy = None
     told = outcome.message[:200] if isinstance(outcome, RpcError) else "nothing against it"
     if refusal.tries == _TRIES:
         log.warning(
             "A transaction is refused in words that nobody knows; the node was asked what it would do.",
             action="lane_refusal_looked_into",
-            wallet=desk.lane.wallet,
+            wallet=context.lane.wallet,
             nonce=record.nonce,
             tx=refusal.tx_hash,
             words=refusal.words[:200],

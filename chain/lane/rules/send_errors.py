@@ -56,7 +56,7 @@ class Reaction:
     #: A higher price would help (the lowest nonce only).
     reprice: bool = False
     #: The nonce must be spent by something else.
-    give_way: bool = False
+    replace_with_noop: bool = False
     #: Claim no further nonce in this run.
     hold: bool = False
 
@@ -68,10 +68,10 @@ REACTIONS: dict[Kind, Reaction] = {
     Kind.REPLACEMENT_UNDERPRICED: Reaction(maybe_sent=False, reprice=True),
     Kind.UNDERPRICED: Reaction(maybe_sent=False, reprice=True, hold=True),
     Kind.INSUFFICIENT_FUNDS: Reaction(maybe_sent=False, hold=True),
-    Kind.FEE_TOO_HIGH: Reaction(maybe_sent=False, give_way=True, hold=True),
+    Kind.FEE_TOO_HIGH: Reaction(maybe_sent=False, replace_with_noop=True, hold=True),
     Kind.POOL_FULL: Reaction(maybe_sent=False, hold=True),
     Kind.BUSY: Reaction(maybe_sent=True, hold=True),
-    Kind.FATAL: Reaction(maybe_sent=False, give_way=True, hold=True),
+    Kind.FATAL: Reaction(maybe_sent=False, replace_with_noop=True, hold=True),
     Kind.UNKNOWN: Reaction(maybe_sent=True),
 }
 

@@ -19,7 +19,7 @@ from chain.lane.model.intent import LaneId
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class LaneLease:
     """The right to run one lane, until the store's clock passes its end or somebody takes a later fence."""
 
     lane: LaneId

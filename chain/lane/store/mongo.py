@@ -47,7 +47,7 @@ from chain.lane.store.documents import (
     record_from,
     record_id,
 )
-from chain.lane.store.lease import Lease, gone
+from chain.lane.store.lease import LaneLease, gone
 from chain.lane.store.port import IntentMove
 from chain.lane.store.spent import DaySum, Fee
 from protocol.errors import LeaseLost
@@ -142,7 +142,7 @@ class MongoStore:
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
-    def take_lease(self, lane: LaneId, holder: str, seconds: float) -> Lease | None:
+    def take_lease(self, lane: LaneId, holder: str, seconds: float) -> LaneLease | None:
         """The lease under a new fence; None while a living holder has it."""
         key = _lease_key(lane)
         held = self._cursors.find_one({"_id": key})
@@ -161,20 +161,20 @@ class MongoStore:
             [{"$set": {"holder": holder, "fence": {"$add": ["$fence", 1]}, "until": _until(seconds)}}],
             return_document=True,
         )
-        return None if taken is None else Lease(lane, holder, taken["fence"], taken["halted"], taken.get("waiting"))
+        return None if taken is None else LaneLease(lane, holder, taken["fence"], taken["halted"], taken.get("waiting"))
 
-    def renew_lease(self, lease: Lease, seconds: float) -> None:
+    def renew_lease(self, lease: LaneLease, seconds: float) -> None:
         """Have it for `seconds` from now."""
         mine = {"_id": _lease_key(lease.lane), "fence": lease.fence}
         if self._cursors.update_one(mine, [{"$set": {"until": _until(seconds)}}]).matched_count == 0:
             raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: LaneLease) -> None:
         """Let others take it at once."""
         mine = {"_id": _lease_key(lease.lane), "fence": lease.fence}
         self._cursors.update_one(mine, {"$set": {"until": _LONG_AGO}})
 
-    def halt(self, lane: LaneId, why: str | None, lease: Lease | None = None) -> None:
+    def halt(self, lane: LaneId, why: str | None, lease: LaneLease | None = None) -> None:
         """Stop the lane; None lets it go on."""
         if lease is not None:
             self._note(lease, "halted", why)
@@ -188,7 +188,7 @@ class MongoStore:
         """Why the lane stands still."""
         return self._noted(lane, "halted")
 
-    def wait(self, lease: Lease, why: str | None) -> None:
+    def wait(self, lease: LaneLease, why: str | None) -> None:
         """Tell what the lane waits for."""
         self._note(lease, "waiting", why)
 
@@ -196,7 +196,7 @@ class MongoStore:
         """What the lane waits for."""
         return self._noted(lane, "waiting")
 
-    def _note(self, lease: Lease, name: str, why: str | None) -> None:
+    def _note(self, lease: LaneLease, name: str, why: str | None) -> None:
         mine = {"_id": _lease_key(lease.lane), "fence": lease.fence}
         if self._cursors.update_one(mine, {"$set": {name: why}}).matched_count == 0:
             raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
@@ -240,7 +240,7 @@ class MongoStore:
         """Fees of records claimed since then and mined."""
         return Wei(self._sums.setdefault(lane, DaySum()).since(since, _LaneFees(self._nonces, str(lane))))
 
-    def claim(self, lease: Lease, records: Sequence[NonceRecord]) -> None:
+    def claim(self, lease: LaneLease, records: Sequence[NonceRecord]) -> None:
         """Insert records, ordered by nonce; all before the first that conflicts."""
         documents = [record_document(record) | {"fence": lease.fence} for record in records]
         for start in range(0, len(documents), _BULK):
@@ -251,7 +251,7 @@ class MongoStore:
                     raise
                 raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence) from error
 
-    def move(self, lease: Lease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
+    def move(self, lease: LaneLease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
         """Write the moves, intents first; each only where no later fence has written."""
         fence = {"fence": {"$lte": lease.fence}}
         if intents:
@@ -263,7 +263,7 @@ class MongoStore:
 
     @staticmethod
     def _write(
-        lease: Lease, collection: Collection[Document], updates: Sequence[UpdateOne | UpdateMany], expected: int
+        lease: LaneLease, collection: Collection[Document], updates: Sequence[UpdateOne | UpdateMany], expected: int
     ) -> None:
         matched = 0
         for start in range(0, len(updates), _BULK):
@@ -312,7 +312,7 @@ def _intent_update(move: IntentMove, fence: int, guard: Document) -> UpdateMany:
     return UpdateMany({"_id": {"$in": list(move.keys)}} | guard, {"$set": values})
 
 
-def _nonce_update(move: NonceMove, lease: Lease, guard: Document) -> UpdateOne | UpdateMany:
+def _nonce_update(move: NonceMove, lease: LaneLease, guard: Document) -> UpdateOne | UpdateMany:
     ids = [record_id(lease.lane, nonce) for nonce in nonces_of(move)]
     where = ({"_id": ids[0]} if len(ids) == 1 else {"_id": {"$in": ids}}) | guard
     change = _change(move, lease.fence)

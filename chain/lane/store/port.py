@@ -17,7 +17,7 @@ from typing import Protocol
 
 from chain.lane.model.intent import Intent, IntentState, LaneId
 from chain.lane.model.nonce import NonceMove, NonceRecord, NonceState
-from chain.lane.store.lease import Lease
+from chain.lane.store.lease import LaneLease
 from protocol.types import BlockNumber, Nonce, Wei
 
 
@@ -57,22 +57,22 @@ class LaneStore(Protocol):
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
-    def take_lease(self, lane: LaneId, holder: str, seconds: float) -> Lease | None:
+    def take_lease(self, lane: LaneId, holder: str, seconds: float) -> LaneLease | None:
         """The lease under a new fence; None while a living holder has it."""
 
-    def renew_lease(self, lease: Lease, seconds: float) -> None:
+    def renew_lease(self, lease: LaneLease, seconds: float) -> None:
         """Have it for `seconds` from now. Raises LeaseLost if somebody took it."""
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: LaneLease) -> None:
         """Let others take it at once. No effect if somebody did."""
 
-    def halt(self, lane: LaneId, why: str | None, lease: Lease | None = None) -> None:
+    def halt(self, lane: LaneId, why: str | None, lease: LaneLease | None = None) -> None:
         """Stop the lane until an operator decides; None lets it go on. Raises LeaseLost if `lease` is not the last."""
 
     def halted(self, lane: LaneId) -> str | None:
         """Why the lane stands still; None if it does not."""
 
-    def wait(self, lease: Lease, why: str | None) -> None:
+    def wait(self, lease: LaneLease, why: str | None) -> None:
         """Tell everybody what the lane waits for and cannot mend; None: nothing. Raises LeaseLost."""
 
     def waiting(self, lane: LaneId) -> str | None:
@@ -100,8 +100,8 @@ class LaneStore(Protocol):
     def spent_since(self, lane: LaneId, since: float) -> Wei:
         """Fees of records claimed at Unix time `since` or later and mined. `since` grows from call to call."""
 
-    def claim(self, lease: Lease, records: Sequence[NonceRecord]) -> None:
+    def claim(self, lease: LaneLease, records: Sequence[NonceRecord]) -> None:
         """Insert records, ordered by nonce. Raises LeaseLost at the first that conflicts; those before it stay."""
 
-    def move(self, lease: Lease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
+    def move(self, lease: LaneLease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
         """Write the moves, intents first. Raises LeaseLost if a later fence wrote any of them."""

@@ -29,7 +29,7 @@ from chain.lane.model.intent import ENDED, UNENDED, Intent, IntentState, LaneId
 from chain.lane.model.nonce import IN_A_BLOCK, UNSETTLED, NonceMove, NonceRecord, NonceState, apply, nonces_of
 from chain.lane.store import sqlite_queries as sql
 from chain.lane.store.documents import intent_document, intent_from, record_document, record_from
-from chain.lane.store.lease import Lease, gone
+from chain.lane.store.lease import LaneLease, gone
 from chain.lane.store.port import IntentMove
 from chain.lane.store.spent import DaySum, Fee
 from config.per_process import PerProcess
@@ -111,7 +111,7 @@ class SqliteStore:
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
-    def take_lease(self, lane: LaneId, holder: str, seconds: float) -> Lease | None:
+    def take_lease(self, lane: LaneId, holder: str, seconds: float) -> LaneLease | None:
         """The lease under a new fence; None while a living holder has it."""
         self._delete_old(lane)
         with self._transaction() as db:
@@ -120,21 +120,21 @@ class SqliteStore:
                 return None
             fence = 1 if row is None else row[1] + 1
             db.execute(sql.TAKE_LEASE, (str(lane), holder, fence, time.time() + seconds))
-        return Lease(lane, holder, fence, *((None, None) if row is None else row[3:]))
+        return LaneLease(lane, holder, fence, *((None, None) if row is None else row[3:]))
 
-    def renew_lease(self, lease: Lease, seconds: float) -> None:
+    def renew_lease(self, lease: LaneLease, seconds: float) -> None:
         """Have it for `seconds` from now."""
         with self._transaction() as db:
             renewed = db.execute(sql.RENEW_LEASE, (time.time() + seconds, str(lease.lane), lease.fence))
             if renewed.rowcount == 0:
                 raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: LaneLease) -> None:
         """Let others take it at once."""
         with self._transaction() as db:
             db.execute(sql.RENEW_LEASE, (0, str(lease.lane), lease.fence))
 
-    def halt(self, lane: LaneId, why: str | None, lease: Lease | None = None) -> None:
+    def halt(self, lane: LaneId, why: str | None, lease: LaneLease | None = None) -> None:
         """Stop the lane; None lets it go on."""
         with self._transaction() as db:
             if lease is not None:
@@ -146,7 +146,7 @@ class SqliteStore:
         row = self._connection().execute(sql.LEASE, (str(lane),)).fetchone()
         return None if row is None else row[3]
 
-    def wait(self, lease: Lease, why: str | None) -> None:
+    def wait(self, lease: LaneLease, why: str | None) -> None:
         """Tell what the lane waits for."""
         with self._transaction() as db:
             self._check_fence(db, lease)
@@ -192,7 +192,7 @@ class SqliteStore:
         with self._snapshot() as db:
             return Wei(self._sums.setdefault(lane, DaySum()).since(since, _LaneFees(db, str(lane))))
 
-    def claim(self, lease: Lease, records: Sequence[NonceRecord]) -> None:
+    def claim(self, lease: LaneLease, records: Sequence[NonceRecord]) -> None:
         """Insert records, ordered by nonce: all of them or none, since one transaction holds them."""
         with self._transaction() as db:
             self._check_fence(db, lease)
@@ -202,7 +202,7 @@ class SqliteStore:
             except sqlite3.IntegrityError as error:
                 raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence) from error
 
-    def move(self, lease: Lease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
+    def move(self, lease: LaneLease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
         """Write the moves, all or none."""
         with self._transaction() as db:
             self._check_fence(db, lease)
@@ -235,7 +235,7 @@ class SqliteStore:
         return None if row is None else _record(row[0])
 
     @staticmethod
-    def _check_fence(db: sqlite3.Connection, lease: Lease) -> None:
+    def _check_fence(db: sqlite3.Connection, lease: LaneLease) -> None:
         row = db.execute(sql.LEASE, (str(lease.lane),)).fetchone()
         if row is None or row[1] != lease.fence:
             raise LeaseLost(wallet=lease.lane.wallet, fence=row[1] if row else 0)
@@ -320,13 +320,13 @@ class _LaneFees:
         return [Fee(Nonce(nonce), created_at, int(fee)) for nonce, created_at, fee in rows]
 
 
-def _insert(db: sqlite3.Connection, lease: Lease, record: NonceRecord) -> None:
+def _insert(db: sqlite3.Connection, lease: LaneLease, record: NonceRecord) -> None:
     where = (str(record.lane), record.nonce)
     db.execute(sql.PUT_NONCE, (*where, record.state, lease.fence, _text(record_document(record))))
     db.executemany(sql.CARRY, [(key, *where) for key in record.intents])
 
 
-def _move_intents(db: sqlite3.Connection, lease: Lease, move: IntentMove) -> None:
+def _move_intents(db: sqlite3.Connection, lease: LaneLease, move: IntentMove) -> None:
     for key in move.keys:
         (text,) = db.execute(sql.INTENT, (key,)).fetchone()
         known = _intent(text)
@@ -335,7 +335,7 @@ def _move_intents(db: sqlite3.Connection, lease: Lease, move: IntentMove) -> Non
         db.execute(sql.MOVE_INTENT, (moved.state, lease.fence, _text(intent_document(moved)), key))
 
 
-def _move_nonces(db: sqlite3.Connection, lease: Lease, move: NonceMove) -> None:
+def _move_nonces(db: sqlite3.Connection, lease: LaneLease, move: NonceMove) -> None:
     for nonce in nonces_of(move):
         where = (str(lease.lane), nonce)
         (text,) = db.execute(sql.NONCE, where).fetchone()

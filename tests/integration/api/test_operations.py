@@ -14,7 +14,7 @@ from chain.lane.model.intent import LaneId
 from chain.lane.store.mongo import MongoStore
 from config.settings import Settings
 from ops import preflight
-from ops.preflight import Finding
+from ops.preflight import PreflightFinding
 from ops.stack import ports
 from pipeline.domain.records import TaskRecord
 from pipeline.store.client import database
@@ -107,7 +107,7 @@ def silent() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def examined(settings: Settings, **changes: object) -> dict[str, Finding]:
+def examined(settings: Settings, **changes: object) -> dict[str, PreflightFinding]:
     idle = settings.model_copy(update={"operations_port": ports.free_port(), **changes})
     return {finding.part: finding for finding in preflight.examine(idle, Key.from_hex(SCHEDULER_KEY))}
 

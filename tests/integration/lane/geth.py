@@ -19,7 +19,7 @@ CHAIN_ID = 1337
 #: Seconds between its blocks: whole numbers only.
 PERIOD = 1
 _START_SECONDS = 60.0
-_COINS = 10**20
+_BALANCE = 10**20
 
 
 def binary() -> Path:
@@ -63,7 +63,7 @@ def running(folder: Path, key: Key) -> Iterator[Rpc]:
         with Rpc(f"http://127.0.0.1:{port}") as rpc:
             program.wait_ready(process, lambda: _ready(rpc), seconds=_START_SECONDS)
             (owner,) = rpc.call("eth_accounts")
-            rpc.call("eth_sendTransaction", {"from": owner, "to": key.wallet, "value": hex(_COINS)})
+            rpc.call("eth_sendTransaction", {"from": owner, "to": key.wallet, "value": hex(_BALANCE)})
             yield rpc
     finally:
         process.stop()

@@ -20,7 +20,7 @@ from ops.poco.accounts import dev_key
 from protocol.errors import RpcError
 from protocol.types import Contract, Nonce, Wei
 from tests.integration.lane import geth
-from tests.integration.lane.rig import PATIENCE, LaneRig, address_of
+from tests.integration.lane.rig import WAIT_SECONDS, LaneRig, address_of
 from tests.waiting import wait_until
 
 KEY = dev_key(30)
@@ -43,9 +43,11 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rpc]:
 @contextmanager
 def _rich(folder: Path) -> Iterator[Rpc]:
     with geth.running(folder, KEY) as rpc:
-        wait_until(lambda: int(rpc.call("eth_getBalance", KEY.wallet, "latest"), 16), PATIENCE, what="the coins")
+        wait_until(lambda: int(rpc.call("eth_getBalance", KEY.wallet, "latest"), 16), WAIT_SECONDS, what="the coins")
         # The pool hears of a block a moment after everybody else: only then does it know of the coins.
-        wait_until(lambda: rpc.call("txpool_status")["pending"] == "0x0", PATIENCE, what="the pool to know the block")
+        wait_until(
+            lambda: rpc.call("txpool_status")["pending"] == "0x0", WAIT_SECONDS, what="the pool to know the block"
+        )
         yield rpc
 
 
@@ -114,7 +116,7 @@ def test_what_geth_says_of_bytes_it_has_or_had_is_understood(node: Rpc) -> None:
     assert _kind(node, {"nonce": Nonce(5)}) is Kind.KNOWN
     assert _kind(node, {"nonce": Nonce(5), "value": Wei(2)}) is Kind.REPLACEMENT_UNDERPRICED
     assert _kind(node, {}) is None
-    wait_until(lambda: int(node.call("eth_getTransactionCount", KEY.wallet, "latest"), 16), PATIENCE)
+    wait_until(lambda: int(node.call("eth_getTransactionCount", KEY.wallet, "latest"), 16), WAIT_SECONDS)
     assert _kind(node, {}) is Kind.NONCE_TOO_LOW
 
 

@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 #: Gas of a transfer to a fresh account.
 GAS = 21_000
 #: Seconds in which everything here has long happened, on a busy machine too.
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 #: Shallow, so that tests see finality, with a lease that those who wait for its end need not wait long for.
 POLICY = LanePolicy(finality=4, lease=2.0)
 
@@ -106,7 +106,7 @@ class LaneRig:
             self.rpc.call("evm_mine")
             return self.head()
         before = self.head()
-        return wait_until(lambda: head if (head := self.head()) != before else 0, PATIENCE, what="a block")
+        return wait_until(lambda: head if (head := self.head()) != before else 0, WAIT_SECONDS, what="a block")
 
     def drive(self, until: Callable[[], bool], *, blocks: int = 200) -> int:
         """Run at every head until the condition holds; how many blocks that took."""

@@ -18,14 +18,14 @@ from chain.lane import admin
 from chain.lane.model.intent import IntentState
 from chain.lane.model.nonce import NonceState
 from chain.lane.store.mongo import MongoStore
-from ops.poco.accounts import COIN, dev_key, give_coins
-from ops.poco.actor import Call
+from ops.poco.accounts import ETHER, dev_key, give_ether
+from ops.poco.sender import TxRequest
 from ops.poco.state import CHAIN_ID
 from protocol.types import Nonce, TxHash
 from tests.integration import forged
-from tests.integration.conftest import Chain, MiningActor
+from tests.integration.conftest import Chain, MiningSender
 from tests.integration.lane import victim
-from tests.integration.lane.rig import PATIENCE, POLICY, LaneRig
+from tests.integration.lane.rig import POLICY, WAIT_SECONDS, LaneRig
 from tests.integration.lane.victim import Orders, open_store
 from tests.waiting import ample, wait_until
 
@@ -45,7 +45,7 @@ class Scene:
     def __init__(self, chain: Chain, store: tuple[str, str]) -> None:
         self.chain = chain
         self.where = store
-        give_coins(chain.rpc, (dev_key(ACCOUNT).wallet,), COIN)
+        give_ether(chain.rpc, (dev_key(ACCOUNT).wallet,), ETHER)
         self.rig = LaneRig(chain.rpc, open_store(*store), dev_key(ACCOUNT), POLICY, by_hand=True)
 
     def orders(self, *names: str, **more: Any) -> Orders:
@@ -172,9 +172,9 @@ def test_killed_while_a_reorg_takes_a_confirmed_block_back(scene: Scene) -> None
 def test_paused_past_its_lease_while_another_takes_over_and_then_resumed(scene: Scene, at: str, when: str) -> None:
     sleeper = scene.start(scene.orders(*NAMES, at=at, when=when, shot=signal.SIGSTOP))
     assert sleeper.pid is not None
-    wait_until(lambda: _stopped(sleeper.pid), PATIENCE, what="the pause")
+    wait_until(lambda: _stopped(sleeper.pid), WAIT_SECONDS, what="the pause")
     # It lives, so its lease has to run out.
-    wait_until(lambda: not scene.rig.run().busy, PATIENCE, what="the end of its lease")
+    wait_until(lambda: not scene.rig.run().busy, WAIT_SECONDS, what="the end of its lease")
     scene.rig.submit("four", "five")
     scene.rig.run()
     os.kill(sleeper.pid, signal.SIGCONT)
@@ -184,8 +184,8 @@ def test_paused_past_its_lease_while_another_takes_over_and_then_resumed(scene: 
 
 def test_a_key_used_outside_stops_the_lane_until_an_operator_decides(scene: Scene) -> None:
     scene.kill(*NAMES, at="store.claim")
-    MiningActor(scene.rig.key, scene.chain.rpc, CHAIN_ID).run([Call(scene.rig.key.wallet, "0x", 21_000)])
-    halted = wait_until(lambda: _run_to_next(scene).halted, PATIENCE, what="the halt")
+    MiningSender(scene.rig.key, scene.chain.rpc, CHAIN_ID).run([TxRequest(scene.rig.key.wallet, "0x", 21_000)])
+    halted = wait_until(lambda: _run_to_next(scene).halted, WAIT_SECONDS, what="the halt")
     assert "Nonce 0" in halted
     assert _run_to_next(scene).halted
     scene.rig.submit("four")
@@ -209,7 +209,7 @@ def _mined(scene: Scene) -> None:
 
 def _code(process: BaseProcess) -> int | None:
     """Its exit code, once it has ended."""
-    process.join(ample(PATIENCE))
+    process.join(ample(WAIT_SECONDS))
     return process.exitcode
 
 

@@ -26,7 +26,7 @@ from tests.waiting import ample, wait_until
 #: Blocks that recovery may take once the fault has ended.
 BLOCKS_TO_RECOVER = 3
 #: Seconds after which the lane gives a node up that is frozen here.
-IMPATIENT = 1.0
+SHORT_TIMEOUT = 1.0
 NAMES = [f"payment {number}" for number in range(6)]
 
 
@@ -181,8 +181,8 @@ def test_a_frozen_node_costs_a_time_out_and_nothing_else(rig: LaneRig, node: Anv
     rig.submit(*NAMES[3:])
     os.kill(node.pid, signal.SIGSTOP)
     try:
-        with Rpc(node.rpc_url, timeout=IMPATIENT) as impatient:
-            assert LaneRig(impatient, rig.store, rig.key, rig.policy).run().trouble is not None
+        with Rpc(node.rpc_url, timeout=SHORT_TIMEOUT) as short_timeout_rpc:
+            assert LaneRig(short_timeout_rpc, rig.store, rig.key, rig.policy).run().trouble is not None
     finally:
         os.kill(node.pid, signal.SIGCONT)
     _recovers(rig)

@@ -10,17 +10,17 @@ import pytest
 from chain.contracts import calls
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.model.policy import LanePolicy
-from chain.lane.phases.snapshot import look
+from chain.lane.phases.snapshot import take_snapshot
 from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
 from chain.lane.store.sqlite import SqliteStore
 from config.settings import read_settings
 from ops.market import contracts, orders
-from ops.market.contracts import App, Workerpool
+from ops.market.contracts import NewApp, NewWorkerpool
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
-from ops.poco.actor import Actor, Call
 from ops.poco.deploy import TEST_10_CATEGORY
+from ops.poco.sender import DirectSender, TxRequest
 from ops.poco.state import CHAIN_ID
 from protocol.poco.authorization import sign_authorization
 from protocol.poco.orders import RequestOrder
@@ -46,10 +46,10 @@ class Pool:
 
     def __init__(self, chain: Chain, folder: Path) -> None:
         self.chain = chain
-        owner, requester = chain.actor(OWNER), chain.actor(REQUESTER)
-        wanted: list[App | contracts.Dataset | Workerpool] = [
-            App("app", "app", Hash32("0x" + "11" * 32)),
-            Workerpool("pool"),
+        owner, requester = chain.sender(OWNER), chain.sender(REQUESTER)
+        wanted: list[App | contracts.NewDataset | Workerpool] = [
+            NewApp("app", "app", Hash32("0x" + "11" * 32)),
+            NewWorkerpool("pool"),
         ]
         self.app, self.pool = contracts.open_market(owner, requester, chain.at, wanted, {})
         self.folder = folder
@@ -58,7 +58,7 @@ class Pool:
 
     def lane(self, account: int, **settings: object) -> Lane:
         """The lane of an account, as after a restart; `settings` go on top."""
-        key = self.chain.actor(account).key
+        key = self.chain.sender(account).key
         store = SqliteStore(self.folder / f"{account}.db")
         chosen = read_settings(chain_id=CHAIN_ID, hub=self.chain.at.hub, **settings)
         return poco_lane(chosen, self.chain.rpc, key, store, LanePolicy(finality=3))
@@ -68,15 +68,15 @@ class Pool:
 
     def purchase(self, volume: int) -> tuple[Offer, RequestOrder]:
         """Signed orders; matched twice on different branches of a chain, they make the same deal."""
-        market, key = self.chain.market, self.chain.actor(OWNER).key
+        market, key = self.chain.market, self.chain.sender(OWNER).key
         offer = Offer(
             orders.offer_app(market, key, self.app),
             orders.offer_work(market, key, self.pool, category=TEST_10_CATEGORY),
         )
-        return offer, orders.request(market, self.chain.actor(REQUESTER).key, offer, volume=volume)
+        return offer, orders.request(market, self.chain.sender(REQUESTER).key, offer, volume=volume)
 
     def match(self, purchase: tuple[Offer, RequestOrder]) -> Matched:
-        return match(self.chain.actor(REQUESTER), self.chain.market, [purchase])[0]
+        return match(self.chain.sender(REQUESTER), self.chain.market, [purchase])[0]
 
     def initialize(self, deal: Matched, index: int) -> Intent:
         args = {"deal_id": deal.deal_id, "index": index}
@@ -87,7 +87,7 @@ class Pool:
         args = {
             "result_hash": result_hash(task, DIGEST),
             "result_seal": result_seal(wallet, task, DIGEST),
-            "authorization": sign_authorization(self.chain.actor(OWNER).key, wallet, task),
+            "authorization": sign_authorization(self.chain.sender(OWNER).key, wallet, task),
         }
         return Intent.new(CHAIN_ID, wallet, "contribute", task, args)
 
@@ -117,13 +117,13 @@ def mined(state: IntentState) -> bool:
 
 def test_a_bag_is_initialized_in_one_transaction(pool: Pool) -> None:
     deal = pool.buy(5)
-    before = pool.owner.desk.store.highest_nonce(pool.owner.id)
+    before = pool.owner.context.store.highest_nonce(pool.owner.id)
     intents = [pool.initialize(deal, index) for index in range(5)]
     pool.owner.submit(intents)
     found = pool.drive(pool.owner, *intents, until=ended)
     assert {intent.state for intent in found} == {IntentState.FINAL}
     assert before is None
-    records = [pool.owner.desk.store.holding(pool.owner.id, intent.key) for intent in intents]
+    records = [pool.owner.context.store.holding(pool.owner.id, intent.key) for intent in intents]
     assert len({record.nonce for record in records if record}) == 1
 
 
@@ -142,11 +142,11 @@ def test_an_array_that_reverts_because_somebody_was_faster_goes_again_without_th
     # Nothing is mined while both sides send; the stranger pays more.
     pool.owner.submit(intents)
     pool.owner.run()
-    stranger = Actor(pool.chain.actor(4).key, pool.chain.rpc, CHAIN_ID)
+    stranger = DirectSender(pool.chain.sender(4).key, pool.chain.rpc, CHAIN_ID)
     data = calls.initialize(deal.deal_id, 1)
     pool.chain.rpc.call("anvil_setBalance", stranger.wallet, hex(10**24))
-    stranger.send([Call(pool.chain.at.hub, data, 400_000)])
-    record = pool.owner.desk.store.record(pool.owner.id, Nonce(_first_nonce(pool)))
+    stranger.send([TxRequest(pool.chain.at.hub, data, 400_000)])
+    record = pool.owner.context.store.record(pool.owner.id, Nonce(_first_nonce(pool)))
     assert record is not None
     pool.chain.rpc.call("anvil_dropTransaction", record.newest.tx_hash)
     pool.chain.rpc.call("evm_mine")
@@ -184,7 +184,7 @@ def test_a_contribution_after_its_deadline_fails_with_the_seconds_in_words(pool:
     (failed,) = pool.drive(pool.worker, vote, until=ended)
     assert failed.state is IntentState.FAILED
     assert failed.reason.startswith("contribution deadline passed ")
-    assert pool.worker.desk.store.highest_nonce(pool.worker.id) is None
+    assert pool.worker.context.store.highest_nonce(pool.worker.id) is None
 
 
 def test_a_revert_is_explained_from_the_block_that_mined_it(pool: Pool) -> None:
@@ -213,19 +213,19 @@ def test_a_deal_that_a_reorg_removes_before_it_is_deep_enough_costs_no_transacti
     lane.run()
     rpc.call("anvil_mine", "0x1")
     lane.run()
-    (verdict,) = lane.desk.readiness.check([first], look(rpc, lane.id.wallet, None).moment)
+    (verdict,) = lane.context.readiness.check([first], take_snapshot(rpc, lane.id.wallet, None).moment)
     assert "not 3 blocks deep" in verdict.reason
     rpc.call("anvil_reorg", 2, [])
     for _ in range(4):
         rpc.call("anvil_mine", "0x1")
         lane.run()
-    assert lane.desk.store.highest_nonce(lane.id) is None
+    assert lane.context.store.highest_nonce(lane.id) is None
     assert _first_nonce(pool) == before
     # The requester's transaction comes back; now it stays.
     again = pool.match(purchase)
     assert again.tasks == deal.tasks
     for _ in range(3):
-        assert lane.desk.store.highest_nonce(lane.id) is None
+        assert lane.context.store.highest_nonce(lane.id) is None
         rpc.call("anvil_mine", "0x1")
         lane.run()
     rpc.call("anvil_mine", "0x1")
@@ -234,7 +234,7 @@ def test_a_deal_that_a_reorg_removes_before_it_is_deep_enough_costs_no_transacti
 
 
 def _initialize_as_stranger(pool: Pool, deal: Matched, index: int) -> None:
-    pool.chain.actor(4).run([Call(pool.chain.at.hub, calls.initialize(deal.deal_id, index), 400_000)])
+    pool.chain.sender(4).run([TxRequest(pool.chain.at.hub, calls.initialize(deal.deal_id, index), 400_000)])
 
 
 def _first_nonce(pool: Pool) -> int:

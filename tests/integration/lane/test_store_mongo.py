@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from chain.lane.store.lease import Lease
+from chain.lane.store.lease import LaneLease
 from chain.lane.store.mongo import MongoStore
 from pipeline.store.client import client
 from protocol.errors import LeaseLost
@@ -21,7 +21,7 @@ class TestMongoStore(LaneStoreContract):
             wins = 0
             for nonce in range(20):
                 try:
-                    store.claim(Lease(LANE, "elsewhere", 1), [record(nonce, f"{name}{nonce}")])
+                    store.claim(LaneLease(LANE, "elsewhere", 1), [record(nonce, f"{name}{nonce}")])
                 except LeaseLost:
                     continue
                 wins += 1

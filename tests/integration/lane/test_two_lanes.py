@@ -7,7 +7,7 @@ import os
 import signal
 
 from chain.lane.store.mongo import MongoStore
-from ops.poco.accounts import COIN, dev_key, give_coins
+from ops.poco.accounts import ETHER, dev_key, give_ether
 from tests.integration import forged
 from tests.integration.conftest import Chain
 from tests.integration.lane import victim
@@ -23,7 +23,7 @@ def test_two_lanes_that_are_paused_in_turn_make_a_thousand_payments_once_each(
     chain: Chain, mongo_store: MongoStore, mongo_uri: str, database: str
 ) -> None:
     key = dev_key(ACCOUNT)
-    give_coins(chain.rpc, (key.wallet,), COIN)
+    give_ether(chain.rpc, (key.wallet,), ETHER)
     rig = LaneRig(chain.rpc, mongo_store, key, POLICY)
     rig.submit(*(f"payment {number}" for number in range(INTENTS)))
     orders = Orders(chain.node.rpc_url, mongo_uri, database, key._private.to_hex(), (), runs=0, max_in_flight=48)

@@ -10,11 +10,11 @@ import pytest
 
 from chain.lane.model.intent import IntentState
 from chain.lane.store.mongo import MongoStore
-from ops.poco.accounts import COIN, dev_key, give_coins
-from ops.poco.actor import Call
+from ops.poco.accounts import ETHER, dev_key, give_ether
+from ops.poco.sender import TxRequest
 from ops.poco.state import CHAIN_ID
 from protocol.types import Nonce
-from tests.integration.conftest import Chain, MiningActor
+from tests.integration.conftest import Chain, MiningSender
 from tests.integration.forged import sluice
 from tests.integration.lane.rig import LaneRig
 
@@ -26,7 +26,7 @@ def chain(still_chain: Chain) -> Chain:
     return still_chain
 
 
-class Desk:
+class RunContext:
     """A lane whose chain stands still, and the command line."""
 
     def __init__(self, chain: Chain, store: MongoStore, env: dict[str, str]) -> None:
@@ -42,10 +42,10 @@ class Desk:
 
 
 @pytest.fixture
-def desk(chain: Chain, mongo_store: MongoStore, mongo_uri: str, database: str) -> Iterator[Desk]:
+def context(chain: Chain, mongo_store: MongoStore, mongo_uri: str, database: str) -> Iterator[RunContext]:
     key = dev_key(ACCOUNT)
-    give_coins(chain.rpc, (key.wallet,), COIN)
-    yield Desk(
+    give_ether(chain.rpc, (key.wallet,), ETHER)
+    yield RunContext(
         chain,
         mongo_store,
         {
@@ -59,94 +59,94 @@ def desk(chain: Chain, mongo_store: MongoStore, mongo_uri: str, database: str) -
     )
 
 
-def test_the_queue_its_head_and_the_price_of_going_faster_are_told_before_gas_is_spent(desk: Desk) -> None:
-    desk.rig.submit("a", "b")
-    desk.rig.run()
-    listed = desk.tx("ls")
+def test_the_queue_its_head_and_the_price_of_going_faster_are_told_before_gas_is_spent(context: RunContext) -> None:
+    context.rig.submit("a", "b")
+    context.rig.run()
+    listed = context.tx("ls")
     assert [record["nonce"] for record in listed["open"]] == [0, 1]
     assert listed["why"].startswith("nonce 0 was sent at block")
     assert len(listed["intents"]) == 2
     first = listed["open"][0]["attempts"][0]
-    offer = desk.tx("bump", "0", "--dry-run")
+    offer = context.tx("bump", "0", "--dry-run")
     assert not offer["done"]
     assert offer["cost_wei_at_most"] == offer["max_fee_wei"] * 21_000
-    assert len(desk.tx("show", "0")["nonce"]["attempts"]) == 1
-    bumped = desk.tx("bump", "0")
+    assert len(context.tx("show", "0")["nonce"]["attempts"]) == 1
+    bumped = context.tx("bump", "0")
     assert bumped["max_fee_wei"] * 10 >= first["max_fee_wei"] * 11
-    desk.chain.rpc.call("evm_mine")
-    assert desk.chain.rpc.call("eth_getTransactionReceipt", bumped["tx"])["status"] == "0x1"
-    desk.rig.run()
-    assert desk.rig.all_mined()
+    context.chain.rpc.call("evm_mine")
+    assert context.chain.rpc.call("eth_getTransactionReceipt", bumped["tx"])["status"] == "0x1"
+    context.rig.run()
+    assert context.rig.all_mined()
 
 
-def test_cancel_takes_a_nonce_or_a_queued_intent_away(desk: Desk) -> None:
-    desk.rig.submit("a")
-    desk.rig.run()
-    desk.rig.submit("b")
-    desk.tx("cancel", "--intent", desk.rig.intent("b").key, "--dry-run")
-    assert desk.rig.intent("b").state is IntentState.QUEUED
-    assert "not in the queue" in desk.tx("cancel", "--intent", desk.rig.intent("a").key, "--dry-run", code=2)
-    desk.tx("cancel", "--intent", desk.rig.intent("b").key)
-    assert desk.rig.intent("b").state is IntentState.FAILED
-    offer = desk.tx("cancel", "0", "--dry-run")
+def test_cancel_takes_a_nonce_or_a_queued_intent_away(context: RunContext) -> None:
+    context.rig.submit("a")
+    context.rig.run()
+    context.rig.submit("b")
+    context.tx("cancel", "--intent", context.rig.intent("b").key, "--dry-run")
+    assert context.rig.intent("b").state is IntentState.QUEUED
+    assert "not in the queue" in context.tx("cancel", "--intent", context.rig.intent("a").key, "--dry-run", code=2)
+    context.tx("cancel", "--intent", context.rig.intent("b").key)
+    assert context.rig.intent("b").state is IntentState.FAILED
+    offer = context.tx("cancel", "0", "--dry-run")
     assert offer["cost_wei_at_most"] == offer["max_fee_wei"] * 21_000
-    assert desk.tx("cancel", "0")["answer"] == "accepted"
-    desk.chain.rpc.call("anvil_mine", hex(6))
-    desk.rig.run()
-    desk.rig.run()
-    assert desk.rig.intent("a").state is IntentState.FAILED
-    assert desk.rig.intent("a").reason.startswith("cancelled")
+    assert context.tx("cancel", "0")["answer"] == "accepted"
+    context.chain.rpc.call("anvil_mine", hex(6))
+    context.rig.run()
+    context.rig.run()
+    assert context.rig.intent("a").state is IntentState.FAILED
+    assert context.rig.intent("a").reason.startswith("cancelled")
 
 
-def test_what_a_node_lost_can_be_sent_again(desk: Desk) -> None:
-    desk.rig.submit("a")
-    desk.rig.run()
-    desk.chain.rpc.call("anvil_dropAllTransactions")
-    assert desk.tx("rebroadcast", "--dry-run")["answers"] == []
-    assert desk.tx("rebroadcast")["answers"] == ["accepted"]
+def test_what_a_node_lost_can_be_sent_again(context: RunContext) -> None:
+    context.rig.submit("a")
+    context.rig.run()
+    context.chain.rpc.call("anvil_dropAllTransactions")
+    assert context.tx("rebroadcast", "--dry-run")["answers"] == []
+    assert context.tx("rebroadcast")["answers"] == ["accepted"]
 
 
-def test_a_gap_is_found_by_the_audit_and_filled(desk: Desk, mongo_store: MongoStore) -> None:
-    desk.rig.submit("a", "b", "c")
-    desk.rig.run()
+def test_a_gap_is_found_by_the_audit_and_filled(context: RunContext, mongo_store: MongoStore) -> None:
+    context.rig.submit("a", "b", "c")
+    context.rig.run()
     # What a database restored from an older copy looks like.
     mongo_store._nonces.delete_one({"nonce": 1})
-    desk.chain.rpc.call("anvil_dropAllTransactions")
-    found = desk.tx("audit", code=1)
+    context.chain.rpc.call("anvil_dropAllTransactions")
+    found = context.tx("audit", code=1)
     assert {item["kind"] for item in found} == {"gap", "no_nonce"}
-    offer = desk.tx("fill-gap", "--dry-run")
+    offer = context.tx("fill-gap", "--dry-run")
     assert (offer["gaps"], offer["done"]) == ([1], False)
     assert offer["cost_wei_at_most"] == offer["max_fee_wei"] * 21_000
-    filled = desk.tx("fill-gap")
+    filled = context.tx("fill-gap")
     assert (filled["gaps"], filled["done"]) == ([1], True)
-    desk.tx("rebroadcast")
-    desk.chain.rpc.call("evm_mine")
-    assert int(desk.chain.rpc.call("eth_getTransactionCount", desk.rig.key.wallet, "latest"), 16) == 3
+    context.tx("rebroadcast")
+    context.chain.rpc.call("evm_mine")
+    assert int(context.chain.rpc.call("eth_getTransactionCount", context.rig.key.wallet, "latest"), 16) == 3
 
 
-def test_a_foreign_nonce_is_disowned_and_the_lane_goes_on(desk: Desk) -> None:
-    desk.rig.submit("a")
-    desk.rig.run()
-    assert "does not stand still" in desk.tx("resume", code=2)
-    assert "not spent" in desk.tx("disown", "0", "--dry-run", code=2)
-    desk.chain.rpc.call("anvil_dropAllTransactions")
-    MiningActor(desk.rig.key, desk.chain.rpc, CHAIN_ID).run([Call(desk.rig.key.wallet, "0x", 21_000)])
-    for _ in range(desk.rig.policy.finality + 1):
-        desk.rig.run()
-        desk.rig.next_block()
-    assert "Nonce 0" in (desk.rig.run().halted or "")
-    assert "Nonce 0" in desk.tx("ls")["halted"]
-    assert "Nonce 0" in desk.tx("resume", "--dry-run")["stood_still"]
-    (becomes,) = desk.tx("disown", "0", "--dry-run")["intents"].values()
+def test_a_foreign_nonce_is_disowned_and_the_lane_goes_on(context: RunContext) -> None:
+    context.rig.submit("a")
+    context.rig.run()
+    assert "does not stand still" in context.tx("resume", code=2)
+    assert "not spent" in context.tx("disown", "0", "--dry-run", code=2)
+    context.chain.rpc.call("anvil_dropAllTransactions")
+    MiningSender(context.rig.key, context.chain.rpc, CHAIN_ID).run([TxRequest(context.rig.key.wallet, "0x", 21_000)])
+    for _ in range(context.rig.policy.finality + 1):
+        context.rig.run()
+        context.rig.next_block()
+    assert "Nonce 0" in (context.rig.run().halted or "")
+    assert "Nonce 0" in context.tx("ls")["halted"]
+    assert "Nonce 0" in context.tx("resume", "--dry-run")["stood_still"]
+    (becomes,) = context.tx("disown", "0", "--dry-run")["intents"].values()
     assert becomes == "queued: nonce 0 was taken by a foreign transaction"
-    assert desk.rig.run().halted is not None
-    desk.tx("disown", "0")
-    desk.rig.drive(desk.rig.all_final)
-    record = desk.rig.store.record(desk.rig.lane.id, Nonce(0))
+    assert context.rig.run().halted is not None
+    context.tx("disown", "0")
+    context.rig.drive(context.rig.all_final)
+    record = context.rig.store.record(context.rig.lane.id, Nonce(0))
     assert record is not None
     assert record.state.value == "foreign"
 
 
-def test_a_nonce_that_is_not_open_is_refused_in_one_sentence(desk: Desk) -> None:
-    assert "Nonce 7 of" in desk.tx("bump", "7", code=2)
-    assert "no nonce and no intent" in desk.tx("show", "nonsense", code=2)
+def test_a_nonce_that_is_not_open_is_refused_in_one_sentence(context: RunContext) -> None:
+    assert "Nonce 7 of" in context.tx("bump", "7", code=2)
+    assert "no nonce and no intent" in context.tx("show", "nonsense", code=2)

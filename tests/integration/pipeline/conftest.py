@@ -20,8 +20,8 @@ from config import topology
 from config.settings import Settings, read_settings
 from ops.market import contracts, orders
 from ops.market.match import Matched, match
-from ops.poco.actor import Call
 from ops.poco.deploy import CATEGORIES, TEST_10_CATEGORY
+from ops.poco.sender import TxRequest
 from ops.stack.stack import Stack
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.records import TaskRecord
@@ -70,7 +70,7 @@ class Pool:
 
     def start(self, name: str) -> None:
         """Start one of: watch, pipeline, lane, beat."""
-        lane = topology.lane_queue_name(self.chain.actor(OWNER).wallet)
+        lane = topology.lane_queue_name(self.chain.sender(OWNER).wallet)
         self.processes[name] = processes.start(name, self.environment, self.home / f"{name}.log", lane)
 
     def kill(self, name: str) -> None:
@@ -91,7 +91,7 @@ class Pool:
         self, number: int, digest: Hash32 = TRUTH, *, slots: int = 1, deaf: set[str] | None = None
     ) -> SimulatedWorker:
         """A machine with its queues, known to the scheduler, at work."""
-        key = self.chain.actor(WORKERS[number]).key
+        key = self.chain.sender(WORKERS[number]).key
         self.admin.enrol(key.wallet, slots=slots)
         offer = Capabilities(name=f"hand-{number}", version="1", slots=slots, cpus=1, memory_bytes=2**30, tag=NO_TAG)
         self.store.workers.enrol(key.wallet, offer, time.time())
@@ -99,14 +99,14 @@ class Pool:
         def answer(_: Assignment) -> Hash32:
             return digest
 
-        machine = SimulatedWorker(key, self.settings, self.chain.actor(OWNER).wallet, self.home, answer, deaf or set())
+        machine = SimulatedWorker(key, self.settings, self.chain.sender(OWNER).wallet, self.home, answer, deaf or set())
         machine.start()
         self.machines.append(machine)
         return machine
 
     def buy(self, *, trust: int, volume: int = 1, category: int = TEST_10_CATEGORY) -> Matched:
-        market, owner = self.chain.market, self.chain.actor(OWNER)
-        requester = self.chain.actor(REQUESTER)
+        market, owner = self.chain.market, self.chain.sender(OWNER)
+        requester = self.chain.sender(REQUESTER)
         workerpool = Contract(str(self.settings.workerpool))
         offer = orders.Offer(
             orders.offer_app(market, owner.key, self.app),
@@ -154,7 +154,7 @@ class Pool:
 
     def locked(self) -> list[NRlc]:
         """Stakes still locked, of pool owner and workers."""
-        wallets = [self.chain.actor(number).wallet for number in (OWNER, *WORKERS)]
+        wallets = [self.chain.sender(number).wallet for number in (OWNER, *WORKERS)]
         return [account.locked for account in self.chain.hub.accounts(wallets)]
 
 
@@ -167,13 +167,13 @@ def make_pool(chain: Chain, pool_settings: Callable[..., Settings], tmp_path: Pa
         accounts = (OWNER, REQUESTER, *WORKERS)
         lengths = (SHORT_SECONDS, AGAIN_SECONDS)
         categories = [calls.create_category(f"TEST-{seconds}", "", seconds) for seconds in lengths]
-        chain.actor(0).send([Call(chain.at.hub, category, 500_000) for category in categories])
+        chain.sender(0).send([TxRequest(chain.at.hub, category, 500_000) for category in categories])
         app, workerpool = contracts.open_market(
-            chain.actor(OWNER),
-            chain.actor(0),
+            chain.sender(OWNER),
+            chain.sender(0),
             chain.at,
-            [contracts.App("hello", "docker.io/library/hello:1", CHECKSUM), contracts.Workerpool("test pool")],
-            {chain.actor(index).wallet: DEPOSIT for index in accounts},
+            [contracts.NewApp("hello", "docker.io/library/hello:1", CHECKSUM), contracts.NewWorkerpool("test pool")],
+            {chain.sender(index).wallet: DEPOSIT for index in accounts},
         )
         key_file = tmp_path / "key"
         key_file.touch(mode=0o600)

@@ -158,7 +158,7 @@ def test_what_a_silent_worker_had_is_wanted_again(pool: Pool, scheduler: Schedul
     scheduler.clock = lambda: later
     sweep.sweep(scheduler)
     assert not lost(), "nobody was heard of: the API may have been away"
-    other = pool.chain.actor(REQUESTER).wallet
+    other = pool.chain.sender(REQUESTER).wallet
     scheduler.store.workers.enrol(
         other, Capabilities(name="other", version="1", slots=1, cpus=1, memory_bytes=0, tag=Hash32(NO_TAG)), later
     )

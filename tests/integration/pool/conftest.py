@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.arena import Arena, open_arena
+from bench.bench_pool import BenchPool, open_bench_pool
 from ops.market import orders
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
 from ops.pool import servers
-from ops.pool.local import Machine
+from ops.pool.local import WorkerMachine
 from ops.pool.site import Servers
 from protocol.poco.view import ChainView
 from protocol.types import TaskId
@@ -24,7 +24,7 @@ from tests.waiting import ample, wait_until
 #: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere.
 BLOCK_TIME = 0.25
 #: Seconds for a deal to end, on a machine that is busy with other things too.
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 #: Machines of the shared pool: trust 3 needs two of newcomers, and a third that outvotes a liar.
 HONEST = 3
 
@@ -36,48 +36,50 @@ def shared_servers() -> Servers:
 
 
 @pytest.fixture(scope="session")
-def hall(shared_servers: Servers) -> Iterator[Arena]:
+def shared_pool(shared_servers: Servers) -> Iterator[BenchPool]:
     """A pool of HONEST machines with two slots each, shared; one more wallet has a stake and no machine."""
     env = {"SLUICE_PING_SECONDS": "2"}
-    with open_arena(block_time=BLOCK_TIME, workers=HONEST, slots=2, spares=1, env=env, servers=shared_servers) as arena:
-        arena.patience = ample(PATIENCE)
-        yield arena
+    with open_bench_pool(
+        block_time=BLOCK_TIME, workers=HONEST, slots=2, spares=1, env=env, servers=shared_servers
+    ) as bench_pool:
+        bench_pool.timeout = ample(WAIT_SECONDS)
+        yield bench_pool
 
 
 @pytest.fixture(scope="session")
-def unservable_deals(hall: Arena) -> Iterator[dict[str, Matched]]:
+def unservable_deals(shared_pool: BenchPool) -> Iterator[dict[str, Matched]]:
     """Deals that cannot be served, by what is wrong with them. The longest takes 10 s: others may use that time."""
     with empty_registry() as registry:
-        wanted = purchases(hall, registry)
-        yield dict(zip(wanted, buy(hall, list(wanted.values())), strict=True))
+        wanted = purchases(shared_pool, registry)
+        yield dict(zip(wanted, buy(shared_pool, list(wanted.values())), strict=True))
 
 
-def buy(arena: Arena, wanted: Sequence[tuple[Offer, int, str]]) -> list[Matched]:
+def buy(bench_pool: BenchPool, wanted: Sequence[tuple[Offer, int, str]]) -> list[Matched]:
     """Match (offer, trust, args) each as one deal of one task, all in one block."""
-    ground = arena.pool.ground
+    on_chain = bench_pool.pool.on_chain
     deals = []
     for offer, trust, args in wanted:
         params = NotText(json.dumps({"iexec_args": args, "iexec_result_storage_provider": "ipfs"}))
-        deals.append((offer, orders.request(ground.market, ground.requester, offer, trust=trust, params=params)))
-    return match(Sender(arena.buyer.key, arena.rpc, arena.buyer.chain_id), ground.market, deals)
+        deals.append((offer, orders.request(on_chain.market, on_chain.requester, offer, trust=trust, params=params)))
+    return match(Sender(bench_pool.buyer.key, bench_pool.rpc, bench_pool.buyer.chain_id), on_chain.market, deals)
 
 
-def view(arena: Arena, task: TaskId) -> ChainView:
+def view(bench_pool: BenchPool, task: TaskId) -> ChainView:
     """The task as the contract has it now."""
-    (found,) = arena.hub.tasks([task])
+    (found,) = bench_pool.hub.tasks([task])
     return found
 
 
-def ended(arena: Arena, task: TaskId) -> Mapping[str, Any]:
+def ended(bench_pool: BenchPool, task: TaskId) -> Mapping[str, Any]:
     """The API's answer about a task, once the scheduler has closed it; the chain may be ahead of its database."""
 
     def look() -> dict[str, Any]:
-        answer = httpx.get(f"{arena.pool.api_url}/tasks/{task}").raise_for_status().json()
+        answer = httpx.get(f"{bench_pool.pool.api_url}/tasks/{task}").raise_for_status().json()
         return answer if answer["currentStatus"] in {"COMPLETED", "FAILED"} else {}
 
     return wait_until(look, 20, what=f"the end of task {task} in the API")
 
 
-def machine_of(arena: Arena, number: int, *, module: tuple[str, ...], slots: int = 1) -> Machine:
+def machine_of(bench_pool: BenchPool, number: int, *, module: tuple[str, ...], slots: int = 1) -> WorkerMachine:
     """Machine `number` (from 1) of the arena, running `module`."""
-    return Machine(f"worker-{number}", arena.pool.ground.workers[number - 1], slots, module)
+    return WorkerMachine(f"worker-{number}", bench_pool.pool.on_chain.workers[number - 1], slots, module)

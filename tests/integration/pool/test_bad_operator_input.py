@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from bench.arena import Arena
+from bench.bench_pool import BenchPool
 from ops.stack import anvil, ports, rabbitmq
 from tests.integration.forged import Ended, sluice
 from tests.waiting import wait_until
@@ -24,13 +24,13 @@ ROLES = ("scheduler", "worker")
 
 
 @pytest.fixture
-def env(hall: Arena, tmp_path: Path) -> dict[str, str]:
+def env(shared_pool: BenchPool, tmp_path: Path) -> dict[str, str]:
     """Settings of a process that would work in the shared pool: own home, keystore and ports."""
     keystore, password = tmp_path / "wallet.json", tmp_path / "password"
-    _write_keystore(keystore, hall.pool.ground.workers[-1].secret, "right")
+    _write_keystore(keystore, shared_pool.pool.on_chain.workers[-1].secret, "right")
     password.write_text("right\n")
     return {
-        **hall.pool.env,
+        **shared_pool.pool.env,
         "SLUICE_HOME": str(tmp_path / "home"),
         "SLUICE_KEYSTORE": str(keystore),
         "SLUICE_KEYSTORE_PASSWORD_FILE": str(password),
@@ -41,9 +41,9 @@ def env(hall: Arena, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def empty_chain(hall: Arena, tmp_path: Path) -> Iterator[str]:
+def empty_chain(shared_pool: BenchPool, tmp_path: Path) -> Iterator[str]:
     """A node with the pool's chain id and no contract."""
-    node = anvil.start(tmp_path / "empty", ports.free_port(), chain_id=hall.chain.chain_id, block_time=None)
+    node = anvil.start(tmp_path / "empty", ports.free_port(), chain_id=shared_pool.chain.chain_id, block_time=None)
     yield node.rpc_url
     node.stop()
 
@@ -109,15 +109,17 @@ def test_a_wrong_password_is_refused_without_showing_it(role: str, env: dict[str
     refused(role, env, BAD_INPUT, r"cannot be used: the password does not open it(?!.*hunter2)")
 
 
-def test_a_taken_api_port_stops_the_scheduler_before_it_starts(hall: Arena, env: dict[str, str]) -> None:
-    taken = str(hall.names.api_port)
+def test_a_taken_api_port_stops_the_scheduler_before_it_starts(shared_pool: BenchPool, env: dict[str, str]) -> None:
+    taken = str(shared_pool.names.api_port)
     pattern = rf"Port {taken}, wanted for the API, is taken .* SLUICE_API_PORT"
     refused("scheduler", env | {"SLUICE_API_PORT": taken}, FAILED, pattern)
 
 
-def test_a_wallet_that_does_not_own_the_workerpool_is_refused(hall: Arena, env: dict[str, str]) -> None:
-    owner = hall.pool.ground.scheduler.key.wallet
-    pattern = rf"does not own the workerpool {hall.pool.ground.workerpool}, its owner is {owner}.*SLUICE_KEYSTORE"
+def test_a_wallet_that_does_not_own_the_workerpool_is_refused(shared_pool: BenchPool, env: dict[str, str]) -> None:
+    owner = shared_pool.pool.on_chain.scheduler.key.wallet
+    pattern = (
+        rf"does not own the workerpool {shared_pool.pool.on_chain.workerpool}, its owner is {owner}.*SLUICE_KEYSTORE"
+    )
     refused("scheduler", env, FAILED, pattern)
 
 
@@ -135,16 +137,18 @@ def test_servers_that_are_away_are_one_line_each_and_no_traceback(env: dict[str,
     assert len(said) == 4, done.err
 
 
-def test_a_machine_without_docker_engine_does_not_sign_in(hall: Arena, env: dict[str, str], tmp_path: Path) -> None:
+def test_a_machine_without_docker_engine_does_not_sign_in(
+    shared_pool: BenchPool, env: dict[str, str], tmp_path: Path
+) -> None:
     engine = f"unix://{tmp_path}/nobody.sock"
     refused("worker", env | {"SLUICE_DOCKER_HOST": engine}, FAILED, r"Docker engine at .*nobody.sock does not answer")
 
 
-def test_a_taken_port_of_the_stack_is_named_and_nothing_of_it_runs(hall: Arena, tmp_path: Path) -> None:
-    env = {"SLUICE_HOME": str(tmp_path / "home"), "SLUICE_STACK_RPC_PORT": str(hall.node.port)}
+def test_a_taken_port_of_the_stack_is_named_and_nothing_of_it_runs(shared_pool: BenchPool, tmp_path: Path) -> None:
+    env = {"SLUICE_HOME": str(tmp_path / "home"), "SLUICE_STACK_RPC_PORT": str(shared_pool.node.port)}
     done = sluice("stack", "up", "chain", env=env)
     assert done.code == FAILED
-    assert_one_error(done, rf"Port {hall.node.port}, wanted for the chain, is taken .* SLUICE_STACK_RPC_PORT")
+    assert_one_error(done, rf"Port {shared_pool.node.port}, wanted for the chain, is taken .* SLUICE_STACK_RPC_PORT")
     assert list((tmp_path / "home").rglob("pid")) == []
 
 
@@ -156,8 +160,8 @@ def test_a_missing_tool_is_named_with_the_way_to_get_it(tmp_path: Path) -> None:
     assert list((tmp_path / "home").rglob("pid")) == []
 
 
-def test_the_pool_still_works_for_those_who_got_it_right(hall: Arena) -> None:
-    wait_until(lambda: all(process.alive() for process in hall.pool.running.values()), 5, what="the shared pool")
+def test_the_pool_still_works_for_those_who_got_it_right(shared_pool: BenchPool) -> None:
+    wait_until(lambda: all(process.alive() for process in shared_pool.pool.running.values()), 5, what="the shared pool")
 
 
 def _write_keystore(path: Path, secret: str, password: str) -> None:

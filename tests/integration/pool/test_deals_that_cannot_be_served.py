@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.arena import Arena
+from bench.bench_pool import BenchPool
 from ops.market import results
 from ops.market.match import Matched
 from protocol.poco.seal import result_hash
@@ -31,14 +31,14 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def outcomes(hall: Arena, unservable_deals: dict[str, Matched]) -> dict[str, Outcome]:
+def outcomes(shared_pool: BenchPool, unservable_deals: dict[str, Matched]) -> dict[str, Outcome]:
     """All of FAILURES, followed to their end."""
-    views = hall.wait(list(unservable_deals.values()))
+    views = shared_pool.wait(list(unservable_deals.values()))
     found = {}
     for name, deal in unservable_deals.items():
         (task,) = deal.tasks
-        files = results.fetch(hall.servers.ipfs_gateway, views[task].results).files
-        found[name] = Outcome(views[task], ended(hall, task), files)
+        files = results.fetch(shared_pool.servers.ipfs_gateway, views[task].results).files
+        found[name] = Outcome(views[task], ended(shared_pool, task), files)
     return found
 
 
@@ -68,7 +68,11 @@ def test_machines_agree_on_the_error_of_an_app_that_exits_1_and_pass_on_what_it_
     assert [item["appExitCode"] for item in outcome.task["replicates"]] == [1, 1]
 
 
-def test_nobody_loses_stake_for_a_deal_that_cannot_be_served(hall: Arena, outcomes: dict[str, Outcome]) -> None:
-    wallets = [wallet.key.wallet for wallet in (hall.pool.ground.scheduler, *hall.pool.ground.workers)]
-    assert [account.locked for account in hall.hub.accounts(wallets)] == [0] * len(wallets)
+def test_nobody_loses_stake_for_a_deal_that_cannot_be_served(
+    shared_pool: BenchPool, outcomes: dict[str, Outcome]
+) -> None:
+    wallets = [
+        wallet.key.wallet for wallet in (shared_pool.pool.on_chain.scheduler, *shared_pool.pool.on_chain.workers)
+    ]
+    assert [account.locked for account in shared_pool.hub.accounts(wallets)] == [0] * len(wallets)
     assert all(not outcome.view.contributions or outcome.view.revealed for outcome in outcomes.values())

@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from bench.arena import Arena
+from bench.bench_pool import BenchPool
 from config.settings import read_settings
 from ops.demo import report
-from ops.poco.accounts import give_coins
-from ops.pool import ground, site
-from ops.pool.ground import GAS_MONEY, NewWallet
+from ops.poco.accounts import give_ether
+from ops.pool import on_chain, site
+from ops.pool.on_chain import GAS_MONEY, NewWallet
 from ops.pool.site import Names
 from ops.stack import private_file
 from pipeline.store.client import Store
@@ -51,7 +51,7 @@ _FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).
 
 
 @pytest.fixture
-def folder(hall: Arena, tmp_path: Path) -> Iterator[Path]:
+def folder(shared_pool: BenchPool, tmp_path: Path) -> Iterator[Path]:
     """Where a reader's shell stands: in a clone, with a wallet's files, a kept demo, and our programs on PATH."""
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -62,29 +62,29 @@ def folder(hall: Arena, tmp_path: Path) -> Iterator[Path]:
     if shutil.which("curl") is None:
         _script(programs / "curl", f"for url; do :; done; exec {sys.executable} -c '{_FETCH}' \"$url\"")
     (tmp_path / ".sluice").mkdir()
-    (tmp_path / ".sluice/demo").symlink_to(hall.pool.home.absolute())
-    private_file.write(tmp_path / ".sluice/stack.env", private_file.exports(_stack(hall)))
+    (tmp_path / ".sluice/demo").symlink_to(shared_pool.pool.home.absolute())
+    private_file.write(tmp_path / ".sluice/stack.env", private_file.exports(_stack(shared_pool)))
     wallet = NewWallet()
     _keystore(tmp_path / "wallet.json", wallet.secret)
-    _keystore(tmp_path / "owner.json", hall.pool.ground.scheduler.secret)
+    _keystore(tmp_path / "owner.json", shared_pool.pool.on_chain.scheduler.secret)
     private_file.write(tmp_path / "password", "secret")
-    give_coins(hall.rpc, (wallet.key.wallet,), GAS_MONEY)
+    give_ether(shared_pool.rpc, (wallet.key.wallet,), GAS_MONEY)
     yield tmp_path
     # A machine that a page started gets no task any more.
-    Store.open(read_settings(**given(hall.pool.env))).workers.set_banned(wallet.key.wallet, banned=True)
+    Store.open(read_settings(**given(shared_pool.pool.env))).workers.set_banned(wallet.key.wallet, banned=True)
 
 
 @pytest.fixture
-def second(hall: Arena) -> Iterator[Names]:
+def second(shared_pool: BenchPool) -> Iterator[Names]:
     """Names for a scheduler beside the pool's own, so that they do not take each other's messages."""
     names = Names.fresh()
     yield names
-    site.clear(hall.servers, names)
+    site.clear(shared_pool.servers, names)
 
 
 @pytest.mark.timeout(PAGE_SECONDS * 2)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_page_does_as_printed_what_it_says(hall: Arena, folder: Path, second: Names, page: Path) -> None:
+def test_a_page_does_as_printed_what_it_says(shared_pool: BenchPool, folder: Path, second: Names, page: Path) -> None:
     found = blocks(page)
     for block in found:
         if block.file is not None:
@@ -92,17 +92,20 @@ def test_a_page_does_as_printed_what_it_says(hall: Arena, folder: Path, second: 
     shell = [block for block in found if block.language == SHELL]
     if not any(not not_run(command) for block in shell for command in block.commands()):
         return
-    printed = _printed(hall, folder)
+    printed = _printed(shared_pool, folder)
     if page.name == "operator.md":
-        printed |= _another_pool(hall, folder)
+        printed |= _another_pool(shared_pool, folder)
     demo = folder / "told.json"
-    demo.write_text(json.dumps(report.as_json([], hall.pool.ground, _endpoints(hall), seconds=0, block_time=1.0)))
+    demo.write_text(
+        json.dumps(report.as_json([], shared_pool.pool.on_chain, _endpoints(shared_pool), seconds=0, block_time=1.0))
+    )
     sections = ["\n".join(_commands(block, printed) for block in part) for _, part in groupby(shell, _section)]
     script = "\n".join([UNTIL, *(f"(\n{section}\n)" for section in sections)])
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
-        env=_environment(hall, folder, second, demo) | (_chain(hall) if page.name == "local-stack.md" else {}),
+        env=_environment(shared_pool, folder, second, demo)
+        | (_chain(shared_pool) if page.name == "local-stack.md" else {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -135,82 +138,86 @@ def _commands(block: Block, printed: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _printed(hall: Arena, folder: Path) -> dict[str, str]:
+def _printed(shared_pool: BenchPool, folder: Path) -> dict[str, str]:
     """What a reader puts in the place of what is printed; the longer first."""
-    env = hall.pool.env
-    head = int(hall.rpc.call("eth_blockNumber"), 16)
+    env = shared_pool.pool.env
+    head = int(shared_pool.rpc.call("eth_blockNumber"), 16)
     return {
-        "SLUICE_CHAIN_ID=421614": f"SLUICE_CHAIN_ID={hall.chain.chain_id}",
-        "SLUICE_BLOCK_TIME=0.25": f"SLUICE_BLOCK_TIME={hall.chain.block_time}",
+        "SLUICE_CHAIN_ID=421614": f"SLUICE_CHAIN_ID={shared_pool.chain.chain_id}",
+        "SLUICE_BLOCK_TIME=0.25": f"SLUICE_BLOCK_TIME={shared_pool.chain.block_time}",
         "SLUICE_START_BLOCK=123456789": f"SLUICE_START_BLOCK={head}",
         "0xB2157BF2fAb286b2A4170E3491Ac39770111Da3E": env["SLUICE_HUB"],
         "0x0123456789abcdef0123456789abcdef01234567": env["SLUICE_WORKERPOOL"],
-        "https://public-rpc.example": hall.chain.rpc_url,
-        "https://rpc.example": hall.chain.rpc_url,
-        "wss://rpc.example": hall.chain.ws_url,
-        "mongodb://mongodb.example:27017/?replicaSet=rs0": hall.servers.mongodb_uri,
-        "amqp://sluice:change-me@rabbitmq.example:5672": hall.servers.amqp_url,
-        "http://rabbitmq.example:15672": hall.servers.rabbitmq_api,
-        "http://ipfs.example:5001": hall.servers.ipfs_api,
-        "https://ipfs.example": hall.servers.ipfs_gateway,
-        "https://pool.example": hall.pool.api_url,
+        "https://public-rpc.example": shared_pool.chain.rpc_url,
+        "https://rpc.example": shared_pool.chain.rpc_url,
+        "wss://rpc.example": shared_pool.chain.ws_url,
+        "mongodb://mongodb.example:27017/?replicaSet=rs0": shared_pool.servers.mongodb_uri,
+        "amqp://sluice:change-me@rabbitmq.example:5672": shared_pool.servers.amqp_url,
+        "http://rabbitmq.example:15672": shared_pool.servers.rabbitmq_api,
+        "http://ipfs.example:5001": shared_pool.servers.ipfs_api,
+        "https://ipfs.example": shared_pool.servers.ipfs_gateway,
+        "https://pool.example": shared_pool.pool.api_url,
         "SLUICE_API_HOST=0.0.0.0": "SLUICE_API_HOST=127.0.0.1",
         "SLUICE_AMQP_PUBLIC_HOST=pool.example": "SLUICE_AMQP_PUBLIC_HOST=127.0.0.1",
-        "SLUICE_AMQP_PUBLIC_PORT=5671": f"SLUICE_AMQP_PUBLIC_PORT={hall.servers.amqp_port}",
+        "SLUICE_AMQP_PUBLIC_PORT=5671": f"SLUICE_AMQP_PUBLIC_PORT={shared_pool.servers.amqp_port}",
         # The tests' broker has no certificate.
         "SLUICE_AMQP_PUBLIC_TLS=true": "SLUICE_AMQP_PUBLIC_TLS=false",
         "/etc/sluice/wallet.json": str(folder / "owner.json"),
         "/etc/sluice/password": str(folder / "password"),
-        "http://127.0.0.1:18301": f"http://127.0.0.1:{hall.names.operations_port}",
+        "http://127.0.0.1:18301": f"http://127.0.0.1:{shared_pool.names.operations_port}",
     }
 
 
-def _another_pool(hall: Arena, folder: Path) -> dict[str, str]:
+def _another_pool(shared_pool: BenchPool, folder: Path) -> dict[str, str]:
     """What the reader of the operator's page has: a workerpool whose owner's wallet no other scheduler uses."""
-    at = ground.prepare(
-        hall.rpc, hall.chain.addresses, chain_id=hall.chain.chain_id, workers=0, image=hall.pool.ground.app_image
+    at = on_chain.prepare(
+        shared_pool.rpc,
+        shared_pool.chain.addresses,
+        chain_id=shared_pool.chain.chain_id,
+        workers=0,
+        image=shared_pool.pool.on_chain.app_image,
     )
     owner = folder / "another-owner.json"
     _keystore(owner, at.scheduler.secret)
     return {"0x0123456789abcdef0123456789abcdef01234567": at.workerpool, "/etc/sluice/wallet.json": str(owner)}
 
 
-def _environment(hall: Arena, folder: Path, second: Names, demo: Path) -> dict[str, str]:
+def _environment(shared_pool: BenchPool, folder: Path, second: Names, demo: Path) -> dict[str, str]:
     """A shell without settings but for what keeps this page apart from others on the same servers."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     return inherited | {
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         "DEMO_JSON": str(demo),
         "SLUICE_HOME": str(folder / "home"),
-        "SLUICE_DOCKER_HOST": hall.servers.docker_host,
+        "SLUICE_DOCKER_HOST": shared_pool.servers.docker_host,
         "SLUICE_API_PORT": str(second.api_port),
         "SLUICE_FLOWER_PORT": str(second.flower_port),
         "SLUICE_OPERATIONS_PORT": str(second.operations_port),
         "SLUICE_MONGODB_DATABASE": second.database,
         "SLUICE_AMQP_CORE_VHOST": second.core,
         "SLUICE_AMQP_POOL_VHOST": second.pool,
-        **{name: value for name, value in _stack(hall).items() if name.startswith("SLUICE_STACK_")},
+        **{name: value for name, value in _stack(shared_pool).items() if name.startswith("SLUICE_STACK_")},
     }
 
 
-def _stack(hall: Arena) -> dict[str, str]:
+def _stack(shared_pool: BenchPool) -> dict[str, str]:
     """Addresses of the servers, as `.sluice/stack.env` has them, and the ports by which the stack knows its own."""
     inherited = {name: value for name, value in os.environ.items() if name.startswith("SLUICE_STACK_")}
     names = ("SLUICE_MONGODB_URI", "SLUICE_AMQP_URL", "SLUICE_RABBITMQ_API", "SLUICE_IPFS_API", "SLUICE_IPFS_GATEWAY")
-    return inherited | {name: hall.pool.env[name] for name in names}
+    return inherited | {name: shared_pool.pool.env[name] for name in names}
 
 
-def _chain(hall: Arena) -> dict[str, str]:
+def _chain(shared_pool: BenchPool) -> dict[str, str]:
     """The pool's chain, for a page that would start one."""
-    return {name: hall.pool.env[name] for name in ("SLUICE_RPC_URL", "SLUICE_HUB", "SLUICE_CHAIN_ID")}
+    return {name: shared_pool.pool.env[name] for name in ("SLUICE_RPC_URL", "SLUICE_HUB", "SLUICE_CHAIN_ID")}
 
 
-def _endpoints(hall: Arena) -> dict[str, str]:
+def _endpoints(shared_pool: BenchPool) -> dict[str, str]:
     return {
-        "rpc": hall.chain.rpc_url,
-        "hub": hall.chain.addresses.hub,
-        "api": hall.pool.api_url,
-        "ipfs_gateway": hall.servers.ipfs_gateway,
+        "rpc": shared_pool.chain.rpc_url,
+        "hub": shared_pool.chain.addresses.hub,
+        "api": shared_pool.pool.api_url,
+        "ipfs_gateway": shared_pool.servers.ipfs_gateway,
     }
 
 

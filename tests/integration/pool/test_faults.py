@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from bench.arena import Arena, open_arena
+from bench.bench_pool import BenchPool, open_bench_pool
 from bench.faults import Fault, disturb, faults, nonce_gaps
 from ops.market.match import Matched
 from ops.pool.site import Servers
 from ops.stack import mongodb, ports, rabbitmq
-from ops.stack.parts import Part
+from ops.stack.parts import StackPart
 from protocol.poco.view import TaskStatus
 from protocol.poco.weights import weight
 from protocol.types import Wallet
-from tests.integration.pool.conftest import BLOCK_TIME, PATIENCE, view
+from tests.integration.pool.conftest import BLOCK_TIME, WAIT_SECONDS, view
 from tests.waiting import ample, wait_until
 
 #: Tasks of a bag, and how many are done when the fault strikes: both machines are at work then.
@@ -62,9 +62,9 @@ class OwnServers:
             rabbitmq.start(self._folder / "rabbitmq", self._rabbitmq_port),
         )
 
-    def crash(self, part: Part) -> None:
+    def crash(self, part: StackPart) -> None:
         """`kill -9`, then start it again."""
-        (self.mongodb if part is Part.MONGODB else self.rabbitmq).process.kill()
+        (self.mongodb if part is StackPart.MONGODB else self.rabbitmq).process.kill()
         self.mongodb, self.rabbitmq = self._up()
 
     def stop(self) -> None:
@@ -81,7 +81,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServers]:
 
 
 @pytest.fixture(scope="module")
-def arena(shared_servers: Servers, own: OwnServers) -> Iterator[Arena]:
+def bench_pool(shared_servers: Servers, own: OwnServers) -> Iterator[BenchPool]:
     """A pool of two machines with two slots each."""
     servers = replace(
         shared_servers,
@@ -90,44 +90,48 @@ def arena(shared_servers: Servers, own: OwnServers) -> Iterator[Arena]:
         amqp_port=own.rabbitmq.port,
         rabbitmq_api=own.rabbitmq.api_url,
     )
-    with open_arena(block_time=BLOCK_TIME, workers=2, slots=2, servers=servers) as arena:
-        arena.patience = ample(PATIENCE)
-        yield arena
+    with open_bench_pool(block_time=BLOCK_TIME, workers=2, slots=2, servers=servers) as bench_pool:
+        bench_pool.timeout = ample(WAIT_SECONDS)
+        yield bench_pool
 
 
 @pytest.mark.parametrize("name", STRUCK)
-def test_a_bag_is_completed_though_something_breaks_in_the_middle(arena: Arena, own: OwnServers, name: str) -> None:
-    outcome = disturb(arena, _fault(own, name), tasks=TASKS, trust=STRUCK[name], done_before=DONE_BEFORE, work=WORK)
+def test_a_bag_is_completed_though_something_breaks_in_the_middle(
+    bench_pool: BenchPool, own: OwnServers, name: str
+) -> None:
+    outcome = disturb(
+        bench_pool, _fault(own, name), tasks=TASKS, trust=STRUCK[name], done_before=DONE_BEFORE, work=WORK
+    )
     assert outcome.completed == TASKS
     assert (outcome.database_only, outcome.chain_only) == (0, 0)
     assert outcome.stake_locked == 0
-    wait_until(lambda: nonce_gaps(arena) == 0, 10, what="all nonces to be mined")
+    wait_until(lambda: nonce_gaps(bench_pool) == 0, 10, what="all nonces to be mined")
 
 
-def test_a_machine_killed_between_contribute_and_reveal_reveals_after_its_restart(arena: Arena) -> None:
+def test_a_machine_killed_between_contribute_and_reveal_reveals_after_its_restart(bench_pool: BenchPool) -> None:
     """worker-2 is down until worker-1 has voted and is killed, so that consensus comes while worker-1 is dead."""
-    pool = arena.pool
-    first, second = (wallet.key.wallet for wallet in pool.ground.workers)
+    pool = bench_pool.pool
+    first, second = (wallet.key.wallet for wallet in pool.on_chain.workers)
     pool.running["worker-2"].stop()
     # Earlier votes gave it a score: this is the least trust for which its vote alone is not enough.
-    deal = arena.buy(trust=weight(arena.hub.scores([first])[0]) + 1, volume=1)
-    _await_vote(arena, deal, first)
+    deal = bench_pool.buy(trust=weight(bench_pool.hub.scores([first])[0]) + 1, volume=1)
+    _await_vote(bench_pool, deal, first)
     pool.running["worker-1"].kill()
     pool.restart("worker-2")
-    _await_vote(arena, deal, second)
+    _await_vote(bench_pool, deal, second)
     (task,) = deal.tasks
-    wait_until(lambda: view(arena, task).status is TaskStatus.REVEALING, PATIENCE, what="consensus")
-    assert first not in {vote.worker for vote in view(arena, task).revealed}
+    wait_until(lambda: view(bench_pool, task).status is TaskStatus.REVEALING, WAIT_SECONDS, what="consensus")
+    assert first not in {vote.worker for vote in view(bench_pool, task).revealed}
 
     pool.restart("worker-1")
-    wait_until(lambda: view(arena, task).status is TaskStatus.COMPLETED, PATIENCE, what="the end of the task")
-    assert {vote.worker for vote in view(arena, task).revealed} == {first, second}
-    assert all(account.locked == 0 for account in arena.hub.accounts([first, second]))
+    wait_until(lambda: view(bench_pool, task).status is TaskStatus.COMPLETED, WAIT_SECONDS, what="the end of the task")
+    assert {vote.worker for vote in view(bench_pool, task).revealed} == {first, second}
+    assert all(account.locked == 0 for account in bench_pool.hub.accounts([first, second]))
 
 
-def _await_vote(arena: Arena, deal: Matched, wallet: Wallet) -> None:
+def _await_vote(bench_pool: BenchPool, deal: Matched, wallet: Wallet) -> None:
     (task,) = deal.tasks
-    wait_until(lambda: view(arena, task).contribution(wallet), PATIENCE, what=f"the vote of {wallet}")
+    wait_until(lambda: view(bench_pool, task).contribution(wallet), WAIT_SECONDS, what=f"the vote of {wallet}")
 
 
 def _fault(own: OwnServers, name: str) -> Fault:

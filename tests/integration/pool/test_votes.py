@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.arena import Arena
+from bench.bench_pool import BenchPool
 from config.settings import read_settings
 from ops.demo.run import LIAR
 from ops.market import results
-from ops.pool.ground import PRICE
+from ops.pool.on_chain import PRICE
 from pipeline.store.client import Store
 from pipeline.store.workers import Workers
 from protocol.poco.view import TaskStatus
@@ -25,39 +25,39 @@ STAKE_PERCENT = 30
 
 
 @pytest.fixture
-def liar(hall: Arena) -> Iterator[Wallet]:
+def liar(shared_pool: BenchPool) -> Iterator[Wallet]:
     """A machine that lies; banned afterwards."""
-    machine = machine_of(hall, HONEST + 1, module=LIAR)
-    hall.pool.start_machines([machine])
+    machine = machine_of(shared_pool, HONEST + 1, module=LIAR)
+    shared_pool.pool.start_machines([machine])
     wallet = machine.wallet.key.wallet
     yield wallet
-    hall.pool.running.pop(machine.name).stop(how=signal.SIGKILL)
-    workers(hall).set_banned(wallet, banned=True)
+    shared_pool.pool.running.pop(machine.name).stop(how=signal.SIGKILL)
+    workers(shared_pool).set_banned(wallet, banned=True)
 
 
-def workers(hall: Arena) -> Workers:
-    return Store.open(read_settings(**given(hall.pool.env))).workers
+def workers(shared_pool: BenchPool) -> Workers:
+    return Store.open(read_settings(**given(shared_pool.pool.env))).workers
 
 
-def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(hall: Arena, liar: Wallet) -> None:
-    (before,) = hall.hub.accounts([liar])
+def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(shared_pool: BenchPool, liar: Wallet) -> None:
+    (before,) = shared_pool.hub.accounts([liar])
     # A newcomer is asked when those with votes to their name do not suffice: all but one are away for a moment.
-    away = [wallet.key.wallet for wallet in hall.pool.ground.workers[1:HONEST]]
+    away = [wallet.key.wallet for wallet in shared_pool.pool.on_chain.workers[1:HONEST]]
     for wallet in away:
-        workers(hall).set_banned(wallet, banned=True)
-    (deal,) = buy(hall, [(hall.pool.ground.offer(price=PRICE), 3, "the truth")])
+        workers(shared_pool).set_banned(wallet, banned=True)
+    (deal,) = buy(shared_pool, [(shared_pool.pool.on_chain.offer(price=PRICE), 3, "the truth")])
     (task,) = deal.tasks
-    wait_until(lambda: view(hall, task).contribution(liar) is not None, 30, what="the liar to vote")
+    wait_until(lambda: view(shared_pool, task).contribution(liar) is not None, 30, what="the liar to vote")
     for wallet in away:
-        workers(hall).set_banned(wallet, banned=False)
-    seen = hall.wait([deal])[task]
-    final = view(hall, task)
+        workers(shared_pool).set_banned(wallet, banned=False)
+    seen = shared_pool.wait([deal])[task]
+    final = view(shared_pool, task)
     lie = final.contribution(liar)
 
     assert seen.status is TaskStatus.COMPLETED
     assert lie is not None
     assert lie.result_hash != final.consensus
     assert len(final.revealed) == HONEST
-    assert b"args: the truth" in results.fetch(hall.servers.ipfs_gateway, seen.results).files["result.txt"]
-    (after,) = hall.hub.accounts([liar])
+    assert b"args: the truth" in results.fetch(shared_pool.servers.ipfs_gateway, seen.results).files["result.txt"]
+    (after,) = shared_pool.hub.accounts([liar])
     assert (after.stake, after.locked) == (before.stake - PRICE * STAKE_PERCENT // 100, 0)

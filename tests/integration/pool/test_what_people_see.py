@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from bench.arena import Arena
+from bench.bench_pool import BenchPool
 from config import topology
 from ops.pool.local import SETTINGS
 from ops.stack import tools
@@ -34,15 +34,15 @@ STEPS = {
 
 
 @pytest.fixture(scope="module")
-def worked(hall: Arena) -> Arena:
+def worked(shared_pool: BenchPool) -> BenchPool:
     """The shared pool after a vote and some tasks without one."""
-    wait_until(lambda: _flower(hall, "/workers?json=1") is not None, SECONDS, what="Flower")
-    deals = [hall.buy(trust=3, volume=1), hall.buy(trust=1, volume=3)]
-    assert {view.status for view in hall.wait(deals).values()} == {TaskStatus.COMPLETED}
-    return hall
+    wait_until(lambda: _flower(shared_pool, "/workers?json=1") is not None, SECONDS, what="Flower")
+    deals = [shared_pool.buy(trust=3, volume=1), shared_pool.buy(trust=1, volume=3)]
+    assert {view.status for view in shared_pool.wait(deals).values()} == {TaskStatus.COMPLETED}
+    return shared_pool
 
 
-def test_flower_shows_every_machine_as_online(worked: Arena) -> None:
+def test_flower_shows_every_machine_as_online(worked: BenchPool) -> None:
     machines = {topology.compute_queue_name(wallet.key.wallet) for wallet in _machines(worked)}
 
     def missing() -> set[str]:
@@ -52,7 +52,7 @@ def test_flower_shows_every_machine_as_online(worked: Arena) -> None:
     wait_until(lambda: not missing(), SECONDS, what="all machines in Flower")
 
 
-def test_flower_shows_what_machines_and_scheduler_did(worked: Arena) -> None:
+def test_flower_shows_what_machines_and_scheduler_did(worked: BenchPool) -> None:
     def seen() -> set[tuple[str, bool]]:
         tasks = (_flower(worked, "/api/tasks") or {}).values()
         return {(task["name"], task["worker"].startswith("w.0x")) for task in tasks if task["state"] == "SUCCESS"}
@@ -62,8 +62,8 @@ def test_flower_shows_what_machines_and_scheduler_did(worked: Arena) -> None:
     wait_until(lambda: seen() >= wanted, SECONDS, what=f"{wanted} in Flower")
 
 
-def test_rabbitmq_has_the_queues_as_designed(worked: Arena) -> None:
-    scheduler, workers = worked.pool.ground.scheduler, _machines(worked)
+def test_rabbitmq_has_the_queues_as_designed(worked: BenchPool) -> None:
+    scheduler, workers = worked.pool.on_chain.scheduler, _machines(worked)
     own = {*topology.PIPELINE_QUEUES, topology.DEAD_QUEUE, topology.lane_queue_name(scheduler.key.wallet)}
     core = _queues(worked, worked.names.core)
     assert own <= set(core)
@@ -79,38 +79,40 @@ def test_rabbitmq_has_the_queues_as_designed(worked: Arena) -> None:
     assert all(queue["type"] == "quorum" for queue in pool.values())
 
 
-def test_nothing_was_given_up(worked: Arena) -> None:
+def test_nothing_was_given_up(worked: BenchPool) -> None:
     dead = httpx.get(
         f"{worked.servers.rabbitmq_api}/api/queues/{worked.names.core}/{topology.DEAD_QUEUE}", auth=_login(worked)
     )
     assert dead.raise_for_status().json().get("messages", 0) == 0
 
 
-def _machines(arena: Arena) -> list[Any]:
+def _machines(bench_pool: BenchPool) -> list[Any]:
     """Wallets whose machines run: all but the spare one."""
-    return list(arena.pool.ground.workers[:-1])
+    return list(bench_pool.pool.on_chain.workers[:-1])
 
 
-def _flower(arena: Arena, path: str) -> Mapping[str, Any] | None:
+def _flower(bench_pool: BenchPool, path: str) -> Mapping[str, Any] | None:
     """Flower's answer, or None while it does not listen."""
     try:
-        found: Mapping[str, Any] = httpx.get(f"http://127.0.0.1:{arena.names.flower_port}{path}").json()
+        found: Mapping[str, Any] = httpx.get(f"http://127.0.0.1:{bench_pool.names.flower_port}{path}").json()
     except httpx.TransportError:
         return None
     return found
 
 
-def _queues(arena: Arena, vhost: str) -> dict[str, Mapping[str, Any]]:
-    answer = httpx.get(f"{arena.servers.rabbitmq_api}/api/queues/{vhost}", auth=_login(arena)).raise_for_status()
+def _queues(bench_pool: BenchPool, vhost: str) -> dict[str, Mapping[str, Any]]:
+    answer = httpx.get(
+        f"{bench_pool.servers.rabbitmq_api}/api/queues/{vhost}", auth=_login(bench_pool)
+    ).raise_for_status()
     return {queue["name"]: queue for queue in answer.json()}
 
 
-def _login(arena: Arena) -> tuple[str, str]:
-    parts = urlsplit(arena.servers.amqp_url)
+def _login(bench_pool: BenchPool) -> tuple[str, str]:
+    parts = urlsplit(bench_pool.servers.amqp_url)
     return parts.username or "", parts.password or ""
 
 
-def test_celerys_own_commands_see_the_schedulers_processes(worked: Arena) -> None:
+def test_celerys_own_commands_see_the_schedulers_processes(worked: BenchPool) -> None:
     status, active = _celery(worked, "status"), _celery(worked, "inspect", "active")
     report = _celery(worked, "report")
 
@@ -119,7 +121,7 @@ def test_celerys_own_commands_see_the_schedulers_processes(worked: Arena) -> Non
     assert "transport:" in report
 
 
-def test_flowers_page_of_a_scheduler_process_answers(worked: Arena) -> None:
+def test_flowers_page_of_a_scheduler_process_answers(worked: BenchPool) -> None:
     def inspected() -> Mapping[str, Any]:
         found = _flower(worked, "/api/workers?refresh=1") or {}
         return {name: facts for name, facts in found.items() if name.startswith("pipeline@") and "stats" in facts}
@@ -127,9 +129,9 @@ def test_flowers_page_of_a_scheduler_process_answers(worked: Arena) -> None:
     wait_until(inspected, SECONDS, what="what Flower asked the pipeline's processes")
 
 
-def _celery(arena: Arena, *words: str) -> str:
+def _celery(bench_pool: BenchPool, *words: str) -> str:
     """What `celery -A pipeline …` prints with the environment of the pool's scheduler."""
-    settings = arena.pool.home / "scheduler" / SETTINGS
+    settings = bench_pool.pool.home / "scheduler" / SETTINGS
     lines = [shlex.split(line)[1] for line in settings.read_text().splitlines() if line.startswith("export ")]
     own = dict(line.split("=", 1) for line in lines)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}

@@ -11,16 +11,16 @@ from dataclasses import replace
 
 import httpx
 
-from bench.arena import Arena
+from bench.bench_pool import BenchPool
 from ops.market import contracts, orders
-from ops.market.contracts import App, Dataset
+from ops.market.contracts import NewApp, NewDataset
 from ops.market.orders import Offer
 from ops.poco.accounts import dev_key
-from ops.poco.actor import PATIENCE, Actor, Call
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.poco.receipts import Receipt
+from ops.poco.sender import WAIT_SECONDS, DirectSender, TxRequest
 from ops.poco.state import CHAIN_ID
-from ops.pool.ground import PRICE, PROVIDER
+from ops.pool.on_chain import PRICE, PROVIDER
 from protocol.results.error_result import Failure
 
 #: What is wrong, and the failure that the requester must read.
@@ -45,33 +45,36 @@ class NotText(str):
         return super().encode(encoding, errors).replace(MARK.encode(), NO_TEXT)
 
 
-class Sender(Actor):
+class Sender(DirectSender):
     """Sends calldata with NO_TEXT in the place of MARK, since eth_abi encodes texts only."""
 
-    def run(self, calls: Sequence[Call], *, seconds: float = PATIENCE) -> list[Receipt]:
+    def run(self, calls: Sequence[TxRequest], *, seconds: float = WAIT_SECONDS) -> list[Receipt]:
         return super().run(
             [replace(call, data=call.data.replace(MARK.encode().hex(), NO_TEXT.hex())) for call in calls],
             seconds=seconds,
         )
 
 
-def purchases(hall: Arena, registry: str) -> dict[str, tuple[Offer, int, str]]:
+def purchases(shared_pool: BenchPool, registry: str) -> dict[str, tuple[Offer, int, str]]:
     """(offer, trust, args) for each of FAILURES. `registry`: host and port of one without any image."""
-    ground = hall.pool.ground
-    owner = Actor(dev_key(PROVIDER), hall.rpc, CHAIN_ID)
-    added = httpx.post(f"{hall.servers.ipfs_api}/api/v0/add", files={"file": b"not what the checksum says"})
-    url = f"{hall.servers.ipfs_gateway}/ipfs/{added.raise_for_status().json()['Hash']}"
+    on_chain = shared_pool.pool.on_chain
+    owner = DirectSender(dev_key(PROVIDER), shared_pool.rpc, CHAIN_ID)
+    added = httpx.post(f"{shared_pool.servers.ipfs_api}/api/v0/add", files={"file": b"not what the checksum says"})
+    url = f"{shared_pool.servers.ipfs_gateway}/ipfs/{added.raise_for_status().json()['Hash']}"
     image = f"{registry}/nothing:1"
-    wanted: list[App | Dataset] = [App("absent", image, orders.salt()), Dataset("changed", url, orders.salt())]
-    absent, changed = contracts.create(owner, ground.at, wanted)
-    plain = ground.offer(price=PRICE)
-    app = orders.offer_app(ground.market, owner.key, absent)
-    dataset = orders.offer_dataset(ground.market, owner.key, changed)
+    wanted: list[NewApp | NewDataset] = [
+        NewApp("absent", image, orders.salt()),
+        NewDataset("changed", url, orders.salt()),
+    ]
+    absent, changed = contracts.create(owner, on_chain.at, wanted)
+    plain = on_chain.offer(price=PRICE)
+    app = orders.offer_app(on_chain.market, owner.key, absent)
+    dataset = orders.offer_dataset(on_chain.market, owner.key, changed)
     return {
         "absent image": (replace(plain, app=app), 1, "noop"),
         # Two machines must agree on the error.
         "exit 1": (plain, 3, "fail"),
-        "never ends": (ground.offer(price=PRICE, category=TEST_10_CATEGORY), 1, "sleep 1000"),
+        "never ends": (on_chain.offer(price=PRICE, category=TEST_10_CATEGORY), 1, "sleep 1000"),
         "wrong checksum": (replace(plain, dataset=dataset), 1, "noop"),
         # Read as Java machines read it: the app runs, with replacement characters in its arguments.
         "params that are no text": (plain, 1, f"fail {MARK}"),

@@ -26,7 +26,7 @@ def program(tmp_path: Path) -> Iterator[Program]:
     yield program
     process = program.find()
     if process is not None:
-        process.stop(patience=1)
+        process.stop(timeout=1)
 
 
 def test_a_program_is_found_by_its_pid_file_and_gone_after_stop(program: Program) -> None:
@@ -109,7 +109,7 @@ def test_a_program_deaf_to_a_polite_stop_is_killed_with_its_children(tmp_path: P
     deaf = Program("deaf", DEAF, tmp_path / "deaf")
     process = deaf.start()
     group = os.getpgid(process.pid)
-    process.stop(patience=0.3)
+    process.stop(timeout=0.3)
     assert not process.alive()
     wait_until(lambda: not _members(group), 5, what="the end of its children")
 

@@ -16,14 +16,14 @@ import pytest
 from config.settings import Settings, StackSettings, read_settings
 from ops import cli
 from ops.stack import anvil, ports, stack, status
-from ops.stack.parts import Part
+from ops.stack.parts import StackPart
 from ops.stack.process import find
-from ops.stack.stack import Step
+from ops.stack.stack import StackStep
 from protocol.errors import PortTaken, StackError, Unavailable, WrongChain
 from tests.waiting import wait_until
 
 #: Parts that start in under a second; the others have tests of their own.
-QUICK = (Part.MONGODB, Part.CHAIN, Part.IPFS)
+QUICK = (StackPart.MONGODB, StackPart.CHAIN, StackPart.IPFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,13 @@ class Place:
     settings: Settings
     ports: StackSettings
 
-    def up(self, *parts: Part) -> stack.Stack:
+    def up(self, *parts: StackPart) -> stack.Stack:
         return stack.up(self.settings, self.ports, parts or QUICK, _nobody)
 
-    def down(self, *parts: Part, wipe: bool = False) -> list[Part]:
+    def down(self, *parts: StackPart, wipe: bool = False) -> list[StackPart]:
         return stack.down(self.settings.home, parts or QUICK, _nobody, wipe=wipe)
 
-    def pids(self) -> dict[Part, int | None]:
+    def pids(self) -> dict[StackPart, int | None]:
         return {state.part: state.pid for state in status.of(self.settings, self.ports, QUICK)}
 
     def environment(self) -> dict[str, str]:
@@ -95,27 +95,27 @@ def test_up_tells_every_process_where_things_are(place: Place) -> None:
 def test_an_up_that_is_killed_half_way_is_finished_by_the_next_without_a_second_copy(place: Place) -> None:
     command = [sys.executable, "-m", "ops.cli", "stack", "up", *QUICK]
     process = subprocess.Popen(command, env={**os.environ, **place.environment()}, stderr=subprocess.DEVNULL)
-    pid_file = place.settings.home / "stack" / Part.MONGODB / "pid"
+    pid_file = place.settings.home / "stack" / StackPart.MONGODB / "pid"
     wait_until(pid_file.exists, 30, what="the start of MongoDB")
     process.send_signal(signal.SIGKILL)
     process.wait()
     started = find("MongoDB", pid_file)
     assert started is not None
     place.up()
-    assert place.pids()[Part.MONGODB] == started.pid
+    assert place.pids()[StackPart.MONGODB] == started.pid
     assert all(state.answers for state in status.of(place.settings, place.ports, QUICK))
 
 
 def test_what_was_killed_comes_up_again_and_the_rest_stays(place: Place) -> None:
     place.up()
     before = place.pids()
-    pid = before[Part.MONGODB]
+    pid = before[StackPart.MONGODB]
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     place.up()
     after = place.pids()
-    assert after[Part.MONGODB] not in (None, pid)
-    assert (after[Part.CHAIN], after[Part.IPFS]) == (before[Part.CHAIN], before[Part.IPFS])
+    assert after[StackPart.MONGODB] not in (None, pid)
+    assert (after[StackPart.CHAIN], after[StackPart.IPFS]) == (before[StackPart.CHAIN], before[StackPart.IPFS])
 
 
 def test_down_stops_all_that_was_started_and_a_second_down_nothing(place: Place) -> None:
@@ -128,33 +128,33 @@ def test_down_stops_all_that_was_started_and_a_second_down_nothing(place: Place)
 
 def test_down_of_one_part_leaves_the_others_known(place: Place) -> None:
     place.up()
-    place.down(Part.IPFS)
-    assert set(stack.read(place.settings.home).servers) == {Part.MONGODB, Part.CHAIN}
+    place.down(StackPart.IPFS)
+    assert set(stack.read(place.settings.home).servers) == {StackPart.MONGODB, StackPart.CHAIN}
 
 
 def test_down_leaves_a_chain_alone_that_the_settings_named(place: Place, tmp_path: Path) -> None:
     theirs = anvil.start(tmp_path / "theirs", ports.free_port(), block_time=None)
     try:
         named = Place(read_settings(home=place.settings.home, rpc_url=theirs.rpc_url), place.ports)
-        server = named.up(Part.CHAIN).servers[Part.CHAIN]
+        server = named.up(StackPart.CHAIN).servers[StackPart.CHAIN]
         assert server.pid is None
         assert "SLUICE_RPC_URL" in server.source
-        assert named.down(Part.CHAIN) == []
+        assert named.down(StackPart.CHAIN) == []
         assert theirs.process.alive()
     finally:
         theirs.stop()
 
 
 def test_down_leaves_a_stranger_alone_who_has_an_old_pid(place: Place) -> None:
-    place.up(Part.CHAIN)
-    pid_file = place.settings.home / "stack" / Part.CHAIN / "pid"
+    place.up(StackPart.CHAIN)
+    pid_file = place.settings.home / "stack" / StackPart.CHAIN / "pid"
     boot, stat, fingerprint = pid_file.read_text().splitlines()
     pid = stat.split(" ", 1)[0]
-    place.down(Part.CHAIN)
+    place.down(StackPart.CHAIN)
     stranger = subprocess.Popen(["sleep", "1000"])
     try:
         pid_file.write_text(f"{boot}\n{stat.replace(pid, str(stranger.pid), 1)}\n{fingerprint}\n")
-        assert place.down(Part.CHAIN) == []
+        assert place.down(StackPart.CHAIN) == []
         assert stranger.poll() is None
     finally:
         stranger.kill()
@@ -162,13 +162,13 @@ def test_down_leaves_a_stranger_alone_who_has_an_old_pid(place: Place) -> None:
 
 
 def test_a_chain_keeps_its_blocks_over_down_and_up_until_it_is_wiped(place: Place) -> None:
-    hub = place.up(Part.CHAIN).settings["SLUICE_HUB"]
-    state = place.settings.home / "stack" / Part.CHAIN / "state.json"
+    hub = place.up(StackPart.CHAIN).settings["SLUICE_HUB"]
+    state = place.settings.home / "stack" / StackPart.CHAIN / "state.json"
     fresh = state.read_bytes()
-    place.down(Part.CHAIN)
+    place.down(StackPart.CHAIN)
     assert state.read_bytes() != fresh
-    assert place.up(Part.CHAIN).settings["SLUICE_HUB"] == hub
-    place.down(Part.CHAIN, wipe=True)
+    assert place.up(StackPart.CHAIN).settings["SLUICE_HUB"] == hub
+    place.down(StackPart.CHAIN, wipe=True)
     assert not state.exists()
 
 
@@ -177,7 +177,7 @@ def test_a_named_node_with_another_chain_id_is_refused(place: Place, tmp_path: P
     try:
         named = Place(read_settings(home=place.settings.home, rpc_url=theirs.rpc_url), place.ports)
         with pytest.raises(WrongChain, match="the node says chain id 4242, the settings 31337"):
-            named.up(Part.CHAIN)
+            named.up(StackPart.CHAIN)
     finally:
         theirs.stop()
 
@@ -186,7 +186,7 @@ def test_a_named_server_that_is_silent_is_reported_with_its_setting_and_without_
     uri = f"mongodb://me:secret@127.0.0.1:{ports.free_port()}/"
     named = Place(read_settings(home=place.settings.home, mongodb_uri=uri), place.ports)
     with pytest.raises(Unavailable, match="SLUICE_MONGODB_URI") as caught:
-        named.up(Part.MONGODB)
+        named.up(StackPart.MONGODB)
     assert "secret" not in str(caught.value)
 
 
@@ -196,9 +196,9 @@ def test_a_part_that_fails_does_not_take_the_others_down_and_is_named(place: Pla
         with pytest.raises(PortTaken, match="SLUICE_STACK_MONGODB_PORT"):
             place.up()
         pids = place.pids()
-        assert pids[Part.MONGODB] is None
-        assert pids[Part.CHAIN] is not None
-        assert pids[Part.IPFS] is not None
+        assert pids[StackPart.MONGODB] is None
+        assert pids[StackPart.CHAIN] is not None
+        assert pids[StackPart.IPFS] is not None
     finally:
         somebody.stop()
 
@@ -232,5 +232,5 @@ def test_the_command_prints_json_alone_on_standard_output(
     assert cli.run(["stack", "status", "mongodb", "--json"]) == 1
 
 
-def _nobody(_: Step) -> None:
+def _nobody(_: StackStep) -> None:
     """Nobody watches."""

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from chain.rpc.health import MOST_LAG, REST_LAST, Health, order, usable
+from chain.rpc.health import MOST_LAG, REST_LAST, NodeHealth, order, usable
 from protocol.types import BlockNumber
 
 
-def at(head: int, *, seconds: float = 0.01) -> Health:
-    return Health().checked(BlockNumber(head), seconds, right_chain=True)
+def at(head: int, *, seconds: float = 0.01) -> NodeHealth:
+    return NodeHealth().checked(BlockNumber(head), seconds, right_chain=True)
 
 
 def test_the_present_node_is_kept_while_it_is_good() -> None:
@@ -32,7 +32,7 @@ def test_a_node_too_far_behind_the_best_is_not_asked(behind: int, asked: list[in
 
 
 def test_a_node_on_another_chain_is_never_asked_and_its_head_counts_for_nothing() -> None:
-    stranger = Health().checked(BlockNumber(10_000), 0.01, right_chain=False)
+    stranger = NodeHealth().checked(BlockNumber(10_000), 0.01, right_chain=False)
 
     assert order([stranger, at(5)], current=0) == [1]
     assert order([stranger], current=0) == []
@@ -53,7 +53,7 @@ def test_rests_double_up_to_the_longest() -> None:
 
 
 def test_latency_is_the_median_of_the_last_checks() -> None:
-    node = Health()
+    node = NodeHealth()
     for seconds in (0.01, 0.01, 9.0):
         node = node.checked(BlockNumber(1), seconds, right_chain=True)
 
@@ -68,5 +68,5 @@ def test_big_answers_do_not_make_a_node_look_slow() -> None:
 
 
 def test_a_node_that_has_not_said_its_chain_is_not_asked_whatever_else_is_wrong() -> None:
-    assert order([Health(), at(10).failed(now=0.0)], current=0) == [1]
-    assert order([Health(), Health().failed(now=0.0)], current=0) == []
+    assert order([NodeHealth(), at(10).failed(now=0.0)], current=0) == [1]
+    assert order([NodeHealth(), NodeHealth().failed(now=0.0)], current=0) == []

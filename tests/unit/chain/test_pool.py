@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 CHAIN = 31337
 SEND: Request = ("eth_sendRawTransaction", ("0x01",))
 #: Seconds no wait of these tests should take.
-PATIENCE = 100.0
+WAIT_SECONDS = 100.0
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class FakeNode:
     def batch(self, requests: Sequence[Request]) -> list[Any]:
         self.asked += [method for method, _ in requests]
         if self.stuck is not None:
-            self.stuck.wait(PATIENCE)
+            self.stuck.wait(WAIT_SECONDS)
         if self.frozen:
             raise RpcUnavailable(what=self.name, why="no answer within 5 s")
         return [self._answer(method) for method, _ in requests]
@@ -97,7 +97,7 @@ class Setup:
 
     def await_checks(self) -> None:
         """Wait until the checks under way have ended."""
-        assert not wait(self.pool._checks.get(), PATIENCE).not_done
+        assert not wait(self.pool._checks.get(), WAIT_SECONDS).not_done
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_no_node_at_all_says_so(setup: Setup) -> None:
 def test_transactions_go_to_every_node(setup: Setup) -> None:
     setup.begin()
     setup.pool.batch([SEND])
-    wait_until(lambda: all("eth_sendRawTransaction" in node.asked for node in setup.nodes), PATIENCE)
+    wait_until(lambda: all("eth_sendRawTransaction" in node.asked for node in setup.nodes), WAIT_SECONDS)
 
 
 def test_one_node_that_takes_a_transaction_suffices(setup: Setup) -> None:

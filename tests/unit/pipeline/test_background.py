@@ -9,7 +9,7 @@ from pipeline.broker.background import Background
 from protocol.errors import BrokerUnavailable
 
 #: Seconds a test waits at most for a thread.
-PATIENCE = 50.0
+WAIT_SECONDS = 50.0
 
 
 def test_items_arrive_in_order_and_gather_while_a_delivery_is_under_way() -> None:
@@ -18,17 +18,17 @@ def test_items_arrive_in_order_and_gather_while_a_delivery_is_under_way() -> Non
 
     def deliver(batch: Sequence[int]) -> None:
         first.set()
-        gate.wait(PATIENCE)
+        gate.wait(WAIT_SECONDS)
         batches.append(list(batch))
 
     background = Background("test", deliver)
     background.put(1)
-    assert first.wait(PATIENCE)
+    assert first.wait(WAIT_SECONDS)
     background.put(2, 3)
     background.put(4)
     gate.set()
-    assert background.flush(PATIENCE)
-    background.stop(PATIENCE)
+    assert background.flush(WAIT_SECONDS)
+    background.stop(WAIT_SECONDS)
     assert batches == [[1], [2, 3, 4]]
 
 
@@ -42,8 +42,8 @@ def test_a_failed_delivery_is_repeated() -> None:
 
     background = Background("test", deliver)
     background.put(1, 2)
-    assert background.flush(PATIENCE)
-    background.stop(PATIENCE)
+    assert background.flush(WAIT_SECONDS)
+    background.stop(WAIT_SECONDS)
     assert batches == [[1, 2], [1, 2]]
 
 
@@ -53,16 +53,16 @@ def test_a_full_queue_drops_the_oldest_and_never_blocks() -> None:
 
     def deliver(batch: Sequence[int]) -> None:
         first.set()
-        gate.wait(PATIENCE)
+        gate.wait(WAIT_SECONDS)
         seen.extend(batch)
 
     background = Background("test", deliver, capacity=3)
     background.put(0)
-    assert first.wait(PATIENCE)
+    assert first.wait(WAIT_SECONDS)
     background.put(1, 2, 3, 4, 5)
     gate.set()
-    assert background.flush(PATIENCE)
-    background.stop(PATIENCE)
+    assert background.flush(WAIT_SECONDS)
+    background.stop(WAIT_SECONDS)
     assert (seen, background.dropped) == ([0, 3, 4, 5], 2)
 
 
@@ -96,9 +96,9 @@ def test_whatever_a_delivery_raises_the_next_items_are_delivered(error: BaseExce
     background.put(1)
     assert background._thread is not None
     if isinstance(error, SystemExit):
-        background._thread.join(PATIENCE)
-    assert isinstance(error, SystemExit) or background.flush(PATIENCE)
+        background._thread.join(WAIT_SECONDS)
+    assert isinstance(error, SystemExit) or background.flush(WAIT_SECONDS)
     background.put(2)
-    assert background.flush(PATIENCE)
-    background.stop(PATIENCE)
+    assert background.flush(WAIT_SECONDS)
+    background.stop(WAIT_SECONDS)
     assert batches == [[2]]

@@ -13,7 +13,7 @@ from tests.unit.workers.assignments import task_id
 from workers.sandbox.disk import WORKING_PATH, DiskWatch, exceeds, require_free_space
 
 #: Seconds no wait of these tests should take.
-PATIENCE = 100.0
+WAIT_SECONDS = 100.0
 
 
 def test_bytes_count_as_the_disk_has_them_and_links_are_not_followed(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_an_app_over_its_quota_is_killed_and_the_task_fails(tmp_path: Path) -> N
     killed = threading.Event()
     (tmp_path / "file").write_bytes(b"x" * 100_000)
     with DiskWatch(task_id(1), tmp_path, 1000, killed.set, every=0.01) as watch:
-        assert killed.wait(PATIENCE)
+        assert killed.wait(WAIT_SECONDS)
     with pytest.raises(TaskFailure) as caught:
         watch.raise_if_over()
     assert caught.value.cause == Failure.OUTPUT_ZIP
@@ -56,7 +56,7 @@ def test_an_app_over_its_quota_is_killed_and_the_task_fails(tmp_path: Path) -> N
 def test_a_disk_that_gets_full_is_this_machines_fault(tmp_path: Path) -> None:
     killed = threading.Event()
     with DiskWatch(task_id(1), tmp_path, 2**40, killed.set, floor=2**80, every=0.01) as watch:
-        assert killed.wait(PATIENCE)
+        assert killed.wait(WAIT_SECONDS)
     with pytest.raises(TaskDeclined):
         watch.raise_if_over()
 

@@ -15,7 +15,7 @@ from typing import Any
 from chain.lane.model.intent import Intent
 from chain.lane.model.nonce import TRANSFER_GAS, Attempt
 from chain.lane.rules.encoding import Call
-from chain.lane.rules.readiness import READY, Judgement, Moment, Verdict
+from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
 from chain.lane.signer import Unsigned
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
 from protocol.ethereum.hexbytes import to_hex
@@ -357,16 +357,16 @@ class ModelReadiness:
         #: How many it was asked about each time.
         self.judged: list[int] = []
 
-    def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:
+    def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
         self.judged.append(len(intents))
         done = self._chain.done()
         return [self._verdict(intent, done) for intent in intents]
 
-    def _verdict(self, intent: Intent, done: set[str]) -> Verdict:
+    def _verdict(self, intent: Intent, done: set[str]) -> ReadinessVerdict:
         if intent.subject in self._chain.blocked:
-            return Verdict(Judgement.WAIT, "blocked")
+            return ReadinessVerdict(Judgement.WAIT, "blocked")
         if intent.method == "once" and intent.subject in done:
-            return Verdict(Judgement.DONE, "done already")
+            return ReadinessVerdict(Judgement.DONE, "done already")
         return READY
 
 

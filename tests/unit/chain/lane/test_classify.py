@@ -81,7 +81,10 @@ def test_every_kind_has_a_reaction() -> None:
 
 
 def test_only_bytes_that_the_node_will_never_take_give_way() -> None:
-    assert [kind for kind, reaction in REACTIONS.items() if reaction.give_way] == [Kind.FEE_TOO_HIGH, Kind.FATAL]
+    assert [kind for kind, reaction in REACTIONS.items() if reaction.replace_with_noop] == [
+        Kind.FEE_TOO_HIGH,
+        Kind.FATAL,
+    ]
 
 
 def test_phrases_are_lower_case_and_none_is_hidden_behind_another() -> None:

@@ -13,7 +13,7 @@ from chain.contracts import calls
 from chain.lane.model.intent import Intent
 from chain.lane.rules.depth import AtDepth
 from chain.lane.rules.poco import PocoReadiness, facts
-from chain.lane.rules.readiness import READY, Judgement, Moment, Verdict
+from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
 from chain.rpc.client import Request
 from chain.testing import FakeChain
 from protocol.errors import RpcError
@@ -31,13 +31,13 @@ class Said:
         self._verdicts = verdicts
         self.asked: list[tuple[list[str], Moment]] = []
 
-    def check(self, intents: Sequence[Intent], at: Moment) -> list[Verdict]:
+    def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
         self.asked.append(([intent.subject for intent in intents], at))
         return [self._say(self._verdicts.get(intent.subject, Judgement.READY)) for intent in intents]
 
     @staticmethod
-    def _say(judgement: Judgement) -> Verdict:
-        return READY if judgement is Judgement.READY else Verdict(judgement, f"said {judgement}")
+    def _say(judgement: Judgement) -> ReadinessVerdict:
+        return READY if judgement is Judgement.READY else ReadinessVerdict(judgement, f"said {judgement}")
 
 
 def intents(*subjects: str) -> list[Intent]:

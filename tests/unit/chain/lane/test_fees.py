@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.lane.model.nonce import Fees
-from chain.lane.rules.fees import GWEI, FeePolicy, Market, bump, quote, too_low
+from chain.lane.rules.fees import GWEI, FeeMarket, FeePolicy, bump, quote, too_low
 from protocol.types import Wei
 
-MARKET = Market(Wei(10 * GWEI), Wei(2 * GWEI))
+MARKET = FeeMarket(Wei(10 * GWEI), Wei(2 * GWEI))
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,13 @@ def test_a_quote_stays_below_the_ceiling_in_both_fields() -> None:
 
 
 def test_a_chain_without_eip_1559_gets_one_gas_price() -> None:
-    assert quote(FeePolicy("normal"), Market(None, Wei(20 * GWEI))) == Fees(Wei(20 * GWEI), Wei(20 * GWEI), legacy=True)
+    assert quote(FeePolicy("normal"), FeeMarket(None, Wei(20 * GWEI))) == Fees(
+        Wei(20 * GWEI), Wei(20 * GWEI), legacy=True
+    )
 
 
 def test_where_gas_is_free_nothing_is_offered_and_nothing_is_raised() -> None:
-    for market in (Market(None, Wei(0)), Market(Wei(0), Wei(0))):
+    for market in (FeeMarket(None, Wei(0)), FeeMarket(Wei(0), Wei(0))):
         free = quote(FeePolicy(), market)
         assert free.max_fee == 0
         assert bump(FeePolicy(), market, free) is None
@@ -69,7 +71,7 @@ def test_a_raise_is_what_geth_takes_for_one_and_never_above_the_ceiling(
 ) -> None:
     policy = FeePolicy(ceiling=Wei(ceiling))
     old = Fees(Wei(paid), Wei(paid if legacy else min(tip, paid)), legacy)
-    new = bump(policy, Market(None if legacy else Wei(base), Wei(suggested)), old)
+    new = bump(policy, FeeMarket(None if legacy else Wei(base), Wei(suggested)), old)
     if new is None:
         return
     assert new.max_fee <= ceiling

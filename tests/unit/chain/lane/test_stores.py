@@ -131,12 +131,12 @@ def _steps(store: SqliteStore, ask: Callable[[], object]) -> int:
 
 def _claim_all(path: Path, name: str) -> int:
     """How many of 20 nonces this process got."""
-    from chain.lane.store.lease import Lease
+    from chain.lane.store.lease import LaneLease
 
     store, wins = SqliteStore(path), 0
     for nonce in range(20):
         try:
-            store.claim(Lease(LANE, "elsewhere", 1), [record(nonce, f"{name}{nonce}")])
+            store.claim(LaneLease(LANE, "elsewhere", 1), [record(nonce, f"{name}{nonce}")])
         except LeaseLost:
             continue
         wins += 1

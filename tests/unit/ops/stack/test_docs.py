@@ -8,7 +8,7 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from config.settings import StackSettings
-from ops.stack.parts import Part
+from ops.stack.parts import StackPart
 
 PAGE = (Path(__file__).parents[4] / "docs/local-stack.md").read_text()
 
@@ -18,6 +18,6 @@ def test_every_port_setting_is_on_the_page_with_its_default(name: str, field: Fi
     assert f"`SLUICE_STACK_{name.upper()}` ({field.default}" in PAGE
 
 
-@pytest.mark.parametrize("part", list(Part))
-def test_every_part_is_on_the_page(part: Part) -> None:
+@pytest.mark.parametrize("part", list(StackPart))
+def test_every_part_is_on_the_page(part: StackPart) -> None:
     assert f"| `{part}` |" in PAGE

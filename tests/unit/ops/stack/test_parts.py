@@ -6,7 +6,7 @@ import pytest
 
 from config.settings import Settings, StackSettings, read_settings
 from ops.stack import parts
-from ops.stack.parts import Part
+from ops.stack.parts import StackPart
 
 #: The defaults, whatever the shell that runs the tests says.
 PORTS = StackSettings.model_construct()
@@ -18,20 +18,22 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"SLUICE_{name.upper()}", raising=False)
 
 
-@pytest.mark.parametrize("part", list(Part))
-def test_without_settings_every_part_is_our_own(part: Part) -> None:
+@pytest.mark.parametrize("part", list(StackPart))
+def test_without_settings_every_part_is_our_own(part: StackPart) -> None:
     assert parts.choose(part, read_settings(), PORTS).ours
 
 
 def test_a_database_that_the_settings_name_is_used_and_not_started() -> None:
-    choice = parts.choose(Part.MONGODB, read_settings(mongodb_uri="mongodb://db.example:27017/?replicaSet=x"), PORTS)
+    choice = parts.choose(
+        StackPart.MONGODB, read_settings(mongodb_uri="mongodb://db.example:27017/?replicaSet=x"), PORTS
+    )
     assert not choice.ours
     assert choice.because == "SLUICE_MONGODB_URI"
     assert choice.settings == {"SLUICE_MONGODB_URI": "mongodb://db.example:27017/?replicaSet=x"}
 
 
-@pytest.mark.parametrize("part", list(Part))
-def test_settings_that_lead_to_our_own_server_keep_it_ours(part: Part) -> None:
+@pytest.mark.parametrize("part", list(StackPart))
+def test_settings_that_lead_to_our_own_server_keep_it_ours(part: StackPart) -> None:
     """A shell that sourced stack.env and runs `up` again must find the same servers."""
     ours = parts.own(part, read_settings(), PORTS)
     sourced = {name.removeprefix("SLUICE_").lower(): value for name, value in ours.settings.items()}
@@ -40,20 +42,20 @@ def test_settings_that_lead_to_our_own_server_keep_it_ours(part: Part) -> None:
 
 def test_our_own_broker_takes_user_and_password_from_the_settings() -> None:
     settings = read_settings(amqp_url="amqp://pool:secret@127.0.0.1:18672")
-    choice = parts.choose(Part.RABBITMQ, settings, PORTS)
+    choice = parts.choose(StackPart.RABBITMQ, settings, PORTS)
     assert choice.ours
     assert parts.credentials(settings) == ("pool", "secret")
 
 
 def test_what_is_shown_of_an_address_holds_no_password() -> None:
-    choice = parts.choose(Part.MONGODB, read_settings(mongodb_uri="mongodb://me:secret@db.example/?w=1"), PORTS)
+    choice = parts.choose(StackPart.MONGODB, read_settings(mongodb_uri="mongodb://me:secret@db.example/?w=1"), PORTS)
     assert choice.endpoint == "mongodb://db.example"
     assert "secret" not in repr(choice)
 
 
 def test_parts_come_in_the_stacks_order_and_all_of_them_when_none_is_named() -> None:
-    assert parts.wanted(()) == tuple(Part)
-    assert parts.wanted([Part.IPFS, Part.MONGODB]) == (Part.MONGODB, Part.IPFS)
+    assert parts.wanted(()) == tuple(StackPart)
+    assert parts.wanted([StackPart.IPFS, StackPart.MONGODB]) == (StackPart.MONGODB, StackPart.IPFS)
 
 
 def test_every_default_port_is_below_the_kernels_own() -> None:

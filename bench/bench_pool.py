@@ -16,12 +16,12 @@ from chain.rpc.heads import heads
 from ops.demo import app_image
 from ops.market import orders
 from ops.market.match import Matched, match
-from ops.poco.actor import Actor
+from ops.poco.sender import DirectSender
 from ops.poco.state import CHAIN_ID, ensure_state
 from ops.pool import site
 from ops.pool.follow import Follower
-from ops.pool.ground import PRICE, XS
-from ops.pool.local import LocalPool, Machine
+from ops.pool.local import LocalPool, WorkerMachine
+from ops.pool.on_chain import PRICE, XS
 from ops.pool.servers import bring_up
 from ops.pool.site import Chain, Names, Servers
 from ops.stack import anvil, ports
@@ -34,13 +34,13 @@ from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import BlockNumber, TaskId
 
 #: Seconds a run may take before it counts as stuck.
-PATIENCE = 300.0
+WAIT_SECONDS = 300.0
 #: Category XS: its seconds only matter to deadlines.
 CATEGORY_SECONDS = 300
 
 
 @dataclass(slots=True)
-class Arena:
+class BenchPool:
     """A running pool and the means to buy from it and to watch it."""
 
     home: Path
@@ -50,8 +50,8 @@ class Arena:
     node: Anvil
     pool: LocalPool
     rpc: Rpc
-    buyer: Actor
-    patience: float = PATIENCE
+    buyer: DirectSender
+    timeout: float = WAIT_SECONDS
 
     @property
     def hub(self) -> Hub:
@@ -60,11 +60,11 @@ class Arena:
 
     def buy(self, *, trust: int, volume: int, args: str = "noop", category: int = XS) -> Matched:
         """Match one deal at the paid offer, so that stakes are locked; returns once it is mined."""
-        ground = self.pool.ground
-        offer = ground.offer(price=PRICE, category=category)
+        on_chain = self.pool.on_chain
+        offer = on_chain.offer(price=PRICE, category=category)
         params = f'{{"iexec_args":"{args}","iexec_result_storage_provider":"ipfs"}}'
-        request = orders.request(ground.market, ground.requester, offer, volume=volume, trust=trust, params=params)
-        (deal,) = match(self.buyer, ground.market, [(offer, request)])
+        request = orders.request(on_chain.market, on_chain.requester, offer, volume=volume, trust=trust, params=params)
+        (deal,) = match(self.buyer, on_chain.market, [(offer, request)])
         return deal
 
     def watch(self, deals: Sequence[Matched], stop: threading.Event) -> Iterator[Mapping[TaskId, ChainView]]:
@@ -80,9 +80,9 @@ class Arena:
         return follower.until_over(stop)
 
     def wait(self, deals: Sequence[Matched]) -> Mapping[TaskId, ChainView]:
-        """The last views, once all tasks are over. Raises NotReady when that takes longer than `patience`."""
+        """The last views, once all tasks are over. Raises NotReady when that takes longer than `timeout`."""
         stop = threading.Event()
-        timer = threading.Timer(self.patience, stop.set)
+        timer = threading.Timer(self.timeout, stop.set)
         timer.start()
         last: Mapping[TaskId, ChainView] = {}
         try:
@@ -118,13 +118,11 @@ class Arena:
     def failed(self, deal: Matched) -> NotReady:
         """The error that says where to look when a deal does not end."""
         log = self.pool.programs["scheduler"].log
-        return NotReady(
-            part=f"Deal {deal.deal_id}", seconds=self.patience, log=log, why="It is not COMPLETED on chain."
-        )
+        return NotReady(part=f"Deal {deal.deal_id}", seconds=self.timeout, log=log, why="It is not COMPLETED on chain.")
 
 
 @contextmanager
-def open_arena(
+def open_bench_pool(
     *,
     block_time: float,
     workers: int,
@@ -133,7 +131,7 @@ def open_arena(
     block_gas: int = anvil.BLOCK_GAS,
     env: dict[str, str] | None = None,
     servers: Servers | None = None,
-) -> Iterator[Arena]:
+) -> Iterator[BenchPool]:
     """A pool with `workers` machines of `slots` containers each, torn down at the end.
 
     `spares`: wallets with a stake but no machine, the last of the ground's workers. `servers`: default is the stack's.
@@ -151,12 +149,12 @@ def open_arena(
         with Rpc(chain.rpc_url) as rpc:
             try:
                 pool.start_scheduler()
-                wallets = pool.ground.workers[:workers]
+                wallets = pool.on_chain.workers[:workers]
                 pool.start_machines(
-                    [Machine(f"worker-{n}", wallet, slots) for n, wallet in enumerate(wallets, start=1)]
+                    [WorkerMachine(f"worker-{n}", wallet, slots) for n, wallet in enumerate(wallets, start=1)]
                 )
-                buyer = Actor(pool.ground.requester, rpc, CHAIN_ID)
-                yield Arena(home, servers, names, chain, node, pool, rpc, buyer)
+                buyer = DirectSender(pool.on_chain.requester, rpc, CHAIN_ID)
+                yield BenchPool(home, servers, names, chain, node, pool, rpc, buyer)
             finally:
                 pool.stop()
                 site.clear(servers, names)

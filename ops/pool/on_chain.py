@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from chain.rpc.client import Rpc
 from ops.market import contracts, orders
-from ops.market.contracts import App, Dataset, Workerpool
+from ops.market.contracts import NewApp, NewDataset, NewWorkerpool
 from ops.market.orders import Market, Offer
-from ops.poco.accounts import COIN, dev_key, give_coins
-from ops.poco.actor import PATIENCE, Actor
+from ops.poco.accounts import ETHER, dev_key, give_ether
 from ops.poco.deploy import PocoAddresses
 from ops.poco.receipts import await_mined
+from ops.poco.sender import WAIT_SECONDS, DirectSender
 from protocol.ethereum.signing import Key
 from protocol.poco.orders import FREE, AppOrder, DatasetOrder, WorkerpoolOrder
 from protocol.types import Contract, NRlc, Wei
@@ -23,7 +23,7 @@ REQUESTER, PROVIDER = 1, 2
 #: nRLC on each account in the hub: stakes and prices of thousands of tasks.
 DEPOSIT = NRlc(1_000_000_000)
 #: Coins for gas per wallet.
-GAS_MONEY = Wei(100 * COIN)
+GAS_MONEY = Wei(100 * ETHER)
 #: Price of a task in nRLC in the paid offer: a worker's stake is then 30, the scheduler's too.
 PRICE = NRlc(100)
 #: Category XS and its seconds.
@@ -43,7 +43,7 @@ class NewWallet:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class PoolOnChain:
     """A pool's place on chain."""
 
     at: PocoAddresses
@@ -69,25 +69,28 @@ class Ground:
 
 
 def prepare(
-    rpc: Rpc, at: PocoAddresses, *, chain_id: int, workers: int, image: str, dataset: Dataset | None = None
-) -> Ground:
+    rpc: Rpc, at: PocoAddresses, *, chain_id: int, workers: int, image: str, dataset: NewDataset | None = None
+) -> PoolOnChain:
     """New wallets for a scheduler and its workers, an app of `image`, the workerpool, and everybody's deposits."""
     scheduler = NewWallet()
     machines = tuple(NewWallet() for _ in range(workers))
-    boss = Actor(scheduler.key, rpc, chain_id)
+    boss = DirectSender(scheduler.key, rpc, chain_id)
     requester, provider = dev_key(REQUESTER), dev_key(PROVIDER)
     members = tuple(wallet.key.wallet for wallet in (scheduler, *machines))
-    give_coins(rpc, members, GAS_MONEY)
-    seller = Actor(provider, rpc, chain_id)
-    wanted: Sequence[App | Dataset] = [App("sluice-demo", image, orders.salt()), *([dataset] if dataset else [])]
+    give_ether(rpc, members, GAS_MONEY)
+    seller = DirectSender(provider, rpc, chain_id)
+    wanted: Sequence[NewApp | NewDataset] = [
+        NewApp("sluice-demo", image, orders.salt()),
+        *([dataset] if dataset else []),
+    ]
     # The pool belongs to the scheduler's wallet, whose lane must not have started yet.
-    (pool,) = contracts.prepare(boss, at, [Workerpool("sluice")])
+    (pool,) = contracts.prepare(boss, at, [NewWorkerpool("sluice")])
     pending = boss.send(pool.calls)
     deposits = dict.fromkeys((*members, requester.wallet), DEPOSIT)
     app, *data = contracts.open_market(seller, seller, at, wanted, deposits)
-    await_mined(rpc, pending, seconds=PATIENCE)
+    await_mined(rpc, pending, seconds=WAIT_SECONDS)
     market = Market(chain_id, at.hub)
-    return Ground(
+    return PoolOnChain(
         at=at,
         market=market,
         scheduler=scheduler,

@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 TIP = Wei(10**9)
 #: The base fee may rise by an eighth each full block: tenfold covers some 20 full blocks between signing and mining.
 BASE_FEE_FACTOR = 10
-NO_COINS = Wei(0)
+NO_ETHER = Wei(0)
 #: Seconds to wait for a batch to be mined, unless told otherwise.
-PATIENCE = 300.0
+WAIT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TxRequest:
     """One transaction to be: calldata in `0x` hex for contract `to` (None: create a contract), gas limit, coins."""
 
     to: Contract | Wallet | None
     data: str
     gas: int
-    value: Wei = NO_COINS
+    value: Wei = NO_ETHER
 
 
 @dataclass(frozen=True)
-class Actor:
+class DirectSender:
     """Sends as `key`'s wallet. Only one Actor may send for a wallet at a time."""
 
     key: Key
@@ -66,7 +66,7 @@ class Actor:
         w3.middleware_onion.add(SignAndSendRawMiddlewareBuilder.build(self.key.account()))
         return w3
 
-    def send(self, calls: Sequence[Call]) -> list[TxHash]:
+    def send(self, calls: Sequence[TxRequest]) -> list[TxHash]:
         """Sign `calls` with consecutive nonces and send them; hashes in their order.
 
         Raises RpcError for the first transaction that the node refuses; those before it are sent.
@@ -78,13 +78,13 @@ class Actor:
             hashes.append(TxHash(sent.to_0x_hex()))
         return hashes
 
-    def run(self, calls: Sequence[Call], *, seconds: float = PATIENCE) -> list[Receipt]:
+    def run(self, calls: Sequence[TxRequest], *, seconds: float = WAIT_SECONDS) -> list[Receipt]:
         """`send`, then wait until all are mined; raises TransactionReverted if one failed."""
         return await_mined(self.rpc, self.send(calls), seconds=seconds)
 
     def create(self, code: bytes, *, gas: int) -> Contract:
         """Create a contract from creation `code` and wait for it; its address."""
-        (receipt,) = self.run([Call(None, "0x" + code.hex(), gas)])
+        (receipt,) = self.run([TxRequest(None, "0x" + code.hex(), gas)])
         return receipt.contract
 
     def _nonce_and_fee(self) -> tuple[int, Wei]:
@@ -95,7 +95,7 @@ class Actor:
         base_fee = value_of(heard(block, lambda body: int(body.get("baseFeePerGas", "0x0"), 16)), self.rpc.name)
         return count, Wei(BASE_FEE_FACTOR * base_fee + TIP)
 
-    def _parameters(self, call: Call, nonce: int, fee: Wei) -> Any:
+    def _parameters(self, call: TxRequest, nonce: int, fee: Wei) -> Any:
         parameters: Any = {
             "from": checksummed(self.wallet),
             "chainId": self.chain_id,
