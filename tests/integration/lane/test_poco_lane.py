@@ -47,7 +47,7 @@ class Pool:
     def __init__(self, chain: Chain, folder: Path) -> None:
         self.chain = chain
         owner, requester = chain.sender(OWNER), chain.sender(REQUESTER)
-        wanted: list[App | contracts.NewDataset | Workerpool] = [
+        wanted: list[NewApp | contracts.NewDataset | NewWorkerpool] = [
             NewApp("app", "app", Hash32("0x" + "11" * 32)),
             NewWorkerpool("pool"),
         ]
