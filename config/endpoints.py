@@ -1,4 +1,4 @@
-"""Ethereum nodes as the settings name them, and which of their addresses strangers may be told.
+"""Ethereum nodes as the settings name them, and which of their addresses workers may be given.
 
 Node providers put their customer's key into the address: before the `@`, in the path or in the query.
 """
@@ -28,16 +28,16 @@ def rpc_urls(settings: Settings) -> list[str]:
 
 
 def public_endpoints(settings: Settings) -> tuple[str, str | None]:
-    """RPC address, and WebSocket address or None, that workers are told.
+    """RPC address, and WebSocket address or None, that workers are given.
 
-    The pool's own address is told only if nothing in it can be a key; a WebSocket with one is not told at all, since
+    The pool's own address is given only if nothing in it can be a key; a WebSocket with one is not given at all, since
     workers can do without. Raises BadSetting if SLUICE_PUBLIC_RPC_URL is needed.
     """
     return _public_rpc(settings), _public_ws(settings)
 
 
 def loopback_warnings(settings: Settings) -> list[str]:
-    """A sentence for each address that machines elsewhere are told and that leads them to themselves.
+    """A sentence for each address given to workers that leads a machine elsewhere to itself.
 
     None for a pool of this machine only, whose API listens on loopback and is named so. Raises BadSetting.
     """
@@ -45,7 +45,7 @@ def loopback_warnings(settings: Settings) -> list[str]:
     listens_here = is_loopback(settings.api_host) and settings.api_host not in _ALL_ADDRESSES
     if listens_here and is_loopback(api):
         return []
-    told = {
+    given = {
         "SLUICE_API_URL": settings.api_url,
         "SLUICE_AMQP_PUBLIC_HOST": f"amqp://{settings.amqp_public_host}:{settings.amqp_public_port}",
         "SLUICE_IPFS_GATEWAY": settings.ipfs_gateway,
@@ -53,7 +53,7 @@ def loopback_warnings(settings: Settings) -> list[str]:
     }
     return [
         f"{name} is {value}, which leads a machine elsewhere to itself."
-        for name, value in told.items()
+        for name, value in given.items()
         if is_loopback(urlsplit(value).hostname or "")
     ]
 

@@ -17,7 +17,7 @@ REORGS_BEYOND_FINALITY = Counter(
 )
 LATE_FINDS = Counter("sluice_late_finds_total", "Events that the first reading of their block missed.", ["found_by"])
 HIDDEN_LOGS = Counter("sluice_hidden_logs_total", "Hub events that eth_getLogs left out and receipts showed.")
-QUARANTINED = Counter("sluice_quarantined_total", "Stored rows and deals that were set aside.", ["collection"])
+QUARANTINED = Counter("sluice_quarantined_total", "Stored rows and deals that were quarantined.", ["collection"])
 BACKGROUND_FAILURES = Counter(
     "sluice_background_failures_total", "Unexpected errors of a background thread, which went on.", ["thread"]
 )

@@ -104,8 +104,8 @@ class Settings(BaseSettings):
     )
     amqp_core_vhost: str = Field("core", description="Virtual host of the scheduler's own queues.")
     amqp_pool_vhost: str = Field("pool", description="Virtual host of the worker queues.")
-    amqp_public_host: str = Field("127.0.0.1", description="RabbitMQ host name told to workers.")
-    amqp_public_port: int = Field(18672, description="RabbitMQ port told to workers.")
+    amqp_public_host: str = Field("127.0.0.1", description="RabbitMQ host name for workers.")
+    amqp_public_port: int = Field(18672, description="RabbitMQ port for workers.")
     amqp_public_tls: bool = Field(False, description="Whether workers must use TLS to RabbitMQ.")
     amqp_ca_file: Path | None = Field(
         None, description="PEM file of the CAs that may sign RabbitMQ's certificate. Unset: the system's."
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
 
     # -- results --------------------------------------------------------------------------------------------------
     ipfs_api: str = Field("http://127.0.0.1:18501", description="Kubo RPC API.")
-    ipfs_gateway: str = Field("http://127.0.0.1:18580", description="IPFS gateway told to workers and requesters.")
+    ipfs_gateway: str = Field("http://127.0.0.1:18580", description="IPFS gateway for workers and requesters.")
     max_result_bytes: int = Field(
         RESULT_BYTES,
         gt=0,
@@ -133,9 +133,9 @@ class Settings(BaseSettings):
     )
     operations_port: int = Field(18301, description="Port that health and metrics listen on.")
     public_rpc_url: str | None = Field(
-        None, description="RPC URL told to workers; default: rpc_url (its first), if it holds no path, query or user."
+        None, description="RPC URL for workers; default: rpc_url (its first), if it holds no path, query or user."
     )
-    public_ws_url: str | None = Field(None, description="WebSocket URL told to workers; default: ws_url.")
+    public_ws_url: str | None = Field(None, description="WebSocket URL for workers; default: ws_url.")
     token_secret_file: Path | None = Field(None, description="File with the API token key; made if absent.")
     pipeline_processes: int = Field(2, ge=1, description="Processes that handle the pipeline queue.")
     sweep_seconds: float = Field(5.0, gt=0, description="How often every open task is visited.")

@@ -1,13 +1,13 @@
 """Every exchange, queue and Celery task, named once, and the queue of each task.
 
 vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ingest, advance, assign: what somebody waits for
-                                      ├─ pipeline.sweep      quorum    the clock's wake-up; holds one message
+                                      ├─ pipeline.sweep      quorum    the periodic sweep; holds one message
                                       ├─ pipeline.bulk       quorum    the next piece of large deals; holds one message
                                       ├─ lane.<wallet>       quorum    one consumer at a time (SAC)
                                       └─ dead                quorum    what was delivered too often
              exchange sluice.retry (topic) ── pipeline.retry quorum    what waits to be tried again
 vhost pool   exchange w.<wallet> (direct) ─┬─ w.<wallet>     quorum    compute, upload
-                                           └─ w.<wallet>.tx  quorum    contribute, reveal, abort, lane wake-ups
+                                           └─ w.<wallet>.tx  quorum    contribute, reveal, abort, lane runs
 
 The chains of a worker's tasks are in `config.worker_chains`.
 """
@@ -60,7 +60,7 @@ DEAD_LETTERS = {
 
 
 def lane_queue_name(wallet: Wallet) -> str:
-    """Wake-ups of one wallet's lane in vhost core."""
+    """Queue in vhost core whose messages run one wallet's lane."""
     return f"lane.{wallet}"
 
 

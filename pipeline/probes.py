@@ -177,7 +177,7 @@ class Probes:
                 waiting = self.clock() - oldest[0].created_at
                 return LaneFacts(None, waiting, admin.status(self.lane).why)
         except (PyMongoError, Unavailable, RpcError):
-            # That one of them is away is another part's to say.
+            # Another part reports which of them does not answer.
             return None
 
     def _machines(self) -> MachineFacts | None:

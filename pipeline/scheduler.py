@@ -49,7 +49,7 @@ class Scheduler:
     lane: Lane
     lane_store: MongoStore
     transactions: Transactions
-    #: vhost core, for wake-ups.
+    #: vhost core, for the scheduler's own tasks.
     core: Celery
     #: vhost pool, for worker machines.
     pool: Celery

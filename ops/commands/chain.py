@@ -115,9 +115,9 @@ def _replay(
 
 
 def _set_aside(counts: Mapping[str, int]) -> list[str]:
-    """In words, what was set aside and how to see why."""
+    """In words, what is quarantined and how to see why."""
     return [
-        f"{count} of {collection} are set aside, which this release cannot use: see `sluice quarantine ls`."
+        f"{count} of {collection} are quarantined because this release cannot use them: see `sluice quarantine ls`."
         for collection, count in sorted(counts.items())
     ]
 

@@ -1,4 +1,4 @@
-"""`sluice quarantine …`: stored rows and deals that were set aside so that all others go on, and why."""
+"""`sluice quarantine …`: stored rows and deals that cannot be used, each with its reason, so that all others go on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _ls(as_json: Json = False) -> None:
             again = f"in {max(0.0, entry.until - now):.0f} s"
             since = f"{now - entry.since:.0f} s ago"
             table.add_row(entry.collection, str(entry.key), since, again, str(entry.times), entry.why)
-        Console(soft_wrap=True).print(table if entries else "Nothing is set aside.")
+        Console(soft_wrap=True).print(table if entries else "Nothing is quarantined.")
     if entries:
         raise typer.Exit(1)
 
@@ -53,7 +53,7 @@ def _retry(
     key: Annotated[str | None, typer.Option("--key", help="Only this row.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Have rows read again by the next sweep, a few seconds from now, instead of when their rest is over."""
+    """Have rows read again by the next sweep, a few seconds from now, instead of at the time that `ls` shows."""
     count = Store.open(settings()).quarantine.make_due(collection, key)
     if not count and (collection or key):
         raise NotFound(what=f"row in quarantine: {' '.join(word for word in (collection, key) if word)}")

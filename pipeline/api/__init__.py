@@ -1,11 +1,10 @@
 """The scheduler's HTTP API: for workers (sign in, ping, report, store results), requesters (the iExec SDK), monitors.
 
     serve ── application ─┬─ workers     challenge, login, ping
-                          ├─ reports     a worker's step          ┐ one conditional update in the store,
-                          ├─ results     a result zip             ┘ then a wake-up and an event for Flower
-                          ├─ tasks       tasks, deals, logs as the SDK wants them
-                          └─ operations  configuration, health, metrics
+                          ├─ reports     a worker's step          ┐ one conditional update in the store, ├─ results
+                          a result zip             ┘ then a message to the pipeline and an event for Flower ├─ tasks
+                          tasks, deals, logs as the SDK wants them └─ operations  configuration, health, metrics
 
-Everything that comes in is a stranger's: sizes are capped before parsing, shapes are checked by `protocol.wire`, and
+All input is from outside: sizes are capped before parsing, shapes are checked by `protocol.wire`, and
 what concerns the chain is believed only if the folded logs say so. No decision about a task lives here.
 """

@@ -1,9 +1,9 @@
-"""Looks after the pool's health in the background, so that a request for it never waits for a server that is away.
+"""Checks the pool's health in a background thread, so that a request for it never waits for a server that is down.
 
-    thread: every few seconds, or when somebody asks ─► facts ─► report ─► whoever waits for one
+    thread: every few seconds, or at a request ─► facts ─► report ─► requests that wait for one
                                                               └─► log: once when a part turns red, once when it is well
 
-Anybody may ask, and however often: a look is taken at most once in FRESH_SECONDS.
+However many requests come, the servers are asked at most once in FRESH_SECONDS.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.domain.health import START_SECONDS, BrokerFacts, ExpectedPool, Fac
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks while nobody asks: a pool that stands still should be in the log soon.
+#: Seconds between two checks without a request: trouble should be in the log soon.
 CHECK_SECONDS = 10.0
 #: The same until the pool is up, when everything changes.
 FIRST_CHECKS_SECONDS = 1.0
@@ -64,7 +64,7 @@ class HealthReport:
 
 
 class Monitor:
-    """The pool's health, looked after by one daemon thread that starts when first asked (so after any fork)."""
+    """The pool's health, checked by one daemon thread that starts when first asked (so after any fork)."""
 
     def __init__(self, probes: Asks, up: Callable[[], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         """`up` is called once, when all of SERVING are well for the first time."""
@@ -79,7 +79,7 @@ class Monitor:
         self.last: HealthReport | None = None
 
     def start(self) -> None:
-        """Look from now on; a thread that died is started again."""
+        """Start the thread, also again if it died."""
         with self._changed:
             if not self._stopping and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(
@@ -100,7 +100,7 @@ class Monitor:
         return found
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -116,15 +116,15 @@ class Monitor:
                 self.last = report
                 waiting, self._waiting = self._waiting, []
             for future in waiting:
-                # False if whoever asked went away.
+                # False if the request was cancelled.
                 if future.set_running_or_notify_cancel():
                     future.set_result(report)
-            self._tell(report)
+            self._log_changes(report)
             pause = CHECK_SECONDS if self._was_up or facts.watched > START_SECONDS else FIRST_CHECKS_SECONDS
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or self._waiting, timeout=pause)
 
-    def _tell(self, report: HealthReport) -> None:
+    def _log_changes(self, report: HealthReport) -> None:
         """Log what changed since the last report."""
         for name, part in report.parts.items():
             if part.ok and name in self._red:

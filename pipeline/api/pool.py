@@ -1,4 +1,4 @@
-"""Public routes about the pool as a whole: what it is, and whether it works. Details are the operator's alone."""
+"""Public routes about the pool: its configuration, and whether it works. Details are on the operator's port only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protocol.wire import PoolConfig
 
 router = APIRouter(tags=["pool"])
 
-#: Seconds that a request waits for a report; servers that are away are given up before that.
+#: Seconds that a request waits for a report; servers that do not answer are given up before that.
 REPORT_SECONDS = 8.0
 #: Deals that stand for what the pool sells now.
 NEWEST_DEALS = 20
@@ -58,7 +58,7 @@ def _least_stake(services: Access) -> NRlc | None:
     try:
         return services.store.deals.least_stake(NEWEST_DEALS)
     except PyMongoError:
-        # A hint for people: without the database the pool still says what it is.
+        # A hint for people: without the database the rest of the answer still holds.
         return None
 
 

@@ -1,4 +1,4 @@
-"""Answers that cost something and that anybody may ask for: made once in a while, whoever asks and however often."""
+"""A cache for costly answers that anyone may request: each is made at most once in a while."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANSWER_SECONDS = 2.0
 #: Seconds beyond that for which it is still given while a new one is being made: what is asked may be frozen, and each
 #: request that waits holds one of the API's threads (about 40).
 STALE_SECONDS = 8.0
-#: Requests that wait for a first answer at a time, and for how many seconds; the others are told to come back.
+#: Requests that wait for a first answer at a time, and for how many seconds; the others get 503.
 MOST_WAITING, WAIT_SECONDS = 4, 5.0
 
 

@@ -1,4 +1,4 @@
-"""Route of a worker's word on its own task. A hint: the chain is believed first."""
+"""Route of a worker's report on its own task. A report is a hint: the chain decides."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def own_replicate(services: Access, task_id: TaskId, wallet: Wallet) -> tuple[Ta
 
 
 def on_chain(services: Access, task: TaskRecord) -> ChainView:
-    """The chain's word on a task, folded from its logs."""
+    """A task's state on chain, folded from its logs."""
     logs = services.store.chain.logs.of_tasks([task.task_id]).get(task.task_id, [])
     return fold(task.task_id, logs, category_seconds=task.category_seconds)
 

@@ -51,14 +51,16 @@ class PoolAddresses:
 
 
 class BackgroundNotifier:
-    """Wakes the pipeline without keeping a request waiting; what the broker loses, the sweep finds."""
+    """Publishes messages to the pipeline from a background thread, so that no request waits; the sweep repeats lost
+    ones.
+    """
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
         self._background: Background[TaskId | None] = Background("wake", self._deliver)
 
     def send_advance(self, task_id: TaskId) -> None:
-        """Have a task looked at."""
+        """Have a task advanced."""
         self._background.put(task_id)
 
     def send_assign(self) -> None:
@@ -136,7 +138,7 @@ class Services:
             ipfs=Ipfs(settings.ipfs_api),
             rpc=connect(settings),
             uploads=uploads,
-            monitor=Monitor(probes, partial(_say_up, settings)),
+            monitor=Monitor(probes, partial(_log_up, settings)),
         )
 
     def close(self) -> None:
@@ -148,7 +150,7 @@ class Services:
             part.close()
 
 
-def _say_up(settings: Settings) -> None:
+def _log_up(settings: Settings) -> None:
     log.info(
         f"The pool is up at {settings.api_url}.",
         action="pool_up",

@@ -1,7 +1,7 @@
-"""A task as the incumbent's REST API shows it, so that the iExec SDK and its users find what they know. Pure.
+"""A task as iExec Core's REST API shows it, so that the iExec SDK and its users find what they know. Pure.
 
 Names and statuses are iexec-core's (iexec-core.md §1.4); dates are ISO 8601. What the chain knows comes from its
-events, with block and transaction; what only a worker can know comes from its reports.
+events, with block and transaction; the rest comes from workers' reports.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def logs_challenge(address: str, services: Access, chain_id: ChainId = None) -> 
 
 @router.get("/tasks/{task_id}", summary="A task", response_model_exclude_none=True)
 def get_task(task_id: HexId, services: Access, chain_id: ChainId = None) -> TaskModel:
-    """The task in the incumbent's form: status, history with blocks and transactions, replicates, result link."""
+    """The task in iExec Core's form: status, history with blocks and transactions, replicates, result link."""
     _refuse_other_chain(services, chain_id)
     task = _task(services, task_id)
     seen, view = _on_chain(services, task)

@@ -1,4 +1,4 @@
-"""The version that workers and requesters are told."""
+"""Sluice's version, as the API reports it."""
 
 from __future__ import annotations
 

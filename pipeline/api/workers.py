@@ -1,4 +1,4 @@
-"""Routes of a worker machine's life: challenge, login, ping."""
+"""Routes of a worker machine: challenge, login, ping, sign off."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def login(request: Login, services: Access) -> Session:
     return Session(token=token, expires_at=expires_at, broker=_broker_access(services, wallet, password))
 
 
-@router.post("/workers/ping", summary="Say that the machine is alive")
+@router.post("/workers/ping", summary="Ping")
 def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
     """Lists the tasks the machine holds; the answer says which are over and which to stop at once."""
     worker = services.store.workers.get_worker(wallet)
@@ -96,7 +96,7 @@ def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
     return Pong(forget=list(forget), abort=list(abort), unknown=list(unknown))
 
 
-@router.post("/workers/leave", status_code=204, summary="Say that the machine stops")
+@router.post("/workers/leave", status_code=204, summary="Sign off")
 def leave(request: Leave, wallet: SignedIn, services: Access) -> None:
     """The machine gets no new task until its next sign-in or ping; what it holds stays its own until it is lost."""
     worker = services.store.workers.get_worker(wallet)
@@ -134,7 +134,7 @@ def _another(worker: WorkerRecord, machine: str | None) -> bool:
 def _refuse_second_machine(services: Access, request: Login, wallet: Wallet, now: float) -> None:
     """Raise Refused if another machine is at work with this wallet: the two would throw each other out.
 
-    With `take_over` the other one is cut off from the broker, and told at its next ping.
+    With `take_over` the other one is cut off from the broker, and learns it from its next ping's answer.
     """
     worker = services.store.workers.get_worker(wallet)
     if worker is None or not _another(worker, request.machine):

@@ -4,7 +4,7 @@ put ──► [ oldest … newest ] ──► thread: deliver(all that is there)
          full: the oldest is dropped and counted                    ── any other error ──► each alone; what fails alone
                                                                                            is dropped and counted
 
-Only for messages that may be lost (rule 1: the database is the truth, a message is a wake-up). Batches form by
+Only for messages that may be lost: all state is in the database, and the sweep repeats them. Batches form by
 themselves: what arrives while one delivery is under way goes out together in the next.
 """
 

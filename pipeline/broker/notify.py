@@ -22,7 +22,9 @@ INGEST_CHUNK = 5
 
 
 class Notifier:
-    """Publishes wake-ups, confirmed. Every method raises BrokerUnavailable; not for several threads at a time."""
+    """Publishes the scheduler's own Celery tasks, confirmed. Every method raises BrokerUnavailable; not for several
+    threads at a time.
+    """
 
     def __init__(self, app: Celery, wallet: Wallet) -> None:
         self._app = app
@@ -34,7 +36,7 @@ class Notifier:
         self._send(topology.INGEST_DEALS, [(chunk,) for chunk in chunks(deals, INGEST_CHUNK)])
 
     def send_advance(self, tasks: Sequence[TaskId]) -> None:
-        """Have tasks looked at."""
+        """Have tasks advanced."""
         self._send(topology.ADVANCE, [(chunk,) for chunk in chunks(tasks, ADVANCE_CHUNK)])
 
     def send_assign(self) -> None:
@@ -56,7 +58,7 @@ class Notifier:
         self._send(topology.RUN_LANE, [(self.wallet,)])
 
     def close(self) -> None:
-        """Disconnect; the next wake-up connects again."""
+        """Disconnect; the next message connects again."""
         self._link.close()
 
     def _send(self, name: str, calls: Sequence[tuple[object, ...]]) -> None:

@@ -2,7 +2,7 @@
 
 to the lane      Submit
 to a worker      Resend, AskReveal, AskUpload, Stop
-to the store     Want, Adopt, Drop, Free, Pledge, Resume, End, Explain
+to the store     Want, AddVoter, Drop, Free, Pledge, Resume, End, Explain
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Method(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What the end of a replicate tells of its worker."""
+    """What the end of a replicate says about its worker."""
 
     NEUTRAL = "NEUTRAL"
-    #: It failed by itself, or kept silent.
+    #: It failed by itself, or did not report in time.
     FAILED = "FAILED"
     #: It said that the task or its app is at fault, or that it has too little memory for it.
     BLAMED = "BLAMED"
@@ -39,13 +39,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Hand a transaction to the lane. Same method and generation again: the lane keeps the first."""
+    """Submit a transaction to the lane. Same method and generation again: the lane keeps the first."""
 
     method: Method
     generation: int
     #: JSON arguments of the call, in the lane's names.
     args: Mapping[str, str | int]
-    #: Handed over before without visible effect: look what became of it.
+    #: Submitted before without visible effect: check its state in the lane.
     again: bool = False
 
 
@@ -60,7 +60,7 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """Publish the compute segment again to a worker that has not said that it started."""
+    """Publish the compute segment again to a worker that has not reported STARTED."""
 
     wallet: Wallet
 
@@ -82,14 +82,16 @@ class AskUpload:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell a worker that its replicate is not needed any more."""
+    """Have a worker stop a replicate that is not needed any more."""
 
     wallet: Wallet
 
 
 @dataclass(frozen=True, slots=True)
 class AddVoter:
-    """Remember a worker that voted on chain though the record does not know that it was asked: it is owed the same."""
+    """Add the replicate of a worker that voted on chain but is missing in the record; it is then treated like any
+    other.
+    """
 
     wallet: Wallet
 
@@ -108,7 +110,7 @@ class Free:
     """Give the replicate's slot, and the stake promised to it, back to its worker."""
 
     wallet: Wallet
-    #: What it tells of the worker.
+    #: What it says about the worker.
     outcome: Outcome = Outcome.NEUTRAL
 
 
@@ -121,7 +123,7 @@ class Pledge:
 
 @dataclass(frozen=True, slots=True)
 class Explain:
-    """Write down what the task waits for."""
+    """Store what the task waits for."""
 
     why: str
 
@@ -139,6 +141,6 @@ class End:
     why: str | None
 
 
-#: Actions that change what is remembered of one replicate.
+#: Actions that change one replicate in the task's record.
 OfReplicate = Resend | AskReveal | AskUpload | Drop | Free | Pledge
 Action = Submit | Want | AddVoter | Stop | Explain | Resume | End | OfReplicate

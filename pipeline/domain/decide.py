@@ -44,7 +44,7 @@ from protocol.wire import Mode, Step
 
 #: Intents of one method that may fail on one task before we leave it to the final deadline.
 MAX_FAILED_INTENTS = 3
-#: Seconds a deal may be off the chain after a reorg before its tasks are written off.
+#: Seconds a deal may be off the chain after a reorg before its tasks end as FAILED.
 ORPHAN_TIMEOUT = 600.0
 
 _ENDED = {TaskStatus.COMPLETED: TaskStage.COMPLETED, TaskStatus.FAILED: TaskStage.FAILED}
@@ -56,7 +56,7 @@ def decide(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
 
 
 def changed_by(step: Step, mode: Mode) -> bool:
-    """Whether a worker's report of this step can change a decision: the rest the chain tells, or nobody acts on."""
+    """Whether a worker's report of this step can change a decision; other steps show on the chain or change nothing."""
     return step in (Step.COMPUTED, Step.FAILED) or (step is Step.UPLOADED and mode is Mode.VOTE)
 
 
@@ -137,7 +137,7 @@ def _ask_winners(
 
 
 def _abort(task: TaskRecord, view: ChainView, why: str) -> Iterator[Action]:
-    """Stop those who still compute for nothing."""
+    """Stop workers that still compute although the result is decided."""
     for item in task.replicates:
         if item.live and view.contribution(item.wallet) is None:
             yield Drop(item.wallet, ReplicateState.ABORTED, why)
@@ -177,7 +177,9 @@ def _staff(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
 
 
 def _no_result_yet(task: TaskRecord) -> Iterator[Action]:
-    """Why nobody has voted, where all who were asked blame the task: e.g. an app that leaves a callback no data."""
+    """Explain a task without votes where every worker blames the task: e.g. an app without the callback data of its
+    deal.
+    """
     failed = [item for item in task.replicates if item.state is ReplicateState.FAILED]
     if failed and all(blames_task(item.cause) for item in failed):
         why = f"No result yet: {causes(task)}."

@@ -5,7 +5,7 @@
     EXPIRED      no vote can come any more: only its stakes are still locked
 
 Within a turn each deal gets the same share, so that the many tasks of one deal that become due at once, as all tasks of
-a bag do at its deadlines, stand in nobody's way.
+a bag do at its deadlines, delay no other deal's.
 """
 
 from __future__ import annotations

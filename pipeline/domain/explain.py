@@ -49,7 +49,7 @@ def explain(
 
 
 def why_nobody(task: TaskRecord, workers: Iterable[WorkerRecord], now: float, seen_after: float) -> str:
-    """Why no machine can take it: what stands before the machine that is nearest to taking it."""
+    """Why no machine can take it: the obstacle of the machine that is nearest to taking it."""
     found = [
         (obstacle(task, capacity, now), capacity)
         for capacity in (Capacity.of(replace(item, lost=item.lost or item.seen_at < seen_after)) for item in workers)
@@ -67,13 +67,13 @@ def _words(task: TaskRecord, stands: Obstacle, rooms: Sequence[Capacity], now: f
     first = max(0.0, min(capacity.worker.rest_until for capacity in rooms) - now)
     return {
         Obstacle.BANNED: "Every machine that signed in is banned.",
-        Obstacle.LOST: "No machine was heard of lately.",
+        Obstacle.LOST: "No machine has pinged lately.",
         Obstacle.TAG: f"No machine offers what its tag demands: {_demand(task)}.",
-        Obstacle.UNCHECKED: "The coins of the machines that could take it were not read from the chain yet.",
-        Obstacle.GAS: "No machine that could take it has coins for gas.",
+        Obstacle.UNCHECKED: "The balances of the machines that could take it were not read from the chain yet.",
+        Obstacle.GAS: "No machine that could take it has native token for gas.",
         Obstacle.STAKE: f"Its vote needs {stake_locked(task)} nRLC of free stake; the most a machine has is {most}.",
-        Obstacle.NEWCOMERS: f"{MOST_NEWCOMERS} machines without a past here failed it: {causes(task)}. It waits for a "
-        "machine that was right on chain before.",
+        Obstacle.NEWCOMERS: f"{MOST_NEWCOMERS} machines without a success on chain failed it: {causes(task)}. It waits "
+        "for a machine that was right on chain before.",
         Obstacle.ASKED: f"Every machine that could take it was asked: {causes(task)}.",
         Obstacle.COOLING_DOWN: "The machines that could take it cool down after failures, the first for another "
         f"{first:.0f} s.",
@@ -131,8 +131,8 @@ def _transaction(task: TaskRecord, method: Method) -> str:
     if task.failed.get(method, 0) >= MAX_FAILED_INTENTS:
         return f"Its {method} failed {MAX_FAILED_INTENTS} times: {task.why or 'no reason is known'}."
     if method in task.sent:
-        return f"Its {method} was handed to the scheduler's lane at {_date(task.sent[method].at)}."
-    return f"Its {method} waits for room in the scheduler's lane."
+        return f"Its {method} was submitted to the scheduler's lane at {_date(task.sent[method].at)}."
+    return f"Its {method} waits for capacity in the scheduler's lane."
 
 
 def _demand(task: TaskRecord) -> str:

@@ -1,4 +1,5 @@
-"""What the pool can do, decided from facts. Pure: `pipeline.probes` gathers the facts, `/health` and the commands tell.
+"""What the pool can do, decided from facts. Pure: `pipeline.probes` gathers the facts, `/health` and the commands show
+them.
 
     facts of each server ─► parts: can it do its share of a task? ─► no: what is wrong, with numbers, and the way out
 

@@ -24,10 +24,10 @@ class Obstacle(IntEnum):
     """What keeps a worker from a task; the higher, the sooner it may pass."""
 
     BANNED = 0
-    LOST = 1  #: not heard of for too long
+    LOST = 1  #: no ping for too long
     TAG = 2  #: it does not offer what the task's tag demands
-    UNCHECKED = 3  #: its coins and stake were not read yet
-    GAS = 4  #: its coins do not pay the gas of a task
+    UNCHECKED = 3  #: its native-token balance and stake were not read yet
+    GAS = 4  #: its native token does not pay the gas of a task
     STAKE = 5  #: its free stake, less what is promised, does not cover the vote
     NEWCOMERS = 6  #: too many that were never right on chain failed the task
     ASKED = 7  #: it had the task before
@@ -97,7 +97,7 @@ class Capacity:
 
 
 def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord]) -> list[Match]:
-    """Matches for one round. `tasks`: most urgent first; `workers`: none that rests."""
+    """Matches for one round. `tasks`: most urgent first; `workers`: none that is cooling down."""
     capacities = _capacities(workers)
     heapq.heapify(capacities)
     matches = []
@@ -105,7 +105,7 @@ def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord]) -> list[
     for task in tasks:
         if not capacities:
             break
-        # Rooms only get smaller: what nobody could take, nobody can take later in the round.
+        # Capacities only shrink: what no worker could take, none can take later in the round.
         kind = (task.tag, stake_locked(task))
         if kind in hopeless:
             continue
@@ -123,7 +123,7 @@ def stake_locked(task: TaskRecord) -> NRlc:
 
 
 def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) -> Obstacle | None:
-    """What stands between a worker and a task most of all; None if nothing does."""
+    """The first obstacle between a worker and a task, in the order of `Obstacle`; None if it can take the task."""
     worker = capacity.worker
     checks = (
         (worker.banned, Obstacle.BANNED),
@@ -140,7 +140,9 @@ def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) ->
 
 
 def _had(task: TaskRecord, worker: WorkerRecord) -> bool:
-    """Whether a worker was given the task, or holds a slot for it: a process is about to say so, or died before."""
+    """Whether a worker was given the task, or holds a slot for it: another process is about to store that, or died
+    before.
+    """
     return task.replicate(worker.wallet) is not None or any(item.task_id == task.task_id for item in worker.held)
 
 

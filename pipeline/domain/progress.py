@@ -1,4 +1,4 @@
-"""What a task's record becomes when actions are carried out, and when the sweep shall look at it next. Pure."""
+"""What a task's record becomes when actions are carried out, and when the sweep visits it next. Pure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def after(task: TaskRecord, view: ChainView, actions: Sequence[Action], now: flo
 
 
 def next_visit(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> float:
-    """When to look again though nothing is heard: the first deadline ahead, or the measured interval."""
+    """When the sweep visits the task next if no event or report comes: the first deadline ahead, or an interval."""
     quiet = (now - task.changed_at) / 2
     soonest = max(SOONEST_VISIT, timeouts.reask)
     pause = IDLE_VISIT if _idle(task, view) else min(max(quiet, soonest), max(LATEST_VISIT, soonest))
@@ -66,12 +66,12 @@ def next_visit(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
 
 
 def awaited(task: TaskRecord, view: ChainView) -> bool:
-    """Whether a transaction was handed over whose effect the chain does not show yet."""
+    """Whether a transaction was submitted whose effect the chain does not show yet."""
     return any(method != Method.INITIALIZE or view.status is TaskStatus.UNSET for method in task.sent)
 
 
 def _idle(task: TaskRecord, view: ChainView) -> bool:
-    """Whether nobody but a free worker, a requester or a deadline can move it."""
+    """Whether the task changes only by a free worker, a requester or a deadline."""
     under_way = any(item.live or item.holds for item in task.replicates)
     return view.status in (TaskStatus.UNSET, TaskStatus.ACTIVE) and not (
         under_way or awaited(task, view) or view.contributions or task.orphaned
@@ -133,9 +133,9 @@ def _follow(task: TaskRecord, view: ChainView) -> TaskRecord:
     )
 
 
-def _block(told: BlockNumber | None, before: BlockNumber | None, *, known: bool) -> BlockNumber | None:
-    """A contract view knows no block numbers: what logs told before stays, while it still holds."""
-    return told if told is not None else (before if known else None)
+def _block(new: BlockNumber | None, before: BlockNumber | None, *, known: bool) -> BlockNumber | None:
+    """A contract view has no block numbers: those read from logs before are kept while they are valid."""
+    return new if new is not None else (before if known else None)
 
 
 def _stage(task: TaskRecord, view: ChainView) -> TaskStage:
@@ -163,7 +163,7 @@ def _revealing_stage(task: TaskRecord, view: ChainView) -> TaskStage:
 
 
 def _text(results: str) -> str:
-    """`results` on chain are free bytes; whoever wrote them need not have meant text."""
+    """`results` on chain are free bytes; they need not be text."""
     try:
         return to_bytes(results).decode(errors="replace")
     except BadMessage:

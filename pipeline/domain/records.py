@@ -1,13 +1,13 @@
-"""What the scheduler remembers of deals, tasks, replicates and workers: frozen values, no I/O.
+"""What the scheduler stores of deals, tasks, replicates and workers: frozen values, no I/O.
 
 A *replicate* is one worker's attempt at one task. Records hold only what the chain cannot tell (who was asked what and
 when, what a worker reported); everything on chain is folded anew into a `ChainView` at each decision, so that a reorg
 needs no undoing here.
 
-    Replicate   ASSIGNED ──► STARTED ──► COMPUTED          then the chain speaks: contributed, revealed
-                    └───────────┴───────────┴──► FAILED    it said that it will not contribute
-                                                 LOST      its worker went silent, somebody else was asked
-                                                 ABORTED   the vote went on without it
+    Replicate   ASSIGNED ──► STARTED ──► COMPUTED          from here the chain: contributed, revealed
+                    └───────────┴───────────┴──► FAILED    it reported that it will not contribute
+                                                 LOST      its worker went silent, another worker was asked
+                                                 ABORTED   the vote was decided without it
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TaskStage(StrEnum):
 
 
 class ReplicateState(StrEnum):
-    """How far a replicate is, as its worker tells or its silence shows."""
+    """How far a replicate is, by its worker's reports or their absence."""
 
     ASSIGNED = "ASSIGNED"
     STARTED = "STARTED"
@@ -49,7 +49,7 @@ class ReplicateState(StrEnum):
 class Standing(IntEnum):
     """What a worker has put at risk or earned on chain; a wallet and its word are free."""
 
-    NEWCOMER = 0  #: nothing: as good as any wallet made a moment ago
+    NEWCOMER = 0  #: nothing: like any wallet made a moment ago
     STAKED = 1  #: stake of its own, which costs nothing while it does not vote
     PROVEN = 2  #: votes of its were right, or results of its were paid
 
@@ -57,7 +57,7 @@ class Standing(IntEnum):
 #: Slots that a worker may use before anything of its was right on chain, and slots more with each time that it was: a
 #: wallet is free, so that what it says of its machine is believed little by little. 16 slots are earned by 7 tasks.
 NEWCOMER_SLOTS, SLOTS_PER_SUCCESS = 2, 2
-#: Votes that a worker may owe, for each of its slots: who says "computed" and never votes gets no more.
+#: Maximum computed but uncontributed results per slot: a worker that reports COMPUTED and never votes gets no more.
 MOST_PLEDGED = 2
 #: States from which a contribution may still be expected.
 LIVE = frozenset({ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.COMPUTED})
@@ -117,7 +117,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """One task: what the deal says of it, who works on it, what was asked. Changed by conditional updates only."""
+    """One task: the deal's terms, its replicates, what was submitted and asked. Changed by conditional updates only."""
 
     task_id: TaskId
     deal_id: DealId
@@ -229,8 +229,9 @@ class ChainFacts:
     weight: int
     #: Free stake in the hub.
     stake: NRlc
+    #: Balance of the native token.
     coins: Wei
-    #: Whether the coins pay the gas of a task.
+    #: Whether the balance pays the gas of a task.
     funded: bool
     #: PoCo score: votes that were right, less a third at each that was wrong.
     score: int = 0
@@ -273,14 +274,14 @@ class WorkerRecord:
     banned: bool = False
     #: Silent for too long; cleared by its next ping.
     lost: bool = False
-    #: It said that it stops; cleared by its next sign-in or ping.
+    #: It has signed off; cleared by its next sign-in or ping.
     away: bool = False
     #: Which installation signed in last; None if it did not say.
     machine: str | None = None
 
     @property
     def free(self) -> int:
-        """Slots not in use, of those it may use; none for one that owes votes for twice as many."""
+        """Slots not in use, of those it may use; none for one with the maximum of uncontributed results."""
         return max(0, min(self.usable - len(self.held), MOST_PLEDGED * self.usable - len(self.pledged)))
 
     @property

@@ -14,16 +14,16 @@ from protocol.results.error_result import blames_task
 from protocol.types import Hash32, Wallet
 from protocol.wire import Mode, Step
 
-#: Workers that may say "the app or the deal is at fault" before we stop asking others. Half of them at most may be
-#: workers that have stake and nothing else, and newcomers do not count: wallets are free, and five of them must not
-#: end a deal that honest machines were never asked for.
+#: Workers that may report that the app or the deal is at fault before no other worker is asked. Half of them at most
+#: may be workers that have stake and nothing else, and newcomers do not count: wallets are free, and five of them must
+#: not end a deal that honest machines were never asked for.
 MAX_BLAMING = 5
-#: Cause of replicates that were dropped because our patience was over.
+#: Cause of replicates that were dropped after a timeout.
 TOO_LATE = "Nothing was heard of it in time."
-#: Most doublings of the pause between two requests: 64 times 5 s is longer than any patience with a start.
+#: Most doublings of the pause between two requests: 64 times 5 s is longer than any start timeout.
 MOST_DOUBLINGS = 6
-#: Workers that failed for any reason or kept silent, together, before we stop: neither a frozen chain nor a strange app
-#: must burn the whole pool. Counted like those above.
+#: Workers that failed for any reason or exceeded a timeout, together, before no other is asked: neither a frozen chain
+#: nor a broken app may use up the whole pool. Counted like those above.
 MAX_SPENT = 10
 #: Workers never right on chain yet that may fail a task or keep silent before only proven ones are asked for it.
 MOST_NEWCOMERS = 20
@@ -31,7 +31,7 @@ MOST_NEWCOMERS = 20
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long to wait before asking again or asking somebody else; seconds."""
+    """How long to wait before a request is repeated or sent to another worker; seconds."""
 
     block_time: float = 1.0
     #: Blocks that transactions wait for what justifies them to be settled (SLUICE_SPEND_DEPTH).
@@ -48,17 +48,17 @@ class Timeouts:
 
     @property
     def resubmit(self) -> float:
-        """For a transaction in the lane's hands; the lane itself sends again much sooner."""
+        """For a transaction submitted to the lane; the lane itself rebroadcasts much sooner."""
         return max(20 * self.block_time, 30.0)
 
     @property
     def start_timeout(self) -> float:
-        """For the word "started": the queue is idle when a slot is free, so this is a dead or stuck machine."""
+        """For the report STARTED: a machine with a free slot has an empty queue, so a late one is dead or stuck."""
         return max(10 * self.block_time, 60.0)
 
     @property
     def contribute_timeout(self) -> float:
-        """Between "computed" and the vote in a block: the deal must be deep enough, then the task."""
+        """Between COMPUTED and the vote in a block: the deal must be deep enough, then the task."""
         return max((20 + 2 * self.spend_depth) * self.block_time, 60.0)
 
     @property
@@ -67,12 +67,12 @@ class Timeouts:
         return max(3 * self.block_time, 15.0)
 
     def compute_timeout(self, category_seconds: int) -> float:
-        """From assignment to the word "computed": the category's time, twice for downloads, and a minute."""
+        """From assignment to the report COMPUTED: the category's time, twice for downloads, and a minute."""
         return 2 * category_seconds + 60.0
 
 
 def replicate_of_voter(task: TaskRecord, wallet: Wallet, now: float) -> Replicate:
-    """The replicate of a worker whose vote is on chain, signed for by us, while the record knows nothing of it.
+    """The replicate of a worker whose vote is on chain, signed for by us, while the record lacks it.
 
     Its request was lost with a database, or an older release sent it without storing it.
     """
@@ -88,7 +88,9 @@ def replicate_of_voter(task: TaskRecord, wallet: Wallet, now: float) -> Replicat
 
 
 def late(replicate: Replicate, category_seconds: int, now: float, timeouts: Timeouts) -> bool:
-    """Whether a live replicate has used up our patience; it may still deliver, but nobody counts on it."""
+    """Whether a live replicate has exceeded its timeout; its result still counts if it comes, but another worker is
+    asked.
+    """
     match replicate.state:
         case ReplicateState.ASSIGNED:
             return now > replicate.assigned_at + timeouts.start_timeout
@@ -131,8 +133,8 @@ def forecast(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) 
 def given_up(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> bool:
     """Whether so many workers failed that another one would too, and more than half of those asked.
 
-    What a machine says of itself, or what its lane says of a vote, tells nothing of the task: it counts as spent only.
-    A machine that was lost as a whole, or stopped by us, does not count at all.
+    A machine's own trouble, or a vote refused by its lane, says nothing about the task: it counts towards MAX_SPENT
+    only. A machine that was lost as a whole, or stopped by us, does not count at all.
     """
     failed, silent = _without_vote(task, view, now, timeouts)
     blaming = [item for item in failed if blames_task(item.cause)]
@@ -158,7 +160,7 @@ _LEFT = (ReplicateState.LOST, ReplicateState.ABORTED)
 def _without_vote(
     task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
 ) -> tuple[list[Replicate], list[Replicate]]:
-    """Replicates that failed, and those that we waited for in vain."""
+    """Replicates that failed, and those that exceeded a timeout."""
     without_vote = [item for item in task.replicates if view.contribution(item.wallet) is None]
     failed = [item for item in without_vote if item.state is ReplicateState.FAILED]
     silent = [
@@ -216,7 +218,7 @@ def usable_result(task: TaskRecord, view: ChainView) -> Replicate | None:
 
 
 def next_uploader(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Wallet | None:
-    """The winner to ask for the result now: one at a time, the next one when our patience with the last is over.
+    """The winner to ask for the result now: one at a time, the next one after `upload_timeout`.
 
     Ranked: never asked before asked long ago, revealed before not, then by weight, then by who voted first.
     """

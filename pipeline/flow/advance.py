@@ -1,4 +1,5 @@
-"""Bring tasks forward: load, fold, decide, save, act; for many tasks at once, whatever woke us.
+"""Bring tasks forward: load, fold, decide, save, act; for many tasks at once. Called for events, reports and by the
+sweep.
 
     tasks ─┐
            ├─► decide each ─► hand transactions to the lane ─► save changed tasks ─► give slots back ─► assign
@@ -45,7 +46,7 @@ from protocol.types import TaskId
 
 log = structlog.get_logger(__name__)
 
-#: Times to decide anew when others keep changing the same tasks; the sweep comes after that.
+#: Times to decide again when other processes keep changing the same tasks; after that the sweep does.
 TRIES = 5
 
 
@@ -69,9 +70,9 @@ class Decision:
 def advance(
     scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView] | None = None
 ) -> list[Decision]:
-    """Advance these tasks. `known`: views read from the contract, for tasks whose logs are in doubt.
+    """Advance these tasks. `known`: views read from the contract, for tasks with a suspected missed event.
 
-    Returns the decisions that stand; a task that others keep changing has none and is left to the sweep.
+    Returns the decisions that stand; a task that other processes keep changing has none and is left to the sweep.
     Raises PyMongoError or an Unavailable; doing it again is harmless.
     """
     settled: list[Decision] = []
@@ -91,7 +92,7 @@ def advance(
 
 
 def views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
-    """The chain's word on each task, folded from its logs; none for a task with a log that cannot be read."""
+    """Each task's state on chain, folded from its logs; none for a task with a log that cannot be read."""
     logs, broken = scheduler.store.chain.logs.read([task.task_id for task in tasks])
     return {
         task.task_id: fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
@@ -184,5 +185,5 @@ def _staff(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     wants = any(step.after.wants for step in steps)
     freed = any(isinstance(action, Free | Pledge) for step in steps for action in step.actions)
     if wants or freed:
-        # What fails in there says nothing of these tasks.
+        # An error in there is not one of these tasks'.
         isolate.all_of([partial(assign, scheduler)])

@@ -1,4 +1,4 @@
-"""Advance tasks; one that cannot be decided or carried out is set aside, and all others go on."""
+"""Advance tasks; one that cannot be decided or carried out is quarantined, and all others go on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocol.types import TaskId
 def advance_each(
     scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView] | None = None
 ) -> list[Decision]:
-    """See `advance`."""
+    """As `advance`, but a task that fails alone is quarantined. Celery tasks, sweep and bulk work call it."""
     steps: list[Decision] = []
 
     def on_failure(task_id: TaskId, error: Exception) -> None:

@@ -31,20 +31,21 @@ from protocol.wire import Assignment
 
 log = structlog.get_logger(__name__)
 
-#: Waiting tasks looked at at once, and pages of them in one round.
+#: Waiting tasks read at once, and pages of them in one round.
 TASKS, PAGES = 400, 5
-#: Most workers looked at for tasks of one kind, and how many more than the tasks want: some had them before.
+#: Most workers read for tasks of one kind, and how many more than the tasks want: some had them before.
 WORKERS, SPARE = 1000, 100
 #: Kinds of machine (tags) looked for at once; requesters choose tags, and others wait for the next page.
 TAGS = 8
-#: Seconds that tasks which nobody could take stand back, and those whose tag nobody free offers: a hundred thousand of
-#: them must not come round before the others had their turn.
+#: Seconds for which tasks that no worker could take are not matched again, and those whose tag no free worker offers: a
+#: hundred thousand of them must not be read again before all others.
 PASS_SECONDS, PASS_UNSERVED_SECONDS = 3.0, 30.0
-#: Seconds that weight, stake and coins of a worker are believed: an old weight makes votes superfluous.
+#: Seconds that weight, stake and balance of a worker are used before they are read again: an old weight costs extra
+#: votes.
 FACTS_SECONDS = 10.0
-#: Times to look for others when fresh facts say that a chosen worker cannot take its task.
+#: Matching rounds while fresh facts show that a chosen worker cannot take its task.
 ROUNDS = 4
-#: Workers without coins that are looked at again in one round: each is three calls, and signing in is free.
+#: Workers without native token whose balance is read again in one round: each is three calls, and signing in is free.
 UNFUNDED = 100
 
 
@@ -64,7 +65,7 @@ def assign(scheduler: Scheduler) -> int:
 
 
 def _page(scheduler: Scheduler) -> tuple[int, bool]:
-    """Match the most urgent tasks; how many replicates were given out, and whether a look at others is worth while."""
+    """Match the most urgent tasks; how many replicates were given out, and whether to read the next page."""
     now = scheduler.clock()
     if not _any_free(scheduler, now):
         return 0, False
@@ -82,7 +83,7 @@ def _page(scheduler: Scheduler) -> tuple[int, bool]:
 
 
 def _pass_over(scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Sequence[WorkerRecord], now: float) -> None:
-    """Let others be looked at before these: nobody could take them, though some machine has a slot free."""
+    """Defer tasks that no worker could take although a slot is free, so that the next page has others."""
     offered = {task.tag for task in tasks if any(fits(task.tag, worker.tag) for worker in workers)}
     for seconds, some in (
         (PASS_SECONDS, [task.task_id for task in tasks if task.tag in offered]),
@@ -103,7 +104,7 @@ def _seen_after(scheduler: Scheduler, now: float) -> float:
 def _candidates(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[WorkerRecord]:
     """The best workers for these tasks: for each tag, those that offer it, with stake for the smallest vote if need be.
 
-    Asked for apart, so that those who cannot take a task never stand in the way of those who can.
+    Queried separately, so that workers that cannot take a task never displace those that can.
     """
     wanted: dict[tuple[Hash32, bool], list[TaskRecord]] = defaultdict(list)
     tags = list(dict.fromkeys(task.tag for task in tasks))[:TAGS]
@@ -124,9 +125,9 @@ def _candidates(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -
 def _match(
     scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Sequence[WorkerRecord], now: float
 ) -> list[Match]:
-    """Matches by fresh chain facts of those who are chosen.
+    """Matches, with fresh chain facts of the chosen workers.
 
-    Old facts will do while the node is silent, none at all will not.
+    Old facts are used while the node does not answer; a worker without any is left out.
     """
     known = {worker.wallet: worker for worker in workers}
     for _ in range(ROUNDS):
@@ -146,7 +147,7 @@ def _match(
 
 
 def _read_unfunded(scheduler: Scheduler, now: float) -> None:
-    """Read the facts of some workers that had no coins when last looked at, in turn."""
+    """Read the facts of some workers that had no native token when last read, in turn."""
     wallets = scheduler.store.workers.wallets_to_check(now, UNFUNDED)
     if wallets:
         _refresh(scheduler, wallets, now)
@@ -164,11 +165,11 @@ def resend(scheduler: Scheduler, replicates: Sequence[tuple[TaskRecord, Wallet]]
 
 
 def _segment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet: Wallet) -> list[Segment]:
-    """The compute segment of a replicate; none for a task that no assignment can be made of, which is set aside."""
+    """The compute segment of a replicate; none for a task that no assignment can be made of, which is quarantined."""
     try:
         return [segments.compute(scheduler.pool, assignment(scheduler, task, deal, wallet))]
     except Exception as error:
-        if isolate.passes(error):
+        if isolate.is_transient(error):
             raise
         log.exception("No assignment can be made of this task.", action="unassignable", task=task.task_id)
         scheduler.store.tasks.reader.quarantine(task.task_id, f"no assignment can be made of it ({error!r})")
@@ -176,7 +177,7 @@ def _segment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet: W
 
 
 def assignment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet: Wallet) -> Assignment:
-    """All a worker needs, with the pool's permission signed."""
+    """All that a worker needs, with the signed PoCo authorization."""
     return Assignment(
         task_id=task.task_id,
         deal_id=task.deal_id,
@@ -202,7 +203,7 @@ def assignment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet:
 
 
 def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> bool:
-    """Read and store what the chain says of these wallets; False while the node does not tell."""
+    """Read and store what the chain says of these wallets; False while the node does not answer."""
     hub = scheduler.hub
     try:
         head = hub.head()
@@ -223,7 +224,7 @@ def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> boo
 
 
 def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list[Match]:
-    """Take the slots; a worker that cannot hold its share any more, or was faster for another process, is left out."""
+    """Reserve the slots; a worker whose slots another process has taken meanwhile is left out."""
     wanted: dict[Wallet, list[Reservation]] = defaultdict(list)
     for found in matches:
         for worker in found.workers:

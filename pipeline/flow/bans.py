@@ -1,4 +1,4 @@
-"""Shutting a worker out, and letting it in again."""
+"""Bans a worker and lifts the ban."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 def ban(workers: Workers, broker: BrokerAdmin, wallet: Wallet) -> None:
     """No new task, no sign-in, and its token and connections end now. Raises NotFound, BrokerUnavailable.
 
-    What it has contributed stays on chain; tasks it held go to others once their patience with it is over.
+    What it has contributed stays on chain; tasks it held go to others after their timeouts.
     """
     # First the ban: a machine that is only cut off would sign in again.
     if not workers.set_banned(wallet, banned=True):

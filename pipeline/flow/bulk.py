@@ -1,11 +1,12 @@
-"""What large deals need, a bounded piece at a time, from the store alone; the queue `pipeline.bulk` only wakes it.
+"""What large deals need, a bounded piece at a time, from the store alone; a message in the queue `pipeline.bulk` starts
+each piece.
 
     deal larger than a piece ─► its next tasks are stored ─┐
-    tasks not handed over    ─► initialize, fair over deals ┼─► more to do: wake-up for the next piece
+    tasks not handed over    ─► initialize, fair over deals ┼─► more to do: a message for the next piece
     expired tasks            ─► claim, with what is left    ┘
 
-The lane's room for these transactions is about what a block holds, so that the transactions of all other tasks never
-wait behind a whole bag.
+The lane's capacity for these transactions is about what a block holds, so that the transactions of all other tasks
+never wait behind a whole bag.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ FEED = 2 * notify.ADVANCE_CHUNK
 
 
 def bulk(scheduler: Scheduler) -> None:
-    """One piece of bulk work. Raises PyMongoError or an Unavailable; the sweep wakes it again."""
+    """One piece of bulk work. Raises PyMongoError or an Unavailable; the sweep publishes it again."""
     if scheduler.notifier.messages_waiting() > MOST_URGENT:
-        # Somebody waits for those: this takes its turn behind them.
+        # Urgent messages first: this one is published again, behind them.
         scheduler.notifier.send_bulk()
         return
     stored = store_next_piece(scheduler.store, scheduler.clock())
@@ -39,7 +40,7 @@ def bulk(scheduler: Scheduler) -> None:
 
 
 def has_room(scheduler: Scheduler) -> bool:
-    """Whether the lane is so empty that more initializes should come."""
+    """Whether the lane has capacity for more initializes; asked after a run that saw transactions mined."""
     return scheduler.transactions.open() <= BULK_ROOM // 2
 
 

@@ -35,7 +35,7 @@ PIECE = 1000
 AT_ONCE = 50
 #: Seconds until a deal that cannot be read now is read again, so that others are read meanwhile.
 UNREAD_SECONDS = 10.0
-#: Apps and datasets remembered; each entry is some hundred bytes, and anybody may register more.
+#: Apps and datasets remembered; each entry is some hundred bytes, and anyone may register more.
 MOST_REMEMBERED = 10_000
 
 T = TypeVar("T")
@@ -52,14 +52,14 @@ class RegistryCache:
     def app(self, address: Contract, at: BlockRef | None) -> App:
         """An app, from memory or from the chain at block `at`. Raises RpcUnavailable, Unreadable."""
         if address not in self._apps:
-            _make_room(self._apps)
+            _drop_oldest(self._apps)
             self._apps[address] = self._usable(f"app {address}", self.hub.app(address, at))
         return self._apps[address]
 
     def dataset(self, address: Contract, at: BlockRef | None) -> ChainDataset:
         """A dataset, from memory or from the chain. Raises as `app`."""
         if address not in self._datasets:
-            _make_room(self._datasets)
+            _drop_oldest(self._datasets)
             self._datasets[address] = self._usable(f"dataset {address}", self.hub.dataset(address, at))
         return self._datasets[address]
 
@@ -73,8 +73,8 @@ class RegistryCache:
         return value_of(answer, self.hub.rpc.name)
 
 
-def _make_room(remembered: dict[Contract, T]) -> None:
-    """Forget the one that was read first when there are too many."""
+def _drop_oldest(remembered: dict[Contract, T]) -> None:
+    """Drop the oldest entry when the cache is full."""
     if len(remembered) >= MOST_REMEMBERED:
         remembered.pop(next(iter(remembered)))
 
@@ -99,7 +99,7 @@ def ingest(
             if lease is not None and _store_piece(store, lease, now):
                 first += [task_id(record.deal_id, index) for index in _indices(record)[:AT_ONCE]]
         except Exception as error:
-            if isolate.passes(error):
+            if isolate.is_transient(error):
                 raise
             log.exception("The deal cannot be stored.", action="deal_unstorable", deal=record.deal_id)
             store.deals.quarantine(record.deal_id, f"it cannot be stored ({error!r})")
@@ -114,7 +114,7 @@ def store_next_piece(store: Store, now: float) -> bool:
     try:
         _store_piece(store, lease, now)
     except Exception as error:
-        if isolate.passes(error):
+        if isolate.is_transient(error):
             raise
         log.exception("The deal cannot be stored.", action="deal_unstorable", deal=lease.deal.deal_id)
         store.deals.quarantine(lease.deal.deal_id, f"it cannot be stored ({error!r})")
@@ -133,7 +133,7 @@ def _read(
             case Known(deal) if deal.workerpool == workerpool:
                 records += _record_of(store, registry_cache, deal, block, at, now)
             case Known():
-                log.info("A deal of another workerpool was noticed.", action="deal_foreign", deal=deal_id)
+                log.info("The deal is another workerpool's.", action="deal_foreign", deal=deal_id)
                 store.deals.defer(deal_id, now + UNREAD_SECONDS)
             case Absent(why) | Unknown(why):
                 # A reorg took the deal, or the node cannot say.
@@ -227,7 +227,7 @@ def _store_piece(store: Store, lease: Lease, now: float) -> bool:
     again = store.tasks.insert_new(piece) < len(piece) or again
     stored += len(piece)
     if stored < deal.bot_size:
-        # Free at once: whoever is woken next may go on.
+        # The lease ends at once, so that the next message continues, in whatever process.
         store.deals.progress(lease, stored, now, again=again)
         return False
     if again:

@@ -1,7 +1,7 @@
 """One item that cannot be handled never stops the others.
 
-all at once ──fails──► each alone ──fails──► that one is set aside with its reason
-     └── something that passes (broker, database, node) ──► raised: whoever called tries again
+all at once ──fails──► each alone ──fails──► that one is quarantined with its reason
+     └── a transient error (broker, database, node) ──► raised: the caller retries
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 TRANSIENT_ERRORS = (Unavailable, RpcError, LaneFull, PyMongoError, SoftTimeLimitExceeded)
 
 
-def passes(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether trying again may help: not after MongoDB refused a document or an update for what is in it."""
     return isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, WriteError | BulkWriteError)
 
@@ -30,12 +30,12 @@ def passes(error: Exception) -> bool:
 def each(items: Sequence[T], call: Callable[[Sequence[T]], None], on_failure: Callable[[T, Exception], None]) -> None:
     """Call with all items, and with each alone if that fails; what fails alone goes to `on_failure`. `call` may repeat.
 
-    Raises what passes.
+    Raises transient errors.
     """
     try:
         call(items)
     except Exception as error:
-        if passes(error):
+        if is_transient(error):
             raise
         if len(items) == 1:
             log.exception("It cannot be handled.", action="isolated", what=repr(items[0])[:200])
@@ -46,13 +46,13 @@ def each(items: Sequence[T], call: Callable[[Sequence[T]], None], on_failure: Ca
 
 
 def all_of(steps: Sequence[Callable[[], object]]) -> None:
-    """Take every step though some fail; raises the first failure that passes, after the last step."""
+    """Take every step though some fail; raises the first transient error, after the last step."""
     first: Exception | None = None
     for step in steps:
         try:
             step()
         except Exception as error:
-            if not passes(error):
+            if not is_transient(error):
                 log.exception("A step failed; the others go on.", action="step_failed", step=_name(step))
             elif first is None:
                 first = error

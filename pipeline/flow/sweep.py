@@ -1,10 +1,10 @@
-"""What the clock does to the store: find everything that an event should have moved, and move it.
+"""The periodic sweep: finds everything that an event should have advanced, and advances it.
 
-rows set aside whose rest is over  read again
+quarantined rows that are due      read again
 deals noticed and not ingested     ingest; the next piece of large ones
 workers silent for too long        lost: their replicates are replaced
 slots held by nothing              given back
-open tasks whose visit is due      advance; with the contract's own word where the chain should have moved
+open tasks whose visit is due      advance; with the contract's state where an event may have been missed
 
 Each is done though another fails. Of the tasks, those that a deadline or a worker waits for come first, and those that
 can only be claimed come last (`pipeline.domain.due`).
@@ -31,7 +31,7 @@ from protocol.types import TaskId
 
 log = structlog.get_logger(__name__)
 
-#: Deals, silent workers, workers with slots and rows set aside that one sweep takes up; the rest is for the next one.
+#: Deals, silent workers, workers with slots and quarantined rows that one sweep takes up; the rest is for the next one.
 DEALS, SILENT, HOLDING, QUARANTINED = 100, 100, 1000, 100
 #: Due tasks read at a time for each turn, those visited together, and the share of the time between two sweeps that
 #: visiting them may take: 1,000 a second.
@@ -47,7 +47,7 @@ def sweep(scheduler: Scheduler) -> None:
 
 
 def reread_quarantined(scheduler: Scheduler) -> None:
-    """Read rows that were set aside and whose rest is over."""
+    """Read quarantined rows again that are due."""
     entries = scheduler.store.quarantine.entries_due(scheduler.clock(), QUARANTINED)
     isolate.all_of([partial(scheduler.store.reread_quarantined, entry) for entry in entries])
 
@@ -63,10 +63,10 @@ def _assign(scheduler: Scheduler) -> None:
 
 
 def lose_silent_workers(scheduler: Scheduler) -> None:
-    """Replace what workers hold that were not heard of for `worker_lost_seconds`."""
+    """Replace the replicates of workers that have not pinged for `worker_lost_seconds`."""
     before = scheduler.clock() - scheduler.settings.worker_lost_seconds
     if not scheduler.store.workers.heard_since(before):
-        # Rather nobody could be heard: the API or we were away. And nobody is there to take their work.
+        # No worker at all has pinged: rather the API or this process was down. And no worker could take over the work.
         return
     touched: list[TaskId] = []
     for wallet in scheduler.store.workers.silent_workers(before, SILENT):
@@ -82,7 +82,7 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
 
 
 def free_forgotten_slots(scheduler: Scheduler) -> None:
-    """Give back slots that a crash left taken: reserved, but the task never heard of it or is past it."""
+    """Give back slots that a crash left taken: reserved, but the task does not have the replicate, or not any more."""
     before, last = scheduler.clock() - SLOT_TIMEOUT, None
     while workers := scheduler.store.workers.holding_since(before, HOLDING, last):
         last = workers[-1].wallet

@@ -11,8 +11,8 @@ from pipeline.domain.actions import Action, Method, Submit
 from pipeline.domain.records import TaskRecord
 from protocol.types import TaskId, Wallet
 
-#: Transactions in the lane's queue above which no more initializes are added: many deals at a time must not stand
-#: before other tasks' finalize and claim, nor fill the lane. One large deal has less room (`pipeline.bulk`).
+#: Transactions in the lane's queue above which no more initializes are added: many deals at a time must not delay other
+#: tasks' finalize and claim, nor fill the lane. One large deal has less capacity (`pipeline.bulk`).
 MOST_WITH_INITIALIZE = 2000
 #: Transactions queued or in flight above which none is added that nobody waits for: more initializes of large deals,
 #: and what unlocks the stakes of expired tasks. 8 batches of 50, about a block of 30 M gas and the one after it.
@@ -30,7 +30,7 @@ class Transactions:
     lane: Lane
 
     def submit(self, wanted: Sequence[tuple[TaskId, Submit]], now: float) -> tuple[int, list[FailedIntent]]:
-        """Hand over what is new or lost; returns how many, and failures that were not heard of. Raises LaneFull."""
+        """Submit what is new or lost; returns how many, and failures not yet in the tasks' records. Raises LaneFull."""
         intents = {self._intent(task, submit, now).key: (task, submit) for task, submit in wanted}
         again = [key for key, (_, submit) in intents.items() if submit.again]
         known = self.lane.intents(again) if again else []

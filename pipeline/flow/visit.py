@@ -1,4 +1,4 @@
-"""Look at tasks whose visit is due: advance them, with the contract's own word where the chain should have moved."""
+"""Look at tasks whose visit is due: advance them, with the contract's state where an event may have been missed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def visit(scheduler: Scheduler, due: Sequence[TaskId]) -> None:
     """Advance these tasks and note when to come again. Raises PyMongoError or an Unavailable."""
     tasks = scheduler.store.tasks.load_tasks(due)
     versions = {task.task_id: task.version for task in tasks}
-    known = _second_opinion(scheduler, tasks)
+    known = _contract_views(scheduler, tasks)
     for chunk in notify.chunks(due, notify.ADVANCE_CHUNK):
         now = scheduler.clock()
         steps = advance_each(scheduler, chunk, known)
@@ -37,7 +37,7 @@ def visit(scheduler: Scheduler, due: Sequence[TaskId]) -> None:
             if not step.changed and step.before.open
         }
         settled = {step.before.task_id for step in steps}
-        # What could not be decided upon now takes no other's place.
+        # A task that could not be decided now is visited later, so that it displaces no other.
         later = now + progress.SOONEST_VISIT
         visits |= {task: (versions[task], later) for task in chunk if task in versions and task not in settled}
         scheduler.store.tasks.set_next_visits(visits)
@@ -49,10 +49,10 @@ def _next_visit(scheduler: Scheduler, step: Decision, now: float) -> float:
     return progress.next_visit(step.after, step.view, now, scheduler.timeouts)
 
 
-def _second_opinion(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
+def _contract_views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
     """The contract's views where they are ahead of the logs we have, or where a log cannot be read.
 
-    None while the node is silent.
+    Empty while the node does not answer.
     """
     now = scheduler.clock()
     quiet = [task for task in tasks if now >= max(task.heard_at, task.matched_at) + MISSED_EVENT_SECONDS]
@@ -66,7 +66,8 @@ def _second_opinion(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[T
     try:
         read = scheduler.hub.tasks([*suspected, *unread])
     except (RpcUnavailable, RpcError) as error:
-        log.warning("Doubts stay: the node does not answer.", action="doubt", tasks=len(suspected), why=str(error))
+        why = str(error)
+        log.warning("The node cannot be asked about suspected events.", action="doubt", tasks=len(suspected), why=why)
         return {}
     read_views = {view.task_id: view for view in read}
     ahead = {
@@ -78,7 +79,7 @@ def _second_opinion(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[T
 
 
 def _should_have_moved(task: TaskRecord, view: ChainView) -> bool:
-    """Whether somebody was to send a transaction for it."""
+    """Whether a transaction for this task is expected."""
     waits_for_vote = any(
         item.state is ReplicateState.COMPUTED and view.contribution(item.wallet) is None for item in task.replicates
     )

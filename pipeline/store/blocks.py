@@ -1,4 +1,4 @@
-"""Collections `blocks` and `cursors`: how far the watcher came, and which blocks it stood on.
+"""Collections `blocks` and `cursors`: how far the watcher came, and which blocks it has followed.
 
 Implements the watcher's store and the audit's. The cursor moves after the work is stored, and back after it is taken
 back: a crash in between makes the watcher do the step again, and every step may be done again.
@@ -40,7 +40,7 @@ BLOCKS = Documents(BlockRef, names={"number": "_id", "parent_hash": "parent", "t
 
 
 class ChainStore:
-    """The watcher's memory."""
+    """What the watcher stores: blocks, cursor, logs, reorganisations."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._blocks: Collection[dict[str, Any]] = db["blocks"]
@@ -150,9 +150,9 @@ class ChainStore:
         return [DealPlace(*deal) for deal in self._deals.deals_between(first, last)]
 
     def mend(self, found: Audit) -> None:
-        """Make the store tell what the chain does; the next sweep sees to the deals and tasks concerned, ended or not.
+        """Make the store equal to the chain; the next sweep sees to the deals and tasks concerned, ended or not.
 
-        No message is needed for that, so nobody can lose it.
+        No message is needed for that, so none can get lost.
         """
         # Before and after: a crash between storing and marking would leave an ended task as it is for ever.
         self._tasks.forget_sent(found.tasks)

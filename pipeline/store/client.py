@@ -110,7 +110,7 @@ class Store:
             migrate(self._db)
 
     def reread_quarantined(self, entry: Quarantined) -> None:
-        """Read a row that was set aside; it goes on if it fits now."""
+        """Read a quarantined row again; it is released if it fits now."""
         match entry.collection:
             case "deals":
                 self.deals.reread(entry.key)

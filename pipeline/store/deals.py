@@ -2,7 +2,7 @@
 
 notice in a block ──► new ──ingest──► ready ──reorg──► orphaned ──notice again──► new
                       │ ▲
-                      ▼ └── read again after a rest (pipeline.store.quarantine)
+                      ▼ └── read again later (pipeline.store.quarantine)
                    unreadable
 
 While a deal is `new`, one process at a time stores its tasks, in pieces: it has a lease with a fence, a number that
@@ -29,7 +29,7 @@ READY = "ready"
 ORPHANED = "orphaned"
 UNREADABLE = "unreadable"
 
-#: Seconds for which one process has a deal: a piece takes less than one; a crash delays the rest by as much.
+#: Seconds for which one process leases a deal: a piece takes less than one; a crash delays the rest by as much.
 LEASE_SECONDS = 15.0
 #: Deals waiting for their next piece that are looked at to find the one that is least far.
 _LOOKED_AT = 200
@@ -83,7 +83,7 @@ class Deals:
                 "lease_until": {"$cond": [known, {"$ifNull": ["$lease_until", 0.0]}, 0.0]},
                 # In another block it starts at another time: it is read again.
                 "read": {"$cond": [known, {"$ifNull": ["$read", False]}, False]},
-                # Whoever stores the deal of another block stores no more of it.
+                # A process that stores the tasks of the deal in another block stores no more of them.
                 "fence": {"$add": [{"$ifNull": ["$fence", 0]}, {"$cond": [known, 0, 1]}]},
                 "block": block,
                 "block_hash": block_hash,
@@ -93,7 +93,7 @@ class Deals:
             self._rows.bulk_write(writes, ordered=False)
 
     def deals_to_ingest(self, limit: int, now: float = float("inf")) -> list[DealId]:
-        """Deals noticed, not yet read from the chain and not in anybody's hands, oldest first."""
+        """Deals noticed, not yet read from the chain and not leased, oldest first."""
         rows = self._rows.find({**_free(now), "read": {"$ne": True}}, {"_id": 1}).sort("block", ASCENDING).limit(limit)
         return [DealId(row["_id"]) for row in rows]
 
@@ -105,7 +105,7 @@ class Deals:
     # -- storing their tasks --------------------------------------------------------------------------------------
 
     def lease_and_store(self, deal: DealRecord, now: float) -> Lease | None:
-        """Store a deal read from the chain and take it in hand. None: it is ingested, or somebody has it."""
+        """Store a deal read from the chain and lease it. None: it is ingested, or another process has the lease."""
         body = _body(deal)
         return self._lease({"_id": deal.deal_id, "block": deal.matched_block, **_free(now)}, body, now, deal)
 
@@ -117,7 +117,7 @@ class Deals:
         )
 
     def lease_next(self, now: float) -> Lease | None:
-        """Take in hand the deal that is least far of those whose tasks are not all stored yet."""
+        """Lease the deal with the fewest tasks stored, of those whose tasks are not all stored yet."""
         wanted = {**_free(now), "read": True, "block": {"$gte": 0}}
         rows = list(self._rows.find(wanted, {"stored": 1}).limit(_LOOKED_AT))
         for row in sorted(rows, key=lambda item: int(item.get("stored") or 0)):
@@ -158,12 +158,12 @@ class Deals:
         self._rows.update_one({"_id": deal_id, **_free(until)}, {"$set": {"lease_until": until}})
 
     def quarantine(self, deal_id: DealId, why: str) -> None:
-        """Set a deal aside that this release cannot serve; it is read again after a rest."""
+        """Quarantine a deal that this release cannot serve; it is read again later."""
         self._rows.update_one({"_id": deal_id, "state": NEW}, {"$set": {"state": UNREADABLE, "why": why}})
         self._quarantine.add(self._rows.name, [(deal_id, why)])
 
     def reread(self, deal_id: DealId) -> None:
-        """Read a deal that was set aside from the chain again, or its row."""
+        """Have a quarantined deal read from the chain again, or its row."""
         result = self._rows.update_one({"_id": deal_id, "state": UNREADABLE}, {"$set": {"state": NEW}})
         row = self._rows.find_one({"_id": deal_id, "start_time": {"$exists": True}})
         if result.matched_count or row is None or self.reader.each([row]):
@@ -174,7 +174,7 @@ class Deals:
     def orphan_above(self, block: BlockNumber) -> list[DealId]:
         """Mark deals matched above `block` as gone from the chain; returns them, those marked before too.
 
-        Whoever is told twice repeats what a crash may have cut off.
+        A caller that gets the same deals twice repeats what a crash may have cut off.
         """
         rows = self._rows.find({"block": {"$gt": block}}, {"_id": 1})
         deal_ids = [DealId(row["_id"]) for row in rows]

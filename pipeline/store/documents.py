@@ -30,7 +30,7 @@ _SHAPES: dict[object, re.Pattern[str]] = {
     **dict.fromkeys((TaskId, DealId, Hash32, BlockHash, TxHash), _HASH),
     **dict.fromkeys((Wallet, Contract), _ADDRESS),
 }
-#: Problems of one row that are told, and characters of each.
+#: Problems of one row that are reported, and characters of each.
 _PROBLEMS, _CHARACTERS = 3, 160
 
 

@@ -118,7 +118,7 @@ class Logs:
         try:
             self._replace([document])
         except UNSTORABLE as error:
-            # A stub that cannot be read: its task is then decided upon by the contract's own word.
+            # A stub that cannot be read: its task is then decided by the contract's state.
             event = {"task_id": document["event"].get("task_id")}
             self._replace([{**document, "kind": "unstorable", "event": event, "tx": None}])
             self.reader.quarantine(document["_id"], f"it cannot be stored ({error!r})")

@@ -42,7 +42,7 @@ def migrate(db: Database[dict[str, Any]]) -> int:
         db["cursors"].update_one({"_id": VERSION}, {"$max": {"version": SCHEMA}}, upsert=True)
     again = Quarantine(db).new_release()
     if again:
-        log.info("What another release set aside is read again.", action="quarantine_again", rows=again)
+        log.info("Rows that another release quarantined are read again.", action="quarantine_again", rows=again)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Collection `outputs`: what apps printed, for the requester; forgotten after a while."""
+"""Collection `outputs`: what apps printed, for the requester; deleted after KEEP_DAYS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.store.documents import Documents
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.types import TaskId
 
-#: Days an app's output is kept, as the incumbent does after the final deadline.
+#: Days an app's output is kept, as iExec Core does after the final deadline.
 KEEP_DAYS = 3
 
 INDEXES = [

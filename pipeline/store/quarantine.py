@@ -1,10 +1,10 @@
-"""Collection `quarantine`: rows that were set aside so that all others go on, each with its reason.
+"""Collection `quarantine`: rows that cannot be used, each with its reason, so that all others go on.
 
-    a row does not fit ──► add ──► rest ──► due: read again ──► fits: release
-                                    ▲                      └──► does not: rests twice as long
+    a row does not fit ──► add ──► wait ──► due: read again ──► fits: release
+                                    ▲                      └──► does not: waits twice as long
                                     └── a new release, or `sluice quarantine retry`: due at once
 
-Whoever meets such a row (sweep, ingest, assignment, watcher, API) skips it. An entry changes nothing by itself: the row
+Sweep, ingest, assignment, watcher and API skip such a row. An entry changes nothing by itself: the row
 stays where it is, so nothing is lost.
 """
 
@@ -30,11 +30,11 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 #: Seconds until a row is read again: the first time, and at most. A transient cause ends within minutes; one that only
-#: a new release mends costs four looks a day.
-FIRST_REST, LONGEST_REST = 60.0, 6 * 3600.0
-#: Doublings after which the rest is the longest.
+#: a new release mends costs four reads a day.
+FIRST_WAIT, LONGEST_WAIT = 60.0, 6 * 3600.0
+#: Doublings after which the wait is the longest.
 _MOST_DOUBLINGS = 9
-#: Seconds that an entry is kept after its release, so that a row that comes and goes still rests longer each time.
+#: Seconds that an entry is kept after its release, so that a row that fails again waits longer each time.
 KEEP_SECONDS = 24 * 3600.0
 #: Most characters of a reason.
 _WORDS = 500
@@ -45,7 +45,7 @@ INDEXES = [IndexModel([("until", ASCENDING)], name="due", partialFilterExpressio
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """One row that is set aside. Times are Unix seconds."""
+    """One quarantined row. Times are Unix seconds."""
 
     collection: str
     #: The row's `_id`.
@@ -54,7 +54,7 @@ class Quarantined:
     since: float
     #: When it is read again.
     until: float
-    #: How often it was set aside.
+    #: How often it was quarantined.
     times: int
 
 
@@ -69,7 +69,7 @@ class Quarantine:
         self._rows.create_indexes(INDEXES)
 
     def add(self, collection: str, rows: Sequence[tuple[Any, str]], now: float | None = None) -> list[float]:
-        """Set rows aside, each a key and why; returns when each is due again. One that rests already stays as it is."""
+        """Quarantine rows, each a key and why; returns when each is due. One that waits already stays as it is."""
         now = time.time() if now is None else now
         names = [f"{collection}:{key}" for key, _ in rows]
         found = {row["_id"]: row for row in self._rows.find({"_id": {"$in": names}})}
@@ -78,22 +78,22 @@ class Quarantine:
             before = found.get(name, {"times": 0, "held": False, "until": 0.0})
             until = float(before["until"])
             if not before["held"] or until <= now:
-                until = now + min(LONGEST_REST, FIRST_REST * 2.0 ** min(before["times"], _MOST_DOUBLINGS))
+                until = now + min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(before["times"], _MOST_DOUBLINGS))
                 since = before["since"] if before["held"] else now
                 fields = {"collection": collection, "key": key, "why": why[:_WORDS], "since": since, "until": until}
                 change = {"$set": {**fields, "held": True, "by": RELEASE}, "$inc": {"times": 1}}
                 writes.append(UpdateOne({"_id": name}, change, upsert=True))
                 if not before["held"]:
-                    self._tell(collection, key, why)
+                    self._log(collection, key, why)
             dues.append(until)
         if writes:
             self._rows.bulk_write(writes, ordered=False)
         return dues
 
-    def _tell(self, collection: str, key: object, why: str) -> None:
+    def _log(self, collection: str, key: object, why: str) -> None:
         QUARANTINED.labels(collection).inc()
         log.error(
-            "A row cannot be used and was set aside; see `sluice quarantine ls`.",
+            "A row cannot be used and was quarantined; see `sluice quarantine ls`.",
             action="quarantined",
             collection=collection,
             key=str(key),
@@ -113,11 +113,11 @@ class Quarantine:
         return [_entry(row) for row in rows]
 
     def entries(self, limit: int = 1000) -> list[Quarantined]:
-        """Rows that are set aside, in the order in which they are read again."""
+        """Quarantined rows, in the order in which they are read again."""
         return [_entry(row) for row in self._rows.find({"held": True}).sort("until", ASCENDING).limit(limit)]
 
     def counts(self) -> dict[str, int]:
-        """How many rows of each collection are set aside."""
+        """How many rows of each collection are quarantined."""
         found = self._rows.aggregate([{"$match": {"held": True}}, {"$sortByCount": "$collection"}])
         return {row["_id"]: row["count"] for row in found}
 
@@ -131,7 +131,7 @@ class Quarantine:
         return self._rows.update_many(wanted, {"$set": {"until": 0.0}}).matched_count
 
     def new_release(self) -> int:
-        """Have what other releases set aside read again; returns how many rows."""
+        """Have rows that other releases quarantined read again; returns how many rows."""
         others = {"held": True, "by": {"$ne": RELEASE}}
         return self._rows.update_many(others, {"$set": {"until": 0.0, "by": RELEASE}}).matched_count
 
@@ -141,7 +141,7 @@ def _entry(row: Row) -> Quarantined:
 
 
 class Reader(Generic[T]):
-    """Reads rows of one collection; those that do not fit are set aside."""
+    """Reads rows of one collection; those that do not fit are quarantined."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class Reader(Generic[T]):
         quarantine: Quarantine,
         put_off: Callable[[float], Mapping[str, float]] = lambda _: {},
     ) -> None:
-        """`put_off`: what keeps queries from finding a row until then, so that it takes no other's place."""
+        """`put_off`: what keeps queries from finding a row until then, so that it displaces no other."""
         self._rows, self._documents, self._quarantine = rows, documents, quarantine
         self._put_off = put_off
 
@@ -177,7 +177,7 @@ class Reader(Generic[T]):
     def write(self, writes: Sequence[UpdateOne]) -> tuple[int, int]:
         """Make updates of single rows, by `_id` each; returns how many rows matched and how many changed.
 
-        A row that MongoDB cannot update for what is in it is set aside, and the others are updated all the same.
+        A row that MongoDB cannot update for what is in it is quarantined, and the others are updated all the same.
         """
         if not writes:
             return 0, 0
@@ -195,7 +195,7 @@ class Reader(Generic[T]):
         return result.matched_count, result.modified_count
 
     def quarantine(self, key: object, why: str) -> None:
-        """Set a row aside for a reason."""
+        """Quarantine a row for a reason."""
         self._quarantine_rows([(key, why)])
 
     def _quarantine_rows(self, rows: Sequence[tuple[Any, str]]) -> None:
@@ -211,7 +211,7 @@ class Reader(Generic[T]):
             self._rows.bulk_write(writes, ordered=False)
 
     def reread(self, key: object) -> None:
-        """Read a row that was set aside; whether it rests on or goes on follows from that."""
+        """Read a quarantined row again: released if it fits now, else it waits longer."""
         row = self._rows.find_one({"_id": key})
         if row is not None and not self.each([row]):
             return

@@ -44,8 +44,8 @@ _STATE_AFTER = {
     Step.COMPUTED: ReplicateState.COMPUTED,
     Step.FAILED: ReplicateState.FAILED,
 }
-#: From which states a report may move it: a repeated or late report changes nothing. A LOST worker that comes back and
-#: goes on is welcome.
+#: From which states a report may move it: a repeated or late report changes nothing. A LOST worker that comes
+#: back may continue.
 _STATE_BEFORE = {
     Step.STARTED: [ReplicateState.ASSIGNED],
     Step.COMPUTED: [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.LOST],
@@ -54,7 +54,7 @@ _STATE_BEFORE = {
 
 
 class Verdicts(NamedTuple):
-    """What is known of tasks that a worker says it holds."""
+    """The answer to a ping: what to do with the tasks that the worker has."""
 
     #: They are over.
     forget: list[TaskId]
@@ -114,7 +114,7 @@ class Tasks:
         return self.reader.each(rows)
 
     def defer_matching(self, task_ids: Sequence[TaskId], until: float) -> None:
-        """Let others be looked at before these, until then: nobody could take them."""
+        """Do not match these before `until`: no worker could take them."""
         self._rows.update_many({"_id": {"$in": list(task_ids)}}, {"$set": {"not_before": until}})
 
     def tasks_due(self, now: float, limit: int, turns: Some[Turn] = frozenset(Turn)) -> list[DueTask]:
@@ -242,7 +242,7 @@ class Tasks:
             self._rows.bulk_write(writes, ordered=False)
 
     def forget_sent(self, task_ids: Sequence[TaskId]) -> None:
-        """Have tasks hand their transactions to the lane again: a reorg may have taken back what made them needless.
+        """Have tasks submit their transactions to the lane again: a reorg may have taken back what made them needless.
 
         Ended ones are open for the sweep until they are found ended again: the reorg may have taken that back too.
         """
@@ -287,7 +287,7 @@ class Tasks:
         )
         return touched
 
-    # -- what workers say -----------------------------------------------------------------------------------------
+    # -- reports of workers -----------------------------------------------------------------------------------------
 
     def record_report(
         self, task_id: TaskId, wallet: Wallet, step: Step, now: float, cause: str | None, exit_code: int | None
@@ -335,7 +335,7 @@ class Tasks:
 
     def verdicts_for_ping(self, task_ids: Sequence[TaskId], wallet: Wallet) -> Verdicts:
         """For a ping: which tasks are over, which of the worker's replicates must stop, and of which nothing is known:
-        after this database was lost or restored the worker may know better.
+        this database may have been lost or restored since.
         """
         rows = {
             row["_id"]: row
@@ -353,7 +353,7 @@ class Tasks:
                 over = row is not None and not row["open"]
                 stop = bool(own) and own[0]["state"] == ReplicateState.ABORTED
             except (KeyError, TypeError) as error:
-                # Nothing is said of it: the machine goes on.
+                # Left out of the answer: the machine continues.
                 self.reader.quarantine(task, f"it has another shape ({error!r})")
                 continue
             if over:

@@ -68,10 +68,10 @@ SET_FREE = {
         }
     }
 }
-#: Seconds of rest after the second failure in a row, doubled by each further one up to the longest. The first may be
-#: the app's fault.
-FIRST_REST, LONGEST_REST = 5.0, 600.0
-#: Failures in a row that are told apart: enough for the longest rest.
+#: Seconds of cool-down after the second failure in a row, doubled by each further one up to the longest. The first may
+#: be the app's fault.
+FIRST_COOL_DOWN, LONGEST_COOL_DOWN = 5.0, 600.0
+#: Failures in a row that are counted: enough for the longest cool-down.
 MOST_FAILURES = 20
 
 
@@ -96,16 +96,17 @@ PAID = {"$set": {"solos": {"$add": [{"$ifNull": ["$solos", 0]}, 1]}}}
 
 
 def failed(now: float) -> list[dict[str, Any]]:
-    """One failure more, and from the second in a row on a rest."""
-    rest = {"$min": [LONGEST_REST, {"$multiply": [FIRST_REST, {"$pow": [2, {"$subtract": ["$failures", 2]}]}]}]}
+    """One failure more, and from the second in a row on a cool-down."""
+    doubled = {"$multiply": [FIRST_COOL_DOWN, {"$pow": [2, {"$subtract": ["$failures", 2]}]}]}
+    cool_down = {"$min": [LONGEST_COOL_DOWN, doubled]}
     return [
         {"$set": {"failures": {"$min": [MOST_FAILURES, {"$add": ["$failures", 1]}]}}},
-        {"$set": {"rest_until": {"$cond": [{"$lt": ["$failures", 2]}, 0.0, {"$add": [now, rest]}]}}},
+        {"$set": {"rest_until": {"$cond": [{"$lt": ["$failures", 2]}, 0.0, {"$add": [now, cool_down]}]}}},
     ]
 
 
 def outcome_changes(outcome: Outcome, now: float) -> Stages:
-    """What the end of a replicate changes in what is thought of its worker."""
+    """What the end of a replicate changes in its worker's row."""
     match outcome:
         case Outcome.NEUTRAL:
             return []

@@ -36,7 +36,7 @@ INDEXES = [
     IndexModel([("pledged.since", ASCENDING)], name="pledging"),
 ]
 
-#: Seconds until coins of a worker that had none are looked for again: as long as it has been here, within these.
+#: Seconds until the balance of a worker that had none is read again: as long as it has been enrolled, within these.
 SOONEST_CHECK, LATEST_CHECK = 10.0, 120.0
 #: Machines counted to tell how the pool stands: beyond that, more of them change nothing.
 STANDING_LIMIT = 1000
@@ -54,7 +54,7 @@ class Workers:
         self._rows.create_indexes(INDEXES)
 
     def enrol(self, wallet: Wallet, offer: Capabilities, now: float, *, machine: str | None = None) -> WorkerRecord:
-        """Remember a machine at login; what it holds and its ban survive a new login. `machine`: which installation.
+        """Store a machine at login; its replicates and its ban survive a new login. `machine`: which installation.
 
         Raises InQuarantine.
         """
@@ -98,12 +98,12 @@ class Workers:
         return worker
 
     def mark_seen(self, wallet: Wallet, now: float) -> bool:
-        """Note a sign of life. False: that wallet never enrolled."""
+        """Record a ping. False: that wallet never enrolled."""
         result = self._rows.update_one({"_id": wallet}, {"$set": _PRESENT | {"seen_at": now}})
         return result.matched_count == 1
 
     def mark_leaving(self, wallet: Wallet) -> None:
-        """Give a machine that stops no new task; what it holds stays its own until it counts as silent."""
+        """Assign no new task to a machine that stops; it keeps its replicates until it counts as silent."""
         self._rows.update_one({"_id": wallet}, {"$set": {"away": True}})
 
     def get_worker(self, wallet: Wallet) -> WorkerRecord | None:
@@ -133,8 +133,8 @@ class Workers:
         tag: Hash32 | None = None,
         stake: NRlc | None = None,
     ) -> list[WorkerRecord]:
-        """The best `limit` workers heard of since `seen_after` that may use a slot more: not banned, stopped or resting
-        after failures, with coins for gas when last looked at.
+        """The best `limit` workers heard of since `seen_after` that may use a slot more: not banned, stopped or
+        cooling down, with native token for gas when last read.
 
         `tag`: only those that offer its bits; `stake`: only those that have as much in all, promised or not.
         """
@@ -156,7 +156,7 @@ class Workers:
         return self.reader.each(rows.values())
 
     def wallets_to_check(self, now: float, limit: int) -> list[Wallet]:
-        """Workers without coins for gas, as far as we know, whose coins are to be looked for now; in turn."""
+        """Workers without native token for gas when last read, whose balance is due to be read again; in turn."""
         query = {"facts.funded": False, "lost": False, "banned": False, "check_at": {"$not": {"$gt": now}}}
         rows = self._rows.find(query, {"_id": 1}).sort("check_at", ASCENDING).limit(limit)
         return [Wallet(row["_id"]) for row in rows]
@@ -186,7 +186,7 @@ class Workers:
         self.reader.write(writes)
 
     def reserve(self, wallet: Wallet, held: Sequence[Reservation]) -> bool:
-        """Take a slot per entry, all or none. False: no room any more, or one of the tasks is held already."""
+        """Take a slot per entry, all or none. False: too few free slots, or it has one of the tasks already."""
         return wallet in self.reserve_each({wallet: held})
 
     def reserve_each(self, wanted: Mapping[Wallet, Sequence[Reservation]]) -> set[Wallet]:
@@ -242,7 +242,7 @@ class Workers:
     ) -> int:
         """Give slots and stakes back and return how many were; one given back before changes nothing.
 
-        A failure counts against the worker, blame makes it come after others, a vote on chain clears its account.
+        A failure counts against the worker, blame makes it come after others, a vote on chain clears both counts.
         """
         writes = [
             UpdateOne(
@@ -258,7 +258,7 @@ class Workers:
         return self.reader.write(writes)[1]
 
     def mark_without_queue(self, wallet: Wallet) -> None:
-        """Count a worker as silent since ever: it has no queue. Its next sign of life takes that back."""
+        """Make a worker without a queue count as silent; its next ping undoes that."""
         self._rows.update_one({"_id": wallet}, {"$set": {"seen_at": 0.0}})
 
     # -- the sweep ------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ GET /tasks/logs/challenge?address= ──► EIP-712 Challenge(string challenge)
 GET /tasks/<id>/logs   Authorization: <hash>_<signature>_<address>
 
 The challenge follows from the address and the half hour, so nothing is stored and every API process knows it: it is
-good for 30 to 60 minutes. As with the incumbent it may be answered again in that time; the hash part is not looked at.
+good for 30 to 60 minutes. As with iExec Core it may be answered again in that time; the hash part is not checked.
 """
 
 from __future__ import annotations

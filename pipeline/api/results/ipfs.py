@@ -13,7 +13,7 @@ from protocol.errors import StorageUnavailable
 #: Seconds without progress while adding; kubo hashes and writes some 100 MB a second.
 ADD_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
-#: CIDv0: what the incumbent's links hold and every gateway knows.
+#: CIDv0: the form of iExec Worker's links, known to every gateway.
 _CID = re.compile(r"^Qm[1-9A-HJ-NP-Za-km-z]{44}$")
 
 

@@ -4,7 +4,7 @@ PUT zip ─► is it stored already?        then that is the answer, and the bod
         ─► may this wallet upload?      vote: it has contributed on chain      solo: the task is open and given to it
         ─► temporary file, capped, at a least rate, two at a time per wallet
         ─► digest recomputed from the zip ─► vote: keccak(task ‖ digest) is its contribution
-        ─► IPFS add, pinned               ─► link and digest into its replicate ─► wake-up
+        ─► IPFS add, pinned               ─► link and digest into its replicate ─► `advance` published
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
 
 
 def check_may_upload(task: TaskRecord, replicate: Replicate, view: ChainView) -> None:
-    """Refuse whom no digest could help, before its body is read. Raises Refused, NotYet."""
+    """Refuse an upload that no digest could make valid, before its body is read. Raises Refused, NotYet."""
     if replicate.link is not None:
         return
     if replicate.mode is Mode.SOLO:

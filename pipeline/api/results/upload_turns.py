@@ -1,4 +1,4 @@
-"""Who may upload at the same time, and how slowly: so that no wallet can keep the others from storing their results.
+"""Who may upload at the same time, and how slowly: so that no wallet keeps the others from storing their results.
 
 receive   one body per wallet and task, two per wallet, each at a least rate      nobody waits for another wallet
 verify    a few at a time in all, each as fast as our own disk                    a turn is never held by a network
@@ -35,7 +35,7 @@ class UploadTurns:
 
     @contextmanager
     def receiving(self, wallet: Wallet, task_id: TaskId) -> Iterator[None]:
-        """Count one body. Raises Unavailable if this wallet has enough under way: it may come again."""
+        """Count one body. Raises Unavailable if this wallet has enough under way: it may try again."""
         body = (wallet, task_id)
         if body in self._bodies:
             raise Unavailable(what="a second upload", why="this wallet is sending this result already")

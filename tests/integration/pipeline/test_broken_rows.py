@@ -19,7 +19,7 @@ from pipeline.store.client import Store, database
 from pipeline.store.deals import UNREADABLE
 from pipeline.store.documents import SCHEMA
 from pipeline.store.migrations import migrate
-from pipeline.store.quarantine import FIRST_REST
+from pipeline.store.quarantine import FIRST_WAIT
 from protocol.errors import InQuarantine
 from protocol.poco.events import BlockRef
 from protocol.types import BlockHash, BlockNumber, DealId, Hash32, NRlc, TaskId, Timestamp, Wallet
@@ -117,7 +117,7 @@ def test_a_row_is_taken_up_again_once_it_fits_and_is_asked_for_rarely_until_then
     now = time.time()
     assert first not in {task.task_id for task in store.tasks.tasks_due(now, 10)}, "it takes no other task's place"
     assert store.quarantine.entries_due(now, 10) == []
-    store.reread_quarantined(store.quarantine.entries_due(now + FIRST_REST + 1, 10)[0])
+    store.reread_quarantined(store.quarantine.entries_due(now + FIRST_WAIT + 1, 10)[0])
     assert store.quarantine.entries(), "it still does not fit"
     assert store.quarantine.make_due("tasks", first) == 1
     db["tasks"].update_one({"_id": first}, {"$set": {"stage": str(TaskStage.RECEIVED)}})
@@ -131,7 +131,7 @@ def test_a_deal_that_was_set_aside_is_read_again_by_itself(store: Store) -> None
     store.deals.noticed([(DEAL, BlockNumber(1), BlockHash("0x" + "11" * 32))])
     store.deals.quarantine(DEAL, "the node answered 0x")
     assert store.deals.deals_to_ingest(10) == []
-    store.reread_quarantined(store.quarantine.entries_due(time.time() + FIRST_REST + 1, 10)[0])
+    store.reread_quarantined(store.quarantine.entries_due(time.time() + FIRST_WAIT + 1, 10)[0])
     assert store.deals.deals_to_ingest(10) == [DEAL]
     assert store.quarantine.entries() == []
 
@@ -218,7 +218,8 @@ def test_machines_that_signed_in_under_the_last_release_are_found_for_tasks_with
     (pattern, *_) = old_rows()["workers"]
     old = {"seen_at": time.time(), "banned": False, "lost": False, "free": 1, "rest_until": 0.0, "tag": bits}
     facts = pattern["facts"] | {"funded": True, "stake": "500"}
-    strange = [{"_id": f"0x{n:040x}", **change} for n, change in enumerate([{"tag": "0xzz"}, {"tag": 7}, {"facts": 1}])]
+    changes: list[dict[str, object]] = [{"tag": "0xzz"}, {"tag": 7}, {"facts": 1}]
+    strange = [{"_id": f"0x{n:040x}", **change} for n, change in enumerate(changes)]
     db["workers"].insert_many([pattern | old | {"facts": facts}, *(pattern | row for row in strange)])
     assert not db["workers"].find_one({"tag_bits": {"$exists": True}})
     db["workers"].create_index([("free", 1), ("seen_at", 1)], name="free")

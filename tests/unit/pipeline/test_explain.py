@@ -48,14 +48,14 @@ def why(record: TaskRecord, chain: ChainView, *workers: WorkerRecord, now: float
     [
         (task(trust=1, wants=1), [], "No machine has signed in"),
         (task(trust=1, wants=1), [worker(1, banned=True)], "is banned"),
-        (task(trust=1, wants=1), [worker(1, lost=True), worker(2, seen_at=0.0)], "heard of lately"),
+        (task(trust=1, wants=1), [worker(1, lost=True), worker(2, seen_at=0.0)], "has pinged lately"),
         (task(trust=1, wants=1, tag=TDX), [worker(1)], "TEE TDX"),
         (task(trust=1, wants=1, tag=make_tag(GPU_BIT)), [worker(1)], "GPU"),
         (task(trust=1, wants=1), [worker(1, facts=POOR, checked_at=0.0)], "not read from the chain yet"),
         (
             task(trust=1, wants=1),
             [worker(1, facts=POOR), worker(2, banned=True)],
-            "no machine that could take it has coins",
+            "no machine that could take it has native token",
         ),
         (task(trust=5, wants=3), [worker(1, stake=12)], "needs 30 nRLC of free stake; the most a machine has is 12"),
         (
@@ -80,8 +80,8 @@ def test_a_deal_with_callback_whose_result_has_no_callback_data_says_so() -> Non
 def test_every_step_on_the_way_says_what_it_waits_for() -> None:
     votes = [replicate(1), replicate(2), replicate(3)]
     stored = task(replicates=[uploaded(1), *votes[1:]])
-    assert "room in the scheduler's lane" in why(task(), view())
-    assert "handed to the scheduler's lane" in why(task(sent={"initialize": Submission(0, START)}), view())
+    assert "capacity in the scheduler's lane" in why(task(), view())
+    assert "submitted to the scheduler's lane" in why(task(sent={"initialize": Submission(0, START)}), view())
     assert "failed 3 times: reverted" in why(task(failed={"initialize": 3}, why="reverted"), view())
     assert "votes are awaited (2 at work, 1 voted)" in why(task(replicates=votes), view(initialized(), voted(1)))
     assert "too few votes" in why(task(), ACTIVE, now=CONTRIBUTE_UNTIL)
