@@ -51,7 +51,7 @@ CONFIRM_SECONDS = 5
 
 
 class SafeQueues(AMQP):
-    """Celery's queues, of which a worker that is told none (no `-Q`) consumes only PIPELINE_QUEUES.
+    """Celery's queues, of which a worker without `-Q` consumes only PIPELINE_QUEUES.
 
     Celery would take all that are declared: the dead letters, and a lane, which allows one consumer only.
     """
@@ -98,7 +98,7 @@ class LeanConsumer(Consumer):
         ]
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, trying every half second until the worker is told to stop."""
+        """Connect, trying every half second until the worker has to stop."""
         conn.ensure_connection(
             lambda error, interval: log.warning(
                 "Broker does not answer, trying again.", action="broker_retry", why=str(error), seconds=interval

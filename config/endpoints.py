@@ -66,7 +66,7 @@ def _public_rpc(settings: Settings) -> str:
     if _may_hold_key(_split("SLUICE_RPC_URL", first, _HTTP)):
         raise BadSetting(
             name="SLUICE_PUBLIC_RPC_URL",
-            why="it is not set, and SLUICE_RPC_URL may hold a key of yours, so it is not told to workers",
+            why="it is not set, and SLUICE_RPC_URL may hold a key of yours, so it is not given to workers",
             fix="Set it to a node that workers may use.",
         )
     return first

@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         RESULT_BYTES,
         gt=0,
         lt=2**63,
-        description="Largest result, in bytes. The scheduler's is told to all machines, and a larger result is the"
+        description="Largest result, in bytes. The scheduler's applies to all machines, and a larger result is the"
         " task's failure. A worker that sets less declines what is larger than its own.",
     )
 
@@ -162,14 +162,14 @@ class Settings(BaseSettings):
         MEMORY_PER_SLOT,
         gt=0,
         lt=2**63,
-        description="Memory of one container, in bytes. The scheduler's is the pool's promise, told to all machines:"
+        description="Memory of one container, in bytes. The scheduler's is the pool's promise to all apps:"
         " an app that needs more fails. A worker that sets less declines what runs out of memory; more has no effect.",
     )
     download_max_bytes: int = Field(
         DOWNLOAD_BYTES,
         gt=0,
         lt=2**63,
-        description="Largest dataset or input file, in bytes. The scheduler's is told to all machines, and a larger"
+        description="Largest dataset or input file, in bytes. The scheduler's applies to all machines, and a larger"
         " file is the task's failure. A worker that sets less declines what is larger than its own.",
     )
     allow_private_downloads: bool = Field(

@@ -1,6 +1,6 @@
 """Every exchange, queue and Celery task, named once, and the queue of each task.
 
-vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ingest, advance, assign: what somebody waits for
+vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ingest, advance, assign: urgent work
                                       ├─ pipeline.sweep      quorum    the periodic sweep; holds one message
                                       ├─ pipeline.bulk       quorum    the next piece of large deals; holds one message
                                       ├─ lane.<wallet>       quorum    one consumer at a time (SAC)
@@ -34,7 +34,7 @@ DELIVERY_LIMIT = 20
 CORE_EXCHANGE = Exchange("sluice", "topic", durable=True)
 PIPELINE_QUEUE = "pipeline"
 SWEEP_QUEUE, BULK_QUEUE = "pipeline.sweep", "pipeline.bulk"
-#: What the scheduler's `pipeline` processes consume, and a Celery worker that is told no queue.
+#: What the scheduler's `pipeline` processes consume, and a Celery worker without `-Q`.
 PIPELINE_QUEUES = (PIPELINE_QUEUE, SWEEP_QUEUE, BULK_QUEUE)
 #: Celery's `task_routes` in vhost core; RUN_LANE goes to the queue of its wallet (`lane_queue`).
 PIPELINE_ROUTES = {
@@ -104,7 +104,7 @@ def retry_queue() -> Queue:
 
 
 def dead_queue() -> Queue:
-    """Messages given up after DELIVERY_LIMIT deliveries; nobody consumes it but an operator.
+    """Messages given up after DELIVERY_LIMIT deliveries; only an operator reads it.
 
     Its length is limited by a policy (`pipeline.broker.admin`), since a queue's arguments cannot be changed.
     """

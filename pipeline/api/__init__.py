@@ -6,5 +6,5 @@
                           tasks, deals, logs as the SDK wants them └─ operations  configuration, health, metrics
 
 All input is from outside: sizes are capped before parsing, shapes are checked by `protocol.wire`, and
-what concerns the chain is believed only if the folded logs say so. No decision about a task lives here.
+what concerns the chain is accepted only if the folded logs confirm it. No decision about a task lives here.
 """

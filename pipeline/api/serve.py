@@ -63,7 +63,7 @@ def _server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
 
 def _prepare(services: Services) -> None:
     """Virtual hosts and indexes, waiting for broker and database; what it waits for is logged once."""
-    told = ""
+    logged = ""
     while True:
         try:
             services.broker.prepare()
@@ -71,9 +71,9 @@ def _prepare(services: Services) -> None:
             services.challenges.ensure_indexes()
         except (Unavailable, PyMongoError) as error:
             why = str(error).partition(" (")[0]
-            if why != told:
+            if why != logged:
                 log.warning("Cannot serve yet.", action="api_waits", why=why)
-            told = why
+            logged = why
             time.sleep(RETRY_SECONDS)
         else:
             return

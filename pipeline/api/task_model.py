@@ -185,9 +185,9 @@ def _updates(replicate: Replicate, seen: Sequence[events.Seen]) -> list[Replicat
     moments += [(at, _STEP_STATUS[step]) for step, at in replicate.steps.items() if step in _STEP_STATUS]
     moments += [(float(item.timestamp), status) for item in seen if (status := _vote(item.event, replicate.wallet))]
     # Why it failed, or why what was computed is an error result.
-    told = "FAILED" if Step.FAILED in replicate.steps else "COMPUTED"
+    explained = "FAILED" if Step.FAILED in replicate.steps else "COMPUTED"
     return [
-        ReplicateStatusUpdate(status=status, date=_date(at), cause=replicate.cause if status == told else None)
+        ReplicateStatusUpdate(status=status, date=_date(at), cause=replicate.cause if status == explained else None)
         for at, status in sorted(moments, key=lambda moment: moment[0])
     ]
 

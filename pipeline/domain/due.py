@@ -1,6 +1,6 @@
 """Which of the tasks whose visit is due are visited, and in which order. Pure.
 
-    WAITED_FOR   somebody works on it, or its deadline costs a stake when it is missed
+    WAITED_FOR   a worker has it, or its deadline costs a stake when it is missed
     EARLY        it waits for its initialize or for a worker, and votes can still come
     EXPIRED      no vote can come any more: only its stakes are still locked
 
@@ -17,9 +17,9 @@ from enum import IntEnum
 from pipeline.domain.records import TaskStage
 from protocol.types import DealId, TaskId
 
-#: Stages before anybody works on a task.
+#: Stages before any worker has a task.
 EARLY_STAGES = frozenset({TaskStage.RECEIVED, TaskStage.INITIALIZED})
-#: Stages of an open task that somebody works on, or whose votes have begun.
+#: Stages of an open task that a worker has, or whose votes have begun.
 WAITED_FOR_STAGES = frozenset(TaskStage) - EARLY_STAGES - {TaskStage.COMPLETED, TaskStage.FAILED}
 #: Of what is taken, one in so many is of each later turn while that has any: later is not never.
 LATER_SHARE = 10

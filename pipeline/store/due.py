@@ -82,7 +82,7 @@ def _of_turn(turn: Turn, now: float) -> dict[str, Any]:
 
 
 def _seconds(value: object) -> float:
-    """A stored time; 0 for what is none: reading the whole row will say so."""
+    """A stored time; 0 for anything else: reading the whole row then quarantines it."""
     return float(value) if isinstance(value, int | float) else 0.0
 
 

@@ -82,7 +82,7 @@ def _third(db: Database[dict[str, Any]]) -> None:
 
 
 def _completed(row: dict[str, Any]) -> list[UpdateOne]:
-    """What a worker's row lacks, as far as it can be told from the rest; a sign-in meanwhile is newer and stays."""
+    """What a worker's row lacks, as far as it follows from the rest; a sign-in meanwhile is newer and stays."""
     facts = row.get("facts")
     found = {
         "tag_bits": _read(lambda: to_bytes(row["tag"])),

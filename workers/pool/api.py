@@ -181,7 +181,7 @@ class SignedInApi:
         return self._with_token(lambda token: self._api.ping(token, tasks, machine))
 
     def leave(self, machine: str | None = None) -> None:
-        """See PoolApi.leave. Does not sign in anew only to say so."""
+        """See PoolApi.leave. Does not sign in again for it."""
         self._api.leave(self._token(), machine)
 
     def report(self, task_id: TaskId, report: Report) -> None:

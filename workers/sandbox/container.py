@@ -287,7 +287,7 @@ class Engine:
             try:
                 chunks = self._api.logs(container, stdout=stdout, stderr=not stdout, stream=True, follow=False)
             except docker.errors.APIError as error:
-                # 404: somebody removed it. 409: somebody is removing it.
+                # 404: it was removed. 409: it is being removed.
                 if error.status_code not in {requests.codes.not_found, requests.codes.conflict}:
                     raise
                 raise NoSuchContainer(why=container) from error

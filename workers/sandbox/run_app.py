@@ -142,7 +142,7 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
     if state.running:
         return _await(run, tries, container, run.spec.seconds - state.ran(run.engine.now()))
     if tries.lost_engine or state.being_removed or state.exit_code == ENGINE_LOST:
-        # The engine took the container down with itself, or somebody removes it: its exit says nothing of the app.
+        # The engine ended with the container, or another request removes it: its exit says nothing about the app.
         run.engine.remove(container)
         run.clear()
         return _fresh(run, tries)
@@ -158,7 +158,7 @@ def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> Contai
     killed = not in_time and state.running
     if killed:
         if state.paused:
-            raise ContainerRefused(why="somebody has paused the container")
+            raise ContainerRefused(why="the container was paused from outside")
         log.info(
             "The app reached its time limit; killing it.",
             action="app_timeout",
@@ -172,7 +172,9 @@ def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> Contai
 
 def _ended(run: AppRun, container: str, state: ContainerState, *, killed: bool) -> ContainerExit:
     if state.running or state.started is None or state.finished is None:
-        raise EngineTrouble(what=run.engine.host, why=f"the container has ended by its word, and is {state.status}")
+        raise EngineTrouble(
+            what=run.engine.host, why=f"the engine says that the container has ended, and that it is {state.status}"
+        )
     # A worker that was killed after its own kill of the container finds only the exit code. Both times are the
     # engine's, and an ended container needs no clock.
     over_time = state.exit_code == KILLED and state.ran(state.finished) >= run.spec.seconds

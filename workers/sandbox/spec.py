@@ -52,7 +52,7 @@ LABEL_LIMIT: Final = "sluice.limit"
 
 @dataclass(frozen=True, slots=True)
 class EngineResources:
-    """What a Docker engine has: its own word counts, since it may run in a smaller virtual machine than the worker."""
+    """What a Docker engine has, as it reports itself: it may run in a smaller virtual machine than the worker."""
 
     cpus: int
     memory_bytes: int

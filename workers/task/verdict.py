@@ -140,10 +140,10 @@ def of_platform(image: tuple[str, str], engine: tuple[str, str]) -> Verdict | No
 
 # -- how an app ended -------------------------------------------------------------------------------------------------
 
-#: Exit code of an app that got SIGKILL, which no app sends to itself: somebody, or a machine out of memory.
+#: Exit code of an app that got SIGKILL, which no app sends to itself: sent from outside, or by a machine out of memory.
 KILLED = 137
 #: Exit codes of signals that may tell of the machine: an instruction its processor lacks (SIGILL), a disk or memory
-#: that gave way (SIGBUS), an operator's `docker stop` (SIGTERM).
+#: that failed (SIGBUS), an operator's `docker stop` (SIGTERM).
 _FROM_OUTSIDE = frozenset({132, 135, 143})
 #: All that an app has said if the system refused to execute its program; its exit code then.
 _NOT_EXECUTED = re.compile(

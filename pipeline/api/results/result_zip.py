@@ -1,4 +1,4 @@
-"""Reads an uploaded result zip that nobody trusts, and recomputes its digest. Nothing is ever unpacked to disk.
+"""Reads an untrusted result zip and recomputes its digest. Nothing is ever unpacked to disk.
 
 end of the file, as we insist on it            why
 ...  central directory                         its size and entry count are checked before Python's zipfile reads it all

@@ -1,4 +1,4 @@
-"""Rows that no record fits, of every kind and in every collection: they are set aside, and everything else goes on."""
+"""Rows that no record fits, of every kind, in every collection: they are quarantined, and everything else goes on."""
 
 from __future__ import annotations
 

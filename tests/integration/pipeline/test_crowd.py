@@ -18,12 +18,12 @@ from protocol.types import BlockNumber, NRlc, Wallet, Wei
 from tests.integration.pipeline.rows import DEAL
 from tests.integration.pipeline.test_overlap import Process, fill, wallet
 
-COINS = 10**18
+BALANCE = 10**18
 
 
 @dataclass
 class Node:
-    """Answers as the hub does: coins and stake by wallet, and how many wallets it was asked about."""
+    """Answers as the hub does: balance and stake by wallet, and how many wallets it was asked about."""
 
     rich: set[Wallet]
     scored: set[Wallet] = field(default_factory=set)
@@ -44,7 +44,7 @@ class Node:
         return [SimpleNamespace(stake=NRlc(1000 if item in self.rich else 0)) for item in wallets]
 
     def balances(self, wallets: Sequence[Wallet], at: BlockNumber) -> list[int]:
-        return [COINS if item in self.rich else 0 for item in wallets]
+        return [BALANCE if item in self.rich else 0 for item in wallets]
 
     def gas_price(self) -> int:
         return 10**9
@@ -90,7 +90,7 @@ def test_eleven_hundred_free_sign_ins_do_not_stop_four_honest_machines(store: St
 def test_a_crowd_with_coins_and_no_stake_comes_after_those_who_put_something_at_risk(store: Store) -> None:
     tasks = fill(store, [1, 1, 1, 1], [1, 1, 1])
     store.tasks._rows.update_many({}, {"$set": {"trust": 1}})
-    strangers(store, 1100, ChainFacts(2, NRlc(0), Wei(COINS), funded=True))
+    strangers(store, 1100, ChainFacts(2, NRlc(0), Wei(BALANCE), funded=True))
     pool = Pool(store, Node({wallet(n) for n in range(4)}))
     assert pool.assign() == 3
     assert {who for who, _ in pool.computing()} <= {wallet(n) for n in range(4)}

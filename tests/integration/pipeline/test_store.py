@@ -54,7 +54,7 @@ def enrol(store: Store, wallet: Wallet, slots: int = 2) -> None:
 
 
 def prove(store: Store, wallet: Wallet, *, score: int = 100, stake: int = 1000) -> None:
-    """Have the chain say that it has coins, stake and a past."""
+    """Store chain facts: native token, stake and a score."""
     store.workers.store_facts([(wallet, ChainFacts(2, NRlc(stake), Wei(1), funded=True, score=score))], NOW)
 
 

@@ -58,7 +58,7 @@ def notice(scheduler: Scheduler, deal: Matched) -> None:
 
 def taken_in(scheduler: Scheduler, deal: Matched) -> None:
     notice(scheduler, deal)
-    tasks.ingest_deals(scheduler, [deal.deal_id])
+    tasks._ingest(scheduler, [deal.deal_id])
 
 
 def test_a_transaction_whose_logs_were_never_seen_is_found_by_asking_the_contract(

@@ -73,7 +73,7 @@ def test_only_failed_intents_are_failures_and_their_key_tells_the_try() -> None:
 
 
 class Deals:
-    """Stands for the collection: which deals were noticed, stored and set aside."""
+    """Stands for the collection: which deals were noticed, stored and quarantined."""
 
     def __init__(self, *noticed: DealId) -> None:
         self.noticed = {deal_id: BlockNumber(3) for deal_id in noticed}
@@ -159,7 +159,7 @@ def test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read(
         GONE: Absent("the contract has no such deal"),
     }
     registry_cache = RegistryCache(Hub(told, app))  # type: ignore[arg-type]  # stands for the real one
-    found, more = ingest(store, registry_cache, POOL, list(told), 0.0)  # type: ignore[arg-type]  # idem
+    found, more = ingest(store, registry_cache, POOL, list(told), 0.0)  # type: ignore[arg-type]  # a fake of the store
     assert not more
     assert found == [task_id(deal_id, index) for deal_id in served for index in (0, 1)]
     assert deals.stored == served
@@ -174,7 +174,7 @@ def ingested(size: int, add: Callable[[list[TaskRecord]], int]) -> tuple[Deals, 
         deals=deals, tasks=SimpleNamespace(insert_new=add), chain=SimpleNamespace(cursor=lambda: FOLLOWED)
     )
     told = {GOOD: Known(replace(on_chain(GOOD), bot_size=size)), SILENT: Known(on_chain(SILENT))}
-    found = ingest(store, RegistryCache(Hub(told, Known(APP))), POOL, list(told), 0.0)  # type: ignore[arg-type]  # idem
+    found = ingest(store, RegistryCache(Hub(told, Known(APP))), POOL, list(told), 0.0)  # type: ignore[arg-type]  # a fake of the store
     return deals, *found
 
 

@@ -43,7 +43,7 @@ class Stage:
     now: float = START + 1
 
     def round(self, deeds: list[str | None]) -> None:
-        """Decide, assign; then strangers fail, or are silent until our patience ends."""
+        """Decide, assign; then strangers fail, or are silent until a timeout."""
         chain = view(initialized())
         for task_id, record in self.tasks.items():
             self.tasks[task_id] = after(record, chain, decide(record, chain, self.now, PACE), self.now, PACE)

@@ -236,7 +236,7 @@ def test_stray_containers_are_removed_and_those_at_work_are_not(world: World) ->
 def test_a_container_that_cannot_be_removed_leaves_the_others_and_the_rest_of_the_look(
     world: World, error: Exception
 ) -> None:
-    resting = world.put(ReplicateStage.TAKEN)
+    unchanged = world.put(ReplicateStage.TAKEN)
     world.clock += RESUME_SECONDS
     world.containers = [(task_id(8), "stuck"), (task_id(9), "stray")]
     world.stuck = {"stuck": error}
@@ -244,7 +244,7 @@ def test_a_container_that_cannot_be_removed_leaves_the_others_and_the_rest_of_th
     upkeep.run_once()
     upkeep.run_once()
     assert world.removed == ["stray", "stray"]
-    assert world.sent == [(Todo.COMPUTE, resting)]
+    assert world.sent == [(Todo.COMPUTE, unchanged)]
 
 
 @pytest.mark.parametrize("part", ["_ping", "_resume", "_reveal", "_sweep_containers"])
