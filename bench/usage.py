@@ -48,7 +48,7 @@ class Spent:
 
 
 class Usage:
-    """Reads the counters of one arena's parts."""
+    """Reads the counters of one bench pool's parts."""
 
     def __init__(self, bench_pool: BenchPool) -> None:
         self._bench_pool = bench_pool

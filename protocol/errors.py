@@ -19,7 +19,7 @@
     │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
     │   ├── ChainMoved           blocks are others than those followed: the watcher must follow first
     │   ├── NotYet               the chain, as the watcher has read it, does not show yet what a request relies on
-    │   ├── InQuarantine         a stored row that was set aside (HTTP 503)
+    │   ├── InQuarantine         a stored row that is quarantined (HTTP 503)
     │   └── StorageUnavailable   IPFS, or a download that may work later
     ├── EngineRefused            the Docker engine answered with no; caught by the worker that asked
     │   ├── NoSuchImage          ... it does not have the image: pull it
@@ -124,7 +124,7 @@ class PoolUnavailable(Unavailable):
 
 
 class InQuarantine(Unavailable):
-    """The {what} does not fit this release and was set aside. `sluice quarantine ls` says why."""
+    """The {what} does not fit this release and is quarantined. `sluice quarantine ls` says why."""
 
 
 class ChainMoved(Unavailable):

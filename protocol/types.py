@@ -24,7 +24,7 @@ Signature = NewType("Signature", str)
 
 #: Account nonce of one transaction.
 Nonce = NewType("Nonce", int)
-#: 1e-18 of the chain's coin: gas money.
+#: 1e-18 of the chain's native token, which pays for gas.
 Wei = NewType("Wei", int)
 #: 1e-9 RLC: stakes, prices, rewards.
 NRlc = NewType("NRlc", int)

@@ -25,7 +25,7 @@ ExitCode = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 HexSignature = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{130}$")]
 
-#: Characters of stdout and of stderr kept: what the incumbent keeps (iexec-core 9.3).
+#: Characters of stdout and of stderr kept: what iExec Core 9.3 keeps.
 LOG_TAIL_CHARACTERS = 100_000
 
 

@@ -54,7 +54,7 @@ class _Text(StringDecoder):
 
 
 def _lenient() -> ABICodec:
-    registry: ABIRegistry = standard.copy()  # type: ignore[no-untyped-call]  # idem
+    registry: ABIRegistry = standard.copy()  # type: ignore[no-untyped-call]  # eth_abi has no types for it
     registry.unregister_decoder("string")
     registry.register_decoder("string", _Text, label="string")
     return ABICodec(registry)

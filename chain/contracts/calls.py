@@ -35,19 +35,10 @@ DEPOSIT = Function("deposit(uint256)", ("bool",))
 DEPOSIT_FOR = Function("depositFor(uint256,address)", ("bool",))
 WITHDRAW = Function("withdraw(uint256)", ("bool",))
 APPROVE = Function("approve(address,uint256)", ("bool",))
-APPROVE_AND_CALL = Function("approveAndCall(address,uint256,bytes)", ("bool",))
 TRANSFER = Function("transfer(address,uint256)", ("bool",))
 
 # -- registries, workerpool policy, categories -------------------------------------------------------------------------
-CREATE_APP = Function("createApp(address,string,string,bytes,bytes32,bytes)", ("address",))
-CREATE_DATASET = Function("createDataset(address,string,bytes,bytes32)", ("address",))
-CREATE_WORKERPOOL = Function("createWorkerpool(address,string)", ("address",))
-PREDICT_APP = Function("predictApp(address,string,string,bytes,bytes32,bytes)", ("address",))
-PREDICT_DATASET = Function("predictDataset(address,string,bytes,bytes32)", ("address",))
-PREDICT_WORKERPOOL = Function("predictWorkerpool(address,string)", ("address",))
 IS_REGISTERED = Function("isRegistered(address)", ("bool",))
-OWNER = Function("owner()", ("address",))
-CHANGE_POLICY = Function("changePolicy(uint256,uint256)")
 CREATE_CATEGORY = Function("createCategory(string,string,uint256)", ("uint256",))
 
 # -- views (IexecPocoAccessorsFacet) -----------------------------------------------------------------------------------
@@ -79,16 +70,12 @@ VIEW_APP = Function("viewApp(address)", ("(address,string,string,bytes,bytes32,b
 VIEW_DATASET = Function("viewDataset(address)", ("(address,string,bytes,bytes32)",))
 #: owner, description, worker stake ratio, scheduler reward ratio.
 VIEW_WORKERPOOL = Function("viewWorkerpool(address)", ("(address,string,uint256,uint256)",))
-VIEW_CONSUMED = Function("viewConsumed(bytes32)", ("uint256",))
-COUNT_CATEGORY = Function("countCategory()", ("uint256",))
 TEE_BROKER = Function("teebroker()", ("address",))
 TOKEN = Function("token()", ("address",))
 APP_REGISTRY = Function("appregistry()", ("address",))
 DATASET_REGISTRY = Function("datasetregistry()", ("address",))
 WORKERPOOL_REGISTRY = Function("workerpoolregistry()", ("address",))
-DOMAIN_SEPARATOR = Function("eip712domain_separator()", ("bytes32",))
 BALANCE_OF = Function("balanceOf(address)", ("uint256",))
-ALLOWANCE = Function("allowance(address,address)", ("uint256",))
 
 #: An order as the contract takes it: values in the contract's order, hex strings for bytes (protocol.poco.orders).
 OrderTuple = tuple[object, ...]
@@ -167,54 +154,9 @@ def match_orders(app: OrderTuple, dataset: OrderTuple, workerpool: OrderTuple, r
     return MATCH_ORDERS.encode(app, dataset, workerpool, request)
 
 
-def deposit(amount: NRlc) -> str:
-    """Move own RLC into the hub; the hub must be approved for it first (token mode)."""
-    return DEPOSIT.encode(amount)
-
-
-def deposit_for(amount: NRlc, target: Wallet) -> str:
-    """Move own RLC into the hub on `target`'s account."""
-    return DEPOSIT_FOR.encode(amount, target)
-
-
-def withdraw(amount: NRlc) -> str:
-    """Move free stake out of the hub."""
-    return WITHDRAW.encode(amount)
-
-
-def approve(spender: Contract, amount: NRlc) -> str:
-    """Let `spender` take RLC; sent to the RLC contract."""
-    return APPROVE.encode(spender, amount)
-
-
-def approve_and_call(spender: Contract, amount: NRlc, extra: str = "0x") -> str:
-    """Approve and deposit in one; sent to the RLC contract with the hub as `spender`."""
-    return APPROVE_AND_CALL.encode(spender, amount, extra)
-
-
 def transfer(to: Wallet, amount: NRlc) -> str:
     """Give RLC away; sent to the RLC contract."""
     return TRANSFER.encode(to, amount)
-
-
-def create_app(owner: Wallet, name: str, kind: str, location: bytes, checksum: Hash32, enclave: bytes = b"") -> str:
-    """Register an app: `kind` is DOCKER, `location` the image's name; sent to the app registry."""
-    return CREATE_APP.encode(owner, name, kind, location, checksum, enclave)
-
-
-def create_dataset(owner: Wallet, name: str, location: bytes, checksum: Hash32) -> str:
-    """Register a dataset whose file has this SHA-256; sent to the dataset registry."""
-    return CREATE_DATASET.encode(owner, name, location, checksum)
-
-
-def create_workerpool(owner: Wallet, description: str) -> str:
-    """Register a workerpool; sent to the workerpool registry."""
-    return CREATE_WORKERPOOL.encode(owner, description)
-
-
-def change_policy(worker_stake_ratio: int, scheduler_reward_ratio: int) -> str:
-    """Set stake and reward policy in percent; sent to the workerpool by its owner."""
-    return CHANGE_POLICY.encode(worker_stake_ratio, scheduler_reward_ratio)
 
 
 def create_category(name: str, description: str, seconds: int) -> str:

@@ -12,8 +12,8 @@ worker (SQLite).
        │   insert nonce record (`_id` = chain:wallet:nonce) with the signed bytes
        │                  ▼
        │                SENT ◄──────────────┐  same bytes again after a drop, a restart, a reorg;
-       │                  │                 │  dearer bytes at the same nonce if the price is the problem
-       │       mined count passes the nonce,│
+       │                  │                 │  a fee bump at the same nonce if the price is the problem
+       │     account nonce passes the nonce,│
        │       a receipt of one attempt     │
        │          ┌───────┴──────┐          │
        │      reverted         success      │
@@ -27,8 +27,8 @@ What it guarantees, as long as the store keeps what it acknowledged:
 
 1.  An intent key is acted on once. Submitting it again changes nothing, whatever crashed in between.
 2.  No two transactions of this lane that differ in what they do are ever signed for one nonce, except to replace: a
-    dearer attempt does the same, and a transfer of nothing to oneself takes the nonce away from it. All attempts are
-    stored before they are sent, and receipts are looked for under all their hashes.
+    fee bump does the same, and a no-op replacement (0-value self-transfer) spends the nonce without it. All attempts
+    are stored before they are sent, and receipts are looked for under all their hashes.
 3.  An intent is at one nonce at a time. It leaves a nonce only when a receipt proves that it was spent without it.
 4.  Nonces have no gaps: a nonce is claimed by inserting its record, in order; a hole is filled at its exact nonce.
 5.  Every crash (`kill -9`, power) between any two steps is repaired by the next run of any process.
@@ -36,9 +36,9 @@ What it guarantees, as long as the store keeps what it acknowledged:
     every write and the unique keys refuse the late one.
 7.  A block that disappears puts its intents back, and the same bytes are sent again.
 8.  If a final block shows that a nonce was spent by a transaction that is not ours, the lane stops until an operator
-    decides. The log, its status, the scheduler's health and a metric say so.
+    decides. The log, its status, the scheduler's health and a metric report it.
 9.  What a node cannot tell decides nothing. A receipt that is not to be seen is asked for again; a lane that waits for
-    what it cannot mend says so in the same places, and goes on by itself.
+    what it cannot repair reports it in the same places, and goes on by itself.
 
 What it does not guarantee:
 
@@ -52,8 +52,8 @@ What it does not guarantee:
 -   FINAL beyond the depth it is configured for. A deeper reorg is noticed and repaired as well, with an error in the
     log, but FINAL was said too early.
 
-Where to look: `intent`, `nonce` (values and their states), `store` (port; `store_mongo`, `store_sqlite`, `testing`),
-`run` (the run and its phases `confirm`, `repair`, `send`), `proof` (who spent a nonce), `gas`, `refusals`, `waits`,
-`fees`, `classify`, `policy` (pure decisions), `poco` (what PoCo allows; `poco_lane` makes a lane), `depth` (spend only
-on what is settled), `operate` and `audit` (for operators).
+Modules: `model` (`intent`, `nonce`: values and their states; `policy`), `store` (`port`, `mongo`, `sqlite`), `run` (one
+run), `phases` (`snapshot`, `confirm`, `repair`, `send`; `proof`: which transaction spent a nonce), `rules` (pure
+decisions: `gas`, `fees`, `refusals`, `send_errors`, `waits`; `poco`: what PoCo allows, `poco_lane` makes a lane;
+`depth`: send only on what is settled), `admin` and `audit` (for operators).
 """

@@ -1,4 +1,4 @@
-"""What an operator can do to a lane by hand. Each is one short turn under the lane's lease, like a run.
+"""What an operator can do to a lane (`sluice tx …`). Each takes the lane's lease for a moment, like a run.
 
 Nothing here is needed in daily life: the lane repairs itself, except after a foreign nonce, which a person must judge.
 What spends gas has a function that names the price beforehand: `offer`, `offer_cancel`, `offer_gaps`.
@@ -37,7 +37,7 @@ _CANCELLED = "cancelled by an operator"
 
 @dataclass(frozen=True, slots=True)
 class LaneStatus:
-    """A lane at a glance, and what stands at the head of its line."""
+    """State of a lane for `sluice tx ls`: nonces, queue, and why the first one waits."""
 
     head: BlockNumber
     #: Mined transactions of the wallet.
@@ -166,7 +166,7 @@ def bump(lane: Lane, nonce: Nonce) -> Replaced:
 
 
 def cancel(lane: Lane, nonce: Nonce) -> Replaced:
-    """Spend an open nonce on a transfer of nothing to oneself; its intents end as FAILED once that is final."""
+    """Spend an open nonce on a no-op replacement (0-value self-transfer); its intents then end as FAILED."""
     with _turn(lane) as turn:
         context, seen, record = turn.context, _snapshot(turn.context), _open(turn.context, nonce)
         fees, gas = _price(context, seen, record), transfer_gas(context, Memory())
@@ -195,7 +195,7 @@ def rebroadcast(lane: Lane) -> list[str]:
 
 
 def fill_gaps(lane: Lane) -> list[Nonce]:
-    """Fill every nonce below the highest that has no record, without a second look; which ones."""
+    """Fill every nonce below the highest that has no record, without waiting for another head; returns which."""
     with _turn(lane) as turn:
         seen = _snapshot(turn.context)
         gaps = _gaps(turn.context, seen)
@@ -235,7 +235,7 @@ def disown(lane: Lane, nonce: Nonce, *, dry_run: bool = False) -> list[IntentMov
 
 
 def _prove_foreign(context: RunContext, seen: ChainSnapshot, record: NonceRecord) -> None:
-    """Nothing, if a block proves it. Raises BadInput: what is unknown is ours until the contrary is proved."""
+    """Return if a final block proves that a foreign transaction spent the nonce; else raise BadInput."""
     match spender(context.rpc, context.lane.wallet, record, seen.head):
         case Known(found) if found.ours:
             what = f"is ours: {found.tx_hash} is in block {found.block}; the node only has no receipt of it yet."

@@ -1,9 +1,9 @@
-"""The lane itself: one short run, recover → confirm → send, then yield and be woken again.
+"""The lane itself: one short run, recover → confirm → send, then return until the next wake-up.
 
 wake-up (message, new head, sweep)
-   └─► lease ─► look ─► confirm ─► repair ─► choose ─► claim ─► broadcast ─► lease back
-                1 RPC   0-1 RPC    0-1 RPC   0-n RPC   1 write  1 RPC
-                batch   batch      call      batches
+   └─► lease ─► snapshot ─► confirm ─► repair ─► choose ─► claim ─► broadcast ─► lease back
+                1 RPC       0-1 RPC    0-1 RPC   0-n RPC   1 write  1 RPC
+                batch       batch      call      batches
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class Lane:
             return self._rehearse(seen, confirmed)
         repairs = repair(turn, seen, confirmed.open, highest, memory)
         open_records = list(repairs.open.values())
-        # While a gap waits for its second look, every further nonce would queue up behind it.
+        # While a gap waits to be filled, every further nonce would queue up behind it.
         chosen = choose(context, seen, open_records, memory) if not memory.gaps else None
         ended = list(confirmed.ended)
         outbox = repairs.outbox
@@ -206,7 +206,7 @@ class Lane:
             if chosen.moves:
                 context.store.move(turn.lease, chosen.moves, ())
                 ended += chosen.ended
-            # One that was cut to fit may be more than there is room for: its parts wait for the next run.
+            # A group that was cut may exceed the capacity: its other parts wait for the next run.
             allowed = allow(context, memory, chosen.groups)[: chosen.capacity]
             groups = afford(context, seen, open_records, allowed, memory)
             if groups:
@@ -237,7 +237,7 @@ class Lane:
         return seen.count
 
     def _rehearse(self, seen: ChainSnapshot, confirmed: Confirmed) -> RunReport:
-        """What a dry run does in place of repairing and sending: say, once each, what would go now."""
+        """In a dry run, log once for each transaction what would be sent, in place of repairing and sending."""
         context, logged = self._context, self._memory.dry_run_logged
         chosen = choose(context, seen, confirmed.open, self._memory)
         for intents, call in afford(context, seen, confirmed.open, chosen.groups, self._memory):

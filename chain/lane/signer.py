@@ -68,7 +68,7 @@ def to_self(
     *,
     gas: int = TRANSFER_GAS,
 ) -> Unsigned:
-    """A transfer of nothing to oneself: it spends the nonce and does nothing else."""
+    """A no-op replacement (0-value self-transfer): it spends the nonce and does nothing else."""
     return Unsigned(chain_id, nonce, Contract(wallet), "0x", gas, fees, purpose=purpose, note=note)
 
 

@@ -329,7 +329,7 @@ class Watcher:
 
 
 def found_late(late: Sequence[Seen], found_by: str) -> None:
-    """Count events that are stored only now, and say so: a node hid them, or there is a mistake of ours."""
+    """Count and log events that were missing until now: a node had hidden them, or Sluice has a bug."""
     if not late:
         return
     LATE_FINDS.labels(found_by).inc(len(late))

@@ -127,7 +127,7 @@ def _cancel(
     as_json: Json = False,
     worker: Worker = False,
 ) -> None:
-    """Give an action up: spend its nonce on a transfer of nothing, or take it out of the queue."""
+    """Give an action up: spend its nonce on a 0-value self-transfer, or take it out of the queue."""
     lane = _lane(worker)
     if (nonce is None) == (intent is None):
         raise BadInput(what="Name either a nonce or, with --intent, an intent.")
@@ -196,7 +196,7 @@ def _lane(worker: bool) -> Lane:
 
 
 def _replace(offer: admin.ReplacementPrice, dry_run: bool, as_json: bool, act: Callable[[], admin.Replaced]) -> None:
-    """Tell the price first, then do it unless told not to."""
+    """Print the price first, then act unless `dry_run`."""
     answer = {"nonce": offer.nonces[0], **_tell_price(offer, as_json)}
     if dry_run:
         _say(answer | {"done": False}, as_json)
@@ -209,7 +209,7 @@ def _tell_price(offer: admin.ReplacementPrice, as_json: bool) -> dict[str, int]:
     """The price for the answer; people see it now, before anything is done."""
     if not as_json:
         cost, cap = offer.cost / _ETHER, offer.fees.max_fee / 1e9
-        Console(stderr=True).print(f"costs at most {cost:.9f} coins at {cap:.3f} gwei")
+        Console(stderr=True).print(f"costs at most {cost:.9f} of the native token at {cap:.3f} gwei")
     return {"max_fee_wei": offer.fees.max_fee, "tip_wei": offer.fees.tip, "cost_wei_at_most": offer.cost}
 
 

@@ -11,15 +11,15 @@ from ops.stack.anvil import MNEMONIC
 from protocol.ethereum.signing import Key
 from protocol.types import Wallet, Wei
 
-#: Accounts that anvil fills with coins by itself.
+#: Accounts that anvil funds with the native token by itself.
 FUNDED_ACCOUNTS = 10
-#: 1e18 wei: what one coin is.
+#: 1e18 wei: one unit of the native token.
 ETHER = Wei(10**18)
 
 
 @cache
 def dev_key(index: int) -> Key:
-    """Key of account `index` of the development key phrase; those from FUNDED_ACCOUNTS on start without coins."""
+    """Key of account `index` of the development key phrase; those from FUNDED_ACCOUNTS on start empty."""
     # The feature is "unaudited" upstream; for keys that are public anyhow nothing can leak.
     Account.enable_unaudited_hdwallet_features()
     return Key(bytes(Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}").key))

@@ -21,7 +21,7 @@ from protocol.errors import MissingTool
 from protocol.ethereum.keccak import keccak
 from protocol.types import Contract
 
-#: The diamond sends plain coin transfers to the facet registered under this selector (Diamond.sol `receive`).
+#: The diamond sends plain transfers of the native token to the facet registered under this selector (`receive`).
 RECEIVE_SELECTOR = bytes.fromhex("00000000")
 #: The diamond sends unknown selectors to the facet registered under this one (Diamond.sol `_fallback`).
 FALLBACK_SELECTOR = bytes.fromhex("ffffffff")

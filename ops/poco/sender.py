@@ -33,7 +33,7 @@ WAIT_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class TxRequest:
-    """One transaction to be: calldata in `0x` hex for contract `to` (None: create a contract), gas limit, coins."""
+    """One transaction to send: `0x` calldata for contract `to` (None: create a contract), gas limit, value in wei."""
 
     to: Contract | Wallet | None
     data: str

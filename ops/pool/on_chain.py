@@ -22,7 +22,7 @@ from protocol.types import Contract, NRlc, Wei
 REQUESTER, PROVIDER = 1, 2
 #: nRLC on each account in the hub: stakes and prices of thousands of tasks.
 DEPOSIT = NRlc(1_000_000_000)
-#: Coins for gas per wallet.
+#: Wei for gas per wallet.
 GAS_MONEY = Wei(100 * ETHER)
 #: Price of a task in nRLC in the paid offer: a worker's stake is then 30, the scheduler's too.
 PRICE = NRlc(100)
@@ -44,7 +44,7 @@ class NewWallet:
 
 @dataclass(frozen=True, slots=True)
 class PoolOnChain:
-    """A pool's place on chain."""
+    """What a prepared pool has on chain: wallets, contracts and the orders that offer its work."""
 
     at: PocoAddresses
     market: Market

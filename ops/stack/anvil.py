@@ -20,7 +20,7 @@ from protocol.errors import MissingTool
 
 #: npm's name for this machine's architecture.
 _NPM_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
-#: Seconds: 0.1 measured from a saved state. The wait ends at once when the node does, so that patience costs nothing.
+#: Seconds: 0.1 measured from a saved state. The wait ends at once when the node does: a long timeout is free.
 START_SECONDS = 120.0
 #: Gas per block, as on most chains PoCo runs on.
 BLOCK_GAS = 30_000_000

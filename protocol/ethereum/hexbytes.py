@@ -7,7 +7,7 @@ import binascii
 from protocol.errors import BadMessage
 
 _DIGITS = {digit: int(digit, 16) for digit in "0123456789abcdefABCDEF"}
-#: What the incumbent's decoder takes a character for that is no hex digit.
+#: Value that iExec's Java decoder gives a character that is no hex digit.
 _NOT_A_DIGIT = -1
 
 
@@ -30,7 +30,7 @@ def to_bytes(text: str, size: int | None = None) -> bytes:
 
 
 def to_bytes_leniently(text: str) -> bytes:
-    """Bytes as the incumbent's decoder reads them: an odd first digit stands alone, a non-digit counts as -1.
+    """Bytes as iExec's Java decoder reads them: an odd first digit stands alone, a non-digit counts as -1.
 
     Only for what must hash like Java workers hash it (callback data; iexec-worker 9.2).
     """

@@ -18,7 +18,7 @@ _FRAMEWORK_MASK = 0xF
 
 
 class Framework(StrEnum):
-    """Kinds of enclave, by the names the incumbent uses."""
+    """Kinds of enclave, by the names that iExec Core uses."""
 
     SCONE = "SCONE"
     GRAMINE = "GRAMINE"

@@ -1,7 +1,7 @@
 """What a worker says when there is no result: an error result that tells why, equal on every honest worker; or that
 the fault is its own machine's, and then it contributes nothing.
 
-The text is hashed, so it must be the incumbent's to the byte (iexec-worker 9.2), which has it for downloads only
+The text is hashed, so it must equal iExec Worker 9.2's to the byte, which has it for downloads only
 and leaves a task whose app failed to its deadline; here the requester is told in the same words.
 """
 

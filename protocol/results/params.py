@@ -38,7 +38,7 @@ class DealParams:
     input_files: tuple[str, ...] = ()
     #: Only for enclaves.
     result_encryption: bool = False
-    #: `ipfs` or `dropbox`; None unless the requester says so.
+    #: `ipfs` or `dropbox`; None unless the requester asks for one.
     storage_provider: str | None = None
     #: URL of another result store than the pool's.
     storage_proxy: str | None = None

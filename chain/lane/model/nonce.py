@@ -1,9 +1,9 @@
 """One nonce of one wallet: what it calls, every signed attempt at it, and what became of it.
 
-    claim (insert of `_id`) ─► OPEN ──mined count passes it──► MINED ──depth──► FINAL
+    claim (insert of `_id`) ─► OPEN ──account nonce passes it──► MINED ──depth──► FINAL
                                 ▲ └ attempts: 1st, bumped, …      │
                                 └───────────── reorg ◄────────────┘
-                               OPEN ──none of our hashes has a receipt──► FOREIGN   (an operator said so)
+                               OPEN ──none of our hashes has a receipt──► FOREIGN   (an operator confirmed it)
 
 The record is the truth about its intents: they leave it (into `released`) only once a receipt proves that the nonce
 was spent without them.

@@ -13,7 +13,7 @@ from protocol.types import Wei
 
 @dataclass(frozen=True, slots=True)
 class LanePolicy:
-    """Limits and patience. Patience is counted in blocks, so that it fits fast and slow chains alike."""
+    """Limits and timeouts of a lane. Timeouts are counted in blocks, so that they fit fast and slow chains alike."""
 
     #: Open nonces at once: what geth guarantees an account.
     max_in_flight: int = 16
@@ -23,8 +23,8 @@ class LanePolicy:
     max_queued: int = 100_000
     #: Blocks on top of the one that mined an intent until it is FINAL.
     finality: int = 12
-    #: Blocks that may pass without the lowest nonce until all open bytes are sent again. A node that has them says so,
-    #: which is cheap; one that lost them gets them back two blocks after it did.
+    #: Blocks that may pass without the lowest nonce until all open transactions are sent again. A node that has them
+    #: answers "already known", which is cheap; one that lost them gets them back two blocks after it did.
     rebroadcast_after: int = 1
     #: Blocks it may miss until its price is raised.
     bump_after: int = 4
@@ -34,13 +34,13 @@ class LanePolicy:
     alarm_after: int = 10
     #: Most gas that one transaction may ask for: what EIP-7825 allows, 2 to the 24th.
     max_gas: int = 2**24
-    #: Heads between the two looks at a gap before it is filled.
+    #: Heads between noticing a gap and filling it.
     gap_looks: int = 1
     #: Releases from a nonce before an intent is given up.
     max_generations: int = 3
     #: Queued intents judged in one go: one RPC batch.
     window: int = 500
-    #: Queued intents looked at in one run, so that a run ends.
+    #: Most queued intents read in one run, so that a run ends.
     scan: int = 10_000
     #: Seconds a lease lasts without renewal; a killed holder on another machine blocks the lane for this long.
     lease: float = 5.0

@@ -1,10 +1,10 @@
 """Second phase of a run: what became of the nonces that are spent, and of the blocks that spent them.
 
-nonce < mined count ─► receipts over all attempts ─┬─ success ─► MINED
-                                                   ├─ reverted, or given way ─► intents released and judged
+nonce < account nonce ─► receipts over all attempts ─┬─ success ─► MINED
+                                                   ├─ reverted, or no-op replacement ─► intents released and judged
                                                    └─ none to be seen ─► asked again at the next head; meanwhile:
                                        a final block shows a transaction that is not ours at this nonce ─► ForeignNonce
-                                       a block shows ours, or no node can tell ─► the lane waits and says so
+                                       a block shows ours, or no node can tell ─► the lane waits and reports it
 newest block of ours ─┬─ its hash stands: MINED records deep enough are FINAL
                       └─ it is gone: receipts again of all MINED records, and of those FINAL ones whose blocks are
                          gone as well; what has none is OPEN again
@@ -51,7 +51,7 @@ _LOOK_BACK = 64
 
 @dataclass(slots=True)
 class Confirmed:
-    """What the phase found."""
+    """Result of the confirm phase."""
 
     #: Records that are OPEN now.
     open: list[NonceRecord] = field(default_factory=list)
@@ -80,7 +80,10 @@ class _Moves:
 
 
 def confirm(turn: Turn, snapshot: ChainSnapshot, newest: NonceRecord | None, memory: Memory) -> Confirmed:
-    """Settle what can be settled. `newest`: the newest record in a block. Raises ForeignNonce, LeaseLost."""
+    """Read receipts, detect reorgs and store what follows for nonces and intents; called once a run.
+
+    `newest`: the newest record in a block. Raises ForeignNonce, LeaseLost, RpcUnavailable.
+    """
     context, moves, result = turn.context, _Moves(), Confirmed()
     reorged = snapshot.contradicts(newest)
     records = context.store.records(context.lane, UNSETTLED if reorged else (NonceState.OPEN,))
@@ -140,7 +143,7 @@ def confirm(turn: Turn, snapshot: ChainSnapshot, newest: NonceRecord | None, mem
 def _without_receipt(
     record: NonceRecord, snapshot: ChainSnapshot, answer: Unknown | None, moves: _Moves, result: Confirmed
 ) -> None:
-    """What has no receipt to be seen is OPEN: not known to be in a block, and not given up either."""
+    """Record that no receipt was found: the nonce is OPEN (again), neither confirmed nor given up."""
     if record.state is not NonceState.OPEN:
         back = Unmined((record.nonce,))
         moves.intents.append(IntentMove(record.intents, IntentState.SENT))
@@ -166,7 +169,7 @@ def _replaced_by_noop(record: NonceRecord) -> bool:
 
 
 def _release(context: RunContext, records: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
-    """Let the intents of nonces that were spent without them go: they end, or queue again as singles."""
+    """Detach intents from nonces that were spent without carrying them out: they end, or queue again as singles."""
     if not records:
         return
     moments = _moments(context, {record.mined.block for record in records if record.mined is not None})
@@ -234,7 +237,7 @@ def _finalise(deep: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> 
 
 
 def _halt_if_foreign(turn: Turn, snapshot: ChainSnapshot, result: Confirmed, memory: Memory) -> None:
-    """Note why receipts are missing, and stop the lane if a final block proves that a stranger spent the lowest."""
+    """Record why receipts are missing; halt the lane if a final block proves a foreign transaction at the lowest."""
     context = turn.context
     before, memory.missing = memory.missing, {}
     for record, why in result.missing:
@@ -244,7 +247,7 @@ def _halt_if_foreign(turn: Turn, snapshot: ChainSnapshot, result: Confirmed, mem
         return
     record, why = result.missing[0]
     since = memory.missing[record.nonce].since
-    # At the first head the receipt may just be a moment late. Later, one look a head is enough.
+    # At the first head the receipt may just be a moment late. Later, one search per head is enough.
     if since == snapshot.head:
         return
     if memory.spender_sought == snapshot.head:

@@ -57,44 +57,44 @@ class Surcharge:
 
 @dataclass(slots=True)
 class Memory:
-    """What a lane remembers between two runs. Losing it, in a crash, only makes the lane patient once more."""
+    """What a lane remembers between two runs. Held in memory only: losing it, in a crash, restarts the timeouts."""
 
-    #: Mined count last seen, and the head at which it last moved.
+    #: Account nonce (`latest`) last seen, and the head at which it last moved.
     count: Nonce = _NO_COUNT
     since: BlockNumber = _NO_BLOCK
     #: Head of the last bump.
     bumped: BlockNumber = _NO_BLOCK
     #: Nonces that are spent although no receipt of ours is to be seen.
     missing: dict[Nonce, Missing] = field(default_factory=dict)
-    #: Head at which it was last looked for whoever spent the lowest of them.
+    #: Head at which the transaction that spent the lowest of them was last searched for.
     spender_sought: BlockNumber = _NO_BLOCK
     #: Nonces below the highest that have no record, and the head when that was first seen.
     gaps: dict[Nonce, BlockNumber] = field(default_factory=dict)
-    #: Bytes that the node refused in words that say it does not have them.
+    #: Refusals after which the node certainly does not hold the transaction.
     refused: dict[Nonce, Refusal] = field(default_factory=dict)
-    #: Bytes that it refused in words that nobody knows: it may have them all the same.
+    #: Refusals in unknown words: the node may have accepted the transaction all the same.
     maybe_sent: dict[Nonce, Refusal] = field(default_factory=dict)
     surcharge: Surcharge = field(default_factory=Surcharge)
     #: Why no new nonce is claimed, if money is short.
     short: str | None = None
     #: What was last logged as the reason why the lane waits.
     alarmed: str | None = None
-    #: Intents that a dry run has told of.
+    #: Keys of intents that a dry run has logged.
     dry_run_logged: set[str] = field(default_factory=set)
     #: Unix time of the last warning about money.
     warned: float = 0.0
 
     def see(self, count: Nonce, head: BlockNumber) -> None:
-        """Take note of the mined count."""
+        """Record the account nonce (`latest`) and the head at which it was read."""
         if count != self.count:
             self.count, self.since = count, head
         self.bumped, self.spender_sought = min(self.bumped, head), min(self.spender_sought, head)
-        # A head that went back says that the doubt was about another chain.
+        # A lower head means a reorg: what was noted above it was about blocks that are gone.
         self.missing = {nonce: item for nonce, item in self.missing.items() if item.since <= head}
         self.gaps = {nonce: first for nonce, first in self.gaps.items() if first <= head}
 
     def refuse(self, nonce: Nonce, kind: Kind, words: str, tx_hash: TxHash, head: BlockNumber) -> None:
-        """Take note of a refusal."""
+        """Record that the node refused the transaction `tx_hash` of this nonce in these words."""
         before = self.refused.pop(nonce, None) or self.maybe_sent.pop(nonce, None)
         again = before is not None and before.tx_hash == tx_hash
         refusal = Refusal(
@@ -120,7 +120,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """The ports of one lane."""
+    """The ports and settings that every phase of a run uses (store, node, signer, rules, policy, clocks)."""
 
     lane: LaneId
     store: LaneStore
@@ -137,7 +137,7 @@ class RunContext:
 
 @dataclass(slots=True)
 class Turn:
-    """One run's right to write."""
+    """One run under the lane's lease: whoever holds it may write."""
 
     context: RunContext
     lease: LaneLease

@@ -1,11 +1,11 @@
-"""What to do about nonces that stand still: send again, raise the price, give way, fill a gap.
+"""What to do about nonces that stand still: send again, raise the fee, replace by a no-op, fill a gap.
 
     a block without the lowest open nonce      ─► all open bytes again: whatever was dropped is back
-    base fee above its fee cap                 ─► dearer attempt of the lowest nonce
-    not mined for 4 blocks, price below market ─► dearer attempt of the lowest nonce
+    base fee above its fee cap                 ─► fee bump of the lowest nonce
+    not mined for 4 blocks, price below market ─► fee bump of the lowest nonce
     refused for good, or left by its intents   ─► 0-value transfer to self at the same nonce
     refused for its gas limit                  ─► the same call with more gas
-    nonce below the highest without a record   ─► after a second look, 0-value transfer to self
+    nonce below the highest without a record   ─► at the next head, 0-value transfer to self
 
 Only the lowest nonce is ever repriced: those above cannot be mined before it whatever they pay.
 """
@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 _PROBE, _SURE_BLOCKS = 64, 3
 #: Blocks and percentile of tips that say what the market pays; above it, more money does not help.
 _MARKET_BLOCKS, _MARKET_PERCENTILE = 12, 90
-#: Most doublings of the patience with what is stuck: 64 times 6 blocks.
+#: Most doublings of the timeout of a stuck transaction: 64 times 6 blocks.
 _MOST_DOUBLINGS = 6
 
 
@@ -104,7 +104,7 @@ def _fill(turn: Turn, snapshot: ChainSnapshot, unknown: Sequence[Nonce], memory:
 
 
 def fill(turn: Turn, snapshot: ChainSnapshot, nonces: Sequence[Nonce], memory: Memory) -> list[NonceRecord]:
-    """Claim exactly these nonces for transfers of nothing to oneself; sending them is up to the caller."""
+    """Claim exactly these nonces for 0-value self-transfers; the caller sends them."""
     if not nonces:
         return []
     context = turn.context
@@ -131,7 +131,7 @@ def fill(turn: Turn, snapshot: ChainSnapshot, nonces: Sequence[Nonce], memory: M
     return records
 
 
-# -- patience ----------------------------------------------------------------------------------------------------------
+# -- timeouts ----------------------------------------------------------------------------------------------------------
 
 
 def _stale(context: RunContext, snapshot: ChainSnapshot, memory: Memory, repairs: Repairs) -> list[NonceRecord]:
@@ -167,7 +167,7 @@ def _reprice(
     """The outbox with new attempts where the old ones cannot succeed."""
     lowest = repairs.open.get(snapshot.count)
     if lowest is None:
-        # Nothing waits: patience with what is sent next begins now.
+        # Nothing waits: the timeout of what is sent next begins now.
         memory.since = snapshot.head
     wanted = _others(turn.context, snapshot, memory, repairs, lowest)
     # Once a head: the base fee that makes the next price right is only known with the next block.

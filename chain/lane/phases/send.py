@@ -40,7 +40,7 @@ class Chosen:
     """What may go now."""
 
     groups: list[Group] = field(default_factory=list)
-    #: Nonces that may be claimed.
+    #: How many nonces may be claimed.
     capacity: int = 0
     #: Whether more may be ready: the run's share was used up, or a group fell apart.
     more: bool = False
@@ -64,7 +64,7 @@ def choose(context: RunContext, snapshot: ChainSnapshot, open_records: Sequence[
     ready: list[Intent] = []
     groups: list[tuple[Intent, ...]] = []
     seen = 0
-    # One group beyond the room says that the last one inside it is full.
+    # Fetch one group more than fits, so that the last one that fits is full.
     while len(groups) <= capacity and seen < context.policy.scan:
         # As many as it takes, going by those seen so far.
         likely = (capacity + 1 - len(groups)) * max(1, seen) // max(1, len(groups))
@@ -225,7 +225,7 @@ def _note(
         memory.refuse(record.nonce, kind, answer.message, record.newest.tx_hash, snapshot.head)
     else:
         memory.accept(record.nonce)
-    # That a node has what it is sent again is the best of news, and not worth a line each.
+    # "Already known" is the normal answer to a rebroadcast: debug level.
     tell = log.debug if kind is Kind.KNOWN else log.info
     tell(
         "The node did not simply accept a transaction.",

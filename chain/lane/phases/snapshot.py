@@ -21,13 +21,13 @@ _MOST_BEHIND = 64
 
 @dataclass(frozen=True, slots=True)
 class ChainSnapshot:
-    """The head and the wallet's account."""
+    """The chain as one wallet sees it at the start of a run: head, fees and the wallet's account."""
 
     head: BlockNumber
     #: Block time of the head, Unix seconds.
     timestamp: Timestamp
     market: FeeMarket
-    #: Transactions of the wallet that are mined: the lowest nonce that is not.
+    #: Account nonce (`latest`): the lowest nonce that is not mined.
     count: Nonce
     balance: Wei
     #: Hash that the chain has now at the height of the newest record in a block; None if it has no such block.
@@ -41,7 +41,7 @@ class ChainSnapshot:
     def contradicts(self, newest: NonceRecord | None) -> bool:
         """Whether a block that mined ours is gone. Blocks are chained: if the newest stands, all before it stand.
 
-        A node that has thrown old blocks away cannot say which block stood there; the mined count still speaks.
+        A node that has thrown old blocks away cannot say which block stood there; the account nonce still decides.
         """
         if newest is None or newest.mined is None:
             return False
@@ -51,7 +51,10 @@ class ChainSnapshot:
 
 
 def take_snapshot(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> ChainSnapshot:
-    """Read it. `newest`: the newest record in a block. Raises RpcUnavailable."""
+    """Read head, account nonce, balance and gas price of `wallet` in one batch. Raises RpcUnavailable.
+
+    `newest`: the newest record in a block, whose block hash is then read as well.
+    """
     requests: list[Request] = [
         ("eth_getBlockByNumber", ("latest", False)),
         ("eth_getTransactionCount", (wallet, "latest")),

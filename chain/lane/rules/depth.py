@@ -18,7 +18,7 @@ from protocol.types import BlockNumber
 
 
 class AtDepth:
-    """`Readiness` that says READY only where `head` says so now, and `below` said so `depth` blocks ago."""
+    """`Readiness` that is READY only where `head` is READY now and `below` was READY `depth` blocks ago."""
 
     def __init__(self, head: Readiness, below: Readiness, depth: int) -> None:
         self._head = head

@@ -48,7 +48,7 @@ _ZERO_BYTE, _BYTE = 4, 16
 
 
 def transfer_gas(context: RunContext, memory: Memory) -> int:
-    """Gas limit of a transfer of nothing to oneself. Raises RpcUnavailable."""
+    """Gas limit of a 0-value self-transfer. Raises RpcUnavailable."""
     _ask_again(context, memory)
     return min(context.policy.max_gas, TRANSFER_GAS + _percent(memory.surcharge.gas, _SURCHARGE_PERCENT))
 

@@ -1,11 +1,11 @@
-"""Bytes that a node refuses, for good or in words that nobody knows: what to do about them.
+"""What to do about transactions that a node refuses, for good or in unknown words.
 
-    fatal, and it wants more gas ─► another attempt with more gas; with all that is allowed: give way, or wait where
-                                    the chain itself takes that much
-    fatal                        ─► give way: a transfer of nothing to oneself spends the nonce
+    fatal, and it wants more gas ─► another attempt with more gas; at the gas ceiling: no-op replacement, or wait
+                                    where the chain itself takes that much
+    fatal                        ─► no-op replacement: a 0-value self-transfer spends the nonce
     unknown, or "it reverts"     ─► after two tries, for the lowest nonce, the node is asked what the call would do:
-                                    it reverts ─► give way      it needs more gas ─► more gas
-                                    anything else ─► go on; the lane says that it waits (`chain.lane.rules.waits`)
+                                    it reverts ─► no-op         it needs more gas ─► more gas
+                                    anything else ─► go on; the lane reports that it waits (`chain.lane.rules.waits`)
 
 Above the lowest nonce nothing can be asked: what those calls find depends on those before them.
 """

@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
     #: It has these very bytes.
     KNOWN = "known"
-    #: The nonce is spent: by these bytes, by another attempt, or by a stranger.
+    #: The nonce is spent: by these bytes, by another attempt, or by a foreign transaction.
     NONCE_TOO_LOW = "nonce_too_low"
     #: It wants an earlier nonce first.
     NONCE_TOO_HIGH = "nonce_too_high"
@@ -51,7 +51,7 @@ class Reaction:
 
     #: The bytes may be in a pool now: wait for a block before anything else.
     maybe_sent: bool
-    #: Look at the mined count again at once.
+    #: Read the account nonce again at once.
     look_again: bool = False
     #: A higher price would help (the lowest nonce only).
     reprice: bool = False
@@ -96,7 +96,7 @@ PHRASES: Phrases = (
     ("another transaction with same nonce", Kind.REPLACEMENT_UNDERPRICED),  # openethereum
     ("another tx which has the same nonce", Kind.REPLACEMENT_UNDERPRICED),  # klaytn
     ("ownnoncealreadyused", Kind.REPLACEMENT_UNDERPRICED),  # nethermind: its own pool holds that nonce
-    ("feetoolowtocompete", Kind.POOL_FULL),  # nethermind: its pool is full of dearer ones
+    ("feetoolowtocompete", Kind.POOL_FULL),  # nethermind: its pool is full of better paid ones
     ("nonce too low", Kind.NONCE_TOO_LOW),  # anvil, geth, erigon, besu, reth, arbitrum, zksync, hedera
     ("oldnonce", Kind.NONCE_TOO_LOW),  # nethermind
     ("nonce is too low", Kind.NONCE_TOO_LOW),  # openethereum
@@ -111,7 +111,7 @@ PHRASES: Phrases = (
     ("nonce is too distant", Kind.NONCE_TOO_HIGH),  # besu
     ("lower nonce exists", Kind.NONCE_TOO_HIGH),  # besu: "An invalid transaction with a lower nonce exists"
     ("too high, expected", Kind.NONCE_TOO_HIGH),  # revm: "nonce 9 too high, expected 5"
-    # Arbitrum classic says it of a nonce too low and of one too high: the mined count tells which.
+    # Arbitrum classic says it of a nonce too low and of one too high: the account nonce tells which.
     ("invalid transaction nonce", Kind.NONCE_TOO_LOW),
     ("future transaction tries to replace pending", Kind.POOL_FULL),  # geth: pool full of executable ones
     ("in-flight transaction limit reached", Kind.POOL_FULL),  # geth: delegated accounts

@@ -1,4 +1,4 @@
-"""What a lane waits for and cannot mend: said in the log, by the metric, to `tx ls` and to health.
+"""What a lane waits for and cannot repair: reported in the log, the metric, `tx ls` and health.
 
 A lane that waits is not halted: it asks again at every head, and goes on by itself.
 """

@@ -150,7 +150,7 @@ class MongoStore:
             try:
                 self._cursors.insert_one({"_id": key, "holder": "", "fence": 0, "until": _LONG_AGO, "halted": None})
             except DuplicateKeyError:
-                # Somebody else founds it in this instant and is about to take it.
+                # Another process inserted the document concurrently and is about to take the lease.
                 return None
             held = {"holder": "", "fence": 0}
         free: list[Document] = [{"$expr": {"$lte": ["$until", "$$NOW"]}}]

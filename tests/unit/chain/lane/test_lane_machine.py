@@ -31,6 +31,7 @@ from chain.lane.model.nonce import NonceState, Purpose
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.fees import GWEI
 from protocol.types import Nonce
+from tests.unit.chain.lane.crashing_ports import Crash, Fragile, MuteWhenDead
 from tests.unit.chain.lane.model import FOG
 from tests.unit.chain.lane.rig import Rig
 
@@ -64,39 +65,6 @@ def quiet() -> Iterator[None]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
     structlog.configure(**before)
-
-
-class Crash(BaseException):
-    """`kill -9`: not even `finally` writes anything."""
-
-
-class Fragile:
-    """A port that dies at its n-th operation, before or after carrying it out, and stays dead."""
-
-    def __init__(self, port: Any, countdown: list[int], strike: Callable[[], None], *, after: bool) -> None:
-        self._port = port
-        self._countdown = countdown
-        self._strike = strike
-        self._after = after
-
-    @property
-    def name(self) -> str:
-        return "fragile"
-
-    def __getattr__(self, operation: str) -> Any:
-        target = getattr(self._port, operation)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self._countdown[0] -= 1
-            due = self._countdown[0] == 0
-            if due and not self._after:
-                self._strike()
-            answer = target(*args, **kwargs)
-            if due and self._after:
-                self._strike()
-            return answer
-
-        return call
 
 
 class LaneMachine(RuleBasedStateMachine):
@@ -175,7 +143,7 @@ class LaneMachine(RuleBasedStateMachine):
         countdown = [at]
         store = Fragile(self.rig.store, countdown, strike, after=after)
         chain = Fragile(self.rig.chain, countdown, strike, after=after)
-        lane = self.rig.new_lane(_MuteWhenDead(store, dead), _MuteWhenDead(chain, dead))
+        lane = self.rig.new_lane(MuteWhenDead(store, dead), MuteWhenDead(chain, dead))
         try:
             lane.run()
         except Crash:
@@ -366,19 +334,6 @@ class LaneMachine(RuleBasedStateMachine):
 
 def _nonce_in(halted: str) -> Nonce:
     return Nonce(int(halted.split("Nonce ")[1].split(" ", maxsplit=1)[0]))
-
-
-class _MuteWhenDead:
-    """A dead process's port: nothing gets through any more."""
-
-    def __init__(self, port: Any, dead: list[bool]) -> None:
-        self._port = port
-        self._dead = dead
-
-    def __getattr__(self, operation: str) -> Any:
-        if self._dead and operation != "name":
-            raise Crash
-        return getattr(self._port, operation)
 
 
 #: Lives, and most steps of each: 14,000 steps at most, 12,300 in fact, since hypothesis ends some lives early.

@@ -1,0 +1,45 @@
+"""Words that only we understood do not come back: each has a replacement from the field's own terms.
+
+A folder is listed once its prose is done. Matches are whole words in any case, in names, docstrings, comments and text.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+#: Folders whose prose is done.
+FOLDERS = ("chain", "protocol", "ops", "bench")
+#: What may not be written (a regular expression over one line), and what to write in its place.
+WORDS = (
+    (r"\bPASSING\b", "transient errors"),
+    (r"\bmined[ _]count\b", "account nonce (`latest`)"),
+    (r"dearer", "fee bump, replacement transaction"),
+    (r"\b(give|gives|giving|gave|given)[ _]way\b", "no-op replacement (0-value self-transfer)"),
+    (r"\btransfers? of nothing\b", "0-value self-transfer"),
+    (r"\bcoins?\b", "native token; amounts in wei"),
+    (r"\b(im)?patien(ce|t|tly)\b|Patient[A-Z]", "timeout, `ConfirmTimeoutCelery`"),
+    (r"\bwake-ups owed\b", "pending notifications"),
+    (r"\bincumbents?\b", "iExec Core or iExec Worker, with its version"),
+    (r"\bidem\b", "say it again"),
+    (r"\bset[ _]aside\b", "quarantined, with its reason"),
+    (r"\b(said|say|says) so\b", "logged, reported (where)"),
+    (r"\b(arena|desk|actor)\b|\bclass (Ground|Look)\b", "the thing's own name: bench pool, run context, sender …"),
+    (r"behind the \w+' backs?\b|in this instant\b", "what happens, without persons"),
+)
+
+
+@pytest.mark.parametrize(("word", "instead"), WORDS)
+def test_a_private_word_does_not_come_back(word: str, instead: str) -> None:
+    pattern = re.compile(word, re.IGNORECASE if word.islower() else 0)
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for folder in FOLDERS
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if pattern.search(line)
+    ]
+    assert not found, f"write {instead!r} in place of {word!r}:\n" + "\n".join(found)
