@@ -154,7 +154,8 @@ class Settings(BaseSettings):
     # -- worker ---------------------------------------------------------------------------------------------------
     worker_name: str = Field(
         "worker",
-        description="Name of this machine in logs, in Flower and of its containers: letters, digits, `_`, `.`, `-`.",
+        description="Name of this machine in logs, of its containers and in Flower, where it stands as `machine` beside"
+        " each of its steps: letters, digits, `_`, `.`, `-`.",
     )
     slots: int = Field(1, ge=1, description="Containers this machine runs at once.")
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")

@@ -76,7 +76,8 @@ def login(request: Login, services: Access) -> Session:
         services.broker.revoke(wallet)
         raise Refused(why="this wallet is banned from the pool")
     services.notifier.send_assign()
-    services.relay.worker("online", wallet, ping_seconds=services.settings.ping_seconds)
+    name = request.capabilities.name
+    services.relay.worker("online", wallet, ping_seconds=services.settings.ping_seconds, called=name)
     token, expires_at = issue_token(services.keys.token, wallet, now)
     log.info("Worker signed in.", action="worker_login", wallet=wallet, slots=request.capabilities.slots)
     return Session(token=token, expires_at=expires_at, broker=_broker_access(services, wallet, password))
@@ -91,7 +92,11 @@ def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
     services.store.workers.mark_seen(wallet, services.clock())
     forget, abort, unknown = services.store.tasks.verdicts_for_ping([TaskId(task) for task in request.tasks], wallet)
     services.relay.worker(
-        "heartbeat", wallet, ping_seconds=services.settings.ping_seconds, active=len(request.tasks) - len(forget)
+        "heartbeat",
+        wallet,
+        ping_seconds=services.settings.ping_seconds,
+        active=len(request.tasks) - len(forget),
+        called=worker.name if worker is not None else None,
     )
     return Pong(forget=list(forget), abort=list(abort), unknown=list(unknown))
 

@@ -9,7 +9,8 @@ ban   ──► worker-offline      COMPUTED, FAILED    ──► compute      s
                               CONTRIBUTED …       ──► contribute, reveal, upload: received, started, succeeded
                               TaskFinalize        ──► finalize     succeeded     by the scheduler
 
-A task's steps carry its id as their argument, and times from the scheduler's own records. An event that cannot be sent
+A task's steps carry its id as their argument, the machine's own name (`SLUICE_WORKER_NAME`) as the keyword argument
+`machine`, and times from the scheduler's own records. An event that cannot be sent
 is lost without harm: nothing decides by it.
 """
 
@@ -41,6 +42,8 @@ HEARTBEAT_PERIODS = 1.5
 #: Namespace of our step ids, so that a repeated report updates the same row in Flower.
 NAMESPACE = UUID("6f2a1f0e-5d0b-4c53-9d0f-1c3b7f4f6a51")
 SOFTWARE_VERSION = version("sluice")
+#: Machines whose names are kept: as many as Flower keeps.
+MOST_NAMES = 10_000
 #: Routing key of several events in one message; Celery's receivers take those of every key.
 _GROUP = "task.multi"
 #: Transient: an event nobody listens to is worth no disk write.
@@ -86,31 +89,36 @@ def began(replicate: Replicate, step: Step) -> float | None:
             return replicate.upload_asked_at or steps.get(Step.COMPUTED)
 
 
-def report_events(replicate: Replicate, task_id: TaskId, report: Report, now: float) -> list[RelayEvent]:
-    """The events of one accepted report. `replicate`: as it was before the report."""
+def report_events(
+    replicate: Replicate, task_id: TaskId, report: Report, now: float, *, called: str | None = None
+) -> list[RelayEvent]:
+    """The events of one accepted report. `replicate`: as it was before the report. `called`: the machine's own name."""
     name, machine = step_name(report.step, replicate.mode), topology.compute_queue_name(replicate.wallet)
     since = began(replicate, report.step)
     match report.step:
         case Step.STARTED:
-            return _begin(name, machine, task_id, now)
+            return _begin(name, machine, task_id, now, called)
         case Step.COMPUTED:
             return [_end(name, machine, task_id, since, now)]
         case Step.FAILED:
-            begin = [] if since is not None else _begin(name, machine, task_id, now)
+            begin = [] if since is not None else _begin(name, machine, task_id, now, called)
             return [*begin, _end(name, machine, task_id, since, now, failure=report.cause or "FAILED")]
         case _:
-            return step_events(name, machine, task_id, since, now)
+            return step_events(name, machine, task_id, since, now, called=called)
 
 
-def step_events(name: str, machine: str, task_id: TaskId, since: float | None, now: float) -> list[RelayEvent]:
+def step_events(
+    name: str, machine: str, task_id: TaskId, since: float | None, now: float, *, called: str | None = None
+) -> list[RelayEvent]:
     """The events of a whole step that is over. `since`: when it began, Unix seconds."""
     began_at = now if since is None else min(since, now)
-    return [*_begin(name, machine, task_id, began_at), _end(name, machine, task_id, since, now)]
+    return [*_begin(name, machine, task_id, began_at, called), _end(name, machine, task_id, since, now)]
 
 
-def _begin(name: str, machine: str, task_id: TaskId, at: float) -> list[RelayEvent]:
+def _begin(name: str, machine: str, task_id: TaskId, at: float, called: str | None) -> list[RelayEvent]:
     uuid = _uuid(name, machine, task_id)
-    received = {"uuid": uuid, "name": name, "args": f"('{task_id}',)", "kwargs": "{}", "retries": 0, "eta": None}
+    kwargs = repr({} if called is None else {"machine": called})
+    received = {"uuid": uuid, "name": name, "args": f"('{task_id}',)", "kwargs": kwargs, "retries": 0, "eta": None}
     return [
         RelayEvent("task-received", machine, at, received),
         RelayEvent("task-started", machine, at, {"uuid": uuid}),
@@ -156,10 +164,25 @@ class Relay:
         #: The scheduler's own name in Flower: that of its pipeline's Celery workers.
         self._nodename = host_format(default_nodename("pipeline@%h"))
         self._link = BrokerLink(app)
+        #: What machines call themselves, by wallet; after a restart learned anew with each one's next ping.
+        self._names: dict[Wallet, str] = {}
         self._background: Background[RelayEvent] = Background("relay", self._deliver)
 
-    def worker(self, kind: str, wallet: Wallet, *, ping_seconds: float, active: int = 0, processed: int = 0) -> None:
-        """A machine signed in (`online`), pinged (`heartbeat`) or was cut off (`offline`)."""
+    def worker(
+        self,
+        kind: str,
+        wallet: Wallet,
+        *,
+        ping_seconds: float,
+        active: int = 0,
+        processed: int = 0,
+        called: str | None = None,
+    ) -> None:
+        """A machine signed in (`online`), pinged (`heartbeat`) or was cut off (`offline`). `called`: its own name."""
+        if called is not None:
+            if len(self._names) >= MOST_NAMES:
+                self._names.clear()
+            self._names[wallet] = called
         event = worker_event(
             kind, wallet, ping_seconds=ping_seconds, active=active, processed=processed, now=self._clock()
         )
@@ -167,7 +190,8 @@ class Relay:
 
     def report(self, replicate: Replicate, task_id: TaskId, report: Report) -> None:
         """A report was accepted. `replicate`: as it was before the report."""
-        self._background.put(*report_events(replicate, task_id, report, self._clock()))
+        called = self._names.get(replicate.wallet)
+        self._background.put(*report_events(replicate, task_id, report, self._clock(), called=called))
 
     def step(self, name: str, task_id: TaskId, since: float | None) -> None:
         """The scheduler itself has done a step of a task, begun at `since`."""

@@ -62,6 +62,18 @@ def test_flower_shows_what_machines_and_scheduler_did(worked: BenchPool) -> None
     wait_until(lambda: seen() >= wanted, SECONDS, what=f"{wanted} in Flower")
 
 
+def test_flower_shows_what_each_machine_calls_itself(worked: BenchPool) -> None:
+    names = {f"worker-{number}" for number, _ in enumerate(_machines(worked), start=1)}
+
+    def seen() -> set[str]:
+        tasks = (_flower(worked, "/api/tasks") or {}).values()
+        shown = [task["kwargs"] for task in tasks if task["worker"].startswith("w.0x")]
+        return {name for name in names if any(repr({"machine": name}) == kwargs for kwargs in shown)}
+
+    wait_until(seen, SECONDS, what="a machine's name in Flower")
+    assert seen() <= names
+
+
 def test_rabbitmq_has_the_queues_as_designed(worked: BenchPool) -> None:
     scheduler, workers = worked.pool.on_chain.scheduler, _machines(worked)
     own = {*topology.PIPELINE_QUEUES, topology.DEAD_QUEUE, topology.lane_queue_name(scheduler.key.wallet)}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from pipeline.broker.relay import RelayEvent, report_events, step_events, worker_event
@@ -35,6 +37,13 @@ def test_a_started_task_shows_as_received_and_started_with_its_id() -> None:
 
     assert kinds([received, started]) == ["task-received", "task-started"]
     assert (received.fields["name"], received.fields["args"]) == ("compute", f"('{TASK}',)")
+
+
+@pytest.mark.parametrize("step", [step for step in Step if step is not Step.COMPUTED])
+def test_each_step_shows_what_the_machine_calls_itself(step: Step) -> None:
+    received, *_ = report_events(replicate(), TASK, Report(step=step), NOW, called="alpha's {name}")
+
+    assert ast.literal_eval(received.fields["kwargs"]) == {"machine": "alpha's {name}"}
 
 
 def test_a_computed_task_shows_how_long_it_took() -> None:
