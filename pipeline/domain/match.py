@@ -70,27 +70,26 @@ class Capacity:
     stake: NRlc
     #: Slots in use.
     busy: int
+    #: Lower comes first: who was right on chain, then who has stake; who failed least; who is least busy, so that work
+    #: spreads over machines; heavier votes, so that few suffice; more stake. Claimed slots do not count. Kept, since a
+    #: heap compares it many times for each change.
+    rank: tuple[int, int, int, int, int, int]
 
     @classmethod
     def of(cls, worker: WorkerRecord, order: int = 0) -> Capacity:
         """All that the worker has free."""
         promised = sum(item.stake for item in (*worker.held, *worker.pledged))
-        return cls(worker, order, worker.free, NRlc(worker.facts.stake - promised), len(worker.held))
+        busy, facts = len(worker.held), worker.facts
+        failed = worker.failures + worker.blamed
+        rank = (-worker.standing(NRlc(0)), failed, busy, -facts.weight, -facts.stake, order)
+        return cls(worker, order, worker.free, NRlc(facts.stake - promised), busy, rank)
 
-    @property
-    def rank(self) -> tuple[int, int, int, int, int, int]:
-        """Lower comes first: who was right on chain, then who has stake; who failed least; who is least busy, so that
-        work spreads over machines; heavier votes, so that few suffice; more stake. Claimed slots do not count.
-        """
-        worker = self.worker
-        return (
-            -worker.standing(NRlc(0)),
-            worker.failures + worker.blamed,
-            self.busy,
-            -worker.facts.weight,
-            -worker.facts.stake,
-            self.order,
-        )
+    def take(self, stake: NRlc) -> None:
+        """Use a slot for a task that locks this stake."""
+        self.free -= 1
+        self.busy += 1
+        self.stake = NRlc(self.stake - stake)
+        self.rank = (*self.rank[:2], self.busy, *self.rank[3:])
 
     def __lt__(self, other: Capacity) -> bool:
         return self.rank < other.rank
@@ -167,9 +166,7 @@ def _choose(task: TaskRecord, capacities: list[Capacity]) -> tuple[list[Capacity
         (chosen if found is None else passed).append(capacity)
         for_none = for_none and found not in (None, Obstacle.ASKED, Obstacle.NEWCOMERS)
     for capacity in chosen:
-        capacity.free -= 1
-        capacity.busy += 1
-        capacity.stake = NRlc(capacity.stake - stake_locked(task))
+        capacity.take(stake_locked(task))
     for capacity in (*passed, *(capacity for capacity in chosen if capacity.free)):
         heapq.heappush(capacities, capacity)
     return chosen, for_none
