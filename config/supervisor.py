@@ -46,6 +46,21 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def close_inherited() -> None:
+    """Let go of open files that whoever started this program left in it, e.g. the lock of `flock` or of a shell: a
+    service would hold them for as long as it runs, and hand them on to its children.
+
+    Those that Python opens itself are never inheritable, so that none of its own is closed.
+    """
+    for descriptor in [int(link.name) for link in Path("/proc/self/fd").iterdir()]:
+        try:
+            if descriptor > sys.stderr.fileno() and os.get_inheritable(descriptor):
+                os.close(descriptor)
+        except OSError:
+            # The one that listed the folder is gone by now.
+            continue
+
+
 def restart_pause(deaths_in_a_row: int) -> float:
     """Seconds to wait before the next start: 0, 0.5, 1, 2, 4, 8, 10, 10 …"""
     if deaths_in_a_row <= 1:
@@ -87,11 +102,15 @@ class Supervisor:
         self._resumable = resumable
         self._context = get_context("fork")
         self._stopping = False
+        #: Descriptors that are this process's only: a fork copies them, and each child lets go of them.
+        self._own: set[int] = set()
 
     def run(self) -> None:
         """Start all, keep all running, return after SIGTERM or SIGINT when all have ended."""
         self._pid_dir.mkdir(parents=True, exist_ok=True)
+        close_inherited()
         wake_read, wake_write = os.pipe()
+        self._own |= {wake_read, wake_write}
         os.set_blocking(wake_write, False)
         signal.set_wakeup_fd(wake_write)
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -110,12 +129,14 @@ class Supervisor:
         self._stopping = True
 
     def _start(self, name: str, main: Callable[[], None], deaths: int = 0) -> _Child:
-        process = self._context.Process(target=_child_main, args=(name, main), name=name)
+        process = self._context.Process(target=_child_main, args=(name, main, frozenset(self._own)), name=name)
         process.start()
         (self._pid_dir / f"{name}.pid").write_text(f"{process.pid}\n")
         log.info("Process started.", action="process_started", name=name, pid=process.pid)
         assert process.pid is not None
-        return _Child(name, main, process, os.pidfd_open(process.pid), time.monotonic(), deaths)
+        pidfd = os.pidfd_open(process.pid)
+        self._own.add(pidfd)
+        return _Child(name, main, process, pidfd, time.monotonic(), deaths)
 
     def _look_after(self, child: _Child) -> _Child:
         now = time.monotonic()
@@ -123,6 +144,7 @@ class Supervisor:
             return child
         if child.restart_at is None:
             os.close(child.pidfd)
+            self._own.discard(child.pidfd)
             child.deaths = 1 if now - child.started > HEALTHY_SECONDS else child.deaths + 1
             child.restart_at = now + restart_pause(child.deaths)
             log.warning(
@@ -155,8 +177,10 @@ class Supervisor:
             (self._pid_dir / f"{child.name}.pid").unlink(missing_ok=True)
 
 
-def _child_main(name: str, main: Callable[[], None]) -> None:
+def _child_main(name: str, main: Callable[[], None], foreign: frozenset[int] = frozenset()) -> None:
     die_with_parent()
+    for descriptor in foreign:
+        os.close(descriptor)
     # Ctrl-C in a terminal goes to the whole foreground group: only the parent should act on it, and tell the children.
     os.setpgrp()
     sys.setrecursionlimit(RECURSION_LIMIT)

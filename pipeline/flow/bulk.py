@@ -61,6 +61,9 @@ def feed(scheduler: Scheduler) -> bool:
     left = wanted - len(tasks)
     if left <= 0:
         return True
+    if scheduler.wake.waiting():
+        # Nobody waits for expired tasks.
+        return bool(tasks)
     expired = [
         task for task in scheduler.store.tasks.tasks_due(now, FEED, {Turn.EXPIRED}) if task.turn(now) is Turn.EXPIRED
     ]

@@ -121,7 +121,11 @@ def visit_due(scheduler: Scheduler) -> None:
         chosen = due.choose_due(waiting, now, DUE, room)
         if not chosen:
             return
+        expired = {task.task_id for task in waiting if task.turn(now) is due.Turn.EXPIRED}
         for chunk in notify.chunks(chosen, PIECE):
+            if expired.issuperset(chunk) and scheduler.wake.waiting():
+                # Nobody waits for those; somebody does for this process.
+                return
             seen.update(chunk)
             visit(scheduler, chunk)
             if time.monotonic() >= until:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -42,6 +43,42 @@ def test_a_killed_child_is_started_again_and_sigterm_ends_all(tmp_path: Path) ->
     for pid in (again, two):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def _supervise_with_a_lock(pid_dir: Path, lock: int) -> None:
+    os.set_inheritable(lock, True)
+    _supervise(pid_dir)
+
+
+def _files(pid: int) -> set[str]:
+    """What the descriptors of a process lead to, but for standard input, output and error."""
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        # The one that lists the folder is gone by now.
+        with suppress(FileNotFoundError):
+            found |= {str(link.readlink())} if int(link.name) > 2 else set()
+    return found
+
+
+def test_children_hold_neither_what_the_supervisor_inherited_nor_what_it_opened(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with lock.open("w") as held:
+        before = _files(os.getpid())
+        parent = get_context("fork").Process(target=_supervise_with_a_lock, args=(tmp_path / "run", held.fileno()))
+        parent.start()
+        assert parent.pid is not None
+        first, two = _pid(tmp_path / "run" / "one.pid"), _pid(tmp_path / "run" / "two.pid")
+        os.kill(first, signal.SIGKILL)
+        one = _pid(tmp_path / "run" / "one.pid", other_than=first)
+        # What the test process itself had open is not the supervisor's.
+        opened = _files(parent.pid) - before
+        assert any("pidfd" in name for name in opened)
+        assert str(lock) not in _files(parent.pid)
+        for child in (one, two):
+            assert str(lock) not in _files(child)
+            wait_until(lambda child=child: not any("pidfd" in name for name in _files(child)), 10, what="its own files")
+        parent.terminate()
+        parent.join(ample(10))
 
 
 def _become_another_program() -> None:

@@ -70,3 +70,8 @@ def test_expired_tasks_get_the_room_that_initializes_leave_and_no_other_is_visit
     assert ran(Pool(tasks=80, expired=60), monkeypatch) == ["stored", "fed 50", "fed 30", "visited 20", "again"]
     assert ran(Pool(open_=BULK_ROOM - 10, expired=60), monkeypatch) == ["stored", "visited 10", "again"]
     assert ran(Pool(open_=BULK_ROOM, expired=60), monkeypatch) == ["stored"]
+
+
+def test_expired_tasks_wait_for_every_urgent_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ran(Pool(urgent=1, tasks=30, expired=60), monkeypatch) == ["stored", "fed 30", "again"]
+    assert ran(Pool(urgent=1, expired=60), monkeypatch) == ["stored"]
