@@ -64,11 +64,11 @@ class PoolConfig(Wire):
     max_result_bytes: Annotated[int, Field(gt=0, lt=2**63)] = RESULT_BYTES
     #: Where workers reach RabbitMQ, so that a machine can check the way before it signs in.
     amqp_host: str | None = None
-    amqp_port: int | None = None
+    amqp_port: Port | None = None
     amqp_tls: bool = False
     #: nRLC that a replicate of the pool's newest deals locks at least (0: one has trust 1, which locks nothing); None:
     #: no deal yet.
-    least_stake: int | None = None
+    least_stake: Whole | None = None
 
 
 class ChallengeRequest(Wire):
@@ -165,8 +165,8 @@ class WorkerModel(BaseModel):
     wallet: str
     name: str
     version: str
-    slots: int
-    busy: int
+    slots: Whole
+    busy: Whole
     #: Silent for too long.
     lost: bool
     #: It said that it stops.

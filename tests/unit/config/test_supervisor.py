@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -60,6 +61,10 @@ def _files(pid: int) -> set[str]:
     return found
 
 
+def _holds_no_pidfd(pid: int) -> bool:
+    return not any("pidfd" in name for name in _files(pid))
+
+
 def test_children_hold_neither_what_the_supervisor_inherited_nor_what_it_opened(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with lock.open("w") as held:
@@ -76,7 +81,7 @@ def test_children_hold_neither_what_the_supervisor_inherited_nor_what_it_opened(
         assert str(lock) not in _files(parent.pid)
         for child in (one, two):
             assert str(lock) not in _files(child)
-            wait_until(lambda child=child: not any("pidfd" in name for name in _files(child)), 10, what="its own files")
+            wait_until(partial(_holds_no_pidfd, child), 10, what="a child without its siblings' files")
         parent.terminate()
         parent.join(ample(10))
 
