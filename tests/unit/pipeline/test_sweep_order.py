@@ -31,7 +31,7 @@ class Pool:
         self.wake = SimpleNamespace(waiting=lambda: urgent)
         self.transactions = SimpleNamespace(open=lambda: 0)
         self.settings = SimpleNamespace(sweep_seconds=10**6)
-        self.store = SimpleNamespace(tasks=SimpleNamespace(due=lambda _, __: list(self.due)))
+        self.store = SimpleNamespace(tasks=SimpleNamespace(tasks_due=lambda _, __: list(self.due)))
 
     def clock(self) -> float:
         return NOW
