@@ -61,7 +61,7 @@ def feed(scheduler: Scheduler) -> bool:
     left = wanted - len(tasks)
     if left <= 0:
         return True
-    if scheduler.wake.waiting():
+    if scheduler.notifier.messages_waiting():
         # Nobody waits for expired tasks.
         return bool(tasks)
     expired = [

@@ -123,7 +123,7 @@ def visit_due(scheduler: Scheduler) -> None:
             return
         expired = {task.task_id for task in waiting if task.turn(now) is due.Turn.EXPIRED}
         for chunk in notify.chunks(chosen, PIECE):
-            if expired.issuperset(chunk) and scheduler.wake.waiting():
+            if expired.issuperset(chunk) and scheduler.notifier.messages_waiting():
                 # Nobody waits for those; somebody does for this process.
                 return
             seen.update(chunk)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.domain.due import DueTask
-from pipeline.domain.records import Stage
+from pipeline.domain.records import TaskStage
 from pipeline.flow import sweep
 from protocol.types import DealId, TaskId
 
@@ -17,7 +17,7 @@ NOW = 1000.0
 def rows(deal: str, number: int, *, left: float) -> list[DueTask]:
     """Due tasks of a deal with so many seconds left, its oldest first."""
     return [
-        DueTask(TaskId(f"{deal} {n}"), DealId(deal), Stage.INITIALIZED, NOW - 60, NOW + left, NOW + left)
+        DueTask(TaskId(f"{deal} {n}"), DealId(deal), TaskStage.INITIALIZED, NOW - 60, NOW + left, NOW + left)
         for n in range(number)
     ]
 
@@ -28,7 +28,7 @@ class Pool:
     def __init__(self, *due: DueTask, urgent: int = 0) -> None:
         self.visited: list[list[str]] = []
         self.due = list(due)
-        self.wake = SimpleNamespace(waiting=lambda: urgent)
+        self.notifier = SimpleNamespace(messages_waiting=lambda: urgent)
         self.transactions = SimpleNamespace(open=lambda: 0)
         self.settings = SimpleNamespace(sweep_seconds=10**6)
         self.store = SimpleNamespace(tasks=SimpleNamespace(tasks_due=lambda _, __: list(self.due)))
