@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -125,6 +125,15 @@ class CoreConsumer(LeanConsumer):
         ]
 
 
+class MachineConsumer(LeanConsumer):
+    """The consumer of a worker machine, which has no right to send events: it sends none, whatever its flags are."""
+
+    def __init__(self, on_task_request: Any, *, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
+        off = dict.fromkeys(("without_gossip", "without_mingle", "without_heartbeat"), True)
+        options |= {"worker_options": (worker_options or {}) | off, "task_events": False}
+        super().__init__(on_task_request, **options)
+
+
 def _app(name: str, url: str, ca_file: Path | None, **conf: Any) -> ConfirmTimeoutCelery:
     app = ConfirmTimeoutCelery(name, broker=url, set_as_current=False)
     app.conf.update(
@@ -199,33 +208,45 @@ def pool_app(settings: Settings) -> Celery:
     )
 
 
-def machine_app(access: BrokerAccess, wallet: Wallet, ca_file: Path | None = None) -> ConfirmTimeoutCelery:
-    """A worker machine's app: consumes its own two queues with a stranger's permissions.
-
-    `ca_file`: PEM file of the CAs that may have signed the broker's certificate; None: the system's. Raises BadSetting.
-    """
-    scheme = "amqps" if access.tls else "amqp"
-    password = quote(access.password, safe="")
+def machine_app(wallet: Wallet) -> ConfirmTimeoutCelery:
+    """A worker machine's app: consumes its own two queues with a stranger's permissions. See `connect_machine`."""
+    compute = topology.compute_queue_name(wallet)
     return _app(
         "sluice-machine",
-        f"{scheme}://{access.username}:{password}@{access.host}:{access.port}/{quote(access.vhost, safe='')}",
-        ca_file,
+        "amqp://not-signed-in.invalid",
+        None,
         task_queues=list(topology.worker_queues(wallet)),
-        task_default_queue=access.compute_queue,
-        task_default_exchange=access.exchange,
+        task_default_queue=compute,
+        task_default_exchange=compute,
         task_default_exchange_type="direct",
-        task_default_routing_key=access.compute_queue,
+        task_default_routing_key=compute,
+        worker_consumer="config.celery_apps:MachineConsumer",
         worker_send_task_events=False,
     )
 
 
-def consume(
-    app: Celery, queues: Sequence[str], *, name: str, processes: int, log_level: str = "warning", events: bool = True
+def connect_machine(
+    app: Celery, access: BrokerAccess, ca_file: Path | None = None, password: Callable[[], str] | None = None
 ) -> None:
+    """Set the broker of a machine's app. `password`: asked for at each connection, if it may differ from `access`'s.
+
+    `ca_file`: PEM file of the CAs that may have signed the broker's certificate; None: the system's. Raises BadSetting.
+    """
+    scheme = "amqps" if access.tls else "amqp"
+    at = f"{access.host}:{access.port}/{quote(access.vhost, safe='')}"
+    url = f"{scheme}://{quote(access.username, safe='')}@{at}"
+    app.conf.update(
+        # kombu asks `broker_password` at each connection, if it is a function and the URL holds no password.
+        broker_url=url,
+        broker_password=password or access.password,
+        broker_use_ssl=url_options(url, ca_file),
+    )
+
+
+def consume(app: Celery, queues: Sequence[str], *, name: str, processes: int, log_level: str = "warning") -> None:
     """Run a Celery prefork worker on these queues until SIGTERM. `name`: its node name in Flower, before the `@`.
 
-    `events`: send Celery's heartbeat events; a worker machine has no right to. Not through Celery's command line, which
-    imports a second of things that only a person at a prompt needs.
+    Not through Celery's command line, which imports a second of things that only a person at a prompt needs.
     """
     # Celery warns of root at each start. A worker machine has to be root (docs/quickstart/worker.md says why), and for
     # a scheduler the warning would come with each of its processes.
@@ -239,7 +260,6 @@ def consume(
         quiet=True,
         without_gossip=True,
         without_mingle=True,
-        without_heartbeat=not events,
     )
     worker.start()
     sys.exit(worker.exitcode)

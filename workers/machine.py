@@ -5,6 +5,7 @@
     upkeep    new blocks, ping, tasks whose message was lost
 
 Any of them, or all, may be killed at any time: all state is in the journal, the lane's SQLite file and the containers.
+`workers.celery` is the same as a plain Celery app.
 """
 
 from __future__ import annotations
@@ -64,20 +65,15 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
     Raises BadSetting, BadKeystore, WrongChain, RpcUnavailable, EngineUnavailable, PoolUnavailable, Refused before
     anything is started.
     """
-    machine = prepare(settings)
-    log.info("Docker runs containers as asked.", action="engine_rehearsed", says=rehearse(machine))
-    with _machine_lock(machine.layout, machine.key):
-        sign_in = partial(machine.sign_in, take_over=take_over)
-        _until_it_answers(machine.api, lambda: machine.session.renew(None, sign_in))
+    with signed_in(settings, take_over=take_over) as machine:
         app = celery_app(machine)
         _warm_up()
-        log.info("Signed in.", action="machine_started", wallet=machine.wallet, pool=machine.pool.workerpool)
 
         def work(queue: str, name: str, processes: int) -> None:
             for chatty in TWO_LINES_A_TASK:
                 getLogger(chatty).setLevel(WARNING)
             admit(app, machine)
-            consume(app, (queue,), name=name, processes=processes, log_level=settings.log_level, events=False)
+            consume(app, (queue,), name=name, processes=processes, log_level=settings.log_level)
 
         access = machine.session.current().broker
         Supervisor(
@@ -90,6 +86,18 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
             resumable=frozenset({"compute"}),
         ).run()
         _log_unfinished(machine)
+
+
+@contextmanager
+def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machine]:
+    """A machine that has signed in and may work with its wallet alone until the block ends. Raises as `run` does."""
+    machine = prepare(settings)
+    log.info("Docker runs containers as asked.", action="engine_rehearsed", says=rehearse(machine))
+    with _machine_lock(machine.layout, machine.key):
+        sign_in = partial(machine.sign_in, take_over=take_over)
+        _until_it_answers(machine.api, lambda: machine.session.renew(None, sign_in))
+        log.info("Signed in.", action="machine_started", wallet=machine.wallet, pool=machine.pool.workerpool)
+        yield machine
 
 
 def _log_unfinished(machine: Machine) -> None:

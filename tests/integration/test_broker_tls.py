@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from celery import Celery
 
-from config.celery_apps import core_app, machine_app
+from config.celery_apps import connect_machine, core_app, machine_app
 from config.settings import Settings, read_settings
 from ops.stack.stack import Stack
 from protocol.errors import BadSetting
@@ -88,7 +88,9 @@ def machine(settings: Settings, host: str, port: int, ca_file: Path | None) -> C
         compute_queue=f"w.{WALLET}",
         tx_queue=f"w.{WALLET}.tx",
     )
-    return machine_app(access, WALLET, ca_file)
+    app = machine_app(WALLET)
+    connect_machine(app, access, ca_file)
+    return app
 
 
 def scheduler(settings: Settings, host: str, port: int, ca_file: Path | None) -> Celery:

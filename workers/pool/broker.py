@@ -6,7 +6,6 @@ The password is read from the session file at each connection, so a new sign-in 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
 import structlog
 from amqp.exceptions import AccessRefused
@@ -14,7 +13,7 @@ from celery import Celery, chain
 from kombu.exceptions import OperationalError
 
 from config import topology, worker_chains
-from config.celery_apps import machine_app
+from config.celery_apps import ConfirmTimeoutCelery, connect_machine, machine_app
 from config.worker_chains import Links
 from protocol.errors import BrokerUnavailable
 from protocol.types import TaskId
@@ -25,20 +24,22 @@ from workers.task.replicate import Replicate, Todo
 
 log = structlog.get_logger(__name__)
 
-#: A message that cannot be sent now is not worth a wait: the next block, or the keeper's next look, brings another.
+#: A message that cannot be sent now is not worth a wait: the next block, or the next upkeep, brings another.
 _AT_ONCE: dict[str, Any] = {"retry": False}
 
 
-def celery_app(machine: Machine) -> Celery:
+def celery_app(machine: Machine) -> ConfirmTimeoutCelery:
     """The machine's app with its tasks. Needs a session."""
-    access = machine.session.current().broker
-    app = machine_app(access, machine.wallet, machine.settings.amqp_ca_file)
-    scheme = "amqps" if access.tls else "amqp"
-    url = f"{scheme}://{quote(access.username, safe='')}@{access.host}:{access.port}/{quote(access.vhost, safe='')}"
-    # Without a password in the URL kombu asks this function at each connection.
-    app.conf.update(broker_url=url, broker_password=lambda: machine.session.current().broker.password)
-    tasks.serve(app, machine)
+    app = machine_app(machine.wallet)
+    connect(app, machine)
     return app
+
+
+def connect(app: ConfirmTimeoutCelery, machine: Machine) -> None:
+    """Have `app`, made by `machine_app`, do the tasks of `machine` at the broker of its session."""
+    access, ca_file = machine.session.current().broker, machine.settings.amqp_ca_file
+    connect_machine(app, access, ca_file, lambda: machine.session.current().broker.password)
+    tasks.serve(app, machine)
 
 
 def admit(app: Celery, machine: Machine) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,8 +12,6 @@ import pytest
 
 from bench.bench_pool import BenchPool
 from config import topology
-from ops.pool.local import SETTINGS
-from ops.stack import tools
 from protocol.poco.view import TaskStatus
 from tests.waiting import wait_until
 
@@ -124,30 +118,9 @@ def _login(bench_pool: BenchPool) -> tuple[str, str]:
     return parts.username or "", parts.password or ""
 
 
-def test_celerys_own_commands_see_the_schedulers_processes(worked: BenchPool) -> None:
-    status, active = _celery(worked, "status"), _celery(worked, "inspect", "active")
-    report = _celery(worked, "report")
-
-    for said in (status, active):
-        assert all(re.search(rf"{name}@\S+: OK", said) for name in ("pipeline", "lane")), said
-    assert "transport:" in report
-
-
 def test_flowers_page_of_a_scheduler_process_answers(worked: BenchPool) -> None:
     def inspected() -> Mapping[str, Any]:
         found = _flower(worked, "/api/workers?refresh=1") or {}
         return {name: facts for name, facts in found.items() if name.startswith("pipeline@") and "stats" in facts}
 
     wait_until(inspected, SECONDS, what="what Flower asked the pipeline's processes")
-
-
-def _celery(bench_pool: BenchPool, *words: str) -> str:
-    """What `celery -A pipeline …` prints with the environment of the pool's scheduler."""
-    settings = bench_pool.pool.home / "scheduler" / SETTINGS
-    lines = [shlex.split(line)[1] for line in settings.read_text().splitlines() if line.startswith("export ")]
-    own = dict(line.split("=", 1) for line in lines)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    command = [sys.executable, "-m", "celery", "--no-color", "-A", "pipeline", *words]
-    done = subprocess.run(command, env=inherited | own, capture_output=True, text=True, check=False, cwd=tools.root())
-    assert done.returncode == 0, done.stderr
-    return done.stdout

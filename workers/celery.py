@@ -1,0 +1,116 @@
+"""A worker machine as a plain Celery app, for the command line.
+
+celery -A workers worker        consumes w.<wallet> and w.<wallet>.tx, and runs the upkeep process beside it
+
+The environment is that of `sluice worker run`: the `SLUICE_…` variables. The worker prepares the machine and signs in
+before it connects. It sends no events and answers no remote control, because the pool gives a machine no right to: so
+`-A workers status` and `inspect` find nobody, and Flower shows the machine by what it reports to the pool.
+
+What differs from `sluice worker run`:
+
+- One Celery worker serves both queues. Under a full load a transaction may wait for a container to end; give the two
+  queues a worker each by `sluice worker run`.
+- SIGTERM waits until running containers end, as Celery always does; SIGQUIT does not. The next start goes on with them.
+- What is left to do is not logged at the end; `sluice worker status` says it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from functools import partial
+from logging import WARNING, getLogger
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
+from typing import Any
+
+import structlog
+from celery import bootsteps
+from celery.signals import celeryd_init, setup_logging, worker_process_init
+
+from chain.keystore import load_key
+from config import logging
+from config.celery_apps import machine_app
+from config.settings import settings
+from config.supervisor import Supervisor, die_with_parent
+from protocol.errors import SluiceError
+from workers import machine, upkeep_process
+from workers.pool.broker import admit, connect
+from workers.workbench import Machine
+
+log = structlog.get_logger(__name__)
+
+#: Processes beside one for each container: for an upload, and for a transaction.
+SPARE_PROCESSES = machine.SPARE_PROCESSES + 1
+#: Seconds for the upkeep process to sign off at the pool.
+STOP_SECONDS = 30.0
+
+app = machine_app(load_key(settings()).wallet)
+app.conf.worker_concurrency = settings().slots + SPARE_PROCESSES
+#: Holds the machine's lock until this process ends.
+_held = ExitStack()
+
+
+@setup_logging.connect
+@worker_process_init.connect
+def _log(**_: Any) -> None:
+    """One line format for all processes; a listener here keeps Celery from installing its own."""
+    logging.configure(settings(), process="worker")
+    for name in machine.TWO_LINES_A_TASK:
+        getLogger(name).setLevel(WARNING)
+
+
+@celeryd_init.connect
+def _sign_in(instance: Any, **_: Any) -> None:
+    """Celery calls it when a worker starts, before it connects."""
+    if instance.app is not app:
+        return
+    _log()
+    try:
+        signed_in = _held.enter_context(machine.signed_in(settings()))
+        connect(app, signed_in)
+        admit(app, signed_in)
+    except SluiceError as error:
+        # Celery logs what a signal's receiver raises, and goes on.
+        sys.exit(str(error))
+    UpkeepStep.machine = signed_in
+
+
+class UpkeepStep(bootsteps.StartStopStep):
+    """Part of the Celery worker: runs `workers.upkeep_process`, started again if it ends, until the worker stops."""
+
+    #: It stops before the pool, whose tasks may take long: the machine gets no new ones meanwhile.
+    requires = ("celery.worker.components:Pool",)
+    machine: Machine | None = None
+    _process: ForkProcess | None = None
+
+    def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's
+        """See Celery."""
+        assert self.machine is not None
+        self._process = get_context("fork").Process(target=_keep_up, args=(self.machine, os.getpid()), name="upkeep")
+        self._process.start()
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's
+        """See Celery."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            process.join(STOP_SECONDS)
+
+    def terminate(self, parent: Any) -> None:
+        """See Celery."""
+        self.stop(parent)
+
+
+app.steps["worker"].add(UpkeepStep)
+
+
+def _keep_up(own: Machine, worker: int) -> None:
+    """Main of a process: keep the upkeep process running. When it is to run no more, Celery's `worker` ends too."""
+    die_with_parent()
+    Supervisor({"upkeep": partial(upkeep_process.run, app, own)}, pid_dir=settings().home / "run").run()
+    # The upkeep process ends its supervisor when another machine works with this wallet now.
+    if os.getppid() == worker:
+        os.kill(worker, signal.SIGTERM)
