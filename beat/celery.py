@@ -1,7 +1,7 @@
-"""The clock: a Celery beat that publishes the sweep. Two of them do no harm, a late one costs latency only.
+"""Celery beat, which publishes the sweep every few seconds. Two of them do no harm, and a late one costs latency only.
 
-It keeps no file: an entry that comes every few seconds needs no memory of when it came last, and two beats that share a
-file break each other's.
+It keeps no schedule file: an entry that is due every few seconds need not survive a restart, and two beats with a
+common file would overwrite it.
 
 celery -A beat beat
 """

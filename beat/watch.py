@@ -1,11 +1,11 @@
-"""The watcher's process: follows the blocks and wakes whoever has work because of them.
+"""The process `watch`: follows the blocks, and publishes a Celery task for each deal and task that they are about.
 
     head ─► catch up: logs and blocks stored, then the cursor ─► deals     pipeline.ingest_deals
                                                                ─► tasks     pipeline.advance
                                                                ─► open txs  lane.run
 
-What could not be published is kept and published with the next head. A crash before that costs little: the blocks of
-the overlap are read again at start, and the sweep visits every open task anyway.
+What could not be published is published with the next block. A crash before that costs little: the last LOOKBACK blocks
+are read again at start, and the sweep visits every open task anyway.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from protocol.types import BlockNumber, DealId, TaskId
 
 log = structlog.get_logger(__name__)
 
-#: Blocks below the head that may still be replaced and that a new process reads again.
+#: Blocks below the head that may still be replaced; a new process reads them again.
 LOOKBACK = 64
-#: While mined transactions only wait for their depth, the lane looks at every so many heads.
+#: The lane runs once in so many blocks while its transactions are all mined and only wait for their depth.
 SETTLE_HEADS = 6
 #: Errors after which the next block tries again.
 TRANSIENT_ERRORS = (Unavailable, RpcError, PyMongoError)
 
 
 @dataclass(slots=True)
-class Wakeups:
-    """Notifications that could not be published yet; each deal and task once."""
+class PendingNotifications:
+    """What is still to be published, without duplicates."""
 
     scheduler: Scheduler
     deals: dict[DealId, None] = field(default_factory=dict)
@@ -49,14 +49,14 @@ class Wakeups:
     lane: bool = False
 
     def add(self, caught: Caught) -> None:
-        """Owe wake-ups for what was stored."""
+        """Add the deals and tasks of blocks that were stored."""
         self.deals.update(dict.fromkeys(caught.deals))
         self.tasks.update(dict.fromkeys(caught.tasks))
         # Only a reorg comes without blocks.
         self.lane = self.lane or not caught.blocks
 
     def publish(self) -> None:
-        """Publish what is owed. Raises BrokerUnavailable; then all of it is still owed."""
+        """Publish deals and tasks. Raises BrokerUnavailable, and then all of them are still pending."""
         self.scheduler.notifier.send_ingest(list(self.deals))
         self.scheduler.notifier.send_advance(list(self.tasks))
         self.deals.clear()
@@ -64,23 +64,23 @@ class Wakeups:
 
 
 def follow(scheduler: Scheduler, watcher: Watcher, numbers: Iterable[BlockNumber]) -> None:
-    """Handle each head; ends with `numbers`. Nothing that passes ends it, WrongChain does."""
-    owed = Wakeups(scheduler)
+    """Handle each new head until `numbers` ends. A transient error does not end it. Raises WrongChain."""
+    pending = PendingNotifications(scheduler)
     for turn, number in enumerate(numbers):
         try:
             for caught in watcher.catch_up(number):
-                owed.add(caught)
-                owed.publish()
-            owed.publish()
-            if owed.lane or _lane_is_due(scheduler, turn):
+                pending.add(caught)
+                pending.publish()
+            pending.publish()
+            if pending.lane or _lane_is_due(scheduler, turn):
                 scheduler.notifier.send_lane()
-                owed.lane = False
+                pending.lane = False
         except TRANSIENT_ERRORS as error:
             log.warning("Cannot follow now, trying again.", action="watch_again", block=number, why=str(error))
 
 
 def _lane_is_due(scheduler: Scheduler, turn: int) -> bool:
-    """Whether this head is one for the lane: each while something is to be sent or mined."""
+    """Whether the lane should run at this head: at each one while a transaction is to be sent or mined."""
     store, lane = scheduler.lane_store, scheduler.lane.id
     if store.count(lane, (IntentState.QUEUED, IntentState.SENT)):
         return True

@@ -1,11 +1,12 @@
-"""The Celery apps: `core` for the scheduler's own processes, `pool` to reach workers, `machine` on a worker.
+"""The Celery apps: `core_app` of the scheduler, `pool_app` to publish to workers, `machine_app` of a worker machine.
 
-Nothing is lost: quorum queues, publisher confirms, late acknowledgement. Everything may come twice: tasks are
-idempotent. No result backend: the state is in the store.
+No message is lost: quorum queues, publisher confirms, late acknowledgement. Any message may come twice: tasks are
+idempotent. There is no result backend: the state is in the store.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -36,24 +37,24 @@ log = structlog.get_logger(__name__)
 
 @worker_process_init.connect
 def _pool_child_dies_with_its_parent(**_: Any) -> None:
-    """A pool child must not outlive a killed Celery process: the restarted one would meet it at the same work."""
+    """A pool child ends with its Celery process; or it would still be at work when that one is restarted."""
     die_with_parent()
 
 
-#: Publishing waits out a broker restart (8-9 s measured) at short, even steps.
+#: Publishing is repeated for longer than a restart of RabbitMQ takes (8-9 s measured), at short, even intervals.
 PUBLISH_RETRY = {"max_retries": 60, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
-#: AMQP heartbeat in seconds: a dead peer is noticed after two.
+#: Seconds between AMQP heartbeats: after two without one the peer counts as dead.
 HEARTBEAT_SECONDS = 20
 
 
-#: Seconds to wait for the broker's confirmation of a message; whole, as sockets count them.
+#: Seconds to wait for the broker's confirmation of a message. A whole number, as socket options have it.
 CONFIRM_SECONDS = 5
 
 
 class SafeQueues(AMQP):
-    """Celery's queues, of which a worker without `-Q` consumes only PIPELINE_QUEUES.
+    """Celery's queues, except that a worker started without `-Q` consumes only PIPELINE_QUEUES.
 
-    Celery would take all that are declared: the dead letters, and a lane, which allows one consumer only.
+    Celery would consume all that are declared: also the dead letters, and a lane, which allows one consumer only.
     """
 
     def Queues(self, queues: Any, *args: Any, **options: Any) -> Any:  # noqa: N802 - Celery's name
@@ -81,8 +82,8 @@ class ConfirmTimeoutCelery(Celery):
 class LeanConsumer(Consumer):
     """Celery's consumer without delayed delivery, gossip and remote control.
 
-    Delayed delivery would declare 56 exchanges and queues, which a worker has no right to and nobody here uses.
-    Reconnects at short, even steps, so that a broker restart costs little more than itself.
+    Delayed delivery would declare 56 exchanges and queues, which a worker has no right to and Sluice does not use.
+    Reconnects at short, even intervals, so that work goes on soon after a restart of the broker.
     """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[valid-type, misc]  # celery-types calls it a variable
@@ -113,7 +114,7 @@ class LeanConsumer(Consumer):
 
 
 class CoreConsumer(LeanConsumer):
-    """The consumer of the scheduler's own processes: answers remote control, so `celery status` and Flower see them."""
+    """The consumer of the scheduler's processes: answers remote control, for `celery status` and Flower."""
 
     class Blueprint(LeanConsumer.Blueprint):
         """As LeanConsumer, with Celery's control queue."""
@@ -188,11 +189,22 @@ def core_app(settings: Settings, wallet: Wallet | None = None) -> ConfirmTimeout
         task_routes=[topology.PIPELINE_ROUTES, route_lane],
         worker_send_task_events=True,
         task_send_sent_event=True,
-        # Only here: every member of this vhost is ours. In vhost `pool` anybody could shut the others down.
+        # Only in this vhost, whose users are all the operator's. In vhost `pool` any worker could shut down the others.
         worker_consumer="config.celery_apps:CoreConsumer",
         worker_enable_remote_control=True,
         control_queue_exclusive=True,
     )
+
+
+def prepare_for_flower(app: Celery) -> None:
+    """Have Flower use a connection per request, without confirmations.
+
+    Flower asks machines, which never answer, on many threads at a time. With a pool of confirmed connections the
+    threads wait for each other for ever, and so do its pages and a SIGTERM (seen).
+    """
+    app.conf.update(broker_pool_limit=0, broker_transport_options={})
+    # It warns of every worker that does not answer remote control; worker machines never do.
+    logging.getLogger("flower.inspector").setLevel(logging.CRITICAL)
 
 
 def pool_app(settings: Settings) -> Celery:

@@ -1,7 +1,7 @@
 """Every exchange, queue and Celery task, named once, and the queue of each task.
 
 vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ingest, advance, assign: urgent work
-                                      ├─ pipeline.sweep      quorum    the periodic sweep; holds one message
+                                      ├─ pipeline.sweep      quorum    from beat, every few seconds; holds one message
                                       ├─ pipeline.bulk       quorum    the next piece of large deals; holds one message
                                       ├─ lane.<wallet>       quorum    one consumer at a time (SAC)
                                       └─ dead                quorum    what was delivered too often
@@ -29,7 +29,7 @@ WORKER_LANE, ABORT = "worker.lane", "worker.abort"
 #: queue may be busy with what it shall stop.
 TX_TASKS = frozenset({CONTRIBUTE, CONTRIBUTE_AND_FINALIZE, REVEAL, WORKER_LANE, ABORT})
 
-#: Redeliveries before a message goes to `dead`: enough for a crash loop to be seen, too few to spin for ever.
+#: Redeliveries before a message goes to `dead`: enough for a crash loop to be noticed, and an end to it.
 DELIVERY_LIMIT = 20
 CORE_EXCHANGE = Exchange("sluice", "topic", durable=True)
 PIPELINE_QUEUE = "pipeline"
@@ -48,9 +48,10 @@ DEAD_QUEUE = "dead"
 #: Messages to be tried again, until their time to live ends; then they go to the queue that they came from.
 RETRY_QUEUE = "pipeline.retry"
 RETRY_EXCHANGE = Exchange("sluice.retry", "topic", durable=True)
-#: Messages kept in `dead`: enough to see what happened; the oldest are dropped.
+#: Messages kept in `dead`, enough to see what happened; the oldest are dropped.
 DEAD_LENGTH = 10_000
-#: Quorum queues survive a broker crash once confirmed; the worker must see this argument to use per-consumer prefetch.
+#: A confirmed message in a quorum queue survives a crash of the broker. Celery uses per-consumer prefetch if it finds
+#: this argument.
 QUORUM = {"x-queue-type": "quorum"}
 DEAD_LETTERS = {
     "x-delivery-limit": DELIVERY_LIMIT,
@@ -60,17 +61,17 @@ DEAD_LETTERS = {
 
 
 def lane_queue_name(wallet: Wallet) -> str:
-    """Queue in vhost core whose messages run one wallet's lane."""
+    """Name of the queue for runs of one wallet's lane, in vhost core."""
     return f"lane.{wallet}"
 
 
 def compute_queue_name(wallet: Wallet) -> str:
-    """Work of one worker machine; also its exchange's and its RabbitMQ user's Celery node name."""
+    """Name of a worker machine's queue for work, of its exchange, and of its Celery node."""
     return f"w.{wallet}"
 
 
 def tx_queue_name(wallet: Wallet) -> str:
-    """Transactions of one worker machine."""
+    """Name of a worker machine's queue for transactions."""
     return f"w.{wallet}.tx"
 
 
@@ -85,15 +86,15 @@ def pipeline_queue() -> Queue:
 
 
 def wake_up_queue(name: str) -> Queue:
-    """A queue for a message without arguments: a second one would only do the same again, so a newer replaces it.
+    """A queue for a task without arguments. It holds one message, since a second one would do the same again.
 
-    Nothing in it is dead-lettered: one that expires or is replaced is no failure.
+    A message that expires or is replaced is no failure, so it is not dead-lettered.
     """
     return Queue(name, CORE_EXCHANGE, name, queue_arguments=QUORUM | {"x-max-length": 1, "x-overflow": "drop-head"})
 
 
 def pipeline_queues() -> list[Queue]:
-    """PIPELINE_QUEUES."""
+    """The queues named in PIPELINE_QUEUES."""
     return [pipeline_queue(), wake_up_queue(SWEEP_QUEUE), wake_up_queue(BULK_QUEUE)]
 
 
@@ -104,9 +105,9 @@ def retry_queue() -> Queue:
 
 
 def dead_queue() -> Queue:
-    """Messages given up after DELIVERY_LIMIT deliveries; only an operator reads it.
+    """Messages that were delivered DELIVERY_LIMIT times without success, for the operator. It has no consumer.
 
-    Its length is limited by a policy (`pipeline.broker.admin`), since a queue's arguments cannot be changed.
+    A policy limits its length (`pipeline.broker.admin`), since a queue's arguments cannot be changed.
     """
     return Queue(DEAD_QUEUE, CORE_EXCHANGE, DEAD_QUEUE, queue_arguments=QUORUM)
 
@@ -118,7 +119,7 @@ def lane_queue(wallet: Wallet) -> Queue:
 
 
 def worker_exchange(wallet: Wallet) -> Exchange:
-    """A worker's own exchange: the only thing it may write to. Declared by the scheduler, never by the worker."""
+    """A worker's own exchange, the only one it may write to. The scheduler declares it."""
     return Exchange(compute_queue_name(wallet), "direct", durable=True, no_declare=True)
 
 

@@ -10,6 +10,7 @@ The environment is that of `sluice scheduler run`: the `SLUICE_…` variables.
 
 from __future__ import annotations
 
+import sys
 from logging import WARNING, getLogger
 from typing import Any
 
@@ -17,7 +18,7 @@ from celery.signals import setup_logging, worker_process_init
 
 from chain.keystore import load_key
 from config import logging
-from config.celery_apps import core_app
+from config.celery_apps import core_app, prepare_for_flower
 from config.settings import settings
 from pipeline import tasks
 
@@ -28,6 +29,8 @@ app = core_app(settings(), load_key(settings()).wallet)
 tasks.serve(app, settings())
 # Tasks imported from `pipeline.tasks` belong to this app, e.g. `sweep_tasks.delay()`.
 app.set_default()
+if "flower" in sys.argv:
+    prepare_for_flower(app)
 
 
 @setup_logging.connect

@@ -1,4 +1,4 @@
-"""RabbitMQ's management API in the scheduler's hands: virtual hosts, a stranger's user and its queues, revocation.
+"""A client of RabbitMQ's management API: virtual hosts, a worker's user and queues, revocation.
 
     vhost core   the scheduler's user only          vhost pool   one user per worker, named as its wallet
     ┌──────────────────────────────────┐            ┌────────────────────────────────────────────────────────┐
@@ -10,7 +10,8 @@
 What stays open to a worker, measured on RabbitMQ 3.10: it may count messages of other queues in `pool`
 by a passive declare, and because its exchange and first queue share a name it may bind or unbind the two of them, or
 purge its own queues. It may add bindings without end, with keys of its own making: they lead nowhere but into its own
-queues, yet they take the broker's memory, so a login that finds any makes the exchange anew. Banning it removes all.
+queues, yet they take the broker's memory, so a login that finds any deletes the exchange and makes it again. A ban
+removes all.
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ from protocol.types import Wallet
 
 log = structlog.get_logger(__name__)
 
-#: Random bytes behind a broker password: nobody guesses 32.
+#: Random bytes of a broker password: 32 cannot be guessed.
 PASSWORD_BYTES = 32
-#: Connections of one machine: two Celery processes, one per container slot and one per process that carries a
-#: chain on; doubled, because a killed machine's old connections live on for two heartbeats.
+#: Connections of one machine: those of two Celery workers, and of each process that publishes the next link of a chain;
+#: `enrol` doubles them, because a killed machine's connections stay open for two heartbeats.
 BASE_CONNECTIONS, CONNECTIONS_PER_SLOT = 16, 4
 #: A Celery process opens two or three channels on a connection.
 CHANNELS_PER_CONNECTION = 4
-#: A machine that floods its own exchange drops its own oldest messages; the sweep repeats what still matters.
+#: Bytes in a worker's queue: of a machine that floods its own exchange the oldest messages are dropped, and the sweep
+#: publishes again what still matters.
 QUEUE_BYTES = 16 * 2**20
 #: Milliseconds after which the queue of a machine that never came back is removed: 30 days.
 QUEUE_EXPIRES = 30 * 24 * 3600 * 1000
@@ -51,9 +53,9 @@ FLOWER_PERMISSIONS = {
     "write": r"^(celeryev[.].*|(.*[.]reply[.])?celery[.]pidbox)$",
     "read": r"^(celeryev([.].*)?|(.*[.])?reply[.]celery[.]pidbox)$",
 }
-#: Seconds for what may have to go through a great many bindings.
+#: Seconds for a request that may have to go through a great many bindings.
 SWEEP_SECONDS = 60.0
-#: Bytes read of the list of a worker's bindings: the two of ours are 500.
+#: Bytes read of the list of a worker's bindings: the two that Sluice makes take 500.
 BINDINGS_BYTES = 16 * 1024
 _WALLET = re.compile(r"^0x[0-9a-f]{40}$")
 ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
@@ -124,11 +126,11 @@ class BrokerAdmin:
         self._http.close()
 
     def identity(self) -> httpx.Response:
-        """Who we are there: JSON with `name` and `tags`. Raises BrokerRefused if nobody the API lets in."""
+        """The user that these credentials belong to: JSON with `name` and `tags`. Raises BrokerRefused."""
         return self._call("GET", "/whoami")
 
     def alarms(self) -> tuple[str, ...]:
-        """Resources the broker is short of, which makes it take no messages; none if all is well."""
+        """Resources that the broker is short of; while there are any, it takes no messages."""
         try:
             self._call("GET", "/health/checks/alarms")
         except BrokerRefused as error:
@@ -138,16 +140,16 @@ class BrokerAdmin:
         return ()
 
     def unread(self, queues: Sequence[str]) -> tuple[str, ...]:
-        """Those queues of vhost `core` that do not exist or have no consumer; its statistics lag by 5 s."""
+        """Those queues of vhost `core` that do not exist or have no consumer. RabbitMQ's statistics lag by 5 s."""
         rows = self._call("GET", f"/queues/{_part(self._core)}", missing_ok=True)
         counts = {row["name"]: row.get("consumers", 0) for row in rows.json()} if rows.is_success else {}
         return tuple(name for name in queues if not counts.get(name))
 
     def prepare(self) -> None:
-        """Make vhosts `core` and `pool`, with the scheduler's user in both, and the queue of given-up messages.
+        """Make vhosts `core` and `pool`, with the scheduler's user in both, and the queue of dead letters.
 
-        The other queues of `core` are declared by who consumes them; that one has no consumer, and without it what
-        was delivered too often would vanish.
+        The consumers of the other queues of `core` declare them. That one has no consumer, and without it a message
+        that was delivered too often would be lost.
         """
         for vhost in (self._core, self._pool):
             self._call("PUT", f"/vhosts/{_part(vhost)}")
@@ -162,11 +164,11 @@ class BrokerAdmin:
         self._call("PUT", f"/policies/{core}/{dead}", policy)
 
     def remove_vhosts(self) -> None:
-        """Delete both vhosts with all that is in them, and the users we let in: for pools of a demo or a test."""
+        """Delete both vhosts with all that is in them, and the users made by `enrol`: for pools of a demo or a test."""
         self.dismiss_flower()
         admitted = self._call("GET", f"/vhosts/{_part(self._pool)}/permissions", missing_ok=True)
         for row in admitted.json() if admitted.is_success else ():
-            # Workers are named as their wallets; anybody else is the operator's.
+            # A worker's user is named as its wallet; any other user is the operator's.
             if _WALLET.match(row["user"]):
                 self.revoke(Wallet(row["user"]))
         for vhost in (self._core, self._pool):
@@ -211,9 +213,9 @@ class BrokerAdmin:
         self._call("DELETE", path, missing_ok=True, timeout=SWEEP_SECONDS)
 
     def _few(self, path: str) -> list[Any] | None:
-        """A list that ours keep short, empty if there is none; None if the answer is longer than ours can be.
+        """A list of bindings; empty if there is none, None if it is longer than the list of Sluice's own can be.
 
-        A stranger decides how long it is: no more than BINDINGS_BYTES of it are read.
+        A worker decides how long it is, so no more than BINDINGS_BYTES of it are read.
         """
         answer = bytearray()
         try:
@@ -276,12 +278,12 @@ class BrokerAdmin:
             raise BrokerUnavailable(what=self._url, why=str(error) or type(error).__name__) from error
         if answer.is_success or (missing_ok and answer.status_code == 404):
             return answer
-        # The body may repeat what we sent, but never a password: RabbitMQ quotes only names and arguments.
+        # The body may repeat parts of the request, but never a password: RabbitMQ quotes only names and arguments.
         raise BrokerRefused(what=self._url, request=f"{method} {path}", status=answer.status_code, why=_reason(answer))
 
 
 def _reason(answer: httpx.Response) -> str:
-    """Why the API says no, in its words; the resources it is short of, if that is why."""
+    """Why the API refuses, in its words, with the resources that it is short of, if any."""
     try:
         body = answer.json()
         said = str(body.get("reason") or body["error"])

@@ -1,4 +1,4 @@
-"""Work that a request must not wait for: a bounded queue, and one thread that delivers whatever has gathered in it.
+"""Work that a request must not wait for: a bounded queue, and one thread that delivers its items in batches.
 
 put ──► [ oldest … newest ] ──► thread: deliver(all that is there) ── BrokerUnavailable ──► keep, try again shortly
          full: the oldest is dropped and counted                    ── any other error ──► each alone; what fails alone
@@ -30,12 +30,11 @@ CAPACITY, BATCH = 10_000, 200
 
 
 class Background(Generic[T]):
-    """Delivers items in order on its own daemon thread, which starts with the first item (so after any fork), and with
-    the next one should it have died.
+    """Delivers items in order on a daemon thread of its own. The first item starts it (so after any fork), and if the
+    thread has died, the next item starts it again.
 
-    `deliver` gets 1 to `batch` items and raises BrokerUnavailable to have them delivered again. Whatever else it raises
-    is logged and counted, and ends neither the thread nor the delivery of the other items. A thread that ended all the
-    same is started again by the next item.
+    `deliver` gets 1 to `batch` items and raises BrokerUnavailable to have them delivered again. Any other error is
+    logged and counted, and ends neither the thread nor the delivery of the other items.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Background(Generic[T]):
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._busy = False
-        #: Items given up: the queue was full, or their delivery failed for good.
+        #: Items that were dropped: the queue was full, or their delivery failed with another error.
         self.dropped = 0
 
     def put(self, *items: T) -> None:

@@ -1,7 +1,7 @@
-"""Flower, the web page that shows every worker machine and every step: how it starts, with a user that can only look.
+"""Starts Flower, the web page that shows every worker machine and every step, with a user that can only read.
 
 It runs on vhost `core`, by default listens on this machine only, is read-only, and signs in to RabbitMQ as a user that
-can receive events but not publish a task. Passwords travel in the environment: everybody can see an argument list.
+can receive events but not publish a task. Passwords are passed in the environment: any user sees an argument list.
 """
 
 from __future__ import annotations

@@ -14,19 +14,19 @@ from kombu.exceptions import KombuError, OperationalError
 from config.celery_apps import CONFIRM_SECONDS
 from protocol.errors import BrokerUnavailable
 
-#: What can go wrong between us and RabbitMQ, whichever layer notices first.
+#: Errors of a connection to RabbitMQ, of each layer: socket, AMQP, kombu.
 BROKER_ERRORS = (OSError, AMQPError, KombuError)
 #: Seconds to wait for the broker to take a new connection.
 CONNECT_SECONDS = 5
 
 
-#: Seconds to wait for the broker's confirmation, or for room to write: one that blocks publishers (an alarm) or is
-#: frozen says nothing at all. More than a loaded broker takes, less than a task can lose without harm.
+#: Seconds to wait for the broker's confirmation, or until it reads what is sent: a broker that blocks publishers (an
+#: alarm) or is frozen does neither. More than a loaded broker takes, less than a task can lose without harm.
 ANSWER_SECONDS = CONFIRM_SECONDS
 
 
 class _Producer(Producer):
-    """A producer that does not repeat what was not confirmed in time: the next one would wait as long."""
+    """A producer that does not publish again what was not confirmed in time: the second wait would be as long."""
 
     def _publish(self, *args: Any, **kwargs: Any) -> Any:
         # What `publish` calls inside its retries, which are for a broker that restarts.
@@ -48,10 +48,10 @@ class BrokerLink:
         """A producer for the block; any failure of the broker inside it is raised as BrokerUnavailable."""
         try:
             if self._producer is None:
-                # No AMQP heartbeat: nobody would send it while the thread waits, and the broker would hang up.
+                # No AMQP heartbeat: while the thread waits it would not be sent, and the broker would disconnect.
                 connection = self._app.connection_for_write(
                     heartbeat=0,
-                    # Only here, where every read is the answer to a question: a consumer may rightly wait for hours.
+                    # Not for consumers, which may wait for hours: here every read is the answer to a request.
                     transport_options={"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS},
                 )
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_SECONDS)

@@ -22,9 +22,7 @@ INGEST_CHUNK = 5
 
 
 class Notifier:
-    """Publishes the scheduler's own Celery tasks, confirmed. Every method raises BrokerUnavailable; not for several
-    threads at a time.
-    """
+    """Publishes the tasks, with confirmation. All methods raise BrokerUnavailable. For one thread at a time."""
 
     def __init__(self, app: Celery, wallet: Wallet) -> None:
         self._app = app
@@ -32,33 +30,33 @@ class Notifier:
         self.wallet = wallet
 
     def send_ingest(self, deals: Sequence[DealId]) -> None:
-        """Have deals read from the chain."""
+        """Publish `ingest_deals`: read deals from the chain."""
         self._send(topology.INGEST_DEALS, [(chunk,) for chunk in chunks(deals, INGEST_CHUNK)])
 
     def send_advance(self, tasks: Sequence[TaskId]) -> None:
-        """Have tasks advanced."""
+        """Publish `advance`: decide what tasks need next."""
         self._send(topology.ADVANCE, [(chunk,) for chunk in chunks(tasks, ADVANCE_CHUNK)])
 
     def send_assign(self) -> None:
-        """Have waiting tasks matched with free slots."""
+        """Publish `assign`: match waiting tasks with free slots."""
         self._send(topology.ASSIGN, [()])
 
     def send_bulk(self) -> None:
-        """Have the next piece of large deals done."""
+        """Publish `bulk`: do the next piece of large deals."""
         self._send(topology.BULK, [()])
 
     def messages_waiting(self) -> int:
-        """Messages of the queue `pipeline` that no process has taken yet."""
+        """Number of messages in the queue `pipeline` that no process has taken yet."""
         with self._link.producer() as producer:
             channel: Any = producer.channel
             return int(channel.queue_declare(topology.PIPELINE_QUEUE, passive=True).message_count)
 
     def send_lane(self) -> None:
-        """Have the scheduler's lane run."""
+        """Publish a run of the scheduler's lane."""
         self._send(topology.RUN_LANE, [(self.wallet,)])
 
     def close(self) -> None:
-        """Disconnect; the next message connects again."""
+        """Disconnect; the next task connects again."""
         self._link.close()
 
     def _send(self, name: str, calls: Sequence[tuple[object, ...]]) -> None:

@@ -1,7 +1,7 @@
 """Celery events about worker machines and tasks, sent into vhost `core` for Flower, `celery status` and the like.
 
 Workers have no right to that vhost and Celery events carry no proof of who sent them. So only the scheduler sends them,
-once it has checked the sender or seen the chain, under the machine's name `w.<wallet>` or its own:
+after it has checked who sent a report or read the chain, under the machine's name `w.<wallet>` or its own:
 
 login ──► worker-online       assigned            ──► assign       succeeded     by the scheduler
 ping  ──► worker-heartbeat    STARTED             ──► compute      received, started
@@ -10,8 +10,8 @@ ban   ──► worker-offline      COMPUTED, FAILED    ──► compute      s
                               TaskFinalize        ──► finalize     succeeded     by the scheduler
 
 A task's steps carry its id as their argument, the machine's own name (`SLUICE_WORKER_NAME`) as the keyword argument
-`machine`, and times from the scheduler's own records. An event that cannot be sent
-is lost without harm: nothing decides by it.
+`machine`, and times from the scheduler's own records. An event that cannot be
+sent is lost without harm, since no decision depends on it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SOFTWARE_VERSION = version("sluice")
 MOST_NAMES = 10_000
 #: Routing key of several events in one message; Celery's receivers take those of every key.
 _GROUP = "task.multi"
-#: Transient: an event nobody listens to is worth no disk write.
+#: AMQP delivery mode of a message that is not written to disk.
 TRANSIENT = 1
 
 
@@ -156,7 +156,7 @@ def worker_event(
 
 
 class Relay:
-    """Sends events through one long-lived connection, on its own thread; a failure reaches nobody but the log."""
+    """Sends events through one long-lived connection, on its own thread. A failure is logged, and not raised."""
 
     def __init__(self, app: Celery, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -209,7 +209,7 @@ class Relay:
     def _deliver(self, events: Sequence[RelayEvent]) -> None:
         bodies = [self._body(event) for event in events]
         with self._link.producer() as producer:
-            # As Celery groups its own: what has gathered is one message.
+            # One message for all, as Celery groups its own events.
             producer.publish(
                 bodies,
                 exchange=event_exchange,

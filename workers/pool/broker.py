@@ -43,9 +43,9 @@ def connect(app: ConfirmTimeoutCelery, machine: Machine) -> None:
 
 
 def admit(app: Celery, machine: Machine) -> None:
-    """Make sure that the broker lets us in: sign in again if it does not know us any more.
+    """Connect to the broker once, and sign in again if it refuses this machine's password.
 
-    A broker that is away is left to whoever needs it. Raises PoolUnavailable, Refused from the sign-in.
+    If the broker is away, that is logged. Raises PoolUnavailable, Refused from the sign-in.
     """
     token = machine.session.current().token
     try:
@@ -59,18 +59,18 @@ def admit(app: Celery, machine: Machine) -> None:
 
 
 class Publisher:
-    """Sends the machine messages of its own."""
+    """Publishes tasks to the machine's own queues."""
 
     def __init__(self, app: Celery, machine: Machine) -> None:
         self._app = app
         self._wallet = machine.wallet
 
     def wake_lane(self) -> None:
-        """Have the lane look at the chain. Raises BrokerUnavailable."""
+        """Publish a run of the lane. Raises BrokerUnavailable."""
         self._send(worker_chains.links(self._app, self._wallet, (topology.WORKER_LANE,)))
 
     def resume(self, replicate: Replicate, todo: Todo) -> None:
-        """Go on with a task where the journal says it stands. Raises BrokerUnavailable."""
+        """Publish what is left to do for a task, by the journal. Raises BrokerUnavailable."""
 
         def rest(mode: Mode, first: str) -> Links:
             return worker_chains.rest(self._app, self._wallet, replicate.task_id, mode, first)
@@ -86,7 +86,7 @@ class Publisher:
                 self._send(rest(Mode.SOLO, topology.CONTRIBUTE_AND_FINALIZE))
 
     def reveal(self, task_id: TaskId) -> None:
-        """Reveal a vote. Raises BrokerUnavailable."""
+        """Publish the reveal of a vote. Raises BrokerUnavailable."""
         self._send(worker_chains.reveal(self._app, self._wallet, task_id, upload=False))
 
     def _send(self, links: Links) -> None:

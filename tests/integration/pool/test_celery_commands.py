@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -64,9 +65,10 @@ def test_a_second_pipeline_worker_takes_part_and_ends_when_told(hall: Arena, tmp
     with _running(hall, tmp_path, "-A", "pipeline", "worker", "-c", "1", "-n", "second@%h") as process:
         seen = r"second@\S+: OK"
         wait_until(lambda: re.search(seen, _celery(hall, "-A", "pipeline", "status")), SECONDS, what="it in `status`")
-        node = _celery(hall, "-A", "pipeline", "inspect", "active_queues", "-d", f"second@{os.uname().nodename}")
-        assert all(f"'{queue}'" in node for queue in topology.PIPELINE_QUEUES)
-        assert f"'{topology.DEAD_QUEUE}'" not in node
+        (queues,) = json.loads(
+            _celery(hall, "-A", "pipeline", "inspect", "--json", "-d", f"second@{os.uname().nodename}", "active_queues")
+        ).values()
+        assert {queue["name"] for queue in queues} == set(topology.PIPELINE_QUEUES)
         os.kill(process.pid, signal.SIGTERM)
         assert process.exits_within(ample(SECONDS))
 
