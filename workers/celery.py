@@ -37,8 +37,8 @@ from config.settings import settings
 from config.supervisor import Supervisor, die_with_parent
 from protocol.errors import SluiceError
 from workers import machine, upkeep_process
+from workers.context import Machine
 from workers.pool.broker import admit, connect
-from workers.workbench import Machine
 
 log = structlog.get_logger(__name__)
 
