@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 
-from bench.arena import Arena
+from bench.bench_pool import BenchPool
 from ops.pool.local import SETTINGS
 
 
-def scheduler_environment(arena: Arena) -> dict[str, str]:
+def scheduler_environment(bench_pool: BenchPool) -> dict[str, str]:
     """The `SLUICE_…` variables that the pool's scheduler was started with."""
-    settings = arena.pool.home / "scheduler" / SETTINGS
+    settings = bench_pool.pool.home / "scheduler" / SETTINGS
     lines = [shlex.split(line)[1] for line in settings.read_text().splitlines() if line.startswith("export ")]
     return dict(line.split("=", 1) for line in lines)
