@@ -110,7 +110,7 @@ def test_flower_shows_the_schedulers_processes_and_ends_when_told(shared_pool: B
 @pytest.fixture
 def plain(shared_pool: BenchPool) -> Iterator[WorkerMachine]:
     """The spare wallet's machine, running as `celery -A workers worker`; it has the rights of any machine."""
-    machine = WorkerMachine("plain", shared_pool.pool.ground.workers[-1], 2, ("celery", "-A", "workers", "worker"))
+    machine = WorkerMachine("plain", shared_pool.pool.on_chain.workers[-1], 2, ("celery", "-A", "workers", "worker"))
     # It returns once the pool knows the machine and both its queues have a consumer.
     shared_pool.pool.start_machines([machine])
     yield machine
