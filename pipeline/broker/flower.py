@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 #: Machines and tasks kept in memory: 10,000 of each costs about 100 MB.
 MAX_WORKERS, MAX_TASKS = 10_000, 10_000
+#: The page of all steps says of each whose it is (`args`: the id of the iExec task) and why it failed.
+TASKS_COLUMNS = "name,args,state,runtime,worker,received,exception,uuid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ def flower_launch(settings: Settings, password: str) -> FlowerLaunch:
         f"--port={settings.flower_port}",
         "--read_only=True",
         "--persistent=False",
+        f"--tasks_columns={TASKS_COLUMNS}",
         f"--max_workers={MAX_WORKERS}",
         f"--max_tasks={MAX_TASKS}",
     )

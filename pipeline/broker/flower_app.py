@@ -11,5 +11,6 @@ configure(settings(), process="flower")
 
 app = core_app(settings())
 prepare_for_flower(app)
+app.control_cls = "pipeline.broker.flower_machines:MachineControl"
 #: What Flower's broker page lists.
 app.conf.task_queues = [*topology.pipeline_queues(), topology.dead_queue()]

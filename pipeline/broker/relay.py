@@ -5,7 +5,7 @@ after it has checked who sent a report or read the chain, under the machine's na
 
 login ──► worker-online       assigned            ──► assign       succeeded     by the scheduler
 ping  ──► worker-heartbeat    STARTED             ──► compute      received, started
-ban   ──► worker-offline      COMPUTED, FAILED    ──► compute      succeeded, failed
+ban   ──► worker-offline      COMPUTED, FAILED    ──► compute      succeeded, or failed with its cause
                               CONTRIBUTED …       ──► contribute, reveal, upload: received, started, succeeded
                               TaskFinalize        ──► finalize     succeeded     by the scheduler
 
@@ -95,16 +95,27 @@ def report_events(
     """The events of one accepted report. `replicate`: as it was before the report. `called`: the machine's own name."""
     name, machine = step_name(report.step, replicate.mode), topology.compute_queue_name(replicate.wallet)
     since = began(replicate, report.step)
+    if report.seconds is not None:
+        # A report may overtake the one before it: then the machine knows better, but no step began before its task.
+        measured = max(now - report.seconds, replicate.published_at or 0.0)
+        since = measured if since is None else min(since, measured)
     match report.step:
         case Step.STARTED:
             return _begin(name, machine, task_id, now, called)
         case Step.COMPUTED:
-            return [_end(name, machine, task_id, since, now)]
+            # With a cause: the app, or what it needs, has failed, and the error is what this machine votes for.
+            return [_end(name, machine, task_id, since, now, failure=_failure(report) if report.cause else None)]
         case Step.FAILED:
             begin = [] if since is not None else _begin(name, machine, task_id, now, called)
-            return [*begin, _end(name, machine, task_id, since, now, failure=report.cause or "FAILED")]
+            return [*begin, _end(name, machine, task_id, since, now, failure=_failure(report))]
         case _:
             return step_events(name, machine, task_id, since, now, called=called)
+
+
+def _failure(report: Report) -> str:
+    """Why a computation failed, as Flower shows it: the cause, and the app's exit code if there is one."""
+    code = "" if report.exit_code is None else f" (exit code {report.exit_code})"
+    return f"{report.cause or 'FAILED'}{code}"
 
 
 def step_events(
@@ -128,11 +139,11 @@ def _begin(name: str, machine: str, task_id: TaskId, at: float, called: str | No
 def _end(
     name: str, machine: str, task_id: TaskId, since: float | None, now: float, *, failure: str | None = None
 ) -> RelayEvent:
-    uuid = _uuid(name, machine, task_id)
-    if failure is not None:
-        return RelayEvent("task-failed", machine, now, {"uuid": uuid, "exception": failure, "traceback": ""})
     runtime = 0.0 if since is None else max(0.0, now - since)
-    return RelayEvent("task-succeeded", machine, now, {"uuid": uuid, "result": f"'{task_id}'", "runtime": runtime})
+    fields = {"uuid": _uuid(name, machine, task_id), "runtime": runtime}
+    if failure is not None:
+        return RelayEvent("task-failed", machine, now, {**fields, "exception": failure, "traceback": ""})
+    return RelayEvent("task-succeeded", machine, now, {**fields, "result": f"'{task_id}'"})
 
 
 def _uuid(name: str, machine: str, task_id: TaskId) -> str:

@@ -276,6 +276,6 @@ def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
     scheduler.publish(messages)
     for found in granted:
         if (task := found.task).task_id in taken:
-            # Since the match, or since the last change made it want more workers.
-            scheduler.relay.step("assign", task.task_id, max(float(task.matched_at), task.changed_at))
+            # Since the match, or since the last change made it want more workers; a block's clock may be ahead of ours.
+            scheduler.relay.step("assign", task.task_id, min(max(float(task.matched_at), task.changed_at), now))
     return len(messages)

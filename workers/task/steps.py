@@ -54,19 +54,28 @@ def _commit(context: WorkerContext, replicate: Replicate, intent: Intent) -> Non
     # First the lane, then the journal: a crash between the two repeats the first, which changes nothing.
     context.lane.submit([intent])
     if context.journal.mark_committed(replicate.task_id, context.now()):
-        context.reports.send(replicate.task_id, Report(step=Step.CONTRIBUTED))
+        # Since the result was there; for a task without a vote, since it was stored at the pool.
+        context.reports.send(
+            replicate.task_id, Report(step=Step.CONTRIBUTED, seconds=_since(context, replicate.updated_at))
+        )
+
+
+def _since(context: WorkerContext, begun: float) -> float:
+    """Seconds since `begun`, Unix seconds; 0 if the clock was set back meanwhile."""
+    return max(0.0, context.now() - begun)
 
 
 def reveal(context: WorkerContext, task_id: TaskId) -> bool:
     """Submit the reveal to the lane and run it; True if the reveal is in the lane. Also for a vote that this machine
     has not seen mined: the lane asks the chain.
     """
+    begun = context.now()
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
     context.lane.submit([votes.reveal(replicate, context.chain_id, context.now())])
     if context.journal.mark_revealed(task_id, context.now()):
-        context.reports.send(task_id, Report(step=Step.REVEALED))
+        context.reports.send(task_id, Report(step=Step.REVEALED, seconds=_since(context, begun)))
     run_lane(context)
     return True
 

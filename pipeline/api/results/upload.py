@@ -45,6 +45,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     without a vote (trust 1) the wallet must hold the task. Once a result is stored, that one is the answer to whatever
     is sent.
     """
+    begun = services.clock()
     task, replicate = await run_in_threadpool(own_replicate, services, TaskId(task_id), wallet)
     if replicate.link is not None and replicate.digest is not None:
         return Stored(link=replicate.link, digest=replicate.digest)
@@ -56,7 +57,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
             # The cap is `BodyLimit`'s.
             await receive(request.stream(), path)
             async with _verifying:
-                return await run_in_threadpool(_store, services, task, replicate, view, path)
+                return await run_in_threadpool(_store, services, task, replicate, view, path, begun)
 
 
 def check_may_upload(task: TaskRecord, replicate: Replicate, view: ChainView) -> None:
@@ -94,7 +95,10 @@ def _temporary(folder: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _store(services: Access, task: TaskRecord, replicate: Replicate, view: ChainView, path: Path) -> Stored:
+def _store(
+    services: Access, task: TaskRecord, replicate: Replicate, view: ChainView, path: Path, begun: float
+) -> Stored:
+    """Check a whole body and put it where the requester finds it. `begun`: when its request came, Unix seconds."""
     checked = check_result(path, callback=task.has_callback)
     check_digest(replicate, view, task.task_id, checked.digest)
     if replicate.link is not None:
@@ -105,7 +109,8 @@ def _store(services: Access, task: TaskRecord, replicate: Replicate, view: Chain
     services.store.tasks.record_upload(
         task.task_id, replicate.wallet, link, checked.digest, callback_data, services.clock()
     )
-    announce(services, task, replicate, Report(step=Step.UPLOADED))
+    seconds = max(0.0, services.clock() - begun)
+    announce(services, task, replicate, Report(step=Step.UPLOADED, seconds=seconds))
     log.info("Result stored.", action="result_stored", task=task.task_id, wallet=replicate.wallet, link=link.location)
     return Stored(link=link, digest=checked.digest)
 

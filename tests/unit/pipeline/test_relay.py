@@ -3,6 +3,8 @@ from __future__ import annotations
 import ast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.broker.relay import RelayEvent, report_events, step_events, worker_event
 from pipeline.domain.records import Replicate
@@ -78,6 +80,30 @@ def test_each_step_on_chain_is_a_task_of_its_own_from_when_it_could_begin(
     assert received.fields["name"] == name
     assert (started.timestamp, succeeded.timestamp) == (NOW - seconds, NOW)
     assert succeeded.fields["runtime"] == seconds
+
+
+def test_a_report_that_overtakes_the_one_before_it_tells_itself_how_long_its_step_took() -> None:
+    overtaken, at_once = replicate(), replicate(computed=NOW)
+    for of in (overtaken, at_once):
+        report = Report(step=Step.CONTRIBUTED, seconds=1.5)
+        assert report_events(of, TASK, report, NOW)[-1].fields["runtime"] == 1.5
+    uploaded = Report(step=Step.UPLOADED, seconds=0.5)
+    assert report_events(overtaken, TASK, uploaded, NOW)[-1].fields["runtime"] == 0.5
+
+
+def test_an_app_that_failed_is_a_failure_with_its_cause_though_the_machine_votes_for_the_error() -> None:
+    report = Report(step=Step.COMPUTED, cause="APP_COMPUTE_FAILED", exit_code=1)
+
+    (event,) = report_events(replicate(started=97.5), TASK, report, NOW)
+
+    assert (event.kind, event.fields["runtime"]) == ("task-failed", 2.5)
+    assert event.fields["exception"] == "APP_COMPUTE_FAILED (exit code 1)"
+
+
+@given(st.floats(min_value=0, allow_infinity=False))
+def test_no_machine_shows_a_step_as_begun_before_its_task_was_given_out(seconds: float) -> None:
+    started = report_events(replicate(), TASK, Report(step=Step.CONTRIBUTED, seconds=seconds), NOW)[1]
+    assert 90.0 <= started.timestamp <= NOW
 
 
 def test_a_step_of_the_scheduler_shows_under_its_own_name() -> None:

@@ -1,0 +1,64 @@
+"""Flower's page of a worker machine: what can be said of it without asking it.
+
+Flower asks a worker by Celery's remote control, which machines do not have (they are strangers to each other, and who
+can ask can also shut down): each machine's page would be a wait, then "Unknown worker". So the answer is given here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from celery.app.control import Control
+
+from config import topology
+from protocol.types import Wallet
+
+#: A machine's name in Flower: that of its compute queue.
+_MACHINE = re.compile(r"w\.(0x[0-9a-f]{40})")
+#: What stands in the place of process ids and the like.
+NOTE = "Worker machine: no remote control. Its row under Workers counts its tasks and leads to them."
+
+
+class MachineControl(Control):
+    """Celery's remote control, which answers itself what is asked of one worker machine."""
+
+    def broadcast(self, command: str, *args: Any, **options: Any) -> Any:
+        """See Celery."""
+        wallet = _machine(options.get("destination"))
+        if wallet is None or not options.get("reply"):
+            return super().broadcast(command, *args, **options)
+        return [{topology.compute_queue_name(wallet): machine_facts(command, wallet)}]
+
+
+def machine_facts(command: str, wallet: Wallet) -> Any:
+    """The answer to one of Celery's inspect commands about a machine, in the shape of a worker's own answer."""
+    match command:
+        case "stats":
+            return {"pool": {"implementation": NOTE}, "broker": {}, "total": {}}
+        case "active_queues":
+            return [_queue(topology.compute_queue_name(wallet)), _queue(topology.tx_queue_name(wallet))]
+        case "conf":
+            return {}
+        case _:
+            return []
+
+
+def _machine(destination: Sequence[str] | None) -> Wallet | None:
+    """The one machine that is asked, or None if it is somebody else or several."""
+    found = _MACHINE.fullmatch(destination[0]) if destination and len(destination) == 1 else None
+    return None if found is None else Wallet(found[1])
+
+
+def _queue(name: str) -> dict[str, Any]:
+    unknown = dict.fromkeys(("exchange", "alias", "queue_arguments", "binding_arguments"))
+    return {
+        **unknown,
+        "name": name,
+        "routing_key": name,
+        "durable": True,
+        "exclusive": False,
+        "no_ack": False,
+        "auto_delete": False,
+    }
