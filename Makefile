@@ -25,6 +25,7 @@ demo: $(READY)
 
 test: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
+	@$(RUN)/python -m tests.browser
 	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(ARGS)
 
 # A second opinion to anvil: the lane on geth, which takes five minutes to build the first time.
