@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import structlog
 from pymongo.errors import PyMongoError
 
+from chain.contracts.ens_names import with_addresses
 from chain.lane.model.intent import IntentState
 from chain.lane.model.policy import LanePolicy
 from chain.rpc.heads import heads
@@ -125,7 +126,7 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    run(settings(), stop)
+    run(with_addresses(settings()), stop)
 
 
 if __name__ == "__main__":

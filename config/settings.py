@@ -21,7 +21,18 @@ from config.variables import PREFIX, refuse_unknown
 from protocol.errors import BadSetting
 from protocol.wire import DOWNLOAD_BYTES, MEMORY_PER_SLOT, RESULT_BYTES
 
-Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+#: An Ethereum address, 20 bytes.
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+Address = Annotated[str, Field(pattern=rf"^{_ADDRESS.pattern}$")]
+#: An ENS name as ENSIP-1 has it: labels with dots between. What is in a label, web3.py's ENS checks.
+_ENS_NAME = re.compile(r"[^\s./:@]{1,63}(\.[^\s./:@]{1,63}){1,10}")
+
+
+def is_address(text: str) -> bool:
+    """Whether this is an address in hex, in any case; else it is a name where a setting may hold one."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
 #: What Docker takes as the beginning of a container's name, and Celery as a node name.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 #: A price per gas. Decimal, so that what is written becomes exactly so many wei.
@@ -45,8 +56,13 @@ class Settings(BaseSettings):
         description="Ethereum JSON-RPC over HTTP; several nodes separated by commas.",
     )
     ws_url: str | None = Field(None, repr=False, description="JSON-RPC over WebSocket, for new heads. Empty: poll.")
-    hub: Address | None = Field(None, description="PoCo hub (diamond) address.")
-    workerpool: Address | None = Field(None, description="The workerpool contract this scheduler serves.")
+    hub: str | None = Field(None, description="PoCo hub (diamond): its address or ENS name.")
+    workerpool: str | None = Field(
+        None, description="The workerpool contract this scheduler serves: its address or ENS name."
+    )
+    ens_registry: Address | None = Field(
+        None, description="ENS registry for names. Unset: the chain's own, on Ethereum, Sepolia and Bellecour."
+    )
     block_time: float = Field(1.0, gt=0, description="Seconds between blocks; sets polling and time-outs.")
     start_block: int = Field(0, ge=0, description="First block to read for deals when the database is new.")
     rpc_timeout: float = Field(5.0, gt=0, description="Seconds to wait for a node's answer.")
@@ -177,6 +193,13 @@ class Settings(BaseSettings):
         False, description="Allow input files and datasets from private addresses (local stack only)."
     )
     ping_seconds: float = Field(10.0, gt=0, description="How often a worker says it is alive.")
+
+    @field_validator("hub", "workerpool")
+    @classmethod
+    def _names_a_contract(cls, value: str | None) -> str | None:
+        if value is not None and not is_address(value) and not _ENS_NAME.fullmatch(value):
+            raise ValueError("give an address (0x and 40 hex digits) or an ENS name (pool.example.eth)")
+        return value
 
     @field_validator("worker_name")
     @classmethod

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 from celery import Celery
 
+from chain.contracts.ens_names import with_addresses
 from chain.contracts.hub import Hub
 from chain.keystore import load_key
 from chain.lane.rules.poco import poco_lane
@@ -66,7 +67,7 @@ class Scheduler:
     @classmethod
     def open(cls, settings: Settings, core: Celery | None = None) -> Scheduler:
         """Everything the settings name; connects on first use. Raises BadSetting, BadKeystore."""
-        key = load_key(settings)
+        settings, key = with_addresses(settings), load_key(settings)
         hub = Hub(connect(settings), _address(settings.hub, "SLUICE_HUB"))
         lane_store = MongoStore(database(settings))
         lane = poco_lane(settings, hub.rpc, key, lane_store)

@@ -197,7 +197,7 @@ class Report(Wire):
     stderr: Annotated[str, StringConstraints(max_length=LOG_TAIL_CHARACTERS)] | None = None
     #: How long the step took where it was done. Reports overtake each other: the pool's own times may show nothing
     #: between two of them. For Flower; nothing is decided by it.
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
 
 
 class ResultLink(Wire):

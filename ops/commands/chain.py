@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from chain.contracts.ens_names import with_addresses
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from chain.rpc.pool import connect
@@ -149,7 +150,7 @@ class _OpenedChain:
 
 @contextmanager
 def _opened() -> Iterator[_OpenedChain]:
-    now = settings()
+    now = with_addresses(settings())
     hub, workerpool = _address(now.hub, "SLUICE_HUB"), _address(now.workerpool, "SLUICE_WORKERPOOL")
     store = Store.open(now)
     with closing(connect(now)) as rpc, answering():

@@ -53,9 +53,11 @@ def _run(only: Only = None, wait: Wait = None) -> None:
     configure(now, process="scheduler")
     share(now.metrics_dir or now.home / "metrics")
     # Imported here: help and mistakes should be told at once, and the processes are many.
+    from chain.contracts.ens_names import with_addresses  # noqa: PLC0415
     from ops import preflight  # noqa: PLC0415
 
     key, wanted = preflight.check(now, only or ())
+    now = with_addresses(now)
     preflight.require(now, key, wait=preflight.WAIT_SECONDS if wait is None else wait)
     from ops import scheduler  # noqa: PLC0415
 
@@ -67,9 +69,10 @@ def _doctor(as_json: Json = False) -> None:
 
     Asks the scheduler that runs here, or where none does the servers it would need.
     """
+    from chain.contracts.ens_names import with_addresses  # noqa: PLC0415
     from ops import preflight  # noqa: PLC0415
 
-    now = settings()
+    now = with_addresses(settings())
     findings = preflight.examine(now, load_key(now))
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from chain.contracts.ens_names import with_addresses
 from chain.keystore import load_key
 from chain.lane import admin
 from chain.lane.audit import audit
@@ -189,7 +190,7 @@ def _audit(as_json: Json = False, worker: Worker = False) -> None:
 
 def _lane(worker: bool) -> Lane:
     # A machine's settings leave open what its pool knows: hub, chain and node.
-    now = settings_from_pool(settings()) if worker else settings()
+    now = settings_from_pool(settings()) if worker else with_addresses(settings())
     key, rpc = load_key(now), connect(now)
     store: LaneStore = SqliteStore(layout_of(now.home, key.wallet).lane) if worker else MongoStore(database(now))
     return poco_lane(now, rpc, key, store)

@@ -77,7 +77,7 @@ def test_the_steps_of_a_task_are_there_with_who_did_them_and_how_long_it_took(
     assert all(row["state"] == "SUCCESS" for row in rows)
     assert all(_seconds(row["runtime"]) > 0 for row in rows), [(row["name"], row["runtime"]) for row in rows]
     assert all(row["worker"].startswith("pipeline@") == (row["name"] in OWN) for row in rows)
-    revealed = {topology.compute_queue_name(wallet) for wallet in view(shared_pool, voted).revealed}
+    revealed = {topology.compute_queue_name(vote.worker) for vote in view(shared_pool, voted).revealed}
     for step in ("compute", "contribute", "reveal"):
         assert {row["worker"] for row in rows if row["name"] == step} >= revealed
 
@@ -114,7 +114,7 @@ def test_the_page_of_a_scheduler_process_tells_its_processes_queues_and_tasks(
 
 
 def test_the_page_of_a_worker_machine_tells_its_queues(shared_pool: BenchPool, browser: Chrome, voted: TaskId) -> None:
-    machine = topology.compute_queue_name(next(iter(view(shared_pool, voted).revealed)))
+    machine = topology.compute_queue_name(view(shared_pool, voted).revealed[0].worker)
     browser.get(_address(shared_pool, f"worker/{machine}"))
 
     assert browser.find_element(By.ID, "workername").text == machine
