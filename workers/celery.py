@@ -87,13 +87,13 @@ class UpkeepStep(bootsteps.StartStopStep):
     _process: ForkProcess | None = None
 
     def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's
-        """See Celery."""
+        """Start the machine's upkeep in a process of its own; Celery calls it when the worker starts."""
         assert self.machine is not None
         self._process = get_context("fork").Process(target=_keep_up, args=(self.machine, os.getpid()), name="upkeep")
         self._process.start()
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's
-        """See Celery."""
+        """End the upkeep process; Celery calls it when the worker stops."""
         process, self._process = self._process, None
         if process is not None:
             process.terminate()

@@ -67,31 +67,31 @@ def run_compute(self: MachineTask, assignment: dict[str, Any]) -> str:
     except ValidationError as error:
         log.warning("Not an assignment.", action="assignment_refused", why=error.errors()[0]["msg"])
         raise Ignore from error
-    return _next(wanted.task_id, go_on=compute.compute(self.context, wanted))
+    return _argument_of_next_link(wanted.task_id, go_on=compute.compute(self.context, wanted))
 
 
 @shared_task(name=topology.UPLOAD, base=MachineTask, bind=True)
 def run_upload(self: MachineTask, task_id: str) -> str:
     """Store the result at the pool."""
-    return _next(task_id, go_on=steps.upload(self.context, TaskId(task_id)))
+    return _argument_of_next_link(task_id, go_on=steps.upload(self.context, TaskId(task_id)))
 
 
 @shared_task(name=topology.CONTRIBUTE, base=TxTask, bind=True)
 def run_contribute(self: TxTask, task_id: str) -> str:
     """Send the vote."""
-    return _next(task_id, go_on=steps.contribute(self.context, TaskId(task_id)))
+    return _argument_of_next_link(task_id, go_on=steps.contribute(self.context, TaskId(task_id)))
 
 
 @shared_task(name=topology.CONTRIBUTE_AND_FINALIZE, base=TxTask, bind=True)
 def run_contribute_and_finalize(self: TxTask, task_id: str) -> str:
     """Send the result of a task that needs no vote."""
-    return _next(task_id, go_on=steps.contribute_and_finalize(self.context, TaskId(task_id)))
+    return _argument_of_next_link(task_id, go_on=steps.contribute_and_finalize(self.context, TaskId(task_id)))
 
 
 @shared_task(name=topology.REVEAL, base=TxTask, bind=True)
 def run_reveal(self: TxTask, task_id: str) -> str:
     """Send what was voted for."""
-    return _next(task_id, go_on=steps.reveal(self.context, TaskId(task_id)))
+    return _argument_of_next_link(task_id, go_on=steps.reveal(self.context, TaskId(task_id)))
 
 
 @shared_task(name=topology.WORKER_LANE, base=TxTask, bind=True)
@@ -106,7 +106,8 @@ def run_abort(self: TxTask, task_id: str) -> None:
     steps.abort(self.context, TaskId(task_id))
 
 
-def _next(task_id: str, *, go_on: bool) -> str:
+def _argument_of_next_link(task_id: str, *, go_on: bool) -> str:
+    """What a link returns, which Celery hands to the next link of the chain. Raises Ignore to end the chain here."""
     if not go_on:
         # Celery acknowledges the message; the chain ends here.
         raise Ignore

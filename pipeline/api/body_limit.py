@@ -41,6 +41,7 @@ class BodyLimit:
         read = 0
 
         async def counted() -> Message:
+            """The body's next part, for the route that reads it; 413 once all parts are larger than the limit."""
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))

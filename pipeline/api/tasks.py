@@ -104,7 +104,7 @@ def logs_challenge(address: str, services: Access, chain_id: ChainId = None) -> 
 def get_task(task_id: HexId, services: Access, chain_id: ChainId = None) -> TaskModel:
     """The task in iExec Core's form: status, history with blocks and transactions, replicates, result link."""
     _refuse_other_chain(services, chain_id)
-    task = _task(services, task_id)
+    task = _stored_task(services, task_id)
     seen, view = _on_chain(services, task)
     return task_model(task, services.store.deals.get_deal(task.deal_id), view, seen)
 
@@ -112,7 +112,7 @@ def get_task(task_id: HexId, services: Access, chain_id: ChainId = None) -> Task
 @router.get("/tasks/{task_id}/replicates/{wallet}", summary="A replicate", response_model_exclude_none=True)
 def get_replicate(task_id: HexId, wallet: str, services: Access) -> ReplicateModel:
     """One worker's attempt at a task."""
-    task = _task(services, task_id)
+    task = _stored_task(services, task_id)
     replicate = task.replicate(_wallet(wallet))
     if replicate is None:
         raise NotFound(what=f"replicate of {wallet} for task {task_id}")
@@ -172,7 +172,8 @@ def _wallet(address: str) -> Wallet:
     return Wallet(address.lower())
 
 
-def _task(services: Access, task_id: str) -> TaskRecord:
+def _stored_task(services: Access, task_id: str) -> TaskRecord:
+    """The task that a route was asked for. Raises NotFound, which the API answers with 404."""
     task = services.store.tasks.get_task(TaskId(task_id))
     if task is None:
         raise NotFound(what=f"task {task_id}")
@@ -186,7 +187,7 @@ def _on_chain(services: Access, task: TaskRecord) -> tuple[list[Seen], ChainView
 
 def _readable_logs(services: Access, task_id: str, authorization: str) -> list[ComputeLog]:
     reader = log_reader(services.keys.logs, services.settings.chain_id, authorization, services.clock())
-    task = _task(services, task_id)
+    task = _stored_task(services, task_id)
     if reader != task.requester:
         raise Refused(why="only the task's requester may read its logs")
     return services.store.outputs.of_task(task.task_id)

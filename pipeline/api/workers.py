@@ -87,7 +87,7 @@ def login(request: Login, services: Access) -> Session:
 def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
     """Lists the tasks the machine holds; the answer says which are over and which to stop at once."""
     worker = services.store.workers.get_worker(wallet)
-    if worker is not None and _another(worker, request.machine):
+    if worker is not None and _is_another_machine(worker, request.machine):
         return Pong(forget=[], abort=[], superseded=True)
     services.store.workers.mark_seen(wallet, services.clock())
     forget, abort, unknown = services.store.tasks.verdicts_for_ping([TaskId(task) for task in request.tasks], wallet)
@@ -105,7 +105,7 @@ def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
 def leave(request: Leave, wallet: SignedIn, services: Access) -> None:
     """The machine gets no new task until its next sign-in or ping; what it holds stays its own until it is lost."""
     worker = services.store.workers.get_worker(wallet)
-    if worker is None or _another(worker, request.machine):
+    if worker is None or _is_another_machine(worker, request.machine):
         return
     services.store.workers.mark_leaving(wallet)
     services.relay.worker("offline", wallet, ping_seconds=services.settings.ping_seconds)
@@ -131,7 +131,7 @@ def get_worker(wallet: HexAddress, services: Access) -> WorkerModel:
     )
 
 
-def _another(worker: WorkerRecord, machine: str | None) -> bool:
+def _is_another_machine(worker: WorkerRecord, machine: str | None) -> bool:
     """Whether `machine` is another one than the one that signed in last."""
     return None not in (worker.machine, machine) and worker.machine != machine
 
@@ -142,7 +142,7 @@ def _refuse_second_machine(services: Access, request: Login, wallet: Wallet, now
     With `take_over` the other one is cut off from the broker, and learns it from its next ping's answer.
     """
     worker = services.store.workers.get_worker(wallet)
-    if worker is None or not _another(worker, request.machine):
+    if worker is None or not _is_another_machine(worker, request.machine):
         return
     silent, lost_after = now - worker.seen_at, services.settings.worker_lost_seconds
     if request.take_over:

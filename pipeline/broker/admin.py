@@ -270,6 +270,10 @@ class BrokerAdmin:
         missing_ok: bool = False,
         timeout: float | None = None,
     ) -> httpx.Response:
+        """One request to RabbitMQ's management API. `missing_ok`: a 404 is an answer, not an error.
+
+        Raises BrokerUnavailable, BrokerRefused.
+        """
         try:
             answer = self._http.request(
                 method, path, json=body, timeout=self._http.timeout if timeout is None else timeout

@@ -52,7 +52,7 @@ _ENDED = {TaskStatus.COMPLETED: TaskStage.COMPLETED, TaskStatus.FAILED: TaskStag
 
 def decide(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> list[Action]:
     """Every action due now, in the order to carry them out. `now`: Unix seconds."""
-    return list(_decide(task, view, now, timeouts))
+    return list(_due_actions(task, view, now, timeouts))
 
 
 def changed_by(step: Step, mode: Mode) -> bool:
@@ -60,7 +60,8 @@ def changed_by(step: Step, mode: Mode) -> bool:
     return step in (Step.COMPUTED, Step.FAILED) or (step is Step.UPLOADED and mode is Mode.VOTE)
 
 
-def _decide(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
+def _due_actions(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
+    """The actions of `decide`, by what the chain says of the task: ended, not initialized, active, revealing."""
     if task.orphaned:
         yield from _orphaned(task, now)
         return

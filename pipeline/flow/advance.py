@@ -102,6 +102,7 @@ def views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, Cha
 
 
 def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView]) -> list[Decision]:
+    """What is to be done for each task that can be decided upon now; nothing is saved or sent yet."""
     tasks = scheduler.store.tasks.load_tasks(task_ids)
     folded = views(scheduler, [task for task in tasks if task.task_id not in known])
     now = scheduler.clock()

@@ -46,7 +46,7 @@ def migrate(db: Database[dict[str, Any]]) -> int:
     return found
 
 
-def _second(db: Database[dict[str, Any]]) -> None:
+def _to_schema_2(db: Database[dict[str, Any]]) -> None:
     """0.1 marked a deal unreadable for ever when a node answered `0x` once: they are read again."""
     deals = db["deals"]
     while rows := list(deals.find({"state": UNREADABLE, "schema": {"$exists": False}}, {"_id": 1}).limit(_BATCH)):
@@ -62,7 +62,7 @@ def _second(db: Database[dict[str, Any]]) -> None:
         )
 
 
-def _third(db: Database[dict[str, Any]]) -> None:
+def _to_schema_3(db: Database[dict[str, Any]]) -> None:
     """Machines that signed in under 0.1 lack what is asked of the best: the bits of their tag, and their stake as a
     number. Rows without those are found for no task with a tag or a stake. Indexes that no query uses any more go.
     """
@@ -116,4 +116,4 @@ def _drop(db: Database[dict[str, Any]], collection: str, name: str) -> None:
 _UNUSED_INDEXES = {"workers": {"free"}, "tasks": {"due", "due_by_stage"}}
 #: MongoDB's code.
 _INDEX_NOT_FOUND = 27
-_STEPS: dict[int, Callable[[Database[dict[str, Any]]], None]] = {2: _second, 3: _third}
+_STEPS: dict[int, Callable[[Database[dict[str, Any]]], None]] = {2: _to_schema_2, 3: _to_schema_3}
