@@ -21,8 +21,9 @@ from protocol.types import TaskId
 from tests.integration.pool.unservable import NotText, Sender, empty_registry, purchases
 from tests.waiting import ample, wait_until
 
-#: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere.
-BLOCK_TIME = 0.25
+#: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere. Each block costs every process
+#: that follows the chain some milliseconds: at a quarter of a second two pools that wait take a whole core.
+BLOCK_TIME = 0.5
 #: Seconds for a deal to end, on a machine that is busy with other things too.
 WAIT_SECONDS = 60.0
 #: Machines of the shared pool: trust 3 needs two of newcomers, and a third that outvotes a liar.
