@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from amqp.exceptions import NotFound
 from celery import Celery
 
 from config import topology
@@ -46,10 +47,15 @@ class Notifier:
         self._send(topology.BULK, [()])
 
     def messages_waiting(self) -> int:
-        """Number of messages in the queue `pipeline` that no process has taken yet."""
+        """Number of messages in the queue `pipeline` that no process has taken yet; 0 while there is no such queue."""
         with self._link.producer() as producer:
             channel: Any = producer.channel
-            return int(channel.queue_declare(topology.PIPELINE_QUEUE, passive=True).message_count)
+            try:
+                return int(channel.queue_declare(topology.PIPELINE_QUEUE, passive=True).message_count)
+            except NotFound:
+                # No process has served it yet; the broker has closed the channel.
+                self._link.close()
+                return 0
 
     def send_lane(self) -> None:
         """Publish a run of the scheduler's lane."""

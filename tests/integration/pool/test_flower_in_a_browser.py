@@ -30,11 +30,11 @@ const [query, done] = arguments, table = $('#tasks-table').DataTable();
 table.one('draw', () => done());
 table.page.len(50).search(query).draw();
 """
-#: Texts of the table of steps: a list of {column: text}.
+#: Texts of the table of steps: a list of {column: text}, without the line breaks by which long names are shown.
 _READ_TABLE = """
 const columns = [...document.querySelectorAll('th[data-column]')].map(head => head.dataset.column);
 return [...document.querySelectorAll('#tasks-table tbody tr')].map(row =>
-    Object.fromEntries([...row.cells].map((cell, index) => [columns[index], cell.innerText])));
+    Object.fromEntries([...row.cells].map((cell, index) => [columns[index], cell.textContent.trim()])));
 """
 #: Clicks the first link to an address that begins so, in one go: tables are drawn anew by themselves.
 _FOLLOW = """
