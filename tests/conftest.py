@@ -13,7 +13,7 @@ TOGETHER = ("tests/integration/pool/", "tests/integration/workers/")
 APART = "tests/integration/pool/test_faults.py"
 
 #: What takes longest begins first, or all others would wait for it in the end.
-LONGEST = ("tests/integration/pool/", "tests/integration/pipeline/", "tests/integration/lane/", "tests/integration/")
+LONGEST = tuple(f"tests/integration/{folder}" for folder in ("pool/", "workers/", "pipeline/", "lane/", ""))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, folder in enumerate(LONGEST) if item.nodeid.startswith(folder)), 9))
 
 
-class ByFixtures(LoadScopeScheduling):  # type: ignore[misc] # idem
+class ByFixtures(LoadScopeScheduling):  # type: ignore[misc] # it has no types
     """Keeps together what shares expensive fixtures or names: the tests of one file, and of some folders."""
 
     def _split_scope(self, nodeid: str) -> str:
