@@ -22,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Always on: the output is JSO
 def latency_command(
     block_time: Annotated[float, typer.Option(help="Seconds between blocks.")] = 1.0,
     tasks: Annotated[int, typer.Option(help="Tasks per trust, one after the other.")] = 20,
-    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Blocks from match to finalize on an idle pool. Example: latency --block-time 2 --tasks 20"""
     _print(latency.run(block_time=block_time, tasks=tasks))
@@ -33,7 +33,7 @@ def throughput_command(
     tasks: Annotated[int, typer.Option(help="Tasks in the bag.")] = 100,
     workers: Annotated[int, typer.Option(help="Worker machines.")] = 4,
     slots: Annotated[int, typer.Option(help="Containers at once per machine.")] = 2,
-    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Tasks a minute of one bag of no-op containers at 1 s blocks. Example: throughput --tasks 100 --workers 4"""
     _print(throughput.run(tasks=tasks, workers=workers, slots=slots))
@@ -44,7 +44,7 @@ def faults_command(
     only: Annotated[list[str] | None, typer.Option(help="Names of faults; default all.")] = None,
     tasks: Annotated[int, typer.Option(help="Tasks in the bag.")] = faults.TASKS,
     trust: Annotated[int, typer.Option(help="Trust of the deal.")] = 1,
-    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """A fault in the middle of a bag, one run per fault. Example: faults --only lane --only rabbitmq"""
     _print(faults.run(only=only or (), tasks=tasks, trust=trust))
@@ -54,7 +54,7 @@ def faults_command(
 def lane_command(
     scale: Annotated[float, typer.Option(help="Multiplies the number of intents.")] = 1.0,
     only: Annotated[list[str] | None, typer.Option(help="Words in the names of cases; default all.")] = None,
-    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Intents that one wallet's lane gets mined per second. Example: lane --only 1e9"""
     _print(lane.run(scale=scale, only=only or ()))
@@ -64,7 +64,7 @@ def lane_command(
 def catchup_command(
     blocks: Annotated[int, typer.Option(help="Blocks of the long chain.", min=100)] = 50_000,
     only: Annotated[list[str] | None, typer.Option(help="Words in the names of cases; default all.")] = None,
-    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Blocks per second at which the watcher follows a chain it has not seen. Example: catchup --blocks 50000"""
     _print(catchup.run(blocks=blocks, only=only or ()))
@@ -74,7 +74,7 @@ def catchup_command(
 def bag_command(
     tasks: Annotated[int, typer.Argument(help="Tasks in the bag.", min=1)] = bag.TASKS,
     only: Annotated[list[str] | None, typer.Option(help="start, middle, open, expired, final; default all.")] = None,
-    json: Json = True,  # noqa: ARG001 - says what is so anyhow
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """How long a small deal waits behind a large one, until both its deadlines passed. Example: bag 20000"""
     _print(bag.run(tasks=tasks, only=tuple(only or ())))

@@ -6,7 +6,6 @@ idempotent. There is no result backend: the state is in the store.
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -194,17 +193,6 @@ def core_app(settings: Settings, wallet: Wallet | None = None) -> ConfirmTimeout
         worker_enable_remote_control=True,
         control_queue_exclusive=True,
     )
-
-
-def prepare_for_flower(app: Celery) -> None:
-    """Have Flower use a connection per request, without confirmations.
-
-    Flower asks machines, which never answer, on many threads at a time. With a pool of confirmed connections the
-    threads wait for each other for ever, and so do its pages and a SIGTERM (seen).
-    """
-    app.conf.update(broker_pool_limit=0, broker_transport_options={})
-    # It warns of every worker that does not answer remote control; worker machines never do.
-    logging.getLogger("flower.inspector").setLevel(logging.CRITICAL)
 
 
 def pool_app(settings: Settings) -> Celery:

@@ -15,6 +15,11 @@ import structlog
 from config.redaction import redacted
 from config.settings import Settings
 
+#: Libraries that write a line per request.
+_LIBRARIES = ("httpx", "httpcore", "amqp", "urllib3", "pymongo", "docker", "uvicorn")
+#: Celery's loggers that write "received" and "succeeded" for every task: Flower shows that, and it costs time.
+_TWO_LINES_A_TASK = ("celery.worker.strategy", "celery.app.trace")
+
 
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Replace passwords inside URLs, which reach errors of other libraries; last processor before rendering."""
@@ -48,6 +53,6 @@ def configure(settings: Settings, *, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for noisy in ("httpx", "httpcore", "amqp", "urllib3", "pymongo", "docker", "uvicorn"):
+    for noisy in (*_LIBRARIES, *_TWO_LINES_A_TASK):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(process=process)

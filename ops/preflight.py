@@ -10,14 +10,18 @@ MongoDB, RabbitMQ, IPFS, chain, ownership, gas: asked side by side ─► one li
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from typing import ParamSpec, TypeVar
 
 import httpx
 import structlog
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from chain.contracts.ens_names import ens_names, with_addresses
 from chain.keystore import load_key
 from config.endpoints import loopback_warnings, public_endpoints
 from config.http_client import http_client
@@ -26,10 +30,12 @@ from ops.stack import ports
 from pipeline.domain import health
 from pipeline.domain.health import Facts, HealthPart, NoAnswer, NodeFacts
 from pipeline.probes import Probes
-from protocol.errors import BadSetting, SchedulerNotReady, SluiceError
+from protocol.errors import BadSetting, RpcError, RpcUnavailable, SchedulerNotReady, SluiceError
 from protocol.ethereum.signing import Key
 
 log = structlog.get_logger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Names of the scheduler's processes, in the order in which they start.
 PROCESSES = ("api", "watch", "pipeline", "lane", "beat", "flower")
@@ -79,12 +85,24 @@ def check(settings: Settings, only: Collection[str] = ()) -> tuple[Key, tuple[st
     return key, wanted
 
 
+def resolve_names(settings: Settings, *, wait: float = WAIT_SECONDS) -> Settings:
+    """The settings with an address wherever an ENS name stood. `wait`: as for `require`.
+
+    Raises BadSetting, RpcUnavailable, RpcError.
+    """
+    names = ens_names(settings)
+    if not names:
+        return settings
+    found = _in_child(_resolved, settings, wait)
+    return settings.model_copy(update={field: getattr(found, field) for field in names})
+
+
 def require(settings: Settings, key: Key, *, wait: float = WAIT_SECONDS) -> None:
     """Ask every server, log a line for each that is not well; raise SchedulerNotReady if one cannot be waited for.
 
     `wait`: seconds in which one that does not answer is asked again.
     """
-    findings = _apart(settings, key, wait)
+    findings = _in_child(_examined, settings, key, wait)
     bad = [finding for finding in findings if not finding.ok]
     fatal = [finding for finding in bad if finding.fatal]
     if len(fatal) == 1 and len(bad) == 1:
@@ -166,28 +184,50 @@ def _told(settings: Settings) -> dict[str, HealthPart] | None:
         return None
 
 
-def _apart(settings: Settings, key: Key, wait: float) -> list[PreflightFinding]:
-    """The findings, asked for in a child: the supervisor forks, so it must not have started a thread itself."""
+def _in_child(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `ask` returns or raises, called in a child: the supervisor forks, so its process must not start a thread."""
     context = get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
-    child = context.Process(target=_answer, args=(settings, key, wait, sending))
+    child = context.Process(target=_send_result, args=(sending, partial(ask, *args, **kwargs)))
     child.start()
     sending.close()
     try:
-        answer = receiving.recv()
-    except EOFError as error:
-        raise SchedulerNotReady(why="What the scheduler needs could not be examined; the reason is above.") from error
+        answer, error = receiving.recv()
+    except EOFError as ended:
+        raise SchedulerNotReady(why="What the scheduler needs could not be examined; the reason is above.") from ended
     finally:
         child.join()
         receiving.close()
-    if isinstance(answer, list):
-        return answer
-    kind, fields = answer
-    raise kind(**fields)
+    if error is not None:
+        kind, fields = error
+        raise kind(**fields)
+    found: T = answer
+    return found
 
 
-def _answer(settings: Settings, key: Key, wait: float, sending: Connection) -> None:
+def _send_result(sending: Connection, ask: Callable[[], object]) -> None:
     try:
-        sending.send(_findings(settings, _asked(settings, key, wait=wait)))
+        sending.send((ask(), None))
     except SluiceError as error:
-        sending.send((type(error), error.fields))
+        sending.send((None, (type(error), error.fields)))
+
+
+def _examined(settings: Settings, key: Key, wait: float) -> list[PreflightFinding]:
+    return _findings(settings, _asked(settings, key, wait=wait))
+
+
+def _resolved(settings: Settings, wait: float) -> Settings:
+    """The settings with addresses for names; a node that does not answer is asked again for `wait` seconds."""
+
+    def warn(state: RetryCallState) -> None:
+        why = str(state.outcome.exception()) if state.outcome else None
+        log.warning("Not ready yet, asking again.", action="preflight_wait", why=why)
+
+    retrying = Retrying(
+        retry=retry_if_exception_type((RpcUnavailable, RpcError)),
+        wait=wait_fixed(PAUSE_SECONDS),
+        stop=stop_after_delay(wait),
+        before_sleep=warn,
+        reraise=True,
+    )
+    return retrying(with_addresses, settings)

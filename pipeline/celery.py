@@ -11,19 +11,16 @@ The environment is that of `sluice scheduler run`: the `SLUICE_…` variables.
 from __future__ import annotations
 
 import sys
-from logging import WARNING, getLogger
 from typing import Any
 
 from celery.signals import setup_logging, worker_process_init
 
 from chain.keystore import load_key
 from config import logging
-from config.celery_apps import core_app, prepare_for_flower
+from config.celery_apps import core_app
 from config.settings import settings
 from pipeline import tasks
-
-#: Celery's loggers that say "received" and "succeeded" for every task: Flower shows that, and it costs time.
-TWO_LINES_A_TASK = ("celery.worker.strategy", "celery.app.trace")
+from pipeline.broker.flower_machines import prepare_for_flower
 
 app = core_app(settings(), load_key(settings()).wallet)
 tasks.serve(app, settings())
@@ -38,5 +35,3 @@ if "flower" in sys.argv:
 def _log(**_: Any) -> None:
     """One line format for all processes; a listener here keeps Celery from installing its own."""
     logging.configure(settings(), process="scheduler")
-    for name in TWO_LINES_A_TASK:
-        getLogger(name).setLevel(WARNING)

@@ -21,7 +21,6 @@ import signal
 import sys
 from contextlib import ExitStack
 from functools import partial
-from logging import WARNING, getLogger
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
 from typing import Any
@@ -58,8 +57,6 @@ _held = ExitStack()
 def _log(**_: Any) -> None:
     """One line format for all processes; a listener here keeps Celery from installing its own."""
     logging.configure(settings(), process="worker")
-    for name in machine.TWO_LINES_A_TASK:
-        getLogger(name).setLevel(WARNING)
 
 
 @celeryd_init.connect

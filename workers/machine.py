@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
-from logging import WARNING, getLogger
 from typing import TypeVar
 
 import structlog
@@ -33,6 +32,7 @@ from protocol.errors import BadSetting, PoolUnavailable, RpcError, RpcUnavailabl
 from protocol.ethereum.signing import Key
 from protocol.poco.view import ChainView
 from protocol.types import Contract
+from protocol.wire import PoolConfig
 from workers import upkeep_process
 from workers.context import Machine
 from workers.data.layout import Layout
@@ -49,12 +49,10 @@ from workers.task.unfinished import sentence, unfinished
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
 
-#: Seconds to wait for a pool that does not answer at start: it may be starting as well.
-POOL_TIMEOUT = 60.0
+#: Seconds to wait at start for a pool or a node that does not answer: it may be starting as well.
+START_TIMEOUT = 60.0
 #: Seconds to wait for a killed predecessor's processes to go.
 PREDECESSOR_TIMEOUT = 10.0
-#: Celery's loggers that write "received" and "succeeded" for every task.
-TWO_LINES_A_TASK = ("celery.worker.strategy", "celery.app.trace")
 #: Uploads must not wait behind containers.
 SPARE_PROCESSES = 1
 
@@ -70,8 +68,6 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
         _warm_up()
 
         def work(queue: str, name: str, processes: int) -> None:
-            for chatty in TWO_LINES_A_TASK:
-                getLogger(chatty).setLevel(WARNING)
             admit(app, machine)
             consume(app, (queue,), name=name, processes=processes, log_level=settings.log_level)
 
@@ -95,7 +91,7 @@ def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machin
     log.info("Docker runs containers as asked.", action="engine_rehearsed", says=rehearse(machine))
     with _machine_lock(machine.layout, machine.key):
         sign_in = partial(machine.sign_in, take_over=take_over)
-        _until_it_answers(machine.api, lambda: machine.session.renew(None, sign_in))
+        _until_answered(lambda: machine.session.renew(None, sign_in))
         log.info("Signed in.", action="machine_started", wallet=machine.wallet, pool=machine.pool.workerpool)
         yield machine
 
@@ -125,10 +121,8 @@ def prepare(settings: Settings) -> Machine:
     """Check all that a machine needs; read from the pool's `/config` what the settings leave open. Raises as `run`."""
     key = load_key(settings)
     api = PoolApi(settings.api_url)
-    pool = _until_it_answers(api, api.config)
-    own = complete_settings(settings, pool)
-    with closing(connect(own)) as rpc:
-        Hub(rpc, Contract(pool.hub)).check_chain(own)
+    pool = _until_answered(api.config)
+    own = _until_answered(partial(_settings_checked_at_node, settings, pool))
     engine = Engine(own.docker_host)
     engine.require_reach(os.geteuid())
     engine.close()
@@ -139,19 +133,33 @@ def prepare(settings: Settings) -> Machine:
     return machine
 
 
-def _until_it_answers(api: PoolApi, ask: Callable[[], Answer]) -> Answer:
-    """What `ask` gets from the pool, asked for up to POOL_PATIENCE seconds. Raises PoolUnavailable in the end."""
+def _settings_checked_at_node(settings: Settings, pool: PoolConfig) -> Settings:
+    """The settings, completed by the pool's, once the node is on their chain and knows their contracts.
 
-    def say(state: RetryCallState) -> None:
-        why = str(state.outcome.exception()) if state.outcome else None
-        tries = state.attempt_number
-        log.warning("Waiting for the pool.", action="pool_awaited", pool=api.url, attempt=tries, why=why)
+    Raises BadSetting, WrongChain, RpcUnavailable.
+    """
+    own = complete_settings(settings, pool)
+    with closing(connect(own)) as rpc:
+        Hub(rpc, Contract(pool.hub)).check_chain(own)
+    return own
+
+
+def _until_answered(ask: Callable[[], Answer]) -> Answer:
+    """What `ask` returns, called again for up to START_TIMEOUT while pool or node does not answer.
+
+    Raises PoolUnavailable, RpcUnavailable in the end.
+    """
+
+    def warn(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        action = "node_awaited" if isinstance(error, RpcUnavailable) else "pool_awaited"
+        log.warning("No answer yet, asking again.", action=action, attempt=state.attempt_number, why=str(error))
 
     retrying = Retrying(
-        retry=retry_if_exception_type(PoolUnavailable),
+        retry=retry_if_exception_type((PoolUnavailable, RpcUnavailable)),
         wait=wait_exponential(multiplier=0.2, max=3.0),
-        stop=stop_after_delay(POOL_TIMEOUT),
-        before_sleep=say,
+        stop=stop_after_delay(START_TIMEOUT),
+        before_sleep=warn,
         reraise=True,
     )
     return retrying(ask)

@@ -31,14 +31,19 @@ REGISTRIES: Final = {
 _NAMED: Final = ("hub", "workerpool")
 
 
+def ens_names(settings: Settings) -> dict[str, str]:
+    """The ENS names that stand in the settings, by field."""
+    given = {field: getattr(settings, field) for field in _NAMED}
+    return {field: str(value) for field, value in given.items() if value is not None and not is_address(str(value))}
+
+
 def with_addresses(settings: Settings) -> Settings:
     """The settings with an address wherever a name stood. Asks the node only if there is one.
 
     Called by each command and service before it uses a contract. Raises BadSetting for a name without an address or a
     chain without ENS, RpcUnavailable.
     """
-    names = {field: str(getattr(settings, field)) for field in _NAMED if getattr(settings, field) is not None}
-    names = {field: name for field, name in names.items() if not is_address(name)}
+    names = ens_names(settings)
     if not names:
         return settings
     registry = Contract(settings.ens_registry.lower()) if settings.ens_registry else REGISTRIES.get(settings.chain_id)

@@ -53,12 +53,12 @@ def _run(only: Only = None, wait: Wait = None) -> None:
     configure(now, process="scheduler")
     share(now.metrics_dir or now.home / "metrics")
     # Imported here: help and mistakes should be told at once, and the processes are many.
-    from chain.contracts.ens_names import with_addresses  # noqa: PLC0415
     from ops import preflight  # noqa: PLC0415
 
     key, wanted = preflight.check(now, only or ())
-    now = with_addresses(now)
-    preflight.require(now, key, wait=preflight.WAIT_SECONDS if wait is None else wait)
+    seconds = preflight.WAIT_SECONDS if wait is None else wait
+    now = preflight.resolve_names(now, wait=seconds)
+    preflight.require(now, key, wait=seconds)
     from ops import scheduler  # noqa: PLC0415
 
     scheduler.run(now, key.wallet, wanted)

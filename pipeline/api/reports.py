@@ -54,9 +54,9 @@ def on_chain(services: Access, task: TaskRecord) -> ChainView:
 
 
 def announce(services: Access, task: TaskRecord, replicate: Replicate, accepted: Report) -> None:
-    """Notifier the pipeline if it matters, show the step in Flower, count it.
+    """Publish `advance` if the step can change a decision, show the step in Flower, count it.
 
-    After the store has it, and never failing the report.
+    Called once the report is stored; the report is accepted even if this fails.
     """
     if changed_by(accepted.step, replicate.mode):
         services.notifier.send_advance(task.task_id)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from config import topology
-from config.celery_apps import core_app, prepare_for_flower
+from config.celery_apps import core_app
 from config.logging import configure
 from config.settings import settings
+from pipeline.broker.flower_machines import prepare_for_flower
 
 configure(settings(), process="flower")
 
 app = core_app(settings())
 prepare_for_flower(app)
-app.control_cls = "pipeline.broker.flower_machines:MachineControl"
 #: What Flower's broker page lists.
 app.conf.task_queues = [*topology.pipeline_queues(), topology.dead_queue()]

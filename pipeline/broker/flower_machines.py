@@ -6,10 +6,12 @@ can ask can also shut down): each machine's page would be a wait, then "Unknown 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from celery import Celery
 from celery.app.control import Control
 
 from config import topology
@@ -19,6 +21,18 @@ from protocol.types import Wallet
 _MACHINE = re.compile(r"w\.(0x[0-9a-f]{40})")
 #: What stands in the place of process ids and the like.
 NOTE = "Worker machine: no remote control. Its row under Workers counts its tasks and leads to them."
+
+
+def prepare_for_flower(app: Celery) -> None:
+    """Have Flower use a connection per request, without confirmations, and answer itself what it asks of machines.
+
+    Flower asks all workers on many threads at a time. With a pool of confirmed connections the threads wait for each
+    other for ever, and so do its pages and a SIGTERM (seen).
+    """
+    app.conf.update(broker_pool_limit=0, broker_transport_options={})
+    app.control_cls = f"{__name__}:{MachineControl.__name__}"
+    # It warns of every worker that does not answer remote control; worker machines never do.
+    logging.getLogger("flower.inspector").setLevel(logging.CRITICAL)
 
 
 class MachineControl(Control):

@@ -53,7 +53,7 @@ def reread_quarantined(scheduler: Scheduler) -> None:
 
 
 def take_up_deals(scheduler: Scheduler) -> None:
-    """Notifier whoever reads and stores deals."""
+    """Publish the ingest of deals that are not stored yet, and the next piece of large ones."""
     scheduler.notifier.send_ingest(scheduler.store.deals.deals_to_ingest(DEALS, scheduler.clock()))
     scheduler.notifier.send_bulk()
 

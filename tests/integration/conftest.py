@@ -47,7 +47,7 @@ class Chain:
     node: Anvil
     rpc: Rpc
     at: PocoAddresses
-    #: Whether blocks come only when somebody sends through an `sender`, or asks for one.
+    #: Whether blocks come only when a test sends through a `sender`, or mines one.
     by_hand: bool = False
 
     @property

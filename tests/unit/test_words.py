@@ -21,7 +21,7 @@ WORDS = (
     (r"\b(give|gives|giving|gave|given)[ _]way\b", "no-op replacement (0-value self-transfer)"),
     (r"\btransfers? of nothing\b", "0-value self-transfer"),
     (r"\bcoins?\b", "native token; amounts in wei"),
-    (r"\b(im)?patien(ce|t|tly)\b|Patient[A-Z]", "timeout, `ConfirmTimeoutCelery`"),
+    (r"\b(im)?patien(ce|t|tly)\b|Patient[A-Z]|PATIENCE", "timeout, `ConfirmTimeoutCelery`"),
     (r"\bwake-ups owed\b", "pending notifications"),
     (r"\bincumbents?\b", "iExec Core or iExec Worker, with its version"),
     (r"\bidem\b", "say it again"),

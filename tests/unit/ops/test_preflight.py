@@ -7,9 +7,11 @@ from typing import cast
 
 import pytest
 
+from config.settings import Settings, read_settings
 from ops import preflight
 from pipeline.domain.health import Facts, IpfsFacts, NoAnswer
 from pipeline.probes import Probes
+from protocol.errors import BadSetting, RpcUnavailable
 
 AWAY = NoAnswer("it is away", "Start it.", may_recover=True)
 REFUSED = NoAnswer("it refuses the password", "Correct it.")
@@ -61,3 +63,36 @@ def test_a_server_that_the_scheduler_can_wait_for_while_it_runs_is_not_waited_fo
     found, rounds = asked(1000.0, Facts(0.0, ipfs=AWAY))
     assert not isinstance(found.ipfs, IpfsFacts)
     assert rounds == 1
+
+
+NAME = "pool.example.eth"
+
+
+def test_a_node_that_is_still_starting_is_asked_for_an_ens_name_until_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Settings] = []
+
+    def third_time(settings: Settings) -> Settings:
+        asked.append(settings)
+        if len(asked) < 3:
+            raise RpcUnavailable(what="node", why="away")
+        return settings.model_copy(update={"hub": "0x" + "ab" * 20})
+
+    monkeypatch.setattr(preflight, "with_addresses", third_time)
+    assert preflight.resolve_names(read_settings(hub=NAME), wait=1000.0).hub == "0x" + "ab" * 20
+    # It was asked in a child, which leaves no thread and no connection in the process that forks the services.
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "error", [BadSetting(name="SLUICE_HUB", why="unowned", fix="Correct it."), RpcUnavailable(what="node", why="away")]
+)
+def test_what_is_wrong_with_a_name_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(_: Settings) -> Settings:
+        raise error
+
+    monkeypatch.setattr(preflight, "with_addresses", fail)
+    with pytest.raises(type(error)) as raised:
+        preflight.resolve_names(read_settings(hub=NAME), wait=0.0)
+    assert str(raised.value) == str(error)

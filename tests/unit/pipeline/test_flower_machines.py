@@ -6,7 +6,7 @@ import pytest
 from celery import Celery
 from celery.app.control import Control
 
-from pipeline.broker.flower_machines import NOTE, MachineControl
+from pipeline.broker.flower_machines import NOTE, prepare_for_flower
 
 MACHINE = "w.0x" + "ab" * 20
 #: What Flower asks of one worker.
@@ -17,7 +17,7 @@ METHODS = ("stats", "active_queues", "registered", "scheduled", "active", "reser
 def app(monkeypatch: pytest.MonkeyPatch) -> Celery:
     monkeypatch.setattr(Control, "broadcast", lambda *_, **options: [{"asked": options["destination"]}])
     found = Celery(set_as_current=False)
-    found.control_cls = f"{MachineControl.__module__}:{MachineControl.__name__}"
+    prepare_for_flower(found)
     return found
 
 
