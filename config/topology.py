@@ -7,9 +7,10 @@ vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ing
                                       └─ dead                quorum    what was delivered too often
              exchange sluice.retry (topic) ── pipeline.retry quorum    what waits to be tried again
 vhost pool   exchange w.<wallet> (direct) ─┬─ w.<wallet>     quorum    compute, upload
-                                           └─ w.<wallet>.tx  quorum    contribute, reveal, abort, lane runs
+                                           └─ w.<wallet>.tx  quorum    reveal, abort
 
-The chains of a worker's tasks are in `config.worker_chains`.
+A worker machine may read its two queues and write to nothing: what follows on a message there, it does by its journal
+(`workers.task.chain`).
 """
 
 from __future__ import annotations
@@ -22,12 +23,10 @@ from protocol.types import Wallet
 INGEST_DEALS, ADVANCE, ASSIGN = "pipeline.ingest_deals", "pipeline.advance", "pipeline.assign"
 SWEEP, BULK, RUN_LANE = "pipeline.sweep", "pipeline.bulk", "lane.run"
 #: A worker machine's tasks (`workers.tasks`), in vhost pool.
-COMPUTE, UPLOAD, CONTRIBUTE = "worker.compute", "worker.upload", "worker.contribute"
-CONTRIBUTE_AND_FINALIZE, REVEAL = "worker.contribute_and_finalize", "worker.reveal"
-WORKER_LANE, ABORT = "worker.lane", "worker.abort"
-#: Those that send transactions, which one process does in their order; and `abort`, because the processes of the other
-#: queue may be busy with what it shall stop.
-TX_TASKS = frozenset({CONTRIBUTE, CONTRIBUTE_AND_FINALIZE, REVEAL, WORKER_LANE, ABORT})
+COMPUTE, UPLOAD, REVEAL, ABORT = "worker.compute", "worker.upload", "worker.reveal", "worker.abort"
+#: Those that must not wait until the processes of the other queue have done their containers and uploads: a reveal has
+#: a deadline, and `abort` is to stop what keeps them busy.
+TX_TASKS = frozenset({REVEAL, ABORT})
 
 #: Redeliveries before a message goes to `dead`: enough for a crash loop to be noticed, and an end to it.
 DELIVERY_LIMIT = 20
@@ -71,7 +70,7 @@ def compute_queue_name(wallet: Wallet) -> str:
 
 
 def tx_queue_name(wallet: Wallet) -> str:
-    """Name of a worker machine's queue for transactions."""
+    """Name of a worker machine's queue for what is done at once."""
     return f"w.{wallet}.tx"
 
 
@@ -119,7 +118,7 @@ def lane_queue(wallet: Wallet) -> Queue:
 
 
 def worker_exchange(wallet: Wallet) -> Exchange:
-    """A worker's own exchange, the only one it may write to. The scheduler declares it."""
+    """A worker's exchange, which the scheduler declares and writes to."""
     return Exchange(compute_queue_name(wallet), "direct", durable=True, no_declare=True)
 
 

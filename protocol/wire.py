@@ -25,6 +25,10 @@ ExitCode = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 HexSignature = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{130}$")]
 
+#: Version of what scheduler and worker say to each other, in this header of a login; without it, it is 1.
+#: 2: a machine goes on with an assignment by itself (before: by publishing the next link of a Celery chain).
+PROTOCOL, PROTOCOL_HEADER = 2, "Sluice-Protocol"
+
 #: Characters of stdout and of stderr kept: what iExec Core 9.3 keeps.
 LOG_TAIL_CHARACTERS = 100_000
 
@@ -111,7 +115,7 @@ class Login(Wire):
 
 
 class BrokerAccess(Wire):
-    """A worker's own RabbitMQ user: it can read its two queues and write to its own exchange, nothing else."""
+    """A worker's own RabbitMQ user: it can read its two queues, nothing else."""
 
     host: str
     port: Port

@@ -8,8 +8,8 @@ before it connects. It sends no events and answers no remote control, because th
 
 What differs from `sluice worker run`:
 
-- One Celery worker serves both queues. Under a full load a transaction may wait for a container to end; give the two
-  queues a worker each by `sluice worker run`.
+- One Celery worker serves both queues. Under a full load a reveal may wait for a container to end, until the process
+  `upkeep` reveals by itself; `sluice worker run` gives the two queues a worker each.
 - SIGTERM waits until running containers end, as Celery always does; SIGQUIT does not. The next start goes on with them.
 - What is left to do is not logged at the end; `sluice worker status` says it.
 """
@@ -41,7 +41,7 @@ from workers.pool.broker import admit, connect
 
 log = structlog.get_logger(__name__)
 
-#: Processes beside one for each container: for an upload, and for a transaction.
+#: Processes beside one for each container: for an upload, and for a reveal or an abort.
 SPARE_PROCESSES = machine.SPARE_PROCESSES + 1
 #: Seconds for the upkeep process to sign off at the pool.
 STOP_SECONDS = 30.0

@@ -24,6 +24,7 @@ from protocol.wire import Capabilities, PoolConfig, Session
 from workers.data.download import DownloadPolicy
 from workers.data.layout import Layout, layout_of
 from workers.data.outputs import ResultLimits
+from workers.lane_wakeup import LaneWakeup
 from workers.pool.api import PoolApi, SignedInApi
 from workers.pool.reports import Reports
 from workers.pool.session import SessionFile
@@ -162,6 +163,11 @@ class WorkerContext:
     def lane_store(self) -> SqliteStore:
         """The lane's SQLite store."""
         return SqliteStore(self.layout.lane)
+
+    @cached_property
+    def lane_wakeup(self) -> LaneWakeup:
+        """Wakes the process that runs the lane."""
+        return LaneWakeup(self.layout.lane_wakeup)
 
     @cached_property
     def lane(self) -> Lane:

@@ -1,8 +1,8 @@
 """One worker machine as one command: signs in, then keeps three processes alive until SIGTERM.
 
     compute   Celery on `w.<wallet>`       slots + 1 processes: one may always upload
-    tx        Celery on `w.<wallet>.tx`    one process: the wallet's lane
-    upkeep    new blocks, ping, tasks whose message was lost
+    tx        Celery on `w.<wallet>.tx`    one process: reveal, abort
+    upkeep    the wallet's lane, new blocks, ping, tasks whose message was lost
 
 Any of them, or all, may be killed at any time: all state is in the journal, the lane's SQLite file and the containers.
 `workers.celery` is the same as a plain Celery app.

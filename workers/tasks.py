@@ -1,33 +1,33 @@
-"""A worker machine's Celery tasks: what the chains of `config.worker_chains` call, one function call each.
+"""A worker machine's Celery tasks, one function call each: what the scheduler may ask a machine for.
 
-A task returns the task id for the next link of its chain; if the next link has nothing to do, it raises Ignore, which
-ends the chain.
+No task publishes anything, since a machine may not: what follows on a step is done in the same call
+(`workers.task.chain`), no task is retried by Celery, and a chain in a message is not gone on with.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from celery import Task, current_app, shared_task
 from celery.exceptions import Ignore
 from celery.signals import worker_process_shutdown
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from config import topology
 from config.celery_apps import ConfirmTimeoutCelery
 from config.per_process import PerProcess
 from protocol.types import TaskId
-from protocol.wire import Assignment
+from protocol.wire import Assignment, HexId
 from workers.context import Machine, WorkerContext
-from workers.task import compute, steps
+from workers.task import chain, steps
 
 log = structlog.get_logger(__name__)
 
-#: Seconds for a task that sends a transaction: some runs of the lane, each a few requests to the node with a timeout of
-#: their own. Below the 30 min after which RabbitMQ takes a message back. At the soft limit the task fails, and at the
-#: hard one its process is killed; the journal knows the step, and the process `upkeep` publishes it again.
-TX_SOFT_SECONDS, TX_HARD_SECONDS = 300, 330
+#: Seconds for a task that must not take long. At the soft limit it fails, and at the hard one its process is killed;
+#: the journal knows the step, and the scheduler or the process `upkeep` comes back to it.
+SOFT_SECONDS, HARD_SECONDS = 300, 330
+_TASK_ID: TypeAdapter[str] = TypeAdapter(HexId)
 
 
 class MachineTask(Task[Any, Any]):
@@ -47,11 +47,11 @@ class MachineTask(Task[Any, Any]):
         return context
 
 
-class TxTask(MachineTask):
-    """A task that hands a transaction to the lane and runs it."""
+class QuickTask(MachineTask):
+    """A task of the queue that must not be held up."""
 
-    soft_time_limit = TX_SOFT_SECONDS
-    time_limit = TX_HARD_SECONDS
+    soft_time_limit = SOFT_SECONDS
+    time_limit = HARD_SECONDS
 
 
 def serve(app: ConfirmTimeoutCelery, machine: Machine) -> None:
@@ -60,58 +60,45 @@ def serve(app: ConfirmTimeoutCelery, machine: Machine) -> None:
 
 
 @shared_task(name=topology.COMPUTE, base=MachineTask, bind=True)
-def run_compute(self: MachineTask, assignment: dict[str, Any]) -> str:
-    """Run the app of an assignment; its result goes into the journal."""
+def run_compute(self: MachineTask, assignment: object) -> NoReturn:
+    """Do an assignment until its vote is in the lane."""
     try:
         wanted = Assignment.model_validate(assignment)
     except ValidationError as error:
         log.warning("Not an assignment.", action="assignment_refused", why=error.errors()[0]["msg"])
         raise Ignore from error
-    return _argument_of_next_link(wanted.task_id, go_on=compute.compute(self.context, wanted))
+    chain.do_assignment(self.context, wanted)
+    # A scheduler of an older release names the next link of a chain here; Ignore keeps Celery from publishing it.
+    raise Ignore
 
 
 @shared_task(name=topology.UPLOAD, base=MachineTask, bind=True)
-def run_upload(self: MachineTask, task_id: str) -> str:
+def run_upload(self: MachineTask, task_id: object) -> None:
     """Store the result at the pool."""
-    return _argument_of_next_link(task_id, go_on=steps.upload(self.context, TaskId(task_id)))
+    steps.upload(self.context, _task_id(task_id))
 
 
-@shared_task(name=topology.CONTRIBUTE, base=TxTask, bind=True)
-def run_contribute(self: TxTask, task_id: str) -> str:
-    """Send the vote."""
-    return _argument_of_next_link(task_id, go_on=steps.contribute(self.context, TaskId(task_id)))
+@shared_task(name=topology.REVEAL, base=QuickTask, bind=True)
+def run_reveal(self: QuickTask, task_id: object) -> str:
+    """Send what was voted for. Returns the task id, which an older scheduler's chain hands to `upload`."""
+    wanted = _task_id(task_id)
+    steps.reveal(self.context, wanted)
+    return wanted
 
 
-@shared_task(name=topology.CONTRIBUTE_AND_FINALIZE, base=TxTask, bind=True)
-def run_contribute_and_finalize(self: TxTask, task_id: str) -> str:
-    """Send the result of a task that needs no vote."""
-    return _argument_of_next_link(task_id, go_on=steps.contribute_and_finalize(self.context, TaskId(task_id)))
-
-
-@shared_task(name=topology.REVEAL, base=TxTask, bind=True)
-def run_reveal(self: TxTask, task_id: str) -> str:
-    """Send what was voted for."""
-    return _argument_of_next_link(task_id, go_on=steps.reveal(self.context, TaskId(task_id)))
-
-
-@shared_task(name=topology.WORKER_LANE, base=TxTask, bind=True)
-def run_lane(self: TxTask) -> None:
-    """Run the wallet's lane."""
-    steps.run_lane(self.context)
-
-
-@shared_task(name=topology.ABORT, base=TxTask, bind=True)
-def run_abort(self: TxTask, task_id: str) -> None:
+@shared_task(name=topology.ABORT, base=QuickTask, bind=True)
+def run_abort(self: QuickTask, task_id: object) -> None:
     """Stop working on a task."""
-    steps.abort(self.context, TaskId(task_id))
+    steps.abort(self.context, _task_id(task_id))
 
 
-def _argument_of_next_link(task_id: str, *, go_on: bool) -> str:
-    """What a link returns, which Celery hands to the next link of the chain. Raises Ignore to end the chain here."""
-    if not go_on:
-        # Celery acknowledges the message; the chain ends here.
-        raise Ignore
-    return task_id
+def _task_id(given: object) -> TaskId:
+    """The task that a message is about. Raises Ignore, which ends the task quietly, if it names none."""
+    try:
+        return TaskId(_TASK_ID.validate_python(given))
+    except ValidationError as error:
+        log.warning("Not a task id.", action="message_refused", why=error.errors()[0]["msg"])
+        raise Ignore from error
 
 
 @worker_process_shutdown.connect

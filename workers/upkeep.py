@@ -6,7 +6,7 @@ All of it repeats what messages do anyway: if every message were lost, tasks wou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
@@ -14,7 +14,6 @@ import structlog
 from chain.contracts.hub import Hub
 from protocol.errors import (
     BadInput,
-    BrokerUnavailable,
     EngineUnavailable,
     PoolUnavailable,
     RpcError,
@@ -26,15 +25,14 @@ from protocol.types import Contract, TaskId
 from workers.attempt import Attempts
 from workers.context import WorkerContext
 from workers.data.layout import discard
-from workers.pool.broker import Publisher
+from workers.resume import Resumer
 from workers.task import steps
 from workers.task.compute import remove_container
 from workers.task.replicate import COMPUTING, Replicate, ReplicateStage, todo
 
 log = structlog.get_logger(__name__)
 
-#: Seconds without a change after which a step that needs no one else is published again; its own message gets that
-#: long.
+#: Seconds without a change after which a step that needs no one else is done here; its own message gets that long.
 RESUME_SECONDS = 10.0
 #: Seconds after a vote until the chain is asked whether to reveal it; the pool asks for the reveal much sooner.
 REVEAL_CHECK_SECONDS = 30.0
@@ -48,9 +46,9 @@ _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 class Upkeep:
     """One machine's periodic work, run by the process `upkeep` every `ping_seconds`. For one thread."""
 
-    def __init__(self, context: WorkerContext, publisher: Publisher) -> None:
+    def __init__(self, context: WorkerContext, resumer: Resumer) -> None:
         self._context = context
-        self._publisher = publisher
+        self._resumer = resumer
         self._hub = Hub(context.rpc, Contract(context.machine.pool.hub))
         self._asked: dict[TaskId, float] = {}
         self._attempts = Attempts(context.now)
@@ -139,7 +137,7 @@ class Upkeep:
                 continue
             with self._context.layout.lock(replicate.task_id, wait=False) as idle:
                 pass
-            if idle:
+            if idle and self._resumer.resume(replicate):
                 log.info(
                     "Resuming a task whose message was lost.",
                     action="task_resumed",
@@ -147,7 +145,6 @@ class Upkeep:
                     step=next_step,
                 )
                 self._asked[replicate.task_id] = self._context.now()
-                self._send(partial(self._publisher.resume, replicate, next_step))
 
     def _reveal(self, replicates: Sequence[Replicate]) -> None:
         """Reveal winning votes although no message asked for it: an unrevealed vote loses this machine's stake."""
@@ -168,13 +165,7 @@ class Upkeep:
                     log.warning(
                         "The pool has not asked for the reveal; revealing.", action="reveal_unasked", task=task_id
                     )
-                    self._send(partial(self._publisher.reveal, task_id))
-
-    def _send(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except BrokerUnavailable as error:
-            log.warning("Cannot publish to this machine's own queue.", action="resume_delayed", why=str(error))
+                    self._attempts.run(f"reveal {task_id}", partial(steps.reveal, self._context, task_id))
 
     def _views(self, task_ids: Sequence[TaskId]) -> dict[TaskId, ChainView]:
         """The contract's views of these tasks; empty while the node does not answer."""

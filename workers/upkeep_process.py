@@ -1,11 +1,13 @@
-"""Main of the process `upkeep`: at new blocks it has the lane run, by a timer it does the periodic work (`upkeep`).
+"""Main of the process `upkeep`: runs the lane, and by a timer does the periodic work (`upkeep`).
 
-new head ──► does the lane have open work? ──► message `worker.lane` to this machine's own queue
-timer    ──► sign in if needed, ping, resume, reveal, delete, remove containers; every minute: check this machine
+thread heads   new head ──► does the lane have open work? ──► wakes the lane
+thread lane    woken by heads, or by a step that has stored a transaction (`lane_wakeup`) ──► one run of the lane
+thread upkeep  timer ──► sign in if needed, ping, resume, reveal, delete, remove containers; every minute: check this
+               machine
 SIGTERM  ──► POST /workers/leave: the pool assigns no new task
 
-The two run in threads of their own. What fails in one of their parts is logged and tried again; a thread that ends all
-the same ends the process, and the supervisor starts it again.
+What fails in one of their parts is logged and tried again; a thread that ends all the same ends the process, and the
+supervisor starts it again.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -20,11 +23,14 @@ from celery import Celery
 
 from chain.lane.model.intent import IntentState
 from chain.rpc.heads import heads
-from protocol.errors import BadInput, BrokerUnavailable, Unavailable
+from protocol.errors import BadInput, Unavailable
 from workers.attempt import Attempts
 from workers.context import Machine, WorkerContext
 from workers.fitness.checkup import Checkup
-from workers.pool.broker import Publisher, admit
+from workers.lane_wakeup import LaneListener, LaneWakeup
+from workers.pool.broker import admit
+from workers.resume import Resumer
+from workers.task import steps
 from workers.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
@@ -33,6 +39,9 @@ log = structlog.get_logger(__name__)
 SETTLE_HEADS = 6
 #: And while nothing is open, so that a reorg deeper than finality is noticed on an idle machine too.
 IDLE_HEADS = 60
+#: Seconds for a wake-up of the lane that hangs: a few runs, each a few requests to the node with a timeout of their
+#: own. Then the process ends, and another one begins anew.
+LANE_SECONDS = 330.0
 
 
 def run(app: Celery, machine: Machine) -> None:
@@ -45,13 +54,31 @@ def run(app: Celery, machine: Machine) -> None:
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stopping)
-    timer = threading.Thread(target=_timer_thread, args=(app, machine, stop), name="upkeep", daemon=True)
-    timer.start()
-    _follow_heads(app, machine, stop)
-    # Wait for the thread that pings: a ping after the sign-off would undo it.
-    timer.join(machine.settings.rpc_timeout)
+    wakeup = LaneWakeup(machine.layout.lane_wakeup)
+    with wakeup.listen() as listener:
+        lane = LaneRunner(machine, listener, stop)
+        threads = [
+            threading.Thread(target=_or_stop, args=(stop, work), name=name, daemon=True)
+            for name, work in (("lane", lane.run), ("upkeep", partial(_periodic_work, app, machine, lane, stop)))
+        ]
+        for thread in threads:
+            thread.start()
+        _follow_heads(machine, wakeup, stop)
+        wakeup.notify()
+        for thread in threads:
+            # Above all the one that pings: a ping after the sign-off would undo it.
+            thread.join(machine.settings.rpc_timeout)
     if signalled.is_set():
         _sign_off(machine)
+
+
+def _or_stop(stop: threading.Event, work: Callable[[], None]) -> None:
+    try:
+        work()
+    finally:
+        # An error in a thread ends only the thread: without this the process would go on without it. So the process
+        # ends, and the supervisor starts it again.
+        stop.set()
 
 
 def _sign_off(machine: Machine) -> None:
@@ -66,52 +93,57 @@ def _sign_off(machine: Machine) -> None:
         context.close()
 
 
-def _follow_heads(app: Celery, machine: Machine, stop: threading.Event) -> None:
+def _follow_heads(machine: Machine, wakeup: LaneWakeup, stop: threading.Event) -> None:
     context = WorkerContext(machine)
-    publisher = Publisher(app, machine)
     settings, attempts = machine.settings, Attempts(context.now)
     for number, _ in enumerate(heads(settings.ws_url, context.rpc, settings.block_time, stop)):
-        attempts.run("lane", partial(_run_lane_if_due, context, publisher, number))
+        attempts.run("lane", partial(_wake_if_due, context, wakeup, number))
     context.close()
 
 
-def _run_lane_if_due(context: WorkerContext, publisher: Publisher, number: int) -> None:
-    """Publish `worker.lane` if the lane has work at the `number`th head."""
-    if _lane_is_due(context, number):
-        try:
-            publisher.wake_lane()
-        except BrokerUnavailable as error:
-            log.warning(
-                "The message that runs the lane could not be published.", action="lane_not_woken", why=str(error)
-            )
-
-
-def _lane_is_due(context: WorkerContext, number: int) -> bool:
-    """Whether the lane runs at the `number`th head: at each while something is to be sent or mined, else rarely."""
+def _wake_if_due(context: WorkerContext, wakeup: LaneWakeup, number: int) -> None:
+    """Wake the lane at the `number`th head: at each while something is to be sent or mined, else rarely."""
     store, lane = context.lane_store, context.lane.id
-    if store.count(lane, (IntentState.QUEUED, IntentState.SENT)):
-        return True
-    return number % IDLE_HEADS == 0 or (number % SETTLE_HEADS == 0 and store.busy(lane))
+    pending = store.count(lane, (IntentState.QUEUED, IntentState.SENT)) > 0
+    if pending or number % IDLE_HEADS == 0 or (number % SETTLE_HEADS == 0 and store.busy(lane)):
+        wakeup.notify()
 
 
-def _timer_thread(app: Celery, machine: Machine, stop: threading.Event) -> None:
-    try:
-        _periodic_work(app, machine, stop)
-    finally:
-        # An error in a thread ends only the thread: without this the process would go on without pings. So the process
-        # ends, and the supervisor starts it again.
-        stop.set()
+class LaneRunner:
+    """Runs the lane each time that it is woken, for one thread."""
+
+    def __init__(self, machine: Machine, listener: LaneListener, stop: threading.Event) -> None:
+        self._machine, self._listener, self._stop = machine, listener, stop
+        self._began: float | None = None
+
+    def run(self) -> None:
+        """Until `stop` is set and a wake-up comes."""
+        context = WorkerContext(self._machine)
+        attempts = Attempts(context.now)
+        while self._listener.wait() and not self._stop.is_set():
+            self._began = context.now()
+            attempts.run("lane", partial(steps.run_lane, context))
+            self._began = None
+        context.close()
+
+    def hangs(self, now: float) -> bool:
+        """Whether one run lasts longer than LANE_SECONDS. `now`: Unix seconds."""
+        began = self._began
+        return began is not None and now > began + LANE_SECONDS
 
 
-def _periodic_work(app: Celery, machine: Machine, stop: threading.Event) -> None:
+def _periodic_work(app: Celery, machine: Machine, lane: LaneRunner, stop: threading.Event) -> None:
     context = WorkerContext(machine)
-    upkeep, checkup = Upkeep(context, Publisher(app, machine)), Checkup(machine, context.now)
+    upkeep, checkup = Upkeep(context, Resumer(machine)), Checkup(machine, context.now)
     attempts = Attempts(context.now)
     attempts.run("tidy", upkeep.delete_leftovers)
     while not upkeep.superseded:
         attempts.run("admit", partial(_admit, app, machine))
         attempts.run("look", upkeep.run_once)
         attempts.run("checkup", checkup.run_if_due)
+        if lane.hangs(context.now()):
+            log.error("A run of the lane does not end; this process starts again.", action="lane_hangs")
+            break
         if stop.wait(machine.settings.ping_seconds):
             break
     if upkeep.superseded:

@@ -194,8 +194,8 @@ def _configuration(folder: Path, port: int) -> str:
         "channel_max": 64,
         # Bytes: a task's message is a few KB; a stranger cannot fill memory with large ones.
         "max_message_size": 1_048_576,
-        # Milliseconds a delivery may stay unacknowledged: the longest category runs for 10 hours.
-        "consumer_timeout": 86_400_000,
+        # Milliseconds a delivery may stay unacknowledged: the longest category runs for 10 hours, and two to be stored.
+        "consumer_timeout": 43_200_000,
         "disk_free_limit.absolute": "500MB",
         "tcp_listen_options.backlog": 1024,
         "tcp_listen_options.nodelay": "true",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from importlib.metadata import version
+from typing import Annotated
 
 import structlog
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
 
 from config import topology
 from pipeline.api.auth.access import Access, SignedIn, refuse_banned
@@ -15,6 +17,8 @@ from pipeline.domain.records import WorkerRecord
 from protocol.errors import NotFound, NotSignedIn, Refused
 from protocol.types import Hash32, Signature, TaskId, Wallet
 from protocol.wire import (
+    PROTOCOL,
+    PROTOCOL_HEADER,
     BrokerAccess,
     Challenge,
     ChallengeRequest,
@@ -47,12 +51,19 @@ def challenge(request: ChallengeRequest, services: Access) -> Challenge:
 
 
 @router.post("/workers/login", summary="Sign in")
-def login(request: Login, services: Access) -> Session:
+def login(
+    request: Login, services: Access, spoken: Annotated[int, Header(alias=PROTOCOL_HEADER, ge=1, lt=2**31)] = 1
+) -> Session:
     """Answer a challenge; returns an API token (one hour) and a RabbitMQ user with a new password.
 
     The former password stops working; connections that are open stay. The machine's queues are declared here: the
-    RabbitMQ user may only read its own two queues and write to its own exchange.
+    RabbitMQ user may only read its own two queues.
     """
+    if spoken < PROTOCOL:
+        raise Refused(
+            why=f"this machine's Sluice ({request.capabilities.version}) is too old for this pool: it speaks protocol "
+            f"{spoken}, the pool {PROTOCOL}; install the pool's release, {version('sluice')}, and start it again"
+        )
     wallet, now = Wallet(request.wallet), services.clock()
     signin = reopen_challenge(
         services.keys.challenge, services.settings.chain_id, services.pool.workerpool, wallet, Hash32(request.nonce)
@@ -70,7 +81,7 @@ def login(request: Login, services: Access) -> Session:
             f"{request.capabilities.slots}: set SLUICE_SLOTS to that or less"
         )
     _refuse_second_machine(services, request, wallet, now)
-    password = services.broker.enrol(wallet, slots=request.capabilities.slots)
+    password = services.broker.enrol(wallet)
     if services.store.workers.enrol(wallet, request.capabilities, now, machine=request.machine).banned:
         # Banned between the two looks: the ban has deleted the former user, not this one.
         services.broker.revoke(wallet)

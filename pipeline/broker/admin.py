@@ -2,21 +2,18 @@
 
     vhost core   the scheduler's user only          vhost pool   one user per worker, named as its wallet
     ┌──────────────────────────────────┐            ┌────────────────────────────────────────────────────────┐
-    │ pipeline  lane.<wallet>  dead    │            │ exchange w.<W> ─┬─ w.<W> ──► w.<W>.tx                  │
-    │ celeryev (Flower: its own user)  │            │ user <W>: configure nothing, write exchange w.<W>,      │
-    └──────────────────────────────────┘            │           read w.<W> and w.<W>.tx                       │
+    │ pipeline  lane.<wallet>  dead    │            │ exchange w.<W> ─┬─ w.<W>                               │
+    │ celeryev (Flower: its own user)  │            │                 └─ w.<W>.tx                            │
+    └──────────────────────────────────┘            │ user <W>: configure nothing, write nothing,            │
+                                                    │           read w.<W> and w.<W>.tx                      │
                                                     └────────────────────────────────────────────────────────┘
 
-What stays open to a worker, measured on RabbitMQ 3.10: it may count messages of other queues in `pool`
-by a passive declare, and because its exchange and first queue share a name it may bind or unbind the two of them, or
-purge its own queues. It may add bindings without end, with keys of its own making: they lead nowhere but into its own
-queues, yet they take the broker's memory, so a login that finds any deletes the exchange and makes it again. A ban
-removes all.
+What stays open to a worker, measured on RabbitMQ 3.10: it may count messages of other queues in `pool` by a passive
+declare, purge its own queues, and hold their messages unacknowledged. It can publish, bind and unbind nothing.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Sequence
@@ -37,14 +34,14 @@ log = structlog.get_logger(__name__)
 
 #: Random bytes of a broker password: 32 cannot be guessed.
 PASSWORD_BYTES = 32
-#: Connections of one machine: those of two Celery workers, and of each process that publishes the next link of a chain;
-#: `enrol` doubles them, because a killed machine's connections stay open for two heartbeats.
-BASE_CONNECTIONS, CONNECTIONS_PER_SLOT = 16, 4
+#: Connections of one machine, whatever its slots: one of each of its two Celery workers, one that tries the password,
+#: and the same again three times over, because a killed machine's connections stay open for two heartbeats.
+MOST_CONNECTIONS = 12
 #: A Celery process opens two or three channels on a connection.
-CHANNELS_PER_CONNECTION = 4
-#: Bytes in a worker's queue: of a machine that floods its own exchange the oldest messages are dropped, and the sweep
-#: publishes again what still matters.
-QUEUE_BYTES = 16 * 2**20
+MOST_CHANNELS = 4 * MOST_CONNECTIONS
+#: Bytes in a worker's queue, and messages, of a few KB each: only the scheduler writes there, some for each slot of a
+#: machine. Of more the oldest are dropped, and the sweep publishes again what still matters.
+QUEUE_BYTES, QUEUE_MESSAGES = 16 * 2**20, 10_000
 #: Milliseconds after which the queue of a machine that never came back is removed: 30 days.
 QUEUE_EXPIRES = 30 * 24 * 3600 * 1000
 #: Flower's least permissions on vhost `core` (measured on RabbitMQ 3.10): it can read events, not run tasks.
@@ -53,10 +50,8 @@ FLOWER_PERMISSIONS = {
     "write": r"^(celeryev[.].*|(.*[.]reply[.])?celery[.]pidbox)$",
     "read": r"^(celeryev([.].*)?|(.*[.])?reply[.]celery[.]pidbox)$",
 }
-#: Seconds for a request that may have to go through a great many bindings.
+#: Seconds to delete an exchange that may have a great many bindings: an older release let workers make them.
 SWEEP_SECONDS = 60.0
-#: Bytes read of the list of a worker's bindings: the two that Sluice makes take 500.
-BINDINGS_BYTES = 16 * 1024
 _WALLET = re.compile(r"^0x[0-9a-f]{40}$")
 ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
 
@@ -64,7 +59,7 @@ ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
 def worker_permissions(wallet: Wallet) -> dict[str, str]:
     """The tightest triple that still runs a stock Celery worker; regexes, anchored, on names in vhost `pool`."""
     name = topology.compute_queue_name(wallet).replace(".", r"\.")
-    return {"configure": "^$", "write": f"^{name}$", "read": rf"^{name}(\.tx)?$"}
+    return {"configure": "^$", "write": "^$", "read": rf"^{name}(\.tx)?$"}
 
 
 def flower_user(core_vhost: str) -> str:
@@ -73,10 +68,15 @@ def flower_user(core_vhost: str) -> str:
 
 
 def worker_queue_arguments() -> dict[str, object]:
-    """How both queues of a worker are declared; a machine sees only the type (`config.topology.worker_queues`)."""
+    """How both queues of a worker are declared; a machine sees only the type (`config.topology.worker_queues`).
+
+    Without dead letters: what a worker does not acknowledge says nothing that the scheduler does not learn otherwise,
+    and a worker must not fill a queue of the operator's.
+    """
     return topology.QUORUM | {
         "x-delivery-limit": topology.DELIVERY_LIMIT,
         "x-max-length-bytes": QUEUE_BYTES,
+        "x-max-length": QUEUE_MESSAGES,
         "x-expires": QUEUE_EXPIRES,
     }
 
@@ -174,13 +174,18 @@ class BrokerAdmin:
         for vhost in (self._core, self._pool):
             self._call("DELETE", f"/vhosts/{_part(vhost)}", missing_ok=True)
 
-    def enrol(self, wallet: Wallet, *, slots: int) -> str:
+    def enrol(self, wallet: Wallet) -> str:
         """Give a worker its exchange, queues and user, and return its new password; a former one stops working.
 
-        Connections that are open stay: a machine that signs in again need not restart.
+        Connections that are open stay: a machine that signs in again need not restart. But a user with the rights that
+        an older release gave is deleted with all it had: an open channel keeps the rights it began with (measured).
         """
         pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)
-        self._sweep_bindings(wallet)
+        rights = worker_permissions(wallet)
+        known = self._call("GET", f"/permissions/{pool}/{wallet}", missing_ok=True)
+        if known.is_success and {name: known.json()[name] for name in rights} != rights:
+            log.info("Worker gets the rights of this release.", action="broker_rights_replaced", wallet=wallet)
+            self.remove(wallet)
         self._call("PUT", f"/exchanges/{pool}/{exchange}", {"type": "direct", "durable": True})
         for queue in (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)):
             arguments = worker_queue_arguments()
@@ -188,49 +193,12 @@ class BrokerAdmin:
             self._call("POST", f"/bindings/{pool}/e/{exchange}/q/{queue}", {"routing_key": queue})
         password = secrets.token_urlsafe(PASSWORD_BYTES)
         self._call("PUT", f"/users/{wallet}", {"password": password, "tags": ""})
-        connections = 2 * (BASE_CONNECTIONS + CONNECTIONS_PER_SLOT * slots)
-        for limit, value in (
-            ("max-connections", connections),
-            ("max-channels", connections * CHANNELS_PER_CONNECTION),
-        ):
+        for limit, value in (("max-connections", MOST_CONNECTIONS), ("max-channels", MOST_CHANNELS)):
             self._call("PUT", f"/user-limits/{wallet}/{limit}", {"value": value})
         # Permissions last: until then the user can sign in and do nothing.
-        self._permit(self._pool, wallet, worker_permissions(wallet))
+        self._permit(self._pool, wallet, rights)
         log.info("Worker has its queues.", action="broker_enrolled", wallet=wallet)
         return password
-
-    def _sweep_bindings(self, wallet: Wallet) -> None:
-        """Delete the exchange if the worker bound anything to it, and with it every binding in one request."""
-        pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)
-        queues = {topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)}
-        path = f"/exchanges/{pool}/{exchange}"
-        rows = self._few(f"{path}/bindings/source")
-        if rows is not None and all(
-            row["routing_key"] == row["destination"] and row["destination"] in queues for row in rows
-        ):
-            return
-        log.warning("Worker made bindings of its own.", action="broker_swept", wallet=wallet)
-        self._call("DELETE", path, missing_ok=True, timeout=SWEEP_SECONDS)
-
-    def _few(self, path: str) -> list[Any] | None:
-        """A list of bindings; empty if there is none, None if it is longer than the list of Sluice's own can be.
-
-        A worker decides how long it is, so no more than BINDINGS_BYTES of it are read.
-        """
-        answer = bytearray()
-        try:
-            with self._http.stream("GET", path, timeout=SWEEP_SECONDS) as response:
-                if response.status_code == 404:
-                    return []
-                for chunk in response.iter_bytes(BINDINGS_BYTES):
-                    answer += chunk
-                    if len(answer) > BINDINGS_BYTES:
-                        return None
-        except httpx.HTTPError as error:
-            raise BrokerUnavailable(what=self._url, why=str(error) or type(error).__name__) from error
-        if not response.is_success:
-            raise BrokerUnavailable(what=self._url, why=f"GET {path} answered {response.status_code}")
-        return list(json.loads(answer))
 
     def revoke(self, wallet: Wallet) -> None:
         """Delete a worker's user, which disconnects it at once; taking its permissions alone would not (measured)."""

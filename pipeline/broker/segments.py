@@ -1,6 +1,16 @@
-"""Publishes to worker machines, in vhost `pool`: the chains of `config.worker_chains`.
+"""Publishes to worker machines, in vhost `pool`: the first task of each segment.
 
-A message may get lost or come twice; the sweep and the worker's journal see to that.
+    compute   w.<wallet>      the machine goes on by itself: compute ─► contribute, or with trust 1
+                              compute ─► upload ─► contribute_and_finalize (`workers.task.chain`)
+    reveal    w.<wallet>.tx   after consensus
+    upload    w.<wallet>      of a winner, beside its reveal or later
+    abort     w.<wallet>.tx
+
+A message may get lost or come twice; the sweep and the worker's journal see to that. No message carries a Celery chain:
+the next link would be published by the worker, which may publish nothing.
+
+Every signature names exchange and routing key, so `task_routes` cannot do it: Celery publishes a signature that has a
+queue's name through the default exchange, and the scheduler's app knows no queue of a worker.
 """
 
 from __future__ import annotations
@@ -10,10 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from amqp.exceptions import ChannelError
-from celery import Celery, Signature, chain
+from celery import Celery, Signature
 from kombu import Producer
 
-from config import topology, worker_chains
+from config import topology
 from pipeline.broker.link import BrokerLink
 from protocol.types import TaskId, Wallet
 from protocol.wire import Assignment
@@ -26,30 +36,35 @@ EXPIRES = 300
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One chain for one worker."""
+    """One message for one worker."""
 
     wallet: Wallet
-    links: tuple[Signature[Any], ...]
+    message: Signature[Any]
 
 
 def compute(app: Celery, assignment: Assignment) -> Segment:
-    """The first segment of a replicate."""
-    return Segment(Wallet(assignment.wallet), worker_chains.compute(app, assignment))
+    """The first segment of a replicate: all that an assignment asks for."""
+    return _segment(app, Wallet(assignment.wallet), topology.COMPUTE, assignment.model_dump(mode="json"))
 
 
-def reveal(app: Celery, wallet: Wallet, task: TaskId, *, upload: bool) -> Segment:
-    """The second segment: after consensus."""
-    return Segment(wallet, worker_chains.reveal(app, wallet, task, upload=upload))
+def reveal(app: Celery, wallet: Wallet, task: TaskId) -> Segment:
+    """The second segment: after consensus, reveal the vote."""
+    return _segment(app, wallet, topology.REVEAL, task)
 
 
-def upload_only(app: Celery, wallet: Wallet, task: TaskId) -> Segment:
+def upload(app: Celery, wallet: Wallet, task: TaskId) -> Segment:
     """Ask a winner for the result."""
-    return Segment(wallet, worker_chains.links(app, wallet, (topology.UPLOAD,), task))
+    return _segment(app, wallet, topology.UPLOAD, task)
 
 
 def abort(app: Celery, wallet: Wallet, task: TaskId) -> Segment:
     """Tell a worker to stop."""
-    return Segment(wallet, worker_chains.links(app, wallet, (topology.ABORT,), task))
+    return _segment(app, wallet, topology.ABORT, task)
+
+
+def _segment(app: Celery, wallet: Wallet, name: str, argument: object) -> Segment:
+    exchange, key = topology.compute_queue_name(wallet), topology.worker_queue_name(name, wallet)
+    return Segment(wallet, app.signature(name, args=(argument,), exchange=exchange, routing_key=key))
 
 
 def publish(link: BrokerLink, messages: Sequence[Segment]) -> list[Wallet]:
@@ -69,6 +84,5 @@ def publish(link: BrokerLink, messages: Sequence[Segment]) -> list[Wallet]:
 
 
 def _send(segment: Segment, producer: Producer) -> None:
-    first, *rest = segment.links
-    whole = chain(first, *rest) if rest else first
-    whole.apply_async(producer=producer, mandatory=True, declare=[], expiration=EXPIRES)
+    message: Any = segment.message
+    message.apply_async(producer=producer, mandatory=True, declare=[], expiration=EXPIRES)

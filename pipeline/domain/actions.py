@@ -67,7 +67,7 @@ class Resend:
 
 @dataclass(frozen=True, slots=True)
 class AskReveal:
-    """Have a winner reveal, and upload its result right behind if it is the uploader."""
+    """Have a winner reveal, and meanwhile upload its result if it is the uploader."""
 
     wallet: Wallet
     upload: bool

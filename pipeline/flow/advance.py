@@ -172,9 +172,11 @@ def _segments(scheduler: Scheduler, step: Decision) -> list[Segment]:
     for action in step.actions:
         match action:
             case AskReveal(wallet=wallet, upload=upload):
-                found.append(segments.reveal(scheduler.pool, wallet, task, upload=upload))
+                found.append(segments.reveal(scheduler.pool, wallet, task))
+                if upload:
+                    found.append(segments.upload(scheduler.pool, wallet, task))
             case AskUpload(wallet=wallet):
-                found.append(segments.upload_only(scheduler.pool, wallet, task))
+                found.append(segments.upload(scheduler.pool, wallet, task))
             case Stop(wallet=wallet):
                 found.append(segments.abort(scheduler.pool, wallet, task))
             case _:

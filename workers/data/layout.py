@@ -2,6 +2,7 @@
 
 <home>/worker/<wallet>/
     journal.db  lane.db  session.json  pool.json
+    lane.wake                           named pipe that wakes the lane
     machine  pinged                     this installation's random name; its last accepted ping (the file's time)
     cache/<sha256>                      datasets, shared by tasks
     locks/<task id>
@@ -102,6 +103,11 @@ class Layout:
     def lane(self) -> Path:
         """SQLite: intents and nonces of the wallet's lane."""
         return self.root / "lane.db"
+
+    @property
+    def lane_wakeup(self) -> Path:
+        """Named pipe: wakes the process that runs the lane."""
+        return self.root / "lane.wake"
 
     @property
     def session(self) -> Path:

@@ -22,6 +22,8 @@ from protocol.ethereum.signing import Key
 from protocol.signin import SignIn
 from protocol.types import TaskId, Wallet
 from protocol.wire import (
+    PROTOCOL,
+    PROTOCOL_HEADER,
     Capabilities,
     Challenge,
     ChallengeRequest,
@@ -108,7 +110,8 @@ class PoolApi:
             machine=machine,
             take_over=take_over,
         )
-        return self._ask("POST", "/workers/login", Session, login)
+        headers = {**_JSON, PROTOCOL_HEADER: str(PROTOCOL)}
+        return _read(self._send("POST", "/workers/login", token=None, content=_json(login), headers=headers), Session)
 
     def ping(self, token: str, tasks: list[TaskId], machine: str | None = None) -> Pong:
         """Send a ping with the tasks that this machine has."""

@@ -1,6 +1,7 @@
-"""The steps of a task after its result is computed: vote, reveal, upload, abort. Celery tasks call them, in any order.
+"""The steps of a task after its result is computed: vote, reveal, upload, abort. May be called in any order.
 
 A step that finds the journal elsewhere than it expects does nothing: the message was late, repeated, or early.
+A step with a transaction stores it in the lane's file and wakes the process `upkeep`, which runs the lane.
 """
 
 from __future__ import annotations
@@ -29,30 +30,29 @@ CAUSE_CHARACTERS = 200
 
 
 def contribute(context: WorkerContext, task_id: TaskId) -> bool:
-    """Submit the vote to the lane and run it; True if the vote is in the lane."""
+    """Submit the vote to the lane; True if the vote is in the lane."""
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
     if replicate.stage is ReplicateStage.COMPUTED:
         _commit(context, replicate, votes.contribute(replicate, context.chain_id, context.now()))
-    run_lane(context)
     return True
 
 
 def contribute_and_finalize(context: WorkerContext, task_id: TaskId) -> bool:
-    """Submit the result with its link to the lane and run it; True if they are in the lane."""
+    """Submit the result with its link to the lane; True if they are in the lane."""
     replicate = _with_result(context, task_id)
     if replicate is None or not replicate.solo or not replicate.uploaded:
         return False
     if replicate.stage is ReplicateStage.COMPUTED:
         _commit(context, replicate, votes.contribute_and_finalize(replicate, context.chain_id, context.now()))
-    run_lane(context)
     return True
 
 
 def _commit(context: WorkerContext, replicate: Replicate, intent: Intent) -> None:
     # First the lane, then the journal: a crash between the two repeats the first, which changes nothing.
     context.lane.submit([intent])
+    context.lane_wakeup.notify()
     if context.journal.mark_committed(replicate.task_id, context.now()):
         # Since the result was there; for a task without a vote, since it was stored at the pool.
         context.reports.send(
@@ -66,17 +66,17 @@ def _since(context: WorkerContext, begun: float) -> float:
 
 
 def reveal(context: WorkerContext, task_id: TaskId) -> bool:
-    """Submit the reveal to the lane and run it; True if the reveal is in the lane. Also for a vote that this machine
-    has not seen mined: the lane asks the chain.
+    """Submit the reveal to the lane; True if the reveal is in the lane. Also for a vote that this machine has not seen
+    mined: the lane asks the chain.
     """
     begun = context.now()
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
     context.lane.submit([votes.reveal(replicate, context.chain_id, context.now())])
+    context.lane_wakeup.notify()
     if context.journal.mark_revealed(task_id, context.now()):
         context.reports.send(task_id, Report(step=Step.REVEALED, seconds=_since(context, begun)))
-    run_lane(context)
     return True
 
 

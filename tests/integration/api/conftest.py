@@ -33,7 +33,7 @@ from protocol.types import (
     Timestamp,
     Wallet,
 )
-from protocol.wire import Capabilities, Challenge, Login, Mode, Session
+from protocol.wire import PROTOCOL, PROTOCOL_HEADER, Capabilities, Challenge, Login, Mode, Session
 from tests.integration.conftest import IpfsNode, given
 from tests.waiting import ample, wait_until
 
@@ -79,7 +79,8 @@ class Api:
         """Log in with a challenge signed by `key`; `wallet`: whose login it claims to be."""
         signature = key.sign_typed_data(SignIn.from_typed_data(challenge.typed_data).typed_data)
         login = Login(wallet=wallet or key.wallet, nonce=challenge.nonce, signature=signature, capabilities=OFFER)
-        return self.http.post("/workers/login", json=login.model_dump() | more)
+        headers = {PROTOCOL_HEADER: str(PROTOCOL)}
+        return self.http.post("/workers/login", json=login.model_dump() | more, headers=headers)
 
     def sign_in(self, key: Key, **more: Any) -> Session:
         """Sign in; `more`: further fields of the login."""

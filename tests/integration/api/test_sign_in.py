@@ -11,8 +11,9 @@ from pipeline.api.auth.tokens import TOKEN_SECONDS
 from pipeline.domain.records import ChainFacts
 from pipeline.flow.bans import ban, unban
 from protocol.errors import NotFound
+from protocol.signin import SignIn
 from protocol.types import NRlc, Wei
-from protocol.wire import Session
+from protocol.wire import PROTOCOL_HEADER, Login, Session
 from tests.integration.api.broker import connect
 from tests.integration.api.conftest import OFFER, STRANGER, WORKER, Api
 from tests.waiting import ample, wait_until
@@ -39,6 +40,19 @@ def test_a_worker_signs_in_pings_and_reaches_its_queues(api: Api) -> None:
     worker = api.services.store.workers.get_worker(WORKER.wallet)
     assert worker is not None
     assert worker.slots == 1
+
+
+@pytest.mark.parametrize("header", [{}, {PROTOCOL_HEADER: "1"}])
+def test_a_machine_of_an_older_release_is_told_to_upgrade_and_keeps_what_it_has(
+    api: Api, header: dict[str, str]
+) -> None:
+    before = api.sign_in(WORKER)
+    challenge = api.challenge(WORKER.wallet)
+    signature = WORKER.sign_typed_data(SignIn.from_typed_data(challenge.typed_data).typed_data)
+    login = Login(wallet=WORKER.wallet, nonce=challenge.nonce, signature=signature, capabilities=OFFER)
+    answer = api.http.post("/workers/login", json=login.model_dump(), headers=header)
+    refused(answer, 403, "too old for this pool: it speaks protocol 1, the pool 2; install the pool's release")
+    connect(before.broker).close()
 
 
 def test_a_second_machine_with_the_wallet_is_refused_and_the_first_goes_on_undisturbed(api: Api) -> None:

@@ -92,7 +92,7 @@ class Pool:
     ) -> SimulatedWorker:
         """A machine with its queues, known to the scheduler, at work."""
         key = self.chain.sender(WORKERS[number]).key
-        self.admin.enrol(key.wallet, slots=slots)
+        self.admin.enrol(key.wallet)
         offer = Capabilities(name=f"hand-{number}", version="1", slots=slots, cpus=1, memory_bytes=2**30, tag=NO_TAG)
         self.store.workers.enrol(key.wallet, offer, time.time())
 

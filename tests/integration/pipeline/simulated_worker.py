@@ -28,10 +28,15 @@ from protocol.ethereum.hexbytes import to_hex
 from protocol.ethereum.signing import Key
 from protocol.poco.seal import result_hash, result_seal
 from protocol.types import Hash32, TaskId, Wallet
-from protocol.wire import Assignment, ResultLink, Step
+from protocol.wire import Assignment, Mode, ResultLink, Step
 from tests.waiting import ample
 
 LINK = ResultLink(storage="ipfs", location="/ipfs/QmResult")
+#: What a machine does by itself on an assignment.
+ASSIGNED = {
+    Mode.VOTE: ("worker.compute", "worker.contribute"),
+    Mode.SOLO: ("worker.compute", "worker.upload", "worker.contribute_and_finalize"),
+}
 #: Seconds between looks at the lane while it has something to do.
 TICK = 0.05
 
@@ -94,13 +99,10 @@ class SimulatedWorker:
 
     def _on_message(self, message: Message) -> None:
         args, _, embed = json.loads(message.body or "")
-        names = [message.headers["task"]]
-        for link in reversed(embed.get("chain") or []):
-            assert link["options"]["exchange"] == topology.compute_queue_name(self.key.wallet)
-            assert link["options"]["routing_key"].startswith(topology.compute_queue_name(self.key.wallet))
-            names.append(link["task"])
+        assert not any(embed.values()), "a worker may publish nothing, so no message asks it to"
         subject: Any = args[0]
-        for name in names:
+        asked = message.headers["task"]
+        for name in ASSIGNED[subject["mode"]] if asked == topology.COMPUTE else (asked,):
             if name in self.deaf:
                 break
             subject = self._do(name, subject)

@@ -73,9 +73,9 @@ class Process:
     def computing(self) -> set[tuple[Wallet, str]]:
         """(wallet, task) of each compute segment sent."""
         return {
-            (item.wallet, item.links[0].args[0]["task_id"])
+            (item.wallet, item.message.args[0]["task_id"])
             for item in self.sent
-            if item.links[0].task == "worker.compute"
+            if item.message.task == "worker.compute"
         }
 
 
@@ -229,8 +229,8 @@ def test_a_decision_whose_save_lost_the_race_frees_no_slot_and_sends_nothing(
     monkeypatch.setattr(store.tasks, "save", Report(store, (tasks[0], wallet(0), Step.COMPUTED)))
     advancing.advance(process, tasks)  # type: ignore[arg-type]  # stands in
     reported, late = store.workers.load_workers([wallet(0)])[0], store.workers.load_workers([wallet(1)])[0]
-    assert [item.links[0].task for item in process.sent if item.wallet == reported.wallet] == []
-    assert [item.links[0].task for item in process.sent if item.wallet == late.wallet] == ["worker.abort"]
+    assert [item.message.task for item in process.sent if item.wallet == reported.wallet] == []
+    assert [item.message.task for item in process.sent if item.wallet == late.wallet] == ["worker.abort"]
     assert (reported.held, len(reported.pledged), reported.failures) == ((), 1, 0)
     assert (late.held, late.pledged, late.failures) == ((), (), 1)
     states = {item.wallet: item.state for task in store.tasks.load_tasks(tasks) for item in task.replicates}

@@ -1,14 +1,14 @@
-"""The Celery chains for worker machines: what is in them and where each link goes."""
+"""The messages for worker machines: what is in them and where each goes."""
 
 from __future__ import annotations
 
-from celery import Celery, Signature
+import pytest
+from celery import Celery
 
 from config.celery_apps import pool_app
 from config.settings import Settings
 from pipeline.broker import segments
 from pipeline.broker.segments import Segment
-from protocol.types import TaskId, Wallet
 from protocol.wire import Assignment, Mode
 from tests.unit.pipeline.builders import DEAL, NO_TAG, POOL, TASK, wallet
 
@@ -44,42 +44,40 @@ def assignment(mode: Mode) -> Assignment:
     )
 
 
-def links(segment: Segment) -> list[tuple[str, str]]:
-    """(task, queue) of each link; every one must name the worker's own exchange."""
-    assert all(link.options["exchange"] == f"w.{WORKER}" for link in segment.links)
-    return [(name_of(link), link.options["routing_key"].removeprefix(f"w.{WORKER}")) for link in segment.links]
+def sent(segment: Segment) -> tuple[str, str]:
+    """(task, queue) of its message, which must name the worker's own exchange."""
+    options = segment.message.options
+    assert options["exchange"] == f"w.{WORKER}"
+    return str(segment.message["task"]), options["routing_key"].removeprefix(f"w.{WORKER}")
 
 
-def name_of(link: Signature[object]) -> str:
-    return str(link["task"])
+@pytest.mark.parametrize("mode", list(Mode))
+def test_an_assignment_is_one_message_with_all_of_it(mode: Mode) -> None:
+    segment = segments.compute(app(), assignment(mode))
+    assert sent(segment) == ("worker.compute", "")
+    assert Assignment(**segment.message.args[0]) == assignment(mode)
 
 
-def test_a_vote_is_computed_on_one_queue_and_sent_from_the_other() -> None:
-    segment = segments.compute(app(), assignment(Mode.VOTE))
-    assert links(segment) == [("worker.compute", ""), ("worker.contribute", ".tx")]
-
-
-def test_alone_the_result_is_uploaded_before_it_is_finalized() -> None:
-    segment = segments.compute(app(), assignment(Mode.SOLO))
-    assert links(segment) == [
-        ("worker.compute", ""),
-        ("worker.upload", ""),
-        ("worker.contribute_and_finalize", ".tx"),
-    ]
-
-
-def test_the_uploader_reveals_and_uploads_right_behind() -> None:
-    assert links(segments.reveal(app(), WORKER, TASK, upload=True)) == [("worker.reveal", ".tx"), ("worker.upload", "")]
-    assert links(segments.reveal(app(), WORKER, TASK, upload=False)) == [("worker.reveal", ".tx")]
+def test_a_winner_uploads_on_one_queue_and_reveals_on_the_other() -> None:
+    assert sent(segments.reveal(app(), WORKER, TASK)) == ("worker.reveal", ".tx")
+    assert sent(segments.upload(app(), WORKER, TASK)) == ("worker.upload", "")
 
 
 def test_an_abort_does_not_queue_behind_what_it_shall_stop() -> None:
-    assert links(segments.abort(app(), WORKER, TASK)) == [("worker.abort", ".tx")]
+    assert sent(segments.abort(app(), WORKER, TASK)) == ("worker.abort", ".tx")
 
 
-def test_the_first_link_carries_the_whole_assignment_and_the_others_nothing() -> None:
-    first, *rest = segments.compute(app(), assignment(Mode.VOTE)).links
-    assert Assignment(**first.args[0]) == assignment(Mode.VOTE)
-    assert all(not link.args for link in rest)
-    assert TaskId(first.args[0]["task_id"]) == TASK
-    assert Wallet(first.args[0]["wallet"]) == WORKER
+@pytest.mark.parametrize(
+    "segment",
+    [
+        segments.compute(app(), assignment(Mode.VOTE)),
+        segments.compute(app(), assignment(Mode.SOLO)),
+        segments.reveal(app(), WORKER, TASK),
+        segments.upload(app(), WORKER, TASK),
+        segments.abort(app(), WORKER, TASK),
+    ],
+)
+def test_no_message_asks_a_worker_to_publish(segment: Segment) -> None:
+    """Links, callbacks and chains are published by the worker, which may write to nothing."""
+    assert not {"link", "link_error", "chain", "reply_to", "group_id", "chord"} & set(segment.message.options)
+    assert not segment.message.get("chord_size")

@@ -71,13 +71,11 @@ def test_the_keeper_goes_on_past_files_that_it_cannot_delete(tmp_path: Path) -> 
     journal.close()
 
 
-def test_an_error_in_the_keepers_thread_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+def test_an_error_in_a_thread_of_the_upkeep_ends_the_process() -> None:
+    def broken() -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(upkeep_process, "_periodic_work", broken)
     stop = threading.Event()
-    nothing: Any = None
     with pytest.raises(RuntimeError):
-        upkeep_process._timer_thread(nothing, nothing, stop)
+        upkeep_process._or_stop(stop, broken)
     assert stop.is_set()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from chain.lane.model.intent import Intent
 from protocol.errors import EngineUnavailable, PoolUnavailable, RpcUnavailable
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
@@ -17,7 +18,7 @@ from protocol.wire import Mode, Pong, ResultLink
 from tests.unit.workers.assignments import LATER, WORKER_KEY, assignment, task_id
 from workers.data.layout import Layout
 from workers.task.journal import Journal
-from workers.task.replicate import ReplicateStage, Todo
+from workers.task.replicate import Replicate, ReplicateStage, Todo, todo
 from workers.upkeep import RESUME_SECONDS, REVEAL_CHECK_SECONDS, Upkeep
 
 DIGEST = Hash32("0x" + "ab" * 32)
@@ -39,6 +40,8 @@ class World:
     sent: list[tuple[str, TaskId]] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     killed: list[str] = field(default_factory=list)
+    #: Whether all threads that go on with lost tasks are at work.
+    busy: bool = False
     #: What Docker says when one of these is to be removed.
     stuck: dict[str, Exception] = field(default_factory=dict)
 
@@ -59,17 +62,27 @@ class World:
             rpc=None,
             machine=machine,
             pool=SimpleNamespace(ping=self._ping),
+            chain_id=1,
+            lane=SimpleNamespace(submit=self._submit),
+            lane_wakeup=SimpleNamespace(notify=lambda: None),
+            reports=SimpleNamespace(send=lambda *_: None),
             engine=SimpleNamespace(
                 containers_of=lambda _: self.containers, remove=self._remove, kill=self.killed.append
             ),
         )
-        publisher: Any = SimpleNamespace(
-            resume=lambda replicate, todo: self.sent.append((todo, replicate.task_id)),
-            reveal=lambda task: self.sent.append(("reveal", task)),
-        )
-        upkeep = Upkeep(context, publisher)
+        resumer: Any = SimpleNamespace(resume=self._resume)
+        upkeep = Upkeep(context, resumer)
         upkeep._hub = SimpleNamespace(tasks=self._tasks)  # type: ignore[assignment] # the chain, played
         return upkeep
+
+    def _resume(self, replicate: Replicate) -> bool:
+        if self.busy:
+            return False
+        self.sent.append((todo(replicate) or "nothing", replicate.task_id))
+        return True
+
+    def _submit(self, intents: Sequence[Intent]) -> None:
+        self.sent += [(intent.method, TaskId(intent.subject)) for intent in intents]
 
     def _remove(self, container: str) -> None:
         if container in self.stuck:
@@ -152,6 +165,17 @@ def test_a_task_is_not_moved_on_twice_within_the_same_patience(world: World) -> 
     upkeep.run_once()
     upkeep.run_once()
     assert len(world.sent) == 1
+
+
+def test_a_task_that_no_thread_was_free_for_is_moved_on_at_the_next_look(world: World) -> None:
+    task = world.put(ReplicateStage.COMPUTED)
+    world.clock += RESUME_SECONDS
+    upkeep, world.busy = world.upkeep, True
+    upkeep.run_once()
+    assert world.sent == []
+    world.busy = False
+    upkeep.run_once()
+    assert world.sent == [(Todo.CONTRIBUTE, task)]
 
 
 def test_a_task_that_a_process_is_at_is_left_to_it(world: World) -> None:

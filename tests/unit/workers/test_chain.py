@@ -1,0 +1,196 @@
+"""The steps behind an assignment: each once, in their order, whatever moment the process is killed at."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chain.lane.model.intent import IntentState
+from chain.lane.rules.poco import poco_lane
+from chain.lane.store.sqlite import SqliteStore
+from config.settings import read_settings
+from protocol.errors import PoolUnavailable
+from protocol.types import ZERO_ADDRESS, Hash32, TaskId
+from protocol.wire import Mode, ResultLink, Step, Stored
+from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
+from workers.data.layout import Layout
+from workers.task import chain, steps
+from workers.task.journal import Journal
+from workers.task.replicate import COMPUTING, WITH_RESULT, ReplicateStage
+
+DIGEST = Hash32("0x" + "ab" * 32)
+LINK = ResultLink(storage="ipfs", location="/ipfs/Qm")
+TASK = task_id(1)
+UNENDED = (IntentState.QUEUED,)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@dataclass
+class Machine:
+    """A machine's files, real, and what its process does with them; it can be killed before or behind each act."""
+
+    folder: Path
+    acts: list[str] = field(default_factory=list)
+    #: Number of the moment at which the process is killed: two for each act, before and behind it.
+    kill_at: int | None = None
+    pool_away: bool = False
+    _moments: Iterator[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.layout = Layout(self.folder / "worker")
+        self.layout.make()
+        self.store = SqliteStore(self.layout.lane)
+        node: Any = SimpleNamespace(name="a node that is not asked")
+        self.lane = poco_lane(read_settings(hub=ZERO_ADDRESS), node, WORKER_KEY, self.store)
+        self.journal = Journal(self.layout.journal)
+
+    def act(self, name: str, do: Callable[..., Any]) -> Callable[..., Any]:
+        def acted(*args: Any, **kwargs: Any) -> Any:
+            self._moment()
+            done = do(*args, **kwargs)
+            self.acts.append(name)
+            self._moment()
+            return done
+
+        return acted
+
+    def _moment(self) -> None:
+        if next(self._moments) == self.kill_at:
+            raise Killed
+
+    @property
+    def context(self) -> Any:
+        journal = SimpleNamespace(
+            find=self.journal.find,
+            mark_committed=self.act("journal", self.journal.mark_committed),
+            mark_uploaded=self.act("journal", self.journal.mark_uploaded),
+        )
+        return SimpleNamespace(
+            layout=self.layout,
+            journal=journal,
+            now=lambda: 1000.0,
+            chain_id=self.lane.id.chain_id,
+            lane=SimpleNamespace(submit=self.act("lane", self.lane.submit)),
+            lane_wakeup=SimpleNamespace(notify=self.act("wake", lambda: None)),
+            pool=SimpleNamespace(put_result=self.act("upload", self._put)),
+            reports=SimpleNamespace(send=self.act("report", lambda *_: None)),
+        )
+
+    def _put(self, *_: object) -> Stored:
+        if self.pool_away:
+            raise PoolUnavailable(what="pool", why="away")
+        return Stored(link=LINK, digest=DIGEST)
+
+    def compute(self, _: object, wanted: Any) -> bool:
+        """Stands in for the container: its own crashes are tried with real ones (tests/integration/workers)."""
+        replicate = self.journal.add(wanted, 1000.0)
+        if replicate.stage in COMPUTING:
+            self.journal.mark_running(TASK, "container", 1000.0)
+            self.journal.mark_computed(TASK, 1000.0, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
+        found = self.journal.find(TASK)
+        return found is not None and found.stage in WITH_RESULT
+
+    def deliver(self, mode: Mode) -> None:
+        """The assignment's message, for the first time or again."""
+        chain.do_assignment(self.context, assignment(1, mode=mode))
+
+    def submitted(self) -> list[str]:
+        return [intent.method for intent in self.store.in_state(self.lane.id, UNENDED, 10)]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine(tmp_path)
+    monkeypatch.setattr(chain, "compute", made.compute)
+    return made
+
+
+METHODS = {Mode.VOTE: "contribute", Mode.SOLO: "contributeAndFinalize"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "acts"),
+    [
+        (Mode.VOTE, ["lane", "wake", "journal", "report", "wake"]),
+        (Mode.SOLO, ["upload", "journal", "lane", "wake", "journal", "report", "wake"]),
+    ],
+)
+def test_an_assignment_is_done_to_its_vote_without_another_message(
+    machine: Machine, mode: Mode, acts: list[str]
+) -> None:
+    machine.deliver(mode)
+    assert machine.acts == acts
+    assert machine.submitted() == [METHODS[mode]]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("moment", range(14))
+def test_a_machine_killed_at_any_moment_votes_once_when_its_message_comes_again(
+    machine: Machine, mode: Mode, moment: int
+) -> None:
+    machine.kill_at = moment
+    try:
+        machine.deliver(mode)
+    except Killed:
+        machine.acts.clear()
+        machine.deliver(mode)
+    assert machine.submitted() == [METHODS[mode]]
+    assert machine.acts[-1] == "wake", "or the vote would wait for the next block"
+    found = machine.journal.find(TASK)
+    assert found is not None
+    assert found.stage is ReplicateStage.COMMITTED
+
+
+def test_a_message_that_comes_again_changes_nothing(machine: Machine) -> None:
+    machine.deliver(Mode.SOLO)
+    machine.acts.clear()
+    machine.deliver(Mode.SOLO)
+    assert machine.acts == ["wake"]
+    assert machine.submitted() == ["contributeAndFinalize"]
+
+
+def test_a_result_that_cannot_be_stored_is_not_finalized_and_goes_on_when_the_pool_is_back(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "UPLOAD_TIMEOUT", 0.0)
+    machine.pool_away = True
+    with pytest.raises(PoolUnavailable):
+        machine.deliver(Mode.SOLO)
+    assert machine.submitted() == []
+    machine.pool_away = False
+    machine.deliver(Mode.SOLO)
+    assert machine.submitted() == ["contributeAndFinalize"]
+
+
+def test_a_vote_needs_no_answer_of_the_pool(machine: Machine) -> None:
+    machine.pool_away = True
+    machine.deliver(Mode.VOTE)
+    assert machine.submitted() == ["contribute"]
+
+
+def test_an_aborted_task_is_not_voted_for(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def aborted(context: Any, wanted: Any) -> bool:
+        ready = machine.compute(context, wanted)
+        machine.journal.mark_aborted(TaskId(wanted.task_id), 1001.0)
+        return ready
+
+    monkeypatch.setattr(chain, "compute", aborted)
+    machine.deliver(Mode.VOTE)
+    assert machine.submitted() == []
+
+
+def test_the_report_of_a_vote_says_what_was_sent(machine: Machine) -> None:
+    sent: list[Any] = []
+    context = machine.context
+    context.reports = SimpleNamespace(send=lambda _, report: sent.append(report.step))
+    chain.do_assignment(context, assignment(1, mode=Mode.VOTE))
+    assert sent == [Step.CONTRIBUTED]

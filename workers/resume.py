@@ -1,0 +1,40 @@
+"""Goes on with assignments whose message was lost, in threads of the process `upkeep`."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from functools import partial
+
+from workers.attempt import Attempts
+from workers.context import Machine, WorkerContext
+from workers.task import chain
+from workers.task.replicate import Replicate
+
+
+class Resumer:
+    """Does what is left of replicates, as many at a time as the machine has slots: the pool counts such a task as one
+    of those that this machine holds, so that no more containers run than slots.
+
+    The threads end with their process, whose next start goes on with the task.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._free = threading.Semaphore(machine.settings.slots)
+
+    def resume(self, replicate: Replicate) -> bool:
+        """Go on with this one, unless all threads are busy; whether it was begun."""
+        if not self._free.acquire(blocking=False):
+            return False
+        threading.Thread(target=self._run, args=(replicate,), name="resume", daemon=True).start()
+        return True
+
+    def _run(self, replicate: Replicate) -> None:
+        try:
+            # SQLite's and Docker's connections are this thread's own.
+            with closing(WorkerContext(self._machine)) as context:
+                act = partial(chain.do_assignment, context, replicate.assignment)
+                Attempts(context.now).run(f"resume {replicate.task_id}", act)
+        finally:
+            self._free.release()
