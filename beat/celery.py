@@ -14,9 +14,12 @@ from config import topology
 from config.celery_apps import core_app
 from config.settings import Settings, settings
 
+#: Seconds between two looks for what is not needed any more: it is counted in days.
+TIDY_SECONDS = 600.0
+
 
 def beat_app(settings: Settings) -> Celery:
-    """A Celery app whose beat publishes `pipeline.sweep` every `sweep_seconds`."""
+    """A Celery app whose beat publishes `pipeline.sweep` every `sweep_seconds`, and rarely `pipeline.tidy`."""
     app = core_app(settings)
     app.conf.update(
         beat_schedule={
@@ -27,10 +30,15 @@ def beat_app(settings: Settings) -> Celery:
                     # A sweep that waited until the next one is due would only do the same twice.
                     "expires": max(settings.sweep_seconds, 1.0),
                 },
-            }
+            },
+            "tidy": {
+                "task": topology.TIDY,
+                "schedule": TIDY_SECONDS,
+                "options": {"expires": TIDY_SECONDS},
+            },
         },
         beat_scheduler="celery.beat:Scheduler",
-        # One entry needs no longer sleep than its own period, and a restart then sweeps soon.
+        # The sweep needs no longer sleep than its own period, and a restart then sweeps soon.
         beat_max_loop_interval=settings.sweep_seconds,
     )
     return app

@@ -161,7 +161,54 @@ class Settings(BaseSettings):
         le=256,
         description="Most slots that a worker machine may sign in with; new ones use 2 until they voted.",
     )
+    worker_idle_days: float = Field(
+        7.0,
+        gt=0,
+        description="Days after which a silent machine loses its RabbitMQ user and queues, which its next sign-in makes"
+        " again.",
+    )
+    newcomer_idle_days: float = Field(
+        1.0, gt=0, description="The same for machines that were never right on chain.", le=3650
+    )
     worker_lost_seconds: float = Field(60.0, gt=0, description="A worker silent for this long gets no new task.")
+
+    # -- who may work ---------------------------------------------------------------------------------------------
+    # `sluice enrol policy` changes the first five for a running pool.
+    enrolment: Literal["open", "allow", "invite"] = Field(
+        "open",
+        description="Who may sign in as a worker: every wallet that is not on the deny list (open), only wallets on the"
+        " allow list (allow), or those and whoever brings an invite code (invite). See `sluice enrol`.",
+    )
+    enrolment_least_stake: int = Field(
+        0, ge=0, lt=2**63, description="Stake in nRLC, free and locked, that a machine's wallet must have to sign in."
+    )
+    enrolment_least_score: int = Field(
+        0, ge=0, lt=2**31, description="PoCo score that a machine's wallet must have to sign in."
+    )
+    enrolment_most_machines: int | None = Field(
+        None, ge=1, le=100_000, description="Most machines at a time. Unset: no limit."
+    )
+    enrolment_most_per_address: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Most machines at a time from one IP address (IPv6: one /64). Unset: no limit.",
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1",
+        description="Addresses or networks, separated by commas, of proxies in front of the API: from them"
+        " `X-Forwarded-For` is believed. Behind a proxy that is not named, all machines seem to have one address.",
+    )
+    rate_requests: str = Field("1000/second", description="Requests of all kinds from one address.")
+    rate_sign_in: str = Field("300/minute", description="Challenges and sign-ins from one address.")
+    rate_sign_in_wallet: str = Field("30/minute", description="Sign-ins of one wallet.")
+    rate_ping: str = Field("600/minute", description="Pings of one wallet.")
+    rate_upload: str = Field("6000/minute", description="Uploads of results by one wallet.")
+    rate_logs: str = Field("300/minute", description="Requests for what apps printed, from one address.")
+    api_connections: int = Field(4096, ge=16, le=1_000_000, description="Connections to the API at a time.")
+    api_connections_per_address: int = Field(
+        1024, ge=4, le=1_000_000, description="The same from one address that is no trusted proxy."
+    )
     flower_host: str = Field(
         "127.0.0.1", description="Address Flower listens on. It asks for no password: keep it from strangers."
     )
@@ -172,6 +219,9 @@ class Settings(BaseSettings):
         "worker",
         description="Name of this machine in logs, of its containers and in Flower, where it stands as `machine` beside"
         " each of its steps: letters, digits, `_`, `.`, `-`.",
+    )
+    invite: SecretStr | None = Field(
+        None, description="Invite code of the pool's operator, for a pool that takes new machines by invitation."
     )
     slots: int = Field(1, ge=1, description="Containers this machine runs at once.")
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")

@@ -22,6 +22,7 @@ from protocol.types import Wallet
 #: The scheduler's tasks (`pipeline.tasks`), in vhost core.
 INGEST_DEALS, ADVANCE, ASSIGN = "pipeline.ingest_deals", "pipeline.advance", "pipeline.assign"
 SWEEP, BULK, RUN_LANE = "pipeline.sweep", "pipeline.bulk", "lane.run"
+TIDY = "pipeline.tidy"
 #: A worker machine's tasks (`workers.tasks`), in vhost pool.
 COMPUTE, UPLOAD, REVEAL, ABORT = "worker.compute", "worker.upload", "worker.reveal", "worker.abort"
 #: Those that must not wait until the processes of the other queue have done their containers and uploads: a reveal has
@@ -41,6 +42,7 @@ PIPELINE_ROUTES = {
     ADVANCE: {"queue": PIPELINE_QUEUE},
     ASSIGN: {"queue": PIPELINE_QUEUE},
     SWEEP: {"queue": SWEEP_QUEUE},
+    TIDY: {"queue": PIPELINE_QUEUE},
     BULK: {"queue": BULK_QUEUE},
 }
 DEAD_QUEUE = "dead"

@@ -21,7 +21,7 @@ from config.celery_apps import ConfirmTimeoutCelery
 from config.per_process import PerProcess
 from config.settings import Settings
 from pipeline.broker import notify
-from pipeline.flow import assign, bulk, ingest, sweep
+from pipeline.flow import assign, bulk, ingest, sweep, tidy
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.isolate import TRANSIENT_ERRORS
 from pipeline.flow.transactions import failures_of
@@ -137,6 +137,12 @@ def assign_tasks(self: SchedulerTask) -> None:
 def sweep_tasks(self: ClockTask) -> None:
     """Look at every open task whose turn it is."""
     sweep.sweep(self.scheduler)
+
+
+@shared_task(name=topology.TIDY, base=ClockTask, bind=True)
+def tidy_up(self: ClockTask) -> None:
+    """Remove what nobody needs any more."""
+    tidy.tidy(self.scheduler)
 
 
 @shared_task(name=topology.BULK, base=SchedulerTask, bind=True)

@@ -16,6 +16,7 @@
     │   │   └── BrokerRefused    ... its management API answered with no: `status`
     │   ├── EngineUnavailable    the Docker engine
     │   │   └── EngineTrouble    ... answers, but with an error that says nothing of the app
+    │   ├── TooManyRequests      more than a limit allows; `seconds` until it may be asked again (HTTP 429)
     │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
     │   ├── ChainMoved           blocks are others than those followed: the watcher must follow first
     │   ├── NotYet               the chain, as the watcher has read it, does not show yet what a request relies on
@@ -117,6 +118,10 @@ class EngineUnavailable(Unavailable):
 
 class EngineTrouble(EngineUnavailable):
     """The Docker engine at {what} answers with an error: {why}"""
+
+
+class TooManyRequests(Unavailable):
+    """Too many requests of this kind from this {who}: the limit is {limit}."""
 
 
 class PoolUnavailable(Unavailable):

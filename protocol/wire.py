@@ -112,6 +112,8 @@ class Login(Wire):
     machine: MachineId | None = None
     #: Sign in although another machine with this wallet seems to be at work, and cut that one off.
     take_over: bool = False
+    #: A code of the pool's operator, where the pool takes new machines by invitation.
+    invite: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(None, repr=False)
 
 
 class BrokerAccess(Wire):

@@ -68,6 +68,7 @@ class Machine:
             capabilities_of(self.settings, self.engine_resources),
             machine=self.layout.machine_id(),
             take_over=take_over,
+            invite=None if self.settings.invite is None else self.settings.invite.get_secret_value(),
         )
 
     @cached_property

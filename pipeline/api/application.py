@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -13,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from config.supervisor import RECURSION_LIMIT
 from pipeline.api import errors, operations, pool, reports, tasks, workers
 from pipeline.api.body_limit import BodyLimit
+from pipeline.api.rate_limits import AddressLimit
 from pipeline.api.recent_answers import ANSWER_SECONDS, RecentAnswers
 from pipeline.api.results import upload
 from pipeline.api.services import Services
@@ -25,6 +27,9 @@ The scheduler of an iExec worker pool.
 each step of the tasks they were given. **Requesters** read tasks and logs as the iExec SDK does.
 Errors are JSON: `{"error": "what happened", "fix": "what to do"}`.
 """
+
+#: Where the operator's port has the public API's OpenAPI document.
+PUBLIC_DOCUMENT = "/public/openapi.json"
 
 OPERATIONS = """
 What the operator of the pool looks at. It asks for no password: keep `SLUICE_OPERATIONS_PORT` from strangers.
@@ -41,22 +46,40 @@ def create_app(services: Services) -> FastAPI:
         yield
         await run_in_threadpool(services.close)
 
-    # Pages of the documentation with scripts of their own: many networks do not reach a CDN, and some block it.
-    app = FastAPIOffline(title="Sluice", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
+    # Its documentation is on the operator's port.
+    app = FastAPI(
+        title="Sluice",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
     app.state.services = services
     errors.install(app)
     for routes in (pool, workers, reports, upload, tasks):
         app.include_router(routes.router)
     app.add_middleware(BodyLimit, result_bytes=services.settings.max_result_bytes)
+    # The last one added is asked first.
+    app.add_middleware(AddressLimit, rates=services.rates)
     return app
 
 
 def create_operations_app(services: Services) -> FastAPI:
-    """Health and metrics over the same services, for the port that only the operator reaches."""
+    """Health and metrics over the same services, for the port that only the operator reaches; and what the public API
+    is, as an OpenAPI document.
+    """
+    # Pages of the documentation with scripts of their own: many networks do not reach a CDN, and some block it.
     app = FastAPIOffline(title="Sluice operations", version=VERSION, description=OPERATIONS)
     app.state.services = services
     app.state.answers = RecentAnswers(ANSWER_SECONDS)
     errors.install(app)
     app.include_router(operations.router)
     app.add_middleware(BodyLimit, result_bytes=0)
+
+    @app.get(PUBLIC_DOCUMENT, summary="The public API as an OpenAPI document")
+    def public_document() -> dict[str, Any]:
+        return create_app(services).openapi()
+
     return app

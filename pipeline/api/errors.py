@@ -1,6 +1,7 @@
 """Errors as answers: a status, and JSON `{"error": what happened, "fix": what to do}`. The only place that maps them.
 
-BadMessage 400   NotSignedIn 401   Refused 403   NotFound 404   NotYet 409   TooLarge 413   Unavailable 503
+BadMessage 400   NotSignedIn 401   Refused 403   NotFound 404   NotYet 409   TooLarge 413   TooManyRequests 429
+Unavailable 503
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from protocol.errors import (
     SluiceError,
     StorageUnavailable,
     TooLarge,
+    TooManyRequests,
     Unavailable,
 )
 
@@ -29,11 +31,16 @@ log = structlog.get_logger(__name__)
 #: Status and default advice per error, the most special first.
 _ANSWERS: tuple[tuple[type[SluiceError], int, str], ...] = (
     (TooLarge, 413, "Send less; results are capped by SLUICE_MAX_RESULT_BYTES."),
-    (BadMessage, 400, "Compare the request with /docs."),
+    (
+        BadMessage,
+        400,
+        "Compare the request with docs/worker-protocol.md, or with the OpenAPI document of the operator.",
+    ),
     (NotSignedIn, 401, "Sign in again: POST /workers/challenge, then POST /workers/login."),
     (Refused, 403, "Nothing to retry: this wallet may not do that."),
-    (NotFound, 404, "See /docs for what there is."),
+    (NotFound, 404, "Check the path."),
     (NotYet, 409, "Try again in a block or two."),
+    (TooManyRequests, 429, "Ask again after the seconds in the header Retry-After."),
     (Unavailable, 503, "Try again in a few seconds."),
 )
 #: Characters of a path that are said back.
@@ -61,7 +68,12 @@ def answer(error: SluiceError) -> JSONResponse:
     """The response to an error of ours."""
     for kind, status, fix in _ANSWERS:
         if isinstance(error, kind):
-            headers = {"retry-after": RETRY_AFTER} if status in {409, 503} else None
+            headers = (
+                {"retry-after": str(error.fields.get("seconds", RETRY_AFTER))} if status in {409, 429, 503} else {}
+            )
+            if status == 413:
+                # What is left of the body is not read.
+                headers["connection"] = "close"
             return JSONResponse({"error": str(error), "fix": _missing(error) or fix}, status, headers)
     log.error("Unexpected error in the API.", action="api_error", why=str(error))
     return JSONResponse({"error": "The scheduler failed.", "fix": "Tell the pool's operator."}, 500)
@@ -92,4 +104,4 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             # Only what no route matched: a resource that is missing is a NotFound.
             said = f"This API has no {request.method} {request.url.path[:LONGEST_PATH]}."
-        return JSONResponse({"error": said, "fix": "See /docs."}, error.status_code, error.headers)
+        return JSONResponse({"error": said, "fix": "Check method and path."}, error.status_code, error.headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -17,13 +17,15 @@ from chain.rpc.pool import RpcPool, connect
 from config.celery_apps import core_app
 from config.endpoints import public_endpoints
 from config.settings import Settings
-from pipeline.api.auth.secret import derived, load_secret
+from pipeline.api.auth.secret import KeyRing
 from pipeline.api.monitor import Monitor
+from pipeline.api.rate_limits import RateLimits
 from pipeline.api.results.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.background import Background
 from pipeline.broker.notify import Notifier
 from pipeline.broker.relay import Relay
+from pipeline.flow.enrolment import SignInsUnderWay
 from pipeline.probes import Probes
 from pipeline.store.challenges import Challenges
 from pipeline.store.client import Store, database
@@ -83,29 +85,12 @@ class BackgroundNotifier:
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """Keys derived from the API's secret, one per purpose."""
-
-    token: bytes
-    challenge: bytes
-    logs: bytes
-
-    @classmethod
-    def of(cls, secret: bytes) -> Self:
-        """From the secret of `load_secret`."""
-        return cls(derived(secret, "token"), derived(secret, "challenge"), derived(secret, "logs"))
-
-    def __repr__(self) -> str:
-        return "Keys(…)"
-
-
-@dataclass(frozen=True, slots=True)
 class Services:
     """Everything behind the routes. `clock`: Unix seconds."""
 
     settings: Settings
     pool: PoolAddresses
-    keys: Keys
+    keys: KeyRing
     store: Store
     challenges: Challenges
     broker: BrokerAdmin
@@ -115,6 +100,8 @@ class Services:
     rpc: Rpc | RpcPool
     uploads: Path
     monitor: Monitor
+    rates: RateLimits
+    signing_in: SignInsUnderWay = field(default_factory=SignInsUnderWay)
     clock: Callable[[], float] = time.time
 
     @classmethod
@@ -129,7 +116,7 @@ class Services:
         return cls(
             settings=settings,
             pool=pool,
-            keys=Keys.of(load_secret(settings)),
+            keys=KeyRing.of(settings),
             store=Store.open(settings),
             challenges=Challenges(database(settings)),
             broker=BrokerAdmin.from_settings(settings),
@@ -139,6 +126,7 @@ class Services:
             rpc=connect(settings),
             uploads=uploads,
             monitor=Monitor(probes, partial(_log_up, settings)),
+            rates=RateLimits.of(settings),
         )
 
     def close(self) -> None:

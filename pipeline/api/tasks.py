@@ -13,7 +13,7 @@ from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel
 
 from pipeline.api.auth.access import Access
-from pipeline.api.auth.log_access import log_challenge, log_reader
+from pipeline.api.auth.log_access import LogDomain, log_challenge, log_reader
 from pipeline.api.task_model import ReplicateModel, TaskModel, replicate_model, task_model
 from pipeline.domain import explain
 from pipeline.domain.records import ComputeLog, DealRecord, TaskRecord
@@ -97,7 +97,7 @@ def logs_challenge(address: str, services: Access, chain_id: ChainId = None) -> 
     """EIP-712 typed data that the task's requester signs; good for at least half an hour."""
     _refuse_other_chain(services, chain_id)
     wallet = _wallet(address)
-    return dict(log_challenge(services.keys.logs, services.settings.chain_id, wallet, services.clock()))
+    return dict(log_challenge(services.keys.newest.logs, _domain(services), wallet, services.clock()))
 
 
 @router.get("/tasks/{task_id}", summary="A task", response_model_exclude_none=True)
@@ -185,8 +185,13 @@ def _on_chain(services: Access, task: TaskRecord) -> tuple[list[Seen], ChainView
     return seen, fold(task.task_id, seen, category_seconds=task.category_seconds)
 
 
+def _domain(services: Access) -> LogDomain:
+    return LogDomain(services.settings.chain_id, services.pool.workerpool)
+
+
 def _readable_logs(services: Access, task_id: str, authorization: str) -> list[ComputeLog]:
-    reader = log_reader(services.keys.logs, services.settings.chain_id, authorization, services.clock())
+    keys = [key.logs for key in services.keys.verifying(services.clock())]
+    reader = log_reader(keys, _domain(services), authorization, services.clock())
     task = _stored_task(services, task_id)
     if reader != task.requester:
         raise Refused(why="only the task's requester may read its logs")

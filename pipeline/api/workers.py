@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated
 
@@ -10,10 +11,14 @@ import structlog
 from fastapi import APIRouter, Header
 
 from config import topology
+from pipeline.api.address import Origin
 from pipeline.api.auth.access import Access, SignedIn, refuse_banned
 from pipeline.api.auth.challenges import RANDOM_BYTES, issue_challenge, reopen_challenge
 from pipeline.api.auth.tokens import issue_token
+from pipeline.domain.enrolment import Listing
 from pipeline.domain.records import WorkerRecord
+from pipeline.flow import enrolment
+from pipeline.flow.bans import ban
 from protocol.errors import NotFound, NotSignedIn, Refused
 from protocol.types import Hash32, Signature, TaskId, Wallet
 from protocol.wire import (
@@ -40,7 +45,7 @@ def challenge(request: ChallengeRequest, services: Access) -> Challenge:
     """EIP-712 typed data to sign with the wallet's key: good once, for five minutes, for this pool and chain only."""
     pool, settings = services.pool, services.settings
     signin = issue_challenge(
-        services.keys.challenge,
+        services.keys.newest.challenge,
         settings.chain_id,
         pool.workerpool,
         Wallet(request.wallet),
@@ -52,12 +57,15 @@ def challenge(request: ChallengeRequest, services: Access) -> Challenge:
 
 @router.post("/workers/login", summary="Sign in")
 def login(
-    request: Login, services: Access, spoken: Annotated[int, Header(alias=PROTOCOL_HEADER, ge=1, lt=2**31)] = 1
+    request: Login,
+    services: Access,
+    origin: Origin,
+    spoken: Annotated[int, Header(alias=PROTOCOL_HEADER, ge=1, lt=2**31)] = 1,
 ) -> Session:
     """Answer a challenge; returns an API token (one hour) and a RabbitMQ user with a new password.
 
     The former password stops working; connections that are open stay. The machine's queues are declared here: the
-    RabbitMQ user may only read its own two queues.
+    RabbitMQ user may only read its own two queues. Whether the wallet may sign in is decided before anything is made.
     """
     if spoken < PROTOCOL:
         raise Refused(
@@ -65,38 +73,67 @@ def login(
             f"{spoken}, the pool {PROTOCOL}; install the pool's release, {version('sluice')}, and start it again"
         )
     wallet, now = Wallet(request.wallet), services.clock()
-    signin = reopen_challenge(
-        services.keys.challenge, services.settings.chain_id, services.pool.workerpool, wallet, Hash32(request.nonce)
+    _check_signature(services, request, wallet, now)
+    services.rates.count("sign_in_wallet", wallet)
+    worker = services.store.workers.get_worker(wallet)
+    refuse_banned(worker)
+    if request.capabilities.slots > services.settings.worker_most_slots:
+        raise Refused(
+            why=f"this pool takes at most {services.settings.worker_most_slots} slots a machine, not "
+            f"{request.capabilities.slots}: set SLUICE_SLOTS to that or less"
+        )
+    _refuse_second_machine(services, request, worker, now)
+
+    facts = enrolment.facts_of(
+        services.store.enrolment,
+        services.settings,
+        partial(enrolment.chain_facts, services.rpc, services.pool.hub),
+        wallet,
+        worker=worker,
+        address=origin,
+        code=request.invite,
     )
+    check = partial(enrolment.admit, services.store.workers, services.store.enrolment, facts, now)
+    with services.signing_in.entering(wallet, origin, check):
+        password = _enrol(services, request, wallet, origin, now)
+    services.notifier.send_assign()
+    name = request.capabilities.name
+    services.relay.worker("online", wallet, ping_seconds=services.settings.ping_seconds, called=name)
+    key = services.keys.newest
+    token, expires_at = issue_token(key.id, key.token, wallet, services.clock())
+    log.info("Worker signed in.", action="worker_login", wallet=wallet, slots=request.capabilities.slots)
+    return Session(token=token, expires_at=expires_at, broker=_broker_access(services, wallet, password))
+
+
+def _check_signature(services: Access, request: Login, wallet: Wallet, now: float) -> None:
+    """Raise NotSignedIn unless the wallet signed a challenge of ours, which is used up by it."""
+    keys = [key.challenge for key in services.keys.verifying(services.clock())]
+    signin = reopen_challenge(keys, services.settings.chain_id, services.pool.workerpool, wallet, Hash32(request.nonce))
     try:
         signin.check(Signature(request.signature.lower()), now)
     except Refused as error:
         raise NotSignedIn(why=str(error)) from error
     if not services.challenges.use(signin.nonce, signin.expires_at):
         raise NotSignedIn(why="the challenge was answered before")
-    refuse_banned(services, wallet, known=False)
-    if request.capabilities.slots > services.settings.worker_most_slots:
-        raise Refused(
-            why=f"this pool takes at most {services.settings.worker_most_slots} slots a machine, not "
-            f"{request.capabilities.slots}: set SLUICE_SLOTS to that or less"
-        )
-    _refuse_second_machine(services, request, wallet, now)
+
+
+def _enrol(services: Access, request: Login, wallet: Wallet, origin: str, now: float) -> str:
+    """Make the broker user and store the machine; returns the password. Raises Refused."""
+    if request.take_over:
+        _cut_off_other_machine(services, request, wallet)
     password = services.broker.enrol(wallet)
-    if services.store.workers.enrol(wallet, request.capabilities, now, machine=request.machine).banned:
-        # Banned between the two looks: the ban has deleted the former user, not this one.
-        services.broker.revoke(wallet)
-        raise Refused(why="this wallet is banned from the pool")
-    services.notifier.send_assign()
-    name = request.capabilities.name
-    services.relay.worker("online", wallet, ping_seconds=services.settings.ping_seconds, called=name)
-    token, expires_at = issue_token(services.keys.token, wallet, now)
-    log.info("Worker signed in.", action="worker_login", wallet=wallet, slots=request.capabilities.slots)
-    return Session(token=token, expires_at=expires_at, broker=_broker_access(services, wallet, password))
+    worker = services.store.workers.enrol(wallet, request.capabilities, now, machine=request.machine, address=origin)
+    if worker.banned or services.store.enrolment.listing(wallet) is Listing.DENIED:
+        # Denied between the two looks: that has deleted the former user, not this one.
+        ban(services.store.workers, services.broker, wallet, services.clock())
+        raise Refused(why="this wallet is banned from the pool: ask its operator")
+    return password
 
 
 @router.post("/workers/ping", summary="Ping")
 def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
     """Lists the tasks the machine holds; the answer says which are over and which to stop at once."""
+    services.rates.count("ping", wallet)
     worker = services.store.workers.get_worker(wallet)
     if worker is not None and _is_another_machine(worker, request.machine):
         return Pong(forget=[], abort=[], superseded=True)
@@ -147,24 +184,25 @@ def _is_another_machine(worker: WorkerRecord, machine: str | None) -> bool:
     return None not in (worker.machine, machine) and worker.machine != machine
 
 
-def _refuse_second_machine(services: Access, request: Login, wallet: Wallet, now: float) -> None:
-    """Raise Refused if another machine is at work with this wallet: the two would throw each other out.
-
-    With `take_over` the other one is cut off from the broker, and learns it from its next ping's answer.
-    """
-    worker = services.store.workers.get_worker(wallet)
-    if worker is None or not _is_another_machine(worker, request.machine):
+def _refuse_second_machine(services: Access, request: Login, worker: WorkerRecord | None, now: float) -> None:
+    """Raise Refused if another machine is at work with this wallet: the two would throw each other out."""
+    if request.take_over or worker is None or not _is_another_machine(worker, request.machine):
         return
     silent, lost_after = now - worker.seen_at, services.settings.worker_lost_seconds
-    if request.take_over:
-        services.broker.revoke(wallet)
-        log.warning("Another machine takes this wallet over.", action="worker_taken_over", wallet=wallet)
-    elif silent < lost_after and not worker.away:
+    if silent < lost_after and not worker.away:
         raise Refused(
             why=f"another machine ({worker.name}) is at work with this wallet, heard of {max(silent, 0):.0f} s ago:"
             " stop that one or give this one a wallet of its own (if it is gone for good, wait"
             f" {lost_after - silent:.0f} s or start with --take-over)"
         )
+
+
+def _cut_off_other_machine(services: Access, request: Login, wallet: Wallet) -> None:
+    """Disconnect another machine with this wallet, if there is one; it learns why from its next ping's answer."""
+    worker = services.store.workers.get_worker(wallet)
+    if worker is not None and _is_another_machine(worker, request.machine):
+        services.broker.revoke(wallet)
+        log.warning("Another machine takes this wallet over.", action="worker_taken_over", wallet=wallet)
 
 
 def _broker_access(services: Access, wallet: Wallet, password: str) -> BrokerAccess:

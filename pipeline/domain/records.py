@@ -278,6 +278,10 @@ class WorkerRecord:
     away: bool = False
     #: Which installation signed in last; None if it did not say.
     machine: str | None = None
+    #: Where it signed in from last: an IPv4 address, or the /64 of an IPv6 one.
+    address: str = ""
+    #: Tokens issued before are refused.
+    not_before: float = 0.0
 
     @property
     def free(self) -> int:

@@ -12,13 +12,16 @@ from protocol.types import Wallet
 log = structlog.get_logger(__name__)
 
 
-def ban(workers: Workers, broker: BrokerAdmin, wallet: Wallet) -> None:
+def ban(workers: Workers, broker: BrokerAdmin, wallet: Wallet, now: float) -> None:
     """No new task, no sign-in, and its token and connections end now. Raises NotFound, BrokerUnavailable.
 
     What it has contributed stays on chain; tasks it held go to others after their timeouts.
     """
     # First the ban: a machine that is only cut off would sign in again.
-    if not workers.set_banned(wallet, banned=True):
+    known = workers.set_banned(wallet, banned=True)
+    # For the day on which the ban is lifted.
+    workers.end_tokens(wallet, now)
+    if not known:
         raise NotFound(what=f"worker {wallet}")
     broker.revoke(wallet)
     log.info("Worker is banned.", action="worker_banned", wallet=wallet)

@@ -15,6 +15,7 @@ from config.per_process import PerProcess
 from config.settings import Settings
 from pipeline.store.blocks import ChainStore
 from pipeline.store.deals import Deals
+from pipeline.store.enrolment import Enrolment
 from pipeline.store.migrations import migrate
 from pipeline.store.outputs import Outputs
 from pipeline.store.quarantine import Quarantine, Quarantined
@@ -89,12 +90,13 @@ class Store:
     chain: ChainStore
     outputs: Outputs
     quarantine: Quarantine
+    enrolment: Enrolment
     _db: Database[dict[str, Any]]
 
     @classmethod
     def of(cls, db: Database[dict[str, Any]]) -> Store:
         """The collections of one database."""
-        return cls(Deals(db), Tasks(db), Workers(db), ChainStore(db), Outputs(db), Quarantine(db), db)
+        return cls(Deals(db), Tasks(db), Workers(db), ChainStore(db), Outputs(db), Quarantine(db), Enrolment(db), db)
 
     @classmethod
     def open(cls, settings: Settings) -> Store:
@@ -105,7 +107,8 @@ class Store:
         """Bring the database to this release: missing indexes, then migrations. Idempotent, cheap when all is done."""
         # An index on a large collection takes longer than any other operation may.
         with timeout(INDEX_SECONDS):
-            for part in (self.deals, self.tasks, self.workers, self.chain, self.outputs, self.quarantine):
+            parts = (self.deals, self.tasks, self.workers, self.chain, self.outputs, self.quarantine, self.enrolment)
+            for part in parts:
                 part.ensure_indexes()
             migrate(self._db)
 

@@ -32,6 +32,11 @@ INDEXES = [
     IndexModel([("check_at", ASCENDING)], name="unfunded", partialFilterExpression={"facts.funded": False}),
     IndexModel([("seen_at", ASCENDING)], name="silent", partialFilterExpression={"lost": False}),
     IndexModel([("seen_at", ASCENDING)], name="replacing", partialFilterExpression={"replacing": True}),
+    IndexModel([("address", ASCENDING)], name="at_address", partialFilterExpression={"lost": False}),
+    IndexModel([("seen_at", ASCENDING)], name="with_queues", partialFilterExpression={"queues": True}),
+    IndexModel(
+        [("seen_at", ASCENDING)], name="queues_of_newcomers", partialFilterExpression={"queues": True, "successes": 0}
+    ),
     IndexModel([("held.since", ASCENDING)], name="holding"),
     IndexModel([("pledged.since", ASCENDING)], name="pledging"),
 ]
@@ -53,8 +58,11 @@ class Workers:
         """Create the indexes."""
         self._rows.create_indexes(INDEXES)
 
-    def enrol(self, wallet: Wallet, offer: Capabilities, now: float, *, machine: str | None = None) -> WorkerRecord:
-        """Store a machine at login; its replicates and its ban survive a new login. `machine`: which installation.
+    def enrol(
+        self, wallet: Wallet, offer: Capabilities, now: float, *, machine: str | None = None, address: str = ""
+    ) -> WorkerRecord:
+        """Store a machine at login; its replicates and its ban survive a new login. `machine`: which installation;
+        `address`: where it signed in from.
 
         Raises InQuarantine.
         """
@@ -73,6 +81,8 @@ class Workers:
                         "seen_at": now,
                         **_PRESENT,
                         "machine": machine,
+                        "address": {"$literal": address},
+                        "queues": True,
                         "held": {"$ifNull": ["$held", []]},
                         "pledged": {"$ifNull": ["$pledged", []]},
                         "failures": {"$ifNull": ["$failures", 0]},
@@ -121,6 +131,37 @@ class Workers:
     def set_banned(self, wallet: Wallet, *, banned: bool) -> bool:
         """Ban a worker from new tasks, or take it back. False: unknown wallet."""
         return self._rows.update_one({"_id": wallet}, {"$set": {"banned": banned}}).matched_count == 1
+
+    def end_tokens(self, wallet: Wallet, now: float) -> bool:
+        """Refuse tokens that were issued before `now`, and assign no task until it is back. False: unknown wallet."""
+        changes = {"not_before": now, "away": True}
+        return self._rows.update_one({"_id": wallet}, {"$set": changes}).matched_count == 1
+
+    def count_present(self, limit: int, *, but: Wallet, address: str | None = None) -> int:
+        """Enrolled machines other than `but` that are not lost, counted up to `limit`; `address`: only from there."""
+        query: dict[str, Any] = {"lost": False, "banned": False, "_id": {"$ne": but}}
+        # Each the key of an index of the machines that are not lost.
+        query |= {"seen_at": {"$gte": 0.0}} if address is None else {"address": address}
+        return self._rows.count_documents(query, limit=max(limit, 1))
+
+    def with_queues(self) -> list[Wallet]:
+        """Machines that have a user and queues at the broker."""
+        return [Wallet(row["_id"]) for row in self._rows.find({"queues": True}, {"_id": 1}).sort("seen_at", ASCENDING)]
+
+    def idle(self, newcomers_before: float, all_before: float, limit: int) -> list[Wallet]:
+        """Machines with queues at the broker that hold nothing and were not heard of since; those that were never right
+        on chain since the first moment, others since the second.
+        """
+        empty = {"queues": True, "held": [], "pledged": []}
+        never = {**empty, "successes": 0, "seen_at": {"$lt": newcomers_before}}
+        rows = list(self._rows.find(never, {"_id": 1}).limit(limit))
+        rows += self._rows.find({**empty, "seen_at": {"$lt": all_before}}, {"_id": 1}).limit(limit)
+        return [Wallet(wallet) for wallet in dict.fromkeys(row["_id"] for row in rows)]
+
+    def mark_without_queues(self, wallet: Wallet, before: float) -> bool:
+        """Note that a machine has nothing at the broker any more. False: it was heard of since `before`."""
+        query = {"_id": wallet, "seen_at": {"$lt": before}}
+        return self._rows.update_one(query, {"$set": {"queues": False}}).matched_count == 1
 
     # -- matching -------------------------------------------------------------------------------------------------
 

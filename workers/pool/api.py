@@ -93,10 +93,12 @@ class PoolApi:
         *,
         machine: str | None = None,
         take_over: bool = False,
+        invite: str | None = None,
     ) -> Session:
         """Prove the wallet and get a token and a broker user. Raises Refused.
 
-        `machine`: this installation; `take_over`: cut off another one that works with this wallet.
+        `machine`: this installation; `take_over`: cut off another one that works with this wallet; `invite`: a code
+        of the pool's operator.
         """
         challenge = self._ask("POST", "/workers/challenge", Challenge, ChallengeRequest(wallet=key.wallet))
         asked = SignIn.from_typed_data(challenge.typed_data)
@@ -109,6 +111,7 @@ class PoolApi:
             capabilities=capabilities,
             machine=machine,
             take_over=take_over,
+            invite=invite,
         )
         headers = {**_JSON, PROTOCOL_HEADER: str(PROTOCOL)}
         return _read(self._send("POST", "/workers/login", token=None, content=_json(login), headers=headers), Session)

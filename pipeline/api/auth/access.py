@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from pipeline.api.auth.tokens import token_wallet
+from pipeline.api.auth.tokens import read_token
 from pipeline.api.services import Services
+from pipeline.domain.records import WorkerRecord
 from protocol.errors import NotSignedIn, Refused
 from protocol.types import Wallet
 
@@ -22,19 +23,22 @@ Access = Annotated[Services, Depends(_services)]
 
 
 def _signed_in(services: Access, authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Wallet:
-    """The wallet of a valid token, unless it was banned since: the token alone does not outlive a ban."""
-    wallet = token_wallet(services.keys.token, authorization, services.clock())
-    refuse_banned(services, wallet, known=True)
-    return wallet
-
-
-def refuse_banned(services: Services, wallet: Wallet, *, known: bool) -> None:
-    """Raise Refused if a wallet is banned; NotSignedIn if it should be `known` and is not."""
-    worker = services.store.workers.get_worker(wallet)
-    if worker is None and known:
+    """The wallet of a valid token, unless it was banned or revoked since: the token alone does not outlive that."""
+    keys = {key.id: key.token for key in services.keys.verifying(services.clock())}
+    token = read_token(keys, authorization, services.clock())
+    worker = services.store.workers.get_worker(token.wallet)
+    if worker is None:
         raise NotSignedIn(why="this wallet has never signed in here")
+    refuse_banned(worker)
+    if token.issued_at < worker.not_before:
+        raise NotSignedIn(why="the pool's operator has ended this token")
+    return token.wallet
+
+
+def refuse_banned(worker: WorkerRecord | None) -> None:
+    """Raise Refused if a wallet is banned."""
     if worker is not None and worker.banned:
-        raise Refused(why="this wallet is banned from the pool")
+        raise Refused(why="this wallet is banned from the pool: ask its operator")
 
 
 SignedIn = Annotated[Wallet, Depends(_signed_in)]

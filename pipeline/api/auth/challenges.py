@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 
 from protocol.errors import NotSignedIn
 from protocol.ethereum.hexbytes import to_bytes, to_hex
@@ -31,11 +32,16 @@ def issue_challenge(
     return SignIn(chain_id, workerpool, wallet, Hash32(to_hex(head + _tag(key, wallet, head))), expires_at)
 
 
-def reopen_challenge(key: bytes, chain_id: int, workerpool: Contract, wallet: Wallet, nonce: Hash32) -> SignIn:
-    """The challenge that `nonce` came with. Raises NotSignedIn unless we made it for `wallet`."""
+def reopen_challenge(
+    keys: Iterable[bytes], chain_id: int, workerpool: Contract, wallet: Wallet, nonce: Hash32
+) -> SignIn:
+    """The challenge that `nonce` came with. `keys`: all that verify.
+
+    Raises NotSignedIn unless we made it for `wallet`.
+    """
     raw = to_bytes(nonce, 32)
     head, tag = raw[:-_TAG_BYTES], raw[-_TAG_BYTES:]
-    if not hmac.compare_digest(tag, _tag(key, wallet, head)):
+    if not any(hmac.compare_digest(tag, _tag(key, wallet, head)) for key in keys):
         raise NotSignedIn(why="the challenge is not one that this pool gave to that wallet")
     return SignIn(chain_id, workerpool, wallet, nonce, Timestamp(int.from_bytes(head[:8], "big")))
 

@@ -46,6 +46,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     is sent.
     """
     begun = services.clock()
+    services.rates.count("upload", wallet)
     task, replicate = await run_in_threadpool(own_replicate, services, TaskId(task_id), wallet)
     if replicate.link is not None and replicate.digest is not None:
         return Stored(link=replicate.link, digest=replicate.digest)

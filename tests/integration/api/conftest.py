@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from config.settings import Settings, read_settings
 from ops.stack import ports
 from ops.stack.stack import Stack
+from pipeline.api import serve
 from pipeline.api.application import create_app, create_operations_app
 from pipeline.api.services import Services
 from pipeline.domain.records import Replicate, TaskRecord
@@ -144,8 +145,8 @@ def running_api(api_settings: Settings) -> Iterator[Api]:
     services.challenges.ensure_indexes()
     application = create_app(services)
     servers = [
-        _serve(application, api_settings.api_port),
-        _serve(create_operations_app(services), api_settings.operations_port),
+        _serve(api_settings, application, api_settings.api_port),
+        _serve(api_settings, create_operations_app(services), api_settings.operations_port),
     ]
     wait_until(lambda: all(server.started for server, _ in servers), 10.0, what="the API")
     with (
@@ -159,8 +160,8 @@ def running_api(api_settings: Settings) -> Iterator[Api]:
         thread.join()
 
 
-def _serve(application: FastAPI, port: int) -> tuple[uvicorn.Server, threading.Thread]:
-    server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=port, log_config=None))
+def _serve(settings: Settings, application: FastAPI, port: int) -> tuple[uvicorn.Server, threading.Thread]:
+    server = serve.server(settings, application, "127.0.0.1", port)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     return server, thread
@@ -170,6 +171,7 @@ def _serve(application: FastAPI, port: int) -> tuple[uvicorn.Server, threading.T
 def api(running_api: Api) -> Iterator[Api]:
     """The API with nothing stored and nobody enrolled."""
     yield running_api
+    running_api.services.rates.reset()
     running_api.clock.ahead = 0.0
     for key in (WORKER, STRANGER):
         running_api.services.broker.remove(key.wallet)

@@ -16,6 +16,7 @@ from config.settings import Settings
 from ops import preflight
 from ops.preflight import PreflightFinding
 from ops.stack import ports
+from pipeline.api.application import PUBLIC_DOCUMENT
 from pipeline.domain.records import TaskRecord
 from pipeline.store.client import database
 from protocol.ethereum.signing import Key
@@ -73,18 +74,35 @@ def test_metrics_count_reports_and_tasks(api: Api, give: Callable[..., TaskRecor
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
 def test_the_api_pages_need_no_other_host(api: Api, page: str) -> None:
-    for http in (api.http, api.operations):
-        shown = http.get(page).raise_for_status().text
-        loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", shown)
-        assert loaded
-        for address in loaded:
-            assert address.startswith("/"), f"{page} loads {address}"
-            assert http.get(address).status_code == 200
-        assert http.get("/openapi.json").json()["paths"]
+    shown = api.operations.get(page).raise_for_status().text
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", shown)
+    assert loaded
+    for address in loaded:
+        assert address.startswith("/"), f"{page} loads {address}"
+        assert api.operations.get(address).status_code == 200
+    assert api.operations.get("/openapi.json").json()["paths"]
+
+
+@pytest.mark.parametrize("page", ["/metrics", "/docs", "/redoc", "/openapi.json", PUBLIC_DOCUMENT])
+def test_what_is_for_the_operator_is_not_on_the_public_port(api: Api, page: str) -> None:
+    assert api.http.get(page).status_code == 404
+    assert api.operations.get(page).status_code == 200
+
+
+def test_the_operator_has_the_document_of_the_public_api(api: Api) -> None:
+    assert "/workers/login" in api.operations.get(PUBLIC_DOCUMENT).json()["paths"]
+
+
+def test_metrics_have_no_label_per_wallet_that_signed_in(api: Api) -> None:
+    api.sign_in(WORKER)
+    assert WORKER.wallet not in api.operations.get("/metrics").text
 
 
 def test_a_path_that_does_not_exist_is_named_with_its_method(api: Api) -> None:
-    assert api.http.get("/nonsense").json() == {"error": "This API has no GET /nonsense.", "fix": "See /docs."}
+    assert api.http.get("/nonsense").json() == {
+        "error": "This API has no GET /nonsense.",
+        "fix": "Check method and path.",
+    }
 
 
 # -- before the start --------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def test_a_ban_ends_token_login_and_connection_at_once(api: Api) -> None:
     session = api.sign_in(WORKER)
     header = {"authorization": f"Bearer {session.token}"}
     connection = connect(session.broker)
-    ban(api.services.store.workers, api.services.broker, WORKER.wallet)
+    ban(api.services.store.workers, api.services.broker, WORKER.wallet, api.clock())
     refused(api.http.post("/workers/ping", json={"tasks": []}, headers=header), 403, "banned")
     refused(api.answer(WORKER, api.challenge(WORKER.wallet)), 403, "banned")
     with pytest.raises((amqp.exceptions.ConnectionForced, OSError)) as cut:
@@ -184,7 +184,7 @@ def test_a_ban_ends_token_login_and_connection_at_once(api: Api) -> None:
 
 def test_a_wallet_that_never_signed_in_cannot_be_banned(api: Api) -> None:
     with pytest.raises(NotFound):
-        ban(api.services.store.workers, api.services.broker, STRANGER.wallet)
+        ban(api.services.store.workers, api.services.broker, STRANGER.wallet, api.clock())
 
 
 def test_a_body_with_unknown_keys_is_refused(api: Api) -> None:

@@ -20,7 +20,7 @@ def ask(wallet: Wallet = WORKER.wallet, random: bytes = b"r" * RANDOM_BYTES) -> 
 
 
 def test_a_challenge_is_found_again_from_its_nonce_alone() -> None:
-    assert reopen_challenge(KEY, 134, POOL, WORKER.wallet, ask().nonce) == ask()
+    assert reopen_challenge([KEY], 134, POOL, WORKER.wallet, ask().nonce) == ask()
 
 
 def test_a_challenge_says_when_it_expires() -> None:
@@ -36,22 +36,26 @@ def test_two_challenges_differ() -> None:
 
 def test_a_challenge_of_another_wallet_is_refused() -> None:
     with pytest.raises(NotSignedIn):
-        reopen_challenge(KEY, 134, POOL, OTHER.wallet, ask().nonce)
+        reopen_challenge([KEY], 134, POOL, OTHER.wallet, ask().nonce)
 
 
 def test_a_challenge_with_a_later_expiry_is_refused() -> None:
     raw = bytearray.fromhex(ask().nonce[2:])
     raw[6] += 1
     with pytest.raises(NotSignedIn):
-        reopen_challenge(KEY, 134, POOL, WORKER.wallet, Hash32("0x" + raw.hex()))
+        reopen_challenge([KEY], 134, POOL, WORKER.wallet, Hash32("0x" + raw.hex()))
 
 
 def test_a_challenge_that_another_pool_made_is_refused() -> None:
     foreign = issue_challenge(b"x" * 32, 134, POOL, WORKER.wallet, now=NOW, random=b"r" * RANDOM_BYTES)
     with pytest.raises(NotSignedIn):
-        reopen_challenge(KEY, 134, POOL, WORKER.wallet, foreign.nonce)
+        reopen_challenge([KEY], 134, POOL, WORKER.wallet, foreign.nonce)
 
 
 def test_a_nonce_of_the_wrong_length_is_refused() -> None:
     with pytest.raises(BadMessage):
-        reopen_challenge(KEY, 134, POOL, WORKER.wallet, Hash32("0x1234"))
+        reopen_challenge([KEY], 134, POOL, WORKER.wallet, Hash32("0x1234"))
+
+
+def test_a_challenge_of_an_older_key_is_good_while_that_key_verifies() -> None:
+    assert reopen_challenge([b"n" * 32, KEY], 134, POOL, WORKER.wallet, ask().nonce) == ask()

@@ -47,7 +47,7 @@ def test_every_number_in_a_message_has_bounds(message: type[BaseModel]) -> None:
 
 @pytest.mark.parametrize("create", [create_app, create_operations_app])
 def test_every_number_that_a_request_may_carry_has_bounds(create: Any) -> None:
-    services = SimpleNamespace(settings=SimpleNamespace(max_result_bytes=1))
+    services = SimpleNamespace(settings=SimpleNamespace(max_result_bytes=1), rates=None)
     app = create(services)
     described = get_openapi(title="x", version="x", routes=app.routes)
     asked = {

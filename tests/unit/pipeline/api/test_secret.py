@@ -1,38 +1,100 @@
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from config.settings import read_settings
-from pipeline.api.auth.secret import SECRET_BYTES, derived, load_secret
+from pipeline.api.auth.secret import OLD_ID, OVERLAP_SECONDS, SECRET_BYTES, KeyRing, derived
 from protocol.errors import BadSetting
 
+NOW = 2_000_000_000.0
 
-def test_the_secret_is_made_once_and_readable_by_nobody_else(tmp_path: Path) -> None:
+
+def test_the_keys_are_made_once_and_readable_by_nobody_else(tmp_path: Path) -> None:
     settings = read_settings(home=tmp_path / "home")
-    secret = load_secret(settings)
+    ring = KeyRing.of(settings)
     path = tmp_path / "home" / "token.secret"
-    assert (len(secret), path.stat().st_mode & 0o777) == (SECRET_BYTES, 0o600)
-    assert load_secret(settings) == secret
+    assert (len(ring.newest.secret), path.stat().st_mode & 0o777) == (SECRET_BYTES, 0o600)
+    assert KeyRing.of(settings).newest == ring.newest
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
+def test_keys_that_others_can_read_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_bytes(bytes(SECRET_BYTES))
     path.chmod(0o644)
     with pytest.raises(BadSetting, match="chmod 600"):
-        load_secret(read_settings(token_secret_file=path))
+        KeyRing(path)
 
 
-def test_a_short_secret_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    path.write_bytes(b"short")
+@pytest.mark.parametrize("content", [b"short", b'{"keys": []}', b'{"keys": [{"id": "a"}]}', b'{"keys": 3}', b""])
+def test_a_file_without_keys_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(BadSetting, match=r"fewer than|without"):
+        KeyRing(_file(tmp_path, content))
+
+
+def test_keys_of_different_purposes_differ(tmp_path: Path) -> None:
+    keys = KeyRing(_file(tmp_path, b"s" * 32)).newest
+    assert len({keys.token, keys.challenge, keys.logs}) == 3
+    assert "secret" not in repr(keys)
+
+
+def test_a_file_of_the_release_before_goes_on_working(tmp_path: Path) -> None:
+    secret = os.urandom(SECRET_BYTES)
+    ring = KeyRing(_file(tmp_path, secret))
+    assert (ring.newest.id, ring.newest.token) == (OLD_ID, derived(secret, "token"))
+    ring.rotate(NOW)
+    assert [key.secret for key in ring.verifying(NOW)][1:] == [secret]
+
+
+def test_after_a_rotation_the_newest_key_signs_and_the_former_verifies_for_the_overlap(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "secret")
+    first = ring.newest
+    second, dropped = ring.rotate(NOW)
+    assert (ring.newest, dropped) == (second, [])
+    assert ring.verifying(NOW + OVERLAP_SECONDS - 1) == [second, first]
+    assert ring.verifying(NOW + OVERLAP_SECONDS) == [second]
+    third, dropped = ring.rotate(NOW + OVERLAP_SECONDS)
+    assert (ring.verifying(NOW + OVERLAP_SECONDS), dropped) == ([third, second], [first])
+
+
+def test_a_rotation_at_once_leaves_no_older_key(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "secret")
+    first = ring.newest
+    new, dropped = ring.rotate(NOW, at_once=True)
+    assert (ring.all(), dropped) == ((new,), [first])
+
+
+def test_another_process_learns_of_a_rotation_at_its_next_use(tmp_path: Path) -> None:
+    ring, other = KeyRing(tmp_path / "secret"), KeyRing(tmp_path / "secret")
+    new, _ = ring.rotate(NOW)
+    assert other.newest == new
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_keys_last_read_are_kept_while_the_file_is_away(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "secret")
+    first = ring.newest
+    (tmp_path / "secret").unlink()
+    assert ring.newest == first
+
+
+def test_rotations_at_the_same_time_lose_no_key(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "secret")
+    threads = [threading.Thread(target=KeyRing(tmp_path / "secret").rotate, args=(NOW,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ring.all()) == 9
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def _file(folder: Path, content: bytes) -> Path:
+    path = folder / "secret"
+    path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(BadSetting, match="fewer than"):
-        load_secret(read_settings(token_secret_file=path))
-
-
-def test_keys_of_different_purposes_differ() -> None:
-    assert derived(b"s" * 32, "token") != derived(b"s" * 32, "challenge")
+    return path

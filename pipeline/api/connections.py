@@ -1,0 +1,157 @@
+"""Limits of connections, and of the time that a request's head may take.
+
+uvicorn has a limit of idle time between two requests and one of requests at a time; it waits for ever for the rest of a
+head that has begun, and takes any number of connections from one address. So its HTTP protocol is extended where it
+learns of a connection and of data; the time for bodies is `pipeline.api.body_limit`'s.
+
+connection ─► too many in all, or from its address (a trusted proxy's counts none)?  closed at once
+           ─► HEAD_SECONDS until its first head is whole, or from the first byte of a further one; else closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections import Counter
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any, ClassVar
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from config.settings import Settings
+from pipeline.api.address import origin_of
+from protocol.errors import BadSetting
+
+#: Seconds for a request's head: honest ones come in one piece.
+HEAD_SECONDS = 10.0
+#: File descriptors that the process needs besides: database, broker, IPFS, logs, uploads.
+OTHER_FILES = 256
+
+
+class Connections:
+    """Connections of this process, by address. For one event loop."""
+
+    def __init__(self, most: int, most_per_address: int, trusts: Callable[[str], bool]) -> None:
+        """`trusts`: whether an address is a proxy that speaks for many clients."""
+        self._most, self._most_per_address, self._trusts = most, most_per_address, trusts
+        self._by_origin: Counter[str] = Counter()
+        self._count = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Connections:
+        """With the limits of the settings, as far as the process may open files."""
+        proxies = proxies_of(settings)
+        most = min(settings.api_connections, _files() - OTHER_FILES)
+        return cls(most, settings.api_connections_per_address, lambda host: _within(host, proxies))
+
+    def enter(self, host: str | None) -> str | None:
+        """Count a connection; returns under which address, or None if it is one too many."""
+        origin = origin_of(host)
+        full = self._by_origin[origin] >= self._most_per_address and not self._trusts(host or "")
+        if full or self._count >= self._most:
+            if not self._by_origin[origin]:
+                del self._by_origin[origin]
+            return None
+        self._by_origin[origin] += 1
+        self._count += 1
+        return origin
+
+    def leave(self, origin: str) -> None:
+        """Give a place back."""
+        self._count -= 1
+        self._by_origin[origin] -= 1
+        if not self._by_origin[origin]:
+            del self._by_origin[origin]
+
+
+def proxies_of(settings: Settings) -> list[IPv4Network | IPv6Network]:
+    """The networks of SLUICE_TRUSTED_PROXIES. Raises BadSetting."""
+    try:
+        return [ip_network(item.strip()) for item in settings.trusted_proxies.split(",") if item.strip()]
+    except ValueError as error:
+        raise BadSetting(
+            name="SLUICE_TRUSTED_PROXIES", why=str(error), fix="Write addresses or networks: 127.0.0.1,10.0.0.0/8."
+        ) from error
+
+
+def _within(host: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def _files() -> int:
+    """Files that the process may open, after raising the limit as far as it may itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return 65536 if soft == resource.RLIM_INFINITY else soft
+
+
+class BoundedProtocol(H11Protocol):
+    """uvicorn's HTTP protocol with these limits. For a class made by `bounded_protocol`."""
+
+    places: ClassVar[Connections]
+    head_seconds: ClassVar[float]
+    _origin: str | None = None
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """See asyncio."""
+        peer = transport.get_extra_info("peername")
+        self._origin = self.places.enter(peer[0] if peer else None)
+        super().connection_made(transport)
+        if self._origin is None:
+            transport.abort()
+        else:
+            self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._stop_timer()
+        if self._origin is not None:
+            self.places.leave(self._origin)
+            self._origin = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        if self._origin is None:
+            return
+        super().data_received(data)
+        # IDLE: no head is whole. A part of one that is here already counts, whatever the idle time.
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_timer()
+        else:
+            self._start_timer()
+
+    def on_response_complete(self) -> None:
+        """See uvicorn."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        if self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        self._head_timer = None
+        if self.conn.their_state is h11.IDLE:
+            self.transport.abort()
+
+
+def bounded_protocol(connections: Connections, head_seconds: float = HEAD_SECONDS) -> type[asyncio.Protocol]:
+    """A class for uvicorn's option `http`; all its instances share `connections`."""
+    return type("Bounded", (BoundedProtocol,), {"places": connections, "head_seconds": head_seconds})
