@@ -6,6 +6,7 @@ import pytest
 from celery.exceptions import Retry
 from kombu.message import Message
 
+import pipeline.tasks  # noqa: F401 - its tasks are found by their names
 from config import topology
 from config.celery_apps import core_app
 from config.per_process import PerProcess
