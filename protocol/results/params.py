@@ -47,6 +47,20 @@ class DealParams:
     #: IPFS id of a bulk of datasets; only for enclaves.
     bulk_cid: str = ""
 
+    @property
+    def unserved(self) -> str | None:
+        """What it asks for that no task outside of an enclave gets from this pool, in words; None if there is nothing.
+
+        Another result proxy would have to be sent files by strangers' machines, at an address that a stranger chose.
+        """
+        if (self.storage_proxy or "").strip():
+            return "results go to this pool's own IPFS node, so iexec_result_storage_proxy cannot be honoured"
+        if (self.storage_provider or "ipfs").strip() != "ipfs":
+            return "results go to IPFS, so another iexec_result_storage_provider cannot be honoured"
+        if self.result_encryption:
+            return "iexec_result_encryption needs an enclave"
+        return None
+
 
 class _Number(str):
     """A JSON number as it was written: read as text, 1.50 is `1.50`."""

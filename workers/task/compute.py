@@ -250,9 +250,12 @@ def _aborted(context: WorkerContext, task_id: TaskId) -> bool:
 
 def _params(assignment: Assignment) -> DealParams:
     try:
-        return read_params(assignment.params)
+        params = read_params(assignment.params)
     except BadMessage as error:
         raise _failed(assignment, Failure.APP, str(error)) from error
+    if params.unserved is not None:
+        raise _failed(assignment, Failure.APP, params.unserved)
+    return params
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""Reads an untrusted result zip and recomputes its digest. Nothing is ever unpacked to disk.
+"""Reads an untrusted result zip, recomputes its digest, and writes what that covers anew. No file is unpacked to disk.
 
 end of the file, as we insist on it            why
 ...  central directory                         its size and entry count are checked before Python's zipfile reads it all
@@ -16,11 +16,12 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.api.results.repack import PRINTED_BYTES, PRINTED_FILES, UNPROVEN_FOLDER, Repacked
 from protocol.errors import BadMessage
 from protocol.results.computed import COMPUTED_BYTES, COMPUTED_FILE, PATH_LEVELS, Computed, read_computed, result_digest
 from protocol.types import Hash32
@@ -57,13 +58,40 @@ def check_result(path: Path, *, callback: bool, max_unpacked: int = MAX_UNPACKED
         if files[COMPUTED_FILE].file_size > COMPUTED_BYTES:
             raise BadMessage(why=f"{COMPUTED_FILE} is larger than {COMPUTED_BYTES} bytes")
         computed = read_computed(b"".join(_content(archive, files[COMPUTED_FILE])), callback=callback)
-        wanted = computed.output_path
-        sums = {
-            name: _sha256(archive, info)
-            for name, info in files.items()
-            if wanted is not None and (name == wanted or name.rpartition("/")[0] == wanted)
-        }
+        covered = _covered(files, computed)
+        sums = {name: _sha256(archive, files[name]) for name in covered}
         return CheckedResult(result_digest(computed, sums, folders), computed)
+
+
+def repack(path: Path, into: Path, checked: CheckedResult, *, max_unpacked: int = MAX_UNPACKED_BYTES) -> None:
+    """Write what the vote covers of the zip at `path`, checked by `check_result`, to `into`. Raises BadMessage."""
+    wanted = checked.computed.output_path
+    if wanted is None:
+        raise BadMessage(why="a result for a callback has no files")
+    with _opened(path) as archive, Repacked(into) as target:
+        files, _ = _entries(archive, max_unpacked)
+        covered = _covered(files, checked.computed)
+        if COMPUTED_FILE not in covered:
+            target.add_computed(wanted)
+        if not covered and wanted:
+            target.add_folder(wanted)
+        for name in covered:
+            with archive.open(files[name]) as entry:
+                target.copy(name, files[name], entry.read, CHUNK_BYTES)
+        apart = {name: files[name] for name in PRINTED_FILES if name in files and name not in covered}
+        for name, info in apart.items():
+            # A result that has that folder's name keeps it.
+            if info.file_size <= PRINTED_BYTES and wanted.partition("/")[0] != UNPROVEN_FOLDER:
+                with archive.open(info) as entry:
+                    target.copy(f"{UNPROVEN_FOLDER}/{name}", info, entry.read, CHUNK_BYTES)
+
+
+def _covered(files: Mapping[str, zipfile.ZipInfo], computed: Computed) -> list[str]:
+    """Names of the files whose bytes make up the digest, sorted."""
+    wanted = computed.output_path
+    return sorted(
+        name for name in files if wanted is not None and (name == wanted or name.rpartition("/")[0] == wanted)
+    )
 
 
 @contextmanager

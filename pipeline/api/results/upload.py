@@ -1,9 +1,11 @@
 """Route of a result's upload: nothing is stored in IPFS that the uploader did not vote for on chain.
 
 PUT zip ─► is it stored already?        then that is the answer, and the body is not read
+        ─► has another worker's vote for the same result been stored? then its link, and the body is not read
         ─► may this wallet upload?      vote: it has contributed on chain      solo: the task is open and given to it
         ─► temporary file, capped, at a least rate, two at a time per wallet
         ─► digest recomputed from the zip ─► vote: keccak(task ‖ digest) is its contribution
+        ─► what the digest covers is packed anew: files beside it are dropped
         ─► IPFS add, pinned               ─► link and digest into its replicate ─► `advance` published
 """
 
@@ -22,14 +24,14 @@ from starlette.concurrency import run_in_threadpool
 
 from pipeline.api.auth.access import Access, SignedIn
 from pipeline.api.reports import announce, on_chain, own_replicate
-from pipeline.api.results.result_zip import CheckedResult, check_result
+from pipeline.api.results.result_zip import CheckedResult, check_result, repack
 from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive, require_room
 from pipeline.domain.records import Replicate, TaskRecord
 from protocol.errors import NotYet, Refused
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, ContributionStatus
-from protocol.types import Hash32, TaskId
+from protocol.types import ZERO_HASH, Hash32, TaskId
 from protocol.wire import HexId, Mode, Report, ResultLink, Step, Stored
 
 log = structlog.get_logger(__name__)
@@ -52,8 +54,12 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
         return Stored(link=replicate.link, digest=replicate.digest)
     view = await run_in_threadpool(on_chain, services, task)
     check_may_upload(task, replicate, view)
+    twin = same_result(task, replicate, view)
+    if twin is not None:
+        return await run_in_threadpool(_share, services, task, replicate, twin, begun)
     with _turns.receiving(wallet, task.task_id):
-        require_room(services.uploads, services.settings.max_result_bytes)
+        # Twice: what comes, and what is stored of it.
+        require_room(services.uploads, 2 * services.settings.max_result_bytes)
         with _temporary(services.uploads) as path:
             # The cap is `BodyLimit`'s.
             await receive(request.stream(), path)
@@ -85,6 +91,35 @@ def check_digest(replicate: Replicate, view: ChainView, task_id: TaskId, digest:
         raise Refused(why="the result is not the one that this wallet voted for")
 
 
+def same_result(task: TaskRecord, replicate: Replicate, view: ChainView) -> Replicate | None:
+    """A replicate of the task whose stored result is the one that this one voted for: it need not be sent again."""
+    vote = view.contribution(replicate.wallet)
+    if replicate.mode is not Mode.VOTE or vote is None:
+        return None
+    stored = (other for other in task.replicates if other.link is not None and other.digest is not None)
+    return next((it for it in stored if result_hash(task.task_id, it.digest or ZERO_HASH) == vote.result_hash), None)
+
+
+def _share(services: Access, task: TaskRecord, replicate: Replicate, twin: Replicate, begun: float) -> Stored:
+    """Note the stored result of another worker as this one's too."""
+    assert twin.link is not None
+    assert twin.digest is not None
+    return _note(services, task, replicate, Stored(link=twin.link, digest=twin.digest), twin.callback_data, begun)
+
+
+def _note(
+    services: Access, task: TaskRecord, replicate: Replicate, stored: Stored, callback_data: str | None, begun: float
+) -> Stored:
+    link = stored.link
+    services.store.tasks.record_upload(
+        task.task_id, replicate.wallet, link, Hash32(stored.digest), callback_data, services.clock()
+    )
+    seconds = max(0.0, services.clock() - begun)
+    announce(services, task, replicate, Report(step=Step.UPLOADED, seconds=seconds))
+    log.info("Result stored.", action="result_stored", task=task.task_id, wallet=replicate.wallet, link=link.location)
+    return stored
+
+
 @contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
     descriptor, name = tempfile.mkstemp(dir=folder, suffix=".zip")
@@ -107,18 +142,14 @@ def _store(
     link = _link(services, task, checked, path)
     data = checked.computed.callback_data
     callback_data = None if data is None else to_hex(to_bytes_leniently(data))
-    services.store.tasks.record_upload(
-        task.task_id, replicate.wallet, link, checked.digest, callback_data, services.clock()
-    )
-    seconds = max(0.0, services.clock() - begun)
-    announce(services, task, replicate, Report(step=Step.UPLOADED, seconds=seconds))
-    log.info("Result stored.", action="result_stored", task=task.task_id, wallet=replicate.wallet, link=link.location)
-    return Stored(link=link, digest=checked.digest)
+    return _note(services, task, replicate, Stored(link=link, digest=checked.digest), callback_data, begun)
 
 
 def _link(services: Access, task: TaskRecord, checked: CheckedResult, path: Path) -> ResultLink:
     """Where the requester finds the result: IPFS, or for a callback the contract that gets it (iexec-worker 9.2)."""
     if checked.computed.callback_data is not None:
         return ResultLink(storage="ethereum", location=task.callback)
-    cid = services.ipfs.add(path, f"iexec-result-{task.task_id}")
+    with _temporary(services.uploads) as clean:
+        repack(path, clean, checked)
+        cid = services.ipfs.add(clean, f"iexec-result-{task.task_id}")
     return ResultLink(storage="ipfs", location=f"/ipfs/{cid}")

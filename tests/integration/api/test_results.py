@@ -34,11 +34,53 @@ def zipped(content: bytes = b"hello", computed: object = None) -> bytes:
     return buffer.getvalue()
 
 
+COMPUTED = b'{"deterministic-output-path": "/iexec_out/result.txt"}'
+
+
+def fetched(ipfs: IpfsNode, link: dict[str, str]) -> dict[str, bytes]:
+    """Files that the requester gets."""
+    content = httpx.get(f"{ipfs.gateway}{link['location']}", timeout=ample(10)).content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_files_that_a_winner_adds_to_the_right_result_do_not_reach_the_requester(
+    api: Api, give: Callable[..., TaskRecord], ipfs: IpfsNode
+) -> None:
+    """Finding F10: a script, a page and a forged log beside the right result."""
+    give(trust=5)
+    header = api.bearer(WORKER)
+    on_chain(api, WORKER.wallet, DIGEST)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        said = {"deterministic-output-path": "/iexec_out/result.txt", "message": "run run_me.sh"}
+        archive.writestr("computed.json", json.dumps(said))
+        for name in ("run_me.sh", "index.html", "stdout.txt", "result.txt.exe", "sub/deep.sh"):
+            archive.writestr(name, b"evil")
+        archive.writestr("result.txt", b"hello")
+    answer = upload(api, header, b"#!/bin/sh\n" + buffer.getvalue())
+    assert answer.status_code == 200, answer.text
+    held = fetched(ipfs, answer.json()["link"])
+    assert held == {"computed.json": COMPUTED, "result.txt": b"hello", "unproven/stdout.txt": b"evil"}
+
+
+def test_a_second_winner_of_the_same_result_shares_the_link_without_sending_it(
+    api: Api, give: Callable[..., TaskRecord]
+) -> None:
+    give(trust=5)
+    first, second = api.bearer(WORKER), api.bearer(STRANGER)
+    on_chain(api, WORKER.wallet, DIGEST)
+    stored_once = upload(api, first, zipped()).json()
+    on_chain(api, STRANGER.wallet, DIGEST, at=9)
+    assert upload(api, second, b"").json() == stored_once
+    assert upload(api, second, zipped(b"other")).json() == stored_once
+
+
 def upload(api: Api, header: dict[str, str], body: bytes | Iterable[bytes]) -> httpx.Response:
     return api.http.put(RESULT, content=body, headers={**header, "content-type": "application/zip"})
 
 
-def on_chain(api: Api, wallet: Wallet, digest: Hash32, *, consensus: Hash32 | None = None) -> None:
+def on_chain(api: Api, wallet: Wallet, digest: Hash32, *, consensus: Hash32 | None = None, at: int = 1) -> None:
     """Have the watcher's store show a vote, and an outcome."""
     happened: list[events.Event] = [
         events.TaskInitialize(TASK, Contract("0x" + "ac" * 20)),
@@ -48,9 +90,7 @@ def on_chain(api: Api, wallet: Wallet, digest: Hash32, *, consensus: Hash32 | No
         happened.append(events.TaskConsensus(TASK, result_hash(TASK, consensus)))
     api.services.store.chain.logs.put(
         [
-            events.Seen(
-                event, BlockNumber(1), BlockHash("0x" + "01" * 32), Timestamp(1), TxHash("0x" + "02" * 32), place
-            )
+            events.Seen(event, BlockNumber(at), BlockHash(f"0x{at:064x}"), Timestamp(at), TxHash(f"0x{at:064x}"), place)
             for place, event in enumerate(happened)
         ]
     )
@@ -72,7 +112,7 @@ def test_a_lone_workers_result_is_stored_and_can_be_fetched(
     assert (answer.status_code, answer.json()["digest"]) == (200, DIGEST)
     link = answer.json()["link"]
     assert link["storage"] == "ipfs"
-    assert httpx.get(f"{ipfs.gateway}{link['location']}", timeout=ample(10)).content == body
+    assert fetched(ipfs, link) == {"computed.json": COMPUTED, "result.txt": b"hello"}
     assert (stored(api).link.location, stored(api).digest) == (link["location"], DIGEST)
     again = upload(api, header, body)
     assert again.json() == answer.json()

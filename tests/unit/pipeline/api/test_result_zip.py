@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.api.results import result_zip
-from pipeline.api.results.result_zip import check_result
+from pipeline.api.results.result_zip import check_result, repack
 from protocol.errors import BadMessage
 from protocol.results.computed import PATH_LEVELS
 from protocol.results.digest import callback_digest, directory_digest, file_digest
@@ -237,3 +239,43 @@ def test_few_entries_may_not_stand_for_many_folders(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(result_zip, "MAX_ENTRIES", 100)
     deep = {f"{number}/" + "a/" * 29 + "f": b"x" for number in range(10)}
     refused(make(tmp_path, RESULT | deep), "folders")
+
+
+# -- what is stored ----------------------------------------------------------------------------------------------------
+
+names = st.sampled_from(["a", "b.txt", "out/a", "out/b", "out/c/d", "out", "stdout.txt", "x.html"])
+
+
+@given(
+    files=st.dictionaries(names, st.binary(max_size=50), max_size=6),
+    path=st.sampled_from(["", "/", "/a", "/b.txt", "/out", "/out/", "/out/a", "/out/c"]),
+    method=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
+    prefix=st.binary(max_size=20),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_stored_has_the_same_digest_and_holds_only_what_that_covers(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], path: str, method: int, prefix: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("zip")
+    came = make(folder, files | {"computed.json": computed(f"/iexec_out{path}")}, method)
+    came.write_bytes(prefix + came.read_bytes())
+    try:
+        checked = check_result(came, callback=False)
+    except BadMessage:
+        return
+    stored, again = folder / "stored.zip", folder / "again.zip"
+    repack(came, stored, checked)
+    assert check_result(stored, callback=False) == checked
+    wanted = path.strip("/")
+    with zipfile.ZipFile(stored) as archive:
+        found = [name for name in archive.namelist() if not name.endswith("/")]
+        held = [name for name in found if not name.startswith("unproven/")]
+        assert set(found) - set(held) <= {"unproven/stdout.txt"}
+        assert all(name in ("computed.json", wanted) or name.rpartition("/")[0] == wanted for name in held)
+        assert all(archive.read(name) == files[name] for name in held if name != "computed.json")
+    # The same bytes, whatever is beside the result, so that IPFS holds it once.
+    other = make(folder, {**files, "zz.sh": b"evil", "computed.json": computed(f"/iexec_out{path}")}, method)
+    if wanted:
+        repack(other, again, check_result(other, callback=False))
+        assert again.read_bytes() == stored.read_bytes()
+    assert stored.read_bytes()[:4] == b"PK\x03\x04"
