@@ -14,8 +14,8 @@ from config import topology
 from config.celery_apps import core_app
 from config.settings import Settings, settings
 
-#: Seconds between two looks for what is not needed any more: it is counted in days.
-TIDY_SECONDS = 600.0
+#: Seconds between two looks for results to pin and for what is not needed any more: two queries by index.
+TIDY_SECONDS = 60.0
 
 
 def beat_app(settings: Settings) -> Celery:

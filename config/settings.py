@@ -139,6 +139,14 @@ class Settings(BaseSettings):
         " task's failure. A worker that sets less declines what is larger than its own.",
     )
 
+    keep_results_days: float = Field(
+        90.0,
+        gt=0,
+        le=36500,
+        description="Days that the IPFS node keeps a result pinned after it was stored. It is dropped at the node's"
+        " next clean-up (`ipfs repo gc`).",
+    )
+
     # -- scheduler ------------------------------------------------------------------------------------------------
     api_host: str = Field("127.0.0.1", description="Address the HTTP API listens on.")
     api_port: int = Field(18300, description="Port the HTTP API listens on.")

@@ -1,4 +1,4 @@
-"""Removes what nobody needs any more: RabbitMQ users and queues of machines that are long silent.
+"""Removes what nobody needs any more: RabbitMQ users and queues of machines that are long silent, and old results.
 
 A machine that comes back signs in again and has them again: its password is refused by then, at which it signs in by
 itself. Its row stays, with what it has earned.
@@ -6,22 +6,36 @@ itself. Its row stays, with what it has earned.
 
 from __future__ import annotations
 
+from contextlib import closing
+from functools import partial
+
 import structlog
 
+from pipeline.api.results.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
+from pipeline.flow import isolate
+from pipeline.flow.keep_results import DAY, keep_results
 from pipeline.scheduler import Scheduler
 
 log = structlog.get_logger(__name__)
 
 #: Machines removed by one run; each takes some five requests to RabbitMQ. The rest is for the next run.
 MACHINES = 200
-DAY = 24 * 3600.0
 
 
 def tidy(scheduler: Scheduler) -> None:
-    """One run. Raises BrokerUnavailable, PyMongoError; the next run goes on."""
+    """One run. Raises BrokerUnavailable, PyMongoError, after all of it was tried; the next run goes on."""
+    isolate.all_of([partial(_machines, scheduler), partial(_results, scheduler)])
+
+
+def _machines(scheduler: Scheduler) -> None:
     with BrokerAdmin.from_settings(scheduler.settings) as broker:
         remove_idle_machines(scheduler, broker)
+
+
+def _results(scheduler: Scheduler) -> None:
+    with closing(Ipfs(scheduler.settings.ipfs_api)) as ipfs:
+        keep_results(scheduler.store, ipfs, scheduler.settings.keep_results_days, scheduler.clock())
 
 
 def remove_idle_machines(scheduler: Scheduler, broker: BrokerAdmin) -> int:

@@ -18,6 +18,7 @@ from pipeline.store.deals import Deals
 from pipeline.store.enrolment import Enrolment
 from pipeline.store.migrations import migrate
 from pipeline.store.outputs import Outputs
+from pipeline.store.pins import Pins
 from pipeline.store.quarantine import Quarantine, Quarantined
 from pipeline.store.tasks import Tasks
 from pipeline.store.workers import Workers
@@ -91,12 +92,23 @@ class Store:
     outputs: Outputs
     quarantine: Quarantine
     enrolment: Enrolment
+    pins: Pins
     _db: Database[dict[str, Any]]
 
     @classmethod
     def of(cls, db: Database[dict[str, Any]]) -> Store:
         """The collections of one database."""
-        return cls(Deals(db), Tasks(db), Workers(db), ChainStore(db), Outputs(db), Quarantine(db), Enrolment(db), db)
+        return cls(
+            Deals(db),
+            Tasks(db),
+            Workers(db),
+            ChainStore(db),
+            Outputs(db),
+            Quarantine(db),
+            Enrolment(db),
+            Pins(db),
+            db,
+        )
 
     @classmethod
     def open(cls, settings: Settings) -> Store:
@@ -107,9 +119,10 @@ class Store:
         """Bring the database to this release: missing indexes, then migrations. Idempotent, cheap when all is done."""
         # An index on a large collection takes longer than any other operation may.
         with timeout(INDEX_SECONDS):
-            parts = (self.deals, self.tasks, self.workers, self.chain, self.outputs, self.quarantine, self.enrolment)
-            for part in parts:
+            for part in (self.deals, self.tasks, self.workers, self.chain, self.outputs, self.quarantine):
                 part.ensure_indexes()
+            self.enrolment.ensure_indexes()
+            self.pins.ensure_indexes()
             migrate(self._db)
 
     def reread_quarantined(self, entry: Quarantined) -> None:

@@ -81,6 +81,13 @@ def _to_schema_3(db: Database[dict[str, Any]]) -> None:
             _drop(db, collection, name)
 
 
+def _to_schema_4(db: Database[dict[str, Any]]) -> None:
+    """Machines that signed in under an older release have a RabbitMQ user and queues, which nothing noted: without it
+    those of a machine that never comes back would stay for ever.
+    """
+    db["workers"].update_many({"queues": {"$exists": False}}, {"$set": {"queues": True}})
+
+
 def _completed(row: dict[str, Any]) -> list[UpdateOne]:
     """What a worker's row lacks, as far as it follows from the rest; a sign-in meanwhile is newer and stays."""
     facts = row.get("facts")
@@ -116,4 +123,8 @@ def _drop(db: Database[dict[str, Any]], collection: str, name: str) -> None:
 _UNUSED_INDEXES = {"workers": {"free"}, "tasks": {"due", "due_by_stage"}}
 #: MongoDB's code.
 _INDEX_NOT_FOUND = 27
-_STEPS: dict[int, Callable[[Database[dict[str, Any]]], None]] = {2: _to_schema_2, 3: _to_schema_3}
+_STEPS: dict[int, Callable[[Database[dict[str, Any]]], None]] = {
+    2: _to_schema_2,
+    3: _to_schema_3,
+    4: _to_schema_4,
+}

@@ -13,6 +13,12 @@ from protocol.errors import StorageUnavailable
 #: Seconds without progress while adding; kubo hashes and writes some 100 MB a second.
 ADD_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
+#: Seconds to pin what the node has; what it lacks it would look for in the network without end.
+PIN_SECONDS = 20.0
+#: Characters of an answer that an error repeats.
+ANSWER_CHARACTERS = 200
+#: What kubo answers to unpinning what is not pinned.
+_NOT_PINNED = "not pinned"
 #: CIDv0: the form of iExec Worker's links, known to every gateway.
 _CID = re.compile(r"^Qm[1-9A-HJ-NP-Za-km-z]{44}$")
 
@@ -28,13 +34,16 @@ class Ipfs:
         """Close the connections."""
         self._http.close()
 
-    def add(self, path: Path, name: str) -> str:
-        """Store and pin a file under `name`; returns its CID. The same bytes give the same CID any number of times."""
+    def add(self, path: Path, name: str, *, pin: bool = True) -> str:
+        """Store a file under `name`; returns its CID. The same bytes give the same CID any number of times.
+
+        `pin`: have the node keep it; else it may drop it at its next clean-up.
+        """
         try:
             with path.open("rb") as file:
                 response = self._http.post(
                     f"{self._url}/api/v0/add",
-                    params={"cid-version": "0", "pin": "true", "quieter": "true"},
+                    params={"cid-version": "0", "pin": "true" if pin else "false", "quieter": "true"},
                     files={"file": (name, file, "application/zip")},
                 )
             response.raise_for_status()
@@ -44,3 +53,23 @@ class Ipfs:
         if not _CID.match(cid):
             raise StorageUnavailable(what=f"IPFS at {self._url}", why="it answered something that is no CIDv0")
         return cid
+
+    def pin(self, cid: str) -> None:
+        """Have the node keep what it has. Pinning again changes nothing."""
+        self._ask("pin/add", cid)
+
+    def unpin(self, cid: str) -> None:
+        """Let the node drop it at its next clean-up. What is not pinned stays as it is."""
+        try:
+            self._ask("pin/rm", cid)
+        except StorageUnavailable as error:
+            if _NOT_PINNED not in str(error):
+                raise
+
+    def _ask(self, what: str, cid: str) -> None:
+        try:
+            response = self._http.post(f"{self._url}/api/v0/{what}", params={"arg": cid}, timeout=PIN_SECONDS)
+        except httpx.HTTPError as error:
+            raise StorageUnavailable(what=f"IPFS at {self._url}", why=str(error) or type(error).__name__) from error
+        if not response.is_success:
+            raise StorageUnavailable(what=f"IPFS at {self._url}", why=response.text[:ANSWER_CHARACTERS])

@@ -6,7 +6,7 @@ PUT zip ─► is it stored already?        then that is the answer, and the bod
         ─► temporary file, capped, at a least rate, two at a time per wallet
         ─► digest recomputed from the zip ─► vote: keccak(task ‖ digest) is its contribution
         ─► what the digest covers is packed anew: files beside it are dropped
-        ─► IPFS add, pinned               ─► link and digest into its replicate ─► `advance` published
+        ─► IPFS add, pinned (solo: later)              ─► link and digest into its replicate ─► `advance` published
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from pipeline.api.reports import announce, on_chain, own_replicate
 from pipeline.api.results.result_zip import CheckedResult, check_result, repack
 from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive, require_room
 from pipeline.domain.records import Replicate, TaskRecord
+from pipeline.flow.keep_results import DAY
+from pipeline.store.pins import Pin
 from protocol.errors import NotYet, Refused
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
 from protocol.poco.seal import result_hash
@@ -139,17 +141,24 @@ def _store(
     check_digest(replicate, view, task.task_id, checked.digest)
     if replicate.link is not None:
         return Stored(link=replicate.link, digest=checked.digest)
-    link = _link(services, task, checked, path)
+    link = _link(services, task, replicate, checked, path)
     data = checked.computed.callback_data
     callback_data = None if data is None else to_hex(to_bytes_leniently(data))
     return _note(services, task, replicate, Stored(link=link, digest=checked.digest), callback_data, begun)
 
 
-def _link(services: Access, task: TaskRecord, checked: CheckedResult, path: Path) -> ResultLink:
-    """Where the requester finds the result: IPFS, or for a callback the contract that gets it (iexec-worker 9.2)."""
+def _link(services: Access, task: TaskRecord, replicate: Replicate, checked: CheckedResult, path: Path) -> ResultLink:
+    """Where the requester finds the result: IPFS, or for a callback the contract that gets it (iexec-worker 9.2).
+
+    A result that nobody voted for is pinned once its task is completed on chain (`pipeline.flow.keep_results`): its
+    link is part of the transaction, so it is stored before that is sent.
+    """
     if checked.computed.callback_data is not None:
         return ResultLink(storage="ethereum", location=task.callback)
     with _temporary(services.uploads) as clean:
         repack(path, clean, checked)
-        cid = services.ipfs.add(clean, f"iexec-result-{task.task_id}")
+        voted, now = replicate.mode is Mode.VOTE, services.clock()
+        cid = services.ipfs.add(clean, f"iexec-result-{task.task_id}", pin=voted)
+    look_at = now + services.settings.keep_results_days * DAY if voted else now
+    services.store.pins.put(Pin(cid, task.task_id, pinned=voted, stored_at=now), look_at)
     return ResultLink(storage="ipfs", location=f"/ipfs/{cid}")

@@ -18,6 +18,7 @@ from ops import cli
 from pipeline.domain.records import ChainFacts, TaskRecord
 from pipeline.flow import enrolment, tidy
 from pipeline.flow.enrolment import Gate
+from pipeline.flow.keep_results import DAY
 from pipeline.scheduler import Scheduler
 from pipeline.store.client import database
 from protocol.ethereum.signing import Key
@@ -259,13 +260,13 @@ def test_a_long_silent_machine_loses_its_user_and_queues_and_has_them_again_at_i
     workers, settings = api.services.store.workers, api.settings
     workers.store_facts([(WORKER.wallet, ChainFacts(2, NRlc(0), Wei(1), funded=True, score=5))], api.clock())
     scheduler = cast("Scheduler", SimpleNamespace(settings=settings, store=api.services.store, clock=api.clock))
-    api.clock.ahead = settings.newcomer_idle_days * tidy.DAY - 60
+    api.clock.ahead = settings.newcomer_idle_days * DAY - 60
     assert tidy.remove_idle_machines(scheduler, api.services.broker) == 0
-    api.clock.ahead = settings.newcomer_idle_days * tidy.DAY + 60
+    api.clock.ahead = settings.newcomer_idle_days * DAY + 60
     assert tidy.remove_idle_machines(scheduler, api.services.broker) == 1
     assert nothing_at_the_broker(api, STRANGER.wallet)
     assert not nothing_at_the_broker(api, WORKER.wallet)
-    api.clock.ahead = settings.worker_idle_days * tidy.DAY + 60
+    api.clock.ahead = settings.worker_idle_days * DAY + 60
     assert tidy.remove_idle_machines(scheduler, api.services.broker) == 1
     assert tidy.remove_idle_machines(scheduler, api.services.broker) == 0
     back = api.sign_in(STRANGER)

@@ -3,8 +3,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import secrets
 import zipfile
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +15,13 @@ import httpx
 from ops.stack import ports
 from pipeline.api.results.ipfs import Ipfs
 from pipeline.domain.records import TaskRecord
+from pipeline.flow.keep_results import DAY, keep_results
+from pipeline.store.client import database
+from pipeline.store.pins import Pin
 from protocol.poco import events
 from protocol.poco.seal import result_hash
 from protocol.results.digest import callback_digest, file_digest
-from protocol.types import BlockHash, BlockNumber, Contract, Hash32, Timestamp, TxHash, Wallet
+from protocol.types import BlockHash, BlockNumber, Contract, Hash32, TaskId, Timestamp, TxHash, Wallet
 from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
 from tests.integration.conftest import IpfsNode
 from tests.waiting import ample
@@ -216,3 +221,65 @@ def test_without_ipfs_the_worker_is_asked_to_come_back(api: Api, give: Callable[
         application.state.services = api.services
         services.ipfs.close()
     assert stored(api).link is None
+
+
+# -- how long it is kept -----------------------------------------------------------------------------------------------
+
+
+def pinned(ipfs: IpfsNode, cid: str) -> bool:
+    return httpx.post(f"{ipfs.api}/api/v0/pin/ls", params={"arg": cid}, timeout=ample(10)).is_success
+
+
+def look(api: Api) -> None:
+    """One run of the clock's task."""
+    with closing(Ipfs(api.settings.ipfs_api)) as node:
+        keep_results(api.services.store, node, api.settings.keep_results_days, api.clock())
+
+
+def test_a_lone_workers_result_is_pinned_only_when_its_task_is_completed_and_unpinned_in_the_end(
+    api: Api, give: Callable[..., TaskRecord], ipfs: IpfsNode
+) -> None:
+    give()
+    body = secrets.token_bytes(20)
+    location = upload(api, api.bearer(WORKER), zipped(body)).json()["link"]["location"]
+    cid = location.removeprefix("/ipfs/")
+    look(api)
+    assert not pinned(ipfs, cid)
+    database(api.settings)["tasks"].update_one({"_id": TASK}, {"$set": {"stage": "COMPLETED", "open": False}})
+    api.clock.ahead = 120.0
+    look(api)
+    assert pinned(ipfs, cid)
+    api.clock.ahead = api.settings.keep_results_days * DAY - 60
+    look(api)
+    assert pinned(ipfs, cid)
+    api.clock.ahead += 120
+    look(api)
+    assert not pinned(ipfs, cid)
+    assert api.services.store.pins.due(float("inf"), 1) == []
+
+
+def test_a_result_whose_task_failed_is_never_pinned(api: Api, give: Callable[..., TaskRecord], ipfs: IpfsNode) -> None:
+    give()
+    cid = upload(api, api.bearer(WORKER), zipped(secrets.token_bytes(20))).json()["link"]["location"][6:]
+    database(api.settings)["tasks"].update_one({"_id": TASK}, {"$set": {"stage": "FAILED", "open": False}})
+    look(api)
+    assert not pinned(ipfs, cid)
+    assert api.services.store.pins.due(float("inf"), 1) == []
+
+
+def test_content_that_another_task_still_has_stays_pinned(
+    api: Api, give: Callable[..., TaskRecord], ipfs: IpfsNode
+) -> None:
+    give(trust=5)
+    body = secrets.token_bytes(20)
+    on_chain(api, WORKER.wallet, file_digest(hashlib.sha256(body).digest()))
+    cid = upload(api, api.bearer(WORKER), zipped(body)).json()["link"]["location"].removeprefix("/ipfs/")
+    assert pinned(ipfs, cid)
+    until = api.clock() + api.settings.keep_results_days * DAY + DAY
+    api.services.store.pins.put(Pin(cid, TaskId("0x" + "77" * 32), pinned=True, stored_at=api.clock() + DAY), until)
+    api.clock.ahead = api.settings.keep_results_days * DAY + 60
+    look(api)
+    assert pinned(ipfs, cid)
+    api.clock.ahead += DAY
+    look(api)
+    assert not pinned(ipfs, cid)

@@ -1,0 +1,62 @@
+"""Pins results of trust-1 tasks once the chain has completed them, and unpins results that were kept long enough."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import structlog
+
+from pipeline.domain.records import TaskStage
+from pipeline.store.client import Store
+from pipeline.store.pins import Pin
+from protocol.errors import StorageUnavailable
+
+log = structlog.get_logger(__name__)
+
+DAY = 24 * 3600.0
+#: Results looked at in one run; the rest is for the next one.
+RESULTS = 200
+#: Seconds until a result is looked at again whose task is open, or that the node could not pin or unpin.
+AGAIN_SECONDS = 60.0
+
+
+class Keeps(Protocol):
+    """The IPFS node (`pipeline.api.results.ipfs.Ipfs`)."""
+
+    def pin(self, cid: str) -> None:
+        """Keep it. Raises StorageUnavailable."""
+
+    def unpin(self, cid: str) -> None:
+        """Let it go. Raises StorageUnavailable."""
+
+
+def keep_results(store: Store, ipfs: Keeps, days: float, now: float) -> None:
+    """Look at the results that are due. `days`: how long each is kept from when it was stored."""
+    due = store.pins.due(now, RESULTS)
+    stages = {task.task_id: task.stage for task in store.tasks.load_tasks({pin.task_id for pin in due})}
+    for pin in due:
+        try:
+            _look_at(store, ipfs, pin, stages.get(pin.task_id), pin.stored_at + days * DAY, now)
+        except StorageUnavailable as error:
+            log.warning("A result is looked at again later.", action="pin_later", cid=pin.cid, why=str(error))
+            store.pins.look_again(pin, now + AGAIN_SECONDS, pinned=pin.pinned)
+
+
+def _look_at(store: Store, ipfs: Keeps, pin: Pin, stage: TaskStage | None, until: float, now: float) -> None:
+    if now < until:
+        if pin.pinned:
+            store.pins.look_again(pin, until, pinned=True)
+        elif stage is TaskStage.COMPLETED:
+            ipfs.pin(pin.cid)
+            store.pins.look_again(pin, until, pinned=True)
+        elif stage in {None, TaskStage.FAILED}:
+            store.pins.forget(pin)
+        else:
+            store.pins.look_again(pin, now + AGAIN_SECONDS, pinned=False)
+        return
+    if pin.pinned and not store.pins.kept_for_others(pin):
+        ipfs.unpin(pin.cid)
+        if store.pins.kept_for_others(pin):
+            # The same content was stored for another task meanwhile.
+            ipfs.pin(pin.cid)
+    store.pins.forget(pin)

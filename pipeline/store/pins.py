@@ -1,0 +1,66 @@
+"""Collection `pins`: results in IPFS, when to look at each again, and whether it is pinned yet.
+
+stored ──► trust 1: not pinned ──its task is completed on chain──► pinned ──SLUICE_KEEP_RESULTS_DAYS──► unpinned, gone
+       └─► voted for: pinned at once                            └─its task failed──► gone, for the node's own clean-up
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import ASCENDING, IndexModel
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from protocol.types import TaskId
+
+INDEXES = [IndexModel([("look_at", ASCENDING)], name="due"), IndexModel([("cid", ASCENDING)], name="by_cid")]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One task's result. `stored_at`: Unix seconds."""
+
+    cid: str
+    task_id: TaskId
+    pinned: bool
+    stored_at: float
+
+
+class Pins:
+    """Queries on `pins`."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._rows: Collection[dict[str, Any]] = db["pins"]
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes."""
+        self._rows.create_indexes(INDEXES)
+
+    def put(self, pin: Pin, look_at: float) -> None:
+        """Note a result that is in IPFS now; one that is known already stays as it is."""
+        row = {"cid": pin.cid, "task": pin.task_id, "pinned": pin.pinned, "at": pin.stored_at, "look_at": look_at}
+        self._rows.update_one({"_id": _id(pin)}, {"$setOnInsert": row}, upsert=True)
+
+    def due(self, now: float, limit: int) -> list[Pin]:
+        """Results to look at now, those that have waited longest first."""
+        rows = self._rows.find({"look_at": {"$lte": now}}).sort("look_at", ASCENDING).limit(limit)
+        return [Pin(row["cid"], TaskId(row["task"]), row["pinned"], row["at"]) for row in rows]
+
+    def look_again(self, pin: Pin, at: float, *, pinned: bool) -> None:
+        """Note whether a result is pinned, and when to look at it next."""
+        self._rows.update_one({"_id": _id(pin)}, {"$set": {"pinned": pinned, "look_at": at}})
+
+    def forget(self, pin: Pin) -> None:
+        """A result is not kept any more."""
+        self._rows.delete_one({"_id": _id(pin)})
+
+    def kept_for_others(self, pin: Pin) -> bool:
+        """Whether another task has the same content, pinned."""
+        query = {"cid": pin.cid, "pinned": True, "_id": {"$ne": _id(pin)}}
+        return self._rows.find_one(query, {"_id": 1}) is not None
+
+
+def _id(pin: Pin) -> str:
+    return f"{pin.task_id}:{pin.cid}"
