@@ -264,3 +264,5 @@ class Assignment(Wire):
     #: EIP-191 signature by the workerpool owner (protocol.poco.authorization), 65 bytes.
     authorization: HexSignature
     enclave_challenge: HexAddress
+    #: The same wallet's signature over all of the above (protocol.assignment); None from an older scheduler.
+    signature: HexSignature | None = None

@@ -39,7 +39,7 @@ from workers.data.layout import Layout
 from workers.pool.api import PoolApi
 from workers.pool.broker import admit, celery_app
 from workers.pool.saved_config import save_pool_config
-from workers.pool.settings import complete_settings
+from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox.container import Engine
 from workers.sandbox.rehearsal import rehearse
 from workers.task.journal import Journal
@@ -140,7 +140,9 @@ def _settings_checked_at_node(settings: Settings, pool: PoolConfig) -> Settings:
     """
     own = complete_settings(settings, pool)
     with closing(connect(own)) as rpc:
-        Hub(rpc, Contract(pool.hub)).check_chain(own)
+        hub = Hub(rpc, Contract(pool.hub))
+        hub.check_chain(own)
+        check_scheduler(hub, pool)
     return own
 
 

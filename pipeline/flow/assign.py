@@ -21,6 +21,7 @@ from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Reservati
 from pipeline.flow import isolate
 from pipeline.scheduler import Scheduler
 from pipeline.store.tasks import NewReplicates
+from protocol.assignment import sign_assignment
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
 from protocol.gas import gas_for_task
 from protocol.poco import weights
@@ -177,8 +178,8 @@ def _segment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet: W
 
 
 def assignment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet: Wallet) -> Assignment:
-    """All that a worker needs, with the signed PoCo authorization."""
-    return Assignment(
+    """All that a worker needs, with the PoCo authorization and the signature over the whole."""
+    unsigned = Assignment(
         task_id=task.task_id,
         deal_id=task.deal_id,
         index=task.index,
@@ -200,6 +201,7 @@ def assignment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet:
         authorization=sign_authorization(scheduler.key, wallet, task.task_id),
         enclave_challenge=ZERO_ADDRESS,
     )
+    return sign_assignment(scheduler.key, unsigned, scheduler.settings.chain_id, scheduler.workerpool)
 
 
 def _refresh(scheduler: Scheduler, wallets: Sequence[Wallet], now: float) -> bool:

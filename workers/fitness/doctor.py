@@ -32,7 +32,7 @@ from workers.fitness.rules import CheckResult, Numbers
 from workers.pool.api import PoolApi
 from workers.pool.broker_reach import reach
 from workers.pool.saved_config import load_pool_config
-from workers.pool.settings import complete_settings
+from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox.container import Engine
 from workers.sandbox.spec import ContainerSpec, container_name
 
@@ -181,6 +181,7 @@ def on_chain(machine: Machine, now: float) -> list[CheckResult]:
         with closing(connect(settings)) as rpc:
             hub = Hub(rpc, Contract(str(settings.hub)))
             hub.check_chain(settings)
+            check_scheduler(hub, machine.pool)
             return _wallet_on_chain(machine, hub, rpc, now)
     except SluiceError as error:
         asked = CheckResult("chain", False, str(error))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from chain.contracts.ens_names import with_addresses
+from chain.contracts.hub import Hub
 from config.settings import Settings
-from protocol.errors import BadSetting
+from protocol.errors import BadSetting, WrongChain
+from protocol.types import Contract
 from protocol.wire import PoolConfig
 
 
@@ -34,3 +36,15 @@ def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
                 fix="Name the right pool with SLUICE_API_URL, or remove the setting.",
             )
     return settings.model_copy(update={**from_pool, **nearby})
+
+
+def check_scheduler(hub: Hub, pool: PoolConfig) -> None:
+    """Raise WrongChain unless the chain says that the pool's scheduler owns its workerpool: whose signature counts is
+    not for the pool to say. Raises RpcUnavailable while the node cannot say.
+    """
+    owner = hub.workerpool(Contract(pool.workerpool)).owner
+    if owner.lower() != pool.scheduler.lower():
+        raise WrongChain(
+            why=f"workerpool {pool.workerpool} belongs to {owner}, and the pool's scheduler is {pool.scheduler}",
+            fix="Nothing that it signs would be paid. Ask the pool's operator, or name another pool.",
+        )

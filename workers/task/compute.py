@@ -48,6 +48,7 @@ from workers.sandbox.container import ContainerExit
 from workers.sandbox.disk import DiskWatch
 from workers.sandbox.run_app import AppRun, run_app
 from workers.sandbox.spec import container_name, container_spec
+from workers.task import signature
 from workers.task.deadline import TaskDeadline
 from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
@@ -90,6 +91,8 @@ def compute(context: WorkerContext, assignment: Assignment) -> bool:
     with context.layout.lock(task_id, wait=False) as held:
         if not held:
             log.info("Another process works on this task.", action="compute_busy", task=task_id)
+            return False
+        if not signature.admits(context, assignment):
             return False
         if not _cleared(context, task_id):
             return False

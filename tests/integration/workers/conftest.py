@@ -18,7 +18,7 @@ from ops.demo.app_image import build_image
 from ops.stack import docker, tools
 from protocol.types import ZERO_ADDRESS
 from protocol.wire import PoolConfig, Report, Session, Step
-from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY
+from tests.unit.workers.assignments import CHAIN_ID, SCHEDULER_KEY, WORKER_KEY, WORKERPOOL
 from tests.waiting import ample
 from workers.context import Machine, WorkerContext
 from workers.pool.api import PoolApi
@@ -112,9 +112,9 @@ def settings(engine_host: str, tmp_path: Path, pool: ReportingPool) -> Settings:
 def open_bench(settings: Settings) -> WorkerContext:
     """A machine's workbench, signed in already."""
     config = PoolConfig(
-        chain_id=31337,
+        chain_id=CHAIN_ID,
         hub=ZERO_ADDRESS,
-        workerpool="0x" + "ee" * 20,
+        workerpool=WORKERPOOL,
         scheduler=SCHEDULER_KEY.wallet,
         rpc_url=settings.rpc_url,
         ws_url=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protocol.assignment import sign_assignment
 from protocol.ethereum.signing import Key
 from protocol.poco.authorization import sign_authorization
 from protocol.types import ZERO_ADDRESS, TaskId, Wallet
@@ -10,6 +11,8 @@ from protocol.wire import Assignment, Mode
 #: A worker's and a scheduler's key that hold nothing anywhere.
 WORKER_KEY = Key(b"\x11" * 32)
 SCHEDULER_KEY = Key(b"\x22" * 32)
+#: The pool that signs.
+CHAIN_ID, WORKERPOOL = 31337, "0x" + "bb" * 20
 #: Far in the future, Unix seconds.
 LATER = 4_000_000_000
 
@@ -20,7 +23,7 @@ def task_id(number: int) -> TaskId:
 
 
 def assignment(number: int = 1, **fields: object) -> Assignment:
-    """A task for WORKER_KEY's wallet, authorized by SCHEDULER_KEY."""
+    """A task for WORKER_KEY's wallet, authorized and, with all its fields, signed by SCHEDULER_KEY."""
     wallet = WORKER_KEY.wallet
     values: dict[str, object] = {
         "task_id": task_id(number),
@@ -44,4 +47,5 @@ def assignment(number: int = 1, **fields: object) -> Assignment:
         "authorization": sign_authorization(SCHEDULER_KEY, Wallet(wallet), task_id(number)),
         "enclave_challenge": ZERO_ADDRESS,
     }
-    return Assignment.model_validate(values | fields)
+    whole = Assignment.model_validate(values | fields)
+    return whole if "signature" in fields else sign_assignment(SCHEDULER_KEY, whole, CHAIN_ID, WORKERPOOL)

@@ -15,7 +15,7 @@ from protocol.errors import EngineUnavailable, StorageUnavailable
 from protocol.results.error_result import MACHINE_FAILED, cause_code
 from protocol.types import Hash32
 from protocol.wire import Report, Step
-from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY, assignment, task_id
+from tests.unit.workers.assignments import CHAIN_ID, SCHEDULER_KEY, WORKER_KEY, WORKERPOOL, assignment, task_id
 from workers.data.layout import Layout
 from workers.task.compute import compute
 from workers.task.journal import Journal
@@ -39,7 +39,7 @@ def context(tmp_path: Path) -> Iterator[Any]:
     sent: list[Report] = []
     machine = SimpleNamespace(
         wallet=WORKER_KEY.wallet,
-        pool=SimpleNamespace(scheduler=SCHEDULER_KEY.wallet),
+        pool=SimpleNamespace(scheduler=SCHEDULER_KEY.wallet, chain_id=CHAIN_ID, workerpool=WORKERPOOL),
         downloads=None,
         settings=SimpleNamespace(worker_name="test"),
     )
@@ -122,3 +122,33 @@ def test_a_scheduler_that_assigns_a_finished_task_again_is_told_how_it_ended(
         context.journal.mark_computed(task, 2.0, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
     assert compute(context, assignment(1)) is (stage is ReplicateStage.COMPUTED)
     assert [report.step for report in context.sent] == [step]
+
+
+CHANGES: list[dict[str, object]] = [
+    {"image": "evil/app:1"},
+    {"params": '{"iexec_args":"--mine"}'},
+    {"contribution_deadline": 4_000_000_001},
+    {"app": "0x" + "ab" * 20},
+    {"signature": None},
+    {"signature": "0x" + "00" * 65},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_an_assignment_that_was_changed_on_its_way_is_reported_and_nothing_of_it_is_fetched_run_or_kept(
+    context: Any, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.data.inputs.fetch", lambda *_: pytest.fail("it was fetched"))
+    assert not compute(context, assignment(1).model_copy(update=change))
+    assert context.journal.find(task_id(1)) is None
+    (report,) = context.sent
+    assert report.step is Step.FAILED
+    assert cause_code(report.cause) == "WORKERPOOL_AUTHORIZATION_NOT_FOUND"
+
+
+def test_a_forged_message_does_not_change_a_task_that_is_under_way(context: Any) -> None:
+    context.journal.add(assignment(1), 1.0)
+    context.journal.mark_computed(task_id(1), 2.0, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
+    assert compute(context, assignment(1).model_copy(update={"image": "evil/app:1"}))
+    assert context.journal.find(task_id(1)).assignment.image == "sluice/test-app:1"
+    assert [report.step for report in context.sent] == [Step.COMPUTED]

@@ -1,0 +1,44 @@
+"""The scheduler's signature over a whole assignment, so that nobody between it and a machine can change what is run.
+
+message     Sluice assignment
+            chain <chain id>
+            workerpool <address>
+            0x<keccak of the assignment as canonical JSON, without `signature`>
+signature   EIP-191 `personal_sign` of that text, by the wallet that signs authorizations (the workerpool's owner)
+
+Canonical JSON: keys in order, no white space, UTF-8, `null` for what is absent. JavaScript's `JSON.stringify` writes
+the same bytes once the keys are sorted.
+"""
+
+from __future__ import annotations
+
+import json
+
+from protocol.errors import Refused
+from protocol.ethereum.hexbytes import to_hex
+from protocol.ethereum.keccak import keccak
+from protocol.ethereum.signing import Key, recover_message_wallet
+from protocol.types import Signature, Wallet
+from protocol.wire import Assignment
+
+
+def sign_assignment(key: Key, assignment: Assignment, chain_id: int, workerpool: str) -> Assignment:
+    """The assignment with its signature for this workerpool on this chain."""
+    return assignment.model_copy(
+        update={"signature": key.sign_message(_message(assignment, chain_id, workerpool))},
+    )
+
+
+def recover_assignment_signer(assignment: Assignment, chain_id: int, workerpool: str) -> Wallet:
+    """Who signed the assignment as it stands. Raises Refused if nobody did."""
+    if assignment.signature is None:
+        raise Refused(why="the assignment is not signed: the pool's scheduler is of an older release")
+    return recover_message_wallet(_message(assignment, chain_id, workerpool), Signature(assignment.signature))
+
+
+def _message(assignment: Assignment, chain_id: int, workerpool: str) -> bytes:
+    fields = assignment.model_dump(mode="json", exclude={"signature"})
+    # A lone surrogate (no valid text has one) must not stop the scheduler: it becomes what no other text becomes.
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    digest = to_hex(keccak(text.encode("utf-8", "surrogatepass")))
+    return f"Sluice assignment\nchain {chain_id}\nworkerpool {workerpool.lower()}\n{digest}".encode()

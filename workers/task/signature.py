@@ -1,0 +1,47 @@
+"""Whether what a message asks for is what the pool's scheduler has signed: image, parameters, dataset, deadlines."""
+
+from __future__ import annotations
+
+import structlog
+
+from protocol.assignment import recover_assignment_signer
+from protocol.errors import Refused
+from protocol.results.error_result import worded
+from protocol.types import TaskId
+from protocol.wire import Assignment, Report, Step
+from workers.context import WorkerContext
+from workers.task.replicate import ReplicateStage
+
+log = structlog.get_logger(__name__)
+
+#: PoCo's cause for work that the workerpool's owner has not asked for.
+NOT_AUTHORIZED = "WORKERPOOL_AUTHORIZATION_NOT_FOUND"
+
+
+def admits(context: WorkerContext, assignment: Assignment) -> bool:
+    """Whether to go on with the task of this message; logs and reports why not.
+
+    A task in the journal was checked when it came, and goes on as the journal has it, whatever the message says.
+    Nothing of a refused assignment is stored: the true one of the same task may follow.
+    """
+    task_id = TaskId(assignment.task_id)
+    known = context.journal.find(task_id)
+    if known is not None and known.stage is not ReplicateStage.ABORTED:
+        return True
+    why = _why_not(context, assignment)
+    if why is None:
+        return True
+    log.error("This assignment is not the scheduler's.", action="assignment_forged", task=task_id, why=why)
+    context.reports.send(task_id, Report(step=Step.FAILED, cause=worded(NOT_AUTHORIZED, why)))
+    return False
+
+
+def _why_not(context: WorkerContext, assignment: Assignment) -> str | None:
+    pool = context.machine.pool
+    try:
+        signer = recover_assignment_signer(assignment, pool.chain_id, pool.workerpool)
+    except Refused as error:
+        return str(error)
+    if signer != pool.scheduler:
+        return f"as it stands it is not signed by the pool's scheduler {pool.scheduler}: it was changed on its way"
+    return None
