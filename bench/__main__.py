@@ -1,4 +1,4 @@
-"""`python -m bench latency|throughput|faults|lane|catchup|bag`: see each command's --help."""
+"""`python -m bench latency|throughput|faults|lane|catchup|bag|crowd`: see each command's --help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench import bag, catchup, faults, lane, latency, throughput
+from bench import bag, catchup, crowd, faults, lane, latency, throughput
 from config.logging import configure
 from config.settings import read_settings
 from protocol.errors import SluiceError
@@ -78,6 +78,16 @@ def bag_command(
 ) -> None:
     """How long a small deal waits behind a large one, until both its deadlines passed. Example: bag 20000"""
     _print(bag.run(tasks=tasks, only=tuple(only or ())))
+
+
+@app.command("crowd")
+def crowd_command(
+    logins: Annotated[int, typer.Option(help="Fresh wallets that sign in.", min=1)] = 2000,
+    pings: Annotated[int, typer.Option(help="Pings of those machines.", min=1)] = 50_000,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """Sign-ins and pings a second at one API process. Example: crowd --logins 2000 --pings 50000"""
+    _print(crowd.run(logins=logins, pings=pings))
 
 
 def _print(lines: Iterator[str]) -> None:
