@@ -31,20 +31,21 @@ from config.supervisor import Supervisor
 from protocol.errors import BadSetting, PoolUnavailable, RpcError, RpcUnavailable, WrongChain
 from protocol.ethereum.signing import Key
 from protocol.poco.view import ChainView
-from protocol.types import Contract
+from protocol.types import Contract, Wallet
 from protocol.wire import PoolConfig
-from workers import upkeep_process
+from workers import control, log_file, upkeep_process
 from workers.context import Machine
 from workers.data.layout import Layout
 from workers.pool.api import PoolApi
 from workers.pool.broker import admit, celery_app
+from workers.pool.release import upgrade_notice
 from workers.pool.saved_config import save_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox.container import Engine
 from workers.sandbox.rehearsal import rehearse
 from workers.task.journal import Journal
 from workers.task.replicate import ReplicateStage
-from workers.task.unfinished import sentence, unfinished
+from workers.task.unfinished import Unfinished, sentence, unfinished
 
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
@@ -88,18 +89,31 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
 def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machine]:
     """A machine that has signed in and may work with its wallet alone until the block ends. Raises as `run` does."""
     machine = prepare(settings)
+    log_file.keep(machine.layout)
     log.info("Docker runs containers as asked.", action="engine_rehearsed", says=rehearse(machine))
     with _machine_lock(machine.layout, machine.key):
+        control.note_process(machine.layout)
+        control.end_drain(machine.layout)
         sign_in = partial(machine.sign_in, take_over=take_over)
         _until_answered(lambda: machine.session.renew(None, sign_in))
         log.info("Signed in.", action="machine_started", wallet=machine.wallet, pool=machine.pool.workerpool)
+        if (notice := upgrade_notice(machine.pool.version)) is not None:
+            log.warning(notice, action="upgrade_available", pool=machine.pool.version)
         yield machine
 
 
 def _log_unfinished(machine: Machine) -> None:
     """Log, as the last line, what is unfinished and until when the machine must be started again."""
-    journal, now = Journal(machine.layout.journal), time.time()
-    with closing(journal):
+    now = time.time()
+    left = left_unfinished(machine.layout, machine.wallet, machine.settings, now)
+    log.info(sentence(left, now), action="machine_stopped", **asdict(left))
+
+
+def left_unfinished(layout: Layout, wallet: Wallet, settings: Settings, now: float) -> Unfinished:
+    """What a machine that does not run has left unfinished. `settings` completed by the pool's; `now`: Unix seconds."""
+    if not layout.journal.exists():
+        return Unfinished()
+    with closing(Journal(layout.journal)) as journal:
         replicates = journal.all_replicates()
     voted = [
         item.task_id
@@ -109,12 +123,11 @@ def _log_unfinished(machine: Machine) -> None:
     views: list[ChainView] = []
     if voted:
         try:
-            with closing(connect(machine.settings)) as rpc:
-                views = Hub(rpc, Contract(machine.pool.hub)).tasks(voted)
+            with closing(connect(settings)) as rpc:
+                views = Hub(rpc, Contract(str(settings.hub))).tasks(voted)
         except (RpcError, RpcUnavailable, WrongChain):
             log.warning("The chain was not asked; the times below are the earliest possible.", action="views_unknown")
-    left = unfinished(replicates, {view.task_id: view for view in views}, machine.wallet, now)
-    log.info(sentence(left, now), action="machine_stopped", **asdict(left))
+    return unfinished(replicates, {view.task_id: view for view in views}, wallet, now)
 
 
 def prepare(settings: Settings) -> Machine:
@@ -175,7 +188,7 @@ def _machine_lock(layout: Layout, key: Key) -> Iterator[None]:
 
     def take() -> ExitStack:
         with ExitStack() as stack:
-            if stack.enter_context(layout.lock("machine", wait=False)):
+            if stack.enter_context(layout.lock(control.LOCK, wait=False)):
                 return stack.pop_all()
         raise BadSetting(
             name="SLUICE_KEYSTORE",

@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 
 from chain.contracts.hub import Hub
+from chain.lane.model.intent import IntentState
 from protocol.errors import (
     BadInput,
     EngineUnavailable,
@@ -19,9 +20,11 @@ from protocol.errors import (
     RpcError,
     RpcUnavailable,
     StorageUnavailable,
+    Unavailable,
 )
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import Contract, TaskId
+from workers import control
 from workers.attempt import Attempts
 from workers.context import WorkerContext
 from workers.data.layout import discard
@@ -40,6 +43,8 @@ REVEAL_CHECK_SECONDS = 30.0
 PING_TASKS = 1024
 #: Seconds after which an unused dataset is deleted.
 CACHE_SECONDS = 24 * 3600.0
+#: Stages of tasks of which nothing more is to be done here.
+_GIVEN_UP = (ReplicateStage.FAILED, ReplicateStage.ABORTED)
 _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 
 
@@ -54,6 +59,8 @@ class Upkeep:
         self._attempts = Attempts(context.now)
         #: Whether the pool says that another machine works with this wallet now.
         self.superseded = False
+        #: Whether the machine was asked to drain, and nothing is left to do.
+        self.drained = False
 
     def delete_leftovers(self) -> None:
         """Delete files of tasks that the journal lacks, and datasets unused for CACHE_SECONDS. Called at start."""
@@ -77,6 +84,7 @@ class Upkeep:
         for part in (self._ping, self._resume, self._reveal):
             self._attempts.run(part.__name__.strip("_"), partial(part, replicates))
         self._attempts.run("containers", self._sweep_containers)
+        self._attempts.run("drain", self._drain)
 
     # -- the pool ------------------------------------------------------------------------------------------------------
 
@@ -92,6 +100,9 @@ class Upkeep:
             self.superseded = True
             return
         self._context.layout.note_ping()
+        if control.drain_of(self._context.layout) is not None:
+            # A ping says that the machine takes tasks.
+            self._leave()
         for task_id in pong.abort:
             self._attempts.run(f"abort {task_id}", partial(steps.abort, self._context, TaskId(task_id)))
         # Tasks unknown to the pool continue until their final deadline: its database may have been lost.
@@ -120,11 +131,44 @@ class Upkeep:
                         self._context.layout.task(task_id).remove()
                     except StorageUnavailable as error:
                         log.warning("Files could not be deleted.", action="files_left", task=task_id, why=str(error))
-                    self._context.journal.forget([task_id])
+                    self._context.journal.end(task_id, self._context.now())
                     self._context.layout.delete_lock(task_id)
                     log.info(
                         "The task is over; its files and its row are deleted.", action="task_forgotten", task=task_id
                     )
+
+    def _leave(self) -> None:
+        try:
+            self._context.pool.leave(self._context.layout.machine_id())
+        except (PoolUnavailable, BadInput) as error:
+            log.warning("The sign-off did not reach the pool.", action="leave_failed", why=str(error))
+
+    def _drain(self) -> None:
+        """If asked to: give back what is not computed by the deadline, and note when nothing is left.
+
+        A vote that was sent is never given up: the machine goes on until it is revealed and its task over.
+        """
+        wish = control.drain_of(self._context.layout)
+        if wish is None:
+            return
+        left = [item for item in self._context.journal.all_replicates() if item.stage not in _GIVEN_UP]
+        if wish.deadline is not None and self._context.now() >= wish.deadline:
+            for item in left:
+                if item.stage in COMPUTING:
+                    steps.hand_back(self._context, item.task_id, "the machine is drained")
+            left = [item for item in left if item.stage not in COMPUTING]
+        store, lane = self._context.lane_store, self._context.lane.id
+        if left or store.count(lane, (IntentState.QUEUED, IntentState.SENT)):
+            return
+        # What it has assigned may be on its way to this machine's queue.
+        self.drained = (wish.deadline is not None and self._context.now() >= wish.deadline) or not self._is_expected()
+
+    def _is_expected(self) -> bool:
+        """Whether the pool still has this machine down for a task."""
+        try:
+            return bool(self._context.machine.api.worker(self._context.machine.wallet).busy)
+        except (Unavailable, BadInput):
+            return False
 
     # -- what no message moves -----------------------------------------------------------------------------------------
 

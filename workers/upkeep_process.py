@@ -24,6 +24,7 @@ from celery import Celery
 from chain.lane.model.intent import IntentState
 from chain.rpc.heads import heads
 from protocol.errors import BadInput, Unavailable
+from workers import log_file
 from workers.attempt import Attempts
 from workers.context import Machine, WorkerContext
 from workers.fitness.checkup import Checkup
@@ -137,10 +138,11 @@ def _periodic_work(app: Celery, machine: Machine, lane: LaneRunner, stop: thread
     upkeep, checkup = Upkeep(context, Resumer(machine)), Checkup(machine, context.now)
     attempts = Attempts(context.now)
     attempts.run("tidy", upkeep.delete_leftovers)
-    while not upkeep.superseded:
+    while not upkeep.superseded and not upkeep.drained:
         attempts.run("admit", partial(_admit, app, machine))
         attempts.run("look", upkeep.run_once)
         attempts.run("checkup", checkup.run_if_due)
+        attempts.run("log", partial(log_file.rotate, machine.layout))
         if lane.hangs(context.now()):
             log.error("A run of the lane does not end; this process starts again.", action="lane_hangs")
             break
@@ -152,6 +154,9 @@ def _periodic_work(app: Celery, machine: Machine, lane: LaneRunner, stop: thread
             action="machine_superseded",
             wallet=machine.wallet,
         )
+    if upkeep.drained:
+        log.info("Drained: nothing is left to do, so this machine stops.", action="machine_drained")
+    if upkeep.superseded or upkeep.drained:
         # The supervisor, which ends all processes of this machine.
         os.kill(os.getppid(), signal.SIGTERM)
         stop.wait()

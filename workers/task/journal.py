@@ -7,11 +7,12 @@ WAL lets the processes of a machine read while one writes; `synchronous=FULL` be
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.types import Hash32, TaskId
-from protocol.wire import Assignment, ResultLink
+from protocol.wire import Assignment, Mode, ResultLink
 from workers.task.replicate import ALLOWED_BEFORE, Replicate, ReplicateStage
 
 #: Milliseconds to wait for another process's write, which takes one fsync.
@@ -31,7 +32,34 @@ CREATE TABLE IF NOT EXISTS replicates (
     updated_at REAL NOT NULL
 ) STRICT
 """
+#: What is kept of tasks that are over, for `sluice worker earnings`. `reward`: nRLC, once the chain was asked.
+_ENDED_SCHEMA = """
+CREATE TABLE IF NOT EXISTS ended (
+    task_id TEXT PRIMARY KEY,
+    mode TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    cause TEXT,
+    reward INTEGER,
+    ended_at REAL NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+#: Seconds after which an ended task is deleted: as long as the lane keeps what its transactions cost.
+ENDED_SECONDS = 1000 * 3600.0
 _COLUMNS = "task_id, assignment, stage, digest, callback_data, link, cause, exit_code, container_id, updated_at"
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTask:
+    """A task that is over: how far this machine was with it, and what it brought."""
+
+    task_id: TaskId
+    mode: Mode
+    stage: ReplicateStage
+    cause: str | None
+    #: nRLC, negative for a stake that was lost; None: the chain was not asked yet.
+    reward: int | None
+    #: Unix seconds.
+    ended_at: float
 
 
 class Journal:
@@ -42,6 +70,8 @@ class Journal:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute(_SCHEMA)
+        self._db.execute(_ENDED_SCHEMA)
+        self._db.execute("CREATE INDEX IF NOT EXISTS ended_by_time ON ended (ended_at)")
 
     def close(self) -> None:
         """Close the file."""
@@ -115,8 +145,33 @@ class Journal:
             "UPDATE replicates SET link = ?, updated_at = ? WHERE task_id = ?", (link.model_dump_json(), now, task_id)
         )
 
+    def end(self, task_id: TaskId, now: float) -> None:
+        """Delete the row of a task that is over; what became of it is kept for ENDED_SECONDS."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(
+                "INSERT OR REPLACE INTO ended (task_id, mode, stage, cause, ended_at)"
+                " SELECT task_id, json_extract(assignment, '$.mode'), stage, cause, ? FROM replicates"
+                " WHERE task_id = ?",
+                (now, task_id),
+            )
+            self._db.execute("DELETE FROM replicates WHERE task_id = ?", (task_id,))
+            self._db.execute("DELETE FROM ended WHERE ended_at < ?", (now - ENDED_SECONDS,))
+
+    def ended(self, since: float) -> list[EndedTask]:
+        """Tasks that were over at Unix time `since` or later, oldest first."""
+        rows = self._db.execute(
+            "SELECT task_id, mode, stage, cause, reward, ended_at FROM ended WHERE ended_at >= ? ORDER BY ended_at",
+            (since,),
+        )
+        return [EndedTask(TaskId(row[0]), Mode(row[1]), ReplicateStage(row[2]), row[3], row[4], row[5]) for row in rows]
+
+    def note_rewards(self, rewards: Mapping[TaskId, int]) -> None:
+        """Keep what the chain says that ended tasks brought, nRLC."""
+        self._db.executemany("UPDATE ended SET reward = ? WHERE task_id = ?", [(v, k) for k, v in rewards.items()])
+
     def forget(self, task_ids: Iterable[TaskId]) -> None:
-        """Delete rows of tasks that are over."""
+        """Delete rows of tasks that begin anew."""
         self._db.executemany("DELETE FROM replicates WHERE task_id = ?", [(task_id,) for task_id in task_ids])
 
     def _step(self, task_id: TaskId, stage: ReplicateStage, now: float, **columns: str | int | None) -> bool:

@@ -1,0 +1,1 @@
+"""What `sluice worker …` does beside running: set up, stop, show, money."""

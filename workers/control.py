@@ -1,0 +1,105 @@
+"""How a command speaks to the machine that runs: its process, which holds the machine's lock, and a file that asks it
+to drain.
+
+stop     SIGTERM: steps under way get some seconds, the rest goes on at the next start
+drain    no new task, what was given is finished or, after a deadline, given back; then SIGTERM by the machine itself
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from workers.data.layout import Layout
+
+LOCK = "machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """An operator's wish that the machine takes no new task and ends. Unix seconds."""
+
+    since: float
+    #: When what is not computed by then is given back to the pool; None: everything is finished.
+    deadline: float | None = None
+
+
+def note_process(layout: Layout) -> None:
+    """Record that this process is the machine; only under its lock."""
+    _write(_pid_file(layout), str(os.getpid()))
+
+
+def running_process(layout: Layout) -> int | None:
+    """The pid of the machine's first process; None if it does not run, or another user's processes cannot be seen."""
+    try:
+        pid = int(_pid_file(layout).read_text())
+        links = list(Path(f"/proc/{pid}/fd").iterdir())
+    except (OSError, ValueError):
+        return None
+    lock = layout.locks / LOCK
+    # A pid may be used again: only who has the lock open is the machine.
+    return pid if any(_leads_to(link, lock) for link in links) else None
+
+
+def stop(pid: int, seconds: float) -> bool:
+    """End the machine; whether it has ended within so many seconds."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        return bool(select.select([process], [], [], seconds)[0])
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(process)
+
+
+def ask_to_drain(layout: Layout, deadline: float | None) -> Drain:
+    """Have the machine drain; `deadline` in Unix seconds. Another wish replaces the first."""
+    wish = Drain(time.time(), deadline)
+    _write(_drain_file(layout), json.dumps(asdict(wish)))
+    return wish
+
+
+def drain_of(layout: Layout) -> Drain | None:
+    """What the machine was asked; None if it is not to drain."""
+    try:
+        return Drain(**json.loads(_drain_file(layout).read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        # Written by hand: what counts is that it is there.
+        return Drain(0.0)
+
+
+def end_drain(layout: Layout) -> None:
+    """Take new tasks again."""
+    _drain_file(layout).unlink(missing_ok=True)
+
+
+def _pid_file(layout: Layout) -> Path:
+    return layout.root / "pid"
+
+
+def _drain_file(layout: Layout) -> Path:
+    return layout.root / "drain"
+
+
+def _leads_to(link: Path, target: Path) -> bool:
+    try:
+        return link.readlink() == target
+    except OSError:
+        return False
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".part")
+    partial.write_text(text)
+    partial.replace(path)
