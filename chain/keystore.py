@@ -92,6 +92,12 @@ def _from_hex(text: str, place: Path | str) -> Key:
 def _read(path: Path) -> str:
     try:
         return path.read_text()
+    except FileNotFoundError:
+        raise BadKeystore(
+            path=path,
+            why="it is absent (no such file or directory)",
+            fix="Check the path and its permissions, or make a wallet with `sluice worker init`.",
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
         raise BadKeystore(path=path, why=why.lower(), fix="Check the path and its permissions.") from None

@@ -1,12 +1,13 @@
 """`sluice`: the command line. Finds the file in ops/commands that its first word names.
 
 Exit codes: 0 done, 1 failed, 2 wrong words (usage, settings, files). Errors are one line on stderr;
-standard output is only what was asked for, and with `--json` only JSON.
+standard output is only what was asked for, and with `--json` only JSON; the error line is a JSON object then.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -37,8 +38,10 @@ def run(words: Sequence[str]) -> int:
         # Typer prints usage errors itself and ends with 0, 2, or what typer.Exit says.
         return end.code if isinstance(end.code, int) else 0
     except SluiceError as error:
-        print(f"sluice: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if isinstance(error, BadInput) else 1
+        says, code = " ".join(str(error).split()), 2 if isinstance(error, BadInput) else 1
+        told = {"error": says, "kind": type(error).__name__, "exit_code": code}
+        print(json.dumps(told) if "--json" in words else f"sluice: {says}", file=sys.stderr)
+        return code
     return 0
 
 

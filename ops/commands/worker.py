@@ -1,9 +1,12 @@
-"""`sluice worker run | doctor | status`."""
+"""`sluice worker …`: one worker machine, from its wallet to its earnings."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -28,6 +31,8 @@ def register(app: typer.Typer) -> None:
     )
     group.command("doctor", epilog="Examples: `sluice worker doctor`, `sluice worker doctor --json`")(_doctor)
     group.command("status", epilog="Examples: `sluice worker status`, `sluice worker status --json`")(_status)
+    for name, (command, examples) in _MORE.items():
+        group.command(name, epilog=examples)(command)
     app.add_typer(group, name="worker")
 
 
@@ -83,3 +88,106 @@ def _status(as_json: Json = False) -> None:
         table.add_row(row.task_id, row.mode, row.stage, f"{row.seconds:.0f} s", row.digest or "", row.cause or "")
     # Wide: ids are there to be copied whole, whatever the terminal's width.
     Console(soft_wrap=True, width=WIDE).print(table if found.tasks else "This machine holds no task.")
+
+
+def _init(
+    keystore: Annotated[Path | None, typer.Option("--keystore", help="The new keystore file.")] = None,
+    password_file: Annotated[
+        Path | None, typer.Option("--password-file", help="File with its password; made if absent.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a wallet for this machine, and say what it needs: gas, stake, and how to give it both.
+
+    Both files can be read by their owner only, and nothing is ever overwritten. Without options they are those of
+    `SLUICE_KEYSTORE` and `SLUICE_KEYSTORE_PASSWORD_FILE`, else `wallet.json` and `wallet.password` here.
+    """
+    from ops.machine import setup  # noqa: PLC0415
+
+    now = settings()
+    place = keystore or now.keystore or setup.KEYSTORE
+    password = password_file or now.keystore_password_file or setup.PASSWORD_FILE
+    wallet = setup.make_wallet(place, password)
+    needs, why = setup.ask_needs(now)
+    if as_json:
+        made = {"wallet": wallet, "keystore": str(place), "password_file": str(password)}
+        print(json.dumps({**made, "needs": None if needs is None else asdict(needs), "unknown": why}, indent=1))
+        return
+    for line in setup.advice(wallet, place, password, needs, why):
+        print(line)
+
+
+def _stop(
+    wait: Annotated[float, typer.Option("--wait", help="Seconds to wait until it has ended.", min=0)] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Stop this machine as SIGTERM does, wait for its end, and say what is left and until when it must be back."""
+    from ops.machine import life  # noqa: PLC0415
+
+    ended = life.stop(settings(), wait)
+    print(life.as_json(ended) if as_json else ended.says)
+    if not ended.stopped:
+        raise typer.Exit(1)
+
+
+def _drain(
+    deadline: Annotated[
+        float | None,
+        typer.Option("--deadline", help="Seconds after which what is not computed goes back to the pool.", min=0),
+    ] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Take tasks again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take no new task, finish those that are here, then stop. Votes are always revealed, whatever the deadline."""
+    from ops.machine import life  # noqa: PLC0415
+
+    if cancel:
+        life.cancel_drain(settings())
+        print(json.dumps({"draining": False}) if as_json else "It takes tasks again.")
+        return
+    ended = life.drain(settings(), deadline)
+    print(life.as_json(ended) if as_json else ended.says)
+
+
+def _logs(
+    task: Annotated[str, typer.Argument(help="Only lines with this task id, or any other text.")] = "",
+    last: Annotated[int, typer.Option("--lines", "-n", help="Lines of the past.", min=1)] = 200,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with each new line.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print what this machine has logged (the last 64 MiB are kept)."""
+    from ops.machine import life  # noqa: PLC0415
+    from workers import log_file  # noqa: PLC0415
+
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        for line in log_file.lines(life.layout(settings()), last, task, follow=follow):
+            print(line if as_json else log_file.for_people(line), flush=follow)
+
+
+def _prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what no task needs: files and containers of tasks that are over, unused datasets. Safe while it runs."""
+    from ops.machine import life  # noqa: PLC0415
+
+    found = list(life.leftovers(settings(), dry_run=dry_run))
+    if as_json:
+        print(json.dumps([asdict(item) for item in found], indent=1))
+    for item in [] if as_json else found:
+        size = "" if item.size is None else f", {item.size} bytes"
+        verb = "could not be removed" if item.trouble else "would be removed" if dry_run else "removed"
+        print(f"{item.kind} {item.name}{size}: {verb}{': ' + item.trouble if item.trouble else ''}")
+    if not found and not as_json:
+        print("There is nothing that no task needs.")
+    if any(item.trouble for item in found):
+        raise typer.Exit(1)
+
+
+_MORE: dict[str, tuple[Callable[..., None], str]] = {
+    "init": (_init, "Examples: `sluice worker init`, `sluice worker init --keystore /etc/sluice/wallet.json --json`"),
+    "stop": (_stop, "Examples: `sluice worker stop`, `sluice worker stop --wait 120 --json`"),
+    "drain": (_drain, "Examples: `sluice worker drain`, `drain --deadline 600`, `drain --cancel`"),
+    "logs": (_logs, "Examples: `sluice worker logs --follow`, `sluice worker logs 0x12ab… --json`"),
+    "prune": (_prune, "Examples: `sluice worker prune --dry-run`, `sluice worker prune --json`"),
+}

@@ -152,7 +152,7 @@ def abort(context: WorkerContext, task_id: TaskId) -> None:
 
 
 def hand_back(context: WorkerContext, task_id: TaskId, why: str) -> None:
-    """Stop working on a task that has not been voted for, and say so to the pool, which gives it to another machine."""
+    """Stop working on a task that has not been voted for, and report that: the pool gives it to another machine."""
     abort(context, task_id)
     replicate = context.journal.find(task_id)
     if replicate is not None and replicate.stage is ReplicateStage.ABORTED:

@@ -94,7 +94,7 @@ def test_a_hub_address_without_a_contract_is_refused(role: str, env: dict[str, s
 @pytest.mark.parametrize("role", ROLES)
 def test_a_keystore_that_is_not_there_is_refused(role: str, env: dict[str, str]) -> None:
     missing = env["SLUICE_KEYSTORE"] + ".gone"
-    refused(role, env | {"SLUICE_KEYSTORE": missing}, BAD_INPUT, rf"Wallet file {missing} cannot be used: no such file")
+    refused(role, env | {"SLUICE_KEYSTORE": missing}, BAD_INPUT, rf"Wallet file {missing} cannot be used: it is absent")
 
 
 @pytest.mark.parametrize("role", ROLES)

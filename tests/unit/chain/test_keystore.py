@@ -89,7 +89,7 @@ def test_a_keystore_of_another_kind_is_refused(place: str, value: object, keysto
 
 
 def test_a_missing_keystore_is_named(tmp_path: Path, password_file: Path) -> None:
-    with pytest.raises(BadKeystore, match=r"nowhere\.json cannot be used: no such file"):
+    with pytest.raises(BadKeystore, match=r"nowhere\.json cannot be used: it is absent"):
         load_key(read_settings(keystore=tmp_path / "nowhere.json", keystore_password_file=password_file))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 
 import pytest
@@ -86,7 +87,10 @@ def test_a_failure_is_one_line_and_exits_with_1(
     assert cli.run(["stack", "up", "--json"]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == "sluice: MongoDB did not become ready within 3 s; its log is there. It ended.\n"
+    says = "MongoDB did not become ready within 3 s; its log is there. It ended."
+    assert json.loads(said.err) == {"error": says, "kind": "NotReady", "exit_code": 1}
+    assert cli.run(["stack", "up"]) == 1
+    assert capsys.readouterr().err == f"sluice: {says}\n"
 
 
 @pytest.mark.parametrize("words", ["ls", "show 1", "bump 1", "cancel 1", "rebroadcast", "fill-gap", "resume", "audit"])
@@ -111,7 +115,7 @@ def test_a_wrong_database_address_is_one_line_without_a_word_of_it(
     assert cli.run(["chain", "status", "--json"]) == 2
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
-    assert said.err.startswith("sluice: Setting SLUICE_MONGODB_URI is wrong")
+    assert json.loads(said.err)["error"].startswith("Setting SLUICE_MONGODB_URI is wrong")
     assert "s3c" not in said.err
     assert "r3t" not in said.err
 

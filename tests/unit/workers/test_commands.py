@@ -1,0 +1,255 @@
+"""What `sluice worker init | stop | drain | logs` do, without a pool."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chain.keystore import load_key
+from config.settings import read_settings
+from ops.machine import setup
+from protocol.errors import BadKeystore
+from protocol.types import Hash32
+from protocol.wire import Pong, Report, Step
+from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
+from workers import control, log_file
+from workers.data.layout import Layout
+from workers.pool.release import upgrade_notice
+from workers.task.journal import ENDED_SECONDS, Journal
+from workers.task.replicate import ReplicateStage
+from workers.upkeep import Upkeep
+
+DIGEST = Hash32("0x" + "ab" * 32)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    made = Layout(tmp_path / "worker")
+    made.make()
+    return made
+
+
+# -- init --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_wallet_can_be_used_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    keystore, password = tmp_path / "wallet.json", tmp_path / "password"
+    wallet = setup.make_wallet(keystore, password)
+    assert load_key(read_settings(keystore=keystore, keystore_password_file=password)).wallet == wallet
+    assert [path.stat().st_mode & 0o777 for path in (keystore, password)] == [0o600, 0o600]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["password", "wallet.json"]
+    before = keystore.read_bytes()
+    with pytest.raises(BadKeystore, match="never overwritten"):
+        setup.make_wallet(keystore, password)
+    assert keystore.read_bytes() == before
+
+
+@pytest.mark.parametrize(("content", "mode", "why"), [("", 0o600, "empty"), ("secret", 0o644, "others may read")])
+def test_a_password_file_that_protects_nothing_is_refused(tmp_path: Path, content: str, mode: int, why: str) -> None:
+    password = tmp_path / "password"
+    password.write_text(content)
+    password.chmod(mode)
+    with pytest.raises(BadKeystore, match=why):
+        setup.make_wallet(tmp_path / "wallet.json", password)
+    assert not (tmp_path / "wallet.json").exists()
+
+
+def test_a_keystore_that_is_not_there_is_called_absent(tmp_path: Path) -> None:
+    with pytest.raises(BadKeystore, match="absent"):
+        load_key(read_settings(keystore=tmp_path / "none.json", keystore_password_file=tmp_path / "none"))
+
+
+# -- stop --------------------------------------------------------------------------------------------------------------
+
+_MACHINE = """
+import sys, signal
+from pathlib import Path
+from workers import control
+from workers.data.layout import Layout
+layout = Layout(Path(sys.argv[1]))
+with layout.lock(control.LOCK, wait=False):
+    control.note_process(layout)
+    print("ready", flush=True)
+    signal.pause()
+"""
+
+
+def test_the_process_that_holds_the_machine_s_lock_is_found_and_ended(layout: Layout) -> None:
+    assert control.running_process(layout) is None
+    with subprocess.Popen([sys.executable, "-c", _MACHINE, str(layout.root)], stdout=subprocess.PIPE) as machine:
+        assert machine.stdout is not None
+        assert machine.stdout.readline() == b"ready\n"
+        assert control.running_process(layout) == machine.pid
+        assert control.stop(machine.pid, 20.0)
+    assert control.running_process(layout) is None
+
+
+def test_another_process_with_the_machine_s_old_pid_is_left_alone(layout: Layout) -> None:
+    control.note_process(layout)
+    assert control.running_process(layout) is None
+
+
+# -- drain -------------------------------------------------------------------------------------------------------------
+
+
+class Machine:
+    """A machine's upkeep, and what it told the pool."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.journal = Journal(layout.journal)
+        self.left = 0
+        self.queued = 0
+        self.reports: list[Report] = []
+        context: Any = SimpleNamespace(
+            layout=layout,
+            journal=self.journal,
+            now=time.time,
+            rpc=None,
+            machine=SimpleNamespace(
+                wallet=WORKER_KEY.wallet,
+                pool=SimpleNamespace(hub="0x" + "0" * 40),
+                settings=SimpleNamespace(worker_name="test"),
+                api=SimpleNamespace(worker=lambda _: SimpleNamespace(busy=0)),
+            ),
+            pool=SimpleNamespace(ping=lambda *_: Pong(forget=[], abort=[]), leave=self._leave),
+            engine=SimpleNamespace(containers_of=lambda _: [], kill=lambda _: None),
+            reports=SimpleNamespace(send=lambda _, report: self.reports.append(report)),
+            lane=SimpleNamespace(id=None),
+            lane_store=SimpleNamespace(count=lambda *_: self.queued),
+        )
+        self.upkeep = Upkeep(context, SimpleNamespace(resume=lambda *_: None, reveal=lambda *_: None))  # type: ignore[arg-type]
+
+    def _leave(self, _: str) -> None:
+        self.left += 1
+
+
+def test_a_machine_that_is_not_asked_to_drain_stays(layout: Layout) -> None:
+    machine = Machine(layout)
+    machine.upkeep.run_once()
+    assert (machine.left, machine.upkeep.drained) == (0, False)
+
+
+def test_a_machine_that_drains_signs_off_and_ends_once_nothing_is_left(layout: Layout) -> None:
+    machine = Machine(layout)
+    control.ask_to_drain(layout, None)
+    machine.queued = 1
+    machine.upkeep.run_once()
+    assert (machine.left, machine.upkeep.drained) == (1, False)
+    machine.queued = 0
+    machine.upkeep.run_once()
+    assert machine.upkeep.drained
+
+
+def _running(journal: Journal) -> None:
+    journal.mark_running(task_id(1), "container", time.time())
+
+
+def _voted(journal: Journal) -> None:
+    journal.mark_computed(task_id(1), time.time(), digest=DIGEST, callback_data=None, cause=None, exit_code=0)
+    journal.mark_committed(task_id(1), time.time())
+
+
+def _revealed(journal: Journal) -> None:
+    _voted(journal)
+    journal.mark_revealed(task_id(1), time.time())
+
+
+@pytest.mark.parametrize("begun", [_running, _voted, _revealed])
+def test_without_a_deadline_everything_is_finished_first(layout: Layout, begun: Callable[[Journal], None]) -> None:
+    machine = Machine(layout)
+    machine.journal.add(assignment(1), time.time())
+    begun(machine.journal)
+    control.ask_to_drain(layout, None)
+    machine.upkeep.run_once()
+    assert not machine.upkeep.drained
+    assert machine.reports == []
+
+
+def test_at_the_deadline_what_is_computed_goes_back_to_the_pool(layout: Layout) -> None:
+    machine = Machine(layout)
+    machine.journal.add(assignment(1), time.time())
+    _running(machine.journal)
+    control.ask_to_drain(layout, time.time() - 1)
+    machine.upkeep.run_once()
+    assert machine.upkeep.drained
+    assert [report.step for report in machine.reports] == [Step.FAILED]
+    found = machine.journal.find(task_id(1))
+    assert found is not None
+    assert found.stage is ReplicateStage.ABORTED
+
+
+@pytest.mark.parametrize("begun", [_voted, _revealed])
+def test_a_vote_is_not_given_up_whatever_the_deadline(layout: Layout, begun: Callable[[Journal], None]) -> None:
+    machine = Machine(layout)
+    machine.journal.add(assignment(1), time.time())
+    begun(machine.journal)
+    control.ask_to_drain(layout, time.time() - 1)
+    machine.upkeep.run_once()
+    assert not machine.upkeep.drained
+    assert machine.reports == []
+
+
+def test_a_drain_that_is_taken_back_is_over(layout: Layout) -> None:
+    control.ask_to_drain(layout, 5.0)
+    assert control.drain_of(layout) == control.Drain(control.drain_of(layout).since, 5.0)  # type: ignore[union-attr]
+    control.end_drain(layout)
+    assert control.drain_of(layout) is None
+
+
+# -- logs --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_log_begins_anew_and_old_ones_are_deleted(layout: Layout) -> None:
+    path = log_file.path_of(layout)
+    path.parent.mkdir()
+    for number in range(10):
+        path.write_text(f"line {number}\n")
+        log_file.rotate(layout, max_bytes=1)
+    assert len(list(path.parent.iterdir())) == log_file.KEPT
+    assert list(log_file.lines(layout, 100)) == ["line 7", "line 8", "line 9"]
+
+
+def test_lines_of_one_task_are_found_and_new_ones_follow_over_a_new_file(layout: Layout) -> None:
+    path = log_file.path_of(layout)
+    path.parent.mkdir()
+    path.write_text("a 0x1\nb 0x2\nc 0x1\n")
+    assert list(log_file.lines(layout, 1, "0x1")) == ["c 0x1"]
+    following = log_file.lines(layout, 10, "0x1", follow=True)
+    assert list(islice(following, 2)) == ["a 0x1", "c 0x1"]
+    log_file.rotate(layout, max_bytes=1)
+    path.write_text("d 0x1\n")
+    assert next(following) == "d 0x1"
+
+
+def test_a_line_is_shown_to_people_in_words() -> None:
+    line = json.dumps({"event": "Computed.", "level": "info", "timestamp": "2026-01-02T03:04:05.6Z", "task": "0x1"})
+    assert log_file.for_people(line) == "2026-01-02 03:04:05  info     Computed.  task=0x1"
+    assert log_file.for_people("no json") == "no json"
+
+
+# -- what ended, and releases ------------------------------------------------------------------------------------------
+
+
+def test_ended_tasks_leave_the_journal_and_are_deleted_in_the_end(layout: Layout) -> None:
+    journal = Journal(layout.journal)
+    for number, ended in ((1, 1000.0), (2, 1001.0 + ENDED_SECONDS)):
+        journal.add(assignment(number), 1.0)
+        journal.end(task_id(number), ended)
+    assert journal.all_replicates() == []
+    assert [item.task_id for item in journal.ended(0.0)] == [task_id(2)]
+
+
+@pytest.mark.parametrize(
+    ("pool", "newer"), [("0.1.0", False), ("0.1.1", True), ("1.0", True), ("0.0.9", False), ("", False), ("x", False)]
+)
+def test_a_pool_of_a_newer_release_is_noticed(pool: str, newer: bool) -> None:
+    assert (upgrade_notice(pool, "0.1.0") is not None) is newer
