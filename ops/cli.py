@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> int:
     except SluiceError as error:
         says, code = " ".join(str(error).split()), 2 if isinstance(error, BadInput) else 1
         told = {"error": says, "kind": type(error).__name__, "exit_code": code}
-        print(json.dumps(told) if "--json" in words else f"sluice: {says}", file=sys.stderr)
+        print(json.dumps(told, ensure_ascii=False) if "--json" in words else f"sluice: {says}", file=sys.stderr)
         return code
     return 0
 
