@@ -191,7 +191,7 @@ def test_mistakes_and_a_node_that_is_away_are_one_sentence(scene: Scene) -> None
         assert said.count("\n") == 1
     away = f"http://127.0.0.1:{ports.free_port()}"
     said = scene.sluice("audit", code=1, SLUICE_RPC_URL=away)
-    assert said.startswith(f"sluice: The Ethereum node at {away} does not answer")
+    assert json.loads(said)["error"].startswith(f"The Ethereum node at {away} does not answer")
     assert said.count("\n") == 1
     assert away in scene.sluice("status", code=1, SLUICE_RPC_URL=away)["odd"][0]
 
