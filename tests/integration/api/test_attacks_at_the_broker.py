@@ -73,7 +73,8 @@ def stranger(running_api: Api) -> Iterator[Stranger]:
 def memory(running_api: Api) -> Callable[[], int]:
     """What the broker uses, in bytes; read before the first attempt too."""
     with management(running_api.settings) as broker:
-        before = int(broker.get("/api/nodes").json()[0]["mem_used"])
+        # A broker that has just started has no statistics yet.
+        before = int(wait_until(lambda: broker.get("/api/nodes").json()[0].get("mem_used"), 20.0, what="statistics"))
 
     def grown() -> int:
         with management(running_api.settings) as broker:
