@@ -64,7 +64,7 @@ def test_machines_agree_on_the_error_of_an_app_that_exits_1_and_pass_on_what_it_
 ) -> None:
     outcome = outcomes["exit 1"]
     assert len(outcome.view.revealed) == 2
-    assert outcome.files["stderr.txt"] == b"told to fail\n"
+    assert outcome.files["unproven/stderr.txt"] == b"told to fail\n"
     assert [item["appExitCode"] for item in outcome.task["replicates"]] == [1, 1]
 
 
