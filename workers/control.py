@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from protocol.errors import RefusedHere
 from workers.data.layout import Layout
 
 LOCK = "machine"
@@ -35,10 +36,16 @@ def note_process(layout: Layout) -> None:
 
 
 def running_process(layout: Layout) -> int | None:
-    """The pid of the machine's first process; None if it does not run, or another user's processes cannot be seen."""
+    """The pid of the machine's first process; None if it does not run.
+
+    Raises RefusedHere if the process belongs to another user, so that nobody here can say.
+    """
     try:
         pid = int(_pid_file(layout).read_text())
         links = list(Path(f"/proc/{pid}/fd").iterdir())
+    except PermissionError as error:
+        why = f"{error.filename} belongs to another user, so it cannot be seen whether this machine runs"
+        raise RefusedHere(why=f"{why}: run the command as the machine's user") from error
     except (OSError, ValueError):
         return None
     lock = layout.locks / LOCK
@@ -48,12 +55,22 @@ def running_process(layout: Layout) -> int | None:
 
 def stop(pid: int, seconds: float) -> bool:
     """End the machine; whether it has ended within so many seconds."""
+    return _await_end(pid, seconds, signal.SIGTERM)
+
+
+def await_end(pid: int, seconds: float) -> bool:
+    """Wait until the machine has ended, at most so many seconds; whether it has."""
+    return _await_end(pid, seconds, None)
+
+
+def _await_end(pid: int, seconds: float, first: signal.Signals | None) -> bool:
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+        if first is not None:
+            signal.pidfd_send_signal(process, first)
         return bool(select.select([process], [], [], seconds)[0])
     except ProcessLookupError:
         return True

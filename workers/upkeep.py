@@ -16,6 +16,7 @@ from chain.lane.model.intent import IntentState
 from protocol.errors import (
     BadInput,
     EngineUnavailable,
+    NotFound,
     PoolUnavailable,
     RpcError,
     RpcUnavailable,
@@ -164,11 +165,13 @@ class Upkeep:
         self.drained = (wish.deadline is not None and self._context.now() >= wish.deadline) or not self._is_expected()
 
     def _is_expected(self) -> bool:
-        """Whether the pool still has this machine down for a task."""
+        """Whether the pool still has this machine down for a task, or does not say."""
         try:
             return bool(self._context.machine.api.worker(self._context.machine.wallet).busy)
-        except (Unavailable, BadInput):
+        except NotFound:
             return False
+        except (Unavailable, BadInput):
+            return True
 
     # -- what no message moves -----------------------------------------------------------------------------------------
 

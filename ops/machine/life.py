@@ -26,7 +26,7 @@ from workers.task.unfinished import Unfinished, sentence
 
 #: Seconds for which a machine that stops is waited for: its processes get 20, and the sign-off some more.
 STOP_SECONDS = 60.0
-#: Seconds between two looks at a machine that drains.
+#: Seconds between two looks at the progress of a machine that drains; its end is noticed at once.
 _LOOK_SECONDS = 1.0
 
 
@@ -69,7 +69,7 @@ def drain(settings: Settings, deadline: float | None) -> Ended:
         if now != said:
             print(now, file=sys.stderr)
             said = now
-        time.sleep(_LOOK_SECONDS)
+        control.await_end(pid, _LOOK_SECONDS)
     return _ended(settings, place, was_running=True, stopped=True)
 
 

@@ -217,10 +217,10 @@ def revoke(gate: Gate, wallet: Wallet, now: float) -> bool:
 
 def no_longer_admitted(gate: Gate, policy: Policy, now: float) -> list[Wallet]:
     """Machines with a broker user that neither the mode nor a list of `policy` admits."""
+    wallets = gate.workers.with_queues()
+    listings = gate.enrolment.listings(wallets)
     return [
-        wallet
-        for wallet in gate.workers.with_queues()
-        if not decide_listed(policy, Applicant(listing=gate.enrolment.listing(wallet)), now).admits
+        wallet for wallet in wallets if not decide_listed(policy, Applicant(listing=listings.get(wallet)), now).admits
     ]
 
 

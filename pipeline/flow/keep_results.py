@@ -14,8 +14,10 @@ from protocol.errors import StorageUnavailable
 log = structlog.get_logger(__name__)
 
 DAY = 24 * 3600.0
-#: Results looked at in one run; the rest is for the next one.
-RESULTS = 200
+#: Results looked at in one run, more than a busy pool completes meanwhile; the rest is for the next one.
+RESULTS = 2000
+#: Results that the node may fail to pin or unpin in one run, each after PIN_SECONDS perhaps; then the run ends.
+FAILURES = 3
 #: Seconds until a result is looked at again whose task is open, or that the node could not pin or unpin.
 AGAIN_SECONDS = 60.0
 
@@ -34,12 +36,17 @@ def keep_results(store: Store, ipfs: Keeps, days: float, now: float) -> None:
     """Look at the results that are due. `days`: how long each is kept from when it was stored."""
     due = store.pins.due(now, RESULTS)
     stages = {task.task_id: task.stage for task in store.tasks.load_tasks({pin.task_id for pin in due})}
+    failures = 0
     for pin in due:
         try:
             _look_at(store, ipfs, pin, stages.get(pin.task_id), pin.stored_at + days * DAY, now)
         except StorageUnavailable as error:
             log.warning("A result is looked at again later.", action="pin_later", cid=pin.cid, why=str(error))
+            # Behind the others, so that one that the node lacks does not hold them up.
             store.pins.look_again(pin, now + AGAIN_SECONDS, pinned=pin.pinned)
+            failures += 1
+            if failures == FAILURES:
+                return
 
 
 def _look_at(store: Store, ipfs: Keeps, pin: Pin, stage: TaskStage | None, until: float, now: float) -> None:
@@ -49,9 +56,10 @@ def _look_at(store: Store, ipfs: Keeps, pin: Pin, stage: TaskStage | None, until
         elif stage is TaskStage.COMPLETED:
             ipfs.pin(pin.cid)
             store.pins.look_again(pin, until, pinned=True)
-        elif stage in {None, TaskStage.FAILED}:
+        elif stage is TaskStage.FAILED:
             store.pins.forget(pin)
         else:
+            # Open, or not readable now (quarantined): a completed one may be among those.
             store.pins.look_again(pin, now + AGAIN_SECONDS, pinned=False)
         return
     if pin.pinned and not store.pins.kept_for_others(pin):

@@ -55,7 +55,7 @@ class Pool(Process):
 
     def __init__(self, store: Store, node: Node) -> None:
         super().__init__(store)
-        self.hub, self.settings = node, SimpleNamespace(worker_lost_seconds=60.0)
+        self.hub = node
 
     def assign(self) -> int:
         return assign(self)  # type: ignore[arg-type]  # stands in

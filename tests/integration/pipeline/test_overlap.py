@@ -57,6 +57,9 @@ class Process:
     transactions: NoLane = field(default_factory=NoLane)
     timeouts: Timeouts = field(default_factory=Timeouts)
     key: Key = field(default_factory=lambda: Key(b"\1" * 32))
+    #: What assignments are signed for.
+    settings: Any = field(default_factory=lambda: SimpleNamespace(chain_id=31337, worker_lost_seconds=60.0))
+    workerpool: str = "0x" + "bb" * 20
     pool: Celery = field(default_factory=lambda: Celery("test", broker="memory://"))
     #: Flower is told of each step; nobody listens here.
     relay: Any = field(default_factory=lambda: SimpleNamespace(step=lambda *_: None))

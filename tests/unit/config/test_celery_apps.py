@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import zlib
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from celery import Celery
+from kombu.message import Message
 
 from config import topology
 from config.celery_apps import core_app
@@ -37,3 +43,15 @@ def test_each_task_of_the_scheduler_is_routed_to_its_queue(name: str, queue: str
 @pytest.mark.parametrize("wallet", [None, WALLET])
 def test_a_run_of_a_lane_is_routed_to_the_queue_of_its_wallet_whoever_publishes_it(wallet: Wallet | None) -> None:
     assert _goes_to(core_app(Settings(), wallet), topology.RUN_LANE, WALLET) == ("sluice", f"lane.{WALLET}")
+
+
+@pytest.mark.parametrize(
+    ("compress", "name"),
+    [(zlib.compress, "zlib"), (zlib.compress, "gzip"), (bz2.compress, "bzip2"), (bz2.compress, "application/x-bz2")],
+)
+def test_a_compressed_message_is_not_unpacked(compress: Callable[[bytes], bytes], name: str) -> None:
+    packed: Any = compress(b"0" * 2**20)
+    message: Any = Message(body=packed, headers={"compression": name}, content_type="application/json")
+    assert message.body == packed
+    with pytest.raises(ValueError, match="compressed"):
+        message._reraise_error()

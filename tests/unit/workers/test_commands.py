@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,13 +12,14 @@ from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from chain.keystore import load_key
 from config.settings import read_settings
 from ops.machine import setup
-from protocol.errors import BadKeystore
+from protocol.errors import BadInput, BadKeystore, NotFound, PoolUnavailable, RefusedHere
 from protocol.types import Hash32
 from protocol.wire import Pong, Report, Step
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
@@ -98,6 +100,14 @@ def test_another_process_with_the_machine_s_old_pid_is_left_alone(layout: Layout
     assert control.running_process(layout) is None
 
 
+def test_a_machine_of_another_user_is_not_said_to_be_stopped(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    control.note_process(layout)
+    denied = PermissionError(13, "Permission denied", f"/proc/{os.getpid()}/fd")
+    monkeypatch.setattr(Path, "iterdir", Mock(side_effect=denied))
+    with pytest.raises(RefusedHere, match="run the command as the machine's user"):
+        control.running_process(layout)
+
+
 # -- drain -------------------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +157,24 @@ def test_a_machine_that_drains_signs_off_and_ends_once_nothing_is_left(layout: L
     machine.queued = 0
     machine.upkeep.run_once()
     assert machine.upkeep.drained
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"),
+    [
+        (PoolUnavailable(what="the pool", why="502"), False),
+        (BadInput(what="Too many requests."), False),
+        (NotFound(what="worker"), True),
+    ],
+)
+def test_a_drained_machine_stays_while_the_pool_does_not_say_whether_it_has_work(
+    layout: Layout, answer: Exception, ends: bool
+) -> None:
+    machine = Machine(layout)
+    machine.upkeep._context.machine.api.worker = Mock(side_effect=answer)  # type: ignore[method-assign]
+    control.ask_to_drain(layout, None)
+    machine.upkeep.run_once()
+    assert machine.upkeep.drained is ends
 
 
 def _running(journal: Journal) -> None:
