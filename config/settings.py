@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.variables import PREFIX, refuse_unknown
 from protocol.errors import BadSetting
-from protocol.wire import DOWNLOAD_BYTES, MEMORY_PER_SLOT, RESULT_BYTES
+from protocol.wire import DOWNLOAD_BYTES, IMAGE_BYTES, MEMORY_PER_SLOT, RESULT_BYTES
 
 #: An Ethereum address, 20 bytes.
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -249,6 +249,34 @@ class Settings(BaseSettings):
     )
     allow_private_downloads: bool = Field(
         False, description="Allow input files and datasets from private addresses (local stack only)."
+    )
+    image_registries: str = Field(
+        "",
+        description="Registries that app images may come from, separated by commas, e.g. `docker.io,ghcr.io`; one"
+        " named here may be at a private address. Empty: every public one.",
+    )
+    registry_credentials_file: Path | None = Field(
+        None,
+        description="Logins for registries, in the form of Docker's config.json (`auths`). Any deal may run what they"
+        " can read: use an account that sees public images only. Docker's own logins are never used.",
+    )
+    image_max_bytes: int = Field(
+        IMAGE_BYTES,
+        gt=0,
+        lt=2**63,
+        description="Largest app image, unpacked, in bytes. All machines take at most the default, and a larger image is"
+        " the task's failure; a worker that sets less declines what is larger than its own.",
+    )
+    image_disk_bytes: int = Field(
+        64 * 2**30,
+        gt=0,
+        lt=2**63,
+        description="Bytes that images fetched for deals may take together; the least recently used are removed.",
+    )
+    local_images: str = Field(
+        "",
+        description="Names of images on this machine's own engine that deals may run as they are, separated by commas"
+        " (local stack and tests). Others are always fetched from their registry.",
     )
     ping_seconds: float = Field(10.0, gt=0, description="How often a worker says it is alive.")
 

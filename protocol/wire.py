@@ -39,6 +39,8 @@ MEMORY_PER_SLOT = 2 * 2**30
 DOWNLOAD_BYTES = 4 * 2**30
 #: ... and bytes of a result.
 RESULT_BYTES = 256 * 2**20
+#: Bytes of an app's image that every worker takes at most, unpacked: large ones for GPUs have 10 GiB.
+IMAGE_BYTES = 16 * 2**30
 
 
 class Wire(BaseModel):

@@ -18,17 +18,20 @@ from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
 from config.settings import Settings
+from protocol.errors import BadSetting
 from protocol.ethereum.signing import Key
 from protocol.types import Wallet
-from protocol.wire import Capabilities, PoolConfig, Session
+from protocol.wire import IMAGE_BYTES, Capabilities, PoolConfig, Session
 from workers.data.download import DownloadPolicy
 from workers.data.layout import Layout, layout_of
 from workers.data.outputs import ResultLimits
+from workers.data.registry import RegistryPolicy, read_credentials
 from workers.lane_wakeup import LaneWakeup
 from workers.pool.api import PoolApi, SignedInApi
 from workers.pool.reports import Reports
 from workers.pool.session import SessionFile
 from workers.sandbox.container import Engine
+from workers.sandbox.image import ImageRules
 from workers.sandbox.spec import EngineResources, Limits, read_engine_resources
 from workers.task.journal import Journal
 
@@ -115,6 +118,19 @@ class Machine:
         )
 
     @property
+    def images(self) -> ImageRules:
+        """Which images apps may have. Raises BadSetting for a file of logins that cannot be read."""
+        settings = self.settings
+        policy = RegistryPolicy(
+            max_bytes=settings.image_max_bytes,
+            pool_max_bytes=IMAGE_BYTES,
+            registries=listed(settings.image_registries),
+            allow_private=settings.allow_private_downloads,
+            credentials=_credentials(settings),
+        )
+        return ImageRules(policy, listed(settings.local_images), settings.image_disk_bytes)
+
+    @property
     def result_limits(self) -> ResultLimits:
         """How large a result may be."""
         pool = self.pool.max_result_bytes
@@ -186,6 +202,25 @@ class WorkerContext:
             self.engine.close()
         if "rpc" in opened:
             self.rpc.close()
+
+
+def listed(text: str) -> frozenset[str]:
+    """The parts of a setting that are separated by commas."""
+    return frozenset(part.strip() for part in text.split(",") if part.strip())
+
+
+def _credentials(settings: Settings) -> dict[str, str]:
+    file = settings.registry_credentials_file
+    if file is None:
+        return {}
+    try:
+        return read_credentials(file.read_text())
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadSetting(
+            name="SLUICE_REGISTRY_CREDENTIALS_FILE",
+            why=f"{file} cannot be read as Docker's config.json ({type(error).__name__})",
+            fix='Write {"auths": {"registry.example": {"auth": "<base64 of user:password>"}}} into it.',
+        ) from error
 
 
 def capabilities_of(settings: Settings, engine_resources: EngineResources) -> Capabilities:

@@ -90,6 +90,8 @@ def environment(
         "SLUICE_DOCKER_HOST": servers.docker_host,
         # Everything is on this machine: datasets and input files come from the local IPFS gateway.
         "SLUICE_ALLOW_PRIVATE_DOWNLOADS": "true",
+        # It was built on this engine and is at no registry.
+        "SLUICE_LOCAL_IMAGES": at.app_image,
     }
 
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
@@ -17,14 +17,19 @@ from tests.faulty.http import Handler, beside
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
-def _blobs(program: bytes, architecture: str) -> dict[str, bytes]:
-    """An image with one file `/app`: its blobs by digest, its manifest by the name `manifest`."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        entry = tarfile.TarInfo("app")
-        entry.size, entry.mode = len(program), 0o755
-        tar.addfile(entry, io.BytesIO(program))
-    plain = layer.getvalue()
+def layer(files: Mapping[str, bytes]) -> bytes:
+    """A layer with these executable files, as a tar archive."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for path, data in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(data), 0o755
+            tar.addfile(entry, io.BytesIO(data))
+    return content.getvalue()
+
+
+def blobs_of(plain: bytes, architecture: str = "amd64") -> dict[str, bytes]:
+    """An image of one layer that runs `/app`: its blobs by digest, its manifest by the name `manifest`."""
     packed = gzip.compress(plain, mtime=0)
     config = {
         "architecture": architecture,
@@ -63,10 +68,19 @@ def error(status: int, code: str, message: str = "") -> Answer:
 
 @contextmanager
 def registry(
-    fault: Callable[[str, int], Fault | None], *, program: bytes = b"", architecture: str = "amd64"
+    fault: Callable[[str, int], Fault | None],
+    *,
+    program: bytes = b"",
+    architecture: str = "amd64",
+    blobs: dict[str, bytes] | None = None,
+    hear: Callable[[str | None], None] = lambda _: None,
+    basic: bool = False,
 ) -> Iterator[str]:
-    """Host and port. `fault(path, n)`: what the `n`th request that is not for `/v2/` gets; None: the right answer."""
-    blobs = _blobs(program, architecture)
+    """Host and port. `fault(path, n)`: what the `n`th request that is not for `/v2/` gets; None: the right answer.
+
+    `hear` is given every `Authorization`; `basic`: none is served without one.
+    """
+    served = blobs if blobs is not None else blobs_of(layer({"app": program}), architecture)
     seen: list[str] = []
 
     class Registry(Handler):
@@ -76,6 +90,9 @@ def registry(
         do_HEAD = do_GET  # noqa: N815 - the library's name
 
         def _answer(self) -> Fault:
+            hear(self.headers["authorization"])
+            if basic and self.headers["authorization"] is None:
+                return Answer(401, headers=(("www-authenticate", "Basic realm=x"),))
             if self.path.rstrip("/") == "/v2":
                 return Answer(200, b"{}")
             seen.append(self.path)
@@ -83,9 +100,9 @@ def registry(
             if wrong is not None:
                 return wrong
             name = "manifest" if "/manifests/" in self.path else self.path.rpartition("/")[2]
-            if name not in blobs:
+            if name not in served:
                 return error(404, "BLOB_UNKNOWN")
-            found = blobs[name]
+            found = served[name]
             kind = _MANIFEST if name == "manifest" else "application/octet-stream"
             return Answer(200, found, kind, (("docker-content-digest", _digest(found)),))
 

@@ -13,7 +13,7 @@ import hashlib
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ import httpx
 import structlog
 
 from protocol.errors import Refused, RefusedHere, StorageUnavailable, TooLarge
-from workers.data.guard import DownloadTarget, check, gateway_url, inside_gateway, same_host
+from workers.data.guard import DownloadTarget, check, gateway_url, inside_gateway, same_host, same_place
 from workers.task import verdict
 from workers.task.deadline import TaskDeadline, backoff
 from workers.task.verdict import Verdict
@@ -128,7 +128,7 @@ def download(url: str, target: Path, policy: DownloadPolicy, budget: DownloadBud
                 log.warning(
                     "A download failed; it is retried.", action="download_retry", tries=failures, why=str(error)
                 )
-                budget.deadline.wait_before_retry(max(backoff(failures), _retry_after(error)), str(error))
+                budget.deadline.wait_before_retry(max(backoff(failures), retry_after(error)), str(error))
         # The container's user is whoever the image says.
         partial.chmod(0o644)
         partial.replace(target)
@@ -142,7 +142,7 @@ def _private_rule(policy: DownloadPolicy, through_gateway: str | None) -> Callab
     return lambda hop: policy.allow_private or (through_gateway is not None and inside_gateway(hop, policy.gateway))
 
 
-def _retry_after(error: StorageUnavailable) -> float:
+def retry_after(error: StorageUnavailable) -> float:
     """Seconds that the server asked us to wait."""
     seconds = error.fields.get("retry_after", 0.0)
     return seconds if isinstance(seconds, float) else 0.0
@@ -184,19 +184,54 @@ def _stream(
 
 @contextmanager
 def _open(client: httpx.Client, url: str, private: Callable[[str], bool], failures: int) -> Iterator[httpx.Response]:
-    """The answer behind at most REDIRECTS redirects, every hop checked anew."""
+    """The answer behind at most REDIRECTS redirects, which holds the file."""
+    with _follow(client, url, private, failures, {}) as (response, found):
+        if response.status_code != 200:
+            with _elsewhere(not same_host(found, url)):
+                raise _bad_status(found, response)
+        yield response
+
+
+@contextmanager
+def answered(
+    url: str,
+    private: Callable[[str], bool],
+    budget: DownloadBudget,
+    headers: Mapping[str, str],
+    failures: int = 0,
+) -> Iterator[httpx.Response]:
+    """The answer behind at most REDIRECTS redirects, of any status. `private`: which hops may be at private addresses.
+
+    Credentials in `headers` go to the first host alone. Raises Refused, RefusedHere, StorageUnavailable, TaskDeclined.
+    """
+    timeout = httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS)
+    try:
+        with (
+            httpx.Client(timeout=timeout, transport=_Transport(budget), follow_redirects=False) as client,
+            _follow(client, url, private, failures, headers) as (response, _),
+        ):
+            yield response
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise StorageUnavailable(what=url, why=str(error) or type(error).__name__) from error
+
+
+@contextmanager
+def _follow(
+    client: httpx.Client, url: str, private: Callable[[str], bool], failures: int, headers: Mapping[str, str]
+) -> Iterator[tuple[httpx.Response, str]]:
+    """The answer behind at most REDIRECTS redirects, every hop checked anew, and the URL that gave it."""
     first = url
     for hop in range(REDIRECTS + 1):
-        with _elsewhere(hop > 0 and not same_host(url, first)):
+        elsewhere = not same_host(url, first)
+        with _elsewhere(hop > 0 and elsewhere):
             target = check(url, _addresses, allow_private=private(url))
-        with _get(client, target, failures) as response:
+        # A URL signed for one reader refuses a second kind of credentials, and another host has no right to them.
+        sent = headers if same_place(url, first) else {k: v for k, v in headers.items() if k != "authorization"}
+        with _get(client, target, failures, sent) as response:
             if response.is_redirect and "location" in response.headers:
                 url = str(httpx.URL(url).join(response.headers["location"]))
                 continue
-            if response.status_code != 200:
-                with _elsewhere(hop > 0 and not same_host(url, first)):
-                    raise _bad_status(url, response)
-            yield response
+            yield response, url
             return
     raise RefusedHere(why=f"more than {REDIRECTS} redirects")
 
@@ -226,9 +261,11 @@ def _bad_status(url: str, response: httpx.Response) -> Exception:
 
 
 @contextmanager
-def _get(client: httpx.Client, target: DownloadTarget, failures: int) -> Iterator[httpx.Response]:
+def _get(
+    client: httpx.Client, target: DownloadTarget, failures: int, extra: Mapping[str, str]
+) -> Iterator[httpx.Response]:
     """The answer of the first address that gives one; another one comes first after each failure."""
-    headers = {"host": target.host_header, "accept-encoding": "identity"}
+    headers = {**extra, "host": target.host_header, "accept-encoding": "identity"}
     # The certificate is checked against the name although the connection goes to the address.
     extensions = {"sni_hostname": target.host}
     shift = failures % len(target.addresses)

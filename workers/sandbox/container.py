@@ -16,10 +16,11 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -31,6 +32,7 @@ import structlog
 from protocol.errors import (
     BadSetting,
     ContainerRefused,
+    EngineTrouble,
     EngineUnavailable,
     NoSuchContainer,
     NoSuchImage,
@@ -58,8 +60,8 @@ log = structlog.get_logger(__name__)
 REQUEST_SECONDS = 60
 #: Seconds the engine may take to report the end of a killed container.
 KILL_SECONDS = 30
-#: Seconds without a line of progress after which a pull counts as stuck; large layers are unpacked in silence.
-PULL_STALL_SECONDS = 300
+#: Seconds the engine may take to unpack an image that it has been sent; it does so in silence.
+LOAD_SECONDS = 900
 #: Docker's words for an id it does not know; a program missing in the image is a 404 too.
 _NO_CONTAINER = "No such container"
 #: ... and for a container that another request removes meanwhile.
@@ -129,6 +131,20 @@ class Engine:
         """The engine's own clock, which its containers' times go by. Raises EngineUnavailable."""
         with engine_errors(self.host):
             return read_moment(self._api.info().get("SystemTime"))
+
+    @property
+    def platform(self) -> tuple[str, str]:
+        """System and processor that the engine runs on, by Go's names. Raises EngineUnavailable."""
+        with engine_errors(self.host):
+            return self._platform
+
+    @cached_property
+    def data_folder(self) -> Path | None:
+        """Where the engine keeps images and containers, if this machine has that folder. Raises EngineUnavailable."""
+        if not self.host.startswith("unix://"):
+            return None
+        folder = Path(str(self.info().get("DockerRootDir") or "/nonexistent"))
+        return folder if folder.is_dir() else None
 
     @cached_property
     def _platform(self) -> tuple[str, str]:
@@ -342,33 +358,53 @@ class Engine:
             # A tar archive's end is two blocks of zeros.
             self._api.import_image_from_data(bytes(1024), repository=repository, tag=tag)
 
-    def pull(self, repository: str, tag: str, *, meanwhile: Callable[[], None]) -> str | None:
-        """Fetch an image; None if it came, else the engine's or registry's reason.
+    def has_image(self, name: str) -> bool:
+        """Whether it has an image of this name. Raises EngineUnavailable."""
+        with engine_errors(self.host):
+            try:
+                self._api.inspect_image(name)  # type: ignore[no-untyped-call]
+            except docker.errors.NotFound:
+                return False
+            return True
 
-        `meanwhile` is called for every line of progress; what it raises ends the pull. Raises EngineUnavailable, also
-        if no line comes for PULL_STALL_SECONDS.
+    def load(self, archive: Iterator[bytes], *, meanwhile: Callable[[], None]) -> None:
+        """Take an image, as `docker save` writes one. `meanwhile` is called for every piece; what it raises ends it.
+
+        Raises EngineUnavailable.
         """
+
+        def pieces() -> Iterator[bytes]:
+            for piece in archive:
+                meanwhile()
+                yield piece
+
         with engine_errors(self.host):
             api = self._api
             answer = api.post(
-                f"{api.base_url}/v{api.api_version}/images/create",
-                params={"fromImage": repository, "tag": tag},
-                stream=True,
-                timeout=PULL_STALL_SECONDS,
+                f"{api.base_url}/v{api.api_version}/images/load",
+                params={"quiet": 1},
+                data=pieces(),
+                headers={"content-type": "application/x-tar"},
+                timeout=LOAD_SECONDS,
             )
             with answer:
-                if not answer.ok:
-                    return message(answer.text)
-                try:
-                    for line in answer.iter_lines():
-                        meanwhile()
-                        error = json.loads(line).get("error") if line else None
-                        if error:
-                            return str(error)
-                except requests.exceptions.ConnectionError:
-                    # The engine took the request and waits for the registry, as far as anybody can tell.
-                    return f"no progress for {PULL_STALL_SECONDS} s"
-        return None
+                lines = [line for line in answer.text.splitlines() if line.strip()] if answer.ok else [answer.text]
+                errors = [message(line) for line in lines if not answer.ok or json.loads(line).get("error")]
+            if errors:
+                raise EngineTrouble(what=self.host, why=errors[0][:1000])
+
+    def remove_image(self, name: str) -> bool:
+        """Remove an image of this name; False if a container uses it. Raises EngineUnavailable."""
+        with engine_errors(self.host):
+            try:
+                self._api.remove_image(name)
+            except docker.errors.NotFound:
+                return True
+            except docker.errors.APIError as error:
+                if error.status_code == requests.codes.conflict:
+                    return False
+                raise
+            return True
 
 
 def _has_folders(found: dict[str, Any], spec: ContainerSpec) -> bool:

@@ -1,92 +1,226 @@
-"""The app's image: asked for only when the engine turns out not to have it.
+"""The app's image: fetched for the deal by its full name, whatever the engine may have under that name.
 
-An app's image is on chain as text, e.g. `docker.io/iexechub/app:1.0`. As with Java workers it needs a tag or a digest;
-unlike them, a local image is used without asking its registry (iexec-worker 9.2).
+    named in SLUICE_LOCAL_IMAGES       the engine's own image of that name (local stack, tests)
+    fetched before                     the engine's copy; its registry is asked once an hour whether the tag has moved
+    else                               manifest ─ sizes, platform ─► layers ─ digests, unpacked size ─► `docker load`
+
+What the order names counts in this turn: the digest in the name, the app's checksum on chain if the registry has a
+manifest of that digest, the tag.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import re
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import structlog
 
-from protocol.errors import TaskDeclined, TaskFailure
+from protocol.errors import (
+    BadMessage,
+    EngineTrouble,
+    Refused,
+    RefusedHere,
+    StorageUnavailable,
+    TaskDeclined,
+    TaskFailure,
+    TooLarge,
+)
 from protocol.results.error_result import MACHINE_FAILED, Failure
+from protocol.types import TaskId
 from protocol.wire import Assignment
-from workers.data.layout import Layout
+from workers.data.download import DownloadBudget, retry_after
+from workers.data.image_name import ImageName, read_image_name
+from workers.data.layout import Layout, discard
+from workers.data.registry import Manifest, RegistryImage, RegistryPolicy
+from workers.sandbox import disk
 from workers.sandbox.container import Engine
+from workers.sandbox.image_store import ImageStore, StoredImage, archive, engine_name, read_config, unpacked_size
 from workers.task import verdict
 from workers.task.deadline import TaskDeadline, backoff
 from workers.task.verdict import Verdict
 
 log = structlog.get_logger(__name__)
 
-#: Characters of a name at most: Docker takes 255 of a repository, 128 of a tag, and a digest.
-_NAME_CHARACTERS = 512
-#: Docker's grammar of image names (distribution/reference): a registry with a port, a path, a tag or a digest.
-_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])"
-_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_NAME = re.compile(
-    rf"(?:{_HOST}(?::[0-9]+)?/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?"
-    r"(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
-    re.ASCII,
-)
+#: Seconds for which a tag counts as standing for what its registry last said: machines of one task must agree.
+FRESH_SECONDS = 3600.0
+_NO_CHECKSUM = "0x" + "0" * 64
 
 
-def split_reference(image: str) -> tuple[str, str] | None:
-    """Repository and tag (or `sha256:…` digest) of an image name; None if it names neither, or nothing at all."""
-    repository, at, digest = image.partition("@")
-    if at:
-        return (repository, digest) if repository and digest else None
-    repository, colon, tag = image.rpartition(":")
-    # A colon before the last slash belongs to a registry's port.
-    if not colon or not repository or not tag or "/" in tag:
-        return None
-    return repository, tag
+@dataclass(frozen=True, slots=True)
+class ImageRules:
+    """What this machine takes. `local`: names of deals that stand for images of the engine's own."""
+
+    registry: RegistryPolicy
+    local: frozenset[str] = frozenset()
+    #: Bytes that fetched images may take on the engine; the least recently used go first.
+    disk_bytes: int = 2**63
 
 
-def require_name(assignment: Assignment) -> None:
-    """Raise TaskFailure for what no machine could fetch: a name that no image can have, or one with neither tag nor
-    digest, whatever image of that name this machine may have.
+def require_name(assignment: Assignment) -> ImageName:
+    """The image's name. Raises TaskFailure for what no machine could fetch: a name that no image can have, or one with
+    neither tag nor digest, whatever image of that name this machine may have.
     """
-    if split_reference(assignment.image) is None:
-        raise _failed(assignment, "the image name has neither tag nor digest")
-    if len(assignment.image) > _NAME_CHARACTERS or _NAME.fullmatch(assignment.image) is None:
-        raise _failed(assignment, "no image can have this name")
+    name = read_image_name(assignment.image)
+    if name is None:
+        raise _failed(assignment, "no image can have this name, or it has neither tag nor digest")
+    return name
 
 
-def pull(engine: Engine, layout: Layout, assignment: Assignment, deadline: TaskDeadline) -> None:
-    """Fetch the app's image, again and again while it fails and `deadline` has the time.
+class AppImage:
+    """The image of one task."""
 
-    Raises TaskFailure with iExec's cause if the image is certainly absent, TaskDeclined, EngineUnavailable.
-    """
-    reference = split_reference(assignment.image)
-    if reference is None:
-        raise _failed(assignment, "the image name has neither tag nor digest")
-    failures = 0
-    # Several tasks of one deal arrive at once: one pulls, the others find it done (a repeated pull is a cheap check).
-    lock = "image-" + hashlib.sha256(assignment.image.encode()).hexdigest()
-    while True:
-        with layout.lock(lock, wait=True):
-            log.info("Pulling image.", action="image_pull", image=assignment.image, task=assignment.task_id)
-            why = engine.pull(*reference, meanwhile=deadline.check)
-        if why is None:
-            return
-        match verdict.of_pull(why):
-            case Verdict.APP:
-                raise _failed(assignment, why)
-            case Verdict.MACHINE:
-                raise TaskDeclined(task=assignment.task_id, cause=MACHINE_FAILED, why=why)
-            case Verdict.RETRY:
+    def __init__(
+        self, engine: Engine, layout: Layout, rules: ImageRules, assignment: Assignment, deadline: TaskDeadline
+    ) -> None:
+        self._engine, self._layout, self._rules = engine, layout, rules
+        self._assignment, self._deadline = assignment, deadline
+        self._store = ImageStore(layout.root)
+        self._name = require_name(assignment)
+        self._wanted = f"{assignment.image} {assignment.image_checksum}"
+
+    def known(self) -> str | None:
+        """The name on the engine of what needs no asking; None if the registry must be asked."""
+        if self._assignment.image in self._rules.local:
+            return self._assignment.image
+        found = self._store.find(self._wanted)
+        if found is None or (self._name.digest is None and time.time() > found.confirmed + FRESH_SECONDS):
+            return None
+        return found.name
+
+    def fetch(self) -> str:
+        """Have the registry's image on the engine; its name there. Tried again while it fails and the task has the
+        time. Raises TaskFailure with iExec's cause if the image is certainly absent or too large; TaskDeclined,
+        EngineUnavailable.
+        """
+        if self._assignment.image in self._rules.local:
+            raise self._declined("an image of SLUICE_LOCAL_IMAGES is not on this machine's engine")
+        failures = 0
+        lock = "image-" + hashlib.sha256(self._wanted.encode()).hexdigest()
+        while True:
+            try:
+                # Several tasks of one deal arrive at once: one fetches, the others find it done.
+                with self._layout.lock(lock, wait=True):
+                    return self._fetch()
+            except StorageUnavailable as error:
                 failures += 1
                 log.warning(
-                    "The image could not be pulled; the pull is retried.",
+                    "The image could not be fetched; it is tried again.",
                     action="image_retry",
-                    image=assignment.image,
-                    why=why,
+                    image=self._assignment.image,
+                    why=str(error),
                 )
-                deadline.wait_before_retry(backoff(failures), f"its image cannot be pulled: {why}")
+                known = self._store.find(self._wanted)
+                if known is not None and self._engine.has_image(known.name):
+                    # A registry that does not answer has not moved the tag, as far as anybody can tell.
+                    return known.name
+                wait = max(backoff(failures), retry_after(error))
+                self._deadline.wait_before_retry(wait, f"its image cannot be fetched: {error}")
+            except RefusedHere as error:
+                raise self._declined(str(error)) from error
+            except (Refused, TooLarge) as error:
+                raise _failed(self._assignment, str(error)) from error
+
+    def _fetch(self) -> str:
+        platform = self._engine.platform
+        budget = DownloadBudget(self._deadline, self._rules.registry.max_bytes)
+        source = RegistryImage(self._name, platform, self._rules.registry, budget)
+        manifest = self._manifest(source)
+        name, known = engine_name(manifest.config.digest), self._store.find(self._wanted)
+        now = time.time()
+        if known is not None and known.name == name and self._engine.has_image(name):
+            self._store.put(replace(known, confirmed=now))
+            return name
+        log.info(
+            "Fetching image.",
+            action="image_pull",
+            image=self._assignment.image,
+            digest=manifest.digest,
+            bytes=manifest.size,
+            task=self._assignment.task_id,
+        )
+        size = self._load(source, manifest, name, platform)
+        self._store.put(StoredImage(self._wanted, name, manifest.digest, size, now))
+        self._store.shrink(self._engine, self._rules.disk_bytes, name)
+        return name
+
+    def _manifest(self, source: RegistryImage) -> Manifest:
+        checksum = self._assignment.image_checksum
+        if self._name.digest is None and checksum != _NO_CHECKSUM:
+            # Most apps register the digest of their image here, but nobody has ever checked it.
+            with contextlib.suppress(Refused):
+                return source.manifest(f"sha256:{checksum.removeprefix('0x')}")
+        return source.manifest(self._name.wanted)
+
+    def _load(self, source: RegistryImage, manifest: Manifest, name: str, platform: tuple[str, str]) -> int:
+        """Fetch all and hand it to the engine; bytes of it unpacked."""
+        self._clean()
+        folder = self._store.fetch_folder(self._wanted)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            config = source.config(manifest)
+            size, files = self._layers(source, manifest, config, platform, folder)
+            self._require_room(size)
+            self._engine.load(archive(name, config, manifest.layers, files), meanwhile=self._deadline.check)
+            if not self._engine.has_image(name):
+                raise EngineTrouble(what=self._engine.host, why="it took the image and does not have it")
+            return size
+        finally:
+            discard(folder)
+
+    def _layers(
+        self, source: RegistryImage, manifest: Manifest, config: bytes, platform: tuple[str, str], folder: Path
+    ) -> tuple[int, dict[str, Path]]:
+        try:
+            made_for, diff_ids = read_config(config)
+        except BadMessage as error:
+            raise RefusedHere(why=str(error)) from error
+        if verdict.of_platform(made_for, platform) is Verdict.MACHINE:
+            raise RefusedHere(why=f"the image is for {'/'.join(made_for)}, and this machine is {'/'.join(platform)}")
+        if len(diff_ids) != len(manifest.layers):
+            raise RefusedHere(why="the image has more or fewer layers than its configuration says")
+        size, files, policy = 0, dict[str, Path](), self._rules.registry
+        for blob, diff_id in zip(manifest.layers, diff_ids, strict=True):
+            target = folder / blob.digest.removeprefix("sha256:")
+            if blob.digest not in files:
+                source.layer(blob, target, self._require_room)
+                files[blob.digest] = target
+            try:
+                most = min(policy.max_bytes, policy.pool_max_bytes) - size
+                unpacked = unpacked_size(target, blob, diff_id, most, self._deadline.check)
+            except BadMessage as error:
+                raise RefusedHere(why=str(error)) from error
+            if unpacked is None:
+                raise policy.too_large(min(policy.max_bytes, policy.pool_max_bytes) + 1) or RefusedHere(why="too large")
+            size += unpacked
+        return size, files
+
+    def _require_room(self, size: int = 0) -> None:
+        """Raise TaskDeclined if this machine's disk or the engine's would get full."""
+        task_id = TaskId(self._assignment.task_id)
+        disk.require_free_space(task_id, self._layout.root)
+        engine_folder = self._engine.data_folder
+        if size and engine_folder is not None:
+            if shutil.disk_usage(engine_folder).free < size + disk.LEAST_FREE_BYTES:
+                self._store.shrink(self._engine, 0, "")
+            disk.require_free_space(task_id, engine_folder, size + disk.LEAST_FREE_BYTES)
+
+    def _clean(self) -> None:
+        """Delete what fetches that were killed have left."""
+        for folder in self._store.fetch_folders():
+            lock = f"image-{folder.name.removeprefix('fetch-')}"
+            if folder == self._store.fetch_folder(self._wanted):
+                discard(folder)
+                continue
+            with self._layout.lock(lock, wait=False) as held:
+                if held:
+                    discard(folder)
+
+    def _declined(self, why: str) -> TaskDeclined:
+        return TaskDeclined(task=self._assignment.task_id, cause=MACHINE_FAILED, why=why)
 
 
 def _failed(assignment: Assignment, why: str) -> TaskFailure:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -46,8 +46,9 @@ class AppRun:
 
     engine: Engine
     spec: ContainerSpec
-    #: Fetch the image; called only if the engine lacks it. Raises TaskFailure.
-    pull: Callable[[], None]
+    #: The image's name on the engine, if it has been fetched before, and else after fetching it. Raises TaskFailure.
+    known_image: Callable[[], str | None]
+    fetch_image: Callable[[], str]
     #: Empty the output folder.
     clear: Callable[[], None]
     #: Called with the id of a container that was made, before it starts.
@@ -92,9 +93,9 @@ class _Tries:
 def run_app(run: AppRun, *, resumed: bool) -> ContainerExit:
     """Run the app to its end and read what it printed. The container remains.
 
-    `resumed`: a container of this task may exist. Raises CannotStart, ContainerRefused; TaskFailure from `pull`,
-    `wait`, `wait_before_retry` and `watch`; EngineUnavailable, NoSuchContainer, NoSuchImage after ENGINE_SECONDS or
-    RESTARTS.
+    `resumed`: a container of this task may exist. Raises CannotStart, ContainerRefused; TaskFailure from
+    `fetch_image`, `wait`, `wait_before_retry` and `watch`; EngineUnavailable, NoSuchContainer, NoSuchImage after
+    ENGINE_SECONDS or RESTARTS.
     """
     tries = _Tries()
     while True:
@@ -114,16 +115,25 @@ def run_app(run: AppRun, *, resumed: bool) -> ContainerExit:
 def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
     """No container of this name exists: make one."""
     tries.made += 1
-    try:
-        run.engine.require_fit(run.spec.image)
-    except NoSuchImage:
-        run.pull()
-        tries.in_a_row = 0
-        run.engine.require_fit(run.spec.image)
-    container = run.engine.create(run.spec)
+    container = run.engine.create(replace(run.spec, image=_image(run, tries)))
     run.created(container)
     run.engine.start(container)
     return _await(run, tries, container, run.spec.seconds)
+
+
+def _image(run: AppRun, tries: _Tries) -> str:
+    """Name on the engine of the app's image, which it has."""
+    known = run.known_image()
+    if known is not None:
+        try:
+            run.engine.require_fit(known)
+        except NoSuchImage:
+            known = None
+    if known is None:
+        known = run.fetch_image()
+        tries.in_a_row = 0
+        run.engine.require_fit(known)
+    return known
 
 
 def _found(run: AppRun, tries: _Tries) -> ContainerExit:

@@ -43,9 +43,10 @@ from workers.data.layout import TaskFolders
 from workers.data.outputs import PackedResult
 from workers.fitness import clock
 from workers.pool.reports import tail
-from workers.sandbox import disk, image
+from workers.sandbox import disk
 from workers.sandbox.container import ContainerExit
 from workers.sandbox.disk import DiskWatch
+from workers.sandbox.image import AppImage, require_name
 from workers.sandbox.run_app import AppRun, run_app
 from workers.sandbox.spec import container_name, container_spec
 from workers.task import signature
@@ -221,7 +222,7 @@ def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolde
     """Download, run, pack. As with iExec, a computed.json counts even if the app failed after writing it."""
     assignment = replicate.assignment
     params = _params(assignment)
-    image.require_name(assignment)
+    require_name(assignment)
     deadline = _task_deadline(context, replicate)
     inputs.fetch(assignment, params, folders.inputs, context.layout, context.machine.downloads, deadline)
     _run(context, replicate, params, folders, attempt, deadline)
@@ -283,10 +284,12 @@ def _run(
         )
         if not context.journal.mark_running(task_id, None, context.now()):
             raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
+        app_image = AppImage(context.engine, context.layout, machine.images, assignment, deadline)
         run = AppRun(
             engine=context.engine,
             spec=spec,
-            pull=lambda: image.pull(context.engine, context.layout, assignment, deadline),
+            known_image=app_image.known,
+            fetch_image=app_image.fetch,
             clear=folders.clear_outputs,
             created=lambda container: _created(context, task_id, attempt, container),
             found=attempt.uses,

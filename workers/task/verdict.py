@@ -80,47 +80,22 @@ def _refused(status: int) -> Verdict:
     return Verdict.MACHINE if client_error and status not in passing else Verdict.RETRY
 
 
-# -- the registry, in the engine's words ------------------------------------------------------------------------------
+# -- registries -------------------------------------------------------------------------------------------------------
 
-_MANIFEST_ABSENT = re.compile(
-    r"(?:error response from daemon: )?"
-    r"(?:manifest for \S+ not found(?:: manifest unknown)?(?:: manifest unknown)?"
-    r"|manifest unknown(?:: manifest unknown)?"
-    r"|failed to resolve reference \"\S+\": \S+: not found)"
-    r"(?:: (?:the named manifest is not known to the registry|failed to fetch \"[^\"]*\" from request \"[^\"]*\""
-    r"|tag \S+ was deleted or has expired\b.*))?\.?",
-    re.IGNORECASE,
-)
-_REPOSITORY_ABSENT = re.compile(
-    r"(?:error response from daemon: )?"
-    r"(?:pull access denied for \S+, repository does not exist or may require 'docker login'"
-    r"(?:: denied: requested access to the resource is denied|: unauthorized: authentication required)?"
-    r"|(?:repository \S+ not found: )?name unknown(?:: (?:the )?repository (?:name )?not known to registry"
-    r"|: repository \S+ not found)?"
-    r"|(?:repository \S+ not found: )?repository name not known to registry"
-    r"|repository \S+ not found(?:: does not exist or no pull access)?"
-    r"|failed to resolve reference \"\S+\": pull access denied, repository does not exist or may require authorization"
-    r": server message: insufficient_scope: authorization failed)\.?",
-    re.IGNORECASE,
-)
+#: A registry's codes for an image that nobody can have: absent, or closed to whoever has no login there.
+_ABSENT_CODES = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN"})
+_CLOSED_CODE = "DENIED"
 #: The registry says no to this machine: to everybody, or to its address. It will not say yes later.
-_NOT_ALLOWED = re.compile(
-    r"(?:.*: )?(?:denied|unauthorized|access forbidden|no basic auth credentials|authentication required)\b.*"
-    r"|.*\b403 forbidden\b.*|pull access denied .*",
-    re.IGNORECASE,
-)
-#: It has the image for other processors than this machine's.
-_OTHER_PLATFORM = re.compile(r".*no matching manifest for .*|.*does not match the specified platform.*", re.IGNORECASE)
+_NOT_ALLOWED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS})
 
 
-def of_pull(words: str) -> Verdict:
-    """An engine that could not pull an image, in its or the registry's words."""
-    line = _line(words)
-    if _MANIFEST_ABSENT.fullmatch(line) or _REPOSITORY_ABSENT.fullmatch(line) or _BAD_NAME.fullmatch(line):
+def of_registry(status: int, codes: frozenset[str]) -> Verdict:
+    """A registry that answered with another status than 200, and the codes of its errors (OCI distribution)."""
+    if status == HTTPStatus.NOT_FOUND and codes & _ABSENT_CODES:
         return Verdict.APP
-    if "toomanyrequests" in line.lower():
-        return Verdict.RETRY
-    return Verdict.MACHINE if _OTHER_PLATFORM.fullmatch(line) or _NOT_ALLOWED.fullmatch(line) else Verdict.RETRY
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} and codes == {_CLOSED_CODE}:
+        return Verdict.APP
+    return Verdict.MACHINE if status in _NOT_ALLOWED else Verdict.RETRY
 
 
 #: Images that an engine of another name for its processor runs natively.

@@ -24,6 +24,8 @@ from workers.context import Machine, WorkerContext
 from workers.pool.api import PoolApi
 
 IMAGE = "sluice-test/shell:1"
+#: Images that single tests build from it.
+BUILT = ("sluice-test/foreign:1", "sluice-test/user:1")
 _DOCKERFILE = b'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "-s", "/bin"]\n'
 
 
@@ -105,6 +107,7 @@ def settings(engine_host: str, tmp_path: Path, pool: ReportingPool) -> Settings:
         memory_per_slot=64 * 2**20,
         max_result_bytes=8 * 2**20,
         allow_private_downloads=True,
+        local_images=",".join([IMAGE, *BUILT]),
         worker_name="test",
     )
 

@@ -1,35 +1,49 @@
-"""Reading image names."""
+"""Names of app images."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocol.errors import TaskDeclined, TaskFailure
 from protocol.results.error_result import Failure
 from tests.unit.workers.assignments import assignment
-from workers.sandbox.image import require_name, split_reference
+from workers.data.image_name import ImageName, read_image_name
+from workers.sandbox.image import require_name
+
+DIGEST = "sha256:" + "ab" * 32
 
 
 @pytest.mark.parametrize(
-    ("image", "expected"),
+    ("text", "expected"),
     [
-        ("docker.io/iexechub/app:1.0", ("docker.io/iexechub/app", "1.0")),
-        ("localhost:5000/app:x", ("localhost:5000/app", "x")),
-        ("app@sha256:abc", ("app", "sha256:abc")),
+        ("docker.io/iexechub/app:1.0", ImageName("docker.io", "iexechub/app", "1.0", None)),
+        ("iexechub/app:1.0", ImageName("docker.io", "iexechub/app", "1.0", None)),
+        ("index.docker.io/app:1", ImageName("docker.io", "library/app", "1", None)),
+        ("python:3.11", ImageName("docker.io", "library/python", "3.11", None)),
+        ("localhost:5000/app:x", ImageName("localhost:5000", "app", "x", None)),
+        ("GHCR.io/a/b:c", ImageName("ghcr.io", "a/b", "c", None)),
+        (f"app@{DIGEST}", ImageName("docker.io", "library/app", None, DIGEST)),
+        (f"ghcr.io/a/app:1@{DIGEST}", ImageName("ghcr.io", "a/app", "1", DIGEST)),
         ("localhost:5000/app", None),
-        ("app", None),
-        ("app:", None),
-        ("", None),
+        ("app@sha256:abc", None),
         (":1", None),
     ],
 )
-def test_a_pull_needs_a_tag_or_a_digest(image: str, expected: tuple[str, str] | None) -> None:
-    assert split_reference(image) == expected
+def test_a_name_is_written_out_in_full_and_needs_a_tag_or_a_digest(text: str, expected: ImageName | None) -> None:
+    assert read_image_name(text) == expected
+
+
+@given(st.text(alphabet="0123456789abcdef", min_size=1, max_size=64))
+def test_an_images_id_names_nothing(image_id: str) -> None:
+    assert read_image_name(image_id) is None
+    assert read_image_name(f"sha256:{image_id}") is None or ":" in f"sha256:{image_id}"
 
 
 @pytest.mark.parametrize(
     "image",
-    ["docker.io/iexechub/app:1.0", "localhost:5000/app:x", "app@sha256:" + "ab" * 32, "a/b__c.d-e:T_1", "app:latest"],
+    ["docker.io/iexechub/app:1.0", "localhost:5000/app:x", f"app@{DIGEST}", "a/b__c.d-e:T_1", "app:latest"],
 )
 def test_a_name_that_an_image_can_have_is_asked_for(image: str) -> None:
     require_name(assignment(1, image=image))

@@ -40,21 +40,7 @@ MACHINE_STARTS = [
     "",
 ]
 
-DENIED = "pull access denied for a/b, repository does not exist or may require 'docker login'"
-APP_PULLS = [
-    "manifest for busybox:none not found: manifest unknown: manifest unknown",
-    "manifest for quay.io/a/b:1 not found: manifest unknown: Tag 1 was deleted or has expired. To pull, revive it",
-    'manifest for gcr.io/a/b:1 not found: manifest unknown: Failed to fetch "1" from request "/v2/a/b/manifests/1".',
-    "manifest unknown",
-    "manifest unknown: manifest unknown",
-    DENIED + ": denied: requested access to the resource is denied",
-    DENIED,
-    "repository 127.0.0.1:5000/x not found: name unknown: repository name not known to registry",
-    'failed to resolve reference "docker.io/library/x:1": docker.io/library/x:1: not found',
-    "invalid reference format",
-    "invalid reference format: repository name must be lowercase",
-]
-OTHER_PULLS = [
+OTHER_WORDS = [
     "toomanyrequests: You have reached your pull rate limit.",
     "received unexpected HTTP status: 503 Service Unavailable",
     "write /var/lib/docker/tmp/GetImageBlob1: no space left on device",
@@ -106,46 +92,57 @@ def test_an_image_without_a_program_is_the_apps_own_failure() -> None:
     assert verdict.of_create(500, "No command specified") is Verdict.RETRY
 
 
-@pytest.mark.parametrize("words", APP_PULLS)
-def test_an_image_that_is_certainly_absent_is_the_apps_own_failure(words: str) -> None:
-    assert verdict.of_pull(words) is Verdict.APP
-
-
-@pytest.mark.parametrize("words", OTHER_PULLS)
-def test_any_other_reason_of_a_registry_says_nothing_of_the_app(words: str) -> None:
-    assert verdict.of_pull(words) is not Verdict.APP
-
-
 @pytest.mark.parametrize(
-    "words", ["denied: denied", "unauthorized: authentication required", "pull access denied for x"]
+    ("status", "codes"),
+    [
+        (404, {"MANIFEST_UNKNOWN"}),
+        (404, {"NAME_UNKNOWN"}),
+        (404, {"NAME_UNKNOWN", "X"}),
+        (401, {"DENIED"}),
+        (403, {"DENIED"}),
+    ],
 )
-def test_a_registry_that_says_no_is_not_asked_again(words: str) -> None:
-    assert verdict.of_pull(words) is Verdict.MACHINE
+def test_an_image_that_is_certainly_absent_is_the_apps_own_failure(status: int, codes: set[str]) -> None:
+    assert verdict.of_registry(status, frozenset(codes)) is Verdict.APP
 
 
-@given(status=st.integers(-1, 1000), words=st.one_of(st.text(), st.sampled_from(MACHINE_STARTS + OTHER_PULLS)))
+@given(
+    status=st.integers(-1, 1000),
+    codes=st.frozensets(
+        st.sampled_from(["UNKNOWN", "TOOMANYREQUESTS", "UNAUTHORIZED", "BLOB_UNKNOWN", "", "UNSUPPORTED"])
+    ),
+)
+def test_any_other_answer_of_a_registry_says_nothing_of_the_app(status: int, codes: frozenset[str]) -> None:
+    assert verdict.of_registry(status, codes) is not Verdict.APP
+    assert verdict.of_registry(status, codes | {"DENIED"}) is not Verdict.APP or status in {401, 403}
+    assert verdict.of_registry(status, codes | {"MANIFEST_UNKNOWN"}) is not Verdict.APP or status == 404
+
+
+@pytest.mark.parametrize("status", [401, 403, 451])
+def test_a_registry_that_says_no_is_not_asked_again(status: int) -> None:
+    assert verdict.of_registry(status, frozenset()) is Verdict.MACHINE
+
+
+@given(status=st.integers(-1, 1000), words=st.one_of(st.text(), st.sampled_from(MACHINE_STARTS + OTHER_WORDS)))
 def test_words_that_nobody_has_listed_never_blame_the_app(status: int, words: str) -> None:
     assert verdict.of_start(status, words) is not Verdict.APP
     assert verdict.of_create(status, words) is not Verdict.APP
-    assert verdict.of_pull(words) is not Verdict.APP
 
 
 @given(
     before=st.sampled_from(MACHINE_STARTS),
-    middle=st.sampled_from(APP_STARTS + APP_PULLS),
+    middle=st.sampled_from(APP_STARTS),
     after=st.sampled_from(["connection reset by peer", "EOF", "no space left on device", "context deadline exceeded"]),
 )
 def test_listed_words_inside_others_do_not_count(before: str, middle: str, after: str) -> None:
     words = f"{before}: {middle}: {after}"
     assert verdict.of_start(500, words) is not Verdict.APP
-    assert verdict.of_pull(words) is not Verdict.APP
 
 
 def test_words_without_an_end_tell_nothing_and_are_read_quickly() -> None:
     for endless in ("exec: " * 20_000, RUNC + 'exec: "' + "\\" * 90_001, "manifest for " + "x" * 200_000):
         assert verdict.of_start(400, endless) is not Verdict.APP
-        assert verdict.of_pull(endless) is not Verdict.APP
-    long = RUNC + 'exec: "' + "x" * WORDS_READ + '": permission denied'
+        long = RUNC + 'exec: "' + "x" * WORDS_READ + '": permission denied'
     assert verdict.of_start(400, long) is not Verdict.APP
 
 
