@@ -264,7 +264,7 @@ class Settings(BaseSettings):
         IMAGE_BYTES,
         gt=0,
         lt=2**63,
-        description="Largest app image, unpacked, in bytes. All machines take at most the default, and a larger image is"
+        description="Largest app image, unpacked, in bytes. All machines take at most the default; a larger image is"
         " the task's failure; a worker that sets less declines what is larger than its own.",
     )
     image_disk_bytes: int = Field(

@@ -1,4 +1,4 @@
-"""Images of strangers on a real engine: only what was fetched for the deal is run, within bounds, with nobody's login."""
+"""Images of strangers on a real engine: only what was fetched for the deal is run, within bounds."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_no_word_of_a_registry_leads_into_the_machines_network(settings: Setting
 def test_the_digest_in_the_name_and_the_apps_checksum_count_before_the_tag(settings: Settings) -> None:
     blobs = app("x")
     asked: list[str] = []
-    with registry(lambda path, _: asked.append(path), blobs=blobs) as host, bench(settings) as context:  # type: ignore[func-returns-value]
+    with registry(lambda path, _: asked.append(path), blobs=blobs) as host, bench(settings) as context:
         good = manifest_digest(blobs)
         assert run(context, f"{host}/app:1", 1, image_checksum=f"0x{good}").digest == sha256(b"x\n")
         assert asked[0].endswith(f"/manifests/sha256:{good}")
