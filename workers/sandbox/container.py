@@ -13,7 +13,6 @@ engine's error means; one that says nothing about the app is EngineUnavailable, 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -40,7 +39,8 @@ from protocol.errors import (
 from protocol.results.computed import OUTPUT_FOLDER
 from protocol.types import TaskId, Wallet
 from workers.sandbox.container_state import ContainerState, read_moment, read_state
-from workers.sandbox.engine_errors import engine_errors, message, refusal, status, words
+from workers.sandbox.engine_errors import engine_errors, refusal, status, words
+from workers.sandbox.image_load import send_archive
 from workers.sandbox.spec import (
     FILE_BYTES,
     INPUT_FOLDER,
@@ -60,8 +60,6 @@ log = structlog.get_logger(__name__)
 REQUEST_SECONDS = 60
 #: Seconds the engine may take to report the end of a killed container.
 KILL_SECONDS = 30
-#: Seconds the engine may take to unpack an image that it has been sent; it does so in silence.
-LOAD_SECONDS = 900
 #: Docker's words for an id it does not know; a program missing in the image is a 404 too.
 _NO_CONTAINER = "No such container"
 #: ... and for a container that another request removes meanwhile.
@@ -372,26 +370,10 @@ class Engine:
 
         Raises EngineUnavailable.
         """
-
-        def pieces() -> Iterator[bytes]:
-            for piece in archive:
-                meanwhile()
-                yield piece
-
         with engine_errors(self.host):
-            api = self._api
-            answer = api.post(
-                f"{api.base_url}/v{api.api_version}/images/load",
-                params={"quiet": 1},
-                data=pieces(),
-                headers={"content-type": "application/x-tar"},
-                timeout=LOAD_SECONDS,
-            )
-            with answer:
-                lines = [line for line in answer.text.splitlines() if line.strip()] if answer.ok else [answer.text]
-                errors = [message(line) for line in lines if not answer.ok or json.loads(line).get("error")]
-            if errors:
-                raise EngineTrouble(what=self.host, why=errors[0][:1000])
+            why = send_archive(self._api, archive, meanwhile)
+        if why is not None:
+            raise EngineTrouble(what=self.host, why=why)
 
     def remove_image(self, name: str) -> bool:
         """Remove an image of this name; False if a container uses it. Raises EngineUnavailable."""
