@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.reorg import reorganise, until_deep
-from chain.rpc.answers import heard_each, values
+from chain.rpc.answers import decode_replies, values
 from ops.pool.servers import crash
 from ops.stack.parts import StackPart
 from protocol.poco.view import TaskStatus
@@ -188,7 +188,7 @@ def nonce_gaps(bench_pool: BenchPool) -> int:
 
 def _counts(bench_pool: BenchPool, wallets: Sequence[Wallet], tag: str) -> list[int]:
     replies = bench_pool.rpc.batch([("eth_getTransactionCount", (wallet, tag)) for wallet in wallets])
-    return values(heard_each(replies, lambda count: int(count, 16)), bench_pool.rpc.name)
+    return values(decode_replies(replies, lambda count: int(count, 16)), bench_pool.rpc.name)
 
 
 def _wallets(bench_pool: BenchPool) -> Sequence[Wallet]:

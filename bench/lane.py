@@ -27,7 +27,7 @@ from chain.lane.rules.poco import PocoReadiness
 from chain.lane.run import Lane
 from chain.lane.signer import KeySigner
 from chain.lane.store.mongo import MongoStore
-from chain.rpc.answers import heard_each, values
+from chain.rpc.answers import decode_replies, values
 from chain.rpc.client import Rpc
 from chain.rpc.heads import heads
 from ops.market import contracts, orders
@@ -137,7 +137,7 @@ def _figures(case: Case, wanted: Sequence[Intent], store: MongoStore, rpc: Rpc, 
     mined = [intent.block for intent in ended if intent.block is not None]
     first, last = min(mined), max(mined)
     replies = rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in range(first, last + 1)])
-    headers = values(heard_each(replies, dict), rpc.name)
+    headers = values(decode_replies(replies, dict), rpc.name)
     seconds = int(headers[-1]["timestamp"], 16) - started
     # The last block holds what was left over; it says nothing about how full blocks are kept.
     whole = headers[:-1] or headers

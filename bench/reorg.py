@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 
 from bench.bench_pool import BenchPool
-from chain.rpc.answers import heard_each, values
+from chain.rpc.answers import decode_replies, values
 from chain.rpc.heads import heads
 from protocol.types import BlockNumber, TxHash
 
@@ -25,7 +25,7 @@ def reorganise(bench_pool: BenchPool, depth: int, *, returned: bool) -> None:
     """
     head = _settled_head(bench_pool)
     replies = bench_pool.rpc.batch([("eth_getBlockByNumber", (hex(head - depth + 1 + n), False)) for n in range(depth)])
-    blocks = values(heard_each(replies, dict), bench_pool.rpc.name)
+    blocks = values(decode_replies(replies, dict), bench_pool.rpc.name)
     held = [(TxHash(tx), offset) for offset, block in enumerate(blocks) for tx in block["transactions"]]
     raw = bench_pool.rpc.batch([("eth_getRawTransactionByHash", (tx,)) for tx, _ in held]) if held and returned else []
     again = [[bytes_, offset] for bytes_, (_, offset) in zip(raw, held, strict=True)] if returned else []

@@ -20,7 +20,10 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def load_key(settings: Settings) -> Key:
-    """The wallet the settings name. Raises BadKeystore for an unusable file, BadSetting for none or several."""
+    """The private key that the settings name.
+
+    Raises BadKeystore for an unusable file, BadSetting for none or several.
+    """
     given = {
         "SLUICE_KEYSTORE": settings.keystore is not None,
         "SLUICE_KEY_FILE": settings.key_file is not None,
@@ -30,23 +33,24 @@ def load_key(settings: Settings) -> Key:
     if len(chosen) > 1:
         raise BadSetting(name=chosen[0], why=f"{' and '.join(chosen)} both name a wallet", fix="Keep one of them.")
     if settings.keystore is not None:
-        return _from_keystore(settings.keystore, settings.keystore_password_file)
+        return _load_keystore(settings.keystore, settings.keystore_password_file)
     if settings.key_file is not None:
-        return _from_key_file(settings.key_file)
+        return _load_key_file(settings.key_file)
     if settings.private_key is not None:
-        return _from_hex(settings.private_key.get_secret_value(), "SLUICE_PRIVATE_KEY")
+        return _parse_key(settings.private_key.get_secret_value(), "SLUICE_PRIVATE_KEY")
     raise BadSetting(
         name="SLUICE_KEYSTORE", why="no wallet is given", fix=f"Set it, or one of {', '.join(list(given)[1:])}."
     )
 
 
-def _from_keystore(path: Path, password_file: Path | None) -> Key:
+def _load_keystore(path: Path, password_file: Path | None) -> Key:
+    """The key of `SLUICE_KEYSTORE`, decrypted with the password in `password_file`."""
     if password_file is None:
         raise BadSetting(
             name="SLUICE_KEYSTORE_PASSWORD_FILE", why="it is not set", fix="Name the file with the keystore's password."
         )
-    password = _read(password_file).rstrip("\r\n")
-    return Key(_decrypt(path, _read(path), password))
+    password = _read_file(password_file).rstrip("\r\n")
+    return Key(_decrypt(path, _read_file(path), password))
 
 
 def _decrypt(path: Path, text: str, password: str) -> bytes:
@@ -71,25 +75,32 @@ def _decrypt(path: Path, text: str, password: str) -> bytes:
 
 
 def _not_v3(path: Path) -> BadKeystore:
+    """The BadKeystore to raise for a file that is not a V3 keystore."""
     return BadKeystore(path=path, why="it is not an Ethereum V3 keystore", fix="Give the JSON file of a V3 keystore.")
 
 
-def _from_key_file(path: Path) -> Key:
-    text = _read(path)
+def _load_key_file(path: Path) -> Key:
+    """The key of `SLUICE_KEY_FILE`: 64 hex digits in a file that its owner alone may read. Raises BadKeystore."""
+    text = _read_file(path)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & _OTHERS:
         raise BadKeystore(path=path, why=f"others may read it (mode {mode:o})", fix=f"Run: chmod 600 {path}")
-    return _from_hex(text, path)
+    return _parse_key(text, path)
 
 
-def _from_hex(text: str, place: Path | str) -> Key:
+def _parse_key(text: str, place: Path | str) -> Key:
+    """The key written in `text`.
+
+    Raises BadKeystore, which names `place` (a file or a setting) and never shows the text.
+    """
     try:
         return Key.from_hex(text)
     except BadInput as error:
         raise BadKeystore(path=place, why="it holds no private key", fix=str(error)) from None
 
 
-def _read(path: Path) -> str:
+def _read_file(path: Path) -> str:
+    """The text of a file. Raises BadKeystore if it is absent, unreadable or not text."""
     try:
         return path.read_text()
     except FileNotFoundError:

@@ -28,13 +28,15 @@ GENESIS_TIME, BLOCK_SECONDS = 1_700_000_000, 1
 
 
 def known(answer: Answer[T] | Broken) -> T:
-    """The value of an answer that a test knows to be known."""
+    """The value of an answer that must be Known; else the test fails."""
     assert isinstance(answer, Known), answer
     return answer.value
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
+    """A block of the fake chain: its header's fields, its logs, and the bloom filter over them."""
+
     ref: BlockRef
     logs: tuple[dict[str, Any], ...]
     bloom: int
@@ -73,18 +75,18 @@ class FakeChain:
 
     @property
     def head(self) -> BlockNumber:
-        """The newest block, not counting `lag`."""
+        """Number of the newest block, whatever `lag` is."""
         return BlockNumber(len(self._blocks) - 1)
 
     def mine(self, *happened: events.Event, empty: int = 0) -> BlockRef:
         """Add one block with these events, then `empty` blocks without any; the block with the events."""
-        block = self._add(happened)
+        block = self._add_block(happened)
         for _ in range(empty):
-            self._add(())
+            self._add_block(())
         return block
 
     def rollback(self, depth: int) -> None:
-        """Take the last `depth` blocks back."""
+        """Remove the last `depth` blocks."""
         del self._blocks[-depth:]
 
     def reorg(self, depth: int, *happened: events.Event) -> None:
@@ -93,10 +95,11 @@ class FakeChain:
         self.mine(*happened, empty=depth - 1)
 
     def ref(self, number: int) -> BlockRef:
-        """A block of the present chain."""
+        """The block at this height of the present chain."""
         return self._blocks[number].ref
 
-    def _add(self, happened: Sequence[events.Event]) -> BlockRef:
+    def _add_block(self, happened: Sequence[events.Event]) -> BlockRef:
+        """Add one block with these events; its hash differs from that of any block before."""
         number = len(self._blocks)
         parent = self._blocks[-1].ref.hash if self._blocks else BlockHash("0x" + "0" * 64)
         digest = keccak(f"{number}:{parent}:{next(self._salt)}".encode())
@@ -117,17 +120,21 @@ class FakeChain:
     # -- answering -----------------------------------------------------------------------------------------------------
 
     def call(self, method: str, *params: object) -> Any:
-        """As `chain.rpc.client.JsonRpc`."""
+        """The fake node's result of one call. Raises RpcError, or RpcUnavailable while `frozen`."""
         (answer,) = self.batch([(method, params)])
         if isinstance(answer, RpcError):
             raise answer
         return answer
 
     def batch(self, requests: Sequence[Request]) -> list[Reply]:
-        """As `chain.rpc.client.JsonRpc`."""
+        """The fake node's answers in the order of `requests`, RpcErrors among them.
+
+        Raises RpcUnavailable while `frozen`.
+        """
         return [self._answer(method, params) for method, params in requests]
 
     def _answer(self, method: str, params: Sequence[Any]) -> Any:
+        """The fake node's answer to one request, as its faults have it."""
         self.before_answer(method)
         if self.frozen:
             raise RpcUnavailable(what=self.name, why="no answer within 5 s")
@@ -140,14 +147,15 @@ class FakeChain:
                 return hex(visible[-1].ref.number)
             case "eth_getBlockByNumber":
                 number = int(params[0], 16)
-                return _header(visible[number]) if number < len(visible) else None
+                return _header_json(visible[number]) if number < len(visible) else None
             case "eth_getLogs":
-                return self._logs(visible, params[0])
+                return self._get_logs(visible, params[0])
             case "eth_getBlockReceipts":
-                return self._receipts(visible, params[0])
+                return self._get_receipts(visible, params[0])
         return RpcError(method=method, code=-32601, message="method not found")
 
-    def _logs(self, visible: Sequence[_Block], wanted: Mapping[str, Any]) -> Any:
+    def _get_logs(self, visible: Sequence[_Block], wanted: Mapping[str, Any]) -> Any:
+        """The answer of eth_getLogs: logs of one block by hash, or of a range."""
         if "blockHash" in wanted:
             blocks = [block for block in visible if block.ref.hash == wanted["blockHash"]]
             if not blocks:
@@ -160,7 +168,8 @@ class FakeChain:
             blocks = list(visible[first : last + 1])
         return [log for block in blocks if block.ref.number not in self.hides_logs_of for log in block.logs]
 
-    def _receipts(self, visible: Sequence[_Block], block_hash: str) -> Any:
+    def _get_receipts(self, visible: Sequence[_Block], block_hash: str) -> Any:
+        """The answer of eth_getBlockReceipts: all of a block's logs in one receipt; null for an unknown block."""
         block = next((block for block in visible if block.ref.hash == block_hash), None)
         if block is None:
             return None
@@ -189,15 +198,15 @@ class MemoryWatchStore:
     _cursor: BlockRef | None = None
 
     def cursor(self) -> BlockRef | None:
-        """As WatchStore."""
+        """The highest block whose work is stored."""
         return self._cursor
 
     def block(self, number: BlockNumber) -> BlockRef | None:
-        """As WatchStore."""
+        """A block as it was when its work was stored."""
         return self._blocks.get(number)
 
     def commit(self, blocks: Sequence[BlockRef], logs: Sequence[Seen]) -> None:
-        """As WatchStore."""
+        """Store `logs`, then `blocks`, then move the cursor to the last block unless it is higher."""
         for item in logs:
             self.present[item.place] = item
             if isinstance(item.event, events.SchedulerNotice):
@@ -210,7 +219,7 @@ class MemoryWatchStore:
             self._cursor = blocks[-1]
 
     def orphan(self, above: BlockNumber) -> list[TaskId]:
-        """As WatchStore."""
+        """Mark logs above that block as orphaned and move the cursor down to it; the tasks that had such logs."""
         gone = {key: item for key, item in self.present.items() if item.block_number > above}
         for key in gone:
             self.orphaned[key] = self.present.pop(key)
@@ -221,24 +230,24 @@ class MemoryWatchStore:
         return list(dict.fromkeys(e.task_id for e in happened if not isinstance(e, events.SchedulerNotice)))
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
-        """As WatchStore."""
+        """Those of the tasks that belong to our workerpool."""
         begun = {item.event.task_id for item in self.present.values() if isinstance(item.event, events.TaskInitialize)}
         return (begun | self.rows) & set(task_ids)
 
     def note(self, reorg: Reorg) -> None:
-        """As WatchStore."""
+        """Keep a reorganisation for the test to look at."""
         self.reorgs.append(reorg)
 
     def logs_between(self, first: BlockNumber, last: BlockNumber) -> list[Seen]:
-        """As WatchStore."""
+        """Stored events of blocks first … last that are not orphaned."""
         return [item for item in self.present.values() if first <= item.block_number <= last]
 
     def deals_between(self, first: BlockNumber, last: BlockNumber) -> list[DealPlace]:
-        """As AuditStore."""
+        """Stored deals matched in blocks first … last that are not orphaned."""
         return [deal for deal in self.deals.values() if first <= deal.block_number <= last]
 
     def mend(self, found: Audit) -> None:
-        """As AuditStore."""
+        """Store what an audit found missing and orphan what it found too much."""
         self.before_mend()
         for item in found.extra:
             self.orphaned[item.place] = self.present.pop(item.place)
@@ -252,13 +261,13 @@ class MemoryWatchStore:
 
     @property
     def events(self) -> list[events.Event]:
-        """Events on the present chain, in chain order."""
+        """Stored events on the present chain, in chain order."""
         order = sorted(self.present.values(), key=lambda item: (item.block_number, item.log_index))
         return [item.event for item in order]
 
 
 def raw_log(event: events.Event, block: BlockRef, index: int, hub: Contract) -> dict[str, Any]:
-    """`event` as a node shows it, alone in a transaction of its own."""
+    """The event as a raw log of a node, the only one of its transaction."""
     topics, data = decode.encode(event)
     return {
         "address": hub,
@@ -271,7 +280,8 @@ def raw_log(event: events.Event, block: BlockRef, index: int, hub: Contract) -> 
     }
 
 
-def _header(block: _Block) -> dict[str, Any]:
+def _header_json(block: _Block) -> dict[str, Any]:
+    """The block's header as eth_getBlockByNumber answers it."""
     return {
         "number": hex(block.ref.number),
         "hash": block.ref.hash,

@@ -22,16 +22,16 @@ from protocol.ethereum.keccak import keccak
 
 #: Length of a function selector in bytes.
 SELECTOR_BYTES = 4
-#: Name under which decoders know `_as_java`.
+#: Name under which decoders know `_decode_bad_bytes`.
 _AS_JAVA = "sluice-as-java"
 #: Half a surrogate pair written as if it were a character, perhaps cut short.
 _HALF_PAIR = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]?")
 
 
-def _as_java(error: UnicodeError) -> tuple[str, int]:
-    """U+FFFD for bytes that are no UTF-8, and where to read on: as CPython has it, but one for half a surrogate pair.
+def _decode_bad_bytes(error: UnicodeError) -> tuple[str, int]:
+    """Codec error handler: U+FFFD for bytes that are not UTF-8, and where to read on, as Java 17 does it.
 
-    There CPython has one for each byte. Measured against Java 17.
+    CPython does the same except for half a surrogate pair: it gives one U+FFFD for each byte, Java one for all.
     """
     if not isinstance(error, UnicodeDecodeError):
         raise error
@@ -39,7 +39,7 @@ def _as_java(error: UnicodeError) -> tuple[str, int]:
     return "\ufffd", error.end if half is None else half.end()
 
 
-codecs.register_error(_AS_JAVA, _as_java)
+codecs.register_error(_AS_JAVA, _decode_bad_bytes)
 
 
 class _Text(StringDecoder):
@@ -53,14 +53,15 @@ class _Text(StringDecoder):
         super().__init__(_AS_JAVA)  # type: ignore[no-untyped-call]  # eth_abi leaves its decoders untyped
 
 
-def _lenient() -> ABICodec:
+def _codec_with_java_strings() -> ABICodec:
+    """The codec for answers: eth_abi's own, with strings decoded by `_Text`. Called once, at import."""
     registry: ABIRegistry = standard.copy()  # type: ignore[no-untyped-call]  # eth_abi has no types for it
     registry.unregister_decoder("string")
     registry.register_decoder("string", _Text, label="string")
     return ABICodec(registry)
 
 
-_CODEC = _lenient()
+_CODEC = _codec_with_java_strings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,40 +77,43 @@ class Function:
     selector: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", _split(self.signature[self.signature.index("(") + 1 : -1]))
+        object.__setattr__(self, "inputs", _split_types(self.signature[self.signature.index("(") + 1 : -1]))
         object.__setattr__(self, "selector", keccak(self.signature.encode())[:SELECTOR_BYTES])
 
     @property
     def name(self) -> str:
-        """The name without the types."""
+        """The function's name without its types."""
         return self.signature.partition("(")[0]
 
     def encode(self, *args: object) -> str:
-        """Calldata as `0x` hex."""
-        values = [_plain(kind, value) for kind, value in zip(self.inputs, args, strict=True)]
+        """Calldata of a call with these arguments, as `0x` hex."""
+        values = [_hex_to_bytes(kind, value) for kind, value in zip(self.inputs, args, strict=True)]
         return "0x" + (self.selector + encode(self.inputs, values)).hex()
 
     def decode(self, answer: str) -> tuple[Any, ...]:
-        """The values of an eth_call's answer. Raises BadMessage when it is not what `outputs` says."""
+        """The values in the `0x` hex answer of an eth_call.
+
+        Raises BadMessage when the answer does not fit `outputs`.
+        """
         try:
             return _CODEC.decode(self.outputs, bytes.fromhex(answer[2:]))
         except (DecodingError, ValueError) as error:
             raise BadMessage(why=f"{self.name} answered {len(answer) // 2 - 1} bytes that are not its types") from error
 
 
-def _plain(kind: str, value: Any) -> Any:
-    """Hex strings to bytes wherever `kind` wants bytes; everything else as it is."""
+def _hex_to_bytes(kind: str, value: Any) -> Any:
+    """`value` for eth_abi: `0x` hex text becomes bytes wherever the ABI type `kind` wants bytes, at any depth."""
     if kind.endswith("[]"):
-        return [_plain(kind[:-2], item) for item in value]
+        return [_hex_to_bytes(kind[:-2], item) for item in value]
     if kind.startswith("("):
-        return tuple(_plain(part, item) for part, item in zip(_split(kind[1:-1]), value, strict=True))
+        return tuple(_hex_to_bytes(part, item) for part, item in zip(_split_types(kind[1:-1]), value, strict=True))
     if kind.startswith("bytes") and isinstance(value, str):
         return bytes.fromhex(value.removeprefix("0x"))
     return value
 
 
-def _split(types: str) -> tuple[str, ...]:
-    """The types of a comma-separated list, tuples kept whole."""
+def _split_types(types: str) -> tuple[str, ...]:
+    """The ABI types of a comma-separated list, tuples kept whole: "uint256,(address,bytes)" gives two."""
     parts: list[str] = []
     depth = 0
     for piece in types.split(",") if types else ():

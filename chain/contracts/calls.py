@@ -83,12 +83,15 @@ _NO_SIGNATURE = Signature("0x")
 
 
 def initialize(deal_id: DealId, index: int) -> str:
-    """Make task `index` of a deal exist on chain. Anybody may."""
+    """Calldata that makes task `index` of a deal exist on chain. Anybody may send it."""
     return INITIALIZE.encode(deal_id, index)
 
 
 def initialize_array(tasks: Sequence[tuple[DealId, int]]) -> str:
-    """Initialize several tasks, each as (deal, index). Reverts as a whole if one exists already or is too late."""
+    """Calldata that initializes several tasks, each as (deal, index).
+
+    Reverts as a whole if one exists already or is too late.
+    """
     return INITIALIZE_ARRAY.encode([deal for deal, _ in tasks], [index for _, index in tasks])
 
 
@@ -100,17 +103,20 @@ def contribute(
     enclave_challenge: Contract = ZERO_ADDRESS,
     enclave_signature: Signature = _NO_SIGNATURE,
 ) -> str:
-    """A worker's vote; needs the workerpool's `authorization` for this worker and task."""
+    """Calldata of a worker's vote; needs the workerpool's `authorization` for this worker and task."""
     return CONTRIBUTE.encode(task_id, result_hash, result_seal, enclave_challenge, enclave_signature, authorization)
 
 
 def reveal(task_id: TaskId, digest: Hash32) -> str:
-    """Show the digest behind an own vote."""
+    """Calldata that shows the digest behind the sender's own vote."""
     return REVEAL.encode(task_id, digest)
 
 
 def finalize(task_id: TaskId, results: str, callback: str = "0x") -> str:
-    """End a revealed task; `results` and `callback` as `0x` hex. Only the workerpool's owner may."""
+    """Calldata that ends a revealed task; `results` and `callback` as `0x` hex.
+
+    Only the workerpool's owner may send it.
+    """
     return FINALIZE.encode(task_id, results, callback)
 
 
@@ -123,44 +129,47 @@ def contribute_and_finalize(
     enclave_challenge: Contract = ZERO_ADDRESS,
     enclave_signature: Signature = _NO_SIGNATURE,
 ) -> str:
-    """Vote, reveal and finalize in one; only for trust 1 and while nobody has contributed."""
+    """Calldata that votes, reveals and finalizes in one; only for trust 1, and before any other worker contributes."""
     return CONTRIBUTE_AND_FINALIZE.encode(
         task_id, digest, results, callback, enclave_challenge, enclave_signature, authorization
     )
 
 
 def reopen(task_id: TaskId) -> str:
-    """Start voting again after nobody revealed in time. Only the workerpool's owner may."""
+    """Calldata that starts the vote again after the reveal deadline passed without a reveal.
+
+    Only the workerpool's owner may send it.
+    """
     return REOPEN.encode(task_id)
 
 
 def claim(task_id: TaskId) -> str:
-    """Fail a task past its final deadline and free its stakes. Anybody may."""
+    """Calldata that fails a task past its final deadline and frees its stakes. Anybody may send it."""
     return CLAIM.encode(task_id)
 
 
 def claim_array(task_ids: Sequence[TaskId]) -> str:
-    """Claim several tasks. Reverts as a whole if one cannot be claimed."""
+    """Calldata that claims several tasks. Reverts as a whole if one cannot be claimed."""
     return CLAIM_ARRAY.encode(list(task_ids))
 
 
 def initialize_and_claim_array(tasks: Sequence[tuple[DealId, int]]) -> str:
-    """Free what is locked for tasks that nobody initialized before the final deadline."""
+    """Calldata that frees what is locked for tasks that were not initialized before the final deadline."""
     return INITIALIZE_AND_CLAIM_ARRAY.encode([deal for deal, _ in tasks], [index for _, index in tasks])
 
 
 def match_orders(app: OrderTuple, dataset: OrderTuple, workerpool: OrderTuple, request: OrderTuple) -> str:
-    """Make a deal of four signed orders (an all-zero dataset order for none)."""
+    """Calldata that makes a deal of four signed orders (an all-zero dataset order for none)."""
     return MATCH_ORDERS.encode(app, dataset, workerpool, request)
 
 
 def transfer(to: Wallet, amount: NRlc) -> str:
-    """Give RLC away; sent to the RLC contract."""
+    """Calldata that transfers RLC from the sender; for the RLC contract."""
     return TRANSFER.encode(to, amount)
 
 
 def create_category(name: str, description: str, seconds: int) -> str:
-    """Add a category; only the hub's owner may."""
+    """Calldata that adds a category; only the hub's owner may send it."""
     return CREATE_CATEGORY.encode(name, description, seconds)
 
 

@@ -32,10 +32,12 @@ class _Shape:
 
     @property
     def name(self) -> str:
+        """The event's name: that of the class in `protocol.poco.events`."""
         return self.build.__name__
 
     @property
     def signature(self) -> str:
+        """The event's signature, `name(type,type)`, whose keccak is topics[0]."""
         return f"{self.name}({','.join(self.arguments)})"
 
 
@@ -75,15 +77,15 @@ def decode(raw: Mapping[str, Any]) -> events.Event | None:
     if len(words) != shape.indexed:
         raise BadMessage(why=f"log {shape.signature} has {len(words)} indexed arguments")
     if shape.arguments[-1] == "bytes":
-        return shape.build(_value("bytes32", words[0], shape), _bytes(data, shape))
+        return shape.build(_read_word("bytes32", words[0], shape), _read_bytes(data, shape))
     words += [data[start : start + _WORD] for start in range(0, len(data), _WORD)]
     if len(words) != len(shape.arguments):
         raise BadMessage(why=f"log {shape.signature} has {len(data) // 2} bytes of data")
-    return shape.build(*(_value(kind, word, shape) for kind, word in zip(shape.arguments, words, strict=True)))
+    return shape.build(*(_read_word(kind, word, shape) for kind, word in zip(shape.arguments, words, strict=True)))
 
 
 def encode(event: events.Event) -> tuple[list[str], str]:
-    """Topics and data of an event, as `decode` takes them."""
+    """Topics and data that an event would have in a log: the reverse of `decode`, for test chains."""
     shape = _BY_NAME[type(event).__name__]
     words = [str(getattr(event, field.name))[2:] for field in fields(event)]
     topics = ["0x" + word.rjust(_WORD, "0") for word in words[: shape.indexed]]
@@ -96,14 +98,15 @@ def encode(event: events.Event) -> tuple[list[str], str]:
     return [topic(shape.signature), *topics], "0x" + "".join(word.rjust(_WORD, "0") if word else "" for word in data)
 
 
-def _value(kind: str, word: str, shape: _Shape) -> str:
+def _read_word(kind: str, word: str, shape: _Shape) -> str:
+    """The argument in one 32-byte word (64 hex digits) as `0x` hex, an address without its zeros. Raises BadMessage."""
     if len(word) != _WORD:
         raise BadMessage(why=f"log {shape.signature} has an argument of {len(word) // 2} bytes")
     return "0x" + (word[_ADDRESS_PAD:] if kind == "address" else word)
 
 
-def _bytes(data: str, shape: _Shape) -> str:
-    """The one `bytes` argument in `data`."""
+def _read_bytes(data: str, shape: _Shape) -> str:
+    """The one `bytes` argument in a log's data, as `0x` hex. Raises BadMessage if `data` ends too early."""
     try:
         start = int(data[:_WORD], 16) * 2
         length = int(data[start : start + _WORD], 16) * 2
@@ -116,7 +119,10 @@ def _bytes(data: str, shape: _Shape) -> str:
 
 
 def seen(raw: Mapping[str, Any], timestamp: Timestamp) -> events.Seen | None:
-    """The event of one raw log with its place; `timestamp` is its block's. None and BadMessage as `decode`."""
+    """The event of one raw log with its place on the chain; `timestamp` is its block's.
+
+    None and BadMessage as `decode`.
+    """
     event = decode(raw)
     if event is None:
         return None
@@ -131,7 +137,7 @@ def seen(raw: Mapping[str, Any], timestamp: Timestamp) -> events.Seen | None:
 
 
 def block_ref(raw: Mapping[str, Any]) -> events.BlockRef:
-    """The header fields Sluice keeps of an eth_getBlockBy… answer."""
+    """Number, hash, parent hash and timestamp of a block, from the answer of eth_getBlockByNumber or …ByHash."""
     return events.BlockRef(
         number=BlockNumber(int(raw["number"], 16)),
         hash=BlockHash(raw["hash"].lower()),

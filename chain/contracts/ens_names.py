@@ -56,14 +56,14 @@ def with_addresses(settings: Settings) -> Settings:
         )
     rpc = connect(settings)
     try:
-        found = {field: _resolve(rpc, registry, field, name) for field, name in names.items()}
+        found = {field: _resolve_name(rpc, registry, field, name) for field, name in names.items()}
     finally:
         rpc.close()
     return settings.model_copy(update=found)
 
 
-def _resolve(rpc: JsonRpc, registry: Contract, field: str, name: str) -> Contract:
-    """The address of a name: registry, resolver, `addr` (EIP-137).
+def _resolve_name(rpc: JsonRpc, registry: Contract, field: str, name: str) -> Contract:
+    """The address of an ENS name: registry, resolver, `addr` (EIP-137).
 
     Not by web3.py's own `ENS.address`: it asks the Universal Resolver, which Ethereum and Sepolia alone have.
     """

@@ -23,7 +23,7 @@ from chain.contracts import calls, views
 from chain.contracts.abi import Function
 from chain.contracts.decode import block_ref
 from chain.contracts.views import Account, App, Category, Dataset, Deal, Workerpool
-from chain.rpc.answers import Absent, Answer, Broken, Known, Unknown, heard, heard_each, value_of, values
+from chain.rpc.answers import Absent, Answer, Broken, Known, Unknown, decode_replies, decode_reply, value_of, values
 from chain.rpc.client import JsonRpc, Request
 from chain.rpc.response import reverted
 from config.settings import Settings
@@ -49,18 +49,22 @@ class Hub:
     # -- tasks and deals -----------------------------------------------------------------------------------------------
 
     def head(self) -> BlockNumber:
-        """The newest block the node has."""
-        return BlockNumber(self._one("eth_blockNumber", (), _quantity))
+        """Number of the newest block that the node has."""
+        return BlockNumber(self._ask_node("eth_blockNumber", (), _parse_quantity))
 
     def tasks(self, task_ids: Sequence[TaskId], at: BlockNumber | None = None) -> list[ChainView]:
         """Each task with its contributions, at one block; an unknown task is UNSET."""
         block = self.head() if at is None else at
-        raw = self._views(calls.VIEW_TASK, [(task_id,) for task_id in task_ids], block, read=_with(TaskStatus))
-        pairs = [(task_id, worker) for task_id, fields in zip(task_ids, raw, strict=True) for worker in _voters(fields)]
+        raw = self._call_each(
+            calls.VIEW_TASK, [(task_id,) for task_id in task_ids], block, read=_checker_of(TaskStatus)
+        )
+        pairs = [
+            (task_id, worker) for task_id, fields in zip(task_ids, raw, strict=True) for worker in _voters_in(fields)
+        ]
         votes = dict(zip(pairs, self.contributions(pairs, block), strict=True))
         result = []
         for task_id, fields in zip(task_ids, raw, strict=True):
-            own = [votes[task_id, worker] for worker in _voters(fields)]
+            own = [votes[task_id, worker] for worker in _voters_in(fields)]
             result.append(views.chain_view(task_id, fields, tuple(vote for vote in own if vote is not None)))
         return result
 
@@ -69,7 +73,7 @@ class Hub:
     ) -> list[Contribution | None]:
         """Each worker's vote on each task, None where it has none."""
         block = self.head() if at is None else at
-        raw = self._views(calls.VIEW_CONTRIBUTION, pairs, block, read=_with(ContributionStatus))
+        raw = self._call_each(calls.VIEW_CONTRIBUTION, pairs, block, read=_checker_of(ContributionStatus))
         votes = [views.contribution(worker, fields, block) for (_, worker), fields in zip(pairs, raw, strict=True)]
         return [None if vote.status is ContributionStatus.UNSET else vote for vote in votes]
 
@@ -83,15 +87,16 @@ class Hub:
         Absent where the contract has none although the node has that very block; without `at` that is Unknown, since
         the node may be behind. Broken for a deal with a number that nothing can store.
         """
-        answers = self._asked(calls.VIEW_DEAL, [(deal_id,) for deal_id in deal_ids], at)
+        answers = self._try_each(calls.VIEW_DEAL, [(deal_id,) for deal_id in deal_ids], at)
         return [
-            _deal(deal_id, answer, proven=at is not None) for deal_id, answer in zip(deal_ids, answers, strict=True)
+            _judge_deal(deal_id, answer, proven=at is not None)
+            for deal_id, answer in zip(deal_ids, answers, strict=True)
         ]
 
     def category(self, number: int, at: BlockRef | None = None) -> Answer[Category] | Broken:
-        """A category; remembered once known, since categories never change. `at` as for `app`."""
+        """A category, kept in memory once known, since categories never change. `at` and Broken as for `app`."""
         if number not in self._categories:
-            (answer,) = self._asked(calls.VIEW_CATEGORY, [(number,)], at)
+            (answer,) = self._try_each(calls.VIEW_CATEGORY, [(number,)], at)
             if not isinstance(answer, Known):
                 return answer
             category = Category(number, *answer.value)
@@ -104,54 +109,56 @@ class Hub:
 
     def app(self, address: Contract, at: BlockRef | None = None) -> Answer[App] | Broken:
         """A registered app as of block `at`; Broken where the contract refuses to show it at that very block."""
-        (answer,) = self._asked(calls.VIEW_APP, [(address,)], at)
+        (answer,) = self._try_each(calls.VIEW_APP, [(address,)], at)
         return Known(views.app(address, answer.value)) if isinstance(answer, Known) else answer
 
     def dataset(self, address: Contract, at: BlockRef | None = None) -> Answer[Dataset] | Broken:
-        """A registered dataset; as `app`."""
-        (answer,) = self._asked(calls.VIEW_DATASET, [(address,)], at)
+        """A registered dataset as of block `at`; Broken where the contract refuses to show it at that very block."""
+        (answer,) = self._try_each(calls.VIEW_DATASET, [(address,)], at)
         return Known(views.dataset(address, answer.value)) if isinstance(answer, Known) else answer
 
     def workerpool(self, address: Contract) -> Workerpool:
         """A registered workerpool."""
-        return views.workerpool(address, self._views(calls.VIEW_WORKERPOOL, [(address,)], None)[0])
+        return views.workerpool(address, self._call_each(calls.VIEW_WORKERPOOL, [(address,)], None)[0])
 
     def accounts(self, wallets: Sequence[Wallet], at: BlockNumber | None = None) -> list[Account]:
-        """What each wallet has free and locked."""
-        return [Account(*fields) for fields in self._views(calls.VIEW_ACCOUNT, [(wallet,) for wallet in wallets], at)]
+        """What each wallet has in the hub, free and locked, in nRLC."""
+        return [
+            Account(*fields) for fields in self._call_each(calls.VIEW_ACCOUNT, [(wallet,) for wallet in wallets], at)
+        ]
 
     def account(self, wallet: Wallet, at: BlockNumber | None = None) -> Account:
-        """What one wallet has free and locked."""
+        """What one wallet has in the hub, free and locked, in nRLC."""
         return self.accounts([wallet], at)[0]
 
     def scores(self, wallets: Sequence[Wallet], at: BlockNumber | None = None) -> list[int]:
         """Each worker's PoCo score (protocol.poco.weights)."""
-        return self._views(calls.VIEW_SCORE, [(wallet,) for wallet in wallets], at)
+        return self._call_each(calls.VIEW_SCORE, [(wallet,) for wallet in wallets], at)
 
     def tee_broker(self) -> Wallet | None:
-        """Who signs authorizations of TEE tasks in the workerpool owner's place, if anybody."""
-        (broker,) = self._views(calls.TEE_BROKER, [()], None)
+        """The wallet that signs authorizations of TEE tasks in place of the workerpool's owner, if there is one."""
+        (broker,) = self._call_each(calls.TEE_BROKER, [()], None)
         return None if broker == ZERO_ADDRESS else Wallet(broker)
 
     def token(self) -> Contract:
         """The RLC contract (zero address in native mode)."""
-        return Contract(self._views(calls.TOKEN, [()], None)[0])
+        return Contract(self._call_each(calls.TOKEN, [()], None)[0])
 
     def registries(self) -> tuple[Contract, Contract, Contract]:
-        """App, dataset and workerpool registry."""
+        """Addresses of the app, dataset and workerpool registries, in this order."""
         functions = (calls.APP_REGISTRY, calls.DATASET_REGISTRY, calls.WORKERPOOL_REGISTRY)
-        app, dataset, workerpool = (self._views(function, [()], None)[0] for function in functions)
+        app, dataset, workerpool = (self._call_each(function, [()], None)[0] for function in functions)
         return Contract(app), Contract(dataset), Contract(workerpool)
 
     def balances(self, wallets: Sequence[Wallet], at: BlockNumber | None = None) -> list[int]:
-        """Each wallet's wei."""
+        """Native token that each wallet has, in wei."""
         tag = hex(self.head() if at is None else at)
         answers = self.rpc.batch([("eth_getBalance", (wallet, tag)) for wallet in wallets])
-        return values(heard_each(answers, _quantity), self.rpc.name)
+        return values(decode_replies(answers, _parse_quantity), self.rpc.name)
 
     def gas_price(self) -> Wei:
-        """What the node suggests to pay for a unit of gas."""
-        return Wei(self._one("eth_gasPrice", (), _quantity))
+        """What the node suggests to pay for a unit of gas, in wei."""
+        return Wei(self._ask_node("eth_gasPrice", (), _parse_quantity))
 
     # -- the right chain -----------------------------------------------------------------------------------------------
 
@@ -161,8 +168,8 @@ class Hub:
         Raises RpcUnavailable while the node cannot say.
         """
         answers = self.rpc.batch([("eth_chainId", ()), ("eth_getCode", (self.address, "latest"))])
-        chain_id = value_of(heard(answers[0], _quantity), self.rpc.name)
-        code = value_of(heard(answers[1], to_bytes), self.rpc.name)
+        chain_id = value_of(decode_reply(answers[0], _parse_quantity), self.rpc.name)
+        code = value_of(decode_reply(answers[1], to_bytes), self.rpc.name)
         if chain_id != settings.chain_id:
             raise WrongChain(
                 why=f"{self.rpc.name} is on chain {chain_id}, SLUICE_CHAIN_ID is {settings.chain_id}",
@@ -178,14 +185,15 @@ class Hub:
             self._check_workerpool(Contract(settings.workerpool.lower()))
 
     def _check_synced(self) -> None:
-        """Raise RpcUnavailable while the node still reads blocks: it lacks what newer blocks hold."""
-        if self._one("eth_syncing", (), lambda answer: answer) is not False:
+        """Raise RpcUnavailable while the node still syncs: it lacks what newer blocks hold."""
+        if self._ask_node("eth_syncing", (), lambda answer: answer) is not False:
             raise RpcUnavailable(what=self.rpc.name, why="it is still reading the chain (eth_syncing)")
 
     def _check_workerpool(self, address: Contract) -> None:
+        """Raise WrongChain unless the hub's registry knows the workerpool. Part of `check_chain`."""
         try:
-            registry = self._views(calls.WORKERPOOL_REGISTRY, [()], None)[0]
-            known = self._views(calls.IS_REGISTERED, [(address,)], None, to=registry)[0]
+            registry = self._call_each(calls.WORKERPOOL_REGISTRY, [()], None)[0]
+            known = self._call_each(calls.IS_REGISTERED, [(address,)], None, to=registry)[0]
         except RpcError as error:
             raise WrongChain(
                 why=f"the contract at {self.address} is not a PoCo hub",
@@ -200,7 +208,7 @@ class Hub:
 
     # -- batched eth_call ----------------------------------------------------------------------------------------------
 
-    def _views(
+    def _call_each(
         self,
         function: Function,
         arguments: Sequence[tuple[object, ...]],
@@ -209,7 +217,7 @@ class Hub:
         to: Contract | None = None,
         read: Callable[[Any], Any] = lambda value: value,
     ) -> list[Any]:
-        """The single value that `function` answers for each tuple of arguments, through `read`.
+        """Call `function` with each tuple of arguments, in one batch; each answer's single value, through `read`.
 
         Raises RpcUnavailable if one of the answers cannot be read, RpcError if the contract refuses.
         """
@@ -219,41 +227,42 @@ class Hub:
             at = self.head()
         tag = "latest" if at is None else hex(at)
         target = to or self.address
-        answers = self.rpc.batch([_call(target, function, args, tag) for args in arguments])
+        answers = self.rpc.batch([_eth_call(target, function, args, tag) for args in arguments])
         for answer in answers:
             if isinstance(answer, RpcError) and reverted(answer):
                 raise answer
-        return values(heard_each(answers, lambda answer: read(_decoded(function)(answer))), self.rpc.name)
+        return values(decode_replies(answers, lambda answer: read(_decoder_of(function)(answer))), self.rpc.name)
 
-    def _asked(
+    def _try_each(
         self, function: Function, arguments: Sequence[tuple[object, ...]], at: BlockRef | None
     ) -> list[Known[Any] | Unknown | Broken]:
-        """As `_views` at block `at`, one answer each; Broken where the contract refuses at a block that is `at`."""
+        """`_call_each` at block `at`, with a verdict for each call: Broken where the contract refuses at that block."""
         if not arguments:
             return []
         tag = "latest" if at is None else hex(at.number)
-        requests = [_call(self.address, function, args, tag) for args in arguments]
+        requests = [_eth_call(self.address, function, args, tag) for args in arguments]
         if at is None:
-            return [*heard_each(self.rpc.batch(requests), _decoded(function))]
+            return [*decode_replies(self.rpc.batch(requests), _decoder_of(function))]
         block: Request = ("eth_getBlockByNumber", (tag, False))
         # Asked on both sides of the calls: they were made at our block only if it stood before and afterwards.
         before, *answers, after = self.rpc.batch([block, *requests, block])
-        if any(heard(each, block_ref) != Known(at) for each in (before, after)):
+        if any(decode_reply(each, block_ref) != Known(at) for each in (before, after)):
             return [Unknown(f"the node does not have block {at.number} as we followed it")] * len(arguments)
         return [
             Broken(f"the contract refuses {function.name}: {answer.message}")
             if isinstance(answer, RpcError) and reverted(answer)
-            else heard(answer, _decoded(function))
+            else decode_reply(answer, _decoder_of(function))
             for answer in answers
         ]
 
-    def _one(self, method: str, params: Sequence[object], read: Callable[[Any], T]) -> T:
-        """What one call says. Raises RpcUnavailable."""
+    def _ask_node(self, method: str, params: Sequence[object], read: Callable[[Any], T]) -> T:
+        """The result of one JSON-RPC request, through `read`. Raises RpcUnavailable."""
         (answer,) = self.rpc.batch([(method, params)])
-        return value_of(heard(answer, read), self.rpc.name)
+        return value_of(decode_reply(answer, read), self.rpc.name)
 
 
-def _deal(deal_id: DealId, answer: Known[Any] | Unknown | Broken, *, proven: bool) -> Answer[Deal] | Broken:
+def _judge_deal(deal_id: DealId, answer: Known[Any] | Unknown | Broken, *, proven: bool) -> Answer[Deal] | Broken:
+    """The deal in viewDeal's answer; an empty record is Absent if `proven` (read at a known block), else Unknown."""
     if not isinstance(answer, Known):
         return answer
     number = views.too_big(answer.value)
@@ -265,16 +274,18 @@ def _deal(deal_id: DealId, answer: Known[Any] | Unknown | Broken, *, proven: boo
     return Absent("the contract has no such deal") if proven else Unknown("the node does not know the deal")
 
 
-def _call(to: Contract, function: Function, arguments: tuple[object, ...], tag: str) -> Request:
+def _eth_call(to: Contract, function: Function, arguments: tuple[object, ...], tag: str) -> Request:
+    """The eth_call request for one contract function at block `tag`."""
     return "eth_call", ({"to": to, "data": function.encode(*arguments)}, tag)
 
 
-def _decoded(function: Function) -> Callable[[str], Any]:
+def _decoder_of(function: Function) -> Callable[[str], Any]:
+    """A reader for `decode_reply`: it decodes a function's answer to its single value."""
     return lambda answer: function.decode(answer)[0]
 
 
-def _with(status: type[IntEnum]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Fields of a record as they are, for a record that begins with one of these statuses; ValueError otherwise."""
+def _checker_of(status: type[IntEnum]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """A reader that returns a record's fields, and raises ValueError if the first is not one of these statuses."""
 
     def read(fields: tuple[Any, ...]) -> tuple[Any, ...]:
         status(fields[0])
@@ -283,9 +294,11 @@ def _with(status: type[IntEnum]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]
     return read
 
 
-def _quantity(answer: str) -> int:
+def _parse_quantity(answer: str) -> int:
+    """The number of a JSON-RPC quantity such as "0x1a"."""
     return int(answer, 16)
 
 
-def _voters(fields: tuple[Any, ...]) -> tuple[Wallet, ...]:
+def _voters_in(fields: tuple[Any, ...]) -> tuple[Wallet, ...]:
+    """Workers that have contributed, from the fields of viewTask's answer."""
     return views.contributors(fields)

@@ -117,14 +117,14 @@ class Workerpool:
 
 
 def too_big(fields: object) -> int | None:
-    """An integer among these values, at any depth, that no store can hold; None if there is none."""
+    """The first integer in these values, at any depth, above `MOST`, the largest a store holds; None if none is."""
     if isinstance(fields, tuple):
         return next((found for part in fields if (found := too_big(part)) is not None), None)
     return fields if isinstance(fields, int) and fields > MOST else None
 
 
 def deal(deal_id: DealId, fields: tuple[Any, ...]) -> Deal | None:
-    """The deal behind viewDeal's answer, None if the contract knows none of that id."""
+    """The deal in viewDeal's answer; None if the contract has no deal of that id."""
     app, dataset, workerpool, trust, category, tag, requester, beneficiary, callback, params, *rest = fields
     start_time, bot_first, bot_size, worker_stake, scheduler_reward_ratio, sponsor = rest
     if bot_size == 0:
@@ -134,7 +134,7 @@ def deal(deal_id: DealId, fields: tuple[Any, ...]) -> Deal | None:
         app=Contract(app[0]),
         app_owner=Wallet(app[1]),
         app_price=NRlc(app[2]),
-        dataset=_unless_zero(dataset[0]),
+        dataset=_contract_or_none(dataset[0]),
         dataset_owner=Wallet(dataset[1]),
         dataset_price=NRlc(dataset[2]),
         workerpool=Contract(workerpool[0]),
@@ -145,7 +145,7 @@ def deal(deal_id: DealId, fields: tuple[Any, ...]) -> Deal | None:
         tag=Hash32(to_hex(tag)),
         requester=Wallet(requester),
         beneficiary=Wallet(beneficiary),
-        callback=_unless_zero(callback),
+        callback=_contract_or_none(callback),
         params=params,
         start_time=Timestamp(start_time),
         bot_first=bot_first,
@@ -157,12 +157,12 @@ def deal(deal_id: DealId, fields: tuple[Any, ...]) -> Deal | None:
 
 
 def contributors(fields: tuple[Any, ...]) -> tuple[Wallet, ...]:
-    """Who has contributed, of viewTask's answer, in the order of the votes."""
+    """Workers that have contributed, from the fields of viewTask's answer, in the order of their votes."""
     return tuple(Wallet(address) for address in fields[10])
 
 
 def chain_view(task_id: TaskId, fields: tuple[Any, ...], votes: tuple[Contribution, ...]) -> ChainView:
-    """The view behind viewTask's answer. The contract keeps no block numbers, so those stay None."""
+    """The task in viewTask's answer, with these votes. The contract keeps no block numbers, so those stay None."""
     status, consensus, reveal_deadline, results = TaskStatus(fields[0]), to_hex(fields[7]), fields[5], fields[12]
     return ChainView(
         task_id=task_id,
@@ -175,31 +175,36 @@ def chain_view(task_id: TaskId, fields: tuple[Any, ...], votes: tuple[Contributi
 
 
 def contribution(worker: Wallet, fields: tuple[Any, ...], at: BlockNumber) -> Contribution:
-    """The vote behind viewContribution's answer. The contract does not say when it came: `at` is when it was read."""
+    """The vote in viewContribution's answer.
+
+    The contract does not say when it was cast: `at` is the block it was read at.
+    """
     return Contribution(worker, Hash32(to_hex(fields[1])), ContributionStatus(fields[0]), at)
 
 
 def app(address: Contract, fields: tuple[Any, ...]) -> App:
-    """The app behind viewApp's answer."""
+    """The app in viewApp's answer."""
     owner, name, kind, location, checksum, enclave = fields
-    return App(address, Wallet(owner), name, kind, location_text(location), _hash(checksum), enclave)
+    return App(address, Wallet(owner), name, kind, location_text(location), _hex_hash(checksum), enclave)
 
 
 def dataset(address: Contract, fields: tuple[Any, ...]) -> Dataset:
-    """The dataset behind viewDataset's answer."""
+    """The dataset in viewDataset's answer."""
     owner, name, location, checksum = fields
-    return Dataset(address, Wallet(owner), name, location_text(location), _hash(checksum))
+    return Dataset(address, Wallet(owner), name, location_text(location), _hex_hash(checksum))
 
 
 def workerpool(address: Contract, fields: tuple[Any, ...]) -> Workerpool:
-    """The workerpool behind viewWorkerpool's answer."""
+    """The workerpool in viewWorkerpool's answer."""
     owner, description, worker_stake_ratio, scheduler_reward_ratio = fields
     return Workerpool(address, Wallet(owner), description, worker_stake_ratio, scheduler_reward_ratio)
 
 
-def _hash(word: bytes) -> Hash32:
+def _hex_hash(word: bytes) -> Hash32:
+    """A bytes32 of an answer as `0x` hex."""
     return Hash32(to_hex(word))
 
 
-def _unless_zero(address: str) -> Contract | None:
+def _contract_or_none(address: str) -> Contract | None:
+    """The address of a contract; None for the zero address, which PoCo writes for "none"."""
     return None if address == ZERO_ADDRESS else Contract(address)

@@ -1,7 +1,7 @@
 """What an operator can do to a lane (`sluice tx …`). Each takes the lane's lease for a moment, like a run.
 
 Nothing here is needed in daily life: the lane repairs itself, except after a foreign nonce, which a person must judge.
-What spends gas has a function that names the price beforehand: `offer`, `offer_cancel`, `offer_gaps`.
+What spends gas has a function that names the price beforehand: `quote_bump`, `quote_cancel`, `quote_gaps`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import structlog
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.model.nonce import Disowned, Fees, NonceRecord, NonceState, Purpose, Repriced, apply
 from chain.lane.phases.confirm import after_release
-from chain.lane.phases.context import Memory, RunContext, Turn
-from chain.lane.phases.proof import receipts, spender
-from chain.lane.phases.repair import again, fill
+from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
+from chain.lane.phases.proof import find_spender, receipts
+from chain.lane.phases.repair import fill_nonces, same_call
 from chain.lane.phases.send import broadcast
 from chain.lane.phases.snapshot import ChainSnapshot, take_snapshot
 from chain.lane.rules.fees import bump as bumped_fees
@@ -81,7 +81,7 @@ class Replaced:
 
 
 def status(lane: Lane) -> LaneStatus:
-    """Read only; needs no lease. Raises RpcUnavailable."""
+    """State of a lane for `sluice tx ls` and `/health`. Reads only; needs no lease. Raises RpcUnavailable."""
     context = lane.context
     seen = take_snapshot(context.rpc, context.lane.wallet, None)
     records = tuple(context.store.records(context.lane, (NonceState.OPEN,)))
@@ -91,22 +91,22 @@ def status(lane: Lane) -> LaneStatus:
     gaps = tuple(Nonce(nonce) for nonce in range(seen.count, next_nonce) if nonce not in held)
     queued = context.store.count(context.lane, (IntentState.QUEUED,))
     halted, waiting = context.store.halted(context.lane), context.store.waiting(context.lane)
-    why = halted or waiting or _why(seen, records, gaps) or _waiting(context, seen, records, queued)
+    why = halted or waiting or _why_nonce_waits(seen, records, gaps) or _why_queue_waits(context, seen, records, queued)
     return LaneStatus(seen.head, seen.count, next_nonce, seen.balance, records, gaps, queued, halted, waiting, why)
 
 
-def _waiting(context: RunContext, seen: ChainSnapshot, records: tuple[NonceRecord, ...], queued: int) -> str:
-    """Why the queue does not move, as far as its oldest intent tells."""
+def _why_queue_waits(context: RunContext, seen: ChainSnapshot, records: tuple[NonceRecord, ...], queued: int) -> str:
+    """Why the queue does not move: what its oldest intent waits for. The last resort of `status`."""
     oldest = context.store.queued(context.lane, 1)
     if not oldest:
         return "nothing waits"
     (verdict,) = context.readiness.check(oldest, seen.moment)
-    reason = verdict.reason or _unpaid(context, seen, records, oldest[0]) or "goes with the next run"
+    reason = verdict.reason or _why_unpaid(context, seen, records, oldest[0]) or "goes with the next run"
     return f"{queued} in the queue, the oldest is {oldest[0].method} of {oldest[0].subject}: {reason}"
 
 
-def _unpaid(context: RunContext, seen: ChainSnapshot, records: tuple[NonceRecord, ...], intent: Intent) -> str:
-    """Why the wallet cannot pay this call now; empty if it can."""
+def _why_unpaid(context: RunContext, seen: ChainSnapshot, records: tuple[NonceRecord, ...], intent: Intent) -> str:
+    """Why the wallet cannot pay for this intent's call now; empty if it can."""
     try:
         call = context.encoder.encode((intent,))
     except BadMessage as error:
@@ -122,8 +122,8 @@ def _unpaid(context: RunContext, seen: ChainSnapshot, records: tuple[NonceRecord
     )
 
 
-def _why(seen: ChainSnapshot, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...]) -> str:
-    """What holds the lowest nonce; empty if none is open."""
+def _why_nonce_waits(seen: ChainSnapshot, records: tuple[NonceRecord, ...], gaps: tuple[Nonce, ...]) -> str:
+    """What the lowest open nonce waits for; empty if no nonce is open."""
     if gaps and gaps[0] == seen.count:
         return f"nonce {gaps[0]} has no transaction: a gap"
     lowest = next((record for record in records if record.nonce == seen.count), None)
@@ -137,87 +137,95 @@ def _why(seen: ChainSnapshot, records: tuple[NonceRecord, ...], gaps: tuple[Nonc
     return f"nonce {lowest.nonce} was sent at block {lowest.sent_block} and waits to be mined"
 
 
-def offer(lane: Lane, nonce: Nonce) -> ReplacementPrice:
-    """What raising the price of an open nonce would cost. Raises BadInput if it is not open or at the ceiling."""
-    record = _open(lane.context, nonce)
-    return ReplacementPrice((nonce,), _price(lane.context, _snapshot(lane.context), record), record.gas_limit)
+def quote_bump(lane: Lane, nonce: Nonce) -> ReplacementPrice:
+    """What `bump` of this open nonce would cost.
+
+    Raises BadInput if the nonce is not open or its fee is at the ceiling.
+    """
+    record = _open_record(lane.context, nonce)
+    return ReplacementPrice((nonce,), _bumped_price(lane.context, _read_chain(lane.context), record), record.gas_limit)
 
 
-def offer_cancel(lane: Lane, nonce: Nonce) -> ReplacementPrice:
-    """What taking an open nonce away from its call would cost. Raises BadInput as `offer`."""
-    return ReplacementPrice((nonce,), offer(lane, nonce).fees, transfer_gas(lane.context, Memory()))
+def quote_cancel(lane: Lane, nonce: Nonce) -> ReplacementPrice:
+    """What `cancel` of this open nonce would cost. Raises BadInput as `quote_bump`."""
+    return ReplacementPrice((nonce,), quote_bump(lane, nonce).fees, transfer_gas(lane.context, LaneMemory()))
 
 
-def offer_gaps(lane: Lane) -> ReplacementPrice:
-    """What filling all gaps would cost, and which there are."""
-    seen = _snapshot(lane.context)
+def quote_gaps(lane: Lane) -> ReplacementPrice:
+    """What `fill_gaps` would cost, and which nonces it would fill."""
+    seen = _read_chain(lane.context)
     return ReplacementPrice(
-        tuple(_gaps(lane.context, seen)),
+        tuple(_find_gaps(lane.context, seen)),
         quote(lane.context.policy.fees, seen.market),
-        transfer_gas(lane.context, Memory()),
+        transfer_gas(lane.context, LaneMemory()),
     )
 
 
 def bump(lane: Lane, nonce: Nonce) -> Replaced:
     """Sign and send the same call at a higher price."""
-    with _turn(lane) as turn:
-        seen, record = _snapshot(turn.context), _open(turn.context, nonce)
-        return _replace(turn, seen, record, again(turn.context, record, _price(turn.context, seen, record)))
+    with _leased(lane) as run:
+        seen, record = _read_chain(run.context), _open_record(run.context, nonce)
+        return _send_replacement(
+            run, seen, record, same_call(run.context, record, _bumped_price(run.context, seen, record))
+        )
 
 
 def cancel(lane: Lane, nonce: Nonce) -> Replaced:
     """Spend an open nonce on a no-op replacement (0-value self-transfer); its intents then end as FAILED."""
-    with _turn(lane) as turn:
-        context, seen, record = turn.context, _snapshot(turn.context), _open(turn.context, nonce)
-        fees, gas = _price(context, seen, record), transfer_gas(context, Memory())
+    with _leased(lane) as run:
+        context, seen, record = run.context, _read_chain(run.context), _open_record(run.context, nonce)
+        fees, gas = _bumped_price(context, seen, record), transfer_gas(context, LaneMemory())
         wallet, chain_id = context.lane.wallet, context.lane.chain_id
         unsigned = to_self(wallet, chain_id, nonce, fees, Purpose.CANCEL, _CANCELLED, gas=gas)
-        return _replace(turn, seen, record, unsigned)
+        return _send_replacement(run, seen, record, unsigned)
 
 
 def cancel_queued(lane: Lane, key: str, *, dry_run: bool = False) -> None:
-    """End an intent that has no nonce. Raises BadInput if it has one, or is none; `dry_run`: only that."""
-    with _turn(lane) as turn:
-        found = turn.context.store.intents([key])
-        held = turn.context.store.holding(turn.context.lane, key)
+    """End an intent that has no nonce as FAILED. `dry_run`: only check.
+
+    Raises BadInput if the intent is unknown or not in the queue.
+    """
+    with _leased(lane) as run:
+        found = run.context.store.intents([key])
+        held = run.context.store.holding(run.context.lane, key)
         if not found or found[0].state is not IntentState.QUEUED or held is not None:
             raise BadInput(what=f"Intent {key} is not in the queue; to stop one that was sent, cancel its nonce.")
         if not dry_run:
-            turn.context.store.move(turn.lease, [IntentMove((key,), IntentState.FAILED, reason=_CANCELLED)], ())
+            run.context.store.move(run.lease, [IntentMove((key,), IntentState.FAILED, reason=_CANCELLED)], ())
             # It may have been what the lane waited for.
-            turn.context.store.wait(turn.lease, None)
+            run.context.store.wait(run.lease, None)
 
 
 def rebroadcast(lane: Lane) -> list[str]:
-    """Give all open bytes to the node again; its answers, in nonce order."""
-    with _turn(lane) as turn:
-        return _send(turn, _snapshot(turn.context), turn.context.store.records(turn.context.lane, (NonceState.OPEN,)))
+    """Send all open transactions to the node again; its answers, in nonce order."""
+    with _leased(lane) as run:
+        return _send_now(run, _read_chain(run.context), run.context.store.records(run.context.lane, (NonceState.OPEN,)))
 
 
 def fill_gaps(lane: Lane) -> list[Nonce]:
     """Fill every nonce below the highest that has no record, without waiting for another head; returns which."""
-    with _turn(lane) as turn:
-        seen = _snapshot(turn.context)
-        gaps = _gaps(turn.context, seen)
-        _send(turn, seen, fill(turn, seen, gaps, Memory()))
+    with _leased(lane) as run:
+        seen = _read_chain(run.context)
+        gaps = _find_gaps(run.context, seen)
+        _send_now(run, seen, fill_nonces(run, seen, gaps, LaneMemory()))
         return gaps
 
 
 def disown(lane: Lane, nonce: Nonce, *, dry_run: bool = False) -> list[IntentMove]:
-    """Accept that a foreign transaction took this nonce; the lane goes on. What becomes of the nonce's intents.
+    """Accept that a foreign transaction took this nonce, so that the lane goes on; what becomes of the nonce's intents.
 
-    `dry_run`: only say that. Raises BadInput unless the lane stands still and a final block shows the transaction that
-    is not ours: whoever let go of a nonce that was ours would have its calls carried out twice.
+    `dry_run`: change nothing. Raises BadInput unless the lane is halted and a final block shows the foreign
+    transaction: if the nonce was the lane's own after all, its calls would be carried out twice.
     """
-    with _turn(lane) as turn:
-        context, seen, record = turn.context, _snapshot(turn.context), _open(turn.context, nonce)
+    with _leased(lane) as run:
+        context, seen, record = run.context, _read_chain(run.context), _open_record(run.context, nonce)
         if record.nonce >= seen.count:
             raise BadInput(what=f"Nonce {nonce} is not spent; nobody took it.")
         receipt = receipts(context.rpc, [record])[nonce]
         if isinstance(receipt, Known):
             tx_hash, block = receipt.value.tx_hash, receipt.value.block
             raise BadInput(what=f"Nonce {nonce} is ours: {tx_hash} is in block {block}. The lane goes on by itself.")
-        if turn.lease.halted is None:
+        if run.lease.halted is None:
             raise BadInput(what="The lane still looks for who spent it; it stops by itself if that is not ours.")
         _prove_foreign(context, seen, record)
         intents = context.store.intents(record.intents)
@@ -228,15 +236,15 @@ def disown(lane: Lane, nonce: Nonce, *, dry_run: bool = False) -> list[IntentMov
             for intent, verdict in zip(intents, verdicts, strict=True)
         ]
         if not dry_run:
-            context.store.move(turn.lease, moves, [Disowned(nonce)])
-            context.store.halt(context.lane, None, turn.lease)
+            context.store.move(run.lease, moves, [Disowned(nonce)])
+            context.store.halt(context.lane, None, run.lease)
             log.warning("Foreign nonce accepted.", action="lane_disowned", wallet=lane.id.wallet, nonce=nonce)
     return moves
 
 
 def _prove_foreign(context: RunContext, seen: ChainSnapshot, record: NonceRecord) -> None:
     """Return if a final block proves that a foreign transaction spent the nonce; else raise BadInput."""
-    match spender(context.rpc, context.lane.wallet, record, seen.head):
+    match find_spender(context.rpc, context.lane.wallet, record, seen.head):
         case Known(found) if found.ours:
             what = f"is ours: {found.tx_hash} is in block {found.block}; the node only has no receipt of it yet."
         case Known(_):
@@ -251,10 +259,10 @@ def _prove_foreign(context: RunContext, seen: ChainSnapshot, record: NonceRecord
 
 
 def resume(lane: Lane, *, dry_run: bool = False) -> str:
-    """Let a lane that stands still go on as it is: whoever stopped it was wrong (say, a node had lost receipts).
+    """End the halt of a lane, for an operator who knows that its reason was wrong; the reason.
 
-    Why it stood still. If that is still so, it stops again. Raises BadInput if it does not stand still; `dry_run`:
-    only that.
+    If the reason still holds, the next run halts the lane again. `dry_run`: change nothing. Raises BadInput if the lane
+    is not halted.
     """
     why = lane.context.store.halted(lane.id)
     if why is None:
@@ -269,18 +277,20 @@ def resume(lane: Lane, *, dry_run: bool = False) -> str:
 
 
 @contextmanager
-def _turn(lane: Lane) -> Iterator[Turn]:
+def _leased(lane: Lane) -> Iterator[LeasedRun]:
+    """A leased run for the commands of this module. Raises LeaseLost while a run of the service holds the lease."""
     context = lane.context
     lease = context.store.take_lease(context.lane, lane.holder, context.policy.lease)
     if lease is None:
         raise LeaseLost(wallet=context.lane.wallet, fence="of a run")
     try:
-        yield Turn(context, lease, context.monotonic())
+        yield LeasedRun(context, lease, context.monotonic())
     finally:
         context.store.give_back(lease)
 
 
-def _open(context: RunContext, nonce: Nonce) -> NonceRecord:
+def _open_record(context: RunContext, nonce: Nonce) -> NonceRecord:
+    """The record of an open nonce. Raises BadInput if the nonce is unknown or not open."""
     record = context.store.record(context.lane, nonce)
     if record is None or record.state is not NonceState.OPEN:
         state = "unknown" if record is None else record.state.value
@@ -288,7 +298,8 @@ def _open(context: RunContext, nonce: Nonce) -> NonceRecord:
     return record
 
 
-def _price(context: RunContext, seen: ChainSnapshot, record: NonceRecord) -> Fees:
+def _bumped_price(context: RunContext, seen: ChainSnapshot, record: NonceRecord) -> Fees:
+    """Fees that a node accepts in place of the record's present ones. Raises BadInput at the ceiling."""
     fees = bumped_fees(context.policy.fees, seen.market, record.newest.fees)
     if fees is None and record.newest.fees.max_fee == 0:
         return quote(context.policy.fees, seen.market)
@@ -297,30 +308,32 @@ def _price(context: RunContext, seen: ChainSnapshot, record: NonceRecord) -> Fee
     return fees
 
 
-def _snapshot(context: RunContext) -> ChainSnapshot:
+def _read_chain(context: RunContext) -> ChainSnapshot:
+    """Head, account nonce, balance and fees now."""
     return take_snapshot(context.rpc, context.lane.wallet, None)
 
 
-def _gaps(context: RunContext, seen: ChainSnapshot) -> list[Nonce]:
-    """Unspent nonces below the highest that have no record."""
+def _find_gaps(context: RunContext, seen: ChainSnapshot) -> list[Nonce]:
+    """Unspent nonces below the highest claimed one that have no record."""
     highest = context.store.highest_nonce(context.lane)
     span = range(seen.count, 0 if highest is None else highest)
     return [Nonce(nonce) for nonce in span if context.store.record(context.lane, Nonce(nonce)) is None]
 
 
-def _replace(turn: Turn, seen: ChainSnapshot, record: NonceRecord, unsigned: Unsigned) -> Replaced:
-    (attempt,) = turn.context.signer.sign([unsigned])
+def _send_replacement(run: LeasedRun, seen: ChainSnapshot, record: NonceRecord, unsigned: Unsigned) -> Replaced:
+    """Sign `unsigned`, store it as the newest attempt of this nonce, and send it."""
+    (attempt,) = run.context.signer.sign([unsigned])
     move = Repriced(record.nonce, attempt)
-    turn.context.store.move(turn.lease, (), [move])
+    run.context.store.move(run.lease, (), [move])
     replaced = apply(record, move)
-    (answer,) = _send(turn, seen, [replaced])
+    (answer,) = _send_now(run, seen, [replaced])
     log.info("Replaced by hand.", action="lane_replaced", nonce=record.nonce, tx=attempt.tx_hash, answer=answer)
     return Replaced(replaced, answer)
 
 
-def _send(turn: Turn, seen: ChainSnapshot, records: Sequence[NonceRecord]) -> list[str]:
-    """Send as a run does; what the node refused in its words, else `accepted`."""
-    memory = Memory()
-    broadcast(turn, seen, records, memory)
+def _send_now(run: LeasedRun, seen: ChainSnapshot, records: Sequence[NonceRecord]) -> list[str]:
+    """Send the newest attempt of each record; for each, `accepted` or the node's words of refusal."""
+    memory = LaneMemory()
+    broadcast(run, seen, records, memory)
     refused = memory.refused | memory.maybe_sent
     return [refused[record.nonce].words if record.nonce in refused else "accepted" for record in records]

@@ -30,7 +30,10 @@ class LaneFinding:
 
 
 def audit(lane: Lane, *, depth: int = DEPTH) -> list[LaneFinding]:
-    """Everything that is odd; reads only. What a run is about to repair is told too. Raises RpcUnavailable."""
+    """Differences between the lane's records and the chain, and within the records; for `sluice tx audit`.
+
+    Reads only, and also lists what the next run repairs by itself. Raises RpcUnavailable.
+    """
     context = lane.context
     seen = take_snapshot(context.rpc, context.lane.wallet, None)
     known = context.store.records(context.lane, list(UNSETTLED))
@@ -40,18 +43,19 @@ def audit(lane: Lane, *, depth: int = DEPTH) -> list[LaneFinding]:
     answers = context.rpc.batch(
         [("eth_getTransactionReceipt", (record.mined.tx_hash,)) for record in settled if record.mined is not None]
     )
-    findings = _gaps(records, seen.count)
+    findings = _audit_gaps(records, seen.count)
     for record, receipt in zip(settled, answers, strict=True):
-        findings += _receipt(record, receipt)
+        findings += _audit_receipt(record, receipt)
     for record in records:
         if record.state is NonceState.OPEN and record.nonce < seen.count:
             findings.append(
                 LaneFinding("unconfirmed", record.nonce, None, "is spent; the next run looks for its receipt")
             )
-    return findings + _intents(lane, records)
+    return findings + _audit_intents(lane, records)
 
 
-def _gaps(records: list[NonceRecord], count: Nonce) -> list[LaneFinding]:
+def _audit_gaps(records: list[NonceRecord], count: Nonce) -> list[LaneFinding]:
+    """A finding for each nonce from `count`, the account nonce, up to the highest record that has no record."""
     held = {record.nonce for record in records}
     missing = [nonce for nonce in range(count, max(held, default=Nonce(0))) if nonce not in held]
     return [
@@ -59,7 +63,8 @@ def _gaps(records: list[NonceRecord], count: Nonce) -> list[LaneFinding]:
     ]
 
 
-def _receipt(record: NonceRecord, receipt: object) -> list[LaneFinding]:
+def _audit_receipt(record: NonceRecord, receipt: object) -> list[LaneFinding]:
+    """A finding if the node's receipt does not agree with a record that has a block."""
     assert record.mined is not None
     if isinstance(receipt, RpcError):
         says = f"{record.state.value} in block {record.mined.block}, but the node cannot say: {receipt}"
@@ -80,7 +85,8 @@ def _receipt(record: NonceRecord, receipt: object) -> list[LaneFinding]:
     return [LaneFinding("other_block", record.nonce, None, says)]
 
 
-def _intents(lane: Lane, records: list[NonceRecord]) -> list[LaneFinding]:
+def _audit_intents(lane: Lane, records: list[NonceRecord]) -> list[LaneFinding]:
+    """A finding for each intent that several nonces carry, and for each that should have a nonce and has none."""
     carried = Counter(key for record in records for key in record.intents)
     findings = [
         LaneFinding("two_nonces", None, key, f"is carried by {times} nonces")

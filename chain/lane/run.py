@@ -18,7 +18,7 @@ from chain.lane.model.intent import UNENDED, Intent, IntentState, LaneId
 from chain.lane.model.nonce import IN_A_BLOCK, NonceRecord, NonceState
 from chain.lane.model.policy import LanePolicy
 from chain.lane.phases.confirm import Confirmed, confirm
-from chain.lane.phases.context import Memory, RunContext, Turn
+from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
 from chain.lane.phases.proof import receipts
 from chain.lane.phases.repair import repair
 from chain.lane.phases.send import afford, broadcast, choose, claim
@@ -26,7 +26,7 @@ from chain.lane.phases.snapshot import ChainSnapshot, take_snapshot
 from chain.lane.rules.encoding import Encoder
 from chain.lane.rules.gas import allow
 from chain.lane.rules.readiness import Readiness
-from chain.lane.rules.waits import tell
+from chain.lane.rules.waits import report_waiting
 from chain.lane.signer import Signer
 from chain.lane.store.lease import new_holder
 from chain.lane.store.port import LaneStore
@@ -87,26 +87,29 @@ class Lane:
             clock=clock,
             monotonic=monotonic,
         )
-        self._memory = Memory()
+        self._memory = LaneMemory()
         self._holder = holder or new_holder()
 
     @property
     def id(self) -> LaneId:
-        """Chain and wallet."""
+        """Chain id and wallet of this lane."""
         return self._context.lane
 
     @property
     def context(self) -> RunContext:
-        """Its ports, for `chain.lane.admin`."""
+        """The store, node and settings of this lane, for `chain.lane.admin`."""
         return self._context
 
     @property
     def holder(self) -> str:
-        """Its name in leases."""
+        """The name under which this process takes the lane's lease."""
         return self._holder
 
     def submit(self, intents: Sequence[Intent]) -> int:
-        """Store intents durably; how many were new. Those known already are left as they are. Raises LaneFull."""
+        """Store intents durably; the number of new ones.
+
+        Intents that exist already are left as they are. Raises LaneFull.
+        """
         context = self._context
         if not intents:
             return 0
@@ -116,18 +119,21 @@ class Lane:
         return context.store.add(intents)
 
     def intents(self, keys: Sequence[str]) -> list[Intent]:
-        """The intents as they stand; unknown keys are left out."""
+        """The intents of these keys, with their present states; unknown keys are left out."""
         return self._context.store.intents(keys)
 
     def open_count(self) -> int:
-        """How many intents have not ended."""
+        """Number of intents that have not ended."""
         return self._context.store.count(self._context.lane, UNENDED)
 
     def run(self) -> RunReport:
-        """Recover, confirm, send; a few milliseconds when there is nothing to do. Database errors are raised."""
+        """Confirm, repair and send what is due; called at each new head and after `submit`.
+
+        Returns early if there is nothing to do. Errors of the node are in the report; those of the database are raised.
+        """
         context = self._context
         try:
-            if not context.store.busy(context.lane) and not self._undone():
+            if not context.store.busy(context.lane) and not self._last_final_undone():
                 return RunReport()
         except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
@@ -137,12 +143,12 @@ class Lane:
         if lease is None:
             return RunReport(open=self.open_count(), busy=True)
         LANE_HALTED.labels(context.lane.wallet).set(lease.halted is not None)
-        turn = Turn(context, lease, started)
+        run = LeasedRun(context, lease, started)
         try:
-            if lease.halted is not None and not self._halt_ends(turn):
+            if lease.halted is not None and not self._end_wrong_halt(run):
                 log.error("The lane stands still.", action="lane_halted", wallet=context.lane.wallet, why=lease.halted)
                 return RunReport(open=self.open_count(), halted=lease.halted)
-            return self._run(turn)
+            return self._run_phases(run)
         except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
             return RunReport(open=self.open_count(), halted=lease.halted, trouble=str(error))
@@ -155,8 +161,8 @@ class Lane:
         finally:
             context.store.give_back(lease)
 
-    def _halt_ends(self, turn: Turn) -> bool:
-        """Whether what stopped the lane was wrong: a receipt says that one of its own transactions spent the nonce."""
+    def _end_wrong_halt(self, run: LeasedRun) -> bool:
+        """End the halt, and return True, if a receipt shows that one of the lane's own transactions spent the nonce."""
         context, wallet = self._context, self.id.wallet
         seen = take_snapshot(context.rpc, wallet, None)
         spent = [record for record in context.store.records(self.id, (NonceState.OPEN,)) if record.nonce < seen.count]
@@ -164,39 +170,41 @@ class Lane:
         ours = [record.nonce for record in spent if isinstance(found[record.nonce], Known)]
         if not ours:
             return False
-        context.store.halt(self.id, None, turn.lease)
+        context.store.halt(self.id, None, run.lease)
         log.warning(
             "The lane goes on by itself: its own transactions have receipts.",
             action="lane_halt_ended",
             wallet=wallet,
             nonces=ours,
-            why=turn.lease.halted,
+            why=run.lease.halted,
         )
         LANE_HALTED.labels(wallet).set(0)
         return True
 
-    def _newest(self) -> NonceRecord | None:
-        """The newest record in a block: while that block stands, so do all before it."""
+    def _newest_in_block(self) -> NonceRecord | None:
+        """The newest record that is in a block: while that block stands, so do all before it."""
         return next(iter(self._context.store.newest(self.id, IN_A_BLOCK, 1, None)), None)
 
-    def _undone(self) -> bool:
-        """Whether a reorg took back what was the last thing this wallet did, and FINAL. One batch of requests."""
-        newest = self._newest()
+    def _last_final_undone(self) -> bool:
+        """Whether a reorg removed the block of the newest record, although it was FINAL. One batch of requests."""
+        newest = self._newest_in_block()
         return newest is not None and take_snapshot(self._context.rpc, self.id.wallet, newest).contradicts(newest)
 
     def _warn(self, sentence: str, action: str, error: SluiceError) -> None:
+        """Log an error that ends this run and does no harm: the next run goes on."""
         log.warning(sentence, action=action, wallet=self._context.lane.wallet, why=str(error))
 
-    def _run(self, turn: Turn) -> RunReport:
+    def _run_phases(self, run: LeasedRun) -> RunReport:
+        """The phases of one run under its lease: snapshot, confirm, repair, choose, claim, broadcast."""
         context, memory = self._context, self._memory
-        newest = self._newest()
+        newest = self._newest_in_block()
         seen = take_snapshot(context.rpc, context.lane.wallet, newest)
-        memory.see(seen.count, seen.head)
-        confirmed = confirm(turn, seen, newest, memory)
+        memory.note_account_nonce(seen.count, seen.head)
+        confirmed = confirm(run, seen, newest, memory)
         highest = context.store.highest_nonce(context.lane)
         if context.policy.dry_run:
             return self._rehearse(seen, confirmed)
-        repairs = repair(turn, seen, confirmed.open, highest, memory)
+        repairs = repair(run, seen, confirmed.open, highest, memory)
         open_records = list(repairs.open.values())
         # While a gap waits to be filled, every further nonce would queue up behind it.
         chosen = choose(context, seen, open_records, memory) if not memory.gaps else None
@@ -204,18 +212,18 @@ class Lane:
         outbox = repairs.outbox
         if chosen is not None:
             if chosen.moves:
-                context.store.move(turn.lease, chosen.moves, ())
+                context.store.move(run.lease, chosen.moves, ())
                 ended += chosen.ended
             # A group that was cut may exceed the capacity: its other parts wait for the next run.
             allowed = allow(context, memory, chosen.groups)[: chosen.capacity]
             groups = afford(context, seen, open_records, allowed, memory)
             if groups:
-                fresh = claim(turn, seen, groups, self._next(seen, highest))
+                fresh = claim(run, seen, groups, self._next_nonce(seen, highest))
                 outbox = [*outbox, *fresh]
                 open_records += fresh
-        look_again = broadcast(turn, seen, outbox, memory) or (chosen is not None and chosen.more)
+        look_again = broadcast(run, seen, outbox, memory) or (chosen is not None and chosen.more)
         LANE_IN_FLIGHT.labels(context.lane.wallet).set(len(open_records))
-        tell(turn, seen, memory)
+        report_waiting(run, seen, memory)
         return RunReport(
             ended=tuple(context.store.intents(ended)) if ended else (),
             mined=tuple(confirmed.mined),
@@ -223,8 +231,11 @@ class Lane:
             wake_again=look_again,
         )
 
-    def _next(self, seen: ChainSnapshot, highest: Nonce | None) -> Nonce:
-        """The nonce to claim. Nonces above ours that are spent do no harm, but say that the key is not ours alone."""
+    def _next_nonce(self, seen: ChainSnapshot, highest: Nonce | None) -> Nonce:
+        """The nonce to claim next.
+
+        Nonces above the lane's own that are spent do no harm, but they show that the key is used elsewhere as well.
+        """
         if highest is None or seen.count <= highest + 1:
             return max(seen.count, Nonce(0 if highest is None else highest + 1))
         log.warning(

@@ -32,10 +32,10 @@ class Signer(Protocol):
 
     @property
     def wallet(self) -> Wallet:
-        """Whose transactions these are."""
+        """Address that the signed transactions are sent from."""
 
     def sign(self, unsigned: Sequence[Unsigned]) -> list[Attempt]:
-        """Signed bytes of each, in order."""
+        """A signed attempt for each transaction, in order."""
 
 
 class KeySigner:
@@ -46,15 +46,16 @@ class KeySigner:
 
     @property
     def wallet(self) -> Wallet:
-        """The key's address."""
+        """Address of the key."""
         return self._key.wallet
 
     def sign(self, unsigned: Sequence[Unsigned]) -> list[Attempt]:
-        """Signed bytes of each, in order."""
-        return [self._sign(item) for item in unsigned]
+        """A signed attempt for each transaction, in order."""
+        return [self._sign_one(item) for item in unsigned]
 
-    def _sign(self, item: Unsigned) -> Attempt:
-        raw, tx_hash = sign_transaction(self._key, _transaction(item))
+    def _sign_one(self, item: Unsigned) -> Attempt:
+        """The signed attempt for one transaction."""
+        raw, tx_hash = sign_transaction(self._key, _build_transaction(item))
         return Attempt(tx_hash, raw, item.fees, item.purpose, item.note, item.gas)
 
 
@@ -68,11 +69,12 @@ def to_self(
     *,
     gas: int = TRANSFER_GAS,
 ) -> Unsigned:
-    """A no-op replacement (0-value self-transfer): it spends the nonce and does nothing else."""
+    """An unsigned no-op transaction (0-value self-transfer): it spends the nonce and does nothing else."""
     return Unsigned(chain_id, nonce, Contract(wallet), "0x", gas, fees, purpose=purpose, note=note)
 
 
-def _transaction(item: Unsigned) -> Transaction | LegacyTransaction:
+def _build_transaction(item: Unsigned) -> Transaction | LegacyTransaction:
+    """The transaction to sign: legacy if the fees are, else EIP-1559."""
     if item.fees.legacy:
         return LegacyTransaction(
             chain_id=item.chain_id,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from chain.lane.model.intent import UNENDED, Intent, IntentState, LaneId
 from chain.lane.model.nonce import UNSETTLED, NonceMove, NonceRecord, NonceState, apply, nonces_of
-from chain.lane.store.lease import LaneLease, gone
+from chain.lane.store.lease import LaneLease, holder_is_dead
 from chain.lane.store.port import IntentMove
 from protocol.errors import LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
@@ -30,7 +30,7 @@ class MemoryStore:
     # -- callers -------------------------------------------------------------------------------------------------------
 
     def add(self, intents: Sequence[Intent]) -> int:
-        """Store those whose key is new; put those that are DONE back to QUEUED."""
+        """Store intents whose key is new; put those that are DONE back to QUEUED. The number of both."""
         added = 0
         for intent in intents:
             known = self._intents.get(intent.key)
@@ -45,73 +45,75 @@ class MemoryStore:
         return added
 
     def intents(self, keys: Sequence[str]) -> list[Intent]:
-        """Those that exist."""
+        """The intents of these keys that exist, in any order."""
         return [self._intents[key] for key in keys if key in self._intents]
 
     def queued(self, lane: LaneId, limit: int, skip: int = 0) -> list[Intent]:
-        """QUEUED ones, oldest first."""
+        """The lane's QUEUED intents, oldest first."""
         return self.in_state(lane, [IntentState.QUEUED], skip + limit)[skip:]
 
     def in_state(self, lane: LaneId, states: Sequence[IntentState], limit: int) -> list[Intent]:
-        """Intents in these states, oldest first."""
+        """The lane's intents in these states, oldest first."""
         found = [intent for intent in self._intents.values() if intent.lane == lane and intent.state in states]
         return sorted(found, key=lambda intent: (intent.created_at, intent.key))[:limit]
 
     def count(self, lane: LaneId, states: Sequence[IntentState]) -> int:
-        """How many intents are in these states."""
+        """Number of the lane's intents in these states."""
         return len(self.in_state(lane, states, len(self._intents)))
 
     def busy(self, lane: LaneId) -> bool:
-        """Whether a run could find anything to do."""
+        """Whether a run could find anything to do: an intent that has not ended, or a nonce that is not FINAL."""
         return bool(self.count(lane, UNENDED) or self.records(lane, UNSETTLED))
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
     def take_lease(self, lane: LaneId, holder: str, seconds: float) -> LaneLease | None:
-        """The lease under a new fence; None while a living holder has it."""
+        """The lease under a new fence; None while another living process has it."""
         held, until = self._leases.get(lane, (None, 0.0))
-        if held is not None and until > self._clock() and not gone(held.holder):
+        if held is not None and until > self._clock() and not holder_is_dead(held.holder):
             return None
         lease = LaneLease(lane, holder, held.fence + 1 if held else 1, self._halts.get(lane), self._waits.get(lane))
         self._leases[lane] = (lease, self._clock() + seconds)
         return lease
 
     def renew_lease(self, lease: LaneLease, seconds: float) -> None:
-        """Have it for `seconds` from now."""
-        self._last(lease)
+        """Extend the lease to `seconds` from now. Raises LeaseLost."""
+        self._check_last(lease)
         self._leases[lease.lane] = (lease, self._clock() + seconds)
 
     def give_back(self, lease: LaneLease) -> None:
-        """Let others take it at once."""
+        """Let other processes take the lease at once."""
         if self._leases[lease.lane][0].fence == lease.fence:
             self._leases[lease.lane] = (lease, self._clock())
 
     def halt(self, lane: LaneId, why: str | None, lease: LaneLease | None = None) -> None:
-        """Stop the lane; None lets it go on."""
+        """Halt the lane until an operator decides (None: end the halt). Raises LeaseLost."""
         if lease is not None:
-            self._last(lease)
-        self._note(self._halts, lane, why)
+            self._check_last(lease)
+        self._set_note(self._halts, lane, why)
 
     def halted(self, lane: LaneId) -> str | None:
-        """Why the lane stands still."""
+        """Why the lane is halted; None if it is not."""
         return self._halts.get(lane)
 
     def wait(self, lease: LaneLease, why: str | None) -> None:
-        """Tell what the lane waits for."""
-        self._last(lease)
-        self._note(self._waits, lease.lane, why)
+        """Record what the lane waits for and cannot repair (None: nothing). Raises LeaseLost."""
+        self._check_last(lease)
+        self._set_note(self._waits, lease.lane, why)
 
     def waiting(self, lane: LaneId) -> str | None:
-        """What the lane waits for."""
+        """What the lane waits for and cannot repair; None if nothing."""
         return self._waits.get(lane)
 
-    def _last(self, lease: LaneLease) -> None:
+    def _check_last(self, lease: LaneLease) -> None:
+        """Raise LeaseLost unless `lease` has the lane's last fence."""
         last = self._leases[lease.lane][0].fence
         if last != lease.fence:
             raise LeaseLost(wallet=lease.lane.wallet, fence=last)
 
     @staticmethod
-    def _note(notes: dict[LaneId, str], lane: LaneId, why: str | None) -> None:
+    def _set_note(notes: dict[LaneId, str], lane: LaneId, why: str | None) -> None:
+        """Set a lane's entry in `notes`; None removes it."""
         if why is None:
             notes.pop(lane, None)
         else:
@@ -122,36 +124,36 @@ class MemoryStore:
     def records(
         self, lane: LaneId, states: Sequence[NonceState], up_to: BlockNumber | None = None
     ) -> list[NonceRecord]:
-        """Records in these states by nonce."""
+        """Records in these states, lowest nonce first; with `up_to` only those mined in that block or below."""
         found = [record for record in self._records.get(lane, {}).values() if record.state in states]
         if up_to is not None:
             found = [record for record in found if record.mined is not None and record.mined.block <= up_to]
         return sorted(found, key=lambda record: record.nonce)
 
     def record(self, lane: LaneId, nonce: Nonce) -> NonceRecord | None:
-        """One record."""
+        """The record of this nonce."""
         return self._records.get(lane, {}).get(nonce)
 
     def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
-        """Records in these states, highest nonce first."""
+        """Records in these states, highest nonce first; with `below` only those under it."""
         found = [record for record in self.records(lane, states) if below is None or record.nonce < below]
         return found[::-1][:limit]
 
     def highest_nonce(self, lane: LaneId) -> Nonce | None:
-        """The highest nonce ever claimed."""
+        """The highest nonce that the lane ever claimed."""
         return max(self._records.get(lane, {}), default=None)
 
     def holding(self, lane: LaneId, key: str) -> NonceRecord | None:
-        """The record that carries this intent now."""
+        """The record whose nonce carries this intent now."""
         return next((record for record in self._records.get(lane, {}).values() if key in record.intents), None)
 
     def spent_since(self, lane: LaneId, since: float) -> Wei:
-        """Fees of records claimed since then and mined."""
+        """Fees in wei of nonces claimed at Unix time `since` or later and mined."""
         records = self._records.get(lane, {}).values()
         return Wei(sum(record.mined.fee for record in records if record.mined and record.created_at >= since))
 
     def claim(self, lease: LaneLease, records: Sequence[NonceRecord]) -> None:
-        """Insert records, ordered by nonce; all before the first that conflicts."""
+        """Insert records, lowest nonce first. Raises LeaseLost at the first that conflicts; those before it stay."""
         own = self._records.setdefault(lease.lane, {})
         for record in records:
             taken = any(self.holding(lease.lane, key) for key in record.intents)
@@ -161,10 +163,10 @@ class MemoryStore:
             self._record_fences[lease.lane, record.nonce] = lease.fence
 
     def move(self, lease: LaneLease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
-        """Write the moves, intents first."""
+        """Write the moves, intents first. Raises LeaseLost if a later fence wrote any of them."""
         for move in intents:
             for key in move.keys:
-                self._guard(lease, self._intent_fences[key])
+                self._check_fence(lease, self._intent_fences[key])
                 known = self._intents[key]
                 generation = known.generation if move.generation is None else move.generation
                 self._intents[key] = replace(
@@ -173,11 +175,12 @@ class MemoryStore:
                 self._intent_fences[key] = lease.fence
         for change in nonces:
             for nonce in nonces_of(change):
-                self._guard(lease, self._record_fences[lease.lane, nonce])
+                self._check_fence(lease, self._record_fences[lease.lane, nonce])
                 self._records[lease.lane][nonce] = apply(self._records[lease.lane][nonce], change)
                 self._record_fences[lease.lane, nonce] = lease.fence
 
     @staticmethod
-    def _guard(lease: LaneLease, fence: int) -> None:
+    def _check_fence(lease: LaneLease, fence: int) -> None:
+        """Raise LeaseLost if what is to be written has a later fence."""
         if fence > lease.fence:
             raise LeaseLost(wallet=lease.lane.wallet, fence=fence)

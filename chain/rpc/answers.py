@@ -18,7 +18,7 @@ the record would have been written.
         case Absent(why): ...
         case Unknown(why): ...
 
-What comes over the wire is a `Reply`, of which nothing can be used before `heard` has made an answer of it.
+What comes over the wire is a `Reply`, of which nothing can be used before `decode_reply` has made an answer of it.
 """
 
 from __future__ import annotations
@@ -69,16 +69,16 @@ class Broken:
 Answer: TypeAlias = Known[T] | Absent | Unknown
 
 #: What a node says to one request of a batch: a result, its own error as RpcError, or null. To the compiler it is only
-#: `object`, so that no caller can use it as a value: it goes through `heard`, which makes Known or Unknown of it, or is
-#: told apart by `isinstance`. That costs nothing while the lane runs.
+#: `object`, so that no caller can use it as a value: it goes through `decode_reply`, which makes Known or Unknown
+#: of it, or `isinstance` checks it. That costs nothing while the lane runs.
 Reply: TypeAlias = object
 
 
-def heard(raw: object, read: Callable[[Any], T]) -> Known[T] | Unknown:
-    """What one JSON-RPC result says, `raw` being a `Reply` (an element of `JsonRpc.batch`) or a part of one.
+def decode_reply(raw: object, read: Callable[[Any], T]) -> Known[T] | Unknown:
+    """The value that `read` takes from one JSON-RPC result, or Unknown.
 
-    Known if `read` can read it. Unknown for an RpcError, for null, and if `read` raises one of MISREAD. Never Absent: a
-    caller that has a proof replaces Unknown by Absent itself.
+    `raw`: an element of `JsonRpc.batch`, or a part of one. Known if `read` succeeds. Unknown for an RpcError, for null,
+    and if `read` raises one of MISREAD. Never Absent: a caller that has a proof replaces Unknown by Absent itself.
     """
     if isinstance(raw, RpcError):
         return Unknown(f"error {raw.code}: {raw.message}"[:_WORDS])
@@ -90,18 +90,18 @@ def heard(raw: object, read: Callable[[Any], T]) -> Known[T] | Unknown:
         return Unknown(f"the node's answer has another shape than expected ({type(error).__name__}: {error})"[:_WORDS])
 
 
-def heard_each(raw: Iterable[object], read: Callable[[Any], T]) -> list[Known[T] | Unknown]:
-    """`heard` for every result of a batch, in order."""
-    return [heard(each, read) for each in raw]
+def decode_replies(raw: Iterable[object], read: Callable[[Any], T]) -> list[Known[T] | Unknown]:
+    """`decode_reply` of each result of a batch, in order."""
+    return [decode_reply(each, read) for each in raw]
 
 
 def values(answers: Sequence[Answer[T]], node: str) -> list[T]:
-    """The values, for a caller who needs all of them. Raises RpcUnavailable, naming `node`, unless all are Known."""
+    """The values of answers that a caller needs all of. Raises RpcUnavailable, naming `node`, unless all are Known."""
     return [value_of(answer, node) for answer in answers]
 
 
 def value_of(answer: Answer[T], node: str) -> T:
-    """The value, for a caller to whom both other cases mean "try again later". Raises RpcUnavailable unless Known."""
+    """The value of an answer that a caller cannot do without. Raises RpcUnavailable, naming `node`, unless Known."""
     if isinstance(answer, Known):
         return answer.value
     raise RpcUnavailable(what=node, why=answer.why)

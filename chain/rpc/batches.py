@@ -29,7 +29,7 @@ class BatchSize:
     refusals: int = 0
 
     def worked(self, size: int, *, failed: int | None = None) -> BatchSize:
-        """After a batch of `size` was answered; `failed`: the size of one around it that was not."""
+        """The size after a batch of `size` was answered; `failed`: size of a larger batch that failed just before."""
         if failed is not None:
             return BatchSize(min(size, self.requests), refusals=min(self.refusals + 1, MOST_REFUSALS))
         if size < self.requests or self.requests >= FIRST:
@@ -39,5 +39,5 @@ class BatchSize:
         return replace(self, requests=min(2 * self.requests, FIRST), calm=0)
 
     def timed_out(self, size: int) -> BatchSize:
-        """After no answer came in time to a batch of `size`."""
+        """The size after a batch of `size` was not answered in time."""
         return replace(self, requests=min(self.requests, max(size // 2, SLOW_LEAST)), calm=0)

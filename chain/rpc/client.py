@@ -26,7 +26,7 @@ from urllib3.exceptions import MaxRetryError, ProtocolError
 from chain.rpc.answers import Reply
 from chain.rpc.batches import BatchSize
 from chain.rpc.library import load_web3
-from chain.rpc.response import Fits, NoAnswer, anything_fits, cut_short, failure, read_answers, wholly_failed
+from chain.rpc.response import Fits, NoAnswer, anything_fits, cut_short, node_error, read_answers, wholly_failed
 from chain.rpc.session import TooLong
 from config.metrics import RPC_REQUESTS, RPC_SECONDS
 from config.per_process import PerProcess
@@ -67,7 +67,7 @@ class JsonRpc(Protocol):
 
     @property
     def name(self) -> str:
-        """The node without anything secret, for messages and logs."""
+        """The node's name for messages and logs, without anything secret."""
 
     def call(self, method: str, *params: object) -> Any:
         """The result of one call. Raises RpcError or RpcUnavailable."""
@@ -106,7 +106,7 @@ class Rpc:
 
     @property
     def name(self) -> str:
-        """Host and port: keys of node providers stand in the path, the query or before the `@`."""
+        """Host and port of the node; keys of node providers stand in other parts of the URL."""
         return redacted(self.url)
 
     def call(self, method: str, *params: object) -> Any:
@@ -126,7 +126,7 @@ class Rpc:
         while len(answers) < len(requests):
             part = requests[len(answers) : len(answers) + self._size.requests]
             try:
-                answers += self._part(part)
+                answers += self._send_part(part)
                 failures = 0
             except _Refused as error:
                 # One call may be what the node breaks at, if others were answered; several in a row are the node.
@@ -134,7 +134,7 @@ class Rpc:
                 only_read = part[0][0].startswith(_READS)
                 if len(part) > 1 or not only_read or len(answers) < failures or failures == _BROKEN_CALLS:
                     raise
-                answers.append(failure(part[0][0], str(error)))
+                answers.append(node_error(part[0][0], str(error)))
         return answers
 
     def close(self) -> None:
@@ -151,8 +151,11 @@ class Rpc:
 
     # -- one HTTP exchange ---------------------------------------------------------------------------------------------
 
-    def _part(self, part: Sequence[Request]) -> list[Reply]:
-        """Answers to the first requests of `part`, to all of them if the node takes so many. Raises RpcUnavailable."""
+    def _send_part(self, part: Sequence[Request]) -> list[Reply]:
+        """Answers to the first requests of `part`, or to all of them if the node takes so many.
+
+        Raises RpcUnavailable.
+        """
         answers: list[Reply] | None = None
         refused: _Refused | None = None
         try:
@@ -165,24 +168,28 @@ class Rpc:
         if answers is not None and not wholly_failed(answers):
             self._takes_lists = self._takes_lists is not False
             self._size = self._size.worked(len(part))
-            return self._completed(part, answers)
+            return self._ask_for_missing(part, answers)
         if not _may_be_repeated(part, refused):
-            return _either(answers, refused)
+            return _answers_or_raise(answers, refused)
         if len(part) == 1:
-            return self._alone(part, answers, refused)
-        return self._fewer(part, answers, refused)
+            return self._retry_unlisted(part, answers, refused)
+        return self._retry_smaller(part, answers, refused)
 
-    def _alone(self, part: Sequence[Request], answers: list[Reply] | None, refused: _Refused | None) -> list[Reply]:
-        """One request once more, without the list around it: some nodes take no batches at all."""
+    def _retry_unlisted(
+        self, part: Sequence[Request], answers: list[Reply] | None, refused: _Refused | None
+    ) -> list[Reply]:
+        """Send one request again without a list around it: some nodes take no batches at all. Raises as `_exchange`."""
         if self._takes_lists is not None:
-            return _either(answers, refused)
+            return _answers_or_raise(answers, refused)
         found = self._exchange(part, as_list=False)
         if not wholly_failed(found):
             self._takes_lists = False
         return found
 
-    def _fewer(self, part: Sequence[Request], answers: list[Reply] | None, refused: _Refused | None) -> list[Reply]:
-        """Answers to the first half, quarter … of requests that failed together; the first part that works is the size.
+    def _retry_smaller(
+        self, part: Sequence[Request], answers: list[Reply] | None, refused: _Refused | None
+    ) -> list[Reply]:
+        """Send the first half, quarter … of requests that failed together; what works sets the batch size.
 
         If the first request fails alone too, the size is not to blame: either that request is, and the others are
         answered without it, or the node is.
@@ -190,19 +197,19 @@ class Rpc:
         size = len(part)
         while size > 1:
             failed, size = size, size // 2
-            found = self._tried(part[:size])
+            found = self._try_part(part[:size])
             if found is not None and not wholly_failed(found):
-                self._smaller(size, failed=failed)
-                return self._completed(part[:size], found)
+                self._shrink_batches(size, failed=failed)
+                return self._ask_for_missing(part[:size], found)
         if answers is not None:
             return answers
-        last = self._tried(part[-1:])
+        last = self._try_part(part[-1:])
         if last is None or wholly_failed(last):
-            return _either(None, refused)
-        return [failure(part[0][0], str(refused))]
+            return _answers_or_raise(None, refused)
+        return [node_error(part[0][0], str(refused))]
 
-    def _tried(self, part: Sequence[Request]) -> list[Reply] | None:
-        """Answers to these, None if the node refuses the exchange."""
+    def _try_part(self, part: Sequence[Request]) -> list[Reply] | None:
+        """Answers to `part`; None if the node refuses the exchange."""
         answers: list[Reply] | None = None
         refused: _Refused | None = None
         try:
@@ -212,21 +219,22 @@ class Rpc:
         except _Refused as error:
             refused = error
         try:
-            return self._alone(part, answers, refused) if len(part) == 1 else None
+            return self._retry_unlisted(part, answers, refused) if len(part) == 1 else None
         except _Refused:
             return None
 
-    def _completed(self, part: Sequence[Request], answers: list[Reply]) -> list[Reply]:
-        """The answers, those asked for again that the node left out of a batch or had no room for."""
+    def _ask_for_missing(self, part: Sequence[Request], answers: list[Reply]) -> list[Reply]:
+        """`answers`, completed: requests that the node left out of the batch, or had no space for, are sent again."""
         missing = [at for at, answer in enumerate(answers) if cut_short(answer)]
         if not missing or len(part) == 1 or not _may_be_repeated(part, None):
             return answers
-        self._smaller(len(part) - len(missing), failed=len(part))
+        self._shrink_batches(len(part) - len(missing), failed=len(part))
         for at, answer in zip(missing, self.batch([part[at] for at in missing]), strict=True):
             answers[at] = answer
         return answers
 
-    def _smaller(self, size: int, *, failed: int) -> None:
+    def _shrink_batches(self, size: int, *, failed: int) -> None:
+        """Use smaller batches after one of `failed` requests failed and one of `size` worked; log it the first time."""
         before, self._size = self._size, self._size.worked(size, failed=failed)
         if before.refusals == 0:
             log.info("The node takes smaller batches.", action="batch_smaller", node=self.name, requests=size)
@@ -243,13 +251,13 @@ class Rpc:
             status, content = self._post(calls, tries, as_list=as_list)
             answers = read_answers(status, content, calls, self._fits)
         except RequestException as error:
-            self._count(requests, "unavailable")
-            raise _unavailable(error, self.name, self._timeout) from error
+            self._count_outcome(requests, "unavailable")
+            raise _rpc_error_of(error, self.name, self._timeout) from error
         except NoAnswer as error:
-            self._count(requests, "unavailable")
+            self._count_outcome(requests, "unavailable")
             raise _Refused(what=self.name, why=str(error)) from error
         except RpcUnavailable:
-            self._count(requests, "unavailable")
+            self._count_outcome(requests, "unavailable")
             raise
         finally:
             RPC_SECONDS.observe(time.perf_counter() - started)
@@ -261,29 +269,31 @@ class Rpc:
         return answers
 
     def _post(self, calls: Sequence[dict[str, Any]], tries: int, *, as_list: bool) -> tuple[int, bytes]:
-        """HTTP status and body. Raises RequestException."""
+        """HTTP status and body of one exchange, tried again on a cut connection. Raises RequestException."""
         retrying = Retrying(
             stop=stop_after_attempt(tries),
             wait=wait_fixed(_PAUSE),
-            retry=retry_if_exception(_cut),
+            retry=retry_if_exception(_is_cut_connection),
             reraise=True,
         )
         return retrying(self._transport.get().exchange, calls, as_list=as_list)
 
     def _connect(self) -> Transport:
+        """The connections of this process, made at its first request (web3.py is imported only then)."""
         load_web3()
         from chain.rpc.transport import Transport  # noqa: PLC0415 # it imports web3.py
 
         return Transport(self.url, self._timeout, self._adapter)
 
     @staticmethod
-    def _count(requests: Sequence[Request], outcome: str) -> None:
+    def _count_outcome(requests: Sequence[Request], outcome: str) -> None:
+        """Count the requests of an exchange in the metrics."""
         for method, _ in requests:
             RPC_REQUESTS.labels(method, outcome).inc()
 
 
 def redacted(url: str) -> str:
-    """Scheme, host and port of `url`; whatever else it holds may be a key."""
+    """Scheme, host and port of `url`, for logs: any other part of it may be a key."""
     parts = urlsplit(url)
     if parts.hostname is None:
         # A socket's path on this machine.
@@ -300,26 +310,27 @@ class _TooSlow(RpcUnavailable):
     """The Ethereum node at {what} does not answer: {why}."""
 
 
-def _cut(error: BaseException) -> bool:
-    """Whether the node surely did not answer because there was no connection, in contrast to a slow answer."""
+def _is_cut_connection(error: BaseException) -> bool:
+    """Whether there was no connection, so that the node surely did not answer, in contrast to a slow answer."""
     # A connection attempt that timed out is both a Timeout and a ConnectionError.
     cut = (CannotConnect, ChunkedEncodingError)
     return isinstance(error, cut) and not isinstance(error, Timeout)
 
 
-def _unavailable(error: RequestException, name: str, timeout: float) -> RpcUnavailable:
+def _rpc_error_of(error: RequestException, name: str, timeout: float) -> RpcUnavailable:
+    """The error to raise for a failed exchange, without the URL."""
     # Words of requests hold the address, and so perhaps a key: only kinds of errors are repeated.
     if isinstance(error, Timeout):
         return _TooSlow(what=name, why=str(error) if isinstance(error, TooLong) else f"no answer within {timeout:g} s")
     reason = error.args[0] if error.args else error
     if isinstance(reason, MaxRetryError):
-        return RpcUnavailable(what=name, why=_words(reason.reason))
+        return RpcUnavailable(what=name, why=_reason_words(reason.reason))
     # A connection that was open and then cut may be a node's way to refuse so much at once.
-    return _Refused(what=name, why=_words(reason))
+    return _Refused(what=name, why=_reason_words(reason))
 
 
-def _words(reason: object) -> str:
-    """What the operating system said, without the address that urllib3 puts before it."""
+def _reason_words(reason: object) -> str:
+    """The operating system's words for a failed connection, without the address that urllib3 puts before it."""
     cause = reason
     while (
         isinstance(cause, BaseException) and not isinstance(cause, OSError) and (cause.__cause__ or cause.__context__)
@@ -330,8 +341,8 @@ def _words(reason: object) -> str:
     return "the connection was cut" if isinstance(reason, ProtocolError) else type(reason).__name__
 
 
-def _either(answers: list[Reply] | None, refused: RpcUnavailable | None) -> list[Reply]:
-    """What the node said, or the reason why it said nothing, raised."""
+def _answers_or_raise(answers: list[Reply] | None, refused: RpcUnavailable | None) -> list[Reply]:
+    """`answers` if there are any; else raise `refused`."""
     if answers is not None:
         return answers
     assert refused is not None
@@ -339,10 +350,10 @@ def _either(answers: list[Reply] | None, refused: RpcUnavailable | None) -> list
 
 
 def _may_be_repeated(part: Sequence[Request], refused: _Refused | None) -> bool:
-    """Whether requests that the node did not answer may be sent again: reads may, and nothing else that may be done.
+    """Whether requests that were not answered may be sent again.
 
-    The same signed transaction may reach a node any number of times, but its answers to those that it took say less
-    than the first: they are only repeated where the node said that it took none.
+    Reads may. Transactions may if the node said that it took none: the same signed transaction may reach a node any
+    number of times, but its answers to those that it took say less than the first.
     """
     if all(method.startswith(_READS) for method, _ in part):
         return True

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import structlog
 
-from chain.rpc.answers import heard, value_of
+from chain.rpc.answers import decode_reply, value_of
 from chain.rpc.client import JsonRpc, redacted
 from chain.rpc.subscription import Subscription, subscribe
 from protocol.errors import RpcUnavailable
@@ -38,11 +38,12 @@ RETRY_FIRST, RETRY_LAST = 1.0, 30.0
 
 
 def heads(ws_url: str | None, rpc: JsonRpc, block_time: float, stop: threading.Event) -> Iterator[BlockNumber]:
-    """Numbers of new heads, the first at once, until `stop` is set; a wake-up at least every two blocks or 2 s.
+    """Numbers of new heads until `stop` is set, the first at once.
 
-    While the node does not answer nothing comes, and it is asked again. `stop` ends the wait at once.
+    Without a new head, the present one is repeated every two blocks, or 2 s if that is longer. While the node does not
+    answer, nothing comes. `stop` ends the wait at once.
     """
-    yield from _asked(rpc)
+    yield from _ask_head(rpc)
     pause = RETRY_FIRST
     while not stop.is_set():
         if ws_url is not None:
@@ -50,7 +51,7 @@ def heads(ws_url: str | None, rpc: JsonRpc, block_time: float, stop: threading.E
             try:
                 with subscribe(ws_url, stop) as subscription:
                     log.info("Listening for new blocks.", action="heads_subscribed", node=redacted(ws_url))
-                    yield from _listen(subscription, rpc, block_time, stop)
+                    yield from _subscribed_heads(subscription, rpc, block_time, stop)
             except RpcUnavailable as error:
                 log.warning(
                     "No subscription to new blocks; polling.",
@@ -61,57 +62,60 @@ def heads(ws_url: str | None, rpc: JsonRpc, block_time: float, stop: threading.E
             if time.monotonic() - began > RETRY_LAST:
                 # It had been good for a while: it is a new failure, not the same one again.
                 pause = RETRY_FIRST
-        yield from _poll(rpc, block_time, stop, seconds=pause if ws_url is not None else None)
+        yield from _poll_heads(rpc, block_time, stop, seconds=pause if ws_url is not None else None)
         pause = min(2 * pause, RETRY_LAST)
 
 
-def _poll(rpc: JsonRpc, block_time: float, stop: threading.Event, *, seconds: float | None) -> Iterator[BlockNumber]:
-    """Ask for the head again and again for so many seconds (None: for ever); yield it when it changed or is due."""
+def _poll_heads(
+    rpc: JsonRpc, block_time: float, stop: threading.Event, *, seconds: float | None
+) -> Iterator[BlockNumber]:
+    """Heads found by polling for so many seconds (None: until `stop`), an unchanged one repeated now and then."""
     began = time.monotonic()
     due, last = began, BlockNumber(-1)
     while not stop.wait(max(POLL_SECONDS, POLL_SHARE * block_time)):
         now = time.monotonic()
-        for head in _asked(rpc):
+        for head in _ask_head(rpc):
             if head != last or now >= due:
-                due, last = now + _silence(block_time), head
+                due, last = now + _longest_silence(block_time), head
                 yield head
         if seconds is not None and now - began >= seconds:
             return
 
 
-def _listen(
+def _subscribed_heads(
     subscription: Subscription, rpc: JsonRpc, block_time: float, stop: threading.Event
 ) -> Iterator[BlockNumber]:
-    """Heads from an open subscription until it ends; of several that wait already only the last.
+    """Heads from an open subscription until it ends; of several that wait, only the last.
 
-    Raises RpcUnavailable when blocks come that it does not announce.
+    Raises RpcUnavailable when blocks come that the subscription does not announce.
     """
     announced: BlockNumber | None = None
-    for announced in _asked(rpc):
+    for announced in _ask_head(rpc):
         yield announced
     while not stop.is_set():
-        head = subscription.next(_silence(block_time))
+        head = subscription.next_head(_longest_silence(block_time))
         if head is not None:
             announced = head
             yield head
             continue
         if stop.is_set():
             return
-        for asked in _asked(rpc):
+        for asked in _ask_head(rpc):
             yield asked
             if announced is not None and asked > announced:
                 why = f"block {asked} came, but the last one announced is {announced}"
                 raise RpcUnavailable(what="the subscription", why=why)
 
 
-def _asked(rpc: JsonRpc) -> Iterator[BlockNumber]:
-    """The head as the node says it, nothing if it says nothing."""
+def _ask_head(rpc: JsonRpc) -> Iterator[BlockNumber]:
+    """The node's head; nothing, and a warning in the log, if the node does not answer."""
     try:
         (answer,) = rpc.batch([("eth_blockNumber", ())])
-        yield BlockNumber(value_of(heard(answer, lambda number: int(number, 16)), rpc.name))
+        yield BlockNumber(value_of(decode_reply(answer, lambda number: int(number, 16)), rpc.name))
     except RpcUnavailable as error:
         log.warning("The node does not tell its head.", action="head_unknown", why=str(error))
 
 
-def _silence(block_time: float) -> float:
+def _longest_silence(block_time: float) -> float:
+    """Seconds without a new head after which the present one is repeated."""
     return max(SILENT_BLOCKS * block_time, SILENT_SECONDS)

@@ -26,7 +26,10 @@ MUCH_SLOWER = 5.0
 
 @dataclass(frozen=True, slots=True)
 class NodeHealth:
-    """One node's record."""
+    """What is known of one node: latencies, failures in a row, head.
+
+    Values never change; each event makes a new one.
+    """
 
     latencies: tuple[float, ...] = ()
     failures: int = 0
@@ -38,33 +41,33 @@ class NodeHealth:
     syncing: bool = False
 
     @property
-    def right(self) -> bool:
-        """Whether it has said that it is on our chain."""
+    def on_our_chain(self) -> bool:
+        """Whether the node has said that it is on our chain."""
         return self.head is not None and not self.wrong_chain
 
     @property
     def latency(self) -> float:
-        """Median seconds of its last checks; 0 while there is none."""
+        """Median seconds of the node's last checks; 0 while there is none."""
         return median(self.latencies) if self.latencies else 0.0
 
     def answered(self) -> NodeHealth:
-        """After an answer."""
+        """The record after the node answered a request."""
         return replace(self, failures=0, rests_until=0.0)
 
     def failed(self, now: float) -> NodeHealth:
-        """After no answer: one failure suffices, since each may have cost a whole time-out."""
+        """The record after the node did not answer: one failure suffices, since each may have cost a whole timeout."""
         pause = min(REST_FIRST * 2.0**self.failures, REST_LAST)
         return replace(self, failures=self.failures + 1, rests_until=now + pause)
 
     def checked(self, head: BlockNumber, seconds: float, *, right_chain: bool, syncing: bool = False) -> NodeHealth:
-        """After it said its chain and its head. Only these answers are timed: all nodes get the same question then."""
+        """The record after a check told chain and head. Only checks are timed: all nodes get the same question then."""
         latencies = (*self.latencies[1 - LATENCIES :], seconds)
         return replace(self.answered(), head=head, wrong_chain=not right_chain, syncing=syncing, latencies=latencies)
 
 
 def usable(nodes: Sequence[NodeHealth]) -> list[int]:
     """Positions of the nodes that may be asked."""
-    heads = [node.head if node.right else None for node in nodes]
+    heads = [node.head if node.on_our_chain else None for node in nodes]
     least = max((head for head in heads if head is not None), default=0) - MOST_LAG
     return [
         position
@@ -74,13 +77,13 @@ def usable(nodes: Sequence[NodeHealth]) -> list[int]:
 
 
 def order(nodes: Sequence[NodeHealth], current: int | None) -> list[int]:
-    """Positions to try one after the other: the present node while it is good, then the fastest first.
+    """Positions of nodes in the order to try them: the present node while it is good, then the fastest first.
 
-    If no node is usable, the one that has rested longest; empty only if none has said that it is on our chain.
+    If no node is usable, the one that failed longest ago; empty only if none has said that it is on our chain.
     """
     good = sorted(usable(nodes), key=lambda position: nodes[position].latency)
     if not good:
-        right = [position for position, node in enumerate(nodes) if node.right]
+        right = [position for position, node in enumerate(nodes) if node.on_our_chain]
         return sorted(right, key=lambda position: nodes[position].rests_until)[:1]
     fastest = nodes[good[0]].latency
     if current is not None and current in good and nodes[current].latency <= MUCH_SLOWER * fastest:

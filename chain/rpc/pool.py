@@ -24,7 +24,7 @@ from typing import Any
 import structlog
 
 from chain.rpc import health
-from chain.rpc.answers import Known, Reply, Unknown, heard, heard_each, values
+from chain.rpc.answers import Known, Reply, Unknown, decode_replies, decode_reply, values
 from chain.rpc.client import JsonRpc, Request, Rpc
 from chain.rpc.health import NodeHealth
 from chain.rpc.response import reverted
@@ -51,7 +51,7 @@ _THREADS = 2
 
 
 def connect(settings: Settings) -> Rpc | RpcPool:
-    """The node, or nodes separated by commas, that SLUICE_RPC_URL names. Raises BadSetting."""
+    """The node that SLUICE_RPC_URL names, or a pool if it names several separated by commas. Raises BadSetting."""
     urls = rpc_urls(settings)
     for url in urls:
         # A proxy variable that cannot be honoured is refused here, not in a thread that asks in the background.
@@ -88,7 +88,7 @@ class RpcPool:
 
     @property
     def name(self) -> str:
-        """All nodes, without anything secret."""
+        """Names of all nodes, without anything secret."""
         return " or ".join(node.name for node in self._nodes)
 
     def call(self, method: str, *params: object) -> Any:
@@ -100,7 +100,7 @@ class RpcPool:
 
     def batch(self, requests: Sequence[Request]) -> list[Reply]:
         """Results in the order of `requests`, an RpcError standing where one failed. Raises as `call`."""
-        self._look_around()
+        self._start_checks()
         if requests and all(method == _BROADCAST for method, _ in requests):
             return self._broadcast(requests)
         return self._ask(requests)
@@ -108,12 +108,12 @@ class RpcPool:
     # -- reads ---------------------------------------------------------------------------------------------------------
 
     def _ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """The answers of the present node, or of the one that leaves least open."""
+        """Answers of the present node; if they leave something open, of the node that leaves least open."""
         last: RpcUnavailable | None = None
         given: list[_Answered] = []
         for position in self._candidates(lambda: all(each.errors for each in given)):
             try:
-                answers = self._from(position, requests)
+                answers = self._batch_from(position, requests)
             except RpcUnavailable as error:
                 last = error
                 continue
@@ -121,23 +121,26 @@ class RpcPool:
             if not given[-1].open:
                 break
         if not given:
-            raise last or self._nobody()
+            raise last or self._no_node_error()
         # Of equals the first: the present node, or the fastest.
         best = min(given, key=lambda each: each.open)
         for each in given:
             if each.errors > best.errors:
-                self._note(each.position, lambda record: record.failed(self._clock()))
-        self._take_head(best)
-        self._stay_with(best.position)
+                self._update_health(each.position, lambda record: record.failed(self._clock()))
+        self._check_head(best)
+        self._set_current(best.position)
         return best.answers
 
     def _least_head(self) -> BlockNumber | None:
-        """Below it a head is that of a node which is behind; None if nothing is known."""
+        """The highest head that readers got lately: a node with a lower head is behind.
+
+        None if none was read for BEHIND_SECONDS.
+        """
         head, since = self._highest
         return head if self._clock() - since < BEHIND_SECONDS else None
 
-    def _take_head(self, found: _Answered) -> None:
-        """Remember the head that readers get. Raises RpcUnavailable if it is below one that they got before."""
+    def _check_head(self, found: _Answered) -> None:
+        """Store the head that readers get. Raises RpcUnavailable if it is below one that they got before."""
         if found.head is None:
             return
         least = self._least_head()
@@ -147,16 +150,16 @@ class RpcPool:
         self._highest = (found.head, self._clock())
 
     def _candidates(self, keep_waiting: Callable[[], bool] = lambda: True) -> Iterator[int]:
-        """Nodes to try one after the other, each once, as good as they are when it is their turn.
+        """Positions of the nodes to try one after the other, each once, in the order of their health at that moment.
 
-        Waits for checks under way while no other node is known to be good, as long as `keep_waiting`.
+        Waits for checks that run while no other node is known to be good, as long as `keep_waiting`.
         """
         tried: set[int] = set()
         while True:
             # Before the order, or a check that ends between the two is missed.
-            under_way = self._under_way()
+            under_way = self._running_checks()
             # Where none is good, one that failed is the last hope; it is no better than another that just failed.
-            now = [at for at in self._order() if at not in tried and not (tried and self._health[at].failures)]
+            now = [at for at in self._positions() if at not in tried and not (tried and self._health[at].failures)]
             if now:
                 tried.add(now[0])
                 yield now[0]
@@ -165,24 +168,25 @@ class RpcPool:
             else:
                 return
 
-    def _from(self, position: int, requests: Sequence[Request]) -> list[Reply]:
+    def _batch_from(self, position: int, requests: Sequence[Request]) -> list[Reply]:
+        """Answers of one node, with the outcome recorded in its health."""
         try:
             answers = self._nodes[position].batch(requests)
         except RpcUnavailable:
-            self._note(position, lambda record: record.failed(self._clock()))
+            self._update_health(position, lambda record: record.failed(self._clock()))
             raise
-        self._note(position, NodeHealth.answered)
+        self._update_health(position, NodeHealth.answered)
         return answers
 
     # -- transactions --------------------------------------------------------------------------------------------------
 
     def _broadcast(self, requests: Sequence[Request]) -> list[Reply]:
-        """Send to every usable node; done as soon as one took all, else when every node has answered."""
+        """Send transactions to every usable node; return when one took all, or when every node has answered."""
         if next(self._candidates(), None) is None:
-            raise self._nobody()
-        order, executors = self._order(), self._executors.get()
+            raise self._no_node_error()
+        order, executors = self._positions(), self._executors.get()
         sending = {
-            executors[position].submit(self._give, position, requests, self._health[position].failures): position
+            executors[position].submit(self._send_to, position, requests, self._health[position].failures): position
             for position in order
         }
         taken: dict[int, list[Reply]] = {}
@@ -201,40 +205,44 @@ class RpcPool:
             raise failed[0]
         # In the order of preference, so that what an error says is the present node's word.
         answers = [taken[position] for position in order if position in taken]
-        return [_best(same) for same in zip(*answers, strict=True)]
+        return [_best_answer(same) for same in zip(*answers, strict=True)]
 
-    def _give(self, position: int, requests: Sequence[Request], failures: int) -> list[Reply]:
-        """As `_from`, unless the node has failed since, while this stood in line behind other work for it."""
+    def _send_to(self, position: int, requests: Sequence[Request], failures: int) -> list[Reply]:
+        """`_batch_from` one node, in its own thread; not if the node has failed since the request was queued."""
         if self._health[position].failures > failures:
             raise RpcUnavailable(what=self._nodes[position].name, why="it failed a moment ago")
-        return self._from(position, requests)
+        return self._batch_from(position, requests)
 
     # -- which nodes are good ------------------------------------------------------------------------------------------
 
-    def _look_around(self) -> None:
-        """Begin a check of all nodes if that is due."""
+    def _start_checks(self) -> None:
+        """Start a check of all nodes in the background if that is due."""
         now = self._clock()
         with self._lock.get():
-            known = any(record.right for record in self._health)
-            if self._checked_at is None or now - self._checked_at >= CHECK_SECONDS or not (known or self._under_way()):
+            known = any(record.on_our_chain for record in self._health)
+            if (
+                self._checked_at is None
+                or now - self._checked_at >= CHECK_SECONDS
+                or not (known or self._running_checks())
+            ):
                 self._checked_at = now
                 due = [at for at, record in enumerate(self._health) if not known or record.rests_until <= now]
                 executors, checks = self._executors.get(), self._checks.get()
-                checks[:] = [executors[at].submit(self._check, at) for at in due]
+                checks[:] = [executors[at].submit(self._check_node, at) for at in due]
 
-    def _under_way(self) -> set[Future[None]]:
+    def _running_checks(self) -> set[Future[None]]:
         """Checks that have not ended."""
         return {check for check in tuple(self._checks.get()) if not check.done()}
 
-    def _check(self, position: int) -> None:
-        """Ask one node for its chain and head. Only changes are logged."""
+    def _check_node(self, position: int) -> None:
+        """Ask one node for its chain and head, and record the answer in its health. Only changes are logged."""
         node, before = self._nodes[position], self._health[position]
         began = self._clock()
         try:
-            chain_id, head = _chain_and_head(node)
+            chain_id, head = _ask_chain_and_head(node)
             syncing = chain_id == self._chain_id and _is_syncing(node)
         except RpcUnavailable as error:
-            self._note(position, lambda record: record.failed(self._clock()))
+            self._update_health(position, lambda record: record.failed(self._clock()))
             if not before.failures:
                 log.warning("A node does not answer.", action="rpc_down", node=node.name, why=str(error))
             return
@@ -247,17 +255,20 @@ class RpcPool:
                 node=node.name,
                 chain=chain_id,
             )
-        self._note(position, lambda record: record.checked(head, took, right_chain=right, syncing=syncing))
+        self._update_health(position, lambda record: record.checked(head, took, right_chain=right, syncing=syncing))
 
-    def _order(self) -> list[int]:
+    def _positions(self) -> list[int]:
+        """Positions of the nodes in the order to try them (`health.order`)."""
         with self._lock.get():
             return health.order(self._health, self._current)
 
-    def _note(self, position: int, change: Callable[[NodeHealth], NodeHealth]) -> None:
+    def _update_health(self, position: int, change: Callable[[NodeHealth], NodeHealth]) -> None:
+        """Replace the health of one node."""
         with self._lock.get():
             self._health[position] = change(self._health[position])
 
-    def _stay_with(self, position: int) -> None:
+    def _set_current(self, position: int) -> None:
+        """Make this node the one that is asked first; log a change."""
         if self._current is not None and position != self._current:
             log.warning(
                 "Another node is asked from now on.",
@@ -267,7 +278,8 @@ class RpcPool:
             )
         self._current = position
 
-    def _nobody(self) -> WrongChain | RpcUnavailable:
+    def _no_node_error(self) -> WrongChain | RpcUnavailable:
+        """The error to raise where no node can be asked."""
         if not all(record.wrong_chain for record in self._health):
             return RpcUnavailable(what=self.name, why="no node has said yet that it is on the right chain")
         return WrongChain(
@@ -284,24 +296,25 @@ class RpcPool:
                 node.close()
 
 
-def _chain_and_head(node: JsonRpc) -> tuple[int, BlockNumber]:
-    """Chain id and head. Raises RpcUnavailable, also for a node that cannot say them."""
+def _ask_chain_and_head(node: JsonRpc) -> tuple[int, BlockNumber]:
+    """A node's chain id and head. Raises RpcUnavailable, also for a node that cannot tell them."""
     answers = node.batch([("eth_chainId", ()), _HEAD])
-    chain_id, head = values(heard_each(answers, _quantity), node.name)
+    chain_id, head = values(decode_replies(answers, _parse_quantity), node.name)
     return chain_id, BlockNumber(head)
 
 
 def _is_syncing(node: JsonRpc) -> bool:
-    """Whether it says that it still reads the chain. Some nodes always answer with their progress; most with false."""
+    """Whether a node still syncs. Some nodes always answer eth_syncing with their progress; most with false."""
     (answer,) = node.batch([("eth_syncing", ())])
-    match heard(answer, lambda it: int(it["highestBlock"], 16) - int(it["currentBlock"], 16)):
+    match decode_reply(answer, lambda it: int(it["highestBlock"], 16) - int(it["currentBlock"], 16)):
         case Known(behind):
             return behind > health.MOST_LAG
         case Unknown():
             return answer is True or isinstance(answer, dict)
 
 
-def _quantity(answer: str) -> int:
+def _parse_quantity(answer: str) -> int:
+    """The number of a JSON-RPC quantity such as "0x1a"."""
     return int(answer, 16)
 
 
@@ -322,8 +335,8 @@ class _Answered:
     def of(
         cls, position: int, requests: Sequence[Request], answers: list[Reply], least: BlockNumber | None
     ) -> _Answered:
-        """`least`: below it, a head is that of a node which is behind."""
-        heads = [head for request, answer in zip(requests, answers, strict=True) if (head := _head(request, answer))]
+        """Judge one node's answers; a head below `least` counts as open, since the node is behind."""
+        heads = [head for request, answer in zip(requests, answers, strict=True) if (head := _head_in(request, answer))]
         head = min(heads, default=None)
         errors = sum(isinstance(answer, RpcError) and not reverted(answer) for answer in answers)
         nothing = sum(
@@ -334,18 +347,18 @@ class _Answered:
         return cls(position, answers, errors, errors + nothing + behind, head)
 
 
-def _head(request: Request, answer: Reply) -> BlockNumber | None:
-    """The head's number, if that is what was asked and answered."""
+def _head_in(request: Request, answer: Reply) -> BlockNumber | None:
+    """The head's number, if the request asked for the head and the answer has it."""
     method, params = request
     if method == "eth_getBlockByNumber" and list(params[:1]) == ["latest"]:
-        found = heard(answer, lambda header: int(header["number"], 16))
+        found = decode_reply(answer, lambda header: int(header["number"], 16))
     elif method == "eth_blockNumber":
-        found = heard(answer, _quantity)
+        found = decode_reply(answer, _parse_quantity)
     else:
         return None
     return BlockNumber(found.value) if isinstance(found, Known) else None
 
 
-def _best(answers: Sequence[Reply]) -> Reply:
-    """Of several nodes' answers to the same transaction, the first that is no error."""
+def _best_answer(answers: Sequence[Reply]) -> Reply:
+    """Of several nodes' answers to the same transaction, the first that is no error; else the first."""
     return next((answer for answer in answers if not isinstance(answer, RpcError)), answers[0])

@@ -23,16 +23,16 @@ class PortProvider(BaseProvider):
         self._rpc = rpc
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        """One call. Raises RpcError or RpcUnavailable."""
+        """Send one call through `rpc`. Raises RpcError or RpcUnavailable."""
         return {"jsonrpc": "2.0", "id": 0, "result": self._rpc.call(method, *params)}
 
     def is_connected(self, show_traceback: bool = False) -> bool:  # noqa: ARG002 # web3.py's signature
-        """True: whether a node answers shows when it is asked."""
+        """Always True: whether a node answers shows when it is asked."""
         return True
 
 
 def web3_over(rpc: JsonRpc) -> Web3:
-    """A Web3 whose every request goes through `rpc`.
+    """A web3.py `Web3` whose every request goes through `rpc`.
 
     Without web3.py's default middleware: its validation asks for the chain id twice at each call, and addresses and
     types are checked here. Headers of proof-of-authority chains are accepted.

@@ -27,22 +27,22 @@ class NoAnswer(Exception):
 
 
 def anything_fits(method: str, params: Sequence[object], result: object) -> bool:  # noqa: ARG001 # as Fits
-    """True: results are taken as they are."""
+    """Always True: the `Fits` of a client that takes results of any shape."""
     return True
 
 
 def cut_short(answer: object) -> bool:
-    """Whether a batch had no room for this call."""
+    """Whether the node left this call out of a batch's answers, or had no space for it."""
     return isinstance(answer, RpcError) and answer.code in _CUT_SHORT
 
 
 def wholly_failed(answers: Sequence[Reply]) -> bool:
-    """Whether nothing in it is a result, or a contract's refusal, which is as good as one."""
+    """Whether all answers are the node's errors: none is a result, or a contract's revert, which is as good as one."""
     return all(isinstance(answer, RpcError) and not reverted(answer) for answer in answers)
 
 
 def reverted(error: RpcError) -> bool:
-    """Whether this is a contract's own refusal of an eth_call, and no failure of the node.
+    """Whether the error is a contract's own revert of an eth_call, and no failure of the node.
 
     geth, Erigon, Besu, Nethermind and anvil say "execution reverted"; OpenEthereum "VM execution error" with the data
     "Reverted 0x…". Providers put objects of their own into `data` of any error.
@@ -74,21 +74,22 @@ def read_answers(status: int, content: bytes, calls: Sequence[dict[str, Any]], f
             answered = [items[0]] * len(calls)
         else:
             raise NoAnswer(f"HTTP {status} without an answer to what was asked")
-    return [_result(item, call, fits) for item, call in zip(answered, calls, strict=True)]
+    return [_read_result(item, call, fits) for item, call in zip(answered, calls, strict=True)]
 
 
-def _result(answer: dict[str, Any], call: dict[str, Any], fits: Fits) -> Reply:
+def _read_result(answer: dict[str, Any], call: dict[str, Any], fits: Fits) -> Reply:
+    """The result of one call, or its RpcError; a result of another shape than expected is an error."""
     error = answer.get("error")
     method = call["method"]
     if error is None and "result" in answer:
         result = answer["result"]
         if fits(method, call["params"], result):
             return result
-        return failure(method, f"the node's answer has another shape than expected: {json.dumps(result)[:_SHOWN]}")
+        return node_error(method, f"the node's answer has another shape than expected: {json.dumps(result)[:_SHOWN]}")
     if not answer:
         return RpcError(method=method, code=_UNANSWERED, message="the node left this call unanswered")
     if not isinstance(error, dict):
-        return failure(method, str(error)[:_SHOWN])
+        return node_error(method, str(error)[:_SHOWN])
     try:
         code = int(error.get("code", _INTERNAL))
     except (TypeError, ValueError, OverflowError):
@@ -96,6 +97,6 @@ def _result(answer: dict[str, Any], call: dict[str, Any], fits: Fits) -> Reply:
     return RpcError(method=method, code=code, message=str(error.get("message") or ""), data=error.get("data"))
 
 
-def failure(method: str, message: str) -> RpcError:
-    """An error of the node that came without JSON-RPC's own."""
+def node_error(method: str, message: str) -> RpcError:
+    """An RpcError for a node's failure that came without a JSON-RPC error of its own."""
     return RpcError(method=method, code=_INTERNAL, message=message)

@@ -45,7 +45,10 @@ class NodeSession(requests.Session):
             self.mount(scheme, adapter or HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
 
     def post(self, url: Any, data: Any = None, json: Any = None, **_: Any) -> requests.Response:
-        """As `requests.post`, with the whole body read. Raises requests.HTTPError for any status but 2xx, TooLong."""
+        """As `requests.post`, with the whole body read.
+
+        Raises requests.HTTPError for any status but 2xx, and TooLong for a body over its limits.
+        """
         until = time.monotonic() + WHOLE * self._timeout
         response = super().post(
             url,

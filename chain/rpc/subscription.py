@@ -52,8 +52,8 @@ class Subscription:
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
 
-    def next(self, seconds: float) -> BlockNumber | None:
-        """The newest block number announced within `seconds`; None if there is none, or if `stop` was set.
+    def next_head(self, seconds: float) -> BlockNumber | None:
+        """The newest block number announced within `seconds`; None if none was, or if `end` was called.
 
         Raises RpcUnavailable once the subscription has ended.
         """
@@ -64,40 +64,42 @@ class Subscription:
         except queue.Empty:
             return None
         if isinstance(item, Exception):
-            raise RpcUnavailable(what=redacted(self._url), why=_why(item)) from item
+            raise RpcUnavailable(what=redacted(self._url), why=_reason_words(item)) from item
         return item if isinstance(item, int) else None
 
     def run(self) -> None:
-        """The thread: subscribe and queue what is announced, then the error that ended it."""
+        """Body of the subscription's thread: subscribe, queue announced blocks, and last the error that ended it."""
         try:
-            self._task = self._loop.create_task(self._listen())
+            self._task = self._loop.create_task(self._queue_heads())
             with contextlib.suppress(asyncio.CancelledError):
                 self._loop.run_until_complete(self._task)
         finally:
             self._loop.close()
 
     def end(self) -> None:
-        """End a wait in `next` at once and the thread soon; a frozen node does not hold up the caller."""
+        """End a wait in `next_head` at once and the thread soon after; a frozen node does not delay the caller."""
         self._items.put(_Stopped())
         with contextlib.suppress(RuntimeError):  # the loop is closed already
-            self._loop.call_soon_threadsafe(self._cancel)
+            self._loop.call_soon_threadsafe(self._cancel_task)
 
-    def _cancel(self) -> None:
+    def _cancel_task(self) -> None:
+        """Cancel the listening task, inside of its event loop."""
         if self._task is not None:
             self._task.cancel()
 
-    async def _listen(self) -> None:
+    async def _queue_heads(self) -> None:
+        """Subscribe to newHeads and queue each announced number, then the error that ended the connection."""
         from web3.utils.subscriptions import NewHeadsSubscription  # noqa: PLC0415 # loaded by `subscribe`
 
         async def announce(context: Any) -> None:
             self._items.put(BlockNumber(int(context.result["number"])))
 
         try:
-            async with _web3(self._url) as w3:
+            async with _make_web3(self._url) as w3:
                 await w3.subscription_manager.subscribe(NewHeadsSubscription(handler=announce))
                 self._items.put(_Subscribed())
                 await w3.subscription_manager.handle_subscriptions()
-        except Exception as error:  # noqa: BLE001 # raised by `next`, in the thread that can handle it
+        except Exception as error:  # noqa: BLE001 # raised by `next_head`, in the thread that can handle it
             self._items.put(error)
         else:
             self._items.put(ConnectionError("the node closed the connection"))
@@ -105,7 +107,7 @@ class Subscription:
 
 @contextlib.contextmanager
 def subscribe(url: str, stop: threading.Event) -> Iterator[Subscription]:
-    """An open subscription at `url` (ws://, wss:// or ipc:/path), whose waits end when `stop` is set.
+    """An open subscription at `url` (ws://, wss:// or ipc:/path); when `stop` is set, its waits end.
 
     Raises RpcUnavailable.
     """
@@ -118,7 +120,7 @@ def subscribe(url: str, stop: threading.Event) -> Iterator[Subscription]:
         threading.Thread(target=target, name=name, daemon=True).start()
     try:
         # Its first item is the confirmation or an error.
-        subscription.next(3 * OPEN_SECONDS)
+        subscription.next_head(3 * OPEN_SECONDS)
         yield subscription
     finally:
         over.set()
@@ -126,14 +128,15 @@ def subscribe(url: str, stop: threading.Event) -> Iterator[Subscription]:
 
 
 def _end_on_stop(subscription: Subscription, stop: threading.Event, over: threading.Event) -> None:
+    """Body of a second thread: end the subscription when `stop` is set; returns when `over` is."""
     while not over.is_set():
         if stop.wait(_STOP_CHECK_SECONDS):
             subscription.end()
             return
 
 
-def _web3(url: str) -> Any:
-    """An unconnected AsyncWeb3 that tries once to connect."""
+def _make_web3(url: str) -> Any:
+    """An AsyncWeb3 for `url`, not connected yet, that tries once to connect."""
     from web3 import AsyncIPCProvider, AsyncWeb3, WebSocketProvider  # noqa: PLC0415 # loaded by `subscribe`
     from web3.middleware import ExtraDataToPOAMiddleware  # noqa: PLC0415
 
@@ -156,8 +159,8 @@ def _web3(url: str) -> Any:
     return AsyncWeb3(provider, middleware=[ExtraDataToPOAMiddleware])
 
 
-def _why(error: BaseException) -> str:
-    """What went wrong without the address, which may hold a key and stands in the messages of web3.py."""
+def _reason_words(error: BaseException) -> str:
+    """Why the subscription failed, without the address, which may hold a key and stands in messages of web3.py."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

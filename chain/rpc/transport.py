@@ -26,12 +26,12 @@ class _Provider(HTTPProvider):
     """web3.py's provider with calls that are whole already, and answers left as bytes."""
 
     def encode_rpc_request(self, method: RPCEndpoint, params: Any) -> bytes:  # noqa: ARG002 # web3.py's signature
-        """`params` is the whole call, with the id by which its answer is found."""
+        """The request body: `params` is the whole call already, with its id."""
         return json.dumps(params, separators=(",", ":")).encode()
 
     @staticmethod
     def decode_rpc_response(raw_response: bytes) -> Any:
-        """The bytes as they came."""
+        """The response's bytes, unchanged: `chain.rpc.response` reads them."""
         return raw_response
 
 
@@ -56,5 +56,5 @@ class Transport:
             return error.response.status_code, error.response.content
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to the node."""
         self._session.close()

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from chain.watch.watcher import Caught, Watcher, found_late
+from chain.watch.watcher import Caught, Watcher, report_late_finds
 from protocol.errors import ChainMoved
 from protocol.poco.events import BlockRef, SchedulerNotice, Seen, TaskInitialize
 from protocol.types import BlockHash, BlockNumber, DealId, TaskId
@@ -45,12 +45,12 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """Whether both tell the same."""
+        """Whether store and chain agree."""
         return not (self.missing or self.extra or self.missing_deals or self.extra_deals)
 
     @property
     def tasks(self) -> list[TaskId]:
-        """Tasks whose chain view is not what it should be, each once."""
+        """Tasks whose stored events differ from the chain's, each once."""
         events = [seen.event for seen in (*self.missing, *self.extra)]
         return list(dict.fromkeys(event.task_id for event in events if not isinstance(event, SchedulerNotice)))
 
@@ -68,30 +68,31 @@ class AuditStore(Protocol):
         """Stored deals matched in blocks first … last that are not orphaned."""
 
     def mend(self, found: Audit) -> None:
-        """Store what is missing, orphan what is too much, and have the deals and tasks concerned looked at."""
+        """Store what is missing, orphan what is too much, and mark the deals and tasks concerned for the next sweep."""
 
 
 def audit(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber) -> Iterator[Audit]:
-    """Compare blocks first … last, which must have been followed, stretch by stretch; changes nothing.
+    """Compare stored events of blocks first … last with the chain, in steps; changes nothing.
 
-    Raises ChainMoved, WrongChain, RpcUnavailable or RpcError.
+    The blocks must have been followed. Raises ChainMoved, WrongChain, RpcUnavailable or RpcError.
     """
-    return _compared(watcher, store, first, last, mending=False)
+    return _audit_steps(watcher, store, first, last, mending=False)
 
 
 def replay(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber) -> Iterator[Audit]:
-    """Audit blocks first … last and mend what is found, stretch by stretch; the cursor stays where it is.
+    """Audit blocks first … last and mend the store, in steps; the cursor does not move.
 
-    Reads on to the cursor when a task or a deal turns up that nobody knew: what happened to it above `last` was taken
-    for another pool's. Raises as `audit`; doing it again is harmless.
+    If a task or deal turns up that was unknown, the replay goes on up to the cursor: its events above `last` were taken
+    for another pool's. Raises as `audit`; repeating it is harmless.
     """
-    return _compared(watcher, store, first, last, mending=True)
+    return _audit_steps(watcher, store, first, last, mending=True)
 
 
-def _compared(
+def _audit_steps(
     watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber, *, mending: bool
 ) -> Iterator[Audit]:
-    if not watcher.undisturbed(last):
+    """The common loop of `audit` and `replay`: read blocks again, compare, mend if `mending`."""
+    if not watcher.still_on_chain(last):
         # Compared with another branch, or with another chain, everything stored would be too much.
         raise ChainMoved(block=last)
     ours, lost = watcher.ours(), set[TaskId]()
@@ -101,9 +102,11 @@ def _compared(
         if tries > TRIES:
             raise ChainMoved(block=number)
         for caught in watcher.read(number, last, ours):
-            found = _compare(number, caught, store)
+            found = _compare_step(number, caught, store)
             begun = {seen.event.task_id for seen in found.missing if isinstance(seen.event, TaskInitialize)}
-            if not found.clean and not (watcher.stands(found.last) and _mended(found, watcher, store, mending=mending)):
+            if not found.clean and not (
+                watcher.stands(found.last) and _mend_step(found, watcher, store, mending=mending)
+            ):
                 # Replaced meanwhile, by the chain or by the watcher that works beside us: once more.
                 break
             lost |= begun if not mending else set()
@@ -115,20 +118,21 @@ def _compared(
                 last = max(last, cursor.number)
 
 
-def _mended(found: Audit, watcher: Watcher, store: AuditStore, *, mending: bool) -> bool:
-    """Mend it if that is wanted; whether the blocks are the same still, so that nothing of a lost branch is left."""
+def _mend_step(found: Audit, watcher: Watcher, store: AuditStore, *, mending: bool) -> bool:
+    """Mend one step if `mending`; whether its blocks are still the chain's, so that nothing of a lost branch stays."""
     if not mending:
         return True
     store.mend(found)
-    found_late(found.missing, "replay")
+    report_late_finds(found.missing, "replay")
     return watcher.stands(found.last)
 
 
-def _compare(first: BlockNumber, caught: Caught, store: AuditStore) -> Audit:
+def _compare_step(first: BlockNumber, caught: Caught, store: AuditStore) -> Audit:
+    """The differences between the events that one step read and those stored for its blocks."""
     last = caught.blocks[-1]
     chain = {seen.place: seen for seen in caught.seen}
     stored = {seen.place: seen for seen in store.logs_between(first, last.number)}
-    noticed = {_deal(seen.event, seen): None for seen in caught.seen if isinstance(seen.event, SchedulerNotice)}
+    noticed = {_deal_place(seen.event, seen): None for seen in caught.seen if isinstance(seen.event, SchedulerNotice)}
     deals = dict.fromkeys(store.deals_between(first, last.number))
     return Audit(
         first=first,
@@ -140,5 +144,6 @@ def _compare(first: BlockNumber, caught: Caught, store: AuditStore) -> Audit:
     )
 
 
-def _deal(notice: SchedulerNotice, seen: Seen) -> DealPlace:
+def _deal_place(notice: SchedulerNotice, seen: Seen) -> DealPlace:
+    """The deal that a SchedulerNotice announces, and the block it was matched in."""
     return DealPlace(notice.deal_id, seen.block_number, seen.block_hash)

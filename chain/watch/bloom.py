@@ -19,7 +19,7 @@ _PAIRS = (0, 2, 4)
 
 @lru_cache(maxsize=256)
 def bits(item: str) -> int:
-    """The filter with only this `0x` hex address or topic in it."""
+    """A bloom filter with only this `0x` hex address or topic in it."""
     digest = keccak(to_bytes(item))
     mask = 0
     for start in _PAIRS:
@@ -28,9 +28,10 @@ def bits(item: str) -> int:
 
 
 def may_hold(bloom: int, address: str, topics: Iterable[str]) -> bool:
-    """Whether a block with this filter may have a log of `address` with any of `topics` first."""
-    return _within(bits(address), bloom) and any(_within(bits(topic), bloom) for topic in topics)
+    """Whether a block with this bloom filter may have a log of `address` whose first topic is one of `topics`."""
+    return _contains(bits(address), bloom) and any(_contains(bits(topic), bloom) for topic in topics)
 
 
-def _within(mask: int, bloom: int) -> bool:
+def _contains(mask: int, bloom: int) -> bool:
+    """Whether all bits of `mask` are set in `bloom`."""
     return bloom & mask == mask

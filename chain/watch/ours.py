@@ -25,13 +25,13 @@ class KnownTasks(Protocol):
     """What the store knows of tasks."""
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
-        """Those of the tasks that are our workerpool's, as far as the present chain was followed."""
+        """Those of the tasks that belong to our workerpool, as far as the present chain was followed."""
 
 
 class Ours:
-    """Picks our events out of consecutive stretches of blocks.
+    """Picks our workerpool's events out of consecutive steps of blocks.
 
-    Remembers the tasks initialized in what it was shown until `stored` says that the store knows them.
+    Keeps in memory the tasks initialized in these steps until `stored` says that the store has them.
     """
 
     def __init__(self, workerpool: Contract, store: KnownTasks) -> None:
@@ -39,24 +39,26 @@ class Ours:
         self._store = store
         self._fresh: set[TaskId] = set()
 
-    def of(self, seen: Sequence[Seen]) -> list[Seen]:
-        """Those of the events that concern us, in their order."""
+    def pick(self, seen: Sequence[Seen]) -> list[Seen]:
+        """The events that concern our workerpool, in their order."""
         begun = {item.event.task_id: item.event for item in seen if isinstance(item.event, TaskInitialize)}
         self._fresh.update(task for task, event in begun.items() if event.workerpool == self._workerpool)
         # A task that another pool initializes here is not ours, whatever it was before a reorganisation.
         named = {item.event.task_id for item in seen if not isinstance(item.event, SchedulerNotice)}
-        ours = self._fresh | self._known(sorted(named - self._fresh - begun.keys()))
+        ours = self._fresh | self._query_known(sorted(named - self._fresh - begun.keys()))
         return [item for item in seen if self._concerns(item, ours)]
 
     def stored(self, but: AbstractSet[TaskId] = frozenset()) -> None:
-        """All that was shown so far is in the store now, except that these tasks were initialized."""
+        """Forget the tasks kept in memory except `but`: all events picked so far are in the store now."""
         self._fresh &= but
 
-    def _known(self, tasks: Sequence[TaskId]) -> set[TaskId]:
+    def _query_known(self, tasks: Sequence[TaskId]) -> set[TaskId]:
+        """Those of the tasks that the store knows as our workerpool's, asked for in bounded queries."""
         parts = (tasks[start : start + _QUERY] for start in range(0, len(tasks), _QUERY))
         return {task for part in parts for task in self._store.known(part)}
 
     def _concerns(self, item: Seen, ours: set[TaskId]) -> bool:
+        """Whether the event is a deal of our workerpool, or about one of the tasks `ours`."""
         if isinstance(item.event, SchedulerNotice):
             return item.event.workerpool == self._workerpool
         return item.event.task_id in ours

@@ -30,24 +30,24 @@ class RangeSize:
     burnt: bool = False
 
     def succeeded(self) -> RangeSize:
-        """After an answer."""
+        """The size after a range was answered."""
         grown = max(self.blocks + 1, int(self.blocks * (_BURNT if self.burnt else _FREE)))
         return replace(self, blocks=min(grown, MOST))
 
     def failed(self, message: str) -> RangeSize:
-        """After an error or a time-out, `message` being the node's words."""
+        """The size after an error or a timeout; `message`: the node's words, which may name its limit."""
         half = max(self.blocks // 2, LEAST)
         named = suggestion(message)
         return RangeSize(blocks=named if named is not None and named < self.blocks else half, burnt=True)
 
     @property
     def least(self) -> bool:
-        """Whether there is nothing smaller to try."""
+        """Whether the size cannot shrink any more."""
         return self.blocks <= LEAST
 
 
 def suggestion(message: str) -> int | None:
-    """The number of blocks that a node's error message names as possible, if it does."""
+    """The number of blocks that a node's error message names as its limit; None if it names none."""
     if span := _SPAN.search(message):
         first, last = (int(end, 16) for end in span.groups())
         return last - first + 1 if last >= first else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from chain.contracts import decode
-from chain.rpc.answers import Known, Reply, heard
+from chain.rpc.answers import Known, Reply, decode_reply
 from chain.rpc.client import JsonRpc
 from protocol.errors import RpcUnavailable
 from protocol.poco.events import BlockRef
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """One node's word; None for what it does not tell."""
+    """What one node answers for `sluice chain status`; None for what it does not tell."""
 
     name: str
     chain_id: int | None = None
@@ -34,8 +34,8 @@ class NodeStatus:
     problem: str = ""
 
 
-def ask(node: JsonRpc, cursor: BlockRef | None) -> NodeStatus:
-    """What one node says; a failing node is told in `problem`."""
+def ask_node(node: JsonRpc, cursor: BlockRef | None) -> NodeStatus:
+    """The status of one node; an error of the node is in `problem`."""
     requests: list[tuple[str, tuple[object, ...]]] = [
         ("eth_chainId", ()),
         ("eth_blockNumber", ()),
@@ -48,21 +48,21 @@ def ask(node: JsonRpc, cursor: BlockRef | None) -> NodeStatus:
         chain_id, head, safe, finalized, *rest = node.batch(requests)
     except RpcUnavailable as error:
         return NodeStatus(node.name, problem=str(error))
-    top = _told(head, lambda answer: BlockNumber(int(answer, 16)))
-    stood = _told(rest[0], decode.block_ref) if rest else None
+    top = _value_or_none(head, lambda answer: BlockNumber(int(answer, 16)))
+    stood = _value_or_none(rest[0], decode.block_ref) if rest else None
     return NodeStatus(
         name=node.name,
-        chain_id=_told(chain_id, lambda answer: int(answer, 16)),
+        chain_id=_value_or_none(chain_id, lambda answer: int(answer, 16)),
         head=top,
-        safe=_told(safe, _number),
-        finalized=_told(finalized, _number),
+        safe=_value_or_none(safe, _block_number),
+        finalized=_value_or_none(finalized, _block_number),
         has_cursor=None if stood is None or cursor is None else stood.hash == cursor.hash,
         lag=None if top is None or cursor is None else top - cursor.number,
     )
 
 
-def odd(nodes: Sequence[NodeStatus], chain_id: int) -> list[str]:
-    """What an operator should know of these nodes, a sentence each."""
+def node_problems(nodes: Sequence[NodeStatus], chain_id: int) -> list[str]:
+    """What an operator should know of these nodes, one sentence each; empty if all is well."""
     said = [node.problem for node in nodes if node.problem]
     for node in nodes:
         if node.chain_id is not None and node.chain_id != chain_id:
@@ -72,11 +72,12 @@ def odd(nodes: Sequence[NodeStatus], chain_id: int) -> list[str]:
     return said
 
 
-def _number(block: Any) -> BlockNumber:
+def _block_number(block: Any) -> BlockNumber:
+    """The number in a block's JSON."""
     return BlockNumber(int(block["number"], 16))
 
 
-def _told(answer: Reply, read: Callable[[Any], T]) -> T | None:
-    """What `read` makes of an answer; None where the node has none (geth before its first safe block: an error)."""
-    found = heard(answer, read)
+def _value_or_none(answer: Reply, read: Callable[[Any], T]) -> T | None:
+    """The value that `read` takes from an answer; None if there is none, as before geth's first safe block."""
+    found = decode_reply(answer, read)
     return found.value if isinstance(found, Known) else None

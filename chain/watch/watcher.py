@@ -54,7 +54,7 @@ class Reorg:
 
     @property
     def depth(self) -> int:
-        """How many blocks."""
+        """Number of blocks that were replaced."""
         return self.top.number - self.ancestor.number
 
 
@@ -71,16 +71,16 @@ class WatchStore(Protocol):
         """Store `logs`, then `blocks`, then move the cursor to the last block unless it stands higher."""
 
     def orphan(self, above: BlockNumber) -> list[TaskId]:
-        """Mark logs above that block as gone, move the cursor down to it; the tasks that had such logs."""
+        """Mark logs above that block as orphaned and move the cursor down to it; the tasks that had such logs."""
 
     def logs_between(self, first: BlockNumber, last: BlockNumber) -> Sequence[Seen]:
         """Stored events of blocks first … last that are not orphaned, in any order."""
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
-        """As `chain.watch.ours.KnownTasks`."""
+        """Those of the tasks that belong to our workerpool, as far as the present chain was followed."""
 
     def note(self, reorg: Reorg) -> None:
-        """Remember a reorganisation for who asks what happened lately."""
+        """Keep a reorganisation for `sluice chain status`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Caught:
 
     @property
     def deals(self) -> list[DealId]:
-        """Deals matched, each once, in chain order."""
+        """Deals matched in these blocks, each once, in chain order."""
         return list(dict.fromkeys(s.event.deal_id for s in self.seen if isinstance(s.event, SchedulerNotice)))
 
     @property
@@ -136,7 +136,7 @@ class Watcher:
         self._highest: BlockRef | None = None
 
     def catch_up(self, head: BlockNumber) -> Iterator[Caught]:
-        """Bring the store up to `head`, yielding what was stored, piece by piece.
+        """Bring the store up to `head`, in steps; yields each step once it is stored. Called at each new head.
 
         Ends early, to go on at the next call, if the chain changes while it is being read. Raises RpcUnavailable or
         RpcError when the node fails (call again later), WrongChain when this is not the chain the store knows.
@@ -145,44 +145,45 @@ class Watcher:
         if not self._tidy:
             yield from self._take_back_unfinished(cursor)
         if cursor is not None:
-            ancestor = self._common(cursor, head)
+            ancestor = self._common_ancestor(cursor, head)
             if ancestor != cursor:
                 yield self._take_back(cursor, ancestor)
                 cursor = ancestor
         ours = self.ours()
-        for caught in self.read(self._first(cursor), head, ours):
-            late = self._late(caught, _BEFORE_ALL if cursor is None else cursor.number)
-            self._commit(caught)
+        for caught in self.read(self._first_block(cursor), head, ours):
+            late = self._find_late(caught, _BEFORE_ALL if cursor is None else cursor.number)
+            self._commit_step(caught)
             ours.stored()
-            found_late(late, "overlap")
+            report_late_finds(late, "overlap")
             yield caught
             if caught.blocks[-1].number >= head:
                 self._overlapped = True
 
     def ours(self) -> Ours:
-        """Picks our events out of one reading."""
+        """A fresh filter for our workerpool's events, for one reading of consecutive blocks."""
         return Ours(self._workerpool, self._store)
 
-    def undisturbed(self, last: BlockNumber) -> bool:
-        """Whether all that was followed is on the chain, as far as the node has it.
+    def still_on_chain(self, last: BlockNumber) -> bool:
+        """Whether the last block followed is still on the chain, as far as the node shows.
 
         Raises as `catch_up`, and RpcUnavailable if the node does not have block `last` yet.
         """
         cursor, head = self._store.cursor(), self._hub.head()
-        if cursor is None or self._common(cursor, head) != cursor:
+        if cursor is None or self._common_ancestor(cursor, head) != cursor:
             return False
         if head < last:
             raise RpcUnavailable(what=self._node, why=f"its head is block {head}, below block {last}")
         return True
 
     def stands(self, block: BlockRef) -> bool:
-        """Whether `block` is on the chain, and in the store no other one is in its place. Raises as `catch_up`."""
+        """Whether `block` is on the chain, and the store has no other block at its height. Raises as `catch_up`."""
         cursor, known = self._store.cursor(), self._store.block(block.number)
         if cursor is None or cursor.number < block.number or (known is not None and known.hash != block.hash):
             return False
         return [header.ref.hash for header in self._reader.headers(block.number, block.number)] == [block.hash]
 
-    def _commit(self, caught: Caught) -> None:
+    def _commit_step(self, caught: Caught) -> None:
+        """Store one step, and remember the highest block that this process followed."""
         self._tidy = False
         self._store.commit(caught.blocks, caught.seen)
         self._tidy = True
@@ -190,8 +191,8 @@ class Watcher:
         if self._highest is None or top.number >= self._highest.number:
             self._highest = top
 
-    def _late(self, caught: Caught, stored_to: BlockNumber) -> list[Seen]:
-        """Events of blocks up to `stored_to` that the store lacks, though those blocks were stored before."""
+    def _find_late(self, caught: Caught, stored_to: BlockNumber) -> list[Seen]:
+        """Events of blocks up to `stored_to` that the store lacks, although those blocks were stored before."""
         again = [seen for seen in caught.seen if seen.block_number <= stored_to]
         if not again:
             return []
@@ -200,14 +201,18 @@ class Watcher:
 
     # -- reading on ----------------------------------------------------------------------------------------------------
 
-    def _first(self, cursor: BlockRef | None) -> BlockNumber:
+    def _first_block(self, cursor: BlockRef | None) -> BlockNumber:
+        """The block to read on from: after the cursor, in a new process `lookback` blocks before it."""
         if cursor is None:
             return self._start
         overlap = 0 if self._overlapped else self._lookback
         return BlockNumber(max(self._start, cursor.number + 1 - overlap))
 
     def read(self, first: BlockNumber, head: BlockNumber, ours: Ours) -> Iterator[Caught]:
-        """What happened to `ours` in blocks first … head, in steps; stores nothing. Ends early if the chain changes."""
+        """Events that `ours` picks from blocks first … head, in steps; stores nothing.
+
+        Ends early if the chain changes.
+        """
         number, deep = first, head - self._lookback
         before = self._store.block(BlockNumber(number - 1))
         while number <= head:
@@ -216,17 +221,17 @@ class Watcher:
             headers = self._reader.headers(number, BlockNumber(last))
             if not headers:
                 return
-            if not linked(headers, before) or self._replaced(headers):
+            if not linked(headers, before) or self._stored_were_replaced(headers):
                 log.info("The chain changed while it was read.", action="chain_moved", block=number)
                 return
-            blocks, seen = self._range(headers) if in_range else self._blocks(headers)
-            yield Caught(blocks, tuple(ours.of(seen)))
+            blocks, seen = self._read_range(headers) if in_range else self._read_by_hash(headers)
+            yield Caught(blocks, tuple(ours.pick(seen)))
             before = blocks[-1]
             BLOCKS_READ.inc(before.number - number + 1)
             number = BlockNumber(before.number + 1)
 
-    def _replaced(self, headers: Sequence[Header]) -> bool:
-        """Whether blocks that are read again are others than those stored: their events must be taken back first."""
+    def _stored_were_replaced(self, headers: Sequence[Header]) -> bool:
+        """Whether blocks that are read again differ from those stored: their events must be taken back first."""
         cursor = self._store.cursor()
         if cursor is None or headers[0].ref.number > cursor.number:
             return False
@@ -235,34 +240,36 @@ class Watcher:
         known = self._store.block(last.number)
         return known is not None and known.hash != last.hash
 
-    def _blocks(self, headers: Sequence[Header]) -> tuple[tuple[BlockRef, ...], list[Seen]]:
-        return tuple(header.ref for header in headers), self._reader.of_blocks(headers)
+    def _read_by_hash(self, headers: Sequence[Header]) -> tuple[tuple[BlockRef, ...], list[Seen]]:
+        """Blocks near the head and their events, asked for by hash: a block that is replaced meanwhile is an error."""
+        return tuple(header.ref for header in headers), self._reader.events_of_blocks(headers)
 
-    def _range(self, headers: Sequence[Header]) -> tuple[tuple[BlockRef, ...], list[Seen]]:
-        """Events of as many of these blocks as the node answers in one call; of the blocks, the last are kept."""
+    def _read_range(self, headers: Sequence[Header]) -> tuple[tuple[BlockRef, ...], list[Seen]]:
+        """As many of these blocks as the node answers in one call: the last `lookback` of them, all their events."""
         while True:
             part = headers[: self._size.blocks]
             try:
-                seen = self._reader.of_range(part)
+                seen = self._reader.events_of_range(part)
             except RpcError as error:
                 if self._size.least:
                     raise
-                self._shrink(error.message)
+                self._shrink_range(error.message)
             except RpcUnavailable:
                 # Perhaps it was too much for the time-out: the next call tries less.
-                self._shrink("")
+                self._shrink_range("")
                 raise
             else:
                 self._size = self._size.succeeded()
                 return tuple(header.ref for header in part[-self._lookback :]), seen
 
-    def _shrink(self, message: str) -> None:
+    def _shrink_range(self, message: str) -> None:
+        """Ask for smaller ranges from now on, as the node's words suggest."""
         self._size = self._size.failed(message)
         log.info("Reading smaller ranges.", action="range_shrunk", blocks=self._size.blocks, why=message)
 
     # -- reorganisations -----------------------------------------------------------------------------------------------
 
-    def _common(self, cursor: BlockRef, head: BlockNumber) -> BlockRef:
+    def _common_ancestor(self, cursor: BlockRef, head: BlockNumber) -> BlockRef:
         """The highest stored block that is still on the chain: `cursor` itself, unless blocks were replaced."""
         top = min(cursor.number, head)
         known = cursor if top == cursor.number else self._store.block(top)
@@ -276,6 +283,7 @@ class Watcher:
         return cursor
 
     def _walk_back(self, top: BlockNumber, cursor: BlockRef) -> BlockRef:
+        """The highest stored block at or below `top` that is still on the chain. Raises WrongChain if there is none."""
         lowest = max(self._start, cursor.number - DEEPEST_REORG, 0)
         while top >= lowest:
             bottom = BlockNumber(max(lowest, top - _STEP + 1))
@@ -294,7 +302,7 @@ class Watcher:
         )
 
     def _take_back_unfinished(self, cursor: BlockRef | None) -> Iterator[Caught]:
-        """Forget what was stored above the cursor: nobody would notice that such a block was replaced."""
+        """Orphan what was stored above the cursor before a crash: a reorg of such a block would not be noticed."""
         tasks = self._store.orphan(_BEFORE_ALL if cursor is None else cursor.number)
         self._tidy = True
         if tasks:
@@ -302,6 +310,7 @@ class Watcher:
             yield Caught((), (), tuple(tasks))
 
     def _take_back(self, cursor: BlockRef, ancestor: BlockRef) -> Caught:
+        """Orphan what was stored above `ancestor`, and count and log the reorg."""
         REORGS.inc()
         tasks = self._store.orphan(ancestor.number)
         top = cursor if self._highest is None or self._highest.number < cursor.number else self._highest
@@ -328,8 +337,8 @@ class Watcher:
         return Caught((), (), tuple(tasks))
 
 
-def found_late(late: Sequence[Seen], found_by: str) -> None:
-    """Count and log events that were missing until now: a node had hidden them, or Sluice has a bug."""
+def report_late_finds(late: Sequence[Seen], found_by: str) -> None:
+    """Count and log events that were missing in the store until now: a node hid them, or Sluice has a bug."""
     if not late:
         return
     LATE_FINDS.labels(found_by).inc(len(late))

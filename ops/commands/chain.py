@@ -61,8 +61,8 @@ def _status(as_json: Json = False) -> None:
     nodes = []
     for url in rpc_urls(now):
         with Rpc(url, now.rpc_timeout) as rpc:
-            nodes.append(looking.ask(rpc, cursor))
-    odd = [*looking.odd(nodes, now.chain_id), *_set_aside(aside)]
+            nodes.append(looking.ask_node(rpc, cursor))
+    odd = [*looking.node_problems(nodes, now.chain_id), *_set_aside(aside)]
     found = {
         "cursor": None if cursor is None else asdict(cursor),
         "lag": max((node.lag for node in nodes if node.lag is not None), default=None),

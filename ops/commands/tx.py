@@ -117,7 +117,7 @@ def _show(
 def _bump(nonce: NonceArg, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Raise the price of an open transaction: same nonce, same call."""
     lane = _lane(worker)
-    offer = admin.offer(lane, Nonce(nonce))
+    offer = admin.quote_bump(lane, Nonce(nonce))
     _replace(offer, dry_run, as_json, lambda: admin.bump(lane, Nonce(nonce)))
 
 
@@ -133,7 +133,7 @@ def _cancel(
     if (nonce is None) == (intent is None):
         raise BadInput(what="Name either a nonce or, with --intent, an intent.")
     if nonce is not None:
-        offer = admin.offer_cancel(lane, Nonce(nonce))
+        offer = admin.quote_cancel(lane, Nonce(nonce))
         _replace(offer, dry_run, as_json, lambda: admin.cancel(lane, Nonce(nonce)))
         return
     admin.cancel_queued(lane, str(intent), dry_run=dry_run)
@@ -151,7 +151,7 @@ def _rebroadcast(dry_run: DryRun = False, as_json: Json = False, worker: Worker 
 def _fill_gap(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Fill nonces that have no transaction, so that those above can be mined. The lane does so itself a block later."""
     lane = _lane(worker)
-    offer = admin.offer_gaps(lane)
+    offer = admin.quote_gaps(lane)
     price = _tell_price(offer, as_json)
     gaps = list(offer.nonces) if dry_run else admin.fill_gaps(lane)
     _say({"gaps": gaps, **price, "done": not dry_run}, as_json)

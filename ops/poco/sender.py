@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from chain.contracts.contract import checksummed
-from chain.rpc.answers import heard, value_of
+from chain.rpc.answers import decode_reply, value_of
 from chain.rpc.client import JsonRpc
 from chain.rpc.library import load_web3
 from ops.poco.receipts import Receipt, await_mined
@@ -91,8 +91,8 @@ class DirectSender:
         nonce, block = self.rpc.batch(
             [("eth_getTransactionCount", (self.wallet, "pending")), ("eth_getBlockByNumber", ("latest", False))]
         )
-        count = value_of(heard(nonce, lambda text: int(text, 16)), self.rpc.name)
-        base_fee = value_of(heard(block, lambda body: int(body.get("baseFeePerGas", "0x0"), 16)), self.rpc.name)
+        count = value_of(decode_reply(nonce, lambda text: int(text, 16)), self.rpc.name)
+        base_fee = value_of(decode_reply(block, lambda body: int(body.get("baseFeePerGas", "0x0"), 16)), self.rpc.name)
         return count, Wei(BASE_FEE_FACTOR * base_fee + TIP)
 
     def _parameters(self, call: TxRequest, nonce: int, fee: Wei) -> Any:

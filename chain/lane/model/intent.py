@@ -93,15 +93,15 @@ class Intent:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it by itself."""
+        """Whether the intent is in a final state: no run does anything about it any more."""
         return self.state in ENDED
 
     @property
     def alone(self) -> bool:
-        """Whether it must not share a transaction: its last bundle failed, and nobody knows because of whom."""
+        """Whether the intent must have a transaction of its own, because the bundle that it was in failed."""
         return self.generation > 0
 
 
 def method_of(keys: tuple[str, ...]) -> str:
-    """The method of intents that share a nonce; `none` for a nonce that carries nothing."""
+    """The contract method of intents that share a nonce, as a metric label; `none` for a nonce without intents."""
     return keys[0].split(":")[2] if keys else "none"

@@ -113,7 +113,7 @@ class NonceRecord:
 
     @property
     def newest(self) -> Attempt:
-        """The attempt to send: the dearest one."""
+        """The attempt with the highest fees: the one to send."""
         return self.attempts[-1]
 
     @property
@@ -126,7 +126,7 @@ class NonceRecord:
         return attempt.gas or (self.gas if attempt.purpose is Purpose.CALL else TRANSFER_GAS)
 
     def attempt(self, tx_hash: TxHash) -> Attempt:
-        """The attempt with that hash."""
+        """The attempt with this transaction hash."""
         return next(attempt for attempt in self.attempts if attempt.tx_hash == tx_hash)
 
 
@@ -190,19 +190,19 @@ NonceMove = Sent | Consumed | Released | Unmined | Finalised | Repriced | Disown
 
 
 def nonces_of(move: NonceMove) -> tuple[Nonce, ...]:
-    """The nonces a move is about."""
+    """The nonces that a move changes."""
     return (move.nonce,) if isinstance(move, (Consumed, Released, Repriced, Disowned)) else move.nonces
 
 
 def apply(record: NonceRecord, move: NonceMove) -> NonceRecord:
-    """The record after the move."""
+    """The record as it is after `move`. Pure; the stores write the same change."""
     match move:
         case Sent(block=block):
             return replace(record, sent_block=block)
         case Consumed(mined=mined):
             return replace(record, state=NonceState.MINED, mined=mined)
         case Released(mined=mined):
-            return _let_go(replace(record, state=NonceState.MINED, mined=mined))
+            return _move_to_released(replace(record, state=NonceState.MINED, mined=mined))
         case Unmined():
             return replace(record, state=NonceState.OPEN, mined=None, sent_block=None)
         case Finalised():
@@ -210,8 +210,9 @@ def apply(record: NonceRecord, move: NonceMove) -> NonceRecord:
         case Repriced(attempt=attempt):
             return replace(record, attempts=(*record.attempts, attempt), sent_block=None)
         case Disowned():
-            return _let_go(replace(record, state=NonceState.FOREIGN))
+            return _move_to_released(replace(record, state=NonceState.FOREIGN))
 
 
-def _let_go(record: NonceRecord) -> NonceRecord:
+def _move_to_released(record: NonceRecord) -> NonceRecord:
+    """The record with its intents moved to `released`: the nonce was spent without carrying them out."""
     return replace(record, intents=(), released=(*record.released, *record.intents))

@@ -33,12 +33,12 @@ from chain.lane.model.nonce import (
     apply,
     nonces_of,
 )
-from chain.lane.phases.context import Memory, Missing, RunContext, Turn
-from chain.lane.phases.proof import receipts, spender
+from chain.lane.phases.context import LaneMemory, LeasedRun, Missing, RunContext
+from chain.lane.phases.proof import find_spender, receipts
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
 from chain.lane.store.port import IntentMove
-from chain.rpc.answers import Known, Unknown, heard, heard_each
+from chain.rpc.answers import Known, Unknown, decode_replies, decode_reply
 from config.metrics import LANE_MINED
 from protocol.errors import ForeignNonce
 from protocol.types import BlockNumber, Nonce, Timestamp, TxHash
@@ -69,22 +69,24 @@ class Confirmed:
 
 @dataclass(slots=True)
 class _Moves:
+    """What the confirm phase writes, collected and then stored in one call."""
+
     intents: list[IntentMove] = field(default_factory=list)
     nonces: list[NonceMove] = field(default_factory=list)
     #: Keys of intents that succeeded, by block: a thousand of one block are one write.
     mined: dict[BlockNumber, list[str]] = field(default_factory=dict)
 
-    def in_blocks(self) -> list[IntentMove]:
-        """What becomes of the intents that succeeded."""
+    def mined_intents(self) -> list[IntentMove]:
+        """Moves of the intents that succeeded to MINED, one for each block."""
         return [IntentMove(tuple(keys), IntentState.MINED, block) for block, keys in self.mined.items() if keys]
 
 
-def confirm(turn: Turn, snapshot: ChainSnapshot, newest: NonceRecord | None, memory: Memory) -> Confirmed:
+def confirm(run: LeasedRun, snapshot: ChainSnapshot, newest: NonceRecord | None, memory: LaneMemory) -> Confirmed:
     """Read receipts, detect reorgs and store what follows for nonces and intents; called once a run.
 
     `newest`: the newest record in a block. Raises ForeignNonce, LeaseLost, RpcUnavailable.
     """
-    context, moves, result = turn.context, _Moves(), Confirmed()
+    context, moves, result = run.context, _Moves(), Confirmed()
     reorged = snapshot.contradicts(newest)
     records = context.store.records(context.lane, UNSETTLED if reorged else (NonceState.OPEN,))
     if reorged:
@@ -92,7 +94,7 @@ def confirm(turn: Turn, snapshot: ChainSnapshot, newest: NonceRecord | None, mem
             "A block of ours was reorganised.", action="lane_reorg", wallet=context.lane.wallet, head=snapshot.head
         )
         # Lowest first: if a crash cuts the writing short, the newest record still tells the next run of the reorg.
-        records = sorted([*_undone(context), *records], key=lambda record: record.nonce)
+        records = sorted([*_find_undone(context), *records], key=lambda record: record.nonce)
     to_check = [record for record in records if record.nonce < snapshot.count or record.state is not NonceState.OPEN]
     found = receipts(context.rpc, to_check)
     reverted: list[NonceRecord] = []
@@ -114,15 +116,15 @@ def confirm(turn: Turn, snapshot: ChainSnapshot, newest: NonceRecord | None, mem
             # A reorg could still put the call in its place: its intents stay until this is final.
             moves.intents.append(IntentMove(record.intents, IntentState.SENT))
         else:
-            _succeeded(record, mined, moves, result)
+            _add_success(record, mined, moves, result)
     deep: list[NonceRecord] = []
     if not reorged:
         depth = BlockNumber(snapshot.head - context.policy.finality)
         deep = context.store.records(context.lane, (NonceState.MINED,), up_to=depth)
-    _release(context, [*reverted, *(record for record in deep if _replaced_by_noop(record))], moves, result)
+    _release_intents(context, [*reverted, *(record for record in deep if _replaced_by_noop(record))], moves, result)
     moves.nonces.sort(key=lambda move: nonces_of(move)[0])
     _finalise(deep, moves, result)
-    context.store.move(turn.lease, [*moves.intents, *moves.in_blocks()], moves.nonces)
+    context.store.move(run.lease, [*moves.intents, *moves.mined_intents()], moves.nonces)
     for (method, outcome), number in result.outcomes.items():
         LANE_MINED.labels(method, outcome).inc(number)
     if result.transactions:
@@ -136,7 +138,7 @@ def confirm(turn: Turn, snapshot: ChainSnapshot, newest: NonceRecord | None, mem
             intents=len(result.mined),
             first_tx=result.transactions[0],
         )
-    _halt_if_foreign(turn, snapshot, result, memory)
+    _halt_if_foreign(run, snapshot, result, memory)
     return result
 
 
@@ -155,7 +157,8 @@ def _without_receipt(
         result.open.append(record)
 
 
-def _succeeded(record: NonceRecord, mined: Mined, moves: _Moves, result: Confirmed) -> None:
+def _add_success(record: NonceRecord, mined: Mined, moves: _Moves, result: Confirmed) -> None:
+    """Add a nonce whose call was mined and succeeded to `moves` and `result`."""
     moves.mined.setdefault(mined.block, []).extend(record.intents)
     result.mined.extend(record.intents)
     result.outcomes[method_of(record.intents), "success"] += 1
@@ -163,16 +166,19 @@ def _succeeded(record: NonceRecord, mined: Mined, moves: _Moves, result: Confirm
 
 
 def _replaced_by_noop(record: NonceRecord) -> bool:
-    """Whether a transfer to self spent the nonce while it still holds intents."""
+    """Whether a no-op replacement (0-value self-transfer) spent the nonce while the record still holds intents."""
     assert record.mined is not None
     return bool(record.intents) and record.attempt(record.mined.tx_hash).purpose is not Purpose.CALL
 
 
-def _release(context: RunContext, records: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
-    """Detach intents from nonces that were spent without carrying them out: they end, or queue again as singles."""
+def _release_intents(context: RunContext, records: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
+    """Detach intents from nonces that were spent without carrying them out.
+
+    Each of the intents ends, or goes back to the queue to get a transaction of its own.
+    """
     if not records:
         return
-    moments = _moments(context, {record.mined.block for record in records if record.mined is not None})
+    moments = _read_block_times(context, {record.mined.block for record in records if record.mined is not None})
     for record in records:
         mined = record.mined
         assert mined is not None
@@ -209,7 +215,10 @@ def _release(context: RunContext, records: Sequence[NonceRecord], moves: _Moves,
 
 
 def after_release(most: int, intent: Intent, verdict: ReadinessVerdict, why: str) -> IntentMove:
-    """What becomes of an intent that left its nonce, for the `generation`-th time of at most `most`. Pure."""
+    """The move of an intent that left its nonce: DONE or FAILED by its `verdict`, else QUEUED again. Pure.
+
+    `most`: times that it may leave a nonce before it is FAILED. `why`: what spent the nonce.
+    """
     if verdict.judgement is Judgement.DONE:
         return IntentMove((intent.key,), IntentState.DONE, reason=verdict.reason)
     if verdict.judgement is Judgement.DEAD:
@@ -222,6 +231,7 @@ def after_release(most: int, intent: Intent, verdict: ReadinessVerdict, why: str
 
 
 def _finalise(deep: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
+    """Add the moves to FINAL of records that are `finality` blocks deep, and of their intents."""
     if not deep:
         return
     by_block: dict[BlockNumber, list[str]] = {}
@@ -236,9 +246,9 @@ def _finalise(deep: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> 
     moves.nonces.append(Finalised(tuple(record.nonce for record in deep)))
 
 
-def _halt_if_foreign(turn: Turn, snapshot: ChainSnapshot, result: Confirmed, memory: Memory) -> None:
+def _halt_if_foreign(run: LeasedRun, snapshot: ChainSnapshot, result: Confirmed, memory: LaneMemory) -> None:
     """Record why receipts are missing; halt the lane if a final block proves a foreign transaction at the lowest."""
-    context = turn.context
+    context = run.context
     before, memory.missing = memory.missing, {}
     for record, why in result.missing:
         known = before.get(record.nonce)
@@ -254,7 +264,7 @@ def _halt_if_foreign(turn: Turn, snapshot: ChainSnapshot, result: Confirmed, mem
         memory.missing[record.nonce] = before.get(record.nonce, memory.missing[record.nonce])
         return
     memory.spender_sought = snapshot.head
-    match spender(context.rpc, context.lane.wallet, record, snapshot.head):
+    match find_spender(context.rpc, context.lane.wallet, record, snapshot.head):
         case Known(found) if found.ours:
             why = f"{found.tx_hash} is in block {found.block}, but {why}"
         case Known(found) if found.block > snapshot.head - context.policy.finality:
@@ -262,7 +272,7 @@ def _halt_if_foreign(turn: Turn, snapshot: ChainSnapshot, result: Confirmed, mem
         case Known(found):
             why = f"{found.tx_hash} in block {found.block} is not ours"
             error = ForeignNonce(wallet=context.lane.wallet, nonce=record.nonce, why=why)
-            context.store.halt(context.lane, str(error), turn.lease)
+            context.store.halt(context.lane, str(error), run.lease)
             log.error(
                 "The wallet's key was used outside; decide by `sluice tx disown` or `sluice tx resume`.",
                 action="lane_foreign_nonce",
@@ -279,12 +289,15 @@ def _halt_if_foreign(turn: Turn, snapshot: ChainSnapshot, result: Confirmed, mem
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _undone(context: RunContext) -> list[NonceRecord]:
-    """FINAL records whose blocks are gone, newest first. Blocks are chained: below one that stands, all stand."""
+def _find_undone(context: RunContext) -> list[NonceRecord]:
+    """FINAL records whose blocks a reorg replaced, newest first.
+
+    Reads back from the newest record until a block still stands: blocks are chained, so all below it stand as well.
+    """
     undone: list[NonceRecord] = []
     below: Nonce | None = None
     while records := context.store.newest(context.lane, (NonceState.FINAL,), _LOOK_BACK, below):
-        gone = _in_blocks_that_are_gone(context, records)
+        gone = _filter_replaced(context, records)
         undone += gone
         if len(gone) < len(records):
             break
@@ -300,14 +313,14 @@ def _undone(context: RunContext) -> list[NonceRecord]:
     return undone
 
 
-def _in_blocks_that_are_gone(context: RunContext, records: Sequence[NonceRecord]) -> list[NonceRecord]:
-    """Those whose block number has another block now. Where the chain is not that high (yet), nothing is said."""
+def _filter_replaced(context: RunContext, records: Sequence[NonceRecord]) -> list[NonceRecord]:
+    """Those of the records whose block was replaced. A record above the node's head counts as not replaced."""
     numbers = sorted({record.mined.block for record in records if record.mined is not None})
     headers = context.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
     now = {
         number: shown.value
         for number, header in zip(numbers, headers, strict=True)
-        if isinstance(shown := heard(header, lambda body: body["hash"]), Known)
+        if isinstance(shown := decode_reply(header, lambda body: body["hash"]), Known)
     }
     return [
         record
@@ -316,11 +329,11 @@ def _in_blocks_that_are_gone(context: RunContext, records: Sequence[NonceRecord]
     ]
 
 
-def _moments(context: RunContext, blocks: Iterable[BlockNumber]) -> dict[BlockNumber, Moment]:
-    """Block times, for explanations; 0 where the node does not know the block any more."""
+def _read_block_times(context: RunContext, blocks: Iterable[BlockNumber]) -> dict[BlockNumber, Moment]:
+    """Times of these blocks, for `Readiness.check`; 0 where the node no longer knows the block."""
     numbers = sorted(blocks)
     headers = context.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
-    times = heard_each(headers, lambda body: int(body["timestamp"], 16))
+    times = decode_replies(headers, lambda body: int(body["timestamp"], 16))
     return {
         number: Moment(number, Timestamp(shown.value if isinstance(shown, Known) else 0))
         for number, shown in zip(numbers, times, strict=True)

@@ -22,7 +22,7 @@ _NO_COUNT, _NO_BLOCK = Nonce(-1), BlockNumber(0)
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A nonce that is spent although no receipt of ours is to be seen."""
+    """A nonce that is spent although no node shows a receipt of one of its attempts."""
 
     #: Head when that was first seen.
     since: BlockNumber
@@ -47,7 +47,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class Surcharge:
-    """Gas that the chain takes beyond what the protocol counts, say for posting data to another chain."""
+    """Gas that this chain charges beyond what the protocol counts, as rollups do for posting data to another chain."""
 
     #: Of a transfer without data.
     gas: int = 0
@@ -56,8 +56,8 @@ class Surcharge:
 
 
 @dataclass(slots=True)
-class Memory:
-    """What a lane remembers between two runs. Held in memory only: losing it, in a crash, restarts the timeouts."""
+class LaneMemory:
+    """What a lane keeps in memory between two runs. A crash loses it, which only restarts the timeouts."""
 
     #: Account nonce (`latest`) last seen, and the head at which it last moved.
     count: Nonce = _NO_COUNT
@@ -84,8 +84,8 @@ class Memory:
     #: Unix time of the last warning about money.
     warned: float = 0.0
 
-    def see(self, count: Nonce, head: BlockNumber) -> None:
-        """Record the account nonce (`latest`) and the head at which it was read."""
+    def note_account_nonce(self, count: Nonce, head: BlockNumber) -> None:
+        """Record the account nonce (`latest`) and the head at which it was read; called first in a run."""
         if count != self.count:
             self.count, self.since = count, head
         self.bumped, self.spender_sought = min(self.bumped, head), min(self.spender_sought, head)
@@ -93,8 +93,8 @@ class Memory:
         self.missing = {nonce: item for nonce, item in self.missing.items() if item.since <= head}
         self.gaps = {nonce: first for nonce, first in self.gaps.items() if first <= head}
 
-    def refuse(self, nonce: Nonce, kind: Kind, words: str, tx_hash: TxHash, head: BlockNumber) -> None:
-        """Record that the node refused the transaction `tx_hash` of this nonce in these words."""
+    def add_refusal(self, nonce: Nonce, kind: Kind, words: str, tx_hash: TxHash, head: BlockNumber) -> None:
+        """Record that the node refused the transaction `tx_hash` of this nonce in these words, at this head."""
         before = self.refused.pop(nonce, None) or self.maybe_sent.pop(nonce, None)
         again = before is not None and before.tx_hash == tx_hash
         refusal = Refusal(
@@ -107,13 +107,13 @@ class Memory:
         )
         (self.maybe_sent if REACTIONS[kind].maybe_sent else self.refused)[nonce] = refusal
 
-    def accept(self, nonce: Nonce) -> None:
-        """Forget refusals of this nonce."""
+    def clear_refusals(self, nonce: Nonce) -> None:
+        """Forget the refusals of this nonce: the node accepted its transaction."""
         self.refused.pop(nonce, None)
         self.maybe_sent.pop(nonce, None)
 
-    def settle(self, open_nonces: Collection[Nonce]) -> None:
-        """Forget refusals of all other nonces."""
+    def keep_refusals_of(self, open_nonces: Collection[Nonce]) -> None:
+        """Forget the refusals of all nonces that are not open any more."""
         self.refused = {nonce: item for nonce, item in self.refused.items() if nonce in open_nonces}
         self.maybe_sent = {nonce: item for nonce, item in self.maybe_sent.items() if nonce in open_nonces}
 
@@ -136,16 +136,19 @@ class RunContext:
 
 
 @dataclass(slots=True)
-class Turn:
-    """One run under the lane's lease: whoever holds it may write."""
+class LeasedRun:
+    """One run of a lane, with the lease that lets it write."""
 
     context: RunContext
     lease: LaneLease
     #: `monotonic` when the lease was last known to be ours.
     since: float
 
-    def keep(self) -> None:
-        """Before anything that others must not do at the same time: renew a lease past its half. Raises LeaseLost."""
+    def keep_lease(self) -> None:
+        """Renew the lease if half of it has passed.
+
+        Called before each write that excludes other runs. Raises LeaseLost.
+        """
         now = self.context.monotonic()
         if now - self.since > self.context.policy.lease / 2:
             self.context.store.renew_lease(self.lease, self.context.policy.lease)

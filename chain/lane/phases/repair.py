@@ -19,15 +19,15 @@ import structlog
 
 from chain.lane.model.intent import IntentState
 from chain.lane.model.nonce import Fees, NonceMove, NonceRecord, Purpose, Repriced, Unmined, apply
-from chain.lane.phases.context import Memory, RunContext, Turn
+from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.fees import bump, quote, too_low
-from chain.lane.rules.gas import more, transfer_gas
+from chain.lane.rules.gas import raise_gas_limits, transfer_gas
 from chain.lane.rules.refusals import Remedy, remedies
 from chain.lane.rules.send_errors import REACTIONS
 from chain.lane.signer import Unsigned, to_self
 from chain.lane.store.port import IntentMove
-from chain.rpc.answers import Known, heard
+from chain.rpc.answers import Known, decode_reply
 from config.metrics import LANE_REBROADCAST
 from protocol.types import Contract, Nonce
 
@@ -51,21 +51,24 @@ class Repairs:
 
 
 def repair(
-    turn: Turn, snapshot: ChainSnapshot, records: Sequence[NonceRecord], highest: Nonce | None, memory: Memory
+    run: LeasedRun, snapshot: ChainSnapshot, records: Sequence[NonceRecord], highest: Nonce | None, memory: LaneMemory
 ) -> Repairs:
-    """Find and store repairs; sending is up to the caller. `records`: all OPEN ones. Raises LeaseLost."""
+    """Find what open nonces need (gap fillers, rebroadcasts, replacements) and store it; the caller sends the outbox.
+
+    `records`: all OPEN ones. `highest`: highest nonce ever claimed. Raises LeaseLost.
+    """
     repairs = Repairs(open={record.nonce: record for record in records})
-    _close_gaps(turn, snapshot, highest, memory, repairs)
+    _close_gaps(run, snapshot, highest, memory, repairs)
     # Words about a nonce that is settled hold nothing up any more.
-    memory.settle(repairs.open)
-    unsent = [record for record in repairs.open.values() if _not_with_a_node(record, snapshot, memory)]
-    stale = [record for record in _stale(turn.context, snapshot, memory, repairs) if record not in unsent]
-    repairs.outbox = _reprice(turn, snapshot, memory, repairs, [*unsent, *stale])
+    memory.keep_refusals_of(repairs.open)
+    unsent = [record for record in repairs.open.values() if _needs_sending(record, snapshot, memory)]
+    stale = [record for record in _find_stale(run.context, snapshot, memory, repairs) if record not in unsent]
+    repairs.outbox = _replace_attempts(run, snapshot, memory, repairs, [*unsent, *stale])
     return repairs
 
 
-def _not_with_a_node(record: NonceRecord, snapshot: ChainSnapshot, memory: Memory) -> bool:
-    """Whether these bytes were never taken: not sent, or refused, and a block has passed that may have changed that."""
+def _needs_sending(record: NonceRecord, snapshot: ChainSnapshot, memory: LaneMemory) -> bool:
+    """Whether no node has accepted the newest attempt: it is not sent yet, or was refused at an earlier head."""
     refusal = memory.refused.get(record.nonce)
     return record.sent_block is None if refusal is None else refusal.at != snapshot.head
 
@@ -73,7 +76,10 @@ def _not_with_a_node(record: NonceRecord, snapshot: ChainSnapshot, memory: Memor
 # -- gaps --------------------------------------------------------------------------------------------------------------
 
 
-def _close_gaps(turn: Turn, snapshot: ChainSnapshot, highest: Nonce | None, memory: Memory, repairs: Repairs) -> None:
+def _close_gaps(
+    run: LeasedRun, snapshot: ChainSnapshot, highest: Nonce | None, memory: LaneMemory, repairs: Repairs
+) -> None:
+    """Reopen or fill each unspent nonce below `highest` that is not open: the nonces above it could not be mined."""
     if highest is None:
         return
     holes = [Nonce(nonce) for nonce in range(snapshot.count, highest + 1) if nonce not in repairs.open]
@@ -81,7 +87,7 @@ def _close_gaps(turn: Turn, snapshot: ChainSnapshot, highest: Nonce | None, memo
     intents: list[IntentMove] = []
     nonces: list[NonceMove] = []
     for nonce in holes:
-        record = turn.context.store.record(turn.context.lane, nonce)
+        record = run.context.store.record(run.context.lane, nonce)
         if record is None:
             unknown.append(nonce)
             continue
@@ -91,23 +97,28 @@ def _close_gaps(turn: Turn, snapshot: ChainSnapshot, highest: Nonce | None, memo
         nonces.append(back)
         repairs.open[nonce] = apply(record, back)
     if nonces:
-        wallet = turn.context.lane.wallet
+        wallet = run.context.lane.wallet
         log.warning("Final nonces are open again.", action="lane_reopened", wallet=wallet, nonces=len(nonces))
-        turn.context.store.move(turn.lease, intents, nonces)
-    _fill(turn, snapshot, unknown, memory, repairs)
+        run.context.store.move(run.lease, intents, nonces)
+    _fill_due_gaps(run, snapshot, unknown, memory, repairs)
 
 
-def _fill(turn: Turn, snapshot: ChainSnapshot, unknown: Sequence[Nonce], memory: Memory, repairs: Repairs) -> None:
+def _fill_due_gaps(
+    run: LeasedRun, snapshot: ChainSnapshot, unknown: Sequence[Nonce], memory: LaneMemory, repairs: Repairs
+) -> None:
+    """Fill gaps that were seen for `gap_looks` blocks; a younger gap may only be a node that lags."""
     memory.gaps = {nonce: memory.gaps.get(nonce, snapshot.head) for nonce in unknown}
-    due = [nonce for nonce, first in memory.gaps.items() if snapshot.head - first >= turn.context.policy.gap_looks]
-    repairs.open.update((record.nonce, record) for record in fill(turn, snapshot, due, memory))
+    due = [nonce for nonce, first in memory.gaps.items() if snapshot.head - first >= run.context.policy.gap_looks]
+    repairs.open.update((record.nonce, record) for record in fill_nonces(run, snapshot, due, memory))
 
 
-def fill(turn: Turn, snapshot: ChainSnapshot, nonces: Sequence[Nonce], memory: Memory) -> list[NonceRecord]:
-    """Claim exactly these nonces for 0-value self-transfers; the caller sends them."""
+def fill_nonces(
+    run: LeasedRun, snapshot: ChainSnapshot, nonces: Sequence[Nonce], memory: LaneMemory
+) -> list[NonceRecord]:
+    """Claim exactly these nonces for no-op transactions (0-value self-transfers); the caller sends them."""
     if not nonces:
         return []
-    context = turn.context
+    context = run.context
     fees = quote(context.policy.fees, snapshot.market)
     wallet, chain_id = context.lane.wallet, context.lane.chain_id
     gas = transfer_gas(context, memory)
@@ -125,8 +136,8 @@ def fill(turn: Turn, snapshot: ChainSnapshot, nonces: Sequence[Nonce], memory: M
         )
         for nonce, attempt in zip(nonces, context.signer.sign(fillers), strict=True)
     ]
-    turn.keep()
-    context.store.claim(turn.lease, records)
+    run.keep_lease()
+    context.store.claim(run.lease, records)
     log.warning("Gap filled.", action="lane_gap_filled", wallet=wallet, nonces=list(nonces))
     return records
 
@@ -134,45 +145,47 @@ def fill(turn: Turn, snapshot: ChainSnapshot, nonces: Sequence[Nonce], memory: M
 # -- timeouts ----------------------------------------------------------------------------------------------------------
 
 
-def _stale(context: RunContext, snapshot: ChainSnapshot, memory: Memory, repairs: Repairs) -> list[NonceRecord]:
-    """Bytes to send again because the lowest nonce is not being mined."""
+def _find_stale(
+    context: RunContext, snapshot: ChainSnapshot, memory: LaneMemory, repairs: Repairs
+) -> list[NonceRecord]:
+    """Records to send again because the lowest open nonce was not mined for `rebroadcast_after` blocks."""
     if not repairs.open:
         return []
     lowest = repairs.open[min(repairs.open)]
     waited = snapshot.head - max(memory.since, lowest.sent_block or memory.since)
     if lowest.sent_block is not None and waited < context.policy.rebroadcast_after:
         return []
-    again = [
+    overdue = [
         record
         for _, record in sorted(repairs.open.items())
         if record.sent_block is not None and snapshot.head - record.sent_block >= context.policy.rebroadcast_after
     ]
     if lowest.sent_block is not None and waited < _SURE_BLOCKS:
-        again = again[:_PROBE]
-    if again:
-        LANE_REBROADCAST.inc(len(again))
+        overdue = overdue[:_PROBE]
+    if overdue:
+        LANE_REBROADCAST.inc(len(overdue))
         log.info(
             "Open transactions sent again.",
             action="lane_rebroadcast",
             wallet=context.lane.wallet,
             nonce=lowest.nonce,
-            transactions=len(again),
+            transactions=len(overdue),
         )
-    return again
+    return overdue
 
 
-def _reprice(
-    turn: Turn, snapshot: ChainSnapshot, memory: Memory, repairs: Repairs, outbox: list[NonceRecord]
+def _replace_attempts(
+    run: LeasedRun, snapshot: ChainSnapshot, memory: LaneMemory, repairs: Repairs, outbox: list[NonceRecord]
 ) -> list[NonceRecord]:
-    """The outbox with new attempts where the old ones cannot succeed."""
+    """The outbox, with a new signed and stored attempt for each transaction whose present one cannot succeed."""
     lowest = repairs.open.get(snapshot.count)
     if lowest is None:
         # Nothing waits: the timeout of what is sent next begins now.
         memory.since = snapshot.head
-    wanted = _others(turn.context, snapshot, memory, repairs, lowest)
+    wanted = _replacements(run.context, snapshot, memory, repairs, lowest)
     # Once a head: the base fee that makes the next price right is only known with the next block.
     if lowest is not None and memory.bumped < snapshot.head and not any(item.nonce == lowest.nonce for item in wanted):
-        bumped = _bump_if_due(turn.context, snapshot, memory, lowest)
+        bumped = _bump_if_due(run.context, snapshot, memory, lowest)
         if bumped is not None:
             wanted.append(bumped)
             memory.bumped = snapshot.head
@@ -180,32 +193,34 @@ def _reprice(
         return outbox
     fresh: dict[Nonce, NonceRecord] = {}
     moves: list[NonceMove] = []
-    for item, attempt in zip(wanted, turn.context.signer.sign(wanted), strict=True):
+    for item, attempt in zip(wanted, run.context.signer.sign(wanted), strict=True):
         move = Repriced(item.nonce, attempt)
         moves.append(move)
         fresh[item.nonce] = apply(repairs.open[item.nonce], move)
         log.info(
             "Another attempt signed.",
             action="lane_bumped" if item.purpose is Purpose.CALL else "lane_gives_way",
-            wallet=turn.context.lane.wallet,
+            wallet=run.context.lane.wallet,
             nonce=item.nonce,
             tx=attempt.tx_hash,
             max_fee=item.fees.max_fee,
             gas=item.gas,
             note=item.note,
         )
-    turn.keep()
-    turn.context.store.move(turn.lease, (), moves)
+    run.keep_lease()
+    run.context.store.move(run.lease, (), moves)
     repairs.open.update(fresh)
     return [*(record for record in outbox if record.nonce not in fresh), *fresh.values()]
 
 
-def _others(
-    context: RunContext, snapshot: ChainSnapshot, memory: Memory, repairs: Repairs, lowest: NonceRecord | None
+def _replacements(
+    context: RunContext, snapshot: ChainSnapshot, memory: LaneMemory, repairs: Repairs, lowest: NonceRecord | None
 ) -> list[Unsigned]:
-    """Attempts in place of bytes that no node will take, or that nobody wants any more."""
+    """Unsigned replacements of transactions that no node accepts, or whose intents have left the nonce."""
     todo = remedies(context, memory, list(repairs.open.values()), lowest)
-    gas = more(context, memory, [repairs.open[nonce] for nonce, (what, _) in todo.items() if what is Remedy.MORE_GAS])
+    gas = raise_gas_limits(
+        context, memory, [repairs.open[nonce] for nonce, (what, _) in todo.items() if what is Remedy.MORE_GAS]
+    )
     wanted: list[Unsigned] = []
     for nonce, record in repairs.open.items():
         note = ""
@@ -213,7 +228,7 @@ def _others(
             # It was spent without them and a reorg has opened it again; by now they may be elsewhere.
             note = "its actions have left this nonce"
         elif nonce in gas:
-            wanted.append(again(context, record, record.newest.fees, gas[nonce]))
+            wanted.append(same_call(context, record, record.newest.fees, gas[nonce]))
         elif nonce in todo and todo[nonce][0] is Remedy.NOOP:
             note = f"no node takes it: {todo[nonce][1]}"
         if note:
@@ -227,8 +242,10 @@ def _others(
     return wanted
 
 
-def _bump_if_due(context: RunContext, snapshot: ChainSnapshot, memory: Memory, lowest: NonceRecord) -> Unsigned | None:
-    """The lowest nonce's call at a higher price, if its price is what holds it, or a pool that does not let it go."""
+def _bump_if_due(
+    context: RunContext, snapshot: ChainSnapshot, memory: LaneMemory, lowest: NonceRecord
+) -> Unsigned | None:
+    """A fee bump of the lowest open nonce, if its fee is too low or it has been stuck for too long; else None."""
     paid = lowest.newest.fees
     refusal = memory.refused.get(lowest.nonce)
     refused = refusal is not None and REACTIONS[refusal.kind].reprice
@@ -239,7 +256,7 @@ def _bump_if_due(context: RunContext, snapshot: ChainSnapshot, memory: Memory, l
         waited = snapshot.head - max(memory.since, memory.bumped)
         if lowest.sent_block is None or waited < context.policy.bump_after:
             return None
-        if waited < _stuck_after(context, lowest) and not _below_market(context, snapshot, lowest):
+        if waited < _stuck_blocks(context, lowest) and not _below_market(context, snapshot, lowest):
             return None
     fees = bump(context.policy.fees, snapshot.market, paid)
     if fees is None:
@@ -251,11 +268,11 @@ def _bump_if_due(context: RunContext, snapshot: ChainSnapshot, memory: Memory, l
             max_fee=paid.max_fee,
         )
         return None
-    return again(context, lowest, fees)
+    return same_call(context, lowest, fees)
 
 
-def _stuck_after(context: RunContext, lowest: NonceRecord) -> int:
-    """Blocks until it is replaced though its price is right: twice as long after each attempt, for it may be in vain.
+def _stuck_blocks(context: RunContext, lowest: NonceRecord) -> int:
+    """Blocks until the lowest nonce is replaced although its fee is right: twice as many after each attempt.
 
     A pool can hold a transaction back for good. anvil does it to one that came while a reorg had taken its predecessor;
     sent again it is "already known", and only a replacement of the same nonce sets it and its followers free.
@@ -263,8 +280,8 @@ def _stuck_after(context: RunContext, lowest: NonceRecord) -> int:
     return context.policy.stuck_after << min(len(lowest.attempts) - 1, _MOST_DOUBLINGS)
 
 
-def again(context: RunContext, record: NonceRecord, fees: Fees, gas: int | None = None) -> Unsigned:
-    """What the newest attempt does, at another price or with another gas limit."""
+def same_call(context: RunContext, record: NonceRecord, fees: Fees, gas: int | None = None) -> Unsigned:
+    """The newest attempt's call, unsigned, at other fees or with another gas limit."""
     newest, limit = record.newest, record.gas_limit if gas is None else gas
     lane, nonce = context.lane, record.nonce
     if newest.purpose is not Purpose.CALL:
@@ -273,11 +290,11 @@ def again(context: RunContext, record: NonceRecord, fees: Fees, gas: int | None 
 
 
 def _below_market(context: RunContext, snapshot: ChainSnapshot, lowest: NonceRecord) -> bool:
-    """Whether recent blocks paid higher tips than ours; if not, the problem is not the price."""
+    """Whether recent blocks paid higher tips than this transaction does; if not, a fee bump would not help."""
     if snapshot.market.base_fee is None:
         return lowest.newest.fees.max_fee < snapshot.market.tip
     (history,) = context.rpc.batch([("eth_feeHistory", (hex(_MARKET_BLOCKS), "latest", [_MARKET_PERCENTILE]))])
-    paid = heard(history, lambda body: sorted(int(reward[0], 16) for reward in body["reward"]))
+    paid = decode_reply(history, lambda body: sorted(int(reward[0], 16) for reward in body["reward"]))
     if not isinstance(paid, Known) or not paid.value:
         return True
     ours = min(lowest.newest.fees.tip, lowest.newest.fees.max_fee - snapshot.market.base_fee)

@@ -14,7 +14,7 @@ import structlog
 
 from chain.lane.model.intent import Intent, IntentState, method_of
 from chain.lane.model.nonce import NonceRecord, Sent
-from chain.lane.phases.context import Memory, RunContext, Turn
+from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.fees import quote
 from chain.lane.rules.gas import Group
@@ -37,7 +37,7 @@ _DAY_SECONDS = 86_400.0
 
 @dataclass(slots=True)
 class Chosen:
-    """What may go now."""
+    """Result of `choose`: what can be sent now, and which intents end unsent."""
 
     groups: list[Group] = field(default_factory=list)
     #: How many nonces may be claimed.
@@ -49,12 +49,17 @@ class Chosen:
 
     @property
     def ended(self) -> list[str]:
-        """Their keys."""
+        """Keys of the intents that end unsent."""
         return [key for move in self.moves for key in move.keys]
 
 
-def choose(context: RunContext, snapshot: ChainSnapshot, open_records: Sequence[NonceRecord], memory: Memory) -> Chosen:
-    """Judge the queue until the free nonces are used up, or the queue is."""
+def choose(
+    context: RunContext, snapshot: ChainSnapshot, open_records: Sequence[NonceRecord], memory: LaneMemory
+) -> Chosen:
+    """Take intents from the queue that are READY, grouped and encoded, as many as may be in flight.
+
+    Intents that will never be READY end here.
+    """
     chosen = Chosen()
     capacity = min(context.policy.burst, context.policy.max_in_flight - len(open_records))
     capacity = min(capacity, context.policy.burst - len(memory.missing))
@@ -77,7 +82,7 @@ def choose(context: RunContext, snapshot: ChainSnapshot, open_records: Sequence[
             if verdict.judgement is Judgement.READY:
                 ready.append(intent)
             elif verdict.judgement is not Judgement.WAIT:
-                _end(chosen, intent, verdict.judgement, verdict.reason)
+                _end_unsent(chosen, intent, verdict.judgement, verdict.reason)
         groups = context.encoder.group(ready)
         if len(queued) < window:
             break
@@ -87,15 +92,15 @@ def choose(context: RunContext, snapshot: ChainSnapshot, open_records: Sequence[
         try:
             chosen.groups.append((group, context.encoder.encode(group)))
         except BadMessage as error:
-            for intent, why in _misfits(context, group) or [(intent, str(error)) for intent in group]:
-                _end(chosen, intent, Judgement.DEAD, why)
+            for intent, why in _find_misfits(context, group) or [(intent, str(error)) for intent in group]:
+                _end_unsent(chosen, intent, Judgement.DEAD, why)
             # Those who only shared the transaction go in the next run.
             chosen.more = True
     return chosen
 
 
-def _misfits(context: RunContext, group: Sequence[Intent]) -> list[tuple[Intent, str]]:
-    """Those of a group that cannot be encoded even alone, and why."""
+def _find_misfits(context: RunContext, group: Sequence[Intent]) -> list[tuple[Intent, str]]:
+    """The intents of a group that cannot be encoded even alone, each with the reason."""
     found: list[tuple[Intent, str]] = []
     for intent in group:
         try:
@@ -105,7 +110,8 @@ def _misfits(context: RunContext, group: Sequence[Intent]) -> list[tuple[Intent,
     return found
 
 
-def _end(chosen: Chosen, intent: Intent, judgement: Judgement, reason: str) -> None:
+def _end_unsent(chosen: Chosen, intent: Intent, judgement: Judgement, reason: str) -> None:
+    """Add a move that ends an intent without a transaction, and log it."""
     state = IntentState.DONE if judgement is Judgement.DONE else IntentState.FAILED
     chosen.moves.append(IntentMove((intent.key,), state, reason=reason))
     log.info("Intent ended unsent.", action="lane_ended_unsent", intent=intent.key, state=state.value, why=reason)
@@ -116,9 +122,9 @@ def afford(
     snapshot: ChainSnapshot,
     open_records: Sequence[NonceRecord],
     groups: list[Group],
-    memory: Memory,
+    memory: LaneMemory,
 ) -> list[Group]:
-    """The first groups that balance and daily cap allow."""
+    """The first groups whose cost the wallet's balance and the daily cap allow."""
     memory.short = None
     if not groups:
         return []
@@ -153,9 +159,9 @@ def afford(
     return groups[:count]
 
 
-def claim(turn: Turn, snapshot: ChainSnapshot, groups: Sequence[Group], next_nonce: Nonce) -> list[NonceRecord]:
+def claim(run: LeasedRun, snapshot: ChainSnapshot, groups: Sequence[Group], next_nonce: Nonce) -> list[NonceRecord]:
     """Sign the groups' calls at consecutive nonces and store them. Raises LeaseLost."""
-    context = turn.context
+    context = run.context
     fees = quote(context.policy.fees, snapshot.market)
     unsigned = [
         Unsigned(
@@ -177,34 +183,34 @@ def claim(turn: Turn, snapshot: ChainSnapshot, groups: Sequence[Group], next_non
         )
         for (intents, call), item, attempt in zip(groups, unsigned, context.signer.sign(unsigned), strict=True)
     ]
-    turn.keep()
-    context.store.claim(turn.lease, records)
+    run.keep_lease()
+    context.store.claim(run.lease, records)
     for record in records:
         LANE_SENT.labels(method_of(record.intents)).inc()
     return records
 
 
-def broadcast(turn: Turn, snapshot: ChainSnapshot, outbox: Sequence[NonceRecord], memory: Memory) -> bool:
-    """Give the newest bytes of each to the node; note what it said. Whether to look again at once.
+def broadcast(run: LeasedRun, snapshot: ChainSnapshot, outbox: Sequence[NonceRecord], memory: LaneMemory) -> bool:
+    """Send the newest attempt of each record to the node and record its answers; whether to run again at once.
 
-    Raises RpcUnavailable: then nobody knows what was accepted, and all of them are sent again by the next run.
+    Raises RpcUnavailable: then it is unknown what was accepted, and the next run sends all of them again.
     """
     if not outbox:
         return False
-    context = turn.context
+    context = run.context
     ordered = sorted(outbox, key=lambda record: record.nonce)
-    turn.keep()
+    run.keep_lease()
     answers = context.rpc.batch([("eth_sendRawTransaction", (record.newest.raw,)) for record in ordered])
     sent: list[Nonce] = []
     look_again = False
     for record, answer in zip(ordered, answers, strict=True):
         if not isinstance(answer, RpcError):
             if answer is not None:
-                memory.accept(record.nonce)
+                memory.clear_refusals(record.nonce)
             # After null nobody knows: it counts as sent, and what was known against it stays.
             sent.append(record.nonce)
             continue
-        reaction = _note(context, record, answer, snapshot, memory)
+        reaction = _record_refusal(context, record, answer, snapshot, memory)
         # A fatal refusal has its remedy at once, unless these bytes were tried before.
         first = record.nonce in memory.refused and memory.refused[record.nonce].tries == 1
         look_again = look_again or reaction.look_again or (reaction.replace_with_noop and first)
@@ -212,19 +218,20 @@ def broadcast(turn: Turn, snapshot: ChainSnapshot, outbox: Sequence[NonceRecord]
             sent.append(record.nonce)
     carried = tuple(key for record in ordered for key in record.intents)
     intents = [IntentMove(carried, IntentState.SENT)] if carried else []
-    turn.context.store.move(turn.lease, intents, [Sent(tuple(sent), snapshot.head)] if sent else [])
+    run.context.store.move(run.lease, intents, [Sent(tuple(sent), snapshot.head)] if sent else [])
     return look_again
 
 
-def _note(
-    context: RunContext, record: NonceRecord, answer: RpcError, snapshot: ChainSnapshot, memory: Memory
+def _record_refusal(
+    context: RunContext, record: NonceRecord, answer: RpcError, snapshot: ChainSnapshot, memory: LaneMemory
 ) -> Reaction:
+    """Classify the node's error about one transaction, record it in `memory`, and log it; how the lane reacts."""
     kind = classify(answer.message, context.policy.phrases)
     reaction = REACTIONS[kind]
     if kind is Kind.UNKNOWN or not reaction.maybe_sent:
-        memory.refuse(record.nonce, kind, answer.message, record.newest.tx_hash, snapshot.head)
+        memory.add_refusal(record.nonce, kind, answer.message, record.newest.tx_hash, snapshot.head)
     else:
-        memory.accept(record.nonce)
+        memory.clear_refusals(record.nonce)
     # "Already known" is the normal answer to a rebroadcast: debug level.
     tell = log.debug if kind is Kind.KNOWN else log.info
     tell(

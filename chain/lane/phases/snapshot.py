@@ -8,7 +8,7 @@ from typing import Any
 from chain.lane.model.nonce import Mined, NonceRecord
 from chain.lane.rules.fees import FeeMarket
 from chain.lane.rules.readiness import Moment
-from chain.rpc.answers import Known, Reply, heard, value_of
+from chain.rpc.answers import Known, Reply, decode_reply, value_of
 from chain.rpc.client import JsonRpc, Request
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
@@ -35,13 +35,14 @@ class ChainSnapshot:
 
     @property
     def moment(self) -> Moment:
-        """The head as the block a verdict is about."""
+        """The head's number and time, for `Readiness.check`."""
         return Moment(self.head, self.timestamp)
 
     def contradicts(self, newest: NonceRecord | None) -> bool:
-        """Whether a block that mined ours is gone. Blocks are chained: if the newest stands, all before it stand.
+        """Whether a reorg removed the block of `newest`, the newest record in a block.
 
-        A node that has thrown old blocks away cannot say which block stood there; the account nonce still decides.
+        Blocks are chained: if that one stands, all before it stand. A node without old blocks cannot say which one
+        stood there; then the account nonce decides.
         """
         if newest is None or newest.mined is None:
             return False
@@ -64,24 +65,24 @@ def take_snapshot(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> C
     if newest is not None and newest.mined is not None:
         requests.append(("eth_getBlockByNumber", (hex(newest.mined.block), False)))
     header, count, balance, price, *mined = rpc.batch(requests)
-    head, timestamp, base_fee = value_of(heard(header, _header), rpc.name)
-    offered = _price(price, rpc.name)
+    head, timestamp, base_fee = value_of(decode_reply(header, _parse_header), rpc.name)
+    offered = _decode_price(price, rpc.name)
     seen = ChainSnapshot(
         head=head,
         timestamp=timestamp,
         # A node's gas price is the base fee and the tip it suggests: one request tells both.
         market=FeeMarket(base_fee, offered if base_fee is None else Wei(max(0, offered - base_fee))),
-        count=Nonce(value_of(heard(count, _number), rpc.name)),
-        balance=Wei(value_of(heard(balance, _number), rpc.name)),
-        mined_hash=_hash(mined[0]) if mined else None,
+        count=Nonce(value_of(decode_reply(count, _parse_quantity), rpc.name)),
+        balance=Wei(value_of(decode_reply(balance, _parse_quantity), rpc.name)),
+        mined_hash=_decode_hash(mined[0]) if mined else None,
     )
     if newest is not None and newest.mined is not None:
-        _believe(seen, newest, newest.mined, rpc.name)
+        _check_plausible(seen, newest, newest.mined, rpc.name)
     return seen
 
 
-def _believe(seen: ChainSnapshot, newest: NonceRecord, mined: Mined, node: str) -> None:
-    """Raises RpcUnavailable for what no reorg can bring about: the node is behind, or answers from two places."""
+def _check_plausible(seen: ChainSnapshot, newest: NonceRecord, mined: Mined, node: str) -> None:
+    """Raise RpcUnavailable for a snapshot that no reorg explains: the node lags, or a load balancer mixed two nodes."""
     if mined.block - seen.head > _MOST_BEHIND:
         why = f"it is behind: its head is block {seen.head}, and {mined.tx_hash} was mined in block {mined.block}"
         raise RpcUnavailable(what=node, why=why)
@@ -90,27 +91,29 @@ def _believe(seen: ChainSnapshot, newest: NonceRecord, mined: Mined, node: str) 
         raise RpcUnavailable(what=node, why=why)
 
 
-def _header(header: dict[str, Any]) -> tuple[BlockNumber, Timestamp, Wei | None]:
+def _parse_header(header: dict[str, Any]) -> tuple[BlockNumber, Timestamp, Wei | None]:
+    """Number, timestamp and base fee (None before EIP-1559) of a block header."""
     base_fee = header.get("baseFeePerGas")
     return (
-        BlockNumber(_number(header["number"])),
-        Timestamp(_number(header["timestamp"])),
-        None if base_fee is None else Wei(_number(base_fee)),
+        BlockNumber(_parse_quantity(header["number"])),
+        Timestamp(_parse_quantity(header["timestamp"])),
+        None if base_fee is None else Wei(_parse_quantity(base_fee)),
     )
 
 
-def _hash(answer: Reply) -> BlockHash | None:
-    """The block's hash; None where the node does not have the block, or cannot say."""
-    shown = heard(answer, lambda header: BlockHash(header["hash"]))
+def _decode_hash(answer: Reply) -> BlockHash | None:
+    """The hash in a block header's answer; None where the node does not have the block, or cannot say."""
+    shown = decode_reply(answer, lambda header: BlockHash(header["hash"]))
     return shown.value if isinstance(shown, Known) else None
 
 
-def _price(answer: Reply, node: str) -> Wei:
-    """The suggested price; 0 where the node does not know the method (an old or a zero-gas chain)."""
+def _decode_price(answer: Reply, node: str) -> Wei:
+    """The gas price that the node suggests, in wei; 0 on old or zero-gas chains, which lack the method."""
     if isinstance(answer, RpcError) and (answer.code == _NO_SUCH_METHOD or "method" in answer.message.lower()):
         return Wei(0)
-    return Wei(value_of(heard(answer, _number), node))
+    return Wei(value_of(decode_reply(answer, _parse_quantity), node))
 
 
-def _number(text: Any) -> int:
+def _parse_quantity(text: Any) -> int:
+    """The number of a JSON-RPC quantity such as "0x1a"."""
     return int(text, 16)

@@ -26,7 +26,7 @@ class AtDepth:
         self._depth = depth
 
     def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
-        """The head's verdict for each; WAIT instead of READY while the reason for it is too shallow."""
+        """The head's verdict for each intent; WAIT in place of READY if it was not READY `depth` blocks ago."""
         verdicts = self._head.check(intents, at)
         ready = [
             intent for intent, verdict in zip(intents, verdicts, strict=True) if verdict.judgement is Judgement.READY
@@ -37,11 +37,12 @@ class AtDepth:
         below = replace(at, block=BlockNumber(max(0, at.block - self._depth)))
         deep = {intent.key: verdict for intent, verdict in zip(ready, self._below.check(ready, below), strict=True)}
         return [
-            self._shallow(deep[intent.key]) if intent.key in deep else verdict
+            self._require_deep(deep[intent.key]) if intent.key in deep else verdict
             for intent, verdict in zip(intents, verdicts, strict=True)
         ]
 
-    def _shallow(self, deep: ReadinessVerdict) -> ReadinessVerdict:
+    def _require_deep(self, deep: ReadinessVerdict) -> ReadinessVerdict:
+        """The verdict for an intent that is READY at the head: READY if it was so `depth` blocks ago, else WAIT."""
         if deep.judgement is Judgement.READY:
             return deep
         return ReadinessVerdict(

@@ -47,10 +47,10 @@ class Encoder(Protocol):
     """Turns intents into calls."""
 
     def group(self, intents: Sequence[Intent]) -> list[tuple[Intent, ...]]:
-        """Which intents share a transaction, in the order of their first."""
+        """Divide intents into groups that share a transaction, in the order of each group's first."""
 
     def encode(self, group: tuple[Intent, ...]) -> Call:
-        """The call of one group. Raises BadMessage if the arguments do not fit the method."""
+        """The contract call of one group. Raises BadMessage if the arguments do not fit the method."""
 
 
 #: Most gas of one transaction: EIP-7825.
@@ -63,10 +63,10 @@ class PocoEncoder:
     def __init__(self, hub: Contract, *, batch: int = 50, max_gas: int = _MAX_GAS) -> None:
         """`batch`: most intents per array call, as far as its gas limit stays within `max_gas`."""
         self._hub = hub
-        self._most = {method: _most(method, batch, max_gas) for method in _ARRAYS}
+        self._most = {method: _largest_group(method, batch, max_gas) for method in _ARRAYS}
 
     def group(self, intents: Sequence[Intent]) -> list[tuple[Intent, ...]]:
-        """`initialize` and `claim` by up to `batch`; all others, and what has failed in company, alone."""
+        """Divide intents: `initialize` and `claim` by up to `batch`; others, and those whose group failed, alone."""
         groups: list[list[Intent]] = []
         filling: dict[str, list[Intent]] = {}
         for intent in intents:
@@ -82,11 +82,11 @@ class PocoEncoder:
         return [tuple(group) for group in groups]
 
     def encode(self, group: tuple[Intent, ...]) -> Call:
-        """The call of one group."""
+        """The hub call of one group. Raises BadMessage if the arguments do not fit the method."""
         first = group[0]
         try:
             if first.method == "call":
-                return _plain(first.args)
+                return _encode_raw_call(first.args)
             if len(group) > 1:
                 function, write_array = _ARRAYS[first.method]
                 data = write_array(group)
@@ -98,11 +98,13 @@ class PocoEncoder:
         return Call(self._hub, data, calls.gas_limit(function, data))
 
 
-def _plain(args: Mapping[str, Any]) -> Call:
+def _encode_raw_call(args: Mapping[str, Any]) -> Call:
+    """The call of an intent with method `call`: target, calldata, gas limit and wei are its arguments."""
     return Call(Contract(args["to"]), args.get("data", "0x"), int(args["gas"]), Wei(int(args.get("value", 0))))
 
 
-def _contribute(task: TaskId, args: Mapping[str, Any]) -> str:
+def _encode_contribute(task: TaskId, args: Mapping[str, Any]) -> str:
+    """Calldata of `contribute` from an intent's arguments; zero address and no signature outside of enclaves."""
     return calls.contribute(
         task,
         args["result_hash"],
@@ -113,7 +115,8 @@ def _contribute(task: TaskId, args: Mapping[str, Any]) -> str:
     )
 
 
-def _contribute_and_finalize(task: TaskId, args: Mapping[str, Any]) -> str:
+def _encode_contribute_and_finalize(task: TaskId, args: Mapping[str, Any]) -> str:
+    """Calldata of `contributeAndFinalize` from an intent's arguments."""
     return calls.contribute_and_finalize(
         task,
         args["digest"],
@@ -127,8 +130,8 @@ def _contribute_and_finalize(task: TaskId, args: Mapping[str, Any]) -> str:
 
 _WRITERS: dict[str, Callable[[TaskId, Mapping[str, Any]], str]] = {
     "initialize": lambda _, args: calls.initialize(args["deal_id"], args["index"]),
-    "contribute": _contribute,
-    "contributeAndFinalize": _contribute_and_finalize,
+    "contribute": _encode_contribute,
+    "contributeAndFinalize": _encode_contribute_and_finalize,
     "reveal": lambda task, args: calls.reveal(task, args["digest"]),
     "finalize": lambda task, args: calls.finalize(task, args["results"], args.get("callback") or "0x"),
     "reopen": lambda task, _: calls.reopen(task),
@@ -137,7 +140,9 @@ _WRITERS: dict[str, Callable[[TaskId, Mapping[str, Any]], str]] = {
 _ARRAYS: dict[str, tuple[str, Callable[[tuple[Intent, ...]], str]]] = {
     "initialize": (
         "initializeArray",
-        lambda group: calls.initialize_array([(_arg(item, "deal_id"), _arg(item, "index")) for item in group]),
+        lambda group: calls.initialize_array(
+            [(_argument(item, "deal_id"), _argument(item, "index")) for item in group]
+        ),
     ),
     "claim": ("claimArray", lambda group: calls.claim_array([TaskId(item.subject) for item in group])),
 }
@@ -145,12 +150,13 @@ _ARRAYS: dict[str, tuple[str, Callable[[tuple[Intent, ...]], str]]] = {
 _SHAPES = {"initialize": (2, 2), "claim": (1, 1)}
 
 
-def _arg(intent: Intent, name: str) -> Any:
+def _argument(intent: Intent, name: str) -> Any:
+    """One argument of an intent, by its name."""
     return intent.args[name]
 
 
-def _most(method: str, batch: int, max_gas: int) -> int:
-    """Intents whose array call stays within `max_gas`; at least one."""
+def _largest_group(method: str, batch: int, max_gas: int) -> int:
+    """The largest number of intents, up to `batch`, whose array call stays within `max_gas`; at least one."""
     function, _ = _ARRAYS[method]
     arrays, words = _SHAPES[method]
 

@@ -49,7 +49,7 @@ class FeeMarket:
 
 
 def quote(policy: FeePolicy, market: FeeMarket) -> Fees:
-    """Fees of a first attempt, at most the ceiling."""
+    """Fees of a nonce's first attempt, at most the ceiling of the settings."""
     if market.base_fee is None:
         price = policy.fixed if policy.name == "fixed" else _percent(market.tip, _SHARES[policy.name][0])
         capped = Wei(min(price, policy.ceiling))
@@ -64,36 +64,38 @@ def quote(policy: FeePolicy, market: FeeMarket) -> Fees:
 
 
 def bump(policy: FeePolicy, market: FeeMarket, paid: Fees) -> Fees | None:
-    """Fees that a node accepts in place of `paid`; None if the ceiling forbids it, or where gas is free."""
+    """Fees of a replacement that nodes accept in place of `paid`; None above the ceiling, or where gas is free."""
     if paid.max_fee == 0 and not market.base_fee:
         return None
     wanted = quote(policy, market)
-    max_fee = max(_raised(policy, paid.max_fee), wanted.max_fee)
-    tip = max(_raised(policy, paid.tip), wanted.tip)
+    max_fee = max(_raise_price(policy, paid.max_fee), wanted.max_fee)
+    tip = max(_raise_price(policy, paid.tip), wanted.tip)
     if max_fee > policy.ceiling:
         # The last step goes exactly to the ceiling, if a node would still see it as a replacement.
         max_fee = policy.ceiling
-        if max_fee < _least(policy, paid.max_fee):
+        if max_fee < _least_replacement(policy, paid.max_fee):
             return None
     tip = min(tip, max_fee)
-    if tip < _least(policy, paid.tip):
+    if tip < _least_replacement(policy, paid.tip):
         return None
     return Fees(Wei(max_fee), Wei(max_fee if paid.legacy else tip), legacy=paid.legacy)
 
 
 def too_low(fees: Fees, base_fee: Wei | None) -> bool:
-    """Whether nobody can mine this at the present base fee."""
+    """Whether `fees` are below the present base fee, so that no block can include the transaction."""
     return base_fee is not None and fees.max_fee < base_fee
 
 
 def _percent(amount: Wei, percent: int) -> Wei:
-    """That share, rounded up."""
+    """`percent` of an amount in wei, rounded up."""
     return Wei(-(-amount * percent // 100))
 
 
-def _least(policy: FeePolicy, paid: Wei) -> Wei:
+def _least_replacement(policy: FeePolicy, paid: Wei) -> Wei:
+    """The lowest price in wei that nodes accept in place of `paid`."""
     return _percent(paid, 100 + policy.bump_percent)
 
 
-def _raised(policy: FeePolicy, paid: Wei) -> Wei:
-    return Wei(max(_least(policy, paid), paid + policy.bump_least))
+def _raise_price(policy: FeePolicy, paid: Wei) -> Wei:
+    """The price in wei that a bump offers: at least `_least_replacement`, and `bump_least` more than `paid`."""
+    return Wei(max(_least_replacement(policy, paid), paid + policy.bump_least))

@@ -24,9 +24,9 @@ import structlog
 
 from chain.lane.model.intent import Intent
 from chain.lane.model.nonce import TRANSFER_GAS, NonceRecord, Purpose
-from chain.lane.phases.context import Memory, RunContext
+from chain.lane.phases.context import LaneMemory, RunContext
 from chain.lane.rules.encoding import Call
-from chain.rpc.answers import Known, Unknown, heard_each
+from chain.rpc.answers import Known, Unknown, decode_replies
 from chain.rpc.client import Request
 from protocol.types import Contract, Nonce, Wallet
 
@@ -47,18 +47,21 @@ _FIRST_STEP, _STEP = 2, 4
 _ZERO_BYTE, _BYTE = 4, 16
 
 
-def transfer_gas(context: RunContext, memory: Memory) -> int:
+def transfer_gas(context: RunContext, memory: LaneMemory) -> int:
     """Gas limit of a 0-value self-transfer. Raises RpcUnavailable."""
-    _ask_again(context, memory)
+    _refresh_surcharge(context, memory)
     return min(context.policy.max_gas, TRANSFER_GAS + _percent(memory.surcharge.gas, _SURCHARGE_PERCENT))
 
 
-def allow(context: RunContext, memory: Memory, groups: Sequence[Group]) -> list[Group]:
-    """The groups with the gas that they need, those that need more than is allowed split. Raises RpcUnavailable."""
+def allow(context: RunContext, memory: LaneMemory, groups: Sequence[Group]) -> list[Group]:
+    """The groups with the gas limit that each needs; groups that need more than is allowed are split.
+
+    Raises RpcUnavailable.
+    """
     if not groups:
         return []
-    _ask_again(context, memory)
-    allowed = _allowed(context, memory, groups)
+    _refresh_surcharge(context, memory)
+    allowed = _needed_gas(context, memory, groups)
     ceiling, fitting = context.policy.max_gas, list[Group]()
     for intents, call in allowed:
         if call.gas > ceiling and len(intents) > 1:
@@ -70,51 +73,54 @@ def allow(context: RunContext, memory: Memory, groups: Sequence[Group]) -> list[
     return fitting
 
 
-def more(context: RunContext, memory: Memory, records: Sequence[NonceRecord]) -> dict[Nonce, int]:
-    """By nonce, the gas limit of the next attempt at those whose bytes were refused for theirs.
+def raise_gas_limits(context: RunContext, memory: LaneMemory, records: Sequence[NonceRecord]) -> dict[Nonce, int]:
+    """By nonce, a higher gas limit for the next attempt of transactions that nodes refused for want of gas.
 
-    Those that have all that is allowed are left out. Raises RpcUnavailable.
+    Nonces whose limit is the highest allowed already are left out. Raises RpcUnavailable.
     """
     records = [record for record in records if record.gas_limit < context.policy.max_gas]
     if not records:
         return {}
     # What the chain takes may have changed this very moment.
     memory.surcharge.asked = -math.inf
-    _ask_again(context, memory)
-    asked = _surcharges(context, [record.data if _calls(record) else "0x" for record in records])
-    return {record.nonce: _next(context, record, answer) for record, answer in zip(records, asked, strict=True)}
+    _refresh_surcharge(context, memory)
+    asked = _estimate_surcharges(context, [record.data if _is_call(record) else "0x" for record in records])
+    return {record.nonce: _next_limit(context, record, answer) for record, answer in zip(records, asked, strict=True)}
 
 
-def _next(context: RunContext, record: NonceRecord, surcharge: Known[int] | Unknown) -> int:
+def _next_limit(context: RunContext, record: NonceRecord, surcharge: Known[int] | Unknown) -> int:
+    """The gas limit after the present one was refused: several times as much, or what the surcharge demands."""
     present, tried = record.gas_limit, len({record.gas_of(attempt) for attempt in record.attempts})
-    floor = record.gas if _calls(record) else TRANSFER_GAS
+    floor = record.gas if _is_call(record) else TRANSFER_GAS
     wanted = present * (_FIRST_STEP if tried == 1 else _STEP)
     if isinstance(surcharge, Known) and floor + surcharge.value > present:
         wanted = floor + _percent(surcharge.value, _SURCHARGE_PERCENT)
     return min(context.policy.max_gas, wanted)
 
 
-def _calls(record: NonceRecord) -> bool:
+def _is_call(record: NonceRecord) -> bool:
+    """Whether the newest attempt carries a call, in contrast to a 0-value self-transfer."""
     return record.newest.purpose is Purpose.CALL
 
 
 def estimate(context: RunContext, calls: Sequence[Call]) -> list[Known[int] | Unknown]:
-    """What each call would use in the state at the head. Raises RpcUnavailable."""
+    """eth_estimateGas of each call in the state at the head. Raises RpcUnavailable."""
     requests: list[Request] = [("eth_estimateGas", (fields(context.lane.wallet, call),)) for call in calls]
-    return heard_each(context.rpc.batch(requests), _number) if requests else []
+    return decode_replies(context.rpc.batch(requests), _parse_quantity) if requests else []
 
 
 def fields(wallet: Wallet, call: Call) -> dict[str, str]:
-    """A call as eth_call and eth_estimateGas take it."""
+    """A call as the JSON object that eth_call and eth_estimateGas take."""
     value = {"value": hex(call.value)} if call.value else {}
     return {"from": wallet, "to": call.to, "data": call.data} | value
 
 
-def _ask_again(context: RunContext, memory: Memory) -> None:
+def _refresh_surcharge(context: RunContext, memory: LaneMemory) -> None:
+    """Read the surcharge on a transfer without data again, if it was read more than `_GOOD_FOR` seconds ago."""
     now = context.monotonic()
     if now - memory.surcharge.asked < _GOOD_FOR:
         return
-    (answer,) = _surcharges(context, ["0x"])
+    (answer,) = _estimate_surcharges(context, ["0x"])
     if isinstance(answer, Unknown):
         # What was known last stays; a refusal says if it is too little.
         return
@@ -123,11 +129,11 @@ def _ask_again(context: RunContext, memory: Memory) -> None:
     memory.surcharge.gas, memory.surcharge.asked = answer.value, now
 
 
-def _allowed(context: RunContext, memory: Memory, groups: Sequence[Group]) -> list[Group]:
-    """The groups with the gas that they need, whatever is allowed."""
+def _needed_gas(context: RunContext, memory: LaneMemory, groups: Sequence[Group]) -> list[Group]:
+    """The groups with the gas limit that each needs, even where that exceeds the highest allowed."""
     known = memory.surcharge.gas
     if known:
-        asked = _surcharges(context, [call.data for _, call in groups])
+        asked = _estimate_surcharges(context, [call.data for _, call in groups])
         on_top = [answer.value if isinstance(answer, Known) else known for answer in asked]
     else:
         on_top = [0] * len(groups)
@@ -147,25 +153,28 @@ def _allowed(context: RunContext, memory: Memory, groups: Sequence[Group]) -> li
     return allowed
 
 
-def _surcharges(context: RunContext, data: Sequence[str]) -> list[Known[int] | Unknown]:
-    """What the chain takes of a transfer to oneself with these bytes beyond what the protocol counts."""
+def _estimate_surcharges(context: RunContext, data: Sequence[str]) -> list[Known[int] | Unknown]:
+    """Gas that the chain takes of a self-transfer with each of these `0x` data, beyond what the protocol counts."""
     wallet = context.lane.wallet
     found = estimate(context, [Call(Contract(wallet), item, 0) for item in data])
     return [
-        Known(max(0, answer.value - _counted(item))) if isinstance(answer, Known) else answer
+        Known(max(0, answer.value - _protocol_gas(item))) if isinstance(answer, Known) else answer
         for answer, item in zip(found, data, strict=True)
     ]
 
 
-def _counted(data: str) -> int:
+def _protocol_gas(data: str) -> int:
+    """Gas that the protocol counts for a transfer with this `0x` data."""
     body = bytes.fromhex(data[2:])
     zeros = body.count(0)
     return TRANSFER_GAS + _ZERO_BYTE * zeros + _BYTE * (len(body) - zeros)
 
 
-def _number(text: Any) -> int:
+def _parse_quantity(text: Any) -> int:
+    """The number of a JSON-RPC quantity such as "0x1a"."""
     return int(text, 16)
 
 
 def _percent(amount: int, percent: int) -> int:
+    """`percent` of an amount, rounded up."""
     return -(-amount * percent // 100)

@@ -60,12 +60,13 @@ class TaskFacts:
 
 
 def judge(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
-    """Whether the intent's call would succeed in a block at `now`. Pure."""
+    """Whether the intent's call would succeed in a block at Unix time `now`. Pure."""
     rule = _RULES.get(intent.method)
     return READY if rule is None else rule(intent, task, now)
 
 
-def _initialize(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+def _judge_initialize(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+    """Whether `initialize` would succeed now."""
     if task.status is not TaskStatus.UNSET:
         return _done(f"the task is already {task.status.name}")
     if not task.deal:
@@ -76,7 +77,8 @@ def _initialize(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVer
     return READY
 
 
-def _contribute(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+def _judge_contribute(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+    """Whether `contribute` (and `contributeAndFinalize`) would succeed now."""
     if task.vote is ContributionStatus.REJECTED:
         return _dead("this wallet's vote was rejected when the task was reopened; it cannot vote again")
     if task.vote is not ContributionStatus.UNSET:
@@ -92,7 +94,8 @@ def _contribute(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVer
     return READY
 
 
-def _reveal(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+def _judge_reveal(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+    """Whether `reveal` would succeed now."""
     if task.vote is ContributionStatus.REVEALED:
         return _done("this wallet has revealed already")
     if task.vote is ContributionStatus.REJECTED:
@@ -108,7 +111,8 @@ def _reveal(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     return READY
 
 
-def _finalize(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+def _judge_finalize(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+    """Whether `finalize` would succeed now."""
     if task.status is TaskStatus.COMPLETED:
         return _done("the task is already COMPLETED")
     if task.status is TaskStatus.FAILED:
@@ -122,7 +126,8 @@ def _finalize(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     return _wait(f"{task.revealed} of {task.winners} winners have revealed")
 
 
-def _reopen(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+def _judge_reopen(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+    """Whether `reopen` would succeed now."""
     if task.status is TaskStatus.ACTIVE:
         return _done("the task is ACTIVE")
     if task.status is not TaskStatus.REVEALING:
@@ -134,7 +139,8 @@ def _reopen(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     return READY if task.reveal_deadline <= now else _wait("the reveal deadline has not passed")
 
 
-def _claim(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+def _judge_claim(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+    """Whether `claim` would succeed now."""
     if task.status is TaskStatus.FAILED:
         return _done("the task is already FAILED")
     if task.status is TaskStatus.COMPLETED:
@@ -145,13 +151,13 @@ def _claim(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
 
 
 _RULES: dict[str, Callable[[Intent, TaskFacts, Timestamp], ReadinessVerdict]] = {
-    "initialize": _initialize,
-    "contribute": _contribute,
-    "contributeAndFinalize": _contribute,
-    "reveal": _reveal,
-    "finalize": _finalize,
-    "reopen": _reopen,
-    "claim": _claim,
+    "initialize": _judge_initialize,
+    "contribute": _judge_contribute,
+    "contributeAndFinalize": _judge_contribute,
+    "reveal": _judge_reveal,
+    "finalize": _judge_finalize,
+    "reopen": _judge_reopen,
+    "claim": _judge_claim,
 }
 #: Seconds between two warnings that a node lacks old state.
 _WARN_SECONDS = 300.0
@@ -160,18 +166,22 @@ _VOTING = frozenset({"contribute", "contributeAndFinalize", "reveal"})
 
 
 def _done(reason: str) -> ReadinessVerdict:
+    """Verdict: the call's effect is there already."""
     return ReadinessVerdict(Judgement.DONE, reason)
 
 
 def _wait(reason: str) -> ReadinessVerdict:
+    """Verdict: the call may succeed later."""
     return ReadinessVerdict(Judgement.WAIT, reason)
 
 
 def _dead(reason: str) -> ReadinessVerdict:
+    """Verdict: the call can never succeed."""
     return ReadinessVerdict(Judgement.DEAD, reason)
 
 
 def _late(which: str, deadline: Timestamp, now: Timestamp) -> ReadinessVerdict:
+    """Verdict DEAD: a deadline of the task has passed. `which`: the deadline's name."""
     return _dead(f"{which} deadline passed {now - deadline} s before")
 
 
@@ -192,21 +202,22 @@ class PocoReadiness:
         self._warned = -math.inf
 
     def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
-        """A verdict for each; where the node cannot answer the view, READY or, if `strict`, WAIT."""
+        """A verdict for each intent, in order; where the node cannot answer a view, READY or, if `strict`, WAIT."""
         asked = [intent for intent in intents if intent.method in _RULES]
         voting = [intent for intent in asked if intent.method in _VOTING]
         deals = sorted({str(intent.args["deal_id"]) for intent in asked if "deal_id" in intent.args and self._strict})
-        requests = [self._view(calls.VIEW_TASK.encode(intent.subject), at) for intent in asked]
+        requests = [self._view_request(calls.VIEW_TASK.encode(intent.subject), at) for intent in asked]
         requests += [
-            self._view(calls.VIEW_CONTRIBUTION.encode(intent.subject, intent.lane.wallet), at) for intent in voting
+            self._view_request(calls.VIEW_CONTRIBUTION.encode(intent.subject, intent.lane.wallet), at)
+            for intent in voting
         ]
-        requests += [self._view(calls.VIEW_DEAL.encode(deal_id), at) for deal_id in deals]
+        requests += [self._view_request(calls.VIEW_DEAL.encode(deal_id), at) for deal_id in deals]
         answers = iter(self._rpc.batch(requests) if requests else [])
         tasks = {intent.key: next(answers) for intent in asked}
         votes = {intent.key: next(answers) for intent in voting}
         found = {deal_id: next(answers) for deal_id in deals}
         return [
-            self._verdict(
+            self._judge_answers(
                 intent,
                 tasks[intent.key],
                 votes.get(intent.key),
@@ -218,15 +229,17 @@ class PocoReadiness:
             for intent in intents
         ]
 
-    def _view(self, data: str, at: Moment) -> tuple[str, Sequence[object]]:
+    def _view_request(self, data: str, at: Moment) -> tuple[str, Sequence[object]]:
+        """The eth_call request for a view of the hub, at the block of `at`."""
         return "eth_call", ({"to": self._hub, "data": data}, hex(at.block))
 
-    def _verdict(self, intent: Intent, task: Reply, vote: Reply, deal: Reply, at: Moment) -> ReadinessVerdict:
+    def _judge_answers(self, intent: Intent, task: Reply, vote: Reply, deal: Reply, at: Moment) -> ReadinessVerdict:
+        """The verdict on one intent from the answers of viewTask, viewContribution and viewDeal (None: not asked)."""
         try:
             seen = facts(task, vote, deal)
         except (RpcError, BadMessage) as error:
             if self._strict:
-                self._warn(at, error)
+                self._warn_rarely(at, error)
                 return _wait(f"the hub cannot be asked at block {at.block}: {error}")
             log.warning(
                 "Cannot ask the hub; sending unasked.", action="lane_unchecked", intent=intent.key, why=str(error)
@@ -234,8 +247,8 @@ class PocoReadiness:
             return READY
         return judge(intent, seen, at.timestamp)
 
-    def _warn(self, at: Moment, error: Exception) -> None:
-        """Say now and then, not for each intent at each head, that everything waits for what the node cannot tell."""
+    def _warn_rarely(self, at: Moment, error: Exception) -> None:
+        """Log, at most once in `_WARN_SECONDS`, that all intents wait for a state that the node cannot tell."""
         if time.monotonic() - self._warned < _WARN_SECONDS:
             return
         self._warned = time.monotonic()
@@ -257,13 +270,14 @@ _TASK_WORDS, _VOTE_WORDS, _DEAL_WORDS = 16, 5, 22
 
 
 def facts(task: Reply, vote: Reply, deal: Reply = None) -> TaskFacts:
-    """What the views say. Read word by word: a full decode takes 0.4 ms, and this runs for every queued intent.
+    """The facts that the rules need, from the answers of the views.
 
-    Raises RpcError, or BadMessage if an answer is too short.
+    Read word by word: a full decode takes 0.4 ms, and this runs for every queued intent. Raises RpcError, or BadMessage
+    if an answer is too short.
     """
-    words = _words(task, _TASK_WORDS)
-    votes = None if vote is None else _words(vote, _VOTE_WORDS)
-    deals = None if deal is None else _words(deal, _DEAL_WORDS)
+    words = _split_words(task, _TASK_WORDS)
+    votes = None if vote is None else _split_words(vote, _VOTE_WORDS)
+    deals = None if deal is None else _split_words(deal, _DEAL_WORDS)
     # The offset counts from the start of the tuple, one word in.
     contributors = words[1 + int(words[_CONTRIBUTORS], 16) // 32]
     return TaskFacts(
@@ -281,8 +295,8 @@ def facts(task: Reply, vote: Reply, deal: Reply = None) -> TaskFacts:
     )
 
 
-def _words(answer: Reply, least: int) -> list[str]:
-    """The answer in words of 64 hex digits, at least so many."""
+def _split_words(answer: Reply, least: int) -> list[str]:
+    """A view's answer in words of 64 hex digits. Raises BadMessage if there are fewer than `least`."""
     if isinstance(answer, RpcError):
         raise answer
     if not isinstance(answer, str):
@@ -294,7 +308,7 @@ def _words(answer: Reply, least: int) -> list[str]:
 
 
 def poco_lane(settings: Settings, rpc: JsonRpc, key: Key, store: LaneStore, policy: LanePolicy | None = None) -> Lane:
-    """The lane of `key`'s wallet on the hub of the settings: what scheduler and worker make once per process."""
+    """The lane of `key`'s wallet on the hub of the settings; scheduler and worker make one per process."""
     if settings.hub is None:
         raise BadSetting(name="SLUICE_HUB", why="it is not set", fix="Set it to the address of the PoCo hub.")
     hub = Contract(settings.hub.lower())

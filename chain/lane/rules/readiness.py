@@ -47,12 +47,15 @@ class Readiness(Protocol):
     """Judges intents by the chain's state at one block."""
 
     def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
-        """A verdict for each, in order. Raises RpcUnavailable; on an RpcError it lets the intents pass as READY."""
+        """A verdict for each intent, in order.
+
+        Raises RpcUnavailable; where a view answers an RpcError, the intent is READY.
+        """
 
 
 class AlwaysReady:
     """For calls that have no precondition."""
 
     def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:  # noqa: ARG002 - the port's signature
-        """READY, each of them."""
+        """READY for each intent."""
         return [READY] * len(intents)

@@ -18,11 +18,11 @@ from enum import Enum, auto
 import structlog
 
 from chain.lane.model.nonce import NonceRecord, Purpose
-from chain.lane.phases.context import Memory, Refusal, RunContext
+from chain.lane.phases.context import LaneMemory, Refusal, RunContext
 from chain.lane.rules.encoding import Call
 from chain.lane.rules.gas import fields
 from chain.lane.rules.send_errors import REACTIONS, Kind, classify, wants_gas
-from chain.rpc.answers import Known, Unknown, heard
+from chain.rpc.answers import Known, Unknown, decode_reply
 from protocol.errors import RpcError
 from protocol.types import Nonce
 
@@ -42,24 +42,25 @@ class Remedy(Enum):
 
 
 def remedies(
-    context: RunContext, memory: Memory, records: Sequence[NonceRecord], lowest: NonceRecord | None
+    context: RunContext, memory: LaneMemory, records: Sequence[NonceRecord], lowest: NonceRecord | None
 ) -> dict[Nonce, tuple[Remedy, str]]:
-    """What to do about which refused nonce, and the words that say why. Raises RpcUnavailable."""
+    """What to do about each refused nonce, with the reason for the log. Raises RpcUnavailable."""
     found: dict[Nonce, tuple[Remedy, str]] = {}
     for record in records:
         refusal = memory.refused.get(record.nonce) or memory.maybe_sent.get(record.nonce)
         if refusal is None or refusal.tx_hash != record.newest.tx_hash:
             continue
-        remedy = _at_once(context, memory, record, refusal)
-        if remedy is None and record is lowest and _maybe_sent(refusal) and refusal.tries >= _TRIES:
-            found |= _look_into(context, record, refusal)
+        remedy = _remedy_from_words(context, memory, record, refusal)
+        if remedy is None and record is lowest and _proves_nothing(refusal) and refusal.tries >= _TRIES:
+            found |= _ask_for_remedy(context, record, refusal)
         elif remedy is not None:
             found[record.nonce] = (remedy, refusal.words)
     return found
 
 
-def _at_once(context: RunContext, memory: Memory, record: NonceRecord, refusal: Refusal) -> Remedy | None:
-    if _maybe_sent(refusal) or not REACTIONS[refusal.kind].replace_with_noop:
+def _remedy_from_words(context: RunContext, memory: LaneMemory, record: NonceRecord, refusal: Refusal) -> Remedy | None:
+    """The remedy that the refusal's words alone justify; None if they justify none."""
+    if _proves_nothing(refusal) or not REACTIONS[refusal.kind].replace_with_noop:
         return None
     if refusal.kind is Kind.FATAL and wants_gas(refusal.words):
         if record.gas_limit < context.policy.max_gas:
@@ -70,18 +71,18 @@ def _at_once(context: RunContext, memory: Memory, record: NonceRecord, refusal: 
     return Remedy.NOOP if record.newest.purpose is Purpose.CALL else None
 
 
-def _maybe_sent(refusal: Refusal) -> bool:
-    """Whether nothing follows from the words alone. That a call reverts is only so until the state changes."""
+def _proves_nothing(refusal: Refusal) -> bool:
+    """Whether the refusal's words alone decide nothing: they are unknown, or tell of a revert in this state."""
     return refusal.kind is Kind.UNKNOWN or reverts(refusal.words)
 
 
 def reverts(words: str) -> bool:
-    """Whether words say that a call was run and undone itself."""
+    """Whether a node's words say that a call reverts."""
     return "revert" in words.lower()
 
 
-def _look_into(context: RunContext, record: NonceRecord, refusal: Refusal) -> dict[Nonce, tuple[Remedy, str]]:
-    """Ask the node what the call of the lowest nonce would do now."""
+def _ask_for_remedy(context: RunContext, record: NonceRecord, refusal: Refusal) -> dict[Nonce, tuple[Remedy, str]]:
+    """Ask the node, by eth_estimateGas and eth_call, what the lowest nonce's call would do now; the remedy, if any."""
     if record.newest.purpose is not Purpose.CALL:
         return {}
     asked = fields(context.lane.wallet, Call(record.to, record.data, record.gas, record.value))
@@ -89,7 +90,7 @@ def _look_into(context: RunContext, record: NonceRecord, refusal: Refusal) -> di
         [("eth_estimateGas", (asked,)), ("eth_call", (asked | {"gas": hex(record.gas_limit)}, "latest"))]
     )
     remedy: Remedy | None = None
-    match heard(least, lambda text: int(text, 16)):
+    match decode_reply(least, lambda text: int(text, 16)):
         case Known(gas):
             remedy = Remedy.MORE_GAS if gas > record.gas_limit else None
         case Unknown(_) if isinstance(outcome, RpcError):
@@ -115,4 +116,5 @@ def _look_into(context: RunContext, record: NonceRecord, refusal: Refusal) -> di
 
 
 def _is_revert(error: RpcError) -> bool:
+    """Whether the error is the contract's own revert, in contrast to a node's refusal to run the call."""
     return error.code == _REVERTED or error.data is not None or reverts(error.message)

@@ -287,23 +287,24 @@ GAS_PHRASES = (
 
 
 def classify(message: str, first: Phrases = ()) -> Kind:
-    """The kind of refusal behind a node's words; UNKNOWN if neither `first` nor the table has them."""
+    """The kind of a node's refusal, by its words: the operator's phrases first, then the table, else UNKNOWN."""
     words = message.lower()
     return next((kind for phrase, kind in (*first, *PHRASES) if phrase in words), Kind.UNKNOWN)
 
 
 def wants_gas(message: str) -> bool:
-    """Whether a node's words say that the gas limit is below what the bytes cost before they run."""
+    """Whether a node's words say that the gas limit is below the intrinsic gas of the transaction."""
     words = message.lower()
     return any(phrase in words for phrase in GAS_PHRASES)
 
 
 def phrases_of(text: str) -> Phrases:
-    """Phrases written as `phrase=kind; phrase=kind`. Raises BadSetting for what is not."""
-    return tuple(_phrase(item) for item in text.split(";") if item.strip())
+    """The phrases of `SLUICE_REFUSAL_PHRASES`, written as `phrase=kind; phrase=kind`. Raises BadSetting."""
+    return tuple(_parse_phrase(item) for item in text.split(";") if item.strip())
 
 
-def _phrase(item: str) -> tuple[str, Kind]:
+def _parse_phrase(item: str) -> tuple[str, Kind]:
+    """One phrase and its kind, from `phrase=kind`. Raises BadSetting."""
     # A phrase may hold an `=`, a kind never does.
     phrase, _, kind = (part.strip().lower() for part in item.rpartition("="))
     if not phrase or kind not in set(Kind):

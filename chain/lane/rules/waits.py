@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import structlog
 
-from chain.lane.phases.context import Memory, Turn
+from chain.lane.phases.context import LaneMemory, LeasedRun
 from chain.lane.phases.snapshot import ChainSnapshot
 from config.metrics import LANE_WAITS
 
 log = structlog.get_logger(__name__)
 
 
-def reason(memory: Memory, snapshot: ChainSnapshot, blocks: int) -> str | None:
-    """What has stood in the way for `blocks` blocks; the same words as long as it is the same. Pure."""
+def reason(memory: LaneMemory, snapshot: ChainSnapshot, blocks: int) -> str | None:
+    """What has blocked the lane for `blocks` blocks, in words; None if nothing has.
+
+    Pure. The words stay the same while the reason does, so that it is logged once.
+    """
     missing = [(nonce, item) for nonce, item in memory.missing.items() if snapshot.head - item.since >= blocks]
     if missing:
         nonce, item = min(missing, key=lambda each: each[0])
@@ -27,13 +30,16 @@ def reason(memory: Memory, snapshot: ChainSnapshot, blocks: int) -> str | None:
     return memory.short
 
 
-def tell(turn: Turn, snapshot: ChainSnapshot, memory: Memory) -> None:
-    """Say what the lane waits for, whenever that changes. Raises LeaseLost."""
-    context = turn.context
+def report_waiting(run: LeasedRun, snapshot: ChainSnapshot, memory: LaneMemory) -> None:
+    """Store, log and count what the lane waits for, whenever that changes; called at the end of a run.
+
+    Raises LeaseLost.
+    """
+    context = run.context
     why = reason(memory, snapshot, context.policy.alarm_after)
     LANE_WAITS.labels(context.lane.wallet).set(why is not None)
-    if why != turn.lease.waiting:
-        context.store.wait(turn.lease, why)
+    if why != run.lease.waiting:
+        context.store.wait(run.lease, why)
     if why is not None and why != memory.alarmed:
         log.error(
             "The lane waits for something that it cannot mend.",

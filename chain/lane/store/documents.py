@@ -16,13 +16,13 @@ Document = dict[str, Any]
 
 
 def lane_from(text: str) -> LaneId:
-    """The lane behind `<chain>:<wallet>`."""
+    """The lane id written as `<chain>:<wallet>`."""
     chain_id, _, wallet = text.partition(":")
     return LaneId(int(chain_id), Wallet(wallet))
 
 
 def intent_document(intent: Intent) -> Document:
-    """`_id` is the key."""
+    """The intent as a document for MongoDB or SQLite; `_id` is its key."""
     return {
         "_id": intent.key,
         "lane": str(intent.lane),
@@ -38,7 +38,7 @@ def intent_document(intent: Intent) -> Document:
 
 
 def intent_from(document: Mapping[str, Any]) -> Intent:
-    """The intent of a document."""
+    """The intent in a stored document."""
     block = document["block"]
     return Intent(
         key=document["_id"],
@@ -55,7 +55,7 @@ def intent_from(document: Mapping[str, Any]) -> Intent:
 
 
 def record_document(record: NonceRecord) -> Document:
-    """`_id` is `<chain>:<wallet>:<nonce>`."""
+    """The nonce record as a document for MongoDB or SQLite; `_id` is `<chain>:<wallet>:<nonce>`."""
     return {
         "_id": record_id(record.lane, record.nonce),
         "lane": str(record.lane),
@@ -75,12 +75,12 @@ def record_document(record: NonceRecord) -> Document:
 
 
 def record_id(lane: LaneId, nonce: Nonce) -> str:
-    """The `_id` whose uniqueness makes a nonce be claimed once."""
+    """The `_id` of a nonce's document; that it is unique makes a nonce claimed only once."""
     return f"{lane}:{nonce}"
 
 
 def record_from(document: Mapping[str, Any]) -> NonceRecord:
-    """The record of a document."""
+    """The nonce record in a stored document."""
     sent, mined = document["sent_block"], document["mined"]
     return NonceRecord(
         lane=lane_from(document["lane"]),
@@ -90,17 +90,17 @@ def record_from(document: Mapping[str, Any]) -> NonceRecord:
         data=document["data"],
         gas=document["gas"],
         value=Wei(int(document["value"])),
-        attempts=tuple(_attempt(item) for item in document["attempts"]),
+        attempts=tuple(_attempt_from(item) for item in document["attempts"]),
         created_at=document["created_at"],
         state=NonceState(document["state"]),
         sent_block=None if sent is None else BlockNumber(sent),
-        mined=None if mined is None else _mined(mined),
+        mined=None if mined is None else _mined_from(mined),
         released=tuple(document["released"]),
     )
 
 
 def attempt_document(attempt: Attempt) -> Document:
-    """One entry of `attempts`."""
+    """An attempt as an entry of the document's `attempts`."""
     gas = {"gas": attempt.gas} if attempt.gas else {}
     return gas | {
         "hash": attempt.tx_hash,
@@ -113,7 +113,8 @@ def attempt_document(attempt: Attempt) -> Document:
     }
 
 
-def _attempt(document: Mapping[str, Any]) -> Attempt:
+def _attempt_from(document: Mapping[str, Any]) -> Attempt:
+    """The attempt in an entry of `attempts`."""
     fees = Fees(Wei(int(document["max_fee"])), Wei(int(document["tip"])), document["legacy"])
     return Attempt(
         TxHash(document["hash"]),
@@ -126,7 +127,7 @@ def _attempt(document: Mapping[str, Any]) -> Attempt:
 
 
 def mined_document(mined: Mined) -> Document:
-    """The field `mined`."""
+    """A receipt as the document's field `mined`."""
     return {
         "hash": mined.tx_hash,
         "block": mined.block,
@@ -137,7 +138,8 @@ def mined_document(mined: Mined) -> Document:
     }
 
 
-def _mined(document: Mapping[str, Any]) -> Mined:
+def _mined_from(document: Mapping[str, Any]) -> Mined:
+    """The receipt in the field `mined`."""
     return Mined(
         TxHash(document["hash"]),
         BlockNumber(document["block"]),

@@ -20,7 +20,7 @@ from chain.lane.model.intent import LaneId
 
 @dataclass(frozen=True, slots=True)
 class LaneLease:
-    """The right to run one lane, until the store's clock passes its end or somebody takes a later fence."""
+    """The right to run one lane, until it expires by the store's clock or another process takes a later fence."""
 
     lane: LaneId
     holder: str
@@ -32,21 +32,21 @@ class LaneLease:
 
 
 def new_holder() -> str:
-    """A name for this process that nobody else has: host, pid, start of the process, random."""
+    """A unique name for this process as holder of leases: host, pid, start time of the process, random digits."""
     pid = os.getpid()
-    return f"{socket.gethostname()}|{pid}|{_started(pid)}|{secrets.token_hex(4)}"
+    return f"{socket.gethostname()}|{pid}|{_process_start(pid)}|{secrets.token_hex(4)}"
 
 
-def gone(holder: str) -> bool:
-    """Whether `holder` certainly is a dead process of this machine. A dead process writes nothing: no need to wait."""
+def holder_is_dead(holder: str) -> bool:
+    """Whether `holder` is certainly a dead process of this machine, whose lease can be taken before it expires."""
     host, pid, started, *_ = (*holder.split("|"), "", "", "")
     if host != socket.gethostname() or not pid.isdigit() or started == "?":
         return False
-    return _started(int(pid)) not in (started, "?")
+    return _process_start(int(pid)) not in (started, "?")
 
 
-def _started(pid: int) -> str:
-    """Kernel's start time of a process in clock ticks, `dead` if there is none, `?` where that cannot be known."""
+def _process_start(pid: int) -> str:
+    """Start time of a process in clock ticks of the kernel, `dead` if there is none, `?` where that cannot be known."""
     if not Path("/proc/self/stat").exists():
         return "?"
     try:

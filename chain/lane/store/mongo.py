@@ -47,7 +47,7 @@ from chain.lane.store.documents import (
     record_from,
     record_id,
 )
-from chain.lane.store.lease import LaneLease, gone
+from chain.lane.store.lease import LaneLease, holder_is_dead
 from chain.lane.store.port import IntentMove
 from chain.lane.store.spent import DaySum, Fee
 from protocol.errors import LeaseLost
@@ -96,7 +96,7 @@ class MongoStore:
     # -- callers -------------------------------------------------------------------------------------------------------
 
     def add(self, intents: Sequence[Intent]) -> int:
-        """Store those whose key is new; put those that are DONE back to QUEUED."""
+        """Store intents whose key is new; put those that are DONE back to QUEUED. The number of both."""
         if not intents:
             return 0
         requests = [InsertOne(intent_document(intent) | {"fence": 0}) for intent in intents]
@@ -115,26 +115,26 @@ class MongoStore:
             return int(details["nInserted"]) + again.modified_count
 
     def intents(self, keys: Sequence[str]) -> list[Intent]:
-        """Those that exist."""
+        """The intents of these keys that exist, in any order."""
         return [intent_from(found) for found in self._intents.find({"_id": {"$in": list(keys)}})]
 
     def queued(self, lane: LaneId, limit: int, skip: int = 0) -> list[Intent]:
-        """QUEUED ones, oldest first."""
+        """The lane's QUEUED intents, oldest first."""
         found = self._intents.find({"lane": str(lane), "state": IntentState.QUEUED.value})
         return [intent_from(item) for item in found.sort([("created_at", 1), ("_id", 1)]).skip(skip).limit(limit)]
 
     def in_state(self, lane: LaneId, states: Sequence[IntentState], limit: int) -> list[Intent]:
-        """Intents in these states, oldest first."""
+        """The lane's intents in these states, oldest first."""
         found = self._intents.find({"lane": str(lane), "state": {"$in": [state.value for state in states]}})
         return [intent_from(item) for item in found.sort([("created_at", 1), ("_id", 1)]).limit(limit)]
 
     def count(self, lane: LaneId, states: Sequence[IntentState]) -> int:
-        """How many intents are in these states."""
+        """Number of the lane's intents in these states."""
         wanted = {"lane": str(lane), "state": {"$in": [state.value for state in states]}}
         return self._intents.count_documents(wanted)
 
     def busy(self, lane: LaneId) -> bool:
-        """Whether a run could find anything to do."""
+        """Whether a run could find anything to do: an intent that has not ended, or a nonce that is not FINAL."""
         own = {"lane": str(lane)}
         unended = own | {"state": {"$in": [state.value for state in UNENDED]}}
         unsettled = own | {"state": {"$in": [state.value for state in UNSETTLED]}}
@@ -143,7 +143,7 @@ class MongoStore:
     # -- the lease -----------------------------------------------------------------------------------------------------
 
     def take_lease(self, lane: LaneId, holder: str, seconds: float) -> LaneLease | None:
-        """The lease under a new fence; None while a living holder has it."""
+        """The lease under a new fence; None while another living process has it."""
         key = _lease_key(lane)
         held = self._cursors.find_one({"_id": key})
         if held is None:
@@ -154,30 +154,30 @@ class MongoStore:
                 return None
             held = {"holder": "", "fence": 0}
         free: list[Document] = [{"$expr": {"$lte": ["$until", "$$NOW"]}}]
-        if gone(held["holder"]):
+        if holder_is_dead(held["holder"]):
             free.append({"holder": held["holder"]})
         taken = self._cursors.find_one_and_update(
             {"_id": key, "fence": held["fence"], "$or": free},
-            [{"$set": {"holder": holder, "fence": {"$add": ["$fence", 1]}, "until": _until(seconds)}}],
+            [{"$set": {"holder": holder, "fence": {"$add": ["$fence", 1]}, "until": _expiry(seconds)}}],
             return_document=True,
         )
         return None if taken is None else LaneLease(lane, holder, taken["fence"], taken["halted"], taken.get("waiting"))
 
     def renew_lease(self, lease: LaneLease, seconds: float) -> None:
-        """Have it for `seconds` from now."""
+        """Extend the lease to `seconds` from now. Raises LeaseLost."""
         mine = {"_id": _lease_key(lease.lane), "fence": lease.fence}
-        if self._cursors.update_one(mine, [{"$set": {"until": _until(seconds)}}]).matched_count == 0:
+        if self._cursors.update_one(mine, [{"$set": {"until": _expiry(seconds)}}]).matched_count == 0:
             raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
 
     def give_back(self, lease: LaneLease) -> None:
-        """Let others take it at once."""
+        """Let other processes take the lease at once."""
         mine = {"_id": _lease_key(lease.lane), "fence": lease.fence}
         self._cursors.update_one(mine, {"$set": {"until": _LONG_AGO}})
 
     def halt(self, lane: LaneId, why: str | None, lease: LaneLease | None = None) -> None:
-        """Stop the lane; None lets it go on."""
+        """Halt the lane until an operator decides (None: end the halt). Raises LeaseLost."""
         if lease is not None:
-            self._note(lease, "halted", why)
+            self._set_note(lease, "halted", why)
             return
         founded = {"holder": "", "fence": 0, "until": _LONG_AGO}
         self._cursors.update_one(
@@ -185,23 +185,25 @@ class MongoStore:
         )
 
     def halted(self, lane: LaneId) -> str | None:
-        """Why the lane stands still."""
-        return self._noted(lane, "halted")
+        """Why the lane is halted; None if it is not."""
+        return self._get_note(lane, "halted")
 
     def wait(self, lease: LaneLease, why: str | None) -> None:
-        """Tell what the lane waits for."""
-        self._note(lease, "waiting", why)
+        """Record what the lane waits for and cannot repair (None: nothing). Raises LeaseLost."""
+        self._set_note(lease, "waiting", why)
 
     def waiting(self, lane: LaneId) -> str | None:
-        """What the lane waits for."""
-        return self._noted(lane, "waiting")
+        """What the lane waits for and cannot repair; None if nothing."""
+        return self._get_note(lane, "waiting")
 
-    def _note(self, lease: LaneLease, name: str, why: str | None) -> None:
+    def _set_note(self, lease: LaneLease, name: str, why: str | None) -> None:
+        """Set one field of the lane's lease document (`halted`, `waiting`). Raises LeaseLost."""
         mine = {"_id": _lease_key(lease.lane), "fence": lease.fence}
         if self._cursors.update_one(mine, {"$set": {name: why}}).matched_count == 0:
             raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
 
-    def _noted(self, lane: LaneId, name: str) -> str | None:
+    def _get_note(self, lane: LaneId, name: str) -> str | None:
+        """One field of the lane's lease document."""
         found = self._cursors.find_one({"_id": _lease_key(lane)}, {name: 1})
         return None if found is None else found.get(name)
 
@@ -210,38 +212,40 @@ class MongoStore:
     def records(
         self, lane: LaneId, states: Sequence[NonceState], up_to: BlockNumber | None = None
     ) -> list[NonceRecord]:
-        """Records in these states by nonce."""
+        """Records in these states, lowest nonce first; with `up_to` only those mined in that block or below."""
         wanted: Document = {"lane": str(lane), "state": {"$in": [state.value for state in states]}}
         if up_to is not None:
             wanted["mined.block"] = {"$lte": up_to}
         return [record_from(found) for found in self._nonces.find(wanted).sort("nonce", ASCENDING)]
 
     def record(self, lane: LaneId, nonce: Nonce) -> NonceRecord | None:
-        """One record."""
-        return _record(self._nonces.find_one({"_id": record_id(lane, nonce)}))
+        """The record of this nonce."""
+        return _record_or_none(self._nonces.find_one({"_id": record_id(lane, nonce)}))
 
     def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
-        """Records in these states, highest nonce first."""
+        """Records in these states, highest nonce first; with `below` only those under it."""
         wanted: Document = {"lane": str(lane), "state": {"$in": [state.value for state in states]}}
         if below is not None:
             wanted["nonce"] = {"$lt": below}
         return [record_from(found) for found in self._nonces.find(wanted).sort("nonce", DESCENDING).limit(limit)]
 
     def highest_nonce(self, lane: LaneId) -> Nonce | None:
-        """The highest nonce ever claimed."""
+        """The highest nonce that the lane ever claimed."""
         found = self._nonces.find_one({"lane": str(lane)}, {"nonce": 1}, sort=[("nonce", DESCENDING)])
         return None if found is None else Nonce(found["nonce"])
 
     def holding(self, lane: LaneId, key: str) -> NonceRecord | None:
-        """The record that carries this intent now."""
-        return _record(self._nonces.find_one({"intents": key, "intents.0": {"$exists": True}, "lane": str(lane)}))
+        """The record whose nonce carries this intent now."""
+        return _record_or_none(
+            self._nonces.find_one({"intents": key, "intents.0": {"$exists": True}, "lane": str(lane)})
+        )
 
     def spent_since(self, lane: LaneId, since: float) -> Wei:
-        """Fees of records claimed since then and mined."""
+        """Fees in wei of nonces claimed at Unix time `since` or later and mined."""
         return Wei(self._sums.setdefault(lane, DaySum()).since(since, _LaneFees(self._nonces, str(lane))))
 
     def claim(self, lease: LaneLease, records: Sequence[NonceRecord]) -> None:
-        """Insert records, ordered by nonce; all before the first that conflicts."""
+        """Insert records, lowest nonce first. Raises LeaseLost at the first that conflicts; those before it stay."""
         documents = [record_document(record) | {"fence": lease.fence} for record in records]
         for start in range(0, len(documents), _BULK):
             try:
@@ -252,19 +256,20 @@ class MongoStore:
                 raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence) from error
 
     def move(self, lease: LaneLease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
-        """Write the moves, intents first; each only where no later fence has written."""
+        """Write the moves, intents first. Raises LeaseLost if a later fence wrote any of them."""
         fence = {"fence": {"$lte": lease.fence}}
         if intents:
             updates = [_intent_update(move, lease.fence, fence) for move in intents]
-            self._write(lease, self._intents, updates, sum(len(set(move.keys)) for move in intents))
+            self._write_fenced(lease, self._intents, updates, sum(len(set(move.keys)) for move in intents))
         if nonces:
             changes = [_nonce_update(move, lease, fence) for move in nonces]
-            self._write(lease, self._nonces, changes, sum(len(nonces_of(move)) for move in nonces))
+            self._write_fenced(lease, self._nonces, changes, sum(len(nonces_of(move)) for move in nonces))
 
     @staticmethod
-    def _write(
+    def _write_fenced(
         lease: LaneLease, collection: Collection[Document], updates: Sequence[UpdateOne | UpdateMany], expected: int
     ) -> None:
+        """Write the updates. Raises LeaseLost if fewer than `expected` documents match: a later fence wrote some."""
         matched = 0
         for start in range(0, len(updates), _BULK):
             matched += collection.bulk_write(updates[start : start + _BULK], ordered=True).matched_count
@@ -280,17 +285,17 @@ class _LaneFees:
         self._lane = lane
 
     def first_since(self, since: float) -> Nonce | None:
-        """The lowest nonce claimed then or later."""
+        """The lowest nonce claimed at Unix time `since` or later."""
         wanted = {"lane": self._lane, "created_at": {"$gte": since}}
-        return self._lowest(self._nonces.find_one(wanted, {"nonce": 1}, sort=[("created_at", ASCENDING)]))
+        return self._nonce_of(self._nonces.find_one(wanted, {"nonce": 1}, sort=[("created_at", ASCENDING)]))
 
     def lowest_unsettled(self) -> Nonce | None:
         """The lowest nonce that is OPEN or MINED."""
         wanted = {"lane": self._lane, "state": {"$in": [state.value for state in UNSETTLED]}}
-        return self._lowest(self._nonces.find_one(wanted, {"nonce": 1}, sort=[("nonce", ASCENDING)]))
+        return self._nonce_of(self._nonces.find_one(wanted, {"nonce": 1}, sort=[("nonce", ASCENDING)]))
 
     def fees(self, first: Nonce) -> Iterator[Fee]:
-        """Of mined nonces from `first` on."""
+        """Fees of the mined nonces from `first` on, by nonce."""
         wanted = {
             "lane": self._lane,
             "nonce": {"$gte": first},
@@ -301,11 +306,13 @@ class _LaneFees:
             yield Fee(Nonce(found["nonce"]), found["created_at"], int(found["mined"]["fee"]))
 
     @staticmethod
-    def _lowest(found: Document | None) -> Nonce | None:
+    def _nonce_of(found: Document | None) -> Nonce | None:
+        """The nonce of a document found; None if there is none."""
         return None if found is None else Nonce(found["nonce"])
 
 
 def _intent_update(move: IntentMove, fence: int, guard: Document) -> UpdateMany:
+    """The update that makes an intent move, where `guard` (no later fence) holds."""
     values: Document = {"state": move.state.value, "block": move.block, "reason": move.reason, "fence": fence}
     if move.generation is not None:
         values["generation"] = move.generation
@@ -313,14 +320,15 @@ def _intent_update(move: IntentMove, fence: int, guard: Document) -> UpdateMany:
 
 
 def _nonce_update(move: NonceMove, lease: LaneLease, guard: Document) -> UpdateOne | UpdateMany:
+    """The update that makes a nonce move, where `guard` (no later fence) holds."""
     ids = [record_id(lease.lane, nonce) for nonce in nonces_of(move)]
     where = ({"_id": ids[0]} if len(ids) == 1 else {"_id": {"$in": ids}}) | guard
-    change = _change(move, lease.fence)
+    change = _record_change(move, lease.fence)
     return UpdateOne(where, change) if len(ids) == 1 else UpdateMany(where, change)
 
 
-def _change(move: NonceMove, fence: int) -> Document | list[Document]:
-    """What a move does to a record, as an update or, where fields feed fields, a pipeline."""
+def _record_change(move: NonceMove, fence: int) -> Document | list[Document]:
+    """What a move does to a record: an update, or a pipeline where fields depend on fields."""
     match move:
         case Sent(block=block):
             return {"$set": {"sent_block": block, "fence": fence}}
@@ -339,14 +347,16 @@ def _change(move: NonceMove, fence: int) -> Document | list[Document]:
             return [{"$set": {"state": NonceState.FOREIGN.value, "fence": fence} | _LET_GO}]
 
 
-def _record(found: Document | None) -> NonceRecord | None:
+def _record_or_none(found: Document | None) -> NonceRecord | None:
+    """The record in a document found; None if there is none."""
     return None if found is None else record_from(found)
 
 
 def _lease_key(lane: LaneId) -> str:
+    """The `_id` of a lane's lease in the collection `cursors`."""
     return f"lane:{lane}"
 
 
-def _until(seconds: float) -> dict[str, Any]:
-    """`seconds` from now by the server's clock."""
+def _expiry(seconds: float) -> dict[str, Any]:
+    """A MongoDB expression: the time `seconds` from now by the server's clock."""
     return {"$add": ["$$NOW", int(seconds * 1000)]}

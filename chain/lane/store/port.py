@@ -38,45 +38,48 @@ class LaneStore(Protocol):
     # -- callers -------------------------------------------------------------------------------------------------------
 
     def add(self, intents: Sequence[Intent]) -> int:
-        """Store those whose key is new; put those that are DONE back to QUEUED. How many were either."""
+        """Store intents whose key is new; put those that are DONE back to QUEUED. The number of both."""
 
     def intents(self, keys: Sequence[str]) -> list[Intent]:
-        """Those that exist, in any order."""
+        """The intents of these keys that exist, in any order."""
 
     def queued(self, lane: LaneId, limit: int, skip: int = 0) -> list[Intent]:
-        """QUEUED ones, oldest first."""
+        """The lane's QUEUED intents, oldest first."""
 
     def in_state(self, lane: LaneId, states: Sequence[IntentState], limit: int) -> list[Intent]:
-        """Intents in these states, oldest first; for people and sweeps."""
+        """Intents in these states, oldest first; for operators' commands and sweeps."""
 
     def count(self, lane: LaneId, states: Sequence[IntentState]) -> int:
-        """How many intents are in these states."""
+        """Number of intents in these states."""
 
     def busy(self, lane: LaneId) -> bool:
-        """Whether a run could find anything to do: an intent that has not ended, or a nonce that is not final."""
+        """Whether a run could find anything to do: an intent that has not ended, or a nonce that is not FINAL."""
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
     def take_lease(self, lane: LaneId, holder: str, seconds: float) -> LaneLease | None:
-        """The lease under a new fence; None while a living holder has it."""
+        """The lease under a new fence; None while another living process has it."""
 
     def renew_lease(self, lease: LaneLease, seconds: float) -> None:
-        """Have it for `seconds` from now. Raises LeaseLost if somebody took it."""
+        """Extend the lease to `seconds` from now. Raises LeaseLost if another process took it."""
 
     def give_back(self, lease: LaneLease) -> None:
-        """Let others take it at once. No effect if somebody did."""
+        """Let other processes take the lease at once. No effect if one did already."""
 
     def halt(self, lane: LaneId, why: str | None, lease: LaneLease | None = None) -> None:
-        """Stop the lane until an operator decides; None lets it go on. Raises LeaseLost if `lease` is not the last."""
+        """Halt the lane until an operator decides (None: end the halt). Raises LeaseLost if `lease` is not the last."""
 
     def halted(self, lane: LaneId) -> str | None:
-        """Why the lane stands still; None if it does not."""
+        """Why the lane is halted; None if it is not."""
 
     def wait(self, lease: LaneLease, why: str | None) -> None:
-        """Tell everybody what the lane waits for and cannot mend; None: nothing. Raises LeaseLost."""
+        """Record what the lane waits for and cannot repair (None: nothing), for logs and `sluice tx ls`.
+
+        Raises LeaseLost.
+        """
 
     def waiting(self, lane: LaneId) -> str | None:
-        """What the lane waits for and cannot mend; None if it does not."""
+        """What the lane waits for and cannot repair; None if nothing."""
 
     # -- nonces --------------------------------------------------------------------------------------------------------
 
@@ -86,16 +89,16 @@ class LaneStore(Protocol):
         """Records in these states by nonce; with `up_to` only those mined in that block or below."""
 
     def record(self, lane: LaneId, nonce: Nonce) -> NonceRecord | None:
-        """One record."""
+        """The record of this nonce."""
 
     def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
         """Records in these states, highest nonce first; with `below` only those under it."""
 
     def highest_nonce(self, lane: LaneId) -> Nonce | None:
-        """The highest nonce ever claimed."""
+        """The highest nonce that the lane ever claimed."""
 
     def holding(self, lane: LaneId, key: str) -> NonceRecord | None:
-        """The record that carries this intent now."""
+        """The record whose nonce carries this intent now."""
 
     def spent_since(self, lane: LaneId, since: float) -> Wei:
         """Fees of records claimed at Unix time `since` or later and mined. `since` grows from call to call."""

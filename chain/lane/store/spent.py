@@ -30,13 +30,13 @@ class Fees(Protocol):
     """The questions to one lane's records; each must be answered from an index."""
 
     def first_since(self, since: float) -> Nonce | None:
-        """The lowest nonce claimed at that Unix time or later."""
+        """The lowest nonce claimed at Unix time `since` or later."""
 
     def lowest_unsettled(self) -> Nonce | None:
         """The lowest nonce that is OPEN or MINED."""
 
     def fees(self, first: Nonce) -> Iterable[Fee]:
-        """Of mined nonces from `first` on, by nonce."""
+        """Fees of the mined nonces from `first` on, by nonce."""
 
 
 class DaySum:
@@ -50,7 +50,7 @@ class DaySum:
         self._next = Nonce(0)
 
     def since(self, since: float, lane: Fees) -> int:
-        """Fees in wei of records claimed since then and mined."""
+        """Fees in wei of nonces claimed at Unix time `since` or later and mined."""
         if self._since is None or since < self._since:
             first = lane.first_since(since)
             if first is None:

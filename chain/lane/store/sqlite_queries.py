@@ -2,7 +2,7 @@
 
 Each query that looks for something says by which index: left to itself, SQLite prefers the primary key, and reads the
 whole past of a wallet to find the few rows that are open. `tests/unit/chain/lane/test_stores.py` checks each plan.
-States are given as a fixed number of parameters (`states`), so that the text of a query never changes.
+States are given as a fixed number of parameters (`pad_states`), so that the text of a query never changes.
 """
 
 from __future__ import annotations
@@ -107,10 +107,10 @@ HALT = (
 )
 WAIT = "UPDATE leases SET waiting = ? WHERE lane = ?"
 
-#: Parameters that `states` fills.
+#: Parameters that `pad_states` fills.
 _STATES = 6
 
 
-def states(wanted: Sequence[str]) -> tuple[str, ...]:
-    """States as the parameters of a query: the last one again where there are fewer than it takes."""
+def pad_states(wanted: Sequence[str]) -> tuple[str, ...]:
+    """States as parameters of a query with a fixed number of them: the last one is repeated."""
     return (*wanted, *[wanted[-1]] * (_STATES - len(wanted)))

@@ -14,7 +14,7 @@ from chain.lane.rules.readiness import AlwaysReady
 from chain.lane.run import Lane, RunReport
 from chain.lane.signer import KeySigner
 from chain.lane.store.port import LaneStore
-from chain.rpc.answers import heard_each, values
+from chain.rpc.answers import decode_replies, values
 from chain.rpc.client import JsonRpc, Rpc
 from protocol.ethereum.hexbytes import to_hex
 from protocol.ethereum.keccak import keccak
@@ -144,5 +144,5 @@ class LaneRig:
 def balances_of(rpc: JsonRpc, names: Sequence[str]) -> dict[str, int]:
     """What each payment's account holds, in wei."""
     answers = rpc.batch([("eth_getBalance", (address_of(name), "latest")) for name in names])
-    held = values(heard_each(answers, lambda amount: int(amount, 16)), rpc.name)
+    held = values(decode_replies(answers, lambda amount: int(amount, 16)), rpc.name)
     return dict(zip(names, held, strict=True))

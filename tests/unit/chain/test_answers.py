@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.rpc.answers import Absent, Answer, Known, Unknown, heard, value_of
+from chain.rpc.answers import Absent, Answer, Known, Unknown, decode_reply, value_of
 from chain.rpc.client import JsonRpc, Rpc
 from chain.rpc.pool import RpcPool
 from chain.testing import FakeChain
@@ -28,26 +28,26 @@ def height(header: Any) -> int:
 
 @given(ANY_JSON)
 def test_an_answer_of_whatever_shape_is_read_or_unknown_and_never_absent(raw: object) -> None:
-    assert isinstance(heard(raw, height), Known | Unknown)
+    assert isinstance(decode_reply(raw, height), Known | Unknown)
 
 
 def test_null_and_errors_are_unknown_with_the_nodes_words() -> None:
     error = RpcError(method="eth_getTransactionReceipt", code=-32000, message="transaction indexing is in progress")
-    assert isinstance(heard(None, height), Unknown)
-    answer = heard(error, height)
+    assert isinstance(decode_reply(None, height), Unknown)
+    answer = decode_reply(error, height)
     assert isinstance(answer, Unknown)
     assert "transaction indexing is in progress" in answer.why
 
 
 def test_what_reads_well_is_known() -> None:
-    assert heard({"number": "0x10"}, height) == Known(16)
+    assert decode_reply({"number": "0x10"}, height) == Known(16)
 
 
 def test_a_reader_may_refuse_what_it_cannot_read() -> None:
     def read(raw: str) -> str:
         raise BadMessage(why=f"{raw} is empty")
 
-    assert isinstance(heard("0x", read), Unknown)
+    assert isinstance(decode_reply("0x", read), Unknown)
 
 
 @pytest.mark.parametrize("answer", [Absent("the contract reverted"), Unknown("the node answered null")])

@@ -53,14 +53,14 @@ def test_r06_transfers_to_oneself_ask_for_what_the_chain_takes() -> None:
     (key, _, _) = rig.submit("any", "a", "b", "c")
     rig.chain.per_block = 0
     rig.run()
-    offer = admin.offer_cancel(rig.lane, Nonce(0))
+    offer = admin.quote_cancel(rig.lane, Nonce(0))
     assert offer.cost == offer.fees.max_fee * offer.gas
     assert offer.gas >= 71_000
     assert admin.cancel(rig.lane, Nonce(0)).answer == "accepted"
     # What a database restored from an older copy looks like.
     del rig.store._records[rig.id][Nonce(1)]
     rig.chain.drop(1)
-    assert admin.offer_gaps(rig.lane).gas >= 71_000
+    assert admin.quote_gaps(rig.lane).gas >= 71_000
     rig.chain.per_block = 8
     rig.step(8)
     assert rig.state(key) is IntentState.FAILED

@@ -135,7 +135,7 @@ def test_the_price_of_a_cancel_is_that_of_a_plain_transfer() -> None:
     rig = Rig()
     rig.submit("any", "a")
     rig.run()
-    bump, cancel = admin.offer(rig.lane, Nonce(0)), admin.offer_cancel(rig.lane, Nonce(0))
+    bump, cancel = admin.quote_bump(rig.lane, Nonce(0)), admin.quote_cancel(rig.lane, Nonce(0))
     assert bump.cost == bump.fees.max_fee * 50_000
     assert cancel.cost == bump.fees.max_fee * 21_000
 
@@ -163,7 +163,7 @@ def test_gaps_are_priced_before_they_are_filled() -> None:
     for nonce in (1, 2):
         del rig.store._records[rig.id][Nonce(nonce)]
     rig.chain.drop(1)
-    offer = admin.offer_gaps(rig.lane)
+    offer = admin.quote_gaps(rig.lane)
     assert offer.nonces == (1, 2)
     assert offer.cost == 2 * 21_000 * offer.fees.max_fee
     assert admin.fill_gaps(rig.lane) == [1, 2]

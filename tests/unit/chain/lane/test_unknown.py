@@ -15,7 +15,7 @@ from chain.lane import admin
 from chain.lane.model.intent import IntentState
 from chain.lane.model.nonce import NonceRecord, NonceState
 from chain.lane.model.policy import LanePolicy
-from chain.lane.phases.proof import Spender, receipts, spender
+from chain.lane.phases.proof import Spender, find_spender, receipts
 from chain.rpc.answers import Known, Unknown
 from protocol.errors import BadInput
 from protocol.types import BlockNumber, Nonce, TxHash
@@ -199,14 +199,14 @@ def test_a_node_that_keeps_few_blocks_proves_what_lies_within_them_and_nothing_e
         rig.chain.mine()
     head = BlockNumber(len(rig.chain.blocks) - 1)
     rig.chain.stateless_below = head - kept + 1
-    answer = spender(rig.chain, WALLET, _with_other_hash(record), head)
+    answer = find_spender(rig.chain, WALLET, _with_other_hash(record), head)
     assert record.mined is not None
     # The block before it must be known as well: only there the count says that the nonce was free.
     assert isinstance(answer, Known if record.mined.block - 1 >= rig.chain.stateless_below else Unknown)
 
 
 def _found(rig: Rig, record: NonceRecord, head: BlockNumber) -> Spender:
-    answer = spender(rig.chain, WALLET, record, head)
+    answer = find_spender(rig.chain, WALLET, record, head)
     assert isinstance(answer, Known)
     return answer.value
 
