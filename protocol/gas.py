@@ -9,5 +9,5 @@ GAS_PER_TASK = 700_000
 
 
 def gas_for_task(gas_price: int) -> Wei:
-    """Wei that one task costs a worker at most, at a gas price in wei: with less its wallet is given no task."""
+    """Wei that a wallet must have to be given a task: the most that one task's transactions cost at this gas price."""
     return Wei(gas_price * GAS_PER_TASK)

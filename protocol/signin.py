@@ -59,7 +59,7 @@ class SignIn:
 
     @classmethod
     def from_typed_data(cls, data: Mapping[str, object]) -> SignIn:
-        """The challenge behind what an API sent; BadMessage unless it is exactly a sign-in and nothing more."""
+        """The challenge in an API's answer. Raises BadMessage unless it is exactly a sign-in and nothing more."""
         match data:
             case {
                 "domain": {"chainId": int(chain_id), "verifyingContract": str(workerpool)},
@@ -71,13 +71,13 @@ class SignIn:
         raise BadMessage(why="the sign-in challenge asks to sign something else than a sign-in")
 
     def sign(self, key: Key) -> Signature:
-        """The answer; Refused if the challenge is for another wallet."""
+        """The wallet's signature of the challenge. Raises Refused if the challenge is for another wallet."""
         if key.wallet != self.wallet:
             raise Refused(why=f"the challenge is for {self.wallet}, not for {key.wallet}")
         return key.sign_typed_data(self.typed_data)
 
     def check(self, signature: Signature, now: float) -> None:
-        """Return quietly if the challenge's own wallet signed it before its expiry; otherwise Refused."""
+        """Raise Refused unless the challenge's own wallet signed it before its expiry. Called by the API at login."""
         if now >= self.expires_at:
             raise Refused(why="the sign-in challenge has expired")
         if recover_typed_data_wallet(self.typed_data, signature) != self.wallet:

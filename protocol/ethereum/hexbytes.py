@@ -19,13 +19,13 @@ def to_hex(data: bytes) -> str:
 def to_bytes(text: str, size: int | None = None) -> bytes:
     """Bytes behind `0x` hex of either case, exactly `size` of them if given; otherwise BadMessage."""
     if not text.startswith("0x"):
-        raise BadMessage(why=f"{_shown(text)} is not 0x hex")
+        raise BadMessage(why=f"{_excerpt(text)} is not 0x hex")
     try:
         data = binascii.unhexlify(text[2:])
     except ValueError as error:
-        raise BadMessage(why=f"{_shown(text)} is not 0x hex") from error
+        raise BadMessage(why=f"{_excerpt(text)} is not 0x hex") from error
     if size is not None and len(data) != size:
-        raise BadMessage(why=f"{_shown(text)} is {len(data)} bytes long instead of {size}")
+        raise BadMessage(why=f"{_excerpt(text)} is {len(data)} bytes long instead of {size}")
     return data
 
 
@@ -41,6 +41,6 @@ def to_bytes_leniently(text: str) -> bytes:
     return head + bytes(((high << 4) + low) & 0xFF for high, low in pairs)
 
 
-def _shown(text: str) -> str:
-    """Enough of a stranger's text to recognise it, never a megabyte of it."""
+def _excerpt(text: str) -> str:
+    """The first characters of untrusted text, enough to recognise it in an error message."""
     return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -20,24 +20,27 @@ _VARINT_BYTES = 4
 
 
 def location_text(stored: bytes) -> str:
-    """The address as people write it: `/ipfs/Qm…` for a binary one, else the text, U+FFFD for what is no UTF-8."""
-    multihash = _of_ipfs(stored)
-    return stored.decode(errors="replace") if multihash is None else f"/ipfs/{_base58(multihash)}"
+    """A resource's address as people write it: `/ipfs/Qm…` for a binary multiaddress, else the stored text.
+
+    Bytes that are not UTF-8 become U+FFFD.
+    """
+    multihash = _ipfs_multihash(stored)
+    return stored.decode(errors="replace") if multihash is None else f"/ipfs/{_encode_base58(multihash)}"
 
 
-def _of_ipfs(stored: bytes) -> bytes | None:
-    """The multihash of a binary `/ipfs/…` address, None for anything else."""
-    protocol, rest = _varint(stored)
+def _ipfs_multihash(stored: bytes) -> bytes | None:
+    """The multihash of a binary `/ipfs/…` multiaddress; None for any other bytes."""
+    protocol, rest = _read_varint(stored)
     if protocol != _IPFS:
         return None
-    length, multihash = _varint(rest)
-    _, after = _varint(multihash)
-    size, digest = _varint(after)
+    length, multihash = _read_varint(rest)
+    _, after = _read_varint(multihash)
+    size, digest = _read_varint(after)
     return multihash if multihash and length == len(multihash) and size == len(digest) else None
 
 
-def _varint(data: bytes) -> tuple[int | None, bytes]:
-    """A number in front of `data`, and what follows it; None if there is none."""
+def _read_varint(data: bytes) -> tuple[int | None, bytes]:
+    """The varint at the start of `data`, and the bytes after it; None if there is no valid one."""
     number = 0
     for position, byte in enumerate(data[:_VARINT_BYTES]):
         number |= (byte & 0x7F) << (_VARINT_BITS * position)
@@ -46,7 +49,8 @@ def _varint(data: bytes) -> tuple[int | None, bytes]:
     return None, b""
 
 
-def _base58(data: bytes) -> str:
+def _encode_base58(data: bytes) -> str:
+    """The bytes in base58, as CIDs of version 0 are written."""
     number, digits = int.from_bytes(data, "big"), ""
     while number:
         number, digit = divmod(number, len(_BASE58))

@@ -12,7 +12,7 @@ def encode_bytes(data: bytes) -> bytes:
     """`data` as an RLP string."""
     if len(data) == 1 and data[0] < 0x80:
         return data
-    return _prefix(len(data), 0x80) + data
+    return _length_prefix(len(data), 0x80) + data
 
 
 def encode_int(number: int) -> bytes:
@@ -21,12 +21,13 @@ def encode_int(number: int) -> bytes:
 
 
 def encode_list(*items: bytes) -> bytes:
-    """A list of items that are encoded already."""
+    """An RLP list of items that are encoded already, in one or several parts."""
     content = b"".join(items)
-    return _prefix(len(content), 0xC0) + content
+    return _length_prefix(len(content), 0xC0) + content
 
 
-def _prefix(length: int, offset: int) -> bytes:
+def _length_prefix(length: int, offset: int) -> bytes:
+    """The RLP header of an item of `length` bytes; `offset` is 0x80 for strings, 0xc0 for lists."""
     if length <= 55:
         return bytes((offset + length,))
     size = length.to_bytes((length.bit_length() + 7) // 8, "big")

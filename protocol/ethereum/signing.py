@@ -40,7 +40,7 @@ class Key:
         except ValueError:
             # `from None`: the cause could quote the bytes.
             raise BadInput(what="A private key must be above zero and below the order of secp256k1.") from None
-        self.wallet = _wallet_of(self._private.public_key)
+        self.wallet = _address_of(self._private.public_key)
 
     @classmethod
     def from_hex(cls, text: str) -> Key:
@@ -52,12 +52,12 @@ class Key:
         return cls(secret)
 
     def sign_digest(self, digest: bytes) -> bytes:
-        """65 bytes over exactly these 32 bytes, no prefix."""
+        """The 65-byte signature of exactly these 32 bytes, no prefix."""
         signature = self._private.sign_recoverable(digest, hasher=None)
         return signature[:64] + bytes((signature[64] + _V_OFFSET,))
 
     def sign_message(self, message: bytes) -> Signature:
-        """EIP-191 `personal_sign` of `message`."""
+        """The EIP-191 `personal_sign` signature of `message`."""
         return Signature(to_hex(self.sign_digest(message_digest(message))))
 
     def sign_typed_data(self, data: TypedData) -> Signature:
@@ -84,7 +84,7 @@ def message_digest(message: bytes) -> bytes:
 
 
 def recover_wallet(digest: bytes, signature: Signature | bytes) -> Wallet:
-    """Who signed these 32 bytes; Refused if that is no signature at all."""
+    """The wallet that signed these 32 bytes. Raises Refused for a malformed signature."""
     raw = signature if isinstance(signature, bytes) else to_bytes(signature)
     if len(raw) != 65 or raw[64] not in (_V_OFFSET, _V_OFFSET + 1):
         raise Refused(why="a signature is 65 bytes and ends with 27 or 28")
@@ -92,18 +92,19 @@ def recover_wallet(digest: bytes, signature: Signature | bytes) -> Wallet:
         public = PublicKey.from_signature_and_message(raw[:64] + bytes((raw[64] - _V_OFFSET,)), digest, hasher=None)
     except ValueError as error:
         raise Refused(why="the signature fits no public key") from error
-    return _wallet_of(public)
+    return _address_of(public)
 
 
 def recover_message_wallet(message: bytes, signature: Signature) -> Wallet:
-    """Who signed `message` with EIP-191 `personal_sign`; Refused if that is no signature at all."""
+    """The wallet that signed `message` with EIP-191 `personal_sign`. Raises Refused for a malformed signature."""
     return recover_wallet(message_digest(message), signature)
 
 
 def recover_typed_data_wallet(data: TypedData, signature: Signature) -> Wallet:
-    """Who signed `data` with EIP-712; Refused if that is no signature at all."""
+    """The wallet that signed `data` with EIP-712. Raises Refused for a malformed signature."""
     return recover_wallet(typed_data_digest(data), signature)
 
 
-def _wallet_of(public: PublicKey) -> Wallet:
+def _address_of(public: PublicKey) -> Wallet:
+    """The address that belongs to a public key."""
     return Wallet(to_hex(keccak(public.format(compressed=False)[1:])[12:]))

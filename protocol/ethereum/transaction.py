@@ -61,26 +61,29 @@ def sign_transaction(key: Key, transaction: Transaction | LegacyTransaction) -> 
 
 
 def _sign_1559(key: Key, transaction: Transaction) -> bytes:
+    """The raw bytes of a signed EIP-1559 transaction."""
     body = (
         encode_int(transaction.chain_id)
         + encode_int(transaction.nonce)
         + encode_int(transaction.max_priority_fee_per_gas)
         + encode_int(transaction.max_fee_per_gas)
-        + _common(transaction)
+        + _encode_common_fields(transaction)
         + _NO_ACCESS_LIST
     )
-    r, s, parity = _split(key.sign_digest(keccak(_TYPE_1559 + encode_list(body))))
+    r, s, parity = _split_signature(key.sign_digest(keccak(_TYPE_1559 + encode_list(body))))
     return _TYPE_1559 + encode_list(body, encode_int(parity), encode_int(r), encode_int(s))
 
 
 def _sign_legacy(key: Key, transaction: LegacyTransaction) -> bytes:
-    body = encode_int(transaction.nonce) + encode_int(transaction.gas_price) + _common(transaction)
+    """The raw bytes of a signed legacy transaction, with replay protection of EIP-155."""
+    body = encode_int(transaction.nonce) + encode_int(transaction.gas_price) + _encode_common_fields(transaction)
     unsigned = encode_list(body, encode_int(transaction.chain_id), encode_int(0), encode_int(0))
-    r, s, parity = _split(key.sign_digest(keccak(unsigned)))
+    r, s, parity = _split_signature(key.sign_digest(keccak(unsigned)))
     return encode_list(body, encode_int(transaction.chain_id * 2 + 35 + parity), encode_int(r), encode_int(s))
 
 
-def _common(transaction: Transaction | LegacyTransaction) -> bytes:
+def _encode_common_fields(transaction: Transaction | LegacyTransaction) -> bytes:
+    """RLP of the fields that both kinds of transaction have in this order: gas, to, value, data."""
     to = b"" if transaction.to is None else to_bytes(transaction.to, 20)
     return (
         encode_int(transaction.gas)
@@ -90,6 +93,6 @@ def _common(transaction: Transaction | LegacyTransaction) -> bytes:
     )
 
 
-def _split(signature: bytes) -> tuple[int, int, int]:
-    """r, s and the parity of y."""
+def _split_signature(signature: bytes) -> tuple[int, int, int]:
+    """r, s and the parity of y, from a 65-byte signature."""
     return int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64] - 27

@@ -12,17 +12,17 @@ from protocol.types import ZERO_ADDRESS, Contract, Hash32, Signature, TaskId, Wa
 
 
 def authorization_hash(wallet: Wallet, task: TaskId, enclave: Contract | Wallet = ZERO_ADDRESS) -> Hash32:
-    """The hash that is signed; `enclave` is the enclave's challenge address."""
+    """The hash that an authorization signs; `enclave` is the enclave's challenge address."""
     return Hash32(to_hex(keccak(to_bytes(wallet, 20) + to_bytes(task, 32) + to_bytes(enclave, 20))))
 
 
 def sign_authorization(key: Key, wallet: Wallet, task: TaskId, enclave: Contract | Wallet = ZERO_ADDRESS) -> Signature:
-    """The permission, signed; `key` must be the workerpool owner's or the contract reverts."""
+    """The workerpool's authorization for one worker and task. `key` must be its owner's, or the contract reverts."""
     return key.sign_message(to_bytes(authorization_hash(wallet, task, enclave)))
 
 
 def recover_authorization(
     signature: Signature, wallet: Wallet, task: TaskId, enclave: Contract | Wallet = ZERO_ADDRESS
 ) -> Wallet:
-    """Who gave this permission; Refused if that is no signature at all."""
+    """The wallet that signed this authorization. Raises Refused for a malformed signature."""
     return recover_message_wallet(to_bytes(authorization_hash(wallet, task, enclave)), signature)

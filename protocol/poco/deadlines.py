@@ -18,15 +18,15 @@ REVEAL_DEADLINE_RATIO = 2
 
 
 def contribution_deadline(deal_start: Timestamp, category_seconds: int) -> Timestamp:
-    """Contributions must be mined before this time."""
+    """Unix time before which contributions must be mined."""
     return Timestamp(deal_start + CONTRIBUTION_DEADLINE_RATIO * category_seconds)
 
 
 def final_deadline(deal_start: Timestamp, category_seconds: int) -> Timestamp:
-    """Finalize must be mined before this time; from it on the task can be claimed."""
+    """Unix time before which finalize must be mined; from then on the task can be claimed."""
     return Timestamp(deal_start + FINAL_DEADLINE_RATIO * category_seconds)
 
 
 def reveal_deadline(consensus_time: Timestamp, category_seconds: int) -> Timestamp:
-    """Reveals must be mined before this time; from it on finalize or reopen is due."""
+    """Unix time before which reveals must be mined; from then on finalize or reopen is due."""
     return Timestamp(consensus_time + REVEAL_DEADLINE_RATIO * category_seconds)

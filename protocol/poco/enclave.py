@@ -17,18 +17,18 @@ NO_ENCLAVE_SIGNATURE = Signature("0x" + "00" * 32)
 
 
 def enclave_message(wallet: Wallet, task: TaskId, digest: Hash32) -> Hash32:
-    """The hash an enclave signs to vouch for a digest."""
+    """The hash that an enclave signs to attest a result digest."""
     vote = to_bytes(result_hash(task, digest)) + to_bytes(result_seal(wallet, task, digest))
     return Hash32(to_hex(keccak(vote)))
 
 
 def sign_result(key: Key, wallet: Wallet, task: TaskId, digest: Hash32) -> Signature:
-    """The enclave's signature of a digest; `key` is the challenge key."""
+    """The enclave's signature of a result digest; `key` is the challenge key."""
     return key.sign_message(to_bytes(enclave_message(wallet, task, digest)))
 
 
 def recover_enclave(signature: Signature, wallet: Wallet, task: TaskId, digest: Hash32) -> Wallet:
-    """The challenge address that vouches for a digest; Refused if that is no signature at all."""
+    """The challenge address that signed a result digest. Raises Refused for a malformed signature."""
     return recover_message_wallet(to_bytes(enclave_message(wallet, task, digest)), signature)
 
 

@@ -128,5 +128,5 @@ class Seen:
 
     @property
     def place(self) -> tuple[BlockHash, int]:
-        """What no two logs share: a block, and the log's index in it."""
+        """The log's unique place on all branches of the chain: its block's hash and its index in that block."""
         return self.block_hash, self.log_index

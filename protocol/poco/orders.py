@@ -47,16 +47,16 @@ class Order:
     sign: Signature = UNSIGNED
 
     def order_hash(self, chain_id: int, hub: Contract) -> Hash32:
-        """EIP-712 digest of the order: what is signed, and what the hub knows the order by."""
-        return Hash32(to_hex(self._digest(chain_id, hub)))
+        """The order's EIP-712 digest: what its owner signs, and what the hub identifies it by."""
+        return Hash32(to_hex(self._typed_data_digest(chain_id, hub)))
 
     def signed(self, key: Key, chain_id: int, hub: Contract) -> Self:
         """The same order with `key`'s signature."""
-        return replace(self, sign=Signature(to_hex(key.sign_digest(self._digest(chain_id, hub)))))
+        return replace(self, sign=Signature(to_hex(key.sign_digest(self._typed_data_digest(chain_id, hub)))))
 
     def signer(self, chain_id: int, hub: Contract) -> Wallet:
-        """Who signed the order; Refused if `sign` is no signature."""
-        return recover_wallet(self._digest(chain_id, hub), self.sign)
+        """The wallet that signed the order. Raises Refused if `sign` is no signature."""
+        return recover_wallet(self._typed_data_digest(chain_id, hub), self.sign)
 
     def to_json(self) -> dict[str, str]:
         """The order as the iExec SDK writes it: numbers as decimal text."""
@@ -64,13 +64,13 @@ class Order:
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Self:
-        """The order as the iExec SDK writes it (numbers also as numbers, addresses in any case), else BadMessage."""
+        """The order in the iExec SDK's JSON (numbers also as numbers, addresses in any case). Raises BadMessage."""
         unknown = set(data) - set(cls.MEMBERS) - {"sign"}
         missing = set(cls.MEMBERS) - set(data)
         if unknown or missing:
             raise BadMessage(why=f"{cls.NAME}: missing {sorted(missing)}, unknown {sorted(unknown)}")
-        values = {name: _from_json(kind, name, data[name]) for name, kind in cls.MEMBERS.items()}
-        sign = _from_json("bytes", "sign", data.get("sign", UNSIGNED))
+        values = {name: _read_member(kind, name, data[name]) for name, kind in cls.MEMBERS.items()}
+        sign = _read_member("bytes", "sign", data.get("sign", UNSIGNED))
         return cls(**values, sign=sign)  # type: ignore[arg-type]  # every member's type was checked just above
 
     @classmethod
@@ -81,9 +81,10 @@ class Order:
     def abi_tuple(self) -> tuple[object, ...]:
         """The order as `eth_abi` encodes it under `abi_type`."""
         kinds = {**self.MEMBERS, "sign": "bytes"}
-        return tuple(_to_abi(kind, getattr(self, name)) for name, kind in kinds.items())
+        return tuple(_abi_value(kind, getattr(self, name)) for name, kind in kinds.items())
 
-    def _digest(self, chain_id: int, hub: Contract) -> bytes:
+    def _typed_data_digest(self, chain_id: int, hub: Contract) -> bytes:
+        """The order's EIP-712 digest as 32 bytes, for the hub on this chain."""
         members = [Member(name=name, type=kind) for name, kind in self.MEMBERS.items()]
         domain = {"name": "iExecODB", "version": "5.0.0", "chainId": chain_id, "verifyingContract": hub}
         return typed_data_digest(
@@ -211,7 +212,8 @@ class RequestOrder(Order):
 NO_DATASET = DatasetOrder(dataset=ZERO_ADDRESS, volume=0, salt=ZERO_HASH)
 
 
-def _from_json(kind: str, name: str, value: object) -> str | int:
+def _read_member(kind: str, name: str, value: object) -> str | int:
+    """The value of one member of an order's JSON, checked against its Solidity type. Raises BadMessage."""
     match kind, value:
         case "string", str():
             return value
@@ -228,6 +230,6 @@ def _from_json(kind: str, name: str, value: object) -> str | int:
     raise BadMessage(why=f"{name} of an order must be a {kind}")
 
 
-def _to_abi(kind: str, value: str | int) -> str | int | bytes:
-    """eth_abi takes addresses and strings as text, but bytes as bytes."""
+def _abi_value(kind: str, value: str | int) -> str | int | bytes:
+    """The value as eth_abi takes it: addresses and strings as text, but bytes as bytes."""
     return to_bytes(value) if isinstance(value, str) and kind.startswith("bytes") else value

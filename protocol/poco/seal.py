@@ -12,10 +12,10 @@ from protocol.types import Hash32, TaskId, Wallet
 
 
 def result_hash(task: TaskId, digest: Hash32) -> Hash32:
-    """What a worker votes for."""
+    """keccak(taskId ‖ digest): the result that a worker votes for in `contribute`."""
     return Hash32(to_hex(keccak(to_bytes(task, 32) + to_bytes(digest, 32))))
 
 
 def result_seal(wallet: Wallet, task: TaskId, digest: Hash32) -> Hash32:
-    """What binds the vote to the wallet; a wrong one is noticed by the contract only at reveal."""
+    """keccak(wallet ‖ taskId ‖ digest): binds the vote to the wallet. The contract checks it only at reveal."""
     return Hash32(to_hex(keccak(to_bytes(wallet, 20) + to_bytes(task, 32) + to_bytes(digest, 32))))

@@ -38,7 +38,7 @@ def make_tag(*bits: int) -> Hash32:
 
 def framework(tag: Hash32) -> Framework | None:
     """The kind of enclave a tag names; None for a standard task, also if the bits name no kind (iexec-worker 9.2)."""
-    return _FRAMEWORKS.get(_bits(tag) & _FRAMEWORK_MASK)
+    return _FRAMEWORKS.get(_tag_bits(tag) & _FRAMEWORK_MASK)
 
 
 def needs_sgx(tag: Hash32) -> bool:
@@ -48,13 +48,14 @@ def needs_sgx(tag: Hash32) -> bool:
 
 def needs_enclave_signature(tag: Hash32) -> bool:
     """Whether the contract refuses a contribution without enclave challenge: bit 0, whatever the kind."""
-    return bool(_bits(tag) & TEE_BIT)
+    return bool(_tag_bits(tag) & TEE_BIT)
 
 
 def fits(task: Hash32, machine: Hash32) -> bool:
     """Whether a machine that offers `machine` can serve a task tagged `task`: every demanded bit is offered."""
-    return not _bits(task) & ~_bits(machine)
+    return not _tag_bits(task) & ~_tag_bits(machine)
 
 
-def _bits(tag: Hash32) -> int:
+def _tag_bits(tag: Hash32) -> int:
+    """The tag as a number, whose bits are the demands."""
     return int.from_bytes(to_bytes(tag, 32), "big")

@@ -62,7 +62,7 @@ class ChainView:
     finalized_block: BlockNumber | None = None
 
     def contribution(self, worker: Wallet) -> Contribution | None:
-        """That worker's vote, if it has one."""
+        """The vote of that worker; None if it has not voted."""
         return next((vote for vote in self.contributions if vote.worker == worker), None)
 
     @property
@@ -90,11 +90,12 @@ def fold(task_id: TaskId, seen: Iterable[events.Seen], *, category_seconds: int)
     view = ChainView(task_id)
     unique = {(item.block_number, item.log_index): item for item in seen}
     for _, item in sorted(unique.items()):
-        view = _apply(view, item, category_seconds)
+        view = _apply_event(view, item, category_seconds)
     return view
 
 
-def _apply(view: ChainView, item: events.Seen, category_seconds: int) -> ChainView:
+def _apply_event(view: ChainView, item: events.Seen, category_seconds: int) -> ChainView:
+    """The view after one more event."""
     match item.event:
         case events.TaskInitialize():
             return replace(view, status=TaskStatus.ACTIVE, initialized_block=item.block_number)
@@ -110,11 +111,11 @@ def _apply(view: ChainView, item: events.Seen, category_seconds: int) -> ChainVi
                 reveal_deadline=reveal_deadline(item.timestamp, category_seconds),
             )
         case events.TaskReveal(worker=worker):
-            return _mark(view, worker, ContributionStatus.REVEALED)
+            return _set_vote_status(view, worker, ContributionStatus.REVEALED)
         case events.TaskReopen():
             losers = [vote.worker for vote in view.winners]
             for worker in losers:
-                view = _mark(view, worker, ContributionStatus.REJECTED)
+                view = _set_vote_status(view, worker, ContributionStatus.REJECTED)
             return replace(view, status=TaskStatus.ACTIVE, consensus=None, consensus_block=None, reveal_deadline=None)
         case events.TaskFinalize(results=results):
             return replace(view, status=TaskStatus.COMPLETED, results=results, finalized_block=item.block_number)
@@ -124,6 +125,7 @@ def _apply(view: ChainView, item: events.Seen, category_seconds: int) -> ChainVi
             return view
 
 
-def _mark(view: ChainView, worker: Wallet, status: ContributionStatus) -> ChainView:
+def _set_vote_status(view: ChainView, worker: Wallet, status: ContributionStatus) -> ChainView:
+    """The view with this status for one worker's vote."""
     votes = tuple(replace(vote, status=status) if vote.worker == worker else vote for vote in view.contributions)
     return replace(view, contributions=votes)

@@ -47,10 +47,10 @@ def consensus_reached(trust: int, group: int, others: int) -> bool:
 
 
 def consensus_possible(trust: int, votes: Mapping[Hash32, Iterable[int]], pending: Iterable[int] = ()) -> bool:
-    """Whether consensus comes without further workers if all who still compute agree with the leading result.
+    """Whether consensus is reached without further workers if all pending ones vote for the leading result.
 
-    `votes`: weights of those who contributed, by result hash (rejected votes left out); `pending`: weights of those
-    who were asked and may still contribute.
+    `votes`: weights of those who contributed, by result hash (rejected votes left out); `pending`: weights of those who
+    were asked and may still contribute.
     """
     group, others = _forecast(votes, pending)
     return consensus_reached(trust, group, others)

@@ -11,7 +11,10 @@ _QUOTES = "'\""
 
 
 def split_args(text: str) -> tuple[str, ...]:
-    """The arguments; none at all if a quote is not closed, so that the image's own command runs, as with Java."""
+    """The app's arguments in `text`, split as a shell would.
+
+    Empty if a quote is not closed, as with iExec's Java worker: then the image's own command runs.
+    """
     arguments: list[str] = []
     word = ""
     #: The quote we are in, or nothing.

@@ -79,8 +79,10 @@ def relative_path(path: str) -> str:
 
 
 def result_digest(computed: Computed, files: Mapping[str, bytes], folders: AbstractSet[str]) -> Hash32:
-    """The digest to vote for. `files`: relative path → 32-byte sha256 of every regular file; `folders`: relative
-    paths of every folder, the empty one included. Raises BadMessage if the path is neither.
+    """The digest to vote for. Raises BadMessage if the path of `computed` is neither a file nor a folder.
+
+    `files`: relative path → 32-byte sha256 of every regular file; `folders`: relative paths of every folder, the empty
+    one included.
     """
     if computed.callback_data is not None:
         return callback_digest(computed.callback_data)
@@ -90,12 +92,12 @@ def result_digest(computed: Computed, files: Mapping[str, bytes], folders: Abstr
     if path in files:
         return file_digest(files[path])
     if path in folders:
-        return directory_digest((name, sha256) for name, sha256 in _children(files, path))
+        return directory_digest((name, sha256) for name, sha256 in _files_directly_in(files, path))
     raise BadMessage(why="deterministic-output-path does not exist")
 
 
-def _children(files: Mapping[str, bytes], folder: str) -> list[tuple[str, bytes]]:
-    """Name and sum of the files that stand directly in `folder`."""
+def _files_directly_in(files: Mapping[str, bytes], folder: str) -> list[tuple[str, bytes]]:
+    """Name and sha256 of each file directly in `folder`."""
     children = []
     for path, sha256 in files.items():
         parent, _, name = path.rpartition("/")

@@ -47,7 +47,7 @@ class Failure(StrEnum):
 
     @property
     def status(self) -> str:
-        """Replicate status the failure belongs to."""
+        """The PoCo replicate status in which this failure happens."""
         match self:
             case Failure.APP_IMAGE:
                 return "APP_DOWNLOAD_FAILED"
@@ -58,7 +58,7 @@ class Failure(StrEnum):
 
 
 def worded(code: str, why: str) -> str:
-    """A cause as reports carry it: a code, and the reason in words after a colon, cut to CAUSE_CHARACTERS."""
+    """A cause as reports carry it: the code, a colon and the reason, cut to CAUSE_CHARACTERS."""
     text = f"{code}: {' '.join(why.split())}" if why.strip() else code
     return text if len(text) <= CAUSE_CHARACTERS else text[: CAUSE_CHARACTERS - 1] + "…"
 
@@ -69,13 +69,14 @@ def cause_code(cause: str | None) -> str | None:
 
 
 def blames_task(cause: str | None) -> bool:
-    """Whether a worker that gives this cause says that any other worker would fail as well."""
+    """Whether this cause says that the task would fail on any worker."""
     return cause_code(cause) in frozenset(Failure)
 
 
 def counts_against_machine(cause: str | None) -> bool:
-    """Whether a replicate that failed with this cause tells something of its machine: not where the app failed, nor
-    where it wanted more memory than a small machine has.
+    """Whether a failure with this cause counts against the machine.
+
+    It does not where the app failed, or wanted more memory than a small machine has.
     """
     return not blames_task(cause) and cause_code(cause) != MACHINE_MEMORY
 

@@ -49,9 +49,10 @@ class DealParams:
 
     @property
     def unserved(self) -> str | None:
-        """What it asks for that no task outside of an enclave gets from this pool, in words; None if there is nothing.
+        """The demand that this pool does not serve outside of enclaves, in words; None if there is none.
 
-        Another result proxy would have to be sent files by strangers' machines, at an address that a stranger chose.
+        A result proxy of the requester's choice is one: it would receive files from workers' machines at an address
+        that the requester chose.
         """
         if (self.storage_proxy or "").strip():
             return "results go to this pool's own IPFS node, so iexec_result_storage_proxy cannot be honoured"
@@ -80,12 +81,13 @@ def read_params(text: str) -> DealParams:
     if _NULL.match(content):
         raise BadMessage(why="deal params are the JSON literal null")
     try:
-        return _from_object(content)
+        return _parse_params(content)
     except (ValueError, BadMessage):
         return DealParams(args=text)
 
 
-def _from_object(content: str) -> DealParams:
+def _parse_params(content: str) -> DealParams:
+    """The params in a JSON object. Raises BadMessage for unknown keys and wrong types."""
     if not content.startswith("{") or nests_deeper(content, _DEEPEST):
         raise BadMessage(why="not an object of plain values")
     value, _ = _DECODER.raw_decode(content)
@@ -99,7 +101,8 @@ def _from_object(content: str) -> DealParams:
     return DealParams(**found)
 
 
-def _text_or_none(value: object) -> str | None:
+def _read_text_or_none(value: object) -> str | None:
+    """A JSON value as text, as Java reads it: booleans and numbers too. Raises BadMessage."""
     match value:
         case None:
             return None
@@ -110,29 +113,33 @@ def _text_or_none(value: object) -> str | None:
     raise BadMessage(why="not a text")
 
 
-def _text(value: object) -> str:
-    return _text_or_none(value) or ""
+def _read_text(value: object) -> str:
+    """A JSON value as text; null is empty. Raises BadMessage."""
+    return _read_text_or_none(value) or ""
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def _read_text_list(value: object) -> tuple[str, ...]:
+    """A JSON list as texts; null is empty. Raises BadMessage."""
     match value:
         case None:
             return ()
         case list():
-            return tuple(_text(item) for item in value)
+            return tuple(_read_text(item) for item in value)
     raise BadMessage(why="not a list")
 
 
-def _mapping(value: object) -> Mapping[str, str]:
+def _read_text_map(value: object) -> Mapping[str, str]:
+    """A JSON object as text by key; null is empty. Raises BadMessage."""
     match value:
         case None:
             return {}
         case _Object():
-            return {key: _text(item) for key, item in value}
+            return {key: _read_text(item) for key, item in value}
     raise BadMessage(why="not an object")
 
 
-def _boolean(value: object) -> bool:
+def _read_boolean(value: object) -> bool:
+    """A JSON value as a boolean, as Java reads it: numbers and words too; null is False. Raises BadMessage."""
     match value:
         case None:
             return False
@@ -148,17 +155,18 @@ def _boolean(value: object) -> bool:
 
 
 def _refuse_constant(name: str) -> NoReturn:
+    """Raise BadMessage for NaN and Infinity, which Python's JSON reader would accept."""
     raise BadMessage(why=f"{name} is not JSON")
 
 
 _READERS: Mapping[str, tuple[str, Callable[[object], object]]] = {
-    "iexec_args": ("args", _text_or_none),
-    "iexec_input_files": ("input_files", _texts),
-    "iexec_result_encryption": ("result_encryption", _boolean),
-    "iexec_result_storage_provider": ("storage_provider", _text_or_none),
-    "iexec_result_storage_proxy": ("storage_proxy", _text_or_none),
-    "iexec_secrets": ("secrets", _mapping),
-    "bulk_cid": ("bulk_cid", _text),
+    "iexec_args": ("args", _read_text_or_none),
+    "iexec_input_files": ("input_files", _read_text_list),
+    "iexec_result_encryption": ("result_encryption", _read_boolean),
+    "iexec_result_storage_provider": ("storage_provider", _read_text_or_none),
+    "iexec_result_storage_proxy": ("storage_proxy", _read_text_or_none),
+    "iexec_secrets": ("secrets", _read_text_map),
+    "bulk_cid": ("bulk_cid", _read_text),
 }
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_Object, parse_float=_Number, parse_int=_Number, parse_constant=_refuse_constant
