@@ -48,5 +48,5 @@ app = beat_app(settings())
 
 
 def run(settings: Settings) -> None:
-    """Main of the process `beat`, until SIGTERM. Not through Celery's command line, which prints a banner."""
+    """Main of the scheduler's process `beat`, until SIGTERM. (Celery's own command line would print a banner.)"""
     app.Beat(quiet=True, loglevel=settings.log_level.upper()).run()

@@ -50,7 +50,7 @@ class PendingNotifications:
     lane: bool = False
 
     def add(self, caught: Caught) -> None:
-        """Add the deals and tasks of blocks that were stored."""
+        """Add the deals and tasks of one step that the watcher has stored."""
         self.deals.update(dict.fromkeys(caught.deals))
         self.tasks.update(dict.fromkeys(caught.tasks))
         # Only a reorg comes without blocks.
@@ -65,7 +65,10 @@ class PendingNotifications:
 
 
 def follow(scheduler: Scheduler, watcher: Watcher, numbers: Iterable[BlockNumber]) -> None:
-    """Handle each new head until `numbers` ends. A transient error does not end it. Raises WrongChain."""
+    """Read the chain up to each new head and notify pipeline and lane, until `numbers` ends. Raises WrongChain.
+
+    A transient error is logged, and the next head tries again.
+    """
     pending = PendingNotifications(scheduler)
     for turn, number in enumerate(numbers):
         try:
@@ -89,9 +92,12 @@ def _lane_is_due(scheduler: Scheduler, turn: int) -> bool:
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
-    """Follow the chain until `stop`. Raises WrongChain if it is not the chain of the settings or of the store."""
+    """Follow the chain until `stop` is set.
+
+    Raises WrongChain if it is not the chain of the settings or of the store.
+    """
     scheduler = Scheduler.open(settings)
-    _prepare(scheduler, stop)
+    _wait_until_ready(scheduler, stop)
     rpc = scheduler.hub.rpc
     watcher = Watcher(
         rpc,
@@ -107,8 +113,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
     scheduler.close()
 
 
-def _prepare(scheduler: Scheduler, stop: threading.Event) -> None:
-    """Check the chain and create indexes, waiting for node and database to come up."""
+def _wait_until_ready(scheduler: Scheduler, stop: threading.Event) -> None:
+    """Create indexes and check the chain, again at each block time until node and database answer."""
     while not stop.is_set():
         try:
             scheduler.ensure_indexes()
@@ -121,7 +127,7 @@ def _prepare(scheduler: Scheduler, stop: threading.Event) -> None:
 
 
 def main() -> None:
-    """`python -m beat.watch`: until SIGTERM or SIGINT."""
+    """Main of the scheduler's process `watch` (`python -m beat.watch`), until SIGTERM or SIGINT."""
     logging.configure(settings(), process="watch")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -25,7 +25,7 @@ def latency_command(
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Blocks from match to finalize on an idle pool. Example: latency --block-time 2 --tasks 20"""
-    _print(latency.run(block_time=block_time, tasks=tasks))
+    _print_lines(latency.run(block_time=block_time, tasks=tasks))
 
 
 @app.command("throughput")
@@ -36,7 +36,7 @@ def throughput_command(
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Tasks a minute of one bag of no-op containers at 1 s blocks. Example: throughput --tasks 100 --workers 4"""
-    _print(throughput.run(tasks=tasks, workers=workers, slots=slots))
+    _print_lines(throughput.run(tasks=tasks, workers=workers, slots=slots))
 
 
 @app.command("faults")
@@ -47,7 +47,7 @@ def faults_command(
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """A fault in the middle of a bag, one run per fault. Example: faults --only lane --only rabbitmq"""
-    _print(faults.run(only=only or (), tasks=tasks, trust=trust))
+    _print_lines(faults.run(only=only or (), tasks=tasks, trust=trust))
 
 
 @app.command("lane")
@@ -57,7 +57,7 @@ def lane_command(
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Intents that one wallet's lane gets mined per second. Example: lane --only 1e9"""
-    _print(lane.run(scale=scale, only=only or ()))
+    _print_lines(lane.run(scale=scale, only=only or ()))
 
 
 @app.command("catchup")
@@ -67,7 +67,7 @@ def catchup_command(
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Blocks per second at which the watcher follows a chain it has not seen. Example: catchup --blocks 50000"""
-    _print(catchup.run(blocks=blocks, only=only or ()))
+    _print_lines(catchup.run(blocks=blocks, only=only or ()))
 
 
 @app.command("bag")
@@ -77,7 +77,7 @@ def bag_command(
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """How long a small deal waits behind a large one, until both its deadlines passed. Example: bag 20000"""
-    _print(bag.run(tasks=tasks, only=tuple(only or ())))
+    _print_lines(bag.run(tasks=tasks, only=tuple(only or ())))
 
 
 @app.command("crowd")
@@ -87,10 +87,11 @@ def crowd_command(
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Sign-ins and pings a second at one API process. Example: crowd --logins 2000 --pings 50000"""
-    _print(crowd.run(logins=logins, pings=pings))
+    _print_lines(crowd.run(logins=logins, pings=pings))
 
 
-def _print(lines: Iterator[str]) -> None:
+def _print_lines(lines: Iterator[str]) -> None:
+    """Print each line as it comes."""
     for line in lines:
         print(line, flush=True)
 

@@ -46,51 +46,55 @@ class _Bag:
     bench_pool: BenchPool
     deal: Matched
 
-    def stored(self) -> int:
-        """Its tasks that are stored."""
+    def count_stored(self) -> int:
+        """Number of the bag's tasks that the scheduler has stored."""
         rows = client(self.bench_pool.servers.mongodb_uri)[self.bench_pool.names.database]["tasks"]
         return rows.count_documents({"deal": self.deal.deal_id})
 
     def start(self) -> Timestamp:
-        """Block time of its match."""
+        """Timestamp of the block in which the bag was matched."""
         header = self.bench_pool.rpc.call("eth_getBlockByNumber", hex(self.deal.block_number), False)
         return Timestamp(int(header["timestamp"], 16))
 
 
 def run(*, tasks: int, only: tuple[str, ...] = (), block_time: float = 1.0) -> Iterator[str]:
-    """A line of JSON per moment: seconds and blocks from the small deal's match. `only`: names of moments."""
+    """Measure how long a small deal waits behind a bag of `tasks`, at several moments: a line of JSON for each.
+
+    `only`: names of moments.
+    """
     with open_bench_pool(block_time=block_time, workers=2, slots=1) as bench_pool:
         bench_pool.timeout = _WAIT_SECONDS
         bench_pool.wait([bench_pool.buy(trust=1, volume=2)])  # every process has done its first task
         bag = _Bag(bench_pool, bench_pool.buy(trust=1, volume=tasks, category=XS))
-        half, all_ = (lambda: bag.stored() * 2 >= tasks), (lambda: bag.stored() >= tasks)
+        half, all_ = (lambda: bag.count_stored() * 2 >= tasks), (lambda: bag.count_stored() >= tasks)
         moments: list[tuple[str, Callable[[], bool]]] = [("start", lambda: True), ("middle", half), ("open", all_)]
-        yield from _measured(bench_pool, tasks, moments, only)
+        yield from _measure_at(bench_pool, tasks, moments, only)
         if only and not {"expired", "final"} & set(only):
             return
         begun = _Bag(bench_pool, bench_pool.buy(trust=1, volume=tasks, category=_SHORT)).start()
         voted, ended = (limit(begun, _SHORT_SECONDS) + _PAST for limit in (contribution_deadline, final_deadline))
         moments = [("expired", lambda: time.time() > voted), ("final", lambda: time.time() > ended)]
-        yield from _measured(bench_pool, tasks, moments, only)
+        yield from _measure_at(bench_pool, tasks, moments, only)
 
 
-def _measured(
+def _measure_at(
     bench_pool: BenchPool, tasks: int, moments: list[tuple[str, Callable[[], bool]]], only: tuple[str, ...]
 ) -> Iterator[str]:
+    """At each moment, once it has come, buy a small deal and yield its figures as JSON."""
     for name, come in moments:
         if not only or name in only:
-            _await(name, come)
-            yield json.dumps({"bag": tasks, "when": name, **_small_deal(bench_pool)})
+            _wait_for_moment(name, come)
+            yield json.dumps({"bag": tasks, "when": name, **_time_small_deal(bench_pool)})
 
 
-def _small_deal(bench_pool: BenchPool) -> dict[str, float | int | None]:
-    """Buy one and follow it to its end."""
+def _time_small_deal(bench_pool: BenchPool) -> dict[str, float | int | None]:
+    """Buy a small deal, follow it to its end, and return its seconds and blocks."""
     deal = bench_pool.buy(trust=1, volume=1, category=_SHORT)
     began = time.monotonic()
     small = _Bag(bench_pool, deal)
     seconds: dict[str, float] = {}
     stop = threading.Event()
-    storing = threading.Thread(target=_note_stored, args=(small, began, seconds, stop), daemon=True)
+    storing = threading.Thread(target=_time_storing, args=(small, began, seconds, stop), daemon=True)
     storing.start()
     timer = threading.Timer(_WAIT_SECONDS, stop.set)
     timer.start()
@@ -120,15 +124,16 @@ def _small_deal(bench_pool: BenchPool) -> dict[str, float | int | None]:
     }
 
 
-def _note_stored(small: _Bag, began: float, seconds: dict[str, float], stop: threading.Event) -> None:
-    while not small.stored():
+def _time_storing(small: _Bag, began: float, seconds: dict[str, float], stop: threading.Event) -> None:
+    """Body of a thread: note after how many seconds the scheduler has stored the small deal's task."""
+    while not small.count_stored():
         if stop.wait(_LOOK):
             return
     seconds["stored"] = time.monotonic() - began
 
 
-def _await(name: str, come: Callable[[], bool]) -> None:
-    """Wait for a moment. Raises NotReady."""
+def _wait_for_moment(name: str, come: Callable[[], bool]) -> None:
+    """Wait until `come` says that the moment has come. Raises NotReady."""
     until = time.monotonic() + _WAIT_SECONDS
     while not come():
         if time.monotonic() > until:
@@ -139,4 +144,5 @@ def _await(name: str, come: Callable[[], bool]) -> None:
 
 
 def _rounded(seconds: float | None) -> float | None:
+    """Seconds to two decimals; None stays None."""
     return None if seconds is None else round(seconds, 2)

@@ -55,7 +55,7 @@ class BenchPool:
 
     @property
     def hub(self) -> Hub:
-        """Contract reads."""
+        """The PoCo hub of the pool's chain, for reads."""
         return Hub(self.rpc, self.chain.addresses.hub)
 
     def buy(self, *, trust: int, volume: int, args: str = "noop", category: int = XS) -> Matched:
@@ -68,7 +68,7 @@ class BenchPool:
         return deal
 
     def watch(self, deals: Sequence[Matched], stop: threading.Event) -> Iterator[Mapping[TaskId, ChainView]]:
-        """Views of all tasks of `deals`, whenever one changes, until all are over."""
+        """Views of all tasks of `deals`, again whenever one changes, until all have ended or `stop` is set."""
         follower = Follower(
             rpc=self.rpc,
             ws_url=self.chain.ws_url,
@@ -80,7 +80,7 @@ class BenchPool:
         return follower.until_over(stop)
 
     def wait(self, deals: Sequence[Matched]) -> Mapping[TaskId, ChainView]:
-        """The last views, once all tasks are over. Raises NotReady when that takes longer than `timeout`."""
+        """The last views of all tasks of `deals`, once all have ended. Raises NotReady after `timeout` seconds."""
         stop = threading.Event()
         timer = threading.Timer(self.timeout, stop.set)
         timer.start()
@@ -95,8 +95,9 @@ class BenchPool:
         return last
 
     def compare(self, deal: Matched, seconds: float) -> tuple[int, int]:
-        """(tasks COMPLETED for the scheduler's database only, for the contract only), once both agree on all or
-        `seconds` are over: looked at with each new block.
+        """(tasks COMPLETED for the scheduler's database only, for the contract only).
+
+        Returns once both agree on all tasks, or after `seconds`; compares again at each new block.
         """
         tasks = Tasks(client(self.servers.mongodb_uri)[self.names.database])
         stop = threading.Event()
@@ -116,7 +117,7 @@ class BenchPool:
         return differing
 
     def failed(self, deal: Matched) -> NotReady:
-        """The error that says where to look when a deal does not end."""
+        """The NotReady error for a deal that does not end; it names the scheduler's log."""
         log = self.pool.programs["scheduler"].log
         return NotReady(part=f"Deal {deal.deal_id}", seconds=self.timeout, log=log, why="It is not COMPLETED on chain.")
 

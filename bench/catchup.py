@@ -63,14 +63,15 @@ class Case:
 
 
 def run(*, blocks: int, only: Sequence[str] = ()) -> Iterator[str]:
-    """A line of JSON per case; `only` picks cases by words in their names."""
+    """Measure how fast the watcher reads a long chain: a line of JSON per case; `only`: words in names of cases."""
     state = ensure_state(tools.root() / ".sluice")
-    for case in (Case("a deal now and then", _long), Case("an event in every block", _busy)):
+    for case in (Case("a deal now and then", _make_long_chain), Case("an event in every block", _make_busy_chain)):
         if not only or any(word in case.name for word in only):
-            yield json.dumps(_measure(case, state, blocks))
+            yield json.dumps(_measure_case(case, state, blocks))
 
 
-def _measure(case: Case, state: PocoState, blocks: int) -> dict[str, object]:
+def _measure_case(case: Case, state: PocoState, blocks: int) -> dict[str, object]:
+    """Make the case's chain, let a fresh watcher follow it, and return the figures."""
     with ExitStack() as stack:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-", ignore_cleanup_errors=True))
@@ -78,7 +79,7 @@ def _measure(case: Case, state: PocoState, blocks: int) -> dict[str, object]:
         saved = folder / "chain.json"
         shutil.copy(state.path, saved)
         pool, events = case.make(saved, state, blocks)
-        rpc = stack.enter_context(_node(saved, folder / "node"))
+        rpc = stack.enter_context(_run_node(saved, folder / "node"))
         server = mongodb.start(folder / "mongodb", ports.free_port())
         stack.callback(server.stop)
         client = stack.enter_context(MongoClient[dict[str, Any]](server.uri))
@@ -102,23 +103,23 @@ def _measure(case: Case, state: PocoState, blocks: int) -> dict[str, object]:
         }
 
 
-def _long(saved: Path, state: PocoState, blocks: int) -> tuple[Contract, int]:
-    """DEALS deals, the same number of empty blocks after each."""
-    with _node(saved, saved.parent / "make") as rpc:
-        offer = _market(rpc, state, TASKS * DEALS)
+def _make_long_chain(saved: Path, state: PocoState, blocks: int) -> tuple[Contract, int]:
+    """Save a chain of DEALS deals, each followed by as many empty blocks; the pool and the number of events."""
+    with _run_node(saved, saved.parent / "make") as rpc:
+        offer = _open_market(rpc, state, TASKS * DEALS)
     for number in range(DEALS):
-        with _node(saved, saved.parent / f"make-{number}") as rpc:
-            _initialize(rpc, state, _buy(rpc, state, offer, TASKS))
+        with _run_node(saved, saved.parent / f"make-{number}") as rpc:
+            _initialize_tasks(rpc, state, _buy_deal(rpc, state, offer, TASKS))
         lengthen(saved, blocks // DEALS)
     return offer.workerpool.workerpool, DEALS * (1 + TASKS)
 
 
-def _busy(saved: Path, state: PocoState, blocks: int) -> tuple[Contract, int]:
-    """One bag, and a block for each of its tasks' TaskInitialize."""
+def _make_busy_chain(saved: Path, state: PocoState, blocks: int) -> tuple[Contract, int]:
+    """Save a chain of one bag with a block for each TaskInitialize; the pool and the number of events."""
     tasks = min(blocks, BUSY_BLOCKS)
-    with _node(saved, saved.parent / "make") as rpc:
-        offer = _market(rpc, state, tasks)
-        deal = _buy(rpc, state, offer, tasks)
+    with _run_node(saved, saved.parent / "make") as rpc:
+        offer = _open_market(rpc, state, tasks)
+        deal = _buy_deal(rpc, state, offer, tasks)
         rpc.call("evm_setAutomine", False)
         rpc.call("evm_setBlockGasLimit", hex(BLOCK_GAS))
         owner, hub = DirectSender(dev_key(OWNER), rpc, CHAIN_ID), state.addresses.hub
@@ -133,8 +134,8 @@ def _busy(saved: Path, state: PocoState, blocks: int) -> tuple[Contract, int]:
 
 
 @contextmanager
-def _node(saved: Path, folder: Path) -> Iterator[Rpc]:
-    """A node on the saved chain that mines a block per transaction, and saves the chain at its end."""
+def _run_node(saved: Path, folder: Path) -> Iterator[Rpc]:
+    """A node on the saved chain that mines a block per transaction, and saves the chain when it ends."""
     node = anvil.start(folder, ports.free_port(), block_time=None, keep=saved, extra=("--prune-history",), seconds=60)
     try:
         with Rpc(node.rpc_url, timeout=30.0) as rpc:
@@ -143,7 +144,8 @@ def _node(saved: Path, folder: Path) -> Iterator[Rpc]:
         node.stop()
 
 
-def _market(rpc: Rpc, state: PocoState, volume: int) -> Offer:
+def _open_market(rpc: Rpc, state: PocoState, volume: int) -> Offer:
+    """Register an app and a workerpool and fund the requester; sell orders for `volume` tasks."""
     owner, requester = (DirectSender(dev_key(index), rpc, CHAIN_ID) for index in (OWNER, REQUESTER))
     market = Market(CHAIN_ID, state.addresses.hub)
     app, pool = contracts.open_market(
@@ -159,12 +161,14 @@ def _market(rpc: Rpc, state: PocoState, volume: int) -> Offer:
     )
 
 
-def _buy(rpc: Rpc, state: PocoState, offer: Offer, tasks: int) -> Matched:
+def _buy_deal(rpc: Rpc, state: PocoState, offer: Offer, tasks: int) -> Matched:
+    """Match one deal of so many tasks."""
     requester, market = DirectSender(dev_key(REQUESTER), rpc, CHAIN_ID), Market(CHAIN_ID, state.addresses.hub)
     return match(requester, market, [(offer, orders.request(market, requester.key, offer, volume=tasks))])[0]
 
 
-def _initialize(rpc: Rpc, state: PocoState, deal: Matched) -> None:
+def _initialize_tasks(rpc: Rpc, state: PocoState, deal: Matched) -> None:
+    """Initialize all tasks of a deal in one transaction."""
     data = calls.initialize_array([(deal.deal_id, index) for index in range(len(deal.tasks))])
     call = TxRequest(state.addresses.hub, data, calls.gas_limit("initializeArray", data))
     DirectSender(dev_key(OWNER), rpc, CHAIN_ID).run([call])

@@ -43,13 +43,13 @@ Item = TypeVar("Item")
 
 
 def run(*, logins: int, pings: int) -> Iterator[str]:
-    """Two lines of JSON: sign-ins, then pings: how many a second, their 95th percentile, memory."""
-    with _api() as (settings, http):
+    """Measure sign-ins, then pings, at one API process: two lines of JSON with rate, 95th percentile and memory."""
+    with _run_api() as (settings, http):
         keys = [Key(secrets.token_bytes(32)) for _ in range(logins)]
         sessions: dict[str, str] = {}
 
         def sign_in(number: int) -> int:
-            key, header = keys[number], _from(number) | {PROTOCOL_HEADER: str(PROTOCOL)}
+            key, header = keys[number], _client_header(number) | {PROTOCOL_HEADER: str(PROTOCOL)}
             asked = http.post("/workers/challenge", json={"wallet": key.wallet}, headers=header)
             challenge = Challenge.model_validate_json(asked.content)
             signature = SignIn.from_typed_data(challenge.typed_data).sign(key)
@@ -61,19 +61,21 @@ def run(*, logins: int, pings: int) -> Iterator[str]:
 
         def ping(number: int) -> int:
             key = keys[number % logins]
-            header = _from(number % logins) | {"authorization": f"Bearer {sessions[key.wallet]}"}
+            header = _client_header(number % logins) | {"authorization": f"Bearer {sessions[key.wallet]}"}
             return http.post("/workers/ping", json={"tasks": []}, headers=header).status_code
 
-        yield _figures("sign-ins", range(logins), sign_in)
-        yield _figures("pings", range(pings), ping)
+        yield _measure("sign-ins", range(logins), sign_in)
+        yield _measure("pings", range(pings), ping)
         database(settings).client.drop_database(settings.mongodb_database)
 
 
-def _from(number: int) -> dict[str, str]:
+def _client_header(number: int) -> dict[str, str]:
+    """The proxy header that makes request `number` come from an address of its own."""
     return {"x-forwarded-for": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
 
 
-def _figures(what: str, items: Sequence[Item], act: Callable[[Item], int]) -> str:
+def _measure(what: str, items: Sequence[Item], act: Callable[[Item], int]) -> str:
+    """Call `act` for each item, AT_ONCE of them at a time; a line of JSON with rate, percentile and memory."""
     seconds: list[float] = []
 
     def timed(item: Item) -> int:
@@ -99,7 +101,8 @@ def _figures(what: str, items: Sequence[Item], act: Callable[[Item], int]) -> st
 
 
 @contextmanager
-def _api() -> Iterator[tuple[Settings, httpx.Client]]:
+def _run_api() -> Iterator[tuple[Settings, httpx.Client]]:
+    """An API process on a database of its own, and an HTTP client for it."""
     mark = secrets.token_hex(6)
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-")))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.bench_pool import BenchPool, open_bench_pool
-from bench.reorg import reorganise, until_deep
+from bench.reorg import reorganise, wait_until_deep
 from chain.rpc.answers import decode_replies, values
 from ops.pool.servers import crash
 from ops.stack.parts import StackPart
@@ -40,7 +40,7 @@ SETTLE_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What breaks; `outage`: seconds during which nothing could have gone on anyhow; `depth`: blocks it replaces."""
+    """One fault to inject. `outage`: seconds in which no part could go on anyway; `depth`: blocks that it replaces."""
 
     name: str
     strike: Callable[[BenchPool], None]
@@ -49,14 +49,18 @@ class Fault:
 
 
 def _kill_scheduler_child(child: str) -> Callable[[BenchPool], None]:
+    """A fault that kills one of the scheduler's processes."""
     return lambda bench_pool: os.kill(bench_pool.pool.child_pid("scheduler", child), signal.SIGKILL)
 
 
 def _kill_machine_child(child: str) -> Callable[[BenchPool], None]:
+    """A fault that kills one of a worker machine's processes."""
     return lambda bench_pool: os.kill(bench_pool.pool.child_pid("worker-1", child), signal.SIGKILL)
 
 
 def _kill_and_restart(program: str) -> Callable[[BenchPool], None]:
+    """A fault that kills a program with SIGKILL and starts it again."""
+
     def strike(bench_pool: BenchPool) -> None:
         bench_pool.pool.running[program].kill()
         bench_pool.pool.restart(program)
@@ -65,6 +69,8 @@ def _kill_and_restart(program: str) -> Callable[[BenchPool], None]:
 
 
 def _freeze_chain(seconds: float) -> Callable[[BenchPool], None]:
+    """A fault that stops the node (SIGSTOP) for so many seconds."""
+
     def strike(bench_pool: BenchPool) -> None:
         os.kill(bench_pool.node.pid, signal.SIGSTOP)
         try:
@@ -75,7 +81,8 @@ def _freeze_chain(seconds: float) -> Callable[[BenchPool], None]:
     return strike
 
 
-def _reorg(depth: int, *, returned: bool) -> Fault:
+def _reorg_fault(depth: int, *, returned: bool) -> Fault:
+    """A fault that replaces the last `depth` blocks; `returned`: their transactions are in the new ones."""
     return Fault(
         f"reorg-{depth}-{'returned' if returned else 'dropped'}",
         lambda bench_pool: reorganise(bench_pool, depth, returned=returned),
@@ -84,7 +91,7 @@ def _reorg(depth: int, *, returned: bool) -> Fault:
 
 
 def faults(crash: Callable[[StackPart], None] = crash, freeze_seconds: float = FREEZE_SECONDS) -> tuple[Fault, ...]:
-    """All faults. `crash`: kills and restarts a server, where it is not the stack's own."""
+    """All faults. `crash` kills and restarts a server of the stack; tests give another."""
     return (
         Fault("none", lambda _: None),
         *(Fault(child, _kill_scheduler_child(child)) for child in ("pipeline", "lane", "watch", "beat", "api")),
@@ -94,17 +101,20 @@ def faults(crash: Callable[[StackPart], None] = crash, freeze_seconds: float = F
         Fault("mongodb", lambda _: crash(StackPart.MONGODB)),
         Fault("rabbitmq", lambda _: crash(StackPart.RABBITMQ)),
         Fault("chain-frozen", _freeze_chain(freeze_seconds), outage=freeze_seconds),
-        *(_reorg(depth, returned=returned) for returned in (False, True) for depth in REORG_DEPTHS),
+        *(_reorg_fault(depth, returned=returned) for returned in (False, True) for depth in REORG_DEPTHS),
     )
 
 
 def run(*, only: Sequence[str] = (), tasks: int = TASKS, trust: int = 1, block_time: float = 1.0) -> Iterator[str]:
-    """One line of JSON per fault. `only`: names of `faults`; the undisturbed run always comes first."""
+    """Measure each fault on a pool of its own: a line of JSON per fault.
+
+    `only`: names of faults; "none" always comes first.
+    """
     undisturbed: float | None = None
     for fault in faults():
         if undisturbed is not None and only and fault.name not in only:
             continue
-        outcome = _one(fault, tasks=tasks, trust=trust, block_time=block_time)
+        outcome = _run_fault(fault, tasks=tasks, trust=trust, block_time=block_time)
         undisturbed = outcome.seconds if undisturbed is None else undisturbed
         extra = outcome.seconds - undisturbed - fault.outage
         yield json.dumps(
@@ -134,7 +144,8 @@ class FaultOutcome:
     chain_only: int
 
 
-def _one(fault: Fault, *, tasks: int, trust: int, block_time: float) -> FaultOutcome:
+def _run_fault(fault: Fault, *, tasks: int, trust: int, block_time: float) -> FaultOutcome:
+    """Run one fault on a fresh pool with two workers."""
     with open_bench_pool(block_time=block_time, workers=2, slots=1) as bench_pool:
         return disturb(bench_pool, fault, tasks=tasks, trust=trust)
 
@@ -142,7 +153,7 @@ def _one(fault: Fault, *, tasks: int, trust: int, block_time: float) -> FaultOut
 def disturb(
     bench_pool: BenchPool, fault: Fault, *, tasks: int, trust: int, done_before: int = DONE_BEFORE, work: str = WORK
 ) -> FaultOutcome:
-    """Buy a bag of tasks, strike once `done_before` of them are COMPLETED, and follow all of them to their end."""
+    """Buy a bag of tasks, inject the fault once `done_before` of them are COMPLETED, and follow all to their end."""
     deal = bench_pool.buy(trust=trust, volume=tasks, args=work)
     # Not before: the first purchase of a process imports half a library, and the undisturbed run is the first.
     started = time.monotonic()
@@ -153,7 +164,7 @@ def disturb(
         for views in bench_pool.watch([deal], stop):
             if sum(view.status is TaskStatus.COMPLETED for view in views.values()) >= min(done_before, tasks - 1):
                 break
-        until_deep(bench_pool, deal.block_number, fault.depth)
+        wait_until_deep(bench_pool, deal.block_number, fault.depth)
         fault.strike(bench_pool)
         # Read anew from the deal on: what was seen before may have left the chain.
         for _ in bench_pool.watch([deal], stop):
@@ -167,17 +178,20 @@ def disturb(
 
 
 def stake_locked(bench_pool: BenchPool) -> int:
-    """Stake in nRLC that is locked, of the pool's owner and all workers."""
-    return sum(account.locked for account in bench_pool.hub.accounts(_wallets(bench_pool)))
+    """nRLC of stake that the pool's owner and all workers have locked."""
+    return sum(account.locked for account in bench_pool.hub.accounts(_pool_wallets(bench_pool)))
 
 
 def nonce_gaps(bench_pool: BenchPool) -> int:
-    """Nonces that were handed out but are not mined, of the pool's owner and all workers.
+    """Number of nonces below the pending one that are not mined, of the pool's owner and all workers.
 
     anvil keeps what a replacement has freed among its queued ones for ever: such a nonce is mined and no gap.
     """
-    wallets = _wallets(bench_pool)
-    pending, mined = _counts(bench_pool, wallets, "pending"), _counts(bench_pool, wallets, "latest")
+    wallets = _pool_wallets(bench_pool)
+    pending, mined = (
+        _read_account_nonces(bench_pool, wallets, "pending"),
+        _read_account_nonces(bench_pool, wallets, "latest"),
+    )
     queued = bench_pool.rpc.call("txpool_content")["queued"]
     gaps = 0
     for wallet, handed_out, count in zip(wallets, pending, mined, strict=True):
@@ -186,11 +200,13 @@ def nonce_gaps(bench_pool: BenchPool) -> int:
     return gaps
 
 
-def _counts(bench_pool: BenchPool, wallets: Sequence[Wallet], tag: str) -> list[int]:
+def _read_account_nonces(bench_pool: BenchPool, wallets: Sequence[Wallet], tag: str) -> list[int]:
+    """The account nonce of each wallet at block `tag`."""
     replies = bench_pool.rpc.batch([("eth_getTransactionCount", (wallet, tag)) for wallet in wallets])
     return values(decode_replies(replies, lambda count: int(count, 16)), bench_pool.rpc.name)
 
 
-def _wallets(bench_pool: BenchPool) -> Sequence[Wallet]:
+def _pool_wallets(bench_pool: BenchPool) -> Sequence[Wallet]:
+    """The wallets of the scheduler and all workers."""
     on_chain = bench_pool.pool.on_chain
     return [wallet.key.wallet for wallet in (on_chain.scheduler, *on_chain.workers)]

@@ -77,14 +77,18 @@ CASES = (
 
 
 def run(*, scale: float = 1.0, only: Sequence[str] = ()) -> Iterator[str]:
-    """A line of JSON per case; `scale` multiplies the intents, `only` picks cases by words in their names."""
+    """Measure one wallet's lane: a line of JSON per case.
+
+    `scale` multiplies the intents; `only` picks cases by words in their names.
+    """
     state = ensure_state(tools.root() / ".sluice")
     for case in CASES:
         if not only or any(word in case.name for word in only):
-            yield json.dumps(_measure(case, max(1, int(case.intents * scale)), state))
+            yield json.dumps(_measure_case(case, max(1, int(case.intents * scale)), state))
 
 
-def _measure(case: Case, intents: int, state: PocoState) -> dict[str, object]:
+def _measure_case(case: Case, intents: int, state: PocoState) -> dict[str, object]:
+    """Run one case on a chain and database of its own; its figures."""
     with ExitStack() as stack:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-", ignore_cleanup_errors=True))
@@ -100,7 +104,11 @@ def _measure(case: Case, intents: int, state: PocoState) -> dict[str, object]:
         store = MongoStore(client["bench"])
         store.ensure_indexes()
         wallet = dev_key(OWNER).wallet
-        wanted = _payments(wallet, intents) if case.method == "call" else _tasks(rpc, state, wallet, intents)
+        wanted = (
+            _payment_intents(wallet, intents)
+            if case.method == "call"
+            else _initialize_intents(rpc, state, wallet, intents)
+        )
         lane = Lane(
             CHAIN_ID,
             store,
@@ -112,10 +120,11 @@ def _measure(case: Case, intents: int, state: PocoState) -> dict[str, object]:
         )
         started = time.time()
         _run_until_mined(lane, store, wanted, node.ws_url, rpc)
-        return _figures(case, wanted, store, rpc, started)
+        return _figures_of(case, wanted, store, rpc, started)
 
 
 def _run_until_mined(lane: Lane, store: MongoStore, wanted: Sequence[Intent], ws_url: str, rpc: Rpc) -> None:
+    """Submit the intents and run the lane at each head until all of them are mined. Raises NotReady."""
     stop = threading.Event()
     deadline = time.monotonic() + WAIT_SECONDS
     lane.submit(wanted)
@@ -132,7 +141,8 @@ def _run_until_mined(lane: Lane, store: MongoStore, wanted: Sequence[Intent], ws
             )
 
 
-def _figures(case: Case, wanted: Sequence[Intent], store: MongoStore, rpc: Rpc, started: float) -> dict[str, object]:
+def _figures_of(case: Case, wanted: Sequence[Intent], store: MongoStore, rpc: Rpc, started: float) -> dict[str, object]:
+    """Intents per second, blocks and gas of a finished case."""
     ended = store.intents([intent.key for intent in wanted])
     mined = [intent.block for intent in ended if intent.block is not None]
     first, last = min(mined), max(mined)
@@ -154,8 +164,8 @@ def _figures(case: Case, wanted: Sequence[Intent], store: MongoStore, rpc: Rpc, 
     }
 
 
-def _payments(wallet: Wallet, number: int) -> list[Intent]:
-    """Payments of one wei to as many accounts."""
+def _payment_intents(wallet: Wallet, number: int) -> list[Intent]:
+    """Intents that pay one wei each to different accounts."""
     return [
         Intent.new(
             CHAIN_ID,
@@ -169,16 +179,17 @@ def _payments(wallet: Wallet, number: int) -> list[Intent]:
     ]
 
 
-def _tasks(rpc: Rpc, state: PocoState, wallet: Wallet, number: int) -> list[Intent]:
-    """Initialize intents of one bag of `number` real tasks."""
-    deal = _buy(rpc, state, number)
+def _initialize_intents(rpc: Rpc, state: PocoState, wallet: Wallet, number: int) -> list[Intent]:
+    """Initialize intents for one bag of `number` real tasks."""
+    deal = _buy_bag(rpc, state, number)
     return [
         Intent.new(CHAIN_ID, wallet, "initialize", task, {"deal_id": deal.deal_id, "index": index}, 1.0)
         for index, task in enumerate(deal.tasks)
     ]
 
 
-def _buy(rpc: Rpc, state: PocoState, number: int) -> Matched:
+def _buy_bag(rpc: Rpc, state: PocoState, number: int) -> Matched:
+    """Register an app and a workerpool, and match one bag of `number` tasks."""
     owner, requester = (DirectSender(dev_key(index), rpc, CHAIN_ID) for index in (OWNER, REQUESTER))
     market = Market(CHAIN_ID, state.addresses.hub)
     app, pool = contracts.open_market(

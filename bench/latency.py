@@ -16,7 +16,7 @@ TRUSTS = (1, 5)
 
 
 def run(*, block_time: float, tasks: int) -> Iterator[str]:
-    """One line of JSON per trust: blocks and seconds from match to finalize over `tasks` tasks."""
+    """Measure an idle pool: for each trust a line of JSON with blocks and seconds from match to finalize."""
     with open_bench_pool(block_time=block_time, workers=4, slots=1) as bench_pool:
         for trust in TRUSTS:
             blocks = [_blocks_of_one_task(bench_pool, trust) for _ in range(tasks)]
@@ -33,6 +33,7 @@ def run(*, block_time: float, tasks: int) -> Iterator[str]:
 
 
 def _blocks_of_one_task(bench_pool: BenchPool, trust: int) -> int:
+    """Buy one task; blocks from its match to its finalize."""
     deal = bench_pool.buy(trust=trust, volume=1)
     (view,) = bench_pool.wait([deal]).values()
     if view.finalized_block is None:

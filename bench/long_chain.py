@@ -34,7 +34,7 @@ def lengthen(state: Path, blocks: int) -> None:
     saved = json.loads(state.read_text())
     header = max((block["header"] for block in saved["blocks"]), key=lambda each: int(each["number"], 16))
     for _ in range(blocks):
-        header = _next(header)
+        header = _next_header(header)
         saved["blocks"].append({"header": header, "transactions": [], "ommers": [], "withdrawals": []})
     saved["best_block_number"] = int(header["number"], 16)
     saved["block"] |= {"number": header["number"], "timestamp": header["timestamp"]}
@@ -42,11 +42,12 @@ def lengthen(state: Path, blocks: int) -> None:
 
 
 def block_hash(header: Mapping[str, Any]) -> str:
-    """A header's hash, 32 bytes."""
-    return to_hex(keccak(encode_list(*(_encoded(name, header[name]) for name in _FIELDS if name in header))))
+    """A header's hash as `0x` hex: keccak of its RLP."""
+    return to_hex(keccak(encode_list(*(_encode_field(name, header[name]) for name in _FIELDS if name in header))))
 
 
-def _next(header: Mapping[str, Any]) -> dict[str, Any]:
+def _next_header(header: Mapping[str, Any]) -> dict[str, Any]:
+    """The header of an empty block one second after this one."""
     return {
         **header,
         "parentHash": block_hash(header),
@@ -59,5 +60,6 @@ def _next(header: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _encoded(name: str, value: str) -> bytes:
+def _encode_field(name: str, value: str) -> bytes:
+    """RLP of one header field."""
     return encode_int(int(value, 16)) if name in _NUMBERS else encode_bytes(to_bytes(value))

@@ -19,11 +19,12 @@ from protocol.types import BlockNumber, TxHash
 
 
 def reorganise(bench_pool: BenchPool, depth: int, *, returned: bool) -> None:
-    """Replace the last `depth` blocks. `returned`: with blocks that hold the same transactions, else with empty ones.
+    """Replace the last `depth` blocks of anvil's chain.
 
-    If a block is mined while they are read, what it pushed out of reach comes back through the pool, as in life.
+    `returned`: the new blocks hold the same transactions, else they are empty. Transactions of a block that is mined
+    meanwhile return to the transaction pool, as on a real chain.
     """
-    head = _settled_head(bench_pool)
+    head = _wait_for_half_block(bench_pool)
     replies = bench_pool.rpc.batch([("eth_getBlockByNumber", (hex(head - depth + 1 + n), False)) for n in range(depth)])
     blocks = values(decode_replies(replies, dict), bench_pool.rpc.name)
     held = [(TxHash(tx), offset) for offset, block in enumerate(blocks) for tx in block["transactions"]]
@@ -37,15 +38,15 @@ def reorganise(bench_pool: BenchPool, depth: int, *, returned: bool) -> None:
             bench_pool.rpc.batch([("eth_sendRawTransaction", (bytes_,)) for bytes_ in lost])
 
 
-def until_deep(bench_pool: BenchPool, block: BlockNumber, depth: int) -> None:
-    """Wait until a reorg of `depth` does not reach `block`."""
+def wait_until_deep(bench_pool: BenchPool, block: BlockNumber, depth: int) -> None:
+    """Wait until `block` is so deep that a reorg of `depth` does not reach it."""
     for head in heads(bench_pool.chain.ws_url, bench_pool.rpc, bench_pool.chain.block_time, threading.Event()):
         if head - block >= depth:
             return
 
 
-def _settled_head(bench_pool: BenchPool) -> BlockNumber:
-    """A head in the middle of its time: whoever follows the chain has acted on it, and the next one is not due yet."""
+def _wait_for_half_block(bench_pool: BenchPool) -> BlockNumber:
+    """The head, half a block time after it came: followers have acted on it, and the next one is not due yet."""
     coming = heads(bench_pool.chain.ws_url, bench_pool.rpc, bench_pool.chain.block_time, threading.Event())
     first = next(coming)
     fresh = next(head for head in coming if head > first)

@@ -11,7 +11,7 @@ from bench.usage import Usage
 
 
 def run(*, tasks: int, workers: int, slots: int, block_time: float = 1.0) -> Iterator[str]:
-    """One line of JSON: tasks a minute from match to the last finalize, and the costs per task."""
+    """Measure one bag: a line of JSON with tasks a minute from match to the last finalize, and costs per task."""
     with open_bench_pool(block_time=block_time, workers=workers, slots=slots) as bench_pool:
         bench_pool.wait([bench_pool.buy(trust=1, volume=workers)])  # every process has done its first task
         usage = Usage(bench_pool)

@@ -40,7 +40,7 @@ class Spent:
         )
 
     def bound_by(self, seconds: float) -> str:
-        """What a faster run would need, in words; `seconds`: how long the run took."""
+        """What limits the speed of a run that took so many seconds: CPU or waiting, in words."""
         share = self.machine_cpu_seconds / (seconds * _CORES)
         if share >= _CPU_BOUND:
             return f"CPU: {share:.0%} of {_CORES} cores in use"
@@ -54,9 +54,9 @@ class Usage:
         self._bench_pool = bench_pool
 
     def read(self) -> Spent:
-        """Totals now."""
+        """The totals now."""
         return Spent(
-            rpc_calls=sum(_rpc_calls(folder) for folder in self._bench_pool.pool.home.glob("*/metrics")),
+            rpc_calls=sum(_count_rpc_calls(folder) for folder in self._bench_pool.pool.home.glob("*/metrics")),
             broker_messages=self._broker_messages(),
             mongodb_operations=self._mongodb_operations(),
             scheduler_cpu_seconds=_tree_cpu_seconds(self._bench_pool.pool.running["scheduler"].pid),
@@ -64,6 +64,7 @@ class Usage:
         )
 
     def _broker_messages(self) -> float:
+        """Messages published in the pool's virtual hosts so far."""
         servers = self._bench_pool.servers
         credentials = servers.amqp_url.split("//", 1)[1].split("@", 1)[0].split(":", 1)
         names = (self._bench_pool.names.core, self._bench_pool.names.pool)
@@ -75,12 +76,14 @@ class Usage:
         return total
 
     def _mongodb_operations(self) -> float:
+        """Operations of the MongoDB server so far."""
         status = client(self._bench_pool.servers.mongodb_uri).admin.command("serverStatus")
         counters = status["opcounters"]
         return float(sum(counters[name] for name in ("insert", "query", "update", "delete", "getmore", "command")))
 
 
-def _rpc_calls(folder: Path) -> float:
+def _count_rpc_calls(folder: Path) -> float:
+    """JSON-RPC requests that one program's processes have counted in its metrics folder."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]  # not typed upstream
     return sum(
@@ -92,7 +95,7 @@ def _rpc_calls(folder: Path) -> float:
 
 
 def _tree_cpu_seconds(pid: int) -> float:
-    """User and system time of a process, its living descendants and those already reaped."""
+    """User and system CPU time of a process, its living descendants and those already reaped, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = sum(int(fields[place]) for place in (11, 12, 13, 14)) / _TICKS
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -100,7 +103,7 @@ def _tree_cpu_seconds(pid: int) -> float:
 
 
 def _machine_cpu_seconds() -> float:
-    """Time that all cores together were not idle."""
+    """CPU time in which this machine's cores were not idle, summed over all cores, in seconds."""
     fields = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
     idle = fields[3] + fields[4]
     return (sum(fields[:8]) - idle) / _TICKS
