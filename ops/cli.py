@@ -31,7 +31,7 @@ def run(words: Sequence[str]) -> int:
     """Run a command line and return its exit code."""
     # Until a command sets up its own logging: standard output is for answers.
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
-    command = typer.main.get_command(_app(words))
+    command = typer.main.get_command(_build_app(words))
     try:
         command.main(list(words), prog_name="sluice")
     except SystemExit as end:
@@ -45,8 +45,8 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _app(words: Sequence[str]) -> typer.Typer:
-    """The commands that this command line may need: the one file it names, or all of them for help."""
+def _build_app(words: Sequence[str]) -> typer.Typer:
+    """The Typer app with the commands that this command line may need: the one it names, or all of them for help."""
     app = typer.Typer(
         name="sluice",
         help="An iExec worker pool: scheduler, workers, and a local stack to run them on.",
@@ -64,7 +64,8 @@ def _app(words: Sequence[str]) -> typer.Typer:
     return app
 
 
-def _say_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
+    """Print the version and exit, if the option `--version` is given."""
     if wanted:
         print(f"sluice {version('sluice')}")
         raise typer.Exit
@@ -72,7 +73,7 @@ def _say_version(wanted: bool) -> None:
 
 def _sluice(
     _: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """An iExec worker pool: scheduler, workers, and a local stack to run them on."""

@@ -86,47 +86,52 @@ def check(settings: Settings, only: Collection[str] = ()) -> tuple[Key, tuple[st
 
 
 def resolve_names(settings: Settings, *, wait: float = WAIT_SECONDS) -> Settings:
-    """The settings with an address wherever an ENS name stood. `wait`: as for `require`.
+    """The settings with an address in place of each ENS name. `wait`: as for `require`.
 
     Raises BadSetting, RpcUnavailable, RpcError.
     """
     names = ens_names(settings)
     if not names:
         return settings
-    found = _in_child(_resolved, settings, wait)
+    found = _call_in_child(_resolve_with_retries, settings, wait)
     return settings.model_copy(update={field: getattr(found, field) for field in names})
 
 
 def require(settings: Settings, key: Key, *, wait: float = WAIT_SECONDS) -> None:
-    """Ask every server, log a line for each that is not well; raise SchedulerNotReady if one cannot be waited for.
+    """Ask every server and log each that is not well; called before the scheduler starts.
 
-    `wait`: seconds in which one that does not answer is asked again.
+    Raises SchedulerNotReady if the scheduler cannot start without one of them. `wait`: seconds for which a server that
+    does not answer is asked again.
     """
-    findings = _in_child(_examined, settings, key, wait)
+    findings = _call_in_child(_ask_findings, settings, key, wait)
     bad = [finding for finding in findings if not finding.ok]
     fatal = [finding for finding in bad if finding.fatal]
     if len(fatal) == 1 and len(bad) == 1:
-        raise SchedulerNotReady(why=_sentence(fatal[0]))
+        raise SchedulerNotReady(why=_finding_sentence(fatal[0]))
     for finding in bad:
         tell = log.error if finding.fatal else log.warning
         tell(finding.says, action="preflight", part=finding.part, fix=finding.fix)
     if fatal:
         names = ", ".join(finding.part for finding in fatal)
-        raise SchedulerNotReady(why=f"{_sentence(fatal[0])} Not ready: {names}; each has a line above.")
+        raise SchedulerNotReady(why=f"{_finding_sentence(fatal[0])} Not ready: {names}; each has a line above.")
 
 
 def examine(settings: Settings, key: Key) -> list[PreflightFinding]:
-    """Every part: as a running scheduler tells, or asked from here where none runs. Raises BadSetting."""
-    running = _told(settings)
+    """A finding for every part, for `sluice scheduler doctor`. Raises BadSetting.
+
+    A scheduler that runs here is asked; where none runs, the servers are asked directly.
+    """
+    running = _ask_running_scheduler(settings)
     if running is not None:
-        return _findings(settings, running)
+        return _findings_of(settings, running)
     idle = PreflightFinding(
         "scheduler", ok=True, says="it does not run here: queues, lane and machines were not asked about"
     )
-    return [idle, *_findings(settings, _asked(settings, key, wait=0.0))]
+    return [idle, *_findings_of(settings, _ask_servers(settings, key, wait=0.0))]
 
 
-def _findings(settings: Settings, parts: Mapping[str, HealthPart]) -> list[PreflightFinding]:
+def _findings_of(settings: Settings, parts: Mapping[str, HealthPart]) -> list[PreflightFinding]:
+    """A finding for each part, and one for addresses that machines elsewhere could not reach."""
     found = [
         PreflightFinding(name, part.ok, part.detail, part.fix, fatal=not part.ok and name not in RECOVERABLE)
         for name, part in parts.items()
@@ -139,12 +144,14 @@ def _findings(settings: Settings, parts: Mapping[str, HealthPart]) -> list[Prefl
     ]
 
 
-def _sentence(finding: PreflightFinding) -> str:
+def _finding_sentence(finding: PreflightFinding) -> str:
+    """A finding and its fix as sentences."""
     says = finding.says[:1].upper() + finding.says[1:]
     return f"{says.rstrip('.')}. {finding.fix}".strip()
 
 
-def _asked(settings: Settings, key: Key, *, wait: float) -> dict[str, HealthPart]:
+def _ask_servers(settings: Settings, key: Key, *, wait: float) -> dict[str, HealthPart]:
+    """The health of each part, asked from this process; a chain or clock that looks wrong is asked twice."""
     probes = Probes.open(settings, key)
     try:
         facts = ask_until_answered(probes, wait)
@@ -158,7 +165,7 @@ def _asked(settings: Settings, key: Key, *, wait: float) -> dict[str, HealthPart
 
 
 def ask_until_answered(probes: Probes, wait: float) -> Facts:
-    """What the servers say, the last time within `wait` seconds; earlier if none is away that nothing works without."""
+    """The servers' answers, asked again for up to `wait` seconds while one that is required does not answer."""
     end, logged = time.monotonic() + wait, set[str]()
     while True:
         facts = probes.ask(running=False)
@@ -173,8 +180,8 @@ def ask_until_answered(probes: Probes, wait: float) -> Facts:
         time.sleep(min(PAUSE_SECONDS, left))
 
 
-def _told(settings: Settings) -> dict[str, HealthPart] | None:
-    """What a scheduler that runs on this machine says of itself; None if none does."""
+def _ask_running_scheduler(settings: Settings) -> dict[str, HealthPart] | None:
+    """The health that a scheduler on this machine reports of its parts; None if none runs."""
     host = "127.0.0.1" if settings.operations_host in {"", "0.0.0.0", "::"} else settings.operations_host  # noqa: S104
     try:
         with http_client(f"http://{host}:{settings.operations_port}", timeout=REPORT_SECONDS) as http:
@@ -184,8 +191,11 @@ def _told(settings: Settings) -> dict[str, HealthPart] | None:
         return None
 
 
-def _in_child(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `ask` returns or raises, called in a child: the supervisor forks, so its process must not start a thread."""
+def _call_in_child(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of `ask`, called in a child process, or the SluiceError that it raised there.
+
+    The supervisor forks, so its own process must not start a thread.
+    """
     context = get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
     child = context.Process(target=_send_result, args=(sending, partial(ask, *args, **kwargs)))
@@ -206,17 +216,19 @@ def _in_child(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def _send_result(sending: Connection, ask: Callable[[], object]) -> None:
+    """Body of the child process: send the result of `ask`, or the SluiceError that it raised."""
     try:
         sending.send((ask(), None))
     except SluiceError as error:
         sending.send((None, (type(error), error.fields)))
 
 
-def _examined(settings: Settings, key: Key, wait: float) -> list[PreflightFinding]:
-    return _findings(settings, _asked(settings, key, wait=wait))
+def _ask_findings(settings: Settings, key: Key, wait: float) -> list[PreflightFinding]:
+    """Body of `require` in the child process: the findings, asked from there."""
+    return _findings_of(settings, _ask_servers(settings, key, wait=wait))
 
 
-def _resolved(settings: Settings, wait: float) -> Settings:
+def _resolve_with_retries(settings: Settings, wait: float) -> Settings:
     """The settings with addresses for names; a node that does not answer is asked again for `wait` seconds."""
 
     def warn(state: RetryCallState) -> None:

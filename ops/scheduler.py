@@ -23,13 +23,14 @@ from protocol.types import Wallet
 
 
 def run(settings: Settings, wallet: Wallet, wanted: Sequence[str]) -> None:
-    """Run these processes until SIGTERM, as `ops.preflight.check` found them right."""
+    """Run these of the scheduler's processes until SIGTERM; called once `ops.preflight.check` has passed."""
     mains = _mains(settings, wallet)
     preload_web3()
     Supervisor({name: mains[name] for name in wanted}, pid_dir=settings.home / "run").run()
 
 
 def _mains(settings: Settings, wallet: Wallet) -> Mapping[str, Callable[[], None]]:
+    """The main function of each of the scheduler's processes, by its name."""
     lane = topology.lane_queue_name(wallet)
     consume = partial(celery_apps.consume, app, log_level=settings.log_level)
     return {

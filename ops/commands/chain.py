@@ -62,7 +62,7 @@ def _status(as_json: Json = False) -> None:
     for url in rpc_urls(now):
         with Rpc(url, now.rpc_timeout) as rpc:
             nodes.append(looking.ask_node(rpc, cursor))
-    odd = [*looking.node_problems(nodes, now.chain_id), *_set_aside(aside)]
+    odd = [*looking.node_problems(nodes, now.chain_id), *_quarantine_sentences(aside)]
     found = {
         "cursor": None if cursor is None else asdict(cursor),
         "lag": max((node.lag for node in nodes if node.lag is not None), default=None),
@@ -75,9 +75,9 @@ def _status(as_json: Json = False) -> None:
         "odd": odd,
     }
     if as_json:
-        _print(found)
+        _print_json(found)
     else:
-        _show_status(found, nodes, reorgs)
+        _print_status(found, nodes, reorgs)
     if odd:
         raise typer.Exit(1)
 
@@ -87,11 +87,11 @@ def _audit(first: From = None, last: To = None, as_json: Json = False) -> None:
 
     Without `--from` from `SLUICE_START_BLOCK` on. Changes nothing; `sluice chain replay` mends what is found.
     """
-    with _opened() as opened:
+    with _open_chain() as opened:
         span = opened.span(first, last)
-        found = _odd(auditing.audit(opened.watcher, opened.store.chain, *span))
-        aside = _set_aside(opened.store.quarantine.counts())
-    _tell(span, found, as_json, {"mend": _how_to_mend(found), "quarantine": aside})
+        found = _unclean(auditing.audit(opened.watcher, opened.store.chain, *span))
+        aside = _quarantine_sentences(opened.store.quarantine.counts())
+    _print_differences(span, found, as_json, {"mend": _replay_command(found), "quarantine": aside})
     for line in aside:
         print(line, file=sys.stderr)
     if found or aside:
@@ -108,15 +108,15 @@ def _replay(
 
     The scheduler may run meanwhile; its next sweep looks at the deals and tasks concerned.
     """
-    with _opened() as opened:
+    with _open_chain() as opened:
         span = opened.span(first, last)
         walk = auditing.audit if dry_run else auditing.replay
-        found = _odd(walk(opened.watcher, opened.store.chain, *span))
-    _tell(span, found, as_json, {"done": not dry_run})
+        found = _unclean(walk(opened.watcher, opened.store.chain, *span))
+    _print_differences(span, found, as_json, {"done": not dry_run})
 
 
-def _set_aside(counts: Mapping[str, int]) -> list[str]:
-    """In words, what is quarantined and how to see why."""
+def _quarantine_sentences(counts: Mapping[str, int]) -> list[str]:
+    """One sentence for each collection with quarantined rows, for `sluice chain status`."""
     return [
         f"{count} of {collection} are quarantined because this release cannot use them: see `sluice quarantine ls`."
         for collection, count in sorted(counts.items())
@@ -135,7 +135,7 @@ class _OpenedChain:
     watcher: Watcher
 
     def span(self, first: int | None, last: int | None) -> tuple[BlockNumber, BlockNumber]:
-        """First and last block wanted. Raises BadInput if they are not a stretch of what was followed."""
+        """First and last block to compare, with defaults. Raises BadInput if they were not all followed."""
         cursor = self.store.chain.cursor()
         if cursor is None:
             raise BadInput(what="No block was followed yet: start the scheduler first (`sluice scheduler run`).")
@@ -149,9 +149,10 @@ class _OpenedChain:
 
 
 @contextmanager
-def _opened() -> Iterator[_OpenedChain]:
+def _open_chain() -> Iterator[_OpenedChain]:
+    """The store and a watcher for the block, without the scheduler's processes. Used by each command here."""
     now = with_addresses(settings())
-    hub, workerpool = _address(now.hub, "SLUICE_HUB"), _address(now.workerpool, "SLUICE_WORKERPOOL")
+    hub, workerpool = _require_address(now.hub, "SLUICE_HUB"), _require_address(now.workerpool, "SLUICE_WORKERPOOL")
     store = Store.open(now)
     with closing(connect(now)) as rpc, answering():
         reader = Hub(rpc, hub)
@@ -159,17 +160,20 @@ def _opened() -> Iterator[_OpenedChain]:
         yield _OpenedChain(now, store, Watcher(rpc, reader, workerpool, store.chain))
 
 
-def _address(value: str | None, name: str) -> Contract:
+def _require_address(value: str | None, name: str) -> Contract:
+    """The contract's address in setting `name`. Raises BadSetting if it is not set."""
     if value is None:
         raise BadSetting(name=name, why="it is not set", fix="Give the contract's address.")
     return Contract(value.lower())
 
 
-def _odd(found: Iterator[Audit]) -> list[Audit]:
+def _unclean(found: Iterator[Audit]) -> list[Audit]:
+    """The steps of an audit in which store and chain differ."""
     return [one for one in found if not one.clean]
 
 
-def _how_to_mend(found: Sequence[Audit]) -> str | None:
+def _replay_command(found: Sequence[Audit]) -> str | None:
+    """The `sluice chain replay` command that mends these differences; None if there are none."""
     if not found:
         return None
     return f"sluice chain replay --from {found[0].first} --to {found[-1].last.number}"
@@ -178,9 +182,10 @@ def _how_to_mend(found: Sequence[Audit]) -> str | None:
 # -- what is said ------------------------------------------------------------------------------------------------------
 
 
-def _tell(
+def _print_differences(
     span: tuple[BlockNumber, BlockNumber], found: Sequence[Audit], as_json: bool, more: dict[str, object]
 ) -> None:
+    """Print the differences that `audit` or `replay` found, as JSON or in words. `more`: further fields of the JSON."""
     rows = {
         "missing": [_log_json(seen) for one in found for seen in one.missing],
         "extra": [_log_json(seen) for one in found for seen in one.extra],
@@ -188,7 +193,7 @@ def _tell(
         "extra_deals": [_deal_json(deal) for one in found for deal in one.extra_deals],
     }
     if as_json:
-        _print({"from": span[0], "to": span[1], "clean": not found, **rows, **more})
+        _print_json({"from": span[0], "to": span[1], "clean": not found, **rows, **more})
         return
     console = Console(soft_wrap=True, markup=False)
     if not found:
@@ -209,7 +214,8 @@ def _tell(
         console.print("Nothing was changed.")
 
 
-def _show_status(found: dict[str, Any], nodes: Sequence[looking.NodeStatus], reorgs: Sequence[Reorg]) -> None:
+def _print_status(found: dict[str, Any], nodes: Sequence[looking.NodeStatus], reorgs: Sequence[Reorg]) -> None:
+    """Print the answer of `sluice chain status` in words and a table."""
     console, cursor = Console(soft_wrap=True, markup=False), found["cursor"]
     where = "nothing followed yet" if cursor is None else f"block {cursor['number']} {cursor['hash']}"
     console.print(f"followed: {where}" + ("" if found["lag"] is None else f", {found['lag']} blocks behind"))
@@ -228,6 +234,7 @@ def _show_status(found: dict[str, Any], nodes: Sequence[looking.NodeStatus], reo
 
 
 def _log_json(seen: Seen) -> dict[str, Any]:
+    """A stored event as JSON for the command's answer."""
     event = seen.event
     subject = {"deal_id": event.deal_id} if isinstance(event, SchedulerNotice) else {"task_id": event.task_id}
     return {
@@ -241,8 +248,10 @@ def _log_json(seen: Seen) -> dict[str, Any]:
 
 
 def _deal_json(deal: DealPlace) -> dict[str, Any]:
+    """A deal and its block as JSON for the command's answer."""
     return {"deal_id": deal.deal_id, "block": deal.block_number, "block_hash": deal.block_hash}
 
 
-def _print(answer: object) -> None:
+def _print_json(answer: object) -> None:
+    """Print an answer as indented JSON."""
     print(json.dumps(answer, indent=1))

@@ -45,14 +45,14 @@ def _demo(
     console = Console(stderr=as_json)
     with Board(quiet=False) as board:
         outcome = demo.run(now, console, board.show, keep=keep)
-    screen.tell(console, outcome.stories, outcome.names)
-    screen.where(console, outcome.endpoints, running=keep)
+    screen.print_stories(console, outcome.stories, outcome.names)
+    screen.print_endpoints(console, outcome.endpoints, running=keep)
     if as_json:
         print(json.dumps(outcome.told, indent=1))
     else:
         verdict = "All tasks are COMPLETED on chain" if outcome.completed else "Not all tasks are COMPLETED"
         console.print(f"{verdict}, after {outcome.told['seconds']} s.")
-    sluice = _as_typed()
+    sluice = _typed_command()
     if keep:
         beside = demo.home(now) / "scheduler" / local.SETTINGS
         console.print(f"`. {beside}`, then `{sluice} chain status`, `{sluice} tx ls` …", highlight=False)
@@ -62,6 +62,6 @@ def _demo(
         raise typer.Exit(1)
 
 
-def _as_typed() -> str:
-    """This program as the reader's shell finds it: `make demo` leaves the environment's folder off PATH."""
+def _typed_command() -> str:
+    """The name under which the user's shell finds this program: `make demo` has `.venv/bin` not on PATH."""
     return "sluice" if shutil.which("sluice") else os.path.relpath(sys.argv[0])

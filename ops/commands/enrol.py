@@ -59,21 +59,24 @@ def register(app: typer.Typer) -> None:
 
 
 @contextmanager
-def _opened() -> Iterator[Gate]:
+def _open_gate() -> Iterator[Gate]:
+    """The enrolment gate on the scheduler's store and broker, for the block. Used by each command here."""
     now = settings()
     store = Store.open(now)
     with BrokerAdmin.from_settings(now) as broker:
         yield Gate(store.workers, store.enrolment, broker, now)
 
 
-def _checked(wallets: Sequence[str]) -> list[Wallet]:
+def _parse_wallets(wallets: Sequence[str]) -> list[Wallet]:
+    """The wallets given on the command line, each once, in lower case. Raises BadSetting for what is no address."""
     for wallet in wallets:
         if not is_address(wallet):
             raise BadSetting(name="WALLET", why=f"{wallet!r} is no address", fix="Write 0x and 40 hex digits.")
     return [Wallet(wallet) for wallet in dict.fromkeys(wallet.lower() for wallet in wallets)]
 
 
-def _say(as_json: bool, answer: dict[str, Any], *lines: str) -> None:
+def _print_answer(as_json: bool, answer: dict[str, Any], *lines: str) -> None:
+    """Print the answer as JSON, or else its lines."""
     if as_json:
         print(json.dumps(answer))
     else:
@@ -83,7 +86,7 @@ def _say(as_json: bool, answer: dict[str, Any], *lines: str) -> None:
 
 def _show(as_json: Json = False) -> None:
     """The policy that holds now, wallets on the lists, and invites."""
-    with _opened() as gate:
+    with _open_gate() as gate:
         policy, overrides = gate.policy, gate.enrolment.overrides()
         listed, invites = gate.enrolment.listed(MOST), gate.enrolment.invites(MOST)
     if as_json:
@@ -139,7 +142,7 @@ def _policy(
     if reset == bool(changes):
         raise BadSetting(name="policy", why="it needs either --reset or something to change", fix="See --help.")
     now = time.time()
-    with _opened() as gate:
+    with _open_gate() as gate:
         if dry_run:
             before = enrolment.policy_of(gate.settings)
             policy = before if reset else overridden(before, {**gate.enrolment.overrides(), **changes})
@@ -147,7 +150,7 @@ def _policy(
         else:
             cut_off = enrolment.reset_policy(gate, now) if reset else enrolment.set_policy(gate, changes, now)
             policy = gate.policy
-    _say(
+    _print_answer(
         as_json,
         {"policy": asdict(policy), "cut_off": cut_off, "dry_run": dry_run},
         f"{'The policy would be' if dry_run else 'The policy is'}: "
@@ -157,21 +160,23 @@ def _policy(
     )
 
 
-def _each(wallets: Sequence[str], did: str, act: Any, *, dry_run: bool, as_json: bool) -> None:
-    """Do one thing for each wallet and print it."""
-    found = _checked(wallets)
+def _act_on_each(wallets: Sequence[str], did: str, act: Any, *, dry_run: bool, as_json: bool) -> None:
+    """Call `act` for each wallet, unless `dry_run`, and print what was done (`did`)."""
+    found = _parse_wallets(wallets)
     if not dry_run:
-        with _opened() as gate:
+        with _open_gate() as gate:
             for wallet in found:
                 act(gate, wallet)
     would = "would be " if dry_run else ""
-    _say(as_json, {"wallets": found, "done": did, "dry_run": dry_run}, *(f"{wallet} {would}{did}." for wallet in found))
+    _print_answer(
+        as_json, {"wallets": found, "done": did, "dry_run": dry_run}, *(f"{wallet} {would}{did}." for wallet in found)
+    )
 
 
 def _allow(wallets: Wallets, note: Note = "", dry_run: DryRun = False, as_json: Json = False) -> None:
     """Put wallets on the allow list: they may sign in in any mode, and count against no number. Ends a ban."""
     now = time.time()
-    _each(
+    _act_on_each(
         wallets,
         "allowed",
         lambda gate, wallet: enrolment.allow(gate, wallet, now, note),
@@ -183,7 +188,7 @@ def _allow(wallets: Wallets, note: Note = "", dry_run: DryRun = False, as_json: 
 def _deny(wallets: Wallets, note: Note = "", dry_run: DryRun = False, as_json: Json = False) -> None:
     """Put wallets on the deny list: they are disconnected and refused from now on. Votes they cast stay on chain."""
     now = time.time()
-    _each(
+    _act_on_each(
         wallets,
         "denied and cut off",
         lambda gate, wallet: enrolment.deny(gate, wallet, now, note),
@@ -195,7 +200,7 @@ def _deny(wallets: Wallets, note: Note = "", dry_run: DryRun = False, as_json: J
 def _forget(wallets: Wallets, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Take wallets off both lists; those that the policy does not admit without are cut off."""
     now = time.time()
-    _each(
+    _act_on_each(
         wallets,
         "taken off the lists",
         lambda gate, wallet: enrolment.forget(gate, wallet, now),
@@ -207,7 +212,7 @@ def _forget(wallets: Wallets, dry_run: DryRun = False, as_json: Json = False) ->
 def _revoke(wallets: Wallets, dry_run: DryRun = False, as_json: Json = False) -> None:
     """End the token and the connections of machines; each signs in again by itself, if the policy admits it."""
     now = time.time()
-    _each(
+    _act_on_each(
         wallets,
         "signed out",
         lambda gate, wallet: enrolment.revoke(gate, wallet, now),
@@ -230,13 +235,15 @@ def _invite(
     if withdraw is not None:
         if not dry_run and not stored.withdraw(withdraw):
             raise NotFound(what=f"invite {withdraw}")
-        _say(as_json, {"withdrawn": withdraw, "dry_run": dry_run}, f"Invite {withdraw} is withdrawn.")
+        _print_answer(as_json, {"withdrawn": withdraw, "dry_run": dry_run}, f"Invite {withdraw} is withdrawn.")
         return
     code = secrets.token_hex(CODE_BYTES)
     expires_at = now + days * 24 * 3600
     name = "" if dry_run else stored.invite(code, uses, expires_at, now)
     answer = {"code": None if dry_run else code, "name": name, "uses": uses, "expires_at": expires_at}
-    _say(as_json, answer | {"dry_run": dry_run}, "An invite would be made." if dry_run else f"SLUICE_INVITE={code}")
+    _print_answer(
+        as_json, answer | {"dry_run": dry_run}, "An invite would be made." if dry_run else f"SLUICE_INVITE={code}"
+    )
 
 
 def _rotate(
@@ -251,9 +258,9 @@ def _rotate(
     """
     ring = KeyRing.of(settings())
     if dry_run:
-        _say(as_json, {"keys": [key.id for key in ring.all()], "dry_run": True}, "A key would be added.")
+        _print_answer(as_json, {"keys": [key.id for key in ring.all()], "dry_run": True}, "A key would be added.")
         return
     new, dropped = ring.rotate(time.time(), at_once=at_once)
     former = "The former keys are dropped." if at_once else f"The former one verifies for {OVERLAP_SECONDS:.0f} s more."
     answer = {"key": new.id, "dropped": [key.id for key in dropped], "dry_run": False}
-    _say(as_json, answer, f"Key {new.id} signs from now on. {former}")
+    _print_answer(as_json, answer, f"Key {new.id} signs from now on. {former}")

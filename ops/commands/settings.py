@@ -28,7 +28,7 @@ def _settings(
         print(markdown(), end="")
         return
     now = settings()
-    values = {f"SLUICE_{name.upper()}": _public(value) for name, value in now.model_dump(mode="json").items()}
+    values = {f"SLUICE_{name.upper()}": _hide_keys(value) for name, value in now.model_dump(mode="json").items()}
     if as_json:
         print(json.dumps(values, indent=1))
         return
@@ -39,8 +39,8 @@ def _settings(
     Console().print(table)
 
 
-def _public(value: object) -> object:
-    """A value to be looked at. Providers put their customers' keys into addresses, of which there may be several."""
+def _hide_keys(value: object) -> object:
+    """A setting's value for the screen: URLs without keys and passwords, of one address or several."""
     if not isinstance(value, str) or "://" not in value:
         return value
     return ",".join(public_url(url.strip()) for url in value.split(","))

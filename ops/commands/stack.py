@@ -52,7 +52,7 @@ def _up(parts: Parts = None, as_json: Json = False) -> None:
     with Board(quiet=as_json) as board:
         running = stack.up(now, stack_settings(), wanted(parts or ()), board.show)
     if as_json:
-        print(json.dumps({part: _public(server) for part, server in running.servers.items()}, indent=1))
+        print(json.dumps({part: _server_json(server) for part, server in running.servers.items()}, indent=1))
     else:
         Console(stderr=True).print(f"Settings: . {now.home / 'stack.env'}", highlight=False)
 
@@ -98,8 +98,8 @@ def _down(
         print(json.dumps({"stopped": stopped}))
 
 
-def _public(server: stack.Server) -> dict[str, object]:
-    """A server without its settings, which hold passwords; they are in stack.json."""
+def _server_json(server: stack.Server) -> dict[str, object]:
+    """A server without its settings, which hold passwords and are in stack.json."""
     return {name: value for name, value in asdict(server).items() if name != "settings"}
 
 
@@ -115,7 +115,9 @@ class Board:
     def __init__(self, *, quiet: bool) -> None:
         self._console = Console(stderr=True, quiet=quiet)
         self._steps: dict[StackPart, StackStep] = {}
-        self._live = Live(console=self._console, get_renderable=self._table, transient=False, refresh_per_second=8)
+        self._live = Live(
+            console=self._console, get_renderable=self._render_table, transient=False, refresh_per_second=8
+        )
         self._animated = self._console.is_terminal and not quiet
 
     def __enter__(self) -> Self:
@@ -128,21 +130,23 @@ class Board:
             self._live.stop()
 
     def show(self, step: StackStep) -> None:
-        """Take note of a step; called from several threads."""
+        """Show a step of a part; called from several threads."""
         self._steps[step.part] = step
         if self._animated:
             return
         if step.phase == "preparing":
-            self._say(f"{step.part.label}: {step.detail} …")
+            self._print_line(f"{step.part.label}: {step.detail} …")
         elif step.phase in _COLOURS:
             took = f" after {step.seconds:.1f} s" if step.seconds >= 0.05 else ""
             # The command's last words repeat why a part failed; another's build may take minutes until then.
-            self._say(f"{step.part.label}: {step.phase}{took} {step.detail}".rstrip())
+            self._print_line(f"{step.part.label}: {step.phase}{took} {step.detail}".rstrip())
 
-    def _say(self, line: str) -> None:
+    def _print_line(self, line: str) -> None:
+        """Print one line on standard error."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def _table(self) -> Table:
+    def _render_table(self) -> Table:
+        """The table of all parts with their latest step; the terminal is redrawn from it."""
         table = Table(box=None, show_header=False)
         for part in StackPart:
             step = self._steps.get(part)

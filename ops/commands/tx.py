@@ -62,12 +62,12 @@ def register(app: typer.Typer) -> None:
 
 def _ls(as_json: Json = False, worker: Worker = False) -> None:
     """What is open, what stands at the head of the line, and why it waits."""
-    lane = _lane(worker)
+    lane = _open_lane(worker)
     status = admin.status(lane)
     intents = lane.context.store.in_state(lane.id, UNENDED, MOST)
     if as_json:
         records = [_record_json(record) for record in status.open]
-        _print({**asdict(status), "open": records, "intents": [_intent_json(intent) for intent in intents]})
+        _print_json({**asdict(status), "open": records, "intents": [_intent_json(intent) for intent in intents]})
         return
     console = Console(soft_wrap=True)
     console.print(f"wallet {lane.id.wallet}, chain {lane.id.chain_id}, head {status.head}")
@@ -98,7 +98,7 @@ def _show(
     worker: Worker = False,
 ) -> None:
     """Everything about one nonce or one intent: attempts, receipt, reasons."""
-    lane = _lane(worker)
+    lane = _open_lane(worker)
     store = lane.context.store
     record = store.record(lane.id, Nonce(int(what))) if what.isdecimal() else store.holding(lane.id, what)
     intents = store.intents(record.intents + record.released if record else [what])
@@ -109,16 +109,16 @@ def _show(
         "intents": [_intent_json(intent) for intent in intents],
     }
     if as_json:
-        _print(found)
+        _print_json(found)
     else:
         Console(soft_wrap=True).print_json(json.dumps(found, default=str))
 
 
 def _bump(nonce: NonceArg, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Raise the price of an open transaction: same nonce, same call."""
-    lane = _lane(worker)
+    lane = _open_lane(worker)
     offer = admin.quote_bump(lane, Nonce(nonce))
-    _replace(offer, dry_run, as_json, lambda: admin.bump(lane, Nonce(nonce)))
+    _replace_nonce(offer, dry_run, as_json, lambda: admin.bump(lane, Nonce(nonce)))
 
 
 def _cancel(
@@ -129,52 +129,52 @@ def _cancel(
     worker: Worker = False,
 ) -> None:
     """Give an action up: spend its nonce on a 0-value self-transfer, or take it out of the queue."""
-    lane = _lane(worker)
+    lane = _open_lane(worker)
     if (nonce is None) == (intent is None):
         raise BadInput(what="Name either a nonce or, with --intent, an intent.")
     if nonce is not None:
         offer = admin.quote_cancel(lane, Nonce(nonce))
-        _replace(offer, dry_run, as_json, lambda: admin.cancel(lane, Nonce(nonce)))
+        _replace_nonce(offer, dry_run, as_json, lambda: admin.cancel(lane, Nonce(nonce)))
         return
     admin.cancel_queued(lane, str(intent), dry_run=dry_run)
-    _say({"intent": intent, "done": not dry_run}, as_json)
+    _print_answer({"intent": intent, "done": not dry_run}, as_json)
 
 
 def _rebroadcast(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Give all open bytes to the nodes again. Costs nothing."""
-    lane = _lane(worker)
+    lane = _open_lane(worker)
     open_nonces = [record.nonce for record in admin.status(lane).open]
     answers = [] if dry_run else admin.rebroadcast(lane)
-    _say({"nonces": open_nonces, "answers": answers, "done": not dry_run}, as_json)
+    _print_answer({"nonces": open_nonces, "answers": answers, "done": not dry_run}, as_json)
 
 
 def _fill_gap(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Fill nonces that have no transaction, so that those above can be mined. The lane does so itself a block later."""
-    lane = _lane(worker)
+    lane = _open_lane(worker)
     offer = admin.quote_gaps(lane)
-    price = _tell_price(offer, as_json)
+    price = _print_price(offer, as_json)
     gaps = list(offer.nonces) if dry_run else admin.fill_gaps(lane)
-    _say({"gaps": gaps, **price, "done": not dry_run}, as_json)
+    _print_answer({"gaps": gaps, **price, "done": not dry_run}, as_json)
 
 
 def _disown(nonce: NonceArg, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Accept that a transaction from outside took this nonce: its actions are judged again, and the lane goes on."""
-    moves = admin.disown(_lane(worker), Nonce(nonce), dry_run=dry_run)
+    moves = admin.disown(_open_lane(worker), Nonce(nonce), dry_run=dry_run)
     become = {key: f"{move.state.value}: {move.reason}" for move in moves for key in move.keys}
-    _say({"nonce": nonce, "intents": become, "done": not dry_run}, as_json)
+    _print_answer({"nonce": nonce, "intents": become, "done": not dry_run}, as_json)
 
 
 def _resume(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
     """Let a lane that stands still go on as it is; it stops again if what stopped it is still so."""
-    why = admin.resume(_lane(worker), dry_run=dry_run)
-    _say({"stood_still": why, "done": not dry_run}, as_json)
+    why = admin.resume(_open_lane(worker), dry_run=dry_run)
+    _print_answer({"stood_still": why, "done": not dry_run}, as_json)
 
 
 def _audit(as_json: Json = False, worker: Worker = False) -> None:
     """Compare the records with the chain and with each other. Exit code 1 if something is odd."""
-    findings = audit(_lane(worker))
+    findings = audit(_open_lane(worker))
     if as_json:
-        _print([asdict(finding) for finding in findings])
+        _print_json([asdict(finding) for finding in findings])
     else:
         table = Table("kind", "nonce", "intent", "says", box=None)
         for item in findings:
@@ -188,7 +188,8 @@ def _audit(as_json: Json = False, worker: Worker = False) -> None:
 # -- shared ------------------------------------------------------------------------------------------------------------
 
 
-def _lane(worker: bool) -> Lane:
+def _open_lane(worker: bool) -> Lane:
+    """The lane of the settings: with `worker` that of this machine's wallet, else the scheduler's."""
     # A machine's settings leave open what its pool knows: hub, chain and node.
     now = settings_from_pool(settings()) if worker else with_addresses(settings())
     key, rpc = load_key(now), connect(now)
@@ -196,37 +197,42 @@ def _lane(worker: bool) -> Lane:
     return poco_lane(now, rpc, key, store)
 
 
-def _replace(offer: admin.ReplacementPrice, dry_run: bool, as_json: bool, act: Callable[[], admin.Replaced]) -> None:
-    """Print the price first, then act unless `dry_run`."""
-    answer = {"nonce": offer.nonces[0], **_tell_price(offer, as_json)}
+def _replace_nonce(
+    offer: admin.ReplacementPrice, dry_run: bool, as_json: bool, act: Callable[[], admin.Replaced]
+) -> None:
+    """Print what a replacement costs, then call `act` unless `dry_run`, and print the outcome."""
+    answer = {"nonce": offer.nonces[0], **_print_price(offer, as_json)}
     if dry_run:
-        _say(answer | {"done": False}, as_json)
+        _print_answer(answer | {"done": False}, as_json)
         return
     replaced = act()
-    _say(answer | {"tx": replaced.record.newest.tx_hash, "answer": replaced.answer, "done": True}, as_json)
+    _print_answer(answer | {"tx": replaced.record.newest.tx_hash, "answer": replaced.answer, "done": True}, as_json)
 
 
-def _tell_price(offer: admin.ReplacementPrice, as_json: bool) -> dict[str, int]:
-    """The price for the answer; people see it now, before anything is done."""
+def _print_price(offer: admin.ReplacementPrice, as_json: bool) -> dict[str, int]:
+    """The price as JSON; in words it is printed at once, before anything is sent."""
     if not as_json:
         cost, cap = offer.cost / _ETHER, offer.fees.max_fee / 1e9
         Console(stderr=True).print(f"costs at most {cost:.9f} of the native token at {cap:.3f} gwei")
     return {"max_fee_wei": offer.fees.max_fee, "tip_wei": offer.fees.tip, "cost_wei_at_most": offer.cost}
 
 
-def _say(answer: dict[str, Any], as_json: bool) -> None:
+def _print_answer(answer: dict[str, Any], as_json: bool) -> None:
+    """Print the answer as JSON, or else a line for each field."""
     if as_json:
-        _print(answer)
+        _print_json(answer)
         return
     for name, value in answer.items():
         Console(soft_wrap=True).print(f"{name}: {value}")
 
 
-def _print(answer: object) -> None:
+def _print_json(answer: object) -> None:
+    """Print an answer as indented JSON."""
     print(json.dumps(answer, indent=1, default=str))
 
 
 def _record_json(record: NonceRecord) -> dict[str, Any]:
+    """A nonce record as JSON for the command's answer, without raw transactions."""
     return {
         "nonce": record.nonce,
         "state": record.state.value,
@@ -251,6 +257,7 @@ def _record_json(record: NonceRecord) -> dict[str, Any]:
 
 
 def _intent_json(intent: Intent) -> dict[str, Any]:
+    """An intent as JSON for the command's answer."""
     return {
         "key": intent.key,
         "method": intent.method,

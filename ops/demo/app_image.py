@@ -23,8 +23,8 @@ _APPLETS = ("sh", "cat", "cut", "echo", "sha256sum", "sleep", "true")
 def build(client: docker.DockerClient, *, image: str = IMAGE) -> str:
     """Make sure `image` exists on the engine and return its name. Raises MissingTool."""
     label = {"sluice.demo-app": hashlib.sha256(_SCRIPT.read_bytes()).hexdigest()}
-    if not _is_there(client, image, label):
-        build_image(client, _context(), tag=image, labels=label)
+    if not _has_image(client, image, label):
+        build_image(client, _build_context(), tag=image, labels=label)
     return image
 
 
@@ -41,15 +41,16 @@ def build_image(
         gc.collect()
 
 
-def _is_there(client: docker.DockerClient, image: str, label: dict[str, str]) -> bool:
+def _has_image(client: docker.DockerClient, image: str, label: dict[str, str]) -> bool:
+    """Whether the engine has this image with these labels."""
     try:
         return client.images.get(image).labels.items() >= label.items()
     except ImageNotFound:
         return False
 
 
-def _context() -> io.BytesIO:
-    """A build context in memory: busybox, a link for each applet the script uses, the script."""
+def _build_context() -> io.BytesIO:
+    """A Docker build context as a tar file in memory: busybox, a link for each applet the script uses, the script."""
     links = " && ".join(f"/bin/busybox ln -s /bin/busybox /bin/{name}" for name in _APPLETS)
     dockerfile = (
         "FROM scratch\n"
@@ -60,14 +61,15 @@ def _context() -> io.BytesIO:
     )
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        _add(tar, "Dockerfile", dockerfile.encode(), 0o644)
-        _add(tar, "app.sh", _SCRIPT.read_bytes(), 0o755)
-        _add(tar, "busybox", tools.busybox().read_bytes(), 0o755)
+        _add_file(tar, "Dockerfile", dockerfile.encode(), 0o644)
+        _add_file(tar, "app.sh", _SCRIPT.read_bytes(), 0o755)
+        _add_file(tar, "busybox", tools.busybox().read_bytes(), 0o755)
     packed.seek(0)
     return packed
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
+def _add_file(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
+    """Add one file with this content and mode to the tar file."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(content), mode
     tar.addfile(entry, io.BytesIO(content))

@@ -23,7 +23,7 @@ P = ParamSpec("P")
 
 
 def lying(pack: Callable[P, PackedResult]) -> Callable[P, PackedResult]:
-    """`pack`, but with a digest that nothing on disk has."""
+    """`pack` (`workers`' function that packs a result) with a wrong digest in place of the true one."""
 
     @functools.wraps(pack)
     def lie(*args: P.args, **kwargs: P.kwargs) -> PackedResult:
@@ -34,7 +34,7 @@ def lying(pack: Callable[P, PackedResult]) -> Callable[P, PackedResult]:
 
 
 def main() -> None:
-    """Run the machine until SIGTERM, its `outputs.pack` replaced."""
+    """Main of the lying worker machine: run it until SIGTERM with `outputs.pack` replaced by `lying`."""
     outputs.pack = lying(outputs.pack)
     now = settings()
     configure(now, process="worker")

@@ -34,7 +34,10 @@ class Purchase:
 
 
 def purchases(input_url: str) -> tuple[list[Purchase], Purchase]:
-    """(deals matched at once, the deal that a liar joins). `input_url`: a file for the bag's tasks."""
+    """The demo's deals: those matched at once, and the one that a lying worker joins.
+
+    `input_url`: a file for the bag's tasks.
+    """
     return [
         Purchase("trust-1", "one worker, no vote, no stake", trust=1, args="hello from a trust-1 deal"),
         Purchase("trust-5", "three workers must agree", trust=5, args="hello from a trust-5 deal"),

@@ -35,10 +35,10 @@ def as_json(
     seconds: float,
     block_time: float,
 ) -> dict[str, Any]:
-    """The whole report; keys are promised in the README."""
+    """The demo's report for `sluice demo --json`; the README documents its keys."""
     offer = on_chain.offer()
     return {
-        "deals": [_deal(story) for story in stories],
+        "deals": [_deal_json(story) for story in stories],
         "seconds": round(seconds, 1),
         "block_time": block_time,
         "endpoints": dict(endpoints),
@@ -46,16 +46,18 @@ def as_json(
     }
 
 
-def _deal(story: DealStory) -> dict[str, Any]:
+def _deal_json(story: DealStory) -> dict[str, Any]:
+    """One deal of the report, with its tasks."""
     return {
         "deal_id": story.matched.deal_id,
         "name": story.purchase.name,
         "trust": story.matched.trust,
-        "tasks": [_task(story, task) for task in story.matched.tasks],
+        "tasks": [_task_json(story, task) for task in story.matched.tasks],
     }
 
 
-def _task(story: DealStory, task: TaskId) -> dict[str, Any]:
+def _task_json(story: DealStory, task: TaskId) -> dict[str, Any]:
+    """One task of the report."""
     line, view = story.lines[task], story.views[task]
     return {
         "task_id": task,

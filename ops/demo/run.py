@@ -57,21 +57,24 @@ class DemoOutcome:
 
 
 def home(settings: Settings) -> Path:
-    """Where the demo's pool keeps its processes' traces."""
+    """Folder of the demo's pool: settings, logs and pid files of its processes."""
     return settings.home / "demo"
 
 
 def run(settings: Settings, console: Console, watch: Watch, *, keep: bool) -> DemoOutcome:
-    """Stage the whole demo. `keep`: leave the pool running. Raises StackError and its kinds, NotReady."""
+    """Run the whole demo: start the stack and a pool, buy deals, and report them. `keep`: leave the pool running.
+
+    Raises StackError and its kinds, NotReady.
+    """
     started = time.monotonic()
     local.stop_all(home(settings))
-    chain, hosts = _bring_up(settings, watch)
+    chain, hosts = _start_stack(settings, watch)
     console.print("Contracts, wallets and stakes …")
-    pool = _prepare(settings, chain, hosts)
+    pool = _prepare_pool(settings, chain, hosts)
     try:
         with Rpc(chain.rpc_url) as rpc, Progress(console) as progress:
             stage = DemoStage(pool, chain, rpc, hosts.ipfs_gateway)
-            stories = _play(stage, pool, progress, console, hosts)
+            stories = _run_deals(stage, pool, progress, console, hosts)
     except BaseException:
         pool.stop()
         raise
@@ -88,7 +91,8 @@ def run(settings: Settings, console: Console, watch: Watch, *, keep: bool) -> De
     )
 
 
-def _bring_up(settings: Settings, watch: Watch) -> tuple[Chain, Servers]:
+def _start_stack(settings: Settings, watch: Watch) -> tuple[Chain, Servers]:
+    """Start the local stack; its chain and its servers."""
     found = stack.up(settings, StackSettings(), tuple(StackPart), watch).settings
     at = json.loads((settings.home / "stack" / StackPart.CHAIN / "addresses.json").read_text())
     chain = Chain(
@@ -101,8 +105,8 @@ def _bring_up(settings: Settings, watch: Watch) -> tuple[Chain, Servers]:
     return chain, servers.from_settings(found, settings)
 
 
-def _prepare(settings: Settings, chain: Chain, hosts: Servers) -> LocalPool:
-    """A clean pool: what an earlier demo left in the stores and on the broker goes."""
+def _prepare_pool(settings: Settings, chain: Chain, hosts: Servers) -> LocalPool:
+    """A pool ready to start, after what an earlier demo left in stores and broker is removed."""
     names = Names(
         database="sluice_demo",
         core=settings.amqp_core_vhost,
@@ -116,16 +120,19 @@ def _prepare(settings: Settings, chain: Chain, hosts: Servers) -> LocalPool:
     with closing(docker.DockerClient(base_url=hosts.docker_host)) as engine:
         image = app_image.build(engine)
     checksum = Hash32(to_hex(hashlib.sha256(DATASET).digest()))
-    dataset = NewDataset("sluice-demo", _store(hosts, DATASET), checksum)
+    dataset = NewDataset("sluice-demo", _add_to_ipfs(hosts, DATASET), checksum)
     return site.prepare(hosts, chain, names, home(settings), workers=WORKERS + 1, image=image, dataset=dataset)
 
 
-def _play(stage: DemoStage, pool: LocalPool, progress: Progress, console: Console, hosts: Servers) -> list[DealStory]:
+def _run_deals(
+    stage: DemoStage, pool: LocalPool, progress: Progress, console: Console, hosts: Servers
+) -> list[DealStory]:
+    """Start scheduler and machines and buy the deals, the last one after a lying machine has joined."""
     wallets = pool.on_chain.workers
     console.print("Scheduler and workers …")
     pool.start_scheduler()
     pool.start_machines([WorkerMachine(f"worker-{n}", wallet) for n, wallet in enumerate(wallets[:WORKERS], start=1)])
-    honest, contested = plan.purchases(_store(hosts, INPUT_FILE))
+    honest, contested = plan.purchases(_add_to_ipfs(hosts, INPUT_FILE))
     console.print("Three deals …")
     stories = stage.round(honest, progress)
     console.print("A liar joins, one more deal …")
@@ -133,7 +140,7 @@ def _play(stage: DemoStage, pool: LocalPool, progress: Progress, console: Consol
     return stories + stage.round([contested], progress)
 
 
-def _store(hosts: Servers, content: bytes) -> str:
+def _add_to_ipfs(hosts: Servers, content: bytes) -> str:
     """Put `content` on the local IPFS node; its URL at the gateway."""
     try:
         with http_client(hosts.ipfs_api, timeout=5.0) as client:
@@ -145,6 +152,7 @@ def _store(hosts: Servers, content: bytes) -> str:
 
 
 def _endpoints(settings: Settings, chain: Chain, pool: LocalPool, hosts: Servers) -> dict[str, str]:
+    """Addresses of the demo's parts, for the report."""
     return {
         "rpc": chain.rpc_url,
         "hub": chain.addresses.hub,

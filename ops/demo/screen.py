@@ -39,11 +39,11 @@ class Progress:
         self._live.stop()
 
     def add(self, deals: Sequence[tuple[Purchase, Matched]]) -> None:
-        """Show these deals too."""
+        """Show these deals in the table as well."""
         self._deals.extend(deals)
 
     def show(self, views: Mapping[TaskId, ChainView], block: int) -> None:
-        """Redraw for what is known at `block`."""
+        """Redraw the table with the tasks' state at `block`."""
         table = Table("deal", "trust", "tasks", "votes", "revealed", "on chain", title=f"block {block}")
         for purchase, matched in self._deals:
             mine = [views[task] for task in matched.tasks if task in views]
@@ -59,14 +59,16 @@ class Progress:
         self._live.update(table, refresh=True)
 
 
-def tell(console: Console, stories: Sequence[DealStory], names: Mapping[Wallet, str]) -> None:
+def print_stories(console: Console, stories: Sequence[DealStory], names: Mapping[Wallet, str]) -> None:
     """Print each deal's time line in blocks, its fetched result, and who earned what."""
     for story in stories:
-        console.print(Panel(_story(story, names), title=f"[bold]{story.purchase.name}[/]: {story.purchase.about}"))
+        console.print(
+            Panel(_render_story(story, names), title=f"[bold]{story.purchase.name}[/]: {story.purchase.about}")
+        )
 
 
-def where(console: Console, endpoints: Mapping[str, str], *, running: bool) -> None:
-    """Print where to look."""
+def print_endpoints(console: Console, endpoints: Mapping[str, str], *, running: bool) -> None:
+    """Print the addresses of the demo's parts."""
     table = Table.grid(padding=(0, 2))
     for name, value in endpoints.items():
         table.add_row(name, value)
@@ -74,7 +76,8 @@ def where(console: Console, endpoints: Mapping[str, str], *, running: bool) -> N
     console.print(Panel(table, title=title))
 
 
-def _story(story: DealStory, names: Mapping[Wallet, str]) -> Group:
+def _render_story(story: DealStory, names: Mapping[Wallet, str]) -> Group:
+    """The lines of one deal: its tasks' time lines, liars, results and gains."""
     rows: list[Text | Table] = [Text(f"deal {story.matched.deal_id}")]
     for task in story.matched.tasks[:SHOWN_TASKS]:
         line = story.lines[task]
@@ -88,9 +91,10 @@ def _story(story: DealStory, names: Mapping[Wallet, str]) -> Group:
     first = story.results.get(story.matched.tasks[0])
     if first is not None:
         rows.append(Text("result: " + " | ".join(first.strip().splitlines())))
-    rows.append(Text("nRLC: " + ", ".join(_gain(names, wallet, gain) for wallet, gain in story.gains.items())))
+    rows.append(Text("nRLC: " + ", ".join(_gain_text(names, wallet, gain) for wallet, gain in story.gains.items())))
     return Group(*rows)
 
 
-def _gain(names: Mapping[Wallet, str], wallet: Wallet, gain: NRlc) -> str:
+def _gain_text(names: Mapping[Wallet, str], wallet: Wallet, gain: NRlc) -> str:
+    """What one wallet gained in nRLC, with its name."""
     return f"{names.get(wallet, wallet[:10] + '…')} {gain:+d}"

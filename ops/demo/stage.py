@@ -57,15 +57,16 @@ class DemoStage:
         if stuck:
             log = self._pool.programs["scheduler"].log
             raise NotReady(part=f"Task {stuck[0]}", seconds=WAIT_SECONDS, log=log, why="It has not ended on chain.")
-        return [self._story(*pair) for pair in bought]
+        return [self._collect_story(*pair) for pair in bought]
 
     def names(self) -> dict[Wallet, str]:
-        """Who is who."""
+        """Names of the demo's wallets: workers, scheduler and requester."""
         on_chain = self._pool.on_chain
         machines = {wallet.key.wallet: f"worker-{n}" for n, wallet in enumerate(on_chain.workers, start=1)}
         return machines | {on_chain.scheduler.key.wallet: "scheduler", on_chain.requester.wallet: "requester"}
 
-    def _story(self, purchase: Purchase, matched: Matched) -> DealStory:
+    def _collect_story(self, purchase: Purchase, matched: Matched) -> DealStory:
+        """All that the report says of one finished deal: time lines, views, results, gains."""
         views = self._follower.views()
         lines = {
             task: timeline(task, matched.block_number, self._follower.seen.get(task, ())) for task in matched.tasks
@@ -77,14 +78,16 @@ class DemoStage:
             matched=matched,
             lines=lines,
             views={task: views[task] for task in matched.tasks},
-            results={task: self._result(views[task].results) for task in _completed(matched, views)},
+            results={task: self._fetch_result(views[task].results) for task in _completed_tasks(matched, views)},
             gains=rewards.total(by_task),
         )
 
-    def _result(self, link: str) -> str:
+    def _fetch_result(self, link: str) -> str:
+        """The text of a task's result file, fetched through the IPFS gateway."""
         files = results.fetch(self._gateway, link).files
         return files.get(RESULT_FILE, b"").decode(errors="replace")
 
 
-def _completed(matched: Matched, views: Mapping[TaskId, ChainView]) -> list[TaskId]:
+def _completed_tasks(matched: Matched, views: Mapping[TaskId, ChainView]) -> list[TaskId]:
+    """The deal's tasks that are COMPLETED on chain."""
     return [task for task in matched.tasks if views[task].status is TaskStatus.COMPLETED]

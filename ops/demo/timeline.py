@@ -28,7 +28,7 @@ class Timeline:
 
     @property
     def blocks(self) -> int | None:
-        """Blocks from match to finalize; None while it runs."""
+        """Number of blocks from match to finalize; None while the task runs."""
         return None if self.finalized is None else self.finalized - self.matched
 
     def text(self) -> str:
@@ -40,9 +40,10 @@ class Timeline:
             ("revealed", self.revealed),
             ("finalized", self.finalized),
         ]
-        return " → ".join(["matched " + str(self.matched), *(f"{name} {self._after(at)}" for name, at in steps)])
+        return " → ".join(["matched " + str(self.matched), *(f"{name} {self._distance(at)}" for name, at in steps)])
 
-    def _after(self, at: BlockNumber | Sequence[BlockNumber] | None) -> str:
+    def _distance(self, at: BlockNumber | Sequence[BlockNumber] | None) -> str:
+        """A step's distance from the match in blocks, as text; several for a step of several workers."""
         match at:
             case None | ():
                 return "–"
@@ -53,7 +54,7 @@ class Timeline:
 
 
 def timeline(task: TaskId, matched: BlockNumber, seen: Sequence[Seen]) -> Timeline:
-    """The line that a task's events draw, in chain order."""
+    """The time line of one task, from its events in chain order."""
     ordered = sorted(seen, key=lambda item: (item.block_number, item.log_index))
 
     def first(kind: type[object]) -> BlockNumber | None:

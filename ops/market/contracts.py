@@ -66,7 +66,7 @@ class Entry:
 def create(
     owner: DirectSender, at: PocoAddresses, wanted: Sequence[NewApp | NewDataset | NewWorkerpool]
 ) -> list[Contract]:
-    """Make each of `wanted` exist with `owner` as its owner; addresses in their order. Waits for one block at most."""
+    """Register each of `wanted` with `owner` as its owner; addresses in their order. Waits for one block at most."""
     entries = prepare(owner, at, wanted)
     owner.run([call for entry in entries for call in entry.calls])
     return [entry.address for entry in entries]
@@ -75,25 +75,25 @@ def create(
 def prepare(
     owner: DirectSender, at: PocoAddresses, wanted: Sequence[NewApp | NewDataset | NewWorkerpool]
 ) -> list[Entry]:
-    """What to send for each of `wanted`, for callers that have more to send in the same block.
+    """Address and transactions of each registry entry, for callers that send more in the same block.
 
-    An entry with the same content and owner is the same entry: what exists already is used again.
+    An entry with the same content and owner is the same entry: for one that exists there is nothing to send.
     """
     entries = []
     for item in wanted:
-        plan = _plan(owner, at, item)
+        plan = _plan_entry(owner, at, item)
         address = Contract(plan.registry.functions[plan.predict](*plan.args).call().lower())
         exists = plan.registry.w3.eth.get_code(checksummed(address))
-        entries.append(Entry(address, () if exists else _creation(owner, item, plan, address)))
+        entries.append(Entry(address, () if exists else _creation_calls(owner, item, plan, address)))
     return entries
 
 
 def deposits_of(rpc: JsonRpc, at: PocoAddresses, amounts: Mapping[Wallet, NRlc]) -> list[TxRequest]:
-    """Calls by which whoever sends them puts own RLC on these wallets' accounts in the hub."""
+    """Calls that deposit the sender's RLC on these wallets' accounts in the hub."""
     rlc, hub = contract(rpc, Abi.RLC, at.rlc), contract(rpc, Abi.HUB, at.hub)
-    approval = _call(rlc, "approve", (hub.address, sum(amounts.values())))
+    approval = _call_request(rlc, "approve", (hub.address, sum(amounts.values())))
     deposits = ((amount, checksummed(wallet)) for wallet, amount in amounts.items())
-    return [approval, *(_call(hub, "depositFor", deposit) for deposit in deposits)]
+    return [approval, *(_call_request(hub, "depositFor", deposit) for deposit in deposits)]
 
 
 def open_market(
@@ -103,7 +103,7 @@ def open_market(
     wanted: Sequence[NewApp | NewDataset | NewWorkerpool],
     deposits: Mapping[Wallet, NRlc],
 ) -> list[Contract]:
-    """`create` as `owner` and fill accounts as `payer`, side by side; addresses of `wanted` once all of it is mined."""
+    """Create `wanted` as `owner` and deposit as `payer` at the same time; addresses of `wanted`, once all is mined."""
     entries = prepare(owner, at, wanted)
     hashes: list[TxHash] = []
     sent = {owner.wallet: [call for entry in entries for call in entry.calls]}
@@ -127,7 +127,8 @@ class _Plan:
     args: tuple[object, ...]
 
 
-def _plan(owner: DirectSender, at: PocoAddresses, item: NewApp | NewDataset | NewWorkerpool) -> _Plan:
+def _plan_entry(owner: DirectSender, at: PocoAddresses, item: NewApp | NewDataset | NewWorkerpool) -> _Plan:
+    """How to create this entry and how to predict its address."""
     wallet = checksummed(owner.wallet)
     match item:
         case NewApp():
@@ -144,18 +145,20 @@ def _plan(owner: DirectSender, at: PocoAddresses, item: NewApp | NewDataset | Ne
             return _Plan(registry, "createWorkerpool", "predictWorkerpool", pool)
 
 
-def _creation(
+def _creation_calls(
     owner: DirectSender, item: NewApp | NewDataset | NewWorkerpool, plan: _Plan, address: Contract
 ) -> tuple[TxRequest, ...]:
-    creation = _call(plan.registry, plan.create, plan.args)
+    """The transactions that create an entry; a workerpool with a policy of its own needs a second one."""
+    creation = _call_request(plan.registry, plan.create, plan.args)
     policy = (
         (item.worker_stake_ratio, item.scheduler_reward_ratio) if isinstance(item, NewWorkerpool) else DEFAULT_POLICY
     )
     if policy == DEFAULT_POLICY:
         return (creation,)
-    return (creation, _call(contract(owner.rpc, Abi.WORKERPOOL, address), "changePolicy", policy))
+    return (creation, _call_request(contract(owner.rpc, Abi.WORKERPOOL, address), "changePolicy", policy))
 
 
-def _call(to: Web3Contract, method: str, args: Sequence[object]) -> TxRequest:
+def _call_request(to: Web3Contract, method: str, args: Sequence[object]) -> TxRequest:
+    """The transaction that calls `method` of a contract."""
     data = to.encode_abi(method, args)
     return TxRequest(Contract(to.address.lower()), data, calls.gas_limit(method, data))

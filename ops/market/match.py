@@ -47,9 +47,9 @@ def match(
     """
     receipts = sender.run([match_call(market, offer, request) for offer, request in purchases], seconds=seconds)
     notices = contract(sender.rpc, Abi.HUB, market.hub)
-    ids = [_deal_id(notices, receipt) for receipt in receipts]
+    ids = [_deal_id_of(notices, receipt) for receipt in receipts]
     deals = Hub(sender.rpc, market.hub).deals(ids)
-    return [_matched(deal_id, deal, receipt) for deal_id, deal, receipt in zip(ids, deals, receipts, strict=True)]
+    return [_read_matched(deal_id, deal, receipt) for deal_id, deal, receipt in zip(ids, deals, receipts, strict=True)]
 
 
 def match_call(market: Market, offer: Offer, request: RequestOrder) -> TxRequest:
@@ -59,7 +59,8 @@ def match_call(market: Market, offer: Offer, request: RequestOrder) -> TxRequest
     return TxRequest(market.hub, data, calls.gas_limit("matchOrders", data))
 
 
-def _deal_id(hub: Web3Contract, receipt: Receipt) -> DealId:
+def _deal_id_of(hub: Web3Contract, receipt: Receipt) -> DealId:
+    """Id of the deal that a matchOrders transaction made, from its SchedulerNotice. Raises NotFound."""
     from web3.logs import DISCARD  # noqa: PLC0415 # loaded by `contract`
 
     for notice in hub.events.SchedulerNotice().process_receipt({"logs": receipt.logs}, errors=DISCARD):
@@ -67,7 +68,8 @@ def _deal_id(hub: Web3Contract, receipt: Receipt) -> DealId:
     raise NotFound(what="deal in transaction", id=receipt.tx_hash)
 
 
-def _matched(deal_id: DealId, answer: Answer[Deal] | Broken, receipt: Receipt) -> Matched:
+def _read_matched(deal_id: DealId, answer: Answer[Deal] | Broken, receipt: Receipt) -> Matched:
+    """The deal as `Matched`, from viewDeal's answer. Raises NotFound."""
     if not isinstance(answer, Known):
         raise NotFound(what=f"deal {deal_id}: {answer.why}")
     deal = answer.value

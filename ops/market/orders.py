@@ -38,7 +38,7 @@ class Offer:
 
 
 def offer_app(market: Market, owner: Key, app: Contract, *, price: NRlc = FREE, volume: int = PLENTY) -> AppOrder:
-    """The app for anybody's use, `price` a task."""
+    """A sell order for the app without restrictions, at `price` nRLC a task."""
     order = AppOrder(app=app, appprice=price, volume=volume, salt=salt())
     return order.signed(owner, market.chain_id, market.hub)
 
@@ -46,7 +46,7 @@ def offer_app(market: Market, owner: Key, app: Contract, *, price: NRlc = FREE, 
 def offer_dataset(
     market: Market, owner: Key, dataset: Contract, *, price: NRlc = FREE, volume: int = PLENTY
 ) -> DatasetOrder:
-    """The dataset for anybody's use, `price` a task."""
+    """A sell order for the dataset without restrictions, at `price` nRLC a task."""
     order = DatasetOrder(dataset=dataset, datasetprice=price, volume=volume, salt=salt())
     return order.signed(owner, market.chain_id, market.hub)
 
@@ -61,7 +61,7 @@ def offer_work(
     trust: int = TRUST_OFFERED,
     volume: int = PLENTY,
 ) -> WorkerpoolOrder:
-    """Work in that category, up to that trust, for anybody, `price` a task."""
+    """A workerpool's sell order: work in that category, up to that trust, at `price` nRLC a task."""
     order = WorkerpoolOrder(
         workerpool=workerpool, workerpoolprice=price, volume=volume, category=category, trust=trust, salt=salt()
     )
@@ -99,5 +99,5 @@ def request(
 
 
 def salt() -> Hash32:
-    """32 random bytes, so that no order is ever the one signed before."""
+    """32 random bytes that make each order unique."""
     return Hash32(to_hex(secrets.token_bytes(32)))

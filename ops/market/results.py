@@ -29,7 +29,7 @@ class Result:
 
 
 def read_link(results: str) -> str:
-    """The IPFS path in `results` (`0x` hex, as in a task on chain); BadMessage if it is no such link."""
+    """The IPFS path in `results` (`0x` hex, as finalize stored it). Raises BadMessage if it is no such link."""
     try:
         link = json.loads(to_bytes(results))
         storage, location = str(link["storage"]), str(link["location"])
@@ -41,9 +41,10 @@ def read_link(results: str) -> str:
 
 
 def fetch(gateway: str, results: str) -> Result:
-    """The files behind `results` (`0x` hex), through the HTTP gateway at that URL.
+    """The files of a finished task's result, fetched from IPFS through the HTTP gateway at that URL.
 
-    Raises BadMessage for a link or zip that is none, StorageUnavailable if the gateway does not have it now.
+    `results`: `0x` hex, as finalize stored it. Raises BadMessage for a malformed link or zip, StorageUnavailable if the
+    gateway does not have it now.
     """
     location = read_link(results)
     url = gateway.rstrip("/") + location
@@ -53,14 +54,14 @@ def fetch(gateway: str, results: str) -> Result:
             client.stream("GET", url, headers={"Accept": "application/zip"}) as answer,
         ):
             answer.raise_for_status()
-            packed = _at_most(answer, MAX_BYTES)
+            packed = _read_at_most(answer, MAX_BYTES)
     except httpx.HTTPError as error:
         raise StorageUnavailable(what=f"the result at {url}", why=str(error) or type(error).__name__) from error
     return Result(location, unpack(packed))
 
 
 def unpack(packed: bytes) -> dict[str, bytes]:
-    """Names and contents of a zip's files; BadMessage if it is none or larger than MAX_BYTES unpacked."""
+    """Names and contents of a zip's files. Raises BadMessage for no zip, or for one above MAX_BYTES unpacked."""
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -71,8 +72,8 @@ def unpack(packed: bytes) -> dict[str, bytes]:
         raise BadMessage(why="the result is no zip file") from error
 
 
-def _at_most(answer: httpx.Response, limit: int) -> bytes:
-    """The body, or BadMessage as soon as it exceeds `limit` bytes."""
+def _read_at_most(answer: httpx.Response, limit: int) -> bytes:
+    """The response's body. Raises BadMessage as soon as it exceeds `limit` bytes."""
     body = bytearray()
     for chunk in answer.iter_bytes():
         body += chunk

@@ -46,7 +46,7 @@ def rewards(
 
 
 def total(by_task: Mapping[TaskId, Mapping[Wallet, NRlc]]) -> Mapping[Wallet, NRlc]:
-    """What each wallet gained by all these tasks together."""
+    """nRLC that each wallet gained by all these tasks together."""
     sums: dict[Wallet, NRlc] = defaultdict(lambda: NRlc(0))
     for gain in by_task.values():
         for wallet, amount in gain.items():

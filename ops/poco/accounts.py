@@ -26,7 +26,7 @@ def dev_key(index: int) -> Key:
 
 
 def give_ether(rpc: JsonRpc, wallets: tuple[Wallet, ...], amount: Wei) -> None:
-    """Set each wallet's balance to `amount`, from nowhere; only a development chain obeys."""
+    """Set each wallet's balance to `amount` wei; works on development chains only."""
     answers = rpc.batch([("anvil_setBalance", (wallet, hex(amount))) for wallet in wallets])
     for answer in answers:
         if isinstance(answer, Exception):

@@ -77,22 +77,23 @@ class ArtifactStore:
 
     def poco(self, path: str) -> Artifact:
         """A contract compiled by PoCo itself, e.g. `facets/IexecPoco1Facet`."""
-        return read_artifact(self._file(f"@iexec/poco/artifacts/contracts/{path}.sol/{Path(path).name}.json"))
+        return read_artifact(self._require_file(f"@iexec/poco/artifacts/contracts/{path}.sol/{Path(path).name}.json"))
 
     def diamond_part(self, name: str) -> Artifact:
-        """One of the plain diamond's contracts, e.g. `DiamondCutFacet`."""
-        return read_artifact(self._file(f"@iexec/poco/deployments/arbitrum/{name}.json"))
+        """A contract of the plain diamond (EIP-2535), e.g. `DiamondCutFacet`."""
+        return read_artifact(self._require_file(f"@iexec/poco/deployments/arbitrum/{name}.json"))
 
     def rlc(self) -> Artifact:
-        """The RLC token of the public test faucet: anybody's plain ERC-20 with `approveAndCall`."""
-        return read_artifact(self._file("rlc-faucet-contract/build/contracts/RLC.json"))
+        """The RLC token of the public test faucet: a plain ERC-20 with `approveAndCall`."""
+        return read_artifact(self._require_file("rlc-faucet-contract/build/contracts/RLC.json"))
 
     def files(self) -> list[Path]:
-        """Every file a contract may come from, in a fixed order."""
-        folders = (self._file(f"{package}/package.json").parent / inner for package, inner in _FOLDERS)
+        """All files that contracts are read from, in a fixed order; they key the cache of saved chains."""
+        folders = (self._require_file(f"{package}/package.json").parent / inner for package, inner in _FOLDERS)
         return sorted(path for folder in folders for path in folder.rglob("*.json"))
 
-    def _file(self, relative: str) -> Path:
+    def _require_file(self, relative: str) -> Path:
+        """A file under `node_modules`. Raises MissingTool if it is absent."""
         file = self.node_modules / relative
         if not file.is_file():
             raise MissingTool(
@@ -110,25 +111,28 @@ def read_artifact(file: Path) -> Artifact:
     return Artifact(
         name=file.stem,
         bytecode=raw["bytecode"].removeprefix("0x"),
-        functions=tuple(_signature(entry) for entry in abi if entry["type"] == "function"),
+        functions=tuple(_function_signature(entry) for entry in abi if entry["type"] == "function"),
         has_receive=any(entry["type"] == "receive" for entry in abi),
         has_fallback=any(entry["type"] == "fallback" for entry in abi),
-        links=tuple(_links(raw.get("linkReferences", {}))),
+        links=tuple(_link_places(raw.get("linkReferences", {}))),
     )
 
 
-def _signature(entry: Mapping[str, Any]) -> str:
-    return f"{entry['name']}({','.join(_type(part) for part in entry['inputs'])})"
+def _function_signature(entry: Mapping[str, Any]) -> str:
+    """`name(type,type)` of a function in an ABI."""
+    return f"{entry['name']}({','.join(_canonical_type(part) for part in entry['inputs'])})"
 
 
-def _type(part: Mapping[str, Any]) -> str:
+def _canonical_type(part: Mapping[str, Any]) -> str:
+    """The canonical type of an ABI parameter, with tuples spelled out."""
     kind: str = part["type"]
     if not kind.startswith("tuple"):
         return kind
-    return f"({','.join(_type(member) for member in part['components'])}){kind.removeprefix('tuple')}"
+    return f"({','.join(_canonical_type(member) for member in part['components'])}){kind.removeprefix('tuple')}"
 
 
-def _links(references: Mapping[str, Mapping[str, list[dict[str, int]]]]) -> Iterable[Link]:
+def _link_places(references: Mapping[str, Mapping[str, list[dict[str, int]]]]) -> Iterable[Link]:
+    """The places in the bytecode where library addresses belong, from a compiler's link references."""
     for libraries in references.values():
         for library, places in libraries.items():
             yield from (Link(library, place["start"]) for place in places)

@@ -98,7 +98,7 @@ class PocoAddresses:
     workerpool_registry: Contract
 
     def to_json(self) -> dict[str, str]:
-        """Field by field."""
+        """The addresses as JSON, one key for each field."""
         return asdict(self)
 
     @classmethod
@@ -108,56 +108,59 @@ class PocoAddresses:
 
 
 def deploy(owner: DirectSender, artifacts: ArtifactStore, *, fund: tuple[Wallet, ...] = ()) -> PocoAddresses:
-    """Deploys and configures everything as `owner` and gives DEV_ALLOWANCE to each of `fund`.
+    """Deploy and configure all PoCo contracts as `owner`, and give DEV_ALLOWANCE in RLC to each of `fund`.
 
-    Each creation is waited for before the next is sent, so that `owner` should see to it that blocks come at once.
+    Each creation is mined before the next is sent, so the chain should mine at once.
     """
-    rlc = _create(owner, artifacts.rlc())
-    library = _create(owner, artifacts.poco(f"libs/{ORDERS_LIBRARY}"))
+    rlc = _create_contract(owner, artifacts.rlc())
+    library = _create_contract(owner, artifacts.poco(f"libs/{ORDERS_LIBRARY}"))
     hub = _create_diamond(owner, artifacts)
     _cut_facets(owner, artifacts, hub, {ORDERS_LIBRARY: library})
-    registries = {kind: _create(owner, artifacts.poco(f"registries/{path}")) for kind, path in REGISTRIES.items()}
+    registries = {
+        kind: _create_contract(owner, artifacts.poco(f"registries/{path}")) for kind, path in REGISTRIES.items()
+    }
     addresses = PocoAddresses(hub, rlc, registries["app"], registries["dataset"], registries["workerpool"])
-    owner.run(_configuration(addresses) + [_fund(rlc, wallet) for wallet in fund])
+    owner.run(_setup_calls(addresses) + [_fund_request(rlc, wallet) for wallet in fund])
     log.info("PoCo deployed.", action="poco_deployed", hub=hub, rlc=rlc)
     return addresses
 
 
-def _create(
+def _create_contract(
     owner: DirectSender, artifact: Artifact, libraries: Mapping[str, Contract] | None = None, args: bytes = b""
 ) -> Contract:
+    """Create a contract from its artifact and constructor arguments; its address."""
     code = artifact.linked(libraries or {}) + args
     return owner.create(code, gas=DEPLOY_GAS)
 
 
 def _create_diamond(owner: DirectSender, artifacts: ArtifactStore) -> Contract:
-    """The hub with nothing but the functions of EIP-2535 and its owner."""
+    """Create the hub with only the functions of EIP-2535 and its owner."""
     parts = [artifacts.diamond_part(name) for name in DIAMOND_PARTS]
-    cuts = [(_create(owner, part), ADD, list(part.selectors)) for part in parts]
-    init = _create(owner, artifacts.diamond_part("DiamondInit"))
+    cuts = [(_create_contract(owner, part), ADD, list(part.selectors)) for part in parts]
+    init = _create_contract(owner, artifacts.diamond_part("DiamondInit"))
     args = encode(
         ["(address,uint8,bytes4[])[]", "(address,address,bytes)"],
         [cuts, (owner.wallet, init, to_bytes(INITIALIZE_DIAMOND.encode()))],
     )
-    return _create(owner, artifacts.poco("Diamond"), args=args)
+    return _create_contract(owner, artifacts.poco("Diamond"), args=args)
 
 
 def _cut_facets(
     owner: DirectSender, artifacts: ArtifactStore, hub: Contract, libraries: Mapping[str, Contract]
 ) -> None:
-    """Adds all of PoCo's functions to the hub in one cut."""
+    """Add all of PoCo's functions to the hub in one diamond cut."""
     taken = {selector for name in DIAMOND_PARTS for selector in artifacts.diamond_part(name).selectors}
     cuts: list[tuple[Contract, int, list[bytes]]] = []
     for name in FACETS:
         facet = artifacts.poco(f"facets/{name}")
         fresh = [selector for selector in facet.selectors if selector not in taken]
         taken.update(fresh)
-        cuts.append((_create(owner, facet, libraries), ADD, fresh))
+        cuts.append((_create_contract(owner, facet, libraries), ADD, fresh))
     owner.run([TxRequest(hub, DIAMOND_CUT.encode(cuts, ZERO_ADDRESS, b""), DEPLOY_GAS)])
 
 
-def _configuration(at: PocoAddresses) -> list[TxRequest]:
-    """What the owner tells the new contracts, once."""
+def _setup_calls(at: PocoAddresses) -> list[TxRequest]:
+    """The owner's calls that configure the new contracts, once."""
     registries = (at.app_registry, at.dataset_registry, at.workerpool_registry)
     configure = CONFIGURE.encode(at.rlc, "Staked RLC", "SRLC", 9, *registries, ZERO_ADDRESS)
     return [
@@ -167,5 +170,6 @@ def _configuration(at: PocoAddresses) -> list[TxRequest]:
     ]
 
 
-def _fund(rlc: Contract, wallet: Wallet) -> TxRequest:
+def _fund_request(rlc: Contract, wallet: Wallet) -> TxRequest:
+    """The transaction that gives DEV_ALLOWANCE in RLC to a wallet."""
     return TxRequest(rlc, calls.transfer(wallet, DEV_ALLOWANCE), SETUP_GAS)

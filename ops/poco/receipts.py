@@ -56,14 +56,15 @@ def await_mined(rpc: JsonRpc, hashes: Sequence[TxHash], *, seconds: float) -> li
         except TimeExhausted as error:
             why = f"{len(hashes) - position} of {len(hashes)} transactions are not mined after {seconds:g} s"
             raise RpcUnavailable(what=rpc.name, why=why) from error
-        receipts.append(_receipt(mined))
+        receipts.append(_convert_receipt(mined))
     for receipt in receipts:
         if not receipt.succeeded:
-            raise TransactionReverted(tx=receipt.tx_hash, why=_why(rpc, receipt))
+            raise TransactionReverted(tx=receipt.tx_hash, why=_revert_reason(rpc, receipt))
     return receipts
 
 
-def _receipt(mined: TxReceipt) -> Receipt:
+def _convert_receipt(mined: TxReceipt) -> Receipt:
+    """The fields kept of web3.py's receipt."""
     return Receipt(
         tx_hash=TxHash(mined["transactionHash"].to_0x_hex()),
         block_number=BlockNumber(mined["blockNumber"]),
@@ -75,8 +76,8 @@ def _receipt(mined: TxReceipt) -> Receipt:
     )
 
 
-def _why(rpc: JsonRpc, receipt: Receipt) -> str:
-    """What the contract says when the same call is made again on the block before."""
+def _revert_reason(rpc: JsonRpc, receipt: Receipt) -> str:
+    """The contract's reason for a failed transaction: its call is made again on the block before."""
     tx = rpc.call("eth_getTransactionByHash", receipt.tx_hash)
     again = {"from": tx["from"], "to": tx["to"], "data": tx["input"], "value": tx["value"], "gas": tx["gas"]}
     try:

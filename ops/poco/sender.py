@@ -43,7 +43,7 @@ class TxRequest:
 
 @dataclass(frozen=True)
 class DirectSender:
-    """Sends as `key`'s wallet. Only one Actor may send for a wallet at a time."""
+    """Sends transactions of `key`'s wallet at once, for set-up, demo and tests. One sender at a time for a wallet."""
 
     key: Key
     rpc: JsonRpc
@@ -51,7 +51,7 @@ class DirectSender:
 
     @property
     def wallet(self) -> Wallet:
-        """Its address."""
+        """Address that the transactions are sent from."""
         return self.key.wallet
 
     @cached_property
@@ -88,6 +88,7 @@ class DirectSender:
         return receipt.contract
 
     def _nonce_and_fee(self) -> tuple[int, Wei]:
+        """The next nonce (`pending`) and a fee cap in wei per gas, well above the base fee."""
         nonce, block = self.rpc.batch(
             [("eth_getTransactionCount", (self.wallet, "pending")), ("eth_getBlockByNumber", ("latest", False))]
         )
@@ -96,6 +97,7 @@ class DirectSender:
         return count, Wei(BASE_FEE_FACTOR * base_fee + TIP)
 
     def _parameters(self, call: TxRequest, nonce: int, fee: Wei) -> Any:
+        """The transaction as web3.py takes it."""
         parameters: Any = {
             "from": checksummed(self.wallet),
             "chainId": self.chain_id,

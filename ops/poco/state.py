@@ -57,7 +57,7 @@ class _BlockByBlock(DirectSender):
     """Has each batch mined in a block of its own, all of it, the moment it is sent."""
 
     def send(self, calls: Sequence[TxRequest]) -> list[TxHash]:
-        """As an Actor, then one block."""
+        """Sign and send `calls`, then mine one block with all of them."""
         sent = DirectSender.send(self, calls)
         latest = self.rpc.call("eth_getBlockByNumber", "latest", False)
         self.rpc.call("evm_mine", hex(int(latest["timestamp"], 16) + BLOCK_SECONDS))
@@ -65,30 +65,31 @@ class _BlockByBlock(DirectSender):
 
 
 def ensure_state(home: Path) -> PocoState:
-    """The saved chain under `home`, made first if it is not there (about 2 s). Raises MissingTool, NotReady.
+    """The saved chain under `home`, made if it is absent (about 2 s). Raises MissingTool, NotReady.
 
-    Safe to call from several programs at once: one makes it, the others wait for that.
+    Safe to call from several programs at once: one makes the chain, the others wait.
     """
     store = ArtifactStore(tools.npm_packages())
     folder = home / "cache"
-    key = _key(store)
+    key = _cache_key(store)
     state, addresses = folder / f"poco-{key}.json", folder / f"poco-{key}.addresses.json"
     with tools.locked(folder / "poco.lock"):
         if not addresses.exists():
             tools.announce("deploying the PoCo contracts, once", action="poco_deploy")
-            _make(store, state, addresses)
+            _make_state(store, state, addresses)
     return PocoState(state, PocoAddresses.from_json(json.loads(addresses.read_text())))
 
 
-def _key(store: ArtifactStore) -> str:
-    """Sixteen hex digits that name this combination of contracts and script."""
+def _cache_key(store: ArtifactStore) -> str:
+    """Sixteen hex digits that identify the contracts and the deploy script, for the cache's file names."""
     digest = hashlib.sha256()
     for file in (*store.files(), *(Path(str(module.__file__)) for module in _SCRIPT)):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 
-def _make(store: ArtifactStore, state: Path, addresses: Path) -> None:
+def _make_state(store: ArtifactStore, state: Path, addresses: Path) -> None:
+    """Deploy PoCo on a fresh anvil chain and write the chain and its addresses to these files."""
     with tempfile.TemporaryDirectory(prefix="sluice-poco-") as folder:
         by_hand = ("--no-mining", "--timestamp", str(GENESIS_TIME))
         chain = anvil.start(Path(folder), ports.free_port(), chain_id=CHAIN_ID, block_time=None, extra=by_hand)
@@ -100,13 +101,13 @@ def _make(store: ArtifactStore, state: Path, addresses: Path) -> None:
                 dump = to_bytes(rpc.call("anvil_dumpState"))
         finally:
             chain.stop()
-    _write(state, gzip.decompress(dump))
-    _write(addresses, json.dumps(at.to_json(), indent=2).encode())
+    _write_atomically(state, gzip.decompress(dump))
+    _write_atomically(addresses, json.dumps(at.to_json(), indent=2).encode())
     log.info("Chain state saved.", action="poco_state_saved", path=str(state), hub=at.hub)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing: a crash leaves no half file under the final name."""
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a crash leaves no half file under the final name."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(content)
         file.flush()

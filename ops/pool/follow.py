@@ -34,14 +34,14 @@ class Follower:
     seen: dict[TaskId, list[Seen]] = field(default_factory=dict)
 
     def views(self) -> dict[TaskId, ChainView]:
-        """What is known now of every task."""
+        """The present view of every followed task, folded from its events."""
         return {
             task: fold(task, self.seen.get(task, ()), category_seconds=seconds)
             for task, seconds in self.categories.items()
         }
 
     def step(self, head: BlockNumber) -> bool:
-        """Read up to `head`; whether anything new concerns the followed tasks."""
+        """Read events up to block `head`; whether there were any."""
         if head < self.next_block:
             return False
         logs = self.rpc.call(

@@ -61,31 +61,34 @@ class LocalPool:
 
     def start_scheduler(self, env: Mapping[str, str] | None = None) -> None:
         """Start all the scheduler's processes and wait until API and queues are served. Raises NotReady."""
-        self._start("scheduler", self.on_chain.scheduler, ("ops.cli", "scheduler", "run"), dict(env or {}))
+        self._start_program("scheduler", self.on_chain.scheduler, ("ops.cli", "scheduler", "run"), dict(env or {}))
         program, process = self.programs["scheduler"], self.running["scheduler"]
         with http_client(self.api_url, timeout=2.0) as client:
-            program.wait_ready(process, lambda: _answers(client), seconds=API_SECONDS)
+            program.wait_ready(process, lambda: _is_live(client), seconds=API_SECONDS)
         queues = (topology.PIPELINE_QUEUE, topology.lane_queue_name(self.on_chain.scheduler.key.wallet))
         listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], self.env["SLUICE_AMQP_CORE_VHOST"], queues)
         program.wait_ready(process, listening, seconds=API_SECONDS)
 
     def start_machines(self, machines: Sequence[WorkerMachine], env: Mapping[str, str] | None = None) -> None:
-        """Start worker machines side by side and wait until each has signed in and listens. Raises NotReady."""
+        """Start worker machines side by side; returns when each has signed in and consumes its queues.
+
+        Raises NotReady.
+        """
         for machine in machines:
             own = {"SLUICE_WORKER_NAME": machine.name, "SLUICE_SLOTS": str(machine.slots), **(env or {})}
-            self._start(machine.name, machine.wallet, machine.module, own)
+            self._start_program(machine.name, machine.wallet, machine.module, own)
         with http_client(self.api_url, timeout=2.0) as client:
             for machine in machines:
                 wallet = machine.wallet.key.wallet
                 program, process = self.programs[machine.name], self.running[machine.name]
-                program.wait_ready(process, partial(_enrolled, client, wallet), seconds=ENROL_SECONDS)
+                program.wait_ready(process, partial(_is_enrolled, client, wallet), seconds=ENROL_SECONDS)
                 queues = (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet))
                 vhost = self.env["SLUICE_AMQP_POOL_VHOST"]
                 listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], vhost, queues)
                 program.wait_ready(process, listening, seconds=ENROL_SECONDS)
 
     def restart(self, name: str) -> None:
-        """Start one program again with what it was started with, as a service manager would after a crash."""
+        """Start one program again with its first command and settings, as a service manager would after a crash."""
         self.running[name] = self.programs[name].start()
 
     def child_pid(self, program: str, child: str) -> int:
@@ -95,11 +98,12 @@ class LocalPool:
         return int(path.read_text())
 
     def stop(self) -> None:
-        """End all of it, machines first; the traces stay."""
-        _stop([*reversed(self.running.values())])
+        """End all programs, machines first; their folders and logs stay."""
+        _stop_processes([*reversed(self.running.values())])
         self.running.clear()
 
-    def _start(self, name: str, wallet: NewWallet, module: Sequence[str], env: dict[str, str]) -> None:
+    def _start_program(self, name: str, wallet: NewWallet, module: Sequence[str], env: dict[str, str]) -> None:
+        """Start one program with a folder, key file and settings of its own."""
         folder = self.home / name
         folder.mkdir(parents=True, exist_ok=True)
         key_file = folder / "key"
@@ -122,15 +126,15 @@ class LocalPool:
 
 
 def stop_all(home: Path) -> list[str]:
-    """End every program of a pool under `home` that still runs, whoever started it; their names."""
+    """End every program of a pool under `home`, whatever process started it; the names of those that ran."""
     found = [find(pid_file.parent.name, pid_file) for pid_file in sorted(home.glob("*/pid"), reverse=True)]
     running = [process for process in found if process is not None]
-    _stop(running)
+    _stop_processes(running)
     return [process.name for process in running]
 
 
-def _stop(running: Sequence[Process]) -> None:
-    """Tell all of them, then wait for each: they end side by side. Pid files of the dead go too."""
+def _stop_processes(running: Sequence[Process]) -> None:
+    """Send SIGTERM to all processes, then wait for each, so that they end side by side. Removes their pid files too."""
     for process in running:
         if process.alive():
             with suppress(ProcessLookupError):
@@ -139,14 +143,16 @@ def _stop(running: Sequence[Process]) -> None:
         process.stop(timeout=STOP_SECONDS)
 
 
-def _answers(client: httpx.Client) -> bool:
+def _is_live(client: httpx.Client) -> bool:
+    """Whether the pool's API answers `GET /live` with 200."""
     try:
         return client.get("/live").status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 
 
-def _enrolled(client: httpx.Client, wallet: str) -> bool:
+def _is_enrolled(client: httpx.Client, wallet: str) -> bool:
+    """Whether the pool's API knows the worker of this wallet."""
     try:
         return client.get(f"/workers/{wallet}").status_code == httpx.codes.OK
     except httpx.TransportError:

@@ -38,7 +38,7 @@ class NewWallet:
 
     @property
     def key(self) -> Key:
-        """To sign with."""
+        """The wallet's private key, to sign with."""
         return Key.from_hex(self.secret)
 
 
@@ -59,7 +59,7 @@ class PoolOnChain:
     dataset_order: DatasetOrder | None
 
     def offer(self, *, price: NRlc = FREE, category: int = XS, dataset: bool = False) -> Offer:
-        """Sell orders for one kind of deal; a fresh workerpool order each time."""
+        """The three sell orders for one kind of deal; the workerpool order is new each time."""
         work: WorkerpoolOrder = orders.offer_work(
             self.market, self.scheduler.key, self.workerpool, category=category, price=price
         )
@@ -71,7 +71,7 @@ class PoolOnChain:
 def prepare(
     rpc: Rpc, at: PocoAddresses, *, chain_id: int, workers: int, image: str, dataset: NewDataset | None = None
 ) -> PoolOnChain:
-    """New wallets for a scheduler and its workers, an app of `image`, the workerpool, and everybody's deposits."""
+    """Create what a pool needs on chain: wallets, an app of `image`, the workerpool, and everybody's deposits."""
     scheduler = NewWallet()
     machines = tuple(NewWallet() for _ in range(workers))
     boss = DirectSender(scheduler.key, rpc, chain_id)

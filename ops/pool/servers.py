@@ -23,14 +23,14 @@ SHARED = (StackPart.MONGODB, StackPart.RABBITMQ, StackPart.DOCKER, StackPart.IPF
 
 
 def bring_up(parts: Collection[StackPart] = SHARED, *, watch: Watch | None = None) -> Servers:
-    """The shared servers, started if they are not up. Raises MissingTool, PortTaken, NotReady."""
+    """Start the shared servers that do not run yet; their addresses. Raises MissingTool, PortTaken, NotReady."""
     settings = read_settings()
     running = stack.up(settings, StackSettings(), parts, watch or _log_step)
     return from_settings(running.settings, settings)
 
 
 def from_settings(found: Mapping[str, str], settings: Settings) -> Servers:
-    """Addresses out of the `SLUICE_…` variables that the stack tells."""
+    """The servers' addresses, from the `SLUICE_…` variables that the stack exports."""
     amqp = found["SLUICE_AMQP_URL"]
     return Servers(
         mongodb_uri=found["SLUICE_MONGODB_URI"],
@@ -44,7 +44,10 @@ def from_settings(found: Mapping[str, str], settings: Settings) -> Servers:
 
 
 def crash(part: StackPart) -> None:
-    """`kill -9` one of our own servers and start it again, as a service manager would. Raises NotReady if not ours."""
+    """Kill one of the stack's own servers with SIGKILL and start it again.
+
+    Raises NotReady for a server that is not ours.
+    """
     settings = read_settings()
     folder = settings.home.absolute() / "stack" / part
     process = find(part.label, folder / "pid")
@@ -55,4 +58,5 @@ def crash(part: StackPart) -> None:
 
 
 def _log_step(step: StackStep) -> None:
+    """Log a step of the stack, at debug level."""
     log.debug("Stack step.", action="stack_step", part=str(step.part), phase=step.phase, detail=step.detail)

@@ -56,7 +56,7 @@ class Names:
 
     @classmethod
     def fresh(cls) -> Names:
-        """Names and ports that nobody uses."""
+        """Random names, and free ports, for a new pool."""
         mark = secrets.token_hex(4)
         api, flower, operations = ports.free_port(), ports.free_port(), ports.free_port()
         return cls(f"sluice_{mark}", f"core-{mark}", f"pool-{mark}", api, flower, operations)
@@ -107,27 +107,31 @@ def prepare(
     env: dict[str, str] | None = None,
     tied: bool = False,
 ) -> LocalPool:
-    """Contracts, wallets, virtual hosts: a pool ready to be started. `tied`: it ends with this process."""
+    """Create contracts, wallets and virtual hosts of a pool, which is then ready to start.
+
+    `tied`: the pool's programs end with this process.
+    """
     with Rpc(chain.rpc_url) as rpc:
         start_block = int(rpc.call("eth_blockNumber"), 16)
         place = on_chain.prepare(
             rpc, chain.addresses, chain_id=chain.chain_id, workers=workers, image=image, dataset=dataset
         )
     shared = environment(servers, chain, names, place, start_block=start_block) | (env or {})
-    with _admin(servers, names) as admin:
+    with _open_admin(servers, names) as admin:
         admin.prepare()
     return LocalPool(home=home, on_chain=place, env=shared, api_url=shared["SLUICE_API_URL"], tied=tied)
 
 
 def clear(servers: Servers, names: Names) -> None:
-    """Remove what a pool left on the shared servers."""
-    with _admin(servers, names) as admin:
+    """Remove a pool's virtual hosts and database from the shared servers."""
+    with _open_admin(servers, names) as admin:
         admin.remove_vhosts()
     client(servers.mongodb_uri).drop_database(names.database)
 
 
 @contextmanager
-def _admin(servers: Servers, names: Names) -> Iterator[BrokerAdmin]:
+def _open_admin(servers: Servers, names: Names) -> Iterator[BrokerAdmin]:
+    """RabbitMQ's administration for the virtual hosts of this pool."""
     settings = read_settings(
         amqp_url=servers.amqp_url,
         rabbitmq_api=servers.rabbitmq_api,

@@ -17,7 +17,7 @@ from tests.documents import FILES, NOT_RUN, PAGES, PICTURE, SHELL, blocks, inlin
 
 _COMMAND = re.compile(r"^(?:\$ .*|(?:sluice|make|docker|curl|npm|node|export) .*)$", re.MULTILINE)
 #: Made here, since libraries that it imports open a socket when they are imported.
-COMMANDS = typer.main.get_command(cli._app([]))
+COMMANDS = typer.main.get_command(cli._build_app([]))
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 

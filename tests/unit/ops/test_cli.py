@@ -100,7 +100,7 @@ def test_a_database_that_is_away_is_said_in_one_sentence(
     def no_lane(worker: bool) -> Lane:
         raise ServerSelectionTimeoutError("127.0.0.1:1: Connection refused (configured timeouts: 20 s)")
 
-    monkeypatch.setattr(tx, "_lane", no_lane)
+    monkeypatch.setattr(tx, "_open_lane", no_lane)
     assert cli.run(["tx", *words.split()]) == 1
     told = capsys.readouterr()
     assert told.out == ""
@@ -126,7 +126,7 @@ def test_status_shows_a_node_behind_an_ipv6_address_and_its_words_as_they_are(
     node, sentence = "http://[fd00::1]:8545", "http://[fd00::1]:8545 says [/oops]"
     found = {"cursor": None, "lag": None, "deals": 0, "deals_waiting": 0, "logs": 0, "odd": [sentence]}
 
-    chain._show_status(found, [NodeStatus(node)], [])
+    chain._print_status(found, [NodeStatus(node)], [])
 
     said = capsys.readouterr().out.splitlines()
     assert said[-2].split()[0] == node
