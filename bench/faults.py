@@ -5,7 +5,7 @@
 
 The first run is undisturbed; `extra_seconds` is measured against it, less the time a frozen chain stood still. How a
 run ended is read from the contract at its end. A reorg waits until it does not reach the deal itself: a match that is
-gone for good is nobody's task any more.
+gone for good is no worker's task any more.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 SLUICE_KEYSTORE + SLUICE_KEYSTORE_PASSWORD_FILE    Ethereum V3 keystore (what geth, MetaMask and the iExec CLI write)
 SLUICE_KEY_FILE                                    64 hex digits in a file that only its owner can read
-SLUICE_PRIVATE_KEY                                 64 hex digits in the environment: visible to whoever sees the process
+SLUICE_PRIVATE_KEY                                 64 hex digits in the environment: visible to all who see the process
 """
 
 from __future__ import annotations

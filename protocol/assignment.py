@@ -1,4 +1,4 @@
-"""The scheduler's signature over a whole assignment, so that nobody between it and a machine can change what is run.
+"""The scheduler's signature over a whole assignment, so that what is run cannot be changed on the way to a machine.
 
 message     Sluice assignment
             chain <chain id>

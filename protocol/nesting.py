@@ -1,4 +1,4 @@
-"""How deep a stranger's JSON nests, asked before a parser is.
+"""How deep untrusted JSON nests, checked before it is parsed.
 
 A million brackets can overflow the C stack of Python's parser wherever the recursion limit was raised, and that kills
 the process.

@@ -184,7 +184,7 @@ class LaneStoreContract:
         store.renew_lease(lease, 60.0)
         assert store.take_lease(LANE, RIVAL, 60.0) is None
 
-    def test_a_halt_is_told_to_every_taker_until_it_is_lifted(self, store: LaneStore) -> None:
+    def test_a_lease_carries_the_halt_until_it_is_lifted(self, store: LaneStore) -> None:
         assert store.halted(LANE) is None
         store.halt(LANE, "foreign nonce")
         assert store.halted(LANE) == "foreign nonce"
@@ -208,7 +208,7 @@ class LaneStoreContract:
         store.halt(LANE, "foreign nonce", fresh)
         assert store.halted(LANE) == "foreign nonce"
 
-    def test_what_a_lane_waits_for_is_told_to_everybody(self, store: LaneStore) -> None:
+    def test_what_a_lane_waits_for_is_read_by_every_process(self, store: LaneStore) -> None:
         assert store.waiting(LANE) is None
         lease = self.lease(store)
         store.wait(lease, "a receipt")

@@ -2,7 +2,7 @@
 
     SLUICE_WORKERPOOL=pool.example.eth ──registry of the chain──► resolver ──► 0x…
 
-A name that nobody owns is wrong; a node that does not answer, or has no registry yet, has said nothing of the name.
+A name without an owner is wrong; a node that does not answer, or has no registry yet, has said nothing of the name.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A read without `at` asks for the head first and pins everything to it, so that t
 two states of the chain.
 
 Most methods return values and raise RpcUnavailable when the node cannot say them, to be called again later; RpcError
-only when the contract itself refuses. What a deal consists of comes as an Answer: whoever ingests deals must tell one
-that is not there, one that nobody can say now, and one that can never be used.
+only when the contract itself refuses. What a deal consists of comes as an Answer: the ingest of deals must
+distinguish one that is not there, one that no node can tell now, and one that can never be used.
 
 These reads do not go through web3.py's contract objects (`chain.contracts.contract`), which serve all else. Those ask
 one call at a time and raise for a whole answer; here hundreds of views share a batch, each with its own verdict, and

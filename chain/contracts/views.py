@@ -49,7 +49,7 @@ class Deal:
     tag: Hash32
     requester: Wallet
     beneficiary: Wallet
-    #: None when nobody is to be called back.
+    #: None when no contract is to be called back.
     callback: Contract | None
     #: The requester's JSON, as written (protocol.results.params).
     params: str

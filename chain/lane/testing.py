@@ -1,4 +1,4 @@
-"""A store that keeps everything in dicts: for tests of whoever uses the lane, and fast models of it."""
+"""A store that keeps everything in dicts: for tests of code that uses the lane, and fast models of it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@
      polling
 
 A wake-up says "look now" and nothing else: the number may repeat (a reorg replaces blocks at the same height), fall
-(a rollback) or skip. Whoever reads makes sure of the blocks itself.
+(a rollback) or skip. The caller checks the blocks itself.
 """
 
 from __future__ import annotations

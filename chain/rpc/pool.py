@@ -76,7 +76,7 @@ class RpcPool:
         self._checked_at: float | None = None
         #: The highest head that a reader got, and when it was read last.
         self._highest: tuple[BlockNumber, float] = (BlockNumber(0), clock())
-        #: A fork inherits no threads, and perhaps a lock that nobody will ever open.
+        #: A fork inherits no threads, and perhaps a lock that no thread will ever release.
         self._lock = PerProcess(threading.Lock)
         #: For each node its own threads, so that a frozen node holds up no other's work. They start with the first
         #: work, so spare ones are free.

@@ -37,7 +37,7 @@ class _Subscribed:
 
 
 class _Stopped:
-    """Queued when nobody needs the subscription any more."""
+    """Queued when the subscription is not needed any more."""
 
 
 _Item = BlockNumber | _Subscribed | _Stopped | Exception

@@ -5,7 +5,7 @@
                                        the same reading
 
 A task is known by its row, which exists as soon as its deal is ingested, or by its stored TaskInitialize. Either one
-suffices, so a node that hides one of the two does not make the rest of the task's life look like a stranger's.
+suffices, so a node that hides one of the two does not make the rest of the task's life look like another pool's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far the watcher is, told from outside: what each node says, and whether the last block followed still stands."""
+"""What each node says, and whether the last block followed still stands; for `sluice chain status`."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Note = Annotated[str, typer.Option("--note", help="Why, for people who read the 
 
 #: Rows of each list that `show` prints.
 MOST = 1000
-#: Random bytes of an invite code: nobody guesses one.
+#: Random bytes of an invite code, so that it cannot be guessed.
 CODE_BYTES = 16
 
 

@@ -52,7 +52,7 @@ def _run(only: Only = None, wait: Wait = None) -> None:
     now = settings()
     configure(now, process="scheduler")
     share(now.metrics_dir or now.home / "metrics")
-    # Imported here: help and mistakes should be told at once, and the processes are many.
+    # Imported here: help and mistakes should be printed at once, and the processes are many.
     from ops import preflight  # noqa: PLC0415
 
     key, wanted = preflight.check(now, only or ())

@@ -1,4 +1,4 @@
-"""Apps, datasets and workerpools, and stakes for whoever works with them: everything a market needs, in one block.
+"""Apps, datasets and workerpools, and stakes for their users: everything a market needs, in one block.
 
 The address of a registry entry follows from its content and owner (CREATE2), so it is known before the entry exists:
 creations, the pool's policy and all deposits go out together instead of one after the other.
@@ -29,7 +29,7 @@ DEFAULT_POLICY = (30, 1)
 
 @dataclass(frozen=True, slots=True)
 class NewApp:
-    """A Docker image for sale. `checksum` is the image's SHA-256; nobody on the way checks it."""
+    """A Docker image for sale. `checksum` is the image's SHA-256; no contract and no worker checks it."""
 
     name: str
     image: str

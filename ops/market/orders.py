@@ -13,7 +13,7 @@ from protocol.ethereum.signing import Key
 from protocol.poco.orders import FREE, NO_DATASET, AppOrder, DatasetOrder, RequestOrder, WorkerpoolOrder
 from protocol.types import ZERO_ADDRESS, Contract, Hash32, NRlc
 
-#: Tasks that one sell order is good for, unless told otherwise: more than any demo or benchmark buys.
+#: Tasks that one sell order is good for by default: more than any demo or benchmark buys.
 PLENTY = 1_000_000
 #: The most trust a pool's order grants, so that one order serves requests of every trust up to it.
 #: Ten: four workers without any score have to agree (protocol.poco.weights).

@@ -22,12 +22,12 @@ from protocol.types import Contract, TxHash, Wallet, Wei
 if TYPE_CHECKING:
     from web3 import Web3
 
-#: Wei per gas for whoever mines: 1 gwei, what development chains suggest.
+#: Wei per gas for the block's producer: 1 gwei, what development chains suggest.
 TIP = Wei(10**9)
 #: The base fee may rise by an eighth each full block: tenfold covers some 20 full blocks between signing and mining.
 BASE_FEE_FACTOR = 10
 NO_ETHER = Wei(0)
-#: Seconds to wait for a batch to be mined, unless told otherwise.
+#: Seconds to wait for a batch to be mined, by default.
 WAIT_SECONDS = 300.0
 
 

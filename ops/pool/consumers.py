@@ -1,4 +1,4 @@
-"""Whether somebody listens to a queue, asked of RabbitMQ itself (its management statistics lag by seconds)."""
+"""Whether a queue has a consumer, asked of RabbitMQ itself (its management statistics lag by seconds)."""
 
 from __future__ import annotations
 

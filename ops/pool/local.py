@@ -28,9 +28,9 @@ from ops.stack.process import Process, Program, find
 #: Seconds until the API answers, and until all machines have signed in: 3 on an idle machine, and Python starts slowly
 #: on a busy one. The wait ends at once when the process does.
 API_SECONDS, ENROL_SECONDS = 300.0, 300.0
-#: What a program was started with, for the shell of whoever wants to run commands beside it.
+#: What a program was started with, for a shell in which to run commands beside it.
 SETTINGS = "settings.env"
-#: Has the kernel kill a program when whoever started it dies: a benchmark or test that is killed leaves nothing behind.
+#: Has the kernel kill a program when its parent process dies: a benchmark or test that is killed leaves nothing behind.
 TIED = ("setpriv", "--pdeathsig", "KILL", "--")
 #: Seconds for a process to end cleanly: the supervisor itself gives its children 20.
 STOP_SECONDS = 30.0

@@ -25,7 +25,7 @@ _V_OFFSET = 27
 
 @final
 class Key:
-    """A wallet's private key. It signs and names its wallet; it shows its bytes to nobody."""
+    """A wallet's private key. It signs and names its wallet; it never shows its bytes."""
 
     __slots__ = ("_private", "wallet")
 

@@ -1,7 +1,7 @@
 """EIP-712: the 32 bytes that stand for a JSON document of `types`, `primaryType`, `domain` and `message`.
 
 The encoding is eth-account's, which takes most of a second to import: that is done on first use. It is lenient (a
-missing member counts as zero), so only documents that Sluice builds itself are hashed, never one that a stranger sent.
+missing member counts as zero), so only documents that Sluice builds itself are hashed, never one that was received.
 """
 
 from __future__ import annotations

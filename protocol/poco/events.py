@@ -54,7 +54,7 @@ class TaskReveal:
 
 @dataclass(frozen=True, slots=True)
 class TaskReopen:
-    """Nobody revealed in time; the winners are rejected and voting starts again."""
+    """No winner revealed in time; the winners are rejected and voting starts again."""
 
     task_id: TaskId
 

@@ -208,7 +208,7 @@ class RequestOrder(Order):
     params: str = ""
 
 
-#: What `matchOrders` takes as dataset order of a deal without dataset; nobody has to sign it.
+#: What `matchOrders` takes as dataset order of a deal without dataset; it needs no signature.
 NO_DATASET = DatasetOrder(dataset=ZERO_ADDRESS, volume=0, salt=ZERO_HASH)
 
 

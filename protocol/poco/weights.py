@@ -32,7 +32,7 @@ def score_of(weight: int) -> int:
 
 
 def group_weight(weights: Iterable[int]) -> int:
-    """Weight of all votes for one result together; 0 if nobody voted for it."""
+    """Weight of all votes for one result together; 0 without votes."""
     values = tuple(weights)
     return prod(values) if values else 0
 

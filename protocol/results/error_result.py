@@ -2,7 +2,7 @@
 the fault is its own machine's, and then it contributes nothing.
 
 The text is hashed, so it must equal iExec Worker 9.2's to the byte, which has it for downloads only
-and leaves a task whose app failed to its deadline; here the requester is told in the same words.
+and leaves a task whose app failed to its deadline; here the requester gets the same words.
 """
 
 from __future__ import annotations

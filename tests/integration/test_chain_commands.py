@@ -145,7 +145,7 @@ def test_nothing_of_another_pool_is_stored_and_an_invented_deal_is_taken_away(sc
     assert scene.sluice("audit")["clean"]
 
 
-def test_people_are_told_in_words_what_is_odd_and_how_to_mend_it(scene: Scene) -> None:
+def test_without_json_the_command_says_in_words_what_is_odd_and_how_to_mend_it(scene: Scene) -> None:
     assert "all is stored as the chain says" in scene.sluice("audit", as_json=False)
     scene.forget()
     said = scene.sluice("audit", code=1, as_json=False)

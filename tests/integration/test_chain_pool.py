@@ -46,7 +46,7 @@ class Farm:
 
 @pytest.fixture
 def farm(chain: Chain, tmp_path: Path) -> Iterator[Farm]:
-    """`chain` is the good node; `start` makes more, forked from it where told; all is undone at the end."""
+    """`chain` is the good node; `start` starts more, on other chains or forks of it; all is undone at the end."""
     with ExitStack() as undo:
 
         def start(*extra: str, chain_id: int = CHAIN_ID) -> Anvil:

@@ -309,7 +309,7 @@ def test_an_authorization_for_another_wallet_is_refused(shop: Shop) -> None:
 
 
 def all_unlocked(shop: Shop) -> bool:
-    """Whether nobody's money is still held."""
+    """Whether no wallet has stake that is still locked."""
     wallets: list[Wallet] = [shop.chain.sender(index).wallet for index in (OWNER, REQUESTER, *WORKERS)]
     return all(account.locked == 0 for account in shop.chain.hub.accounts(wallets))
 

@@ -3,7 +3,7 @@
 submit ─► QUEUED ─nonce─► SENT ─block─► MINED ─depth─► FINAL          the call succeeded
             ▲  │            ▲  ◄──reorg──┘ │
             │  │            └──────────────┼─ same signed bytes again
-            │  ├─ already so on chain ─► DONE   nothing had to be sent, or somebody else did it
+            │  ├─ already so on chain ─► DONE   nothing had to be sent, or another wallet did it
             │  └─ cannot succeed ──────► FAILED `reason` says why in words
             └──────── released ◄───────────┘    reverted or cancelled: judged again, at most 3 times
 """

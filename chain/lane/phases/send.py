@@ -207,7 +207,7 @@ def broadcast(run: LeasedRun, snapshot: ChainSnapshot, outbox: Sequence[NonceRec
         if not isinstance(answer, RpcError):
             if answer is not None:
                 memory.clear_refusals(record.nonce)
-            # After null nobody knows: it counts as sent, and what was known against it stays.
+            # After null it is unknown: it counts as sent, and its refusals stay.
             sent.append(record.nonce)
             continue
         reaction = _record_refusal(context, record, answer, snapshot, memory)

@@ -5,7 +5,7 @@ PoCo reverts without a word, so the same rules, asked at the block of a revert, 
     method                  READY while                                           DONE if              else
     initialize              UNSET                                                 task exists          –
     contribute              ACTIVE, before contribution deadline, no own vote     own vote stands      UNSET: wait
-    contributeAndFinalize   as contribute, and nobody else has voted              own vote, COMPLETED  UNSET: wait
+    contributeAndFinalize   as contribute, and no other worker has voted          own vote, COMPLETED  UNSET: wait
     reveal                  REVEALING, before reveal deadline, own vote won       own vote revealed    ACTIVE: wait
     finalize                REVEALING, all winners revealed (or some, and late)   COMPLETED            wait
     reopen                  REVEALING, reveal deadline passed, nobody revealed    ACTIVE               wait

@@ -28,7 +28,7 @@ from protocol.types import Nonce
 
 log = structlog.get_logger(__name__)
 
-#: Tries of the same bytes after which words that nobody knows are looked into.
+#: Tries of the same bytes after which the node is asked what a refusal in unknown words means.
 _TRIES = 2
 #: JSON-RPC code of geth and others for a call that reverted.
 _REVERTED = 3

@@ -1,7 +1,7 @@
 """What a node's refusal of a signed transaction means. A pure table: phrase → kind → what to do.
 
     answer of eth_sendRawTransaction ─► Kind ─► Reaction
-    no answer, or words nobody knows ─► UNKNOWN: it may have been accepted; the same bytes go out again later
+    no answer, or unknown words ─► UNKNOWN: it may have been accepted; the same bytes go out again later
 
 Phrases are lower case and looked for inside the message, in the order of the table: the first that is found wins, so
 that narrow phrases stand before the wide ones they contain. Each row names the clients it was read from. An operator's

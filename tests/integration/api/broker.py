@@ -1,4 +1,4 @@
-"""Raw AMQP, as a stranger speaks it: no Celery, no kombu."""
+"""Raw AMQP for tests of what an attacker could send: no Celery, no kombu."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An API process on the stack's MongoDB and RabbitMQ, a worker's key, and what a stranger can try."""
+"""An API process on the stack's MongoDB and RabbitMQ, a worker's key, and clients without one."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _serve(settings: Settings, application: FastAPI, port: int) -> tuple[uvicorn
 
 @pytest.fixture
 def api(running_api: Api) -> Iterator[Api]:
-    """The API with nothing stored and nobody enrolled."""
+    """The API with nothing stored and no worker enrolled."""
     yield running_api
     running_api.services.rates.reset()
     running_api.clock.ahead = 0.0

@@ -128,7 +128,7 @@ def _in_turn(*acts: Callable[[Channel], object]) -> Callable[[Channel], object]:
 
 
 def _purge(channel: Channel) -> object:
-    """Makes the broker answer, so that its word on what was sent before is heard."""
+    """Makes the broker answer, so that an error about what was sent before has arrived."""
     return channel.queue_purge(MINE)
 
 
@@ -219,7 +219,7 @@ ALLOWED: dict[str, Callable[[Channel], object]] = {
 
 
 @pytest.mark.parametrize("attempt", ALLOWED)
-def test_it_harms_nobody_that_a_worker_may(
+def test_no_other_client_is_harmed_when_a_worker_may(
     running_api: Api, stranger: Stranger, memory: Callable[[], int], attempt: str
 ) -> None:
     try:

@@ -130,7 +130,9 @@ def examined(settings: Settings, **changes: object) -> dict[str, PreflightFindin
     return {finding.part: finding for finding in preflight.examine(idle, Key.from_hex(SCHEDULER_KEY))}
 
 
-def test_a_broker_user_without_the_administrator_tag_is_told_how_to_get_it(api_settings: Settings, user: str) -> None:
+def test_the_error_for_a_broker_user_without_the_administrator_tag_says_how_to_get_it(
+    api_settings: Settings, user: str
+) -> None:
     port = api_settings.amqp_public_port
     url = type(api_settings.amqp_url)(f"amqp://{user}:{user}@127.0.0.1:{port}")
     for tags in ("", "management", "monitoring"):

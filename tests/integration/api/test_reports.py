@@ -28,7 +28,7 @@ REPORTS = f"/tasks/{TASK}/reports"
 
 @pytest.fixture
 def pipeline_queue(api_settings: Settings) -> Iterator[Any]:
-    """The scheduler's queue, as nobody consumes it yet."""
+    """The scheduler's queue, which has no consumer yet."""
     with core_app(api_settings).connection_for_write() as connection:
         queue = core_app(api_settings).amqp.queues[PIPELINE_QUEUE](connection.default_channel)
         queue.declare()

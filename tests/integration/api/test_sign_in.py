@@ -43,7 +43,7 @@ def test_a_worker_signs_in_pings_and_reaches_its_queues(api: Api) -> None:
 
 
 @pytest.mark.parametrize("header", [{}, {PROTOCOL_HEADER: "1"}])
-def test_a_machine_of_an_older_release_is_told_to_upgrade_and_keeps_what_it_has(
+def test_the_answer_to_a_machine_of_an_older_release_says_to_upgrade_and_it_keeps_what_it_has(
     api: Api, header: dict[str, str]
 ) -> None:
     before = api.sign_in(WORKER)
@@ -104,7 +104,7 @@ def test_a_machine_that_stops_gets_no_new_task_until_it_is_back(api: Api) -> Non
     assert matched()
 
 
-def test_a_machine_with_more_slots_than_the_pool_takes_is_told_how_many(api: Api) -> None:
+def test_the_answer_to_a_machine_with_too_many_slots_names_the_limit(api: Api) -> None:
     most = api.settings.worker_most_slots
     offer = OFFER.model_dump() | {"slots": most + 1}
     refused(api.answer(WORKER, api.challenge(WORKER.wallet), capabilities=offer), 403, f"at most {most} slots")

@@ -47,7 +47,7 @@ def publish(channel: Channel, exchange: str, key: str, **properties: object) -> 
     )
 
 
-def test_a_worker_is_nobody_to_the_management_api(api: Api, access: BrokerAccess) -> None:
+def test_a_worker_cannot_sign_in_at_the_management_api(api: Api, access: BrokerAccess) -> None:
     for path in ("/api/overview", "/api/whoami", "/api/queues", "/api/users"):
         answer = httpx.get(
             f"{api.settings.rabbitmq_api}{path}", auth=(access.username, access.password), timeout=BROKER_SECONDS

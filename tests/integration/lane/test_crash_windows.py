@@ -1,6 +1,6 @@
 """Every instant at which a lane's process can die, each with a real node, a real database and a real `kill -9`.
 
-intent stored │ nonce chosen │ bytes stored │ sent │ answer lost │ mined │ confirmed │ told │ reorg │ pause │ key
+intent stored │ nonce chosen │ bytes stored │ sent │ answer lost │ mined │ confirmed │ published │ reorg │ pause │ key
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def test_killed_after_the_block_and_before_its_status_is_saved(scene: Scene) -> 
     scene.ends_well()
 
 
-def test_killed_after_the_confirmation_and_before_anybody_was_told(scene: Scene) -> None:
-    """Nobody needs to be told: the state is in the store for whoever asks, and followers follow the chain."""
+def test_killed_after_the_confirmation_and_before_a_notification(scene: Scene) -> None:
+    """No notification is needed: the state is in the store, and other processes follow the chain."""
     scene.live(*NAMES)
     _mined(scene)
     scene.kill(at="store.move")

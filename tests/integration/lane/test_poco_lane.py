@@ -127,16 +127,16 @@ def test_a_bag_is_initialized_in_one_transaction(pool: Pool) -> None:
     assert len({record.nonce for record in records if record}) == 1
 
 
-def test_a_task_that_somebody_else_initialized_counts_as_done(pool: Pool) -> None:
+def test_a_task_that_another_wallet_initialized_counts_as_done(pool: Pool) -> None:
     deal = pool.buy(2)
-    _initialize_as_stranger(pool, deal, 0)
+    _initialize_from_another_wallet(pool, deal, 0)
     intents = [pool.initialize(deal, index) for index in range(2)]
     pool.owner.submit(intents)
     states = {intent.subject: intent.state for intent in pool.drive(pool.owner, *intents, until=ended)}
     assert states == {deal.tasks[0]: IntentState.DONE, deal.tasks[1]: IntentState.FINAL}
 
 
-def test_an_array_that_reverts_because_somebody_was_faster_goes_again_without_that_task(pool: Pool) -> None:
+def test_an_array_that_reverts_because_another_wallet_was_faster_goes_again_without_that_task(pool: Pool) -> None:
     deal = pool.buy(3)
     intents = [pool.initialize(deal, index) for index in range(3)]
     # Nothing is mined while both sides send; the stranger pays more.
@@ -233,7 +233,7 @@ def test_a_deal_that_a_reorg_removes_before_it_is_deep_enough_costs_no_transacti
     assert {intent.block for intent in lane.intents([first.key, second.key])} == {again.block_number + 4}
 
 
-def _initialize_as_stranger(pool: Pool, deal: Matched, index: int) -> None:
+def _initialize_from_another_wallet(pool: Pool, deal: Matched, index: int) -> None:
     pool.chain.sender(4).run([TxRequest(pool.chain.at.hub, calls.initialize(deal.deal_id, index), 400_000)])
 
 

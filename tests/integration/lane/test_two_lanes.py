@@ -19,7 +19,7 @@ INTENTS = 1000
 ACCOUNT = 21
 
 
-def test_two_lanes_that_are_paused_in_turn_make_a_thousand_payments_once_each(
+def test_two_lanes_paused_alternately_make_a_thousand_payments_once_each(
     chain: Chain, mongo_store: MongoStore, mongo_uri: str, database: str
 ) -> None:
     key = dev_key(ACCOUNT)

@@ -59,7 +59,7 @@ def context(chain: Chain, mongo_store: MongoStore, mongo_uri: str, database: str
     )
 
 
-def test_the_queue_its_head_and_the_price_of_going_faster_are_told_before_gas_is_spent(context: RunContext) -> None:
+def test_the_queue_its_head_and_the_price_of_a_bump_are_printed_before_gas_is_spent(context: RunContext) -> None:
     context.rig.submit("a", "b")
     context.rig.run()
     listed = context.tx("ls")

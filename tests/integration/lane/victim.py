@@ -91,7 +91,7 @@ class Target:
 
 
 def main(orders: Orders) -> None:
-    """Do as told."""
+    """Run the lane as `orders` say, until the process is killed there."""
     key = Key.from_hex(orders.key)
     rpc = Rpc(orders.rpc_url)
     lane = lane_of(

@@ -117,7 +117,7 @@ class Pool:
 
     @contextmanager
     def chain_frozen(self, *, seconds: float) -> Iterator[None]:
-        """The node answers nobody inside the block, and for `seconds` in all."""
+        """The node answers no request inside the block, and for `seconds` in all."""
         pid, end = self.chain.node.pid, time.monotonic() + seconds
         os.kill(pid, signal.SIGSTOP)
         try:

@@ -234,7 +234,7 @@ def test_machines_that_signed_in_under_the_last_release_are_found_for_tasks_with
     assert [migrate(db), migrate(db)] == [SCHEMA, SCHEMA]
 
 
-def test_a_machine_whose_task_row_is_broken_is_told_nothing_of_it(store: Store) -> None:
+def test_a_ping_about_a_broken_task_row_has_no_verdict(store: Store) -> None:
     (task,) = some_tasks(store, 1)
     store._db["tasks"].update_one({"_id": task.task_id}, {"$set": {"replicates": 7}})
     told = store.tasks.verdicts_for_ping([TaskId(task.task_id)], Wallet(ALICE))

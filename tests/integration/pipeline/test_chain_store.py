@@ -116,7 +116,7 @@ def test_tasks_of_a_deal_that_left_the_chain_wait(store: Store) -> None:
 
 
 @pytest.mark.parametrize("last_step", [(Deals, "orphan"), (Tasks, "set_orphaned")])
-def test_a_replay_cut_short_leaves_a_deal_extra_until_its_tasks_are_told(
+def test_a_replay_cut_short_leaves_a_deal_extra_until_its_tasks_are_published(
     store: Store, last_step: tuple[type, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some_tasks(store, 2)

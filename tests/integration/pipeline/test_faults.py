@@ -93,7 +93,7 @@ def test_a_task_nobody_computes_is_claimed_and_stakes_are_unlocked(pool: Pool) -
     assert pool.locked() == UNLOCKED
 
 
-def test_a_deal_matched_while_nobody_looked_is_found(make_pool: Callable[..., Pool]) -> None:
+def test_a_deal_matched_while_the_watcher_was_down_is_found(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool()
     pool.enrol(0)
     deal = pool.buy(trust=1)

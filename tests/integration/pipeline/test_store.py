@@ -74,7 +74,7 @@ def test_tasks_are_inserted_once(store: Store) -> None:
     assert store.tasks.insert_new(task_records(deal(3))) == 1
 
 
-def test_a_save_is_refused_after_somebody_elses(store: Store) -> None:
+def test_a_save_is_refused_after_another_process_saved(store: Store) -> None:
     task = some_tasks(store)[0]
     assert store.tasks.save([replace(task, wants=1)])
     assert not store.tasks.save([replace(task, wants=2)])
@@ -103,7 +103,7 @@ def test_a_report_counts_once_and_moves_the_replicate_forward_only(store: Store)
     assert stored.replicates[0].state is ReplicateState.COMPUTED
 
 
-def test_nobody_reports_for_another_wallet(store: Store) -> None:
+def test_a_wallet_cannot_report_for_another(store: Store) -> None:
     task = given_to(store, ALICE).task_id
     assert not store.tasks.record_report(task, BOB, Step.COMPUTED, NOW, None, None)
     link = ResultLink(storage="ipfs", location="/ipfs/x")
@@ -224,7 +224,7 @@ def test_a_worker_that_fails_again_and_again_rests_longer_and_longer_until_it_vo
     assert fail(1, Outcome.VOTED) == [True] * 4
 
 
-def test_nobody_is_silent_while_nobody_could_be_heard(store: Store) -> None:
+def test_no_worker_counts_as_silent_while_the_api_was_away(store: Store) -> None:
     enrol(store, ALICE)
     assert not store.workers.heard_since(NOW + 1)
     store.workers.mark_seen(ALICE, NOW + 2)

@@ -68,7 +68,7 @@ def test_report_shows_the_configuration(shared_pool: BenchPool) -> None:
     assert "transport:" in _celery(shared_pool, "report")
 
 
-def test_a_second_pipeline_worker_takes_part_and_ends_when_told(shared_pool: BenchPool, tmp_path: Path) -> None:
+def test_a_second_pipeline_worker_takes_part_and_ends_at_sigterm(shared_pool: BenchPool, tmp_path: Path) -> None:
     node = f"second@{os.uname().nodename}"
     with _running(shared_pool, tmp_path, "-A", "pipeline", "worker", "-c", "1", "-n", node) as process:
 
@@ -89,7 +89,7 @@ def test_beat_publishes_sweeps(shared_pool: BenchPool, tmp_path: Path) -> None:
         assert process.exits_within(ample(SECONDS))
 
 
-def test_flower_shows_the_schedulers_processes_and_ends_when_told(shared_pool: BenchPool, tmp_path: Path) -> None:
+def test_flower_shows_the_schedulers_processes_and_ends_at_sigterm(shared_pool: BenchPool, tmp_path: Path) -> None:
     port = ports.free_port()
     with _running(
         shared_pool, tmp_path, "-A", "pipeline", "flower", "--address=127.0.0.1", f"--port={port}"

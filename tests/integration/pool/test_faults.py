@@ -68,7 +68,7 @@ class OwnServers:
         self.mongodb, self.rabbitmq = self._up()
 
     def stop(self) -> None:
-        """Without a clean end, which takes RabbitMQ 6 s: nobody wants their data."""
+        """Without a clean end, which takes RabbitMQ 6 s: their data is not needed."""
         for process in (self.rabbitmq.process, self.rabbitmq.port_mapper, self.mongodb.process):
             process.stop(how=signal.SIGKILL)
 

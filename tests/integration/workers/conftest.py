@@ -1,4 +1,4 @@
-"""A real Docker engine, an app image that does what it is told, and a pool's API that takes reports."""
+"""A real Docker engine, an app image with a shell and nothing else, and a pool's API that takes reports."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_a_running_container_is_found_again_and_not_started_twice(context: Worke
     assert (context.layout.task(task_id(1)).outputs / "r").read_text() == "once\n"
 
 
-def test_a_container_that_ended_while_nobody_looked_gives_its_result(context: WorkerContext) -> None:
+def test_a_container_that_ended_while_the_machine_was_down_gives_its_result(context: WorkerContext) -> None:
     wanted = task(f"echo once >> /iexec_out/r; {WAIT}; {RESULT}; echo printed")
     with killed(context, wanted, lambda: running(context)):
         pass
@@ -109,7 +109,7 @@ def test_the_time_limit_counts_from_the_containers_start_across_a_restart(
     assert journaled(context).digest == error_digest(Failure.APP_TIMEOUT)
 
 
-def test_a_container_that_somebody_removed_is_run_anew_with_an_empty_folder(context: WorkerContext) -> None:
+def test_a_container_that_was_removed_is_run_anew_with_an_empty_folder(context: WorkerContext) -> None:
     wanted = task(f"echo once >> /iexec_out/r; sleep 5; {RESULT}")
     with killed(context, wanted, (context.layout.task(task_id(1)).outputs / "r").exists):
         pass

@@ -187,7 +187,7 @@ ABSENT = {
 
 
 def with_image(context: WorkerContext, host: str, number: int = 1, deadline: int | None = None) -> Replicate:
-    """Compute a task whose image is at this registry, by a tag that nobody has used."""
+    """Compute a task whose image is at this registry, by a tag that was never used."""
     image = f"{host}/app:{time.monotonic_ns()}"
     compute(context, assignment(number, image=image, contribution_deadline=deadline or soon()))
     return state(context, number)

@@ -134,7 +134,7 @@ def test_a_log_that_was_changed_is_put_right(chain: FakeChain, store: MemoryWatc
     assert store.present[place] == seen
 
 
-def test_the_life_of_a_task_that_nobody_knew_is_found_from_its_beginning_on(
+def test_all_events_of_a_task_that_the_store_lacks_are_found(
     chain: FakeChain, store: MemoryWatchStore, watcher: Watcher
 ) -> None:
     drop(store, initialized(0), vote(0))
@@ -148,7 +148,7 @@ def test_the_life_of_a_task_that_nobody_knew_is_found_from_its_beginning_on(
     assert odd(list(audit(watcher, store, ALL, chain.head))) == []
 
 
-def test_the_tasks_of_a_deal_that_nobody_knew_are_found_too(
+def test_the_tasks_of_a_deal_that_the_store_lacks_are_found_too(
     chain: FakeChain, store: MemoryWatchStore, watcher: Watcher
 ) -> None:
     drop(store, notice(0), initialized(0), vote(0))

@@ -23,7 +23,7 @@ WAIT_SECONDS = 100.0
 
 @dataclass(slots=True)
 class FakeNode:
-    """One node; `frozen` fails like a time-out, `stuck` does not even come back until told."""
+    """One node; `frozen` fails like a time-out, `stuck` does not return until the test releases it."""
 
     name: str
     chain_id: int = CHAIN
@@ -146,7 +146,7 @@ def test_a_node_on_another_chain_is_not_asked() -> None:
     assert set(stranger.asked) == {"eth_chainId", "eth_blockNumber"}
 
 
-def test_a_node_that_is_stuck_from_the_start_holds_up_nobody() -> None:
+def test_a_node_that_is_stuck_from_the_start_delays_no_call() -> None:
     stuck, right = FakeNode("stuck", stuck=threading.Event()), FakeNode("right")
     pool = RpcPool([stuck, right], CHAIN, clock=Clock())
     assert pool.call("eth_call") == "right"
@@ -205,7 +205,7 @@ def test_what_is_wrong_with_a_node_is_logged_once(setup: Setup) -> None:
     assert sorted(line["action"] for line in lines) == ["rpc_down", "rpc_wrong_chain"]
 
 
-def test_only_strangers_is_a_wrong_chain(setup: Setup) -> None:
+def test_a_pool_with_only_nodes_of_other_chains_is_a_wrong_chain(setup: Setup) -> None:
     for node in setup.nodes:
         node.chain_id = 1
 
@@ -283,7 +283,7 @@ def test_a_read_that_a_node_fails_at_is_answered_by_the_next(setup: Setup, code:
     assert "eth_call" not in setup.nodes[0].asked
 
 
-def test_what_every_node_fails_at_is_told_in_the_first_ones_words(setup: Setup) -> None:
+def test_what_every_node_fails_at_is_the_first_ones_error(setup: Setup) -> None:
     setup.begin()
     for node in setup.nodes:
         node.fails = RpcError(method="eth_call", code=-32005, message=f"limit of {node.name}")
@@ -306,7 +306,7 @@ def test_a_node_that_shows_nothing_does_not_decide_while_another_shows_something
     assert setup.pool.call("eth_call") in ("b", "c")
 
 
-def test_what_no_node_shows_is_the_present_nodes_answer_and_nobody_is_blamed(setup: Setup) -> None:
+def test_what_no_node_shows_is_the_present_nodes_answer_and_no_node_counts_as_failed(setup: Setup) -> None:
     setup.begin()
     for node in setup.nodes:
         node.says = None

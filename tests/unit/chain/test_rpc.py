@@ -15,7 +15,7 @@ URL = "http://user:secret@node.example:8545/v3/key?token=secret"
 
 
 class Node:
-    """Answers HTTP as told, remembering every body."""
+    """Answers HTTP with the given responses, and keeps every request body."""
 
     def __init__(self, *answers: Callable[[Any], httpx.Response] | Exception) -> None:
         self.answers = list(answers)

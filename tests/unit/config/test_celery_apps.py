@@ -41,7 +41,7 @@ def test_each_task_of_the_scheduler_is_routed_to_its_queue(name: str, queue: str
 
 
 @pytest.mark.parametrize("wallet", [None, WALLET])
-def test_a_run_of_a_lane_is_routed_to_the_queue_of_its_wallet_whoever_publishes_it(wallet: Wallet | None) -> None:
+def test_a_run_of_a_lane_is_routed_to_the_queue_of_its_wallet_from_every_process(wallet: Wallet | None) -> None:
     assert _goes_to(core_app(Settings(), wallet), topology.RUN_LANE, WALLET) == ("sluice", f"lane.{WALLET}")
 
 

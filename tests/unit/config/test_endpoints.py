@@ -1,4 +1,4 @@
-"""Which of the pool's node addresses strangers are told."""
+"""Which of the pool's node addresses are given to workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from config.settings import read_settings
 from protocol.errors import BadSetting
 
 
-def test_several_nodes_are_read_from_one_setting_and_workers_are_told_the_first() -> None:
+def test_several_nodes_are_read_from_one_setting_and_workers_get_the_first() -> None:
     settings = read_settings(rpc_url="http://a:1, http://b:2,")
     assert rpc_urls(settings) == ["http://a:1", "http://b:2"]
     assert public_endpoints(settings)[0] == "http://a:1"
@@ -22,7 +22,7 @@ def test_what_is_no_address_is_named_by_its_setting(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://me:hush@a", "https://a/v3/hush", "https://a/?key=hush", "https://hush@a/"])
-def test_an_address_that_may_hold_a_key_is_never_told(url: str) -> None:
+def test_an_address_that_may_hold_a_key_is_never_sent_to_workers(url: str) -> None:
     with pytest.raises(BadSetting, match="SLUICE_PUBLIC_RPC_URL") as caught:
         public_endpoints(read_settings(rpc_url=url))
     assert "hush" not in str(caught.value)

@@ -22,7 +22,7 @@ def test_help_lists_every_command_and_succeeds(capsys: pytest.CaptureFixture[str
     assert "stack" in capsys.readouterr().out
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--version"]) == 0
     assert capsys.readouterr().out == f"sluice {version('sluice')}\n"
 

@@ -183,7 +183,7 @@ def test_a_segment_is_published_again_at_longer_and_longer_intervals() -> None:
     assert moved(record, view(initialized()), START + 30).replicates[0].resends == 3
 
 
-def test_only_news_of_the_chain_counts_as_heard() -> None:
+def test_only_news_of_the_chain_counts_as_a_sign_of_life() -> None:
     asked = moved(task(replicates=VOTERS), view(*CONSENSUS), START + 3)
     assert asked.heard_at == START + 3
     again = moved(asked, view(*CONSENSUS), START + 9)
@@ -218,7 +218,7 @@ def test_a_loser_is_not_asked_for_anything() -> None:
     assert not [item for item in actions if getattr(item, "wallet", None) == wallet(1)]
 
 
-def test_whoever_still_computes_at_consensus_is_stopped_and_its_slot_freed() -> None:
+def test_a_worker_that_still_computes_at_consensus_is_stopped_and_its_slot_freed() -> None:
     computing = replicate(4, ReplicateState.STARTED)
     actions = decided(task(replicates=(*ASKED, computing)), view(*CONSENSUS))
     assert Stop(wallet(4)) in actions

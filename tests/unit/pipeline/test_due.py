@@ -1,4 +1,4 @@
-"""Which due tasks are visited: whoever waits for a deadline first, and no deal's many tasks before another's few."""
+"""Which due tasks are visited: tasks that are waited for first, and no deal's many tasks before another's few."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def mixes(draw: st.DrawFn) -> list[DueTask]:
 
 
 @given(mixes(), st.integers(1, 50), st.integers(-10, 400))
-def test_of_any_mix_those_that_somebody_waits_for_come_first_and_expired_ones_are_bounded(
+def test_of_any_mix_tasks_that_are_waited_for_come_first_and_expired_ones_are_bounded(
     mix: list[DueTask], most: int, room: int
 ) -> None:
     chosen = choose_due(mix, NOW, most, room)
@@ -65,7 +65,7 @@ def test_of_any_mix_those_that_somebody_waits_for_come_first_and_expired_ones_ar
 
 
 @given(mixes(), st.integers(1, 50), st.integers(0, 400))
-def test_within_a_turn_no_deal_gets_two_more_than_one_that_still_waits(
+def test_within_a_class_no_deal_gets_two_more_than_one_that_still_waits(
     mix: list[DueTask], most: int, room: int
 ) -> None:
     chosen = set(choose_due(mix, NOW, most, room))
@@ -111,6 +111,6 @@ def test_votes_that_wait_for_their_reveal_never_count_as_expired_before_the_fina
 
 
 @given(st.sampled_from([TaskStage.RECEIVED, TaskStage.INITIALIZED]), st.sampled_from([500.0, -1000.0]))
-def test_who_has_a_later_turn_is_worked_off_though_others_are_always_waiting(stage: TaskStage, left: float) -> None:
+def test_tasks_of_a_later_class_are_visited_although_earlier_ones_always_wait(stage: TaskStage, left: float) -> None:
     chosen = choose_due([*bag(50, stage, left=left), *(due(f"{n}", f"{n}") for n in range(1000))], NOW, 100, 0)
     assert sum(task.startswith("bag") for task in chosen) == 100 // LATER_SHARE

@@ -48,7 +48,7 @@ def test_a_denied_wallet_is_never_admitted(policy: Policy, applicant: Applicant)
 
 
 @given(policies, applicants)
-def test_who_is_not_admitted_is_told_why(policy: Policy, applicant: Applicant) -> None:
+def test_the_answer_to_a_wallet_that_is_not_admitted_says_why(policy: Policy, applicant: Applicant) -> None:
     decision = decide(policy, applicant, NOW)
     assert decision.admits != bool(decision.why)
 

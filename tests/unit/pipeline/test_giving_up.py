@@ -1,4 +1,4 @@
-"""Which failures count against the task, which against the worker, and which against nobody."""
+"""Which failures count against the task, which against the worker, and which against neither."""
 
 from __future__ import annotations
 

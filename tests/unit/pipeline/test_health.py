@@ -149,7 +149,7 @@ def test_a_head_from_the_future_tells_of_the_clock_and_never_of_the_chain(second
 
 
 @given(st.integers(200, 10**6), st.floats(0, 12), st.booleans())
-def test_a_clock_that_is_ahead_is_told_from_a_chain_that_stands_still_by_blocks_that_keep_coming(
+def test_blocks_that_keep_coming_distinguish_a_clock_ahead_from_a_halted_chain(
     seconds: int, still: float, others_agree: bool
 ) -> None:
     ahead = -float(seconds) if others_agree else 0.0

@@ -106,7 +106,7 @@ class Deals:
 
 
 class Hub:
-    """A hub that answers as told; deals that it is told nothing of are matched with an app that cannot be asked for."""
+    """A hub with given answers; deals without one are matched with an app that cannot be asked for."""
 
     def __init__(self, told: dict[DealId, Answer[Deal] | Broken], app: Answer[App] | Broken) -> None:
         self.told, self._app = told, app

@@ -43,7 +43,7 @@ def test_the_least_busy_of_equals_comes_first() -> None:
     assert chosen([task(trust=1, wants=1)], busy, worker(2, slots=2)) == [[wallet(2)]]
 
 
-def test_claimed_slots_move_nobody_to_the_front() -> None:
+def test_claimed_slots_move_no_machine_to_the_front() -> None:
     one = task(trust=1, wants=1)
     assert chosen([one], worker(1, slots=256), worker(2, weight=3)) == [[wallet(2)]]
     assert chosen([one], worker(1, slots=256, stake=0), worker(2, stake=30)) == [[wallet(2)]]

@@ -59,7 +59,9 @@ def test_the_signer_of_an_assignment_is_found_after_its_way_as_json(whole: Assig
 
 
 @given(ASSIGNMENTS, st.sampled_from(sorted(FIELDS)), st.data())
-def test_an_assignment_with_any_field_changed_is_nobody_s(whole: Assignment, name: str, data: st.DataObject) -> None:
+def test_an_assignment_with_any_field_changed_has_another_signer(
+    whole: Assignment, name: str, data: st.DataObject
+) -> None:
     signed = sign_assignment(SCHEDULER_KEY, whole, CHAIN_ID, WORKERPOOL)
     other = data.draw(FIELDS[name].filter(lambda value: value != getattr(signed, name)))
     changed = signed.model_copy(update={name: other})

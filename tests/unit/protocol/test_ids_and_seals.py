@@ -62,7 +62,7 @@ def test_ids_that_are_not_32_bytes_of_hex_are_refused(broken: str) -> None:
         result_hash(TaskId(broken), Hash32(broken))
 
 
-def test_a_strangers_megabyte_is_not_quoted_back() -> None:
+def test_a_megabyte_of_bad_hex_is_not_quoted_back() -> None:
     with pytest.raises(BadMessage) as caught:
         task_id(DealId("x" * 1_000_000), 0)
     assert len(str(caught.value)) < 200

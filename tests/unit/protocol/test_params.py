@@ -122,7 +122,7 @@ def test_what_the_sdk_writes_comes_back(args: str, urls: list[str]) -> None:
         ('{"iexec_result_encryption": true}', "enclave"),
     ],
 )
-def test_what_no_task_outside_of_an_enclave_gets_is_told_in_words(text: str, words: str) -> None:
+def test_what_no_task_outside_of_an_enclave_gets_is_named_in_words(text: str, words: str) -> None:
     assert words in (read_params(text).unserved or "")
 
 

@@ -112,7 +112,7 @@ def test_a_machine_of_another_user_is_not_said_to_be_stopped(layout: Layout, mon
 
 
 class Machine:
-    """A machine's upkeep, and what it told the pool."""
+    """A machine's upkeep, and what it sent to the pool."""
 
     def __init__(self, layout: Layout) -> None:
         self.journal = Journal(layout.journal)

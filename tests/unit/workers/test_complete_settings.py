@@ -32,7 +32,7 @@ def given(**fields: object) -> Settings:
     return read_settings(**fields)
 
 
-def test_a_machine_that_was_told_only_the_api_learns_the_rest_from_it() -> None:
+def test_a_machine_with_only_the_apis_address_gets_the_other_settings_from_it() -> None:
     own = complete_settings(given(), POOL)
     assert (own.chain_id, own.hub, own.workerpool) == (POOL.chain_id, POOL.hub, POOL.workerpool)
     assert (own.rpc_url, own.ws_url, own.block_time) == (POOL.rpc_url, POOL.ws_url, POOL.block_time)

@@ -110,7 +110,7 @@ def test_an_aborted_task_waits_while_docker_keeps_its_container(context: Any) ->
 @pytest.mark.parametrize(
     ("stage", "step"), [(ReplicateStage.FAILED, Step.FAILED), (ReplicateStage.COMPUTED, Step.COMPUTED)]
 )
-def test_a_scheduler_that_assigns_a_finished_task_again_is_told_how_it_ended(
+def test_a_finished_task_that_is_assigned_again_is_reported_with_its_end(
     context: Any, stage: ReplicateStage, step: Step
 ) -> None:
     task = task_id(1)

@@ -18,7 +18,7 @@ from workers.task.journal import Journal
 from workers.task.replicate import ReplicateStage
 
 
-class Told(Engine):
+class EngineWithOptions(Engine):
     """An engine that says this of itself."""
 
     def __init__(self, *options: str) -> None:
@@ -29,14 +29,14 @@ class Told(Engine):
         return {"SecurityOptions": list(self._options)}
 
 
-def test_a_user_that_could_not_delete_what_apps_leave_is_told_so_at_start() -> None:
+def test_a_user_that_cannot_delete_what_apps_leave_gets_an_error_at_start() -> None:
     with pytest.raises(BadSetting, match="user 1000"):
-        Told("name=seccomp,profile=builtin").require_reach(1000)
+        EngineWithOptions("name=seccomp,profile=builtin").require_reach(1000)
 
 
 def test_root_and_the_user_of_a_rootless_engine_may_work() -> None:
-    Told().require_reach(0)
-    Told("name=seccomp,profile=builtin", "name=rootless").require_reach(1000)
+    EngineWithOptions().require_reach(0)
+    EngineWithOptions("name=seccomp,profile=builtin", "name=rootless").require_reach(1000)
 
 
 @pytest.fixture

@@ -16,9 +16,7 @@ NOW = 1_800_000_000.0
 
 
 @given(balance=AMOUNTS, price=st.integers(1, 10**13))
-def test_a_wallet_that_the_scheduler_gives_no_task_for_want_of_gas_is_bad_and_told_both_figures(
-    balance: int, price: int
-) -> None:
+def test_a_wallet_with_too_little_gas_for_a_task_is_bad_and_both_figures_are_shown(balance: int, price: int) -> None:
     found = rules.gas(Wei(balance), price)
     assert found.ok == (balance >= gas_for_task(price))
     assert (found.numbers["has_wei"], found.numbers["needs_wei"]) == (balance, gas_for_task(price))
@@ -33,14 +31,14 @@ def test_a_wallet_without_the_stake_of_what_the_pool_sells_is_bad(free: int, loc
     assert found.numbers["needs_nrlc"] == least
 
 
-def test_a_wallet_without_stake_is_told_what_that_excludes_though_no_deal_is_known() -> None:
+def test_a_wallet_without_stake_is_shown_what_that_excludes_though_no_deal_is_known() -> None:
     found = rules.stake(NRlc(0), NRlc(0), None)
     assert found.ok
     assert "trust 1 only" in found.says
 
 
 @given(free=st.integers(0, 2**44))
-def test_a_full_disk_is_bad_and_told_the_limit_and_the_way_out(free: int) -> None:
+def test_a_full_disk_is_bad_and_the_limit_and_the_fix_are_shown(free: int) -> None:
     found = rules.disk(free, "/home")
     assert found.ok == (free >= LEAST_DISK)
     assert found.ok or ("5.0 GiB are needed" in found.says and "SLUICE_HOME" in found.says)

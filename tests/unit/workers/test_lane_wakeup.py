@@ -15,7 +15,7 @@ def wakeup(tmp_path: Path) -> LaneWakeup:
     return LaneWakeup(tmp_path / "lane.wake")
 
 
-def test_a_wakeup_that_nobody_waits_for_is_lost_without_a_word(wakeup: LaneWakeup) -> None:
+def test_a_wakeup_without_a_consumer_is_lost_silently(wakeup: LaneWakeup) -> None:
     wakeup.notify()
     with wakeup.listen():
         pass

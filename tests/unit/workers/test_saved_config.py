@@ -41,7 +41,7 @@ def test_while_the_pool_is_away_its_last_word_counts(settings: Settings, monkeyp
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"hub": 1}'])
-def test_a_pool_that_is_away_and_was_never_heard_is_named(
+def test_a_pool_that_is_away_and_never_answered_is_named(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     layout_of(settings.home, WORKER_KEY.wallet).pool.write_text(content)

@@ -61,7 +61,7 @@ def test_a_refused_token_is_renewed_once_however_many_processes_find_it_refused(
     assert one.current().broker.password == "password-2"
 
 
-def test_nobody_else_can_read_the_session_and_it_is_not_shown(layout: Layout) -> None:
+def test_only_its_owner_can_read_the_session_and_it_is_not_shown(layout: Layout) -> None:
     found = SessionFile(layout, Pool().sign_in).renew(None)
     assert stat.S_IMODE(layout.session.stat().st_mode) == 0o600
     assert "token-1" not in repr(found)

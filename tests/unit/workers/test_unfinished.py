@@ -66,7 +66,7 @@ def test_where_the_chain_was_not_asked_consensus_may_have_come_right_after_the_v
     assert left(held(ReplicateStage.COMMITTED)).reveal_by == reveal_deadline(Timestamp(int(NOW - 5)), SECONDS)
 
 
-def test_what_is_revealed_over_or_lost_the_vote_needs_nobody() -> None:
+def test_a_task_that_is_revealed_over_or_lost_the_vote_needs_no_machine() -> None:
     done = [
         view(TaskStatus.REVEALING, ContributionStatus.REVEALED),
         view(TaskStatus.REVEALING, winner=OTHER),

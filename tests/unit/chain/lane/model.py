@@ -196,7 +196,7 @@ class ModelChain:
         self.pool = {} if nonce is None else {key: tx for key, tx in self.pool.items() if key < nonce}
 
     def foreign(self) -> None:
-        """A stranger with our key has the next nonce mined."""
+        """A foreign transaction, signed with our key, takes the next nonce."""
         nonce = self.count()
         self.pool[nonce] = Tx(f"0xf{self._salt:063x}", nonce, self.base_fee * 100, GWEI, FOREIGN)
         self.mine()

@@ -1,7 +1,7 @@
 """The lane against a chain and a machine park that do everything wrong, in any order.
 
 After every step: no intent at two nonces, no call carried out twice, no two different calls under one nonce, and no
-halt but for a nonce that a stranger's transaction has taken.
+halt but for a nonce that a foreign transaction has taken.
 At the end, when the trouble stops: every intent ends within some blocks, and no nonce is left open.
 """
 
@@ -216,7 +216,7 @@ class LaneMachine(RuleBasedStateMachine):
         self.rig.chain.per_block = number
 
     @rule(data=st.data())
-    def somebody_else_does_it(self, data: st.DataObject) -> None:
+    def another_wallet_does_it(self, data: st.DataObject) -> None:
         once = [key for key in self.keys if ":once:" in key]
         if once:
             self.rig.chain.done_by_others.add(data.draw(st.sampled_from(once)).split(":")[3])
@@ -283,13 +283,13 @@ class LaneMachine(RuleBasedStateMachine):
         assert not holes
 
     @invariant()
-    def a_halt_is_about_a_nonce_that_a_stranger_took(self) -> None:
+    def a_halt_is_about_a_nonce_that_a_foreign_transaction_took(self) -> None:
         halted = self.rig.store.halted(self.rig.id)
         taken = {tx.nonce for block in self.rig.chain.blocks for tx in block.txs if tx.data == "foreign"}
         assert halted is None or _nonce_in(halted) in taken
 
     @invariant()
-    def a_nonce_that_was_let_go_was_a_strangers(self) -> None:
+    def a_disowned_nonce_was_taken_by_a_foreign_transaction(self) -> None:
         taken = {tx.nonce for block in self.rig.chain.blocks for tx in block.txs if tx.data == "foreign"}
         assert {record.nonce for record in self._records() if record.state is NonceState.FOREIGN} <= taken
 

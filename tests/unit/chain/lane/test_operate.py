@@ -53,7 +53,7 @@ def test_an_operators_cancel_spends_the_nonce_and_fails_the_intent() -> None:
 
 
 def _halted() -> tuple[Rig, str]:
-    """A lane that stands still because a stranger took nonce 0 from its one intent."""
+    """A lane that is halted because a foreign transaction took nonce 0 from its one intent."""
     rig = Rig(LanePolicy(finality=3))
     (key,) = rig.submit("any", "a")
     rig.run()
@@ -140,7 +140,7 @@ def test_the_price_of_a_cancel_is_that_of_a_plain_transfer() -> None:
     assert cancel.cost == bump.fees.max_fee * 21_000
 
 
-def test_a_replacement_that_the_node_refuses_is_told_in_its_words_and_sent_again_later() -> None:
+def test_a_replacement_that_the_node_refuses_is_answered_in_its_words_and_sent_again_later() -> None:
     rig = Rig()
     (key,) = rig.submit("any", "a")
     rig.run()

@@ -1,4 +1,4 @@
-"""Refusals in words that nobody knows, and alarms about what no run can mend (`r16`)."""
+"""Refusals in unknown words, and alarms about what no run can mend (`r16`)."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_what_the_node_cannot_say_about_a_refused_call_gives_nothing_up(fog: str
     assert {attempt.purpose for attempt in record.attempts} == {Purpose.CALL}
 
 
-def test_an_empty_wallet_is_told_as_what_the_lane_waits_for() -> None:
+def test_an_empty_wallet_is_reported_as_what_the_lane_waits_for() -> None:
     rig = Rig()
     rig.chain.balance = 1000
     rig.submit("any", "a")

@@ -90,7 +90,7 @@ def test_a_gap_is_filled_at_its_exact_nonce_after_two_looks() -> None:
     assert rig.chain.count() >= 3
 
 
-def test_what_a_nodes_strange_words_mean_can_be_told() -> None:
+def test_the_meaning_of_a_nodes_unknown_words_can_be_set() -> None:
     rig = Rig(LanePolicy(phrases=(("full moon", Kind.FATAL),)))
     rig.chain.refuses["a"] = "Full Moon!"
     (key,) = rig.submit("any", "a")

@@ -177,7 +177,7 @@ def test_a_node_that_does_not_answer_is_reported_and_survived() -> None:
     assert rig.state(key) is IntentState.MINED
 
 
-def test_nonces_that_somebody_else_used_before_ours_are_left_out_and_it_is_said() -> None:
+def test_nonces_that_foreign_transactions_used_before_ours_are_left_out_and_logged() -> None:
     rig = Rig(LanePolicy(finality=1))
     rig.submit("any", "a")
     rig.step(3)

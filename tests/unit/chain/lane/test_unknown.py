@@ -112,7 +112,7 @@ def test_without_proof_a_foreign_nonce_stops_nothing_and_with_it_it_does(method:
     assert "is not ours" in halted
 
 
-def test_a_node_without_old_state_cannot_prove_that_a_nonce_is_foreign_and_the_operator_is_told_what_can() -> None:
+def test_a_node_without_old_state_cannot_prove_that_a_nonce_is_foreign_and_the_error_says_what_can() -> None:
     rig = Rig(LanePolicy(finality=3))
     rig.submit("any", "a")
     rig.run()
@@ -162,7 +162,7 @@ def test_a_receipt_of_another_transaction_or_of_another_shape_is_no_receipt() ->
     assert all(isinstance(answer, Unknown) for answer in receipts(rig.chain, records).values())
 
 
-def test_whoever_spent_a_nonce_is_found_in_a_long_chain_in_few_batches() -> None:
+def test_the_transaction_that_spent_a_nonce_is_found_in_a_long_chain_in_few_batches() -> None:
     rig = Rig()
     rig.submit("any", *(f"n{number}" for number in range(5)))
     rig.chain.per_block = 1

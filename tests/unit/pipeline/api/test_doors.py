@@ -1,4 +1,4 @@
-"""Every whole number that somebody outside may write has bounds that all parts can store (8 bytes)."""
+"""Every whole number that a client may write has bounds that all parts can store (8 bytes)."""
 
 from __future__ import annotations
 

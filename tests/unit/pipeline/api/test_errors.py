@@ -1,4 +1,4 @@
-"""What a client is told when something is not there."""
+"""What the API answers a client when something is not there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.api.errors import answer
 from protocol.errors import NotFound
 
 
-def told(what: str) -> dict[str, str]:
+def error_body(what: str) -> dict[str, str]:
     response = answer(NotFound(what=what))
     assert response.status_code == 404
     found: dict[str, str] = json.loads(bytes(response.body))
@@ -29,10 +29,10 @@ def told(what: str) -> dict[str, str]:
     ],
 )
 def test_what_is_missing_comes_with_advice_of_its_own(what: str, word: str) -> None:
-    assert told(what)["error"] == f"No such {what}."
-    assert word in told(what)["fix"]
+    assert error_body(what)["error"] == f"No such {what}."
+    assert word in error_body(what)["fix"]
 
 
 def test_advice_about_deals_is_given_for_deals_only() -> None:
-    assert "deal" not in told("worker 0x1")["fix"]
-    assert "deal" not in told("something else")["fix"]
+    assert "deal" not in error_body("worker 0x1")["fix"]
+    assert "deal" not in error_body("something else")["fix"]

@@ -38,7 +38,7 @@ def test_a_rate_that_is_none_is_refused_with_the_settings_name(text: str) -> Non
         parsed("SLUICE_RATE_PING", text)
 
 
-def test_beyond_the_limit_a_wallet_is_told_when_to_ask_again_and_others_are_not_concerned() -> None:
+def test_beyond_the_limit_the_answer_says_when_to_ask_again_and_other_wallets_are_not_concerned() -> None:
     rates = RateLimits.of(read_settings(rate_ping="3/minute"))
     for _ in range(3):
         rates.count("ping", "a")

@@ -52,7 +52,7 @@ def test_a_challenge_is_good_for_at_least_half_an_hour_and_less_than_one() -> No
         log_reader([KEY], POOL, header(), NOW + 2 * WINDOW_SECONDS)
 
 
-def test_somebody_elses_signature_is_refused() -> None:
+def test_another_wallets_signature_is_refused() -> None:
     with pytest.raises(NotSignedIn):
         log_reader([KEY], POOL, header(signer=Key(b"\x22" * 32)), NOW)
 

@@ -48,7 +48,7 @@ class Clock:
         return self.now
 
 
-def test_whoever_asks_while_a_server_is_silent_holds_nothing_and_gets_the_same_report() -> None:
+def test_requests_while_a_server_is_silent_hold_nothing_and_get_the_same_report() -> None:
     gate = threading.Event()
     probes = Scripted(WELL, gate=gate)
     monitor = Monitor(probes, lambda: None, clock=Clock())

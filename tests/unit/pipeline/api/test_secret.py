@@ -13,7 +13,7 @@ from protocol.errors import BadSetting
 NOW = 2_000_000_000.0
 
 
-def test_the_keys_are_made_once_and_readable_by_nobody_else(tmp_path: Path) -> None:
+def test_the_keys_are_made_once_and_readable_by_their_owner_only(tmp_path: Path) -> None:
     settings = read_settings(home=tmp_path / "home")
     ring = KeyRing.of(settings)
     path = tmp_path / "home" / "token.secret"
