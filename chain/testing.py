@@ -198,11 +198,11 @@ class MemoryWatchStore:
     _cursor: BlockRef | None = None
 
     def cursor(self) -> BlockRef | None:
-        """The highest block whose work is stored."""
+        """The highest block whose events are stored."""
         return self._cursor
 
     def block(self, number: BlockNumber) -> BlockRef | None:
-        """A block as it was when its work was stored."""
+        """The stored block of this height; None if there is none."""
         return self._blocks.get(number)
 
     def commit(self, blocks: Sequence[BlockRef], logs: Sequence[Seen]) -> None:

@@ -59,7 +59,7 @@ class AuditStore(Protocol):
     """What an audit reads of the store, and how a replay changes it."""
 
     def cursor(self) -> BlockRef | None:
-        """The highest block whose work is stored."""
+        """The highest block whose events are stored."""
 
     def logs_between(self, first: BlockNumber, last: BlockNumber) -> Sequence[Seen]:
         """Stored events of blocks first … last that are not orphaned."""

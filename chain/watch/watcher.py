@@ -62,10 +62,10 @@ class WatchStore(Protocol):
     """What the watcher remembers. The MongoDB one is in `pipeline.store`, an in-memory one in `chain.testing`."""
 
     def cursor(self) -> BlockRef | None:
-        """The highest block whose work is stored."""
+        """The highest block whose events are stored; the watcher goes on above it."""
 
     def block(self, number: BlockNumber) -> BlockRef | None:
-        """A block as it was when its work was stored."""
+        """The stored block of this height; None if there is none."""
 
     def commit(self, blocks: Sequence[BlockRef], logs: Sequence[Seen]) -> None:
         """Store `logs`, then `blocks`, then move the cursor to the last block unless it stands higher."""

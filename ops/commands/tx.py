@@ -141,7 +141,7 @@ def _cancel(
 
 
 def _rebroadcast(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
-    """Give all open bytes to the nodes again. Costs nothing."""
+    """Send all open transactions to the nodes again. Costs nothing."""
     lane = _open_lane(worker)
     open_nonces = [record.nonce for record in admin.status(lane).open]
     answers = [] if dry_run else admin.rebroadcast(lane)

@@ -160,7 +160,7 @@ def _cut_facets(
 
 
 def _setup_calls(at: PocoAddresses) -> list[TxRequest]:
-    """The owner's calls that configure the new contracts, once."""
+    """The owner's calls that configure the contracts that `deploy` has created."""
     registries = (at.app_registry, at.dataset_registry, at.workerpool_registry)
     configure = CONFIGURE.encode(at.rlc, "Staked RLC", "SRLC", 9, *registries, ZERO_ADDRESS)
     return [

@@ -27,7 +27,7 @@ def weight(score: int) -> int:
 
 
 def score_of(weight: int) -> int:
-    """The least score that gives this weight; 0 for a newcomer's."""
+    """The least PoCo score (viewScore) that gives this weight; 0 for the weight of a newcomer."""
     return 3 * (weight + 1) if weight > NEWCOMER_WEIGHT else 0
 
 

@@ -95,5 +95,5 @@ def error_computed(output: str = "/iexec_out") -> dict[str, str]:
 
 
 def error_digest(failure: Failure) -> Hash32:
-    """Result digest of the error result."""
+    """Digest of the error result, which workers vote for when a task fails this way."""
     return file_digest(hashlib.sha256(error_text(failure)).digest())
