@@ -120,6 +120,7 @@ class RegistryImage:
         scheme = "http" if self._private("") and is_loopback(urlsplit(f"//{name.api_host}").hostname or "") else "https"
         self._base = f"{scheme}://{name.api_host}/v2/{name.repository}"
         self._authorization: str | None = None
+        self._logged_in = name.registry in policy.credentials
 
     def _private(self, url: str) -> bool:
         """Whether a hop may lead to a private address."""
@@ -199,7 +200,7 @@ class RegistryImage:
                     return
                 challenge = response.headers.get("www-authenticate", "")
                 if response.status_code != httpx.codes.UNAUTHORIZED or attempt:
-                    raise _bad_answer(url, response, challenge)
+                    raise _bad_answer(url, response, challenge, logged_in=self._logged_in)
             self._authorization = self._authorize(url, challenge)
 
     def _authorize(self, url: str, challenge: str) -> str:
@@ -220,7 +221,7 @@ class RegistryImage:
             raise RefusedHere(why=f"{self._name.registry} wants the login sent unencrypted")
         with answered(realm, self._private, self._budget, headers) as response:
             if response.status_code != httpx.codes.OK:
-                raise _bad_answer(url, response, "")
+                raise _bad_answer(url, response, "", logged_in=self._logged_in)
             try:
                 body = json.loads(_body(response, _DOCUMENT_BYTES))
                 token = str(body.get("token") or body["access_token"])
@@ -248,7 +249,10 @@ def _require_digest(place: str, wanted: str, found: str) -> None:
         raise StorageUnavailable(what=place, why=f"content of another digest than {wanted[:80]} came")
 
 
-def _bad_answer(url: str, response: httpx.Response, challenge: str) -> Exception:
+def _bad_answer(url: str, response: httpx.Response, challenge: str, *, logged_in: bool) -> Exception:
+    """The error for an answer that is not a good one. `logged_in`: this machine has a login of its own there, so a
+    denial may be that login's trouble and says nothing of the image.
+    """
     codes: frozenset[str] = frozenset()
     try:
         errors = json.loads(_body(response, _DOCUMENT_BYTES))["errors"]
@@ -258,6 +262,8 @@ def _bad_answer(url: str, response: httpx.Response, challenge: str) -> Exception
         pass
     if dict(_PARAMETER.findall(challenge)).get("error") == "insufficient_scope":
         codes |= {"DENIED"}
+    if logged_in:
+        codes -= {"DENIED"}
     why = f"{url} answers HTTP {response.status_code} {' '.join(sorted(codes))}".strip()[:300]
     match verdict.of_registry(response.status_code, codes):
         case Verdict.APP:
