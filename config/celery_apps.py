@@ -6,6 +6,7 @@ idempotent. There is no result backend: the state is in the store.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from celery import Celery
 from celery.app.amqp import AMQP
 from celery.concurrency import get_implementation
 from celery.exceptions import SecurityWarning
+from celery.loaders.app import AppLoader
 from celery.signals import worker_process_init
 from celery.utils.nodenames import default_nodename, host_format
 from celery.worker.consumer import Consumer
@@ -77,9 +79,22 @@ class SafeQueues(AMQP):
         return made
 
 
+class SteadyPathLoader(AppLoader):
+    """Celery's loader, except that it imports without putting the working directory into `sys.path` for a moment.
+
+    Taking it out again shifts the entries under a search of `sys.path` in another thread, whose `import` then fails.
+    """
+
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
+        """The module, found as any other import finds it. Raises ImportError."""
+        return (imp or importlib.import_module)(module, package=package)
+
+
 class ConfirmTimeoutCelery(Celery):
     """Celery whose every publish ends with a confirmation or a timeout: a broker with an alarm confirms nothing."""
 
+    #: A class, not its name: Celery looks a name up by way of the working directory.
+    loader_cls = SteadyPathLoader
     amqp_cls = "config.celery_apps:SafeQueues"
     #: What the tasks of this app work with (connections, stores), one per process; set by who runs them.
     context: PerProcess[Any] | None = None

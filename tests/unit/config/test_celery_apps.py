@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import bz2
+import sys
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from celery import Celery
 from kombu.message import Message
 
 from config import topology
-from config.celery_apps import core_app
+from config.celery_apps import core_app, machine_app, pool_app
 from config.settings import Settings
 from protocol.types import Wallet
 
@@ -55,3 +57,31 @@ def test_a_compressed_message_is_not_unpacked(compress: Callable[[bytes], bytes]
     assert message.body == packed
     with pytest.raises(ValueError, match="compressed"):
         message._reraise_error()
+
+
+class _Watched(list[str]):
+    """A module search path that counts the changes made to it in place."""
+
+    changes = 0
+
+    def insert(self, *args: Any) -> None:
+        self.changes += 1
+        super().insert(*args)
+
+    def remove(self, *args: Any) -> None:
+        self.changes += 1
+        super().remove(*args)
+
+
+def test_no_app_changes_the_module_path_under_another_threads_import(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    watched = _Watched(sys.path)
+    monkeypatch.setattr(sys, "path", watched)
+    for app in (core_app(Settings()), pool_app(Settings()), machine_app(WALLET)):
+        app.loader.import_default_modules()
+        app.finalize()
+        assert app.conf.task_acks_late
+        assert app.Worker is not None
+    assert watched.changes == 0
