@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Languages whose blocks are shell commands, or files that commands use. A block without a language is a drawing or
 #: output, and runs nothing.
 SHELL, FILES, PICTURE = "sh", frozenset({"js", "env", "ini", "yaml"}), ""
