@@ -94,7 +94,7 @@ class ConfirmTimeoutCelery(Celery):
     """Celery whose every publish ends with a confirmation or a timeout: a broker with an alarm confirms nothing."""
 
     #: A class, not its name: Celery looks a name up by way of the working directory.
-    loader_cls = SteadyPathLoader
+    loader_cls = SteadyPathLoader  # type: ignore[assignment]  # celery-types knows the name only
     amqp_cls = "config.celery_apps:SafeQueues"
     #: What the tasks of this app work with (connections, stores), one per process; set by who runs them.
     context: PerProcess[Any] | None = None
