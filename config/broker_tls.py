@@ -29,6 +29,41 @@ def tls_options(host: str, ca_file: Path | None) -> dict[str, Any]:
     return options
 
 
+#: OpenSSL's verdicts on a certificate (`X509_V_ERR_…` in x509_vfy.h).
+_TOO_EARLY, _EXPIRED, _OTHER_NAMES = 9, 10, frozenset({62, 64})
+_UNKNOWN_CA = frozenset({2, 18, 19, 20, 21})
+#: What OpenSSL makes of an answer that is no TLS record, by its version.
+_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+
+
+def tls_trouble(error: BaseException, host: str) -> str | None:
+    """Why TLS to the broker at `host` failed, and who can do what; None for an error of another kind."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        code = error.verify_code
+        if code in _OTHER_NAMES:
+            return (
+                f"its certificate names other hosts than {host}, so it may be another server. The pool's operator must"
+                " set SLUICE_AMQP_PUBLIC_HOST to a name in it, or get one for that name"
+            )
+        if code in (_EXPIRED, _TOO_EARLY):
+            state = "has expired" if code == _EXPIRED else "is not valid yet"
+            return f"its certificate {state}. The pool's operator must renew it; or this machine's clock is wrong"
+        if code in _UNKNOWN_CA:
+            return (
+                "its certificate is not signed by a CA that this machine trusts. Set SLUICE_AMQP_CA_FILE to the PEM"
+                " file of the pool's CA, from its operator"
+            )
+        return f"its certificate is refused ({error.verify_message})"
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return None
+    if error.reason in _NOT_TLS:
+        return (
+            "it does not speak TLS on this port. The pool's operator must set SLUICE_AMQP_PUBLIC_PORT to RabbitMQ's"
+            " port for TLS, usually 5671"
+        )
+    return f"TLS with it fails ({error.reason or error})"
+
+
 def url_options(url: str, ca_file: Path | None) -> dict[str, Any] | None:
     """The same for a broker's URL; None for one without TLS. Raises BadSetting."""
     parts = urlsplit(url)

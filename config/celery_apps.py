@@ -27,7 +27,7 @@ from celery.worker.state import maybe_shutdown
 from kombu import compression
 
 from config import topology
-from config.broker_tls import url_options
+from config.broker_tls import tls_trouble, url_options
 from config.per_process import PerProcess
 from config.settings import Settings
 from config.supervisor import die_with_parent
@@ -128,7 +128,10 @@ class LeanConsumer(Consumer):
         """Connect, trying every half second until the worker has to stop."""
         conn.ensure_connection(
             lambda error, interval: log.warning(
-                "Broker does not answer, trying again.", action="broker_retry", why=str(error), seconds=interval
+                "Broker does not answer, trying again.",
+                action="broker_retry",
+                why=tls_trouble(error, conn.hostname) or str(error),
+                seconds=interval,
             ),
             None,
             interval_start=0.2,

@@ -14,6 +14,8 @@ from protocol.errors import BadSetting
 _FIX = "Give an address like http://host:8545."
 #: To listen on each of the machine's addresses.
 _ALL_ADDRESSES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
+#: Schemes without encryption.
+_PLAINTEXT = frozenset({"http", "ws", "amqp"})
 _HTTP, _WEBSOCKET = frozenset({"http", "https"}), frozenset({"ws", "wss"})
 
 
@@ -47,7 +49,7 @@ def loopback_warnings(settings: Settings) -> list[str]:
         return []
     given = {
         "SLUICE_API_URL": settings.api_url,
-        "SLUICE_AMQP_PUBLIC_HOST": f"amqp://{settings.amqp_public_host}:{settings.amqp_public_port}",
+        "SLUICE_AMQP_PUBLIC_HOST": _public_broker(settings),
         "SLUICE_IPFS_GATEWAY": settings.ipfs_gateway,
         "SLUICE_PUBLIC_RPC_URL": _public_rpc(settings),
     }
@@ -56,6 +58,58 @@ def loopback_warnings(settings: Settings) -> list[str]:
         for name, value in given.items()
         if is_loopback(urlsplit(value).hostname or "")
     ]
+
+
+def plaintext_warnings(settings: Settings) -> list[str]:
+    """A sentence for each address given to workers that those on other machines refuse, since it is not encrypted.
+
+    None if the pool's own SLUICE_ALLOW_PLAINTEXT says that its network is trusted. Raises BadSetting.
+    """
+    given = {
+        "SLUICE_API_URL": settings.api_url,
+        "SLUICE_AMQP_PUBLIC_TLS": _public_broker(settings),
+        "SLUICE_PUBLIC_RPC_URL": _public_rpc(settings),
+        "SLUICE_PUBLIC_WS_URL": _public_ws(settings) or "",
+    }
+    return [
+        f"{name}: {value} is not encrypted, so workers refuse it unless they set SLUICE_ALLOW_PLAINTEXT."
+        for name, value in given.items()
+        if not settings.allow_plaintext and _is_plaintext_elsewhere(value)
+    ]
+
+
+def require_encrypted(what: str, url: str, *, allowed: bool) -> None:
+    """Raise BadSetting if `url` leads to another machine without encryption, unless that is `allowed`.
+
+    `what` it is the address of, for the message, which holds nothing of `url` but scheme, host and port.
+    """
+    if allowed or not _is_plaintext_elsewhere(url):
+        return
+    parts = urlsplit(url)
+    raise BadSetting(
+        name="SLUICE_ALLOW_PLAINTEXT",
+        why=f"it is not set, and {what} is at {parts.scheme}://{parts.netloc.rpartition('@')[2]}, which is not"
+        " encrypted: others on the way could read and change what is sent",
+        fix="Use an address with TLS (ask the pool's operator for one), or set it to true on a network that you trust.",
+    )
+
+
+def broker_url(host: str, port: int, *, tls: bool) -> str:
+    """RabbitMQ's address as a URL, without a user. `host`: a name, or an address without brackets."""
+    return f"{'amqps' if tls else 'amqp'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _public_broker(settings: Settings) -> str:
+    return broker_url(settings.amqp_public_host, settings.amqp_public_port, tls=settings.amqp_public_tls)
+
+
+def _is_plaintext_elsewhere(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # Whoever connects to it says that it is no URL.
+        return False
+    return parts.scheme in _PLAINTEXT and not is_loopback(parts.hostname or "")
 
 
 def _public_rpc(settings: Settings) -> str:

@@ -223,6 +223,11 @@ class Settings(BaseSettings):
     flower_port: int = Field(18555, description="Port Flower listens on.")
 
     # -- worker ---------------------------------------------------------------------------------------------------
+    allow_plaintext: bool = Field(
+        False,
+        description="Let a worker use addresses elsewhere without encryption (`http://`, `ws://`, RabbitMQ without"
+        " TLS), which are refused otherwise. Only for a network that you trust.",
+    )
     worker_name: str = Field(
         "worker",
         description="Name of this machine in logs, of its containers and in Flower, where it stands as `machine` beside"
@@ -309,8 +314,9 @@ class StackSettings(BaseSettings):
 
     mongodb_port: int = Field(18017, gt=0, lt=65536, description="MongoDB.")
     rabbitmq_port: int = Field(
-        18672, gt=0, lt=65532, description="AMQP; management, distribution, epmd, metrics follow."
+        18672, gt=0, lt=65531, description="AMQP; management, distribution, epmd, metrics, AMQP with TLS follow."
     )
+    tls: bool = Field(False, description="Have workers use RabbitMQ's listener with TLS.")
     rpc_port: int = Field(18545, gt=0, lt=65536, description="The chain: JSON-RPC over HTTP and WebSocket.")
     ipfs_api_port: int = Field(18501, gt=0, lt=65536, description="Kubo's RPC API.")
     ipfs_gateway_port: int = Field(18580, gt=0, lt=65536, description="IPFS gateway.")

@@ -23,7 +23,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from chain.contracts.ens_names import ens_names, with_addresses
 from chain.keystore import load_key
-from config.endpoints import loopback_warnings, public_endpoints
+from config.endpoints import loopback_warnings, plaintext_warnings, public_endpoints
 from config.http_client import http_client
 from config.settings import Settings
 from ops.stack import ports
@@ -136,11 +136,13 @@ def _findings_of(settings: Settings, parts: Mapping[str, HealthPart]) -> list[Pr
         PreflightFinding(name, part.ok, part.detail, part.fix, fatal=not part.ok and name not in RECOVERABLE)
         for name, part in parts.items()
     ]
-    told = loopback_warnings(settings)
+    told = [*loopback_warnings(settings), *plaintext_warnings(settings)]
     says = " ".join(told) or "what machines elsewhere are told is not this machine's loopback address"
     return [
         *found,
-        PreflightFinding("addresses", not told, says, "Set them to addresses that machines can reach." if told else ""),
+        PreflightFinding(
+            "addresses", not told, says, "Set them to addresses with TLS that machines can reach." if told else ""
+        ),
     ]
 
 

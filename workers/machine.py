@@ -38,6 +38,7 @@ from workers.context import Machine
 from workers.data.layout import Layout
 from workers.pool.api import PoolApi
 from workers.pool.broker import admit, celery_app
+from workers.pool.broker_reach import require_tls
 from workers.pool.release import upgrade_notice
 from workers.pool.saved_config import save_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
@@ -133,8 +134,10 @@ def left_unfinished(layout: Layout, wallet: Wallet, settings: Settings, now: flo
 def prepare(settings: Settings) -> Machine:
     """Check all that a machine needs; read from the pool's `/config` what the settings leave open. Raises as `run`."""
     key = load_key(settings)
-    api = PoolApi(settings.api_url)
+    api = PoolApi.of(settings)
     pool = _until_answered(api.config)
+    if pool.amqp_host is not None and pool.amqp_port is not None:
+        require_tls(pool.amqp_host, pool.amqp_port, tls=pool.amqp_tls, allowed=settings.allow_plaintext)
     own = _until_answered(partial(_settings_checked_at_node, settings, pool))
     engine = Engine(own.docker_host)
     engine.require_reach(os.geteuid())

@@ -90,7 +90,7 @@ def _sign_off(settings: Settings, place: Layout) -> None:
     def no_new() -> Session:
         raise NotSignedIn(why="only the machine itself signs in")
 
-    with closing(PoolApi(settings.api_url)) as api:
+    with closing(PoolApi.of(settings)) as api:
         session = SessionFile(place, no_new)
         try:
             SignedInApi(api, lambda: session.current().token, lambda old: old).leave(place.machine_id())

@@ -58,7 +58,7 @@ def make_wallet(keystore: Path, password_file: Path) -> Wallet:
 
 def needs(settings: Settings) -> Needs:
     """What the pool's newest tasks ask of a wallet, at the node's gas price. Raises what pool and node raise."""
-    api = PoolApi(settings.api_url)
+    api = PoolApi.of(settings)
     try:
         pool = api.config()
     finally:

@@ -22,10 +22,15 @@ log = structlog.get_logger(__name__)
 SHARED = (StackPart.MONGODB, StackPart.RABBITMQ, StackPart.DOCKER, StackPart.IPFS)
 
 
-def bring_up(parts: Collection[StackPart] = SHARED, *, watch: Watch | None = None) -> Servers:
-    """Start the shared servers that do not run yet; their addresses. Raises MissingTool, PortTaken, NotReady."""
-    settings = read_settings()
-    running = stack.up(settings, StackSettings(), parts, watch or _log_step)
+def bring_up(parts: Collection[StackPart] = SHARED, *, watch: Watch | None = None, tls: bool | None = None) -> Servers:
+    """Start the shared servers that do not run yet; their addresses. `tls`: instead of SLUICE_STACK_TLS.
+
+    Raises MissingTool, PortTaken, NotReady.
+    """
+    settings, numbers = read_settings(), StackSettings()
+    if tls is not None:
+        numbers = numbers.model_copy(update={"tls": tls})
+    running = stack.up(settings, numbers, parts, watch or _log_step)
     return from_settings(running.settings, settings)
 
 
@@ -35,7 +40,8 @@ def from_settings(found: Mapping[str, str], settings: Settings) -> Servers:
     return Servers(
         mongodb_uri=found["SLUICE_MONGODB_URI"],
         amqp_url=amqp,
-        amqp_port=urlsplit(amqp).port or 5672,
+        amqp_port=int(found.get("SLUICE_AMQP_PUBLIC_PORT") or urlsplit(amqp).port or 5672),
+        amqp_tls={name: found[name] for name in ("SLUICE_AMQP_PUBLIC_TLS", "SLUICE_AMQP_CA_FILE") if name in found},
         rabbitmq_api=found["SLUICE_RABBITMQ_API"],
         ipfs_api=found["SLUICE_IPFS_API"],
         ipfs_gateway=found.get("SLUICE_IPFS_GATEWAY", settings.ipfs_gateway),

@@ -73,8 +73,13 @@ def own(part: StackPart, settings: Settings, ports: StackSettings) -> Choice:
                 "SLUICE_AMQP_URL": amqp_url(settings, ports.rabbitmq_port),
                 "SLUICE_AMQP_PUBLIC_HOST": "127.0.0.1",
                 "SLUICE_AMQP_PUBLIC_PORT": str(ports.rabbitmq_port),
+                "SLUICE_AMQP_PUBLIC_TLS": "false",
                 "SLUICE_RABBITMQ_API": rabbitmq.api_url(ports.rabbitmq_port),
             }
+            if ports.tls:
+                found["SLUICE_AMQP_PUBLIC_PORT"] = str(rabbitmq.tls_port(ports.rabbitmq_port))
+                found["SLUICE_AMQP_PUBLIC_TLS"] = "true"
+                found["SLUICE_AMQP_CA_FILE"] = str(rabbitmq.ca_file(settings.home.absolute() / "stack" / part))
         case StackPart.CHAIN:
             found = {
                 "SLUICE_RPC_URL": f"http://127.0.0.1:{ports.rpc_port}",

@@ -2,7 +2,7 @@
 
     port      AMQP                 port + 2  Erlang distribution (never the default, AMQP + 20000, which collides)
     port + 1  management API, UI   port + 3  epmd, the port mapper: ours too, so that nothing is left behind
-                                   port + 4  Prometheus metrics
+    port + 5  AMQP with TLS        port + 4  Prometheus metrics
 
 Virtual hosts and our user come from definitions that the node loads as it boots: no step is needed once it listens.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,9 @@ from ops.stack.process import Process, Program
 from protocol.errors import MissingTool
 
 #: Ports of one node, in a row from the AMQP port.
-PORTS = 5
-#: Which of them is the port mapper's.
-_MAPPER = 3
+PORTS = 6
+#: Which of them is the port mapper's, and which that of the listener with TLS.
+_MAPPER, _TLS = 3, 5
 #: Seconds: 4 measured, after a kill too; 9 on a slower machine.
 START_SECONDS = 240.0
 #: Seconds for a clean end: 6 measured (the management plugin waits 5 for its own statistics).
@@ -35,6 +36,8 @@ STOP_SECONDS = 20.0
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 #: Own host name, so that a machine whose name does not resolve works too.
 _NODE = "sluice@localhost"
+#: Folder of the certificates, in the node's own.
+_CERTIFICATES = "tls"
 #: Spinning schedulers would take CPU from the workers on a small machine.
 _CALM = "+sbwt none +sbwtdcpu none +sbwtdio none"
 #: The distribution listens on loopback as everything else does.
@@ -72,6 +75,16 @@ def api_url(port: int) -> str:
     return f"http://127.0.0.1:{port + 1}"
 
 
+def tls_port(port: int) -> int:
+    """Port with TLS of the stack's own node whose AMQP port is `port`."""
+    return port + _TLS
+
+
+def ca_file(folder: Path) -> Path:
+    """The CA that has signed the certificate of the node in `folder`."""
+    return folder / _CERTIFICATES / "ca.pem"
+
+
 def server() -> tuple[Path, str]:
     """(path of the server, where it is from); installs Debian's if it is absent. Raises MissingTool."""
     if not _SERVER.exists():
@@ -99,10 +112,14 @@ def start(
     """Start a node, or find it running, and wait until clients can connect.
 
     `port`: the first of PORTS in a row. `user` is administrator with full rights in `vhosts`.
-    Raises PortTaken, NotReady, MissingTool.
+    Raises PortTaken, NotReady, MissingTool, BadInput.
     """
+    from ops.stack import certificates  # noqa: PLC0415 # 40 ms to import, which no other command should pay
+
     folder = folder.absolute()
     binary, _ = server()
+    # A node that runs reads new ones by itself.
+    certificates.ensure(folder / _CERTIFICATES, _hosts())
     definitions = json.dumps(_definitions(user, password, vhosts), indent=1)
     configuration = _configuration(folder, port)
     mapper = Program(
@@ -131,7 +148,11 @@ def start(
     folder.mkdir(parents=True, exist_ok=True)
     with http_client(api_url(port), auth=(user, password), timeout=5.0) as client:
         # The AMQP listener opens last of all, after plugins and definitions.
-        process = node.ensure(lambda: ports.answers(port) and _healthy(client), seconds=seconds, before_start=prepare)
+        process = node.ensure(
+            lambda: ports.answers(port) and ports.answers(tls_port(port)) and _healthy(client),
+            seconds=seconds,
+            before_start=prepare,
+        )
     return RabbitMQ(port, user, password, process, mapped())
 
 
@@ -146,6 +167,12 @@ def _healthy(client: httpx.Client) -> bool:
         return client.get("/api/health/checks/alarms").status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
+
+
+def _hosts() -> tuple[str, ...]:
+    """What this machine is called by those who may use its certificate."""
+    name = platform.node()
+    return ("localhost", "127.0.0.1", "::1", *([name] if name.isascii() and name not in {"", "localhost"} else []))
 
 
 def _epmd() -> str:
@@ -182,6 +209,15 @@ def _configuration(folder: Path, port: int) -> str:
     """`rabbitmq.conf`: loopback only, limits as tried on RabbitMQ 3.10."""
     lines = {
         "listeners.tcp.default": f"127.0.0.1:{port}",
+        "listeners.ssl.default": f"127.0.0.1:{tls_port(port)}",
+        "ssl_options.cacertfile": ca_file(folder),
+        "ssl_options.certfile": folder / _CERTIFICATES / "cert.pem",
+        "ssl_options.keyfile": folder / _CERTIFICATES / "key.pem",
+        "ssl_options.versions.1": "tlsv1.3",
+        "ssl_options.versions.2": "tlsv1.2",
+        # Workers prove who they are by their password.
+        "ssl_options.verify": "verify_none",
+        "ssl_options.fail_if_no_peer_cert": "false",
         "management.tcp.ip": "127.0.0.1",
         "management.tcp.port": port + 1,
         "prometheus.tcp.ip": "127.0.0.1",

@@ -30,7 +30,7 @@ from workers.context import Machine
 from workers.fitness import clock, rules
 from workers.fitness.rules import CheckResult, Numbers
 from workers.pool.api import PoolApi
-from workers.pool.broker_reach import reach
+from workers.pool.broker_reach import reach, require_tls
 from workers.pool.saved_config import load_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox.container import Engine
@@ -60,7 +60,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult(part, False, f"not asked: {missing}")
         return
     try:
-        machine = Machine(complete_settings(settings, pool), key, pool, PoolApi(settings.api_url))
+        machine = Machine(complete_settings(settings, pool), key, pool, PoolApi.of(settings))
     except SluiceError as error:
         yield CheckResult("settings", False, str(error))
         return
@@ -142,7 +142,7 @@ def disk(settings: Settings) -> CheckResult:
 def _pool(settings: Settings, key: Key | None) -> tuple[PoolConfig | None, CheckResult]:
     """The pool's `/config`; the saved one while the pool does not answer."""
     try:
-        with closing(PoolApi(settings.api_url)) as api:
+        with closing(PoolApi.of(settings)) as api:
             pool = api.config()
     except PoolUnavailable as error:
         known = load_pool_config(settings, key.wallet) if key is not None else None
@@ -167,6 +167,7 @@ def broker(machine: Machine) -> CheckResult:
         return CheckResult("broker", False, f"{says}. Its operator must set SLUICE_AMQP_PUBLIC_HOST.", numbers)
 
     def ask() -> CheckResult:
+        require_tls(host, port, tls=pool.amqp_tls, allowed=settings.allow_plaintext)
         reach(host, port, tls=pool.amqp_tls, ca_file=settings.amqp_ca_file)
         way = "TLS, certificate and host name verified" if pool.amqp_tls else "not encrypted"
         return CheckResult("broker", True, f"{host}:{port}, {way}", numbers)

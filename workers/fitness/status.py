@@ -110,7 +110,7 @@ def _runs(layout: Layout) -> bool:
 
 def _at_pool(settings: Settings, wallet: Wallet, trouble: list[str]) -> WorkerModel | None:
     try:
-        with closing(PoolApi(settings.api_url)) as api:
+        with closing(PoolApi.of(settings)) as api:
             return api.worker(wallet)
     except NotFound:
         trouble.append("The pool does not know this machine: it has never signed in there.")

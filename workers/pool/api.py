@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from config.endpoints import require_url
+from config.endpoints import require_encrypted, require_url
 from config.http_client import http_client
 from config.per_process import PerProcess
+from config.settings import Settings
 from protocol.errors import BadMessage, BadSetting, NotFound, NotSignedIn, PoolUnavailable, Refused, SluiceError
 from protocol.ethereum.signing import Key
 from protocol.signin import SignIn
@@ -59,6 +60,13 @@ class PoolApi:
         """`url`: http or https, with a path or without. Raises BadSetting."""
         self.url = require_url("SLUICE_API_URL", url, fix="Write it like https://pool.example.").rstrip("/")
         self._http = PerProcess(lambda: http_client(self.url, timeout=_SHORT), lambda client: client.close())
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The API at SLUICE_API_URL, which is encrypted, on this machine, or allowed. Raises BadSetting."""
+        api = cls(settings.api_url)
+        require_encrypted("the pool's API (SLUICE_API_URL)", api.url, allowed=settings.allow_plaintext)
+        return api
 
     def close(self) -> None:
         """Close this process's connections."""

@@ -10,9 +10,11 @@ from amqp.exceptions import AccessRefused
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from config.broker_tls import tls_trouble
 from config.celery_apps import ConfirmTimeoutCelery, connect_machine, machine_app
 from workers import tasks
 from workers.context import Machine
+from workers.pool.broker_reach import require_tls
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +27,9 @@ def celery_app(machine: Machine) -> ConfirmTimeoutCelery:
 
 
 def connect(app: ConfirmTimeoutCelery, machine: Machine) -> None:
-    """Have `app`, made by `machine_app`, do the tasks of `machine` at the broker of its session."""
+    """Have `app`, made by `machine_app`, do the tasks of `machine` at the broker of its session. Raises BadSetting."""
     access, ca_file = machine.session.current().broker, machine.settings.amqp_ca_file
+    require_tls(access.host, access.port, tls=access.tls, allowed=machine.settings.allow_plaintext)
     connect_machine(app, access, ca_file, lambda: machine.session.current().broker.password)
     tasks.serve(app, machine)
 
@@ -44,4 +47,9 @@ def admit(app: Celery, machine: Machine) -> None:
         log.warning("The broker refuses us, signing in again.", action="broker_refused", why=str(error))
         machine.session.renew(token)
     except (OSError, OperationalError) as error:
+        trouble = tls_trouble(error, machine.session.current().broker.host)
+        if trouble is not None:
+            # The machine stays up: votes that it has sent must be revealed, and the cause may be mended at the pool.
+            log.error(f"The broker is not trusted: {trouble}.", action="broker_not_trusted", why=str(error))  # noqa: TRY400
+            return
         log.warning("The broker does not answer.", action="broker_away", why=str(error))

@@ -1,5 +1,5 @@
-"""Whether RabbitMQ can be reached from this machine, asked without signing in: an AMQP client speaks first, and the
-broker answers with the beginning of its handshake.
+"""Whether RabbitMQ can be reached from this machine, and with encryption, asked without signing in: an AMQP client
+speaks first, and the broker answers with the beginning of its handshake.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ import socket
 import ssl
 from pathlib import Path
 
-from config.broker_tls import tls_options
+from config.broker_tls import tls_options, tls_trouble
+from config.endpoints import broker_url, require_encrypted
 from protocol.errors import BrokerUnavailable
 
 #: Seconds to connect, for TLS, and for the answer, each.
@@ -18,6 +19,15 @@ _HELLO = b"AMQP\x00\x00\x09\x01"
 #: A method frame on channel 0, as far as its length; and behind that the method Connection.Start.
 _FRAME, _START = b"\x01\x00\x00", b"\x00\x0a\x00\x0a"
 _ANSWER_BYTES = 11
+NOT_RABBITMQ = "something else than RabbitMQ answers there"
+MAYBE_TLS = f"{NOT_RABBITMQ}, or it wants TLS (the pool's operator then sets SLUICE_AMQP_PUBLIC_TLS)"
+
+
+def require_tls(host: str, port: int, *, tls: bool, allowed: bool) -> None:
+    """Raise BadSetting if a pool names a RabbitMQ elsewhere without TLS: its user's password and the pool's work would
+    be open to read and to change. `allowed`: SLUICE_ALLOW_PLAINTEXT.
+    """
+    require_encrypted("RabbitMQ of this pool", broker_url(host, port, tls=tls), allowed=allowed)
 
 
 def reach(host: str, port: int, *, tls: bool, ca_file: Path | None) -> None:
@@ -35,9 +45,10 @@ def reach(host: str, port: int, *, tls: bool, ca_file: Path | None) -> None:
                 with context.wrap_socket(plain, server_hostname=host) as encrypted:
                     answer = _ask(encrypted)
     except (OSError, UnicodeError) as error:
-        raise BrokerUnavailable(what=f"{host}:{port}", why=str(error) or type(error).__name__) from error
+        why = tls_trouble(error, host) or str(error) or type(error).__name__
+        raise BrokerUnavailable(what=f"{host}:{port}", why=why.rstrip(".")) from error
     if not (answer.startswith(_FRAME) and answer.endswith(_START)):
-        raise BrokerUnavailable(what=f"{host}:{port}", why="something else than RabbitMQ answers there")
+        raise BrokerUnavailable(what=f"{host}:{port}", why=NOT_RABBITMQ if tls else MAYBE_TLS)
 
 
 def _ask(connection: socket.socket) -> bytes:

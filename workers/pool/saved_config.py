@@ -39,7 +39,7 @@ def settings_from_pool(settings: Settings) -> Settings:
     Raises PoolUnavailable if there is neither, BadSetting, BadKeystore.
     """
     try:
-        pool = PoolApi(settings.api_url).config()
+        pool = PoolApi.of(settings).config()
     except PoolUnavailable:
         known = load_pool_config(settings, load_key(settings).wallet)
         if known is None and settings.hub is not None:

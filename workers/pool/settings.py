@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chain.contracts.ens_names import with_addresses
 from chain.contracts.hub import Hub
+from config.endpoints import require_encrypted, rpc_urls
 from config.settings import Settings
 from protocol.errors import BadSetting, WrongChain
 from protocol.types import Contract
@@ -14,7 +15,8 @@ def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
     """The settings, completed by the pool's own.
 
     What the operator set takes precedence: a pool cannot change a machine's contracts or its node. Raises BadSetting
-    where the operator named another pool or chain; RpcUnavailable only where the operator gave an ENS name.
+    where the operator named another pool or chain, or where the node is elsewhere and not encrypted; RpcUnavailable
+    only where the operator gave an ENS name.
     """
     given = settings.model_fields_set
     nearby = {"rpc_url": pool.rpc_url, "ws_url": pool.ws_url, "block_time": pool.block_time}
@@ -23,6 +25,7 @@ def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
         nearby.pop("rpc_url")
         nearby.pop("ws_url")
     nearby = {name: value for name, value in nearby.items() if name not in given}
+    _require_encrypted_node(settings.model_copy(update=nearby))
     from_pool = {"chain_id": pool.chain_id, "hub": pool.hub, "workerpool": pool.workerpool}
     # Names are those of the pool's chain, by the node that this machine will ask.
     named = with_addresses(settings.model_copy(update={"chain_id": pool.chain_id, **nearby}))
@@ -36,6 +39,12 @@ def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
                 fix="Name the right pool with SLUICE_API_URL, or remove the setting.",
             )
     return settings.model_copy(update={**from_pool, **nearby})
+
+
+def _require_encrypted_node(settings: Settings) -> None:
+    """Raise BadSetting for a node of another machine without encryption: its answers decide what is signed."""
+    for url in (*rpc_urls(settings), settings.ws_url or ""):
+        require_encrypted("the chain's node (SLUICE_RPC_URL)", url, allowed=settings.allow_plaintext)
 
 
 def check_scheduler(hub: Hub, pool: PoolConfig) -> None:

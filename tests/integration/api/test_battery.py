@@ -109,7 +109,7 @@ def test_forged_tokens_are_refused(api: Api) -> None:
     other = part(claims | {"sub": STRANGER.wallet})
     key_id = api.services.keys.newest.id
     forged = [
-        jwt.encode(claims, None, algorithm="none"),
+        jwt.encode(claims, "", algorithm="none"),
         f"{part({'alg': 'none'})}.{body}.",
         f"{part({'alg': 'NONE', 'kid': key_id})}.{body}.{signature}",
         f"{head}.{other}.{signature}",

@@ -32,8 +32,8 @@ HONEST = 3
 
 @pytest.fixture(scope="session")
 def shared_servers() -> Servers:
-    """MongoDB, RabbitMQ, Docker and IPFS of the local stack; started if they are not up."""
-    return servers.bring_up()
+    """MongoDB, RabbitMQ, Docker and IPFS of the local stack, started if they are not up. Machines use TLS."""
+    return servers.bring_up(tls=True)
 
 
 @pytest.fixture(scope="session")

@@ -160,8 +160,6 @@ def _printed(shared_pool: BenchPool, folder: Path) -> dict[str, str]:
         "SLUICE_API_HOST=0.0.0.0": "SLUICE_API_HOST=127.0.0.1",
         "SLUICE_AMQP_PUBLIC_HOST=pool.example": "SLUICE_AMQP_PUBLIC_HOST=127.0.0.1",
         "SLUICE_AMQP_PUBLIC_PORT=5671": f"SLUICE_AMQP_PUBLIC_PORT={shared_pool.servers.amqp_port}",
-        # The tests' broker has no certificate.
-        "SLUICE_AMQP_PUBLIC_TLS=true": "SLUICE_AMQP_PUBLIC_TLS=false",
         "/etc/sluice/wallet.json": str(folder / "owner.json"),
         "/etc/sluice/password": str(folder / "password"),
         "http://127.0.0.1:18301": f"http://127.0.0.1:{shared_pool.names.operations_port}",
@@ -196,6 +194,8 @@ def _environment(shared_pool: BenchPool, folder: Path, second: Names, demo: Path
         "SLUICE_MONGODB_DATABASE": second.database,
         "SLUICE_AMQP_CORE_VHOST": second.core,
         "SLUICE_AMQP_POOL_VHOST": second.pool,
+        # Their broker's certificate is of a CA that the system does not know.
+        "SLUICE_AMQP_CA_FILE": shared_pool.servers.amqp_tls["SLUICE_AMQP_CA_FILE"],
         **{name: value for name, value in _stack(shared_pool).items() if name.startswith("SLUICE_STACK_")},
     }
 

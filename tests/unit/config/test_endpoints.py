@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config.endpoints import public_endpoints, rpc_urls
+from config.endpoints import plaintext_warnings, public_endpoints, rpc_urls
 from config.settings import read_settings
 from protocol.errors import BadSetting
 
@@ -38,3 +38,14 @@ def test_a_web_socket_that_may_hold_a_key_is_left_out() -> None:
 
 def test_addresses_of_nodes_do_not_show_in_the_settings_repr() -> None:
     assert "hush" not in repr(read_settings(rpc_url="https://a/v3/hush", ws_url="wss://a/v3/hush"))
+
+
+def test_the_operator_is_told_what_machines_elsewhere_would_refuse() -> None:
+    public = {"api_url": "http://pool.example", "amqp_public_host": "pool.example", "public_rpc_url": "http://n"}
+    told = plaintext_warnings(read_settings(**public))
+    names = [line.partition(":")[0] for line in told]
+    assert names == ["SLUICE_API_URL", "SLUICE_AMQP_PUBLIC_TLS", "SLUICE_PUBLIC_RPC_URL"]
+    assert not plaintext_warnings(read_settings(**public, allow_plaintext=True))
+    encrypted = {"api_url": "https://pool.example", "amqp_public_host": "2001:db8::1", "amqp_public_tls": True}
+    assert not plaintext_warnings(read_settings(**encrypted))
+    assert not plaintext_warnings(read_settings(amqp_public_host="::1"))

@@ -53,5 +53,29 @@ def test_addresses_are_compared_whatever_their_case() -> None:
 
 
 def test_an_own_node_is_used_for_blocks_too() -> None:
-    own = complete_settings(given(rpc_url="http://mine:8545"), POOL)
-    assert (own.rpc_url, own.ws_url) == ("http://mine:8545", None)
+    own = complete_settings(given(rpc_url="https://mine:8545"), POOL)
+    assert (own.rpc_url, own.ws_url) == ("https://mine:8545", None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "pool"),
+    [
+        ({"rpc_url": "http://u:secret@mine:8545"}, POOL),
+        ({"rpc_url": "https://a.example,http://b.example"}, POOL),
+        ({}, POOL.model_copy(update={"rpc_url": "http://pool.example"})),
+        ({}, POOL.model_copy(update={"ws_url": "ws://pool.example"})),
+        ({"rpc_url": "https://mine", "ws_url": "ws://192.168.0.7:8546"}, POOL),
+    ],
+)
+def test_a_node_elsewhere_without_encryption_needs_the_operators_leave(
+    fields: dict[str, object], pool: PoolConfig
+) -> None:
+    with pytest.raises(BadSetting, match=r"SLUICE_ALLOW_PLAINTEXT.*the chain's node \(SLUICE_RPC_URL\)") as caught:
+        complete_settings(given(**fields), pool)
+    assert "secret" not in str(caught.value)
+    assert complete_settings(given(allow_plaintext=True, **fields), pool).hub == POOL.hub
+
+
+def test_a_node_of_this_machine_needs_no_encryption() -> None:
+    own = complete_settings(given(rpc_url="http://[::1]:8545", ws_url="ws://localhost:8546"), POOL)
+    assert own.ws_url == "ws://localhost:8546"

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from config.per_process import PerProcess
+from config.settings import read_settings
 from protocol.errors import BadSetting, NotSignedIn, PoolUnavailable, Refused
 from tests.unit.workers.test_complete_settings import POOL
 from workers.pool.api import PoolApi
@@ -75,3 +76,19 @@ def test_the_pools_clock_is_read_if_it_says_so(
 ) -> None:
     headers = {} if date is None else {"date": date}
     assert api(monkeypatch, httpx.Response(200, json={}, headers=headers)).time() == told
+
+
+@pytest.mark.parametrize(
+    "host", ["pool.example", "10.0.0.7:18300", "[2001:db8::1]", "localhost.example", "127.0.0.1.example"]
+)
+def test_an_api_elsewhere_without_encryption_is_refused_unless_its_network_is_trusted(host: str) -> None:
+    """A token, and through RabbitMQ's password the machine's work, would be open to the networks in between."""
+    with pytest.raises(BadSetting, match=r"SLUICE_ALLOW_PLAINTEXT.*http://.*not encrypted.*an address with TLS"):
+        PoolApi.of(read_settings(api_url=f"http://{host}"))
+    assert PoolApi.of(read_settings(api_url=f"https://{host}")).url == f"https://{host}"
+    assert PoolApi.of(read_settings(api_url=f"http://{host}", allow_plaintext=True)).url == f"http://{host}"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:18300", "localhost", "[::1]:1", "127.8.9.1"])
+def test_an_api_of_this_machine_needs_no_encryption(host: str) -> None:
+    assert PoolApi.of(read_settings(api_url=f"http://{host}")).url == f"http://{host}"

@@ -21,7 +21,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ("CHAIN_ID", "HUB", "WORKERPOOL", "RPC_URL", "WS_URL", "BLOCK_TIME"):
         monkeypatch.delenv(f"SLUICE_{name}", raising=False)
     layout_of(tmp_path, WORKER_KEY.wallet).make()
-    return read_settings(home=tmp_path, private_key="0x" + "11" * 32, api_url="http://pool.example")
+    return read_settings(home=tmp_path, private_key="0x" + "11" * 32, api_url="https://pool.example")
 
 
 def away(_: PoolApi) -> PoolConfig:

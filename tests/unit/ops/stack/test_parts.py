@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from config.settings import Settings, StackSettings, read_settings
-from ops.stack import parts
+from ops.stack import parts, rabbitmq
 from ops.stack.parts import StackPart
 
 #: The defaults, whatever the shell that runs the tests says.
@@ -60,6 +60,16 @@ def test_parts_come_in_the_stacks_order_and_all_of_them_when_none_is_named() -> 
 
 def test_every_default_port_is_below_the_kernels_own() -> None:
     ports = [PORTS.mongodb_port, PORTS.rpc_port, PORTS.ipfs_api_port, PORTS.ipfs_gateway_port]
-    ports += [PORTS.rabbitmq_port + offset for offset in range(5)]
+    ports += [PORTS.rabbitmq_port + offset for offset in range(rabbitmq.PORTS)]
     assert len(set(ports)) == len(ports)
     assert max(ports) < 32768
+
+
+def test_workers_use_the_listener_with_tls_if_the_stack_is_told_to() -> None:
+    plain, settings = parts.own(StackPart.RABBITMQ, read_settings(), PORTS).settings, read_settings()
+    with_tls = parts.own(StackPart.RABBITMQ, settings, PORTS.model_copy(update={"tls": True})).settings
+    assert plain["SLUICE_AMQP_PUBLIC_TLS"] == "false"
+    assert with_tls["SLUICE_AMQP_PUBLIC_TLS"] == "true"
+    assert int(with_tls["SLUICE_AMQP_PUBLIC_PORT"]) == PORTS.rabbitmq_port + 5
+    assert with_tls["SLUICE_AMQP_CA_FILE"].endswith("/stack/rabbitmq/tls/ca.pem")
+    assert with_tls["SLUICE_AMQP_URL"] == plain["SLUICE_AMQP_URL"]
