@@ -25,7 +25,7 @@ from protocol.wire import Assignment
 def sign_assignment(key: Key, assignment: Assignment, chain_id: int, workerpool: str) -> Assignment:
     """The assignment, signed by the workerpool owner's key for this workerpool and chain. Called by the scheduler."""
     return assignment.model_copy(
-        update={"signature": key.sign_message(_signed_message(assignment, chain_id, workerpool))},
+        update={"signature": key.sign_message(signed_message(assignment, chain_id, workerpool))},
     )
 
 
@@ -33,10 +33,10 @@ def recover_assignment_signer(assignment: Assignment, chain_id: int, workerpool:
     """The wallet that signed the assignment as it is. Raises Refused without a valid signature. Called by workers."""
     if assignment.signature is None:
         raise Refused(why="the assignment is not signed: the pool's scheduler is of an older release")
-    return recover_message_wallet(_signed_message(assignment, chain_id, workerpool), Signature(assignment.signature))
+    return recover_message_wallet(signed_message(assignment, chain_id, workerpool), Signature(assignment.signature))
 
 
-def _signed_message(assignment: Assignment, chain_id: int, workerpool: str) -> bytes:
+def signed_message(assignment: Assignment, chain_id: int, workerpool: str) -> bytes:
     """The text that is signed: chain, workerpool and the hash of all fields but the signature."""
     fields = assignment.model_dump(mode="json", exclude={"signature"})
     # A lone surrogate (no valid text has one) must not stop the scheduler: it becomes what no other text becomes.

@@ -18,6 +18,14 @@ MACHINE_FAILED = "MACHINE_FAILED"
 #: The app ran out of memory on a machine that offers less than the pool promises per slot: a machine that keeps the
 #: promise may do better, and the smaller one is not to blame either.
 MACHINE_MEMORY = "MACHINE_OUT_OF_MEMORY"
+#: Cause of an assignment that the workerpool's owner did not sign as it stands.
+NOT_AUTHORIZED = "WORKERPOOL_AUTHORIZATION_NOT_FOUND"
+#: Cause of a task whose contribution deadline has passed.
+CONTRIBUTION_TIMEOUT = "CONTRIBUTION_TIMEOUT"
+#: Cause of a task that this machine gave back: by its operator's wish, or because the scheduler stopped it.
+ABORTED = "ABORTED_BY_WORKER"
+#: All causes of a replicate that its worker declined.
+DECLINED = frozenset({MACHINE_FAILED, MACHINE_MEMORY, NOT_AUTHORIZED, CONTRIBUTION_TIMEOUT, ABORTED})
 #: Characters of a cause in a report (`protocol.wire`).
 CAUSE_CHARACTERS = 200
 #: Name of the file in `/iexec_out`.

@@ -33,7 +33,15 @@ from protocol.errors import (
     TaskFailure,
 )
 from protocol.poco.authorization import recover_authorization
-from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, Failure, worded
+from protocol.results.error_result import (
+    ABORTED,
+    CONTRIBUTION_TIMEOUT,
+    MACHINE_FAILED,
+    MACHINE_MEMORY,
+    NOT_AUTHORIZED,
+    Failure,
+    worded,
+)
 from protocol.results.params import DealParams, read_params
 from protocol.types import ZERO_ADDRESS, Signature, TaskId, Wallet
 from protocol.wire import Assignment, Report, Step
@@ -180,20 +188,20 @@ def _check(context: WorkerContext, assignment: Assignment) -> None:
     """Refuse work that could never be paid, before anything is spent on it. Raises TaskDeclined."""
     wallet, task_id = context.machine.wallet, TaskId(assignment.task_id)
     if assignment.wallet != wallet:
-        raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", f"it is for wallet {assignment.wallet}")
+        raise _declined(task_id, NOT_AUTHORIZED, f"it is for wallet {assignment.wallet}")
     if context.now() >= assignment.contribution_deadline:
         machine = context.machine
         off = clock.why_late(context.rpc, machine.api, context.now(), machine.settings.block_time)
         if off is not None:
             raise _declined(task_id, MACHINE_FAILED, off)
-        raise _declined(task_id, "CONTRIBUTION_TIMEOUT", "its contribution deadline has passed")
+        raise _declined(task_id, CONTRIBUTION_TIMEOUT, "its contribution deadline has passed")
     enclave = Wallet(assignment.enclave_challenge)
     try:
         signer = recover_authorization(Signature(assignment.authorization), wallet, task_id, enclave)
     except Refused as error:
-        raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", str(error)) from error
+        raise _declined(task_id, NOT_AUTHORIZED, str(error)) from error
     if signer != context.machine.pool.scheduler:
-        raise _declined(task_id, "WORKERPOOL_AUTHORIZATION_NOT_FOUND", f"it is authorized by {signer}")
+        raise _declined(task_id, NOT_AUTHORIZED, f"it is authorized by {signer}")
 
 
 def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> tuple[PackedResult, Failure | None]:
@@ -208,7 +216,7 @@ def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> 
     except TaskFailure as error:
         if _aborted(context, replicate.task_id):
             # Its container was killed by us: that says nothing of the app.
-            raise _declined(replicate.task_id, "ABORTED_BY_WORKER", "it was aborted") from error
+            raise _declined(replicate.task_id, ABORTED, "it was aborted") from error
         failure, why = cause_of(replicate.task_id, error, attempt.ended)
         log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=why)
         if replicate.assignment.callback != ZERO_ADDRESS:
@@ -283,7 +291,7 @@ def _run(
             limits=machine.limits,
         )
         if not context.journal.mark_running(task_id, None, context.now()):
-            raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
+            raise _declined(task_id, ABORTED, "it was aborted")
         app_image = AppImage(context.engine, context.layout, machine.images, assignment, deadline)
         run = AppRun(
             engine=context.engine,
@@ -334,7 +342,7 @@ def _created(context: WorkerContext, task_id: TaskId, attempt: _Attempt, contain
     """The last moment at which an abort costs nothing: the container exists but has not started."""
     attempt.uses(container)
     if not context.journal.mark_running(task_id, container, context.now()):
-        raise _declined(task_id, "ABORTED_BY_WORKER", "it was aborted")
+        raise _declined(task_id, ABORTED, "it was aborted")
 
 
 def _fail(context: WorkerContext, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from protocol.errors import TaskDeclined
-from protocol.results.error_result import MACHINE_FAILED
+from protocol.results.error_result import ABORTED, CONTRIBUTION_TIMEOUT, MACHINE_FAILED
 from protocol.types import TaskId
 
 #: Seconds between two reads of the journal; the check itself is called for every piece that arrives.
@@ -62,14 +62,14 @@ class TaskDeadline:
         if now >= self._until:
             raise TaskDeclined(
                 task=self._task_id,
-                cause="CONTRIBUTION_TIMEOUT",
+                cause=CONTRIBUTION_TIMEOUT,
                 why="its contribution deadline has passed by this machine's clock",
             )
         if now < self._looked_at + ABORT_CHECK_SECONDS:
             return
         self._looked_at = now
         if self._aborted():
-            raise TaskDeclined(task=self._task_id, cause="ABORTED_BY_WORKER", why="it was aborted")
+            raise TaskDeclined(task=self._task_id, cause=ABORTED, why="it was aborted")
 
     def wait_before_retry(self, seconds: float, why: str) -> None:
         """Wait before another try. Raises TaskDeclined if afterwards no time would be left for the app (`why`: what

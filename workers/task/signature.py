@@ -6,16 +6,13 @@ import structlog
 
 from protocol.assignment import recover_assignment_signer
 from protocol.errors import Refused
-from protocol.results.error_result import worded
+from protocol.results.error_result import NOT_AUTHORIZED, worded
 from protocol.types import TaskId
 from protocol.wire import Assignment, Report, Step
 from workers.context import WorkerContext
 from workers.task.replicate import ReplicateStage
 
 log = structlog.get_logger(__name__)
-
-#: PoCo's cause for work that the workerpool's owner has not asked for.
-NOT_AUTHORIZED = "WORKERPOOL_AUTHORIZATION_NOT_FOUND"
 
 
 def admits(context: WorkerContext, assignment: Assignment) -> bool:

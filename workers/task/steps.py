@@ -12,7 +12,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.run import RunReport
 from protocol.errors import BadInput, EngineUnavailable, PoolUnavailable
-from protocol.results.error_result import worded
+from protocol.results.error_result import ABORTED, worded
 from protocol.types import TaskId, Wallet
 from protocol.wire import Report, Step
 from workers.context import WorkerContext
@@ -26,8 +26,6 @@ log = structlog.get_logger(__name__)
 UPLOAD_TIMEOUT = 60.0
 #: A run that asks to be repeated at once is repeated this often; then the next head does.
 RUNS_IN_A_ROW = 5
-#: Cause of a task that this machine gave back by its operator's wish.
-HANDED_BACK = "ABORTED_BY_WORKER"
 #: Length of a cause in a report.
 CAUSE_CHARACTERS = 200
 
@@ -156,7 +154,7 @@ def hand_back(context: WorkerContext, task_id: TaskId, why: str) -> None:
     abort(context, task_id)
     replicate = context.journal.find(task_id)
     if replicate is not None and replicate.stage is ReplicateStage.ABORTED:
-        context.reports.send(task_id, Report(step=Step.FAILED, cause=worded(HANDED_BACK, why)))
+        context.reports.send(task_id, Report(step=Step.FAILED, cause=worded(ABORTED, why)))
 
 
 def _with_result(context: WorkerContext, task_id: TaskId) -> Replicate | None:
