@@ -77,7 +77,11 @@ class Settings(BaseSettings):
     lane_max_in_flight: int = Field(16, ge=1, description="Open nonces per wallet (geth guarantees 16).")
     lane_max_queued: int = Field(100_000, ge=1, description="Queued intents per wallet before callers must wait.")
     fee_policy: Literal["fast", "normal", "cheap", "fixed"] = Field("fast", description="How fees are chosen.")
-    max_fee_gwei: Gwei = Field(Decimal(500), description="Never pay more than this per gas, in gwei.")
+    max_fee_gwei: Gwei | None = Field(
+        None,
+        description="Never pay more than this per gas, in gwei. Unset: 500 for a scheduler, by its chain for a worker"
+        " (docs/guarantees.md, Money of a worker machine).",
+    )
     fixed_fee_gwei: Gwei = Field(Decimal(0), description="Fee per gas when fee_policy is fixed, in gwei.")
     max_transaction_gas: int = Field(
         2**24,
@@ -89,7 +93,10 @@ class Settings(BaseSettings):
         0, ge=0, description="Balance in wei that stays in the wallet: what would go below it is not sent."
     )
     daily_spend_cap_wei: int | None = Field(
-        None, ge=0, description="Most to spend on gas in any 24 hours, in wei, per wallet. Unset: no limit."
+        None,
+        ge=0,
+        description="Most to spend on gas in any 24 hours, in wei, per wallet. Unset: no limit for a scheduler, by its"
+        " chain for a worker (docs/guarantees.md, Money of a worker machine).",
     )
     finality_blocks: int = Field(
         12, ge=1, le=1000, description="Blocks on top of a transaction's block after which it counts as final."
@@ -235,6 +242,19 @@ class Settings(BaseSettings):
     )
     invite: SecretStr | None = Field(
         None, description="Invite code of the pool's operator, for a pool that takes new machines by invitation."
+    )
+    most_stake_nrlc: int | None = Field(
+        None,
+        ge=0,
+        lt=2**63,
+        description="Most nRLC that the pool's tasks may lock of this machine's deposit at a time; a task that would"
+        " lock more is declined. Unset: the deposit itself is the limit.",
+    )
+    rlc_value_wei: int = Field(
+        10**14,
+        ge=0,
+        description="What one RLC is worth to this machine, in wei of the chain's native token (on Bellecour they are"
+        " one). A reveal may cost more than the max fee as long as it costs less than the stake that it saves.",
     )
     slots: int = Field(1, ge=1, description="Containers this machine runs at once.")
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 
+from chain.contracts.hub import Hub
+from chain.lane.model.intent import LaneId
+from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
 from chain.lane.store.sqlite import SqliteStore
@@ -20,13 +23,15 @@ from chain.rpc.pool import RpcPool, connect
 from config.settings import Settings
 from protocol.errors import BadSetting
 from protocol.ethereum.signing import Key
-from protocol.types import Wallet
+from protocol.types import Contract, Wallet
 from protocol.wire import IMAGE_BYTES, Capabilities, PoolConfig, Session
 from workers.data.download import DownloadPolicy
 from workers.data.layout import Layout, layout_of
 from workers.data.outputs import ResultLimits
 from workers.data.registry import RegistryPolicy, read_credentials
 from workers.lane_wakeup import LaneWakeup
+from workers.money.ledger import Ledger
+from workers.money.limits import lane_policy
 from workers.pool.api import PoolApi, SignedInApi
 from workers.pool.reports import Reports
 from workers.pool.session import SessionFile
@@ -82,6 +87,11 @@ class Machine:
             return read_engine_resources(engine.info())
         finally:
             engine.close()
+
+    @property
+    def policy(self) -> LanePolicy:
+        """How this machine pays for transactions: by limits of its own."""
+        return lane_policy(self.settings, node_of_pool=self.settings.rpc_url == self.pool.rpc_url)
 
     @property
     def memory_per_slot(self) -> int:
@@ -189,7 +199,23 @@ class WorkerContext:
     @cached_property
     def lane(self) -> Lane:
         """The wallet's transactions."""
-        return poco_lane(self.machine.settings, self.rpc, self.machine.key, self.lane_store)
+        machine = self.machine
+        return poco_lane(machine.settings, self.rpc, machine.key, self.lane_store, machine.policy)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What this machine spends and risks."""
+        machine = self.machine
+        return Ledger(
+            settings=machine.settings,
+            policy=machine.policy,
+            layout=self.layout,
+            journal=self.journal,
+            store=self.lane_store,
+            lane=LaneId(self.chain_id, machine.wallet),
+            clock=self.now,
+            hub=lambda: Hub(self.rpc, Contract(machine.pool.hub)),
+        )
 
     def close(self) -> None:
         """Send the queued reports and close what was opened."""

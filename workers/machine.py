@@ -35,7 +35,8 @@ from protocol.types import Contract, Wallet
 from protocol.wire import PoolConfig
 from workers import control, log_file, upkeep_process
 from workers.context import Machine
-from workers.data.layout import Layout
+from workers.data.layout import Layout, layout_of
+from workers.money import pins
 from workers.pool.api import PoolApi
 from workers.pool.broker import admit, celery_app
 from workers.pool.broker_reach import require_tls
@@ -138,23 +139,26 @@ def prepare(settings: Settings) -> Machine:
     pool = _until_answered(api.config)
     if pool.amqp_host is not None and pool.amqp_port is not None:
         require_tls(pool.amqp_host, pool.amqp_port, tls=pool.amqp_tls, allowed=settings.allow_plaintext)
-    own = _until_answered(partial(_settings_checked_at_node, settings, pool))
+    own = _until_answered(partial(_settings_checked_at_node, settings, pool, key.wallet))
     engine = Engine(own.docker_host)
     engine.require_reach(os.geteuid())
     engine.close()
     api.close()
     machine = Machine(own, key, pool, api)
     machine.layout.make()
+    pins.keep(machine.layout, own)
     save_pool_config(own, key.wallet, pool)
     return machine
 
 
-def _settings_checked_at_node(settings: Settings, pool: PoolConfig) -> Settings:
-    """The settings, completed by the pool's, once the node is on their chain and knows their contracts.
+def _settings_checked_at_node(settings: Settings, pool: PoolConfig, wallet: Wallet) -> Settings:
+    """The settings, completed by the pool's, once they are those of the first start, and the node is on their chain and
+    knows their contracts.
 
     Raises BadSetting, WrongChain, RpcUnavailable.
     """
     own = complete_settings(settings, pool)
+    pins.check(layout_of(settings.home, wallet), own, settings.model_fields_set)
     with closing(connect(own)) as rpc:
         hub = Hub(rpc, Contract(pool.hub))
         hub.check_chain(own)

@@ -26,7 +26,7 @@ from protocol.errors import (
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import Contract, TaskId
 from workers import control
-from workers.attempt import Attempts
+from workers.attempt import Attempts, LogThrottle
 from workers.context import WorkerContext
 from workers.data.layout import discard
 from workers.resume import Resumer
@@ -58,6 +58,7 @@ class Upkeep:
         self._hub = Hub(context.rpc, Contract(context.machine.pool.hub))
         self._asked: dict[TaskId, float] = {}
         self._attempts = Attempts(context.now)
+        self._throttle = LogThrottle()
         #: Whether the pool says that another machine works with this wallet now.
         self.superseded = False
         #: Whether the machine was asked to drain, and nothing is left to do.
@@ -84,6 +85,7 @@ class Upkeep:
         replicates = self._context.journal.all_replicates()
         for part in (self._ping, self._resume, self._reveal):
             self._attempts.run(part.__name__.strip("_"), partial(part, replicates))
+        self._attempts.run("stakes", self._context.ledger.note_stakes)
         self._attempts.run("containers", self._sweep_containers)
         self._attempts.run("drain", self._drain)
 
@@ -101,7 +103,7 @@ class Upkeep:
             self.superseded = True
             return
         self._context.layout.note_ping()
-        if control.drain_of(self._context.layout) is not None:
+        if control.drain_of(self._context.layout) is not None or self._limit_reached():
             # A ping says that the machine takes tasks.
             self._leave()
         for task_id in pong.abort:
@@ -109,6 +111,18 @@ class Upkeep:
         # Tasks unknown to the pool continue until their final deadline: its database may have been lost.
         over = {*pong.forget, *(TaskId(task_id) for task_id in pong.unknown if self._too_late(replicates, task_id))}
         self._forget([replicate for replicate in replicates if replicate.task_id in over])
+
+    def _limit_reached(self) -> bool:
+        """Whether this machine has spent or risks as much as it may, so that it takes no new task."""
+        why = self._context.ledger.why_no_work(self._context.machine.pool.least_stake)
+        if why is None:
+            if self._throttle.forget("limit"):
+                log.info("New tasks are taken again.", action="limit_over")
+            return False
+        # The figures change all the time: what was logged is that a limit is reached.
+        if self._throttle.should_log("limit", "reached", self._context.now()):
+            log.warning(f"No new task is taken: {why}. Votes are still revealed.", action="limit_reached", why=why)
+        return True
 
     def _too_late(self, replicates: Sequence[Replicate], task_id: str) -> bool:
         held = next((replicate for replicate in replicates if replicate.task_id == task_id), None)

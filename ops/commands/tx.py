@@ -29,7 +29,7 @@ from pipeline.store.client import answering, database
 from protocol.errors import BadInput
 from protocol.types import Nonce
 from workers.data.layout import layout_of
-from workers.pool.saved_config import settings_from_pool
+from workers.pool.saved_config import policy_of, settings_from_pool
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Worker = Annotated[bool, typer.Option("--worker", help="This machine's worker wallet instead of the scheduler's.")]
@@ -194,7 +194,7 @@ def _open_lane(worker: bool) -> Lane:
     now = settings_from_pool(settings()) if worker else with_addresses(settings())
     key, rpc = load_key(now), connect(now)
     store: LaneStore = SqliteStore(layout_of(now.home, key.wallet).lane) if worker else MongoStore(database(now))
-    return poco_lane(now, rpc, key, store)
+    return poco_lane(now, rpc, key, store, policy_of(now, key.wallet) if worker else None)
 
 
 def _replace_nonce(

@@ -110,7 +110,7 @@ def _progress(place: Layout) -> str:
 def _ended(settings: Settings, place: Layout, *, was_running: bool, stopped: bool) -> Ended:
     now, wallet = time.time(), load_key(settings).wallet
     try:
-        own = settings_from_pool(settings) if place.journal.exists() else settings
+        own = settings_from_pool(settings, wallet) if place.journal.exists() else settings
         left = left_unfinished(place, wallet, own, now)
     except SluiceError as error:
         return Ended(was_running, stopped, f"What is left unfinished is not known: {error}", Unfinished())

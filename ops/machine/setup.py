@@ -16,7 +16,8 @@ from protocol.errors import BadKeystore, SluiceError
 from protocol.ethereum.signing import Key
 from protocol.gas import gas_for_task
 from protocol.types import Contract, Wallet
-from workers.fitness.rules import TASKS_OF_GAS, ether, rlc
+from workers.fitness.rules import TASKS_OF_GAS
+from workers.money.amounts import ether, rlc
 from workers.pool.api import PoolApi
 from workers.pool.settings import complete_settings
 

@@ -2,6 +2,7 @@
 
 <home>/worker/<wallet>/
     journal.db  lane.db  session.json  pool.json
+    pins.json  market.json              chain and contracts of the first start; what gas costs
     lane.wake                           named pipe that wakes the lane
     machine  pinged                     this installation's random name; its last accepted ping (the file's time)
     cache/<sha256>                      datasets, shared by tasks
@@ -118,6 +119,16 @@ class Layout:
     def pool(self) -> Path:
         """The pool's `/config` as of this machine's last start."""
         return self.root / "pool.json"
+
+    @property
+    def pins(self) -> Path:
+        """Chain, hub and workerpool as this machine found them first."""
+        return self.root / "pins.json"
+
+    @property
+    def market(self) -> Path:
+        """What gas cost when this machine looked last."""
+        return self.root / "market.json"
 
     @property
     def cache(self) -> Path:

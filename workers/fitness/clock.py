@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from chain.rpc.client import JsonRpc
 from protocol.errors import BadInput, RpcError, RpcUnavailable, Unavailable
+from protocol.types import Wei
 from workers.fitness import rules
 from workers.fitness.rules import CheckResult
 from workers.pool.api import PoolApi
 
 
-def head_time(rpc: JsonRpc) -> float:
-    """Time of the newest block that the node has, Unix seconds. Raises RpcError, RpcUnavailable."""
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest block that a node has."""
+
+    #: Unix seconds.
+    time: float
+    #: Wei per gas; None on a chain without EIP-1559.
+    base_fee: Wei | None
+
+
+def read_head(rpc: JsonRpc) -> Head:
+    """The newest block that the node has. Raises RpcError, RpcUnavailable."""
     head = rpc.call("eth_getBlockByNumber", "latest", False)
     if not isinstance(head, dict):
         # It has no newest block: it is not there yet.
         raise RpcUnavailable(what=rpc.name, why="it does not know its newest block")
-    return float(int(str(head["timestamp"]), 16))
+    base_fee = head.get("baseFeePerGas")
+    return Head(
+        time=float(int(str(head["timestamp"]), 16)),
+        base_fee=None if base_fee is None else Wei(int(str(base_fee), 16)),
+    )
 
 
 def pool_time(api: PoolApi) -> float | None:
@@ -26,9 +43,9 @@ def pool_time(api: PoolApi) -> float | None:
         return None
 
 
-def check(rpc: JsonRpc, api: PoolApi, now: float, block_time: float) -> CheckResult:
-    """Whether the clock is right. `now`: what it shows, Unix seconds. Raises RpcError, RpcUnavailable."""
-    return rules.clock(now, head_time(rpc), pool_time(api), block_time)
+def check(head: Head, api: PoolApi, now: float, block_time: float) -> CheckResult:
+    """Whether the clock is right. `now`: what it shows, Unix seconds."""
+    return rules.clock(now, head.time, pool_time(api), block_time)
 
 
 def why_late(rpc: JsonRpc, api: PoolApi, now: float, block_time: float) -> str | None:
@@ -36,7 +53,7 @@ def why_late(rpc: JsonRpc, api: PoolApi, now: float, block_time: float) -> str |
     nothing can be said.
     """
     try:
-        off = rules.clock_error(now, head_time(rpc), pool_time(api), block_time)
+        off = rules.clock_error(now, read_head(rpc).time, pool_time(api), block_time)
     except (RpcError, RpcUnavailable):
         return None
     return None if off is None else f"this machine's clock is {off:+.0f} s off the chain's block time"

@@ -4,6 +4,7 @@ be checked.
 wallet, docker, limits, disk     of this machine
 pool, broker                     can they be reached
 chain, clock, gas, stake         the node, and what the chain says of the wallet
+money                            this machine's own limits on what it pays and risks
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from chain.contracts.hub import Hub
 from chain.keystore import load_key
+from chain.lane.rules.fees import FeeMarket
 from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
 from config.http_client import is_loopback
@@ -29,6 +31,9 @@ from protocol.wire import PoolConfig
 from workers.context import Machine
 from workers.fitness import clock, rules
 from workers.fitness.rules import CheckResult, Numbers
+from workers.money import market, pins
+from workers.money.ledger import open_ledger
+from workers.money.limits import budget_of, caps_of
 from workers.pool.api import PoolApi
 from workers.pool.broker_reach import reach, require_tls
 from workers.pool.saved_config import load_pool_config
@@ -39,7 +44,7 @@ from workers.sandbox.spec import ContainerSpec, container_name
 #: An image that no engine has: one that is asked to make a container of it checks everything else first.
 _NO_IMAGE = "sluice.invalid/doctor:none"
 #: Parts that need the pool's `/config`, which names chain and contracts.
-ON_CHAIN = ("chain", "clock", "gas", "stake")
+ON_CHAIN = ("chain", "clock", "gas", "stake", "money")
 
 
 def examine(settings: Settings) -> Iterator[CheckResult]:
@@ -60,7 +65,9 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult(part, False, f"not asked: {missing}")
         return
     try:
-        machine = Machine(complete_settings(settings, pool), key, pool, PoolApi.of(settings))
+        own = complete_settings(settings, pool)
+        machine = Machine(own, key, pool, PoolApi.of(settings))
+        pins.check(machine.layout, own, settings.model_fields_set)
     except SluiceError as error:
         yield CheckResult("settings", False, str(error))
         return
@@ -176,7 +183,10 @@ def broker(machine: Machine) -> CheckResult:
 
 
 def on_chain(machine: Machine, now: float) -> list[CheckResult]:
-    """ON_CHAIN: the node, this machine's clock (`now`, Unix seconds), the wallet's gas and stake."""
+    """ON_CHAIN: the node, this machine's clock (`now`, Unix seconds), the wallet's gas and stake, the limits of money.
+
+    Keeps what gas costs for the machine's other processes.
+    """
     settings = machine.settings
     try:
         with closing(connect(settings)) as rpc:
@@ -193,14 +203,29 @@ def _wallet_on_chain(machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float)
     settings, wallet, head = machine.settings, machine.wallet, hub.head()
     least = machine.pool.least_stake
     account, (balance,) = hub.account(wallet, head), hub.balances([wallet], head)
+    newest, price = clock.read_head(rpc), hub.gas_price()
+    tip = price if newest.base_fee is None else max(0, price - newest.base_fee)
     return [
         CheckResult(
             "chain", True, f"{rpc.name}, chain {settings.chain_id}, block {head}, hub {settings.hub}", {"block": head}
         ),
-        clock.check(rpc, machine.api, now, settings.block_time),
-        rules.gas(Wei(balance), hub.gas_price()),
+        clock.check(newest, machine.api, now, settings.block_time),
+        rules.gas(Wei(balance), price),
         rules.stake(account.stake, account.locked, None if least is None else NRlc(least)),
+        money(machine, FeeMarket(newest.base_fee, Wei(tip))),
     ]
+
+
+def money(machine: Machine, seen: FeeMarket) -> CheckResult:
+    """Whether this machine's own limits allow a task at what gas costs now."""
+    layout, policy, least = machine.layout, machine.policy, machine.pool.least_stake
+    if not layout.root.exists():
+        # It has never run.
+        budget = budget_of(policy, seen, spent=Wei(0), signed=Wei(0), queued_gas=0, replicates=(), stakes={})
+        return rules.money(budget, caps_of(machine.settings), NRlc(least or 0))
+    market.note(layout, seen)
+    with open_ledger(machine.settings, policy, layout, machine.wallet) as ledger:
+        return rules.money(ledger.budget(), ledger.caps, NRlc(least or 0))
 
 
 def _found(part: str, ask: Callable[[], CheckResult]) -> CheckResult:

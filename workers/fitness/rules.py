@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from protocol.gas import gas_for_task
 from protocol.types import NRlc, Wei
+from workers.money import limits
+from workers.money.amounts import ether, gwei, rlc
+from workers.money.limits import Budget, Caps
 
-#: nRLC in one RLC, wei in one unit of the native token.
-NRLC, ETHER = 10**9, 10**18
 #: Tasks whose gas a wallet should hold: with less it is empty within the hour on a busy pool.
 TASKS_OF_GAS = 20
 #: Free bytes below which images and results soon do not fit.
@@ -64,6 +65,33 @@ def stake(free: NRlc, locked: NRlc, least: NRlc | None) -> CheckResult:
     )
 
 
+def money(budget: Budget, caps: Caps, least: NRlc) -> CheckResult:
+    """Whether the machine's own limits allow another task that locks `least`."""
+    numbers: Numbers = {
+        "spent_wei": budget.spent,
+        "in_flight_wei": budget.in_flight,
+        "day_cap_wei": caps.day,
+        "price_cap_wei": caps.price,
+        "locked_nrlc": budget.locked,
+        "stake_cap_nrlc": caps.stake,
+    }
+    why = limits.why_no_task(budget, caps, least)
+    if why is not None:
+        says = f"{why}; this machine takes no new task until that is over, and still reveals its votes."
+        return CheckResult("money", False, says, numbers)
+    return CheckResult("money", True, money_words(budget, caps), numbers)
+
+
+def money_words(budget: Budget, caps: Caps) -> str:
+    """What is spent and risked, against the limits."""
+    risk = "the deposit" if caps.stake is None else f"{rlc(caps.stake)} RLC"
+    return (
+        f"{ether(budget.spent)} of {ether(caps.day)} spent on gas in 24 hours,"
+        f" up to {ether(budget.in_flight)} under way; at most {gwei(caps.price)} gwei;"
+        f" tasks lock {rlc(budget.locked)} RLC of {risk}"
+    )
+
+
 def disk(free: int, folder: str) -> CheckResult:
     """Whether images and results fit."""
     numbers = {"free_bytes": free, "needs_bytes": LEAST_DISK}
@@ -108,22 +136,6 @@ def head_limit(block_time: float) -> float:
     return CLOCK_SECONDS + OLD_BLOCKS * block_time
 
 
-def rlc(amount: int) -> str:
-    """nRLC as RLC, exactly."""
-    return _decimal(amount, 9)
-
-
-def ether(amount: int) -> str:
-    """Wei as native token, exactly."""
-    return _decimal(amount, 18)
-
-
 def gib(size: int) -> str:
     """Bytes as GiB, one decimal."""
     return f"{size / 2**30:.1f}"
-
-
-def _decimal(amount: int, digits: int) -> str:
-    whole, part = divmod(amount, 10**digits)
-    text = f"{part:0{digits}d}".rstrip("0")
-    return f"{whole}.{text}" if text else str(whole)

@@ -16,9 +16,11 @@ from protocol.errors import NotFound, SluiceError
 from protocol.types import Contract, Wallet
 from protocol.wire import WorkerModel
 from workers.data.layout import Layout, layout_of
-from workers.fitness.rules import ether, rlc
+from workers.fitness.rules import money_words
+from workers.money.amounts import ether, rlc
+from workers.money.ledger import open_ledger
 from workers.pool.api import PoolApi
-from workers.pool.saved_config import settings_from_pool
+from workers.pool.saved_config import load_pool_config, policy_of, settings_from_pool
 from workers.task.journal import Journal
 
 
@@ -33,6 +35,25 @@ class LocalTask:
     digest: str | None
     cause: str | None
     link: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What a machine spends and risks, against its own limits."""
+
+    #: Wei: fees of the last 24 hours, and the most that what is under way may cost.
+    spent_wei: int
+    in_flight_wei: int
+    #: nRLC that tasks of the pool lock.
+    at_stake_nrlc: int
+    #: The limits: wei in 24 hours, wei per gas, nRLC (None: the deposit).
+    day_cap_wei: int
+    price_cap_wei: int
+    stake_cap_nrlc: int | None
+    #: Why no new task is taken, if one of them is reached.
+    limit_reached: str | None
+    #: The figures in words.
+    says: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +75,7 @@ class Status:
     free_nrlc: int | None = None
     locked_nrlc: int | None = None
     balance_wei: int | None = None
+    money: Money | None = None
     trouble: tuple[str, ...] = ()
 
 
@@ -83,7 +105,8 @@ def status(settings: Settings) -> Status:
     pinged = layout.last_ping()
     trouble: list[str] = []
     known = _at_pool(settings, wallet, trouble)
-    account = _on_chain(settings, wallet, trouble)
+    own = _completed(settings, wallet, trouble)
+    account = None if own is None else _on_chain(own, wallet, trouble)
     return Status(
         wallet=wallet,
         name=settings.worker_name,
@@ -97,8 +120,37 @@ def status(settings: Settings) -> Status:
         free_nrlc=None if account is None else account[0],
         locked_nrlc=None if account is None else account[1],
         balance_wei=None if account is None else account[2],
+        money=None if own is None else _money(own, layout, wallet),
         trouble=tuple(trouble),
     )
+
+
+def _completed(settings: Settings, wallet: Wallet, trouble: list[str]) -> Settings | None:
+    try:
+        return settings_from_pool(settings, wallet)
+    except SluiceError as error:
+        if str(error) not in trouble:
+            trouble.append(str(error))
+        return None
+
+
+def _money(own: Settings, layout: Layout, wallet: Wallet) -> Money | None:
+    """What this machine spends and risks; None if it never ran."""
+    if not layout.journal.exists():
+        return None
+    pool = load_pool_config(own, wallet)
+    with open_ledger(own, policy_of(own, wallet), layout, wallet) as ledger:
+        budget, caps = ledger.budget(), ledger.caps
+        return Money(
+            spent_wei=budget.spent,
+            in_flight_wei=budget.in_flight,
+            at_stake_nrlc=budget.locked,
+            day_cap_wei=caps.day,
+            price_cap_wei=caps.price,
+            stake_cap_nrlc=caps.stake,
+            limit_reached=ledger.why_no_work(None if pool is None else pool.least_stake),
+            says=money_words(budget, caps),
+        )
 
 
 def _runs(layout: Layout) -> bool:
@@ -120,9 +172,8 @@ def _at_pool(settings: Settings, wallet: Wallet, trouble: list[str]) -> WorkerMo
         return None
 
 
-def _on_chain(settings: Settings, wallet: Wallet, trouble: list[str]) -> tuple[int, int, int] | None:
+def _on_chain(own: Settings, wallet: Wallet, trouble: list[str]) -> tuple[int, int, int] | None:
     try:
-        own = settings_from_pool(settings)
         with closing(connect(own)) as rpc:
             hub = Hub(rpc, Contract(str(own.hub)))
             account, (balance,) = hub.account(wallet), hub.balances([wallet])
@@ -153,4 +204,8 @@ def lines(found: Status) -> list[str]:
             f"hub        {rlc(found.free_nrlc)} RLC free (deposits and earnings), {rlc(found.locked_nrlc)} RLC locked"
         )
         said.append(f"gas        {ether(found.balance_wei)} of the native token")
+    if found.money is not None:
+        said.append(f"limits     {found.money.says}")
+    if found.money is not None and found.money.limit_reached is not None:
+        said.append(f"no task    {found.money.limit_reached}; votes are still revealed")
     return [*said, *(f"unknown    {why}" for why in found.trouble)]

@@ -6,11 +6,14 @@ import structlog
 from pydantic import ValidationError
 
 from chain.keystore import load_key
+from chain.lane.model.policy import LanePolicy
 from config.settings import Settings
 from protocol.errors import PoolUnavailable
 from protocol.types import Wallet
 from protocol.wire import PoolConfig
 from workers.data.layout import layout_of
+from workers.money import pins
+from workers.money.limits import lane_policy
 from workers.pool.api import PoolApi
 from workers.pool.settings import complete_settings
 
@@ -33,15 +36,19 @@ def load_pool_config(settings: Settings, wallet: Wallet) -> PoolConfig | None:
         return None
 
 
-def settings_from_pool(settings: Settings) -> Settings:
+def settings_from_pool(settings: Settings, wallet: Wallet | None = None) -> Settings:
     """The settings, completed by the pool's `/config`, or by the saved one while the pool does not answer.
 
-    Raises PoolUnavailable if there is neither, BadSetting, BadKeystore.
+    `wallet`: that of the settings, for callers that know it: a keystore takes a second to open.
+
+    Raises PoolUnavailable if there is neither, BadSetting (also for a pool that is not the one of the first start),
+    BadKeystore.
     """
+    wallet = wallet or load_key(settings).wallet
     try:
         pool = PoolApi.of(settings).config()
     except PoolUnavailable:
-        known = load_pool_config(settings, load_key(settings).wallet)
+        known = load_pool_config(settings, wallet)
         if known is None and settings.hub is not None:
             # The operator has named what the pool would have said.
             return settings
@@ -49,4 +56,12 @@ def settings_from_pool(settings: Settings) -> Settings:
             raise
         log.warning("The pool does not answer; its saved configuration is used.", action="pool_recalled")
         pool = known
-    return complete_settings(settings, pool)
+    own = complete_settings(settings, pool)
+    pins.check(layout_of(settings.home, wallet), own, settings.model_fields_set)
+    return own
+
+
+def policy_of(own: Settings, wallet: Wallet) -> LanePolicy:
+    """How this machine pays for transactions, by its completed settings, while it need not be running."""
+    pool = load_pool_config(own, wallet)
+    return lane_policy(own, node_of_pool=pool is not None and pool.rpc_url == own.rpc_url)

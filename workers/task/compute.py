@@ -146,7 +146,7 @@ def _compute(context: WorkerContext, replicate: Replicate) -> None:
     attempt = _Attempt()
     try:
         with _boundary(task_id):
-            _check(context, replicate.assignment)
+            _check(context, replicate)
             result, failure = _result(context, replicate, attempt)
     except TaskDeclined as declined:
         _fail(context, task_id, declined, attempt)
@@ -184,9 +184,11 @@ def _boundary(task_id: TaskId) -> Iterator[None]:
         raise _declined(task_id, MACHINE_FAILED, f"{type(error).__name__}: {error}") from error
 
 
-def _check(context: WorkerContext, assignment: Assignment) -> None:
-    """Refuse work that could never be paid, before anything is spent on it. Raises TaskDeclined."""
-    wallet, task_id = context.machine.wallet, TaskId(assignment.task_id)
+def _check(context: WorkerContext, replicate: Replicate) -> None:
+    """Refuse work that could never be paid, or would cost or risk more than this machine allows, before anything is
+    spent on it. Raises TaskDeclined, and RpcUnavailable if the node cannot say what a vote would lock.
+    """
+    assignment, wallet, task_id = replicate.assignment, context.machine.wallet, replicate.task_id
     if assignment.wallet != wallet:
         raise _declined(task_id, NOT_AUTHORIZED, f"it is for wallet {assignment.wallet}")
     if context.now() >= assignment.contribution_deadline:
@@ -202,6 +204,10 @@ def _check(context: WorkerContext, assignment: Assignment) -> None:
         raise _declined(task_id, NOT_AUTHORIZED, str(error)) from error
     if signer != context.machine.pool.scheduler:
         raise _declined(task_id, NOT_AUTHORIZED, f"it is authorized by {signer}")
+    # A container that runs already was allowed when it was begun.
+    limit = context.ledger.why_not(assignment) if replicate.stage is ReplicateStage.TAKEN else None
+    if limit is not None:
+        raise _declined(task_id, MACHINE_FAILED, limit)
 
 
 def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> tuple[PackedResult, Failure | None]:

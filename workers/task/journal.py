@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.types import Hash32, TaskId
+from protocol.types import Hash32, NRlc, TaskId
 from protocol.wire import Assignment, Mode, ResultLink
 from workers.task.replicate import ALLOWED_BEFORE, Replicate, ReplicateStage
 
@@ -43,8 +43,18 @@ CREATE TABLE IF NOT EXISTS ended (
     ended_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID
 """
+#: nRLC that one vote on a task of a deal locks, as the chain says. Deals never change.
+_STAKES_SCHEMA = """
+CREATE TABLE IF NOT EXISTS stakes (
+    deal_id TEXT PRIMARY KEY,
+    stake INTEGER NOT NULL,
+    noted_at REAL NOT NULL
+) STRICT, WITHOUT ROWID
+"""
 #: Seconds after which an ended task is deleted: as long as the lane keeps what its transactions cost.
 ENDED_SECONDS = 1000 * 3600.0
+#: Seconds for which the stake of a deal is kept although no task of it is here: its next task may come.
+STAKE_SECONDS = 24 * 3600.0
 _COLUMNS = "task_id, assignment, stage, digest, callback_data, link, cause, exit_code, container_id, updated_at"
 
 
@@ -71,6 +81,7 @@ class Journal:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute(_SCHEMA)
         self._db.execute(_ENDED_SCHEMA)
+        self._db.execute(_STAKES_SCHEMA)
         self._db.execute("CREATE INDEX IF NOT EXISTS ended_by_time ON ended (ended_at)")
 
     def close(self) -> None:
@@ -96,6 +107,18 @@ class Journal:
     def all_replicates(self) -> list[Replicate]:
         """Every replicate not yet forgotten, oldest change first."""
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM replicates ORDER BY updated_at").fetchall()  # noqa: S608 - constant
+        return [_replicate(row) for row in rows]
+
+    def replicates_before(self, task_id: TaskId) -> list[Replicate]:
+        """Every replicate that was stored before this one, so that of two that came at once only one counts the other.
+
+        All of them, if the task is not known.
+        """
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM replicates"  # noqa: S608 - constant
+            " WHERE rowid < ifnull((SELECT rowid FROM replicates WHERE task_id = ?), 9223372036854775807)",
+            (task_id,),
+        ).fetchall()
         return [_replicate(row) for row in rows]
 
     def mark_running(self, task_id: TaskId, container_id: str | None, now: float) -> bool:
@@ -169,6 +192,24 @@ class Journal:
     def note_rewards(self, rewards: Mapping[TaskId, int]) -> None:
         """Keep what the chain says that ended tasks brought, nRLC."""
         self._db.executemany("UPDATE ended SET reward = ? WHERE task_id = ?", [(v, k) for k, v in rewards.items()])
+
+    def stakes(self) -> dict[str, NRlc]:
+        """nRLC that a vote locks, by deal id, as far as the chain was asked."""
+        return {deal_id: NRlc(stake) for deal_id, stake in self._db.execute("SELECT deal_id, stake FROM stakes")}
+
+    def note_stakes(self, stakes: Mapping[str, NRlc], now: float) -> None:
+        """Keep what the chain says that votes lock; forget deals that no task here is of any more."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT OR REPLACE INTO stakes (deal_id, stake, noted_at) VALUES (?, ?, ?)",
+                [(deal_id, stake, now) for deal_id, stake in stakes.items()],
+            )
+            self._db.execute(
+                "DELETE FROM stakes WHERE noted_at < ? AND deal_id NOT IN"
+                " (SELECT json_extract(assignment, '$.deal_id') FROM replicates)",
+                (now - STAKE_SECONDS,),
+            )
 
     def forget(self, task_ids: Iterable[TaskId]) -> None:
         """Delete rows of tasks that begin anew."""

@@ -74,7 +74,8 @@ def reveal(context: WorkerContext, task_id: TaskId) -> bool:
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
-    context.lane.submit([votes.reveal(replicate, context.chain_id, context.now())])
+    worth = context.ledger.worth(replicate.assignment.deal_id)
+    context.lane.submit([votes.reveal(replicate, context.chain_id, context.now(), worth)])
     context.lane_wakeup.notify()
     if context.journal.mark_revealed(task_id, context.now()):
         context.reports.send(task_id, Report(step=Step.REVEALED, seconds=_since(context, begun)))

@@ -31,10 +31,11 @@ def contribute(replicate: Replicate, chain_id: int, now: float) -> Intent:
     return Intent.new(chain_id, wallet, CONTRIBUTE, task_id, args, now)
 
 
-def reveal(replicate: Replicate, chain_id: int, now: float) -> Intent:
-    """The digest behind the vote."""
+def reveal(replicate: Replicate, chain_id: int, now: float, worth: int = 0) -> Intent:
+    """The digest behind the vote. `worth`: wei that the stake is worth, which is lost without it."""
     wallet = Wallet(replicate.assignment.wallet)
-    return Intent.new(chain_id, wallet, REVEAL, replicate.task_id, {"digest": _digest(replicate)}, now)
+    args = {"digest": _digest(replicate)} | ({"worth": str(worth)} if worth else {})
+    return Intent.new(chain_id, wallet, REVEAL, replicate.task_id, args, now)
 
 
 def contribute_and_finalize(replicate: Replicate, chain_id: int, now: float) -> Intent:

@@ -92,6 +92,11 @@ class Intent:
         return cls(f"{lane}:{method}:{subject}{suffix}", lane, method, subject, dict(args or {}), now)
 
     @property
+    def worth(self) -> int:
+        """Wei that are lost unless it succeeds, from the argument `worth`: up to so much may be paid for it."""
+        return int(str(self.args.get("worth", 0)))
+
+    @property
     def ended(self) -> bool:
         """Whether the intent is in a final state: no run does anything about it any more."""
         return self.state in ENDED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from chain.lane.model.nonce import NO_WEI
-from chain.lane.rules.fees import GWEI, FeePolicy
+from chain.lane.rules.fees import CEILING, GWEI, FeePolicy
 from chain.lane.rules.send_errors import Phrases, phrases_of
 from config.settings import Settings
 from protocol.types import Wei
@@ -49,6 +49,10 @@ class LanePolicy:
     #: Most to spend on fees in 24 h; None: no limit. Holds new nonces back, not a bump of one that is open: a lane that
     #: may not finish what it began would spend its time, and its stake, instead.
     daily_cap: Wei | None = None
+    #: Methods that the daily cap does not hold back, and that go first: they save what is locked already, or an
+    #: operator asked for them. Where there are any, other calls also wait while the base fee is above the ceiling:
+    #: sent, they would only stand in the way of these.
+    uncapped: frozenset[str] = frozenset()
     #: Decide and log, but claim and send nothing.
     dry_run: bool = False
     #: Words of refusals that come before the table's own.
@@ -60,7 +64,7 @@ class LanePolicy:
         """The policy the settings describe. Raises BadSetting."""
         fees = FeePolicy(
             name=settings.fee_policy,
-            ceiling=Wei(int(settings.max_fee_gwei * GWEI)),
+            ceiling=CEILING if settings.max_fee_gwei is None else Wei(int(settings.max_fee_gwei * GWEI)),
             fixed=Wei(int(settings.fixed_fee_gwei * GWEI)),
         )
         return cls(

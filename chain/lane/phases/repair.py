@@ -21,7 +21,7 @@ from chain.lane.model.intent import IntentState
 from chain.lane.model.nonce import Fees, NonceMove, NonceRecord, Purpose, Repriced, Unmined, apply
 from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
 from chain.lane.phases.snapshot import ChainSnapshot
-from chain.lane.rules.fees import bump, quote, too_low
+from chain.lane.rules.fees import FeePolicy, bump, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import raise_gas_limits, transfer_gas
 from chain.lane.rules.refusals import Remedy, remedies
 from chain.lane.rules.send_errors import REACTIONS
@@ -185,7 +185,7 @@ def _replace_attempts(
     wanted = _replacements(run.context, snapshot, memory, repairs, lowest)
     # Once a head: the base fee that makes the next price right is only known with the next block.
     if lowest is not None and memory.bumped < snapshot.head and not any(item.nonce == lowest.nonce for item in wanted):
-        bumped = _bump_if_due(run.context, snapshot, memory, lowest)
+        bumped = _bump_if_due(run.context, snapshot, memory, lowest, repairs)
         if bumped is not None:
             wanted.append(bumped)
             memory.bumped = snapshot.head
@@ -243,7 +243,7 @@ def _replacements(
 
 
 def _bump_if_due(
-    context: RunContext, snapshot: ChainSnapshot, memory: LaneMemory, lowest: NonceRecord
+    context: RunContext, snapshot: ChainSnapshot, memory: LaneMemory, lowest: NonceRecord, repairs: Repairs
 ) -> Unsigned | None:
     """A fee bump of the lowest open nonce, if its fee is too low or it has been stuck for too long; else None."""
     paid = lowest.newest.fees
@@ -259,6 +259,8 @@ def _bump_if_due(
         if waited < _stuck_blocks(context, lowest) and not _below_market(context, snapshot, lowest):
             return None
     fees = bump(context.policy.fees, snapshot.market, paid)
+    if context.policy.uncapped and (fees is None or too_low(fees, snapshot.market.base_fee)):
+        fees = bump(_policy_for_line(context, repairs), snapshot.market, paid) or fees
     if fees is None:
         log.warning(
             "Cannot pay more for the lowest nonce.",
@@ -269,6 +271,14 @@ def _bump_if_due(
         )
         return None
     return same_call(context, lowest, fees)
+
+
+def _policy_for_line(context: RunContext, repairs: Repairs) -> FeePolicy:
+    """How the lowest nonce's fees are chosen with regard to what waits behind it and is worth more than the ceiling."""
+    records = [record for _, record in sorted(repairs.open.items())]
+    worth = {item.key: item.worth for item in context.store.intents([key for each in records for key in each.intents])}
+    line = [(each.gas_limit, sum(worth.get(key, 0) for key in each.intents)) for each in records]
+    return ceiling_worth(context.policy.fees, line)
 
 
 def _stuck_blocks(context: RunContext, lowest: NonceRecord) -> int:

@@ -14,9 +14,10 @@ import structlog
 
 from chain.lane.model.intent import Intent, IntentState, method_of
 from chain.lane.model.nonce import NonceRecord, Sent
+from chain.lane.model.policy import LanePolicy
 from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
 from chain.lane.phases.snapshot import ChainSnapshot
-from chain.lane.rules.fees import quote
+from chain.lane.rules.fees import FeePolicy, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import Group
 from chain.lane.rules.readiness import Judgement
 from chain.lane.rules.send_errors import REACTIONS, Kind, Reaction, classify
@@ -32,7 +33,12 @@ log = structlog.get_logger(__name__)
 _LEAST_WINDOW = 64
 #: Seconds between two warnings that money is short.
 _WARN_SECONDS = 300.0
-_DAY_SECONDS = 86_400.0
+#: The daily cap is about the last so many seconds.
+DAY_SECONDS = 86_400.0
+#: Why what is ready is not sent: the balance, the daily cap, the ceiling of fees.
+_POOR = "there is not enough money to send: fund the wallet"
+_CAPPED = "the wallet has spent what it may in 24 hours: wait, or raise its daily cap (SLUICE_DAILY_SPEND_CAP_WEI)"
+_COSTLY = "the base fee is above what the wallet may pay: wait, or raise SLUICE_MAX_FEE_GWEI"
 
 
 @dataclass(slots=True)
@@ -70,7 +76,7 @@ def choose(
     groups: list[tuple[Intent, ...]] = []
     seen = 0
     # Fetch one group more than fits, so that the last one that fits is full.
-    while len(groups) <= capacity and seen < context.policy.scan:
+    while (len(groups) <= capacity or context.policy.uncapped) and seen < context.policy.scan:
         # As many as it takes, going by those seen so far.
         likely = (capacity + 1 - len(groups)) * max(1, seen) // max(1, len(groups))
         window = min(context.policy.window, max(_LEAST_WINDOW, likely))
@@ -83,7 +89,7 @@ def choose(
                 ready.append(intent)
             elif verdict.judgement is not Judgement.WAIT:
                 _end_unsent(chosen, intent, verdict.judgement, verdict.reason)
-        groups = context.encoder.group(ready)
+        groups = _in_order(context, ready)
         if len(queued) < window:
             break
     chosen.capacity = capacity
@@ -97,6 +103,12 @@ def choose(
             # Those who only shared the transaction go in the next run.
             chosen.more = True
     return chosen
+
+
+def _in_order(context: RunContext, ready: Sequence[Intent]) -> list[tuple[Intent, ...]]:
+    """Groups that share a transaction, those that no cap holds back first."""
+    groups = context.encoder.group(ready)
+    return sorted(groups, key=lambda group: group[0].method not in context.policy.uncapped)
 
 
 def _find_misfits(context: RunContext, group: Sequence[Intent]) -> list[tuple[Intent, str]]:
@@ -124,50 +136,71 @@ def afford(
     groups: list[Group],
     memory: LaneMemory,
 ) -> list[Group]:
-    """The first groups whose cost the wallet's balance and the daily cap allow."""
+    """The groups, in order, whose cost the wallet's balance, the daily cap and the ceiling of fees allow."""
     memory.short = None
     if not groups:
         return []
-    max_fee = quote(context.policy.fees, snapshot.market).max_fee
+    policy = context.policy
     fees = sum(record.gas_limit * record.newest.fees.max_fee for record in open_records)
     committed = fees + sum(record.value for record in open_records)
-    left = snapshot.balance - committed - context.policy.keep_balance
-    cap = context.policy.daily_cap
+    left = snapshot.balance - committed - policy.keep_balance
+    cap = policy.daily_cap
     allowed = (
-        left if cap is None else cap - fees - context.store.spent_since(context.lane, context.clock() - _DAY_SECONDS)
+        None if cap is None else cap - fees - context.store.spent_since(context.lane, context.clock() - DAY_SECONDS)
     )
-    count = 0
-    for _, call in groups:
-        fee = call.gas * max_fee
-        left, allowed = left - fee - call.value, allowed - fee
-        if min(left, allowed) < 0:
+    paid: list[Group] = []
+    why = _POOR
+    for group in groups:
+        intents, call = group
+        offer = quote(_fee_policy(policy, group), snapshot.market)
+        fee = call.gas * offer.max_fee
+        if fee + call.value > left:
+            why = _POOR
             break
-        count += 1
-    if count < len(groups) and count + len(open_records) == 0:
-        memory.short = "there is not enough money to send: fund the wallet or raise its daily cap"
-    if count < len(groups) and context.clock() - memory.warned > _WARN_SECONDS:
+        if allowed is not None and fee > allowed and intents[0].method not in policy.uncapped:
+            why = _CAPPED
+            if not policy.uncapped:
+                break
+            continue
+        if policy.uncapped and too_low(offer, snapshot.market.base_fee):
+            why = _COSTLY
+            continue
+        left -= fee + call.value
+        allowed = None if allowed is None else allowed - fee
+        paid.append(group)
+    if not paid and not open_records:
+        memory.short = why
+    if len(paid) < len(groups) and context.clock() - memory.warned > _WARN_SECONDS:
         memory.warned = context.clock()
         log.error(
-            "Not enough money to send: fund the wallet or raise its daily cap.",
+            f"Not sent: {why}.",
             action="lane_low_balance",
             wallet=context.lane.wallet,
             balance=snapshot.balance,
             committed=committed,
             daily_cap=cap,
-            waiting=len(groups) - count,
+            base_fee=snapshot.market.base_fee,
+            ceiling=policy.fees.ceiling,
+            waiting=len(groups) - len(paid),
         )
-    return groups[:count]
+    return paid
+
+
+def _fee_policy(policy: LanePolicy, group: Group) -> FeePolicy:
+    """How fees of this group are chosen: above the ceiling only where more than that would be lost."""
+    intents, call = group
+    return ceiling_worth(policy.fees, [(call.gas, sum(intent.worth for intent in intents))])
 
 
 def claim(run: LeasedRun, snapshot: ChainSnapshot, groups: Sequence[Group], next_nonce: Nonce) -> list[NonceRecord]:
     """Sign the groups' calls at consecutive nonces and store them. Raises LeaseLost."""
     context = run.context
-    fees = quote(context.policy.fees, snapshot.market)
+    prices = [quote(_fee_policy(context.policy, group), snapshot.market) for group in groups]
     unsigned = [
         Unsigned(
             context.lane.chain_id, Nonce(next_nonce + offset), call.to, call.data, call.gas, fees, value=call.value
         )
-        for offset, (_, call) in enumerate(groups)
+        for offset, ((_, call), fees) in enumerate(zip(groups, prices, strict=True))
     ]
     records = [
         NonceRecord(

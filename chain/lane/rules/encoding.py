@@ -11,6 +11,7 @@ JSON arguments by method; the subject is always the task id:
     reopen                   –
     call                     to, gas, [data, value]                any other call; value in wei, as text or number
 
+Any of them may have `worth`: wei, as text, that are lost unless it succeeds (`chain.lane.rules.fees`).
 `results` and `callback` are `0x` hex bytes, all others `0x` hex of the size their name says.
 """
 

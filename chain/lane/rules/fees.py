@@ -2,11 +2,15 @@
 
 EIP-1559   max_fee ≥ base fee, or the transaction cannot be mined; the miner gets min(tip, max_fee - base fee)
 legacy     one gas price, which may be 0 where gas is free
+
+A node that was named by somebody else is not believed about tips (`FeePolicy.tip_floor`): the base fee that a
+transaction pays is the block's own and no node can raise it, while a tip is paid as offered.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from chain.lane.model.nonce import NO_WEI, Fees
@@ -20,7 +24,13 @@ PolicyName = Literal["fast", "normal", "cheap", "fixed"]
 #: 200 % outlasts five full blocks, 150 % three, 115 % one.
 _SHARES: dict[str, tuple[int, int]] = {"fast": (125, 200), "normal": (100, 150), "cheap": (50, 115)}
 
-_CEILING, _BUMP_LEAST = Wei(500 * GWEI), Wei(GWEI // 10)
+#: Most wei per gas unless the settings say otherwise, and the least raise.
+CEILING, _BUMP_LEAST = Wei(500 * GWEI), Wei(GWEI // 10)
+#: Tip in wei that is offered whatever the base fee: block makers take at least 0.001 to 0.03 gwei, and 0.1 gwei is soon
+#: seen as generous where a base fee is that low.
+TIP_FLOOR = Wei(GWEI // 10)
+#: The part of the ceiling that may go to a tip, or to a legacy gas price, on the word of a node that is not believed.
+_BOUNDED_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +39,15 @@ class FeePolicy:
 
     name: PolicyName = "fast"
     #: Never offer more than this per gas.
-    ceiling: Wei = _CEILING
+    ceiling: Wei = CEILING
     #: Price per gas under `fixed`.
     fixed: Wei = NO_WEI
     #: Nodes refuse a replacement that does not raise both fields by this many percent (geth: 10).
     bump_percent: int = 12
     #: … and by at least this much, so that a bump of a tiny price says something.
     bump_least: Wei = _BUMP_LEAST
+    #: Bounds tips by the newest block's base fee, but not below this many wei; None: the node's suggestion is believed.
+    tip_floor: Wei | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +62,16 @@ class FeeMarket:
 
 def quote(policy: FeePolicy, market: FeeMarket) -> Fees:
     """Fees of a nonce's first attempt, at most the ceiling of the settings."""
+    most_tip = _most_tip(policy, market)
     if market.base_fee is None:
         price = policy.fixed if policy.name == "fixed" else _percent(market.tip, _SHARES[policy.name][0])
-        capped = Wei(min(price, policy.ceiling))
+        capped = Wei(min(price, policy.ceiling, most_tip))
         return Fees(capped, capped, legacy=True)
     if policy.name == "fixed":
         price = Wei(min(policy.fixed, policy.ceiling))
         return Fees(price, price)
     tip_share, base_share = _SHARES[policy.name]
-    tip = _percent(market.tip, tip_share)
+    tip = min(_percent(market.tip, tip_share), most_tip)
     max_fee = min(_percent(market.base_fee, base_share) + tip, policy.ceiling)
     return Fees(Wei(max_fee), Wei(min(tip, max_fee)))
 
@@ -67,16 +80,17 @@ def bump(policy: FeePolicy, market: FeeMarket, paid: Fees) -> Fees | None:
     """Fees of a replacement that nodes accept in place of `paid`; None above the ceiling, or where gas is free."""
     if paid.max_fee == 0 and not market.base_fee:
         return None
-    wanted = quote(policy, market)
+    wanted, most_tip = quote(policy, market), _most_tip(policy, market)
     max_fee = max(_raise_price(policy, paid.max_fee), wanted.max_fee)
     tip = max(_raise_price(policy, paid.tip), wanted.tip)
-    if max_fee > policy.ceiling:
+    ceiling = Wei(min(policy.ceiling, most_tip)) if paid.legacy else policy.ceiling
+    if max_fee > ceiling:
         # The last step goes exactly to the ceiling, if a node would still see it as a replacement.
-        max_fee = policy.ceiling
+        max_fee = ceiling
         if max_fee < _least_replacement(policy, paid.max_fee):
             return None
-    tip = min(tip, max_fee)
-    if tip < _least_replacement(policy, paid.tip):
+    tip = min(tip, max_fee, most_tip)
+    if not paid.legacy and tip < _least_replacement(policy, paid.tip):
         return None
     return Fees(Wei(max_fee), Wei(max_fee if paid.legacy else tip), legacy=paid.legacy)
 
@@ -84,6 +98,29 @@ def bump(policy: FeePolicy, market: FeeMarket, paid: Fees) -> Fees | None:
 def too_low(fees: Fees, base_fee: Wei | None) -> bool:
     """Whether `fees` are below the present base fee, so that no block can include the transaction."""
     return base_fee is not None and fees.max_fee < base_fee
+
+
+def ceiling_worth(policy: FeePolicy, line: Sequence[tuple[int, int]]) -> FeePolicy:
+    """The policy with the ceiling raised as far as what waits is worth it.
+
+    `line`: transactions in the order of their nonces, as (gas limit, wei that is lost without it): to have one mined,
+    all before it must be paid for as well.
+    """
+    most, gas = policy.ceiling, 0
+    for limit, worth in line:
+        gas += limit
+        most = Wei(max(most, worth // gas))
+    return replace(policy, ceiling=most)
+
+
+def _most_tip(policy: FeePolicy, market: FeeMarket) -> Wei:
+    """The highest tip, or legacy gas price, that is offered."""
+    if policy.tip_floor is None or policy.name == "fixed":
+        return policy.ceiling
+    share = policy.ceiling // _BOUNDED_SHARE
+    if market.base_fee is None:
+        return Wei(share)
+    return Wei(min(max(market.base_fee, policy.tip_floor), share))
 
 
 def _percent(amount: Wei, percent: int) -> Wei:

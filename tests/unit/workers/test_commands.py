@@ -126,7 +126,7 @@ class Machine:
             rpc=None,
             machine=SimpleNamespace(
                 wallet=WORKER_KEY.wallet,
-                pool=SimpleNamespace(hub="0x" + "0" * 40),
+                pool=SimpleNamespace(hub="0x" + "0" * 40, least_stake=None),
                 settings=SimpleNamespace(worker_name="test"),
                 api=SimpleNamespace(worker=lambda _: SimpleNamespace(busy=0)),
             ),
@@ -134,6 +134,7 @@ class Machine:
             engine=SimpleNamespace(containers_of=lambda _: [], kill=lambda _: None),
             reports=SimpleNamespace(send=lambda _, report: self.reports.append(report)),
             lane=SimpleNamespace(id=None),
+            ledger=SimpleNamespace(note_stakes=lambda: None, why_no_work=lambda _: None),
             lane_store=SimpleNamespace(count=lambda *_: self.queued),
         )
         self.upkeep = Upkeep(context, SimpleNamespace(resume=lambda *_: None, reveal=lambda *_: None))  # type: ignore[arg-type]

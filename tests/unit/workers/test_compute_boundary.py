@@ -49,6 +49,7 @@ def context(tmp_path: Path) -> Iterator[Any]:
         now=time.time,
         machine=machine,
         sent=sent,
+        ledger=SimpleNamespace(why_not=lambda _: None),
         reports=SimpleNamespace(send=lambda _, report: sent.append(report)),
     )
     journal.close()

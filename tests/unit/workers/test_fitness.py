@@ -10,6 +10,7 @@ from protocol.gas import gas_for_task
 from protocol.types import NRlc, Wei
 from workers.fitness import rules
 from workers.fitness.rules import CLOCK_SECONDS, LEAST_DISK, clock_error, head_limit
+from workers.money import amounts
 
 AMOUNTS = st.integers(0, 10**24)
 NOW = 1_800_000_000.0
@@ -20,7 +21,7 @@ def test_a_wallet_with_too_little_gas_for_a_task_is_bad_and_both_figures_are_sho
     found = rules.gas(Wei(balance), price)
     assert found.ok == (balance >= gas_for_task(price))
     assert (found.numbers["has_wei"], found.numbers["needs_wei"]) == (balance, gas_for_task(price))
-    assert rules.ether(balance) in found.says
+    assert amounts.ether(balance) in found.says
 
 
 @given(free=AMOUNTS, locked=AMOUNTS, least=st.none() | AMOUNTS)
@@ -89,6 +90,6 @@ def test_whatever_the_node_a_right_clock_is_never_called_wrong_and_a_wrong_one_n
 
 @given(amount=AMOUNTS)
 def test_amounts_are_shown_exactly(amount: int) -> None:
-    for text, digits in ((rules.rlc(amount), 9), (rules.ether(amount), 18)):
+    for text, digits in ((amounts.rlc(amount), 9), (amounts.ether(amount), 18)):
         whole, _, part = text.partition(".")
         assert int(whole) * 10**digits + int(part.ljust(digits, "0") or 0) == amount

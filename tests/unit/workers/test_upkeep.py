@@ -40,6 +40,9 @@ class World:
     sent: list[tuple[str, TaskId]] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     killed: list[str] = field(default_factory=list)
+    #: Why no task is taken, by the machine's own limits; and how often it signed off.
+    limit: str | None = None
+    left: list[str] = field(default_factory=list)
     #: Whether all threads that go on with lost tasks are at work.
     busy: bool = False
     #: What Docker says when one of these is to be removed.
@@ -52,7 +55,7 @@ class World:
     def upkeep(self) -> Upkeep:
         machine = SimpleNamespace(
             wallet=WORKER_KEY.wallet,
-            pool=SimpleNamespace(hub="0x" + "0" * 40),
+            pool=SimpleNamespace(hub="0x" + "0" * 40, least_stake=None),
             settings=SimpleNamespace(worker_name="test"),
         )
         context: Any = SimpleNamespace(
@@ -61,7 +64,8 @@ class World:
             now=self.now,
             rpc=None,
             machine=machine,
-            pool=SimpleNamespace(ping=self._ping),
+            pool=SimpleNamespace(ping=self._ping, leave=self.left.append),
+            ledger=SimpleNamespace(note_stakes=lambda: None, worth=lambda _: 0, why_no_work=lambda _: self.limit),
             chain_id=1,
             lane=SimpleNamespace(submit=self._submit),
             lane_wakeup=SimpleNamespace(notify=lambda: None),
@@ -321,3 +325,17 @@ def test_files_that_the_journal_does_not_know_are_deleted_at_start(world: World)
     world.upkeep.delete_leftovers()
     assert world.layout.task(known).root.exists()
     assert not world.layout.task(task_id(2)).root.exists()
+
+
+def test_a_machine_that_may_spend_no_more_signs_off_with_each_ping_still_reveals_and_comes_back(world: World) -> None:
+    task = world.put(ReplicateStage.COMMITTED)
+    world.views = {task: view(task, TaskStatus.REVEALING)}
+    world.limit = "the day's gas is spent"
+    world.clock += REVEAL_CHECK_SECONDS
+    upkeep = world.upkeep
+    upkeep.run_once()
+    assert (len(world.left), world.sent) == (1, [("reveal", task)])
+    upkeep.run_once()
+    world.limit = None
+    upkeep.run_once()
+    assert len(world.left) == 2

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.lane import admin
-from chain.lane.model.intent import IntentState
+from chain.lane.model.intent import Intent, IntentState
+from chain.lane.model.nonce import NonceState
 from chain.lane.model.policy import LanePolicy
-from chain.lane.rules.fees import GWEI
+from chain.lane.rules.fees import GWEI, TIP_FLOOR, FeePolicy
 from protocol.types import Wei
+from tests.unit.chain.lane.model import CHAIN_ID, WALLET
 from tests.unit.chain.lane.rig import Rig
 
 
@@ -72,3 +75,86 @@ def test_the_head_of_the_line_goes_with_the_next_run_exactly_if_the_wallet_can_p
     unpaid = rig.state(key) is IntentState.QUEUED
     assert ("cannot pay" in why) == unpaid
     assert ("goes with the next run" in why) != unpaid
+
+
+# -- what no cap holds back ------------------------------------------------------------------------------------------
+
+#: `once` stands for a reveal, `any` for a vote.
+FIRST = frozenset({"once"})
+
+
+def test_a_lying_node_with_a_huge_gas_price_has_no_more_paid_than_the_base_fee_again() -> None:
+    rig = Rig(LanePolicy(fees=FeePolicy(tip_floor=TIP_FLOOR)))
+    rig.chain.lies["eth_gasPrice"] = lambda _: hex(10**24)
+    rig.submit("any", "a")
+    rig.step()
+    (record,) = rig.store.records(rig.id, (NonceState.MINED,))
+    assert record.newest.fees.tip <= rig.chain.base_fee
+    assert record.mined is not None
+    assert record.mined.fee <= 2 * rig.chain.base_fee * record.mined.gas_used
+    believed = Rig()
+    believed.chain.lies["eth_gasPrice"] = lambda _: hex(10**24)
+    believed.submit("any", "a")
+    believed.step()
+    (record,) = believed.store.records(believed.id, (NonceState.MINED,))
+    assert record.newest.fees.tip > 100 * believed.chain.base_fee
+
+
+@pytest.mark.parametrize("votes", [1, 20, 100])
+def test_a_reveal_passes_the_daily_cap_and_all_votes_that_wait_for_it(votes: int) -> None:
+    rig = Rig(LanePolicy(daily_cap=Wei(0), uncapped=FIRST))
+    waiting = rig.submit("any", *(f"v{number}" for number in range(votes)))
+    (reveal,) = rig.submit("once", "r")
+    rig.step(2)
+    assert rig.state(reveal) is IntentState.MINED
+    assert {rig.state(key) for key in waiting} == {IntentState.QUEUED}
+    assert rig.chain.executed() == {"r": 1}
+
+
+def test_votes_wait_without_a_nonce_while_the_base_fee_is_above_the_ceiling() -> None:
+    rig = Rig(LanePolicy(fees=FeePolicy(ceiling=Wei(2 * GWEI)), uncapped=FIRST))
+    rig.chain.base_fee = 3 * GWEI
+    rig.chain.mine()
+    (vote,) = rig.submit("any", "v")
+    (reveal,) = rig.submit("once", "r")
+    rig.step()
+    assert (rig.state(vote), rig.state(reveal)) == (IntentState.QUEUED, IntentState.QUEUED)
+    assert "SLUICE_MAX_FEE_GWEI" in admin.status(rig.lane).why
+    rig.chain.base_fee = GWEI
+    rig.step(2)
+    assert (rig.state(vote), rig.state(reveal)) == (IntentState.MINED, IntentState.MINED)
+
+
+@given(worth=st.integers(0, 10**18), base=st.integers(1, 100))
+def test_a_reveal_is_sent_above_the_ceiling_exactly_if_its_stake_is_worth_its_gas(worth: int, base: int) -> None:
+    rig = Rig(LanePolicy(fees=FeePolicy(ceiling=Wei(2 * GWEI)), uncapped=FIRST))
+    rig.chain.base_fee = base * GWEI
+    rig.chain.mine()
+    reveal = Intent.new(CHAIN_ID, WALLET, "once", "r", {"worth": str(worth)}, rig.clock.now)
+    rig.lane.submit([reveal])
+    rig.run()
+    gas = rig.encoder.encode((reveal,)).gas
+    affordable = max(2 * GWEI, worth // gas) >= base * GWEI
+    assert (rig.state(reveal.key) is IntentState.SENT) == affordable
+    for record in rig.store.records(rig.id, (NonceState.OPEN,)):
+        assert record.newest.fees.max_fee * gas <= max(worth, 2 * GWEI * gas)
+
+
+def test_a_vote_that_blocks_a_reveal_worth_more_is_raised_above_the_ceiling() -> None:
+    rig = Rig(LanePolicy(fees=FeePolicy(ceiling=Wei(5 * GWEI)), uncapped=FIRST))
+    (vote,) = rig.submit("any", "v")
+    rig.run()
+    rig.chain.base_fee = 20 * GWEI
+    rig.lane.submit([Intent.new(CHAIN_ID, WALLET, "once", "r", {"worth": str(10**18)}, rig.clock.now)])
+    rig.step(8)
+    assert rig.state(vote) is IntentState.MINED
+    assert rig.chain.executed() == {"v": 1, "r": 1}
+
+
+def test_a_vote_that_blocks_nothing_is_not_raised_above_the_ceiling() -> None:
+    rig = Rig(LanePolicy(fees=FeePolicy(ceiling=Wei(5 * GWEI)), uncapped=FIRST))
+    (vote,) = rig.submit("any", "v")
+    rig.run()
+    rig.chain.base_fee = 20 * GWEI
+    rig.step(8)
+    assert rig.state(vote) is IntentState.SENT
