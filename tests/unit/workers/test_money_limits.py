@@ -25,6 +25,7 @@ from protocol.wire import Mode, Report, Step
 from tests.unit.workers.assignments import CHAIN_ID, SCHEDULER_KEY, WORKER_KEY, WORKERPOOL, assignment, task_id
 from tests.unit.workers.test_complete_settings import POOL
 from workers import machine
+from workers.context import Machine
 from workers.data.layout import Layout, layout_of
 from workers.money import limits, market, pins
 from workers.money.amounts import ETHER
@@ -151,7 +152,7 @@ def test_a_lying_pool_with_inflated_fees_is_believed_only_if_the_operator_named_
     )
     pool: Any = SimpleNamespace(rpc_url=POOL.rpc_url)
     tips = [
-        quote(machine.Machine(each, WORKER_KEY, pool, PoolApi("http://pool.example")).policy.fees, inflated).tip
+        quote(Machine(each, WORKER_KEY, pool, PoolApi("http://pool.example")).policy.fees, inflated).tip
         for each in (handed_out, own_node)
     ]
     assert tips == [GWEI, 100 * GWEI]
