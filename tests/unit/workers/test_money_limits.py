@@ -46,7 +46,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ("CHAIN_ID", "HUB", "WORKERPOOL", "RPC_URL", "WS_URL", "BLOCK_TIME"):
         monkeypatch.delenv(f"SLUICE_{name}", raising=False)
     layout_of(tmp_path, WORKER_KEY.wallet).make()
-    return read_settings(home=tmp_path, private_key="0x" + "11" * 32, api_url="http://pool.example")
+    return read_settings(home=tmp_path, private_key="0x" + "11" * 32, api_url="https://pool.example")
 
 
 # -- a pool that names other contracts -----------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_a_lying_pool_with_inflated_fees_is_believed_only_if_the_operator_named_
     )
     pool: Any = SimpleNamespace(rpc_url=POOL.rpc_url)
     tips = [
-        quote(Machine(each, WORKER_KEY, pool, PoolApi("http://pool.example")).policy.fees, inflated).tip
+        quote(Machine(each, WORKER_KEY, pool, PoolApi("https://pool.example")).policy.fees, inflated).tip
         for each in (handed_out, own_node)
     ]
     assert tips == [GWEI, 100 * GWEI]
