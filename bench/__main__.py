@@ -1,4 +1,4 @@
-"""`python -m bench latency|throughput|faults|lane|catchup|bag|crowd`: see each command's --help."""
+"""`python -m bench latency|throughput|faults|lane|catchup|bag|crowd|hostile`: see each command's --help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench import bag, catchup, crowd, faults, lane, latency, throughput
+from bench import bag, catchup, crowd, faults, hostile, lane, latency, throughput
 from config.logging import configure
 from config.settings import read_settings
 from protocol.errors import SluiceError
@@ -88,6 +88,16 @@ def crowd_command(
 ) -> None:
     """Sign-ins and pings a second at one API process. Example: crowd --logins 2000 --pings 50000"""
     _print_lines(crowd.run(logins=logins, pings=pings))
+
+
+@app.command("hostile")
+def hostile_command(
+    wallets: Annotated[int, typer.Option(help="Fresh wallets with 64 slots each that do no work.")] = 50,
+    tasks: Annotated[int, typer.Option(help="Tasks of trust 1; half as many of trust 5.", min=2)] = 40,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """The same deals with and without a crowd that does no work. Example: hostile --wallets 50 --tasks 40"""
+    _print_lines(hostile.run(wallets=wallets, tasks=tasks))
 
 
 def _print_lines(lines: Iterator[str]) -> None:

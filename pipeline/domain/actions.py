@@ -51,11 +51,15 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Have so many replicates assigned, from now; fewer if heavier votes reach consensus on top of these weights."""
+    """Have so many replicates assigned, from now; fewer if heavier votes reach consensus on top of these weights.
+
+    `backup`: only by workers that were right on chain, once they have nothing else to do.
+    """
 
     count: int
     leading: int = 0
     others: int = 0
+    backup: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,9 +156,8 @@ def _reveal_is_due(task: TaskRecord, vote: Contribution, now: float, timeouts: T
 
 def _staff(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
     wanted = replicas.wanted(task, view, now, timeouts)
-    leading, others = replicas.forecast(task, view, now, timeouts) if wanted else (0, 0)
-    if (wanted, leading, others) != (task.wants, task.leading, task.others):
-        yield Want(wanted, leading, others)
+    if wanted != Want(task.wants, task.leading, task.others, task.backup):
+        yield wanted
     if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
         return
     for item in task.replicates:

@@ -93,6 +93,8 @@ def _staffing(
         return f"Given up: {causes(task)}."
     pending = len(replicas.pending(task, view, now, timeouts))
     have = f"{pending} at work, {len(view.contributions)} voted"
+    if task.wants and task.backup:
+        return f"Machines that were never right on chain are at it ({have}). A proven one gets it too when it is free."
     if task.wants:
         return f"It wants {task.wants} more workers ({have}). {why_nobody(task, workers, now, seen_after)}"
     return f"Its workers' votes are awaited ({have})."

@@ -29,7 +29,7 @@ class Obstacle(IntEnum):
     UNCHECKED = 3  #: its native-token balance and stake were not read yet
     GAS = 4  #: its native token does not pay the gas of a task
     STAKE = 5  #: its free stake, less what is promised, does not cover the vote
-    NEWCOMERS = 6  #: too many that were never right on chain failed the task
+    NEWCOMERS = 6  #: it was never right on chain, and others like it failed the task or are at it
     ASKED = 7  #: it had the task before
     COOLING_DOWN = 8  #: it failed several times in a row
     BUSY = 9  #: no slot that it may use is free
@@ -96,12 +96,15 @@ class Capacity:
 
 
 def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord]) -> list[Match]:
-    """Matches for one round. `tasks`: most urgent first; `workers`: none that is cooling down."""
+    """Matches for one round. `tasks`: most urgent first; `workers`: none that is cooling down.
+
+    Tasks that somebody is at already come after all others.
+    """
     capacities = _capacities(workers)
     heapq.heapify(capacities)
     matches = []
     hopeless: set[tuple[object, ...]] = set()
-    for task in tasks:
+    for task in sorted(tasks, key=lambda task: task.backup):
         if not capacities:
             break
         # Capacities only shrink: what no worker could take, none can take later in the round.
@@ -130,12 +133,17 @@ def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) ->
         (not fits(task.tag, worker.tag), Obstacle.TAG),
         (not worker.facts.funded, Obstacle.GAS if worker.checked_at else Obstacle.UNCHECKED),
         (capacity.stake < stake_locked(task), Obstacle.STAKE),
-        (not worker.successes and spent_newcomers(task) >= MOST_NEWCOMERS, Obstacle.NEWCOMERS),
+        (not worker.successes and _for_proven(task), Obstacle.NEWCOMERS),
         (_had(task, worker), Obstacle.ASKED),
         (worker.rest_until > now, Obstacle.COOLING_DOWN),
         (capacity.free <= 0, Obstacle.BUSY),
     )
     return next((found for stands, found in checks if stands), None)
+
+
+def _for_proven(task: TaskRecord) -> bool:
+    """Whether only workers that were right on chain may have it."""
+    return task.backup or spent_newcomers(task) >= MOST_NEWCOMERS
 
 
 def _had(task: TaskRecord, worker: WorkerRecord) -> bool:

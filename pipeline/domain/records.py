@@ -145,6 +145,8 @@ class TaskRecord:
     #: Weight that the leading result will have once all who still compute have voted for it, and that of all others.
     leading: int = 0
     others: int = 0
+    #: Workers never right on chain are at it and take their time: a proven one with nothing else to do gets it too.
+    backup: bool = False
     replicates: tuple[Replicate, ...] = ()
     #: Lane method → its newest try.
     sent: Mapping[str, Submission] = field(default_factory=dict)

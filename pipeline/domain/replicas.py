@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.domain.actions import Want
 from pipeline.domain.records import Replicate, ReplicateState, Standing, TaskRecord
 from protocol.poco import weights
 from protocol.poco.seal import result_hash
@@ -66,6 +67,13 @@ class Timeouts:
         """For an upload before another winner is asked too; results may be large."""
         return max(3 * self.block_time, 15.0)
 
+    @property
+    def backup(self) -> float:
+        """For an unproven worker's vote before a proven one that has nothing else to do gets the task too: some no-op
+        tasks' time, since what an honest newcomer loses by it is one task's reward.
+        """
+        return max(5 * self.block_time, 10.0)
+
     def compute_timeout(self, category_seconds: int) -> float:
         """From assignment to the report COMPUTED: the category's time, twice for downloads, and a minute."""
         return 2 * category_seconds + 60.0
@@ -111,23 +119,35 @@ def pending(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -
     ]
 
 
-def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> int:
-    """How many more replicates to assign now, supposing that newcomers take them and all agree."""
+def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Want:
+    """How many more replicates to assign now, supposing that newcomers take them and all agree.
+
+    Signing in is free, and whoever did it a thousand times may take work and keep silent: what only unproven workers
+    are at is soon given to a proven one as well, whose votes then count in place of theirs. The first one counts.
+    """
     if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
-        return 0
+        return Want(0)
     if given_up(task, view, now, timeouts):
-        return 0
+        return Want(0)
     waiting = pending(task, view, now, timeouts)
+    if count := _needed(task, view, waiting):
+        return Want(count, *_forecast(task, view, waiting))
+    sure = [item for item in waiting if item.standing is Standing.PROVEN or now < item.assigned_at + timeouts.backup]
+    count = _needed(task, view, sure)
+    return Want(count, *_forecast(task, view, sure), backup=True) if count else Want(0)
+
+
+def _needed(task: TaskRecord, view: ChainView, counted: Sequence[Replicate]) -> int:
+    """Replicates to assign, if only these bring the votes that are still to come."""
     if task.mode is Mode.SOLO:
-        return 0 if waiting or view.contributions else 1
-    return weights.replicates_needed(task.trust, votes(task, view), [item.weight for item in waiting])
+        return 0 if counted or view.contributions else 1
+    return weights.replicates_needed(task.trust, votes(task, view), [item.weight for item in counted])
 
 
-def forecast(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> tuple[int, int]:
-    """(weight of the leading result once all who still compute have joined it, weight of all other results)."""
+def _forecast(task: TaskRecord, view: ChainView, counted: Sequence[Replicate]) -> tuple[int, int]:
+    """(weight of the leading result once these have joined it, weight of all other results)."""
     groups = sorted((weights.group_weight(group) for group in votes(task, view).values()), reverse=True)
-    joining = [item.weight for item in pending(task, view, now, timeouts)]
-    return weights.group_weight((*groups[:1], *joining)), sum(groups[1:])
+    return weights.group_weight((*groups[:1], *(item.weight for item in counted))), sum(groups[1:])
 
 
 def given_up(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> bool:

@@ -1,23 +1,23 @@
-"""A worker that lies, in a vote of others that do not."""
+"""A worker that lies, in a vote of others that do not, and many that do no work."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from bench.bench_pool import BenchPool
+from bench.fresh_wallets import WORDS, signed_in
 from config.settings import read_settings
 from ops.demo.run import LIAR
 from ops.market import results
 from ops.pool.on_chain import PRICE
 from pipeline.store.client import Store
-from pipeline.store.workers import Workers
 from protocol.poco.view import TaskStatus
 from protocol.types import Wallet
 from tests.integration.conftest import given
-from tests.integration.pool.conftest import HONEST, buy, machine_of, view
+from tests.integration.pool.conftest import HONEST, buy, ended, machine_of, view
 from tests.waiting import wait_until
 
 #: Percent of a task's price that a worker of this pool puts at stake.
@@ -32,24 +32,24 @@ def liar(shared_pool: BenchPool) -> Iterator[Wallet]:
     wallet = machine.wallet.key.wallet
     yield wallet
     shared_pool.pool.running.pop(machine.name).stop(how=signal.SIGKILL)
-    workers(shared_pool).set_banned(wallet, banned=True)
+    set_banned(shared_pool, [wallet], banned=True)
 
 
-def workers(shared_pool: BenchPool) -> Workers:
-    return Store.open(read_settings(**given(shared_pool.pool.env))).workers
+def set_banned(shared_pool: BenchPool, wallets: Iterable[Wallet], *, banned: bool) -> None:
+    workers = Store.open(read_settings(**given(shared_pool.pool.env))).workers
+    for wallet in wallets:
+        workers.set_banned(wallet, banned=banned)
 
 
 def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(shared_pool: BenchPool, liar: Wallet) -> None:
     (before,) = shared_pool.hub.accounts([liar])
     # A newcomer is asked when those with votes to their name do not suffice: all but one are away for a moment.
     away = [wallet.key.wallet for wallet in shared_pool.pool.on_chain.workers[1:HONEST]]
-    for wallet in away:
-        workers(shared_pool).set_banned(wallet, banned=True)
+    set_banned(shared_pool, away, banned=True)
     (deal,) = buy(shared_pool, [(shared_pool.pool.on_chain.offer(price=PRICE), 3, "the truth")])
     (task,) = deal.tasks
     wait_until(lambda: view(shared_pool, task).contribution(liar) is not None, 30, what="the liar to vote")
-    for wallet in away:
-        workers(shared_pool).set_banned(wallet, banned=False)
+    set_banned(shared_pool, away, banned=False)
     seen = shared_pool.wait([deal])[task]
     final = view(shared_pool, task)
     lie = final.contribution(liar)
@@ -61,3 +61,22 @@ def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(shared_
     assert b"args: the truth" in results.fetch(shared_pool.servers.ipfs_gateway, seen.results).files["result.txt"]
     (after,) = shared_pool.hub.accounts([liar])
     assert (after.stake, after.locked) == (before.stake - PRICE * STAKE_PERCENT // 100, 0)
+
+
+def test_wallets_that_take_work_and_do_none_keep_nobody_waiting_for_it(shared_pool: BenchPool) -> None:
+    honest = {wallet.key.wallet for wallet in shared_pool.pool.on_chain.workers[:HONEST]}
+    # Each honest machine has been right on chain before: otherwise nothing tells it from the others.
+    shared_pool.wait([shared_pool.buy(trust=5, volume=2)])
+    with signed_in(shared_pool, len(WORDS)) as fresh:
+        # What honest machines have room for goes to them: they are away until others have taken every task.
+        set_banned(shared_pool, honest, banned=True)
+        deal = shared_pool.buy(trust=1, volume=2 * HONEST)
+        wait_until(lambda: {task for wallet in fresh for task in wallet.given} >= {*deal.tasks}, 30, what="all taken")
+        set_banned(shared_pool, honest, banned=False)
+        views = shared_pool.wait([deal]).values()
+        set_banned(shared_pool, [wallet.key.wallet for wallet in fresh], banned=True)
+    assert {view.status for view in views} == {TaskStatus.COMPLETED}
+    assert {vote.worker for view in views for vote in view.winners} <= honest
+    for task in deal.tasks:
+        ended(shared_pool, task)
+    assert [account.locked for account in shared_pool.hub.accounts(sorted(honest))] == [0] * HONEST
