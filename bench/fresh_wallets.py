@@ -34,7 +34,7 @@ WORDS: tuple[tuple[Report, ...], ...] = (
 #: The most that a pool takes: 256 are refused at sign-in.
 CLAIMED_SLOTS = 64
 #: Native token of each, in wei: gas for many tasks.
-COINS = 10**18
+GAS_MONEY = 10**18
 #: Seconds between pings of all, well below the time after which a silent machine counts as lost.
 PING_SECONDS = 10.0
 #: Seconds for one wait for a message, after which it is seen whether the run is over.
@@ -76,7 +76,7 @@ def signed_in(bench_pool: BenchPool, count: int) -> Iterator[list[FreshWallet]]:
     api = PoolApi(bench_pool.pool.api_url)
     config, stop = api.config(), threading.Event()
     wallets = [FreshWallet(Key(secrets.token_bytes(32)), words, api) for words, _ in zip(cycle(WORDS), range(count))]
-    bench_pool.rpc.batch([("anvil_setBalance", (wallet.key.wallet, hex(COINS))) for wallet in wallets])
+    bench_pool.rpc.batch([("anvil_setBalance", (wallet.key.wallet, hex(GAS_MONEY))) for wallet in wallets])
     threads = [threading.Thread(target=_ping, args=(api, wallets, stop), daemon=True)]
     for number, wallet in enumerate(wallets):
         offer = Capabilities(
