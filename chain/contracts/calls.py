@@ -35,6 +35,10 @@ DEPOSIT = Function("deposit(uint256)", ("bool",))
 DEPOSIT_FOR = Function("depositFor(uint256,address)", ("bool",))
 WITHDRAW = Function("withdraw(uint256)", ("bool",))
 APPROVE = Function("approve(address,uint256)", ("bool",))
+#: Of RLC: approves and has the hub take the deposit, in one transaction.
+APPROVE_AND_CALL = Function("approveAndCall(address,uint256,bytes)", ("bool",))
+#: Of a hub whose RLC is the native token (IexecEscrowNativeFacet): the amount is the transaction's value.
+DEPOSIT_NATIVE = Function("deposit()", ("bool",))
 TRANSFER = Function("transfer(address,uint256)", ("bool",))
 
 # -- registries, workerpool policy, categories -------------------------------------------------------------------------

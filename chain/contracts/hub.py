@@ -31,7 +31,7 @@ from protocol.errors import RpcError, RpcUnavailable, WrongChain
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.events import BlockRef
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
-from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, TaskId, Wallet, Wei
+from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, NRlc, TaskId, Wallet, Wei
 
 T = TypeVar("T")
 
@@ -143,6 +143,10 @@ class Hub:
     def token(self) -> Contract:
         """The RLC contract (zero address in native mode)."""
         return Contract(self._call_each(calls.TOKEN, [()], None)[0])
+
+    def rlc(self, token: Contract, wallet: Wallet) -> NRlc:
+        """nRLC that a wallet has outside the hub; `token`: the RLC contract."""
+        return NRlc(self._call_each(calls.BALANCE_OF, [(wallet,)], None, to=token)[0])
 
     def registries(self) -> tuple[Contract, Contract, Contract]:
         """Addresses of the app, dataset and workerpool registries, in this order."""

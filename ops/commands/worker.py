@@ -17,6 +17,7 @@ from rich.table import Table
 
 from config.logging import configure
 from config.settings import settings
+from ops.machine import fund_commands
 
 #: Columns of a table whose cells must not be cut.
 WIDE = 1000
@@ -31,7 +32,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command("doctor", epilog="Examples: `sluice worker doctor`, `sluice worker doctor --json`")(_doctor)
     group.command("status", epilog="Examples: `sluice worker status`, `sluice worker status --json`")(_status)
-    for name, (command, examples) in _MORE.items():
+    for name, (command, examples) in {**_MORE, **fund_commands.COMMANDS}.items():
         group.command(name, epilog=examples)(command)
     app.add_typer(group, name="worker")
 

@@ -103,7 +103,7 @@ def advice(wallet: Wallet, keystore: Path, password_file: Path, found: Needs | N
             f"Fund it on chain {found.chain_id} for workerpool {found.workerpool}:",
             f"  gas          {ether(found.gas_wei)} of the native token ({TASKS_OF_GAS} tasks): send it to the wallet",
             f"  stake        {stake}",
-            "               send RLC to the wallet, then deposit it in the hub (`iexec account deposit`)",
+            "               send RLC to the wallet, then deposit it in the hub: `sluice worker deposit '12.5 RLC'`",
         ]
     return [
         *said,

@@ -1,26 +1,13 @@
-"""Who was paid and who paid, task by task, from the hub's own escrow logs.
-
-    Reward(owner, amount, ref)   + amount      ref is the task id
-    Seize(owner, amount, ref)    - amount      the requester's price, a liar's stake, a scheduler that let a task fail
-
-What is locked and unlocked again is no money made or lost, and not counted.
-"""
+"""What each wallet gained by the tasks of a market, by `chain.contracts.escrow`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from eth_abi.abi import decode
-
-from chain.contracts.decode import topic
+from chain.contracts.escrow import SIGNS, gains
 from chain.rpc.client import JsonRpc
-from protocol.ethereum.hexbytes import to_bytes, to_hex
 from protocol.types import BlockNumber, Contract, NRlc, TaskId, Wallet
-
-#: Sign of each log's amount.
-_SIGNS = {topic("Reward(address,uint256,bytes32)"): 1, topic("Seize(address,uint256,bytes32)"): -1}
-_TYPES = ("address", "uint256", "bytes32")
 
 
 def rewards(
@@ -32,21 +19,17 @@ def rewards(
     finished task are zero.
     """
     raw = rpc.call(
-        "eth_getLogs", {"address": hub, "fromBlock": hex(since), "toBlock": "latest", "topics": [list(_SIGNS)]}
+        "eth_getLogs", {"address": hub, "fromBlock": hex(since), "toBlock": "latest", "topics": [list(SIGNS)]}
     )
-    wanted = set(tasks)
-    gains: dict[TaskId, dict[Wallet, NRlc]] = {task: defaultdict(lambda: NRlc(0)) for task in tasks}
-    for log in raw:
-        owner, amount, reference = decode(_TYPES, to_bytes(log["data"]))
-        task = TaskId(to_hex(reference))
-        if task in wanted and amount:
-            gain = gains[task]
-            gain[Wallet(owner)] = NRlc(gain[Wallet(owner)] + _SIGNS[log["topics"][0]] * amount)
-    return {task: dict(gain) for task, gain in gains.items()}
+    sums: dict[TaskId, dict[Wallet, NRlc]] = {task: defaultdict(lambda: NRlc(0)) for task in tasks}
+    for gain in gains(raw):
+        if gain.task in sums and gain.amount:
+            sums[gain.task][gain.wallet] = NRlc(sums[gain.task][gain.wallet] + gain.amount)
+    return {task: dict(gain) for task, gain in sums.items()}
 
 
 def total(by_task: Mapping[TaskId, Mapping[Wallet, NRlc]]) -> Mapping[Wallet, NRlc]:
-    """nRLC that each wallet gained by all these tasks together."""
+    """What each wallet gained by all these tasks together."""
     sums: dict[Wallet, NRlc] = defaultdict(lambda: NRlc(0))
     for gain in by_task.values():
         for wallet, amount in gain.items():

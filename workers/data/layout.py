@@ -3,6 +3,7 @@
 <home>/worker/<wallet>/
     journal.db  lane.db  session.json  pool.json
     pins.json  market.json              chain and contracts of the first start; what gas costs
+    transfer.json                       deposit or withdrawal under way
     lane.wake                           named pipe that wakes the lane
     machine  pinged                     this installation's random name; its last accepted ping (the file's time)
     cache/<sha256>                      datasets, shared by tasks
@@ -129,6 +130,11 @@ class Layout:
     def market(self) -> Path:
         """What gas cost when this machine looked last."""
         return self.root / "market.json"
+
+    @property
+    def transfer(self) -> Path:
+        """A deposit or withdrawal whose end was not printed yet."""
+        return self.root / "transfer.json"
 
     @property
     def cache(self) -> Path:

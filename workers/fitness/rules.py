@@ -57,7 +57,9 @@ def stake(free: NRlc, locked: NRlc, least: NRlc | None) -> CheckResult:
         return CheckResult("stake", True, f"{has}{only}", numbers)
     if free + locked < least:
         why = f"a vote on this pool's newest tasks locks {rlc(least)} RLC or more, so this wallet is given none of them"
-        return CheckResult("stake", False, f"{has}; {why}. Deposit RLC in the hub for this wallet.", numbers)
+        return CheckResult(
+            "stake", False, f"{has}; {why}. Deposit RLC in the hub for this wallet: `sluice worker deposit`.", numbers
+        )
     if least == 0:
         return CheckResult("stake", True, f"{has}; this pool has tasks of trust 1, which lock none", numbers)
     return CheckResult(

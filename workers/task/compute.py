@@ -26,30 +26,25 @@ from protocol.errors import (
     EngineUnavailable,
     NoSuchContainer,
     NoSuchImage,
-    Refused,
     SluiceError,
     StorageUnavailable,
     TaskDeclined,
     TaskFailure,
 )
-from protocol.poco.authorization import recover_authorization
 from protocol.results.error_result import (
     ABORTED,
-    CONTRIBUTION_TIMEOUT,
     MACHINE_FAILED,
     MACHINE_MEMORY,
-    NOT_AUTHORIZED,
     Failure,
     worded,
 )
 from protocol.results.params import DealParams, read_params
-from protocol.types import ZERO_ADDRESS, Signature, TaskId, Wallet
+from protocol.types import ZERO_ADDRESS, TaskId
 from protocol.wire import Assignment, Report, Step
 from workers.context import WorkerContext
 from workers.data import inputs, outputs
 from workers.data.layout import TaskFolders
 from workers.data.outputs import PackedResult
-from workers.fitness import clock
 from workers.pool.reports import tail
 from workers.sandbox import disk
 from workers.sandbox.container import ContainerExit
@@ -57,7 +52,7 @@ from workers.sandbox.disk import DiskWatch
 from workers.sandbox.image import AppImage, require_name
 from workers.sandbox.run_app import AppRun, run_app
 from workers.sandbox.spec import container_name, container_spec
-from workers.task import signature
+from workers.task import admission, signature
 from workers.task.deadline import TaskDeadline
 from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
@@ -146,7 +141,7 @@ def _compute(context: WorkerContext, replicate: Replicate) -> None:
     attempt = _Attempt()
     try:
         with _boundary(task_id):
-            _check(context, replicate)
+            admission.require(context, replicate)
             result, failure = _result(context, replicate, attempt)
     except TaskDeclined as declined:
         _fail(context, task_id, declined, attempt)
@@ -182,32 +177,6 @@ def _boundary(task_id: TaskId) -> Iterator[None]:
     except (OSError, ValueError, subprocess.SubprocessError, SluiceError) as error:
         log.exception("Could not work on the task.", action="compute_broken", task=task_id)
         raise _declined(task_id, MACHINE_FAILED, f"{type(error).__name__}: {error}") from error
-
-
-def _check(context: WorkerContext, replicate: Replicate) -> None:
-    """Refuse work that could never be paid, or would cost or risk more than this machine allows, before anything is
-    spent on it. Raises TaskDeclined, and RpcUnavailable if the node cannot say what a vote would lock.
-    """
-    assignment, wallet, task_id = replicate.assignment, context.machine.wallet, replicate.task_id
-    if assignment.wallet != wallet:
-        raise _declined(task_id, NOT_AUTHORIZED, f"it is for wallet {assignment.wallet}")
-    if context.now() >= assignment.contribution_deadline:
-        machine = context.machine
-        off = clock.why_late(context.rpc, machine.api, context.now(), machine.settings.block_time)
-        if off is not None:
-            raise _declined(task_id, MACHINE_FAILED, off)
-        raise _declined(task_id, CONTRIBUTION_TIMEOUT, "its contribution deadline has passed")
-    enclave = Wallet(assignment.enclave_challenge)
-    try:
-        signer = recover_authorization(Signature(assignment.authorization), wallet, task_id, enclave)
-    except Refused as error:
-        raise _declined(task_id, NOT_AUTHORIZED, str(error)) from error
-    if signer != context.machine.pool.scheduler:
-        raise _declined(task_id, NOT_AUTHORIZED, f"it is authorized by {signer}")
-    # A container that runs already was allowed when it was begun.
-    limit = context.ledger.why_not(assignment) if replicate.stage is ReplicateStage.TAKEN else None
-    if limit is not None:
-        raise _declined(task_id, MACHINE_FAILED, limit)
 
 
 def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> tuple[PackedResult, Failure | None]:

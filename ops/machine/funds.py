@@ -1,0 +1,101 @@
+"""`sluice worker deposit | withdraw`: RLC of the machine's wallet into the hub and out of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from chain.contracts.hub import Hub
+from chain.keystore import load_key
+from chain.lane.rules.poco import poco_lane
+from chain.lane.run import Lane
+from chain.lane.store.sqlite import SqliteStore
+from chain.rpc.pool import connect
+from config.settings import Settings
+from protocol.errors import BadSetting, NotReady, TransactionReverted
+from protocol.types import Contract, NRlc
+from workers.data.layout import Layout, layout_of
+from workers.money import transfers
+from workers.money.amounts import rlc
+from workers.money.ledger import open_ledger
+from workers.money.transfers import Direction, Made, Transfer, Wish
+from workers.pool.saved_config import policy_of, settings_from_pool
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a command did. `resumed`: an earlier command had begun it, and nothing was sent beside."""
+
+    made: Made
+    resumed: bool
+    #: nRLC of the wallet's account in the hub afterwards.
+    free: NRlc
+    locked: NRlc
+
+
+@dataclass(frozen=True, slots=True)
+class Funds:
+    """One wallet's way into the hub and out of it, alone."""
+
+    settings: Settings
+    layout: Layout
+    lane: Lane
+    hub: Hub
+
+    @property
+    def pending(self) -> Wish | None:
+        """What an earlier command began. Raises RefusedHere."""
+        return transfers.pending(self.layout)
+
+    def plan(self, direction: Direction, amount: NRlc) -> Transfer:
+        """What would be sent and what it costs at most. Raises BadInput."""
+        promised = NRlc(0)
+        if self.layout.journal.exists():
+            with open_ledger(self.settings, self.lane.context.policy, self.layout, self.lane.id.wallet) as ledger:
+                promised = ledger.budget().locked
+        return transfers.plan(self.lane, self.hub, direction, amount, promised)
+
+    def begin(self, transfer: Transfer) -> Wish:
+        """From here on it is made once."""
+        return transfers.begin(self.layout, transfer, time.time())
+
+    def carry_out(self, wish: Wish, seconds: float, *, resumed: bool, told: Callable[[Moved], None]) -> None:
+        """Make it, hand the outcome to `told`, and only then forget it.
+
+        Raises NotReady if no block has it in time, TransactionReverted, LaneError.
+        """
+        try:
+            made = transfers.carry_out(self.lane, wish, self.settings, seconds)
+        except TransactionReverted:
+            transfers.finish(self.layout)
+            raise
+        if made is None:
+            raise NotReady(
+                part=f"The {wish.direction} of {rlc(wish.amount)} RLC",
+                seconds=seconds,
+                log="`sluice tx ls --worker`",
+                why="It is sent, or waits in the lane. Run the same command again: it waits for this one and sends"
+                " nothing twice.",
+            )
+        account = self.hub.account(self.lane.id.wallet)
+        told(Moved(made, resumed, account.stake, account.locked))
+        transfers.finish(self.layout)
+
+
+@contextmanager
+def funds(settings: Settings) -> Iterator[Funds]:
+    """The wallet's funds, for one command at a time. Raises BadSetting, BadKeystore, WrongChain, RefusedHere."""
+    if settings.lane_dry_run:
+        raise BadSetting(
+            name="SLUICE_LANE_DRY_RUN", why="with it nothing is ever sent", fix="Unset it for this command."
+        )
+    key = load_key(settings)
+    own = settings_from_pool(settings, key.wallet)
+    layout = layout_of(own.home, key.wallet)
+    layout.make()
+    with closing(connect(own)) as rpc, closing(SqliteStore(layout.lane)) as store, transfers.alone(layout):
+        hub = Hub(rpc, Contract(str(own.hub)))
+        hub.check_chain(own)
+        yield Funds(own, layout, poco_lane(own, rpc, key, store, policy_of(own, key.wallet)), hub)

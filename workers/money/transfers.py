@@ -1,0 +1,222 @@
+"""RLC of the wallet into the hub and out of it, through the wallet's lane, so that no nonce comes from outside.
+
+deposit     token hub: approveAndCall of RLC, the hub takes the amount    native hub: deposit, with the amount as value
+withdraw    withdraw of the hub: what is free
+
+wish on disk ──► intent in the lane ──► block ──► printed ──► wish deleted
+     └── a run that finds one goes on with it, and begins nothing of its own that is equal
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from chain.contracts import calls
+from chain.contracts.hub import Hub
+from chain.lane.model.intent import Intent, IntentState
+from chain.lane.model.nonce import NonceState
+from chain.lane.phases.snapshot import take_snapshot
+from chain.lane.rules.fees import quote, too_low
+from chain.lane.run import Lane
+from chain.rpc.heads import heads
+from config.settings import Settings
+from protocol.errors import BadInput, LaneError, RefusedHere, TransactionReverted
+from protocol.types import ZERO_ADDRESS, Contract, NRlc, Wei
+from workers.data.layout import Layout
+from workers.money.amounts import GWEI, ether, gwei, rlc
+
+Direction = Literal["deposit", "withdraw"]
+
+_LOCK = "transfer"
+#: Wei of one nRLC where the native token is RLC (IexecEscrowNativeFacet).
+_WEI_PER_NRLC = GWEI
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One deposit or withdrawal before it is made. Amounts in nRLC and wei."""
+
+    direction: Direction
+    amount: NRlc
+    #: Of the wallet's account in the hub.
+    free: NRlc
+    locked: NRlc
+    #: RLC of the wallet outside the hub.
+    outside: NRlc
+    to: Contract
+    #: Calldata, `0x` hex.
+    data: str
+    value: Wei
+    gas: int
+    #: Of the gas, at most.
+    cost: Wei
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A transfer that was begun and whose end was not printed yet."""
+
+    direction: Direction
+    amount: NRlc
+    #: Unix seconds.
+    begun_at: float
+    to: Contract
+    data: str
+    value: Wei
+    gas: int
+
+    def intent(self, lane: Lane) -> Intent:
+        """The same intent whenever it is asked for, so that the lane acts on it once."""
+        args: dict[str, object] = {"to": self.to, "gas": self.gas, "data": self.data, "value": str(self.value)}
+        subject, occasion = f"{self.direction}-{self.amount}", int(self.begun_at * 1000)
+        return Intent.new(lane.id.chain_id, lane.id.wallet, "call", subject, args, self.begun_at, occasion=occasion)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A transfer that is in a block. `paid`: wei of gas, by the receipt."""
+
+    direction: Direction
+    amount: NRlc
+    tx: str
+    block: int
+    paid: Wei
+
+
+@contextmanager
+def alone(layout: Layout) -> Iterator[None]:
+    """Keep other deposits and withdrawals of this wallet out until the block ends. Raises RefusedHere."""
+    with layout.lock(_LOCK, wait=False) as held:
+        if not held:
+            raise RefusedHere(why="another deposit or withdrawal of this wallet is under way: wait for it")
+        yield
+
+
+def pending(layout: Layout) -> Wish | None:
+    """A transfer that an earlier command began without printing its end. Raises RefusedHere if it is not readable."""
+    try:
+        return Wish(**json.loads(layout.transfer.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        why = (
+            f"{layout.transfer}, which names a transfer under way, cannot be read: see `sluice tx ls --worker` whether"
+        )
+        raise RefusedHere(why=f"{why} it was sent, then remove the file") from error
+
+
+def plan(lane: Lane, hub: Hub, direction: Direction, amount: NRlc, promised: NRlc) -> Transfer:
+    """What would be sent, and its cost at most. `promised`: nRLC that tasks of the journal lock or will lock.
+
+    Raises BadInput where the wallet does not have the amount or the gas, or gas costs more than its limit.
+    """
+    wallet, token = lane.id.wallet, hub.token()
+    native = token == ZERO_ADDRESS
+    account, seen = hub.account(wallet), take_snapshot(hub.rpc, wallet, None)
+    outside = NRlc(seen.balance // _WEI_PER_NRLC) if native else hub.rlc(token, wallet)
+    _require(direction, amount, outside if direction == "deposit" else account.stake, account.locked, promised)
+    to, method, data = _call(hub, token, direction, amount)
+    gas = calls.gas_limit(method, data)
+    policy = lane.context.policy
+    offer = quote(policy.fees, seen.market)
+    if too_low(offer, seen.market.base_fee):
+        now, most = gwei(seen.market.base_fee or 0), gwei(policy.fees.ceiling)
+        raise BadInput(what=f"Gas costs {now} gwei now and this wallet pays at most {most} (SLUICE_MAX_FEE_GWEI).")
+    value = Wei(amount * _WEI_PER_NRLC if native and direction == "deposit" else 0)
+    cost = Wei(gas * offer.max_fee)
+    under_way = lane.context.store.records(lane.id, (NonceState.OPEN,))
+    committed = sum(record.gas_limit * record.newest.fees.max_fee + record.value for record in under_way)
+    left = seen.balance - committed - policy.keep_balance
+    if cost + value > left:
+        raise BadInput(
+            what=f"There is not enough gas: {ether(max(left, 0))} of the native token are free and up to"
+            f" {ether(cost + value)} are needed. Send some to {wallet}."
+        )
+    return Transfer(direction, amount, account.stake, account.locked, outside, to, data, value, gas, cost)
+
+
+def _require(direction: Direction, amount: NRlc, has: NRlc, locked: NRlc, promised: NRlc) -> None:
+    """Raise BadInput unless the wallet has so much to move."""
+    if direction == "deposit":
+        if amount > has:
+            raise BadInput(what=f"There are only {rlc(has)} RLC in the wallet, not {rlc(amount)}.")
+        return
+    # Tasks that are not voted on yet will lock what is free now.
+    kept = max(0, promised - locked)
+    if amount > has - kept:
+        also = f", {rlc(locked)} RLC are locked by votes" if locked else ""
+        also += (
+            f", and {rlc(kept)} RLC of what is free are for tasks under way (drain the machine first)" if kept else ""
+        )
+        raise BadInput(what=f"There are only {rlc(has)} RLC free in the hub, not {rlc(amount)} to withdraw{also}.")
+
+
+def _call(hub: Hub, token: Contract, direction: Direction, amount: NRlc) -> tuple[Contract, str, str]:
+    """Contract, method by which the gas limit goes, and calldata."""
+    if direction == "withdraw":
+        return hub.address, "withdraw", calls.WITHDRAW.encode(amount)
+    if token == ZERO_ADDRESS:
+        return hub.address, "deposit", calls.DEPOSIT_NATIVE.encode()
+    return token, "approveAndCall", calls.APPROVE_AND_CALL.encode(hub.address, amount, "0x")
+
+
+def begin(layout: Layout, transfer: Transfer, now: float) -> Wish:
+    """Put the wish on disk: from here on it is made once, whatever crashes. `now`: Unix seconds."""
+    wish = Wish(transfer.direction, transfer.amount, now, transfer.to, transfer.data, transfer.value, transfer.gas)
+    partial = layout.transfer.with_suffix(".part")
+    partial.write_text(json.dumps(asdict(wish)))
+    partial.replace(layout.transfer)
+    return wish
+
+
+def finish(layout: Layout) -> None:
+    """Forget the wish, once its end was printed."""
+    layout.transfer.unlink(missing_ok=True)
+
+
+def carry_out(lane: Lane, wish: Wish, settings: Settings, seconds: float) -> Made | None:
+    """Have the lane send the wish and wait until a block has it; None if none has after so many seconds.
+
+    A machine that is at work sends it as well: the lane's runs exclude each other. Raises LaneError where the lane
+    stands still, TransactionReverted where the contract refused; then the wish is over.
+    """
+    intent = wish.intent(lane)
+    lane.submit([intent])
+    stop = threading.Event()
+    timer = threading.Timer(seconds, stop.set)
+    timer.daemon = True
+    timer.start()
+    try:
+        for _ in heads(settings.ws_url, lane.context.rpc, settings.block_time, stop):
+            made = _advance(lane, wish, intent)
+            if made is not None:
+                return made
+    finally:
+        timer.cancel()
+    return _advance(lane, wish, intent)
+
+
+def _advance(lane: Lane, wish: Wish, intent: Intent) -> Made | None:
+    """Run the lane, and look what became of the wish."""
+    report = lane.run()
+    (now,) = lane.intents([intent.key])
+    if now.state is IntentState.FAILED:
+        raise TransactionReverted(tx=intent.key, why=now.reason or "it was given up")
+    record = lane.context.store.holding(lane.id, intent.key)
+    if now.state in (IntentState.MINED, IntentState.FINAL) and record is not None and record.mined is not None:
+        mined = record.mined
+        return Made(wish.direction, wish.amount, mined.tx_hash, mined.block, mined.fee)
+    if report.halted is not None:
+        raise LaneError(wallet=lane.id.wallet, why=report.halted)
+    return None
+
+
+def sentence(transfer: Transfer) -> str:
+    """For the operator, who confirms it."""
+    way = "from the wallet into the hub" if transfer.direction == "deposit" else "from the hub into the wallet"
+    return f"{rlc(transfer.amount)} RLC {way}, for at most {ether(transfer.cost)} of the native token as gas"

@@ -1,0 +1,46 @@
+"""Whether a task that was assigned is done at all: whether it is ours, can be paid, and fits this machine's limits.
+
+Asked before anything is spent on it.
+"""
+
+from __future__ import annotations
+
+from protocol.errors import Refused, TaskDeclined
+from protocol.poco.authorization import recover_authorization
+from protocol.results.error_result import CONTRIBUTION_TIMEOUT, MACHINE_FAILED, NOT_AUTHORIZED
+from protocol.types import Signature, Wallet
+from workers.context import WorkerContext
+from workers.fitness import clock
+from workers.task.replicate import Replicate, ReplicateStage
+
+
+def require(context: WorkerContext, replicate: Replicate) -> None:
+    """Raises TaskDeclined, and RpcUnavailable if the node cannot say what a vote would lock."""
+    refused = _why_not(context, replicate)
+    if refused is not None:
+        cause, why = refused
+        raise TaskDeclined(task=replicate.task_id, cause=cause, why=why)
+
+
+def _why_not(context: WorkerContext, replicate: Replicate) -> tuple[str, str] | None:
+    """Cause and words; None if the task is done."""
+    assignment, machine, wallet = replicate.assignment, context.machine, context.machine.wallet
+    if assignment.wallet != wallet:
+        return NOT_AUTHORIZED, f"it is for wallet {assignment.wallet}"
+    if context.now() >= assignment.contribution_deadline:
+        off = clock.why_late(context.rpc, machine.api, context.now(), machine.settings.block_time)
+        if off is not None:
+            return MACHINE_FAILED, off
+        return CONTRIBUTION_TIMEOUT, "its contribution deadline has passed"
+    enclave = Wallet(assignment.enclave_challenge)
+    try:
+        signer = recover_authorization(Signature(assignment.authorization), wallet, replicate.task_id, enclave)
+    except Refused as error:
+        return NOT_AUTHORIZED, str(error)
+    if signer != machine.pool.scheduler:
+        return NOT_AUTHORIZED, f"it is authorized by {signer}"
+    if replicate.stage is not ReplicateStage.TAKEN:
+        # A container that runs already was allowed when it was begun.
+        return None
+    limit = context.ledger.why_not(assignment)
+    return None if limit is None else (MACHINE_FAILED, limit)
