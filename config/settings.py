@@ -303,6 +303,21 @@ class Settings(BaseSettings):
         description="Names of images on this machine's own engine that deals may run as they are, separated by commas"
         " (local stack and tests). Others are always fetched from their registry.",
     )
+    sandbox: Literal["compat", "strict", "isolated"] = Field(
+        "compat",
+        description="How apps are confined: as ordinary images need it (compat); without network and capabilities, on a"
+        " read-only file system with a small /tmp (strict); as compat, by a runtime of its own (isolated).",
+    )
+    sandbox_runtime: str = Field(
+        "runsc",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="The Docker engine's runtime for `isolated`, e.g. runsc (gVisor) or kata.",
+    )
+    app_network: Literal["public", "none", "open"] | None = Field(
+        None,
+        description="What apps reach: the internet, but no private address, no address of this machine and no other app"
+        " (public); nothing (none); all that this machine reaches (open: unsafe). Unset: none in strict, else public.",
+    )
     ping_seconds: float = Field(10.0, gt=0, description="How often a worker says it is alive.")
 
     @field_validator("hub", "workerpool")

@@ -37,6 +37,7 @@ from workers.pool.reports import Reports
 from workers.pool.session import SessionFile
 from workers.sandbox.container import Engine
 from workers.sandbox.image import ImageRules
+from workers.sandbox.profile import Sandbox, sandbox_of
 from workers.sandbox.spec import EngineResources, Limits, read_engine_resources
 from workers.task.journal import Journal
 
@@ -87,6 +88,11 @@ class Machine:
             return read_engine_resources(engine.info())
         finally:
             engine.close()
+
+    @cached_property
+    def sandbox(self) -> Sandbox:
+        """How apps are confined here. Raises BadSetting."""
+        return sandbox_of(self.settings)
 
     @property
     def policy(self) -> LanePolicy:

@@ -44,6 +44,7 @@ from workers.pool.release import upgrade_notice
 from workers.pool.saved_config import save_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox.container import Engine
+from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.rehearsal import rehearse
 from workers.task.journal import Journal
 from workers.task.replicate import ReplicateStage
@@ -92,7 +93,16 @@ def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machin
     """A machine that has signed in and may work with its wallet alone until the block ends. Raises as `run` does."""
     machine = prepare(settings)
     log_file.keep(machine.layout)
-    log.info("Docker runs containers as asked.", action="engine_rehearsed", says=rehearse(machine))
+    rehearsed = rehearse(machine)
+    log.info(
+        "Docker runs containers as asked.",
+        action="engine_rehearsed",
+        slot=rehearsed.slot,
+        sandbox=str(machine.sandbox.profile),
+        network=rehearsed.network,
+    )
+    if machine.sandbox.network is NetworkAccess.OPEN:
+        log.warning("Apps reach this machine and its network.", action="app_network_open", wallet=machine.wallet)
     with _machine_lock(machine.layout, machine.key):
         control.note_process(machine.layout)
         control.end_drain(machine.layout)

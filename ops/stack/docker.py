@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import socket
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from docker.errors import DockerException
 from ops.stack import tools
 from ops.stack.process import Process, Program, find, find_pid
 from protocol.errors import MissingTool
+from workers.sandbox.network import bridge_name
 
 #: Seconds: 2 measured with an empty data folder.
 START_SECONDS = 60.0
@@ -35,6 +37,7 @@ class Docker:
     host: str
     process: Process | None
     run_folder: Path | None = None
+    folder: Path | None = None
 
     def stop(self) -> None:
         """End it if we started it, with its containers; and its containerd, should that have been left alone."""
@@ -43,6 +46,8 @@ class Docker:
         self.process.stop(timeout=STOP_SECONDS)
         if self.run_folder is not None:
             _stop_containerd(self.run_folder)
+        if self.folder is not None:
+            _remove_bridge(self.folder)
 
 
 def running(wished: str | None = None) -> str | None:
@@ -144,7 +149,7 @@ def start(folder: Path, *, host: str | None = None, seconds: float = START_SECON
     process = wanted.ensure(
         lambda: (run_folder / "docker.sock").exists() and ready(own_host), seconds=seconds, before_start=prepare
     )
-    return Docker(own_host, process, run_folder)
+    return Docker(own_host, process, run_folder, folder.absolute())
 
 
 def address(folder: Path) -> str:
@@ -153,8 +158,9 @@ def address(folder: Path) -> str:
 
 
 def clear(folder: Path) -> None:
-    """End what an engine of ours under `folder` may have left behind when it was killed."""
+    """End what an engine of ours under `folder` left behind."""
     _stop_containerd(_run_folder(folder.absolute()))
+    _remove_bridge(folder.absolute())
 
 
 def _run_folder(folder: Path) -> Path:
@@ -163,6 +169,13 @@ def _run_folder(folder: Path) -> Path:
     if len(str(run_folder).encode()) <= _SOCKET_PATH_BYTES:
         return run_folder
     return Path("/run/sluice") / hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+
+
+def _remove_bridge(folder: Path) -> None:
+    """Remove the bridge of apps' containers: an engine leaves it, with its range of addresses, and makes it again."""
+    bridge = bridge_name(str((folder / "data").resolve()))
+    if (Path("/sys/class/net") / bridge).exists():
+        subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
 
 
 def _stop_containerd(run_folder: Path) -> None:

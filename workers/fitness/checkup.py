@@ -57,6 +57,7 @@ class Checkup:
 
 def _examine(machine: Machine, now: float, thorough: bool) -> Iterator[CheckResult]:
     yield doctor.disk(machine.settings)
+    yield doctor.packet_filter(machine)
     yield from doctor.on_chain(machine, now)
     if thorough:
         yield doctor.limits(machine)

@@ -1,7 +1,8 @@
 """`sluice worker doctor`: can this machine work, and if not, why not? One result per part, also for one that could not
 be checked.
 
-wallet, docker, limits, disk     of this machine
+wallet, docker, sandbox, disk    of this machine
+limits, network                  of its containers
 pool, broker                     can they be reached
 chain, clock, gas, stake         the node, and what the chain says of the wallet
 money                            this machine's own limits on what it pays and risks
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +32,7 @@ from protocol.ethereum.signing import Key
 from protocol.types import Contract, NRlc, TaskId, Wei
 from protocol.wire import PoolConfig
 from workers.context import Machine
+from workers.data.guard import is_public
 from workers.fitness import clock, rules
 from workers.fitness.rules import CheckResult, Numbers
 from workers.money import market, pins
@@ -39,6 +43,9 @@ from workers.pool.broker_reach import reach, require_tls
 from workers.pool.saved_config import load_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox.container import Engine
+from workers.sandbox.egress import Target
+from workers.sandbox.profile import NetworkAccess, check_runtime, has_user_namespaces, sandbox_of
+from workers.sandbox.rehearsal import rehearse
 from workers.sandbox.spec import ContainerSpec, container_name
 
 #: An image that no engine has: one that is asked to make a container of it checks everything else first.
@@ -56,12 +63,13 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
     except SluiceError as error:
         yield CheckResult("wallet", False, str(error))
     yield _found("docker", lambda: docker(settings))
+    yield _found("sandbox", lambda: sandbox(settings))
     yield disk(settings)
     pool, finding = _pool(settings, key)
     yield finding
     if pool is None or key is None:
         missing = "that needs a wallet" if pool is not None else "the pool, which says where that is, does not answer"
-        for part in ("limits", *ON_CHAIN, "broker"):
+        for part in ("limits", "network", *ON_CHAIN, "broker"):
             yield CheckResult(part, False, f"not asked: {missing}")
         return
     try:
@@ -73,6 +81,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
         return
     with closing(machine.api):
         yield limits(machine)
+        yield _found("network", lambda: network(machine))
         yield from on_chain(machine, time.time())
     yield broker(machine)
 
@@ -122,6 +131,7 @@ def limits(machine: Machine) -> CheckResult:
             outputs=folder,
             limits=allowed,
             seconds=1,
+            sandbox=machine.sandbox,
         )
         with closing(Engine(settings.docker_host)) as engine:
             memory = int(engine.info()["MemTotal"])
@@ -139,6 +149,53 @@ def limits(machine: Machine) -> CheckResult:
         return CheckResult("limits", True, says, numbers | {"engine_memory_bytes": memory})
 
     return _found("limits", ask)
+
+
+def sandbox(settings: Settings) -> CheckResult:
+    """How apps are confined, and whether the engine can. Raises BadSetting, EngineUnavailable."""
+    asked = sandbox_of(settings)
+    with closing(Engine(settings.docker_host)) as engine:
+        info = engine.info()
+    check_runtime(asked, info)
+    runtime, remapped = asked.runtime or str(info.get("DefaultRuntime") or ""), has_user_namespaces(info)
+    root = "an ordinary user outside" if remapped else "root outside, without its privileges (no user namespaces)"
+    says = f"{asked.profile}, runtime {runtime}, network {asked.network}; root in a container is {root}"
+    numbers: Numbers = {
+        "profile": str(asked.profile),
+        "runtime": runtime,
+        "network": str(asked.network),
+        "user_namespaces": remapped,
+    }
+    return CheckResult("sandbox", True, says, numbers)
+
+
+def network(machine: Machine) -> CheckResult:
+    """What an app reaches, tried from inside a container. Raises BadSetting, EngineUnavailable."""
+    return CheckResult("network", True, rehearse(machine, TaskId("doctor"), outside=_outside(machine.settings)).network)
+
+
+def _outside(settings: Settings) -> Target | None:
+    """The pool's API, if it is on the internet."""
+    api = urlsplit(settings.api_url)
+    try:
+        port = api.port or socket.getservbyname(api.scheme)
+        found = socket.getaddrinfo(api.hostname, port, socket.AF_INET, socket.SOCK_STREAM)
+    except (OSError, ValueError):
+        return None
+    addresses = [str(address[0]) for *_, address in found]
+    return next(((each, port) for each in addresses if is_public(ip_address(each))), None)
+
+
+def packet_filter(machine: Machine) -> CheckResult:
+    """Set the packet filter of apps again: another program may have emptied it, e.g. a firewall that was reloaded."""
+
+    def ask() -> CheckResult:
+        if machine.sandbox.network is NetworkAccess.PUBLIC:
+            with closing(Engine(machine.settings.docker_host)) as engine:
+                engine.confine_apps()
+        return CheckResult("network", True, str(machine.sandbox.network))
+
+    return _found("network", ask)
 
 
 def disk(settings: Settings) -> CheckResult:

@@ -24,7 +24,6 @@ from typing import Any
 
 import docker
 import docker.errors
-import docker.types
 import requests
 import structlog
 
@@ -38,19 +37,13 @@ from protocol.errors import (
 )
 from protocol.results.computed import OUTPUT_FOLDER
 from protocol.types import TaskId, Wallet
+from workers.sandbox import network
 from workers.sandbox.container_state import ContainerState, read_moment, read_state
 from workers.sandbox.engine_errors import engine_errors, refusal, status, words
+from workers.sandbox.host_config import host_config
 from workers.sandbox.image_load import send_archive
-from workers.sandbox.spec import (
-    FILE_BYTES,
-    INPUT_FOLDER,
-    LABEL_TASK,
-    LABEL_WALLET,
-    LOG_FILE_BYTES,
-    OOM_SCORE,
-    PIDS,
-    ContainerSpec,
-)
+from workers.sandbox.network import AppNetwork
+from workers.sandbox.spec import INPUT_FOLDER, LABEL_TASK, LABEL_WALLET, ContainerSpec
 from workers.task import verdict
 from workers.task.verdict import Verdict
 
@@ -125,6 +118,13 @@ class Engine:
             )
         return info
 
+    def confine_apps(self) -> AppNetwork:
+        """Make the apps' network unless it is there; set its packet filter. Raises BadSetting, EngineUnavailable."""
+        with engine_errors(self.host):
+            made = network.make(self._api)
+        network.confine(self.host, made)
+        return made
+
     def now(self) -> datetime:
         """The engine's own clock, which its containers' times go by. Raises EngineUnavailable."""
         with engine_errors(self.host):
@@ -171,14 +171,13 @@ class Engine:
         Raises NoSuchImage, CannotStart (the app's fault), ContainerRefused (this machine's), EngineUnavailable.
         """
         with engine_errors(self.host):
-            host_config = self._host_config(spec)
             try:
                 made = self._api.create_container(
                     spec.image,
                     command=list(spec.command) or None,
                     environment=spec.environment,
                     labels=spec.labels,
-                    host_config=host_config,
+                    host_config=host_config(self._api, spec),
                     name=spec.name,
                 )
             except docker.errors.ImageNotFound as error:
@@ -203,32 +202,6 @@ class Engine:
         self.remove(str(found["Id"]))
         raise NoSuchContainer(why=f"{spec.name} with this task's folders")
 
-    def _host_config(self, spec: ContainerSpec) -> dict[str, Any]:
-        return self._api.create_host_config(
-            # Not `binds`: their text is cut at colons, and a folder that the engine does not see would be made anew.
-            mounts=[
-                docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=True),
-                docker.types.Mount(OUTPUT_FOLDER, spec.outputs, type="bind"),
-            ],
-            cap_drop=["ALL"],
-            cap_add=list(spec.capabilities),
-            security_opt=["no-new-privileges"],
-            mem_limit=spec.limits.memory_bytes,
-            # Equal to memory: no swap on top.
-            memswap_limit=spec.limits.memory_bytes,
-            nano_cpus=spec.limits.nano_cpus,
-            pids_limit=PIDS,
-            ipc_mode="private",
-            oom_score_adj=OOM_SCORE,
-            ulimits=[
-                docker.types.Ulimit(name="core", soft=0, hard=0),
-                docker.types.Ulimit(name="fsize", soft=FILE_BYTES, hard=FILE_BYTES),
-            ],
-            log_config=docker.types.LogConfig(
-                type="json-file", config={"max-size": str(LOG_FILE_BYTES), "max-file": "2"}
-            ),
-        )
-
     def start(self, container: str) -> None:
         """Start a container; does nothing if it runs already. Raises CannotStart, ContainerRefused, NoSuchContainer."""
         with engine_errors(self.host):
@@ -239,6 +212,9 @@ class Engine:
                 gone = isinstance(error, docker.errors.NotFound) and _NO_CONTAINER.lower() in said.lower()
                 if gone or _BEING_REMOVED in said:
                     raise NoSuchContainer(why=container) from error
+                if network.GONE in said:
+                    self.confine_apps()
+                    raise EngineTrouble(what=self.host, why=said) from error
                 raise refusal(verdict.of_start(status(error), said), error, self.host) from error
 
     def wait(self, container: str, seconds: float) -> bool:
@@ -348,13 +324,21 @@ class Engine:
                 pass
             return True
 
-    def make_empty_image(self, repository: str, tag: str) -> None:
-        """Make an image without a file, unless there is one of this name. Raises EngineUnavailable."""
+    def process_of(self, container: str) -> tuple[int, str]:
+        """Process id of a running container on the apps' network, and its address. Raises NoSuchContainer."""
+        with engine_errors(self.host):
+            try:
+                found = self._api.inspect_container(container)
+            except docker.errors.NotFound as error:
+                raise NoSuchContainer(why=container) from error
+            return int(found["State"]["Pid"]), str(found["NetworkSettings"]["Networks"][network.NETWORK]["IPAddress"])
+
+    def make_image(self, repository: str, tag: str, archive: bytes) -> None:
+        """Make an image of a tar archive of files, unless there is one of this name. Raises EngineUnavailable."""
         with engine_errors(self.host):
             if self._api.images(f"{repository}:{tag}", quiet=True):
                 return
-            # A tar archive's end is two blocks of zeros.
-            self._api.import_image_from_data(bytes(1024), repository=repository, tag=tag)
+            self._api.import_image_from_data(archive, repository=repository, tag=tag)
 
     def has_image(self, name: str) -> bool:
         """Whether it has an image of this name. Raises EngineUnavailable."""

@@ -1,9 +1,8 @@
 """What a container gets and what it does not: the spec of one replicate's container, decided purely.
 
-iExec's contract with apps (environment, folders, arguments; iexec-worker 9.2) inside the `compat` profile
-(sandbox-and-operations §3.3): no privileges beyond what ordinary entry points need, limits on memory, CPU, processes,
-file size and logs, and nothing of the host but the two folders. A spec has no field for privileged mode, host
-namespaces, devices or further mounts, so no assignment can ask for them.
+iExec's contract with apps (environment, folders, arguments; iexec-worker 9.2) inside the machine's sandbox (`profile`):
+limits on memory, CPU, processes, file size and logs, and nothing of the host but the two folders. A spec has no field
+for privileged mode, host namespaces, devices or further mounts, so no assignment can ask for them.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from protocol.errors import EngineTrouble
@@ -20,11 +19,10 @@ from protocol.results.computed import OUTPUT_FOLDER
 from protocol.results.params import DealParams
 from protocol.types import ZERO_ADDRESS, TaskId, Wallet
 from protocol.wire import Assignment
+from workers.sandbox.profile import Sandbox
 
 INPUT_FOLDER: Final = "/iexec_in"
 
-#: Linux capabilities that ordinary images need to chown their files and to drop to another user.
-CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
 #: Processes and threads: more than any sane app starts, few enough that a fork bomb harms nobody.
 PIDS: Final = 512
 #: Below the hard limit (20,000 seen) of engines that run without the right to raise it: they could start nothing.
@@ -97,7 +95,7 @@ class ContainerSpec:
     limits: Limits
     #: Seconds from the container's start.
     seconds: int
-    capabilities: tuple[str, ...] = field(default=CAPABILITIES)
+    sandbox: Sandbox
 
 
 def input_file_name(url: str) -> str:
@@ -146,6 +144,7 @@ def container_spec(
     inputs: str,
     outputs: str,
     limits: Limits,
+    sandbox: Sandbox,
 ) -> ContainerSpec:
     """The container of one replicate."""
     command = list(split_args(params.args)) if params.args and params.args.strip() else []
@@ -165,4 +164,5 @@ def container_spec(
         outputs=outputs,
         limits=limits,
         seconds=assignment.category_seconds,
+        sandbox=sandbox,
     )

@@ -264,6 +264,7 @@ def _run(
             inputs=str(folders.inputs),
             outputs=str(folders.outputs),
             limits=machine.limits,
+            sandbox=machine.sandbox,
         )
         if not context.journal.mark_running(task_id, None, context.now()):
             raise _declined(task_id, ABORTED, "it was aborted")

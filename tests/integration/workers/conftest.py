@@ -6,6 +6,7 @@ import io
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.unit.workers.assignments import CHAIN_ID, SCHEDULER_KEY, WORKER_KEY, 
 from tests.waiting import ample
 from workers.context import Machine, WorkerContext
 from workers.pool.api import PoolApi
+from workers.sandbox.container import Engine
 
 IMAGE = "sluice-test/shell:1"
 #: Images that single tests build from it.
@@ -46,6 +48,8 @@ def engine_host() -> str:
     context.seek(0)
     build_image(client, context, tag=IMAGE)
     client.close()
+    with closing(Engine(engine.host)) as own:
+        own.confine_apps()
     return engine.host
 
 

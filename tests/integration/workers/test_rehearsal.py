@@ -20,7 +20,7 @@ def test_an_engine_that_runs_apps_is_found_out_in_a_folder_of_any_name(context: 
     odd.make()
     object.__setattr__(context.machine, "layout", odd)
     for _ in range(2):
-        assert "0.06 GiB" in rehearse(context.machine)
+        assert "0.06 GiB" in rehearse(context.machine).slot
     assert list((odd.root / "tasks").iterdir()) == []
 
 

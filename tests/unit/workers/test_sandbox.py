@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.settings import read_settings
 from protocol.errors import EngineTrouble
 from protocol.results.params import DealParams, read_params
 from protocol.types import Wallet
 from protocol.wire import Dataset
 from tests.unit.workers.assignments import assignment, task_id
+from workers.sandbox.profile import Sandbox, sandbox_of
 from workers.sandbox.spec import (
     NANOSECONDS,
     ContainerSpec,
@@ -27,7 +29,7 @@ from workers.sandbox.spec import (
 ZERO = "0x" + "0" * 40
 
 
-def spec(params: str = "{}") -> ContainerSpec:
+def spec(params: str = "{}", sandbox: Sandbox | None = None) -> ContainerSpec:
     return container_spec(
         assignment(1, params=params),
         read_params(params),
@@ -36,6 +38,7 @@ def spec(params: str = "{}") -> ContainerSpec:
         inputs="/in",
         outputs="/out",
         limits=Limits(2**30, NANOSECONDS),
+        sandbox=sandbox or sandbox_of(read_settings()),
     )
 
 

@@ -1,0 +1,73 @@
+"""What can be reached from inside a container: connections made in its network namespace, by this process.
+
+Needs no program in the container, but a worker that is root on the engine's machine and sees its processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Final
+
+#: Host address and port.
+Target = tuple[str, int]
+
+#: Seconds for one connection: a refused packet is answered at once, only a dropped one takes that long.
+CONNECT_SECONDS: Final = 2.0
+#: setns(2): the namespace must be one of a network.
+_CLONE_NEWNET: Final = 0x40000000
+
+
+def reached(pid: int, own_address: str, targets: Sequence[Target]) -> list[bool] | None:
+    """Which TCP targets answer, if only to refuse, in the network namespace of process `pid`.
+
+    None if this process cannot enter it, or if it is another's: it does not have `own_address`.
+    """
+    answers: list[bool] = []
+    entered: list[bool] = []
+
+    def look() -> None:
+        # The namespace is this thread's own, and ends with it.
+        if _enter(pid) and _has(own_address):
+            entered.append(True)
+            answers.extend(_answers(target) for target in targets)
+
+    thread = threading.Thread(target=look, name="egress")
+    thread.start()
+    thread.join()
+    return answers if entered else None
+
+
+def _enter(pid: int) -> bool:
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return int(ctypes.CDLL(None).setns(namespace, _CLONE_NEWNET)) == 0
+    finally:
+        os.close(namespace)
+
+
+def _has(address: str) -> bool:
+    """Whether an address belongs to this network namespace."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _answers(target: Target) -> bool:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+        probe.settimeout(CONNECT_SECONDS)
+        try:
+            return probe.connect_ex(target) in {0, errno.ECONNREFUSED}
+        except OSError:
+            return False

@@ -1,0 +1,47 @@
+"""A container's spec in the words of Docker's API: the one place where limits and confinement become parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import docker
+import docker.types
+
+from protocol.results.computed import OUTPUT_FOLDER
+from workers.sandbox.network import NETWORK
+from workers.sandbox.profile import TMP_PART, NetworkAccess
+from workers.sandbox.spec import FILE_BYTES, INPUT_FOLDER, LOG_FILE_BYTES, OOM_SCORE, PIDS, ContainerSpec
+
+_NETWORKS = {NetworkAccess.PUBLIC: NETWORK, NetworkAccess.NONE: "none", NetworkAccess.OPEN: "default"}
+
+
+def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
+    """`HostConfig` of the container."""
+    sandbox = spec.sandbox
+    tmp = f"size={spec.limits.memory_bytes // TMP_PART},mode=1777,nosuid,nodev"
+    return api.create_host_config(
+        # Not `binds`: their text is cut at colons, and a folder that the engine does not see would be made anew.
+        mounts=[
+            docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=True),
+            docker.types.Mount(OUTPUT_FOLDER, spec.outputs, type="bind"),
+        ],
+        network_mode=_NETWORKS[sandbox.network],
+        runtime=sandbox.runtime,
+        read_only=sandbox.read_only,
+        tmpfs={"/tmp": tmp} if sandbox.read_only else None,  # noqa: S108 # the container's
+        cap_drop=["ALL"],
+        cap_add=list(sandbox.capabilities),
+        security_opt=["no-new-privileges"],
+        mem_limit=spec.limits.memory_bytes,
+        # Equal to memory: no swap on top.
+        memswap_limit=spec.limits.memory_bytes,
+        nano_cpus=spec.limits.nano_cpus,
+        pids_limit=PIDS,
+        ipc_mode="private",
+        oom_score_adj=OOM_SCORE,
+        ulimits=[
+            docker.types.Ulimit(name="core", soft=0, hard=0),
+            docker.types.Ulimit(name="fsize", soft=FILE_BYTES, hard=FILE_BYTES),
+        ],
+        log_config=docker.types.LogConfig(type="json-file", config={"max-size": str(LOG_FILE_BYTES), "max-file": "2"}),
+    )

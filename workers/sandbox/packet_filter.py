@@ -1,0 +1,163 @@
+"""The packet filter of apps with public network: what their bridges may not reach is refused by iptables.
+
+One chain for all bridges of Sluice on this machine, so that no task needs a call of iptables:
+
+    DOCKER-USER (FORWARD)  ─┐  from sluice…
+                            ├────────────► SLUICE-APPS   the machine's name servers, port 53    ─► return
+    INPUT                  ─┘                            published ports, this machine itself   ─► refused
+                                                         addresses that are not of the internet ─► refused
+                                                         all else                               ─► return
+
+It goes by the address of each packet: a name that leads to a private address at its second look-up gains nothing.
+Two containers of one bridge are in one private range, so they do not reach each other either. IPv6 is refused as a
+whole, since the apps' network has none. Apps see "no route to host" at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from protocol.errors import BadSetting
+
+#: Beginning of the names of all bridges that it filters; no other program's.
+BRIDGE_PREFIX: Final = "sluice"
+CHAIN: Final = "SLUICE-APPS"
+#: Docker's chain for rules of others; it is read before Docker's own.
+DOCKER_CHAIN: Final = "DOCKER-USER"
+#: IPv4 addresses that are not of the open internet (IANA's special-purpose registry), or that only a machine of one
+#: provider reaches. The same as `workers.data.guard` refuses for downloads.
+BLOCKED: Final = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",  # RFC 6598; Alibaba Cloud's metadata at 100.100.100.200
+    "127.0.0.0/8",
+    "161.26.0.0/16",  # IBM Cloud's inside
+    "166.8.0.0/14",  # IBM Cloud's inside
+    "168.63.129.16/32",  # Azure's host agent
+    "169.254.0.0/16",  # link-local; metadata at 169.254.169.254
+    "172.16.0.0/12",
+    "192.0.0.0/24",  # protocol assignments; Oracle Cloud's metadata at 192.0.0.192
+    "192.0.2.0/24",  # documentation
+    "192.31.196.0/24",  # AS112
+    "192.52.193.0/24",  # AMT
+    "192.88.99.0/24",  # 6to4 relays
+    "192.168.0.0/16",
+    "192.175.48.0/24",  # AS112
+    "198.18.0.0/15",  # benchmarks
+    "198.51.100.0/24",  # documentation
+    "203.0.113.0/24",  # documentation
+    "224.0.0.0/3",  # multicast, reserved, broadcast
+)
+#: Where a system keeps its name servers; the second is systemd-resolved's, whose stub Docker passes over.
+RESOLV_CONF: Final = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+#: Seconds iptables may take: it waits for a lock that all its callers share.
+IPTABLES_SECONDS: Final = 30.0
+#: Another worker may change the same chains meanwhile, which makes a change of ours fail as a whole.
+TRIES: Final = 5
+
+_REFUSE_4: Final = "-j REJECT --reject-with icmp-admin-prohibited"
+_REFUSE_6: Final = "-j REJECT --reject-with icmp6-adm-prohibited"
+_HOOK: Final = f"-i {BRIDGE_PREFIX}+ -j {CHAIN}"
+
+
+def name_servers(resolv_conf: str) -> list[str]:
+    """IPv4 name servers of a resolv.conf that the filter would refuse; loopback ones, which Docker asks itself,
+    excepted.
+    """
+    found: list[str] = []
+    for line in resolv_conf.splitlines():
+        words = line.split()
+        if len(words) < 2 or words[0] != "nameserver":
+            continue
+        try:
+            address = ipaddress.IPv4Address(words[1])
+        except ValueError:
+            continue
+        if not address.is_loopback and str(address) not in found:
+            found.append(str(address))
+    return found
+
+
+def rules_4(servers: Iterable[str]) -> list[str]:
+    """The rules of CHAIN for IPv4, as arguments of iptables, in order."""
+    asks = [f"-d {server}/32 -p {kind} --dport 53 -j RETURN" for server in servers for kind in ("udp", "tcp")]
+    return [
+        *asks,
+        # A published port of another container, by whatever address of this machine.
+        f"-m conntrack --ctstate DNAT {_REFUSE_4}",
+        f"-m addrtype --dst-type LOCAL {_REFUSE_4}",
+        *(f"-d {network} {_REFUSE_4}" for network in BLOCKED),
+    ]
+
+
+RULES_6: Final = (_REFUSE_6,)
+
+
+def restore_input(rules: Sequence[str], present: str) -> str:
+    """Input of `iptables-restore --noflush`: fills CHAIN anew and makes it the first of its two hooks, at once.
+
+    `present`: what `iptables -S` prints now.
+    """
+    lines = present.splitlines()
+    forward = DOCKER_CHAIN if f"-N {DOCKER_CHAIN}" in lines else "FORWARD"
+    hooks: list[str] = []
+    for chain in (forward, "INPUT"):
+        of_chain = [line for line in lines if line.startswith(f"-A {chain} ")]
+        hook = f"-A {chain} {_HOOK}"
+        if of_chain[:1] == [hook]:
+            continue
+        if hook in of_chain:
+            hooks.append(f"-D {chain} {_HOOK}")
+        hooks.append(f"-I {chain} 1 {_HOOK}")
+    body = [*(f"-A {CHAIN} {rule}" for rule in rules), *hooks]
+    return "\n".join(["*filter", f":{CHAIN} - [0:0]", *body, "COMMIT", ""])
+
+
+def apply() -> None:
+    """Set the filter, or set it again: no packet passes meanwhile that would not pass before or after.
+
+    Raises BadSetting if this process may not, or has no iptables.
+    """
+    texts = [path.read_text(errors="replace") for path in RESOLV_CONF if path.is_file()]
+    servers = [server for text in texts for server in name_servers(text)]
+    _set("iptables", rules_4(dict.fromkeys(servers)))
+    if Path("/proc/net/if_inet6").exists():
+        _set("ip6tables", RULES_6)
+
+
+def _set(program: str, rules: Sequence[str]) -> None:
+    for tries_left in reversed(range(TRIES)):
+        text = restore_input(rules, _run([program, "-w", "-S"]))
+        try:
+            _run([f"{program}-restore", "-w", "--noflush"], text)
+        except BadSetting:
+            if tries_left == 0:
+                raise
+        else:
+            return
+
+
+def _run(command: list[str], given: str = "") -> str:
+    try:
+        ended = subprocess.run(
+            command, input=given, capture_output=True, text=True, timeout=IPTABLES_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise cannot_filter(f"{command[0]}: {type(error).__name__}") from error
+    if ended.returncode != 0:
+        raise cannot_filter(f"{command[0]}: {(ended.stderr.strip().splitlines() or ['no reason given'])[0][:200]}")
+    return ended.stdout
+
+
+def cannot_filter(why: str) -> BadSetting:
+    """The error for a machine whose apps' network cannot be filtered."""
+    return BadSetting(
+        name="SLUICE_APP_NETWORK",
+        why=f"public needs a packet filter for apps, which this worker cannot set ({why})",
+        fix="Run the worker as root beside the engine, with iptables (in a container: --network host --cap-add"
+        " NET_ADMIN), or set SLUICE_APP_NETWORK=none, or open, with which apps reach all that this machine reaches.",
+    )

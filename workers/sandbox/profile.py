@@ -1,0 +1,97 @@
+"""How strictly a machine confines apps: from its settings to one frozen value. Pure.
+
+              network          root file system     capabilities   runtime
+    compat    public           writable             CAPABILITIES   the engine's own
+    strict    none             read-only + /tmp     none           the engine's own
+    isolated  public           writable             CAPABILITIES   SLUICE_SANDBOX_RUNTIME (gVisor, Kata)
+
+All of them: no new privileges, Docker's seccomp filter, no devices, limits of `spec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from config.settings import Settings
+from protocol.errors import BadSetting
+
+#: Linux capabilities that ordinary images need to chown their files and to drop to another user.
+CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
+#: Part of a container's memory that a strict one's /tmp may take: what lies there counts as the app's memory.
+TMP_PART: Final = 4
+#: Runtimes that an engine need not list: it looks for a program of this name (containerd-shim-…).
+_SHIM: Final = "io.containerd."
+
+
+class Profile(StrEnum):
+    """SLUICE_SANDBOX."""
+
+    COMPAT = "compat"
+    STRICT = "strict"
+    ISOLATED = "isolated"
+
+
+class NetworkAccess(StrEnum):
+    """SLUICE_APP_NETWORK."""
+
+    #: The internet, and no address that is not of the internet.
+    PUBLIC = "public"
+    NONE = "none"
+    #: Docker's default network: all that this machine reaches.
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What every app of a machine gets."""
+
+    profile: Profile
+    network: NetworkAccess
+    capabilities: tuple[str, ...]
+    #: Whether the root file system is read-only, with a /tmp in memory.
+    read_only: bool
+    #: Name of the engine's OCI runtime; None: its default.
+    runtime: str | None
+
+
+def sandbox_of(settings: Settings) -> Sandbox:
+    """The sandbox that these settings ask for. Raises BadSetting where two of them contradict each other."""
+    profile = Profile(settings.sandbox)
+    strict = profile is Profile.STRICT
+    network = NetworkAccess(settings.app_network or (NetworkAccess.NONE if strict else NetworkAccess.PUBLIC))
+    if strict and network is not NetworkAccess.NONE:
+        raise BadSetting(
+            name="SLUICE_APP_NETWORK",
+            why=f"it is {network}, and SLUICE_SANDBOX=strict gives apps no network",
+            fix="Unset it, or use SLUICE_SANDBOX=compat.",
+        )
+    return Sandbox(
+        profile=profile,
+        network=network,
+        capabilities=() if strict else CAPABILITIES,
+        read_only=strict,
+        runtime=settings.sandbox_runtime if profile is Profile.ISOLATED else None,
+    )
+
+
+def check_runtime(sandbox: Sandbox, info: Mapping[str, object]) -> None:
+    """Raise BadSetting if the engine (its `info`) does not have the sandbox's runtime."""
+    runtimes = info.get("Runtimes")
+    names = sorted(runtimes) if isinstance(runtimes, Mapping) else []
+    if sandbox.runtime is None or sandbox.runtime in names or sandbox.runtime.startswith(_SHIM):
+        return
+    raise BadSetting(
+        name="SLUICE_SANDBOX",
+        why=f"isolated needs the runtime {sandbox.runtime}, and this Docker engine has {', '.join(names) or 'none'}",
+        fix="Install it and add it to the engine's runtimes, name another with SLUICE_SANDBOX_RUNTIME, or use compat.",
+    )
+
+
+def has_user_namespaces(info: Mapping[str, object]) -> bool:
+    """Whether root in a container is an ordinary user outside: `userns-remap` of the engine, or a rootless engine."""
+    options = info.get("SecurityOptions")
+    found = [str(option) for option in options] if isinstance(options, list) else []
+    return any(word in option.split(",") for option in found for word in ("name=userns", "name=rootless"))
