@@ -4,6 +4,8 @@
                                                                ─► tasks     pipeline.advance
                                                                ─► open txs  lane.run
 
+A second thread follows which machines are connected to RabbitMQ (`pipeline.broker.presence`).
+
 What could not be published is published with the next block. A crash before that costs little: the last LOOKBACK blocks
 are read again at start, and the sweep visits every open task anyway.
 """
@@ -25,8 +27,10 @@ from chain.rpc.heads import heads
 from chain.watch.watcher import Caught, Watcher
 from config import logging
 from config.settings import Settings, settings
+from pipeline.broker.notify import Notifier
+from pipeline.broker.presence import Presence
 from pipeline.scheduler import Scheduler
-from protocol.errors import RpcError, RpcUnavailable, Unavailable
+from protocol.errors import BrokerUnavailable, RpcError, RpcUnavailable, Unavailable
 from protocol.types import BlockNumber, DealId, TaskId
 
 log = structlog.get_logger(__name__)
@@ -35,6 +39,8 @@ log = structlog.get_logger(__name__)
 LOOKBACK = 64
 #: The lane runs once in so many blocks while its transactions are all mined and only wait for their depth.
 SETTLE_HEADS = 6
+#: Seconds for the second thread to end.
+STOP_SECONDS = 2.0
 #: Errors after which the next block tries again.
 TRANSIENT_ERRORS = (Unavailable, RpcError, PyMongoError)
 
@@ -109,8 +115,30 @@ def run(settings: Settings, stop: threading.Event) -> None:
         LanePolicy.of(settings).finality,
     )
     log.info("Following the chain.", action="watch_started", cursor=scheduler.store.chain.cursor())
+    presence = threading.Thread(target=_follow_machines, args=(scheduler, stop), name="presence", daemon=True)
+    presence.start()
     follow(scheduler, watcher, heads(settings.ws_url, rpc, settings.block_time, stop))
+    presence.join(STOP_SECONDS)
     scheduler.close()
+
+
+def _follow_machines(scheduler: Scheduler, stop: threading.Event) -> None:
+    """Body of the second thread: if it ends by an error, the process ends, and the supervisor starts it again."""
+    notifier = Notifier(scheduler.core, scheduler.key.wallet)
+
+    def assign() -> None:
+        try:
+            notifier.send_assign()
+        except BrokerUnavailable as error:
+            log.warning("Tasks wait for the next sweep.", action="assign_not_sent", why=str(error))
+
+    try:
+        Presence(
+            scheduler.pool, scheduler.settings.amqp_pool_vhost, scheduler.store.workers, assign, scheduler.clock
+        ).run(stop)
+    finally:
+        stop.set()
+        notifier.close()
 
 
 def _wait_until_ready(scheduler: Scheduler, stop: threading.Event) -> None:

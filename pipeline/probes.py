@@ -223,6 +223,7 @@ def ask_broker(
         user, tags, ahead = str(me.json()["name"]), me.json()["tags"], http_clock_ahead(me, clock())
         alarms = admin.alarms()
         unread = admin.unread(queues) if queues else ()
+        tells = admin.tells_of_cuts()
     except BrokerRefused as error:
         if error.fields["status"] != httpx.codes.UNAUTHORIZED:
             return NoAnswer(str(error), "Give SLUICE_AMQP_URL a user with the tag administrator.")
@@ -238,7 +239,7 @@ def ask_broker(
         return NoAnswer(f"what answers at {address} is not RabbitMQ's management API", "Correct SLUICE_RABBITMQ_API.")
     # Older versions write the tags as one text.
     known = tags.split(",") if isinstance(tags, str) else tags
-    return BrokerFacts(user, "administrator" in known, alarms, unread, ahead)
+    return BrokerFacts(user, "administrator" in known, alarms, unread, ahead, tells)
 
 
 def ask_ipfs(settings: Settings) -> IpfsFacts | NoAnswer:

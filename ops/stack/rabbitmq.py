@@ -34,6 +34,8 @@ START_SECONDS = 240.0
 STOP_SECONDS = 20.0
 #: Debian's program, not the one in /usr/sbin, which insists on user root or rabbitmq and then changes user.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+#: The last one tells the scheduler when a machine is cut off (`pipeline.broker.presence`).
+_PLUGINS = "[rabbitmq_management,rabbitmq_prometheus,rabbitmq_event_exchange].\n"
 #: Own host name, so that a machine whose name does not resolve works too.
 _NODE = "sluice@localhost"
 #: Folder of the certificates, in the node's own.
@@ -128,7 +130,7 @@ def start(
         folder / "epmd",
         env={"HOME": str(folder)},
     )
-    node = Program("RabbitMQ", [binary], folder, _environment(folder, port), configuration + definitions)
+    node = Program("RabbitMQ", [binary], folder, _environment(folder, port), configuration + definitions + _PLUGINS)
 
     def prepare() -> None:
         mine = mapper.find()
@@ -136,7 +138,7 @@ def start(
             if mine is None or offset != _MAPPER:
                 ports.require_free(port + offset, part="RabbitMQ", setting="SLUICE_STACK_RABBITMQ_PORT")
         (folder / "rabbitmq.conf").write_text(configuration)
-        (folder / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
+        (folder / "enabled_plugins").write_text(_PLUGINS)
         secret = folder / "definitions.json"
         secret.touch(mode=0o600)
         secret.write_text(definitions)

@@ -27,6 +27,7 @@ import structlog
 from config import topology
 from config.http_client import http_client
 from config.settings import Settings
+from pipeline.broker import presence
 from protocol.errors import BrokerRefused, BrokerUnavailable
 from protocol.types import Wallet
 
@@ -144,6 +145,11 @@ class BrokerAdmin:
         rows = self._call("GET", f"/queues/{_part(self._core)}", missing_ok=True)
         counts = {row["name"]: row.get("consumers", 0) for row in rows.json()} if rows.is_success else {}
         return tuple(name for name in queues if not counts.get(name))
+
+    def tells_of_cuts(self) -> bool:
+        """Whether RabbitMQ has the exchange of events that `pipeline.broker.presence` follows."""
+        exchange = f"{_part(presence.VHOST)}/{presence.EXCHANGE}"
+        return self._call("GET", f"/exchanges/{exchange}", missing_ok=True).is_success
 
     def prepare(self) -> None:
         """Make vhosts `core` and `pool`, with the scheduler's user in both, and the queue of dead letters.

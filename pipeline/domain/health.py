@@ -77,6 +77,8 @@ class BrokerFacts:
     unread: tuple[str, ...] = ()
     #: Seconds that its clock is ahead of ours; None: it does not say.
     clock_ahead: float | None = None
+    #: Whether it tells of consumers that come and go (`pipeline.broker.presence`).
+    tells_of_cuts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,9 @@ def _broker(facts: BrokerFacts, watched: float) -> HealthPart:
             detail=f"no process reads the queue {', '.join(facts.unread)}",
             fix="Start the missing process: `sluice scheduler run`, or `--only pipeline --only lane`.",
         )
+    if not facts.tells_of_cuts:
+        slow = "no alarm; that a machine is cut off is noticed by its pings only, for want of rabbitmq_event_exchange"
+        return HealthPart(ok=True, detail=slow, fix="Run: rabbitmq-plugins enable rabbitmq_event_exchange")
     return HealthPart(ok=True, detail="no alarm")
 
 

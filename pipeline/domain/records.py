@@ -278,6 +278,8 @@ class WorkerRecord:
     lost: bool = False
     #: It has signed off; cleared by its next sign-in or ping.
     away: bool = False
+    #: When RabbitMQ said that it is not connected; None: it is, or was not said to be cut off since its sign-in.
+    disconnected_at: float | None = None
     #: Which installation signed in last; None if it did not say.
     machine: str | None = None
     #: Where it signed in from last: an IPv4 address, or the /64 of an IPv6 one.

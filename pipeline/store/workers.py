@@ -43,6 +43,8 @@ INDEXES = [
 
 #: Seconds until the balance of a worker that had none is read again: as long as it has been enrolled, within these.
 SOONEST_CHECK, LATEST_CHECK = 10.0, 120.0
+#: Seconds after which a ping outweighs that RabbitMQ saw a machine's consumer go: news of its return may be lost.
+DISCONNECTED_SECONDS = 60.0
 #: Machines counted to tell how the pool stands: beyond that, more of them change nothing.
 STANDING_LIMIT = 1000
 
@@ -80,6 +82,7 @@ class Workers:
                         "enrolled_at": {"$ifNull": ["$enrolled_at", now]},
                         "seen_at": now,
                         **_PRESENT,
+                        "disconnected_at": None,
                         "machine": machine,
                         "address": {"$literal": address},
                         "queues": True,
@@ -109,8 +112,30 @@ class Workers:
 
     def mark_seen(self, wallet: Wallet, now: float) -> bool:
         """Record a ping. False: that wallet never enrolled."""
-        result = self._rows.update_one({"_id": wallet}, {"$set": _PRESENT | {"seen_at": now}})
-        return result.matched_count == 1
+        told = "$disconnected_at"
+        lasting = {"$cond": [{"$gt": [told, now - DISCONNECTED_SECONDS]}, told, None]}
+        changes = _PRESENT | {"seen_at": now, "disconnected_at": lasting}
+        return self._rows.update_one({"_id": wallet}, [{"$set": changes}]).matched_count == 1
+
+    def mark_connected(self, connected: Mapping[Wallet, bool], now: float) -> int:
+        """Store whether machines are connected to RabbitMQ; returns how many are again."""
+        gone = [
+            UpdateOne({"_id": wallet, "disconnected_at": None}, {"$set": {"disconnected_at": now}})
+            for wallet, here in connected.items()
+            if not here
+        ]
+        back = [
+            UpdateOne({"_id": wallet, "disconnected_at": {"$gt": 0}}, {"$set": {"disconnected_at": None}})
+            for wallet, here in connected.items()
+            if here
+        ]
+        self.reader.write(gone)
+        return self.reader.write(back)[1]
+
+    def present(self, limit: int) -> list[Wallet]:
+        """Machines that are not lost, at most `limit`, those heard of last."""
+        rows = self._rows.find({"lost": False}, {"_id": 1}).sort("seen_at", DESCENDING).limit(limit)
+        return [Wallet(row["_id"]) for row in rows]
 
     def mark_leaving(self, wallet: Wallet) -> None:
         """Assign no new task to a machine that stops; it keeps its replicates until it counts as silent."""
@@ -174,12 +199,13 @@ class Workers:
         tag: Hash32 | None = None,
         stake: NRlc | None = None,
     ) -> list[WorkerRecord]:
-        """The best `limit` workers heard of since `seen_after` that may use a slot more: not banned, stopped or
-        cooling down, with native token for gas when last read.
+        """The best `limit` workers heard of since `seen_after` that may use a slot more: connected to RabbitMQ as far
+        as it says, not banned, stopped or cooling down, with native token for gas when last read.
 
         `tag`: only those that offer its bits; `stake`: only those that have as much in all, promised or not.
         """
         query = _READY | {"seen_at": {"$gte": seen_after}, "rest_until": {"$lte": now}, "away": {"$ne": True}}
+        query["disconnected_at"] = None
         if tag is not None and int(tag, 16):
             query["tag_bits"] = {"$bitsAllSet": bytes.fromhex(tag[2:])}
         if stake:

@@ -15,13 +15,16 @@ import pytest
 
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.faults import Fault, disturb, faults, nonce_gaps
+from config.settings import read_settings
 from ops.market.match import Matched
 from ops.pool.site import Servers
 from ops.stack import mongodb, ports, rabbitmq
 from ops.stack.parts import StackPart
+from pipeline.store.client import Store
 from protocol.poco.view import TaskStatus
 from protocol.poco.weights import weight
 from protocol.types import Wallet
+from tests.integration.conftest import given
 from tests.integration.pool.conftest import BLOCK_TIME, WAIT_SECONDS, view
 from tests.waiting import ample, wait_until
 
@@ -118,6 +121,8 @@ def test_a_machine_killed_between_contribute_and_reveal_reveals_after_its_restar
     deal = bench_pool.buy(trust=weight(bench_pool.hub.scores([first])[0]) + 1, volume=1)
     _await_vote(bench_pool, deal, first)
     pool.running["worker-1"].kill()
+    # Long before its pings are missed, the scheduler knows that there is nothing to send to.
+    wait_until(lambda: not connected(bench_pool, first), 5, what="worker-1 to be known as cut off")
     pool.restart("worker-2")
     _await_vote(bench_pool, deal, second)
     (task,) = deal.tasks
@@ -127,7 +132,14 @@ def test_a_machine_killed_between_contribute_and_reveal_reveals_after_its_restar
     pool.restart("worker-1")
     wait_until(lambda: view(bench_pool, task).status is TaskStatus.COMPLETED, WAIT_SECONDS, what="the end of the task")
     assert {vote.worker for vote in view(bench_pool, task).revealed} == {first, second}
+    wait_until(lambda: connected(bench_pool, first), 10, what="worker-1 to be known as connected")
     assert all(account.locked == 0 for account in bench_pool.hub.accounts([first, second]))
+
+
+def connected(bench_pool: BenchPool, wallet: Wallet) -> bool:
+    """Whether a machine is connected to RabbitMQ as far as the scheduler knows."""
+    found = Store.open(read_settings(**given(bench_pool.pool.env))).workers.get_worker(wallet)
+    return found is not None and found.disconnected_at is None
 
 
 def _await_vote(bench_pool: BenchPool, deal: Matched, wallet: Wallet) -> None:

@@ -1,0 +1,156 @@
+"""Which worker machines are connected to RabbitMQ, by its own events: known within milliseconds of a cut.
+
+    a machine's connection is cut   ─► consumer.deleted ─► has its queue a consumer left? no ─► it gets no new task
+    it connects again               ─► consumer.created ─► yes                               ─► it gets tasks again
+
+Machines open and close connections all the time, so an event says only whose queue to look at, once for all events of
+LOOK_SECONDS. Events come from RabbitMQ's plugin rabbitmq_event_exchange. Without it nothing is marked, and a machine
+gets no new task once its pings have stopped (SLUICE_WORKER_LOST_SECONDS). Events may be lost: all machines are looked
+at when they are followed again, and a ping outweighs a mark that is old (`pipeline.store.workers`).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+from amqp.exceptions import AccessRefused, NotAllowed, NotFound
+from celery import Celery
+from pymongo.errors import PyMongoError
+
+from pipeline.broker.link import BROKER_ERRORS, CONNECT_SECONDS, BrokerLink
+from pipeline.store.workers import Workers
+from protocol.errors import BrokerUnavailable
+from protocol.types import Wallet
+
+log = structlog.get_logger(__name__)
+
+#: The plugin's name, and where it publishes.
+PLUGIN, EXCHANGE, VHOST = "rabbitmq_event_exchange", "amq.rabbitmq.event", "/"
+EVENTS = ("consumer.created", "consumer.deleted", "queue.deleted")
+#: A machine's queue for work; what serves its other queue it also does by itself.
+_QUEUE = re.compile(r"w\.(0x[0-9a-f]{40})")
+#: Seconds within which a machine's queue is looked at once, however often its owner makes and cancels consumers.
+LOOK_SECONDS = 0.5
+#: Events read at once, and held by RabbitMQ for us; beyond that the oldest are dropped.
+BATCH, HELD = 1000, 20_000
+#: Seconds of AMQP heartbeat: a connection that is dead without a word is noticed after two of them.
+HEARTBEAT_SECONDS = 10
+#: Longest wait for an event (s): heartbeats are sent in between.
+WAIT_SECONDS = 1.0
+#: Seconds until the next try after RabbitMQ was away, and after the plugin was not there.
+RETRY_SECONDS, ABSENT_SECONDS = 1.0, 60.0
+#: Machines that are looked at once the events are followed (again): 0.4 ms each.
+MACHINES = 10_000
+
+
+class Presence:
+    """Marks machines as connected or not, in one thread of its own. `vhost`: of the machines' queues.
+
+    `on_return`: called when machines are connected again, since tasks may wait for them.
+    """
+
+    def __init__(
+        self,
+        pool: Celery,
+        vhost: str,
+        workers: Workers,
+        on_return: Callable[[], object],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._pool, self._vhost, self._workers = pool, vhost, workers
+        self._on_return, self._clock = on_return, clock
+        self._link = BrokerLink(pool)
+        #: Machines to look at, and when each was looked at, by the monotonic clock.
+        self._due: set[Wallet] = set()
+        self._looked: dict[Wallet, float] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Follow the events until `stop` is set."""
+        absent = False
+        while not stop.is_set():
+            pause = RETRY_SECONDS
+            try:
+                self._follow(stop)
+            except (NotFound, AccessRefused, NotAllowed) as error:
+                if not absent:
+                    log.warning(
+                        f"RabbitMQ does not tell when machines are cut off ({PLUGIN}), so that is noticed by their"
+                        " pings only.",
+                        action="presence_by_pings",
+                        why=str(error),
+                        fix=f"rabbitmq-plugins enable {PLUGIN}; its exchange must be readable in virtual host {VHOST}.",
+                    )
+                absent, pause = True, ABSENT_SECONDS
+            except (*BROKER_ERRORS, BrokerUnavailable, PyMongoError) as error:
+                log.warning("Not following RabbitMQ's events, trying again.", action="presence_again", why=str(error))
+            self._link.close()
+            stop.wait(pause)
+
+    def _follow(self, stop: threading.Event) -> None:
+        """Read events until `stop` is set. Raises one of BROKER_ERRORS, BrokerUnavailable, PyMongoError."""
+        with self._pool.connection_for_read(heartbeat=HEARTBEAT_SECONDS).clone(virtual_host=VHOST) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_SECONDS)
+            channel: Any = connection.default_channel
+            held = {"x-max-length": HELD}
+            queue = channel.queue_declare("", exclusive=True, auto_delete=True, arguments=held).queue
+            for event in EVENTS:
+                channel.queue_bind(queue, EXCHANGE, event)
+            channel.basic_consume(queue, no_ack=True, callback=self._note)
+            log.info("Following RabbitMQ's events about machines.", action="presence_followed")
+            # What happened to them before is not known.
+            self._due.update(self._workers.present(MACHINES))
+            while not stop.is_set():
+                self._read(connection)
+                connection.heartbeat_check()
+                self._look()
+
+    def _read(self, connection: Any) -> None:
+        """Wait for events, and take at most BATCH."""
+        wait = LOOK_SECONDS if self._due else WAIT_SECONDS
+        try:
+            for _ in range(BATCH):
+                connection.drain_events(timeout=wait)
+                wait = 0
+        except TimeoutError:
+            pass
+
+    def _note(self, message: Any) -> None:
+        """Note whose queue an event is about, if it is a machine's of this pool."""
+        told = message.headers or {}
+        # An event about a consumer names its queue so, one about a queue has its `name`.
+        queue, vhost = told.get("queue", told.get("name")), told.get("vhost")
+        if vhost == self._vhost and isinstance(queue, str) and (found := _QUEUE.fullmatch(queue)):
+            self._due.add(Wallet(found[1]))
+
+    def _look(self) -> None:
+        """Look at the queues that are due, and mark their machines."""
+        now = time.monotonic()
+        self._looked = {wallet: at for wallet, at in self._looked.items() if now - at < LOOK_SECONDS}
+        wallets = self._due - self._looked.keys()
+        if not wallets:
+            return
+        connected = self._connected(wallets)
+        returned = self._workers.mark_connected(connected, self._clock())
+        self._due -= wallets
+        self._looked.update(dict.fromkeys(wallets, now))
+        if returned:
+            self._on_return()
+
+    def _connected(self, wallets: Iterable[Wallet]) -> dict[Wallet, bool]:
+        """For each machine, whether its queue has a consumer. Raises BrokerUnavailable."""
+        found = {}
+        for wallet in wallets:
+            with self._link.producer() as producer:
+                channel: Any = producer.channel
+                try:
+                    found[wallet] = channel.queue_declare(f"w.{wallet}", passive=True).consumer_count > 0
+                except NotFound:
+                    # The queue is gone; the broker has closed the channel.
+                    found[wallet] = False
+                    self._link.close()
+        return found
