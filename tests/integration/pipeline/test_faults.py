@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
+from pipeline.broker import segments
 from pipeline.domain.records import ReplicateState, TaskStage
+from pipeline.scheduler import Scheduler
 from protocol.poco.view import TaskStatus
+from protocol.types import TaskId
 from tests.integration.pipeline.conftest import AGAIN_CATEGORY, SHORT_CATEGORY, Pool
 from tests.waiting import until
 
@@ -63,16 +66,34 @@ def test_a_worker_that_falls_silent_is_replaced(make_pool: Callable[..., Pool]) 
     assert lost.state is ReplicateState.LOST
 
 
-def test_a_worker_whose_queues_are_gone_is_replaced(make_pool: Callable[..., Pool]) -> None:
+def test_a_worker_whose_queues_are_gone_is_passed_over(make_pool: Callable[..., Pool]) -> None:
+    """RabbitMQ says so as they go; and what is sent to it before that is known finds no queue, which says so too."""
     pool = started(make_pool, worker_lost_seconds=30.0)
     gone = pool.enrol(0, deaf={"worker.compute"}, slots=2)
     gone.stop()
     pool.admin.remove(gone.key.wallet)
     deal = pool.buy(trust=1)
-    until("it was given the task", lambda: pool.store.tasks.of_worker(gone.key.wallet))
     pool.enrol(1)
     pool.await_status(deal, TaskStatus.COMPLETED, 20)
-    assert len(pool.await_closed(deal)[0].replicates) == 2
+    pool.await_closed(deal)
+    assert not gone.seen
+
+
+def test_a_worker_that_has_no_queue_for_its_message_counts_as_silent(make_pool: Callable[..., Pool]) -> None:
+    """Nothing is started: no event of RabbitMQ is followed."""
+    pool = make_pool()
+    machine = pool.enrol(0)
+    wallet = machine.key.wallet
+    machine.stop()
+    pool.admin.remove(wallet)
+    scheduler = Scheduler.open(pool.settings)
+    try:
+        scheduler.publish([segments.abort(scheduler.pool, wallet, TaskId("0x" + "11" * 32))])
+    finally:
+        scheduler.close()
+    found = pool.store.workers.get_worker(wallet)
+    assert found is not None
+    assert found.seen_at == 0.0
 
 
 def test_a_lost_assignment_is_sent_again(pool: Pool) -> None:
