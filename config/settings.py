@@ -298,6 +298,12 @@ class Settings(BaseSettings):
         lt=2**63,
         description="Bytes that images fetched for deals may take together; the least recently used are removed.",
     )
+    dataset_disk_bytes: int = Field(
+        64 * 2**30,
+        gt=0,
+        lt=2**63,
+        description="Bytes that datasets kept for later tasks may take; the least recently used are removed.",
+    )
     local_images: str = Field(
         "",
         description="Names of images on this machine's own engine that deals may run as they are, separated by commas"

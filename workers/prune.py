@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from protocol.errors import EngineUnavailable, StorageUnavailable
 from protocol.types import TaskId, Wallet
+from workers.data import dataset_cache
 from workers.data.layout import Layout, discard
 from workers.sandbox.container import Engine
 from workers.task.journal import Journal
@@ -63,13 +65,10 @@ def _folders(layout: Layout, known: set[TaskId], *, dry_run: bool) -> Iterator[L
 
 
 def _cache(layout: Layout, *, dry_run: bool) -> Iterator[Leftover]:
-    for cached in sorted(layout.cache.iterdir()) if layout.cache.exists() else ():
-        stat = cached.stat()
-        # A task that uses it holds a link of its own.
-        if stat.st_nlink == 1:
-            if not dry_run:
-                cached.unlink(missing_ok=True)
-            yield Leftover("dataset", cached.name, stat.st_size)
+    for cached, stat in dataset_cache.unused(layout.cache, time.time()):
+        if not dry_run:
+            cached.unlink(missing_ok=True)
+        yield Leftover("dataset", cached.name, stat.st_size)
 
 
 def _container(engine: Engine, container: str, *, dry_run: bool) -> Leftover:

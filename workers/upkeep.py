@@ -28,6 +28,7 @@ from protocol.types import Contract, TaskId
 from workers import control
 from workers.attempt import Attempts, LogThrottle
 from workers.context import WorkerContext
+from workers.data import dataset_cache
 from workers.data.layout import discard
 from workers.resume import Resumer
 from workers.task import steps
@@ -42,8 +43,8 @@ RESUME_SECONDS = 10.0
 REVEAL_CHECK_SECONDS = 30.0
 #: Tasks named in one ping at most (protocol.wire).
 PING_TASKS = 1024
-#: Seconds after which an unused dataset is deleted.
-CACHE_SECONDS = 24 * 3600.0
+#: Seconds between two looks at the datasets that are kept.
+TIDY_SECONDS = 600.0
 #: Stages of tasks of which nothing more is to be done here.
 _GIVEN_UP = (ReplicateStage.FAILED, ReplicateStage.ABORTED)
 _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
@@ -59,13 +60,14 @@ class Upkeep:
         self._asked: dict[TaskId, float] = {}
         self._attempts = Attempts(context.now)
         self._throttle = LogThrottle()
+        self._tidied_at = 0.0
         #: Whether the pool says that another machine works with this wallet now.
         self.superseded = False
         #: Whether the machine was asked to drain, and nothing is left to do.
         self.drained = False
 
     def delete_leftovers(self) -> None:
-        """Delete files of tasks that the journal lacks, and datasets unused for CACHE_SECONDS. Called at start."""
+        """Delete files of tasks that the journal lacks. Called at start."""
         known = {replicate.task_id for replicate in self._context.journal.all_replicates()}
         for folder in (self._context.layout.root / "tasks").iterdir():
             if folder.name not in known:
@@ -73,10 +75,6 @@ class Upkeep:
                     discard(folder)
                 except StorageUnavailable as error:
                     log.warning("Files could not be deleted.", action="files_left", folder=folder.name, why=str(error))
-        for cached in self._context.layout.cache.iterdir():
-            stat = cached.stat()
-            if stat.st_nlink == 1 and stat.st_mtime < self._context.now() - CACHE_SECONDS:
-                cached.unlink()
 
     def run_once(self) -> None:
         """Ping, delete, abort, resume and reveal tasks, remove stray containers; a failing part does not stop the
@@ -87,7 +85,18 @@ class Upkeep:
             self._attempts.run(part.__name__.strip("_"), partial(part, replicates))
         self._attempts.run("stakes", self._context.ledger.note_stakes)
         self._attempts.run("containers", self._sweep_containers)
+        self._attempts.run("datasets", self._tidy_datasets)
         self._attempts.run("drain", self._drain)
+
+    def _tidy_datasets(self) -> None:
+        now = self._context.now()
+        if now < self._tidied_at + TIDY_SECONDS:
+            return
+        self._tidied_at = now
+        machine = self._context.machine
+        removed = dataset_cache.tidy(machine.layout.cache, machine.settings.dataset_disk_bytes, now)
+        if removed:
+            log.info("Datasets were removed.", action="datasets_removed", datasets=removed)
 
     # -- the pool ------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ iexec-worker 9.2); what may fail on this machine only is declined.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from protocol.results.error_result import MACHINE_FAILED, Failure
 from protocol.results.params import DealParams
 from protocol.types import TaskId
 from protocol.wire import Assignment, Dataset
+from workers.data import dataset_cache
 from workers.data.download import DownloadBudget, DownloadPolicy, download
 from workers.data.layout import Layout
 from workers.sandbox import disk
@@ -71,15 +71,12 @@ def _dataset(
 ) -> None:
     if target.exists():
         return
-    cached = layout.cache / dataset.checksum
-    if not cached.exists():
-        # Without a lock: whoever names this checksum beside an address that never answers would hold it for ever.
-        fresh = layout.cache / f"{dataset.checksum}.{assignment.task_id}"
+
+    def fetch_to(path: Path) -> None:
         with _as_failure(assignment, Failure.DATASET_FILE):
-            _download_checked(assignment, dataset, fresh, policy, budget)
-        fresh.replace(cached)
-    # A second name for the same bytes: the container sees its folder read-only and cannot change them.
-    os.link(cached, target)
+            _download_checked(assignment, dataset, path, policy, budget)
+
+    dataset_cache.provide(layout.cache / dataset.checksum, target, fetch_to, assignment.task_id)
 
 
 def _download_checked(

@@ -25,7 +25,7 @@ from starlette.concurrency import run_in_threadpool
 from pipeline.api.auth.access import Access, SignedIn
 from pipeline.api.reports import announce, on_chain, own_replicate
 from pipeline.api.results.result_zip import CheckedResult, check_result, repack
-from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive, require_room
+from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive
 from pipeline.domain.records import Replicate, TaskRecord
 from pipeline.flow.keep_results import DAY
 from pipeline.store.pins import Pin
@@ -59,14 +59,20 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     twin = same_result(task, replicate, view)
     if twin is not None:
         return await run_in_threadpool(_share, services, task, replicate, twin, begun)
-    with _turns.receiving(wallet, task.task_id):
-        # Twice: what comes, and what is stored of it.
-        require_room(services.uploads, 2 * services.settings.max_result_bytes)
-        with _temporary(services.uploads) as path:
-            # The cap is `BodyLimit`'s.
-            await receive(request.stream(), path)
-            async with _verifying:
-                return await run_in_threadpool(_store, services, task, replicate, view, path, begun)
+    # Twice: what comes, and what is stored of it.
+    needed = 2 * _declared_bytes(request, services.settings.max_result_bytes)
+    turn, room = _turns.receiving(wallet, task.task_id), _turns.room(services.uploads, needed)
+    with turn, room, _temporary(services.uploads) as path:
+        # The cap is `BodyLimit`'s.
+        await receive(request.stream(), path)
+        async with _verifying:
+            return await run_in_threadpool(_store, services, task, replicate, view, path, begun)
+
+
+def _declared_bytes(request: Request, most: int) -> int:
+    """The body's length as its header says, which uvicorn holds it to; `most` if it does not say."""
+    declared = request.headers.get("content-length", "")
+    return min(int(declared), most) if declared.isascii() and declared.isdigit() else most
 
 
 def check_may_upload(task: TaskRecord, replicate: Replicate, view: ChainView) -> None:

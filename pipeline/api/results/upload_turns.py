@@ -32,6 +32,8 @@ class UploadTurns:
     def __init__(self) -> None:
         self._bodies: set[tuple[Wallet, TaskId]] = set()
         self._by_wallet: Counter[Wallet] = Counter()
+        #: Bytes of disk promised to bodies under way; what they have written already counts twice, on the safe side.
+        self._promised = 0
 
     @contextmanager
     def receiving(self, wallet: Wallet, task_id: TaskId) -> Iterator[None]:
@@ -51,11 +53,18 @@ class UploadTurns:
             if not self._by_wallet[wallet]:
                 del self._by_wallet[wallet]
 
-
-def require_room(folder: Path, size: int) -> None:
-    """Raise StorageUnavailable if `size` bytes more would leave less than that free at `folder`."""
-    if shutil.disk_usage(folder).free < 2 * size:
-        raise StorageUnavailable(what="the pool's disk", why="it is almost full")
+    @contextmanager
+    def room(self, folder: Path, size: int) -> Iterator[None]:
+        """Promise a body `size` bytes at `folder`. Raises StorageUnavailable if, with all that was promised to others,
+        less than that would stay free.
+        """
+        if shutil.disk_usage(folder).free < self._promised + 2 * size:
+            raise StorageUnavailable(what="the pool's disk", why="it is almost full")
+        self._promised += size
+        try:
+            yield
+        finally:
+            self._promised -= size
 
 
 async def receive(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pipeline.api.results.upload_turns import PER_WALLET, UploadTurns, receive, require_room
+from pipeline.api.results.upload_turns import PER_WALLET, UploadTurns, receive
 from protocol.errors import BadMessage, StorageUnavailable, Unavailable
 from protocol.types import TaskId, Wallet
 
@@ -55,7 +57,17 @@ def test_a_body_that_stalls_is_given_up_and_one_that_flows_is_taken(tmp_path: Pa
         asyncio.run(receive(stalling(), path, grace=0.05))
 
 
-def test_no_body_is_taken_that_could_fill_the_disk(tmp_path: Path) -> None:
-    require_room(tmp_path, 1)
-    with pytest.raises(StorageUnavailable, match="full"):
-        require_room(tmp_path, 2**80)
+def test_no_body_is_taken_that_could_fill_the_disk_together_with_those_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    turns = UploadTurns()
+    with pytest.raises(StorageUnavailable, match="full"), turns.room(tmp_path, 51):
+        pytest.fail("more than half of the disk was promised")
+    with turns.room(tmp_path, 30), turns.room(tmp_path, 30):
+        with pytest.raises(StorageUnavailable, match="full"), turns.room(tmp_path, 30):
+            pytest.fail("the disk was promised twice")
+        with turns.room(tmp_path, 20):
+            pass
+    with turns.room(tmp_path, 50):
+        pass
