@@ -16,6 +16,7 @@ from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import ParamSpec, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import structlog
@@ -24,7 +25,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from chain.contracts.ens_names import ens_names, with_addresses
 from chain.keystore import load_key
 from config.endpoints import loopback_warnings, plaintext_warnings, public_endpoints
-from config.http_client import http_client
+from config.http_client import http_client, is_loopback
 from config.settings import Settings
 from ops.stack import ports
 from pipeline.domain import health
@@ -47,6 +48,8 @@ REPORT_SECONDS = 10.0
 WAIT_SECONDS = 30.0
 #: Seconds between two rounds of questions.
 PAUSE_SECONDS = 1.0
+#: Passwords that stand for one to be made, and those of servers as they are installed or as the local stack has them.
+PLACEHOLDERS, LOCAL_PASSWORDS = frozenset({"change-me", "changeme"}), frozenset({"sluice", "guest", "password"})
 #: Longest time to wait for another block, to tell a chain that stands still from a clock that is off.
 SECOND_LOOK_SECONDS = 3.0
 
@@ -73,6 +76,7 @@ def check(settings: Settings, only: Collection[str] = ()) -> tuple[Key, tuple[st
         raise BadSetting(name="--only", why=why, fix=f"Choose from {', '.join(PROCESSES)}.")
     key = load_key(settings)
     public_endpoints(settings)
+    require_own_passwords(settings)
     for name, value in (("SLUICE_HUB", settings.hub), ("SLUICE_WORKERPOOL", settings.workerpool)):
         if value is None:
             raise BadSetting(name=name, why="it is not set", fix="Give the contract's address.")
@@ -83,6 +87,26 @@ def check(settings: Settings, only: Collection[str] = ()) -> tuple[Key, tuple[st
     if "flower" in wanted:
         ports.require_free(settings.flower_port, part="Flower", setting="SLUICE_FLOWER_PORT")
     return key, wanted
+
+
+def require_own_passwords(settings: Settings) -> None:
+    """Raise BadSetting for a password that this project's files print: anyone could try it.
+
+    The local stack's own ones are for servers that listen on this machine's loopback only.
+    """
+    for name, secret in (("SLUICE_AMQP_URL", settings.amqp_url), ("SLUICE_MONGODB_URI", settings.mongodb_uri)):
+        try:
+            parts = urlsplit(secret.get_secret_value())
+            user, password, here = parts.username, unquote(parts.password or ""), is_loopback(parts.hostname or "")
+        except ValueError:
+            # Whoever connects to it says that it is no URL.
+            continue
+        if password in PLACEHOLDERS or (not here and password and password in {user, *LOCAL_PASSWORDS}):
+            raise BadSetting(
+                name=name,
+                why="its password is one that everybody knows",
+                fix="Make one (openssl rand -hex 32), give it to the server's user too, and write it here.",
+            )
 
 
 def resolve_names(settings: Settings, *, wait: float = WAIT_SECONDS) -> Settings:
@@ -117,10 +141,11 @@ def require(settings: Settings, key: Key, *, wait: float = WAIT_SECONDS) -> None
 
 
 def examine(settings: Settings, key: Key) -> list[PreflightFinding]:
-    """A finding for every part, for `sluice scheduler doctor`. Raises BadSetting.
+    """A finding for every part, for `sluice scheduler doctor`. Raises BadSetting, also for passwords known to all.
 
     A scheduler that runs here is asked; where none runs, the servers are asked directly.
     """
+    require_own_passwords(settings)
     running = _ask_running_scheduler(settings)
     if running is not None:
         return _findings_of(settings, running)

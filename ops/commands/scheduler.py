@@ -1,9 +1,10 @@
-"""`sluice scheduler run | doctor`."""
+"""`sluice scheduler run | doctor | certificate`."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,6 +37,10 @@ def register(app: typer.Typer) -> None:
         "run", epilog="Examples: `sluice scheduler run`, `sluice scheduler run --only api`, `--only lane --only watch`"
     )(_run)
     group.command("doctor", epilog="Examples: `sluice scheduler doctor`, `sluice scheduler doctor --json`")(_doctor)
+    group.command(
+        "certificate",
+        epilog="Example: `sluice scheduler certificate pool.example --folder docker/secrets`",
+    )(_certificate)
     app.add_typer(group, name="scheduler")
 
 
@@ -84,3 +89,31 @@ def _doctor(as_json: Json = False) -> None:
         Console(soft_wrap=True).print(table)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def _certificate(
+    hosts: Annotated[list[str], typer.Argument(help="Names or addresses by which workers reach RabbitMQ.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where the files are, or are made.")] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Make a certificate for RabbitMQ, signed by a CA of your own, where no public CA signs one; renew what ends soon.
+
+    Files: `cert.pem` and `key.pem` for RabbitMQ, `ca.pem` for workers (`SLUICE_AMQP_CA_FILE`), and `ca-key.pem`, which
+    signs the next one and belongs on no server. Run it again within the last month of the certificate's 397 days: what
+    is good is kept.
+    """
+    from ops.stack import certificates  # noqa: PLC0415 # 40 ms to import
+
+    files = certificates.ensure(folder, hosts)
+    made = {
+        "certificate": files.certificate,
+        "key": files.key,
+        "ca": files.ca,
+        "ca_key": files.ca_key,
+    }
+    if as_json:
+        print(json.dumps({name: str(path) for name, path in made.items()}, indent=1))
+        return
+    print(f"For RabbitMQ: {files.certificate} and {files.key}, which only its user may read.")
+    print(f"For workers: {files.ca}. Give it out, and have them set SLUICE_AMQP_CA_FILE to it.")
+    print(f"Keep for yourself: {files.ca_key}. Whoever has it can pass for your broker.")

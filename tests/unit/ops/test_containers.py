@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from config.settings import Settings, StackSettings
+from ops.stack import rabbitmq
 
 ROOT = Path(__file__).parents[3]
 KNOWN = {f"SLUICE_{name.upper()}" for name in Settings.model_fields} | {
@@ -54,4 +60,97 @@ def test_no_secret_is_sent_to_the_engine_that_builds_the_image() -> None:
     ignored = _read(".dockerignore").splitlines()
     mounted = re.findall(r"file: \./(\S+)/\S+ \}", _read("docker-compose.yml"))
     assert mounted
-    assert {*mounted, "docker/pool.env"} <= set(ignored)
+    assert {*mounted, ".env"} <= set(ignored)
+
+
+COMPOSE: dict[str, Any] = yaml.safe_load(_read("docker-compose.yml"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+EXAMPLE = dict(line.split("=", 1) for line in _read("docker/pool.env.example").splitlines() if line[:1].isupper())
+#: What may be reached from everywhere: the API and the gateway behind a proxy with TLS, and RabbitMQ with TLS.
+PUBLIC = {"18300:18300", "5671:5671", "8080:8080"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_of_the_compose_file_can_do_nothing_but_its_work(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["read_only"] is True
+    assert not {"privileged", "cap_add", "pid", "ipc", "network_mode", "devices"} & service.keys()
+    # Without root there is nothing that a dropped capability would be missed for; the scheduler's image has its user.
+    assert "build" in service or not service["user"].startswith(("0", "root"))
+
+
+def test_the_compose_file_publishes_nothing_but_the_api_the_gateway_and_rabbitmq_with_tls() -> None:
+    published = {port for service in SERVICES.values() for port in service.get("ports", ())}
+    assert {port for port in published if not port.startswith("127.0.0.1:")} == PUBLIC
+    assert "ports" not in SERVICES["mongodb"]
+    assert not [port for port in published if port.endswith((":27017", ":5001", ":5672"))]
+
+
+def test_no_server_of_the_compose_file_reaches_another_but_by_the_scheduler() -> None:
+    count = Counter(network for name in SERVICES if name != "scheduler" for network in SERVICES[name]["networks"])
+    assert count == Counter({"database": 1, "broker": 1, "storage": 1})
+    assert COMPOSE["networks"]["database"]["internal"] is True
+    assert set(SERVICES["scheduler"]["networks"]) == set(count)
+
+
+def test_the_compose_file_has_no_password_and_does_not_start_without() -> None:
+    for name in ("RABBITMQ_PASSWORD", "MONGODB_PASSWORD"):
+        assert EXAMPLE[name] == ""
+        used = re.findall(rf"\$\{{?{name}[^}}]*\}}?", _read("docker-compose.yml"))
+        assert len(used) == 2
+        assert all(":?" in each for each in used)
+    assert "change-me" not in _read("docker-compose.yml") + _read("docker/pool.env.example")
+    # One with a user and a password, which MongoDB asks for.
+    assert SERVICES["scheduler"]["environment"]["SLUICE_MONGODB_URI"].startswith("mongodb://sluice:${MONGODB_PASSWORD")
+    assert "--keyFile" in SERVICES["mongodb"]["command"][0]
+    assert SERVICES["mongodb"]["environment"]["MONGO_INITDB_ROOT_USERNAME"] == "sluice"
+
+
+def test_workers_of_the_compose_files_pool_are_told_to_use_tls() -> None:
+    assert (EXAMPLE["SLUICE_AMQP_PUBLIC_TLS"], EXAMPLE["SLUICE_AMQP_PUBLIC_PORT"]) == ("true", "5671")
+    assert EXAMPLE["SLUICE_API_URL"].startswith("https://")
+    said = dict(line.split(" = ", 1) for line in _read("docker/rabbitmq.conf").splitlines() if " = " in line)
+    assert said["listeners.ssl.default"] == "5671"
+    files = {said["ssl_options.certfile"], said["ssl_options.keyfile"]}
+    assert files == {f"/run/secrets/{name}" for name in SERVICES["rabbitmq"]["secrets"]}
+    assert set(SERVICES["rabbitmq"]["secrets"]) <= COMPOSE["secrets"].keys()
+    # The settings that the stack's RabbitMQ is tested with.
+    ours = rabbitmq._configuration(Path("/f"), 1)
+    assert all(f"{key} = {value}" in ours for key, value in said.items() if key.startswith("ssl_options.ver"))
+
+
+def test_rabbitmq_of_the_compose_file_tells_of_machines_that_are_cut_off() -> None:
+    assert _read("docker/enabled_plugins") == rabbitmq._PLUGINS
+    assert "./docker/enabled_plugins:/etc/rabbitmq/enabled_plugins:ro" in SERVICES["rabbitmq"]["volumes"]
+
+
+def test_the_public_gateway_fetches_nothing_for_whoever_asks() -> None:
+    assert EXAMPLE["IPFS_GATEWAY_NO_FETCH"] == "true"
+    assert SERVICES["ipfs"]["environment"]["GATEWAY_NO_FETCH"] == "${IPFS_GATEWAY_NO_FETCH:-true}"
+    assert 'Gateway.NoFetch "${GATEWAY_NO_FETCH:-true}"' in _read("docker/kubo-gateway.sh")
+    assert "./docker/kubo-gateway.sh:/container-init.d/20-sluice.sh:ro" in SERVICES["ipfs"]["volumes"]
+
+
+def test_every_file_that_the_compose_file_mounts_is_there() -> None:
+    mounted = [volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]]
+    assert all((ROOT / path).is_file() for path in mounted if path.startswith("./"))
+
+
+def test_compose_takes_the_file(tmp_path: Path) -> None:
+    """Where compose is installed; Debian's `docker.io` lacks it, and then the tests above have to do."""
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        return
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    shutil.copytree(ROOT / "docker", tmp_path / "docker")
+    given = EXAMPLE | {"RABBITMQ_PASSWORD": "a", "MONGODB_PASSWORD": "b"}
+    command = [docker, "compose", "--project-directory", str(tmp_path), "config", "--quiet"]
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in EXAMPLE.items()))
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode
+    assert "set it in .env" in refused.stderr
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    taken = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (taken.returncode, taken.stderr) == (0, "")

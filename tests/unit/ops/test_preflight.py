@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
+from pydantic import SecretStr
 
 from config.settings import Settings, read_settings
 from ops import preflight
@@ -96,3 +97,39 @@ def test_what_is_wrong_with_a_name_is_raised_as_it_is(monkeypatch: pytest.Monkey
     with pytest.raises(type(error)) as raised:
         preflight.resolve_names(read_settings(hub=NAME), wait=0.0)
     assert str(raised.value) == str(error)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"amqp_url": "amqp://sluice:change-me@127.0.0.1:5672"},
+        {"amqp_url": "amqp://sluice:change%2Dme@rabbitmq:5672"},
+        {"amqp_url": "amqp://sluice:sluice@rabbitmq:5672"},
+        {"amqp_url": "amqps://guest:guest@10.0.0.7"},
+        {"amqp_url": "amqp://pool:pool@rabbitmq"},
+        {"mongodb_uri": "mongodb://sluice:change-me@mongodb:27017/?replicaSet=rs0"},
+        {"mongodb_uri": "mongodb://root:password@a.example:27017,b.example:27017/?replicaSet=rs0"},
+    ],
+)
+def test_a_password_that_everybody_knows_is_refused_before_anything_starts(fields: dict[str, object]) -> None:
+    """F17: who follows the compose file would have had a broker whose administrator's password is printed in it."""
+    settings = read_settings(**fields)
+    name = f"SLUICE_{next(iter(fields)).upper()}"
+    with pytest.raises(BadSetting, match=rf"{name} is wrong: its password is one that everybody knows.*openssl rand"):
+        preflight.require_own_passwords(settings)
+    with pytest.raises(BadSetting, match="everybody knows"):
+        preflight.check(settings.model_copy(update={"private_key": SecretStr("0x" + "11" * 32)}))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"amqp_url": "amqp://sluice:9f86d081884c7d65@rabbitmq:5672", "mongodb_uri": "mongodb://u:x%40y@h,i:27017/"},
+        {"amqp_url": "amqp://sluice:sluice@localhost:18672"},
+        {"mongodb_uri": "mongodb://mongodb:27017/?replicaSet=rs0"},
+        {"mongodb_uri": "mongodb://[::1"},
+    ],
+)
+def test_other_passwords_and_those_of_the_local_stack_are_taken(fields: dict[str, object]) -> None:
+    preflight.require_own_passwords(read_settings(**fields))
