@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import typer
 
+from ops import cli
 from ops.stack import certificates
 from ops.stack.certificates import CertificateFiles, ensure
 from protocol.errors import BadInput
@@ -88,3 +91,21 @@ def test_a_file_that_is_something_else_is_left_alone_and_named(tmp_path: Path, s
 def test_a_host_that_no_certificate_can_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No certificate"):
         ensure(tmp_path, ["pöol.example"])
+
+
+def test_an_operator_makes_one_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = typer.main.get_command(cli._build_app([]))
+    arguments = ["scheduler", "certificate", "pool.example", "192.0.2.7", "--folder", str(tmp_path)]
+    command.main([*arguments, "--json"], standalone_mode=False)
+    told = json.loads(capsys.readouterr().out)
+    files = CertificateFiles(tmp_path)
+    assert told == {
+        "certificate": str(files.certificate),
+        "key": str(files.key),
+        "ca": str(files.ca),
+        "ca_key": str(files.ca_key),
+    }
+    for host in ("pool.example", "192.0.2.7"):
+        _handshake(files, host, files.ca)
+    command.main(arguments, standalone_mode=False)
+    assert f"For workers: {files.ca}" in capsys.readouterr().out
