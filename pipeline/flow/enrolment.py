@@ -39,8 +39,8 @@ def policy_of(settings: Settings) -> Policy:
         mode=Mode(settings.enrolment),
         least_stake=NRlc(settings.enrolment_least_stake),
         least_score=settings.enrolment_least_score,
-        most_machines=settings.enrolment_most_machines,
-        most_per_address=settings.enrolment_most_per_address,
+        most_machines=settings.enrolment_most_machines or None,
+        most_per_address=settings.enrolment_most_per_address or None,
     )
 
 

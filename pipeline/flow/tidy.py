@@ -16,6 +16,8 @@ from pipeline.broker.admin import BrokerAdmin
 from pipeline.flow import isolate
 from pipeline.flow.keep_results import DAY, keep_results
 from pipeline.scheduler import Scheduler
+from pipeline.store.workers import Workers
+from protocol.types import Wallet
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +28,25 @@ MACHINES = 200
 def tidy(scheduler: Scheduler) -> None:
     """One run. Raises BrokerUnavailable, PyMongoError, after all of it was tried; the next run goes on."""
     isolate.all_of([partial(_machines, scheduler), partial(_results, scheduler)])
+
+
+def make_room(
+    workers: Workers, broker: BrokerAdmin, wallet: Wallet, most: int | None, silent_before: float
+) -> Wallet | None:
+    """Before a machine is enrolled: if as many as `most` others have users and queues, remove those of the one that is
+    silent longest and holds nothing, newcomers first, and return it. None: there is room, or none is silent.
+
+    So sign-ins by wallets that do not stay take no more of RabbitMQ's memory than `most` machines. `silent_before`:
+    Unix seconds. Raises BrokerUnavailable.
+    """
+    if most is None or workers.count_with_queues(most, but=wallet) < most:
+        return None
+    for silent in workers.idle(silent_before, silent_before, 1)[:1]:
+        broker.remove(silent)
+        workers.mark_without_queues(silent, silent_before)
+        log.info("A silent machine makes room for another.", action="room_made", wallet=silent)
+        return silent
+    return None
 
 
 def _machines(scheduler: Scheduler) -> None:

@@ -169,18 +169,23 @@ class Workers:
         query |= {"seen_at": {"$gte": 0.0}} if address is None else {"address": address}
         return self._rows.count_documents(query, limit=max(limit, 1))
 
+    def count_with_queues(self, limit: int, *, but: Wallet) -> int:
+        """Machines other than `but` that have a user and queues at the broker, counted up to `limit`."""
+        return self._rows.count_documents({"queues": True, "seen_at": {"$gte": 0.0}, "_id": {"$ne": but}}, limit=limit)
+
     def with_queues(self) -> list[Wallet]:
         """Machines that have a user and queues at the broker."""
         return [Wallet(row["_id"]) for row in self._rows.find({"queues": True}, {"_id": 1}).sort("seen_at", ASCENDING)]
 
     def idle(self, newcomers_before: float, all_before: float, limit: int) -> list[Wallet]:
-        """Machines with queues at the broker that hold nothing and were not heard of since; those that were never right
-        on chain since the first moment, others since the second.
+        """Machines with queues at the broker that hold nothing and were not heard of since, silent longest first; those
+        that were never right on chain since the first moment, others since the second.
         """
         empty = {"queues": True, "held": [], "pledged": []}
         never = {**empty, "successes": 0, "seen_at": {"$lt": newcomers_before}}
-        rows = list(self._rows.find(never, {"_id": 1}).limit(limit))
-        rows += self._rows.find({**empty, "seen_at": {"$lt": all_before}}, {"_id": 1}).limit(limit)
+        rows = list(self._rows.find(never, {"_id": 1}).sort("seen_at", ASCENDING).limit(limit))
+        others = self._rows.find({**empty, "seen_at": {"$lt": all_before}}, {"_id": 1})
+        rows += others.sort("seen_at", ASCENDING).limit(limit)
         return [Wallet(wallet) for wallet in dict.fromkeys(row["_id"] for row in rows)]
 
     def mark_without_queues(self, wallet: Wallet, before: float) -> bool:
