@@ -107,6 +107,8 @@ def _run_api() -> Iterator[tuple[Settings, httpx.Client]]:
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-")))
         settings = read_settings(
+            # As many as asked for.
+            enrolment_most_machines=0,
             home=home,
             hub="0x" + "ab" * 20,
             workerpool="0x" + "ac" * 20,
