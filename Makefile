@@ -50,7 +50,7 @@ bench: $(READY)
 clean:
 	@if [ -x $(SLUICE) ]; then $(SLUICE) demo --stop; $(SLUICE) stack down --wipe; fi
 	@find .sluice -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} + 2>/dev/null || true
-	@rm -rf .venv node_modules tests/sdk/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf .venv node_modules tests/sdk/node_modules tests/other_worker/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment as uv.lock has it; made again when the lock changes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,10 +14,18 @@ _FOLDER = tools.root() / "tests/sdk"
 
 def folder() -> Path:
     """Where the SDK is; installed there at the first call."""
+    return installed(_FOLDER)
+
+
+def installed(where: Path) -> Path:
+    """A folder with a package-lock.json, whose packages are installed as that says; by the first call."""
+    wanted = hashlib.sha256((where / "package-lock.json").read_bytes()).hexdigest()
+    mark = where / "node_modules/.sluice-lock"
     with tools.locked(tools.cache() / "sdk.lock"):
-        if not (_FOLDER / "node_modules/iexec").exists():
-            tools.npm_install(_FOLDER)
-    return _FOLDER
+        if not (mark.exists() and mark.read_text() == wanted):
+            tools.npm_install(where)
+            mark.write_text(wanted)
+    return where
 
 
 def node() -> Path:

@@ -38,10 +38,10 @@ def shared_servers() -> Servers:
 
 @pytest.fixture(scope="session")
 def shared_pool(shared_servers: Servers) -> Iterator[BenchPool]:
-    """A pool of HONEST machines with two slots each, shared; one more wallet has a stake and no machine."""
+    """A pool of HONEST machines with two slots each, shared; two more wallets have a stake and no machine."""
     env = {"SLUICE_PING_SECONDS": "2"}
     with open_bench_pool(
-        block_time=BLOCK_TIME, workers=HONEST, slots=2, spares=1, env=env, servers=shared_servers
+        block_time=BLOCK_TIME, workers=HONEST, slots=2, spares=2, env=env, servers=shared_servers
     ) as bench_pool:
         bench_pool.timeout = ample(WAIT_SECONDS)
         yield bench_pool
