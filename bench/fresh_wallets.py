@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
+from pathlib import Path
 
 from kombu import Connection, Consumer, Queue
 from kombu.message import Message
@@ -75,6 +76,7 @@ def signed_in(bench_pool: BenchPool, count: int) -> Iterator[list[FreshWallet]]:
     """That many of them, at their queues and pinging until the end of the block; they stay enrolled after it."""
     api = PoolApi(bench_pool.pool.api_url)
     config, stop = api.config(), threading.Event()
+    ca_file = bench_pool.pool.env.get("SLUICE_AMQP_CA_FILE")
     wallets = [FreshWallet(Key(secrets.token_bytes(32)), words, api) for words, _ in zip(cycle(WORDS), range(count))]
     bench_pool.rpc.batch([("anvil_setBalance", (wallet.key.wallet, hex(GAS_MONEY))) for wallet in wallets])
     threads = [threading.Thread(target=_ping, args=(api, wallets, stop), daemon=True)]
@@ -85,7 +87,7 @@ def signed_in(bench_pool: BenchPool, count: int) -> Iterator[list[FreshWallet]]:
         session = api.sign_in(wallet.key, config, offer)
         wallet.token = session.token
         app = machine_app(wallet.key.wallet)
-        connect_machine(app, session.broker)
+        connect_machine(app, session.broker, Path(ca_file) if ca_file else None)
         queues = worker_queues(wallet.key.wallet)
         threads.append(threading.Thread(target=wallet.consume, args=(app.connection(), queues, stop), daemon=True))
     for thread in threads:

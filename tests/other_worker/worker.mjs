@@ -160,16 +160,17 @@ async function consume() {
   const found = await amqp.connect({ protocol: tls ? 'amqps' : 'amqp', hostname, port, vhost, username, password, heartbeat: 20 }, { ca });
   found.on('error', (error) => log('broker:', error.message)).on('close', () => stopped || connect());
   for (const queue of [compute_queue, tx_queue]) {
-    const channel = await found.createChannel();
+    const channel = (await found.createChannel()).on('error', () => found.close());
     await channel.prefetch(2);
     await channel.consume(queue, (message) => {
+      if (message === null) return found.close(); // the queue was removed
       try {
         const { contentType, headers } = message.properties;
         if (contentType !== 'application/json' || headers.compression || !Object.hasOwn(messages, headers.task)) throw new Error('of another protocol');
         messages[headers.task](JSON.parse(message.content)[0][0]);
       } catch (error) { log('message refused:', error.message); }
       channel.ack(message);
-      rows.forEach(advance);
+      return rows.forEach(advance);
     });
   }
   return found;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from pipeline.store.client import Store
 from pipeline.store.workers import Workers
 from protocol.poco import weights
 from protocol.poco.view import TaskStatus
-from protocol.types import TaskId, Wallet
+from protocol.types import Wallet
 from tests.integration import sdk
 from tests.integration.conftest import given
 from tests.integration.pool.conftest import HONEST, buy, ended, view
@@ -65,28 +66,34 @@ def workers(shared_pool: BenchPool) -> Workers:
 
 
 def least_trust(shared_pool: BenchPool, voters: list[Wallet]) -> int:
-    """The least trust for which all of these must agree: that of any fewer is not enough."""
+    """The least trust for which all of these must agree: for any fewer of them it is too much."""
     heavy = sorted(weights.weight(score) for score in shared_pool.hub.scores(voters, shared_pool.hub.head()))
-    return weights.group_weight(heavy[1:]) + 1
+    return weights.group_weight(heavy[1:]) + 1 if len(heavy) > 1 else 1
 
 
-def test_a_worker_in_javascript_takes_part_in_deals_beside_two_of_ours(
+@contextmanager
+def away(shared_pool: BenchPool, wallets: list[Wallet]) -> Iterator[None]:
+    """These machines get no task meanwhile: those that were right before would be asked first."""
+    for wallet in wallets:
+        workers(shared_pool).set_banned(wallet, banned=True)
+    try:
+        yield
+    finally:
+        for wallet in wallets:
+            workers(shared_pool).set_banned(wallet, banned=False)
+
+
+def test_a_worker_in_javascript_takes_part_in_deals_alone_and_beside_ours(
     shared_pool: BenchPool, other: Wallet, tmp_path: Path
 ) -> None:
     ours = [machine.key.wallet for machine in shared_pool.pool.on_chain.workers[:HONEST]]
-    offer = shared_pool.pool.on_chain.offer
-    finished: list[TaskId] = []
-    # Machines that were right before are asked first: those that are not to take part are away for a moment.
-    for count, args in ((0, "all 'by  itself'"), (1, "with one other"), (2, "with two others")):
-        for wallet in ours[count:]:
-            workers(shared_pool).set_banned(wallet, banned=True)
+    tasks = []
+    for count, args in ((0, "all 'by  itself'"), (1, "with one of ours"), (2, "with two of ours")):
         voters = [*ours[:count], other]
-        (deal,) = buy(shared_pool, [(offer(price=PRICE), least_trust(shared_pool, voters) if count else 1, args)])
-        (task,) = deal.tasks
-        seen = shared_pool.wait([deal])[task]
-        for wallet in ours[count:]:
-            workers(shared_pool).set_banned(wallet, banned=False)
-
+        with away(shared_pool, ours[count:]):
+            offer = shared_pool.pool.on_chain.offer(price=PRICE)
+            (deal,) = buy(shared_pool, [(offer, least_trust(shared_pool, voters), args)])
+            ((task, seen),) = shared_pool.wait([deal]).items()
         final = view(shared_pool, task)
         assert seen.status is final.status is TaskStatus.COMPLETED
         assert {vote.worker for vote in final.contributions} == {*voters}
@@ -95,15 +102,15 @@ def test_a_worker_in_javascript_takes_part_in_deals_beside_two_of_ours(
         assert said in results.fetch(shared_pool.servers.ipfs_gateway, seen.results).files["result.txt"]
         (replicate,) = (it for it in ended(shared_pool, task)["replicates"] if it["walletAddress"] == other)
         assert {"STARTED", "COMPUTED"} <= {update["status"] for update in replicate["statusUpdateList"]}
-        finished.append(task)
-    wait_until(lambda: not {*finished} & {*_journal(tmp_path)}, 30, what="the other worker to forget what is over")
+        tasks.append(task)
+    wait_until(lambda: not {*tasks} & {*_journal(tmp_path)}, 30, what="the other worker to forget what is over")
 
 
 def _journal(home: Path) -> list[str]:
     return [path.name for path in (home / "journal").iterdir()]
 
 
-def test_the_page_s_test_vectors_hold_in_javascript() -> None:
+def test_the_test_vectors_of_the_page_hold_in_javascript() -> None:
     command = [sdk.node(), sdk.installed(FOLDER) / "vectors.mjs", PAGE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
