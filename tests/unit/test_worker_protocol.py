@@ -271,6 +271,11 @@ LIMITS: dict[str, list[object]] = {
 }
 
 
+def test_every_rate_limit_that_a_worker_meets_is_among_them() -> None:
+    rates = {name: DEFAULTS[name] for name in DEFAULTS if name.startswith("rate_") and name != "rate_logs"}
+    assert [row for row in LIMITS["Limits of the API"] if "/" in str(row)] == [*rates.values()]
+
+
 @pytest.mark.parametrize("heading", LIMITS)
 def test_limits_are_on_the_page_with_their_values(heading: str) -> None:
     said = column(heading, 1)
