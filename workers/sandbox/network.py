@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import docker
@@ -26,6 +27,8 @@ NETWORK: Final = "sluice-apps"
 #: Hex digits in a bridge's name; the kernel takes 15 characters in all.
 _DIGITS: Final = 8
 _BRIDGE_OPTION: Final = "com.docker.network.bridge.name"
+#: The kernel's switch for iptables on bridged packets.
+_BRIDGED: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 #: What Docker says of a start on a network that was removed, e.g. by `docker network prune`.
 GONE: Final = f"network {NETWORK} not found"
 
@@ -82,7 +85,17 @@ def confine(host: str, network: AppNetwork) -> None:
     """Set the packet filter of the apps' network at the engine `host`. Raises BadSetting if that is not possible."""
     if not host.startswith("unix://") or not _is_own_address(network.gateway):
         raise cannot_filter("it does not share the network of the engine's machine")
+    if not _filters_bridged():
+        raise cannot_filter("packets between containers pass no iptables: the kernel's br_netfilter is off")
     packet_filter.apply()
+
+
+def _filters_bridged() -> bool:
+    """Whether iptables sees packets from one container of a bridge to another; Docker has it so for this network."""
+    try:
+        return _BRIDGED.read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def _is_own_address(address: str) -> bool:

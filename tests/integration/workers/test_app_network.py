@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
@@ -23,7 +24,8 @@ from tests.integration.workers.test_compute import done, result
 from tests.unit.workers.assignments import WORKER_KEY, WORKERPOOL, assignment, task_id
 from tests.waiting import ample, wait_until
 from workers.context import WorkerContext
-from workers.sandbox import egress, host_config, network
+from workers.fitness import doctor
+from workers.sandbox import egress, host_config, network, packet_filter
 from workers.sandbox.container import Engine
 from workers.sandbox.profile import CAPABILITIES, NetworkAccess, Sandbox, sandbox_of
 from workers.sandbox.rehearsal import METADATA, rehearse
@@ -40,9 +42,18 @@ _OWN = f"{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 HERE, INTERNET, PRIVATE = f"25.{_OWN}.1", f"25.{_OWN}.2", f"10.{_OWN}.2"
 
 
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 def _ip(*words: str, thread: int | None = None) -> str:
     inside = ["nsenter", f"--net=/proc/{thread}/ns/net"] if thread else []
-    return subprocess.run([*inside, "ip", *words], check=True, capture_output=True, text=True).stdout
+    return _run(*inside, "ip", *words)
+
+
+def _leave_network() -> None:
+    """Give this thread, and what it starts, an empty network namespace of its own."""
+    assert ctypes.CDLL(None, use_errno=True).unshare(0x40000000) == 0
 
 
 def _greet(server: socket.socket) -> None:
@@ -77,7 +88,7 @@ def outside_world() -> Iterator[dict[str, egress.Target]]:
     servers: list[socket.socket] = []
 
     def live() -> None:
-        assert ctypes.CDLL(None, use_errno=True).unshare(0x40000000) == 0
+        _leave_network()
         made.append(threading.get_native_id())
         servers.append(socket.create_server(("0.0.0.0", METADATA[1])))
         ready.set()
@@ -320,7 +331,8 @@ def test_a_network_that_another_program_removed_is_made_again(
 def test_a_packet_filter_without_effect_is_found_out_at_start(
     context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "this machine and 169.254.169.254 were refused" in rehearse(context.machine).network
+    assert "this machine and 169.254.169.254 were refused" in doctor.network(context.machine).says
+    assert doctor.packet_filter(context.machine).ok
     with outside_world() as world:
         # An address that apps do reach, in place of one that they must not.
         monkeypatch.setattr("workers.sandbox.rehearsal.METADATA", world["internet"])
@@ -328,9 +340,38 @@ def test_a_packet_filter_without_effect_is_found_out_at_start(
             rehearse(context.machine)
 
 
+def test_the_filter_is_set_again_after_another_program_emptied_or_preceded_it() -> None:
+    def rules() -> list[str]:
+        return [line for line in _run("iptables", "-w", "-S").splitlines() if not line.startswith("-P")]
+
+    def check() -> None:
+        packet_filter.apply()
+        first = rules()
+        assert "-A INPUT -i sluice+ -j SLUICE-APPS" in first
+        assert len([rule for rule in first if rule.endswith("icmp-admin-prohibited")]) == len(packet_filter.BLOCKED) + 2
+        packet_filter.apply()
+        assert rules() == first
+        # As a firewall does that is loaded anew.
+        _run("iptables", "-w", "-F")
+        packet_filter.apply()
+        assert sorted(rules()) == sorted(first)
+        _run("iptables", "-w", "-I", "INPUT", "-j", "ACCEPT")
+        packet_filter.apply()
+        assert [rule for rule in rules() if rule.startswith("-A INPUT")] == [
+            "-A INPUT -i sluice+ -j SLUICE-APPS",
+            "-A INPUT -j ACCEPT",
+        ]
+
+    # In a network namespace of its own: other tests rely on this machine's filter.
+    with ThreadPoolExecutor(1) as apart:
+        apart.submit(_leave_network).result()
+        apart.submit(check).result()
+
+
 def test_a_runtime_that_the_engine_lacks_is_said_at_start(settings: Settings, context: WorkerContext) -> None:
     asked = settings.model_copy(update={"sandbox": "isolated", "sandbox_runtime": "no-such-runtime"})
     object.__setattr__(context.machine, "settings", asked)
     assert context.machine.sandbox.network is NetworkAccess.PUBLIC
+    assert "compat, runtime runc, network public; root in a container is root outside" in doctor.sandbox(settings).says
     with pytest.raises(BadSetting, match=r"needs the runtime no-such-runtime, and this Docker engine has .*runc"):
         rehearse(context.machine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -16,7 +17,7 @@ from config.settings import read_settings
 from protocol.errors import BadSetting
 from tests.unit.workers.test_sandbox import spec
 from workers.data.guard import is_public
-from workers.sandbox import packet_filter, pause_program
+from workers.sandbox import network, packet_filter, pause_program
 from workers.sandbox.host_config import host_config
 from workers.sandbox.network import AppNetwork, bridge_name, confine, network_options, read_network
 from workers.sandbox.packet_filter import BLOCKED, BRIDGE_PREFIX, name_servers, restore_input, rules_4
@@ -112,13 +113,13 @@ def test_user_namespaces_are_seen_by_what_the_engine_says() -> None:
 @example(ipaddress.ip_address("168.63.129.16"))
 @example(ipaddress.ip_address("255.255.255.255"))
 def test_the_filter_refuses_what_downloads_refuse(address: ipaddress.IPv4Address) -> None:
-    blocked = any(address in ipaddress.ip_network(network) for network in BLOCKED)
+    blocked = any(address in ipaddress.ip_network(block) for block in BLOCKED)
     assert blocked is not is_public(address)
 
 
 @given(st.sampled_from(BLOCKED), st.integers(0, 2**32))
-def test_each_refused_range_is_refused_whole(network: str, offset: int) -> None:
-    within = ipaddress.ip_network(network)
+def test_each_refused_range_is_refused_whole(block: str, offset: int) -> None:
+    within = ipaddress.ip_network(block)
     assert not is_public(within[offset % within.num_addresses])
 
 
@@ -187,6 +188,19 @@ def test_a_machine_that_cannot_filter_is_refused_with_the_ways_out(
 def test_an_engine_on_another_machine_is_refused(host: str) -> None:
     with pytest.raises(BadSetting, match="does not share the network"):
         confine(host, AppNetwork("sluice0", "127.0.0.1"))
+
+
+@pytest.mark.parametrize("content", ["0\n", None])
+def test_a_kernel_that_hides_packets_between_containers_from_the_filter_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    switch = tmp_path / "switch"
+    if content is not None:
+        switch.write_text(content)
+    monkeypatch.setattr(network, "_BRIDGED", switch)
+    monkeypatch.setattr(network, "_is_own_address", lambda _: True)
+    with pytest.raises(BadSetting, match="br_netfilter is off"):
+        confine("unix:///nowhere", AppNetwork("sluice0", "172.18.0.1"))
 
 
 # -- the network -------------------------------------------------------------------------------------------------------
