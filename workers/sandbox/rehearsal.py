@@ -92,7 +92,7 @@ def rehearse(machine: Machine, task: TaskId = TASK, *, outside: Target | None = 
 #: In words, what apps reach.
 OPEN = "apps reach all that this machine reaches, and this machine itself (SLUICE_APP_NETWORK=open)"
 FILTERED = "apps reach the internet only"
-UNSEEN = f"{FILTERED}; not tried from inside a container, whose processes this worker does not see"
+UNSEEN = f"{FILTERED}; not tried from inside a container, which this worker cannot look into"
 
 
 def _try_out(engine: Engine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None) -> str | None:
