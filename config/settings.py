@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.variables import PREFIX, refuse_unknown
 from protocol.errors import BadSetting
-from protocol.wire import DOWNLOAD_BYTES, IMAGE_BYTES, MEMORY_PER_SLOT, RESULT_BYTES
+from protocol.wire import DOWNLOAD_BYTES, IMAGE_BYTES, MEMORY_PER_SLOT, RESULT_BYTES, SCRATCH_BYTES
 
 #: An Ethereum address, 20 bytes.
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -274,6 +274,13 @@ class Settings(BaseSettings):
     )
     allow_private_downloads: bool = Field(
         False, description="Allow input files and datasets from private addresses (local stack only)."
+    )
+    scratch_bytes: int = Field(
+        SCRATCH_BYTES,
+        gt=0,
+        lt=2**63,
+        description="Bytes that an app may write outside /iexec_out, in its image's folders and volumes. All machines"
+        " allow at most the default; more is the app's failure; a worker that sets less declines what writes more.",
     )
     image_registries: str = Field(
         "",

@@ -12,7 +12,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from protocol.results.error_result import printable
 
 HexId = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{64}$")]
 HexAddress = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{40}$")]
@@ -41,6 +43,8 @@ DOWNLOAD_BYTES = 4 * 2**30
 RESULT_BYTES = 256 * 2**20
 #: Bytes of an app's image that every worker takes at most, unpacked: large ones for GPUs have 10 GiB.
 IMAGE_BYTES = 16 * 2**30
+#: Bytes that an app may write outside /iexec_out on every worker, e.g. to unpack packages.
+SCRATCH_BYTES = 16 * 2**30
 
 
 class Wire(BaseModel):
@@ -199,7 +203,7 @@ class Report(Wire):
 
     step: Step
     #: PoCo cause or a short reason, for FAILED.
-    cause: Annotated[str, StringConstraints(max_length=200)] | None = None
+    cause: Annotated[str, StringConstraints(max_length=200), AfterValidator(printable)] | None = None
     exit_code: ExitCode | None = None
     stdout: Annotated[str, StringConstraints(max_length=LOG_TAIL_CHARACTERS)] | None = None
     stderr: Annotated[str, StringConstraints(max_length=LOG_TAIL_CHARACTERS)] | None = None

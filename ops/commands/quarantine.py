@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from config.settings import settings
 from pipeline.store.client import Store, answering
@@ -42,7 +43,7 @@ def _ls(as_json: Json = False) -> None:
         for entry in entries:
             again = f"in {max(0.0, entry.until - now):.0f} s"
             since = f"{now - entry.since:.0f} s ago"
-            table.add_row(entry.collection, str(entry.key), since, again, str(entry.times), entry.why)
+            table.add_row(entry.collection, str(entry.key), since, again, str(entry.times), Text(entry.why))
         Console(soft_wrap=True).print(table if entries else "Nothing is quarantined.")
     if entries:
         raise typer.Exit(1)

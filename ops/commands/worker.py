@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from config.logging import configure
 from config.settings import settings
@@ -86,7 +87,7 @@ def _status(as_json: Json = False) -> None:
         print(line)
     table = Table("task", "mode", "step", "for", "result", "cause", box=None)
     for row in found.tasks:
-        table.add_row(row.task_id, row.mode, row.stage, f"{row.seconds:.0f} s", row.digest or "", row.cause or "")
+        table.add_row(row.task_id, row.mode, row.stage, f"{row.seconds:.0f} s", row.digest or "", Text(row.cause or ""))
     # Wide: ids are there to be copied whole, whatever the terminal's width.
     Console(soft_wrap=True, width=WIDE).print(table if found.tasks else "This machine holds no task.")
 

@@ -19,6 +19,7 @@ from pipeline.api.recent_answers import ANSWER_SECONDS, RecentAnswers
 from pipeline.api.results import upload
 from pipeline.api.services import Services
 from pipeline.api.version import VERSION
+from protocol.results.zip_rules import largest_zip
 
 DESCRIPTION = """
 The scheduler of an iExec worker pool.
@@ -60,7 +61,7 @@ def create_app(services: Services) -> FastAPI:
     errors.install(app)
     for routes in (pool, workers, reports, upload, tasks):
         app.include_router(routes.router)
-    app.add_middleware(BodyLimit, result_bytes=services.settings.max_result_bytes)
+    app.add_middleware(BodyLimit, result_bytes=largest_zip(services.settings.max_result_bytes))
     # The last one added is asked first.
     app.add_middleware(AddressLimit, rates=services.rates)
     return app

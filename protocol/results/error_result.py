@@ -18,6 +18,9 @@ MACHINE_FAILED = "MACHINE_FAILED"
 #: The app ran out of memory on a machine that offers less than the pool promises per slot: a machine that keeps the
 #: promise may do better, and the smaller one is not to blame either.
 MACHINE_MEMORY = "MACHINE_OUT_OF_MEMORY"
+#: The app ended as one does that its machine stops (killed, an instruction that the processor lacks), and as any app
+#: can end by itself: neither of them is to blame.
+UNCLEAR_END = "APP_OR_MACHINE_FAILED"
 #: Cause of an assignment that the workerpool's owner did not sign as it stands.
 NOT_AUTHORIZED = "WORKERPOOL_AUTHORIZATION_NOT_FOUND"
 #: Cause of a task whose contribution deadline has passed.
@@ -25,7 +28,7 @@ CONTRIBUTION_TIMEOUT = "CONTRIBUTION_TIMEOUT"
 #: Cause of a task that this machine gave back: by its operator's wish, or because the scheduler stopped it.
 ABORTED = "ABORTED_BY_WORKER"
 #: All causes of a replicate that its worker declined.
-DECLINED = frozenset({MACHINE_FAILED, MACHINE_MEMORY, NOT_AUTHORIZED, CONTRIBUTION_TIMEOUT, ABORTED})
+DECLINED = frozenset({MACHINE_FAILED, MACHINE_MEMORY, UNCLEAR_END, NOT_AUTHORIZED, CONTRIBUTION_TIMEOUT, ABORTED})
 #: Characters of a cause in a report (`protocol.wire`).
 CAUSE_CHARACTERS = 200
 #: Name of the file in `/iexec_out`.
@@ -66,9 +69,17 @@ class Failure(StrEnum):
 
 
 def worded(code: str, why: str) -> str:
-    """A cause as reports carry it: the code, a colon and the reason, cut to CAUSE_CHARACTERS."""
-    text = f"{code}: {' '.join(why.split())}" if why.strip() else code
+    """A cause as reports carry it: the code, a colon and the reason, cut to CAUSE_CHARACTERS.
+
+    An app's own words may stand in the reason; it is shown on terminals.
+    """
+    text = f"{code}: {' '.join(printable(why).split())}" if why.strip() else code
     return text if len(text) <= CAUSE_CHARACTERS else text[: CAUSE_CHARACTERS - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """`text` with `?` for what is no printable character, e.g. a terminal's escape sequences."""
+    return "".join(character if character.isprintable() or character.isspace() else "?" for character in text)
 
 
 def cause_code(cause: str | None) -> str | None:
@@ -84,9 +95,10 @@ def blames_task(cause: str | None) -> bool:
 def counts_against_machine(cause: str | None) -> bool:
     """Whether a failure with this cause counts against the machine.
 
-    It does not where the app failed, or wanted more memory than a small machine has.
+    It does not where the app failed, wanted more memory than a small machine has, or may have failed by itself: else
+    a few apps that end with such a code would idle every machine of a pool.
     """
-    return not blames_task(cause) and cause_code(cause) != MACHINE_MEMORY
+    return not blames_task(cause) and cause_code(cause) not in {MACHINE_MEMORY, UNCLEAR_END}
 
 
 def error_text(failure: Failure) -> bytes:

@@ -24,14 +24,14 @@ from protocol import signin, wire
 from protocol.gas import GAS_PER_TASK
 from protocol.poco import deadlines
 from protocol.poco.view import ContributionStatus, TaskStatus
-from protocol.results import computed, error_result, params
+from protocol.results import computed, error_result, params, zip_rules
 from protocol.results.error_result import Failure
 from protocol.types import Timestamp
 from tests import worker_protocol
 from tests.documents import ROOT
 from tests.unit.workers.assignments import assignment
 from tests.worker_protocol import PAGE, fields, published, table
-from workers.data import download, inputs, outputs
+from workers.data import download, inputs
 from workers.sandbox import disk, spec
 from workers.task import verdict
 from workers.upkeep import PING_TASKS, REVEAL_CHECK_SECONDS
@@ -217,7 +217,7 @@ LIMITS: dict[str, list[object]] = {
         tokens.LONGEST_HEADER,
         body_limit.SMALL_BYTES,
         body_limit.REPORT_BYTES,
-        DEFAULTS["max_result_bytes"],
+        zip_rules.largest_zip(int(str(DEFAULTS["max_result_bytes"]))),
         connections.HEAD_SECONDS,
         body_limit.BODY_SECONDS,
         serve.KEEP_ALIVE_SECONDS,
@@ -248,9 +248,11 @@ LIMITS: dict[str, list[object]] = {
         spec.PIDS,
         spec.FILE_BYTES,
         disk.WORKING_FACTOR,
+        DEFAULTS["max_result_bytes"],
+        wire.SCRATCH_BYTES,
         result_zip.MAX_ENTRIES,
         computed.NAME_CHARACTERS,
-        result_zip.MAX_PATH,
+        zip_rules.PATH_CHARACTERS,
         computed.PATH_LEVELS,
         computed.COMPUTED_BYTES,
         computed.CALLBACK_BYTES,
@@ -283,8 +285,6 @@ def test_limits_are_on_the_page_with_their_values(heading: str) -> None:
 
 
 def test_limits_that_two_places_have_are_the_same() -> None:
-    assert outputs.ENTRIES == result_zip.MAX_ENTRIES
-    assert outputs.PATH_CHARACTERS == result_zip.MAX_PATH
     assert dict(fields_of_ping())["tasks"] == PING_TASKS
 
 

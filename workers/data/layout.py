@@ -8,7 +8,8 @@
     machine  pinged                     this installation's random name; its last accepted ping (the file's time)
     cache/<sha256>                      datasets, shared by tasks
     locks/<task id>
-    tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees
+    tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees; of a task that is computed
+                                                  only the result stays
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import fcntl
 import os
 import secrets
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +75,19 @@ class TaskFolders:
         discard(self.errors)
         self.errors.mkdir(parents=True)
         return self.errors
+
+    def move_away(self) -> Path | None:
+        """Move all but the result out of the way of a later attempt; the folder it is in now, if there was anything.
+
+        Raises OSError.
+        """
+        if not self.root.exists():
+            return None
+        aside = Path(tempfile.mkdtemp(prefix="over-", dir=self.root))
+        for folder in (self.inputs, self.outputs, self.errors):
+            if folder.exists():
+                folder.rename(aside / folder.name)
+        return aside
 
     def remove(self) -> None:
         """Delete all of the task's files."""

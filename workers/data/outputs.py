@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.errors import BadMessage, TaskDeclined, TaskFailure
+from protocol.results import zip_rules
 from protocol.results.computed import (
     COMPUTED_BYTES,
     COMPUTED_FILE,
     NAME_CHARACTERS,
-    PATH_LEVELS,
     Computed,
     read_computed,
     result_digest,
@@ -28,10 +28,6 @@ from protocol.results.error_result import MACHINE_FAILED, Failure
 from protocol.types import Hash32, TaskId
 from workers.data.result_zip import ResultZip
 
-#: Files and folders in a result at most: a zip's directory and the walk stay small.
-ENTRIES = 10_000
-#: Characters in a path below the output folder at most, far below what a file system takes.
-PATH_CHARACTERS = 1_024
 CHUNK_BYTES = 2**18
 
 #: No link is followed, and a pipe does not block.
@@ -44,7 +40,7 @@ class ResultLimits:
 
     #: Bytes of all files together, before compression.
     total_bytes: int
-    entries: int = ENTRIES
+    entries: int = zip_rules.ENTRIES
     #: The pool's own limit, where this machine takes less; what is between the two is declined.
     pool_bytes: int | None = None
 
@@ -106,14 +102,12 @@ def _walk(task_id: TaskId, top: Path, result_limits: ResultLimits) -> _Tree:
                     files.append(path)
                 if len(files) + len(folders) > result_limits.entries:
                     raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {result_limits.entries} files and folders")
-                if len(path) > PATH_CHARACTERS or path.count("/") >= PATH_LEVELS or not _encodable(path):
-                    raise _failure(task_id, Failure.OUTPUT_ZIP, "a path that no zip can carry")
+                unfit = zip_rules.why_unfit(path)
+                if unfit is not None:
+                    raise _failure(task_id, Failure.OUTPUT_ZIP, unfit)
+    if zip_rules.directory_bytes((*files, *folders)) > zip_rules.DIRECTORY_BYTES:
+        raise _failure(task_id, Failure.OUTPUT_ZIP, f"paths of more than {zip_rules.DIRECTORY_BYTES} bytes together")
     return _Tree(tuple(sorted(files)), tuple(sorted(folders)))
-
-
-def _encodable(path: str) -> bool:
-    """False for bytes that are not UTF-8: Python shows them as lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in path)
 
 
 def _computed(task_id: TaskId, folder: Path, tree: _Tree, *, callback: bool) -> Computed:
@@ -131,16 +125,16 @@ def _computed(task_id: TaskId, folder: Path, tree: _Tree, *, callback: bool) -> 
 def _zip(task_id: TaskId, folder: Path, tree: _Tree, zip_path: Path, result_limits: ResultLimits) -> dict[str, bytes]:
     """Write the zip; path → 32-byte sha256 of every file. One pass: each byte is read once."""
     sums: dict[str, bytes] = {}
-    _require_size(task_id, sum((folder / path).lstat().st_size for path in tree.files), result_limits)
+    sizes = {path: (folder / path).lstat().st_size for path in tree.files}
+    _require_size(task_id, sum(sizes.values()), result_limits)
     parents = {path.rpartition("/")[0] for path in (*tree.files, *tree.folders)}
     with ResultZip(zip_path) as target:
         for path in sorted(set(tree.folders) - parents - {""}):
             target.add_empty_folder(path)
-        for path in tree.files:
+        for path, size in sizes.items():
             digest = hashlib.sha256()
-            size = (folder / path).lstat().st_size
             with target.file(path, size) as write:
-                for chunk in _chunks(folder / path):
+                for chunk in _chunks(task_id, folder / path, size):
                     digest.update(chunk)
                     write(chunk)
             sums[path] = digest.digest()
@@ -156,10 +150,17 @@ def _require_size(task_id: TaskId, total: int, result_limits: ResultLimits) -> N
         raise TaskDeclined(task=task_id, cause=MACHINE_FAILED, why=why)
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(task_id: TaskId, path: Path, size: int) -> Iterator[bytes]:
+    """The content of a file of `size` bytes. Raises TaskDeclined if it has another size now: nothing of the app runs
+    any more, so it is this machine that changes it.
+    """
+    left = size
     with os.fdopen(os.open(path, _OPEN_FLAGS), "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
+        while left >= 0 and (chunk := file.read(CHUNK_BYTES)):
+            left -= len(chunk)
             yield chunk
+    if left != 0:
+        raise TaskDeclined(task=task_id, cause=MACHINE_FAILED, why="a file of the result changed while it was packed")
 
 
 def write_into(folder: Path, name: str, content: bytes) -> None:

@@ -16,7 +16,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -59,23 +58,6 @@ _NO_CONTAINER = "No such container"
 _BEING_REMOVED = "marked for removal"
 #: Bytes of stdout and of stderr that are kept, each.
 STREAM_BYTES = 8 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerExit:
-    """How a container ended."""
-
-    exit_code: int
-    out_of_memory: bool
-    timed_out: bool
-    #: What it printed, at most STREAM_BYTES each.
-    stdout: bytes = b""
-    stderr: bytes = b""
-
-    @property
-    def clean(self) -> bool:
-        """Exit 0 in time and within its memory."""
-        return self.exit_code == 0 and not self.out_of_memory and not self.timed_out
 
 
 class Engine:
@@ -258,6 +240,20 @@ class Engine:
                 return read_state(self._api.inspect_container(container))
             except docker.errors.NotFound as error:
                 raise NoSuchContainer(why=container) from error
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        """Docker's `inspect` of a container. Raises NoSuchContainer, EngineUnavailable."""
+        with engine_errors(self.host):
+            try:
+                return dict(self._api.inspect_container(container))
+            except docker.errors.NotFound as error:
+                raise NoSuchContainer(why=container) from error
+
+    def layer_bytes(self, container: str) -> int:
+        """Bytes that a container has written into its own layer, holes counted. Raises EngineUnavailable."""
+        with engine_errors(self.host):
+            found = self._api.containers(all=True, size=True, filters={"id": container})
+            return int(found[0].get("SizeRw") or 0) if found else 0
 
     def kill(self, container: str) -> None:
         """SIGKILL and wait for the end; does nothing if it has ended or is gone."""

@@ -15,6 +15,23 @@ _BEING_REMOVED = frozenset({"dead", "removing"})
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerExit:
+    """How a container ended."""
+
+    exit_code: int
+    out_of_memory: bool
+    timed_out: bool
+    #: What it printed, at most `container.STREAM_BYTES` each.
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+    @property
+    def clean(self) -> bool:
+        """Exit 0 in time and within its memory."""
+        return self.exit_code == 0 and not self.out_of_memory and not self.timed_out
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerState:
     """One container at one moment. Times by the engine's clock."""
 

@@ -1,77 +1,141 @@
-"""What an app may take of this machine's disk while it runs. Docker has no limit for a bound folder, so it is watched.
+"""What an app may take of this machine's disks while it runs. Docker has no limit for most of it, so it is watched.
 
-every few seconds   /iexec_out is over its quota   kill it: over the pool's quota the task fails, alike everywhere;
-                                                   over a smaller one of this machine it is declined
-                    the disk is almost full        kill it: declined, another machine may have the space
-before any work     the disk is almost full        declined
+every few seconds   /iexec_out or all else it writes is over its quota
+                                          kill it: over the pool's quota the task fails, alike everywhere;
+                                          over a smaller one of this machine it is declined
+                    a disk is almost full, of bytes or of inodes
+                                          kill it: declined, another machine may have the space
+before any work     the same              declined
+at the app's end    the same              declined: what it left may lack what no longer fitted
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import structlog
 
-from protocol.errors import EngineUnavailable, TaskDeclined, TaskFailure
+from protocol.errors import EngineUnavailable, SluiceError, TaskDeclined, TaskFailure
 from protocol.results.error_result import MACHINE_FAILED, Failure
 from protocol.types import TaskId
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two checks: a fast disk writes some 10 GB meanwhile at worst, hence LEAST_FREE_BYTES.
+#: Seconds between two looks at how full the disks are, while they fill slowly; and at least, while they fill fast.
 CHECK_SECONDS = 3.0
+LEAST_CHECK_SECONDS = 0.25
+#: Times as long as counting took until it is done again: it takes at most a tenth of a processor.
+COUNT_PAUSE = 9
 #: Bytes that must stay free: the journal, the lane and the engine itself stop on a full disk.
 LEAST_FREE_BYTES = 2**30
+#: Inodes that must stay free, for the same reason: as many as 16 KiB of disk each make of LEAST_FREE_BYTES.
+LEAST_FREE_INODES = 2**16
 #: An app may keep this many times the largest result in /iexec_out while it works, e.g. before it packs it.
 WORKING_FACTOR = 4
 #: Files and folders in /iexec_out at most while an app runs: far more than a result may hold, few enough to count.
 WORKING_ENTRIES = 100_000
-#: Length of a path in it at most, safely below what the system can open (4096).
+#: The same for all else that an app writes: it may unpack packages there.
+SCRATCH_ENTRIES = 250_000
+#: Length of a path below them at most, safely below what the system can open (4096).
 WORKING_PATH = 3_500
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Something that an app writes to, and the most that it may hold."""
+
+    name: str
+    #: Its files and folders, as far as this machine sees them. May raise EngineUnavailable, NoSuchContainer.
+    paths: Callable[[], Sequence[Path]]
+    #: Bytes it may hold here, and on every machine.
+    max_bytes: int
+    pool_bytes: int
+    entries: int
+    #: What it is for the task to be over `pool_bytes` or `entries`.
+    failure: Failure
+    #: Bytes by the engine's word where `paths` shows none; holes count, so nobody is voted to have failed by it.
+    engine_bytes: Callable[[], int] | None = None
+
+
+def free_share(folder: Path, floor: int = LEAST_FREE_BYTES, inodes: int = LEAST_FREE_INODES) -> float:
+    """What is free of the disk of `folder`, as a multiple of what must be: below 1 it is almost full."""
+    found = os.statvfs(folder)
+    bytes_free = found.f_bavail * found.f_frsize / floor
+    # Some file systems make inodes as they are needed, and say that there are none.
+    return min(bytes_free, found.f_favail / inodes) if found.f_files else bytes_free
+
+
 def require_free_space(task_id: TaskId, folder: Path, floor: int = LEAST_FREE_BYTES) -> None:
-    """Raise TaskDeclined if the disk of `folder` has less than `floor` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if free < floor:
-        raise TaskDeclined(
-            task=task_id, cause=MACHINE_FAILED, why=f"this machine's disk has only {free >> 20} MiB free"
-        )
+    """Raise TaskDeclined if the disk of `folder` has less than `floor` bytes or LEAST_FREE_INODES inodes free."""
+    if free_share(folder, floor) < 1:
+        raise TaskDeclined(task=task_id, cause=MACHINE_FAILED, why=_almost_full(folder))
 
 
-def exceeds(top: Path, max_bytes: int, max_entries: int = WORKING_ENTRIES) -> bool:
-    """Whether a folder that may change meanwhile holds more than this. Bytes as allocated: holes cost nothing."""
-    taken = entries = 0
-    waiting = [str(top)]
-    while waiting:
-        folder = waiting.pop()
-        if len(folder) - len(str(top)) > WORKING_PATH:
+def _almost_full(folder: Path) -> str:
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize >> 20
+    return f"this machine's disk has only {free} MiB and {found.f_favail} inodes free"
+
+
+def exceeds(tops: Sequence[Path], max_bytes: int, max_entries: int) -> bool:
+    """Whether files and folders that may change meanwhile hold more than this, or a path longer than WORKING_PATH.
+
+    Bytes as allocated: holes cost nothing. What has several names, or is moved meanwhile, counts once.
+    """
+    taken = 0
+    seen: set[tuple[int, int]] = set()
+    for status in _entries(tops):
+        if status is None:
             return True
-        try:
-            with os.scandir(folder) as found:
-                for entry in found:
-                    status = entry.stat(follow_symlinks=False)
-                    taken += status.st_blocks * 512
-                    entries += 1
-                    if taken > max_bytes or entries > max_entries:
-                        return True
-                    if stat.S_ISDIR(status.st_mode):
-                        waiting.append(entry.path)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            # The app took it away while we looked, or (rootless engine) closed it to us.
-            continue
+        inode = status.st_dev, status.st_ino
+        if inode not in seen:
+            seen.add(inode)
+            taken += status.st_blocks * 512
+        if taken > max_bytes or len(seen) > max_entries:
+            return True
     return False
 
 
+def _entries(tops: Sequence[Path]) -> Iterator[os.stat_result | None]:
+    """The status of each file that `tops` name and of all below their folders; None for a path beyond WORKING_PATH."""
+    waiting: list[tuple[str, int]] = []
+    for top in tops:
+        with suppress(FileNotFoundError):
+            status = top.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                waiting.append((str(top), len(str(top)) + WORKING_PATH))
+            else:
+                yield status
+    while waiting:
+        folder, longest = waiting.pop()
+        if len(folder) > longest:
+            yield None
+            return
+        # The app took it away while we looked, or (rootless engine) closed it to us.
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folder) as found:
+            for entry in found:
+                with suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    yield status
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append((entry.path, longest))
+
+
+def _blames_app(verdict: TaskFailure | None) -> bool:
+    return verdict is not None and not isinstance(verdict, TaskDeclined)
+
+
 class DiskWatch:
-    """Watches one app's output folder from a thread of its own, inside a `with` block.
+    """Watches what one app writes, and the `disks` it writes to, from a thread of its own, inside a `with` block.
 
     `kill` ends the app; may raise EngineUnavailable, after which it is tried again. `raise_if_over` afterwards.
     """
@@ -79,20 +143,18 @@ class DiskWatch:
     def __init__(
         self,
         task_id: TaskId,
-        folder: Path,
-        max_bytes: int,
+        places: Sequence[Place],
+        disks: Callable[[], Sequence[Path]],
         kill: Callable[[], None],
         *,
-        pool_max_bytes: int | None = None,
         floor: int = LEAST_FREE_BYTES,
         every: float = CHECK_SECONDS,
     ) -> None:
-        self._task_id, self._folder, self._max_bytes, self._floor = task_id, folder, max_bytes, floor
-        self._pool_max_bytes = pool_max_bytes or max_bytes
-        self._kill = kill
-        self._every = every
+        self._task_id, self._places, self._disks, self._kill = task_id, places, disks, kill
+        self._floor, self._every = floor, every
         self._over = threading.Event()
         self._verdict: TaskFailure | None = None
+        self._count_again = 0.0
         self._thread = threading.Thread(target=self._watch, name="disk", daemon=True)
 
     def __enter__(self) -> Self:
@@ -106,32 +168,76 @@ class DiskWatch:
         self._thread.join()
 
     def raise_if_over(self) -> None:
-        """Raise TaskFailure if the app was killed for its output, TaskDeclined if for want of room on this machine."""
-        if self._verdict is not None:
-            raise self._verdict
+        """Raise TaskFailure if the app was killed for what it wrote, TaskDeclined if for want of room on this machine,
+        or if there is none now.
+        """
+        verdict = self._verdict
+        if verdict is None:
+            share, disk = self._fullest()
+            verdict = self._declined(_almost_full(disk)) if share < 1 else None
+        if isinstance(verdict, TaskDeclined):
+            # What has ended moves no files out of our sight: whether it was its own fault after all.
+            with suppress(OSError, SluiceError):
+                verdict = next(filter(_blames_app, map(self._judge, self._places)), verdict)
+        if verdict is not None:
+            raise verdict
 
     def _watch(self) -> None:
-        while not self._over.wait(self._every):
-            verdict = self._look()
-            if verdict is None:
-                continue
-            self._verdict = verdict
-            log.warning("The app takes too much disk.", action="disk_over", task=self._task_id, why=str(verdict))
+        pause, last_share = self._every, 0.0
+        while not self._over.wait(pause):
             try:
-                self._kill()
-            except EngineUnavailable as error:
-                log.warning("The app is not killed yet.", action="disk_kill", task=self._task_id, why=str(error))
+                share, disk = self._fullest()
+                verdict = self._look(disk if share < 1 else None)
+            except (OSError, SluiceError) as error:
+                log.warning("Cannot see the disk.", action="disk_look", task=self._task_id, why=str(error))
+                continue
+            if verdict is not None:
+                self._end(verdict)
+            lost_a_second = max(last_share - share, 0.0) / pause
+            last_share = share
+            # Half of the time until it is full, if it goes on to fill like this.
+            pause = self._every
+            if lost_a_second > 0:
+                pause = min(max((share - 1) / lost_a_second / 2, LEAST_CHECK_SECONDS), self._every)
 
-    def _look(self) -> TaskFailure | None:
+    def _end(self, verdict: TaskFailure) -> None:
+        self._verdict = verdict
+        log.warning("The app takes too much disk.", action="disk_over", task=self._task_id, why=str(verdict))
         try:
-            require_free_space(self._task_id, self._folder, self._floor)
-        except TaskDeclined as declined:
-            return declined
-        if not exceeds(self._folder, self._max_bytes):
+            self._kill()
+        except EngineUnavailable as error:
+            log.warning("The app is not killed yet.", action="disk_kill", task=self._task_id, why=str(error))
+
+    def _fullest(self) -> tuple[float, Path]:
+        return min((free_share(disk, self._floor), disk) for disk in self._disks())
+
+    def _look(self, full: Path | None) -> TaskFailure | None:
+        """What is wrong, if anything is. `full`: a folder on a disk that is almost full.
+
+        The app's own fault first: whoever fills a disk beyond his quota has failed, also where little was free.
+        """
+        found = None
+        if full is not None or time.monotonic() >= self._count_again:
+            began = time.monotonic()
+            found = next((verdict for verdict in map(self._judge, self._places) if verdict), None)
+            ended = time.monotonic()
+            self._count_again = ended + COUNT_PAUSE * (ended - began)
+        if found is None and full is not None:
+            found = self._declined(_almost_full(full))
+        return found
+
+    def _judge(self, place: Place) -> TaskFailure | None:
+        here = f"{place.name} holds more than {place.max_bytes} bytes, the most that this machine keeps for it"
+        paths = place.paths()
+        if not paths:
+            told = place.engine_bytes() if place.engine_bytes else 0
+            return self._declined(f"{here}, by the engine's word") if told > place.max_bytes else None
+        if not exceeds(paths, place.max_bytes, place.entries):
             return None
-        if not exceeds(self._folder, self._pool_max_bytes):
-            why = f"/iexec_out holds more than {self._max_bytes} bytes, the most that this machine keeps for it"
-            return TaskDeclined(task=self._task_id, cause=MACHINE_FAILED, why=why)
-        failure = Failure.OUTPUT_ZIP
-        why = f"/iexec_out holds more than {self._pool_max_bytes} bytes or {WORKING_ENTRIES} entries"
-        return TaskFailure(task=self._task_id, status=failure.status, cause=failure, why=why)
+        if not exceeds(paths, place.pool_bytes, place.entries):
+            return self._declined(here)
+        why = f"{place.name} held more than {place.pool_bytes} bytes or {place.entries} files and folders"
+        return TaskFailure(task=self._task_id, status=place.failure.status, cause=place.failure, why=why)
+
+    def _declined(self, why: str) -> TaskDeclined:
+        return TaskDeclined(task=self._task_id, cause=MACHINE_FAILED, why=why)

@@ -10,7 +10,16 @@ import docker.types
 from protocol.results.computed import OUTPUT_FOLDER
 from workers.sandbox.network import NETWORK
 from workers.sandbox.profile import TMP_PART, NetworkAccess
-from workers.sandbox.spec import FILE_BYTES, INPUT_FOLDER, LOG_FILE_BYTES, OOM_SCORE, PIDS, ContainerSpec
+from workers.sandbox.spec import (
+    FILE_BYTES,
+    INPUT_FOLDER,
+    LOG_FILE_BYTES,
+    OOM_SCORE,
+    OPEN_FILES,
+    PIDS,
+    SHARED_MEMORY_BYTES,
+    ContainerSpec,
+)
 
 _NETWORKS = {NetworkAccess.PUBLIC: NETWORK, NetworkAccess.NONE: "none", NetworkAccess.OPEN: "default"}
 
@@ -38,9 +47,11 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
         nano_cpus=spec.limits.nano_cpus,
         pids_limit=PIDS,
         ipc_mode="private",
+        shm_size=SHARED_MEMORY_BYTES,
         oom_score_adj=OOM_SCORE,
         ulimits=[
             docker.types.Ulimit(name="core", soft=0, hard=0),
+            docker.types.Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES),
             docker.types.Ulimit(name="fsize", soft=FILE_BYTES, hard=FILE_BYTES),
         ],
         log_config=docker.types.LogConfig(type="json-file", config={"max-size": str(LOG_FILE_BYTES), "max-file": "2"}),

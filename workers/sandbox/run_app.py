@@ -21,8 +21,8 @@ from typing import Final
 import structlog
 
 from protocol.errors import ContainerRefused, EngineTrouble, EngineUnavailable, NoSuchContainer, NoSuchImage
-from workers.sandbox.container import ContainerExit, Engine
-from workers.sandbox.container_state import ContainerState
+from workers.sandbox.container import Engine
+from workers.sandbox.container_state import ContainerExit, ContainerState
 from workers.sandbox.disk import DiskWatch
 from workers.sandbox.spec import ContainerSpec
 from workers.task.verdict import KILLED
@@ -55,8 +55,8 @@ class AppRun:
     created: Callable[[str], None]
     #: Called with the id of a container that an earlier attempt left, before anything is done with it.
     found: Callable[[str], None]
-    #: Watches what the app takes of the disk; given what kills it.
-    watch: Callable[[Callable[[], None]], DiskWatch]
+    #: Watches what the app in this container writes, and kills it beyond its limits.
+    watch: Callable[[str], DiskWatch]
     #: Waits so many seconds. Raises TaskDeclined if the task ends meanwhile.
     wait: Callable[[float], None]
     #: The same before the app is started over, for this reason. Raises TaskDeclined also if it has no time for that.
@@ -161,7 +161,7 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
 
 def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> ContainerExit:
     tries.in_a_row = 0
-    with run.watch(lambda: run.engine.kill(container)) as disk:
+    with run.watch(container) as disk:
         in_time = run.engine.wait(container, seconds)
     disk.raise_if_over()
     state = run.engine.state(container)

@@ -29,6 +29,8 @@ PIDS: Final = 512
 OPEN_FILES: Final = 16_384
 #: Bytes of one file an app may write; stops a runaway before the result cap is even looked at.
 FILE_BYTES: Final = 16 * 2**30
+#: Bytes of /dev/shm, Docker's own default. They count as the app's memory.
+SHARED_MEMORY_BYTES: Final = 64 * 2**20
 #: Docker keeps this many bytes of log per file, and two files, so that an endless printer cannot fill the disk.
 LOG_FILE_BYTES: Final = 32 * 2**20
 #: Above the worker's 0: if the machine runs out of memory, the app dies first.

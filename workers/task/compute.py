@@ -12,8 +12,8 @@ journal says where it stopped, the container is found by its name.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -35,6 +35,7 @@ from protocol.results.error_result import (
     ABORTED,
     MACHINE_FAILED,
     MACHINE_MEMORY,
+    UNCLEAR_END,
     Failure,
     worded,
 )
@@ -43,16 +44,14 @@ from protocol.types import ZERO_ADDRESS, TaskId
 from protocol.wire import Assignment, Report, Step
 from workers.context import WorkerContext
 from workers.data import inputs, outputs
-from workers.data.layout import TaskFolders
+from workers.data.layout import TaskFolders, discard
 from workers.data.outputs import PackedResult
 from workers.pool.reports import tail
-from workers.sandbox import disk
-from workers.sandbox.container import ContainerExit
-from workers.sandbox.disk import DiskWatch
+from workers.sandbox.container_state import ContainerExit
 from workers.sandbox.image import AppImage, require_name
 from workers.sandbox.run_app import AppRun, run_app
 from workers.sandbox.spec import container_name, container_spec
-from workers.task import admission, signature
+from workers.task import admission, disk_limits, signature
 from workers.task.deadline import TaskDeadline
 from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
@@ -162,7 +161,7 @@ def _compute(context: WorkerContext, replicate: Replicate) -> None:
                 stderr=tail(attempt.stderr),
             ),
         )
-    _tidy(context, attempt)
+    _tidy(context, task_id, attempt)
 
 
 @contextmanager
@@ -181,7 +180,7 @@ def _boundary(task_id: TaskId) -> Iterator[None]:
 
 def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> tuple[PackedResult, Failure | None]:
     """The result, or the error result and its cause. Raises TaskDeclined."""
-    disk.require_free_space(replicate.task_id, context.layout.root)
+    disk_limits.require_free_space(context, replicate.task_id)
     folders = context.layout.task(replicate.task_id)
     folders.make()
     try:
@@ -277,7 +276,7 @@ def _run(
             clear=folders.clear_outputs,
             created=lambda container: _created(context, task_id, attempt, container),
             found=attempt.uses,
-            watch=lambda kill: _disk_watch(context, task_id, folders, kill),
+            watch=lambda container: disk_limits.watch(context, task_id, container),
             wait=deadline.wait,
             wait_before_retry=deadline.wait_before_retry,
         )
@@ -288,14 +287,6 @@ def _run(
         raise _declined(task_id, MACHINE_FAILED, str(error)) from error
     CONTAINERS.labels(_outcome(attempt.ended)).inc()
     _require_own_end(context, assignment, attempt.ended)
-
-
-def _disk_watch(context: WorkerContext, task_id: TaskId, folders: TaskFolders, kill: Callable[[], None]) -> DiskWatch:
-    result_limits = context.machine.result_limits
-    pool = disk.WORKING_FACTOR * (result_limits.pool_bytes or result_limits.total_bytes)
-    return DiskWatch(
-        task_id, folders.outputs, disk.WORKING_FACTOR * result_limits.total_bytes, kill, pool_max_bytes=pool
-    )
 
 
 def _require_own_end(context: WorkerContext, assignment: Assignment, ended: ContainerExit) -> None:
@@ -311,7 +302,7 @@ def _require_own_end(context: WorkerContext, assignment: Assignment, ended: Cont
             task_id, MACHINE_MEMORY, f"{needed} it had here; the pool promises {machine.pool.memory_per_slot}"
         )
     if ended.exit_code == KILLED and not ended.timed_out:
-        raise _declined(task_id, MACHINE_FAILED, "the app was killed (SIGKILL), neither by us nor for its memory")
+        raise _declined(task_id, UNCLEAR_END, "the app was killed (SIGKILL), neither by us nor for its memory")
 
 
 def _created(context: WorkerContext, task_id: TaskId, attempt: _Attempt, container: str) -> None:
@@ -335,14 +326,20 @@ def _fail(context: WorkerContext, task_id: TaskId, declined: TaskDeclined, attem
                 stderr=tail(attempt.stderr),
             ),
         )
-    _tidy(context, attempt)
+    _tidy(context, task_id, attempt)
 
 
-def _tidy(context: WorkerContext, attempt: _Attempt) -> None:
-    """Remove the container in the background; if that fails, the machine's next sweep does it."""
-    container = attempt.container
+def _tidy(context: WorkerContext, task_id: TaskId, attempt: _Attempt) -> None:
+    """Remove the container and all files but the result, in the background: a task may wait for hours for the votes of
+    others. If that fails, the machine's next sweep does it, or the task's end.
+    """
+    aside, container = None, attempt.container
+    with suppress(OSError):
+        aside = context.layout.task(task_id).move_away()
     if container is not None:
         context.reports.later(lambda: remove_container(context, container))
+    if aside is not None:
+        context.reports.later(lambda: discard(aside))
 
 
 def remove_container(context: WorkerContext, container: str) -> None:

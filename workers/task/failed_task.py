@@ -6,12 +6,12 @@ import json
 
 from protocol.errors import TaskDeclined, TaskFailure
 from protocol.results.computed import COMPUTED_FILE
-from protocol.results.error_result import ERROR_FILE, MACHINE_FAILED, Failure, error_computed, error_text
+from protocol.results.error_result import ERROR_FILE, UNCLEAR_END, Failure, error_computed, error_text
 from protocol.types import TaskId
 from workers.data import outputs
 from workers.data.layout import TaskFolders
 from workers.data.outputs import PackedResult, ResultLimits
-from workers.sandbox.container import ContainerExit
+from workers.sandbox.container_state import ContainerExit
 from workers.task import verdict
 from workers.task.verdict import Verdict
 
@@ -33,7 +33,7 @@ def cause_of(task_id: TaskId, error: TaskFailure, ended: ContainerExit | None) -
     why = f"the app ended with exit code {ended.exit_code}"
     if not ended.timed_out and verdict.of_exit(ended.exit_code, ended.stdout, ended.stderr) is not Verdict.APP:
         why = f"{why}, which may tell of this machine: {_last_line(ended.stderr)}"
-        raise TaskDeclined(task=task_id, cause=MACHINE_FAILED, why=why)
+        raise TaskDeclined(task=task_id, cause=UNCLEAR_END, why=why)
     if failure is not Failure.COMPUTED_FILE:
         return failure, str(error.fields["why"])
     if ended.timed_out:

@@ -23,17 +23,14 @@ from pathlib import Path
 
 from pipeline.api.results.repack import PRINTED_BYTES, PRINTED_FILES, UNPROVEN_FOLDER, Repacked
 from protocol.errors import BadMessage
-from protocol.results.computed import COMPUTED_BYTES, COMPUTED_FILE, PATH_LEVELS, Computed, read_computed, result_digest
+from protocol.results import zip_rules
+from protocol.results.computed import COMPUTED_BYTES, COMPUTED_FILE, Computed, read_computed, result_digest
 from protocol.types import Hash32
 
-#: Entries at most: an app that writes more files should pack them itself.
-MAX_ENTRIES = 10_000
-#: Bytes of central directory at most: MAX_ENTRIES with names of 150 bytes.
-MAX_DIRECTORY_BYTES = 2 * 2**20
+MAX_ENTRIES = zip_rules.ENTRIES
+MAX_DIRECTORY_BYTES = zip_rules.DIRECTORY_BYTES
 #: Bytes all entries may unpack to: what a requester's disk and our time can bear (deflate packs 1000 to 1 at best).
 MAX_UNPACKED_BYTES = 2 * 2**30
-#: Characters of a path inside the zip.
-MAX_PATH = 1024
 CHUNK_BYTES = 2**18
 _END = struct.Struct("<4s4H2LH")
 _END_SIGNATURE, _LOCATOR_SIGNATURE = b"PK\x05\x06", b"PK\x06\x07"
@@ -153,14 +150,10 @@ def _entries(archive: zipfile.ZipFile, max_unpacked: int) -> tuple[dict[str, zip
 def _checked_name(info: zipfile.ZipInfo) -> str:
     """The entry's path without a final slash, if the entry is harmless to unpack anywhere."""
     name = info.filename.removesuffix("/")
-    parts = name.split("/")
     # `orig_filename`: zipfile cuts `filename` at a NUL, other programs may not.
-    if info.orig_filename != info.filename or "\\" in name or "\0" in name or ":" in parts[0] or len(name) > MAX_PATH:
-        raise BadMessage(why="the zip has an entry with a dangerous name")
-    if len(parts) > PATH_LEVELS:
-        raise BadMessage(why=f"the zip has an entry more than {PATH_LEVELS} folders deep")
-    if any(part in {"", ".", ".."} for part in parts):
-        raise BadMessage(why="the zip has an entry that leads out of its folder")
+    unfit = "a name with a hidden end" if info.orig_filename != info.filename else zip_rules.why_unfit(name)
+    if unfit is not None:
+        raise BadMessage(why=f"the zip has an entry with {unfit}")
     if info.flag_bits & _ENCRYPTED or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise BadMessage(why="the zip has an entry that is neither stored nor deflated")
     kind = stat.S_IFMT(info.external_attr >> 16)

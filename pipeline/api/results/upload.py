@@ -24,7 +24,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pipeline.api.auth.access import Access, SignedIn
 from pipeline.api.reports import announce, on_chain, own_replicate
-from pipeline.api.results.result_zip import CheckedResult, check_result, repack
+from pipeline.api.results.result_zip import MAX_UNPACKED_BYTES, CheckedResult, check_result, repack
 from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive
 from pipeline.domain.records import Replicate, TaskRecord
 from pipeline.flow.keep_results import DAY
@@ -33,6 +33,7 @@ from protocol.errors import NotYet, Refused
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, ContributionStatus
+from protocol.results.zip_rules import largest_zip
 from protocol.types import ZERO_HASH, Hash32, TaskId
 from protocol.wire import HexId, Mode, Report, ResultLink, Step, Stored
 
@@ -60,7 +61,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     if twin is not None:
         return await run_in_threadpool(_share, services, task, replicate, twin, begun)
     # Twice: what comes, and what is stored of it.
-    needed = 2 * _declared_bytes(request, services.settings.max_result_bytes)
+    needed = 2 * _declared_bytes(request, largest_zip(services.settings.max_result_bytes))
     turn, room = _turns.receiving(wallet, task.task_id), _turns.room(services.uploads, needed)
     with turn, room, _temporary(services.uploads) as path:
         # The cap is `BodyLimit`'s.
@@ -143,7 +144,8 @@ def _store(
     services: Access, task: TaskRecord, replicate: Replicate, view: ChainView, path: Path, begun: float
 ) -> Stored:
     """Check a whole body and put it where the requester finds it. `begun`: when its request came, Unix seconds."""
-    checked = check_result(path, callback=task.has_callback)
+    unpacked = _most_unpacked(services)
+    checked = check_result(path, callback=task.has_callback, max_unpacked=unpacked)
     check_digest(replicate, view, task.task_id, checked.digest)
     if replicate.link is not None:
         return Stored(link=replicate.link, digest=checked.digest)
@@ -151,6 +153,11 @@ def _store(
     data = checked.computed.callback_data
     callback_data = None if data is None else to_hex(to_bytes_leniently(data))
     return _note(services, task, replicate, Stored(link=link, digest=checked.digest), callback_data, begun)
+
+
+def _most_unpacked(services: Access) -> int:
+    """Bytes that a zip may unpack to: a worker may send as many as a result may have, also where that is much."""
+    return max(MAX_UNPACKED_BYTES, services.settings.max_result_bytes)
 
 
 def _link(services: Access, task: TaskRecord, replicate: Replicate, checked: CheckedResult, path: Path) -> ResultLink:
@@ -162,7 +169,7 @@ def _link(services: Access, task: TaskRecord, replicate: Replicate, checked: Che
     if checked.computed.callback_data is not None:
         return ResultLink(storage="ethereum", location=task.callback)
     with _temporary(services.uploads) as clean:
-        repack(path, clean, checked)
+        repack(path, clean, checked, max_unpacked=_most_unpacked(services))
         voted, now = replicate.mode is Mode.VOTE, services.clock()
         cid = services.ipfs.add(clean, f"iexec-result-{task.task_id}", pin=voted)
     look_at = now + services.settings.keep_results_days * DAY if voted else now

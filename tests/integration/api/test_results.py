@@ -21,6 +21,7 @@ from pipeline.store.pins import Pin
 from protocol.poco import events
 from protocol.poco.seal import result_hash
 from protocol.results.digest import callback_digest, file_digest
+from protocol.results.zip_rules import largest_zip
 from protocol.types import BlockHash, BlockNumber, Contract, Hash32, TaskId, Timestamp, TxHash, Wallet
 from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
 from tests.integration.conftest import IpfsNode
@@ -199,12 +200,12 @@ def test_bodies_that_are_no_result_are_refused_and_leave_nothing(api: Api, give:
         "traversal": (traversal.getvalue(), 400),
         "no result": (zipped(computed={"deterministic-output-path": "/iexec_out/none"}), 400),
         "leaves the folder": (zipped(computed={"deterministic-output-path": "/iexec_out/../x"}), 400),
-        "too large": (bytes(api.settings.max_result_bytes + 1), 413),
+        "too large": (bytes(largest_zip(api.settings.max_result_bytes) + 1), 413),
     }
     assert {name: upload(api, header, body).status_code for name, (body, _) in bombs.items()} == {
         name: status for name, (_, status) in bombs.items()
     }
-    assert upload(api, header, iter([bytes(api.settings.max_result_bytes), b"x"])).status_code == 413
+    assert upload(api, header, iter([bytes(largest_zip(api.settings.max_result_bytes)), b"x"])).status_code == 413
     assert list(api.services.uploads.iterdir()) == []
     assert stored(api).link is None
 

@@ -27,7 +27,7 @@ from workers.sandbox.container import Engine
 
 IMAGE = "sluice-test/shell:1"
 #: Images that single tests build from it.
-BUILT = ("sluice-test/foreign:1", "sluice-test/user:1")
+BUILT = ("sluice-test/foreign:1", "sluice-test/hostile:1", "sluice-test/user:1")
 _DOCKERFILE = b'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "-s", "/bin"]\n'
 
 

@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from protocol.errors import NoSuchContainer
-from protocol.results.error_result import MACHINE_FAILED, Failure, cause_code, error_digest
+from protocol.results.error_result import UNCLEAR_END, Failure, cause_code, error_digest
 from protocol.wire import Assignment
 from tests.integration.workers.conftest import IMAGE
+from tests.integration.workers.test_compute import zipped
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.context import WorkerContext
@@ -80,7 +81,7 @@ def test_a_running_container_is_found_again_and_not_started_twice(context: Worke
     go_on(context)
     assert compute(context, wanted)
     assert journaled(context).container_id == first
-    assert (context.layout.task(task_id(1)).outputs / "r").read_text() == "once\n"
+    assert zipped(context)["r"] == b"once\n"
 
 
 def test_a_container_that_ended_while_the_machine_was_down_gives_its_result(context: WorkerContext) -> None:
@@ -90,9 +91,8 @@ def test_a_container_that_ended_while_the_machine_was_down_gives_its_result(cont
     go_on(context)
     wait_until(lambda: not running(context), 20, what="the end of the app")
     assert compute(context, wanted)
-    outputs = context.layout.task(task_id(1)).outputs
-    assert (outputs / "r").read_text() == "once\n"
-    assert (outputs / "stdout.txt").read_text() == "printed\n"
+    assert zipped(context)["r"] == b"once\n"
+    assert zipped(context)["stdout.txt"] == b"printed\n"
 
 
 def test_the_time_limit_counts_from_the_containers_start_across_a_restart(
@@ -115,7 +115,7 @@ def test_a_container_that_was_removed_is_run_anew_with_an_empty_folder(context: 
         pass
     context.engine.remove(container(context) or "")
     assert compute(context, wanted)
-    assert (context.layout.task(task_id(1)).outputs / "r").read_text() == "once\n"
+    assert zipped(context)["r"] == b"once\n"
 
 
 def test_a_container_that_was_killed_from_outside_says_nothing_of_the_app(context: WorkerContext) -> None:
@@ -124,4 +124,4 @@ def test_a_container_that_was_killed_from_outside_says_nothing_of_the_app(contex
         context.engine.kill(container(context) or "")
     compute(context, wanted)
     assert journaled(context).stage is ReplicateStage.FAILED
-    assert cause_code(journaled(context).cause) == MACHINE_FAILED
+    assert cause_code(journaled(context).cause) == UNCLEAR_END

@@ -7,7 +7,7 @@ import pytest
 from pipeline.domain.actions import Explain, Free, Outcome, Want
 from pipeline.domain.records import Replicate, ReplicateState, Standing
 from pipeline.domain.replicas import MAX_BLAMING, MAX_SPENT, TOO_LATE
-from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, Failure, worded
+from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, UNCLEAR_END, Failure, worded
 from tests.unit.pipeline.builders import CONSENSUS, decided, initialized, replicate, task, view, voted, wallet
 
 
@@ -92,7 +92,9 @@ def test_silence_of_newcomers_does_not_end_a_task() -> None:
     assert not gives_up(*silent)
 
 
-@pytest.mark.parametrize("cause", [*Failure, MACHINE_MEMORY, f"{MACHINE_MEMORY}: it had 1 GiB", f"{Failure.APP}: x"])
+@pytest.mark.parametrize(
+    "cause", [*Failure, MACHINE_MEMORY, UNCLEAR_END, f"{MACHINE_MEMORY}: it had 1 GiB", f"{Failure.APP}: x"]
+)
 def test_what_an_app_does_never_counts_against_a_machine(cause: str) -> None:
     failed = replicate(1, ReplicateState.FAILED, cause=cause, holds_slot=True)
     assert Free(wallet(1), Outcome.BLAMED) in decided(task(replicates=[failed]), view(initialized()))

@@ -9,6 +9,7 @@ from protocol.results.error_result import (
     ERROR_FILE,
     MACHINE_FAILED,
     MACHINE_MEMORY,
+    UNCLEAR_END,
     Failure,
     blames_task,
     cause_code,
@@ -67,6 +68,7 @@ def test_a_cause_with_words_counts_as_its_code() -> None:
     assert worded(MACHINE_FAILED, "") == MACHINE_FAILED
     assert len(worded(MACHINE_FAILED, "x" * 500)) == CAUSE_CHARACTERS
     assert "\n" not in worded(MACHINE_FAILED, "two\nlines")
+    assert worded(MACHINE_FAILED, "\x1b[2J\tgone\x00") == f"{MACHINE_FAILED}: ?[2J gone?"
 
 
 def test_too_little_memory_is_neither_held_against_the_app_nor_against_the_machine() -> None:
@@ -74,4 +76,13 @@ def test_too_little_memory_is_neither_held_against_the_app_nor_against_the_machi
     assert not blames_task(small)
     assert not counts_against_machine(small)
     assert counts_against_machine(worded(MACHINE_FAILED, "the disk is full"))
+
+
+def test_an_end_that_an_app_can_bring_about_is_held_against_nobody() -> None:
+    killed = worded(UNCLEAR_END, "the app was killed")
+    assert not blames_task(killed)
+    assert not counts_against_machine(killed)
+
+
+def test_a_failure_without_a_cause_counts_against_the_machine() -> None:
     assert counts_against_machine(None)

@@ -50,7 +50,8 @@ def context(tmp_path: Path) -> Iterator[Any]:
         machine=machine,
         sent=sent,
         ledger=SimpleNamespace(why_not=lambda _: None),
-        reports=SimpleNamespace(send=lambda _, report: sent.append(report)),
+        engine=SimpleNamespace(data_folder=None),
+        reports=SimpleNamespace(send=lambda _, report: sent.append(report), later=lambda act: act()),
     )
     journal.close()
 
@@ -80,7 +81,7 @@ def test_an_aborted_task_that_is_assigned_again_begins_anew(context: Any, monkey
     folders.make()
     (folders.outputs / "half").write_text("written before the abort")
     removed: list[str] = []
-    context.engine = SimpleNamespace(remove=removed.append)
+    context.engine = SimpleNamespace(remove=removed.append, data_folder=None)
     fetched: list[bool] = []
 
     def fetch(*_: object) -> None:

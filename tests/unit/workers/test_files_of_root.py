@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from protocol.errors import BadSetting, StorageUnavailable
 from tests.unit.workers.test_upkeep import World
 from workers import upkeep_process
-from workers.data.layout import Layout, discard
+from workers.data.layout import Layout, TaskFolders, discard
 from workers.sandbox.container import Engine
 from workers.task.journal import Journal
 from workers.task.replicate import ReplicateStage
@@ -53,6 +54,36 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_deleted_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(StorageUnavailable, match="Permission denied"):
         discard(tmp_path)
+
+
+def test_what_a_task_worked_with_is_out_of_the_way_of_a_later_attempt_and_its_result_stays(tmp_path: Path) -> None:
+    folders = TaskFolders(tmp_path / "task")
+    assert folders.move_away() is None
+    for attempt in range(2):
+        folders.make()
+        (folders.outputs / "r").write_text("x")
+        (folders.fresh_errors() / "error.txt").write_text("x")
+        folders.zip.write_bytes(b"zip")
+        aside = folders.move_away()
+        assert aside is not None
+        assert {path.name for path in aside.iterdir()} == {"in", "out", "error"}
+        assert {path.name for path in folders.root.iterdir()} - {"result.zip"} == {aside.name}, attempt
+        discard(aside)
+    assert [path.name for path in folders.root.iterdir()] == ["result.zip"]
+
+
+def test_folders_thousands_deep_and_closed_to_their_owner_are_deleted(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    folder = os.open(top, os.O_RDONLY)
+    for _ in range(10_000):
+        os.mkdir("d", dir_fd=folder)
+        folder, above = os.open("d", os.O_RDONLY, dir_fd=folder), folder
+        os.close(above)
+    os.fchmod(folder, 0)
+    os.close(folder)
+    discard(top)
+    assert not top.exists()
 
 
 @pytest.mark.usefixtures("forbidden")

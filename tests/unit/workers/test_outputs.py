@@ -7,14 +7,16 @@ import json
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from protocol.errors import TaskFailure
+from protocol.errors import TaskDeclined, TaskFailure
 from protocol.ethereum.keccak import keccak
 from protocol.results.computed import PATH_LEVELS
 from protocol.results.error_result import Failure
 from tests.unit.workers.assignments import task_id
+from workers.data import outputs
 from workers.data.outputs import PackedResult, ResultLimits, pack, write_into
 
 CAPS = ResultLimits(total_bytes=1_000_000, entries=50)
@@ -190,3 +192,38 @@ def test_folders_nested_deeper_than_any_honest_result_fail_the_task(tmp_path: Pa
     packed(folder)
     (folder / "/".join("a" * (PATH_LEVELS + 1))).mkdir(parents=True)
     assert cause(folder) == Failure.OUTPUT_ZIP
+
+
+@pytest.mark.parametrize("now", [b"", b"hell", b"hello, world", b"x" * 5_000_000])
+def test_a_file_that_changes_while_it_is_packed_is_this_machines_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: bytes
+) -> None:
+    folder = fill(tmp_path / "out")
+    sized = outputs._require_size
+
+    def change(*given: Any) -> None:
+        sized(*given)
+        (folder / "result.txt").write_bytes(now)
+
+    monkeypatch.setattr(outputs, "_require_size", change)
+    with pytest.raises(TaskDeclined, match="changed"):
+        packed(folder)
+    assert not list(tmp_path.glob("*.zip*"))
+
+
+def test_a_file_that_becomes_a_link_while_it_is_packed_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fill(tmp_path / "out")
+    (tmp_path / "secret").write_bytes(b"hello")
+    sized = outputs._require_size
+
+    def change(*given: Any) -> None:
+        sized(*given)
+        (folder / "result.txt").unlink()
+        (folder / "result.txt").symlink_to(tmp_path / "secret")
+
+    monkeypatch.setattr(outputs, "_require_size", change)
+    with pytest.raises(OSError, match="symbolic links"):
+        packed(folder)
+    assert not list(tmp_path.glob("*.zip*"))

@@ -109,13 +109,13 @@ def test_a_body_that_is_no_zip_is_refused(tmp_path: Path, body: bytes) -> None:
     "name", ["../evil", "a/../../evil", "/evil", "C:/evil", "a\\..\\evil", "a//b", "./a", "a/./b", "..", "n" * 2000]
 )
 def test_an_entry_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
-    refused(make(tmp_path, {**RESULT, name: b"x"}), "dangerous name|leads out")
+    refused(make(tmp_path, {**RESULT, name: b"x"}), "leads elsewhere|leads out|characters or")
 
 
 def test_a_name_with_a_hidden_end_is_refused(tmp_path: Path) -> None:
     path = make(tmp_path, {**RESULT, "saveXexe": b"x"})
     path.write_bytes(path.read_bytes().replace(b"saveXexe", b"save\0exe"))
-    refused(path, "dangerous name|broken")
+    refused(path, "hidden end|broken")
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
@@ -232,7 +232,7 @@ def test_a_zip_made_elsewhere_in_memory_is_read_too(tmp_path: Path) -> None:
 
 def test_paths_deeper_than_any_honest_result_are_refused(tmp_path: Path) -> None:
     check_result(make(tmp_path, RESULT | {"a/" * (PATH_LEVELS - 1) + "f": b"x"}), callback=False)
-    refused(make(tmp_path, RESULT | {"a/" * PATH_LEVELS + "f": b"x"}), "deep")
+    refused(make(tmp_path, RESULT | {"a/" * PATH_LEVELS + "f": b"x"}), "32 folders")
 
 
 def test_few_entries_may_not_stand_for_many_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,77 @@
+"""Where an app writes besides its output folder, by what an engine says of its container."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.errors import BadMessage
+from workers.sandbox.container import Engine
+from workers.sandbox.scratch import scratch_paths, seen_scratch
+
+
+def inspected(folder: str) -> dict[str, Any]:
+    return {
+        "GraphDriver": {"Data": {"UpperDir": f"{folder}/layer", "LowerDir": f"{folder}/image"}, "Name": "overlay2"},
+        "Mounts": [
+            {"Type": "bind", "Source": "/home/out", "Destination": "/iexec_out"},
+            {"Type": "volume", "Source": f"{folder}/volume", "Destination": "/data"},
+        ],
+        "HostsPath": f"{folder}/hosts",
+        "HostnamePath": f"{folder}/hostname",
+        "ResolvConfPath": "",
+        "LogPath": f"{folder}/log",
+    }
+
+
+class FakeEngine(Engine):
+    """An engine with one container."""
+
+    def __init__(self, host: str, folder: Path) -> None:
+        super().__init__(host)
+        self._folder, self.asked = folder, 0
+
+    def info(self) -> dict[str, Any]:
+        return {"DockerRootDir": str(self._folder)}
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        self.asked += 1
+        return inspected(str(self._folder))
+
+
+def test_layer_volumes_and_the_engines_own_files_count_but_neither_binds_nor_logs() -> None:
+    assert [str(path) for path in scratch_paths(inspected("/d"))] == [
+        "/d/layer",
+        "/d/volume",
+        "/d/hosts",
+        "/d/hostname",
+    ]
+
+
+@pytest.mark.parametrize("driver", [None, {}, {"Data": None}, {"Data": {}, "Name": "zfs"}, "overlay2"])
+def test_an_engine_that_does_not_name_the_layers_folder_shows_nothing(driver: object) -> None:
+    assert scratch_paths(inspected("/d") | {"GraphDriver": driver}) == ()
+
+
+def test_mounts_of_another_shape_are_no_answer() -> None:
+    with pytest.raises(BadMessage):
+        scratch_paths(inspected("/d") | {"Mounts": ["/data"]})
+
+
+def test_the_engine_is_asked_once_and_only_when_needed(tmp_path: Path) -> None:
+    (tmp_path / "layer").mkdir()
+    engine = FakeEngine("unix:///nowhere", tmp_path)
+    paths = seen_scratch(engine, "id")
+    assert engine.asked == 0
+    assert paths()[0] == tmp_path / "layer"
+    assert paths() == paths()
+    assert engine.asked == 1
+
+
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:2375", "unix:///nowhere"])
+def test_paths_of_an_engine_elsewhere_are_not_looked_at(tmp_path: Path, host: str) -> None:
+    if host.startswith("tcp"):
+        (tmp_path / "layer").mkdir()
+    assert seen_scratch(FakeEngine(host, tmp_path), "id")() == ()
