@@ -133,7 +133,7 @@ def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) ->
         (not fits(task.tag, worker.tag), Obstacle.TAG),
         (not worker.facts.funded, Obstacle.GAS if worker.checked_at else Obstacle.UNCHECKED),
         (capacity.stake < stake_locked(task), Obstacle.STAKE),
-        (not worker.successes and _for_proven(task), Obstacle.NEWCOMERS),
+        (not worker.successes and for_proven(task), Obstacle.NEWCOMERS),
         (_had(task, worker), Obstacle.ASKED),
         (worker.rest_until > now, Obstacle.COOLING_DOWN),
         (capacity.free <= 0, Obstacle.BUSY),
@@ -141,7 +141,7 @@ def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) ->
     return next((found for stands, found in checks if stands), None)
 
 
-def _for_proven(task: TaskRecord) -> bool:
+def for_proven(task: TaskRecord) -> bool:
     """Whether only workers that were right on chain may have it."""
     return task.backup or spent_newcomers(task) >= MOST_NEWCOMERS
 

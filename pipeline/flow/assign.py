@@ -16,7 +16,7 @@ import structlog
 from pipeline.broker import segments
 from pipeline.broker.segments import Segment
 from pipeline.domain import match as matching
-from pipeline.domain.match import Match
+from pipeline.domain.match import Capacity, Match
 from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Reservation, TaskRecord, WorkerRecord
 from pipeline.flow import isolate
 from pipeline.scheduler import Scheduler
@@ -48,6 +48,9 @@ FACTS_SECONDS = 10.0
 ROUNDS = 4
 #: Workers without native token whose balance is read again in one round: each is three calls, and signing in is free.
 UNFUNDED = 100
+#: Workers without a known success whose facts are read again in one round for tasks that only proven ones get, those
+#: with most at stake first.
+PROSPECTS = 20
 
 
 def assign(scheduler: Scheduler) -> int:
@@ -135,6 +138,7 @@ def _match(
         matches = matching.match(tasks, list(known.values()))
         chosen = {worker.wallet: worker for found in matches for worker in found.workers}
         old = [wallet for wallet, worker in chosen.items() if worker.checked_at < now - FACTS_SECONDS]
+        old += _prospects(tasks, matches, list(known.values()), now)
         if not old:
             return matches
         if not _refresh(scheduler, old, now):
@@ -145,6 +149,17 @@ def _match(
     else:
         known = {wallet: worker for wallet, worker in known.items() if worker.checked_at >= now - FACTS_SECONDS}
     return matching.match(tasks, list(known.values()))
+
+
+def _prospects(
+    tasks: Sequence[TaskRecord], matches: Sequence[Match], workers: Sequence[WorkerRecord], now: float
+) -> list[Wallet]:
+    """Workers that may have been right on chain since their facts were read, if a task waits for one that was."""
+    served = {found.task.task_id for found in matches}
+    if all(task.task_id in served for task in tasks if matching.for_proven(task)):
+        return []
+    unproven = [item for item in workers if not item.successes and item.checked_at < now - FACTS_SECONDS]
+    return [item.worker.wallet for item in sorted(map(Capacity.of, unproven))[:PROSPECTS]]
 
 
 def _read_unfunded(scheduler: Scheduler, now: float) -> None:

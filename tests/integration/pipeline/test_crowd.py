@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.records import ChainFacts, Standing
-from pipeline.flow.assign import UNFUNDED, assign
+from pipeline.flow.assign import PROSPECTS, UNFUNDED, assign
 from pipeline.store.client import Store
 from protocol.errors import RpcUnavailable
 from protocol.types import BlockNumber, NRlc, Wallet, Wei
@@ -115,6 +115,17 @@ def test_a_chosen_worker_whose_coins_are_gone_is_replaced_in_the_same_round(stor
     pool = Pool(store, Node({wallet(n) for n in (3, 4, 5)}))
     assert pool.assign() == 3
     assert {who for who, _ in pool.computing()} == {wallet(n) for n in (3, 4, 5)}
+
+
+def test_a_task_for_proven_machines_is_given_to_one_that_was_right_since_it_was_last_looked_up(store: Store) -> None:
+    (task,) = fill(store, [1, 1], [1])
+    strangers(store, 50, ChainFacts(2, NRlc(0), Wei(BALANCE), funded=True))
+    store.workers._rows.update_many({}, {"$set": {"facts.score": 0, "successes": 0, "checked_at": time.time() - 60}})
+    store.tasks._rows.update_one({"_id": task}, {"$set": {"trust": 1, "backup": True}})
+    pool = Pool(store, Node({wallet(n) for n in range(2)}, scored={wallet(1)}))
+    assert pool.assign() == 1
+    assert {who for who, _ in pool.computing()} == {wallet(1)}
+    assert len(pool.hub.asked) <= PROSPECTS + 1
 
 
 def test_old_facts_will_do_while_the_node_is_silent(store: Store) -> None:

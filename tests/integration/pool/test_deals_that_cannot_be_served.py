@@ -56,7 +56,9 @@ def test_a_task_that_cannot_be_done_is_completed_with_a_result_that_says_why(
 def test_the_api_names_one_cause_for_it(outcomes: dict[str, Outcome], name: str) -> None:
     replicates = outcomes[name].task["replicates"]
     causes = [update["cause"] for item in replicates for update in item["statusUpdateList"] if "cause" in update]
-    assert causes == [FAILURES[name]] * len(replicates)
+    # A machine that was given the task as well, because the first took its time, may be stopped before it has one.
+    assert set(causes) == {FAILURES[name]}
+    assert len(causes) <= len(replicates)
 
 
 def test_machines_agree_on_the_error_of_an_app_that_exits_1_and_pass_on_what_it_said(

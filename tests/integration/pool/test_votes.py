@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from bench.bench_pool import BenchPool
-from bench.fresh_wallets import WORDS, signed_in
+from bench.fresh_wallets import WORDS, FreshWallet, signed_in
 from config.settings import read_settings
 from ops.demo.run import LIAR
 from ops.market import results
@@ -35,6 +36,24 @@ def liar(shared_pool: BenchPool) -> Iterator[Wallet]:
     set_banned(shared_pool, [wallet], banned=True)
 
 
+@contextmanager
+def banned(shared_pool: BenchPool, wallets: Iterable[Wallet]) -> Iterator[None]:
+    """These machines get no work in the block."""
+    set_banned(shared_pool, wallets, banned=True)
+    try:
+        yield
+    finally:
+        set_banned(shared_pool, wallets, banned=False)
+
+
+@pytest.fixture
+def idlers(shared_pool: BenchPool) -> Iterator[list[FreshWallet]]:
+    """Wallets that take work and do none; banned afterwards."""
+    with signed_in(shared_pool, len(WORDS)) as fresh:
+        yield fresh
+    set_banned(shared_pool, [wallet.key.wallet for wallet in fresh], banned=True)
+
+
 def set_banned(shared_pool: BenchPool, wallets: Iterable[Wallet], *, banned: bool) -> None:
     workers = Store.open(read_settings(**given(shared_pool.pool.env))).workers
     for wallet in wallets:
@@ -45,11 +64,10 @@ def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(shared_
     (before,) = shared_pool.hub.accounts([liar])
     # A newcomer is asked when those with votes to their name do not suffice: all but one are away for a moment.
     away = [wallet.key.wallet for wallet in shared_pool.pool.on_chain.workers[1:HONEST]]
-    set_banned(shared_pool, away, banned=True)
-    (deal,) = buy(shared_pool, [(shared_pool.pool.on_chain.offer(price=PRICE), 3, "the truth")])
-    (task,) = deal.tasks
-    wait_until(lambda: view(shared_pool, task).contribution(liar) is not None, 30, what="the liar to vote")
-    set_banned(shared_pool, away, banned=False)
+    with banned(shared_pool, away):
+        (deal,) = buy(shared_pool, [(shared_pool.pool.on_chain.offer(price=PRICE), 3, "the truth")])
+        (task,) = deal.tasks
+        wait_until(lambda: view(shared_pool, task).contribution(liar) is not None, 30, what="the liar to vote")
     seen = shared_pool.wait([deal])[task]
     final = view(shared_pool, task)
     lie = final.contribution(liar)
@@ -63,20 +81,21 @@ def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(shared_
     assert (after.stake, after.locked) == (before.stake - PRICE * STAKE_PERCENT // 100, 0)
 
 
-def test_wallets_that_take_work_and_do_none_keep_nobody_waiting_for_it(shared_pool: BenchPool) -> None:
+def test_wallets_that_take_work_and_do_none_keep_nobody_waiting_for_it(
+    shared_pool: BenchPool, idlers: list[FreshWallet]
+) -> None:
     honest = {wallet.key.wallet for wallet in shared_pool.pool.on_chain.workers[:HONEST]}
     # Each honest machine has been right on chain before: otherwise nothing tells it from the others.
-    shared_pool.wait([shared_pool.buy(trust=5, volume=2)])
-    with signed_in(shared_pool, len(WORDS)) as fresh:
-        # What honest machines have room for goes to them: they are away until others have taken every task.
-        set_banned(shared_pool, honest, banned=True)
+    with banned(shared_pool, [wallet.key.wallet for wallet in idlers]):
+        shared_pool.wait([shared_pool.buy(trust=5, volume=2)])
+    # What honest machines have room for goes to them: they are away until others have taken every task.
+    with banned(shared_pool, honest):
         deal = shared_pool.buy(trust=1, volume=2 * HONEST)
-        wait_until(lambda: {task for wallet in fresh for task in wallet.given} >= {*deal.tasks}, 30, what="all taken")
-        set_banned(shared_pool, honest, banned=False)
-        views = shared_pool.wait([deal]).values()
-        set_banned(shared_pool, [wallet.key.wallet for wallet in fresh], banned=True)
+        tasks = {*deal.tasks}
+        wait_until(lambda: {task for idler in idlers for task in idler.given} >= tasks, 30, what="all to be taken")
+    views = shared_pool.wait([deal]).values()
     assert {view.status for view in views} == {TaskStatus.COMPLETED}
     assert {vote.worker for view in views for vote in view.winners} <= honest
-    for task in deal.tasks:
+    for task in tasks:
         ended(shared_pool, task)
     assert [account.locked for account in shared_pool.hub.accounts(sorted(honest))] == [0] * HONEST
