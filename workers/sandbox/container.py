@@ -104,8 +104,7 @@ class Engine:
         """Make the apps' network unless it is there; set its packet filter. Raises BadSetting, EngineUnavailable."""
         with engine_errors(self.host):
             made = network.make(self._api)
-        network.confine(self.host, made)
-        return made
+        return network.confine(self.host, made)
 
     def now(self) -> datetime:
         """The engine's own clock, which its containers' times go by. Raises EngineUnavailable."""

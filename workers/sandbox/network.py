@@ -10,7 +10,7 @@ import hashlib
 import socket
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,8 @@ class AppNetwork:
     bridge: str
     #: The engine's machine on this network.
     gateway: str
+    #: Whether the packet filter limits an app's connections.
+    limited: bool = False
 
 
 def bridge_name(data_root: str) -> str:
@@ -81,13 +83,13 @@ def make(api: docker.APIClient) -> AppNetwork:
     return read_network(found, bridge)
 
 
-def confine(host: str, network: AppNetwork) -> None:
-    """Set the packet filter of the apps' network at the engine `host`. Raises BadSetting if that is not possible."""
+def confine(host: str, network: AppNetwork) -> AppNetwork:
+    """The apps' network at the engine `host`, its packet filter set. Raises BadSetting if that is not possible."""
     if not host.startswith("unix://") or not _is_own_address(network.gateway):
         raise cannot_filter("it does not share the network of the engine's machine")
     if not _filters_bridged():
         raise cannot_filter("packets between containers pass no iptables: the kernel's br_netfilter is off")
-    packet_filter.apply()
+    return replace(network, limited=packet_filter.apply())
 
 
 def _filters_bridged() -> bool:

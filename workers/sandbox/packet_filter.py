@@ -3,8 +3,9 @@
 One chain for all bridges of Sluice on this machine, so that no task needs a call of iptables:
 
     DOCKER-USER (FORWARD)  ─┐  from sluice…
-                            ├────────────► SLUICE-APPS   the machine's name servers, port 53    ─► return
-    INPUT                  ─┘                            published ports, this machine itself   ─► refused
+                            ├────────────► SLUICE-APPS   more than CONNECTIONS at a time        ─► refused
+    INPUT                  ─┘                            the machine's name servers, port 53    ─► return
+                                                         published ports, this machine itself   ─► refused
                                                          addresses that are not of the internet ─► refused
                                                          all else                               ─► return
 
@@ -52,6 +53,9 @@ BLOCKED: Final = (
     "203.0.113.0/24",  # documentation
     "224.0.0.0/3",  # multicast, reserved, broadcast
 )
+#: Connections of one container at a time. The kernel keeps a table of all, often of 65,536 in all, and a machine whose
+#: table is full can make none itself.
+CONNECTIONS: Final = 4096
 #: Where a system keeps its name servers; the second is systemd-resolved's, whose stub Docker passes over.
 RESOLV_CONF: Final = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 #: Seconds iptables may take: it waits for a lock that all its callers share.
@@ -94,6 +98,11 @@ def rules_4(servers: Iterable[str]) -> list[str]:
     ]
 
 
+#: The first rule for IPv4, where the kernel has connlimit.
+LIMIT_4: Final = (
+    "-m conntrack --ctstate NEW"
+    f" -m connlimit --connlimit-above {CONNECTIONS} --connlimit-mask 32 --connlimit-saddr {_REFUSE_4}"
+)
 RULES_6: Final = (_REFUSE_6,)
 
 
@@ -117,16 +126,24 @@ def restore_input(rules: Sequence[str], present: str) -> str:
     return "\n".join(["*filter", f":{CHAIN} - [0:0]", *body, "COMMIT", ""])
 
 
-def apply() -> None:
+def apply() -> bool:
     """Set the filter, or set it again: no packet passes meanwhile that would not pass before or after.
 
-    Raises BadSetting if this process may not, or has no iptables.
+    Whether connections are limited too: few kernels cannot. Raises BadSetting if this process may not, or has no
+    iptables.
     """
     texts = [path.read_text(errors="replace") for path in RESOLV_CONF if path.is_file()]
     servers = [server for text in texts for server in name_servers(text)]
-    _set("iptables", rules_4(dict.fromkeys(servers)))
+    rules = rules_4(dict.fromkeys(servers))
+    limited = True
+    try:
+        _set("iptables", [LIMIT_4, *rules])
+    except BadSetting:
+        _set("iptables", rules)
+        limited = False
     if Path("/proc/net/if_inet6").exists():
         _set("ip6tables", RULES_6)
+    return limited
 
 
 def _set(program: str, rules: Sequence[str]) -> None:

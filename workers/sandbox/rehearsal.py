@@ -84,6 +84,8 @@ def rehearse(machine: Machine, task: TaskId = TASK, *, outside: Target | None = 
     finally:
         folders.remove()
         engine.close()
+    if apart is not None and not apart.limited:
+        network = f"{network}; their connections are not limited, since this kernel lacks connlimit"
     return Rehearsal(
         f"a slot gets {limits.nano_cpus / 10**9:g} CPUs and {limits.memory_bytes / 2**30:.2f} GiB", network
     )

@@ -10,8 +10,9 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from docker import DockerClient
@@ -348,7 +349,7 @@ def test_the_filter_is_set_again_after_another_program_emptied_or_preceded_it() 
         packet_filter.apply()
         first = rules()
         assert "-A INPUT -i sluice+ -j SLUICE-APPS" in first
-        assert len([rule for rule in first if rule.endswith("icmp-admin-prohibited")]) == len(packet_filter.BLOCKED) + 2
+        assert len([rule for rule in first if rule.endswith("icmp-admin-prohibited")]) == len(packet_filter.BLOCKED) + 3
         packet_filter.apply()
         assert rules() == first
         # As a firewall does that is loaded anew.
@@ -366,6 +367,29 @@ def test_the_filter_is_set_again_after_another_program_emptied_or_preceded_it() 
     with ThreadPoolExecutor(1) as apart:
         apart.submit(_leave_network).result()
         apart.submit(check).result()
+
+
+def test_an_app_cannot_fill_the_machines_table_of_connections(settings: Settings, context: WorkerContext) -> None:
+    assert context.engine.confine_apps().limited
+    container = context.engine.create(app(settings, context, sandbox_of(settings), 1, "sleep", "600"))
+    context.engine.start(container)
+    process, address = context.engine.process_of(container)
+    sent = Path(f"/sys/class/net/t{os.getpid()}/statistics/tx_packets")
+
+    def flood() -> None:
+        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams:
+            datagrams.bind((address, 0))
+            for port in range(1, 2 * packet_filter.CONNECTIONS):
+                with suppress(OSError):
+                    datagrams.sendto(b"x", (INTERNET, port))
+
+    with outside_world(), ThreadPoolExecutor(1) as inside:
+        before = int(sent.read_text())
+        assert inside.submit(egress._enter, process).result()
+        inside.submit(flood).result()
+        got_out = int(sent.read_text()) - before
+    # Beside the datagrams go a few questions for addresses.
+    assert packet_filter.CONNECTIONS / 2 < got_out < packet_filter.CONNECTIONS + 64
 
 
 def test_a_runtime_that_the_engine_lacks_is_said_at_start(settings: Settings, context: WorkerContext) -> None:

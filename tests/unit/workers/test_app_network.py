@@ -190,6 +190,21 @@ def test_an_engine_on_another_machine_is_refused(host: str) -> None:
         confine(host, AppNetwork("sluice0", "127.0.0.1"))
 
 
+def test_a_kernel_without_a_limit_of_connections_gets_the_rest_of_the_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def run(command: list[str], **options: str) -> subprocess.CompletedProcess[str]:
+        refused = "connlimit" in options["input"]
+        if command[0] == "iptables-restore" and not refused:
+            given.append(options["input"])
+        return subprocess.CompletedProcess(command, int(refused), "", "Extension connlimit is not supported.")
+
+    monkeypatch.setattr("workers.sandbox.packet_filter.subprocess.run", run)
+    assert not packet_filter.apply()
+    assert len(given) == 1
+    assert "169.254.0.0/16" in given[0]
+
+
 @pytest.mark.parametrize("content", ["0\n", None])
 def test_a_kernel_that_hides_packets_between_containers_from_the_filter_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
