@@ -22,6 +22,7 @@ from ops.stack import ports, tools
 from ops.stack.process import Process, Program
 from pipeline.store.client import client
 from pipeline.store.tasks import Tasks
+from tests.integration.pool.conftest import HONEST
 from tests.integration.pool.environment import scheduler_environment
 from tests.waiting import ample, wait_until
 
@@ -109,8 +110,9 @@ def test_flower_shows_the_schedulers_processes_and_ends_at_sigterm(shared_pool: 
 
 @pytest.fixture
 def plain(shared_pool: BenchPool) -> Iterator[WorkerMachine]:
-    """The spare wallet's machine, running as `celery -A workers worker`; it has the rights of any machine."""
-    machine = WorkerMachine("plain", shared_pool.pool.on_chain.workers[-1], 2, ("celery", "-A", "workers", "worker"))
+    """A spare wallet's machine, running as `celery -A workers worker`; it has the rights of any machine."""
+    spare = shared_pool.pool.on_chain.workers[HONEST]
+    machine = WorkerMachine("plain", spare, 2, ("celery", "-A", "workers", "worker"))
     # It returns once the pool knows the machine and both its queues have a consumer.
     shared_pool.pool.start_machines([machine])
     yield machine

@@ -13,6 +13,7 @@ import pytest
 from bench.bench_pool import BenchPool
 from config import topology
 from protocol.poco.view import TaskStatus
+from tests.integration.pool.conftest import HONEST
 from tests.waiting import wait_until
 
 #: Seconds for Flower to have heard of a step.
@@ -93,8 +94,8 @@ def test_nothing_was_given_up(worked: BenchPool) -> None:
 
 
 def _machines(bench_pool: BenchPool) -> list[Any]:
-    """Wallets whose machines run: all but the spare one."""
-    return list(bench_pool.pool.on_chain.workers[:-1])
+    """Wallets whose machines run."""
+    return list(bench_pool.pool.on_chain.workers[:HONEST])
 
 
 def _flower(bench_pool: BenchPool, path: str) -> Mapping[str, Any] | None:
