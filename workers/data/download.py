@@ -12,22 +12,20 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import httpcore
 import httpx
 import structlog
 
 from protocol.errors import Refused, RefusedHere, StorageUnavailable, TooLarge
+from workers.data import gateway_absence
 from workers.data.guard import DownloadTarget, check, gateway_url, inside_gateway, same_host, same_place
+from workers.data.transport import BudgetedTransport
 from workers.task import verdict
 from workers.task.deadline import TaskDeadline, backoff
 from workers.task.verdict import Verdict
@@ -173,8 +171,8 @@ def _stream(
     timeout = httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS)
     try:
         with (
-            httpx.Client(timeout=timeout, transport=_Transport(budget), follow_redirects=False) as client,
-            _open(client, url, private, failures) as response,
+            httpx.Client(timeout=timeout, transport=BudgetedTransport(budget), follow_redirects=False) as client,
+            _open(client, url, private, failures, policy.gateway) as response,
             partial.open("wb") as file,
         ):
             return _copy(response, file.write, policy, budget)
@@ -183,13 +181,44 @@ def _stream(
 
 
 @contextmanager
-def _open(client: httpx.Client, url: str, private: Callable[[str], bool], failures: int) -> Iterator[httpx.Response]:
+def _open(
+    client: httpx.Client, url: str, private: Callable[[str], bool], failures: int, gateway: str
+) -> Iterator[httpx.Response]:
     """The answer behind at most REDIRECTS redirects, which holds the file."""
     with _follow(client, url, private, failures, {}) as (response, found):
         if response.status_code != 200:
+            error = _bad_status(found, response)
+            if isinstance(error, Refused) and inside_gateway(found, gateway):
+                reason = _head(response, gateway_absence.REASON_BYTES).decode(errors="replace")
+                if not _is_absent(client, reason, gateway, private, failures):
+                    error = StorageUnavailable(
+                        what=found, why=f"HTTP {response.status_code}: the gateway has it not now"
+                    )
             with _elsewhere(not same_host(found, url)):
-                raise _bad_status(found, response)
+                raise error
         yield response
+
+
+def _is_absent(client: httpx.Client, reason: str, gateway: str, private: Callable[[str], bool], failures: int) -> bool:
+    """Whether the folder that a gateway names as lacking something has no such entry, by the folder's own block."""
+    link = gateway_absence.missing_link(reason)
+    if link is None:
+        return False
+    folder, name = link
+    url = f"{gateway.rstrip('/')}/ipfs/{folder}?format=raw"
+    with _follow(client, url, private, failures, {"accept": "application/vnd.ipld.raw"}) as (response, _):
+        block = _head(response, gateway_absence.BLOCK_BYTES) if response.status_code == 200 else b""
+    return gateway_absence.lacks(block, name)
+
+
+def _head(response: httpx.Response, most: int) -> bytes:
+    """The first bytes of an answer's body."""
+    found = bytearray()
+    for chunk in response.iter_raw():
+        found += chunk
+        if len(found) >= most:
+            break
+    return bytes(found[:most])
 
 
 @contextmanager
@@ -207,7 +236,7 @@ def answered(
     timeout = httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS)
     try:
         with (
-            httpx.Client(timeout=timeout, transport=_Transport(budget), follow_redirects=False) as client,
+            httpx.Client(timeout=timeout, transport=BudgetedTransport(budget), follow_redirects=False) as client,
             _follow(client, url, private, failures, headers) as (response, _),
         ):
             yield response
@@ -319,71 +348,3 @@ def _addresses(host: str, port: int) -> list[str]:
         # A name that no DNS message can carry, or a NUL in it.
         raise Refused(why="the address names no possible host") from error
     return [str(entry[4][0]).partition("%")[0] for entry in found]
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """The certificates we trust, read once per process."""
-    return httpx.create_ssl_context(trust_env=False)
-
-
-class _Transport(httpx.HTTPTransport):
-    """httpx's transport over connections that keep to a budget."""
-
-    def __init__(self, budget: DownloadBudget) -> None:
-        super().__init__(verify=_tls(), trust_env=False)
-        self._pool = httpcore.ConnectionPool(ssl_context=_tls(), network_backend=_Network(budget))
-
-
-class _Network(httpcore.NetworkBackend):
-    """TCP connections that ask `budget` before each operation."""
-
-    def __init__(self, budget: DownloadBudget) -> None:
-        self._budget = budget
-        self._inner = httpcore.SyncBackend()
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Connect, within what is left."""
-        self._budget.check()
-        seconds = self._budget.seconds(timeout)
-        return _Stream(self._inner.connect_tcp(host, port, seconds, local_address, socket_options), self._budget)
-
-
-class _Stream(httpcore.NetworkStream):
-    """A connection that asks `budget` before each operation."""
-
-    def __init__(self, inner: httpcore.NetworkStream, budget: DownloadBudget) -> None:
-        self._inner = inner
-        self._budget = budget
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what is there, within what is left."""
-        self._budget.check()
-        return self._inner.read(max_bytes, self._budget.seconds(timeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write all, within what is left."""
-        self._budget.check()
-        self._inner.write(buffer, self._budget.seconds(timeout))
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        """The same connection, encrypted."""
-        self._budget.check()
-        return _Stream(self._inner.start_tls(ssl_context, server_hostname, self._budget.seconds(timeout)), self._budget)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._inner.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        """What the connection below says of itself."""
-        return self._inner.get_extra_info(info)

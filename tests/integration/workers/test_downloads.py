@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -9,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from protocol.errors import Refused, TaskDeclined
+from tests.integration.conftest import IpfsNode
 from tests.unit.workers.assignments import task_id
 from tests.waiting import ample
 from workers.data.download import DownloadBudget, DownloadPolicy, download
@@ -19,6 +22,8 @@ from workers.task.deadline import TaskDeadline
 
 #: Seconds between two dripped bytes.
 DRIP = 0.02
+#: Content that no node of the tests has: a CID of 32 random bytes.
+ELSEWHERE = "QmdfTbBqBPQ7VNxZEYEj14VmRuZBkqFbiwReogJgS1zR1n"
 
 
 @contextmanager
@@ -49,6 +54,17 @@ def serving(first: bytes, drip: bytes = b"") -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         over.set()
         listener.shutdown(socket.SHUT_RDWR)
+
+
+def add_folder(ipfs: IpfsNode, name: str) -> str:
+    """CID of a folder with one file of that name."""
+    answer = httpx.post(
+        f"{ipfs.api}/api/v0/add",
+        params={"wrap-with-directory": "true", "cid-version": "0"},
+        files={"file": (name, b"data")},
+        timeout=ample(10),
+    ).raise_for_status()
+    return str(json.loads(answer.text.splitlines()[-1])["Hash"])
 
 
 def budget(seconds: float = 0.5, *, aborted: bool = False) -> DownloadBudget:
@@ -91,3 +107,16 @@ def test_the_gateway_may_be_private_but_leads_to_no_other_private_place(tmp_path
             download("/ipfs/Qm", tmp_path / "x", policy(f"http://{gate}", private=False), budget(ample(10)))
         download("/ipfs/Qm", tmp_path / "x", policy(f"http://{inner}", private=False), budget(ample(10)))
     assert (tmp_path / "x").read_bytes() == b"secret"
+
+
+def test_what_the_gateway_does_not_have_now_is_asked_again_and_only_a_proof_of_absence_counts(
+    ipfs: IpfsNode, tmp_path: Path
+) -> None:
+    folder = add_folder(ipfs, "present")
+    at = policy(ipfs.gateway)
+    download(f"/ipfs/{folder}/present", tmp_path / "x", at, budget(60))
+    with pytest.raises(Refused, match="404"):
+        download(f"/ipfs/{folder}/absent", tmp_path / "x", at, budget(60))
+    for path in (f"/ipfs/{ELSEWHERE}", f"/ipfs/{ELSEWHERE}/file"):
+        with pytest.raises(TaskDeclined):
+            download(path, tmp_path / "y", at, budget())
