@@ -226,7 +226,11 @@ def neighbours(settings: Settings, context: WorkerContext, engine_host: str) -> 
         # This machine cannot ask another app's container either; in its own network it answers.
         wait_until(lambda: egress.reached(process, address, [(address, PORT)]) == [True], 20, what="the other app")
         owners_own = owners.attrs["NetworkSettings"]["Networks"][name]
-        link_local = re.findall(r"inet6 (fe80::[0-9a-f:]+)", _ip("-6", "addr", "show", "dev", apart.bridge))[0]
+        (link_local, *_) = wait_until(
+            lambda: re.findall(r"inet6 (fe80::[0-9a-f:]+)", _ip("-6", "addr", "show", "dev", apart.bridge)),
+            20,
+            what="an IPv6 address of the bridge",
+        )
         with outside_world() as world, machine_services() as (port, datagrams):
             internet = world.pop("internet")
             asked = {
@@ -240,7 +244,9 @@ def neighbours(settings: Settings, context: WorkerContext, engine_host: str) -> 
             }
             for kind, target in {"internet": internet, **asked}.items():
                 wait_until(lambda target=target: from_here(target), 20, what=kind)  # type: ignore[misc]
-            assert from_here((f"{link_local}%{apart.bridge}", port))
+            # The bridge first asks whether others have the address, from when its first container is up.
+            at_bridge = (f"{link_local}%{apart.bridge}", port)
+            wait_until(lambda: from_here(at_bridge), 20, what="this machine by IPv6")
             refused = {
                 **asked,
                 "this machine, by IPv6": (f"{link_local}%eth0", port),
@@ -388,8 +394,8 @@ def test_an_app_cannot_fill_the_machines_table_of_connections(settings: Settings
         assert inside.submit(egress._enter, process).result()
         inside.submit(flood).result()
         got_out = int(sent.read_text()) - before
-    # Beside the datagrams go a few questions for addresses.
-    assert packet_filter.CONNECTIONS / 2 < got_out < packet_filter.CONNECTIONS + 64
+    # Twice as many were tried. Beside the datagrams go questions for addresses, and the kernel counts a little late.
+    assert packet_filter.CONNECTIONS / 2 < got_out < 1.5 * packet_filter.CONNECTIONS
 
 
 def test_a_runtime_that_the_engine_lacks_is_said_at_start(settings: Settings, context: WorkerContext) -> None:
