@@ -110,7 +110,8 @@ def _entries(tops: Sequence[Path]) -> Iterator[os.stat_result | None]:
     waiting: list[tuple[str, int]] = []
     for top in tops:
         with suppress(FileNotFoundError):
-            status = top.lstat()
+            # Ours to follow: the paths of open files below /proc are links.
+            status = top.stat()
             if stat.S_ISDIR(status.st_mode):
                 waiting.append((str(top), len(str(top)) + WORKING_PATH))
             else:

@@ -2,13 +2,18 @@
 
     its container's own layer, and the volumes that its image declares
     /etc/hosts, /etc/hostname, /etc/resolv.conf   files of the engine's that Docker binds into every container
+    files without a name, as long as a process has them open, wherever they were made
 
 What it prints is capped by Docker itself; /dev/shm and /dev are memory and count as such.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,9 @@ from protocol.errors import BadMessage
 from workers.sandbox.container import Engine
 
 _ENGINE_FILES = ("HostsPath", "HostnamePath", "ResolvConfPath")
+_PROCESSES = Path("/proc")
+#: Open files of a container that are looked at in search of those without a name: more take too long.
+_MOST_OPEN = 100_000
 
 
 def scratch_paths(answer: Mapping[str, Any]) -> tuple[Path, ...]:
@@ -36,17 +44,68 @@ def scratch_paths(answer: Mapping[str, Any]) -> tuple[Path, ...]:
 
 
 def seen_scratch(engine: Engine, container: str) -> Callable[[], tuple[Path, ...]]:
-    """Gives the paths of a container's `scratch_paths` if this machine sees them, else none.
+    """Gives the paths of a container's `scratch_paths` if this machine sees them, else none; and those of the files
+    without a name that its processes have open.
 
     The engine is asked once, when they are first needed; that may raise EngineUnavailable and NoSuchContainer.
     """
-    known: list[tuple[Path, ...]] = []
+    known: list[tuple[tuple[Path, ...], int]] = []
 
     def paths() -> tuple[Path, ...]:
         if not known:
-            # Paths of an engine that is elsewhere may exist here by chance.
-            found = scratch_paths(engine.inspect(container)) if engine.data_folder is not None else ()
-            known.append(found if found and found[0].is_dir() else ())
-        return known[0]
+            known.append(_seen(engine, container))
+        seen, process = known[0]
+        return (*seen, *nameless(processes_beside(process))) if process else seen
 
     return paths
+
+
+def _seen(engine: Engine, container: str) -> tuple[tuple[Path, ...], int]:
+    """Paths as of `scratch_paths`, and the number here of the container's first process; 0 if it is not seen here."""
+    # Paths of an engine that is elsewhere may exist here by chance, and so may numbers of processes.
+    if engine.data_folder is None:
+        return (), 0
+    answer = engine.inspect(container)
+    found = scratch_paths(answer)
+    if not found or not found[0].is_dir():
+        return (), 0
+    state = answer.get("State")
+    process = state.get("Pid") if isinstance(state, Mapping) else None
+    if type(process) is not int:
+        return found, 0
+    try:
+        here = container in (_PROCESSES / str(process) / "cgroup").read_text()
+    except OSError:
+        here = False
+    return found, process if here else 0
+
+
+def processes_beside(process: int) -> list[Path]:
+    """Folders in /proc of all processes in the same process namespace as this one, none if it has ended."""
+    beside = []
+    try:
+        namespace = (_PROCESSES / str(process) / "ns/pid").readlink()
+    except OSError:
+        return []
+    for folder in _PROCESSES.glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "ns/pid").readlink() == namespace:
+                beside.append(folder)
+    return beside
+
+
+def nameless(processes: Iterable[Path]) -> list[Path]:
+    """Files without a name that these processes have open, as paths below /proc."""
+    found = []
+    for opened in islice(_open_files(processes), _MOST_OPEN):
+        with suppress(OSError):
+            status = opened.stat()
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+                found.append(Path(opened.path))
+    return found
+
+
+def _open_files(processes: Iterable[Path]) -> Iterator[os.DirEntry[str]]:
+    for folder in processes:
+        with suppress(OSError), os.scandir(folder / "fd") as entries:
+            yield from entries

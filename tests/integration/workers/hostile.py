@@ -73,6 +73,9 @@ ATTACKS = {
         f" mv n d; done; {_RESULT}",
         Failure.OUTPUT_ZIP,
     ),
+    "file without a name": Attack(
+        f"exec 3> /iexec_out/f; rm /iexec_out/f; dd if=/dev/zero bs=1048576 count=40 >&3; {_FOREVER}", Failure.APP
+    ),
     "its own layer": Attack(_FILL.format("/junk"), Failure.APP),
     "many files in its own layer": Attack(f"mkdir /j; cd /j; seq 3000 | xargs touch; {_FOREVER}", Failure.APP),
     "a volume": Attack(_FILL.format("/volume/junk"), Failure.APP),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from protocol.errors import BadMessage
 from workers.sandbox.container import Engine
-from workers.sandbox.scratch import scratch_paths, seen_scratch
+from workers.sandbox.disk import exceeds
+from workers.sandbox.scratch import nameless, processes_beside, scratch_paths, seen_scratch
 
 
 def inspected(folder: str) -> dict[str, Any]:
@@ -75,3 +77,33 @@ def test_paths_of_an_engine_elsewhere_are_not_looked_at(tmp_path: Path, host: st
     if host.startswith("tcp"):
         (tmp_path / "layer").mkdir()
     assert seen_scratch(FakeEngine(host, tmp_path), "id")() == ()
+
+
+def test_an_open_file_counts_when_its_name_is_gone_and_only_then(tmp_path: Path) -> None:
+    def ours() -> list[Path]:
+        folder = tmp_path.stat()
+        return [path for path in nameless(processes_beside(os.getpid())) if path.stat().st_dev == folder.st_dev]
+
+    before = ours()
+    with (tmp_path / "file").open("wb") as file:
+        file.write(b"x" * 100_000)
+        file.flush()
+        assert len(ours()) == len(before)
+        (tmp_path / "file").unlink()
+        (path,) = (path for path in ours() if path.name == str(file.fileno()))
+        assert exceeds([path], 50_000, 10)
+        assert not exceeds([path], 200_000, 10)
+    assert not exceeds([path], 50_000, 10)
+
+
+def test_a_process_that_has_ended_has_no_company() -> None:
+    assert processes_beside(2**22 + 1) == []
+
+
+def test_a_process_of_that_number_that_is_not_the_containers_is_not_looked_at(tmp_path: Path) -> None:
+    class Elsewhere(FakeEngine):
+        def inspect(self, container: str) -> dict[str, Any]:
+            return super().inspect(container) | {"State": {"Pid": os.getpid()}}
+
+    (tmp_path / "layer").mkdir()
+    assert len(seen_scratch(Elsewhere("unix:///nowhere", tmp_path), "id-of-a-container")()) == 4
