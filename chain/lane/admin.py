@@ -18,7 +18,7 @@ from chain.lane.phases.confirm import after_release
 from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
 from chain.lane.phases.proof import find_spender, receipts
 from chain.lane.phases.repair import fill_nonces, same_call
-from chain.lane.phases.send import broadcast
+from chain.lane.phases.send import broadcast, left_today, offer_for, why_held
 from chain.lane.phases.snapshot import ChainSnapshot, take_snapshot
 from chain.lane.rules.fees import bump as bumped_fees
 from chain.lane.rules.fees import quote
@@ -111,11 +111,12 @@ def _why_unpaid(context: RunContext, seen: ChainSnapshot, records: tuple[NonceRe
         call = context.encoder.encode((intent,))
     except BadMessage as error:
         return str(error)
-    need = call.gas * quote(context.policy.fees, seen.market).max_fee + call.value
-    committed = sum(record.gas_limit * record.newest.fees.max_fee + record.value for record in records)
-    left = seen.balance - committed - context.policy.keep_balance
+    group = ((intent,), call)
+    need = call.gas * offer_for(context.policy, group, seen.market).max_fee + call.value
+    fees = sum(record.gas_limit * record.newest.fees.max_fee for record in records)
+    left = seen.balance - fees - sum(record.value for record in records) - context.policy.keep_balance
     if left >= need:
-        return ""
+        return why_held(context.policy, group, seen.market, left_today(context, fees)) or ""
     return (
         f"the wallet cannot pay for it: up to {need} wei are needed, of its {seen.balance} wei {max(left, 0)} are "
         f"free. Send some to {context.lane.wallet}"

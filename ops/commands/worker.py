@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
@@ -19,6 +20,9 @@ from rich.text import Text
 from config.logging import configure
 from config.settings import settings
 from ops.machine import fund_commands
+
+if TYPE_CHECKING:
+    from workers.fitness.status import Status
 
 #: Columns of a table whose cells must not be cut.
 WIDE = 1000
@@ -32,7 +36,9 @@ def register(app: typer.Typer) -> None:
         _run
     )
     group.command("doctor", epilog="Examples: `sluice worker doctor`, `sluice worker doctor --json`")(_doctor)
-    group.command("status", epilog="Examples: `sluice worker status`, `sluice worker status --json`")(_status)
+    group.command("status", epilog="Examples: `sluice worker status`, `sluice worker status --watch`, `status --json`")(
+        _status
+    )
     for name, (command, examples) in {**_MORE, **fund_commands.COMMANDS}.items():
         group.command(name, epilog=examples)(command)
     app.add_typer(group, name="worker")
@@ -75,14 +81,37 @@ def _doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _status(as_json: Json = False) -> None:
-    """How this machine stands, and the tasks it holds; it need not be running."""
-    from workers.fitness.status import lines, status  # noqa: PLC0415
+def _status(
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option("--every", help="Seconds between two looks of --watch.", min=1)] = 5.0,
+) -> None:
+    """How this machine stands, what keeps it from work, and the tasks it holds; it need not be running."""
+    from chain.keystore import load_key  # noqa: PLC0415
+    from workers.fitness.status import status  # noqa: PLC0415
 
-    found = status(settings())
-    if as_json:
-        print(json.dumps(asdict(found), indent=1))
-        return
+    now = settings()
+    # A keystore takes a second to open, so it is opened once.
+    key = load_key(now)
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        while True:
+            found = status(now, key)
+            if as_json:
+                # One line for each look of --watch.
+                print(json.dumps(asdict(found), indent=None if watch else 1), flush=True)
+            else:
+                _show(found, clear=watch)
+            if not watch:
+                return
+            time.sleep(every)
+
+
+def _show(found: Status, *, clear: bool) -> None:
+    """The machine in lines and its tasks in a table; `clear`: in place of what a terminal shows."""
+    from workers.fitness.status import lines  # noqa: PLC0415
+
+    if clear:
+        Console().clear()
     for line in lines(found):
         print(line)
     table = Table("task", "mode", "step", "for", "result", "cause", box=None)
@@ -90,6 +119,8 @@ def _status(as_json: Json = False) -> None:
         table.add_row(row.task_id, row.mode, row.stage, f"{row.seconds:.0f} s", row.digest or "", Text(row.cause or ""))
     # Wide: ids are there to be copied whole, whatever the terminal's width.
     Console(soft_wrap=True, width=WIDE).print(table if found.tasks else "This machine holds no task.")
+    if clear:
+        print(time.strftime("%H:%M:%S"), flush=True)
 
 
 def _init(

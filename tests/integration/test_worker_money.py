@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from chain.contracts import calls
-from chain.lane.model.nonce import IN_A_BLOCK
+from chain.lane.model.intent import Intent, IntentState
+from chain.lane.model.nonce import IN_A_BLOCK, NonceRecord
 from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
 from chain.lane.store.sqlite import SqliteStore
@@ -31,9 +32,11 @@ from tests.integration.test_poco_life import shop as shop  # noqa: PLC0414 - a f
 from tests.unit.workers.assignments import assignment
 from workers.data.layout import Layout, layout_of
 from workers.money import transfers
+from workers.money.ledger import open_ledger
+from workers.money.limits import lane_policy
 from workers.task import votes
 from workers.task.journal import Journal
-from workers.task.replicate import ReplicateStage
+from workers.task.replicate import Replicate, ReplicateStage
 
 #: Development account of the machine; it holds RLC.
 ACCOUNT = 8
@@ -161,24 +164,29 @@ class Voter:
         if not mined:
             self.journal.mark_failed(task, "MACHINE_FAILED", 1.0)
 
-    def vote(self, task: TaskId, digest: Any) -> None:
+    def compute(self, task: TaskId, digest: Any) -> None:
         self.journal.mark_running(task, None, 1.0)
         self.journal.mark_computed(task, 1.0, digest=digest, callback_data=None, cause=None, exit_code=0)
-        self._send(task, "contribute")
+
+    def contribute(self, task: TaskId) -> IntentState:
+        state = self._send(task, votes.contribute)
         self.journal.mark_committed(task, 1.0)
+        return state
 
-    def reveal(self, task: TaskId) -> None:
-        self._send(task, "reveal")
+    def reveal(self, task: TaskId) -> IntentState:
+        state = self._send(task, votes.reveal)
         self.journal.mark_revealed(task, 1.0)
+        return state
 
-    def _send(self, task: TaskId, step: str) -> None:
+    def _send(self, task: TaskId, make: Callable[[Replicate, int, float], Intent]) -> IntentState:
         replicate = self.journal.find(task)
         assert replicate is not None
-        make = votes.contribute if step == "contribute" else votes.reveal
-        self.lane.submit([make(replicate, CHAIN_ID, 1.0)])
+        intent = make(replicate, CHAIN_ID, 1.0)
+        self.lane.submit([intent])
         self.lane.run()
         self.shop.chain.mine()
         self.lane.run()
+        return self.lane.intents([intent.key])[0].state
 
 
 class TestEarnings:
@@ -188,7 +196,7 @@ class TestEarnings:
     def chain(self, still_chain: Chain) -> Chain:
         return still_chain
 
-    def test_earnings_are_what_the_chain_paid_and_took_and_what_the_receipts_cost(
+    def test_earnings_are_what_the_chain_paid_and_took_and_a_spent_day_holds_back_votes_and_no_reveal(
         self, shop: Shop, tmp_path: Path
     ) -> None:
         give_ether(shop.chain.rpc, (shop.worker(4).wallet,), Wei(ETHER))
@@ -198,7 +206,9 @@ class TestEarnings:
             won, lost, declined = (deal.tasks[0] for deal in deals)
             for deal in deals:
                 shop.initialize(deal)
-            self._win(shop, voter, won)
+            voter.take(2, lost)
+            voter.compute(lost, WRONG_DIGEST)
+            self._win(shop, voter, won, lost)
             self._lose(shop, voter, lost)
             voter.take(3, declined, mined=False)
             voter.journal.end(declined, 10.0**9)
@@ -219,19 +229,33 @@ class TestEarnings:
             assert income(voter.settings, "2001-01-01") == found
             assert income(voter.settings, "1h").tasks == ()
 
-    def _win(self, shop: Shop, voter: Voter, task: TaskId) -> None:
+    def _win(self, shop: Shop, voter: Voter, task: TaskId, later: TaskId) -> None:
+        """Vote on `task` and win; the vote on `later` is held back meanwhile by what may be spent in a day."""
         voter.take(1, task)
-        voter.vote(task, DIGEST)
-        voter.reveal(task)
+        voter.compute(task, DIGEST)
+        assert voter.contribute(task) is IntentState.MINED
+        (spent,) = (record.mined.fee for record in self._mined(voter) if record.mined)
+        capped = voter.settings.model_copy(update={"daily_spend_cap_wei": int(spent)})
+        policy = lane_policy(capped, node_of_pool=False)
+        with open_ledger(capped, policy, voter.layout, voter.key.wallet) as ledger:
+            assert ledger.budget().spent == spent
+            assert "SLUICE_DAILY_SPEND_CAP_WEI" in str(ledger.why_no_work(None))
+        unlimited, voter.lane = voter.lane, poco_lane(capped, shop.chain.rpc, voter.key, voter.store, policy)
+        assert voter.contribute(later) is IntentState.QUEUED
+        assert voter.reveal(task) is IntentState.MINED
+        voter.lane = unlimited
         shop.send(shop.owner, "finalize", calls.finalize(task, RESULTS))
         voter.journal.end(task, 10.0**9)
 
     def _lose(self, shop: Shop, voter: Voter, task: TaskId) -> None:
-        voter.take(2, task)
-        voter.vote(task, WRONG_DIGEST)
+        assert voter.contribute(task) is IntentState.MINED
         for number in range(4):
             shop.contribute(number, task)
         for number in range(4):
             shop.reveal(number, task)
         shop.send(shop.owner, "finalize", calls.finalize(task, RESULTS))
         voter.journal.end(task, 10.0**9)
+
+    @staticmethod
+    def _mined(voter: Voter) -> list[NonceRecord]:
+        return voter.store.newest(voter.lane.id, IN_A_BLOCK, 10, None)

@@ -50,15 +50,19 @@ from workers.sandbox.spec import ContainerSpec, container_name
 
 #: An image that no engine has: one that is asked to make a container of it checks everything else first.
 _NO_IMAGE = "sluice.invalid/doctor:none"
+#: How the words about a part begin that could not be checked, since another one is not right.
+NOT_ASKED = "not asked: "
 #: Parts that need the pool's `/config`, which names chain and contracts.
 ON_CHAIN = ("chain", "clock", "gas", "stake", "money")
 
 
-def examine(settings: Settings) -> Iterator[CheckResult]:
-    """Check each part in turn. Raises BadSetting, BadKeystore only where nothing at all can be examined."""
-    key: Key | None = None
+def examine(settings: Settings, key: Key | None = None) -> Iterator[CheckResult]:
+    """Check each part in turn. `key`: of callers that have opened the keystore already.
+
+    Raises BadSetting, BadKeystore only where nothing at all can be examined.
+    """
     try:
-        key = load_key(settings)
+        key = key or load_key(settings)
         yield CheckResult("wallet", True, str(key.wallet))
     except SluiceError as error:
         yield CheckResult("wallet", False, str(error))
@@ -70,7 +74,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
     if pool is None or key is None:
         missing = "that needs a wallet" if pool is not None else "the pool, which says where that is, does not answer"
         for part in ("limits", "network", *ON_CHAIN, "broker"):
-            yield CheckResult(part, False, f"not asked: {missing}")
+            yield CheckResult(part, False, f"{NOT_ASKED}{missing}")
         return
     try:
         own = complete_settings(settings, pool)
@@ -223,7 +227,7 @@ def broker(machine: Machine) -> CheckResult:
     """Whether RabbitMQ can be reached, and its certificate be trusted."""
     pool, settings = machine.pool, machine.settings
     if pool.amqp_host is None or pool.amqp_port is None:
-        return CheckResult("broker", True, "not asked: this pool says where it is only at sign-in")
+        return CheckResult("broker", True, f"{NOT_ASKED}this pool says where it is only at sign-in")
     host, port = pool.amqp_host, pool.amqp_port
     numbers: Numbers = {"host": host, "port": port, "tls": pool.amqp_tls}
     if is_loopback(host) and not is_loopback(urlsplit(settings.api_url).hostname or ""):
@@ -253,7 +257,7 @@ def on_chain(machine: Machine, now: float) -> list[CheckResult]:
             return _wallet_on_chain(machine, hub, rpc, now)
     except SluiceError as error:
         asked = CheckResult("chain", False, str(error))
-        return [asked, *(CheckResult(part, False, "not asked: that needs the chain") for part in ON_CHAIN[1:])]
+        return [asked, *(CheckResult(part, False, f"{NOT_ASKED}that needs the chain") for part in ON_CHAIN[1:])]
 
 
 def _wallet_on_chain(machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float) -> list[CheckResult]:

@@ -13,10 +13,12 @@ from chain.keystore import load_key
 from chain.rpc.pool import connect
 from config.settings import Settings
 from protocol.errors import NotFound, SluiceError
+from protocol.ethereum.signing import Key
 from protocol.types import Contract, Wallet
 from protocol.wire import WorkerModel
 from workers.data.layout import Layout, layout_of
-from workers.fitness.rules import money_words
+from workers.fitness import doctor
+from workers.fitness.rules import CheckResult, money_words
 from workers.money.amounts import ether, rlc
 from workers.money.ledger import open_ledger
 from workers.pool.api import PoolApi
@@ -76,6 +78,8 @@ class Status:
     locked_nrlc: int | None = None
     balance_wei: int | None = None
     money: Money | None = None
+    #: What keeps this machine from being given work, part by part (`workers.fitness.doctor`).
+    unfit: tuple[CheckResult, ...] = ()
     trouble: tuple[str, ...] = ()
 
 
@@ -98,9 +102,13 @@ def local_tasks(layout: Layout) -> list[LocalTask]:
         ]
 
 
-def status(settings: Settings) -> Status:
-    """Collect everything that `sluice worker status` shows. Raises BadKeystore, BadSetting."""
-    wallet = load_key(settings).wallet
+def status(settings: Settings, key: Key | None = None) -> Status:
+    """Collect everything that `sluice worker status` shows. `key`: of callers that have opened the keystore already.
+
+    Raises BadKeystore, BadSetting.
+    """
+    key = key or load_key(settings)
+    wallet = key.wallet
     layout = layout_of(settings.home, wallet)
     pinged = layout.last_ping()
     trouble: list[str] = []
@@ -121,6 +129,11 @@ def status(settings: Settings) -> Status:
         locked_nrlc=None if account is None else account[1],
         balance_wei=None if account is None else account[2],
         money=None if own is None else _money(own, layout, wallet),
+        unfit=tuple(
+            finding
+            for finding in doctor.examine(settings, key)
+            if not finding.ok and not finding.says.startswith(doctor.NOT_ASKED) and finding.says not in trouble
+        ),
         trouble=tuple(trouble),
     )
 
@@ -208,4 +221,5 @@ def lines(found: Status) -> list[str]:
         said.append(f"limits     {found.money.says}")
     if found.money is not None and found.money.limit_reached is not None:
         said.append(f"no task    {found.money.limit_reached}; votes are still revealed")
+    said += [f"not fit    {finding.part}: {finding.says}" for finding in found.unfit]
     return [*said, *(f"unknown    {why}" for why in found.trouble)]

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from chain.lane.model.intent import Intent, IntentState, method_of
-from chain.lane.model.nonce import NonceRecord, Sent
+from chain.lane.model.nonce import Fees, NonceRecord, Sent
 from chain.lane.model.policy import LanePolicy
 from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
 from chain.lane.phases.snapshot import ChainSnapshot
-from chain.lane.rules.fees import FeePolicy, ceiling_worth, quote, too_low
+from chain.lane.rules.fees import FeeMarket, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import Group
 from chain.lane.rules.readiness import Judgement
 from chain.lane.rules.send_errors import REACTIONS, Kind, Reaction, classify
@@ -144,26 +144,20 @@ def afford(
     fees = sum(record.gas_limit * record.newest.fees.max_fee for record in open_records)
     committed = fees + sum(record.value for record in open_records)
     left = snapshot.balance - committed - policy.keep_balance
-    cap = policy.daily_cap
-    allowed = (
-        None if cap is None else cap - fees - context.store.spent_since(context.lane, context.clock() - DAY_SECONDS)
-    )
+    allowed = left_today(context, fees)
     paid: list[Group] = []
     why = _POOR
     for group in groups:
-        intents, call = group
-        offer = quote(_fee_policy(policy, group), snapshot.market)
-        fee = call.gas * offer.max_fee
+        _, call = group
+        fee = call.gas * offer_for(policy, group, snapshot.market).max_fee
         if fee + call.value > left:
             why = _POOR
             break
-        if allowed is not None and fee > allowed and intents[0].method not in policy.uncapped:
-            why = _CAPPED
+        held = why_held(policy, group, snapshot.market, allowed)
+        if held is not None:
+            why = held
             if not policy.uncapped:
                 break
-            continue
-        if policy.uncapped and too_low(offer, snapshot.market.base_fee):
-            why = _COSTLY
             continue
         left -= fee + call.value
         allowed = None if allowed is None else allowed - fee
@@ -178,7 +172,7 @@ def afford(
             wallet=context.lane.wallet,
             balance=snapshot.balance,
             committed=committed,
-            daily_cap=cap,
+            daily_cap=policy.daily_cap,
             base_fee=snapshot.market.base_fee,
             ceiling=policy.fees.ceiling,
             waiting=len(groups) - len(paid),
@@ -186,16 +180,35 @@ def afford(
     return paid
 
 
-def _fee_policy(policy: LanePolicy, group: Group) -> FeePolicy:
-    """How fees of this group are chosen: above the ceiling only where more than that would be lost."""
+def left_today(context: RunContext, in_flight: int) -> int | None:
+    """Wei that the daily cap leaves, where open nonces may cost `in_flight`; None: there is no cap."""
+    cap = context.policy.daily_cap
+    if cap is None:
+        return None
+    return cap - in_flight - context.store.spent_since(context.lane, context.clock() - DAY_SECONDS)
+
+
+def why_held(policy: LanePolicy, group: Group, market: FeeMarket, allowed: int | None) -> str | None:
+    """Why a limit holds this group back; None if none does. `allowed`: what `left_today` says."""
     intents, call = group
-    return ceiling_worth(policy.fees, [(call.gas, sum(intent.worth for intent in intents))])
+    offer = offer_for(policy, group, market)
+    if allowed is not None and call.gas * offer.max_fee > allowed and intents[0].method not in policy.uncapped:
+        return _CAPPED
+    if policy.uncapped and too_low(offer, market.base_fee):
+        return _COSTLY
+    return None
+
+
+def offer_for(policy: LanePolicy, group: Group, market: FeeMarket) -> Fees:
+    """Fees of this group's first attempt: above the ceiling only where more than that would be lost."""
+    intents, call = group
+    return quote(ceiling_worth(policy.fees, [(call.gas, sum(intent.worth for intent in intents))]), market)
 
 
 def claim(run: LeasedRun, snapshot: ChainSnapshot, groups: Sequence[Group], next_nonce: Nonce) -> list[NonceRecord]:
     """Sign the groups' calls at consecutive nonces and store them. Raises LeaseLost."""
     context = run.context
-    prices = [quote(_fee_policy(context.policy, group), snapshot.market) for group in groups]
+    prices = [offer_for(context.policy, group, snapshot.market) for group in groups]
     unsigned = [
         Unsigned(
             context.lane.chain_id, Nonce(next_nonce + offset), call.to, call.data, call.gas, fees, value=call.value

@@ -109,6 +109,7 @@ def test_a_reveal_passes_the_daily_cap_and_all_votes_that_wait_for_it(votes: int
     assert rig.state(reveal) is IntentState.MINED
     assert {rig.state(key) for key in waiting} == {IntentState.QUEUED}
     assert rig.chain.executed() == {"r": 1}
+    assert "SLUICE_DAILY_SPEND_CAP_WEI" in admin.status(rig.lane).why
 
 
 def test_votes_wait_without_a_nonce_while_the_base_fee_is_above_the_ceiling() -> None:
