@@ -30,6 +30,7 @@ from tests.integration.forged import sluice
 from tests.integration.test_poco_life import DIGEST, RESULTS, WRONG_DIGEST, Shop
 from tests.integration.test_poco_life import shop as shop  # noqa: PLC0414 - a fixture
 from tests.unit.workers.assignments import assignment
+from tests.waiting import ample
 from workers.data.layout import Layout, layout_of
 from workers.money import transfers
 from workers.money.ledger import open_ledger
@@ -40,7 +41,7 @@ from workers.task.replicate import Replicate, ReplicateStage
 
 #: Development account of the machine; it holds RLC.
 ACCOUNT = 8
-WAIT = 120.0
+WAIT = ample(120.0)
 
 
 class Killed(BaseException):

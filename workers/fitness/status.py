@@ -131,7 +131,7 @@ def status(settings: Settings, key: Key | None = None) -> Status:
         money=None if own is None else _money(own, layout, wallet),
         unfit=tuple(
             finding
-            for finding in doctor.examine(settings, key)
+            for finding in doctor.examine(settings, key, thorough=False)
             if not finding.ok and not finding.says.startswith(doctor.NOT_ASKED) and finding.says not in trouble
         ),
         trouble=tuple(trouble),

@@ -24,6 +24,7 @@ from workers.context import Machine
 from workers.fitness import checkup, clock, doctor
 from workers.fitness import status as machine_status
 from workers.fitness.clock import Head
+from workers.fitness.rules import CheckResult
 from workers.pool.api import PoolApi
 from workers.pool.saved_config import settings_from_pool
 from workers.sandbox import rehearsal
@@ -60,7 +61,8 @@ class Around:
             create=create,
             remove=lambda _: None,
             start=lambda _: None,
-            make_empty_image=lambda *_: None,
+            make_image=lambda *_: None,
+            platform=("linux", "amd64"),
             file_exists=lambda *_: True,
             close=lambda: None,
         )
@@ -93,6 +95,8 @@ def around(monkeypatch: pytest.MonkeyPatch) -> Around:
         monkeypatch.setattr(module, "connect", lambda _: SimpleNamespace(name="the node", close=lambda: None))
         monkeypatch.setattr(module, "Hub", made.hub)
     monkeypatch.setattr(doctor, "check_scheduler", lambda *_: None)
+    # What a container reaches is tried with a real engine: tests/integration/workers/test_rehearsal.py.
+    monkeypatch.setattr(doctor, "network", lambda _: CheckResult("network", True, "not tried"))
     monkeypatch.setattr(clock, "read_head", lambda _: Head(time.time() + made.clock_off, Wei(10**9)))
     monkeypatch.setattr(clock, "pool_time", lambda _: time.time() + made.clock_off)
     monkeypatch.setattr("workers.fitness.doctor.shutil.disk_usage", lambda _: SimpleNamespace(free=made.free_bytes))
@@ -101,7 +105,8 @@ def around(monkeypatch: pytest.MonkeyPatch) -> Around:
 
 def settings_of(home: Path, **fields: object) -> Settings:
     # Real ones, from the environment as the command reads them.
-    return read_settings(home=home, private_key="0x" + "11" * 32, api_url="https://pool.example", **fields)
+    plain = {"home": home, "private_key": "0x" + "11" * 32, "api_url": "https://pool.example", "app_network": "none"}
+    return read_settings(**plain, **fields)
 
 
 def started(settings: Settings) -> str:
