@@ -110,7 +110,7 @@ def _show(as_json: Json = False) -> None:
     table = Table("invite", "used", "of", "expires in", box=None)
     for item in invites:
         left = max(0.0, item.expires_at - time.time()) / 3600
-        table.add_row(item.name, str(item.used), str(item.uses), f"{left:.1f} h")
+        table.add_row(escape(item.name), str(item.used), str(item.uses), f"{left:.1f} h")
     console.print(table if invites else "There is no invite.")
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from chain.contracts.ens_names import with_addresses
 from chain.keystore import load_key
@@ -76,7 +77,7 @@ def _ls(as_json: Json = False, worker: Worker = False) -> None:
         console.print("[bold red]The lane stands still[/]: decide by `sluice tx disown` or `sluice tx resume`.")
     if status.waiting is not None:
         console.print("[bold yellow]The lane waits[/] for something that it cannot mend; it goes on by itself.")
-    console.print(f"head of the line: {status.why}")
+    console.print(f"head of the line: {status.why}", markup=False)
     table = Table("nonce", "intents", "attempts", "fee cap, gwei", "sent at block", box=None)
     for record in status.open:
         cap = f"{record.newest.fees.max_fee / 1e9:.3f}"
@@ -88,7 +89,7 @@ def _ls(as_json: Json = False, worker: Worker = False) -> None:
     listed = Table("intent", "state", "age", "why", box=None)
     for intent in intents:
         age = f"{time.time() - intent.created_at:.0f} s"
-        listed.add_row(f"{intent.method} {intent.subject}", intent.state.value, age, intent.reason)
+        listed.add_row(f"{intent.method} {intent.subject}", intent.state.value, age, Text(intent.reason or ""))
     console.print(listed if intents else "No intent is open.")
 
 
@@ -179,7 +180,7 @@ def _audit(as_json: Json = False, worker: Worker = False) -> None:
         table = Table("kind", "nonce", "intent", "says", box=None)
         for item in findings:
             nonce = "" if item.nonce is None else str(item.nonce)
-            table.add_row(item.kind, nonce, item.intent or "", item.says)
+            table.add_row(item.kind, nonce, item.intent or "", Text(item.says))
         Console(soft_wrap=True).print(table if findings else "All is as the chain says.")
     if findings:
         raise typer.Exit(1)

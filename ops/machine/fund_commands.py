@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from config.settings import settings
 from protocol.errors import BadInput
@@ -112,7 +113,7 @@ def earnings(since: Since = "30d", as_json: Json = False) -> None:
     table = Table("task", "ended", "step", "nRLC", "gas, wei", "cause", box=None)
     for row in found.tasks:
         brought = "unknown" if row.reward is None else str(row.reward)
-        table.add_row(row.task_id, row.ended, row.stage, brought, str(row.gas), row.cause or "")
+        table.add_row(row.task_id, row.ended, row.stage, brought, str(row.gas), Text(row.cause or ""))
     Console(soft_wrap=True, width=WIDE).print(table if found.tasks else "No task has ended since then.")
     print(f"{len(found.tasks)} tasks brought {found.reward} nRLC ({rlc(found.reward)} RLC)")
     print(f"gas since {found.since}: {found.gas} wei ({ether(found.gas)}), also of what has not ended")
