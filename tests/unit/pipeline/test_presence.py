@@ -50,7 +50,7 @@ def test_a_machine_is_looked_at_once_however_many_consumers_its_owner_makes_and_
     marked: Marked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("pipeline.broker.presence.time.monotonic", lambda: now)
+    monkeypatch.setattr("pipeline.broker.presence.time", SimpleNamespace(monotonic=lambda: now))
     followed = follower(marked, monkeypatch, [])
     for _ in range(100):
         followed._note(event(queue=f"w.{WALLET}", vhost="pool"))

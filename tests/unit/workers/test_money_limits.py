@@ -254,7 +254,7 @@ class Books:
 @pytest.fixture
 def books(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Books]]:
     made: list[Books] = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=lambda _: None))
     monkeypatch.setattr("workers.money.ledger._ASK_SECONDS", 0.0)
 
     def make(**fields: object) -> Books:

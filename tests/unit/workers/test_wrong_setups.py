@@ -205,7 +205,8 @@ def test_watching_shows_the_status_again_and_again_until_it_is_interrupted(
         if len(looks) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("ops.commands.worker.time.sleep", sleep)
+    # The command's own clock: other threads of this process sleep as well.
+    monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=sleep))
     worker._status(as_json=True, watch=True, every=7.0)
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert ([row["part"] for row in first["unfit"]], second["unfit"], looks) == (["gas"], [], [7.0, 7.0])
