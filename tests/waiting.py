@@ -6,9 +6,13 @@ decide a test: a bound is written as what is ample on a machine with nothing els
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -44,3 +48,21 @@ def wait_until(condition: Callable[[], T], seconds: float, *, what: str = "the c
 def until(what: str, look: Callable[[], T], seconds: float = 30.0) -> T:
     """`wait_until` for those who say first what they wait for."""
     return wait_until(look, seconds, what=what)
+
+
+def freeze(pid: int) -> None:
+    """Stop a process (SIGSTOP); returns once it stands still, or has ended.
+
+    The signal takes effect when one of its threads is next scheduled. On a busy machine the others go on until then.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    until(f"process {pid} to stand still", lambda: _states(pid) <= {"T", "Z", "X"}, 10)
+
+
+def _states(pid: int) -> set[str]:
+    """The states of a process's threads, as /proc has them."""
+    found = set()
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):
+            found.add(stat.read_text().rpartition(")")[2].split()[0])
+    return found

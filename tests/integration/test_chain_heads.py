@@ -15,6 +15,7 @@ from chain.rpc.client import Rpc
 from chain.rpc.heads import heads
 from ops.stack import anvil, ports
 from tests.integration.conftest import BLOCK_TIME, Chain
+from tests.waiting import freeze
 
 
 def test_every_new_block_wakes_up_over_the_websocket(chain: Chain) -> None:
@@ -83,7 +84,7 @@ def test_a_stop_ends_the_wait_for_a_frozen_node(chain: Chain) -> None:
     # It would wait for two hours by itself.
     found = heads(chain.node.ws_url, chain.rpc, 3600.0, stop)
     list(islice(found, 3))
-    os.kill(chain.node.pid, signal.SIGSTOP)
+    freeze(chain.node.pid)
     threading.Timer(0.2, stop.set).start()
     try:
         rest = list(found)
@@ -97,7 +98,7 @@ def test_a_node_that_thaws_wakes_up_again(chain: Chain) -> None:
     with Rpc(chain.node.rpc_url, timeout=0.5) as short_timeout_rpc:
         found = heads(None, short_timeout_rpc, BLOCK_TIME, threading.Event())
         before = next(found)
-        os.kill(chain.node.pid, signal.SIGSTOP)
+        freeze(chain.node.pid)
         threading.Timer(1.0, os.kill, (chain.node.pid, signal.SIGCONT)).start()
 
         assert next(head for head in found if head > before)
@@ -108,7 +109,7 @@ def test_a_subscription_that_misses_blocks_is_given_up_for_polling(chain: Chain,
     try:
         found = heads(frozen.ws_url, chain.rpc, BLOCK_TIME, threading.Event())
         list(islice(found, 3))
-        os.kill(frozen.pid, signal.SIGSTOP)
+        freeze(frozen.pid)
         with capture_logs() as lines:
             for _ in found:
                 if any(line["action"] == "heads_polling" for line in lines):

@@ -24,7 +24,7 @@ from ops.stack.anvil import Anvil
 from protocol.errors import WrongChain
 from protocol.types import Nonce, Wei
 from tests.integration.conftest import Chain
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 #: Seconds a node may take in this test; long enough for a busy machine, short enough to wait for.
 TIMEOUT = 3.0
@@ -66,7 +66,7 @@ def farm(chain: Chain, tmp_path: Path) -> Iterator[Farm]:
 @contextmanager
 def frozen(node: Anvil) -> Iterator[None]:
     """The node neither answers nor hangs up."""
-    os.kill(node.pid, signal.SIGSTOP)
+    freeze(node.pid)
     try:
         yield
     finally:

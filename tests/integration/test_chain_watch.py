@@ -27,6 +27,7 @@ from protocol.errors import RpcUnavailable, WrongChain
 from protocol.poco import events
 from protocol.types import BlockNumber, Contract, Hash32
 from tests.integration.conftest import Chain
+from tests.waiting import freeze
 
 OWNER, REQUESTER = 1, 2
 LOOKBACK = 16
@@ -175,7 +176,7 @@ def test_a_frozen_node_is_given_up_and_nothing_is_lost(scene: Scene) -> None:
     scene.catch_up()
     deal = scene.buy()
     head = scene.chain.hub.head()
-    os.kill(scene.chain.node.pid, signal.SIGSTOP)
+    freeze(scene.chain.node.pid)
     try:
         with Rpc(scene.chain.node.rpc_url, timeout=0.5) as short_timeout_rpc, pytest.raises(RpcUnavailable):
             list(scene.watcher(short_timeout_rpc).catch_up(head))

@@ -21,7 +21,7 @@ from ops.stack import anvil, ports
 from ops.stack.anvil import Anvil
 from protocol.types import Nonce
 from tests.integration.lane.rig import POLICY, LaneRig
-from tests.waiting import ample, wait_until
+from tests.waiting import ample, freeze, wait_until
 
 #: Blocks that recovery may take once the fault has ended.
 BLOCKS_TO_RECOVER = 3
@@ -179,7 +179,7 @@ def test_a_frozen_node_costs_a_time_out_and_nothing_else(rig: LaneRig, node: Anv
     rig.submit(*NAMES[:3])
     rig.run()
     rig.submit(*NAMES[3:])
-    os.kill(node.pid, signal.SIGSTOP)
+    freeze(node.pid)
     try:
         with Rpc(node.rpc_url, timeout=SHORT_TIMEOUT) as short_timeout_rpc:
             assert LaneRig(short_timeout_rpc, rig.store, rig.key, rig.policy).run().trouble is not None

@@ -13,7 +13,7 @@ from tests.integration.conftest import Chain
 from tests.integration.lane import victim
 from tests.integration.lane.rig import POLICY, LaneRig
 from tests.integration.lane.victim import Orders
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 INTENTS = 1000
 ACCOUNT = 21
@@ -33,7 +33,7 @@ def test_two_lanes_paused_alternately_make_a_thousand_payments_once_each(
         # Each pause is longer than a lease, so that the other one takes over in the middle of whatever it was.
         for paused in itertools.cycle(lanes):
             assert paused.pid is not None
-            os.kill(paused.pid, signal.SIGSTOP)
+            freeze(paused.pid)
             fence = _fence(mongo_store, rig)
             wait_until(lambda: _fence(mongo_store, rig) > fence + 3 or not mongo_store.busy(rig.lane.id), 60)  # noqa: B023
             takeovers += _fence(mongo_store, rig) > fence + 3

@@ -33,7 +33,7 @@ from tests.integration import forged
 from tests.integration.conftest import Chain, given
 from tests.integration.pipeline import processes
 from tests.integration.pipeline.simulated_worker import SimulatedWorker
-from tests.waiting import until
+from tests.waiting import freeze, until
 
 OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6)
 DEPOSIT, PRICE = NRlc(10**9), NRlc(100)
@@ -119,7 +119,7 @@ class Pool:
     def chain_frozen(self, *, seconds: float) -> Iterator[None]:
         """The node answers no request inside the block, and for `seconds` in all."""
         pid, end = self.chain.node.pid, time.monotonic() + seconds
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         try:
             yield
             threading.Event().wait(max(0.0, end - time.monotonic()))
