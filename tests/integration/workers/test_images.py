@@ -60,18 +60,11 @@ def bench(settings: Settings, **changes: object) -> Iterator[WorkerContext]:
     finally:
         for _, container in context.engine.containers_of(WORKER_KEY.wallet):
             context.engine.remove(container)
+        # Its own only: other tests have images on the same engine.
+        for name in stored(context):
+            context.engine.remove_image(name)
         context.close()
         context.machine.api.close()
-
-
-@pytest.fixture(autouse=True)
-def _without_images(engine_host: str) -> Iterator[None]:
-    """No image that was fetched stays on the engine."""
-    yield
-    with closing(DockerClient(base_url=engine_host)) as client:
-        for found in client.images.list(REPOSITORY):
-            for tag in found.tags:
-                client.images.remove(tag, force=True)
 
 
 @pytest.mark.parametrize("way", ["name", "full name", "id", "short id", "digest"])
@@ -127,7 +120,7 @@ def test_a_bomb_of_an_image_is_stopped_before_the_engine_sees_it(settings: Setti
         assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
         assert list((context.layout.root / "images").iterdir()) == []
     with closing(DockerClient(base_url=engine_host)) as client:
-        assert client.images.list(REPOSITORY) == []
+        assert all(found.attrs["Size"] < 64 * 2**20 for found in client.images.list(REPOSITORY))
 
 
 def test_an_image_that_is_too_large_for_every_machine_is_the_tasks_failure(
@@ -203,6 +196,12 @@ def test_a_tag_that_has_moved_is_followed_and_a_registry_that_is_away_keeps_nobo
         assert run(context, f"{host}/app:1", 3).digest == sha256(b"new\n")
 
 
+def stored(context: WorkerContext) -> set[str]:
+    """Names on the engine of the images that this machine fetched."""
+    records = ImageStore(context.layout.root)._root.glob("*.json")
+    return {json.loads(record.read_text())["name"] for record in records}
+
+
 def test_images_beyond_the_budget_are_removed_but_never_one_that_is_in_use(
     settings: Settings, engine_host: str
 ) -> None:
@@ -213,10 +212,12 @@ def test_images_beyond_the_budget_are_removed_but_never_one_that_is_in_use(
         closing(DockerClient(base_url=engine_host)) as client,
     ):
         assert run(context, f"{first}/app:1", 1).digest == sha256(b"one\n")
-        (kept,) = [tag for found in client.images.list(REPOSITORY) for tag in found.tags]
+        (kept,) = stored(context)
         used = client.containers.create(kept)
         assert run(context, f"{second}/app:1", 2).digest == sha256(b"two\n")
         assert client.images.get(kept)
         used.remove(force=True)
+        both = stored(context)
         ImageStore(context.layout.root).shrink(context.engine, 1, "")
-        assert client.images.list(REPOSITORY) == []
+        # Other tests have images on the same engine.
+        assert not both & {tag for found in client.images.list(REPOSITORY) for tag in found.tags}
