@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pydantic_core import from_json
+
 from chain.rpc.answers import Reply
 from protocol.errors import RpcError
 
@@ -57,8 +59,9 @@ def read_answers(status: int, content: bytes, calls: Sequence[dict[str, Any]], f
     Raises NoAnswer if the node answered nothing, or all with one error.
     """
     try:
-        body = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        # Bounds how deep arrays nest, where json.loads goes down to Python's recursion limit; and takes half its time.
+        body = from_json(content)
+    except ValueError as error:
         raise NoAnswer(f"HTTP {status} without JSON") from error
     items = body if isinstance(body, list) else [body]
     items = [item for item in items if isinstance(item, dict) and ("result" in item or "error" in item)]

@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
+from pydantic_core import from_json
 
 from config.http_client import is_loopback
 from protocol.errors import Refused, RefusedHere, StorageUnavailable, TooLarge
@@ -223,7 +224,7 @@ class RegistryImage:
             if response.status_code != httpx.codes.OK:
                 raise _bad_answer(url, response, "", logged_in=self._logged_in)
             try:
-                body = json.loads(_body(response, _DOCUMENT_BYTES))
+                body = from_json(_body(response, _DOCUMENT_BYTES))
                 token = str(body.get("token") or body["access_token"])
                 token.encode("ascii")
             except (ValueError, KeyError, AttributeError) as error:
@@ -255,7 +256,7 @@ def _bad_answer(url: str, response: httpx.Response, challenge: str, *, logged_in
     """
     codes: frozenset[str] = frozenset()
     try:
-        errors = json.loads(_body(response, _DOCUMENT_BYTES))["errors"]
+        errors = from_json(_body(response, _DOCUMENT_BYTES))["errors"]
         codes = frozenset(str(error["code"]).upper() for error in errors)
     except (ValueError, KeyError, TypeError, StorageUnavailable):
         # No registry's answer: the status alone counts.
@@ -277,7 +278,7 @@ def _bad_answer(url: str, response: httpx.Response, challenge: str, *, logged_in
 
 def _kind(content: bytes, header: str) -> str:
     try:
-        return str(json.loads(content).get("mediaType") or header)
+        return str(from_json(content).get("mediaType") or header)
     except (ValueError, AttributeError):
         return header
 
@@ -285,7 +286,7 @@ def _kind(content: bytes, header: str) -> str:
 def _choose(content: bytes, platform: tuple[str, str]) -> str:
     """Digest of the manifest for this platform. Raises RefusedHere, StorageUnavailable."""
     try:
-        offers = json.loads(content)["manifests"]
+        offers = from_json(content)["manifests"]
         made_for = [(str(x["platform"]["os"]), str(x["platform"]["architecture"]), str(x["digest"])) for x in offers]
     except (ValueError, KeyError, TypeError) as error:
         raise StorageUnavailable(what="the image", why=f"its index cannot be read ({error})") from error
@@ -298,7 +299,7 @@ def _choose(content: bytes, platform: tuple[str, str]) -> str:
 
 def _read_manifest(content: bytes, digest: str) -> Manifest:
     """Raises KeyError, TypeError, ValueError, AttributeError for what is no manifest of layers."""
-    read = json.loads(content)
+    read = from_json(content)
     layers = tuple(_blob(layer) for layer in read["layers"])
     for layer in read["layers"]:
         if _LAYERS.fullmatch(str(layer["mediaType"])) is None:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import structlog
+from pydantic_core import from_json
 
 from protocol.errors import BadMessage
 from workers.data.registry import Blob
@@ -136,10 +137,10 @@ def engine_name(config_digest: str) -> str:
 def read_config(content: bytes) -> tuple[tuple[str, str], tuple[str, ...]]:
     """Platform and `diff_ids` of an image's configuration. Raises BadMessage."""
     try:
-        read = json.loads(content)
+        read = from_json(content)
         platform = str(read["os"]), str(read["architecture"])
         return platform, tuple(str(diff) for diff in read["rootfs"]["diff_ids"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise BadMessage(why="the image's configuration cannot be read") from error
 
 
