@@ -36,6 +36,9 @@ RESTARTS: Final = 12
 #: Seconds before another try: the first, and the longest; each is twice the one before.
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 3.0
+#: Seconds between looks at a container that was killed and not yet for what: the engine gets the kernel's word that
+#: memory ran out apart from the container's end, and on a busy machine after it.
+LATE_CAUSE_PAUSES: Final = (0.1, 0.4, 1.5)
 #: Exit code of a container whose end the engine did not see.
 ENGINE_LOST: Final = 255
 
@@ -165,6 +168,11 @@ def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> Contai
         in_time = run.engine.wait(container, seconds)
     disk.raise_if_over()
     state = run.engine.state(container)
+    for pause in LATE_CAUSE_PAUSES:
+        if state.running or state.exit_code != KILLED or state.out_of_memory:
+            break
+        run.wait(pause)
+        state = run.engine.state(container)
     killed = not in_time and state.running
     if killed:
         if state.paused:
