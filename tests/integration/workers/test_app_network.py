@@ -385,7 +385,7 @@ def test_an_app_cannot_fill_the_machines_table_of_connections(settings: Settings
     def flood() -> None:
         with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams:
             datagrams.bind((address, 0))
-            for port in range(1, 2 * packet_filter.CONNECTIONS):
+            for port in range(1, 4 * packet_filter.CONNECTIONS):
                 with suppress(OSError):
                     datagrams.sendto(b"x", (INTERNET, port))
 
@@ -394,8 +394,8 @@ def test_an_app_cannot_fill_the_machines_table_of_connections(settings: Settings
         assert inside.submit(egress._enter, process).result()
         inside.submit(flood).result()
         got_out = int(sent.read_text()) - before
-    # Twice as many were tried. Beside the datagrams go questions for addresses, and the kernel counts a little late.
-    assert packet_filter.CONNECTIONS / 2 < got_out < 1.5 * packet_filter.CONNECTIONS
+    # Four times as many were tried. Beside the datagrams go questions for addresses, more of them on a slow machine.
+    assert packet_filter.CONNECTIONS / 2 < got_out < packet_filter.CONNECTIONS * 17 / 16
 
 
 def test_a_runtime_that_the_engine_lacks_is_said_at_start(settings: Settings, context: WorkerContext) -> None:
