@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from config.whole_files import write_whole
 from protocol.errors import RefusedHere
 from workers.data.layout import Layout
 
@@ -32,7 +33,7 @@ class Drain:
 
 def note_process(layout: Layout) -> None:
     """Record that this process is the machine; only under its lock."""
-    _write(_pid_file(layout), str(os.getpid()))
+    write_whole(_pid_file(layout), str(os.getpid()))
 
 
 def running_process(layout: Layout) -> int | None:
@@ -81,7 +82,7 @@ def _await_end(pid: int, seconds: float, first: signal.Signals | None) -> bool:
 def ask_to_drain(layout: Layout, deadline: float | None) -> Drain:
     """Have the machine drain; `deadline` in Unix seconds. Another wish replaces the first."""
     wish = Drain(time.time(), deadline)
-    _write(_drain_file(layout), json.dumps(asdict(wish)))
+    write_whole(_drain_file(layout), json.dumps(asdict(wish)))
     return wish
 
 
@@ -114,9 +115,3 @@ def _leads_to(link: Path, target: Path) -> bool:
         return link.readlink() == target
     except OSError:
         return False
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".part")
-    partial.write_text(text)
-    partial.replace(path)

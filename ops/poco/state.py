@@ -14,7 +14,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 import structlog
 
 from chain.rpc.client import Rpc
+from config.whole_files import write_whole
 from ops.poco import accounts, artifacts, deploy, sender
 from ops.poco.artifacts import ArtifactStore
 from ops.poco.deploy import PocoAddresses
@@ -101,15 +101,6 @@ def _make_state(store: ArtifactStore, state: Path, addresses: Path) -> None:
                 dump = to_bytes(rpc.call("anvil_dumpState"))
         finally:
             chain.stop()
-    _write_atomically(state, gzip.decompress(dump))
-    _write_atomically(addresses, json.dumps(at.to_json(), indent=2).encode())
+    write_whole(state, gzip.decompress(dump))
+    write_whole(addresses, json.dumps(at.to_json(), indent=2))
     log.info("Chain state saved.", action="poco_state_saved", path=str(state), hub=at.hub)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a crash leaves no half file under the final name."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)

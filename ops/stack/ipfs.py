@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from config.http_client import http_client
+from config.whole_files import write_whole
 from ops.stack import ports, tools
 from ops.stack.process import Process, Program
-from protocol.errors import NotReady
+from protocol.errors import NotReady, Unavailable
 
 #: Seconds: 1 measured.
 START_SECONDS = 120.0
@@ -60,12 +62,14 @@ def start(folder: Path, api_port: int, gateway_port: int, *, seconds: float = ST
     wanted = Program("IPFS", [program, "daemon", "--offline"], folder, env, json.dumps(config))
     api = f"http://127.0.0.1:{api_port}"
 
-    def prepare() -> None:
+    def before_start() -> None:
         ports.require_free(api_port, part="the IPFS API", setting="SLUICE_STACK_IPFS_API_PORT")
         ports.require_free(gateway_port, part="the IPFS gateway", setting="SLUICE_STACK_IPFS_GATEWAY_PORT")
-        _prepare(program, repository, env, config, log=folder / "log")
+        prepare(program, repository, env, config, log=folder / "log")
 
-    process = wanted.ensure(lambda: ready(api) and ports.answers(gateway_port), seconds=seconds, before_start=prepare)
+    process = wanted.ensure(
+        lambda: ready(api) and ports.answers(gateway_port), seconds=seconds, before_start=before_start
+    )
     return Ipfs(api_port, gateway_port, process)
 
 
@@ -99,14 +103,29 @@ def _configuration(api_port: int, gateway_port: int) -> dict[str, object]:
     }
 
 
-def _prepare(program: Path, repository: Path, env: dict[str, str], config: dict[str, object], *, log: Path) -> None:
-    """Make the repository if it is new, and lay our configuration over it."""
-    repository.mkdir(parents=True, exist_ok=True)
+def prepare(program: Path, repository: Path, env: dict[str, str], config: dict[str, object], *, log: Path) -> None:
+    """Make the repository if it is new, and lay our configuration over it.
+
+    A new one is made beside its place and moved there: an `up` that is killed leaves its `ipfs init` running, and what
+    that writes is not to be taken for a repository, nor to meet the next `up`'s.
+    """
+    if not (repository / "config").exists():
+        repository.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=repository.parent, prefix="new-") as new:
+            # ed25519 keys: RSA ones take seconds to make.
+            command = [str(program), "init", "--empty-repo", "--algorithm", "ed25519"]
+            done = subprocess.run(
+                command, env=env | {"IPFS_PATH": new}, capture_output=True, text=True, timeout=60, check=False
+            )
+            if done.returncode != 0:
+                raise NotReady(part="IPFS", seconds=60, log=log, why=f"`ipfs init` failed: {done.stderr.strip()}")
+            shutil.rmtree(repository, ignore_errors=True)
+            Path(new).rename(repository)
+            Path(new).mkdir()
     file = repository / "config"
-    if not file.exists():
-        # ed25519 keys: RSA ones take seconds to make.
-        command = [str(program), "init", "--empty-repo", "--algorithm", "ed25519"]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode != 0:
-            raise NotReady(part="IPFS", seconds=60, log=log, why=f"`ipfs init` failed: {done.stderr.strip()}")
-    file.write_text(json.dumps(json.loads(file.read_text()) | config, indent=1))
+    try:
+        known = json.loads(file.read_text())
+    except ValueError as error:
+        why = "it is no JSON; put it right, or begin with an empty repository: sluice stack down ipfs --wipe"
+        raise Unavailable(what=f"IPFS's configuration {file}", why=why) from error
+    write_whole(file, json.dumps(known | config, indent=1), mode=0o600)

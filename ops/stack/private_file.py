@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from config.whole_files import write_whole
+
 
 def write(path: Path, text: str) -> None:
     """Put `text` in the place of what `path` holds, with mode 600."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    new.replace(path)
+    write_whole(path, text, mode=0o600)
 
 
 def exports(settings: Mapping[str, str]) -> str:

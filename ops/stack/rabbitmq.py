@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 
 from config.http_client import http_client
+from config.whole_files import write_whole
 from ops.stack import ports, tools
 from ops.stack.process import Process, Program
 from protocol.errors import MissingTool
@@ -137,11 +138,9 @@ def start(
         for offset in range(PORTS):
             if mine is None or offset != _MAPPER:
                 ports.require_free(port + offset, part="RabbitMQ", setting="SLUICE_STACK_RABBITMQ_PORT")
-        (folder / "rabbitmq.conf").write_text(configuration)
-        (folder / "enabled_plugins").write_text(_PLUGINS)
-        secret = folder / "definitions.json"
-        secret.touch(mode=0o600)
-        secret.write_text(definitions)
+        write_whole(folder / "rabbitmq.conf", configuration)
+        write_whole(folder / "enabled_plugins", _PLUGINS)
+        write_whole(folder / "definitions.json", definitions, mode=0o600)
         mapped()
 
     def mapped() -> Process:

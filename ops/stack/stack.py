@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from config.settings import Settings, StackSettings
+from config.whole_files import write_whole
 from ops.stack import anvil, docker, ipfs, mongodb, private_file, rabbitmq, tools
 from ops.stack.parts import Choice, StackPart, choose, credentials
 from ops.stack.process import find
@@ -174,8 +175,8 @@ def _chain(choice: Choice, settings: Settings, ports: StackSettings, watch: Watc
     own_state, addresses = folder / "state.json", folder / "addresses.json"
     if not own_state.exists() or not addresses.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(saved.path, own_state)
-        addresses.write_text(json.dumps(saved.addresses.to_json(), indent=1))
+        write_whole(own_state, saved.path.read_bytes())
+        write_whole(addresses, json.dumps(saved.addresses.to_json(), indent=1))
     watch(StackStep(choice.part, "starting", f"{source}, PoCo from a saved state"))
     server = anvil.start(
         folder, ports.rpc_port, chain_id=settings.chain_id, block_time=settings.block_time, keep=own_state

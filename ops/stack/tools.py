@@ -19,6 +19,7 @@ from pathlib import Path
 
 import structlog
 
+from config.whole_files import write_whole
 from protocol.errors import MissingTool
 
 log = structlog.get_logger(__name__)
@@ -109,7 +110,7 @@ def npm_packages() -> Path:
         if not (mark.exists() and mark.read_text() == wanted):
             announce("installing npm packages", action="npm_install")
             npm_install(root())
-            mark.write_text(wanted)
+            write_whole(mark, wanted)
     return folder
 
 

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.whole_files import write_whole
 from protocol.errors import StorageUnavailable
 from protocol.types import TaskId, Wallet
 
@@ -175,10 +176,7 @@ class Layout:
         """Random name of this installation, 32 hex digits; made at its first use."""
         path = self.root / "machine"
         if not path.exists():
-            # Whole or not at all, even if the machine loses power now.
-            partial = path.with_suffix(".part")
-            partial.write_text(secrets.token_hex(16))
-            partial.replace(path)
+            write_whole(path, secrets.token_hex(16))
         return path.read_text()
 
     def note_ping(self) -> None:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 
 from chain.lane.rules.fees import FeeMarket
+from config.whole_files import write_whole
 from protocol.types import Wei
 from workers.data.layout import Layout
 
 
 def note(layout: Layout, market: FeeMarket) -> None:
     """Keep what the chain asks now."""
-    partial = layout.market.with_suffix(".part")
-    partial.write_text(json.dumps({"base_fee": market.base_fee, "tip": market.tip}))
-    partial.replace(layout.market)
+    write_whole(layout.market, json.dumps({"base_fee": market.base_fee, "tip": market.tip}))
 
 
 def noted(layout: Layout) -> FeeMarket | None:

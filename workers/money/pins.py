@@ -9,6 +9,7 @@ import json
 from collections.abc import Collection, Mapping
 
 from config.settings import Settings
+from config.whole_files import write_whole
 from protocol.errors import BadSetting
 from workers.data.layout import Layout
 
@@ -36,9 +37,7 @@ def check(layout: Layout, own: Settings, given: Collection[str]) -> None:
 
 def keep(layout: Layout, own: Settings) -> None:
     """Keep what was checked, at a machine's start."""
-    partial = layout.pins.with_suffix(".part")
-    partial.write_text(json.dumps(_of(own)))
-    partial.replace(layout.pins)
+    write_whole(layout.pins, json.dumps(_of(own)))
 
 
 def _of(own: Settings) -> dict[str, str]:

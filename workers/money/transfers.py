@@ -25,6 +25,7 @@ from chain.lane.rules.fees import quote, too_low
 from chain.lane.run import Lane
 from chain.rpc.heads import heads
 from config.settings import Settings
+from config.whole_files import write_whole
 from protocol.errors import BadInput, LaneError, RefusedHere, TransactionReverted
 from protocol.types import ZERO_ADDRESS, Contract, NRlc, Wei
 from workers.data.layout import Layout
@@ -168,9 +169,7 @@ def _call(hub: Hub, token: Contract, direction: Direction, amount: NRlc) -> tupl
 def begin(layout: Layout, transfer: Transfer, now: float) -> Wish:
     """Put the wish on disk: from here on it is made once, whatever crashes. `now`: Unix seconds."""
     wish = Wish(transfer.direction, transfer.amount, now, transfer.to, transfer.data, transfer.value, transfer.gas)
-    partial = layout.transfer.with_suffix(".part")
-    partial.write_text(json.dumps(asdict(wish)))
-    partial.replace(layout.transfer)
+    write_whole(layout.transfer, json.dumps(asdict(wish)))
     return wish
 
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from chain.keystore import load_key
 from chain.lane.model.policy import LanePolicy
 from config.settings import Settings
+from config.whole_files import write_whole
 from protocol.errors import PoolUnavailable
 from protocol.types import Wallet
 from protocol.wire import PoolConfig
@@ -22,10 +23,7 @@ log = structlog.get_logger(__name__)
 
 def save_pool_config(settings: Settings, wallet: Wallet, pool: PoolConfig) -> None:
     """Write the pool's `/config` to disk."""
-    path = layout_of(settings.home, wallet).pool
-    partial = path.with_suffix(".part")
-    partial.write_text(pool.model_dump_json())
-    partial.replace(path)
+    write_whole(layout_of(settings.home, wallet).pool, pool.model_dump_json())
 
 
 def load_pool_config(settings: Settings, wallet: Wallet) -> PoolConfig | None:

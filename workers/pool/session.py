@@ -6,10 +6,9 @@ changes the broker password too: open connections stay, and new ones read the pa
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
+from config.whole_files import write_whole
 from protocol.errors import NotSignedIn
 from protocol.wire import Session
 from workers.data.layout import Layout
@@ -53,13 +52,4 @@ class SessionFile:
             return session
 
     def _write(self, session: Session) -> None:
-        partial = self._path.with_suffix(".part")
-        _write_private(partial, session.model_dump_json().encode())
-        partial.replace(self._path)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that nobody else can read, from its first moment on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
+        write_whole(self._path, session.model_dump_json(), mode=0o600)

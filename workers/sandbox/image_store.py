@@ -22,6 +22,7 @@ from pathlib import Path
 import structlog
 from pydantic_core import from_json
 
+from config.whole_files import write_whole
 from protocol.errors import BadMessage
 from workers.data.registry import Blob
 from workers.sandbox.container import Engine
@@ -69,11 +70,8 @@ class ImageStore:
 
     def put(self, image: StoredImage) -> None:
         """Write a record, whole or not at all."""
-        path = self._path(image.wanted)
         self._root.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".part-{os.getpid()}")
-        partial.write_text(json.dumps(asdict(image)))
-        partial.replace(path)
+        write_whole(self._path(image.wanted), json.dumps(asdict(image)))
 
     def fetch_folder(self, wanted: str) -> Path:
         """Where layers are kept until the engine has them."""

@@ -1,0 +1,69 @@
+"""Files that a killed program never leaves half-written, and the repository of IPFS, which is made the same way."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from config.whole_files import write_whole
+from ops.stack import ipfs
+from protocol.errors import NotReady, Unavailable
+
+
+def test_a_file_has_its_new_content_and_the_permissions_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "session"
+    path.write_text("old")
+    write_whole(path, "new", mode=0o600)
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o600)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -> None:
+    # A folder in the file's place: all is written by then, and only the last step fails.
+    path = tmp_path / "config"
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_whole(path, "new")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_at_once_never_take_each_others_half_file(tmp_path: Path) -> None:
+    # A writer that was killed half-way left its file; another is at work under a name of its own.
+    left = tmp_path / "pins.json.part-00000000"
+    left.write_text("{")
+    write_whole(tmp_path / "pins.json", "{}")
+    assert (tmp_path / "pins.json").read_text() == "{}"
+    assert left.read_text() == "{"
+
+
+_INIT = """#!/bin/sh
+printf '%s' '{"Identity": "mine"' > "$IPFS_PATH/config"
+[ -e "{allowed}" ] || exit 1
+printf '}' >> "$IPFS_PATH/config"
+"""
+
+
+def test_an_init_of_ipfs_that_was_cut_off_is_not_taken_for_a_repository(tmp_path: Path) -> None:
+    allowed, program, repository = tmp_path / "allowed", tmp_path / "ipfs", tmp_path / "ipfs-home" / "data"
+    program.write_text(_INIT.replace("{allowed}", str(allowed)))
+    program.chmod(0o700)
+    with pytest.raises(NotReady, match="ipfs init"):
+        ipfs.prepare(program, repository, {}, {"Bootstrap": []}, log=tmp_path / "log")
+    assert not repository.exists()
+    allowed.touch()
+    # What an older release's `up` left when it was killed.
+    repository.mkdir()
+    (repository / "keystore").mkdir()
+    ipfs.prepare(program, repository, {}, {"Bootstrap": []}, log=tmp_path / "log")
+    assert json.loads((repository / "config").read_text()) == {"Identity": "mine", "Bootstrap": []}
+    assert [path.name for path in repository.parent.iterdir()] == ["data"]
+
+
+def test_a_configuration_of_ipfs_that_cannot_be_read_is_said_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "config").touch()
+    with pytest.raises(Unavailable, match="sluice stack down ipfs --wipe"):
+        ipfs.prepare(tmp_path / "ipfs", tmp_path / "data", {}, {}, log=tmp_path / "log")
