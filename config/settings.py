@@ -319,7 +319,8 @@ class Settings(BaseSettings):
     sandbox: Literal["compat", "strict", "isolated"] = Field(
         "compat",
         description="How apps are confined: as ordinary images need it (compat); without network and capabilities, on a"
-        " read-only file system with a small /tmp (strict); as compat, by a runtime of its own (isolated).",
+        " read-only file system with a small /tmp (strict); as compat, by a runtime of its own (isolated). A machine"
+        " that is strict or isolated votes for results only and declines a task whose app fails.",
     )
     sandbox_runtime: str = Field(
         "runsc",
@@ -329,7 +330,8 @@ class Settings(BaseSettings):
     app_network: Literal["public", "none", "open"] | None = Field(
         None,
         description="What apps reach: the internet, but no private address, no address of this machine and no other app"
-        " (public); nothing (none); all that this machine reaches (open: unsafe). Unset: none in strict, else public.",
+        " (public); nothing (none); all that this machine reaches (open: unsafe). Unset: none in strict, else public."
+        " With none, a task whose app fails is declined.",
     )
     ping_seconds: float = Field(10.0, gt=0, description="How often a worker says it is alive.")
 

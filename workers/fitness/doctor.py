@@ -166,11 +166,17 @@ def sandbox(settings: Settings) -> CheckResult:
     runtime, remapped = asked.runtime or str(info.get("DefaultRuntime") or ""), has_user_namespaces(info)
     root = "an ordinary user outside" if remapped else "root outside, without its privileges (no user namespaces)"
     says = f"{asked.profile}, runtime {runtime}, network {asked.network}; root in a container is {root}"
+    if asked.stricter is not None:
+        says += (
+            f". {asked.stricter} is stricter than the pool promises to apps, which may fail for that: a task whose app"
+            " fails here is declined and earns nothing; only results are voted for"
+        )
     numbers: Numbers = {
         "profile": str(asked.profile),
         "runtime": runtime,
         "network": str(asked.network),
         "user_namespaces": remapped,
+        "votes_failures": asked.stricter is None,
     }
     return CheckResult("sandbox", True, says, numbers)
 

@@ -6,6 +6,9 @@
     isolated  public           writable             CAPABILITIES   SLUICE_SANDBOX_RUNTIME (gVisor, Kata)
 
 All of them: no new privileges, Docker's seccomp filter, no devices, limits of `spec`.
+
+The pool promises apps no less than `compat` with the internet. Under anything less, or another runtime, an app may fail
+for what this machine keeps from it: such a machine votes results and no failures of apps (`Sandbox.stricter`).
 """
 
 from __future__ import annotations
@@ -55,6 +58,16 @@ class Sandbox:
     read_only: bool
     #: Name of the engine's OCI runtime; None: its default.
     runtime: str | None
+
+    @property
+    def stricter(self) -> str | None:
+        """The settings, in words, that give apps less than the pool promises them or another runtime; None: none do."""
+        found = []
+        if self.profile is not Profile.COMPAT:
+            found.append(f"SLUICE_SANDBOX={self.profile}")
+        if self.network is NetworkAccess.NONE and self.profile is not Profile.STRICT:
+            found.append("SLUICE_APP_NETWORK=none")
+        return " and ".join(found) or None
 
 
 def sandbox_of(settings: Settings) -> Sandbox:

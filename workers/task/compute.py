@@ -53,7 +53,7 @@ from workers.sandbox.run_app import AppRun, run_app
 from workers.sandbox.spec import container_name, container_spec
 from workers.task import admission, disk_limits, signature
 from workers.task.deadline import TaskDeadline
-from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result
+from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result, how, require_promised
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
 from workers.task.verdict import KILLED
 
@@ -192,6 +192,8 @@ def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> 
             # Its container was killed by us: that says nothing of the app.
             raise _declined(replicate.task_id, ABORTED, "it was aborted") from error
         failure, why = cause_of(replicate.task_id, error, attempt.ended)
+        if attempt.container is not None:
+            require_promised(replicate.task_id, context.machine.sandbox, why)
         log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=why)
         if replicate.assignment.callback != ZERO_ADDRESS:
             # A callback contract expects the app's data; there is none, and no text can stand for it.
@@ -201,13 +203,17 @@ def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> 
 
 
 def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolders, attempt: _Attempt) -> PackedResult:
-    """Download, run, pack. As with iExec, a computed.json counts even if the app failed after writing it."""
+    """Download, run, pack. As with iExec, a computed.json counts even if the app failed after writing it, unless this
+    machine's own sandbox may have been why.
+    """
     assignment = replicate.assignment
     params = _params(assignment)
     require_name(assignment)
     deadline = _task_deadline(context, replicate)
     inputs.fetch(assignment, params, folders.inputs, context.layout, context.machine.downloads, deadline)
     _run(context, replicate, params, folders, attempt, deadline)
+    if attempt.ended is not None and not attempt.ended.clean:
+        require_promised(replicate.task_id, context.machine.sandbox, how(attempt.ended))
     if attempt.ended is not None and attempt.ended.clean:
         for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
             if content:

@@ -12,6 +12,7 @@ from workers.data import outputs
 from workers.data.layout import TaskFolders
 from workers.data.outputs import PackedResult, ResultLimits
 from workers.sandbox.container_state import ContainerExit
+from workers.sandbox.profile import Sandbox
 from workers.task import verdict
 from workers.task.verdict import Verdict
 
@@ -30,15 +31,33 @@ def cause_of(task_id: TaskId, error: TaskFailure, ended: ContainerExit | None) -
     failure = Failure(error.cause)
     if ended is None or ended.clean or failure is Failure.OUT_OF_MEMORY:
         return failure, str(error.fields["why"])
-    why = f"the app ended with exit code {ended.exit_code}"
+    why = how(ended)
     if not ended.timed_out and verdict.of_exit(ended.exit_code, ended.stdout, ended.stderr) is not Verdict.APP:
         why = f"{why}, which may tell of this machine: {_last_line(ended.stderr)}"
         raise TaskDeclined(task=task_id, cause=UNCLEAR_END, why=why)
     if failure is not Failure.COMPUTED_FILE:
         return failure, str(error.fields["why"])
     if ended.timed_out:
-        return Failure.APP_TIMEOUT, "the app ran until its category's time was over"
+        return Failure.APP_TIMEOUT, why
     return Failure.APP, why
+
+
+def how(ended: ContainerExit) -> str:
+    """How an app ended that did not end well, in words."""
+    if ended.timed_out:
+        return "the app ran until its category's time was over"
+    if ended.out_of_memory:
+        return "the app ran out of memory"
+    return f"the app ended with exit code {ended.exit_code}"
+
+
+def require_promised(task_id: TaskId, sandbox: Sandbox, why: str) -> None:
+    """Raise TaskDeclined for an app that failed in a container (`why`), if this machine's sandbox is stricter than what
+    the pool promises: the app may have failed for that.
+    """
+    if sandbox.stricter is not None:
+        strictly = f"{sandbox.stricter} is stricter than the pool promises, which may be why"
+        raise TaskDeclined(task=task_id, cause=UNCLEAR_END, why=f"{strictly}: {why}")
 
 
 def _last_line(output: bytes) -> str:

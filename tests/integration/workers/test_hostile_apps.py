@@ -127,6 +127,9 @@ def test_a_hostile_app_gets_the_cause_that_is_true_and_the_next_task_runs(
     attack, marker = ATTACKS[name], f"{abs(hash(tmp_path))}"
     found = run(machine, 1, f"sh /a/{list(ATTACKS).index(name)} {marker}", seconds=attack.seconds)
     wanted = Failure.COMPUTED_FILE if attack.ends == "missing" else attack.ends
+    if profile == "strict" and wanted is not None:
+        # It may have failed for what a strict machine keeps from it.
+        wanted = UNCLEAR_END
     if wanted == UNCLEAR_END:
         assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, UNCLEAR_END)
         assert pool.wait_for(Step.FAILED).cause == found.cause
