@@ -51,6 +51,7 @@ class Subscription:
         self._items: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
 
     def next_head(self, seconds: float) -> BlockNumber | None:
         """The newest block number announced within `seconds`; None if none was, or if `end` was called.
@@ -69,12 +70,12 @@ class Subscription:
 
     def run(self) -> None:
         """Body of the subscription's thread: subscribe, queue announced blocks, and last the error that ended it."""
-        try:
-            self._task = self._loop.create_task(self._queue_heads())
+        # A Runner, since it ends what web3.py and websockets may have left running in the loop.
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            loop = runner.get_loop()
+            self._task = loop.create_task(self._queue_heads())
             with contextlib.suppress(asyncio.CancelledError):
-                self._loop.run_until_complete(self._task)
-        finally:
-            self._loop.close()
+                loop.run_until_complete(self._task)
 
     def end(self) -> None:
         """End a wait in `next_head` at once and the thread soon after; a frozen node does not delay the caller."""
@@ -83,8 +84,10 @@ class Subscription:
             self._loop.call_soon_threadsafe(self._cancel_task)
 
     def _cancel_task(self) -> None:
-        """Cancel the listening task, inside of its event loop."""
-        if self._task is not None:
+        """Cancel the listening task once, inside of its event loop: a second time would cut off its closing, and leave
+        the connection open.
+        """
+        if self._task is not None and not self._closing and not self._task.cancelling():
             self._task.cancel()
 
     async def _queue_heads(self) -> None:
@@ -96,9 +99,15 @@ class Subscription:
 
         try:
             async with _make_web3(self._url) as w3:
-                await w3.subscription_manager.subscribe(NewHeadsSubscription(handler=announce))
-                self._items.put(_Subscribed())
-                await w3.subscription_manager.handle_subscriptions()
+                try:
+                    if self._task is not None and self._task.cancelling():
+                        # `asyncio.wait_for`, which web3.py connects with, returns what was ready when it was cancelled.
+                        return
+                    await w3.subscription_manager.subscribe(NewHeadsSubscription(handler=announce))
+                    self._items.put(_Subscribed())
+                    await w3.subscription_manager.handle_subscriptions()
+                finally:
+                    self._closing = True
         except Exception as error:  # noqa: BLE001 # raised by `next_head`, in the thread that can handle it
             self._items.put(error)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import signal
 import tempfile
@@ -13,9 +15,11 @@ from structlog.testing import capture_logs
 
 from chain.rpc.client import Rpc
 from chain.rpc.heads import heads
+from chain.rpc.library import load_web3
+from chain.rpc.subscription import Subscription
 from ops.stack import anvil, ports
 from tests.integration.conftest import BLOCK_TIME, Chain
-from tests.waiting import freeze
+from tests.waiting import ample, freeze
 
 
 def test_every_new_block_wakes_up_over_the_websocket(chain: Chain) -> None:
@@ -92,6 +96,26 @@ def test_a_stop_ends_the_wait_for_a_frozen_node(chain: Chain) -> None:
         os.kill(chain.node.pid, signal.SIGCONT)
 
     assert len(rest) <= 1
+
+
+def test_a_subscription_that_is_ended_twice_leaves_no_connection_open(chain: Chain) -> None:
+    load_web3()
+    subscription = Subscription(chain.node.ws_url)
+    thread = threading.Thread(target=subscription.run)
+    thread.start()
+    assert subscription.next_head(ample(10.0)) is None, "its first item is the confirmation"
+    # A node that does not answer the closing keeps it waiting, which is when the second end comes.
+    freeze(chain.node.pid)
+    try:
+        loop = subscription._loop
+        loop.call_soon_threadsafe(loop.call_later, 0.2, subscription.end)
+        subscription.end()
+        thread.join()
+    finally:
+        os.kill(chain.node.pid, signal.SIGCONT)
+    assert asyncio.all_tasks(loop) == set()
+    # An open connection would be an error of this test's: pytest reports what is not closed.
+    gc.collect()
 
 
 def test_a_node_that_thaws_wakes_up_again(chain: Chain) -> None:
