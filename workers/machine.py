@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_fixed
@@ -28,12 +28,20 @@ from chain.rpc.pool import connect
 from config.celery_apps import consume
 from config.settings import Settings
 from config.supervisor import Supervisor
-from protocol.errors import BadSetting, PoolUnavailable, RpcError, RpcUnavailable, WrongChain
+from protocol.errors import (
+    BadSetting,
+    EngineUnavailable,
+    PoolUnavailable,
+    RpcError,
+    RpcUnavailable,
+    SluiceError,
+    WrongChain,
+)
 from protocol.ethereum.signing import Key
 from protocol.poco.view import ChainView
 from protocol.types import Contract, Wallet
 from protocol.wire import PoolConfig
-from workers import control, log_file, upkeep_process
+from workers import control, log_file, upkeep_process, votes_first
 from workers.context import Machine
 from workers.data.layout import Layout, layout_of
 from workers.money import pins
@@ -41,7 +49,7 @@ from workers.pool.api import PoolApi
 from workers.pool.broker import admit, celery_app
 from workers.pool.broker_reach import require_tls
 from workers.pool.release import upgrade_notice
-from workers.pool.saved_config import save_pool_config
+from workers.pool.saved_config import load_pool_config, save_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox.container import Engine
 from workers.sandbox.profile import NetworkAccess
@@ -91,18 +99,11 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
 @contextmanager
 def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machine]:
     """A machine that has signed in and may work with its wallet alone until the block ends. Raises as `run` does."""
-    machine = prepare(settings)
-    log_file.keep(machine.layout)
-    rehearsed = rehearse(machine)
-    log.info(
-        "Docker runs containers as asked.",
-        action="engine_rehearsed",
-        slot=rehearsed.slot,
-        sandbox=str(machine.sandbox.profile),
-        network=rehearsed.network,
-    )
-    if machine.sandbox.network is NetworkAccess.OPEN:
-        log.warning("Apps reach this machine and its network.", action="app_network_open", wallet=machine.wallet)
+    machine = _prepared(settings)
+    try:
+        _try_engine(machine)
+    except (BadSetting, EngineUnavailable) as refusal:
+        _refuse(machine, refusal)
     with _machine_lock(machine.layout, machine.key):
         control.note_process(machine.layout)
         control.end_drain(machine.layout)
@@ -142,23 +143,51 @@ def left_unfinished(layout: Layout, wallet: Wallet, settings: Settings, now: flo
     return unfinished(replicates, {view.task_id: view for view in views}, wallet, now)
 
 
-def prepare(settings: Settings) -> Machine:
-    """Check all that a machine needs; read from the pool's `/config` what the settings leave open. Raises as `run`."""
+def _refuse(machine: Machine, refusal: SluiceError) -> NoReturn:
+    left = left_unfinished(machine.layout, machine.wallet, machine.settings, time.time())
+    votes_first.refuse(machine, refusal, left, _machine_lock(machine.layout, machine.key))
+
+
+def _prepared(settings: Settings) -> Machine:
+    """Check all that a machine needs of pool and node; read from the pool's `/config` what the settings leave open.
+
+    Raises as `run`.
+    """
     key = load_key(settings)
     api = PoolApi.of(settings)
-    pool = _until_answered(api.config)
+    try:
+        pool = _until_answered(api.config)
+    except PoolUnavailable as refusal:
+        if (known := load_pool_config(settings, key.wallet)) is None:
+            raise
+        own = _until_answered(partial(_settings_checked_at_node, settings, known, key.wallet))
+        _refuse(Machine(own, key, known, api), refusal)
     if pool.amqp_host is not None and pool.amqp_port is not None:
         require_tls(pool.amqp_host, pool.amqp_port, tls=pool.amqp_tls, allowed=settings.allow_plaintext)
     own = _until_answered(partial(_settings_checked_at_node, settings, pool, key.wallet))
-    engine = Engine(own.docker_host)
-    engine.require_reach(os.geteuid())
-    engine.close()
     api.close()
     machine = Machine(own, key, pool, api)
     machine.layout.make()
     pins.keep(machine.layout, own)
     save_pool_config(own, key.wallet, pool)
+    log_file.keep(machine.layout)
     return machine
+
+
+def _try_engine(machine: Machine) -> None:
+    """Run a container as apps' are. Raises BadSetting, EngineUnavailable."""
+    with closing(Engine(machine.settings.docker_host)) as engine:
+        engine.require_reach(os.geteuid())
+    rehearsed = rehearse(machine)
+    log.info(
+        "Docker runs containers as asked.",
+        action="engine_rehearsed",
+        slot=rehearsed.slot,
+        sandbox=str(machine.sandbox.profile),
+        network=rehearsed.network,
+    )
+    if machine.sandbox.network is NetworkAccess.OPEN:
+        log.warning("Apps reach this machine and its network.", action="app_network_open", wallet=machine.wallet)
 
 
 def _settings_checked_at_node(settings: Settings, pool: PoolConfig, wallet: Wallet) -> Settings:

@@ -45,8 +45,8 @@ IDLE_HEADS = 60
 LANE_SECONDS = 330.0
 
 
-def run(app: Celery, machine: Machine) -> None:
-    """Run until SIGTERM."""
+def run(app: Celery | None, machine: Machine) -> None:
+    """Run until SIGTERM. `app`: whose user at the broker is kept valid; None for a machine that takes no messages."""
     stop, signalled = threading.Event(), threading.Event()
 
     def stopping(*_: object) -> None:
@@ -133,13 +133,14 @@ class LaneRunner:
         return began is not None and now > began + LANE_SECONDS
 
 
-def _periodic_work(app: Celery, machine: Machine, lane: LaneRunner, stop: threading.Event) -> None:
+def _periodic_work(app: Celery | None, machine: Machine, lane: LaneRunner, stop: threading.Event) -> None:
     context = WorkerContext(machine)
     upkeep, checkup = Upkeep(context, Resumer(machine)), Checkup(machine, context.now)
     attempts = Attempts(context.now)
     attempts.run("tidy", upkeep.delete_leftovers)
     while not upkeep.superseded and not upkeep.drained:
-        attempts.run("admit", partial(_admit, app, machine))
+        if app is not None:
+            attempts.run("admit", partial(_admit, app, machine))
         attempts.run("look", upkeep.run_once)
         attempts.run("checkup", checkup.run_if_due)
         attempts.run("log", partial(log_file.rotate, machine.layout))

@@ -112,8 +112,14 @@ def test_a_bag_is_completed_though_something_breaks_in_the_middle(
     wait_until(lambda: nonce_gaps(bench_pool) == 0, 10, what="all nonces to be mined")
 
 
-def test_a_machine_killed_between_contribute_and_reveal_reveals_after_its_restart(bench_pool: BenchPool) -> None:
-    """worker-2 is down until worker-1 has voted and is killed, so that consensus comes while worker-1 is dead."""
+@pytest.mark.parametrize("engine", ["there", "gone"])
+def test_a_machine_killed_between_contribute_and_reveal_reveals_after_its_restart(
+    bench_pool: BenchPool, engine: str
+) -> None:
+    """Also one that is refused the start, since its Docker engine is gone meanwhile: it reveals, and ends.
+
+    worker-2 is down until worker-1 has voted and is killed, so that consensus comes while worker-1 is dead.
+    """
     pool = bench_pool.pool
     first, second = (wallet.key.wallet for wallet in pool.on_chain.workers)
     pool.running["worker-2"].stop()
@@ -129,9 +135,17 @@ def test_a_machine_killed_between_contribute_and_reveal_reveals_after_its_restar
     wait_until(lambda: view(bench_pool, task).status is TaskStatus.REVEALING, WAIT_SECONDS, what="consensus")
     assert first not in {vote.worker for vote in view(bench_pool, task).revealed}
 
-    pool.restart("worker-1")
+    if engine == "gone":
+        program = pool.programs["worker-1"]
+        refused = replace(program, env={**program.env, "SLUICE_DOCKER_HOST": "unix:///nowhere/docker.sock"})
+        pool.running["worker-1"] = refused.start()
+    else:
+        pool.restart("worker-1")
     wait_until(lambda: view(bench_pool, task).status is TaskStatus.COMPLETED, WAIT_SECONDS, what="the end of the task")
     assert {vote.worker for vote in view(bench_pool, task).revealed} == {first, second}
+    if engine == "gone":
+        wait_until(lambda: not pool.running["worker-1"].alive(), WAIT_SECONDS, what="the end of worker-1")
+        pool.restart("worker-1")
     wait_until(lambda: connected(bench_pool, first), 10, what="worker-1 to be known as connected")
     assert all(account.locked == 0 for account in bench_pool.hub.accounts([first, second]))
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from protocol.errors import PoolUnavailable, RpcUnavailable, WrongChain
-from workers import machine
+from protocol.errors import BadSetting, PoolUnavailable, RpcUnavailable, WrongChain
+from workers import machine, votes_first
+from workers.task.unfinished import Unfinished
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +43,19 @@ def test_a_node_of_another_chain_is_not_asked_again() -> None:
     with pytest.raises(WrongChain):
         machine._until_answered(ask)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("left", [Unfinished(), Unfinished(apps=1, unpaid=1)])
+def test_a_machine_that_may_not_start_ends_at_once_if_no_vote_waits(left: Unfinished) -> None:
+    taken = []
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        taken.append(1)
+        yield
+
+    refusal, nothing = BadSetting(name="SLUICE_DOCKER_HOST", why="refused", fix="Mend it."), SimpleNamespace()
+    own: Any = nothing
+    with pytest.raises(BadSetting, match="Mend it"):
+        votes_first.refuse(own, refusal, left, alone())
+    assert taken == []
