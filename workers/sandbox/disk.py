@@ -109,13 +109,11 @@ def _entries(tops: Sequence[Path]) -> Iterator[os.stat_result | None]:
     """The status of each file that `tops` name and of all below their folders; None for a path beyond WORKING_PATH."""
     waiting: list[tuple[str, int]] = []
     for top in tops:
-        with suppress(FileNotFoundError):
-            # Ours to follow: the paths of open files below /proc are links.
-            status = top.stat()
-            if stat.S_ISDIR(status.st_mode):
-                waiting.append((str(top), len(str(top)) + WORKING_PATH))
-            else:
-                yield status
+        status = _status_of_top(top)
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            waiting.append((str(top), len(str(top)) + WORKING_PATH))
+        elif status is not None:
+            yield status
     while waiting:
         folder, longest = waiting.pop()
         if len(folder) > longest:
@@ -129,6 +127,23 @@ def _entries(tops: Sequence[Path]) -> Iterator[os.stat_result | None]:
                     yield status
                     if stat.S_ISDIR(status.st_mode):
                         waiting.append((entry.path, longest))
+
+
+def _status_of_top(top: Path) -> os.stat_result | None:
+    """The status of a file or folder; None if it is gone.
+
+    A link is the path of an open file below /proc: by the time it is followed, its process may have ended, or have closed
+    the file and opened another by that number, even the whole image. Only files without a name count by such a path.
+    """
+    with suppress(FileNotFoundError, ProcessLookupError):
+        status = top.lstat()
+        if not stat.S_ISLNK(status.st_mode):
+            return status
+        with suppress(OSError):
+            status = top.stat()
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+                return status
+    return None
 
 
 def _blames_app(verdict: TaskFailure | None) -> bool:

@@ -93,6 +93,48 @@ def test_an_open_file_counts_when_its_name_is_gone_and_only_then(tmp_path: Path)
         assert not exceeds([path], 200_000, 10)
 
 
+def test_the_path_of_an_open_file_counts_only_while_it_leads_to_a_file_without_a_name(tmp_path: Path) -> None:
+    # The number of a file that a process has closed is given to the next one that it opens.
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / "file").write_bytes(b"x" * 100_000)
+    opened = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    os.unlink(tmp_path / "file")
+    os.write(opened, b"x" * 100_000)
+    path = Path("/proc") / str(os.getpid()) / "fd" / str(opened)
+    assert path in nameless([path.parent.parent])
+    assert exceeds([path], 50_000, 10)
+    for other in (tmp_path / "image", tmp_path / "image" / "file", Path("/dev/null")):
+        another = os.open(other, os.O_RDONLY)
+        os.dup2(another, opened)
+        os.close(another)
+        assert not exceeds([path], 0, 0), other
+    os.close(opened)
+    assert not exceeds([path], 0, 0)
+
+
+def test_an_open_file_of_a_process_that_has_ended_meanwhile_does_not_count(tmp_path: Path) -> None:
+    gone = Path("/proc") / str(2**22 + 1) / "fd" / "3"
+    assert not exceeds([gone, tmp_path / "none"], 0, 0)
+
+
+@pytest.mark.parametrize("error", [ProcessLookupError(), PermissionError(), FileNotFoundError(), OSError(116, "stale")])
+def test_an_error_of_an_open_file_that_vanishes_under_the_look_ends_no_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    link, real = tmp_path / "3", Path.stat
+    link.symlink_to(tmp_path)
+
+    def stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path == link and follow_symlinks:
+            raise error
+        return real(path, follow_symlinks=follow_symlinks)
+
+    (tmp_path / "full").write_bytes(b"x" * 100_000)
+    monkeypatch.setattr(Path, "stat", stat)
+    assert exceeds([link, tmp_path / "full"], 50_000, 10)
+    assert not exceeds([link], 0, 0)
+
+
 def test_a_process_that_has_ended_has_no_company() -> None:
     assert processes_beside(2**22 + 1) == []
 
