@@ -183,7 +183,7 @@ def sandbox(settings: Settings) -> CheckResult:
 
 def network(machine: Machine) -> CheckResult:
     """What an app reaches, tried from inside a container. Raises BadSetting, EngineUnavailable."""
-    return CheckResult("network", True, rehearse(machine, TaskId("doctor"), outside=_outside(machine.settings)).network)
+    return CheckResult("network", True, rehearse(machine, outside=_outside(machine.settings)).network)
 
 
 def _outside(settings: Settings) -> Target | None:

@@ -132,8 +132,9 @@ def _entries(tops: Sequence[Path]) -> Iterator[os.stat_result | None]:
 def _status_of_top(top: Path) -> os.stat_result | None:
     """The status of a file or folder; None if it is gone.
 
-    A link is the path of an open file below /proc: by the time it is followed, its process may have ended, or have closed
-    the file and opened another by that number, even the whole image. Only files without a name count by such a path.
+    A link is the path of an open file below /proc: by the time it is followed, its process may have ended, or have
+    closed the file and opened another by that number, even the whole image. By such a path only files without a name
+    count.
     """
     with suppress(FileNotFoundError, ProcessLookupError):
         status = top.lstat()

@@ -4,32 +4,47 @@ container reaches.
 A container with a slot's limits, the machine's sandbox, name and folders, of an image that holds one program, which
 only waits. On a processor for which there is no such program, an engine that gets as far as missing it has accepted
 everything else.
+
+Container and folders are named after the process that made them, which holds the lock of that name: what a killed
+process left is known by its free lock, and removed at the next start (and by `upkeep` and `prune`, as any task's).
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
-from protocol.errors import BadSetting, CannotStart, ContainerRefused, NoSuchContainer
-from protocol.types import TaskId
+from protocol.errors import BadSetting, CannotStart, ContainerRefused, EngineTrouble, NoSuchContainer
+from protocol.types import TaskId, Wallet
 from workers.context import Machine
+from workers.data.layout import Layout
 from workers.sandbox import egress, pause_program
 from workers.sandbox.container import Engine
 from workers.sandbox.egress import Target
 from workers.sandbox.network import AppNetwork
 from workers.sandbox.profile import NetworkAccess, check_runtime
-from workers.sandbox.spec import INPUT_FOLDER, LABEL_LIMIT, LABEL_POOL, ContainerSpec, container_name
+from workers.sandbox.spec import (
+    INPUT_FOLDER,
+    LABEL_LIMIT,
+    LABEL_POOL,
+    LABEL_TASK,
+    LABEL_WALLET,
+    ContainerSpec,
+    container_name,
+)
 
 #: An image with the program, made on the engine the first time.
 IMAGE = ("sluice/rehearsal", "1")
-#: In place of a task's id: names the container and its folders.
-TASK = TaskId("rehearsal")
+#: In place of a task's id, with a process id behind it: names the container and its folders.
+TASK = "rehearsal"
 _MARKER = "marker"
 #: Seconds an app could run: none does.
 _SECONDS = 10
+#: Times that a container is made which another program removes at once, e.g. one that prunes by a timer.
+_TRIES = 2
 #: Where clouds serve a machine's own credentials.
 METADATA: Target = ("169.254.169.254", 80)
 
@@ -44,12 +59,23 @@ class Rehearsal:
     network: str
 
 
-def rehearse(machine: Machine, task: TaskId = TASK, *, outside: Target | None = None) -> Rehearsal:
+def rehearse(machine: Machine, *, outside: Target | None = None) -> Rehearsal:
     """Run a container. `outside`: an address on the internet that is tried from inside, too.
 
     Raises BadSetting if the engine refuses such containers, or if the container reaches what it must not;
-    EngineUnavailable.
+    EngineUnavailable, also if another program removes the container each time.
     """
+    task = TaskId(f"{TASK}-{os.getpid()}")
+    # `worker doctor` may be the first command that this wallet sees.
+    machine.layout.make()
+    with machine.layout.lock(task, wait=True):
+        try:
+            return _rehearse(machine, task, outside)
+        finally:
+            machine.layout.delete_lock(task)
+
+
+def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehearsal:
     limits, sandbox = machine.limits, machine.sandbox
     folders = machine.layout.task(task)
     spec = ContainerSpec(
@@ -57,7 +83,12 @@ def rehearse(machine: Machine, task: TaskId = TASK, *, outside: Target | None = 
         image=":".join(IMAGE),
         command=(f"/{pause_program.PATH}",),
         environment={},
-        labels={LABEL_POOL: machine.pool.workerpool, LABEL_LIMIT: str(_SECONDS)},
+        labels={
+            LABEL_POOL: machine.pool.workerpool,
+            LABEL_WALLET: machine.wallet,
+            LABEL_TASK: task,
+            LABEL_LIMIT: str(_SECONDS),
+        },
         inputs=str(folders.inputs),
         outputs=str(folders.outputs),
         limits=limits,
@@ -68,13 +99,12 @@ def rehearse(machine: Machine, task: TaskId = TASK, *, outside: Target | None = 
     network = {NetworkAccess.NONE: "apps have none", NetworkAccess.OPEN: OPEN}.get(sandbox.network, UNSEEN)
     try:
         check_runtime(sandbox, engine.info())
+        remove_strays(engine, machine.layout, machine.wallet, task)
         apart = engine.confine_apps() if sandbox.network is NetworkAccess.PUBLIC else None
         folders.make()
         (folders.inputs / _MARKER).write_text(str(os.getpid()))
         engine.make_image(*IMAGE, pause_program.archive(engine.platform[1]))
-        # Another program that prunes containers may have removed it: the engine has made it, which is what was tested.
-        with suppress(NoSuchContainer):
-            network = _try_out(engine, spec, apart, outside) or network
+        network = _tried_out(engine, spec, apart, outside) or network
     except ContainerRefused as error:
         raise BadSetting(
             name="SLUICE_DOCKER_HOST",
@@ -95,6 +125,40 @@ def rehearse(machine: Machine, task: TaskId = TASK, *, outside: Target | None = 
 OPEN = "apps reach all that this machine reaches, and this machine itself (SLUICE_APP_NETWORK=open)"
 FILTERED = "apps reach the internet only"
 UNSEEN = f"{FILTERED}; not tried from inside a container, which this worker cannot look into"
+
+
+def remove_strays(engine: Engine, layout: Layout, wallet: Wallet, own: TaskId) -> None:
+    """Remove containers and folders of rehearsals whose process was killed, but none of the one named `own`.
+
+    Raises EngineUnavailable.
+    """
+    strays: dict[TaskId, list[str]] = {TaskId(folder.name): [] for folder in (layout.root / "tasks").glob(f"{TASK}-*")}
+    for task, container in engine.containers_of(wallet):
+        if task.startswith(f"{TASK}-"):
+            strays.setdefault(task, []).append(container)
+    for task, containers in strays.items():
+        if task == own:
+            # Of a killed process that had this number.
+            _remove(engine, layout, task, containers)
+            continue
+        with layout.lock(task, wait=False) as idle:
+            if idle:
+                _remove(engine, layout, task, containers)
+                layout.delete_lock(task)
+
+
+def _remove(engine: Engine, layout: Layout, task: TaskId, containers: Sequence[str]) -> None:
+    for container in containers:
+        engine.remove(container)
+    layout.task(task).remove()
+
+
+def _tried_out(engine: Engine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None) -> str | None:
+    """As `_try_out`, once more if another program, or another start, has removed the container meanwhile."""
+    for _ in range(_TRIES):
+        with suppress(NoSuchContainer):
+            return _try_out(engine, spec, apart, outside)
+    raise EngineTrouble(what=engine.host, why=f"the container {spec.name} is removed as soon as it is made")
 
 
 def _try_out(engine: Engine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None) -> str | None:

@@ -24,6 +24,24 @@ def test_an_engine_that_runs_apps_is_found_out_in_a_folder_of_any_name(context: 
     assert list((odd.root / "tasks").iterdir()) == []
 
 
+def test_the_container_of_a_start_that_was_killed_is_not_in_the_way_and_goes(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        # Neither removes what it made, as a process that got SIGKILL.
+        broken.setattr("workers.sandbox.container.Engine.remove", lambda *_: None)
+        broken.setattr("workers.sandbox.container.Engine.file_exists", killed)
+        broken.setattr("workers.sandbox.rehearsal.os.getpid", lambda: 1)
+        with pytest.raises(KeyboardInterrupt):
+            rehearse(context.machine)
+    assert [task for task, _ in context.engine.containers_of(context.machine.wallet)] == ["rehearsal-1"]
+    assert "from inside a container" in rehearse(context.machine).network
+    assert context.engine.containers_of(context.machine.wallet) == []
+
+
 @pytest.mark.parametrize(
     ("limits", "words"),
     [(Limits(5_000_000, NANOSECONDS), "6MB"), (Limits(64 * 2**20, 4096 * NANOSECONDS), "CPUs")],

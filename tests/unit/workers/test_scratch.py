@@ -98,7 +98,7 @@ def test_the_path_of_an_open_file_counts_only_while_it_leads_to_a_file_without_a
     (tmp_path / "image").mkdir()
     (tmp_path / "image" / "file").write_bytes(b"x" * 100_000)
     opened = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    os.unlink(tmp_path / "file")
+    (tmp_path / "file").unlink()
     os.write(opened, b"x" * 100_000)
     path = Path("/proc") / str(os.getpid()) / "fd" / str(opened)
     assert path in nameless([path.parent.parent])

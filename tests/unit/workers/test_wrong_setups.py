@@ -64,6 +64,7 @@ class Around:
             make_image=lambda *_: None,
             platform=("linux", "amd64"),
             file_exists=lambda *_: True,
+            containers_of=lambda _: [],
             close=lambda: None,
         )
 
