@@ -380,7 +380,6 @@ def test_an_app_cannot_fill_the_machines_table_of_connections(settings: Settings
     container = context.engine.create(app(settings, context, sandbox_of(settings), 1, "sleep", "600"))
     context.engine.start(container)
     process, address = context.engine.process_of(container)
-    sent = Path(f"/sys/class/net/t{os.getpid()}/statistics/tx_packets")
 
     def flood() -> None:
         with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams:
@@ -390,12 +389,12 @@ def test_an_app_cannot_fill_the_machines_table_of_connections(settings: Settings
                     datagrams.sendto(b"x", (INTERNET, port))
 
     with outside_world(), ThreadPoolExecutor(1) as inside:
-        before = int(sent.read_text())
         assert inside.submit(egress._enter, process).result()
         inside.submit(flood).result()
-        got_out = int(sent.read_text()) - before
-    # Four times as many were tried. Beside the datagrams go questions for addresses, more of them on a slow machine.
-    assert packet_filter.CONNECTIONS / 2 < got_out < packet_filter.CONNECTIONS * 17 / 16
+        # Not what got out in all: the kernel forgets a datagram after 30 s, and another one may go.
+        held = Path("/proc/net/nf_conntrack").read_text().count(f" src={address} ")
+    # Four times as many were tried.
+    assert 0 < held <= packet_filter.CONNECTIONS * 17 / 16
 
 
 def test_a_runtime_that_the_engine_lacks_is_said_at_start(settings: Settings, context: WorkerContext) -> None:
