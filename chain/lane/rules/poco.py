@@ -111,6 +111,10 @@ def _judge_reveal(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdic
     return READY
 
 
+#: A node that is some blocks behind, or a reorg, shows a task as it was before its first step: that ends nothing.
+_UNSET = "the task is not initialized yet"
+
+
 def _judge_finalize(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     """Whether `finalize` would succeed now."""
     if task.status is TaskStatus.COMPLETED:
@@ -130,6 +134,8 @@ def _judge_reopen(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdic
     """Whether `reopen` would succeed now."""
     if task.status is TaskStatus.ACTIVE:
         return _done("the task is ACTIVE")
+    if task.status is TaskStatus.UNSET:
+        return _wait(_UNSET)
     if task.status is not TaskStatus.REVEALING:
         return _dead(f"the task is {task.status.name}; only a REVEALING task can be reopened")
     if task.revealed:
@@ -146,7 +152,7 @@ def _judge_claim(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict
     if task.status is TaskStatus.COMPLETED:
         return _dead("the task is COMPLETED; there is nothing to claim")
     if task.status is TaskStatus.UNSET:
-        return _dead("the task was never initialized")
+        return _wait(_UNSET)
     return READY if task.final_deadline <= now else _wait("the final deadline has not passed")
 
 

@@ -78,7 +78,8 @@ def intent(method: str, **args: object) -> Intent:
         ("reopen", REVEALING, 80, Judgement.READY),
         ("reopen", replace(REVEALING, revealed=1), 80, Judgement.DEAD),
         ("reopen", ACTIVE, 1, Judgement.DONE),
-        ("claim", UNSET, 200, Judgement.DEAD),
+        ("claim", UNSET, 200, Judgement.WAIT),
+        ("reopen", UNSET, 90, Judgement.WAIT),
         ("claim", ACTIVE, 99, Judgement.WAIT),
         ("claim", ACTIVE, 100, Judgement.READY),
         ("claim", REVEALING, 100, Judgement.READY),
@@ -91,6 +92,15 @@ def test_rule(method: str, task: TaskFacts, now: int, judgement: Judgement) -> N
     verdict = judge(intent(method), task, Timestamp(now))
     assert verdict.judgement is judgement
     assert bool(verdict.reason) == (judgement is not Judgement.READY)
+
+
+@pytest.mark.parametrize("method", ["contribute", "contributeAndFinalize", "reveal", "finalize", "reopen", "claim"])
+@pytest.mark.parametrize("now", [1, 75, 90, 200])
+def test_a_node_that_is_behind_or_a_reorg_ends_no_step_of_a_task_that_was_initialized(method: str, now: int) -> None:
+    # The contract knows no deadline of a task that it has not seen.
+    none = Timestamp(0)
+    seen = replace(UNSET, contribution_deadline=none, reveal_deadline=none, final_deadline=none)
+    assert judge(intent(method), seen, Timestamp(now)).judgement is Judgement.WAIT
 
 
 def test_a_deadline_that_passed_is_explained_in_seconds() -> None:
