@@ -159,6 +159,8 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
         run.engine.remove(container)
         run.clear()
         return _fresh(run, tries)
+    # It ended while nobody watched.
+    run.watch(container).raise_if_over()
     return _ended(run, container, state, killed=False)
 
 

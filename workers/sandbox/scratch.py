@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -43,21 +43,33 @@ def scratch_paths(answer: Mapping[str, Any]) -> tuple[Path, ...]:
     return tuple(Path(str(path)) for path in (layer, *volumes, *map(answer.get, _ENGINE_FILES)) if path)
 
 
-def seen_scratch(engine: Engine, container: str) -> Callable[[], tuple[Path, ...]]:
-    """Gives the paths of a container's `scratch_paths` if this machine sees them, else none; and those of the files
-    without a name that its processes have open.
+class SeenScratch:
+    """What this machine sees of where a container writes.
 
-    The engine is asked once, when they are first needed; that may raise EngineUnavailable and NoSuchContainer.
+    The engine is asked once, when it is first needed; that may raise EngineUnavailable, NoSuchContainer and BadMessage.
     """
-    known: list[tuple[tuple[Path, ...], int]] = []
 
-    def paths() -> tuple[Path, ...]:
-        if not known:
-            known.append(_seen(engine, container))
-        seen, process = known[0]
+    def __init__(self, engine: Engine, container: str) -> None:
+        self._engine, self._container = engine, container
+        self._known: tuple[tuple[Path, ...], int] | None = None
+
+    def _ask(self) -> tuple[tuple[Path, ...], int]:
+        if self._known is None:
+            self._known = _seen(self._engine, self._container)
+        return self._known
+
+    def paths(self) -> tuple[Path, ...]:
+        """The container's `scratch_paths` and the nameless files that its processes have open; none if unseen."""
+        seen, process = self._ask()
         return (*seen, *nameless(processes_beside(process))) if process else seen
 
-    return paths
+    def layer(self) -> Path | None:
+        """The folder of the container's own layer; None if it is not seen here.
+
+        A quota that the engine gives each layer (overlay2 on XFS) is what is free there.
+        """
+        seen, _ = self._ask()
+        return seen[0] if seen else None
 
 
 def _seen(engine: Engine, container: str) -> tuple[tuple[Path, ...], int]:

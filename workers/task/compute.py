@@ -192,8 +192,7 @@ def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> 
             # Its container was killed by us: that says nothing of the app.
             raise _declined(replicate.task_id, ABORTED, "it was aborted") from error
         failure, why = cause_of(replicate.task_id, error, attempt.ended)
-        if attempt.container is not None:
-            require_promised(replicate.task_id, context.machine.sandbox, why)
+        _require_own_failure(context, replicate.task_id, attempt, why)
         log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=why)
         if replicate.assignment.callback != ZERO_ADDRESS:
             # A callback contract expects the app's data; there is none, and no text can stand for it.
@@ -213,7 +212,7 @@ def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolde
     inputs.fetch(assignment, params, folders.inputs, context.layout, context.machine.downloads, deadline)
     _run(context, replicate, params, folders, attempt, deadline)
     if attempt.ended is not None and not attempt.ended.clean:
-        require_promised(replicate.task_id, context.machine.sandbox, how(attempt.ended))
+        _require_own_failure(context, replicate.task_id, attempt, how(attempt.ended))
     if attempt.ended is not None and attempt.ended.clean:
         for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
             if content:
@@ -222,6 +221,13 @@ def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolde
     return outputs.pack(
         replicate.task_id, folders.outputs, folders.zip, callback=callback, result_limits=context.machine.result_limits
     )
+
+
+def _require_own_failure(context: WorkerContext, task_id: TaskId, attempt: _Attempt, why: str) -> None:
+    """Raise TaskDeclined for an app that failed in a container, if what this machine gives apps may be the cause."""
+    if attempt.container is not None:
+        require_promised(task_id, context.machine.sandbox, why)
+        disk_limits.require_promised_disk(context, task_id, attempt.container, attempt.ended)
 
 
 def _task_deadline(context: WorkerContext, replicate: Replicate) -> TaskDeadline:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from protocol.errors import EngineUnavailable
-from protocol.results.error_result import Failure
+from protocol.errors import EngineUnavailable, SluiceError, TaskDeclined
+from protocol.results.error_result import UNCLEAR_END, Failure
 from protocol.types import TaskId
 from protocol.wire import SCRATCH_BYTES
 from workers.context import WorkerContext
 from workers.sandbox import disk
+from workers.sandbox.container_state import ContainerExit
 from workers.sandbox.disk import DiskWatch, Place
-from workers.sandbox.scratch import seen_scratch
+from workers.sandbox.scratch import SeenScratch
+from workers.task import verdict
 
 
 def disks(context: WorkerContext) -> tuple[Path, ...]:
@@ -32,6 +34,7 @@ def require_free_space(context: WorkerContext, task_id: TaskId) -> None:
 def watch(context: WorkerContext, task_id: TaskId, container: str) -> DiskWatch:
     """Watches what the app in `container` writes, and kills it beyond the limits."""
     limits, engine = context.machine.result_limits, context.engine
+    seen = SeenScratch(engine, container)
     folder = context.layout.task(task_id).outputs
     output = Place(
         "/iexec_out",
@@ -43,7 +46,7 @@ def watch(context: WorkerContext, task_id: TaskId, container: str) -> DiskWatch:
     )
     scratch = Place(
         "all that the app wrote outside /iexec_out",
-        seen_scratch(engine, container),
+        seen.paths,
         min(context.machine.settings.scratch_bytes, SCRATCH_BYTES),
         SCRATCH_BYTES,
         disk.SCRATCH_ENTRIES,
@@ -53,7 +56,33 @@ def watch(context: WorkerContext, task_id: TaskId, container: str) -> DiskWatch:
     return DiskWatch(
         task_id,
         (output, scratch),
-        lambda: disks(context),
+        lambda: (*disks(context), *_layer(seen)),
         lambda: engine.kill(container),
         every=disk.CHECK_SECONDS,
     )
+
+
+def require_promised_disk(context: WorkerContext, task_id: TaskId, container: str, ended: ContainerExit | None) -> None:
+    """Raise TaskDeclined for an app that failed and printed that a disk was full, if that may have been a limit that
+    only this machine has.
+
+    Storage drivers differ: some give each container a quota, which is watched only where its layer is seen here.
+    """
+    if ended is None or ended.out_of_memory:
+        return
+    if verdict.says_quota(ended.stdout, ended.stderr):
+        why = "the app was told of a disk quota, which the pool gives to none"
+    elif verdict.says_full_disk(ended.stdout, ended.stderr) and not _layer(SeenScratch(context.engine, container)):
+        why = "the app was told of a full disk, which may be a limit of this engine's storage driver"
+    else:
+        return
+    raise TaskDeclined(task=task_id, cause=UNCLEAR_END, why=why)
+
+
+def _layer(seen: SeenScratch) -> tuple[Path, ...]:
+    """The container's layer, if it is seen. Whoever needs the engine's answer finds out that it does not answer now."""
+    with suppress(SluiceError, OSError):
+        layer = seen.layer()
+        if layer is not None and layer.is_dir():
+            return (layer,)
+    return ()

@@ -138,6 +138,24 @@ def of_exit(code: int, stdout: bytes, stderr: bytes) -> Verdict:
     return Verdict.APP
 
 
+#: The system's words for a quota, and for a disk or quota that is full, as programs of all languages print them. The
+#: pool gives no app a quota; /dev/shm is full alike everywhere.
+_QUOTA, _FULL = (
+    re.compile(rb"disk quota exceeded", re.IGNORECASE),
+    re.compile(rb"no space left on device", re.IGNORECASE),
+)
+
+
+def says_quota(stdout: bytes, stderr: bytes) -> bool:
+    """Whether an app that failed prints that a disk quota was exceeded (EDQUOT): only this machine can have one."""
+    return bool(_QUOTA.search(stderr) or _QUOTA.search(stdout))
+
+
+def says_full_disk(stdout: bytes, stderr: bytes) -> bool:
+    """Whether an app that failed prints that a disk was full (ENOSPC)."""
+    return bool(_FULL.search(stderr) or _FULL.search(stdout))
+
+
 # -- files over HTTP --------------------------------------------------------------------------------------------------
 
 _GONE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})

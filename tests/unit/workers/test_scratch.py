@@ -11,7 +11,7 @@ import pytest
 from protocol.errors import BadMessage
 from workers.sandbox.container import Engine
 from workers.sandbox.disk import exceeds
-from workers.sandbox.scratch import nameless, processes_beside, scratch_paths, seen_scratch
+from workers.sandbox.scratch import SeenScratch, nameless, processes_beside, scratch_paths
 
 
 def inspected(folder: str) -> dict[str, Any]:
@@ -65,10 +65,12 @@ def test_mounts_of_another_shape_are_no_answer() -> None:
 def test_the_engine_is_asked_once_and_only_when_needed(tmp_path: Path) -> None:
     (tmp_path / "layer").mkdir()
     engine = FakeEngine("unix:///nowhere", tmp_path)
-    paths = seen_scratch(engine, "id")
+    seen = SeenScratch(engine, "id")
+    paths = seen.paths
     assert engine.asked == 0
     assert paths()[0] == tmp_path / "layer"
     assert paths() == paths()
+    assert seen.layer() == tmp_path / "layer"
     assert engine.asked == 1
 
 
@@ -76,7 +78,7 @@ def test_the_engine_is_asked_once_and_only_when_needed(tmp_path: Path) -> None:
 def test_paths_of_an_engine_elsewhere_are_not_looked_at(tmp_path: Path, host: str) -> None:
     if host.startswith("tcp"):
         (tmp_path / "layer").mkdir()
-    assert seen_scratch(FakeEngine(host, tmp_path), "id")() == ()
+    assert SeenScratch(FakeEngine(host, tmp_path), "id").paths() == ()
 
 
 def test_an_open_file_counts_when_its_name_is_gone_and_only_then(tmp_path: Path) -> None:
@@ -135,6 +137,11 @@ def test_an_error_of_an_open_file_that_vanishes_under_the_look_ends_no_count(
     assert not exceeds([link], 0, 0)
 
 
+def test_the_layer_of_an_engine_elsewhere_is_not_seen(tmp_path: Path) -> None:
+    (tmp_path / "layer").mkdir()
+    assert SeenScratch(FakeEngine("tcp://127.0.0.1:2375", tmp_path), "id").layer() is None
+
+
 def test_a_process_that_has_ended_has_no_company() -> None:
     assert processes_beside(2**22 + 1) == []
 
@@ -145,4 +152,4 @@ def test_a_process_of_that_number_that_is_not_the_containers_is_not_looked_at(tm
             return super().inspect(container) | {"State": {"Pid": os.getpid()}}
 
     (tmp_path / "layer").mkdir()
-    assert len(seen_scratch(Elsewhere("unix:///nowhere", tmp_path), "id-of-a-container")()) == 4
+    assert len(SeenScratch(Elsewhere("unix:///nowhere", tmp_path), "id-of-a-container").paths()) == 4
