@@ -83,9 +83,15 @@ def lane_policy(settings: Settings, *, node_of_pool: bool) -> LanePolicy:
 
 
 def worth_in_wei(stake: NRlc, settings: Settings) -> int:
-    """What a stake is worth to this machine, in wei."""
+    """What a stake is worth to this machine, in wei: never more than it would risk or spend in a day.
+
+    The stake is what a node says of the chain. So it counts up to the limit on stake, and the worth up to the gas of
+    24 hours.
+    """
+    caps = caps_of(settings)
+    believed = stake if caps.stake is None else min(stake, caps.stake)
     per_rlc = ETHER if settings.chain_id == BELLECOUR else settings.rlc_value_wei
-    return stake * per_rlc // NRLC
+    return min(believed * per_rlc // NRLC, caps.day)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ EIP-1559   max_fee ≥ base fee, or the transaction cannot be mined; the miner g
 legacy     one gas price, which may be 0 where gas is free
 
 A node that was named by somebody else is not believed about tips (`FeePolicy.tip_floor`): the base fee that a
-transaction pays is the block's own and no node can raise it, while a tip is paid as offered.
+transaction pays is the block's own and no node can raise it, while a tip is paid as offered. What a transaction is
+worth raises the most that is paid for the base fee (`ceiling_worth`), and never what a node can have paid as a tip.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ CEILING, _BUMP_LEAST = Wei(500 * GWEI), Wei(GWEI // 10)
 TIP_FLOOR = Wei(GWEI // 10)
 #: The part of the ceiling that may go to a tip, or to a legacy gas price, on the word of a node that is not believed.
 _BOUNDED_SHARE = 4
+#: The part of that share that a first offer may take: a replacement raises the tip as well, and needs room for it (six
+#: replacements at 12 % each).
+_FIRST_OFFER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,25 @@ class FeePolicy:
     bump_least: Wei = _BUMP_LEAST
     #: Bounds tips by the newest block's base fee, but not below this many wei; None: the node's suggestion is believed.
     tip_floor: Wei | None = None
+    #: The ceiling that bounds tips, where `ceiling` was raised; None: `ceiling` itself.
+    tip_ceiling: Wei | None = None
+
+    @property
+    def believes(self) -> bool:
+        """Whether prices are the operator's own, or suggested by a node that the operator named."""
+        return self.tip_floor is None or self.name == "fixed"
+
+    @property
+    def unraised(self) -> Wei:
+        """The ceiling of the settings, whatever waits."""
+        return self.ceiling if self.tip_ceiling is None else self.tip_ceiling
+
+    @property
+    def tip_share(self) -> Wei:
+        """The most wei per gas that is offered as a tip, also by a replacement where a node is not believed."""
+        if self.believes:
+            return self.unraised
+        return Wei(self.unraised // _BOUNDED_SHARE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +92,11 @@ def quote(policy: FeePolicy, market: FeeMarket) -> Fees:
         return Fees(capped, capped, legacy=True)
     if policy.name == "fixed":
         price = Wei(min(policy.fixed, policy.ceiling))
-        return Fees(price, price)
+        return Fees(price, Wei(min(price, most_tip)))
     tip_share, base_share = _SHARES[policy.name]
     tip = min(_percent(market.tip, tip_share), most_tip)
+    if not policy.believes:
+        tip = Wei(min(tip, policy.tip_share // _FIRST_OFFER))
     max_fee = min(_percent(market.base_fee, base_share) + tip, policy.ceiling)
     return Fees(Wei(max_fee), Wei(min(tip, max_fee)))
 
@@ -83,6 +108,10 @@ def bump(policy: FeePolicy, market: FeeMarket, paid: Fees) -> Fees | None:
     wanted, most_tip = quote(policy, market), _most_tip(policy, market)
     max_fee = max(_raise_price(policy, paid.max_fee), wanted.max_fee)
     tip = max(_raise_price(policy, paid.tip), wanted.tip)
+    if too_low(paid, market.base_fee):
+        # No block can include it as it is. Nodes take a replacement only if its tip grows as well.
+        most = policy.ceiling if policy.tip_floor is None else policy.tip_share
+        most_tip = Wei(max(most_tip, min(_least_replacement(policy, paid.tip), most)))
     ceiling = Wei(min(policy.ceiling, most_tip)) if paid.legacy else policy.ceiling
     if max_fee > ceiling:
         # The last step goes exactly to the ceiling, if a node would still see it as a replacement.
@@ -101,26 +130,28 @@ def too_low(fees: Fees, base_fee: Wei | None) -> bool:
 
 
 def ceiling_worth(policy: FeePolicy, line: Sequence[tuple[int, int]]) -> FeePolicy:
-    """The policy with the ceiling raised as far as what waits is worth it.
+    """The policy with the ceiling raised as far as what waits is worth it; tips stay bounded by the ceiling it had.
 
     `line`: transactions in the order of their nonces, as (gas limit, wei that is lost without it): to have one mined,
     all before it must be paid for as well.
     """
-    most, gas = policy.ceiling, 0
+    most, gas, lost = policy.ceiling, 0, 0
     for limit, worth in line:
         gas += limit
-        most = Wei(max(most, worth // gas))
-    return replace(policy, ceiling=most)
+        lost += worth
+        if worth:
+            most = Wei(max(most, lost // gas))
+    return replace(policy, ceiling=most, tip_ceiling=policy.unraised)
 
 
 def _most_tip(policy: FeePolicy, market: FeeMarket) -> Wei:
-    """The highest tip, or legacy gas price, that is offered."""
-    if policy.tip_floor is None or policy.name == "fixed":
+    """The highest tip, or legacy gas price, that is offered by what the newest block shows."""
+    if market.base_fee is None and policy.believes:
+        # A gas price is no tip: it is what the chain asks, by a node that is believed.
         return policy.ceiling
-    share = policy.ceiling // _BOUNDED_SHARE
-    if market.base_fee is None:
-        return Wei(share)
-    return Wei(min(max(market.base_fee, policy.tip_floor), share))
+    if market.base_fee is None or policy.believes:
+        return policy.tip_share
+    return Wei(min(max(market.base_fee, policy.tip_floor or 0), policy.tip_share))
 
 
 def _percent(amount: Wei, percent: int) -> Wei:

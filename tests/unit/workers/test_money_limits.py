@@ -369,6 +369,18 @@ def test_the_worth_of_a_reveal_is_its_stake_as_the_chain_says_and_unknown_stake_
     assert own.asked == [wanted.deal_id]
 
 
+@given(stake=st.integers(0, 2**200), cap=st.none() | st.integers(0, 10**12), day=st.integers(0, 10**20))
+def test_a_stake_that_a_lying_node_invents_is_worth_no_more_than_the_machine_would_risk_or_spend_in_a_day(
+    stake: int, cap: int | None, day: int
+) -> None:
+    own = read_settings(chain_id=42161, rlc_value_wei=10**14, daily_spend_cap_wei=day, most_stake_nrlc=cap)
+    worth = limits.worth_in_wei(NRlc(stake), own)
+    assert worth <= day
+    assert cap is None or worth <= cap * 10**14 // 10**9
+    if stake * 10**5 <= day and (cap is None or stake <= cap):
+        assert worth == stake * 10**5
+
+
 def test_above_the_price_limit_no_task_is_taken(books: Callable[..., Books]) -> None:
     own = books(max_fee_gwei=2)
     market.note(own.layout, FeeMarket(Wei(3 * GWEI), Wei(0)))

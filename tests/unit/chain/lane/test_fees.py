@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.lane.model.nonce import Fees
-from chain.lane.rules.fees import GWEI, FeeMarket, FeePolicy, bump, quote, too_low
+from chain.lane.rules.fees import GWEI, FeeMarket, FeePolicy, PolicyName, bump, ceiling_worth, quote, too_low
 from protocol.types import Wei
 
 MARKET = FeeMarket(Wei(10 * GWEI), Wei(2 * GWEI))
@@ -79,3 +79,48 @@ def test_a_raise_is_what_geth_takes_for_one_and_never_above_the_ceiling(
     assert new.tip * 10 >= old.tip * 11
     assert new.tip <= new.max_fee
     assert new.legacy == legacy
+
+
+@given(
+    worth=st.integers(0, 10**24),
+    base=st.integers(0, 10**13),
+    suggested=st.integers(0, 10**24),
+    floor=st.none() | st.just(GWEI // 10),
+    name=st.sampled_from(["fast", "normal", "cheap", "fixed"]),
+    bumps=st.integers(0, 30),
+)
+def test_what_a_transaction_is_worth_raises_what_is_paid_for_the_base_fee_and_never_the_tip(
+    worth: int, base: int, suggested: int, floor: int | None, name: PolicyName, bumps: int
+) -> None:
+    own = FeePolicy(name, ceiling=Wei(2 * GWEI), fixed=Wei(GWEI), tip_floor=None if floor is None else Wei(floor))
+    raised = ceiling_worth(own, [(100_000, worth)])
+    # Asked for twice, as for what stands in a line and for what is offered, it stays the ceiling of the settings.
+    raised = ceiling_worth(raised, [(50_000, worth)])
+    market = FeeMarket(Wei(base), Wei(suggested))
+    paid = quote(raised, market)
+    for _ in range(bumps):
+        paid = bump(raised, market, paid) or paid
+    assert paid.max_fee <= max(2 * GWEI, worth // 50_000)
+    if floor is not None:
+        assert paid.tip <= (2 * GWEI if name == "fixed" else GWEI // 2)
+    else:
+        # The operator's own node: a tip above the ceiling only as far as replacements of too low a price demand it.
+        assert quote(raised, market).tip <= 2 * GWEI
+
+
+@given(suggested=st.integers(0, 10**12), before=st.integers(0, GWEI), after=st.integers(0, 10**13))
+def test_a_price_that_no_block_can_include_is_raised_whatever_its_tip_is_already(
+    suggested: int, before: int, after: int
+) -> None:
+    own = FeePolicy(ceiling=Wei(2 * GWEI), tip_floor=Wei(GWEI // 10))
+    market = FeeMarket(Wei(after), Wei(suggested))
+    paid = quote(own, FeeMarket(Wei(before), Wei(suggested)))
+    raised = ceiling_worth(own, [(1, 2 * 10**13)])
+    for _ in range(3):
+        if not too_low(paid, market.base_fee):
+            break
+        new = bump(raised, market, paid)
+        assert new is not None
+        assert new.tip * 10 >= paid.tip * 11
+        paid = new
+    assert not too_low(paid, market.base_fee)
