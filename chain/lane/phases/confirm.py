@@ -194,8 +194,9 @@ def _release_intents(context: RunContext, records: Sequence[NonceRecord], moves:
             attempt.note
             or f"reverted in block {mined.block} with gas used {mined.gas_used} of {record.gas_of(attempt)}"
         )
+        explained = any(verdict.judgement in (Judgement.DONE, Judgement.DEAD) for verdict in verdicts)
         for intent, verdict in zip(intents, verdicts, strict=True):
-            move = after_release(context.policy.max_generations, intent, verdict, why)
+            move = after_release(context.policy.max_generations, intent, verdict, why, explained=explained)
             moves.intents.append(move)
             if move.state is not IntentState.QUEUED:
                 result.ended.append(intent.key)
@@ -214,15 +215,21 @@ def _release_intents(context: RunContext, records: Sequence[NonceRecord], moves:
         result.outcomes[method_of(record.intents), outcome] += 1
 
 
-def after_release(most: int, intent: Intent, verdict: ReadinessVerdict, why: str) -> IntentMove:
+def after_release(
+    most: int, intent: Intent, verdict: ReadinessVerdict, why: str, *, explained: bool = False
+) -> IntentMove:
     """The move of an intent that left its nonce: DONE or FAILED by its `verdict`, else QUEUED again. Pure.
 
-    `most`: times that it may leave a nonce before it is FAILED. `why`: what spent the nonce.
+    `most`: times that it may leave a nonce before it is FAILED. `why`: what spent the nonce. `explained`: whether
+    another call of the same transaction is known to have failed it, e.g. an `initialize` that a stranger sent first.
+    Then the rest go together again: fifty transactions in place of one would be that stranger's to have.
     """
     if verdict.judgement is Judgement.DONE:
         return IntentMove((intent.key,), IntentState.DONE, reason=verdict.reason)
     if verdict.judgement is Judgement.DEAD:
         return IntentMove((intent.key,), IntentState.FAILED, reason=f"{verdict.reason} ({why})")
+    if explained:
+        return IntentMove((intent.key,), IntentState.QUEUED, reason=why)
     generation = intent.generation + 1
     if generation >= most:
         reason = f"{why}, {generation} times, although every known precondition held"

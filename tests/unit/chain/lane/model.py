@@ -141,6 +141,8 @@ class ModelChain:
     estimates_surcharge: bool = True
     #: Subjects whose calls revert whenever they are run without being sent.
     reverting: set[str] = field(default_factory=set)
+    #: Subjects whose calls revert in a block, for a reason that no rule knows.
+    failing: set[str] = field(default_factory=set)
     #: Words with which transactions whose calldata names this subject are refused.
     refuses: dict[str, str] = field(default_factory=dict)
     per_block: int = 8
@@ -166,7 +168,7 @@ class ModelChain:
         reverted: set[str] = set()
         for tx in taken:
             once = [subject for method, subject in calls_of(tx) if method == "once"]
-            if any(subject in done for subject in once):
+            if any(subject in done or subject in self.failing for subject in once):
                 reverted.add(tx.hash)
             else:
                 done |= set(once)

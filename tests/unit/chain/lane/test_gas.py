@@ -106,11 +106,13 @@ def test_what_reverted_is_estimated_before_it_is_sent_again() -> None:
     rig = Rig(LanePolicy(finality=2))
     rig.submit("once", "a", "b", "c")
     rig.run()
-    rig.chain.done_by_others.add("b")
-    rig.step(3)
-    # One question about the chain, one for each of the two that go again.
-    assert rig.chain.asked["eth_estimateGas"] == 3
-    assert rig.chain.executed() == {"a": 1, "c": 1}
+    rig.chain.failing.add("b")
+    rig.step()
+    rig.chain.failing.clear()
+    rig.step(2)
+    # One question about the chain, one for each of the three that go again.
+    assert rig.chain.asked["eth_estimateGas"] == 4
+    assert rig.chain.executed() == {"a": 1, "b": 1, "c": 1}
 
 
 def test_no_attempt_asks_for_more_gas_than_is_allowed() -> None:

@@ -96,13 +96,27 @@ def test_intents_of_one_array_share_a_nonce() -> None:
     assert rig.chain.executed() == {"a": 1, "b": 1, "c": 1}
 
 
-def test_an_array_that_reverts_because_of_one_goes_again_one_by_one() -> None:
+def test_an_array_that_a_stranger_made_revert_by_doing_one_of_it_goes_again_without_that_one() -> None:
     rig = Rig()
     keys = rig.submit("once", "a", "b", "c")
     rig.run()
     rig.chain.done_by_others.add("b")
     rig.step(3)
     assert [rig.state(key) for key in keys] == [IntentState.MINED, IntentState.DONE, IntentState.MINED]
+    # One transaction that reverted and one more, not one for each that is left.
+    assert rig.chain.count() == 2
+
+
+def test_an_array_that_reverts_for_no_known_reason_goes_again_one_by_one() -> None:
+    rig = Rig()
+    keys = rig.submit("once", "a", "b", "c")
+    rig.run()
+    rig.chain.failing.add("b")
+    rig.step()
+    rig.chain.failing.clear()
+    rig.step(3)
+    assert [rig.state(key) for key in keys] == [IntentState.MINED] * 3
+    assert rig.chain.count() == 4
 
 
 def test_one_that_makes_no_call_fails_alone_and_not_with_those_that_shared_its_transaction() -> None:
