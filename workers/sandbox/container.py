@@ -319,6 +319,19 @@ class Engine:
                 pass
             return True
 
+    def resolv_conf(self, container: str) -> str:
+        """Text of a container's /etc/resolv.conf, as the engine made it. Raises NoSuchContainer, EngineUnavailable."""
+        with engine_errors(self.host):
+            try:
+                found = self._api.inspect_container(container)
+            except docker.errors.NotFound as error:
+                raise NoSuchContainer(why=container) from error
+        try:
+            return Path(str(found["ResolvConfPath"])).read_text(errors="replace")
+        except OSError:
+            # On another machine, or out of sight of a worker in a container.
+            return ""
+
     def process_of(self, container: str) -> tuple[int, str]:
         """Process id of a running container on the apps' network, and its address. Raises NoSuchContainer."""
         with engine_errors(self.host):

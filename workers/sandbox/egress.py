@@ -9,11 +9,12 @@ import ctypes
 import errno
 import os
 import socket
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Final
+from typing import Final, TypeVar
 
+_Found = TypeVar("_Found")
 #: Host address and port.
 Target = tuple[str, int]
 
@@ -28,19 +29,20 @@ def reached(pid: int, own_address: str, targets: Sequence[Target]) -> list[bool]
 
     None if this process cannot enter it, or if it is another's: it does not have `own_address`.
     """
-    answers: list[bool] = []
-    entered: list[bool] = []
+    return inside(pid, own_address, lambda: [_answers(target) for target in targets])
 
-    def look() -> None:
-        # The namespace is this thread's own, and ends with it.
-        if _enter(pid) and _has(own_address):
-            entered.append(True)
-            answers.extend(_answers(target) for target in targets)
 
-    thread = threading.Thread(target=look, name="egress")
-    thread.start()
-    thread.join()
-    return answers if entered else None
+def inside(pid: int, own_address: str, look: Callable[[], _Found]) -> _Found | None:
+    """What `look` returns in the network namespace of process `pid`; None if this process cannot enter it, or if it is
+    another's: it does not have `own_address`.
+    """
+
+    def enter() -> _Found | None:
+        return look() if _enter(pid) and is_own_address(own_address) else None
+
+    # The namespace is this thread's own, and ends with it.
+    with ThreadPoolExecutor(1, "egress") as thread:
+        return thread.submit(enter).result()
 
 
 def _enter(pid: int) -> bool:
@@ -54,8 +56,8 @@ def _enter(pid: int) -> bool:
         os.close(namespace)
 
 
-def _has(address: str) -> bool:
-    """Whether an address belongs to this network namespace."""
+def is_own_address(address: str) -> bool:
+    """Whether an address belongs to this thread's network namespace."""
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
         try:
             probe.bind((address, 0))

@@ -7,9 +7,7 @@ and the packet filter, a container on it is as alone as on a bridge of its own.
 from __future__ import annotations
 
 import hashlib
-import socket
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +18,7 @@ import requests
 
 from protocol.errors import BadSetting
 from workers.sandbox import packet_filter
+from workers.sandbox.egress import is_own_address
 from workers.sandbox.packet_filter import BRIDGE_PREFIX, cannot_filter
 
 #: Name of the network, one per engine.
@@ -74,7 +73,9 @@ def make(api: docker.APIClient) -> AppNetwork:
         found = api.inspect_network(NETWORK)
     except docker.errors.NotFound:
         try:
-            api.create_network(NETWORK, driver="bridge", options=network_options(bridge), check_duplicate=True)
+            api.create_network(
+                NETWORK, driver="bridge", options=network_options(bridge), check_duplicate=True, enable_ipv6=False
+            )
         except docker.errors.APIError as error:
             # Another worker has just made it: its name or its bridge is taken.
             if error.status_code not in {requests.codes.conflict, requests.codes.forbidden}:
@@ -85,11 +86,13 @@ def make(api: docker.APIClient) -> AppNetwork:
 
 def confine(host: str, network: AppNetwork) -> AppNetwork:
     """The apps' network at the engine `host`, its packet filter set. Raises BadSetting if that is not possible."""
-    if not host.startswith("unix://") or not _is_own_address(network.gateway):
+    if not host.startswith("unix://") or not is_own_address(network.gateway):
         raise cannot_filter("it does not share the network of the engine's machine")
+    # First what can be done: apps of an earlier start may still run on a machine that is refused.
+    limited = packet_filter.apply()
     if not _filters_bridged():
         raise cannot_filter("packets between containers pass no iptables: the kernel's br_netfilter is off")
-    return replace(network, limited=packet_filter.apply())
+    return replace(network, limited=limited)
 
 
 def _filters_bridged() -> bool:
@@ -98,12 +101,3 @@ def _filters_bridged() -> bool:
         return _BRIDGED.read_text().strip() == "1"
     except OSError:
         return False
-
-
-def _is_own_address(address: str) -> bool:
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
-    return True

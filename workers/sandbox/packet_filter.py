@@ -16,13 +16,13 @@ whole, since the apps' network has none. Apps see "no route to host" at once.
 
 from __future__ import annotations
 
-import ipaddress
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from protocol.errors import BadSetting
+from workers.sandbox import name_servers
 
 #: Beginning of the names of all bridges that it filters; no other program's.
 BRIDGE_PREFIX: Final = "sluice"
@@ -56,8 +56,6 @@ BLOCKED: Final = (
 #: Connections of one container at a time. The kernel keeps a table of all, often of 65,536 in all, and a machine whose
 #: table is full can make none itself.
 CONNECTIONS: Final = 4096
-#: Where a system keeps its name servers; the second is systemd-resolved's, whose stub Docker passes over.
-RESOLV_CONF: Final = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 #: Seconds iptables may take: it waits for a lock that all its callers share.
 IPTABLES_SECONDS: Final = 30.0
 #: Another worker may change the same chains meanwhile, which makes a change of ours fail as a whole.
@@ -66,24 +64,6 @@ TRIES: Final = 5
 _REFUSE_4: Final = "-j REJECT --reject-with icmp-admin-prohibited"
 _REFUSE_6: Final = "-j REJECT --reject-with icmp6-adm-prohibited"
 _HOOK: Final = f"-i {BRIDGE_PREFIX}+ -j {CHAIN}"
-
-
-def name_servers(resolv_conf: str) -> list[str]:
-    """IPv4 name servers of a resolv.conf that the filter would refuse; loopback ones, which Docker asks itself,
-    excepted.
-    """
-    found: list[str] = []
-    for line in resolv_conf.splitlines():
-        words = line.split()
-        if len(words) < 2 or words[0] != "nameserver":
-            continue
-        try:
-            address = ipaddress.IPv4Address(words[1])
-        except ValueError:
-            continue
-        if not address.is_loopback and str(address) not in found:
-            found.append(str(address))
-    return found
 
 
 def rules_4(servers: Iterable[str]) -> list[str]:
@@ -132,9 +112,7 @@ def apply() -> bool:
     Whether connections are limited too: few kernels cannot. Raises BadSetting if this process may not, or has no
     iptables.
     """
-    texts = [path.read_text(errors="replace") for path in RESOLV_CONF if path.is_file()]
-    servers = [server for text in texts for server in name_servers(text)]
-    rules = rules_4(dict.fromkeys(servers))
+    rules = rules_4(name_servers.allowed())
     limited = True
     try:
         _set("iptables", [LIMIT_4, *rules])

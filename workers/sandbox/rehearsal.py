@@ -21,7 +21,7 @@ from protocol.errors import BadSetting, CannotStart, ContainerRefused, EngineTro
 from protocol.types import TaskId, Wallet
 from workers.context import Machine
 from workers.data.layout import Layout
-from workers.sandbox import egress, pause_program
+from workers.sandbox import egress, name_servers, pause_program
 from workers.sandbox.container import Engine
 from workers.sandbox.egress import Target
 from workers.sandbox.network import AppNetwork
@@ -62,8 +62,8 @@ class Rehearsal:
 def rehearse(machine: Machine, *, outside: Target | None = None) -> Rehearsal:
     """Run a container. `outside`: an address on the internet that is tried from inside, too.
 
-    Raises BadSetting if the engine refuses such containers, or if the container reaches what it must not;
-    EngineUnavailable, also if another program removes the container each time.
+    Raises BadSetting if the engine refuses such containers, or if the container reaches what it must not, or neither a
+    name server nor `outside`; EngineUnavailable, also if another program removes the container each time.
     """
     task = TaskId(f"{TASK}-{os.getpid()}")
     # `worker doctor` may be the first command that this wallet sees.
@@ -104,7 +104,7 @@ def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehears
         folders.make()
         (folders.inputs / _MARKER).write_text(str(os.getpid()))
         engine.make_image(*IMAGE, pause_program.archive(engine.platform[1]))
-        network = _tried_out(engine, spec, apart, outside) or network
+        network = _tried_out(engine, spec, apart, outside, machine.settings.api_url) or network
     except ContainerRefused as error:
         raise BadSetting(
             name="SLUICE_DOCKER_HOST",
@@ -153,15 +153,19 @@ def _remove(engine: Engine, layout: Layout, task: TaskId, containers: Sequence[s
     layout.task(task).remove()
 
 
-def _tried_out(engine: Engine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None) -> str | None:
+def _tried_out(
+    engine: Engine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None, api_url: str
+) -> str | None:
     """As `_try_out`, once more if another program, or another start, has removed the container meanwhile."""
     for _ in range(_TRIES):
         with suppress(NoSuchContainer):
-            return _try_out(engine, spec, apart, outside)
+            return _try_out(engine, spec, apart, outside, api_url)
     raise EngineTrouble(what=engine.host, why=f"the container {spec.name} is removed as soon as it is made")
 
 
-def _try_out(engine: Engine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None) -> str | None:
+def _try_out(
+    engine: Engine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None, api_url: str
+) -> str | None:
     """What a container on the network `apart` reaches, in words; None if it is on another, or cannot be looked into."""
     container = engine.create(spec)
     try:
@@ -172,9 +176,21 @@ def _try_out(engine: Engine, spec: ContainerSpec, apart: AppNetwork | None, outs
         except CannotStart:
             # There is no program for this processor: refused for that is what should happen.
             return None
-        return None if apart is None else _look(engine, container, apart, outside)
+        if apart is None:
+            return None
+        _require_names(engine, container, api_url)
+        return _look(engine, container, apart, outside)
     finally:
         engine.remove(container)
+
+
+def _require_names(engine: Engine, container: str, api_url: str) -> None:
+    """Raises BadSetting if the container cannot ask a name server for the pool's API, and this machine can."""
+    if name_servers.learn(name_servers.of_container(engine.resolv_conf(container))):
+        engine.confine_apps()
+    name = name_servers.asked_name(api_url)
+    if name is not None and egress.inside(*engine.process_of(container), lambda: name_servers.answers(name)) is False:
+        raise name_servers.unanswered(name, name_servers.allowed())
 
 
 def _look(engine: Engine, container: str, apart: AppNetwork, outside: Target | None) -> str | None:
@@ -196,4 +212,12 @@ def _look(engine: Engine, container: str, apart: AppNetwork, outside: Target | N
     seen = f"{FILTERED}; from inside a container, this machine and {METADATA[0]} were refused"
     if outside is None:
         return seen
-    return f"{seen}, and {outside[0]}:{outside[1]} {'answered' if answers[outside] else 'did not answer'}"
+    where = f"{outside[0]}:{outside[1]}"
+    if not answers[outside]:
+        raise BadSetting(
+            name="SLUICE_APP_NETWORK",
+            why=f"an app gets no answer from the internet: {where}, the pool's address, was tried from a container",
+            fix="Look for rules of iptables or nftables, or routes, that keep Docker's containers from the internet; or"
+            " set SLUICE_APP_NETWORK=none.",
+        )
+    return f"{seen}, and {where} answered"

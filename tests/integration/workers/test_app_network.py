@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import socket
-import subprocess
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 from docker import DockerClient
@@ -21,105 +16,22 @@ from config.settings import Settings
 from protocol.errors import BadSetting
 from protocol.results.params import DealParams
 from tests.integration.workers.conftest import IMAGE
+from tests.integration.workers.outside import BANNER, HERE, end, greet, ip, outside_world
 from tests.integration.workers.test_compute import done, result
 from tests.unit.workers.assignments import WORKER_KEY, WORKERPOOL, assignment, task_id
 from tests.waiting import ample, wait_until
 from workers.context import WorkerContext
 from workers.fitness import doctor
-from workers.sandbox import egress, host_config, network, packet_filter
+from workers.sandbox import egress, host_config, network
 from workers.sandbox.container import Engine
 from workers.sandbox.profile import CAPABILITIES, NetworkAccess, Sandbox, sandbox_of
-from workers.sandbox.rehearsal import METADATA, rehearse
+from workers.sandbox.rehearsal import rehearse
 from workers.sandbox.spec import ContainerSpec, container_spec
 from workers.task.replicate import ReplicateStage
 
-BANNER = "reached"
 #: Port of the other app, and of a container of the machine's owner.
 PORT = 7000
 _SERVE = ("nc", "-ll", "-p", str(PORT), "-e", "echo", BANNER)
-#: Addresses that no other test process of this machine uses.
-_OWN = f"{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
-#: A range of the open internet from which nothing is announced; here, two ends of a cable.
-HERE, INTERNET, PRIVATE = f"25.{_OWN}.1", f"25.{_OWN}.2", f"10.{_OWN}.2"
-
-
-def _run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def _ip(*words: str, thread: int | None = None) -> str:
-    inside = ["nsenter", f"--net=/proc/{thread}/ns/net"] if thread else []
-    return _run(*inside, "ip", *words)
-
-
-def _leave_network() -> None:
-    """Give this thread, and what it starts, an empty network namespace of its own."""
-    assert ctypes.CDLL(None, use_errno=True).unshare(0x40000000) == 0
-
-
-def _greet(server: socket.socket) -> None:
-    """Send BANNER to whoever connects, until the socket is closed."""
-
-    def serve() -> None:
-        while True:
-            try:
-                peer, _ = server.accept()
-            except OSError:
-                return
-            with closing(peer):
-                peer.sendall(f"{BANNER}\n".encode())
-
-    threading.Thread(target=serve, daemon=True).start()
-
-
-def _end(server: socket.socket) -> None:
-    # Wakes the thread that accepts.
-    server.shutdown(socket.SHUT_RDWR)
-    server.close()
-
-
-@contextmanager
-def outside_world() -> Iterator[dict[str, egress.Target]]:
-    """A host behind a cable of this machine, with an address on the internet, a private one and that of metadata.
-
-    A network namespace of one thread: it goes with this process whatever happens.
-    """
-    ready, over = threading.Event(), threading.Event()
-    made: list[int] = []
-    servers: list[socket.socket] = []
-
-    def live() -> None:
-        _leave_network()
-        made.append(threading.get_native_id())
-        servers.append(socket.create_server(("0.0.0.0", METADATA[1])))
-        ready.set()
-        over.wait()
-
-    thread = threading.Thread(target=live)
-    thread.start()
-    assert ready.wait(ample(20))
-    link, far = f"t{os.getpid()}", f"u{os.getpid()}"
-    try:
-        _ip("link", "add", link, "type", "veth", "peer", "name", far, "netns", str(made[0]))
-        _ip("addr", "add", f"{HERE}/30", "dev", link)
-        _ip("link", "set", link, "up")
-        for address in (f"{INTERNET}/30", f"{PRIVATE}/32", f"{METADATA[0]}/32"):
-            _ip("addr", "add", address, "dev", far, thread=made[0])
-        _ip("link", "set", far, "up", thread=made[0])
-        _ip("route", "add", "default", "via", HERE, thread=made[0])
-        _ip("route", "add", f"{PRIVATE}/32", "dev", link)
-        _ip("route", "add", f"{METADATA[0]}/32", "dev", link, "metric", str(os.getpid() + 1))
-        _greet(servers[0])
-        yield {
-            "internet": (INTERNET, METADATA[1]),
-            "private range": (PRIVATE, METADATA[1]),
-            "metadata": METADATA,
-        }
-    finally:
-        _end(servers[0])
-        subprocess.run(["ip", "link", "del", link], check=False, capture_output=True)
-        over.set()
-        thread.join()
 
 
 @contextmanager
@@ -129,11 +41,11 @@ def machine_services() -> Iterator[tuple[int, socket.socket]]:
         server = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
         port = server.getsockname()[1]
         datagrams.bind(("0.0.0.0", port))
-        _greet(server)
+        greet(server)
         try:
             yield port, datagrams
         finally:
-            _end(server)
+            end(server)
 
 
 def app(settings: Settings, context: WorkerContext, sandbox: Sandbox, number: int, *command: str) -> ContainerSpec:
@@ -227,7 +139,7 @@ def neighbours(settings: Settings, context: WorkerContext, engine_host: str) -> 
         wait_until(lambda: egress.reached(process, address, [(address, PORT)]) == [True], 20, what="the other app")
         owners_own = owners.attrs["NetworkSettings"]["Networks"][name]
         (link_local, *_) = wait_until(
-            lambda: re.findall(r"inet6 (fe80::[0-9a-f:]+)", _ip("-6", "addr", "show", "dev", apart.bridge)),
+            lambda: re.findall(r"inet6 (fe80::[0-9a-f:]+)", ip("-6", "addr", "show", "dev", apart.bridge)),
             20,
             what="an IPv6 address of the bridge",
         )
@@ -333,68 +245,6 @@ def test_a_network_that_another_program_removed_is_made_again(
     finally:
         with closing(DockerClient(base_url=engine_host)) as client:
             client.networks.get(name).remove()
-
-
-def test_a_packet_filter_without_effect_is_found_out_at_start(
-    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "this machine and 169.254.169.254 were refused" in doctor.network(context.machine).says
-    assert doctor.packet_filter(context.machine).ok
-    with outside_world() as world:
-        # An address that apps do reach, in place of one that they must not.
-        monkeypatch.setattr("workers.sandbox.rehearsal.METADATA", world["internet"])
-        with pytest.raises(BadSetting, match=r"would reach .*, where clouds keep credentials, although"):
-            rehearse(context.machine)
-
-
-def test_the_filter_is_set_again_after_another_program_emptied_or_preceded_it() -> None:
-    def rules() -> list[str]:
-        return [line for line in _run("iptables", "-w", "-S").splitlines() if not line.startswith("-P")]
-
-    def check() -> None:
-        packet_filter.apply()
-        first = rules()
-        assert "-A INPUT -i sluice+ -j SLUICE-APPS" in first
-        assert len([rule for rule in first if rule.endswith("icmp-admin-prohibited")]) == len(packet_filter.BLOCKED) + 3
-        packet_filter.apply()
-        assert rules() == first
-        # As a firewall does that is loaded anew.
-        _run("iptables", "-w", "-F")
-        packet_filter.apply()
-        assert sorted(rules()) == sorted(first)
-        _run("iptables", "-w", "-I", "INPUT", "-j", "ACCEPT")
-        packet_filter.apply()
-        assert [rule for rule in rules() if rule.startswith("-A INPUT")] == [
-            "-A INPUT -i sluice+ -j SLUICE-APPS",
-            "-A INPUT -j ACCEPT",
-        ]
-
-    # In a network namespace of its own: other tests rely on this machine's filter.
-    with ThreadPoolExecutor(1) as apart:
-        apart.submit(_leave_network).result()
-        apart.submit(check).result()
-
-
-def test_an_app_cannot_fill_the_machines_table_of_connections(settings: Settings, context: WorkerContext) -> None:
-    assert context.engine.confine_apps().limited
-    container = context.engine.create(app(settings, context, sandbox_of(settings), 1, "sleep", "600"))
-    context.engine.start(container)
-    process, address = context.engine.process_of(container)
-
-    def flood() -> None:
-        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams:
-            datagrams.bind((address, 0))
-            for port in range(1, 4 * packet_filter.CONNECTIONS):
-                with suppress(OSError):
-                    datagrams.sendto(b"x", (INTERNET, port))
-
-    with outside_world(), ThreadPoolExecutor(1) as inside:
-        assert inside.submit(egress._enter, process).result()
-        inside.submit(flood).result()
-        # Not what got out in all: the kernel forgets a datagram after 30 s, and another one may go.
-        held = Path("/proc/net/nf_conntrack").read_text().count(f" src={address} ")
-    # Four times as many were tried.
-    assert 0 < held <= packet_filter.CONNECTIONS * 17 / 16
 
 
 def test_a_runtime_that_the_engine_lacks_is_said_at_start(settings: Settings, context: WorkerContext) -> None:

@@ -19,8 +19,9 @@ from tests.unit.workers.test_sandbox import spec
 from workers.data.guard import is_public
 from workers.sandbox import network, packet_filter, pause_program
 from workers.sandbox.host_config import host_config
+from workers.sandbox.name_servers import of_resolv_conf
 from workers.sandbox.network import AppNetwork, bridge_name, confine, network_options, read_network
-from workers.sandbox.packet_filter import BLOCKED, BRIDGE_PREFIX, name_servers, restore_input, rules_4
+from workers.sandbox.packet_filter import BLOCKED, BRIDGE_PREFIX, restore_input, rules_4
 from workers.sandbox.profile import (
     CAPABILITIES,
     NetworkAccess,
@@ -124,7 +125,7 @@ def test_each_refused_range_is_refused_whole(block: str, offset: int) -> None:
 
 
 def test_name_servers_are_asked_on_port_53_before_anything_is_refused() -> None:
-    servers = name_servers(
+    servers = of_resolv_conf(
         "# nameserver 1.1.1.1\nnameserver 192.168.1.1\noptions ndots:0\nnameserver 127.0.0.53\nnameserver fd00::1\n"
         "nameserver\nnameserver 192.168.1.1\nnameserver not-an-address; -j ACCEPT\n"
     )
@@ -136,7 +137,7 @@ def test_name_servers_are_asked_on_port_53_before_anything_is_refused() -> None:
 
 @given(st.text(max_size=200))
 def test_no_resolv_conf_becomes_anything_but_addresses(text: str) -> None:
-    for server in name_servers(f"nameserver {text}\n{text}"):
+    for server in of_resolv_conf(f"nameserver {text}\n{text}"):
         assert str(ipaddress.IPv4Address(server)) == server
 
 
@@ -213,9 +214,18 @@ def test_a_kernel_that_hides_packets_between_containers_from_the_filter_is_refus
     if content is not None:
         switch.write_text(content)
     monkeypatch.setattr(network, "_BRIDGED", switch)
-    monkeypatch.setattr(network, "_is_own_address", lambda _: True)
+    monkeypatch.setattr(network, "is_own_address", lambda _: True)
+    applied: list[bool] = []
+
+    def apply() -> bool:
+        applied.append(True)
+        return True
+
+    monkeypatch.setattr(packet_filter, "apply", apply)
     with pytest.raises(BadSetting, match="br_netfilter is off"):
         confine("unix:///nowhere", AppNetwork("sluice0", "172.18.0.1"))
+    # What apps of an earlier start reach is refused all the same.
+    assert applied
 
 
 # -- the network -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,169 @@
+"""Which name servers apps may ask, and whether an app can ask them.
+
+app ──► 127.0.0.11 (Docker's resolver, in the container's network) ──► the engine's name servers, from that network too
+
+So the packet filter has to let those through that the engine gives its containers: the machine's own, unless its
+daemon.json or command line names others.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import secrets
+import socket
+import struct
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from config.whole_files import write_whole
+from protocol.errors import BadSetting
+
+#: Where a system keeps its name servers; the second is systemd-resolved's, whose stub Docker passes over.
+RESOLV_CONF: Final = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+#: The engine's settings: the list "dns" replaces the machine's name servers.
+DAEMON_JSON: Final = Path("/etc/docker/daemon.json")
+#: Those that a container was found to have: kept as long as the filter is, until this machine starts anew.
+LEARNED: Final = Path("/run/sluice-name-servers")
+#: Docker's resolver in a container.
+RESOLVER: Final = ("127.0.0.11", 53)
+#: Seconds for one answer: Docker's resolver asks up to three servers for 4 s each.
+ANSWER_SECONDS = 15.0
+TRIES: Final = 2
+#: Docker's comment on the servers that its resolver asks; those in `host(…)` are asked from the machine's network.
+_EXT_SERVERS: Final = re.compile(r"^# ExtServers: \[([^\]]*)\]", re.MULTILINE)
+#: DNS's answers (RFC 1035, RFC 2136) of a server that was reached: a name, and no such name.
+_REACHED: Final = (0, 3)
+_QUERY: Final = struct.Struct(">6H")
+
+
+def of_resolv_conf(text: str) -> list[str]:
+    """IPv4 name servers of a resolv.conf that the filter would refuse; loopback ones, which Docker asks itself,
+    excepted.
+    """
+    words = [line.split() for line in text.splitlines()]
+    return _addresses(each[1] for each in words if len(each) >= 2 and each[0] == "nameserver")
+
+
+def of_daemon_json(text: str) -> list[str]:
+    """IPv4 name servers of an engine's settings."""
+    try:
+        dns = json.loads(text).get("dns")
+    except (ValueError, AttributeError, RecursionError):
+        # An engine does not start with such a file.
+        return []
+    return _addresses(str(each) for each in dns) if isinstance(dns, list) else []
+
+
+def of_container(resolv_conf: str) -> list[str]:
+    """IPv4 name servers that Docker's resolver asks for a container, from the comment in the container's resolv.conf;
+    engines before version 25 write none.
+    """
+    return _addresses(word for found in _EXT_SERVERS.findall(resolv_conf) for word in found.split())
+
+
+def _addresses(words: Iterable[str]) -> list[str]:
+    found: dict[str, None] = {}
+    for word in words:
+        try:
+            address = ipaddress.IPv4Address(word)
+        except ValueError:
+            continue
+        if not address.is_loopback:
+            found[str(address)] = None
+    return list(found)
+
+
+def allowed() -> list[str]:
+    """IPv4 name servers that apps of this machine may ask."""
+    found = [server for path in (*RESOLV_CONF, LEARNED) for server in of_resolv_conf(_text(path))]
+    return list(dict.fromkeys([*found, *of_daemon_json(_text(DAEMON_JSON))]))
+
+
+def learn(servers: Iterable[str]) -> bool:
+    """Keep the name servers of a container; whether any was not allowed before. Raises BadSetting."""
+    new = [server for server in servers if server not in allowed()]
+    if not new:
+        return False
+    lines = [f"nameserver {server}\n" for server in dict.fromkeys([*of_resolv_conf(_text(LEARNED)), *new])]
+    try:
+        write_whole(LEARNED, "".join(lines))
+    except OSError as error:
+        raise BadSetting(
+            name="SLUICE_APP_NETWORK",
+            why=f"the engine's name servers {', '.join(new)} cannot be noted in {LEARNED}: {error.strerror}",
+            fix=f'Name them in {DAEMON_JSON} ("dns").',
+        ) from error
+    return True
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        # Not there, or not for this process to read.
+        return ""
+
+
+def asked_name(url: str) -> str | None:
+    """The host name of a URL, if name servers are asked for it from here and answer; None for an address."""
+    name = urlsplit(url).hostname or ""
+    if "." not in name.strip(".") or name.replace(".", "").isdigit():
+        return None
+    try:
+        socket.getaddrinfo(name, None, socket.AF_INET)
+    except (OSError, UnicodeError):
+        return None
+    return name
+
+
+def answers(name: str) -> bool:
+    """Whether Docker's resolver, asked from this thread's network, has an answer for `name`, if only that there is none
+    of that name.
+    """
+    return any(_asked(name) in _REACHED for _ in range(TRIES))
+
+
+def _asked(name: str) -> int | None:
+    """The response code; None if no answer comes."""
+    number = secrets.randbelow(2**16)
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as peer:
+        peer.settimeout(ANSWER_SECONDS)
+        try:
+            peer.connect(RESOLVER)
+            peer.send(question(name, number))
+            answer = peer.recv(4096)
+        except OSError:
+            return None
+    return response_code(answer, number)
+
+
+def question(name: str, number: int) -> bytes:
+    """A DNS message that asks for a name's IPv4 addresses."""
+    labels = name.encode("idna").rstrip(b".").split(b".")
+    asked = b"".join(bytes([len(label)]) + label for label in labels)
+    return _QUERY.pack(number, 0x0100, 1, 0, 0, 0) + asked + b"\0" + struct.pack(">2H", 1, 1)
+
+
+def response_code(answer: bytes, number: int) -> int | None:
+    """The response code of a DNS message; None if it is no answer to question `number`."""
+    if len(answer) < _QUERY.size:
+        return None
+    found, flags, *_ = _QUERY.unpack_from(answer)
+    return flags & 0xF if found == number and flags & 0x8000 else None
+
+
+def unanswered(name: str, servers: list[str]) -> BadSetting:
+    """The error for a machine whose apps cannot resolve what it can itself."""
+    known = ", ".join(servers) or "none"
+    return BadSetting(
+        name="SLUICE_APP_NETWORK",
+        why=f"this machine resolves {name}, and an app cannot: the packet filter lets apps ask {known}, and the engine"
+        " gives them other name servers, or those do not answer its containers",
+        fix=f'Name the servers that containers can ask in {DAEMON_JSON} ("dns": ["…"]), where the worker can read it'
+        " (in a container: mount it), restart the engine and start the worker again.",
+    )
