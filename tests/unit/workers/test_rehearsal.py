@@ -72,7 +72,7 @@ def machine_of(home: Path) -> Any:
         limits=Limits(2**30, 10**9),
         sandbox=sandbox_of(read_settings(app_network="none")),
         layout=layout,
-        settings=SimpleNamespace(worker_name="test", docker_host=None),
+        settings=SimpleNamespace(worker_name="test", docker_host=None, api_url="http://127.0.0.1"),
         pool=SimpleNamespace(workerpool=WORKERPOOL),
     )
 
