@@ -152,12 +152,11 @@ def afford(
         fee = call.gas * offer_for(policy, group, snapshot.market).max_fee
         if fee + call.value > left:
             why = _POOR
-            break
+            # A smaller one behind it may fit: a finalize must not wait for the gas of fifty initializes.
+            continue
         held = why_held(policy, group, snapshot.market, allowed)
         if held is not None:
             why = held
-            if not policy.uncapped:
-                break
             continue
         left -= fee + call.value
         allowed = None if allowed is None else allowed - fee

@@ -48,7 +48,7 @@ class Encoder(Protocol):
     """Turns intents into calls."""
 
     def group(self, intents: Sequence[Intent]) -> list[tuple[Intent, ...]]:
-        """Divide intents into groups that share a transaction, in the order of each group's first."""
+        """Divide intents into groups that share a transaction, in the order in which they are to go."""
 
     def encode(self, group: tuple[Intent, ...]) -> Call:
         """The contract call of one group. Raises BadMessage if the arguments do not fit the method."""
@@ -67,7 +67,10 @@ class PocoEncoder:
         self._most = {method: _largest_group(method, batch, max_gas) for method in _ARRAYS}
 
     def group(self, intents: Sequence[Intent]) -> list[tuple[Intent, ...]]:
-        """Divide intents: `initialize` and `claim` by up to `batch`; others, and those whose group failed, alone."""
+        """Divide intents: `initialize` and `claim` by up to `batch`; others, and those whose group failed, alone.
+
+        `initialize` last: gas that runs short goes first to what has stakes locked already, and only then locks more.
+        """
         groups: list[list[Intent]] = []
         filling: dict[str, list[Intent]] = {}
         for intent in intents:
@@ -80,7 +83,7 @@ class PocoEncoder:
             groups.append(fresh)
             if shares:
                 filling[intent.method] = fresh
-        return [tuple(group) for group in groups]
+        return [tuple(group) for group in sorted(groups, key=lambda group: group[0].method == "initialize")]
 
     def encode(self, group: tuple[Intent, ...]) -> Call:
         """The hub call of one group. Raises BadMessage if the arguments do not fit the method."""

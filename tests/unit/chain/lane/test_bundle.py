@@ -44,6 +44,11 @@ def test_other_methods_never_share() -> None:
     assert [len(group) for group in groups] == [1, 1, 1, 1]
 
 
+def test_what_has_stakes_locked_goes_before_what_locks_more() -> None:
+    groups = PocoEncoder(HUB).group([initialize(1), intent("finalize", 2), initialize(3), intent("claim", 4)])
+    assert [group[0].method for group in groups] == ["finalize", "claim", "initialize"]
+
+
 @pytest.mark.parametrize(
     ("group", "data"),
     [

@@ -28,6 +28,16 @@ def test_an_empty_wallet_claims_no_nonce() -> None:
     assert rig.state(key) is IntentState.MINED
 
 
+def test_a_large_call_that_the_wallet_cannot_pay_holds_up_no_smaller_one_behind_it() -> None:
+    rig = Rig()
+    large = rig.submit("once", *"abc")
+    (small,) = rig.submit("any", "d")
+    rig.chain.balance = 50_000 * 4 * GWEI
+    rig.step(2)
+    assert rig.state(small) is IntentState.MINED
+    assert {rig.state(key) for key in large} == {IntentState.QUEUED}
+
+
 def test_the_daily_cap_holds_what_would_exceed_it() -> None:
     rig = Rig(LanePolicy(daily_cap=Wei(50_000 * 4 * GWEI)))
     rig.submit("any", *"abcdef")
