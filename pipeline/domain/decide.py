@@ -46,6 +46,8 @@ from protocol.wire import Mode, Step
 MAX_FAILED_INTENTS = 3
 #: Seconds a deal may be off the chain after a reorg before its tasks end as FAILED.
 ORPHAN_TIMEOUT = 600.0
+#: Why these tasks ended; by it they are found if the deal comes back after all.
+ORPHANED_FOR_GOOD = "The deal's block left the chain in a reorganisation and did not come back."
 
 _ENDED = {TaskStatus.COMPLETED: TaskStage.COMPLETED, TaskStatus.FAILED: TaskStage.FAILED}
 
@@ -249,7 +251,7 @@ def _orphaned(task: TaskRecord, now: float) -> Iterator[Action]:
         yield Want(0)
     if task.open and now >= task.changed_at + ORPHAN_TIMEOUT:
         yield from (Free(item.wallet) for item in task.replicates if item.holds)
-        yield End(TaskStage.FAILED, "The deal's block left the chain in a reorganisation and did not come back.")
+        yield End(TaskStage.FAILED, ORPHANED_FOR_GOOD)
 
 
 def _never_was(task: TaskRecord, view: ChainView) -> Iterator[Action]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Collection as Some
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from pipeline.domain.decide import ORPHANED_FOR_GOOD
 from pipeline.domain.due import DueTask, Turn
 from pipeline.domain.records import LIVE, Replicate, ReplicateState, TaskRecord, TaskStage
 from pipeline.store import due
@@ -252,11 +254,21 @@ class Tasks:
         )
 
     def set_orphaned(self, deal_ids: Sequence[DealId], *, orphaned: bool) -> None:
-        """Note that deals left the chain in a reorg, or came back."""
-        self._rows.update_many(
-            {"deal": {"$in": list(deal_ids)}, "orphaned": not orphaned},
-            {"$set": {"orphaned": orphaned, "next_visit": 0.0, "wants": 0}, "$inc": {"version": 1}},
-        )
+        """Note that deals left the chain in a reorg, from now on, or came back.
+
+        Those that come back are open until they are found ended on the new branch too; those that had ended because
+        their deal was gone begin anew.
+        """
+        concerned = {"deal": {"$in": list(deal_ids)}, "orphaned": not orphaned}
+        change: dict[str, Any] = {"orphaned": orphaned, "next_visit": 0.0, "wants": 0}
+        if orphaned:
+            self._rows.update_many(concerned, {"$set": change | {"changed_at": time.time()}, "$inc": {"version": 1}})
+            return
+        change["open"] = True
+        written_off = concerned | {"stage": str(TaskStage.FAILED), "why": ORPHANED_FOR_GOOD}
+        anew = change | {"stage": str(TaskStage.RECEIVED), "why": None, "sent": {}}
+        self._rows.update_many(written_off, {"$set": anew, "$inc": {"version": 1}})
+        self._rows.update_many(concerned, {"$set": change, "$inc": {"version": 1}})
 
     def set_deadlines(
         self, deal_id: DealId, contribution: Timestamp, final: Timestamp, matched_at: Timestamp, block: BlockNumber

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,13 +10,18 @@ from pymongo.errors import AutoReconnect
 
 from chain.watch.audit import Audit
 from chain.watch.watcher import Reorg
+from pipeline.domain import progress
+from pipeline.domain.decide import ORPHAN_TIMEOUT, decide
 from pipeline.domain.records import TaskStage
+from pipeline.domain.replicas import Timeouts
+from pipeline.flow.ingest import AT_ONCE, task_records
 from pipeline.store.blocks import KEEP_REORGS
 from pipeline.store.client import Store
 from pipeline.store.deals import Deals
 from pipeline.store.tasks import Tasks
 from protocol.poco import events
 from protocol.poco.events import BlockRef, Seen
+from protocol.poco.view import ChainView
 from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp, TxHash
 from tests.integration.pipeline.rows import DEAL, POOL, deal, some_tasks
 
@@ -137,3 +143,41 @@ def test_a_replay_cut_short_leaves_a_deal_extra_until_its_tasks_are_published(
 
     assert store.chain.deals_between(at.number, at.number) == []
     assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
+
+
+def test_every_task_of_a_deal_that_a_reorg_takes_and_brings_back_is_worked_on_again(store: Store) -> None:
+    """The sweep comes in between. Tasks beyond the first are only found by what looks for tasks as they begin."""
+    store.tasks.insert_new(task_records(deal(AT_ONCE + 5)))
+    at = block(10)
+    store.chain.commit([at], [log(events.SchedulerNotice(POOL, DEAL), at)])
+    store.chain.orphan(BlockNumber(9))
+    swept(store, time.time())
+    assert all(task.open and task.stage is TaskStage.RECEIVED for task in store.tasks.of_deal(DEAL)), "away just now"
+    swept(store, time.time() + ORPHAN_TIMEOUT + 1)
+    assert not any(task.open for task in store.tasks.of_deal(DEAL)), "away for good"
+    store.tasks.set_orphaned([DEAL], orphaned=False)
+    back = store.tasks.of_deal(DEAL)
+    assert all(task.open and not task.orphaned and task.why is None for task in back)
+    assert len(store.tasks.uninitialized(1000.0, 1000)) == len(back)
+    assert len(store.tasks.tasks_due(1000.0, 1000)) == len(back)
+
+
+def test_a_task_that_had_ended_before_its_deal_left_is_looked_at_again_once_that_is_back(store: Store) -> None:
+    done, refused = (replace(task, open=False, stage=TaskStage.COMPLETED) for task in some_tasks(store, 2))
+    refused = replace(refused, stage=TaskStage.FAILED, why="It was refused.")
+    store.tasks.save([done, refused])
+    for orphaned in (True, False):
+        store.tasks.set_orphaned([DEAL], orphaned=orphaned)
+    back = store.tasks.of_deal(DEAL)
+    assert [(task.open, task.stage, task.why) for task in back] == [
+        (True, TaskStage.COMPLETED, None),
+        (True, TaskStage.FAILED, "It was refused."),
+    ]
+
+
+def swept(store: Store, now: float) -> None:
+    """Decide each of the deal's tasks as the sweep does, seen by a node that knows of none of them."""
+    for task in store.tasks.of_deal(DEAL):
+        nothing = ChainView(task.task_id)
+        actions = decide(task, nothing, now, Timeouts(1))
+        store.tasks.save([progress.after(task, nothing, actions, now, Timeouts(1))])

@@ -23,7 +23,7 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
-from pipeline.domain.decide import changed_by
+from pipeline.domain.decide import ORPHAN_TIMEOUT, ORPHANED_FOR_GOOD, changed_by
 from pipeline.domain.records import Replicate, ReplicateState, Submission, TaskStage
 from pipeline.domain.replicas import TOO_LATE
 from protocol.ethereum.hexbytes import to_bytes
@@ -363,6 +363,13 @@ def test_a_task_whose_deal_left_the_chain_waits_and_is_then_written_off() -> Non
     actions = decided(task(orphaned=True, replicates=later), view(), START + 601)
     assert Free(wallet(1)) in actions
     assert any(isinstance(item, End) and item.stage is TaskStage.FAILED for item in actions)
+
+
+def test_a_task_waits_for_its_deal_from_when_that_left_the_chain_on_however_old_it_is() -> None:
+    left = START + 5_000.0
+    gone = task(orphaned=True, changed_at=left)
+    assert decided(gone, view(), left + ORPHAN_TIMEOUT - 1) == []
+    assert decided(gone, view(), left + ORPHAN_TIMEOUT) == [End(TaskStage.FAILED, ORPHANED_FOR_GOOD)]
 
 
 @pytest.mark.parametrize("step", list(Step))
