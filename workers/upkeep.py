@@ -112,7 +112,8 @@ class Upkeep:
             self.superseded = True
             return
         self._context.layout.note_ping()
-        if control.drain_of(self._context.layout) is not None or self._limit_reached():
+        layout = self._context.layout
+        if control.drain_of(layout) is not None or layout.why_unconfined() is not None or self._limit_reached():
             # A ping says that the machine takes tasks.
             self._leave()
         for task_id in pong.abort:

@@ -148,6 +148,18 @@ class Layout:
         return self.root / "market.json"
 
     @property
+    def unconfined(self) -> Path:
+        """What `why_unconfined` says."""
+        return self.root / "unconfined"
+
+    def why_unconfined(self) -> str | None:
+        """Why apps cannot be kept off this machine's network now, in words; None if they are."""
+        try:
+            return self.unconfined.read_text()
+        except FileNotFoundError:
+            return None
+
+    @property
     def transfer(self) -> Path:
         """A deposit or withdrawal whose end was not printed yet."""
         return self.root / "transfer.json"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
+from config.whole_files import write_whole
 from workers.attempt import LogThrottle
 from workers.context import Machine
 from workers.fitness import doctor
@@ -45,6 +46,15 @@ class Checkup:
         self._looks += 1
         for finding in self._examine(self._machine, now, thorough):
             self._note(finding, now)
+            if finding.part == doctor.NETWORK:
+                self._bar_apps(finding)
+
+    def _bar_apps(self, finding: CheckResult) -> None:
+        """Have no app begun while nothing keeps apps off this machine's network."""
+        if finding.ok:
+            self._machine.layout.unconfined.unlink(missing_ok=True)
+        else:
+            write_whole(self._machine.layout.unconfined, finding.says)
 
     def _note(self, finding: CheckResult, now: float) -> None:
         if not finding.ok:

@@ -50,6 +50,8 @@ from workers.sandbox.spec import ContainerSpec, container_name
 
 #: An image that no engine has: one that is asked to make a container of it checks everything else first.
 _NO_IMAGE = "sluice.invalid/doctor:none"
+#: The part that says what apps reach.
+NETWORK = "network"
 #: How the words about a part begin that could not be checked, since another one is not right.
 NOT_ASKED = "not asked: "
 #: Parts that need the pool's `/config`, which names chain and contracts.
@@ -205,9 +207,9 @@ def packet_filter(machine: Machine) -> CheckResult:
         if machine.sandbox.network is NetworkAccess.PUBLIC:
             with closing(Engine(machine.settings.docker_host)) as engine:
                 engine.confine_apps()
-        return CheckResult("network", True, str(machine.sandbox.network))
+        return CheckResult(NETWORK, True, str(machine.sandbox.network))
 
-    return _found("network", ask)
+    return _found(NETWORK, ask)
 
 
 def disk(settings: Settings) -> CheckResult:

@@ -2,12 +2,15 @@
 
 One chain for all bridges of Sluice on this machine, so that no task needs a call of iptables:
 
-    DOCKER-USER (FORWARD)  ─┐  from sluice…
-                            ├────────────► SLUICE-APPS   more than CONNECTIONS at a time        ─► refused
-    INPUT                  ─┘                            the machine's name servers, port 53    ─► return
-                                                         published ports, this machine itself   ─► refused
-                                                         addresses that are not of the internet ─► refused
-                                                         all else                               ─► return
+    FORWARD      ─┐  from sluice…
+    DOCKER-USER  ─┼────────────► SLUICE-APPS   more than CONNECTIONS at a time        ─► refused
+    INPUT        ─┘                            the machine's name servers, port 53    ─► return
+                                               published ports, this machine itself   ─► refused
+                                               addresses that are not of the internet ─► refused
+                                               all else                               ─► return
+
+FORWARD as well as DOCKER-USER: a firewall's own accepting rules may stand before Docker's, and Docker puts its own
+first whenever it starts.
 
 It goes by the address of each packet: a name that leads to a private address at its second look-up gains nothing.
 Two containers of one bridge are in one private range, so they do not reach each other either. IPv6 is refused as a
@@ -87,14 +90,14 @@ RULES_6: Final = (_REFUSE_6,)
 
 
 def restore_input(rules: Sequence[str], present: str) -> str:
-    """Input of `iptables-restore --noflush`: fills CHAIN anew and makes it the first of its two hooks, at once.
+    """Input of `iptables-restore --noflush`: fills CHAIN anew and puts the rules that lead to it first, at once.
 
     `present`: what `iptables -S` prints now.
     """
     lines = present.splitlines()
-    forward = DOCKER_CHAIN if f"-N {DOCKER_CHAIN}" in lines else "FORWARD"
+    docker = [DOCKER_CHAIN] if f"-N {DOCKER_CHAIN}" in lines else []
     hooks: list[str] = []
-    for chain in (forward, "INPUT"):
+    for chain in ("FORWARD", *docker, "INPUT"):
         of_chain = [line for line in lines if line.startswith(f"-A {chain} ")]
         hook = f"-A {chain} {_HOOK}"
         if of_chain[:1] == [hook]:

@@ -141,12 +141,13 @@ def test_no_resolv_conf_becomes_anything_but_addresses(text: str) -> None:
         assert str(ipaddress.IPv4Address(server)) == server
 
 
-def test_the_filter_is_the_first_rule_of_docker_user_and_input() -> None:
+def test_the_filter_is_the_first_rule_of_forward_docker_user_and_input() -> None:
     lines = restore_input(["-j REJECT"], FRESH).splitlines()
     assert lines == [
         "*filter",
         ":SLUICE-APPS - [0:0]",
         "-A SLUICE-APPS -j REJECT",
+        "-I FORWARD 1 -i sluice+ -j SLUICE-APPS",
         "-I DOCKER-USER 1 -i sluice+ -j SLUICE-APPS",
         "-I INPUT 1 -i sluice+ -j SLUICE-APPS",
         "COMMIT",
@@ -155,7 +156,8 @@ def test_the_filter_is_the_first_rule_of_docker_user_and_input() -> None:
 
 def test_a_filter_that_is_set_is_only_filled_anew() -> None:
     present = f"{FRESH}-N SLUICE-APPS\n-A INPUT -i sluice+ -j SLUICE-APPS\n-A INPUT -p tcp -j ACCEPT\n"
-    present = present.replace("-A DOCKER-USER", "-A DOCKER-USER -i sluice+ -j SLUICE-APPS\n-A DOCKER-USER", 1)
+    for chain in ("FORWARD", "DOCKER-USER"):
+        present = present.replace(f"-A {chain}", f"-A {chain} -i sluice+ -j SLUICE-APPS\n-A {chain}", 1)
     assert " 1 -i sluice+" not in restore_input(["-j REJECT"], present)
 
 
@@ -163,6 +165,12 @@ def test_a_rule_that_came_before_the_filter_comes_after_it_again() -> None:
     present = f"{FRESH}-N SLUICE-APPS\n-A INPUT -p tcp -j ACCEPT\n-A INPUT -i sluice+ -j SLUICE-APPS\n"
     lines = restore_input([], present).splitlines()
     assert lines[-3:-1] == ["-D INPUT -i sluice+ -j SLUICE-APPS", "-I INPUT 1 -i sluice+ -j SLUICE-APPS"]
+
+
+def test_a_firewall_that_accepts_before_it_asks_dockers_chain_accepts_nothing_of_apps() -> None:
+    accepting = FRESH.replace("-A FORWARD", "-A FORWARD -s 172.16.0.0/12 -j ACCEPT\n-A FORWARD", 1)
+    present = accepting.replace("-A DOCKER-USER", "-A DOCKER-USER -i sluice+ -j SLUICE-APPS\n-A DOCKER-USER", 1)
+    assert "-I FORWARD 1 -i sluice+ -j SLUICE-APPS" in restore_input([], present).splitlines()
 
 
 def test_without_a_chain_of_docker_the_filter_is_the_first_rule_of_forward() -> None:

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
+from protocol.errors import TaskDeclined
+from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY, assignment, task_id
 from workers.attempt import REPEAT_SECONDS, Attempts, LogThrottle
+from workers.data.layout import Layout
 from workers.fitness.checkup import CHECK_SECONDS, Checkup
+from workers.fitness.doctor import NETWORK
 from workers.fitness.rules import CheckResult
 from workers.pool.reports import Reports
+from workers.task import admission
+from workers.task.replicate import Replicate, ReplicateStage
 
 
 class Clock:
@@ -83,8 +91,7 @@ def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it
         thorough.append(deep)
         yield CheckResult("gas", state["ok"], f"{now} wei", {"has_wei": int(now)})
 
-    machine: Any = None
-    checkup = Checkup(machine, clock, examine)
+    checkup = Checkup(cast("Any", None), clock, examine)
     with capture_logs() as logs:
         for clock.now in (0.0, 10.0, CHECK_SECONDS, REPEAT_SECONDS):
             checkup.run_if_due()
@@ -98,3 +105,25 @@ def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it
     ]
     assert logs[0]["has_wei"] == 0
     assert thorough == [True, False, False, False]
+
+
+def test_a_packet_filter_that_cannot_be_set_again_bars_new_apps_until_it_is_back(tmp_path: Path) -> None:
+    clock, state = Clock(), {"ok": False}
+    machine: Any = SimpleNamespace(layout=Layout(tmp_path))
+
+    def examine(*_: object) -> Iterator[CheckResult]:
+        yield CheckResult(NETWORK, state["ok"], "iptables: Permission denied")
+
+    checkup = Checkup(machine, clock, examine)
+    checkup.run_if_due()
+    context: Any = SimpleNamespace(machine=machine, now=clock, ledger=SimpleNamespace(why_not=lambda _: None))
+    machine.wallet, machine.pool = WORKER_KEY.wallet, SimpleNamespace(scheduler=SCHEDULER_KEY.wallet)
+    own = Replicate(task_id(1), assignment(1), ReplicateStage.TAKEN)
+    with pytest.raises(TaskDeclined, match="kept off this machine's network now: iptables: Permission denied"):
+        admission.require(context, replace(own, stage=ReplicateStage.TAKEN))
+    # An app that runs was begun behind the filter.
+    admission.require(context, replace(own, stage=ReplicateStage.RUNNING))
+    state["ok"] = True
+    clock.now += CHECK_SECONDS
+    checkup.run_if_due()
+    admission.require(context, replace(own, stage=ReplicateStage.TAKEN))

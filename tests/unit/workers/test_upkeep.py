@@ -327,6 +327,17 @@ def test_files_that_the_journal_does_not_know_are_deleted_at_start(world: World)
     assert not world.layout.task(task_id(2)).root.exists()
 
 
+def test_a_machine_that_cannot_keep_apps_off_its_network_takes_none_until_it_can(world: World) -> None:
+    upkeep = world.upkeep
+    world.layout.unconfined.write_text("the firewall was loaded anew")
+    upkeep.run_once()
+    upkeep.run_once()
+    assert len(world.left) == 2
+    world.layout.unconfined.unlink()
+    upkeep.run_once()
+    assert len(world.left) == 2
+
+
 def test_a_machine_that_may_spend_no_more_signs_off_with_each_ping_still_reveals_and_comes_back(world: World) -> None:
     task = world.put(ReplicateStage.COMMITTED)
     world.views = {task: view(task, TaskStatus.REVEALING)}
