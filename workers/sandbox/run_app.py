@@ -37,8 +37,9 @@ RESTARTS: Final = 12
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 3.0
 #: Seconds between looks at a container that was killed and not yet for what: the engine gets the kernel's word that
-#: memory ran out apart from the container's end, and on a busy machine after it.
-LATE_CAUSE_PAUSES: Final = (0.1, 0.4, 1.5)
+#: memory ran out apart from the container's end, and on a busy machine seconds after it. Without that word the task is
+#: declined, so that only a machine in trouble waits for all of them.
+LATE_CAUSE_PAUSES: Final = (0.1, 0.4, 1.5, 4.0, 10.0)
 #: Exit code of a container whose end the engine did not see.
 ENGINE_LOST: Final = 255
 

@@ -42,7 +42,7 @@ def _why_not(context: WorkerContext, replicate: Replicate) -> tuple[str, str] | 
     if replicate.stage is not ReplicateStage.TAKEN:
         # A container that runs already was allowed when it was begun.
         return None
-    if (unconfined := machine.layout.why_unconfined()) is not None:
+    if (unconfined := context.layout.why_unconfined()) is not None:
         return MACHINE_FAILED, f"apps cannot be kept off this machine's network now: {unconfined}"
     limit = context.ledger.why_not(assignment)
     return None if limit is None else (MACHINE_FAILED, limit)

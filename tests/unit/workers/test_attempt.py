@@ -116,7 +116,9 @@ def test_a_packet_filter_that_cannot_be_set_again_bars_new_apps_until_it_is_back
 
     checkup = Checkup(machine, clock, examine)
     checkup.run_if_due()
-    context: Any = SimpleNamespace(machine=machine, now=clock, ledger=SimpleNamespace(why_not=lambda _: None))
+    context: Any = SimpleNamespace(
+        machine=machine, layout=machine.layout, now=clock, ledger=SimpleNamespace(why_not=lambda _: None)
+    )
     machine.wallet, machine.pool = WORKER_KEY.wallet, SimpleNamespace(scheduler=SCHEDULER_KEY.wallet)
     own = Replicate(task_id(1), assignment(1), ReplicateStage.TAKEN)
     with pytest.raises(TaskDeclined, match="kept off this machine's network now: iptables: Permission denied"):
