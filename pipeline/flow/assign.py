@@ -73,17 +73,31 @@ def _page(scheduler: Scheduler) -> tuple[int, bool]:
     now = scheduler.clock()
     if not _any_free(scheduler, now):
         return 0, False
-    tasks = scheduler.store.tasks.tasks_wanting_workers(now, TASKS)
+    waiting = scheduler.store.tasks.tasks_wanting_workers(now, TASKS)
+    tasks = _with_deal(scheduler, waiting, now)
     if not tasks:
-        return 0, False
-    workers = _candidates(scheduler, tasks, now)
+        return 0, len(waiting) == TASKS
+    tags = list(dict.fromkeys(task.tag for task in tasks))
+    workers = _candidates(scheduler, [task for task in tasks if task.tag in tags[:TAGS]], now)
     matches = _match(scheduler, tasks, workers, now)
     given = _give(scheduler, _reserve(scheduler, matches, now), now)
-    if len(tasks) < TASKS or not _any_free(scheduler, now):
+    if (len(waiting) < TASKS and len(tags) <= TAGS) or not _any_free(scheduler, now):
         return given, False
     taken = {found.task.task_id for found in matches}
-    _pass_over(scheduler, [task for task in tasks if task.task_id not in taken], workers, now)
+    # Nobody was looked for who offers the other tags: the next page starts with them.
+    passed = [task for task in tasks if task.tag in tags[:TAGS] and task.task_id not in taken]
+    _pass_over(scheduler, passed, workers, now)
     return given, True
+
+
+def _with_deal(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[TaskRecord]:
+    """Tasks whose deal can be read; the others are deferred, so that they hold no slot that another could use."""
+    deals = scheduler.deals({task.deal_id for task in tasks})
+    without = [task.task_id for task in tasks if task.deal_id not in deals]
+    if without:
+        log.warning("Tasks wait for a deal that cannot be read.", action="deal_missing", tasks=len(without))
+        scheduler.store.tasks.defer_matching(without, now + PASS_UNSERVED_SECONDS)
+    return [task for task in tasks if task.deal_id in deals]
 
 
 def _pass_over(scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Sequence[WorkerRecord], now: float) -> None:
@@ -111,10 +125,8 @@ def _candidates(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -
     Queried separately, so that workers that cannot take a task never displace those that can.
     """
     wanted: dict[tuple[Hash32, bool], list[TaskRecord]] = defaultdict(list)
-    tags = list(dict.fromkeys(task.tag for task in tasks))[:TAGS]
     for task in tasks:
-        if task.tag in tags:
-            wanted[task.tag, matching.stake_locked(task) > 0].append(task)
+        wanted[task.tag, matching.stake_locked(task) > 0].append(task)
     found: dict[Wallet, WorkerRecord] = {}
     for (tag, _), kind in wanted.items():
         limit = min(WORKERS, SPARE + sum(task.wants for task in kind))
