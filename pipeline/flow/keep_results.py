@@ -1,4 +1,4 @@
-"""Pins results of trust-1 tasks once the chain has completed them, and unpins results that were kept long enough."""
+"""Keeps results that the chain has completed their tasks with, and unpins the others and those kept long enough."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from pipeline.domain.records import TaskStage
+from pipeline.domain.records import TaskRecord, TaskStage
 from pipeline.store.client import Store
 from pipeline.store.pins import Pin
 from protocol.errors import StorageUnavailable
@@ -35,11 +35,11 @@ class Keeps(Protocol):
 def keep_results(store: Store, ipfs: Keeps, days: float, now: float) -> None:
     """Look at the results that are due. `days`: how long each is kept from when it was stored."""
     due = store.pins.due(now, RESULTS)
-    stages = {task.task_id: task.stage for task in store.tasks.load_tasks({pin.task_id for pin in due})}
+    tasks = {task.task_id: task for task in store.tasks.load_tasks({pin.task_id for pin in due})}
     failures = 0
     for pin in due:
         try:
-            _look_at(store, ipfs, pin, stages.get(pin.task_id), pin.stored_at + days * DAY, now)
+            _look_at(store, ipfs, pin, tasks.get(pin.task_id), pin.stored_at + days * DAY, now)
         except StorageUnavailable as error:
             log.warning("A result is looked at again later.", action="pin_later", cid=pin.cid, why=str(error))
             # Behind the others, so that one that the node lacks does not hold them up.
@@ -49,22 +49,25 @@ def keep_results(store: Store, ipfs: Keeps, days: float, now: float) -> None:
                 return
 
 
-def _look_at(store: Store, ipfs: Keeps, pin: Pin, stage: TaskStage | None, until: float, now: float) -> None:
+def _look_at(store: Store, ipfs: Keeps, pin: Pin, task: TaskRecord | None, until: float, now: float) -> None:
     if now < until:
-        if pin.pinned:
-            store.pins.look_again(pin, until, pinned=True)
-        elif stage is TaskStage.COMPLETED:
-            ipfs.pin(pin.cid)
-            store.pins.look_again(pin, until, pinned=True)
-        elif stage is TaskStage.FAILED:
-            store.pins.forget(pin)
-        else:
+        if task is None or task.stage not in (TaskStage.COMPLETED, TaskStage.FAILED):
             # Open, or not readable now (quarantined): a completed one may be among those.
-            store.pins.look_again(pin, now + AGAIN_SECONDS, pinned=False)
-        return
+            store.pins.look_again(pin, now + AGAIN_SECONDS, pinned=pin.pinned)
+            return
+        if task.stage is TaskStage.COMPLETED and not _another_won(task, pin):
+            if not pin.pinned:
+                ipfs.pin(pin.cid)
+            store.pins.look_again(pin, until, pinned=True)
+            return
     if pin.pinned and not store.pins.kept_for_others(pin):
         ipfs.unpin(pin.cid)
         if store.pins.kept_for_others(pin):
             # The same content was stored for another task meanwhile.
             ipfs.pin(pin.cid)
     store.pins.forget(pin)
+
+
+def _another_won(task: TaskRecord, pin: Pin) -> bool:
+    """Whether `results` on chain links to other content; anything that is no such link says nothing."""
+    return "/ipfs/" in (task.results or "") and pin.cid not in (task.results or "")

@@ -1,7 +1,7 @@
 """Collection `pins`: results in IPFS, when to look at each again, and whether it is pinned yet.
 
-stored ──► trust 1: not pinned ──its task is completed on chain──► pinned ──SLUICE_KEEP_RESULTS_DAYS──► unpinned, gone
-       └─► voted for: pinned at once                            └─its task failed──► gone, for the node's own clean-up
+stored ──► trust 1: not pinned  ──its task is completed with it──► pinned ──SLUICE_KEEP_RESULTS_DAYS──► unpinned, gone
+       └─► voted: pinned at once  └─it failed, or with another──► unpinned, gone, for the node's own clean-up
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ from pipeline.api.reports import announce, on_chain, own_replicate
 from pipeline.api.results.result_zip import MAX_UNPACKED_BYTES, CheckedResult, check_result, repack
 from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive
 from pipeline.domain.records import Replicate, TaskRecord
-from pipeline.flow.keep_results import DAY
 from pipeline.store.pins import Pin
 from protocol.errors import NotYet, Refused
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
@@ -163,8 +162,9 @@ def _most_unpacked(services: Access) -> int:
 def _link(services: Access, task: TaskRecord, replicate: Replicate, checked: CheckedResult, path: Path) -> ResultLink:
     """Where the requester finds the result: IPFS, or for a callback the contract that gets it (iexec-worker 9.2).
 
-    A result that nobody voted for is pinned once its task is completed on chain (`pipeline.flow.keep_results`): its
-    link is part of the transaction, so it is stored before that is sent.
+    A voted one is pinned at once, as votes take their time; one that nobody voted for once its task is completed on
+    chain: its link is part of the transaction, so it is stored before that is sent. Either is kept only if the chain
+    completes the task with it (`pipeline.flow.keep_results`).
     """
     if checked.computed.callback_data is not None:
         return ResultLink(storage="ethereum", location=task.callback)
@@ -172,6 +172,5 @@ def _link(services: Access, task: TaskRecord, replicate: Replicate, checked: Che
         repack(path, clean, checked, max_unpacked=_most_unpacked(services))
         voted, now = replicate.mode is Mode.VOTE, services.clock()
         cid = services.ipfs.add(clean, f"iexec-result-{task.task_id}", pin=voted)
-    look_at = now + services.settings.keep_results_days * DAY if voted else now
-    services.store.pins.put(Pin(cid, task.task_id, pinned=voted, stored_at=now), look_at)
+    services.store.pins.put(Pin(cid, task.task_id, pinned=voted, stored_at=now), look_at=now)
     return ResultLink(storage="ipfs", location=f"/ipfs/{cid}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +24,8 @@ class Results:
     due_pins: list[Pin]
     #: Task ids that are absent here cannot be read.
     stages: dict[TaskId, TaskStage] = field(default_factory=dict)
+    #: `results` on chain of all of them.
+    on_chain: str | None = None
     away: bool = False
     pinned: list[str] = field(default_factory=list)
     again: list[tuple[str, float]] = field(default_factory=list)
@@ -37,7 +39,9 @@ class Results:
             forget=lambda pin: self.forgotten.append(pin.cid),
             kept_for_others=lambda _: False,
         )
-        rows = [SimpleNamespace(task_id=task, stage=stage) for task, stage in self.stages.items()]
+        rows = [
+            SimpleNamespace(task_id=task, stage=stage, results=self.on_chain) for task, stage in self.stages.items()
+        ]
         store: Any = SimpleNamespace(pins=pins, tasks=SimpleNamespace(load_tasks=lambda _: rows))
         keep_results(store, self, DAYS, NOW)
 
@@ -79,6 +83,28 @@ def test_the_tasks_end_decides(stage: TaskStage, pinned: list[str], forgotten: l
     results = Results([pin], {pin.task_id: stage})
     results.look()
     assert (results.pinned, results.forgotten) == (pinned, forgotten)
+
+
+@pytest.mark.parametrize(
+    ("stage", "on_chain", "kept"),
+    [
+        (TaskStage.COMPLETED, '{"storage":"ipfs","location":"/ipfs/Qm1"}', True),
+        (TaskStage.COMPLETED, '{"storage":"ipfs","location":"/ipfs/Qm2"}', False),
+        (TaskStage.COMPLETED, "no link", True),
+        (TaskStage.COMPLETED, None, True),
+        (TaskStage.FAILED, None, False),
+        (TaskStage.RESULT_UPLOADED, None, True),
+    ],
+)
+def test_a_voted_result_is_kept_only_if_its_task_is_completed_with_it(
+    stage: TaskStage, on_chain: str | None, *, kept: bool
+) -> None:
+    pin = replace(alone(1), pinned=True)
+    results = Results([pin], {pin.task_id: stage}, on_chain, pinned=["Qm1"])
+    results.look()
+    assert (results.pinned, results.forgotten) == ((["Qm1"], []) if kept else ([], ["Qm1"]))
+    soon = stage is TaskStage.RESULT_UPLOADED
+    assert results.again == ([("Qm1", NOW + AGAIN_SECONDS if soon else pin.stored_at + DAYS * DAY)] if kept else [])
 
 
 def test_a_node_that_does_not_answer_is_not_asked_for_every_result_of_a_run() -> None:
