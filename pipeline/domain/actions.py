@@ -32,9 +32,17 @@ class Outcome(StrEnum):
     FAILED = "FAILED"
     #: It said that the task or its app is at fault, or that it has too little memory for it.
     BLAMED = "BLAMED"
+    #: The task was completed with its vote.
     VOTED = "VOTED"
-    #: It finalized the task alone and was paid.
+    #: The task was completed with its result alone, and it was paid.
     PAID = "PAID"
+    #: It won the vote, was asked for the result and did not bring it: the task failed and the pool lost its stake.
+    WITHHELD = "WITHHELD"
+
+    @property
+    def at_end(self) -> bool:
+        """Whether it is known only when the task ends: the worker's slot is free long before."""
+        return self in {Outcome.VOTED, Outcome.PAID, Outcome.WITHHELD}
 
 
 @dataclass(frozen=True, slots=True)

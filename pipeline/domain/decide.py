@@ -199,12 +199,29 @@ def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
 
 
 def _outcome(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
-    """What the end of a replicate tells of its worker: nothing, where others decided the task without its vote."""
+    """What the end of a replicate tells of its worker: nothing, where others decided the task without its vote, and
+    nothing yet where it voted: whether that was worth anything is known when the task ends.
+    """
     if view.contribution(item.wallet) is not None:
-        return Outcome.PAID if task.mode is Mode.SOLO else Outcome.VOTED
+        return Outcome.NEUTRAL
     if item.state is not ReplicateState.FAILED or not replicas.takes_votes(task, view):
         return Outcome.NEUTRAL
     return Outcome.FAILED if counts_against_machine(item.cause) else Outcome.BLAMED
+
+
+def _final_outcome(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
+    """What the end of the task tells of a worker that voted."""
+    won = next((vote for vote in view.winners if vote.worker == item.wallet), None)
+    if won is None:
+        return Outcome.NEUTRAL
+    revealed, alone = won.status is ContributionStatus.REVEALED, task.mode is Mode.SOLO
+    if view.status is TaskStatus.COMPLETED:
+        # Of a vote that was not revealed in time the contract makes a wrong one.
+        return Outcome.PAID if alone else Outcome.VOTED if revealed else Outcome.NEUTRAL
+    asked = revealed and item.upload_asked_at is not None
+    # Alone, the result is part of the transaction that votes: a vote without it was never meant to be completed.
+    withheld = (asked or alone) and replicas.usable_result(task, view) is None
+    return Outcome.WITHHELD if withheld else Outcome.NEUTRAL
 
 
 def _drop_late(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
@@ -269,9 +286,13 @@ def _ended(task: TaskRecord, view: ChainView) -> Iterator[Action]:
     if task.wants:
         yield Want(0)
     yield from _abort(task, view, "The task ended without it.")
-    voted_or_over = [item for item in task.replicates if view.contribution(item.wallet) is not None or not item.live]
-    yield from (Free(item.wallet, _outcome(task, item, view)) for item in voted_or_over if item.holds)
-    if task.open or task.stage is not stage:
+    ending = task.open or task.stage is not stage
+    for item in task.replicates:
+        outcome = _final_outcome(task, item, view) if ending else Outcome.NEUTRAL
+        over = view.contribution(item.wallet) is not None or not item.live
+        if outcome.at_end or (item.holds and over):
+            yield Free(item.wallet, outcome)
+    if ending:
         yield End(stage, None if stage is TaskStage.COMPLETED else _why_failed(task, view))
 
 

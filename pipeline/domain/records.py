@@ -265,9 +265,9 @@ class WorkerRecord:
     held: tuple[Reservation, ...] = ()
     #: Computed, vote not seen yet: the slot is free, the stake is not.
     pledged: tuple[Reservation, ...] = ()
-    #: Replicates failed since its last vote on chain.
+    #: Replicates failed since a task was last completed with its vote.
     failures: int = 0
-    #: Replicates since its last vote on chain that ended with word that the task or its app is at fault.
+    #: Replicates since then that ended with word that the task or its app is at fault.
     blamed: int = 0
     #: Tasks that it finalized alone and was paid for: they leave no score.
     solos: int = 0

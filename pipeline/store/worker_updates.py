@@ -118,3 +118,13 @@ def outcome_changes(outcome: Outcome, now: float) -> Stages:
             return [CLEARED]
         case Outcome.PAID:
             return [CLEARED, PAID, SET_SUCCESSES, SET_FREE]
+        case Outcome.WITHHELD:
+            # It rests longest and comes after all others until a task is completed with its vote.
+            return [{"$set": {"failures": MOST_FAILURES, "rest_until": now + LONGEST_COOL_DOWN}}]
+
+
+def to_release(wallet: Wallet, task: TaskId, outcome: Outcome) -> dict[str, Any]:
+    """The row that a slot's return changes: that of a worker with anything tied up in the task, or of any that an
+    outcome concerns which is known only later.
+    """
+    return {"_id": wallet} if outcome.at_end else {"_id": wallet, "$or": [{"held.task": task}, {"pledged.task": task}]}

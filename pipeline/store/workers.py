@@ -15,7 +15,7 @@ from pipeline.domain.health import MachineFacts
 from pipeline.domain.records import ChainFacts, Reservation, WorkerRecord
 from pipeline.store.documents import Documents
 from pipeline.store.quarantine import Quarantine, Reader
-from pipeline.store.worker_updates import SET_FREE, SET_SUCCESSES, only, outcome_changes, reservation
+from pipeline.store.worker_updates import SET_FREE, SET_SUCCESSES, only, outcome_changes, reservation, to_release
 from protocol.poco.weights import NEWCOMER_WEIGHT
 from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
 from protocol.wire import Capabilities
@@ -312,13 +312,14 @@ class Workers:
     def release(
         self, slots: Sequence[tuple[Wallet, TaskId]], outcome: Outcome = Outcome.NEUTRAL, now: float = 0.0
     ) -> int:
-        """Give slots and stakes back and return how many were; one given back before changes nothing.
+        """Give slots and stakes back and return how many rows changed; one given back before changes nothing, unless
+        the outcome is one that is known only when the task ends (Outcome.at_end).
 
-        A failure counts against the worker, blame makes it come after others, a vote on chain clears both counts.
+        A failure counts against the worker, blame makes it come after others, a completed task clears both counts.
         """
         writes = [
             UpdateOne(
-                {"_id": wallet, "$or": [{"held.task": task}, {"pledged.task": task}]},
+                to_release(wallet, task, outcome),
                 [
                     {"$set": {"held": only("$held", "$ne", task), "pledged": only("$pledged", "$ne", task)}},
                     SET_FREE,

@@ -224,6 +224,17 @@ def test_a_worker_that_fails_again_and_again_rests_longer_and_longer_until_it_vo
     assert fail(1, Outcome.VOTED) == [True] * 4
 
 
+def test_who_withheld_a_result_rests_longest_though_it_holds_nothing_any_more(store: Store) -> None:
+    enrol(store, ALICE, slots=1)
+    prove(store, ALICE)
+    store.workers.release([(ALICE, held(1).task_id)], Outcome.WITHHELD, NOW)
+    assert [bool(store.workers.with_free_slots(0.0, 10, NOW + later)) for later in (0, 599, 600)] == [
+        False,
+        False,
+        True,
+    ]
+
+
 def test_no_worker_counts_as_silent_while_the_api_was_away(store: Store) -> None:
     enrol(store, ALICE)
     assert not store.workers.heard_since(NOW + 1)

@@ -157,7 +157,7 @@ def test_a_slot_is_free_as_soon_as_computing_is_over() -> None:
 
 def test_the_stake_is_free_when_the_vote_is_seen_or_will_not_come() -> None:
     owing = replicate(1, pledged=True)
-    assert Free(wallet(1), Outcome.VOTED) in decided(task(replicates=[owing]), view(initialized(), voted(1)))
+    assert Free(wallet(1)) in decided(task(replicates=[owing]), view(initialized(), voted(1)))
     gone = replicate(1, ReplicateState.FAILED, pledged=True)
     assert Free(wallet(1), Outcome.FAILED) in decided(task(replicates=[gone]), view(initialized()))
     assert Free(wallet(1)) in decided(task(replicates=[owing]), view(initialized(), claimed()))
@@ -192,7 +192,7 @@ def test_only_news_of_the_chain_counts_as_a_sign_of_life() -> None:
 
 def test_a_slot_is_free_when_the_vote_is_on_chain_though_no_report_came() -> None:
     silent = replicate(1, ReplicateState.STARTED)
-    assert Free(wallet(1), Outcome.VOTED) in decided(task(replicates=[silent]), view(initialized(), voted(1)))
+    assert Free(wallet(1)) in decided(task(replicates=[silent]), view(initialized(), voted(1)))
 
 
 def test_nobody_is_asked_after_the_contribution_deadline() -> None:
