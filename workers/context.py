@@ -206,7 +206,8 @@ class WorkerContext:
     def lane(self) -> Lane:
         """The wallet's transactions."""
         machine = self.machine
-        return poco_lane(machine.settings, self.rpc, machine.key, self.lane_store, machine.policy)
+        worth = self.ledger.worth_of
+        return poco_lane(machine.settings, self.rpc, machine.key, self.lane_store, machine.policy, worth=worth)
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -112,11 +112,11 @@ def _why_unpaid(context: RunContext, seen: ChainSnapshot, records: tuple[NonceRe
     except BadMessage as error:
         return str(error)
     group = ((intent,), call)
-    need = call.gas * offer_for(context.policy, group, seen.market).max_fee + call.value
+    need = call.gas * offer_for(context, group, seen.market).max_fee + call.value
     fees = sum(record.gas_limit * record.newest.fees.max_fee for record in records)
     left = seen.balance - fees - sum(record.value for record in records) - context.policy.keep_balance
     if left >= need:
-        return why_held(context.policy, group, seen.market, left_today(context, fees)) or ""
+        return why_held(context, group, seen.market, left_today(context, fees)) or ""
     return (
         f"the wallet cannot pay for it: up to {need} wei are needed, of its {seen.balance} wei {max(left, 0)} are "
         f"free. Send some to {context.lane.wallet}"

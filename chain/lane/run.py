@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import structlog
 
@@ -75,6 +76,7 @@ class Lane:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         holder: str | None = None,
+        worth: Callable[[Intent], int] = attrgetter("worth"),
     ) -> None:
         self._context = RunContext(
             lane=LaneId(chain_id, signer.wallet),
@@ -86,6 +88,7 @@ class Lane:
             policy=policy or LanePolicy(),
             clock=clock,
             monotonic=monotonic,
+            worth=worth,
         )
         self._memory = LaneMemory()
         self._holder = holder or new_holder()

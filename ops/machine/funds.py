@@ -50,10 +50,14 @@ class Funds:
         return transfers.pending(self.layout)
 
     def plan(self, direction: Direction, amount: NRlc) -> Transfer:
-        """What would be sent and what it costs at most. Raises BadInput."""
+        """What would be sent and what it costs at most. Raises BadInput, RpcUnavailable."""
         promised = NRlc(0)
         if self.layout.journal.exists():
-            with open_ledger(self.settings, self.lane.context.policy, self.layout, self.lane.id.wallet) as ledger:
+            policy, wallet = self.lane.context.policy, self.lane.id.wallet
+            with open_ledger(self.settings, policy, self.layout, wallet, self.hub) as ledger:
+                if direction == "withdraw":
+                    # What a task will lock is not known to be nothing.
+                    ledger.note_stakes()
                 promised = ledger.budget().locked
         return transfers.plan(self.lane, self.hub, direction, amount, promised)
 

@@ -29,6 +29,7 @@ from workers.data.layout import Layout
 from workers.money import limits, market
 from workers.money.limits import Budget, Caps
 from workers.task.journal import Journal
+from workers.task.votes import REVEAL
 
 #: Deals that are asked for at once, and queued transactions that are counted one by one.
 _DEALS, _QUEUED = 50, 1000
@@ -83,12 +84,18 @@ class Ledger:
         """Wei that are lost with a vote on a task of this deal; 0 while its stake is not known."""
         return limits.worth_in_wei(self.journal.stakes().get(deal_id, NRlc(0)), self.settings)
 
+    def worth_of(self, intent: Intent) -> int:
+        """Wei that are lost unless this intent succeeds, by what is known now of its task's deal."""
+        replicate = self.journal.find(TaskId(intent.subject)) if intent.method == REVEAL else None
+        return intent.worth if replicate is None else max(intent.worth, self.worth(replicate.assignment.deal_id))
+
     def note_stakes(self) -> None:
         """Ask for the stakes of deals that tasks here are of, where not known. Raises RpcUnavailable."""
         known = self.journal.stakes()
         here = {item.assignment.deal_id for item in self.journal.all_replicates() if limits.locks_stake(item)}
-        if missing := sorted(here - known.keys()):
-            self._ask(missing[:_DEALS])
+        missing = sorted(here - known.keys())
+        for start in range(0, len(missing), _DEALS):
+            self._ask(missing[start : start + _DEALS])
 
     def _stake(self, deal_id: DealId) -> NRlc:
         """What a vote on a task of this deal locks; the stakes of all tasks before it become known as well."""
@@ -116,15 +123,21 @@ class Ledger:
 
 
 @contextmanager
-def open_ledger(settings: Settings, policy: LanePolicy, layout: Layout, wallet: Wallet) -> Iterator[Ledger]:
-    """The ledger of a machine that need not be running, for commands; it asks no node. The machine's folder exists."""
+def open_ledger(
+    settings: Settings, policy: LanePolicy, layout: Layout, wallet: Wallet, hub: Hub | None = None
+) -> Iterator[Ledger]:
+    """The ledger of a machine that need not be running, for commands; it asks no node without `hub`. The machine's
+    folder exists.
+    """
 
-    def no_hub() -> Hub:
-        raise RpcUnavailable(what="the node", why="this command does not ask it")
+    def known_hub() -> Hub:
+        if hub is None:
+            raise RpcUnavailable(what="the node", why="this command does not ask it")
+        return hub
 
     journal, store = Journal(layout.journal), SqliteStore(layout.lane)
     try:
-        yield Ledger(settings, policy, layout, journal, store, LaneId(settings.chain_id, wallet), time.time, no_hub)
+        yield Ledger(settings, policy, layout, journal, store, LaneId(settings.chain_id, wallet), time.time, known_hub)
     finally:
         journal.close()
         store.close()

@@ -40,6 +40,10 @@ ENDED = frozenset({IntentState.FINAL, IntentState.DONE, IntentState.FAILED})
 UNENDED = (IntentState.QUEUED, IntentState.SENT, IntentState.MINED)
 
 
+#: Method of a ready-made call.
+READY_MADE = "call"
+
+
 @dataclass(frozen=True, slots=True)
 class LaneId:
     """One wallet on one chain: the unit that has one line of nonces."""

@@ -53,11 +53,19 @@ class LanePolicy:
     #: operator asked for them. Where there are any, other calls also wait while the base fee is above the ceiling:
     #: sent, they would only stand in the way of these.
     uncapped: frozenset[str] = frozenset()
+    #: The part of `max_in_flight` that only these methods may use: others that wait at too low a price never take the
+    #: last nonces. Of 16, 4 are kept.
+    kept_part: int = 4
     #: Decide and log, but claim and send nothing.
     dry_run: bool = False
     #: Words of refusals that come before the table's own.
     phrases: Phrases = ()
     fees: FeePolicy = field(default_factory=FeePolicy)
+
+    @property
+    def most_calls(self) -> int:
+        """Open nonces up to which methods that a cap may hold back get another one."""
+        return self.max_in_flight - (self.max_in_flight // self.kept_part if self.uncapped else 0)
 
     @classmethod
     def of(cls, settings: Settings) -> LanePolicy:

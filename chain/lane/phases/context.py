@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from operator import attrgetter
 
-from chain.lane.model.intent import LaneId
+from chain.lane.model.intent import Intent, LaneId
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.encoding import Encoder
 from chain.lane.rules.readiness import Readiness
@@ -133,6 +134,8 @@ class RunContext:
     clock: Callable[[], float]
     #: Seconds that never jump.
     monotonic: Callable[[], float]
+    #: Wei that are lost unless an intent succeeds, as far as is known when it is sent.
+    worth: Callable[[Intent], int] = attrgetter("worth")
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
     a block without the lowest open nonce      ─► all open bytes again: whatever was dropped is back
     base fee above its fee cap                 ─► fee bump of the lowest nonce
     not mined for 4 blocks, price below market ─► fee bump of the lowest nonce
+    … and what waits behind it saves a stake   ─► fee bump above the ceiling, or 0-value transfer to self
     refused for good, or left by its intents   ─► 0-value transfer to self at the same nonce
     refused for its gas limit                  ─► the same call with more gas
     nonce below the highest without a record   ─► at the next head, 0-value transfer to self
@@ -17,11 +18,11 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from chain.lane.model.intent import IntentState
+from chain.lane.model.intent import IntentState, method_of
 from chain.lane.model.nonce import Fees, NonceMove, NonceRecord, Purpose, Repriced, Unmined, apply
 from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
 from chain.lane.phases.snapshot import ChainSnapshot
-from chain.lane.rules.fees import FeePolicy, bump, ceiling_worth, quote, too_low
+from chain.lane.rules.fees import bump, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import raise_gas_limits, transfer_gas
 from chain.lane.rules.refusals import Remedy, remedies
 from chain.lane.rules.send_errors import REACTIONS
@@ -260,7 +261,9 @@ def _bump_if_due(
             return None
     fees = bump(context.policy.fees, snapshot.market, paid)
     if context.policy.uncapped and (fees is None or too_low(fees, snapshot.market.base_fee)):
-        fees = bump(_policy_for_line(context, repairs), snapshot.market, paid) or fees
+        raised = _raise_for_line(context, snapshot, memory, lowest, repairs)
+        if raised is not None:
+            return raised
     if fees is None:
         log.warning(
             "Cannot pay more for the lowest nonce.",
@@ -273,12 +276,45 @@ def _bump_if_due(
     return same_call(context, lowest, fees)
 
 
-def _policy_for_line(context: RunContext, repairs: Repairs) -> FeePolicy:
-    """How the lowest nonce's fees are chosen with regard to what waits behind it and is worth more than the ceiling."""
+def _raise_for_line(
+    context: RunContext, snapshot: ChainSnapshot, memory: LaneMemory, lowest: NonceRecord, repairs: Repairs
+) -> Unsigned | None:
+    """A replacement of the lowest nonce above the ceiling, as far as what waits behind it is worth it; else None.
+
+    Where that does not pay for the calls themselves, those that a cap may hold back make room for less gas, by no-ops:
+    once mined, they are judged again.
+    """
+    uncapped = context.policy.uncapped
     records = [record for _, record in sorted(repairs.open.items())]
-    worth = {item.key: item.worth for item in context.store.intents([key for each in records for key in each.intents])}
-    line = [(each.gas_limit, sum(worth.get(key, 0) for key in each.intents)) for each in records]
-    return ceiling_worth(context.policy.fees, line)
+    worth = {
+        item.key: context.worth(item)
+        for item in context.store.intents([key for each in records for key in each.intents])
+    }
+    line = [(each, sum(worth.get(key, 0) for key in each.intents)) for each in records]
+    fees = _included(context, snapshot, lowest, [(each.gas_limit, lost) for each, lost in line])
+    if fees is not None:
+        return same_call(context, lowest, fees)
+    if not any(worth.values()) or method_of(lowest.intents) in uncapped:
+        return None
+    least = transfer_gas(context, memory)
+    cheaper = [
+        (each.gas_limit if method_of(each.intents) in uncapped else min(least, each.gas_limit), lost)
+        for each, lost in line
+    ]
+    fees = _included(context, snapshot, lowest, cheaper)
+    if fees is None:
+        return None
+    wallet, chain_id = context.lane.wallet, context.lane.chain_id
+    why = "what waits behind it saves a stake"
+    return to_self(wallet, chain_id, lowest.nonce, fees, Purpose.YIELD, why, gas=least)
+
+
+def _included(
+    context: RunContext, snapshot: ChainSnapshot, lowest: NonceRecord, line: Sequence[tuple[int, int]]
+) -> Fees | None:
+    """The fees by which a block can include the lowest nonce, if the line is worth them."""
+    fees = bump(ceiling_worth(context.policy.fees, line), snapshot.market, lowest.newest.fees)
+    return None if fees is None or too_low(fees, snapshot.market.base_fee) else fees
 
 
 def _stuck_blocks(context: RunContext, lowest: NonceRecord) -> int:

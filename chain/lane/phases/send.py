@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from chain.lane.model.intent import Intent, IntentState, method_of
+from chain.lane.model.intent import READY_MADE, Intent, IntentState, method_of
 from chain.lane.model.nonce import Fees, NonceRecord, Sent
 from chain.lane.model.policy import LanePolicy
 from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
@@ -69,7 +69,9 @@ def choose(
     chosen = Chosen()
     capacity = min(context.policy.burst, context.policy.max_in_flight - len(open_records))
     capacity = min(capacity, context.policy.burst - len(memory.missing))
-    if capacity <= 0 or any(REACTIONS[refusal.kind].hold for refusal in memory.refused.values()):
+    holds = [REACTIONS[refusal.kind] for refusal in memory.refused.values() if REACTIONS[refusal.kind].hold]
+    # A price that is too low for others does not keep what saves a stake from a nonce: with it, theirs are raised.
+    if capacity <= 0 or any(not (hold.reprice and context.policy.uncapped) for hold in holds):
         return chosen
     held = {key for record in open_records for key in record.intents}
     ready: list[Intent] = []
@@ -94,7 +96,7 @@ def choose(
             break
     chosen.capacity = capacity
     chosen.more = capacity == context.policy.burst and len(groups) > capacity
-    for group in groups[:capacity]:
+    for group in _fitting(context.policy, groups[:capacity], len(open_records), hold=bool(holds)):
         try:
             chosen.groups.append((group, context.encoder.encode(group)))
         except BadMessage as error:
@@ -106,9 +108,21 @@ def choose(
 
 
 def _in_order(context: RunContext, ready: Sequence[Intent]) -> list[tuple[Intent, ...]]:
-    """Groups that share a transaction, those that no cap holds back first."""
-    groups = context.encoder.group(ready)
-    return sorted(groups, key=lambda group: group[0].method not in context.policy.uncapped)
+    """Groups that share a transaction: deadlines first, then an operator's calls, then what a cap may hold."""
+    uncapped = context.policy.uncapped
+    return sorted(
+        context.encoder.group(ready),
+        key=lambda group: (group[0].method not in uncapped, group[0].method == READY_MADE),
+    )
+
+
+def _fitting(
+    policy: LanePolicy, groups: Sequence[tuple[Intent, ...]], opened: int, *, hold: bool
+) -> list[tuple[Intent, ...]]:
+    """The groups, in their order, that get a nonce: some nonces are kept for uncapped methods, all with `hold`."""
+    first = [group for group in groups if group[0].method in policy.uncapped]
+    others = [group for group in groups if group[0].method not in policy.uncapped]
+    return [*first, *others[: 0 if hold else max(0, policy.most_calls - opened - len(first))]]
 
 
 def _find_misfits(context: RunContext, group: Sequence[Intent]) -> list[tuple[Intent, str]]:
@@ -149,12 +163,12 @@ def afford(
     why = _POOR
     for group in groups:
         _, call = group
-        fee = call.gas * offer_for(policy, group, snapshot.market).max_fee
+        fee = call.gas * offer_for(context, group, snapshot.market).max_fee
         if fee + call.value > left:
             why = _POOR
             # A smaller one behind it may fit: a finalize must not wait for the gas of fifty initializes.
             continue
-        held = why_held(policy, group, snapshot.market, allowed)
+        held = why_held(context, group, snapshot.market, allowed)
         if held is not None:
             why = held
             continue
@@ -187,10 +201,10 @@ def left_today(context: RunContext, in_flight: int) -> int | None:
     return cap - in_flight - context.store.spent_since(context.lane, context.clock() - DAY_SECONDS)
 
 
-def why_held(policy: LanePolicy, group: Group, market: FeeMarket, allowed: int | None) -> str | None:
+def why_held(context: RunContext, group: Group, market: FeeMarket, allowed: int | None) -> str | None:
     """Why a limit holds this group back; None if none does. `allowed`: what `left_today` says."""
-    intents, call = group
-    offer = offer_for(policy, group, market)
+    policy, (intents, call) = context.policy, group
+    offer = offer_for(context, group, market)
     if allowed is not None and call.gas * offer.max_fee > allowed and intents[0].method not in policy.uncapped:
         return _CAPPED
     if policy.uncapped and too_low(offer, market.base_fee):
@@ -198,16 +212,17 @@ def why_held(policy: LanePolicy, group: Group, market: FeeMarket, allowed: int |
     return None
 
 
-def offer_for(policy: LanePolicy, group: Group, market: FeeMarket) -> Fees:
+def offer_for(context: RunContext, group: Group, market: FeeMarket) -> Fees:
     """Fees of this group's first attempt: above the ceiling only where more than that would be lost."""
     intents, call = group
-    return quote(ceiling_worth(policy.fees, [(call.gas, sum(intent.worth for intent in intents))]), market)
+    lost = sum(context.worth(intent) for intent in intents)
+    return quote(ceiling_worth(context.policy.fees, [(call.gas, lost)]), market)
 
 
 def claim(run: LeasedRun, snapshot: ChainSnapshot, groups: Sequence[Group], next_nonce: Nonce) -> list[NonceRecord]:
     """Sign the groups' calls at consecutive nonces and store them. Raises LeaseLost."""
     context = run.context
-    prices = [offer_for(context.policy, group, snapshot.market) for group in groups]
+    prices = [offer_for(context, group, snapshot.market) for group in groups]
     unsigned = [
         Unsigned(
             context.lane.chain_id, Nonce(next_nonce + offset), call.to, call.data, call.gas, fees, value=call.value

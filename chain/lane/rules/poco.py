@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import structlog
 
@@ -313,8 +314,19 @@ def _split_words(answer: Reply, least: int) -> list[str]:
     return words
 
 
-def poco_lane(settings: Settings, rpc: JsonRpc, key: Key, store: LaneStore, policy: LanePolicy | None = None) -> Lane:
-    """The lane of `key`'s wallet on the hub of the settings; scheduler and worker make one per process."""
+def poco_lane(
+    settings: Settings,
+    rpc: JsonRpc,
+    key: Key,
+    store: LaneStore,
+    policy: LanePolicy | None = None,
+    *,
+    worth: Callable[[Intent], int] = attrgetter("worth"),
+) -> Lane:
+    """The lane of `key`'s wallet on the hub of the settings; scheduler and worker make one per process.
+
+    `worth`: wei that are lost unless an intent succeeds, asked whenever it is sent or replaced.
+    """
     if settings.hub is None:
         raise BadSetting(name="SLUICE_HUB", why="it is not set", fix="Set it to the address of the PoCo hub.")
     hub = Contract(settings.hub.lower())
@@ -329,4 +341,5 @@ def poco_lane(settings: Settings, rpc: JsonRpc, key: Key, store: LaneStore, poli
         readiness,
         PocoEncoder(hub, batch=settings.initialize_batch, max_gas=settings.max_transaction_gas),
         policy or LanePolicy.of(settings),
+        worth=worth,
     )

@@ -381,6 +381,21 @@ def test_a_stake_that_a_lying_node_invents_is_worth_no_more_than_the_machine_wou
         assert worth == stake * 10**5
 
 
+def test_a_stake_that_becomes_known_after_its_reveal_was_queued_counts_when_it_is_sent(
+    books: Callable[..., Books],
+) -> None:
+    own = books(rlc_value_wei=10**15)
+    wanted = assignment(1)
+    own.journal.add(wanted, 1.0)
+    reveal = Intent.new(CHAIN_ID, WORKER_KEY.wallet, "reveal", task_id(1))
+    vote = Intent.new(CHAIN_ID, WORKER_KEY.wallet, "contribute", task_id(1))
+    assert own.ledger.worth_of(reveal) == 0
+    own.stakes[wanted.deal_id] = 5
+    own.ledger.note_stakes()
+    assert own.ledger.worth_of(reveal) == 5 * 10**6
+    assert own.ledger.worth_of(vote) == 0
+
+
 def test_above_the_price_limit_no_task_is_taken(books: Callable[..., Books]) -> None:
     own = books(max_fee_gwei=2)
     market.note(own.layout, FeeMarket(Wei(3 * GWEI), Wei(0)))

@@ -31,6 +31,8 @@ class Rig:
     clock: Clock = field(default_factory=Clock)
     encoder: ModelEncoder = field(default_factory=ModelEncoder)
     readiness: ModelReadiness = field(init=False)
+    #: What intents are worth by what became known after they were queued, in wei, by key.
+    worth: dict[str, int] = field(default_factory=dict)
     store: MemoryStore = field(init=False)
     lane: Lane = field(init=False)
 
@@ -56,6 +58,7 @@ class Rig:
             clock=self.clock,
             monotonic=self.clock,
             holder=f"elsewhere|{next(_names)}",
+            worth=lambda intent: self.worth.get(intent.key, intent.worth),
         )
 
     def intent(self, method: str, subject: str) -> Intent:

@@ -169,3 +169,50 @@ def test_a_vote_that_blocks_nothing_is_not_raised_above_the_ceiling() -> None:
     rig.chain.base_fee = 20 * GWEI
     rig.step(8)
     assert rig.state(vote) is IntentState.SENT
+
+
+@given(
+    votes=st.integers(0, 40),
+    base=st.integers(6, 500),
+    percent=st.integers(100, 3000),
+    in_flight=st.integers(4, 16),
+)
+def test_whatever_votes_wait_below_the_base_fee_a_reveal_that_is_worth_their_nonces_is_mined(
+    votes: int, base: int, percent: int, in_flight: int
+) -> None:
+    rig = Rig(LanePolicy(max_in_flight=in_flight, fees=FeePolicy(ceiling=Wei(5 * GWEI)), uncapped=FIRST))
+    rig.submit("any", *(f"v{number}" for number in range(votes)))
+    rig.run()
+    rig.chain.base_fee = base * GWEI
+    rig.step()
+    stuck = len(rig.store.records(rig.id, (NonceState.OPEN,)))
+    assert stuck <= rig.policy.most_calls
+    # What it takes at least to have its own nonce reached: no-ops in place of the votes.
+    worth = (50_000 + 21_000 * stuck) * (base + 1) * GWEI * percent // 100
+    reveal = Intent.new(CHAIN_ID, WALLET, "once", "r", {"worth": str(worth)}, rig.clock.now)
+    rig.lane.submit([reveal])
+    rig.step(2 * in_flight + 8)
+    assert rig.state(reveal.key) in (IntentState.MINED, IntentState.FINAL)
+    assert rig.chain.executed()["r"] == 1
+
+
+def test_reveals_go_before_an_operators_calls_and_those_before_votes() -> None:
+    rig = Rig(LanePolicy(uncapped=frozenset({"once", "call"})))
+    rig.submit("any", "v")
+    rig.submit("call", "c")
+    rig.submit("once", "r")
+    rig.run()
+    order = [record.intents[0].split(":")[2] for record in rig.store.records(rig.id, (NonceState.OPEN,))]
+    assert order == ["once", "call", "any"]
+
+
+def test_a_reveal_whose_worth_becomes_known_later_is_paid_for_then() -> None:
+    rig = Rig(LanePolicy(fees=FeePolicy(ceiling=Wei(2 * GWEI)), uncapped=FIRST))
+    rig.chain.base_fee = 20 * GWEI
+    rig.chain.mine()
+    (reveal,) = rig.submit("once", "r")
+    rig.step(2)
+    assert rig.state(reveal) is IntentState.QUEUED
+    rig.worth[reveal] = 10**18
+    rig.step(2)
+    assert rig.state(reveal) is IntentState.MINED
