@@ -35,6 +35,7 @@ from workers.money.limits import lane_policy
 from workers.pool.api import PoolApi, SignedInApi
 from workers.pool.reports import Reports
 from workers.pool.session import SessionFile
+from workers.pool.settings import node_of_pool
 from workers.sandbox.container import Engine
 from workers.sandbox.image import ImageRules
 from workers.sandbox.profile import Sandbox, sandbox_of
@@ -97,7 +98,7 @@ class Machine:
     @property
     def policy(self) -> LanePolicy:
         """How this machine pays for transactions: by limits of its own."""
-        return lane_policy(self.settings, node_of_pool=self.settings.rpc_url == self.pool.rpc_url)
+        return lane_policy(self.settings, node_of_pool=node_of_pool(self.settings))
 
     @property
     def memory_per_slot(self) -> int:

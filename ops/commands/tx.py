@@ -195,7 +195,7 @@ def _open_lane(worker: bool) -> Lane:
     now = settings_from_pool(settings()) if worker else with_addresses(settings())
     key, rpc = load_key(now), connect(now)
     store: LaneStore = SqliteStore(layout_of(now.home, key.wallet).lane) if worker else MongoStore(database(now))
-    return poco_lane(now, rpc, key, store, policy_of(now, key.wallet) if worker else None)
+    return poco_lane(now, rpc, key, store, policy_of(now) if worker else None)
 
 
 def _replace_nonce(

@@ -75,9 +75,10 @@ def _move(direction: Direction, text: str, yes: bool, dry_run: bool, as_json: bo
             if same:
                 return
         transfer = own.plan(direction, amount)
-        _say(as_json, sentence(transfer))
+        _say(as_json, f"{own.place}: {sentence(transfer)}")
         if dry_run:
-            shown = {**asdict(transfer), "pending": None if before is None else asdict(before), "done": False}
+            where = {"chain_id": own.lane.id.chain_id, "hub": own.hub.address}
+            shown = {**where, **asdict(transfer), "pending": None if before is None else asdict(before), "done": False}
             print(json.dumps(shown, indent=1) if as_json else "Nothing was done.")
             return
         if not yes and not typer.confirm("Send it?", err=True):

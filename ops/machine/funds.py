@@ -17,11 +17,12 @@ from config.settings import Settings
 from protocol.errors import BadSetting, NotReady, TransactionReverted
 from protocol.types import Contract, NRlc
 from workers.data.layout import Layout, layout_of
-from workers.money import transfers
+from workers.money import pins, transfers
 from workers.money.amounts import rlc
 from workers.money.ledger import open_ledger
 from workers.money.transfers import Direction, Made, Transfer, Wish
-from workers.pool.saved_config import policy_of, settings_from_pool
+from workers.pool.saved_config import completed_by_pool, policy_of
+from workers.pool.settings import check_scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,13 @@ class Funds:
     layout: Layout
     lane: Lane
     hub: Hub
+    #: Whether what is sent binds the machine to this chain, hub and workerpool: a pool named them.
+    pinned: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where the money goes, for the operator who confirms it."""
+        return f"chain {self.lane.id.chain_id}, hub {self.hub.address}"
 
     @property
     def pending(self) -> Wish | None:
@@ -62,7 +70,9 @@ class Funds:
         return transfers.plan(self.lane, self.hub, direction, amount, promised)
 
     def begin(self, transfer: Transfer) -> Wish:
-        """From here on it is made once."""
+        """From here on it is made once, and the machine works for this chain, hub and workerpool only."""
+        if self.pinned:
+            pins.keep(self.layout, self.settings)
         return transfers.begin(self.layout, transfer, time.time())
 
     def carry_out(self, wish: Wish, seconds: float, *, resumed: bool, told: Callable[[Moved], None]) -> None:
@@ -90,16 +100,21 @@ class Funds:
 
 @contextmanager
 def funds(settings: Settings) -> Iterator[Funds]:
-    """The wallet's funds, for one command at a time. Raises BadSetting, BadKeystore, WrongChain, RefusedHere."""
+    """The wallet's funds, for one command at a time. Raises BadSetting, BadKeystore, WrongChain, RefusedHere,
+    RpcUnavailable.
+    """
     if settings.lane_dry_run:
         raise BadSetting(
             name="SLUICE_LANE_DRY_RUN", why="with it nothing is ever sent", fix="Unset it for this command."
         )
     key = load_key(settings)
-    own = settings_from_pool(settings, key.wallet)
+    own, pool = completed_by_pool(settings, key.wallet)
     layout = layout_of(own.home, key.wallet)
     layout.make()
     with closing(connect(own)) as rpc, closing(SqliteStore(layout.lane)) as store, transfers.alone(layout):
         hub = Hub(rpc, Contract(str(own.hub)))
         hub.check_chain(own)
-        yield Funds(own, layout, poco_lane(own, rpc, key, store, policy_of(own, key.wallet)), hub)
+        if pool is not None:
+            # As at a machine's start: before the first one nothing else says that this pool is what it claims.
+            check_scheduler(hub, pool)
+        yield Funds(own, layout, poco_lane(own, rpc, key, store, policy_of(own)), hub, pinned=pool is not None)

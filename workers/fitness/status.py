@@ -152,7 +152,7 @@ def _money(own: Settings, layout: Layout, wallet: Wallet) -> Money | None:
     if not layout.journal.exists():
         return None
     pool = load_pool_config(own, wallet)
-    with open_ledger(own, policy_of(own, wallet), layout, wallet) as ledger:
+    with open_ledger(own, policy_of(own), layout, wallet) as ledger:
         budget, caps = ledger.budget(), ledger.caps
         return Money(
             spent_wei=budget.spent,

@@ -16,7 +16,7 @@ from workers.data.layout import layout_of
 from workers.money import pins
 from workers.money.limits import lane_policy
 from workers.pool.api import PoolApi
-from workers.pool.settings import complete_settings
+from workers.pool.settings import complete_settings, node_of_pool
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,13 @@ def load_pool_config(settings: Settings, wallet: Wallet) -> PoolConfig | None:
 
 
 def settings_from_pool(settings: Settings, wallet: Wallet | None = None) -> Settings:
-    """The settings, completed by the pool's `/config`, or by the saved one while the pool does not answer.
+    """The settings, completed as `completed_by_pool` does. Raises as that."""
+    return completed_by_pool(settings, wallet)[0]
+
+
+def completed_by_pool(settings: Settings, wallet: Wallet | None = None) -> tuple[Settings, PoolConfig | None]:
+    """The settings, completed by the pool's `/config`, or by the saved one while the pool does not answer; and what
+    completed them, None where the operator named all that is needed and the pool never answered.
 
     `wallet`: that of the settings, for callers that know it: a keystore takes a second to open.
 
@@ -49,17 +55,16 @@ def settings_from_pool(settings: Settings, wallet: Wallet | None = None) -> Sett
         known = load_pool_config(settings, wallet)
         if known is None and settings.hub is not None:
             # The operator has named what the pool would have said.
-            return settings
+            return settings, None
         if known is None:
             raise
         log.warning("The pool does not answer; its saved configuration is used.", action="pool_recalled")
         pool = known
     own = complete_settings(settings, pool)
     pins.check(layout_of(settings.home, wallet), own, settings.model_fields_set)
-    return own
+    return own, pool
 
 
-def policy_of(own: Settings, wallet: Wallet) -> LanePolicy:
+def policy_of(own: Settings) -> LanePolicy:
     """How this machine pays for transactions, by its completed settings, while it need not be running."""
-    pool = load_pool_config(own, wallet)
-    return lane_policy(own, node_of_pool=pool is not None and pool.rpc_url == own.rpc_url)
+    return lane_policy(own, node_of_pool=node_of_pool(own))

@@ -29,16 +29,24 @@ def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
     from_pool = {"chain_id": pool.chain_id, "hub": pool.hub, "workerpool": pool.workerpool}
     # Names are those of the pool's chain, by the node that this machine will ask.
     named = with_addresses(settings.model_copy(update={"chain_id": pool.chain_id, **nearby}))
-    own = {"chain_id": settings.chain_id, "hub": named.hub, "workerpool": named.workerpool}
+    mine_of = {"chain_id": settings.chain_id, "hub": named.hub, "workerpool": named.workerpool}
     for name, value in from_pool.items():
-        mine = own[name]
+        mine = mine_of[name]
         if name in given and mine is not None and str(mine).lower() != str(value).lower():
             raise BadSetting(
                 name=f"SLUICE_{name.upper()}",
                 why=f"it is {mine}, the pool at {settings.api_url} has {value}",
                 fix="Name the right pool with SLUICE_API_URL, or remove the setting.",
             )
-    return settings.model_copy(update={**from_pool, **nearby})
+    own = settings.model_copy(update={**from_pool, **nearby})
+    # What the operator named stays apart from what the pool did.
+    own.model_fields_set.intersection_update(given)
+    return own
+
+
+def node_of_pool(own: Settings) -> bool:
+    """Whether a machine's node, by its completed settings, is one that its operator did not name."""
+    return "rpc_url" not in own.model_fields_set
 
 
 def _require_encrypted_node(settings: Settings) -> None:

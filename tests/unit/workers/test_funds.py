@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,14 +13,18 @@ from hypothesis import strategies as st
 
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.fees import GWEI, FeePolicy
+from config.settings import read_settings
+from ops.machine import funds as command
 from ops.machine.income import moment_of
-from protocol.errors import BadInput, RefusedHere
+from protocol.errors import BadInput, BadSetting, RefusedHere, WrongChain
 from protocol.types import ZERO_ADDRESS, Contract, NRlc, TaskId, Wei
 from tests.unit.workers.assignments import WORKER_KEY, task_id
-from workers.data.layout import Layout
+from tests.unit.workers.test_complete_settings import POOL
+from workers.data.layout import Layout, layout_of
 from workers.money import transfers
 from workers.money.amounts import ETHER, amount_of, rlc
 from workers.money.earnings import SPAN, TOGETHER, _questions
+from workers.pool.api import PoolApi
 
 HUB, TOKEN = Contract("0x" + "aa" * 20), Contract("0x" + "bb" * 20)
 
@@ -138,3 +143,34 @@ def test_questions_for_earnings_are_bounded_and_cover_each_tasks_range(spans: li
             if begin <= reach <= end:
                 reach = end + 1
         assert reach > last
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_money_goes_to_a_pools_hub_only_if_its_scheduler_owns_the_workerpool_and_binds_the_machine_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lies: bool
+) -> None:
+    for name in ("CHAIN_ID", "HUB", "WORKERPOOL", "RPC_URL", "WS_URL", "BLOCK_TIME"):
+        monkeypatch.delenv(f"SLUICE_{name}", raising=False)
+    owner = "0x" + "dd" * 20 if lies else POOL.scheduler
+    node: Any = SimpleNamespace(name="node", close=lambda: None)
+    hub: Any = SimpleNamespace(
+        rpc=node, address=POOL.hub, check_chain=lambda _: None, workerpool=lambda _: SimpleNamespace(owner=owner)
+    )
+    monkeypatch.setattr(PoolApi, "config", lambda _: POOL)
+    monkeypatch.setattr(command, "connect", lambda _: node)
+    monkeypatch.setattr(command, "Hub", lambda *_: hub)
+    given = read_settings(home=tmp_path, private_key="0x" + "11" * 32, api_url="https://pool.example")
+    pinned = layout_of(tmp_path, WORKER_KEY.wallet).pins
+    if lies:
+        with pytest.raises(WrongChain, match="belongs to"), command.funds(given):
+            pass
+        assert not pinned.exists()
+        return
+    with command.funds(given) as own:
+        assert own.place == f"chain {POOL.chain_id}, hub {POOL.hub}"
+        # Looking binds nothing, sending does.
+        assert not pinned.exists()
+        own.begin(transfers.Transfer("deposit", NRlc(1), NRlc(0), NRlc(0), NRlc(1), HUB, "0x", Wei(0), 1, Wei(1)))
+    monkeypatch.setattr(PoolApi, "config", lambda _: POOL.model_copy(update={"hub": TOKEN}))
+    with pytest.raises(BadSetting, match="in place of"), command.funds(given):
+        pass

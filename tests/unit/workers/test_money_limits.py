@@ -32,7 +32,8 @@ from workers.money.amounts import ETHER
 from workers.money.ledger import Ledger
 from workers.money.limits import Budget, Caps, why_not
 from workers.pool.api import PoolApi
-from workers.pool.saved_config import save_pool_config, settings_from_pool
+from workers.pool.saved_config import policy_of, save_pool_config, settings_from_pool
+from workers.pool.settings import complete_settings
 from workers.task.compute import compute
 from workers.task.journal import Journal
 from workers.task.replicate import ReplicateStage
@@ -145,17 +146,19 @@ def test_a_lying_node_with_a_huge_gas_price_is_paid_no_more_than_the_blocks_own_
         assert min(paid.max_fee, base + paid.tip) <= max(2 * base, base + GWEI // 10)
 
 
-def test_a_lying_pool_with_inflated_fees_is_believed_only_if_the_operator_named_that_node_himself() -> None:
-    inflated = FeeMarket(Wei(GWEI), Wei(90 * GWEI))
-    handed_out, own_node = (
-        read_settings(chain_id=31337, rpc_url=url) for url in (POOL.rpc_url, "http://mine.example:8545")
-    )
-    pool: Any = SimpleNamespace(rpc_url=POOL.rpc_url)
-    tips = [
-        quote(Machine(each, WORKER_KEY, pool, PoolApi("https://pool.example")).policy.fees, inflated).tip
-        for each in (handed_out, own_node)
-    ]
-    assert tips == [GWEI, 100 * GWEI]
+def test_a_lying_pool_with_inflated_fees_is_believed_only_if_the_operator_named_that_node_himself(
+    settings: Settings,
+) -> None:
+    inflated, pool = FeeMarket(Wei(GWEI), Wei(90 * GWEI)), POOL.model_copy(update={"chain_id": 31337})
+    own_node = {"rpc_url": "https://mine.example:8545"}
+    # The same node as the pool's is the operator's own, if it is the operator who says so.
+    for named, tip in (({}, GWEI), (own_node, 100 * GWEI), ({"rpc_url": pool.rpc_url}, 100 * GWEI)):
+        given = read_settings(**settings.model_dump(exclude_unset=True), **named)
+        own = complete_settings(given, pool)
+        made = Machine(own, WORKER_KEY, pool, PoolApi("https://pool.example"))
+        # A command goes by the same, also before the machine's first start.
+        assert [quote(each.fees, inflated).tip for each in (made.policy, policy_of(own))] == [tip, tip]
+        assert own.model_fields_set == given.model_fields_set
 
 
 @pytest.mark.parametrize("chain", CHAINS)
