@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -159,20 +158,6 @@ def test_a_lying_pool_with_inflated_fees_is_believed_only_if_the_operator_named_
         # A command goes by the same, also before the machine's first start.
         assert [quote(each.fees, inflated).tip for each in (made.policy, policy_of(own))] == [tip, tip]
         assert own.model_fields_set == given.model_fields_set
-
-
-@pytest.mark.parametrize("chain", CHAINS)
-def test_every_chain_has_limits_that_allow_a_task_at_the_highest_price(chain: int) -> None:
-    own = read_settings(chain_id=chain)
-    caps = limits.caps_of(own)
-    empty = Budget(Wei(0), Wei(0), NRlc(0), None, caps.price)
-    assert why_not(empty, caps, limits.task_gas(solo=True), NRlc(10**9)) is None
-    assert caps.price <= 100 * GWEI
-
-
-def test_what_the_operator_sets_takes_precedence_over_the_chains_limits() -> None:
-    own = read_settings(chain_id=42161, max_fee_gwei=Decimal("0.5"), daily_spend_cap_wei=7, most_stake_nrlc=3)
-    assert limits.caps_of(own) == Caps(Wei(GWEI // 2), Wei(7), NRlc(3))
 
 
 # -- deciding ----------------------------------------------------------------------------------------------------------
