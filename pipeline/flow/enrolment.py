@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -114,11 +115,13 @@ def admit(
     """
     policy, worker, applicant = facts.policy, facts.worker, facts.applicant
     present = worker is not None and not worker.lost and not worker.banned
+    # Whoever was right on chain is not kept out by wallets that cost nothing.
+    count = partial(workers.count_present, but=facts.wallet, proven=worker is not None and worker.successes > 0)
     if policy.most_machines is not None and not present:
-        counted = workers.count_present(policy.most_machines, but=facts.wallet)
+        counted = count(policy.most_machines)
         applicant = replace(applicant, machines=others + counted)
     if policy.most_per_address is not None and not (present and worker is not None and worker.address == facts.address):
-        counted = workers.count_present(policy.most_per_address, but=facts.wallet, address=facts.address)
+        counted = count(policy.most_per_address, address=facts.address)
         applicant = replace(applicant, machines_at_address=others_at_address + counted)
     decision = decide(policy, applicant, now)
     match decision.answer:

@@ -24,7 +24,6 @@ from protocol.wire import Capabilities
 _READY: dict[str, Any] = {"facts.funded": True, "banned": False, "lost": False, "free": {"$gt": 0}}
 #: The best first: right on chain most often, then most stake; among equals by lot, anew each time facts are read.
 _BEST_FIRST = [("successes", DESCENDING), ("worth", DESCENDING), ("lot", ASCENDING)]
-
 _PRESENT = {"lost": False, "away": False, "replacing": False}
 
 INDEXES = [
@@ -162,11 +161,12 @@ class Workers:
         changes = {"not_before": now, "away": True}
         return self._rows.update_one({"_id": wallet}, {"$set": changes}).matched_count == 1
 
-    def count_present(self, limit: int, *, but: Wallet, address: str | None = None) -> int:
-        """Enrolled machines other than `but` that are not lost, counted up to `limit`; `address`: only from there."""
+    def count_present(self, limit: int, *, but: Wallet, address: str | None = None, proven: bool = False) -> int:
+        """Enrolled machines other than `but` that are not lost, counted up to `limit`; only from there, only proven."""
         query: dict[str, Any] = {"lost": False, "banned": False, "_id": {"$ne": but}}
         # Each the key of an index of the machines that are not lost.
         query |= {"seen_at": {"$gte": 0.0}} if address is None else {"address": address}
+        query |= {"successes": {"$gt": 0}} if proven else {}
         return self._rows.count_documents(query, limit=max(limit, 1))
 
     def count_with_queues(self, limit: int, *, but: Wallet) -> int:
