@@ -21,6 +21,7 @@ from tests.faulty.registry import blobs_of, error, layer, registry
 from tests.integration.workers.conftest import IMAGE, open_bench
 from tests.integration.workers.test_compute import built, sha256
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
+from tests.waiting import wait_until
 from workers.context import Machine, WorkerContext
 from workers.sandbox import image
 from workers.sandbox.image_store import REPOSITORY, ImageStore
@@ -218,6 +219,11 @@ def test_images_beyond_the_budget_are_removed_but_never_one_that_is_in_use(
         assert client.images.get(kept)
         used.remove(force=True)
         both = stored(context)
-        ImageStore(context.layout.root).shrink(context.engine, 1, "")
-        # Other tests have images on the same engine.
-        assert not both & {tag for found in client.images.list(REPOSITORY) for tag in found.tags}
+
+        def removed() -> bool:
+            ImageStore(context.layout.root).shrink(context.engine, 1, "")
+            # Other tests have images on the same engine.
+            return not both & {tag for found in client.images.list(REPOSITORY) for tag in found.tags}
+
+        # The engine says for a moment yet that a container uses them, one that was removed just now.
+        wait_until(removed, 30, what="both images to be removed")
