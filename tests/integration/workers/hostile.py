@@ -40,6 +40,8 @@ class Attack:
     ends: Failure | str | None
     #: The category's.
     seconds: int = 3600
+    #: Whether memory may run out before it ends like that: how many of its processes live at a time is chance.
+    or_memory: bool = False
 
 
 def _computed(content: str) -> str:
@@ -48,8 +50,10 @@ def _computed(content: str) -> str:
 
 ATTACKS = {
     # -- processes, memory, time
-    "fork bomb": Attack("while :; do (while :; do sleep 1; done) & done", Failure.APP),
-    "fork bomb that hides from its parent": Attack("b() { b | b & }; b; wait; sleep 1; false", Failure.APP),
+    "fork bomb": Attack("while :; do (while :; do sleep 1; done) & done", Failure.APP, or_memory=True),
+    "fork bomb that hides from its parent": Attack(
+        "b() { b | b & }; b; wait; sleep 1; false", Failure.APP, or_memory=True
+    ),
     "memory": Attack(f"{_RESULT}; head -c 200000000 /dev/zero | tail -c 200000000", Failure.OUT_OF_MEMORY),
     "memory as shared memory": Attack(f"{_RESULT}; dd if=/dev/zero of=/dev/shm/x bs=1M", Failure.OUT_OF_MEMORY),
     "memory as devices": Attack(f"{_RESULT}; dd if=/dev/zero of=/dev/x bs=1M", Failure.OUT_OF_MEMORY),
