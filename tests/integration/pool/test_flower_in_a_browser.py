@@ -70,16 +70,23 @@ def test_the_steps_of_a_task_are_there_with_who_did_them_and_how_long_it_took(
 ) -> None:
     def found() -> Sequence[Mapping[str, str]]:
         rows = _steps(shared_pool, browser, voted)
-        return rows if {row["name"] for row in rows} >= STEPS else []
+        ended = all(row["state"] == "SUCCESS" for row in rows)
+        return rows if ended and {row["name"] for row in rows} >= STEPS else []
 
-    rows = wait_until(found, SECONDS, what=f"{STEPS} of {voted} in Flower")
+    rows = wait_until(found, SECONDS, what=f"{STEPS} of {voted}, each ended well, in Flower")
     assert {row["name"] for row in rows} == STEPS
-    assert all(row["state"] == "SUCCESS" for row in rows)
     assert all(_seconds(row["runtime"]) > 0 for row in rows), [(row["name"], row["runtime"]) for row in rows]
     assert all(row["worker"].startswith("pipeline@") == (row["name"] in OWN) for row in rows)
     revealed = {topology.compute_queue_name(vote.worker) for vote in view(shared_pool, voted).revealed}
-    for step in ("compute", "contribute", "reveal"):
-        assert {row["worker"] for row in rows if row["name"] == step} >= revealed
+
+    def done_by_all() -> bool:
+        steps = _steps(shared_pool, browser, voted)
+        return all(
+            {row["worker"] for row in steps if row["name"] == step} >= revealed
+            for step in ("compute", "contribute", "reveal")
+        )
+
+    wait_until(done_by_all, SECONDS, what=f"the steps of {revealed} in Flower")
 
 
 def test_the_page_of_a_computation_that_failed_tells_its_cause(

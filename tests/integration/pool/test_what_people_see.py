@@ -49,8 +49,9 @@ def test_flower_shows_every_machine_as_online(worked: BenchPool) -> None:
 
 def test_flower_shows_what_machines_and_scheduler_did(worked: BenchPool) -> None:
     def seen() -> set[tuple[str, bool]]:
-        tasks = (_flower(worked, "/api/tasks") or {}).values()
-        return {(task["name"], task["worker"].startswith("w.0x")) for task in tasks if task["state"] == "SUCCESS"}
+        return {
+            (task["name"], task["worker"].startswith("w.0x")) for task in _taken(worked) if task["state"] == "SUCCESS"
+        }
 
     own = {("assign", False), ("finalize", False), ("pipeline.advance", False), ("lane.run", False)}
     wanted = {(step, True) for step in STEPS} | own
@@ -61,12 +62,10 @@ def test_flower_shows_what_each_machine_calls_itself(worked: BenchPool) -> None:
     names = {f"worker-{number}" for number, _ in enumerate(_machines(worked), start=1)}
 
     def seen() -> set[str]:
-        tasks = (_flower(worked, "/api/tasks") or {}).values()
-        shown = [task["kwargs"] for task in tasks if task["worker"].startswith("w.0x")]
+        shown = [task["kwargs"] for task in _taken(worked) if task["worker"].startswith("w.0x")]
         return {name for name in names if any(repr({"machine": name}) == kwargs for kwargs in shown)}
 
     wait_until(seen, SECONDS, what="a machine's name in Flower")
-    assert seen() <= names
 
 
 def test_rabbitmq_has_the_queues_as_designed(worked: BenchPool) -> None:
@@ -105,6 +104,11 @@ def _flower(bench_pool: BenchPool, path: str) -> Mapping[str, Any] | None:
     except httpx.TransportError:
         return None
     return found
+
+
+def _taken(bench_pool: BenchPool) -> list[Mapping[str, Any]]:
+    """Flower's tasks that a process has taken: what is only sent so far has no worker there."""
+    return [task for task in (_flower(bench_pool, "/api/tasks") or {}).values() if "worker" in task]
 
 
 def _queues(bench_pool: BenchPool, vhost: str) -> dict[str, Mapping[str, Any]]:
