@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipeline.domain.records import ReplicateState, TaskStage
+from pipeline.domain.records import MOST_NEWCOMERS, ReplicateState, TaskStage
 from protocol.types import Wallet
 
 
@@ -61,13 +61,15 @@ class Submit:
 class Want:
     """Have so many replicates assigned, from now; fewer if heavier votes reach consensus on top of these weights.
 
-    `backup`: only by workers that were right on chain, once they have nothing else to do.
+    `backup`: only by workers that were right on chain, once they have nothing else to do. `newcomers`: so many of them
+    may be workers that never were.
     """
 
     count: int
     leading: int = 0
     others: int = 0
     backup: bool = False
+    newcomers: int = MOST_NEWCOMERS
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ def _reveal_is_due(task: TaskRecord, vote: Contribution, now: float, timeouts: T
 
 def _staff(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
     wanted = replicas.wanted(task, view, now, timeouts)
-    if wanted != Want(task.wants, task.leading, task.others, task.backup):
+    if wanted != Want(task.wants, task.leading, task.others, task.backup, task.newcomers):
         yield wanted
     if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
         return

@@ -10,8 +10,8 @@ from pipeline.domain import replicas
 from pipeline.domain.actions import Method
 from pipeline.domain.decide import MAX_FAILED_INTENTS, causes
 from pipeline.domain.match import Capacity, Obstacle, obstacle, stake_locked
-from pipeline.domain.records import TaskRecord, WorkerRecord
-from pipeline.domain.replicas import MOST_NEWCOMERS, Timeouts
+from pipeline.domain.records import MOST_NEWCOMERS, TaskRecord, WorkerRecord
+from pipeline.domain.replicas import Timeouts
 from protocol.poco.seal import result_hash
 from protocol.poco.tags import GPU_BIT, fits, framework, make_tag
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
@@ -72,13 +72,18 @@ def _words(task: TaskRecord, stands: Obstacle, rooms: Sequence[Capacity], now: f
         Obstacle.UNCHECKED: "The balances of the machines that could take it were not read from the chain yet.",
         Obstacle.GAS: "No machine that could take it has native token for gas.",
         Obstacle.STAKE: f"Its vote needs {stake_locked(task)} nRLC of free stake; the most a machine has is {most}.",
-        Obstacle.NEWCOMERS: f"{MOST_NEWCOMERS} machines without a success on chain failed it: {causes(task)}. It waits "
-        "for a machine that was right on chain before.",
+        Obstacle.NEWCOMERS: f"{_newcomers(task)} It waits for a machine that was right on chain before.",
         Obstacle.ASKED: f"Every machine that could take it was asked: {causes(task)}.",
         Obstacle.COOLING_DOWN: "The machines that could take it cool down after failures, the first for another "
         f"{first:.0f} s.",
         Obstacle.BUSY: "The machines that could take it are busy.",
     }[stands]
+
+
+def _newcomers(task: TaskRecord) -> str:
+    if task.newcomers <= 0:
+        return f"At trust {task.trust} machines without a success on chain may not decide it alone."
+    return f"{MOST_NEWCOMERS} machines without a success on chain failed it: {causes(task)}."
 
 
 def _staffing(

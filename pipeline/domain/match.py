@@ -12,8 +12,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import IntEnum
 
-from pipeline.domain.records import TaskRecord, WorkerRecord
-from pipeline.domain.replicas import MOST_NEWCOMERS, spent_newcomers
+from pipeline.domain.records import MOST_NEWCOMERS, TaskRecord, WorkerRecord
+from pipeline.domain.replicas import spent_newcomers
 from protocol.poco import weights
 from protocol.poco.tags import fits
 from protocol.types import NRlc, Wallet
@@ -29,7 +29,7 @@ class Obstacle(IntEnum):
     UNCHECKED = 3  #: its native-token balance and stake were not read yet
     GAS = 4  #: its native token does not pay the gas of a task
     STAKE = 5  #: its free stake, less what is promised, does not cover the vote
-    NEWCOMERS = 6  #: it was never right on chain, and others like it failed the task or are at it
+    NEWCOMERS = 6  #: it was never right on chain; others like it failed the task, are at it or could decide it alone
     ASKED = 7  #: it had the task before
     COOLING_DOWN = 8  #: it failed several times in a row
     BUSY = 9  #: no slot that it may use is free
@@ -58,6 +58,11 @@ class Match:
         """Replicates that the task still wants after this."""
         enough = weights.consensus_reached(self.task.trust, self.leading, self.task.others)
         return 0 if enough else max(self.task.wants - len(self.workers), 0)
+
+    @property
+    def newcomers(self) -> int:
+        """Workers never right on chain that the task may still be given to after this."""
+        return self.task.newcomers - sum(not worker.successes for worker in self.workers)
 
 
 @dataclass(slots=True)
@@ -143,7 +148,7 @@ def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) ->
 
 def for_proven(task: TaskRecord) -> bool:
     """Whether only workers that were right on chain may have it."""
-    return task.backup or spent_newcomers(task) >= MOST_NEWCOMERS
+    return task.backup or task.newcomers <= 0 or spent_newcomers(task) >= MOST_NEWCOMERS
 
 
 def _had(task: TaskRecord, worker: WorkerRecord) -> bool:
@@ -168,9 +173,11 @@ def _choose(task: TaskRecord, capacities: list[Capacity]) -> tuple[list[Capacity
     chosen: list[Capacity] = []
     passed: list[Capacity] = []
     for_none = bool(task.wants)
-    while capacities and Match(task, tuple(capacity.worker for capacity in chosen)).wants:
+    while capacities and (so_far := Match(task, tuple(capacity.worker for capacity in chosen))).wants:
         capacity = heapq.heappop(capacities)
         found = obstacle(task, capacity)
+        if found is None and not capacity.worker.successes and so_far.newcomers <= 0:
+            found = Obstacle.NEWCOMERS
         (chosen if found is None else passed).append(capacity)
         for_none = for_none and found not in (None, Obstacle.ASKED, Obstacle.NEWCOMERS)
     for capacity in chosen:

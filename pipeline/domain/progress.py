@@ -82,8 +82,8 @@ def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
     match action:
         case Submit(method=method, generation=generation):
             return replace(task, sent={**task.sent, str(method): Submission(generation, now)})
-        case Want(count=count, leading=leading, others=others, backup=backup):
-            return replace(task, wants=count, leading=leading, others=others, backup=backup)
+        case Want(count=count, leading=leading, others=others, backup=backup, newcomers=newcomers):
+            return replace(task, wants=count, leading=leading, others=others, backup=backup, newcomers=newcomers)
         case AddVoter(wallet=wallet):
             return replace(task, replicates=(*task.replicates, replicate_of_voter(task, wallet, now)))
         case Explain(why=why):

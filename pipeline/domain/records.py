@@ -57,6 +57,8 @@ class Standing(IntEnum):
 #: Slots that a worker may use before anything of its was right on chain, and slots more with each time that it was: a
 #: wallet is free, so that what it says of its machine is believed little by little. 16 slots are earned by 7 tasks.
 NEWCOMER_SLOTS, SLOTS_PER_SUCCESS = 2, 2
+#: Workers never right on chain yet that may fail a task or keep silent before only proven ones are asked for it.
+MOST_NEWCOMERS = 20
 #: Maximum computed but uncontributed results per slot: a worker that reports COMPUTED and never votes gets no more.
 MOST_PLEDGED = 2
 #: States from which a contribution may still be expected.
@@ -145,6 +147,8 @@ class TaskRecord:
     #: Weight that the leading result will have once all who still compute have voted for it, and that of all others.
     leading: int = 0
     others: int = 0
+    #: How many of those it wants may be workers never right on chain.
+    newcomers: int = MOST_NEWCOMERS
     #: Workers never right on chain are at it and take their time: a proven one with nothing else to do gets it too.
     backup: bool = False
     replicates: tuple[Replicate, ...] = ()

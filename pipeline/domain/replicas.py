@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.domain.actions import Want
-from pipeline.domain.records import Replicate, ReplicateState, Standing, TaskRecord
+from pipeline.domain.records import MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord
 from protocol.poco import weights
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
@@ -26,8 +26,9 @@ MOST_DOUBLINGS = 6
 #: Workers that failed for any reason or exceeded a timeout, together, before no other is asked: neither a frozen chain
 #: nor a broken app may use up the whole pool. Counted like those above.
 MAX_SPENT = 10
-#: Workers never right on chain yet that may fail a task or keep silent before only proven ones are asked for it.
-MOST_NEWCOMERS = 20
+#: The highest trust that workers never right on chain may decide alone: four of them. A new pool has no others; above
+#: it, a result needs the vote of one that was right before.
+NEWCOMERS_DECIDE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +131,41 @@ def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
     if given_up(task, view, now, timeouts):
         return Want(0)
     waiting = pending(task, view, now, timeouts)
+    newcomers = newcomers_left(task, view)
     if count := _needed(task, view, waiting):
-        return Want(count, *_forecast(task, view, waiting))
+        return Want(count, *_forecast(task, view, waiting), newcomers=newcomers)
     sure = [item for item in waiting if item.standing is Standing.PROVEN or now < item.assigned_at + timeouts.backup]
     count = _needed(task, view, sure)
-    return Want(count, *_forecast(task, view, sure), backup=True) if count else Want(0)
+    return Want(count, *_forecast(task, view, sure), backup=True, newcomers=newcomers) if count else Want(0)
+
+
+def newcomers_left(task: TaskRecord, view: ChainView) -> int:
+    """How many more workers never right on chain may be asked.
+
+    An authorization never expires: whoever was asked and kept silent may still vote, with all others like it at once.
+    Above `NEWCOMERS_DECIDE` no more are asked than could make no result win, against the votes on chain now, that no
+    proven worker voted for.
+    """
+    if task.mode is Mode.SOLO or task.trust <= NEWCOMERS_DECIDE:
+        return MOST_NEWCOMERS
+    proven = {item.wallet for item in task.replicates if item.standing is Standing.PROVEN}
+    unsaid = [item for item in task.replicates if item.wallet not in proven and view.contribution(item.wallet) is None]
+    backed = {
+        vote.result_hash
+        for vote in view.contributions
+        if vote.worker in proven and vote.status is not ContributionStatus.REJECTED
+    }
+    groups = {result: weights.group_weight(group) for result, group in votes(task, view).items()}
+    best = max((weight for result, weight in groups.items() if result not in backed), default=0)
+    others = sum(groups.values()) - best
+    group = weights.group_weight((max(best, 1), *(item.weight for item in unsaid)))
+    left = 0
+    while left < MOST_NEWCOMERS:
+        group *= weights.NEWCOMER_WEIGHT
+        if weights.consensus_reached(task.trust, group, others):
+            break
+        left += 1
+    return left
 
 
 def _needed(task: TaskRecord, view: ChainView, counted: Sequence[Replicate]) -> int:

@@ -288,6 +288,7 @@ def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
             ),
             found.wants,
             found.leading,
+            found.newcomers,
         )
         for found in granted
         if found.task.deal_id in deals

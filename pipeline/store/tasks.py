@@ -74,6 +74,7 @@ class NewReplicates:
     replicates: tuple[Replicate, ...]
     wants: int
     leading: int
+    newcomers: int
 
 
 class Tasks:
@@ -196,6 +197,7 @@ class Tasks:
                     "$set": {
                         "wants": item.wants,
                         "leading": str(item.leading),
+                        "newcomers": item.newcomers,
                         "changed_at": now,
                         "next_visit": next_visit,
                     },

@@ -42,7 +42,7 @@ def given_to(store: Store, wallet: Wallet, **fields: Any) -> TaskRecord:
     """One task with one replicate."""
     task = some_tasks(store, 1)[0]
     replicate = Replicate(wallet, Mode.SOLO, 2, NOW, **fields)
-    assert store.tasks.assign([NewReplicates(task, (replicate,), 0, 2)], NOW, NOW) == {task.task_id}
+    assert store.tasks.assign([NewReplicates(task, (replicate,), 0, 2, 0)], NOW, NOW) == {task.task_id}
     (changed,) = store.tasks.load_tasks([task.task_id])
     return changed
 
@@ -87,7 +87,7 @@ def test_of_racing_assignments_of_one_task_one_is_taken(store: Store) -> None:
 
     def assign(number: int) -> bool:
         replicate = Replicate(Wallet(f"0x{number:040x}"), Mode.SOLO, 2, NOW)
-        return bool(store.tasks.assign([NewReplicates(task, (replicate,), 0, 2)], NOW, NOW))
+        return bool(store.tasks.assign([NewReplicates(task, (replicate,), 0, 2, 0)], NOW, NOW))
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(assign, range(8))) == 1

@@ -130,7 +130,7 @@ def test_an_assignment_that_was_stored_but_never_published_reaches_the_worker(po
     (task,) = scheduler.store.tasks.load_tasks(deal.tasks)
     replicate = Replicate(machine.key.wallet, Mode.SOLO, 2, now - 10, published_at=now - 10)
     scheduler.store.workers.reserve(machine.key.wallet, [Reservation(task.task_id, now, NRlc(0))])
-    scheduler.store.tasks.assign([NewReplicates(task, (replicate,), 0, 2)], now, 0.0)
+    scheduler.store.tasks.assign([NewReplicates(task, (replicate,), 0, 2, 0)], now, 0.0)
     sweep.sweep(scheduler)
     until("the worker got it", lambda: machine.asked("worker.compute") == [task.task_id])
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pipeline.domain.match import match
-from pipeline.domain.records import ChainFacts, ReplicateState, Standing, TaskRecord, WorkerRecord
-from pipeline.domain.replicas import MOST_NEWCOMERS
+from pipeline.domain.records import MOST_NEWCOMERS, ChainFacts, ReplicateState, Standing, TaskRecord, WorkerRecord
 from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
 from tests.unit.pipeline.builders import NO_TAG, held, replicate, task, wallet, worker

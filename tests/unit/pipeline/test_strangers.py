@@ -11,6 +11,7 @@ from pipeline.domain.decide import decide
 from pipeline.domain.match import match
 from pipeline.domain.progress import after
 from pipeline.domain.records import (
+    MOST_NEWCOMERS,
     NEWCOMER_SLOTS,
     ChainFacts,
     Replicate,
@@ -20,7 +21,7 @@ from pipeline.domain.records import (
     TaskRecord,
     WorkerRecord,
 )
-from pipeline.domain.replicas import MOST_NEWCOMERS, given_up
+from pipeline.domain.replicas import given_up
 from protocol.results.error_result import MACHINE_FAILED, Failure
 from protocol.types import NRlc, TaskId, Timestamp, Wallet, Wei
 from protocol.wire import Mode
