@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipeline.domain.records import MOST_NEWCOMERS, ReplicateState, TaskStage
+from pipeline.domain.records import MOST_NEWCOMERS, Outcome, ReplicateState, TaskStage
 from protocol.types import Wallet
 
 
@@ -22,27 +22,6 @@ class Method(StrEnum):
     FINALIZE = "finalize"
     REOPEN = "reopen"
     CLAIM = "claim"
-
-
-class Outcome(StrEnum):
-    """What the end of a replicate says about its worker."""
-
-    NEUTRAL = "NEUTRAL"
-    #: It failed by itself, or did not report in time.
-    FAILED = "FAILED"
-    #: It said that the task or its app is at fault, or that it has too little memory for it.
-    BLAMED = "BLAMED"
-    #: The task was completed with its vote.
-    VOTED = "VOTED"
-    #: The task was completed with its result alone, and it was paid.
-    PAID = "PAID"
-    #: It won the vote, was asked for the result and did not bring it: the task failed and the pool lost its stake.
-    WITHHELD = "WITHHELD"
-
-    @property
-    def at_end(self) -> bool:
-        """Whether it is known only when the task ends: the worker's slot is free long before."""
-        return self in {Outcome.VOTED, Outcome.PAID, Outcome.WITHHELD}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ from pipeline.domain.actions import (
     Explain,
     Free,
     Method,
-    Outcome,
     Pledge,
     Resend,
     Resume,
@@ -35,7 +34,7 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
-from pipeline.domain.records import Replicate, ReplicateState, TaskRecord, TaskStage
+from pipeline.domain.records import Outcome, Replicate, ReplicateState, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
@@ -289,6 +288,7 @@ def _ended(task: TaskRecord, view: ChainView) -> Iterator[Action]:
     ending = task.open or task.stage is not stage
     for item in task.replicates:
         outcome = _final_outcome(task, item, view) if ending else Outcome.NEUTRAL
+        outcome = Outcome.NEUTRAL if outcome in item.counted else outcome
         over = view.contribution(item.wallet) is not None or not item.live
         if outcome.at_end or (item.holds and over):
             yield Free(item.wallet, outcome)

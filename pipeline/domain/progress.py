@@ -113,8 +113,9 @@ def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
             return replace(replicate, upload_asked_at=now)
         case Drop(state=state, why=why):
             return replace(replicate, state=state, cause=replicate.cause or why)
-        case Free():
-            return replace(replicate, holds_slot=False, pledged=False)
+        case Free(outcome=outcome):
+            counted = (*replicate.counted, *([outcome] if outcome.at_end else []))
+            return replace(replicate, holds_slot=False, pledged=False, counted=counted)
         case Pledge():
             return replace(replicate, holds_slot=False, pledged=True)
 

@@ -46,6 +46,27 @@ class ReplicateState(StrEnum):
     ABORTED = "ABORTED"
 
 
+class Outcome(StrEnum):
+    """What the end of a replicate says about its worker."""
+
+    NEUTRAL = "NEUTRAL"
+    #: It failed by itself, or did not report in time.
+    FAILED = "FAILED"
+    #: It said that the task or its app is at fault, or that it has too little memory for it.
+    BLAMED = "BLAMED"
+    #: The task was completed with its vote.
+    VOTED = "VOTED"
+    #: The task was completed with its result alone, and it was paid.
+    PAID = "PAID"
+    #: It won the vote, was asked for the result and did not bring it: the task failed and the pool lost its stake.
+    WITHHELD = "WITHHELD"
+
+    @property
+    def at_end(self) -> bool:
+        """Whether it is known only when the task ends: the worker's slot is free long before."""
+        return self in {Outcome.VOTED, Outcome.PAID, Outcome.WITHHELD}
+
+
 class Standing(IntEnum):
     """What a worker has put at risk or earned on chain; a wallet and its word are free."""
 
@@ -96,6 +117,9 @@ class Replicate:
     callback_data: str | None = None
     #: Its worker's standing when assigned. Replicates stored before there was such a field count in full.
     standing: Standing = Standing.PROVEN
+    #: What the task's end was counted as for its worker, stored before it is counted there. Each counts once at most,
+    #: also where a reorg takes the end back and the task ends so again; after a crash between the two, not at all.
+    counted: tuple[Outcome, ...] = ()
 
     @property
     def live(self) -> bool:

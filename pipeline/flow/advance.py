@@ -30,13 +30,12 @@ from pipeline.domain.actions import (
     End,
     Free,
     Method,
-    Outcome,
     Pledge,
     Resend,
     Stop,
     Submit,
 )
-from pipeline.domain.records import TaskRecord, TaskStage
+from pipeline.domain.records import Outcome, TaskRecord, TaskStage
 from pipeline.flow import isolate
 from pipeline.flow.assign import assign, resend
 from pipeline.flow.transactions import BULK_ROOM, MOST_WITH_INITIALIZE, initializes, of_expired, without_initialize

@@ -10,8 +10,7 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from pipeline.domain.actions import Outcome
-from pipeline.domain.records import MOST_PLEDGED, NEWCOMER_SLOTS, SLOTS_PER_SUCCESS, Reservation
+from pipeline.domain.records import MOST_PLEDGED, NEWCOMER_SLOTS, SLOTS_PER_SUCCESS, Outcome, Reservation
 from protocol.poco.weights import NEWCOMER_WEIGHT
 from protocol.types import TaskId, Wallet
 

@@ -10,9 +10,8 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from pipeline.domain.actions import Outcome
 from pipeline.domain.health import MachineFacts
-from pipeline.domain.records import ChainFacts, Reservation, WorkerRecord
+from pipeline.domain.records import ChainFacts, Outcome, Reservation, WorkerRecord
 from pipeline.store.documents import Documents
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.worker_updates import SET_FREE, SET_SUCCESSES, only, outcome_changes, reservation, to_release

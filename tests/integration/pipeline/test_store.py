@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.actions import Outcome
 from pipeline.domain.due import Turn
 from pipeline.domain.records import (
     ChainFacts,
+    Outcome,
     Replicate,
     ReplicateState,
     Reservation,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.domain.actions import Explain, Free, Outcome, Want
-from pipeline.domain.records import Replicate, ReplicateState, Standing
+from pipeline.domain.actions import Explain, Free, Want
+from pipeline.domain.records import Outcome, Replicate, ReplicateState, Standing
 from pipeline.domain.replicas import MAX_BLAMING, MAX_SPENT, TOO_LATE
 from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, UNCLEAR_END, Failure, worded
 from tests.unit.pipeline.builders import CONSENSUS, decided, initialized, replicate, task, view, voted, wallet

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.domain.actions import Free, Outcome
-from pipeline.domain.records import Replicate
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.domain.actions import Free
+from pipeline.domain.records import Outcome, Replicate, TaskRecord
 from protocol.poco import events
 from protocol.poco.view import ChainView
 from protocol.wire import Mode
@@ -81,3 +85,43 @@ def test_an_end_tells_of_a_worker_once() -> None:
     chain = view(*VOTED_ALONE, claimed())
     over = moved(task(trust=1, replicates=[ALONE]), chain)
     assert decided(over, chain) == []
+
+
+ENDS = [finalized(), claimed()]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_end_that_a_reorg_takes_back_and_returns_counts_once(end: events.Event) -> None:
+    before, over = view(*VOTED_ALONE), view(*VOTED_ALONE, end)
+    record = moved(task(trust=1, replicates=[ALONE]), over)
+    (counted,) = record.replicates[0].counted
+    # What `forget_sent` leaves after a reorg of any block that the task has to do with.
+    assert counts(replace(record, open=True), over) == []
+    back = moved(replace(record, open=True), before)
+    assert back.open
+    assert counts(back, before) == []
+    assert counts(back, over) == []
+    assert moved(back, over).replicates[0].counted == (counted,)
+
+
+@given(trust=st.sampled_from([1, 5]), ends=st.lists(st.sampled_from([*ENDS, None]), max_size=8))
+@settings(max_examples=40)
+def test_whatever_ends_reorgs_bring_each_counts_for_a_worker_once_at_most(
+    trust: int, ends: list[events.Event | None]
+) -> None:
+    happened = VOTED_ALONE if trust == 1 else (*CONSENSUS, revealed(1), revealed(2))
+    record = task(trust=trust, replicates=[ALONE] if trust == 1 else [asked_for_it(n) for n in (1, 2, 3)])
+    all_counts: list[tuple[str, Outcome]] = []
+    for end in ends:
+        chain = view(*happened, *([end] if end is not None else []))
+        all_counts += counts(record, chain)
+        record = replace(moved(record, chain), open=True)
+    assert len(all_counts) == len(set(all_counts))
+    for item in record.replicates:
+        assert {(item.wallet, outcome) for outcome in item.counted} <= set(all_counts)
+
+
+def counts(record: TaskRecord, chain: ChainView) -> list[tuple[str, Outcome]]:
+    """What is counted for workers when the record is decided upon."""
+    actions = decided(record, chain)
+    return [(act.wallet, act.outcome) for act in actions if isinstance(act, Free) and act.outcome.at_end]
