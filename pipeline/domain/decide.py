@@ -217,7 +217,9 @@ def _final_outcome(task: TaskRecord, item: Replicate, view: ChainView) -> Outcom
     if view.status is TaskStatus.COMPLETED:
         # Of a vote that was not revealed in time the contract makes a wrong one.
         return Outcome.PAID if alone else Outcome.VOTED if revealed else Outcome.NEUTRAL
-    asked = revealed and item.upload_asked_at is not None
+    # Where the pool could not store what one of them brought, the others might have brought it in vain too.
+    hindered = any(other.not_stored_at is not None for other in task.replicates)
+    asked = revealed and item.upload_asked_at is not None and not hindered
     # Alone, the result is part of the transaction that votes: a vote without it was never meant to be completed.
     withheld = (asked or alone) and replicas.usable_result(task, view) is None
     return Outcome.WITHHELD if withheld else Outcome.NEUTRAL

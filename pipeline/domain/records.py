@@ -115,6 +115,8 @@ class Replicate:
     digest: Hash32 | None = None
     #: `callback-data` of the result as `0x` hex, for deals with a callback.
     callback_data: str | None = None
+    #: When the pool itself first could not store its result: IPFS did not take it, or the pool's disk was full.
+    not_stored_at: float | None = None
     #: Its worker's standing when assigned. Replicates stored before there was such a field count in full.
     standing: Standing = Standing.PROVEN
     #: What the task's end was counted as for its worker, stored before it is counted there. Each counts once at most,
@@ -339,7 +341,7 @@ class WorkerRecord:
 
 @dataclass(frozen=True, slots=True)
 class ComputeLog:
-    """What an app printed on one worker; tails only (wire.LOG_TAIL_CHARACTERS)."""
+    """What an app printed on one worker; tails only (pipeline.domain.kept_output)."""
 
     task_id: TaskId
     wallet: Wallet

@@ -347,6 +347,14 @@ class Tasks:
         )
         return result.matched_count == 1
 
+    def record_not_stored(self, task_id: TaskId, wallet: Wallet, now: float) -> None:
+        """Note that the pool could not store the result of a worker's own replicate; the first time counts."""
+        replicate = {"wallet": wallet, "not_stored_at": None}
+        self._rows.update_one(
+            {"_id": task_id, "replicates": {"$elemMatch": replicate}},
+            {"$set": {"replicates.$.not_stored_at": now}, "$inc": {"version": 1}},
+        )
+
     def verdicts_for_ping(self, task_ids: Sequence[TaskId], wallet: Wallet) -> Verdicts:
         """For a ping: which tasks are over, which of the worker's replicates must stop, and of which nothing is known:
         this database may have been lost or restored since.

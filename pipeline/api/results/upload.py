@@ -28,7 +28,7 @@ from pipeline.api.results.result_zip import MAX_UNPACKED_BYTES, CheckedResult, c
 from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive
 from pipeline.domain.records import Replicate, TaskRecord
 from pipeline.store.pins import Pin
-from protocol.errors import NotYet, Refused
+from protocol.errors import NotYet, Refused, StorageUnavailable
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, ContributionStatus
@@ -62,11 +62,18 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     # Twice: what comes, and what is stored of it.
     needed = 2 * _declared_bytes(request, largest_zip(services.settings.max_result_bytes))
     turn, room = _turns.receiving(wallet, task.task_id), _turns.room(services.uploads, needed)
-    with turn, room, _temporary(services.uploads) as path:
-        # The cap is `BodyLimit`'s.
-        await receive(request.stream(), path)
-        async with _verifying:
-            return await run_in_threadpool(_store, services, task, replicate, view, path, begun)
+    try:
+        with turn, room, _temporary(services.uploads) as path:
+            # The cap is `BodyLimit`'s.
+            await receive(request.stream(), path)
+            async with _verifying:
+                return await run_in_threadpool(_store, services, task, replicate, view, path, begun)
+    except (StorageUnavailable, OSError) as error:
+        log.warning("A result could not be stored.", action="result_not_stored", task=task.task_id, why=str(error))
+        if replicate.not_stored_at is None:
+            note = services.store.tasks.record_not_stored
+            await run_in_threadpool(note, task.task_id, wallet, services.clock())
+        raise
 
 
 def _declared_bytes(request: Request, most: int) -> int:

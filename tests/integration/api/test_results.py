@@ -222,6 +222,11 @@ def test_without_ipfs_the_worker_is_asked_to_come_back(api: Api, give: Callable[
         application.state.services = api.services
         services.ipfs.close()
     assert stored(api).link is None
+    # Nobody is held to it, should the task fail.
+    first = stored(api).not_stored_at
+    assert first is not None
+    api.services.store.tasks.record_not_stored(TASK, WORKER.wallet, first + 1)
+    assert stored(api).not_stored_at == first
 
 
 # -- how long it is kept -----------------------------------------------------------------------------------------------

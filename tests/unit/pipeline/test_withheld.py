@@ -75,6 +75,15 @@ def test_nobody_is_held_to_a_result_that_is_stored() -> None:
     assert outcomes(5, chain, asked_for_it(1), replace(uploaded(2), upload_asked_at=MOMENT)) == {}
 
 
+def test_nobody_is_held_to_a_result_that_the_pool_itself_could_not_store() -> None:
+    chain = ended(revealed(1), revealed(2), claimed())
+    hindered = replace(asked_for_it(1), not_stored_at=MOMENT)
+    assert outcomes(5, chain, hindered, asked_for_it(2), replicate(3)) == {}
+    # Alone, a vote is never sent without a stored result, whatever hindered it.
+    alone = replace(ALONE, not_stored_at=MOMENT)
+    assert outcomes(1, view(*VOTED_ALONE, claimed()), alone) == {1: Outcome.WITHHELD}
+
+
 def test_failures_are_forgiven_when_a_task_is_completed_with_the_vote_and_no_sooner() -> None:
     three = replicate(1), replicate(2, pledged=True), replicate(3)
     assert outcomes(5, ended(revealed(1)), *three) == {2: Outcome.NEUTRAL}
