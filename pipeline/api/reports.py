@@ -7,7 +7,8 @@ from fastapi import APIRouter
 from config.metrics import REPORTS
 from pipeline.api.auth.access import Access, SignedIn
 from pipeline.domain.decide import changed_by
-from pipeline.domain.records import ComputeLog, Replicate, TaskRecord
+from pipeline.domain.kept_output import kept_output
+from pipeline.domain.records import Replicate, TaskRecord
 from pipeline.domain.replicas import replicate_of_voter
 from protocol.errors import NotFound, Refused
 from protocol.poco.view import ChainView, fold
@@ -23,7 +24,7 @@ def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) 
     now = services.clock()
     task, replicate = own_replicate(services, TaskId(task_id), wallet)
     if request.step in {Step.COMPUTED, Step.FAILED} and (request.stdout is not None or request.stderr is not None):
-        output = ComputeLog(task.task_id, wallet, request.stdout or "", request.stderr or "")
+        output = kept_output(task, replicate, request.step, request.stdout or "", request.stderr or "")
         services.store.outputs.put(output, now)
     noted = services.store.tasks.record_report(
         task.task_id, wallet, request.step, now, request.cause, request.exit_code
