@@ -15,7 +15,6 @@ from pipeline.domain.actions import (
     End,
     Free,
     Method,
-    Outcome,
     Pledge,
     Resend,
     Resume,
@@ -24,7 +23,7 @@ from pipeline.domain.actions import (
     Want,
 )
 from pipeline.domain.decide import ORPHAN_TIMEOUT, ORPHANED_FOR_GOOD, changed_by
-from pipeline.domain.records import Replicate, ReplicateState, Submission, TaskStage
+from pipeline.domain.records import Outcome, Replicate, ReplicateState, Submission, TaskStage
 from pipeline.domain.replicas import TOO_LATE
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.view import ChainView
