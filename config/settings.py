@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.stack_settings import StackSettings
 from config.variables import PREFIX, refuse_unknown
 from protocol.errors import BadSetting
 from protocol.wire import DOWNLOAD_BYTES, IMAGE_BYTES, MEMORY_PER_SLOT, RESULT_BYTES, SCRATCH_BYTES
@@ -333,6 +334,13 @@ class Settings(BaseSettings):
         " (public); nothing (none); all that this machine reaches (open: unsafe). Unset: none in strict, else public."
         " With none, a task whose app fails is declined.",
     )
+    app_domains: str = Field(
+        "",
+        description="Host names, separated by commas, that apps reach and nothing else, e.g."
+        " `data.example.org,api.example.com:8443` (TCP; ports 80 and 443 unless one is named). Each is resolved when"
+        " a container starts, and apps have no name server. A task whose app fails is declined. Empty: as"
+        " SLUICE_APP_NETWORK has it.",
+    )
     ping_seconds: float = Field(10.0, gt=0, description="How often a worker says it is alive.")
 
     @field_validator("hub", "workerpool")
@@ -355,21 +363,6 @@ class Settings(BaseSettings):
     metrics_dir: Path | None = Field(
         None, description="Folder where the scheduler's processes share metrics. Unset: `metrics` in `SLUICE_HOME`."
     )
-
-
-class StackSettings(BaseSettings):
-    """Ports of the local stack's own parts; below 32768, where the kernel hands out no ephemeral ports."""
-
-    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}STACK_", frozen=True, extra="ignore")
-
-    mongodb_port: int = Field(18017, gt=0, lt=65536, description="MongoDB.")
-    rabbitmq_port: int = Field(
-        18672, gt=0, lt=65531, description="AMQP; management, distribution, epmd, metrics, AMQP with TLS follow."
-    )
-    tls: bool = Field(False, description="Have workers use RabbitMQ's listener with TLS.")
-    rpc_port: int = Field(18545, gt=0, lt=65536, description="The chain: JSON-RPC over HTTP and WebSocket.")
-    ipfs_api_port: int = Field(18501, gt=0, lt=65536, description="Kubo's RPC API.")
-    ipfs_gateway_port: int = Field(18580, gt=0, lt=65536, description="IPFS gateway.")
 
 
 #: Every variable that some process of Sluice reads.

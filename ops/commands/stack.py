@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from config.settings import StackSettings, settings
+from config.settings import settings
+from config.stack_settings import StackSettings
 from ops.stack import stack, status
 from ops.stack.parts import StackPart, wanted
 from ops.stack.stack import StackStep

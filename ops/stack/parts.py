@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from config.settings import Settings, StackSettings
+from config.settings import Settings
+from config.stack_settings import StackSettings
 from ops.stack import docker, mongodb, rabbitmq
 
 

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from config.settings import Settings, StackSettings
+from config.settings import Settings
+from config.stack_settings import StackSettings
 from config.whole_files import write_whole
 from ops.stack import anvil, docker, ipfs, mongodb, private_file, rabbitmq, tools
 from ops.stack.parts import Choice, StackPart, choose, credentials

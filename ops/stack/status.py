@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.settings import Settings, StackSettings, read_settings
+from config.settings import Settings, read_settings
+from config.stack_settings import StackSettings
 from ops.stack import docker, stack
 from ops.stack.parts import Choice, StackPart, choose
 from ops.stack.process import find

@@ -14,7 +14,8 @@ from pymongo import MongoClient
 
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
-from config.settings import Settings, StackSettings, read_settings
+from config.settings import Settings, read_settings
+from config.stack_settings import StackSettings
 from ops.market.orders import Market
 from ops.poco.accounts import dev_key
 from ops.poco.deploy import PocoAddresses

@@ -42,6 +42,7 @@ from workers.pool.api import PoolApi
 from workers.pool.broker_reach import reach, require_tls
 from workers.pool.saved_config import load_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
+from workers.sandbox import allow_list, listed_apps
 from workers.sandbox.container import Engine
 from workers.sandbox.egress import Target
 from workers.sandbox.profile import NetworkAccess, check_runtime, has_user_namespaces, sandbox_of
@@ -167,7 +168,8 @@ def sandbox(settings: Settings) -> CheckResult:
     check_runtime(asked, info)
     runtime, remapped = asked.runtime or str(info.get("DefaultRuntime") or ""), has_user_namespaces(info)
     root = "an ordinary user outside" if remapped else "root outside, without its privileges (no user namespaces)"
-    says = f"{asked.profile}, runtime {runtime}, network {asked.network}; root in a container is {root}"
+    network = f"{asked.network} ({allow_list.words(asked.domains)})" if asked.domains else str(asked.network)
+    says = f"{asked.profile}, runtime {runtime}, network {network}; root in a container is {root}"
     if asked.stricter is not None:
         says += (
             f". {asked.stricter} is stricter than the pool promises to apps, which may fail for that: a task whose app"
@@ -177,6 +179,7 @@ def sandbox(settings: Settings) -> CheckResult:
         "profile": str(asked.profile),
         "runtime": runtime,
         "network": str(asked.network),
+        "domains": allow_list.words(asked.domains),
         "user_namespaces": remapped,
         "votes_failures": asked.stricter is None,
     }
@@ -204,9 +207,11 @@ def packet_filter(machine: Machine) -> CheckResult:
     """Set the packet filter of apps again: another program may have emptied it, e.g. a firewall that was reloaded."""
 
     def ask() -> CheckResult:
-        if machine.sandbox.network is NetworkAccess.PUBLIC:
-            with closing(Engine(machine.settings.docker_host)) as engine:
+        with closing(Engine(machine.settings.docker_host)) as engine:
+            if machine.sandbox.network is NetworkAccess.PUBLIC:
                 engine.confine_apps()
+            elif machine.sandbox.network is NetworkAccess.LISTED:
+                listed_apps.confine(engine, machine.layout, machine.wallet)
         return CheckResult(NETWORK, True, str(machine.sandbox.network))
 
     return _found(NETWORK, ask)

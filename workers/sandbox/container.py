@@ -37,12 +37,13 @@ from protocol.errors import (
 from protocol.results.computed import OUTPUT_FOLDER
 from protocol.types import TaskId, Wallet
 from workers.sandbox import network
+from workers.sandbox.allow_list import targets_of
 from workers.sandbox.container_state import ContainerState, read_moment, read_state
 from workers.sandbox.engine_errors import engine_errors, refusal, status, words
 from workers.sandbox.host_config import host_config
 from workers.sandbox.image_load import send_archive
 from workers.sandbox.network import AppNetwork
-from workers.sandbox.spec import INPUT_FOLDER, LABEL_TASK, LABEL_WALLET, ContainerSpec
+from workers.sandbox.spec import INPUT_FOLDER, LABEL_PINS, LABEL_TASK, LABEL_WALLET, ContainerSpec
 from workers.task import verdict
 from workers.task.verdict import Verdict
 
@@ -100,11 +101,19 @@ class Engine:
             )
         return info
 
-    def confine_apps(self) -> AppNetwork:
-        """Make the apps' network unless it is there; set its packet filter. Raises BadSetting, EngineUnavailable."""
+    def confine_apps(self, listed: Wallet | None = None) -> AppNetwork:
+        """Make the apps' network unless it is there; set its packet filter. Raises BadSetting, EngineUnavailable.
+
+        `listed`: a wallet with an allow list of domains, whose containers reach what their labels have. Who asks for it
+        holds `listed_apps.LOCK`.
+        """
+        targets = None
         with engine_errors(self.host):
-            made = network.make(self._api)
-        return network.confine(self.host, made)
+            made = network.make(self._api, listed)
+            if listed is not None:
+                found = self._api.containers(all=True, filters={"label": [f"{LABEL_WALLET}={listed}", LABEL_PINS]})
+                targets = targets_of(str(item["Labels"][LABEL_PINS]) for item in found)
+        return network.confine(self.host, made, targets)
 
     def now(self) -> datetime:
         """The engine's own clock, which its containers' times go by. Raises EngineUnavailable."""
@@ -178,7 +187,7 @@ class Engine:
             found = self._api.inspect_container(spec.name)
         except docker.errors.NotFound as error:
             raise NoSuchContainer(why=spec.name) from error
-        if read_state(found).status == "created" and _has_folders(found, spec):
+        if read_state(found).status == "created" and _has_folders(found, spec) and not spec.pins:
             return str(found["Id"])
         self.remove(str(found["Id"]))
         raise NoSuchContainer(why=f"{spec.name} with this task's folders")
@@ -193,8 +202,9 @@ class Engine:
                 gone = isinstance(error, docker.errors.NotFound) and _NO_CONTAINER.lower() in said.lower()
                 if gone or _BEING_REMOVED in said:
                     raise NoSuchContainer(why=container) from error
-                if network.GONE in said:
-                    self.confine_apps()
+                if network.GONE in said or f"network {network.LISTED}" in said:
+                    if network.GONE in said:
+                        self.confine_apps()
                     raise EngineTrouble(what=self.host, why=said) from error
                 raise refusal(verdict.of_start(status(error), said), error, self.host) from error
 
@@ -339,7 +349,8 @@ class Engine:
                 found = self._api.inspect_container(container)
             except docker.errors.NotFound as error:
                 raise NoSuchContainer(why=container) from error
-            return int(found["State"]["Pid"]), str(found["NetworkSettings"]["Networks"][network.NETWORK]["IPAddress"])
+            (own,) = found["NetworkSettings"]["Networks"].values()
+            return int(found["State"]["Pid"]), str(own["IPAddress"])
 
     def make_image(self, repository: str, tag: str, archive: bytes) -> None:
         """Make an image of a tar archive of files, unless there is one of this name. Raises EngineUnavailable."""

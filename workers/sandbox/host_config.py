@@ -8,11 +8,12 @@ import docker
 import docker.types
 
 from protocol.results.computed import OUTPUT_FOLDER
-from workers.sandbox.network import NETWORK
+from workers.sandbox.network import NETWORK, listed_network
 from workers.sandbox.profile import TMP_PART, NetworkAccess
 from workers.sandbox.spec import (
     FILE_BYTES,
     INPUT_FOLDER,
+    LABEL_WALLET,
     LOG_FILE_BYTES,
     OOM_SCORE,
     OPEN_FILES,
@@ -21,6 +22,9 @@ from workers.sandbox.spec import (
     ContainerSpec,
 )
 
+#: A name server that the packet filter refuses: without one, Docker would give containers the machine's own. An address
+#: for documentation (RFC 5737).
+NO_NAME_SERVER = "192.0.2.1"
 _NETWORKS = {NetworkAccess.PUBLIC: NETWORK, NetworkAccess.NONE: "none", NetworkAccess.OPEN: "default"}
 
 
@@ -34,7 +38,10 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
             docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=True),
             docker.types.Mount(OUTPUT_FOLDER, spec.outputs, type="bind"),
         ],
-        network_mode=_NETWORKS[sandbox.network],
+        network_mode=_NETWORKS.get(sandbox.network) or listed_network(spec.labels[LABEL_WALLET]),
+        extra_hosts=[line for each in spec.pins for line in each.lines] or None,
+        # With an allow list all names are in /etc/hosts.
+        dns=[NO_NAME_SERVER] if sandbox.network is NetworkAccess.LISTED else None,
         runtime=sandbox.runtime,
         read_only=sandbox.read_only,
         tmpfs={"/tmp": tmp} if sandbox.read_only else None,  # noqa: S108 # the container's

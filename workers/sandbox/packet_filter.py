@@ -1,6 +1,7 @@
 """The packet filter of apps with public network: what their bridges may not reach is refused by iptables.
 
-One chain for all bridges of Sluice on this machine, so that no task needs a call of iptables:
+One chain for all bridges of Sluice on this machine, so that no task needs a call of iptables (a machine with an allow
+list of domains, `rules_listed`, has a bridge and a chain of its own, filled for each container):
 
     FORWARD      ─┐  from sluice…
     DOCKER-USER  ─┼────────────► SLUICE-APPS   more than CONNECTIONS at a time        ─► refused
@@ -19,8 +20,10 @@ whole, since the apps' network has none. Apps see "no route to host" at once.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -67,6 +70,10 @@ TRIES: Final = 5
 _REFUSE_4: Final = "-j REJECT --reject-with icmp-admin-prohibited"
 _REFUSE_6: Final = "-j REJECT --reject-with icmp6-adm-prohibited"
 _HOOK: Final = f"-i {BRIDGE_PREFIX}+ -j {CHAIN}"
+#: Beginning of the names of bridges with an allow list, which have a chain each; CHAIN does not filter them.
+LISTED_PREFIX: Final = "slist"
+#: A rule, of whichever chain, that leads to one of Sluice's.
+_ANY_HOOK: Final = re.compile(r"-A \S+ -i \S+ -j SLUICE-\S+")
 
 
 def rules_4(servers: Iterable[str]) -> list[str]:
@@ -89,8 +96,20 @@ LIMIT_4: Final = (
 RULES_6: Final = (_REFUSE_6,)
 
 
-def restore_input(rules: Sequence[str], present: str) -> str:
-    """Input of `iptables-restore --noflush`: fills CHAIN anew and puts the rules that lead to it first, at once.
+def rules_listed(targets: Iterable[tuple[str, int]]) -> list[str]:
+    """The rules of an allow list's chain for IPv4: these addresses and ports by TCP, and nothing else."""
+    return [
+        # An allowed name may lead to this machine's own address on the internet.
+        f"-m conntrack --ctstate DNAT {_REFUSE_4}",
+        f"-m addrtype --dst-type LOCAL {_REFUSE_4}",
+        *(f"-d {address}/32 -p tcp --dport {port} -j RETURN" for address, port in targets),
+        _REFUSE_4,
+    ]
+
+
+def restore_input(rules: Sequence[str], present: str, chain_name: str = CHAIN, to_chain: str = _HOOK) -> str:
+    """Input of `iptables-restore --noflush`: fills a chain of Sluice's anew and puts the rules that lead to it before
+    all but others of Sluice's, at once.
 
     `present`: what `iptables -S` prints now.
     """
@@ -99,14 +118,14 @@ def restore_input(rules: Sequence[str], present: str) -> str:
     hooks: list[str] = []
     for chain in ("FORWARD", *docker, "INPUT"):
         of_chain = [line for line in lines if line.startswith(f"-A {chain} ")]
-        hook = f"-A {chain} {_HOOK}"
-        if of_chain[:1] == [hook]:
+        hook = f"-A {chain} {to_chain}"
+        if hook in takewhile(_ANY_HOOK.fullmatch, of_chain):
             continue
         if hook in of_chain:
-            hooks.append(f"-D {chain} {_HOOK}")
-        hooks.append(f"-I {chain} 1 {_HOOK}")
-    body = [*(f"-A {CHAIN} {rule}" for rule in rules), *hooks]
-    return "\n".join(["*filter", f":{CHAIN} - [0:0]", *body, "COMMIT", ""])
+            hooks.append(f"-D {chain} {to_chain}")
+        hooks.append(f"-I {chain} 1 {to_chain}")
+    body = [*(f"-A {chain_name} {rule}" for rule in rules), *hooks]
+    return "\n".join(["*filter", f":{chain_name} - [0:0]", *body, "COMMIT", ""])
 
 
 def apply() -> bool:
@@ -115,21 +134,30 @@ def apply() -> bool:
     Whether connections are limited too: few kernels cannot. Raises BadSetting if this process may not, or has no
     iptables.
     """
-    rules = rules_4(name_servers.allowed())
+    return _apply(rules_4(name_servers.allowed()), CHAIN, _HOOK)
+
+
+def apply_listed(bridge: str, targets: Iterable[tuple[str, int]]) -> bool:
+    """The same for one bridge with an allow list: its chain lets through `targets` and nothing else."""
+    chain = f"SLUICE-{bridge.upper()}"
+    return _apply(rules_listed(targets), chain, f"-i {bridge} -j {chain}")
+
+
+def _apply(rules: Sequence[str], chain: str, hook: str) -> bool:
     limited = True
     try:
-        _set("iptables", [LIMIT_4, *rules])
+        _set("iptables", [LIMIT_4, *rules], chain, hook)
     except BadSetting:
-        _set("iptables", rules)
+        _set("iptables", rules, chain, hook)
         limited = False
     if Path("/proc/net/if_inet6").exists():
-        _set("ip6tables", RULES_6)
+        _set("ip6tables", RULES_6, chain, hook)
     return limited
 
 
-def _set(program: str, rules: Sequence[str]) -> None:
+def _set(program: str, rules: Sequence[str], chain: str, hook: str) -> None:
     for tries_left in reversed(range(TRIES)):
-        text = restore_input(rules, _run([program, "-w", "-S"]))
+        text = restore_input(rules, _run([program, "-w", "-S"]), chain, hook)
         try:
             _run([f"{program}-restore", "-w", "--noflush"], text)
         except BadSetting:
@@ -155,7 +183,7 @@ def cannot_filter(why: str) -> BadSetting:
     """The error for a machine whose apps' network cannot be filtered."""
     return BadSetting(
         name="SLUICE_APP_NETWORK",
-        why=f"public needs a packet filter for apps, which this worker cannot set ({why})",
+        why=f"public, and SLUICE_APP_DOMAINS, need a packet filter for apps, which this worker cannot set ({why})",
         fix="Run the worker as root beside the engine, with iptables (in a container: --network host --cap-add"
         " NET_ADMIN), or set SLUICE_APP_NETWORK=none, or open, with which apps reach all that this machine reaches.",
     )

@@ -5,6 +5,8 @@
     strict    none             read-only + /tmp     none           the engine's own
     isolated  public           writable             CAPABILITIES   SLUICE_SANDBOX_RUNTIME (gVisor, Kata)
 
+SLUICE_APP_DOMAINS makes `public` a list of hosts (`allow_list`).
+
 All of them: no new privileges, Docker's seccomp filter, no devices, limits of `spec`.
 
 The pool promises apps no less than `compat` with the internet. Under anything less, or another runtime, an app may fail
@@ -20,6 +22,7 @@ from typing import Final
 
 from config.settings import Settings
 from protocol.errors import BadSetting
+from workers.sandbox.allow_list import SETTING, AllowedHost, read_hosts, words
 
 #: Linux capabilities that ordinary images need to chown their files and to drop to another user.
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
@@ -42,6 +45,8 @@ class NetworkAccess(StrEnum):
 
     #: The internet, and no address that is not of the internet.
     PUBLIC = "public"
+    #: The hosts that SLUICE_APP_DOMAINS names; no value of the setting itself.
+    LISTED = "listed"
     NONE = "none"
     #: Docker's default network: all that this machine reaches.
     OPEN = "open"
@@ -58,6 +63,8 @@ class Sandbox:
     read_only: bool
     #: Name of the engine's OCI runtime; None: its default.
     runtime: str | None
+    #: What apps reach if `network` is LISTED.
+    domains: tuple[AllowedHost, ...] = ()
 
     @property
     def stricter(self) -> str | None:
@@ -67,6 +74,8 @@ class Sandbox:
             found.append(f"SLUICE_SANDBOX={self.profile}")
         if self.network is NetworkAccess.NONE and self.profile is not Profile.STRICT:
             found.append("SLUICE_APP_NETWORK=none")
+        if self.domains:
+            found.append(f"{SETTING}={words(self.domains)}")
         return " and ".join(found) or None
 
 
@@ -81,9 +90,18 @@ def sandbox_of(settings: Settings) -> Sandbox:
             why=f"it is {network}, and SLUICE_SANDBOX=strict gives apps no network",
             fix="Unset it, or use SLUICE_SANDBOX=compat.",
         )
+    domains = read_hosts(settings.app_domains)
+    if domains and network is not NetworkAccess.PUBLIC:
+        raise BadSetting(
+            name=SETTING,
+            why=f"it names what apps reach, and SLUICE_APP_NETWORK is {network}"
+            + (" in SLUICE_SANDBOX=strict" if strict else ""),
+            fix="Unset one of them.",
+        )
     return Sandbox(
         profile=profile,
-        network=network,
+        network=NetworkAccess.LISTED if domains else network,
+        domains=domains,
         capabilities=() if strict else CAPABILITIES,
         read_only=strict,
         runtime=settings.sandbox_runtime if profile is Profile.ISOLATED else None,

@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
-from protocol.errors import BadSetting, CannotStart, ContainerRefused, EngineTrouble, NoSuchContainer
+from protocol.errors import BadSetting, CannotStart, ContainerRefused, EngineTrouble, NoSuchContainer, RefusedHere
 from protocol.types import TaskId, Wallet
 from workers.context import Machine
 from workers.data.layout import Layout
-from workers.sandbox import egress, name_servers, pause_program
+from workers.sandbox import egress, listed_apps, name_servers, pause_program
+from workers.sandbox.allow_list import SETTING
 from workers.sandbox.container import Engine
 from workers.sandbox.egress import Target
 from workers.sandbox.network import AppNetwork
@@ -101,10 +102,13 @@ def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehears
         check_runtime(sandbox, engine.info())
         remove_strays(engine, machine.layout, machine.wallet, task)
         apart = engine.confine_apps() if sandbox.network is NetworkAccess.PUBLIC else None
+        if sandbox.network is NetworkAccess.LISTED:
+            spec, network = _pinned(spec), f"{listed_apps.only(spec)}; {NOT_TRIED}"
+            apart = listed_apps.confine(engine, machine.layout, machine.wallet)
         folders.make()
         (folders.inputs / _MARKER).write_text(str(os.getpid()))
         engine.make_image(*IMAGE, pause_program.archive(engine.platform[1]))
-        network = _tried_out(engine, spec, apart, outside, machine.settings.api_url) or network
+        network = _tried_out(engine, machine, spec, apart, outside) or network
     except ContainerRefused as error:
         raise BadSetting(
             name="SLUICE_DOCKER_HOST",
@@ -124,7 +128,19 @@ def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehears
 #: In words, what apps reach.
 OPEN = "apps reach all that this machine reaches, and this machine itself (SLUICE_APP_NETWORK=open)"
 FILTERED = "apps reach the internet only"
-UNSEEN = f"{FILTERED}; not tried from inside a container, which this worker cannot look into"
+NOT_TRIED = "not tried from inside a container, which this worker cannot look into"
+UNSEEN = f"{FILTERED}; {NOT_TRIED}"
+
+
+def _pinned(spec: ContainerSpec) -> ContainerSpec:
+    try:
+        return listed_apps.pinned(spec)
+    except RefusedHere as error:
+        raise BadSetting(
+            name=SETTING,
+            why=f"every task would be declined. {error}",
+            fix="Name hosts that this machine can resolve to addresses of the internet, or start again when it can.",
+        ) from error
 
 
 def remove_strays(engine: Engine, layout: Layout, wallet: Wallet, own: TaskId) -> None:
@@ -154,23 +170,25 @@ def _remove(engine: Engine, layout: Layout, task: TaskId, containers: Sequence[s
 
 
 def _tried_out(
-    engine: Engine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None, api_url: str
+    engine: Engine, machine: Machine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None
 ) -> str | None:
     """As `_try_out`, once more if another program, or another start, has removed the container meanwhile."""
     for _ in range(_TRIES):
         with suppress(NoSuchContainer):
-            return _try_out(engine, spec, apart, outside, api_url)
+            return _try_out(engine, machine, spec, apart, outside)
     raise EngineTrouble(what=engine.host, why=f"the container {spec.name} is removed as soon as it is made")
 
 
 def _try_out(
-    engine: Engine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None, api_url: str
+    engine: Engine, machine: Machine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None
 ) -> str | None:
     """What a container on the network `apart` reaches, in words; None if it is on another, or cannot be looked into."""
     container = engine.create(spec)
     try:
         if not engine.file_exists(container, f"{INPUT_FOLDER}/{_MARKER}"):
             raise ContainerRefused(why=f"the engine does not see this machine's folder {spec.inputs}")
+        if spec.pins:
+            listed_apps.confine(engine, machine.layout, machine.wallet)
         try:
             engine.start(container)
         except CannotStart:
@@ -178,8 +196,9 @@ def _try_out(
             return None
         if apart is None:
             return None
-        _require_names(engine, container, api_url)
-        return _look(engine, container, apart, outside)
+        if not spec.pins:
+            _require_names(engine, container, machine.settings.api_url)
+        return _look(engine, machine, container, spec, apart, outside)
     finally:
         engine.remove(container)
 
@@ -193,10 +212,15 @@ def _require_names(engine: Engine, container: str, api_url: str) -> None:
         raise name_servers.unanswered(name, name_servers.allowed())
 
 
-def _look(engine: Engine, container: str, apart: AppNetwork, outside: Target | None) -> str | None:
+def _look(
+    engine: Engine, machine: Machine, container: str, spec: ContainerSpec, apart: AppNetwork, outside: Target | None
+) -> str | None:
     with closing(socket.create_server((apart.gateway, 0))) as listener:
         own: Target = (apart.gateway, listener.getsockname()[1])
         forbidden = {own: "this machine", METADATA: f"{METADATA[0]}, where clouds keep credentials"}
+        if spec.pins:
+            asked = name_servers.asked_name(machine.settings.api_url)
+            return listed_apps.look(engine, container, spec, forbidden, outside, asked)
         targets = [*forbidden, *([outside] if outside else [])]
         found = egress.reached(*engine.process_of(container), targets)
     if found is None:
@@ -204,11 +228,7 @@ def _look(engine: Engine, container: str, apart: AppNetwork, outside: Target | N
     answers = dict(zip(targets, found, strict=True))
     got_through = [words for target, words in forbidden.items() if answers[target]]
     if got_through:
-        raise BadSetting(
-            name="SLUICE_APP_NETWORK",
-            why=f"an app would reach {' and '.join(got_through)}, although the packet filter is set",
-            fix="Look for rules of iptables, or of nftables, that accept what comes from bridges before it.",
-        )
+        raise listed_apps.reached(got_through)
     seen = f"{FILTERED}; from inside a container, this machine and {METADATA[0]} were refused"
     if outside is None:
         return seen

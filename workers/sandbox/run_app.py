@@ -3,7 +3,7 @@
 A worker that was killed finds its container again by name and goes on from what became of it meanwhile:
 
     absent     start over, with an empty output folder
-    created    start it
+    created    start it (with an allow list of domains: start over)
     running    wait for what is left of its time
     exited     take its exit, unless the engine went down meanwhile (code 255 is Docker's mark for that): start over
 
@@ -53,6 +53,8 @@ class AppRun:
     #: The image's name on the engine, if it has been fetched before, and else after fetching it. Raises TaskFailure.
     known_image: Callable[[], str | None]
     fetch_image: Callable[[], str]
+    #: The spec with what the container may reach now. Raises RefusedHere.
+    pinned: Callable[[ContainerSpec], ContainerSpec]
     #: Empty the output folder.
     clear: Callable[[], None]
     #: Called with the id of a container that was made, before it starts.
@@ -97,7 +99,7 @@ class _Tries:
 def run_app(run: AppRun, *, resumed: bool) -> ContainerExit:
     """Run the app to its end and read what it printed. The container remains.
 
-    `resumed`: a container of this task may exist. Raises CannotStart, ContainerRefused; TaskFailure from
+    `resumed`: a container of this task may exist. Raises CannotStart, ContainerRefused, RefusedHere; TaskFailure from
     `fetch_image`, `wait`, `wait_before_retry` and `watch`; EngineUnavailable, NoSuchContainer, NoSuchImage after
     ENGINE_SECONDS or RESTARTS.
     """
@@ -119,7 +121,8 @@ def run_app(run: AppRun, *, resumed: bool) -> ContainerExit:
 def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
     """No container of this name exists: make one."""
     tries.made += 1
-    container = run.engine.create(replace(run.spec, image=_image(run, tries)))
+    spec = replace(run.spec, image=_image(run, tries))
+    container = run.engine.create(run.pinned(spec))
     run.created(container)
     run.engine.start(container)
     return _await(run, tries, container, run.spec.seconds)
@@ -150,13 +153,14 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
     container = state.container
     run.found(container)
     log.info("Found the task's container again.", action="container_found", name=run.spec.name, status=state.status)
-    if state.status == "created":
+    if state.status == "created" and not run.spec.sandbox.domains:
         run.engine.start(container)
         return _await(run, tries, container, run.spec.seconds)
     if state.running:
         return _await(run, tries, container, run.spec.seconds - state.ran(run.engine.now()))
-    if tries.lost_engine or state.being_removed or state.exit_code == ENGINE_LOST:
-        # The engine ended with the container, or another request removes it: its exit says nothing about the app.
+    if state.status == "created" or tries.lost_engine or state.being_removed or state.exit_code == ENGINE_LOST:
+        # It never ran, and has addresses of hosts from when it was made; or the engine ended with the container, or
+        # another request removes it: its exit says nothing about the app.
         run.engine.remove(container)
         run.clear()
         return _fresh(run, tries)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from protocol.errors import EngineTrouble
@@ -19,6 +19,7 @@ from protocol.results.computed import OUTPUT_FOLDER
 from protocol.results.params import DealParams
 from protocol.types import ZERO_ADDRESS, TaskId, Wallet
 from protocol.wire import Assignment
+from workers.sandbox.allow_list import PinnedHost, label_of
 from workers.sandbox.profile import Sandbox
 
 INPUT_FOLDER: Final = "/iexec_in"
@@ -48,6 +49,8 @@ LABEL_TASK: Final = "sluice.task"
 LABEL_DEAL: Final = "sluice.deal"
 #: Execution limit in seconds, so that a restarted worker enforces the same one.
 LABEL_LIMIT: Final = "sluice.limit"
+#: Addresses and ports that the packet filter lets the container reach, where there is an allow list of domains.
+LABEL_PINS: Final = "sluice.reaches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,12 @@ class ContainerSpec:
     #: Seconds from the container's start.
     seconds: int
     sandbox: Sandbox
+    #: What it reaches, if the sandbox has an allow list of domains: `pinned` adds them.
+    pins: tuple[PinnedHost, ...] = ()
+
+    def pinned(self, pins: tuple[PinnedHost, ...]) -> ContainerSpec:
+        """The same container with the addresses of the hosts that it may reach."""
+        return replace(self, pins=pins, labels=self.labels | {LABEL_PINS: label_of(pins)})
 
 
 def input_file_name(url: str) -> str:

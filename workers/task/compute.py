@@ -26,6 +26,7 @@ from protocol.errors import (
     EngineUnavailable,
     NoSuchContainer,
     NoSuchImage,
+    RefusedHere,
     SluiceError,
     StorageUnavailable,
     TaskDeclined,
@@ -47,8 +48,10 @@ from workers.data import inputs, outputs
 from workers.data.layout import TaskFolders, discard
 from workers.data.outputs import PackedResult
 from workers.pool.reports import tail
+from workers.sandbox import listed_apps
 from workers.sandbox.container_state import ContainerExit
 from workers.sandbox.image import AppImage, require_name
+from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.run_app import AppRun, run_app
 from workers.sandbox.spec import container_name, container_spec
 from workers.task import admission, disk_limits, signature
@@ -285,6 +288,7 @@ def _run(
             spec=spec,
             known_image=app_image.known,
             fetch_image=app_image.fetch,
+            pinned=listed_apps.pinned,
             clear=folders.clear_outputs,
             created=lambda container: _created(context, task_id, attempt, container),
             found=attempt.uses,
@@ -295,7 +299,7 @@ def _run(
         attempt.ended = run_app(run, resumed=replicate.stage is ReplicateStage.RUNNING)
     except CannotStart as error:
         raise _failed(assignment, Failure.APP, str(error)) from error
-    except (ContainerRefused, NoSuchImage, NoSuchContainer, EngineUnavailable) as error:
+    except (ContainerRefused, NoSuchImage, NoSuchContainer, EngineUnavailable, RefusedHere) as error:
         raise _declined(task_id, MACHINE_FAILED, str(error)) from error
     CONTAINERS.labels(_outcome(attempt.ended)).inc()
     _require_own_end(context, assignment, attempt.ended)
@@ -322,6 +326,8 @@ def _created(context: WorkerContext, task_id: TaskId, attempt: _Attempt, contain
     attempt.uses(container)
     if not context.journal.mark_running(task_id, container, context.now()):
         raise _declined(task_id, ABORTED, "it was aborted")
+    if context.machine.sandbox.network is NetworkAccess.LISTED:
+        listed_apps.confine(context.engine, context.layout, context.machine.wallet)
 
 
 def _fail(context: WorkerContext, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import Settings, StackSettings, read_settings
+from config.settings import Settings, read_settings
+from config.stack_settings import StackSettings
 from ops import cli
 from ops.stack import anvil, ports, stack, status
 from ops.stack.parts import StackPart

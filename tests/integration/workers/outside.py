@@ -19,6 +19,10 @@ BANNER = "reached"
 _OWN = f"{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 #: A range of the open internet from which nothing is announced; here, two ends of a cable.
 HERE, INTERNET, PRIVATE = f"25.{_OWN}.1", f"25.{_OWN}.2", f"10.{_OWN}.2"
+#: Another address of the host on the internet.
+ELSEWHERE = f"26.{_OWN}.2"
+#: Port of name servers.
+DNS_PORT = 53
 
 
 def run_command(*command: str) -> str:
@@ -60,9 +64,10 @@ def end(server: socket.socket) -> None:
 
 
 @contextmanager
-def outside_world() -> Iterator[dict[str, egress.Target]]:
+def outside_world(name_servers: list[socket.socket] | None = None) -> Iterator[dict[str, egress.Target]]:
     """A host behind a cable of this machine, with an address on the internet, a private one and that of metadata.
 
+    `name_servers` gets the socket of its UDP port DNS_PORT.
     A network namespace of one thread: it goes with this process whatever happens.
     """
     ready, over = threading.Event(), threading.Event()
@@ -73,6 +78,9 @@ def outside_world() -> Iterator[dict[str, egress.Target]]:
         leave_network()
         made.append(threading.get_native_id())
         servers.append(socket.create_server(("0.0.0.0", METADATA[1])))
+        if name_servers is not None:
+            name_servers.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            name_servers[0].bind(("0.0.0.0", DNS_PORT))
         ready.set()
         over.wait()
 
@@ -84,11 +92,12 @@ def outside_world() -> Iterator[dict[str, egress.Target]]:
         ip("link", "add", link, "type", "veth", "peer", "name", far, "netns", str(made[0]))
         ip("addr", "add", f"{HERE}/30", "dev", link)
         ip("link", "set", link, "up")
-        for address in (f"{INTERNET}/30", f"{PRIVATE}/32", f"{METADATA[0]}/32"):
+        for address in (f"{INTERNET}/30", f"{ELSEWHERE}/32", f"{PRIVATE}/32", f"{METADATA[0]}/32"):
             ip("addr", "add", address, "dev", far, thread=made[0])
         ip("link", "set", far, "up", thread=made[0])
         ip("route", "add", "default", "via", HERE, thread=made[0])
-        ip("route", "add", f"{PRIVATE}/32", "dev", link)
+        for address in (ELSEWHERE, PRIVATE):
+            ip("route", "add", f"{address}/32", "dev", link)
         ip("route", "add", f"{METADATA[0]}/32", "dev", link, "metric", str(os.getpid() + 1))
         greet(servers[0])
         yield {
@@ -98,6 +107,8 @@ def outside_world() -> Iterator[dict[str, egress.Target]]:
         }
     finally:
         end(servers[0])
+        for each in name_servers or ():
+            each.close()
         subprocess.run(["ip", "link", "del", link], check=False, capture_output=True)
         over.set()
         thread.join()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,17 +16,27 @@ from config.settings import Settings
 from protocol.errors import BadSetting
 from protocol.results.params import DealParams
 from tests.integration.workers.conftest import IMAGE
-from tests.integration.workers.outside import BANNER, HERE, end, greet, ip, outside_world
+from tests.integration.workers.outside import (
+    BANNER,
+    DNS_PORT,
+    ELSEWHERE,
+    HERE,
+    INTERNET,
+    end,
+    greet,
+    ip,
+    outside_world,
+)
 from tests.integration.workers.test_compute import done, result
 from tests.unit.workers.assignments import WORKER_KEY, WORKERPOOL, assignment, task_id
 from tests.waiting import ample, wait_until
 from workers.context import WorkerContext
 from workers.fitness import doctor
-from workers.sandbox import egress, host_config, network
+from workers.sandbox import egress, host_config, listed_apps, network
 from workers.sandbox.container import Engine
 from workers.sandbox.profile import CAPABILITIES, NetworkAccess, Sandbox, sandbox_of
-from workers.sandbox.rehearsal import rehearse
-from workers.sandbox.spec import ContainerSpec, container_spec
+from workers.sandbox.rehearsal import METADATA, rehearse
+from workers.sandbox.spec import LABEL_WALLET, ContainerSpec, container_spec
 from workers.task.replicate import ReplicateStage
 
 #: Port of the other app, and of a container of the machine's owner.
@@ -64,10 +74,11 @@ def app(settings: Settings, context: WorkerContext, sandbox: Sandbox, number: in
     return replace(spec, command=command)
 
 
-def run(engine: Engine, spec: ContainerSpec) -> str:
+def run(engine: Engine, spec: ContainerSpec, before_start: Callable[[], object] = bool) -> str:
     """What the app prints, stdout only."""
     container = engine.create(spec)
     try:
+        before_start()
         engine.start(container)
         assert engine.wait(container, ample(60))
         return engine.stream(container, stdout=True).decode()
@@ -116,6 +127,8 @@ class Neighbours:
     #: Name of a network of the machine's owner, which is not filtered.
     unfiltered: str
     datagrams: socket.socket
+    #: The host's on the internet, at the port of name servers.
+    name_server: socket.socket
 
 
 @pytest.fixture
@@ -143,7 +156,8 @@ def neighbours(settings: Settings, context: WorkerContext, engine_host: str) -> 
             20,
             what="an IPv6 address of the bridge",
         )
-        with outside_world() as world, machine_services() as (port, datagrams):
+        name_servers = list[socket.socket]()
+        with outside_world(name_servers) as world, machine_services() as (port, datagrams):
             internet = world.pop("internet")
             asked = {
                 "this machine, at the bridge": (apart.gateway, port),
@@ -168,7 +182,7 @@ def neighbours(settings: Settings, context: WorkerContext, engine_host: str) -> 
             datagrams.settimeout(ample(20))
             datagrams.sendto(b"mine", (apart.gateway, port))
             assert datagrams.recv(16) == b"mine"
-            yield Neighbours(internet, refused, container[:12], name, datagrams)
+            yield Neighbours(internet, refused, container[:12], name, datagrams, name_servers[0])
     finally:
         owners.remove(force=True)
         unfiltered.remove()
@@ -227,6 +241,85 @@ def test_where_nothing_is_in_the_way_an_app_reaches_what_the_machine_reaches(
     found = reached(run(context.engine, app(settings, context, sandbox, 1, "sh", "-c", script)))
     assert found == dict.fromkeys(["internet", *names], True)
     assert b"octet" in neighbours.datagrams.recv(64)
+
+
+DOMAINS = "allowed.example.org:80"
+
+
+def listed(settings: Settings, context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings with an allow list of one host, which is the one on the internet: there, its name server is as well."""
+    monkeypatch.setattr(listed_apps, "resolve", lambda _: [INTERNET])
+    monkeypatch.setattr(host_config, "NO_NAME_SERVER", INTERNET)
+    asked = settings.model_copy(update={"app_domains": DOMAINS})
+    object.__setattr__(context.machine, "settings", asked)
+    return asked
+
+
+def test_with_an_allow_list_an_app_reaches_its_hosts_by_name_and_no_other_address_name_port_or_name_server(
+    settings: Settings, context: WorkerContext, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = sandbox_of(listed(settings, context, monkeypatch))
+    elsewhere = (ELSEWHERE, METADATA[1])
+    neighbours.refused["another host on the internet"] = elsewhere
+    assert from_here(elsewhere)
+    neighbours.name_server.settimeout(ample(20))
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as peer:
+        peer.sendto(b"mine", (INTERNET, DNS_PORT))
+    assert neighbours.name_server.recv(16) == b"mine"
+    gateway, port = neighbours.refused["this machine, at the bridge"]
+    script = tries(neighbours) + (
+        'echo "by name=$(nc -w 60 allowed.example.org 80 </dev/null 2>/dev/null)"\n'
+        f"{datagram(gateway, port)}; {datagram(INTERNET, DNS_PORT)}; wait\n"
+        "for name in other.example.org allowed.example.org; do nslookup $name >/dev/null 2>&1 || echo no answer; done\n"
+        "cat /etc/hosts"
+    )
+    spec = listed_apps.pinned(app(settings, context, sandbox, 1, "sh", "-c", script))
+    wallet = WORKER_KEY.wallet
+    printed = run(context.engine, spec, lambda: listed_apps.confine(context.engine, context.layout, wallet))
+    found = reached(printed)
+    assert (found.pop("internet"), found.pop("by name")) == (True, True), printed
+    assert found == dict.fromkeys(neighbours.refused, False), printed
+    assert printed.count("no answer") == 2, printed
+    for datagrams in (neighbours.datagrams, neighbours.name_server):
+        datagrams.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            datagrams.recv(16)
+    # Once its container is gone, nobody gets there.
+    spec = replace(spec, pins=(), labels={LABEL_WALLET: wallet}, command=("sh", "-c", tries(neighbours, "metadata")))
+    late = spec.command[2].replace(" -w 60 ", " -w 2 ")
+    unlisted = replace(spec, command=("sh", "-c", f"{late} wait"))
+    printed = run(context.engine, unlisted, lambda: listed_apps.confine(context.engine, context.layout, wallet))
+    assert reached(printed) == {"internet": False, "metadata": False}, printed
+
+
+def test_a_task_runs_with_the_allow_list_of_its_machine(
+    settings: Settings, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(settings, context, monkeypatch)
+    with outside_world():
+        found = done(context, result("nc -w 60 allowed.example.org 80 </dev/null | grep -q . && echo x > /iexec_out/r"))
+    assert (found.stage, found.cause) == (ReplicateStage.COMPUTED, None)
+    assert doctor.packet_filter(context.machine).ok
+
+
+def test_a_machine_whose_apps_reach_it_or_what_its_list_does_not_have_is_refused_at_start(
+    settings: Settings, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(settings, context, monkeypatch)
+    monkeypatch.setattr("workers.sandbox.name_servers.asked_name", lambda _: "pool.example.com")
+    elsewhere = (ELSEWHERE, METADATA[1])
+    with outside_world():
+        assert rehearse(context.machine, outside=elsewhere).network == (
+            f"apps reach {DOMAINS} only; from inside a container, this machine, {METADATA[0]}, {ELSEWHERE},"
+            " name servers were refused, and each of them answered"
+        )
+        # As with a firewall of the machine's owner that lets all through before: the chain has no effect.
+        monkeypatch.setattr("workers.sandbox.packet_filter.rules_listed", lambda _: [])
+        monkeypatch.setattr("workers.sandbox.name_servers.asked_name", lambda _: None)
+        with pytest.raises(
+            BadSetting, match=rf"would reach this machine and .*{ELSEWHERE}:80, which is not in SLUICE_"
+        ):
+            rehearse(context.machine, outside=elsewhere)
 
 
 def test_a_network_that_another_program_removed_is_made_again(

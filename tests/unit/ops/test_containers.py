@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from config.settings import Settings, StackSettings
+from config.settings import Settings
+from config.stack_settings import StackSettings
 from ops.stack import rabbitmq
 
 ROOT = Path(__file__).parents[3]

@@ -133,6 +133,7 @@ def test_an_app_that_ended_while_the_worker_was_away_is_judged_by_the_disk_too()
         spec=SPEC,
         known_image=lambda: "image",
         fetch_image=lambda: "image",
+        pinned=lambda spec: spec,
         clear=nothing,
         created=nothing,
         found=nothing,

@@ -13,12 +13,20 @@ import pytest
 
 from config.settings import read_settings
 from protocol.errors import CannotStart, TaskFailure
-from protocol.results.error_result import UNCLEAR_END, Failure, blames_task, cause_code, counts_against_machine
+from protocol.results.error_result import (
+    MACHINE_FAILED,
+    UNCLEAR_END,
+    Failure,
+    blames_task,
+    cause_code,
+    counts_against_machine,
+)
 from protocol.wire import Report, Step
 from tests.unit.workers.assignments import CHAIN_ID, SCHEDULER_KEY, WORKER_KEY, WORKERPOOL, assignment, task_id
 from workers.data.layout import Layout
 from workers.data.outputs import ResultLimits
 from workers.fitness import doctor
+from workers.sandbox import listed_apps
 from workers.sandbox.container import Engine
 from workers.sandbox.container_state import ContainerExit
 from workers.sandbox.profile import sandbox_of
@@ -33,6 +41,8 @@ STRICTER: list[dict[str, str]] = [
     {"sandbox": "isolated"},
     {"app_network": "none"},
     {"sandbox": "isolated", "app_network": "none"},
+    {"app_domains": "data.example.org,api.example.com:8443"},
+    {"sandbox": "isolated", "app_domains": "data.example.org"},
 ]
 PROMISED: list[dict[str, str]] = [{}, {"sandbox": "compat"}, {"app_network": "public"}, {"app_network": "open"}]
 RESULT = {"deterministic-output-path": "/iexec_out/r"}
@@ -116,6 +126,7 @@ def run(
     context.machine.sandbox = sandbox_of(read_settings(**settings))
     monkeypatch.setattr("workers.data.inputs.fetch", lambda *_: None)
     monkeypatch.setattr("workers.task.compute.run_app", run_app)
+    monkeypatch.setattr("workers.sandbox.listed_apps.confine", lambda *_: None)
     compute(context, assignment(1))
     return context.journal.find(task_id(1))
 
@@ -179,6 +190,27 @@ def test_what_fails_before_there_is_a_container_is_voted_under_every_sandbox(
 ) -> None:
     found = run(context, monkeypatch, settings, raises(CannotStart(why="no command specified")), made=False)
     assert (found.stage, found.cause) == (ReplicateStage.COMPUTED, Failure.APP)
+
+
+def test_a_machine_that_cannot_resolve_a_name_of_its_allow_list_declines_the_task_with_the_name(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(_: str) -> list[str]:
+        raise OSError("Temporary failure in name resolution")
+
+    def run_app(app: Any, **_: object) -> ContainerExit:
+        app.pinned(app.spec)
+        raise AssertionError
+
+    monkeypatch.setattr(listed_apps, "resolve", resolve)
+    context.machine.sandbox = sandbox_of(read_settings(app_domains="data.example.org"))
+    monkeypatch.setattr("workers.data.inputs.fetch", lambda *_: None)
+    monkeypatch.setattr("workers.task.compute.run_app", run_app)
+    compute(context, assignment(1))
+    found = context.journal.find(task_id(1))
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
+    assert "SLUICE_APP_DOMAINS: data.example.org cannot be resolved" in found.cause
+    assert not blames_task(found.cause)
 
 
 @pytest.mark.parametrize("settings", [*STRICTER, *PROMISED], ids=words)

@@ -57,6 +57,7 @@ def run(engine: Engine, waited: list[float]) -> Any:
         spec=SPEC,
         known_image=lambda: "image",
         fetch_image=lambda: "image",
+        pinned=lambda spec: spec,
         clear=nothing,
         created=nothing,
         found=nothing,

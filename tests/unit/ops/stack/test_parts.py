@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from config.settings import Settings, StackSettings, read_settings
+from config.settings import Settings, read_settings
+from config.stack_settings import StackSettings
 from ops.stack import parts, rabbitmq
 from ops.stack.parts import StackPart
 
