@@ -11,6 +11,7 @@ decompressed, as a stream, each at most to its declared size.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import stat
 import struct
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.api.results.repack import PRINTED_BYTES, PRINTED_FILES, UNPROVEN_FOLDER, Repacked
-from protocol.errors import BadMessage
+from protocol.errors import BadMessage, StorageUnavailable
 from protocol.results import zip_rules
 from protocol.results.computed import COMPUTED_BYTES, COMPUTED_FILE, Computed, read_computed, result_digest
 from protocol.types import Hash32
@@ -36,6 +37,8 @@ _END = struct.Struct("<4s4H2LH")
 _END_SIGNATURE, _LOCATOR_SIGNATURE = b"PK\x05\x06", b"PK\x06\x07"
 _LOCATOR_BYTES = 20
 _ENCRYPTED = 0x1
+#: What this machine's disk or limits answer with, whatever a zip holds.
+_DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +96,17 @@ def _covered(files: Mapping[str, zipfile.ZipInfo], computed: Computed) -> list[s
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive; whatever Python's zip reader finds wrong is raised as BadMessage."""
+    """The archive; whatever Python's zip reader finds wrong is raised as BadMessage, what the pool's disk lacks as
+    StorageUnavailable.
+    """
     _check_end(path)
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
     # zipfile raises all of these on broken input, NotImplementedError on features it lacks.
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
+            raise StorageUnavailable(what="the pool's disk", why=str(error)) from error
         raise BadMessage(why=f"the zip is broken: {error}") from error
 
 

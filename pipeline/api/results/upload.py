@@ -73,7 +73,9 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
         if replicate.not_stored_at is None:
             note = services.store.tasks.record_not_stored
             await run_in_threadpool(note, task.task_id, wallet, services.clock())
-        raise
+        if isinstance(error, StorageUnavailable):
+            raise
+        raise StorageUnavailable(what="the pool's disk", why=str(error)) from error
 
 
 def _declared_bytes(request: Request, most: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -16,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.api.results import result_zip
+from pipeline.api.results.repack import Repacked
 from pipeline.api.results.result_zip import check_result, repack
-from protocol.errors import BadMessage
+from protocol.errors import BadMessage, StorageUnavailable
 from protocol.results.computed import PATH_LEVELS
 from protocol.results.digest import callback_digest, directory_digest, file_digest
 
@@ -193,6 +195,21 @@ def test_a_64_bit_directory_that_would_override_the_checked_one_is_refused(tmp_p
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 1)
     path.write_bytes(raw[:-22] + locator + raw[-22:])
     refused(path, "64-bit")
+
+
+@pytest.mark.parametrize("trouble", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_a_disk_of_the_pool_that_is_full_or_broken_is_not_the_zips_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: int
+) -> None:
+    came = make(tmp_path, RESULT)
+    checked = check_result(came, callback=False)
+
+    def no_room(*_: object) -> None:
+        raise OSError(trouble, "no room")
+
+    monkeypatch.setattr(Repacked, "copy", no_room)
+    with pytest.raises(StorageUnavailable, match="no room"):
+        repack(came, tmp_path / "stored.zip", checked)
 
 
 def test_a_corrupted_file_is_refused(tmp_path: Path) -> None:
