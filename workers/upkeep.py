@@ -152,11 +152,13 @@ class Upkeep:
                 continue
             with self._context.layout.lock(task_id, wait=False) as held:
                 if held:
+                    # First the row: an upload that is asked for late must not look for files that are gone. Files
+                    # without a row are deleted at the next start.
+                    self._context.journal.end(task_id, self._context.now())
                     try:
                         self._context.layout.task(task_id).remove()
                     except StorageUnavailable as error:
                         log.warning("Files could not be deleted.", action="files_left", task=task_id, why=str(error))
-                    self._context.journal.end(task_id, self._context.now())
                     self._context.layout.delete_lock(task_id)
                     log.info(
                         "The task is over; its files and its row are deleted.", action="task_forgotten", task=task_id

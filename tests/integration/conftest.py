@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,20 +107,25 @@ def chain(poco_state: PocoState, tmp_path: Path) -> Iterator[Chain]:
         node.stop()
 
 
+@contextmanager
+def standing_still(state: PocoState, folder: Path) -> Iterator[Chain]:
+    """A fresh chain with PoCo that stands still but for the blocks that are asked for."""
+    node = anvil.start(folder, ports.free_port(), block_time=None, load=state.path, extra=("--no-mining",))
+    try:
+        with Rpc(node.rpc_url, timeout=ample(3.0)) as rpc:
+            yield Chain(node, rpc, state.addresses, by_hand=True)
+    finally:
+        node.stop()
+
+
 @pytest.fixture
 def still_chain(poco_state: PocoState, tmp_path: Path) -> Iterator[Chain]:
     """A fresh chain with PoCo that stands still but for the blocks a test asks for: what is in which block is certain.
 
     A file whose tests all want this has a fixture `chain` that returns it.
     """
-    node = anvil.start(
-        tmp_path / "anvil", ports.free_port(), block_time=None, load=poco_state.path, extra=("--no-mining",)
-    )
-    try:
-        with Rpc(node.rpc_url, timeout=ample(3.0)) as rpc:
-            yield Chain(node, rpc, poco_state.addresses, by_hand=True)
-    finally:
-        node.stop()
+    with standing_still(poco_state, tmp_path / "anvil") as chain:
+        yield chain
 
 
 @pytest.fixture(scope="session")

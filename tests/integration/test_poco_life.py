@@ -71,8 +71,8 @@ class Shop:
             orders.offer_dataset(market, key, self.dataset),
         )
 
-    def buy(self, *, trust: int, volume: int = 1) -> Matched:
-        offer = self.offer()
+    def buy(self, *, trust: int, volume: int = 1, category: int = TEST_10_CATEGORY) -> Matched:
+        offer = self.offer(category=category)
         request = orders.request(self.chain.market, self.requester.key, offer, trust=trust, volume=volume)
         return match(self.requester, self.chain.market, [(offer, request)])[0]
 
@@ -109,8 +109,8 @@ class Shop:
         return fold(task, [item for item in seen if getattr(item.event, "task_id", None) == task], category_seconds=10)
 
 
-@pytest.fixture
-def shop(chain: Chain) -> Shop:
+def open_shop(chain: Chain) -> Shop:
+    """A market on this chain."""
     accounts = (OWNER, REQUESTER, *WORKERS)
     app, dataset, pool = contracts.open_market(
         chain.sender(OWNER),
@@ -124,6 +124,11 @@ def shop(chain: Chain) -> Shop:
         {chain.sender(index).wallet: DEPOSIT for index in accounts},
     )
     return Shop(chain, app, dataset, pool)
+
+
+@pytest.fixture
+def shop(chain: Chain) -> Shop:
+    return open_shop(chain)
 
 
 def test_opening_a_market_takes_two_blocks_and_registers_everything(chain: Chain) -> None:

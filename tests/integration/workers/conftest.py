@@ -17,6 +17,7 @@ from docker import DockerClient
 from config.settings import Settings, read_settings
 from ops.demo.app_image import build_image
 from ops.stack import docker, tools
+from protocol.ethereum.signing import Key
 from protocol.types import ZERO_ADDRESS
 from protocol.wire import PoolConfig, Report, Session, Step
 from tests.unit.workers.assignments import CHAIN_ID, SCHEDULER_KEY, WORKER_KEY, WORKERPOOL
@@ -116,22 +117,22 @@ def settings(engine_host: str, tmp_path: Path, pool: ReportingPool) -> Settings:
     )
 
 
-def open_bench(settings: Settings) -> WorkerContext:
-    """A machine's workbench, signed in already."""
-    config = PoolConfig(
-        chain_id=CHAIN_ID,
-        hub=ZERO_ADDRESS,
-        workerpool=WORKERPOOL,
-        scheduler=SCHEDULER_KEY.wallet,
-        rpc_url=settings.rpc_url,
-        ws_url=None,
-        block_time=1.0,
-        ipfs_gateway=settings.ipfs_gateway,
-        version="test",
-        memory_per_slot=64 * 2**20,
-        max_result_bytes=8 * 2**20,
-    )
-    machine = Machine(settings, WORKER_KEY, config, PoolApi(settings.api_url))
+def open_bench(settings: Settings, key: Key = WORKER_KEY, **pool: object) -> WorkerContext:
+    """A machine's workbench, signed in already. `pool`: what its pool's `/config` says otherwise."""
+    config: dict[str, object] = {
+        "chain_id": CHAIN_ID,
+        "hub": ZERO_ADDRESS,
+        "workerpool": WORKERPOOL,
+        "scheduler": SCHEDULER_KEY.wallet,
+        "rpc_url": settings.rpc_url,
+        "ws_url": None,
+        "block_time": 1.0,
+        "ipfs_gateway": settings.ipfs_gateway,
+        "version": "test",
+        "memory_per_slot": 64 * 2**20,
+        "max_result_bytes": 8 * 2**20,
+    }
+    machine = Machine(settings, key, PoolConfig.model_validate(config | pool), PoolApi(settings.api_url))
     machine.layout.make()
     session = {
         "token": "token",
@@ -141,7 +142,7 @@ def open_bench(settings: Settings) -> WorkerContext:
             "port": 1,
             "tls": False,
             "vhost": "pool",
-            "username": WORKER_KEY.wallet,
+            "username": key.wallet,
             "password": "none",
             "exchange": "x",
             "compute_queue": "x",

@@ -23,6 +23,7 @@ from tests.integration.workers.test_compute import built, sha256
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.context import Machine, WorkerContext
+from workers.data.layout import Layout
 from workers.sandbox import image
 from workers.sandbox.image_store import REPOSITORY, ImageStore
 from workers.task.compute import compute
@@ -62,7 +63,7 @@ def bench(settings: Settings, **changes: object) -> Iterator[WorkerContext]:
         for _, container in context.engine.containers_of(WORKER_KEY.wallet):
             context.engine.remove(container)
         # Its own only: other tests have images on the same engine.
-        for name in stored(context):
+        for name in stored(context.layout):
             context.engine.remove_image(name)
         context.close()
         context.machine.api.close()
@@ -197,9 +198,9 @@ def test_a_tag_that_has_moved_is_followed_and_a_registry_that_is_away_keeps_nobo
         assert run(context, f"{host}/app:1", 3).digest == sha256(b"new\n")
 
 
-def stored(context: WorkerContext) -> set[str]:
+def stored(layout: Layout) -> set[str]:
     """Names on the engine of the images that this machine fetched."""
-    records = ImageStore(context.layout.root)._root.glob("*.json")
+    records = ImageStore(layout.root)._root.glob("*.json")
     return {json.loads(record.read_text())["name"] for record in records}
 
 
@@ -213,12 +214,12 @@ def test_images_beyond_the_budget_are_removed_but_never_one_that_is_in_use(
         closing(DockerClient(base_url=engine_host)) as client,
     ):
         assert run(context, f"{first}/app:1", 1).digest == sha256(b"one\n")
-        (kept,) = stored(context)
+        (kept,) = stored(context.layout)
         used = client.containers.create(kept)
         assert run(context, f"{second}/app:1", 2).digest == sha256(b"two\n")
         assert client.images.get(kept)
         used.remove(force=True)
-        both = stored(context)
+        both = stored(context.layout)
 
         def removed() -> bool:
             ImageStore(context.layout.root).shrink(context.engine, 1, "")

@@ -319,6 +319,26 @@ def test_a_machine_whose_wallet_was_taken_over_knows_it(world: World) -> None:
     assert upkeep.superseded
 
 
+def test_a_kill_between_the_row_and_the_files_of_a_task_that_is_over_leaves_no_row_without_its_result(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(_: object) -> None:
+        raise Killed
+
+    task = world.put(ReplicateStage.REVEALED)
+    world.pong = Pong(forget=[task], abort=[])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("workers.data.layout.TaskFolders.remove", kill)
+        world.upkeep.run_once()
+    # An upload that is asked for now finds nothing to do, and no file missing.
+    assert world.journal.find(task) is None
+    world.upkeep.delete_leftovers()
+    assert not world.layout.task(task).root.exists()
+
+
 def test_files_that_the_journal_does_not_know_are_deleted_at_start(world: World) -> None:
     known = world.put(ReplicateStage.COMPUTED, number=1)
     world.layout.task(task_id(2)).make()
