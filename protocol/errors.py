@@ -31,6 +31,7 @@
     ├── Unreadable               a record on chain that can never be used; the ingest quarantines the deal
     ├── RpcError                 an Ethereum node answered with an error: `code`, `message`, `data`
     ├── TransactionReverted      a contract refused a set-up transaction (`ops`); the lane knows reverts as verdicts
+    ├── TransferDropped          a deposit or withdrawal that is not made. The command line prints it and exits 1.
     ├── SchedulerNotReady        what the scheduler needs is not there. The command line prints it and exits 1.
     ├── WrongChain               chain id or hub code are not what the settings say. The process stops.
     ├── LaneError                the serial transaction lane; caught by the lane's own run
@@ -193,6 +194,10 @@ class RpcError(SluiceError):
 
 class TransactionReverted(SluiceError):
     """Transaction {tx} was mined but the contract refused it: {why}."""
+
+
+class TransferDropped(SluiceError):
+    """The {direction} of {amount} RLC is dropped: {why}."""
 
 
 class SchedulerNotReady(SluiceError):

@@ -14,7 +14,7 @@ from chain.lane.run import Lane
 from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.pool import connect
 from config.settings import Settings
-from protocol.errors import BadSetting, NotReady, TransactionReverted
+from protocol.errors import BadSetting, NotReady, TransferDropped
 from protocol.types import Contract, NRlc
 from workers.data.layout import Layout, layout_of
 from workers.money import pins, transfers
@@ -70,19 +70,19 @@ class Funds:
         return transfers.plan(self.lane, self.hub, direction, amount, promised)
 
     def begin(self, transfer: Transfer) -> Wish:
-        """From here on it is made once, and the machine works for this chain, hub and workerpool only."""
+        """From here on it is made at most once, and the machine works for this chain, hub and workerpool only."""
         if self.pinned:
             pins.keep(self.layout, self.settings)
-        return transfers.begin(self.layout, transfer, time.time())
+        return transfers.begin(self.layout, transfer, self.lane.id.chain_id, time.time())
 
     def carry_out(self, wish: Wish, seconds: float, *, resumed: bool, told: Callable[[Moved], None]) -> None:
         """Make it, hand the outcome to `told`, and only then forget it.
 
-        Raises NotReady if no block has it in time, TransactionReverted, LaneError.
+        Raises NotReady if no block has it in time, LaneError; TransferDropped, and then it is forgotten too.
         """
         try:
-            made = transfers.carry_out(self.lane, wish, self.settings, seconds)
-        except TransactionReverted:
+            made = transfers.carry_out(self.layout, self.lane, wish, self.settings, seconds)
+        except TransferDropped:
             transfers.finish(self.layout)
             raise
         if made is None:
@@ -90,8 +90,8 @@ class Funds:
                 part=f"The {wish.direction} of {rlc(wish.amount)} RLC",
                 seconds=seconds,
                 log="`sluice tx ls --worker`",
-                why="It is sent, or waits in the lane. Run the same command again: it waits for this one and sends"
-                " nothing twice.",
+                why="It is sent, or waits in the lane for an hour at most. Run the same command again: it waits for"
+                " this one and sends nothing twice.",
             )
         account = self.hub.account(self.lane.id.wallet)
         told(Moved(made, resumed, account.stake, account.locked))

@@ -3,8 +3,11 @@
 deposit     token hub: approveAndCall of RLC, the hub takes the amount    native hub: deposit, with the amount as value
 withdraw    withdraw of the hub: what is free
 
-wish on disk ──► intent in the lane ──► block ──► printed ──► wish deleted
+wish on disk ──► intent in the lane ──► wish marked ──► block ──► printed ──► wish deleted
      └── a run that finds one goes on with it, and begins nothing of its own that is equal
+
+A wish is given to the lane once, within WISH_SECONDS: one that is older, or that the lane has had and does not know any
+more, is dropped, and whoever asked is told. The lane sends it within the same time or not at all.
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Literal
 
 from chain.contracts import calls
 from chain.contracts.hub import Hub
-from chain.lane.model.intent import Intent, IntentState
+from chain.lane.model.intent import UNTIL, Intent, IntentState
 from chain.lane.model.nonce import NonceState
 from chain.lane.phases.snapshot import take_snapshot
 from chain.lane.rules.fees import quote, too_low
@@ -26,7 +30,7 @@ from chain.lane.run import Lane
 from chain.rpc.heads import heads
 from config.settings import Settings
 from config.whole_files import write_whole
-from protocol.errors import BadInput, LaneError, RefusedHere, TransactionReverted
+from protocol.errors import BadInput, LaneError, RefusedHere, TransferDropped
 from protocol.types import ZERO_ADDRESS, Contract, NRlc, Wei
 from workers.data.layout import Layout
 from workers.money.amounts import GWEI, ether, gwei, rlc
@@ -34,6 +38,8 @@ from workers.money.amounts import GWEI, ether, gwei, rlc
 Direction = Literal["deposit", "withdraw"]
 
 _LOCK = "transfer"
+#: Seconds after which what was asked for is not sent any more: who waits for it has asked again by then, or has gone.
+WISH_SECONDS = 3600.0
 #: Wei of one nRLC where the native token is RLC (IexecEscrowNativeFacet).
 _WEI_PER_NRLC = GWEI
 
@@ -70,10 +76,16 @@ class Wish:
     data: str
     value: Wei
     gas: int
+    #: Chain that it is for; 0 in wishes of releases before this one.
+    chain_id: int = 0
+    #: Whether the lane has had it: then only the lane can say what became of it.
+    handed: bool = False
 
     def intent(self, lane: Lane) -> Intent:
         """The same intent whenever it is asked for, so that the lane acts on it once."""
+        until = self.begun_at + WISH_SECONDS
         args: dict[str, object] = {"to": self.to, "gas": self.gas, "data": self.data, "value": str(self.value)}
+        args[UNTIL] = until
         subject, occasion = f"{self.direction}-{self.amount}", int(self.begun_at * 1000)
         return Intent.new(lane.id.chain_id, lane.id.wallet, "call", subject, args, self.begun_at, occasion=occasion)
 
@@ -166,11 +178,16 @@ def _call(hub: Hub, token: Contract, direction: Direction, amount: NRlc) -> tupl
     return token, "approveAndCall", calls.APPROVE_AND_CALL.encode(hub.address, amount, "0x")
 
 
-def begin(layout: Layout, transfer: Transfer, now: float) -> Wish:
-    """Put the wish on disk: from here on it is made once, whatever crashes. `now`: Unix seconds."""
-    wish = Wish(transfer.direction, transfer.amount, now, transfer.to, transfer.data, transfer.value, transfer.gas)
-    write_whole(layout.transfer, json.dumps(asdict(wish)))
+def begin(layout: Layout, transfer: Transfer, chain_id: int, now: float) -> Wish:
+    """Put the wish on disk: from here on it is made at most once, whatever crashes. `now`: Unix seconds."""
+    made = transfer
+    wish = Wish(made.direction, made.amount, now, made.to, made.data, made.value, made.gas, chain_id)
+    _write(layout, wish)
     return wish
+
+
+def _write(layout: Layout, wish: Wish) -> None:
+    write_whole(layout.transfer, json.dumps(asdict(wish)))
 
 
 def finish(layout: Layout) -> None:
@@ -178,14 +195,20 @@ def finish(layout: Layout) -> None:
     layout.transfer.unlink(missing_ok=True)
 
 
-def carry_out(lane: Lane, wish: Wish, settings: Settings, seconds: float) -> Made | None:
+def carry_out(layout: Layout, lane: Lane, wish: Wish, settings: Settings, seconds: float) -> Made | None:
     """Have the lane send the wish and wait until a block has it; None if none has after so many seconds.
 
     A machine that is at work sends it as well: the lane's runs exclude each other. Raises LaneError where the lane
-    stands still, TransactionReverted where the contract refused; then the wish is over.
+    stands still, TransferDropped where the wish is too old or the contract refused; then the wish is over.
     """
     intent = wish.intent(lane)
-    lane.submit([intent])
+    if not lane.intents([intent.key]):
+        why = _why_dropped(wish, lane.id.chain_id, lane.context.clock())
+        if why is not None:
+            raise _dropped(wish, why)
+        lane.submit([intent])
+    if not wish.handed:
+        _write(layout, replace(wish, handed=True))
     stop = threading.Event()
     timer = threading.Timer(seconds, stop.set)
     timer.daemon = True
@@ -200,12 +223,39 @@ def carry_out(lane: Lane, wish: Wish, settings: Settings, seconds: float) -> Mad
     return _advance(lane, wish, intent)
 
 
+def _why_dropped(wish: Wish, chain_id: int, now: float) -> str | None:
+    """Why a wish that the lane does not know is not given to it; None if it is. `now`: Unix seconds."""
+    if wish.chain_id not in (0, chain_id):
+        return (
+            f"it was begun on chain {wish.chain_id}, and this is chain {chain_id}. The wallet's transactions there say"
+            " whether it was sent"
+        )
+    if wish.handed:
+        return (
+            "this machine had it under way, and its lane.db does not know it any more: it was deleted or replaced, or"
+            " six weeks have passed. Look at the wallet's transactions whether it was sent, and ask again only if not"
+        )
+    # A wish from the future was written under a wrong clock: its age is not known.
+    if abs(now - wish.begun_at) > WISH_SECONDS:
+        return f"it was begun on {_day(wish.begun_at)} and never sent. Ask again if you still want it"
+    return None
+
+
+def _dropped(wish: Wish, why: str) -> TransferDropped:
+    return TransferDropped(direction=wish.direction, amount=rlc(wish.amount), why=why)
+
+
+def _day(moment: float) -> str:
+    """Of Unix seconds, by the operator's wall clock."""
+    return datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
 def _advance(lane: Lane, wish: Wish, intent: Intent) -> Made | None:
     """Run the lane, and look what became of the wish."""
     report = lane.run()
     (now,) = lane.intents([intent.key])
     if now.state is IntentState.FAILED:
-        raise TransactionReverted(tx=intent.key, why=now.reason or "it was given up")
+        raise _dropped(wish, now.reason or "it was given up")
     record = lane.context.store.holding(lane.id, intent.key)
     if now.state in (IntentState.MINED, IntentState.FINAL) and record is not None and record.mined is not None:
         mined = record.mined

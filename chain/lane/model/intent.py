@@ -42,6 +42,8 @@ UNENDED = (IntentState.QUEUED, IntentState.SENT, IntentState.MINED)
 
 #: Method of a ready-made call.
 READY_MADE = "call"
+#: Argument: Unix seconds after which an intent without a nonce is not sent any more.
+UNTIL = "until"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,11 @@ class Intent:
     def worth(self) -> int:
         """Wei that are lost unless it succeeds, from the argument `worth`: up to so much may be paid for it."""
         return int(str(self.args.get("worth", 0)))
+
+    def overdue(self, now: float) -> bool:
+        """Whether it is not to be sent any more. `now`: Unix seconds."""
+        until = self.args.get(UNTIL)
+        return isinstance(until, (int, float)) and now > until
 
     @property
     def ended(self) -> bool:

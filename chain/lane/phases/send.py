@@ -38,6 +38,7 @@ DAY_SECONDS = 86_400.0
 #: Why what is ready is not sent: the balance, the daily cap, the ceiling of fees.
 _POOR = "there is not enough money to send: fund the wallet"
 _CAPPED = "the wallet has spent what it may in 24 hours: wait, or raise its daily cap (SLUICE_DAILY_SPEND_CAP_WEI)"
+_OVERDUE = "the time in which it was to be sent is over. Ask again if you still want it"
 _COSTLY = "the base fee is above what the wallet may pay: wait, or raise SLUICE_MAX_FEE_GWEI"
 
 
@@ -84,7 +85,7 @@ def choose(
         window = min(context.policy.window, max(_LEAST_WINDOW, likely))
         queued = context.store.queued(context.lane, window, seen)
         seen += len(queued)
-        fresh = [intent for intent in queued if intent.key not in held]
+        fresh = _in_time(context, chosen, [intent for intent in queued if intent.key not in held])
         verdicts = context.readiness.check(fresh, snapshot.moment) if fresh else []
         for intent, verdict in zip(fresh, verdicts, strict=True):
             if verdict.judgement is Judgement.READY:
@@ -105,6 +106,15 @@ def choose(
             # Those who only shared the transaction go in the next run.
             chosen.more = True
     return chosen
+
+
+def _in_time(context: RunContext, chosen: Chosen, queued: Sequence[Intent]) -> list[Intent]:
+    """Those that may still be sent; the others end unsent."""
+    now = context.clock()
+    for intent in queued:
+        if intent.overdue(now):
+            _end_unsent(chosen, intent, Judgement.DEAD, _OVERDUE)
+    return [intent for intent in queued if not intent.overdue(now)]
 
 
 def _in_order(context: RunContext, ready: Sequence[Intent]) -> list[tuple[Intent, ...]]:
