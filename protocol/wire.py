@@ -31,6 +31,9 @@ HexSignature = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{130}$")
 #: 2: a machine goes on with an assignment by itself (before: by publishing the next link of a Celery chain).
 PROTOCOL, PROTOCOL_HEADER = 2, "Sluice-Protocol"
 
+#: Words by which a refused sign-in says that the wallet is at work elsewhere.
+SECOND_MACHINE = "another machine"
+
 #: Characters of stdout and of stderr kept: what iExec Core 9.3 keeps.
 LOG_TAIL_CHARACTERS = 100_000
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import NoReturn, TypeVar
@@ -29,18 +29,20 @@ from config.celery_apps import consume
 from config.settings import Settings
 from config.supervisor import Supervisor
 from protocol.errors import (
+    BadInput,
     BadSetting,
     EngineUnavailable,
     PoolUnavailable,
     RpcError,
     RpcUnavailable,
     SluiceError,
+    Unavailable,
     WrongChain,
 )
 from protocol.ethereum.signing import Key
 from protocol.poco.view import ChainView
 from protocol.types import Contract, Wallet
-from protocol.wire import PoolConfig
+from protocol.wire import SECOND_MACHINE, PoolConfig
 from workers import control, log_file, upkeep_process, votes_first
 from workers.context import Machine
 from workers.data.layout import Layout, layout_of
@@ -49,13 +51,12 @@ from workers.pool.api import PoolApi
 from workers.pool.broker import admit, celery_app
 from workers.pool.broker_reach import require_tls
 from workers.pool.release import upgrade_notice
-from workers.pool.saved_config import load_pool_config, save_pool_config
+from workers.pool.saved_config import save_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox.container import Engine
 from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.rehearsal import rehearse
 from workers.task.journal import Journal
-from workers.task.replicate import ReplicateStage
 from workers.task.unfinished import Unfinished, sentence, unfinished
 
 log = structlog.get_logger(__name__)
@@ -104,11 +105,18 @@ def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machin
         _try_engine(machine)
     except (BadSetting, EngineUnavailable) as refusal:
         _refuse(machine, refusal)
+    pins.keep(machine.layout, machine.settings)
+    save_pool_config(machine.settings, machine.wallet, machine.pool)
     with _machine_lock(machine.layout, machine.key):
         control.note_process(machine.layout)
         control.end_drain(machine.layout)
-        sign_in = partial(machine.sign_in, take_over=take_over)
-        _until_answered(lambda: machine.session.renew(None, sign_in))
+        try:
+            _until_answered(partial(_sign_in, machine, take_over=take_over))
+        except (BadInput, Unavailable) as refusal:
+            if SECOND_MACHINE in str(refusal):
+                # Two that send with one wallet stop each other's transactions.
+                raise
+            _refuse(machine, refusal, locked=True)
         log.info("Signed in.", action="machine_started", wallet=machine.wallet, pool=machine.pool.workerpool)
         if (notice := upgrade_notice(machine.pool.version)) is not None:
             log.warning(notice, action="upgrade_available", pool=machine.pool.version)
@@ -128,11 +136,7 @@ def left_unfinished(layout: Layout, wallet: Wallet, settings: Settings, now: flo
         return Unfinished()
     with closing(Journal(layout.journal)) as journal:
         replicates = journal.all_replicates()
-    voted = [
-        item.task_id
-        for item in replicates
-        if item.stage in (ReplicateStage.COMMITTED, ReplicateStage.REVEALED) and not item.solo
-    ]
+    voted = votes_first.voted(replicates)
     views: list[ChainView] = []
     if voted:
         try:
@@ -143,33 +147,66 @@ def left_unfinished(layout: Layout, wallet: Wallet, settings: Settings, now: flo
     return unfinished(replicates, {view.task_id: view for view in views}, wallet, now)
 
 
-def _refuse(machine: Machine, refusal: SluiceError) -> NoReturn:
+def _refuse(machine: Machine, refusal: SluiceError, *, locked: bool = False) -> NoReturn:
+    """Raise `refusal`, once votes are revealed. `locked`: the machine's lock is held."""
     left = left_unfinished(machine.layout, machine.wallet, machine.settings, time.time())
-    votes_first.refuse(machine, refusal, left, _machine_lock(machine.layout, machine.key))
+    alone = nullcontext() if locked else _machine_lock(machine.layout, machine.key)
+    votes_first.refuse(machine, refusal, left, alone)
+
+
+def _sign_in(machine: Machine, *, take_over: bool) -> None:
+    """Raises BadSetting also for a broker that would be spoken to in the clear."""
+    access = machine.session.renew(None, partial(machine.sign_in, take_over=take_over)).broker
+    require_tls(access.host, access.port, tls=access.tls, allowed=machine.settings.allow_plaintext)
 
 
 def _prepared(settings: Settings) -> Machine:
-    """Check all that a machine needs of pool and node; read from the pool's `/config` what the settings leave open.
+    """The machine, once all that it needs of pool and node is checked.
 
-    Raises as `run`.
+    Refusals come after the votes are revealed that can be without what is refused. Raises as `run`.
     """
     key = load_key(settings)
-    api = PoolApi.of(settings)
+    while True:
+        try:
+            return _checked(settings, key)
+        except (BadSetting, PoolUnavailable, RpcUnavailable, WrongChain) as refusal:
+            if not votes_first.has_voted(layout_of(settings.home, key.wallet)):
+                raise
+            _refuse_by_former(settings, key, refusal)
+
+
+def _refuse_by_former(settings: Settings, key: Key, refusal: SluiceError) -> None:
+    """Raise `refusal`, but reveal votes first by what the last start checked. Returns if the node does not answer: then
+    all is to be asked again.
+    """
     try:
-        pool = _until_answered(api.config)
-    except PoolUnavailable as refusal:
-        if (known := load_pool_config(settings, key.wallet)) is None:
-            raise
-        own = _until_answered(partial(_settings_checked_at_node, settings, known, key.wallet))
-        _refuse(Machine(own, key, known, api), refusal)
+        former = _until_answered(partial(votes_first.former_machine, settings, key, refusal))
+    except RpcUnavailable as away:
+        why = f"{refusal} Votes wait to be revealed, so the start is tried again until the node answers."
+        log.error(why, action="node_awaited", why=str(away))  # noqa: TRY400 - it is no surprise
+        return
+    except (BadSetting, WrongChain) as error:
+        why = f"Votes wait to be revealed, and cannot be without what is refused: {error}"
+        log.error(why, action="votes_left", why=str(error))  # noqa: TRY400 - the refusal is raised
+        raise refusal from error
+    if former is None:
+        raise refusal
+    log_file.keep(former.layout)
+    _refuse(former, refusal)
+
+
+def _checked(settings: Settings, key: Key) -> Machine:
+    """Check pool and node; read from the pool's `/config` what the settings leave open. Raises BadSetting,
+    PoolUnavailable, WrongChain, RpcUnavailable.
+    """
+    api = PoolApi.of(settings)
+    pool = _until_answered(api.config)
     if pool.amqp_host is not None and pool.amqp_port is not None:
         require_tls(pool.amqp_host, pool.amqp_port, tls=pool.amqp_tls, allowed=settings.allow_plaintext)
     own = _until_answered(partial(_settings_checked_at_node, settings, pool, key.wallet))
     api.close()
     machine = Machine(own, key, pool, api)
     machine.layout.make()
-    pins.keep(machine.layout, own)
-    save_pool_config(own, key.wallet, pool)
     log_file.keep(machine.layout)
     return machine
 

@@ -34,6 +34,7 @@ from workers.resume import Resumer
 from workers.task import steps
 from workers.task.compute import remove_container
 from workers.task.replicate import COMPUTING, Replicate, ReplicateStage, todo
+from workers.task.unfinished import unfinished
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +46,8 @@ REVEAL_CHECK_SECONDS = 30.0
 PING_TASKS = 1024
 #: Seconds between two looks at the datasets that are kept.
 TIDY_SECONDS = 600.0
+#: Stages of tasks with a vote that may be on chain.
+_VOTED = (ReplicateStage.COMMITTED, ReplicateStage.REVEALED)
 #: Stages of tasks of which nothing more is to be done here.
 _GIVEN_UP = (ReplicateStage.FAILED, ReplicateStage.ABORTED)
 _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
@@ -53,7 +56,9 @@ _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 class Upkeep:
     """One machine's periodic work, run by the process `upkeep` every `ping_seconds`. For one thread."""
 
-    def __init__(self, context: WorkerContext, resumer: Resumer) -> None:
+    def __init__(self, context: WorkerContext, resumer: Resumer, *, votes_only: bool = False) -> None:
+        """`votes_only`: drained once no vote waits to be revealed, whatever the pool says or does not say."""
+        self._votes_only = votes_only
         self._context = context
         self._resumer = resumer
         self._hub = Hub(context.rpc, Contract(context.machine.pool.hub))
@@ -184,11 +189,21 @@ class Upkeep:
                 if item.stage in COMPUTING:
                     steps.hand_back(self._context, item.task_id, "the machine is drained")
             left = [item for item in left if item.stage not in COMPUTING]
+        if self._votes_only:
+            left = self._unrevealed()
         store, lane = self._context.lane_store, self._context.lane.id
         if left or store.count(lane, (IntentState.QUEUED, IntentState.SENT)):
             return
         # What it has assigned may be on its way to this machine's queue.
         self.drained = (wish.deadline is not None and self._context.now() >= wish.deadline) or not self._is_expected()
+
+    def _unrevealed(self) -> list[Replicate]:
+        """Tasks with a vote that is or may be to be revealed; without the chain's answer all may be."""
+        context, replicates = self._context, self._context.journal.all_replicates()
+        voted = [item for item in replicates if item.stage in _VOTED and not item.solo]
+        views = self._views([item.task_id for item in voted])
+        now = context.now()
+        return [item for item in voted if unfinished([item], views, context.machine.wallet, now).votes]
 
     def _is_expected(self) -> bool:
         """Whether the pool still has this machine down for a task, or does not say."""

@@ -135,7 +135,8 @@ class LaneRunner:
 
 def _periodic_work(app: Celery | None, machine: Machine, lane: LaneRunner, stop: threading.Event) -> None:
     context = WorkerContext(machine)
-    upkeep, checkup = Upkeep(context, Resumer(machine)), Checkup(machine, context.now)
+    upkeep = Upkeep(context, Resumer(machine), votes_only=app is None)
+    checkup = Checkup(machine, context.now)
     attempts = Attempts(context.now)
     attempts.run("tidy", upkeep.delete_leftovers)
     while not upkeep.superseded and not upkeep.drained:

@@ -1,7 +1,13 @@
 """A machine that may not start, but has votes on chain whose stake is lost unless they are revealed.
 
-    engine refused, or the pool away   no vote unrevealed: the start fails
-                                       else: only upkeep runs, draining, until the votes are revealed; then it fails
+    no vote unrevealed      the start fails
+    else, refused are
+      the engine            only upkeep runs, draining, until the votes are revealed; then the start fails
+      the pool, what it
+      names, the sign-in    the same, by the pool's configuration of the last start, which was checked then; nothing
+                            of what is refused is used, and a pool that is refused is not asked
+      the machine's node    the start fails at once: what it says cannot be believed. If it only does not answer, the
+                            start is tried again until it does.
 
 Upkeep asks the chain itself whether a vote is to be revealed, so neither engine nor pool is needed for that.
 """
@@ -9,20 +15,70 @@ Upkeep asks the chain itself whether a vote is to be revealed, so neither engine
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict
 from functools import partial
 from typing import NoReturn
 
 import structlog
 
+from chain.contracts.hub import Hub
+from chain.rpc.pool import connect
+from config.settings import Settings
 from config.supervisor import Supervisor
-from protocol.errors import SluiceError
+from protocol.errors import PoolUnavailable, RpcUnavailable, SluiceError
+from protocol.ethereum.signing import Key
+from protocol.types import Contract, TaskId
 from workers import control, upkeep_process
 from workers.context import Machine
+from workers.data.layout import Layout
+from workers.money import pins
+from workers.pool.api import PoolApi, UnaskedApi
+from workers.pool.saved_config import load_pool_config
+from workers.pool.settings import complete_settings
+from workers.task.journal import Journal
+from workers.task.replicate import Replicate, ReplicateStage
 from workers.task.unfinished import Unfinished, sentence
 
 log = structlog.get_logger(__name__)
+
+#: What a pool may name anew, also in the operator's settings: votes are where they were sent.
+_CONTRACTS = ("chain_id", "hub", "workerpool")
+
+
+def voted(replicates: Sequence[Replicate]) -> list[TaskId]:
+    """Tasks with a vote that may have to be revealed; the chain says whether."""
+    stages = (ReplicateStage.COMMITTED, ReplicateStage.REVEALED)
+    return [item.task_id for item in replicates if item.stage in stages and not item.solo]
+
+
+def has_voted(layout: Layout) -> bool:
+    """Whether this machine's journal has such a task."""
+    if not layout.journal.exists():
+        return False
+    with closing(Journal(layout.journal)) as journal:
+        return bool(voted(journal.all_replicates()))
+
+
+def former_machine(settings: Settings, key: Key, refusal: SluiceError) -> Machine | None:
+    """The machine by the pool's configuration of its last start; None if there is none.
+
+    Raises BadSetting, WrongChain where that would need what is refused now; RpcUnavailable.
+    """
+    known = load_pool_config(settings, key.wallet)
+    if known is None:
+        return None
+    former = settings.model_copy(update={"hub": None, "workerpool": None})
+    former.model_fields_set.intersection_update(settings.model_fields_set - set(_CONTRACTS))
+    own = complete_settings(former, known)
+    away = isinstance(refusal, (PoolUnavailable, RpcUnavailable))
+    machine = Machine(own, key, known, PoolApi.of(settings) if away else UnaskedApi(settings.api_url))
+    pins.check(machine.layout, own, ())
+    with closing(connect(own)) as rpc:
+        # Whose workerpool it is now does not matter to votes that are sent.
+        Hub(rpc, Contract(known.hub)).check_chain(own)
+    return machine
 
 
 def refuse(machine: Machine, refusal: SluiceError, left: Unfinished, alone: AbstractContextManager[None]) -> NoReturn:

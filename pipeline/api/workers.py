@@ -25,6 +25,7 @@ from protocol.types import Hash32, Signature, TaskId, Wallet
 from protocol.wire import (
     PROTOCOL,
     PROTOCOL_HEADER,
+    SECOND_MACHINE,
     BrokerAccess,
     Challenge,
     ChallengeRequest,
@@ -194,7 +195,7 @@ def _refuse_second_machine(services: Access, request: Login, worker: WorkerRecor
     silent, lost_after = now - worker.seen_at, services.settings.worker_lost_seconds
     if silent < lost_after and not worker.away:
         raise Refused(
-            why=f"another machine ({worker.name}) is at work with this wallet, heard of {max(silent, 0):.0f} s ago:"
+            why=f"{SECOND_MACHINE} ({worker.name}) is at work with this wallet, heard of {max(silent, 0):.0f} s ago:"
             " stop that one or give this one a wallet of its own (if it is gone for good, wait"
             f" {lost_after - silent:.0f} s or start with --take-over)"
         )

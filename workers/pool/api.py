@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -179,6 +179,18 @@ class PoolApi:
         if response.is_success:
             return response
         raise _error(response, self.url)
+
+
+class UnaskedApi(PoolApi):
+    """In place of the API of a pool that is refused: nothing is sent to it, and it counts as away."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: of the pool, for error messages."""
+        super().__init__("https://unasked.invalid")
+        self.url = url
+
+    def _send(self, *_: object, **__: object) -> NoReturn:
+        raise PoolUnavailable(what=self.url, why="it is not asked, since what it is or says is refused")
 
 
 class SignedInApi:

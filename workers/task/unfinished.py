@@ -16,6 +16,8 @@ from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import TaskId, Timestamp, Wallet
 from workers.task.replicate import Replicate, ReplicateStage
 
+#: Seconds that the chain's clock may be behind this machine's.
+_CLOCKS_APART = 300.0
 _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 
 
@@ -62,7 +64,12 @@ def unfinished(
 
 
 def _reveal_by(item: Replicate, view: ChainView | None, wallet: Wallet, now: float) -> float | None:
-    """When the vote must be revealed at the latest, as far as is known: never later than it really is."""
+    """When the vote must be revealed at the latest, as far as is known: never later than it really is. None: there is
+    nothing to reveal, or it is too late.
+    """
+    long_ago = now - _CLOCKS_APART
+    if item.assignment.final_deadline < long_ago:
+        return None
     seconds = item.assignment.category_seconds
     if view is None:
         # Consensus may have come right after the vote.
@@ -71,7 +78,11 @@ def _reveal_by(item: Replicate, view: ChainView | None, wallet: Wallet, now: flo
     if view.status in _OVER or (vote is not None and vote.status is not ContributionStatus.CONTRIBUTED):
         return None
     if view.status is TaskStatus.REVEALING:
-        return None if vote is None or vote not in view.winners else float(view.reveal_deadline or now)
+        late = view.reveal_deadline is not None and view.reveal_deadline < long_ago
+        return None if late or vote is None or vote not in view.winners else float(view.reveal_deadline or now)
+    if view.status is TaskStatus.ACTIVE and item.assignment.contribution_deadline < long_ago:
+        # Without consensus by then there is none.
+        return None
     # Consensus may come at once.
     return float(reveal_deadline(Timestamp(int(now)), seconds))
 

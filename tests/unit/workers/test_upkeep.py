@@ -16,6 +16,7 @@ from protocol.poco.view import ChainView, Contribution, ContributionStatus, Task
 from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
 from protocol.wire import Mode, Pong, ResultLink
 from tests.unit.workers.assignments import LATER, WORKER_KEY, assignment, task_id
+from workers import control
 from workers.data.layout import Layout
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate, ReplicateStage, Todo, todo
@@ -45,6 +46,9 @@ class World:
     left: list[str] = field(default_factory=list)
     #: Whether all threads that go on with lost tasks are at work.
     busy: bool = False
+    #: Whether the machine may not start, and only reveals its votes; how many transactions of its lane are not mined.
+    votes_only: bool = False
+    unmined: int = 0
     #: What Docker says when one of these is to be removed.
     stuck: dict[str, Exception] = field(default_factory=dict)
 
@@ -67,7 +71,8 @@ class World:
             pool=SimpleNamespace(ping=self._ping, leave=self.left.append),
             ledger=SimpleNamespace(note_stakes=lambda: None, worth=lambda _: 0, why_no_work=lambda _: self.limit),
             chain_id=1,
-            lane=SimpleNamespace(submit=self._submit),
+            lane=SimpleNamespace(submit=self._submit, id="lane"),
+            lane_store=SimpleNamespace(count=lambda *_: self.unmined),
             lane_wakeup=SimpleNamespace(notify=lambda: None),
             reports=SimpleNamespace(send=lambda *_: None),
             engine=SimpleNamespace(
@@ -75,7 +80,7 @@ class World:
             ),
         )
         resumer: Any = SimpleNamespace(resume=self._resume)
-        upkeep = Upkeep(context, resumer)
+        upkeep = Upkeep(context, resumer, votes_only=self.votes_only)
         upkeep._hub = SimpleNamespace(tasks=self._tasks)  # type: ignore[assignment] # the chain, played
         return upkeep
 
@@ -370,3 +375,41 @@ def test_a_machine_that_may_spend_no_more_signs_off_with_each_ping_still_reveals
     world.limit = None
     upkeep.run_once()
     assert len(world.left) == 2
+
+
+def test_a_machine_that_only_reveals_its_votes_ends_once_the_chain_has_them_whatever_the_pool_says(
+    world: World,
+) -> None:
+    world.votes_only, world.pong = True, None
+    task = world.put(ReplicateStage.COMMITTED)
+    world.put(ReplicateStage.COMMITTED, Mode.SOLO, number=2)
+    world.put(ReplicateStage.COMPUTED, number=3)
+    control.ask_to_drain(world.layout, world.clock)
+    waiting: list[dict[TaskId, ChainView] | None] = [
+        None,
+        {task: view(task, TaskStatus.ACTIVE)},
+        {task: view(task, TaskStatus.REVEALING)},
+    ]
+    for views in waiting:
+        world.views = views
+        upkeep = world.upkeep
+        upkeep.run_once()
+        assert not upkeep.drained
+    world.views = {task: view(task, TaskStatus.REVEALING, ContributionStatus.REVEALED)}
+    world.unmined = 1
+    upkeep = world.upkeep
+    upkeep.run_once()
+    assert not upkeep.drained
+    world.unmined = 0
+    upkeep.run_once()
+    assert upkeep.drained
+
+
+def test_a_machine_that_only_reveals_its_votes_does_not_wait_for_one_that_is_too_late(world: World) -> None:
+    world.votes_only, world.pong, world.views = True, None, None
+    world.put(ReplicateStage.COMMITTED)
+    control.ask_to_drain(world.layout, world.clock)
+    world.clock = LATER + 301.0
+    upkeep = world.upkeep
+    upkeep.run_once()
+    assert upkeep.drained
