@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
@@ -288,18 +288,28 @@ def _wallet_on_chain(machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float)
         clock.check(newest, machine.api, now, settings.block_time),
         rules.gas(Wei(balance), price),
         rules.stake(account.stake, account.locked, None if least is None else NRlc(least)),
-        money(machine, FeeMarket(newest.base_fee, Wei(tip))),
+        money(machine, FeeMarket(newest.base_fee, Wei(tip)), market.surcharge(rpc, wallet)),
     ]
 
 
-def money(machine: Machine, seen: FeeMarket) -> CheckResult:
-    """Whether this machine's own limits allow a task at what gas costs now."""
+def money(machine: Machine, seen: FeeMarket, surcharge: Mapping[str, int] | None) -> CheckResult:
+    """Whether this machine's own limits allow a task at what gas costs now. `surcharge`: as `market.surcharge` says."""
     layout, policy, least = machine.layout, machine.policy, machine.pool.least_stake
     if not layout.root.exists():
         # It has never run.
-        budget = budget_of(policy, seen, spent=Wei(0), signed=Wei(0), queued_gas=0, replicates=(), stakes={})
+        nothing = Wei(0)
+        budget = budget_of(
+            policy,
+            seen,
+            spent=nothing,
+            signed=nothing,
+            queued_gas=0,
+            replicates=(),
+            stakes={},
+            surcharge=surcharge or {},
+        )
         return rules.money(budget, caps_of(machine.settings), NRlc(least or 0))
-    market.note(layout, seen)
+    market.note(layout, seen, surcharge)
     with open_ledger(machine.settings, policy, layout, machine.wallet) as ledger:
         return rules.money(ledger.budget(), ledger.caps, NRlc(least or 0))
 

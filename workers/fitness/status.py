@@ -15,14 +15,15 @@ from config.settings import Settings
 from protocol.errors import NotFound, SluiceError
 from protocol.ethereum.signing import Key
 from protocol.types import Contract, Wallet
-from protocol.wire import WorkerModel
+from protocol.wire import PoolConfig, WorkerModel
 from workers.data.layout import Layout, layout_of
 from workers.fitness import doctor
 from workers.fitness.rules import CheckResult, money_words
 from workers.money.amounts import ether, rlc
 from workers.money.ledger import open_ledger
 from workers.pool.api import PoolApi
-from workers.pool.saved_config import load_pool_config, policy_of, settings_from_pool
+from workers.pool.release import upgrade_notice
+from workers.pool.saved_config import completed_by_pool, load_pool_config, policy_of
 from workers.task.journal import Journal
 
 
@@ -78,6 +79,8 @@ class Status:
     locked_nrlc: int | None = None
     balance_wei: int | None = None
     money: Money | None = None
+    #: If the pool runs a newer release than this machine: that, and what to do.
+    upgrade: str | None = None
     #: What keeps this machine from being given work, part by part (`workers.fitness.doctor`).
     unfit: tuple[CheckResult, ...] = ()
     trouble: tuple[str, ...] = ()
@@ -113,7 +116,7 @@ def status(settings: Settings, key: Key | None = None) -> Status:
     pinged = layout.last_ping()
     trouble: list[str] = []
     known = _at_pool(settings, wallet, trouble)
-    own = _completed(settings, wallet, trouble)
+    own, pool = _completed(settings, wallet, trouble)
     account = None if own is None else _on_chain(own, wallet, trouble)
     return Status(
         wallet=wallet,
@@ -129,6 +132,7 @@ def status(settings: Settings, key: Key | None = None) -> Status:
         locked_nrlc=None if account is None else account[1],
         balance_wei=None if account is None else account[2],
         money=None if own is None else _money(own, layout, wallet),
+        upgrade=None if pool is None else upgrade_notice(pool.version),
         unfit=tuple(
             finding
             for finding in doctor.examine(settings, key, thorough=False)
@@ -138,13 +142,15 @@ def status(settings: Settings, key: Key | None = None) -> Status:
     )
 
 
-def _completed(settings: Settings, wallet: Wallet, trouble: list[str]) -> Settings | None:
+def _completed(
+    settings: Settings, wallet: Wallet, trouble: list[str]
+) -> tuple[Settings, PoolConfig | None] | tuple[None, None]:
     try:
-        return settings_from_pool(settings, wallet)
+        return completed_by_pool(settings, wallet)
     except SluiceError as error:
         if str(error) not in trouble:
             trouble.append(str(error))
-        return None
+        return None, None
 
 
 def _money(own: Settings, layout: Layout, wallet: Wallet) -> Money | None:
@@ -217,6 +223,8 @@ def lines(found: Status) -> list[str]:
             f"hub        {rlc(found.free_nrlc)} RLC free (deposits and earnings), {rlc(found.locked_nrlc)} RLC locked"
         )
         said.append(f"gas        {ether(found.balance_wei)} of the native token")
+    if found.upgrade is not None:
+        said.append(f"upgrade    {found.upgrade}")
     if found.money is not None:
         said.append(f"limits     {found.money.says}")
     if found.money is not None and found.money.limit_reached is not None:

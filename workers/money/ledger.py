@@ -60,21 +60,24 @@ class Ledger:
         replicates = self.journal.all_replicates() if before is None else self.journal.replicates_before(before)
         signed = self.store.records(self.lane, (NonceState.OPEN,))
         queued = self.store.in_state(self.lane, (IntentState.QUEUED,), _QUEUED)
+        surcharge = market.noted_surcharge(self.layout)
         return limits.budget_of(
             self.policy,
             market.noted(self.layout),
             spent=self.store.spent_since(self.lane, self.clock() - DAY_SECONDS),
             signed=Wei(sum(record.gas_limit * record.newest.fees.max_fee for record in signed)),
-            queued_gas=sum(_gas_of(item) for item in queued),
+            queued_gas=sum(_gas_of(item) + surcharge.get(item.method, 0) for item in queued),
             replicates=replicates,
             stakes=self.journal.stakes(),
+            surcharge=surcharge,
         )
 
     def why_not(self, assignment: Assignment) -> str | None:
         """Why this task is not taken; None if it fits. Raises RpcUnavailable if the node cannot say what it locks."""
         solo = assignment.mode is Mode.SOLO
         stake = NRlc(0) if solo or self.caps.stake is None else self._stake(DealId(assignment.deal_id))
-        return limits.why_not(self.budget(TaskId(assignment.task_id)), self.caps, limits.task_gas(solo=solo), stake)
+        budget = self.budget(TaskId(assignment.task_id))
+        return limits.why_not(budget, self.caps, limits.task_gas(solo=solo, surcharge=budget.surcharge), stake)
 
     def why_no_work(self, least_stake: int | None) -> str | None:
         """Why this machine takes no task at all now; None if it does. `least_stake`: PoolConfig.least_stake."""

@@ -11,8 +11,8 @@ nothing back later: a vote that cannot be sent is work for nothing, and one that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from chain.contracts.calls import GAS_LIMITS
 from chain.lane.model.policy import LanePolicy
@@ -108,6 +108,8 @@ class Budget:
     base_fee: Wei | None
     #: The most that is offered per gas now.
     price: Wei
+    #: Gas by lane method that the chain takes on top (`workers.money.market`).
+    surcharge: Mapping[str, int] = field(default_factory=dict)
 
 
 def why_not(budget: Budget, caps: Caps, gas: int, stake: NRlc) -> str | None:
@@ -134,23 +136,24 @@ def why_not(budget: Budget, caps: Caps, gas: int, stake: NRlc) -> str | None:
 
 def why_no_task(budget: Budget, caps: Caps, least_stake: NRlc) -> str | None:
     """Why no task at all is taken; None if the cheapest one would fit, which locks `least_stake`."""
-    return why_not(budget, caps, min(task_gas(solo=True), task_gas(solo=False)), least_stake)
+    least = min(task_gas(solo=solo, surcharge=budget.surcharge) for solo in (True, False))
+    return why_not(budget, caps, least, least_stake)
 
 
-def task_gas(*, solo: bool) -> int:
-    """The gas limits of all that one task sends."""
+def task_gas(*, solo: bool, surcharge: Mapping[str, int]) -> int:
+    """The gas limits of all that one task sends. `surcharge`: as in Budget."""
     if solo:
         limit = GAS_LIMITS[SOLO]
-        return limit.base + _STORED_BYTES * limit.per_byte
-    return GAS_LIMITS[CONTRIBUTE].base + GAS_LIMITS[REVEAL].base
+        return limit.base + _STORED_BYTES * limit.per_byte + surcharge.get(SOLO, 0)
+    return sum(GAS_LIMITS[method].base + surcharge.get(method, 0) for method in (CONTRIBUTE, REVEAL))
 
 
-def gas_to_come(replicate: Replicate) -> int:
-    """The gas limits of what a task will still give to the lane."""
+def gas_to_come(replicate: Replicate, surcharge: Mapping[str, int]) -> int:
+    """The gas limits of what a task will still give to the lane. `surcharge`: as in Budget."""
     if replicate.stage in COMPUTING or replicate.stage is ReplicateStage.COMPUTED:
-        return task_gas(solo=replicate.solo)
+        return task_gas(solo=replicate.solo, surcharge=surcharge)
     voted = replicate.stage is ReplicateStage.COMMITTED and not replicate.solo
-    return GAS_LIMITS[REVEAL].base if voted else 0
+    return GAS_LIMITS[REVEAL].base + surcharge.get(REVEAL, 0) if voted else 0
 
 
 def locks_stake(replicate: Replicate) -> bool:
@@ -167,13 +170,14 @@ def budget_of(
     queued_gas: int,
     replicates: Sequence[Replicate],
     stakes: dict[str, NRlc],
+    surcharge: Mapping[str, int],
 ) -> Budget:
     """The budget from its parts. `signed`: the most that open nonces cost; `stakes`: nRLC by deal, where known.
 
     Without a market, the price is the ceiling.
     """
     price = policy.fees.ceiling if market is None else quote(policy.fees, market).max_fee
-    to_come = queued_gas + sum(gas_to_come(item) for item in replicates)
+    to_come = queued_gas + sum(gas_to_come(item, surcharge) for item in replicates)
     locked = sum(stakes.get(item.assignment.deal_id, 0) for item in replicates if locks_stake(item))
     return Budget(
         spent=spent,
@@ -181,4 +185,5 @@ def budget_of(
         locked=NRlc(locked),
         base_fee=None if market is None else market.base_fee,
         price=price,
+        surcharge=surcharge,
     )

@@ -6,17 +6,55 @@ task asks nothing more.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 
 from chain.lane.rules.fees import FeeMarket
+from chain.lane.rules.gas import allowance, surcharges
+from chain.rpc.answers import Known
+from chain.rpc.client import JsonRpc
 from config.whole_files import write_whole
-from protocol.types import Wei
+from protocol.types import Wallet, Wei
 from workers.data.layout import Layout
+from workers.task.votes import CONTRIBUTE, REVEAL, SOLO
+
+#: Bytes of calldata of what a task sends; of SOLO with a result link and some callback data.
+_BYTES = {CONTRIBUTE: 420, REVEAL: 68, SOLO: 900}
 
 
-def note(layout: Layout, market: FeeMarket) -> None:
-    """Keep what the chain asks now."""
-    write_whole(layout.market, json.dumps({"base_fee": market.base_fee, "tip": market.tip}))
+def surcharge(rpc: JsonRpc, wallet: Wallet) -> Mapping[str, int] | None:
+    """Gas by lane method that the lane will allow for what this chain takes on top; None: the node does not say.
+
+    Arbitrum counts so the posting of a transaction's bytes to another chain. Raises RpcUnavailable.
+    """
+    plain, *loaded = surcharges(rpc, wallet, ["0x", *(_bytes(number) for number in _BYTES.values())])
+    if not isinstance(plain, Known):
+        return None
+    if not plain.value:
+        return {}
+    found = {name: answer for name, answer in zip(_BYTES, loaded, strict=True) if isinstance(answer, Known)}
+    return {name: allowance(answer.value) for name, answer in found.items()} if len(found) == len(_BYTES) else None
+
+
+def _bytes(number: int) -> str:
+    """So many bytes, the same at each call, that no rollup can compress."""
+    return "0x" + hashlib.shake_256(b"calldata").hexdigest(number)
+
+
+def note(layout: Layout, market: FeeMarket, surcharge: Mapping[str, int] | None = None) -> None:
+    """Keep what the chain asks now. Without `surcharge` the last one stays."""
+    kept = noted_surcharge(layout) if surcharge is None else surcharge
+    known = {"base_fee": market.base_fee, "tip": market.tip, "surcharge": dict(kept)}
+    write_whole(layout.market, json.dumps(known))
+
+
+def noted_surcharge(layout: Layout) -> Mapping[str, int]:
+    """What `surcharge` said at the last look; empty if there was none."""
+    try:
+        return {str(name): int(gas) for name, gas in json.loads(layout.market.read_text())["surcharge"].items()}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def noted(layout: Layout) -> FeeMarket | None:

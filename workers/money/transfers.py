@@ -26,12 +26,15 @@ from chain.lane.model.intent import UNTIL, Intent, IntentState
 from chain.lane.model.nonce import NonceState
 from chain.lane.phases.snapshot import take_snapshot
 from chain.lane.rules.fees import quote, too_low
+from chain.lane.rules.gas import allowance, surcharges
 from chain.lane.run import Lane
+from chain.rpc.answers import Known
+from chain.rpc.client import JsonRpc
 from chain.rpc.heads import heads
 from config.settings import Settings
 from config.whole_files import write_whole
 from protocol.errors import BadInput, LaneError, RefusedHere, TransferDropped
-from protocol.types import ZERO_ADDRESS, Contract, NRlc, Wei
+from protocol.types import ZERO_ADDRESS, Contract, NRlc, Wallet, Wei
 from workers.data.layout import Layout
 from workers.money.amounts import GWEI, ether, gwei, rlc
 
@@ -141,7 +144,7 @@ def plan(lane: Lane, hub: Hub, direction: Direction, amount: NRlc, promised: NRl
         now, most = gwei(seen.market.base_fee or 0), gwei(policy.fees.ceiling)
         raise BadInput(what=f"Gas costs {now} gwei now and this wallet pays at most {most} (SLUICE_MAX_FEE_GWEI).")
     value = Wei(amount * _WEI_PER_NRLC if native and direction == "deposit" else 0)
-    cost = Wei(gas * offer.max_fee)
+    cost = Wei((gas + _surcharge(hub.rpc, wallet, data)) * offer.max_fee)
     under_way = lane.context.store.records(lane.id, (NonceState.OPEN,))
     committed = sum(record.gas_limit * record.newest.fees.max_fee + record.value for record in under_way)
     left = seen.balance - committed - policy.keep_balance
@@ -151,6 +154,14 @@ def plan(lane: Lane, hub: Hub, direction: Direction, amount: NRlc, promised: NRl
             f" {ether(cost + value)} are needed. Send some to {wallet}."
         )
     return Transfer(direction, amount, account.stake, account.locked, outside, to, data, value, gas, cost)
+
+
+def _surcharge(rpc: JsonRpc, wallet: Wallet, data: str) -> int:
+    """Gas that the lane will allow for what the chain takes on top; 0 while the node does not say."""
+    plain, loaded = surcharges(rpc, wallet, ["0x", data])
+    if isinstance(plain, Known) and isinstance(loaded, Known) and plain.value:
+        return allowance(loaded.value)
+    return 0
 
 
 def _require(direction: Direction, amount: NRlc, has: NRlc, locked: NRlc, promised: NRlc) -> None:

@@ -21,4 +21,6 @@ def upgrade_notice(pool: str, own: str | None = None) -> str | None:
 
 
 def _numbers(release: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in _NUMBERS.findall(release)[:_PARTS])
+    found = [int(part) for part in _NUMBERS.findall(release)[:_PARTS]]
+    # 1.0 is 1.0.0.
+    return tuple(found + [0] * (_PARTS - len(found)))

@@ -27,7 +27,7 @@ from chain.lane.model.nonce import TRANSFER_GAS, NonceRecord, Purpose
 from chain.lane.phases.context import LaneMemory, RunContext
 from chain.lane.rules.encoding import Call
 from chain.rpc.answers import Known, Unknown, decode_replies
-from chain.rpc.client import Request
+from chain.rpc.client import JsonRpc, Request
 from protocol.types import Contract, Nonce, Wallet
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ _ZERO_BYTE, _BYTE = 4, 16
 def transfer_gas(context: RunContext, memory: LaneMemory) -> int:
     """Gas limit of a 0-value self-transfer. Raises RpcUnavailable."""
     _refresh_surcharge(context, memory)
-    return min(context.policy.max_gas, TRANSFER_GAS + _percent(memory.surcharge.gas, _SURCHARGE_PERCENT))
+    return min(context.policy.max_gas, TRANSFER_GAS + allowance(memory.surcharge.gas))
 
 
 def allow(context: RunContext, memory: LaneMemory, groups: Sequence[Group]) -> list[Group]:
@@ -84,7 +84,9 @@ def raise_gas_limits(context: RunContext, memory: LaneMemory, records: Sequence[
     # What the chain takes may have changed this very moment.
     memory.surcharge.asked = -math.inf
     _refresh_surcharge(context, memory)
-    asked = _estimate_surcharges(context, [record.data if _is_call(record) else "0x" for record in records])
+    asked = surcharges(
+        context.rpc, context.lane.wallet, [record.data if _is_call(record) else "0x" for record in records]
+    )
     return {record.nonce: _next_limit(context, record, answer) for record, answer in zip(records, asked, strict=True)}
 
 
@@ -94,7 +96,7 @@ def _next_limit(context: RunContext, record: NonceRecord, surcharge: Known[int] 
     floor = record.gas if _is_call(record) else TRANSFER_GAS
     wanted = present * (_FIRST_STEP if tried == 1 else _STEP)
     if isinstance(surcharge, Known) and floor + surcharge.value > present:
-        wanted = floor + _percent(surcharge.value, _SURCHARGE_PERCENT)
+        wanted = floor + allowance(surcharge.value)
     return min(context.policy.max_gas, wanted)
 
 
@@ -103,10 +105,24 @@ def _is_call(record: NonceRecord) -> bool:
     return record.newest.purpose is Purpose.CALL
 
 
-def estimate(context: RunContext, calls: Sequence[Call]) -> list[Known[int] | Unknown]:
+def estimate(rpc: JsonRpc, wallet: Wallet, calls: Sequence[Call]) -> list[Known[int] | Unknown]:
     """eth_estimateGas of each call in the state at the head. Raises RpcUnavailable."""
-    requests: list[Request] = [("eth_estimateGas", (fields(context.lane.wallet, call),)) for call in calls]
-    return decode_replies(context.rpc.batch(requests), _parse_quantity) if requests else []
+    requests: list[Request] = [("eth_estimateGas", (fields(wallet, call),)) for call in calls]
+    return decode_replies(rpc.batch(requests), _parse_quantity) if requests else []
+
+
+def surcharges(rpc: JsonRpc, wallet: Wallet, data: Sequence[str]) -> list[Known[int] | Unknown]:
+    """Gas that the chain takes of a self-transfer with each of these `0x` data, beyond what the protocol counts."""
+    found = estimate(rpc, wallet, [Call(Contract(wallet), item, 0) for item in data])
+    return [
+        Known(max(0, answer.value - _protocol_gas(item))) if isinstance(answer, Known) else answer
+        for answer, item in zip(found, data, strict=True)
+    ]
+
+
+def allowance(surcharge: int) -> int:
+    """Gas that is allowed for such a surcharge."""
+    return _percent(surcharge, _SURCHARGE_PERCENT)
 
 
 def fields(wallet: Wallet, call: Call) -> dict[str, str]:
@@ -120,7 +136,7 @@ def _refresh_surcharge(context: RunContext, memory: LaneMemory) -> None:
     now = context.monotonic()
     if now - memory.surcharge.asked < _GOOD_FOR:
         return
-    (answer,) = _estimate_surcharges(context, ["0x"])
+    (answer,) = surcharges(context.rpc, context.lane.wallet, ["0x"])
     if isinstance(answer, Unknown):
         # What was known last stays; a refusal says if it is too little.
         return
@@ -133,16 +149,18 @@ def _needed_gas(context: RunContext, memory: LaneMemory, groups: Sequence[Group]
     """The groups with the gas limit that each needs, even where that exceeds the highest allowed."""
     known = memory.surcharge.gas
     if known:
-        asked = _estimate_surcharges(context, [call.data for _, call in groups])
+        asked = surcharges(context.rpc, context.lane.wallet, [call.data for _, call in groups])
         on_top = [answer.value if isinstance(answer, Known) else known for answer in asked]
     else:
         on_top = [0] * len(groups)
     # What failed before may have failed for want of gas: votes that the contract walks through, a callback.
     again = [number for number, (intents, _) in enumerate(groups) if intents[0].generation]
-    used = dict(zip(again, estimate(context, [groups[number][1] for number in again]), strict=True))
+    used = dict(
+        zip(again, estimate(context.rpc, context.lane.wallet, [groups[number][1] for number in again]), strict=True)
+    )
     allowed: list[Group] = []
     for number, (intents, call) in enumerate(groups):
-        gas = call.gas + _percent(on_top[number], _SURCHARGE_PERCENT)
+        gas = call.gas + allowance(on_top[number])
         match used.get(number):
             case Known(least):
                 gas = max(gas, _percent(least, _ESTIMATE_PERCENT))
@@ -151,16 +169,6 @@ def _needed_gas(context: RunContext, memory: LaneMemory, groups: Sequence[Group]
                 pass
         allowed.append((intents, replace(call, gas=gas)))
     return allowed
-
-
-def _estimate_surcharges(context: RunContext, data: Sequence[str]) -> list[Known[int] | Unknown]:
-    """Gas that the chain takes of a self-transfer with each of these `0x` data, beyond what the protocol counts."""
-    wallet = context.lane.wallet
-    found = estimate(context, [Call(Contract(wallet), item, 0) for item in data])
-    return [
-        Known(max(0, answer.value - _protocol_gas(item))) if isinstance(answer, Known) else answer
-        for answer, item in zip(found, data, strict=True)
-    ]
 
 
 def _protocol_gas(data: str) -> int:

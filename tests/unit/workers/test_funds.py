@@ -52,13 +52,22 @@ def test_a_moment_is_a_span_back_or_a_date() -> None:
 
 
 def lane_and_hub(
-    *, token: Contract = TOKEN, free: int = 10, locked: int = 0, outside: int = 10, wei: int = ETHER, ceiling: int = 100
+    *,
+    token: Contract = TOKEN,
+    free: int = 10,
+    locked: int = 0,
+    outside: int = 10,
+    wei: int = ETHER,
+    ceiling: int = 100,
+    surcharge: int = 0,
 ) -> tuple[Any, Any]:
     answers = {
         "eth_getBlockByNumber": {"number": "0x1", "timestamp": "0x1", "baseFeePerGas": hex(GWEI)},
         "eth_getTransactionCount": "0x0",
         "eth_getBalance": hex(wei),
         "eth_gasPrice": hex(2 * GWEI),
+        # At most 16 gas a byte of some hundred are the protocol's own.
+        "eth_estimateGas": hex(21_000 + surcharge),
     }
     hub = SimpleNamespace(
         address=HUB,
@@ -102,6 +111,14 @@ def test_a_transfer_that_cannot_be_made_is_refused_with_its_figures(
     lane, hub = lane_and_hub(**state)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=words):
         transfers.plan(lane, hub, direction, NRlc(amount), NRlc(promised))
+
+
+def test_what_the_chain_takes_for_posting_a_transactions_bytes_is_in_its_cost() -> None:
+    plain = transfers.plan(*lane_and_hub(), "deposit", NRlc(5), NRlc(0))
+    dear = transfers.plan(*lane_and_hub(surcharge=1_000_000), "deposit", NRlc(5), NRlc(0))
+    # The gas of the call itself is the same: the lane adds what the chain takes when it is sent.
+    assert dear.gas == plain.gas
+    assert dear.cost > plain.cost * (plain.gas + 1_000_000) // plain.gas
 
 
 def test_what_no_task_will_lock_can_be_withdrawn_while_others_are_under_way() -> None:

@@ -19,7 +19,7 @@ def test_every_chain_has_limits_that_allow_a_task_at_the_highest_price(chain: in
     own = read_settings(chain_id=chain)
     caps = limits.caps_of(own)
     empty = Budget(Wei(0), Wei(0), NRlc(0), None, caps.price)
-    assert why_not(empty, caps, limits.task_gas(solo=True), NRlc(10**9)) is None
+    assert why_not(empty, caps, limits.task_gas(solo=True, surcharge={}), NRlc(10**9)) is None
     assert caps.price <= 100 * GWEI
 
 

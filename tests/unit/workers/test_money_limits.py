@@ -312,7 +312,7 @@ def test_without_a_limit_of_its_own_on_stake_a_machine_asks_the_chain_nothing_be
 def test_many_tasks_beyond_the_days_cap_are_declined_also_after_a_restart(
     books: Callable[..., Books],
 ) -> None:
-    price, gas = 3 * GWEI, limits.task_gas(solo=False)
+    price, gas = 3 * GWEI, limits.task_gas(solo=False, surcharge={})
     own = books(daily_spend_cap_wei=3 * gas * price, fee_policy="fixed", fixed_fee_gwei=3)
     market.note(own.layout, FeeMarket(Wei(GWEI), Wei(0)))
     wanted = [assignment(number) for number in range(1, 7)]
@@ -340,7 +340,7 @@ def test_what_is_queued_in_the_lane_and_what_will_be_revealed_counts_at_its_wors
     own.journal.mark_computed(task, 1.0, digest="0x" + "ab" * 32, callback_data=None, cause=None, exit_code=0)  # type: ignore[arg-type]
     own.store.add([Intent.new(CHAIN_ID, WORKER_KEY.wallet, "contribute", task)])
     own.journal.mark_committed(task, 1.0)
-    assert own.ledger.budget().in_flight == before == limits.task_gas(solo=False) * GWEI
+    assert own.ledger.budget().in_flight == before == limits.task_gas(solo=False, surcharge={}) * GWEI
 
 
 def test_the_worth_of_a_reveal_is_its_stake_as_the_chain_says_and_unknown_stake_is_worth_nothing(

@@ -92,8 +92,10 @@ def around(monkeypatch: pytest.MonkeyPatch) -> Around:
     for module in (doctor, rehearsal):
         monkeypatch.setattr(module, "Engine", made.engine)
     monkeypatch.setattr("workers.context.Engine", made.engine)
+    # All that it is asked itself is what a plain transfer takes.
+    node = SimpleNamespace(name="the node", close=lambda: None, batch=lambda asked: ["0x5208"] * len(asked))
     for module in (doctor, machine_status):
-        monkeypatch.setattr(module, "connect", lambda _: SimpleNamespace(name="the node", close=lambda: None))
+        monkeypatch.setattr(module, "connect", lambda _: node)
         monkeypatch.setattr(module, "Hub", made.hub)
     monkeypatch.setattr(doctor, "check_scheduler", lambda *_: None)
     # What a container reaches is tried with a real engine: tests/integration/workers/test_rehearsal.py.
