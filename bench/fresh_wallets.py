@@ -9,7 +9,7 @@ import json
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -20,6 +20,7 @@ from kombu.message import Message
 from bench.bench_pool import BenchPool
 from config.celery_apps import connect_machine, machine_app
 from config.topology import worker_queues
+from protocol.errors import Refused
 from protocol.ethereum.signing import Key
 from protocol.types import ZERO_HASH, TaskId
 from protocol.wire import Capabilities, Report, Step
@@ -104,4 +105,6 @@ def signed_in(bench_pool: BenchPool, count: int) -> Iterator[list[FreshWallet]]:
 def _ping(api: PoolApi, wallets: Sequence[FreshWallet], stop: threading.Event) -> None:
     while not stop.wait(PING_SECONDS):
         for wallet in wallets:
-            api.ping(wallet.token, list(dict.fromkeys(wallet.given)))
+            # One that a test has banned for a while is refused meanwhile.
+            with suppress(Refused):
+                api.ping(wallet.token, list(dict.fromkeys(wallet.given)))
