@@ -45,7 +45,7 @@ from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox import allow_list, listed_apps
 from workers.sandbox.container import Engine
 from workers.sandbox.egress import Target
-from workers.sandbox.profile import NetworkAccess, check_runtime, has_user_namespaces, sandbox_of
+from workers.sandbox.profile import NetworkAccess, check_runtime, has_user_namespaces, own_kernel, sandbox_of
 from workers.sandbox.rehearsal import rehearse
 from workers.sandbox.spec import ContainerSpec, container_name
 
@@ -170,6 +170,12 @@ def sandbox(settings: Settings) -> CheckResult:
     root = "an ordinary user outside" if remapped else "root outside, without its privileges (no user namespaces)"
     network = f"{asked.network} ({allow_list.words(asked.domains)})" if asked.domains else str(asked.network)
     says = f"{asked.profile}, runtime {runtime}, network {network}; root in a container is {root}"
+    if own_kernel(runtime, info):
+        says += (
+            f". {runtime} gives apps a kernel of their own: that answers their calls, with its own limits in place of"
+            " the seccomp filter; the packet filter is this machine's and holds all the same, but cannot be tried from"
+            " inside, and some runtimes find no names at the engine's resolver"
+        )
     if asked.stricter is not None:
         says += (
             f". {asked.stricter} is stricter than the pool promises to apps, which may fail for that: a task whose app"

@@ -30,6 +30,8 @@ CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SET
 TMP_PART: Final = 4
 #: Runtimes that an engine need not list: it looks for a program of this name (containerd-shim-…).
 _SHIM: Final = "io.containerd."
+#: Parts of the names of runtimes that give an app another kernel than this machine's, and of their programs.
+_OWN_KERNEL: Final = ("runsc", "gvisor", "kata", "firecracker")
 
 
 class Profile(StrEnum):
@@ -109,9 +111,20 @@ def sandbox_of(settings: Settings) -> Sandbox:
 
 
 def check_runtime(sandbox: Sandbox, info: Mapping[str, object]) -> None:
-    """Raise BadSetting if the engine (its `info`) does not have the sandbox's runtime."""
+    """Raise BadSetting if the engine (its `info`) does not have the sandbox's runtime, or would run apps in a kernel of
+    their own while the sandbox has what the pool promises: a failure there would be voted as the app's.
+    """
     runtimes = info.get("Runtimes")
     names = sorted(runtimes) if isinstance(runtimes, Mapping) else []
+    default = str(info.get("DefaultRuntime") or "")
+    if sandbox.stricter is None and own_kernel(default, info):
+        raise BadSetting(
+            name="SLUICE_SANDBOX",
+            why=f"it is {sandbox.profile}, and this engine's default runtime {default} runs apps in a kernel of their"
+            " own, where they may fail although they have what the pool promises",
+            fix=f"Set SLUICE_SANDBOX=isolated and SLUICE_SANDBOX_RUNTIME={default}, under which results are voted for"
+            " and no failures of apps, or make runc the engine's default.",
+        )
     if sandbox.runtime is None or sandbox.runtime in names or sandbox.runtime.startswith(_SHIM):
         return
     raise BadSetting(
@@ -119,6 +132,14 @@ def check_runtime(sandbox: Sandbox, info: Mapping[str, object]) -> None:
         why=f"isolated needs the runtime {sandbox.runtime}, and this Docker engine has {', '.join(names) or 'none'}",
         fix="Install it and add it to the engine's runtimes, name another with SLUICE_SANDBOX_RUNTIME, or use compat.",
     )
+
+
+def own_kernel(runtime: str, info: Mapping[str, object]) -> bool:
+    """Whether this runtime of the engine is one that gives an app a kernel of its own, by its name or its program."""
+    runtimes = info.get("Runtimes")
+    found = runtimes.get(runtime) if isinstance(runtimes, Mapping) else None
+    said = [runtime, *(str(found.get(key) or "") for key in ("path", "runtimeType") if isinstance(found, Mapping))]
+    return any(word in text.lower() for text in said for word in _OWN_KERNEL)
 
 
 def has_user_namespaces(info: Mapping[str, object]) -> bool:

@@ -17,7 +17,9 @@ from config.settings import read_settings
 from protocol.errors import BadSetting
 from tests.unit.workers.test_sandbox import spec
 from workers.data.guard import is_public
+from workers.fitness import doctor
 from workers.sandbox import network, packet_filter, pause_program
+from workers.sandbox.container import Engine
 from workers.sandbox.host_config import host_config
 from workers.sandbox.name_servers import of_resolv_conf
 from workers.sandbox.network import AppNetwork, bridge_name, confine, network_options, read_network
@@ -100,6 +102,34 @@ def test_a_runtime_that_the_engine_lacks_is_named_with_those_it_has() -> None:
     check_runtime(isolated, {"Runtimes": {"runsc": {}}})
     check_runtime(sandbox_of(read_settings(sandbox="isolated", sandbox_runtime="io.containerd.kata.v2")), {})
     check_runtime(sandbox_of(read_settings()), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [
+        ("runsc", {"path": "/usr/bin/runsc"}),
+        ("kata-fc", {"path": ""}),
+        ("secure", {"path": "/opt/gvisor/run"}),
+        ("mine", {"runtimeType": "io.containerd.kata.v2"}),
+    ],
+)
+def test_an_engine_that_runs_apps_in_a_kernel_of_their_own_is_refused_unless_failures_are_not_voted(
+    monkeypatch: pytest.MonkeyPatch, name: str, runtime: dict[str, str]
+) -> None:
+    info = {"DefaultRuntime": name, "Runtimes": {"runc": {"path": "runc"}, name: runtime}}
+    with pytest.raises(BadSetting, match=f"default runtime {name} .*SLUICE_SANDBOX_RUNTIME={name}"):
+        check_runtime(sandbox_of(read_settings()), info)
+    monkeypatch.setattr(Engine, "info", lambda _: info)
+    for stricter in ({"sandbox": "isolated", "sandbox_runtime": name}, {"sandbox": "strict"}, {"app_network": "none"}):
+        check_runtime(sandbox_of(read_settings(**stricter)), info)
+        says = doctor.sandbox(read_settings(docker_host="unix:///nowhere", **stricter)).says
+        assert f"{name} gives apps a kernel of their own" in says
+
+
+@pytest.mark.parametrize("name", ["runc", "crun", "nvidia", "io.containerd.runc.v2", ""])
+def test_an_engine_whose_default_runtime_shares_the_kernel_is_taken(name: str) -> None:
+    check_runtime(sandbox_of(read_settings()), {"DefaultRuntime": name, "Runtimes": {name: {"path": name}}})
+    check_runtime(sandbox_of(read_settings()), {"DefaultRuntime": name, "Runtimes": {name: None}})
 
 
 def test_user_namespaces_are_seen_by_what_the_engine_says() -> None:
