@@ -18,6 +18,7 @@ from pipeline.api.task_model import ReplicateModel, TaskModel, replicate_model, 
 from pipeline.domain import explain
 from pipeline.domain.records import ComputeLog, DealRecord, TaskRecord
 from pipeline.domain.replicas import Timeouts
+from pipeline.flow.new_pool import decided_by
 from protocol.errors import BadMessage, NotFound, Refused
 from protocol.poco.events import Seen
 from protocol.poco.view import ChainView, fold
@@ -204,8 +205,8 @@ def _compute_logs(output: ComputeLog) -> ComputeLogs:
 
 def _reasons(services: Access, tasks: list[TaskRecord]) -> dict[TaskId, str | None]:
     """What each open task waits for."""
-    waiting = [task for task in tasks if task.open]
     now, settings = services.clock(), services.settings
+    waiting = decided_by(services.store.workers, [task for task in tasks if task.open], now)
     logs = services.store.chain.logs.of_tasks([task.task_id for task in waiting])
     nearest = {
         kind: services.store.workers.nearest(Hash32(kind[0]), kind[1], NEAREST)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.domain.actions import Want
 from pipeline.domain.records import MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord
@@ -26,9 +26,12 @@ MOST_DOUBLINGS = 6
 #: Workers that failed for any reason or exceeded a timeout, together, before no other is asked: neither a frozen chain
 #: nor a broken app may use up the whole pool. Counted like those above.
 MAX_SPENT = 10
-#: The highest trust that workers never right on chain may decide alone: four of them. A new pool has no others; above
-#: it, a result needs the vote of one that was right before.
+#: The highest trust that workers never right on chain may decide alone: four of them, where proven ones are busy. Above
+#: it, a result needs the vote of one that was right before, if the pool has any (`PROVEN_SECONDS`).
 NEWCOMERS_DECIDE = 16
+#: Seconds after which a proven worker that is not heard of no longer has others wait for it: a day, so that machines
+#: that are away together, or behind a scheduler that was, leave nothing to newcomers.
+PROVEN_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,11 @@ def newcomers_left(task: TaskRecord, view: ChainView) -> int:
             break
         left += 1
     return left
+
+
+def of_newcomers(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
+    """These tasks in a pool without a proven worker: newcomers decide each, since nobody else could."""
+    return [replace(task, newcomers=MOST_NEWCOMERS) for task in tasks]
 
 
 def _needed(task: TaskRecord, view: ChainView, counted: Sequence[Replicate]) -> int:

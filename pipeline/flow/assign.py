@@ -19,6 +19,7 @@ from pipeline.domain import match as matching
 from pipeline.domain.match import Capacity, Match
 from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Reservation, TaskRecord, WorkerRecord
 from pipeline.flow import isolate
+from pipeline.flow.new_pool import decided_by
 from pipeline.scheduler import Scheduler
 from pipeline.store.tasks import NewReplicates
 from protocol.assignment import sign_assignment
@@ -74,7 +75,7 @@ def _page(scheduler: Scheduler) -> tuple[int, bool]:
     if not _any_free(scheduler, now):
         return 0, False
     waiting = scheduler.store.tasks.tasks_wanting_workers(now, TASKS)
-    tasks = _with_deal(scheduler, waiting, now)
+    tasks = decided_by(scheduler.store.workers, _with_deal(scheduler, waiting, now), now)
     if not tasks:
         return 0, len(waiting) == TASKS
     tags = list(dict.fromkeys(task.tag for task in tasks))

@@ -23,6 +23,7 @@ from protocol.wire import Capabilities
 _READY: dict[str, Any] = {"facts.funded": True, "banned": False, "lost": False, "free": {"$gt": 0}}
 #: The best first: right on chain most often, then most stake; among equals by lot, anew each time facts are read.
 _BEST_FIRST = [("successes", DESCENDING), ("worth", DESCENDING), ("lot", ASCENDING)]
+_NEWCOMERS_QUEUES = {"queues": True, "successes": 0}
 _PRESENT = {"lost": False, "away": False, "replacing": False}
 
 INDEXES = [
@@ -30,11 +31,10 @@ INDEXES = [
     IndexModel([("check_at", ASCENDING)], name="unfunded", partialFilterExpression={"facts.funded": False}),
     IndexModel([("seen_at", ASCENDING)], name="silent", partialFilterExpression={"lost": False}),
     IndexModel([("seen_at", ASCENDING)], name="replacing", partialFilterExpression={"replacing": True}),
+    IndexModel([("seen_at", ASCENDING)], name="proven", partialFilterExpression={"successes": {"$gt": 0}}),
     IndexModel([("address", ASCENDING)], name="at_address", partialFilterExpression={"lost": False}),
     IndexModel([("seen_at", ASCENDING)], name="with_queues", partialFilterExpression={"queues": True}),
-    IndexModel(
-        [("seen_at", ASCENDING)], name="queues_of_newcomers", partialFilterExpression={"queues": True, "successes": 0}
-    ),
+    IndexModel([("seen_at", ASCENDING)], name="queues_of_newcomers", partialFilterExpression=_NEWCOMERS_QUEUES),
     IndexModel([("held.since", ASCENDING)], name="holding"),
     IndexModel([("pledged.since", ASCENDING)], name="pledging"),
 ]
@@ -84,12 +84,9 @@ class Workers:
                         "machine": machine,
                         "address": {"$literal": address},
                         "queues": True,
-                        "held": {"$ifNull": ["$held", []]},
-                        "pledged": {"$ifNull": ["$pledged", []]},
-                        "failures": {"$ifNull": ["$failures", 0]},
+                        **{name: {"$ifNull": [f"${name}", []]} for name in ("held", "pledged")},
+                        **{name: {"$ifNull": [f"${name}", 0]} for name in ("failures", "blamed", "solos")},
                         "rest_until": {"$ifNull": ["$rest_until", 0.0]},
-                        "blamed": {"$ifNull": ["$blamed", 0]},
-                        "solos": {"$ifNull": ["$solos", 0]},
                         "tag_bits": bytes.fromhex(offer.tag[2:]),
                         "banned": {"$ifNull": ["$banned", False]},
                         "facts": {"$ifNull": ["$facts", {"$literal": _NOTHING_KNOWN}]},
@@ -168,6 +165,11 @@ class Workers:
         query |= {"successes": {"$gt": 0}} if proven else {}
         return self._rows.count_documents(query, limit=max(limit, 1))
 
+    def any_proven(self, seen_after: float) -> bool:
+        """Whether a machine that was right on chain, and is not banned, was heard of since."""
+        proven = {"successes": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False}
+        return self._rows.find_one(proven, {"_id": 1}) is not None
+
     def count_with_queues(self, limit: int, *, but: Wallet) -> int:
         """Machines other than `but` that have a user and queues at the broker, counted up to `limit`."""
         return self._rows.count_documents({"queues": True, "seen_at": {"$gte": 0.0}, "_id": {"$ne": but}}, limit=limit)
@@ -181,7 +183,7 @@ class Workers:
         that were never right on chain since the first moment, others since the second.
         """
         empty = {"queues": True, "held": [], "pledged": []}
-        never = {**empty, "successes": 0, "seen_at": {"$lt": newcomers_before}}
+        never = empty | _NEWCOMERS_QUEUES | {"seen_at": {"$lt": newcomers_before}}
         rows = list(self._rows.find(never, {"_id": 1}).sort("seen_at", ASCENDING).limit(limit))
         others = self._rows.find({**empty, "seen_at": {"$lt": all_before}}, {"_id": 1})
         rows += others.sort("seen_at", ASCENDING).limit(limit)

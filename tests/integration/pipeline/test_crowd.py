@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from pipeline.domain.records import ChainFacts, Standing
+from pipeline.domain.replicas import PROVEN_SECONDS
 from pipeline.flow.assign import PROSPECTS, UNFUNDED, assign
+from pipeline.flow.new_pool import decided_by
 from pipeline.store.client import Store
 from protocol.errors import RpcUnavailable
 from protocol.types import BlockNumber, NRlc, Wallet, Wei
@@ -151,3 +153,18 @@ def test_many_urgent_tasks_that_nobody_can_take_do_not_hold_up_the_rest(store: S
     assert pool.assign() == 1
     (last,) = store.tasks.of_deal(DEAL, unserved)
     assert len(last.replicates) == 1
+
+
+@pytest.mark.parametrize("proven", ["nobody", "one that is away", "one that was away for a day"])
+def test_newcomers_decide_a_task_of_high_trust_only_in_a_pool_that_has_nobody_else(store: Store, proven: str) -> None:
+    (task,) = fill(store, [1] * 8, [6])
+    store.tasks._rows.update_one({}, {"$set": {"trust": 100, "newcomers": 3}})
+    store.workers._rows.update_many({}, {"$set": {"successes": 0, "facts.score": 0}})
+    if proven != "nobody":
+        ago = 60.0 if proven == "one that is away" else PROVEN_SECONDS + 60
+        gone = {"successes": 1, "seen_at": time.time() - ago, "lost": True}
+        store.workers._rows.update_one({"_id": wallet(7)}, {"$set": gone})
+    bound = proven == "one that is away"
+    assert Pool(store, Node({wallet(n) for n in range(8)})).assign() == (3 if bound else 6)
+    (record,) = store.tasks.load_tasks([task])
+    assert (decided_by(store.workers, [record], time.time())[0].newcomers == 0) == bound
