@@ -6,11 +6,12 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import pytest
 from docker import DockerClient
+from docker.errors import APIError
 
 from config.settings import Settings
 from protocol.errors import BadSetting
@@ -246,19 +247,25 @@ def test_where_nothing_is_in_the_way_an_app_reaches_what_the_machine_reaches(
 DOMAINS = "allowed.example.org:80"
 
 
-def listed(settings: Settings, context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> Settings:
+@pytest.fixture
+def listed(
+    settings: Settings, context: WorkerContext, engine_host: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Settings]:
     """Settings with an allow list of one host, which is the one on the internet: there, its name server is as well."""
     monkeypatch.setattr(listed_apps, "resolve", lambda _: [INTERNET])
     monkeypatch.setattr(host_config, "NO_NAME_SERVER", INTERNET)
     asked = settings.model_copy(update={"app_domains": DOMAINS})
     object.__setattr__(context.machine, "settings", asked)
-    return asked
+    yield asked
+    # An engine that is stopped leaves the bridges of its networks.
+    with closing(DockerClient(base_url=engine_host)) as client, suppress(APIError):
+        client.networks.get(network.listed_network(WORKER_KEY.wallet)).remove()
 
 
 def test_with_an_allow_list_an_app_reaches_its_hosts_by_name_and_no_other_address_name_port_or_name_server(
-    settings: Settings, context: WorkerContext, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+    listed: Settings, context: WorkerContext, neighbours: Neighbours
 ) -> None:
-    sandbox = sandbox_of(listed(settings, context, monkeypatch))
+    sandbox, settings = sandbox_of(listed), listed
     elsewhere = (ELSEWHERE, METADATA[1])
     neighbours.refused["another host on the internet"] = elsewhere
     assert from_here(elsewhere)
@@ -292,10 +299,8 @@ def test_with_an_allow_list_an_app_reaches_its_hosts_by_name_and_no_other_addres
     assert reached(printed) == {"internet": False, "metadata": False}, printed
 
 
-def test_a_task_runs_with_the_allow_list_of_its_machine(
-    settings: Settings, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    listed(settings, context, monkeypatch)
+def test_a_task_runs_with_the_allow_list_of_its_machine(listed: Settings, context: WorkerContext) -> None:
+    assert listed.app_domains == DOMAINS
     with outside_world():
         found = done(context, result("nc -w 60 allowed.example.org 80 </dev/null | grep -q . && echo x > /iexec_out/r"))
     assert (found.stage, found.cause) == (ReplicateStage.COMPUTED, None)
@@ -303,9 +308,9 @@ def test_a_task_runs_with_the_allow_list_of_its_machine(
 
 
 def test_a_machine_whose_apps_reach_it_or_what_its_list_does_not_have_is_refused_at_start(
-    settings: Settings, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+    listed: Settings, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listed(settings, context, monkeypatch)
+    assert listed.app_domains == DOMAINS
     monkeypatch.setattr("workers.sandbox.name_servers.asked_name", lambda _: "pool.example.com")
     elsewhere = (ELSEWHERE, METADATA[1])
     with outside_world():
