@@ -34,6 +34,8 @@ RESOLVER: Final = ("127.0.0.11", 53)
 #: Seconds for one answer: Docker's resolver asks up to three servers for 4 s each.
 ANSWER_SECONDS = 15.0
 TRIES: Final = 2
+#: Seconds in which nearly every name server answers that is there.
+SOON_SECONDS: Final = 3.0
 #: Docker's comment on the servers that its resolver asks; those in `host(…)` are asked from the machine's network.
 _EXT_SERVERS: Final = re.compile(r"^# ExtServers: \[([^\]]*)\]", re.MULTILINE)
 #: DNS's answers (RFC 1035, RFC 2136) of a server that was reached: a name, and no such name.
@@ -125,14 +127,19 @@ def answers(name: str) -> bool:
     """Whether Docker's resolver, asked from this thread's network, has an answer for `name`, if only that there is none
     of that name.
     """
-    return any(_asked(name) in _REACHED for _ in range(TRIES))
+    return any(_asked(name, ANSWER_SECONDS) in _REACHED for _ in range(TRIES))
 
 
-def _asked(name: str) -> int | None:
+def answers_soon(name: str) -> bool:
+    """The same where no answer should come: asked once, for as long as a name server takes that can be reached."""
+    return _asked(name, SOON_SECONDS) in _REACHED
+
+
+def _asked(name: str, seconds: float) -> int | None:
     """The response code; None if no answer comes."""
     number = secrets.randbelow(2**16)
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as peer:
-        peer.settimeout(ANSWER_SECONDS)
+        peer.settimeout(seconds)
         try:
             peer.connect(RESOLVER)
             peer.send(question(name, number))
