@@ -36,6 +36,10 @@ def is_address(text: str) -> bool:
 
 #: What Docker takes as the beginning of a container's name, and Celery as a node name.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+#: A GPU as NVIDIA's container runtime knows it: a number or a UUID.
+_GPU = "[A-Za-z0-9][A-Za-z0-9-]{0,63}"
+#: A whole number from 1.
+_COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
 #: A price per gas. Decimal, so that what is written becomes exactly so many wei.
 Gwei = Annotated[Decimal, Field(ge=0, decimal_places=9)]
 
@@ -257,7 +261,17 @@ class Settings(BaseSettings):
         description="What one RLC is worth to this machine, in wei of the chain's native token (on Bellecour they are"
         " one). A reveal may cost more than the max fee as long as it costs less than the stake that it saves.",
     )
-    slots: int = Field(1, ge=1, description="Containers this machine runs at once.")
+    slots: int | Literal["auto"] = Field(
+        "auto",
+        description="Containers this machine runs at once. auto: one for each processor of its Docker engine, as far as"
+        " the engine's memory holds what the pool promises each app (1 GiB is left free), 64 at most.",
+    )
+    gpus: str = Field(
+        "",
+        pattern=rf"^({_GPU}(,{_GPU})*)?$",
+        description="GPUs of this machine that apps may use, separated by commas, by NVIDIA's numbers or UUIDs: 0,1."
+        " A task that asks for a GPU gets one of them for itself, so the machine has no more slots than GPUs.",
+    )
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")
     memory_per_slot: int = Field(
         MEMORY_PER_SLOT,
@@ -348,6 +362,13 @@ class Settings(BaseSettings):
     def _names_a_contract(cls, value: str | None) -> str | None:
         if value is not None and not is_address(value) and not _ENS_NAME.fullmatch(value):
             raise ValueError("give an address (0x and 40 hex digits) or an ENS name (pool.example.eth)")
+        return value
+
+    @field_validator("slots", mode="before")
+    @classmethod
+    def _counts_containers(cls, value: int | str) -> int | str:
+        if value != "auto" and not _COUNT.fullmatch(str(value)):
+            raise ValueError("give a number from 1, or auto")
         return value
 
     @field_validator("worker_name")

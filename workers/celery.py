@@ -11,6 +11,7 @@ What differs from `sluice worker run`:
 - One Celery worker serves both queues. Under a full load a reveal may wait for a container to end, until the process
   `upkeep` reveals by itself; `sluice worker run` gives the two queues a worker each.
 - SIGTERM waits until running containers end, as Celery always does; SIGQUIT does not. The next start goes on with them.
+- With `SLUICE_SLOTS=auto` and an engine on another machine that has more processors than this one, set the number.
 - What is left to do is not logged at the end; `sluice worker status` says it.
 """
 
@@ -38,6 +39,7 @@ from protocol.errors import SluiceError
 from workers import machine, upkeep_process
 from workers.context import Machine
 from workers.pool.broker import admit, connect
+from workers.slots import MOST_SLOTS
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +48,16 @@ SPARE_PROCESSES = machine.SPARE_PROCESSES + 1
 #: Seconds for the upkeep process to sign off at the pool.
 STOP_SECONDS = 30.0
 
+
+def _most_slots(slots: int | str) -> int:
+    """An upper bound: here, where nothing is asked yet, the machine's own processors stand for its engine's. Processes
+    beyond its slots wait idly.
+    """
+    return slots if isinstance(slots, int) else min(os.cpu_count() or 1, MOST_SLOTS)
+
+
 app = machine_app(load_key(settings()).wallet)
-app.conf.worker_concurrency = settings().slots + SPARE_PROCESSES
+app.conf.worker_concurrency = _most_slots(settings().slots) + SPARE_PROCESSES
 #: Holds the machine's lock until this process ends.
 _held = ExitStack()
 

@@ -23,7 +23,8 @@ from chain.rpc.pool import RpcPool, connect
 from config.settings import Settings
 from protocol.errors import BadSetting
 from protocol.ethereum.signing import Key
-from protocol.types import Contract, Wallet
+from protocol.poco.tags import GPU_BIT, make_tag
+from protocol.types import ZERO_HASH, Contract, Hash32, Wallet
 from protocol.wire import IMAGE_BYTES, Capabilities, PoolConfig, Session
 from workers.data.download import DownloadPolicy
 from workers.data.layout import Layout, layout_of
@@ -40,10 +41,8 @@ from workers.sandbox.container import Engine
 from workers.sandbox.image import ImageRules
 from workers.sandbox.profile import Sandbox, sandbox_of
 from workers.sandbox.spec import EngineResources, Limits, read_engine_resources
+from workers.slots import Slots, chosen, fitting, one_for_each
 from workers.task.journal import Journal
-
-#: Tag of standard tasks: no enclave, no GPU.
-NO_TAG = "0x" + "0" * 64
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,40 @@ class Machine:
         return self.api.sign_in(
             self.key,
             self.pool,
-            capabilities_of(self.settings, self.engine_resources),
+            self.capabilities,
             machine=self.layout.machine_id(),
             take_over=take_over,
             invite=None if self.settings.invite is None else self.settings.invite.get_secret_value(),
         )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this machine offers, by what its Docker engine says. Raises EngineUnavailable."""
+        return Capabilities(
+            name=self.settings.worker_name,
+            version=version("sluice"),
+            slots=self.slots.count,
+            cpus=min(self.engine_resources.cpus, 4096),
+            memory_bytes=self.engine_resources.memory_bytes,
+            tag=self.tag,
+        )
+
+    @property
+    def slots(self) -> Slots:
+        """How many containers run at once. Raises EngineUnavailable if that goes by the engine."""
+        number = self.settings.slots
+        found = fitting(self.engine_resources, self.memory_per_slot) if number == "auto" else chosen(number)
+        return one_for_each(len(self.gpus), found)
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Ids of the GPUs that apps may use. Each once."""
+        return tuple(sorted(listed(self.settings.gpus)))
+
+    @property
+    def tag(self) -> Hash32:
+        """What this machine can serve beside standard tasks."""
+        return make_tag(GPU_BIT) if self.gpus else ZERO_HASH
 
     @cached_property
     def engine_resources(self) -> EngineResources:
@@ -110,14 +138,14 @@ class Machine:
     @property
     def keeps_memory_promise(self) -> bool:
         """Whether an app that runs out of memory here had all that the pool promises."""
-        full = self.settings.slots * self.memory_per_slot <= self.engine_resources.memory_bytes
+        full = self.slots.count * self.memory_per_slot <= self.engine_resources.memory_bytes
         return full and self.memory_per_slot >= self.pool.memory_per_slot
 
     @property
     def limits(self) -> Limits:
         """What one container may use. Raises EngineUnavailable."""
         return Limits.of_slot(
-            memory_per_slot=self.memory_per_slot, cpus=self.engine_resources.cpus, slots=self.settings.slots
+            memory_per_slot=self.memory_per_slot, cpus=self.engine_resources.cpus, slots=self.slots.count
         )
 
     def _own(self, setting: str, pool: int) -> int:
@@ -255,15 +283,3 @@ def _credentials(settings: Settings) -> dict[str, str]:
             why=f"{file} cannot be read as Docker's config.json ({type(error).__name__})",
             fix='Write {"auths": {"registry.example": {"auth": "<base64 of user:password>"}}} into it.',
         ) from error
-
-
-def capabilities_of(settings: Settings, engine_resources: EngineResources) -> Capabilities:
-    """What this machine offers, by what its Docker engine says."""
-    return Capabilities(
-        name=settings.worker_name,
-        version=version("sluice"),
-        slots=settings.slots,
-        cpus=min(engine_resources.cpus, 4096),
-        memory_bytes=engine_resources.memory_bytes,
-        tag=NO_TAG,
-    )

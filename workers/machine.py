@@ -87,7 +87,7 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
         access = machine.session.current().broker
         Supervisor(
             {
-                "compute": partial(work, access.compute_queue, "compute", settings.slots + SPARE_PROCESSES),
+                "compute": partial(work, access.compute_queue, "compute", machine.slots.count + SPARE_PROCESSES),
                 "tx": partial(work, access.tx_queue, "tx", 1),
                 "upkeep": partial(upkeep_process.run, app, machine),
             },

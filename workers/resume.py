@@ -6,6 +6,7 @@ import threading
 from contextlib import closing
 from functools import partial
 
+from protocol.errors import EngineUnavailable
 from workers.attempt import Attempts
 from workers.context import Machine, WorkerContext
 from workers.task import chain
@@ -21,7 +22,7 @@ class Resumer:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._free = threading.Semaphore(machine.settings.slots)
+        self._free = threading.Semaphore(_at_once(machine))
 
     def resume(self, replicate: Replicate) -> bool:
         """Go on with this one, unless all threads are busy; whether it was begun."""
@@ -38,3 +39,11 @@ class Resumer:
                 Attempts(context.now).run(f"resume {replicate.task_id}", act)
         finally:
             self._free.release()
+
+
+def _at_once(machine: Machine) -> int:
+    """The machine's slots; one while its engine, by which they go, does not answer: votes need no engine."""
+    try:
+        return machine.slots.count
+    except EngineUnavailable:
+        return 1

@@ -13,7 +13,7 @@ from pipeline.domain.match import Capacity, Obstacle, obstacle, stake_locked
 from pipeline.domain.records import MOST_NEWCOMERS, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import Timeouts
 from protocol.poco.seal import result_hash
-from protocol.poco.tags import GPU_BIT, fits, framework, make_tag
+from protocol.poco.tags import framework, needs_gpu
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import NRlc
 
@@ -145,7 +145,7 @@ def _transaction(task: TaskRecord, method: Method) -> str:
 def _demand(task: TaskRecord) -> str:
     kind = framework(task.tag)
     words = [f"TEE {kind.value}"] if kind else []
-    if fits(make_tag(GPU_BIT), task.tag):
+    if needs_gpu(task.tag):
         words.append("GPU")
     return f"{' and '.join(words)} ({task.tag})" if words else task.tag
 

@@ -51,6 +51,11 @@ def needs_enclave_signature(tag: Hash32) -> bool:
     return bool(_tag_bits(tag) & TEE_BIT)
 
 
+def needs_gpu(tag: Hash32) -> bool:
+    """Whether the task asks for a GPU."""
+    return bool(_tag_bits(tag) & GPU_BIT)
+
+
 def fits(task: Hash32, machine: Hash32) -> bool:
     """Whether a machine that offers `machine` can serve a task tagged `task`: every demanded bit is offered."""
     return not _tag_bits(task) & ~_tag_bits(machine)

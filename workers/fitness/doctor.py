@@ -125,8 +125,9 @@ def limits(machine: Machine) -> CheckResult:
 
     def ask() -> CheckResult:
         allowed = machine.limits
-        numbers: dict[str, int] = {
-            "slots": settings.slots,
+        numbers: dict[str, int | str] = {
+            "slots": machine.slots.count,
+            "slots_bound": machine.slots.bound,
             "nano_cpus_per_slot": allowed.nano_cpus,
             "memory_bytes_per_slot": allowed.memory_bytes,
         }
@@ -151,8 +152,14 @@ def limits(machine: Machine) -> CheckResult:
             except EngineRefused as error:
                 fix = "Mend SLUICE_SLOTS, SLUICE_MEMORY_PER_SLOT, SLUICE_HOME or the engine."
                 return CheckResult("limits", False, f"{error}. Every task would be declined. {fix}", numbers)
-        wanted = settings.slots * allowed.memory_bytes
-        says = f"{settings.slots} slots of {allowed.nano_cpus / 1e9:g} CPUs and {rules.gib(allowed.memory_bytes)} GiB"
+        slots = machine.slots
+        wanted = slots.count * allowed.memory_bytes
+        says = (
+            f"{slots.count} slots of {allowed.nano_cpus / 1e9:g} CPUs and {rules.gib(allowed.memory_bytes)} GiB,"
+            f" {slots.bound}"
+        )
+        if machine.gpus:
+            says += f"; GPUs {', '.join(machine.gpus)}"
         if wanted > memory:
             says += f"; all of them may want {rules.gib(wanted)} GiB and the engine has {rules.gib(memory)}"
         return CheckResult("limits", True, says, numbers | {"engine_memory_bytes": memory})

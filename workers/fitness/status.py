@@ -66,7 +66,8 @@ class Status:
     wallet: str
     name: str
     running: bool
-    slots: int
+    #: `auto`: as many as fit the engine.
+    slots: int | str
     tasks: tuple[LocalTask, ...]
     #: Seconds since the pool last accepted a ping of this machine.
     last_ping_seconds: float | None

@@ -53,6 +53,7 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
         memswap_limit=spec.limits.memory_bytes,
         nano_cpus=spec.limits.nano_cpus,
         pids_limit=PIDS,
+        device_requests=[_gpus(spec.gpus)] if spec.gpus else None,
         ipc_mode="private",
         shm_size=SHARED_MEMORY_BYTES,
         oom_score_adj=OOM_SCORE,
@@ -63,3 +64,8 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
         ],
         log_config=docker.types.LogConfig(type="json-file", config={"max-size": str(LOG_FILE_BYTES), "max-file": "2"}),
     )
+
+
+def _gpus(ids: tuple[str, ...]) -> docker.types.DeviceRequest:
+    """As `docker run --gpus device=…` asks for them."""
+    return docker.types.DeviceRequest(driver="nvidia", device_ids=list(ids), capabilities=[["gpu"]])

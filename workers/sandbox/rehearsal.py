@@ -60,6 +60,10 @@ class Rehearsal:
     network: str
 
 
+#: In an engine's words when it cannot give a container a GPU: it knows no driver, or the driver no such GPU.
+_OF_GPUS = ("device driver", "nvidia")
+
+
 def rehearse(machine: Machine, *, outside: Target | None = None) -> Rehearsal:
     """Run a container. `outside`: an address on the internet that is tried from inside, too.
 
@@ -95,6 +99,8 @@ def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehears
         limits=limits,
         seconds=_SECONDS,
         sandbox=sandbox,
+        # All at once: an engine that cannot give them to containers refuses now.
+        gpus=machine.gpus,
     )
     engine = Engine(machine.settings.docker_host)
     network = {NetworkAccess.NONE: "apps have none", NetworkAccess.OPEN: OPEN}.get(sandbox.network, UNSEEN)
@@ -114,6 +120,14 @@ def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehears
             name="SLUICE_DOCKER_HOST",
             why=str(error),
             fix="Mend the engine, or change SLUICE_MEMORY_PER_SLOT, SLUICE_SLOTS or SLUICE_HOME to what it takes.",
+        ) from error
+    except EngineTrouble as error:
+        if not machine.gpus or not any(word in str(error) for word in _OF_GPUS):
+            raise
+        raise BadSetting(
+            name="SLUICE_GPUS",
+            why=str(error),
+            fix="Install NVIDIA's driver and container toolkit and restart the engine, name GPUs it has, or none.",
         ) from error
     finally:
         folders.remove()

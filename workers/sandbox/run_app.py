@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -57,6 +58,8 @@ class AppRun:
     pinned: Callable[[ContainerSpec], ContainerSpec]
     #: Empty the output folder.
     clear: Callable[[], None]
+    #: Ids of the GPUs for a container that is made before the block ends. Raises EngineUnavailable.
+    gpus: Callable[[], AbstractContextManager[tuple[str, ...]]]
     #: Called with the id of a container that was made, before it starts.
     created: Callable[[str], None]
     #: Called with the id of a container that an earlier attempt left, before anything is done with it.
@@ -122,7 +125,8 @@ def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
     """No container of this name exists: make one."""
     tries.made += 1
     spec = replace(run.spec, image=_image(run, tries))
-    container = run.engine.create(run.pinned(spec))
+    with run.gpus() as gpus:
+        container = run.engine.create(run.pinned(spec.with_gpus(gpus)))
     run.created(container)
     run.engine.start(container)
     return _await(run, tries, container, run.spec.seconds)

@@ -1,8 +1,9 @@
 """What a container gets and what it does not: the spec of one replicate's container, decided purely.
 
 iExec's contract with apps (environment, folders, arguments; iexec-worker 9.2) inside the machine's sandbox (`profile`):
-limits on memory, CPU, processes, file size and logs, and nothing of the host but the two folders. A spec has no field
-for privileged mode, host namespaces, devices or further mounts, so no assignment can ask for them.
+limits on memory, CPU, processes, file size and logs, and nothing of the host but the two folders, and a GPU where the
+deal asks for one. A spec has no field for privileged mode, host namespaces, other devices or further mounts, so no
+assignment can ask for them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ LABEL_POOL: Final = "sluice.workerpool"
 LABEL_WALLET: Final = "sluice.wallet"
 LABEL_TASK: Final = "sluice.task"
 LABEL_DEAL: Final = "sluice.deal"
+#: GPUs of a container, by their ids separated by commas.
+LABEL_GPUS: Final = "sluice.gpus"
 #: Execution limit in seconds, so that a restarted worker enforces the same one.
 LABEL_LIMIT: Final = "sluice.limit"
 #: Addresses and ports that the packet filter lets the container reach, where there is an allow list of domains.
@@ -103,10 +106,16 @@ class ContainerSpec:
     sandbox: Sandbox
     #: What it reaches, if the sandbox has an allow list of domains: `pinned` adds them.
     pins: tuple[PinnedHost, ...] = ()
+    #: Ids of the GPUs that it gets: `with_gpus` adds them.
+    gpus: tuple[str, ...] = ()
 
     def pinned(self, pins: tuple[PinnedHost, ...]) -> ContainerSpec:
         """The same container with the addresses of the hosts that it may reach."""
         return replace(self, pins=pins, labels=self.labels | {LABEL_PINS: label_of(pins)})
+
+    def with_gpus(self, gpus: tuple[str, ...]) -> ContainerSpec:
+        """The same container with these GPUs, by their ids, and a label that names them."""
+        return replace(self, gpus=gpus, labels=self.labels | {LABEL_GPUS: ",".join(gpus)}) if gpus else self
 
 
 def input_file_name(url: str) -> str:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -32,6 +33,7 @@ from protocol.errors import (
     TaskDeclined,
     TaskFailure,
 )
+from protocol.poco.tags import needs_gpu
 from protocol.results.error_result import (
     ABORTED,
     MACHINE_FAILED,
@@ -41,7 +43,7 @@ from protocol.results.error_result import (
     worded,
 )
 from protocol.results.params import DealParams, read_params
-from protocol.types import ZERO_ADDRESS, TaskId
+from protocol.types import ZERO_ADDRESS, Hash32, TaskId
 from protocol.wire import Assignment, Report, Step
 from workers.context import WorkerContext
 from workers.data import inputs, outputs
@@ -50,6 +52,7 @@ from workers.data.outputs import PackedResult
 from workers.pool.reports import tail
 from workers.sandbox import listed_apps
 from workers.sandbox.container_state import ContainerExit
+from workers.sandbox.gpu import free_gpu
 from workers.sandbox.image import AppImage, require_name
 from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.run_app import AppRun, run_app
@@ -195,7 +198,7 @@ def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> 
             # Its container was killed by us: that says nothing of the app.
             raise _declined(replicate.task_id, ABORTED, "it was aborted") from error
         failure, why = cause_of(replicate.task_id, error, attempt.ended)
-        _require_own_failure(context, replicate.task_id, attempt, why)
+        _require_own_failure(context, replicate, attempt, why)
         log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=why)
         if replicate.assignment.callback != ZERO_ADDRESS:
             # A callback contract expects the app's data; there is none, and no text can stand for it.
@@ -215,7 +218,7 @@ def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolde
     inputs.fetch(assignment, params, folders.inputs, context.layout, context.machine.downloads, deadline)
     _run(context, replicate, params, folders, attempt, deadline)
     if attempt.ended is not None and not attempt.ended.clean:
-        _require_own_failure(context, replicate.task_id, attempt, how(attempt.ended))
+        _require_own_failure(context, replicate, attempt, how(attempt.ended))
     if attempt.ended is not None and attempt.ended.clean:
         for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
             if content:
@@ -226,11 +229,12 @@ def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolde
     )
 
 
-def _require_own_failure(context: WorkerContext, task_id: TaskId, attempt: _Attempt, why: str) -> None:
+def _require_own_failure(context: WorkerContext, replicate: Replicate, attempt: _Attempt, why: str) -> None:
     """Raise TaskDeclined for an app that failed in a container, if what this machine gives apps may be the cause."""
     if attempt.container is not None:
-        require_promised(task_id, context.machine.sandbox, why)
-        disk_limits.require_promised_disk(context, task_id, attempt.container, attempt.ended)
+        gpu = needs_gpu(Hash32(replicate.assignment.tag))
+        require_promised(replicate.task_id, context.machine.sandbox, why, gpu=gpu)
+        disk_limits.require_promised_disk(context, replicate.task_id, attempt.container, attempt.ended)
 
 
 def _task_deadline(context: WorkerContext, replicate: Replicate) -> TaskDeadline:
@@ -289,6 +293,7 @@ def _run(
             known_image=app_image.known,
             fetch_image=app_image.fetch,
             pinned=listed_apps.pinned,
+            gpus=partial(_gpus, context, assignment),
             clear=folders.clear_outputs,
             created=lambda container: _created(context, task_id, attempt, container),
             found=attempt.uses,
@@ -303,6 +308,13 @@ def _run(
         raise _declined(task_id, MACHINE_FAILED, str(error)) from error
     CONTAINERS.labels(_outcome(attempt.ended)).inc()
     _require_own_end(context, assignment, attempt.ended)
+
+
+def _gpus(context: WorkerContext, assignment: Assignment) -> AbstractContextManager[tuple[str, ...]]:
+    machine = context.machine
+    if not needs_gpu(Hash32(assignment.tag)):
+        return nullcontext(())
+    return free_gpu(context.engine, context.layout, machine.wallet, machine.gpus)
 
 
 def _require_own_end(context: WorkerContext, assignment: Assignment, ended: ContainerExit) -> None:

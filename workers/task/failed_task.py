@@ -51,10 +51,12 @@ def how(ended: ContainerExit) -> str:
     return f"the app ended with exit code {ended.exit_code}"
 
 
-def require_promised(task_id: TaskId, sandbox: Sandbox, why: str) -> None:
+def require_promised(task_id: TaskId, sandbox: Sandbox, why: str, *, gpu: bool = False) -> None:
     """Raise TaskDeclined for an app that failed in a container (`why`), if this machine's sandbox is stricter than what
-    the pool promises: the app may have failed for that.
+    the pool promises, or if it had a GPU, of which the pool promises no kind: the app may have failed for that.
     """
+    if gpu:
+        raise TaskDeclined(task=task_id, cause=UNCLEAR_END, why=f"this machine's GPU may be why: {why}")
     if sandbox.stricter is not None:
         strictly = f"{sandbox.stricter} is stricter than the pool promises, which may be why"
         raise TaskDeclined(task=task_id, cause=UNCLEAR_END, why=f"{strictly}: {why}")

@@ -54,6 +54,14 @@ def test_limits_that_the_engine_refuses_are_said_before_any_work(
         rehearse(context.machine)
 
 
+def test_a_gpu_that_the_engine_cannot_give_to_apps_is_said_before_any_work(settings: Settings) -> None:
+    offering = open_bench(settings.model_copy(update={"gpus": "none-of-this-name"}))
+    with pytest.raises(BadSetting, match="SLUICE_GPUS"):
+        rehearse(offering.machine)
+    assert offering.engine.containers_of(offering.machine.wallet) == []
+    offering.close()
+
+
 def test_a_folder_that_the_engine_does_not_see_is_said_before_any_work(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,6 +252,7 @@ def test_a_container_that_was_made_and_never_started_is_made_again_with_the_addr
         known_image=lambda: "image",
         fetch_image=lambda: "image",
         pinned=lambda asked: asked.pinned(PINS[1:]),
+        gpus=lambda: nullcontext(()),
         clear=nothing,
         created=lambda container: acts.append(f"filter for {container}"),
         found=nothing,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,6 +135,7 @@ def test_an_app_that_ended_while_the_worker_was_away_is_judged_by_the_disk_too()
         known_image=lambda: "image",
         fetch_image=lambda: "image",
         pinned=lambda spec: spec,
+        gpus=lambda: nullcontext(()),
         clear=nothing,
         created=nothing,
         found=nothing,

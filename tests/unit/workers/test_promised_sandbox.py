@@ -13,6 +13,7 @@ import pytest
 
 from config.settings import read_settings
 from protocol.errors import CannotStart, TaskFailure
+from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.results.error_result import (
     MACHINE_FAILED,
     UNCLEAR_END,
@@ -21,6 +22,7 @@ from protocol.results.error_result import (
     cause_code,
     counts_against_machine,
 )
+from protocol.types import ZERO_HASH
 from protocol.wire import Report, Step
 from tests.unit.workers.assignments import CHAIN_ID, SCHEDULER_KEY, WORKER_KEY, WORKERPOOL, assignment, task_id
 from workers.data.layout import Layout
@@ -110,6 +112,7 @@ def run(
     computed: dict[str, str] | None = None,
     *,
     made: bool = True,
+    tag: str = ZERO_HASH,
 ) -> Any:
     """The replicate of an app that ended so in its container, if one was `made`."""
 
@@ -127,7 +130,7 @@ def run(
     monkeypatch.setattr("workers.data.inputs.fetch", lambda *_: None)
     monkeypatch.setattr("workers.task.compute.run_app", run_app)
     monkeypatch.setattr("workers.sandbox.listed_apps.confine", lambda *_: None)
-    compute(context, assignment(1))
+    compute(context, assignment(1, tag=tag))
     return context.journal.find(task_id(1))
 
 
@@ -174,6 +177,33 @@ def test_an_app_that_fails_with_all_that_is_promised_is_voted_to_have_failed(
 ) -> None:
     found = run(context, monkeypatch, settings, FAILURES[how][0])
     assert (found.stage, found.cause) == (ReplicateStage.COMPUTED, FAILURES[how][1])
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_an_app_that_fails_with_a_gpu_is_declined_since_no_kind_of_gpu_is_promised(
+    context: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    context.machine.gpus = ("0",)
+    found = run(context, monkeypatch, {}, FAILURES[how][0], tag=make_tag(GPU_BIT))
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, UNCLEAR_END)
+    assert "GPU" in found.cause
+    assert not blames_task(found.cause)
+    assert not counts_against_machine(found.cause)
+
+
+def test_a_result_of_an_app_with_a_gpu_is_voted_for(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    context.machine.gpus = ("0",)
+    found = run(context, monkeypatch, {}, ends, RESULT, tag=make_tag(GPU_BIT))
+    assert (found.stage, found.cause) == (ReplicateStage.COMPUTED, None)
+
+
+def test_a_task_that_asks_for_a_gpu_is_declined_before_anything_is_done_where_there_is_none(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context.machine.gpus = ()
+    found = run(context, monkeypatch, {}, raises(AssertionError()), tag=make_tag(GPU_BIT))
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
+    assert "SLUICE_GPUS" in found.cause
 
 
 @pytest.mark.parametrize("settings", [*STRICTER, *PROMISED], ids=words)

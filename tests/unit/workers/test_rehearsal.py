@@ -69,6 +69,7 @@ def machine_of(home: Path) -> Any:
     layout.make()
     return SimpleNamespace(
         wallet=WORKER_KEY.wallet,
+        gpus=(),
         limits=Limits(2**30, 10**9),
         sandbox=sandbox_of(read_settings(app_network="none")),
         layout=layout,

@@ -58,6 +58,7 @@ def run(engine: Engine, waited: list[float]) -> Any:
         known_image=lambda: "image",
         fetch_image=lambda: "image",
         pinned=lambda spec: spec,
+        gpus=lambda: nullcontext(()),
         clear=nothing,
         created=nothing,
         found=nothing,

@@ -187,6 +187,14 @@ def test_a_right_setup_is_fit_everywhere_whatever_its_folder_is_called(
     assert around.made[-1].outputs.startswith(str(tmp_path / folder))
 
 
+def test_doctor_says_how_many_slots_there_are_and_what_bounds_them(around: Around, tmp_path: Path) -> None:
+    (found,) = (finding for finding in doctor.examine(settings_of(tmp_path)) if finding.part == "limits")
+    assert found.says.startswith("1 slots of 2 CPUs and 2.0 GiB, bounded by the engine's memory")
+    assert (found.numbers["slots"], found.numbers["slots_bound"]) == (1, "bounded by the engine's memory")
+    (found,) = (finding for finding in doctor.examine(settings_of(tmp_path, slots=2)) if finding.part == "limits")
+    assert found.says.startswith("2 slots of 1 CPUs and 2.0 GiB, as SLUICE_SLOTS says")
+
+
 @pytest.mark.parametrize("name", ["my machine", "", "-x", "a:b", "ä"])
 def test_a_name_that_no_container_can_have_is_refused_by_every_command_with_what_it_may_be(
     tmp_path: Path, name: str

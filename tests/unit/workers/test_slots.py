@@ -1,0 +1,80 @@
+"""How many containers a machine runs at once when its operator names no number."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.settings import read_settings
+from protocol.errors import BadSetting, EngineUnavailable
+from protocol.wire import MEMORY_PER_SLOT
+from tests.unit.workers.assignments import WORKER_KEY
+from tests.unit.workers.test_complete_settings import POOL
+from workers.context import Machine
+from workers.pool.api import PoolApi
+from workers.resume import Resumer
+from workers.sandbox.spec import EngineResources
+from workers.slots import MOST_SLOTS, RESERVED_BYTES, fitting
+
+GIB = 2**30
+
+
+def machine(resources: EngineResources | None, **settings: object) -> Machine:
+    made = Machine(read_settings(**settings), WORKER_KEY, POOL, PoolApi("http://127.0.0.1:9"))
+    if resources is not None:
+        made.__dict__["engine_resources"] = resources
+    return made
+
+
+@given(st.integers(1, 4096), st.integers(1, 2**45), st.integers(1, 2**40))
+def test_as_many_slots_as_processors_and_memory_hold_and_never_none(cpus: int, memory: int, slot: int) -> None:
+    count = fitting(EngineResources(cpus, memory), slot).count
+
+    def fits(slots: int) -> bool:
+        return slots <= min(cpus, MOST_SLOTS) and slots * slot <= memory - RESERVED_BYTES
+
+    assert count == 1 or fits(count)
+    assert not fits(count + 1)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gib", "count", "words"),
+    [
+        (8, 64, 8, "processors, one each"),
+        (8, 9, 4, "the engine's memory"),
+        (8, 2, 1, "short for one"),
+        (1, 3, 1, "processors, one each"),
+        (256, 1024, MOST_SLOTS, "pools take by default"),
+    ],
+)
+def test_what_bounds_the_slots_is_said(cpus: int, gib: int, count: int, words: str) -> None:
+    found = fitting(EngineResources(cpus, gib * GIB), MEMORY_PER_SLOT)
+    assert found.count == count
+    assert words in found.bound
+
+
+def test_without_a_number_a_machine_offers_what_fits_its_engine_and_with_one_that() -> None:
+    engine = EngineResources(cpus=8, memory_bytes=9 * GIB)
+    assert machine(engine).capabilities.slots == 4
+    assert machine(engine, slots=7).capabilities.slots == 7
+    # Apps get less here than the pool promises: more of them fit.
+    assert machine(engine, memory_per_slot=GIB).capabilities.slots == 8
+
+
+def test_what_is_no_number_of_slots_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ("0", "-1", "two", "2.5", ""):
+        monkeypatch.setenv("SLUICE_SLOTS", wrong)
+        with pytest.raises(BadSetting, match="SLUICE_SLOTS is wrong: give a number from 1, or auto"):
+            read_settings()
+
+
+def test_a_machine_whose_engine_is_gone_still_ends_its_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> Any:
+        raise EngineUnavailable(what="Docker", why="gone")
+
+    monkeypatch.setattr("workers.context.Engine", lambda _: SimpleNamespace(info=gone, close=lambda: None))
+    assert Resumer(machine(None))._free._value == 1

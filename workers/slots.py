@@ -1,0 +1,48 @@
+"""How many containers a machine runs at once: as its operator says, or as many as fit its engine. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from workers.sandbox.spec import EngineResources
+
+#: As many as a pool takes by default (`SLUICE_WORKER_MOST_SLOTS`): more would be refused at sign-in.
+MOST_SLOTS: Final = 64
+#: Bytes of the engine's memory for the system, the engine and this machine's own processes: twice what those take
+#: beside 16 slots.
+RESERVED_BYTES: Final = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """A number of slots, and what bounds it, in words."""
+
+    count: int
+    bound: str
+
+
+def chosen(number: int) -> Slots:
+    """The operator's own number."""
+    return Slots(number, "as SLUICE_SLOTS says")
+
+
+def one_for_each(gpus: int, slots: Slots) -> Slots:
+    """No more than GPUs, if the machine offers any: an app that asks for one gets it for itself."""
+    return Slots(gpus, "bounded by SLUICE_GPUS, one each") if 0 < gpus < slots.count else slots
+
+
+def fitting(resources: EngineResources, memory_per_slot: int) -> Slots:
+    """As many as the engine has processors, and memory for what the pool promises each app; one at least.
+
+    `memory_per_slot`: bytes.
+    """
+    by_memory = (resources.memory_bytes - RESERVED_BYTES) // memory_per_slot
+    count = min(resources.cpus, by_memory, MOST_SLOTS)
+    if count < 1:
+        return Slots(1, "bounded by the engine's memory, which is short for one")
+    if count == by_memory < resources.cpus:
+        return Slots(count, "bounded by the engine's memory")
+    if count == resources.cpus:
+        return Slots(count, "bounded by the engine's processors, one each")
+    return Slots(count, "as many as pools take by default")
