@@ -36,7 +36,8 @@ def shared_servers() -> Servers:
     return servers.bring_up(tls=True)
 
 
-@pytest.fixture(scope="session")
+# Ends with this folder: a pool that waits costs each block, and half the suite is still to come.
+@pytest.fixture(scope="package")
 def shared_pool(shared_servers: Servers) -> Iterator[BenchPool]:
     """A pool of HONEST machines with two slots each, shared; two more wallets have a stake and no machine."""
     env = {"SLUICE_PING_SECONDS": "2"}
@@ -47,7 +48,7 @@ def shared_pool(shared_servers: Servers) -> Iterator[BenchPool]:
         yield bench_pool
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def unservable_deals(shared_pool: BenchPool) -> Iterator[dict[str, Matched]]:
     """Deals that cannot be served, by what is wrong with them. The longest takes 10 s: others may use that time."""
     with empty_registry() as registry:
