@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import TypeVar
 
 from kombu import Connection, Consumer, Queue
 from kombu.message import Message
@@ -20,7 +22,7 @@ from kombu.message import Message
 from bench.bench_pool import BenchPool
 from config.celery_apps import connect_machine, machine_app
 from config.topology import worker_queues
-from protocol.errors import Refused
+from protocol.errors import PoolUnavailable, Refused
 from protocol.ethereum.signing import Key
 from protocol.types import ZERO_HASH, TaskId
 from protocol.wire import Capabilities, Report, Step
@@ -39,8 +41,12 @@ CLAIMED_SLOTS = 64
 GAS_MONEY = 10**18
 #: Seconds between pings of all, well below the time after which a silent machine counts as lost.
 PING_SECONDS = 10.0
+#: Times that a request to the pool is made while no answer comes: each takes 5 s at most, and the machine may be busy.
+TRIES = 10
 #: Seconds for one wait for a message, after which it is seen whether the run is over.
 LOOK_SECONDS = 0.5
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -68,7 +74,7 @@ class FreshWallet:
             task = TaskId(subject["task_id"])
             self.given.append(task)
             for report in self.words:
-                self.api.report(self.token, task, report)
+                asked_again(partial(self.api.report, self.token, task, report))
         message.ack()
 
 
@@ -85,7 +91,7 @@ def signed_in(bench_pool: BenchPool, count: int) -> Iterator[list[FreshWallet]]:
         offer = Capabilities(
             name=f"fresh-{number}", version="1", slots=CLAIMED_SLOTS, cpus=1, memory_bytes=2**30, tag=ZERO_HASH
         )
-        session = api.sign_in(wallet.key, config, offer)
+        session = asked_again(partial(api.sign_in, wallet.key, config, offer))
         wallet.token = session.token
         app = machine_app(wallet.key.wallet)
         connect_machine(app, session.broker, Path(ca_file) if ca_file else None)
@@ -102,9 +108,17 @@ def signed_in(bench_pool: BenchPool, count: int) -> Iterator[list[FreshWallet]]:
         api.close()
 
 
+def asked_again(ask: Callable[[], T]) -> T:
+    """What the pool's API answers, asked TRIES times before a busy one is given up. Raises PoolUnavailable, Refused."""
+    for _ in range(TRIES - 1):
+        with suppress(PoolUnavailable):
+            return ask()
+    return ask()
+
+
 def _ping(api: PoolApi, wallets: Sequence[FreshWallet], stop: threading.Event) -> None:
     while not stop.wait(PING_SECONDS):
         for wallet in wallets:
-            # One that a test has banned for a while is refused meanwhile.
-            with suppress(Refused):
+            # One that a test has banned for a while is refused meanwhile; the next ping makes up for one that is late.
+            with suppress(Refused, PoolUnavailable):
                 api.ping(wallet.token, list(dict.fromkeys(wallet.given)))

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import httpx
 import pymongo
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import ExecutionTimeout, OperationFailure, PyMongoError
 
 from chain.contracts.hub import Hub
 from chain.lane import admin
@@ -189,9 +189,13 @@ class Probes:
             return None
 
 
-def _late(server: str) -> NoAnswer:
+#: MongoDB's codes for a user that it does not know, or that may not do this.
+_NO_RIGHTS = {13, 18}
+
+
+def _late(server: str, seconds: float = ALL_SECONDS) -> NoAnswer:
     fix = "It takes connections and does not answer; see whether it is overloaded, and look at its log."
-    return NoAnswer(f"{server} gave no answer in {ALL_SECONDS:g} s", fix, may_recover=True)
+    return NoAnswer(f"{server} gave no answer in {seconds:g} s", fix, may_recover=True)
 
 
 def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFacts | NoAnswer:
@@ -203,8 +207,12 @@ def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFact
             hello = db.client.admin.command("hello")
             ahead = hello["localTime"].timestamp() - (before + clock()) / 2
             cursor = Store.of(db).chain.cursor()
+    except ExecutionTimeout:
+        return _late("MongoDB", ANSWER_SECONDS)
     except OperationFailure as error:
         why = f"MongoDB refuses: {error.details.get('errmsg', error) if error.details else error}"
+        if error.code not in _NO_RIGHTS:
+            return NoAnswer(why, "See what its log says.", may_recover=True)
         return NoAnswer(why, "Correct user and password in SLUICE_MONGODB_URI, and give it readWrite on the database.")
     except BadSetting as error:
         return NoAnswer(str(error), "")

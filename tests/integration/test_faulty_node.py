@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from typing import TypeVar
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,8 +23,11 @@ from tests.faulty.answers import Fault
 from tests.faulty.draws import faults
 from tests.faulty.node import FaultyNode, serving, upstream
 from tests.integration.test_chain_watch import LOOKBACK, Scene, scene
+from tests.waiting import until
 
 __all__ = ["scene"]
+
+T = TypeVar("T")
 
 #: Faults drawn for one reading of deal and events; as many readings as cost a few seconds.
 STORY = st.lists(faults(), min_size=1, max_size=6)
@@ -59,13 +64,27 @@ def test_whatever_a_node_answers_a_real_deal_and_its_events_are_read_right_in_th
             node.faults = list(story)
             while node.faults:
                 _read(hub, watching, deal.deal_id, at)
-            assert known(hub.deals([deal.deal_id], at)[0]).bot_size == 2
+            # A node that is well may still be late, where this machine is busy.
+            assert known(in_the_end(lambda: hub.deals([deal.deal_id], at))[0]).bot_size == 2
             for _ in range(2):
-                list(watching.catch_up(at.number))
+                in_the_end(lambda: list(watching.catch_up(at.number)))
             assert store.events == happened
             assert not store.reorgs
 
         reading()
+
+
+def in_the_end(ask: Callable[[], list[T]]) -> list[T]:
+    """What a node answers that is well by now, asked again while no answer comes in time."""
+
+    def answer() -> tuple[list[T]] | None:
+        try:
+            return (ask(),)
+        except RpcUnavailable:
+            return None
+
+    (found,) = until("the node to answer", answer) or ([],)
+    return found
 
 
 def _read(hub: Hub, watching: Watcher, deal: DealId, at: BlockRef) -> None:

@@ -252,7 +252,10 @@ def test_a_flood_from_one_address_is_answered_with_429_and_others_are_served() -
         return {"ok": True}
 
     app.add_middleware(AddressLimit, rates=RateLimits.of(read_settings(rate_sign_in="5/minute")))
-    with small_server(app, head=60.0) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+    with (
+        small_server(app, head=60.0) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ample(5.0)) as http,
+    ):
         flood = {"x-forwarded-for": "203.0.113.5"}
         answers = [http.post("/workers/challenge", headers=flood) for _ in range(8)]
         assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 3

@@ -76,7 +76,7 @@ def ended(bench_pool: BenchPool, task: TaskId) -> Mapping[str, Any]:
     """The API's answer about a task, once the scheduler has closed it; the chain may be ahead of its database."""
 
     def look() -> dict[str, Any]:
-        answer = httpx.get(f"{bench_pool.pool.api_url}/tasks/{task}").raise_for_status().json()
+        answer = httpx.get(f"{bench_pool.pool.api_url}/tasks/{task}", timeout=ample(5.0)).raise_for_status().json()
         return answer if answer["currentStatus"] in {"COMPLETED", "FAILED"} else {}
 
     return wait_until(look, 20, what=f"the end of task {task} in the API")

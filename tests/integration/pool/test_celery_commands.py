@@ -98,7 +98,7 @@ def test_flower_shows_the_schedulers_processes_and_ends_at_sigterm(shared_pool: 
 
         def shown() -> bool:
             try:
-                rows = httpx.get(f"http://127.0.0.1:{port}/workers?json=1").json()["data"]
+                rows = httpx.get(f"http://127.0.0.1:{port}/workers?json=1", timeout=ample(5.0)).json()["data"]
             except (httpx.TransportError, ValueError):
                 return False
             return any(row["hostname"].startswith("pipeline@") and row["status"] for row in rows)

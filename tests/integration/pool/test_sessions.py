@@ -8,7 +8,7 @@ import httpx
 
 from bench.bench_pool import BenchPool
 from protocol.poco.view import TaskStatus
-from tests.waiting import wait_until
+from tests.waiting import ample, wait_until
 
 
 def connections(bench_pool: BenchPool, wallet: str) -> int:
@@ -21,7 +21,7 @@ def broker(bench_pool: BenchPool, method: str, path: str) -> httpx.Response:
     """One request to RabbitMQ's management API as the operator."""
     user, password = bench_pool.servers.amqp_url.split("//")[1].split("@")[0].split(":")
     return httpx.request(
-        method, f"{bench_pool.servers.rabbitmq_api}/api{path}", auth=(user, password)
+        method, f"{bench_pool.servers.rabbitmq_api}/api{path}", auth=(user, password), timeout=ample(5.0)
     ).raise_for_status()
 
 

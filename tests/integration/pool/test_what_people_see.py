@@ -14,7 +14,7 @@ from bench.bench_pool import BenchPool
 from config import topology
 from protocol.poco.view import TaskStatus
 from tests.integration.pool.conftest import HONEST
-from tests.waiting import wait_until
+from tests.waiting import ample, wait_until
 
 #: Seconds for Flower to have heard of a step.
 SECONDS = 30.0
@@ -87,7 +87,9 @@ def test_rabbitmq_has_the_queues_as_designed(worked: BenchPool) -> None:
 
 def test_nothing_was_given_up(worked: BenchPool) -> None:
     dead = httpx.get(
-        f"{worked.servers.rabbitmq_api}/api/queues/{worked.names.core}/{topology.DEAD_QUEUE}", auth=_login(worked)
+        f"{worked.servers.rabbitmq_api}/api/queues/{worked.names.core}/{topology.DEAD_QUEUE}",
+        auth=_login(worked),
+        timeout=ample(5.0),
     )
     assert dead.raise_for_status().json().get("messages", 0) == 0
 
@@ -100,7 +102,9 @@ def _machines(bench_pool: BenchPool) -> list[Any]:
 def _flower(bench_pool: BenchPool, path: str) -> Mapping[str, Any] | None:
     """Flower's answer, or None while it does not listen."""
     try:
-        found: Mapping[str, Any] = httpx.get(f"http://127.0.0.1:{bench_pool.names.flower_port}{path}").json()
+        found: Mapping[str, Any] = httpx.get(
+            f"http://127.0.0.1:{bench_pool.names.flower_port}{path}", timeout=ample(5.0)
+        ).json()
     except httpx.TransportError:
         return None
     return found
@@ -113,7 +117,7 @@ def _taken(bench_pool: BenchPool) -> list[Mapping[str, Any]]:
 
 def _queues(bench_pool: BenchPool, vhost: str) -> dict[str, Mapping[str, Any]]:
     answer = httpx.get(
-        f"{bench_pool.servers.rabbitmq_api}/api/queues/{vhost}", auth=_login(bench_pool)
+        f"{bench_pool.servers.rabbitmq_api}/api/queues/{vhost}", auth=_login(bench_pool), timeout=ample(5.0)
     ).raise_for_status()
     return {queue["name"]: queue for queue in answer.json()}
 

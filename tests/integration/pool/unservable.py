@@ -22,6 +22,7 @@ from ops.poco.sender import WAIT_SECONDS, DirectSender, TxRequest
 from ops.poco.state import CHAIN_ID
 from ops.pool.on_chain import PRICE, PROVIDER
 from protocol.results.error_result import Failure
+from tests.waiting import ample
 
 #: What is wrong, and the failure that the requester must read.
 FAILURES = {
@@ -59,7 +60,9 @@ def purchases(shared_pool: BenchPool, registry: str) -> dict[str, tuple[Offer, i
     """(offer, trust, args) for each of FAILURES. `registry`: host and port of one without any image."""
     on_chain = shared_pool.pool.on_chain
     owner = DirectSender(dev_key(PROVIDER), shared_pool.rpc, CHAIN_ID)
-    added = httpx.post(f"{shared_pool.servers.ipfs_api}/api/v0/add", files={"file": b"not what the checksum says"})
+    added = httpx.post(
+        f"{shared_pool.servers.ipfs_api}/api/v0/add", files={"file": b"not what the checksum says"}, timeout=ample(5.0)
+    )
     url = f"{shared_pool.servers.ipfs_gateway}/ipfs/{added.raise_for_status().json()['Hash']}"
     image = f"{registry}/nothing:1"
     wanted: list[NewApp | NewDataset] = [

@@ -17,7 +17,7 @@ from ops.poco.state import PocoState
 from ops.stack import anvil, ipfs, mongodb, ports, rabbitmq
 from ops.stack.rabbitmq import RabbitMQ
 from protocol.errors import PortTaken
-from tests.waiting import wait_until
+from tests.waiting import ample, wait_until
 
 
 def test_mongodb_takes_durable_writes_at_once_and_keeps_them_through_a_kill(tmp_path: Path) -> None:
@@ -127,10 +127,12 @@ def test_a_chain_told_to_keep_its_state_goes_on_where_it_stopped(tmp_path: Path)
 def test_a_file_added_to_ipfs_is_served_by_the_gateway_and_survives_a_kill(tmp_path: Path) -> None:
     node = ipfs.start(tmp_path / "ipfs", ports.free_port(), ports.free_port())
     try:
-        added = httpx.post(f"{node.api}/api/v0/add", params={"pin": "true"}, files={"file": b"hello"}).json()["Hash"]
+        added = httpx.post(
+            f"{node.api}/api/v0/add", params={"pin": "true"}, files={"file": b"hello"}, timeout=ample(5.0)
+        ).json()["Hash"]
         node.process.kill()
         node = ipfs.start(tmp_path / "ipfs", node.api_port, node.gateway_port)
-        assert httpx.get(f"{node.gateway}/ipfs/{added}").content == b"hello"
+        assert httpx.get(f"{node.gateway}/ipfs/{added}", timeout=ample(5.0)).content == b"hello"
     finally:
         node.stop()
 
@@ -153,7 +155,7 @@ def test_a_taken_port_is_named_with_the_setting_that_moves_it(tmp_path: Path) ->
 
 
 def _messages(broker: RabbitMQ, queue: str) -> int:
-    with httpx.Client(base_url=broker.api_url, auth=(broker.user, broker.password)) as api:
+    with httpx.Client(base_url=broker.api_url, auth=(broker.user, broker.password), timeout=ample(5.0)) as api:
         return int(api.get(f"/api/queues/core/{queue}").json().get("messages", 0))
 
 
