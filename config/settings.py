@@ -8,40 +8,19 @@ Ports of the local stack stay below 32768, where the kernel hands out no ephemer
 from __future__ import annotations
 
 import os
-import re
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.setting_types import CONTAINER_NAME, COUNT, ENS_NAME, GPU, Address, Gwei, is_address
 from config.stack_settings import StackSettings
 from config.variables import PREFIX, refuse_unknown
 from protocol.errors import BadSetting
 from protocol.wire import DOWNLOAD_BYTES, IMAGE_BYTES, MEMORY_PER_SLOT, RESULT_BYTES, SCRATCH_BYTES
-
-#: An Ethereum address, 20 bytes.
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
-Address = Annotated[str, Field(pattern=rf"^{_ADDRESS.pattern}$")]
-#: An ENS name as ENSIP-1 has it: labels with dots between. What is in a label, web3.py's ENS checks.
-_ENS_NAME = re.compile(r"[^\s./:@]{1,63}(\.[^\s./:@]{1,63}){1,10}")
-
-
-def is_address(text: str) -> bool:
-    """Whether this is an address in hex, in any case; else it is a name where a setting may hold one."""
-    return _ADDRESS.fullmatch(text) is not None
-
-
-#: What Docker takes as the beginning of a container's name, and Celery as a node name.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-#: A GPU as NVIDIA's container runtime knows it: a number or a UUID.
-_GPU = "[A-Za-z0-9][A-Za-z0-9-]{0,63}"
-#: A whole number from 1.
-_COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
-#: A price per gas. Decimal, so that what is written becomes exactly so many wei.
-Gwei = Annotated[Decimal, Field(ge=0, decimal_places=9)]
 
 
 class Settings(BaseSettings):
@@ -268,7 +247,7 @@ class Settings(BaseSettings):
     )
     gpus: str = Field(
         "",
-        pattern=rf"^({_GPU}(,{_GPU})*)?$",
+        pattern=rf"^({GPU}(,{GPU})*)?$",
         description="GPUs of this machine that apps may use, separated by commas, by NVIDIA's numbers or UUIDs: 0,1."
         " A task that asks for a GPU gets one of them for itself, so the machine has no more slots than GPUs.",
     )
@@ -360,21 +339,21 @@ class Settings(BaseSettings):
     @field_validator("hub", "workerpool")
     @classmethod
     def _names_a_contract(cls, value: str | None) -> str | None:
-        if value is not None and not is_address(value) and not _ENS_NAME.fullmatch(value):
+        if value is not None and not is_address(value) and not ENS_NAME.fullmatch(value):
             raise ValueError("give an address (0x and 40 hex digits) or an ENS name (pool.example.eth)")
         return value
 
     @field_validator("slots", mode="before")
     @classmethod
     def _counts_containers(cls, value: int | str) -> int | str:
-        if value != "auto" and not _COUNT.fullmatch(str(value)):
+        if value != "auto" and not COUNT.fullmatch(str(value)):
             raise ValueError("give a number from 1, or auto")
         return value
 
     @field_validator("worker_name")
     @classmethod
     def _names_a_container(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
+        if not CONTAINER_NAME.fullmatch(name):
             raise ValueError("use up to 64 letters, digits, '_', '.' and '-', the first a letter or digit")
         return name
 

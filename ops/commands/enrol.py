@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from config.settings import is_address, settings
+from config.setting_types import is_address
+from config.settings import settings
 from pipeline.api.auth.secret import OVERLAP_SECONDS, KeyRing
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.enrolment import Mode

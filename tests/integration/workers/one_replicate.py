@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +26,7 @@ from protocol.ethereum.signing import Key
 from protocol.types import TaskId
 from protocol.wire import Assignment
 from tests.integration.workers.conftest import open_bench
+from tests.waiting import until
 from workers.context import WorkerContext
 from workers.resume import Resumer
 from workers.task import chain, steps
@@ -141,8 +141,7 @@ _stopping = threading.Event()
 def _ask_to_stop() -> None:
     """Send SIGTERM to the supervisor, and go on once it has reached this process."""
     os.kill(os.getppid(), signal.SIGTERM)
-    while not _stopping.is_set():
-        time.sleep(0.01)
+    until("SIGTERM to come back from the supervisor", _stopping.is_set)
 
 
 def _work(orders: Orders, strike: Callable[[], None]) -> None:

@@ -1,0 +1,30 @@
+"""What single settings may hold: addresses, names, counts, prices. Types for pydantic, patterns for its validators."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import Field
+
+#: An Ethereum address, 20 bytes.
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+Address = Annotated[str, Field(pattern=rf"^{_ADDRESS.pattern}$")]
+#: An ENS name as ENSIP-1 has it: labels with dots between. What is in a label, web3.py's ENS checks.
+ENS_NAME = re.compile(r"[^\s./:@]{1,63}(\.[^\s./:@]{1,63}){1,10}")
+
+
+def is_address(text: str) -> bool:
+    """Whether this is an address in hex, in any case; else it is a name where a setting may hold one."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+#: What Docker takes as the beginning of a container's name, and Celery as a node name.
+CONTAINER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+#: A GPU as NVIDIA's container runtime knows it: a number or a UUID.
+GPU = "[A-Za-z0-9][A-Za-z0-9-]{0,63}"
+#: A whole number from 1.
+COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
+#: A price per gas. Decimal, so that what is written becomes exactly so many wei.
+Gwei = Annotated[Decimal, Field(ge=0, decimal_places=9)]
