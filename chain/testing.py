@@ -56,6 +56,8 @@ class FakeChain:
     frozen: bool = False
     #: Blocks by which the node's answers are behind.
     lag: int = 0
+    #: Blocks that it does not show, although it shows later ones.
+    lacks: set[int] = field(default_factory=set)
     #: Blocks whose logs eth_getLogs leaves out, and whose receipts leave them out too.
     hides_logs_of: set[int] = field(default_factory=set)
     hides_receipts_of: set[int] = field(default_factory=set)
@@ -147,7 +149,8 @@ class FakeChain:
                 return hex(visible[-1].ref.number)
             case "eth_getBlockByNumber":
                 number = int(params[0], 16)
-                return _header_json(visible[number]) if number < len(visible) else None
+                shown = number < len(visible) and number not in self.lacks
+                return _header_json(visible[number]) if shown else None
             case "eth_getLogs":
                 return self._get_logs(visible, params[0])
             case "eth_getBlockReceipts":

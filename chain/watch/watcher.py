@@ -39,6 +39,9 @@ log = structlog.get_logger(__name__)
 _STEP = 32
 #: Deepest reorganisation that is undone. Ethereum makes blocks final after 64; anything deeper is another chain.
 DEEPEST_REORG = 512
+#: Blocks that a node may lack below a head that another one announced: those of one chain differ by a block or two.
+#: A block that is missing deeper down keeps everything above it from being read, which must be said.
+MOST_BEHIND = 8
 #: Below every block.
 _BEFORE_ALL = BlockNumber(-1)
 
@@ -220,6 +223,7 @@ class Watcher:
             last = min(number + self._size.blocks - 1, deep) if in_range else min(number + _STEP - 1, head)
             headers = self._reader.headers(number, BlockNumber(last))
             if not headers:
+                self._require_near(number, head)
                 return
             if not linked(headers, before) or self._stored_were_replaced(headers):
                 log.info("The chain changed while it was read.", action="chain_moved", block=number)
@@ -276,11 +280,18 @@ class Watcher:
         current = self._reader.headers(top, top)
         if current and known is not None and current[0].ref.hash != known.hash:
             return self._walk_back(BlockNumber(top - 1), cursor)
+        if not current:
+            self._require_near(top, head)
         if top < cursor.number - self._lookback:
             why = f"its head is block {head}, far below block {cursor.number} that was read before"
             raise RpcUnavailable(what=self._node, why=why)
         # The same chain; a node that is a little behind is waited for.
         return cursor
+
+    def _require_near(self, missing: BlockNumber, head: BlockNumber) -> None:
+        """Raise RpcUnavailable for a block that the node does not show, unless it may just be behind."""
+        if missing < head - MOST_BEHIND:
+            raise RpcUnavailable(what=self._node, why=f"it does not show block {missing}, and its head is block {head}")
 
     def _walk_back(self, top: BlockNumber, cursor: BlockRef) -> BlockRef:
         """The highest stored block at or below `top` that is still on the chain. Raises WrongChain if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench.reorg import replace_blocks
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
 from pipeline.broker import segments
@@ -130,7 +131,7 @@ def test_a_rollback_that_takes_finalize_back_is_made_good(pool: Pool) -> None:
     (record,) = pool.await_closed(deal)
     assert record.finalized_block is not None
     depth = pool.chain.hub.head() - record.finalized_block + 1
-    pool.chain.rpc.call("anvil_reorg", depth, [])
+    replace_blocks(pool.chain.rpc, depth)
     pool.await_status(deal, TaskStatus.COMPLETED, 40)
     until("the record knows the new block", lambda: pool.task(record.task_id).stage is TaskStage.COMPLETED)
     assert pool.locked() == UNLOCKED

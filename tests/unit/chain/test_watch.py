@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from chain.testing import FakeChain, MemoryWatchStore
-from chain.watch.watcher import DEEPEST_REORG
+from chain.watch.watcher import DEEPEST_REORG, MOST_BEHIND
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
 from protocol.poco import events
 from protocol.types import DealId, Hash32
@@ -280,6 +280,24 @@ def test_a_node_far_behind_is_not_believed(chain: FakeChain, store: MemoryWatchS
     chain.lag = 30
     with pytest.raises(RpcUnavailable, match="far below block 41"):
         catch_up(watching, chain)
+
+
+@pytest.mark.parametrize("above", [0, 1])
+def test_a_block_that_the_node_lacks_among_later_ones_is_said_and_read_once_it_is_there(
+    chain: FakeChain, store: MemoryWatchStore, above: int
+) -> None:
+    watching = watcher(chain, store)
+    chain.mine(initialized(1), empty=4)
+    catch_up(watching, chain)
+    missing = chain.head + above
+    chain.mine(initialized(2), empty=MOST_BEHIND + 1)
+    chain.lacks = {missing}
+    with pytest.raises(RpcUnavailable, match=f"does not show block {missing}, and its head is block {chain.head}"):
+        catch_up(watching, chain)
+    assert store.events == [initialized(1)]
+    chain.lacks = set()
+    catch_up(watching, chain)
+    assert store.events == [initialized(1), initialized(2)]
 
 
 def test_another_chain_under_the_same_address_stops_the_watcher(chain: FakeChain, store: MemoryWatchStore) -> None:
