@@ -28,6 +28,9 @@ START_SECONDS = 120.0
 CACHE_GB = "0.25"
 #: MB of oplog: enough for a demo's change streams, and allocated at the first start.
 OPLOG_MB = "64"
+#: One thread that keeps the cache in its bounds instead of four, which wake all the time: an idle server that has had
+#: many databases took 8 % of a core with four, 4 % with one.
+EVICTION = "eviction=(threads_min=1,threads_max=1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ def program(folder: Path, port: int) -> Program:
         server()[0],
         *("--dbpath", str(folder / "data"), "--port", str(port), "--bind_ip", "127.0.0.1", "--replSet", REPLICA_SET),
         *("--wiredTigerCacheSizeGB", CACHE_GB, "--oplogSize", OPLOG_MB, "--nounixsocket"),
+        *("--wiredTigerEngineConfigString", EVICTION),
         *("--setParameter", "diagnosticDataCollectionEnabled=false"),
     ]
     return Program("MongoDB", command, folder)

@@ -149,11 +149,29 @@ def ipfs() -> IpfsNode:
 
 @pytest.fixture
 def database(stack: Stack) -> Iterator[str]:
-    """Name of an empty database, dropped afterwards."""
-    name = f"test_{secrets.token_hex(6)}"
+    """Name of an empty database, dropped afterwards: for tests whose processes may write until they are gone."""
+    with _database(stack) as (name, _):
+        yield name
+
+
+@pytest.fixture(scope="session")
+def kept_database(stack: Stack) -> Iterator[tuple[str, MongoClient[dict[str, Any]]]]:
+    """Name of a database that keeps its indexes from test to test, and a client of its server."""
+    with _database(stack) as named:
+        yield named
+
+
+@pytest.fixture
+def emptied_database(kept_database: tuple[str, MongoClient[dict[str, Any]]]) -> Iterator[str]:
+    """Name of an empty database for tests that write from their own process only.
+
+    Its documents are removed, its indexes stay: to make and drop the store's 37 costs MongoDB 0.15 s of CPU, and
+    emptying them 0.015 s.
+    """
+    name, client = kept_database
     yield name
-    with MongoClient[dict[str, Any]](stack.settings["SLUICE_MONGODB_URI"]) as client:
-        client.drop_database(name)
+    for collection in client[name].list_collection_names():
+        client[name][collection].delete_many({})
 
 
 @pytest.fixture
@@ -195,6 +213,14 @@ def pool_settings(
 def given(variables: Mapping[str, str]) -> dict[str, object]:
     """`SLUICE_…` variables as arguments of `read_settings`."""
     return {name.removeprefix("SLUICE_").lower(): value for name, value in variables.items()}
+
+
+@contextmanager
+def _database(stack: Stack) -> Iterator[tuple[str, MongoClient[dict[str, Any]]]]:
+    name = f"test_{secrets.token_hex(6)}"
+    with MongoClient[dict[str, Any]](stack.settings["SLUICE_MONGODB_URI"]) as client:
+        yield name, client
+        client.drop_database(name)
 
 
 def _up(*parts: StackPart) -> Stack:

@@ -16,8 +16,8 @@ def mongo_uri(stack: Stack) -> str:
 
 
 @pytest.fixture
-def mongo_store(mongo_uri: str, database: str) -> MongoStore:
+def mongo_store(mongo_uri: str, emptied_database: str) -> MongoStore:
     """An empty store in a database of its own."""
-    store = MongoStore(client(mongo_uri)[database])
+    store = MongoStore(client(mongo_uri)[emptied_database])
     store.ensure_indexes()
     return store

@@ -38,7 +38,7 @@ class TestMongoStore(LaneStoreContract):
         assert store.take_lease(LANE, "elsewhere|9", 60.0) is None or not any(leases)
 
     def test_every_query_of_a_run_finds_what_it_looks_for_by_an_index_and_reads_no_past(
-        self, store: MongoStore, database: str, mongo_uri: str
+        self, store: MongoStore, emptied_database: str, mongo_uri: str
     ) -> None:
         lease = store.take_lease(LANE, "elsewhere|1|1|a", 600.0)
         assert lease is not None
@@ -47,7 +47,7 @@ class TestMongoStore(LaneStoreContract):
         store.claim(lease, [record(500, "open")])
         # The first question after a start sums the day up.
         store.spent_since(LANE, 5.0)
-        db = client(mongo_uri)[database]
+        db = client(mongo_uri)[emptied_database]
         for name, ask in queries_of_a_run(store).items():
             db.command("profile", 2)
             ask()

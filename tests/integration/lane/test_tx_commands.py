@@ -42,7 +42,7 @@ class RunContext:
 
 
 @pytest.fixture
-def context(chain: Chain, mongo_store: MongoStore, mongo_uri: str, database: str) -> Iterator[RunContext]:
+def context(chain: Chain, mongo_store: MongoStore, mongo_uri: str, emptied_database: str) -> Iterator[RunContext]:
     key = dev_key(ACCOUNT)
     give_ether(chain.rpc, (key.wallet,), ETHER)
     yield RunContext(
@@ -54,7 +54,7 @@ def context(chain: Chain, mongo_store: MongoStore, mongo_uri: str, database: str
             "SLUICE_HUB": chain.at.hub,
             "SLUICE_PRIVATE_KEY": key._private.to_hex(),
             "SLUICE_MONGODB_URI": mongo_uri,
-            "SLUICE_MONGODB_DATABASE": database,
+            "SLUICE_MONGODB_DATABASE": emptied_database,
         },
     )
 

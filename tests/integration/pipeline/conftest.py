@@ -211,9 +211,9 @@ def _secret(index: int) -> str:
 
 
 @pytest.fixture
-def store(stack: Stack, database: str) -> Store:
+def store(stack: Stack, emptied_database: str) -> Store:
     """A store of its own, empty."""
-    settings = read_settings(**(given(stack.settings) | {"mongodb_database": database}))
+    settings = read_settings(**(given(stack.settings) | {"mongodb_database": emptied_database}))
     opened = Store.open(settings)
     opened.ensure_indexes()
     return opened
