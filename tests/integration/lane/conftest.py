@@ -17,7 +17,7 @@ def mongo_uri(stack: Stack) -> str:
 
 @pytest.fixture
 def mongo_store(mongo_uri: str, emptied_database: str) -> MongoStore:
-    """An empty store in a database of its own."""
+    """An empty store, for tests that write from their own process only."""
     store = MongoStore(client(mongo_uri)[emptied_database])
     store.ensure_indexes()
     return store

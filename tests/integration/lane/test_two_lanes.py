@@ -8,6 +8,7 @@ import signal
 
 from chain.lane.store.mongo import MongoStore
 from ops.poco.accounts import ETHER, dev_key, give_ether
+from pipeline.store.client import client
 from tests.integration import forged
 from tests.integration.conftest import Chain
 from tests.integration.lane import victim
@@ -20,11 +21,13 @@ ACCOUNT = 21
 
 
 def test_two_lanes_paused_alternately_make_a_thousand_payments_once_each(
-    chain: Chain, mongo_store: MongoStore, mongo_uri: str, database: str
+    chain: Chain, mongo_uri: str, database: str
 ) -> None:
     key = dev_key(ACCOUNT)
     give_ether(chain.rpc, (key.wallet,), ETHER)
-    rig = LaneRig(chain.rpc, mongo_store, key, POLICY)
+    store = MongoStore(client(mongo_uri)[database])
+    store.ensure_indexes()
+    rig = LaneRig(chain.rpc, store, key, POLICY)
     rig.submit(*(f"payment {number}" for number in range(INTENTS)))
     orders = Orders(chain.node.rpc_url, mongo_uri, database, key._private.to_hex(), (), runs=0, max_in_flight=48)
     lanes = [forged.start(victim.main, orders) for _ in range(2)]
@@ -34,11 +37,11 @@ def test_two_lanes_paused_alternately_make_a_thousand_payments_once_each(
         for paused in itertools.cycle(lanes):
             assert paused.pid is not None
             freeze(paused.pid)
-            fence = _fence(mongo_store, rig)
-            wait_until(lambda: _fence(mongo_store, rig) > fence + 3 or not mongo_store.busy(rig.lane.id), 60)  # noqa: B023
-            takeovers += _fence(mongo_store, rig) > fence + 3
+            fence = _fence(store, rig)
+            wait_until(lambda: _fence(store, rig) > fence + 3 or not store.busy(rig.lane.id), 60)  # noqa: B023
+            takeovers += _fence(store, rig) > fence + 3
             os.kill(paused.pid, signal.SIGCONT)
-            if not mongo_store.busy(rig.lane.id):
+            if not store.busy(rig.lane.id):
                 break
     finally:
         for lane in lanes:
