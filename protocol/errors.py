@@ -5,7 +5,8 @@
     │   ├── BadSetting           a `SLUICE_…` setting or an option
     │   ├── BadKeystore          a wallet file or its password
     │   ├── BadMessage           a message or request body that breaks its schema (HTTP 400; a queue drops it)
-    │   │   └── TooLarge         more bytes than the door lets in (HTTP 413)
+    │   │   ├── TooLarge         more bytes than the door lets in (HTTP 413)
+    │   │   └── TooSlow          a body that stalls or comes too slowly: its line's fault (HTTP 408)
     │   ├── NotFound             a well-formed id of nothing we know (HTTP 404)
     │   └── Refused              well-formed but not allowed: foreign task, wrong result, banned (HTTP 403)
     │       ├── NotSignedIn      no valid token or signature (HTTP 401)
@@ -20,6 +21,8 @@
     │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
     │   ├── ChainMoved           blocks are others than those followed: the watcher must follow first
     │   ├── NotYet               the chain, as the watcher has read it, does not show yet what a request relies on
+    │   ├── UnderWay             another request does the same at this time (HTTP 409)
+    │   ├── WrongOffset          an upload that goes on elsewhere; `held`: bytes that are here (HTTP 409)
     │   ├── InQuarantine         a stored row that is quarantined (HTTP 503)
     │   └── StorageUnavailable   IPFS, or a download that may work later
     ├── EngineRefused            the Docker engine answered with no; caught by the worker that asked
@@ -81,6 +84,10 @@ class TooLarge(BadMessage):
     """The body is larger than {limit} bytes, which is the most this request may carry."""
 
 
+class TooSlow(BadMessage):
+    """The body came too slowly: {why}."""
+
+
 class NotFound(BadInput):
     """No such {what}."""
 
@@ -139,6 +146,14 @@ class ChainMoved(Unavailable):
 
 class NotYet(Unavailable):
     """{what} is not on chain yet: {why}."""
+
+
+class UnderWay(Unavailable):
+    """{what} is under way already: {why}."""
+
+
+class WrongOffset(Unavailable):
+    """The upload goes on at byte {held}: {why}."""
 
 
 class StorageUnavailable(Unavailable):

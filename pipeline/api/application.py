@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from pipeline.api import errors, operations, pool, reports, tasks, workers
 from pipeline.api.body_limit import BodyLimit
 from pipeline.api.rate_limits import AddressLimit
 from pipeline.api.recent_answers import ANSWER_SECONDS, RecentAnswers
-from pipeline.api.results import upload
+from pipeline.api.results import parts, upload
 from pipeline.api.services import Services
 from pipeline.api.version import VERSION
 from protocol.results.zip_rules import largest_zip
@@ -44,7 +45,9 @@ def create_app(services: Services) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Whatever a library made of it: with a high limit, nested brackets in a body would crash the process.
         sys.setrecursionlimit(RECURSION_LIMIT)
+        tidying = asyncio.create_task(parts.remove_old_always(services.uploads, services.clock))
         yield
+        tidying.cancel()
         await run_in_threadpool(services.close)
 
     # Its documentation is on the operator's port.

@@ -1,7 +1,7 @@
 """Errors as answers: a status, and JSON `{"error": what happened, "fix": what to do}`. The only place that maps them.
 
-BadMessage 400   NotSignedIn 401   Refused 403   NotFound 404   NotYet 409   TooLarge 413   TooManyRequests 429
-Unavailable 503
+BadMessage 400   NotSignedIn 401   Refused 403   NotFound 404   TooSlow 408   NotYet, UnderWay, WrongOffset 409
+TooLarge 413   TooManyRequests 429   Unavailable 503
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ from protocol.errors import (
     StorageUnavailable,
     TooLarge,
     TooManyRequests,
+    TooSlow,
     Unavailable,
+    UnderWay,
+    WrongOffset,
 )
+from protocol.results.resumed_upload import OFFSET_HEADER
 
 log = structlog.get_logger(__name__)
 
 #: Status and default advice per error, the most special first.
 _ANSWERS: tuple[tuple[type[SluiceError], int, str], ...] = (
+    (TooSlow, 408, "Send it again, or the rest of it: docs/worker-protocol.md, Upload."),
     (TooLarge, 413, "Send less; results are capped by SLUICE_MAX_RESULT_BYTES."),
     (
         BadMessage,
@@ -40,6 +45,8 @@ _ANSWERS: tuple[tuple[type[SluiceError], int, str], ...] = (
     (Refused, 403, "Nothing to retry: this wallet may not do that."),
     (NotFound, 404, "Check the path."),
     (NotYet, 409, "Try again in a block or two."),
+    (UnderWay, 409, "Try again in a few seconds."),
+    (WrongOffset, 409, f"Send the zip from the byte in the header {OFFSET_HEADER} on."),
     (TooManyRequests, 429, "Ask again after the seconds in the header Retry-After."),
     (Unavailable, 503, "Try again in a few seconds."),
 )
@@ -71,7 +78,9 @@ def answer(error: SluiceError) -> JSONResponse:
             headers = (
                 {"retry-after": str(error.fields.get("seconds", RETRY_AFTER))} if status in {409, 429, 503} else {}
             )
-            if status == 413:
+            if isinstance(error, WrongOffset):
+                headers[OFFSET_HEADER] = str(error.fields["held"])
+            if status in {408, 413}:
                 # What is left of the body is not read.
                 headers["connection"] = "close"
             return JSONResponse({"error": str(error), "fix": _missing(error) or fix}, status, headers)

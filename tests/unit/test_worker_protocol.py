@@ -17,7 +17,7 @@ from config import topology
 from config.settings import Settings
 from pipeline.api import body_limit, connections, errors, pool, reports, serve, workers
 from pipeline.api.auth import challenges, tokens
-from pipeline.api.results import repack, result_zip, upload, upload_turns
+from pipeline.api.results import parts, repack, result_zip, upload, upload_turns
 from pipeline.broker import admin, segments
 from pipeline.domain.replicas import Timeouts
 from protocol import signin, wire
@@ -79,7 +79,7 @@ def routes() -> dict[str, APIRoute]:
 
 def test_the_endpoints_of_a_worker_are_those_of_the_api() -> None:
     assert column("Endpoints") == list(routes())
-    assert set(re.findall(r"`((?:GET|POST|PUT|DELETE) /[^`]*)`", TEXT)) == set(routes())
+    assert set(re.findall(r"`((?:GET|HEAD|POST|PUT|DELETE) /[^`]*)`", TEXT)) == set(routes())
 
 
 def test_an_endpoint_has_a_token_a_body_and_an_answer_as_the_page_says() -> None:
@@ -222,6 +222,8 @@ LIMITS: dict[str, list[object]] = {
         body_limit.BODY_SECONDS,
         serve.KEEP_ALIVE_SECONDS,
         upload_turns.LEAST_RATE,
+        upload_turns.STALL_SECONDS,
+        parts.KEPT_SECONDS,
         upload_turns.PER_WALLET,
         *(DEFAULTS[f"rate_{kind}"] for kind in ("requests", "sign_in", "sign_in_wallet", "ping", "upload")),
         DEFAULTS["api_connections"],

@@ -6,6 +6,7 @@ here retries otherwise: the caller knows whether losing the call matters.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -18,8 +19,18 @@ from config.endpoints import require_encrypted, require_url
 from config.http_client import http_client
 from config.per_process import PerProcess
 from config.settings import Settings
-from protocol.errors import BadMessage, BadSetting, NotFound, NotSignedIn, PoolUnavailable, Refused, SluiceError
+from protocol.errors import (
+    BadInput,
+    BadMessage,
+    BadSetting,
+    NotFound,
+    NotSignedIn,
+    PoolUnavailable,
+    Refused,
+    SluiceError,
+)
 from protocol.ethereum.signing import Key
+from protocol.results.resumed_upload import DIGEST_HEADER, OFFSET_HEADER, Rest, digest_header, read_offset
 from protocol.signin import SignIn
 from protocol.types import TaskId, Wallet
 from protocol.wire import (
@@ -44,6 +55,8 @@ REQUEST_SECONDS = 5.0
 #: Seconds without progress while a result is sent or stored.
 UPLOAD_SECONDS = 60.0
 CHUNK_BYTES = 2**18
+#: Bytes of a result from which on it is asked how much of it the pool has already: a smaller one is sent as fast.
+RESUMED_BYTES = 2**20
 #: Characters of a server's words that an error repeats.
 ERROR_CHARACTERS = 400
 
@@ -141,18 +154,41 @@ class PoolApi:
         return self._ask("GET", f"/workers/{wallet}", WorkerModel)
 
     def put_result(self, token: str, task_id: TaskId, zip_path: Path) -> Stored:
-        """Store a result; the same one any number of times."""
+        """Store a result; the same one any number of times. A large one goes on where an earlier call was cut."""
         size = zip_path.stat().st_size
         with zip_path.open("rb") as file:
+            rest = None
+            if size >= RESUMED_BYTES:
+                rest = self._rest(token, task_id, size, hashlib.file_digest(file, "sha256").hexdigest())
+            first, more = (0, {}) if rest is None else (rest.first, rest.headers())
+            file.seek(first)
             response = self._send(
                 "PUT",
                 f"/tasks/{task_id}/result",
                 token=token,
                 content=iter(lambda: file.read(CHUNK_BYTES), b""),
-                headers={"content-type": "application/zip", "content-length": str(size)},
+                headers={"content-type": "application/zip", "content-length": str(size - first), **more},
                 timeout=httpx.Timeout(UPLOAD_SECONDS, connect=REQUEST_SECONDS),
             )
         return _read(response, Stored)
+
+    def _rest(self, token: str, task_id: TaskId, size: int, sha256: str) -> Rest | None:
+        """What the pool does not have yet of a zip; None if it is one that takes only whole ones."""
+        try:
+            held = self._send(
+                "HEAD",
+                f"/tasks/{task_id}/result",
+                token=token,
+                content=None,
+                headers={DIGEST_HEADER: digest_header(sha256)},
+            )
+        except NotSignedIn:
+            raise
+        except BadInput:
+            # An older pool, or a proxy before it that lets no HEAD pass.
+            return None
+        first = read_offset(held.headers.get(OFFSET_HEADER), size)
+        return None if first is None else Rest(first, size, sha256)
 
     def _ask(
         self, method: str, path: str, answer: type[Answer], body: BaseModel | None = None, *, token: str | None = None

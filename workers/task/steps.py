@@ -7,7 +7,14 @@ A step with a transaction stores it in the lane's file and wakes the process `up
 from __future__ import annotations
 
 import structlog
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_all,
+    wait_exponential_jitter,
+)
 
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.run import RunReport
@@ -24,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds an upload is tried before its message is given up; the process `upkeep` or the scheduler asks again.
 UPLOAD_TIMEOUT = 60.0
+#: An upload is tried so often at least, however long each try took: each goes on where the last one was cut.
+UPLOAD_TRIES = 4
 #: A run that asks to be repeated at once is repeated this often; then the next head does.
 RUNS_IN_A_ROW = 5
 #: Length of a cause in a report.
@@ -111,7 +120,7 @@ def upload(context: WorkerContext, task_id: TaskId) -> bool:
         return False
     path = context.layout.task(task_id).zip
     retrying = Retrying(
-        stop=stop_after_delay(UPLOAD_TIMEOUT),
+        stop=stop_all(stop_after_delay(UPLOAD_TIMEOUT), stop_after_attempt(UPLOAD_TRIES)),
         wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
         retry=retry_if_exception_type(PoolUnavailable),
         reraise=True,

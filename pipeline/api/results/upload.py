@@ -3,7 +3,7 @@
 PUT zip ─► is it stored already?        then that is the answer, and the body is not read
         ─► has another worker's vote for the same result been stored? then its link, and the body is not read
         ─► may this wallet upload?      vote: it has contributed on chain      solo: the task is open and given to it
-        ─► temporary file, capped, at a least rate, two at a time per wallet
+        ─► temporary file, capped, at a least rate, two at a time per wallet; with Content-Range see `parts`
         ─► digest recomputed from the zip ─► vote: keccak(task ‖ digest) is its contribution
         ─► what the digest covers is packed anew: files beside it are dropped
         ─► IPFS add, pinned (solo: later)              ─► link and digest into its replicate ─► `advance` published
@@ -15,15 +15,17 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from pipeline.api.auth.access import Access, SignedIn
 from pipeline.api.reports import announce, on_chain, own_replicate
+from pipeline.api.results import parts
 from pipeline.api.results.result_zip import MAX_UNPACKED_BYTES, CheckedResult, check_result, repack
 from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive
 from pipeline.domain.records import Replicate, TaskRecord
@@ -32,8 +34,9 @@ from protocol.errors import NotYet, Refused, StorageUnavailable
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, ContributionStatus
+from protocol.results.resumed_upload import DIGEST_HEADER, OFFSET_HEADER, Rest, read_digest
 from protocol.results.zip_rules import largest_zip
-from protocol.types import ZERO_HASH, Hash32, TaskId
+from protocol.types import ZERO_HASH, Hash32, TaskId, Wallet
 from protocol.wire import HexId, Mode, Report, ResultLink, Step, Stored
 
 log = structlog.get_logger(__name__)
@@ -43,30 +46,51 @@ _turns = UploadTurns()
 _verifying = asyncio.Semaphore(VERIFIED_AT_ONCE)
 
 
+@router.head("/tasks/{task_id}/result", summary="How much of a result is here", status_code=204)
+def result_held(
+    task_id: HexId, wallet: SignedIn, services: Access, digest: Annotated[str, Header(alias=DIGEST_HEADER)] = ""
+) -> Response:
+    """Bytes that came of a zip of this wallet whose upload was cut, in the header Upload-Offset: go on from there."""
+    services.rates.count("upload", wallet)
+    held = parts.bytes_held(services.uploads, TaskId(task_id), wallet, read_digest(digest))
+    return Response(status_code=204, headers={OFFSET_HEADER: str(held)})
+
+
 @router.put("/tasks/{task_id}/result", summary="Store a result")
 async def put_result(task_id: HexId, request: Request, wallet: SignedIn, services: Access) -> Stored:
     """Body: the zip of `/iexec_out`. Its digest is recomputed and must be the one this wallet voted for; for a task
     without a vote (trust 1) the wallet must hold the task. Once a result is stored, that one is the answer to whatever
-    is sent.
+    is sent. With Content-Range and Repr-Digest the body is the rest of a zip of which HEAD says how much is here.
     """
-    begun = services.clock()
+    begun, largest = services.clock(), largest_zip(services.settings.max_result_bytes)
     services.rates.count("upload", wallet)
+    rest = Rest.of(request.headers, largest)
     task, replicate = await run_in_threadpool(own_replicate, services, TaskId(task_id), wallet)
     if replicate.link is not None and replicate.digest is not None:
         return Stored(link=replicate.link, digest=replicate.digest)
     view = await run_in_threadpool(on_chain, services, task)
-    check_may_upload(task, replicate, view)
+    try:
+        check_may_upload(task, replicate, view)
+    except Refused:
+        parts.remove_parts(services.uploads, task.task_id, wallet)
+        raise
     twin = same_result(task, replicate, view)
     if twin is not None:
         return await run_in_threadpool(_share, services, task, replicate, twin, begun)
     # Twice: what comes, and what is stored of it.
-    needed = 2 * _declared_bytes(request, largest_zip(services.settings.max_result_bytes))
-    turn, room = _turns.receiving(wallet, task.task_id), _turns.room(services.uploads, needed)
+    needed = 2 * (_declared_bytes(request, largest) if rest is None else rest.total)
+    turn = _turns.receiving(wallet, task.task_id)
+    room = _turns.room(services.uploads, needed, lambda: parts.remove_all_idle(services.uploads))
     try:
-        with turn, room, _temporary(services.uploads) as path:
-            # The cap is `BodyLimit`'s.
-            await receive(request.stream(), path)
+        with turn, _file(services, task, wallet, rest) as path, room:
+            if rest is None:
+                # The cap is `BodyLimit`'s.
+                await receive(request.stream(), path)
+            else:
+                await receive(request.stream(), path, first=rest.first, most=rest.length)
             async with _verifying:
+                if rest is not None:
+                    await run_in_threadpool(parts.check_whole, path, rest)
                 return await run_in_threadpool(_store, services, task, replicate, view, path, begun)
     except (StorageUnavailable, OSError) as error:
         log.warning("A result could not be stored.", action="result_not_stored", task=task.task_id, why=str(error))
@@ -128,6 +152,7 @@ def _note(
     services: Access, task: TaskRecord, replicate: Replicate, stored: Stored, callback_data: str | None, begun: float
 ) -> Stored:
     link = stored.link
+    parts.remove_parts(services.uploads, task.task_id, replicate.wallet)
     services.store.tasks.record_upload(
         task.task_id, replicate.wallet, link, Hash32(stored.digest), callback_data, services.clock()
     )
@@ -135,6 +160,13 @@ def _note(
     announce(services, task, replicate, Report(step=Step.UPLOADED, seconds=seconds))
     log.info("Result stored.", action="result_stored", task=task.task_id, wallet=replicate.wallet, link=link.location)
     return stored
+
+
+def _file(services: Access, task: TaskRecord, wallet: Wallet, rest: Rest | None) -> AbstractContextManager[Path]:
+    """Where a body is written: a file of this request's own, or what came before of the same zip."""
+    if rest is None:
+        return _temporary(services.uploads)
+    return parts.part_of(services.uploads, task.task_id, wallet, rest)
 
 
 @contextmanager

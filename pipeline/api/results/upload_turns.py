@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from protocol.errors import BadMessage, StorageUnavailable, Unavailable
+from protocol.errors import BadMessage, StorageUnavailable, TooSlow, Unavailable, UnderWay
 from protocol.types import TaskId, Wallet
 
 #: Bodies received at a time from one wallet: a machine uploads with one process per slot and one spare.
@@ -22,6 +22,8 @@ PER_WALLET = 2
 LEAST_RATE = 2**17
 #: Seconds before the rate is asked for: slow starts, and the pauses of a busy machine.
 GRACE_SECONDS = 15.0
+#: Seconds without any byte after which an upload is given up: its line is cut, and the worker may go on with another.
+STALL_SECONDS = 60.0
 #: Uploads verified and stored at a time: each unpacks on one processor.
 VERIFIED_AT_ONCE = 8
 
@@ -37,10 +39,12 @@ class UploadTurns:
 
     @contextmanager
     def receiving(self, wallet: Wallet, task_id: TaskId) -> Iterator[None]:
-        """Count one body. Raises Unavailable if this wallet has enough under way: it may try again."""
+        """Count one body. Raises UnderWay for one that is being sent, Unavailable if this wallet has enough under way:
+        it may try again.
+        """
         body = (wallet, task_id)
         if body in self._bodies:
-            raise Unavailable(what="a second upload", why="this wallet is sending this result already")
+            raise UnderWay(what="An upload of this result", why="this wallet is sending it")
         if self._by_wallet[wallet] >= PER_WALLET:
             raise Unavailable(what="a further upload", why=f"this wallet is sending {PER_WALLET} results already")
         self._bodies.add(body)
@@ -54,11 +58,13 @@ class UploadTurns:
                 del self._by_wallet[wallet]
 
     @contextmanager
-    def room(self, folder: Path, size: int) -> Iterator[None]:
+    def room(self, folder: Path, size: int, free_up: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Promise a body `size` bytes at `folder`. Raises StorageUnavailable if, with all that was promised to others,
-        less than that would stay free.
+        less than that would stay free, also after `free_up` has removed what can be spared.
         """
-        if shutil.disk_usage(folder).free < self._promised + 2 * size:
+        if not self._fits(folder, size):
+            free_up()
+        if not self._fits(folder, size):
             raise StorageUnavailable(what="the pool's disk", why="it is almost full")
         self._promised += size
         try:
@@ -66,19 +72,34 @@ class UploadTurns:
         finally:
             self._promised -= size
 
+    def _fits(self, folder: Path, size: int) -> bool:
+        return shutil.disk_usage(folder).free >= self._promised + 2 * size
+
 
 async def receive(
-    chunks: AsyncIterator[bytes], path: Path, *, rate: float = LEAST_RATE, grace: float = GRACE_SECONDS
+    chunks: AsyncIterator[bytes],
+    path: Path,
+    *,
+    first: int = 0,
+    most: int | None = None,
+    rate: float = LEAST_RATE,
+    grace: float = GRACE_SECONDS,
+    stall: float = STALL_SECONDS,
 ) -> None:
-    """Write `chunks` to `path`. Raises BadMessage if they bring less than `rate` bytes/s after `grace` seconds."""
+    """Write `chunks` to `path` from byte `first` on, in place of what is there. Raises TooSlow if they bring less than
+    `rate` bytes/s after `grace` seconds or nothing for `stall` seconds, and BadMessage if more than `most` bytes come.
+    """
     clock = asyncio.get_running_loop().time
     began, received = clock(), 0
     try:
-        with path.open("wb") as file:
+        with path.open("ab") as file:
+            file.truncate(first)
             async with asyncio.timeout_at(began + grace) as limit:
                 async for chunk in chunks:
-                    file.write(chunk)
                     received += len(chunk)
-                    limit.reschedule(began + grace + received / rate)
+                    if most is not None and received > most:
+                        raise BadMessage(why=f"the body has more than the {most} bytes that it was to have")
+                    file.write(chunk)
+                    limit.reschedule(min(began + grace + received / rate, clock() + stall))
     except TimeoutError as error:
-        raise BadMessage(why=f"the body came more slowly than {rate:g} bytes a second") from error
+        raise TooSlow(why=f"the least is {rate:g} bytes a second, and some every {stall:g} seconds") from error

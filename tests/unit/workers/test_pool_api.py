@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 
 from config.per_process import PerProcess
 from config.settings import read_settings
 from protocol.errors import BadSetting, NotSignedIn, PoolUnavailable, Refused
+from protocol.types import TaskId
 from tests.unit.workers.test_complete_settings import POOL
-from workers.pool.api import PoolApi
+from workers.pool.api import RESUMED_BYTES, PoolApi
 
 DATE = "Sat, 28 Nov 2026 17:00:00 GMT"
 
@@ -92,3 +95,49 @@ def test_an_api_elsewhere_without_encryption_is_refused_unless_its_network_is_tr
 @pytest.mark.parametrize("host", ["127.0.0.1:18300", "localhost", "[::1]:1", "127.8.9.1"])
 def test_an_api_of_this_machine_needs_no_encryption(host: str) -> None:
     assert PoolApi.of(read_settings(api_url=f"http://{host}")).url == f"http://{host}"
+
+
+STORED = {"link": {"storage": "ipfs", "location": "/ipfs/Qm"}, "digest": "0x" + "11" * 32}
+
+
+def sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int, head: httpx.Response
+) -> list[tuple[str, str | None, bytes]]:
+    """Requests that an upload makes at a pool that answers HEAD with `head`: method, Content-Range, body."""
+    seen = []
+
+    def pool(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, request.headers.get("content-range"), request.read()))
+        return head if request.method == "HEAD" else httpx.Response(200, json=STORED)
+
+    made = PoolApi("https://pool.example")
+    client = httpx.Client(transport=httpx.MockTransport(pool))
+    monkeypatch.setattr(made, "_http", PerProcess(lambda: client))
+    archive = tmp_path / "result.zip"
+    archive.write_bytes(bytes(size - 1) + b"x")
+    made.put_result("t", TaskId("0x" + "22" * 32), archive)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("held", "first"), [(0, 0), (1000, 1000), (RESUMED_BYTES, RESUMED_BYTES - 1), (2**40, RESUMED_BYTES - 1)]
+)
+def test_an_upload_goes_on_where_the_pool_says_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, held: int, first: int
+) -> None:
+    head, put = sent(monkeypatch, tmp_path, RESUMED_BYTES, httpx.Response(204, headers={"upload-offset": str(held)}))
+    assert head == ("HEAD", None, b"")
+    assert put[:2] == ("PUT", f"bytes {first}-{RESUMED_BYTES - 1}/{RESUMED_BYTES}")
+    assert len(put[2]) == RESUMED_BYTES - first
+
+
+@pytest.mark.parametrize("head", [httpx.Response(405), httpx.Response(404), httpx.Response(403), httpx.Response(204)])
+def test_a_pool_that_cannot_say_how_much_it_has_gets_the_whole_zip(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, head: httpx.Response
+) -> None:
+    _, put = sent(monkeypatch, tmp_path, RESUMED_BYTES, head)
+    assert (put[0], put[1], len(put[2])) == ("PUT", None, RESUMED_BYTES)
+
+
+def test_a_small_result_is_sent_without_asking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert [method for method, *_ in sent(monkeypatch, tmp_path, 10, httpx.Response(500))] == ["PUT"]

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.api.results.upload_turns import PER_WALLET, UploadTurns, receive
-from protocol.errors import BadMessage, StorageUnavailable, Unavailable
+from protocol.errors import BadMessage, StorageUnavailable, TooSlow, Unavailable
 from protocol.types import TaskId, Wallet
 
 ONE, OTHER = Wallet("0x" + "aa" * 20), Wallet("0x" + "bb" * 20)
@@ -71,3 +71,22 @@ def test_no_body_is_taken_that_could_fill_the_disk_together_with_those_under_way
             pass
     with turns.room(tmp_path, 50):
         pass
+
+
+def test_what_can_be_spared_goes_before_a_body_is_refused_for_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = SimpleNamespace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    with UploadTurns().room(tmp_path, 60, lambda: setattr(free, "free", 120)):
+        pass
+
+
+def test_a_body_that_pauses_too_long_is_given_up_however_fast_it_came_before(tmp_path: Path) -> None:
+    async def cut_off() -> AsyncIterator[bytes]:
+        yield b"x" * 10**6
+        await asyncio.Event().wait()
+
+    with pytest.raises(TooSlow):
+        asyncio.run(receive(cut_off(), tmp_path / "body", rate=1, stall=0.05))
+    assert (tmp_path / "body").stat().st_size == 10**6
