@@ -22,6 +22,7 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from pipeline.api.auth.access import Access, SignedIn
 from pipeline.api.reports import announce, on_chain, own_replicate
@@ -30,7 +31,7 @@ from pipeline.api.results.result_zip import MAX_UNPACKED_BYTES, CheckedResult, c
 from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive
 from pipeline.domain.records import Replicate, TaskRecord
 from pipeline.store.pins import Pin
-from protocol.errors import NotYet, Refused, StorageUnavailable
+from protocol.errors import NotYet, Refused, StorageUnavailable, Unavailable
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, ContributionStatus
@@ -92,6 +93,10 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
                 if rest is not None:
                     await run_in_threadpool(parts.check_whole, path, rest)
                 return await run_in_threadpool(_store, services, task, replicate, view, path, begun)
+    except ClientDisconnect as error:
+        # Nobody reads the answer; without one the server would log a failure of ours.
+        log.info("An upload was cut.", action="upload_cut", task=task.task_id, wallet=wallet)
+        raise Unavailable(what="the worker", why="its connection ended") from error
     except (StorageUnavailable, OSError) as error:
         log.warning("A result could not be stored.", action="result_not_stored", task=task.task_id, why=str(error))
         if replicate.not_stored_at is None:
