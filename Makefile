@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth check check-types check-style bench clean
+.PHONY: help demo test test-geth image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -31,6 +31,15 @@ test: $(READY)
 # A second opinion to anvil: the lane on geth, which takes five minutes to build the first time.
 test-geth: $(READY)
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/lane/geth_lane.py $(ARGS)
+
+# In this order: the last one stops what the others use.
+IMAGE_RUNS := $(addprefix tests/image/,image_runs.py systemd_runs.py stop_runs.py)
+
+# The image, the compose file's scheduler, `docker run` and the systemd unit of docs/quickstart/worker.md, as printed.
+# The base image is made of Debian's packages (3 minutes the first time), so that no image registry is needed.
+image-test: $(READY)
+	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
+	@$(RUN)/python -m pytest -p no:cacheprovider $(IMAGE_RUNS) $(ARGS)
 
 # Types take longest: the rest is looked at beside them.
 check: $(READY)

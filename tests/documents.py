@@ -23,10 +23,11 @@ _NAMED = re.compile(r"(?://|#) (\S+\.\w+)$")
 #: Commands that no test runs, by how they begin, and why.
 NOT_RUN = {
     "make test": "this is it",
+    "make image-test": "makes a base image and builds on it, which takes minutes; it is run by itself",
     "make check": "`.ci/run` runs it before this",
     "make bench": "takes minutes; `bench/` has tests of its parts",
     "python3 -m venv /opt/sluice": "writes outside the clone and downloads 155 MB",
-    "docker run": "needs the image",
+    "docker run": "needs the image; `make image-test` builds and runs it",
     "sluice stack up": "starts servers on ports that others may use; tests/integration/stack does it on its own",
     "sluice stack down": "would stop the servers of all tests",
 }

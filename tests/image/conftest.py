@@ -1,0 +1,157 @@
+"""A pool whose scheduler and machines are containers of the image: the engine, the image, a chain, wallets."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from docker import DockerClient
+from eth_account import Account
+
+from bench.bench_pool import BenchPool
+from chain.rpc.client import Rpc
+from ops.demo import app_image
+from ops.poco.sender import DirectSender
+from ops.poco.state import CHAIN_ID, ensure_state
+from ops.pool import servers, site
+from ops.pool.on_chain import NewWallet
+from ops.pool.site import Chain, Names, Servers
+from ops.stack import anvil, ports, private_file, tools
+from protocol.poco.view import TaskStatus
+from tests.image import base, confined
+from tests.image.base import docker
+from tests.waiting import ample, wait_until
+
+#: Seconds between blocks, as in other pools of tests.
+BLOCK_TIME = 0.5
+#: The image's own user (docker/Dockerfile).
+IMAGE_USER = 10001
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The image that docker/Dockerfile makes, on this engine."""
+
+    tag: str
+    host: str
+    engine: DockerClient
+
+    def state(self, name: str) -> dict[str, Any]:
+        """What the engine says of a container's process."""
+        found: dict[str, Any] = json.loads(docker(self.host, "inspect", "--format", "{{json .State}}", name).stdout)
+        return found
+
+    def ended(self, name: str) -> bool:
+        """Whether a container has ended."""
+        return self.state(name)["Status"] == "exited"
+
+    def restarted(self, name: str) -> bool:
+        """Whether a container has ended, or the engine has started it again, as it may be told to."""
+        return self.ended(name) or docker(self.host, "inspect", "--format", "{{.RestartCount}}", name).stdout != "0\n"
+
+    def log(self, name: str) -> str:
+        """What a container has written to both of its streams."""
+        done = docker(self.host, "logs", name)
+        return done.stdout + done.stderr
+
+    @contextmanager
+    def removed(self, *names: str) -> Iterator[None]:
+        """Remove these containers with their volumes at the end, whatever became of them."""
+        try:
+            yield
+        finally:
+            docker(self.host, "rm", "--force", "--volumes", *names, check=False)
+
+
+@pytest.fixture(scope="session")
+def shared_servers() -> Servers:
+    """MongoDB, RabbitMQ, Docker and IPFS of the local stack, started if they are not up."""
+    return servers.bring_up()
+
+
+@pytest.fixture(scope="session")
+def image(shared_servers: Servers) -> Iterator[Image]:
+    """docker/Dockerfile, built from the tree as it is."""
+    engine = DockerClient(base_url=shared_servers.docker_host)
+    try:
+        yield Image(base.build(shared_servers.docker_host, engine), shared_servers.docker_host, engine)
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def ground(image: Image, shared_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BenchPool]:
+    """Chain, contracts, wallets of two machines and virtual hosts of a pool; none of its programs runs."""
+    names, home = Names.fresh(), tmp_path_factory.mktemp("pool")
+    state = ensure_state(tools.root() / ".sluice")
+    node = anvil.start(home / "chain", ports.free_port(), block_time=BLOCK_TIME, load=state.path)
+    try:
+        chain = Chain(node.rpc_url, node.ws_url, CHAIN_ID, BLOCK_TIME, state.addresses)
+        app = app_image.build(image.engine)
+        pool = site.prepare(shared_servers, chain, names, home, workers=2, image=app)
+        try:
+            with Rpc(chain.rpc_url) as rpc:
+                buyer = DirectSender(pool.on_chain.requester, rpc, CHAIN_ID)
+                yield BenchPool(home, shared_servers, names, chain, node, pool, rpc, buyer)
+        finally:
+            site.clear(shared_servers, names)
+    finally:
+        node.stop()
+
+
+@pytest.fixture(scope="session")
+def scheduler(image: Image, ground: BenchPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Name of the container in which the pool's scheduler runs as in the compose file; its API answers."""
+    name = f"sluice-scheduler-{secrets.token_hex(4)}"
+    folder = tmp_path_factory.mktemp("secrets")
+    keystore(folder, ground.pool.on_chain.scheduler, names=("keystore", "keystore_password"), owner=IMAGE_USER)
+    folder.chmod(0o755)
+    with image.removed(name):
+        docker(image.host, *confined.command(image.tag, name, ground, folder))
+        wait_until(lambda: image.ended(name) or _answers(ground.pool.api_url), 30, what="the scheduler's API")
+        assert not image.ended(name), image.log(name)
+        yield name
+
+
+def _answers(api_url: str) -> bool:
+    try:
+        return httpx.get(f"{api_url}/live", timeout=ample(2.0)).is_success
+    except httpx.TransportError:
+        return False
+
+
+def keystore(folder: Path, wallet: NewWallet, *, names: tuple[str, str], owner: int) -> None:
+    """Write a wallet's V3 keystore and its password into two files of a folder, for the user `owner` only."""
+    secret = secrets.token_hex(16)
+    encrypted = Account.encrypt(bytes.fromhex(wallet.secret), secret, kdf="pbkdf2", iterations=10)
+    for name, text in zip(names, (json.dumps(encrypted), secret), strict=True):
+        path = folder / name
+        private_file.write(path, text)
+        path.chmod(0o400)
+        os.chown(path, owner, -1)
+
+
+def needs(ground: BenchPool) -> dict[str, str]:
+    """What a machine of this pool is told besides the page's settings: all is on one machine without a registry."""
+    own = ("SLUICE_LOCAL_IMAGES", "SLUICE_ALLOW_PRIVATE_DOWNLOADS")
+    return {name: ground.pool.env[name] for name in own} | {"SLUICE_SLOTS": "1"}
+
+
+def does_a_task(ground: BenchPool, failed: Callable[[], bool], log: Callable[[], str]) -> None:
+    """Buy one task and wait until it is completed on chain, or `failed` says that nobody will do it."""
+    (task,) = ground.buy(trust=1, volume=1).tasks
+
+    def completed() -> bool:
+        (found,) = ground.hub.tasks([task])
+        return found.status is TaskStatus.COMPLETED
+
+    wait_until(lambda: failed() or completed(), 60, what="the task to be completed")
+    assert completed(), log()[-8000:]
