@@ -32,7 +32,7 @@ def command(tag: str, name: str, ground: BenchPool, secrets: Path) -> list[str]:
     words += [*(["--read-only"] if SERVICE["read_only"] else []), *(["--init"] if SERVICE["init"] else [])]
     words += [f"--volume={secrets / each}:/run/secrets/{each}:ro" for each in SERVICE["secrets"]]
     said = {name: value for name, value in SERVICE["environment"].items() if name.startswith("SLUICE_KEYSTORE")}
-    words += [f"--env={name}={value}" for name, value in (ground.pool.env | said).items()]
+    words += [f"--env={name}={value}" for name, value in {**ground.pool.env, **said}.items()]
     return [*words, tag, *SERVICE["command"]]
 
 

@@ -51,7 +51,7 @@ class Image:
 
     def ended(self, name: str) -> bool:
         """Whether a container has ended."""
-        return self.state(name)["Status"] == "exited"
+        return bool(self.state(name)["Status"] == "exited")
 
     def restarted(self, name: str) -> bool:
         """Whether a container has ended, or the engine has started it again, as it may be told to."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -34,6 +36,15 @@ def system(image: Image, tmp_path_factory: pytest.TempPathFactory) -> str:
     return tag
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A machine's folder that has one path inside and outside of the container, and that the unit may write to."""
+    above = Path("/run/sluice")
+    above.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=above) as folder:
+        yield Path(folder)
+
+
 def test_systemd_has_nothing_to_say_against_the_unit(image: Image, system: str, tmp_path: Path) -> None:
     (tmp_path / UNIT).write_text(printed.unit())
     mounted = f"{tmp_path}/{UNIT}:/etc/systemd/system/{UNIT}:ro"
@@ -43,17 +54,15 @@ def test_systemd_has_nothing_to_say_against_the_unit(image: Image, system: str, 
 
 
 def test_a_machine_works_as_the_unit_on_the_page_says(
-    image: Image, ground: BenchPool, scheduler: str, system: str, tmp_path: Path
+    image: Image, ground: BenchPool, scheduler: str, system: str, home: Path, tmp_path: Path
 ) -> None:
     assert not image.ended(scheduler)
-    name, settings, home = f"sluice-systemd-{secrets.token_hex(4)}", tmp_path / "etc", tmp_path / "var"
+    name, settings = f"sluice-systemd-{secrets.token_hex(4)}", tmp_path / "etc"
     settings.mkdir()
-    home.mkdir()
     keystore(settings, ground.pool.on_chain.workers[1], names=("wallet.json", "password"), owner=0)
-    # The engine makes apps' folders where the machine names them, so they have one path inside and outside.
     replaced = {"https://pool.example": ground.pool.api_url, f"SLUICE_HOME={printed.HOME}": f"SLUICE_HOME={home}"}
     printed.write_settings(settings, replaced, needs(ground))
-    (tmp_path / UNIT).write_text(printed.unit().replace("ReadWritePaths=/run", f"ReadWritePaths=/run {home}"))
+    (tmp_path / UNIT).write_text(printed.unit())
     mounts = {
         settings: f"{printed.SETTINGS}:ro",
         home: home,
