@@ -98,7 +98,7 @@ def frozen(node: Anvil) -> Iterator[None]:
         os.kill(node.pid, signal.SIGCONT)
 
 
-def test_a_node_that_freezes_costs_one_time_out_and_no_more(chain: Chain, farm: Farm) -> None:
+def test_a_node_that_freezes_costs_at_most_one_time_out(chain: Chain, farm: Farm) -> None:
     second = farm.start("--fork-url", chain.node.rpc_url)
     pool = farm.pool(chain.node, second)
     pool.call("eth_chainId")
@@ -106,7 +106,8 @@ def test_a_node_that_freezes_costs_one_time_out_and_no_more(chain: Chain, farm: 
         for _ in range(CALLS):
             pool.call("eth_chainId")
 
-    assert 1 <= farm.waits(chain.node) < FEW_TIMEOUTS
+    # None where one of the pool's own checks was the first to ask it.
+    assert farm.waits(chain.node) < FEW_TIMEOUTS
 
 
 def test_a_node_that_is_frozen_from_the_start_costs_no_time_out(chain: Chain, farm: Farm) -> None:
