@@ -203,7 +203,7 @@ class LaneStoreContract:
         with pytest.raises(LeaseLost):
             store.halt(LANE, "foreign nonce", stale)
         with pytest.raises(LeaseLost):
-            store.wait(stale, "a receipt")
+            store.set_waiting(stale, "a receipt")
         assert (store.halted(LANE), store.waiting(LANE)) == (None, None)
         store.halt(LANE, "foreign nonce", fresh)
         assert store.halted(LANE) == "foreign nonce"
@@ -211,12 +211,12 @@ class LaneStoreContract:
     def test_what_a_lane_waits_for_is_read_by_every_process(self, store: LaneStore) -> None:
         assert store.waiting(LANE) is None
         lease = self.lease(store)
-        store.wait(lease, "a receipt")
+        store.set_waiting(lease, "a receipt")
         store.give_back(lease)
         assert (store.waiting(LANE), store.waiting(OTHER)) == ("a receipt", None)
         again = self.lease(store)
         assert (again.waiting, again.halted) == ("a receipt", None)
-        store.wait(again, None)
+        store.set_waiting(again, None)
         assert store.waiting(LANE) is None
 
     # -- nonces --------------------------------------------------------------------------------------------------------

@@ -148,7 +148,9 @@ def quote_bump(lane: Lane, nonce: Nonce) -> ReplacementPrice:
 
 
 def quote_cancel(lane: Lane, nonce: Nonce) -> ReplacementPrice:
-    """What `cancel` of this open nonce would cost. Raises BadInput as `quote_bump`."""
+    """What `cancel` of this open nonce would cost. Raises BadInput if the nonce is not open or its fee is at the
+    ceiling.
+    """
     return ReplacementPrice((nonce,), quote_bump(lane, nonce).fees, transfer_gas(lane.context, LaneMemory()))
 
 
@@ -194,7 +196,7 @@ def cancel_queued(lane: Lane, key: str, *, dry_run: bool = False) -> None:
         if not dry_run:
             run.context.store.move(run.lease, [IntentMove((key,), IntentState.FAILED, reason=_CANCELLED)], ())
             # It may have been what the lane waited for.
-            run.context.store.wait(run.lease, None)
+            run.context.store.set_waiting(run.lease, None)
 
 
 def rebroadcast(lane: Lane) -> list[str]:
@@ -213,7 +215,8 @@ def fill_gaps(lane: Lane) -> list[Nonce]:
 
 
 def disown(lane: Lane, nonce: Nonce, *, dry_run: bool = False) -> list[IntentMove]:
-    """Accept that a foreign transaction took this nonce, so that the lane goes on; what becomes of the nonce's intents.
+    """Accept that a foreign transaction took this nonce, so that the lane goes on. Returns what becomes of the nonce's
+    intents.
 
     `dry_run`: change nothing. Raises BadInput unless the lane is halted and a final block shows the foreign
     transaction: if the nonce was the lane's own after all, its calls would be carried out twice.
@@ -260,7 +263,7 @@ def _prove_foreign(context: RunContext, seen: ChainSnapshot, record: NonceRecord
 
 
 def resume(lane: Lane, *, dry_run: bool = False) -> str:
-    """End the halt of a lane, for an operator who knows that its reason was wrong; the reason.
+    """End the halt of a lane, for an operator who knows that its reason was wrong. Returns that reason.
 
     If the reason still holds, the next run halts the lane again. `dry_run`: change nothing. Raises BadInput if the lane
     is not halted.

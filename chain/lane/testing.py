@@ -68,7 +68,9 @@ class MemoryStore:
     # -- the lease -----------------------------------------------------------------------------------------------------
 
     def take_lease(self, lane: LaneId, holder: str, seconds: float) -> LaneLease | None:
-        """The lease under a new fence; None while another living process has it."""
+        """Take the lane's lease for `seconds`, under the next higher fence. None: another living process holds an
+        unexpired lease.
+        """
         held, until = self._leases.get(lane, (None, 0.0))
         if held is not None and until > self._clock() and not holder_is_dead(held.holder):
             return None
@@ -82,7 +84,7 @@ class MemoryStore:
         self._leases[lease.lane] = (lease, self._clock() + seconds)
 
     def give_back(self, lease: LaneLease) -> None:
-        """Let other processes take the lease at once."""
+        """End the lease before its time, so that another process can take it."""
         if self._leases[lease.lane][0].fence == lease.fence:
             self._leases[lease.lane] = (lease, self._clock())
 
@@ -96,7 +98,7 @@ class MemoryStore:
         """Why the lane is halted; None if it is not."""
         return self._halts.get(lane)
 
-    def wait(self, lease: LaneLease, why: str | None) -> None:
+    def set_waiting(self, lease: LaneLease, why: str | None) -> None:
         """Record what the lane waits for and cannot repair (None: nothing). Raises LeaseLost."""
         self._check_last(lease)
         self._set_note(self._waits, lease.lane, why)
@@ -131,7 +133,7 @@ class MemoryStore:
         return sorted(found, key=lambda record: record.nonce)
 
     def record(self, lane: LaneId, nonce: Nonce) -> NonceRecord | None:
-        """The record of this nonce."""
+        """The record of this nonce; None if there is none."""
         return self._records.get(lane, {}).get(nonce)
 
     def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
@@ -144,7 +146,7 @@ class MemoryStore:
         return max(self._records.get(lane, {}), default=None)
 
     def holding(self, lane: LaneId, key: str) -> NonceRecord | None:
-        """The record whose nonce carries this intent now."""
+        """The record of the nonce that this intent (by its key) is sent with now; None if it has no nonce."""
         return next((record for record in self._records.get(lane, {}).values() if key in record.intents), None)
 
     def spent_since(self, lane: LaneId, since: float) -> Wei:
@@ -153,7 +155,9 @@ class MemoryStore:
         return Wei(sum(record.mined.fee for record in records if record.mined and record.created_at >= since))
 
     def claim(self, lease: LaneLease, records: Sequence[NonceRecord]) -> None:
-        """Insert records, lowest nonce first. Raises LeaseLost at the first that conflicts; those before it stay."""
+        """Insert the records of new nonces, lowest first. Raises LeaseLost at the first whose nonce or intent has a
+        record already; those before it stay.
+        """
         own = self._records.setdefault(lease.lane, {})
         for record in records:
             taken = any(self.holding(lease.lane, key) for key in record.intents)

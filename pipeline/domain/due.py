@@ -26,7 +26,7 @@ LATER_SHARE = 10
 
 
 class Turn(IntEnum):
-    """Lower goes first."""
+    """Which due tasks are visited first: a lower turn before a higher one."""
 
     WAITED_FOR = 0
     EARLY = 1
@@ -46,7 +46,7 @@ class DueTask:
     final_deadline: float
 
     def turn(self, now: float) -> Turn:
-        """Whose turn it has."""
+        """Which of the three turns the task belongs to at `now` (Unix seconds)."""
         if self.stage in WAITED_FOR_STAGES and now < self.final_deadline:
             return Turn.WAITED_FOR
         if self.stage in EARLY_STAGES and now < self.contribution_deadline:
@@ -55,10 +55,10 @@ class DueTask:
 
 
 def choose_due(due: Iterable[DueTask], now: float, most: int, room: int) -> list[TaskId]:
-    """At most `most` of the due tasks, in the order to visit them.
+    """The ids of at most `most` due tasks, in the order to visit them.
 
-    `room`: transactions that the lane still takes of expired tasks; more of those are not taken, but for a small share,
-    since some of them need no transaction.
+    `room`: how many transactions of expired tasks the lane can still take. No more expired tasks than that are chosen,
+    or a small share of `most` if `room` is less, since some of them need no transaction.
     """
     turns: dict[Turn, list[DueTask]] = {turn: [] for turn in Turn}
     for task in sorted(due, key=lambda task: (task.next_visit, task.task_id)):

@@ -49,7 +49,10 @@ def explain(
 
 
 def why_nobody(task: TaskRecord, workers: Iterable[WorkerRecord], now: float, seen_after: float) -> str:
-    """Why no machine can take it: the obstacle of the machine that is nearest to taking it."""
+    """Why no machine can take a waiting task, in words: the obstacle of the machine that is nearest to taking it.
+
+    `now`: Unix seconds; a machine last seen before `seen_after` counts as lost.
+    """
     found = [
         (obstacle(task, capacity, now), capacity)
         for capacity in (Capacity.of(replace(item, lost=item.lost or item.seen_at < seen_after)) for item in workers)

@@ -43,7 +43,7 @@ class Match:
     workers: tuple[WorkerRecord, ...]
 
     def without(self, unreachable: AbstractSet[Wallet]) -> Match:
-        """The same but for some workers."""
+        """The same match without the workers that cannot be given the task after all."""
         return Match(self.task, tuple(worker for worker in self.workers if worker.wallet not in unreachable))
 
     @property
@@ -55,19 +55,19 @@ class Match:
 
     @property
     def wants(self) -> int:
-        """Replicates that the task still wants after this."""
+        """Replicates that the task still wants after this match."""
         enough = weights.consensus_reached(self.task.trust, self.leading, self.task.others)
         return 0 if enough else max(self.task.wants - len(self.workers), 0)
 
     @property
     def newcomers(self) -> int:
-        """Workers never right on chain that the task may still be given to after this."""
+        """How many more workers that were never right on chain the task may be given to after this match."""
         return self.task.newcomers - sum(not worker.successes for worker in self.workers)
 
 
 @dataclass(slots=True)
 class Capacity:
-    """What is left of a worker during one round of matching."""
+    """The free slots and the free stake of one worker during one round of matching."""
 
     worker: WorkerRecord
     order: int
@@ -82,7 +82,9 @@ class Capacity:
 
     @classmethod
     def of(cls, worker: WorkerRecord, order: int = 0) -> Capacity:
-        """All that the worker has free."""
+        """A worker's free slots and stake at the start of a round. `order`: decides between workers that are equal
+        otherwise.
+        """
         promised = sum(item.stake for item in (*worker.held, *worker.pledged))
         busy, facts = len(worker.held), worker.facts
         failed = worker.failures + worker.blamed
@@ -90,7 +92,7 @@ class Capacity:
         return cls(worker, order, worker.free, NRlc(facts.stake - promised), busy, rank)
 
     def take(self, stake: NRlc) -> None:
-        """Use a slot for a task that locks this stake."""
+        """Use one slot for a task that locks this stake (nRLC)."""
         self.free -= 1
         self.busy += 1
         self.stake = NRlc(self.stake - stake)
@@ -130,7 +132,10 @@ def stake_locked(task: TaskRecord) -> NRlc:
 
 
 def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) -> Obstacle | None:
-    """The first obstacle between a worker and a task, in the order of `Obstacle`; None if it can take the task."""
+    """The first obstacle between a worker and a task, in the order of `Obstacle`; None if the worker can take the task.
+
+    `now`: Unix seconds; without it, no worker counts as cooling down.
+    """
     worker = capacity.worker
     checks = (
         (worker.banned, Obstacle.BANNED),
@@ -147,7 +152,7 @@ def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) ->
 
 
 def for_proven(task: TaskRecord) -> bool:
-    """Whether only workers that were right on chain may have it."""
+    """Whether only workers that were right on chain before may be given the task."""
     return task.backup or task.newcomers <= 0 or spent_newcomers(task) >= MOST_NEWCOMERS
 
 

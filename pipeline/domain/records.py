@@ -333,7 +333,7 @@ class WorkerRecord:
         return min(self.slots, NEWCOMER_SLOTS + SLOTS_PER_SUCCESS * self.successes)
 
     def standing(self, stake: NRlc) -> Standing:
-        """Its standing towards a task that locks this stake."""
+        """The standing (newcomer, staked or proven) of this worker for a task that locks `stake` nRLC."""
         if self.successes:
             return Standing.PROVEN
         return Standing.STAKED if self.facts.stake >= max(stake, 1) else Standing.NEWCOMER

@@ -84,9 +84,10 @@ class Timeouts:
 
 
 def replicate_of_voter(task: TaskRecord, wallet: Wallet, now: float) -> Replicate:
-    """The replicate of a worker whose vote is on chain, signed for by us, while the record lacks it.
+    """The replicate to add for a worker whose vote is on chain while the task's record does not have the worker.
 
-    Its request was lost with a database, or an older release sent it without storing it.
+    Our signature is behind the vote, so the worker was asked: the record was lost with a database, or an older release
+    sent the request without storing it.
     """
     return Replicate(
         wallet,
@@ -172,7 +173,7 @@ def newcomers_left(task: TaskRecord, view: ChainView) -> int:
 
 
 def of_newcomers(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
-    """These tasks in a pool without a proven worker: newcomers decide each, since nobody else could."""
+    """The tasks, changed so that newcomers may decide each: for a pool that has no proven worker."""
     return [replace(task, newcomers=MOST_NEWCOMERS) for task in tasks]
 
 
@@ -206,7 +207,7 @@ def given_up(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) 
 
 
 def spent_newcomers(task: TaskRecord) -> int:
-    """Workers never right on chain yet that failed the task or kept silent."""
+    """How many newcomers (workers that were never right on chain) have failed the task or were lost with it."""
     return sum(
         item.standing < Standing.PROVEN and item.state in (ReplicateState.FAILED, ReplicateState.LOST)
         for item in task.replicates
@@ -261,7 +262,7 @@ def votes(task: TaskRecord, view: ChainView) -> dict[Hash32, list[int]]:
 
 
 def weight_of(task: TaskRecord, wallet: Wallet) -> int:
-    """A worker's weight when it was assigned; a newcomer's if we did not assign it."""
+    """A worker's weight when it was assigned to the task; NEWCOMER_WEIGHT if we did not assign it."""
     replicate = task.replicate(wallet)
     return replicate.weight if replicate else weights.NEWCOMER_WEIGHT
 

@@ -14,7 +14,10 @@ from protocol.types import TaskId
 def advance_each(
     scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView] | None = None
 ) -> list[Decision]:
-    """As `advance`, but a task that fails alone is quarantined. Celery tasks, sweep and bulk work call it."""
+    """Advance the tasks as `advance` does, but quarantine a task that fails by itself, so that the others go on.
+
+    Celery tasks, the sweep and bulk work call it. Returns the decisions.
+    """
     steps: list[Decision] = []
 
     def on_failure(task_id: TaskId, error: Exception) -> None:

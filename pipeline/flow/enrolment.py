@@ -92,7 +92,11 @@ def facts_of(
     address: str,
     code: str | None,
 ) -> SignInFacts:
-    """Read policy, lists and invite, and stake and score if the policy asks for them. `worker`: its row, if any."""
+    """All that decides whether a wallet may sign in: policy, lists, invite, and stake and score if the policy asks for
+    them.
+
+    `worker`: its row, None at the first sign-in; `address`: where the request comes from; `code`: the invite's, if any.
+    """
     entry = enrolment.entry(wallet, code)
     policy = overridden(policy_of(settings), entry.overrides)
     stake, score = _asked(chain_facts, wallet) if policy.asks_the_chain else (None, None)

@@ -23,17 +23,20 @@ AGAIN_SECONDS = 60.0
 
 
 class Keeps(Protocol):
-    """The IPFS node (`pipeline.api.results.ipfs.Ipfs`)."""
+    """The IPFS node, as this module uses it (`pipeline.api.results.ipfs.Ipfs`)."""
 
     def pin(self, cid: str) -> None:
-        """Keep it. Raises StorageUnavailable."""
+        """Pin the content `cid`, so that the node keeps it. Raises StorageUnavailable."""
 
     def unpin(self, cid: str) -> None:
-        """Let it go. Raises StorageUnavailable."""
+        """Unpin the content `cid`, so that the node may delete it. Raises StorageUnavailable."""
 
 
 def keep_results(store: Store, ipfs: Keeps, days: float, now: float) -> None:
-    """Look at the results that are due. `days`: how long each is kept from when it was stored."""
+    """Pin or unpin the results that are due for a look, by what became of their tasks on chain. `tidy_up` calls it.
+
+    `days`: how long each is kept from when it was stored; `now`: Unix seconds.
+    """
     due = store.pins.due(now, RESULTS)
     tasks = {task.task_id: task for task in store.tasks.load_tasks({pin.task_id for pin in due})}
     failures = 0
@@ -69,5 +72,5 @@ def _look_at(store: Store, ipfs: Keeps, pin: Pin, task: TaskRecord | None, until
 
 
 def _another_won(task: TaskRecord, pin: Pin) -> bool:
-    """Whether `results` on chain links to other content; anything that is no such link says nothing."""
+    """Whether `results` on chain links to other content; text that is no link to IPFS counts as no."""
     return "/ipfs/" in (task.results or "") and pin.cid not in (task.results or "")

@@ -8,6 +8,10 @@ from pipeline.store.workers import Workers
 
 
 def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[TaskRecord]:
-    """Those tasks, with as many newcomers let in as the pool's machines demand. One query, if any is bound."""
+    """The tasks; in a pool without a proven worker, with so many newcomers allowed that they alone can decide each
+    task.
+
+    One query, only if one of the tasks limits newcomers.
+    """
     bound = any(task.newcomers < MOST_NEWCOMERS for task in tasks)
     return of_newcomers(tasks) if bound and not workers.any_proven(now - PROVEN_SECONDS) else tasks

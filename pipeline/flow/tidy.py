@@ -60,7 +60,11 @@ def _results(scheduler: Scheduler) -> None:
 
 
 def remove_idle_machines(scheduler: Scheduler, broker: BrokerAdmin) -> int:
-    """Remove users and queues of machines silent for too long; returns how many. Raises BrokerUnavailable."""
+    """Remove the RabbitMQ users and queues of machines silent for too long; returns how many. Newcomers go after fewer
+    days.
+
+    Raises BrokerUnavailable.
+    """
     settings, workers, now = scheduler.settings, scheduler.store.workers, scheduler.clock()
     newcomers_before, before = now - settings.newcomer_idle_days * DAY, now - settings.worker_idle_days * DAY
     newcomers_before = max(newcomers_before, before)

@@ -105,19 +105,23 @@ class Deals:
     # -- storing their tasks --------------------------------------------------------------------------------------
 
     def lease_and_store(self, deal: DealRecord, now: float) -> Lease | None:
-        """Store a deal read from the chain and lease it. None: it is ingested, or another process has the lease."""
+        """Store a deal read from the chain and lease it. None: it is ingested already, or another process has the
+        lease.
+        """
         body = _body(deal)
         return self._lease({"_id": deal.deal_id, "block": deal.matched_block, **_free(now)}, body, now, deal)
 
     def store_for_later(self, deal: DealRecord) -> None:
-        """Store a deal read from the chain, and have `lease_next` find it."""
+        """Store a deal read from the chain without ingesting it; `lease_next` finds it later."""
         self._rows.update_one(
             {"_id": deal.deal_id, "block": deal.matched_block, "state": NEW, "read": {"$ne": True}},
             {"$set": _body(deal)},
         )
 
     def lease_next(self, now: float) -> Lease | None:
-        """Lease the deal with the fewest tasks stored, of those whose tasks are not all stored yet."""
+        """Lease a deal whose tasks are not all stored yet, the one with the fewest stored; None if there is no such
+        deal.
+        """
         wanted = {**_free(now), "read": True, "block": {"$gte": 0}}
         rows = list(self._rows.find(wanted, {"stored": 1}).limit(_LOOKED_AT))
         for row in sorted(rows, key=lambda item: int(item.get("stored") or 0)):
@@ -189,7 +193,7 @@ class Deals:
         return [(DealId(row["_id"]), BlockNumber(row["block"]), BlockHash(row["block_hash"])) for row in rows]
 
     def stored_at(self, places: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> list[DealId]:
-        """Those deals that are stored as matched in just that block."""
+        """Which of these deals are stored as matched in the very block that is given for them."""
         return [DealId(row["_id"]) for row in self._rows.find(_any_of(places), {"_id": 1})] if places else []
 
     def orphan(self, places: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> None:
@@ -198,24 +202,26 @@ class Deals:
             self._rows.update_many(_any_of(places), {"$set": {"state": ORPHANED}})
 
     def orphaned_among(self, deal_ids: Iterable[DealId]) -> list[DealId]:
-        """Those of the deals that a reorg took from the chain."""
+        """Which of these deals a reorg removed from the chain."""
         rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": ORPHANED}, {"_id": 1})
         return [DealId(row["_id"]) for row in rows]
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     def counts(self) -> tuple[int, int]:
-        """Roughly how many there are, orphaned ones too; and how many wait to be ingested."""
+        """(about how many deals are stored, orphaned ones too; how many are not ingested yet), for `sluice chain
+        status`.
+        """
         # The block is named so that the partial index serves.
         waiting = self._rows.count_documents({"state": NEW, "block": {"$gte": 0}})
         return self._rows.estimated_document_count(), waiting
 
     def get_deal(self, deal_id: DealId) -> DealRecord | None:
-        """One deal that was read from the chain. Raises InQuarantine."""
+        """One deal, if it was read from the chain; else None. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": deal_id, "start_time": {"$exists": True}}))
 
     def load_deals(self, deal_ids: Iterable[DealId]) -> list[DealRecord]:
-        """Those of the deals that were read from the chain, in no order."""
+        """The stored deals of these ids that were read from the chain, in no order."""
         return self.reader.each(self._rows.find({"_id": {"$in": list(deal_ids)}, "start_time": {"$exists": True}}))
 
 

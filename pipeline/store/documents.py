@@ -46,21 +46,27 @@ class Documents(Generic[T]):
         inner: Mapping[str, Documents[Any]] | None = None,
         versioned: bool = True,
     ) -> None:
-        """`names`: field → key where they differ. `text`: integers that may pass 64 bits. `inner`: lists in it."""
+        """`names`: field → key, where they differ. `text`: integers that may pass 64 bits, so stored as text. `inner`:
+        lists of records in it.
+        """
         self._adapter: TypeAdapter[T] = TypeAdapter(kind)
         self._names, self._text, self._inner = dict(names or {}), tuple(text), dict(inner or {})
         self._versioned = versioned
         self._shapes = [(name, shape) for name, hint in get_type_hints(kind).items() if (shape := _SHAPES.get(hint))]
 
     def to_document(self, record: T) -> Document:
-        """The whole document of a record."""
+        """The record as the document that is stored, with its schema version. The collections call it before they
+        write.
+        """
         document = self.outward(self._adapter.dump_python(record, mode="json", warnings=False))
         if self._versioned:
             document["schema"] = SCHEMA
         return document
 
     def to_record(self, row: Row) -> T:
-        """The record of a row. Raises Unfit."""
+        """The record that a stored row holds, every value checked. Raises Unfit; `quarantine.Reader` calls it for each
+        row.
+        """
         try:
             record = self._adapter.validate_python(self.inward(row))
         except ValidationError as error:
@@ -74,7 +80,7 @@ class Documents(Generic[T]):
         return record
 
     def outward(self, fields: Document) -> Document:
-        """Field names and values as they are stored."""
+        """Put stored keys and values in place of field names in `fields`, for `to_document`; returns `fields`."""
         for name in self._text:
             fields[name] = str(fields[name])
         for name, inner in self._inner.items():
@@ -84,7 +90,7 @@ class Documents(Generic[T]):
         return fields
 
     def inward(self, row: Row) -> Document:
-        """The keys of a row as field names."""
+        """A copy of a stored row with field names in place of stored keys, also in its inner lists, for `to_record`."""
         fields = dict(row)
         for name, key in self._names.items():
             if key in fields:

@@ -41,9 +41,10 @@ INDEXES = [
 
 
 def find_due(rows: Rows, now: float, limit: int, turns: Some[Turn]) -> list[DueTask]:
-    """Open tasks whose next visit has come: for each turn up to `limit`, longest overdue first.
+    """Open tasks whose next visit has come, longest overdue first: for each turn at most `limit`.
 
-    Where a few deals fill that, up to as many of the other deals are found behind them.
+    If a turn has `limit` or more due tasks, up to `limit` tasks of other deals are added, so that a few large deals do
+    not keep the others waiting. The sweep and `pipeline.bulk` call it. `now`: Unix seconds.
     """
     found: dict[TaskId, DueTask] = {}
     for turn in sorted(turns):
@@ -71,7 +72,7 @@ def _due(rows: Rows, query: dict[str, Any], limit: int) -> list[DueTask]:
 
 
 def _of_turn(turn: Turn, now: float) -> dict[str, Any]:
-    """What to ask for; the last turn is whatever is due, so that no row of whatever shape is left out."""
+    """The query for one turn; the last turn is whatever is due, so that no row is left out, whatever its shape."""
     match turn:
         case Turn.WAITED_FOR:
             return {"stage": {"$in": sorted(map(str, WAITED_FOR_STAGES))}, "final_deadline": {"$gt": now}}
@@ -87,10 +88,10 @@ def _seconds(value: object) -> float:
 
 
 def find_uninitialized(rows: Rows, now: float, limit: int, after: str) -> list[TaskId]:
-    """Tasks whose initialize was never handed to the lane, perhaps for want of room there.
+    """Tasks whose initialize was never handed to the lane, perhaps because it had no capacity for them then.
 
-    Each deal gets an equal share of `limit`, its first tasks first; deals in the order of their ids, from the one
-    behind `after` on and around.
+    Each deal gets an equal share of `limit`, its tasks by index. Deals come in the order of their ids, beginning behind
+    the id `after` and starting again from the lowest id.
     """
     deals = _deals_uninitialized(rows, now, after)
     found: list[TaskId] = []

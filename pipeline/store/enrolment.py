@@ -52,12 +52,12 @@ class Entry:
 
 
 def invite_name(code: str) -> str:
-    """The name under which a code's invite is stored; the code does not follow from it."""
+    """The name under which the invite of a code is stored: a hash, from which the code cannot be found."""
     return hashlib.sha256(code.encode()).hexdigest()[:NAME_DIGITS]
 
 
 def overridden(policy: Policy, overrides: Mapping[str, Any]) -> Policy:
-    """The settings' policy with what commands have set."""
+    """The settings' policy, with the fields that commands have set in place of its own."""
     now = {name: overrides.get(name, getattr(policy, name)) for name in Policy.__slots__}
     return Policy(
         mode=Mode(now["mode"]),
@@ -79,7 +79,9 @@ class Enrolment:
         self._rows.create_indexes(INDEXES)
 
     def entry(self, wallet: Wallet, code: str | None = None) -> Entry:
-        """What decides about a wallet that brings `code`, in one query."""
+        """All that is stored about a wallet that signs in: what commands changed of the policy, the wallet's list, and
+        the invite behind `code`. One query.
+        """
         ids = [_POLICY, wallet, *([] if code is None else [_invite_id(invite_name(code))])]
         rows = {row["_id"]: row for row in self._rows.find({"_id": {"$in": ids}})}
         listed = rows.get(wallet)
@@ -93,15 +95,15 @@ class Enrolment:
     # -- the policy -----------------------------------------------------------------------------------------------
 
     def overrides(self) -> Mapping[str, Any]:
-        """What commands have set of the policy, by field."""
+        """The fields of the policy that commands have set, by name; the other fields are as the settings say."""
         return _overrides(self._rows.find_one({"_id": _POLICY}))
 
     def override(self, changes: Mapping[str, Any]) -> None:
-        """Set these fields of the policy; the others stay."""
+        """Set these fields of the policy, for the running pool; the others stay."""
         self._rows.update_one({"_id": _POLICY}, {"$set": {"kind": _POLICY, **changes}}, upsert=True)
 
     def reset(self) -> None:
-        """Go back to the settings' policy."""
+        """Go back to the settings' policy: delete all that commands have set of it."""
         self._rows.delete_one({"_id": _POLICY})
 
     # -- the lists ------------------------------------------------------------------------------------------------
@@ -112,18 +114,18 @@ class Enrolment:
         self._rows.update_one({"_id": wallet}, {"$set": row}, upsert=True)
 
     def put_if_absent(self, wallet: Wallet, listing: Listing, now: float, note: str) -> Listing:
-        """Put a wallet on a list unless it is on one; returns which it is on."""
+        """Put a wallet on a list unless it is on one; returns the list that it is on afterwards."""
         row = {"kind": _LIST, "listing": str(listing), "at": now, "note": note}
         self._rows.update_one({"_id": wallet}, {"$setOnInsert": row}, upsert=True)
         return self.listing(wallet) or listing
 
     def listing(self, wallet: Wallet) -> Listing | None:
-        """The list that a wallet is on."""
+        """The list that a wallet is on (allow or deny); None if it is on neither."""
         row = self._rows.find_one({"_id": wallet})
         return None if row is None else Listing(row["listing"])
 
     def listings(self, wallets: Sequence[Wallet]) -> dict[Wallet, Listing]:
-        """The lists that some of these wallets are on, in one query per LISTINGS."""
+        """The list of each of these wallets that is on one; one query per LISTINGS wallets."""
         found: dict[Wallet, Listing] = {}
         for start in range(0, len(wallets), LISTINGS):
             rows = self._rows.find({"_id": {"$in": list(wallets[start : start + LISTINGS])}}, {"listing": 1})
@@ -135,7 +137,7 @@ class Enrolment:
         return self._rows.delete_one({"_id": wallet}).deleted_count == 1
 
     def listed(self, limit: int) -> list[Listed]:
-        """Wallets on the lists, the newest first."""
+        """At most `limit` wallets of both lists, the newest first."""
         rows = self._rows.find({"kind": _LIST}).sort("at", DESCENDING).limit(limit)
         return [Listed(Wallet(row["_id"]), Listing(row["listing"]), row["at"], row.get("note", "")) for row in rows]
 
@@ -153,13 +155,13 @@ class Enrolment:
         return self._rows.delete_one({"_id": _invite_id(name), "kind": _INVITE}).deleted_count == 1
 
     def use(self, code: str, wallet: Wallet, now: float) -> bool:
-        """Take one use of an invite for a wallet, once for each. False: it is used up, has expired, or is gone."""
+        """Count one use of an invite, once per wallet. False: the invite is used up, has expired, or is gone."""
         left = {"$expr": {"$lt": [{"$size": "$used_by"}, "$uses"]}}
         query = {"_id": _invite_id(invite_name(code)), "expires_at": {"$gt": now}, "$or": [{"used_by": wallet}, left]}
         return self._rows.update_one(query, {"$addToSet": {"used_by": wallet}}).matched_count == 1
 
     def invites(self, limit: int) -> list[Invite]:
-        """Invites, the newest first."""
+        """At most `limit` invites, the newest first, expired ones too."""
         return [_invite(row) for row in self._rows.find({"kind": _INVITE}).sort("at", DESCENDING).limit(limit)]
 
 

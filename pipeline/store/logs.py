@@ -138,7 +138,7 @@ class Logs:
         return found
 
     def read(self, task_ids: Iterable[TaskId]) -> tuple[dict[TaskId, list[events.Seen]], set[TaskId]]:
-        """As `of_tasks`, and which of the tasks have a log that cannot be read."""
+        """(logs for each task as of `of_tasks`, tasks with a log that cannot be read)."""
         found: dict[TaskId, list[events.Seen]] = defaultdict(list)
         broken: set[TaskId] = set()
         for row in self._rows.find({"event.task_id": {"$in": list(task_ids)}, "orphaned": False}):
@@ -163,7 +163,7 @@ class Logs:
         return self.reader.each(self._rows.find({"block": {"$gte": first, "$lte": last}, "orphaned": False}))
 
     def initialized(self, task_ids: Iterable[TaskId]) -> set[TaskId]:
-        """Those of the tasks that were initialized on the present chain."""
+        """Which of these tasks were initialized on the present chain."""
         begun = {"event.task_id": {"$in": list(task_ids)}, "orphaned": False, "kind": events.TaskInitialize.__name__}
         rows = self._rows.find(begun, {"event.task_id": 1})
         return {TaskId(row["event"]["task_id"]) for row in rows}

@@ -101,7 +101,7 @@ class Quarantine:
         )
 
     def release(self, collection: str, key: object) -> None:
-        """The row can be used again."""
+        """Record that a row can be used again, so that it is quarantined no longer."""
         name = f"{collection}:{key}"
         if self._rows.update_one({"_id": name, "held": True}, {"$set": {"held": False}}).modified_count:
             log.info("A row can be used again.", action="quarantine_released", collection=collection, key=str(key))
@@ -195,7 +195,7 @@ class Reader(Generic[T]):
         return result.matched_count, result.modified_count
 
     def quarantine(self, key: object, why: str) -> None:
-        """Quarantine a row for a reason."""
+        """Quarantine the row with this key; `why` is what operators see."""
         self._quarantine_rows([(key, why)])
 
     def _quarantine_rows(self, rows: Sequence[tuple[Any, str]]) -> None:

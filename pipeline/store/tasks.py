@@ -93,15 +93,15 @@ class Tasks:
     # -- reading --------------------------------------------------------------------------------------------------
 
     def get_task(self, task_id: TaskId) -> TaskRecord | None:
-        """One task. Raises InQuarantine."""
+        """One task; None if it is not stored. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": task_id}))
 
     def load_tasks(self, task_ids: Iterable[TaskId]) -> list[TaskRecord]:
-        """Those of the tasks that are ours, in no order."""
+        """The stored tasks of these ids, in no order; quarantined ones are left out."""
         return self.reader.each(self._rows.find({"_id": {"$in": list(task_ids)}}))
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
-        """Those of the tasks whose deal is ours on the present chain."""
+        """Which of these tasks are stored and belong to a deal on the present chain."""
         rows = self._rows.find({"_id": {"$in": list(task_ids)}, "orphaned": False}, {"_id": 1})
         return {TaskId(row["_id"]) for row in rows}
 
@@ -117,15 +117,19 @@ class Tasks:
         return self.reader.each(rows)
 
     def defer_matching(self, task_ids: Sequence[TaskId], until: float) -> None:
-        """Do not match these before `until`: no worker could take them."""
+        """Do not match these tasks before `until` (Unix seconds), since no worker could take them."""
         self._rows.update_many({"_id": {"$in": list(task_ids)}}, {"$set": {"not_before": until}})
 
     def tasks_due(self, now: float, limit: int, turns: Some[Turn] = frozenset(Turn)) -> list[DueTask]:
-        """Open tasks whose next visit has come; see `pipeline.store.due.find_due`."""
+        """Open tasks whose next visit has come, longest overdue first; shared out as `pipeline.store.due.find_due`
+        says.
+        """
         return due.find_due(self._rows, now, limit, turns)
 
     def uninitialized(self, now: float, limit: int, after: str = "") -> list[TaskId]:
-        """Tasks whose initialize was never handed to the lane; see `pipeline.store.due.find_uninitialized`."""
+        """Tasks whose initialize was never handed to the lane, shared out as `pipeline.store.due.find_uninitialized`
+        says.
+        """
         return due.find_uninitialized(self._rows, now, limit, after)
 
     def of_worker(self, wallet: Wallet) -> list[TaskRecord]:

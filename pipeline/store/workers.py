@@ -137,7 +137,7 @@ class Workers:
         self._rows.update_one({"_id": wallet}, {"$set": {"away": True}})
 
     def get_worker(self, wallet: Wallet) -> WorkerRecord | None:
-        """One worker. Raises InQuarantine."""
+        """One worker; None if it has never signed in. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": wallet}))
 
     def all_workers(self, limit: int = 10_000) -> list[WorkerRecord]:
@@ -145,7 +145,7 @@ class Workers:
         return self.reader.each(self._rows.find().sort("_id", ASCENDING).limit(limit))
 
     def load_workers(self, wallets: Iterable[Wallet]) -> list[WorkerRecord]:
-        """Those workers, in no order."""
+        """The stored workers with these wallets, in no order."""
         return self.reader.each(self._rows.find({"_id": {"$in": list(wallets)}}))
 
     def set_banned(self, wallet: Wallet, *, banned: bool) -> bool:

@@ -110,7 +110,9 @@ def error_text(failure: Failure) -> bytes:
 
 
 def error_computed(output: str = "/iexec_out") -> dict[str, str]:
-    """Content of `computed.json` beside it; `output` is the output directory as the app sees it."""
+    """Content of `computed.json` in the error result: it names ERROR_FILE as what is voted on. `output`: the output
+    folder as the app sees it.
+    """
     return {"deterministic-output-path": f"{output}/{ERROR_FILE}"}
 
 

@@ -24,7 +24,9 @@ _DIGEST = re.compile(r"(?:^|,)[ \t]*sha-256=:([A-Za-z0-9+/]{43}=):[ \t]*(?=,|$)"
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Bytes of a zip from `first` to its end at `total`; `sha256`: of the whole zip, 64 lower-case hex digits."""
+    """The part of a zip that one upload request brings: the bytes from `first` to the zip's end at `total`. `sha256`:
+    of the whole zip, 64 lower-case hex digits.
+    """
 
     first: int
     total: int
@@ -36,7 +38,7 @@ class Rest:
         return self.total - self.first
 
     def headers(self) -> dict[str, str]:
-        """What a request says of them."""
+        """The headers Content-Range and Repr-Digest of the request, by name."""
         return {
             RANGE_HEADER: f"bytes {self.first}-{self.total - 1}/{self.total}",
             DIGEST_HEADER: digest_header(self.sha256),
@@ -44,8 +46,9 @@ class Rest:
 
     @classmethod
     def of(cls, headers: Mapping[str, str], most: int) -> Self | None:
-        """What a request says, None if it has no Content-Range. `headers`: by name in any case; `most`: bytes that a
-        zip may have. Raises BadMessage, TooLarge.
+        """Read a request's Content-Range and Repr-Digest; None if it has no Content-Range, so it brings the whole zip.
+
+        `headers`: looked up by name in any case; `most`: bytes that a zip may have. Raises BadMessage, TooLarge.
         """
         said = headers.get(RANGE_HEADER)
         if said is None:
@@ -70,7 +73,7 @@ def digest_header(sha256: str) -> str:
 
 
 def read_digest(header: str) -> str:
-    """The sha256 that a Repr-Digest has, 64 lower-case hex digits. Raises BadMessage."""
+    """The sha256 in a header Repr-Digest, 64 lower-case hex digits. Raises BadMessage."""
     found = _DIGEST.search(header)
     if found is None:
         raise BadMessage(why=f"{DIGEST_HEADER} is not like `sha-256=:<base64 of the whole zip's sha256>:`")

@@ -103,7 +103,9 @@ class Intent:
         return int(str(self.args.get("worth", 0)))
 
     def overdue(self, now: float) -> bool:
-        """Whether it is not to be sent any more. `now`: Unix seconds."""
+        """Whether the intent's own time limit (its argument UNTIL) is over, so that it is never sent. `now`: Unix
+        seconds.
+        """
         until = self.args.get(UNTIL)
         return isinstance(until, (int, float)) and now > until
 

@@ -327,7 +327,11 @@ def _stuck_blocks(context: RunContext, lowest: NonceRecord) -> int:
 
 
 def same_call(context: RunContext, record: NonceRecord, fees: Fees, gas: int | None = None) -> Unsigned:
-    """The newest attempt's call, unsigned, at other fees or with another gas limit."""
+    """The transaction of the record's newest attempt, unsigned, with other fees or another gas limit: a resend or a fee
+    bump.
+
+    A no-op stays a no-op. `gas`: None keeps the record's limit.
+    """
     newest, limit = record.newest, record.gas_limit if gas is None else gas
     lane, nonce = context.lane, record.nonce
     if newest.purpose is not Purpose.CALL:

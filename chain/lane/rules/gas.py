@@ -107,7 +107,7 @@ def _is_call(record: NonceRecord) -> bool:
 
 def estimate(rpc: JsonRpc, wallet: Wallet, calls: Sequence[Call]) -> list[Known[int] | Unknown]:
     """eth_estimateGas of each call in the state at the head. Raises RpcUnavailable."""
-    requests: list[Request] = [("eth_estimateGas", (fields(wallet, call),)) for call in calls]
+    requests: list[Request] = [("eth_estimateGas", (call_object(wallet, call),)) for call in calls]
     return decode_replies(rpc.batch(requests), _parse_quantity) if requests else []
 
 
@@ -125,8 +125,8 @@ def allowance(surcharge: int) -> int:
     return _percent(surcharge, _SURCHARGE_PERCENT)
 
 
-def fields(wallet: Wallet, call: Call) -> dict[str, str]:
-    """A call as the JSON object that eth_call and eth_estimateGas take."""
+def call_object(wallet: Wallet, call: Call) -> dict[str, str]:
+    """A call as the JSON object that eth_call and eth_estimateGas take; no gas, no fees."""
     value = {"value": hex(call.value)} if call.value else {}
     return {"from": wallet, "to": call.to, "data": call.data} | value
 

@@ -20,7 +20,7 @@ import structlog
 from chain.lane.model.nonce import NonceRecord, Purpose
 from chain.lane.phases.context import LaneMemory, Refusal, RunContext
 from chain.lane.rules.encoding import Call
-from chain.lane.rules.gas import fields
+from chain.lane.rules.gas import call_object
 from chain.lane.rules.send_errors import REACTIONS, Kind, classify, wants_gas
 from chain.rpc.answers import Known, Unknown, decode_reply
 from protocol.errors import RpcError
@@ -85,7 +85,7 @@ def _ask_for_remedy(context: RunContext, record: NonceRecord, refusal: Refusal) 
     """Ask the node, by eth_estimateGas and eth_call, what the lowest nonce's call would do now; the remedy, if any."""
     if record.newest.purpose is not Purpose.CALL:
         return {}
-    asked = fields(context.lane.wallet, Call(record.to, record.data, record.gas, record.value))
+    asked = call_object(context.lane.wallet, Call(record.to, record.data, record.gas, record.value))
     least, outcome = context.rpc.batch(
         [("eth_estimateGas", (asked,)), ("eth_call", (asked | {"gas": hex(record.gas_limit)}, "latest"))]
     )

@@ -39,7 +39,7 @@ def report_waiting(run: LeasedRun, snapshot: ChainSnapshot, memory: LaneMemory) 
     why = reason(memory, snapshot, context.policy.alarm_after)
     LANE_WAITS.labels(context.lane.wallet).set(why is not None)
     if why != run.lease.waiting:
-        context.store.wait(run.lease, why)
+        context.store.set_waiting(run.lease, why)
     if why is not None and why != memory.alarmed:
         log.error(
             "The lane waits for something that it cannot mend.",

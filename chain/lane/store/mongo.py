@@ -143,7 +143,9 @@ class MongoStore:
     # -- the lease -----------------------------------------------------------------------------------------------------
 
     def take_lease(self, lane: LaneId, holder: str, seconds: float) -> LaneLease | None:
-        """The lease under a new fence; None while another living process has it."""
+        """Take the lane's lease for `seconds`, under the next higher fence. None: another living process holds an
+        unexpired lease.
+        """
         key = _lease_key(lane)
         held = self._cursors.find_one({"_id": key})
         if held is None:
@@ -170,7 +172,7 @@ class MongoStore:
             raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
 
     def give_back(self, lease: LaneLease) -> None:
-        """Let other processes take the lease at once."""
+        """End the lease before its time, so that another process can take it."""
         mine = {"_id": _lease_key(lease.lane), "fence": lease.fence}
         self._cursors.update_one(mine, {"$set": {"until": _LONG_AGO}})
 
@@ -188,7 +190,7 @@ class MongoStore:
         """Why the lane is halted; None if it is not."""
         return self._get_note(lane, "halted")
 
-    def wait(self, lease: LaneLease, why: str | None) -> None:
+    def set_waiting(self, lease: LaneLease, why: str | None) -> None:
         """Record what the lane waits for and cannot repair (None: nothing). Raises LeaseLost."""
         self._set_note(lease, "waiting", why)
 
@@ -219,7 +221,7 @@ class MongoStore:
         return [record_from(found) for found in self._nonces.find(wanted).sort("nonce", ASCENDING)]
 
     def record(self, lane: LaneId, nonce: Nonce) -> NonceRecord | None:
-        """The record of this nonce."""
+        """The record of this nonce; None if there is none."""
         return _record_or_none(self._nonces.find_one({"_id": record_id(lane, nonce)}))
 
     def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
@@ -235,7 +237,7 @@ class MongoStore:
         return None if found is None else Nonce(found["nonce"])
 
     def holding(self, lane: LaneId, key: str) -> NonceRecord | None:
-        """The record whose nonce carries this intent now."""
+        """The record of the nonce that this intent (by its key) is sent with now; None if it has no nonce."""
         return _record_or_none(
             self._nonces.find_one({"intents": key, "intents.0": {"$exists": True}, "lane": str(lane)})
         )
@@ -245,7 +247,9 @@ class MongoStore:
         return Wei(self._sums.setdefault(lane, DaySum()).since(since, _LaneFees(self._nonces, str(lane))))
 
     def claim(self, lease: LaneLease, records: Sequence[NonceRecord]) -> None:
-        """Insert records, lowest nonce first. Raises LeaseLost at the first that conflicts; those before it stay."""
+        """Insert the records of new nonces, lowest first. Raises LeaseLost at the first whose nonce or intent has a
+        record already; those before it stay.
+        """
         documents = [record_document(record) | {"fence": lease.fence} for record in records]
         for start in range(0, len(documents), _BULK):
             try:

@@ -23,7 +23,7 @@ from protocol.types import BlockNumber, Nonce, Wei
 
 @dataclass(frozen=True, slots=True)
 class IntentMove:
-    """These intents take these values; `generation` None leaves theirs."""
+    """The new values of these intents; `generation` None leaves theirs as it is."""
 
     keys: tuple[str, ...]
     state: IntentState
@@ -38,33 +38,37 @@ class LaneStore(Protocol):
     # -- callers -------------------------------------------------------------------------------------------------------
 
     def add(self, intents: Sequence[Intent]) -> int:
-        """Store intents whose key is new; put those that are DONE back to QUEUED. The number of both."""
+        """Store intents whose key is new, and put those that are DONE back to QUEUED. Returns how many of both."""
 
     def intents(self, keys: Sequence[str]) -> list[Intent]:
         """The intents of these keys that exist, in any order."""
 
     def queued(self, lane: LaneId, limit: int, skip: int = 0) -> list[Intent]:
-        """The lane's QUEUED intents, oldest first."""
+        """At most `limit` of the lane's QUEUED intents, oldest first; the first `skip` are left out."""
 
     def in_state(self, lane: LaneId, states: Sequence[IntentState], limit: int) -> list[Intent]:
-        """Intents in these states, oldest first; for operators' commands and sweeps."""
+        """At most `limit` intents in these states, oldest first; for operators' commands and sweeps."""
 
     def count(self, lane: LaneId, states: Sequence[IntentState]) -> int:
         """Number of intents in these states."""
 
     def busy(self, lane: LaneId) -> bool:
-        """Whether a run could find anything to do: an intent that has not ended, or a nonce that is not FINAL."""
+        """Whether a run may find anything to do: an intent that has not ended, or a nonce that is not FINAL."""
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
     def take_lease(self, lane: LaneId, holder: str, seconds: float) -> LaneLease | None:
-        """The lease under a new fence; None while another living process has it."""
+        """Take the lane's lease for `seconds`, under the next higher fence. None: another living process holds an
+        unexpired lease.
+
+        `holder`: names this process. Each lane's run takes the lease first.
+        """
 
     def renew_lease(self, lease: LaneLease, seconds: float) -> None:
         """Extend the lease to `seconds` from now. Raises LeaseLost if another process took it."""
 
     def give_back(self, lease: LaneLease) -> None:
-        """Let other processes take the lease at once. No effect if one did already."""
+        """End the lease before its time, so that another process can take it. No effect if one has it already."""
 
     def halt(self, lane: LaneId, why: str | None, lease: LaneLease | None = None) -> None:
         """Halt the lane until an operator decides (None: end the halt). Raises LeaseLost if `lease` is not the last."""
@@ -72,7 +76,7 @@ class LaneStore(Protocol):
     def halted(self, lane: LaneId) -> str | None:
         """Why the lane is halted; None if it is not."""
 
-    def wait(self, lease: LaneLease, why: str | None) -> None:
+    def set_waiting(self, lease: LaneLease, why: str | None) -> None:
         """Record what the lane waits for and cannot repair (None: nothing), for logs and `sluice tx ls`.
 
         Raises LeaseLost.
@@ -89,22 +93,26 @@ class LaneStore(Protocol):
         """Records in these states by nonce; with `up_to` only those mined in that block or below."""
 
     def record(self, lane: LaneId, nonce: Nonce) -> NonceRecord | None:
-        """The record of this nonce."""
+        """The record of this nonce; None if there is none."""
 
     def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
-        """Records in these states, highest nonce first; with `below` only those under it."""
+        """At most `limit` records in these states, highest nonce first; with `below` only those under it."""
 
     def highest_nonce(self, lane: LaneId) -> Nonce | None:
-        """The highest nonce that the lane ever claimed."""
+        """The highest nonce that the lane ever claimed; None if it has claimed none."""
 
     def holding(self, lane: LaneId, key: str) -> NonceRecord | None:
-        """The record whose nonce carries this intent now."""
+        """The record of the nonce that this intent (by its key) is sent with now; None if it has no nonce."""
 
     def spent_since(self, lane: LaneId, since: float) -> Wei:
-        """Fees of records claimed at Unix time `since` or later and mined. `since` grows from call to call."""
+        """Wei of fees of the nonces that were claimed at Unix time `since` or later and are in a block. `since` grows
+        from call to call.
+        """
 
     def claim(self, lease: LaneLease, records: Sequence[NonceRecord]) -> None:
-        """Insert records, ordered by nonce. Raises LeaseLost at the first that conflicts; those before it stay."""
+        """Insert the records of new nonces, ordered by nonce. Raises LeaseLost at the first that conflicts (its nonce
+        or one of its intents has a record already); those before it stay.
+        """
 
     def move(self, lease: LaneLease, intents: Sequence[IntentMove], nonces: Sequence[NonceMove]) -> None:
         """Write the moves, intents first. Raises LeaseLost if a later fence wrote any of them."""

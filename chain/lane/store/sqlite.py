@@ -112,7 +112,9 @@ class SqliteStore:
     # -- the lease -----------------------------------------------------------------------------------------------------
 
     def take_lease(self, lane: LaneId, holder: str, seconds: float) -> LaneLease | None:
-        """The lease under a new fence; None while another living process has it."""
+        """Take the lane's lease for `seconds`, under the next higher fence. None: another living process holds an
+        unexpired lease.
+        """
         self._delete_old(lane)
         with self._write_transaction() as db:
             row = db.execute(sql.LEASE, (str(lane),)).fetchone()
@@ -130,7 +132,7 @@ class SqliteStore:
                 raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
 
     def give_back(self, lease: LaneLease) -> None:
-        """Let other processes take the lease at once."""
+        """End the lease before its time, so that another process can take it."""
         with self._write_transaction() as db:
             db.execute(sql.RENEW_LEASE, (0, str(lease.lane), lease.fence))
 
@@ -146,7 +148,7 @@ class SqliteStore:
         row = self._connection().execute(sql.LEASE, (str(lane),)).fetchone()
         return None if row is None else row[3]
 
-    def wait(self, lease: LaneLease, why: str | None) -> None:
+    def set_waiting(self, lease: LaneLease, why: str | None) -> None:
         """Record what the lane waits for and cannot repair (None: nothing). Raises LeaseLost."""
         with self._write_transaction() as db:
             self._check_fence(db, lease)
@@ -168,7 +170,7 @@ class SqliteStore:
         return sorted(found, key=lambda record: record.nonce)
 
     def record(self, lane: LaneId, nonce: Nonce) -> NonceRecord | None:
-        """The record of this nonce."""
+        """The record of this nonce; None if there is none."""
         return self._find_record(sql.NONCE, str(lane), nonce)
 
     def newest(self, lane: LaneId, states: Sequence[NonceState], limit: int, below: Nonce | None) -> list[NonceRecord]:
@@ -184,7 +186,7 @@ class SqliteStore:
         return None if highest is None else Nonce(highest)
 
     def holding(self, lane: LaneId, key: str) -> NonceRecord | None:
-        """The record whose nonce carries this intent now."""
+        """The record of the nonce that this intent (by its key) is sent with now; None if it has no nonce."""
         return self._find_record(sql.HOLDING, key, str(lane))
 
     def spent_since(self, lane: LaneId, since: float) -> Wei:
@@ -193,7 +195,9 @@ class SqliteStore:
             return Wei(self._sums.setdefault(lane, DaySum()).since(since, _LaneFees(db, str(lane))))
 
     def claim(self, lease: LaneLease, records: Sequence[NonceRecord]) -> None:
-        """Insert records: all of them or none, since one transaction holds them. Raises LeaseLost."""
+        """Insert the records of new nonces, all or none (one transaction). Raises LeaseLost, also for a nonce or an
+        intent that has a record already.
+        """
         with self._write_transaction() as db:
             self._check_fence(db, lease)
             try:
