@@ -155,8 +155,8 @@ class Ping(Wire):
 
 
 class Pong(Wire):
-    """What the pool says of those tasks: `forget`: they are over; `abort`: stop at once; `unknown`: the pool has no
-    record of giving them to this worker (its database was lost or restored), so the worker goes on by itself.
+    """What the pool says of the pinged tasks. `forget`: they are over; `abort`: stop them at once; `unknown`: the pool
+    has no record of giving them to this worker (its database was lost or restored), so the worker goes on by itself.
     """
 
     forget: list[HexId]

@@ -38,7 +38,7 @@ from config.supervisor import Supervisor, die_with_parent
 from protocol.errors import SluiceError
 from workers import machine, upkeep_process
 from workers.context import Machine
-from workers.pool.broker import admit, connect
+from workers.pool.broker import connect, sign_in_if_refused
 from workers.slots import MOST_SLOTS
 
 log = structlog.get_logger(__name__)
@@ -78,7 +78,7 @@ def _sign_in(instance: Any, **_: Any) -> None:
     try:
         signed_in = _held.enter_context(machine.signed_in(settings()))
         connect(app, signed_in)
-        admit(app, signed_in)
+        sign_in_if_refused(app, signed_in)
     except SluiceError as error:
         # Celery logs what a signal's receiver raises, and goes on.
         sys.exit(str(error))
@@ -107,7 +107,7 @@ class UpkeepStep(bootsteps.StartStopStep):
             process.join(STOP_SECONDS)
 
     def terminate(self, parent: Any) -> None:
-        """See Celery."""
+        """End the upkeep as `stop` does; Celery calls it when the worker is ended at once."""
         self.stop(parent)
 
 

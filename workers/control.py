@@ -55,12 +55,12 @@ def running_process(layout: Layout) -> int | None:
 
 
 def stop(pid: int, seconds: float) -> bool:
-    """End the machine; whether it has ended within so many seconds."""
+    """Send SIGTERM to the machine and wait at most `seconds` for its end; returns whether it has ended."""
     return _await_end(pid, seconds, signal.SIGTERM)
 
 
 def await_end(pid: int, seconds: float) -> bool:
-    """Wait until the machine has ended, at most so many seconds; whether it has."""
+    """Wait at most `seconds` until the machine has ended; returns whether it has."""
     return _await_end(pid, seconds, None)
 
 
@@ -80,7 +80,7 @@ def _await_end(pid: int, seconds: float, first: signal.Signals | None) -> bool:
 
 
 def ask_to_drain(layout: Layout, deadline: float | None) -> Drain:
-    """Have the machine drain; `deadline` in Unix seconds. Another wish replaces the first."""
+    """Have the machine drain; `deadline`: Unix seconds, None for no limit. A later call replaces the first."""
     wish = Drain(time.time(), deadline)
     write_whole(_drain_file(layout), json.dumps(asdict(wish)))
     return wish
@@ -98,7 +98,7 @@ def drain_of(layout: Layout) -> Drain | None:
 
 
 def end_drain(layout: Layout) -> None:
-    """Take new tasks again."""
+    """End a drain that was asked for: the machine takes new tasks again."""
     _drain_file(layout).unlink(missing_ok=True)
 
 

@@ -48,7 +48,7 @@ from workers.context import Machine
 from workers.data.layout import Layout, layout_of
 from workers.money import pins
 from workers.pool.api import PoolApi
-from workers.pool.broker import admit, celery_app
+from workers.pool.broker import celery_app, sign_in_if_refused
 from workers.pool.broker_reach import require_tls
 from workers.pool.release import upgrade_notice
 from workers.pool.saved_config import save_pool_config
@@ -81,7 +81,7 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
         _warm_up()
 
         def work(queue: str, name: str, processes: int) -> None:
-            admit(app, machine)
+            sign_in_if_refused(app, machine)
             consume(app, (queue,), name=name, processes=processes, log_level=settings.log_level)
 
         access = machine.session.current().broker

@@ -29,7 +29,7 @@ from workers.attempt import Attempts
 from workers.context import Machine, WorkerContext
 from workers.fitness.checkup import Checkup
 from workers.lane_wakeup import LaneListener, LaneWakeup
-from workers.pool.broker import admit
+from workers.pool.broker import sign_in_if_refused
 from workers.resume import Resumer
 from workers.task import steps
 from workers.upkeep import Upkeep
@@ -118,7 +118,7 @@ class LaneRunner:
         self._began: float | None = None
 
     def run(self) -> None:
-        """Until `stop` is set and a wake-up comes."""
+        """Run the lane at each wake-up, until `stop` is set and a wake-up comes. Body of the lane's thread."""
         context = WorkerContext(self._machine)
         attempts = Attempts(context.now)
         while self._listener.wait() and not self._stop.is_set():
@@ -167,6 +167,6 @@ def _periodic_work(app: Celery | None, machine: Machine, lane: LaneRunner, stop:
 
 def _admit(app: Celery, machine: Machine) -> None:
     try:
-        admit(app, machine)
+        sign_in_if_refused(app, machine)
     except (Unavailable, BadInput) as error:
         log.warning("Cannot sign in.", action="sign_in_failed", why=str(error))

@@ -29,7 +29,7 @@ def origin_of(host: str | None) -> str:
 
 
 def origin_of_scope(scope: Scope) -> str:
-    """The same of an ASGI request."""
+    """The address that counts for the client of an ASGI request, as `origin_of`; UNKNOWN without a client."""
     client = scope.get("client")
     return origin_of(client[0] if client else None)
 

@@ -31,7 +31,7 @@ OTHER_FILES = 256
 
 
 class Connections:
-    """Connections of this process, by address. For one event loop."""
+    """The open connections of this process, counted by client address. For one event loop."""
 
     def __init__(self, most: int, most_per_address: int, trusts: Callable[[str], bool]) -> None:
         """`trusts`: whether an address is a proxy that speaks for many clients."""
@@ -47,7 +47,7 @@ class Connections:
         return cls(most, settings.api_connections_per_address, lambda host: _within(host, proxies))
 
     def enter(self, host: str | None) -> str | None:
-        """Count a connection; returns under which address, or None if it is one too many."""
+        """Count a new connection; returns the address it is counted under, or None if it is one too many."""
         origin = origin_of(host)
         full = self._by_origin[origin] >= self._most_per_address and not self._trusts(host or "")
         if full or self._count >= self._most:
@@ -59,7 +59,7 @@ class Connections:
         return origin
 
     def leave(self, origin: str) -> None:
-        """Give a place back."""
+        """Count a connection as closed. `origin`: the address that `enter` returned for it."""
         self._count -= 1
         self._by_origin[origin] -= 1
         if not self._by_origin[origin]:
@@ -103,7 +103,7 @@ class BoundedProtocol(H11Protocol):
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """See asyncio."""
+        """Count the connection, and close it if it is one too many; asyncio calls it."""
         peer = transport.get_extra_info("peername")
         self._origin = self.places.enter(peer[0] if peer else None)
         super().connection_made(transport)
@@ -113,7 +113,7 @@ class BoundedProtocol(H11Protocol):
             self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio."""
+        """Count the connection as closed; asyncio calls it."""
         self._stop_timer()
         if self._origin is not None:
             self.places.leave(self._origin)
@@ -121,7 +121,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio."""
+        """Read on; time runs while a request's head is not complete. asyncio calls it."""
         if self._origin is None:
             return
         super().data_received(data)
@@ -132,7 +132,7 @@ class BoundedProtocol(H11Protocol):
             self._start_timer()
 
     def on_response_complete(self) -> None:
-        """See uvicorn."""
+        """Start the timer for the next request's head, if part of it is here already; uvicorn calls it."""
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             self._start_timer()

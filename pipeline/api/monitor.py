@@ -36,17 +36,17 @@ LATE = frozenset({"workers"})
 
 
 class Asks(Protocol):
-    """What gathers facts (`pipeline.probes.Probes`)."""
+    """What asks the servers (`pipeline.probes.Probes`), as this module uses it."""
 
     @property
     def pool(self) -> ExpectedPool:
         """What the pool is meant to be."""
 
     def ask(self, *, running: bool) -> Facts:
-        """What every server says now; bounded in time."""
+        """What every server answers now; bounded in time."""
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections to the servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,9 @@ class Monitor:
                 self._thread.start()
 
     def report(self) -> Future[HealthReport]:
-        """A report no older than FRESH_SECONDS, perhaps already there."""
+        """A report on the pool's health no older than FRESH_SECONDS: the last one, or the next that the
+        thread makes.
+        """
         self.start()
         found: Future[HealthReport] = Future()
         with self._changed:
@@ -100,7 +102,7 @@ class Monitor:
         return found
 
     def close(self) -> None:
-        """Stop the thread."""
+        """End the thread and close the connections; the API calls it when it ends."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()

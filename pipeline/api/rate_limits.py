@@ -63,7 +63,7 @@ class Counters(Storage):
         self._sweep_at = max(SWEEP_KEYS, 2 * len(self._counts))
 
     def get(self, key: str) -> int:
-        """The count of the present window."""
+        """How often `key` was counted in its present window."""
         count, ends = self._counts.get(key, (0, 0.0))
         return count if time.monotonic() < ends else 0
 
@@ -72,17 +72,17 @@ class Counters(Storage):
         return time.time() + max(0.0, self._counts.get(key, (0, 0.0))[1] - time.monotonic())
 
     def check(self) -> bool:
-        """See the library."""
+        """Whether the storage can be reached: always, since it is memory. Required by the library `limits`."""
         return True
 
     def reset(self) -> int | None:
-        """Forget all counts."""
+        """Forget all counts; returns how many there were."""
         count = len(self._counts)
         self._counts.clear()
         return count
 
     def clear(self, key: str) -> None:
-        """Forget one count."""
+        """Forget the count of one key."""
         self._counts.pop(key, None)
 
 
@@ -120,7 +120,7 @@ class RateLimits:
         return TooManyRequests(who=kind, limit=f"{limit.amount} in {limit.get_expiry()} s", seconds=seconds)
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Forget all counts; tests call it."""
         self._counters.reset()
 
 

@@ -34,7 +34,11 @@ def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) 
 
 
 def own_replicate(services: Access, task_id: TaskId, wallet: Wallet) -> tuple[TaskRecord, Replicate]:
-    """A task and this wallet's part in it. Raises NotFound, Refused."""
+    """A task and this wallet's replicate of it. The replicate is added if the wallet's vote is on chain but not stored
+    here.
+
+    Raises NotFound for an unknown task, Refused if the task was not given to this wallet.
+    """
     task = services.store.tasks.get_task(task_id)
     if task is None:
         raise NotFound(what=f"task {task_id}")

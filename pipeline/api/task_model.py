@@ -100,7 +100,10 @@ _ENDED_STATUS = {
 
 
 def task_model(task: TaskRecord, deal: DealRecord | None, view: ChainView, seen: Sequence[events.Seen]) -> TaskModel:
-    """`seen`: the task's events on the present chain, in order; `view`: the same, folded."""
+    """The answer of `GET /tasks/{id}`, with the fields that iExec Core's has.
+
+    `view`: the task as the chain has it; `seen`: the events that `view` was made from, in chain order.
+    """
     uploader = next((item for item in task.replicates if item.link is not None), None)
     return TaskModel(
         chainTaskId=task.task_id,
@@ -126,7 +129,7 @@ def task_model(task: TaskRecord, deal: DealRecord | None, view: ChainView, seen:
 def replicate_model(
     task: TaskRecord, replicate: Replicate, view: ChainView, seen: Sequence[events.Seen]
 ) -> ReplicateModel:
-    """One replicate of `task`."""
+    """One replicate of `task`, with the fields that iExec Core's has. `view`, `seen`: as for `task_model`."""
     updates = _updates(replicate, seen)
     vote = view.contribution(replicate.wallet)
     ended = _ENDED_STATUS.get(replicate.state)

@@ -52,7 +52,9 @@ class Background(Generic[T]):
         self.dropped = 0
 
     def put(self, *items: T) -> None:
-        """Queue `items`; never waits and never fails."""
+        """Queue `items`. Never waits and never fails: if the queue is full, the oldest items are dropped
+        and counted.
+        """
         with self._changed:
             for item in items:
                 if len(self._items) >= self._capacity:
@@ -67,7 +69,7 @@ class Background(Generic[T]):
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all is delivered, at most `timeout` seconds; whether it is."""
+        """Wait at most `timeout` seconds until all queued items are delivered; returns whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._items and not self._busy, timeout)
 

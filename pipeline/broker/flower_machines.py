@@ -39,7 +39,9 @@ class MachineControl(Control):
     """Celery's remote control, which answers itself what is asked of one worker machine."""
 
     def broadcast(self, command: str, *args: Any, **options: Any) -> Any:
-        """See Celery."""
+        """Send a command as Celery does; if it asks one worker machine, answer here from what is known
+        of the machine.
+        """
         wallet = _machine(options.get("destination"))
         if wallet is None or not options.get("reply"):
             return super().broadcast(command, *args, **options)

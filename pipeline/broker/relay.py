@@ -209,7 +209,7 @@ class Relay:
         self._background.put(*step_events(name, self._nodename, task_id, since, self._clock()))
 
     def flush(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds until all is sent; whether it is."""
+        """Wait at most `timeout` seconds until all queued events are sent; returns whether they are."""
         return self._background.flush(timeout)
 
     def stop(self, timeout: float = 2.0) -> None:

@@ -32,7 +32,7 @@ from tests.waiting import ample
 from workers.context import Machine
 from workers.data.layout import layout_of
 from workers.pool.api import PoolApi
-from workers.pool.broker import admit
+from workers.pool.broker import sign_in_if_refused
 from workers.pool.broker_reach import reach
 
 #: Another way to write 127.0.0.1, which its certificate does not name.
@@ -162,7 +162,7 @@ def test_a_broker_that_is_not_trusted_is_refused_in_words_that_say_what_to_do(
         if not tls:
             return
         with capture_logs() as logged:
-            admit(machine(settings, host, port, ca_file), _signed_in(settings, tmp_path, host, port))
+            sign_in_if_refused(machine(settings, host, port, ca_file), _signed_in(settings, tmp_path, host, port))
         # Threads of other tests in this process log as well.
         (line,) = (each for each in logged if each.get("action") == "broker_not_trusted")
         assert says.partition(".*")[0] in line["event"]

@@ -21,9 +21,11 @@ STALE_SECONDS = 3600.0
 
 
 def provide(cached: Path, target: Path, fetch: Callable[[Path], object], mark: str) -> None:
-    """Give `cached` the second name `target`; `fetch` brings it if it is not there. `mark`: names the file meanwhile.
+    """Make `target` a hard link to the cached dataset `cached`; `fetch` downloads the dataset first if the cache lacks
+    it.
 
-    Without a lock: whoever names this checksum beside an address that never answers would hold it for ever.
+    `mark`: makes the name of the file unique while it is downloaded. Without a lock: a task that names this checksum
+    beside an address that never answers would hold the lock for ever.
     """
     while not _linked(cached, target):
         fresh = cached.with_name(f"{cached.name}.{mark}")

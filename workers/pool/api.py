@@ -138,7 +138,7 @@ class PoolApi:
         return _read(self._send("POST", "/workers/login", token=None, content=_json(login), headers=headers), Session)
 
     def ping(self, token: str, tasks: list[TaskId], machine: str | None = None) -> Pong:
-        """Send a ping with the tasks that this machine has."""
+        """Tell the pool which tasks this machine has; returns what the pool wants of it."""
         return self._ask("POST", "/workers/ping", Pong, Ping(tasks=list(tasks), machine=machine), token=token)
 
     def leave(self, token: str, machine: str | None = None) -> None:
@@ -146,7 +146,7 @@ class PoolApi:
         self._send("POST", "/workers/leave", token=token, content=_json(Leave(machine=machine)))
 
     def report(self, token: str, task_id: TaskId, report: Report) -> None:
-        """Report a step of a task."""
+        """Report one step of a task. `Reports` calls it."""
         self._send("POST", f"/tasks/{task_id}/reports", token=token, content=_json(report))
 
     def worker(self, wallet: Wallet) -> WorkerModel:
@@ -154,7 +154,9 @@ class PoolApi:
         return self._ask("GET", f"/workers/{wallet}", WorkerModel)
 
     def put_result(self, token: str, task_id: TaskId, zip_path: Path) -> Stored:
-        """Store a result; the same one any number of times. A large one goes on where an earlier call was cut."""
+        """Upload a result's zip; may be repeated with the same zip. The upload of a large one goes on where an earlier
+        call was cut.
+        """
         size = zip_path.stat().st_size
         with zip_path.open("rb") as file:
             rest = None
@@ -230,28 +232,28 @@ class UnaskedApi(PoolApi):
 
 
 class SignedInApi:
-    """The API with our token in each request; a refused token is renewed once."""
+    """The API with this machine's token in each request. If the pool refuses the token, it is renewed once."""
 
     def __init__(self, api: PoolApi, token: Callable[[], str], renew: Callable[[str], str]) -> None:
-        """`token`: the present one; `renew`: another one than the refused."""
+        """`token`: returns the present token; `renew`: given a refused token, returns another."""
         self._api = api
         self._token = token
         self._renew = renew
 
     def ping(self, tasks: list[TaskId], machine: str | None = None) -> Pong:
-        """See PoolApi.ping."""
+        """`PoolApi.ping` with the token."""
         return self._with_token(lambda token: self._api.ping(token, tasks, machine))
 
     def leave(self, machine: str | None = None) -> None:
-        """See PoolApi.leave. Does not sign in again for it."""
+        """`PoolApi.leave` with the token; a refused token is not renewed for it."""
         self._api.leave(self._token(), machine)
 
     def report(self, task_id: TaskId, report: Report) -> None:
-        """See PoolApi.report."""
+        """`PoolApi.report` with the token."""
         self._with_token(lambda token: self._api.report(token, task_id, report))
 
     def put_result(self, task_id: TaskId, zip_path: Path) -> Stored:
-        """See PoolApi.put_result."""
+        """`PoolApi.put_result` with the token."""
         return self._with_token(lambda token: self._api.put_result(token, task_id, zip_path))
 
     def _with_token(self, act: Callable[[str], _Result]) -> _Result:

@@ -34,10 +34,10 @@ def connect(app: ConfirmTimeoutCelery, machine: Machine) -> None:
     tasks.serve(app, machine)
 
 
-def admit(app: Celery, machine: Machine) -> None:
-    """Connect to the broker once, and sign in again if it refuses this machine's password.
+def sign_in_if_refused(app: Celery, machine: Machine) -> None:
+    """Connect to the broker once, to check this machine's password; sign in at the pool again if the broker refuses it.
 
-    If the broker is away, that is logged. Raises PoolUnavailable, Refused from the sign-in.
+    If the broker is away or not trusted, that is logged only. Raises PoolUnavailable, Refused from the sign-in.
     """
     token = machine.session.current().token
     try:

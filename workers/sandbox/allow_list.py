@@ -53,7 +53,7 @@ class AllowedHost:
 
 @dataclass(frozen=True, slots=True)
 class PinnedHost:
-    """One host as a container has it."""
+    """One allowed host with the addresses that one container may reach under its name."""
 
     host: AllowedHost
     addresses: tuple[str, ...]
@@ -106,7 +106,10 @@ def _bad(why: str) -> BadSetting:
 
 
 def pin(hosts: Sequence[AllowedHost], resolve: Resolve) -> tuple[PinnedHost, ...]:
-    """Each host with its addresses of now. Raises RefusedHere for a name that has none, or one that is not public."""
+    """Resolve each host now, so that a container keeps these addresses.
+
+    Raises RefusedHere for a name without an address, or with one that is not public.
+    """
     if not hosts:
         return ()
     with ThreadPoolExecutor(len(hosts), "resolve") as threads:
@@ -147,12 +150,12 @@ def targets_of(labels: Iterable[str]) -> list[Target]:
 
 
 def words(hosts: Iterable[AllowedHost]) -> str:
-    """The setting, normalized."""
+    """The hosts as SLUICE_APP_DOMAINS names them, normalized."""
     return ",".join(map(str, hosts))
 
 
 def answered(pins: Sequence[PinnedHost], answers: Mapping[Target, bool]) -> str:
-    """In words, which of the hosts answered from inside a container."""
+    """Which of the hosts answered from inside a container, in words. `answers`: whether each target answered."""
     tried = [(str(each.host), any(answers.get(target, False) for target in each.targets)) for each in pins]
     silent = [name for name, heard in tried if not heard]
     return f"no answer of {', '.join(silent)}" if silent else "each of them answered"

@@ -141,7 +141,7 @@ class Engine:
         return str(version.get("Os") or ""), str(version.get("Arch") or "")
 
     def require_fit(self, image: str) -> None:
-        """Raises NoSuchImage if the engine lacks the image, ContainerRefused if it was made for other machines."""
+        """Raise NoSuchImage if the engine lacks the image, ContainerRefused if it is for another platform."""
         with engine_errors(self.host):
             try:
                 found = dict(self._api.inspect_image(image))  # type: ignore[no-untyped-call]
@@ -209,7 +209,7 @@ class Engine:
                 raise refusal(verdict.of_start(status(error), said), error, self.host) from error
 
     def wait(self, container: str, seconds: float) -> bool:
-        """Whether it has ended within `seconds`. Raises NoSuchContainer, EngineUnavailable."""
+        """Whether the container ends within `seconds` from now. Raises NoSuchContainer, EngineUnavailable."""
         deadline = time.monotonic() + seconds
         try:
             with engine_errors(self.host):
@@ -265,7 +265,7 @@ class Engine:
             return int(found[0].get("SizeRw") or 0) if found else 0
 
     def kill(self, container: str) -> None:
-        """SIGKILL and wait for the end; does nothing if it has ended or is gone."""
+        """Send SIGKILL and wait for the end; does nothing if the container has ended or is gone."""
         with engine_errors(self.host), contextlib.suppress(docker.errors.NotFound):
             try:
                 self._api.kill(container)
@@ -360,7 +360,7 @@ class Engine:
             self._api.import_image_from_data(archive, repository=repository, tag=tag)
 
     def has_image(self, name: str) -> bool:
-        """Whether it has an image of this name. Raises EngineUnavailable."""
+        """Whether the engine has an image of this name. Raises EngineUnavailable."""
         with engine_errors(self.host):
             try:
                 self._api.inspect_image(name)  # type: ignore[no-untyped-call]

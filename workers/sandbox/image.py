@@ -71,7 +71,7 @@ def require_name(assignment: Assignment) -> ImageName:
 
 
 class AppImage:
-    """The image of one task."""
+    """The image of one task's app, as the engine has it or as its registry gives it."""
 
     def __init__(
         self, engine: Engine, layout: Layout, rules: ImageRules, assignment: Assignment, deadline: TaskDeadline
@@ -83,7 +83,10 @@ class AppImage:
         self._wanted = f"{assignment.image} {assignment.image_checksum}"
 
     def known(self) -> str | None:
-        """The name on the engine of what needs no asking; None if the registry must be asked."""
+        """The name under which the engine has the image, if its registry need not be asked; None: call `fetch`.
+
+        That is an image of SLUICE_LOCAL_IMAGES, or one fetched before whose tag was confirmed within FRESH_SECONDS.
+        """
         if self._assignment.image in self._rules.local:
             return self._assignment.image
         found = self._store.find(self._wanted)
@@ -92,8 +95,10 @@ class AppImage:
         return found.name
 
     def fetch(self) -> str:
-        """Have the registry's image on the engine; its name there. Tried again while it fails and the task has the
-        time. Raises TaskFailure with iExec's cause if the image is certainly absent or too large; TaskDeclined,
+        """Fetch the image from its registry into the engine; returns its name there. Failures are retried while the
+        task has time.
+
+        Raises TaskFailure with iExec's cause if the image is certainly absent or too large; TaskDeclined,
         EngineUnavailable.
         """
         if self._assignment.image in self._rules.local:
@@ -156,7 +161,7 @@ class AppImage:
         return source.manifest(self._name.wanted)
 
     def _load(self, source: RegistryImage, manifest: Manifest, name: str, platform: tuple[str, str]) -> int:
-        """Fetch all and hand it to the engine; bytes of it unpacked."""
+        """Fetch config and layers and load them into the engine; returns the unpacked bytes."""
         self._clean()
         folder = self._store.fetch_folder(self._wanted)
         folder.mkdir(parents=True, exist_ok=True)

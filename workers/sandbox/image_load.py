@@ -16,9 +16,10 @@ _WORDS = 1_000
 
 
 def send_archive(api: docker.APIClient, archive: Iterator[bytes], meanwhile: Callable[[], None]) -> str | None:
-    """Send it; the engine's reason if it does not take it. Only inside `engine_errors`.
+    """Send an image's tar archive to the engine; returns why the engine did not take it, None if it did.
 
-    docker-py's own `load_image` has no time limit that differs from other requests'.
+    Only inside `engine_errors`. `meanwhile`: called before each piece, may raise to end it. docker-py's own
+    `load_image` has no time limit that differs from other requests'.
     """
 
     def pieces() -> Iterator[bytes]:

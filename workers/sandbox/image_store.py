@@ -40,7 +40,7 @@ _GZIP_BITS = 31
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """What one name of a deal stands for."""
+    """The record of one fetched image: which image of the engine stands for the name in a deal."""
 
     #: As the deal has it, with the app's checksum.
     wanted: str
@@ -55,13 +55,15 @@ class StoredImage:
 
 
 class ImageStore:
-    """The records below one folder."""
+    """One record (JSON file) for each image that this machine fetched, below `root/images`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root / "images"
 
     def find(self, wanted: str) -> StoredImage | None:
-        """The record of a name, marked as used now."""
+        """The record of an image by its key (name and checksum of the deal), marked as used now; None if
+        there is none.
+        """
         path = self._path(wanted)
         found = _read(path)
         if found is not None:
@@ -74,11 +76,11 @@ class ImageStore:
         write_whole(self._path(image.wanted), json.dumps(asdict(image)))
 
     def fetch_folder(self, wanted: str) -> Path:
-        """Where layers are kept until the engine has them."""
+        """The folder for the layers of an image while it is fetched, until the engine has them."""
         return self._root / f"fetch-{_key(wanted)}"
 
     def fetch_folders(self) -> Iterator[Path]:
-        """All such folders."""
+        """All folders of fetches that run now or were killed."""
         return self._root.glob("fetch-*")
 
     def shrink(self, engine: Engine, budget: int, keep: str) -> None:
@@ -185,7 +187,9 @@ def _pieces(file: Path) -> Iterator[bytes]:
 
 
 def archive(name: str, config: bytes, layers: Iterable[Blob], files: Mapping[str, Path]) -> Iterator[bytes]:
-    """The image as `docker load` takes it. `files`: the layers by digest, as they were sent."""
+    """The image as the tar archive that `docker load` takes, piece by piece. `files`: the compressed
+    layers, by digest.
+    """
     config_file = f"{name.partition(':')[2]}.json"
     digests = [blob.digest for blob in layers]
     members = [f"{digest.removeprefix('sha256:')}.tar" for digest in digests]

@@ -44,15 +44,15 @@ _QUERY: Final = struct.Struct(">6H")
 
 
 def of_resolv_conf(text: str) -> list[str]:
-    """IPv4 name servers of a resolv.conf that the filter would refuse; loopback ones, which Docker asks itself,
-    excepted.
+    """IPv4 name servers of a resolv.conf, without loopback addresses: Docker itself asks those, so no
+    rule is needed.
     """
     words = [line.split() for line in text.splitlines()]
     return _addresses(each[1] for each in words if len(each) >= 2 and each[0] == "nameserver")
 
 
 def of_daemon_json(text: str) -> list[str]:
-    """IPv4 name servers of an engine's settings."""
+    """IPv4 name servers in the engine's settings (`dns` of its daemon.json); none if the text is not valid."""
     try:
         dns = json.loads(text).get("dns")
     except (ValueError, AttributeError, RecursionError):
@@ -81,13 +81,15 @@ def _addresses(words: Iterable[str]) -> list[str]:
 
 
 def allowed() -> list[str]:
-    """IPv4 name servers that apps of this machine may ask."""
+    """IPv4 name servers that the packet filter lets apps ask: this machine's, those of the engine's daemon.json, and
+    those learned from containers.
+    """
     found = [server for path in (*RESOLV_CONF, LEARNED) for server in of_resolv_conf(_text(path))]
     return list(dict.fromkeys([*found, *of_daemon_json(_text(DAEMON_JSON))]))
 
 
 def learn(servers: Iterable[str]) -> bool:
-    """Keep the name servers of a container; whether any was not allowed before. Raises BadSetting."""
+    """Allow the name servers of a container from now on; returns whether any of them is new. Raises BadSetting."""
     new = [server for server in servers if server not in allowed()]
     if not new:
         return False
@@ -112,7 +114,7 @@ def _text(path: Path) -> str:
 
 
 def asked_name(url: str) -> str | None:
-    """The host name of a URL, if name servers are asked for it from here and answer; None for an address."""
+    """The host name in a URL if this machine can resolve it by a name server; None otherwise, and for an address."""
     name = urlsplit(url).hostname or ""
     if "." not in name.strip(".") or name.replace(".", "").isdigit():
         return None
@@ -124,19 +126,19 @@ def asked_name(url: str) -> str | None:
 
 
 def answers(name: str) -> bool:
-    """Whether Docker's resolver, asked from this thread's network, has an answer for `name`, if only that there is none
-    of that name.
+    """Whether Docker's resolver, asked from this thread's network namespace, answers for `name`: an address, or that
+    the name does not exist.
     """
     return any(_asked(name, ANSWER_SECONDS) in _REACHED for _ in range(TRIES))
 
 
 def answers_soon(name: str) -> bool:
-    """The same where no answer should come: asked once, for as long as a name server takes that can be reached."""
+    """As `answers`, asked once and for SOON_SECONDS only: for a check that expects no answer."""
     return _asked(name, SOON_SECONDS) in _REACHED
 
 
 def _asked(name: str, seconds: float) -> int | None:
-    """The response code; None if no answer comes."""
+    """The response code of the resolver's answer; None if no answer comes in time."""
     number = secrets.randbelow(2**16)
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as peer:
         peer.settimeout(seconds)
@@ -165,7 +167,7 @@ def response_code(answer: bytes, number: int) -> int | None:
 
 
 def unanswered(name: str, servers: list[str]) -> BadSetting:
-    """The error for a machine whose apps cannot resolve what it can itself."""
+    """The error for a machine that resolves `name` while its apps cannot. `servers`: those that apps may ask."""
     known = ", ".join(servers) or "none"
     return BadSetting(
         name="SLUICE_APP_NETWORK",

@@ -129,16 +129,20 @@ def restore_input(rules: Sequence[str], present: str, chain_name: str = CHAIN, t
 
 
 def apply() -> bool:
-    """Set the filter, or set it again: no packet passes meanwhile that would not pass before or after.
+    """Set the filter, or set it again; meanwhile no packet passes that would not pass before or after.
 
-    Whether connections are limited too: few kernels cannot. Raises BadSetting if this process may not, or has no
-    iptables.
+    Returns whether the number of connections is limited too, which few kernels cannot. Raises BadSetting if this
+    process may not set it, or has no iptables.
     """
     return _apply(rules_4(name_servers.allowed()), CHAIN, _HOOK)
 
 
 def apply_listed(bridge: str, targets: Iterable[tuple[str, int]]) -> bool:
-    """The same for one bridge with an allow list: its chain lets through `targets` and nothing else."""
+    """Set the filter of one bridge with an allow list: containers on it reach `targets` (address, port) and nothing
+    else.
+
+    Returns and raises as `apply`.
+    """
     chain = f"SLUICE-{bridge.upper()}"
     return _apply(rules_listed(targets), chain, f"-i {bridge} -j {chain}")
 

@@ -44,9 +44,9 @@ def scratch_paths(answer: Mapping[str, Any]) -> tuple[Path, ...]:
 
 
 class SeenScratch:
-    """What this machine sees of where a container writes.
+    """The places outside its binds that a container writes to, as paths of this machine.
 
-    The engine is asked once, when it is first needed; that may raise EngineUnavailable, NoSuchContainer and BadMessage.
+    The engine is asked once, at the first call; that may raise EngineUnavailable, NoSuchContainer and BadMessage.
     """
 
     def __init__(self, engine: Engine, container: str) -> None:
@@ -59,21 +59,24 @@ class SeenScratch:
         return self._known
 
     def paths(self) -> tuple[Path, ...]:
-        """The container's `scratch_paths` and the nameless files that its processes have open; none if unseen."""
+        """The container's `scratch_paths`, and deleted files that its processes still have open; empty if not visible
+        here.
+        """
         seen, process = self._ask()
         return (*seen, *nameless(processes_beside(process))) if process else seen
 
     def layer(self) -> Path | None:
-        """The folder of the container's own layer; None if it is not seen here.
+        """The folder of the container's writable layer (overlay2's upper directory); None if it is not visible here.
 
-        A quota that the engine gives each layer (overlay2 on XFS) is what is free there.
+        If the engine gives each layer a quota (overlay2 on XFS), the free space of this folder is what is left of the
+        quota.
         """
         seen, _ = self._ask()
         return seen[0] if seen else None
 
 
 def _seen(engine: Engine, container: str) -> tuple[tuple[Path, ...], int]:
-    """Paths as of `scratch_paths`, and the number here of the container's first process; 0 if it is not seen here."""
+    """(paths as of `scratch_paths`, process id here of the container's first process, 0 if it is not visible here)."""
     # Paths of an engine that is elsewhere may exist here by chance, and so may numbers of processes.
     if engine.data_folder is None:
         return (), 0
@@ -107,7 +110,7 @@ def processes_beside(process: int) -> list[Path]:
 
 
 def nameless(processes: Iterable[Path]) -> list[Path]:
-    """Files without a name that these processes have open, as paths below /proc."""
+    """Deleted files that these processes still have open, as paths below /proc."""
     found = []
     for opened in islice(_open_files(processes), _MOST_OPEN):
         with suppress(OSError):

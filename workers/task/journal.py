@@ -159,7 +159,7 @@ class Journal:
         return self._step(task_id, ReplicateStage.FAILED, now, cause=cause, exit_code=exit_code)
 
     def mark_aborted(self, task_id: TaskId, now: float) -> bool:
-        """→ ABORTED by the scheduler's word."""
+        """Set the replicate to ABORTED, because the scheduler asked for it."""
         return self._step(task_id, ReplicateStage.ABORTED, now)
 
     def mark_uploaded(self, task_id: TaskId, link: ResultLink, now: float) -> None:

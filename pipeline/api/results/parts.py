@@ -35,7 +35,9 @@ _SUFFIX = ".part"
 
 
 def bytes_held(folder: Path, task_id: TaskId, wallet: Wallet, sha256: str) -> int:
-    """Bytes that are here of a wallet's zip; more in a moment if a request brings them now."""
+    """Bytes that are here of a wallet's zip with this sha256; 0 if none. A request that sends more now is not waited
+    for.
+    """
     # Without the lock: who only asks must not have an upload refused.
     try:
         return _path(folder, task_id, wallet, sha256).stat().st_size
@@ -45,10 +47,12 @@ def bytes_held(folder: Path, task_id: TaskId, wallet: Wallet, sha256: str) -> in
 
 @contextmanager
 def part_of(folder: Path, task_id: TaskId, wallet: Wallet, rest: Rest) -> Iterator[Path]:
-    """The file that a request goes on writing from `rest.first` on, for this request alone. It stays if the body is cut
-    and if the pool could not store it, and is removed if it is stored or refused.
+    """Open the file to which one upload request appends, from byte `rest.first` on; other requests are kept out
+    meanwhile.
 
-    Raises UnderWay, and WrongOffset if there are not `rest.first` bytes yet.
+    The file stays if the body was cut or the pool could not store the result, so that the next request can go on. It is
+    removed once the result is stored or refused. Raises UnderWay if another request has the file, WrongOffset if the
+    file has fewer than `rest.first` bytes.
     """
     path = _path(folder, task_id, wallet, rest.sha256)
     if not all(_remove_unlocked(other) for other in _parts(folder, f"{task_id}.{wallet}.*") if other != path):
@@ -71,7 +75,7 @@ def part_of(folder: Path, task_id: TaskId, wallet: Wallet, rest: Rest) -> Iterat
 
 
 def check_whole(path: Path, rest: Rest) -> None:
-    """Raise WrongOffset unless `path` has all bytes of the zip that was declared."""
+    """Raise WrongOffset unless `path` has all bytes of the declared zip, and its sha256."""
     held = path.stat().st_size
     if held != rest.total:
         raise WrongOffset(held=held, why=f"the zip has {rest.total} bytes")
@@ -81,13 +85,15 @@ def check_whole(path: Path, rest: Rest) -> None:
 
 
 def remove_parts(folder: Path, task_id: TaskId, wallet: Wallet) -> None:
-    """Remove what is here of a wallet's result that needs no upload any more, unless a request has it now."""
+    """Remove the parts of a wallet's result for a task, once it needs no upload any more; one that a request has now
+    stays.
+    """
     for path in _parts(folder, f"{task_id}.{wallet}.*"):
         _remove_unlocked(path)
 
 
 def remove_all_idle(folder: Path) -> None:
-    """Remove every part that no request has now: the disk needs the room."""
+    """Remove every part that no request has now, because the disk is nearly full."""
     for path in _parts(folder):
         _remove_unlocked(path)
 

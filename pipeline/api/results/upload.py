@@ -51,7 +51,9 @@ _verifying = asyncio.Semaphore(VERIFIED_AT_ONCE)
 def result_held(
     task_id: HexId, wallet: SignedIn, services: Access, digest: Annotated[str, Header(alias=DIGEST_HEADER)] = ""
 ) -> Response:
-    """Bytes that came of a zip of this wallet whose upload was cut, in the header Upload-Offset: go on from there."""
+    """How many bytes are here of a result's zip whose upload was cut, in the header Upload-Offset. The upload goes on
+    there.
+    """
     services.rates.count("upload", wallet)
     held = parts.bytes_held(services.uploads, TaskId(task_id), wallet, read_digest(digest))
     return Response(status_code=204, headers={OFFSET_HEADER: str(held)})
