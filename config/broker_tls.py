@@ -37,7 +37,7 @@ _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LE
 
 
 def tls_trouble(error: BaseException, host: str) -> str | None:
-    """Why TLS to the broker at `host` failed, and who can do what; None for an error of another kind."""
+    """Why TLS to the broker at `host` failed and who can mend it, in words; None if the error is not about TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         code = error.verify_code
         if code in _OTHER_NAMES:
@@ -65,6 +65,6 @@ def tls_trouble(error: BaseException, host: str) -> str | None:
 
 
 def url_options(url: str, ca_file: Path | None) -> dict[str, Any] | None:
-    """The same for a broker's URL; None for one without TLS. Raises BadSetting."""
+    """`tls_options` for the broker of an `amqps` URL; None for a URL without TLS. Raises BadSetting."""
     parts = urlsplit(url)
     return tls_options(parts.hostname or "", ca_file) if parts.scheme == "amqps" else None

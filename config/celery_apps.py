@@ -71,7 +71,7 @@ class SafeQueues(AMQP):
     """
 
     def Queues(self, queues: Any, *args: Any, **options: Any) -> Any:  # noqa: N802 - Celery's name
-        """See Celery."""
+        """The declared queues, of which PIPELINE_QUEUES are consumed unless `-Q` says otherwise. Celery calls it."""
         made = super().Queues(queues, *args, **options)
         safe = [name for name in topology.PIPELINE_QUEUES if name in made]
         if safe:

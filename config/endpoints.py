@@ -135,7 +135,7 @@ def _public_ws(settings: Settings) -> str | None:
 
 
 def require_url(setting: str, url: str, *, fix: str) -> str:
-    """`url` if it is one of http or https; else raises BadSetting for `setting`, whose text never repeats it."""
+    """Returns `url` if it is http or https; else raises BadSetting for `setting`, whose text never contains the URL."""
     _split(setting, url, _HTTP, fix)
     return url
 

@@ -47,10 +47,10 @@ def die_with_parent() -> None:
 
 
 def close_inherited() -> None:
-    """Let go of open files that whoever started this program left in it, e.g. the lock of `flock` or of a shell: a
-    service would hold them for as long as it runs, and hand them on to its children.
+    """Close the open files that this process inherited, e.g. the lock of `flock`: a service would hold them for as long
+    as it runs, and pass them on to its children.
 
-    Those that Python opens itself are never inheritable, so that none of its own is closed.
+    stdin, stdout and stderr stay, and so do the files that Python opened itself, which are never inheritable.
     """
     for descriptor in [int(link.name) for link in Path("/proc/self/fd").iterdir()]:
         try:

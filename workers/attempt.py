@@ -28,7 +28,7 @@ class LogThrottle:
         return True
 
     def forget(self, subject: str) -> bool:
-        """Forget `subject`; whether anything was logged about it."""
+        """Forget what was logged about `subject`; returns whether anything was."""
         return self._logged.pop(subject, None) is not None
 
 

@@ -26,19 +26,19 @@ FOLLOW_SECONDS = 0.3
 
 
 def path_of(layout: Layout) -> Path:
-    """The file."""
+    """Path of the machine's log file."""
     return layout.root / "log" / "worker.log"
 
 
 def keep(layout: Layout) -> None:
-    """Have this process and its children write to it."""
+    """Have this process and its children write their log to the log file too."""
     path = path_of(layout)
     path.parent.mkdir(exist_ok=True)
     also_to(path)
 
 
 def rotate(layout: Layout, max_bytes: int = MAX_BYTES) -> None:
-    """Begin a new file if this one is full."""
+    """Begin a new log file if the present one has `max_bytes`; the oldest beyond KEPT is deleted."""
     path = path_of(layout)
     if not path.exists() or path.stat().st_size < max_bytes:
         return
@@ -49,7 +49,7 @@ def rotate(layout: Layout, max_bytes: int = MAX_BYTES) -> None:
 
 
 def lines(layout: Layout, last: int, wanted: str = "", *, follow: bool = False) -> Iterator[str]:
-    """The last so many lines that hold the text `wanted`, oldest first; `follow`: then each new one, without end."""
+    """The last `last` lines that contain `wanted`, oldest first; with `follow`, then each new one, without end."""
     path = path_of(layout)
     file = path.open(encoding="utf-8", errors="replace") if path.exists() else None
     try:

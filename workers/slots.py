@@ -23,7 +23,7 @@ class Slots:
 
 
 def chosen(number: int) -> Slots:
-    """The operator's own number."""
+    """The number of slots that the operator set (SLUICE_SLOTS)."""
     return Slots(number, "as SLUICE_SLOTS says")
 
 
@@ -33,9 +33,9 @@ def one_for_each(gpus: int, slots: Slots) -> Slots:
 
 
 def fitting(resources: EngineResources, memory_per_slot: int) -> Slots:
-    """As many as the engine has processors, and memory for what the pool promises each app; one at least.
+    """As many slots as the engine has processors and memory for, at least one.
 
-    `memory_per_slot`: bytes.
+    `memory_per_slot`: bytes of memory that the pool promises each app.
     """
     by_memory = (resources.memory_bytes - RESERVED_BYTES) // memory_per_slot
     count = min(resources.cpus, by_memory, MOST_SLOTS)

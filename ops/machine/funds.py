@@ -38,7 +38,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Funds:
-    """One wallet's way into the hub and out of it, alone."""
+    """What the commands deposit and withdraw work with: one wallet, its lane and its hub. One command at a time."""
 
     settings: Settings
     layout: Layout
@@ -54,11 +54,11 @@ class Funds:
 
     @property
     def pending(self) -> Wish | None:
-        """What an earlier command began. Raises RefusedHere."""
+        """The transfer that an earlier command left unfinished; None if there is none. Raises RefusedHere."""
         return transfers.pending(self.layout)
 
     def plan(self, direction: Direction, amount: NRlc) -> Transfer:
-        """What would be sent and what it costs at most. Raises BadInput, RpcUnavailable."""
+        """Check that the wallet can pay for a transfer, and tell its highest cost. Raises BadInput, RpcUnavailable."""
         promised = NRlc(0)
         if self.layout.journal.exists():
             policy, wallet = self.lane.context.policy, self.lane.id.wallet
@@ -70,15 +70,15 @@ class Funds:
         return transfers.plan(self.lane, self.hub, direction, amount, promised)
 
     def begin(self, transfer: Transfer) -> Wish:
-        """From here on it is made at most once, and the machine works for this chain, hub and workerpool only."""
+        """Store the transfer, so that it is made at most once; pin the machine to its chain, hub and workerpool."""
         if self.pinned:
             pins.keep(self.layout, self.settings)
         return transfers.begin(self.layout, transfer, self.lane.id.chain_id, time.time())
 
     def carry_out(self, wish: Wish, seconds: float, *, resumed: bool, told: Callable[[Moved], None]) -> None:
-        """Make it, hand the outcome to `told`, and only then forget it.
+        """Make the transfer, hand the outcome to `told`, and only then delete the stored transfer.
 
-        Raises NotReady if no block has it in time, LaneError; TransferDropped, and then it is forgotten too.
+        Raises NotReady if it is in no block after `seconds`, LaneError; TransferDropped, and then it is deleted too.
         """
         try:
             made = transfers.carry_out(self.layout, self.lane, wish, self.settings, seconds)
@@ -100,7 +100,7 @@ class Funds:
 
 @contextmanager
 def funds(settings: Settings) -> Iterator[Funds]:
-    """The wallet's funds, for one command at a time. Raises BadSetting, BadKeystore, WrongChain, RefusedHere,
+    """Open what the commands need, for one command at a time. Raises BadSetting, BadKeystore, WrongChain, RefusedHere,
     RpcUnavailable.
     """
     if settings.lane_dry_run:

@@ -32,7 +32,9 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a machine was ended. `was_running`: whether there was one; `stopped`: whether there is none now."""
+    """How a machine was ended. `was_running`: whether it ran; `stopped`: whether it has ended; `says`: what is left, in
+    words.
+    """
 
     was_running: bool
     stopped: bool
@@ -41,12 +43,12 @@ class Ended:
 
 
 def layout(settings: Settings) -> Layout:
-    """The machine's folders. Raises BadKeystore, BadSetting."""
+    """The folders of this machine's wallet. Raises BadKeystore, BadSetting."""
     return layout_of(settings.home, load_key(settings).wallet)
 
 
 def stop(settings: Settings, seconds: float = STOP_SECONDS) -> Ended:
-    """End the machine and say what is left. Nothing is lost: the next start goes on with it."""
+    """End the machine and tell what is left unfinished. Nothing is lost: the next start goes on with it."""
     place = layout(settings)
     pid = control.running_process(place)
     stopped = pid is None or control.stop(pid, seconds)
@@ -79,13 +81,13 @@ def cancel_drain(settings: Settings) -> None:
 
 
 def leftovers(settings: Settings, *, dry_run: bool) -> Iterator[Leftover]:
-    """See `workers.prune`."""
+    """Remove files and containers of tasks that are over and unused datasets; yields each. `dry_run`: only yields."""
     wallet = load_key(settings).wallet
     return prune(layout_of(settings.home, wallet), wallet, settings.docker_host, dry_run=dry_run)
 
 
 def _sign_off(settings: Settings, place: Layout) -> None:
-    """Have the pool give it no task from now on; the machine repeats it with each ping."""
+    """Have the pool assign this machine no new task; the machine repeats it with each ping."""
 
     def no_new() -> Session:
         raise NotSignedIn(why="only the machine itself signs in")
@@ -123,5 +125,5 @@ def _ended(settings: Settings, place: Layout, *, was_running: bool, stopped: boo
 
 
 def as_json(found: Ended) -> str:
-    """For `--json`."""
+    """How the machine ended, as the JSON text of `sluice worker stop --json` and `drain --json`."""
     return json.dumps(asdict(found), indent=1)

@@ -40,7 +40,7 @@ class Ipfs:
         return f"http://127.0.0.1:{self.gateway_port}"
 
     def stop(self) -> None:
-        """End it cleanly."""
+        """End the node with SIGTERM and wait until it has ended."""
         self.process.stop()
 
 

@@ -46,7 +46,7 @@ class MongoDB:
         return uri(self.port)
 
     def stop(self) -> None:
-        """End it cleanly."""
+        """End the server with SIGTERM and wait until it has ended."""
         self.process.stop()
 
 

@@ -54,11 +54,13 @@ class Process:
     fingerprint: str = field(default="", compare=False)
 
     def alive(self) -> bool:
-        """Whether this very program still runs (a zombie does not)."""
+        """Whether this very program still runs; a zombie does not."""
         return not self.exits_within(0)
 
     def exits_within(self, seconds: float) -> bool:
-        """Wait for its end at most `seconds`; whether it ended. Wakes at the moment of the end."""
+        """Wait at most `seconds` for the program's end, and wake up at once when it ends; returns
+        whether it has ended.
+        """
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -79,7 +81,9 @@ class Process:
         return ended
 
     def stop(self, *, timeout: float = 20.0, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it and forget its pid file: `how`, then after `timeout` seconds SIGKILL to its whole process group."""
+        """End the program and delete its pid file: signal `how`, then after `timeout` seconds SIGKILL to its process
+        group.
+        """
         if self.alive():
             self._signal(how)
             if not self.exits_within(timeout):
@@ -89,7 +93,9 @@ class Process:
         self.pid_file.unlink(missing_ok=True)
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would; the pid file stays, as it would."""
+        """End the program with SIGKILL, as a crash would, and wait for its end; the pid file stays. For tests and
+        `bench`.
+        """
         self._signal(signal.SIGKILL)
         self.exits_within(10)
 
@@ -111,17 +117,17 @@ class Program:
 
     @property
     def pid_file(self) -> Path:
-        """Where it is found again."""
+        """The file with its pid, by which later commands find it."""
         return self.folder / "pid"
 
     @property
     def log(self) -> Path:
-        """What it prints; older starts first."""
+        """The file with its output; that of older starts comes first."""
         return self.folder / "log"
 
     @property
     def fingerprint(self) -> str:
-        """Tells whether a running program was started with these very settings."""
+        """A hash of command, environment and configuration: a running program with another one must be started anew."""
         words = [
             self.configuration,
             *map(str, self.command),

@@ -60,10 +60,11 @@ ON_CHAIN = ("chain", "clock", "gas", "stake", "money")
 
 
 def examine(settings: Settings, key: Key | None = None, *, thorough: bool = True) -> Iterator[CheckResult]:
-    """Check each part in turn; unless `thorough`, without running a container. `key`: of callers that have opened the
-    keystore already.
+    """Check each part of this machine in turn; without `thorough`, no container is run. `doctor`, `status` and checkups
+    call it.
 
-    Raises BadSetting, BadKeystore only where nothing at all can be examined.
+    `key`: the wallet's key, if the caller has opened the keystore already. Raises BadSetting, BadKeystore only if
+    nothing at all can be checked.
     """
     try:
         key = key or load_key(settings)
@@ -231,7 +232,7 @@ def packet_filter(machine: Machine) -> CheckResult:
 
 
 def disk(settings: Settings) -> CheckResult:
-    """Whether there is room for images and results."""
+    """Whether the disk of SLUICE_HOME has space for images and results."""
     return rules.disk(shutil.disk_usage(_nearest(settings.home.absolute())).free, str(settings.home))
 
 
@@ -252,7 +253,7 @@ def _pool(settings: Settings, key: Key | None) -> tuple[PoolConfig | None, Check
 
 
 def broker(machine: Machine) -> CheckResult:
-    """Whether RabbitMQ can be reached, and its certificate be trusted."""
+    """Whether RabbitMQ can be reached, and whether its certificate is trusted."""
     pool, settings = machine.pool, machine.settings
     if pool.amqp_host is None or pool.amqp_port is None:
         return CheckResult("broker", True, f"{NOT_ASKED}this pool says where it is only at sign-in")
@@ -306,7 +307,10 @@ def _wallet_on_chain(machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float)
 
 
 def money(machine: Machine, seen: FeeMarket, surcharge: Mapping[str, int] | None) -> CheckResult:
-    """Whether this machine's own limits allow a task at what gas costs now. `surcharge`: as `market.surcharge` says."""
+    """Whether this machine's own limits on spending allow a task at the present price of gas.
+
+    `surcharge`: gas on top by lane method (`market.surcharge`); None if not known.
+    """
     layout, policy, least = machine.layout, machine.policy, machine.pool.least_stake
     if not layout.root.exists():
         # It has never run.

@@ -95,7 +95,7 @@ def money_words(budget: Budget, caps: Caps) -> str:
 
 
 def disk(free: int, folder: str) -> CheckResult:
-    """Whether images and results fit."""
+    """Whether `free` bytes at `folder` are enough for images and results (LEAST_DISK)."""
     numbers = {"free_bytes": free, "needs_bytes": LEAST_DISK}
     has = f"{gib(free)} GiB free at {folder}"
     if free >= LEAST_DISK:

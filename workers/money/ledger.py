@@ -39,7 +39,9 @@ _ASK_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """One machine's, for one process. `clock`: Unix seconds; `hub`: asks the chain."""
+    """The money of one machine, for one process. `clock`: returns Unix seconds; `hub`: opens the connection to the
+    chain.
+    """
 
     settings: Settings
     policy: LanePolicy
@@ -73,7 +75,9 @@ class Ledger:
         )
 
     def why_not(self, assignment: Assignment) -> str | None:
-        """Why this task is not taken; None if it fits. Raises RpcUnavailable if the node cannot say what it locks."""
+        """Why a task is not taken; None if it is within the limits. Raises RpcUnavailable if its stake
+        cannot be read.
+        """
         solo = assignment.mode is Mode.SOLO
         stake = NRlc(0) if solo or self.caps.stake is None else self._stake(DealId(assignment.deal_id))
         budget = self.budget(TaskId(assignment.task_id))
@@ -84,16 +88,24 @@ class Ledger:
         return limits.why_no_task(self.budget(), self.caps, NRlc(least_stake or 0))
 
     def worth(self, deal_id: str) -> int:
-        """Wei that are lost with a vote on a task of this deal; 0 while its stake is not known."""
+        """Wei that this machine loses with an unrevealed vote on a task of the deal: the stake, as
+        `limits.worth_in_wei` counts it.
+
+        0 while the stake is not known.
+        """
         return limits.worth_in_wei(self.journal.stakes().get(deal_id, NRlc(0)), self.settings)
 
     def worth_of(self, intent: Intent) -> int:
-        """Wei that are lost unless this intent succeeds, by what is known now of its task's deal."""
+        """Wei that this machine loses unless the intent succeeds; the lane bids up to that. By what is known of the
+        task's deal.
+        """
         replicate = self.journal.find(TaskId(intent.subject)) if intent.method == REVEAL else None
         return intent.worth if replicate is None else max(intent.worth, self.worth(replicate.assignment.deal_id))
 
     def note_stakes(self) -> None:
-        """Ask for the stakes of deals that tasks here are of, where not known. Raises RpcUnavailable."""
+        """Read the stakes of the deals of this machine's tasks, as far as they are not known yet. Raises
+        RpcUnavailable.
+        """
         known = self.journal.stakes()
         here = {item.assignment.deal_id for item in self.journal.all_replicates() if limits.locks_stake(item)}
         missing = sorted(here - known.keys())

@@ -24,9 +24,9 @@ _BYTES = {CONTRIBUTE: 420, REVEAL: 68, SOLO: 900}
 
 
 def surcharge(rpc: JsonRpc, wallet: Wallet) -> Mapping[str, int] | None:
-    """Gas by lane method that the lane will allow for what this chain takes on top; None: the node does not say.
+    """Gas that this chain takes on top of a call's own, by lane method; None if the node does not tell.
 
-    Arbitrum counts so the posting of a transaction's bytes to another chain. Raises RpcUnavailable.
+    On Arbitrum, that is the posting of the transaction's bytes to Ethereum. Raises RpcUnavailable.
     """
     plain, *loaded = surcharges(rpc, wallet, ["0x", *(_bytes(number) for number in _BYTES.values())])
     if not isinstance(plain, Known):
@@ -43,14 +43,14 @@ def _bytes(number: int) -> str:
 
 
 def note(layout: Layout, market: FeeMarket, surcharge: Mapping[str, int] | None = None) -> None:
-    """Keep what the chain asks now. Without `surcharge` the last one stays."""
+    """Write to disk what gas costs now, for the machine's other processes. `surcharge`: None keeps the last one."""
     kept = noted_surcharge(layout) if surcharge is None else surcharge
     known = {"base_fee": market.base_fee, "tip": market.tip, "surcharge": dict(kept)}
     write_whole(layout.market, json.dumps(known))
 
 
 def noted_surcharge(layout: Layout) -> Mapping[str, int]:
-    """What `surcharge` said at the last look; empty if there was none."""
+    """The surcharge that `note` wrote last; empty if it wrote none."""
     try:
         return {str(name): int(gas) for name, gas in json.loads(layout.market.read_text())["surcharge"].items()}
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
@@ -58,7 +58,7 @@ def noted_surcharge(layout: Layout) -> Mapping[str, int]:
 
 
 def noted(layout: Layout) -> FeeMarket | None:
-    """What the chain asked at the last look; None if there was none."""
+    """The fee market that `note` wrote last; None if it wrote none."""
     try:
         known = json.loads(layout.market.read_text())
         base_fee = known["base_fee"]

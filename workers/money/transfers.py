@@ -49,7 +49,7 @@ _WEI_PER_NRLC = GWEI
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One deposit or withdrawal before it is made. Amounts in nRLC and wei."""
+    """One deposit or withdrawal as the operator is asked to confirm it. Amounts in nRLC and wei."""
 
     direction: Direction
     amount: NRlc
@@ -69,7 +69,9 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A transfer that was begun and whose end was not printed yet."""
+    """A transfer that the operator has confirmed, as the file on disk that makes it survive a crash. It is deleted once
+    its outcome was printed.
+    """
 
     direction: Direction
     amount: NRlc
@@ -85,7 +87,7 @@ class Wish:
     handed: bool = False
 
     def intent(self, lane: Lane) -> Intent:
-        """The same intent whenever it is asked for, so that the lane acts on it once."""
+        """The intent for the lane: always the same one for the same wish, so that the lane sends it once."""
         until = self.begun_at + WISH_SECONDS
         args: dict[str, object] = {"to": self.to, "gas": self.gas, "data": self.data, "value": str(self.value)}
         args[UNTIL] = until
@@ -114,7 +116,9 @@ def alone(layout: Layout) -> Iterator[None]:
 
 
 def pending(layout: Layout) -> Wish | None:
-    """A transfer that an earlier command began without printing its end. Raises RefusedHere if it is not readable."""
+    """The wish that an earlier command left on disk; None if there is none. Raises RefusedHere if the file is not
+    readable.
+    """
     try:
         return Wish(**json.loads(layout.transfer.read_text()))
     except FileNotFoundError:
@@ -127,9 +131,10 @@ def pending(layout: Layout) -> Wish | None:
 
 
 def plan(lane: Lane, hub: Hub, direction: Direction, amount: NRlc, promised: NRlc) -> Transfer:
-    """What would be sent, and its cost at most. `promised`: nRLC that tasks of the journal lock or will lock.
+    """Check that the wallet can pay for a transfer, and tell its highest cost; nothing is sent. `amount`: nRLC.
 
-    Raises BadInput where the wallet does not have the amount or the gas, or gas costs more than its limit.
+    `promised`: nRLC of stake that the tasks in the journal lock or will lock. Raises BadInput where the wallet does not
+    have the amount or the gas, or gas costs more than the wallet's limit.
     """
     wallet, token = lane.id.wallet, hub.token()
     native = token == ZERO_ADDRESS
@@ -165,7 +170,7 @@ def _surcharge(rpc: JsonRpc, wallet: Wallet, data: str) -> int:
 
 
 def _require(direction: Direction, amount: NRlc, has: NRlc, locked: NRlc, promised: NRlc) -> None:
-    """Raise BadInput unless the wallet has so much to move."""
+    """Raise BadInput unless the wallet has the amount to move."""
     if direction == "deposit":
         if amount > has:
             raise BadInput(what=f"There are only {rlc(has)} RLC in the wallet, not {rlc(amount)}.")
@@ -190,7 +195,7 @@ def _call(hub: Hub, token: Contract, direction: Direction, amount: NRlc) -> tupl
 
 
 def begin(layout: Layout, transfer: Transfer, chain_id: int, now: float) -> Wish:
-    """Put the wish on disk: from here on it is made at most once, whatever crashes. `now`: Unix seconds."""
+    """Write the wish to disk: from then on the transfer is made at most once, whatever crashes. `now`: Unix seconds."""
     made = transfer
     wish = Wish(made.direction, made.amount, now, made.to, made.data, made.value, made.gas, chain_id)
     _write(layout, wish)
@@ -202,15 +207,15 @@ def _write(layout: Layout, wish: Wish) -> None:
 
 
 def finish(layout: Layout) -> None:
-    """Forget the wish, once its end was printed."""
+    """Delete the wish, once its outcome was printed."""
     layout.transfer.unlink(missing_ok=True)
 
 
 def carry_out(layout: Layout, lane: Lane, wish: Wish, settings: Settings, seconds: float) -> Made | None:
-    """Have the lane send the wish and wait until a block has it; None if none has after so many seconds.
+    """Have the lane send the transfer, and wait at most `seconds` for its block; None if it is in no block by then.
 
-    A machine that is at work sends it as well: the lane's runs exclude each other. Raises LaneError where the lane
-    stands still, TransferDropped where the wish is too old or the contract refused; then the wish is over.
+    A running machine may send it as well: only one run of the lane is possible at a time. Raises LaneError if the lane
+    is halted; TransferDropped if the transfer will not be made (too old, or refused by the contract).
     """
     intent = wish.intent(lane)
     if not lane.intents([intent.key]):
@@ -235,7 +240,7 @@ def carry_out(layout: Layout, lane: Lane, wish: Wish, settings: Settings, second
 
 
 def _why_dropped(wish: Wish, chain_id: int, now: float) -> str | None:
-    """Why a wish that the lane does not know is not given to it; None if it is. `now`: Unix seconds."""
+    """Why a wish that the lane does not know must not be given to the lane; None if it may. `now`: Unix seconds."""
     if wish.chain_id not in (0, chain_id):
         return (
             f"it was begun on chain {wish.chain_id}, and this is chain {chain_id}. The wallet's transactions there say"
@@ -262,7 +267,7 @@ def _day(moment: float) -> str:
 
 
 def _advance(lane: Lane, wish: Wish, intent: Intent) -> Made | None:
-    """Run the lane, and look what became of the wish."""
+    """Run the lane once; returns the transfer if it is in a block, None if it is still under way."""
     report = lane.run()
     (now,) = lane.intents([intent.key])
     if now.state is IntentState.FAILED:
@@ -277,6 +282,6 @@ def _advance(lane: Lane, wish: Wish, intent: Intent) -> Made | None:
 
 
 def sentence(transfer: Transfer) -> str:
-    """For the operator, who confirms it."""
+    """The transfer and its highest cost in one line, which the operator confirms."""
     way = "from the wallet into the hub" if transfer.direction == "deposit" else "from the hub into the wallet"
     return f"{rlc(transfer.amount)} RLC {way}, for at most {ether(transfer.cost)} of the native token as gas"
