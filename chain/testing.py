@@ -222,7 +222,9 @@ class MemoryWatchStore:
             self._cursor = blocks[-1]
 
     def orphan(self, above: BlockNumber) -> list[TaskId]:
-        """Mark logs above that block as orphaned and move the cursor down to it; the tasks that had such logs."""
+        """Mark logs above block `above` as orphaned and move the cursor down to it. Returns the tasks that had such
+        logs.
+        """
         gone = {key: item for key, item in self.present.items() if item.block_number > above}
         for key in gone:
             self.orphaned[key] = self.present.pop(key)
@@ -233,7 +235,7 @@ class MemoryWatchStore:
         return list(dict.fromkeys(e.task_id for e in happened if not isinstance(e, events.SchedulerNotice)))
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
-        """Those of the tasks that belong to our workerpool."""
+        """Which of these tasks belong to our workerpool."""
         begun = {item.event.task_id for item in self.present.values() if isinstance(item.event, events.TaskInitialize)}
         return (begun | self.rows) & set(task_ids)
 

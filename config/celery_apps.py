@@ -86,7 +86,7 @@ class SteadyPathLoader(AppLoader):
     """
 
     def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
-        """The module, found as any other import finds it. Raises ImportError."""
+        """Import a module as any other import does, without the working directory. Raises ImportError."""
         return (imp or importlib.import_module)(module, package=package)
 
 
@@ -100,7 +100,9 @@ class ConfirmTimeoutCelery(Celery):
     context: PerProcess[Any] | None = None
 
     def send_task(self, *args: Any, **options: Any) -> Any:
-        """See Celery; raises TimeoutError or OperationalError if the broker does not confirm in time."""
+        """Send a task as Celery does; raises TimeoutError or OperationalError if the broker does not
+        confirm in time.
+        """
         options.setdefault("confirm_timeout", CONFIRM_SECONDS)
         return super().send_task(*args, **options)
 

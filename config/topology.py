@@ -72,12 +72,12 @@ def compute_queue_name(wallet: Wallet) -> str:
 
 
 def tx_queue_name(wallet: Wallet) -> str:
-    """Name of a worker machine's queue for what is done at once."""
+    """Name of a worker machine's queue for reveal and abort, which must not wait for a container."""
     return f"w.{wallet}.tx"
 
 
 def worker_queue_name(task: str, wallet: Wallet) -> str:
-    """The queue of one of a worker machine's tasks."""
+    """Name of the queue that a worker machine's task of this name goes to."""
     return tx_queue_name(wallet) if task in TX_TASKS else compute_queue_name(wallet)
 
 

@@ -101,7 +101,7 @@ class Probes:
         return cls(settings, pool, rpc, BrokerAdmin.from_settings(settings, timeout=ANSWER_SECONDS), lane)
 
     def close(self) -> None:
-        """Give the connections back; a question that hangs is not waited for."""
+        """Close the connections to the servers; a request that hangs is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.rpc.close()
         self.broker.close()

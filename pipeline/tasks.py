@@ -77,8 +77,10 @@ class SchedulerTask(Task[Any, Any]):
         max_retries: int | None = None,
         **options: Any,
     ) -> Any:
-        """See Celery. The message waits at the broker for `countdown` seconds: Celery would keep it in this process,
-        where it counts as work under way, or need 28 more queues for its delayed delivery.
+        """Retry the task as Celery does, but with the message waiting at the broker for `countdown` seconds.
+
+        Celery would keep the message in this process, where it counts as work under way, or need 28 more queues for its
+        delayed delivery.
         """
         queue, came_by = topology.retry_queue(), self.request.delivery_info or {}
         options |= {
@@ -141,7 +143,7 @@ def sweep_tasks(self: ClockTask) -> None:
 
 @shared_task(name=topology.TIDY, base=ClockTask, bind=True)
 def tidy_up(self: ClockTask) -> None:
-    """Remove what nobody needs any more."""
+    """Remove broker users and queues of machines that are long silent, and old results."""
     tidy.tidy(self.scheduler)
 
 

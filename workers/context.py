@@ -202,7 +202,7 @@ class WorkerContext:
 
     @cached_property
     def pool(self) -> SignedInApi:
-        """The pool's API."""
+        """The pool's API, with this machine's token."""
         session = self.machine.session
         return SignedInApi(self.machine.api, lambda: session.current().token, lambda old: session.renew(old).token)
 
@@ -233,7 +233,7 @@ class WorkerContext:
 
     @cached_property
     def lane(self) -> Lane:
-        """The wallet's transactions."""
+        """The lane of the wallet: the queue of its transactions."""
         machine = self.machine
         worth = self.ledger.worth_of
         return poco_lane(machine.settings, self.rpc, machine.key, self.lane_store, machine.policy, worth=worth)

@@ -87,7 +87,7 @@ def ask_to_drain(layout: Layout, deadline: float | None) -> Drain:
 
 
 def drain_of(layout: Layout) -> Drain | None:
-    """What the machine was asked; None if it is not to drain."""
+    """The drain that the machine was asked for; None if it was not asked."""
     try:
         return Drain(**json.loads(_drain_file(layout).read_text()))
     except FileNotFoundError:

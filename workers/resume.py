@@ -25,7 +25,7 @@ class Resumer:
         self._free = threading.Semaphore(_at_once(machine))
 
     def resume(self, replicate: Replicate) -> bool:
-        """Go on with this one, unless all threads are busy; whether it was begun."""
+        """Begin a thread that goes on with this replicate; False if all threads are busy."""
         if not self._free.acquire(blocking=False):
             return False
         threading.Thread(target=self._run, args=(replicate,), name="resume", daemon=True).start()

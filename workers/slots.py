@@ -28,7 +28,7 @@ def chosen(number: int) -> Slots:
 
 
 def one_for_each(gpus: int, slots: Slots) -> Slots:
-    """No more than GPUs, if the machine offers any: an app that asks for one gets it for itself."""
+    """The slots, but no more than the GPUs that the machine offers: an app that asks for a GPU gets one for itself."""
     return Slots(gpus, "bounded by SLUICE_GPUS, one each") if 0 < gpus < slots.count else slots
 
 

@@ -80,7 +80,7 @@ def run_upload(self: MachineTask, task_id: object) -> None:
 
 @shared_task(name=topology.REVEAL, base=QuickTask, bind=True)
 def run_reveal(self: QuickTask, task_id: object) -> str:
-    """Send what was voted for. Returns the task id, which an older scheduler's chain hands to `upload`."""
+    """Reveal this machine's vote. Returns the task id, which an older scheduler's chain hands to `upload`."""
     wanted = _task_id(task_id)
     steps.reveal(self.context, wanted)
     return wanted

@@ -48,13 +48,13 @@ _CONTRACTS = ("chain_id", "hub", "workerpool")
 
 
 def voted(replicates: Sequence[Replicate]) -> list[TaskId]:
-    """Tasks with a vote that may have to be revealed; the chain says whether."""
+    """Tasks whose vote may have to be revealed, by the journal; the chain says whether it has to be."""
     stages = (ReplicateStage.COMMITTED, ReplicateStage.REVEALED)
     return [item.task_id for item in replicates if item.stage in stages and not item.solo]
 
 
 def has_voted(layout: Layout) -> bool:
-    """Whether this machine's journal has such a task."""
+    """Whether this machine's journal has a task whose vote may have to be revealed."""
     if not layout.journal.exists():
         return False
     with closing(Journal(layout.journal)) as journal:
@@ -62,9 +62,10 @@ def has_voted(layout: Layout) -> bool:
 
 
 def former_machine(settings: Settings, key: Key, refusal: SluiceError) -> Machine | None:
-    """The machine by the pool's configuration of its last start; None if there is none.
+    """The machine as of its last start, by the configuration of the pool that was saved then; None if none was.
 
-    Raises BadSetting, WrongChain where that would need what is refused now; RpcUnavailable.
+    Used when the present configuration is refused. Raises BadSetting, WrongChain if it would need what is refused now;
+    RpcUnavailable.
     """
     known = load_pool_config(settings, key.wallet)
     if known is None:
@@ -82,9 +83,9 @@ def former_machine(settings: Settings, key: Key, refusal: SluiceError) -> Machin
 
 
 def refuse(machine: Machine, refusal: SluiceError, left: Unfinished, alone: AbstractContextManager[None]) -> NoReturn:
-    """Raise `refusal`, but reveal first what `left` says was voted. `alone`: holds the machine's lock.
+    """Raise `refusal`, which keeps the machine from starting; first reveal the votes in `left`, if any.
 
-    Apps that run are given back to the pool, no new one is taken.
+    Meanwhile running apps are given back to the pool, and no new task is taken. `alone`: holds the machine's lock.
     """
     now = time.time()
     if left.votes:

@@ -185,7 +185,7 @@ class GasLimit:
     per_byte: int = 0
 
     def of(self, calldata: str) -> int:
-        """The limit for these `0x` hex bytes."""
+        """Gas that a call with this calldata (`0x` hex) may use."""
         return self.base + self.per_byte * (len(calldata) // 2 - 1)
 
 

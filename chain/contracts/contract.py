@@ -50,7 +50,7 @@ SHA256 = {
 
 @cache
 def read_abi(name: Abi) -> list[dict[str, Any]]:
-    """The ABI as JSON has it. Raises AssertionError if the file is not the pinned one."""
+    """The ABI of contract `name` as JSON. Raises AssertionError if its file is not the pinned one."""
     text = (_FOLDER / f"{name}.json").read_bytes()
     assert hashlib.sha256(text).hexdigest() == SHA256[name], f"abis/{name}.json is not the pinned file"
     abi: list[dict[str, Any]] = json.loads(text)

@@ -118,7 +118,7 @@ class Hub:
         return Known(views.dataset(address, answer.value)) if isinstance(answer, Known) else answer
 
     def workerpool(self, address: Contract) -> Workerpool:
-        """A registered workerpool."""
+        """The workerpool at `address`, as it is registered now."""
         return views.workerpool(address, self._call_each(calls.VIEW_WORKERPOOL, [(address,)], None)[0])
 
     def accounts(self, wallets: Sequence[Wallet], at: BlockNumber | None = None) -> list[Account]:

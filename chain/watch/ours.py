@@ -25,7 +25,7 @@ class KnownTasks(Protocol):
     """What the store knows of tasks."""
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
-        """Those of the tasks that belong to our workerpool, as far as the present chain was followed."""
+        """Which of these tasks belong to our workerpool, as far as the present chain was followed."""
 
 
 class Ours:

@@ -74,13 +74,15 @@ class WatchStore(Protocol):
         """Store `logs`, then `blocks`, then move the cursor to the last block unless it stands higher."""
 
     def orphan(self, above: BlockNumber) -> list[TaskId]:
-        """Mark logs above that block as orphaned and move the cursor down to it; the tasks that had such logs."""
+        """Mark logs above block `above` as orphaned and move the cursor down to it. Returns the tasks that had such
+        logs.
+        """
 
     def logs_between(self, first: BlockNumber, last: BlockNumber) -> Sequence[Seen]:
         """Stored events of blocks first … last that are not orphaned, in any order."""
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
-        """Those of the tasks that belong to our workerpool, as far as the present chain was followed."""
+        """Which of these tasks belong to our workerpool, as far as the present chain was followed."""
 
     def note(self, reorg: Reorg) -> None:
         """Keep a reorganisation for `sluice chain status`."""

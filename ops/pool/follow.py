@@ -41,7 +41,7 @@ class Follower:
         }
 
     def step(self, head: BlockNumber) -> bool:
-        """Read events up to block `head`; whether there were any."""
+        """Read events up to block `head`; returns whether there were any."""
         if head < self.next_block:
             return False
         logs = self.rpc.call(

@@ -51,7 +51,7 @@ class Anvil:
         return self.process.pid
 
     def stop(self) -> None:
-        """End it; it writes its state first where it was told to keep one."""
+        """End the chain; it first writes its state, if it was started to keep one."""
         self.process.stop(timeout=10)
 
 

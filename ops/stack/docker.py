@@ -40,7 +40,9 @@ class Docker:
     folder: Path | None = None
 
     def stop(self) -> None:
-        """End it if we started it, with its containers; and its containerd, should that have been left alone."""
+        """End the engine and its containers, if this stack started it; also its containerd, should that
+        be left over.
+        """
         if self.process is None:
             return
         self.process.stop(timeout=STOP_SECONDS)

@@ -104,10 +104,10 @@ def _configuration(api_port: int, gateway_port: int) -> dict[str, object]:
 
 
 def prepare(program: Path, repository: Path, env: dict[str, str], config: dict[str, object], *, log: Path) -> None:
-    """Make the repository if it is new, and lay our configuration over it.
+    """Make the repository if there is none, and write our configuration into it.
 
-    A new one is made beside its place and moved there: an `up` that is killed leaves its `ipfs init` running, and what
-    that writes is not to be taken for a repository, nor to meet the next `up`'s.
+    A new one is made in a folder beside and then moved: if `up` is killed, its `ipfs init` goes on, and what that
+    writes must neither count as a repository nor get in the way of the next `up`.
     """
     if not (repository / "config").exists():
         repository.parent.mkdir(parents=True, exist_ok=True)

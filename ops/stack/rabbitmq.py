@@ -68,7 +68,7 @@ class RabbitMQ:
         return api_url(self.port)
 
     def stop(self) -> None:
-        """End it cleanly, then its port mapper."""
+        """End the node cleanly, then its port mapper."""
         self.process.stop(timeout=STOP_SECONDS)
         self.port_mapper.stop()
 

@@ -86,7 +86,9 @@ def up(settings: Settings, ports: StackSettings, parts: Collection[StackPart], w
 
 
 def down(home: Path, parts: Collection[StackPart], watch: Watch, *, wipe: bool = False) -> list[StackPart]:
-    """Stop our own parts, side by side; the ones stopped. `wipe`: remove their data too, running or not."""
+    """Stop our own parts, side by side; returns those that were stopped. `wipe`: remove their data too,
+    running or not.
+    """
     home = home.absolute()
     with tools.locked(home / "stack" / "lock"), ThreadPoolExecutor(len(parts) or 1) as pool:
         stopped = list(pool.map(lambda part: _down(part, home / "stack" / part, watch, wipe=wipe), parts))
@@ -95,7 +97,7 @@ def down(home: Path, parts: Collection[StackPart], watch: Watch, *, wipe: bool =
 
 
 def read(home: Path) -> Stack:
-    """What is up, as the last `up` or `down` wrote it."""
+    """The stack as the last `up` or `down` recorded it in stack.json."""
     try:
         raw = json.loads((home / "stack.json").read_text())
     except FileNotFoundError:

@@ -64,7 +64,7 @@ def _least_stake(services: Access) -> NRlc | None:
 
 @router.get("/health", summary="Whether the pool works")
 async def health(request: Request, response: Response) -> Works:
-    """200 if it does, 503 if not; why is for its operator to see, on the operations port."""
+    """200 if the pool works, else 503. The reasons are shown to its operator only, on the operations port."""
     report = await latest(request.app.state.services.monitor)
     response.status_code = 200 if report is not None and report.ok else 503
     return Works(ok=report is not None and report.ok)

@@ -103,7 +103,7 @@ class BrokerAdmin:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, timeout: float = 5.0) -> Self:
-        """With the scheduler's own broker user, which must have the tag `administrator`."""
+        """A client with the scheduler's own broker user, which must have the tag `administrator`."""
         parts = urlsplit(settings.amqp_url.get_secret_value())
         return cls(
             settings.rabbitmq_api,
@@ -141,7 +141,7 @@ class BrokerAdmin:
         return ()
 
     def unread(self, queues: Sequence[str]) -> tuple[str, ...]:
-        """Those queues of vhost `core` that do not exist or have no consumer. RabbitMQ's statistics lag by 5 s."""
+        """Which of these queues of vhost `core` do not exist or have no consumer. RabbitMQ's statistics lag by 5 s."""
         rows = self._call("GET", f"/queues/{_part(self._core)}", missing_ok=True)
         counts = {row["name"]: row.get("consumers", 0) for row in rows.json()} if rows.is_success else {}
         return tuple(name for name in queues if not counts.get(name))
@@ -154,8 +154,8 @@ class BrokerAdmin:
     def prepare(self) -> None:
         """Make vhosts `core` and `pool`, with the scheduler's user in both, and the queue of dead letters.
 
-        The consumers of the other queues of `core` declare them. That one has no consumer, and without it a message
-        that was delivered too often would be lost.
+        The other queues of `core` are declared by their consumers. The queue of dead letters has no consumer, and
+        without it a message that was delivered too often would be lost.
         """
         for vhost in (self._core, self._pool):
             self._call("PUT", f"/vhosts/{_part(vhost)}")
@@ -229,7 +229,7 @@ class BrokerAdmin:
         return password
 
     def dismiss_flower(self) -> None:
-        """Delete Flower's user."""
+        """Delete Flower's RabbitMQ user."""
         self._call("DELETE", f"/users/{_part(flower_user(self._core))}", missing_ok=True)
 
     def _permit(self, vhost: str, user: str, permissions: dict[str, str]) -> None:

@@ -153,7 +153,10 @@ def _uuid(name: str, machine: str, task_id: TaskId) -> str:
 def worker_event(
     kind: str, wallet: Wallet, *, ping_seconds: float, active: int, processed: int, now: float
 ) -> RelayEvent:
-    """`kind`: online, heartbeat or offline. `active` tasks at hand, `processed` since sign-in."""
+    """The Celery event that a worker machine is online, still there (heartbeat) or offline, as `kind` names it.
+
+    `active`: tasks that it has now; `processed`: tasks since its sign-in; `now`: Unix seconds.
+    """
     fields = {
         "freq": ping_seconds * HEARTBEAT_PERIODS,
         "active": active,
@@ -189,7 +192,9 @@ class Relay:
         processed: int = 0,
         called: str | None = None,
     ) -> None:
-        """A machine signed in (`online`), pinged (`heartbeat`) or was cut off (`offline`). `called`: its own name."""
+        """Send that a machine signed in (`online`), pinged (`heartbeat`) or was cut off (`offline`). `called`: its own
+        name.
+        """
         if called is not None:
             if len(self._names) >= MOST_NAMES:
                 self._names.clear()
@@ -200,12 +205,12 @@ class Relay:
         self._background.put(event)
 
     def report(self, replicate: Replicate, task_id: TaskId, report: Report) -> None:
-        """A report was accepted. `replicate`: as it was before the report."""
+        """Send the events of an accepted report. `replicate`: as it was before the report."""
         called = self._names.get(replicate.wallet)
         self._background.put(*report_events(replicate, task_id, report, self._clock(), called=called))
 
     def step(self, name: str, task_id: TaskId, since: float | None) -> None:
-        """The scheduler itself has done a step of a task, begun at `since`."""
+        """Send that the scheduler itself has done a step of a task, begun at `since` (Unix seconds)."""
         self._background.put(*step_events(name, self._nodename, task_id, since, self._clock()))
 
     def flush(self, timeout: float) -> bool:

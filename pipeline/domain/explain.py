@@ -158,5 +158,7 @@ def _date(at: float) -> str:
 
 
 def kind(task: TaskRecord) -> tuple[str, NRlc]:
-    """Tasks of one kind can be taken by the same machines."""
+    """What decides which machines can take the task: (tag, nRLC that a vote locks). Tasks with the same kind wait for
+    the same.
+    """
     return task.tag, stake_locked(task)

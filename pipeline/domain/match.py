@@ -103,9 +103,9 @@ class Capacity:
 
 
 def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord]) -> list[Match]:
-    """Matches for one round. `tasks`: most urgent first; `workers`: none that is cooling down.
+    """The matches of one round. `tasks`: most urgent first; `workers`: none that is cooling down.
 
-    Tasks that somebody is at already come after all others.
+    Tasks that other workers have already come after all others.
     """
     capacities = _capacities(workers)
     heapq.heapify(capacities)

@@ -48,7 +48,9 @@ class Timeouts:
         return max(3 * self.block_time, 5.0)
 
     def resend(self, times: int) -> float:
-        """After a compute segment that was published again `times` times: doubles each time."""
+        """Seconds until a compute segment is published again that was published again `times` times;
+        doubles each time.
+        """
         return self.reask * (1 << min(times, MOST_DOUBLINGS))
 
     @property
@@ -79,7 +81,9 @@ class Timeouts:
         return max(5 * self.block_time, 10.0)
 
     def compute_timeout(self, category_seconds: int) -> float:
-        """From assignment to the report COMPUTED: the category's time, twice for downloads, and a minute."""
+        """Seconds from assignment to the report COMPUTED: twice the category's time, for the downloads,
+        and a minute.
+        """
         return 2 * category_seconds + 60.0
 
 
@@ -127,8 +131,8 @@ def pending(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -
 def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Want:
     """How many more replicates to assign now, supposing that newcomers take them and all agree.
 
-    Signing in is free, and whoever did it a thousand times may take work and keep silent: what only unproven workers
-    are at is soon given to a proven one as well, whose votes then count in place of theirs. The first one counts.
+    Signing in is free, so unproven workers may take work and never do it. Therefore what only unproven workers have had
+    for `timeouts.backup` seconds is given to a proven worker too; whichever of them votes first counts.
     """
     if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
         return Want(0)
@@ -144,11 +148,11 @@ def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
 
 
 def newcomers_left(task: TaskRecord, view: ChainView) -> int:
-    """How many more workers never right on chain may be asked.
+    """How many more newcomers (workers that were never right on chain) may be asked.
 
-    An authorization never expires: whoever was asked and kept silent may still vote, with all others like it at once.
-    Above `NEWCOMERS_DECIDE` no more are asked than could make no result win, against the votes on chain now, that no
-    proven worker voted for.
+    An authorization never expires: newcomers that kept silent may still vote, all at once. So above trust
+    `NEWCOMERS_DECIDE`, only so many are asked that all of them together, with the votes on chain now, cannot make a
+    result win that no proven worker voted for.
     """
     if task.mode is Mode.SOLO or task.trust <= NEWCOMERS_DECIDE:
         return MOST_NEWCOMERS

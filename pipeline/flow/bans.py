@@ -13,9 +13,10 @@ log = structlog.get_logger(__name__)
 
 
 def ban(workers: Workers, broker: BrokerAdmin, wallet: Wallet, now: float) -> None:
-    """No new task, no sign-in, and its token and connections end now. Raises NotFound, BrokerUnavailable.
+    """Ban a wallet: it gets no new task and cannot sign in; its token and connections end now.
 
-    What it has contributed stays on chain; tasks it held go to others after their timeouts.
+    What it has contributed stays on chain; its tasks go to others after their timeouts. Raises NotFound,
+    BrokerUnavailable.
     """
     # First the ban: a machine that is only cut off would sign in again.
     known = workers.set_banned(wallet, banned=True)

@@ -45,9 +45,10 @@ def has_room(scheduler: Scheduler) -> bool:
 
 
 def feed(scheduler: Scheduler) -> bool:
-    """Have tasks that were never handed to the lane initialized, and expired ones claimed, as far as there is room.
+    """Have tasks that were never handed to the lane initialized, and expired ones claimed, as far as the lane has
+    capacity.
 
-    Returns whether more could be.
+    Returns whether more could be handed over.
     """
     room = BULK_ROOM - scheduler.transactions.open()
     if room <= 0:

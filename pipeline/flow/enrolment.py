@@ -54,9 +54,10 @@ class SignInsUnderWay:
 
     @contextmanager
     def entering(self, wallet: Wallet, address: str, decide_about: Callable[[int, int], None]) -> Iterator[None]:
-        """Have `decide_about` (others under way, those from this address) decide, one at a time; then count this one.
+        """Decide about a sign-in, one at a time, and count it as under way until the block ends.
 
-        Raises what it raises, and Unavailable if this wallet is signing in already.
+        `decide_about`: called with the sign-ins under way, (all others, those from this address); raises to refuse.
+        Raises Unavailable if this wallet is signing in already.
         """
         with self._guard:
             if wallet in self._wallets:
@@ -205,7 +206,7 @@ def deny(gate: Gate, wallet: Wallet, now: float, note: str = "") -> None:
 
 
 def forget(gate: Gate, wallet: Wallet, now: float) -> bool:
-    """Take a wallet off both lists, and cut it off if the policy does not admit it without. False: it was on none."""
+    """Take a wallet off its list, and cut it off if the policy does not admit it without one. False: it was on none."""
     known = gate.enrolment.forget(wallet)
     gate.workers.set_banned(wallet, banned=False)
     if not decide_listed(gate.policy, Applicant(), now).admits:

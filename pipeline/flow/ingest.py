@@ -64,7 +64,7 @@ class RegistryCache:
         return self._datasets[address]
 
     def category(self, number: int, at: BlockRef | None) -> Category:
-        """A category; the hub remembers it. Raises as `app`."""
+        """A category, from memory (of the hub) or from the chain. Raises as `app`."""
         return self._usable(f"category {number}", self.hub.category(number, at))
 
     def _usable(self, what: str, answer: Answer[T] | Broken) -> T:
@@ -107,7 +107,7 @@ def ingest(
 
 
 def store_next_piece(store: Store, now: float) -> bool:
-    """Store the next piece of the deal that is least far; False if no deal waits for one."""
+    """Store the next tasks of the large deal that has the fewest stored; False if no deal has tasks to store."""
     lease = store.deals.lease_next(now)
     if lease is None:
         return False
@@ -192,7 +192,7 @@ def deal_record(deal: Deal, registry_cache: RegistryCache, block: BlockNumber, a
 
 
 def task_records(deal: DealRecord, first: int = 0, count: int | None = None) -> list[TaskRecord]:
-    """The deal's tasks as they begin: `count` of them from place `first` on, all without."""
+    """New task records of a deal: `count` of its tasks, from the `first`th on; without `count`, all."""
     indices = _indices(deal)[first : None if count is None else first + count]
     return [
         TaskRecord(

@@ -23,14 +23,15 @@ TRANSIENT_ERRORS = (Unavailable, RpcError, LaneFull, PyMongoError, SoftTimeLimit
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether trying again may help: not after MongoDB refused a document or an update for what is in it."""
+    """Whether an error may go away by itself: not if MongoDB refused a document or an update because of its content."""
     return isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, WriteError | BulkWriteError)
 
 
 def each(items: Sequence[T], call: Callable[[Sequence[T]], None], on_failure: Callable[[T, Exception], None]) -> None:
-    """Call with all items, and with each alone if that fails; what fails alone goes to `on_failure`. `call` may repeat.
+    """Handle all items in one call; if that fails, each in a call of its own, and those that fail alone go to
+    `on_failure`.
 
-    Raises transient errors.
+    `call` must be repeatable. Transient errors are raised.
     """
     try:
         call(items)

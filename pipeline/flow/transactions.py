@@ -63,7 +63,7 @@ def initializes(actions: Sequence[Action]) -> bool:
 
 
 def without_initialize(actions: Sequence[Action]) -> list[Action]:
-    """All actions but that: it is decided again when the lane has room."""
+    """The actions without initialize, which is decided again when the lane has capacity."""
     return [item for item in actions if not (isinstance(item, Submit) and item.method is Method.INITIALIZE)]
 
 

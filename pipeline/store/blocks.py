@@ -55,7 +55,7 @@ class ChainStore:
         self.logs.ensure_indexes()
 
     def cursor(self) -> BlockRef | None:
-        """The last block whose work is stored."""
+        """The last block whose logs are stored; None before the first."""
         row = self._cursors.find_one({"_id": CURSOR})
         try:
             return None if row is None else BLOCKS.to_record({**row, "_id": row["number"]})
@@ -108,7 +108,9 @@ class ChainStore:
             self._blocks.delete_many({"_id": {"$lt": last.number - KEEP_BLOCKS}})
 
     def orphan(self, above: BlockNumber) -> list[TaskId]:
-        """Take back everything above a block that a reorg left standing; returns the tasks whose view changed."""
+        """Undo all that is stored of blocks above `above`, which a reorg replaced. Returns the tasks whose view
+        changed.
+        """
         tasks = self.logs.orphan_above(above)
         self._tasks.forget_sent(tasks)
         self._tasks.set_orphaned(self._deals.orphan_above(above), orphaned=True)
@@ -134,7 +136,7 @@ class ChainStore:
         return [reorg for item in row.get("last") or () for reorg in _reorg(item)]
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
-        """Those of the tasks that are ours: with a row, or initialized for our pool before their deal was ingested."""
+        """Which of these tasks are ours: stored, or initialized for our pool before their deal was ingested."""
         known = self._tasks.known(task_ids)
         rest = [task for task in task_ids if task not in known]
         return known | self.logs.initialized(rest) if rest else known

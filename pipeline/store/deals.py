@@ -98,7 +98,7 @@ class Deals:
         return [DealId(row["_id"]) for row in rows]
 
     def match_blocks(self, deal_ids: Iterable[DealId]) -> dict[DealId, BlockNumber]:
-        """The block of each deal's match, for those noticed and not ingested."""
+        """The block in which each of these deals was matched; only deals that are not ingested yet."""
         rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": NEW}, {"block": 1})
         return {DealId(row["_id"]): BlockNumber(row["block"]) for row in rows}
 
@@ -142,7 +142,9 @@ class Deals:
         return Lease(read, row["fence"], int(row.get("stored") or 0), bool(row.get("again")))
 
     def progress(self, lease: Lease, stored: int, until: float, *, again: bool) -> bool:
-        """Note how many tasks are stored, and until when the lease goes on. False: it is another's by now."""
+        """Store how many tasks are stored, and extend the lease to `until`. False: another process has the lease by
+        now.
+        """
         result = self._rows.update_one(
             {"_id": lease.deal.deal_id, "fence": lease.fence, "state": NEW},
             {"$set": {"stored": stored, "again": again, "lease_until": until}},
@@ -150,7 +152,7 @@ class Deals:
         return result.matched_count == 1
 
     def mark_ingested(self, lease: Lease) -> bool:
-        """Note that the deal and all its tasks are stored. False: the lease is another's by now."""
+        """Record that the deal and all its tasks are stored. False: another process has the lease by now."""
         result = self._rows.update_one(
             {"_id": lease.deal.deal_id, "fence": lease.fence, "state": NEW},
             {"$set": {"state": READY, "stored": lease.deal.bot_size, "again": False}},
@@ -158,7 +160,7 @@ class Deals:
         return result.matched_count == 1
 
     def defer(self, deal_id: DealId, until: float) -> None:
-        """Leave a deal that cannot be read now until then, so that others are read."""
+        """Do not try a deal that cannot be read now again before `until` (Unix seconds)."""
         self._rows.update_one({"_id": deal_id, **_free(until)}, {"$set": {"lease_until": until}})
 
     def quarantine(self, deal_id: DealId, why: str) -> None:
@@ -167,7 +169,7 @@ class Deals:
         self._quarantine.add(self._rows.name, [(deal_id, why)])
 
     def reread(self, deal_id: DealId) -> None:
-        """Have a quarantined deal read from the chain again, or its row."""
+        """Have a quarantined deal, or its stored row, read again."""
         result = self._rows.update_one({"_id": deal_id, "state": UNREADABLE}, {"$set": {"state": NEW}})
         row = self._rows.find_one({"_id": deal_id, "start_time": {"$exists": True}})
         if result.matched_count or row is None or self.reader.each([row]):

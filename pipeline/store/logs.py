@@ -173,7 +173,7 @@ class Logs:
         self._rows.update_many({"_id": {"$in": [_key(item) for item in seen]}}, {"$set": {"orphaned": True}})
 
     def count(self) -> int:
-        """Roughly how many there are, orphaned ones too."""
+        """About how many logs are stored, orphaned ones too."""
         return self._rows.estimated_document_count()
 
     def since(self, block: BlockNumber) -> list[TaskId]:

@@ -39,7 +39,7 @@ class Pins:
         self._rows.create_indexes(INDEXES)
 
     def put(self, pin: Pin, look_at: float) -> None:
-        """Note a result that is in IPFS now; one that is known already stays as it is."""
+        """Store that a result is in IPFS, to be looked at again at `look_at`; a known one stays as it is."""
         row = {"cid": pin.cid, "task": pin.task_id, "pinned": pin.pinned, "at": pin.stored_at, "look_at": look_at}
         self._rows.update_one({"_id": _id(pin)}, {"$setOnInsert": row}, upsert=True)
 
@@ -53,11 +53,11 @@ class Pins:
         self._rows.update_one({"_id": _id(pin)}, {"$set": {"pinned": pinned, "look_at": at}})
 
     def forget(self, pin: Pin) -> None:
-        """A result is not kept any more."""
+        """Delete the record of a result that is not kept any more."""
         self._rows.delete_one({"_id": _id(pin)})
 
     def kept_for_others(self, pin: Pin) -> bool:
-        """Whether another task has the same content, pinned."""
+        """Whether the same content is pinned for another task too."""
         query = {"cid": pin.cid, "pinned": True, "_id": {"$ne": _id(pin)}}
         return self._rows.find_one(query, {"_id": 1}) is not None
 

@@ -85,7 +85,7 @@ def reservation(wallet: Wallet, held: Sequence[Reservation]) -> UpdateOne:
 
 
 def only(slots: str, compare: str, task: TaskId) -> dict[str, Any]:
-    """The entries of an array whose task is, or is not, this one."""
+    """A $filter of the array `slots`: entries whose task compares (`$eq` or `$ne`) with `task`."""
     return {"$filter": {"input": slots, "cond": {compare: ["$$this.task", task]}}}
 
 
@@ -95,7 +95,7 @@ PAID = {"$set": {"solos": {"$add": [{"$ifNull": ["$solos", 0]}, 1]}}}
 
 
 def failed(now: float) -> list[dict[str, Any]]:
-    """One failure more, and from the second in a row on a cool-down."""
+    """Stages that count one more failure, with a cool-down from the second failure in a row on. `now`: Unix seconds."""
     doubled = {"$multiply": [FIRST_COOL_DOWN, {"$pow": [2, {"$subtract": ["$failures", 2]}]}]}
     cool_down = {"$min": [LONGEST_COOL_DOWN, doubled]}
     return [
@@ -123,7 +123,7 @@ def outcome_changes(outcome: Outcome, now: float) -> Stages:
 
 
 def to_release(wallet: Wallet, task: TaskId, outcome: Outcome) -> dict[str, Any]:
-    """The row that a slot's return changes: that of a worker with anything tied up in the task, or of any that an
-    outcome concerns which is known only later.
+    """The query for the worker's row when a slot is given back: only if the worker has anything tied up in the task,
+    unless the outcome is one that is known only later.
     """
     return {"_id": wallet} if outcome.at_end else {"_id": wallet, "$or": [{"held.task": task}, {"pledged.task": task}]}

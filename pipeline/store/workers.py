@@ -158,7 +158,7 @@ class Workers:
         return self._rows.update_one({"_id": wallet}, {"$set": changes}).matched_count == 1
 
     def count_present(self, limit: int, *, but: Wallet, address: str | None = None, proven: bool = False) -> int:
-        """Enrolled machines other than `but` that are not lost, counted up to `limit`; only from there, only proven."""
+        """Count machines but `but`, neither lost nor banned, up to `limit`. `address`, `proven`: only such ones."""
         query: dict[str, Any] = {"lost": False, "banned": False, "_id": {"$ne": but}}
         # Each the key of an index of the machines that are not lost.
         query |= {"seen_at": {"$gte": 0.0}} if address is None else {"address": address}
@@ -166,7 +166,7 @@ class Workers:
         return self._rows.count_documents(query, limit=max(limit, 1))
 
     def any_proven(self, seen_after: float) -> bool:
-        """Whether a machine that was right on chain, and is not banned, was heard of since."""
+        """Whether a machine that was right on chain and is not banned was heard of since `seen_after`."""
         proven = {"successes": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False}
         return self._rows.find_one(proven, {"_id": 1}) is not None
 
@@ -179,8 +179,8 @@ class Workers:
         return [Wallet(row["_id"]) for row in self._rows.find({"queues": True}, {"_id": 1}).sort("seen_at", ASCENDING)]
 
     def idle(self, newcomers_before: float, all_before: float, limit: int) -> list[Wallet]:
-        """Machines with queues at the broker that hold nothing and were not heard of since, silent longest first; those
-        that were never right on chain since the first moment, others since the second.
+        """Machines with queues at the broker that have no work and were not heard of since `all_before`, or since
+        `newcomers_before` if they were never right on chain; silent longest first.
         """
         empty = {"queues": True, "held": [], "pledged": []}
         never = empty | _NEWCOMERS_QUEUES | {"seen_at": {"$lt": newcomers_before}}
@@ -190,7 +190,7 @@ class Workers:
         return [Wallet(wallet) for wallet in dict.fromkeys(row["_id"] for row in rows)]
 
     def mark_without_queues(self, wallet: Wallet, before: float) -> bool:
-        """Note that a machine has nothing at the broker any more. False: it was heard of since `before`."""
+        """Record that a machine has no queues at the broker. False: it was heard of since `before`."""
         query = {"_id": wallet, "seen_at": {"$lt": before}}
         return self._rows.update_one(query, {"$set": {"queues": False}}).matched_count == 1
 
@@ -219,7 +219,7 @@ class Workers:
         return self.reader.each(self._rows.find(query).sort(_BEST_FIRST).limit(limit))
 
     def nearest(self, tag: Hash32, stake: NRlc, limit: int) -> list[WorkerRecord]:
-        """Workers that come nearest to taking such a task, and others: at most a few times `limit`, each once."""
+        """Workers that come nearest to taking such a task, then others: at most a few times `limit`, each once."""
         rows: dict[str, Any] = {}
         offer = {"tag_bits": {"$bitsAllSet": bytes.fromhex(tag[2:])}} if int(tag, 16) else {}
         backed = {"worth": {"$gte": float(stake)}} if stake else {}
@@ -281,7 +281,7 @@ class Workers:
         }
 
     def cancel_reservations(self, reserved: Sequence[tuple[Wallet, Reservation]]) -> None:
-        """Give back slots of one's own reservation; one that another process took since stays."""
+        """Give back the slots of these reservations, but no slot that another process reserved since."""
         writes = [
             UpdateOne(
                 {"_id": wallet, "held": {"$elemMatch": {"task": item.task_id, "since": item.since}}},
@@ -354,8 +354,8 @@ class Workers:
         self._rows.update_one({"_id": wallet}, {"$set": {"replacing": False}})
 
     def holding_since(self, before: float, limit: int, after: Wallet | None = None) -> list[WorkerRecord]:
-        """Workers with a slot or stake taken before a moment, to be compared with their tasks: a page by wallet, those
-        behind `after`.
+        """Workers with a slot or stake taken before `before`, to be compared with their tasks: a page of `limit` by
+        wallet, those behind `after`.
         """
         query: dict[str, Any] = {"$or": [{"held.since": {"$lt": before}}, {"pledged.since": {"$lt": before}}]}
         if after is not None:
@@ -363,7 +363,7 @@ class Workers:
         return self.reader.each(self._rows.find(query).sort("_id", ASCENDING).limit(limit))
 
     def heard_since(self, moment: float) -> bool:
-        """Whether any worker was heard of since then."""
+        """Whether any worker was heard of since `moment` (Unix seconds)."""
         return self._rows.find_one({"lost": False, "seen_at": {"$gte": moment}}, {"_id": 1}) is not None
 
     def standing(self, seen_after: float, now: float) -> MachineFacts:

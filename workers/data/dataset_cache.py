@@ -45,7 +45,7 @@ def _linked(cached: Path, target: Path) -> bool:
 
 
 def unused(cache: Path, now: float) -> list[tuple[Path, os.stat_result]]:
-    """Files that no task has a link to, least recently used first. `now`: Unix seconds."""
+    """Cached files to which no task has a link, least recently used first. `now`: Unix seconds."""
     found = [
         (path, stat)
         for path, stat in _files(cache)
@@ -66,7 +66,9 @@ def _partial(path: Path) -> bool:
 
 
 def tidy(cache: Path, budget: int, now: float) -> list[str]:
-    """Remove what was not used for CACHE_SECONDS, and what is beyond `budget` bytes; the names removed."""
+    """Remove files unused for CACHE_SECONDS, then as many as it takes to stay within `budget` bytes. Returns their
+    names.
+    """
     total = sum(stat.st_size for _, stat in _files(cache))
     removed = []
     for path, stat in unused(cache, now):

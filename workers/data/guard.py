@@ -53,9 +53,9 @@ class DownloadTarget:
 
 
 def gateway_url(url: str, gateway: str) -> str | None:
-    """URL at our own IPFS gateway, if `url` is an IPFS one (`/ipfs/…` or `ipfs://…`); else None.
+    """The URL at our own IPFS gateway, if `url` is an IPFS one (`/ipfs/…` or `ipfs://…`); else None.
 
-    Raises Refused for a path that leads out of `/ipfs/`: the gateway's host has other doors.
+    Raises Refused for a path that leads out of `/ipfs/`, to other services of the gateway's host.
     """
     path = "/ipfs/" + url.removeprefix("ipfs://").removeprefix("ipfs/") if url.startswith("ipfs://") else url
     if not path.startswith("/ipfs/"):

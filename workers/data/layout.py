@@ -78,9 +78,8 @@ class TaskFolders:
         return self.errors
 
     def move_away(self) -> Path | None:
-        """Move all but the result out of the way of a later attempt; the folder it is in now, if there was anything.
-
-        Raises OSError.
+        """Move all but the result into a new folder, out of the way of a later attempt. Returns that folder, None if
+        there was nothing to move. Raises OSError.
         """
         if not self.root.exists():
             return None
@@ -96,9 +95,9 @@ class TaskFolders:
 
 
 def discard(folder: Path) -> None:
-    """Delete a tree that a stranger filled. Raises StorageUnavailable if the system does not let us.
+    """Delete a folder that an app or a download filled. Raises StorageUnavailable if the system refuses.
 
-    `rm` and not shutil: folders nested thousands deep end its recursion.
+    By `rm`, since folders nested thousands deep exceed the recursion limit of shutil.
     """
     if folder.exists():
         ended = subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)

@@ -136,7 +136,7 @@ def label_of(pins: Iterable[PinnedHost]) -> str:
 
 
 def targets_of(labels: Iterable[str]) -> list[Target]:
-    """What the labels of all containers let through together; what is none of ours is left out."""
+    """All targets that these labels let through together; parts that are no target are left out."""
     found: set[tuple[ipaddress.IPv4Address, int]] = set()
     for label in labels:
         for word in label.split(","):

@@ -87,9 +87,11 @@ def _almost_full(folder: Path) -> str:
 
 
 def exceeds(tops: Sequence[Path], max_bytes: int, max_entries: int) -> bool:
-    """Whether files and folders that may change meanwhile hold more than this, or a path longer than WORKING_PATH.
+    """Whether files and folders below `tops` hold more bytes or entries than allowed, or have a path longer than
+    WORKING_PATH.
 
-    Bytes as allocated: holes cost nothing. What has several names, or is moved meanwhile, counts once.
+    They may change while they are counted. Bytes as allocated: holes cost nothing. A file with several names, or one
+    that is moved meanwhile, counts once.
     """
     taken = 0
     seen: set[tuple[int, int]] = set()

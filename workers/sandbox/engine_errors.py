@@ -54,8 +54,8 @@ def refusal(found: Verdict, error: docker.errors.APIError, host: str) -> SluiceE
 
 @contextlib.contextmanager
 def engine_errors(host: str) -> Iterator[None]:
-    """Turn what says nothing about the app into EngineUnavailable: no answer, an unexpected error, or an answer of
-    another shape than Docker's.
+    """Raise EngineUnavailable (EngineTrouble) for errors of the engine that say nothing about the app: no answer, an
+    unexpected error, or an answer that is not like Docker's.
     """
     try:
         yield

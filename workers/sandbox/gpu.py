@@ -21,9 +21,9 @@ _ENDED = ("exited", "dead", "removing")
 
 @contextmanager
 def free_gpu(engine: Engine, layout: Layout, wallet: Wallet, gpus: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The id of one that no container of this machine has; make the container before the block ends.
+    """Yield the id of a GPU that no container of this machine has; make the container before the block ends.
 
-    Raises EngineUnavailable, also while all are in use: a container that was just killed may still have one.
+    Raises EngineUnavailable, also while all GPUs are in use: a container that was just killed may still have one.
     """
     with layout.lock(_LOCK, wait=True):
         taken = _in_use(engine, wallet)

@@ -55,10 +55,11 @@ def look(
     outside: Target | None,
     asked: str | None,
 ) -> str | None:
-    """What a container reaches, in words; None if this process cannot look into it.
+    """Try from inside a container what it can reach; returns that in words, None if this process cannot look into it.
 
-    `forbidden`: what it must not reach; `outside`: an address of the internet that answers this machine; `asked`: a
-    name that this machine resolves. Raises BadSetting if it reaches what the list does not have.
+    `forbidden`: targets that it must not reach, with their names; `outside`: an address of the internet that answers
+    this machine; `asked`: a name that this machine resolves. Raises BadSetting if it reaches what is not on the allow
+    list.
     """
     listed = [target for each in spec.pins for target in each.targets]
     if outside is not None and outside not in listed:

@@ -16,7 +16,10 @@ from workers.task.replicate import Replicate, ReplicateStage
 
 
 def require(context: WorkerContext, replicate: Replicate) -> None:
-    """Raises TaskDeclined, and RpcUnavailable if the node cannot say what a vote would lock."""
+    """Raise TaskDeclined unless this machine may do the task.
+
+    Raises RpcUnavailable if the node cannot say what a vote on it would lock.
+    """
     refused = _why_not(context, replicate)
     if refused is not None:
         cause, why = refused

@@ -18,13 +18,16 @@ from workers.task.replicate import Todo, todo
 
 
 def do_assignment(context: WorkerContext, assignment: Assignment) -> None:
-    """Do what is left to do of an assignment until its vote is in the lane. Raises PoolUnavailable from an upload."""
+    """Compute the task and vote for it: do all steps of the assignment that are not done yet.
+
+    Raises PoolUnavailable from an upload.
+    """
     if compute(context, assignment):
         follow_up(context, TaskId(assignment.task_id))
 
 
 def follow_up(context: WorkerContext, task_id: TaskId) -> None:
-    """Do the steps behind `compute` until the chain or the scheduler comes next. Raises PoolUnavailable."""
+    """Do the steps after `compute`, until one has to wait for the chain or the scheduler. Raises PoolUnavailable."""
     # Held meanwhile, so that `upkeep` does not begin the same; waited for, since others hold it for a moment only.
     with context.layout.lock(task_id, wait=True):
         while (replicate := context.journal.find(task_id)) is not None and _do(context, task_id, todo(replicate)):

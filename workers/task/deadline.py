@@ -24,7 +24,7 @@ LONGEST_PAUSE = 30.0
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
+    """Seconds to wait after `failures` failures in a row."""
     return min(FIRST_PAUSE * 2.0 ** min(failures - 1, 16), LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
@@ -80,7 +80,7 @@ class TaskDeadline:
         self.wait(seconds)
 
     def wait(self, seconds: float) -> None:
-        """Wait. Raises TaskDeclined if the task ends meanwhile."""
+        """Wait `seconds`. Raises TaskDeclined if the deadline passes or the task is aborted meanwhile."""
         ends_at = self._clock() + seconds
         while (left := ends_at - self._clock()) > 0:
             self._sleep(min(left, ABORT_CHECK_SECONDS))

@@ -24,9 +24,10 @@ ERROR_LOG_BYTES = 2**18
 
 
 def cause_of(task_id: TaskId, error: TaskFailure, ended: ContainerExit | None) -> tuple[Failure, str]:
-    """Why there is no result, by code and in words: for an app that failed and left no computed.json, how it ended.
+    """Why there is no result, as (code, words). If the app failed and left no computed.json, the way it ended is the
+    cause.
 
-    Raises TaskDeclined if its end may tell of this machine.
+    `ended`: how the container ended, None if it never ran. Raises TaskDeclined if the failure may be this machine's.
     """
     failure = Failure(error.cause)
     if ended is None or ended.clean or failure is Failure.OUT_OF_MEMORY:
@@ -43,7 +44,7 @@ def cause_of(task_id: TaskId, error: TaskFailure, ended: ContainerExit | None) -
 
 
 def how(ended: ContainerExit) -> str:
-    """How an app ended that did not end well, in words."""
+    """How an app that failed has ended, in words."""
     if ended.timed_out:
         return "the app ran until its category's time was over"
     if ended.out_of_memory:
@@ -74,7 +75,7 @@ def error_result(
     ended: ContainerExit | None,
     result_limits: ResultLimits,
 ) -> PackedResult:
-    """The result that tells the requester what happened; the app's own output is left behind, its logs are not."""
+    """The zip of an error result: `error.txt`, why, and the app's logs. The app's own output files are not in it."""
     folder = folders.fresh_errors()
     outputs.write_into(folder, ERROR_FILE, error_text(failure))
     outputs.write_into(folder, COMPUTED_FILE, json.dumps(error_computed()).encode())

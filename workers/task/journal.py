@@ -110,9 +110,9 @@ class Journal:
         return [_replicate(row) for row in rows]
 
     def replicates_before(self, task_id: TaskId) -> list[Replicate]:
-        """Every replicate that was stored before this one, so that of two that came at once only one counts the other.
+        """Every replicate stored before that of `task_id`; all of them if the task is not known.
 
-        All of them, if the task is not known.
+        The ledger counts only these against the task, so that of two tasks that come at once only one counts the other.
         """
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM replicates"  # noqa: S608 - constant
@@ -190,7 +190,7 @@ class Journal:
         return [EndedTask(TaskId(row[0]), Mode(row[1]), ReplicateStage(row[2]), row[3], row[4], row[5]) for row in rows]
 
     def note_rewards(self, rewards: Mapping[TaskId, int]) -> None:
-        """Keep what the chain says that ended tasks brought, nRLC."""
+        """Store the reward of ended tasks, nRLC by task id, as read from the chain."""
         self._db.executemany("UPDATE ended SET reward = ? WHERE task_id = ?", [(v, k) for k, v in rewards.items()])
 
     def stakes(self) -> dict[str, NRlc]:
@@ -198,7 +198,7 @@ class Journal:
         return {deal_id: NRlc(stake) for deal_id, stake in self._db.execute("SELECT deal_id, stake FROM stakes")}
 
     def note_stakes(self, stakes: Mapping[str, NRlc], now: float) -> None:
-        """Keep what the chain says that votes lock; forget deals that no task here is of any more."""
+        """Store what a vote locks, nRLC by deal id, as read from the chain; forget deals without a task here."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(

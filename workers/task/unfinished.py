@@ -23,7 +23,7 @@ _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """Counts, and moments in Unix seconds; None where there is nothing to wait for."""
+    """What a stopped machine has left: counts, and moments in Unix seconds (None where nothing waits)."""
 
     #: Apps that go on running, and when the last of them ends at the latest.
     apps: int = 0
@@ -39,7 +39,9 @@ class Unfinished:
 def unfinished(
     replicates: Sequence[Replicate], views: Mapping[TaskId, ChainView], wallet: Wallet, now: float
 ) -> Unfinished:
-    """What is left. `views`: what the chain says, where it answered; `now`: Unix seconds."""
+    """What this machine's replicates leave unfinished. `views`: the tasks on chain, as far as the node answered; `now`:
+    Unix seconds.
+    """
     apps = [item for item in replicates if item.stage is ReplicateStage.RUNNING]
     unpaid = [
         item
@@ -88,7 +90,7 @@ def _reveal_by(item: Replicate, view: ChainView | None, wallet: Wallet, now: flo
 
 
 def sentence(left: Unfinished, now: float) -> str:
-    """For the machine's operator; times are local."""
+    """What is left, in words for the machine's operator; times are local."""
     if not left.unpaid and not left.votes:
         return "Stopped. Nothing is left unfinished."
     parts = ["Stopped."]

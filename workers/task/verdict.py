@@ -19,7 +19,7 @@ WORDS_READ = 4096
 
 
 class Verdict(Enum):
-    """What an error answer means."""
+    """What an error answer means (see above): an error result, a declined task, or another try."""
 
     APP = "app"
     MACHINE = "machine"
@@ -54,14 +54,14 @@ _NO_USER = re.compile(
 
 
 def of_create(status: int, words: str) -> Verdict:
-    """An engine that answered `create` with an error. `status`: of HTTP."""
+    """The verdict on an engine's error answer to `create`. `status`: of HTTP; `words`: the error's text."""
     if status == HTTPStatus.BAD_REQUEST and (_BAD_NAME.fullmatch(_line(words)) or _NO_COMMAND.fullmatch(_line(words))):
         return Verdict.APP
     return _refused(status)
 
 
 def of_start(status: int, words: str) -> Verdict:
-    """An engine that answered `start` with an error."""
+    """The verdict on an engine's error answer to `start`. `status`: of HTTP; `words`: the error's text."""
     if not HTTPStatus.BAD_REQUEST <= status < 600:
         return Verdict.RETRY
     line = _line(words)
@@ -90,7 +90,7 @@ _NOT_ALLOWED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPSta
 
 
 def of_registry(status: int, codes: frozenset[str]) -> Verdict:
-    """A registry that answered with another status than 200, and the codes of its errors (OCI distribution)."""
+    """The verdict on a registry's answer other than 200. `codes`: of its errors (OCI distribution)."""
     if status == HTTPStatus.NOT_FOUND and codes & _ABSENT_CODES:
         return Verdict.APP
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} and codes == {_CLOSED_CODE}:
@@ -128,7 +128,7 @@ _NOT_EXECUTED_CODES = frozenset({1, 126, 127, 255})
 
 
 def of_exit(code: int, stdout: bytes, stderr: bytes) -> Verdict:
-    """An app that ended by itself, in time, within its memory, and without a result."""
+    """The verdict on an app that ended by itself, in time and within its memory, without a result."""
     if code == KILLED or code in _FROM_OUTSIDE:
         return Verdict.MACHINE
     refused = None if stdout or code not in _NOT_EXECUTED_CODES else _NOT_EXECUTED.fullmatch(stderr)
@@ -163,7 +163,7 @@ _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStat
 
 
 def of_http(status: int) -> Verdict:
-    """A server that answered with another status than 200."""
+    """The verdict on a server's answer other than 200."""
     if status in _GONE:
         return Verdict.APP
     client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR

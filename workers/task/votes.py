@@ -19,7 +19,7 @@ CONTRIBUTE, REVEAL, SOLO = "contribute", "reveal", "contributeAndFinalize"
 
 
 def contribute(replicate: Replicate, chain_id: int, now: float) -> Intent:
-    """The vote. `now`: Unix seconds. Raises BadMessage without a digest."""
+    """The intent that casts the vote. `now`: Unix seconds. Raises BadMessage without a digest."""
     task_id, digest = replicate.task_id, _digest(replicate)
     wallet = Wallet(replicate.assignment.wallet)
     args = {
@@ -32,14 +32,16 @@ def contribute(replicate: Replicate, chain_id: int, now: float) -> Intent:
 
 
 def reveal(replicate: Replicate, chain_id: int, now: float, worth: int = 0) -> Intent:
-    """The digest behind the vote. `worth`: wei that the stake is worth, which is lost without it."""
+    """The intent that reveals the vote. `worth`: wei that the stake is worth, which is lost without the reveal."""
     wallet = Wallet(replicate.assignment.wallet)
     args = {"digest": _digest(replicate)} | ({"worth": str(worth)} if worth else {})
     return Intent.new(chain_id, wallet, REVEAL, replicate.task_id, args, now)
 
 
 def contribute_and_finalize(replicate: Replicate, chain_id: int, now: float) -> Intent:
-    """Result and link in one. Raises BadMessage before the result is stored."""
+    """The intent that votes, reveals and finalizes a trust-1 task in one transaction. Raises BadMessage before the
+    result is stored at the pool.
+    """
     if replicate.link is None:
         raise BadMessage(why=f"the result of task {replicate.task_id} is not stored yet")
     assignment = replicate.assignment

@@ -122,11 +122,11 @@ class NonceRecord:
         return self.gas_of(self.newest)
 
     def gas_of(self, attempt: Attempt) -> int:
-        """Gas limit of one attempt."""
+        """Gas limit of one attempt of this nonce."""
         return attempt.gas or (self.gas if attempt.purpose is Purpose.CALL else TRANSFER_GAS)
 
     def attempt(self, tx_hash: TxHash) -> Attempt:
-        """The attempt with this transaction hash."""
+        """The attempt of this nonce with this transaction hash, which must be one of its attempts."""
         return next(attempt for attempt in self.attempts if attempt.tx_hash == tx_hash)
 
 
@@ -190,7 +190,7 @@ NonceMove = Sent | Consumed | Released | Unmined | Finalised | Repriced | Disown
 
 
 def nonces_of(move: NonceMove) -> tuple[Nonce, ...]:
-    """The nonces that a move changes."""
+    """The nonces that a move changes; most kinds change one."""
     return (move.nonce,) if isinstance(move, (Consumed, Released, Repriced, Disowned)) else move.nonces
 
 

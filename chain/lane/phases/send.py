@@ -63,9 +63,9 @@ class Chosen:
 def choose(
     context: RunContext, snapshot: ChainSnapshot, open_records: Sequence[NonceRecord], memory: LaneMemory
 ) -> Chosen:
-    """Take intents from the queue that are READY, grouped and encoded, as many as may be in flight.
+    """Take READY intents from the queue, grouped and encoded, as many as may be in flight.
 
-    Intents that will never be READY end here.
+    Intents that can never become READY are ended.
     """
     chosen = Chosen()
     capacity = min(context.policy.burst, context.policy.max_in_flight - len(open_records))
@@ -212,7 +212,9 @@ def left_today(context: RunContext, in_flight: int) -> int | None:
 
 
 def why_held(context: RunContext, group: Group, market: FeeMarket, allowed: int | None) -> str | None:
-    """Why a limit holds this group back; None if none does. `allowed`: what `left_today` says."""
+    """Why the daily cap or the fee ceiling holds this group back, in words; None if neither does. `allowed`: what
+    `left_today` says.
+    """
     policy, (intents, call) = context.policy, group
     offer = offer_for(context, group, market)
     if allowed is not None and call.gas * offer.max_fee > allowed and intents[0].method not in policy.uncapped:
@@ -223,7 +225,7 @@ def why_held(context: RunContext, group: Group, market: FeeMarket, allowed: int 
 
 
 def offer_for(context: RunContext, group: Group, market: FeeMarket) -> Fees:
-    """Fees of this group's first attempt: above the ceiling only where more than that would be lost."""
+    """Fees of this group's first attempt: above the ceiling only as far as what its failure would cost."""
     intents, call = group
     lost = sum(context.worth(intent) for intent in intents)
     return quote(ceiling_worth(context.policy.fees, [(call.gas, lost)]), market)

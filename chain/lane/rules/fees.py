@@ -130,9 +130,9 @@ def too_low(fees: Fees, base_fee: Wei | None) -> bool:
 
 
 def ceiling_worth(policy: FeePolicy, line: Sequence[tuple[int, int]]) -> FeePolicy:
-    """The policy with the ceiling raised as far as what waits is worth it; tips stay bounded by the ceiling it had.
+    """The policy with a ceiling as high as the waiting transactions are worth; tips stay under the ceiling that it had.
 
-    `line`: transactions in the order of their nonces, as (gas limit, wei that is lost without it): to have one mined,
+    `line`: transactions in the order of their nonces, as (gas limit, wei that is lost without it). To have one mined,
     all before it must be paid for as well.
     """
     most, gas, lost = policy.ceiling, 0, 0

@@ -121,7 +121,7 @@ def surcharges(rpc: JsonRpc, wallet: Wallet, data: Sequence[str]) -> list[Known[
 
 
 def allowance(surcharge: int) -> int:
-    """Gas that is allowed for such a surcharge."""
+    """Gas that the lane allows on top of a call's own for this surcharge."""
     return _percent(surcharge, _SURCHARGE_PERCENT)
 
 

@@ -39,8 +39,8 @@ class UploadTurns:
 
     @contextmanager
     def receiving(self, wallet: Wallet, task_id: TaskId) -> Iterator[None]:
-        """Count one body. Raises UnderWay for one that is being sent, Unavailable if this wallet has enough under way:
-        it may try again.
+        """Count an upload until the block ends. Raises UnderWay if this wallet is sending this very result already,
+        Unavailable if it is sending too many others: it may try again.
         """
         body = (wallet, task_id)
         if body in self._bodies:
@@ -59,8 +59,9 @@ class UploadTurns:
 
     @contextmanager
     def room(self, folder: Path, size: int, free_up: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Promise a body `size` bytes at `folder`. Raises StorageUnavailable if, with all that was promised to others,
-        less than that would stay free, also after `free_up` has removed what can be spared.
+        """Reserve `size` bytes of the disk of `folder` until the block ends. Raises StorageUnavailable if the disk
+        would get too full, counting what other uploads have reserved, even after `free_up` has removed what can be
+        spared.
         """
         if not self._fits(folder, size):
             free_up()
