@@ -148,7 +148,7 @@ class Session(Wire):
 
 
 class Ping(Wire):
-    """`POST /workers/ping`: I am alive and hold these tasks (journal rows not yet forgotten)."""
+    """`POST /workers/ping`: this machine is alive and holds these tasks (journal rows not yet forgotten)."""
 
     tasks: Annotated[list[HexId], Field(max_length=1024)]
     machine: MachineId | None = None

@@ -24,7 +24,7 @@ LOCK = "machine"
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """An operator's wish that the machine takes no new task and ends. Unix seconds."""
+    """An operator asked the machine to take no new task and to end. Times in Unix seconds."""
 
     since: float
     #: When what is not computed by then is given back to the pool; None: everything is finished.

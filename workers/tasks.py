@@ -48,7 +48,7 @@ class MachineTask(Task[Any, Any]):
 
 
 class QuickTask(MachineTask):
-    """A task of the queue that must not be held up."""
+    """A task of the queue `.tx`, which must not wait for a container."""
 
     soft_time_limit = SOFT_SECONDS
     time_limit = HARD_SECONDS

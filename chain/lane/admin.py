@@ -165,7 +165,7 @@ def quote_gaps(lane: Lane) -> ReplacementPrice:
 
 
 def bump(lane: Lane, nonce: Nonce) -> Replaced:
-    """Sign and send the same call at a higher price."""
+    """Send the call of an open nonce again at a higher fee; the lane follows both transactions."""
     with _leased(lane) as run:
         seen, record = _read_chain(run.context), _open_record(run.context, nonce)
         return _send_replacement(
@@ -200,13 +200,13 @@ def cancel_queued(lane: Lane, key: str, *, dry_run: bool = False) -> None:
 
 
 def rebroadcast(lane: Lane) -> list[str]:
-    """Send all open transactions to the node again; its answers, in nonce order."""
+    """Send all open transactions to the node again; returns the node's answers, in nonce order."""
     with _leased(lane) as run:
         return _send_now(run, _read_chain(run.context), run.context.store.records(run.context.lane, (NonceState.OPEN,)))
 
 
 def fill_gaps(lane: Lane) -> list[Nonce]:
-    """Fill every nonce below the highest that has no record, without waiting for another head; returns which."""
+    """Fill every nonce below the highest that has no record with a no-op, at once; returns which."""
     with _leased(lane) as run:
         seen = _read_chain(run.context)
         gaps = _find_gaps(run.context, seen)

@@ -1,4 +1,4 @@
-"""A lane's records against the chain and against each other: what an operator wants to be empty."""
+"""Compares a lane's records with the chain and with each other; an empty list of differences is good."""
 
 from __future__ import annotations
 

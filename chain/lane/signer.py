@@ -1,4 +1,4 @@
-"""The port that signs, so that a key service can stand where a key in memory stands now."""
+"""The port that signs, so that a key service can replace the key in memory."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ _SEND = "eth_sendRawTransaction"
 
 
 class JsonRpc(Protocol):
-    """What every reader and sender needs of a node, or of several nodes behind one face."""
+    """What every reader and sender needs of a node, or of several nodes behind one interface."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Several Ethereum nodes behind the face of one.
+"""Several Ethereum nodes behind the interface of one.
 
     first          chain id and head of all nodes side by side; goes on with the first that is right
     reads          the present node; when it fails, the next, and that one from then on. Where it leaves something

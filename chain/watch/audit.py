@@ -1,4 +1,4 @@
-"""Comparing what is stored with what the chain says: what was missed, and what should not be there; and mending it.
+"""Compares stored events and deals with the chain: what is missing, what should not be there; and mends the store.
 
     chain                              store
     SchedulerNotice of our pool   ◄──► logs   (by block hash and index)   and   deals   (by block and id)

@@ -90,7 +90,9 @@ class WatchStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caught:
-    """Work that is stored now: `seen` happened in `blocks`; `orphaned` tasks lost events to a reorganisation."""
+    """One step that is stored now: the events `seen` happened in `blocks`; the tasks `orphaned` lost
+    events to a reorg.
+    """
 
     blocks: tuple[BlockRef, ...]
     seen: tuple[Seen, ...]

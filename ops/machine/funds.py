@@ -1,4 +1,4 @@
-"""`sluice worker deposit | withdraw`: RLC of the machine's wallet into the hub and out of it."""
+"""`sluice worker deposit | withdraw`: moves RLC between the machine's wallet and the hub."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class PartModel(BaseModel):
 
 
 class Health(BaseModel):
-    """All of them; `ok` if each is."""
+    """All parts of the pool by name; `ok` if each is."""
 
     ok: bool
     parts: dict[str, PartModel]

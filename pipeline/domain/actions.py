@@ -91,7 +91,7 @@ class AddVoter:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Count a replicate as over."""
+    """Set the replicate to a state that ends it."""
 
     wallet: Wallet
     state: ReplicateState
@@ -128,7 +128,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The task is over."""
+    """Set the task to its last stage."""
 
     stage: TaskStage
     why: str | None

@@ -87,7 +87,7 @@ class Applicant:
 
 
 class Answer(StrEnum):
-    """What is said to an applicant."""
+    """What the pool answers to an applicant."""
 
     ADMIT = "admit"
     ADMIT_BY_INVITE = "admit_by_invite"  #: and one use of the invite is taken
@@ -97,7 +97,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """An answer, and to whoever is not admitted why and what to do."""
+    """An answer; to an applicant that is not admitted also why, and what to do."""
 
     answer: Answer
     why: str = ""

@@ -158,7 +158,7 @@ class Facts:
 
 
 def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
-    """Every part that is known, by name."""
+    """The health of every part of the pool that `facts` tell of, by the part's name."""
     found: dict[str, HealthPart | None] = {
         "mongodb": _answered(facts.database, _database),
         "rabbitmq": _answered(facts.broker, lambda broker: _broker(broker, facts.watched)),

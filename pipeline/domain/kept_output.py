@@ -1,4 +1,4 @@
-"""How much is kept of what an app printed, by whose word it is: a wallet is free, the pool's disk is not. Pure.
+"""How much of what an app printed is stored, less from workers without a record: wallets cost nothing, disk does. Pure.
 
 proven worker             its whole report, the first 10 of a task
 worker never right yet    its whole report, the first 4 of a task, if it has a result

@@ -1,4 +1,4 @@
-"""Keeps results that the chain has completed their tasks with, and unpins the others and those kept long enough."""
+"""Keeps the results that tasks were completed with on chain; unpins other results, and those kept long enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pool without a machine that was ever right on chain, as each one begins, has only newcomers to decide its tasks."""
+"""In a pool without a machine that was ever right on chain, as every pool begins, newcomers alone decide the tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removes what nobody needs any more: RabbitMQ users and queues of machines that are long silent, and old results.
+"""Removes RabbitMQ users and queues of machines that are long silent, and old results.
 
 A machine that comes back signs in again and has them again: its password is refused by then, at which it signs in by
 itself. Its row stays, with what it has earned.

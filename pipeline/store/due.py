@@ -1,4 +1,4 @@
-"""Which tasks the sweep and `pipeline.bulk` find by themselves; a query costs about as much as what it finds."""
+"""Queries for the tasks that the sweep and `pipeline.bulk` find by themselves; each costs about as much as it finds."""
 
 from __future__ import annotations
 

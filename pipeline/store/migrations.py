@@ -1,4 +1,4 @@
-"""Steps from what an older release stored to what this one reads, taken at start.
+"""Migrations of what an older release stored to what this release reads, run at start.
 
 Every step is idempotent and made of conditional updates, so that several processes may take it at a time and a crash in
 the middle costs nothing; the version is noted when it is done. A step never changes what the release before could not

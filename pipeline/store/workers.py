@@ -205,8 +205,8 @@ class Workers:
         tag: Hash32 | None = None,
         stake: NRlc | None = None,
     ) -> list[WorkerRecord]:
-        """The best `limit` workers heard of since `seen_after` that may use a slot more: connected to RabbitMQ as far
-        as it says, not banned, stopped or cooling down, with native token for gas when last read.
+        """The best `limit` workers heard of since `seen_after` that can take one more task: with a slot free, connected
+        to RabbitMQ, not banned, stopped or cooling down, with native token for gas when last read.
 
         `tag`: only those that offer its bits; `stake`: only those that have as much in all, promised or not.
         """

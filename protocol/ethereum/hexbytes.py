@@ -1,4 +1,4 @@
-"""Between the `0x` text that travels and the bytes that are hashed, signed or encoded."""
+"""`0x` hex text, as messages carry it, to bytes, as they are hashed, signed or encoded; and back."""
 
 from __future__ import annotations
 

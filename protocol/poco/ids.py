@@ -1,4 +1,4 @@
-"""Ids that the contracts compute from what they already know; so do we, before the event arrives.
+"""Ids of deals and tasks, computed as the contracts do, so that we know them before the event arrives.
 
 request order hash ‖ uint256 bot_first ──keccak──► deal id ‖ uint256 index ──keccak──► task id
 (EIP-712 digest)     volume already consumed               bot_first .. bot_first + bot_size - 1

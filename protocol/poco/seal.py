@@ -1,4 +1,4 @@
-"""How a worker votes for a digest without telling it: hash and seal (IexecPoco2, iexec-worker 9.2).
+"""How a worker votes for a digest without revealing the digest: hash and seal (IexecPoco2, iexec-worker 9.2).
 
 result hash = keccak(task id ‖ digest)             equal for all workers that agree: the vote
 result seal = keccak(wallet ‖ task id ‖ digest)    proves at reveal that the vote was not copied

@@ -1,4 +1,4 @@
-"""What a worker says when there is no result: an error result that tells why, equal on every honest worker; or that
+"""What a worker reports when there is no result: an error result that tells why, equal on every honest worker; or that
 the fault is its own machine's, and then it contributes nothing.
 
 The text is hashed, so it must equal iExec Worker 9.2's to the byte, which has it for downloads only

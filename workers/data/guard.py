@@ -93,10 +93,10 @@ _CID = re.compile(r"[A-Za-z0-9_=-]+")
 
 
 def check(url: str, resolve: Resolve, *, allow_private: bool) -> DownloadTarget:
-    """The one place behind `url` that may be opened. What `resolve` raises passes through.
+    """Resolve and check `url`: returns the only target that may be opened for it, with its addresses.
 
-    Raises Refused for what every machine refuses; RefusedHere for a name that leads to a private address by what this
-    machine's resolver says, since another's may answer otherwise.
+    Raises Refused for what every machine refuses; RefusedHere for a name that this machine's resolver leads to a
+    private address, since another resolver may answer otherwise; and what `resolve` raises.
     """
     parts = _split(url)
     if parts.scheme not in _PORTS:

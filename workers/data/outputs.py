@@ -1,4 +1,4 @@
-"""What a container left in its output folder, turned into a digest and a zip, with nothing trusted.
+"""Turns what a container left in its output folder, which is not trusted, into a digest and a zip.
 
 The container has ended, so the folder does not change any more. Still every file is opened without following links;
 links, pipes, sockets and devices are left out of the result (iExec Worker 9.2 follows links, but a link that resolves

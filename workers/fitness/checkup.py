@@ -21,7 +21,7 @@ THOROUGH_EVERY = 10
 
 
 class Checkup:
-    """One machine's. `clock`: Unix seconds; `examine`: yields findings, `thorough` or not."""
+    """The periodic check of one machine. `clock`: Unix seconds; `examine`: yields findings, `thorough` or not."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""RLC of the wallet into the hub and out of it, through the wallet's lane, so that no nonce comes from outside.
+"""Deposits of RLC in the hub and withdrawals, sent through the wallet's lane, so that the lane gives every nonce.
 
 deposit     token hub: approveAndCall of RLC, the hub takes the amount    native hub: deposit, with the amount as value
 withdraw    withdraw of the hub: what is free

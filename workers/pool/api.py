@@ -220,7 +220,7 @@ class PoolApi:
 
 
 class UnaskedApi(PoolApi):
-    """In place of the API of a pool that is refused: nothing is sent to it, and it counts as away."""
+    """Stands in for the API of a pool that is refused: it sends nothing, and answers as a pool that is away."""
 
     def __init__(self, url: str) -> None:
         """`url`: of the pool, for error messages."""

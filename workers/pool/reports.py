@@ -1,4 +1,4 @@
-"""Reports to the pool, sent in the background: a slow or absent API never holds up a container or a vote.
+"""Reports to the pool, sent in the background: a slow or absent API never delays a container or a vote.
 
 A report is a hint (the chain decides), so a lost one costs latency only. One thread per process, started with the first
 report; it drops a report after TRIES attempts, and sends what is queued, within FLUSH_SECONDS, when the process ends.

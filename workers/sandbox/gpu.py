@@ -1,4 +1,4 @@
-"""A GPU of its own for each app that asks for one. Which containers have which, their labels at the engine say, so that
+"""A GPU of its own for each app that asks for one. Containers' labels at the engine say which has which GPU, so that
 no restart of the worker forgets it.
 """
 

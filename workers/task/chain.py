@@ -1,4 +1,4 @@
-"""The steps that follow on an assignment, done one after another where the first was done.
+"""The steps of an assignment, done one after another in the process that began it.
 
     compute ─► contribute                         a vote
     compute ─► upload ─► contribute_and_finalize  alone (trust 1)

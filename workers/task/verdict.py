@@ -19,7 +19,7 @@ WORDS_READ = 4096
 
 
 class Verdict(Enum):
-    """What an error answer means (see above): an error result, a declined task, or another try."""
+    """What an error answer means: an error result (APP), a declined task (MACHINE), or another try (RETRY)."""
 
     APP = "app"
     MACHINE = "machine"

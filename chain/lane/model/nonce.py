@@ -135,7 +135,7 @@ class NonceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Their newest bytes were given to a node at this head."""
+    """Move: the nonces' newest attempts were given to a node at this head."""
 
     nonces: tuple[Nonce, ...]
     block: BlockNumber
@@ -143,7 +143,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """A receipt was found."""
+    """Move: a receipt of one of the attempts was found."""
 
     nonce: Nonce
     mined: Mined
@@ -151,7 +151,7 @@ class Consumed:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A receipt proves that the nonce was spent without its intents: they leave."""
+    """Move: a receipt proves that the nonce was spent without its intents, so they leave it."""
 
     nonce: Nonce
     mined: Mined
@@ -159,21 +159,21 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Unmined:
-    """A reorg removed their blocks."""
+    """Move: a reorg removed the blocks of these nonces."""
 
     nonces: tuple[Nonce, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Finalised:
-    """Their blocks are deep enough."""
+    """Move: the blocks of these nonces are deep enough."""
 
     nonces: tuple[Nonce, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Repriced:
-    """Another attempt, not yet sent."""
+    """Move: the nonce got another attempt, not sent yet."""
 
     nonce: Nonce
     attempt: Attempt
@@ -181,7 +181,7 @@ class Repriced:
 
 @dataclass(frozen=True, slots=True)
 class Disowned:
-    """An operator accepts that a foreign transaction took this nonce; its intents are let go."""
+    """Move: an operator accepts that a foreign transaction took this nonce; its intents leave it."""
 
     nonce: Nonce
 

@@ -33,7 +33,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the node said last about bytes that it did not accept."""
+    """What the node answered last to a transaction that it did not accept."""
 
     kind: Kind
     #: The node's own.

@@ -1,4 +1,4 @@
-"""Which transaction spent a nonce: the question that must be answered before an action is taken from it.
+"""Finds which transaction spent a nonce: known for certain before an intent is taken off its nonce.
 
     receipt of one of ours                                   ─► ours, with its outcome     (`receipts`)
     no receipt                                               ─► nothing follows; then:     (`find_spender`)

@@ -1,4 +1,4 @@
-"""What to do about nonces that stand still: send again, raise the fee, replace by a no-op, fill a gap.
+"""What to do about nonces that no block takes: send again, raise the fee, replace by a no-op, fill a gap.
 
     a block without the lowest open nonce      ─► all open bytes again: whatever was dropped is back
     base fee above its fee cap                 ─► fee bump of the lowest nonce

@@ -1,4 +1,4 @@
-"""Third phase of a run: give nonces to what may go now, and bytes to the node.
+"""Third phase of a run: give nonces to the intents that may be sent now, and send signed transactions to the node.
 
 queued, oldest first ─► ready? ─► groups ─► sign ─► claim nonces (bytes stored) ─► eth_sendRawTransaction ─► SENT
                           ├─ wait: stays queued

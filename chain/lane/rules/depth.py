@@ -1,4 +1,4 @@
-"""Prepare at the head, spend at depth: what a transaction relies on may still be taken back by a reorg.
+"""A transaction is sent only once the events that it relies on are some blocks deep: a small reorg cannot remove them.
 
     block   n-3      n-2      n-1       n = head
     deal  ──┴── here ────────────────────┴── ready here as well ─► sent, with a depth of 3

@@ -12,7 +12,7 @@ from protocol.types import BlockNumber, Timestamp
 
 
 class Judgement(StrEnum):
-    """May it be sent?"""
+    """Whether an intent may be sent."""
 
     READY = "ready"
     #: Not yet, but maybe later: stays in the queue.

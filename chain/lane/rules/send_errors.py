@@ -20,7 +20,7 @@ Phrases = tuple[tuple[str, "Kind"], ...]
 
 
 class Kind(StrEnum):
-    """Why a node did not simply say yes."""
+    """Why a node did not accept a transaction as new."""
 
     #: It has these very bytes.
     KNOWN = "known"
@@ -47,7 +47,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """What the lane does about it."""
+    """What the lane does about a refusal of one kind."""
 
     #: The bytes may be in a pool now: wait for a block before anything else.
     maybe_sent: bool

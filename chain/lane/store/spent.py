@@ -1,4 +1,4 @@
-"""Fees of the last day as a running sum, so that asking costs what has changed since it was asked before.
+"""Fees of the last day as a running sum: each query reads only what has changed since the query before.
 
     nonces   ── settled, since 24 h ──────┬── not all settled ────────
              in the sum, once each        read again each time
