@@ -20,7 +20,7 @@ from config.setting_types import CONTAINER_NAME, COUNT, ENS_NAME, GPU, Address, 
 from config.stack_settings import StackSettings
 from config.variables import PREFIX, refuse_unknown
 from protocol.errors import BadSetting
-from protocol.wire import DOWNLOAD_BYTES, IMAGE_BYTES, MEMORY_PER_SLOT, RESULT_BYTES, SCRATCH_BYTES
+from protocol.wire import DOWNLOAD_BYTES, IMAGE_BYTES, MEMORY_PER_SLOT, RESULT_BYTES, SCRATCH_BYTES, SLOTS_LIMIT
 
 
 class Settings(BaseSettings):
@@ -157,7 +157,7 @@ class Settings(BaseSettings):
     worker_most_slots: int = Field(
         64,
         ge=1,
-        le=256,
+        le=SLOTS_LIMIT,
         description="Most slots that a worker machine may sign in with; new ones use 2 until they voted.",
     )
     worker_idle_days: float = Field(
@@ -243,7 +243,8 @@ class Settings(BaseSettings):
     slots: int | Literal["auto"] = Field(
         "auto",
         description="Containers this machine runs at once. auto: one for each processor of its Docker engine, as far as"
-        " the engine's memory holds what the pool promises each app (1 GiB is left free), 64 at most.",
+        " the engine's memory holds what the pool promises each app (1 GiB is left free), 64 at most. A number may"
+        f" be as large as the pool takes, {SLOTS_LIMIT} at most.",
     )
     gpus: str = Field(
         "",
@@ -346,8 +347,8 @@ class Settings(BaseSettings):
     @field_validator("slots", mode="before")
     @classmethod
     def _counts_containers(cls, value: int | str) -> int | str:
-        if value != "auto" and not COUNT.fullmatch(str(value)):
-            raise ValueError("give a number from 1, or auto")
+        if value != "auto" and not (COUNT.fullmatch(str(value)) and int(value) <= SLOTS_LIMIT):
+            raise ValueError(f"give a number from 1 to {SLOTS_LIMIT}, or auto")
         return value
 
     @field_validator("worker_name")

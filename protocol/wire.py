@@ -38,6 +38,8 @@ SECOND_MACHINE = "another machine"
 LOG_TAIL_CHARACTERS = 100_000
 
 
+#: Slots of one machine at most, whatever its pool allows: more are a mistake, not a machine.
+SLOTS_LIMIT = 256
 #: What a pool promises and allows unless it says otherwise: bytes of memory per slot, ...
 MEMORY_PER_SLOT = 2 * 2**30
 #: ... bytes of one dataset or input file,
@@ -103,7 +105,7 @@ class Capabilities(Wire):
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
     version: Annotated[str, StringConstraints(max_length=32)]
-    slots: Annotated[int, Field(ge=1, le=256)]
+    slots: Annotated[int, Field(ge=1, le=SLOTS_LIMIT)]
     cpus: Annotated[int, Field(ge=1, le=4096)]
     memory_bytes: Whole
     #: Tags the machine can serve, 32 bytes; a task fits if its tag's bits are a subset.

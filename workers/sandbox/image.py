@@ -10,7 +10,6 @@ manifest of that digest, the tag.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
 import time
@@ -156,8 +155,13 @@ class AppImage:
         checksum = self._assignment.image_checksum
         if self._name.digest is None and checksum != _NO_CHECKSUM:
             # Most apps register the digest of their image here, but nobody has ever checked it.
-            with contextlib.suppress(Refused):
+            try:
                 return source.manifest(f"sha256:{checksum.removeprefix('0x')}")
+            except RefusedHere:
+                # Other machines may have run it: what the tag names now could be another image.
+                raise
+            except Refused as error:
+                log.info("The registry has no image of the app's checksum.", action="checksum_unknown", why=str(error))
         return source.manifest(self._name.wanted)
 
     def _load(self, source: RegistryImage, manifest: Manifest, name: str, platform: tuple[str, str]) -> int:

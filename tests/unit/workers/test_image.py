@@ -1,16 +1,19 @@
-"""Names of app images."""
+"""Names of app images, and which image an order names."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.errors import TaskDeclined, TaskFailure
+from protocol.errors import Refused, RefusedHere, SluiceError, StorageUnavailable, TaskDeclined, TaskFailure
 from protocol.results.error_result import Failure
 from tests.unit.workers.assignments import assignment
 from workers.data.image_name import ImageName, read_image_name
-from workers.sandbox.image import require_name
+from workers.sandbox.image import AppImage, require_name
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -69,3 +72,34 @@ def test_a_name_that_no_image_can_have_fails_the_task_alike_on_every_machine(ima
         require_name(assignment(1, image=image))
     assert caught.value.cause == Failure.APP_IMAGE
     assert not isinstance(caught.value, TaskDeclined)
+
+
+def manifest_where_the_checksums(outcome: SluiceError | str) -> str:
+    """What is taken where the registry answers so for the app's checksum, and has an image of the tag."""
+
+    class Registry:
+        def manifest(self, wanted: str) -> str:
+            if not wanted.startswith("sha256:"):
+                return "the tag's"
+            if isinstance(outcome, SluiceError):
+                raise outcome
+            return outcome
+
+    image = cast("Any", AppImage.__new__(AppImage))
+    image._assignment = SimpleNamespace(image_checksum="0x" + "ab" * 32)
+    image._name = SimpleNamespace(digest=None, wanted="1")
+    return cast("str", image._manifest(Registry()))
+
+
+def test_the_image_of_the_apps_checksum_counts_before_the_tags() -> None:
+    assert manifest_where_the_checksums("the checksum's") == "the checksum's"
+    assert manifest_where_the_checksums(Refused(why="it has none")) == "the tag's"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RefusedHere(why="more than 5 bytes, the most that this machine takes"), StorageUnavailable(what="x", why="away")],
+)
+def test_an_image_that_only_this_machine_cannot_take_is_not_replaced_by_the_tags(error: SluiceError) -> None:
+    with pytest.raises(type(error)):
+        manifest_where_the_checksums(error)

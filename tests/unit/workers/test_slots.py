@@ -66,10 +66,16 @@ def test_without_a_number_a_machine_offers_what_fits_its_engine_and_with_one_tha
 
 
 def test_what_is_no_number_of_slots_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    for wrong in ("0", "-1", "two", "2.5", ""):
+    for wrong in ("0", "-1", "two", "2.5", "", "257", "999999999", "9999999999"):
         monkeypatch.setenv("SLUICE_SLOTS", wrong)
-        with pytest.raises(BadSetting, match="SLUICE_SLOTS is wrong: give a number from 1, or auto"):
+        with pytest.raises(BadSetting, match="SLUICE_SLOTS is wrong: give a number from 1 to 256, or auto"):
             read_settings()
+
+
+@pytest.mark.parametrize("slots", ["1", "256", "0256"])
+def test_every_number_of_slots_that_is_read_can_be_signed_in_with(monkeypatch: pytest.MonkeyPatch, slots: str) -> None:
+    monkeypatch.setenv("SLUICE_SLOTS", slots)
+    assert machine(EngineResources(cpus=8, memory_bytes=9 * GIB)).capabilities.slots == int(slots)
 
 
 def test_a_machine_whose_engine_is_gone_still_ends_its_votes(monkeypatch: pytest.MonkeyPatch) -> None:
