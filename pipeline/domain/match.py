@@ -179,6 +179,10 @@ def _choose(task: TaskRecord, capacities: list[Capacity]) -> tuple[list[Capacity
     passed: list[Capacity] = []
     for_none = bool(task.wants)
     while capacities and (so_far := Match(task, tuple(capacity.worker for capacity in chosen))).wants:
+        if not capacities[0].worker.successes and (for_proven(task) or so_far.newcomers <= 0):
+            # The best of those left was never right on chain, so none of them was: a thousand need not be looked at.
+            for_none = False
+            break
         capacity = heapq.heappop(capacities)
         found = obstacle(task, capacity)
         if found is None and not capacity.worker.successes and so_far.newcomers <= 0:

@@ -36,6 +36,9 @@ DEALS, SILENT, HOLDING, QUARANTINED = 100, 100, 1000, 100
 #: Due tasks read at a time for each turn, those visited together, and the share of the time between two sweeps that
 #: visiting them may take: 1,000 a second.
 DUE, PIECE, SHARE = 500, 100, 0.5
+#: Share of `worker_lost_seconds` without a ping of any worker that is taken for an outage. Less than 1, since workers
+#: are silent for up to a ping's interval longer than an outage lasts.
+UNHEARD_SHARE = 5 / 6
 #: Seconds a slot may be held by a task that does not know of it: an assignment writes both within moments.
 SLOT_TIMEOUT = 8.0
 
@@ -63,10 +66,14 @@ def _assign(scheduler: Scheduler) -> None:
 
 
 def lose_silent_workers(scheduler: Scheduler) -> None:
-    """Replace the replicates of workers that have not pinged for `worker_lost_seconds`."""
-    before = scheduler.clock() - scheduler.settings.worker_lost_seconds
-    if not scheduler.store.workers.heard_since(before):
-        # No worker at all has pinged: rather the API or this process was down. And no worker could take over the work.
+    """Replace the replicates of workers that have not pinged for `worker_lost_seconds`.
+
+    None is lost within that time of an outage of the API or of this process: their pings come one after another then.
+    """
+    now, silence = scheduler.clock(), scheduler.settings.worker_lost_seconds
+    before = now - silence
+    heard = scheduler.store.workers.heard_since(now - UNHEARD_SHARE * silence)
+    if scheduler.store.sweeps.record(now, heard=heard, last_after=before) > before:
         return
     touched: list[TaskId] = []
     for wallet in scheduler.store.workers.silent_workers(before, SILENT):

@@ -20,6 +20,7 @@ from pipeline.store.migrations import migrate
 from pipeline.store.outputs import Outputs
 from pipeline.store.pins import Pins
 from pipeline.store.quarantine import Quarantine, Quarantined
+from pipeline.store.sweeps import Sweeps
 from pipeline.store.tasks import Tasks
 from pipeline.store.workers import Workers
 from protocol.errors import BadSetting, Unavailable
@@ -93,6 +94,7 @@ class Store:
     quarantine: Quarantine
     enrolment: Enrolment
     pins: Pins
+    sweeps: Sweeps
     _db: Database[dict[str, Any]]
 
     @classmethod
@@ -107,6 +109,7 @@ class Store:
             Quarantine(db),
             Enrolment(db),
             Pins(db),
+            Sweeps(db),
             db,
         )
 

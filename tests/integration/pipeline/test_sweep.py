@@ -154,16 +154,24 @@ def test_what_a_silent_worker_had_is_wanted_again(pool: Pool, scheduler: Schedul
         (known,) = scheduler.store.workers.load_workers([machine.key.wallet])
         return known.lost
 
-    later = time.time() + scheduler.settings.worker_lost_seconds + 1
-    scheduler.clock = lambda: later
-    sweep.sweep(scheduler)
-    assert not lost(), "nobody was heard of: the API may have been away"
+    silence = scheduler.settings.worker_lost_seconds
     other = pool.chain.sender(REQUESTER).wallet
-    scheduler.store.workers.enrol(
-        other, Capabilities(name="other", version="1", slots=1, cpus=1, memory_bytes=0, tag=Hash32(NO_TAG)), later
-    )
-    scheduler.store.workers.set_banned(other, banned=True)
-    sweep.sweep(scheduler)
+    offer = Capabilities(name="other", version="1", slots=1, cpus=1, memory_bytes=0, tag=Hash32(NO_TAG))
+    later = time.time() + silence + 1
+
+    def sweep_at(moment: float, *, heard: bool) -> None:
+        scheduler.clock = lambda: moment
+        if heard:
+            scheduler.store.workers.enrol(other, offer, moment)
+            scheduler.store.workers.set_banned(other, banned=True)
+        sweep.sweep(scheduler)
+
+    sweep_at(later, heard=False)
+    assert not lost(), "no worker was heard of: the API may have been away"
+    for moment in (later + 1, later + silence / 2):
+        sweep_at(moment, heard=True)
+        assert not lost(), "the API is back, and this worker's ping may come as late as any"
+    sweep_at(later + silence + 1, heard=True)
     (task,) = scheduler.store.tasks.load_tasks(deal.tasks)
     assert task.replicates[0].state is ReplicateState.LOST
     assert lost()

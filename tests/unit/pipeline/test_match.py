@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from pipeline.domain import match as matching
 from pipeline.domain.match import match
 from pipeline.domain.records import MOST_NEWCOMERS, ChainFacts, ReplicateState, Standing, TaskRecord, WorkerRecord
 from protocol.poco.tags import GPU_BIT, make_tag
@@ -129,3 +134,21 @@ def test_who_owes_votes_for_twice_its_slots_gets_no_more() -> None:
 
 def test_who_failed_lately_comes_after_all_others() -> None:
     assert chosen([other(1)], worker(1, slots=8, failures=2), worker(2)) == [[wallet(2)]]
+
+
+def test_newcomers_are_not_gone_through_for_each_task_that_only_proven_workers_may_get(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[str] = []
+    real = matching.obstacle
+
+    def counted(wanted: TaskRecord, capacity: matching.Capacity) -> matching.Obstacle | None:
+        looked.append(capacity.worker.name)
+        return real(wanted, capacity)
+
+    monkeypatch.setattr(matching, "obstacle", counted)
+    newcomers = [worker(number, weight=1, slots=2) for number in range(1000)]
+    proven = worker(1000, weight=20, slots=50, stake=10**6)
+    bag = [replace(task(trust=50, wants=6, newcomers=0), task_id=TaskId(f"0x{n:064x}")) for n in range(20)]
+    assert chosen(bag, *newcomers, proven) == [[wallet(1000)]] * len(bag)
+    assert looked == [proven.name] * len(bag)

@@ -1,0 +1,39 @@
+"""The row `sweep` in `cursors`: when a sweep ran last, and when one last found that machines could not be heard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+_ROW = "sweep"
+
+
+class Sweeps:
+    """What one sweep tells the next one, whichever process runs it, also after a restart."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._cursors: Collection[dict[str, Any]] = db["cursors"]
+
+    def record(self, now: float, *, heard: bool, last_after: float) -> float:
+        """Record a sweep at `now`; returns when machines could last not be heard (Unix seconds): because a sweep heard
+        of no machine (`heard`), or because none ran from `last_after` until the next one.
+        """
+        not_heard = True if not heard else {"$lt": [{"$ifNull": ["$swept_at", 0.0]}, last_after]}
+        row = self._cursors.find_one_and_update(
+            {"_id": _ROW},
+            [
+                {
+                    "$set": {
+                        "unheard_at": {"$cond": [not_heard, now, {"$ifNull": ["$unheard_at", 0.0]}]},
+                        "swept_at": {"$max": ["$swept_at", now]},
+                    }
+                }
+            ],
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+        )
+        assert row is not None, "upserted"
+        return float(row["unheard_at"])
