@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from config.setting_types import CONTAINER_NAME, COUNT, ENS_NAME, GPU, Address, Gwei, is_address
+from config.setting_types import CONTAINER_NAME, COUNT, ENS_NAME, GPU, Address, Gwei, Port, Seconds, is_address
 from config.stack_settings import StackSettings
 from config.variables import PREFIX, refuse_unknown
 from protocol.errors import BadSetting
@@ -47,9 +47,9 @@ class Settings(BaseSettings):
     ens_registry: Address | None = Field(
         None, description="ENS registry for names. Unset: the chain's own, on Ethereum, Sepolia and Bellecour."
     )
-    block_time: float = Field(1.0, gt=0, description="Seconds between blocks; sets polling and time-outs.")
+    block_time: Seconds = Field(1.0, description="Seconds between blocks; sets polling and time-outs.")
     start_block: int = Field(0, ge=0, description="First block to read for deals when the database is new.")
-    rpc_timeout: float = Field(5.0, gt=0, description="Seconds to wait for a node's answer.")
+    rpc_timeout: Seconds = Field(5.0, description="Seconds to wait for a node's answer.")
 
     # -- wallet ---------------------------------------------------------------------------------------------------
     keystore: Path | None = Field(None, description="Ethereum V3 keystore file of this process's wallet.")
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     amqp_core_vhost: str = Field("core", description="Virtual host of the scheduler's own queues.")
     amqp_pool_vhost: str = Field("pool", description="Virtual host of the worker queues.")
     amqp_public_host: str = Field("127.0.0.1", description="RabbitMQ host name for workers.")
-    amqp_public_port: int = Field(18672, description="RabbitMQ port for workers.")
+    amqp_public_port: Port = Field(18672, description="RabbitMQ port for workers.")
     amqp_public_tls: bool = Field(False, description="Whether workers must use TLS to RabbitMQ.")
     amqp_ca_file: Path | None = Field(
         None, description="PEM file of the CAs that may sign RabbitMQ's certificate. Unset: the system's."
@@ -140,20 +140,20 @@ class Settings(BaseSettings):
 
     # -- scheduler ------------------------------------------------------------------------------------------------
     api_host: str = Field("127.0.0.1", description="Address the HTTP API listens on.")
-    api_port: int = Field(18300, description="Port the HTTP API listens on.")
+    api_port: Port = Field(18300, description="Port the HTTP API listens on.")
     api_url: str = Field("http://127.0.0.1:18300", description="Where workers reach the HTTP API.")
     operations_host: str = Field(
         "127.0.0.1",
         description="Address that health and metrics listen on. It asks for no password: keep it from strangers.",
     )
-    operations_port: int = Field(18301, description="Port that health and metrics listen on.")
+    operations_port: Port = Field(18301, description="Port that health and metrics listen on.")
     public_rpc_url: str | None = Field(
         None, description="RPC URL for workers; default: rpc_url (its first), if it holds no path, query or user."
     )
     public_ws_url: str | None = Field(None, description="WebSocket URL for workers; default: ws_url.")
     token_secret_file: Path | None = Field(None, description="File with the API token key; made if absent.")
-    pipeline_processes: int = Field(2, ge=1, description="Processes that handle the pipeline queue.")
-    sweep_seconds: float = Field(5.0, gt=0, description="How often every open task is visited.")
+    pipeline_processes: int = Field(2, ge=1, le=256, description="Processes that handle the pipeline queue.")
+    sweep_seconds: Seconds = Field(5.0, description="How often every open task is visited.")
     worker_most_slots: int = Field(
         64,
         ge=1,
@@ -163,13 +163,14 @@ class Settings(BaseSettings):
     worker_idle_days: float = Field(
         7.0,
         gt=0,
+        le=3650,
         description="Days after which a silent machine loses its RabbitMQ user and queues, which its next sign-in makes"
         " again.",
     )
     newcomer_idle_days: float = Field(
         1.0, gt=0, description="The same for machines that were never right on chain.", le=3650
     )
-    worker_lost_seconds: float = Field(60.0, gt=0, description="A worker silent for this long gets no new task.")
+    worker_lost_seconds: Seconds = Field(60.0, description="A worker silent for this long gets no new task.")
 
     # -- who may work ---------------------------------------------------------------------------------------------
     # `sluice enrol policy` changes the first five for a running pool.
@@ -211,7 +212,7 @@ class Settings(BaseSettings):
     flower_host: str = Field(
         "127.0.0.1", description="Address Flower listens on. It asks for no password: keep it from strangers."
     )
-    flower_port: int = Field(18555, description="Port Flower listens on.")
+    flower_port: Port = Field(18555, description="Port Flower listens on.")
 
     # -- worker ---------------------------------------------------------------------------------------------------
     allow_plaintext: bool = Field(
@@ -335,7 +336,7 @@ class Settings(BaseSettings):
         " a container starts, and apps have no name server. A task whose app fails is declined. Empty: as"
         " SLUICE_APP_NETWORK has it.",
     )
-    ping_seconds: float = Field(10.0, gt=0, description="How often a worker says it is alive.")
+    ping_seconds: Seconds = Field(10.0, description="How often a worker says it is alive.")
 
     @field_validator("hub", "workerpool")
     @classmethod
