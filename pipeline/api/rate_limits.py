@@ -4,7 +4,7 @@
     challenge, login      per address     each login costs some 10 requests to RabbitMQ and two writes
     login                 per wallet      once its signature is checked: nobody else can use up its share
     ping, upload          per wallet      once its token is checked
-    logs                  per address     each costs the check of a signature
+    logs, deals           per address     each costs the check of a signature, or a hundred tasks and their events
 
 The windows are fixed (library `limits`) and counted by each API process for itself: several of them allow as many times
 as much. The limits are far above what an honest machine with 64 slots does; they end floods, not work.
@@ -158,6 +158,6 @@ class AddressLimit:
 def _kind(path: str) -> str | None:
     if path.startswith(("/workers/challenge", "/workers/login")):
         return "sign_in"
-    if path.rstrip("/").endswith("/logs") or path.startswith("/tasks/logs/"):
+    if path.rstrip("/").endswith("/logs") or path.startswith(("/tasks/logs/", "/deals/")):
         return "logs"
     return None

@@ -27,8 +27,8 @@ from protocol.wire import Dataset, HexId, Whole
 
 router = APIRouter(tags=["requesters"])
 _ADDRESS = re.compile(r"^0x[0-9a-fA-F]{40}$")
-#: Tasks of a deal in one answer: a bag may hold a hundred thousand, and anybody may ask.
-MOST_TASKS = 1000
+#: Tasks of a deal in one answer: a bag may hold a hundred thousand, and anybody may ask. Each is read with its events.
+MOST_TASKS = 100
 #: Machines looked at to tell what a task waits for.
 NEAREST = 100
 #: The SDK adds it to some calls; another chain's id is refused rather than answered for ours.
@@ -208,16 +208,18 @@ def _reasons(services: Access, tasks: list[TaskRecord]) -> dict[TaskId, str | No
     now, settings = services.clock(), services.settings
     waiting = decided_by(services.store.workers, [task for task in tasks if task.open], now)
     logs = services.store.chain.logs.of_tasks([task.task_id for task in waiting])
-    nearest = {
-        kind: services.store.workers.nearest(Hash32(kind[0]), kind[1], NEAREST)
-        for kind in {explain.kind(task) for task in waiting if task.wants}
-    }
+    seen_after = now - settings.worker_lost_seconds
+    timeouts = Timeouts(settings.block_time, settings.spend_depth)
+    candidates: dict[explain.Kind, explain.Candidates] = {}
     reasons = {}
     for task in waiting:
+        kind = explain.Kind.of(task)
+        if task.wants and kind not in candidates:
+            workers = services.store.workers.nearest(Hash32(kind.tag), kind.stake, NEAREST)
+            candidates[kind] = explain.Candidates.of(task, workers, now, seen_after)
         view = fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
-        workers, seen_after = nearest.get(explain.kind(task), []), now - settings.worker_lost_seconds
-        timeouts = Timeouts(settings.block_time, settings.spend_depth)
-        reasons[task.task_id] = explain.explain(task, view, workers, now, seen_after, timeouts)
+        found = candidates.get(kind, explain.Candidates())
+        reasons[task.task_id] = explain.explain(task, view, found, now, timeouts)
     return reasons
 
 

@@ -2,35 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from pipeline.domain import replicas
 from pipeline.domain.actions import Method
 from pipeline.domain.decide import MAX_FAILED_INTENTS, causes
-from pipeline.domain.match import Capacity, Obstacle, obstacle, stake_locked
+from pipeline.domain.match import Capacity, Obstacle, for_proven, had, obstacle, stake_locked
 from pipeline.domain.records import MOST_NEWCOMERS, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import Timeouts
 from protocol.poco.seal import result_hash
 from protocol.poco.tags import framework, needs_gpu
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
-from protocol.types import NRlc
+from protocol.types import NRlc, TaskId
+
+
+class Kind(NamedTuple):
+    """What decides which machines can take a task: tasks of one kind wait for the same."""
+
+    tag: str
+    #: nRLC that a vote locks.
+    stake: NRlc
+    #: Whether only machines that were right on chain may be given it.
+    proven: bool
+
+    @classmethod
+    def of(cls, task: TaskRecord) -> Kind:
+        """The kind of a task."""
+        return cls(task.tag, stake_locked(task), for_proven(task))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Machines as they stand to tasks of one kind, looked at once for all of these tasks.
+
+    `found`: what keeps each from such a task apart from having had it, None if nothing does; the nearest first.
+    """
+
+    found: tuple[tuple[Obstacle | None, Capacity], ...] = ()
+
+    @classmethod
+    def of(cls, task: TaskRecord, workers: Iterable[WorkerRecord], now: float, seen_after: float) -> Candidates:
+        """The candidates for tasks of the same kind as `task`.
+
+        `now`: Unix seconds; a machine last seen before `seen_after` counts as lost.
+        """
+        other = replace(task, task_id=TaskId(""), replicates=(), backup=for_proven(task), newcomers=MOST_NEWCOMERS)
+        capacities = (Capacity.of(replace(item, lost=item.lost or item.seen_at < seen_after)) for item in workers)
+        found = [(obstacle(other, capacity, now), capacity) for capacity in capacities]
+        return cls(tuple(sorted(found, key=_distance)))
+
+    def nearest(self, task: TaskRecord) -> tuple[Obstacle | None, Capacity] | None:
+        """The obstacle of the machine that is nearest to taking the task, and that machine; None without machines."""
+        asked = None
+        for stands, capacity in self.found:
+            if (stands is None or stands > Obstacle.ASKED) and had(task, capacity.worker):
+                asked = asked or (Obstacle.ASKED, capacity)
+            elif asked and stands is not None and stands < Obstacle.ASKED:
+                break
+            else:
+                return stands, capacity
+        return asked
+
+
+def _distance(found: tuple[Obstacle | None, Capacity]) -> tuple[float, float, int]:
+    """Orders candidates, the nearest first: of those that cool down who is free soonest, else who has most stake."""
+    stands, capacity = found
+    free_at = capacity.worker.rest_until if stands is Obstacle.COOLING_DOWN else 0.0
+    return (-float("inf") if stands is None else -stands, free_at, -capacity.stake)
 
 
 def explain(
     task: TaskRecord,
     view: ChainView,
-    workers: Sequence[WorkerRecord],
+    candidates: Candidates,
     now: float,
-    seen_after: float,
     timeouts: Timeouts,
 ) -> str | None:
-    """What the task waits for; None if it is over.
-
-    `workers`: those that could take it first of all, others as well, in any order; one not heard of since `seen_after`
-    counts as lost. Times in Unix seconds.
-    """
+    """What the task waits for; None if it is over. `candidates`: of its kind; `now`: Unix seconds."""
     if view.status in (TaskStatus.COMPLETED, TaskStatus.FAILED) or not task.open:
         return None
     if task.orphaned:
@@ -42,32 +93,24 @@ def explain(
         return _revealing(task, view, now)
     if now >= task.contribution_deadline:
         return f"It got too few votes in time. It can be claimed from {_date(task.final_deadline)} on."
-    staffing = _staffing(task, view, workers, now, seen_after, timeouts)
+    staffing = _staffing(task, view, candidates, now, timeouts)
     if view.status is TaskStatus.UNSET:
         return " ".join([_transaction(task, Method.INITIALIZE), *([staffing] if task.wants else [])])
     return staffing
 
 
-def why_nobody(task: TaskRecord, workers: Iterable[WorkerRecord], now: float, seen_after: float) -> str:
+def why_nobody(task: TaskRecord, candidates: Candidates, now: float) -> str:
     """Why no machine can take a waiting task, in words: the obstacle of the machine that is nearest to taking it.
 
-    `now`: Unix seconds; a machine last seen before `seen_after` counts as lost.
+    `candidates`: of its kind; `now`: Unix seconds.
     """
-    found = [
-        (obstacle(task, capacity, now), capacity)
-        for capacity in (Capacity.of(replace(item, lost=item.lost or item.seen_at < seen_after)) for item in workers)
-    ]
-    if not found:
+    nearest = candidates.nearest(task)
+    if nearest is None:
         return "No machine has signed in at the pool yet."
-    if any(stands is None for stands, _ in found):
+    stands, capacity = nearest
+    if stands is None:
         return "It is about to be given to a machine."
-    nearest = max(stands for stands, _ in found if stands is not None)
-    return _words(task, nearest, [capacity for stands, capacity in found if stands is nearest], now)
-
-
-def _words(task: TaskRecord, stands: Obstacle, rooms: Sequence[Capacity], now: float) -> str:
-    most = max(capacity.stake for capacity in rooms)
-    first = max(0.0, min(capacity.worker.rest_until for capacity in rooms) - now)
+    most, first = capacity.stake, max(0.0, capacity.worker.rest_until - now)
     return {
         Obstacle.BANNED: "Every machine that signed in is banned.",
         Obstacle.LOST: "No machine has pinged lately.",
@@ -92,9 +135,8 @@ def _newcomers(task: TaskRecord) -> str:
 def _staffing(
     task: TaskRecord,
     view: ChainView,
-    workers: Sequence[WorkerRecord],
+    candidates: Candidates,
     now: float,
-    seen_after: float,
     timeouts: Timeouts,
 ) -> str:
     if replicas.given_up(task, view, now, timeouts):
@@ -104,7 +146,7 @@ def _staffing(
     if task.wants and task.backup:
         return f"Machines that were never right on chain are at it ({have}). A proven one gets it too when it is free."
     if task.wants:
-        return f"It wants {task.wants} more workers ({have}). {why_nobody(task, workers, now, seen_after)}"
+        return f"It wants {task.wants} more workers ({have}). {why_nobody(task, candidates, now)}"
     return f"Its workers' votes are awaited ({have})."
 
 
@@ -155,10 +197,3 @@ def _demand(task: TaskRecord) -> str:
 
 def _date(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def kind(task: TaskRecord) -> tuple[str, NRlc]:
-    """What decides which machines can take the task: (tag, nRLC that a vote locks). Tasks with the same kind wait for
-    the same.
-    """
-    return task.tag, stake_locked(task)

@@ -144,7 +144,7 @@ def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) ->
         (not worker.facts.funded, Obstacle.GAS if worker.checked_at else Obstacle.UNCHECKED),
         (capacity.stake < stake_locked(task), Obstacle.STAKE),
         (not worker.successes and for_proven(task), Obstacle.NEWCOMERS),
-        (_had(task, worker), Obstacle.ASKED),
+        (had(task, worker), Obstacle.ASKED),
         (worker.rest_until > now, Obstacle.COOLING_DOWN),
         (capacity.free <= 0, Obstacle.BUSY),
     )
@@ -156,7 +156,7 @@ def for_proven(task: TaskRecord) -> bool:
     return task.backup or task.newcomers <= 0 or spent_newcomers(task) >= MOST_NEWCOMERS
 
 
-def _had(task: TaskRecord, worker: WorkerRecord) -> bool:
+def had(task: TaskRecord, worker: WorkerRecord) -> bool:
     """Whether a worker was given the task, or holds a slot for it: another process is about to store that, or died
     before.
     """

@@ -73,7 +73,10 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
     now, silence = scheduler.clock(), scheduler.settings.worker_lost_seconds
     before = now - silence
     heard = scheduler.store.workers.heard_since(now - UNHEARD_SHARE * silence)
-    if scheduler.store.sweeps.record(now, heard=heard, last_after=before) > before:
+    # One that is later than two sweeps take is one that did not run.
+    last_after = now - max(silence, 2 * scheduler.settings.sweep_seconds)
+    # A moment that is still to come is of a clock that was wrong.
+    if before < scheduler.store.sweeps.record(now, heard=heard, last_after=last_after) <= now:
         return
     touched: list[TaskId] = []
     for wallet in scheduler.store.workers.silent_workers(before, SILENT):

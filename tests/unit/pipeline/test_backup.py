@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.domain.actions import Want
-from pipeline.domain.explain import explain
+from pipeline.domain.explain import Candidates, explain
 from pipeline.domain.match import match
 from pipeline.domain.records import Replicate, ReplicateState, Standing, TaskRecord
 from protocol.types import TaskId
@@ -81,6 +81,6 @@ def test_tasks_that_nobody_is_at_come_first_however_urgent_it_is() -> None:
 
 
 def test_it_says_so_when_asked() -> None:
-    said = explain(slow(1), view(initialized()), [], LATER, START, PACE)
+    said = explain(slow(1), view(initialized()), Candidates(), LATER, PACE)
     assert said is not None
     assert said.startswith("Machines that were never right on chain are at it (1 at work, 0 voted). A proven one gets")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.explain import explain
+from pipeline.api import tasks
+from pipeline.domain.explain import Candidates, explain
+from pipeline.domain.match import Capacity, Obstacle, for_proven, obstacle
 from pipeline.domain.records import ChainFacts, ReplicateState, Submission, TaskRecord, WorkerRecord
 from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.poco.view import ChainView, TaskStatus
-from protocol.types import Contract, Hash32, NRlc, Wei
+from protocol.types import Contract, Hash32, NRlc, TaskId, Wei
 from tests.unit.pipeline.builders import (
     CONSENSUS,
     CONTRIBUTE_UNTIL,
@@ -38,7 +41,7 @@ POOR = ChainFacts(2, NRlc(100), Wei(0), funded=False)
 
 
 def why(record: TaskRecord, chain: ChainView, *workers: WorkerRecord, now: float = START + 3) -> str:
-    found = explain(record, chain, workers, now, START - 60, PACE)
+    found = explain(record, chain, Candidates.of(record, workers, now, START - 60), now, PACE)
     assert found is not None
     return found
 
@@ -93,8 +96,8 @@ def test_every_step_on_the_way_says_what_it_waits_for() -> None:
 
 
 def test_what_is_over_waits_for_nothing() -> None:
-    assert explain(task(), view(initialized(), claimed()), [], START, 0.0, PACE) is None
-    assert explain(task(), view(*CONSENSUS, finalized()), [], START, 0.0, PACE) is None
+    assert explain(task(), view(initialized(), claimed()), Candidates(), START, PACE) is None
+    assert explain(task(), view(*CONSENSUS, finalized()), Candidates(), START, PACE) is None
 
 
 @given(
@@ -111,3 +114,74 @@ def test_whatever_waits_has_a_reason(
 ) -> None:
     record = task(trust=trust, wants=wants, orphaned=orphaned, tag=tag)
     assert why(record, replace(ACTIVE, status=status), *workers, now=now)
+
+
+@given(
+    trust=st.sampled_from([1, 5]),
+    newcomers=st.integers(0, 2),
+    had=st.sets(st.integers(1, 6)),
+    workers=st.lists(
+        st.builds(
+            worker,
+            st.integers(1, 6),
+            banned=st.booleans(),
+            lost=st.booleans(),
+            seen_at=st.sampled_from([0.0, START]),
+            rest_until=st.sampled_from([0.0, START + 33.0, START + 44.0]),
+            held=st.sampled_from([(), (held(9),), (held(1),)]),
+            facts=st.builds(
+                ChainFacts,
+                st.sampled_from([1, 20]),
+                st.sampled_from([NRlc(0), NRlc(29), NRlc(100)]),
+                st.just(Wei(1)),
+                funded=st.sampled_from([True, True, False]),
+            ),
+        ),
+        unique_by=lambda machine: machine.wallet,
+    ),
+)
+def test_machines_are_looked_at_once_for_all_tasks_of_a_kind_as_if_for_each(
+    trust: int, newcomers: int, had: set[int], workers: list[WorkerRecord]
+) -> None:
+    asked = [replicate(number, ReplicateState.FAILED, cause="X.") for number in had]
+    record = task(trust=trust, wants=1, newcomers=newcomers, replicates=asked)
+    now, seen_after = START + 3.0, START - 60.0
+    capacities = [Capacity.of(replace(item, lost=item.lost or item.seen_at < seen_after)) for item in workers]
+    each = [(obstacle(record, capacity, now), capacity) for capacity in capacities]
+    # Of another task of its kind, which nobody had.
+    other = replace(record, task_id=TaskId("0x" + "f" * 64), replicates=(), backup=for_proven(record))
+    found = Candidates.of(other, workers, now, seen_after).nearest(record)
+    if found is None:
+        assert not workers
+        return
+    stands, nearest = found
+    assert (stands is None) == any(it is None for it, _ in each)
+    if stands is not None:
+        assert stands == max(it for it, _ in each if it is not None)
+        alike = [capacity for it, capacity in each if it is stands]
+        if stands is Obstacle.STAKE:
+            assert nearest.stake == max(capacity.stake for capacity in alike)
+        if stands is Obstacle.COOLING_DOWN:
+            assert nearest.worker.rest_until == min(capacity.worker.rest_until for capacity in alike)
+
+
+def test_a_bag_costs_one_look_at_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    real = Capacity.of
+
+    def counted(machine: WorkerRecord, order: int = 0) -> Capacity:
+        looked.append(machine.name)
+        return real(machine, order)
+
+    monkeypatch.setattr(Capacity, "of", counted)
+    machines = [worker(number, held=(held(9),)) for number in range(300)]
+    bag = [replace(task(trust=5, wants=3), task_id=TaskId(f"0x{number:064x}")) for number in range(100)]
+    store = SimpleNamespace(
+        workers=SimpleNamespace(any_proven=lambda _: True, nearest=lambda *_: machines),
+        chain=SimpleNamespace(logs=SimpleNamespace(of_tasks=lambda _: {})),
+    )
+    settings = SimpleNamespace(worker_lost_seconds=60.0, block_time=1.0, spend_depth=0)
+    services = SimpleNamespace(clock=lambda: START + 3.0, settings=settings, store=store)
+    reasons = tasks._reasons(services, bag)  # type: ignore[arg-type]  # stands in
+    assert len(reasons) == len(bag)
+    assert len(looked) == len(machines)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.domain.actions import Want
-from pipeline.domain.explain import explain
+from pipeline.domain.explain import Candidates, explain
 from pipeline.domain.match import match
 from pipeline.domain.records import MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import NEWCOMERS_DECIDE, votes
@@ -159,7 +159,8 @@ def test_a_new_pool_serves_what_four_machines_may_decide_and_says_what_it_waits_
     record = moved(replace(record, replicates=tuple(given)), view(initialized()), START + 4)
     assert (record.wants, record.newcomers) == (1, 0)
     assert match([record], fresh) == []
-    said = explain(record, view(initialized()), fresh, START + 4, START, PACE)
+    candidates = Candidates.of(record, fresh, START + 4, START)
+    said = explain(record, view(initialized()), candidates, START + 4, PACE)
     assert said is not None
     assert "At trust 17 machines without a success on chain may not decide it alone. It waits for a machine" in said
 

@@ -41,12 +41,21 @@ class Store:
 
 
 def lost_by(
-    until: float, *, api_away: tuple[float, float] = (0, 0), sweeps_away: tuple[float, float] = (0, 0), dead: int = 0
+    until: float,
+    *,
+    api_away: tuple[float, float] = (0, 0),
+    sweeps_away: tuple[float, float] = (0, 0),
+    dead: int = 0,
+    each: float = SWEEP,
+    unheard_at: float = 0.0,
 ) -> list[str]:
-    """The workers that are lost by `until` if all ping but the first `dead`, who end at once."""
+    """The workers that are lost by `until` if all ping but the first `dead`, who end at once. `each`: seconds between
+    sweeps; `unheard_at`: what was recorded before.
+    """
     store = Store()
+    store.unheard_at = unheard_at
     pool = SimpleNamespace(
-        settings=SimpleNamespace(worker_lost_seconds=SILENCE),
+        settings=SimpleNamespace(worker_lost_seconds=SILENCE, sweep_seconds=each),
         store=SimpleNamespace(workers=store, sweeps=store, tasks=SimpleNamespace(lose_worker=lambda _: [])),
     )
     for second in range(int(until)):
@@ -54,7 +63,7 @@ def lost_by(
             due = second % PING == int(number * PING / MACHINES)
             if due and number >= dead and not api_away[0] <= second < api_away[1]:
                 store.seen[wallet] = float(second)
-        if second % SWEEP == 0 and not sweeps_away[0] <= second < sweeps_away[1]:
+        if second % each == 0 and not sweeps_away[0] <= second < sweeps_away[1]:
             pool.clock = lambda now=float(second): now
             sweep.lose_silent_workers(pool)  # type: ignore[arg-type]  # stands in
     return store.lost
@@ -76,3 +85,11 @@ def test_a_silent_worker_is_lost_while_others_ping() -> None:
 
 def test_a_worker_that_died_in_an_outage_is_lost_after_it() -> None:
     assert lost_by(300, api_away=(20, 120), dead=1) == ["machine 0"]
+
+
+def test_a_silent_worker_is_lost_though_sweeps_are_further_apart_than_it_may_be_silent() -> None:
+    assert lost_by(1000, dead=1, each=2 * SILENCE) == ["machine 0"]
+
+
+def test_an_outage_that_a_wrong_clock_recorded_for_later_keeps_no_silent_worker() -> None:
+    assert lost_by(200, dead=1, unheard_at=10**9) == ["machine 0"]
