@@ -37,8 +37,6 @@ def run(settings: Settings) -> None:
     threading.Thread(target=copy_context().run, args=(operations.run,), name="operations", daemon=True).start()
     services.monitor.start()
     _prepare(services)
-    for left_over in services.uploads.glob("*.zip"):
-        left_over.unlink(missing_ok=True)
     public = server(settings, create_app(services), settings.api_host, settings.api_port)
     # Once it has ended, uvicorn sends itself the signal again; that must not look like a crash.
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -99,10 +99,16 @@ def remove_all_idle(folder: Path) -> None:
 
 
 def remove_old(folder: Path, now: float) -> None:
-    """Remove the parts that had no byte for KEPT_SECONDS. `now`: Unix seconds."""
+    """Remove the parts that had no byte for KEPT_SECONDS, and the files of requests that ended with their process.
+
+    A younger file may be another API process's, under way. `now`: Unix seconds.
+    """
     for path in _parts(folder):
         if _written_at(path) < now - KEPT_SECONDS:
             _remove_unlocked(path)
+    for path in folder.glob("*.zip"):
+        if _written_at(path) < now - KEPT_SECONDS:
+            path.unlink(missing_ok=True)
 
 
 async def remove_old_always(folder: Path, clock: Callable[[], float]) -> None:

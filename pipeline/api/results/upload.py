@@ -2,7 +2,7 @@
 
 PUT zip ─► is it stored already?        then that is the answer, and the body is not read
         ─► has another worker's vote for the same result been stored? then its link, and the body is not read
-        ─► may this wallet upload?      vote: it has contributed on chain      solo: the task is open and given to it
+        ─► may this wallet upload?      vote: it has contributed on chain      solo: the task is open and the wallet still at it
         ─► temporary file, capped, at a least rate, two at a time per wallet; with Content-Range see `parts`
         ─► digest recomputed from the zip ─► vote: keccak(task ‖ digest) is its contribution
         ─► what the digest covers is packed anew: files beside it are dropped
@@ -29,7 +29,7 @@ from pipeline.api.reports import announce, on_chain, own_replicate
 from pipeline.api.results import parts
 from pipeline.api.results.result_zip import MAX_UNPACKED_BYTES, CheckedResult, check_result, repack
 from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive
-from pipeline.domain.records import Replicate, TaskRecord
+from pipeline.domain.records import Replicate, ReplicateState, Standing, TaskRecord
 from pipeline.store.pins import Pin
 from protocol.errors import NotYet, Refused, StorageUnavailable, Unavailable
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
@@ -83,7 +83,8 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     # Twice: what comes, and what is stored of it.
     needed = 2 * (_declared_bytes(request, largest) if rest is None else rest.total)
     turn = _turns.receiving(wallet, task.task_id)
-    room = _turns.room(services.uploads, needed, lambda: parts.remove_all_idle(services.uploads))
+    proven = replicate.standing is Standing.PROVEN
+    room = _turns.room(services.uploads, needed, lambda: parts.remove_all_idle(services.uploads), proven=proven)
     try:
         with turn, _file(services, task, wallet, rest) as path, room:
             if rest is None:
@@ -122,6 +123,9 @@ def check_may_upload(task: TaskRecord, replicate: Replicate, view: ChainView) ->
     if replicate.mode is Mode.SOLO:
         if not task.open:
             raise Refused(why="the task is over")
+        # A machine that the pool did not hear of meanwhile may still bring what it had computed before.
+        if not (replicate.live or (replicate.state is ReplicateState.LOST and Step.COMPUTED in replicate.steps)):
+            raise Refused(why=f"this wallet's attempt at the task is over: {replicate.state}")
         return
     vote = view.contribution(replicate.wallet)
     if vote is None:

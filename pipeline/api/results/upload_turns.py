@@ -36,6 +36,8 @@ class UploadTurns:
         self._by_wallet: Counter[Wallet] = Counter()
         #: Bytes of disk promised to bodies under way; what they have written already counts twice, on the safe side.
         self._promised = 0
+        #: Of these, bytes promised to machines that were never right on chain.
+        self._unproven = 0
 
     @contextmanager
     def receiving(self, wallet: Wallet, task_id: TaskId) -> Iterator[None]:
@@ -58,23 +60,31 @@ class UploadTurns:
                 del self._by_wallet[wallet]
 
     @contextmanager
-    def room(self, folder: Path, size: int, free_up: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Reserve `size` bytes of the disk of `folder` until the block ends. Raises StorageUnavailable if the disk
-        would get too full, counting what other uploads have reserved, even after `free_up` has removed what can be
-        spared.
+    def room(
+        self, folder: Path, size: int, free_up: Callable[[], None] = lambda: None, *, proven: bool = True
+    ) -> Iterator[None]:
+        """Reserve `size` bytes of the disk of `folder` until the block ends.
+
+        Raises StorageUnavailable if the disk would get too full, counting what other uploads have reserved, even after
+        `free_up` has removed what can be spared. Machines that are not `proven` (never right on chain) together
+        reserve at most half of what is free: new wallets cost nothing, and their bodies may take half an hour.
         """
-        if not self._fits(folder, size):
+        if not self._fits(folder, size, proven=proven):
             free_up()
-        if not self._fits(folder, size):
+        if not self._fits(folder, size, proven=proven):
             raise StorageUnavailable(what="the pool's disk", why="it is almost full")
+        unproven = 0 if proven else size
         self._promised += size
+        self._unproven += unproven
         try:
             yield
         finally:
             self._promised -= size
+            self._unproven -= unproven
 
-    def _fits(self, folder: Path, size: int) -> bool:
-        return shutil.disk_usage(folder).free >= self._promised + 2 * size
+    def _fits(self, folder: Path, size: int, *, proven: bool) -> bool:
+        free = shutil.disk_usage(folder).free
+        return free >= self._promised + 2 * size and (proven or free >= 2 * (self._unproven + size))
 
 
 async def receive(

@@ -197,3 +197,14 @@ def test_what_had_no_byte_for_an_hour_is_removed(tmp_path: Path) -> None:
     os.utime(next(tmp_path.glob(f"*.{OTHER}.*")), (1001.0, 1001.0))
     parts.remove_old(tmp_path, 1000.5 + parts.KEPT_SECONDS)
     assert (held(tmp_path), held(tmp_path, OTHER)) == (0, 500)
+
+
+def test_files_of_an_api_process_that_ended_go_after_an_hour_and_those_of_another_one_under_way_stay(
+    tmp_path: Path,
+) -> None:
+    ended, under_way = tmp_path / "ended.zip", tmp_path / "under_way.zip"
+    for path, written_at in ((ended, 1000.0), (under_way, 1001.0)):
+        path.write_bytes(ZIP)
+        os.utime(path, (written_at, written_at))
+    parts.remove_old(tmp_path, 1000.5 + parts.KEPT_SECONDS)
+    assert list(tmp_path.iterdir()) == [under_way]

@@ -90,3 +90,17 @@ def test_a_body_that_pauses_too_long_is_given_up_however_fast_it_came_before(tmp
     with pytest.raises(TooSlow):
         asyncio.run(receive(cut_off(), tmp_path / "body", rate=1, stall=0.05))
     assert (tmp_path / "body").stat().st_size == 10**6
+
+
+def test_new_wallets_together_get_half_of_the_disk_and_proven_machines_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    turns = UploadTurns()
+    with turns.room(tmp_path, 30, proven=False), turns.room(tmp_path, 20, proven=False):
+        with pytest.raises(StorageUnavailable, match="full"), turns.room(tmp_path, 1, proven=False):
+            pytest.fail("new wallets were promised more than half of the disk")
+        with turns.room(tmp_path, 25):
+            pass
+    with turns.room(tmp_path, 50, proven=False):
+        pass

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.api.results.upload import check_digest, check_may_upload
-from pipeline.domain.records import Replicate, TaskRecord
+from pipeline.domain.records import Replicate, ReplicateState, TaskRecord
 from protocol.errors import NotYet, Refused
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
@@ -18,7 +20,7 @@ from protocol.types import (
     Timestamp,
     Wallet,
 )
-from protocol.wire import Mode, ResultLink
+from protocol.wire import Mode, ResultLink, Step
 
 TASK = TaskId("0x" + "11" * 32)
 WALLET, OTHER = Wallet("0x" + "aa" * 20), Wallet("0x" + "bb" * 20)
@@ -94,6 +96,19 @@ def test_a_lone_worker_may_upload_without_a_vote_while_the_task_is_open() -> Non
     check_digest(replicate(Mode.SOLO), view(None), TASK, DIGEST)
     with pytest.raises(Refused, match="over"):
         check_may_upload(task(is_open=False), replicate(Mode.SOLO), view(None))
+
+
+@pytest.mark.parametrize("state", [ReplicateState.LOST, ReplicateState.FAILED, ReplicateState.ABORTED])
+def test_a_lone_worker_whose_attempt_is_over_may_not_upload(state: ReplicateState) -> None:
+    given_up = replace(replicate(Mode.SOLO), state=state)
+    with pytest.raises(Refused, match=f"is over: {state}"):
+        check_may_upload(task(), given_up, view(None))
+    check_may_upload(task(), replace(given_up, link=LINK, digest=DIGEST), view(None))
+
+
+def test_a_lone_worker_that_was_not_heard_of_for_a_time_may_bring_what_it_had_computed() -> None:
+    lost = replace(replicate(Mode.SOLO), state=ReplicateState.LOST, steps={Step.COMPUTED: 1.0})
+    check_may_upload(task(), lost, view(None))
 
 
 def test_the_same_result_may_come_again_but_not_another_one() -> None:
