@@ -2,7 +2,7 @@
 
 PUT zip ─► is it stored already?        then that is the answer, and the body is not read
         ─► has another worker's vote for the same result been stored? then its link, and the body is not read
-        ─► may this wallet upload?      vote: it has contributed on chain      solo: the task is open and the wallet still at it
+        ─► may this wallet upload?      vote: it has contributed on chain      solo: the wallet is still at the task
         ─► temporary file, capped, at a least rate, two at a time per wallet; with Content-Range see `parts`
         ─► digest recomputed from the zip ─► vote: keccak(task ‖ digest) is its contribution
         ─► what the digest covers is packed anew: files beside it are dropped
