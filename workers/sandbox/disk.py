@@ -2,7 +2,9 @@
 
 every few seconds   /iexec_out or all else it writes is over its quota
                                           kill it: over the pool's quota the task fails, alike everywhere;
-                                          over a smaller one of this machine it is declined
+                                          over a smaller one of this machine it is declined;
+                                          over it only by room that the file system keeps behind the
+                                          files' ends it is declined too, and held against nobody
                     a disk is almost full, of bytes or of inodes
                                           kill it: declined, another machine may have the space
 before any work     the same              declined
@@ -25,7 +27,7 @@ from typing import Self
 import structlog
 
 from protocol.errors import EngineUnavailable, SluiceError, TaskDeclined, TaskFailure
-from protocol.results.error_result import MACHINE_FAILED, Failure
+from protocol.results.error_result import MACHINE_FAILED, UNCLEAR_END, Failure
 from protocol.types import TaskId
 
 log = structlog.get_logger(__name__)
@@ -86,12 +88,13 @@ def _almost_full(folder: Path) -> str:
     return f"this machine's disk has only {free} MiB and {found.f_favail} inodes free"
 
 
-def exceeds(tops: Sequence[Path], max_bytes: int, max_entries: int) -> bool:
+def exceeds(tops: Sequence[Path], max_bytes: int, max_entries: int, *, beyond_ends: bool = False) -> bool:
     """Whether files and folders below `tops` hold more bytes or entries than allowed, or have a path longer than
     WORKING_PATH.
 
-    They may change while they are counted. Bytes as allocated: holes cost nothing. A file with several names, or one
-    that is moved meanwhile, counts once.
+    They may change while they are counted. Holes cost nothing. What is allocated behind a file's end counts only with
+    `beyond_ends`: an app can ask for it, but XFS does so by itself, up to 8 GB for a file that grows. A file with
+    several names, or one that is moved meanwhile, counts once.
     """
     taken = 0
     seen: set[tuple[int, int]] = set()
@@ -101,7 +104,8 @@ def exceeds(tops: Sequence[Path], max_bytes: int, max_entries: int) -> bool:
         inode = status.st_dev, status.st_ino
         if inode not in seen:
             seen.add(inode)
-            taken += status.st_blocks * 512
+            allocated = status.st_blocks * 512
+            taken += allocated if beyond_ends else min(allocated, status.st_size)
         if taken > max_bytes or len(seen) > max_entries:
             return True
     return False
@@ -251,12 +255,14 @@ class DiskWatch:
         if not paths:
             told = place.engine_bytes() if place.engine_bytes else 0
             return self._declined(f"{here}, by the engine's word") if told > place.max_bytes else None
-        if not exceeds(paths, place.max_bytes, place.entries):
+        if not exceeds(paths, place.max_bytes, place.entries, beyond_ends=True):
             return None
-        if not exceeds(paths, place.pool_bytes, place.entries):
+        if exceeds(paths, place.pool_bytes, place.entries):
+            why = f"{place.name} held more than {place.pool_bytes} bytes or {place.entries} files and folders"
+            return TaskFailure(task=self._task_id, status=place.failure.status, cause=place.failure, why=why)
+        if exceeds(paths, place.max_bytes, place.entries):
             return self._declined(here)
-        why = f"{place.name} held more than {place.pool_bytes} bytes or {place.entries} files and folders"
-        return TaskFailure(task=self._task_id, status=place.failure.status, cause=place.failure, why=why)
+        return self._declined(f"{here}, with what is allocated behind the ends of its files", UNCLEAR_END)
 
-    def _declined(self, why: str) -> TaskDeclined:
-        return TaskDeclined(task=self._task_id, cause=MACHINE_FAILED, why=why)
+    def _declined(self, why: str, cause: str = MACHINE_FAILED) -> TaskDeclined:
+        return TaskDeclined(task=self._task_id, cause=cause, why=why)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import EngineUnavailable, NoSuchContainer, TaskDeclined, TaskFailure
-from protocol.results.error_result import Failure
+from protocol.results.error_result import MACHINE_FAILED, UNCLEAR_END, Failure
 from tests.unit.workers.assignments import task_id
 from workers.sandbox import disk
 from workers.sandbox.disk import WORKING_PATH, DiskWatch, Place, exceeds, free_share, require_free_space
@@ -63,6 +64,30 @@ def test_bytes_count_as_the_disk_has_them_and_links_are_not_followed(tmp_path: P
     assert exceeds([out], 500_000, MUCH)
 
 
+@pytest.fixture
+def preallocating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that keeps 10 MiB behind the end of each file, as XFS may."""
+    entries = disk._entries
+
+    def with_more(tops: Sequence[Path]) -> Iterator[Any]:
+        for found in entries(tops):
+            assert found is not None
+            blocks = found.st_blocks + 10 * 2**20 // 512
+            yield SimpleNamespace(
+                st_dev=found.st_dev, st_ino=found.st_ino, st_mode=found.st_mode, st_size=found.st_size, st_blocks=blocks
+            )
+
+    monkeypatch.setattr(disk, "_entries", with_more)
+
+
+@pytest.mark.usefixtures("preallocating")
+def test_blocks_behind_a_files_end_are_no_bytes_of_the_app(tmp_path: Path) -> None:
+    filled(tmp_path / "out")
+    assert not exceeds([tmp_path], 1_000_000, MUCH)
+    assert exceeds([tmp_path], 1_000_000, MUCH, beyond_ends=True)
+    assert exceeds([tmp_path], 50_000, MUCH)
+
+
 def test_entries_and_lengths_of_paths_have_an_end(tmp_path: Path) -> None:
     for number in range(11):
         (tmp_path / f"{number}").touch()
@@ -101,7 +126,8 @@ def test_any_tree_exceeds_exactly_what_is_less_than_it_holds(
 ) -> None:
     top = tmp_path_factory.mktemp("tree")
     entries = _make(top, tree)
-    taken = sum(path.lstat().st_blocks * 512 for path in top.rglob("*"))
+    found = [path.lstat() for path in top.rglob("*")]
+    taken = sum(min(status.st_blocks * 512, status.st_size) for status in found)
     assert exceeds([top], most * 4096, MUCH) == (taken > most * 4096)
     assert exceeds([top], MUCH, most) == (entries > most)
 
@@ -142,6 +168,18 @@ def test_each_place_has_a_limit_and_a_failure_of_its_own(tmp_path: Path) -> None
 
 def test_what_only_this_machine_does_not_keep_is_declined(tmp_path: Path) -> None:
     assert isinstance(verdict(tmp_path, place(filled(tmp_path / "out"), most=1000, pool=MUCH)), TaskDeclined)
+
+
+@pytest.mark.usefixtures("preallocating")
+def test_an_app_over_its_quota_only_by_blocks_behind_its_files_is_ended_and_held_against_nobody(tmp_path: Path) -> None:
+    out = filled(tmp_path / "out")
+    for pool in (1_000_000, MUCH):
+        found = verdict(tmp_path, place(out, most=1_000_000, pool=pool))
+        assert isinstance(found, TaskDeclined)
+        assert found.cause == UNCLEAR_END
+    # What its files hold is still the app's, by the pool's quota, or this machine's limit.
+    assert not isinstance(verdict(tmp_path, place(out, most=50_000)), TaskDeclined)
+    assert verdict(tmp_path, place(out, most=50_000, pool=MUCH)).cause == MACHINE_FAILED
 
 
 def test_what_only_the_engine_says_is_never_a_vote(tmp_path: Path) -> None:
