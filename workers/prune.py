@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +30,14 @@ class Leftover:
 
 def prune(layout: Layout, wallet: Wallet, docker_host: str | None, *, dry_run: bool) -> Iterator[Leftover]:
     """Remove each leftover (`dry_run`: only name it); safe while the machine works. Raises EngineUnavailable."""
+    root = layout.root / "tasks"
+    # First the folders: a task that is taken meanwhile has its row before its folder.
+    folders = sorted(root.iterdir()) if root.exists() else []
     stages = {}
     if layout.journal.exists():
         with closing(Journal(layout.journal)) as journal:
             stages = {item.task_id: item.stage for item in journal.all_replicates()}
-    yield from _folders(layout, set(stages), dry_run=dry_run)
+    yield from _folders(layout, folders, set(stages), dry_run=dry_run)
     yield from _cache(layout, dry_run=dry_run)
     engine = Engine(docker_host)
     with closing(engine):
@@ -46,9 +49,8 @@ def prune(layout: Layout, wallet: Wallet, docker_host: str | None, *, dry_run: b
                     yield _container(engine, container, dry_run=dry_run)
 
 
-def _folders(layout: Layout, known: set[TaskId], *, dry_run: bool) -> Iterator[Leftover]:
-    root = layout.root / "tasks"
-    for folder in sorted(root.iterdir()) if root.exists() else ():
+def _folders(layout: Layout, folders: Sequence[Path], known: set[TaskId], *, dry_run: bool) -> Iterator[Leftover]:
+    for folder in folders:
         if folder.name in known:
             continue
         with layout.lock(folder.name, wait=False) as idle:

@@ -72,12 +72,21 @@ class Upkeep:
         self.drained = False
 
     def delete_leftovers(self) -> None:
-        """Delete files of tasks that the journal lacks. Called at start."""
+        """Delete files of tasks that the journal lacks. Called at start, while the machine takes tasks."""
+        layout = self._context.layout
+        # First the folders: a task that is taken meanwhile has its row before its folder.
+        folders = list((layout.root / "tasks").iterdir())
         known = {replicate.task_id for replicate in self._context.journal.all_replicates()}
-        for folder in (self._context.layout.root / "tasks").iterdir():
-            if folder.name not in known:
+        for folder in folders:
+            if folder.name in known:
+                continue
+            with layout.lock(folder.name, wait=False) as idle:
+                if not idle:
+                    # E.g. a rehearsal of `sluice worker doctor`.
+                    continue
                 try:
                     discard(folder)
+                    layout.delete_lock(folder.name)
                 except StorageUnavailable as error:
                     log.warning("Files could not be deleted.", action="files_left", folder=folder.name, why=str(error))
 

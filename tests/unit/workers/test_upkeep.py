@@ -343,14 +343,6 @@ def test_a_kill_between_the_row_and_the_files_of_a_task_that_is_over_leaves_no_r
     assert not world.layout.task(task).root.exists()
 
 
-def test_files_that_the_journal_does_not_know_are_deleted_at_start(world: World) -> None:
-    known = world.put(ReplicateStage.COMPUTED, number=1)
-    world.layout.task(task_id(2)).make()
-    world.upkeep.delete_leftovers()
-    assert world.layout.task(known).root.exists()
-    assert not world.layout.task(task_id(2)).root.exists()
-
-
 def test_a_machine_that_cannot_keep_apps_off_its_network_takes_none_until_it_can(world: World) -> None:
     upkeep = world.upkeep
     world.layout.unconfined.write_text("the firewall was loaded anew")

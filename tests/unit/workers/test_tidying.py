@@ -1,0 +1,52 @@
+"""Files that nothing needs are deleted, and none of a task that is under way."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from tests.unit.workers.assignments import WORKER_KEY, task_id
+from tests.unit.workers.test_upkeep import World, world
+from workers import prune
+from workers.task.journal import Journal
+from workers.task.replicate import Replicate, ReplicateStage
+
+__all__ = ["world"]
+
+
+def test_files_that_the_journal_does_not_know_are_deleted_at_start(world: World) -> None:
+    known = world.put(ReplicateStage.COMPUTED, number=1)
+    world.layout.task(task_id(2)).make()
+    world.upkeep.delete_leftovers()
+    assert world.layout.task(known).root.exists()
+    assert not world.layout.task(task_id(2)).root.exists()
+
+
+def test_a_task_that_is_taken_while_files_are_tidied_keeps_its_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Journal.all_replicates
+
+    def taken_just_after(journal: Journal) -> list[Replicate]:
+        found = list(read(journal))
+        world.layout.task(task_id(2)).make()
+        return found
+
+    monkeypatch.setattr(Journal, "all_replicates", taken_just_after)
+    engine = SimpleNamespace(containers_of=lambda _: [], close=lambda: None)
+    monkeypatch.setattr(prune, "Engine", lambda _: engine)
+    world.upkeep.delete_leftovers()
+    assert world.layout.task(task_id(2)).root.exists()
+    world.layout.task(task_id(2)).remove()
+    assert list(prune.prune(world.layout, WORKER_KEY.wallet, None, dry_run=False)) == []
+    assert world.layout.task(task_id(2)).root.exists()
+
+
+def test_files_that_a_process_works_on_are_not_tidied_away(world: World) -> None:
+    world.layout.task(task_id(2)).make()
+    with world.layout.lock(task_id(2), wait=False):
+        world.upkeep.delete_leftovers()
+        assert world.layout.task(task_id(2)).root.exists()
+    world.upkeep.delete_leftovers()
+    assert not world.layout.task(task_id(2)).root.exists()
