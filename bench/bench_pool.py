@@ -123,6 +123,41 @@ class BenchPool:
 
 
 @contextmanager
+def prepared_pool(
+    *,
+    block_time: float,
+    workers: int,
+    block_gas: int = anvil.BLOCK_GAS,
+    env: dict[str, str] | None = None,
+    servers: Servers | None = None,
+) -> Iterator[BenchPool]:
+    """Chain, contracts, wallets and stakes of a pool with `workers` machines, of which no program runs yet.
+
+    What the caller starts of it is stopped at the end. `servers`: default is the stack's.
+    """
+    servers = servers or bring_up()
+    names = Names.fresh()
+    home = Path(".sluice") / "bench" / names.database
+    state = ensure_state(Path(".sluice"))
+    node = anvil.start(home / "chain", ports.free_port(), block_time=block_time, load=state.path, block_gas=block_gas)
+    chain = Chain(node.rpc_url, node.ws_url, CHAIN_ID, block_time, state.addresses)
+    engine = docker.DockerClient(base_url=servers.docker_host)
+    try:
+        image = app_image.build(engine)
+        pool = site.prepare(servers, chain, names, home, workers=workers, image=image, env=env, tied=True)
+        with Rpc(chain.rpc_url) as rpc:
+            try:
+                buyer = DirectSender(pool.on_chain.requester, rpc, CHAIN_ID)
+                yield BenchPool(home, servers, names, chain, node, pool, rpc, buyer)
+            finally:
+                pool.stop()
+                site.clear(servers, names)
+    finally:
+        engine.close()
+        node.stop()
+
+
+@contextmanager
 def open_bench_pool(
     *,
     block_time: float,
@@ -135,30 +170,13 @@ def open_bench_pool(
 ) -> Iterator[BenchPool]:
     """A pool with `workers` machines of `slots` containers each, torn down at the end.
 
-    `spares`: wallets with a stake but no machine, the last of the ground's workers. `servers`: default is the stack's.
+    `spares`: wallets with a stake but no machine, the last of the workers. `servers`: default is the stack's.
     """
-    servers = servers or bring_up()
-    names = Names.fresh()
-    home = Path(".sluice") / "bench" / names.database
-    state = ensure_state(Path(".sluice"))
-    node = anvil.start(home / "chain", ports.free_port(), block_time=block_time, load=state.path, block_gas=block_gas)
-    chain = Chain(node.rpc_url, node.ws_url, CHAIN_ID, block_time, state.addresses)
-    engine = docker.DockerClient(base_url=servers.docker_host)
-    try:
-        image = app_image.build(engine)
-        pool = site.prepare(servers, chain, names, home, workers=workers + spares, image=image, env=env, tied=True)
-        with Rpc(chain.rpc_url) as rpc:
-            try:
-                pool.start_scheduler()
-                wallets = pool.on_chain.workers[:workers]
-                pool.start_machines(
-                    [WorkerMachine(f"worker-{n}", wallet, slots) for n, wallet in enumerate(wallets, start=1)]
-                )
-                buyer = DirectSender(pool.on_chain.requester, rpc, CHAIN_ID)
-                yield BenchPool(home, servers, names, chain, node, pool, rpc, buyer)
-            finally:
-                pool.stop()
-                site.clear(servers, names)
-    finally:
-        engine.close()
-        node.stop()
+    with prepared_pool(
+        block_time=block_time, workers=workers + spares, block_gas=block_gas, env=env, servers=servers
+    ) as prepared:
+        pool = prepared.pool
+        pool.start_scheduler()
+        wallets = pool.on_chain.workers[:workers]
+        pool.start_machines([WorkerMachine(f"worker-{n}", wallet, slots) for n, wallet in enumerate(wallets, start=1)])
+        yield prepared

@@ -17,7 +17,7 @@ from tests.documents import ROOT
 
 #: What `python:3.11-slim-bookworm` has of it, and iptables, so that the Dockerfile installs nothing from Debian.
 PACKAGES = ("python3", "python3-venv", "ca-certificates", "iptables")
-SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
+SUITE = "bookworm"
 #: Where Debian has the certificates it trusts.
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 #: What an image does not need: half of its bytes.
@@ -75,7 +75,7 @@ def _bootstrap(folder: Path, trust: bytes) -> None:
     half = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(half, ignore_errors=True)
     command: Sequence[str | Path] = (
-        *("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, half, MIRROR),
+        *("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, half),
     )
     tools.run(command, tool="A base image", fix="Let debootstrap reach Debian's mirror; it needs root.")
     for path in _NOT_NEEDED:

@@ -16,15 +16,11 @@ import pytest
 from docker import DockerClient
 from eth_account import Account
 
-from bench.bench_pool import BenchPool
-from chain.rpc.client import Rpc
-from ops.demo import app_image
-from ops.poco.sender import DirectSender
-from ops.poco.state import CHAIN_ID, ensure_state
-from ops.pool import servers, site
+from bench.bench_pool import BenchPool, prepared_pool
+from ops.pool import servers
 from ops.pool.on_chain import NewWallet
-from ops.pool.site import Chain, Names, Servers
-from ops.stack import anvil, ports, private_file, tools
+from ops.pool.site import Servers
+from ops.stack import private_file
 from protocol.poco.view import TaskStatus
 from tests.image import base, confined
 from tests.image.base import docker
@@ -88,23 +84,10 @@ def image(shared_servers: Servers) -> Iterator[Image]:
 
 
 @pytest.fixture(scope="session")
-def ground(image: Image, shared_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BenchPool]:
+def ground(image: Image, shared_servers: Servers) -> Iterator[BenchPool]:
     """Chain, contracts, wallets of two machines and virtual hosts of a pool; none of its programs runs."""
-    names, home = Names.fresh(), tmp_path_factory.mktemp("pool")
-    state = ensure_state(tools.root() / ".sluice")
-    node = anvil.start(home / "chain", ports.free_port(), block_time=BLOCK_TIME, load=state.path)
-    try:
-        chain = Chain(node.rpc_url, node.ws_url, CHAIN_ID, BLOCK_TIME, state.addresses)
-        app = app_image.build(image.engine)
-        pool = site.prepare(shared_servers, chain, names, home, workers=2, image=app)
-        try:
-            with Rpc(chain.rpc_url) as rpc:
-                buyer = DirectSender(pool.on_chain.requester, rpc, CHAIN_ID)
-                yield BenchPool(home, shared_servers, names, chain, node, pool, rpc, buyer)
-        finally:
-            site.clear(shared_servers, names)
-    finally:
-        node.stop()
+    with prepared_pool(block_time=BLOCK_TIME, workers=2, servers=shared_servers) as prepared:
+        yield prepared
 
 
 @pytest.fixture(scope="session")
