@@ -23,6 +23,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from chain.contracts.hub import Hub
 from chain.keystore import load_key
+from chain.lane.model.intent import LaneId
 from chain.rpc.library import preload_web3
 from chain.rpc.pool import connect
 from config.celery_apps import consume
@@ -56,7 +57,6 @@ from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox.container import Engine
 from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.rehearsal import rehearse
-from workers.task.journal import Journal
 from workers.task.unfinished import Unfinished, sentence, unfinished
 
 log = structlog.get_logger(__name__)
@@ -132,10 +132,7 @@ def _log_unfinished(machine: Machine) -> None:
 
 def left_unfinished(layout: Layout, wallet: Wallet, settings: Settings, now: float) -> Unfinished:
     """What a machine that does not run has left unfinished. `settings` completed by the pool's; `now`: Unix seconds."""
-    if not layout.journal.exists():
-        return Unfinished()
-    with closing(Journal(layout.journal)) as journal:
-        replicates = journal.all_replicates()
+    replicates = votes_first.replicates_left(layout, LaneId(settings.chain_id, wallet))
     voted = votes_first.voted(replicates)
     views: list[ChainView] = []
     if voted:
@@ -170,7 +167,7 @@ def _prepared(settings: Settings) -> Machine:
         try:
             return _checked(settings, key)
         except (BadSetting, PoolUnavailable, RpcUnavailable, WrongChain) as refusal:
-            if not votes_first.has_voted(layout_of(settings.home, key.wallet)):
+            if not votes_first.has_voted(settings, key):
                 raise
             _refuse_by_former(settings, key, refusal)
 

@@ -24,6 +24,8 @@ from typing import NoReturn
 import structlog
 
 from chain.contracts.hub import Hub
+from chain.lane.model.intent import Intent, IntentState, LaneId
+from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.pool import connect
 from config.settings import Settings
 from config.supervisor import Supervisor
@@ -32,11 +34,12 @@ from protocol.ethereum.signing import Key
 from protocol.types import Contract, TaskId
 from workers import control, upkeep_process
 from workers.context import Machine
-from workers.data.layout import Layout
+from workers.data.layout import Layout, layout_of
 from workers.money import pins
 from workers.pool.api import PoolApi, UnaskedApi
 from workers.pool.saved_config import load_pool_config
 from workers.pool.settings import complete_settings
+from workers.task import votes
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate, ReplicateStage
 from workers.task.unfinished import Unfinished, sentence
@@ -53,12 +56,35 @@ def voted(replicates: Sequence[Replicate]) -> list[TaskId]:
     return [item.task_id for item in replicates if item.stage in stages and not item.solo]
 
 
-def has_voted(layout: Layout) -> bool:
-    """Whether this machine's journal has a task whose vote may have to be revealed."""
+def has_voted(settings: Settings, key: Key) -> bool:
+    """Whether this machine at rest has a task whose vote may have to be revealed, by what its last start saved."""
+    known = load_pool_config(settings, key.wallet)
+    chain_id = settings.chain_id if known is None else known.chain_id
+    return bool(voted(replicates_left(layout_of(settings.home, key.wallet), LaneId(chain_id, key.wallet))))
+
+
+def replicates_left(layout: Layout, lane: LaneId) -> list[Replicate]:
+    """Every replicate of a machine at rest. `lane`: its wallet's.
+
+    A machine that was stopped while it voted may have the vote in its lane, which sends it, and not in its journal:
+    the journal is told first, as of the vote's moment.
+    """
     if not layout.journal.exists():
-        return False
+        return []
     with closing(Journal(layout.journal)) as journal:
-        return bool(voted(journal.all_replicates()))
+        unsure = [item for item in journal.all_replicates() if item.stage is ReplicateStage.COMPUTED and not item.solo]
+        for vote in _votes_in_lane(layout, lane, unsure):
+            journal.mark_committed(TaskId(vote.subject), vote.created_at)
+        return journal.all_replicates()
+
+
+def _votes_in_lane(layout: Layout, lane: LaneId, replicates: Sequence[Replicate]) -> list[Intent]:
+    """The votes on these tasks that the lane has sent or will send."""
+    if not replicates or not layout.lane.exists():
+        return []
+    keys = [votes.contribute(item, lane.chain_id, item.updated_at).key for item in replicates]
+    with closing(SqliteStore(layout.lane)) as store:
+        return [intent for intent in store.intents(keys) if intent.state is not IntentState.FAILED]
 
 
 def former_machine(settings: Settings, key: Key, refusal: SluiceError) -> Machine | None:

@@ -60,10 +60,12 @@ def contribute_and_finalize(context: WorkerContext, task_id: TaskId) -> bool:
 
 
 def _commit(context: WorkerContext, replicate: Replicate, intent: Intent) -> None:
-    # First the lane, then the journal: a crash between the two repeats the first, which changes nothing.
+    # First the lane, then the journal: a crash between the two repeats the first, which changes nothing. Woken last,
+    # so that the lane hardly ever sends what the journal does not know of (`votes_first` sees to the rest).
     context.lane.submit([intent])
+    committed = context.journal.mark_committed(replicate.task_id, context.now())
     context.lane_wakeup.notify()
-    if context.journal.mark_committed(replicate.task_id, context.now()):
+    if committed:
         # Since the result was there; for a task without a vote, since it was stored at the pool.
         context.reports.send(
             replicate.task_id, Report(step=Step.CONTRIBUTED, seconds=_since(context, replicate.updated_at))

@@ -120,8 +120,8 @@ METHODS = {Mode.VOTE: "contribute", Mode.SOLO: "contributeAndFinalize"}
 @pytest.mark.parametrize(
     ("mode", "acts"),
     [
-        (Mode.VOTE, ["lane", "wake", "journal", "report", "wake"]),
-        (Mode.SOLO, ["upload", "journal", "lane", "wake", "journal", "report", "wake"]),
+        (Mode.VOTE, ["lane", "journal", "wake", "report", "wake"]),
+        (Mode.SOLO, ["upload", "journal", "lane", "journal", "wake", "report", "wake"]),
     ],
 )
 def test_an_assignment_is_done_to_its_vote_without_another_message(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from chain.lane.model.intent import IntentState
+from chain.lane.store.sqlite import SqliteStore
 from config.settings import Settings, read_settings
 from protocol.errors import (
     BadMessage,
@@ -34,7 +36,9 @@ from workers.money import pins
 from workers.pool.api import PoolApi, UnaskedApi
 from workers.pool.saved_config import load_pool_config, save_pool_config
 from workers.pool.settings import complete_settings
+from workers.task import votes
 from workers.task.journal import Journal
+from workers.task.replicate import ReplicateStage
 from workers.task.unfinished import Unfinished
 
 OTHER = "0x" + "99" * 20
@@ -70,6 +74,21 @@ class Place:
             journal.mark_committed(task_id(1), 1.0)
             if ended:
                 journal.end(task_id(1), 2.0)
+        return task_id(1)
+
+    def stop_while_voting(self, state: IntentState | None) -> TaskId:
+        """Computed, and the vote in the lane in this state (None: not there), which the journal was not told."""
+        with closing(Journal(self.layout.journal)) as journal:
+            journal.add(assignment(1), 1.0)
+            journal.mark_running(task_id(1), None, 1.0)
+            digest = Hash32("0x" + "ab" * 32)
+            journal.mark_computed(task_id(1), 1.0, digest=digest, callback_data=None, cause=None, exit_code=0)
+            replicate = journal.find(task_id(1))
+        assert replicate is not None
+        if state is not None:
+            vote = replace(votes.contribute(replicate, POOL.chain_id, 7.0), state=state)
+            with closing(SqliteStore(self.layout.lane)) as store:
+                store.add([vote])
         return task_id(1)
 
     def start(self, **changed: object) -> None:
@@ -203,6 +222,30 @@ def test_a_start_without_votes_is_refused_at_once(place: Place, refusal: str, en
         place.vote(ended=True)
     with pytest.raises((BadSetting, WrongChain, RpcUnavailable), match=words):
         place.start(**changed)
+    assert place.revealed == []
+
+
+@pytest.mark.parametrize("state", [IntentState.QUEUED, IntentState.SENT, IntentState.FINAL])
+def test_a_vote_that_the_lane_has_and_the_journal_was_not_told_of_is_revealed_before_a_refusal(
+    place: Place, state: IntentState
+) -> None:
+    another_owner(place)
+    task = place.stop_while_voting(state)
+    with pytest.raises(Revealed):
+        place.start()
+    assert len(place.revealed) == 1
+    with closing(Journal(place.layout.journal)) as journal:
+        told = journal.find(task)
+    # As of the vote: consensus may have come right after it.
+    assert told is not None and (told.stage, told.updated_at) == (ReplicateStage.COMMITTED, 7.0)
+
+
+@pytest.mark.parametrize("state", [None, IntentState.FAILED])
+def test_a_result_whose_vote_the_lane_has_not_or_gave_up_is_no_vote(place: Place, state: IntentState | None) -> None:
+    another_owner(place)
+    place.stop_while_voting(state)
+    with pytest.raises(WrongChain, match="belongs to"):
+        place.start()
     assert place.revealed == []
 
 
