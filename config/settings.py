@@ -20,7 +20,15 @@ from config.setting_types import CONTAINER_NAME, COUNT, ENS_NAME, GPU, Address, 
 from config.stack_settings import StackSettings
 from config.variables import PREFIX, refuse_unknown
 from protocol.errors import BadSetting
-from protocol.wire import DOWNLOAD_BYTES, IMAGE_BYTES, MEMORY_PER_SLOT, RESULT_BYTES, SCRATCH_BYTES, SLOTS_LIMIT
+from protocol.wire import (
+    DOWNLOAD_BYTES,
+    IMAGE_BYTES,
+    MEMORY_PER_SLOT,
+    MOST_SLOTS,
+    RESULT_BYTES,
+    SCRATCH_BYTES,
+    SLOTS_LIMIT,
+)
 
 
 class Settings(BaseSettings):
@@ -155,7 +163,7 @@ class Settings(BaseSettings):
     pipeline_processes: int = Field(2, ge=1, le=256, description="Processes that handle the pipeline queue.")
     sweep_seconds: Seconds = Field(5.0, description="How often every open task is visited.")
     worker_most_slots: int = Field(
-        64,
+        MOST_SLOTS,
         ge=1,
         le=SLOTS_LIMIT,
         description="Most slots that a worker machine may sign in with; new ones use 2 until they voted.",
@@ -244,8 +252,8 @@ class Settings(BaseSettings):
     slots: int | Literal["auto"] = Field(
         "auto",
         description="Containers this machine runs at once. auto: one for each processor of its Docker engine, as far as"
-        " the engine's memory holds what the pool promises each app (1 GiB is left free), 64 at most. A number may"
-        f" be as large as the pool takes, {SLOTS_LIMIT} at most.",
+        " the engine's memory holds what the pool promises each app (1 GiB is left free), and no more than the pool"
+        f" takes. A number may be as large as the pool takes, {SLOTS_LIMIT} at most.",
     )
     gpus: str = Field(
         "",

@@ -4,7 +4,8 @@
     API    ──────────► worker    PoolConfig, Session, Pong, Stored
     scheduler ─ AMQP ─► worker   Assignment (argument of `compute`), then task ids only
 
-Unknown keys are refused: both sides are ours, and a stranger's extra key is a mistake or an attack.
+Unknown keys of a request are refused: a stranger's extra key is a mistake or an attack. A worker ignores those of an
+answer (`workers.pool`): a pool of a later release may have added them.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ LOG_TAIL_CHARACTERS = 100_000
 
 #: Slots of one machine at most, whatever its pool allows: more are a mistake, not a machine.
 SLOTS_LIMIT = 256
+#: Slots of one machine at most that a pool takes unless it says otherwise.
+MOST_SLOTS = 64
 #: What a pool promises and allows unless it says otherwise: bytes of memory per slot, ...
 MEMORY_PER_SLOT = 2 * 2**30
 #: ... bytes of one dataset or input file,
@@ -84,6 +87,8 @@ class PoolConfig(Wire):
     #: nRLC that a replicate of the pool's newest deals locks at least (0: one has trust 1, which locks nothing); None:
     #: no deal yet.
     least_stake: Whole | None = None
+    #: Slots that a machine may sign in with at most.
+    most_slots: Annotated[int, Field(ge=1, le=SLOTS_LIMIT)] = MOST_SLOTS
 
 
 class ChallengeRequest(Wire):
@@ -183,6 +188,8 @@ class WorkerModel(BaseModel):
     name: str
     version: str
     slots: Whole
+    #: Slots that it may use now: a newcomer few of those that it has. None: the pool does not say.
+    usable: Whole | None = None
     busy: Whole
     #: Silent for too long.
     lost: bool

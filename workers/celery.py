@@ -36,10 +36,10 @@ from config.celery_apps import machine_app
 from config.settings import settings
 from config.supervisor import Supervisor, die_with_parent
 from protocol.errors import SluiceError
+from protocol.wire import SLOTS_LIMIT
 from workers import machine, upkeep_process
 from workers.context import Machine
 from workers.pool.broker import connect, sign_in_if_refused
-from workers.slots import MOST_SLOTS
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ def _most_slots(slots: int | str) -> int:
     """An upper bound: here, where nothing is asked yet, the machine's own processors stand for its engine's. Processes
     beyond its slots wait idly.
     """
-    return slots if isinstance(slots, int) else min(os.cpu_count() or 1, MOST_SLOTS)
+    return slots if isinstance(slots, int) else min(os.cpu_count() or 1, SLOTS_LIMIT)
 
 
 app = machine_app(load_key(settings()).wallet)

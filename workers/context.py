@@ -96,7 +96,10 @@ class Machine:
     def slots(self) -> Slots:
         """How many containers run at once. Raises EngineUnavailable if that goes by the engine."""
         number = self.settings.slots
-        found = fitting(self.engine_resources, self.memory_per_slot) if number == "auto" else chosen(number)
+        if number == "auto":
+            found = fitting(self.engine_resources, self.memory_per_slot, self.pool.most_slots)
+        else:
+            found = chosen(number)
         return one_for_each(len(self.gpus), found)
 
     @property

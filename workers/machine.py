@@ -117,7 +117,14 @@ def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machin
                 # Two that send with one wallet stop each other's transactions.
                 raise
             _refuse(machine, refusal, locked=True)
-        log.info("Signed in.", action="machine_started", wallet=machine.wallet, pool=machine.pool.workerpool)
+        log.info(
+            "Signed in.",
+            action="machine_started",
+            wallet=machine.wallet,
+            pool=machine.pool.workerpool,
+            slots=machine.slots.count,
+            bound=machine.slots.bound,
+        )
         if (notice := upgrade_notice(machine.pool.version)) is not None:
             log.warning(notice, action="upgrade_available", pool=machine.pool.version)
         yield machine

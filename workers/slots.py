@@ -7,8 +7,6 @@ from typing import Final
 
 from workers.sandbox.spec import EngineResources
 
-#: As many as a pool takes by default (`SLUICE_WORKER_MOST_SLOTS`): more would be refused at sign-in.
-MOST_SLOTS: Final = 64
 #: Bytes of the engine's memory for the system, the engine and this machine's own processes: twice what those take
 #: beside 16 slots.
 RESERVED_BYTES: Final = 2**30
@@ -32,17 +30,18 @@ def one_for_each(gpus: int, slots: Slots) -> Slots:
     return Slots(gpus, "bounded by SLUICE_GPUS, one each") if 0 < gpus < slots.count else slots
 
 
-def fitting(resources: EngineResources, memory_per_slot: int) -> Slots:
-    """As many slots as the engine has processors and memory for, at least one.
+def fitting(resources: EngineResources, memory_per_slot: int, most: int) -> Slots:
+    """As many slots as the engine has processors and memory for, at least one, and no more than the pool takes.
 
-    `memory_per_slot`: bytes of memory that the pool promises each app.
+    `memory_per_slot`: bytes of memory that the pool promises each app. `most`: slots of a machine that the pool takes,
+    at least 1; more are refused at sign-in.
     """
     by_memory = (resources.memory_bytes - RESERVED_BYTES) // memory_per_slot
-    count = min(resources.cpus, by_memory, MOST_SLOTS)
+    count = min(resources.cpus, by_memory, most)
     if count < 1:
         return Slots(1, "bounded by the engine's memory, which is short for one")
+    if count == most < min(resources.cpus, by_memory):
+        return Slots(count, "as many as the pool takes of a machine")
     if count == by_memory < resources.cpus:
         return Slots(count, "bounded by the engine's memory")
-    if count == resources.cpus:
-        return Slots(count, "bounded by the engine's processors, one each")
-    return Slots(count, "as many as pools take by default")
+    return Slots(count, "bounded by the engine's processors, one each")

@@ -51,6 +51,7 @@ def config(services: Access) -> PoolConfig:
         amqp_port=settings.amqp_public_port,
         amqp_tls=settings.amqp_public_tls,
         least_stake=_least_stake(services),
+        most_slots=settings.worker_most_slots,
     )
 
 

@@ -175,6 +175,7 @@ def get_worker(wallet: HexAddress, services: Access) -> WorkerModel:
         name=worker.name,
         version=worker.version,
         slots=worker.slots,
+        usable=worker.usable,
         busy=len(worker.held),
         lost=worker.lost,
         away=worker.away,

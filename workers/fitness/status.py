@@ -71,7 +71,10 @@ class Status:
     tasks: tuple[LocalTask, ...]
     #: Seconds since the pool last accepted a ping of this machine.
     last_ping_seconds: float | None
-    #: As the pool reports them: slots in use, and whether the machine counts as silent.
+    #: As the pool reports them: slots that the machine signed in with, those it may use, those in use, and whether it
+    #: counts as silent.
+    signed_in_slots: int | None = None
+    usable: int | None = None
     busy: int | None = None
     lost: bool | None = None
     banned: bool | None = None
@@ -126,6 +129,8 @@ def status(settings: Settings, key: Key | None = None) -> Status:
         slots=settings.slots,
         tasks=tuple(local_tasks(layout)),
         last_ping_seconds=None if pinged is None else round(max(time.time() - pinged, 0.0), 1),
+        signed_in_slots=None if known is None else known.slots,
+        usable=None if known is None else known.usable,
         busy=None if known is None else known.busy,
         lost=None if known is None else known.lost,
         banned=None if known is None else known.banned,
@@ -204,6 +209,13 @@ def _on_chain(own: Settings, wallet: Wallet, trouble: list[str]) -> tuple[int, i
     return account.stake, account.locked, balance
 
 
+def _slots_at_pool(found: Status) -> str:
+    """How many slots are in use, and how many the pool gives the machine if those are fewer than it has."""
+    if found.usable is None or found.signed_in_slots is None or found.usable >= found.signed_in_slots:
+        return f"{found.busy} slots in use"
+    return f"{found.busy} of {found.usable} slots in use; more of its {found.signed_in_slots} once its votes were right"
+
+
 def lines(found: Status) -> list[str]:
     """The machine as lines for people; its tasks are printed separately."""
     said = [
@@ -215,7 +227,7 @@ def lines(found: Status) -> list[str]:
     else:
         said.append(f"pool       accepted a ping {found.last_ping_seconds:.0f} s ago")
     if found.busy is not None:
-        words = [f"{found.busy} slots in use"]
+        words = [_slots_at_pool(found)]
         words += ["counts as silent: it gets no new task"] if found.lost else []
         words += ["banned"] if found.banned else []
         said[-1] += f"; it reports: {', '.join(words)}"

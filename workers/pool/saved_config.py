@@ -29,7 +29,7 @@ def save_pool_config(settings: Settings, wallet: Wallet, pool: PoolConfig) -> No
 def load_pool_config(settings: Settings, wallet: Wallet) -> PoolConfig | None:
     """The `/config` saved at this machine's last start; None if there is none, or an older release wrote it."""
     try:
-        return PoolConfig.model_validate_json(layout_of(settings.home, wallet).pool.read_bytes())
+        return PoolConfig.model_validate_json(layout_of(settings.home, wallet).pool.read_bytes(), extra="ignore")
     except (FileNotFoundError, ValidationError):
         return None
 

@@ -32,7 +32,7 @@ class SessionFile:
             # Each session is a new file; the time alone may repeat within the kernel's tick.
             changed = (found.st_ino, found.st_mtime_ns)
             if self._known is None or self._known[0] != changed:
-                self._known = (changed, Session.model_validate_json(self._path.read_bytes()))
+                self._known = (changed, Session.model_validate_json(self._path.read_bytes(), extra="ignore"))
         except FileNotFoundError as error:
             raise NotSignedIn(why="this machine has not signed in yet") from error
         return self._known[1]

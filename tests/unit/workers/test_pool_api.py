@@ -62,6 +62,10 @@ def test_a_pool_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert api(monkeypatch, httpx.Response(200, json=POOL.model_dump())).config() == POOL
 
 
+def test_keys_that_a_pool_of_a_later_release_adds_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert api(monkeypatch, httpx.Response(200, json={**POOL.model_dump(), "later": {"a": 1}})).config() == POOL
+
+
 @pytest.mark.parametrize(("status", "kind"), [(401, NotSignedIn), (403, Refused)])
 def test_the_pools_own_sentence_is_repeated_and_not_its_json(
     monkeypatch: pytest.MonkeyPatch, status: int, kind: type[Exception]

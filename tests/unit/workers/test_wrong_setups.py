@@ -86,7 +86,7 @@ def around(monkeypatch: pytest.MonkeyPatch) -> Around:
     for name in ("CHAIN_ID", "HUB", "WORKERPOOL", "RPC_URL", "WS_URL", "BLOCK_TIME"):
         monkeypatch.delenv(f"SLUICE_{name}", raising=False)
     pool = POOL.model_copy(update={"least_stake": STAKE, "chain_id": 31337})
-    worker_row = SimpleNamespace(busy=0, lost=False, banned=False)
+    worker_row = SimpleNamespace(slots=1, usable=1, busy=0, lost=False, banned=False)
     monkeypatch.setattr(PoolApi, "config", lambda _: pool)
     monkeypatch.setattr(PoolApi, "worker", lambda *_: worker_row)
     for module in (doctor, rehearsal):
