@@ -19,16 +19,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from config.setting_types import CONTAINER_NAME, COUNT, ENS_NAME, GPU, Address, Gwei, Port, Seconds, is_address
 from config.stack_settings import StackSettings
 from config.variables import PREFIX, refuse_unknown
+from protocol import wire
 from protocol.errors import BadSetting
-from protocol.wire import (
-    DOWNLOAD_BYTES,
-    IMAGE_BYTES,
-    MEMORY_PER_SLOT,
-    MOST_SLOTS,
-    RESULT_BYTES,
-    SCRATCH_BYTES,
-    SLOTS_LIMIT,
-)
 
 
 class Settings(BaseSettings):
@@ -131,7 +123,7 @@ class Settings(BaseSettings):
     ipfs_api: str = Field("http://127.0.0.1:18501", description="Kubo RPC API.")
     ipfs_gateway: str = Field("http://127.0.0.1:18580", description="IPFS gateway for workers and requesters.")
     max_result_bytes: int = Field(
-        RESULT_BYTES,
+        wire.RESULT_BYTES,
         gt=0,
         lt=2**63,
         description="Largest result, in bytes. The scheduler's applies to all machines, and a larger result is the"
@@ -163,9 +155,9 @@ class Settings(BaseSettings):
     pipeline_processes: int = Field(2, ge=1, le=256, description="Processes that handle the pipeline queue.")
     sweep_seconds: Seconds = Field(5.0, description="How often every open task is visited.")
     worker_most_slots: int = Field(
-        MOST_SLOTS,
+        wire.MOST_SLOTS,
         ge=1,
-        le=SLOTS_LIMIT,
+        le=wire.SLOTS_LIMIT,
         description="Most slots that a worker machine may sign in with; new ones use 2 until they voted.",
     )
     worker_idle_days: float = Field(
@@ -253,7 +245,7 @@ class Settings(BaseSettings):
         "auto",
         description="Containers this machine runs at once. auto: one for each processor of its Docker engine, as far as"
         " the engine's memory holds what the pool promises each app (1 GiB is left free), and no more than the pool"
-        f" takes. A number may be as large as the pool takes, {SLOTS_LIMIT} at most.",
+        f" takes. A number may be as large as the pool takes, {wire.SLOTS_LIMIT} at most.",
     )
     gpus: str = Field(
         "",
@@ -263,14 +255,14 @@ class Settings(BaseSettings):
     )
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")
     memory_per_slot: int = Field(
-        MEMORY_PER_SLOT,
+        wire.MEMORY_PER_SLOT,
         gt=0,
         lt=2**63,
         description="Memory of one container, in bytes. The scheduler's is the pool's promise to all apps:"
         " an app that needs more fails. A worker that sets less declines what runs out of memory; more has no effect.",
     )
     download_max_bytes: int = Field(
-        DOWNLOAD_BYTES,
+        wire.DOWNLOAD_BYTES,
         gt=0,
         lt=2**63,
         description="Largest dataset or input file, in bytes. The scheduler's applies to all machines, and a larger"
@@ -280,7 +272,7 @@ class Settings(BaseSettings):
         False, description="Allow input files and datasets from private addresses (local stack only)."
     )
     scratch_bytes: int = Field(
-        SCRATCH_BYTES,
+        wire.SCRATCH_BYTES,
         gt=0,
         lt=2**63,
         description="Bytes that an app may write outside /iexec_out, in its image's folders and volumes. All machines"
@@ -297,7 +289,7 @@ class Settings(BaseSettings):
         " can read: use an account that sees public images only. Docker's own logins are never used.",
     )
     image_max_bytes: int = Field(
-        IMAGE_BYTES,
+        wire.IMAGE_BYTES,
         gt=0,
         lt=2**63,
         description="Largest app image, unpacked, in bytes. All machines take at most the default; a larger image is"
@@ -356,8 +348,8 @@ class Settings(BaseSettings):
     @field_validator("slots", mode="before")
     @classmethod
     def _counts_containers(cls, value: int | str) -> int | str:
-        if value != "auto" and not (COUNT.fullmatch(str(value)) and int(value) <= SLOTS_LIMIT):
-            raise ValueError(f"give a number from 1 to {SLOTS_LIMIT}, or auto")
+        if value != "auto" and not (COUNT.fullmatch(str(value)) and int(value) <= wire.SLOTS_LIMIT):
+            raise ValueError(f"give a number from 1 to {wire.SLOTS_LIMIT}, or auto")
         return value
 
     @field_validator("worker_name")

@@ -2,7 +2,7 @@
 
 to the lane      Submit
 to a worker      Resend, AskReveal, AskUpload, Stop
-to the store     Want, AddVoter, Drop, Free, Pledge, Resume, End, Explain
+to the store     Want, AddVoter, Drop, Free, Pledge, Count, Resume, End, Explain
 """
 
 from __future__ import annotations
@@ -115,6 +115,14 @@ class Pledge:
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """Count this for or against the worker, once; whatever it holds it keeps."""
+
+    wallet: Wallet
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
 class Explain:
     """Store what the task waits for."""
 
@@ -135,5 +143,5 @@ class End:
 
 
 #: Actions that change one replicate in the task's record.
-OfReplicate = Resend | AskReveal | AskUpload | Drop | Free | Pledge
+OfReplicate = Resend | AskReveal | AskUpload | Drop | Free | Pledge | Count
 Action = Submit | Want | AddVoter | Stop | Explain | Resume | End | OfReplicate

@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pipeline.domain import replicas
+from pipeline.domain import outcomes, replicas
 from pipeline.domain.actions import (
     Action,
     AddVoter,
     AskReveal,
     AskUpload,
+    Count,
     Drop,
     End,
     Explain,
@@ -34,11 +35,11 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
-from pipeline.domain.records import Outcome, Replicate, ReplicateState, TaskRecord, TaskStage
+from pipeline.domain.records import Outcome, ReplicateState, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
-from protocol.results.error_result import blames_task, counts_against_machine
+from protocol.results.error_result import blames_task
 from protocol.wire import Mode, Step
 
 #: Intents of one method that may fail on one task before we leave it to the final deadline.
@@ -67,7 +68,7 @@ def _due_actions(task: TaskRecord, view: ChainView, now: float, timeouts: Timeou
         yield from _orphaned(task, now)
         return
     if view.status in _ENDED:
-        yield from _ended(task, view)
+        yield from _ended(task, view, now, timeouts)
         return
     if view.status is TaskStatus.UNSET and now >= task.final_deadline and _exhausted(task, Method.INITIALIZE):
         yield from _never_was(task, view)
@@ -192,42 +193,17 @@ def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
     """A slot is for computing: it is free as soon as that is over; the stake when the vote is seen or will not come."""
     for item in task.replicates:
         if item.holds and (not item.live or view.contribution(item.wallet) is not None):
-            yield Free(item.wallet, _outcome(task, item, view))
+            yield Free(item.wallet, outcomes.at_release(task, item, view))
         elif item.holds_slot and item.state is ReplicateState.COMPUTED:
             yield Pledge(item.wallet)
-
-
-def _outcome(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
-    """What the end of a replicate tells of its worker: nothing, where others decided the task without its vote, and
-    nothing yet where it voted: whether that was worth anything is known when the task ends.
-    """
-    if view.contribution(item.wallet) is not None:
-        return Outcome.NEUTRAL
-    if item.state is not ReplicateState.FAILED or not replicas.takes_votes(task, view):
-        return Outcome.NEUTRAL
-    return Outcome.FAILED if counts_against_machine(item.cause) else Outcome.BLAMED
-
-
-def _final_outcome(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
-    """What the end of the task tells of a worker that voted."""
-    won = next((vote for vote in view.winners if vote.worker == item.wallet), None)
-    if won is None:
-        return Outcome.NEUTRAL
-    revealed, alone = won.status is ContributionStatus.REVEALED, task.mode is Mode.SOLO
-    if view.status is TaskStatus.COMPLETED:
-        # Of a vote that was not revealed in time the contract makes a wrong one.
-        return Outcome.PAID if alone else Outcome.VOTED if revealed else Outcome.NEUTRAL
-    # Where the pool could not store what one of them brought, the others might have brought it in vain too.
-    hindered = any(other.not_stored_at is not None for other in task.replicates)
-    asked = revealed and item.upload_asked_at is not None and not hindered
-    # Alone, the result is part of the transaction that votes: a vote without it was never meant to be completed.
-    withheld = (asked or alone) and replicas.usable_result(task, view) is None
-    return Outcome.WITHHELD if withheld else Outcome.NEUTRAL
 
 
 def _drop_late(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
     """Stop what takes too long and give its slot to others; should its vote come all the same, it counts."""
     for item in task.replicates:
+        if outcomes.owes_vote(task, item, view, now, timeouts):
+            # Its vote is still welcome, and until it is seen its stake counts as promised.
+            yield Count(item.wallet, Outcome.LATE)
         computing = item.state in (ReplicateState.ASSIGNED, ReplicateState.STARTED)
         if not computing or view.contribution(item.wallet) is not None:
             continue
@@ -282,17 +258,16 @@ def _never_was(task: TaskRecord, view: ChainView) -> Iterator[Action]:
         yield End(TaskStage.FAILED, f"It could not be initialized: {task.why or 'no reason is known'}.")
 
 
-def _ended(task: TaskRecord, view: ChainView) -> Iterator[Action]:
+def _ended(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
     stage = _ENDED[view.status]
     if task.wants:
         yield Want(0)
     yield from _abort(task, view, "The task ended without it.")
     ending = task.open or task.stage is not stage
     for item in task.replicates:
-        outcome = _final_outcome(task, item, view) if ending else Outcome.NEUTRAL
-        outcome = Outcome.NEUTRAL if outcome in item.counted else outcome
+        outcome = outcomes.at_end(task, item, view, now, timeouts) if ending else Outcome.NEUTRAL
         over = view.contribution(item.wallet) is not None or not item.live
-        if outcome.at_end or (item.holds and over):
+        if outcome.apart or (item.holds and over):
             yield Free(item.wallet, outcome)
     if ending:
         yield End(stage, None if stage is TaskStage.COMPLETED else _why_failed(task, view))

@@ -10,6 +10,7 @@ from pipeline.domain.actions import (
     AddVoter,
     AskReveal,
     AskUpload,
+    Count,
     Drop,
     End,
     Explain,
@@ -114,10 +115,12 @@ def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
         case Drop(state=state, why=why):
             return replace(replicate, state=state, cause=replicate.cause or why)
         case Free(outcome=outcome):
-            counted = (*replicate.counted, *([outcome] if outcome.at_end else []))
+            counted = (*replicate.counted, *([outcome] if outcome.apart else []))
             return replace(replicate, holds_slot=False, pledged=False, counted=counted)
         case Pledge():
             return replace(replicate, holds_slot=False, pledged=True)
+        case Count(outcome=outcome):
+            return replace(replicate, counted=(*replicate.counted, outcome))
 
 
 def _follow(task: TaskRecord, view: ChainView) -> TaskRecord:

@@ -60,11 +60,13 @@ class Outcome(StrEnum):
     PAID = "PAID"
     #: It won the vote, was asked for the result and did not bring it: the task failed and the pool lost its stake.
     WITHHELD = "WITHHELD"
+    #: It said that it had a result and did not vote in time, or was asked for the result and another winner brought it.
+    LATE = "LATE"
 
     @property
-    def at_end(self) -> bool:
-        """Whether it is known only when the task ends: the worker's slot is free long before."""
-        return self in {Outcome.VOTED, Outcome.PAID, Outcome.WITHHELD}
+    def apart(self) -> bool:
+        """Whether it is known at another moment than the one in which the worker's slot gets free."""
+        return self in {Outcome.VOTED, Outcome.PAID, Outcome.WITHHELD, Outcome.LATE}
 
 
 class Standing(IntEnum):
@@ -115,12 +117,14 @@ class Replicate:
     digest: Hash32 | None = None
     #: `callback-data` of the result as `0x` hex, for deals with a callback.
     callback_data: str | None = None
+    #: When the body of its result began to come, if that is so large that it may take longer than others are not asked.
+    upload_begun_at: float | None = None
     #: When the pool itself first could not store its result: IPFS did not take it, or the pool's disk was full.
     not_stored_at: float | None = None
     #: Its worker's standing when assigned. Replicates stored before there was such a field count in full.
     standing: Standing = Standing.PROVEN
-    #: What the task's end was counted as for its worker, stored before it is counted there. Each counts once at most,
-    #: also where a reorg takes the end back and the task ends so again; after a crash between the two, not at all.
+    #: What its delay and the task's end were counted as for its worker, stored before it is counted there. Each counts
+    #: once at most, also where a reorg takes the end back and returns it; after a crash between the two, not at all.
     counted: tuple[Outcome, ...] = ()
 
     @property

@@ -22,11 +22,12 @@ from config.metrics import TASKS_ENDED
 from pipeline.broker import segments
 from pipeline.broker.segments import Segment
 from pipeline.domain import decide as deciding
-from pipeline.domain import progress
+from pipeline.domain import outcomes, progress
 from pipeline.domain.actions import (
     Action,
     AskReveal,
     AskUpload,
+    Count,
     End,
     Free,
     Method,
@@ -35,6 +36,7 @@ from pipeline.domain.actions import (
     Stop,
     Submit,
 )
+from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, TaskRecord, TaskStage
 from pipeline.flow import isolate
 from pipeline.flow.assign import assign, resend
@@ -108,12 +110,16 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     steps: list[Decision] = []
     room: int | None = None
     spare: int | None = None
+    trouble: Trouble | None = None
     for task in tasks:
         view = known.get(task.task_id) or folded.get(task.task_id)
         if view is None:
             # The sweep asks the contract.
             continue
         actions = deciding.decide(task, view, now, scheduler.timeouts)
+        if any(map(outcomes.is_held_against, actions)):
+            trouble = _trouble(scheduler) if trouble is None else trouble
+            actions = outcomes.excused(task, actions, trouble, now, scheduler.timeouts)
         late, put_off = of_expired(task, actions, now), False
         if late:
             spare = BULK_ROOM - scheduler.transactions.open() if spare is None else spare - 1
@@ -125,6 +131,11 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
         after = progress.after(task, view, actions, now, scheduler.timeouts)
         steps.append(Decision(task, after, view, actions, put_off=put_off))
     return steps
+
+
+def _trouble(scheduler: Scheduler) -> Trouble:
+    cursor = scheduler.store.chain.cursor()
+    return Trouble(scheduler.store.sweeps.unheard_at(), 0.0 if cursor is None else float(cursor.timestamp))
 
 
 def _submit(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
@@ -143,6 +154,8 @@ def _give_slots_back(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     for outcome in Outcome:
         slots = sorted({(act.wallet, task) for act, task in freed if act.outcome is outcome})
         scheduler.store.workers.release(slots, outcome, scheduler.clock())
+    counted = [(act.wallet, act.outcome) for step in steps for act in step.actions if isinstance(act, Count)]
+    scheduler.store.workers.count_outcomes(counted, scheduler.clock())
 
 
 def _act(scheduler: Scheduler, steps: Sequence[Decision]) -> None:

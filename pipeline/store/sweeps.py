@@ -17,6 +17,11 @@ class Sweeps:
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._cursors: Collection[dict[str, Any]] = db["cursors"]
 
+    def unheard_at(self) -> float:
+        """When machines could last not be heard, as `record` says; Unix seconds, 0: never."""
+        row = self._cursors.find_one({"_id": _ROW}, {"unheard_at": 1})
+        return 0.0 if row is None else float(row.get("unheard_at", 0.0))
+
     def record(self, now: float, *, heard: bool, last_after: float) -> float:
         """Record a sweep at `now`; returns when machines could last not be heard (Unix seconds): because a sweep heard
         of no machine (`heard`), or because none ran from `last_after` until the next one.

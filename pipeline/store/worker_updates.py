@@ -109,7 +109,7 @@ def outcome_changes(outcome: Outcome, now: float) -> Stages:
     match outcome:
         case Outcome.NEUTRAL:
             return []
-        case Outcome.FAILED:
+        case Outcome.FAILED | Outcome.LATE:
             return failed(now)
         case Outcome.BLAMED:
             return [BLAMED]
@@ -124,6 +124,6 @@ def outcome_changes(outcome: Outcome, now: float) -> Stages:
 
 def to_release(wallet: Wallet, task: TaskId, outcome: Outcome) -> dict[str, Any]:
     """The query for the worker's row when a slot is given back: only if the worker has anything tied up in the task,
-    unless the outcome is one that is known only later.
+    unless the outcome is one that is known at another moment.
     """
-    return {"_id": wallet} if outcome.at_end else {"_id": wallet, "$or": [{"held.task": task}, {"pledged.task": task}]}
+    return {"_id": wallet} if outcome.apart else {"_id": wallet, "$or": [{"held.task": task}, {"pledged.task": task}]}

@@ -12,11 +12,10 @@ from pymongo.database import Database
 
 from pipeline.domain.health import MachineFacts
 from pipeline.domain.records import ChainFacts, Outcome, Reservation, WorkerRecord
-from pipeline.store.documents import Documents
 from pipeline.store.quarantine import Quarantine, Reader
+from pipeline.store.worker_documents import FACTS, NOTHING_KNOWN, WORKERS
 from pipeline.store.worker_updates import SET_FREE, SET_SUCCESSES, only, outcome_changes, reservation, to_release
-from protocol.poco.weights import NEWCOMER_WEIGHT
-from protocol.types import Hash32, NRlc, TaskId, Wallet, Wei
+from protocol.types import Hash32, NRlc, TaskId, Wallet
 from protocol.wire import Capabilities
 
 #: What a worker must be to get tasks, as far as its row tells.
@@ -89,7 +88,7 @@ class Workers:
                         "rest_until": {"$ifNull": ["$rest_until", 0.0]},
                         "tag_bits": bytes.fromhex(offer.tag[2:]),
                         "banned": {"$ifNull": ["$banned", False]},
-                        "facts": {"$ifNull": ["$facts", {"$literal": _NOTHING_KNOWN}]},
+                        "facts": {"$ifNull": ["$facts", {"$literal": NOTHING_KNOWN}]},
                         # a machine signs in anew after it was given stake or gas: read both again
                         "checked_at": 0.0,
                         "check_at": now,
@@ -189,6 +188,10 @@ class Workers:
         rows += others.sort("seen_at", ASCENDING).limit(limit)
         return [Wallet(wallet) for wallet in dict.fromkeys(row["_id"] for row in rows)]
 
+    def count_outcomes(self, counted: Sequence[tuple[Wallet, Outcome]], now: float) -> None:
+        """Count these for or against workers, which keep what they hold. `now`: Unix seconds."""
+        self.reader.write([UpdateOne({"_id": who}, outcome_changes(outcome, now)) for who, outcome in counted])
+
     def mark_without_queues(self, wallet: Wallet, before: float) -> bool:
         """Record that a machine has no queues at the broker. False: it was heard of since `before`."""
         query = {"_id": wallet, "seen_at": {"$lt": before}}
@@ -243,7 +246,7 @@ class Workers:
                 [
                     {
                         "$set": {
-                            "facts": {"$literal": _FACTS.to_document(item)},
+                            "facts": {"$literal": FACTS.to_document(item)},
                             "worth": float(item.stake),
                             "lot": random.random(),  # noqa: S311 - fairness, not secrecy
                             "checked_at": now,
@@ -314,7 +317,7 @@ class Workers:
         self, slots: Sequence[tuple[Wallet, TaskId]], outcome: Outcome = Outcome.NEUTRAL, now: float = 0.0
     ) -> int:
         """Give slots and stakes back and return how many rows changed; one given back before changes nothing, unless
-        the outcome is one that is known only when the task ends (Outcome.at_end).
+        the outcome is one that is known at another moment (Outcome.apart).
 
         A failure counts against the worker, blame makes it come after others, a completed task clears both counts.
         """
@@ -390,11 +393,3 @@ class Workers:
 
 def _silent(seen_before: float) -> list[dict[str, Any]]:
     return [{mark: value, "seen_at": {"$lt": seen_before}} for mark, value in (("lost", False), ("replacing", True))]
-
-
-_HELD = Documents(Reservation, names={"task_id": "task"}, text=("stake",), versioned=False)
-_FACTS = Documents(ChainFacts, text=("stake", "coins"), versioned=False)
-WORKERS = Documents(WorkerRecord, names={"wallet": "_id"}, inner={"held": _HELD, "pledged": _HELD})
-
-
-_NOTHING_KNOWN = _FACTS.to_document(ChainFacts(NEWCOMER_WEIGHT, NRlc(0), Wei(0), funded=False))

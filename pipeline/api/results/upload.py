@@ -28,7 +28,7 @@ from pipeline.api.auth.access import Access, SignedIn
 from pipeline.api.reports import announce, on_chain, own_replicate
 from pipeline.api.results import parts
 from pipeline.api.results.result_zip import MAX_UNPACKED_BYTES, CheckedResult, check_result, repack
-from pipeline.api.results.upload_turns import VERIFIED_AT_ONCE, UploadTurns, receive
+from pipeline.api.results.upload_turns import LEAST_RATE, VERIFIED_AT_ONCE, UploadTurns, receive
 from pipeline.domain.records import Replicate, ReplicateState, Standing, TaskRecord
 from pipeline.store.pins import Pin
 from protocol.errors import NotYet, Refused, StorageUnavailable, Unavailable
@@ -42,6 +42,9 @@ from protocol.wire import HexId, Mode, Report, ResultLink, Step, Stored
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["workers"])
+
+#: Bytes of a zip that is uploaded before another winner is asked, at the least rate that the API takes.
+QUICK_BYTES = LEAST_RATE * 15
 
 _turns = UploadTurns()
 _verifying = asyncio.Semaphore(VERIFIED_AT_ONCE)
@@ -80,8 +83,10 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     twin = same_result(task, replicate, view)
     if twin is not None:
         return await run_in_threadpool(_share, services, task, replicate, twin, begun)
+    total = _declared_bytes(request, largest) if rest is None else rest.total
+    await _note_large(services, task, replicate, total)
     # Twice: what comes, and what is stored of it.
-    needed = 2 * (_declared_bytes(request, largest) if rest is None else rest.total)
+    needed = 2 * total
     turn = _turns.receiving(wallet, task.task_id)
     proven = replicate.standing is Standing.PROVEN
     room = _turns.room(services.uploads, needed, lambda: parts.remove_all_idle(services.uploads), proven=proven)
@@ -108,6 +113,13 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
         if isinstance(error, StorageUnavailable):
             raise
         raise StorageUnavailable(what="the pool's disk", why=str(error)) from error
+
+
+async def _note_large(services: Access, task: TaskRecord, replicate: Replicate, total: int) -> None:
+    """Note that a large result is on its way: this winner is not to blame if another one is asked meanwhile."""
+    if total > QUICK_BYTES and replicate.mode is Mode.VOTE and replicate.upload_begun_at is None:
+        note = services.store.tasks.record_upload_begun
+        await run_in_threadpool(note, task.task_id, replicate.wallet, services.clock())
 
 
 def _declared_bytes(request: Request, most: int) -> int:

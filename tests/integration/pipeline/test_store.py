@@ -235,6 +235,31 @@ def test_who_withheld_a_result_rests_longest_though_it_holds_nothing_any_more(st
     ]
 
 
+def test_who_is_late_with_its_vote_rests_as_who_failed_and_its_stake_stays_promised(store: Store) -> None:
+    enrol(store, ALICE, slots=2)
+    for number in (1, 2):
+        assert store.workers.reserve(ALICE, [held(number)])
+        store.workers.pledge([(ALICE, held(number).task_id)])
+    store.workers.count_outcomes([(ALICE, Outcome.LATE)] * 2, NOW)
+    (worker,) = store.workers.load_workers([ALICE])
+    assert (worker.failures, worker.rest_until, len(worker.pledged)) == (2, NOW + 5, 2)
+
+
+def test_the_last_moment_at_which_nobody_could_be_heard_is_kept(store: Store) -> None:
+    assert store.sweeps.unheard_at() == 0.0
+    store.sweeps.record(NOW, heard=False, last_after=NOW - 60)
+    store.sweeps.record(NOW + 5, heard=True, last_after=NOW - 55)
+    assert store.sweeps.unheard_at() == NOW
+
+
+def test_a_large_result_on_its_way_is_noted_once(store: Store) -> None:
+    task = given_to(store, ALICE)
+    for moment in (NOW, NOW + 1):
+        store.tasks.record_upload_begun(task.task_id, ALICE, moment)
+    (found,) = store.tasks.load_tasks([task.task_id])
+    assert (found.replicates[0].upload_begun_at, found.version) == (NOW, task.version + 1)
+
+
 def test_no_worker_counts_as_silent_while_the_api_was_away(store: Store) -> None:
     enrol(store, ALICE)
     assert not store.workers.heard_since(NOW + 1)

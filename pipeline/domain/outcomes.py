@@ -1,0 +1,130 @@
+"""What a replicate tells of its worker, and when the pool itself is to blame. Pure.
+
+    slot free        FAILED or BLAMED by its report; NEUTRAL otherwise
+    computed, and no vote for `contribute_timeout`                       LATE
+    task completed   VOTED or PAID; LATE if another winner had to bring the result in its place
+    task failed      WITHHELD if it was asked for the result
+
+Nothing is held against anybody while the pool could not store results, could not be reached, or saw no blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.domain import replicas
+from pipeline.domain.actions import Action, Count, Free
+from pipeline.domain.records import Outcome, Replicate, ReplicateState, TaskRecord
+from pipeline.domain.replicas import Timeouts
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
+from protocol.results.error_result import counts_against_machine
+from protocol.types import Wallet
+from protocol.wire import Mode, Step
+
+#: What a trouble of the pool's own may be the reason for, and what it is where it is.
+_EXCUSABLE = {Outcome.LATE, Outcome.WITHHELD}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The pool's own outages. Unix seconds."""
+
+    #: When machines could last not be heard; 0: never.
+    unheard_at: float
+    #: Time of the newest block whose events are stored; 0: none.
+    block_at: float
+
+
+def at_release(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
+    """What the end of a replicate tells of its worker: nothing, where others decided the task without its vote, and
+    nothing yet where it voted: whether that was worth anything is known when the task ends.
+    """
+    if view.contribution(item.wallet) is not None or Outcome.LATE in item.counted:
+        return Outcome.NEUTRAL
+    if item.state is not ReplicateState.FAILED or not replicas.takes_votes(task, view):
+        return Outcome.NEUTRAL
+    return Outcome.FAILED if counts_against_machine(item.cause) else Outcome.BLAMED
+
+
+def owes_vote(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> bool:
+    """Whether a worker said that it has a result, could vote since, and has not done so for `contribute_timeout`: to be
+    counted against it.
+    """
+    if item.state is not ReplicateState.COMPUTED or view.contribution(item.wallet) is not None:
+        return False
+    if view.status is not TaskStatus.ACTIVE or not replicas.takes_votes(task, view) or _hindered(task):
+        return False
+    # The task may have got on chain late.
+    able = max(item.steps.get(Step.COMPUTED, item.assigned_at), task.heard_at)
+    return Outcome.LATE not in item.counted and now > able + timeouts.contribute_timeout
+
+
+def at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> Outcome:
+    """What the end of the task tells of a worker that voted; each outcome once at most."""
+    outcome = _at_end(task, item, view, now, timeouts)
+    return Outcome.NEUTRAL if outcome in item.counted else outcome
+
+
+def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> Outcome:
+    won = next((vote for vote in view.winners if vote.worker == item.wallet), None)
+    if won is None:
+        return Outcome.NEUTRAL
+    revealed, alone = won.status is ContributionStatus.REVEALED, task.mode is Mode.SOLO
+    # Where the pool could not store what one of them brought, the others might have brought it in vain too.
+    asked_at = item.upload_asked_at if revealed and not _hindered(task) else None
+    if view.status is TaskStatus.COMPLETED:
+        if alone:
+            return Outcome.PAID
+        if asked_at is not None and _left_to_others(item) and now >= asked_at + timeouts.upload_timeout:
+            return Outcome.LATE
+        # Of a vote that was not revealed in time the contract makes a wrong one.
+        return Outcome.VOTED if revealed else Outcome.NEUTRAL
+    # Alone, the result is part of the transaction that votes: a vote without it was never meant to be completed.
+    withheld = (asked_at is not None or alone) and replicas.usable_result(task, view) is None
+    return Outcome.WITHHELD if withheld else Outcome.NEUTRAL
+
+
+def _left_to_others(item: Replicate) -> bool:
+    """Whether nothing came of its result: a large one may be on its way while another winner's is stored."""
+    return item.link is None and item.upload_begun_at is None
+
+
+def _hindered(task: TaskRecord) -> bool:
+    return any(item.not_stored_at is not None for item in task.replicates)
+
+
+def is_held_against(action: Action) -> bool:
+    """Whether the action counts something against a worker that a trouble of the pool may be the reason for."""
+    return isinstance(action, Count | Free) and action.outcome in _EXCUSABLE
+
+
+def excused(
+    task: TaskRecord, actions: Sequence[Action], trouble: Trouble, now: float, timeouts: Timeouts
+) -> list[Action]:
+    """The actions without what counts against a worker while the pool itself was in trouble."""
+    return [
+        kept
+        for action in actions
+        if (kept := _excused(task, action, trouble, now, timeouts) if is_held_against(action) else action) is not None
+    ]
+
+
+def _excused(task: TaskRecord, action: Action, trouble: Trouble, now: float, timeouts: Timeouts) -> Action | None:
+    assert isinstance(action, Count | Free)
+    blind = now > trouble.block_at + timeouts.upload_timeout
+    # A moment that is still to come is of a clock that was wrong.
+    unheard = _since(task, action.wallet) <= trouble.unheard_at <= now
+    alone = task.mode is Mode.SOLO and action.outcome is Outcome.WITHHELD
+    if alone or not (blind or unheard):
+        return action
+    if isinstance(action, Count):
+        return None
+    return replace(action, outcome=Outcome.VOTED if action.outcome is Outcome.LATE else Outcome.NEUTRAL)
+
+
+def _since(task: TaskRecord, wallet: Wallet) -> float:
+    """Since when something is awaited of the worker: its result, or its vote."""
+    item = task.replicate(wallet)
+    assert item is not None
+    return item.upload_asked_at or item.steps.get(Step.COMPUTED, item.assigned_at)

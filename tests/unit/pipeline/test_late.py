@@ -1,0 +1,138 @@
+"""Who says that it has a result and does not bring it is counted as who was lost; nobody is for the pool's trouble."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.domain import outcomes
+from pipeline.domain.actions import Action, Count, Free
+from pipeline.domain.outcomes import Trouble
+from pipeline.domain.records import Outcome, Replicate, ReplicateState, TaskRecord
+from protocol.poco.view import ChainView
+from protocol.types import Timestamp
+from protocol.wire import Mode
+from tests.unit.pipeline.builders import (
+    CONSENSUS,
+    LINK,
+    PACE,
+    START,
+    decided,
+    finalized,
+    initialized,
+    moved,
+    replicate,
+    revealed,
+    task,
+    uploaded,
+    view,
+    voted,
+    wallet,
+)
+
+FAR = Timestamp(START + 10**6)
+#: Computed at START + 1.
+COMPUTED = replicate(1, mode=Mode.SOLO, pledged=True)
+DUE = START + 1 + PACE.contribute_timeout
+LATE = Count(wallet(1), Outcome.LATE)
+
+
+def at_work(*replicates: Replicate, heard_at: float = 0.0) -> TaskRecord:
+    return task(trust=1, replicates=replicates, contribution_deadline=FAR, final_deadline=FAR, heard_at=heard_at)
+
+
+def held_against(record: TaskRecord, chain: ChainView, now: float) -> list[Action]:
+    return [act for act in decided(record, chain, now) if outcomes.is_held_against(act)]
+
+
+def test_a_result_that_is_announced_and_not_voted_for_in_time_counts_once_against_its_worker() -> None:
+    record, chain = at_work(COMPUTED), view(initialized())
+    assert held_against(record, chain, DUE) == []
+    assert held_against(record, chain, DUE + 1) == [LATE]
+    after = moved(record, chain, DUE + 1)
+    assert held_against(after, chain, DUE + 100) == []
+    # Its vote is still welcome, and its stake is promised until it is seen.
+    assert (after.replicates[0].state, after.replicates[0].pledged) == (ReplicateState.COMPUTED, True)
+
+
+def test_a_worker_that_gives_its_late_vote_up_is_not_counted_twice() -> None:
+    given_up = replace(COMPUTED, state=ReplicateState.FAILED, counted=(Outcome.LATE,))
+    free = [act for act in decided(at_work(given_up), view(initialized()), DUE) if isinstance(act, Free)]
+    assert free == [Free(wallet(1), Outcome.NEUTRAL)]
+
+
+@pytest.mark.parametrize(
+    "chain", [view(), view(initialized(), voted(1)), view(initialized(), voted(2))], ids=["unset", "voted", "others"]
+)
+def test_a_worker_that_cannot_vote_or_has_voted_owes_nothing(chain: ChainView) -> None:
+    assert held_against(at_work(COMPUTED), chain, DUE + 1) == []
+
+
+def test_a_task_that_got_on_chain_late_gives_its_workers_their_time_from_then_on() -> None:
+    chain = view(initialized())
+    record = moved(at_work(COMPUTED), chain, START + 51)
+    assert record.heard_at == START + 51
+    assert held_against(record, chain, DUE + 50) == []
+    assert held_against(record, chain, DUE + 51) == [LATE]
+
+
+def test_nobody_owes_what_the_pool_could_not_store() -> None:
+    assert held_against(at_work(replace(COMPUTED, not_stored_at=START + 2.0)), view(initialized()), DUE + 1) == []
+
+
+@given(
+    unheard_at=st.one_of(st.just(0.0), st.floats(START - 100, DUE + 100)),
+    block_at=st.one_of(st.just(0.0), st.floats(START - 100, DUE + 100)),
+)
+def test_a_delay_is_held_against_a_worker_only_if_the_pool_heard_and_saw_all_the_while(
+    unheard_at: float, block_at: float
+) -> None:
+    now = DUE + 1
+    kept = outcomes.excused(at_work(COMPUTED), [LATE], Trouble(unheard_at, block_at), now, PACE)
+    blamed = not START + 1 <= unheard_at <= now and block_at + PACE.upload_timeout >= now
+    assert kept == ([LATE] if blamed else [])
+
+
+# -- winners -----------------------------------------------------------------------------------------------------------
+
+ASKED = START + 2.0
+ASKED_IN_VAIN = replicate(1, reveal_asked_at=ASKED, upload_asked_at=ASKED)
+COMPLETED = view(*CONSENSUS, revealed(1), revealed(2), finalized())
+
+
+def end_of(first: Replicate, now: float) -> Outcome:
+    """What the end tells of worker 1, beside worker 2 who brought the result."""
+    actions = decided(task(replicates=[first, uploaded(2), replicate(3)]), COMPLETED, now)
+    return next(act.outcome for act in actions if isinstance(act, Free) and act.wallet == wallet(1))
+
+
+def test_a_winner_that_left_the_result_to_others_is_counted_as_late_and_not_as_right() -> None:
+    in_time, late = ASKED + PACE.upload_timeout - 1, ASKED + PACE.upload_timeout
+    assert end_of(ASKED_IN_VAIN, in_time) is Outcome.VOTED
+    assert end_of(ASKED_IN_VAIN, late) is Outcome.LATE
+    assert end_of(replicate(1), late) is Outcome.VOTED
+    assert end_of(replace(ASKED_IN_VAIN, link=LINK), late) is Outcome.VOTED
+
+
+def test_a_winner_whose_large_result_is_on_its_way_or_that_the_pool_could_not_store_was_right() -> None:
+    for first in (replace(ASKED_IN_VAIN, upload_begun_at=ASKED + 1), replace(ASKED_IN_VAIN, not_stored_at=ASKED + 1)):
+        assert end_of(first, ASKED + 100) is Outcome.VOTED
+
+
+def test_winners_are_excused_if_the_pool_could_not_be_reached_since_they_were_asked() -> None:
+    record, now = task(replicates=[ASKED_IN_VAIN]), ASKED + 100
+    free = [Free(wallet(1), Outcome.LATE), Free(wallet(1), Outcome.WITHHELD)]
+    assert outcomes.excused(record, free, Trouble(unheard_at=ASKED + 90, block_at=now), now, PACE) == [
+        Free(wallet(1), Outcome.VOTED),
+        Free(wallet(1), Outcome.NEUTRAL),
+    ]
+    assert outcomes.excused(record, free, Trouble(ASKED - 1, now), now, PACE) == free
+
+
+def test_who_votes_alone_without_a_stored_result_is_held_to_it_whatever_was_away() -> None:
+    record = task(trust=1, replicates=[COMPUTED])
+    withheld: list[Action] = [Free(wallet(1), Outcome.WITHHELD)]
+    assert outcomes.excused(record, withheld, Trouble(DUE, 0.0), DUE, PACE) == withheld
