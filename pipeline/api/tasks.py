@@ -209,7 +209,7 @@ def _reasons(services: Access, tasks: list[TaskRecord]) -> dict[TaskId, str | No
     waiting = decided_by(services.store.workers, [task for task in tasks if task.open], now)
     logs = services.store.chain.logs.of_tasks([task.task_id for task in waiting])
     seen_after = now - settings.worker_lost_seconds
-    timeouts = Timeouts(settings.block_time, settings.spend_depth)
+    timeouts = Timeouts(settings.block_time, settings.spend_depth, settings.proven_first_seconds)
     candidates: dict[explain.Kind, explain.Candidates] = {}
     reasons = {}
     for task in waiting:

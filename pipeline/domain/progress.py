@@ -25,7 +25,7 @@ from pipeline.domain.actions import (
     Want,
 )
 from pipeline.domain.records import Replicate, Submission, TaskRecord, TaskStage
-from pipeline.domain.replicas import Timeouts, replicate_of_voter, usable_result
+from pipeline.domain.replicas import Timeouts, proven_until, replicate_of_voter, usable_result
 from protocol.errors import BadMessage
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.view import ChainView, TaskStatus
@@ -60,7 +60,12 @@ def next_visit(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
     times = [now + pause]
     times += [
         float(deadline)
-        for deadline in (task.contribution_deadline, task.final_deadline, view.reveal_deadline)
+        for deadline in (
+            task.contribution_deadline,
+            task.final_deadline,
+            view.reveal_deadline,
+            proven_until(task, timeouts),
+        )
         if deadline is not None and deadline > now
     ]
     return min(times)

@@ -26,8 +26,9 @@ MOST_DOUBLINGS = 6
 #: Workers that failed for any reason or exceeded a timeout, together, before no other is asked: neither a frozen chain
 #: nor a broken app may use up the whole pool. Counted like those above.
 MAX_SPENT = 10
-#: The highest trust that workers never right on chain may decide alone: four of them, where proven ones are busy. Above
-#: it, a result needs the vote of one that was right before, if the pool has any (`PROVEN_SECONDS`).
+#: The highest trust that workers never right on chain may decide alone: four of them, where proven ones are busy for
+#: `Timeouts.proven_first` seconds. Above it, a result needs the vote of one that was right before, if the pool has any
+#: (`PROVEN_SECONDS`).
 NEWCOMERS_DECIDE = 16
 #: Seconds after which a proven worker that is not heard of no longer has others wait for it: a day, so that machines
 #: that are away together, or behind a scheduler that was, leave nothing to newcomers.
@@ -41,6 +42,9 @@ class Timeouts:
     block_time: float = 1.0
     #: Blocks that transactions wait for what justifies them to be settled (SLUICE_SPEND_DEPTH).
     spend_depth: int = 0
+    #: Seconds after its deal for which a task of low trust waits for a proven worker, if the pool has any
+    #: (SLUICE_PROVEN_FIRST_SECONDS).
+    proven_first: float = 0.0
 
     @property
     def reask(self) -> float:
@@ -139,7 +143,7 @@ def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
     if given_up(task, view, now, timeouts):
         return Want(0)
     waiting = pending(task, view, now, timeouts)
-    newcomers = newcomers_left(task, view)
+    newcomers = newcomers_left(task, view, now, timeouts)
     if count := _needed(task, view, waiting):
         return Want(count, *_forecast(task, view, waiting), newcomers=newcomers)
     sure = [item for item in waiting if item.standing is Standing.PROVEN or now < item.assigned_at + timeouts.backup]
@@ -147,14 +151,14 @@ def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
     return Want(count, *_forecast(task, view, sure), backup=True, newcomers=newcomers) if count else Want(0)
 
 
-def newcomers_left(task: TaskRecord, view: ChainView) -> int:
+def newcomers_left(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> int:
     """How many more newcomers (workers that were never right on chain) may be asked.
 
     An authorization never expires: newcomers that kept silent may still vote, all at once. So above trust
-    `NEWCOMERS_DECIDE`, only so many are asked that all of them together, with the votes on chain now, cannot make a
-    result win that no proven worker voted for.
+    `NEWCOMERS_DECIDE`, and below it as long as a proven worker may get free, only so many are asked that all of them
+    together, with the votes on chain now, cannot make a result win that no proven worker voted for.
     """
-    if task.mode is Mode.SOLO or task.trust <= NEWCOMERS_DECIDE:
+    if task.mode is Mode.SOLO or (task.trust <= NEWCOMERS_DECIDE and now >= proven_until(task, timeouts)):
         return MOST_NEWCOMERS
     proven = {item.wallet for item in task.replicates if item.standing is Standing.PROVEN}
     unsaid = [item for item in task.replicates if item.wallet not in proven and view.contribution(item.wallet) is None]
@@ -174,6 +178,11 @@ def newcomers_left(task: TaskRecord, view: ChainView) -> int:
             break
         left += 1
     return left
+
+
+def proven_until(task: TaskRecord, timeouts: Timeouts) -> float:
+    """Until when a task of low trust waits for a proven worker, Unix seconds."""
+    return task.matched_at + timeouts.proven_first
 
 
 def of_newcomers(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:

@@ -180,7 +180,7 @@ def test_a_bag_costs_one_look_at_each_machine(monkeypatch: pytest.MonkeyPatch) -
         workers=SimpleNamespace(any_proven=lambda _: True, nearest=lambda *_: machines),
         chain=SimpleNamespace(logs=SimpleNamespace(of_tasks=lambda _: {})),
     )
-    settings = SimpleNamespace(worker_lost_seconds=60.0, block_time=1.0, spend_depth=0)
+    settings = SimpleNamespace(worker_lost_seconds=60.0, block_time=1.0, spend_depth=0, proven_first_seconds=0.0)
     services = SimpleNamespace(clock=lambda: START + 3.0, settings=settings, store=store)
     reasons = tasks._reasons(services, bag)  # type: ignore[arg-type]  # stands in
     assert len(reasons) == len(bag)

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.domain.actions import Want
+from pipeline.domain.decide import decide
 from pipeline.domain.explain import Candidates, explain
 from pipeline.domain.match import match
+from pipeline.domain.progress import after
 from pipeline.domain.records import MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord, WorkerRecord
-from pipeline.domain.replicas import NEWCOMERS_DECIDE, votes
+from pipeline.domain.replicas import NEWCOMERS_DECIDE, Timeouts, votes
 from protocol.poco import events, weights
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView
@@ -43,13 +45,14 @@ DEEDS = st.sampled_from(["silent", "silent", "silent", "lie", "truth", "crash"])
 
 @dataclass
 class Vote:
-    """One task with a high trust: workers are asked, some vote, others keep what they may vote with."""
+    """One task that newcomers may not decide: workers are asked, some vote, others keep what they may vote with."""
 
     record: TaskRecord
     honest: Sequence[WorkerRecord]
     strangers: Sequence[WorkerRecord]
     happened: list[events.Event] = field(default_factory=lambda: [initialized()])
     now: float = START + 1
+    pace: Timeouts = PACE
 
     @property
     def chain(self) -> ChainView:
@@ -60,7 +63,8 @@ class Vote:
 
         `free`: how many of the honest have nothing else to do.
         """
-        self.record = moved(self.record, self.chain, self.now)
+        actions = decide(self.record, self.chain, self.now, self.pace)
+        self.record = after(self.record, self.chain, actions, self.now, self.pace)
         for found in match([self.record], [*self.honest[:free], *self.strangers]):
             fresh = [
                 Replicate(
@@ -143,6 +147,52 @@ def test_no_workers_that_were_never_right_can_complete_a_task_of_high_trust_howe
     )
     for count in free:
         pool.round(deeds, free=count)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    trust=st.integers(2, NEWCOMERS_DECIDE),
+    honest=st.integers(0, 4),
+    free=st.lists(st.integers(0, 4), min_size=1, max_size=6),
+    strangers=st.integers(1, 25),
+    deeds=st.lists(DEEDS, min_size=1, max_size=7),
+)
+def test_while_a_proven_worker_may_get_free_no_newcomers_decide_a_task_of_low_trust_either(
+    trust: int, honest: int, free: list[int], strangers: int, deeds: list[str]
+) -> None:
+    pool = Vote(
+        high_trust(trust),
+        [worker(1000 + n, weight=2 + n % 3, solos=1, stake=10**6) for n in range(honest)],
+        [worker(n, stake=100 + n) for n in range(1, strangers + 1)],
+        pace=Timeouts(1.0, proven_first=len(free) * (PACE.start_timeout + 1)),
+    )
+    for count in free:
+        pool.round(deeds, free=count)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    trust=st.integers(2, NEWCOMERS_DECIDE),
+    strangers=st.integers(4, 25),
+    proven=st.integers(0, 3),
+    seconds=st.floats(0, 3600),
+)
+def test_no_task_of_low_trust_waits_longer_than_that_and_whoever_is_proven_and_free_has_a_vote_in_it(
+    trust: int, strangers: int, proven: int, seconds: float
+) -> None:
+    pace, record = Timeouts(1.0, proven_first=seconds), high_trust(trust)
+    fresh = [worker(n, stake=10**6) for n in range(1, strangers + 1)]
+    known = [worker(1000 + n, solos=1) for n in range(proven)]
+    chain = view(initialized())
+    waiting = after(record, chain, decide(record, chain, START + 0.0, pace), START, pace)
+    if proven:
+        (found,) = match([waiting], [*fresh, *known])
+        assert {item.wallet for item in found.workers} & {item.wallet for item in known}
+    assert seconds < 1 or waiting.next_visit <= START + seconds
+    then = START + seconds
+    ready = after(waiting, chain, decide(waiting, chain, then, pace), then, pace)
+    (found,) = match([ready], fresh)
+    assert found.wants == 0
 
 
 def asked(trust: int, *workers: WorkerRecord) -> tuple[TaskRecord, list[Wallet]]:
