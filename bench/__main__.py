@@ -92,12 +92,13 @@ def crowd_command(
 
 @app.command("hostile")
 def hostile_command(
-    wallets: Annotated[int, typer.Option(help="Fresh wallets with 64 slots each that do no work.")] = 50,
+    wallets: Annotated[int, typer.Option(help="Fresh wallets with 256 slots each that do no work.")] = 50,
     tasks: Annotated[int, typer.Option(help="Tasks of trust 1; half as many of trust 5.", min=2)] = 40,
+    category: Annotated[int, typer.Option(help="Category of the deals: 0 is XS (300 s), 6 is TEST-10 (10 s).")] = 0,
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
-    """The same deals with and without a crowd that does no work. Example: hostile --wallets 50 --tasks 40"""
-    _print_lines(hostile.run(wallets=wallets, tasks=tasks))
+    """The same deals with and without liars, copiers and others, and a crowd that does no work. Example: hostile"""
+    _print_lines(hostile.run(wallets=wallets, tasks=tasks, category=category))
 
 
 def _print_lines(lines: Iterator[str]) -> None:

@@ -35,8 +35,6 @@ WORDS: tuple[tuple[Report, ...], ...] = (
     (Report(step=Step.STARTED), Report(step=Step.COMPUTED)),
     (Report(step=Step.FAILED, cause="APP_IMAGE_DOWNLOAD_FAILED"),),
 )
-#: The most that a pool takes: 256 are refused at sign-in.
-CLAIMED_SLOTS = 64
 #: Native token of each, in wei: gas for many tasks.
 GAS_MONEY = 10**18
 #: Seconds between pings of all, well below the time after which a silent machine counts as lost.
@@ -88,10 +86,9 @@ def signed_in(bench_pool: BenchPool, count: int) -> Iterator[list[FreshWallet]]:
     bench_pool.rpc.batch([("anvil_setBalance", (wallet.key.wallet, hex(GAS_MONEY))) for wallet in wallets])
     threads = [threading.Thread(target=_ping, args=(api, wallets, stop), daemon=True)]
     for number, wallet in enumerate(wallets):
-        offer = Capabilities(
-            name=f"fresh-{number}", version="1", slots=CLAIMED_SLOTS, cpus=1, memory_bytes=2**30, tag=ZERO_HASH
-        )
-        session = asked_again(partial(api.sign_in, wallet.key, config, offer))
+        # As many slots as the pool takes.
+        sign_in = partial(api.sign_in, wallet.key, config, offer(f"fresh-{number}", config.most_slots))
+        session = asked_again(sign_in)
         wallet.token = session.token
         app = machine_app(wallet.key.wallet)
         connect_machine(app, session.broker, Path(ca_file) if ca_file else None)
@@ -106,6 +103,11 @@ def signed_in(bench_pool: BenchPool, count: int) -> Iterator[list[FreshWallet]]:
         for thread in threads:
             thread.join()
         api.close()
+
+
+def offer(name: str, slots: int) -> Capabilities:
+    """What a machine that runs nothing says of itself."""
+    return Capabilities(name=name, version="1", slots=slots, cpus=1, memory_bytes=2**30, tag=ZERO_HASH)
 
 
 def asked_again(ask: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
-"""Four honest machines beside fifty fresh wallets that claim 64 slots each and do no work: the same deals with and
-without them, and what became of results and stakes.
+"""Four honest machines beside strangers that harm each in its own way (`strangers`) and fifty fresh wallets that claim
+256 slots each and do no work (`fresh_wallets`): the same deals with and without them, and what became of results and
+stakes.
 """
 
 from __future__ import annotations
@@ -10,45 +11,82 @@ from collections.abc import Iterator, Mapping
 
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.fresh_wallets import signed_in
+from bench.strangers import CAST, at_work, deeds, digest_of, honest_files
+from ops.market.match import Matched
+from ops.pool.on_chain import XS
+from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, TaskStatus
-from protocol.types import TaskId
+from protocol.types import TaskId, Wallet
+from protocol.wire import SLOTS_LIMIT
 
 #: Honest machines, and containers of each at once.
 HONEST, SLOTS = 4, 2
 #: Seconds between blocks.
 BLOCK_TIME = 1.0
+#: Seconds for all deals to end: a vote that is not revealed holds its task up for twice its category's 300 s.
+TIMEOUT = 1500.0
 
 
-def run(*, wallets: int, tasks: int) -> Iterator[str]:
-    """One line of JSON: `tasks` at trust 1 and half as many at trust 5, with `wallets` fresh wallets and without."""
-    with open_bench_pool(block_time=BLOCK_TIME, workers=HONEST, slots=SLOTS) as bench_pool:
-        honest = [wallet.key.wallet for wallet in bench_pool.pool.on_chain.workers[:HONEST]]
-        # Every honest machine has been right on chain before.
-        bench_pool.wait([bench_pool.buy(trust=5, volume=HONEST), bench_pool.buy(trust=1, volume=HONEST * SLOTS)])
-        before = bench_pool.hub.accounts(honest)
-        undisturbed, _ = _timed(bench_pool, tasks)
-        with signed_in(bench_pool, wallets) as crowd:
-            seconds, views = _timed(bench_pool, tasks)
-        after = bench_pool.hub.accounts(honest)
-        winners = [vote.worker for view in views.values() for vote in view.winners]
-        yield json.dumps(
-            {
-                "wallets": wallets,
-                "tasks": len(views),
-                "completed": sum(view.status is TaskStatus.COMPLETED for view in views.values()),
-                "by_honest_machines_only": set(winners) <= set(honest),
-                "given_to_fresh_wallets": sum(len(wallet.given) for wallet in crowd),
-                "honest_stake_lost": sum(max(0, was.stake - now.stake) for was, now in zip(before, after, strict=True)),
-                "honest_stake_locked": sum(account.locked for account in after),
-                "seconds": round(seconds, 1),
-                "undisturbed_seconds": round(undisturbed, 1),
-                "ratio": round(seconds / undisturbed, 2),
-            }
-        )
+def run(*, wallets: int, tasks: int, category: int = XS) -> Iterator[str]:
+    """One line of JSON: `tasks` at trust 1 and half as many at trust 5, without strangers and with them.
+
+    `wallets`: how many of them are fresh and do no work. `category`: of the deals; 0 is XS, of 300 s.
+    """
+    env = {"SLUICE_WORKER_MOST_SLOTS": str(SLOTS_LIMIT)}
+    with open_bench_pool(block_time=BLOCK_TIME, workers=HONEST, slots=SLOTS, spares=len(CAST), env=env) as bench_pool:
+        bench_pool.timeout = TIMEOUT
+        yield json.dumps(compare(bench_pool, wallets=wallets, tasks=tasks, category=category))
 
 
-def _timed(bench_pool: BenchPool, tasks: int) -> tuple[float, Mapping[TaskId, ChainView]]:
+def compare(bench_pool: BenchPool, *, wallets: int, tasks: int, category: int = XS) -> dict[str, object]:
+    """The figures of `run` for a pool of HONEST machines, whose further wallets have stake and no machine."""
+    members = [wallet.key for wallet in bench_pool.pool.on_chain.workers]
+    honest = [key.wallet for key in members[:HONEST]]
+    # Every honest machine has been right on chain before.
+    bench_pool.wait([bench_pool.buy(trust=5, volume=HONEST), bench_pool.buy(trust=1, volume=HONEST * SLOTS)])
+    before = bench_pool.hub.accounts([key.wallet for key in members])
+    undisturbed, _, _ = _timed(bench_pool, tasks, category)
+    with (
+        at_work(bench_pool, members[HONEST : HONEST + len(CAST)]) as cast,
+        signed_in(bench_pool, wallets) as crowd,
+    ):
+        seconds, deals, views = _timed(bench_pool, tasks, category)
+    after = bench_pool.hub.accounts([key.wallet for key in members])
+    lost = [max(0, was.stake + was.locked - now.stake - now.locked) for was, now in zip(before, after, strict=True)]
+    return {
+        "wallets": wallets,
+        "strangers": deeds(cast, views),
+        "tasks": len(views),
+        "completed": sum(view.status is TaskStatus.COMPLETED for view in views.values()),
+        "wrong_results": _wrong(deals, views),
+        "by_honest_machines_only": _winners(views) <= set(honest),
+        "given_to_fresh_wallets": sum(len(wallet.given) for wallet in crowd),
+        "honest_stake_lost": sum(lost[:HONEST]),
+        "honest_stake_locked": sum(account.locked for account in after[:HONEST]),
+        "strangers_stake_lost": sum(lost[HONEST:]),
+        "seconds": round(seconds, 1),
+        "undisturbed_seconds": round(undisturbed, 1),
+        "ratio": round(seconds / undisturbed, 2),
+    }
+
+
+def _timed(bench_pool: BenchPool, tasks: int, category: int) -> tuple[float, list[Matched], Mapping[TaskId, ChainView]]:
     started = time.monotonic()
-    deals = [bench_pool.buy(trust=1, volume=tasks), bench_pool.buy(trust=5, volume=max(1, tasks // 2))]
+    wanted = ((1, tasks), (5, max(1, tasks // 2)))
+    deals = [bench_pool.buy(trust=trust, volume=volume, category=category) for trust, volume in wanted]
     views = bench_pool.wait(deals)
-    return time.monotonic() - started, views
+    return time.monotonic() - started, deals, views
+
+
+def _winners(views: Mapping[TaskId, ChainView]) -> set[Wallet]:
+    return {vote.worker for view in views.values() for vote in view.winners}
+
+
+def _wrong(deals: list[Matched], views: Mapping[TaskId, ChainView]) -> int:
+    """Tasks that were completed with another result than an honest machine's."""
+    wrong = 0
+    for deal in deals:
+        for index, task in enumerate(deal.tasks):
+            truth = result_hash(task, digest_of(honest_files(index, len(deal.tasks))))
+            wrong += views[task].status is TaskStatus.COMPLETED and views[task].consensus != truth
+    return wrong

@@ -164,8 +164,8 @@ class Settings(BaseSettings):
         10.0,
         ge=0,
         le=3600,
-        description="Seconds after its deal for which a task of trust 2 to 16 waits for a machine that was right before,"
-        " if the pool has one, rather than be decided by new ones alone.",
+        description="Seconds after its deal for which a task of trust 2 to 16 waits for a machine that was right"
+        " before, if the pool has one, rather than be decided by new ones alone.",
     )
     worker_idle_days: float = Field(
         7.0,

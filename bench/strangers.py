@@ -1,0 +1,288 @@
+"""Machines that harm a pool each in its own way, over the real protocol: HTTP, their own queues, transactions.
+
+lying        votes for a result of its own
+colluding    votes for one lie with the others of its kind, who are too few to decide
+vanishing    says that it has started, and is never heard of again
+unrevealing  votes for the truth, and neither reveals nor brings it
+copying      votes for what it sees another vote on chain, and cannot reveal that
+slow         does everything as it should, DELAY_SECONDS late
+
+Each has stake and gas money, and no past. A task of trust 1 is believed to its one worker, so who lies says there that
+it has a result, and brings none.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import structlog
+from kombu import Connection, Consumer, Queue
+from kombu.message import Message
+
+from bench.bench_pool import BenchPool
+from bench.fresh_wallets import LOOK_SECONDS, PING_SECONDS, asked_again, offer
+from chain.contracts import calls
+from chain.contracts.hub import Hub
+from chain.rpc.client import Rpc
+from config.celery_apps import connect_machine, machine_app
+from config.topology import COMPUTE, worker_queues
+from ops.poco.sender import DirectSender, TxRequest
+from protocol.errors import BadInput, PoolUnavailable, RpcError, RpcUnavailable, Unavailable
+from protocol.ethereum.hexbytes import to_hex
+from protocol.ethereum.keccak import keccak
+from protocol.ethereum.signing import Key
+from protocol.poco.seal import result_hash, result_seal
+from protocol.poco.view import ChainView, TaskStatus
+from protocol.results.computed import read_computed, result_digest
+from protocol.types import Contract, Hash32, Signature, TaskId
+from protocol.wire import Assignment, Mode, Report, ResultLink, Step
+from workers.data.result_zip import ResultZip
+from workers.pool.api import PoolApi
+
+log = structlog.get_logger(__name__)
+
+#: Seconds by which the slow one is late with each step: longer than the pool waits before it asks a proven machine too,
+#: or another winner for the result, and shorter than it takes to count as silent.
+DELAY_SECONDS = 20.0
+#: Seconds for a task to get on chain, or for another's vote to copy, before this machine gives it up.
+CHAIN_SECONDS = 60.0
+#: Tasks at a time: a newcomer gets two.
+AT_ONCE = 4
+
+
+class Kind(StrEnum):
+    """In which way a machine harms."""
+
+    LYING = "lying"
+    COLLUDING = "colluding"
+    VANISHING = "vanishing"
+    UNREVEALING = "unrevealing"
+    COPYING = "copying"
+    SLOW = "slow"
+
+
+#: One of each, and two who collude: the least that can, and too few to decide trust 5.
+CAST = (*Kind, Kind.COLLUDING)
+_LIARS = {Kind.LYING, Kind.COLLUDING}
+
+
+def honest_files(index: int, count: int) -> dict[str, bytes]:
+    """What the demo's app leaves for the argument `noop` in task `index` of `count`, by path below /iexec_out."""
+    text = f"args: noop\ntask index: {index} of {count}\n"
+    return {"result.txt": text.encode(), "computed.json": b'{"deterministic-output-path": "/iexec_out/result.txt"}\n'}
+
+
+def digest_of(files: Mapping[str, bytes]) -> Hash32:
+    """The digest that an honest machine votes for."""
+    sums = {path: sha256(content).digest() for path, content in files.items()}
+    return result_digest(read_computed(files["computed.json"], callback=False), sums, {""})
+
+
+@dataclass
+class Stranger:
+    """One such machine, and the tasks that it was given."""
+
+    kind: Kind
+    key: Key
+    api: PoolApi
+    hub: Hub
+    sender: DirectSender
+    home: Path
+    stop: threading.Event
+    token: str = ""
+    given: dict[TaskId, Assignment] = field(default_factory=dict)
+    gone: threading.Event = field(default_factory=threading.Event)
+    #: One transaction at a time, so that nonces follow each other.
+    sending: threading.Lock = field(default_factory=threading.Lock)
+
+    def consume(self, connection: Connection, queues: Sequence[Queue]) -> None:
+        """Take every message and do what this kind does, until `stop`, or until it vanishes."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            on_message = partial(self._on_message, pool)
+            with connection, Consumer(connection, queues=list(queues), on_message=on_message):
+                while not self.stop.is_set() and not self.gone.is_set():
+                    with suppress(TimeoutError):
+                        connection.drain_events(timeout=LOOK_SECONDS)
+
+    def _on_message(self, pool: ThreadPoolExecutor, message: Message) -> None:
+        (subject, *_), _, _ = json.loads(message.body or "")
+        name = message.headers["task"]
+        if name == COMPUTE:
+            assignment = Assignment.model_validate(subject)
+            self.given[TaskId(assignment.task_id)] = assignment
+            pool.submit(self._attempt, self._work, assignment)
+        elif (held := self.given.get(TaskId(subject))) is not None:
+            act = {"worker.reveal": self._reveal, "worker.upload": self._upload}.get(name)
+            if act is not None:
+                pool.submit(self._attempt, act, held)
+        message.ack()
+
+    def _attempt(self, act: Callable[[Assignment], None], assignment: Assignment) -> None:
+        try:
+            act(assignment)
+        except (BadInput, Unavailable, RpcError, RpcUnavailable) as error:
+            # E.g. the task ended meanwhile.
+            log.info("A stranger failed.", action="stranger_failed", kind=str(self.kind), why=str(error))
+
+    # -- what it does ---------------------------------------------------------------------------------------------
+
+    def _work(self, assignment: Assignment) -> None:
+        self._report(assignment, Step.STARTED)
+        if self.kind is Kind.VANISHING:
+            self.gone.set()
+            return
+        if self.kind is Kind.SLOW:
+            self.stop.wait(DELAY_SECONDS)
+        self._report(assignment, Step.COMPUTED)
+        if assignment.mode is Mode.SOLO:
+            if self.kind is Kind.SLOW:
+                self._finalize_alone(assignment)
+            return
+        task = TaskId(assignment.task_id)
+        if self.kind is Kind.COPYING:
+            self._until(task, lambda view: bool(view.contributions))
+            (seen,) = self.hub.tasks([task])
+            if seen.contributions:
+                self._vote(
+                    assignment, seen.contributions[0].result_hash, result_seal(self.key.wallet, task, _lie(task))
+                )
+            return
+        self._until(task, lambda view: view.status is TaskStatus.ACTIVE)
+        digest = self._digest(assignment)
+        self._vote(assignment, result_hash(task, digest), result_seal(self.key.wallet, task, digest))
+
+    def _digest(self, assignment: Assignment) -> Hash32:
+        match self.kind:
+            case Kind.LYING:
+                return _lie(self.key.wallet)
+            case Kind.COLLUDING:
+                return _lie(assignment.deal_id)
+            case _:
+                return digest_of(_files(assignment))
+
+    def _vote(self, assignment: Assignment, hashed: Hash32, seal: Hash32) -> None:
+        task, authorization = TaskId(assignment.task_id), Signature(assignment.authorization)
+        self._send("contribute", calls.contribute(task, hashed, seal, authorization))
+
+    def _reveal(self, assignment: Assignment) -> None:
+        if self.kind is Kind.SLOW:
+            self.stop.wait(DELAY_SECONDS)
+        if self.kind is Kind.SLOW or self.kind in _LIARS:
+            self._send("reveal", calls.reveal(TaskId(assignment.task_id), self._digest(assignment)))
+
+    def _upload(self, assignment: Assignment) -> None:
+        if self.kind is Kind.SLOW:
+            self.stop.wait(DELAY_SECONDS)
+            self._store(assignment)
+
+    def _finalize_alone(self, assignment: Assignment) -> None:
+        link = self._store(assignment)
+        results = to_hex(link.model_dump_json().encode())
+        task, authorization = TaskId(assignment.task_id), Signature(assignment.authorization)
+        data = calls.contribute_and_finalize(task, self._digest(assignment), results, authorization)
+        self._send("contributeAndFinalize", data)
+
+    # -- pool and chain -------------------------------------------------------------------------------------------
+
+    def ping(self) -> None:
+        """Say that it is there, unless it has vanished."""
+        if not self.gone.is_set():
+            # One that is banned for a while is refused meanwhile; the next ping makes up for one that is late.
+            with suppress(BadInput, PoolUnavailable):
+                self.api.ping(self.token, list(self.given)[-AT_ONCE:])
+
+    def _report(self, assignment: Assignment, step: Step) -> None:
+        report = partial(self.api.report, self.token, TaskId(assignment.task_id), Report(step=step))
+        asked_again(report)
+
+    def _store(self, assignment: Assignment) -> ResultLink:
+        path = self.home / f"{assignment.task_id}-{self.key.wallet}.zip"
+        with ResultZip(path) as packed:
+            for name, content in _files(assignment).items():
+                with packed.file(name, len(content)) as write:
+                    write(content)
+        put = partial(self.api.put_result, self.token, TaskId(assignment.task_id), path)
+        return asked_again(put).link
+
+    def _send(self, method: str, data: str) -> None:
+        with self.sending:
+            self.sender.send([TxRequest(self.hub.address, data, calls.gas_limit(method, data))])
+
+    def _until(self, task: TaskId, holds: Callable[[ChainView], bool]) -> ChainView | None:
+        """The task once the chain shows this of it; None if the run is over first, or CHAIN_SECONDS have passed."""
+        until = time.monotonic() + CHAIN_SECONDS
+        while time.monotonic() < until and not self.stop.wait(LOOK_SECONDS):
+            (view,) = self.hub.tasks([task])
+            if holds(view):
+                return view
+        return None
+
+
+def _files(assignment: Assignment) -> dict[str, bytes]:
+    return honest_files(assignment.index, assignment.bot_size)
+
+
+def _lie(about: str) -> Hash32:
+    return Hash32(to_hex(keccak(f"a lie about {about}".encode())))
+
+
+@contextmanager
+def at_work(bench_pool: BenchPool, keys: Sequence[Key], cast: Sequence[Kind] = CAST) -> Iterator[list[Stranger]]:
+    """A stranger of each kind in `cast` for each of `keys`, which have stake; they stay enrolled after the block."""
+    api, stop = PoolApi(bench_pool.pool.api_url), threading.Event()
+    config = api.config()
+    ca_file = bench_pool.pool.env.get("SLUICE_AMQP_CA_FILE")
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-")))
+        strangers, threads = [], []
+        for kind, key in zip(cast, keys, strict=True):
+            rpc = stack.enter_context(Rpc(bench_pool.chain.rpc_url))
+            sender = DirectSender(key, rpc, bench_pool.chain.chain_id)
+            hub = Hub(rpc, Contract(bench_pool.chain.addresses.hub))
+            stranger = Stranger(kind, key, api, hub, sender, home, stop)
+            session = asked_again(partial(api.sign_in, key, config, offer(str(kind), config.most_slots)))
+            stranger.token = session.token
+            app = machine_app(key.wallet)
+            connect_machine(app, session.broker, Path(ca_file) if ca_file else None)
+            consume = partial(stranger.consume, app.connection(), worker_queues(key.wallet))
+            threads.append(threading.Thread(target=consume, daemon=True))
+            strangers.append(stranger)
+        threads.append(threading.Thread(target=_ping, args=(strangers, stop), daemon=True))
+        for thread in threads:
+            thread.start()
+        try:
+            yield strangers
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+            api.close()
+
+
+def _ping(strangers: Sequence[Stranger], stop: threading.Event) -> None:
+    while not stop.wait(PING_SECONDS):
+        for stranger in strangers:
+            stranger.ping()
+
+
+def deeds(strangers: Sequence[Stranger], views: Mapping[TaskId, ChainView]) -> dict[str, dict[str, int]]:
+    """By kind: tasks given, votes on chain, and votes with the winner that were revealed."""
+    counted: dict[str, dict[str, int]] = {}
+    for stranger in strangers:
+        votes = [vote for view in views.values() if (vote := view.contribution(stranger.key.wallet)) is not None]
+        won = [view for view in views.values() if stranger.key.wallet in {vote.worker for vote in view.revealed}]
+        mine = counted.setdefault(str(stranger.kind), {"machines": 0, "given": 0, "voted": 0, "won": 0})
+        for name, number in (("machines", 1), ("given", len(stranger.given)), ("voted", len(votes)), ("won", len(won))):
+            mine[name] += number
+    return counted
