@@ -144,9 +144,22 @@ class Settings(BaseSettings):
     api_url: str = Field("http://127.0.0.1:18300", description="Where workers reach the HTTP API.")
     operations_host: str = Field(
         "127.0.0.1",
-        description="Address that health and metrics listen on. It asks for no password: keep it from strangers.",
+        description="Address that health, metrics and the operator's API listen on. Health and metrics ask for no"
+        " password: keep it from strangers.",
     )
-    operations_port: Port = Field(18301, description="Port that health and metrics listen on.")
+    operations_port: Port = Field(18301, description="Port that health, metrics and the operator's API listen on.")
+    admin_token_file: Path | None = Field(
+        None,
+        description="File with the token of the operator's API, mode 600; made if absent. Unset: `admin.token` in"
+        " SLUICE_HOME.",
+    )
+    admin_token: SecretStr | None = Field(
+        None, description="The token itself, in place of the file: for `sluice` on a laptop."
+    )
+    admin_url: str | None = Field(
+        None,
+        description="Where `sluice` reaches the operator's API. Unset: SLUICE_OPERATIONS_PORT of this machine.",
+    )
     public_rpc_url: str | None = Field(
         None, description="RPC URL for workers; default: rpc_url (its first), if it holds no path, query or user."
     )

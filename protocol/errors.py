@@ -7,9 +7,11 @@
     │   ├── BadMessage           a message or request body that breaks its schema (HTTP 400; a queue drops it)
     │   │   ├── TooLarge         more bytes than the door lets in (HTTP 413)
     │   │   └── TooSlow          a body that stalls or comes too slowly: its line's fault (HTTP 408)
+    │   ├── OperatorRefused      what the operator's API answered to a command (`sluice task show` …)
     │   ├── NotFound             a well-formed id of nothing we know (HTTP 404)
     │   └── Refused              well-formed but not allowed: foreign task, wrong result, banned (HTTP 403)
     │       ├── NotSignedIn      no valid token or signature (HTTP 401)
+    │       ├── NotOperator      no valid token of the operator's API (HTTP 401)
     │       └── RefusedHere      ... on this machine or to this machine; the worker that asked declines the task
     ├── Unavailable              something does not answer now; whoever called may try again later
     │   ├── RpcUnavailable       no answer from an Ethereum node: it may or may not have acted
@@ -88,6 +90,10 @@ class TooSlow(BadMessage):
     """The body came too slowly: {why}."""
 
 
+class OperatorRefused(BadInput):
+    """{says} {fix}"""
+
+
 class NotFound(BadInput):
     """No such {what}."""
 
@@ -98,6 +104,10 @@ class Refused(BadInput):
 
 class NotSignedIn(Refused):
     """Not signed in: {why}."""
+
+
+class NotOperator(Refused):
+    """Not allowed: {why}."""
 
 
 class RefusedHere(Refused):

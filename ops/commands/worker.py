@@ -19,7 +19,9 @@ from rich.text import Text
 
 from config.logging import configure
 from config.settings import settings
+from ops.admin import worker_commands
 from ops.machine import fund_commands
+from protocol.errors import BadSetting
 
 if TYPE_CHECKING:
     from workers.fitness.status import Status
@@ -31,7 +33,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 
 def register(app: typer.Typer) -> None:
     """Add `sluice worker …`."""
-    group = typer.Typer(no_args_is_help=True, help="A worker machine: runs apps in Docker for a pool.")
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="This worker machine, which runs apps in Docker for a pool; and, for a pool's operator, its machines.",
+    )
     group.command("run", epilog="Example: `SLUICE_API_URL=https://pool.example SLUICE_KEYSTORE=wallet.json … run`")(
         _run
     )
@@ -39,7 +44,7 @@ def register(app: typer.Typer) -> None:
     group.command("status", epilog="Examples: `sluice worker status`, `sluice worker status --watch`, `status --json`")(
         _status
     )
-    for name, (command, examples) in {**_MORE, **fund_commands.COMMANDS}.items():
+    for name, (command, examples) in {**_MORE, **fund_commands.COMMANDS, **worker_commands.COMMANDS}.items():
         group.command(name, epilog=examples)(command)
     app.add_typer(group, name="worker")
 
@@ -164,14 +169,27 @@ def _stop(
 
 
 def _drain(
+    wallet: Annotated[
+        str | None, typer.Argument(metavar="[WALLET]", help="For the pool's operator: a machine of the pool.")
+    ] = None,
     deadline: Annotated[
         float | None,
         typer.Option("--deadline", help="Seconds after which what is not computed goes back to the pool.", min=0),
     ] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Take tasks again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With WALLET: only say what would change.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take no new task, finish those that are here, then stop. Votes are always revealed, whatever the deadline."""
+    """Take no new task, finish those that are here, then stop. Votes are always revealed, whatever the deadline.
+
+    With a wallet, for the pool's operator: give that machine nothing new; it finishes what it has and stays signed in.
+    """
+    if wallet is not None:
+        if cancel or deadline is not None:
+            fix = "Without WALLET it is about this machine; `sluice worker undrain WALLET` takes it back."
+            raise BadSetting(name="WALLET", why="it goes with no option but --dry-run and --json", fix=fix)
+        worker_commands.change(wallet, "drain", dry_run=dry_run, as_json=as_json)
+        return
     from ops.machine import life  # noqa: PLC0415
 
     if cancel:
@@ -220,7 +238,10 @@ def _prune(
 _MORE: dict[str, tuple[Callable[..., None], str]] = {
     "init": (_init, "Examples: `sluice worker init`, `sluice worker init --keystore /etc/sluice/wallet.json --json`"),
     "stop": (_stop, "Examples: `sluice worker stop`, `sluice worker stop --wait 120 --json`"),
-    "drain": (_drain, "Examples: `sluice worker drain`, `drain --deadline 600`, `drain --cancel`"),
+    "drain": (
+        _drain,
+        "Examples: `sluice worker drain`, `drain --deadline 600`, `drain --cancel`; `sluice worker drain 0x…`",
+    ),
     "logs": (_logs, "Examples: `sluice worker logs --follow`, `sluice worker logs 0x12ab… --json`"),
     "prune": (_prune, "Examples: `sluice worker prune --dry-run`, `sluice worker prune --json`"),
 }

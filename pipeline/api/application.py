@@ -14,6 +14,11 @@ from starlette.concurrency import run_in_threadpool
 
 from config.supervisor import RECURSION_LIMIT
 from pipeline.api import errors, operations, pool, reports, tasks, workers
+from pipeline.api.admin import explain as admin_explain
+from pipeline.api.admin import pool as admin_pool
+from pipeline.api.admin import tasks as admin_tasks
+from pipeline.api.admin import workers as admin_workers
+from pipeline.api.admin.access import operator_token
 from pipeline.api.body_limit import BodyLimit
 from pipeline.api.rate_limits import AddressLimit
 from pipeline.api.recent_answers import ANSWER_SECONDS, RecentAnswers
@@ -34,7 +39,8 @@ Errors are JSON: `{"error": "what happened", "fix": "what to do"}`.
 PUBLIC_DOCUMENT = "/public/openapi.json"
 
 OPERATIONS = """
-What the operator of the pool looks at. It asks for no password: keep `SLUICE_OPERATIONS_PORT` from strangers.
+What the operator of the pool looks at and changes. Health and metrics ask for no password: keep
+`SLUICE_OPERATIONS_PORT` from strangers. Everything below `/admin` needs the token in `admin.token`.
 """
 
 
@@ -79,7 +85,10 @@ def create_operations_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.answers = RecentAnswers(ANSWER_SECONDS)
     errors.install(app)
+    app.state.admin_token = operator_token(services.settings)
     app.include_router(operations.router)
+    for part in (admin_pool, admin_tasks, admin_workers, admin_explain):
+        app.include_router(part.router, prefix="/admin", tags=["admin"])
     app.add_middleware(BodyLimit, result_bytes=0)
 
     @app.get(PUBLIC_DOCUMENT, summary="The public API as an OpenAPI document")

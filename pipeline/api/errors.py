@@ -1,7 +1,7 @@
 """Errors as answers: a status, and JSON `{"error": what happened, "fix": what to do}`. The only place that maps them.
 
-BadMessage 400   NotSignedIn 401   Refused 403   NotFound 404   TooSlow 408   NotYet, UnderWay, WrongOffset 409
-TooLarge 413   TooManyRequests 429   Unavailable 503
+BadMessage 400   NotSignedIn, NotOperator 401   Refused 403   NotFound 404   TooSlow 408
+NotYet, UnderWay, WrongOffset 409   TooLarge 413   TooManyRequests 429   Unavailable 503
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from protocol.errors import (
     BadMessage,
     NotFound,
+    NotOperator,
     NotSignedIn,
     NotYet,
     Refused,
@@ -42,6 +43,11 @@ _ANSWERS: tuple[tuple[type[SluiceError], int, str], ...] = (
         "Compare the request with docs/worker-protocol.md, or with the OpenAPI document of the operator.",
     ),
     (NotSignedIn, 401, "Sign in again: POST /workers/challenge, then POST /workers/login."),
+    (
+        NotOperator,
+        401,
+        "Send `Authorization: Bearer` and the content of admin.token in the scheduler's SLUICE_HOME.",
+    ),
     (Refused, 403, "Nothing to retry: this wallet may not do that."),
     (NotFound, 404, "Check the path."),
     (NotYet, 409, "Try again in a block or two."),

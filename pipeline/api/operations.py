@@ -108,12 +108,12 @@ class _Present:
         family = GaugeMetricFamily("sluice_tasks", "Tasks by stage.", labels=["stage"])
         try:
             with pymongo.timeout(COUNT_SECONDS):
-                counts = self._services.store.tasks.count_by_stage()
+                counts = self._services.store.lists.count_by_stage()
         except PyMongoError as error:
             log.warning("Tasks cannot be counted.", action="metrics_database", why=str(error).partition(" (")[0])
             return
         for stage, count in counts.items():
-            family.add_metric([str(stage)], count)
+            family.add_metric([str(stage)], count.count)
         yield family
 
 

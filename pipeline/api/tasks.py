@@ -15,22 +15,18 @@ from pydantic import BaseModel
 from pipeline.api.auth.access import Access
 from pipeline.api.auth.log_access import LogDomain, log_challenge, log_reader
 from pipeline.api.task_model import ReplicateModel, TaskModel, replicate_model, task_model
-from pipeline.domain import explain
 from pipeline.domain.records import ComputeLog, DealRecord, TaskRecord
-from pipeline.domain.replicas import Timeouts
-from pipeline.flow.new_pool import decided_by
+from pipeline.flow.reasons import reasons
 from protocol.errors import BadMessage, NotFound, Refused
 from protocol.poco.events import Seen
 from protocol.poco.view import ChainView, fold
-from protocol.types import DealId, Hash32, TaskId, Wallet
+from protocol.types import DealId, TaskId, Wallet
 from protocol.wire import Dataset, HexId, Whole
 
 router = APIRouter(tags=["requesters"])
 _ADDRESS = re.compile(r"^0x[0-9a-fA-F]{40}$")
 #: Tasks of a deal in one answer: a bag may hold a hundred thousand, and anybody may ask. Each is read with its events.
 MOST_TASKS = 100
-#: Machines looked at to tell what a task waits for.
-NEAREST = 100
 #: The SDK adds it to some calls; another chain's id is refused rather than answered for ours.
 ChainId = Annotated[Whole | None, Query(alias="chainId", description="If given, must be this pool's chain.")]
 Authorization = Annotated[str, Header(description="`<hash>_<signature>_<address>` over the log challenge.")]
@@ -151,7 +147,7 @@ def get_deal(
     if deal is None:
         raise NotFound(what=f"deal {deal_id}")
     tasks = services.store.tasks.of_deal(deal.deal_id, first, limit)
-    return _deal_model(deal, tasks, _reasons(services, tasks))
+    return _deal_model(deal, tasks, reasons(services.store, services.settings, tasks, services.clock()))
 
 
 @router.get("/{chain_id}/workerpools/{address}", summary="This API's URL (Compass)")
@@ -201,26 +197,6 @@ def _readable_logs(services: Access, task_id: str, authorization: str) -> list[C
 
 def _compute_logs(output: ComputeLog) -> ComputeLogs:
     return ComputeLogs(walletAddress=output.wallet, stdout=output.stdout, stderr=output.stderr)
-
-
-def _reasons(services: Access, tasks: list[TaskRecord]) -> dict[TaskId, str | None]:
-    """What each open task waits for."""
-    now, settings = services.clock(), services.settings
-    waiting = decided_by(services.store.workers, [task for task in tasks if task.open], now)
-    logs = services.store.chain.logs.of_tasks([task.task_id for task in waiting])
-    seen_after = now - settings.worker_lost_seconds
-    timeouts = Timeouts(settings.block_time, settings.spend_depth, settings.proven_first_seconds)
-    candidates: dict[explain.Kind, explain.Candidates] = {}
-    reasons = {}
-    for task in waiting:
-        kind = explain.Kind.of(task)
-        if task.wants and kind not in candidates:
-            workers = services.store.workers.nearest(Hash32(kind.tag), kind.stake, NEAREST)
-            candidates[kind] = explain.Candidates.of(task, workers, now, seen_after)
-        view = fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
-        found = candidates.get(kind, explain.Candidates())
-        reasons[task.task_id] = explain.explain(task, view, found, now, timeouts)
-    return reasons
 
 
 def _deal_model(deal: DealRecord, tasks: list[TaskRecord], reasons: Mapping[TaskId, str | None]) -> DealModel:

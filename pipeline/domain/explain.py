@@ -80,8 +80,12 @@ def explain(
     candidates: Candidates,
     now: float,
     timeouts: Timeouts,
+    *,
+    paused: bool = False,
 ) -> str | None:
-    """What the task waits for; None if it is over. `candidates`: of its kind; `now`: Unix seconds."""
+    """What the task waits for; None if it is over. `candidates`: of its kind; `now`: Unix seconds; `paused`: the
+    operator has paused the pool.
+    """
     if view.status in (TaskStatus.COMPLETED, TaskStatus.FAILED) or not task.open:
         return None
     if task.orphaned:
@@ -93,6 +97,8 @@ def explain(
         return _revealing(task, view, now)
     if now >= task.contribution_deadline:
         return f"It got too few votes in time. It can be claimed from {_date(task.final_deadline)} on."
+    if paused and not task.replicates:
+        return f"The pool is paused and begins no task; this one takes votes until {_date(task.contribution_deadline)}."
     staffing = _staffing(task, view, candidates, now, timeouts)
     if view.status is TaskStatus.UNSET:
         return " ".join([_transaction(task, Method.INITIALIZE), *([staffing] if task.wants else [])])
@@ -113,6 +119,7 @@ def why_nobody(task: TaskRecord, candidates: Candidates, now: float) -> str:
     most, first = capacity.stake, max(0.0, capacity.worker.rest_until - now)
     return {
         Obstacle.BANNED: "Every machine that signed in is banned.",
+        Obstacle.DRAINED: "Every machine that is not banned is drained (`sluice worker undrain`).",
         Obstacle.LOST: "No machine has pinged lately.",
         Obstacle.TAG: f"No machine offers what its tag demands: {_demand(task)}.",
         Obstacle.UNCHECKED: "The balances of the machines that could take it were not read from the chain yet.",

@@ -125,6 +125,7 @@ class MachineFacts:
     unfunded: int = 0
     cooling: int = 0
     banned: int = 0
+    drained: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +379,7 @@ def _machines(facts: MachineFacts) -> HealthPart:
         "without gas": facts.unfunded,
         "cooling down after failures": facts.cooling,
         "banned": facts.banned,
+        "drained": facts.drained,
     }
     said = ", ".join(f"{count} {name}" for name, count in reasons.items() if count)
     return HealthPart(

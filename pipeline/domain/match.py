@@ -24,15 +24,16 @@ class Obstacle(IntEnum):
     """What keeps a worker from a task; the higher, the sooner it may pass."""
 
     BANNED = 0
-    LOST = 1  #: no ping for too long
-    TAG = 2  #: it does not offer what the task's tag demands
-    UNCHECKED = 3  #: its native-token balance and stake were not read yet
-    GAS = 4  #: its native token does not pay the gas of a task
-    STAKE = 5  #: its free stake, less what is promised, does not cover the vote
-    NEWCOMERS = 6  #: it was never right on chain; others like it failed the task, are at it or could decide it alone
-    ASKED = 7  #: it had the task before
-    COOLING_DOWN = 8  #: it failed several times in a row
-    BUSY = 9  #: no slot that it may use is free
+    DRAINED = 1  #: the pool's operator lets it finish what it has (`sluice worker drain`)
+    LOST = 2  #: no ping for too long
+    TAG = 3  #: it does not offer what the task's tag demands
+    UNCHECKED = 4  #: its native-token balance and stake were not read yet
+    GAS = 5  #: its native token does not pay the gas of a task
+    STAKE = 6  #: its free stake, less what is promised, does not cover the vote
+    NEWCOMERS = 7  #: it was never right on chain; others like it failed the task, are at it or could decide it alone
+    ASKED = 8  #: it had the task before
+    COOLING_DOWN = 9  #: it failed several times in a row
+    BUSY = 10  #: no slot that it may use is free
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,7 @@ def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) ->
     worker = capacity.worker
     checks = (
         (worker.banned, Obstacle.BANNED),
+        (worker.drained, Obstacle.DRAINED),
         (worker.lost, Obstacle.LOST),
         (not fits(task.tag, worker.tag), Obstacle.TAG),
         (not worker.facts.funded, Obstacle.GAS if worker.checked_at else Obstacle.UNCHECKED),

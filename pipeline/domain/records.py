@@ -308,6 +308,8 @@ class WorkerRecord:
     #: It gets no new tasks before.
     rest_until: float = 0.0
     banned: bool = False
+    #: Most slots that the pool's operator lets it use (`sluice worker slots`); None: no such limit, 0: it is drained.
+    operator_slots: int | None = None
     #: Silent for too long; cleared by its next ping.
     lost: bool = False
     #: It has signed off; cleared by its next sign-in or ping.
@@ -333,8 +335,14 @@ class WorkerRecord:
 
     @property
     def usable(self) -> int:
-        """Slots that it may use: those it says it has, as far as it has earned them."""
-        return min(self.slots, NEWCOMER_SLOTS + SLOTS_PER_SUCCESS * self.successes)
+        """Slots that it may use: those it says it has, as far as it has earned them and the operator lets it."""
+        allowed = self.slots if self.operator_slots is None else min(self.slots, self.operator_slots)
+        return min(allowed, NEWCOMER_SLOTS + SLOTS_PER_SUCCESS * self.successes)
+
+    @property
+    def drained(self) -> bool:
+        """Whether the pool's operator lets it finish what it has and gives it nothing new."""
+        return self.operator_slots == 0
 
     def standing(self, stake: NRlc) -> Standing:
         """The standing (newcomer, staked or proven) of this worker for a task that locks `stake` nRLC."""

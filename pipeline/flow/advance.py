@@ -120,6 +120,8 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
         if any(map(outcomes.is_held_against, actions)):
             trouble = _trouble(scheduler) if trouble is None else trouble
             actions = outcomes.excused(task, actions, trouble, now, scheduler.timeouts)
+        if initializes(actions) and not task.replicates and now < task.contribution_deadline and scheduler.paused():
+            actions = without_initialize(actions)
         late, put_off = of_expired(task, actions, now), False
         if late:
             spare = BULK_ROOM - scheduler.transactions.open() if spare is None else spare - 1

@@ -56,7 +56,8 @@ def feed(scheduler: Scheduler) -> bool:
     wanted = min(room, FEED)
     # From another deal each time, so that none is always last.
     now = scheduler.clock()
-    tasks = scheduler.store.tasks.uninitialized(now, wanted, f"0x{secrets.token_hex(32)}")
+    after = f"0x{secrets.token_hex(32)}"
+    tasks = [] if scheduler.paused() else scheduler.store.tasks.uninitialized(now, wanted, after)
     for chunk in notify.chunks(tasks, notify.ADVANCE_CHUNK):
         advance_each(scheduler, chunk)
     left = wanted - len(tasks)

@@ -14,13 +14,16 @@ from pymongo.errors import ConfigurationError, PyMongoError
 from config.per_process import PerProcess
 from config.settings import Settings
 from pipeline.store.blocks import ChainStore
+from pipeline.store.census import Census
 from pipeline.store.deals import Deals
 from pipeline.store.enrolment import Enrolment
 from pipeline.store.migrations import migrate
 from pipeline.store.outputs import Outputs
+from pipeline.store.pause import PauseSwitch
 from pipeline.store.pins import Pins
 from pipeline.store.quarantine import Quarantine, Quarantined
 from pipeline.store.sweeps import Sweeps
+from pipeline.store.task_lists import TaskLists
 from pipeline.store.tasks import Tasks
 from pipeline.store.workers import Workers
 from protocol.errors import BadSetting, Unavailable
@@ -95,6 +98,9 @@ class Store:
     enrolment: Enrolment
     pins: Pins
     sweeps: Sweeps
+    census: Census
+    pause: PauseSwitch
+    lists: TaskLists
     _db: Database[dict[str, Any]]
 
     @classmethod
@@ -110,6 +116,9 @@ class Store:
             Enrolment(db),
             Pins(db),
             Sweeps(db),
+            Census(db),
+            PauseSwitch(db),
+            TaskLists(db),
             db,
         )
 
@@ -126,6 +135,7 @@ class Store:
                 part.ensure_indexes()
             self.enrolment.ensure_indexes()
             self.pins.ensure_indexes()
+            self.lists.ensure_indexes()
             migrate(self._db)
 
     def reread_quarantined(self, entry: Quarantined) -> None:

@@ -42,6 +42,17 @@ INDEXES = [
 
 
 @dataclass(frozen=True, slots=True)
+class StoredDeal:
+    """A deal as it is stored. `why`: of one that cannot be used; `record`: None until it was read from the chain."""
+
+    deal_id: DealId
+    state: str
+    block: BlockNumber
+    why: str | None
+    record: DealRecord | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to store the tasks of one deal."""
 
@@ -221,6 +232,32 @@ class Deals:
     def get_deal(self, deal_id: DealId) -> DealRecord | None:
         """One deal, if it was read from the chain; else None. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": deal_id, "start_time": {"$exists": True}}))
+
+    def newest(self, limit: int, *, before: BlockNumber | None = None) -> list[StoredDeal]:
+        """Deals as they are stored, those matched last first; `before`: only those matched before this block."""
+        query = {"block": {"$gte": 0} if before is None else {"$gte": 0, "$lt": before}}
+        return [self._stored(row) for row in self._rows.find(query).sort("block", DESCENDING).limit(limit)]
+
+    def stored(self, deal_id: DealId) -> StoredDeal | None:
+        """One deal as it is stored, whatever its state; None if it was never noticed."""
+        row = self._rows.find_one({"_id": deal_id})
+        return None if row is None else self._stored(row)
+
+    def ids_starting(self, prefix: str, limit: int) -> list[DealId]:
+        """Ids of deals that begin with `prefix` (`0x` and hex digits), so that people need not write all 64."""
+        found = self._rows.find({"_id": {"$gte": prefix, "$lt": prefix + "g"}}, {"_id": 1}).limit(limit)
+        return [DealId(row["_id"]) for row in found]
+
+    def _stored(self, row: Row) -> StoredDeal:
+        read = next(iter(self.reader.each([row])), None) if "start_time" in row else None
+        why = row.get("why")
+        return StoredDeal(
+            DealId(row["_id"]), str(row.get("state")), BlockNumber(int(row.get("block") or 0)), why and str(why), read
+        )
+
+    def count_since(self, block: BlockNumber) -> int:
+        """Deals matched in this block or a later one and not orphaned."""
+        return self._rows.count_documents({"block": {"$gte": block}, "state": {"$ne": ORPHANED}})
 
     def load_deals(self, deal_ids: Iterable[DealId]) -> list[DealRecord]:
         """The stored deals of these ids that were read from the chain, in no order."""

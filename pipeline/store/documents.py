@@ -23,7 +23,7 @@ Document = dict[str, Any]
 Row = Mapping[str, Any]
 
 #: Version that new documents carry; rows without one are of release 0.1 (`pipeline.store.migrations`).
-SCHEMA = 4
+SCHEMA = 5
 #: How ids, hashes and addresses are written: to the type checker they are text.
 _HASH, _ADDRESS = re.compile("0x[0-9a-f]{64}"), re.compile("0x[0-9a-f]{40}")
 _SHAPES: dict[object, re.Pattern[str]] = {

@@ -88,6 +88,12 @@ def _to_schema_4(db: Database[dict[str, Any]]) -> None:
     db["workers"].update_many({"queues": {"$exists": False}}, {"$set": {"queues": True}})
 
 
+def _to_schema_5(db: Database[dict[str, Any]]) -> None:
+    """Tasks are listed by stage and block: the index of stages alone goes."""
+    if "by_stage" in db["tasks"].index_information():
+        _drop(db, "tasks", "by_stage")
+
+
 def _completed(row: dict[str, Any]) -> list[UpdateOne]:
     """What a worker's row lacks, as far as it follows from the rest; a sign-in meanwhile is newer and stays."""
     facts = row.get("facts")
@@ -127,4 +133,5 @@ _STEPS: dict[int, Callable[[Database[dict[str, Any]]], None]] = {
     2: _to_schema_2,
     3: _to_schema_3,
     4: _to_schema_4,
+    5: _to_schema_5,
 }

@@ -37,7 +37,6 @@ INDEXES = [
     ),
     *due.INDEXES,
     IndexModel([("replicates.wallet", ASCENDING)], name="by_worker", partialFilterExpression={"open": True}),
-    IndexModel([("stage", ASCENDING)], name="by_stage"),
 ]
 
 #: What a report moves a replicate to; steps that the chain proves leave the state alone.
@@ -116,6 +115,11 @@ class Tasks:
         rows = self._rows.find(query).sort("contribution_deadline", ASCENDING).limit(limit)
         return self.reader.each(rows)
 
+    def end_deferral(self, now: float) -> int:
+        """Have tasks that were deferred matched again at once; returns how many."""
+        waiting = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}, "not_before": {"$gt": now}}
+        return self._rows.update_many(waiting, {"$set": {"not_before": 0.0}}).modified_count
+
     def defer_matching(self, task_ids: Sequence[TaskId], until: float) -> None:
         """Do not match these tasks before `until` (Unix seconds), since no worker could take them."""
         self._rows.update_many({"_id": {"$in": list(task_ids)}}, {"$set": {"not_before": until}})
@@ -135,11 +139,6 @@ class Tasks:
     def of_worker(self, wallet: Wallet) -> list[TaskRecord]:
         """Open tasks that a worker was given."""
         return self.reader.each(self._rows.find({"open": True, "replicates.wallet": wallet}))
-
-    def count_by_stage(self) -> dict[TaskStage, int]:
-        """How many tasks stand at each stage that is not an end: the ended ones only grow in number."""
-        stages = [stage for stage in TaskStage if stage not in (TaskStage.COMPLETED, TaskStage.FAILED)]
-        return {stage: self._rows.count_documents({"stage": str(stage)}) for stage in stages}
 
     # -- deciding and its results ---------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ SET_FREE = {
                     "usable": {
                         "$min": [
                             "$slots",
+                            {"$ifNull": ["$operator_slots", "$slots"]},
                             {
                                 "$add": [
                                     NEWCOMER_SLOTS,

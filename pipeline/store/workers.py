@@ -10,7 +10,6 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from pipeline.domain.health import MachineFacts
 from pipeline.domain.records import ChainFacts, Outcome, Reservation, WorkerRecord
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.worker_documents import FACTS, NOTHING_KNOWN, WORKERS
@@ -42,8 +41,6 @@ INDEXES = [
 SOONEST_CHECK, LATEST_CHECK = 10.0, 120.0
 #: Seconds after which a ping outweighs that RabbitMQ saw a machine's consumer go: news of its return may be lost.
 DISCONNECTED_SECONDS = 60.0
-#: Machines counted to tell how the pool stands: beyond that, more of them change nothing.
-STANDING_LIMIT = 1000
 
 
 class Workers:
@@ -138,10 +135,6 @@ class Workers:
     def get_worker(self, wallet: Wallet) -> WorkerRecord | None:
         """One worker; None if it has never signed in. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": wallet}))
-
-    def all_workers(self, limit: int = 10_000) -> list[WorkerRecord]:
-        """Every worker, by wallet."""
-        return self.reader.each(self._rows.find().sort("_id", ASCENDING).limit(limit))
 
     def load_workers(self, wallets: Iterable[Wallet]) -> list[WorkerRecord]:
         """The stored workers with these wallets, in no order."""
@@ -368,27 +361,6 @@ class Workers:
     def heard_since(self, moment: float) -> bool:
         """Whether any worker was heard of since `moment` (Unix seconds)."""
         return self._rows.find_one({"lost": False, "seen_at": {"$gte": moment}}, {"_id": 1}) is not None
-
-    def standing(self, seen_after: float, now: float) -> MachineFacts:
-        """How many machines can take work, and if none can, why; each counted up to STANDING_LIMIT."""
-
-        def count(query: Mapping[str, Any]) -> int:
-            return self._rows.count_documents(query, limit=STANDING_LIMIT)
-
-        heard = {"seen_at": {"$gte": seen_after}, "lost": False}
-        # One that has just signed in was not looked up on chain yet: not known to lack gas.
-        funded = {"$or": [{"facts.funded": True}, {"checked_at": 0.0}]}
-        able = count({**heard, **funded, "banned": False, "rest_until": {"$lte": now}})
-        if able:
-            return MachineFacts(able)
-        return MachineFacts(
-            able=0,
-            enrolled=count({}),
-            silent=count({"$or": [{"seen_at": {"$lt": seen_after}}, {"lost": True}], "banned": False}),
-            unfunded=count({**heard, "banned": False, "facts.funded": False, "checked_at": {"$gt": 0}}),
-            cooling=count({**heard, "banned": False, "rest_until": {"$gt": now}}),
-            banned=count({"banned": True}),
-        )
 
 
 def _silent(seen_before: float) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
+from config.whole_files import create_whole, write_whole
 from protocol.errors import BadSetting
 
 SECRET_BYTES = 32
@@ -119,7 +120,7 @@ class KeyRing:
             older = _read(self._path)
             kept = [] if at_once else _verifying(older, now)
             new = _new_key(now)
-            _replace(self._path, [new, *kept])
+            write_whole(self._path, _written([new, *kept]), mode=0o600)
         return new, [key for key in older if key not in kept]
 
 
@@ -161,27 +162,8 @@ def _written(keys: list[Keys]) -> bytes:
 
 
 def _make(path: Path, keys: list[Keys]) -> None:
-    """Write the file whole or not at all; of several processes that start at once, the first one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _with_partial(path, keys, lambda partial: os.link(partial, path))
-
-
-def _replace(path: Path, keys: list[Keys]) -> None:
-    _with_partial(path, keys, lambda partial: partial.replace(path))
-
-
-def _with_partial(path: Path, keys: list[Keys], put: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(_written(keys))
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        put(partial)
-    except FileExistsError:
-        return
-    finally:
-        partial.unlink(missing_ok=True)
+    create_whole(path, _written(keys), mode=0o600)
 
 
 @contextmanager

@@ -308,4 +308,4 @@ def test_whatever_is_made_from_the_document_gets_no_5xx_and_is_not_let_in(api: A
 
         limits(given(case=operation.as_strategy())(try_one))()
     assert len(tried) > 40
-    assert api.services.store.workers.all_workers() == []
+    assert api.services.store.census.all_workers() == []

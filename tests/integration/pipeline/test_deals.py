@@ -50,4 +50,4 @@ def test_a_bag_of_tasks_is_shared_among_workers(pool: Pool) -> None:
     records = pool.await_closed(deal)
     assert [record.index for record in records] == list(range(12))
     assert all(machine.asked("worker.compute") for machine in machines)
-    until("all slots are free again", lambda: all(worker.free == 2 for worker in pool.store.workers.all_workers()))
+    until("all slots are free again", lambda: all(worker.free == 2 for worker in pool.store.census.all_workers()))

@@ -134,9 +134,9 @@ def consistent(store: Store, *processes: Process) -> None:
     replicates = {(item.wallet, task.task_id): item for task in store.tasks.of_deal(DEAL) for item in task.replicates}
     for process in processes:
         assert process.computing() <= replicates.keys(), "A machine works on what the record does not know."
-    held = [(worker.wallet, item.task_id) for worker in store.workers.all_workers() for item in worker.held]
+    held = [(worker.wallet, item.task_id) for worker in store.census.all_workers() for item in worker.held]
     assert sorted(held) == sorted(key for key, item in replicates.items() if item.holds_slot)
-    assert all(len(worker.held) <= worker.slots for worker in store.workers.all_workers())
+    assert all(len(worker.held) <= worker.slots for worker in store.census.all_workers())
 
 
 def test_rounds_of_assign_that_overlap_give_no_work_that_the_record_does_not_know(store: Store) -> None:
@@ -192,9 +192,9 @@ def test_a_reservation_that_another_process_made_meanwhile_is_not_given_back(sto
     store.workers.release([(wallet(0), task)])
     assert store.workers.reserve(wallet(0), [theirs])
     store.workers.cancel_reservations([(wallet(0), mine)])
-    assert store.workers.all_workers()[0].held == (theirs,)
+    assert store.census.all_workers()[0].held == (theirs,)
     store.workers.cancel_reservations([(wallet(0), theirs)])
-    assert store.workers.all_workers()[0].free == 2
+    assert store.census.all_workers()[0].free == 2
 
 
 # -- decisions that lost the race --------------------------------------------------------------------------------------

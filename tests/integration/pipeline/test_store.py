@@ -167,7 +167,7 @@ def test_slots_are_taken_all_or_none_and_given_back_once(store: Store) -> None:
     assert not store.workers.reserve(ALICE, [held(1)])
     slot = (ALICE, held(1).task_id)
     assert store.workers.release([slot, slot]) == 1
-    assert [item.task_id for item in store.workers.all_workers()[0].held] == [held(2).task_id]
+    assert [item.task_id for item in store.census.all_workers()[0].held] == [held(2).task_id]
 
 
 def test_a_new_login_keeps_what_the_machine_holds(store: Store) -> None:
@@ -175,7 +175,7 @@ def test_a_new_login_keeps_what_the_machine_holds(store: Store) -> None:
     prove(store, ALICE)
     store.workers.reserve(ALICE, [held(1)])
     enrol(store, ALICE, slots=4)
-    (worker,) = store.workers.all_workers()
+    (worker,) = store.census.all_workers()
     assert (worker.name, worker.free, len(worker.held)) == ("$name", 3, 1)
 
 
@@ -286,8 +286,8 @@ def test_tasks_whose_initialize_was_put_off_are_found(store: Store) -> None:
 def test_ended_tasks_are_not_counted_and_a_deal_is_read_in_pages(store: Store) -> None:
     tasks = some_tasks(store, 3)
     store.tasks.save([replace(tasks[0], stage=TaskStage.COMPLETED, open=False)])
-    assert store.tasks.count_by_stage()[TaskStage.RECEIVED] == 2
-    assert TaskStage.COMPLETED not in store.tasks.count_by_stage()
+    assert store.lists.count_by_stage()[TaskStage.RECEIVED].count == 2
+    assert TaskStage.COMPLETED not in store.lists.count_by_stage()
     assert [task.index for task in store.tasks.of_deal(DEAL, 1, 1)] == [1]
 
 

@@ -112,14 +112,14 @@ def test_a_slot_that_nothing_holds_is_given_back(pool: Pool, scheduler: Schedule
     unknown = Reservation(TaskId("0x" + "77" * 32), time.time() - LONG_AGO, NRlc(0))
     assert scheduler.store.workers.reserve(machine.key.wallet, [unknown])
     sweep.sweep(scheduler)
-    assert scheduler.store.workers.all_workers()[0].free == 1
+    assert scheduler.store.census.all_workers()[0].free == 1
 
 
 def test_a_slot_just_taken_is_left_alone(pool: Pool, scheduler: Scheduler) -> None:
     machine = pool.enrol(0)
     scheduler.store.workers.reserve(machine.key.wallet, [Reservation(TaskId("0x" + "77" * 32), time.time(), NRlc(0))])
     sweep.sweep(scheduler)
-    assert scheduler.store.workers.all_workers()[0].free == 0
+    assert scheduler.store.census.all_workers()[0].free == 0
 
 
 def test_an_assignment_that_was_stored_but_never_published_reaches_the_worker(pool: Pool, scheduler: Scheduler) -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.api import tasks
 from pipeline.domain.explain import Candidates, explain
 from pipeline.domain.match import Capacity, Obstacle, for_proven, obstacle
 from pipeline.domain.records import ChainFacts, ReplicateState, Submission, TaskRecord, WorkerRecord
+from pipeline.flow.reasons import reasons
 from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import Contract, Hash32, NRlc, TaskId, Wei
@@ -179,9 +179,9 @@ def test_a_bag_costs_one_look_at_each_machine(monkeypatch: pytest.MonkeyPatch) -
     store = SimpleNamespace(
         workers=SimpleNamespace(any_proven=lambda _: True, nearest=lambda *_: machines),
         chain=SimpleNamespace(logs=SimpleNamespace(of_tasks=lambda _: {})),
+        pause=SimpleNamespace(state=lambda: None),
     )
     settings = SimpleNamespace(worker_lost_seconds=60.0, block_time=1.0, spend_depth=0, proven_first_seconds=0.0)
-    services = SimpleNamespace(clock=lambda: START + 3.0, settings=settings, store=store)
-    reasons = tasks._reasons(services, bag)  # type: ignore[arg-type]  # stands in
-    assert len(reasons) == len(bag)
+    found = reasons(store, settings, bag, START + 3.0)  # type: ignore[arg-type]  # stand in
+    assert len(found) == len(bag)
     assert len(looked) == len(machines)

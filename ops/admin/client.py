@@ -1,0 +1,86 @@
+"""The client of the operator's API: JSON answers, or one error that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from config.http_client import http_client
+from config.redaction import public_url
+from config.settings import Settings, settings
+from protocol.errors import BadSetting, OperatorRefused, Unavailable
+
+#: Seconds for an answer: the API itself waits up to 8 s for servers that do not answer.
+ANSWER_SECONDS = 30.0
+_ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - reached, not listened on
+
+Params = Mapping[str, str | int | float | bool | list[str] | None]
+
+
+class OperatorApi:
+    """Requests to the operator's API of one pool."""
+
+    def __init__(self, now: Settings) -> None:
+        """Raises BadSetting if there is no token."""
+        self._url = admin_url(now)
+        headers = {"authorization": f"Bearer {_token(now)}"}
+        self._http = http_client(f"{self._url}/admin", timeout=ANSWER_SECONDS, headers=headers)
+
+    @classmethod
+    def open(cls) -> OperatorApi:
+        """With this shell's settings. Raises BadSetting."""
+        return cls(settings())
+
+    def get(self, path: str, **params: str | float | bool | list[str] | None) -> Any:
+        """The answer to GET. Raises OperatorRefused, Unavailable."""
+        return self._call("GET", path, params, None)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, **params: str | int | bool | None) -> Any:
+        """The answer to POST. Raises OperatorRefused, Unavailable."""
+        return self._call("POST", path, params, body)
+
+    def _call(self, method: str, path: str, params: Params, body: Mapping[str, Any] | None) -> Any:
+        given = {name: value for name, value in params.items() if value is not None}
+        try:
+            answer = self._http.request(method, path, params=given, json=body)
+        except httpx.HTTPError as error:
+            why = (
+                f"{str(error) or type(error).__name__}: see that `sluice scheduler run` runs, and set SLUICE_ADMIN_URL"
+            )
+            raise Unavailable(what=f"The operator's API at {public_url(self._url)}", why=why) from error
+        try:
+            content = answer.json()
+        except ValueError:
+            content = None
+        if answer.is_success and content is not None:
+            return content
+        said = content if isinstance(content, dict) else {}
+        error_text = str(said.get("error") or f"it answered HTTP {answer.status_code} without JSON")
+        if answer.is_server_error:
+            raise Unavailable(what=f"The operator's API at {public_url(self._url)}", why=error_text.rstrip("."))
+        fix = str(said.get("fix") or "See that SLUICE_ADMIN_URL names the operations port of a scheduler.")
+        raise OperatorRefused(says=error_text, fix=fix)
+
+
+def admin_url(now: Settings) -> str:
+    """Where the operator's API is: SLUICE_ADMIN_URL, else this machine's operations port."""
+    if now.admin_url is not None:
+        return now.admin_url.rstrip("/")
+    host = _ALL_ADDRESSES.get(now.operations_host, now.operations_host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{now.operations_port}"
+
+
+def _token(now: Settings) -> str:
+    if now.admin_token is not None:
+        return now.admin_token.get_secret_value()
+    path = now.admin_token_file or now.home / "admin.token"
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise BadSetting(
+            name="SLUICE_ADMIN_TOKEN_FILE",
+            why=f"{path} cannot be read ({error.strerror})",
+            fix="Run this where the scheduler's SLUICE_HOME is, or give the token in SLUICE_ADMIN_TOKEN.",
+        ) from error

@@ -1,0 +1,80 @@
+"""`sluice pool …`: stop beginning work for a while, and go on."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ops.admin import screen
+from ops.admin.client import OperatorApi
+from ops.admin.screen import DryRun, Json
+
+#: Stages of tasks that no machine was given yet: a paused pool does not finish those.
+_NOT_BEGUN = {"RECEIVED", "INITIALIZED"}
+#: Seconds between two looks of `drain`.
+LOOK_SECONDS = 2.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sluice pool …`."""
+    group = typer.Typer(no_args_is_help=True, help="The pool as a whole: pause it, drain it, resume it.")
+    group.command("pause", epilog="Examples: `sluice pool pause --why 'new disk'`, `sluice pool pause --dry-run`")(
+        _pause
+    )
+    group.command("resume", epilog="Examples: `sluice pool resume`, `sluice pool resume --json`")(_resume)
+    group.command("drain", epilog="Examples: `sluice pool drain`, `sluice pool drain --wait 600`")(_drain)
+    app.add_typer(group, name="pool")
+
+
+Why = Annotated[str, typer.Option("--why", help="The reason, for whoever looks later.")]
+
+
+def _pause(why: Why = "", dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Begin no new task: those that a machine was given are finished, all others wait.
+
+    The deadlines of waiting tasks go on, and the contracts take the pool's stake for a deal that it lets expire. Cancel
+    your workerpool orders first, so that no deal comes meanwhile.
+    """
+    answer = OperatorApi.open().post("/pool/pause", {"why": why}, dry_run=dry_run)
+    screen.show(answer, screen.changed(answer), as_json=as_json)
+
+
+def _resume(dry_run: DryRun = False, as_json: Json = False) -> None:
+    """End a pause; what waited is begun within seconds."""
+    answer = OperatorApi.open().post("/pool/resume", dry_run=dry_run)
+    screen.show(answer, screen.changed(answer), as_json=as_json)
+
+
+def _drain(
+    why: Why = "",
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait at most; 0: as long as it takes.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Pause, and wait until everything that was begun is finished: then nothing is lost by stopping the scheduler.
+
+    Exit code 1 if tasks are still at work when --wait is over. Ctrl-C stops the waiting, not the pause.
+    """
+    api, began = OperatorApi.open(), time.monotonic()
+    api.post("/pool/pause", {"why": why})
+    console = Console(stderr=True)
+    with suppress(KeyboardInterrupt), console.status("Waiting for the tasks that were begun …") as line:
+        while True:
+            work = api.get("/status")["work"]
+            stages = {} if work is None else {item["stage"]: item["count"] for item in work["stages"]}
+            begun = sum(count for stage, count in stages.items() if stage not in _NOT_BEGUN)
+            if work is not None and not begun:
+                answer = {"drained": True, "begun": 0, "waiting": sum(stages.values())}
+                says = f"Nothing is at work; {sum(stages.values())} tasks wait for `sluice pool resume`."
+                screen.show(answer, says, as_json=as_json)
+                return
+            if wait and time.monotonic() - began >= wait:
+                break
+            line.update(f"{begun} tasks are at work …" if work is not None else "MongoDB does not answer …")
+            time.sleep(LOOK_SECONDS)
+    says = "Tasks are still at work. The pool stays paused: `sluice pool drain` waits again, `resume` ends the pause."
+    screen.show({"drained": False}, says, as_json=as_json)
+    raise typer.Exit(1)

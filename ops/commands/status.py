@@ -1,0 +1,87 @@
+"""`sluice status`: the pool on one screen."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from ops.admin import screen
+from ops.admin.client import OperatorApi
+from ops.admin.screen import Json, age, coins
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sluice status`."""
+    app.command("status", epilog="Examples: `sluice status`, `sluice status --watch`, `sluice status --json`")(_status)
+
+
+def _status(
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option("--every", help="Seconds between two looks of --watch.", min=1)] = 2.0,
+) -> None:
+    """Whether the pool works, what needs you, and how much it does. Exit code 1 if something needs you.
+
+    Asks the scheduler's operations port (SLUICE_ADMIN_URL) with the operator's token (SLUICE_ADMIN_TOKEN, or
+    `admin.token` in SLUICE_HOME).
+    """
+    api = OperatorApi.open()
+    found = api.get("/status")
+    if not watch:
+        screen.show(found, drawn(found), as_json=as_json)
+        raise typer.Exit(0 if found["ok"] else 1)
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        if as_json:
+            while True:
+                # One line for each look.
+                print(json.dumps(found), flush=True)
+                time.sleep(every)
+                found = api.get("/status")
+        with Live(drawn(found), console=Console(highlight=False), auto_refresh=False, screen=True) as live:
+            while True:
+                live.update(drawn(found), refresh=True)
+                time.sleep(every)
+                found = api.get("/status")
+
+
+def drawn(found: Mapping[str, Any]) -> RenderableType:
+    """The screen."""
+    work = found["work"]
+    head = Text("The pool works.", style="bold green") if found["ok"] else Text("The pool needs you:", style="bold red")
+    alerts = [Text(f"  {item['part']}: {item['says']}. {item['fix']}".rstrip()) for item in found["alerts"]]
+    lag = found["behind_blocks"]
+    facts: dict[str, object] = {
+        "workerpool": f"{found['workerpool']} on chain {found['chain_id']}",
+        "scheduler": found["scheduler"],
+        "head": None if found["head"] is None else f"block {found['head']}, {lag or 0} still to be read",
+        "gas": _gas(found),
+    }
+    if work is not None:
+        machines = {state: count for state, count in work["machines"].items() if count}
+        facts |= {
+            "machines": ", ".join(f"{count} {state}" for state, count in machines.items()) or "none has signed in",
+            "deals, last hour": work["deals_last_hour"],
+            "completed, last hour": work["completed_last_hour"],
+            "transactions": f"{work['transactions_open']} open (`sluice tx ls`)",
+            "quarantined": f"{work['quarantined']} rows (`sluice quarantine ls`)" if work["quarantined"] else None,
+        }
+    rows = [
+        (item["stage"], str(item["count"]), age(item["oldest_seconds"]))
+        for item in (work["stages"] if work is not None else ())
+        if item["count"]
+    ]
+    tasks = screen.table(("tasks", "count", "oldest"), rows, empty="No task is open.") if work is not None else None
+    return screen.stacked(head, *alerts, Text(""), screen.pairs(facts), Text(""), tasks)
+
+
+def _gas(found: Mapping[str, Any]) -> str | None:
+    held, tasks = coins(found["gas_balance_wei"]), found["gas_for_tasks"]
+    return None if held is None else f"{held}: enough for {tasks} tasks at the present price"

@@ -1,0 +1,89 @@
+"""Route that tells why a task, a deal or a machine does not go on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from pipeline.api.admin.access import Operator
+from pipeline.api.admin.models import Explanation, TaskLine
+from pipeline.api.admin.tasks import explained
+from pipeline.api.admin.workers import known, why_worker
+from pipeline.store.deals import NEW, ORPHANED, UNREADABLE, StoredDeal
+from pipeline.store.task_lists import OPEN_STAGES
+from protocol.errors import BadMessage, NotFound
+from protocol.types import DealId, TaskId
+
+router = APIRouter()
+
+#: Characters of a whole task or deal id, and of an address.
+WHOLE_ID, WHOLE_ADDRESS = 66, 42
+#: Fewest characters of an id's beginning that are looked for, and ids that are named if several fit.
+SHORTEST, NAMED = 6, 5
+#: Tasks of a deal that are looked at.
+MOST_TASKS = 200
+
+AnyId = Annotated[str, Path(pattern="^0x[0-9a-fA-F]{4,64}$", description="Id or its beginning, or a wallet.")]
+
+
+@router.get("/explain/{anything}", summary="Why a task, a deal or a machine does not go on")
+def explain(anything: AnyId, services: Operator) -> Explanation:
+    """Takes the id of a task or a deal, the beginning of one, or a machine's wallet."""
+    given = anything.lower()
+    if len(given) == WHOLE_ADDRESS:
+        worker = known(services, given)
+        return Explanation(kind="worker", id=worker.wallet, says=why_worker(services, worker))
+    tasks = services.store.lists.ids_starting(given, NAMED) if len(given) >= SHORTEST else []
+    deals = services.store.deals.ids_starting(given, NAMED) if len(given) >= SHORTEST else []
+    if len(tasks) + len(deals) > 1:
+        several = ", ".join([*tasks, *deals][:NAMED])
+        raise BadMessage(why=f"several tasks and deals begin with {given}: {several}")
+    if tasks:
+        return _task(services, tasks[0])
+    if deals:
+        return _deal(services, deals[0])
+    raise NotFound(what=f"task or deal {given}" if len(given) == WHOLE_ID else f"task or deal that begins with {given}")
+
+
+def _task(services: Operator, task_id: TaskId) -> Explanation:
+    task = services.store.tasks.get_task(task_id)
+    if task is None:
+        raise NotFound(what=f"task {task_id}")
+    (line,) = explained(services, [task])
+    return Explanation(kind="task", id=task_id, says=[_said(line)])
+
+
+def _said(line: TaskLine) -> str:
+    if line.why:
+        return line.why
+    return f"It is {line.stage} and waits for nothing."
+
+
+def _deal(services: Operator, deal_id: DealId) -> Explanation:
+    stored = services.store.deals.stored(deal_id)
+    if stored is None:
+        raise NotFound(what=f"deal {deal_id}")
+    if (says := _of_state(stored)) is not None:
+        return Explanation(kind="deal", id=deal_id, says=[says])
+    count = services.store.lists.open_of_deals([deal_id])[deal_id]
+    tasks = [task for task in services.store.tasks.of_deal(deal_id, 0, MOST_TASKS) if task.stage in OPEN_STAGES]
+    by_reason: dict[str, list[int]] = {}
+    for line in explained(services, tasks):
+        by_reason.setdefault(_said(line), []).append(line.index)
+    said = [f"Task {_indexes(indexes)}: {why}" for why, indexes in by_reason.items()]
+    head = f"{count} of its {stored.record.bot_size if stored.record else '?'} tasks are not over."
+    return Explanation(kind="deal", id=deal_id, says=[head, *said] if count else ["All of its tasks are over."])
+
+
+def _of_state(stored: StoredDeal) -> str | None:
+    return {
+        NEW: "Its tasks are not all stored yet: it was seen a moment ago, or the chain cannot be read.",
+        ORPHANED: "A reorganisation took its block off the chain; it goes on if the deal comes back.",
+        UNREADABLE: f"It cannot be served: {stored.why or 'no reason is known'} (`sluice quarantine ls`).",
+    }.get(stored.state)
+
+
+def _indexes(indexes: list[int]) -> str:
+    shown = ", ".join(map(str, indexes[:NAMED]))
+    return shown if len(indexes) <= NAMED else f"{shown} and {len(indexes) - NAMED} more"

@@ -1,0 +1,154 @@
+"""Routes about the whole pool: its state on one screen, pause and resume, queues."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pymongo
+import structlog
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
+from pymongo.errors import PyMongoError
+from starlette.concurrency import run_in_threadpool
+
+from chain.lane.model.intent import IntentState, LaneId
+from chain.lane.store.mongo import MongoStore
+from pipeline.api.admin.access import Operator
+from pipeline.api.admin.models import Alert, Changed, PauseModel, QueueLine, StageLine, Status, Work
+from pipeline.api.monitor import HealthReport
+from pipeline.api.pool import latest
+from pipeline.domain.health import DatabaseFacts, NodeFacts, task_cost
+from pipeline.domain.records import TaskStage
+from pipeline.store.client import database
+from pipeline.store.task_lists import StageCount
+from protocol.types import BlockNumber
+
+log = structlog.get_logger(__name__)
+router = APIRouter()
+
+#: Longest reason of a pause, in characters.
+LONGEST_WHY = 500
+#: Seconds that the database may take for all that the screen shows, and seconds of what is called the last hour.
+DATABASE_SECONDS, HOUR = 3.0, 3600
+DryRun = Annotated[bool, Query(description="Say what would be done, and change nothing.")]
+
+
+class Reason(BaseModel):
+    """Why the operator does something, for whoever looks later."""
+
+    why: str = Field("", max_length=LONGEST_WHY)
+
+
+@router.get("/status", summary="The pool on one screen")
+async def status(request: Request, services: Operator) -> Status:
+    """Alerts with the way out, tasks by stage, machines by state, gas, head and lane."""
+    return await run_in_threadpool(_status, services, await latest(request.app.state.services.monitor))
+
+
+@router.post("/pool/pause", summary="Begin no new task")
+def pause(services: Operator, reason: Reason | None = None, dry_run: DryRun = False) -> Changed:
+    """Tasks that a machine was given are finished. All others wait, and their deadlines go on: the contracts take the
+    pool's stake for a deal that it lets expire.
+    """
+    before = services.store.pause.state()
+    if not dry_run:
+        services.store.pause.pause(services.clock(), "" if reason is None else reason.why)
+        log.info("The pool is paused.", action="pool_paused")
+    says = "The pool was paused before." if before else "The pool begins no new task from now on."
+    return Changed(changed=before is None, dry_run=dry_run, says=says)
+
+
+@router.post("/pool/resume", summary="Take work again")
+def resume(services: Operator, dry_run: DryRun = False) -> Changed:
+    """Ends a pause; what waited is begun within seconds."""
+    before = services.store.pause.state()
+    if not dry_run and services.store.pause.resume() is not None:
+        services.store.tasks.end_deferral(services.clock())
+        services.notifier.send_assign()
+        log.info("The pool is resumed.", action="pool_resumed")
+    says = "The pool was not paused." if before is None else "The pool takes work again."
+    return Changed(changed=before is not None, dry_run=dry_run, says=says)
+
+
+@router.get("/queues", summary="RabbitMQ's queues")
+def queues(services: Operator) -> list[QueueLine]:
+    """The scheduler's queues, and those of all machines together."""
+    return [
+        QueueLine(
+            name=found.name,
+            ready=found.ready,
+            unacknowledged=found.unacknowledged,
+            consumers=found.consumers,
+            machines=found.queues if found.name == "machines" else None,
+        )
+        for found in services.broker.queues()
+    ]
+
+
+def _status(services: Operator, report: HealthReport | None) -> Status:
+    settings = services.settings
+    facts = None if report is None else report.facts
+    node = facts.node if facts is not None and isinstance(facts.node, NodeFacts) else None
+    cursor = facts.database.cursor if facts is not None and isinstance(facts.database, DatabaseFacts) else None
+    work = _work(services, None if node is None else node.head)
+    alerts = _alerts(report, None if work is None else work.paused, services.clock())
+    return Status(
+        ok=not alerts,
+        now=services.clock(),
+        workerpool=services.pool.workerpool,
+        scheduler=services.pool.scheduler,
+        chain_id=settings.chain_id,
+        alerts=alerts,
+        parts={} if report is None else {name: part.detail for name, part in report.parts.items()},
+        head=None if node is None else node.head,
+        behind_blocks=None if node is None or cursor is None else max(0, node.head - cursor.number),
+        gas_balance_wei=None if node is None else node.balance,
+        gas_for_tasks=None if node is None else _tasks_paid_for(node, settings.keep_balance_wei),
+        work=work,
+    )
+
+
+def _work(services: Operator, head: BlockNumber | None) -> Work | None:
+    """What the database tells; None while it does not answer, which the report says better."""
+    now, store, settings = services.clock(), services.store, services.settings
+    hour_ago = None if head is None else BlockNumber(max(0, head - int(HOUR / settings.block_time)))
+    lane = LaneId(settings.chain_id, services.pool.scheduler)
+    try:
+        with pymongo.timeout(DATABASE_SECONDS):
+            stages, paused = store.lists.count_by_stage(), store.pause.state()
+            machines = store.census.count_by_state(now, settings.worker_lost_seconds)
+            return Work(
+                open_tasks=sum(found.count for found in stages.values()),
+                stages=[_stage(stage, found, now) for stage, found in stages.items()],
+                deals_last_hour=None if hour_ago is None else store.deals.count_since(hour_ago),
+                completed_last_hour=None if hour_ago is None else store.lists.count_finalized_since(hour_ago),
+                machines={str(state): count for state, count in machines.items()},
+                transactions_open=MongoStore(database(settings)).count(lane, (IntentState.QUEUED, IntentState.SENT)),
+                quarantined=sum(store.quarantine.counts().values()),
+                paused=None if paused is None else PauseModel(since=paused.since, why=paused.why),
+            )
+    except PyMongoError as error:
+        log.warning("The pool's work cannot be counted.", action="status_database", why=type(error).__name__)
+        return None
+
+
+def _stage(stage: TaskStage, found: StageCount, now: float) -> StageLine:
+    age = None if found.oldest is None else max(0.0, now - found.oldest)
+    return StageLine(stage=str(stage), count=found.count, oldest_seconds=age)
+
+
+def _alerts(report: HealthReport | None, paused: PauseModel | None, now: float) -> list[Alert]:
+    if report is None:
+        says = "no report on the pool's health could be made in time"
+        return [Alert(part="monitor", says=says, fix="See the log of the process `api`.")]
+    found = [Alert(part=name, says=part.detail, fix=part.fix) for name, part in report.parts.items() if not part.ok]
+    if paused is not None:
+        why = f": {paused.why}" if paused.why else ""
+        says = f"the pool was paused {now - paused.since:.0f} s ago and begins no task{why}"
+        found.append(Alert(part="pause", says=says, fix="Run `sluice pool resume` when it may go on."))
+    return found
+
+
+def _tasks_paid_for(node: NodeFacts, keep_balance: int) -> int:
+    each = task_cost(node.max_fee, 0)
+    return max(0, node.balance - keep_balance) // each if each else 0

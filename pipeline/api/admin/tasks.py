@@ -1,0 +1,115 @@
+"""Routes that show tasks and deals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from pipeline.api.admin.access import Operator
+from pipeline.api.admin.lines import deal_line, task_line, task_show
+from pipeline.api.admin.models import DealLine, DealShow, TaskLine, TaskShow
+from pipeline.domain.records import TaskRecord, TaskStage
+from pipeline.flow.reasons import reasons
+from pipeline.store.task_lists import OPEN_STAGES
+from protocol.errors import NotFound
+from protocol.poco.view import fold
+from protocol.types import BlockNumber, DealId, TaskId, Wallet
+from protocol.wire import HexAddress, HexId, Whole
+
+router = APIRouter()
+
+#: Lines in one answer: each open task is explained, which reads its events.
+MOST_LINES = 1000
+Limit = Annotated[int, Query(ge=1, le=MOST_LINES, description="Lines at most.")]
+BeforeBlock = Annotated[Whole | None, Query(description="Only what was matched before this block: the next page.")]
+
+
+@router.get("/tasks", summary="Tasks, those matched last first")
+def list_tasks(
+    services: Operator,
+    stage: Annotated[
+        list[TaskStage] | None, Query(description="Only these stages; default: all that are not over.")
+    ] = None,
+    every: Annotated[bool, Query(alias="all", description="Also those that are over.")] = False,
+    deal: Annotated[HexId | None, Query(description="Only tasks of this deal, by index, over or not.")] = None,
+    worker: Annotated[HexAddress | None, Query(description="Only tasks not over that this machine was given.")] = None,
+    first: Annotated[Whole, Query(description="With `deal`: the first index.")] = 0,
+    before_block: BeforeBlock = None,
+    limit: Limit = 100,
+) -> list[TaskLine]:
+    """Each with its stage and, while it is not over, what it waits for."""
+    lists = services.store.lists
+    if deal is not None:
+        found = services.store.tasks.of_deal(DealId(deal), first, limit)
+    elif worker is not None:
+        found = lists.of_worker(Wallet(worker), limit)
+    else:
+        stages = tuple(TaskStage) if every else tuple(stage) if stage else OPEN_STAGES
+        found = lists.newest(stages, limit, before=None if before_block is None else BlockNumber(before_block))
+    wanted = set(stage or TaskStage)
+    return explained(services, [task for task in found if task.stage in wanted])
+
+
+@router.get("/tasks/{task_id}", summary="A task with its time line")
+def show_task(task_id: HexId, services: Operator) -> TaskShow:
+    """What happened, block by block, who was given it, votes, causes, transactions, and what it waits for."""
+    task = services.store.tasks.get_task(TaskId(task_id))
+    if task is None:
+        raise NotFound(what=f"task {task_id}")
+    seen = services.store.chain.logs.of_tasks([task.task_id]).get(task.task_id, [])
+    view = fold(task.task_id, seen, category_seconds=task.category_seconds)
+    workers = services.store.workers.load_workers(item.wallet for item in task.replicates)
+    return task_show(
+        task,
+        services.store.deals.get_deal(task.deal_id),
+        view,
+        seen,
+        {worker.wallet: worker.name for worker in workers},
+        reasons(services.store, services.settings, [task], services.clock()).get(task.task_id),
+    )
+
+
+@router.get("/deals", summary="Deals, those matched last first")
+def list_deals(services: Operator, before_block: BeforeBlock = None, limit: Limit = 100) -> list[DealLine]:
+    """Each with its state and how many of its tasks are not over."""
+    before = None if before_block is None else BlockNumber(before_block)
+    deals = services.store.deals.newest(limit, before=before)
+    counts = services.store.lists.open_of_deals([deal.deal_id for deal in deals])
+    return [deal_line(deal, counts[deal.deal_id]) for deal in deals]
+
+
+@router.get("/deals/{deal_id}", summary="A deal with its terms and tasks")
+def show_deal(
+    deal_id: HexId,
+    services: Operator,
+    first: Annotated[Whole, Query(description="Index of the first task to show.")] = 0,
+    limit: Limit = 100,
+) -> DealShow:
+    """A deal, whatever its state, and a page of its tasks by index."""
+    stored = services.store.deals.stored(DealId(deal_id))
+    if stored is None:
+        raise NotFound(what=f"deal {deal_id}")
+    line = deal_line(stored, services.store.lists.open_of_deals([stored.deal_id])[stored.deal_id])
+    tasks = explained(services, services.store.tasks.of_deal(stored.deal_id, first, limit))
+    deal = stored.record
+    return DealShow(
+        **line.model_dump(),
+        app=None if deal is None else deal.app,
+        dataset=None if deal is None or deal.dataset is None else deal.dataset.address,
+        beneficiary=None if deal is None else deal.beneficiary,
+        callback=None if deal is None else deal.callback,
+        params=None if deal is None else deal.params,
+        category_seconds=None if deal is None else deal.category_seconds,
+        worker_stake_nrlc=None if deal is None else deal.worker_stake,
+        contribution_deadline=None if deal is None else deal.contribution_deadline,
+        final_deadline=None if deal is None else deal.final_deadline,
+        shown=tasks,
+    )
+
+
+def explained(services: Operator, tasks: Sequence[TaskRecord]) -> list[TaskLine]:
+    """Lines of tasks, each with what it waits for."""
+    why = reasons(services.store, services.settings, tasks, services.clock())
+    return [task_line(task, why.get(task.task_id)) for task in tasks]

@@ -1,0 +1,127 @@
+"""Routes that show machines and tell the pool how to use them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Query
+
+from pipeline.api.admin.access import Operator
+from pipeline.api.admin.lines import worker_line
+from pipeline.api.admin.models import Changed, WorkerLine, WorkerShow
+from pipeline.api.admin.pool import DryRun
+from pipeline.api.admin.tasks import explained
+from pipeline.domain.explain_worker import explain_worker
+from pipeline.domain.records import WorkerRecord
+from pipeline.flow import bans
+from protocol.errors import NotFound
+from protocol.types import Wallet
+from protocol.wire import SLOTS_LIMIT, HexAddress
+
+log = structlog.get_logger(__name__)
+router = APIRouter()
+
+#: Machines in one answer.
+MOST_LINES = 10_000
+#: Waiting tasks that a machine is compared with, and its own tasks that are shown.
+MOST_WAITING, MOST_TASKS = 200, 200
+
+
+@router.get("/workers", summary="Machines that ever signed in, by wallet")
+def list_workers(
+    services: Operator,
+    after: Annotated[HexAddress | None, Query(description="Only those behind this wallet: the next page.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_LINES, description="Lines at most.")] = 1000,
+) -> list[WorkerLine]:
+    """Each with what it does now."""
+    now, lost_after = services.clock(), services.settings.worker_lost_seconds
+    found = services.store.census.all_workers(limit, after=None if after is None else Wallet(after))
+    return [worker_line(worker, now, lost_after) for worker in found]
+
+
+@router.get("/workers/{wallet}", summary="A machine, and why it gets work or does not")
+def show_worker(wallet: HexAddress, services: Operator) -> WorkerShow:
+    """What it offers, what the chain says of its wallet, its tasks, and what keeps it from more."""
+    worker = known(services, wallet)
+    now, lost_after = services.clock(), services.settings.worker_lost_seconds
+    return WorkerShow(
+        **worker_line(worker, now, lost_after).model_dump(),
+        cpus=worker.cpus,
+        memory_bytes=worker.memory_bytes,
+        enrolled_at=worker.enrolled_at,
+        score=worker.facts.score,
+        weight=worker.facts.weight,
+        checked_at=worker.checked_at,
+        says=why_worker(services, worker),
+        tasks=explained(services, services.store.lists.of_worker(worker.wallet, MOST_TASKS)),
+    )
+
+
+@router.post("/workers/{wallet}/drain", summary="Give a machine nothing new")
+def drain(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Changed:
+    """It finishes what it has and stays signed in; `undrain` takes that back."""
+    return _limit(services, wallet, 0, "is drained", dry_run=dry_run)
+
+
+@router.post("/workers/{wallet}/undrain", summary="Give a machine work again, without a limit of slots")
+def undrain(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Changed:
+    """Takes `drain` and `slots` back."""
+    return _limit(services, wallet, None, "may use all the slots that it has earned", dry_run=dry_run)
+
+
+@router.post("/workers/{wallet}/slots", summary="Limit the slots of a machine")
+def slots(
+    wallet: HexAddress,
+    services: Operator,
+    most: Annotated[int, Query(ge=0, le=SLOTS_LIMIT, description="Most slots that it may use; 0 drains it.")],
+    dry_run: DryRun = False,
+) -> Changed:
+    """What it has stays with it; it gets no more until fewer are in use."""
+    return _limit(services, wallet, most, f"may use {most} slots at most", dry_run=dry_run)
+
+
+@router.post("/workers/{wallet}/ban", summary="Ban a machine")
+def ban(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Changed:
+    """It is cut off now and cannot sign in; its tasks go to others after their timeouts. Its votes stay on chain."""
+    worker = known(services, wallet)
+    if not dry_run:
+        bans.ban(services.store.workers, services.broker, worker.wallet, services.clock())
+    return Changed(changed=not worker.banned, dry_run=dry_run, says=f"{worker.wallet} ({worker.name}) is banned.")
+
+
+@router.post("/workers/{wallet}/unban", summary="Lift a ban")
+def unban(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Changed:
+    """It may sign in again, which it does by itself if it still runs."""
+    worker = known(services, wallet)
+    if not dry_run:
+        bans.unban(services.store.workers, worker.wallet)
+    says = f"{worker.wallet} ({worker.name}) may sign in again."
+    return Changed(changed=worker.banned, dry_run=dry_run, says=says)
+
+
+def known(services: Operator, wallet: str) -> WorkerRecord:
+    """A machine that has signed in. Raises NotFound, InQuarantine."""
+    worker = services.store.workers.get_worker(Wallet(wallet))
+    if worker is None:
+        raise NotFound(what=f"worker {wallet}")
+    return worker
+
+
+def why_worker(services: Operator, worker: WorkerRecord) -> list[str]:
+    """Why a machine gets work or does not, in words."""
+    now = services.clock()
+    waiting = services.store.tasks.tasks_wanting_workers(now, MOST_WAITING)
+    paused = ["The pool is paused: `sluice pool resume`."] if services.store.pause.state() is not None else []
+    return [*paused, *explain_worker(worker, waiting, now, services.settings.worker_lost_seconds)]
+
+
+def _limit(services: Operator, wallet: str, most: int | None, says: str, *, dry_run: bool) -> Changed:
+    worker = known(services, wallet)
+    if not dry_run:
+        services.store.census.limit_slots(worker.wallet, most)
+        if most is None or most > len(worker.held):
+            services.notifier.send_assign()
+        log.info("A machine's slots are limited.", action="worker_slots", wallet=worker.wallet, most=most)
+    changed = worker.operator_slots != most
+    return Changed(changed=changed, dry_run=dry_run, says=f"{worker.wallet} ({worker.name}) {says}.")

@@ -1,0 +1,90 @@
+"""Why a machine gets work or does not, in words, from the same functions that match. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.domain.match import Capacity, Obstacle, obstacle
+from pipeline.domain.records import NEWCOMER_SLOTS, TaskRecord, WorkerRecord
+from protocol.types import Wei
+
+#: What keeps a machine from every task, in the order in which it is told.
+_OF_THE_MACHINE = frozenset({Obstacle.BANNED, Obstacle.DRAINED, Obstacle.LOST, Obstacle.GAS, Obstacle.UNCHECKED})
+
+
+def explain_worker(worker: WorkerRecord, waiting: Sequence[TaskRecord], now: float, lost_after: float) -> list[str]:
+    """Sentences: first what keeps the machine from every task, then how it stands to the tasks that wait.
+
+    `waiting`: tasks that want workers, the most urgent first; `now`: Unix seconds; `lost_after`: seconds of silence.
+    """
+    said = _of_itself(worker, now, lost_after)
+    if not waiting:
+        return [*said, "No task waits for a worker."]
+    lost = worker.lost or worker.seen_at < now - lost_after
+    capacity = Capacity.of(replace(worker, lost=lost))
+    stands = Counter(obstacle(task, capacity, now) for task in waiting)
+    many = len(waiting)
+    for found, count in stands.most_common():
+        if found not in _OF_THE_MACHINE:
+            said.append(f"{count} of the {many} most urgent tasks that wait: {_to_task(found, capacity)}.")
+    return said
+
+
+def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]:
+    silent = now - worker.seen_at
+    rests = worker.rest_until - now
+    checks = (
+        (worker.banned, "It is banned: `sluice worker unban`."),
+        (worker.drained, f"It is drained, with {len(worker.held)} tasks to finish: `sluice worker undrain`."),
+        (worker.away, "It has signed off and comes back by itself when it is started."),
+        (
+            not worker.away and (worker.lost or silent > lost_after),
+            f"Nothing was heard of it for {silent:.0f} s (it is lost after {lost_after:.0f} s): see that machine.",
+        ),
+        (
+            worker.disconnected_at is not None,
+            "RabbitMQ says that it is not connected; it connects again by itself.",
+        ),
+        (not worker.checked_at, "Its balances were not read from the chain yet."),
+        (
+            bool(worker.checked_at) and not worker.facts.funded,
+            f"Its wallet holds {_coins(worker.facts.coins)}, too little for the gas of a task: send it some.",
+        ),
+        (
+            rests > 0,
+            f"It cools down for another {rests:.0f} s after {worker.failures} failures in a row.",
+        ),
+        (worker.free <= 0 and not worker.drained, _slots(worker)),
+    )
+    return [says for holds, says in checks if holds]
+
+
+def _slots(worker: WorkerRecord) -> str:
+    """Why no slot is free."""
+    if len(worker.held) < worker.usable:
+        return f"It has {len(worker.pledged)} computed results without a vote and gets no more until it votes."
+    if worker.usable == worker.operator_slots:
+        reason = f", limited by `sluice worker slots` (it has {worker.slots})"
+    elif worker.usable < worker.slots:
+        reason = f": new machines begin with {NEWCOMER_SLOTS}, and get 2 more of its {worker.slots} with each success"
+    else:
+        reason = ""
+    return f"All {worker.usable} slots that it may use are taken{reason}."
+
+
+def _to_task(found: Obstacle | None, capacity: Capacity) -> str:
+    return {
+        None: "it may be given them now",
+        Obstacle.TAG: "their tag demands what it does not offer",
+        Obstacle.STAKE: f"a vote locks more than the {capacity.stake} nRLC of stake that it has free",
+        Obstacle.NEWCOMERS: "they wait for a machine that was right on chain before",
+        Obstacle.ASKED: "it had them before",
+        Obstacle.COOLING_DOWN: "it could take them once it has cooled down",
+        Obstacle.BUSY: "it could take them once a slot is free",
+    }.get(found, "it cannot take them")
+
+
+def _coins(wei: Wei) -> str:
+    return f"{wei / 10**18:.6g} of the native token"

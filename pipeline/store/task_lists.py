@@ -1,0 +1,91 @@
+"""Collection `tasks` as people look through it: pages, counts, ages. No query here costs more with what is over."""
+
+from __future__ import annotations
+
+from collections.abc import Collection as Some
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from pipeline.domain.records import TaskRecord, TaskStage
+from pipeline.store.quarantine import Quarantine, Reader
+from pipeline.store.task_documents import TASKS
+from protocol.types import BlockNumber, DealId, TaskId, Timestamp, Wallet
+
+#: Stages of tasks that are not over.
+OPEN_STAGES = tuple(stage for stage in TaskStage if stage not in (TaskStage.COMPLETED, TaskStage.FAILED))
+#: Tasks counted for one figure: beyond that, more of them change nothing that a person would do.
+MOST_COUNTED = 1_000_000
+
+INDEXES = [
+    # Pages of any stages, newest first, and counts of those that are not over.
+    IndexModel([("stage", ASCENDING), ("matched_block", DESCENDING)], name="by_stage_and_block"),
+    IndexModel(
+        [("finalized_block", ASCENDING)], name="finalized", partialFilterExpression={"finalized_block": {"$gt": 0}}
+    ),
+    IndexModel([("deal", ASCENDING)], name="open_of_deal", partialFilterExpression={"open": True}),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class StageCount:
+    """Tasks of one stage; `oldest`: block time of the match of the one that was matched first, None without any."""
+
+    count: int
+    oldest: Timestamp | None = None
+
+
+class TaskLists:
+    """Queries on `tasks` that no task waits for."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._rows: Collection[dict[str, Any]] = db["tasks"]
+        self._reader = Reader(
+            self._rows, TASKS, Quarantine(db), lambda until: {"next_visit": until, "not_before": until}
+        )
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes."""
+        self._rows.create_indexes(INDEXES)
+
+    def newest(self, stages: Some[TaskStage], limit: int, *, before: BlockNumber | None = None) -> list[TaskRecord]:
+        """Tasks at these stages, those matched last first; `before`: only those matched before this block."""
+        query: dict[str, Any] = {"stage": {"$in": sorted(map(str, stages))}}
+        if before is not None:
+            query["matched_block"] = {"$lt": before}
+        return self._reader.each(self._rows.find(query).sort("matched_block", DESCENDING).limit(limit))
+
+    def of_worker(self, wallet: Wallet, limit: int) -> list[TaskRecord]:
+        """Tasks not over that a worker was given, at most `limit`."""
+        return self._reader.each(self._rows.find({"open": True, "replicates.wallet": wallet}).limit(limit))
+
+    def count_by_stage(self) -> dict[TaskStage, StageCount]:
+        """How many tasks stand at each stage that is not an end: the ended ones only grow in number."""
+        return {stage: self._stage(stage) for stage in OPEN_STAGES}
+
+    def count_finalized_since(self, block: BlockNumber) -> int:
+        """Tasks finalized in this block or a later one."""
+        return self._rows.count_documents({"finalized_block": {"$gte": block, "$gt": 0}}, limit=MOST_COUNTED)
+
+    def open_of_deals(self, deal_ids: Some[DealId]) -> dict[DealId, int]:
+        """How many tasks of each of these deals are not over."""
+        match = {"$match": {"open": True, "deal": {"$in": list(deal_ids)}}}
+        rows = self._rows.aggregate([match, {"$group": {"_id": "$deal", "count": {"$sum": 1}}}])
+        counts = {row["_id"]: int(row["count"]) for row in rows}
+        return {deal_id: counts.get(deal_id, 0) for deal_id in deal_ids}
+
+    def ids_starting(self, prefix: str, limit: int) -> list[TaskId]:
+        """Ids of tasks that begin with `prefix` (`0x` and hex digits), so that people need not write all 64."""
+        found = self._rows.find({"_id": {"$gte": prefix, "$lt": prefix + "g"}}, {"_id": 1}).limit(limit)
+        return [TaskId(row["_id"]) for row in found]
+
+    def _stage(self, stage: TaskStage) -> StageCount:
+        row = self._rows.find_one({"stage": str(stage)}, {"matched_at": 1}, sort=[("matched_block", ASCENDING)])
+        if row is None:
+            return StageCount(0)
+        at = row.get("matched_at")
+        oldest = Timestamp(int(at)) if isinstance(at, int | float) else None
+        return StageCount(self._rows.count_documents({"stage": str(stage)}), oldest)
