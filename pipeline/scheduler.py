@@ -36,8 +36,6 @@ log = structlog.get_logger(__name__)
 
 #: Deals kept in memory by a process; a deal is read for each assignment.
 DEALS_KEPT = 2000
-#: Seconds for which a process does not look again whether the pool is paused.
-PAUSE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -65,8 +63,6 @@ class Scheduler:
     #: Unix seconds.
     clock: Callable[[], float] = time.time
     _deals: dict[DealId, DealRecord] = field(default_factory=dict)
-    #: When it was last looked whether the pool is paused, and what was found.
-    _paused: tuple[float, bool] = (0.0, False)
 
     @classmethod
     def open(cls, settings: Settings, core: Celery | None = None) -> Scheduler:
@@ -111,11 +107,8 @@ class Scheduler:
         return {deal_id: self._deals[deal_id] for deal_id in deal_ids if deal_id in self._deals}
 
     def paused(self) -> bool:
-        """Whether the operator has paused the pool, as of PAUSE_SECONDS ago at most. Raises PyMongoError."""
-        now = self.clock()
-        if abs(now - self._paused[0]) >= PAUSE_SECONDS:
-            self._paused = (now, self.store.pause.state() is not None)
-        return self._paused[1]
+        """Whether the operator has paused the pool; asked before anything new is begun. Raises PyMongoError."""
+        return self.store.pause.state() is not None
 
     def publish(self, messages: Sequence[Segment]) -> None:
         """Send segments to worker machines; one without a queue counts as silent. Raises BrokerUnavailable."""

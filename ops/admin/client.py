@@ -25,8 +25,7 @@ class OperatorApi:
     def __init__(self, now: Settings) -> None:
         """Raises BadSetting if there is no token."""
         self._url = admin_url(now)
-        headers = {"authorization": f"Bearer {_token(now)}"}
-        self._http = http_client(f"{self._url}/admin", timeout=ANSWER_SECONDS, headers=headers)
+        self._headers = {"authorization": f"Bearer {_token(now)}"}
 
     @classmethod
     def open(cls) -> OperatorApi:
@@ -44,7 +43,8 @@ class OperatorApi:
     def _call(self, method: str, path: str, params: Params, body: Mapping[str, Any] | None) -> Any:
         given = {name: value for name, value in params.items() if value is not None}
         try:
-            answer = self._http.request(method, path, params=given, json=body)
+            with http_client(f"{self._url}/admin", timeout=ANSWER_SECONDS, headers=self._headers) as http:
+                answer = http.request(method, path, params=given, json=body)
         except httpx.HTTPError as error:
             why = (
                 f"{str(error) or type(error).__name__}: see that `sluice scheduler run` runs, and set SLUICE_ADMIN_URL"

@@ -65,7 +65,7 @@ def age(seconds: float | None) -> str:
     return f"{seconds / _HOUR:.1f} h" if seconds < 2 * _DAY else f"{seconds / _DAY:.0f} days"
 
 
-def coins(wei: int | None) -> str | None:
+def native(wei: int | None) -> str | None:
     """An amount of the native token for people."""
     return None if wei is None else f"{wei / 10**18:.6g} (native token)"
 

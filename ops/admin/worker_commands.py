@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ops.admin import screen
 from ops.admin.client import OperatorApi
-from ops.admin.screen import DryRun, Json, age, coins
+from ops.admin.screen import DryRun, Json, age, native
 from ops.commands import task
 
 Wallet = Annotated[str, typer.Argument(metavar="WALLET", help="The machine's wallet.")]
@@ -96,7 +96,7 @@ def _drawn(found: Mapping[str, Any]) -> RenderableType:
         "right on chain": f"{found['successes']} times; weight of a vote {found['weight']}",
         "failed in a row": found["failures"] or None,
         "stake free": f"{found['stake_nrlc']} nRLC",
-        "gas": coins(found["coins_wei"]),
+        "gas": native(found["native_wei"]),
         "heard of": f"{age(now - found['seen_at'])} ago, from {found['address'] or 'an address that was not noted'}",
         "with the pool": f"since {age(now - found['enrolled_at'])}",
     }

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ops.admin import screen
 from ops.admin.client import OperatorApi
-from ops.admin.screen import Json, age, coins
+from ops.admin.screen import Json, age, native
 
 
 def register(app: typer.Typer) -> None:
@@ -83,5 +83,5 @@ def drawn(found: Mapping[str, Any]) -> RenderableType:
 
 
 def _gas(found: Mapping[str, Any]) -> str | None:
-    held, tasks = coins(found["gas_balance_wei"]), found["gas_for_tasks"]
+    held, tasks = native(found["gas_balance_wei"]), found["gas_for_tasks"]
     return None if held is None else f"{held}: enough for {tasks} tasks at the present price"

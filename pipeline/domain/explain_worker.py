@@ -50,7 +50,7 @@ def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]
         (not worker.checked_at, "Its balances were not read from the chain yet."),
         (
             bool(worker.checked_at) and not worker.facts.funded,
-            f"Its wallet holds {_coins(worker.facts.coins)}, too little for the gas of a task: send it some.",
+            f"Its wallet holds {_native(worker.facts.balance)}, too little for the gas of a task: send it some.",
         ),
         (
             rests > 0,
@@ -86,5 +86,5 @@ def _to_task(found: Obstacle | None, capacity: Capacity) -> str:
     }.get(found, "it cannot take them")
 
 
-def _coins(wei: Wei) -> str:
+def _native(wei: Wei) -> str:
     return f"{wei / 10**18:.6g} of the native token"

@@ -273,6 +273,11 @@ class ChainFacts:
     score: int = 0
 
     @property
+    def balance(self) -> Wei:
+        """What the wallet holds of the native token."""
+        return self.coins
+
+    @property
     def successes(self) -> int:
         """Votes that were right, at least: a weight above a newcomer's tells a score too."""
         return max(self.score, score_of(self.weight))

@@ -111,6 +111,7 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     room: int | None = None
     spare: int | None = None
     trouble: Trouble | None = None
+    paused: bool | None = None
     for task in tasks:
         view = known.get(task.task_id) or folded.get(task.task_id)
         if view is None:
@@ -120,8 +121,9 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
         if any(map(outcomes.is_held_against, actions)):
             trouble = _trouble(scheduler) if trouble is None else trouble
             actions = outcomes.excused(task, actions, trouble, now, scheduler.timeouts)
-        if initializes(actions) and not task.replicates and now < task.contribution_deadline and scheduler.paused():
-            actions = without_initialize(actions)
+        if initializes(actions) and not task.replicates and now < task.contribution_deadline:
+            paused = scheduler.paused() if paused is None else paused
+            actions = without_initialize(actions) if paused else actions
         late, put_off = of_expired(task, actions, now), False
         if late:
             spare = BULK_ROOM - scheduler.transactions.open() if spare is None else spare - 1

@@ -50,7 +50,7 @@ class Census:
             ({"$or": ["$lost", {"$lt": ["$seen_at", now - lost_after]}]}, WorkerState.LOST),
             ({"$and": [{"$gt": ["$checked_at", 0]}, {"$ne": ["$facts.funded", True]}]}, WorkerState.NO_GAS),
             ({"$gt": ["$rest_until", now]}, WorkerState.COOLING_DOWN),
-            ({"$gt": [{"$size": {"$ifNull": ["$held", []]}}, 0]}, WorkerState.BUSY),
+            ({"$gt": [{"$size": {"$cond": [{"$isArray": "$held"}, "$held", []]}}, 0]}, WorkerState.BUSY),
         ]
         branches = [{"case": case, "then": str(state)} for case, state in holds]
         state = {"$switch": {"branches": branches, "default": str(WorkerState.IDLE)}}

@@ -250,9 +250,13 @@ class Deals:
 
     def _stored(self, row: Row) -> StoredDeal:
         read = next(iter(self.reader.each([row])), None) if "start_time" in row else None
-        why = row.get("why")
+        block, why = row.get("block"), row.get("why")
         return StoredDeal(
-            DealId(row["_id"]), str(row.get("state")), BlockNumber(int(row.get("block") or 0)), why and str(why), read
+            DealId(str(row["_id"])),
+            str(row.get("state")),
+            BlockNumber(block if isinstance(block, int) else 0),
+            None if why is None else str(why),
+            read,
         )
 
     def count_since(self, block: BlockNumber) -> int:

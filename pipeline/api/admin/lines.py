@@ -96,7 +96,7 @@ def worker_line(worker: WorkerRecord, now: float, lost_after: float) -> WorkerLi
         successes=worker.successes,
         failures=worker.failures + worker.blamed,
         stake_nrlc=worker.facts.stake,
-        coins_wei=worker.facts.coins,
+        native_wei=worker.facts.balance,
         tag=worker.tag,
         seen_at=worker.seen_at,
         rest_until=worker.rest_until,

@@ -180,7 +180,7 @@ class WorkerLine(_Model):
     successes: int
     failures: int
     stake_nrlc: int
-    coins_wei: int
+    native_wei: int
     tag: str
     seen_at: float
     rest_until: float

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from pipeline.domain.match import match
-from pipeline.domain.records import Reservation, TaskRecord, WorkerRecord
+from pipeline.domain.records import ReplicateState, Reservation, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import Timeouts
 from pipeline.flow import assign
 from pipeline.store.tasks import NewReplicates
 from protocol.poco.tags import fits
 from protocol.types import DealId, Hash32, TaskId, Timestamp, Wallet
-from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, NO_TAG, START, task, worker
+from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, NO_TAG, START, replicate, task, worker
 
 
 def test_a_machine_that_holds_a_slot_for_a_task_is_not_chosen_for_it_again() -> None:
@@ -35,6 +35,7 @@ class Pool:
     given: list[TaskId] = field(default_factory=list)
     reserved: int = 0
     passed: dict[TaskId, float] = field(default_factory=dict)
+    paused: bool = False
 
     def round(self, now: float) -> int:
         """One round of matching."""
@@ -45,6 +46,7 @@ class Pool:
             settings=SimpleNamespace(worker_lost_seconds=60.0),
             timeouts=Timeouts(1),
             deals=lambda ids: {deal_id: SimpleNamespace() for deal_id in ids - self.unreadable},
+            paused=lambda: self.paused,
             publish=lambda _: None,
             relay=SimpleNamespace(step=lambda *_: None),
         )
@@ -130,3 +132,14 @@ def test_a_tag_that_no_machine_was_looked_for_is_not_passed_over() -> None:
     assert pool.round(START) == 0, "as many pages as one round reads"
     assert plain.task_id not in pool.passed
     assert pool.round(START + 1) == 1
+
+
+def test_a_paused_pool_gives_out_only_tasks_that_a_machine_had_before_however_many_others_wait() -> None:
+    fresh = [waiting(number) for number in range(1, assign.TASKS + 2)]
+    begun = replace(waiting(10**6), replicates=(replicate(9, ReplicateState.FAILED),))
+    pool = Pool([*fresh, begun], [worker(1)], paused=True)
+    assert pool.round(START) == 1
+    assert pool.given == [begun.task_id]
+    pool.paused, pool.machines = False, [worker(2, checked_at=START + assign.PASS_UNSERVED_SECONDS)]
+    assert pool.round(START + assign.PASS_UNSERVED_SECONDS) == 1
+    assert pool.given[1] == fresh[0].task_id

@@ -17,7 +17,9 @@ from protocol.types import DealId, TaskId
 class Pool:
     """A scheduler with so many urgent messages waiting and so many transactions open; `done` is what was done."""
 
-    def __init__(self, *, urgent: int = 0, open_: int = 0, tasks: int = 0, expired: int = 0) -> None:
+    def __init__(
+        self, *, urgent: int = 0, open_: int = 0, tasks: int = 0, expired: int = 0, paused: bool = False
+    ) -> None:
         self.done: list[str] = []
         self.notifier = SimpleNamespace(messages_waiting=lambda: urgent, send_bulk=lambda: self.done.append("again"))
         self.transactions = SimpleNamespace(open=lambda: open_)
@@ -30,6 +32,7 @@ class Pool:
             tasks_due=lambda _, limit, __: [living, *late][:limit],
         )
         self.store = SimpleNamespace(tasks=rows)
+        self.paused = lambda: paused
 
     def clock(self) -> float:
         return 0.0
@@ -75,3 +78,8 @@ def test_expired_tasks_get_the_room_that_initializes_leave_and_no_other_is_visit
 def test_expired_tasks_wait_for_every_urgent_message(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ran(Pool(urgent=1, tasks=30, expired=60), monkeypatch) == ["stored", "fed 30", "again"]
     assert ran(Pool(urgent=1, expired=60), monkeypatch) == ["stored"]
+
+
+def test_a_paused_pool_initializes_nothing_more_and_does_not_ask_itself_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ran(Pool(tasks=10**6, paused=True), monkeypatch) == ["stored"]
+    assert ran(Pool(tasks=10**6, expired=60, paused=True), monkeypatch) == ["stored", "visited 60"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 
 from pipeline.api.application import create_app, create_operations_app
 from protocol import wire
@@ -47,7 +47,9 @@ def test_every_number_in_a_message_has_bounds(message: type[BaseModel]) -> None:
 
 @pytest.mark.parametrize("create", [create_app, create_operations_app])
 def test_every_number_that_a_request_may_carry_has_bounds(create: Any) -> None:
-    services = SimpleNamespace(settings=SimpleNamespace(max_result_bytes=1), rates=None)
+    services = SimpleNamespace(
+        settings=SimpleNamespace(max_result_bytes=1, admin_token=SecretStr("x" * 24)), rates=None
+    )
     app = create(services)
     described = get_openapi(title="x", version="x", routes=app.routes)
     asked = {

@@ -1,0 +1,263 @@
+"""The operator's API, and the commands that are its client, on real servers."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from config.http_client import http_client
+from config.settings import settings
+from ops import cli
+from pipeline.api.admin.access import operator_token, token_file
+from pipeline.domain.records import TaskRecord, TaskStage
+from pipeline.store.client import database
+from protocol.errors import BadSetting
+from protocol.types import BlockNumber, TaskId
+from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
+
+OTHER = TaskId("0x" + "1f" * 32)
+
+
+@pytest.fixture
+def admin(api: Api) -> Iterator[httpx.Client]:
+    """A client with the operator's token."""
+    url = f"http://127.0.0.1:{api.settings.operations_port}/admin"
+    headers = {"authorization": f"Bearer {operator_token(api.settings)}"}
+    with http_client(url, timeout=60.0, headers=headers) as client:
+        yield client
+
+
+@pytest.fixture
+def sluice(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """Runs a command of `sluice` as the operator: exit code, and what it printed (parsed, with --json)."""
+    monkeypatch.setenv("SLUICE_ADMIN_URL", f"http://127.0.0.1:{api.settings.operations_port}/")
+    monkeypatch.setenv("SLUICE_ADMIN_TOKEN", operator_token(api.settings))
+
+    def run(*words: str) -> tuple[int, Any]:
+        capsys.readouterr()
+        settings.cache_clear()
+        code = cli.run(words)
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if "--json" in words and out else out + err
+
+    yield run
+    settings.cache_clear()
+
+
+def routes(api: Api) -> list[tuple[str, str]]:
+    document = api.operations.get("/openapi.json").json()
+    return [
+        (method.upper(), path.replace("{wallet}", WORKER.wallet).replace("{anything}", TASK).replace("{task_id}", TASK))
+        for path, methods in document["paths"].items()
+        if path.startswith("/admin/")
+        for method in methods
+    ]
+
+
+def test_every_route_of_the_operator_needs_his_token(api: Api) -> None:
+    found = routes(api)
+    assert len(found) >= 12
+    signed_in = api.bearer(WORKER)["authorization"]
+    for method, path in found:
+        place = path.replace("{deal_id}", TASK)
+        for given in (None, "Bearer", "Bearer x", signed_in, f"Basic {operator_token(api.settings)}"):
+            headers = {} if given is None else {"authorization": given}
+            answer = api.operations.request(method, place, headers=headers, params={"most": 1})
+            assert answer.status_code == 401, (method, place, given)
+            assert set(answer.json()) == {"error", "fix"}
+    assert api.http.get("/admin/status").status_code == 404, "the public port has none of them"
+
+
+def test_the_token_is_a_file_that_only_its_owner_reads(api: Api) -> None:
+    path = token_file(api.settings)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().strip() == operator_token(api.settings)
+    path.chmod(0o644)
+    try:
+        with pytest.raises(BadSetting, match="can be read by others"):
+            operator_token(api.settings)
+    finally:
+        path.chmod(0o600)
+    assert operator_token(api.settings) not in repr(api.settings)
+
+
+def test_status_shows_alerts_work_and_machines(
+    api: Api, give: Callable[..., TaskRecord], sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    give()
+    api.sign_in(WORKER)
+    code, found = sluice("status", "--json")
+    assert code == 1, "no chain is part of these tests"
+    assert {alert["part"] for alert in found["alerts"]} >= {"chain"}
+    assert found["work"]["open_tasks"] == 1
+    assert found["work"]["machines"]["idle"] == 1
+    assert (found["head"], found["gas_balance_wei"]) == (None, None)
+    code, screen = sluice("status")
+    assert code == 1
+    assert "The pool needs you" in screen
+    assert "1 idle" in screen
+    assert "RECEIVED" in screen
+
+
+def test_tasks_are_listed_by_stage_deal_and_machine(
+    api: Api, give: Callable[..., TaskRecord], admin: httpx.Client, sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    first, second = give(), give(task_id=OTHER, wallet=STRANGER.wallet)
+    store = api.services.store
+    assert store.tasks.save([replace(second, stage=TaskStage.COMPLETED, open=False, matched_block=BlockNumber(9))]) == {
+        OTHER
+    }
+
+    def ids(**params: Any) -> list[str]:
+        return [line["task_id"] for line in admin.get("/tasks", params=params).raise_for_status().json()]
+
+    assert ids() == [TASK]
+    assert ids(all=True) == [OTHER, TASK], "those matched last come first"
+    assert ids(all=True, before_block=9) == [TASK]
+    assert ids(stage="COMPLETED") == [OTHER]
+    assert ids(deal=first.deal_id) == [TASK, OTHER]
+    assert ids(deal=first.deal_id, first=0x1F) == [OTHER]
+    assert ids(worker=WORKER.wallet) == [TASK]
+    assert ids(worker=STRANGER.wallet) == [], "that one is over"
+    code, screen = sluice("task", "ls")
+    assert code == 0
+    assert TASK in screen
+    assert OTHER not in screen
+
+
+def test_a_task_is_shown_with_what_happened_and_what_it_waits_for(
+    api: Api, give: Callable[..., TaskRecord], sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    give()
+    token = api.bearer(WORKER)
+    api.http.post(f"/tasks/{TASK}/reports", json={"step": "started"}, headers=token).raise_for_status()
+    code, found = sluice("task", "show", TASK, "--json")
+    assert code == 0
+    assert [moment["what"] for moment in found["moments"]] == ["matched", "assigned", "reported started"]
+    (replicate,) = found["replicates"]
+    assert (replicate["wallet"], replicate["name"], replicate["state"]) == (WORKER.wallet, "m", "STARTED")
+    assert found["why"]
+    code, screen = sluice("task", "show", TASK)
+    assert code == 0
+    assert "reported started" in screen
+    assert sluice("task", "show", "0x" + "77" * 32)[0] == 2
+    assert "task_id" in sluice("task", "show", "0x12")[1]
+
+
+def test_explain_takes_the_beginning_of_an_id_and_says_when_it_is_not_enough(
+    give: Callable[..., TaskRecord], sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    give()
+    give(task_id=OTHER, wallet=STRANGER.wallet)
+    code, found = sluice("explain", TASK[:10], "--json")
+    assert (code, found["kind"], found["id"]) == (0, "task", TASK)
+    code, said = sluice("explain", "0x1f1f1f")
+    assert (code, OTHER in said) == (0, True)
+    assert sluice("explain", "0x77777777")[0] == 2
+    assert sluice("explain", "hello")[0] == 2
+
+
+def test_several_ids_with_one_beginning_are_named(
+    give: Callable[..., TaskRecord], sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    twin = TaskId(TASK[:-1] + "2")
+    give()
+    give(task_id=twin)
+    code, said = sluice("explain", TASK[:10])
+    assert code == 2
+    assert TASK in said
+    assert twin in said
+
+
+def test_a_machine_is_drained_limited_and_given_back(api: Api, sluice: Callable[..., tuple[int, Any]]) -> None:
+    api.sign_in(WORKER)
+    wallet = WORKER.wallet
+    assert sluice("worker", "drain", wallet, "--dry-run", "--json")[1]["changed"] is True
+    assert sluice("worker", "ls", "--json")[1][0]["state"] == "idle", "a dry run changes nothing"
+    code, done = sluice("worker", "drain", wallet, "--json")
+    assert (code, done["changed"]) == (0, True)
+    assert sluice("worker", "drain", wallet, "--json")[1]["changed"] is False, "it may be said twice"
+    assert sluice("worker", "ls", "--json")[1][0]["state"] == "drained"
+    assert any("drained" in says for says in sluice("explain", wallet, "--json")[1]["says"])
+    assert sluice("worker", "slots", wallet, "3", "--json")[1]["changed"] is True
+    assert "(at most 3)" in sluice("worker", "show", wallet)[1]
+    assert sluice("worker", "undrain", wallet, "--json")[1]["changed"] is True
+    assert sluice("worker", "show", wallet, "--json")[1]["operator_slots"] is None
+    assert sluice("worker", "drain", STRANGER.wallet)[0] == 2, "no such machine"
+    assert sluice("worker", "drain", wallet, "--cancel")[0] == 2
+
+
+def test_a_ban_cuts_a_machine_off_and_is_lifted(api: Api, sluice: Callable[..., tuple[int, Any]]) -> None:
+    session = api.sign_in(WORKER)
+    assert sluice("worker", "ban", WORKER.wallet)[0] == 0
+    header = {"authorization": f"Bearer {session.token}"}
+    assert api.http.post("/workers/ping", json={"tasks": []}, headers=header).status_code == 403
+    assert sluice("worker", "ls", "--json")[1][0]["state"] == "banned"
+    assert sluice("worker", "unban", WORKER.wallet)[0] == 0
+    api.sign_in(WORKER)
+
+
+def test_a_pause_is_kept_shown_and_ended(api: Api, sluice: Callable[..., tuple[int, Any]]) -> None:
+    assert sluice("pool", "pause", "--dry-run", "--json")[1] == {
+        "changed": True,
+        "dry_run": True,
+        "says": "The pool begins no new task from now on.",
+    }
+    assert api.services.store.pause.state() is None
+    assert sluice("pool", "pause", "--why", "$new disk")[0] == 0
+    assert sluice("pool", "pause", "--json")[1]["changed"] is False
+    pause = api.services.store.pause.state()
+    assert pause is not None
+    found = sluice("status", "--json")[1]
+    assert found["work"]["paused"]["since"] == pause.since
+    assert any(alert["part"] == "pause" for alert in found["alerts"])
+    assert sluice("pool", "drain", "--json") == (0, {"drained": True, "begun": 0, "waiting": 0})
+    assert sluice("pool", "resume", "--json")[1]["changed"] is True
+    assert sluice("pool", "resume", "--json")[1]["changed"] is False
+    assert sluice("status", "--json")[1]["work"]["paused"] is None
+
+
+def test_deals_and_queues_are_listed(
+    api: Api, give: Callable[..., TaskRecord], sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    task = give()
+    rows = database(api.settings)["deals"]
+    rows.insert_one({"_id": task.deal_id, "state": "unreadable", "block": 4, "why": "a name that is no UTF-8"})
+    rows.insert_one({"_id": "0x" + "99" * 32, "state": 5, "block": "odd"})
+    code, found = sluice("deal", "ls", "--json")
+    assert code == 0
+    assert [(deal["deal_id"], deal["open_tasks"], deal["why"]) for deal in found] == [
+        (task.deal_id, 1, "a name that is no UTF-8")
+    ]
+    assert "a name that is no UTF-8" in sluice("deal", "show", task.deal_id)[1]
+    assert "cannot be served" in sluice("explain", task.deal_id)[1]
+    assert sluice("deal", "show", "0x" + "99" * 32)[0] == 0, "an odd row is shown as it is"
+    assert sluice("deal", "show", "0x" + "77" * 32)[0] == 2
+    code, queues = sluice("queue", "ls", "--json")
+    assert code == 0
+    assert {"dead", "machines"} <= {queue["name"] for queue in queues}
+
+
+def test_a_command_that_cannot_reach_the_pool_says_where_it_looked_and_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, sluice: Callable[..., tuple[int, Any]], tmp_path: Any
+) -> None:
+    monkeypatch.setenv("SLUICE_ADMIN_TOKEN", "x" * 40)
+    code, said = sluice("status")
+    assert (code, "not the operator's token" in said) == (2, True)
+    monkeypatch.setenv("SLUICE_ADMIN_URL", "http://user:hunter2@127.0.0.1:9")
+    code, said = sluice("status")
+    assert code == 1
+    assert "SLUICE_ADMIN_URL" in said
+    assert "hunter2" not in said
+    monkeypatch.delenv("SLUICE_ADMIN_TOKEN")
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path))
+    code, said = sluice("status")
+    assert (code, "SLUICE_ADMIN_TOKEN" in said, "admin.token" in said) == (2, True, True)
