@@ -13,8 +13,8 @@ from pipeline.domain.health import MachineFacts
 from pipeline.domain.records import WorkerRecord
 from pipeline.domain.worker_state import WorkerState
 from pipeline.store.quarantine import Quarantine, Reader
+from pipeline.store.worker_documents import WORKERS
 from pipeline.store.worker_updates import SET_FREE
-from pipeline.store.workers import WORKERS
 from protocol.types import Wallet
 
 #: Machines counted to tell how the pool stands: beyond that, more of them change nothing.

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pipeline.domain.records import ChainFacts, Outcome, Reservation, WorkerRecord
 from pipeline.domain.worker_state import WorkerState, state_of
 from pipeline.store.client import Store
-from pipeline.store.workers import WORKERS
+from pipeline.store.worker_documents import WORKERS
 from protocol.types import NRlc, TaskId, Wallet, Wei
 from protocol.wire import Capabilities
 from tests.integration.pipeline.rows import ALICE, BOB, NO_TAG
