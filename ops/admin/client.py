@@ -16,7 +16,7 @@ from protocol.errors import BadSetting, OperatorRefused, Unavailable
 ANSWER_SECONDS = 30.0
 _ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - reached, not listened on
 
-Params = Mapping[str, str | int | float | bool | list[str] | None]
+Param = str | float | bool | list[str] | None
 
 
 class OperatorApi:
@@ -32,15 +32,15 @@ class OperatorApi:
         """With this shell's settings. Raises BadSetting."""
         return cls(settings())
 
-    def get(self, path: str, **params: str | float | bool | list[str] | None) -> Any:
+    def get(self, path: str, **params: Param) -> Any:
         """The answer to GET. Raises OperatorRefused, Unavailable."""
         return self._call("GET", path, params, None)
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None, **params: str | int | bool | None) -> Any:
+    def post(self, path: str, body: Mapping[str, Any] | None = None, **params: Param) -> Any:
         """The answer to POST. Raises OperatorRefused, Unavailable."""
         return self._call("POST", path, params, body)
 
-    def _call(self, method: str, path: str, params: Params, body: Mapping[str, Any] | None) -> Any:
+    def _call(self, method: str, path: str, params: Mapping[str, Param], body: Mapping[str, Any] | None) -> Any:
         given = {name: value for name, value in params.items() if value is not None}
         try:
             with http_client(f"{self._url}/admin", timeout=ANSWER_SECONDS, headers=self._headers) as http:

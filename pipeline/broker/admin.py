@@ -46,6 +46,8 @@ MOST_CHANNELS = 4 * MOST_CONNECTIONS
 QUEUE_BYTES, QUEUE_MESSAGES = 16 * 2**20, 10_000
 #: Milliseconds after which the queue of a machine that never came back is removed: 30 days.
 QUEUE_EXPIRES = 30 * 24 * 3600 * 1000
+#: Times that an operator may look at a dead letter before it is dropped: as often as anybody will.
+DEAD_LOOKS = 1_000_000
 #: Flower's least permissions on vhost `core` (measured on RabbitMQ 3.10): it can read events, not run tasks.
 FLOWER_PERMISSIONS = {
     "configure": r"^(celeryev([.].*)?|(reply[.]|.*[.]reply[.])?celery[.]pidbox)$",
@@ -201,7 +203,8 @@ class BrokerAdmin:
         self._call("PUT", f"/queues/{core}/{dead}", {"durable": True, "arguments": topology.QUORUM})
         self._call("POST", f"/bindings/{core}/e/{exchange.name}/q/{dead}", {"routing_key": dead})
         # A policy, since arguments of a queue that exists cannot be changed.
-        limit = {"max-length": topology.DEAD_LENGTH, "overflow": "drop-head"}
+        # RabbitMQ 4 counts each look into a quorum queue as a delivery, and drops a message after 20.
+        limit = {"max-length": topology.DEAD_LENGTH, "overflow": "drop-head", "delivery-limit": DEAD_LOOKS}
         policy = {"pattern": f"^{dead}$", "apply-to": "queues", "definition": limit}
         self._call("PUT", f"/policies/{core}/{dead}", policy)
 

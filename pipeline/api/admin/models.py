@@ -224,3 +224,22 @@ class Changed(_Model):
     changed: bool
     dry_run: bool
     says: str
+
+
+class DeadLine(_Model):
+    """A message that was delivered too often without success. `queue`: where."""
+
+    id: str
+    task: str
+    arguments: str
+    queue: str
+    reason: str
+    died_at: float | None
+
+
+class DeadMoved(_Model):
+    """Ids of dead letters that were delivered again or removed, or would be (`dry_run`)."""
+
+    action: str
+    dry_run: bool
+    messages: list[str]
