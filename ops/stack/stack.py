@@ -24,6 +24,9 @@ from ops.stack.parts import Choice, StackPart, choose, credentials
 from ops.stack.process import find
 from protocol.errors import SluiceError, StackError, Unavailable, WrongChain
 
+#: Bytes that must be free: MongoDB's and RabbitMQ's files, the Docker engine's images and a test run take most of it.
+LEAST_FREE = 10**9
+
 Phase = Literal["preparing", "starting", "ready", "failed", "stopping", "stopped", "absent"]
 
 
@@ -70,6 +73,7 @@ def up(settings: Settings, ports: StackSettings, parts: Collection[StackPart], w
     stay up.
     """
     home = settings.home.absolute()
+    refuse_full_disk(home, shutil.disk_usage(first_that_exists(home)).free)
     with tools.locked(home / "stack" / "lock"), ThreadPoolExecutor(len(parts) or 1) as pool:
         started = {part: pool.submit(_up, part, settings, ports, watch) for part in parts}
         failed = [error for future in started.values() if (error := future.exception()) is not None]
@@ -83,6 +87,23 @@ def up(settings: Settings, ports: StackSettings, parts: Collection[StackPart], w
     if failed:
         raise StackError(what=" ".join(map(str, failed)))
     return stack
+
+
+def refuse_full_disk(home: Path, free: int) -> None:
+    """Raise StackError if the disk of `home` has fewer than LEAST_FREE bytes free: servers there would die one by one,
+    each with an error that names something else.
+    """
+    if free < LEAST_FREE:
+        what = (
+            f"The disk of {home} has {free / 1e9:.2f} GB free; the stack needs {LEAST_FREE / 1e9:.0f} GB, and 4 GB where "
+            "nothing is installed yet. Free some, or set SLUICE_HOME to a folder on another disk."
+        )
+        raise StackError(what=what)
+
+
+def first_that_exists(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def down(home: Path, parts: Collection[StackPart], watch: Watch, *, wipe: bool = False) -> list[StackPart]:
