@@ -95,8 +95,8 @@ def refuse_full_disk(home: Path, free: int) -> None:
     """
     if free < LEAST_FREE:
         what = (
-            f"The disk of {home} has {free / 1e9:.2f} GB free; the stack needs {LEAST_FREE / 1e9:.0f} GB, and 4 GB where "
-            "nothing is installed yet. Free some, or set SLUICE_HOME to a folder on another disk."
+            f"The disk of {home} has {free / 1e9:.2f} GB free; the stack needs {LEAST_FREE / 1e9:.0f} GB, or 4 GB "
+            "where nothing is installed. Free some, or set SLUICE_HOME to a folder on another disk."
         )
         raise StackError(what=what)
 

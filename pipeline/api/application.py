@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from config.supervisor import RECURSION_LIMIT
 from pipeline.api import errors, operations, pool, reports, tasks, workers
-from pipeline.api.admin import dead_letters
+from pipeline.api.admin import dead_letters, web_page
 from pipeline.api.admin import explain as admin_explain
 from pipeline.api.admin import pool as admin_pool
 from pipeline.api.admin import tasks as admin_tasks
@@ -90,6 +90,7 @@ def create_operations_app(services: Services) -> FastAPI:
     app.include_router(operations.router)
     for part in (admin_pool, admin_tasks, admin_workers, admin_explain, dead_letters):
         app.include_router(part.router, prefix="/admin", tags=["admin"])
+    app.include_router(web_page.router)
     app.add_middleware(BodyLimit, result_bytes=0)
 
     @app.get(PUBLIC_DOCUMENT, summary="The public API as an OpenAPI document")

@@ -1,5 +1,9 @@
 """The operator's token: a file that the API makes at its first start, and the check that every route here has.
 
+                     with the token      without, from this machine      without, from elsewhere
+    GET              answered            answered (the web page)         401
+    anything else    done                401                             401
+
 Whoever has the token can stop the pool, so the file is mode 600. A laptop gets a copy of its content in
 SLUICE_ADMIN_TOKEN; to replace it, delete the file and start the API again.
 """
@@ -13,6 +17,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from config.http_client import is_loopback
 from config.settings import Settings
 from config.whole_files import create_whole
 from pipeline.api.services import Services
@@ -51,9 +56,10 @@ def _checked(token: str, setting: str) -> str:
 _bearer = HTTPBearer(auto_error=False, description="The content of SLUICE_ADMIN_TOKEN_FILE.")
 
 
-def _operator(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Services:
+Given = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def _operator(request: Request, credentials: Given) -> Services:
     """The services, for a request with the operator's token. Raises NotOperator."""
     services = request.app.state.services
     assert isinstance(services, Services)
@@ -63,4 +69,31 @@ def _operator(
     return services
 
 
+def _reader(request: Request, credentials: Given) -> Services:
+    """The services, for a request with the operator's token or one from this machine without. Raises NotOperator."""
+    if "authorization" not in request.headers and _from_this_machine(request):
+        services = request.app.state.services
+        assert isinstance(services, Services)
+        return services
+    return _operator(request, credentials)
+
+
+def _from_this_machine(request: Request) -> bool:
+    """Whether it came over loopback and was meant for it.
+
+    A page of a stranger that the operator's browser shows can send requests here under a name of its own (DNS
+    rebinding): then `Host` has that name. A proxy on this machine passes on what came from elsewhere, and says so.
+    """
+    client = request.client.host if request.client is not None else ""
+    return (
+        is_loopback(client)
+        and is_loopback(request.url.hostname or "")
+        and not any(name in request.headers for name in _FORWARDED)
+    )
+
+
+#: Headers with which proxies say that a request is somebody else's.
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
 Operator = Annotated[Services, Depends(_operator)]
+Reader = Annotated[Services, Depends(_reader)]

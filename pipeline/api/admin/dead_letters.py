@@ -8,9 +8,10 @@ import structlog
 from fastapi import APIRouter, Query
 
 from config.celery_apps import core_app
-from pipeline.api.admin.access import Operator
+from pipeline.api.admin.access import Operator, Reader
 from pipeline.api.admin.models import DeadLine, DeadMoved
 from pipeline.api.admin.pool import DryRun
+from pipeline.api.services import Services
 from pipeline.broker.dead_letters import DeadLetter, DeadLetters
 from protocol.errors import NotFound
 
@@ -24,7 +25,7 @@ Ids = Annotated[list[str] | None, Query(alias="id", max_length=100, description=
 
 @router.get("/dead", summary="Messages that were delivered too often without success")
 def list_dead(
-    services: Operator, limit: Annotated[int, Query(ge=1, le=MOST, description="Messages at most.")] = 100
+    services: Reader, limit: Annotated[int, Query(ge=1, le=MOST, description="Messages at most.")] = 100
 ) -> list[DeadLine]:
     """What each was to do, for which queue, and when it was given up. All stay in the queue."""
     return [_line(letter) for letter in _letters(services).newest(limit)]
@@ -42,7 +43,7 @@ def drop(services: Operator, ids: Ids = None, dry_run: DryRun = False) -> DeadMo
     return _move(services, "drop", ids, dry_run=dry_run)
 
 
-def _move(services: Operator, action: str, ids: list[str] | None, *, dry_run: bool) -> DeadMoved:
+def _move(services: Services, action: str, ids: list[str] | None, *, dry_run: bool) -> DeadMoved:
     letters = _letters(services)
     if dry_run:
         moved = [letter for letter in letters.newest(MOST) if ids is None or letter.id in ids]
@@ -57,7 +58,7 @@ def _move(services: Operator, action: str, ids: list[str] | None, *, dry_run: bo
     return DeadMoved(action=action, dry_run=dry_run, messages=[letter.id for letter in moved])
 
 
-def _letters(services: Operator) -> DeadLetters:
+def _letters(services: Services) -> DeadLetters:
     return DeadLetters(core_app(services.settings), services.pool.scheduler)
 
 

@@ -6,10 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from pipeline.api.admin.access import Operator
+from pipeline.api.admin.access import Reader
 from pipeline.api.admin.models import Explanation, TaskLine
 from pipeline.api.admin.tasks import explained
 from pipeline.api.admin.workers import known, why_worker
+from pipeline.api.services import Services
 from pipeline.store.deals import NEW, ORPHANED, UNREADABLE, StoredDeal
 from pipeline.store.task_lists import OPEN_STAGES
 from protocol.errors import BadMessage, NotFound
@@ -28,7 +29,7 @@ AnyId = Annotated[str, Path(pattern="^0x[0-9a-fA-F]{4,64}$", description="Id or 
 
 
 @router.get("/explain/{anything}", summary="Why a task, a deal or a machine does not go on")
-def explain(anything: AnyId, services: Operator) -> Explanation:
+def explain(anything: AnyId, services: Reader) -> Explanation:
     """Takes the id of a task or a deal, the beginning of one, or a machine's wallet."""
     given = anything.lower()
     if len(given) == WHOLE_ADDRESS:
@@ -46,7 +47,7 @@ def explain(anything: AnyId, services: Operator) -> Explanation:
     raise NotFound(what=f"task or deal {given}" if len(given) == WHOLE_ID else f"task or deal that begins with {given}")
 
 
-def _task(services: Operator, task_id: TaskId) -> Explanation:
+def _task(services: Services, task_id: TaskId) -> Explanation:
     task = services.store.tasks.get_task(task_id)
     if task is None:
         raise NotFound(what=f"task {task_id}")
@@ -60,7 +61,7 @@ def _said(line: TaskLine) -> str:
     return f"It is {line.stage} and waits for nothing."
 
 
-def _deal(services: Operator, deal_id: DealId) -> Explanation:
+def _deal(services: Services, deal_id: DealId) -> Explanation:
     stored = services.store.deals.stored(deal_id)
     if stored is None:
         raise NotFound(what=f"deal {deal_id}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated
 
 import pymongo
@@ -10,13 +13,16 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from pymongo.errors import PyMongoError
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
 
 from chain.lane.model.intent import IntentState, LaneId
 from chain.lane.store.mongo import MongoStore
-from pipeline.api.admin.access import Operator
+from pipeline.api.admin.access import Operator, Reader
 from pipeline.api.admin.models import Alert, Changed, PauseModel, QueueLine, StageLine, Status, Work
 from pipeline.api.monitor import HealthReport
 from pipeline.api.pool import latest
+from pipeline.api.recent_answers import ANSWER_SECONDS
+from pipeline.api.services import Services
 from pipeline.domain.health import DatabaseFacts, NodeFacts, task_cost
 from pipeline.domain.records import TaskStage
 from pipeline.store.client import database
@@ -30,6 +36,8 @@ router = APIRouter()
 LONGEST_WHY = 500
 #: Seconds that the database may take for all that the screen shows, and seconds of what is called the last hour.
 DATABASE_SECONDS, HOUR = 3.0, 3600
+#: Seconds between two events of `live`: as long as a report is used again.
+LIVE_SECONDS = ANSWER_SECONDS
 DryRun = Annotated[bool, Query(description="Say what would be done, and change nothing.")]
 
 
@@ -40,9 +48,15 @@ class Reason(BaseModel):
 
 
 @router.get("/status", summary="The pool on one screen")
-async def status(request: Request, services: Operator) -> Status:
+async def status(request: Request, services: Reader) -> Status:
     """Alerts with the way out, tasks by stage, machines by state, gas, head and lane."""
     return await run_in_threadpool(_status, services, await latest(request.app.state.services.monitor))
+
+
+@router.get("/live", summary="The pool on one screen, as it changes", response_class=StreamingResponse)
+async def live(request: Request, services: Reader) -> StreamingResponse:
+    """Server-sent events: one status every two seconds, until the client disconnects."""
+    return StreamingResponse(_events(request, services), media_type="text/event-stream")
 
 
 @router.post("/pool/pause", summary="Begin no new task")
@@ -71,7 +85,7 @@ def resume(services: Operator, dry_run: DryRun = False) -> Changed:
 
 
 @router.get("/queues", summary="RabbitMQ's queues")
-def queues(services: Operator) -> list[QueueLine]:
+def queues(services: Reader) -> list[QueueLine]:
     """The scheduler's queues, and those of all machines together."""
     return [
         QueueLine(
@@ -85,7 +99,15 @@ def queues(services: Operator) -> list[QueueLine]:
     ]
 
 
-def _status(services: Operator, report: HealthReport | None) -> Status:
+async def _events(request: Request, services: Services) -> AsyncIterator[str]:
+    while not await request.is_disconnected():
+        report = await latest(services.monitor)
+        found = await run_in_threadpool(request.app.state.answers.get, "status", partial(_status, services, report))
+        yield f"data: {found.model_dump_json()}\n\n"
+        await asyncio.sleep(LIVE_SECONDS)
+
+
+def _status(services: Services, report: HealthReport | None) -> Status:
     settings = services.settings
     facts = None if report is None else report.facts
     node = facts.node if facts is not None and isinstance(facts.node, NodeFacts) else None
@@ -108,7 +130,7 @@ def _status(services: Operator, report: HealthReport | None) -> Status:
     )
 
 
-def _work(services: Operator, head: BlockNumber | None) -> Work | None:
+def _work(services: Services, head: BlockNumber | None) -> Work | None:
     """What the database tells; None while it does not answer, which the report says better."""
     now, store, settings = services.clock(), services.store, services.settings
     hour_ago = None if head is None else BlockNumber(max(0, head - int(HOUR / settings.block_time)))

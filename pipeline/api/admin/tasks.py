@@ -7,9 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from pipeline.api.admin.access import Operator
+from pipeline.api.admin.access import Reader
 from pipeline.api.admin.lines import deal_line, task_line, task_show
 from pipeline.api.admin.models import DealLine, DealShow, TaskLine, TaskShow
+from pipeline.api.services import Services
 from pipeline.domain.records import TaskRecord, TaskStage
 from pipeline.flow.reasons import reasons
 from pipeline.store.task_lists import OPEN_STAGES
@@ -28,7 +29,7 @@ BeforeBlock = Annotated[Whole | None, Query(description="Only what was matched b
 
 @router.get("/tasks", summary="Tasks, those matched last first")
 def list_tasks(
-    services: Operator,
+    services: Reader,
     stage: Annotated[
         list[TaskStage] | None, Query(description="Only these stages; default: all that are not over.")
     ] = None,
@@ -53,7 +54,7 @@ def list_tasks(
 
 
 @router.get("/tasks/{task_id}", summary="A task with its time line")
-def show_task(task_id: HexId, services: Operator) -> TaskShow:
+def show_task(task_id: HexId, services: Reader) -> TaskShow:
     """What happened, block by block, who was given it, votes, causes, transactions, and what it waits for."""
     task = services.store.tasks.get_task(TaskId(task_id))
     if task is None:
@@ -72,7 +73,7 @@ def show_task(task_id: HexId, services: Operator) -> TaskShow:
 
 
 @router.get("/deals", summary="Deals, those matched last first")
-def list_deals(services: Operator, before_block: BeforeBlock = None, limit: Limit = 100) -> list[DealLine]:
+def list_deals(services: Reader, before_block: BeforeBlock = None, limit: Limit = 100) -> list[DealLine]:
     """Each with its state and how many of its tasks are not over."""
     before = None if before_block is None else BlockNumber(before_block)
     deals = services.store.deals.newest(limit, before=before)
@@ -83,7 +84,7 @@ def list_deals(services: Operator, before_block: BeforeBlock = None, limit: Limi
 @router.get("/deals/{deal_id}", summary="A deal with its terms and tasks")
 def show_deal(
     deal_id: HexId,
-    services: Operator,
+    services: Reader,
     first: Annotated[Whole, Query(description="Index of the first task to show.")] = 0,
     limit: Limit = 100,
 ) -> DealShow:
@@ -109,7 +110,7 @@ def show_deal(
     )
 
 
-def explained(services: Operator, tasks: Sequence[TaskRecord]) -> list[TaskLine]:
+def explained(services: Services, tasks: Sequence[TaskRecord]) -> list[TaskLine]:
     """Lines of tasks, each with what it waits for."""
     why = reasons(services.store, services.settings, tasks, services.clock())
     return [task_line(task, why.get(task.task_id)) for task in tasks]

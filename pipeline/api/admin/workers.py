@@ -7,11 +7,12 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Query
 
-from pipeline.api.admin.access import Operator
+from pipeline.api.admin.access import Operator, Reader
 from pipeline.api.admin.lines import worker_line
 from pipeline.api.admin.models import Changed, WorkerLine, WorkerShow
 from pipeline.api.admin.pool import DryRun
 from pipeline.api.admin.tasks import explained
+from pipeline.api.services import Services
 from pipeline.domain.explain_worker import explain_worker
 from pipeline.domain.records import WorkerRecord
 from pipeline.flow import bans
@@ -30,7 +31,7 @@ MOST_WAITING, MOST_TASKS = 200, 200
 
 @router.get("/workers", summary="Machines that ever signed in, by wallet")
 def list_workers(
-    services: Operator,
+    services: Reader,
     after: Annotated[HexAddress | None, Query(description="Only those behind this wallet: the next page.")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_LINES, description="Lines at most.")] = 1000,
 ) -> list[WorkerLine]:
@@ -41,7 +42,7 @@ def list_workers(
 
 
 @router.get("/workers/{wallet}", summary="A machine, and why it gets work or does not")
-def show_worker(wallet: HexAddress, services: Operator) -> WorkerShow:
+def show_worker(wallet: HexAddress, services: Reader) -> WorkerShow:
     """What it offers, what the chain says of its wallet, its tasks, and what keeps it from more."""
     worker = known(services, wallet)
     now, lost_after = services.clock(), services.settings.worker_lost_seconds
@@ -100,7 +101,7 @@ def unban(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Ch
     return Changed(changed=worker.banned, dry_run=dry_run, says=says)
 
 
-def known(services: Operator, wallet: str) -> WorkerRecord:
+def known(services: Services, wallet: str) -> WorkerRecord:
     """A machine that has signed in. Raises NotFound, InQuarantine."""
     worker = services.store.workers.get_worker(Wallet(wallet))
     if worker is None:
@@ -108,7 +109,7 @@ def known(services: Operator, wallet: str) -> WorkerRecord:
     return worker
 
 
-def why_worker(services: Operator, worker: WorkerRecord) -> list[str]:
+def why_worker(services: Services, worker: WorkerRecord) -> list[str]:
     """Why a machine gets work or does not, in words."""
     now = services.clock()
     waiting = services.store.tasks.tasks_wanting_workers(now, MOST_WAITING)
@@ -116,7 +117,7 @@ def why_worker(services: Operator, worker: WorkerRecord) -> list[str]:
     return [*paused, *explain_worker(worker, waiting, now, services.settings.worker_lost_seconds)]
 
 
-def _limit(services: Operator, wallet: str, most: int | None, says: str, *, dry_run: bool) -> Changed:
+def _limit(services: Services, wallet: str, most: int | None, says: str, *, dry_run: bool) -> Changed:
     worker = known(services, wallet)
     if not dry_run:
         services.store.census.limit_slots(worker.wallet, most)
