@@ -25,6 +25,8 @@ class OperatorApi:
     def __init__(self, now: Settings) -> None:
         """Raises BadSetting if there is no token."""
         self._url = admin_url(now)
+        #: Where a browser finds the operator's web page.
+        self.page = f"{public_url(self._url)}/page/"
         self._headers = {"authorization": f"Bearer {_token(now)}"}
 
     @classmethod

@@ -36,7 +36,7 @@ def _status(
     api = OperatorApi.open()
     found = api.get("/status")
     if not watch:
-        screen.show(found, drawn(found), as_json=as_json)
+        screen.show(found, drawn(found, api.page), as_json=as_json)
         raise typer.Exit(0 if found["ok"] else 1)
     with suppress(KeyboardInterrupt, BrokenPipeError):
         if as_json:
@@ -45,20 +45,21 @@ def _status(
                 print(json.dumps(found), flush=True)
                 time.sleep(every)
                 found = api.get("/status")
-        with Live(drawn(found), console=Console(highlight=False), auto_refresh=False, screen=True) as live:
+        with Live(drawn(found, api.page), console=Console(highlight=False), auto_refresh=False, screen=True) as live:
             while True:
-                live.update(drawn(found), refresh=True)
+                live.update(drawn(found, api.page), refresh=True)
                 time.sleep(every)
                 found = api.get("/status")
 
 
-def drawn(found: Mapping[str, Any]) -> RenderableType:
-    """The screen."""
+def drawn(found: Mapping[str, Any], page: str) -> RenderableType:
+    """The screen. `page`: address of the web page."""
     work = found["work"]
     head = Text("The pool works.", style="bold green") if found["ok"] else Text("The pool needs you:", style="bold red")
     alerts = [Text(f"  {item['part']}: {item['says']}. {item['fix']}".rstrip()) for item in found["alerts"]]
     lag = found["behind_blocks"]
     facts: dict[str, object] = {
+        "web page": page,
         "workerpool": f"{found['workerpool']} on chain {found['chain_id']}",
         "scheduler": found["scheduler"],
         "head": None if found["head"] is None else f"block {found['head']}, {lag or 0} still to be read",
