@@ -82,7 +82,8 @@ def _from_this_machine(request: Request) -> bool:
     """Whether it came over loopback and was meant for it.
 
     A page of a stranger that the operator's browser shows can send requests here under a name of its own (DNS
-    rebinding): then `Host` has that name. A proxy on this machine passes on what came from elsewhere, with a header that tells it.
+    rebinding): then `Host` has that name. A proxy on this machine passes on what came from elsewhere, and adds a header
+    of `_FORWARDED`.
     """
     client = request.client.host if request.client is not None else ""
     return (
