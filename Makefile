@@ -16,6 +16,9 @@ JOBS ?= 4
 
 # The interpreter is the machine's: downloads come from package indexes only.
 export UV_PYTHON_DOWNLOADS := never
+# Every process would compile all of Sluice at its start (half a second of a scheduler's), and each of the test
+# processes every test (6 s): compiled files are kept in __pycache__ instead, which git ignores and `make clean` removes.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -3

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from config.settings import Settings
 from protocol.errors import BadInput, BadKeystore, BadSetting
+from protocol.ethereum.library import load_eth_account
 from protocol.ethereum.signing import Key
 
 #: Permission bits of anybody but the owner.
@@ -55,15 +56,14 @@ def _load_keystore(path: Path, password_file: Path | None) -> Key:
 
 def _decrypt(path: Path, text: str, password: str) -> bytes:
     """The 32 secret bytes of a V3 keystore, by eth-account. Raises BadKeystore."""
-    from eth_account import Account  # noqa: PLC0415 # most of a second to import: only where a keystore is used
-
+    account = load_eth_account().Account  # on first use: it takes a third of a second
     try:
         document = json.loads(text)
         # "crypto" is the standard; the earliest wallets wrote "Crypto".
         document.setdefault("crypto", document.get("Crypto"))
         if document["crypto"]["cipher"] != "aes-128-ctr":
             raise _not_v3(path)
-        return bytes(Account.decrypt(document, password))
+        return bytes(account.decrypt(document, password))
     except ValueError as error:
         if "MAC mismatch" in str(error):
             raise BadKeystore(

@@ -17,12 +17,14 @@ from typing import Annotated
 import structlog
 import typer
 
+from config import collector
 from ops import commands
 from protocol.errors import BadInput, SluiceError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (default: this process's own) and exit."""
+    collector.relax()
     words = list(sys.argv[1:] if argv is None else argv)
     sys.exit(run(words))
 

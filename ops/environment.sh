@@ -52,3 +52,6 @@ fi
 # than anything else it does at start.
 "$uv" sync --frozen --quiet --compile-bytecode --python "$(command -v "$python")" ||
     fail 'The packages of uv.lock could not be installed. Let uv reach a package index.'
+# Sluice's own modules too, for shells with PYTHONDONTWRITEBYTECODE.
+.venv/bin/python -m compileall -q config protocol chain pipeline workers beat ops ||
+    fail 'The sources could not be compiled.'

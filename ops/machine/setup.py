@@ -13,6 +13,7 @@ from chain.contracts.hub import Hub
 from chain.rpc.pool import connect
 from config.settings import Settings
 from protocol.errors import BadKeystore, SluiceError
+from protocol.ethereum.library import load_eth_account
 from protocol.ethereum.signing import Key
 from protocol.gas import gas_for_task
 from protocol.types import Contract, Wallet
@@ -48,11 +49,9 @@ def make_wallet(keystore: Path, password_file: Path) -> Wallet:
             why="it exists, and a wallet is never overwritten",
             fix="Use it, or name another file with --keystore.",
         )
-    from eth_account import Account  # noqa: PLC0415 # most of a second to import
-
     password = _password(password_file)
     secret = secrets.token_bytes(32)
-    document = Account.encrypt(secret, password)
+    document = load_eth_account().Account.encrypt(secret, password)
     _write_new(keystore, json.dumps(document))
     return Key(secret).wallet
 

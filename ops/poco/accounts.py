@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from eth_account import Account
-
 from chain.rpc.client import JsonRpc
 from ops.stack.anvil import MNEMONIC
+from protocol.ethereum.library import load_eth_account
 from protocol.ethereum.signing import Key
 from protocol.types import Wallet, Wei
 
@@ -21,8 +20,9 @@ ETHER = Wei(10**18)
 def dev_key(index: int) -> Key:
     """Key of account `index` of the development key phrase; those from FUNDED_ACCOUNTS on start empty."""
     # The feature is "unaudited" upstream; for keys that are public anyhow nothing can leak.
-    Account.enable_unaudited_hdwallet_features()
-    return Key(bytes(Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}").key))
+    account = load_eth_account().Account
+    account.enable_unaudited_hdwallet_features()
+    return Key(bytes(account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}").key))
 
 
 def give_ether(rpc: JsonRpc, wallets: tuple[Wallet, ...], amount: Wei) -> None:

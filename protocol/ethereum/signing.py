@@ -13,6 +13,7 @@ from coincurve import PrivateKey, PublicKey
 from protocol.errors import BadInput, Refused
 from protocol.ethereum.hexbytes import to_bytes, to_hex
 from protocol.ethereum.keccak import keccak
+from protocol.ethereum.library import load_eth_account
 from protocol.ethereum.typed_data import TypedData, typed_data_digest
 from protocol.types import Signature, Wallet
 
@@ -66,9 +67,8 @@ class Key:
 
     def account(self) -> LocalAccount:
         """The same key as eth-account's signer, which web3.py's signing middleware takes."""
-        from eth_account import Account  # noqa: PLC0415 # a second to import: only for those who send by web3.py
-
-        account: LocalAccount = Account.from_key(self._private.secret)
+        # Loaded on first use: only those who send by web3.py need it.
+        account: LocalAccount = load_eth_account().Account.from_key(self._private.secret)
         return account
 
     def __repr__(self) -> str:

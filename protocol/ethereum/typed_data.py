@@ -1,6 +1,6 @@
 """EIP-712: the 32 bytes that stand for a JSON document of `types`, `primaryType`, `domain` and `message`.
 
-The encoding is eth-account's, which takes most of a second to import: that is done on first use. It is lenient (a
+The encoding is eth-account's, which takes a third of a second to import: that is done on first use. It is lenient (a
 missing member counts as zero), so only documents that Sluice builds itself are hashed, never one that was received.
 """
 
@@ -13,6 +13,7 @@ from eth_abi.exceptions import EncodingError
 
 from protocol.errors import BadMessage
 from protocol.ethereum.keccak import keccak
+from protocol.ethereum.library import load_eth_account
 
 
 class Member(TypedDict):
@@ -33,6 +34,7 @@ class TypedData(TypedDict):
 
 def typed_data_digest(data: TypedData) -> bytes:
     """The 32 bytes to sign for `data`. Raises BadMessage if a type or a value does not fit."""
+    load_eth_account()
     from eth_account.messages import encode_typed_data  # noqa: PLC0415 # on first use, see above
 
     if data["primaryType"] not in data["types"]:

@@ -1,0 +1,55 @@
+"""Loading eth-account, which web3.py stands on as well: without py_ecc, the most expensive part of their import.
+
+py_ecc is pairing cryptography: eth_keyfile imports it for the keystores of proof-of-stake validators, which nobody's
+wallet is. It computes tables for 0.3 s at each import, a fifth of what the start of a process costs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from types import ModuleType
+
+#: Order of the group of BLS12-381 (RFC 9380, section 8.8.1) and of secp256k1 (SEC 2, section 2.4.1).
+_BLS12_381_ORDER = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
+_SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+
+
+#: What eth_keyfile takes from py_ecc: module → name → value.
+_STAND_INS = {
+    "py_ecc.bls": {"G2ProofOfPossession": object()},
+    "py_ecc.bls12_381": {"curve_order": _BLS12_381_ORDER},
+    "py_ecc.secp256k1": {"N": _SECP256K1_ORDER},
+}
+
+
+def load_eth_account() -> ModuleType:
+    """The module `eth_account`, cheaper than by `import`, which costs as little once this was called."""
+    if "eth_keyfile.keyfile" not in sys.modules:
+        limit = sys.getrecursionlimit()
+        with _without_pairings(), suppress(ImportError):
+            import_module("eth_keyfile.keyfile")
+        # Of a release that takes more from py_ecc, this is the usual import.
+        import_module("eth_keyfile.keyfile")
+        # py_ecc raises it to 100,000, at which a runaway recursion ends the process by a segmentation fault.
+        sys.setrecursionlimit(limit)
+    return import_module("eth_account")
+
+
+@contextmanager
+def _without_pairings() -> Iterator[None]:
+    """Let imports of py_ecc find stand-ins until the block ends, unless this process has imported it."""
+    made: dict[str, ModuleType] = {}
+    for name, values in _STAND_INS.items():
+        if name not in sys.modules:
+            made[name] = ModuleType(name)
+            made[name].__dict__.update(values)
+    sys.modules.update(made)
+    try:
+        yield
+    finally:
+        for name, module in made.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
