@@ -1,4 +1,4 @@
-"""How tests are spread over processes by pytest-xdist (`pytest -n 3`)."""
+"""How tests are spread over processes by pytest-xdist (`pytest -n 3`), each of which imports all of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # it has no types
 
+from config import collector
+from protocol.ethereum.library import load_eth_account
+
 #: Tests of a folder that share something: one pool; one wallet on one Docker engine, after which containers are named.
 TOGETHER = ("tests/integration/pool/", "tests/integration/workers/")
 #: But not these, with a pool of their own.
@@ -14,6 +17,15 @@ APART = "tests/integration/pool/test_faults.py"
 
 #: What takes longest begins first, or all others would wait for it in the end.
 LONGEST = tuple(f"tests/integration/{folder}" for folder in ("pool/", "workers/", "pipeline/", "lane/", ""))
+
+collector.relax()
+# Before any test imports it by its name, which takes longer.
+load_eth_account()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the garbage collector need not look at it again and again."""
+    collector.settle()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
