@@ -13,6 +13,8 @@ RUN := .venv/bin
 READY := .venv/.ready
 # Many integration tests wait for blocks or for processes: four at a time keep two cores busy. Each more costs its start.
 JOBS ?= 4
+# In a fresh clone, pytest compiles the tests once, and not in each of JOBS processes that all begin with the same file.
+COMPILE_TESTS := $(RUN)/python -m pytest -p no:cacheprovider --collect-only -qq >/dev/null || true
 
 # The interpreter is the machine's: downloads come from package indexes only.
 export UV_PYTHON_DOWNLOADS := never
@@ -27,6 +29,7 @@ demo: $(READY)
 	@$(SLUICE) demo $(ARGS)
 
 test: $(READY)
+	@[ -d tests/unit/__pycache__ ] || $(COMPILE_TESTS)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m tests.browser
 	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(ARGS)
@@ -41,6 +44,7 @@ IMAGE_RUNS := $(addprefix tests/image/,image_runs.py systemd_runs.py stop_runs.p
 # The image, the compose file's scheduler, `docker run` and the systemd unit of docs/quickstart/worker.md, as printed.
 # The base image is made of Debian's packages (3 minutes the first time), so that no image registry is needed.
 image-test: $(READY)
+	@[ -d tests/unit/__pycache__ ] || $(COMPILE_TESTS)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m pytest -p no:cacheprovider $(IMAGE_RUNS) $(ARGS)
 

@@ -18,7 +18,7 @@ _SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD03
 
 
 #: What eth_keyfile takes from py_ecc: module → name → value.
-_STAND_INS = {
+_STAND_INS: dict[str, dict[str, object]] = {
     "py_ecc.bls": {"G2ProofOfPossession": object()},
     "py_ecc.bls12_381": {"curve_order": _BLS12_381_ORDER},
     "py_ecc.secp256k1": {"N": _SECP256K1_ORDER},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import tests
@@ -15,28 +17,37 @@ REQUESTS = {f"httpx.{name}" for name in ("get", "post", "put", "delete", "reques
 PLAYED = {"faulty/node.py"}
 
 
-def calls(path: Path) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A call in a test: where, of what, and with which arguments by name (None: from a dict)."""
+
+    place: str
+    function: str
+    given: frozenset[str | None]
 
 
-def places(wrong: Callable[[ast.Call], bool]) -> list[str]:
+@cache
+def called() -> Sequence[Called]:
     return [
-        f"{name}:{call.lineno}"
+        Called(f"{name}:{node.lineno}", ast.unparse(node.func), frozenset(word.arg for word in node.keywords))
         for path in sorted(TESTS.rglob("*.py"))
         if (name := str(path.relative_to(TESTS))) not in PLAYED
-        for call in calls(path)
-        if wrong(call)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
     ]
 
 
+def places(wrong: Callable[[Called], bool]) -> list[str]:
+    return [call.place for call in called() if wrong(call)]
+
+
 def test_every_request_of_a_test_has_a_time_out_of_its_own() -> None:
-    def wrong(call: ast.Call) -> bool:
-        given = {word.arg for word in call.keywords}
+    def wrong(call: Called) -> bool:
         # What is played in this process, or takes its words from a dict, is not judged.
-        return ast.unparse(call.func) in REQUESTS and not given & {"timeout", "transport", None}
+        return call.function in REQUESTS and not call.given & {"timeout", "transport", None}
 
     assert places(wrong) == []
 
 
 def test_no_test_sleeps() -> None:
-    assert places(lambda call: ast.unparse(call.func) in {"time.sleep", "asyncio.sleep"}) == []
+    assert places(lambda call: call.function in {"time.sleep", "asyncio.sleep"}) == []

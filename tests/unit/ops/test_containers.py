@@ -51,6 +51,11 @@ def test_the_image_is_built_with_the_uv_of_the_makefile() -> None:
     assert f"uv=={made[1]}" in _read("docker/Dockerfile")
 
 
+def test_the_libraries_of_the_image_are_compiled_when_it_is_built() -> None:
+    built, _, _ = _read("docker/Dockerfile").partition("uv sync")
+    assert "ENV UV_COMPILE_BYTECODE=1" in built.splitlines()
+
+
 def test_the_compose_file_has_the_stacks_kubo() -> None:
     pinned = re.search(r"github.com/ipfs/kubo (v\S+)", _read("ops/stack/kubo/go.mod"))
     assert pinned is not None
