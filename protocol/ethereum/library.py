@@ -7,7 +7,7 @@ wallet is. It computes tables for 0.3 s at each import, a fifth of what the star
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
@@ -29,7 +29,7 @@ def load_eth_account() -> ModuleType:
     """The module `eth_account`, cheaper than by `import`, which costs as little once this was called."""
     if "eth_keyfile.keyfile" not in sys.modules:
         limit = sys.getrecursionlimit()
-        with _without_pairings(), suppress(ImportError):
+        with stand_ins(_STAND_INS), suppress(ImportError):
             import_module("eth_keyfile.keyfile")
         # Of a release that takes more from py_ecc, this is the usual import.
         import_module("eth_keyfile.keyfile")
@@ -39,13 +39,14 @@ def load_eth_account() -> ModuleType:
 
 
 @contextmanager
-def _without_pairings() -> Iterator[None]:
-    """Let imports of py_ecc find stand-ins until the block ends, unless this process has imported it."""
-    made: dict[str, ModuleType] = {}
-    for name, values in _STAND_INS.items():
-        if name not in sys.modules:
-            made[name] = ModuleType(name)
-            made[name].__dict__.update(values)
+def stand_ins(modules: Mapping[str, Mapping[str, object]]) -> Iterator[None]:
+    """Let imports find these in place of `modules` (name → what it holds) until the block ends.
+
+    A module that this process has imported stays what it is.
+    """
+    made = {name: ModuleType(name) for name in modules if name not in sys.modules}
+    for name, module in made.items():
+        vars(module).update(modules[name])
     sys.modules.update(made)
     try:
         yield

@@ -37,11 +37,11 @@ KINDS: dict[str, tuple[str, Collection[str]]] = {
     ),
     "sluice scheduler run": (
         "import ops.cli, ops.commands.scheduler, ops.preflight, ops.scheduler; ops.scheduler.preload_web3()",
-        {"py_ecc", "docker", "workers"} | FOR_A_PROMPT,
+        {"py_ecc", "aiohttp", "docker", "workers"} | FOR_A_PROMPT,
     ),
     "sluice worker run": (
         "import ops.cli, ops.commands.worker, workers.machine; workers.machine._warm_up()",
-        {"py_ecc"} | OF_THE_SCHEDULER | FOR_A_PROMPT,
+        {"py_ecc", "aiohttp"} | OF_THE_SCHEDULER | FOR_A_PROMPT,
     ),
 }
 
@@ -83,12 +83,12 @@ def test_what_stands_in_for_py_ecc_has_its_numbers() -> None:
     assert library._SECP256K1_ORDER == GROUP_ORDER_INT
 
 
-def test_eth_account_that_needs_more_of_py_ecc_gets_it() -> None:
+def test_releases_that_need_more_of_what_is_stood_in_for_get_it() -> None:
     process = started(
-        "from protocol.ethereum import library\n"
-        "library._STAND_INS['py_ecc.bls'].clear()\n"
-        "library.load_eth_account().Account.from_key('0x' + '11' * 32)"
+        "from chain.rpc import library as ours; from protocol.ethereum import library\n"
+        "library._STAND_INS['py_ecc.bls'].clear(); del ours._STAND_INS['aiohttp']['ClientError']\n"
+        "ours.load_web3().Account.from_key('0x' + '11' * 32); import web3.providers.persistent"
     )
 
-    assert "py_ecc" in process.modules
+    assert process.modules >= {"py_ecc", "aiohttp"}
     assert process.recursion == 1000
