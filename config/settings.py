@@ -173,12 +173,12 @@ class Settings(BaseSettings):
         le=wire.SLOTS_LIMIT,
         description="Most slots that a worker machine may sign in with; new ones use 2 until they voted.",
     )
-    proven_first_seconds: float = Field(
-        10.0,
+    proven_share: float = Field(
+        0.2,
         ge=0,
-        le=3600,
-        description="Seconds after its deal for which a task of trust 2 to 16 waits for a machine that was right"
-        " before, if the pool has one, rather than be decided by new ones alone.",
+        le=1,
+        description="Share of its category's time for which a task of trust 2 to 16 waits for busy machines that were"
+        " right before, rather than be given to new ones.",
     )
     worker_idle_days: float = Field(
         7.0,

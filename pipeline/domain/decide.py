@@ -35,7 +35,7 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
-from pipeline.domain.records import Outcome, ReplicateState, TaskRecord, TaskStage
+from pipeline.domain.records import Outcome, ReplicateState, Standing, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
@@ -190,11 +190,18 @@ def _no_result_yet(task: TaskRecord) -> Iterator[Action]:
 
 
 def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
-    """A slot is for computing: it is free as soon as that is over; the stake when the vote is seen or will not come."""
+    """A slot is for computing: it is free as soon as that is over; the stake when the vote is seen or will not come.
+
+    A worker that was never right on chain gets its slot back once it has revealed: with votes that it does not reveal,
+    or with none, it can hold up no more tasks than it has slots.
+    """
     for item in task.replicates:
-        if item.holds and (not item.live or view.contribution(item.wallet) is not None):
+        vote = view.contribution(item.wallet)
+        proven = item.standing is Standing.PROVEN
+        over = vote is not None and (proven or vote.status is not ContributionStatus.CONTRIBUTED)
+        if item.holds and (not item.live or over):
             yield Free(item.wallet, outcomes.at_release(task, item, view))
-        elif item.holds_slot and item.state is ReplicateState.COMPUTED:
+        elif item.holds_slot and item.state is ReplicateState.COMPUTED and proven:
             yield Pledge(item.wallet)
 
 

@@ -2,7 +2,8 @@
 
     slot free        FAILED or BLAMED by its report; NEUTRAL otherwise
     computed, and no vote for `contribute_timeout`                       LATE
-    task completed   VOTED or PAID; LATE if another winner had to bring the result in its place
+    task completed   VOTED or PAID; LATE if another winner had to bring the result in its place; WRONG if it voted for
+                     another result; WITHHELD if it did not reveal its vote
     task failed      WITHHELD if it was asked for the result
 
 Nothing is held against anybody while the pool could not store results, could not be reached, or saw no blocks.
@@ -69,7 +70,8 @@ def at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeo
 def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> Outcome:
     won = next((vote for vote in view.winners if vote.worker == item.wallet), None)
     if won is None:
-        return Outcome.NEUTRAL
+        wrong = view.status is TaskStatus.COMPLETED and view.contribution(item.wallet) is not None
+        return Outcome.WRONG if wrong else Outcome.NEUTRAL
     revealed, alone = won.status is ContributionStatus.REVEALED, task.mode is Mode.SOLO
     # Where the pool could not store what one of them brought, the others might have brought it in vain too.
     asked_at = item.upload_asked_at if revealed and not _hindered(task) else None
@@ -78,8 +80,8 @@ def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, time
             return Outcome.PAID
         if asked_at is not None and _left_to_others(item) and now >= asked_at + timeouts.upload_timeout:
             return Outcome.LATE
-        # Of a vote that was not revealed in time the contract makes a wrong one.
-        return Outcome.VOTED if revealed else Outcome.NEUTRAL
+        # Of a vote that was not revealed in time the contract makes a wrong one, and all have waited for it.
+        return Outcome.VOTED if revealed else Outcome.WITHHELD
     # Alone, the result is part of the transaction that votes: a vote without it was never meant to be completed.
     withheld = (asked_at is not None or alone) and replicas.usable_result(task, view) is None
     return Outcome.WITHHELD if withheld else Outcome.NEUTRAL

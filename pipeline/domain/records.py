@@ -58,7 +58,10 @@ class Outcome(StrEnum):
     VOTED = "VOTED"
     #: The task was completed with its result alone, and it was paid.
     PAID = "PAID"
-    #: It won the vote, was asked for the result and did not bring it: the task failed and the pool lost its stake.
+    #: The task was completed with another result than that which it voted for.
+    WRONG = "WRONG"
+    #: It won the vote and did not reveal, so that all had to wait; or it was asked for the result and did not bring it,
+    #: and the task failed and the pool lost its stake.
     WITHHELD = "WITHHELD"
     #: It said that it had a result and did not vote in time, or was asked for the result and another winner brought it.
     LATE = "LATE"
@@ -66,7 +69,7 @@ class Outcome(StrEnum):
     @property
     def apart(self) -> bool:
         """Whether it is known at another moment than the one in which the worker's slot gets free."""
-        return self in {Outcome.VOTED, Outcome.PAID, Outcome.WITHHELD, Outcome.LATE}
+        return self in {Outcome.VOTED, Outcome.PAID, Outcome.WITHHELD, Outcome.LATE, Outcome.WRONG}
 
 
 class Standing(IntEnum):

@@ -26,8 +26,8 @@ MOST_DOUBLINGS = 6
 #: Workers that failed for any reason or exceeded a timeout, together, before no other is asked: neither a frozen chain
 #: nor a broken app may use up the whole pool. Counted like those above.
 MAX_SPENT = 10
-#: The highest trust that workers never right on chain may decide alone: four of them, where proven ones are busy for
-#: `Timeouts.proven_first` seconds. Above it, a result needs the vote of one that was right before, if the pool has any
+#: The highest trust that workers never right on chain may decide alone: four of them, where proven ones stay busy for
+#: `Timeouts.proven_share`. Above it, a result needs the vote of one that was right before, if the pool has any
 #: (`PROVEN_SECONDS`).
 NEWCOMERS_DECIDE = 16
 #: Seconds after which a proven worker that is not heard of no longer has others wait for it: a day, so that machines
@@ -42,9 +42,9 @@ class Timeouts:
     block_time: float = 1.0
     #: Blocks that transactions wait for what justifies them to be settled (SLUICE_SPEND_DEPTH).
     spend_depth: int = 0
-    #: Seconds after its deal for which a task of low trust waits for a proven worker, if the pool has any
-    #: (SLUICE_PROVEN_FIRST_SECONDS).
-    proven_first: float = 0.0
+    #: Share of its category's time for which a task of low trust is given to proven workers only, while some that were
+    #: not asked are busy (SLUICE_PROVEN_SHARE): a newcomer that votes and does not reveal costs twice that time.
+    proven_share: float = 0.0
 
     @property
     def reask(self) -> float:
@@ -155,11 +155,11 @@ def newcomers_left(task: TaskRecord, view: ChainView, now: float, timeouts: Time
     """How many more newcomers (workers that were never right on chain) may be asked.
 
     An authorization never expires: newcomers that kept silent may still vote, all at once. So above trust
-    `NEWCOMERS_DECIDE`, and below it as long as a proven worker may get free, only so many are asked that all of them
-    together, with the votes on chain now, cannot make a result win that no proven worker voted for.
+    `NEWCOMERS_DECIDE`, only so many are asked that all of them together, with the votes on chain now, cannot make a
+    result win that no proven worker voted for. Below it, none is asked while a proven worker may get free.
     """
-    if task.mode is Mode.SOLO or (task.trust <= NEWCOMERS_DECIDE and now >= proven_until(task, timeouts)):
-        return MOST_NEWCOMERS
+    if task.mode is Mode.SOLO or task.trust <= NEWCOMERS_DECIDE:
+        return 0 if now < proven_until(task, timeouts) else MOST_NEWCOMERS
     proven = {item.wallet for item in task.replicates if item.standing is Standing.PROVEN}
     unsaid = [item for item in task.replicates if item.wallet not in proven and view.contribution(item.wallet) is None]
     backed = {
@@ -181,13 +181,14 @@ def newcomers_left(task: TaskRecord, view: ChainView, now: float, timeouts: Time
 
 
 def proven_until(task: TaskRecord, timeouts: Timeouts) -> float:
-    """Until when a task of low trust waits for a proven worker, Unix seconds."""
-    return task.matched_at + timeouts.proven_first
+    """Until when a task may wait for a proven worker that is busy, Unix seconds: one without a vote does not."""
+    low = task.mode is Mode.VOTE and task.trust <= NEWCOMERS_DECIDE
+    return task.matched_at + timeouts.proven_share * task.category_seconds if low else 0.0
 
 
-def of_newcomers(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
-    """The tasks, changed so that newcomers may decide each: for a pool that has no proven worker."""
-    return [replace(task, newcomers=MOST_NEWCOMERS) for task in tasks]
+def of_newcomers(task: TaskRecord) -> TaskRecord:
+    """The task, changed so that newcomers may decide it."""
+    return replace(task, newcomers=MOST_NEWCOMERS)
 
 
 def _needed(task: TaskRecord, view: ChainView, counted: Sequence[Replicate]) -> int:

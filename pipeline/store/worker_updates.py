@@ -110,7 +110,7 @@ def outcome_changes(outcome: Outcome, now: float) -> Stages:
     match outcome:
         case Outcome.NEUTRAL:
             return []
-        case Outcome.FAILED | Outcome.LATE:
+        case Outcome.FAILED | Outcome.LATE | Outcome.WRONG:
             return failed(now)
         case Outcome.BLAMED:
             return [BLAMED]

@@ -41,6 +41,8 @@ INDEXES = [
 SOONEST_CHECK, LATEST_CHECK = 10.0, 120.0
 #: Seconds after which a ping outweighs that RabbitMQ saw a machine's consumer go: news of its return may be lost.
 DISCONNECTED_SECONDS = 60.0
+#: Busy machines that are looked up: more than one task asks.
+BUSY_LIMIT = 50
 
 
 class Workers:
@@ -161,6 +163,12 @@ class Workers:
         """Whether a machine that was right on chain and is not banned was heard of since `seen_after`."""
         proven = {"successes": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False}
         return self._rows.find_one(proven, {"_id": 1}) is not None
+
+    def busy_proven(self, seen_after: float) -> list[Wallet]:
+        """Machines that were right on chain, are there and have no free slot; BUSY_LIMIT of them at most."""
+        proven = {"successes": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False}
+        busy = {**proven, **_PRESENT, "free": {"$lte": 0}}
+        return [Wallet(row["_id"]) for row in self._rows.find(busy, {"_id": 1}).limit(BUSY_LIMIT)]
 
     def count_with_queues(self, limit: int, *, but: Wallet) -> int:
         """Machines other than `but` that have a user and queues at the broker, counted up to `limit`."""

@@ -9,17 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain import outcomes
-from pipeline.domain.actions import Action, Count, Free
+from pipeline.domain.actions import Action, Count, Free, Pledge
 from pipeline.domain.outcomes import Trouble
-from pipeline.domain.records import Outcome, Replicate, ReplicateState, TaskRecord
+from pipeline.domain.records import Outcome, Replicate, ReplicateState, Standing, TaskRecord
 from protocol.poco.view import ChainView
 from protocol.types import Timestamp
 from protocol.wire import Mode
 from tests.unit.pipeline.builders import (
     CONSENSUS,
+    LIE,
     LINK,
     PACE,
     START,
+    agreed,
+    claimed,
     decided,
     finalized,
     initialized,
@@ -136,3 +139,28 @@ def test_who_votes_alone_without_a_stored_result_is_held_to_it_whatever_was_away
     record = task(trust=1, replicates=[COMPUTED])
     withheld: list[Action] = [Free(wallet(1), Outcome.WITHHELD)]
     assert outcomes.excused(record, withheld, Trouble(DUE, 0.0), DUE, PACE) == withheld
+
+
+def test_who_votes_for_another_result_or_does_not_reveal_is_held_to_it_when_the_task_is_completed() -> None:
+    chain = view(initialized(), voted(4, LIE), voted(1), voted(2), voted(3), agreed(), revealed(1), finalized())
+    actions = decided(task(replicates=[uploaded(1), replicate(2), replicate(4)]), chain)
+    found = {act.wallet: act.outcome for act in actions if isinstance(act, Free)}
+    assert found == {wallet(1): Outcome.VOTED, wallet(2): Outcome.WITHHELD, wallet(4): Outcome.WRONG}
+
+
+@pytest.mark.parametrize("standing", [Standing.NEWCOMER, Standing.STAKED])
+def test_who_was_never_right_gets_its_slot_back_when_it_has_revealed_or_the_task_is_over(standing: Standing) -> None:
+    held = replicate(1, standing=standing, holds_slot=True)
+    others = replicate(2), replicate(3)
+
+    def freed(chain: ChainView) -> bool:
+        actions = decided(task(replicates=[held, *others]), chain)
+        assert Pledge(wallet(1)) not in actions
+        return any(isinstance(act, Free) and act.wallet == wallet(1) for act in actions)
+
+    assert not freed(view(initialized()))
+    assert not freed(view(initialized(), voted(1)))
+    assert not freed(view(*CONSENSUS))
+    assert freed(view(*CONSENSUS, revealed(1)))
+    assert freed(view(*CONSENSUS, revealed(2), finalized()))
+    assert freed(view(initialized(), claimed()))

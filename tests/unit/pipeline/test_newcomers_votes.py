@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from pipeline.domain.match import match
 from pipeline.domain.progress import after
 from pipeline.domain.records import MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import NEWCOMERS_DECIDE, Timeouts, votes
+from pipeline.flow.new_pool import decided_by
 from protocol.poco import events, weights
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView
@@ -52,7 +54,6 @@ class Vote:
     strangers: Sequence[WorkerRecord]
     happened: list[events.Event] = field(default_factory=lambda: [initialized()])
     now: float = START + 1
-    pace: Timeouts = PACE
 
     @property
     def chain(self) -> ChainView:
@@ -63,8 +64,8 @@ class Vote:
 
         `free`: how many of the honest have nothing else to do.
         """
-        actions = decide(self.record, self.chain, self.now, self.pace)
-        self.record = after(self.record, self.chain, actions, self.now, self.pace)
+        actions = decide(self.record, self.chain, self.now, PACE)
+        self.record = after(self.record, self.chain, actions, self.now, PACE)
         for found in match([self.record], [*self.honest[:free], *self.strangers]):
             fresh = [
                 Replicate(
@@ -151,48 +152,32 @@ def test_no_workers_that_were_never_right_can_complete_a_task_of_high_trust_howe
 
 @settings(max_examples=40, deadline=None)
 @given(
-    trust=st.integers(2, NEWCOMERS_DECIDE),
-    honest=st.integers(0, 4),
-    free=st.lists(st.integers(0, 4), min_size=1, max_size=6),
-    strangers=st.integers(1, 25),
-    deeds=st.lists(DEEDS, min_size=1, max_size=7),
+    trust=st.integers(1, 2 * NEWCOMERS_DECIDE),
+    busy=st.lists(st.integers(1, 4), max_size=4, unique=True),
+    asked_before=st.lists(st.integers(1, 6), max_size=4, unique=True),
+    waited=st.floats(0, 30),
 )
-def test_while_a_proven_worker_may_get_free_no_newcomers_decide_a_task_of_low_trust_either(
-    trust: int, honest: int, free: list[int], strangers: int, deeds: list[str]
+def test_a_task_of_low_trust_is_left_to_proven_workers_as_long_as_one_not_asked_is_busy_and_no_longer_than_its_share(
+    trust: int, busy: list[int], asked_before: list[int], waited: float
 ) -> None:
-    pool = Vote(
-        high_trust(trust),
-        [worker(1000 + n, weight=2 + n % 3, solos=1, stake=10**6) for n in range(honest)],
-        [worker(n, stake=100 + n) for n in range(1, strangers + 1)],
-        pace=Timeouts(1.0, proven_first=len(free) * (PACE.start_timeout + 1)),
-    )
-    for count in free:
-        pool.round(deeds, free=count)
+    before = [Replicate(wallet(n), Mode.VOTE, 2, START, ReplicateState.LOST, holds_slot=False) for n in asked_before]
+    pace = Timeouts(1.0, proven_share=2.0)
+    record = replace(high_trust(trust, before), category_seconds=10)
+    chain, now = view(initialized()), START + waited
+    waiting = after(record, chain, decide(record, chain, now, pace), now, pace)
+    workers = SimpleNamespace(any_proven=lambda _: True, busy_proven=lambda _: [wallet(n) for n in busy])
+    (ready,) = decided_by(workers, [waiting], now)  # type: ignore[arg-type]  # stands in
+    if 2 <= trust <= NEWCOMERS_DECIDE:
+        waits = waited < 20 and not set(busy) <= set(asked_before)
+        assert bool(match([ready], [worker(n, stake=10**6) for n in range(10, 20)])) != waits
+        assert waited >= 20 or waiting.next_visit <= START + 20
+    else:
+        assert ready.newcomers == moved(record, chain, now).newcomers
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    trust=st.integers(2, NEWCOMERS_DECIDE),
-    strangers=st.integers(4, 25),
-    proven=st.integers(0, 3),
-    seconds=st.floats(0, 3600),
-)
-def test_no_task_of_low_trust_waits_longer_than_that_and_whoever_is_proven_and_free_has_a_vote_in_it(
-    trust: int, strangers: int, proven: int, seconds: float
-) -> None:
-    pace, record = Timeouts(1.0, proven_first=seconds), high_trust(trust)
-    fresh = [worker(n, stake=10**6) for n in range(1, strangers + 1)]
-    known = [worker(1000 + n, solos=1) for n in range(proven)]
-    chain = view(initialized())
-    waiting = after(record, chain, decide(record, chain, START + 0.0, pace), START, pace)
-    if proven:
-        (found,) = match([waiting], [*fresh, *known])
-        assert {item.wallet for item in found.workers} & {item.wallet for item in known}
-    assert seconds < 1 or waiting.next_visit <= START + seconds
-    then = START + seconds
-    ready = after(waiting, chain, decide(waiting, chain, then, pace), then, pace)
-    (found,) = match([ready], fresh)
-    assert found.wants == 0
+def test_a_proven_worker_that_is_free_is_asked_before_any_newcomer() -> None:
+    for trust in range(2, NEWCOMERS_DECIDE + 1):
+        assert wallet(1000) in asked(trust, *(worker(n, stake=10**6) for n in range(1, 10)), worker(1000, solos=1))[1]
 
 
 def asked(trust: int, *workers: WorkerRecord) -> tuple[TaskRecord, list[Wallet]]:

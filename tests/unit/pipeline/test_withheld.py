@@ -87,7 +87,11 @@ def test_nobody_is_held_to_a_result_that_the_pool_itself_could_not_store() -> No
 def test_failures_are_forgiven_when_a_task_is_completed_with_the_vote_and_no_sooner() -> None:
     three = replicate(1), replicate(2, pledged=True), replicate(3)
     assert outcomes(5, ended(revealed(1)), *three) == {2: Outcome.NEUTRAL}
-    assert outcomes(5, ended(revealed(1), revealed(2), finalized()), *three) == {1: Outcome.VOTED, 2: Outcome.VOTED}
+    assert outcomes(5, ended(revealed(1), revealed(2), finalized()), *three) == {
+        1: Outcome.VOTED,
+        2: Outcome.VOTED,
+        3: Outcome.WITHHELD,
+    }
 
 
 def test_an_end_tells_of_a_worker_once() -> None:
