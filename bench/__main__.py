@@ -86,14 +86,14 @@ def crowd_command(
     pings: Annotated[int, typer.Option(help="Pings of those machines.", min=1)] = 50_000,
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
-    """Sign-ins and pings a second at one API process. Example: crowd --logins 2000 --pings 50000"""
+    """Sign-ins and pings a second at one API process, then an honest deal. Example: crowd --pings 50000"""
     _print_lines(crowd.run(logins=logins, pings=pings))
 
 
 @app.command("hostile")
 def hostile_command(
     wallets: Annotated[int, typer.Option(help="Fresh wallets with 256 slots each that do no work.")] = 50,
-    tasks: Annotated[int, typer.Option(help="Tasks of trust 1; half as many of trust 5.", min=2)] = 40,
+    tasks: Annotated[int, typer.Option(help="Tasks of trust 1; half as many of trust 9.", min=2)] = 40,
     category: Annotated[int, typer.Option(help="Category of the deals: 0 is XS (300 s), 6 is TEST-10 (10 s).")] = 0,
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:

@@ -1,35 +1,26 @@
-"""Sign-ins of many fresh wallets and pings of the machines that they are then, at one API process on loopback.
+"""Sign-ins of many fresh wallets and pings of the machines that they are then, at the API of a pool at work on loopback.
 
-Uses the stack that the settings name (MongoDB and RabbitMQ; `sluice stack up mongodb rabbitmq`), with a database and
-virtual hosts of its own, which are removed at the end. Each wallet comes from another address.
-The clients are in the API's own process, which makes all figures a little worse than they are.
+Each wallet comes from another address. After it, the pool is asked whether it works, and a deal is bought of it, which
+its honest machines have to complete. The clients share the machine with the pool, which makes all figures worse than
+they are.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-import tempfile
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from typing import TypeVar
 
-import httpx
-
+from bench.bench_pool import BenchPool, open_bench_pool
 from bench.figures import percentile
 from config.http_client import http_client
-from config.settings import Settings, read_settings
-from ops.stack import ports
-from pipeline.api import serve
-from pipeline.api.application import create_app
-from pipeline.api.services import Services
-from pipeline.store.client import database
 from protocol.ethereum.signing import Key
+from protocol.poco.view import TaskStatus
 from protocol.signin import SignIn
 from protocol.types import ZERO_HASH
 from protocol.wire import PROTOCOL, PROTOCOL_HEADER, Capabilities, Challenge, Login, Session
@@ -38,19 +29,48 @@ from protocol.wire import PROTOCOL, PROTOCOL_HEADER, Capabilities, Challenge, Lo
 AT_ONCE = 32
 #: Seconds for an answer.
 ANSWER_SECONDS = 60.0
+#: Honest machines, and tasks of the deal that they complete afterwards.
+HONEST, TASKS = 3, 4
+BLOCK_TIME = 1.0
 OFFER = Capabilities(name="m", version="1", slots=1, cpus=1, memory_bytes=2**30, tag=ZERO_HASH)
 Item = TypeVar("Item")
 
 
 def run(*, logins: int, pings: int) -> Iterator[str]:
-    """Measure sign-ins, then pings, at one API process: two lines of JSON with rate, 95th percentile and memory."""
-    with _run_api() as (settings, http):
-        keys = [Key(secrets.token_bytes(32)) for _ in range(logins)]
-        sessions: dict[str, str] = {}
+    """Measure sign-ins, then pings, at one API process: two lines of JSON with answers by status, rate, 95th percentile
+    and memory; then one that says whether the pool works, and what became of an honest deal.
+    """
+    # As many machines as asked for.
+    env = {"SLUICE_ENROLMENT_MOST_MACHINES": "0"}
+    with open_bench_pool(block_time=BLOCK_TIME, workers=HONEST, slots=1, env=env) as bench_pool:
+        yield from _crowd(bench_pool, logins, pings)
+        begun = time.monotonic()
+        views = bench_pool.wait([bench_pool.buy(trust=3, volume=TASKS)])
+        completed = sum(view.status is TaskStatus.COMPLETED for view in views.values())
+        with http_client(bench_pool.pool.api_url, timeout=ANSWER_SECONDS) as http:
+            health = http.get("/health").status_code
+        yield json.dumps(
+            {
+                "what": "honest deal afterwards",
+                "tasks": TASKS,
+                "completed": completed,
+                "seconds": round(time.monotonic() - begun, 1),
+                "pool_works": health == 200,
+                "programs_alive": all(process.alive() for process in bench_pool.pool.running.values()),
+            }
+        )
+
+
+def _crowd(bench_pool: BenchPool, logins: int, pings: int) -> Iterator[str]:
+    keys = [Key(secrets.token_bytes(32)) for _ in range(logins)]
+    sessions: dict[str, str] = {}
+    with http_client(bench_pool.pool.api_url, timeout=ANSWER_SECONDS) as http:
 
         def sign_in(number: int) -> int:
             key, header = keys[number], _client_header(number) | {PROTOCOL_HEADER: str(PROTOCOL)}
             asked = http.post("/workers/challenge", json={"wallet": key.wallet}, headers=header)
+            if asked.status_code != 200:
+                return asked.status_code
             challenge = Challenge.model_validate_json(asked.content)
             signature = SignIn.from_typed_data(challenge.typed_data).sign(key)
             login = Login(wallet=key.wallet, nonce=challenge.nonce, signature=signature, capabilities=OFFER)
@@ -60,13 +80,12 @@ def run(*, logins: int, pings: int) -> Iterator[str]:
             return answer.status_code
 
         def ping(number: int) -> int:
-            key = keys[number % logins]
-            header = _client_header(number % logins) | {"authorization": f"Bearer {sessions[key.wallet]}"}
+            token = sessions.get(keys[number % logins].wallet, "")
+            header = _client_header(number % logins) | {"authorization": f"Bearer {token}"}
             return http.post("/workers/ping", json={"tasks": []}, headers=header).status_code
 
-        yield _measure("sign-ins", range(logins), sign_in)
-        yield _measure("pings", range(pings), ping)
-        database(settings).client.drop_database(settings.mongodb_database)
+        yield _measure("sign-ins", bench_pool, range(logins), sign_in)
+        yield _measure("pings", bench_pool, range(pings), ping)
 
 
 def _client_header(number: int) -> dict[str, str]:
@@ -74,8 +93,8 @@ def _client_header(number: int) -> dict[str, str]:
     return {"x-forwarded-for": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
 
 
-def _measure(what: str, items: Sequence[Item], act: Callable[[Item], int]) -> str:
-    """Call `act` for each item, AT_ONCE of them at a time; a line of JSON with rate, percentile and memory."""
+def _measure(what: str, bench_pool: BenchPool, items: Sequence[Item], act: Callable[[Item], int]) -> str:
+    """Call `act` for each item, AT_ONCE of them at a time; a line of JSON with statuses, rate, percentile and memory."""
     seconds: list[float] = []
 
     def timed(item: Item) -> int:
@@ -92,46 +111,16 @@ def _measure(what: str, items: Sequence[Item], act: Callable[[Item], int]) -> st
         {
             "what": what,
             "count": len(statuses),
-            "refused": sum(status != 200 for status in statuses),
+            "statuses": {str(status): count for status, count in sorted(Counter(statuses).items())},
+            "failed": sum(status >= 500 for status in statuses),
             "per_second": round(len(statuses) / took, 1),
             "p95_seconds": round(percentile(seconds, 0.95), 3),
-            "peak_megabytes": getrusage(RUSAGE_SELF).ru_maxrss // 1024,
+            "api_peak_megabytes": _peak_megabytes(bench_pool.pool.child_pid("scheduler", "api")),
         }
     )
 
 
-@contextmanager
-def _run_api() -> Iterator[tuple[Settings, httpx.Client]]:
-    """An API process on a database of its own, and an HTTP client for it."""
-    mark = secrets.token_hex(6)
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-")))
-        settings = read_settings(
-            # As many as asked for.
-            enrolment_most_machines=0,
-            home=home,
-            hub="0x" + "ab" * 20,
-            workerpool="0x" + "ac" * 20,
-            private_key="0x" + "22" * 32,
-            rpc_url=f"http://127.0.0.1:{ports.free_port()}",
-            mongodb_database=f"bench_{mark}",
-            amqp_core_vhost=f"core-{mark}",
-            amqp_pool_vhost=f"pool-{mark}",
-        )
-        services = Services.open(settings)
-        services.broker.prepare()
-        services.store.ensure_indexes()
-        services.challenges.ensure_indexes()
-        port = ports.free_port()
-        server = serve.server(settings, create_app(services), "127.0.0.1", port)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        http = stack.enter_context(http_client(f"http://127.0.0.1:{port}", timeout=ANSWER_SECONDS))
-        try:
-            yield settings, http
-        finally:
-            services.broker.remove_vhosts()
-            server.should_exit = True
-            thread.join()
+def _peak_megabytes(pid: int) -> int:
+    """The most memory that the process has had."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping
 
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.fresh_wallets import signed_in
-from bench.strangers import CAST, at_work, deeds, digest_of, honest_files
+from bench.strangers import CAST, at_work, deeds, funded, wrong_results
 from ops.market.match import Matched
 from ops.pool.on_chain import XS
-from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import TaskId, Wallet
 from protocol.wire import SLOTS_LIMIT
@@ -23,42 +22,42 @@ from protocol.wire import SLOTS_LIMIT
 HONEST, SLOTS = 4, 2
 #: Seconds between blocks.
 BLOCK_TIME = 1.0
+#: Trust of the deals with a vote: one newcomer more than those who collude and one who copies them.
+VOTE_TRUST = 9
 #: Seconds for all deals to end: a vote that is not revealed holds its task up for twice its category's 300 s.
 TIMEOUT = 1500.0
 
 
 def run(*, wallets: int, tasks: int, category: int = XS) -> Iterator[str]:
-    """One line of JSON: `tasks` at trust 1 and half as many at trust 5, without strangers and with them.
+    """One line of JSON: `tasks` at trust 1 and half as many at VOTE_TRUST, without strangers and with them.
 
     `wallets`: how many of them are fresh and do no work. `category`: of the deals; 0 is XS, of 300 s.
     """
     env = {"SLUICE_WORKER_MOST_SLOTS": str(SLOTS_LIMIT)}
-    with open_bench_pool(block_time=BLOCK_TIME, workers=HONEST, slots=SLOTS, spares=len(CAST), env=env) as bench_pool:
+    with open_bench_pool(block_time=BLOCK_TIME, workers=HONEST, slots=SLOTS, env=env) as bench_pool:
         bench_pool.timeout = TIMEOUT
         yield json.dumps(compare(bench_pool, wallets=wallets, tasks=tasks, category=category))
 
 
 def compare(bench_pool: BenchPool, *, wallets: int, tasks: int, category: int = XS) -> dict[str, object]:
-    """The figures of `run` for a pool of HONEST machines, whose further wallets have stake and no machine."""
-    members = [wallet.key for wallet in bench_pool.pool.on_chain.workers]
-    honest = [key.wallet for key in members[:HONEST]]
+    """The figures of `run` for a pool of HONEST machines."""
+    honest = [wallet.key.wallet for wallet in bench_pool.pool.on_chain.workers]
+    keys = funded(bench_pool, len(CAST))
+    members = [*honest, *(key.wallet for key in keys)]
     # Every honest machine has been right on chain before.
     bench_pool.wait([bench_pool.buy(trust=5, volume=HONEST), bench_pool.buy(trust=1, volume=HONEST * SLOTS)])
-    before = bench_pool.hub.accounts([key.wallet for key in members])
+    before = bench_pool.hub.accounts(members)
     undisturbed, _, _ = _timed(bench_pool, tasks, category)
-    with (
-        at_work(bench_pool, members[HONEST : HONEST + len(CAST)]) as cast,
-        signed_in(bench_pool, wallets) as crowd,
-    ):
+    with at_work(bench_pool, keys) as cast, signed_in(bench_pool, wallets) as crowd:
         seconds, deals, views = _timed(bench_pool, tasks, category)
-    after = bench_pool.hub.accounts([key.wallet for key in members])
+    after = bench_pool.hub.accounts(members)
     lost = [max(0, was.stake + was.locked - now.stake - now.locked) for was, now in zip(before, after, strict=True)]
     return {
         "wallets": wallets,
         "strangers": deeds(cast, views),
         "tasks": len(views),
         "completed": sum(view.status is TaskStatus.COMPLETED for view in views.values()),
-        "wrong_results": _wrong(deals, views),
+        "wrong_results": wrong_results(deals, views),
         "by_honest_machines_only": _winners(views) <= set(honest),
         "given_to_fresh_wallets": sum(len(wallet.given) for wallet in crowd),
         "honest_stake_lost": sum(lost[:HONEST]),
@@ -72,7 +71,7 @@ def compare(bench_pool: BenchPool, *, wallets: int, tasks: int, category: int = 
 
 def _timed(bench_pool: BenchPool, tasks: int, category: int) -> tuple[float, list[Matched], Mapping[TaskId, ChainView]]:
     started = time.monotonic()
-    wanted = ((1, tasks), (5, max(1, tasks // 2)))
+    wanted = ((1, tasks), (VOTE_TRUST, max(1, tasks // 2)))
     deals = [bench_pool.buy(trust=trust, volume=volume, category=category) for trust, volume in wanted]
     views = bench_pool.wait(deals)
     return time.monotonic() - started, deals, views
@@ -80,13 +79,3 @@ def _timed(bench_pool: BenchPool, tasks: int, category: int) -> tuple[float, lis
 
 def _winners(views: Mapping[TaskId, ChainView]) -> set[Wallet]:
     return {vote.worker for view in views.values() for vote in view.winners}
-
-
-def _wrong(deals: list[Matched], views: Mapping[TaskId, ChainView]) -> int:
-    """Tasks that were completed with another result than an honest machine's."""
-    wrong = 0
-    for deal in deals:
-        for index, task in enumerate(deal.tasks):
-            truth = result_hash(task, digest_of(honest_files(index, len(deal.tasks))))
-            wrong += views[task].status is TaskStatus.COMPLETED and views[task].consensus != truth
-    return wrong

@@ -14,6 +14,7 @@ it has a result, and brings none.
 from __future__ import annotations
 
 import json
+import secrets
 import tempfile
 import threading
 import time
@@ -37,7 +38,11 @@ from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from config.celery_apps import connect_machine, machine_app
 from config.topology import COMPUTE, worker_queues
+from ops.market.contracts import deposits_of
+from ops.market.match import Matched
+from ops.poco.accounts import dev_key, give_ether
 from ops.poco.sender import DirectSender, TxRequest
+from ops.pool.on_chain import GAS_MONEY, PROVIDER
 from protocol.errors import BadInput, PoolUnavailable, RpcError, RpcUnavailable, Unavailable
 from protocol.ethereum.hexbytes import to_hex
 from protocol.ethereum.keccak import keccak
@@ -45,7 +50,7 @@ from protocol.ethereum.signing import Key
 from protocol.poco.seal import result_hash, result_seal
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.results.computed import read_computed, result_digest
-from protocol.types import Contract, Hash32, Signature, TaskId
+from protocol.types import Contract, Hash32, NRlc, Signature, TaskId
 from protocol.wire import Assignment, Mode, Report, ResultLink, Step
 from workers.data.result_zip import ResultZip
 from workers.pool.api import PoolApi
@@ -57,6 +62,8 @@ log = structlog.get_logger(__name__)
 DELAY_SECONDS = 20.0
 #: Seconds for a task to get on chain, or for another's vote to copy, before this machine gives it up.
 CHAIN_SECONDS = 60.0
+#: nRLC of each: stake for hundreds of votes at the benchmark's price.
+STAKE = NRlc(100_000)
 #: Tasks at a time: a newcomer gets two.
 AT_ONCE = 4
 
@@ -237,6 +244,16 @@ def _lie(about: str) -> Hash32:
     return Hash32(to_hex(keccak(f"a lie about {about}".encode())))
 
 
+def funded(bench_pool: BenchPool, count: int) -> list[Key]:
+    """Fresh wallets with stake and gas money."""
+    keys = [Key(secrets.token_bytes(32)) for _ in range(count)]
+    wallets = tuple(key.wallet for key in keys)
+    give_ether(bench_pool.rpc, wallets, GAS_MONEY)
+    payer = DirectSender(dev_key(PROVIDER), bench_pool.rpc, bench_pool.chain.chain_id)
+    payer.run(deposits_of(bench_pool.rpc, bench_pool.chain.addresses, dict.fromkeys(wallets, STAKE)))
+    return keys
+
+
 @contextmanager
 def at_work(bench_pool: BenchPool, keys: Sequence[Key], cast: Sequence[Kind] = CAST) -> Iterator[list[Stranger]]:
     """A stranger of each kind in `cast` for each of `keys`, which have stake; they stay enrolled after the block."""
@@ -286,3 +303,13 @@ def deeds(strangers: Sequence[Stranger], views: Mapping[TaskId, ChainView]) -> d
         for name, number in (("machines", 1), ("given", len(stranger.given)), ("voted", len(votes)), ("won", len(won))):
             mine[name] += number
     return counted
+
+
+def wrong_results(deals: Sequence[Matched], views: Mapping[TaskId, ChainView]) -> int:
+    """How many tasks of these deals (argument `noop`) were completed with another result than an honest machine's."""
+    wrong = 0
+    for deal in deals:
+        for index, task in enumerate(deal.tasks):
+            truth = result_hash(task, digest_of(honest_files(index, len(deal.tasks))))
+            wrong += views[task].status is TaskStatus.COMPLETED and views[task].consensus != truth
+    return wrong

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
 from bench.bench_pool import BenchPool, open_bench_pool
+from config.settings import read_settings
 from ops.market import orders
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
 from ops.pool import servers
 from ops.pool.local import WorkerMachine
 from ops.pool.site import Servers
+from pipeline.store.client import Store
 from protocol.poco.view import ChainView
-from protocol.types import TaskId
+from protocol.types import TaskId, Wallet
+from tests.integration.conftest import given
 from tests.integration.pool.unservable import NotText, Sender, empty_registry, purchases
 from tests.waiting import ample, wait_until
 
@@ -85,3 +89,19 @@ def ended(bench_pool: BenchPool, task: TaskId) -> Mapping[str, Any]:
 def machine_of(bench_pool: BenchPool, number: int, *, module: tuple[str, ...], slots: int = 1) -> WorkerMachine:
     """Machine `number` (from 1) of the arena, running `module`."""
     return WorkerMachine(f"worker-{number}", bench_pool.pool.on_chain.workers[number - 1], slots, module)
+
+
+@contextmanager
+def banned(shared_pool: BenchPool, wallets: Iterable[Wallet]) -> Iterator[None]:
+    """These machines get no work in the block."""
+    set_banned(shared_pool, wallets, banned=True)
+    try:
+        yield
+    finally:
+        set_banned(shared_pool, wallets, banned=False)
+
+
+def set_banned(shared_pool: BenchPool, wallets: Iterable[Wallet], *, banned: bool) -> None:
+    workers = Store.open(read_settings(**given(shared_pool.pool.env))).workers
+    for wallet in wallets:
+        workers.set_banned(wallet, banned=banned)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 
 import pytest
 
 from bench.bench_pool import BenchPool
 from bench.fresh_wallets import WORDS, FreshWallet, signed_in
-from config.settings import read_settings
 from ops.demo.run import LIAR
 from ops.market import results
 from ops.pool.on_chain import PRICE
-from pipeline.store.client import Store
 from protocol.poco.view import TaskStatus
 from protocol.types import Wallet
-from tests.integration.conftest import given
-from tests.integration.pool.conftest import HONEST, buy, ended, machine_of, view
+from tests.integration.pool.conftest import HONEST, banned, buy, ended, machine_of, set_banned, view
 from tests.waiting import wait_until
 
 #: Percent of a task's price that a worker of this pool puts at stake.
@@ -36,28 +32,12 @@ def liar(shared_pool: BenchPool) -> Iterator[Wallet]:
     set_banned(shared_pool, [wallet], banned=True)
 
 
-@contextmanager
-def banned(shared_pool: BenchPool, wallets: Iterable[Wallet]) -> Iterator[None]:
-    """These machines get no work in the block."""
-    set_banned(shared_pool, wallets, banned=True)
-    try:
-        yield
-    finally:
-        set_banned(shared_pool, wallets, banned=False)
-
-
 @pytest.fixture
 def idlers(shared_pool: BenchPool) -> Iterator[list[FreshWallet]]:
     """Wallets that take work and do none; banned afterwards."""
     with signed_in(shared_pool, len(WORDS)) as fresh:
         yield fresh
     set_banned(shared_pool, [wallet.key.wallet for wallet in fresh], banned=True)
-
-
-def set_banned(shared_pool: BenchPool, wallets: Iterable[Wallet], *, banned: bool) -> None:
-    workers = Store.open(read_settings(**given(shared_pool.pool.env))).workers
-    for wallet in wallets:
-        workers.set_banned(wallet, banned=banned)
 
 
 def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(shared_pool: BenchPool, liar: Wallet) -> None:
