@@ -1,4 +1,4 @@
-"""Sign-ins of many fresh wallets and pings of the machines that they are then, at the API of a pool at work on loopback.
+"""Sign-ins of many fresh wallets, then pings of the machines that they are, at the API of a pool at work on loopback.
 
 Each wallet comes from another address. After it, the pool is asked whether it works, and a deal is bought of it, which
 its honest machines have to complete. The clients share the machine with the pool, which makes all figures worse than
@@ -94,7 +94,7 @@ def _client_header(number: int) -> dict[str, str]:
 
 
 def _measure(what: str, bench_pool: BenchPool, items: Sequence[Item], act: Callable[[Item], int]) -> str:
-    """Call `act` for each item, AT_ONCE of them at a time; a line of JSON with statuses, rate, percentile and memory."""
+    """Call `act` for each item, AT_ONCE of them at a time; a line of JSON with statuses, rate and memory."""
     seconds: list[float] = []
 
     def timed(item: Item) -> int:
