@@ -245,6 +245,18 @@ def test_who_is_late_with_its_vote_rests_as_who_failed_and_its_stake_stays_promi
     assert (worker.failures, worker.rest_until, len(worker.pledged)) == (2, NOW + 5, 2)
 
 
+def test_proven_machines_that_are_busy_are_found_and_no_others(store: Store) -> None:
+    for wallet in (ALICE, BOB):
+        enrol(store, wallet, slots=1)
+        prove(store, wallet)
+    assert store.workers.busy_proven(NOW) == []
+    assert store.workers.reserve(ALICE, [held(1)])
+    assert store.workers.busy_proven(NOW) == [ALICE]
+    assert store.workers.busy_proven(NOW + 1) == []
+    store.workers.set_banned(ALICE, banned=True)
+    assert store.workers.busy_proven(NOW) == []
+
+
 def test_the_last_moment_at_which_nobody_could_be_heard_is_kept(store: Store) -> None:
     assert store.sweeps.unheard_at() == 0.0
     store.sweeps.record(NOW, heard=False, last_after=NOW - 60)

@@ -153,8 +153,8 @@ def test_no_workers_that_were_never_right_can_complete_a_task_of_high_trust_howe
 @settings(max_examples=40, deadline=None)
 @given(
     trust=st.integers(1, 2 * NEWCOMERS_DECIDE),
-    busy=st.lists(st.integers(1, 4), max_size=4, unique=True),
-    asked_before=st.lists(st.integers(1, 6), max_size=4, unique=True),
+    busy=st.lists(st.integers(1, 2), max_size=2, unique=True),
+    asked_before=st.lists(st.integers(1, 3), max_size=3, unique=True),
     waited=st.floats(0, 30),
 )
 def test_a_task_of_low_trust_is_left_to_proven_workers_as_long_as_one_not_asked_is_busy_and_no_longer_than_its_share(
