@@ -42,7 +42,7 @@ preloaded = (
     workers.machine,
 )
 _forge = get_context("forkserver")
-_forge.set_forkserver_preload([__name__])
+_forge.set_forkserver_preload(["tests.integration.preloaded"])
 
 #: Seconds for a command that answers and ends.
 COMMAND_SECONDS = 20.0
