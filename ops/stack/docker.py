@@ -13,7 +13,7 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
-from ops.stack import tools
+from ops.stack import gvisor, tools
 from ops.stack.process import Process, Program, find, find_pid
 from protocol.errors import MissingTool
 from workers.sandbox.network import bridge_name
@@ -112,8 +112,15 @@ def program(folder: Path) -> tuple[Program, Path]:
         *("--exec-root", str(run_folder), "--pidfile", str(run_folder / "engine.pid")),
         # At info it writes several lines for every container.
         *("--log-level", "warn"),
+        *_runtimes(),
     ]
     return Program("Docker engine", command, folder), run_folder
+
+
+def _runtimes() -> list[str]:
+    """Words of `dockerd` for runtimes besides its own: gVisor, where it is."""
+    found = gvisor.program()
+    return ["--add-runtime", f"{gvisor.RUNTIME}={found}"] if found is not None else []
 
 
 def start(folder: Path, *, host: str | None = None, seconds: float = START_SECONDS) -> Docker:

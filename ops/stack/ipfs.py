@@ -13,12 +13,21 @@ import httpx
 
 from config.http_client import http_client
 from config.whole_files import write_whole
-from ops.stack import ports, tools
+from ops.stack import ports
+from ops.stack.go_modules import GoProgram
 from ops.stack.process import Process, Program
 from protocol.errors import NotReady, Unavailable
 
 #: Seconds: 1 measured.
 START_SECONDS = 120.0
+#: The node's program, `ipfs`.
+KUBO = GoProgram(
+    "ipfs",
+    Path(__file__).parent / "kubo",
+    "github.com/ipfs/kubo/cmd/ipfs",
+    takes="kubo (2 to 3 minutes)",
+    fix="Put kubo's `ipfs` on PATH, or set SLUICE_IPFS_API and SLUICE_IPFS_GATEWAY.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ def binary() -> tuple[Path, str]:
     on_path = shutil.which("ipfs")
     if on_path:
         return Path(on_path), "ipfs on PATH"
-    return tools.kubo(), "kubo, built from a pinned Go module"
+    return KUBO.build(), "kubo, built from a pinned Go module"
 
 
 def start(folder: Path, api_port: int, gateway_port: int, *, seconds: float = START_SECONDS) -> Ipfs:

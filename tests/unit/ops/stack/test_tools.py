@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.stack import docker, mongodb, tools
+from ops.stack import docker, go_modules, mongodb, tools
 from protocol.errors import MissingTool
 
 
@@ -19,7 +19,7 @@ from protocol.errors import MissingTool
     ("text", "numbers"), [("go1.26.4\n", (1, 26, 4)), ("1.25", (1, 25)), ("", ()), ("go1.27.3 X:a", (1, 27, 3))]
 )
 def test_go_versions_are_compared_as_numbers(text: str, numbers: tuple[int, ...]) -> None:
-    assert tools.parse_go_version(text) == numbers
+    assert go_modules.parse_go_version(text) == numbers
 
 
 def test_an_installer_that_is_absent_is_named_with_the_way_out() -> None:
