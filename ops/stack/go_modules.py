@@ -54,7 +54,7 @@ class GoProgram:
                 half = path.with_name(f"{self.name}.new")
                 half.parent.mkdir(parents=True, exist_ok=True)
                 environment = ["env", "CGO_ENABLED=0"] if self.static else []
-                building = ["nice", go, "build", "-mod=readonly", "-trimpath", *self.flags]
+                building: list[str | Path] = ["nice", go, "build", "-mod=readonly", "-trimpath", *self.flags]
                 tools.run(
                     [*environment, *building, "-o", half, self.package],
                     tool=self.name,

@@ -1,4 +1,4 @@
-"""gVisor's `runsc`, a runtime that answers apps' calls by a kernel of its own: built from its Go module for who asks."""
+"""gVisor's `runsc`, a runtime that answers apps' calls by a kernel of its own: built once, for who asks for it."""
 
 from __future__ import annotations
 

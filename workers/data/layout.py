@@ -4,6 +4,7 @@
     journal.db  lane.db  session.json  pool.json
     pins.json  market.json              chain and contracts of the first start; what gas costs
     transfer.json                       deposit or withdrawal under way
+    resolv.conf                         name servers of apps that do not reach the engine's resolver
     lane.wake                           named pipe that wakes the lane
     machine  pinged                     this installation's random name; its last accepted ping (the file's time)
     cache/<sha256>                      datasets, shared by tasks

@@ -180,9 +180,8 @@ def sandbox(settings: Settings) -> CheckResult:
     says = f"{asked.profile}, runtime {runtime}, network {network}; root in a container is {root}"
     if own_kernel(runtime, info):
         says += (
-            f". {runtime} gives apps a kernel of their own: that answers their calls, with its own limits in place of"
-            " the seccomp filter; the packet filter is this machine's and holds all the same, but cannot be tried from"
-            " inside, and some runtimes find no names at the engine's resolver"
+            f". {runtime} gives apps a kernel of their own{_program(info, runtime)}: that answers their calls, with its"
+            " own limits in place of the seccomp filter; the packet filter is this machine's and holds all the same"
         )
     if asked.stricter is not None:
         says += (
@@ -198,6 +197,14 @@ def sandbox(settings: Settings) -> CheckResult:
         "votes_failures": asked.stricter is None,
     }
     return CheckResult("sandbox", True, says, numbers)
+
+
+def _program(info: Mapping[str, object], runtime: str) -> str:
+    """The runtime's program, by the engine's word, as " (/usr/bin/runsc)"; empty if it does not say."""
+    runtimes = info.get("Runtimes")
+    found = runtimes.get(runtime) if isinstance(runtimes, Mapping) else None
+    path = found.get("path") or found.get("runtimeType") if isinstance(found, Mapping) else None
+    return f" ({path})" if path else ""
 
 
 def network(machine: Machine) -> CheckResult:

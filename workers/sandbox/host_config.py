@@ -17,6 +17,7 @@ from workers.sandbox.spec import (
     LOG_FILE_BYTES,
     OOM_SCORE,
     OPEN_FILES,
+    OWN_KERNEL_PIDS,
     PIDS,
     SHARED_MEMORY_BYTES,
     ContainerSpec,
@@ -31,12 +32,14 @@ _NETWORKS = {NetworkAccess.PUBLIC: NETWORK, NetworkAccess.NONE: "none", NetworkA
 def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
     """`HostConfig` of the container."""
     sandbox = spec.sandbox
+    names = [docker.types.Mount("/etc/resolv.conf", spec.resolv_conf, type="bind", read_only=True)]
     tmp = f"size={spec.limits.memory_bytes // TMP_PART},mode=1777,nosuid,nodev"
     return api.create_host_config(
         # Not `binds`: their text is cut at colons, and a folder that the engine does not see would be made anew.
         mounts=[
             docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=True),
             docker.types.Mount(OUTPUT_FOLDER, spec.outputs, type="bind"),
+            *(names if spec.resolv_conf else []),
         ],
         network_mode=_NETWORKS.get(sandbox.network) or listed_network(spec.labels[LABEL_WALLET]),
         extra_hosts=[line for each in spec.pins for line in each.lines] or None,
@@ -52,7 +55,7 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
         # Equal to memory: no swap on top.
         memswap_limit=spec.limits.memory_bytes,
         nano_cpus=spec.limits.nano_cpus,
-        pids_limit=PIDS,
+        pids_limit=PIDS if sandbox.runtime is None else OWN_KERNEL_PIDS,
         device_requests=[_gpus(spec.gpus)] if spec.gpus else None,
         ipc_mode="private",
         shm_size=SHARED_MEMORY_BYTES,

@@ -14,7 +14,7 @@ import re
 import secrets
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,8 @@ DAEMON_JSON: Final = Path("/etc/docker/daemon.json")
 #: Those that a container was found to have: kept as long as the filter is, until this machine starts anew.
 LEARNED: Final = Path("/run/sluice-name-servers")
 #: Docker's resolver in a container.
-RESOLVER: Final = ("127.0.0.11", 53)
+RESOLVER: Final = "127.0.0.11"
+PORT: Final = 53
 #: Seconds for one answer: Docker's resolver asks up to three servers for 4 s each.
 ANSWER_SECONDS = 15.0
 TRIES: Final = 2
@@ -88,6 +89,14 @@ def allowed() -> list[str]:
     return list(dict.fromkeys([*found, *of_daemon_json(_text(DAEMON_JSON))]))
 
 
+def of_containers() -> list[str]:
+    """IPv4 name servers that the engine gives its containers, as far as this machine knows: what a container was found
+    to have, else those of its daemon.json, else this machine's.
+    """
+    found = [of_resolv_conf(_text(LEARNED)), of_daemon_json(_text(DAEMON_JSON))]
+    return next((servers for servers in found if servers), allowed())
+
+
 def learn(servers: Iterable[str]) -> bool:
     """Allow the name servers of a container from now on; returns whether any of them is new. Raises BadSetting."""
     new = [server for server in servers if server not in allowed()]
@@ -125,25 +134,25 @@ def asked_name(url: str) -> str | None:
     return name
 
 
-def answers(name: str) -> bool:
-    """Whether Docker's resolver, asked from this thread's network namespace, answers for `name`: an address, or that
-    the name does not exist.
+def answers(name: str, servers: Sequence[str] = (RESOLVER,)) -> bool:
+    """Whether one of `servers` (Docker's resolver), asked from this thread's network namespace, answers for `name`: an
+    address, or that the name does not exist.
     """
-    return any(_asked(name, ANSWER_SECONDS) in _REACHED for _ in range(TRIES))
+    return any(_asked(name, ANSWER_SECONDS, server) in _REACHED for _ in range(TRIES) for server in servers)
 
 
 def answers_soon(name: str) -> bool:
     """As `answers`, asked once and for SOON_SECONDS only: for a check that expects no answer."""
-    return _asked(name, SOON_SECONDS) in _REACHED
+    return _asked(name, SOON_SECONDS, RESOLVER) in _REACHED
 
 
-def _asked(name: str, seconds: float) -> int | None:
-    """The response code of the resolver's answer; None if no answer comes in time."""
+def _asked(name: str, seconds: float, server: str) -> int | None:
+    """The response code of a name server's answer; None if no answer comes in time."""
     number = secrets.randbelow(2**16)
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as peer:
         peer.settimeout(seconds)
         try:
-            peer.connect(RESOLVER)
+            peer.connect((server, PORT))
             peer.send(question(name, number))
             answer = peer.recv(4096)
         except OSError:

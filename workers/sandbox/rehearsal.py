@@ -15,13 +15,13 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protocol.errors import BadSetting, CannotStart, ContainerRefused, EngineTrouble, NoSuchContainer, RefusedHere
 from protocol.types import TaskId, Wallet
 from workers.context import Machine
 from workers.data.layout import Layout
-from workers.sandbox import egress, listed_apps, name_servers, pause_program
+from workers.sandbox import app_names, egress, listed_apps, name_servers, pause_program
 from workers.sandbox.allow_list import SETTING
 from workers.sandbox.container import Engine
 from workers.sandbox.egress import Target
@@ -44,6 +44,8 @@ TASK = "rehearsal"
 _MARKER = "marker"
 #: Seconds an app could run: none does.
 _SECONDS = 10
+#: Seconds for which an isolated container is watched: a runtime that this kernel does not suit ends at once.
+ISOLATED_SECONDS = 1.0
 #: Times that a container is made which another program removes at once, e.g. one that prunes by a timer.
 _TRIES = 2
 #: Where clouds serve a machine's own credentials.
@@ -107,9 +109,10 @@ def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehears
     try:
         check_runtime(sandbox, engine.info())
         remove_strays(engine, machine.layout, machine.wallet, task)
+        spec = _with_names(machine.layout, spec)
         apart = engine.confine_apps() if sandbox.network is NetworkAccess.PUBLIC else None
         if sandbox.network is NetworkAccess.LISTED:
-            spec, network = _pinned(spec), f"{listed_apps.only(spec)}; {NOT_TRIED}"
+            network = f"{listed_apps.only(spec)}; {NOT_TRIED}"
             apart = listed_apps.confine(engine, machine.layout, machine.wallet)
         folders.make()
         (folders.inputs / _MARKER).write_text(str(os.getpid()))
@@ -146,9 +149,9 @@ NOT_TRIED = "not tried from inside a container, which this worker cannot look in
 UNSEEN = f"{FILTERED}; {NOT_TRIED}"
 
 
-def _pinned(spec: ContainerSpec) -> ContainerSpec:
+def _with_names(layout: Layout, spec: ContainerSpec) -> ContainerSpec:
     try:
-        return listed_apps.pinned(spec)
+        return app_names.with_names(layout, spec)
     except RefusedHere as error:
         raise BadSetting(
             name=SETTING,
@@ -196,7 +199,14 @@ def _tried_out(
 def _try_out(
     engine: Engine, machine: Machine, spec: ContainerSpec, apart: AppNetwork | None, outside: Target | None
 ) -> str | None:
-    """What a container on the network `apart` reaches, in words; None if it is on another, or cannot be looked into."""
+    """What a container on the network `apart` reaches, in words; None if it is on another, or cannot be looked into.
+
+    One whose runtime has a network stack of its own cannot be looked into: then another, of the engine's own runtime,
+    is on the same network in its place.
+    """
+    if spec.sandbox.runtime is not None:
+        _run_isolated(engine, spec)
+        spec = replace(spec, sandbox=replace(spec.sandbox, runtime=None))
     container = engine.create(spec)
     try:
         if not engine.file_exists(container, f"{INPUT_FOLDER}/{_MARKER}"):
@@ -211,18 +221,36 @@ def _try_out(
         if apart is None:
             return None
         if not spec.pins:
-            _require_names(engine, container, machine.settings.api_url)
+            _require_names(engine, container, machine)
         return _look(engine, machine, container, spec, apart, outside)
     finally:
         engine.remove(container)
 
 
-def _require_names(engine: Engine, container: str, api_url: str) -> None:
+def _run_isolated(engine: Engine, spec: ContainerSpec) -> None:
+    """Raises ContainerRefused if the runtime of the spec's sandbox does not run a container that only waits."""
+    container = engine.create(spec)
+    try:
+        with suppress(CannotStart):
+            engine.start(container)
+            if engine.wait(container, ISOLATED_SECONDS):
+                code = engine.state(container).exit_code
+                why = f"under the runtime {spec.sandbox.runtime}, a program that only waits ended with exit code {code}"
+                raise ContainerRefused(why=why)
+    finally:
+        engine.remove(container)
+
+
+def _require_names(engine: Engine, container: str, machine: Machine) -> None:
     """Raises BadSetting if the container cannot ask a name server for the pool's API, and this machine can."""
     if name_servers.learn(name_servers.of_container(engine.resolv_conf(container))):
         engine.confine_apps()
-    name = name_servers.asked_name(api_url)
-    if name is not None and egress.inside(*engine.process_of(container), lambda: name_servers.answers(name)) is False:
+    name = name_servers.asked_name(machine.settings.api_url)
+    if name is None:
+        return
+    isolated = machine.sandbox.runtime is not None
+    servers = name_servers.of_containers() if isolated else [name_servers.RESOLVER]
+    if egress.inside(*engine.process_of(container), lambda: name_servers.answers(name, servers)) is False:
         raise name_servers.unanswered(name, name_servers.allowed())
 
 

@@ -27,6 +27,10 @@ INPUT_FOLDER: Final = "/iexec_in"
 
 #: Processes and threads: more than any sane app starts, few enough that a fork bomb harms nobody.
 PIDS: Final = 512
+#: The same for a runtime with a kernel of its own, whose threads the machine's kernel counts: gVisor's has 34, and two
+#: for each of the app's processes (measured). Short of them it does not refuse the app a process, it ends, with exit
+#: code 2. The app's processes are bounded by its memory, of which gVisor takes half a MiB for each.
+OWN_KERNEL_PIDS: Final = 4 * PIDS
 #: Below the hard limit (20,000 seen) of engines that run without the right to raise it: they could start nothing.
 OPEN_FILES: Final = 16_384
 #: Bytes of one file an app may write; stops a runaway before the result cap is even looked at.
@@ -108,6 +112,8 @@ class ContainerSpec:
     pins: tuple[PinnedHost, ...] = ()
     #: Ids of the GPUs that it gets: `with_gpus` adds them.
     gpus: tuple[str, ...] = ()
+    #: Host file that it has as /etc/resolv.conf; None: the engine's (`own_kernel_names`).
+    resolv_conf: str | None = None
 
     def pinned(self, pins: tuple[PinnedHost, ...]) -> ContainerSpec:
         """The same container with the addresses of the hosts that it may reach."""

@@ -50,7 +50,7 @@ from workers.data import inputs, outputs
 from workers.data.layout import TaskFolders, discard
 from workers.data.outputs import PackedResult
 from workers.pool.reports import tail
-from workers.sandbox import listed_apps
+from workers.sandbox import app_names, listed_apps
 from workers.sandbox.container_state import ContainerExit
 from workers.sandbox.gpu import free_gpu
 from workers.sandbox.image import AppImage, require_name
@@ -292,7 +292,7 @@ def _run(
             spec=spec,
             known_image=app_image.known,
             fetch_image=app_image.fetch,
-            pinned=listed_apps.pinned,
+            pinned=partial(app_names.with_names, context.layout),
             gpus=partial(_gpus, context, assignment),
             clear=folders.clear_outputs,
             created=lambda container: _created(context, task_id, attempt, container),

@@ -105,9 +105,10 @@ ATTACKS = {
     ),
     "name that is no text": Attack(f"{_RESULT}; touch /iexec_out/$(printf '\\377\\376')", Failure.OUTPUT_ZIP),
     "names with newlines and escapes": Attack(
-        f"{_RESULT}; cd /iexec_out; touch \"$(printf 'a\\nb')\" \"$(printf '\\033[2J')\" '..x' 'a\\b' '-rf' 'C:' '~'",
-        None,
+        f"{_RESULT}; cd /iexec_out; touch -- \"$(printf 'a\\nb')\" \"$(printf '\\033[2J')\" '..x' '-rf' '~'", None
     ),
+    "name of another system's drive": Attack(f"{_RESULT}; touch /iexec_out/C:", Failure.OUTPUT_ZIP),
+    "name of another system's folder": Attack(f"{_RESULT}; touch '/iexec_out/a\\b'", Failure.OUTPUT_ZIP),
     "removes the output folder": Attack("rm -rf /iexec_out; true", "missing"),
     "replaces the output folder": Attack("rm -rf /iexec_out; mv /iexec_out /o; ln -s /etc /iexec_out; true", "missing"),
     "takes our files' names": Attack(f"{_RESULT}; cd /iexec_out; mkdir stdout.txt; ln -s r stderr.txt; echo y", None),

@@ -65,6 +65,8 @@ def test_a_strict_app_gets_no_network_no_capability_and_a_tmp_of_a_quarter_of_it
 
 def test_an_isolated_app_is_run_by_the_runtime_that_the_operator_names() -> None:
     assert config(sandbox="isolated")["Runtime"] == "runsc"
+    # Its own threads count with the app's.
+    assert config(sandbox="isolated")["PidsLimit"] > config()["PidsLimit"]
     found = config(sandbox="isolated", sandbox_runtime="kata")
     assert (found["Runtime"], found["NetworkMode"]) == ("kata", "sluice-apps")
 

@@ -247,9 +247,14 @@ def test_a_machine_that_cannot_resolve_a_name_of_its_allow_list_declines_the_tas
 def test_the_doctor_says_what_a_stricter_machine_gives_up(
     monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(Engine, "info", lambda _: {"Runtimes": {"runsc": {}, "runc": {}}, "DefaultRuntime": "runc"})
+    monkeypatch.setattr(
+        Engine, "info", lambda _: {"Runtimes": {"runsc": {"path": "/opt/runsc"}, "runc": {}}, "DefaultRuntime": "runc"}
+    )
     found = doctor.sandbox(read_settings(docker_host="unix:///nowhere", **settings))
     assert found.ok
     assert found.numbers["votes_failures"] is (settings in PROMISED)
     assert ("earns nothing" in found.says) is (settings in STRICTER)
     assert settings in PROMISED or words(settings) in found.says
+    assert ("runsc gives apps a kernel of their own (/opt/runsc)" in found.says) is (
+        settings.get("sandbox") == "isolated"
+    )
