@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -37,6 +37,12 @@ test: $(READY)
 # A second opinion to anvil: the lane on geth, which takes five minutes to build the first time.
 test-geth: $(READY)
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/lane/geth_lane.py $(ARGS)
+
+# Apps under gVisor, the hostile ones too: its runsc takes five minutes to build the first time.
+test-gvisor: $(READY)
+	@$(RUN)/python -m ops.stack.gvisor
+	@$(SLUICE) stack up docker
+	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/workers/isolated_runs.py $(ARGS)
 
 # In this order: the last one stops what the others use.
 IMAGE_RUNS := $(addprefix tests/image/,image_runs.py systemd_runs.py stop_runs.py)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -140,7 +141,7 @@ def _status_of_top(top: Path) -> os.stat_result | None:
 
     A link is the path of an open file below /proc: by the time it is followed, its process may have ended, or have
     closed the file and opened another by that number, even the whole image. By such a path only files without a name
-    count.
+    count, and no memfd: that is memory, as all of an app's is under gVisor.
     """
     with suppress(FileNotFoundError, ProcessLookupError):
         status = top.lstat()
@@ -148,9 +149,19 @@ def _status_of_top(top: Path) -> os.stat_result | None:
             return status
         with suppress(OSError):
             status = top.stat()
-            if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 0 and status.st_dev != _memory_device():
                 return status
     return None
+
+
+@cache
+def _memory_device() -> int:
+    """The device that the kernel has for every memfd. A file that is only called like one is on another."""
+    probe = os.memfd_create("sluice")
+    try:
+        return os.fstat(probe).st_dev
+    finally:
+        os.close(probe)
 
 
 def _blames_app(verdict: TaskFailure | None) -> bool:

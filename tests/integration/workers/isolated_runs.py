@@ -146,7 +146,7 @@ def test_a_hostile_app_under_gvisor_is_declined_for_what_is_true_unless_its_resu
 def _sandboxes(host: str) -> list[str]:
     """Processes of gVisor for this engine's containers."""
     folder = str(Path(host.removeprefix("unix://")).parent)
-    return [line for line in processes() if "runsc" in line and folder in line and "containerd-shim" not in line]
+    return [line for line in processes() if line.startswith("runsc-") and folder in line]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the program is for x86-64")

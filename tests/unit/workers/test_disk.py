@@ -107,6 +107,22 @@ def test_several_folders_and_files_count_together_and_absent_ones_not(tmp_path: 
     assert exceeds([*parts, tmp_path / "hosts"], 250_000, MUCH)
 
 
+def test_an_open_file_without_a_name_counts_unless_it_is_memory(tmp_path: Path) -> None:
+    memory = os.memfd_create("sluice-test")
+    # Named as the kernel names those; it is on a disk all the same.
+    pretended = os.open(tmp_path / "memfd:sluice-test", os.O_RDWR | os.O_CREAT)
+    try:
+        (tmp_path / "memfd:sluice-test").unlink()
+        for descriptor in (memory, pretended):
+            os.write(descriptor, bytes(2**20))
+            os.fsync(descriptor)
+        assert not exceeds([Path(f"/proc/self/fd/{memory}")], 2**19, MUCH)
+        assert exceeds([Path(f"/proc/self/fd/{pretended}")], 2**19, MUCH)
+    finally:
+        os.close(memory)
+        os.close(pretended)
+
+
 def test_a_file_of_many_names_counts_once(tmp_path: Path) -> None:
     filled(tmp_path / "out")
     for number in range(50):

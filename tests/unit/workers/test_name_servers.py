@@ -7,13 +7,23 @@ import json
 import struct
 from pathlib import Path
 
+import docker
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.settings import read_settings
 from protocol.errors import BadSetting
-from workers.sandbox import name_servers, packet_filter
+from tests.unit.workers.test_sandbox import spec
+from workers.data.layout import Layout
+from workers.sandbox import app_names, name_servers, packet_filter
+from workers.sandbox.host_config import host_config
 from workers.sandbox.name_servers import of_container, of_daemon_json, question, response_code
+from workers.sandbox.profile import sandbox_of
+from workers.sandbox.spec import ContainerSpec
+
+#: The docker client makes parameters without asking an engine, if it is given a version.
+API = docker.APIClient(base_url="unix:///nowhere", version="1.41")
 
 
 @pytest.fixture
@@ -96,3 +106,46 @@ def test_an_app_without_a_name_server_is_told_from_a_name_that_is_not_known(
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "https://[::1]:1", "http://localhost", "nonsense", ""])
 def test_no_name_server_is_asked_for_an_address_or_a_name_of_this_machine(url: str) -> None:
     assert name_servers.asked_name(url) is None
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A machine's folder."""
+    made = Layout(tmp_path / "home")
+    made.make()
+    return made
+
+
+def isolated(**settings: str) -> ContainerSpec:
+    """An app that a runtime of its own runs."""
+    return spec(sandbox=sandbox_of(read_settings(sandbox="isolated", **settings)))
+
+
+def test_an_app_with_a_kernel_of_its_own_gets_the_name_servers_themselves(machine: Path, layout: Layout) -> None:
+    made = app_names.with_names(layout, isolated())
+    assert made.resolv_conf is not None
+    assert Path(made.resolv_conf).read_text() == "nameserver 192.168.1.1\n"
+    (mount,) = [each for each in host_config(API, made)["Mounts"] if each["Target"] == "/etc/resolv.conf"]
+    assert (mount["Source"], mount["ReadOnly"]) == (made.resolv_conf, True)
+    # Those that the engine gives its containers, where it is told to; what a container was found to have comes first.
+    (machine / "daemon.json").write_text('{"dns": ["10.0.0.2"]}')
+    app_names.with_names(layout, isolated())
+    assert Path(made.resolv_conf).read_text() == "nameserver 10.0.0.2\n"
+    assert name_servers.learn(["10.0.0.3"])
+    app_names.with_names(layout, isolated())
+    assert Path(made.resolv_conf).read_text() == "nameserver 10.0.0.3\n"
+    assert set(name_servers.of_containers()) <= set(name_servers.allowed())
+
+
+@pytest.mark.parametrize("asked", [isolated(app_network="none"), isolated(app_network="open"), spec()])
+def test_no_other_app_has_a_file_of_this_machine(machine: Path, layout: Layout, asked: ContainerSpec) -> None:
+    assert machine.is_dir()
+    assert app_names.with_names(layout, asked) == asked
+    assert "/etc/resolv.conf" not in {each["Target"] for each in host_config(API, asked)["Mounts"]}
+
+
+def test_where_no_name_server_is_known_a_runtime_of_its_own_keeps_the_engines_file(
+    machine: Path, layout: Layout
+) -> None:
+    (machine / "resolv.conf").write_text("nameserver 127.0.0.53\n")
+    assert app_names.with_names(layout, isolated()).resolv_conf is None
