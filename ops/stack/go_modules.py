@@ -49,12 +49,12 @@ class GoProgram:
         path = self.path
         with tools.locked(tools.cache() / f"{self.module.name}.lock"):
             if not path.exists():
-                go = _go(self.module)
+                compiler = go(self.module)
                 tools.announce(f"building {self.takes} from source, once", action=f"{self.module.name}_build")
                 half = path.with_name(f"{self.name}.new")
                 half.parent.mkdir(parents=True, exist_ok=True)
                 environment = ["env", "CGO_ENABLED=0"] if self.static else []
-                building: list[str | Path] = ["nice", go, "build", "-mod=readonly", "-trimpath", *self.flags]
+                building: list[str | Path] = ["nice", compiler, "build", "-mod=readonly", "-trimpath", *self.flags]
                 tools.run(
                     [*environment, *building, "-o", half, self.package],
                     tool=self.name,
@@ -65,7 +65,7 @@ class GoProgram:
         return path
 
 
-def _go(module: Path) -> Path:
+def go(module: Path) -> Path:
     """A Go that is new enough for this module: the one on PATH, else the one from PyPI."""
     needed = parse_go_version((module / "go.mod").read_text().partition("\ngo ")[2].split()[0])
     found = shutil.which("go")

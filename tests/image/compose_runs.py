@@ -1,0 +1,205 @@
+"""docker-compose.yml by docker compose: all services become healthy and carry deals, also when MongoDB is killed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bench.bench_pool import BenchPool, prepared_pool
+from ops.market.results import fetch
+from ops.pool.site import Servers
+from ops.stack import certificates, ports
+from protocol.poco.view import TaskStatus
+from tests.documents import ROOT
+from tests.image import composed, printed
+from tests.image.base import docker
+from tests.image.composed import Project
+from tests.image.conftest import BLOCK_TIME, IMAGE_USER, Image, does_a_task, keystore, needs
+from tests.waiting import ample, wait_until
+
+#: Users of the file: RabbitMQ's reads its key.
+RABBITMQ_USER = 999
+#: How the scheduler's container calls this machine.
+CHAIN = "chain"
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool whose scheduler side is the compose file's, and its chain."""
+
+    project: Project
+    ground: BenchPool
+    #: What workers trust.
+    ca: Path
+
+    def url(self, port: int, path: str = "") -> str:
+        """Address on this machine of a container's port."""
+        return f"http://127.0.0.1:{self.project.ports[port]}{path}"
+
+    def log(self) -> str:
+        """The last lines of all services."""
+        return self.project.compose("logs", "--tail", "60", "--no-color", check=False).stdout
+
+
+@pytest.fixture(scope="module")
+def pool(image: Image, shared_servers: Servers) -> Iterator[Pool]:
+    """All services of the file are up and healthy."""
+    inside = [port for each in composed.PORTS.values() for port in each]
+    published = dict(zip(inside, itertools.count(ports.free_port(len(inside))), strict=False))
+    with (
+        prepared_pool(block_time=BLOCK_TIME, workers=1, servers=shared_servers) as ground,
+        closing(_bridge(image)) as at,
+    ):
+        env = _settings(ground, published, at.getsockname()[1])
+        forward(at, ground.node.port)
+        with composed.project(image.host, image.engine, env, published) as made:
+            ca = _secrets(made.folder / "docker/secrets", ground)
+            made.compose("build", "scheduler")
+            made.compose("up", "--detach", "--wait", "--wait-timeout", str(composed.UP_SECONDS))
+            yield Pool(made, ground, ca)
+
+
+def _bridge(image: Image) -> socket.socket:
+    """A listener where containers of this engine find this machine (`host-gateway`)."""
+    (config,) = image.engine.networks.get("bridge").attrs["IPAM"]["Config"]
+    return socket.create_server((config["Gateway"], 0))
+
+
+def forward(listener: socket.socket, port: int) -> None:
+    """Pass on what arrives to a port of loopback, until the listener is closed."""
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for each in (source, target):
+                each.close()
+
+    def serve() -> None:
+        while True:
+            try:
+                peer, _ = listener.accept()
+                near = socket.create_connection(("127.0.0.1", port))
+            except OSError:
+                return
+            for pair in ((peer, near), (near, peer)):
+                threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def _settings(ground: BenchPool, published: dict[int, int], chain: int) -> dict[str, str]:
+    """The example of `.env`, with what its comments ask for."""
+    text = (ROOT / "docker/pool.env.example").read_text()
+    example = dict(line.split("=", 1) for line in text.splitlines() if line[:1].isupper())
+    asked = ("SLUICE_CHAIN_ID", "SLUICE_HUB", "SLUICE_WORKERPOOL", "SLUICE_BLOCK_TIME", "SLUICE_START_BLOCK")
+    return (
+        example
+        | {name: ground.pool.env[name] for name in asked}
+        | {
+            "SLUICE_RPC_URL": f"http://{CHAIN}:{chain}",
+            "SLUICE_WS_URL": f"ws://{CHAIN}:{chain}",
+            "SLUICE_API_URL": f"http://127.0.0.1:{published[18300]}",
+            "SLUICE_AMQP_PUBLIC_HOST": "127.0.0.1",
+            "SLUICE_AMQP_PUBLIC_PORT": str(published[5671]),
+            "SLUICE_IPFS_GATEWAY": f"http://127.0.0.1:{published[8080]}",
+            "RABBITMQ_PASSWORD": secrets.token_hex(32),
+            "MONGODB_PASSWORD": secrets.token_hex(32),
+        }
+    )
+
+
+def _secrets(folder: Path, ground: BenchPool) -> Path:
+    """The files that the comment at the file's top asks for, of the users that it names; the CA's certificate."""
+    wallet = ground.pool.on_chain.scheduler
+    keystore(folder, wallet, names=("keystore.json", "keystore-password"), owner=IMAGE_USER)
+    made = certificates.ensure(folder, ["127.0.0.1"])
+    for file, user in ((made.key, RABBITMQ_USER), (made.certificate, RABBITMQ_USER)):
+        os.chown(file, user, -1)
+        file.chmod(0o400)
+    return made.ca
+
+
+@pytest.fixture(scope="module")
+def machine(pool: Pool, image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Name of the container of a machine beside it, started as the page says."""
+    folder = tmp_path_factory.mktemp("machine")
+    name, settings, home = f"sluice-worker-{secrets.token_hex(4)}", folder / "etc", folder / "var"
+    settings.mkdir()
+    home.mkdir()
+    keystore(settings, pool.ground.pool.on_chain.workers[0], names=("wallet.json", "password"), owner=0)
+    shutil.copy(pool.ca, settings / "ca.pem")
+    replaced = {
+        "https://pool.example": pool.url(18300),
+        "/var/run/docker.sock:": f"{image.host.removeprefix('unix://')}:",
+        printed.HOME: str(home),
+        printed.SETTINGS: str(settings),
+    }
+    own = {"SLUICE_AMQP_CA_FILE": str(settings / "ca.pem"), "SLUICE_RPC_URL": pool.ground.node.rpc_url}
+    printed.write_settings(settings, replaced, needs(pool.ground) | own)
+    words = printed.docker_run(replaced | {"sluice-worker": name})
+    at = words.index("sluice")
+    with image.removed(name):
+        docker(image.host, *words[:at], image.tag, *words[at + 1 :])
+        yield name
+
+
+def test_compose_takes_the_file_and_says_nothing(pool: Pool) -> None:
+    done = pool.project.compose("config", "--quiet")
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_all_services_become_healthy(pool: Pool) -> None:
+    found = [json.loads(line) for line in pool.project.compose("ps", "--format", "json").stdout.splitlines()]
+    assert {each["Service"]: (each["State"], each["Health"]) for each in found} == dict.fromkeys(
+        composed.FILE["services"], ("running", "healthy")
+    )
+
+
+def test_the_services_carry_a_deal_from_end_to_end(pool: Pool, image: Image, machine: str) -> None:
+    does_a_task(pool.ground, lambda: image.restarted(machine), lambda: f"{image.log(machine)[-4000:]}\n{pool.log()}")
+
+
+def test_a_deal_ends_although_mongodb_is_killed_in_the_middle(pool: Pool, image: Image, machine: str) -> None:
+    assert not image.restarted(machine)
+    mongodb = pool.project.container("mongodb")
+    deal = pool.ground.buy(trust=1, volume=4, args="sleep 2")
+    # From outside of Docker, as the kernel does it: the engine takes its own `kill` for a wish.
+    os.kill(image.state(mongodb)["Pid"], signal.SIGKILL)
+    views = pool.ground.wait([deal])
+    assert {view.status for view in views.values()} == {TaskStatus.COMPLETED}, pool.log()[-8000:]
+    assert docker(image.host, "inspect", "--format", "{{.RestartCount}}", mongodb).stdout == "1\n"
+    for view in views.values():
+        fetched = fetch(pool.url(8080), view.results)
+        assert fetched
+    wait_until(lambda: image.state(mongodb)["Health"]["Status"] == "healthy", 60, what="MongoDB's health")
+    assert "parts" in httpx.get(pool.url(18301, "/health"), timeout=ample(5.0)).text
+
+
+def test_all_of_it_goes_down_in_time_and_leaves_nothing(pool: Pool, image: Image) -> None:
+    ids = {service: pool.project.container(service) for service in composed.FILE["services"]}
+    pool.project.compose("stop")
+    ended = {service: image.state(container)["ExitCode"] for service, container in ids.items()}
+    # 137 would be SIGKILL, after the grace period.
+    assert ended == dict.fromkeys(ids, 0)
+    pool.project.compose("down", "--volumes")
+    label: dict[str, str | list[str] | bool] = {"label": f"com.docker.compose.project={pool.project.name}"}
+    client = image.engine
+    assert not [*client.containers.list(all=True, filters=label), *client.networks.list(filters=label)]
+    assert not client.volumes.list(filters=label)

@@ -1,0 +1,172 @@
+"""docker-compose.yml, run by docker compose: the plugin, images in place of the servers' own, a project of one pool.
+
+No image registry is needed: the images are made on the base of `base`, of programs that the repository has anyway, and
+have the names that the file pins for as long as the project is up. An engine that has an image of such a name keeps it,
+and the project uses that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docker import DockerClient
+from docker.errors import ImageNotFound
+
+from ops.stack import mongodb, tools
+from ops.stack.go_modules import GoProgram, go
+from ops.stack.ipfs import KUBO, binary
+from tests.documents import ROOT
+from tests.image import base
+from tests.integration import sdk
+
+FOLDER = Path(__file__).parent / "compose"
+VERSION = "v2.40.3"
+PLUGIN = GoProgram(
+    "docker-compose",
+    FOLDER,
+    "github.com/docker/compose/v2/cmd",
+    takes="docker compose (4 minutes)",
+    fix="Install Docker's compose plugin.",
+    static=True,
+    flags=("-ldflags", f"-s -w -X github.com/docker/compose/v2/internal.Version={VERSION}"),
+)
+FILE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+#: Ports of a container that the file publishes, by service.
+PORTS = {"rabbitmq": (5671, 15672), "ipfs": (8080,), "scheduler": (18300, 18555, 18301)}
+#: Seconds until all services are up and healthy: 40 on an idle machine.
+UP_SECONDS = 900
+
+
+def program() -> list[str | Path]:
+    """Words that run docker compose: the installed plugin, else the one that was built; none if there is none."""
+    docker = shutil.which("docker")
+    if docker and subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0:
+        return [docker, "compose"]
+    found = PLUGIN.built()
+    return [found] if found else []
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The file's services, in a folder of their own. `ports`: where a container's port is on this machine."""
+
+    name: str
+    folder: Path
+    host: str
+    ports: Mapping[int, int]
+
+    def compose(self, *words: str, check: bool = True, seconds: float = UP_SECONDS) -> subprocess.CompletedProcess[str]:
+        """Run docker compose on the project."""
+        command = [*program(), "--project-name", self.name, "--project-directory", self.folder]
+        for file in ("docker-compose.yml", "local.yml"):
+            command += ["--file", self.folder / file]
+        env = os.environ | {"DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "0"}
+        done = subprocess.run([*command, *words], env=env, capture_output=True, text=True, timeout=seconds, check=False)
+        assert not check or done.returncode == 0, f"compose {words[0]}: {done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done
+
+    def container(self, service: str) -> str:
+        """Id of a service's container."""
+        return self.compose("ps", "--quiet", "--all", service).stdout.strip()
+
+
+@contextmanager
+def project(host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapping[int, int]) -> Iterator[Project]:
+    """The file and what it mounts in a new folder, with `env` as its .env; all of it is removed at the end.
+
+    `ports`: published ones on loopback, in place of the file's.
+    """
+    PLUGIN.build() if not program() else None
+    with ExitStack() as undo:
+        folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="sluice-compose-")))
+        # Secrets are read by the users of containers.
+        folder.chmod(0o755)
+        shutil.copy(ROOT / "docker-compose.yml", folder)
+        shutil.copytree(ROOT / "docker", folder / "docker", ignore=shutil.ignore_patterns("secrets"))
+        (folder / "docker/secrets").mkdir()
+        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in env.items()))
+        (folder / "local.yml").write_text(_on_this_machine(base.base_image(engine), ports))
+        for service in ("mongodb", "rabbitmq", "ipfs"):
+            undo.enter_context(_image(host, engine, service))
+        made = Project(f"sluice-{secrets.token_hex(4)}", folder, host, ports)
+        undo.callback(made.compose, "down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "60", check=False)
+        yield made
+
+
+def _on_this_machine(tag: str, ports: Mapping[int, int]) -> str:
+    """What a second file says for a test: ports of its own, on loopback, the base, and the way to a chain on this
+    machine.
+    """
+    lines = ["services:"]
+    for service, inside in PORTS.items():
+        published = ", ".join(f'"127.0.0.1:{ports[port]}:{port}"' for port in inside)
+        lines += [f"  {service}:", f"    ports: !override [{published}]"]
+        files = FILE["services"][service].get("ulimits", {}).get("nofile", 0)
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        # An engine without the right to raise this machine's own limit starts no container that asks for more.
+        lines += [f"    ulimits: {{ nofile: {most} }}"] if 0 <= most < files else []
+    # The last of them is the scheduler.
+    arguments = {"BASE": tag, **base.said_to_the_build()}
+    lines += ['    extra_hosts: ["chain:host-gateway"]', "    build:", f"      context: {ROOT}", "      network: host"]
+    lines += ["      args:", *(f'        {name}: "{value}"' for name, value in arguments.items())]
+    return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def _image(host: str, engine: DockerClient, service: str) -> Iterator[None]:
+    """An image for a service under the name that the file pins, for as long as the block runs."""
+    name = FILE["services"][service]["image"]
+    try:
+        engine.images.get(name)
+    except ImageNotFound:
+        pass
+    else:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as made:
+        context = Path(made)
+        source, files = _FILES[service](), FOLDER / _FOLDERS[service]
+        for file in [*filter(Path.is_file, files.iterdir()), *source]:
+            if file.is_dir():
+                shutil.copytree(file, context / file.name, symlinks=True)
+            else:
+                shutil.copy(file, context)
+        base.docker(host, "build", "--network", "host", "--tag", f"sluice-compose-{service}",
+                    "--build-arg", f"BASE={base.base_image(engine)}", context)  # fmt: skip
+    base.docker(host, "tag", f"sluice-compose-{service}", name)
+    try:
+        yield
+    finally:
+        base.docker(host, "rmi", name, check=False)
+
+
+def _of_mongodb() -> Sequence[Path]:
+    return (mongodb.server()[0], sdk.node(), sdk.installed(FOLDER / "mongodb") / "node_modules")
+
+
+def _of_rabbitmq() -> Sequence[Path]:
+    return ()
+
+
+def _of_kubo() -> Sequence[Path]:
+    """The program, and the scripts of the same module that start it in its own image."""
+    command: list[str | Path] = [go(KUBO.module), "mod", "download", "-json", "github.com/ipfs/kubo"]
+    found = json.loads(tools.run(command, tool="kubo", fix=KUBO.fix, cwd=KUBO.module))
+    scripts = [Path(found["Dir"]) / "bin" / name for name in ("container_daemon", "container_init_run")]
+    return (binary()[0], *scripts)
+
+
+_FILES = {"mongodb": _of_mongodb, "rabbitmq": _of_rabbitmq, "ipfs": _of_kubo}
+_FOLDERS = {"mongodb": "mongodb", "rabbitmq": "rabbitmq", "ipfs": "kubo"}
