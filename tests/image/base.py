@@ -41,17 +41,13 @@ def docker(host: str, *words: str | Path, check: bool = True) -> subprocess.Comp
 
 def build(host: str, engine: DockerClient) -> str:
     """Build docker/Dockerfile on the base, and return its tag. What was built before is used again."""
-    arguments = [word for name, value in said_to_the_build().items() for word in ("--build-arg", f"{name}={value}")]
+    said = {name: os.environ[name] for name in _SAID_TO_THE_BUILD if os.environ.get(name)}
+    # Files of this machine, which the base has a copy of at Debian's own place.
+    said |= {name: f"/{CERTIFICATES}" for name in ("PIP_CERT", "SSL_CERT_FILE") if name in said}
+    arguments = [word for name, value in said.items() for word in ("--build-arg", f"{name}={value}")]
     docker(host, "build", "--network", "host", "--file", "docker/Dockerfile", "--tag", TAG,
            "--build-arg", f"BASE={base_image(engine)}", *arguments, ".")  # fmt: skip
     return TAG
-
-
-def said_to_the_build() -> dict[str, str]:
-    """Build arguments for a build on this machine's network."""
-    said = {name: os.environ[name] for name in _SAID_TO_THE_BUILD if os.environ.get(name)}
-    # Files of this machine, which the base has a copy of at Debian's own place.
-    return said | {name: f"/{CERTIFICATES}" for name in ("PIP_CERT", "SSL_CERT_FILE") if name in said}
 
 
 def base_image(engine: DockerClient) -> str:

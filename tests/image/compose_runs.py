@@ -67,7 +67,6 @@ def pool(image: Image, shared_servers: Servers) -> Iterator[Pool]:
         forward(at, ground.node.port)
         with composed.project(image.host, image.engine, env, published) as made:
             ca = _secrets(made.folder / "docker/secrets", ground)
-            made.compose("build", "scheduler")
             made.compose("up", "--detach", "--wait", "--wait-timeout", str(composed.UP_SECONDS))
             yield Pool(made, ground, ca)
 

@@ -48,6 +48,8 @@ PORTS = {"rabbitmq": (5671, 15672), "ipfs": (8080,), "scheduler": (18300, 18555,
 #: Seconds until all services are up and healthy: 40 on an idle machine.
 UP_SECONDS = 900
 
+DOWN = ("down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "60")
+
 
 def program() -> list[str | Path]:
     """Words that run docker compose: the installed plugin, else the one that was built; none if there is none."""
@@ -97,17 +99,19 @@ def project(host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapp
         shutil.copytree(ROOT / "docker", folder / "docker", ignore=shutil.ignore_patterns("secrets"))
         (folder / "docker/secrets").mkdir()
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in env.items()))
-        (folder / "local.yml").write_text(_on_this_machine(base.base_image(engine), ports))
+        (folder / "local.yml").write_text(_on_this_machine(ports))
         for service in ("mongodb", "rabbitmq", "ipfs"):
             undo.enter_context(_image(host, engine, service))
         made = Project(f"sluice-{secrets.token_hex(4)}", folder, host, ports)
-        undo.callback(made.compose, "down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "60", check=False)
+        undo.callback(
+            made.compose, "down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "60", check=False
+        )
         yield made
 
 
-def _on_this_machine(tag: str, ports: Mapping[int, int]) -> str:
-    """What a second file says for a test: ports of its own, on loopback, the base, and the way to a chain on this
-    machine.
+def _on_this_machine(ports: Mapping[int, int]) -> str:
+    """What a second file says for a test: ports of its own, on loopback, the image that `base.build` has made of the
+    Dockerfile, and the way to a chain on this machine.
     """
     lines = ["services:"]
     for service, inside in PORTS.items():
@@ -118,9 +122,7 @@ def _on_this_machine(tag: str, ports: Mapping[int, int]) -> str:
         # An engine without the right to raise this machine's own limit starts no container that asks for more.
         lines += [f"    ulimits: {{ nofile: {most} }}"] if 0 <= most < files else []
     # The last of them is the scheduler.
-    arguments = {"BASE": tag, **base.said_to_the_build()}
-    lines += ['    extra_hosts: ["chain:host-gateway"]', "    build:", f"      context: {ROOT}", "      network: host"]
-    lines += ["      args:", *(f'        {name}: "{value}"' for name, value in arguments.items())]
+    lines += ['    extra_hosts: ["chain:host-gateway"]', "    build: !reset null", f"    image: {base.TAG}"]
     return "\n".join(lines) + "\n"
 
 

@@ -16,6 +16,7 @@ import yaml
 from config.settings import Settings
 from config.stack_settings import StackSettings
 from ops.stack import rabbitmq
+from tests.image import composed
 
 ROOT = Path(__file__).parents[3]
 KNOWN = {f"SLUICE_{name.upper()}" for name in Settings.model_fields} | {
@@ -145,14 +146,14 @@ def test_every_file_that_the_compose_file_mounts_is_there() -> None:
 
 
 def test_compose_takes_the_file(tmp_path: Path) -> None:
-    """Where compose is installed: Debian's `docker.io` lacks it."""
-    docker = shutil.which("docker")
-    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
-        pytest.skip("not run: `docker compose` is not installed; the other tests here read the file themselves")
+    """Where compose is installed, or `make image-test` has built it: Debian's `docker.io` lacks it."""
+    compose = composed.program()
+    if not compose:
+        pytest.skip("not run: no `docker compose`, which `make image-test` builds; other tests here read the file")
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
     shutil.copytree(ROOT / "docker", tmp_path / "docker")
     given = EXAMPLE | {"RABBITMQ_PASSWORD": "a", "MONGODB_PASSWORD": "b"}
-    command = [docker, "compose", "--project-directory", str(tmp_path), "config", "--quiet"]
+    command = [*compose, "--project-directory", tmp_path, "config", "--quiet"]
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in EXAMPLE.items()))
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert refused.returncode
