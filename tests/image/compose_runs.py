@@ -49,10 +49,6 @@ class Pool:
         """Address on this machine of a container's port."""
         return f"http://127.0.0.1:{self.project.ports[port]}{path}"
 
-    def log(self) -> str:
-        """The last lines of all services."""
-        return self.project.compose("logs", "--tail", "60", "--no-color", check=False).stdout
-
 
 @pytest.fixture(scope="module")
 def pool(image: Image, shared_servers: Servers) -> Iterator[Pool]:
@@ -172,7 +168,9 @@ def test_all_services_become_healthy(pool: Pool) -> None:
 
 
 def test_the_services_carry_a_deal_from_end_to_end(pool: Pool, image: Image, machine: str) -> None:
-    does_a_task(pool.ground, lambda: image.restarted(machine), lambda: f"{image.log(machine)[-4000:]}\n{pool.log()}")
+    does_a_task(
+        pool.ground, lambda: image.restarted(machine), lambda: f"{image.log(machine)[-4000:]}\n{pool.project.log()}"
+    )
 
 
 def test_a_deal_ends_although_mongodb_is_killed_in_the_middle(pool: Pool, image: Image, machine: str) -> None:
@@ -182,7 +180,7 @@ def test_a_deal_ends_although_mongodb_is_killed_in_the_middle(pool: Pool, image:
     # From outside of Docker, as the kernel does it: the engine takes its own `kill` for a wish.
     os.kill(image.state(mongodb)["Pid"], signal.SIGKILL)
     views = pool.ground.wait([deal])
-    assert {view.status for view in views.values()} == {TaskStatus.COMPLETED}, pool.log()[-8000:]
+    assert {view.status for view in views.values()} == {TaskStatus.COMPLETED}, pool.project.log()[-8000:]
     assert docker(image.host, "inspect", "--format", "{{.RestartCount}}", mongodb).stdout == "1\n"
     for view in views.values():
         fetched = fetch(pool.url(8080), view.results)

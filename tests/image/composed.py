@@ -76,8 +76,14 @@ class Project:
             command += ["--file", self.folder / file]
         env = os.environ | {"DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "0"}
         done = subprocess.run([*command, *words], env=env, capture_output=True, text=True, timeout=seconds, check=False)
-        assert not check or done.returncode == 0, f"compose {words[0]}: {done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        if check and done.returncode:
+            logs = "" if words[0] == "logs" else self.log()
+            raise AssertionError(f"compose {words[0]}: {done.stdout[-4000:]}\n{done.stderr[-4000:]}\n{logs[-20000:]}")
         return done
+
+    def log(self) -> str:
+        """The last lines of all services."""
+        return self.compose("logs", "--tail", "60", "--no-color", check=False).stdout
 
     def container(self, service: str) -> str:
         """Id of a service's container."""
