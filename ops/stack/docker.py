@@ -16,6 +16,7 @@ from docker.errors import DockerException
 from ops.stack import gvisor, tools
 from ops.stack.process import Process, Program, find, find_pid
 from protocol.errors import MissingTool
+from workers.sandbox.name_servers import DAEMON_JSON
 from workers.sandbox.network import bridge_name
 
 #: Seconds: 2 measured with an empty data folder.
@@ -118,9 +119,13 @@ def program(folder: Path) -> tuple[Program, Path]:
 
 
 def _runtimes() -> list[str]:
-    """Words of `dockerd` for runtimes besides its own: gVisor, where it is."""
+    """Words of `dockerd` for runtimes besides its own: gVisor, where it is.
+
+    None where the machine's daemon.json names runtimes: an engine that is told of them at two places does not start.
+    """
     found = gvisor.program()
-    return ["--add-runtime", f"{gvisor.RUNTIME}={found}"] if found is not None else []
+    own = DAEMON_JSON.read_text(errors="replace") if DAEMON_JSON.exists() else ""
+    return ["--add-runtime", f"{gvisor.RUNTIME}={found}"] if found is not None and '"runtimes"' not in own else []
 
 
 def start(folder: Path, *, host: str | None = None, seconds: float = START_SECONDS) -> Docker:

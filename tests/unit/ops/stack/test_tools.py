@@ -7,11 +7,12 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from ops.stack import docker, go_modules, mongodb, tools
+from ops.stack import docker, go_modules, gvisor, mongodb, tools
 from protocol.errors import MissingTool
 
 
@@ -86,6 +87,47 @@ def test_an_engine_that_debians_package_started_is_used(monkeypatch: pytest.Monk
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert docker.start(tmp_path) == docker.Docker(docker.SYSTEM_ENGINE, None)
+
+
+def test_our_own_engine_knows_gvisor_where_it_is_unless_the_machine_names_runtimes_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(docker, "server", lambda: (Path("/usr/sbin/dockerd"), "there"))
+    monkeypatch.setattr(docker, "DAEMON_JSON", tmp_path / "daemon.json")
+    monkeypatch.setattr(gvisor, "program", lambda: Path("/opt/runsc"))
+    with_gvisor, _ = docker.program(tmp_path)
+    assert list(with_gvisor.command)[-2:] == ["--add-runtime", "runsc=/opt/runsc"]
+    (tmp_path / "daemon.json").write_text('{"runtimes": {"runsc": {"path": "/usr/bin/runsc"}}}')
+    named, _ = docker.program(tmp_path)
+    (tmp_path / "daemon.json").unlink()
+    monkeypatch.setattr(gvisor, "program", lambda: None)
+    without, _ = docker.program(tmp_path)
+    assert "--add-runtime" not in [*named.command, *without.command]
+
+
+def test_a_program_of_a_go_module_is_built_once_for_each_pin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tools, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(go_modules, "go", lambda _: Path("/usr/bin/go"))
+    module, built = tmp_path / "it", list[list[str]]()
+    module.mkdir()
+    (module / "go.mod").write_text("module it\n\ngo 1.1\n")
+    (module / "go.sum").touch()
+
+    def run(command: Sequence[str | Path], **_: object) -> str:
+        built.append([str(word) for word in command])
+        Path(command[command.index("-o") + 1]).touch()
+        return ""
+
+    monkeypatch.setattr(tools, "run", run)
+    asked = go_modules.GoProgram("it", module, "example.org/it", "it (a second)", "Go.", static=True)
+    assert asked.built() is None
+    first = asked.build()
+    assert (asked.build(), asked.built(), len(built)) == (first, first, 1)
+    assert built[0][:2] == ["env", "CGO_ENABLED=0"]
+    (module / "go.sum").write_text("another")
+    assert asked.built() is None
+    assert asked.build() != first
+    assert len(built) == 2
 
 
 _MINIMAL = ("sh", "id", "mkdir", "grep", "tail")
