@@ -8,6 +8,7 @@
     │   │   ├── TooLarge         more bytes than the door lets in (HTTP 413)
     │   │   └── TooSlow          a body that stalls or comes too slowly: its line's fault (HTTP 408)
     │   ├── OperatorRefused      what the operator's API answered to a command (`sluice task show` …)
+    │   ├── NotPossible          well-formed, but there is not the money or the state for it now (HTTP 409)
     │   ├── NotFound             a well-formed id of nothing we know (HTTP 404)
     │   └── Refused              well-formed but not allowed: foreign task, wrong result, banned (HTTP 403)
     │       ├── NotSignedIn      no valid token or signature (HTTP 401)
@@ -92,6 +93,10 @@ class TooSlow(BadMessage):
 
 class OperatorRefused(BadInput):
     """{says} {fix}"""
+
+
+class NotPossible(BadInput):
+    """{what}"""
 
 
 class NotFound(BadInput):

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from chain.lane.transfer import Direction, sentence
 from config.settings import settings
+from protocol.amounts import amount_of, ether, rlc
 from protocol.errors import BadInput
-from workers.money.amounts import amount_of, ether, rlc
-from workers.money.transfers import Direction, sentence
 
 #: Columns of a table whose cells must not be cut.
 WIDE = 1000

@@ -12,15 +12,16 @@ from chain.keystore import load_key
 from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
 from chain.lane.store.sqlite import SqliteStore
+from chain.lane.transfer import Direction, Transfer
 from chain.rpc.pool import connect
 from config.settings import Settings
+from protocol.amounts import rlc
 from protocol.errors import BadSetting, NotReady, TransferDropped
 from protocol.types import Contract, NRlc
 from workers.data.layout import Layout, layout_of
 from workers.money import pins, transfers
-from workers.money.amounts import rlc
 from workers.money.ledger import open_ledger
-from workers.money.transfers import Direction, Made, Transfer, Wish
+from workers.money.transfers import Made, Wish
 from workers.pool.saved_config import completed_by_pool, policy_of
 from workers.pool.settings import check_scheduler
 

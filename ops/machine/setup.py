@@ -12,13 +12,13 @@ from pathlib import Path
 from chain.contracts.hub import Hub
 from chain.rpc.pool import connect
 from config.settings import Settings
+from protocol.amounts import ether, rlc
 from protocol.errors import BadKeystore, SluiceError
 from protocol.ethereum.library import load_eth_account
 from protocol.ethereum.signing import Key
 from protocol.gas import gas_for_task
 from protocol.types import Contract, Wallet
 from workers.fitness.rules import TASKS_OF_GAS
-from workers.money.amounts import ether, rlc
 from workers.pool.api import PoolApi
 from workers.pool.settings import complete_settings
 

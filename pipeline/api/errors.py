@@ -1,7 +1,7 @@
 """Errors as answers: a status, and JSON `{"error": what happened, "fix": what to do}`. The only place that maps them.
 
 BadMessage 400   NotSignedIn, NotOperator 401   Refused 403   NotFound 404   TooSlow 408
-NotYet, UnderWay, WrongOffset 409   TooLarge 413   TooManyRequests 429   Unavailable 503
+NotPossible, NotYet, UnderWay, WrongOffset 409   TooLarge 413   TooManyRequests 429   Unavailable 503
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from protocol.errors import (
     BadMessage,
     NotFound,
     NotOperator,
+    NotPossible,
     NotSignedIn,
     NotYet,
     Refused,
@@ -50,6 +51,7 @@ _ANSWERS: tuple[tuple[type[SluiceError], int, str], ...] = (
     ),
     (Refused, 403, "Nothing to retry: this wallet may not do that."),
     (NotFound, 404, "Check the path."),
+    (NotPossible, 409, "See `sluice stake show`."),
     (NotYet, 409, "Try again in a block or two."),
     (UnderWay, 409, "Try again in a few seconds."),
     (WrongOffset, 409, f"Send the zip from the byte in the header {OFFSET_HEADER} on."),

@@ -83,6 +83,11 @@ class Deals:
         stakes = [stake for stake in found if stake is not None]
         return NRlc(min(stakes)) if stakes else None
 
+    def first_block(self) -> BlockNumber | None:
+        """Block of the deal that was matched first; None without deals."""
+        row = self._rows.find_one({"block": {"$gt": 0}}, {"block": 1}, sort=[("block", ASCENDING)])
+        return None if row is None else BlockNumber(int(row["block"]))
+
     def noticed(self, notices: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> None:
         """Remember deals to ingest; one that is known from the same block stays as it is."""
         writes = []

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from protocol.amounts import ether, gwei, rlc
 from protocol.gas import gas_for_task
 from protocol.types import NRlc, Wei
 from workers.money import limits
-from workers.money.amounts import ether, gwei, rlc
 from workers.money.limits import Budget, Caps
 
 #: Tasks whose gas a wallet should hold: with less it is empty within the hour on a busy pool.

@@ -12,6 +12,7 @@ from chain.contracts.hub import Hub
 from chain.keystore import load_key
 from chain.rpc.pool import connect
 from config.settings import Settings
+from protocol.amounts import ether, rlc
 from protocol.errors import NotFound, SluiceError
 from protocol.ethereum.signing import Key
 from protocol.types import Contract, Wallet
@@ -19,7 +20,6 @@ from protocol.wire import PoolConfig, WorkerModel
 from workers.data.layout import Layout, layout_of
 from workers.fitness import doctor
 from workers.fitness.rules import CheckResult, money_words
-from workers.money.amounts import ether, rlc
 from workers.money.ledger import open_ledger
 from workers.pool.api import PoolApi
 from workers.pool.release import upgrade_notice

@@ -18,8 +18,8 @@ from chain.contracts.calls import GAS_LIMITS
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.fees import GWEI, TIP_FLOOR, FeeMarket, quote
 from config.settings import Settings
+from protocol.amounts import ETHER, NRLC, ether, gwei, rlc
 from protocol.types import NRlc, Wei
-from workers.money.amounts import ETHER, NRLC, ether, gwei, rlc
 from workers.task.replicate import COMPUTING, Replicate, ReplicateStage
 from workers.task.votes import CONTRIBUTE, REVEAL, SOLO
 

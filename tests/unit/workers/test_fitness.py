@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import amounts
 from protocol.gas import gas_for_task
 from protocol.types import NRlc, Wei
 from workers.fitness import rules
 from workers.fitness.rules import CLOCK_SECONDS, LEAST_DISK, clock_error, head_limit
-from workers.money import amounts
 
 AMOUNTS = st.integers(0, 10**24)
 NOW = 1_800_000_000.0

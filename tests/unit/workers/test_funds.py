@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.fees import GWEI, FeePolicy
+from chain.lane.transfer import Transfer
 from config.settings import read_settings
 from ops.machine import funds as command
 from ops.machine.income import moment_of
+from protocol.amounts import ETHER, amount_of, rlc
 from protocol.errors import BadInput, BadSetting, RefusedHere, WrongChain
 from protocol.types import ZERO_ADDRESS, Contract, NRlc, TaskId, Wei
 from tests.unit.workers.assignments import WORKER_KEY, task_id
 from tests.unit.workers.test_complete_settings import POOL
 from workers.data.layout import Layout, layout_of
 from workers.money import transfers
-from workers.money.amounts import ETHER, amount_of, rlc
 from workers.money.earnings import SPAN, TOGETHER, _questions
 from workers.pool.api import PoolApi
 
@@ -187,7 +188,7 @@ def test_money_goes_to_a_pools_hub_only_if_its_scheduler_owns_the_workerpool_and
         assert own.place == f"chain {POOL.chain_id}, hub {POOL.hub}"
         # Looking binds nothing, sending does.
         assert not pinned.exists()
-        own.begin(transfers.Transfer("deposit", NRlc(1), NRlc(0), NRlc(0), NRlc(1), HUB, "0x", Wei(0), 1, Wei(1)))
+        own.begin(Transfer("deposit", NRlc(1), NRlc(0), NRlc(0), NRlc(1), HUB, "0x", Wei(0), 1, Wei(1)))
     monkeypatch.setattr(PoolApi, "config", lambda _: POOL.model_copy(update={"hub": TOKEN}))
     with pytest.raises(BadSetting, match="in place of"), command.funds(given):
         pass

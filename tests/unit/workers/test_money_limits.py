@@ -17,6 +17,7 @@ from chain.lane.rules.fees import GWEI, FeeMarket, bump, quote
 from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.answers import Known, Unknown
 from config.settings import Settings, read_settings
+from protocol.amounts import ETHER
 from protocol.errors import BadSetting, RpcUnavailable
 from protocol.results.error_result import MACHINE_FAILED, cause_code
 from protocol.types import NRlc, Wei
@@ -27,7 +28,6 @@ from workers import machine
 from workers.context import Machine
 from workers.data.layout import Layout, layout_of
 from workers.money import limits, market, pins
-from workers.money.amounts import ETHER
 from workers.money.ledger import Ledger
 from workers.money.limits import Budget, Caps, why_not
 from workers.pool.api import PoolApi

@@ -12,6 +12,7 @@ import pytest
 from chain.lane.phases import send
 from chain.lane.run import Lane
 from chain.lane.testing import MemoryStore
+from chain.lane.transfer import Transfer
 from config.settings import Settings, read_settings
 from protocol.errors import TransferDropped
 from protocol.types import Contract, NRlc, Wei
@@ -19,7 +20,7 @@ from tests.unit.chain.lane.crashing_ports import Crash
 from tests.unit.chain.lane.rig import Rig
 from workers.data.layout import Layout
 from workers.money import transfers
-from workers.money.transfers import WISH_SECONDS, Made, Transfer
+from workers.money.transfers import WISH_SECONDS, Made
 
 TRANSFER = Transfer(
     "deposit", NRlc(7), NRlc(0), NRlc(0), NRlc(9), Contract("0x" + "aa" * 20), "0x", Wei(0), 50_000, Wei(1)
