@@ -16,7 +16,9 @@ from config.supervisor import RECURSION_LIMIT
 from pipeline.api import errors, operations, pool, reports, tasks, workers
 from pipeline.api.admin import dead_letters, web_page
 from pipeline.api.admin import explain as admin_explain
+from pipeline.api.admin import ledger as admin_ledger
 from pipeline.api.admin import pool as admin_pool
+from pipeline.api.admin import stake as admin_stake
 from pipeline.api.admin import tasks as admin_tasks
 from pipeline.api.admin import workers as admin_workers
 from pipeline.api.admin.access import operator_token
@@ -88,7 +90,7 @@ def create_operations_app(services: Services) -> FastAPI:
     errors.install(app)
     app.state.admin_token = operator_token(services.settings)
     app.include_router(operations.router)
-    for part in (admin_pool, admin_tasks, admin_workers, admin_explain, dead_letters):
+    for part in (admin_pool, admin_tasks, admin_workers, admin_explain, admin_ledger, admin_stake, dead_letters):
         app.include_router(part.router, prefix="/admin", tags=["admin"])
     app.include_router(web_page.router)
     app.add_middleware(BodyLimit, result_bytes=0)

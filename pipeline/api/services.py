@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -20,6 +21,7 @@ from config.settings import Settings
 from pipeline.api.auth.secret import KeyRing
 from pipeline.api.monitor import Monitor
 from pipeline.api.rate_limits import RateLimits
+from pipeline.api.recent_answers import RecentAnswers
 from pipeline.api.results.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.background import Background
@@ -33,6 +35,9 @@ from protocol.errors import BadSetting
 from protocol.types import Contract, TaskId, Wallet
 
 log = structlog.get_logger(__name__)
+
+#: Seconds for which an answer about what changes by the hour is given again.
+SLOW_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,13 @@ class PoolAddresses:
         return cls(Contract(settings.hub.lower()), Contract(settings.workerpool.lower()), load_key(settings).wallet)
 
 
+class _Wake(Enum):
+    """What is published beside tasks to advance."""
+
+    ASSIGN = auto()
+    LANE = auto()
+
+
 class BackgroundNotifier:
     """Publishes messages to the pipeline from a background thread, so that no request waits; the sweep repeats lost
     ones.
@@ -59,7 +71,7 @@ class BackgroundNotifier:
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._background: Background[TaskId | None] = Background("wake", self._deliver)
+        self._background: Background[TaskId | _Wake] = Background("wake", self._deliver)
 
     def send_advance(self, task_id: TaskId) -> None:
         """Have a task advanced."""
@@ -67,7 +79,11 @@ class BackgroundNotifier:
 
     def send_assign(self) -> None:
         """Have waiting tasks matched: a machine has come."""
-        self._background.put(None)
+        self._background.put(_Wake.ASSIGN)
+
+    def send_lane(self) -> None:
+        """Have the scheduler's lane run: it has something to send."""
+        self._background.put(_Wake.LANE)
 
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until all is published; whether it is."""
@@ -78,10 +94,13 @@ class BackgroundNotifier:
         self._background.stop(timeout)
         self._notifier.close()
 
-    def _deliver(self, items: Sequence[TaskId | None]) -> None:
-        self._notifier.send_advance(list(dict.fromkeys(item for item in items if item is not None)))
-        if None in items:
+    def _deliver(self, items: Sequence[TaskId | _Wake]) -> None:
+        tasks = dict.fromkeys(item for item in items if not isinstance(item, _Wake))
+        self._notifier.send_advance(list(tasks))
+        if _Wake.ASSIGN in items:
             self._notifier.send_assign()
+        if _Wake.LANE in items:
+            self._notifier.send_lane()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +121,8 @@ class Services:
     monitor: Monitor
     rates: RateLimits
     signing_in: SignInsUnderWay = field(default_factory=SignInsUnderWay)
+    #: What changes by the hour.
+    slow_answers: RecentAnswers = field(default_factory=lambda: RecentAnswers(SLOW_SECONDS))
     clock: Callable[[], float] = time.time
 
     @classmethod

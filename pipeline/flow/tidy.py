@@ -1,4 +1,4 @@
-"""Removes RabbitMQ users and queues of machines that are long silent, and old results.
+"""Removes RabbitMQ users and queues of machines that are long silent, and old results; keeps the ledger up to date.
 
 A machine that comes back signs in again and has them again: its password is refused by then, at which it signs in by
 itself. Its row stays, with what it has earned.
@@ -15,6 +15,7 @@ from pipeline.api.results.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.flow import isolate
 from pipeline.flow.keep_results import DAY, keep_results
+from pipeline.flow.ledger import Bookkeeper
 from pipeline.scheduler import Scheduler
 from pipeline.store.workers import Workers
 from protocol.types import Wallet
@@ -23,11 +24,13 @@ log = structlog.get_logger(__name__)
 
 #: Machines removed by one run; each takes some five requests to RabbitMQ. The rest is for the next run.
 MACHINES = 200
+#: Seconds that one run reads for the ledger; an older pool's past is read in several.
+LEDGER_SECONDS = 10.0
 
 
 def tidy(scheduler: Scheduler) -> None:
     """One run. Raises BrokerUnavailable, PyMongoError, after all of it was tried; the next run goes on."""
-    isolate.all_of([partial(_machines, scheduler), partial(_results, scheduler)])
+    isolate.all_of([partial(_machines, scheduler), partial(_results, scheduler), partial(_ledger, scheduler)])
 
 
 def make_room(
@@ -57,6 +60,11 @@ def _machines(scheduler: Scheduler) -> None:
 def _results(scheduler: Scheduler) -> None:
     with closing(Ipfs(scheduler.settings.ipfs_api)) as ipfs:
         keep_results(scheduler.store, ipfs, scheduler.settings.keep_results_days, scheduler.clock())
+
+
+def _ledger(scheduler: Scheduler) -> None:
+    settings, wallet = scheduler.settings, scheduler.key.wallet
+    Bookkeeper.of(settings, scheduler.store, scheduler.hub, wallet, scheduler.clock).catch_up(LEDGER_SECONDS)
 
 
 def remove_idle_machines(scheduler: Scheduler, broker: BrokerAdmin) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chain.lane.model.intent import Intent, IntentState
+from chain.lane.model.intent import READY_MADE, Intent, IntentState
 from chain.lane.run import Lane
 from pipeline.domain.actions import Action, Method, Submit
 from pipeline.domain.records import TaskRecord
@@ -78,9 +78,11 @@ def of_expired(task: TaskRecord, actions: Sequence[Action], now: float) -> list[
 
 
 def failures_of(ended: Sequence[Intent]) -> list[FailedIntent]:
-    """Failures among the intents that a lane run ended. Their keys carry the try (`#<occasion>`, none for 0)."""
+    """Failures of tasks among the intents that a lane run ended; a deposit or withdrawal is of none. Their keys carry
+    the try (`#<occasion>`, none for 0).
+    """
     return [
         (TaskId(intent.subject), intent.method, int(intent.key.partition("#")[2] or 0), intent.reason)
         for intent in ended
-        if intent.state is IntentState.FAILED
+        if intent.state is IntentState.FAILED and intent.method != READY_MADE
     ]

@@ -13,6 +13,7 @@ from pymongo.errors import ConfigurationError, PyMongoError
 
 from config.per_process import PerProcess
 from config.settings import Settings
+from pipeline.store import ledger
 from pipeline.store.blocks import ChainStore
 from pipeline.store.census import Census
 from pipeline.store.deals import Deals
@@ -136,6 +137,7 @@ class Store:
             self.enrolment.ensure_indexes()
             self.pins.ensure_indexes()
             self.lists.ensure_indexes()
+            ledger.ensure_indexes(self._db)
             migrate(self._db)
 
     def reread_quarantined(self, entry: Quarantined) -> None:

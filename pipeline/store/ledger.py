@@ -30,6 +30,11 @@ INDEXES = [
 _OUTSIDE = "outside"
 
 
+def ensure_indexes(db: Database[dict[str, Any]]) -> None:
+    """Create the indexes."""
+    db["movements"].create_indexes(INDEXES)
+
+
 class Movements:
     """Queries on `movements`, for one wallet and one hub."""
 
@@ -39,10 +44,6 @@ class Movements:
         self._book = f"{chain_id}:{hub}:{wallet}"
         self._cursor = f"ledger:{self._book}"
         self._wallet = wallet
-
-    def ensure_indexes(self) -> None:
-        """Create the indexes."""
-        self._rows.create_indexes(INDEXES)
 
     def books(self) -> Books | None:
         """How far it was read; None before the first time."""

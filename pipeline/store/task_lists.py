@@ -77,6 +77,13 @@ class TaskLists:
         counts = {row["_id"]: int(row["count"]) for row in rows}
         return {deal_id: counts.get(deal_id, 0) for deal_id in deal_ids}
 
+    def open_by_deal(self) -> dict[DealId, int]:
+        """How many tasks are not over, by deal; deals without any are left out."""
+        # The bound on `deal` lets the index of open tasks by deal serve.
+        match = {"$match": {"open": True, "deal": {"$gt": ""}}}
+        rows = self._rows.aggregate([match, {"$group": {"_id": "$deal", "count": {"$sum": 1}}}])
+        return {DealId(row["_id"]): int(row["count"]) for row in rows}
+
     def ids_starting(self, prefix: str, limit: int) -> list[TaskId]:
         """Ids of tasks that begin with `prefix` (`0x` and hex digits), so that people need not write all 64."""
         found = self._rows.find({"_id": {"$gte": prefix, "$lt": prefix + "g"}}, {"_id": 1}).limit(limit)

@@ -65,6 +65,8 @@ class Status(_Model):
     gas_balance_wei: int | None
     #: Tasks that the wallet's balance carries through at the present price.
     gas_for_tasks: int | None
+    #: Days for which it lasts at what was spent in the last days; None if nothing was, or that is not known.
+    gas_days: float | None
     #: None while MongoDB does not answer.
     work: Work | None
 

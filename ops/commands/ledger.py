@@ -1,0 +1,160 @@
+"""`sluice ledger`: what the pool earned and spent, and whether that equals the chain."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from ops.admin import screen
+from ops.admin.client import OperatorApi
+from ops.admin.screen import Json, Limit
+from ops.machine.income import moment_of
+from protocol.amounts import ether, rlc
+from protocol.errors import BadInput
+
+#: Columns of the CSV, in the units that their names end with.
+COLUMNS = (
+    "key",
+    "name",
+    "at",
+    "transactions",
+    "gas_wei",
+    "sent_wei",
+    "deposit_nrlc",
+    "withdrawal_nrlc",
+    "lock_nrlc",
+    "unlock_nrlc",
+    "reward_nrlc",
+    "kitty_nrlc",
+    "seize_nrlc",
+    "sent_nrlc",
+    "received_nrlc",
+    "earned_nrlc",
+)
+#: Columns of the screen: those without any amount are left out. Title, field, how it is written.
+_AMOUNTS = (
+    ("gas", "gas_wei", ether),
+    ("sent", "sent_wei", ether),
+    ("deposited", "deposit_nrlc", rlc),
+    ("withdrawn", "withdrawal_nrlc", rlc),
+    ("locked", "lock_nrlc", rlc),
+    ("unlocked", "unlock_nrlc", rlc),
+    ("rewards", "reward_nrlc", rlc),
+    ("kitty", "kitty_nrlc", rlc),
+    ("seized", "seize_nrlc", rlc),
+    ("sent RLC", "sent_nrlc", rlc),
+    ("received RLC", "received_nrlc", rlc),
+    ("earned", "earned_nrlc", rlc),
+)
+
+
+class By(StrEnum):
+    """What a line is about."""
+
+    TASK = "task"
+    DAY = "day"
+    WORKER = "worker"
+    KIND = "kind"
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sluice ledger`."""
+    app.command(
+        "ledger",
+        epilog="Examples: `sluice ledger`, `sluice ledger --by day --since 4w`, `sluice ledger --by task --csv`",
+    )(_ledger)
+
+
+def _ledger(
+    by: Annotated[By, typer.Option("--by", help="What a line is about.")] = By.KIND,
+    since: Annotated[
+        str, typer.Option("--since", help="How far back: `24h`, `7d`, `4w`, or a day or moment like `2026-11-01`.")
+    ] = "7d",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the lines as CSV, in wei and nRLC.")] = False,
+    limit: Limit = 1000,
+    as_json: Json = False,
+) -> None:
+    """What the pool earned and spent: gas by kind, rewards, and stakes locked, unlocked and seized, by the chain.
+
+    Gas is of the scheduler's wallet, reverted and replaced transactions too. `--by worker`: what the contracts paid to
+    the pool's machines. Below the lines: whether all of it equals the chain to the wei and nRLC, and what the open
+    deals will bring. Exit code 1 if it does not equal the chain.
+    """
+    if as_csv and as_json:
+        raise BadInput(what="Either --csv or --json, not both.")
+    start = max(0.0, moment_of(since, time.time()))
+    found = OperatorApi.open().get("/ledger", by=str(by), since=start, limit=limit)
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found["lines"])
+        if found["more"]:
+            print(f"sluice: {found['more']} older lines are left out: raise --limit.", file=sys.stderr)
+    else:
+        screen.show(found, drawn(found), as_json=as_json)
+    differs = found["reconciled"]
+    if any(differs[name] for name in ("differs_stake_nrlc", "differs_locked_nrlc", "differs_wei")):
+        raise typer.Exit(1)
+
+
+def drawn(found: Mapping[str, Any]) -> RenderableType:
+    """The ledger on a screen: RLC and native token."""
+    books, forecast = found["reconciled"], found["forecast"]
+    held = {
+        "wallet": f"{found['wallet']} on chain {found['chain_id']}",
+        "since": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found["since"])),
+        "in the hub": None
+        if books["stake_nrlc"] is None
+        else f"{rlc(books['stake_nrlc'])} RLC free, {rlc(books['locked_nrlc'])} RLC locked",
+        "gas": None if books["native_wei"] is None else f"{ether(books['native_wei'])} of the native token",
+        "open deals": None if forecast is None else _forecast(forecast),
+    }
+    outside = [Text(_outside(item)) for item in books["outside"]]
+    more = Text(f"… {found['more']} older lines: raise --limit.") if found["more"] else None
+    return screen.stacked(
+        _table(found["by"], found["lines"], found["total"]),
+        more,
+        Text(""),
+        screen.pairs(held),
+        *outside,
+        Text(books["says"], style="green" if books["says"].endswith("0 wei and 0 nRLC.") else "bold red"),
+    )
+
+
+def _table(by: str, lines: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> RenderableType:
+    used = [column for column in _AMOUNTS if total[column[1]]]
+    by_worker = by == "worker"
+    titles = (by, *(("machine",) if by_worker else ("transactions",)), *(title for title, _, _ in used))
+    rows = [
+        (
+            line["key"],
+            (line["name"] or "") if by_worker else str(line["transactions"] or ""),
+            *(write(line[name]) if line[name] else "" for _, name, write in used),
+        )
+        for line in [*lines, total]
+    ]
+    return screen.table(titles, rows if lines else [], empty="Nothing was earned or spent since then.")
+
+
+def _forecast(found: Mapping[str, Any]) -> str:
+    says = (
+        f"{found['tasks']} tasks of {found['deals']} deals bring the scheduler {rlc(found['scheduler_nrlc'])} RLC"
+        f" if all complete, workers {rlc(found['workers_nrlc'])} RLC; they lock {rlc(found['locked_nrlc'])} RLC"
+    )
+    return says + (f"; {found['unknown_tasks']} tasks are not in it" if found["unknown_tasks"] else "")
+
+
+def _outside(item: Mapping[str, Any]) -> str:
+    between = f"between blocks {item['after_block']} and {item['until_block']}"
+    if item["wei"] > 0 and not item["foreign_transactions"]:
+        return f"received from others: {ether(item['wei'])} of the native token {between}"
+    sent = f" and {item['foreign_transactions']} transactions" if item["foreign_transactions"] else ""
+    return f"not of the lane: {ether(item['wei'])} of the native token{sent} {between}"

@@ -1,0 +1,150 @@
+"""Route of the ledger: what the pool earned and spent, and whether that equals the chain to the wei and nRLC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Query
+
+from chain.contracts.hub import Hub
+from pipeline.api.admin.access import Operator
+from pipeline.api.admin.money_models import ForecastModel, Ledger, LedgerLine, OutsideLine, Reconciled
+from pipeline.domain.ledger import Outside
+from pipeline.domain.statement import By, Line, statement, total
+from pipeline.flow.forecast import Forecast, forecast
+from pipeline.flow.ledger import Bookkeeper, Look
+from protocol.errors import RpcError, RpcUnavailable
+from protocol.poco.money import Kind, Movement
+from protocol.types import Wallet
+
+log = structlog.get_logger(__name__)
+router = APIRouter()
+
+#: Lines in one answer, and seconds that final blocks are read for before it is given without them.
+MOST_LINES, READ_SECONDS = 10_000, 10.0
+WEEK = 7 * 86_400.0
+
+
+@router.get("/ledger", summary="What the pool earned and spent")
+def show_ledger(
+    services: Operator,
+    by: Annotated[By, Query(description="What a line is about.")] = By.KIND,
+    since: Annotated[float | None, Query(ge=0, le=1e11, description="Unix seconds; default: a week ago.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_LINES, description="Lines at most, the newest.")] = 1000,
+) -> Ledger:
+    """Gas of the scheduler's lane, and what the hub moved for its wallet; compared with the chain at one block."""
+    hub = Hub(services.rpc, services.pool.hub)
+    keeper = Bookkeeper.of(services.settings, services.store, hub, services.pool.scheduler, services.clock)
+    start = services.clock() - WEEK if since is None else since
+    try:
+        look = keeper.look(READ_SECONDS)
+    except RpcError as error:
+        raise RpcUnavailable(what=services.rpc.name, why=str(error)) from error
+    moved = _movements(keeper, look, start)
+    names = _machines(services, moved) if by is By.WORKER else {}
+    lines = statement(by, look.wallet, keeper.gas.since(start), moved, names)
+    shown = lines[-limit:]
+    return Ledger(
+        wallet=look.wallet,
+        chain_id=services.settings.chain_id,
+        hub=services.pool.hub,
+        since=start,
+        by=str(by),
+        lines=[_line(each, names) for each in shown],
+        more=len(lines) - len(shown),
+        total=_line(total(lines), {}),
+        reconciled=_reconciled(look, keeper.movements.outside()),
+        forecast=_forecast(services, hub),
+    )
+
+
+def _movements(keeper: Bookkeeper, look: Look, start: float) -> list[Movement]:
+    """Stored ones, and those above final depth."""
+    stored = list(keeper.movements.since(start, look.books.block))
+    live = () if look.passage is None else look.passage.movements
+    return stored + [each for each in live if each.at >= start]
+
+
+def _machines(services: Operator, moved: Iterable[Movement]) -> Mapping[Wallet, str]:
+    owners = {each.owner for each in moved}
+    return {worker.wallet: worker.name for worker in services.store.workers.load_workers(owners)}
+
+
+def _forecast(services: Operator, hub: Hub) -> ForecastModel | None:
+    try:
+        found: Forecast = forecast(services.store, hub)
+    except (RpcUnavailable, RpcError) as error:
+        log.warning("The open deals' terms cannot be read.", action="forecast_unknown", why=str(error))
+        return None
+    return ForecastModel(
+        deals=found.deals,
+        tasks=found.tasks,
+        scheduler_nrlc=found.scheduler,
+        workers_nrlc=found.workers,
+        locked_nrlc=found.locked,
+        unknown_tasks=found.unknown_tasks,
+    )
+
+
+def _line(found: Line, names: Mapping[Wallet, str]) -> LedgerLine:
+    amounts = {f"{kind}_nrlc": found.amounts.get(kind, 0) for kind in Kind}
+    return LedgerLine(
+        key=found.key,
+        name=names.get(Wallet(found.key)),
+        at=found.at,
+        transactions=found.transactions,
+        gas_wei=found.gas_wei,
+        sent_wei=found.sent_wei,
+        earned_nrlc=found.earned,
+        **amounts,
+    )
+
+
+def _reconciled(look: Look, noted: list[Outside]) -> Reconciled:
+    books, passage, differs = look.books, look.passage, look.difference
+    holdings = None if passage is None else passage.holdings
+    outside = noted + ([look.outside] if look.outside is not None else [])
+    wrong = [each for each in outside if not each.received]
+    differs_wei = None if holdings is None or look.native_unknown else sum(each.wei for each in wrong)
+    even = differs is not None and differs.stake == differs.locked == 0
+    since = books.proved if not even else min((each.after for each in wrong), default=look.books.block)
+    if even and not wrong and passage is not None:
+        since = passage.last.number
+    return Reconciled(
+        block=None if passage is None else passage.last.number,
+        first_block=books.first,
+        unread_blocks=look.final - books.block,
+        stake_nrlc=None if holdings is None else holdings.account.stake,
+        locked_nrlc=None if holdings is None else holdings.account.locked,
+        native_wei=None if holdings is None else holdings.balance,
+        opening_stake_nrlc=None if books.opening is None else books.opening.stake,
+        opening_locked_nrlc=None if books.opening is None else books.opening.locked,
+        opening_native_wei=None if books.native_opening is None else books.native_opening.balance,
+        differs_stake_nrlc=None if differs is None else differs.stake,
+        differs_locked_nrlc=None if differs is None else differs.locked,
+        differs_wei=differs_wei,
+        equal_until_block=since,
+        outside=[
+            OutsideLine(after_block=each.after, until_block=each.until, wei=each.wei, foreign_transactions=each.foreign)
+            for each in outside
+        ],
+        says=_says(look, differs_wei, since, even=even),
+    )
+
+
+def _says(look: Look, differs_wei: int | None, since: int | None, *, even: bool) -> str:
+    if look.passage is None:
+        return f"{look.final - look.books.block} final blocks are still to be read; ask again."
+    at, differs = f"At block {look.passage.last.number} it", look.difference
+    if differs is None:
+        nrlc = "the node does not tell the account in the hub"
+    elif even:
+        nrlc = "0 nRLC"
+    else:
+        nrlc = f"{differs.stake} nRLC of free and {differs.locked} nRLC of locked stake"
+    if differs_wei is None:
+        return f"{at} differs by {nrlc}; of wei it is not known: {look.native_unknown}."
+    words = f"{at} differs by {differs_wei} wei and {nrlc}"
+    return f"{words}." if even and not differs_wei else f"{words}; all was equal until block {since}."

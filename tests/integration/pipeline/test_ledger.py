@@ -1,0 +1,207 @@
+"""The ledger of a pool on the real contracts equals the chain to the wei and nRLC; and its stake is moved once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from bench.reorg import replace_blocks
+from config.http_client import http_client
+from config.settings import settings as read_again
+from ops import cli
+from ops.poco.deploy import TEST_CATEGORY
+from ops.stack import ports
+from pipeline.api import serve
+from pipeline.api.admin.access import operator_token
+from pipeline.api.application import create_operations_app
+from pipeline.api.services import Services
+from pipeline.flow.ledger import Bookkeeper
+from protocol.poco.view import TaskStatus
+from tests.integration.pipeline.conftest import LIE, OWNER, PRICE, Pool
+from tests.waiting import until
+
+PARTS = ("watch", "pipeline", "lane", "beat")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A pool with the operator's API beside it."""
+
+    pool: Pool
+    services: Services
+    admin: httpx.Client
+
+    def ledger(self, **params: Any) -> dict[str, Any]:
+        return dict(self.admin.get("/ledger", params=params).raise_for_status().json())
+
+    def settled(self) -> dict[str, Any]:
+        """The ledger once the lane knows what all of its transactions cost."""
+        return until("the ledger is complete", self._complete)
+
+    def _complete(self) -> dict[str, Any]:
+        found = self.ledger(since=0)
+        return found if found["reconciled"]["differs_wei"] is not None else {}
+
+    def await_final(self) -> None:
+        """Until what is in a block now is final."""
+        hub, depth = self.pool.chain.hub, self.keeper.finality
+        block = hub.head()
+        until("this block is final", lambda: hub.head() >= block + depth)
+
+    @property
+    def keeper(self) -> Bookkeeper:
+        return Bookkeeper.of(self.pool.settings, self.pool.store, self.pool.chain.hub, self.services.pool.scheduler)
+
+
+@pytest.fixture
+def desk(make_pool: Callable[..., Pool]) -> Iterator[Desk]:
+    pool = make_pool(operations_port=ports.free_port())
+    pool.store.ensure_indexes()
+    services = Services.open(pool.settings)
+    server = serve.server(pool.settings, create_operations_app(services), "127.0.0.1", pool.settings.operations_port)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until("the API listens", lambda: server.started)
+    for name in PARTS:
+        pool.start(name)
+    headers = {"authorization": f"Bearer {operator_token(pool.settings)}"}
+    url = f"http://127.0.0.1:{pool.settings.operations_port}/admin"
+    with http_client(url, timeout=60.0, headers=headers) as admin:
+        yield Desk(pool, services, admin)
+    server.should_exit = True
+    thread.join()
+    services.close()
+
+
+@pytest.fixture
+def sluice(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """Runs a command of `sluice` as the operator: exit code, and what it printed (parsed, with --json)."""
+    monkeypatch.setenv("SLUICE_ADMIN_URL", f"http://127.0.0.1:{desk.pool.settings.operations_port}/")
+    monkeypatch.setenv("SLUICE_ADMIN_TOKEN", operator_token(desk.pool.settings))
+
+    def run(*words: str) -> tuple[int, Any]:
+        capsys.readouterr()
+        read_again.cache_clear()
+        code = cli.run(words)
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if "--json" in words and out else out + err
+
+    yield run
+    read_again.cache_clear()
+
+
+def test_the_ledger_equals_the_chain_to_the_wei_and_nrlc(desk: Desk, sluice: Callable[..., tuple[int, Any]]) -> None:
+    pool, chain = desk.pool, desk.pool.chain
+    owner = chain.sender(OWNER).wallet
+    liar = pool.enrol(0, LIE)
+    pool.enrol(1)
+    alone = pool.buy(trust=1)
+    pool.await_status(alone, TaskStatus.COMPLETED)
+    voted = pool.buy(trust=3)
+    until("both have voted", lambda: len(pool.views(voted)[0].contributions) == 2)
+    for number in (2, 3):
+        pool.enrol(number)
+    pool.await_status(voted, TaskStatus.COMPLETED)
+    pool.await_closed(voted)
+    # Three blocks go, and with them the finalization that has just been seen.
+    replace_blocks(chain.rpc, 3)
+    pool.await_status(voted, TaskStatus.COMPLETED, 40)
+    for machine in pool.machines:
+        machine.deaf.add("worker.compute")
+    let_expire = pool.buy(trust=1, category=TEST_CATEGORY)
+    pool.await_status(let_expire, TaskStatus.FAILED, 40)
+    for deal in (alone, voted, let_expire):
+        pool.await_closed(deal)
+
+    found = desk.settled()
+    books, total = found["reconciled"], found["total"]
+    assert (books["differs_wei"], books["differs_stake_nrlc"], books["differs_locked_nrlc"]) == (0, 0, 0)
+    assert books["says"] == f"At block {books['block']} it differs by 0 wei and 0 nRLC."
+    assert books["outside"] == []
+    account = chain.hub.account(owner)
+    assert (books["stake_nrlc"], books["locked_nrlc"]) == (account.stake, account.locked)
+    # What the wallet had before its first deal, and what it has lost or earned since.
+    assert account.stake == books["opening_stake_nrlc"] + total["earned_nrlc"]
+    assert books["opening_native_wei"] - total["gas_wei"] == books["native_wei"] == chain.hub.balances([owner])[0]
+    stake = PRICE * 30 // 100
+    assert (total["lock_nrlc"], total["unlock_nrlc"], total["seize_nrlc"]) == (3 * stake, 2 * stake, stake)
+    kinds = {line["key"] for line in found["lines"]}
+    assert {"gas: initialize", "gas: finalize", "gas: claim", "lock", "unlock", "reward", "seize"} <= kinds
+
+    # However it is looked at, the sums are the same.
+    for by in ("task", "day"):
+        assert desk.ledger(by=by, since=0)["total"] | {"at": 0} == total | {
+            "at": 0,
+            "transactions": desk.ledger(by=by, since=0)["total"]["transactions"],
+        }
+    by_task = {line["key"]: line for line in desk.ledger(by="task", since=0)["lines"]}
+    assert by_task[let_expire.tasks[0]]["earned_nrlc"] == -stake
+    assert by_task[voted.tasks[0]]["gas_wei"] > by_task[alone.tasks[0]]["gas_wei"] > 0
+
+    by_worker = {line["key"]: line for line in desk.ledger(by="worker", since=0)["lines"]}
+    worker_stake = pool.task(voted.tasks[0]).worker_stake
+    assert by_worker[liar.key.wallet]["name"] == "hand-0"
+    paid = sum(line["reward_nrlc"] for line in by_worker.values())
+    # Both prices and the liar's stake went to the machines and the scheduler.
+    assert paid + total["reward_nrlc"] == 2 * PRICE + worker_stake
+    assert by_worker[liar.key.wallet]["seize_nrlc"] == worker_stake
+
+    code, screen = sluice("ledger", "--since", "1h")
+    assert (code, "differs by 0 wei and 0 nRLC" in screen) == (0, True)
+    code, lines = sluice("ledger", "--by", "day", "--csv")
+    assert code == 0
+    assert str(total["gas_wei"]) in lines.splitlines()[1].split(",")
+
+
+def test_native_token_that_others_send_is_told_and_is_no_difference(desk: Desk) -> None:
+    # The pool was founded with the same wallet.
+    desk.await_final()
+    desk.keeper.catch_up(10.0)
+    wallet = desk.services.pool.scheduler
+    desk.pool.chain.rpc.call("anvil_addBalance", wallet, hex(12345))
+    found = desk.settled()["reconciled"]
+    assert (found["differs_wei"], [item["wei"] for item in found["outside"]]) == (0, [12345])
+    desk.await_final()
+    desk.keeper.catch_up(10.0)
+    assert [each.wei for each in desk.keeper.movements.outside()] == [12345]
+    found = desk.settled()["reconciled"]
+    assert (found["differs_wei"], [item["wei"] for item in found["outside"]]) == (0, [12345])
+
+
+def test_a_deposit_that_a_crash_cut_off_is_made_once_and_told_at_the_next_command(
+    desk: Desk, sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    desk.await_final()
+    owner = desk.pool.chain.sender(OWNER).wallet
+    before = desk.pool.chain.hub.account(owner).stake
+    code, planned = sluice("stake", "deposit", "7 nRLC", "--dry-run", "--json")
+    assert (code, planned["done"], desk.pool.chain.hub.account(owner).stake) == (0, False, before)
+    # A command that is killed after it asked, and another one that wants something else meanwhile.
+    desk.admin.post("/stake/deposit", json={"amount_nrlc": 7}).raise_for_status()
+    refused = desk.admin.post("/stake/withdraw", json={"amount_nrlc": 3})
+    assert (refused.status_code, "begun before" in refused.json()["error"]) == (409, True)
+    assert desk.admin.post("/stake/deposit", json={"amount_nrlc": 7}).json()["resumed"] is True
+    code, made = sluice("stake", "deposit", "7 nRLC", "--yes", "--json")
+    assert (code, made["resumed"], made["free_nrlc"]) == (0, True, before + 7)
+    assert desk.pool.chain.hub.account(owner).stake == before + 7
+    code, made = sluice("stake", "withdraw", "3 nRLC", "--yes", "--json")
+    assert (code, made["resumed"], desk.pool.chain.hub.account(owner).stake) == (0, False, before + 4)
+
+    code, refusal = sluice("stake", "withdraw", f"{before + 5} nRLC", "--yes")
+    assert (code, "free in the hub" in refusal) == (2, True)
+    code, shown = sluice("stake", "show", "--json")
+    assert (code, shown["free_nrlc"], shown["transfer"], shown["spend"]["cap_wei"]) == (0, before + 4, None, None)
+    assert shown["spend"]["spent_wei"] == desk.settled()["total"]["gas_wei"] > 0
+    assert "in the hub" in sluice("stake", "show")[1]
+    kinds = {line["key"]: line for line in desk.settled()["lines"]}
+    assert (kinds["deposit"]["deposit_nrlc"], kinds["withdrawal"]["withdrawal_nrlc"]) == (7, 3)
+    assert kinds["gas: transfer"]["transactions"] == 2
+    assert desk.settled()["reconciled"]["says"].endswith("differs by 0 wei and 0 nRLC.")
