@@ -72,7 +72,7 @@ def _move(direction: str, text: str, *, yes: bool, dry_run: bool, as_json: bool,
     if as_json and not yes and not dry_run:
         raise BadInput(what="With --json nobody is asked: add --yes, or --dry-run.")
     api, body = OperatorApi.open(), {"amount_nrlc": amount}
-    before = None if dry_run else api.get("/stake/transfer")
+    before = None if dry_run else api.get("/stake/transfer")["transfer"]
     if before is not None:
         _say(f"A {before['direction']} of {rlc(before['amount_nrlc'])} RLC was begun before; it comes first.")
         same = (before["direction"], before["amount_nrlc"]) == (direction, amount)
@@ -103,7 +103,7 @@ def _finish(api: OperatorApi, found: Mapping[str, Any], wait: float, *, as_json:
                 " for this one and sends nothing twice.",
             )
         time.sleep(LOOK_SECONDS)
-        now = api.get("/stake/transfer")
+        now = api.get("/stake/transfer")["transfer"]
         if now is None:
             raise BadInput(what="Another command has seen the end of this transfer: see `sluice stake show`.")
         transfer = dict(now)

@@ -121,6 +121,12 @@ class TransferModel(_Model):
     resumed: bool = False
 
 
+class TransferShow(_Model):
+    """The transfer that is under way, or over and not told yet; None: there is none."""
+
+    transfer: TransferModel | None
+
+
 class StakeShow(_Model):
     """The scheduler's account in the hub, and what it is good for."""
 

@@ -17,7 +17,7 @@ from chain.lane.transfer import Direction, plan, sentence
 from pipeline.api.admin.access import Operator
 from pipeline.api.admin.gas_days import gas_days
 from pipeline.api.admin.models import Changed
-from pipeline.api.admin.money_models import SpendCap, StakeAmount, StakePlan, StakeShow, TransferModel
+from pipeline.api.admin.money_models import SpendCap, StakeAmount, StakePlan, StakeShow, TransferModel, TransferShow
 from pipeline.api.admin.pool import DryRun
 from pipeline.api.services import Services
 from pipeline.domain.ledger import WEI_PER_NRLC
@@ -81,10 +81,10 @@ def withdraw(services: Operator, wanted: StakeAmount, dry_run: DryRun = False) -
 
 
 @router.get("/stake/transfer", summary="The deposit or withdrawal that is under way")
-def show_transfer(services: Operator) -> TransferModel | None:
-    """Also one that is over and whose end nobody was told; null if there is none."""
+def show_transfer(services: Operator) -> TransferShow:
+    """Also one that is over and whose end nobody was told."""
     found = _transfers(services).progress()
-    return None if found is None else _model(found, resumed=True)
+    return TransferShow(transfer=None if found is None else _model(found, resumed=True))
 
 
 @router.post("/stake/transfer/told", summary="Forget a transfer that is over")

@@ -92,7 +92,8 @@ def sluice(
         read_again.cache_clear()
         code = cli.run(words)
         out, err = capsys.readouterr()
-        return code, json.loads(out) if "--json" in words and out else out + err
+        assert out or "--json" not in words, err
+        return code, json.loads(out) if "--json" in words else out + err
 
     yield run
     read_again.cache_clear()
