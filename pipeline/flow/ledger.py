@@ -36,7 +36,7 @@ _TRIES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LedgerView:
     """The books as far as they could be read now. `passage`: None while there are final blocks still to be read."""
 
     wallet: Wallet
@@ -58,7 +58,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Bookkeeper:
+class WalletLedger:
     """Keeps the books of one wallet in one hub. `clock`: Unix seconds; `earliest`: block of the first thing that is
     known of the wallet, None: nothing is.
     """
@@ -75,8 +75,8 @@ class Bookkeeper:
     @classmethod
     def of(
         cls, settings: Settings, store: Store, hub: Hub, wallet: Wallet, clock: Callable[[], float] = time.time
-    ) -> Bookkeeper:
-        """The keeper of the scheduler's books."""
+    ) -> WalletLedger:
+        """The ledger of the scheduler's wallet."""
         db = database(settings)
         gas = GasBook(db, LaneId(settings.chain_id, wallet))
 
@@ -124,24 +124,24 @@ class Bookkeeper:
                 break
         return books, final
 
-    def look(self, seconds: float) -> Look:
+    def look(self, seconds: float) -> LedgerView:
         """The books up to the head, as far as `seconds` allow. Raises RpcError, RpcUnavailable, PyMongoError."""
         books, final = self.catch_up(seconds)
         wallet = self.reader.wallet
         if books.block < final:
-            return Look(wallet, books, final, None)
+            return LedgerView(wallet, books, final, None)
         head = BlockNumber(max(self._head(), books.block))
         if head == books.block:
             # A chain that has just begun: nothing is above final depth.
             passage = replace(self.reader.passage(head, head), movements=())
         else:
             passage = self.reader.passage(BlockNumber(books.block + 1), head)
-        look = Look(wallet, books, final, passage)
+        look = LedgerView(wallet, books, final, passage)
         if passage.holdings is None or books.native is None:
             return replace(look, native_unknown="the node does not tell the wallet's balance")
         return self._with_native(look, books.native, passage, passage.holdings)
 
-    def _with_native(self, look: Look, before: Mark, passage: Passage, holdings: Holdings) -> Look:
+    def _with_native(self, look: LedgerView, before: Mark, passage: Passage, holdings: Holdings) -> LedgerView:
         now = Mark(passage.last.number, holdings.balance, holdings.count)
         waiting = self.gas.unsettled(before.count, now.count)
         if waiting:

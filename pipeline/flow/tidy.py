@@ -15,7 +15,7 @@ from pipeline.api.results.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.flow import isolate
 from pipeline.flow.keep_results import DAY, keep_results
-from pipeline.flow.ledger import Bookkeeper
+from pipeline.flow.ledger import WalletLedger
 from pipeline.scheduler import Scheduler
 from pipeline.store.workers import Workers
 from protocol.types import Wallet
@@ -64,7 +64,7 @@ def _results(scheduler: Scheduler) -> None:
 
 def _ledger(scheduler: Scheduler) -> None:
     settings, wallet = scheduler.settings, scheduler.key.wallet
-    Bookkeeper.of(settings, scheduler.store, scheduler.hub, wallet, scheduler.clock).catch_up(LEDGER_SECONDS)
+    WalletLedger.of(settings, scheduler.store, scheduler.hub, wallet, scheduler.clock).catch_up(LEDGER_SECONDS)
 
 
 def remove_idle_machines(scheduler: Scheduler, broker: BrokerAdmin) -> int:

@@ -14,7 +14,7 @@ from pipeline.api.admin.money_models import ForecastModel, Ledger, LedgerLine, O
 from pipeline.domain.ledger import Outside
 from pipeline.domain.statement import By, Line, statement, total
 from pipeline.flow.forecast import Forecast, forecast
-from pipeline.flow.ledger import Bookkeeper, Look
+from pipeline.flow.ledger import LedgerView, WalletLedger
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.poco.money import Kind, Movement
 from protocol.types import Wallet
@@ -36,18 +36,18 @@ def show_ledger(
 ) -> Ledger:
     """Gas of the scheduler's lane, and what the hub moved for its wallet; compared with the chain at one block."""
     hub = Hub(services.rpc, services.pool.hub)
-    keeper = Bookkeeper.of(services.settings, services.store, hub, services.pool.scheduler, services.clock)
+    ledger = WalletLedger.of(services.settings, services.store, hub, services.pool.scheduler, services.clock)
     start = services.clock() - WEEK if since is None else since
     try:
-        look = keeper.look(READ_SECONDS)
+        view = ledger.look(READ_SECONDS)
     except RpcError as error:
         raise RpcUnavailable(what=services.rpc.name, why=str(error)) from error
-    moved = _movements(keeper, look, start)
+    moved = _movements(ledger, view, start)
     names = _machines(services, moved) if by is By.WORKER else {}
-    lines = statement(by, look.wallet, keeper.gas.since(start), moved, names)
+    lines = statement(by, view.wallet, ledger.gas.since(start), moved, names)
     shown = lines[-limit:]
     return Ledger(
-        wallet=look.wallet,
+        wallet=view.wallet,
         chain_id=services.settings.chain_id,
         hub=services.pool.hub,
         since=start,
@@ -55,15 +55,15 @@ def show_ledger(
         lines=[_line(each, names) for each in shown],
         more=len(lines) - len(shown),
         total=_line(total(lines), {}),
-        reconciled=_reconciled(look, keeper.movements.outside()),
+        reconciled=_reconciled(view, ledger.movements.outside()),
         forecast=_forecast(services, hub),
     )
 
 
-def _movements(keeper: Bookkeeper, look: Look, start: float) -> list[Movement]:
+def _movements(ledger: WalletLedger, view: LedgerView, start: float) -> list[Movement]:
     """Stored ones, and those above final depth."""
-    stored = list(keeper.movements.since(start, look.books.block))
-    live = () if look.passage is None else look.passage.movements
+    stored = list(ledger.movements.since(start, view.books.block))
+    live = () if view.passage is None else view.passage.movements
     return stored + [each for each in live if each.at >= start]
 
 
@@ -102,20 +102,20 @@ def _line(found: Line, names: Mapping[Wallet, str]) -> LedgerLine:
     )
 
 
-def _reconciled(look: Look, noted: list[Outside]) -> Reconciled:
-    books, passage, differs = look.books, look.passage, look.difference
+def _reconciled(view: LedgerView, noted: list[Outside]) -> Reconciled:
+    books, passage, differs = view.books, view.passage, view.difference
     holdings = None if passage is None else passage.holdings
-    outside = noted + ([look.outside] if look.outside is not None else [])
+    outside = noted + ([view.outside] if view.outside is not None else [])
     wrong = [each for each in outside if not each.received]
-    differs_wei = None if holdings is None or look.native_unknown else sum(each.wei for each in wrong)
+    differs_wei = None if holdings is None or view.native_unknown else sum(each.wei for each in wrong)
     even = differs is not None and differs.stake == differs.locked == 0
-    since = books.proved if not even else min((each.after for each in wrong), default=look.books.block)
+    since = books.proved if not even else min((each.after for each in wrong), default=view.books.block)
     if even and not wrong and passage is not None:
         since = passage.last.number
     return Reconciled(
         block=None if passage is None else passage.last.number,
         first_block=books.first,
-        unread_blocks=look.final - books.block,
+        unread_blocks=view.final - books.block,
         stake_nrlc=None if holdings is None else holdings.account.stake,
         locked_nrlc=None if holdings is None else holdings.account.locked,
         native_wei=None if holdings is None else holdings.balance,
@@ -130,14 +130,14 @@ def _reconciled(look: Look, noted: list[Outside]) -> Reconciled:
             OutsideLine(after_block=each.after, until_block=each.until, wei=each.wei, foreign_transactions=each.foreign)
             for each in outside
         ],
-        says=_says(look, differs_wei, since, even=even),
+        says=_says(view, differs_wei, since, even=even),
     )
 
 
-def _says(look: Look, differs_wei: int | None, since: int | None, *, even: bool) -> str:
-    if look.passage is None:
-        return f"{look.final - look.books.block} final blocks are still to be read; ask again."
-    at, differs = f"At block {look.passage.last.number} it", look.difference
+def _says(view: LedgerView, differs_wei: int | None, since: int | None, *, even: bool) -> str:
+    if view.passage is None:
+        return f"{view.final - view.books.block} final blocks are still to be read; ask again."
+    at, differs = f"At block {view.passage.last.number} it", view.difference
     if differs is None:
         nrlc = "the node does not tell the account in the hub"
     elif even:
@@ -145,6 +145,6 @@ def _says(look: Look, differs_wei: int | None, since: int | None, *, even: bool)
     else:
         nrlc = f"{differs.stake} nRLC of free and {differs.locked} nRLC of locked stake"
     if differs_wei is None:
-        return f"{at} differs by {nrlc}; of wei it is not known: {look.native_unknown}."
+        return f"{at} differs by {nrlc}; of wei it is not known: {view.native_unknown}."
     words = f"{at} differs by {differs_wei} wei and {nrlc}"
     return f"{words}." if even and not differs_wei else f"{words}; all was equal until block {since}."

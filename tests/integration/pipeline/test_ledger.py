@@ -21,7 +21,7 @@ from pipeline.api import serve
 from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_operations_app
 from pipeline.api.services import Services
-from pipeline.flow.ledger import Bookkeeper
+from pipeline.flow.ledger import WalletLedger
 from protocol.poco.view import TaskStatus
 from tests.integration.pipeline.conftest import LIE, OWNER, PRICE, Pool
 from tests.waiting import until
@@ -30,14 +30,14 @@ PARTS = ("watch", "pipeline", "lane", "beat")
 
 
 @dataclass(frozen=True)
-class Desk:
+class OperatedPool:
     """A pool with the operator's API beside it."""
 
     pool: Pool
     services: Services
     admin: httpx.Client
 
-    def ledger(self, **params: Any) -> dict[str, Any]:
+    def shown(self, **params: Any) -> dict[str, Any]:
         return dict(self.admin.get("/ledger", params=params).raise_for_status().json())
 
     def settled(self) -> dict[str, Any]:
@@ -45,22 +45,22 @@ class Desk:
         return until("the ledger is complete", self._complete)
 
     def _complete(self) -> dict[str, Any]:
-        found = self.ledger(since=0)
+        found = self.shown(since=0)
         return found if found["reconciled"]["differs_wei"] is not None else {}
 
     def await_final(self) -> None:
         """Until what is in a block now is final."""
-        hub, depth = self.pool.chain.hub, self.keeper.finality
+        hub, depth = self.pool.chain.hub, self.ledger.finality
         block = hub.head()
         until("this block is final", lambda: hub.head() >= block + depth)
 
     @property
-    def keeper(self) -> Bookkeeper:
-        return Bookkeeper.of(self.pool.settings, self.pool.store, self.pool.chain.hub, self.services.pool.scheduler)
+    def ledger(self) -> WalletLedger:
+        return WalletLedger.of(self.pool.settings, self.pool.store, self.pool.chain.hub, self.services.pool.scheduler)
 
 
 @pytest.fixture
-def desk(make_pool: Callable[..., Pool]) -> Iterator[Desk]:
+def operated(make_pool: Callable[..., Pool]) -> Iterator[OperatedPool]:
     pool = make_pool(operations_port=ports.free_port())
     pool.store.ensure_indexes()
     services = Services.open(pool.settings)
@@ -73,7 +73,7 @@ def desk(make_pool: Callable[..., Pool]) -> Iterator[Desk]:
     headers = {"authorization": f"Bearer {operator_token(pool.settings)}"}
     url = f"http://127.0.0.1:{pool.settings.operations_port}/admin"
     with http_client(url, timeout=60.0, headers=headers) as admin:
-        yield Desk(pool, services, admin)
+        yield OperatedPool(pool, services, admin)
     server.should_exit = True
     thread.join()
     services.close()
@@ -81,11 +81,11 @@ def desk(make_pool: Callable[..., Pool]) -> Iterator[Desk]:
 
 @pytest.fixture
 def sluice(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    operated: OperatedPool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., tuple[int, Any]]]:
     """Runs a command of `sluice` as the operator: exit code, and what it printed (parsed, with --json)."""
-    monkeypatch.setenv("SLUICE_ADMIN_URL", f"http://127.0.0.1:{desk.pool.settings.operations_port}/")
-    monkeypatch.setenv("SLUICE_ADMIN_TOKEN", operator_token(desk.pool.settings))
+    monkeypatch.setenv("SLUICE_ADMIN_URL", f"http://127.0.0.1:{operated.pool.settings.operations_port}/")
+    monkeypatch.setenv("SLUICE_ADMIN_TOKEN", operator_token(operated.pool.settings))
 
     def run(*words: str) -> tuple[int, Any]:
         capsys.readouterr()
@@ -99,8 +99,10 @@ def sluice(
     read_again.cache_clear()
 
 
-def test_the_ledger_equals_the_chain_to_the_wei_and_nrlc(desk: Desk, sluice: Callable[..., tuple[int, Any]]) -> None:
-    pool, chain = desk.pool, desk.pool.chain
+def test_the_ledger_equals_the_chain_to_the_wei_and_nrlc(
+    operated: OperatedPool, sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    pool, chain = operated.pool, operated.pool.chain
     owner = chain.sender(OWNER).wallet
     liar = pool.enrol(0, LIE)
     pool.enrol(1)
@@ -122,7 +124,7 @@ def test_the_ledger_equals_the_chain_to_the_wei_and_nrlc(desk: Desk, sluice: Cal
     for deal in (alone, voted, let_expire):
         pool.await_closed(deal)
 
-    found = desk.settled()
+    found = operated.settled()
     books, total = found["reconciled"], found["total"]
     assert (books["differs_wei"], books["differs_stake_nrlc"], books["differs_locked_nrlc"]) == (0, 0, 0)
     assert books["says"] == f"At block {books['block']} it differs by 0 wei and 0 nRLC."
@@ -139,15 +141,15 @@ def test_the_ledger_equals_the_chain_to_the_wei_and_nrlc(desk: Desk, sluice: Cal
 
     # However it is looked at, the sums are the same.
     for by in ("task", "day"):
-        assert desk.ledger(by=by, since=0)["total"] | {"at": 0} == total | {
+        assert operated.shown(by=by, since=0)["total"] | {"at": 0} == total | {
             "at": 0,
-            "transactions": desk.ledger(by=by, since=0)["total"]["transactions"],
+            "transactions": operated.shown(by=by, since=0)["total"]["transactions"],
         }
-    by_task = {line["key"]: line for line in desk.ledger(by="task", since=0)["lines"]}
+    by_task = {line["key"]: line for line in operated.shown(by="task", since=0)["lines"]}
     assert by_task[let_expire.tasks[0]]["earned_nrlc"] == -stake
     assert by_task[voted.tasks[0]]["gas_wei"] > by_task[alone.tasks[0]]["gas_wei"] > 0
 
-    by_worker = {line["key"]: line for line in desk.ledger(by="worker", since=0)["lines"]}
+    by_worker = {line["key"]: line for line in operated.shown(by="worker", since=0)["lines"]}
     worker_stake = pool.task(voted.tasks[0]).worker_stake
     assert by_worker[liar.key.wallet]["name"] == "hand-0"
     paid = sum(line["reward_nrlc"] for line in by_worker.values())
@@ -155,54 +157,65 @@ def test_the_ledger_equals_the_chain_to_the_wei_and_nrlc(desk: Desk, sluice: Cal
     assert paid + total["reward_nrlc"] == 2 * PRICE + worker_stake
     assert by_worker[liar.key.wallet]["seize_nrlc"] == worker_stake
 
+    stake_shown = operated.admin.get("/stake").raise_for_status().json()
+    assert (stake_shown["price_nrlc"], stake_shown["locks_per_task_nrlc"]) == (PRICE, stake)
+    assert (stake_shown["locked_by_open_nrlc"], stake_shown["tasks_paid_for"]) == (0, account.stake // stake)
+    pool.buy(trust=1, volume=2)
+    until("its tasks are open", lambda: operated.shown()["forecast"]["tasks"] == 2)
+    coming = operated.shown()["forecast"]
+    assert (coming["scheduler_nrlc"], coming["workers_nrlc"]) == (2, 2 * (PRICE - 1))
+    assert coming["locked_nrlc"] == chain.hub.account(owner).locked == 2 * stake
+
     code, screen = sluice("ledger", "--since", "1h")
     assert (code, "differs by 0 wei and 0 nRLC" in screen) == (0, True)
     code, lines = sluice("ledger", "--by", "day", "--csv")
     assert code == 0
-    assert str(total["gas_wei"]) in lines.splitlines()[1].split(",")
+    day = dict(zip(*(line.split(",") for line in lines.splitlines()[:2]), strict=True))
+    assert int(day["gas_wei"]) >= total["gas_wei"]
 
 
-def test_native_token_that_others_send_is_told_and_is_no_difference(desk: Desk) -> None:
+def test_native_token_that_others_send_is_told_and_is_no_difference(operated: OperatedPool) -> None:
     # The pool was founded with the same wallet.
-    desk.await_final()
-    desk.keeper.catch_up(10.0)
-    wallet = desk.services.pool.scheduler
-    desk.pool.chain.rpc.call("anvil_addBalance", wallet, hex(12345))
-    found = desk.settled()["reconciled"]
+    operated.await_final()
+    operated.ledger.catch_up(10.0)
+    wallet = operated.services.pool.scheduler
+    operated.pool.chain.rpc.call("anvil_addBalance", wallet, hex(12345))
+    found = operated.settled()["reconciled"]
     assert (found["differs_wei"], [item["wei"] for item in found["outside"]]) == (0, [12345])
-    desk.await_final()
-    desk.keeper.catch_up(10.0)
-    assert [each.wei for each in desk.keeper.movements.outside()] == [12345]
-    found = desk.settled()["reconciled"]
+    operated.await_final()
+    operated.ledger.catch_up(10.0)
+    assert [each.wei for each in operated.ledger.movements.outside()] == [12345]
+    found = operated.settled()["reconciled"]
     assert (found["differs_wei"], [item["wei"] for item in found["outside"]]) == (0, [12345])
 
 
 def test_a_deposit_that_a_crash_cut_off_is_made_once_and_told_at_the_next_command(
-    desk: Desk, sluice: Callable[..., tuple[int, Any]]
+    operated: OperatedPool, sluice: Callable[..., tuple[int, Any]]
 ) -> None:
-    desk.await_final()
-    owner = desk.pool.chain.sender(OWNER).wallet
-    before = desk.pool.chain.hub.account(owner).stake
+    operated.await_final()
+    owner = operated.pool.chain.sender(OWNER).wallet
+    before = operated.pool.chain.hub.account(owner).stake
     code, planned = sluice("stake", "deposit", "7 nRLC", "--dry-run", "--json")
-    assert (code, planned["done"], desk.pool.chain.hub.account(owner).stake) == (0, False, before)
+    assert (code, planned["done"], operated.pool.chain.hub.account(owner).stake) == (0, False, before)
     # A command that is killed after it asked, and another one that wants something else meanwhile.
-    desk.admin.post("/stake/deposit", json={"amount_nrlc": 7}).raise_for_status()
-    refused = desk.admin.post("/stake/withdraw", json={"amount_nrlc": 3})
+    operated.admin.post("/stake/deposit", json={"amount_nrlc": 7}).raise_for_status()
+    refused = operated.admin.post("/stake/withdraw", json={"amount_nrlc": 3})
     assert (refused.status_code, "begun before" in refused.json()["error"]) == (409, True)
-    assert desk.admin.post("/stake/deposit", json={"amount_nrlc": 7}).json()["resumed"] is True
+    assert operated.admin.post("/stake/deposit", json={"amount_nrlc": 7}).json()["resumed"] is True
     code, made = sluice("stake", "deposit", "7 nRLC", "--yes", "--json")
     assert (code, made["resumed"], made["free_nrlc"]) == (0, True, before + 7)
-    assert desk.pool.chain.hub.account(owner).stake == before + 7
+    assert operated.pool.chain.hub.account(owner).stake == before + 7
     code, made = sluice("stake", "withdraw", "3 nRLC", "--yes", "--json")
-    assert (code, made["resumed"], desk.pool.chain.hub.account(owner).stake) == (0, False, before + 4)
+    assert (code, made["resumed"], operated.pool.chain.hub.account(owner).stake) == (0, False, before + 4)
 
     code, refusal = sluice("stake", "withdraw", f"{before + 5} nRLC", "--yes")
     assert (code, "free in the hub" in refusal) == (2, True)
     code, shown = sluice("stake", "show", "--json")
     assert (code, shown["free_nrlc"], shown["transfer"], shown["spend"]["cap_wei"]) == (0, before + 4, None, None)
-    assert shown["spend"]["spent_wei"] == desk.settled()["total"]["gas_wei"] > 0
+    assert shown["gas_days"] > 0
+    assert shown["spend"]["spent_wei"] == operated.settled()["total"]["gas_wei"] > 0
     assert "in the hub" in sluice("stake", "show")[1]
-    kinds = {line["key"]: line for line in desk.settled()["lines"]}
+    kinds = {line["key"]: line for line in operated.settled()["lines"]}
     assert (kinds["deposit"]["deposit_nrlc"], kinds["withdrawal"]["withdrawal_nrlc"]) == (7, 3)
     assert kinds["gas: transfer"]["transactions"] == 2
-    assert desk.settled()["reconciled"]["says"].endswith("differs by 0 wei and 0 nRLC.")
+    assert operated.settled()["reconciled"]["says"].endswith("differs by 0 wei and 0 nRLC.")

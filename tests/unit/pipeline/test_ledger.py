@@ -17,7 +17,7 @@ from pipeline.domain.gas import NO_OP, NonceCost, days_left, shares
 from pipeline.domain.ledger import Books, Mark, Outside, outside
 from pipeline.domain.statement import NO_TASK, By, statement, total
 from pipeline.flow.forecast import sums
-from pipeline.flow.ledger import Bookkeeper
+from pipeline.flow.ledger import WalletLedger
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.poco.events import BlockRef
 from protocol.poco.money import EFFECTS, EVEN, Balances, Kind, Movement, pool_stake, scheduler_share
@@ -275,9 +275,9 @@ class FakeChain:
         return self.kept
 
 
-def keeper_of(chain: Any, now: float = 10_000.0) -> Bookkeeper:
+def ledger_of(chain: Any, now: float = 10_000.0) -> WalletLedger:
     gas: Any = SimpleNamespace(unsettled=lambda *_: 0, between=lambda *_: [])
-    return Bookkeeper(chain, gas, chain, FINALITY, lambda: now, lambda: BlockNumber(1), lambda: False)
+    return WalletLedger(chain, gas, chain, FINALITY, lambda: now, lambda: BlockNumber(1), lambda: False)
 
 
 amounts = st.lists(st.tuples(kinds, st.integers(0, 1000)), max_size=3)
@@ -289,7 +289,7 @@ def test_no_reorg_above_final_depth_changes_what_is_stored_and_no_block_is_read_
     life: list[Any], most: int
 ) -> None:
     chain = FakeChain(most=most)
-    keeper = keeper_of(chain)
+    ledger = ledger_of(chain)
     chain.mine()
     for step in life:
         before = dict(chain.stored)
@@ -297,9 +297,9 @@ def test_no_reorg_above_final_depth_changes_what_is_stored_and_no_block_is_read_
             chain.reorganise(step[1], *step[2])
         else:
             chain.mine(*step)
-        keeper.catch_up(60.0)
+        ledger.catch_up(60.0)
         assert before.items() <= chain.stored.items(), "what is stored stays"
-    books, final = keeper.catch_up(60.0)
+    books, final = ledger.catch_up(60.0)
     assert books.block == max(final, 0)
     assert books.account == chain.account(final)
     truth = [each for block in chain.blocks[: final + 1] for each in block]
@@ -310,14 +310,14 @@ def test_no_reorg_above_final_depth_changes_what_is_stored_and_no_block_is_read_
 @given(steps)
 def test_up_to_the_head_the_books_differ_by_nothing_whatever_was_replaced(life: list[Any]) -> None:
     chain = FakeChain()
-    keeper = keeper_of(chain)
+    ledger = ledger_of(chain)
     chain.mine()
     for step in life:
         if isinstance(step, tuple):
             chain.reorganise(step[1], *step[2])
         else:
             chain.mine(*step)
-        assert keeper.look(60.0).difference == EVEN
+        assert ledger.look(60.0).difference == EVEN
 
 
 def test_a_node_that_leaves_logs_out_is_asked_again_and_nothing_of_it_counts_as_proved() -> None:
@@ -326,14 +326,14 @@ def test_a_node_that_leaves_logs_out_is_asked_again_and_nothing_of_it_counts_as_
     for _ in range(FINALITY + 1):
         chain.mine()
     chain.hides = True
-    books, final = keeper_of(chain).catch_up(60.0)
+    books, final = ledger_of(chain).catch_up(60.0)
     assert (books.block, books.proved, chain.stored) == (final, None, {})
-    assert keeper_of(chain).look(60.0).difference == Balances(7, 0)
+    assert ledger_of(chain).look(60.0).difference == Balances(7, 0)
     chain.hides = False
     # An hour later it is read once more.
-    books, _ = keeper_of(chain, 20_000.0).catch_up(60.0)
+    books, _ = ledger_of(chain, 20_000.0).catch_up(60.0)
     chain.mine()
-    books, final = keeper_of(chain, 20_000.0).catch_up(60.0)
+    books, final = ledger_of(chain, 20_000.0).catch_up(60.0)
     assert (books.proved, books.account, len(chain.stored)) == (final, Balances(7, 0), 1)
 
 
@@ -341,7 +341,7 @@ def test_ranges_are_cut_as_the_node_allows() -> None:
     chain = FakeChain(most=4)
     for number in range(30):
         chain.mine((Kind.REWARD, number))
-    books, final = keeper_of(chain).catch_up(60.0)
+    books, final = ledger_of(chain).catch_up(60.0)
     assert (books.block, books.account, len(chain.stored)) == (final, chain.account(final), final)
 
 
@@ -352,7 +352,7 @@ def test_a_node_that_refuses_even_one_block_is_an_error_and_moves_nothing() -> N
         chain.mine()
     chain.most = 0
     with pytest.raises((RpcError, RpcUnavailable)):
-        keeper_of(chain).catch_up(60.0)
+        ledger_of(chain).catch_up(60.0)
     assert chain.stored == {}
     assert chain.kept is not None
     assert chain.kept.block == 0
