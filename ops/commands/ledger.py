@@ -154,7 +154,10 @@ def _forecast(found: Mapping[str, Any]) -> str:
 
 def _outside(item: Mapping[str, Any]) -> str:
     between = f"between blocks {item['after_block']} and {item['until_block']}"
+    if item["until_block"] - item["after_block"] == 1:
+        between = f"in block {item['until_block']}"
+    by = f": {', '.join(item['transactions'])}" if item["transactions"] else ""
     if item["wei"] > 0 and not item["foreign_transactions"]:
-        return f"received from others: {ether(item['wei'])} of the native token {between}"
-    sent = f" and {item['foreign_transactions']} transactions" if item["foreign_transactions"] else ""
-    return f"not of the lane: {ether(item['wei'])} of the native token{sent} {between}"
+        return f"received from others: {ether(item['wei'])} of the native token {between}{by}"
+    sent = f" by {item['foreign_transactions']} transactions" if item["foreign_transactions"] else ""
+    return f"not of the lane: {ether(item['wei'])} of the native token{sent} {between}{by}"

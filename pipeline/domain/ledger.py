@@ -41,11 +41,19 @@ class Outside:
     wei: int
     #: Transactions of the wallet that the lane did not send.
     foreign: int
+    #: Hashes of the transactions that did it, as far as they are known; `explained`: they account for every wei.
+    transactions: tuple[str, ...] = ()
+    explained: bool = False
 
     @property
     def received(self) -> bool:
         """Whether it can only be what others sent to the wallet: it sent nothing itself, and has more."""
         return self.wei > 0 and not self.foreign
+
+    @property
+    def differs(self) -> bool:
+        """Whether nothing tells where it went."""
+        return not self.received and not self.explained
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from chain.watch.escrow import EscrowReader, Holdings, Passage
 from chain.watch.ranges import MOST, RangeSize
 from config.settings import Settings
 from pipeline.domain.ledger import Books, Mark, Outside, outside
+from pipeline.flow.outside import located
 from pipeline.store.client import Store, database
 from pipeline.store.gas import GasBook
 from pipeline.store.ledger import Movements
@@ -187,10 +188,11 @@ class WalletLedger:
         if before is None or now.block <= before.block or self.gas.unsettled(before.count, now.count):
             return proved
         costs = self.gas.between(before.count, now.count)
-        returned = self.movements.withdrawn(before.block, now.block) if self.native_hub() else 0
-        found = outside(before, now, costs, returned)
-        if found is not None:
-            self.movements.put_outside(found, self.clock())
+        if self.native_hub():
+            found = outside(before, now, costs, self.movements.withdrawn(before.block, now.block))
+            self.movements.put_outside(before.block, [] if found is None else [found], self.clock())
+        else:
+            self.movements.put_outside(before.block, located(self.reader, self.gas, before, now), self.clock())
         spent = books.native_spent + sum(cost.fee + cost.moved for cost in costs)
         return replace(proved, native=now, native_spent=spent)
 

@@ -66,21 +66,25 @@ class Movements:
             writes = [ReplaceOne({"_id": each.key}, self._row(each), upsert=True) for each in found]
             self._rows.bulk_write(writes, ordered=False)
 
-    def put_outside(self, found: Outside, at: float) -> None:
-        """Note what came or went without the lane; a second time from the same mark on replaces the first. `at`: Unix
+    def put_outside(self, after: BlockNumber, found: Sequence[Outside], at: float) -> None:
+        """Note what came or went without the lane above block `after`, in place of what was noted there. `at`: Unix
         seconds.
         """
-        key = f"{_OUTSIDE}:{self._book}:{found.after}"
-        row = {
-            "book": self._book,
-            "kind": _OUTSIDE,
-            "after": found.after,
-            "block": found.until,
-            "wei": str(found.wei),
-            "foreign": found.foreign,
-            "at": at,
-        }
-        self._rows.replace_one({"_id": key}, row, upsert=True)
+        self._rows.delete_many({"book": self._book, "kind": _OUTSIDE, "after": {"$gte": after}})
+        for each in found:
+            row = {
+                "book": self._book,
+                "kind": _OUTSIDE,
+                "after": each.after,
+                "block": each.until,
+                # Wei is kept as text: it outgrows the 64-bit integers of BSON.
+                "wei": str(each.wei),
+                "foreign": each.foreign,
+                "transactions": list(each.transactions),
+                "explained": each.explained,
+                "at": at,
+            }
+            self._rows.replace_one({"_id": f"{_OUTSIDE}:{self._book}:{each.after}"}, row, upsert=True)
 
     def move(self, before: Books, after: Books) -> Books:
         """Store the books after a step; those of another process, if it was faster."""
@@ -94,7 +98,14 @@ class Movements:
         """All native token that came or went without the lane, oldest first."""
         rows = self._rows.find({"book": self._book, "kind": _OUTSIDE}).sort("block", ASCENDING)
         return [
-            Outside(BlockNumber(row["after"]), BlockNumber(row["block"]), int(row["wei"]), int(row["foreign"]))
+            Outside(
+                BlockNumber(row["after"]),
+                BlockNumber(row["block"]),
+                int(row["wei"]),
+                int(row["foreign"]),
+                tuple(row["transactions"]),
+                bool(row["explained"]),
+            )
             for row in rows
         ]
 

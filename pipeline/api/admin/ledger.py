@@ -106,7 +106,7 @@ def _reconciled(view: LedgerView, noted: list[Outside]) -> Reconciled:
     books, passage, differs = view.books, view.passage, view.difference
     holdings = None if passage is None else passage.holdings
     outside = noted + ([view.outside] if view.outside is not None else [])
-    wrong = [each for each in outside if not each.received]
+    wrong = [each for each in outside if each.differs]
     differs_wei = None if holdings is None or view.native_unknown else sum(each.wei for each in wrong)
     even = differs is not None and differs.stake == differs.locked == 0
     since = books.proved if not even else min((each.after for each in wrong), default=view.books.block)
@@ -127,7 +127,14 @@ def _reconciled(view: LedgerView, noted: list[Outside]) -> Reconciled:
         differs_wei=differs_wei,
         equal_until_block=since,
         outside=[
-            OutsideLine(after_block=each.after, until_block=each.until, wei=each.wei, foreign_transactions=each.foreign)
+            OutsideLine(
+                after_block=each.after,
+                until_block=each.until,
+                wei=each.wei,
+                foreign_transactions=each.foreign,
+                transactions=list(each.transactions),
+                explained=each.explained,
+            )
             for each in outside
         ],
         says=_says(view, differs_wei, since, even=even),

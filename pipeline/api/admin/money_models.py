@@ -42,6 +42,9 @@ class OutsideLine(_Model):
     wei: int
     #: Transactions of the wallet that the lane did not send.
     foreign_transactions: int
+    #: Those that did it, as far as they are known; `explained`: they account for every wei.
+    transactions: list[str]
+    explained: bool
 
 
 class Reconciled(_Model):

@@ -12,10 +12,12 @@ import httpx
 import pytest
 
 from bench.reorg import replace_blocks
+from chain.contracts import calls
 from config.http_client import http_client
 from config.settings import settings as read_again
 from ops import cli
 from ops.poco.deploy import TEST_CATEGORY
+from ops.poco.sender import TxRequest
 from ops.stack import ports
 from pipeline.api import serve
 from pipeline.api.admin.access import operator_token
@@ -23,7 +25,8 @@ from pipeline.api.application import create_operations_app
 from pipeline.api.services import Services
 from pipeline.flow.ledger import WalletLedger
 from protocol.poco.view import TaskStatus
-from tests.integration.pipeline.conftest import LIE, OWNER, PRICE, Pool
+from protocol.types import Contract, NRlc, Wei
+from tests.integration.pipeline.conftest import LIE, OWNER, PRICE, REQUESTER, Pool
 from tests.waiting import until
 
 PARTS = ("watch", "pipeline", "lane", "beat")
@@ -49,10 +52,10 @@ class OperatedPool:
         return found if found["reconciled"]["differs_wei"] is not None else {}
 
     def await_final(self) -> None:
-        """Until what is in a block now is final."""
+        """Until what was sent before is final: the block after the next has it at the latest."""
         hub, depth = self.pool.chain.hub, self.ledger.finality
-        block = hub.head()
-        until("this block is final", lambda: hub.head() >= block + depth)
+        block = hub.head() + 2
+        until("that block is final", lambda: hub.head() >= block + depth)
 
     @property
     def ledger(self) -> WalletLedger:
@@ -174,7 +177,7 @@ def test_the_ledger_equals_the_chain_to_the_wei_and_nrlc(
     assert int(day["gas_wei"]) >= total["gas_wei"]
 
 
-def test_native_token_that_others_send_is_told_and_is_no_difference(operated: OperatedPool) -> None:
+def test_native_token_that_the_lane_did_not_move_is_traced_to_its_transactions(operated: OperatedPool) -> None:
     # The pool was founded with the same wallet.
     operated.await_final()
     operated.ledger.catch_up(10.0)
@@ -182,11 +185,18 @@ def test_native_token_that_others_send_is_told_and_is_no_difference(operated: Op
     operated.pool.chain.rpc.call("anvil_addBalance", wallet, hex(12345))
     found = operated.settled()["reconciled"]
     assert (found["differs_wei"], [item["wei"] for item in found["outside"]]) == (0, [12345])
+    # Beside it, what others send in a transaction, and one of the wallet's own that the lane knows nothing of.
+    chain, key = operated.pool.chain, operated.pool.chain.sender(OWNER)
+    (gift,) = chain.sender(REQUESTER).send([TxRequest(Contract(wallet), "0x", 50_000, value=Wei(777))])
+    (own,) = key.send([TxRequest(chain.at.rlc, calls.transfer(key.wallet, NRlc(0)), 100_000)])
     operated.await_final()
     operated.ledger.catch_up(10.0)
-    assert [each.wei for each in operated.ledger.movements.outside()] == [12345]
+    noted = operated.ledger.movements.outside()
+    assert [each.wei for each in noted if not each.explained] == [12345], "no transaction did that"
+    assert {tx for each in noted for tx in each.transactions} == {gift, own}
+    assert all(each.until - each.after == 1 for each in noted)
     found = operated.settled()["reconciled"]
-    assert (found["differs_wei"], [item["wei"] for item in found["outside"]]) == (0, [12345])
+    assert (found["differs_wei"], sum(item["foreign_transactions"] for item in found["outside"])) == (0, 1)
 
 
 def test_a_deposit_that_a_crash_cut_off_is_made_once_and_told_at_the_next_command(
