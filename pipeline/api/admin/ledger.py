@@ -9,8 +9,9 @@ import structlog
 from fastapi import APIRouter, Query
 
 from chain.contracts.hub import Hub
-from pipeline.api.admin.access import Operator
+from pipeline.api.admin.access import Reader
 from pipeline.api.admin.money_models import ForecastModel, Ledger, LedgerLine, OutsideLine, Reconciled
+from pipeline.api.services import Services
 from pipeline.domain.ledger import Outside
 from pipeline.domain.statement import By, Line, statement, total
 from pipeline.flow.forecast import Forecast, forecast
@@ -29,7 +30,7 @@ WEEK = 7 * 86_400.0
 
 @router.get("/ledger", summary="What the pool earned and spent")
 def show_ledger(
-    services: Operator,
+    services: Reader,
     by: Annotated[By, Query(description="What a line is about.")] = By.KIND,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="Unix seconds; default: a week ago.")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_LINES, description="Lines at most, the newest.")] = 1000,
@@ -67,12 +68,12 @@ def _movements(ledger: WalletLedger, view: LedgerView, start: float) -> list[Mov
     return stored + [each for each in live if each.at >= start]
 
 
-def _machines(services: Operator, moved: Iterable[Movement]) -> Mapping[Wallet, str]:
+def _machines(services: Services, moved: Iterable[Movement]) -> Mapping[Wallet, str]:
     owners = {each.owner for each in moved}
     return {worker.wallet: worker.name for worker in services.store.workers.load_workers(owners)}
 
 
-def _forecast(services: Operator, hub: Hub) -> ForecastModel | None:
+def _forecast(services: Services, hub: Hub) -> ForecastModel | None:
     try:
         found: Forecast = forecast(services.store, hub)
     except (RpcUnavailable, RpcError) as error:

@@ -14,7 +14,7 @@ from chain.lane.model.policy import LanePolicy
 from chain.lane.phases.send import DAY_SECONDS
 from chain.lane.store.mongo import MongoStore
 from chain.lane.transfer import Direction, plan, sentence
-from pipeline.api.admin.access import Operator
+from pipeline.api.admin.access import Operator, Reader
 from pipeline.api.admin.gas_days import gas_days
 from pipeline.api.admin.models import Changed
 from pipeline.api.admin.money_models import SpendCap, StakeAmount, StakePlan, StakeShow, TransferModel, TransferShow
@@ -35,7 +35,7 @@ router = APIRouter()
 
 
 @router.get("/stake", summary="The scheduler's stake, gas and spend cap")
-def show_stake(services: Operator) -> StakeShow:
+def show_stake(services: Reader) -> StakeShow:
     """What is free and locked, what locks it, and for how many more tasks it is enough."""
     hub, wallet = _hub(services), services.pool.scheduler
     try:
@@ -81,7 +81,7 @@ def withdraw(services: Operator, wanted: StakeAmount, dry_run: DryRun = False) -
 
 
 @router.get("/stake/transfer", summary="The deposit or withdrawal that is under way")
-def show_transfer(services: Operator) -> TransferShow:
+def show_transfer(services: Reader) -> TransferShow:
     """Also one that is over and whose end nobody was told."""
     found = _transfers(services).progress()
     return TransferShow(transfer=None if found is None else _model(found, resumed=True))
