@@ -1,44 +1,235 @@
 """Every Prometheus metric, declared once. A scheduler's processes share them through files in `SLUICE_METRICS_DIR`.
 
 The library decides at import whether values live in files: `config.metrics_folder.share` comes before this module.
+
+    counted, timed     by the process that does it; `/metrics` adds up the files of all
+    readings           by the API whenever `/metrics` is asked (`pipeline.api.readings`)
+
+Labels have names of ours as values, never words of strangers, so that their number is bounded. docs/metrics.md is made
+from here, and tests hold every panel and alert in `monitoring/` against it.
 """
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
-RPC_REQUESTS = Counter("sluice_rpc_requests_total", "JSON-RPC calls sent, batched ones each.", ["method", "outcome"])
-RPC_SECONDS = Histogram("sluice_rpc_seconds", "Seconds per HTTP exchange with a node.")
-BLOCKS_READ = Counter("sluice_blocks_read_total", "Blocks followed.")
-REORGS = Counter("sluice_reorgs_total", "Reorganisations seen.")
-REORGS_BEYOND_FINALITY = Counter(
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+
+#: Blocks from the match: 2 and 4 are the fewest there are, and a contribution may take hundreds.
+BLOCKS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100, 300, 1000)
+#: Seconds from the match until the scheduler knows of it: blocks of 1 s and of a quarter of a minute, tasks of hours.
+TASK_SECONDS_BUCKETS = (2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 10800, 36000)
+#: Seconds of an upload: a few KB on a fast line to hundreds of MB at the least rate that the API takes.
+UPLOAD_SECONDS_BUCKETS = (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 7200)
+
+
+class Kind(StrEnum):
+    """What Prometheus may do with a metric."""
+
+    COUNTER = "counter"  #: only grows; begins again at 0 when the scheduler is started
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """One metric, as the page and the tests see it."""
+
+    name: str
+    kind: Kind
+    about: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names that a query can use."""
+        if self.kind is Kind.HISTOGRAM:
+            return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
+        return (self.name,)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A gauge whose value is read when `/metrics` is asked."""
+
+    name: str
+    about: str
+    labels: tuple[str, ...] = ()
+
+    def of(self, value: float) -> GaugeMetricFamily:
+        """The one value of a reading without labels."""
+        return GaugeMetricFamily(self.name, self.about, value=value)
+
+    def by(self, values: dict[str, float]) -> GaugeMetricFamily:
+        """The values of a reading with one label, by that label."""
+        family = GaugeMetricFamily(self.name, self.about, labels=self.labels)
+        for label, value in values.items():
+            family.add_metric([label], value)
+        return family
+
+
+#: All metrics, in the order of the page.
+DECLARED: list[Declared] = []
+
+
+def _declare(name: str, kind: Kind, about: str, labels: Sequence[str]) -> None:
+    DECLARED.append(Declared(name, kind, about, tuple(labels)))
+
+
+def _counter(name: str, about: str, labels: Sequence[str] = ()) -> Counter:
+    _declare(name, Kind.COUNTER, about, labels)
+    return Counter(name, about, labels)
+
+
+def _gauge(name: str, about: str, labels: Sequence[str] = ()) -> Gauge:
+    """A gauge of which the value that was set last counts, whichever process set it."""
+    _declare(name, Kind.GAUGE, about, labels)
+    return Gauge(name, about, labels, multiprocess_mode="mostrecent")
+
+
+def _histogram(name: str, about: str, labels: Sequence[str] = (), *, buckets: Sequence[float] = ()) -> Histogram:
+    _declare(name, Kind.HISTOGRAM, about, labels)
+    return Histogram(name, about, labels, buckets=buckets) if buckets else Histogram(name, about, labels)
+
+
+def _reading(name: str, about: str, labels: Sequence[str] = ()) -> Reading:
+    _declare(name, Kind.GAUGE, about, labels)
+    return Reading(name, about, tuple(labels))
+
+
+# -- the pool at a glance ----------------------------------------------------------------------------------------------
+
+PART_OK = _reading("sluice_part_ok", "1 if the part of the pool is well, as `/health` says.", ["part"])
+REPORT_AGE = _reading(
+    "sluice_report_age_seconds", "Seconds since the parts were last checked; most readings are from then."
+)
+PAUSED = _reading("sluice_paused", "1 while the operator has paused the pool.")
+BACKGROUND_FAILURES = _counter(
+    "sluice_background_failures_total", "Unexpected errors of a background thread, which went on.", ["thread"]
+)
+BACKGROUND_DROPPED = _counter("sluice_background_dropped_total", "Items a background thread gave up.", ["thread"])
+
+# -- chain -------------------------------------------------------------------------------------------------------------
+
+RPC_REQUESTS = _counter("sluice_rpc_requests_total", "JSON-RPC calls sent, batched ones each.", ["method", "outcome"])
+RPC_SECONDS = _histogram("sluice_rpc_seconds", "Seconds per HTTP exchange with a node.")
+CHAIN_HEAD = _reading("sluice_chain_head", "Newest block of the node.")
+HEAD_AGE = _reading("sluice_head_age_seconds", "Age of the node's newest block by this machine's clock.")
+BLOCK_TIME = _reading("sluice_block_time_seconds", "SLUICE_BLOCK_TIME.")
+WATCHER_BLOCK = _reading("sluice_watcher_block", "Last block that the watcher stored.")
+INGEST_LAG = _reading("sluice_ingest_lag_blocks", "Blocks of the node that the watcher has not stored yet.")
+BLOCKS_READ = _counter("sluice_blocks_read_total", "Blocks followed.")
+REORGS = _counter("sluice_reorgs_total", "Reorganisations seen.")
+REORGS_BEYOND_FINALITY = _counter(
     "sluice_reorgs_beyond_finality_total",
     "Reorganisations that replaced blocks whose transactions counted as final; from the highest block followed.",
 )
-LATE_FINDS = Counter("sluice_late_finds_total", "Events that the first reading of their block missed.", ["found_by"])
-HIDDEN_LOGS = Counter("sluice_hidden_logs_total", "Hub events that eth_getLogs left out and receipts showed.")
-QUARANTINED = Counter("sluice_quarantined_total", "Stored rows and deals that were quarantined.", ["collection"])
-BACKGROUND_FAILURES = Counter(
-    "sluice_background_failures_total", "Unexpected errors of a background thread, which went on.", ["thread"]
+LATE_FINDS = _counter("sluice_late_finds_total", "Events that the first reading of their block missed.", ["found_by"])
+HIDDEN_LOGS = _counter("sluice_hidden_logs_total", "Hub events that eth_getLogs left out and receipts showed.")
+
+# -- tasks -------------------------------------------------------------------------------------------------------------
+
+DEALS = _counter("sluice_deals_total", "Deals ingested.")
+TASKS = _reading("sluice_tasks", "Tasks that are not over, by stage.", ["stage"])
+OLDEST_TASK_AGE = _reading(
+    "sluice_oldest_task_age_seconds", "Seconds since the match of the stage's oldest task; none without one.", ["stage"]
 )
-BACKGROUND_DROPPED = Counter("sluice_background_dropped_total", "Items a background thread gave up.", ["thread"])
-DEALS = Counter("sluice_deals_total", "Deals ingested.")
-TASKS_ENDED = Counter("sluice_tasks_ended_total", "Tasks ended.", ["status"])
-LANE_SENT = Counter("sluice_lane_sent_total", "Transactions broadcast for the first time.", ["method"])
-LANE_MINED = Counter("sluice_lane_mined_total", "Transactions mined.", ["method", "outcome"])
-LANE_REBROADCAST = Counter("sluice_lane_rebroadcast_total", "Signed bytes sent again.")
-LANE_IN_FLIGHT = Gauge("sluice_lane_in_flight", "Open nonces.", ["wallet"], multiprocess_mode="mostrecent")
-LANE_HALTED = Gauge(
-    "sluice_lane_halted",
-    "1 while the lane stands still until an operator decides.",
-    ["wallet"],
-    multiprocess_mode="mostrecent",
+OLDEST_TASK_WINDOW = _reading(
+    "sluice_oldest_task_window_used",
+    "Part of the time from match to deadline that is over for the stage's oldest task: the contribution deadline until "
+    "consensus, the final one from then on.",
+    ["stage"],
 )
-LANE_WAITS = Gauge(
+TASKS_ENDED = _counter("sluice_tasks_ended_total", "Tasks ended.", ["status"])
+TASK_BLOCKS = _histogram(
+    "sluice_task_blocks", "Blocks from match to initialize, consensus and finalize.", ["step"], buckets=BLOCKS
+)
+TASK_SECONDS = _histogram(
+    "sluice_task_seconds",
+    "Seconds from the time of the match's block until the scheduler knew of initialize, consensus and finalize.",
+    ["step"],
+    buckets=TASK_SECONDS_BUCKETS,
+)
+QUARANTINED_ROWS = _reading("sluice_quarantined_rows", "Stored rows and deals in quarantine now.", ["collection"])
+QUARANTINED = _counter("sluice_quarantined_total", "Stored rows and deals that were quarantined.", ["collection"])
+QUEUE_READY = _reading(
+    "sluice_queue_ready",
+    "Messages that wait in a queue; `machines`: in those of all machines together. The lane's queue is called `lane`.",
+    ["queue"],
+)
+QUEUE_UNACKNOWLEDGED = _reading(
+    "sluice_queue_unacknowledged", "Messages that a consumer has and did not acknowledge yet.", ["queue"]
+)
+DEAD_LETTERS = _reading("sluice_dead_letters", "Messages in the queue `dead`: each was delivered 20 times in vain.")
+
+# -- money -------------------------------------------------------------------------------------------------------------
+
+WALLET_BALANCE = _reading("sluice_wallet_balance_wei", "What the scheduler's wallet holds for gas.")
+TASK_COST = _reading("sluice_task_cost_wei", "What the wallet must hold to carry a task through.")
+STAKE_FREE = _reading("sluice_stake_free_nrlc", "RLC of the scheduler's wallet in the hub that is free, in nRLC.")
+STAKE_LOCKED = _reading("sluice_stake_locked_nrlc", "RLC of the scheduler's wallet that open deals lock, in nRLC.")
+TRANSACTIONS_OPEN = _reading("sluice_transactions_open", "Actions of the scheduler that are not on chain yet.")
+TRANSACTION_OLDEST_AGE = _reading(
+    "sluice_transaction_oldest_age_seconds", "Age of the oldest of them, 0 where there is none."
+)
+LANE_SENT = _counter("sluice_lane_sent_total", "Transactions broadcast for the first time.", ["method"])
+LANE_MINED = _counter("sluice_lane_mined_total", "Transactions mined.", ["method", "outcome"])
+LANE_FAILED = _counter(
+    "sluice_lane_failed_total",
+    "Actions that ended without effect: `impossible` (the contract would refuse them), `reverted` too often, "
+    "`overdue`, `cancelled`, `not_encodable`.",
+    ["method", "reason"],
+)
+LANE_REBROADCAST = _counter("sluice_lane_rebroadcast_total", "Signed bytes sent again.")
+LANE_REPLACED = _counter(
+    "sluice_lane_replaced_total",
+    "Further attempts at a nonce: `call` with a higher fee or gas limit, `yield` as a 0-value self-transfer.",
+    ["purpose"],
+)
+LANE_GAS_SPENT = _counter(
+    "sluice_lane_gas_spent_wei_total", "Fees of transactions that are final, by contract method.", ["method"]
+)
+LANE_NONCE_GAP = _gauge("sluice_lane_nonce_gap", "Nonces below the highest one that no transaction holds.", ["wallet"])
+LANE_IN_FLIGHT = _gauge("sluice_lane_in_flight", "Open nonces.", ["wallet"])
+LANE_HALTED = _gauge("sluice_lane_halted", "1 while the lane stands still until an operator decides.", ["wallet"])
+LANE_WAITS = _gauge(
     "sluice_lane_waits",
     "1 while the lane waits for something that it cannot mend; `sluice tx ls` says what.",
     ["wallet"],
-    multiprocess_mode="mostrecent",
 )
-REPORTS = Counter("sluice_reports_total", "Worker reports accepted.", ["step"])
-CONTAINERS = Counter("sluice_containers_total", "App containers ended.", ["outcome"])
+
+# -- machines ----------------------------------------------------------------------------------------------------------
+
+WORKERS_ABLE = _reading("sluice_workers_able", "Machines that can take work; counted up to 1,000.")
+MACHINES = _reading("sluice_machines", "Machines that have signed in, by state.", ["state"])
+ASSIGNMENTS_REFUSED = _counter(
+    "sluice_assignments_refused_total",
+    "Tasks that a round of matching gave to no machine, by what stood in the way. One that waits is counted in each "
+    "round, and of many only the most urgent ones are.",
+    ["reason"],
+)
+REPLICATES_ENDED = _counter(
+    "sluice_replicates_ended_total",
+    "Attempts of machines at tasks that ended, by what it says of the machine.",
+    ["outcome"],
+)
+REPORTS = _counter("sluice_reports_total", "Worker reports accepted.", ["step"])
+RESULT_SECONDS = _histogram(
+    "sluice_result_upload_seconds",
+    "Seconds from the request to the stored result.",
+    buckets=UPLOAD_SECONDS_BUCKETS,
+)
+RESULTS_NOT_STORED = _counter(
+    "sluice_results_not_stored_total", "Results that IPFS or the pool's own disk did not take."
+)
+CONTAINERS = _counter(
+    "sluice_containers_total", "App containers ended; counted on the machines, which show no metrics.", ["outcome"]
+)
+
+#: What alerts compare with an hour ago must be there from the start, with 0.
+for _status in ("COMPLETED", "FAILED"):
+    TASKS_ENDED.labels(_status)
+LATE_FINDS.labels("overlap")

@@ -32,7 +32,7 @@ from config import topology
 from config.celery_apps import core_app
 from config.http_client import http_client
 from config.settings import Settings
-from pipeline.broker.admin import BrokerAdmin
+from pipeline.broker.admin import MACHINES_QUEUES, BrokerAdmin
 from pipeline.domain.health import (
     BrokerFacts,
     DatabaseFacts,
@@ -43,6 +43,7 @@ from pipeline.domain.health import (
     MachineFacts,
     NoAnswer,
     NodeFacts,
+    QueueFacts,
 )
 from pipeline.store.client import Store, database
 from protocol.errors import (
@@ -59,6 +60,9 @@ from protocol.types import Contract
 
 #: Seconds that one server may take for one answer, and that all of them may take together.
 ANSWER_SECONDS, ALL_SECONDS = 3.0, 6.0
+#: Seconds for which messages in queues are not counted again, however often a report is asked for: with thousands of
+#: machines the answer is long.
+QUEUE_SECONDS = 9.0
 #: The servers by what is asked of them.
 SERVERS = {"database": "MongoDB", "broker": "RabbitMQ", "ipfs": "IPFS", "node": "the chain's node"}
 
@@ -80,6 +84,8 @@ class Probes:
     #: The last head seen to be new, and when: (number, block time, monotonic seconds).
     _head: tuple[int, int, float] | None = None
     _moved: tuple[float, float] | None = None
+    #: The last count of messages, and when: monotonic seconds.
+    _counted: tuple[float, tuple[QueueFacts, ...]] | None = None
 
     @classmethod
     def open(cls, settings: Settings, key: Key) -> Self:
@@ -153,18 +159,34 @@ class Probes:
             hub.check_chain(self.settings)
             seen = take_snapshot(self.rpc, self.pool.wallet, None)
             owner = hub.workerpool(self.pool.workerpool).owner
+            account = hub.account(self.pool.wallet)
         except WrongChain as error:
             return NoAnswer(str(error), "")
         except (RpcUnavailable, RpcError) as error:
             fix = "See that the node runs and SLUICE_RPC_URL names it; several may be named."
             return NoAnswer(str(error), fix, may_recover=True)
         max_fee = quote(LanePolicy.of(self.settings).fees, seen.market).max_fee
-        return NodeFacts(seen.head, seen.timestamp, seen.balance, max_fee, owner)
+        return NodeFacts(seen.head, seen.timestamp, seen.balance, max_fee, owner, account.stake, account.locked)
 
     def _broker(self, *, running: bool) -> BrokerFacts | NoAnswer:
         queues = [queue.name for queue in core_app(self.settings, self.pool.wallet).conf.task_queues]
         wanted = [name for name in queues if name != topology.DEAD_QUEUE]
-        return ask_broker(self.broker, self.settings.rabbitmq_api, wanted if running else (), self.clock)
+        found = ask_broker(self.broker, self.settings.rabbitmq_api, wanted if running else (), self.clock)
+        if not running or not isinstance(found, BrokerFacts):
+            return found
+        return replace(found, queues=self._queues([*queues, MACHINES_QUEUES]))
+
+    def _queues(self, wanted: Sequence[str]) -> tuple[QueueFacts, ...]:
+        """Messages in these queues. Others of the vhost have names that clients make up."""
+        now = self.monotonic()
+        if self._counted is None or now >= self._counted[0] + QUEUE_SECONDS:
+            try:
+                counts = [count for count in self.broker.queues() if count.name in wanted]
+            except BrokerUnavailable:
+                # The next report says what is wrong with it.
+                return ()
+            self._counted = (now, tuple(QueueFacts(it.name, it.ready, it.unacknowledged) for it in counts))
+        return self._counted[1]
 
     def _lane(self) -> LaneFacts | None:
         store, lane = self.lane.context.store, LaneId(self.settings.chain_id, self.pool.wallet)

@@ -33,7 +33,7 @@ from chain.lane.store.lease import new_holder
 from chain.lane.store.port import LaneStore
 from chain.rpc.answers import Known
 from chain.rpc.client import JsonRpc
-from config.metrics import LANE_HALTED, LANE_IN_FLIGHT
+from config.metrics import LANE_FAILED, LANE_HALTED, LANE_IN_FLIGHT, LANE_NONCE_GAP
 from protocol.errors import ForeignNonce, LaneFull, LeaseLost, RpcUnavailable, SluiceError
 from protocol.types import Nonce
 
@@ -217,6 +217,8 @@ class Lane:
             if chosen.moves:
                 context.store.move(run.lease, chosen.moves, ())
                 ended += chosen.ended
+                for (method, reason), number in chosen.failed.items():
+                    LANE_FAILED.labels(method, reason).inc(number)
             # A group that was cut may exceed the capacity: its other parts wait for the next run.
             allowed = allow(context, memory, chosen.groups)[: chosen.capacity]
             groups = afford(context, seen, open_records, allowed, memory)
@@ -226,6 +228,7 @@ class Lane:
                 open_records += fresh
         look_again = broadcast(run, seen, outbox, memory) or (chosen is not None and chosen.more)
         LANE_IN_FLIGHT.labels(context.lane.wallet).set(len(open_records))
+        LANE_NONCE_GAP.labels(context.lane.wallet).set(len(memory.gaps))
         report_waiting(run, seen, memory)
         return RunReport(
             ended=tuple(context.store.intents(ended)) if ended else (),

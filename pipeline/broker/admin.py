@@ -56,6 +56,8 @@ FLOWER_PERMISSIONS = {
 }
 #: Seconds to delete an exchange that may have a great many bindings: an older release let workers make them.
 SWEEP_SECONDS = 60.0
+#: Name under which all queues of vhost `pool` are counted together.
+MACHINES_QUEUES = "machines"
 _WALLET = re.compile(r"^0x[0-9a-f]{40}$")
 ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
 
@@ -176,7 +178,7 @@ class BrokerAdmin:
         )
         machines = [QueueCount.of(row) for row in pool]
         together = QueueCount(
-            "machines",
+            MACHINES_QUEUES,
             sum(each.ready for each in machines),
             sum(each.unacknowledged for each in machines),
             sum(each.consumers for each in machines),

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from chain.contracts.calls import GAS_LIMITS
 from protocol.poco.events import BlockRef
-from protocol.types import BlockNumber, Contract, Timestamp, Wallet, Wei
+from protocol.types import BlockNumber, Contract, NRlc, Timestamp, Wallet, Wei
 
 #: A head this many block times old, and this many seconds, is not what the chain has now.
 STALE_BLOCKS, STALE_SECONDS = 10, 30.0
@@ -67,6 +67,15 @@ class DatabaseFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """Messages of one queue of the scheduler's, or of those of all machines together."""
+
+    name: str
+    ready: int
+    unacknowledged: int
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerFacts:
     """RabbitMQ, by its management API."""
 
@@ -79,6 +88,8 @@ class BrokerFacts:
     clock_ahead: float | None = None
     #: Whether it tells of consumers that come and go (`pipeline.broker.presence`).
     tells_of_cuts: bool = True
+    #: Empty: not asked.
+    queues: tuple[QueueFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,9 @@ class NodeFacts:
     max_fee: Wei
     #: Owner of the workerpool.
     owner: Wallet
+    #: RLC of the wallet in the hub, free and locked; None: not asked.
+    stake: NRlc | None = None
+    locked: NRlc | None = None
 
 
 @dataclass(frozen=True, slots=True)

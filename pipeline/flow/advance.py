@@ -18,7 +18,7 @@ from functools import partial
 
 import structlog
 
-from config.metrics import TASKS_ENDED
+from config.metrics import REPLICATES_ENDED, TASKS_ENDED
 from pipeline.broker import segments
 from pipeline.broker.segments import Segment
 from pipeline.domain import decide as deciding
@@ -38,7 +38,7 @@ from pipeline.domain.actions import (
 )
 from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, TaskRecord, TaskStage
-from pipeline.flow import isolate
+from pipeline.flow import isolate, latency
 from pipeline.flow.assign import assign, resend
 from pipeline.flow.transactions import BULK_ROOM, MOST_WITH_INITIALIZE, initializes, of_expired, without_initialize
 from pipeline.scheduler import Scheduler
@@ -158,6 +158,8 @@ def _give_slots_back(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     for outcome in Outcome:
         slots = sorted({(act.wallet, task) for act, task in freed if act.outcome is outcome})
         scheduler.store.workers.release(slots, outcome, scheduler.clock())
+        if slots:
+            REPLICATES_ENDED.labels(outcome.lower()).inc(len(slots))
     counted = [(act.wallet, act.outcome) for step in steps for act in step.actions if isinstance(act, Count)]
     scheduler.store.workers.count_outcomes(counted, scheduler.clock())
 
@@ -169,6 +171,7 @@ def _act(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     again = [(step.after, act.wallet) for step in steps for act in step.actions if isinstance(act, Resend)]
     messages += resend(scheduler, again)
     scheduler.publish(messages)
+    latency.count([(step.before, step.after) for step in steps], scheduler.clock())
     for step in steps:
         for action in step.actions:
             if isinstance(action, End):

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 
 import structlog
 
+from config.metrics import ASSIGNMENTS_REFUSED
 from pipeline.broker import segments
 from pipeline.broker.segments import Segment
 from pipeline.domain import match as matching
 from pipeline.domain.match import Capacity, Match
 from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Reservation, TaskRecord, WorkerRecord
-from pipeline.flow import isolate
+from pipeline.flow import isolate, unmatched
 from pipeline.flow.new_pool import decided_by
 from pipeline.scheduler import Scheduler
 from pipeline.store.tasks import NewReplicates
@@ -82,6 +83,7 @@ def _page(scheduler: Scheduler) -> tuple[int, bool]:
     tags = list(dict.fromkeys(task.tag for task in tasks))
     workers = _candidates(scheduler, [task for task in tasks if task.tag in tags[:TAGS]], now)
     matches = _match(scheduler, tasks, workers, now)
+    unmatched.count([task for task in tasks if task.tag in tags[:TAGS]], matches, workers)
     given = _give(scheduler, _reserve(scheduler, matches, now), now)
     if (len(waiting) < TASKS and len(tags) <= TAGS) or not _any_free(scheduler, now):
         return given, False
@@ -98,6 +100,7 @@ def _begun(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> lis
     """
     later = [task.task_id for task in tasks if not task.replicates]
     if later:
+        ASSIGNMENTS_REFUSED.labels("paused").inc(len(later))
         scheduler.store.tasks.defer_matching(later, now + PASS_UNSERVED_SECONDS)
     return [task for task in tasks if task.replicates]
 
@@ -107,6 +110,7 @@ def _with_deal(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) ->
     deals = scheduler.deals({task.deal_id for task in tasks})
     without = [task.task_id for task in tasks if task.deal_id not in deals]
     if without:
+        ASSIGNMENTS_REFUSED.labels("deal_missing").inc(len(without))
         log.warning("Tasks wait for a deal that cannot be read.", action="deal_missing", tasks=len(without))
         scheduler.store.tasks.defer_matching(without, now + PASS_UNSERVED_SECONDS)
     return [task for task in tasks if task.deal_id in deals]
@@ -271,6 +275,8 @@ def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list
         for worker in found.workers:
             wanted[worker.wallet].append(_held(found, now))
     refused = wanted.keys() - scheduler.store.workers.reserve_each(wanted)
+    if refused:
+        ASSIGNMENTS_REFUSED.labels("slot_taken").inc(len(refused))
     granted = [found.without(refused) for found in matches]
     return [found for found in granted if found.workers]
 
@@ -307,6 +313,8 @@ def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
     ]
     taken = scheduler.store.tasks.assign(given, now, now + scheduler.timeouts.reask)
     refused = [found for found in granted if found.task.task_id not in taken]
+    if refused:
+        ASSIGNMENTS_REFUSED.labels("task_changed").inc(len(refused))
     scheduler.store.workers.cancel_reservations(
         [(item.wallet, _held(found, now)) for found in refused for item in found.workers]
     )

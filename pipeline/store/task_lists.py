@@ -17,6 +17,8 @@ from protocol.types import BlockNumber, DealId, TaskId, Timestamp, Wallet
 
 #: Stages of tasks that are not over.
 OPEN_STAGES = tuple(stage for stage in TaskStage if stage not in (TaskStage.COMPLETED, TaskStage.FAILED))
+#: Stages in which votes are still awaited.
+BEFORE_CONSENSUS = frozenset({TaskStage.RECEIVED, TaskStage.INITIALIZED, TaskStage.RUNNING})
 #: Tasks counted for one figure: beyond that, more of them change nothing that a person would do.
 MOST_COUNTED = 1_000_000
 
@@ -32,10 +34,13 @@ INDEXES = [
 
 @dataclass(frozen=True, slots=True)
 class StageCount:
-    """Tasks of one stage; `oldest`: block time of the match of the one that was matched first, None without any."""
+    """Tasks of one stage; `oldest`: block time of the match of the one that was matched first, None without any.
+    `deadline`: when that one must be further: contribution deadline before consensus, final deadline from then on.
+    """
 
     count: int
     oldest: Timestamp | None = None
+    deadline: Timestamp | None = None
 
 
 class TaskLists:
@@ -90,9 +95,16 @@ class TaskLists:
         return [TaskId(row["_id"]) for row in found]
 
     def _stage(self, stage: TaskStage) -> StageCount:
-        row = self._rows.find_one({"stage": str(stage)}, {"matched_at": 1}, sort=[("matched_block", ASCENDING)])
+        deadline = "contribution_deadline" if stage in BEFORE_CONSENSUS else "final_deadline"
+        row = self._rows.find_one(
+            {"stage": str(stage)}, {"matched_at": 1, deadline: 1}, sort=[("matched_block", ASCENDING)]
+        )
         if row is None:
             return StageCount(0)
-        at = row.get("matched_at")
-        oldest = Timestamp(int(at)) if isinstance(at, int | float) else None
-        return StageCount(self._rows.count_documents({"stage": str(stage)}), oldest)
+        count = self._rows.count_documents({"stage": str(stage)})
+        return StageCount(count, _time(row.get("matched_at")), _time(row.get(deadline)))
+
+
+def _time(stored: object) -> Timestamp | None:
+    """A stored time; None for what no release stored."""
+    return Timestamp(int(stored)) if isinstance(stored, int | float) else None

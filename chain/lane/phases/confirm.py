@@ -39,7 +39,7 @@ from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
 from chain.lane.store.port import IntentMove
 from chain.rpc.answers import Known, Unknown, decode_replies, decode_reply
-from config.metrics import LANE_MINED
+from config.metrics import LANE_FAILED, LANE_GAS_SPENT, LANE_MINED
 from protocol.errors import ForeignNonce
 from protocol.types import BlockNumber, Nonce, Timestamp, TxHash
 
@@ -65,6 +65,9 @@ class Confirmed:
     transactions: list[TxHash] = field(default_factory=list)
     #: What became of nonces, by method and outcome, for the metric.
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: Intents that FAILED, by method and reason, and fees of what is final in wei by method, for the metrics.
+    failed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    fees: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -125,8 +128,7 @@ def confirm(run: LeasedRun, snapshot: ChainSnapshot, newest: NonceRecord | None,
     moves.nonces.sort(key=lambda move: nonces_of(move)[0])
     _finalise(deep, moves, result)
     context.store.move(run.lease, [*moves.intents, *moves.mined_intents()], moves.nonces)
-    for (method, outcome), number in result.outcomes.items():
-        LANE_MINED.labels(method, outcome).inc(number)
+    _count(result)
     if result.transactions:
         # One line a run: a thousand transactions are a thousand lines too many.
         log.info(
@@ -140,6 +142,16 @@ def confirm(run: LeasedRun, snapshot: ChainSnapshot, newest: NonceRecord | None,
         )
     _halt_if_foreign(run, snapshot, result, memory)
     return result
+
+
+def _count(result: Confirmed) -> None:
+    """Count in the metrics what the confirm phase has stored."""
+    for (method, outcome), number in result.outcomes.items():
+        LANE_MINED.labels(method, outcome).inc(number)
+    for (method, reason), number in result.failed.items():
+        LANE_FAILED.labels(method, reason).inc(number)
+    for method, fee in result.fees.items():
+        LANE_GAS_SPENT.labels(method).inc(fee)
 
 
 def _without_receipt(
@@ -200,6 +212,8 @@ def _release_intents(context: RunContext, records: Sequence[NonceRecord], moves:
             moves.intents.append(move)
             if move.state is not IntentState.QUEUED:
                 result.ended.append(intent.key)
+            if move.state is IntentState.FAILED:
+                result.failed[method_of(move.keys), _reason_label(attempt.purpose, verdict.judgement)] += 1
             log.warning(
                 "Intent left its nonce.",
                 action="lane_released",
@@ -213,6 +227,13 @@ def _release_intents(context: RunContext, records: Sequence[NonceRecord], moves:
         moves.nonces.append(Released(record.nonce, mined))
         outcome = "reverted" if attempt.purpose is Purpose.CALL else attempt.purpose.value
         result.outcomes[method_of(record.intents), outcome] += 1
+
+
+def _reason_label(purpose: Purpose, judgement: Judgement) -> str:
+    """Why an intent FAILED when it left its nonce, as a metric label."""
+    if purpose is Purpose.CANCEL:
+        return "cancelled"
+    return "impossible" if judgement is Judgement.DEAD else "reverted"
 
 
 def after_release(
@@ -244,6 +265,7 @@ def _finalise(deep: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> 
     by_block: dict[BlockNumber, list[str]] = {}
     for record in deep:
         assert record.mined is not None
+        result.fees[method_of(record.intents or record.released)] += record.mined.fee
         if not _replaced_by_noop(record):
             by_block.setdefault(record.mined.block, []).extend(record.intents)
     for block, keys in by_block.items():

@@ -29,7 +29,7 @@ from chain.lane.rules.send_errors import REACTIONS
 from chain.lane.signer import Unsigned, to_self
 from chain.lane.store.port import IntentMove
 from chain.rpc.answers import Known, decode_reply
-from config.metrics import LANE_REBROADCAST
+from config.metrics import LANE_REBROADCAST, LANE_REPLACED
 from protocol.types import Contract, Nonce
 
 log = structlog.get_logger(__name__)
@@ -210,6 +210,8 @@ def _replace_attempts(
         )
     run.keep_lease()
     run.context.store.move(run.lease, (), moves)
+    for item in wanted:
+        LANE_REPLACED.labels(item.purpose.value).inc()
     repairs.open.update(fresh)
     return [*(record for record in outbox if record.nonce not in fresh), *fresh.values()]
 

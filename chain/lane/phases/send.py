@@ -7,6 +7,7 @@ queued, oldest first ─► ready? ─► groups ─► sign ─► claim nonces
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -53,6 +54,8 @@ class Chosen:
     more: bool = False
     #: Intents that end without a nonce.
     moves: list[IntentMove] = field(default_factory=list)
+    #: How many of them FAILED, by method and reason, for the metric.
+    failed: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @property
     def ended(self) -> list[str]:
@@ -91,7 +94,7 @@ def choose(
             if verdict.judgement is Judgement.READY:
                 ready.append(intent)
             elif verdict.judgement is not Judgement.WAIT:
-                _end_unsent(chosen, intent, verdict.judgement, verdict.reason)
+                _end_unsent(chosen, intent, verdict.judgement, verdict.reason, "impossible")
         groups = _in_order(context, ready)
         if len(queued) < window:
             break
@@ -102,7 +105,7 @@ def choose(
             chosen.groups.append((group, context.encoder.encode(group)))
         except BadMessage as error:
             for intent, why in _find_misfits(context, group) or [(intent, str(error)) for intent in group]:
-                _end_unsent(chosen, intent, Judgement.DEAD, why)
+                _end_unsent(chosen, intent, Judgement.DEAD, why, "not_encodable")
             # Those who only shared the transaction go in the next run.
             chosen.more = True
     return chosen
@@ -113,7 +116,7 @@ def _in_time(context: RunContext, chosen: Chosen, queued: Sequence[Intent]) -> l
     now = context.clock()
     for intent in queued:
         if intent.overdue(now):
-            _end_unsent(chosen, intent, Judgement.DEAD, _OVERDUE)
+            _end_unsent(chosen, intent, Judgement.DEAD, _OVERDUE, "overdue")
     return [intent for intent in queued if not intent.overdue(now)]
 
 
@@ -146,10 +149,12 @@ def _find_misfits(context: RunContext, group: Sequence[Intent]) -> list[tuple[In
     return found
 
 
-def _end_unsent(chosen: Chosen, intent: Intent, judgement: Judgement, reason: str) -> None:
-    """Add a move that ends an intent without a transaction, and log it."""
+def _end_unsent(chosen: Chosen, intent: Intent, judgement: Judgement, reason: str, label: str) -> None:
+    """Add a move that ends an intent without a transaction, and log it. `label`: the reason for the metric."""
     state = IntentState.DONE if judgement is Judgement.DONE else IntentState.FAILED
     chosen.moves.append(IntentMove((intent.key,), state, reason=reason))
+    if state is IntentState.FAILED:
+        chosen.failed[method_of((intent.key,)), label] += 1
     log.info("Intent ended unsent.", action="lane_ended_unsent", intent=intent.key, state=state.value, why=reason)
 
 

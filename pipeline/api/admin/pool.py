@@ -24,6 +24,7 @@ from pipeline.api.monitor import HealthReport
 from pipeline.api.pool import latest
 from pipeline.api.recent_answers import ANSWER_SECONDS
 from pipeline.api.services import Services
+from pipeline.broker.admin import MACHINES_QUEUES
 from pipeline.domain.health import DatabaseFacts, NodeFacts, task_cost
 from pipeline.domain.records import TaskStage
 from pipeline.store.client import database
@@ -94,7 +95,7 @@ def queues(services: Reader) -> list[QueueLine]:
             ready=found.ready,
             unacknowledged=found.unacknowledged,
             consumers=found.consumers,
-            machines=found.queues if found.name == "machines" else None,
+            machines=found.queues if found.name == MACHINES_QUEUES else None,
         )
         for found in services.broker.queues()
     ]

@@ -24,6 +24,7 @@ from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from config.metrics import RESULT_SECONDS, RESULTS_NOT_STORED
 from pipeline.api.auth.access import Access, SignedIn
 from pipeline.api.reports import announce, on_chain, own_replicate
 from pipeline.api.results import parts
@@ -106,6 +107,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
         log.info("An upload was cut.", action="upload_cut", task=task.task_id, wallet=wallet)
         raise Unavailable(what="the worker", why="its connection ended") from error
     except (StorageUnavailable, OSError) as error:
+        RESULTS_NOT_STORED.inc()
         log.warning("A result could not be stored.", action="result_not_stored", task=task.task_id, why=str(error))
         if replicate.not_stored_at is None:
             note = services.store.tasks.record_not_stored
@@ -180,6 +182,7 @@ def _note(
         task.task_id, replicate.wallet, link, Hash32(stored.digest), callback_data, services.clock()
     )
     seconds = max(0.0, services.clock() - begun)
+    RESULT_SECONDS.observe(seconds)
     announce(services, task, replicate, Report(step=Step.UPLOADED, seconds=seconds))
     log.info("Result stored.", action="result_stored", task=task.task_id, wallet=replicate.wallet, link=link.location)
     return stored

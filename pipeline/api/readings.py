@@ -1,0 +1,117 @@
+"""What `/metrics` reads when it is asked: the last report on the pool, and figures of the database, bounded in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+import pymongo
+import structlog
+from prometheus_client.core import GaugeMetricFamily
+from pymongo.errors import PyMongoError
+
+from chain.lane.model.intent import IntentState, LaneId
+from chain.lane.store.mongo import MongoStore
+from config import metrics, topology
+from pipeline.api.auth.access import Access
+from pipeline.domain.health import BrokerFacts, DatabaseFacts, NodeFacts, QueueFacts, task_cost
+from pipeline.domain.records import TaskStage
+from pipeline.store.client import database
+from pipeline.store.task_lists import StageCount
+from protocol.types import Wallet
+
+log = structlog.get_logger(__name__)
+
+#: Seconds that the database may take to count; the other metrics do not wait longer for it.
+COUNT_SECONDS = 3.0
+#: States of actions that are not on chain yet.
+_OPEN = (IntentState.QUEUED, IntentState.SENT)
+
+
+class Readings:
+    """Gauges read at each scrape. Labels are names of ours, so their number is bounded."""
+
+    def __init__(self, services: Access) -> None:
+        self._services = services
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """What the database counts, and the last report; without what does not answer."""
+        yield metrics.BLOCK_TIME.of(self._services.settings.block_time)
+        yield from self._stored()
+        report = self._services.monitor.last
+        if report is None:
+            return
+        yield metrics.PART_OK.by({name: float(part.ok) for name, part in report.parts.items()})
+        # `at` is of the same clock.
+        yield metrics.REPORT_AGE.of(time.monotonic() - report.at)
+        facts = report.facts
+        if isinstance(facts.node, NodeFacts):
+            yield from self._node(facts.node, facts.now)
+        if isinstance(facts.database, DatabaseFacts) and facts.database.cursor is not None:
+            yield metrics.WATCHER_BLOCK.of(facts.database.cursor.number)
+            if isinstance(facts.node, NodeFacts):
+                yield metrics.INGEST_LAG.of(max(0, facts.node.head - facts.database.cursor.number))
+        if isinstance(facts.broker, BrokerFacts) and facts.broker.queues:
+            yield from queue_readings(facts.broker.queues, self._services.pool.scheduler)
+        if facts.machines is not None:
+            yield metrics.WORKERS_ABLE.of(facts.machines.able)
+
+    def _node(self, node: NodeFacts, now: float) -> Iterable[GaugeMetricFamily]:
+        yield metrics.CHAIN_HEAD.of(node.head)
+        yield metrics.HEAD_AGE.of(now - node.timestamp)
+        yield metrics.WALLET_BALANCE.of(node.balance)
+        yield metrics.TASK_COST.of(task_cost(node.max_fee, self._services.settings.keep_balance_wei))
+        if node.stake is not None and node.locked is not None:
+            yield metrics.STAKE_FREE.of(node.stake)
+            yield metrics.STAKE_LOCKED.of(node.locked)
+
+    def _stored(self) -> list[GaugeMetricFamily]:
+        services, store, settings = self._services, self._services.store, self._services.settings
+        now, lane = services.clock(), LaneId(settings.chain_id, services.pool.scheduler)
+        transactions = MongoStore(database(settings))
+        try:
+            with pymongo.timeout(COUNT_SECONDS):
+                stages = store.lists.count_by_stage()
+                machines = store.census.count_by_state(now, settings.worker_lost_seconds)
+                oldest = transactions.in_state(lane, _OPEN, 1)
+                return [
+                    *stage_readings(stages, now),
+                    metrics.MACHINES.by({str(state): count for state, count in machines.items()}),
+                    metrics.TRANSACTIONS_OPEN.of(transactions.count(lane, _OPEN)),
+                    metrics.TRANSACTION_OLDEST_AGE.of(max(0.0, now - oldest[0].created_at) if oldest else 0.0),
+                    metrics.QUARANTINED_ROWS.by(
+                        {**dict.fromkeys(("tasks", "deals"), 0.0), **store.quarantine.counts()}
+                    ),
+                    metrics.PAUSED.of(store.pause.state() is not None),
+                ]
+        except PyMongoError as error:
+            log.warning("Tasks cannot be counted.", action="metrics_database", why=str(error).partition(" (")[0])
+            return []
+
+
+def stage_readings(stages: Mapping[TaskStage, StageCount], now: float) -> list[GaugeMetricFamily]:
+    """Tasks by stage, and for each stage with tasks how old the oldest is and how much of its time it has used."""
+    ages = {stage: max(0.0, now - found.oldest) for stage, found in stages.items() if found.oldest is not None}
+    used = {
+        stage: ages[stage] / (found.deadline - found.oldest)
+        for stage, found in stages.items()
+        if found.oldest is not None and found.deadline is not None and found.deadline > found.oldest
+    }
+    return [
+        metrics.TASKS.by({str(stage): found.count for stage, found in stages.items()}),
+        metrics.OLDEST_TASK_AGE.by({str(stage): age for stage, age in ages.items()}),
+        metrics.OLDEST_TASK_WINDOW.by({str(stage): part for stage, part in used.items()}),
+    ]
+
+
+def queue_readings(queues: Iterable[QueueFacts], scheduler: Wallet) -> list[GaugeMetricFamily]:
+    """Messages by queue. That of the scheduler's lane is called `lane`, so that queries need not know the wallet."""
+    lane = topology.lane_queue_name(scheduler)
+    named = {"lane" if queue.name == lane else queue.name: queue for queue in queues}
+    found = [
+        metrics.QUEUE_READY.by({name: queue.ready for name, queue in named.items()}),
+        metrics.QUEUE_UNACKNOWLEDGED.by({name: queue.unacknowledged for name, queue in named.items()}),
+    ]
+    if topology.DEAD_QUEUE in named:
+        found.append(metrics.DEAD_LETTERS.of(named[topology.DEAD_QUEUE].ready))
+    return found
