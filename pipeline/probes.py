@@ -174,7 +174,7 @@ class Probes:
         found = ask_broker(self.broker, self.settings.rabbitmq_api, wanted if running else (), self.clock)
         if not running or not isinstance(found, BrokerFacts):
             return found
-        return replace(found, queues=self._queues([*queues, MACHINES_QUEUES]))
+        return replace(found, queues=self._queues([*queues, topology.RETRY_QUEUE, MACHINES_QUEUES]))
 
     def _queues(self, wanted: Sequence[str]) -> tuple[QueueFacts, ...]:
         """Messages in these queues. Others of the vhost have names that clients make up."""

@@ -97,9 +97,43 @@ def test_the_compose_file_publishes_nothing_but_the_api_the_gateway_and_rabbitmq
 
 def test_no_server_of_the_compose_file_reaches_another_but_by_the_scheduler() -> None:
     count = Counter(network for name in SERVICES if name != "scheduler" for network in SERVICES[name]["networks"])
-    assert count == Counter({"database": 1, "broker": 1, "storage": 1})
+    # Grafana asks Prometheus, and does not reach the scheduler.
+    assert count == Counter({"database": 1, "broker": 1, "storage": 1, "metrics": 1, "dashboards": 2})
+    assert SERVICES["grafana"]["networks"] == ["dashboards"]
     assert COMPOSE["networks"]["database"]["internal"] is True
-    assert set(SERVICES["scheduler"]["networks"]) == set(count)
+    assert COMPOSE["networks"]["metrics"]["internal"] is True
+    assert set(SERVICES["scheduler"]["networks"]) == {*count} - {"dashboards"}
+
+
+def test_monitoring_is_started_on_demand_within_limits_and_only_the_operator_reaches_it() -> None:
+    for name in ("prometheus", "grafana"):
+        service = SERVICES[name]
+        assert service["profiles"] == ["monitoring"]
+        assert re.fullmatch(r"\S+:v?\d+\.\d+\.\d+", service["image"])
+        assert {"mem_limit", "cpus", "pids_limit"} <= service.keys()
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert {name for name, service in SERVICES.items() if "profiles" in service} == {"prometheus", "grafana"}
+
+
+def test_grafana_has_no_password_but_the_one_of_its_file_and_nobody_else_may_look() -> None:
+    given = SERVICES["grafana"]["environment"]
+    assert given["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_password"
+    assert "GF_SECURITY_ADMIN_PASSWORD" not in given
+    assert (given["GF_AUTH_ANONYMOUS_ENABLED"], given["GF_USERS_ALLOW_SIGN_UP"]) == ("false", "false")
+    assert SERVICES["grafana"]["secrets"] == ["grafana_password"]
+    assert COMPOSE["secrets"]["grafana_password"]["file"].startswith("./docker/secrets/")
+
+
+def test_grafana_finds_prometheus_and_the_dashboards_where_the_compose_file_puts_them() -> None:
+    source, provider = (
+        yaml.safe_load(_read(f"monitoring/grafana/provisioning/{kind}/sluice.yml"))
+        for kind in ("datasources", "dashboards")
+    )
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    inside = {volume.split(":")[1]: volume.split(":")[0] for volume in SERVICES["grafana"]["volumes"]}
+    assert inside[provider["providers"][0]["options"]["path"]] == "./monitoring/grafana/dashboards"
+    for kind in ("datasources", "dashboards"):
+        assert inside[f"/etc/grafana/provisioning/{kind}"] == f"./monitoring/grafana/provisioning/{kind}"
 
 
 def test_the_compose_file_has_no_password_and_does_not_start_without() -> None:
@@ -142,7 +176,7 @@ def test_the_public_gateway_fetches_nothing_for_whoever_asks() -> None:
 
 def test_every_file_that_the_compose_file_mounts_is_there() -> None:
     mounted = [volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]]
-    assert all((ROOT / path).is_file() for path in mounted if path.startswith("./"))
+    assert all((ROOT / path).exists() for path in mounted if path.startswith("./"))
 
 
 def test_compose_takes_the_file(tmp_path: Path) -> None:
@@ -151,7 +185,8 @@ def test_compose_takes_the_file(tmp_path: Path) -> None:
     if not compose:
         pytest.skip("not run: no `docker compose`, which `make image-test` builds; other tests here read the file")
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
-    shutil.copytree(ROOT / "docker", tmp_path / "docker")
+    for folder in ("docker", "monitoring"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     given = EXAMPLE | {"RABBITMQ_PASSWORD": "a", "MONGODB_PASSWORD": "b"}
     command = [*compose, "--project-directory", tmp_path, "config", "--quiet"]
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in EXAMPLE.items()))
