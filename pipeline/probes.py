@@ -182,7 +182,7 @@ class Probes:
         if self._counted is None or now >= self._counted[0] + QUEUE_SECONDS:
             try:
                 counts = [count for count in self.broker.queues() if count.name in wanted]
-            except BrokerUnavailable:
+            except (BrokerUnavailable, KeyError, TypeError, ValueError):
                 # The next report says what is wrong with it.
                 return ()
             self._counted = (now, tuple(QueueFacts(it.name, it.ready, it.unacknowledged) for it in counts))

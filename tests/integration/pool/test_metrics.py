@@ -91,6 +91,15 @@ def test_the_pools_machines_wallet_and_queues_are_counted(seen: Prometheus, shar
     assert (seen.value("sluice_dead_letters"), seen.value("sum(sluice_quarantined_rows)")) == (0, 0)
 
 
+def test_work_of_machines_is_counted(seen: Prometheus) -> None:
+    # A vote of two or three machines, of which one brings the result, and three tasks done alone.
+    assert (seen.value("sluice_result_upload_seconds_count") or 0) >= 4
+    assert (seen.value('sluice_reports_total{step="computed"}') or 0) >= 5
+    assert (seen.value("sum(sluice_replicates_ended_total)") or 0) >= 5
+    assert (seen.value('sum(sluice_rpc_requests_total{outcome="ok"})') or 0) > 0
+    assert seen.value("sluice_results_not_stored_total") == 0
+
+
 def test_no_alert_begins_in_a_pool_that_is_well(seen: Prometheus) -> None:
     def judged() -> list[dict[str, str]]:
         return [rule for group in seen.ask("rules")["groups"] for rule in group["rules"]]

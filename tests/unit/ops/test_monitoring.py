@@ -29,10 +29,10 @@ RULES: list[dict[str, Any]] = [
 ALERTS = {rule["alert"]: rule for rule in RULES}
 SERIES = {series: metric for metric in DECLARED for series in metric.series}
 #: What Prometheus makes itself, with its labels.
-OWN = {"up": (), "ALERTS": ("alertname", "alertstate", "severity")}
+OWN: dict[str, tuple[str, ...]] = {"up": (), "ALERTS": ("alertname", "alertstate", "severity")}
 ALWAYS = {"job", "instance", "le"}
 #: Labels whose values are an enumeration of the code, or settled in it.
-VALUES = {
+VALUES: dict[str, set[str]] = {
     "job": {"sluice"},
     "alertstate": {"firing", "pending"},
     "stage": set(TaskStage),

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from pipeline.domain.match import match
 from pipeline.domain.records import ReplicateState, Reservation, TaskRecord, WorkerRecord
@@ -143,3 +144,21 @@ def test_a_paused_pool_gives_out_only_tasks_that_a_machine_had_before_however_ma
     pool.paused, pool.machines = False, [worker(2, checked_at=START + assign.PASS_UNSERVED_SECONDS)]
     assert pool.round(START + assign.PASS_UNSERVED_SECONDS) == 1
     assert pool.given[1] == fresh[0].task_id
+
+
+def test_why_tasks_were_given_to_no_machine_is_counted_in_each_round() -> None:
+    lost, strange, served = waiting(1), waiting(2, tag=Hash32(f"0x{1 << 8:064x}")), waiting(3)
+    pool = Pool([lost, strange, served], [worker(1)], unreadable={lost.deal_id})
+    before = {reason: refused(reason) for reason in ("deal_missing", "tag", "paused")}
+    assert pool.round(START) == 1
+    pool.waiting, pool.machines, pool.paused = [waiting(4)], [worker(2)], True
+    assert pool.round(START + 1) == 0
+    assert {reason: refused(reason) - was for reason, was in before.items()} == {
+        "deal_missing": 1,
+        "tag": 1,
+        "paused": 1,
+    }
+
+
+def refused(reason: str) -> float:
+    return REGISTRY.get_sample_value("sluice_assignments_refused_total", {"reason": reason}) or 0.0
