@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import secrets
 import zipfile
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ from protocol.results.zip_rules import largest_zip
 from protocol.types import BlockHash, BlockNumber, Contract, Hash32, TaskId, Timestamp, TxHash, Wallet
 from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
 from tests.integration.conftest import IpfsNode
-from tests.waiting import ample
+from tests.waiting import ample, wait_until
 
 RESULT = f"/tasks/{TASK}/result"
 DIGEST = file_digest(hashlib.sha256(b"hello").digest())
@@ -213,6 +214,7 @@ def test_bodies_that_are_no_result_are_refused_and_leave_nothing(api: Api, give:
 def test_without_ipfs_the_worker_is_asked_to_come_back(api: Api, give: Callable[..., TaskRecord]) -> None:
     give()
     header = api.bearer(WORKER)
+    counted = not_stored(api)
     services = replace(api.services, ipfs=Ipfs(f"http://127.0.0.1:{ports.free_port()}"))
     application = api.application
     application.state.services = services
@@ -227,6 +229,13 @@ def test_without_ipfs_the_worker_is_asked_to_come_back(api: Api, give: Callable[
     assert first is not None
     api.services.store.tasks.record_not_stored(TASK, WORKER.wallet, first + 1)
     assert stored(api).not_stored_at == first
+    # The last answer is given again for some seconds.
+    wait_until(lambda: not_stored(api) == counted + 1, 10, what="the result in the metrics")
+
+
+def not_stored(api: Api) -> float:
+    (value,) = re.findall(r"^sluice_results_not_stored_total (\S+)$", api.operations.get("/metrics").text, re.MULTILINE)
+    return float(value)
 
 
 # -- how long it is kept -----------------------------------------------------------------------------------------------
