@@ -29,7 +29,8 @@ from config.http_client import http_client, is_loopback
 from config.settings import Settings
 from ops.stack import ports
 from pipeline.domain import health
-from pipeline.domain.health import Facts, HealthPart, NoAnswer, NodeFacts
+from pipeline.domain.facts import Facts, NoAnswer, NodeFacts
+from pipeline.domain.health import HealthPart
 from pipeline.probes import Probes
 from protocol.errors import BadSetting, RpcError, RpcUnavailable, SchedulerNotReady, SluiceError
 from protocol.ethereum.signing import Key

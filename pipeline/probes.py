@@ -33,7 +33,7 @@ from config.celery_apps import core_app
 from config.http_client import http_client
 from config.settings import Settings
 from pipeline.broker.admin import MACHINES_QUEUES, BrokerAdmin
-from pipeline.domain.health import (
+from pipeline.domain.facts import (
     BrokerFacts,
     DatabaseFacts,
     ExpectedPool,

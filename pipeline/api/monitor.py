@@ -19,7 +19,8 @@ from typing import Protocol
 import structlog
 
 from pipeline.domain import health
-from pipeline.domain.health import START_SECONDS, BrokerFacts, ExpectedPool, Facts, HealthPart
+from pipeline.domain.facts import BrokerFacts, ExpectedPool, Facts
+from pipeline.domain.health import START_SECONDS, HealthPart
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from chain.contracts.calls import GAS_LIMITS
+from pipeline.domain.facts import (
+    BrokerFacts,
+    DatabaseFacts,
+    ExpectedPool,
+    Facts,
+    LaneFacts,
+    MachineFacts,
+    NoAnswer,
+    NodeFacts,
+)
 from protocol.poco.events import BlockRef
-from protocol.types import BlockNumber, Contract, NRlc, Timestamp, Wallet, Wei
+from protocol.types import Wei
 
 #: A head this many block times old, and this many seconds, is not what the chain has now.
 STALE_BLOCKS, STALE_SECONDS = 10, 30.0
@@ -42,134 +52,6 @@ class HealthPart:
     ok: bool
     detail: str
     fix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
-    """A server that could not be asked, or that refused to answer, and the way out."""
-
-    why: str
-    fix: str
-    #: Whether it may answer by itself a little later: it is away or slow, and has refused nothing.
-    may_recover: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseFacts:
-    """MongoDB."""
-
-    #: Whether it is a replica set, or a sharded cluster of them.
-    replicated: bool
-    #: Seconds that its clock is ahead of ours.
-    clock_ahead: float
-    #: The last block that the watcher has stored.
-    cursor: BlockRef | None
-
-
-@dataclass(frozen=True, slots=True)
-class QueueFacts:
-    """Messages of one queue of the scheduler's, or of those of all machines together."""
-
-    name: str
-    ready: int
-    unacknowledged: int
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerFacts:
-    """RabbitMQ, by its management API."""
-
-    user: str
-    administrator: bool
-    alarms: tuple[str, ...] = ()
-    #: The scheduler's queues that no process reads.
-    unread: tuple[str, ...] = ()
-    #: Seconds that its clock is ahead of ours; None: it does not say.
-    clock_ahead: float | None = None
-    #: Whether it tells of consumers that come and go (`pipeline.broker.presence`).
-    tells_of_cuts: bool = True
-    #: Empty: not asked.
-    queues: tuple[QueueFacts, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class IpfsFacts:
-    """The IPFS node."""
-
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
-    """The chain's head, and the scheduler's wallet there."""
-
-    head: BlockNumber
-    timestamp: Timestamp
-    balance: Wei
-    #: What the lane would offer per gas now, in wei.
-    max_fee: Wei
-    #: Owner of the workerpool.
-    owner: Wallet
-    #: RLC of the wallet in the hub, free and locked; None: not asked.
-    stake: NRlc | None = None
-    locked: NRlc | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LaneFacts:
-    """The scheduler's wallet's transactions."""
-
-    #: Why it stands still until an operator decides; None if it does not.
-    halted: str | None = None
-    #: Age of the oldest transaction that is not mined, in seconds; None if there is none.
-    waiting: float | None = None
-    #: What it waits for.
-    why: str = ""
-    #: What its last run found that no run can mend, whatever the age of anything; None if nothing.
-    stuck: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MachineFacts:
-    """Worker machines; counted up to a limit. `able`: heard of lately, with gas, neither banned nor cooling down."""
-
-    able: int
-    enrolled: int = 0
-    silent: int = 0
-    unfunded: int = 0
-    cooling: int = 0
-    banned: int = 0
-    drained: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ExpectedPool:
-    """What the pool is meant to be."""
-
-    wallet: Wallet
-    workerpool: Contract
-    block_time: float
-    start_block: int = 0
-    spend_depth: int = 0
-    keep_balance: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """All that is known at `now` (Unix seconds of this machine); None: not asked."""
-
-    now: float
-    database: DatabaseFacts | NoAnswer | None = None
-    broker: BrokerFacts | NoAnswer | None = None
-    ipfs: IpfsFacts | NoAnswer | None = None
-    node: NodeFacts | NoAnswer | None = None
-    lane: LaneFacts | None = None
-    machines: MachineFacts | None = None
-    #: Seconds for which this process has been looking.
-    watched: float = 0.0
-    #: Seconds since the head was last seen to move, and chain seconds per second of ours when it did; None: not seen.
-    head_still: float | None = None
-    head_pace: float | None = None
 
 
 def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:

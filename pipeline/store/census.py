@@ -9,7 +9,7 @@ from pymongo import ASCENDING
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from pipeline.domain.health import MachineFacts
+from pipeline.domain.facts import MachineFacts
 from pipeline.domain.records import WorkerRecord
 from pipeline.domain.worker_state import WorkerState
 from pipeline.store.quarantine import Quarantine, Reader

@@ -25,7 +25,8 @@ from pipeline.api.pool import latest
 from pipeline.api.recent_answers import ANSWER_SECONDS
 from pipeline.api.services import Services
 from pipeline.broker.admin import MACHINES_QUEUES
-from pipeline.domain.health import DatabaseFacts, NodeFacts, task_cost
+from pipeline.domain.facts import DatabaseFacts, NodeFacts
+from pipeline.domain.health import task_cost
 from pipeline.domain.records import TaskStage
 from pipeline.store.client import database
 from pipeline.store.task_lists import StageCount

@@ -9,20 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.health import (
-    TASK_GAS,
+from pipeline.domain.facts import (
     BrokerFacts,
     DatabaseFacts,
     ExpectedPool,
     Facts,
-    HealthPart,
     IpfsFacts,
     LaneFacts,
     MachineFacts,
     NoAnswer,
     NodeFacts,
-    parts,
 )
+from pipeline.domain.health import TASK_GAS, HealthPart, parts
 from protocol.poco.events import BlockRef
 from protocol.types import BlockHash, BlockNumber, Contract, Timestamp, Wallet, Wei
 

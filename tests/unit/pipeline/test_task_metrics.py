@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from config import topology
 from pipeline.api.readings import queue_readings, stage_readings
-from pipeline.domain.health import QueueFacts
+from pipeline.domain.facts import QueueFacts
 from pipeline.domain.match import Match
 from pipeline.domain.records import TaskStage
 from pipeline.flow import latency, unmatched

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from pipeline.api.monitor import Monitor
-from pipeline.domain.health import BrokerFacts, DatabaseFacts, ExpectedPool, Facts, IpfsFacts, NoAnswer
+from pipeline.domain.facts import BrokerFacts, DatabaseFacts, ExpectedPool, Facts, IpfsFacts, NoAnswer
 from protocol.types import Contract, Wallet
 
 POOL = ExpectedPool(Wallet("0x" + "11" * 20), Contract("0x" + "33" * 20), block_time=1.0)
