@@ -170,8 +170,9 @@ def test_what_gvisor_lets_an_app_do_reaches_its_own_kernel_only(machine: WorkerC
 def test_an_isolated_app_has_as_many_processes_as_the_pool_promises(context: WorkerContext) -> None:
     # At the limit of the machine's kernel gVisor itself would end, with exit code 2.
     confine(context, "isolated")
-    roomy = context.machine.settings.model_copy(update={"memory_per_slot": 2**30})
-    object.__setattr__(context.machine, "settings", roomy)
+    for part in ("settings", "pool"):
+        roomy = getattr(context.machine, part).model_copy(update={"memory_per_slot": 2**30})
+        object.__setattr__(context.machine, part, roomy)
     many = f"i=0; while [ $i -lt {spec.PIDS - 10} ]; do sleep 1000 & i=$((i+1)); done; ls -d /proc/[0-9]* | wc -l"
     found = done(context, result(f"({many}) > /iexec_out/r"))
     assert (found.stage, found.cause) == (ReplicateStage.COMPUTED, None)
