@@ -156,6 +156,11 @@ class Settings(BaseSettings):
     admin_token: SecretStr | None = Field(
         None, description="The token itself, in place of the file: for `sluice` on a laptop."
     )
+    admin_sign_in: Literal["elsewhere", "always"] = Field(
+        "elsewhere",
+        description="Whether reading on the scheduler's own machine, as the web page does, needs the operator's token"
+        " too. `always` if anything on that machine passes requests of others on to the port (nginx, socat, `ssh -g`).",
+    )
     admin_url: str | None = Field(
         None,
         description="Where `sluice` reaches the operator's API. Unset: SLUICE_OPERATIONS_PORT of this machine.",

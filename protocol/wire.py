@@ -108,8 +108,8 @@ class Challenge(Wire):
 class Capabilities(Wire):
     """What a worker machine offers. Truthful numbers: matching relies on them, the chain punishes lies."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    version: Annotated[str, StringConstraints(max_length=32)]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(printable)]
+    version: Annotated[str, StringConstraints(max_length=32), AfterValidator(printable)]
     slots: Annotated[int, Field(ge=1, le=SLOTS_LIMIT)]
     cpus: Annotated[int, Field(ge=1, le=4096)]
     memory_bytes: Whole

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
-from config.http_client import http_client
+from config.http_client import http_client, is_loopback
+from config.operator_token import FILE_SETTING, checked, token_file, token_of_environment
 from config.redaction import public_url
 from config.settings import Settings, settings
 from protocol.errors import BadSetting, OperatorRefused, Unavailable
@@ -25,6 +27,7 @@ class OperatorApi:
     def __init__(self, now: Settings) -> None:
         """Raises BadSetting if there is no token."""
         self._url = admin_url(now)
+        _refuse_plaintext(self._url, now)
         #: Where a browser finds the operator's web page.
         self.page = f"{public_url(self._url)}/page/"
         self._headers = {"authorization": f"Bearer {_token(now)}"}
@@ -75,14 +78,23 @@ def admin_url(now: Settings) -> str:
 
 
 def _token(now: Settings) -> str:
-    if now.admin_token is not None:
-        return now.admin_token.get_secret_value()
-    path = now.admin_token_file or now.home / "admin.token"
+    given = token_of_environment(now)
+    if given is not None:
+        return given
+    path = token_file(now)
     try:
-        return path.read_text().strip()
+        return checked(path.read_text(), FILE_SETTING)
     except OSError as error:
         raise BadSetting(
-            name="SLUICE_ADMIN_TOKEN_FILE",
+            name=FILE_SETTING,
             why=f"{path} cannot be read ({error.strerror})",
             fix="Run this where the scheduler's SLUICE_HOME is, or give the token in SLUICE_ADMIN_TOKEN.",
         ) from error
+
+
+def _refuse_plaintext(url: str, now: Settings) -> None:
+    """Raise BadSetting if the token would cross a network in clear."""
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or "") and not now.allow_plaintext:
+        fix = "Use https, or an SSH tunnel and http://127.0.0.1 (SLUICE_ALLOW_PLAINTEXT=true for a network you trust)."
+        raise BadSetting(name="SLUICE_ADMIN_URL", why="the operator's token would be sent in clear", fix=fix)

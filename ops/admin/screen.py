@@ -28,13 +28,25 @@ def show(answer: Any, drawn: RenderableType, *, as_json: bool) -> None:
         Console(soft_wrap=True, highlight=False, width=WIDE if not Console().is_terminal else None).print(drawn)
 
 
+def printable(text: object) -> str:
+    """Text without characters that a terminal obeys: requesters and machines write names, arguments and image names."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text))
+
+
+def cell_of_csv(value: object) -> object:
+    """A value for CSV: text that a spreadsheet would take for a formula gets a `'` in front."""
+    if not isinstance(value, str):
+        return value
+    return f"'{printable(value)}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else printable(value)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> RenderableType:
     """A table without lines, or `empty` if it has no row. Cells are text, never markup: strangers write some of it."""
     made = Table(box=None, pad_edge=False)
     for column in columns:
         made.add_column(column, no_wrap=column in {"task", "deal", "wallet"}, overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(printable(cell)) for cell in row))
     return made if made.row_count else Text(empty)
 
 
@@ -45,7 +57,7 @@ def pairs(found: Mapping[str, object]) -> RenderableType:
     made.add_column(overflow="fold")
     for name, value in found.items():
         if value is not None:
-            made.add_row(name, Text(str(value)))
+            made.add_row(name, Text(printable(value)))
     return made
 
 
@@ -72,6 +84,7 @@ def native(wei: int | None) -> str | None:
 
 def changed(answer: Mapping[str, Any]) -> Text:
     """What a command did, or would do."""
+    says = printable(answer["says"])
     if answer["dry_run"]:
-        return Text(f"Would be: {answer['says']}" if answer["changed"] else "Nothing would change.")
-    return Text(str(answer["says"]) if answer["changed"] else f"Nothing changed. {answer['says']}")
+        return Text(f"Would be: {says}" if answer["changed"] else "Nothing would change.")
+    return Text(says if answer["changed"] else f"Nothing changed. {says}")

@@ -103,7 +103,7 @@ def _drawn(found: Mapping[str, Any]) -> RenderableType:
     return screen.stacked(
         screen.pairs(facts),
         Text(""),
-        *(Text(says) for says in found["says"]),
+        *(Text(screen.printable(says)) for says in found["says"]),
         Text(""),
         task.lines(found["tasks"], now),
     )

@@ -34,10 +34,13 @@ def register(app: typer.Typer) -> None:
 
 
 def _ls(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=MOST, help="Lines at most.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=MOST, help="Lines at most.")] = 1000,
     as_json: Json = False,
 ) -> None:
-    """Each with the task that it was to run and the queue where it failed. Exit code 1 if there are any."""
+    """Those that failed first come first, each with the task that it was to run and the queue where it failed.
+
+    Exit code 1 if there are any.
+    """
     found = OperatorApi.open().get("/dead", limit=limit)
     now = time.time()
     rows = [

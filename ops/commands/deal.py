@@ -25,14 +25,14 @@ def register(app: typer.Typer) -> None:
 
 
 def _ls(
-    before_block: Annotated[
-        int | None, typer.Option("--before-block", min=0, help="Only those matched before this block: the next page.")
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="BLOCK:ID", help="The next page, as the last line names it.")
     ] = None,
     limit: Limit = 50,
     as_json: Json = False,
 ) -> None:
     """Deals, those matched last first, each with how many of its tasks are not over."""
-    found = OperatorApi.open().get("/deals", before_block=before_block, limit=limit)
+    found = OperatorApi.open().get("/deals", before=before, limit=limit)
     rows = [
         (
             item["deal_id"],
@@ -47,7 +47,8 @@ def _ls(
         for item in found
     ]
     columns = ("deal", "block", "state", "tasks", "open", "trust", "app", "why")
-    more = Text(f"… perhaps more: --before-block {found[-1]['block']}") if len(found) == limit else None
+    last = found[-1] if len(found) == limit else None
+    more = None if last is None else Text(f"… perhaps more: --before {last['block']}:{last['deal_id']}")
     drawn = screen.table(columns, rows, empty="No deal was matched on this workerpool yet.")
     screen.show(found, screen.stacked(drawn, more), as_json=as_json)
 

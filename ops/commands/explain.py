@@ -28,5 +28,5 @@ def _explain(
     The answer comes from the same functions that decide.
     """
     found = OperatorApi.open().get(f"/explain/{anything}")
-    lines = [Text(f"{found['kind']} {found['id']}"), *(Text(f"  {says}") for says in found["says"])]
+    lines = [Text(f"{found['kind']} {found['id']}"), *(Text(f"  {screen.printable(says)}") for says in found["says"])]
     screen.show(found, screen.stacked(*lines), as_json=as_json)

@@ -95,7 +95,7 @@ def _ledger(
     if as_csv:
         writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(found["lines"])
+        writer.writerows({name: screen.cell_of_csv(value) for name, value in line.items()} for line in found["lines"])
         if found["more"]:
             print(f"sluice: {found['more']} older lines are left out: raise --limit.", file=sys.stderr)
     else:

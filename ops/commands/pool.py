@@ -13,8 +13,8 @@ from ops.admin import screen
 from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json
 
-#: Stages of tasks that no machine was given yet: a paused pool does not finish those.
-_NOT_BEGUN = {"RECEIVED", "INITIALIZED"}
+#: Looks in a row that must find nothing at work: a process that looked just before the pause may still give a task out.
+QUIET_LOOKS = 2
 #: Seconds between two looks of `drain`.
 LOOK_SECONDS = 2.0
 
@@ -62,18 +62,18 @@ def _drain(
     api.post("/pool/pause", {"why": why})
     console = Console(stderr=True)
     with suppress(KeyboardInterrupt), console.status("Waiting for the tasks that were begun …") as line:
+        quiet = 0
         while True:
             work = api.get("/status")["work"]
-            stages = {} if work is None else {item["stage"]: item["count"] for item in work["stages"]}
-            begun = sum(count for stage, count in stages.items() if stage not in _NOT_BEGUN)
-            if work is not None and not begun:
-                answer = {"drained": True, "begun": 0, "waiting": sum(stages.values())}
-                says = f"Nothing is at work; {sum(stages.values())} tasks wait for `sluice pool resume`."
+            quiet = quiet + 1 if work is not None and not work["begun_tasks"] else 0
+            if quiet >= QUIET_LOOKS:
+                answer = {"drained": True, "begun": 0, "waiting": work["open_tasks"]}
+                says = f"Nothing is at work; {work['open_tasks']} tasks wait for `sluice pool resume`."
                 screen.show(answer, says, as_json=as_json)
                 return
             if wait and time.monotonic() - began >= wait:
                 break
-            line.update(f"{begun} tasks are at work …" if work is not None else "MongoDB does not answer …")
+            line.update(f"{work['begun_tasks']} tasks are at work …" if work else "MongoDB does not answer …")
             time.sleep(LOOK_SECONDS)
     says = "Tasks are still at work. The pool stays paused: `sluice pool drain` waits again, `resume` ends the pause."
     screen.show({"drained": False}, says, as_json=as_json)

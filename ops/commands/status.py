@@ -56,7 +56,9 @@ def drawn(found: Mapping[str, Any], page: str) -> RenderableType:
     """The screen. `page`: address of the web page."""
     work = found["work"]
     head = Text("The pool works.", style="bold green") if found["ok"] else Text("The pool needs you:", style="bold red")
-    alerts = [Text(f"  {item['part']}: {item['says']}. {item['fix']}".rstrip()) for item in found["alerts"]]
+    alerts = [
+        Text(screen.printable(f"  {item['part']}: {item['says']}. {item['fix']}".rstrip())) for item in found["alerts"]
+    ]
     lag = found["behind_blocks"]
     facts: dict[str, object] = {
         "web page": page,

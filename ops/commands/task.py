@@ -34,8 +34,8 @@ def _ls(
     worker: Annotated[
         str | None, typer.Option("--worker", help="Only tasks that this machine was given and that are not over.")
     ] = None,
-    before_block: Annotated[
-        int | None, typer.Option("--before-block", min=0, help="Only those matched before this block: the next page.")
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="BLOCK:ID", help="The next page, as the last line names it.")
     ] = None,
     limit: Limit = 50,
     as_json: Json = False,
@@ -47,10 +47,11 @@ def _ls(
         all=every,
         deal=deal,
         worker=worker,
-        before_block=before_block,
+        before=before,
         limit=limit,
     )
-    more = Text(f"… perhaps more: --before-block {found[-1]['matched_block']}") if len(found) == limit else None
+    last = found[-1] if len(found) == limit and deal is None and worker is None else None
+    more = None if last is None else Text(f"… perhaps more: --before {last['matched_block']}:{last['task_id']}")
     screen.show(found, screen.stacked(lines(found, time.time()), more), as_json=as_json)
 
 

@@ -43,7 +43,8 @@ PUBLIC_DOCUMENT = "/public/openapi.json"
 
 OPERATIONS = """
 What the operator of the pool looks at and changes. Health and metrics ask for no password: keep
-`SLUICE_OPERATIONS_PORT` from strangers. Everything below `/admin` needs the token in `admin.token`.
+`SLUICE_OPERATIONS_PORT` from strangers. Below `/admin`, all that changes something needs the token
+in `admin.token`, and so does reading from another machine.
 """
 
 

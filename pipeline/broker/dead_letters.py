@@ -9,6 +9,7 @@ A crash between publishing and acknowledging leaves a message in both queues: th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,7 +47,7 @@ class DeadLetters:
         self._app = app
         self._queues = {*topology.PIPELINE_QUEUES, topology.lane_queue_name(wallet)}
 
-    def newest(self, limit: int) -> list[DeadLetter]:
+    def oldest(self, limit: int) -> list[DeadLetter]:
         """Up to `limit` messages, those that came first first; all stay in the queue."""
         return self._each(limit, lambda *_: None)
 
@@ -112,13 +113,19 @@ def _letter(message: Any) -> DeadLetter:
     last = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
     died_at = last.get("time")
     return DeadLetter(
-        id=str(headers.get("id") or message.properties.get("correlation_id") or message.delivery_tag),
+        id=str(headers.get("id") or message.properties.get("correlation_id") or _hash(message.body)),
         task=str(headers.get("task") or "?"),
         arguments=str(headers.get("argsrepr") or _text(message.body))[:SHOWN],
-        queue=str(headers.get("x-first-death-queue") or last.get("queue") or "?"),
-        reason=str(headers.get("x-first-death-reason") or last.get("reason") or "?"),
+        # The newest death comes first. A message that was once tried again died in the queue of retries before that.
+        queue=str(last.get("queue") or headers.get("x-first-death-queue") or "?"),
+        reason=str(last.get("reason") or headers.get("x-first-death-reason") or "?"),
         died_at=died_at.timestamp() if isinstance(died_at, datetime) else None,
     )
+
+
+def _hash(body: str | bytes) -> str:
+    """An id for a message without one, the same at each look."""
+    return hashlib.sha256(body.encode() if isinstance(body, str) else body).hexdigest()[:32]
 
 
 def _text(body: str | bytes) -> str:

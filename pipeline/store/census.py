@@ -1,4 +1,4 @@
-"""Collection `workers` as the pool's operator looks at it: pages of machines, how many stand how, and his limits."""
+"""Collection `workers` as the pool's operator looks at it: pages of machines, counts by state, limits of slots."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ DEALS = Documents(DealRecord, names={"deal_id": "_id", "matched_block": "block"}
 INDEXES = [
     IndexModel([("block", ASCENDING)], name="new", partialFilterExpression={"state": NEW}),
     IndexModel([("block", ASCENDING)], name="by_block"),
+    IndexModel([("block", DESCENDING), ("_id", DESCENDING)], name="newest"),
 ]
 
 
@@ -238,10 +239,16 @@ class Deals:
         """One deal, if it was read from the chain; else None. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": deal_id, "start_time": {"$exists": True}}))
 
-    def newest(self, limit: int, *, before: BlockNumber | None = None) -> list[StoredDeal]:
-        """Deals as they are stored, those matched last first; `before`: only those matched before this block."""
-        query = {"block": {"$gte": 0} if before is None else {"$gte": 0, "$lt": before}}
-        return [self._stored(row) for row in self._rows.find(query).sort("block", DESCENDING).limit(limit)]
+    def newest(self, limit: int, *, before: tuple[BlockNumber, str] | None = None) -> list[StoredDeal]:
+        """Deals as they are stored, those matched last first; `before`: only those behind this block and id in that
+        order.
+        """
+        if before is None:
+            return self._page({"block": {"$gte": 0}}, limit)
+        block, deal_id = before
+        rest = self._page({"block": block, "_id": {"$lt": deal_id}}, limit)
+        left = limit - len(rest)
+        return rest + (self._page({"block": {"$gte": 0, "$lt": block}}, left) if left else [])
 
     def stored(self, deal_id: DealId) -> StoredDeal | None:
         """One deal as it is stored, whatever its state; None if it was never noticed."""
@@ -252,6 +259,10 @@ class Deals:
         """Ids of deals that begin with `prefix` (`0x` and hex digits), so that people need not write all 64."""
         found = self._rows.find({"_id": {"$gte": prefix, "$lt": prefix + "g"}}, {"_id": 1}).limit(limit)
         return [DealId(row["_id"]) for row in found]
+
+    def _page(self, query: dict[str, Any], limit: int) -> list[StoredDeal]:
+        order = [("block", DESCENDING), ("_id", DESCENDING)]
+        return [self._stored(row) for row in self._rows.find(query).sort(order).limit(limit)]
 
     def _stored(self, row: Row) -> StoredDeal:
         read = next(iter(self.reader.each([row])), None) if "start_time" in row else None

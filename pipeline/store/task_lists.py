@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection as Some
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from pipeline.domain.records import TaskRecord, TaskStage
+from pipeline.domain.records import LIVE, TaskRecord, TaskStage
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.task_documents import TASKS
 from protocol.types import BlockNumber, DealId, TaskId, Timestamp, Wallet
@@ -19,17 +20,26 @@ from protocol.types import BlockNumber, DealId, TaskId, Timestamp, Wallet
 OPEN_STAGES = tuple(stage for stage in TaskStage if stage not in (TaskStage.COMPLETED, TaskStage.FAILED))
 #: Stages in which votes are still awaited.
 BEFORE_CONSENSUS = frozenset({TaskStage.RECEIVED, TaskStage.INITIALIZED, TaskStage.RUNNING})
+#: ... that still take votes, and that are agreed upon.
+VOTING_STAGES = (TaskStage.RECEIVED, TaskStage.INITIALIZED, TaskStage.RUNNING)
+AGREED_STAGES = tuple(stage for stage in OPEN_STAGES if stage not in VOTING_STAGES)
 #: Tasks counted for one figure: beyond that, more of them change nothing that a person would do.
 MOST_COUNTED = 1_000_000
 
 INDEXES = [
     # Pages of any stages, newest first, and counts of those that are not over.
-    IndexModel([("stage", ASCENDING), ("matched_block", DESCENDING)], name="by_stage_and_block"),
+    IndexModel(
+        [("stage", ASCENDING), ("matched_block", DESCENDING), ("_id", DESCENDING)], name="by_stage_block_and_id"
+    ),
     IndexModel(
         [("finalized_block", ASCENDING)], name="finalized", partialFilterExpression={"finalized_block": {"$gt": 0}}
     ),
     IndexModel([("deal", ASCENDING)], name="open_of_deal", partialFilterExpression={"open": True}),
 ]
+
+
+#: A place in the order of tasks or deals, those matched last first: block of the match, and id.
+Place = tuple[BlockNumber, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +66,19 @@ class TaskLists:
         """Create the indexes."""
         self._rows.create_indexes(INDEXES)
 
-    def newest(self, stages: Some[TaskStage], limit: int, *, before: BlockNumber | None = None) -> list[TaskRecord]:
-        """Tasks at these stages, those matched last first; `before`: only those matched before this block."""
-        query: dict[str, Any] = {"stage": {"$in": sorted(map(str, stages))}}
-        if before is not None:
-            query["matched_block"] = {"$lt": before}
-        return self._reader.each(self._rows.find(query).sort("matched_block", DESCENDING).limit(limit))
+    def newest(self, stages: Some[TaskStage], limit: int, *, before: Place | None = None) -> list[TaskRecord]:
+        """Tasks at these stages, those matched last first; `before`: only those behind this place in that order."""
+        at_stages: dict[str, Any] = {"stage": {"$in": _names(stages)}}
+        if before is None:
+            return self._page(at_stages, limit)
+        block, task_id = before
+        rest = self._page(at_stages | {"matched_block": block, "_id": {"$lt": task_id}}, limit)
+        left = limit - len(rest)
+        return rest + (self._page(at_stages | {"matched_block": {"$lt": block}}, left) if left else [])
+
+    def open_of_deal(self, deal_id: DealId, limit: int) -> list[TaskRecord]:
+        """A deal's tasks that are not over, at most `limit`."""
+        return self._reader.each(self._rows.find({"open": True, "deal": deal_id}).limit(limit))
 
     def of_worker(self, wallet: Wallet, limit: int) -> list[TaskRecord]:
         """Tasks not over that a worker was given, at most `limit`."""
@@ -70,6 +87,15 @@ class TaskLists:
     def count_by_stage(self) -> dict[TaskStage, StageCount]:
         """How many tasks stand at each stage that is not an end: the ended ones only grow in number."""
         return {stage: self._stage(stage) for stage in OPEN_STAGES}
+
+    def count_begun(self, now: float) -> int:
+        """Tasks that a machine is at or has voted on, and that can still be completed: what a paused pool finishes."""
+        live = {"$elemMatch": {"state": {"$in": _names(LIVE)}}}
+        voting = {"open": True, "replicates.wallet": {"$gt": ""}, "replicates": live}
+        early = {"stage": {"$in": _names(VOTING_STAGES)}, "contribution_deadline": {"$gt": now}}
+        late = {"stage": {"$in": _names(AGREED_STAGES)}, "final_deadline": {"$gt": now}, "open": True}
+        # By the index of replicates of open tasks, and by that of stages.
+        return self._rows.count_documents(voting | early) + self._rows.count_documents(late)
 
     def count_finalized_since(self, block: BlockNumber) -> int:
         """Tasks finalized in this block or a later one."""
@@ -94,6 +120,10 @@ class TaskLists:
         found = self._rows.find({"_id": {"$gte": prefix, "$lt": prefix + "g"}}, {"_id": 1}).limit(limit)
         return [TaskId(row["_id"]) for row in found]
 
+    def _page(self, query: Mapping[str, Any], limit: int) -> list[TaskRecord]:
+        order = [("matched_block", DESCENDING), ("_id", DESCENDING)]
+        return self._reader.each(self._rows.find(query).sort(order).limit(limit))
+
     def _stage(self, stage: TaskStage) -> StageCount:
         deadline = "contribution_deadline" if stage in BEFORE_CONSENSUS else "final_deadline"
         row = self._rows.find_one(
@@ -108,3 +138,7 @@ class TaskLists:
 def _time(stored: object) -> Timestamp | None:
     """A stored time; None for what no release stored."""
     return Timestamp(int(stored)) if isinstance(stored, int | float) else None
+
+
+def _names(words: Some[str]) -> list[str]:
+    return sorted(map(str, words))

@@ -23,12 +23,12 @@ MOST = 10_000
 Ids = Annotated[list[str] | None, Query(alias="id", max_length=100, description="Only messages with these ids.")]
 
 
-@router.get("/dead", summary="Messages that were delivered too often without success")
+@router.get("/dead", summary="Messages that were delivered too often without success, oldest first")
 def list_dead(
     services: Reader, limit: Annotated[int, Query(ge=1, le=MOST, description="Messages at most.")] = 100
 ) -> list[DeadLine]:
     """What each was to do, for which queue, and when it was given up. All stay in the queue."""
-    return [_line(letter) for letter in _letters(services).newest(limit)]
+    return [_line(letter) for letter in _letters(services).oldest(limit)]
 
 
 @router.post("/dead/retry", summary="Have such messages delivered again")
@@ -46,7 +46,7 @@ def drop(services: Operator, ids: Ids = None, dry_run: DryRun = False) -> DeadMo
 def _move(services: Services, action: str, ids: list[str] | None, *, dry_run: bool) -> DeadMoved:
     letters = _letters(services)
     if dry_run:
-        moved = [letter for letter in letters.newest(MOST) if ids is None or letter.id in ids]
+        moved = [letter for letter in letters.oldest(MOST) if ids is None or letter.id in ids]
     else:
         moved = letters.retry(ids, MOST) if action == "retry" else letters.drop(ids, MOST)
         log.info("Dead letters were moved.", action=f"dead_{action}", messages=len(moved))

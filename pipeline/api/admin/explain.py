@@ -12,7 +12,6 @@ from pipeline.api.admin.tasks import explained
 from pipeline.api.admin.workers import known, why_worker
 from pipeline.api.services import Services
 from pipeline.store.deals import NEW, ORPHANED, UNREADABLE, StoredDeal
-from pipeline.store.task_lists import OPEN_STAGES
 from protocol.errors import BadMessage, NotFound
 from protocol.types import DealId, TaskId
 
@@ -68,7 +67,7 @@ def _deal(services: Services, deal_id: DealId) -> Explanation:
     if (says := _of_state(stored)) is not None:
         return Explanation(kind="deal", id=deal_id, says=[says])
     count = services.store.lists.open_of_deals([deal_id])[deal_id]
-    tasks = [task for task in services.store.tasks.of_deal(deal_id, 0, MOST_TASKS) if task.stage in OPEN_STAGES]
+    tasks = services.store.lists.open_of_deal(deal_id, MOST_TASKS)
     by_reason: dict[str, list[int]] = {}
     for line in explained(services, tasks):
         by_reason.setdefault(_said(line), []).append(line.index)

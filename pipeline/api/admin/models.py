@@ -36,6 +36,8 @@ class Work(_Model):
     """What the database tells of the pool's work."""
 
     open_tasks: int
+    #: Tasks that a machine is at or has voted on, and that can still be completed.
+    begun_tasks: int
     stages: list[StageLine]
     #: None while the chain's head is not known.
     deals_last_hour: int | None

@@ -145,6 +145,7 @@ def _work(services: Services, head: BlockNumber | None) -> Work | None:
             machines = store.census.count_by_state(now, settings.worker_lost_seconds)
             return Work(
                 open_tasks=sum(found.count for found in stages.values()),
+                begun_tasks=store.lists.count_begun(now),
                 stages=[_stage(stage, found, now) for stage, found in stages.items()],
                 deals_last_hour=None if hour_ago is None else store.deals.count_since(hour_ago),
                 completed_last_hour=None if hour_ago is None else store.lists.count_finalized_since(hour_ago),

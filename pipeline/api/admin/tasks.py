@@ -13,7 +13,7 @@ from pipeline.api.admin.models import DealLine, DealShow, TaskLine, TaskShow
 from pipeline.api.services import Services
 from pipeline.domain.records import TaskRecord, TaskStage
 from pipeline.flow.reasons import reasons
-from pipeline.store.task_lists import OPEN_STAGES
+from pipeline.store.task_lists import OPEN_STAGES, Place
 from protocol.errors import NotFound
 from protocol.poco.view import fold
 from protocol.types import BlockNumber, DealId, TaskId, Wallet
@@ -24,7 +24,13 @@ router = APIRouter()
 #: Lines in one answer: each open task is explained, which reads its events.
 MOST_LINES = 1000
 Limit = Annotated[int, Query(ge=1, le=MOST_LINES, description="Lines at most.")]
-BeforeBlock = Annotated[Whole | None, Query(description="Only what was matched before this block: the next page.")]
+Before = Annotated[
+    str | None,
+    Query(
+        pattern="^[0-9]{1,18}:0x[0-9a-f]{64}$",
+        description="The next page: only what comes behind this one, `<block>:<id>` of the last line.",
+    ),
+]
 
 
 @router.get("/tasks", summary="Tasks, those matched last first")
@@ -37,7 +43,7 @@ def list_tasks(
     deal: Annotated[HexId | None, Query(description="Only tasks of this deal, by index, over or not.")] = None,
     worker: Annotated[HexAddress | None, Query(description="Only tasks not over that this machine was given.")] = None,
     first: Annotated[Whole, Query(description="With `deal`: the first index.")] = 0,
-    before_block: BeforeBlock = None,
+    before: Before = None,
     limit: Limit = 100,
 ) -> list[TaskLine]:
     """Each with its stage and, while it is not over, what it waits for."""
@@ -48,7 +54,7 @@ def list_tasks(
         found = lists.of_worker(Wallet(worker), limit)
     else:
         stages = tuple(TaskStage) if every else tuple(stage) if stage else OPEN_STAGES
-        found = lists.newest(stages, limit, before=None if before_block is None else BlockNumber(before_block))
+        found = lists.newest(stages, limit, before=_place(before))
     wanted = set(stage or TaskStage)
     return explained(services, [task for task in found if task.stage in wanted])
 
@@ -73,10 +79,9 @@ def show_task(task_id: HexId, services: Reader) -> TaskShow:
 
 
 @router.get("/deals", summary="Deals, those matched last first")
-def list_deals(services: Reader, before_block: BeforeBlock = None, limit: Limit = 100) -> list[DealLine]:
+def list_deals(services: Reader, before: Before = None, limit: Limit = 100) -> list[DealLine]:
     """Each with its state and how many of its tasks are not over."""
-    before = None if before_block is None else BlockNumber(before_block)
-    deals = services.store.deals.newest(limit, before=before)
+    deals = services.store.deals.newest(limit, before=_place(before))
     counts = services.store.lists.open_of_deals([deal.deal_id for deal in deals])
     return [deal_line(deal, counts[deal.deal_id]) for deal in deals]
 
@@ -114,3 +119,8 @@ def explained(services: Services, tasks: Sequence[TaskRecord]) -> list[TaskLine]
     """Lines of tasks, each with what it waits for."""
     why = reasons(services.store, services.settings, tasks, services.clock())
     return [task_line(task, why.get(task.task_id)) for task in tasks]
+
+
+def _place(before: str | None) -> Place | None:
+    block, _, last = (before or "").partition(":")
+    return (BlockNumber(int(block)), last) if last else None

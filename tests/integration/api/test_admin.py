@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import stat
@@ -11,18 +12,21 @@ from typing import Any
 
 import httpx
 import pytest
+from amqp import Message
 
 from config import topology
 from config.celery_apps import core_app
 from config.http_client import http_client
+from config.operator_token import token_file
 from config.settings import settings
 from ops import cli
-from pipeline.api.admin.access import operator_token, token_file
+from pipeline.api.admin.access import operator_token
+from pipeline.api.application import create_operations_app
 from pipeline.domain.records import TaskRecord, TaskStage
 from pipeline.store.client import database
 from protocol.errors import BadSetting
-from protocol.types import BlockNumber, TaskId
-from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
+from protocol.types import BlockNumber, TaskId, Timestamp
+from tests.integration.api.conftest import OFFER, STRANGER, TASK, WORKER, Api
 from tests.waiting import wait_until
 
 OTHER = TaskId("0x" + "1f" * 32)
@@ -147,7 +151,7 @@ def test_tasks_are_listed_by_stage_deal_and_machine(
 
     assert ids() == [TASK]
     assert ids(all=True) == [OTHER, TASK], "those matched last come first"
-    assert ids(all=True, before_block=9) == [TASK]
+    assert ids(all=True, before=f"9:{OTHER}") == [TASK]
     assert ids(stage="COMPLETED") == [OTHER]
     assert ids(deal=first.deal_id) == [TASK, OTHER]
     assert ids(deal=first.deal_id, first=0x1F) == [OTHER]
@@ -157,6 +161,58 @@ def test_tasks_are_listed_by_stage_deal_and_machine(
     assert code == 0
     assert TASK in screen
     assert OTHER not in screen
+
+
+def test_pages_of_tasks_matched_in_one_block_leave_none_out(
+    api: Api, give: Callable[..., TaskRecord], sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    wanted = {give(task_id=TaskId(f"0x{number:064x}")).task_id for number in range(1, 8)}
+    seen: list[str] = []
+    words = ["task", "ls", "--limit", "3"]
+    while found := sluice(*words, "--json")[1]:
+        seen += [line["task_id"] for line in found]
+        hint = sluice(*words)[1].strip().splitlines()[-1]
+        if "--before" not in hint:
+            break
+        words = ["task", "ls", "--limit", "3", "--before", hint.rpartition(" ")[2]]
+    assert sorted(seen) == sorted(wanted)
+    assert "--before" not in sluice("task", "ls", "--limit", "3", "--worker", WORKER.wallet)[1]
+
+
+def test_what_strangers_write_does_not_drive_the_terminal(
+    api: Api, give: Callable[..., TaskRecord], sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    evil = "ok\x1b]52;c;aGk=\x07\x1b[2J\x1b[1A"
+    give()
+    api.sign_in(WORKER, capabilities=OFFER.model_dump() | {"name": evil})
+    # As a row of an older release has it.
+    database(api.settings)["workers"].update_one({"_id": WORKER.wallet}, {"$set": {"name": evil, "version": evil}})
+    database(api.settings)["tasks"].update_one({"_id": TASK}, {"$set": {"why": evil, "replicates.0.cause": evil}})
+    for words in (
+        ("worker", "ls"),
+        ("worker", "show", WORKER.wallet),
+        ("worker", "drain", WORKER.wallet),
+        ("explain", TASK),
+        ("task", "ls"),
+        ("task", "show", TASK),
+    ):
+        code, said = sluice(*words)
+        assert code == 0
+        assert "ok" in said or words[:2] in {("explain", TASK), ("task", "ls")}
+        assert "\x1b" not in said, words
+        assert "\x07" not in said, words
+
+
+def test_drain_waits_for_a_task_that_is_computed_before_it_is_initialized(
+    api: Api, give: Callable[..., TaskRecord], sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    task = give()
+    assert task.stage is TaskStage.RECEIVED
+    assert sluice("pool", "drain", "--wait", "0.1", "--json") == (1, {"drained": False})
+    assert sluice("status", "--json")[1]["work"]["begun_tasks"] == 1
+    late = replace(task, contribution_deadline=Timestamp(1), final_deadline=Timestamp(2))
+    assert api.services.store.tasks.save([late]) == {TASK}
+    assert sluice("pool", "drain", "--json")[0] == 0, "nobody can vote on it any more"
 
 
 def test_a_task_is_shown_with_what_happened_and_what_it_waits_for(
@@ -273,7 +329,9 @@ def test_deals_and_queues_are_listed(
 
 
 def die(api: Api, *arguments: str) -> None:
-    """Have a message for each argument fail for good in the scheduler's main queue."""
+    """Have a message for each argument fail for good in the scheduler's main queue; the first one was tried again by
+    way of the queue of retries before, whose name RabbitMQ keeps as that of its first death.
+    """
     app = core_app(api.settings)
     with app.connection_for_write() as connection:
         channel: Any = connection.channel()
@@ -286,7 +344,26 @@ def die(api: Api, *arguments: str) -> None:
             def message() -> Any:
                 return channel.basic_get(topology.PIPELINE_QUEUE)
 
-            channel.basic_reject(wait_until(message, 10, what="the message").delivery_tag, requeue=False)
+            found = wait_until(message, 10, what="the message")
+            if argument == arguments[0]:
+                topology.retry_queue()(channel).declare()
+                again = Message(found.body, **(found.properties | {"expiration": "1"}))
+                channel.basic_publish(again, topology.RETRY_EXCHANGE.name, topology.PIPELINE_QUEUE)
+                channel.basic_ack(found.delivery_tag)
+                found = wait_until(message, 10, what="the message once more")
+            channel.basic_reject(found.delivery_tag, requeue=False)
+
+
+def test_reading_needs_the_token_here_too_if_the_operator_says_so(api: Api) -> None:
+    strict = replace(api.services, settings=api.settings.model_copy(update={"admin_sign_in": "always"}))
+    transport = httpx.ASGITransport(app=create_operations_app(strict), client=("127.0.0.1", 1))
+    token = {"authorization": f"Bearer {operator_token(api.settings)}"}
+
+    async def statuses() -> list[int]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return [(await client.get("/admin/tasks", headers=headers)).status_code for headers in ({}, token)]
+
+    assert asyncio.run(statuses()) == [401, 200]
 
 
 @pytest.fixture
@@ -337,6 +414,17 @@ def test_a_command_that_cannot_reach_the_pool_says_where_it_looked_and_what_to_s
     monkeypatch.setenv("SLUICE_ADMIN_TOKEN", "x" * 40)
     code, said = sluice("status")
     assert (code, "not the operator's token" in said) == (2, True)
+    monkeypatch.setenv("SLUICE_ADMIN_TOKEN", f"  {'S3cret' * 6}\n")
+    assert sluice("status")[0] == 2, "spaces around it are nothing"
+    for bad in ("S3cret" * 6 + " \u00e9", "S3cret S3cret S3cret S3cret S3cret", "S3cret"):
+        monkeypatch.setenv("SLUICE_ADMIN_TOKEN", bad)
+        code, said = sluice("status")
+        assert (code, "SLUICE_ADMIN_TOKEN" in said) == (2, True)
+        assert "S3cret" not in said
+    monkeypatch.setenv("SLUICE_ADMIN_TOKEN", "x" * 40)
+    monkeypatch.setenv("SLUICE_ADMIN_URL", "http://pool.example:18301")
+    code, said = sluice("status")
+    assert (code, "in clear" in said) == (2, True)
     monkeypatch.setenv("SLUICE_ADMIN_URL", "http://user:hunter2@127.0.0.1:9")
     code, said = sluice("status")
     assert code == 1

@@ -147,9 +147,7 @@ async function live() {
 }
 
 async function tasks() {
-  const found = await get("/tasks?limit=200&all=true");
-  const open = found.filter((item) => !["COMPLETED", "FAILED"].includes(item.stage));
-  const over = found.filter((item) => ["COMPLETED", "FAILED"].includes(item.stage));
+  const [open, over] = await Promise.all([get("/tasks?limit=500"), get("/tasks?limit=100&stage=COMPLETED&stage=FAILED")]);
   show(make("h1", { text: "Tasks" }), taskTable(open, "No task is open."), make("h2", { text: "Over" }), taskTable(over, "None yet."));
 }
 
