@@ -95,7 +95,7 @@ def _ledger(
     if as_csv:
         writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: screen.cell_of_csv(value) for name, value in line.items()} for line in found["lines"])
+        writer.writerows({**line, "name": _as_text(line["name"])} for line in found["lines"])
         if found["more"]:
             print(f"sluice: {found['more']} older lines are left out: raise --limit.", file=sys.stderr)
     else:
@@ -103,6 +103,11 @@ def _ledger(
     differs = found["reconciled"]
     if any(differs[name] for name in ("differs_stake_nrlc", "differs_locked_nrlc", "differs_wei")):
         raise typer.Exit(1)
+
+
+def _as_text(name: str | None) -> str | None:
+    """A machine's name, which a stranger wrote, so that no spreadsheet takes it for a formula."""
+    return f"'{name}" if name and name[0] in "=+-@\t\r" else name
 
 
 def drawn(found: Mapping[str, Any]) -> RenderableType:

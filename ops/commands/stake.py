@@ -142,7 +142,9 @@ def drawn(found: Mapping[str, Any]) -> RenderableType:
         "enough for": None if enough is None else f"{enough} more tasks of that price",
         "outside": f"{rlc(found['outside_nrlc'])} RLC in the wallet",
         "gas": native(found["native_wei"]),
-        "lasts": None if found["gas_days"] is None else f"{found['gas_days']:.1f} days as in the last days",
+        "lasts": None
+        if found["gas_days"] is None
+        else f"{found['gas_days']:.{1 if found['gas_days'] < 100 else 0}f} days as in the last days",
         "spent in 24 h": f"{ether(spend['spent_wei'])} of the native token on gas",
         "daily cap": "none (SLUICE_DAILY_SPEND_CAP_WEI)"
         if cap is None

@@ -87,5 +87,5 @@ def drawn(found: Mapping[str, Any], page: str) -> RenderableType:
 
 def _gas(found: Mapping[str, Any]) -> str | None:
     held, tasks, days = native(found["gas_balance_wei"]), found["gas_for_tasks"], found["gas_days"]
-    lasts = "" if days is None else f", for {days:.1f} days at what the last days cost"
+    lasts = "" if days is None else f", for {days:.{1 if days < 100 else 0}f} days at what the last days cost"
     return None if held is None else f"{held}: enough for {tasks} tasks at the present price{lasts}"

@@ -45,7 +45,10 @@ def show_ledger(
         raise RpcUnavailable(what=services.rpc.name, why=str(error)) from error
     moved = _movements(ledger, view, start)
     names = _machines(services, moved) if by is By.WORKER else {}
-    lines = statement(by, view.wallet, ledger.gas.since(start), moved, names)
+    costs = list(ledger.gas.since(start))
+    lines = statement(by, view.wallet, costs, moved, names)
+    # A transaction that several tasks share is one.
+    whole = lines if by is By.WORKER else statement(By.KIND, view.wallet, costs, moved)
     shown = lines[-limit:]
     return Ledger(
         wallet=view.wallet,
@@ -55,7 +58,7 @@ def show_ledger(
         by=str(by),
         lines=[_line(each, names) for each in shown],
         more=len(lines) - len(shown),
-        total=_line(total(lines), {}),
+        total=_line(total(whole), {}),
         reconciled=_reconciled(view, ledger.movements.outside()),
         forecast=_forecast(services, hub),
     )

@@ -269,6 +269,9 @@ class FakeChain:
             del self.stored[key]
         self.stored.update({each.key: each for each in found})
 
+    def put_outside(self, after: BlockNumber, found: Sequence[Outside], at: float) -> None:
+        assert not found, "every wei of this chain is the lane's"
+
     def move(self, before: Books, after: Books) -> Books:
         assert self.kept == before, "nobody else keeps these books"
         self.kept = replace(after, version=before.version + 1)
