@@ -26,7 +26,7 @@ from pipeline.api.services import Services
 from pipeline.flow.ledger import WalletLedger
 from protocol.poco.view import TaskStatus
 from protocol.types import Contract, NRlc, Wei
-from tests.integration.pipeline.conftest import LIE, OWNER, PRICE, REQUESTER, Pool
+from tests.integration.pipeline.conftest import AGAIN_CATEGORY, LIE, OWNER, PRICE, REQUESTER, Pool
 from tests.waiting import until
 
 PARTS = ("watch", "pipeline", "lane", "beat")
@@ -172,6 +172,24 @@ def test_the_ledger_equals_the_chain_to_the_wei_and_nrlc(
     assert code == 0
     day = dict(zip(*(line.split(",") for line in lines.splitlines()[:2]), strict=True))
     assert int(day["gas_wei"]) >= total["gas_wei"]
+
+
+def test_a_reopened_task_is_in_the_ledger_and_what_its_silent_winner_lost(operated: OperatedPool) -> None:
+    pool = operated.pool
+    mute = pool.enrol(0, deaf={"worker.reveal", "worker.upload"})
+    deal = pool.buy(trust=2, category=AGAIN_CATEGORY)
+    pool.await_status(deal, TaskStatus.REVEALING)
+    other = pool.enrol(1)
+    pool.await_status(deal, TaskStatus.COMPLETED, 90)
+    pool.await_closed(deal)
+    found = operated.settled()
+    assert found["reconciled"]["says"].endswith("differs by 0 wei and 0 nRLC.")
+    kinds = {line["key"]: line for line in found["lines"]}
+    assert kinds["gas: reopen"]["transactions"] == 1
+    by_worker = {line["key"]: line for line in operated.shown(by="worker", since=0)["lines"]}
+    stake = pool.task(deal.tasks[0]).worker_stake
+    assert by_worker[mute.key.wallet]["earned_nrlc"] == -stake
+    assert by_worker[other.key.wallet]["reward_nrlc"] + kinds["reward"]["reward_nrlc"] == PRICE + stake
 
 
 def test_native_token_that_the_lane_did_not_move_is_traced_to_its_transactions(operated: OperatedPool) -> None:
