@@ -10,7 +10,7 @@ read with, so that two processes may do the same at a time, and a crash makes th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pymongo import ASCENDING, IndexModel, ReplaceOne
@@ -19,8 +19,9 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from pipeline.domain.ledger import Books, Mark, Outside
+from pipeline.domain.statement import By
 from protocol.poco.money import Balances, Kind, Movement
-from protocol.types import BlockHash, BlockNumber, Contract, Nonce, TaskId, TxHash, Wallet, Wei
+from protocol.types import ZERO_HASH, BlockHash, BlockNumber, Contract, Nonce, TaskId, TxHash, Wallet, Wei
 
 INDEXES = [
     IndexModel([("book", ASCENDING), ("block", ASCENDING)], name="by_block"),
@@ -28,6 +29,13 @@ INDEXES = [
 ]
 #: `kind` of native token that came or went without the lane.
 _OUTSIDE = "outside"
+#: What else tells two lines of a list apart, beside owner and kind.
+_KEYS: Mapping[By, Mapping[str, Any]] = {
+    By.KIND: {},
+    By.WORKER: {},
+    By.TASK: {"task": "$task"},
+    By.DAY: {"day": {"$floor": {"$divide": ["$at", 86_400]}}},
+}
 
 
 def ensure_indexes(db: Database[dict[str, Any]]) -> None:
@@ -109,15 +117,17 @@ class Movements:
             for row in rows
         ]
 
-    def since(self, moment: float, up_to: BlockNumber) -> Iterable[Movement]:
-        """Movements of blocks from Unix time `moment` to the block `up_to`, oldest first."""
-        wanted = {
-            "book": self._book,
-            "at": {"$gte": moment},
-            "block": {"$lte": up_to},
-            "kind": {"$ne": _OUTSIDE},
-        }
-        return (_movement(row) for row in self._rows.find(wanted).sort("at", ASCENDING))
+    def summed(self, by: By, moment: float, up_to: BlockNumber) -> list[Movement]:
+        """Movements of blocks from Unix time `moment` to the block `up_to`: those that a list by `by` has on one line
+        are one, with the sum of their amounts and the time of the newest.
+        """
+        wanted = {"book": self._book, "at": {"$gte": moment}, "block": {"$lte": up_to}, "kind": {"$ne": _OUTSIDE}}
+        key = {"owner": "$owner", "kind": "$kind", **_KEYS[by]}
+        # Decimal128 is exact to 34 digits; a sum of integers beyond 64 bits would become a float.
+        amount = {"$sum": {"$toDecimal": "$amount"}}
+        sums = {"$group": {"_id": key, "amount": amount, "at": {"$max": "$at"}, "newest": {"$max": "$block"}}}
+        rows = self._rows.aggregate([{"$match": wanted}, sums])
+        return [_sum(number, row) for number, row in enumerate(rows)]
 
     def withdrawn(self, after: BlockNumber, up_to: BlockNumber) -> int:
         """nRLC that the wallet withdrew in blocks above `after`, up to `up_to`."""
@@ -145,16 +155,17 @@ class Movements:
         }
 
 
-def _movement(row: Mapping[str, Any]) -> Movement:
+def _sum(number: int, row: Mapping[str, Any]) -> Movement:
+    key = row["_id"]
     return Movement(
-        owner=Wallet(row["owner"]),
-        kind=Kind(row["kind"]),
-        amount=int(row["amount"]),
-        task=None if row["task"] is None else TaskId(row["task"]),
-        block=BlockNumber(row["block"]),
-        block_hash=BlockHash(row["block_hash"]),
-        tx_hash=TxHash(row["tx"]),
-        log_index=int(row["index"]),
+        owner=Wallet(key["owner"]),
+        kind=Kind(key["kind"]),
+        amount=int(row["amount"].to_decimal()),
+        task=TaskId(key["task"]) if key.get("task") else None,
+        block=BlockNumber(row["newest"]),
+        block_hash=BlockHash(ZERO_HASH),
+        tx_hash=TxHash(ZERO_HASH),
+        log_index=number,
         at=int(row["at"]),
     )
 

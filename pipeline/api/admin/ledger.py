@@ -43,7 +43,7 @@ def show_ledger(
         view = ledger.look(READ_SECONDS)
     except RpcError as error:
         raise RpcUnavailable(what=services.rpc.name, why=str(error)) from error
-    moved = _movements(ledger, view, start)
+    moved = _movements(ledger, view, by, start)
     names = _machines(services, moved) if by is By.WORKER else {}
     costs = list(ledger.gas.since(start))
     lines = statement(by, view.wallet, costs, moved, names)
@@ -64,9 +64,9 @@ def show_ledger(
     )
 
 
-def _movements(ledger: WalletLedger, view: LedgerView, start: float) -> list[Movement]:
-    """Stored ones, and those above final depth."""
-    stored = list(ledger.movements.since(start, view.books.block))
+def _movements(ledger: WalletLedger, view: LedgerView, by: By, start: float) -> list[Movement]:
+    """Stored ones, summed, and those above final depth."""
+    stored = ledger.movements.summed(by, start, view.books.block)
     live = () if view.passage is None else view.passage.movements
     return stored + [each for each in live if each.at >= start]
 

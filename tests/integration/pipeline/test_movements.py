@@ -1,0 +1,97 @@
+"""The ledger's collection on a real MongoDB: what is stored is what is summed, and ranges and books move once."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from config.settings import read_settings
+from ops.stack.stack import Stack
+from pipeline.domain.ledger import Books, Mark, Outside
+from pipeline.domain.statement import By, statement
+from pipeline.store import ledger
+from pipeline.store.client import database
+from pipeline.store.ledger import Movements
+from protocol.poco.money import EVEN, Balances, Kind, Movement
+from protocol.types import BlockNumber, Contract, Nonce, TaskId, Wallet, Wei
+from tests.integration.conftest import given
+from tests.unit.pipeline.test_ledger import ME, OTHER, movement
+
+HUB = Contract("0x" + "4b" * 20)
+DAY = 86_400
+TASKS = [TaskId(f"0x{number:064x}") for number in range(1, 4)]
+
+
+@pytest.fixture
+def movements(stack: Stack, emptied_database: str) -> Movements:
+    db = database(read_settings(**(given(stack.settings) | {"mongodb_database": emptied_database})))
+    ledger.ensure_indexes(db)
+    return Movements(db, 1, HUB, ME)
+
+
+def life(count: int) -> list[Movement]:
+    """Movements of three days and three tasks, as large as all RLC there are."""
+    chance = random.Random(7)
+    return [
+        replace(
+            movement(
+                chance.choice(list(Kind)),
+                chance.randrange(87 * 10**15),
+                block=1 + number // 5,
+                index=number % 5,
+                owner=chance.choice([ME, OTHER]),
+                task=chance.choice([None, *TASKS]),
+            ),
+            at=number * 3 * DAY // count,
+        )
+        for number in range(count)
+    ]
+
+
+def test_sums_made_by_the_database_are_those_of_the_movements(movements: Movements) -> None:
+    moved = life(400)
+    movements.replace_range(BlockNumber(1), BlockNumber(1000), moved)
+    for by in By:
+        for since, up_to in ((0.0, 1000), (float(DAY), 1000), (0.0, 41)):
+            wanted = [each for each in moved if each.at >= since and each.block <= up_to]
+            found = movements.summed(by, since, BlockNumber(up_to))
+            lines = [(line.key, line.amounts, line.at) for line in statement(by, ME, [], found, {OTHER})]
+            expected = [(line.key, line.amounts, line.at) for line in statement(by, ME, [], wanted, {OTHER})]
+            assert sorted(lines, key=str) == sorted(expected, key=str)
+
+
+def test_a_range_that_is_read_again_is_replaced_and_its_neighbours_stay(movements: Movements) -> None:
+    movements.replace_range(BlockNumber(1), BlockNumber(2), [movement(Kind.REWARD, 5, block=1), movement(block=2)])
+    movements.replace_range(BlockNumber(2), BlockNumber(9), [movement(Kind.REWARD, 7, block=2, fork=1)])
+    for _ in range(2):
+        (found,) = movements.summed(By.KIND, 0.0, BlockNumber(9))
+        assert found.amount == 12
+        movements.replace_range(BlockNumber(2), BlockNumber(9), [movement(Kind.REWARD, 7, block=2, fork=1)])
+    others = Movements(movements._rows.database, 1, HUB, Wallet("0x" + "cc" * 20))
+    assert others.summed(By.KIND, 0.0, BlockNumber(9)) == []
+
+
+def test_books_move_under_their_version_and_the_slower_process_gets_those_of_the_faster(movements: Movements) -> None:
+    mark = Mark(BlockNumber(4), Wei(10**24), Nonce(3))
+    opened = Books(BlockNumber(5), Balances(7, 1), BlockNumber(4), Balances(7, 1), native_opening=mark, native=mark)
+    assert movements.books() is None
+    assert movements.begin(opened) == opened == movements.books()
+    assert movements.begin(replace(opened, first=BlockNumber(99))) == opened
+    moved = movements.move(opened, opened.read(BlockNumber(9), [movement(Kind.LOCK, 2)]))
+    assert (moved.block, moved.account, moved.version) == (9, Balances(5, 3), 1)
+    assert movements.move(opened, opened.read(BlockNumber(6), [])) == moved == movements.books()
+    unknown = replace(opened, opening=None, account=EVEN, native=None, native_spent=10**30, version=1)
+    assert movements.move(moved, unknown) == replace(unknown, version=2)
+
+
+def test_what_came_from_outside_is_noted_once_however_often_it_is_found(movements: Movements) -> None:
+    gift = Outside(BlockNumber(3), BlockNumber(4), 10**25, 0, ("0x01",), explained=True)
+    wide = Outside(BlockNumber(3), BlockNumber(9), -5, 2)
+    movements.put_outside(BlockNumber(3), [gift, replace(gift, after=BlockNumber(7), until=BlockNumber(8))], 1.0)
+    movements.put_outside(BlockNumber(3), [wide], 2.0)
+    assert movements.outside() == [wide]
+    movements.put_outside(BlockNumber(9), [replace(gift, after=BlockNumber(9), until=BlockNumber(10))], 3.0)
+    assert [each.until for each in movements.outside()] == [9, 10]
+    assert movements.summed(By.KIND, 0.0, BlockNumber(99)) == []
