@@ -33,13 +33,6 @@ def printable(text: object) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text))
 
 
-def cell_of_csv(value: object) -> object:
-    """A value for CSV: text that a spreadsheet would take for a formula gets a `'` in front."""
-    if not isinstance(value, str):
-        return value
-    return f"'{printable(value)}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else printable(value)
-
-
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> RenderableType:
     """A table without lines, or `empty` if it has no row. Cells are text, never markup: strangers write some of it."""
     made = Table(box=None, pad_edge=False)

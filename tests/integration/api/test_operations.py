@@ -35,9 +35,11 @@ def test_health_names_each_part_and_what_to_do_about_the_one_that_is_away(api: A
     health = api.operations.get("/health")
     assert (health.status_code, health.json()["ok"]) == (503, False)
     found = parts(api)
+    # After half a minute it misses the scheduler's other processes, which these tests do not start.
+    rabbitmq = found.pop("rabbitmq")
+    assert rabbitmq["ok"] or "no process reads the queue" in rabbitmq["detail"]
     assert {name: part["ok"] for name, part in found.items()} == {
         "mongodb": True,
-        "rabbitmq": True,
         "ipfs": True,
         "chain": False,
         "lane": True,

@@ -70,6 +70,9 @@ class Process:
     def publish(self, messages: Sequence[Segment]) -> None:
         self.sent += messages
 
+    def paused(self) -> bool:
+        return self.store.pause.state() is not None
+
     def deals(self, ids: set[Any]) -> dict[Any, Any]:
         return dict.fromkeys(ids, deal())
 

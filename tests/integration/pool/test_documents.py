@@ -162,6 +162,7 @@ def _printed(shared_pool: BenchPool, folder: Path) -> dict[str, str]:
         "SLUICE_AMQP_PUBLIC_PORT=5671": f"SLUICE_AMQP_PUBLIC_PORT={shared_pool.servers.amqp_port}",
         "/etc/sluice/wallet.json": str(folder / "owner.json"),
         "/etc/sluice/password": str(folder / "password"),
+        "the-content-of-admin.token": (shared_pool.pool.home / "scheduler" / "admin.token").read_text().strip(),
         "http://127.0.0.1:18301": f"http://127.0.0.1:{shared_pool.names.operations_port}",
     }
 
