@@ -88,7 +88,7 @@ def create_operations_app(services: Services) -> FastAPI:
     app = FastAPIOffline(title="Sluice operations", version=VERSION, description=OPERATIONS)
     app.state.services = services
     app.state.answers = RecentAnswers(ANSWER_SECONDS)
-    errors.install(app)
+    errors.install(app, bad_request="See `sluice … --help`, or /docs on this port.")
     app.state.admin_token = operator_token(services.settings)
     app.include_router(operations.router)
     for part in (admin_pool, admin_tasks, admin_workers, admin_explain, admin_ledger, admin_stake, dead_letters):

@@ -6,6 +6,7 @@ NotPossible, NotYet, UnderWay, WrongOffset 409   TooLarge 413   TooManyRequests 
 
 from __future__ import annotations
 
+import httpx
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -70,6 +71,7 @@ _MISSING = {
     "deal": "Check the id; a new deal is known a block or two after it was matched.",
     "replicate": "GET /tasks/{id} lists the workers that were given the task.",
     "output": "GET /tasks/{id} lists the workers; a worker reports what its app printed when the app has ended.",
+    "message": "`sluice dead ls` lists those that are there.",
     "worker": "Check the address; a machine is known from its first sign-in on.",
     "workerpool": "This API serves one workerpool on one chain: GET /config names both.",
 }
@@ -96,11 +98,16 @@ def answer(error: SluiceError) -> JSONResponse:
     return JSONResponse({"error": "The scheduler failed.", "fix": "Tell the pool's operator."}, 500)
 
 
-def install(app: FastAPI) -> None:
-    """Have every error of ours, of validation and of the database answered in this form."""
+def install(app: FastAPI, *, bad_request: str | None = None) -> None:
+    """Have every error of ours, of validation and of the database answered in this form.
+
+    `bad_request`: what to do about a request that is not valid, if not what machines and requesters are told.
+    """
 
     @app.exception_handler(SluiceError)
     def ours(_: Request, error: SluiceError) -> JSONResponse:
+        if bad_request is not None and type(error) is BadMessage:
+            return JSONResponse({"error": str(error), "fix": bad_request}, httpx.codes.BAD_REQUEST)
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
@@ -108,7 +115,7 @@ def install(app: FastAPI) -> None:
         # Never the input itself: it may be long, or hold a signature.
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        return answer(BadMessage(why=f"{place}: {first['msg']}"))
+        return ours(_, BadMessage(why=f"{place}: {first['msg']}"))
 
     @app.exception_handler(PyMongoError)
     def database(_: Request, error: PyMongoError) -> JSONResponse:

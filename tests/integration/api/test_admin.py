@@ -231,7 +231,9 @@ def test_a_task_is_shown_with_what_happened_and_what_it_waits_for(
     assert code == 0
     assert "reported started" in screen
     assert sluice("task", "show", "0x" + "77" * 32)[0] == 2
-    assert "task_id" in sluice("task", "show", "0x12")[1]
+    said = sluice("task", "show", "0x12")[1]
+    assert "task_id" in said
+    assert "--help" in said
 
 
 def test_explain_takes_the_beginning_of_an_id_and_says_when_it_is_not_enough(
