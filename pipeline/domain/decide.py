@@ -206,11 +206,15 @@ def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
 
 
 def _drop_late(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
-    """Stop what takes too long and give its slot to others; should its vote come all the same, it counts."""
+    """Stop what takes too long and give its slot to others; should its vote come all the same, it counts. What a worker
+    was asked for and did not bring is counted against it.
+    """
     for item in task.replicates:
         if outcomes.owes_vote(task, item, view, now, timeouts):
             # Its vote is still welcome, and until it is seen its stake counts as promised.
             yield Count(item.wallet, Outcome.LATE)
+        if outcomes.withholds_vote(item, view):
+            yield Count(item.wallet, Outcome.WITHHELD)
         computing = item.state in (ReplicateState.ASSIGNED, ReplicateState.STARTED)
         if not computing or view.contribution(item.wallet) is not None:
             continue

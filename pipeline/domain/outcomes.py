@@ -2,9 +2,10 @@
 
     slot free        FAILED or BLAMED by its report; NEUTRAL otherwise
     computed, and no vote for `contribute_timeout`                       LATE
+    task reopened    WITHHELD if it was asked to reveal its vote; it is held to nothing more when the task ends
     task completed   VOTED or PAID; LATE if another winner had to bring the result in its place; WRONG if it voted for
-                     another result; WITHHELD if it did not reveal its vote
-    task failed      WITHHELD if it was asked for the result
+                     another result; WITHHELD if it was asked to reveal its vote and did not
+    task failed      WITHHELD if it was asked to reveal its vote and did not, or was asked for the result
 
 Nothing is held against anybody while the pool could not store results, could not be reached, or saw no blocks.
 """
@@ -61,6 +62,15 @@ def owes_vote(task: TaskRecord, item: Replicate, view: ChainView, now: float, ti
     return Outcome.LATE not in item.counted and now > able + timeouts.contribute_timeout
 
 
+def withholds_vote(item: Replicate, view: ChainView) -> bool:
+    """Whether the task was reopened since a worker did not reveal the winning vote that it was asked to reveal: to be
+    counted against it, since others may need weeks to end the task.
+    """
+    vote = view.contribution(item.wallet)
+    rejected = vote is not None and vote.status is ContributionStatus.REJECTED
+    return rejected and item.reveal_asked_at is not None and Outcome.WITHHELD not in item.counted
+
+
 def at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> Outcome:
     """What the end of the task tells of a worker that voted; each outcome once at most."""
     outcome = _at_end(task, item, view, now, timeouts)
@@ -68,23 +78,33 @@ def at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeo
 
 
 def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> Outcome:
-    won = next((vote for vote in view.winners if vote.worker == item.wallet), None)
-    if won is None:
-        wrong = view.status is TaskStatus.COMPLETED and view.contribution(item.wallet) is not None
-        return Outcome.WRONG if wrong else Outcome.NEUTRAL
-    revealed, alone = won.status is ContributionStatus.REVEALED, task.mode is Mode.SOLO
+    vote = view.contribution(item.wallet)
+    if vote is None:
+        return Outcome.NEUTRAL
+    if vote.status is ContributionStatus.REJECTED:
+        # It had won, and nobody revealed: it was not wrong, whatever others agreed on since.
+        return _if_asked_to_reveal(item)
+    if vote not in view.winners:
+        return Outcome.WRONG if view.status is TaskStatus.COMPLETED else Outcome.NEUTRAL
+    revealed, alone = vote.status is ContributionStatus.REVEALED, task.mode is Mode.SOLO
+    if not (revealed or alone):
+        # Of a vote that was not revealed in time the contract makes a wrong one, and all have waited for it.
+        return _if_asked_to_reveal(item)
     # Where the pool could not store what one of them brought, the others might have brought it in vain too.
-    asked_at = item.upload_asked_at if revealed and not _hindered(task) else None
+    asked_at = None if _hindered(task) else item.upload_asked_at
     if view.status is TaskStatus.COMPLETED:
         if alone:
             return Outcome.PAID
-        if asked_at is not None and _left_to_others(item) and now >= asked_at + timeouts.upload_timeout:
-            return Outcome.LATE
-        # Of a vote that was not revealed in time the contract makes a wrong one, and all have waited for it.
-        return Outcome.VOTED if revealed else Outcome.WITHHELD
+        left = asked_at is not None and _left_to_others(item) and now >= asked_at + timeouts.upload_timeout
+        return Outcome.LATE if left else Outcome.VOTED
     # Alone, the result is part of the transaction that votes: a vote without it was never meant to be completed.
     withheld = (asked_at is not None or alone) and replicas.usable_result(task, view) is None
     return Outcome.WITHHELD if withheld else Outcome.NEUTRAL
+
+
+def _if_asked_to_reveal(item: Replicate) -> Outcome:
+    """A winner reveals by itself, but a pool that never got to asking may have kept it from more than the request."""
+    return Outcome.NEUTRAL if item.reveal_asked_at is None else Outcome.WITHHELD
 
 
 def _left_to_others(item: Replicate) -> bool:
@@ -102,21 +122,24 @@ def is_held_against(action: Action) -> bool:
 
 
 def excused(
-    task: TaskRecord, actions: Sequence[Action], trouble: Trouble, now: float, timeouts: Timeouts
+    task: TaskRecord, view: ChainView, actions: Sequence[Action], trouble: Trouble, now: float, timeouts: Timeouts
 ) -> list[Action]:
     """The actions without what counts against a worker while the pool itself was in trouble."""
     return [
         kept
         for action in actions
-        if (kept := _excused(task, action, trouble, now, timeouts) if is_held_against(action) else action) is not None
+        if (kept := _excused(task, view, action, trouble, now, timeouts) if is_held_against(action) else action)
+        is not None
     ]
 
 
-def _excused(task: TaskRecord, action: Action, trouble: Trouble, now: float, timeouts: Timeouts) -> Action | None:
+def _excused(
+    task: TaskRecord, view: ChainView, action: Action, trouble: Trouble, now: float, timeouts: Timeouts
+) -> Action | None:
     assert isinstance(action, Count | Free)
     blind = now > trouble.block_at + timeouts.upload_timeout
     # A moment that is still to come is of a clock that was wrong.
-    unheard = _since(task, action.wallet) <= trouble.unheard_at <= now
+    unheard = _since(task, view, action.wallet) <= trouble.unheard_at <= now
     alone = task.mode is Mode.SOLO and action.outcome is Outcome.WITHHELD
     if alone or not (blind or unheard):
         return action
@@ -125,8 +148,10 @@ def _excused(task: TaskRecord, action: Action, trouble: Trouble, now: float, tim
     return replace(action, outcome=Outcome.VOTED if action.outcome is Outcome.LATE else Outcome.NEUTRAL)
 
 
-def _since(task: TaskRecord, wallet: Wallet) -> float:
-    """Since when something is awaited of the worker: its result, or its vote."""
-    item = task.replicate(wallet)
+def _since(task: TaskRecord, view: ChainView, wallet: Wallet) -> float:
+    """Since when something is awaited of the worker: its vote, that it reveals it, or its result."""
+    item, vote = task.replicate(wallet), view.contribution(wallet)
     assert item is not None
+    if vote is not None and vote.status is not ContributionStatus.REVEALED and item.reveal_asked_at is not None:
+        return item.reveal_asked_at
     return item.upload_asked_at or item.steps.get(Step.COMPUTED, item.assigned_at)

@@ -60,8 +60,8 @@ class Outcome(StrEnum):
     PAID = "PAID"
     #: The task was completed with another result than that which it voted for.
     WRONG = "WRONG"
-    #: It won the vote and did not reveal, so that all had to wait; or it was asked for the result and did not bring it,
-    #: and the task failed and the pool lost its stake.
+    #: It won the vote, was asked to reveal and did not, so that all had to wait; or it was asked for the result and did
+    #: not bring it, and the task failed and the pool lost its stake.
     WITHHELD = "WITHHELD"
     #: It said that it had a result and did not vote in time, or was asked for the result and another winner brought it.
     LATE = "LATE"

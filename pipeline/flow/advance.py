@@ -120,7 +120,7 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
         actions = deciding.decide(task, view, now, scheduler.timeouts)
         if any(map(outcomes.is_held_against, actions)):
             trouble = _trouble(scheduler) if trouble is None else trouble
-            actions = outcomes.excused(task, actions, trouble, now, scheduler.timeouts)
+            actions = outcomes.excused(task, view, actions, trouble, now, scheduler.timeouts)
         if initializes(actions) and not task.replicates and now < task.contribution_deadline:
             paused = scheduler.paused() if paused is None else paused
             actions = without_initialize(actions) if paused else actions

@@ -94,7 +94,7 @@ def test_a_delay_is_held_against_a_worker_only_if_the_pool_heard_and_saw_all_the
     unheard_at: float, block_at: float
 ) -> None:
     now = DUE + 1
-    kept = outcomes.excused(at_work(COMPUTED), [LATE], Trouble(unheard_at, block_at), now, PACE)
+    kept = outcomes.excused(at_work(COMPUTED), view(initialized()), [LATE], Trouble(unheard_at, block_at), now, PACE)
     blamed = not START + 1 <= unheard_at <= now and block_at + PACE.upload_timeout >= now
     assert kept == ([LATE] if blamed else [])
 
@@ -126,24 +126,25 @@ def test_a_winner_whose_large_result_is_on_its_way_or_that_the_pool_could_not_st
 
 
 def test_winners_are_excused_if_the_pool_could_not_be_reached_since_they_were_asked() -> None:
-    record, now = task(replicates=[ASKED_IN_VAIN]), ASKED + 100
+    record, chain, now = task(replicates=[ASKED_IN_VAIN]), view(*CONSENSUS, revealed(1)), ASKED + 100
     free = [Free(wallet(1), Outcome.LATE), Free(wallet(1), Outcome.WITHHELD)]
-    assert outcomes.excused(record, free, Trouble(unheard_at=ASKED + 90, block_at=now), now, PACE) == [
+    assert outcomes.excused(record, chain, free, Trouble(unheard_at=ASKED + 90, block_at=now), now, PACE) == [
         Free(wallet(1), Outcome.VOTED),
         Free(wallet(1), Outcome.NEUTRAL),
     ]
-    assert outcomes.excused(record, free, Trouble(ASKED - 1, now), now, PACE) == free
+    assert outcomes.excused(record, chain, free, Trouble(ASKED - 1, now), now, PACE) == free
 
 
 def test_who_votes_alone_without_a_stored_result_is_held_to_it_whatever_was_away() -> None:
     record = task(trust=1, replicates=[COMPUTED])
     withheld: list[Action] = [Free(wallet(1), Outcome.WITHHELD)]
-    assert outcomes.excused(record, withheld, Trouble(DUE, 0.0), DUE, PACE) == withheld
+    assert outcomes.excused(record, view(initialized(), voted(1)), withheld, Trouble(DUE, 0.0), DUE, PACE) == withheld
 
 
 def test_who_votes_for_another_result_or_does_not_reveal_is_held_to_it_when_the_task_is_completed() -> None:
     chain = view(initialized(), voted(4, LIE), voted(1), voted(2), voted(3), agreed(), revealed(1), finalized())
-    actions = decided(task(replicates=[uploaded(1), replicate(2), replicate(4)]), chain)
+    asked = replicate(2, reveal_asked_at=ASKED)
+    actions = decided(task(replicates=[uploaded(1), asked, replicate(3), replicate(4)]), chain)
     found = {act.wallet: act.outcome for act in actions if isinstance(act, Free)}
     assert found == {wallet(1): Outcome.VOTED, wallet(2): Outcome.WITHHELD, wallet(4): Outcome.WRONG}
 
