@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pipeline.domain.records import MOST_NEWCOMERS, TaskRecord
+from pipeline.domain.match import stake_locked
+from pipeline.domain.records import MOST_NEWCOMERS, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import NEWCOMERS_DECIDE, PROVEN_SECONDS, of_newcomers
 from pipeline.store.workers import Workers
+from protocol.poco.tags import fits
 
 
 def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[TaskRecord]:
     """The tasks, with so many newcomers allowed that they alone can decide each for which no proven worker is there:
-    above trust NEWCOMERS_DECIDE none in the pool, below it none that is busy and was not asked.
+    above trust NEWCOMERS_DECIDE none in the pool, below it none that is busy, could take it and was not asked.
 
     Two queries, only if one of the tasks limits newcomers.
     """
@@ -21,9 +23,18 @@ def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[Ta
     busy = workers.busy_proven(after) if any_proven and any(_is_low(task) for task in bound) else []
 
     def waits(task: TaskRecord) -> bool:
-        return any(task.replicate(wallet) is None for wallet in busy) if _is_low(task) else any_proven
+        return any(_could_take(worker, task) for worker in busy) if _is_low(task) else any_proven
 
     return [task if waits(task) else of_newcomers(task) for task in tasks]
+
+
+def _could_take(worker: WorkerRecord, task: TaskRecord) -> bool:
+    """Whether a busy worker could take the task once a slot of it is free: not asked before, with the task's tag, and
+    with stake for it when last read.
+    """
+    if task.replicate(worker.wallet) is not None or not fits(task.tag, worker.tag):
+        return False
+    return worker.facts.stake >= stake_locked(task)
 
 
 def _is_low(task: TaskRecord) -> bool:

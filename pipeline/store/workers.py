@@ -160,15 +160,17 @@ class Workers:
         return self._rows.count_documents(query, limit=max(limit, 1))
 
     def any_proven(self, seen_after: float) -> bool:
-        """Whether a machine that was right on chain and is not banned was heard of since `seen_after`."""
-        proven = {"successes": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False}
-        return self._rows.find_one(proven, {"_id": 1}) is not None
+        """Whether a machine that was right on chain, and is neither banned nor drained, was heard of since
+        `seen_after`.
+        """
+        return self._rows.find_one(_proven(seen_after), {"_id": 1}) is not None
 
-    def busy_proven(self, seen_after: float) -> list[Wallet]:
-        """Machines that were right on chain, are there and have no free slot; BUSY_LIMIT of them at most."""
-        proven = {"successes": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False}
-        busy = {**proven, **_PRESENT, "free": {"$lte": 0}}
-        return [Wallet(row["_id"]) for row in self._rows.find(busy, {"_id": 1}).limit(BUSY_LIMIT)]
+    def busy_proven(self, seen_after: float) -> list[WorkerRecord]:
+        """Machines that were right on chain, are there, not drained, and have no free slot; BUSY_LIMIT of them at
+        most.
+        """
+        busy = _proven(seen_after) | _PRESENT | {"free": {"$lte": 0}}
+        return self.reader.each(self._rows.find(busy).limit(BUSY_LIMIT))
 
     def count_with_queues(self, limit: int, *, but: Wallet) -> int:
         """Machines other than `but` that have a user and queues at the broker, counted up to `limit`."""
@@ -369,6 +371,11 @@ class Workers:
     def heard_since(self, moment: float) -> bool:
         """Whether any worker was heard of since `moment` (Unix seconds)."""
         return self._rows.find_one({"lost": False, "seen_at": {"$gte": moment}}, {"_id": 1}) is not None
+
+
+def _proven(seen_after: float) -> dict[str, Any]:
+    """The query for machines that were right on chain and that the operator has neither banned nor drained."""
+    return {"successes": {"$gt": 0}, "seen_at": {"$gte": seen_after}, "banned": False, "operator_slots": {"$ne": 0}}
 
 
 def _silent(seen_before: float) -> list[dict[str, Any]]:

@@ -6,13 +6,16 @@ import random
 from collections import Counter
 from dataclasses import replace
 
-from pipeline.domain.records import ChainFacts, Outcome, Reservation, WorkerRecord
+from pipeline.domain.records import MOST_NEWCOMERS, ChainFacts, Outcome, Reservation, TaskRecord, WorkerRecord
+from pipeline.domain.replicas import NEWCOMERS_DECIDE
 from pipeline.domain.worker_state import WorkerState, state_of
+from pipeline.flow.new_pool import decided_by
 from pipeline.store.client import Store
 from pipeline.store.worker_documents import WORKERS
 from protocol.types import NRlc, TaskId, Wallet, Wei
 from protocol.wire import Capabilities
 from tests.integration.pipeline.rows import ALICE, BOB, NO_TAG
+from tests.unit.pipeline.builders import task
 
 NOW, LOST_AFTER = 1_700_000_000.0, 60.0
 TASKS = [TaskId(f"0x{number:064x}") for number in range(3)]
@@ -70,6 +73,25 @@ def test_a_drained_machine_is_given_nothing_keeps_what_it_has_and_comes_back(sto
     assert not store.workers.reserve(ALICE, [Reservation(task, NOW, NRlc(0)) for task in TASKS[:2]])
     assert store.census.limit_slots(ALICE, None)
     assert store.workers.reserve(ALICE, [Reservation(task, NOW, NRlc(0)) for task in TASKS])
+
+
+def test_no_task_waits_for_a_proven_machine_that_is_drained(store: Store) -> None:
+    enrol(store, ALICE)
+    assert store.census.limit_slots(ALICE, 1)
+    assert store.workers.reserve(ALICE, [Reservation(TASKS[0], NOW, NRlc(0))])
+    low, high = (waiting_for_proven(number, trust) for number, trust in enumerate((5, NEWCOMERS_DECIDE + 1)))
+    assert decided_by(store.workers, [low, high], NOW) == [low, high], "busy, and there"
+    assert store.census.limit_slots(ALICE, 0)
+    assert not store.workers.any_proven(NOW)
+    assert store.workers.busy_proven(NOW) == []
+    assert {task.newcomers for task in decided_by(store.workers, [low, high], NOW)} == {MOST_NEWCOMERS}
+    assert store.census.limit_slots(ALICE, None)
+    assert store.workers.any_proven(NOW), "with slots free"
+    assert store.workers.busy_proven(NOW) == []
+
+
+def waiting_for_proven(number: int, trust: int) -> TaskRecord:
+    return task(trust=trust, wants=1, newcomers=0, task_id=TASKS[number], worker_stake=NRlc(0))
 
 
 def test_a_limit_outlives_a_new_sign_in(store: Store) -> None:

@@ -245,16 +245,20 @@ def test_who_is_late_with_its_vote_rests_as_who_failed_and_its_stake_stays_promi
     assert (worker.failures, worker.rest_until, len(worker.pledged)) == (2, NOW + 5, 2)
 
 
+def busy_proven(store: Store, seen_after: float = NOW) -> list[Wallet]:
+    return [worker.wallet for worker in store.workers.busy_proven(seen_after)]
+
+
 def test_proven_machines_that_are_busy_are_found_and_no_others(store: Store) -> None:
     for wallet in (ALICE, BOB):
         enrol(store, wallet, slots=1)
         prove(store, wallet)
-    assert store.workers.busy_proven(NOW) == []
+    assert busy_proven(store) == []
     assert store.workers.reserve(ALICE, [held(1)])
-    assert store.workers.busy_proven(NOW) == [ALICE]
-    assert store.workers.busy_proven(NOW + 1) == []
+    assert busy_proven(store) == [ALICE]
+    assert busy_proven(store, NOW + 1) == []
     store.workers.set_banned(ALICE, banned=True)
-    assert store.workers.busy_proven(NOW) == []
+    assert busy_proven(store) == []
 
 
 def test_the_last_moment_at_which_nobody_could_be_heard_is_kept(store: Store) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,10 +22,11 @@ from pipeline.flow.new_pool import decided_by
 from protocol.poco import events, weights
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView
-from protocol.types import Hash32, Timestamp, Wallet
+from protocol.types import Hash32, NRlc, Timestamp, Wallet
 from protocol.wire import Mode
 from tests.unit.pipeline.builders import (
     LIE,
+    NO_TAG,
     PACE,
     START,
     TASK,
@@ -165,7 +168,8 @@ def test_a_task_of_low_trust_is_left_to_proven_workers_as_long_as_one_not_asked_
     record = replace(high_trust(trust, before), category_seconds=10)
     chain, now = view(initialized()), START + waited
     waiting = after(record, chain, decide(record, chain, now, pace), now, pace)
-    workers = SimpleNamespace(any_proven=lambda _: True, busy_proven=lambda _: [wallet(n) for n in busy])
+    machines = [worker(n, stake=10**6) for n in busy]
+    workers = SimpleNamespace(any_proven=lambda _: True, busy_proven=lambda _: machines)
     (ready,) = decided_by(workers, [waiting], now)  # type: ignore[arg-type]  # stands in
     if 2 <= trust <= NEWCOMERS_DECIDE:
         waits = waited < 20 and not set(busy) <= set(asked_before)
@@ -173,6 +177,26 @@ def test_a_task_of_low_trust_is_left_to_proven_workers_as_long_as_one_not_asked_
         assert waited >= 20 or waiting.next_visit <= START + 20
     else:
         assert ready.newcomers == moved(record, chain, now).newcomers
+
+
+@pytest.mark.parametrize(
+    ("busy", "waits"),
+    [
+        ({}, True),
+        ({"stake": 30}, True),
+        ({"stake": 29}, False),
+        ({"tag": Hash32(f"0x{1 << 8:064x}")}, True),
+        ({"tag": NO_TAG}, False),
+    ],
+    ids=["able", "just enough stake", "no stake for it", "its tag", "another tag"],
+)
+def test_a_task_waits_for_no_busy_machine_that_could_not_take_it(busy: dict[str, Any], waits: bool) -> None:
+    tag = Hash32(f"0x{1 << 8:064x}")
+    record = replace(task(trust=5, wants=1), newcomers=0, tag=tag, worker_stake=NRlc(30))
+    machine = worker(1, **({"tag": tag, "stake": 100} | busy))
+    workers = SimpleNamespace(any_proven=lambda _: True, busy_proven=lambda _: [machine])
+    (ready,) = decided_by(workers, [record], START)  # type: ignore[arg-type]  # stands in
+    assert (ready.newcomers == 0) == waits
 
 
 def test_a_proven_worker_that_is_free_is_asked_before_any_newcomer() -> None:
