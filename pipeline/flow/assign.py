@@ -75,9 +75,9 @@ def _page(scheduler: Scheduler) -> tuple[int, bool]:
     now = scheduler.clock()
     if not _any_free(scheduler, now):
         return 0, False
-    waiting = scheduler.store.tasks.tasks_wanting_workers(now, TASKS)
-    begun = _begun(scheduler, waiting, now) if scheduler.paused() else waiting
-    tasks = decided_by(scheduler.store.workers, _with_deal(scheduler, begun, now), now)
+    # What a paused pool has begun it finishes; all else waits, untouched, however much of it there is.
+    waiting = scheduler.store.tasks.tasks_wanting_workers(now, TASKS, begun=scheduler.paused())
+    tasks = decided_by(scheduler.store.workers, _with_deal(scheduler, waiting, now), now)
     if not tasks:
         return 0, len(waiting) == TASKS
     tags = list(dict.fromkeys(task.tag for task in tasks))
@@ -92,17 +92,6 @@ def _page(scheduler: Scheduler) -> tuple[int, bool]:
     passed = [task for task in tasks if task.tag in tags[:TAGS] and task.task_id not in taken]
     _pass_over(scheduler, passed, workers, now)
     return given, True
-
-
-def _begun(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[TaskRecord]:
-    """Tasks that a worker was given before the pool was paused; the others are deferred, and come next when it is
-    resumed.
-    """
-    later = [task.task_id for task in tasks if not task.replicates]
-    if later:
-        ASSIGNMENTS_REFUSED.labels("paused").inc(len(later))
-        scheduler.store.tasks.defer_matching(later, now + PASS_UNSERVED_SECONDS)
-    return [task for task in tasks if task.replicates]
 
 
 def _with_deal(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[TaskRecord]:

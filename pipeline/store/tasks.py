@@ -27,6 +27,9 @@ from protocol.wire import ResultLink, Step
 DUPLICATE_KEY = 11000
 #: Field that names the `save` that last replaced a task.
 _SAVE_MARK = "saved_by"
+#: What a task is that a worker was given, and the index of those that want more workers: they may be few behind many.
+_BEGUN: dict[str, Any] = {"replicates.0": {"$exists": True}}
+_BEGUN_TURN = "begun_turn"
 
 INDEXES = [
     IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="by_deal", unique=True),
@@ -34,6 +37,11 @@ INDEXES = [
         [("contribution_deadline", ASCENDING), ("not_before", ASCENDING)],
         name="waiting_turn",
         partialFilterExpression={"wants": {"$gt": 0}},
+    ),
+    IndexModel(
+        [("contribution_deadline", ASCENDING), ("not_before", ASCENDING)],
+        name=_BEGUN_TURN,
+        partialFilterExpression={"wants": {"$gt": 0}, **_BEGUN},
     ),
     *due.INDEXES,
     IndexModel([("replicates.wallet", ASCENDING)], name="by_worker", partialFilterExpression={"open": True}),
@@ -109,16 +117,14 @@ class Tasks:
         rows = self._rows.find({"deal": deal_id, "index": {"$gte": first}}).sort("index", ASCENDING).limit(limit)
         return self.reader.each(rows)
 
-    def tasks_wanting_workers(self, now: float, limit: int) -> list[TaskRecord]:
-        """Tasks that want replicates, still take votes and were not passed over lately, most urgent first."""
-        query = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}, "not_before": {"$lte": now}}
-        rows = self._rows.find(query).sort("contribution_deadline", ASCENDING).limit(limit)
-        return self.reader.each(rows)
+    def tasks_wanting_workers(self, now: float, limit: int, *, begun: bool = False) -> list[TaskRecord]:
+        """Tasks that want replicates, still take votes and were not passed over lately, most urgent first.
 
-    def end_deferral(self, now: float) -> int:
-        """Have tasks that were deferred matched again at once; returns how many."""
-        waiting = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}, "not_before": {"$gt": now}}
-        return self._rows.update_many(waiting, {"$set": {"not_before": 0.0}}).modified_count
+        `begun`: only those that a worker was given before.
+        """
+        query = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}, "not_before": {"$lte": now}}
+        rows = self._rows.find(query | _BEGUN).hint(_BEGUN_TURN) if begun else self._rows.find(query)
+        return self.reader.each(rows.sort("contribution_deadline", ASCENDING).limit(limit))
 
     def defer_matching(self, task_ids: Sequence[TaskId], until: float) -> None:
         """Do not match these tasks before `until` (Unix seconds), since no worker could take them."""

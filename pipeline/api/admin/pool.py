@@ -80,7 +80,6 @@ def resume(services: Operator, dry_run: DryRun = False) -> Changed:
     """Ends a pause; what waited is begun within seconds."""
     before = services.store.pause.state()
     if not dry_run and services.store.pause.resume() is not None:
-        services.store.tasks.end_deferral(services.clock())
         services.notifier.send_assign()
         log.info("The pool is resumed.", action="pool_resumed")
     says = "The pool was not paused." if before is None else "The pool takes work again."

@@ -25,10 +25,10 @@ def test_a_paused_pool_begins_nothing_finishes_what_it_began_and_goes_on_when_re
     waiting = pool.store.tasks.of_deal(later.deal_id)
     assert [task.stage for task in waiting] == [TaskStage.RECEIVED] * 3
     assert not any(task.replicates for task in waiting)
+    assert not any(task.not_before for task in waiting), "nothing is deferred for a pause"
     assert {view.status for view in pool.views(later)} == {TaskStatus.UNSET}
     said = reasons(pool.store, pool.settings, waiting, time.time())
     assert all(why is not None and why.startswith("The pool is paused") for why in said.values())
     assert pool.store.pause.resume() is not None
-    pool.store.tasks.end_deferral(time.time())
     pool.await_status(later, TaskStatus.COMPLETED)
     assert pool.locked() == [0, 0, 0, 0, 0]

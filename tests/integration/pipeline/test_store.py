@@ -29,6 +29,7 @@ from protocol.types import (
     DealId,
     NRlc,
     TaskId,
+    Timestamp,
     Wallet,
     Wei,
 )
@@ -290,6 +291,24 @@ def test_tasks_passed_over_make_room_for_others_for_a_while(store: Store) -> Non
     store.tasks.defer_matching([task.task_id for task in first], 1003.0)
     assert len(store.tasks.tasks_wanting_workers(1000.0, 2)) == 1
     assert len(store.tasks.tasks_wanting_workers(1003.0, 3)) == 3
+
+
+def test_tasks_that_were_begun_are_found_behind_many_that_were_not_without_a_look_at_those(store: Store) -> None:
+    first, *others = some_tasks(store, 200)
+    begun = replace(first, wants=1, contribution_deadline=Timestamp(first.contribution_deadline + 1))
+    begun = replace(begun, replicates=(Replicate(ALICE, Mode.VOTE, 2, NOW, ReplicateState.FAILED),))
+    store.tasks.save([begun, *(replace(task, wants=1) for task in others)])
+    store._db.command("profile", 2)
+    try:
+        found = store.tasks.tasks_wanting_workers(1000.0, 10, begun=True)
+        (seen,) = store._db["system.profile"].find({"op": "query", "ns": f"{store._db.name}.tasks"})
+    finally:
+        store._db.command("profile", 0)
+        store._db["system.profile"].drop()
+    assert [task.task_id for task in found] == [begun.task_id]
+    assert (seen["docsExamined"], seen["keysExamined"], seen.get("hasSortStage")) == (1, 1, None)
+    assert first.task_id not in {task.task_id for task in store.tasks.tasks_wanting_workers(1000.0, 199)}
+    assert store.tasks.tasks_wanting_workers(1071.0, 10, begun=True) == [], "no vote could come any more"
 
 
 def test_tasks_whose_initialize_was_put_off_are_found(store: Store) -> None:

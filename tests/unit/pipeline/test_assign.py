@@ -78,8 +78,9 @@ class Pool:
                 for machine in self.machines
             ]
 
-    def tasks_wanting_workers(self, now: float, limit: int) -> list[TaskRecord]:
+    def tasks_wanting_workers(self, now: float, limit: int, *, begun: bool) -> list[TaskRecord]:
         ripe = [task for task in self.waiting if self.passed.get(task.task_id, 0.0) <= now]
+        ripe = [task for task in ripe if task.replicates or not begun]
         return sorted(ripe, key=lambda task: task.contribution_deadline)[:limit]
 
     def defer_matching(self, tasks: Sequence[TaskId], until: float) -> None:
@@ -136,28 +137,25 @@ def test_a_tag_that_no_machine_was_looked_for_is_not_passed_over() -> None:
 
 
 def test_a_paused_pool_gives_out_only_tasks_that_a_machine_had_before_however_many_others_wait() -> None:
-    fresh = [waiting(number) for number in range(1, assign.TASKS + 2)]
+    fresh = [waiting(number) for number in range(1, assign.PAGES * assign.TASKS + 2)]
     begun = replace(waiting(10**6), replicates=(replicate(9, ReplicateState.FAILED),))
     pool = Pool([*fresh, begun], [worker(1)], paused=True)
     assert pool.round(START) == 1
     assert pool.given == [begun.task_id]
-    pool.paused, pool.machines = False, [worker(2, checked_at=START + assign.PASS_UNSERVED_SECONDS)]
-    assert pool.round(START + assign.PASS_UNSERVED_SECONDS) == 1
+    pool.machines = [worker(2)]
+    assert pool.round(START + 1) == 0
+    assert not pool.passed, "nothing is written for the pause"
+    pool.paused = False
+    assert pool.round(START + 1) == 1, "at once"
     assert pool.given[1] == fresh[0].task_id
 
 
 def test_why_tasks_were_given_to_no_machine_is_counted_in_each_round() -> None:
     lost, strange, served = waiting(1), waiting(2, tag=Hash32(f"0x{1 << 8:064x}")), waiting(3)
     pool = Pool([lost, strange, served], [worker(1)], unreadable={lost.deal_id})
-    before = {reason: refused(reason) for reason in ("deal_missing", "tag", "paused")}
+    before = {reason: refused(reason) for reason in ("deal_missing", "tag")}
     assert pool.round(START) == 1
-    pool.waiting, pool.machines, pool.paused = [waiting(4)], [worker(2)], True
-    assert pool.round(START + 1) == 0
-    assert {reason: refused(reason) - was for reason, was in before.items()} == {
-        "deal_missing": 1,
-        "tag": 1,
-        "paused": 1,
-    }
+    assert {reason: refused(reason) - was for reason, was in before.items()} == {"deal_missing": 1, "tag": 1}
 
 
 def refused(reason: str) -> float:
