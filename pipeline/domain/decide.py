@@ -13,7 +13,7 @@ asked again at a measured pace; nothing here relies on a message having arrived.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from pipeline.domain import outcomes, replicas
@@ -35,6 +35,7 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
+from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, ReplicateState, Standing, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts
 from protocol.ethereum.hexbytes import to_hex
@@ -55,6 +56,22 @@ _ENDED = {TaskStatus.COMPLETED: TaskStage.COMPLETED, TaskStatus.FAILED: TaskStag
 def decide(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> list[Action]:
     """Every action due now, in the order to carry them out. `now`: Unix seconds."""
     return list(_due_actions(task, view, now, timeouts))
+
+
+def decide_excusing(
+    task: TaskRecord,
+    view: ChainView,
+    now: float,
+    timeouts: Timeouts,
+    trouble: Callable[[TaskRecord, Sequence[Action]], Trouble],
+) -> list[Action]:
+    """As `decide`, without what the pool's own trouble is the reason for. `trouble` is asked only if it matters."""
+    actions = decide(task, view, now, timeouts)
+    if not any(map(outcomes.depends_on_trouble, actions)):
+        return actions
+    found = trouble(task, actions)
+    actions = decide(task, view, now, replace(timeouts, unheard_at=found.unheard_at))
+    return outcomes.excused(task, view, actions, found, now, timeouts)
 
 
 def changed_by(step: Step, mode: Mode) -> bool:

@@ -7,7 +7,9 @@
                      another result; WITHHELD if it was asked to reveal its vote and did not
     task failed      WITHHELD if it was asked to reveal its vote and did not, or was asked for the result
 
-Nothing is held against anybody while the pool could not store results, could not be reached, or saw no blocks.
+Nothing is held against anybody while the pool could not store results, could not be reached, or saw no blocks; work
+that could not be reported meanwhile is not taken away either. A winner that is bringing another task's result is not
+late.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.domain import replicas
-from pipeline.domain.actions import Action, Count, Free
+from pipeline.domain.actions import Action, Count, Drop, Free
 from pipeline.domain.records import Outcome, Replicate, ReplicateState, TaskRecord
 from pipeline.domain.replicas import Timeouts
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
@@ -24,7 +26,7 @@ from protocol.results.error_result import counts_against_machine
 from protocol.types import Wallet
 from protocol.wire import Mode, Step
 
-#: What a trouble of the pool's own may be the reason for, and what it is where it is.
+#: What a trouble of the pool's own may be the reason for, beside work that is dropped since nothing was heard of it.
 _EXCUSABLE = {Outcome.LATE, Outcome.WITHHELD}
 
 
@@ -36,6 +38,9 @@ class Trouble:
     unheard_at: float
     #: Time of the newest block whose events are stored; 0: none.
     block_at: float
+    #: Winners that were bringing another task's result when this one's was awaited: a machine brings one at a time
+    #: while all its slots compute.
+    uploading: frozenset[Wallet] = frozenset()
 
 
 def at_release(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
@@ -121,6 +126,16 @@ def is_held_against(action: Action) -> bool:
     return isinstance(action, Count | Free) and action.outcome in _EXCUSABLE
 
 
+def depends_on_trouble(action: Action) -> bool:
+    """Whether the action may be another one where the pool was in trouble."""
+    return is_held_against(action) or (isinstance(action, Drop) and action.why == replicas.TOO_LATE)
+
+
+def late_winners(actions: Sequence[Action]) -> list[Wallet]:
+    """Winners that left their result to others, as far as the task itself tells."""
+    return [action.wallet for action in actions if isinstance(action, Free) and action.outcome is Outcome.LATE]
+
+
 def excused(
     task: TaskRecord, view: ChainView, actions: Sequence[Action], trouble: Trouble, now: float, timeouts: Timeouts
 ) -> list[Action]:
@@ -141,7 +156,8 @@ def _excused(
     # A moment that is still to come is of a clock that was wrong.
     unheard = _since(task, view, action.wallet) <= trouble.unheard_at <= now
     alone = task.mode is Mode.SOLO and action.outcome is Outcome.WITHHELD
-    if alone or not (blind or unheard):
+    busy = isinstance(action, Free) and action.outcome is Outcome.LATE and action.wallet in trouble.uploading
+    if alone or not (blind or unheard or busy):
         return action
     if isinstance(action, Count):
         return None

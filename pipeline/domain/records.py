@@ -120,7 +120,7 @@ class Replicate:
     digest: Hash32 | None = None
     #: `callback-data` of the result as `0x` hex, for deals with a callback.
     callback_data: str | None = None
-    #: When the body of its result began to come, if it is large: it may take longer than `Timeouts.upload_timeout`.
+    #: When the body of its result began to come, if that is too large to be here before another winner is asked.
     upload_begun_at: float | None = None
     #: When the pool itself first could not store its result: IPFS did not take it, or the pool's disk was full.
     not_stored_at: float | None = None

@@ -45,6 +45,9 @@ class Timeouts:
     #: Share of its category's time for which a task of low trust is given to proven workers only, while some that were
     #: not asked are busy (SLUICE_PROVEN_SHARE): a newcomer that votes and does not reveal costs twice that time.
     proven_share: float = 0.0
+    #: When machines could last not be heard, Unix seconds; 0: never. What they could not report meanwhile may come
+    #: after it.
+    unheard_at: float = 0.0
 
     @property
     def reask(self) -> float:
@@ -112,11 +115,15 @@ def late(replicate: Replicate, category_seconds: int, now: float, timeouts: Time
     """Whether a live replicate has exceeded its timeout; its result still counts if it comes, but another worker is
     asked.
     """
+    # A moment that is still to come is of a clock that was wrong. The wait for the next request is part of it: it is
+    # answered with all that was reported in vain.
+    unheard = replicate.assigned_at <= timeouts.unheard_at <= now
+    hearable = timeouts.unheard_at + timeouts.start_timeout + timeouts.resend(replicate.resends) if unheard else 0.0
     match replicate.state:
         case ReplicateState.ASSIGNED:
-            return now > replicate.assigned_at + timeouts.start_timeout
+            return now > max(hearable, replicate.assigned_at + timeouts.start_timeout)
         case ReplicateState.STARTED:
-            return now > replicate.assigned_at + timeouts.compute_timeout(category_seconds)
+            return now > max(hearable, replicate.assigned_at + timeouts.compute_timeout(category_seconds))
         case ReplicateState.COMPUTED:
             return now > replicate.steps.get(Step.COMPUTED, replicate.assigned_at) + timeouts.contribute_timeout
         case _:

@@ -13,7 +13,7 @@ the new state. What a crash after the save leaves undone the sweep and the measu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -110,17 +110,14 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     steps: list[Decision] = []
     room: int | None = None
     spare: int | None = None
-    trouble: Trouble | None = None
+    trouble = _TroubleOf(scheduler)
     paused: bool | None = None
     for task in tasks:
         view = known.get(task.task_id) or folded.get(task.task_id)
         if view is None:
             # The sweep asks the contract.
             continue
-        actions = deciding.decide(task, view, now, scheduler.timeouts)
-        if any(map(outcomes.is_held_against, actions)):
-            trouble = _trouble(scheduler) if trouble is None else trouble
-            actions = outcomes.excused(task, view, actions, trouble, now, scheduler.timeouts)
+        actions = deciding.decide_excusing(task, view, now, scheduler.timeouts, trouble.of)
         if initializes(actions) and not task.replicates and now < task.contribution_deadline:
             paused = scheduler.paused() if paused is None else paused
             actions = without_initialize(actions) if paused else actions
@@ -137,9 +134,28 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     return steps
 
 
-def _trouble(scheduler: Scheduler) -> Trouble:
-    cursor = scheduler.store.chain.cursor()
-    return Trouble(scheduler.store.sweeps.unheard_at(), 0.0 if cursor is None else float(cursor.timestamp))
+class _TroubleOf:
+    """The pool's own trouble as far as it concerns a task, read once for a call of `advance`."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._common: Trouble | None = None
+
+    def of(self, task: TaskRecord, actions: Sequence[Action]) -> Trouble:
+        """Which winners were bringing another result is looked up for those that would count as late only."""
+        store = self._scheduler.store
+        if self._common is None:
+            cursor = store.chain.cursor()
+            self._common = Trouble(store.sweeps.unheard_at(), 0.0 if cursor is None else float(cursor.timestamp))
+        asked = {wallet: task.replicate(wallet) for wallet in outcomes.late_winners(actions)}
+        uploading = {
+            wallet
+            for wallet, item in asked.items()
+            if item is not None
+            and item.upload_asked_at is not None
+            and store.uploads.under_way(wallet, item.upload_asked_at, but=task.task_id)
+        }
+        return replace(self._common, uploading=frozenset(uploading))
 
 
 def _submit(scheduler: Scheduler, steps: Sequence[Decision]) -> None:

@@ -26,6 +26,7 @@ from pipeline.store.quarantine import Quarantine, Quarantined
 from pipeline.store.sweeps import Sweeps
 from pipeline.store.task_lists import TaskLists
 from pipeline.store.tasks import Tasks
+from pipeline.store.uploads import Uploads
 from pipeline.store.workers import Workers
 from protocol.errors import BadSetting, Unavailable
 
@@ -102,6 +103,7 @@ class Store:
     census: Census
     pause: PauseSwitch
     lists: TaskLists
+    uploads: Uploads
     _db: Database[dict[str, Any]]
 
     @classmethod
@@ -120,6 +122,7 @@ class Store:
             Census(db),
             PauseSwitch(db),
             TaskLists(db),
+            Uploads(db),
             db,
         )
 

@@ -356,21 +356,6 @@ class Tasks:
         )
         return result.matched_count == 1
 
-    def record_upload_begun(self, task_id: TaskId, wallet: Wallet, now: float) -> None:
-        """Note that a large result of a worker's own replicate is on its way; the first time counts."""
-        self._record_once(task_id, wallet, "upload_begun_at", now)
-
-    def record_not_stored(self, task_id: TaskId, wallet: Wallet, now: float) -> None:
-        """Note that the pool could not store the result of a worker's own replicate; the first time counts."""
-        self._record_once(task_id, wallet, "not_stored_at", now)
-
-    def _record_once(self, task_id: TaskId, wallet: Wallet, moment: str, now: float) -> None:
-        """Set a moment of a worker's own replicate unless it has it already."""
-        self._rows.update_one(
-            {"_id": task_id, "replicates": {"$elemMatch": {"wallet": wallet, moment: None}}},
-            {"$set": {f"replicates.$.{moment}": now}, "$inc": {"version": 1}},
-        )
-
     def verdicts_for_ping(self, task_ids: Sequence[TaskId], wallet: Wallet) -> Verdicts:
         """For a ping: which tasks are over, which of the worker's replicates must stop, and of which nothing is known:
         this database may have been lost or restored since.

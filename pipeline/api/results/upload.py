@@ -110,7 +110,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
         RESULTS_NOT_STORED.inc()
         log.warning("A result could not be stored.", action="result_not_stored", task=task.task_id, why=str(error))
         if replicate.not_stored_at is None:
-            note = services.store.tasks.record_not_stored
+            note = services.store.uploads.record_not_stored
             await run_in_threadpool(note, task.task_id, wallet, services.clock())
         if isinstance(error, StorageUnavailable):
             raise
@@ -120,7 +120,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
 async def _note_large(services: Access, task: TaskRecord, replicate: Replicate, total: int) -> None:
     """Note that a large result is on its way: this winner is not to blame if another one is asked meanwhile."""
     if total > QUICK_BYTES and replicate.mode is Mode.VOTE and replicate.upload_begun_at is None:
-        note = services.store.tasks.record_upload_begun
+        note = services.store.uploads.record_begun
         await run_in_threadpool(note, task.task_id, replicate.wallet, services.clock())
 
 

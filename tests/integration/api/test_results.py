@@ -227,7 +227,7 @@ def test_without_ipfs_the_worker_is_asked_to_come_back(api: Api, give: Callable[
     # Nobody is held to it, should the task fail.
     first = stored(api).not_stored_at
     assert first is not None
-    api.services.store.tasks.record_not_stored(TASK, WORKER.wallet, first + 1)
+    api.services.store.uploads.record_not_stored(TASK, WORKER.wallet, first + 1)
     assert stored(api).not_stored_at == first
     # The last answer is given again for some seconds.
     wait_until(lambda: not_stored(api) == counted + 1, 10, what="the result in the metrics")

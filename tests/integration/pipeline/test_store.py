@@ -23,6 +23,7 @@ from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
 from pipeline.store.deals import LEASE_SECONDS
 from pipeline.store.tasks import NewReplicates
+from pipeline.store.uploads import UPLOAD_SECONDS
 from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.types import (
     BlockHash,
@@ -272,9 +273,27 @@ def test_the_last_moment_at_which_nobody_could_be_heard_is_kept(store: Store) ->
 def test_a_large_result_on_its_way_is_noted_once(store: Store) -> None:
     task = given_to(store, ALICE)
     for moment in (NOW, NOW + 1):
-        store.tasks.record_upload_begun(task.task_id, ALICE, moment)
+        store.uploads.record_begun(task.task_id, ALICE, moment)
     (found,) = store.tasks.load_tasks([task.task_id])
     assert (found.replicates[0].upload_begun_at, found.version) == (NOW, task.version + 1)
+
+
+def test_a_large_result_that_was_on_its_way_when_another_was_awaited_is_found(store: Store) -> None:
+    task, other = given_to(store, ALICE), TaskId("0x" + "0" * 64)
+
+    def uploading(since: float, wallet: Wallet = ALICE, but: TaskId = other) -> bool:
+        return store.uploads.under_way(wallet, since, but=but)
+
+    assert not uploading(NOW)
+    store.uploads.record_begun(task.task_id, ALICE, NOW)
+    assert uploading(NOW + 1)
+    assert not uploading(NOW + 1, but=task.task_id)
+    assert not uploading(NOW + 1, BOB)
+    assert not uploading(NOW + UPLOAD_SECONDS), "broken off for good"
+    link = ResultLink(storage="ipfs", location="/ipfs/Qm")
+    store.tasks.record_upload(task.task_id, ALICE, link, NO_TAG, None, NOW + 30)
+    assert uploading(NOW + 1), "until later"
+    assert not uploading(NOW + 31)
 
 
 def test_no_worker_counts_as_silent_while_the_api_was_away(store: Store) -> None:

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain import outcomes
-from pipeline.domain.actions import Action, Count, Free, Pledge
+from pipeline.domain.actions import Action, Count, Drop, Free, Pledge, Resend, Stop, Want
+from pipeline.domain.decide import decide_excusing
 from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, Replicate, ReplicateState, Standing, TaskRecord
+from pipeline.domain.replicas import TOO_LATE
 from protocol.poco.view import ChainView
 from protocol.types import Timestamp
 from protocol.wire import Mode
@@ -20,6 +22,7 @@ from tests.unit.pipeline.builders import (
     LIE,
     LINK,
     PACE,
+    SECONDS,
     START,
     agreed,
     claimed,
@@ -133,6 +136,71 @@ def test_winners_are_excused_if_the_pool_could_not_be_reached_since_they_were_as
         Free(wallet(1), Outcome.NEUTRAL),
     ]
     assert outcomes.excused(record, chain, free, Trouble(ASKED - 1, now), now, PACE) == free
+
+
+def test_a_winner_that_was_bringing_another_tasks_result_meanwhile_was_right_and_one_without_a_vote_is_late() -> None:
+    record, chain, now = task(replicates=[ASKED_IN_VAIN]), view(*CONSENSUS, revealed(1)), ASKED + 100
+    late, withheld = Free(wallet(1), Outcome.LATE), Free(wallet(1), Outcome.WITHHELD)
+    for uploading, kept in ((1, [Free(wallet(1), Outcome.VOTED), withheld]), (2, [late, withheld])):
+        trouble = Trouble(0.0, now, frozenset({wallet(uploading)}))
+        assert outcomes.excused(record, chain, [late, withheld], trouble, now, PACE) == kept
+    voteless = outcomes.excused(
+        at_work(COMPUTED), view(initialized()), [LATE], Trouble(0.0, now, frozenset({wallet(1)})), now, PACE
+    )
+    assert voteless == [LATE], "a vote waits for no upload"
+
+
+# -- work of which nothing is heard ------------------------------------------------------------------------------------
+
+ASSIGNED, STARTED = ReplicateState.ASSIGNED, ReplicateState.STARTED
+#: When work in each state is dropped in a pool without trouble.
+DROPPED = {ASSIGNED: START + 1 + PACE.start_timeout, STARTED: START + 1 + PACE.compute_timeout(SECONDS)}
+
+
+def ended_by(state: ReplicateState, now: float, unheard_at: float) -> list[Action]:
+    """What ends the work of worker 1 in a pool whose machines could last not be heard then."""
+    record = at_work(replicate(1, state, mode=Mode.SOLO, published_at=now))
+    actions = decide_excusing(record, view(initialized()), now, PACE, lambda *_: Trouble(unheard_at, now))
+    return [act for act in actions if isinstance(act, Drop | Stop | Free)]
+
+
+FAILED = [Drop(wallet(1), ReplicateState.LOST, TOO_LATE), Stop(wallet(1)), Free(wallet(1), Outcome.FAILED)]
+
+
+@pytest.mark.parametrize("state", [ASSIGNED, STARTED])
+def test_work_is_not_taken_away_for_a_report_that_could_not_come_while_the_pool_could_not_be_heard(
+    state: ReplicateState,
+) -> None:
+    now = DROPPED[state] + 1
+    assert ended_by(state, now, 0.0) == FAILED
+    assert ended_by(state, now, START) == FAILED, "before it was given"
+    assert ended_by(state, now, now + 1) == FAILED, "of a clock that was wrong"
+    assert ended_by(state, now, now - 1) == []
+    again = now - 1 + PACE.start_timeout + PACE.resend(0)
+    assert ended_by(state, again, now - 1) == []
+    assert ended_by(state, again + 1, now - 1) == FAILED, "there was time since"
+
+
+def test_no_other_machine_is_asked_for_work_that_could_not_be_reported() -> None:
+    record = at_work(replicate(1, ASSIGNED, mode=Mode.SOLO, published_at=START + 1), heard_at=START)
+    now = DROPPED[ASSIGNED] + 1
+
+    def wanted(unheard_at: float) -> list[Action]:
+        actions = decide_excusing(record, view(initialized()), now, PACE, lambda *_: Trouble(unheard_at, now))
+        return [act for act in actions if isinstance(act, Want | Resend)]
+
+    assert [type(act) for act in wanted(0.0)] == [Want]
+    assert wanted(now - 1) == [Resend(wallet(1))], "it answers with what it could not report"
+
+
+def test_the_pools_trouble_is_looked_up_only_if_it_matters() -> None:
+    def never(*_: object) -> Trouble:
+        raise AssertionError
+
+    at_ease = at_work(replicate(1, ASSIGNED, mode=Mode.SOLO, published_at=START + 1))
+    assert decide_excusing(at_ease, view(initialized()), START + 2, PACE, never) == decided(
+        at_ease, view(initialized()), START + 2
+    )
 
 
 def test_who_votes_alone_without_a_stored_result_is_held_to_it_whatever_was_away() -> None:
