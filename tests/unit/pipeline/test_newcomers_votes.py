@@ -193,7 +193,8 @@ def test_a_task_of_low_trust_is_left_to_proven_workers_as_long_as_one_not_asked_
 def test_a_task_waits_for_no_busy_machine_that_could_not_take_it(busy: dict[str, Any], waits: bool) -> None:
     tag = Hash32(f"0x{1 << 8:064x}")
     record = replace(task(trust=5, wants=1), newcomers=0, tag=tag, worker_stake=NRlc(30))
-    machine = worker(1, **({"tag": tag, "stake": 100} | busy))
+    able: dict[str, Any] = {"tag": tag, "stake": 100}
+    machine = worker(1, **(able | busy))
     workers = SimpleNamespace(any_proven=lambda _: True, busy_proven=lambda _: [machine])
     (ready,) = decided_by(workers, [record], START)  # type: ignore[arg-type]  # stands in
     assert (ready.newcomers == 0) == waits
