@@ -204,7 +204,11 @@ LANE_WAITS = _gauge(
 # -- machines ----------------------------------------------------------------------------------------------------------
 
 WORKERS_ABLE = _reading("sluice_workers_able", "Machines that can take work; counted up to 1,000.")
-MACHINES = _reading("sluice_machines", "Machines that have signed in, by state.", ["state"])
+MACHINES = _reading(
+    "sluice_machines",
+    "Machines that have signed in, by state; of those gone for good, `away` and `lost` are counted up to 10,000 each.",
+    ["state"],
+)
 ASSIGNMENTS_REFUSED = _counter(
     "sluice_assignments_refused_total",
     "Tasks that a round of matching gave to no machine, by what stood in the way. One that waits is counted in each "

@@ -1,11 +1,14 @@
-"""Collection `workers` as the pool's operator looks at it: pages of machines, counts by state, limits of slots."""
+"""Collection `workers` as the pool's operator looks at it: pages of machines, counts by state, limits of slots.
+
+Rows are never removed, and signing in is free: no count here costs more for every wallet that once did.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from pymongo import ASCENDING
+from pymongo import ASCENDING, IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
 
@@ -19,6 +22,23 @@ from protocol.types import Wallet
 
 #: Machines counted to tell how the pool stands: beyond that, more of them change nothing.
 STANDING_LIMIT = 1000
+#: Machines counted of those that signed off and did not come back, and of those lost: both grow for ever, and of more a
+#: person would do nothing else.
+MOST_GONE = 10_000
+
+#: Machines that the sweep has not found lost; the bound on `seen_at` lets their index serve (`workers.INDEXES`).
+_THERE: dict[str, Any] = {"lost": False, "seen_at": {"$gte": 0.0}}
+#: Machines that the operator keeps from nothing.
+_FREE: dict[str, Any] = {"banned": {"$ne": True}, "operator_slots": {"$ne": 0}}
+#: The operator bans and drains by hand, so these are few.
+_BANNED: dict[str, Any] = {"banned": True}
+_DRAINED: dict[str, Any] = {"operator_slots": 0, "banned": {"$ne": True}}
+
+INDEXES = [
+    IndexModel([("lost", ASCENDING), ("away", ASCENDING)], name="gone", partialFilterExpression={"lost": True}),
+    IndexModel([("banned", ASCENDING)], name="banned", partialFilterExpression={"banned": True}),
+    IndexModel([("operator_slots", ASCENDING)], name="drained", partialFilterExpression={"operator_slots": 0}),
+]
 
 
 class Census:
@@ -27,6 +47,10 @@ class Census:
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["workers"]
         self._reader = Reader(self._rows, WORKERS, Quarantine(db), lambda until: {"rest_until": until})
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes."""
+        self._rows.create_indexes(INDEXES)
 
     def all_workers(self, limit: int = 10_000, *, after: Wallet | None = None) -> list[WorkerRecord]:
         """Machines by wallet, at most `limit`; `after`: those behind this wallet."""
@@ -42,39 +66,46 @@ class Census:
         return self._rows.update_one({"_id": wallet}, change).matched_count == 1
 
     def count_by_state(self, now: float, lost_after: float) -> dict[WorkerState, int]:
-        """How many machines are in each state, by the rules of `pipeline.domain.worker_state`."""
+        """How many machines are in each state, by the rules of `pipeline.domain.worker_state`.
+
+        Of those that the sweep has marked lost, AWAY and LOST are counted up to MOST_GONE each, all others one by one.
+        """
         holds: list[tuple[object, WorkerState]] = [
-            ("$banned", WorkerState.BANNED),
-            ({"$eq": ["$operator_slots", 0]}, WorkerState.DRAINED),
             ("$away", WorkerState.AWAY),
-            ({"$or": ["$lost", {"$lt": ["$seen_at", now - lost_after]}]}, WorkerState.LOST),
+            ({"$lt": ["$seen_at", now - lost_after]}, WorkerState.LOST),
             ({"$and": [{"$gt": ["$checked_at", 0]}, {"$ne": ["$facts.funded", True]}]}, WorkerState.NO_GAS),
             ({"$gt": ["$rest_until", now]}, WorkerState.COOLING_DOWN),
             ({"$gt": [{"$size": {"$cond": [{"$isArray": "$held"}, "$held", []]}}, 0]}, WorkerState.BUSY),
         ]
         branches = [{"case": case, "then": str(state)} for case, state in holds]
         state = {"$switch": {"branches": branches, "default": str(WorkerState.IDLE)}}
-        rows = self._rows.aggregate([{"$group": {"_id": state, "count": {"$sum": 1}}}])
-        return dict.fromkeys(WorkerState, 0) | {WorkerState(row["_id"]): int(row["count"]) for row in rows}
+        rows = self._rows.aggregate([{"$match": _THERE | _FREE}, {"$group": {"_id": state, "count": {"$sum": 1}}}])
+        found = dict.fromkeys(WorkerState, 0) | {WorkerState(row["_id"]): int(row["count"]) for row in rows}
+        found[WorkerState.BANNED] = self._rows.count_documents(_BANNED)
+        found[WorkerState.DRAINED] = self._rows.count_documents(_DRAINED)
+        found[WorkerState.AWAY] += self._count({"lost": True, "away": True, **_FREE}, MOST_GONE)
+        found[WorkerState.LOST] += self._count({"lost": True, "away": {"$ne": True}, **_FREE}, MOST_GONE)
+        return found
 
     def standing(self, seen_after: float, now: float) -> MachineFacts:
         """How many machines can take work, and if none can, why; each counted up to STANDING_LIMIT."""
         heard = {"seen_at": {"$gte": seen_after}, "lost": False}
         # One that has just signed in was not looked up on chain yet: not known to lack gas.
         funded = {"$or": [{"facts.funded": True}, {"checked_at": 0.0}]}
-        free = {"banned": False, "operator_slots": {"$ne": 0}}
-        able = self._count({**heard, **funded, **free, "rest_until": {"$lte": now}})
+        able = self._count({**heard, **_FREE, **funded, "rest_until": {"$lte": now}})
         if able:
             return MachineFacts(able)
+        silent = self._count({"lost": True, **_FREE})
+        silent += self._count({"lost": False, "seen_at": {"$lt": seen_after}, **_FREE})
         return MachineFacts(
             able=0,
-            enrolled=self._count({}),
-            silent=self._count({"$or": [{"seen_at": {"$lt": seen_after}}, {"lost": True}], **free}),
-            unfunded=self._count({**heard, **free, "facts.funded": False, "checked_at": {"$gt": 0}}),
-            cooling=self._count({**heard, **free, "rest_until": {"$gt": now}}),
-            banned=self._count({"banned": True}),
-            drained=self._count({"banned": False, "operator_slots": 0}),
+            enrolled=self._count({"_id": {"$gt": ""}}),
+            silent=min(silent, STANDING_LIMIT),
+            unfunded=self._count({**heard, **_FREE, "facts.funded": False, "checked_at": {"$gt": 0}}),
+            cooling=self._count({**heard, **_FREE, "rest_until": {"$gt": now}}),
+            banned=self._count(_BANNED),
+            drained=self._count(_DRAINED),
         )
 
-    def _count(self, query: Mapping[str, Any]) -> int:
-        return self._rows.count_documents(query, limit=STANDING_LIMIT)
+    def _count(self, query: Mapping[str, Any], limit: int | None = None) -> int:
+        return self._rows.count_documents(query, limit=STANDING_LIMIT if limit is None else limit)

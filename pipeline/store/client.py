@@ -135,8 +135,9 @@ class Store:
         """Bring the database to this release: missing indexes, then migrations. Idempotent, cheap when all is done."""
         # An index on a large collection takes longer than any other operation may.
         with timeout(INDEX_SECONDS):
-            for part in (self.deals, self.tasks, self.workers, self.chain, self.outputs, self.quarantine):
+            for part in (self.deals, self.tasks, self.workers, self.census, self.chain, self.outputs):
                 part.ensure_indexes()
+            self.quarantine.ensure_indexes()
             self.enrolment.ensure_indexes()
             self.pins.ensure_indexes()
             self.lists.ensure_indexes()

@@ -118,7 +118,9 @@ class Quarantine:
 
     def counts(self) -> dict[str, int]:
         """How many rows of each collection are quarantined."""
-        found = self._rows.aggregate([{"$match": {"held": True}}, {"$sortByCount": "$collection"}])
+        # The bound on `until` lets the index of what is held serve.
+        held = {"held": True, "until": {"$gte": 0.0}}
+        found = self._rows.aggregate([{"$match": held}, {"$sortByCount": "$collection"}])
         return {row["_id"]: row["count"] for row in found}
 
     def make_due(self, collection: str | None = None, key: str | None = None) -> int:

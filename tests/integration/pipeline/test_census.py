@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
+import pytest
+from pymongo import MongoClient
+from pymongo.monitoring import CommandListener, CommandStartedEvent
+
+from chain.lane.model.intent import IntentState, LaneId
+from chain.lane.store.mongo import MongoStore
+from config.settings import read_settings
+from ops.stack.stack import Stack
 from pipeline.domain.records import MOST_NEWCOMERS, ChainFacts, Outcome, Reservation, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import NEWCOMERS_DECIDE
 from pipeline.domain.worker_state import WorkerState, state_of
 from pipeline.flow.new_pool import decided_by
+from pipeline.store import census
 from pipeline.store.client import Store
 from pipeline.store.worker_documents import WORKERS
-from protocol.types import NRlc, TaskId, Wallet, Wei
+from protocol.types import BlockNumber, NRlc, TaskId, Wallet, Wei
 from protocol.wire import Capabilities
+from tests.integration.conftest import given
 from tests.integration.pipeline.rows import ALICE, BOB, NO_TAG
 from tests.unit.pipeline.builders import task
 
@@ -56,6 +69,98 @@ def test_the_database_counts_machines_by_the_rules_of_the_pure_function(store: S
     assert store.census.count_by_state(NOW, LOST_AFTER) == dict(expected)
     rows.update_one({"_id": machines[0].wallet}, {"$set": {"held": "no such thing"}})
     assert sum(store.census.count_by_state(NOW, LOST_AFTER).values()) == len(machines), "one odd row stops nothing"
+
+
+def test_machines_that_are_gone_are_counted_up_to_a_bound_and_all_others_one_by_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census, "MOST_GONE", 10)
+    enrol(store, ALICE)
+    (one,) = store.census.all_workers()
+    machines = [any_machine(random.Random(number), number, one) for number in range(1, 400)]
+    rows = store._db["workers"]
+    rows.delete_many({})
+    rows.insert_many([WORKERS.to_document(machine) for machine in machines])
+    expected = Counter(state_of(machine, NOW, LOST_AFTER) for machine in machines)
+    gone = Counter(state_of(machine, NOW, LOST_AFTER) for machine in machines if machine.lost)
+    bounded = {state: gone[state] - 10 for state in (WorkerState.AWAY, WorkerState.LOST)}
+    assert min(bounded.values()) > 0, "there are more than the bound of both"
+    assert store.census.count_by_state(NOW, LOST_AFTER) == dict(expected - Counter(bounded))
+
+
+class Asked(CommandListener):
+    """Keeps each query as it was sent."""
+
+    def __init__(self) -> None:
+        self.queries: list[dict[str, Any]] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name in {"find", "aggregate", "count"}:
+            # What belongs to the connection, not to the query.
+            bare = {name: value for name, value in event.command.items() if name not in {"lsid", "txnNumber"}}
+            self.queries.append({name: value for name, value in bare.items() if not name.startswith("$")})
+
+    def succeeded(self, event: object) -> None:
+        pass
+
+    failed = succeeded
+
+
+@pytest.fixture
+def asked(stack: Stack) -> Iterator[tuple[Asked, MongoClient[dict[str, Any]]]]:
+    """A connection of its own, and what is asked by it."""
+    listener = Asked()
+    uri = read_settings(**given(stack.settings)).mongodb_uri.get_secret_value()
+    with MongoClient[dict[str, Any]](uri, tz_aware=True, event_listeners=[listener]) as connection:
+        yield listener, connection
+
+
+def rows_read(plan: object) -> int:
+    """Rows that a query read, by its explanation."""
+    if isinstance(plan, dict):
+        if "totalDocsExamined" in plan:
+            return int(plan["totalDocsExamined"])
+        return sum(map(rows_read, plan.values()))
+    return sum(map(rows_read, plan)) if isinstance(plan, list) else 0
+
+
+@pytest.mark.parametrize("able", [True, False], ids=["a machine can work", "no machine can work"])
+def test_no_query_of_status_or_metrics_reads_all_rows_of_wallets_that_ever_signed_in(
+    store: Store, asked: tuple[Asked, MongoClient[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    monkeypatch.setattr(census, "MOST_GONE", 20)
+    monkeypatch.setattr(census, "STANDING_LIMIT", 20)
+    enrol(store, ALICE)
+    (one,) = store.census.all_workers()
+    past = [
+        replace(one, wallet=Wallet(f"0x{number:040x}"), lost=True, away=number % 2 == 0, seen_at=NOW - 600)
+        for number in range(1, 1000)
+    ]
+    rows = store._db["workers"]
+    rows.insert_many(WORKERS.to_document(each) for each in past)
+    if not able:
+        rows.update_one({"_id": ALICE}, {"$set": {"rest_until": NOW + 60}})
+    MongoStore(store._db).ensure_indexes()
+    listener, connection = asked
+    db = connection[store._db.name]
+    seen, lane = Store.of(db), LaneId(1, ALICE)
+    transactions, unsent = MongoStore(db), (IntentState.QUEUED, IntentState.SENT)
+    listener.queries.clear()
+    seen.census.count_by_state(NOW, LOST_AFTER)
+    assert bool(seen.census.standing(NOW - LOST_AFTER, NOW).able) is able
+    seen.lists.count_by_stage()
+    seen.lists.count_finalized_since(BlockNumber(1))
+    seen.deals.count_since(BlockNumber(1))
+    seen.quarantine.counts()
+    seen.pause.state()
+    transactions.count(lane, unsent)
+    transactions.in_state(lane, unsent, 1)
+    queries = list(listener.queries)
+    assert {query[next(iter(query))] for query in queries} >= {"workers", "tasks", "deals", "quarantine", "pool"}
+    for query in queries:
+        plan = store._db.command("explain", query, verbosity="executionStats")
+        assert "COLLSCAN" not in json.dumps(plan, default=str), query
+        assert rows_read(plan) <= 50, query
 
 
 def test_a_drained_machine_is_given_nothing_keeps_what_it_has_and_comes_back(store: Store) -> None:
