@@ -11,10 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 import pymongo
+import structlog
 from pymongo.errors import ExecutionTimeout, OperationFailure, PyMongoError
 
 from chain.contracts.hub import Hub
@@ -32,7 +33,7 @@ from config import topology
 from config.celery_apps import core_app
 from config.http_client import http_client
 from config.settings import Settings
-from pipeline.broker.admin import MACHINES_QUEUES, BrokerAdmin
+from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.facts import (
     BrokerFacts,
     DatabaseFacts,
@@ -57,6 +58,9 @@ from protocol.errors import (
 )
 from protocol.ethereum.signing import Key
 from protocol.types import Contract
+
+log = structlog.get_logger(__name__)
+Counts = TypeVar("Counts")
 
 #: Seconds that one server may take for one answer, and that all of them may take together.
 ANSWER_SECONDS, ALL_SECONDS = 3.0, 6.0
@@ -174,17 +178,21 @@ class Probes:
         found = ask_broker(self.broker, self.settings.rabbitmq_api, wanted if running else (), self.clock)
         if not running or not isinstance(found, BrokerFacts):
             return found
-        return replace(found, queues=self._queues([*queues, topology.RETRY_QUEUE, MACHINES_QUEUES]))
+        return replace(found, queues=self._queues([*queues, topology.RETRY_QUEUE]))
 
     def _queues(self, wanted: Sequence[str]) -> tuple[QueueFacts, ...]:
-        """Messages in these queues. Others of the vhost have names that clients make up."""
+        """Messages in these queues, and in those of all machines together, as far as RabbitMQ lists either in time.
+        Others of the scheduler's vhost have names that clients make up.
+        """
         now = self.monotonic()
         if self._counted is None or now >= self._counted[0] + QUEUE_SECONDS:
-            try:
-                counts = [count for count in self.broker.queues() if count.name in wanted]
-            except (BrokerUnavailable, KeyError, TypeError, ValueError):
+            ours = _counted(self.broker.queues)
+            if ours is None:
                 # The next report says what is wrong with it.
                 return ()
+            counts = [count for count in ours if count.name in wanted]
+            machines = _counted(self.broker.machines_queues)
+            counts += () if machines is None else (machines,)
             self._counted = (now, tuple(QueueFacts(it.name, it.ready, it.unacknowledged) for it in counts))
         return self._counted[1]
 
@@ -209,6 +217,15 @@ class Probes:
                 return Store.open(self.settings).census.standing(now - self.settings.worker_lost_seconds, now)
         except PyMongoError:
             return None
+
+
+def _counted(count: Callable[[], Counts]) -> Counts | None:
+    """What RabbitMQ counts; None if it does not answer, or not as it should."""
+    try:
+        return count()
+    except (BrokerUnavailable, KeyError, TypeError, ValueError) as error:
+        log.warning("RabbitMQ does not count its messages.", action="queues_uncounted", why=str(error))
+        return None
 
 
 #: MongoDB's codes for a user that it does not know, or that may not do this.

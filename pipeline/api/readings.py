@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import pymongo
 import structlog
@@ -23,7 +24,9 @@ from protocol.types import Wallet
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that the database may take to count; the other metrics do not wait longer for it.
+#: What asks the database for some gauges.
+Question = Callable[[], list[GaugeMetricFamily]]
+#: Seconds that the database may take for each of them; the other metrics do not wait longer for it.
 COUNT_SECONDS = 3.0
 #: States of actions that are not on chain yet.
 _OPEN = (IntentState.QUEUED, IntentState.SENT)
@@ -67,27 +70,45 @@ class Readings:
             yield metrics.STAKE_LOCKED.of(node.locked)
 
     def _stored(self) -> list[GaugeMetricFamily]:
+        """What the database counts, side by side: what takes too long or fails is left out, and nothing else."""
         services, store, settings = self._services, self._services.store, self._services.settings
         now, lane = services.clock(), LaneId(settings.chain_id, services.pool.scheduler)
         transactions = MongoStore(database(settings))
-        try:
-            with pymongo.timeout(COUNT_SECONDS):
-                stages = store.lists.count_by_stage()
-                machines = store.census.count_by_state(now, settings.worker_lost_seconds)
-                oldest = transactions.in_state(lane, _OPEN, 1)
-                return [
-                    *stage_readings(stages, now),
-                    metrics.MACHINES.by({str(state): count for state, count in machines.items()}),
-                    metrics.TRANSACTIONS_OPEN.of(transactions.count(lane, _OPEN)),
-                    metrics.TRANSACTION_OLDEST_AGE.of(max(0.0, now - oldest[0].created_at) if oldest else 0.0),
-                    metrics.QUARANTINED_ROWS.by(
-                        {**dict.fromkeys(("tasks", "deals"), 0.0), **store.quarantine.counts()}
-                    ),
-                    metrics.PAUSED.of(store.pause.state() is not None),
-                ]
-        except PyMongoError as error:
-            log.warning("Tasks cannot be counted.", action="metrics_database", why=str(error).partition(" (")[0])
-            return []
+
+        def machines() -> list[GaugeMetricFamily]:
+            counts = store.census.count_by_state(now, settings.worker_lost_seconds)
+            return [metrics.MACHINES.by({str(state): count for state, count in counts.items()})]
+
+        def oldest_transaction() -> list[GaugeMetricFamily]:
+            oldest = transactions.in_state(lane, _OPEN, 1)
+            return [metrics.TRANSACTION_OLDEST_AGE.of(max(0.0, now - oldest[0].created_at) if oldest else 0.0)]
+
+        def quarantined() -> list[GaugeMetricFamily]:
+            counts = {**dict.fromkeys(("tasks", "deals"), 0.0), **store.quarantine.counts()}
+            return [metrics.QUARANTINED_ROWS.by(counts)]
+
+        questions: list[Question] = [
+            lambda: stage_readings(store.lists.count_by_stage(), now),
+            machines,
+            lambda: [metrics.TRANSACTIONS_OPEN.of(transactions.count(lane, _OPEN))],
+            oldest_transaction,
+            quarantined,
+            lambda: [metrics.PAUSED.of(store.pause.state() is not None)],
+        ]
+        with ThreadPoolExecutor(len(questions), thread_name_prefix="reading") as threads:
+            return [reading for found in threads.map(_in_time, questions) for reading in found]
+
+
+def _in_time(question: Question) -> list[GaugeMetricFamily]:
+    """What the database answers within COUNT_SECONDS; nothing if it does not."""
+    try:
+        with pymongo.timeout(COUNT_SECONDS):
+            return question()
+    except PyMongoError as error:
+        log.warning(
+            "A figure of the database is missing.", action="metrics_database", why=str(error).partition(" (")[0]
+        )
+        return []
 
 
 def stage_readings(stages: Mapping[TaskStage, StageCount], now: float) -> list[GaugeMetricFamily]:

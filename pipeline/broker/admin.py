@@ -171,20 +171,23 @@ class BrokerAdmin:
         return tuple(name for name in queues if not counts.get(name))
 
     def queues(self) -> list[QueueCount]:
-        """Queues of vhost `core`, then all queues of vhost `pool` as one. RabbitMQ's statistics lag by 5 s."""
-        fields = "name,messages_ready,messages_unacknowledged,consumers"
-        core, pool = (
-            self._call("GET", f"/queues/{_part(vhost)}?columns={fields}").json() for vhost in (self._core, self._pool)
-        )
-        machines = [QueueCount.of(row) for row in pool]
-        together = QueueCount(
+        """Queues of vhost `core`, by name. RabbitMQ's statistics lag by 5 s."""
+        return sorted(self._counts(self._core), key=lambda queue: queue.name)
+
+    def machines_queues(self) -> QueueCount:
+        """All queues of vhost `pool` as one. With thousands of machines it takes RabbitMQ seconds to list them."""
+        machines = self._counts(self._pool)
+        return QueueCount(
             MACHINES_QUEUES,
             sum(each.ready for each in machines),
             sum(each.unacknowledged for each in machines),
             sum(each.consumers for each in machines),
             len(machines),
         )
-        return [*sorted((QueueCount.of(row) for row in core), key=lambda queue: queue.name), together]
+
+    def _counts(self, vhost: str) -> list[QueueCount]:
+        fields = "name,messages_ready,messages_unacknowledged,consumers"
+        return [QueueCount.of(row) for row in self._call("GET", f"/queues/{_part(vhost)}?columns={fields}").json()]
 
     def tells_of_cuts(self) -> bool:
         """Whether RabbitMQ has the exchange of events that `pipeline.broker.presence` follows."""

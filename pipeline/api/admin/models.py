@@ -42,7 +42,8 @@ class Work(_Model):
     #: None while the chain's head is not known.
     deals_last_hour: int | None
     completed_last_hour: int | None
-    #: Machines by what they do now (`pipeline.domain.worker_state`).
+    #: Machines by what they do now (`pipeline.domain.worker_state`); of those gone for good, `away` and `lost` are
+    #: counted up to 10,000 each.
     machines: dict[str, int]
     #: Transactions of the scheduler's wallet that wait for a nonce or for a block.
     transactions_open: int
@@ -69,7 +70,7 @@ class Status(_Model):
     gas_for_tasks: int | None
     #: Days for which it lasts at what was spent in the last days; None if nothing was, or that is not known.
     gas_days: float | None
-    #: None while MongoDB does not answer.
+    #: None while MongoDB does not answer, or not in time: an alert says so.
     work: Work | None
 
 

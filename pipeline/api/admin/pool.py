@@ -30,6 +30,7 @@ from pipeline.domain.health import task_cost
 from pipeline.domain.records import TaskStage
 from pipeline.store.client import database
 from pipeline.store.task_lists import StageCount
+from protocol.errors import BrokerUnavailable
 from protocol.types import BlockNumber
 
 log = structlog.get_logger(__name__)
@@ -88,7 +89,12 @@ def resume(services: Operator, dry_run: DryRun = False) -> Changed:
 
 @router.get("/queues", summary="RabbitMQ's queues")
 def queues(services: Reader) -> list[QueueLine]:
-    """The scheduler's queues, and those of all machines together."""
+    """The scheduler's queues, and those of all machines together: not while RabbitMQ cannot list those."""
+    counts = services.broker.queues()
+    try:
+        counts.append(services.broker.machines_queues())
+    except BrokerUnavailable as error:
+        log.warning("The machines' queues cannot be listed.", action="queues_machines", why=str(error))
     return [
         QueueLine(
             name=found.name,
@@ -97,7 +103,7 @@ def queues(services: Reader) -> list[QueueLine]:
             consumers=found.consumers,
             machines=found.queues if found.name == MACHINES_QUEUES else None,
         )
-        for found in services.broker.queues()
+        for found in counts
     ]
 
 
@@ -115,7 +121,7 @@ def _status(services: Services, report: HealthReport | None) -> Status:
     node = facts.node if facts is not None and isinstance(facts.node, NodeFacts) else None
     cursor = facts.database.cursor if facts is not None and isinstance(facts.database, DatabaseFacts) else None
     work = _work(services, None if node is None else node.head)
-    alerts = _alerts(report, None if work is None else work.paused, services.clock())
+    alerts = _alerts(report, work, services.clock())
     return Status(
         ok=not alerts,
         now=services.clock(),
@@ -134,7 +140,7 @@ def _status(services: Services, report: HealthReport | None) -> Status:
 
 
 def _work(services: Services, head: BlockNumber | None) -> Work | None:
-    """What the database tells; None while it does not answer, which the report says better."""
+    """What the database tells; None while it does not tell all of it in time."""
     now, store, settings = services.clock(), services.store, services.settings
     hour_ago = None if head is None else BlockNumber(max(0, head - int(HOUR / settings.block_time)))
     lane = LaneId(settings.chain_id, services.pool.scheduler)
@@ -163,14 +169,23 @@ def _stage(stage: TaskStage, found: StageCount, now: float) -> StageLine:
     return StageLine(stage=str(stage), count=found.count, oldest_seconds=age)
 
 
-def _alerts(report: HealthReport | None, paused: PauseModel | None, now: float) -> list[Alert]:
+def _alerts(report: HealthReport | None, work: Work | None, now: float) -> list[Alert]:
+    found = []
     if report is None:
         says = "no report on the pool's health could be made in time"
-        return [Alert(part="monitor", says=says, fix="See the log of the process `api`.")]
-    found = [Alert(part=name, says=part.detail, fix=part.fix) for name, part in report.parts.items() if not part.ok]
-    if paused is not None:
-        why = f": {paused.why}" if paused.why else ""
-        says = f"the pool was paused {now - paused.since:.0f} s ago and begins no task{why}"
+        found.append(Alert(part="monitor", says=says, fix="See the log of the process `api`."))
+    else:
+        bad = {name: part for name, part in report.parts.items() if not part.ok}
+        found += [Alert(part=name, says=part.detail, fix=part.fix) for name, part in bad.items()]
+    if work is None:
+        says = (
+            f"MongoDB did not count tasks and machines in {DATABASE_SECONDS:g} s, nor tell whether the pool is paused"
+        )
+        fix = "See whether it is overloaded, and the log of the process `api` (`action=status_database`)."
+        found.append(Alert(part="work", says=says, fix=fix))
+    elif work.paused is not None:
+        why = f": {work.paused.why}" if work.paused.why else ""
+        says = f"the pool was paused {now - work.paused.since:.0f} s ago and begins no task{why}"
         found.append(Alert(part="pause", says=says, fix="Run `sluice pool resume` when it may go on."))
     return found
 
