@@ -139,8 +139,8 @@ OLDEST_TASK_AGE = _reading(
 )
 OLDEST_TASK_WINDOW = _reading(
     "sluice_oldest_task_window_used",
-    "Part of the time from match to deadline that is over for the stage's oldest task: the contribution deadline until "
-    "consensus, the final one from then on.",
+    "Part of the time from match to deadline that is over for the stage's oldest task or the one whose time ends first, "
+    "whichever is more: the contribution deadline until consensus, the final one from then on.",
     ["stage"],
 )
 TASKS_ENDED = _counter("sluice_tasks_ended_total", "Tasks ended.", ["status"])

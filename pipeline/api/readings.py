@@ -112,12 +112,12 @@ def _in_time(question: Question) -> list[GaugeMetricFamily]:
 
 
 def stage_readings(stages: Mapping[TaskStage, StageCount], now: float) -> list[GaugeMetricFamily]:
-    """Tasks by stage, and for each stage with tasks how old the oldest is and how much of its time it has used."""
+    """Tasks by stage, and for each stage with tasks how old the oldest is, and how much of its time that one or the one
+    that ends first has used, whichever is more.
+    """
     ages = {stage: max(0.0, now - found.oldest) for stage, found in stages.items() if found.oldest is not None}
     used = {
-        stage: ages[stage] / (found.deadline - found.oldest)
-        for stage, found in stages.items()
-        if found.oldest is not None and found.deadline is not None and found.deadline > found.oldest
+        stage: max(window.used(now) for window in found.windows) for stage, found in stages.items() if found.windows
     }
     return [
         metrics.TASKS.by({str(stage): found.count for stage, found in stages.items()}),

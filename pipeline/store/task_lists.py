@@ -34,6 +34,11 @@ INDEXES = [
     IndexModel(
         [("finalized_block", ASCENDING)], name="finalized", partialFilterExpression={"finalized_block": {"$gt": 0}}
     ),
+    # The task of a stage whose time ends first.
+    *(
+        IndexModel([("stage", ASCENDING), (until, ASCENDING)], name=until, partialFilterExpression={"open": True})
+        for until in ("contribution_deadline", "final_deadline")
+    ),
     IndexModel([("deal", ASCENDING)], name="open_of_deal", partialFilterExpression={"open": True}),
 ]
 
@@ -43,14 +48,30 @@ Place = tuple[BlockNumber, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """The time of one task: from the block time of its match until it must be further, which is its contribution
+    deadline before consensus and its final deadline from then on.
+    """
+
+    matched: Timestamp
+    deadline: Timestamp
+
+    def used(self, now: float) -> float:
+        """Part of it that is over at `now` (Unix seconds); above 1 after the deadline."""
+        return max(0.0, now - self.matched) / (self.deadline - self.matched)
+
+
+@dataclass(frozen=True, slots=True)
 class StageCount:
     """Tasks of one stage; `oldest`: block time of the match of the one that was matched first, None without any.
-    `deadline`: when that one must be further: contribution deadline before consensus, final deadline from then on.
+
+    `windows`: the time of that one, and of the one whose deadline comes first. With categories of minutes and of days
+    these are seldom the same.
     """
 
     count: int
     oldest: Timestamp | None = None
-    deadline: Timestamp | None = None
+    windows: tuple[Window, ...] = ()
 
 
 class TaskLists:
@@ -126,13 +147,20 @@ class TaskLists:
 
     def _stage(self, stage: TaskStage) -> StageCount:
         deadline = "contribution_deadline" if stage in BEFORE_CONSENSUS else "final_deadline"
-        row = self._rows.find_one(
-            {"stage": str(stage)}, {"matched_at": 1, deadline: 1}, sort=[("matched_block", ASCENDING)]
-        )
+        fields = {"matched_at": 1, deadline: 1}
+        row = self._rows.find_one({"stage": str(stage)}, fields, sort=[("matched_block", ASCENDING)])
         if row is None:
             return StageCount(0)
+        dated = {"stage": str(stage), "open": True, deadline: {"$gt": 0}}
+        next_to_end = self._rows.find_one(dated, fields, sort=[(deadline, ASCENDING)])
+        rows = [row] if next_to_end is None else [row, next_to_end]
+        found = (_window(_time(each.get("matched_at")), _time(each.get(deadline))) for each in rows)
         count = self._rows.count_documents({"stage": str(stage)})
-        return StageCount(count, _time(row.get("matched_at")), _time(row.get(deadline)))
+        return StageCount(count, _time(row.get("matched_at")), tuple(each for each in found if each is not None))
+
+
+def _window(matched: Timestamp | None, deadline: Timestamp | None) -> Window | None:
+    return None if matched is None or deadline is None or deadline <= matched else Window(matched, deadline)
 
 
 def _time(stored: object) -> Timestamp | None:

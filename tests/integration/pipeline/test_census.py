@@ -27,7 +27,7 @@ from pipeline.store.worker_documents import WORKERS
 from protocol.types import BlockNumber, NRlc, TaskId, Wallet, Wei
 from protocol.wire import Capabilities
 from tests.integration.conftest import given
-from tests.integration.pipeline.rows import ALICE, BOB, NO_TAG
+from tests.integration.pipeline.rows import ALICE, BOB, NO_TAG, some_tasks
 from tests.unit.pipeline.builders import task
 
 NOW, LOST_AFTER = 1_700_000_000.0, 60.0
@@ -140,6 +140,7 @@ def test_no_query_of_status_or_metrics_reads_all_rows_of_wallets_that_ever_signe
     rows.insert_many(WORKERS.to_document(each) for each in past)
     if not able:
         rows.update_one({"_id": ALICE}, {"$set": {"rest_until": NOW + 60}})
+    some_tasks(store)
     MongoStore(store._db).ensure_indexes()
     listener, connection = asked
     db = connection[store._db.name]

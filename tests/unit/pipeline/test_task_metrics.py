@@ -13,7 +13,7 @@ from pipeline.domain.facts import QueueFacts
 from pipeline.domain.match import Match
 from pipeline.domain.records import TaskStage
 from pipeline.flow import latency, unmatched
-from pipeline.store.task_lists import StageCount
+from pipeline.store.task_lists import StageCount, Window
 from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
 from tests.unit.pipeline.builders import START, task, wallet, worker
 
@@ -69,7 +69,7 @@ def test_a_task_that_got_a_machine_is_not_counted_and_of_many_only_the_most_urge
 
 def test_the_oldest_task_of_a_stage_is_shown_by_its_age_and_by_the_part_of_its_time_that_is_over() -> None:
     stages = {
-        TaskStage.RUNNING: StageCount(2, Timestamp(START), Timestamp(START + 200)),
+        TaskStage.RUNNING: StageCount(2, Timestamp(START), (Window(Timestamp(START), Timestamp(START + 200)),)),
         TaskStage.RECEIVED: StageCount(0),
     }
     found = samples(stage_readings(stages, START + 50))
@@ -78,6 +78,16 @@ def test_the_oldest_task_of_a_stage_is_shown_by_its_age_and_by_the_part_of_its_t
     assert found["sluice_oldest_task_window_used", "RUNNING"] == 0.25
     # A stage without tasks has no oldest one: 0 would look like one that came just now.
     assert ("sluice_oldest_task_age_seconds", "RECEIVED") not in found
+
+
+def test_of_the_oldest_task_and_the_one_that_ends_first_the_one_that_has_used_more_of_its_time_is_shown() -> None:
+    days, minutes = (
+        Window(Timestamp(START), Timestamp(START + 10_000)),
+        Window(Timestamp(START), Timestamp(START + 100)),
+    )
+    for windows in ((days, minutes), (minutes, days)):
+        stages = {TaskStage.RUNNING: StageCount(2, Timestamp(START), windows)}
+        assert samples(stage_readings(stages, START + 90))["sluice_oldest_task_window_used", "RUNNING"] == 0.9
 
 
 def test_the_lanes_queue_is_named_without_its_wallet() -> None:
