@@ -139,7 +139,7 @@ OLDEST_TASK_AGE = _reading(
 )
 OLDEST_TASK_WINDOW = _reading(
     "sluice_oldest_task_window_used",
-    "Part of the time from match to deadline that is over for the stage's oldest task or the one whose time ends first, "
+    "Part of the time from match to deadline that is over for the stage's oldest task or that whose time ends first, "
     "whichever is more: the contribution deadline until consensus, the final one from then on.",
     ["stage"],
 )

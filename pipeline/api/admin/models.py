@@ -70,7 +70,7 @@ class Status(_Model):
     gas_for_tasks: int | None
     #: Days for which it lasts at what was spent in the last days; None if nothing was, or that is not known.
     gas_days: float | None
-    #: None while MongoDB does not answer, or not in time: an alert says so.
+    #: None while MongoDB does not answer, or not in time, which an alert tells.
     work: Work | None
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.api.readings import stage_readings
-from pipeline.domain.records import TaskStage
+from pipeline.domain.records import TaskRecord, TaskStage
 from pipeline.store.client import Store
 from protocol.types import BlockNumber, Timestamp
 from tests.integration.pipeline.rows import some_tasks
@@ -24,26 +24,22 @@ def test_a_short_task_that_has_little_time_left_is_seen_behind_an_older_one_of_d
     before = stage == TaskStage.RUNNING
     long, short, ended = some_tasks(store, 3)
 
-    def timed(matched: int, until: int) -> dict[str, Timestamp]:
+    def timed(task: TaskRecord, block: int, matched: int, until: int) -> TaskRecord:
         # The other deadline says nothing of this stage.
-        far, near = Timestamp(matched + 100 * DAY), Timestamp(until)
-        deadlines = (near, far) if before else (Timestamp(matched + 1), near)
-        return {
-            "matched_at": Timestamp(matched),
-            "contribution_deadline": deadlines[0],
-            "final_deadline": deadlines[1],
-        }
+        contribution, final = (until, until + 100 * DAY) if before else (matched + 1, until)
+        return replace(
+            task,
+            stage=stage,
+            matched_block=BlockNumber(block),
+            matched_at=Timestamp(matched),
+            contribution_deadline=Timestamp(contribution),
+            final_deadline=Timestamp(final),
+        )
 
     changed = [
-        replace(long, stage=stage, matched_block=BlockNumber(10), **timed(MATCHED, MATCHED + 10 * DAY)),
-        replace(short, stage=stage, matched_block=BlockNumber(20), **timed(MATCHED + HOUR, MATCHED + HOUR + 600)),
-        replace(
-            ended,
-            stage=TaskStage.FAILED,
-            open=False,
-            matched_block=BlockNumber(5),
-            **timed(MATCHED - 10 * DAY, MATCHED - DAY),
-        ),
+        timed(long, 10, MATCHED, MATCHED + 10 * DAY),
+        timed(short, 20, MATCHED + HOUR, MATCHED + HOUR + 600),
+        replace(timed(ended, 5, MATCHED - 10 * DAY, MATCHED - DAY), stage=TaskStage.FAILED, open=False),
     ]
     assert len(store.tasks.save(changed)) == 3
     now = MATCHED + HOUR + 540
