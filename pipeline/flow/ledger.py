@@ -25,9 +25,9 @@ from pipeline.domain.ledger import Books, Mark, Outside, outside
 from pipeline.flow.outside import located
 from pipeline.store.client import Store, database
 from pipeline.store.gas import GasBook
-from pipeline.store.ledger import Movements
+from pipeline.store.ledger import Movements, Read
 from protocol.errors import RpcError, RpcUnavailable
-from protocol.poco.money import EVEN, Balances, Movement
+from protocol.poco.money import EVEN, Balances, Kind, Movement
 from protocol.types import ZERO_ADDRESS, BlockNumber, Wallet
 
 log = structlog.get_logger(__name__)
@@ -116,11 +116,11 @@ class WalletLedger:
                 size = size.failed(str(error))
                 continue
             size = size.succeeded()
-            self.movements.replace_range(first, last, passage.movements)
-            moved = books.read(last, self._own(passage.movements))
+            moved, found = books.read(last, self._own(passage.movements)), Read(last, passage.movements)
             if last == final and passage.holdings is not None:
-                moved = self._proved(moved, passage.holdings)
-            books = self.movements.move(books, moved)
+                moved, noted = self._proved(books, moved, passage)
+                found = replace(found, outside=noted, at=self.clock())
+            books = self.movements.step(books, moved, found)
             if time.monotonic() >= until:
                 break
         return books, final
@@ -148,11 +148,7 @@ class WalletLedger:
         if waiting:
             why = f"the lane does not know yet what {waiting} of its transactions cost"
             return replace(look, native_unknown=why)
-        live = [each for each in self._own(passage.movements) if each.block > before.block]
-        returned = 0
-        if self.native_hub():
-            returned = self.movements.withdrawn(before.block, look.books.block)
-            returned += sum(each.amount for each in live if each.kind == "withdrawal")
+        returned = self._returned(before, look.books, passage) if self.native_hub() else 0
         found = outside(before, now, self.gas.between(before.count, now.count), returned)
         return replace(look, outside=found)
 
@@ -173,8 +169,12 @@ class WalletLedger:
         log.info("The ledger begins.", action="ledger_begins", block=first, opening_known=opening is not None)
         return self.movements.begin(books)
 
-    def _proved(self, books: Books, holdings: Holdings) -> Books:
-        """The books compared with what the wallet has after their last block."""
+    def _proved(self, stored: Books, books: Books, passage: Passage) -> tuple[Books, Sequence[Outside]]:
+        """The books compared with what the wallet has after their last block, which `passage` tells, and what came or
+        went without the lane. `stored`: the books before that passage.
+        """
+        holdings = passage.holdings
+        assert holdings is not None
         proved = books.checked(holdings.account, self.clock())
         if proved.block < books.block:
             log.warning(
@@ -183,18 +183,24 @@ class WalletLedger:
                 block=books.block,
                 from_block=proved.block,
             )
-            return proved
+            return proved, ()
         before, now = books.native, Mark(books.block, holdings.balance, holdings.count)
         if before is None or now.block <= before.block or self.gas.unsettled(before.count, now.count):
-            return proved
+            return proved, ()
         costs = self.gas.between(before.count, now.count)
         if self.native_hub():
-            found = outside(before, now, costs, self.movements.withdrawn(before.block, now.block))
-            self.movements.put_outside(before.block, [] if found is None else [found], self.clock())
+            found = outside(before, now, costs, self._returned(before, stored, passage))
+            noted = [] if found is None else [found]
         else:
-            self.movements.put_outside(before.block, located(self.reader, self.gas, before, now), self.clock())
+            noted = located(self.reader, self.gas, before, now)
         spent = books.native_spent + sum(cost.fee + cost.moved for cost in costs)
-        return replace(proved, native=now, native_spent=spent)
+        return replace(proved, native=now, native_spent=spent), noted
+
+    def _returned(self, before: Mark, stored: Books, passage: Passage) -> int:
+        """nRLC withdrawn since the mark: up to the stored books' block, and in the passage above it."""
+        above = [each for each in self._own(passage.movements) if each.block > before.block]
+        of_passage = sum(each.amount for each in above if each.kind is Kind.WITHDRAWAL)
+        return self.movements.withdrawn(before.block, stored.block) + of_passage
 
     def _own(self, movements: Sequence[Movement]) -> list[Movement]:
         return [each for each in movements if each.owner == self.reader.wallet]

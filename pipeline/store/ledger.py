@@ -4,16 +4,19 @@
                 _id = outside:<book>:<block>            native token that came or went without the lane
     cursors     _id = ledger:<chain>:<hub>:<wallet>     the books (`pipeline.domain.ledger`), under a version
 
-Only final blocks are stored. A range is replaced as a whole and then the books move under the version that they were
-read with, so that two processes may do the same at a time, and a crash makes the next one do it again.
+Only final blocks are stored. What a step read and the books that it leads to are one transaction, under the version
+that the books were read with: of two processes that do the same at a time the slower one writes nothing, and a crash
+leaves all to the next one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pymongo import ASCENDING, IndexModel, ReplaceOne
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
@@ -43,6 +46,18 @@ def ensure_indexes(db: Database[dict[str, Any]]) -> None:
     db["movements"].create_indexes(INDEXES)
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What one step read: the movements of blocks up to `last`, and what came or went without the lane since the last
+    mark of the native token. `at`: Unix seconds.
+    """
+
+    last: BlockNumber
+    movements: Sequence[Movement]
+    outside: Sequence[Outside] = ()
+    at: float = 0.0
+
+
 class Movements:
     """Queries on `movements`, for one wallet and one hub."""
 
@@ -66,41 +81,28 @@ class Movements:
             return self.books() or books
         return books
 
-    def replace_range(self, first: BlockNumber, last: BlockNumber, found: Sequence[Movement]) -> None:
-        """Have exactly these movements for blocks first … last."""
-        within = {"book": self._book, "block": {"$gte": first, "$lte": last}, "kind": {"$ne": _OUTSIDE}}
-        self._rows.delete_many({**within, "_id": {"$nin": [each.key for each in found]}})
-        if found:
-            writes = [ReplaceOne({"_id": each.key}, self._row(each), upsert=True) for each in found]
-            self._rows.bulk_write(writes, ordered=False)
-
-    def put_outside(self, after: BlockNumber, found: Sequence[Outside], at: float) -> None:
-        """Note what came or went without the lane above block `after`, in place of what was noted there. `at`: Unix
-        seconds.
+    def step(self, before: Books, after: Books, found: Read) -> Books:
+        """Store what was read above `before.block`, in place of what was there, and the books after it: all of it, or
+        nothing if another process was faster. Returns the books that are stored. Raises PyMongoError.
         """
-        self._rows.delete_many({"book": self._book, "kind": _OUTSIDE, "after": {"$gte": after}})
-        for each in found:
-            row = {
-                "book": self._book,
-                "kind": _OUTSIDE,
-                "after": each.after,
-                "block": each.until,
-                # Wei is kept as text: it outgrows the 64-bit integers of BSON.
-                "wei": str(each.wei),
-                "foreign": each.foreign,
-                "transactions": list(each.transactions),
-                "explained": each.explained,
-                "at": at,
-            }
-            self._rows.replace_one({"_id": f"{_OUTSIDE}:{self._book}:{each.after}"}, row, upsert=True)
-
-    def move(self, before: Books, after: Books) -> Books:
-        """Store the books after a step; those of another process, if it was faster."""
         row = _document(after) | {"version": before.version + 1}
-        mine = {"_id": self._cursor, "version": before.version}
-        if self._cursors.replace_one(mine, row).matched_count:
-            return _books(row)
-        return self.books() or before
+
+        def write(session: ClientSession) -> bool:
+            mine = {"_id": self._cursor, "version": before.version}
+            if not self._cursors.replace_one(mine, row, session=session).matched_count:
+                return False
+            within = {"book": self._book, "block": {"$gt": before.block, "$lte": found.last}}
+            self._rows.delete_many({**within, "kind": {"$ne": _OUTSIDE}}, session=session)
+            rows = [self._row(each) for each in found.movements]
+            rows += [self._outside_row(each, found.at) for each in found.outside]
+            if rows:
+                writes = [ReplaceOne({"_id": each["_id"]}, each, upsert=True) for each in rows]
+                self._rows.bulk_write(writes, ordered=False, session=session)
+            return True
+
+        with self._rows.database.client.start_session() as session:
+            won = session.with_transaction(write)
+        return _books(row) if won else self.books() or before
 
     def outside(self) -> list[Outside]:
         """All native token that came or went without the lane, oldest first."""
@@ -138,6 +140,21 @@ class Movements:
             "owner": self._wallet,
         }
         return sum(int(row["amount"]) for row in self._rows.find(wanted, {"amount": 1}))
+
+    def _outside_row(self, each: Outside, at: float) -> dict[str, Any]:
+        return {
+            "_id": f"{_OUTSIDE}:{self._book}:{each.after}",
+            "book": self._book,
+            "kind": _OUTSIDE,
+            "after": each.after,
+            "block": each.until,
+            # Wei is kept as text: it outgrows the 64-bit integers of BSON.
+            "wei": str(each.wei),
+            "foreign": each.foreign,
+            "transactions": list(each.transactions),
+            "explained": each.explained,
+            "at": at,
+        }
 
     def _row(self, each: Movement) -> dict[str, Any]:
         return {

@@ -13,7 +13,7 @@ from pipeline.domain.ledger import Books, Mark, Outside
 from pipeline.domain.statement import By, statement
 from pipeline.store import ledger
 from pipeline.store.client import database
-from pipeline.store.ledger import Movements
+from pipeline.store.ledger import Movements, Read
 from protocol.poco.money import EVEN, Balances, Kind, Movement
 from protocol.types import BlockNumber, Contract, Nonce, TaskId, Wallet, Wei
 from tests.integration.conftest import given
@@ -29,6 +29,19 @@ def movements(stack: Stack, emptied_database: str) -> Movements:
     db = database(read_settings(**(given(stack.settings) | {"mongodb_database": emptied_database})))
     ledger.ensure_indexes(db)
     return Movements(db, 1, HUB, ME)
+
+
+def put(movements: Movements, first: int, last: int, found: list[Movement]) -> None:
+    """Store these for blocks first … last."""
+    even = Books(BlockNumber(1), EVEN, BlockNumber(0), EVEN)
+    before = replace(movements.books() or movements.begin(even), block=BlockNumber(first - 1))
+    movements.step(before, before.read(BlockNumber(last), found), Read(BlockNumber(last), found))
+
+
+def note(movements: Movements, *found: Outside, at: float = 1.0) -> Books:
+    """Note these as what came from outside."""
+    before = movements.books() or movements.begin(Books(BlockNumber(1), EVEN, BlockNumber(0), EVEN))
+    return movements.step(before, before, Read(before.block, (), found, at))
 
 
 def life(count: int) -> list[Movement]:
@@ -52,7 +65,7 @@ def life(count: int) -> list[Movement]:
 
 def test_sums_made_by_the_database_are_those_of_the_movements(movements: Movements) -> None:
     moved = life(400)
-    movements.replace_range(BlockNumber(1), BlockNumber(1000), moved)
+    put(movements, 1, 1000, moved)
     for by in By:
         for since, up_to in ((0.0, 1000), (float(DAY), 1000), (0.0, 41)):
             wanted = [each for each in moved if each.at >= since and each.block <= up_to]
@@ -63,12 +76,12 @@ def test_sums_made_by_the_database_are_those_of_the_movements(movements: Movemen
 
 
 def test_a_range_that_is_read_again_is_replaced_and_its_neighbours_stay(movements: Movements) -> None:
-    movements.replace_range(BlockNumber(1), BlockNumber(2), [movement(Kind.REWARD, 5, block=1), movement(block=2)])
-    movements.replace_range(BlockNumber(2), BlockNumber(9), [movement(Kind.REWARD, 7, block=2, fork=1)])
+    put(movements, 1, 2, [movement(Kind.REWARD, 5, block=1), movement(block=2)])
+    put(movements, 2, 9, [movement(Kind.REWARD, 7, block=2, fork=1)])
     for _ in range(2):
         (found,) = movements.summed(By.KIND, 0.0, BlockNumber(9))
         assert found.amount == 12
-        movements.replace_range(BlockNumber(2), BlockNumber(9), [movement(Kind.REWARD, 7, block=2, fork=1)])
+        put(movements, 2, 9, [movement(Kind.REWARD, 7, block=2, fork=1)])
     others = Movements(movements._rows.database, 1, HUB, Wallet("0x" + "cc" * 20))
     assert others.summed(By.KIND, 0.0, BlockNumber(9)) == []
 
@@ -79,19 +92,22 @@ def test_books_move_under_their_version_and_the_slower_process_gets_those_of_the
     assert movements.books() is None
     assert movements.begin(opened) == opened == movements.books()
     assert movements.begin(replace(opened, first=BlockNumber(99))) == opened
-    moved = movements.move(opened, opened.read(BlockNumber(9), [movement(Kind.LOCK, 2)]))
+    found = Read(BlockNumber(9), [movement(Kind.LOCK, 2, block=6)])
+    moved = movements.step(opened, opened.read(BlockNumber(9), found.movements), found)
     assert (moved.block, moved.account, moved.version) == (9, Balances(5, 3), 1)
-    assert movements.move(opened, opened.read(BlockNumber(6), [])) == moved == movements.books()
+    gift = Outside(BlockNumber(4), BlockNumber(6), 1, 0)
+    slower = Read(BlockNumber(6), [movement(Kind.REWARD, 9, block=5)], [gift])
+    assert movements.step(opened, opened.read(BlockNumber(6), []), slower) == moved == movements.books()
+    assert movements.summed(By.KIND, 0.0, BlockNumber(9))[0].amount == 2
+    assert movements.outside() == []
     unknown = replace(opened, opening=None, account=EVEN, native=None, native_spent=10**30, version=1)
-    assert movements.move(moved, unknown) == replace(unknown, version=2)
+    assert movements.step(moved, unknown, Read(BlockNumber(9), ())) == replace(unknown, version=2)
 
 
 def test_what_came_from_outside_is_noted_once_however_often_it_is_found(movements: Movements) -> None:
     gift = Outside(BlockNumber(3), BlockNumber(4), 10**25, 0, ("0x01",), explained=True)
-    wide = Outside(BlockNumber(3), BlockNumber(9), -5, 2)
-    movements.put_outside(BlockNumber(3), [gift, replace(gift, after=BlockNumber(7), until=BlockNumber(8))], 1.0)
-    movements.put_outside(BlockNumber(3), [wide], 2.0)
-    assert movements.outside() == [wide]
-    movements.put_outside(BlockNumber(9), [replace(gift, after=BlockNumber(9), until=BlockNumber(10))], 3.0)
-    assert [each.until for each in movements.outside()] == [9, 10]
+    wide = Outside(BlockNumber(7), BlockNumber(9), -5, 2)
+    for _ in range(2):
+        note(movements, gift, wide)
+    assert movements.outside() == [gift, wide]
     assert movements.summed(By.KIND, 0.0, BlockNumber(99)) == []

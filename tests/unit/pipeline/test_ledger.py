@@ -18,6 +18,7 @@ from pipeline.domain.ledger import Books, Mark, Outside, outside
 from pipeline.domain.statement import NO_TASK, By, statement, total
 from pipeline.flow.forecast import sums
 from pipeline.flow.ledger import WalletLedger
+from pipeline.store.ledger import Read
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.poco.events import BlockRef
 from protocol.poco.money import EFFECTS, EVEN, Balances, Kind, Movement, pool_stake, scheduler_share
@@ -263,17 +264,13 @@ class FakeChain:
         self.kept = books
         return books
 
-    def replace_range(self, first: BlockNumber, last: BlockNumber, found: Sequence[Movement]) -> None:
-        gone = [key for key, each in self.stored.items() if first <= each.block <= last]
+    def step(self, before: Books, after: Books, found: Read) -> Books:
+        assert self.kept == before, "nobody else keeps these books"
+        assert not found.outside, "every wei of this chain is the lane's"
+        gone = [key for key, each in self.stored.items() if before.block < each.block <= found.last]
         for key in gone:
             del self.stored[key]
-        self.stored.update({each.key: each for each in found})
-
-    def put_outside(self, after: BlockNumber, found: Sequence[Outside], at: float) -> None:
-        assert not found, "every wei of this chain is the lane's"
-
-    def move(self, before: Books, after: Books) -> Books:
-        assert self.kept == before, "nobody else keeps these books"
+        self.stored.update({each.key: each for each in found.movements})
         self.kept = replace(after, version=before.version + 1)
         return self.kept
 
