@@ -123,6 +123,9 @@ def drawn(found: Mapping[str, Any]) -> RenderableType:
         "open deals": None if forecast is None else _forecast(forecast),
     }
     outside = [Text(_outside(item)) for item in books["outside"]]
+    if books["outside_more"]:
+        rest = f"{books['outside_more']} more times since the books began: {ether(books['outside_more_wei'])}"
+        outside.append(Text(f"not of the lane, {rest} of the native token in all"))
     more = Text(f"… {found['more']} older lines: raise --limit.") if found["more"] else None
     return screen.stacked(
         _table(found["by"], found["lines"], found["total"]),

@@ -75,6 +75,9 @@ class Books:
     native: Mark | None = None
     #: Wei of fees, and of value sent, of the lane's transactions from the first mark to the last.
     native_spent: int = 0
+    #: How often something came or went without the lane from the first mark to the last, and how many wei in all.
+    outside_count: int = 0
+    outside_wei: int = 0
     #: When blocks were last read again because they do not add up, Unix seconds.
     reread_at: float = 0.0
     version: int = 0

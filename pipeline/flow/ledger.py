@@ -194,7 +194,8 @@ class WalletLedger:
         else:
             noted = located(self.reader, self.gas, before, now)
         spent = books.native_spent + sum(cost.fee + cost.moved for cost in costs)
-        return replace(proved, native=now, native_spent=spent), noted
+        count, wei = books.outside_count + len(noted), books.outside_wei + sum(each.wei for each in noted)
+        return replace(proved, native=now, native_spent=spent, outside_count=count, outside_wei=wei), noted
 
     def _returned(self, before: Mark, stored: Books, passage: Passage) -> int:
         """nRLC withdrawn since the mark: up to the stored books' block, and in the passage above it."""

@@ -19,6 +19,8 @@ from protocol.types import BlockNumber
 
 #: Blocks at which the balance is asked for at most; what is not found by then keeps its wide range.
 MOST_LOOKS = 100
+#: Transactions of one block that are kept by name: others may send as many as the block holds.
+MOST_NAMED = 20
 
 
 @dataclass(slots=True)
@@ -71,7 +73,7 @@ def _explained(reader: EscrowReader, found: Outside, lane: Collection[int]) -> O
         _moved(each, reader.wallet, fee, success=success)
         for each, (fee, success) in zip(answer.value, costs, strict=True)
     )
-    return replace(found, transactions=tuple(hashes), explained=moved == found.wei)
+    return replace(found, transactions=tuple(hashes[:MOST_NAMED]), explained=moved == found.wei)
 
 
 def _concerns(transaction: Mapping[str, Any], wallet: str, lane: Collection[int]) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo import ASCENDING, IndexModel, ReplaceOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReplaceOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -26,12 +26,22 @@ from pipeline.domain.statement import By
 from protocol.poco.money import Balances, Kind, Movement
 from protocol.types import ZERO_HASH, BlockHash, BlockNumber, Contract, Nonce, TaskId, TxHash, Wallet, Wei
 
+#: `kind` of native token that came or went without the lane.
+_OUTSIDE = "outside"
 INDEXES = [
     IndexModel([("book", ASCENDING), ("block", ASCENDING)], name="by_block"),
     IndexModel([("book", ASCENDING), ("at", ASCENDING)], name="by_time"),
+    IndexModel(
+        [("book", ASCENDING), ("at", DESCENDING), ("block", DESCENDING)],
+        name="outside",
+        partialFilterExpression={"kind": _OUTSIDE},
+    ),
+    IndexModel(
+        [("book", ASCENDING), ("differs", ASCENDING), ("block", ASCENDING)],
+        name="differing",
+        partialFilterExpression={"differs": True},
+    ),
 ]
-#: `kind` of native token that came or went without the lane.
-_OUTSIDE = "outside"
 #: What else tells two lines of a list apart, beside owner and kind.
 _KEYS: Mapping[By, Mapping[str, Any]] = {
     By.KIND: {},
@@ -104,19 +114,18 @@ class Movements:
             won = session.with_transaction(write)
         return _books(row) if won else self.books() or before
 
-    def outside(self) -> list[Outside]:
-        """All native token that came or went without the lane, oldest first."""
-        rows = self._rows.find({"book": self._book, "kind": _OUTSIDE}).sort("block", ASCENDING)
+    def outside(self, since: float, limit: int) -> list[Outside]:
+        """Native token that came or went without the lane, oldest first: the newest `limit` that were found since Unix
+        time `since`.
+        """
+        wanted = {"book": self._book, "kind": _OUTSIDE, "at": {"$gte": since}}
+        rows = self._rows.find(wanted).sort([("at", DESCENDING), ("block", DESCENDING)]).limit(limit)
+        return [_outside(row) for row in rows][::-1]
+
+    def differing(self) -> list[Outside]:
+        """Those of which nothing tells where it went, oldest first. Only the wallet's own key can make one."""
         return [
-            Outside(
-                BlockNumber(row["after"]),
-                BlockNumber(row["block"]),
-                int(row["wei"]),
-                int(row["foreign"]),
-                tuple(row["transactions"]),
-                bool(row["explained"]),
-            )
-            for row in rows
+            _outside(row) for row in self._rows.find({"book": self._book, "differs": True}).sort("block", ASCENDING)
         ]
 
     def summed(self, by: By, moment: float, up_to: BlockNumber) -> list[Movement]:
@@ -153,6 +162,7 @@ class Movements:
             "foreign": each.foreign,
             "transactions": list(each.transactions),
             "explained": each.explained,
+            "differs": each.differs,
             "at": at,
         }
 
@@ -170,6 +180,17 @@ class Movements:
             "index": each.log_index,
             "at": each.at,
         }
+
+
+def _outside(row: Mapping[str, Any]) -> Outside:
+    return Outside(
+        BlockNumber(row["after"]),
+        BlockNumber(row["block"]),
+        int(row["wei"]),
+        int(row["foreign"]),
+        tuple(row["transactions"]),
+        bool(row["explained"]),
+    )
 
 
 def _sum(number: int, row: Mapping[str, Any]) -> Movement:
@@ -198,6 +219,8 @@ def _document(books: Books) -> dict[str, Any]:
         "native_opening": _mark_document(books.native_opening),
         "native": _mark_document(books.native),
         "native_spent": str(books.native_spent),
+        "outside_count": books.outside_count,
+        "outside_wei": str(books.outside_wei),
         "reread_at": books.reread_at,
         "version": books.version,
     }
@@ -214,6 +237,8 @@ def _books(row: Mapping[str, Any]) -> Books:
         native_opening=_mark(row["native_opening"]),
         native=_mark(row["native"]),
         native_spent=int(row["native_spent"]),
+        outside_count=int(row["outside_count"]),
+        outside_wei=int(row["outside_wei"]),
         reread_at=float(row["reread_at"]),
         version=int(row["version"]),
     )

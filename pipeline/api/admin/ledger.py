@@ -12,10 +12,10 @@ from chain.contracts.hub import Hub
 from pipeline.api.admin.access import Reader
 from pipeline.api.admin.money_models import ForecastModel, Ledger, LedgerLine, OutsideLine, Reconciled
 from pipeline.api.services import Services
-from pipeline.domain.ledger import Outside
 from pipeline.domain.statement import By, Line, statement, total
 from pipeline.flow.forecast import Forecast, forecast
 from pipeline.flow.ledger import LedgerView, WalletLedger
+from pipeline.store.ledger import Movements
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.poco.money import Kind, Movement
 from protocol.types import Wallet
@@ -25,6 +25,8 @@ router = APIRouter()
 
 #: Lines in one answer, and seconds that final blocks are read for before it is given without them.
 MOST_LINES, READ_SECONDS = 10_000, 10.0
+#: What came from outside in one answer: anybody may send a wei every block.
+MOST_OUTSIDE = 50
 WEEK = 7 * 86_400.0
 
 
@@ -59,7 +61,7 @@ def show_ledger(
         lines=[_line(each, names) for each in shown],
         more=len(lines) - len(shown),
         total=_line(total(whole), {}),
-        reconciled=_reconciled(view, ledger.movements.outside()),
+        reconciled=reconciled(view, ledger.movements, start),
         forecast=_forecast(services, hub),
     )
 
@@ -106,11 +108,14 @@ def _line(found: Line, names: Mapping[Wallet, str]) -> LedgerLine:
     )
 
 
-def _reconciled(view: LedgerView, noted: list[Outside]) -> Reconciled:
+def reconciled(view: LedgerView, movements: Movements, start: float) -> Reconciled:
+    """The books against the chain, and what came from outside since Unix time `start`. Raises PyMongoError."""
+    differing, recent = movements.differing(), movements.outside(start, MOST_OUTSIDE)
+    noted = sorted({*differing[:MOST_OUTSIDE], *recent}, key=lambda each: each.until)
+    live = [] if view.outside is None else [view.outside]
     books, passage, differs = view.books, view.passage, view.difference
     holdings = None if passage is None else passage.holdings
-    outside = noted + ([view.outside] if view.outside is not None else [])
-    wrong = [each for each in outside if each.differs]
+    wrong = differing + [each for each in live if each.differs]
     differs_wei = None if holdings is None or view.native_unknown else sum(each.wei for each in wrong)
     even = differs is not None and differs.stake == differs.locked == 0
     since = books.proved if not even else min((each.after for each in wrong), default=view.books.block)
@@ -139,8 +144,10 @@ def _reconciled(view: LedgerView, noted: list[Outside]) -> Reconciled:
                 transactions=list(each.transactions),
                 explained=each.explained,
             )
-            for each in outside
+            for each in noted + live
         ],
+        outside_more=books.outside_count - len(noted),
+        outside_more_wei=books.outside_wei - sum(each.wei for each in noted),
         says=_says(view, differs_wei, since, even=even),
     )
 

@@ -68,8 +68,11 @@ class Reconciled(_Model):
     differs_wei: int | None
     #: Last block at which all was equal.
     equal_until_block: int | None
-    #: Native token that others sent to the wallet, and what else is not of the lane.
+    #: Native token that others sent to the wallet, and what else is not of the lane: the newest since the moment asked
+    #: for, and all that differs; then how often it happened beside these since the books began, and the sum.
     outside: list[OutsideLine]
+    outside_more: int
+    outside_more_wei: int
     says: str
 
 

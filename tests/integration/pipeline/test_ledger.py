@@ -206,7 +206,7 @@ def test_native_token_that_the_lane_did_not_move_is_traced_to_its_transactions(o
     (own,) = key.send([TxRequest(chain.at.rlc, calls.transfer(key.wallet, NRlc(0)), 100_000)])
     operated.await_final()
     operated.ledger.catch_up(10.0)
-    noted = operated.ledger.movements.outside()
+    noted = operated.ledger.movements.outside(0.0, 100)
     assert [each.wei for each in noted if not each.explained] == [12345], "no transaction did that"
     assert {tx for each in noted for tx in each.transactions} == {gift, own}
     assert all(each.until - each.after == 1 for each in noted)

@@ -7,17 +7,22 @@ from dataclasses import replace
 
 import pytest
 
+from chain.watch.escrow import Holdings, Passage
 from config.settings import read_settings
 from ops.stack.stack import Stack
+from pipeline.api.admin.ledger import MOST_OUTSIDE, reconciled
+from pipeline.api.admin.money_models import Reconciled
 from pipeline.domain.ledger import Books, Mark, Outside
 from pipeline.domain.statement import By, statement
+from pipeline.flow.ledger import LedgerView
 from pipeline.store import ledger
 from pipeline.store.client import database
 from pipeline.store.ledger import Movements, Read
+from protocol.poco.events import BlockRef
 from protocol.poco.money import EVEN, Balances, Kind, Movement
-from protocol.types import BlockNumber, Contract, Nonce, TaskId, Wallet, Wei
+from protocol.types import BlockNumber, Contract, Nonce, TaskId, Timestamp, Wallet, Wei
 from tests.integration.conftest import given
-from tests.unit.pipeline.test_ledger import ME, OTHER, movement
+from tests.unit.pipeline.test_ledger import ME, OTHER, block_hash, movement
 
 HUB = Contract("0x" + "4b" * 20)
 DAY = 86_400
@@ -41,7 +46,17 @@ def put(movements: Movements, first: int, last: int, found: list[Movement]) -> N
 def note(movements: Movements, *found: Outside, at: float = 1.0) -> Books:
     """Note these as what came from outside."""
     before = movements.books() or movements.begin(Books(BlockNumber(1), EVEN, BlockNumber(0), EVEN))
-    return movements.step(before, before, Read(before.block, (), found, at))
+    count, wei = before.outside_count + len(found), before.outside_wei + sum(each.wei for each in found)
+    return movements.step(
+        before, replace(before, outside_count=count, outside_wei=wei), Read(before.block, (), found, at)
+    )
+
+
+def answer(movements: Movements, books: Books, since: float = 0.0) -> Reconciled:
+    """What the API tells of a wallet whose chain equals the books."""
+    ref = BlockRef(books.block, block_hash(books.block), block_hash(books.block), Timestamp(1))
+    passage = Passage(ref, (), Holdings(books.account, Wei(5), Nonce(0)))
+    return reconciled(LedgerView(ME, books, books.block, passage), movements, since)
 
 
 def life(count: int) -> list[Movement]:
@@ -99,7 +114,7 @@ def test_books_move_under_their_version_and_the_slower_process_gets_those_of_the
     slower = Read(BlockNumber(6), [movement(Kind.REWARD, 9, block=5)], [gift])
     assert movements.step(opened, opened.read(BlockNumber(6), []), slower) == moved == movements.books()
     assert movements.summed(By.KIND, 0.0, BlockNumber(9))[0].amount == 2
-    assert movements.outside() == []
+    assert movements.outside(0.0, 100) == []
     unknown = replace(opened, opening=None, account=EVEN, native=None, native_spent=10**30, version=1)
     assert movements.step(moved, unknown, Read(BlockNumber(9), ())) == replace(unknown, version=2)
 
@@ -109,5 +124,28 @@ def test_what_came_from_outside_is_noted_once_however_often_it_is_found(movement
     wide = Outside(BlockNumber(7), BlockNumber(9), -5, 2)
     for _ in range(2):
         note(movements, gift, wide)
-    assert movements.outside() == [gift, wide]
+    assert movements.outside(0.0, 100) == [gift, wide]
     assert movements.summed(By.KIND, 0.0, BlockNumber(99)) == []
+
+
+def test_a_stranger_who_sends_one_wei_a_minute_costs_the_answer_nothing_that_grows(movements: Movements) -> None:
+    lost = Outside(BlockNumber(0), BlockNumber(1), -7, 1)
+    books = note(movements, lost, at=0.0)
+    sizes, looked = [], []
+    for minutes in (1000, 3000):
+        blocks = range(1 + books.outside_count, minutes)
+        gifts = [Outside(BlockNumber(block), BlockNumber(block + 1), 1, 0) for block in blocks]
+        books = note(movements, *gifts, at=float(minutes))
+        found = answer(movements, books, since=500.0)
+        assert (len(found.outside), found.outside[-1].until_block) == (1 + MOST_OUTSIDE, minutes)
+        assert len(found.outside) + found.outside_more == books.outside_count == minutes - 1
+        assert sum(each.wei for each in found.outside) + found.outside_more_wei == books.outside_wei
+        assert found.differs_wei == -7, "it is told however old it is"
+        sizes.append(len(found.model_dump_json()))
+        query = movements._rows.find({"book": movements._book, "kind": "outside", "at": {"$gte": 500.0}})
+        plan = query.sort([("at", -1), ("block", -1)]).limit(MOST_OUTSIDE).explain()
+        looked.append(plan["executionStats"]["totalKeysExamined"])
+    assert sizes[1] - sizes[0] < MOST_OUTSIDE * 10, "numbers of blocks have a digit more at most"
+    assert max(looked) <= MOST_OUTSIDE + 1
+    assert answer(movements, books, since=3001.0).outside == [found.outside[0]]
+    assert answer(movements, books, since=3001.0).outside_more == books.outside_count - 1

@@ -101,7 +101,7 @@ def process(
 
 
 def noted(db: Database[dict[str, Any]]) -> list[Outside]:
-    return Movements(db, 1, HUB, ME).outside()
+    return Movements(db, 1, HUB, ME).outside(0.0, 100)
 
 
 def rewarded(db: Database[dict[str, Any]], up_to: int) -> int:
