@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ops.admin import screen
 from ops.admin.client import OperatorApi
-from ops.admin.screen import Json, Limit
+from ops.admin.screen import DryRun, Json, Limit
 from ops.machine.income import moment_of
 from protocol.amounts import ether, rlc
 from protocol.errors import BadInput
@@ -67,13 +67,18 @@ class By(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add `sluice ledger`."""
-    app.command(
-        "ledger",
+    group = typer.Typer(invoke_without_command=True)
+    group.callback(
         epilog="Examples: `sluice ledger`, `sluice ledger --by day --since 4w`, `sluice ledger --by task --csv`",
     )(_ledger)
+    group.command("accept", epilog="Examples: `sluice ledger accept 1234`, `sluice ledger accept 1234 --dry-run`")(
+        _accept
+    )
+    app.add_typer(group, name="ledger")
 
 
 def _ledger(
+    context: typer.Context,
     by: Annotated[By, typer.Option("--by", help="What a line is about.")] = By.KIND,
     since: Annotated[
         str, typer.Option("--since", help="How far back: `24h`, `7d`, `4w`, or a day or moment like `2026-11-01`.")
@@ -88,6 +93,8 @@ def _ledger(
     the pool's machines. Below the lines: whether all of it equals the chain to the wei and nRLC, and what the open
     deals will bring. Exit code 1 if it does not equal the chain.
     """
+    if context.invoked_subcommand is not None:
+        return
     if as_csv and as_json:
         raise BadInput(what="Either --csv or --json, not both.")
     start = max(0.0, moment_of(since, time.time()))
@@ -101,8 +108,22 @@ def _ledger(
     else:
         screen.show(found, drawn(found), as_json=as_json)
     differs = found["reconciled"]
-    if any(differs[name] for name in ("differs_stake_nrlc", "differs_locked_nrlc", "differs_wei")):
+    if any(differs[name] for name in ("differs_stake_nrlc", "differs_locked_nrlc", "differing")):
         raise typer.Exit(1)
+
+
+def _accept(
+    block: Annotated[int, typer.Argument(help="A block of the difference, as `sluice ledger` shows it.", min=1)],
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Say that you know where the native token went that differs at this block: it counts as a difference no more.
+
+    For a transaction that you sent with the scheduler's key yourself, where the node cannot show it any more. Other
+    differences stay, and the next one is seen.
+    """
+    answer = OperatorApi.open().post("/ledger/accept", {"block": block}, dry_run=dry_run)
+    screen.show(answer, screen.changed(answer), as_json=as_json)
 
 
 def _as_text(name: str | None) -> str | None:
@@ -168,4 +189,7 @@ def _outside(item: Mapping[str, Any]) -> str:
     if item["wei"] > 0 and not item["foreign_transactions"]:
         return f"received from others: {ether(item['wei'])} of the native token {between}{by}"
     sent = f" by {item['foreign_transactions']} transactions" if item["foreign_transactions"] else ""
-    return f"not of the lane: {ether(item['wei'])} of the native token{sent} {between}{by}"
+    says = f"not of the lane: {ether(item['wei'])} of the native token{sent} {between}{by}"
+    if item["differs"]:
+        return f"{says} (if you know why: `sluice ledger accept {item['until_block']}`)"
+    return f"{says} (accepted)" if item["accepted"] else says

@@ -44,6 +44,8 @@ class Outside:
     #: Hashes of the transactions that did it, as far as they are known; `explained`: they account for every wei.
     transactions: tuple[str, ...] = ()
     explained: bool = False
+    #: The operator knows where it went.
+    accepted: bool = False
 
     @property
     def received(self) -> bool:
@@ -53,7 +55,7 @@ class Outside:
     @property
     def differs(self) -> bool:
         """Whether nothing tells where it went."""
-        return not self.received and not self.explained
+        return bool(self.wei) and not self.received and not self.explained and not self.accepted
 
 
 @dataclass(frozen=True, slots=True)

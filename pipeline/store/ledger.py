@@ -128,6 +128,18 @@ class Movements:
             _outside(row) for row in self._rows.find({"book": self._book, "differs": True}).sort("block", ASCENDING)
         ]
 
+    def differing_at(self, block: BlockNumber) -> Outside | None:
+        """The one of `differing` that happened between two marks around `block`; None: there is none."""
+        row = self._rows.find_one(self._at(block))
+        return None if row is None else _outside(row)
+
+    def accept(self, block: BlockNumber, at: float) -> None:
+        """`differing_at` differs no more: the operator knows where it went. `at`: Unix seconds."""
+        self._rows.update_one(self._at(block), {"$set": {"differs": False, "accepted_at": at}})
+
+    def _at(self, block: BlockNumber) -> dict[str, Any]:
+        return {"book": self._book, "differs": True, "after": {"$lt": block}, "block": {"$gte": block}}
+
     def summed(self, by: By, moment: float, up_to: BlockNumber) -> list[Movement]:
         """Movements of blocks from Unix time `moment` to the block `up_to`: those that a list by `by` has on one line
         are one, with the sum of their amounts and the time of the newest.
@@ -190,6 +202,7 @@ def _outside(row: Mapping[str, Any]) -> Outside:
         int(row["foreign"]),
         tuple(row["transactions"]),
         bool(row["explained"]),
+        accepted="accepted_at" in row,
     )
 
 

@@ -9,16 +9,18 @@ import structlog
 from fastapi import APIRouter, Query
 
 from chain.contracts.hub import Hub
-from pipeline.api.admin.access import Reader
-from pipeline.api.admin.money_models import ForecastModel, Ledger, LedgerLine, OutsideLine, Reconciled
+from pipeline.api.admin.access import Operator, Reader
+from pipeline.api.admin.models import Changed
+from pipeline.api.admin.money_models import AcceptedBlock, ForecastModel, Ledger, LedgerLine, OutsideLine, Reconciled
+from pipeline.api.admin.pool import DryRun
 from pipeline.api.services import Services
 from pipeline.domain.statement import By, Line, statement, total
 from pipeline.flow.forecast import Forecast, forecast
 from pipeline.flow.ledger import LedgerView, WalletLedger
 from pipeline.store.ledger import Movements
 from protocol.errors import RpcError, RpcUnavailable
-from protocol.poco.money import Kind, Movement
-from protocol.types import Wallet
+from protocol.poco.money import EVEN, Kind, Movement
+from protocol.types import BlockNumber, Wallet
 
 log = structlog.get_logger(__name__)
 router = APIRouter()
@@ -38,8 +40,7 @@ def show_ledger(
     limit: Annotated[int, Query(ge=1, le=MOST_LINES, description="Lines at most, the newest.")] = 1000,
 ) -> Ledger:
     """Gas of the scheduler's lane, and what the hub moved for its wallet; compared with the chain at one block."""
-    hub = Hub(services.rpc, services.pool.hub)
-    ledger = WalletLedger.of(services.settings, services.store, hub, services.pool.scheduler, services.clock)
+    ledger = _ledger(services)
     start = services.clock() - WEEK if since is None else since
     try:
         view = ledger.look(READ_SECONDS)
@@ -62,8 +63,29 @@ def show_ledger(
         more=len(lines) - len(shown),
         total=_line(total(whole), {}),
         reconciled=reconciled(view, ledger.movements, start),
-        forecast=_forecast(services, hub),
+        forecast=_forecast(services, Hub(services.rpc, services.pool.hub)),
     )
+
+
+@router.post("/ledger/accept", summary="A difference is explained")
+def accept(services: Operator, wanted: AcceptedBlock, dry_run: DryRun = False) -> Changed:
+    """The native token that differs around that block is the operator's own doing: it counts as a difference no more,
+    so that the next one is seen.
+    """
+    movements = _ledger(services).movements
+    found = movements.differing_at(BlockNumber(wanted.block))
+    if found is None:
+        return Changed(changed=False, dry_run=dry_run, says=f"No native token differs at block {wanted.block}.")
+    if not dry_run:
+        movements.accept(BlockNumber(wanted.block), services.clock())
+        log.info("A difference is accepted.", action="ledger_accepted", block=found.until, wei=str(found.wei))
+    says = f"The {found.wei} wei between blocks {found.after} and {found.until} count as no difference."
+    return Changed(changed=True, dry_run=dry_run, says=says)
+
+
+def _ledger(services: Services) -> WalletLedger:
+    hub = Hub(services.rpc, services.pool.hub)
+    return WalletLedger.of(services.settings, services.store, hub, services.pool.scheduler, services.clock)
 
 
 def _movements(ledger: WalletLedger, view: LedgerView, by: By, start: float) -> list[Movement]:
@@ -134,6 +156,7 @@ def reconciled(view: LedgerView, movements: Movements, start: float) -> Reconcil
         differs_stake_nrlc=None if differs is None else differs.stake,
         differs_locked_nrlc=None if differs is None else differs.locked,
         differs_wei=differs_wei,
+        differing=len(wrong),
         equal_until_block=since,
         outside=[
             OutsideLine(
@@ -143,12 +166,14 @@ def reconciled(view: LedgerView, movements: Movements, start: float) -> Reconcil
                 foreign_transactions=each.foreign,
                 transactions=list(each.transactions),
                 explained=each.explained,
+                accepted=each.accepted,
+                differs=each.differs,
             )
             for each in noted + live
         ],
         outside_more=books.outside_count - len(noted),
         outside_more_wei=books.outside_wei - sum(each.wei for each in noted),
-        says=_says(view, differs_wei, since, even=even),
+        says=_says(view, differs_wei, since, even=even and not wrong),
     )
 
 
@@ -158,11 +183,11 @@ def _says(view: LedgerView, differs_wei: int | None, since: int | None, *, even:
     at, differs = f"At block {view.passage.last.number} it", view.difference
     if differs is None:
         nrlc = "the node does not tell the account in the hub"
-    elif even:
+    elif differs == EVEN:
         nrlc = "0 nRLC"
     else:
         nrlc = f"{differs.stake} nRLC of free and {differs.locked} nRLC of locked stake"
     if differs_wei is None:
         return f"{at} differs by {nrlc}; of wei it is not known: {view.native_unknown}."
     words = f"{at} differs by {differs_wei} wei and {nrlc}"
-    return f"{words}." if even and not differs_wei else f"{words}; all was equal until block {since}."
+    return f"{words}." if even else f"{words}; all was equal until block {since}."

@@ -45,6 +45,9 @@ class OutsideLine(_Model):
     #: Those that did it, as far as they are known; `explained`: they account for every wei.
     transactions: list[str]
     explained: bool
+    #: The operator knows where it went; `differs`: nothing and nobody tells where it went.
+    accepted: bool
+    differs: bool
 
 
 class Reconciled(_Model):
@@ -66,6 +69,8 @@ class Reconciled(_Model):
     differs_stake_nrlc: int | None
     differs_locked_nrlc: int | None
     differs_wei: int | None
+    #: In how many places the native token differs: what went and came may add up to 0.
+    differing: int
     #: Last block at which all was equal.
     equal_until_block: int | None
     #: Native token that others sent to the wallet, and what else is not of the lane: the newest since the moment asked
@@ -178,3 +183,9 @@ class StakeAmount(BaseModel):
     """How much to move."""
 
     amount_nrlc: int = Field(gt=0, le=MOST)
+
+
+class AcceptedBlock(BaseModel):
+    """A block of a difference that the operator knows the reason of."""
+
+    block: int = Field(ge=1, le=2**53)

@@ -214,6 +214,33 @@ def test_native_token_that_the_lane_did_not_move_is_traced_to_its_transactions(o
     assert (found["differs_wei"], sum(item["foreign_transactions"] for item in found["outside"])) == (0, 1)
 
 
+def test_a_difference_is_an_alarm_until_the_operator_accepts_it_and_the_next_one_is_another(
+    operated: OperatedPool, sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    rpc, wallet = operated.pool.chain.rpc, operated.services.pool.scheduler
+    operated.await_final()
+    operated.ledger.catch_up(10.0)
+    for lost in (7, 9):
+        balance = int(str(rpc.call("eth_getBalance", wallet, "latest")), 16)
+        rpc.call("anvil_setBalance", wallet, hex(balance - lost))
+        operated.await_final()
+        operated.ledger.catch_up(10.0)
+        (differing,) = operated.ledger.movements.differing()
+        assert differing.wei == -lost
+        code, screen = sluice("ledger")
+        assert (code, f"sluice ledger accept {differing.until}" in screen, f"by {-lost} wei" in screen) == (
+            1,
+            True,
+            True,
+        )
+        block = str(differing.until)
+        assert sluice("ledger", "accept", block, "--dry-run", "--json")[1]["changed"] is True
+        assert sluice("ledger", "accept", block, "--json")[1]["changed"] is True
+        assert sluice("ledger", "accept", block, "--json")[1]["changed"] is False
+        code, screen = sluice("ledger")
+        assert (code, "(accepted)" in screen, "by 0 wei and 0 nRLC." in screen) == (0, True, True)
+
+
 def test_a_deposit_that_a_crash_cut_off_is_made_once_and_told_at_the_next_command(
     operated: OperatedPool, sluice: Callable[..., tuple[int, Any]]
 ) -> None:

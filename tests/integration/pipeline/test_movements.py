@@ -149,3 +149,29 @@ def test_a_stranger_who_sends_one_wei_a_minute_costs_the_answer_nothing_that_gro
     assert max(looked) <= MOST_OUTSIDE + 1
     assert answer(movements, books, since=3001.0).outside == [found.outside[0]]
     assert answer(movements, books, since=3001.0).outside_more == books.outside_count - 1
+
+
+def test_a_difference_that_the_operator_accepts_does_not_hide_the_next_one(movements: Movements) -> None:
+    old = Outside(BlockNumber(3), BlockNumber(9), -5, 2)
+    books = note(movements, old, Outside(BlockNumber(9), BlockNumber(12), 3, 0))
+    found = answer(movements, books)
+    assert (found.differs_wei, found.differing, found.equal_until_block) == (-5, 1, 3)
+    assert [movements.differing_at(BlockNumber(block)) for block in (3, 10)] == [None, None]
+    assert movements.differing_at(BlockNumber(4)) == movements.differing_at(BlockNumber(9)) == old
+    for block in (3, 10, 9, 9):
+        movements.accept(BlockNumber(block), 1.0)
+    found = answer(movements, books)
+    assert (found.differs_wei, found.differing, found.says.endswith("by 0 wei and 0 nRLC.")) == (0, 0, True)
+    assert [(each.accepted, each.differs) for each in found.outside] == [(True, False), (False, False)]
+    books = note(movements, Outside(BlockNumber(20), BlockNumber(30), -4, 1))
+    found = answer(movements, books)
+    assert (found.differs_wei, found.differing, found.equal_until_block) == (-4, 1, 20)
+
+
+def test_differences_that_add_up_to_nothing_are_two_differences(movements: Movements) -> None:
+    books = note(
+        movements, Outside(BlockNumber(3), BlockNumber(9), -5, 1), Outside(BlockNumber(20), BlockNumber(30), 5, 1)
+    )
+    found = answer(movements, books)
+    assert (found.differs_wei, found.differing) == (0, 2)
+    assert found.says.endswith("it differs by 0 wei and 0 nRLC; all was equal until block 3.")
