@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -15,11 +16,13 @@ from rich.text import Text
 
 from ops.admin import screen
 from ops.admin.client import OperatorApi
-from ops.admin.screen import DryRun, Json, Limit
+from ops.admin.screen import DryRun, Json
 from ops.machine.income import moment_of
 from protocol.amounts import ether, rlc
 from protocol.errors import BadInput
 
+#: Lines in one answer of the API at most.
+MOST_LINES = 10_000
 #: Columns of the CSV, in the units that their names end with.
 COLUMNS = (
     "key",
@@ -69,7 +72,7 @@ def register(app: typer.Typer) -> None:
     """Add `sluice ledger`."""
     group = typer.Typer(invoke_without_command=True)
     group.callback(
-        epilog="Examples: `sluice ledger`, `sluice ledger --by day --since 4w`, `sluice ledger --by task --csv`",
+        epilog="Examples: `sluice ledger`, `sluice ledger --since 4w --until 2w`, `sluice ledger --by task --csv`",
     )(_ledger)
     group.command("accept", epilog="Examples: `sluice ledger accept 1234`, `sluice ledger accept 1234 --dry-run`")(
         _accept
@@ -83,8 +86,13 @@ def _ledger(
     since: Annotated[
         str, typer.Option("--since", help="How far back: `24h`, `7d`, `4w`, or a day or moment like `2026-11-01`.")
     ] = "7d",
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the lines as CSV, in wei and nRLC.")] = False,
-    limit: Limit = 1000,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Up to which time, written like `--since`; default: now.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print all lines as CSV, in wei and nRLC.")] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=MOST_LINES, help="Lines at most, the newest; --csv prints all.")
+    ] = 1000,
     as_json: Json = False,
 ) -> None:
     """What the pool earned and spent: gas by kind, rewards, and stakes locked, unlocked and seized, by the chain.
@@ -97,15 +105,19 @@ def _ledger(
         return
     if as_csv and as_json:
         raise BadInput(what="Either --csv or --json, not both.")
-    start = max(0.0, moment_of(since, time.time()))
-    found = OperatorApi.open().get("/ledger", by=str(by), since=start, limit=limit)
+    now = time.time()
+    start = max(0.0, moment_of(since, now))
+    end = None if until is None else max(0.0, moment_of(until, now))
+    if end is not None and end <= start:
+        raise BadInput(what="--until must be later than --since.")
+    ask = partial(OperatorApi.open().get, "/ledger", by=str(by), since=start, until=end)
     if as_csv:
+        lines, found = all_lines(ask)
         writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**line, "name": _as_text(line["name"])} for line in found["lines"])
-        if found["more"]:
-            print(f"sluice: {found['more']} older lines are left out: raise --limit.", file=sys.stderr)
+        writer.writerows({**line, "name": _as_text(line["name"])} for line in lines)
     else:
+        found = ask(limit=limit)
         screen.show(found, drawn(found), as_json=as_json)
     differs = found["reconciled"]
     if any(differs[name] for name in ("differs_stake_nrlc", "differs_locked_nrlc", "differing")):
@@ -126,6 +138,20 @@ def _accept(
     screen.show(answer, screen.changed(answer), as_json=as_json)
 
 
+def all_lines(ask: Callable[..., Any]) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
+    """All lines of the ledger, the oldest first, and the last answer. `ask`: one page, by `limit` and `after`."""
+    lines: dict[str, Mapping[str, Any]] = {}
+    after: str | None = ""
+    while after is not None:
+        found = ask(limit=MOST_LINES, after=after)
+        for line in found["lines"]:
+            # What was added to a line meanwhile moved it to this page.
+            lines.pop(line["key"], None)
+            lines[line["key"]] = line
+        after = found["next"]
+    return list(lines.values()), found
+
+
 def _as_text(name: str | None) -> str | None:
     """A machine's name, which a stranger wrote, so that no spreadsheet takes it for a formula."""
     return f"'{name}" if name and name[0] in "=+-@\t\r" else name
@@ -137,6 +163,7 @@ def drawn(found: Mapping[str, Any]) -> RenderableType:
     held = {
         "wallet": f"{found['wallet']} on chain {found['chain_id']}",
         "since": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found["since"])),
+        "until": None if found["until"] is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found["until"])),
         "in the hub": None
         if books["stake_nrlc"] is None
         else f"{rlc(books['stake_nrlc'])} RLC free, {rlc(books['locked_nrlc'])} RLC locked",
@@ -147,7 +174,11 @@ def drawn(found: Mapping[str, Any]) -> RenderableType:
     if books["outside_more"]:
         rest = f"{books['outside_more']} more times since the books began: {ether(books['outside_more_wei'])}"
         outside.append(Text(f"not of the lane, {rest} of the native token in all"))
-    more = Text(f"… {found['more']} older lines: raise --limit.") if found["more"] else None
+    more = (
+        Text(f"… {found['more']} older lines: raise --limit, set --until, or print all with --csv.")
+        if found["more"]
+        else None
+    )
     return screen.stacked(
         _table(found["by"], found["lines"], found["total"]),
         more,

@@ -91,8 +91,35 @@ def statement(
     for movement in movements:
         if (movement.owner == wallet) is (by is not By.WORKER) and (by is not By.WORKER or movement.owner in machines):
             line(_key_of_movement(by, movement)).book(movement)
-    order = (lambda found: found.key) if by in (By.DAY, By.KIND, By.WORKER) else (lambda found: found.at)
-    return sorted(lines.values(), key=order)
+    return sorted(lines.values(), key=lambda found: _place(by, found))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some lines of a statement. `more`: how many it has beside them: before them in the newest ones, else after them.
+    `next`: where to go on; None: these were the last.
+    """
+
+    lines: list[Line]
+    more: int
+    next: str | None = None
+
+
+def page(by: By, lines: list[Line], limit: int, after: str | None) -> Page:
+    """The newest lines of a statement, `limit` at most; or, with `after`, the first ones that come after that place
+    (`next` of the page before, empty for the first page).
+
+    A line that something is added to moves on, never back: whoever takes all pages sees each line, and of one that was
+    there twice the second is the right one. Raises ValueError if that is no place.
+    """
+    if after is None:
+        return Page(lines[-limit:], max(0, len(lines) - limit))
+    at, _, key = after.partition(":")
+    rest = [each for each in lines if _place(by, each) > (float(at), key)] if after else lines
+    shown = rest[:limit]
+    more = len(rest) - len(shown)
+    moment, key = _place(by, shown[-1]) if shown else (0.0, "")
+    return Page(shown, more, f"{moment!r}:{key}" if more else None)
 
 
 def total(lines: Iterable[Line]) -> Line:
@@ -107,6 +134,10 @@ def total(lines: Iterable[Line]) -> Line:
         for kind, amount in each.amounts.items():
             found.amounts[kind] = found.amounts.get(kind, 0) + amount
     return found
+
+
+def _place(by: By, line: Line) -> tuple[float, str]:
+    return line.at if by is By.TASK else 0.0, line.key
 
 
 def _keys_of_cost(by: By, cost: NonceCost) -> list[str]:

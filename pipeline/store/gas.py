@@ -5,6 +5,7 @@ The lane writes it (`chain.lane.store.mongo`); here it is only read, without the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,9 +32,9 @@ class GasBook:
     _db: Database[dict[str, Any]]
     lane: LaneId
 
-    def since(self, moment: float) -> Iterator[NonceCost]:
-        """Transactions in a block whose nonce was claimed at Unix time `moment` or later."""
-        wanted = {"lane": str(self.lane), "created_at": {"$gte": moment}, "state": {"$in": _IN_A_BLOCK}}
+    def since(self, moment: float, until: float = math.inf) -> Iterator[NonceCost]:
+        """Transactions in a block whose nonce was claimed at Unix time `moment` or later, and before `until`."""
+        wanted = {"lane": str(self.lane), "created_at": {"$gte": moment, "$lt": until}, "state": {"$in": _IN_A_BLOCK}}
         return (_cost(row) for row in self._rows.find(wanted, _FIELDS).sort("created_at", ASCENDING))
 
     def between(self, first: Nonce, until: Nonce) -> list[NonceCost]:

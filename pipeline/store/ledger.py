@@ -11,6 +11,7 @@ leaves all to the next one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,11 +115,11 @@ class Movements:
             won = session.with_transaction(write)
         return _books(row) if won else self.books() or before
 
-    def outside(self, since: float, limit: int) -> list[Outside]:
+    def outside(self, since: float, limit: int, until: float = math.inf) -> list[Outside]:
         """Native token that came or went without the lane, oldest first: the newest `limit` that were found since Unix
-        time `since`.
+        time `since`, and before `until`.
         """
-        wanted = {"book": self._book, "kind": _OUTSIDE, "at": {"$gte": since}}
+        wanted = {"book": self._book, "kind": _OUTSIDE, "at": {"$gte": since, "$lt": until}}
         rows = self._rows.find(wanted).sort([("at", DESCENDING), ("block", DESCENDING)]).limit(limit)
         return [_outside(row) for row in rows][::-1]
 
@@ -140,11 +141,12 @@ class Movements:
     def _at(self, block: BlockNumber) -> dict[str, Any]:
         return {"book": self._book, "differs": True, "after": {"$lt": block}, "block": {"$gte": block}}
 
-    def summed(self, by: By, moment: float, up_to: BlockNumber) -> list[Movement]:
-        """Movements of blocks from Unix time `moment` to the block `up_to`: those that a list by `by` has on one line
-        are one, with the sum of their amounts and the time of the newest.
+    def summed(self, by: By, moment: float, up_to: BlockNumber, until: float = math.inf) -> list[Movement]:
+        """Movements of blocks from Unix time `moment` to before `until`, up to the block `up_to`: those that a list by
+        `by` has on one line are one, with the sum of their amounts and the time of the newest.
         """
-        wanted = {"book": self._book, "at": {"$gte": moment}, "block": {"$lte": up_to}, "kind": {"$ne": _OUTSIDE}}
+        within = {"at": {"$gte": moment, "$lt": until}, "block": {"$lte": up_to}}
+        wanted = {"book": self._book, **within, "kind": {"$ne": _OUTSIDE}}
         key = {"owner": "$owner", "kind": "$kind", **_KEYS[by]}
         # Decimal128 is exact to 34 digits; a sum of integers beyond 64 bits would become a float.
         amount = {"$sum": {"$toDecimal": "$amount"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from pipeline.api.admin.models import Changed
 from pipeline.api.admin.money_models import AcceptedBlock, ForecastModel, Ledger, LedgerLine, OutsideLine, Reconciled
 from pipeline.api.admin.pool import DryRun
 from pipeline.api.services import Services
-from pipeline.domain.statement import By, Line, statement, total
+from pipeline.domain.statement import By, Line, page, statement, total
 from pipeline.flow.forecast import Forecast, forecast
 from pipeline.flow.ledger import LedgerView, WalletLedger
 from pipeline.store.ledger import Movements
@@ -29,6 +30,9 @@ router = APIRouter()
 MOST_LINES, READ_SECONDS = 10_000, 10.0
 #: What came from outside in one answer: anybody may send a wei every block.
 MOST_OUTSIDE = 50
+#: A place in a list: empty, or seconds and what the line is about.
+_PLACE = r"^$|^[0-9]+(\.[0-9]+)?(e\+?[0-9]{1,2})?:"
+_AFTER = "For all lines page by page, the oldest first: empty, then `next` of the answer before."
 WEEK = 7 * 86_400.0
 
 
@@ -37,32 +41,37 @@ def show_ledger(
     services: Reader,
     by: Annotated[By, Query(description="What a line is about.")] = By.KIND,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="Unix seconds; default: a week ago.")] = None,
+    until: Annotated[float | None, Query(ge=0, le=1e11, description="Unix seconds; default: now.")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_LINES, description="Lines at most, the newest.")] = 1000,
+    after: Annotated[str | None, Query(pattern=_PLACE, max_length=200, description=_AFTER)] = None,
 ) -> Ledger:
     """Gas of the scheduler's lane, and what the hub moved for its wallet; compared with the chain at one block."""
     ledger = _ledger(services)
     start = services.clock() - WEEK if since is None else since
+    end = math.inf if until is None else until
     try:
         view = ledger.look(READ_SECONDS)
     except RpcError as error:
         raise RpcUnavailable(what=services.rpc.name, why=str(error)) from error
-    moved = _movements(ledger, view, by, start)
+    moved = _movements(ledger, view, by, start, end)
     names = _machines(services, moved) if by is By.WORKER else {}
-    costs = list(ledger.gas.since(start))
+    costs = list(ledger.gas.since(start, end))
     lines = statement(by, view.wallet, costs, moved, names)
     # A transaction that several tasks share is one.
     whole = lines if by is By.WORKER else statement(By.KIND, view.wallet, costs, moved)
-    shown = lines[-limit:]
+    shown = page(by, lines, limit, after)
     return Ledger(
         wallet=view.wallet,
         chain_id=services.settings.chain_id,
         hub=services.pool.hub,
         since=start,
+        until=until,
         by=str(by),
-        lines=[_line(each, names) for each in shown],
-        more=len(lines) - len(shown),
+        lines=[_line(each, names) for each in shown.lines],
+        more=shown.more,
+        next=shown.next,
         total=_line(total(whole), {}),
-        reconciled=reconciled(view, ledger.movements, start),
+        reconciled=reconciled(view, ledger.movements, start, end),
         forecast=_forecast(services, Hub(services.rpc, services.pool.hub)),
     )
 
@@ -88,11 +97,11 @@ def _ledger(services: Services) -> WalletLedger:
     return WalletLedger.of(services.settings, services.store, hub, services.pool.scheduler, services.clock)
 
 
-def _movements(ledger: WalletLedger, view: LedgerView, by: By, start: float) -> list[Movement]:
+def _movements(ledger: WalletLedger, view: LedgerView, by: By, start: float, end: float) -> list[Movement]:
     """Stored ones, summed, and those above final depth."""
-    stored = ledger.movements.summed(by, start, view.books.block)
+    stored = ledger.movements.summed(by, start, view.books.block, end)
     live = () if view.passage is None else view.passage.movements
-    return stored + [each for each in live if each.at >= start]
+    return stored + [each for each in live if start <= each.at < end]
 
 
 def _machines(services: Services, moved: Iterable[Movement]) -> Mapping[Wallet, str]:
@@ -130,9 +139,12 @@ def _line(found: Line, names: Mapping[Wallet, str]) -> LedgerLine:
     )
 
 
-def reconciled(view: LedgerView, movements: Movements, start: float) -> Reconciled:
-    """The books against the chain, and what came from outside since Unix time `start`. Raises PyMongoError."""
-    differing, recent = movements.differing(), movements.outside(start, MOST_OUTSIDE)
+def reconciled(view: LedgerView, movements: Movements, start: float, end: float) -> Reconciled:
+    """The books against the chain, and what came from outside between two moments (Unix seconds).
+
+    Raises PyMongoError.
+    """
+    differing, recent = movements.differing(), movements.outside(start, MOST_OUTSIDE, end)
     noted = sorted({*differing[:MOST_OUTSIDE], *recent}, key=lambda each: each.until)
     live = [] if view.outside is None else [view.outside]
     books, passage, differs = view.books, view.passage, view.difference

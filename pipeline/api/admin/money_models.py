@@ -99,10 +99,14 @@ class Ledger(_Model):
     chain_id: int
     hub: str
     since: float
+    #: None: up to now.
+    until: float | None
     by: str
     lines: list[LedgerLine]
-    #: Lines that are left out: the oldest.
+    #: Lines that are left out: the oldest; with `after`, those that come next.
     more: int
+    #: `after` of the next page; None: there is none.
+    next: str | None
     total: LedgerLine
     reconciled: Reconciled
     #: None: the node does not tell now.

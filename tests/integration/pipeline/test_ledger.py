@@ -16,6 +16,7 @@ from chain.contracts import calls
 from config.http_client import http_client
 from config.settings import settings as read_again
 from ops import cli
+from ops.commands.ledger import all_lines
 from ops.poco.deploy import TEST_CATEGORY
 from ops.poco.sender import TxRequest
 from ops.stack import ports
@@ -148,6 +149,15 @@ def test_the_ledger_equals_the_chain_to_the_wei_and_nrlc(
     by_task = {line["key"]: line for line in operated.shown(by="task", since=0)["lines"]}
     assert by_task[let_expire.tasks[0]]["earned_nrlc"] == -stake
     assert by_task[voted.tasks[0]]["gas_wei"] > by_task[alone.tasks[0]]["gas_wei"] > 0
+
+    # Page by page, one line each; and up to a moment, and from then on.
+    pages, _ = all_lines(lambda limit, after: operated.shown(by="task", since=0, limit=min(limit, 1), after=after))
+    assert pages == list(by_task.values())
+    middle = by_task[voted.tasks[0]]["at"]
+    halves = [operated.shown(since=0, until=middle)["total"], operated.shown(since=middle)["total"]]
+    assert all(half["gas_wei"] > 0 for half in halves)
+    for name in ("transactions", "gas_wei", "lock_nrlc", "unlock_nrlc", "seize_nrlc", "reward_nrlc"):
+        assert sum(half[name] for half in halves) == total[name]
 
     by_worker = {line["key"]: line for line in operated.shown(by="worker", since=0)["lines"]}
     worker_stake = pool.task(voted.tasks[0]).worker_stake

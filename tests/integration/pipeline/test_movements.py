@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -52,11 +53,11 @@ def note(movements: Movements, *found: Outside, at: float = 1.0) -> Books:
     )
 
 
-def answer(movements: Movements, books: Books, since: float = 0.0) -> Reconciled:
+def answer(movements: Movements, books: Books, since: float = 0.0, until: float = math.inf) -> Reconciled:
     """What the API tells of a wallet whose chain equals the books."""
     ref = BlockRef(books.block, block_hash(books.block), block_hash(books.block), Timestamp(1))
     passage = Passage(ref, (), Holdings(books.account, Wei(5), Nonce(0)))
-    return reconciled(LedgerView(ME, books, books.block, passage), movements, since)
+    return reconciled(LedgerView(ME, books, books.block, passage), movements, since, until)
 
 
 def life(count: int) -> list[Movement]:
@@ -82,9 +83,9 @@ def test_sums_made_by_the_database_are_those_of_the_movements(movements: Movemen
     moved = life(400)
     put(movements, 1, 1000, moved)
     for by in By:
-        for since, up_to in ((0.0, 1000), (float(DAY), 1000), (0.0, 41)):
-            wanted = [each for each in moved if each.at >= since and each.block <= up_to]
-            found = movements.summed(by, since, BlockNumber(up_to))
+        for since, until, up_to in ((0, math.inf, 1000), (DAY, 2 * DAY, 1000), (0, DAY, 41), (DAY, math.inf, 999)):
+            wanted = [each for each in moved if since <= each.at < until and each.block <= up_to]
+            found = movements.summed(by, float(since), BlockNumber(up_to), until)
             lines = [(line.key, line.amounts, line.at) for line in statement(by, ME, [], found, {OTHER})]
             expected = [(line.key, line.amounts, line.at) for line in statement(by, ME, [], wanted, {OTHER})]
             assert sorted(lines, key=str) == sorted(expected, key=str)
@@ -148,6 +149,8 @@ def test_a_stranger_who_sends_one_wei_a_minute_costs_the_answer_nothing_that_gro
     assert sizes[1] - sizes[0] < MOST_OUTSIDE * 10, "numbers of blocks have a digit more at most"
     assert max(looked) <= MOST_OUTSIDE + 1
     assert answer(movements, books, since=3001.0).outside == [found.outside[0]]
+    assert len(answer(movements, books, until=3000.0).outside) == 1 + MOST_OUTSIDE
+    assert answer(movements, books, until=1000.0).outside == [found.outside[0]]
     assert answer(movements, books, since=3001.0).outside_more == books.outside_count - 1
 
 
