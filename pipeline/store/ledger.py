@@ -252,8 +252,8 @@ def _books(row: Mapping[str, Any]) -> Books:
         native_opening=_mark(row["native_opening"]),
         native=_mark(row["native"]),
         native_spent=int(row["native_spent"]),
-        outside_count=int(row["outside_count"]),
-        outside_wei=int(row["outside_wei"]),
+        outside_count=int(row.get("outside_count", 0)),
+        outside_wei=int(row.get("outside_wei", 0)),
         reread_at=float(row["reread_at"]),
         version=int(row["version"]),
     )

@@ -183,7 +183,7 @@ def reconciled(view: LedgerView, movements: Movements, start: float, end: float)
             )
             for each in noted + live
         ],
-        outside_more=books.outside_count - len(noted),
+        outside_more=max(0, books.outside_count - len(noted)),
         outside_more_wei=books.outside_wei - sum(each.wei for each in noted),
         says=_says(view, differs_wei, since, even=even and not wrong),
     )

@@ -118,6 +118,9 @@ def test_books_move_under_their_version_and_the_slower_process_gets_those_of_the
     assert movements.outside(0.0, 100) == []
     unknown = replace(opened, opening=None, account=EVEN, native=None, native_spent=10**30, version=1)
     assert movements.step(moved, unknown, Read(BlockNumber(9), ())) == replace(unknown, version=2)
+    # Books of before the sums were kept.
+    movements._cursors.update_one({"_id": movements._cursor}, {"$unset": {"outside_count": 1, "outside_wei": 1}})
+    assert movements.books() == replace(unknown, version=2)
 
 
 def test_what_came_from_outside_is_noted_once_however_often_it_is_found(movements: Movements) -> None:
