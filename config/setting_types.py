@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from protocol.wire import SLOTS_LIMIT
 
 #: An Ethereum address, 20 bytes.
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -31,3 +33,29 @@ Gwei = Annotated[Decimal, Field(ge=0, decimal_places=9)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: A wait, an interval or a time-out: at most a day, and never infinite, which `threading.Event.wait` refuses.
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+
+
+def _names_a_contract(value: str) -> str:
+    if not is_address(value) and not ENS_NAME.fullmatch(value):
+        raise ValueError("give an address (0x and 40 hex digits) or an ENS name (pool.example.eth)")
+    return value
+
+
+def _names_a_container(name: str) -> str:
+    if not CONTAINER_NAME.fullmatch(name):
+        raise ValueError("use up to 64 letters, digits, '_', '.' and '-', the first a letter or digit")
+    return name
+
+
+def _counts_containers(value: int | str) -> int | str:
+    if value != "auto" and not (COUNT.fullmatch(str(value)) and int(value) <= SLOTS_LIMIT):
+        raise ValueError(f"give a number from 1 to {SLOTS_LIMIT}, or auto")
+    return value
+
+
+#: A contract's address or ENS name.
+ContractName = Annotated[str, AfterValidator(_names_a_contract)]
+#: Part of a container's name.
+MachineName = Annotated[str, AfterValidator(_names_a_container)]
+#: Containers at a time, or `auto`.
+Slots = Annotated[int | Literal["auto"], BeforeValidator(_counts_containers)]

@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from config.setting_types import CONTAINER_NAME, COUNT, ENS_NAME, GPU, Address, Gwei, Port, Seconds, is_address
+from config.setting_types import GPU, Address, ContractName, Gwei, MachineName, Port, Seconds, Slots
 from config.stack_settings import StackSettings
 from config.variables import PREFIX, refuse_unknown
 from protocol import wire
@@ -40,8 +40,8 @@ class Settings(BaseSettings):
         description="Ethereum JSON-RPC over HTTP; several nodes separated by commas.",
     )
     ws_url: str | None = Field(None, repr=False, description="JSON-RPC over WebSocket, for new heads. Empty: poll.")
-    hub: str | None = Field(None, description="PoCo hub (diamond): its address or ENS name.")
-    workerpool: str | None = Field(
+    hub: ContractName | None = Field(None, description="PoCo hub (diamond): its address or ENS name.")
+    workerpool: ContractName | None = Field(
         None, description="The workerpool contract this scheduler serves: its address or ENS name."
     )
     ens_registry: Address | None = Field(
@@ -245,7 +245,7 @@ class Settings(BaseSettings):
         description="Let a worker use addresses elsewhere without encryption (`http://`, `ws://`, RabbitMQ without"
         " TLS), which are refused otherwise. Only for a network that you trust.",
     )
-    worker_name: str = Field(
+    worker_name: MachineName = Field(
         "worker",
         description="Name of this machine in logs, of its containers and in Flower, where it stands as `machine` beside"
         " each of its steps: letters, digits, `_`, `.`, `-`.",
@@ -266,7 +266,7 @@ class Settings(BaseSettings):
         description="What one RLC is worth to this machine, in wei of the chain's native token (on Bellecour they are"
         " one). A reveal may cost more than the max fee as long as it costs less than the stake that it saves.",
     )
-    slots: int | Literal["auto"] = Field(
+    slots: Slots = Field(
         "auto",
         description="Containers this machine runs at once. auto: one for each processor of its Docker engine, as far as"
         " the engine's memory holds what the pool promises each app (1 GiB is left free), and no more than the pool"
@@ -362,27 +362,6 @@ class Settings(BaseSettings):
         " SLUICE_APP_NETWORK has it.",
     )
     ping_seconds: Seconds = Field(10.0, description="How often a worker says it is alive.")
-
-    @field_validator("hub", "workerpool")
-    @classmethod
-    def _names_a_contract(cls, value: str | None) -> str | None:
-        if value is not None and not is_address(value) and not ENS_NAME.fullmatch(value):
-            raise ValueError("give an address (0x and 40 hex digits) or an ENS name (pool.example.eth)")
-        return value
-
-    @field_validator("slots", mode="before")
-    @classmethod
-    def _counts_containers(cls, value: int | str) -> int | str:
-        if value != "auto" and not (COUNT.fullmatch(str(value)) and int(value) <= wire.SLOTS_LIMIT):
-            raise ValueError(f"give a number from 1 to {wire.SLOTS_LIMIT}, or auto")
-        return value
-
-    @field_validator("worker_name")
-    @classmethod
-    def _names_a_container(cls, name: str) -> str:
-        if not CONTAINER_NAME.fullmatch(name):
-            raise ValueError("use up to 64 letters, digits, '_', '.' and '-', the first a letter or digit")
-        return name
 
     # -- logging --------------------------------------------------------------------------------------------------
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
