@@ -52,13 +52,18 @@ def _exists(words: list[str], command: str) -> None:
     found: Any = COMMANDS
     # What stands for several: `sluice stack up | status | down`.
     words = [word for word in words if word not in {"|", "…"}]
+    value = False
     for word in words:
-        if hasattr(found, "commands") and not word.startswith("-"):
+        if value:
+            # Of the option before it: a group takes options too.
+            value = False
+        elif word.startswith("-"):
+            named = [parameter for parameter in found.params if word in parameter.opts]
+            assert named or word == "--help", f"`{command}`: no option {word}"
+            value = hasattr(found, "commands") and bool(named) and not named[0].is_flag
+        elif hasattr(found, "commands"):
             assert word in found.commands or _siblings(found, words), f"`{command}`: no command {word}"
             found = found.commands.get(word, found)
-        elif word.startswith("-"):
-            options = {name for parameter in found.params for name in parameter.opts}
-            assert word in {*options, "--help"}, f"`{command}`: no option {word}"
 
 
 def _siblings(group: Any, words: list[str]) -> bool:
