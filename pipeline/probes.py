@@ -245,7 +245,8 @@ def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFact
             before = clock()
             hello = db.client.admin.command("hello")
             ahead = hello["localTime"].timestamp() - (before + clock()) / 2
-            cursor = Store.of(db).chain.cursor()
+            store = Store.of(db)
+            cursor, swept_at = store.chain.cursor(), store.sweeps.last()
     except ExecutionTimeout:
         return _late("MongoDB", ANSWER_SECONDS)
     except OperationFailure as error:
@@ -258,7 +259,7 @@ def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFact
     except PyMongoError as error:
         why = f"MongoDB does not answer: {str(error).partition(' (')[0].partition(', Timeout')[0]}"
         return NoAnswer(why, "Start it, or correct SLUICE_MONGODB_URI.", may_recover=True)
-    return DatabaseFacts("setName" in hello or hello.get("msg") == "isdbgrid", ahead, cursor)
+    return DatabaseFacts("setName" in hello or hello.get("msg") == "isdbgrid", ahead, cursor, swept_at)
 
 
 def ask_broker(

@@ -14,6 +14,8 @@ from config.redaction import public_url
 from config.settings import Settings, settings
 from protocol.errors import BadSetting, OperatorRefused, Unavailable
 
+#: Characters of the whole id of a task or a deal.
+WHOLE_ID = 66
 #: Seconds for an answer: the API itself waits up to 8 s for servers that do not answer.
 ANSWER_SECONDS = 30.0
 _ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - reached, not listened on
@@ -44,6 +46,16 @@ class OperatorApi:
     def post(self, path: str, body: Mapping[str, Any] | None = None, **params: Param) -> Any:
         """The answer to POST. Raises OperatorRefused, Unavailable."""
         return self._call("POST", path, params, body)
+
+    def whole_id(self, kind: str, given: str) -> str:
+        """The whole id of a task or a deal (`kind`) of which the beginning is given. Raises OperatorRefused."""
+        if len(given) >= WHOLE_ID:
+            return given
+        found = self.get(f"/explain/{given}")
+        if found["kind"] != kind:
+            says = f"{found['id']} is a {found['kind']}, not a {kind}."
+            raise OperatorRefused(says=says, fix=f"Try `sluice {found['kind']} show {given}`.")
+        return str(found["id"])
 
     def _call(self, method: str, path: str, params: Mapping[str, Param], body: Mapping[str, Any] | None) -> Any:
         given = {name: value for name, value in params.items() if value is not None}

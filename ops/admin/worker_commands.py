@@ -105,7 +105,7 @@ def _drawn(found: Mapping[str, Any]) -> RenderableType:
         Text(""),
         *(Text(screen.printable(says)) for says in found["says"]),
         Text(""),
-        task.lines(found["tasks"], now),
+        task.lines(found["tasks"], now, empty="It has no task."),
     )
 
 

@@ -54,13 +54,14 @@ def _ls(
 
 
 def _show(
-    deal_id: Annotated[str, typer.Argument(help="Id of the deal.")],
+    deal_id: Annotated[str, typer.Argument(help="Id of the deal, or its beginning.")],
     first: Annotated[int, typer.Option("--first", min=0, help="Index of the first task to show.")] = 0,
     limit: Limit = 50,
     as_json: Json = False,
 ) -> None:
     """The terms of a deal, and where its tasks stand."""
-    found = OperatorApi.open().get(f"/deals/{deal_id}", first=first, limit=limit)
+    api = OperatorApi.open()
+    found = api.get(f"/deals/{api.whole_id('deal', deal_id)}", first=first, limit=limit)
     screen.show(found, _drawn(found), as_json=as_json)
 
 
@@ -80,7 +81,8 @@ def _drawn(found: Mapping[str, Any]) -> RenderableType:
         "a worker stakes": None if stake is None else f"{stake} nRLC",
         "tasks": None if found["tasks"] is None else f"{found['tasks']}, {found['open_tasks']} not over",
     }
-    return screen.stacked(screen.pairs(facts), Text(""), task.lines(found["shown"], time.time()))
+    tasks = task.lines(found["shown"], time.time(), empty="None of its tasks is shown.")
+    return screen.stacked(screen.pairs(facts), Text(""), tasks)
 
 
 def _or_dash(value: object) -> str:

@@ -17,6 +17,7 @@ from ops.commands.stack import Board
 from ops.demo import run as demo
 from ops.demo import screen
 from ops.pool import local
+from ops.stack.stack import outer_home
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +36,7 @@ def _demo(
     the story of each. Exit code 0 only if every task is COMPLETED on chain.
     """
     now = settings()
+    now = now.model_copy(update={"home": outer_home(now.home)})
     if stop:
         stopped = local.stop_all(demo.home(now))
         print(json.dumps({"stopped": stopped}) if as_json else f"Stopped: {', '.join(stopped) or 'nothing ran'}.")

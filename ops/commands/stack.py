@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from config.settings import settings
+from config.settings import Settings, settings
 from config.stack_settings import StackSettings
 from ops.stack import stack, status
 from ops.stack.parts import StackPart, wanted
@@ -42,6 +42,12 @@ def stack_settings() -> StackSettings:
         raise BadSetting(name=name, why=first["msg"], fix="Ports are numbers from 1 to 65535.") from error
 
 
+def _settings() -> Settings:
+    """This shell's settings, with the stack's own home."""
+    now = settings()
+    return now.model_copy(update={"home": stack.outer_home(now.home)})
+
+
 def _up(parts: Parts = None, as_json: Json = False) -> None:
     """Start what does not run yet, wait until it is ready, and say where everything is.
 
@@ -49,7 +55,7 @@ def _up(parts: Parts = None, as_json: Json = False) -> None:
     `SLUICE_IPFS_API`) and starts the rest under `.sluice/stack`. Running it again changes nothing. To give the settings
     to a shell, source `.sluice/stack.env`.
     """
-    now = settings()
+    now = _settings()
     with Board(quiet=as_json) as board:
         running = stack.up(now, stack_settings(), wanted(parts or ()), board.show)
     if as_json:
@@ -63,7 +69,7 @@ def _status(parts: Parts = None, as_json: Json = False) -> None:
 
     Exit code 1 if one of them does not answer.
     """
-    states = status.of(settings(), stack_settings(), wanted(parts or ()))
+    states = status.of(_settings(), stack_settings(), wanted(parts or ()))
     if as_json:
         print(json.dumps({state.part: asdict(state) for state in states}, indent=1))
     else:
@@ -94,7 +100,7 @@ def _down(
 ) -> None:
     """Stop the parts that Sluice started; what was there before stays."""
     with Board(quiet=as_json) as board:
-        stopped = stack.down(settings().home, wanted(parts or ()), board.show, wipe=wipe)
+        stopped = stack.down(_settings().home, wanted(parts or ()), board.show, wipe=wipe)
     if as_json:
         print(json.dumps({"stopped": stopped}))
 

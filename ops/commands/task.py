@@ -55,14 +55,17 @@ def _ls(
     screen.show(found, screen.stacked(lines(found, time.time()), more), as_json=as_json)
 
 
-def _show(task_id: Annotated[str, typer.Argument(help="Id of the task.")], as_json: Json = False) -> None:
+def _show(
+    task_id: Annotated[str, typer.Argument(help="Id of the task, or its beginning.")], as_json: Json = False
+) -> None:
     """A task from its match on: what happened in which block, who was given it, votes, causes, transactions."""
-    found = OperatorApi.open().get(f"/tasks/{task_id}")
+    api = OperatorApi.open()
+    found = api.get(f"/tasks/{api.whole_id('task', task_id)}")
     screen.show(found, drawn(found), as_json=as_json)
 
 
-def lines(found: Sequence[Mapping[str, Any]], now: float) -> RenderableType:
-    """Tasks as a table. `now`: Unix seconds."""
+def lines(found: Sequence[Mapping[str, Any]], now: float, *, empty: str = "There is no such task.") -> RenderableType:
+    """Tasks as a table. `now`: Unix seconds; `empty`: what to say without any."""
     rows = [
         (
             item["task_id"],
@@ -74,7 +77,7 @@ def lines(found: Sequence[Mapping[str, Any]], now: float) -> RenderableType:
         )
         for item in found
     ]
-    return screen.table(COLUMNS, rows, empty="There is no such task.")
+    return screen.table(COLUMNS, rows, empty=empty)
 
 
 def drawn(found: Mapping[str, Any]) -> RenderableType:

@@ -101,6 +101,14 @@ def refuse_full_disk(home: Path, free: int) -> None:
         raise StackError(what=what)
 
 
+def outer_home(home: Path) -> Path:
+    """The home of the local stack. A shell with the settings of a demo's process has that process's folder, two levels
+    below: `<home>/demo/scheduler`.
+    """
+    above = home.absolute().parent
+    return above.parent if above.name == "demo" and (above.parent / "stack").is_dir() else home
+
+
 def first_that_exists(path: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     return next(folder for folder in (path, *path.parents) if folder.exists())

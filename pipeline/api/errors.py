@@ -115,7 +115,8 @@ def install(app: FastAPI, *, bad_request: str | None = None) -> None:
         # Never the input itself: it may be long, or hold a signature.
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        return ours(_, BadMessage(why=f"{place}: {first['msg']}"))
+        id_ = first["type"] == "string_pattern_mismatch" and "^0x" in first["msg"]
+        return ours(_, BadMessage(why=f"{place}: {'it is 0x and hex digits' if id_ else first['msg']}"))
 
     @app.exception_handler(PyMongoError)
     def database(_: Request, error: PyMongoError) -> JSONResponse:

@@ -86,8 +86,10 @@ def explain(
     """What the task waits for; None if it is over. `candidates`: of its kind; `now`: Unix seconds; `paused`: the
     operator has paused the pool.
     """
-    if view.status in (TaskStatus.COMPLETED, TaskStatus.FAILED) or not task.open:
+    if not task.open:
         return None
+    if view.status in (TaskStatus.COMPLETED, TaskStatus.FAILED):
+        return f"The chain has it {view.status.name}; the scheduler has still to note that (`sluice queue ls`)."
     if task.orphaned:
         return "A reorganisation took its deal off the chain; it goes on if the deal comes back."
     if now >= task.final_deadline:

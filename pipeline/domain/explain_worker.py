@@ -47,7 +47,10 @@ def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]
             worker.disconnected_at is not None,
             "RabbitMQ says that it is not connected; it connects again by itself.",
         ),
-        (not worker.checked_at, "Its balances were not read from the chain yet."),
+        (
+            not worker.checked_at,
+            "Its balances were not read since it signed in; they are read when a task could go to it.",
+        ),
         (
             bool(worker.checked_at) and not worker.facts.funded,
             f"Its wallet holds {_native(worker.facts.balance)}, too little for the gas of a task: send it some.",

@@ -30,6 +30,8 @@ class DatabaseFacts:
     clock_ahead: float
     #: The last block that the watcher has stored.
     cursor: BlockRef | None
+    #: When the pipeline last swept all tasks, Unix seconds; None: never.
+    swept_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ BEHIND_BLOCKS, BEHIND_SECONDS = 10, 30.0
 CLOCK_SECONDS = 15.0
 #: Blocks, and at least seconds, that a transaction may wait before the lane counts as waiting.
 WAIT_BLOCKS, WAIT_SECONDS = 20, 60.0
+#: Seconds after which a sweep is missed: sweeps are 5 s apart, and one of many open tasks takes a while.
+SWEEP_SECONDS = 60.0
 #: Seconds after the start in which processes may still be on their way.
 START_SECONDS = 30.0
 #: What the scheduler's wallet sends for a task; what is not used of a limit is not paid, but must be there.
@@ -68,6 +70,8 @@ def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
         found["gas"] = _gas(facts.node, pool)
         if isinstance(facts.database, DatabaseFacts):
             found["watcher"] = _watcher(facts.node, facts.database.cursor, facts.watched, pool)
+    if isinstance(facts.database, DatabaseFacts) and facts.database.swept_at is not None:
+        found["pipeline"] = _pipeline(facts.now - facts.database.swept_at, facts.watched)
     if facts.lane is not None:
         found["lane"] = _lane(facts.lane, pool)
     if facts.machines is not None:
@@ -220,6 +224,17 @@ def _gas(node: NodeFacts, pool: ExpectedPool) -> HealthPart:
 def amount(wei: Wei) -> str:
     """For people: exact below a millionth of the native token, six digits from there on."""
     return f"{wei} wei" if wei < _ETHER // 10**6 else f"{wei / _ETHER:.6g} ETH ({wei} wei)"
+
+
+def _pipeline(since: float, watched: float) -> HealthPart:
+    """`since`: seconds since the last sweep."""
+    if since < SWEEP_SECONDS or watched < START_SECONDS:
+        return HealthPart(ok=True, detail="it sweeps all tasks every few seconds")
+    return HealthPart(
+        ok=False,
+        detail=f"no process has swept the tasks for {since:.0f} s: nothing is decided",
+        fix="See the log of the processes `pipeline` and `beat`, and `sluice queue ls`; restart what hangs.",
+    )
 
 
 def _watcher(node: NodeFacts, cursor: BlockRef | None, watched: float, pool: ExpectedPool) -> HealthPart:

@@ -22,6 +22,12 @@ class Sweeps:
         row = self._cursors.find_one({"_id": _ROW}, {"unheard_at": 1})
         return 0.0 if row is None else float(row.get("unheard_at", 0.0))
 
+    def last(self) -> float | None:
+        """When a sweep ran last (Unix seconds); None: never."""
+        row = self._cursors.find_one({"_id": _ROW}, {"swept_at": 1})
+        swept_at = None if row is None else row.get("swept_at")
+        return float(swept_at) if isinstance(swept_at, int | float) else None
+
     def record(self, now: float, *, heard: bool, last_after: float) -> float:
         """Record a sweep at `now`; returns when machines could last not be heard (Unix seconds): because a sweep heard
         of no machine (`heard`), or because none ran from `last_after` until the next one.

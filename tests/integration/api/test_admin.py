@@ -231,9 +231,11 @@ def test_a_task_is_shown_with_what_happened_and_what_it_waits_for(
     assert code == 0
     assert "reported started" in screen
     assert sluice("task", "show", "0x" + "77" * 32)[0] == 2
-    said = sluice("task", "show", "0x12")[1]
-    assert "task_id" in said
-    assert "--help" in said
+    assert sluice("task", "show", TASK[:12], "--json")[1]["task_id"] == TASK, "the beginning is enough"
+    code, said = sluice("deal", "show", TASK[:12])
+    assert (code, "is a task, not a deal" in said) == (2, True)
+    code, said = sluice("task", "show", "12")
+    assert (code, "0x and hex digits" in said, "--help" in said) == (2, True, True)
 
 
 def test_explain_takes_the_beginning_of_an_id_and_says_when_it_is_not_enough(

@@ -42,7 +42,19 @@ VALUES: dict[str, set[str]] = {
     "purpose": set(Purpose),
     "queue": {"pipeline", topology.DEAD_QUEUE, MACHINES_QUEUES, "lane"},
     # As `pipeline.domain.health.parts` has them.
-    "part": {"mongodb", "rabbitmq", "ipfs", "chain", "clock", "ownership", "gas", "watcher", "lane", "workers"},
+    "part": {
+        "mongodb",
+        "rabbitmq",
+        "ipfs",
+        "chain",
+        "clock",
+        "ownership",
+        "gas",
+        "watcher",
+        "pipeline",
+        "lane",
+        "workers",
+    },
 }
 #: The four steps of each section.
 STEPS = ("Detect", "Triage", "Fix", "Verify")

@@ -96,8 +96,13 @@ def test_every_step_on_the_way_says_what_it_waits_for() -> None:
 
 
 def test_what_is_over_waits_for_nothing() -> None:
-    assert explain(task(), view(initialized(), claimed()), Candidates(), START, PACE) is None
-    assert explain(task(), view(*CONSENSUS, finalized()), Candidates(), START, PACE) is None
+    assert explain(task(open=False), view(initialized(), claimed()), Candidates(), START, PACE) is None
+    assert explain(task(open=False), view(*CONSENSUS, finalized()), Candidates(), START, PACE) is None
+
+
+def test_what_the_chain_has_ended_and_the_scheduler_has_not_noted_is_told() -> None:
+    assert "chain has it FAILED" in why(task(), view(initialized(), claimed()))
+    assert "chain has it COMPLETED" in why(task(), view(*CONSENSUS, finalized()))
 
 
 @given(

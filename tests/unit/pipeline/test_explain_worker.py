@@ -38,7 +38,7 @@ def waiting(**fields: object) -> TaskRecord:
         (worker(1, lost=True), "Nothing was heard of it for 10 s"),
         (worker(1, seen_at=NOW - 61), "Nothing was heard of it for 61 s (it is lost after 60 s)"),
         (worker(1, disconnected_at=NOW), "RabbitMQ says that it is not connected"),
-        (worker(1, checked_at=0.0), "Its balances were not read from the chain yet"),
+        (worker(1, checked_at=0.0), "Its balances were not read since it signed in"),
         (worker(1, facts=POOR), "too little for the gas of a task"),
         (worker(1, rest_until=NOW + 30, failures=3), "It cools down for another 30 s after 3 failures"),
         (

@@ -38,7 +38,7 @@ def block(number: int, timestamp: float) -> BlockRef:
 NODE = NodeFacts(BlockNumber(1000), Timestamp(NOW), Wei(NEED), PRICE, WALLET)
 WELL = Facts(
     now=NOW,
-    database=DatabaseFacts(replicated=True, clock_ahead=0.0, cursor=block(1000, NOW)),
+    database=DatabaseFacts(replicated=True, clock_ahead=0.0, cursor=block(1000, NOW), swept_at=NOW - 4.0),
     broker=BrokerFacts("sluice", administrator=True, clock_ahead=0.2),
     ipfs=IpfsFacts("0.42"),
     node=NODE,
@@ -61,7 +61,19 @@ def with_node(**changes: Any) -> Facts:
 def test_a_pool_that_can_work_is_green_in_every_part() -> None:
     assert red(WELL) == {}
     assert set(parts(WELL, POOL)) == {
-        *("mongodb", "rabbitmq", "ipfs", "chain", "clock", "ownership", "gas", "watcher", "lane", "workers"),
+        *(
+            "mongodb",
+            "rabbitmq",
+            "ipfs",
+            "chain",
+            "clock",
+            "ownership",
+            "gas",
+            "watcher",
+            "pipeline",
+            "lane",
+            "workers",
+        ),
     }
 
 
@@ -104,6 +116,11 @@ WRONG: dict[str, tuple[Facts, str, str]] = {
         replace(WELL, database=DatabaseFacts(True, 0, block(951, NOW - 49))),
         "watcher",
         "49 blocks behind",
+    ),
+    "pipeline hangs": (
+        replace(WELL, database=DatabaseFacts(True, 0, block(1000, NOW), NOW - 61)),
+        "pipeline",
+        "swept the tasks for 61 s",
     ),
     "nothing read": (replace(WELL, database=DatabaseFacts(True, 0, None)), "watcher", "no block read yet"),
     "chain stands still": (
