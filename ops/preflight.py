@@ -163,7 +163,9 @@ def _findings_of(settings: Settings, parts: Mapping[str, HealthPart]) -> list[Pr
         for name, part in parts.items()
     ]
     told = [*loopback_warnings(settings), *plaintext_warnings(settings)]
-    says = " ".join(told) or "what machines elsewhere are told is not this machine's loopback address"
+    here = "this pool is for machines of this machine only: the API is told as a loopback address"
+    elsewhere = "what machines elsewhere are told is not this machine's loopback address"
+    says = " ".join(told) or (here if is_loopback(urlsplit(settings.api_url).hostname or "") else elsewhere)
     return [
         *found,
         PreflightFinding(

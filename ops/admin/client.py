@@ -78,6 +78,8 @@ class OperatorApi:
         if answer.is_server_error:
             raise Unavailable(what=f"The operator's API at {public_url(self._url)}", why=error_text.rstrip("."))
         fix = str(said.get("fix") or "See that SLUICE_ADMIN_URL names the operations port of a scheduler.")
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            fix = "Give the content of admin.token in the scheduler's SLUICE_HOME in SLUICE_ADMIN_TOKEN."
         raise OperatorRefused(says=error_text, fix=fix)
 
 

@@ -20,7 +20,7 @@ Wallet = Annotated[str, typer.Argument(metavar="WALLET", help="The machine's wal
 
 def change(wallet: str, action: str, *, dry_run: bool, as_json: bool, most: int | None = None) -> None:
     """Have the pool do something with a machine and say what changed. Raises OperatorRefused, Unavailable."""
-    answer = OperatorApi.open().post(f"/workers/{wallet}/{action}", dry_run=dry_run, most=most)
+    answer = OperatorApi.open().post(f"/workers/{wallet.lower()}/{action}", dry_run=dry_run, most=most)
     screen.show(answer, screen.changed(answer), as_json=as_json)
 
 
@@ -51,7 +51,7 @@ def _ls(
 
 def _show(wallet: Wallet, as_json: Json = False) -> None:
     """A machine of this pool: what it offers and has, and why it gets work or does not. For the pool's operator."""
-    found = OperatorApi.open().get(f"/workers/{wallet}")
+    found = OperatorApi.open().get(f"/workers/{wallet.lower()}")
     screen.show(found, _drawn(found), as_json=as_json)
 
 

@@ -57,7 +57,10 @@ def _demo(
     sluice = _typed_command()
     if keep:
         beside = demo.home(now) / "scheduler" / local.SETTINGS
-        console.print(f"`. {beside}`, then `{sluice} chain status`, `{sluice} tx ls` …", highlight=False)
+        page = f"{outcome.endpoints['operations']}/page/"
+        console.print(f"The pool on a web page: {page}", highlight=False, soft_wrap=True)
+        told = f"`. {beside}`, then `{sluice} status`, `{sluice} task ls --all`, `{sluice} worker ls` …"
+        console.print(told, highlight=False, soft_wrap=True)
         console.print(f"`{sluice} demo --stop` ends the pool.", highlight=False)
     console.print(f"The servers stay up for the next run; `{sluice} stack down` stops them.", highlight=False)
     if not outcome.completed:

@@ -52,6 +52,7 @@ def _resume(dry_run: DryRun = False, as_json: Json = False) -> None:
 def _drain(
     why: Why = "",
     wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait at most; 0: as long as it takes.")] = 0,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Pause, and wait until everything that was begun is finished: then nothing is lost by stopping the scheduler.
@@ -59,7 +60,10 @@ def _drain(
     Exit code 1 if tasks are still at work when --wait is over. Ctrl-C stops the waiting, not the pause.
     """
     api, began = OperatorApi.open(), time.monotonic()
-    api.post("/pool/pause", {"why": why})
+    answer = api.post("/pool/pause", {"why": why}, dry_run=dry_run)
+    if dry_run:
+        screen.show(answer, screen.changed(answer), as_json=as_json)
+        return
     console = Console(stderr=True)
     with suppress(KeyboardInterrupt), console.status("Waiting for the tasks that were begun …") as line:
         quiet = 0

@@ -46,7 +46,7 @@ def _ls(
         stage=[item.upper() for item in stage or ()],
         all=every,
         deal=deal,
-        worker=worker,
+        worker=None if worker is None else worker.lower(),
         before=before,
         limit=limit,
     )

@@ -22,6 +22,7 @@ from pipeline.api.admin import stake as admin_stake
 from pipeline.api.admin import tasks as admin_tasks
 from pipeline.api.admin import workers as admin_workers
 from pipeline.api.admin.access import operator_token
+from pipeline.api.admin.database_limit import DatabaseLimit
 from pipeline.api.body_limit import BodyLimit
 from pipeline.api.rate_limits import AddressLimit
 from pipeline.api.recent_answers import ANSWER_SECONDS, RecentAnswers
@@ -94,6 +95,7 @@ def create_operations_app(services: Services) -> FastAPI:
     for part in (admin_pool, admin_tasks, admin_workers, admin_explain, admin_ledger, admin_stake, dead_letters):
         app.include_router(part.router, prefix="/admin", tags=["admin"])
     app.include_router(web_page.router)
+    app.add_middleware(DatabaseLimit)
     app.add_middleware(BodyLimit, result_bytes=0)
 
     @app.get(PUBLIC_DOCUMENT, summary="The public API as an OpenAPI document")

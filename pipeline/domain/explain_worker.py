@@ -38,7 +38,7 @@ def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]
     checks = (
         (worker.banned, "It is banned: `sluice worker unban`."),
         (worker.drained, f"It is drained, with {len(worker.held)} tasks to finish: `sluice worker undrain`."),
-        (worker.away, "It has signed off and comes back by itself when it is started."),
+        (worker.away and not worker.banned, "It has signed off and comes back by itself when it is started."),
         (
             not worker.away and (worker.lost or silent > lost_after),
             f"Nothing was heard of it for {silent:.0f} s (it is lost after {lost_after:.0f} s): see that machine.",
