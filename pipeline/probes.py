@@ -106,6 +106,7 @@ class Probes:
             start_block=settings.start_block,
             spend_depth=settings.spend_depth,
             keep_balance=settings.keep_balance_wei,
+            sweep_seconds=settings.sweep_seconds,
         )
         lane = poco_lane(quick, rpc, key, MongoStore(database(settings)))
         return cls(settings, pool, rpc, BrokerAdmin.from_settings(settings, timeout=ANSWER_SECONDS), lane)

@@ -120,6 +120,8 @@ class ExpectedPool:
     start_block: int = 0
     spend_depth: int = 0
     keep_balance: int = 0
+    #: Seconds between two sweeps (SLUICE_SWEEP_SECONDS).
+    sweep_seconds: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,9 @@ BEHIND_BLOCKS, BEHIND_SECONDS = 10, 30.0
 CLOCK_SECONDS = 15.0
 #: Blocks, and at least seconds, that a transaction may wait before the lane counts as waiting.
 WAIT_BLOCKS, WAIT_SECONDS = 20, 60.0
-#: Seconds after which a sweep is missed: sweeps are 5 s apart, and one of many open tasks takes a while.
-SWEEP_SECONDS = 60.0
+#: The pipeline hangs when no sweep was for so many seconds, and for so many times as long as sweeps are apart: one of
+#: many open tasks takes a while.
+SWEEP_SECONDS, SWEEPS_MISSED = 60.0, 6
 #: Seconds after the start in which processes may still be on their way.
 START_SECONDS = 30.0
 #: What the scheduler's wallet sends for a task; what is not used of a limit is not paid, but must be there.
@@ -71,7 +72,7 @@ def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
         if isinstance(facts.database, DatabaseFacts):
             found["watcher"] = _watcher(facts.node, facts.database.cursor, facts.watched, pool)
     if isinstance(facts.database, DatabaseFacts) and facts.database.swept_at is not None:
-        found["pipeline"] = _pipeline(facts.now - facts.database.swept_at, facts.watched)
+        found["pipeline"] = _pipeline(facts.now - facts.database.swept_at, facts.watched, pool)
     if facts.lane is not None:
         found["lane"] = _lane(facts.lane, pool)
     if facts.machines is not None:
@@ -226,10 +227,14 @@ def amount(wei: Wei) -> str:
     return f"{wei} wei" if wei < _ETHER // 10**6 else f"{wei / _ETHER:.6g} ETH ({wei} wei)"
 
 
-def _pipeline(since: float, watched: float) -> HealthPart:
-    """`since`: seconds since the last sweep."""
-    if since < SWEEP_SECONDS or watched < START_SECONDS:
-        return HealthPart(ok=True, detail="it sweeps all tasks every few seconds")
+def _pipeline(since: float, watched: float, pool: ExpectedPool) -> HealthPart | None:
+    """`since`: seconds since the last sweep. None where nothing can be said: the scheduler may only just start, or not
+    run at all.
+    """
+    if since < max(SWEEP_SECONDS, SWEEPS_MISSED * pool.sweep_seconds):
+        return HealthPart(ok=True, detail=f"it swept the tasks {max(since, 0.0):.0f} s ago")
+    if watched < START_SECONDS:
+        return None
     return HealthPart(
         ok=False,
         detail=f"no process has swept the tasks for {since:.0f} s: nothing is decided",

@@ -18,9 +18,7 @@ from protocol.types import BlockNumber, DealId, TaskId, Timestamp, Wallet
 
 #: Stages of tasks that are not over.
 OPEN_STAGES = tuple(stage for stage in TaskStage if stage not in (TaskStage.COMPLETED, TaskStage.FAILED))
-#: Stages in which votes are still awaited.
-BEFORE_CONSENSUS = frozenset({TaskStage.RECEIVED, TaskStage.INITIALIZED, TaskStage.RUNNING})
-#: ... that still take votes, and that are agreed upon.
+#: ... of those in which votes are still awaited, and of those that are agreed upon.
 VOTING_STAGES = (TaskStage.RECEIVED, TaskStage.INITIALIZED, TaskStage.RUNNING)
 AGREED_STAGES = tuple(stage for stage in OPEN_STAGES if stage not in VOTING_STAGES)
 #: Tasks counted for one figure: beyond that, more of them change nothing that a person would do.
@@ -101,9 +99,15 @@ class TaskLists:
         """A deal's tasks that are not over, at most `limit`."""
         return self._reader.each(self._rows.find({"open": True, "deal": deal_id}).limit(limit))
 
-    def of_worker(self, wallet: Wallet, limit: int) -> list[TaskRecord]:
-        """Tasks not over that a worker was given, at most `limit`."""
-        return self._reader.each(self._rows.find({"open": True, "replicates.wallet": wallet}).limit(limit))
+    def of_deal(self, deal_id: DealId, first: int, limit: int, stages: Some[TaskStage]) -> list[TaskRecord]:
+        """A deal's tasks at these stages by index, from index `first` on; at most `limit`."""
+        query = {"deal": deal_id, "index": {"$gte": first}, "stage": {"$in": _names(stages)}}
+        return self._reader.each(self._rows.find(query).sort("index", ASCENDING).limit(limit))
+
+    def of_worker(self, wallet: Wallet, limit: int, stages: Some[TaskStage] = OPEN_STAGES) -> list[TaskRecord]:
+        """Tasks not over that a worker was given, of those at these stages; at most `limit`."""
+        query = {"open": True, "replicates.wallet": wallet, "stage": {"$in": _names(stages)}}
+        return self._reader.each(self._rows.find(query).limit(limit))
 
     def count_by_stage(self) -> dict[TaskStage, StageCount]:
         """How many tasks stand at each stage that is not an end: the ended ones only grow in number."""
@@ -146,7 +150,7 @@ class TaskLists:
         return self._reader.each(self._rows.find(query).sort(order).limit(limit))
 
     def _stage(self, stage: TaskStage) -> StageCount:
-        deadline = "contribution_deadline" if stage in BEFORE_CONSENSUS else "final_deadline"
+        deadline = "contribution_deadline" if stage in VOTING_STAGES else "final_deadline"
         fields = {"matched_at": 1, deadline: 1}
         row = self._rows.find_one({"stage": str(stage)}, fields, sort=[("matched_block", ASCENDING)])
         if row is None:

@@ -49,14 +49,13 @@ def list_tasks(
     """Each with its stage and, while it is not over, what it waits for."""
     lists = services.store.lists
     if deal is not None:
-        found = services.store.tasks.of_deal(DealId(deal), first, limit)
+        found = lists.of_deal(DealId(deal), first, limit, stage or tuple(TaskStage))
     elif worker is not None:
-        found = lists.of_worker(Wallet(worker), limit)
+        found = lists.of_worker(Wallet(worker), limit, stage or OPEN_STAGES)
     else:
-        stages = tuple(TaskStage) if every else tuple(stage) if stage else OPEN_STAGES
+        stages = stage or (tuple(TaskStage) if every else OPEN_STAGES)
         found = lists.newest(stages, limit, before=_place(before))
-    wanted = set(stage or TaskStage)
-    return explained(services, [task for task in found if task.stage in wanted])
+    return explained(services, found)
 
 
 @router.get("/tasks/{task_id}", summary="A task with its time line")

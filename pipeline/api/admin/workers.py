@@ -16,6 +16,7 @@ from pipeline.api.services import Services
 from pipeline.domain.explain_worker import explain_worker
 from pipeline.domain.records import WorkerRecord
 from pipeline.flow import bans
+from pipeline.flow.new_pool import decided_by
 from protocol.errors import NotFound
 from protocol.types import Wallet
 from protocol.wire import SLOTS_LIMIT, HexAddress
@@ -111,10 +112,12 @@ def known(services: Services, wallet: str) -> WorkerRecord:
 
 def why_worker(services: Services, worker: WorkerRecord) -> list[str]:
     """Why a machine gets work or does not, in words."""
-    now = services.clock()
-    waiting = services.store.tasks.tasks_wanting_workers(now, MOST_WAITING)
-    paused = ["The pool is paused: `sluice pool resume`."] if services.store.pause.state() is not None else []
-    return [*paused, *explain_worker(worker, waiting, now, services.settings.worker_lost_seconds)]
+    now, paused = services.clock(), services.store.pause.state() is not None
+    # As `assign` matches.
+    waiting = services.store.tasks.tasks_wanting_workers(now, MOST_WAITING, begun=paused)
+    waiting = decided_by(services.store.workers, waiting, now)
+    says = ["The pool is paused and begins no task: `sluice pool resume`."] if paused else []
+    return [*says, *explain_worker(worker, waiting, now, services.settings.worker_lost_seconds)]
 
 
 def _limit(services: Services, wallet: str, most: int | None, says: str, *, dry_run: bool) -> Changed:

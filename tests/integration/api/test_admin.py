@@ -22,10 +22,10 @@ from config.settings import settings
 from ops import cli
 from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_operations_app
-from pipeline.domain.records import TaskRecord, TaskStage
+from pipeline.domain.records import ChainFacts, TaskRecord, TaskStage
 from pipeline.store.client import database
 from protocol.errors import BadSetting
-from protocol.types import BlockNumber, TaskId, Timestamp
+from protocol.types import BlockNumber, NRlc, TaskId, Timestamp, Wei
 from tests.integration.api.conftest import OFFER, STRANGER, TASK, WORKER, Api
 from tests.waiting import wait_until
 
@@ -155,6 +155,8 @@ def test_tasks_are_listed_by_stage_deal_and_machine(
     assert ids(stage="COMPLETED") == [OTHER]
     assert ids(deal=first.deal_id) == [TASK, OTHER]
     assert ids(deal=first.deal_id, first=0x1F) == [OTHER]
+    assert ids(deal=first.deal_id, stage="COMPLETED", limit=1) == [OTHER], "a page has only what is asked for"
+    assert ids(worker=WORKER.wallet, stage="RUNNING") == []
     assert ids(worker=WORKER.wallet) == [TASK]
     assert ids(worker=STRANGER.wallet) == [], "that one is over"
     code, screen = sluice("task", "ls")
@@ -261,6 +263,24 @@ def test_several_ids_with_one_beginning_are_named(
     assert code == 2
     assert TASK in said
     assert twin in said
+
+
+def test_what_is_said_of_a_machine_is_what_the_matching_would_do(
+    api: Api, give: Callable[..., TaskRecord], sluice: Callable[..., tuple[int, Any]]
+) -> None:
+    """In a pool without a machine that was ever right, newcomers decide also where their number is limited."""
+    api.sign_in(WORKER)
+    task = give(trust=5, wallet=STRANGER.wallet)
+    waiting = replace(task, replicates=(), wants=1, newcomers=0, contribution_deadline=task.final_deadline)
+    assert api.services.store.tasks.save([waiting]) == {TASK}
+    api.services.store.workers.store_facts(
+        [(WORKER.wallet, ChainFacts(1, NRlc(100), Wei(10**18), funded=True))], api.services.clock()
+    )
+    assert any("it may be given them now" in says for says in sluice("explain", WORKER.wallet, "--json")[1]["says"])
+    assert sluice("pool", "pause")[0] == 0
+    said = sluice("explain", WORKER.wallet, "--json")[1]["says"]
+    assert "paused" in said[0]
+    assert said[1:] == ["No task waits for a worker."]
 
 
 def test_a_machine_is_drained_limited_and_given_back(api: Api, sluice: Callable[..., tuple[int, Any]]) -> None:

@@ -215,3 +215,17 @@ def test_what_cannot_be_known_is_left_out_rather_than_guessed() -> None:
     found = parts(replace(WELL, node=away, lane=None, machines=None), POOL)
     assert not {"gas", "ownership", "clock", "watcher", "lane", "workers"} & set(found)
     assert not found["chain"].ok
+
+
+def test_sweeps_are_missed_only_where_they_are_due_and_the_scheduler_has_run_for_a_while() -> None:
+    def swept(seconds_ago: float, **changes: Any) -> Facts:
+        database = DatabaseFacts(True, 0, block(1000, NOW), NOW - seconds_ago)
+        return replace(WELL, database=database, **changes)
+
+    assert "pipeline" not in red(swept(59.0))
+    assert "pipeline" in red(swept(61.0))
+    seldom = replace(POOL, sweep_seconds=120.0)
+    assert "pipeline" not in red(swept(719.0), seldom)
+    assert "pipeline" in red(swept(721.0), seldom)
+    # A doctor beside a scheduler that does not run, or has just been started, cannot know.
+    assert "pipeline" not in parts(swept(10_000.0, watched=0.0), POOL)

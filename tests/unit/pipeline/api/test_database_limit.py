@@ -9,14 +9,22 @@ import pytest
 from pymongo import _csot
 from starlette.concurrency import run_in_threadpool
 
-from pipeline.api.admin.database_limit import ANSWER_SECONDS, DatabaseLimit
+from pipeline.api.admin.database_limit import ANSWER_SECONDS, UNLIMITED, DatabaseLimit
 
 
 @pytest.mark.parametrize(
     ("path", "seconds"),
-    [("/admin/tasks", ANSWER_SECONDS), ("/admin/live", None), ("/health", None), ("/page/", None)],
+    [
+        ("/admin/tasks", ANSWER_SECONDS),
+        ("/admin/workers/0x/drain", ANSWER_SECONDS),
+        *((path, None) for path in UNLIMITED),
+        ("/admin/ledger/accept", None),
+        ("/admin/stake/deposit", None),
+        ("/health", None),
+        ("/page/", None),
+    ],
 )
-def test_routes_of_the_operator_limit_the_database_also_in_the_threads_that_ask_it(
+def test_routes_that_ask_only_the_database_limit_it_also_in_the_threads_that_ask(
     path: str, seconds: float | None
 ) -> None:
     seen: list[float | None] = []
