@@ -12,8 +12,7 @@ from pipeline.flow.enrolment import SignInFacts, admit
 from pipeline.store.client import Store
 from protocol.errors import Refused
 from protocol.types import NRlc, Wei
-from tests.integration.pipeline.rows import ALICE
-from tests.integration.pipeline.test_store import NOW, many
+from tests.integration.pipeline.rows import ALICE, NOW, many
 from tests.unit.pipeline.builders import worker
 
 FREE = ChainFacts(2, NRlc(0), Wei(1), funded=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from selenium.webdriver import Chrome
 
 from bench.bench_pool import BenchPool, open_bench_pool
 from config.settings import read_settings
@@ -21,6 +22,7 @@ from ops.pool.site import Servers
 from pipeline.store.client import Store
 from protocol.poco.view import ChainView
 from protocol.types import TaskId, Wallet
+from tests.browser import open_browser
 from tests.integration.conftest import given
 from tests.integration.pool.unservable import NotText, Sender, empty_registry, purchases
 from tests.waiting import ample, wait_until
@@ -30,6 +32,8 @@ from tests.waiting import ample, wait_until
 BLOCK_TIME = 0.5
 #: Seconds for a deal to end, on a machine that is busy with other things too.
 WAIT_SECONDS = 60.0
+#: Seconds for a page in a browser to be drawn with what just happened.
+PAGE_SECONDS = 30.0
 #: Machines of the shared pool: trust 3 needs two of newcomers, and a third that outvotes a liar.
 HONEST = 3
 
@@ -50,6 +54,22 @@ def shared_pool(shared_servers: Servers) -> Iterator[BenchPool]:
     ) as bench_pool:
         bench_pool.timeout = ample(WAIT_SECONDS)
         yield bench_pool
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Chrome]:
+    with open_browser() as chrome:
+        chrome.set_page_load_timeout(ample(PAGE_SECONDS))
+        chrome.set_script_timeout(ample(PAGE_SECONDS))
+        yield chrome
+
+
+@pytest.fixture(scope="package")
+def voted(shared_pool: BenchPool) -> TaskId:
+    """A task of trust 3 that is over."""
+    deal = shared_pool.buy(trust=3, volume=1)
+    shared_pool.wait([deal])
+    return deal.tasks[0]
 
 
 @pytest.fixture(scope="package")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from selenium.webdriver import Chrome
@@ -14,12 +14,9 @@ from config import topology
 from ops.market.match import Matched
 from protocol.results.error_result import Failure
 from protocol.types import TaskId
-from tests.browser import open_browser
-from tests.integration.pool.conftest import view
-from tests.waiting import ample, wait_until
+from tests.integration.pool.conftest import PAGE_SECONDS, view
+from tests.waiting import wait_until
 
-#: Seconds for Flower to have heard of a step, and to answer.
-SECONDS = 30.0
 #: What a task of trust 3 goes through, by the names of the card.
 STEPS = {"assign", "compute", "contribute", "reveal", "upload", "finalize"}
 #: Steps of the scheduler itself.
@@ -49,22 +46,6 @@ return Object.fromEntries([...document.querySelectorAll('.detail-row')].map(row 
 """
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chrome]:
-    with open_browser() as chrome:
-        chrome.set_page_load_timeout(ample(SECONDS))
-        chrome.set_script_timeout(ample(SECONDS))
-        yield chrome
-
-
-@pytest.fixture(scope="module")
-def voted(shared_pool: BenchPool) -> TaskId:
-    """A task of trust 3 that is over."""
-    deal = shared_pool.buy(trust=3, volume=1)
-    shared_pool.wait([deal])
-    return deal.tasks[0]
-
-
 def test_the_steps_of_a_task_are_there_with_who_did_them_and_how_long_it_took(
     shared_pool: BenchPool, browser: Chrome, voted: TaskId
 ) -> None:
@@ -73,7 +54,7 @@ def test_the_steps_of_a_task_are_there_with_who_did_them_and_how_long_it_took(
         ended = all(row["state"] == "SUCCESS" for row in rows)
         return rows if ended and {row["name"] for row in rows} >= STEPS else []
 
-    rows = wait_until(found, SECONDS, what=f"{STEPS} of {voted}, each ended well, in Flower")
+    rows = wait_until(found, PAGE_SECONDS, what=f"{STEPS} of {voted}, each ended well, in Flower")
     assert {row["name"] for row in rows} == STEPS
     assert all(_seconds(row["runtime"]) > 0 for row in rows), [(row["name"], row["runtime"]) for row in rows]
     assert all(row["worker"].startswith("pipeline@") == (row["name"] in OWN) for row in rows)
@@ -86,7 +67,7 @@ def test_the_steps_of_a_task_are_there_with_who_did_them_and_how_long_it_took(
             for step in ("compute", "contribute", "reveal")
         )
 
-    wait_until(done_by_all, SECONDS, what=f"the steps of {revealed} in Flower")
+    wait_until(done_by_all, PAGE_SECONDS, what=f"the steps of {revealed} in Flower")
 
 
 def test_the_page_of_a_computation_that_failed_tells_its_cause(
@@ -95,9 +76,9 @@ def test_the_page_of_a_computation_that_failed_tells_its_cause(
     deal = unservable_deals["exit 1"]
     shared_pool.wait([deal])
     (task,) = deal.tasks
-    wait_until(lambda: _steps(shared_pool, browser, task, "FAILURE"), SECONDS, what="the failure in Flower")
+    wait_until(lambda: _steps(shared_pool, browser, task, "FAILURE"), PAGE_SECONDS, what="the failure in Flower")
     assert browser.execute_script(_FOLLOW, "/task/")
-    page = wait_until(lambda: browser.execute_script(_READ_DETAILS), SECONDS, what="the step's page")
+    page = wait_until(lambda: browser.execute_script(_READ_DETAILS), PAGE_SECONDS, what="the step's page")
 
     assert (page["Name"], page["Status"]) == ("compute", "FAILURE")
     assert page["Exception"] == f"{Failure.APP} (exit code 1)"
@@ -113,8 +94,10 @@ def test_the_page_of_a_scheduler_process_tells_its_processes_queues_and_tasks(
     shared_pool: BenchPool, browser: Chrome, process: str, queue: str, task: str
 ) -> None:
     browser.get(_address(shared_pool, "workers"))
-    wait_until(lambda: browser.execute_script(_FOLLOW, f"/worker/{process}%40"), SECONDS, what="the process in Flower")
-    wait_until(lambda: browser.find_elements(By.ID, "workername"), SECONDS, what="the process's page")
+    wait_until(
+        lambda: browser.execute_script(_FOLLOW, f"/worker/{process}%40"), PAGE_SECONDS, what="the process in Flower"
+    )
+    wait_until(lambda: browser.find_elements(By.ID, "workername"), PAGE_SECONDS, what="the process's page")
     assert re.search(r"Max concurrency\s+\d", _tab(browser, "pool"))
     assert queue in _tab(browser, "queues")
     assert task in _tab(browser, "tasks")
@@ -142,7 +125,7 @@ def _steps(pool: BenchPool, browser: Chrome, task: TaskId, state: str = "") -> l
 def _tab(browser: Chrome, name: str) -> str:
     """The text of a tab of a process's page, once it is shown."""
     browser.find_element(By.ID, f"worker-tab-{name}").click()
-    return wait_until(lambda: browser.find_element(By.ID, f"tab-{name}").text, SECONDS, what=f"the tab {name}")
+    return wait_until(lambda: browser.find_element(By.ID, f"tab-{name}").text, PAGE_SECONDS, what=f"the tab {name}")
 
 
 def _seconds(text: str) -> float:

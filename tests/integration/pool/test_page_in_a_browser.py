@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from bench.bench_pool import BenchPool
 from config.http_client import http_client
 from protocol.types import TaskId
-from tests.browser import open_browser
+from tests.integration.pool.conftest import PAGE_SECONDS
 from tests.waiting import ample, wait_until
-
-#: Seconds for a page to be drawn.
-SECONDS = 30.0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chrome]:
-    with open_browser() as chrome:
-        chrome.set_page_load_timeout(ample(SECONDS))
-        chrome.set_script_timeout(ample(SECONDS))
-        yield chrome
-
-
-@pytest.fixture(scope="module")
-def voted(shared_pool: BenchPool) -> TaskId:
-    """A task of trust 3 that is over."""
-    deal = shared_pool.buy(trust=3, volume=1)
-    shared_pool.wait([deal])
-    return deal.tasks[0]
 
 
 def address(shared_pool: BenchPool) -> str:
@@ -46,7 +24,7 @@ def open_page(shared_pool: BenchPool, browser: Chrome, place: str, shows: str) -
     # Another address first: one that differs in its fragment only is not loaded again.
     browser.get("about:blank")
     browser.get(f"{address(shared_pool)}/page/#{place}")
-    wait_until(lambda: shows in text(browser), SECONDS, what=f"{shows} at {place}")
+    wait_until(lambda: shows in text(browser), PAGE_SECONDS, what=f"{shows} at {place}")
     return text(browser)
 
 
@@ -56,7 +34,7 @@ def test_the_pool_is_shown_live_without_sign_in_on_its_own_machine(
     shown = open_page(shared_pool, browser, "/", "completed in the last hour")
     assert "The pool works." in shown or "The pool needs you." in shown
     assert "idle" in shown
-    wait_until(lambda: browser.find_element(By.ID, "connection").text == "live", SECONDS, what="the live stream")
+    wait_until(lambda: browser.find_element(By.ID, "connection").text == "live", PAGE_SECONDS, what="the live stream")
 
 
 def test_a_task_is_found_by_the_beginning_of_its_id_and_shown_block_by_block(
@@ -66,7 +44,7 @@ def test_a_task_is_found_by_the_beginning_of_its_id_and_shown_block_by_block(
     field = browser.find_element(By.NAME, "id")
     field.send_keys(voted[:14])
     field.submit()
-    wait_until(lambda: "What happened" in text(browser), SECONDS, what="the task's page")
+    wait_until(lambda: "What happened" in text(browser), PAGE_SECONDS, what="the task's page")
     assert browser.current_url.endswith(f"#/task/{voted}")
     blocks = [item.text for item in browser.find_elements(By.CSS_SELECTOR, ".block")]
     assert blocks[0].startswith("+0\nmatched")
@@ -94,7 +72,7 @@ def test_no_page_loads_from_elsewhere_or_logs_an_error(shared_pool: BenchPool, b
     assert all(name.startswith(address(shared_pool)) for name in loaded)
     logged = browser.get_log("browser")  # type: ignore[no-untyped-call]  # the library has no types here
     assert [entry for entry in logged if entry["level"] == "SEVERE"] == []
-    with http_client(address(shared_pool), timeout=ample(SECONDS)) as http:
+    with http_client(address(shared_pool), timeout=ample(PAGE_SECONDS)) as http:
         policy = http.get("/page/").headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
