@@ -1,4 +1,4 @@
-"""`python -m bench latency|throughput|faults|lane|catchup|bag|crowd|hostile`: see each command's --help."""
+"""`python -m bench latency|throughput|faults|chaos|lane|catchup|bag|crowd|hostile`: see each command's --help."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bench import bag, catchup, crowd, faults, hostile, lane, latency, throughput
+from bench.chaos import run as chaos
 from config.logging import configure
 from config.settings import read_settings
 from protocol.errors import SluiceError
@@ -48,6 +49,17 @@ def faults_command(
 ) -> None:
     """A fault in the middle of a bag, one run per fault. Example: faults --only lane --only rabbitmq"""
     _print_lines(faults.run(only=only or (), tasks=tasks, trust=trust))
+
+
+@app.command("chaos")
+def chaos_command(
+    tasks: Annotated[int, typer.Option(help="Tasks, a third each of trust 1, 3 and 5.", min=1)] = 60,
+    seed: Annotated[int, typer.Option(help="Of the plan: the same seed strikes the same.")] = 1,
+    every: Annotated[float, typer.Option(help="Seconds between two faults.", min=0.5)] = 5.0,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """A fault every few seconds, strangers among the machines. Example: chaos --tasks 60 --seed 1 --every 5"""
+    _print_lines(chaos.run(tasks=tasks, seed=seed, every=every))
 
 
 @app.command("lane")

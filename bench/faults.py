@@ -179,7 +179,7 @@ def disturb(
 
 def stake_locked(bench_pool: BenchPool) -> int:
     """nRLC of stake that the pool's owner and all workers have locked."""
-    return sum(account.locked for account in bench_pool.hub.accounts(_pool_wallets(bench_pool)))
+    return sum(account.locked for account in bench_pool.hub.accounts(pool_wallets(bench_pool)))
 
 
 def nonce_gaps(bench_pool: BenchPool) -> int:
@@ -187,7 +187,7 @@ def nonce_gaps(bench_pool: BenchPool) -> int:
 
     anvil keeps what a replacement has freed among its queued ones for ever: such a nonce is mined and no gap.
     """
-    wallets = _pool_wallets(bench_pool)
+    wallets = pool_wallets(bench_pool)
     pending, mined = (
         _read_account_nonces(bench_pool, wallets, "pending"),
         _read_account_nonces(bench_pool, wallets, "latest"),
@@ -206,7 +206,7 @@ def _read_account_nonces(bench_pool: BenchPool, wallets: Sequence[Wallet], tag: 
     return values(decode_replies(replies, lambda count: int(count, 16)), bench_pool.rpc.name)
 
 
-def _pool_wallets(bench_pool: BenchPool) -> Sequence[Wallet]:
+def pool_wallets(bench_pool: BenchPool) -> Sequence[Wallet]:
     """The wallets of the scheduler and all workers."""
     on_chain = bench_pool.pool.on_chain
     return [wallet.key.wallet for wallet in (on_chain.scheduler, *on_chain.workers)]

@@ -6,6 +6,7 @@ vanishing    says that it has started, and is never heard of again
 unrevealing  votes for the truth, and neither reveals nor brings it
 copying      votes for what it sees another vote on chain, and cannot reveal that
 slow         does everything as it should, DELAY_SECONDS late
+garbage      votes for the truth and reveals it, and brings a result of other files
 
 Each has stake and gas money, and no past. A task of trust 1 is believed to its one worker, so who lies says there that
 it has a result, and brings none.
@@ -43,7 +44,7 @@ from ops.market.match import Matched
 from ops.poco.accounts import dev_key, give_ether
 from ops.poco.sender import DirectSender, TxRequest
 from ops.pool.on_chain import GAS_MONEY, PROVIDER
-from protocol.errors import BadInput, PoolUnavailable, RpcError, RpcUnavailable, Unavailable
+from protocol.errors import BadInput, PoolUnavailable, Refused, RpcError, RpcUnavailable, Unavailable
 from protocol.ethereum.hexbytes import to_hex
 from protocol.ethereum.keccak import keccak
 from protocol.ethereum.signing import Key
@@ -77,16 +78,17 @@ class Kind(StrEnum):
     UNREVEALING = "unrevealing"
     COPYING = "copying"
     SLOW = "slow"
+    GARBAGE = "garbage"
 
 
-#: One of each, and two who collude: the least that can, and too few to decide trust 5.
-CAST = (*Kind, Kind.COLLUDING)
+#: One of each that is late or silent, and two who collude: the least that can, and too few to decide trust 5.
+CAST = (Kind.LYING, Kind.COLLUDING, Kind.VANISHING, Kind.UNREVEALING, Kind.COPYING, Kind.SLOW, Kind.COLLUDING)
 _LIARS = {Kind.LYING, Kind.COLLUDING}
 
 
-def honest_files(index: int, count: int) -> dict[str, bytes]:
-    """What the demo's app leaves for the argument `noop` in task `index` of `count`, by path below /iexec_out."""
-    text = f"args: noop\ntask index: {index} of {count}\n"
+def honest_files(index: int, count: int, args: str = "noop") -> dict[str, bytes]:
+    """What the demo's app leaves for these arguments in task `index` of `count`, by path below /iexec_out."""
+    text = f"args: {args}\ntask index: {index} of {count}\n"
     return {"result.txt": text.encode(), "computed.json": b'{"deterministic-output-path": "/iexec_out/result.txt"}\n'}
 
 
@@ -114,13 +116,21 @@ class Stranger:
     sending: threading.Lock = field(default_factory=threading.Lock)
 
     def consume(self, connection: Connection, queues: Sequence[Queue]) -> None:
-        """Take every message and do what this kind does, until `stop`, or until it vanishes."""
+        """Take every message and do what this kind does, until `stop`, or until it vanishes; connects again if the
+        broker is gone for a while.
+        """
         with ThreadPoolExecutor(AT_ONCE) as pool:
             on_message = partial(self._on_message, pool)
-            with connection, Consumer(connection, queues=list(queues), on_message=on_message):
-                while not self.stop.is_set() and not self.gone.is_set():
-                    with suppress(TimeoutError):
-                        connection.drain_events(timeout=LOOK_SECONDS)
+            while not self.stop.is_set() and not self.gone.is_set():
+                with suppress(*connection.recoverable_connection_errors), connection.clone() as own:
+                    self._drain(own, queues, on_message)
+                self.stop.wait(LOOK_SECONDS)
+
+    def _drain(self, connection: Connection, queues: Sequence[Queue], on_message: Callable[[Message], None]) -> None:
+        with Consumer(connection, queues=list(queues), on_message=on_message):
+            while not self.stop.is_set() and not self.gone.is_set():
+                with suppress(TimeoutError):
+                    connection.drain_events(timeout=LOOK_SECONDS)
 
     def _on_message(self, pool: ThreadPoolExecutor, message: Message) -> None:
         (subject, *_), _, _ = json.loads(message.body or "")
@@ -155,6 +165,8 @@ class Stranger:
         if assignment.mode is Mode.SOLO:
             if self.kind is Kind.SLOW:
                 self._finalize_alone(assignment)
+            elif self.kind is Kind.GARBAGE:
+                self._store_garbage(assignment)
             return
         task = TaskId(assignment.task_id)
         if self.kind is Kind.COPYING:
@@ -185,13 +197,15 @@ class Stranger:
     def _reveal(self, assignment: Assignment) -> None:
         if self.kind is Kind.SLOW:
             self.stop.wait(DELAY_SECONDS)
-        if self.kind is Kind.SLOW or self.kind in _LIARS:
+        if self.kind in (Kind.SLOW, Kind.GARBAGE) or self.kind in _LIARS:
             self._send("reveal", calls.reveal(TaskId(assignment.task_id), self._digest(assignment)))
 
     def _upload(self, assignment: Assignment) -> None:
         if self.kind is Kind.SLOW:
             self.stop.wait(DELAY_SECONDS)
             self._store(assignment)
+        elif self.kind is Kind.GARBAGE:
+            self._store_garbage(assignment)
 
     def _finalize_alone(self, assignment: Assignment) -> None:
         link = self._store(assignment)
@@ -213,10 +227,14 @@ class Stranger:
         report = partial(self.api.report, self.token, TaskId(assignment.task_id), Report(step=step))
         asked_again(report)
 
-    def _store(self, assignment: Assignment) -> ResultLink:
+    def _store_garbage(self, assignment: Assignment) -> None:
+        with suppress(Refused, BadInput):
+            self._store(assignment, _files(assignment) | {"result.txt": b"garbage"})
+
+    def _store(self, assignment: Assignment, files: Mapping[str, bytes] | None = None) -> ResultLink:
         path = self.home / f"{assignment.task_id}-{self.key.wallet}.zip"
         with ResultZip(path) as packed:
-            for name, content in _files(assignment).items():
+            for name, content in (files or _files(assignment)).items():
                 with packed.file(name, len(content)) as write:
                     write(content)
         put = partial(self.api.put_result, self.token, TaskId(assignment.task_id), path)
@@ -237,7 +255,8 @@ class Stranger:
 
 
 def _files(assignment: Assignment) -> dict[str, bytes]:
-    return honest_files(assignment.index, assignment.bot_size)
+    args = json.loads(assignment.params)["iexec_args"]
+    return honest_files(assignment.index, assignment.bot_size, args)
 
 
 def _lie(about: str) -> Hash32:

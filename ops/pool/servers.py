@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
@@ -13,7 +14,7 @@ from config.stack_settings import StackSettings
 from ops.pool.site import Servers
 from ops.stack import stack
 from ops.stack.parts import StackPart
-from ops.stack.process import find
+from ops.stack.process import Process, find
 from ops.stack.stack import StackStep, Watch
 from protocol.errors import NotReady
 
@@ -50,18 +51,26 @@ def from_settings(found: Mapping[str, str], settings: Settings) -> Servers:
     )
 
 
+def own_process(part: StackPart) -> Process:
+    """The process of one of the stack's own servers. Raises NotReady for a server that is not ours, or does not run."""
+    folder = _folder(part)
+    process = find(part.label, folder / "pid")
+    if process is None:
+        raise NotReady(part=part.label, seconds=0, log=folder / "log", why="It is not run by our stack.")
+    return process
+
+
 def crash(part: StackPart) -> None:
     """Kill one of the stack's own servers with SIGKILL and start it again.
 
     Raises NotReady for a server that is not ours.
     """
-    settings = read_settings()
-    folder = settings.home.absolute() / "stack" / part
-    process = find(part.label, folder / "pid")
-    if process is None:
-        raise NotReady(part=part.label, seconds=0, log=folder / "log", why="It is not run by our stack.")
-    process.stop(how=signal.SIGKILL)
-    stack.up(settings, StackSettings(), SHARED, _log_step)
+    own_process(part).stop(how=signal.SIGKILL)
+    stack.up(read_settings(), StackSettings(), (part,), _log_step)
+
+
+def _folder(part: StackPart) -> Path:
+    return read_settings().home.absolute() / "stack" / part
 
 
 def _log_step(step: StackStep) -> None:

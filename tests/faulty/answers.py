@@ -145,7 +145,11 @@ def behind(blocks: int) -> Fault:
     def fault(calls: Sequence[Call], as_list: bool, ask: Honest) -> Reply:
         (head,) = ask([{"jsonrpc": "2.0", "id": 0, "method": "eth_blockNumber", "params": []}])
         top = max(0, int(head["result"], 16) - blocks)
-        return _json([_as_of(top, call, ask) for call in calls], as_list)
+        known = [call for call in calls if not _beyond(top, call)]
+        answers = iter(ask([_pinned(top, call) for call in known]) if known else [])
+        return _json(
+            [_refused(call) if _beyond(top, call) else _as_of(top, call, next(answers)) for call in calls], as_list
+        )
 
     return fault
 
@@ -159,18 +163,51 @@ def slow(seconds: float) -> Fault:
     return fault
 
 
-def _as_of(top: int, call: Call, ask: Honest) -> dict[str, Any]:
+def _block_of(call: Call) -> Any:
+    """The block that a call is about: a number, a tag or None."""
     method, params = call["method"], call["params"]
-    if method == "eth_blockNumber":
-        return {"jsonrpc": "2.0", "id": call["id"], "result": hex(top)}
-    if method == "eth_getBlockByNumber" and params[0] == "latest":
-        return ask([{**call, "params": [hex(top), *params[1:]]}])[0]
-    at = params[0] if method == "eth_getBlockByNumber" else params[-1] if params else None
-    if isinstance(at, str) and at.startswith("0x") and len(at) < 18 and int(at, 16) > top:
-        if method == "eth_getBlockByNumber":
-            return {"jsonrpc": "2.0", "id": call["id"], "result": None}
-        return {"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32000, "message": "header not found"}}
-    return ask([call])[0]
+    if method == "eth_getLogs":
+        return params[0].get("toBlock", "latest")
+    if method in ("eth_getBlockByNumber", "eth_getBlockReceipts"):
+        return params[0]
+    return params[-1] if params else None
+
+
+def _beyond(top: int, call: Call) -> bool:
+    at = _block_of(call)
+    return isinstance(at, str) and at.startswith("0x") and len(at) < 18 and int(at, 16) > top
+
+
+def _refused(call: Call) -> dict[str, Any]:
+    """What a node answers of a block that it has not."""
+    if call["method"] in ("eth_getBlockByNumber", "eth_getBlockReceipts"):
+        return {"jsonrpc": "2.0", "id": call["id"], "result": None}
+    return {"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32000, "message": "header not found"}}
+
+
+def _pinned(top: int, call: Call) -> Call:
+    """The call with the block that such a node takes for the latest."""
+    if _block_of(call) != "latest" or not call["params"]:
+        return call
+    method, params = call["method"], call["params"]
+    if method == "eth_getLogs":
+        return {**call, "params": [{**params[0], "toBlock": hex(top)}]}
+    if method in ("eth_getBlockByNumber", "eth_getBlockReceipts"):
+        return {**call, "params": [hex(top), *params[1:]]}
+    return {**call, "params": [*params[:-1], hex(top)]}
+
+
+def _as_of(top: int, call: Call, answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer without what came after block `top`."""
+    if call["method"] == "eth_blockNumber":
+        return {**answer, "result": hex(top)}
+    found = answer.get("result")
+    if isinstance(found, dict) and isinstance(found.get("blockNumber"), str) and int(found["blockNumber"], 16) > top:
+        if call["method"] == "eth_getTransactionReceipt":
+            return {**answer, "result": None}
+        if call["method"] == "eth_getTransactionByHash":
+            return {**answer, "result": {**found, "blockNumber": None, "blockHash": None, "transactionIndex": None}}
+    return answer
 
 
 def _half(result: Any) -> Any:

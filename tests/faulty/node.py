@@ -71,7 +71,12 @@ def serving(node: FaultyNode) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            reply = node.reply(self.rfile.read(int(self.headers["content-length"])))
+            try:
+                reply = node.reply(self.rfile.read(int(self.headers["content-length"])))
+            except httpx.HTTPError:
+                # The honest node does not answer: neither does this one.
+                self.close_connection = True
+                return
             time.sleep(reply.delay)
             if reply.cut:
                 self.close_connection = True

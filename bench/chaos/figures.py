@@ -1,0 +1,112 @@
+"""How a run ended, as contracts, engine and database have it, and the line of JSON for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+import docker
+
+from bench.bench_pool import BenchPool
+from chain.rpc.answers import decode_replies, values
+from protocol.types import BlockNumber, TaskId, Wallet
+from workers.sandbox.spec import LABEL_TASK, LABEL_WALLET
+
+#: Blocks whose receipts are asked for at a time.
+BLOCKS_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The line of JSON. Seconds are from the purchase to the last end on chain."""
+
+    tasks: int
+    completed: int
+    failed_claimed: int
+    #: Containers started for a task on a machine that had started one for it already.
+    duplicates: int
+    #: Transactions of the pool's owner and machines that are mined and had no effect.
+    reverts: int
+    nonce_gaps: int
+    #: nRLC of the pool's owner, its machines and the strangers.
+    stake_locked: int
+    #: Tasks that are COMPLETED for the database only, or for the contract only.
+    database_differs: int
+    #: Most seconds by which the n-th task to end ended later than the n-th of the undisturbed run.
+    worst_delay_seconds: float
+    seconds: float
+    undisturbed_seconds: float
+    seed: int
+    #: By kind: faults that struck.
+    faults: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """The fields, in order."""
+        return asdict(self)
+
+    def wrong(self) -> Iterator[str]:
+        """A sentence for each promise that this run broke."""
+        open_ = self.tasks - self.completed - self.failed_claimed
+        if open_:
+            yield f"{open_} of {self.tasks} tasks have not ended."
+        if self.failed_claimed:
+            yield f"{self.failed_claimed} of {self.tasks} tasks FAILED; no plan makes completion impossible."
+        for name in ("duplicates", "nonce_gaps", "stake_locked", "database_differs"):
+            if getattr(self, name):
+                yield f"{name}: {getattr(self, name)}, not 0."
+
+
+def worst_delay(ended: Iterable[float], undisturbed: Iterable[float]) -> float:
+    """Most seconds by which the n-th end came later than the n-th undisturbed one; 0 if none did."""
+    return max(0.0, *(late - early for late, early in zip(sorted(ended), sorted(undisturbed), strict=False)), 0.0)
+
+
+def count_reverts(bench_pool: BenchPool, wallets: Sequence[Wallet], first: BlockNumber) -> int:
+    """Transactions of these wallets from block `first` on whose receipt says that they had no effect."""
+    rpc, senders = bench_pool.rpc, {wallet.lower() for wallet in wallets}
+    head, found = bench_pool.hub.head(), 0
+    for low in range(first, head + 1, BLOCKS_AT_ONCE):
+        asked = [("eth_getBlockReceipts", (hex(number),)) for number in range(low, min(low + BLOCKS_AT_ONCE, head + 1))]
+        for receipts in values(decode_replies(rpc.batch(asked), list), rpc.name):
+            found += sum(int(one["status"], 16) == 0 and one["from"].lower() in senders for one in receipts)
+    return found
+
+
+@contextmanager
+def counting_starts(docker_host: str) -> Iterator[Counter[tuple[TaskId, str]]]:
+    """Containers that the engine starts until the end of the block, by (task, wallet)."""
+    starts: Counter[tuple[TaskId, str]] = Counter()
+    engine = docker.DockerClient(base_url=docker_host)
+    events = engine.events(decode=True, filters={"event": "start", "label": LABEL_TASK})
+
+    def count() -> None:
+        for event in events:
+            labels = event["Actor"]["Attributes"]
+            starts[TaskId(labels[LABEL_TASK]), labels[LABEL_WALLET]] += 1
+
+    thread = threading.Thread(target=count, name="starts", daemon=True)
+    thread.start()
+    try:
+        yield starts
+    finally:
+        events.close()
+        thread.join()
+        engine.close()
+
+
+def count_duplicates(starts: Counter[tuple[TaskId, str]], tasks: Sequence[TaskId]) -> int:
+    """Starts beyond the first of each task on each machine."""
+    ours = set(tasks)
+    return sum(count - 1 for (task, _), count in starts.items() if task in ours)
+
+
+def settled(look: Callable[[], int], seconds: float) -> int:
+    """The figure once it is 0, or as it is after so many seconds."""
+    until, pause = time.monotonic() + seconds, threading.Event()
+    while (found := look()) and time.monotonic() < until:
+        pause.wait(1.0)
+    return found

@@ -1,0 +1,185 @@
+"""Carries out a plan on one pool: each strike in a thread of its own, none on what another one is still at."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from bench.bench_pool import BenchPool
+from bench.chaos.following import Following
+from bench.chaos.plan import CHAIN, SCHEDULER, Kind, Strike
+from bench.chaos.relay import Relays
+from bench.reorg import reorganise
+from chain.rpc.client import Rpc
+from ops.pool.servers import crash, own_process
+from ops.stack.parts import StackPart
+from protocol.errors import SluiceError
+from tests.faulty.answers import behind, honest
+from tests.faulty.node import FaultyNode
+
+log = structlog.get_logger(__name__)
+
+#: Strikes at a time: the longest (a server's restart on a busy machine) takes less than so many times the pace.
+AT_ONCE = 12
+#: Seconds between two looks at what is due, and at programs that have ended.
+LOOK_SECONDS = 0.5
+#: What a machine, and the scheduler, reach through a relay each.
+MACHINE_REACHES = ("api", "rabbitmq", CHAIN)
+
+
+@dataclass
+class Injector:
+    """One pool, its relays and its node, and what has struck it so far."""
+
+    bench_pool: BenchPool
+    relays: Relays
+    node: FaultyNode
+    struck: Counter[Kind] = field(default_factory=Counter)
+    #: Strikes that failed themselves, in words.
+    failed: list[str] = field(default_factory=list)
+    _busy: set[str] = field(default_factory=set)
+    _begun: list[Future[None]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def carry_out(self, plan: Sequence[Strike], following: Following, *, until: float, limit: float) -> None:
+        """Strike as planned until that share of the tasks is done, and start what has ended again, as a service manager
+        would; returns once all tasks have ended and all faults are over, or after `limit` seconds.
+
+        From the main thread: a program of the pool ends with the thread that started it.
+        """
+        begun, left = time.monotonic(), list(plan)
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="strike") as threads:
+            while time.monotonic() - begun < limit and (self._busy or not following.over.is_set()):
+                if len(following.ended) >= until * len(following.tasks):
+                    left.clear()
+                while left and left[0].at <= time.monotonic() - begun:
+                    self._begin(threads, left.pop(0))
+                self.start_ended()
+                self._over.wait(LOOK_SECONDS)
+            self._over.set()
+        self.start_ended()
+        for future in self._begun:
+            future.result()
+
+    def start_ended(self) -> None:
+        """Start each program of the pool again that has ended, by a strike or by itself."""
+        for name, process in list(self.bench_pool.pool.running.items()):
+            if not process.alive():
+                self.bench_pool.pool.restart(name)
+
+    def _begin(self, threads: ThreadPoolExecutor, strike: Strike) -> None:
+        place = _place(strike)
+        with self._lock:
+            if place in self._busy:
+                return
+            self._busy.add(place)
+        self._begun.append(threads.submit(self._carry_out, strike, place))
+
+    def _carry_out(self, strike: Strike, place: str) -> None:
+        try:
+            if self._strike(strike):
+                self.struck[strike.kind] += 1
+        except SluiceError as error:
+            self.failed.append(f"{strike.kind} of {strike.target}: {error}")
+        finally:
+            with self._lock:
+                self._busy.discard(place)
+
+    def _strike(self, strike: Strike) -> bool:
+        """Do it and undo it; False if its target is just not there."""
+        log.warning(
+            "Fault.",
+            action="fault",
+            kind=str(strike.kind),
+            target=strike.target,
+            lasts=strike.lasts,
+            blocks=strike.blocks,
+            returned=strike.returned,
+        )
+        match strike.kind:
+            case Kind.KILL_PROCESS | Kind.STOP_PROCESS:
+                pid = self._child(strike.target)
+                if pid is None:
+                    return False
+                self._signal(pid, strike)
+            case Kind.KILL_PROGRAM | Kind.RESTART_PROGRAM | Kind.STOP_PROGRAM:
+                self._strike_program(strike)
+            case Kind.KILL_SERVER:
+                crash(StackPart(strike.target))
+            case Kind.STOP_SERVER:
+                of_node = strike.target == CHAIN
+                process = self.bench_pool.node.process if of_node else own_process(StackPart(strike.target))
+                self._signal(-process.pid, strike)
+            case Kind.PARTITION_MACHINE:
+                self._partition(strike.target, MACHINE_REACHES, strike.lasts)
+            case Kind.PARTITION_SCHEDULER:
+                self._partition(SCHEDULER, (strike.target,), strike.lasts)
+            case Kind.LAG_NODE:
+                self.node.fault = behind(strike.blocks)
+                self._over.wait(strike.lasts)
+                self.node.fault = honest
+            case Kind.REORG:
+                with Rpc(self.bench_pool.chain.rpc_url) as rpc:
+                    reorganise(replace(self.bench_pool, rpc=rpc), strike.blocks, returned=strike.returned)
+        return True
+
+    def _strike_program(self, strike: Strike) -> None:
+        process = self.bench_pool.pool.running[strike.target]
+        match strike.kind:
+            case Kind.KILL_PROGRAM:
+                process.kill()
+            case Kind.RESTART_PROGRAM:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
+            case _:
+                self._signal(-process.pid, strike)
+
+    def _child(self, target: str) -> int | None:
+        """Pid of a supervised process; None if its program is just starting."""
+        program, process = target.split("/")
+        try:
+            return self.bench_pool.pool.child_pid(program, process)
+        except ValueError:
+            return None
+
+    def _signal(self, pid: int, strike: Strike) -> None:
+        """Kill a process or, if `pid` is negative, its group; or stop it for a while."""
+        send = os.kill if pid > 0 else os.killpg
+        with suppress(ProcessLookupError):
+            if strike.kind is Kind.KILL_PROCESS:
+                send(abs(pid), signal.SIGKILL)
+                return
+            with _stopped(lambda number: send(abs(pid), number)):
+                self._over.wait(strike.lasts)
+
+    def _partition(self, program: str, servers: tuple[str, ...], seconds: float) -> None:
+        for server in servers:
+            self.relays.hold(program, server)
+        self._over.wait(seconds)
+        for server in servers:
+            self.relays.release(program, server)
+
+
+@contextmanager
+def _stopped(send: Callable[[signal.Signals], None]) -> Iterator[None]:
+    send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        send(signal.SIGCONT)
+
+
+def _place(strike: Strike) -> str:
+    """What no two strikes are at together: a target, or the connections between the same two."""
+    partition = strike.kind in (Kind.PARTITION_MACHINE, Kind.PARTITION_SCHEDULER)
+    return f"connections of {strike.target}" if partition else strike.target

@@ -1,0 +1,195 @@
+"""The undisturbed run, then the disturbed one on a pool of its own: three deals at once, of trust 1, 3 and 5.
+
+Every machine has been right on chain before, as in a pool that has been at work for a while. The category has as many
+seconds as there are tasks: the contribution deadline is at three times the undisturbed time or more, so that no plan
+makes completion impossible.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from bench.bench_pool import BenchPool, prepared_pool
+from bench.chaos.figures import Figures, count_duplicates, count_reverts, counting_starts, settled, worst_delay
+from bench.chaos.following import Following, not_ended
+from bench.chaos.injector import Injector
+from bench.chaos.plan import CHAIN, MACHINE_NAMES, MACHINES, Strike, make_plan
+from bench.chaos.relay import Relays
+from bench.faults import nonce_gaps, pool_wallets
+from bench.strangers import Kind as Harm
+from bench.strangers import at_work, funded
+from chain.contracts import calls
+from ops.poco.accounts import dev_key
+from ops.poco.deploy import CATEGORIES
+from ops.poco.sender import DirectSender, TxRequest
+from ops.pool.local import LocalPool, WorkerMachine
+from ops.pool.servers import bring_up
+from ops.pool.site import Servers
+from protocol.errors import SluiceError
+from protocol.poco.view import TaskStatus
+from protocol.types import TaskId, Wallet
+from tests.faulty.node import FaultyNode, serving, upstream
+
+#: Trust of the deals, a third of the tasks each, and what each container does.
+TRUSTS, WORK = (1, 3, 5), "sleep 1"
+BLOCK_TIME = 1.0
+#: Least seconds of the category.
+LEAST_CATEGORY_SECONDS = 60
+#: Strangers among the machines: one of each.
+CAST = (Harm.LYING, Harm.VANISHING, Harm.UNREVEALING, Harm.GARBAGE)
+#: Share of the tasks that are done when the last fault strikes.
+STRUCK_SHARE = 0.8
+#: A run ends after so many times the undisturbed seconds, and after no less than LEAST_LIMIT_SECONDS.
+LIMIT_FACTOR, LEAST_LIMIT_SECONDS = 5.0, 600.0
+#: Seconds for an undisturbed task: ten times what it takes on a machine with nothing else to do.
+UNDISTURBED_SECONDS = 20.0
+#: Seconds in which stakes, nonces and database have to be as they should, after the last end on chain.
+SETTLE_SECONDS = 120.0
+_CATEGORY = len(CATEGORIES)
+
+
+class BrokenPromise(SluiceError):
+    """{what} did not end as it must. {why}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One run: its figures, when tasks ended, and in words what is not ended."""
+
+    figures: Figures
+    ended: Mapping[TaskId, float]
+    words: Sequence[str] = ()
+
+
+def run(*, tasks: int, seed: int, every: float) -> Iterator[str]:
+    """One line of JSON. Raises BrokenPromise, in words, if a promise was broken."""
+    undisturbed = _run_once(tasks, (), limit=max(LEAST_LIMIT_SECONDS, tasks * UNDISTURBED_SECONDS))
+    if undisturbed.words:
+        raise BrokenPromise(what="The undisturbed run", why="\n".join(undisturbed.words))
+    seconds = undisturbed.figures.seconds
+    plan = make_plan(seed, tasks, every)
+    disturbed = _run_once(tasks, plan, limit=max(LEAST_LIMIT_SECONDS, LIMIT_FACTOR * seconds))
+    delay = worst_delay(disturbed.ended.values(), undisturbed.ended.values())
+    figures = replace(disturbed.figures, worst_delay_seconds=round(delay, 1), undisturbed_seconds=seconds, seed=seed)
+    yield json.dumps(figures.to_json())
+    wrong = [*figures.wrong(), *disturbed.words]
+    if wrong:
+        raise BrokenPromise(what=f"The run of seed {seed}", why="\n".join(wrong))
+
+
+def _run_once(tasks: int, plan: tuple[Strike, ...], *, limit: float) -> Ran:
+    """Buy the deals of a fresh pool, disturb it by `plan`, with strangers unless it is empty, and see how all ends."""
+    with _relayed_pool() as (bench_pool, relays, node), ExitStack() as stack:
+        wallets = list(pool_wallets(bench_pool))
+        _prove_machines(bench_pool)
+        if plan:
+            keys = funded(bench_pool, len(CAST))
+            stack.enter_context(at_work(bench_pool, keys, CAST))
+            wallets += [key.wallet for key in keys]
+        category = max(LEAST_CATEGORY_SECONDS, tasks)
+        hub_owner = DirectSender(dev_key(0), bench_pool.rpc, bench_pool.chain.chain_id)
+        data = calls.create_category("CHAOS", "", category)
+        hub_owner.send([TxRequest(bench_pool.chain.addresses.hub, data, calls.gas_limit("createCategory", data))])
+        starts = stack.enter_context(counting_starts(bench_pool.servers.docker_host))
+        deals = [
+            bench_pool.buy(trust=trust, volume=volume, args=WORK, category=_CATEGORY)
+            for trust, volume in zip(TRUSTS, _thirds(tasks), strict=True)
+            if volume
+        ]
+        following = stack.enter_context(Following(bench_pool, deals).running())
+        injector = Injector(bench_pool, relays, node)
+        injector.carry_out(plan, following, until=STRUCK_SHARE, limit=limit)
+        found = _figures(following, wallets, count_duplicates(starts, following.tasks), injector)
+        return Ran(found, dict(following.ended), [*not_ended(following), *injector.failed])
+
+
+def _figures(following: Following, wallets: Sequence[Wallet], duplicates: int, injector: Injector) -> Figures:
+    """What the chain, the node and the database say once they agree, or SETTLE_SECONDS later."""
+    bench_pool, ended = following.bench_pool, following.over.is_set()
+    settle = SETTLE_SECONDS if ended else 0.0
+    first = min(deal.block_number for deal in following.deals)
+    return Figures(
+        tasks=len(following.tasks),
+        completed=following.count(TaskStatus.COMPLETED),
+        failed_claimed=following.count(TaskStatus.FAILED),
+        duplicates=duplicates,
+        reverts=count_reverts(bench_pool, wallets, first),
+        nonce_gaps=settled(lambda: nonce_gaps(bench_pool), settle),
+        stake_locked=settled(lambda: sum(one.locked for one in bench_pool.hub.accounts(wallets)), settle),
+        database_differs=sum(sum(bench_pool.compare(deal, settle or 1.0)) for deal in following.deals),
+        worst_delay_seconds=0.0,
+        seconds=round(max(following.ended.values()) if ended else following.elapsed, 1),
+        undisturbed_seconds=0.0,
+        seed=0,
+        faults={str(kind): count for kind, count in sorted(injector.struck.items())},
+    )
+
+
+@contextmanager
+def _relayed_pool() -> Iterator[tuple[BenchPool, Relays, FaultyNode]]:
+    """A pool of MACHINES machines with one slot each that reach servers, node and API through relays."""
+    servers = bring_up()
+    pools: list[LocalPool] = []
+    with ExitStack() as stack:
+        sessions = lambda: {name: process.pid for pool in pools for name, process in pool.running.items()}  # noqa: E731
+        relays = stack.enter_context(Relays(sessions).running())
+        relayed = _relayed(servers, relays)
+        bench_pool = stack.enter_context(prepared_pool(block_time=BLOCK_TIME, workers=MACHINES, servers=relayed))
+        node = FaultyNode(stack.enter_context(upstream(bench_pool.chain.rpc_url)))
+        served = stack.enter_context(serving(node))
+        rpc, heads = relays.open(CHAIN, _port(served)), relays.open(CHAIN, bench_pool.node.port)
+        pool = bench_pool.pool
+        pools.append(pool)
+        pool.env = {**pool.env, "SLUICE_RPC_URL": _loopback("http", rpc), "SLUICE_WS_URL": _loopback("ws", heads)}
+        api = relays.open("api", _port(pool.api_url))
+        pool.start_scheduler()
+        machines = zip(MACHINE_NAMES, pool.on_chain.workers, strict=True)
+        pool.start_machines(
+            [WorkerMachine(name, wallet) for name, wallet in machines], {"SLUICE_API_URL": _loopback("http", api)}
+        )
+        yield bench_pool, relays, node
+
+
+def _relayed(servers: Servers, relays: Relays) -> Servers:
+    """The same servers behind relays. A client of MongoDB would look for the set's own address: it must not."""
+    mongodb = relays.open("mongodb", _port(servers.mongodb_uri))
+    amqp = relays.open("rabbitmq", servers.amqp_port)
+    api = relays.open("rabbitmq", _port(servers.rabbitmq_api))
+    ipfs = relays.open("ipfs", _port(servers.ipfs_api))
+    return replace(
+        servers,
+        mongodb_uri=f"{_behind(servers.mongodb_uri, mongodb)}&directConnection=true",
+        amqp_url=_behind(servers.amqp_url, amqp),
+        amqp_port=amqp,
+        rabbitmq_api=_behind(servers.rabbitmq_api, api),
+        ipfs_api=_behind(servers.ipfs_api, ipfs),
+    )
+
+
+def _prove_machines(bench_pool: BenchPool) -> None:
+    """Have every machine be right on chain."""
+    bench_pool.wait([bench_pool.buy(trust=5, volume=MACHINES), bench_pool.buy(trust=1, volume=MACHINES)])
+
+
+def _thirds(tasks: int) -> list[int]:
+    """The volume of each deal: as equal as can be, the first ones larger."""
+    return [math.ceil((tasks - place) / len(TRUSTS)) for place in range(len(TRUSTS))]
+
+
+def _port(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def _behind(url: str, port: int) -> str:
+    return url.replace(f":{_port(url)}", f":{port}", 1)
+
+
+def _loopback(scheme: str, port: int) -> str:
+    return f"{scheme}://127.0.0.1:{port}"
