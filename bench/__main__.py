@@ -1,4 +1,4 @@
-"""`python -m bench latency|throughput|faults|chaos|lane|catchup|bag|crowd|hostile`: see each command's --help."""
+"""`python -m bench latency|throughput|faults|chaos|lane|catchup|bag|crowd|workerdrop|hostile`; each has --help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench import bag, catchup, crowd, faults, hostile, lane, latency, throughput
+from bench import bag, catchup, crowd, faults, hostile, lane, latency, throughput, workerdrop
 from bench.chaos import run as chaos
 from config.logging import configure
 from config.settings import read_settings
@@ -100,6 +100,17 @@ def crowd_command(
 ) -> None:
     """Sign-ins and pings a second at one API process, then an honest deal. Example: crowd --pings 50000"""
     _print_lines(crowd.run(logins=logins, pings=pings))
+
+
+@app.command("workerdrop")
+def workerdrop_command(
+    machines: Annotated[int, typer.Option(help="Simulated machines.", min=1)] = 200,
+    minutes: Annotated[float, typer.Option(help="Minutes in which they come and go.", min=0.1)] = 4.0,
+    seed: Annotated[int, typer.Option(help="Of who comes and goes when.")] = 1,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """Machines that join, work and leave at random. Example: workerdrop --machines 200 --minutes 4"""
+    _print_lines(workerdrop.run(machines=machines, minutes=minutes, seed=seed))
 
 
 @app.command("hostile")

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import docker
 
+from chain.contracts import calls
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from chain.rpc.heads import heads
 from ops.demo import app_image
 from ops.market import orders
 from ops.market.match import Matched, match
-from ops.poco.sender import DirectSender
+from ops.poco.accounts import dev_key
+from ops.poco.deploy import CATEGORIES
+from ops.poco.sender import DirectSender, TxRequest
 from ops.poco.state import CHAIN_ID, ensure_state
 from ops.pool import site
 from ops.pool.follow import Follower
@@ -29,7 +32,7 @@ from ops.stack.anvil import Anvil
 from pipeline.domain.records import TaskStage
 from pipeline.store.client import client
 from pipeline.store.tasks import Tasks
-from protocol.errors import NotReady
+from protocol.errors import NotReady, SluiceError
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import BlockNumber, TaskId
 
@@ -37,6 +40,12 @@ from protocol.types import BlockNumber, TaskId
 WAIT_SECONDS = 300.0
 #: Category XS: its seconds only matter to deadlines.
 CATEGORY_SECONDS = 300
+#: The development account that owns the hub.
+HUB_OWNER = 0
+
+
+class BrokenPromise(SluiceError):
+    """{what} did not end as it must. {why}"""
 
 
 @dataclass(slots=True)
@@ -66,6 +75,13 @@ class BenchPool:
         request = orders.request(on_chain.market, on_chain.requester, offer, volume=volume, trust=trust, params=params)
         (deal,) = match(self.buyer, on_chain.market, [(offer, request)])
         return deal
+
+    def new_category(self, seconds: int) -> int:
+        """A category of the chain whose tasks may take so many seconds; its number, for `buy`. One for a pool."""
+        owner = DirectSender(dev_key(HUB_OWNER), self.rpc, self.chain.chain_id)
+        data = calls.create_category(f"OF-{seconds}", "", seconds)
+        owner.run([TxRequest(self.chain.addresses.hub, data, calls.gas_limit("createCategory", data))])
+        return len(CATEGORIES)
 
     def watch(self, deals: Sequence[Matched], stop: threading.Event) -> Iterator[Mapping[TaskId, ChainView]]:
         """Views of all tasks of `deals`, again whenever one changes, until all have ended or `stop` is set."""

@@ -7,6 +7,7 @@ unrevealing  votes for the truth, and neither reveals nor brings it
 copying      votes for what it sees another vote on chain, and cannot reveal that
 slow         does everything as it should, DELAY_SECONDS late
 garbage      votes for the truth and reveals it, and brings a result of other files
+honest       does everything as it should: one of a crowd of machines without containers
 
 Each has stake and gas money, and no past. A task of trust 1 is believed to its one worker, so who lies says there that
 it has a result, and brings none.
@@ -79,11 +80,13 @@ class Kind(StrEnum):
     COPYING = "copying"
     SLOW = "slow"
     GARBAGE = "garbage"
+    HONEST = "honest"
 
 
 #: One of each that is late or silent, and two who collude: the least that can, and too few to decide trust 5.
 CAST = (Kind.LYING, Kind.COLLUDING, Kind.VANISHING, Kind.UNREVEALING, Kind.COPYING, Kind.SLOW, Kind.COLLUDING)
 _LIARS = {Kind.LYING, Kind.COLLUDING}
+_RIGHT = {Kind.SLOW, Kind.HONEST}
 
 
 def honest_files(index: int, count: int, args: str = "noop") -> dict[str, bytes]:
@@ -111,6 +114,8 @@ class Stranger:
     stop: threading.Event
     token: str = ""
     given: dict[TaskId, Assignment] = field(default_factory=dict)
+    #: When each was given first, Unix seconds.
+    given_at: dict[TaskId, float] = field(default_factory=dict)
     gone: threading.Event = field(default_factory=threading.Event)
     #: One transaction at a time, so that nonces follow each other.
     sending: threading.Lock = field(default_factory=threading.Lock)
@@ -138,6 +143,7 @@ class Stranger:
         if name == COMPUTE:
             assignment = Assignment.model_validate(subject)
             self.given[TaskId(assignment.task_id)] = assignment
+            self.given_at.setdefault(TaskId(assignment.task_id), time.time())
             pool.submit(self._attempt, self._work, assignment)
         elif (held := self.given.get(TaskId(subject))) is not None:
             act = {"worker.reveal": self._reveal, "worker.upload": self._upload}.get(name)
@@ -163,7 +169,8 @@ class Stranger:
             self.stop.wait(DELAY_SECONDS)
         self._report(assignment, Step.COMPUTED)
         if assignment.mode is Mode.SOLO:
-            if self.kind is Kind.SLOW:
+            if self.kind in _RIGHT:
+                self._until(TaskId(assignment.task_id), lambda view: view.status is TaskStatus.ACTIVE)
                 self._finalize_alone(assignment)
             elif self.kind is Kind.GARBAGE:
                 self._store_garbage(assignment)
@@ -197,12 +204,13 @@ class Stranger:
     def _reveal(self, assignment: Assignment) -> None:
         if self.kind is Kind.SLOW:
             self.stop.wait(DELAY_SECONDS)
-        if self.kind in (Kind.SLOW, Kind.GARBAGE) or self.kind in _LIARS:
+        if self.kind in {Kind.GARBAGE, *_RIGHT, *_LIARS}:
             self._send("reveal", calls.reveal(TaskId(assignment.task_id), self._digest(assignment)))
 
     def _upload(self, assignment: Assignment) -> None:
         if self.kind is Kind.SLOW:
             self.stop.wait(DELAY_SECONDS)
+        if self.kind in _RIGHT:
             self._store(assignment)
         elif self.kind is Kind.GARBAGE:
             self._store_garbage(assignment)
@@ -276,34 +284,52 @@ def funded(bench_pool: BenchPool, count: int) -> list[Key]:
 @contextmanager
 def at_work(bench_pool: BenchPool, keys: Sequence[Key], cast: Sequence[Kind] = CAST) -> Iterator[list[Stranger]]:
     """A stranger of each kind in `cast` for each of `keys`, which have stake; they stay enrolled after the block."""
-    api, stop = PoolApi(bench_pool.pool.api_url), threading.Event()
-    config = api.config()
-    ca_file = bench_pool.pool.env.get("SLUICE_AMQP_CA_FILE")
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-")))
-        strangers, threads = [], []
-        for kind, key in zip(cast, keys, strict=True):
-            rpc = stack.enter_context(Rpc(bench_pool.chain.rpc_url))
-            sender = DirectSender(key, rpc, bench_pool.chain.chain_id)
-            hub = Hub(rpc, Contract(bench_pool.chain.addresses.hub))
-            stranger = Stranger(kind, key, api, hub, sender, home, stop)
-            session = asked_again(partial(api.sign_in, key, config, offer(str(kind), config.most_slots)))
-            stranger.token = session.token
-            app = machine_app(key.wallet)
-            connect_machine(app, session.broker, Path(ca_file) if ca_file else None)
-            consume = partial(stranger.consume, app.connection(), worker_queues(key.wallet))
-            threads.append(threading.Thread(target=consume, daemon=True))
-            strangers.append(stranger)
-        threads.append(threading.Thread(target=_ping, args=(strangers, stop), daemon=True))
-        for thread in threads:
-            thread.start()
+    with made(bench_pool, keys, cast) as strangers, ExitStack() as stack:
+        stop = threading.Event()
+        for stranger in strangers:
+            stack.enter_context(signed_in_and_working(bench_pool, stranger, str(stranger.kind)))
+        pinging = threading.Thread(target=_ping, args=(strangers, stop), daemon=True)
+        pinging.start()
         try:
             yield strangers
         finally:
             stop.set()
-            for thread in threads:
-                thread.join()
-            api.close()
+            pinging.join()
+
+
+@contextmanager
+def made(bench_pool: BenchPool, keys: Sequence[Key], cast: Sequence[Kind]) -> Iterator[list[Stranger]]:
+    """A stranger of each kind for each of `keys`, not signed in yet, with connections until the end of the block."""
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-")))
+        api = PoolApi(bench_pool.pool.api_url)
+        stack.callback(api.close)
+        strangers = []
+        for kind, key in zip(cast, keys, strict=True):
+            rpc = stack.enter_context(Rpc(bench_pool.chain.rpc_url))
+            sender = DirectSender(key, rpc, bench_pool.chain.chain_id)
+            hub = Hub(rpc, Contract(bench_pool.chain.addresses.hub))
+            strangers.append(Stranger(kind, key, api, hub, sender, home, threading.Event()))
+        yield strangers
+
+
+@contextmanager
+def signed_in_and_working(bench_pool: BenchPool, stranger: Stranger, name: str) -> Iterator[None]:
+    """Sign one in, and have it take what it is given until the end of the block. Raises PoolUnavailable, Refused."""
+    config = asked_again(stranger.api.config)
+    ca_file = bench_pool.pool.env.get("SLUICE_AMQP_CA_FILE")
+    session = asked_again(partial(stranger.api.sign_in, stranger.key, config, offer(name, config.most_slots)))
+    stranger.token, stranger.stop = session.token, threading.Event()
+    app = machine_app(stranger.key.wallet)
+    connect_machine(app, session.broker, Path(ca_file) if ca_file else None)
+    consume = partial(stranger.consume, app.connection(), worker_queues(stranger.key.wallet))
+    thread = threading.Thread(target=consume, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stranger.stop.set()
+        thread.join()
 
 
 def _ping(strangers: Sequence[Stranger], stop: threading.Event) -> None:

@@ -57,6 +57,8 @@ The docstring is the message; `{fields}` are filled from the keyword arguments.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class SluiceError(Exception):
     """Sluice failed."""
@@ -65,6 +67,14 @@ class SluiceError(Exception):
         self.fields = fields
         template = " ".join((type(self).__doc__ or "").split())
         super().__init__(template.format(**fields))
+
+    def __reduce__(self) -> tuple[Callable[..., SluiceError], tuple[object, ...]]:
+        """By its fields: an exception is pickled by its arguments, and a Celery process hands each on to its parent."""
+        return _with_fields, (type(self), self.fields)
+
+
+def _with_fields(kind: type[SluiceError], fields: dict[str, object]) -> SluiceError:
+    return kind(**fields)
 
 
 class BadInput(SluiceError):

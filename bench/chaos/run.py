@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from bench.bench_pool import BenchPool, prepared_pool
+from bench.bench_pool import BenchPool, BrokenPromise, prepared_pool
 from bench.chaos.figures import Figures, count_duplicates, count_reverts, counting_starts, settled, worst_delay
 from bench.chaos.following import Following, not_ended
 from bench.chaos.injector import Injector
@@ -23,14 +23,9 @@ from bench.chaos.relay import Relays
 from bench.faults import nonce_gaps, pool_wallets
 from bench.strangers import Kind as Harm
 from bench.strangers import at_work, funded
-from chain.contracts import calls
-from ops.poco.accounts import dev_key
-from ops.poco.deploy import CATEGORIES
-from ops.poco.sender import DirectSender, TxRequest
 from ops.pool.local import LocalPool, WorkerMachine
 from ops.pool.servers import bring_up
 from ops.pool.site import Servers
-from protocol.errors import SluiceError
 from protocol.poco.view import TaskStatus
 from protocol.types import TaskId, Wallet
 from tests.faulty.node import FaultyNode, serving, upstream
@@ -50,11 +45,6 @@ LIMIT_FACTOR, LEAST_LIMIT_SECONDS = 5.0, 600.0
 UNDISTURBED_SECONDS = 20.0
 #: Seconds in which stakes, nonces and database have to be as they should, after the last end on chain.
 SETTLE_SECONDS = 120.0
-_CATEGORY = len(CATEGORIES)
-
-
-class BrokenPromise(SluiceError):
-    """{what} did not end as it must. {why}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +81,10 @@ def _run_once(tasks: int, plan: tuple[Strike, ...], *, limit: float) -> Ran:
             keys = funded(bench_pool, len(CAST))
             stack.enter_context(at_work(bench_pool, keys, CAST))
             wallets += [key.wallet for key in keys]
-        category = max(LEAST_CATEGORY_SECONDS, tasks)
-        hub_owner = DirectSender(dev_key(0), bench_pool.rpc, bench_pool.chain.chain_id)
-        data = calls.create_category("CHAOS", "", category)
-        hub_owner.send([TxRequest(bench_pool.chain.addresses.hub, data, calls.gas_limit("createCategory", data))])
+        category = bench_pool.new_category(max(LEAST_CATEGORY_SECONDS, tasks))
         starts = stack.enter_context(counting_starts(bench_pool.servers.docker_host))
         deals = [
-            bench_pool.buy(trust=trust, volume=volume, args=WORK, category=_CATEGORY)
+            bench_pool.buy(trust=trust, volume=volume, args=WORK, category=category)
             for trust, volume in zip(TRUSTS, _thirds(tasks), strict=True)
             if volume
         ]

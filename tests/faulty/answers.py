@@ -167,7 +167,7 @@ def _block_of(call: Call) -> Any:
     """The block that a call is about: a number, a tag or None."""
     method, params = call["method"], call["params"]
     if method == "eth_getLogs":
-        return params[0].get("toBlock", "latest")
+        return params[0].get("blockHash") or params[0].get("toBlock", "latest")
     if method in ("eth_getBlockByNumber", "eth_getBlockReceipts"):
         return params[0]
     return params[-1] if params else None

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import string
 
 import pytest
+from celery.utils.serialization import get_pickleable_exception
 
 from protocol import errors
 from protocol.errors import RpcError, SluiceError, TaskFailure
@@ -21,6 +23,15 @@ def test_an_errors_docstring_is_its_message_with_the_fields_filled_in(kind: type
     assert template
     assert str(error) == template.format(**{name: f"<{name}>" for name in fields})
     assert error.fields.keys() == fields
+
+
+@pytest.mark.parametrize("kind", all_errors())
+def test_an_error_is_the_same_after_a_celery_process_has_handed_it_to_its_parent(kind: type[SluiceError]) -> None:
+    template = " ".join((kind.__doc__ or "").split())
+    error = kind(**{name: "x" for _, name, _, _ in string.Formatter().parse(template) if name})
+    for handed in (pickle.loads(pickle.dumps(error)), get_pickleable_exception(error)):
+        assert type(handed) is kind
+        assert (str(handed), handed.fields) == (str(error), error.fields)
 
 
 @pytest.mark.parametrize("kind", all_errors())
