@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-chaos image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -43,6 +43,11 @@ test-gvisor: $(READY)
 	@$(RUN)/python -m ops.stack.gvisor
 	@$(SLUICE) stack up docker
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/workers/isolated_runs.py $(ARGS)
+
+# A fault every 5 s for 12 tasks of mixed trust, with strangers among the machines: 4 minutes, the short form of
+# `make bench ARGS="chaos --tasks 60"`. Kills and stops the stack's servers, so nothing else may use it meanwhile.
+test-chaos: $(READY)
+	@$(RUN)/python -m bench chaos --tasks 12 --every 5 $(ARGS)
 
 # In this order: the last one stops what the others use.
 IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py image_runs.py systemd_runs.py stop_runs.py)

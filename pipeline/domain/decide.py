@@ -45,6 +45,8 @@ from protocol.wire import Mode, Step
 
 #: Intents of one method that may fail on one task before we leave it to the final deadline.
 MAX_FAILED_INTENTS = 3
+#: Seconds between two tries of a claim that failed that often: nothing else ends the task and frees its stakes.
+CLAIM_AGAIN = 600.0
 #: Seconds a deal may be off the chain after a reorg before its tasks end as FAILED.
 ORPHAN_TIMEOUT = 600.0
 #: Why these tasks ended; by it they are found if the deal comes back after all.
@@ -253,7 +255,7 @@ def _submit(
     failed = task.failed.get(method, 0)
     generation = failed + round_
     sent = task.sent.get(method)
-    if _exhausted(task, method):
+    if _exhausted(task, method) and (method is not Method.CLAIM or now < task.changed_at + CLAIM_AGAIN):
         return
     if sent is None or sent.generation < generation or now >= sent.at + timeouts.resubmit:
         yield Submit(method, generation, args, again=sent is not None and sent.generation >= generation)
