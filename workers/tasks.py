@@ -67,7 +67,8 @@ def run_compute(self: MachineTask, assignment: object) -> NoReturn:
     except ValidationError as error:
         log.warning("Not an assignment.", action="assignment_refused", why=error.errors()[0]["msg"])
         raise Ignore from error
-    chain.do_assignment(self.context, wanted)
+    came_by = self.request.delivery_info or {}
+    chain.do_assignment(self.context, wanted, redelivered=bool(came_by.get("redelivered")))
     # A scheduler of an older release names the next link of a chain here; Ignore keeps Celery from publishing it.
     raise Ignore
 

@@ -17,12 +17,12 @@ from workers.task.compute import compute
 from workers.task.replicate import Todo, todo
 
 
-def do_assignment(context: WorkerContext, assignment: Assignment) -> None:
+def do_assignment(context: WorkerContext, assignment: Assignment, *, redelivered: bool = False) -> None:
     """Compute the task and vote for it: do all steps of the assignment that are not done yet.
 
-    Raises PoolUnavailable from an upload.
+    `redelivered`: RabbitMQ had delivered the message before. Raises PoolUnavailable from an upload.
     """
-    if compute(context, assignment):
+    if compute(context, assignment, redelivered=redelivered):
         follow_up(context, TaskId(assignment.task_id))
 
 

@@ -94,8 +94,11 @@ class _Attempt:
         return self.ended.stderr if self.ended else b""
 
 
-def compute(context: WorkerContext, assignment: Assignment) -> bool:
-    """Do the replicate unless it is done; whether a result is ready. False also if another process works on it."""
+def compute(context: WorkerContext, assignment: Assignment, *, redelivered: bool = False) -> bool:
+    """Do the replicate unless it is done; whether a result is ready. False also if another process works on it.
+
+    `redelivered`: RabbitMQ had delivered the message before, so it says nothing new.
+    """
     task_id = TaskId(assignment.task_id)
     with context.layout.lock(task_id, wait=False) as held:
         if not held:
@@ -103,7 +106,7 @@ def compute(context: WorkerContext, assignment: Assignment) -> bool:
             return False
         if not signature.admits(context, assignment):
             return False
-        if not _cleared(context, task_id):
+        if not _cleared(context, task_id, redelivered=redelivered):
             return False
         replicate = context.journal.add(assignment, context.now())
         if replicate.stage in COMPUTING:
@@ -114,15 +117,20 @@ def compute(context: WorkerContext, assignment: Assignment) -> bool:
         return now is not None and now.stage in WITH_RESULT
 
 
-def _cleared(context: WorkerContext, task_id: TaskId) -> bool:
+def _cleared(context: WorkerContext, task_id: TaskId, *, redelivered: bool) -> bool:
     """Forget a task that was aborted, so that it can begin anew; False while Docker does not let its container go.
 
-    The scheduler assigns it again after a reorg, or when its database was lost or restored. Only under the task's lock:
-    whoever still waits for the killed container must see ABORTED.
+    The scheduler assigns it again after a reorg, or when its database was lost or restored. A message that was not
+    acknowledged before the abort, because the broker went away, assigns nothing: the app would run for nobody. Where
+    the scheduler does want it, it publishes anew. Only under the task's lock: whoever still waits for the killed
+    container must see ABORTED.
     """
     known = context.journal.find(task_id)
     if known is None or known.stage is not ReplicateStage.ABORTED:
         return True
+    if redelivered:
+        log.info("The message of an aborted task came again.", action="aborted_again", task=task_id)
+        return False
     try:
         context.engine.remove(container_name(context.machine.settings.worker_name, context.machine.wallet, task_id))
         context.layout.task(task_id).remove()

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.exceptions import Ignore
 
 from chain.lane.model.intent import IntentState
 from chain.lane.rules.poco import poco_lane
@@ -19,6 +20,7 @@ from protocol.errors import PoolUnavailable
 from protocol.types import ZERO_ADDRESS, Hash32, TaskId
 from protocol.wire import Mode, ResultLink, Step, Stored
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
+from workers import tasks
 from workers.data.layout import Layout
 from workers.task import chain, steps
 from workers.task.journal import Journal
@@ -90,7 +92,7 @@ class Machine:
             raise PoolUnavailable(what="pool", why="away")
         return Stored(link=LINK, digest=DIGEST)
 
-    def compute(self, _: object, wanted: Any) -> bool:
+    def compute(self, _: object, wanted: Any, *, redelivered: bool = False) -> bool:
         """Stands in for the container: its own crashes are tried with real ones (tests/integration/workers)."""
         replicate = self.journal.add(wanted, 1000.0)
         if replicate.stage in COMPUTING:
@@ -178,7 +180,7 @@ def test_a_vote_needs_no_answer_of_the_pool(machine: Machine) -> None:
 
 
 def test_an_aborted_task_is_not_voted_for(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def aborted(context: Any, wanted: Any) -> bool:
+    def aborted(context: Any, wanted: Any, *, redelivered: bool) -> bool:
         ready = machine.compute(context, wanted)
         machine.journal.mark_aborted(TaskId(wanted.task_id), 1001.0)
         return ready
@@ -194,3 +196,21 @@ def test_the_report_of_a_vote_says_what_was_sent(machine: Machine) -> None:
     context.reports = SimpleNamespace(send=lambda _, report: sent.append(report.step))
     chain.do_assignment(context, assignment(1, mode=Mode.VOTE))
     assert sent == [Step.CONTRIBUTED]
+
+
+@pytest.mark.parametrize("redelivered", [False, True])
+def test_a_message_says_whether_the_broker_had_delivered_it_before(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, redelivered: bool
+) -> None:
+    heard: list[bool] = []
+
+    def compute(*_: object, redelivered: bool) -> bool:
+        heard.append(redelivered)
+        return False
+
+    monkeypatch.setattr(chain, "compute", compute)
+    monkeypatch.setattr(tasks.MachineTask, "context", machine.context)
+    tasks.run_compute.push_request(delivery_info={"redelivered": redelivered})
+    with pytest.raises(Ignore):
+        tasks.run_compute.run(assignment(1).model_dump(mode="json"))
+    assert heard == [redelivered]

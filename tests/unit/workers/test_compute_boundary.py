@@ -95,6 +95,29 @@ def test_an_aborted_task_that_is_assigned_again_begins_anew(context: Any, monkey
     assert context.sent[0].step is Step.STARTED
 
 
+def test_a_message_that_the_broker_delivers_again_after_the_abort_runs_nothing(context: Any) -> None:
+    """RabbitMQ was killed before it heard that the message is done: the app must not run once more for nobody."""
+    wanted, task = assignment(1), task_id(1)
+    context.journal.add(wanted, 1.0)
+    context.journal.mark_running(task, "old", 1.0)
+    context.journal.mark_aborted(task, 2.0)
+    assert not compute(context, wanted, redelivered=True)
+    assert context.journal.find(task).stage is ReplicateStage.ABORTED
+    assert context.sent == []
+
+
+def test_a_message_that_the_broker_delivers_again_goes_on_with_a_task_that_was_not_aborted(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr("workers.data.inputs.fetch", fetch)
+    context.journal.add(assignment(1), 1.0)
+    compute(context, assignment(1), redelivered=True)
+    assert context.sent[0].step is Step.STARTED
+
+
 def test_an_aborted_task_waits_while_docker_keeps_its_container(context: Any) -> None:
     wanted, task = assignment(1), task_id(1)
     context.journal.add(wanted, 1.0)
