@@ -98,10 +98,15 @@ def counting_starts(docker_host: str) -> Iterator[Counter[tuple[TaskId, str]]]:
         engine.close()
 
 
-def count_duplicates(starts: Counter[tuple[TaskId, str]], tasks: Sequence[TaskId]) -> int:
-    """Starts beyond the first of each task on each machine."""
+def duplicates(starts: Counter[tuple[TaskId, str]], tasks: Sequence[TaskId]) -> list[str]:
+    """A sentence for each start beyond the first of a task on a machine."""
     ours = set(tasks)
-    return sum(count - 1 for (task, _), count in starts.items() if task in ours)
+    return [
+        f"Task {task}: wallet {wallet} started its container {count} times."
+        for (task, wallet), count in starts.items()
+        for _ in range(count - 1)
+        if task in ours
+    ]
 
 
 def settled(look: Callable[[], int], seconds: float) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from bench.bench_pool import BenchPool, BrokenPromise, prepared_pool
-from bench.chaos.figures import Figures, count_duplicates, count_reverts, counting_starts, settled, worst_delay
+from bench.chaos.figures import Figures, count_reverts, counting_starts, duplicates, settled, worst_delay
 from bench.chaos.following import Following, not_ended
 from bench.chaos.injector import Injector
 from bench.chaos.plan import CHAIN, MACHINE_NAMES, MACHINES, Strike, make_plan
@@ -91,11 +91,12 @@ def _run_once(tasks: int, plan: tuple[Strike, ...], *, limit: float) -> Ran:
         following = stack.enter_context(Following(bench_pool, deals).running())
         injector = Injector(bench_pool, relays, node)
         injector.carry_out(plan, following, until=STRUCK_SHARE, limit=limit)
-        found = _figures(following, wallets, count_duplicates(starts, following.tasks), injector)
-        return Ran(found, dict(following.ended), [*not_ended(following), *injector.failed])
+        twice = duplicates(starts, following.tasks)
+        found = _figures(following, wallets, len(twice), injector)
+        return Ran(found, dict(following.ended), [*not_ended(following), *twice, *injector.failed])
 
 
-def _figures(following: Following, wallets: Sequence[Wallet], duplicates: int, injector: Injector) -> Figures:
+def _figures(following: Following, wallets: Sequence[Wallet], twice: int, injector: Injector) -> Figures:
     """What the chain, the node and the database say once they agree, or SETTLE_SECONDS later."""
     bench_pool, ended = following.bench_pool, following.over.is_set()
     settle = SETTLE_SECONDS if ended else 0.0
@@ -104,7 +105,7 @@ def _figures(following: Following, wallets: Sequence[Wallet], duplicates: int, i
         tasks=len(following.tasks),
         completed=following.count(TaskStatus.COMPLETED),
         failed_claimed=following.count(TaskStatus.FAILED),
-        duplicates=duplicates,
+        duplicates=twice,
         reverts=count_reverts(bench_pool, wallets, first),
         nonce_gaps=settled(lambda: nonce_gaps(bench_pool), settle),
         stake_locked=settled(lambda: sum(one.locked for one in bench_pool.hub.accounts(wallets)), settle),

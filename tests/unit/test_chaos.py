@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.chaos.figures import Figures, count_duplicates, worst_delay
+from bench.chaos.figures import Figures, duplicates, worst_delay
 from bench.chaos.plan import DEEPEST, LONGEST, SHORTEST, TARGETS, Kind, make_plan
 from protocol.types import TaskId
 
@@ -78,7 +78,8 @@ def test_a_run_that_was_nowhere_later_has_no_delay() -> None:
 def test_a_machine_that_starts_a_tasks_container_twice_is_a_duplicate() -> None:
     first, other = TaskId("0x1"), TaskId("0x2")
     starts = Counter({(first, "a"): 2, (first, "b"): 1, (other, "a"): 3})
-    assert count_duplicates(starts, [first]) == 1
+    (said,) = duplicates(starts, [first])
+    assert said == "Task 0x1: wallet a started its container 2 times."
 
 
 def test_a_good_run_breaks_no_promise() -> None:
