@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,15 +18,18 @@ app = typer.Typer(help="Measure the whole pool on the local stack; one line of J
 #: Accepted because every command has it; the output is JSON lines anyhow.
 Json = Annotated[bool, typer.Option("--json", help="Always on: the output is JSON lines.")]
 
+State = Literal["latest", "pending"]
+
 
 @app.command("latency")
 def latency_command(
     block_time: Annotated[float, typer.Option(help="Seconds between blocks.")] = 1.0,
     tasks: Annotated[int, typer.Option(help="Tasks per trust, one after the other.")] = 20,
+    state: Annotated[State, typer.Option(help="SLUICE_STATE of the pool.")] = "latest",
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
-    """Blocks from match to finalize on an idle pool. Example: latency --block-time 2 --tasks 20"""
-    _print_lines(latency.run(block_time=block_time, tasks=tasks))
+    """Blocks from match to finalize on an idle pool. Example: latency --block-time 2 --tasks 20 --state pending"""
+    _print_lines(latency.run(block_time=block_time, tasks=tasks, state=state))
 
 
 @app.command("throughput")

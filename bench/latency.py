@@ -10,24 +10,32 @@ from collections.abc import Iterator
 
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.figures import median, percentile
+from bench.usage import counted
 
 #: (trust, workers that must agree): 1 goes the short road, 5 needs three votes.
 TRUSTS = (1, 5)
 
 
-def run(*, block_time: float, tasks: int) -> Iterator[str]:
-    """Measure an idle pool: for each trust a line of JSON with blocks and seconds from match to finalize."""
-    with open_bench_pool(block_time=block_time, workers=4, slots=1) as bench_pool:
+def run(*, block_time: float, tasks: int, state: str = "latest") -> Iterator[str]:
+    """Measure an idle pool: for each trust a line of JSON with blocks and seconds from match to finalize.
+
+    `state`: SLUICE_STATE of the scheduler and of its machines.
+    """
+    with open_bench_pool(block_time=block_time, workers=4, slots=1, env={"SLUICE_STATE": state}) as bench_pool:
+        reverts = 0
         for trust in TRUSTS:
             blocks = [_blocks_of_one_task(bench_pool, trust) for _ in range(tasks)]
+            before, reverts = reverts, int(counted(bench_pool, "sluice_early_reverts_total"))
             yield json.dumps(
                 {
                     "block_time": block_time,
+                    "state": state,
                     "trust": trust,
                     "tasks": tasks,
                     "median_blocks": median(blocks),
                     "p95_blocks": percentile(blocks, 0.95),
                     "median_seconds": median(blocks) * block_time,
+                    "early_reverts": reverts - before,
                 }
             )
 

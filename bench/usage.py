@@ -56,7 +56,7 @@ class Usage:
     def read(self) -> Spent:
         """The totals now."""
         return Spent(
-            rpc_calls=sum(_count_rpc_calls(folder) for folder in self._bench_pool.pool.home.glob("*/metrics")),
+            rpc_calls=counted(self._bench_pool, "sluice_rpc_requests_total"),
             broker_messages=self._broker_messages(),
             mongodb_operations=self._mongodb_operations(),
             scheduler_cpu_seconds=_tree_cpu_seconds(self._bench_pool.pool.running["scheduler"].pid),
@@ -82,16 +82,16 @@ class Usage:
         return float(sum(counters[name] for name in ("insert", "query", "update", "delete", "getmore", "command")))
 
 
-def _count_rpc_calls(folder: Path) -> float:
-    """JSON-RPC requests that one program's processes have counted in its metrics folder."""
+def counted(bench_pool: BenchPool, name: str) -> float:
+    """What all programs of the pool, machines too, have counted so far as metric `name`, whatever the labels."""
+    return sum(_count_in(folder, name) for folder in bench_pool.pool.home.glob("*/metrics"))
+
+
+def _count_in(folder: Path, name: str) -> float:
+    """What one program's processes have counted in its metrics folder."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]  # not typed upstream
-    return sum(
-        sample.value
-        for metric in registry.collect()
-        for sample in metric.samples
-        if sample.name == "sluice_rpc_requests_total"
-    )
+    return sum(sample.value for metric in registry.collect() for sample in metric.samples if sample.name == name)
 
 
 def _tree_cpu_seconds(pid: int) -> float:

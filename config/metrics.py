@@ -192,6 +192,16 @@ LANE_REPLACED = _counter(
 LANE_GAS_SPENT = _counter(
     "sluice_lane_gas_spent_wei_total", "Fees of transactions that are final, by contract method.", ["method"]
 )
+EARLY_SENT = _counter(
+    "sluice_early_sent_total",
+    "Transactions sent behind one that was not in a block yet (SLUICE_STATE=pending), by contract method. A machine's "
+    "are counted on the machine, which shows no metrics.",
+    ["method"],
+)
+EARLY_REVERTS = _counter(
+    "sluice_early_reverts_total", "Those of them that came too early, reverted and were judged again.", ["method"]
+)
+EARLY_REVERT_GAS = _counter("sluice_early_revert_gas_total", "Gas that these reverts used.", ["method"])
 LANE_NONCE_GAP = _gauge("sluice_lane_nonce_gap", "Nonces below the highest one that no transaction holds.", ["wallet"])
 LANE_IN_FLIGHT = _gauge("sluice_lane_in_flight", "Open nonces.", ["wallet"])
 LANE_HALTED = _gauge("sluice_lane_halted", "1 while the lane stands still until an operator decides.", ["wallet"])

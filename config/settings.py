@@ -92,6 +92,13 @@ class Settings(BaseSettings):
         description="Blocks that must lie on top of what justifies a transaction before it is sent; work is prepared"
         " at once. Each machine's own choice, for its own gas and stake. 0: send at the head.",
     )
+    state: Literal["latest", "pending"] = Field(
+        "latest",
+        description="What a step relies on before it is sent: what is in a block (latest), or also what waits for the"
+        " next block at the node (pending), so that contribute goes out right behind initialize and finalize behind the"
+        " last reveal. It saves blocks and risks gas (docs/guarantees.md, Steps that share a block). A reveal always"
+        " waits for its block. Nothing goes out early where SLUICE_SPEND_DEPTH is above 0.",
+    )
     lane_dry_run: bool = Field(False, description="Say in the log what would be sent, and send nothing.")
     refusal_phrases: str = Field(
         "",

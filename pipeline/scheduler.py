@@ -88,7 +88,7 @@ class Scheduler:
             pool_link=BrokerLink(pool),
             relay=Relay(core),
             registry_cache=RegistryCache(hub),
-            timeouts=Timeouts(settings.block_time, settings.spend_depth, settings.proven_share),
+            timeouts=Timeouts.of(settings),
         )
 
     def ensure_indexes(self) -> None:

@@ -48,6 +48,8 @@ class RunReport:
     ended: tuple[Intent, ...] = ()
     #: Keys of intents that a block now carries.
     mined: tuple[str, ...] = ()
+    #: Intents whose transaction was given to the node for the first time.
+    sent: tuple[Intent, ...] = ()
     #: Intents that have not ended: while there are any, every new head should wake the lane.
     open: int = 0
     #: Run again at once, without waiting for a head.
@@ -77,6 +79,7 @@ class Lane:
         monotonic: Callable[[], float] = time.monotonic,
         holder: str | None = None,
         worth: Callable[[Intent], int] = attrgetter("worth"),
+        ahead: Readiness | None = None,
     ) -> None:
         self._context = RunContext(
             lane=LaneId(chain_id, signer.wallet),
@@ -89,6 +92,7 @@ class Lane:
             clock=clock,
             monotonic=monotonic,
             worth=worth,
+            ahead=ahead,
         )
         self._memory = LaneMemory()
         self._holder = holder or new_holder()
@@ -213,6 +217,7 @@ class Lane:
         chosen = choose(context, seen, open_records, memory) if not memory.gaps else None
         ended = list(confirmed.ended)
         outbox = repairs.outbox
+        sent: list[Intent] = []
         if chosen is not None:
             if chosen.moves:
                 context.store.move(run.lease, chosen.moves, ())
@@ -223,7 +228,8 @@ class Lane:
             allowed = allow(context, memory, chosen.groups)[: chosen.capacity]
             groups = afford(context, seen, open_records, allowed, memory)
             if groups:
-                fresh = claim(run, seen, groups, self._next_nonce(seen, highest))
+                fresh = claim(run, seen, groups, self._next_nonce(seen, highest), chosen.early)
+                sent = [intent for intents, _ in groups for intent in intents]
                 outbox = [*outbox, *fresh]
                 open_records += fresh
         look_again = broadcast(run, seen, outbox, memory) or (chosen is not None and chosen.more)
@@ -233,6 +239,7 @@ class Lane:
         return RunReport(
             ended=tuple(context.store.intents(ended)) if ended else (),
             mined=tuple(confirmed.mined),
+            sent=tuple(sent),
             open=self.open_count(),
             wake_again=look_again,
         )

@@ -63,7 +63,7 @@ def announce(services: Access, task: TaskRecord, replicate: Replicate, accepted:
 
     Called once the report is stored; the report is accepted even if this fails.
     """
-    if changed_by(accepted.step, replicate.mode):
+    if changed_by(accepted.step, replicate.mode, ahead=services.settings.state == "pending"):
         services.notifier.send_advance(task.task_id)
     services.relay.report(replicate, task.task_id, accepted)
     REPORTS.labels(step=str(accepted.step)).inc()

@@ -76,9 +76,12 @@ def decide_excusing(
     return outcomes.excused(task, view, actions, found, now, timeouts)
 
 
-def changed_by(step: Step, mode: Mode) -> bool:
-    """Whether a worker's report of this step can change a decision; other steps show on the chain or change nothing."""
-    return step in (Step.COMPUTED, Step.FAILED) or (step is Step.UPLOADED and mode is Mode.VOTE)
+def changed_by(step: Step, mode: Mode, *, ahead: bool = False) -> bool:
+    """Whether a worker's report of this step can change a decision; other steps show on the chain or change nothing.
+    `ahead`: as in `Timeouts`.
+    """
+    voting = mode is Mode.VOTE and (step is Step.UPLOADED or (ahead and step is Step.REVEALED))
+    return step in (Step.COMPUTED, Step.FAILED) or voting
 
 
 def _due_actions(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
@@ -138,12 +141,29 @@ def _revealing(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
         # Votes can only come again before the contribution deadline; later, a reopened task is as good as lost.
         if now < task.contribution_deadline:
             yield from _submit(task, Method.REOPEN, _rejected(view), {}, now, timeouts)
-    elif result is not None and result.link is not None and (over or len(view.revealed) == len(view.winners)):
+        return
+    settled = over or len(view.revealed) == len(view.winners)
+    if result is not None and result.link is not None and (settled or _reveals_sent(task, view, timeouts)):
         callback = result.callback_data if task.has_callback and result.callback_data else "0x"
-        results = to_hex(result.link.model_dump_json().encode())
-        yield from _submit(
-            task, Method.FINALIZE, _rejected(view), {"results": results, "callback": callback}, now, timeouts
-        )
+        args: dict[str, str | int] = {
+            "results": to_hex(result.link.model_dump_json().encode()),
+            "callback": callback,
+        }
+        if not settled and view.consensus is not None:
+            # Should nobody reveal after all, the task is reopened, and this result may not be what is agreed on then.
+            args["consensus"] = view.consensus
+        yield from _submit(task, Method.FINALIZE, _rejected(view), args, now, timeouts)
+
+
+def _reveals_sent(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> bool:
+    """Whether every winner has revealed or says that it has sent its reveal, where finalize may go out behind the last
+    one. The lane asks the chain.
+    """
+    if not timeouts.ahead:
+        return False
+    waiting = [vote.worker for vote in view.winners if vote.status is ContributionStatus.CONTRIBUTED]
+    found = [task.replicate(wallet) for wallet in waiting]
+    return all(item is not None and Step.REVEALED in item.steps for item in found)
 
 
 def _ask_winners(

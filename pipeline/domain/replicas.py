@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from config.settings import Settings
 from pipeline.domain.actions import Want
 from pipeline.domain.records import MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord
 from protocol.poco import weights
@@ -45,9 +46,16 @@ class Timeouts:
     #: Share of its category's time for which a task of low trust is given to proven workers only, while some that were
     #: not asked are busy (SLUICE_PROVEN_SHARE): a newcomer that votes and does not reveal costs twice that time.
     proven_share: float = 0.0
+    #: Whether steps may go out behind others that are not in a block yet (SLUICE_STATE).
+    ahead: bool = False
     #: When machines could last not be heard, Unix seconds; 0: never. What they could not report meanwhile may come
     #: after it.
     unheard_at: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Timeouts:
+        """As the settings have it."""
+        return cls(settings.block_time, settings.spend_depth, settings.proven_share, ahead=settings.state == "pending")
 
     @property
     def reask(self) -> float:

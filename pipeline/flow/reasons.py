@@ -27,7 +27,7 @@ def reasons(store: Store, settings: Settings, tasks: Sequence[TaskRecord], now: 
         return {}
     logs = store.chain.logs.of_tasks([task.task_id for task in waiting])
     seen_after = now - settings.worker_lost_seconds
-    timeouts = Timeouts(settings.block_time, settings.spend_depth, settings.proven_share)
+    timeouts = Timeouts.of(settings)
     paused = store.pause.state() is not None
     candidates: dict[explain.Kind, explain.Candidates] = {}
     found = {}

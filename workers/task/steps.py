@@ -81,28 +81,33 @@ def reveal(context: WorkerContext, task_id: TaskId) -> bool:
     """Submit the reveal to the lane; True if the reveal is in the lane. Also for a vote that this machine has not seen
     mined: the lane asks the chain.
     """
-    begun = context.now()
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
     worth = context.ledger.worth(replicate.assignment.deal_id)
     context.lane.submit([votes.reveal(replicate, context.chain_id, context.now(), worth)])
+    context.journal.mark_revealed(task_id, context.now())
     context.lane_wakeup.notify()
-    if context.journal.mark_revealed(task_id, context.now()):
-        context.reports.send(task_id, Report(step=Step.REVEALED, seconds=_since(context, begun)))
     return True
 
 
 def run_lane(context: WorkerContext) -> RunReport:
     """Run the lane, again while it asks for it; a vote that the lane gave up ends its task as FAILED."""
-    report = context.lane.run()
-    _note_given_up(context, report)
-    for _ in range(RUNS_IN_A_ROW):
-        if not report.wake_again:
-            break
+    for _ in range(1 + RUNS_IN_A_ROW):
         report = context.lane.run()
         _note_given_up(context, report)
+        _report_reveals(context, report)
+        if not report.wake_again:
+            break
     return report
+
+
+def _report_reveals(context: WorkerContext, report: RunReport) -> None:
+    """Report reveals that were sent: the pool may finalize right behind the last one."""
+    for intent in report.sent:
+        if intent.method == votes.REVEAL:
+            asked = Report(step=Step.REVEALED, seconds=_since(context, intent.created_at))
+            context.reports.send(TaskId(intent.subject), asked)
 
 
 def _note_given_up(context: WorkerContext, report: RunReport) -> None:

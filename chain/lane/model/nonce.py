@@ -110,6 +110,8 @@ class NonceRecord:
     mined: Mined | None = None
     #: Intents that left on proof.
     released: tuple[str, ...] = ()
+    #: Whether what it relies on was not in a block yet when it was signed.
+    early: bool = False
 
     @property
     def newest(self) -> Attempt:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from chain.lane.model.nonce import NO_WEI
 from chain.lane.rules.fees import CEILING, GWEI, FeePolicy
+from chain.lane.rules.order import Order, order_of
 from chain.lane.rules.send_errors import Phrases, phrases_of
 from config.settings import Settings
 from protocol.types import Wei
@@ -56,6 +57,9 @@ class LanePolicy:
     #: The part of `max_in_flight` that only these methods may use: others that wait at too low a price never take the
     #: last nonces. Of 16, 4 are kept.
     kept_part: int = 4
+    #: How the chain orders a block's transactions, where steps may go out behind others of their block; None: each
+    #: waits until what it relies on is in a block.
+    order: Order | None = None
     #: Decide and log, but claim and send nothing.
     dry_run: bool = False
     #: Words of refusals that come before the table's own.
@@ -82,6 +86,7 @@ class LanePolicy:
             max_gas=settings.max_transaction_gas,
             keep_balance=Wei(settings.keep_balance_wei),
             daily_cap=None if settings.daily_spend_cap_wei is None else Wei(settings.daily_spend_cap_wei),
+            order=order_of(settings.chain_id) if settings.state == "pending" else None,
             dry_run=settings.lane_dry_run,
             phrases=phrases_of(settings.refusal_phrases),
             fees=fees,

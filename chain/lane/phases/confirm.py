@@ -34,6 +34,7 @@ from chain.lane.model.nonce import (
     nonces_of,
 )
 from chain.lane.phases.context import LaneMemory, LeasedRun, Missing, RunContext
+from chain.lane.phases.early import EarlyRevert, note_ended
 from chain.lane.phases.proof import find_spender, receipts
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
@@ -68,6 +69,9 @@ class Confirmed:
     #: Intents that FAILED, by method and reason, and fees of what is final in wei by method, for the metrics.
     failed: Counter[tuple[str, str]] = field(default_factory=Counter)
     fees: Counter[str] = field(default_factory=Counter)
+    #: How many early steps succeeded, and those that came too early.
+    early: int = 0
+    early_reverts: list[EarlyRevert] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -129,6 +133,7 @@ def confirm(run: LeasedRun, snapshot: ChainSnapshot, newest: NonceRecord | None,
     _finalise(deep, moves, result)
     context.store.move(run.lease, [*moves.intents, *moves.mined_intents()], moves.nonces)
     _count(result)
+    note_ended(context, memory, result.early, result.early_reverts, snapshot.head)
     if result.transactions:
         # One line a run: a thousand transactions are a thousand lines too many.
         log.info(
@@ -174,6 +179,7 @@ def _add_success(record: NonceRecord, mined: Mined, moves: _Moves, result: Confi
     moves.mined.setdefault(mined.block, []).extend(record.intents)
     result.mined.extend(record.intents)
     result.outcomes[method_of(record.intents), "success"] += 1
+    result.early += record.early
     result.transactions.append(mined.tx_hash)
 
 
@@ -224,6 +230,8 @@ def _release_intents(context: RunContext, records: Sequence[NonceRecord], moves:
                 now=move.state.value,
                 why=move.reason,
             )
+        if record.early and attempt.purpose is Purpose.CALL and not explained:
+            result.early_reverts.append(EarlyRevert(method_of(record.intents), mined.gas_used, mined.tx_hash))
         moves.nonces.append(Released(record.nonce, mined))
         outcome = "reverted" if attempt.purpose is Purpose.CALL else attempt.purpose.value
         result.outcomes[method_of(record.intents), outcome] += 1

@@ -9,6 +9,7 @@ from operator import attrgetter
 
 from chain.lane.model.intent import Intent, LaneId
 from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.early import EarlyGuard
 from chain.lane.rules.encoding import Encoder
 from chain.lane.rules.readiness import Readiness
 from chain.lane.rules.send_errors import REACTIONS, Kind
@@ -76,6 +77,8 @@ class LaneMemory:
     #: Refusals in unknown words: the node may have accepted the transaction all the same.
     maybe_sent: dict[Nonce, Refusal] = field(default_factory=dict)
     surcharge: Surcharge = field(default_factory=Surcharge)
+    #: What became of early steps.
+    early: EarlyGuard = field(default_factory=EarlyGuard)
     #: Why no new nonce is claimed, if money is short.
     short: str | None = None
     #: What was last logged as the reason why the lane waits.
@@ -136,6 +139,8 @@ class RunContext:
     monotonic: Callable[[], float]
     #: Wei that are lost unless an intent succeeds, as far as is known when it is sent.
     worth: Callable[[Intent], int] = attrgetter("worth")
+    #: Judges by the node's pending state; None: nothing goes out early.
+    ahead: Readiness | None = None
 
 
 @dataclass(slots=True)

@@ -1,14 +1,14 @@
 """Third phase of a run: give nonces to the intents that may be sent now, and send signed transactions to the node.
 
 queued, oldest first ─► ready? ─► groups ─► sign ─► claim nonces (bytes stored) ─► eth_sendRawTransaction ─► SENT
-                          ├─ wait: stays queued
+                          ├─ wait: stays queued, unless it may go early (`early`)
                           └─ done, dead: ends here, without a nonce
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,14 +17,16 @@ from chain.lane.model.intent import READY_MADE, Intent, IntentState, method_of
 from chain.lane.model.nonce import Fees, NonceRecord, Sent
 from chain.lane.model.policy import LanePolicy
 from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
+from chain.lane.phases.early import find_early
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.fees import FeeMarket, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import Group
+from chain.lane.rules.order import placed
 from chain.lane.rules.readiness import Judgement
 from chain.lane.rules.send_errors import REACTIONS, Kind, Reaction, classify
 from chain.lane.signer import Unsigned
 from chain.lane.store.port import IntentMove
-from config.metrics import LANE_SENT
+from config.metrics import EARLY_SENT, LANE_SENT
 from protocol.errors import BadMessage, RpcError
 from protocol.types import Nonce, Wei
 
@@ -56,6 +58,8 @@ class Chosen:
     moves: list[IntentMove] = field(default_factory=list)
     #: How many of them FAILED, by method and reason, for the metric.
     failed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: Keys of those in `groups` that rely on what is not in a block yet.
+    early: set[str] = field(default_factory=set)
 
     @property
     def ended(self) -> list[str]:
@@ -90,8 +94,9 @@ def choose(
         seen += len(queued)
         fresh = _in_time(context, chosen, [intent for intent in queued if intent.key not in held])
         verdicts = context.readiness.check(fresh, snapshot.moment) if fresh else []
+        chosen.early |= find_early(context, snapshot, memory, fresh, verdicts)
         for intent, verdict in zip(fresh, verdicts, strict=True):
-            if verdict.judgement is Judgement.READY:
+            if verdict.judgement is Judgement.READY or intent.key in chosen.early:
                 ready.append(intent)
             elif verdict.judgement is not Judgement.WAIT:
                 _end_unsent(chosen, intent, verdict.judgement, verdict.reason, "impossible")
@@ -233,11 +238,17 @@ def offer_for(context: RunContext, group: Group, market: FeeMarket) -> Fees:
     """Fees of this group's first attempt: above the ceiling only as far as what its failure would cost."""
     intents, call = group
     lost = sum(context.worth(intent) for intent in intents)
-    return quote(ceiling_worth(context.policy.fees, [(call.gas, lost)]), market)
+    policy = context.policy
+    fees = quote(ceiling_worth(policy.fees, [(call.gas, lost)]), market)
+    return fees if policy.order is None else placed(fees, intents[0].method, policy.fees, market, policy.order)
 
 
-def claim(run: LeasedRun, snapshot: ChainSnapshot, groups: Sequence[Group], next_nonce: Nonce) -> list[NonceRecord]:
-    """Sign the groups' calls at consecutive nonces and store them. Raises LeaseLost."""
+def claim(
+    run: LeasedRun, snapshot: ChainSnapshot, groups: Sequence[Group], next_nonce: Nonce, early: Collection[str] = ()
+) -> list[NonceRecord]:
+    """Sign the groups' calls at consecutive nonces and store them. `early`: keys of intents that rely on what is not in
+    a block yet. Raises LeaseLost.
+    """
     context = run.context
     prices = [offer_for(context, group, snapshot.market) for group in groups]
     unsigned = [
@@ -257,6 +268,7 @@ def claim(run: LeasedRun, snapshot: ChainSnapshot, groups: Sequence[Group], next
             attempts=(attempt,),
             created_at=context.clock(),
             value=Wei(call.value),
+            early=intents[0].key in early,
         )
         for (intents, call), item, attempt in zip(groups, unsigned, context.signer.sign(unsigned), strict=True)
     ]
@@ -264,6 +276,8 @@ def claim(run: LeasedRun, snapshot: ChainSnapshot, groups: Sequence[Group], next
     context.store.claim(run.lease, records)
     for record in records:
         LANE_SENT.labels(method_of(record.intents)).inc()
+        if record.early:
+            EARLY_SENT.labels(method_of(record.intents)).inc()
     return records
 
 

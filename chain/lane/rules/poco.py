@@ -116,14 +116,16 @@ def _judge_reveal(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdic
 _UNSET = "the task is not initialized yet"
 
 
-def _judge_finalize(_: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
-    """Whether `finalize` would succeed now."""
+def _judge_finalize(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
+    """Whether `finalize` would succeed now, for the `consensus` of the intent if it names one."""
     if task.status is TaskStatus.COMPLETED:
         return _done("the task is already COMPLETED")
     if task.status is TaskStatus.FAILED:
         return _dead("the task is FAILED; it was claimed")
     if task.status is not TaskStatus.REVEALING:
         return _wait(f"the task is {task.status.name}, not REVEALING")
+    if intent.args.get("consensus") not in (None, task.consensus):
+        return _dead("the consensus is another than the result that it names")
     if task.final_deadline <= now:
         return _late("final", task.final_deadline, now)
     if task.revealed == task.winners or (task.revealed and task.reveal_deadline <= now):
@@ -198,13 +200,15 @@ def _late(which: str, deadline: Timestamp, now: Timestamp) -> ReadinessVerdict:
 class PocoReadiness:
     """`Readiness` by the hub's views, all at one block, in one batch.
 
-    `strict` is for blocks below the head: deals are asked for too, and what a node cannot answer waits.
+    `strict` is for blocks below the head: deals are asked for too, and what a node cannot answer waits. `pending` asks,
+    as strictly, for the state behind the transactions that wait for the next block, whatever block is named.
     """
 
-    def __init__(self, rpc: JsonRpc, hub: Contract, *, strict: bool = False) -> None:
+    def __init__(self, rpc: JsonRpc, hub: Contract, *, strict: bool = False, pending: bool = False) -> None:
         self._rpc = rpc
         self._hub = hub
-        self._strict = strict
+        self._strict = strict or pending
+        self._pending = pending
         #: `time.monotonic` of the last warning that the node cannot tell.
         self._warned = -math.inf
 
@@ -237,8 +241,8 @@ class PocoReadiness:
         ]
 
     def _view_request(self, data: str, at: Moment) -> tuple[str, Sequence[object]]:
-        """The eth_call request for a view of the hub, at the block of `at`."""
-        return "eth_call", ({"to": self._hub, "data": data}, hex(at.block))
+        """The eth_call request for a view of the hub, at the block of `at` or behind what is pending."""
+        return "eth_call", ({"to": self._hub, "data": data}, "pending" if self._pending else hex(at.block))
 
     def _judge_answers(self, intent: Intent, task: Reply, vote: Reply, deal: Reply, at: Moment) -> ReadinessVerdict:
         """The verdict on one intent from the answers of viewTask, viewContribution and viewDeal (None: not asked)."""
@@ -259,6 +263,13 @@ class PocoReadiness:
         if time.monotonic() - self._warned < _WARN_SECONDS:
             return
         self._warned = time.monotonic()
+        if self._pending:
+            log.warning(
+                "The node cannot tell its pending state: nothing is sent early until one can.",
+                action="lane_pending_unknown",
+                why=str(error),
+            )
+            return
         log.warning(
             "The node cannot tell the state that SLUICE_SPEND_DEPTH asks for: nothing is sent until one can.",
             action="lane_depth_unknown",
@@ -331,6 +342,8 @@ def poco_lane(
         raise BadSetting(name="SLUICE_HUB", why="it is not set", fix="Set it to the address of the PoCo hub.")
     hub = Contract(settings.hub.lower())
     readiness: Readiness = PocoReadiness(rpc, hub)
+    policy = policy or LanePolicy.of(settings)
+    ahead = PocoReadiness(rpc, hub, pending=True) if policy.order is not None and not settings.spend_depth else None
     if settings.spend_depth:
         readiness = AtDepth(readiness, PocoReadiness(rpc, hub, strict=True), settings.spend_depth)
     return Lane(
@@ -340,6 +353,7 @@ def poco_lane(
         KeySigner(key),
         readiness,
         PocoEncoder(hub, batch=settings.initialize_batch, max_gas=settings.max_transaction_gas),
-        policy or LanePolicy.of(settings),
+        policy,
         worth=worth,
+        ahead=ahead,
     )

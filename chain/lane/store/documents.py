@@ -71,7 +71,7 @@ def record_document(record: NonceRecord) -> Document:
         "sent_block": record.sent_block,
         "mined": None if record.mined is None else mined_document(record.mined),
         "released": list(record.released),
-    }
+    } | ({"early": True} if record.early else {})
 
 
 def record_id(lane: LaneId, nonce: Nonce) -> str:
@@ -96,6 +96,7 @@ def record_from(document: Mapping[str, Any]) -> NonceRecord:
         sent_block=None if sent is None else BlockNumber(sent),
         mined=None if mined is None else _mined_from(mined),
         released=tuple(document["released"]),
+        early=document.get("early", False),
     )
 
 

@@ -1,0 +1,71 @@
+"""Steps that go out behind a transaction that is not in a block yet (SLUICE_STATE=pending): which, and how they ended.
+
+waits at the head ─► the node's pending state: would it succeed behind what waits there? ─► sent in the same block
+reverted all the same ─► it came too early: counted, judged again, and from then on it waits like any other
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from chain.lane.model.intent import Intent
+from chain.lane.phases.context import LaneMemory, RunContext
+from chain.lane.phases.snapshot import ChainSnapshot
+from chain.lane.rules.order import FOLLOWERS
+from chain.lane.rules.readiness import Judgement, ReadinessVerdict
+from config.metrics import EARLY_REVERT_GAS, EARLY_REVERTS
+from protocol.types import BlockNumber, TxHash
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyRevert:
+    """An early step that came too early."""
+
+    method: str
+    gas_used: int
+    tx_hash: TxHash
+
+
+def find_early(
+    context: RunContext,
+    seen: ChainSnapshot,
+    memory: LaneMemory,
+    intents: Sequence[Intent],
+    verdicts: Sequence[ReadinessVerdict],
+) -> set[str]:
+    """Keys of intents that have to wait by their `verdicts`, but would succeed behind what is pending.
+
+    None that left a nonce before, so that an intent comes too early once at most. Raises RpcUnavailable.
+    """
+    if context.ahead is None or not memory.early.is_open(seen.head):
+        return set()
+    waiting = [
+        intent
+        for intent, verdict in zip(intents, verdicts, strict=True)
+        if verdict.judgement is Judgement.WAIT and intent.method in FOLLOWERS and not intent.generation
+    ]
+    found = context.ahead.check(waiting, seen.moment) if waiting else []
+    return {intent.key for intent, verdict in zip(waiting, found, strict=True) if verdict.judgement is Judgement.READY}
+
+
+def note_ended(
+    context: RunContext, memory: LaneMemory, succeeded: int, reverts: Sequence[EarlyRevert], head: BlockNumber
+) -> None:
+    """Count early steps that ended, and say so when they revert so often that none goes out early for a while."""
+    for revert in reverts:
+        EARLY_REVERTS.labels(revert.method).inc()
+        EARLY_REVERT_GAS.labels(revert.method).inc(revert.gas_used)
+    before, memory.early = memory.early, memory.early.after(succeeded, len(reverts), head)
+    if reverts and memory.early.opens_at > max(before.opens_at, head):
+        log.warning(
+            "Too many steps came too early and reverted: for a while each waits for the block of what it relies on.",
+            action="lane_early_paused",
+            wallet=context.lane.wallet,
+            until_block=memory.early.opens_at,
+            last_tx=reverts[-1].tx_hash,
+        )
