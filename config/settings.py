@@ -93,11 +93,7 @@ class Settings(BaseSettings):
         " at once. Each machine's own choice, for its own gas and stake. 0: send at the head.",
     )
     state: Literal["latest", "pending"] = Field(
-        "latest",
-        description="What a step relies on before it is sent: what is in a block (latest), or also what waits for the"
-        " next block at the node (pending), so that contribute goes out right behind initialize and finalize behind the"
-        " last reveal. It saves blocks and risks gas (docs/guarantees.md, Steps that share a block). A reveal always"
-        " waits for its block. Nothing goes out early where SLUICE_SPEND_DEPTH is above 0.",
+        "latest", description="Whether steps wait for a block (latest) or share it (pending): docs/guarantees.md."
     )
     lane_dry_run: bool = Field(False, description="Say in the log what would be sent, and send nothing.")
     refusal_phrases: str = Field(
@@ -136,7 +132,6 @@ class Settings(BaseSettings):
         description="Largest result, in bytes. The scheduler's applies to all machines, and a larger result is the"
         " task's failure. A worker that sets less declines what is larger than its own.",
     )
-
     keep_results_days: float = Field(
         90.0,
         gt=0,

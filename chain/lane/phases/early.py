@@ -56,7 +56,7 @@ def find_early(
 def note_ended(
     context: RunContext, memory: LaneMemory, succeeded: int, reverts: Sequence[EarlyRevert], head: BlockNumber
 ) -> None:
-    """Count early steps that ended, and say so when they revert so often that none goes out early for a while."""
+    """Count early steps that ended, and log it when they revert so often that none goes out early for a while."""
     for revert in reverts:
         EARLY_REVERTS.labels(revert.method).inc()
         EARLY_REVERT_GAS.labels(revert.method).inc(revert.gas_used)

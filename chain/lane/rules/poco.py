@@ -10,6 +10,8 @@ PoCo reverts without a word, so the same rules, asked at the block of a revert, 
     finalize                REVEALING, all winners revealed (or some, and late)   COMPLETED            wait
     reopen                  REVEALING, reveal deadline passed, nobody revealed    ACTIVE               wait
     claim                   ACTIVE or REVEALING, final deadline passed            FAILED               wait
+
+With SLUICE_STATE=pending, what waits and may go early (`order.FOLLOWERS`) is judged again by the node's pending state.
 """
 
 from __future__ import annotations

@@ -376,6 +376,8 @@ def test_a_task_waits_for_its_deal_from_when_that_left_the_chain_on_however_old_
 def test_only_reports_that_can_change_a_decision_wake_the_pipeline(step: Step, mode: Mode) -> None:
     needed = {Step.COMPUTED, Step.FAILED} | ({Step.UPLOADED} if mode is Mode.VOTE else set())
     assert changed_by(step, mode) is (step in needed)
+    early = {Step.REVEALED} if mode is Mode.VOTE else set()
+    assert changed_by(step, mode, ahead=True) is (step in needed | early)
 
 
 # -- winners that the record does not know -----------------------------------------------------------------------------

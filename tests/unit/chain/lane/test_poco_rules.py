@@ -177,3 +177,32 @@ def test_null_in_place_of_a_view_is_no_word_about_it() -> None:
         [intent("reveal")], Moment(BlockNumber(1), Timestamp(1))
     )
     assert reveal.judgement is Judgement.WAIT
+
+
+@pytest.mark.parametrize(
+    ("named", "judgement"), [(OURS, Judgement.READY), (THEIRS, Judgement.DEAD), (None, Judgement.READY)]
+)
+def test_a_finalize_that_names_its_consensus_is_not_sent_for_another(
+    named: Hash32 | None, judgement: Judgement
+) -> None:
+    """It was handed over when the reveals were sent, and then the task was reopened."""
+    agreed = replace(REVEALING, revealed=2)
+    args = {"results": "0x"} | ({"consensus": named} if named else {})
+    assert judge(intent("finalize", **args), agreed, Timestamp(1)).judgement is judgement
+    reopened = replace(ACTIVE, consensus=None)
+    assert judge(intent("finalize", **args), reopened, Timestamp(1)).judgement is Judgement.WAIT
+
+
+def test_the_pending_state_is_asked_by_its_name_and_a_node_that_cannot_tell_it_sends_nothing_early() -> None:
+    class Asked(FakeChain):
+        def batch(self, requests: Sequence[Request]) -> list[Any]:
+            tags.extend(str(params[1]) for _, params in requests)
+            return [
+                RpcError(method=method, code=-32000, message="pending state is not available") for method, _ in requests
+            ]
+
+    tags: list[str] = []
+    ahead = PocoReadiness(Asked(Contract(WALLET)), Contract(WALLET), pending=True)
+    (verdict,) = ahead.check([intent("contribute")], Moment(BlockNumber(9), Timestamp(1)))
+    assert set(tags) == {"pending"}
+    assert verdict.judgement is Judgement.WAIT
