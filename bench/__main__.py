@@ -48,10 +48,11 @@ def faults_command(
     only: Annotated[list[str] | None, typer.Option(help="Names of faults; default all.")] = None,
     tasks: Annotated[int, typer.Option(help="Tasks in the bag.")] = faults.TASKS,
     trust: Annotated[int, typer.Option(help="Trust of the deal.")] = 1,
+    state: Annotated[State, typer.Option(help="SLUICE_STATE of the pool.")] = "latest",
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """A fault in the middle of a bag, one run per fault. Example: faults --only lane --only rabbitmq"""
-    _print_lines(faults.run(only=only or (), tasks=tasks, trust=trust))
+    _print_lines(faults.run(only=only or (), tasks=tasks, trust=trust, state=state))
 
 
 @app.command("chaos")

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.reorg import reorganise, wait_until_deep
@@ -105,21 +106,29 @@ def faults(crash: Callable[[StackPart], None] = crash, freeze_seconds: float = F
     )
 
 
-def run(*, only: Sequence[str] = (), tasks: int = TASKS, trust: int = 1, block_time: float = 1.0) -> Iterator[str]:
+def run(
+    *,
+    only: Sequence[str] = (),
+    tasks: int = TASKS,
+    trust: int = 1,
+    block_time: float = 1.0,
+    state: Literal["latest", "pending"] = "latest",
+) -> Iterator[str]:
     """Measure each fault on a pool of its own: a line of JSON per fault.
 
-    `only`: names of faults; "none" always comes first.
+    `only`: names of faults; "none" always comes first. `state`: SLUICE_STATE of the pools.
     """
     undisturbed: float | None = None
     for fault in faults():
         if undisturbed is not None and only and fault.name not in only:
             continue
-        outcome = _run_fault(fault, tasks=tasks, trust=trust, block_time=block_time)
+        outcome = _run_fault(fault, tasks=tasks, trust=trust, block_time=block_time, state=state)
         undisturbed = outcome.seconds if undisturbed is None else undisturbed
         extra = outcome.seconds - undisturbed - fault.outage
         yield json.dumps(
             {
                 "fault": fault.name,
+                "state": state,
                 "completed": outcome.completed,
                 "of": tasks,
                 "extra_seconds": round(extra, 1),
@@ -144,9 +153,9 @@ class FaultOutcome:
     chain_only: int
 
 
-def _run_fault(fault: Fault, *, tasks: int, trust: int, block_time: float) -> FaultOutcome:
+def _run_fault(fault: Fault, *, tasks: int, trust: int, block_time: float, state: str) -> FaultOutcome:
     """Run one fault on a fresh pool with two workers."""
-    with open_bench_pool(block_time=block_time, workers=2, slots=1) as bench_pool:
+    with open_bench_pool(block_time=block_time, workers=2, slots=1, env={"SLUICE_STATE": state}) as bench_pool:
         return disturb(bench_pool, fault, tasks=tasks, trust=trust)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Literal
 
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.figures import median, percentile
@@ -16,7 +17,7 @@ from bench.usage import counted
 TRUSTS = (1, 5)
 
 
-def run(*, block_time: float, tasks: int, state: str = "latest") -> Iterator[str]:
+def run(*, block_time: float, tasks: int, state: Literal["latest", "pending"] = "latest") -> Iterator[str]:
     """Measure an idle pool: for each trust a line of JSON with blocks and seconds from match to finalize.
 
     `state`: SLUICE_STATE of the scheduler and of its machines.

@@ -219,6 +219,11 @@ class WorkerContext:
         """The pool's chain."""
         return self.machine.pool.chain_id
 
+    @property
+    def initializer(self) -> Wallet:
+        """The wallet that initializes the pool's tasks."""
+        return Wallet(self.machine.pool.scheduler)
+
     @cached_property
     def rpc(self) -> Rpc | RpcPool:
         """The Ethereum node."""

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from chain.lane.model.intent import BEHIND
 from pipeline.domain import outcomes, replicas
 from pipeline.domain.actions import (
     Action,
@@ -152,6 +153,7 @@ def _revealing(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
         if not settled and view.consensus is not None:
             # Should nobody reveal after all, the task is reopened, and this result may not be what is agreed on then.
             args["consensus"] = view.consensus
+            args[BEHIND] = ",".join(vote.worker for vote in view.winners)
         yield from _submit(task, Method.FINALIZE, _rejected(view), args, now, timeouts)
 
 

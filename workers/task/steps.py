@@ -45,7 +45,7 @@ def contribute(context: WorkerContext, task_id: TaskId) -> bool:
     if replicate is None or replicate.solo:
         return False
     if replicate.stage is ReplicateStage.COMPUTED:
-        _commit(context, replicate, votes.contribute(replicate, context.chain_id, context.now()))
+        _commit(context, replicate, votes.contribute(replicate, context.chain_id, context.now(), context.initializer))
     return True
 
 
@@ -55,7 +55,11 @@ def contribute_and_finalize(context: WorkerContext, task_id: TaskId) -> bool:
     if replicate is None or not replicate.solo or not replicate.uploaded:
         return False
     if replicate.stage is ReplicateStage.COMPUTED:
-        _commit(context, replicate, votes.contribute_and_finalize(replicate, context.chain_id, context.now()))
+        _commit(
+            context,
+            replicate,
+            votes.contribute_and_finalize(replicate, context.chain_id, context.now(), context.initializer),
+        )
     return True
 
 

@@ -8,7 +8,7 @@ The hash hides the digest until everybody has voted, the seal binds the vote to 
 
 from __future__ import annotations
 
-from chain.lane.model.intent import Intent
+from chain.lane.model.intent import BEHIND, Intent
 from protocol.errors import BadMessage
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
 from protocol.poco.seal import result_hash, result_seal
@@ -18,8 +18,10 @@ from workers.task.replicate import Replicate
 CONTRIBUTE, REVEAL, SOLO = "contribute", "reveal", "contributeAndFinalize"
 
 
-def contribute(replicate: Replicate, chain_id: int, now: float) -> Intent:
-    """The intent that casts the vote. `now`: Unix seconds. Raises BadMessage without a digest."""
+def contribute(replicate: Replicate, chain_id: int, now: float, behind: Wallet | None = None) -> Intent:
+    """The intent that casts the vote. `now`: Unix seconds; `behind`: the wallet that initializes the task. Raises
+    BadMessage without a digest.
+    """
     task_id, digest = replicate.task_id, _digest(replicate)
     wallet = Wallet(replicate.assignment.wallet)
     args = {
@@ -27,7 +29,7 @@ def contribute(replicate: Replicate, chain_id: int, now: float) -> Intent:
         "result_seal": result_seal(wallet, task_id, digest),
         "authorization": replicate.assignment.authorization,
         "enclave_challenge": replicate.assignment.enclave_challenge,
-    }
+    } | ({} if behind is None else {BEHIND: behind})
     return Intent.new(chain_id, wallet, CONTRIBUTE, task_id, args, now)
 
 
@@ -38,9 +40,9 @@ def reveal(replicate: Replicate, chain_id: int, now: float, worth: int = 0) -> I
     return Intent.new(chain_id, wallet, REVEAL, replicate.task_id, args, now)
 
 
-def contribute_and_finalize(replicate: Replicate, chain_id: int, now: float) -> Intent:
-    """The intent that votes, reveals and finalizes a trust-1 task in one transaction. Raises BadMessage before the
-    result is stored at the pool.
+def contribute_and_finalize(replicate: Replicate, chain_id: int, now: float, behind: Wallet | None = None) -> Intent:
+    """The intent that votes, reveals and finalizes a trust-1 task in one transaction. `behind`: as in `contribute`.
+    Raises BadMessage before the result is stored at the pool.
     """
     if replicate.link is None:
         raise BadMessage(why=f"the result of task {replicate.task_id} is not stored yet")
@@ -50,7 +52,7 @@ def contribute_and_finalize(replicate: Replicate, chain_id: int, now: float) -> 
         "results": to_hex(replicate.link.model_dump_json().encode()),
         "authorization": assignment.authorization,
         "enclave_challenge": assignment.enclave_challenge,
-    }
+    } | ({} if behind is None else {BEHIND: behind})
     if assignment.callback != ZERO_ADDRESS and replicate.callback_data is not None:
         # The bytes that were hashed; a deal without callback must not carry any (the contract compares the hash).
         args["callback"] = to_hex(to_bytes_leniently(replicate.callback_data))

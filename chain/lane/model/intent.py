@@ -42,6 +42,8 @@ UNENDED = (IntentState.QUEUED, IntentState.SENT, IntentState.MINED)
 
 #: Method of a ready-made call.
 READY_MADE = "call"
+#: Argument: wallets, separated by commas, behind whose transactions it may go out before those are in a block.
+BEHIND = "behind"
 #: Argument: Unix seconds after which an intent without a nonce is not sent any more.
 UNTIL = "until"
 

@@ -27,6 +27,7 @@ import structlog
 from chain.contracts import calls
 from chain.lane.model.intent import Intent
 from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.behind import BehindPending
 from chain.lane.rules.depth import AtDepth
 from chain.lane.rules.encoding import PocoEncoder
 from chain.lane.rules.readiness import READY, Judgement, Moment, Readiness, ReadinessVerdict
@@ -216,19 +217,26 @@ class PocoReadiness:
 
     def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
         """A verdict for each intent, in order; where the node cannot answer a view, READY or, if `strict`, WAIT."""
-        asked = [intent for intent in intents if intent.method in _RULES]
-        voting = [intent for intent in asked if intent.method in _VOTING]
-        deals = sorted({str(intent.args["deal_id"]) for intent in asked if "deal_id" in intent.args and self._strict})
-        requests = [self._view_request(calls.VIEW_TASK.encode(intent.subject), at) for intent in asked]
-        requests += [
-            self._view_request(calls.VIEW_CONTRIBUTION.encode(intent.subject, intent.lane.wallet), at)
-            for intent in voting
+        block = "pending" if self._pending else hex(at.block)
+        requests = [("eth_call", ({"to": self._hub, "data": data}, block)) for data in self.views(intents)]
+        return self.judge_all(intents, self._rpc.batch(requests) if requests else [], at)
+
+    def views(self, intents: Sequence[Intent]) -> list[str]:
+        """Calldata of the views that tell what the rules need to know of these intents."""
+        asked, voting, deals = self._asked(intents)
+        return [
+            *(calls.VIEW_TASK.encode(intent.subject) for intent in asked),
+            *(calls.VIEW_CONTRIBUTION.encode(intent.subject, intent.lane.wallet) for intent in voting),
+            *(calls.VIEW_DEAL.encode(deal_id) for deal_id in deals),
         ]
-        requests += [self._view_request(calls.VIEW_DEAL.encode(deal_id), at) for deal_id in deals]
-        answers = iter(self._rpc.batch(requests) if requests else [])
-        tasks = {intent.key: next(answers) for intent in asked}
-        votes = {intent.key: next(answers) for intent in voting}
-        found = {deal_id: next(answers) for deal_id in deals}
+
+    def judge_all(self, intents: Sequence[Intent], answers: Sequence[Reply], at: Moment) -> list[ReadinessVerdict]:
+        """A verdict for each intent by the `answers` of `views`, as they are at the time of `at`."""
+        asked, voting, deals = self._asked(intents)
+        rest = iter(answers)
+        tasks = {intent.key: next(rest) for intent in asked}
+        votes = {intent.key: next(rest) for intent in voting}
+        found = {deal_id: next(rest) for deal_id in deals}
         return [
             self._judge_answers(
                 intent,
@@ -242,9 +250,12 @@ class PocoReadiness:
             for intent in intents
         ]
 
-    def _view_request(self, data: str, at: Moment) -> tuple[str, Sequence[object]]:
-        """The eth_call request for a view of the hub, at the block of `at` or behind what is pending."""
-        return "eth_call", ({"to": self._hub, "data": data}, "pending" if self._pending else hex(at.block))
+    def _asked(self, intents: Sequence[Intent]) -> tuple[list[Intent], list[Intent], list[str]]:
+        """The intents that have a rule, those among them whose own vote it looks at, and the deals that it looks at."""
+        asked = [intent for intent in intents if intent.method in _RULES]
+        voting = [intent for intent in asked if intent.method in _VOTING]
+        deals = {str(intent.args["deal_id"]) for intent in asked if "deal_id" in intent.args and self._strict}
+        return asked, voting, sorted(deals)
 
     def _judge_answers(self, intent: Intent, task: Reply, vote: Reply, deal: Reply, at: Moment) -> ReadinessVerdict:
         """The verdict on one intent from the answers of viewTask, viewContribution and viewDeal (None: not asked)."""
@@ -345,7 +356,9 @@ def poco_lane(
     hub = Contract(settings.hub.lower())
     readiness: Readiness = PocoReadiness(rpc, hub)
     policy = policy or LanePolicy.of(settings)
-    ahead = PocoReadiness(rpc, hub, pending=True) if policy.order is not None and not settings.spend_depth else None
+    ahead: Readiness | None = None
+    if policy.order is not None and not settings.spend_depth:
+        ahead = BehindPending(rpc, hub, PocoReadiness(rpc, hub, pending=True))
     if settings.spend_depth:
         readiness = AtDepth(readiness, PocoReadiness(rpc, hub, strict=True), settings.spend_depth)
     return Lane(

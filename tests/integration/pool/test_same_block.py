@@ -15,6 +15,7 @@ from bench.faults import disturb, faults, nonce_gaps
 from bench.usage import counted
 from chain.contracts import calls
 from ops.pool.site import Servers
+from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import TaskId
 from tests.integration.conftest import MiningSender
@@ -26,7 +27,7 @@ BLOCK_TIME = 1
 #: Tasks of a bag, how many are done when the fault strikes, and what each container does.
 TASKS, DONE_BEFORE, WORK = 6, 2, "sleep 0.5"
 FREEZE_SECONDS = 5.0
-REVEAL = calls.reveal(TaskId("0x" + "00" * 32), "0x" + "00" * 32)[:10]  # type: ignore[arg-type]  # any digest
+REVEAL = to_hex(calls.REVEAL.selector)
 
 
 @pytest.fixture(scope="module")

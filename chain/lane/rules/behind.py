@@ -1,0 +1,116 @@
+"""Would a call succeed behind what waits at the node for the next block? (SLUICE_STATE=pending)
+
+    eth_call … "pending"                      of a node that builds a pending block: anvil, geth, Besu
+    txpool_contentFrom, then eth_simulateV1   of a node whose "pending" is its newest block: Nethermind, Erigon. What is
+                                              pooled of the wallets that the call relies on is run, and then the views
+    neither                                   of many a hosted node: nothing goes out early
+
+No transaction is waited for here: the lane asks when something else wakes it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from chain.lane.model.intent import BEHIND, Intent
+from chain.lane.rules.readiness import Judgement, Moment, Readiness, ReadinessVerdict
+from chain.rpc.answers import Known, Reply, decode_reply
+from chain.rpc.client import JsonRpc, Request
+from protocol.errors import RpcError
+from protocol.types import Contract
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for which it is remembered whether the node builds a pending block, and between two warnings.
+_GOOD_FOR = 300.0
+
+
+class Views(Readiness, Protocol):
+    """`Readiness` by views of the hub, which may also be answered elsewhere; `check` asks the pending state."""
+
+    def views(self, intents: Sequence[Intent]) -> list[str]:
+        """Calldata of the views that tell what the rules need to know of these intents."""
+
+    def judge_all(self, intents: Sequence[Intent], answers: Sequence[Reply], at: Moment) -> list[ReadinessVerdict]:
+        """A verdict for each intent by the answers of `views`."""
+
+
+class BehindPending:
+    """`Readiness` behind what is pending at the node. What no node can tell waits."""
+
+    def __init__(self, rpc: JsonRpc, hub: Contract, views: Views) -> None:
+        self._rpc = rpc
+        self._hub = hub
+        self._views = views
+        #: Whether the node builds a pending block, and `time.monotonic` when that was asked.
+        self._builds, self._asked = False, -math.inf
+        self._warned = -math.inf
+
+    def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
+        """A verdict for each intent, in order. Raises RpcUnavailable."""
+        verdicts = self._views.check(intents, at)
+        waiting = [
+            intent
+            for intent, verdict in zip(intents, verdicts, strict=True)
+            if verdict.judgement is Judgement.WAIT and intent.args.get(BEHIND)
+        ]
+        if not waiting or self._builds_pending(at):
+            return verdicts
+        found = dict(zip((intent.key for intent in waiting), self._simulate(waiting, at), strict=True))
+        return [found.get(intent.key, verdict) for intent, verdict in zip(intents, verdicts, strict=True)]
+
+    def _builds_pending(self, at: Moment) -> bool:
+        """Whether the node's pending block is above its newest one; asked rarely."""
+        if time.monotonic() - self._asked >= _GOOD_FOR:
+            (answer,) = self._rpc.batch([("eth_getBlockByNumber", ("pending", False))])
+            number = decode_reply(answer, lambda block: int(block["number"], 16))
+            self._builds, self._asked = isinstance(number, Known) and number.value > at.block, time.monotonic()
+        return self._builds
+
+    def _simulate(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
+        """Verdicts behind the pooled transactions of the wallets that these intents name."""
+        wallets = sorted({wallet for intent in intents for wallet in str(intent.args[BEHIND]).split(",")})
+        pooled = self._rpc.batch([("txpool_contentFrom", (wallet,)) for wallet in wallets])
+        first = [call for answer in pooled for call in self._calls_in(answer)]
+        if not first:
+            return self._waiting(intents, pooled)
+        views = [{"to": self._hub, "data": data} for data in self._views.views(intents)]
+        asked: Request = ("eth_simulateV1", ({"blockStateCalls": [{"calls": [*first, *views]}]}, "latest"))
+        (answer,) = self._rpc.batch([asked])
+        results = decode_reply(answer, lambda blocks: [call["returnData"] for call in blocks[0]["calls"]])
+        if isinstance(results, Known) and len(results.value) == len(first) + len(views):
+            return self._views.judge_all(intents, results.value[len(first) :], at)
+        return self._waiting(intents, [answer])
+
+    def _calls_in(self, answer: Reply) -> list[dict[str, str]]:
+        """What a wallet has in the pool for the hub, by nonce, as calls to simulate; none if the node does not tell."""
+        pending = decode_reply(answer, _pending_of)
+        transactions = pending.value if isinstance(pending, Known) else []
+        return [
+            {"from": tx["from"], "to": tx["to"], "data": tx["input"]}
+            for tx in transactions
+            if str(tx["to"]).lower() == self._hub
+        ]
+
+    def _waiting(self, intents: Sequence[Intent], answers: Sequence[Reply]) -> list[ReadinessVerdict]:
+        """WAIT for each intent; an error among the node's `answers` is logged rarely."""
+        error = next((answer for answer in answers if isinstance(answer, RpcError)), None)
+        if error is not None and time.monotonic() - self._warned >= _GOOD_FOR:
+            self._warned = time.monotonic()
+            log.warning(
+                "The node has no pending state and cannot simulate one: steps wait although SLUICE_STATE is pending.",
+                action="lane_no_pending_state",
+                why=str(error),
+            )
+        why = "nothing that it could go behind is at the node" if error is None else str(error)
+        return [ReadinessVerdict(Judgement.WAIT, why)] * len(intents)
+
+
+def _pending_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The transactions of txpool_contentFrom that may be in the next block, by nonce."""
+    return [tx for _, tx in sorted(content["pending"].items(), key=lambda item: int(item[0]))]
