@@ -9,6 +9,7 @@ from chain.lane.model.intent import Intent, IntentState
 from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
 from chain.lane.store.sqlite import SqliteStore
+from chain.rpc.client import JsonRpc
 from config.settings import read_settings
 from ops.market import contracts, orders
 from ops.market.contracts import NewApp, NewWorkerpool
@@ -45,12 +46,12 @@ class Pool:
         self.owner = self.lane(OWNER)
         self.worker = self.lane(WORKER)
 
-    def lane(self, account: int, **settings: object) -> Lane:
-        """The lane of an account, as after a restart; `settings` go on top."""
+    def lane(self, account: int, *, rpc: JsonRpc | None = None, **settings: object) -> Lane:
+        """The lane of an account, as after a restart; `settings` go on top. `rpc`: another face of the node."""
         key = self.chain.sender(account).key
         store = SqliteStore(self.folder / f"{account}.db")
         chosen = read_settings(chain_id=CHAIN_ID, hub=self.chain.at.hub, finality_blocks=3, **settings)
-        return poco_lane(chosen, self.chain.rpc, key, store)
+        return poco_lane(chosen, rpc or self.chain.rpc, key, store)
 
     def buy(self, volume: int, trust: int = 1) -> Matched:
         return self.match(self.purchase(volume, trust))

@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from chain.lane.model.intent import Intent, IntentState
+from chain.lane.model.intent import BEHIND, Intent, IntentState
 from chain.lane.phases.snapshot import take_snapshot
 from chain.lane.rules.early import LEAST
 from chain.lane.rules.readiness import Judgement
 from chain.lane.run import Lane
+from chain.rpc.answers import Reply
+from chain.rpc.client import JsonRpc, Request
 from ops.market.match import Matched
+from protocol.errors import RpcError
 from protocol.types import Nonce, TaskId
 from tests.integration.conftest import Chain
 from tests.integration.lane.poco_pool import OWNER, WORKER, Pool
@@ -302,3 +307,81 @@ def first_transactions(pool: Pool, lane: Lane) -> int:
     assert highest is not None
     known = range(highest + 1)
     return next(number for number in known if lane.context.store.record(lane.id, Nonce(number)) is not None)
+
+
+class WithoutPending:
+    """The node as one that answers its newest block where it is asked for the pending one, but has a pool to look into.
+
+    anvil tells the whole pool only.
+    """
+
+    def __init__(self, rpc: JsonRpc, *, simulates: bool = True) -> None:
+        self._rpc = rpc
+        self._simulates = simulates
+        self.name = rpc.name
+
+    def call(self, method: str, *params: object) -> Any:
+        (answer,) = self.batch([(method, params)])
+        if isinstance(answer, RpcError):
+            raise answer
+        return answer
+
+    def batch(self, requests: Sequence[Request]) -> list[Reply]:
+        return [self._answer(method, list(params)) for method, params in requests]
+
+    def _answer(self, method: str, params: list[Any]) -> Reply:
+        if method == "txpool_contentFrom":
+            pending = self._rpc.call("txpool_content")["pending"]
+            return {"pending": pending.get(params[0], {}), "queued": {}}
+        if method == "eth_simulateV1" and not self._simulates:
+            return RpcError(method=method, code=-32601, message="the method does not exist")
+        if method in ("eth_call", "eth_getBlockByNumber"):
+            params = ["latest" if item == "pending" else item for item in params]
+        (answer,) = self._rpc.batch([(method, params)])
+        return answer
+
+
+def test_on_a_node_without_a_pending_state_what_is_pooled_is_simulated(pool: Pool, owner: Lane) -> None:
+    worker = pool.lane(WORKER, state="pending", rpc=WithoutPending(pool.chain.rpc))
+    deal = pool.buy(1)
+    first, vote = pool.initialize(deal, 0), behind(pool.contribute(deal.tasks[0]), owner)
+    send(worker, vote)
+    assert state(worker, vote) is IntentState.QUEUED
+    send(owner, first)
+    worker.run()
+    assert state(worker, vote) is IntentState.SENT
+    mine(pool, owner, worker)
+    assert block(owner, first) == block(worker, vote)
+
+
+def test_finalize_is_simulated_behind_the_reveals_of_all_winners(pool: Pool, worker: Lane, second: Lane) -> None:
+    owner = pool.lane(OWNER, state="pending", rpc=WithoutPending(pool.chain.rpc))
+    task = vote_for(pool, owner, [worker, second], trust=3)
+    mine(pool, owner, worker, second)
+    last = behind(pool.finalize(task), worker, second)
+    send(worker, pool.reveal(task, worker))
+    send(owner, last)
+    assert state(owner, last) is IntentState.QUEUED
+    send(second, pool.reveal(task, second))
+    owner.run()
+    assert state(owner, last) is IntentState.SENT
+    mine(pool, owner)
+    assert block(owner, last) is not None
+
+
+def test_on_a_node_that_can_neither_a_vote_waits_for_its_block_and_the_log_says_why(pool: Pool, owner: Lane) -> None:
+    worker = pool.lane(WORKER, state="pending", rpc=WithoutPending(pool.chain.rpc, simulates=False))
+    deal, _ = begin(pool, owner)
+    vote = behind(pool.contribute(deal.tasks[0]), owner)
+    with capture_logs() as logs:
+        send(worker, vote)
+        worker.run()
+    assert state(worker, vote) is IntentState.QUEUED
+    assert [entry["action"] for entry in logs].count("lane_no_pending_state") == 1
+    mine(pool, owner, worker)
+    assert state(worker, vote) is IntentState.SENT
+
+
+def behind(intent: Intent, *lanes: Lane) -> Intent:
+    """The intent with the wallets that it goes behind, as a machine or the scheduler submits it."""
+    return replace(intent, args={**intent.args, BEHIND: ",".join(lane.id.wallet for lane in lanes)})
