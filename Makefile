@@ -36,7 +36,7 @@ test: $(READY)
 
 # A second opinion to anvil: the lane on geth, which takes five minutes to build the first time.
 test-geth: $(READY)
-	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/lane/geth_lane.py $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/lane/geth_lane.py tests/integration/lane/geth_same_block.py $(ARGS)
 
 # Apps under gVisor, the hostile ones too: its runsc takes five minutes to build the first time.
 test-gvisor: $(READY)

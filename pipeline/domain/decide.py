@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from chain.lane.model.intent import BEHIND
+from chain.lane.model.intent import BEHIND, UNTIL
 from pipeline.domain import outcomes, replicas
 from pipeline.domain.actions import (
     Action,
@@ -150,9 +150,10 @@ def _revealing(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
             "results": to_hex(result.link.model_dump_json().encode()),
             "callback": callback,
         }
-        if not settled and view.consensus is not None:
-            # Should nobody reveal after all, the task is reopened, and this result may not be what is agreed on then.
+        if not settled and view.consensus is not None and view.reveal_deadline is not None:
+            # Should nobody reveal after all, the task is reopened, and the next consensus has a finalize of its own.
             args["consensus"] = view.consensus
+            args[UNTIL] = view.reveal_deadline
             args[BEHIND] = ",".join(vote.worker for vote in view.winners)
         yield from _submit(task, Method.FINALIZE, _rejected(view), args, now, timeouts)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from chain.lane.model.intent import BEHIND, UNTIL
 from pipeline.domain.actions import Method, Submit
 from pipeline.domain.decide import decide
 from pipeline.domain.progress import after
@@ -19,6 +20,7 @@ from tests.unit.pipeline.builders import (
     CONSENSUS,
     FINAL,
     PACE,
+    SECONDS,
     START,
     TASK,
     TRUTH,
@@ -27,6 +29,7 @@ from tests.unit.pipeline.builders import (
     task,
     uploaded,
     view,
+    wallet,
 )
 
 AHEAD = replace(PACE, ahead=True)
@@ -46,6 +49,8 @@ def finalizes(replicates: Sequence[Replicate], chain: ChainView, timeouts: Timeo
 def test_finalize_is_handed_over_once_every_winner_says_that_its_reveal_is_sent() -> None:
     (found,) = finalizes([told(uploaded(1)), told(replicate(2)), told(replicate(3))], view(*CONSENSUS))
     assert found.args["consensus"] == result_hash(TASK, TRUTH)
+    assert found.args[UNTIL] == START + 2 + 2 * SECONDS, "it does not outlive a reopening, which has one of its own"
+    assert found.args[BEHIND] == ",".join(wallet(number) for number in (1, 2, 3))
 
 
 def test_a_reveal_that_is_in_a_block_counts_as_well() -> None:
