@@ -51,7 +51,18 @@ def attempt(number: int, purpose: Purpose = Purpose.CALL) -> Attempt:
 def record(nonce: int, *names: str, lane: LaneId = LANE, at: float = 5.0) -> NonceRecord:
     keys = tuple(intent(name, lane=lane).key for name in names)
     first = attempt(nonce)
-    return NonceRecord(lane, Nonce(nonce), keys, Contract("0x" + "ee" * 20), "0xdead", 21_000, (first,), at, value=HUGE)
+    return NonceRecord(
+        lane,
+        Nonce(nonce),
+        keys,
+        Contract("0x" + "ee" * 20),
+        "0xdead",
+        21_000,
+        (first,),
+        at,
+        value=HUGE,
+        early=nonce % 2 == 1,
+    )
 
 
 def mined(nonce: int, block: int = 10, fee: int = 3) -> Mined:

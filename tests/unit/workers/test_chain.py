@@ -19,7 +19,7 @@ from config.settings import read_settings
 from protocol.errors import PoolUnavailable
 from protocol.types import ZERO_ADDRESS, Hash32, TaskId
 from protocol.wire import Mode, ResultLink, Step, Stored
-from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
+from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY, assignment, task_id
 from workers import tasks
 from workers.data.layout import Layout
 from workers.task import chain, steps
@@ -81,6 +81,7 @@ class Machine:
             journal=journal,
             now=lambda: 1000.0,
             chain_id=self.lane.id.chain_id,
+            initializer=SCHEDULER_KEY.wallet,
             lane=SimpleNamespace(submit=self.act("lane", self.lane.submit)),
             lane_wakeup=SimpleNamespace(notify=self.act("wake", lambda: None)),
             pool=SimpleNamespace(put_result=self.act("upload", self._put)),
