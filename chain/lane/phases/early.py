@@ -49,6 +49,8 @@ def find_early(
         for intent, verdict in zip(intents, verdicts, strict=True)
         if verdict.judgement is Judgement.WAIT and intent.method in FOLLOWERS and not intent.generation
     ]
+    # The oldest: no more can be in flight, and some nodes run all that is pending for each question.
+    waiting = waiting[: context.policy.max_in_flight]
     found = context.ahead.check(waiting, seen.moment) if waiting else []
     return {intent.key for intent, verdict in zip(waiting, found, strict=True) if verdict.judgement is Judgement.READY}
 
