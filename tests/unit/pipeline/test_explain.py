@@ -186,7 +186,9 @@ def test_a_bag_costs_one_look_at_each_machine(monkeypatch: pytest.MonkeyPatch) -
         chain=SimpleNamespace(logs=SimpleNamespace(of_tasks=lambda _: {})),
         pause=SimpleNamespace(state=lambda: None),
     )
-    settings = SimpleNamespace(worker_lost_seconds=60.0, block_time=1.0, spend_depth=0, proven_share=0.0)
+    settings = SimpleNamespace(
+        worker_lost_seconds=60.0, block_time=1.0, spend_depth=0, proven_share=0.0, state="latest"
+    )
     found = reasons(store, settings, bag, START + 3.0)  # type: ignore[arg-type]  # stand in
     assert len(found) == len(bag)
     assert len(looked) == len(machines)
