@@ -31,6 +31,7 @@ from pathlib import Path
 
 import structlog
 from kombu import Connection, Consumer, Queue
+from kombu.exceptions import OperationalError
 from kombu.message import Message
 
 from bench.bench_pool import BenchPool
@@ -124,10 +125,11 @@ class Stranger:
         """Take every message and do what this kind does, until `stop`, or until it vanishes; connects again if the
         broker is gone for a while.
         """
+        away = (*connection.recoverable_connection_errors, OperationalError)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             on_message = partial(self._on_message, pool)
             while not self.stop.is_set() and not self.gone.is_set():
-                with suppress(*connection.recoverable_connection_errors), connection.clone() as own:
+                with suppress(*away), connection.clone() as own:
                     self._drain(own, queues, on_message)
                 self.stop.wait(LOOK_SECONDS)
 
