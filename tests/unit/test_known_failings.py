@@ -138,7 +138,10 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "Workers ask without a pause while the pool is away",
         (
             ("unit/pipeline/test_tasks.py", "test_a_task_that_finds_a_server_away_waits_at_the_broker"),
-            ("unit/workers/test_task_deadline.py", "test_pauses_grow_up_to_a_limit"),
+            (
+                "unit/workers/test_attempt.py",
+                "test_reports_wait_before_each_try_while_the_pool_is_away_and_longer_each_time",
+            ),
         ),
     ),
     (

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,14 +10,14 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from protocol.errors import TaskDeclined
+from protocol.errors import PoolUnavailable, TaskDeclined
 from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY, assignment, task_id
 from workers.attempt import REPEAT_SECONDS, Attempts, LogThrottle
 from workers.data.layout import Layout
 from workers.fitness.checkup import CHECK_SECONDS, Checkup
 from workers.fitness.doctor import NETWORK
 from workers.fitness.rules import CheckResult
-from workers.pool.reports import Reports
+from workers.pool.reports import TRIES, Reports
 from workers.task import admission
 from workers.task.replicate import Replicate, ReplicateStage
 
@@ -129,3 +130,29 @@ def test_a_packet_filter_that_cannot_be_set_again_bars_new_apps_until_it_is_back
     clock.now += CHECK_SECONDS
     checkup.run_if_due()
     admission.require(context, replace(own, stage=ReplicateStage.TAKEN))
+
+
+def test_reports_wait_before_each_try_while_the_pool_is_away_and_longer_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workers.pool.reports.FLUSH_SECONDS", 60.0)
+    waited: list[float] = []
+    # Of the library that tries again, not of the process.
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=waited.append))
+
+    class Away:
+        tries = 0
+
+        def report(self, *_: object) -> None:
+            self.tries += 1
+            raise PoolUnavailable(what="the pool", why="away")
+
+    away = Away()
+    reports = Reports(away)
+    reports.send(task_id(1), SimpleNamespace(step="computed"))  # type: ignore[arg-type]
+    reports.close()
+    assert away.tries == TRIES == len(waited) + 1
+    # Up to a second of jitter each.
+    assert all(later > earlier - 1 for earlier, later in pairwise(waited))
+    assert min(waited) >= 0.2
+    assert max(waited) > 2.0
