@@ -7,9 +7,9 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -17,7 +17,7 @@ import structlog
 from bench.bench_pool import BenchPool
 from bench.chaos.following import Following
 from bench.chaos.plan import CHAIN, SCHEDULER, Kind, Strike
-from bench.chaos.relay import Relays
+from bench.chaos.relay import Relays, members
 from bench.reorg import reorganise
 from chain.rpc.client import Rpc
 from ops.pool.servers import crash, own_process
@@ -111,7 +111,7 @@ class Injector:
                 pid = self._child(strike.target)
                 if pid is None:
                     return False
-                self._signal(pid, strike)
+                self._signal([pid], strike)
             case Kind.KILL_PROGRAM | Kind.RESTART_PROGRAM | Kind.STOP_PROGRAM:
                 self._strike_program(strike)
             case Kind.KILL_SERVER:
@@ -119,7 +119,7 @@ class Injector:
             case Kind.STOP_SERVER:
                 of_node = strike.target == CHAIN
                 process = self.bench_pool.node.process if of_node else own_process(StackPart(strike.target))
-                self._signal(-process.pid, strike)
+                self._signal(members(process.pid), strike)
             case Kind.PARTITION_MACHINE:
                 self._partition(strike.target, MACHINE_REACHES, strike.lasts)
             case Kind.PARTITION_SCHEDULER:
@@ -142,7 +142,7 @@ class Injector:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGTERM)
             case _:
-                self._signal(-process.pid, strike)
+                self._signal(members(process.pid), strike)
 
     def _child(self, target: str) -> int | None:
         """Pid of a supervised process; None if its program is just starting."""
@@ -152,15 +152,16 @@ class Injector:
         except ValueError:
             return None
 
-    def _signal(self, pid: int, strike: Strike) -> None:
-        """Kill a process or, if `pid` is negative, its group; or stop it for a while."""
-        send = os.kill if pid > 0 else os.killpg
-        with suppress(ProcessLookupError):
-            if strike.kind is Kind.KILL_PROCESS:
-                send(abs(pid), signal.SIGKILL)
-                return
-            with _stopped(lambda number: send(abs(pid), number)):
-                self._over.wait(strike.lasts)
+    def _signal(self, pids: Sequence[int], strike: Strike) -> None:
+        """Kill processes, or stop them for a while."""
+        if strike.kind is Kind.KILL_PROCESS:
+            _send(pids, signal.SIGKILL)
+            return
+        _send(pids, signal.SIGSTOP)
+        try:
+            self._over.wait(strike.lasts)
+        finally:
+            _send(pids, signal.SIGCONT)
 
     def _partition(self, program: str, servers: tuple[str, ...], seconds: float) -> None:
         for server in servers:
@@ -170,13 +171,10 @@ class Injector:
             self.relays.release(program, server)
 
 
-@contextmanager
-def _stopped(send: Callable[[signal.Signals], None]) -> Iterator[None]:
-    send(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        send(signal.SIGCONT)
+def _send(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _place(strike: Strike) -> str:

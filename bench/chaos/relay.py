@@ -123,6 +123,16 @@ def owner(programs: Mapping[str, int], client_port: int, server_port: int) -> st
     return None
 
 
+def members(session: int) -> list[int]:
+    """Pids of all processes of a session: a program's own, whatever process groups they made."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with suppress(ValueError, OSError):
+            if os.getsid(int(process.name)) == session:
+                found.append(int(process.name))
+    return found
+
+
 def _inode(client_port: int, server_port: int) -> str | None:
     mine, its = f":{client_port:04X}", f":{server_port:04X}"
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
