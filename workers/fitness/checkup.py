@@ -57,6 +57,9 @@ class Checkup:
             write_whole(self._machine.layout.unconfined, finding.says)
 
     def _note(self, finding: CheckResult, now: float) -> None:
+        if finding.says.startswith(doctor.NOT_ASKED):
+            # Why is logged with the part that did not answer; of this one, nothing new is known.
+            return
         if not finding.ok:
             # The words hold figures that always change: what was logged is that this part is not right.
             if self._throttle.should_log(finding.part, finding.part, now):

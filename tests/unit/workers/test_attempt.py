@@ -15,7 +15,7 @@ from tests.unit.workers.assignments import SCHEDULER_KEY, WORKER_KEY, assignment
 from workers.attempt import REPEAT_SECONDS, Attempts, LogThrottle
 from workers.data.layout import Layout
 from workers.fitness.checkup import CHECK_SECONDS, Checkup
-from workers.fitness.doctor import NETWORK
+from workers.fitness.doctor import NETWORK, NOT_ASKED
 from workers.fitness.rules import CheckResult
 from workers.pool.reports import TRIES, Reports
 from workers.task import admission
@@ -106,6 +106,32 @@ def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it
     ]
     assert logs[0]["has_wei"] == 0
     assert thorough == [True, False, False, False]
+
+
+def test_a_part_that_could_not_be_asked_is_logged_as_neither_wrong_nor_mended() -> None:
+    clock, says = Clock(), {"gas": "0 wei"}
+
+    def examine(_: object, now: float, deep: bool) -> Iterator[CheckResult]:
+        yield CheckResult("chain", not says["gas"].startswith(NOT_ASKED), "the node")
+        yield CheckResult("gas", False, says["gas"])
+
+    checkup = Checkup(cast("Any", None), clock, examine)
+    with capture_logs() as logs:
+        for clock.now, says["gas"] in (
+            (0.0, f"{NOT_ASKED}that needs the chain"),
+            (CHECK_SECONDS, "0 wei"),
+            (2 * CHECK_SECONDS, f"{NOT_ASKED}that needs the chain"),
+            (3 * CHECK_SECONDS, "0 wei"),
+        ):
+            checkup.run_if_due()
+    # That the gas is short was logged once: it was never seen to be mended.
+    assert [(entry["action"], entry["part"]) for entry in logs] == [
+        ("not_fit", "chain"),
+        ("fit_again", "chain"),
+        ("not_fit", "gas"),
+        ("not_fit", "chain"),
+        ("fit_again", "chain"),
+    ]
 
 
 def test_a_packet_filter_that_cannot_be_set_again_bars_new_apps_until_it_is_back(tmp_path: Path) -> None:
