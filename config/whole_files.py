@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
@@ -28,12 +29,27 @@ def create_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
     _put(path, content, mode, link)
 
 
+@contextmanager
+def new_file(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """A file to write at any length, which is at `path` once the block ends: whole, on disk, and never in the place of
+    another one. Raises OSError (FileExistsError if there is one by then), and leaves nothing behind then, or if the
+    block raises.
+    """
+    with _beside(path, mode, lambda partial: os.link(partial, path)) as file:
+        yield file
+
+
 def _put(path: Path, content: str | bytes, mode: int, put: Callable[[Path], object]) -> None:
+    with _beside(path, mode, put) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def _beside(path: Path, mode: int, put: Callable[[Path], object]) -> Iterator[BinaryIO]:
     partial = path.with_name(f"{path.name}.part-{secrets.token_hex(4)}")
-    data = content.encode() if isinstance(content, str) else content
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(data)
+        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode), "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         put(partial)

@@ -4,6 +4,7 @@
     ├── BadInput                 somebody's words are wrong; nothing was done. The command line prints it and exits 2.
     │   ├── BadSetting           a `SLUICE_…` setting or an option
     │   ├── BadKeystore          a wallet file or its password
+    │   ├── BadBackup            an archive that `sluice restore` cannot use
     │   ├── BadMessage           a message or request body that breaks its schema (HTTP 400; a queue drops it)
     │   │   ├── TooLarge         more bytes than the door lets in (HTTP 413)
     │   │   └── TooSlow          a body that stalls or comes too slowly: its line's fault (HTTP 408)
@@ -87,6 +88,10 @@ class BadSetting(BadInput):
 
 class BadKeystore(BadInput):
     """Wallet file {path} cannot be used: {why}. {fix}"""
+
+
+class BadBackup(BadInput):
+    """Backup {path} cannot be used: {why}. {fix}"""
 
 
 class BadMessage(BadInput):

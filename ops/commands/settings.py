@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from config.redaction import public_url
 from config.settings import settings
-from ops.settings_table import markdown
+from ops.settings_table import markdown, shown
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +27,7 @@ def _settings(
         print(markdown(), end="")
         return
     now = settings()
-    values = {f"SLUICE_{name.upper()}": _hide_keys(value) for name, value in now.model_dump(mode="json").items()}
+    values = shown(now)
     if as_json:
         print(json.dumps(values, indent=1))
         return
@@ -37,10 +36,3 @@ def _settings(
     for name, value in values.items():
         table.add_row(name, "" if value is None else str(value), "environment" if name in given else "default")
     Console().print(table)
-
-
-def _hide_keys(value: object) -> object:
-    """A setting's value for the screen: URLs without keys and passwords, of one address or several."""
-    if not isinstance(value, str) or "://" not in value:
-        return value
-    return ",".join(public_url(url.strip()) for url in value.split(","))

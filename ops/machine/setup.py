@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import stat
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from chain.contracts.hub import Hub
 from chain.rpc.pool import connect
 from config.settings import Settings
+from config.whole_files import new_file
 from protocol.amounts import ether, rlc
 from protocol.errors import BadKeystore, SluiceError
 from protocol.ethereum.library import load_eth_account
@@ -133,18 +133,10 @@ def _password(path: Path) -> str:
 
 def _write_new(path: Path, text: str) -> None:
     """Write a file that is new, whole, and its owner's alone from the first moment on."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            # A link and no renaming: it fails where a file came to be meanwhile.
-            os.link(partial, path)
-        finally:
-            partial.unlink()
+        with new_file(path) as file:
+            file.write(text.encode())
     except OSError as error:
         why = error.strerror or str(error)
         raise BadKeystore(path=path, why=f"it cannot be written: {why}", fix="Name another place.") from error

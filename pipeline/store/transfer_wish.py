@@ -15,7 +15,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from chain.lane.model.intent import READY_MADE, UNTIL, Intent, LaneId
+from chain.lane.model.intent import READY_MADE, UNENDED, UNTIL, Intent, LaneId
 from chain.lane.transfer import Direction, Transfer
 from protocol.types import Contract, NRlc, Wei
 
@@ -89,6 +89,16 @@ class TransferWishes:
     def finish(self, wish: TransferWish) -> bool:
         """Delete the wish; the operator knows its outcome. Whether it was there."""
         return self._rows.delete_one({**_ROW, "begun_at": wish.begun_at}).deleted_count == 1
+
+
+def give_up(rows: Collection[dict[str, Any]], intents: Collection[dict[str, Any]]) -> bool:
+    """Have no transfer sent that rows of a restored backup still want: it may have been made since. What has a nonce
+    already keeps it, and is sent with that one only. `rows`, `intents`: the collections `pool` and `intents`. Whether
+    there was one.
+    """
+    unended = {"method": READY_MADE, "state": {"$in": [state.value for state in UNENDED]}}
+    ended = intents.update_many(unended, {"$set": {f"args.{UNTIL}": 0}}).modified_count
+    return bool(rows.delete_one(_ROW).deleted_count) or bool(ended)
 
 
 def _wish(row: Mapping[str, Any]) -> TransferWish:

@@ -53,6 +53,8 @@ from chain.lane.store.spent import DaySum, Fee
 from protocol.errors import LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
 
+#: Before the lane in the `_id` of its lease.
+LEASES = "lane:"
 _DUPLICATE_KEY = 11000
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 _DURABLE = WriteConcern(w="majority", j=True)
@@ -358,7 +360,7 @@ def _record_or_none(found: Document | None) -> NonceRecord | None:
 
 def _lease_key(lane: LaneId) -> str:
     """The `_id` of a lane's lease in the collection `cursors`."""
-    return f"lane:{lane}"
+    return f"{LEASES}{lane}"
 
 
 def _expiry(seconds: float) -> dict[str, Any]:

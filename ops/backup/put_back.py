@@ -1,0 +1,164 @@
+"""`sluice restore`: an archive in the place of the scheduler's database.
+
+    archive checked: pool, release, every byte ─► no scheduler at work ─► staged ─► put in place ─► indexes made
+                     any of it wrong: nothing was changed
+
+What happened on chain since the backup is read from the chain when the scheduler starts. Its lane takes the chain's
+word for which nonces are spent; a deposit or withdrawal that was under way is not sent again, since no contract
+refuses it the second time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from chain.contracts.hub import Hub
+from chain.lane.store.mongo import MongoStore
+from chain.rpc.answers import decode_replies, values
+from chain.rpc.pool import connect
+from config.settings import Settings
+from config.whole_files import write_whole
+from ops.archive import Archive, Member, open_archive
+from ops.backup.contents import DATABASE, KEYS, Pool, key_files, require_usable
+from pipeline.store import transfer_wish
+from pipeline.store.client import Store, answering, database
+from pipeline.store.copies import Copies, split
+from pipeline.store.sweeps import Sweeps
+from protocol.errors import BadBackup, NotPossible
+from protocol.types import Contract, Wallet
+
+#: Sweeps that must be missing before the scheduler counts as stopped.
+_QUIET_SWEEPS = 2.0
+#: Seconds between two looks.
+_LOOK_SECONDS = 0.5
+_SUFFIX = ".bson"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A backup that was put back, or would be. `block`: the last one whose events are in it."""
+
+    path: str
+    made_at: float
+    block: int | None
+    collections: int
+    documents: int
+    #: Key files written, by place.
+    keys: tuple[str, ...]
+    #: Whether a deposit or withdrawal was under way, which is not sent again.
+    transfer_given_up: bool
+    #: The wallet's transactions that no block holds yet: the lane will meet them at nonces of its own.
+    pending: int
+    dry_run: bool
+
+
+def put_back(settings: Settings, path: Path, *, replace: bool, keys: bool, dry_run: bool, wait: float) -> Restored:
+    """Put a backup in the place of the database. `replace`: also if that holds something; `keys`: write the archive's
+    key files too; `wait`: seconds for transactions that the lost scheduler sent to be mined. With `dry_run` everything
+    is checked and nothing changed.
+
+    Raises BadBackup, NotPossible, BadSetting, WrongChain, Unavailable, RpcUnavailable.
+    """
+    pool = Pool.of(settings)
+    with open_archive(path) as archive, answering():
+        require_usable(archive, pool)
+        archive.check()
+        places = _key_places(archive, settings, replace=replace) if keys else {}
+        pending = _settle(settings, pool, archive.about["wallets"], 0.0 if dry_run else wait)
+        db = database(settings)
+        copies = Copies(db)
+        if not copies.is_empty():
+            if not replace:
+                what = f"The database {settings.mongodb_database} is not empty: add --replace to lose what it holds"
+                raise NotPossible(what=f"{what}, or name another one in SLUICE_MONGODB_DATABASE.")
+            _require_stopped(Sweeps(db), settings)
+        collections = [member for member in archive.members if member.name.startswith(DATABASE)]
+        given_up = False if dry_run else _replace(archive, copies, collections)
+        if not dry_run:
+            Store.of(db).ensure_indexes()
+            MongoStore(db).ensure_indexes()
+            for member, place in places.items():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(place, b"".join(archive.pieces(member)), mode=0o600)
+    return Restored(
+        path=str(path),
+        made_at=archive.about["made_at"],
+        block=archive.about["block"],
+        collections=len(collections),
+        documents=sum(member.items for member in collections),
+        keys=tuple(str(place) for place in places.values()),
+        transfer_given_up=given_up,
+        pending=pending,
+        dry_run=dry_run,
+    )
+
+
+def _replace(archive: Archive, copies: Copies, collections: list[Member]) -> bool:
+    """Stage every collection, then put all in place. Whether a transfer was given up. Raises BadBackup."""
+    copies.forget_stage()
+    for member in collections:
+        name = member.name.removeprefix(DATABASE).removesuffix(_SUFFIX)
+        try:
+            count = copies.stage(name, split(archive.pieces(member)))
+        except ValueError as error:
+            why = f"{member.name} in it is not BSON: {error}"
+            raise BadBackup(path=archive.path, why=why, fix="Take an older backup.") from error
+        if count != member.items:
+            why = f"{member.name} in it holds {count} documents, not {member.items}"
+            raise BadBackup(path=archive.path, why=why, fix="Take an older backup.")
+    given_up = transfer_wish.give_up(copies.staged("pool"), copies.staged("intents"))
+    copies.put_in_place()
+    return given_up
+
+
+def _key_places(archive: Archive, settings: Settings, *, replace: bool) -> dict[Member, Path]:
+    """The archive's key files that are to be written, and where. A keystore is never overwritten.
+
+    Raises BadBackup if there are none, NotPossible for another file in the place of one.
+    """
+    known = key_files(settings)
+    found = {member: member.name.removeprefix(KEYS) for member in archive.members if member.name.startswith(KEYS)}
+    if not found:
+        why, fix = "it holds no keys", "Leave --keys out: the scheduler makes new tokens, and machines sign in again."
+        raise BadBackup(path=archive.path, why=why, fix=fix)
+    places: dict[Member, Path] = {}
+    for member, name in found.items():
+        place = known.get(name)
+        if place is None or (place.exists() and place.read_bytes() == b"".join(archive.pieces(member))):
+            continue
+        if place.exists() and (name.startswith("keystore") or not replace):
+            kept = "a keystore is never overwritten" if name.startswith("keystore") else "it is kept without --replace"
+            raise NotPossible(what=f"{place} is another file than the backup's, and {kept}: move it away first.")
+        places[member] = place
+    return places
+
+
+def _require_stopped(sweeps: Sweeps, settings: Settings) -> None:
+    """Raise NotPossible if a scheduler works on the database: one that sweeps it while this looks on."""
+    last, quiet = sweeps.last(), _QUIET_SWEEPS * settings.sweep_seconds
+    end = time.monotonic() + quiet
+    while last is not None and time.time() - last < quiet and time.monotonic() < end:
+        time.sleep(_LOOK_SECONDS)
+        if sweeps.last() != last:
+            raise NotPossible(what="A scheduler works on this database: stop it first, on every machine.")
+
+
+def _settle(settings: Settings, pool: Pool, wallets: Sequence[Wallet], wait: float) -> int:
+    """The number of these wallets' transactions that no block holds, once there are none or `wait` seconds are over.
+
+    Raises WrongChain if the node is of another chain than the settings say, or has no such contracts.
+    """
+    with closing(connect(settings)) as rpc:
+        Hub(rpc, Contract(pool.hub)).check_chain(settings.model_copy(update={"workerpool": pool.workerpool}))
+        end = time.monotonic() + wait
+        while True:
+            asked = [("eth_getTransactionCount", (wallet, tag)) for wallet in wallets for tag in ("pending", "latest")]
+            counts = values(decode_replies(rpc.batch(asked), lambda count: int(count, 16)), rpc.name)
+            pending = sum(counts[0::2]) - sum(counts[1::2])
+            if pending <= 0 or time.monotonic() >= end:
+                return max(0, pending)
+            time.sleep(_LOOK_SECONDS)

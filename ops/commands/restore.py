@@ -1,0 +1,64 @@
+"""`sluice restore`: a backup in the place of the scheduler's database."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from config.settings import settings
+from ops.admin import screen
+from ops.admin.screen import DryRun, Json, age
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sluice restore`."""
+    app.command(
+        "restore",
+        epilog="Examples: `sluice restore pool.backup --dry-run`, `sluice restore pool.backup --replace --keys --json`",
+    )(_restore)
+
+
+def _restore(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file that `sluice backup` wrote.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also if the database holds something, which is lost then.")
+    ] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Also write the backup's key files where the settings have them.")
+    ] = False,
+    wait: Annotated[
+        float,
+        typer.Option("--wait", min=0, help="Seconds for transactions of the lost scheduler to get into a block."),
+    ] = 60.0,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Put a backup in the place of the scheduler's database. Stop the scheduler first; start it afterwards.
+
+    Everything is checked before anything is changed: every byte, the release, the pool, the node's chain. What happened
+    on chain since the backup is read again when the scheduler starts. Exit code 2 if the backup does not fit or the
+    database is not empty, 1 if MongoDB or the node does not answer.
+    """
+    from ops.backup.put_back import put_back  # noqa: PLC0415
+
+    with Console(stderr=True, highlight=False).status("Checking, then restoring …"):
+        done = put_back(settings(), path, replace=replace, keys=keys, dry_run=dry_run, wait=wait)
+    old = age(time.time() - done.made_at)
+    block = "before the first block" if done.block is None else f"up to block {done.block}"
+    what = f"{done.documents} documents of {done.collections} collections, {block}, {old} old"
+    says = [f"Would be restored: {what}. Nothing was changed." if dry_run else f"Restored: {what}."]
+    says += [f"{'Would be written' if dry_run else 'Written'}: {place}" for place in done.keys]
+    if done.transfer_given_up:
+        says.append("A deposit or withdrawal was under way: it is not sent again. See `sluice stake show`.")
+    if done.pending:
+        says.append(
+            f"Transactions of the wallet in no block yet: {done.pending}; `sluice tx ls` tells if one is in the way."
+        )
+    if not dry_run:
+        says.append("Next: `sluice scheduler run`; once it has caught up, `sluice chain audit` and `sluice tx audit`.")
+    screen.show(asdict(done), "\n".join(says), as_json=as_json)
