@@ -50,7 +50,11 @@ def _load_keystore(path: Path, password_file: Path | None) -> Key:
         raise BadSetting(
             name="SLUICE_KEYSTORE_PASSWORD_FILE", why="it is not set", fix="Name the file with the keystore's password."
         )
-    password = _read_file(password_file).rstrip("\r\n")
+    return open_keystore(path, _read_file(password_file).rstrip("\r\n"))
+
+
+def open_keystore(path: Path, password: str) -> Key:
+    """The key in the V3 keystore at `path`. Raises BadKeystore."""
     return Key(_decrypt(path, _read_file(path), password))
 
 

@@ -140,12 +140,13 @@ def _init(
     Both files can be read by their owner only, and nothing is ever overwritten. Without options they are those of
     `SLUICE_KEYSTORE` and `SLUICE_KEYSTORE_PASSWORD_FILE`, else `wallet.json` and `wallet.password` here.
     """
+    from ops import wallet_files  # noqa: PLC0415
     from ops.machine import setup  # noqa: PLC0415
 
     now = settings()
     place = keystore or now.keystore or setup.KEYSTORE
     password = password_file or now.keystore_password_file or setup.PASSWORD_FILE
-    wallet = setup.make_wallet(place, password)
+    wallet = wallet_files.make_wallet(place, password)
     needs, why = setup.ask_needs(now)
     if as_json:
         made = {"wallet": wallet, "keystore": str(place), "password_file": str(password)}

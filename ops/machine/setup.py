@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import secrets
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from chain.contracts.hub import Hub
 from chain.rpc.pool import connect
 from config.settings import Settings
-from config.whole_files import new_file
 from protocol.amounts import ether, rlc
-from protocol.errors import BadKeystore, SluiceError
-from protocol.ethereum.library import load_eth_account
-from protocol.ethereum.signing import Key
+from protocol.errors import SluiceError
 from protocol.gas import gas_for_task
 from protocol.types import Contract, Wallet
 from workers.fitness.rules import TASKS_OF_GAS
@@ -24,8 +18,6 @@ from workers.pool.settings import complete_settings
 
 #: Where a new wallet goes unless the settings name another place.
 KEYSTORE, PASSWORD_FILE = Path("wallet.json"), Path("wallet.password")
-#: Random bytes of a new password: as hard to guess as the key that it protects.
-_PASSWORD_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +28,6 @@ class Needs:
     chain_id: int
     gas_wei: int
     stake_nrlc: int | None
-
-
-def make_wallet(keystore: Path, password_file: Path) -> Wallet:
-    """Write a V3 keystore of a new key, mode 600, and its password unless that file exists. Never overwrites.
-
-    Raises BadKeystore where there is a wallet already, or where a file cannot be written.
-    """
-    if keystore.exists():
-        raise BadKeystore(
-            path=keystore,
-            why="it exists, and a wallet is never overwritten",
-            fix="Use it, or name another file with --keystore.",
-        )
-    password = _password(password_file)
-    secret = secrets.token_bytes(32)
-    document = load_eth_account().Account.encrypt(secret, password)
-    _write_new(keystore, json.dumps(document))
-    return Key(secret).wallet
 
 
 def needs(settings: Settings) -> Needs:
@@ -112,31 +86,3 @@ def advice(wallet: Wallet, keystore: Path, password_file: Path, found: Needs | N
         "  sluice worker doctor",
         "  sluice worker run",
     ]
-
-
-def _password(path: Path) -> str:
-    """The password in the file, or a new one in a new file."""
-    if not path.exists():
-        password = secrets.token_urlsafe(_PASSWORD_BYTES)
-        _write_new(path, password + "\n")
-        return password
-    try:
-        password, mode = path.read_text().rstrip("\r\n"), stat.S_IMODE(path.stat().st_mode)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadKeystore(path=path, why="the password cannot be read", fix="Check its permissions.") from error
-    if not password:
-        raise BadKeystore(path=path, why="the password is empty", fix="Write one, or remove the file.")
-    if mode & 0o077:
-        raise BadKeystore(path=path, why=f"others may read it (mode {mode:o})", fix=f"Run: chmod 600 {path}")
-    return password
-
-
-def _write_new(path: Path, text: str) -> None:
-    """Write a file that is new, whole, and its owner's alone from the first moment on."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise BadKeystore(path=path, why=f"it cannot be written: {why}", fix="Name another place.") from error

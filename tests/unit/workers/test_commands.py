@@ -18,7 +18,7 @@ import pytest
 
 from chain.keystore import load_key
 from config.settings import read_settings
-from ops.machine import setup
+from ops import wallet_files
 from protocol.errors import BadInput, BadKeystore, NotFound, PoolUnavailable, RefusedHere
 from protocol.types import Hash32
 from protocol.wire import Pong, Report, Step
@@ -45,13 +45,13 @@ def layout(tmp_path: Path) -> Layout:
 
 def test_a_new_wallet_can_be_used_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
     keystore, password = tmp_path / "wallet.json", tmp_path / "password"
-    wallet = setup.make_wallet(keystore, password)
+    wallet = wallet_files.make_wallet(keystore, password)
     assert load_key(read_settings(keystore=keystore, keystore_password_file=password)).wallet == wallet
     assert [path.stat().st_mode & 0o777 for path in (keystore, password)] == [0o600, 0o600]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["password", "wallet.json"]
     before = keystore.read_bytes()
     with pytest.raises(BadKeystore, match="never overwritten"):
-        setup.make_wallet(keystore, password)
+        wallet_files.make_wallet(keystore, password)
     assert keystore.read_bytes() == before
 
 
@@ -61,7 +61,7 @@ def test_a_password_file_that_protects_nothing_is_refused(tmp_path: Path, conten
     password.write_text(content)
     password.chmod(mode)
     with pytest.raises(BadKeystore, match=why):
-        setup.make_wallet(tmp_path / "wallet.json", password)
+        wallet_files.make_wallet(tmp_path / "wallet.json", password)
     assert not (tmp_path / "wallet.json").exists()
 
 

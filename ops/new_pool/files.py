@@ -1,0 +1,145 @@
+"""The files of a new pool: what is in them, and writing them. None is ever overwritten.
+
+with docker-compose.yml in the folder            without it: `sluice scheduler run` on servers that are there
+.env                                             .env                       mode 600, the settings
+docker/secrets/keystore.json, keystore-password  wallet.json, wallet.password, or where the options say
+docker/secrets/cert.pem, key.pem, ca.pem, ca-key.pem, grafana-password
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.whole_files import new_file
+from ops import wallet_files
+from ops.machine.setup import KEYSTORE, PASSWORD_FILE
+from ops.stack import certificates
+from protocol.errors import BadInput, BadKeystore
+from protocol.types import Wallet
+
+ENV, COMPOSE, SECRETS = ".env", "docker-compose.yml", Path("docker/secrets")
+#: Random bytes of a server's password.
+_PASSWORD_BYTES = 32
+#: Users of docker-compose.yml's containers, by the files that only they may read.
+OWNERS = {"keystore.json": 10001, "keystore-password": 10001, "key.pem": 999, "grafana-password": 472}
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the files of a new pool are."""
+
+    folder: Path
+    compose: bool
+
+    @classmethod
+    def of(cls, folder: Path) -> Places:
+        """In this folder. Raises BadInput if there is a .env already."""
+        places = cls(folder, (folder / COMPOSE).is_file())
+        if places.env.exists():
+            raise BadInput(what=f"{places.env} exists, and is not overwritten: edit it, or move it away first.")
+        return places
+
+    @property
+    def env(self) -> Path:
+        """The settings."""
+        return self.folder / ENV
+
+    @property
+    def secrets(self) -> Path:
+        """The folder that docker-compose.yml mounts files from."""
+        return self.folder / SECRETS
+
+    @property
+    def keystore(self) -> Path:
+        """Where the wallet goes, unless it stays where it is."""
+        return self.secrets / "keystore.json" if self.compose else self.folder / KEYSTORE
+
+    @property
+    def password_file(self) -> Path:
+        """Where its password goes."""
+        return self.secrets / "keystore-password" if self.compose else self.folder / PASSWORD_FILE
+
+
+def env_text(values: Mapping[str, str]) -> str:
+    """The env file: read by docker compose, by systemd, and by a shell (`set -a; . ./.env`)."""
+    head = "# Made by `sluice init`. Every SLUICE_… setting of docs/settings.md may stand here.\n"
+    return head + "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
+
+
+def compose_passwords() -> dict[str, str]:
+    """A password of each server that docker-compose.yml asks for in .env."""
+    names = ("RABBITMQ_PASSWORD", "MONGODB_PASSWORD")
+    return {name: secrets.token_hex(_PASSWORD_BYTES) for name in names}
+
+
+def copy_wallet(places: Places, keystore: Path, password: str) -> None:
+    """Copy a keystore to where docker compose mounts it from, with its password beside it. Raises BadKeystore."""
+    for path, content in ((places.keystore, keystore.read_text()), (places.password_file, f"{password}\n")):
+        if path.exists() and path.read_text() == content:
+            continue
+        if path.exists():
+            raise BadKeystore(path=path, why="another one is there, and none is overwritten", fix="Move it away first.")
+        wallet_files.write_new(path, content)
+
+
+def keep_password(path: Path, password: str) -> None:
+    """Write the password that was typed in, for the scheduler to read. Raises BadKeystore."""
+    wallet_files.write_new(path, f"{password}\n")
+
+
+def make_wallet(places: Places) -> Wallet:
+    """A new wallet at its place. Raises BadKeystore where there is one."""
+    return wallet_files.make_wallet(places.keystore, places.password_file)
+
+
+def write_compose_secrets(places: Places, host: str) -> list[Path]:
+    """What docker-compose.yml mounts beside the wallet: a certificate for RabbitMQ, signed by a CA of one's own, unless
+    one is there, and Grafana's password. Returns the files made, whose owners are those of `OWNERS` if this is root.
+    """
+    made = []
+    if not (places.secrets / "cert.pem").exists():
+        files = certificates.ensure(places.secrets, [host])
+        made += [files.certificate, files.key, files.ca, files.ca_key]
+    grafana = places.secrets / "grafana-password"
+    if not grafana.exists():
+        wallet_files.write_new(grafana, f"{secrets.token_hex(_PASSWORD_BYTES)}\n")
+        made.append(grafana)
+    return made
+
+
+def give_to_containers(places: Places) -> list[str]:
+    """Give each secret to the user of its container, who alone may read it; returns the commands that do so where this
+    user may not.
+    """
+    commands = []
+    for name, user in OWNERS.items():
+        path = places.secrets / name
+        with suppress(PermissionError):
+            os.chown(path, user, -1)
+            path.chmod(0o400)
+            continue
+        commands.append(f"sudo chown {user} {shlex.quote(str(path))} && sudo chmod 400 {shlex.quote(str(path))}")
+    return commands
+
+
+def write_env(places: Places, values: Mapping[str, str]) -> None:
+    """Write the settings, last of all: without them nothing starts. Raises BadInput."""
+    try:
+        with new_file(places.env) as file:
+            file.write(env_text(values).encode())
+    except OSError as error:
+        raise BadInput(what=f"{places.env} cannot be written: {error.strerror or error}.") from error
+
+
+def _quoted(value: str) -> str:
+    """A value as docker compose, systemd and a shell all read it: bare, or in single quotes."""
+    return value if value and all(character.isalnum() or character in _PLAIN for character in value) else f"'{value}'"
+
+
+_PLAIN = "_-.,:/@%+="
