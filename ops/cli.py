@@ -60,7 +60,7 @@ def _build_app(words: Sequence[str]) -> typer.Typer:
     # Without this, a single command would not need its name.
     app.callback()(_sluice)
     names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
-    first = next((word for word in words if not word.startswith("-")), None)
+    first = next((word.replace("-", "_") for word in words if not word.startswith("-")), None)
     for name in [first] if first in names else names:
         importlib.import_module(f"{commands.__name__}.{name}").register(app)
     return app
