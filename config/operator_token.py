@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 from config.settings import Settings
 from protocol.errors import BadSetting
 
+#: Random bytes of a token that is made here.
+TOKEN_BYTES = 32
 #: Fewest characters of a token that a person chose.
 SHORTEST = 24
 FILE_SETTING = "SLUICE_ADMIN_TOKEN_FILE"
@@ -30,3 +33,8 @@ def checked(token: str, setting: str) -> str:
         why = f"the token has fewer than {SHORTEST} characters, or others than printable ASCII without spaces"
         raise BadSetting(name=setting, why=why, fix="Give the content of admin.token in the scheduler's SLUICE_HOME.")
     return token
+
+
+def new_token() -> str:
+    """The content of a new token file."""
+    return f"{secrets.token_urlsafe(TOKEN_BYTES)}\n"

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from config.setting_types import is_address
 from config.settings import settings
-from pipeline.api.auth.secret import OVERLAP_SECONDS, KeyRing
+from ops.admin import keys
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.enrolment import Mode
 from pipeline.flow import enrolment
@@ -254,14 +254,8 @@ def _rotate(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Sign tokens with a new key from now on, in every API process that reads this SLUICE_TOKEN_SECRET_FILE. The former
-    key verifies for two hours more, so that nobody notices; use --at-once if it has leaked.
+    """As `sluice keys rotate tokens`: sign tokens with a new key from now on, in every API process that reads this
+    SLUICE_TOKEN_SECRET_FILE. The former key verifies for two hours more; use --at-once if it has leaked.
     """
-    ring = KeyRing.of(settings())
-    if dry_run:
-        _print_answer(as_json, {"keys": [key.id for key in ring.all()], "dry_run": True}, "A key would be added.")
-        return
-    new, dropped = ring.rotate(time.time(), at_once=at_once)
-    former = "The former keys are dropped." if at_once else f"The former one verifies for {OVERLAP_SECONDS:.0f} s more."
-    answer = {"key": new.id, "dropped": [key.id for key in dropped], "dry_run": False}
-    _print_answer(as_json, answer, f"Key {new.id} signs from now on. {former}")
+    done = keys.rotate_tokens(settings(), at_once=at_once, dry_run=dry_run)
+    _print_answer(as_json, asdict(done), done.says, *done.becomes_invalid)

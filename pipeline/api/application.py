@@ -21,7 +21,7 @@ from pipeline.api.admin import pool as admin_pool
 from pipeline.api.admin import stake as admin_stake
 from pipeline.api.admin import tasks as admin_tasks
 from pipeline.api.admin import workers as admin_workers
-from pipeline.api.admin.access import operator_token
+from pipeline.api.admin.access import CurrentToken
 from pipeline.api.admin.database_limit import DatabaseLimit
 from pipeline.api.body_limit import BodyLimit
 from pipeline.api.rate_limits import AddressLimit
@@ -90,7 +90,7 @@ def create_operations_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.answers = RecentAnswers(ANSWER_SECONDS)
     errors.install(app, bad_request="See `sluice … --help`, or /docs on this port.")
-    app.state.admin_token = operator_token(services.settings)
+    app.state.admin_token = CurrentToken(services.settings)
     app.include_router(operations.router)
     for part in (admin_pool, admin_tasks, admin_workers, admin_explain, admin_ledger, admin_stake, dead_letters):
         app.include_router(part.router, prefix="/admin", tags=["admin"])

@@ -8,8 +8,8 @@
 defaults, socat, `ssh -g`): whoever has such a thing in front of the port sets SLUICE_ADMIN_SIGN_IN=always, and then no
 request is answered without the token.
 
-Whoever has the token can stop the pool, so its file is mode 600; the API makes it at its first start. A laptop gets a
-copy of its content in SLUICE_ADMIN_TOKEN; to replace it, delete the file and start the API again.
+Whoever has the token can stop the pool, so its file is mode 600; the API makes it at its first start, and looks at each
+request whether it has changed (`sluice keys rotate`). A laptop gets a copy of its content in SLUICE_ADMIN_TOKEN.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from __future__ import annotations
 import secrets
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from config.http_client import is_loopback
-from config.operator_token import FILE_SETTING, checked, token_file, token_of_environment
+from config.operator_token import FILE_SETTING, checked, new_token, token_file, token_of_environment
 from config.settings import Settings
 from config.whole_files import create_whole
 from pipeline.api.services import Services
 from protocol.errors import BadSetting, NotOperator
 
-#: Random bytes of a token that is made here.
-TOKEN_BYTES = 32
+log = structlog.get_logger(__name__)
 
 
 def operator_token(settings: Settings) -> str:
@@ -39,10 +39,40 @@ def operator_token(settings: Settings) -> str:
     path = token_file(settings)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        create_whole(path, f"{secrets.token_urlsafe(TOKEN_BYTES)}\n", mode=0o600)
+        create_whole(path, new_token(), mode=0o600)
     if path.stat().st_mode & 0o077:
         raise BadSetting(name=FILE_SETTING, why=f"{path} can be read by others", fix=f"Run chmod 600 {path}.")
     return checked(path.read_text(), FILE_SETTING)
+
+
+class CurrentToken:
+    """The token that the API demands now: what is in its file, so that a new one holds at once in every process."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises BadSetting."""
+        self._settings = settings
+        self._path = None if token_of_environment(settings) is not None else token_file(settings)
+        self._token = operator_token(settings)
+        self._seen = self._mark()
+
+    def current(self) -> str:
+        """The token. While its file is away or cannot be used, the one before."""
+        mark = self._mark()
+        if mark is not None and mark != self._seen:
+            self._seen = mark
+            try:
+                self._token = operator_token(self._settings)
+            except (BadSetting, OSError) as error:
+                log.warning("The operator's token stays.", action="admin_token_unusable", why=str(error))
+        return self._token
+
+    def _mark(self) -> tuple[int, int, int] | None:
+        """What changes when the file does; None if there is none."""
+        try:
+            found = None if self._path is None else self._path.stat()
+        except OSError:
+            return None
+        return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_mode)
 
 
 _bearer = HTTPBearer(auto_error=False, description="The content of SLUICE_ADMIN_TOKEN_FILE.")
@@ -56,7 +86,7 @@ def _operator(request: Request, credentials: Given) -> Services:
     services = request.app.state.services
     assert isinstance(services, Services)
     given = "" if credentials is None else credentials.credentials
-    if not secrets.compare_digest(given.encode(), str(request.app.state.admin_token).encode()):
+    if not secrets.compare_digest(given.encode(), request.app.state.admin_token.current().encode()):
         raise NotOperator(why="the operator's token is missing" if not given else "that is not the operator's token")
     return services
 

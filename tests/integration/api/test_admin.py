@@ -19,6 +19,7 @@ from config.celery_apps import core_app
 from config.http_client import http_client
 from config.operator_token import token_file
 from config.settings import settings
+from config.whole_files import write_whole
 from ops import cli
 from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_operations_app
@@ -117,6 +118,32 @@ def test_the_token_is_a_file_that_only_its_owner_reads(api: Api) -> None:
     finally:
         path.chmod(0o600)
     assert operator_token(api.settings) not in repr(api.settings)
+
+
+def test_a_rotated_operators_token_holds_at_once_and_the_former_is_refused(
+    api: Api, admin: httpx.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = token_file(api.settings)
+    monkeypatch.setenv("SLUICE_ADMIN_TOKEN_FILE", str(path))
+    former = path.read_text()
+    settings.cache_clear()
+    assert cli.run(["keys", "rotate", "admin", "--dry-run"]) == 0
+    assert "The operator's token, at once" in capsys.readouterr().out
+    assert admin.get("/queues").status_code == 200
+    settings.cache_clear()
+    try:
+        assert cli.run(["keys", "rotate", "admin"]) == 0
+        assert operator_token(api.settings) not in capsys.readouterr().out
+        assert admin.get("/queues").status_code == 401
+        newer = {"authorization": f"Bearer {operator_token(api.settings)}"}
+        assert admin.get("/queues", headers=newer).status_code == 200
+        # What cannot be used does not lock the operator out.
+        path.write_text("short")
+        assert admin.get("/queues", headers=newer).status_code == 200
+    finally:
+        write_whole(path, former, mode=0o600)
+        settings.cache_clear()
+    assert admin.get("/queues").status_code == 200
 
 
 def test_status_shows_alerts_work_and_machines(
