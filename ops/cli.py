@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -60,10 +61,17 @@ def _build_app(words: Sequence[str]) -> typer.Typer:
     # Without this, a single command would not need its name.
     app.callback()(_sluice)
     names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+    words = [*words, *_words_to_complete()]
     first = next((word.replace("-", "_") for word in words if not word.startswith("-")), None)
     for name in [first] if first in names else names:
         importlib.import_module(f"{commands.__name__}.{name}").register(app)
     return app
+
+
+def _words_to_complete() -> list[str]:
+    """The words so far that a shell asks to complete, which come in variables; none else."""
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS") or ""
+    return line.split()[1:] if "_SLUICE_COMPLETE" in os.environ else []
 
 
 def _print_version(wanted: bool) -> None:

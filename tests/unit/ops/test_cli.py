@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from pymongo.errors import ServerSelectionTimeoutError
@@ -25,6 +26,43 @@ def test_help_lists_every_command_and_succeeds(capsys: pytest.CaptureFixture[str
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--version"]) == 0
     assert capsys.readouterr().out == f"sluice {version('sluice')}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("sluice work", {"worker"}),
+        ("sluice worker dr", {"drain"}),
+        ("sluice support", {"support-bundle"}),
+        ("sluice support-bundle --l", {"--log"}),
+        ("sluice keys rotate ad", {"admin"}),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_options_and_choices(
+    line: str, offered: set[str], shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_SLUICE_COMPLETE", f"complete_{shell}")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", line)
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    assert cli.run([]) == 0
+    said = capsys.readouterr().out
+    # zsh and fish are told what each word means, too.
+    assert offered <= set(said.replace("\t", " ").replace('"', " ").replace(":", " ").split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_of_a_shell_is_shown_and_installed(
+    shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    assert cli.run(["--show-completion", shell]) == 0
+    assert "_SLUICE_COMPLETE" in capsys.readouterr().out
+    assert cli.run(["--install-completion", shell]) == 0
+    assert any("_SLUICE_COMPLETE" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_settings_show_no_key_that_is_inside_of_an_address(
