@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ from protocol.errors import BadSetting, OperatorRefused, Unavailable
 WHOLE_ID = 66
 #: Seconds for an answer: the API itself waits up to 8 s for servers that do not answer.
 ANSWER_SECONDS = 30.0
+#: Before the JSON of a server-sent event.
+_EVENT = "data: "
 _ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - reached, not listened on
 
 Param = str | float | bool | list[str] | None
@@ -47,6 +50,23 @@ class OperatorApi:
         """The answer to POST. Raises OperatorRefused, Unavailable."""
         return self._call("POST", path, params, body)
 
+    def follow(self, path: str) -> Iterator[Any]:
+        """What a route of server-sent events tells, one answer after the other. Raises OperatorRefused, Unavailable."""
+        try:
+            with (
+                http_client(f"{self._url}/admin", timeout=ANSWER_SECONDS, headers=self._headers) as http,
+                http.stream("GET", path) as answer,
+            ):
+                if not answer.is_success:
+                    answer.read()
+                    self._content(answer)
+                for line in answer.iter_lines():
+                    if line.startswith(_EVENT):
+                        yield json.loads(line.removeprefix(_EVENT))
+        except (httpx.HTTPError, ValueError) as error:
+            raise self._away(error) from error
+        raise Unavailable(what=f"The operator's API at {public_url(self._url)}", why="it ended the connection")
+
     def whole_id(self, kind: str, given: str) -> str:
         """The whole id of a task or a deal (`kind`) of which the beginning is given. Raises OperatorRefused."""
         if len(given) >= WHOLE_ID:
@@ -63,10 +83,15 @@ class OperatorApi:
             with http_client(f"{self._url}/admin", timeout=ANSWER_SECONDS, headers=self._headers) as http:
                 answer = http.request(method, path, params=given, json=body)
         except httpx.HTTPError as error:
-            why = (
-                f"{str(error) or type(error).__name__}: see that `sluice scheduler run` runs, and set SLUICE_ADMIN_URL"
-            )
-            raise Unavailable(what=f"The operator's API at {public_url(self._url)}", why=why) from error
+            raise self._away(error) from error
+        return self._content(answer)
+
+    def _away(self, error: Exception) -> Unavailable:
+        why = f"{str(error) or type(error).__name__}: see that `sluice scheduler run` runs, and set SLUICE_ADMIN_URL"
+        return Unavailable(what=f"The operator's API at {public_url(self._url)}", why=why)
+
+    def _content(self, answer: httpx.Response) -> Any:
+        """An answer's JSON. Raises OperatorRefused, Unavailable if it is no success."""
         try:
             content = answer.json()
         except ValueError:

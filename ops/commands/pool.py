@@ -15,8 +15,6 @@ from ops.admin.screen import DryRun, Json
 
 #: Looks in a row that must find nothing at work: a process that looked just before the pause may still give a task out.
 QUIET_LOOKS = 2
-#: Seconds between two looks of `drain`.
-LOOK_SECONDS = 2.0
 
 
 def register(app: typer.Typer) -> None:
@@ -67,18 +65,19 @@ def _drain(
     console = Console(stderr=True)
     with suppress(KeyboardInterrupt), console.status("Waiting for the tasks that were begun …") as line:
         quiet = 0
-        while True:
-            work = api.get("/status")["work"]
+        for found in api.follow("/live"):
+            work = found["work"]
             quiet = quiet + 1 if work is not None and not work["begun_tasks"] else 0
             if quiet >= QUIET_LOOKS:
                 answer = {"drained": True, "begun": 0, "waiting": work["open_tasks"]}
-                says = f"Nothing is at work; {work['open_tasks']} tasks wait for `sluice pool resume`."
+                left = screen.count(work["open_tasks"], "task")
+                says = f"Nothing is at work; {left} wait for `sluice pool resume`."
                 screen.show(answer, says, as_json=as_json)
                 return
             if wait and time.monotonic() - began >= wait:
                 break
-            line.update(f"{work['begun_tasks']} tasks are at work …" if work else "MongoDB does not answer …")
-            time.sleep(LOOK_SECONDS)
+            at_work = screen.count(work["begun_tasks"], "task") if work else ""
+            line.update(f"At work: {at_work} …" if work else "MongoDB does not answer …")
     says = "Tasks are still at work. The pool stays paused: `sluice pool drain` waits again, `resume` ends the pause."
     screen.show({"drained": False}, says, as_json=as_json)
     raise typer.Exit(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def _status(
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option("--every", help="Seconds between two looks of --watch.", min=1)] = 2.0,
+    every: Annotated[float, typer.Option("--every", help="Least seconds between two looks of --watch.", min=1)] = 1.0,
 ) -> None:
     """Whether the pool works, what needs you, and how much it does. Exit code 1 if something needs you.
 
@@ -40,16 +40,21 @@ def _status(
         raise typer.Exit(0 if found["ok"] else 1)
     with suppress(KeyboardInterrupt, BrokenPipeError):
         if as_json:
-            while True:
+            for seen in _at_most(api.follow("/live"), every):
                 # One line for each look.
-                print(json.dumps(found), flush=True)
-                time.sleep(every)
-                found = api.get("/status")
+                print(json.dumps(seen), flush=True)
         with Live(drawn(found, api.page), console=Console(highlight=False), auto_refresh=False, screen=True) as live:
-            while True:
-                live.update(drawn(found, api.page), refresh=True)
-                time.sleep(every)
-                found = api.get("/status")
+            for seen in _at_most(api.follow("/live"), every):
+                live.update(drawn(seen, api.page), refresh=True)
+
+
+def _at_most(told: Iterable[Any], every: float) -> Iterator[Any]:
+    """What is told, but not more often than every so many seconds."""
+    last = 0.0
+    for found in told:
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            yield found
 
 
 def drawn(found: Mapping[str, Any], page: str) -> RenderableType:

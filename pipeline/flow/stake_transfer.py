@@ -1,4 +1,7 @@
-"""A deposit or withdrawal of the scheduler's stake: handed to the scheduler's lane, which alone signs, and followed."""
+"""A deposit or withdrawal of the scheduler's stake: handed to the scheduler's lane, which alone signs, and followed.
+
+Whoever begins it hands it over; if that was cut off, the next sweep does. Looking at it changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,7 @@ class StakeTransfers:
         which. Raises NotPossible while another one is under way.
         """
         fresh = self.wishes.begin(TransferWish.of(transfer, self.clock()))
+        self.hand_over()
         found = self.progress()
         if found is None:
             raise NotPossible(what="Another operator has just ended this transfer: ask again if you still want it.")
@@ -65,22 +69,31 @@ class StakeTransfers:
             raise NotPossible(what=f"First {other} must be over, which was begun before.")
         return found, not fresh
 
+    def hand_over(self) -> None:
+        """Give the lane the transfer that it has not had, if there is one and its hour is not over."""
+        wish = self.wishes.pending()
+        if wish is None or wish.handed:
+            return
+        intent = wish.intent(self.lane)
+        if not self.lane_store.intents([intent.key]):
+            if self._overdue(wish):
+                return
+            self.lane_store.add([intent])
+        self.wishes.mark_handed(wish)
+        self.notify()
+
     def progress(self) -> Progress | None:
-        """The transfer that is under way, handed to the lane if it was not yet; None if there is none."""
+        """The transfer that is under way; None if there is none."""
         wish = self.wishes.pending()
         if wish is None:
             return None
         intent = wish.intent(self.lane)
         known = next(iter(self.lane_store.intents([intent.key])), None)
         if known is None:
-            if wish.handed or self.clock() - wish.begun_at > WISH_SECONDS:
-                why = "the lane does not know it any more" if wish.handed else "it was never sent, and its hour is over"
-                return Progress(wish, Stage.DROPPED, why=f"{why}. Look at the stake, and ask again if you want it")
-            self.lane_store.add([intent])
-            known = intent
-        if not wish.handed:
-            self.wishes.mark_handed(wish)
-            self.notify()
+            if not wish.handed and not self._overdue(wish):
+                return Progress(wish, Stage.WAITS, why="the scheduler's next sweep hands it over")
+            why = "the lane does not know it any more" if wish.handed else "it was never sent, and its hour is over"
+            return Progress(wish, Stage.DROPPED, why=f"{why}. Look at the stake, and ask again if you want it")
         match known.state:
             case IntentState.QUEUED:
                 why_not = self.lane_store.halted(self.lane) or self.lane_store.waiting(self.lane)
@@ -95,6 +108,9 @@ class StakeTransfers:
                 return Progress(wish, Stage.SENT)
             case _:
                 return Progress(wish, Stage.DROPPED, why=known.reason or "it was given up")
+
+    def _overdue(self, wish: TransferWish) -> bool:
+        return self.clock() - wish.begun_at > WISH_SECONDS
 
     def finish(self) -> bool:
         """Forget a transfer that is over, once its outcome was told. False: there is none. Raises NotPossible while it

@@ -4,6 +4,7 @@ quarantined rows that are due      read again
 deals noticed and not ingested     ingest; the next piece of large ones
 workers silent for too long        lost: their replicates are replaced
 slots held by nothing              given back
+a transfer of stake cut off        handed to the lane
 open tasks whose visit is due      advance; with the contract's state where an event may have been missed
 
 Each is done though another fails. Of the tasks, those that a deadline or a worker waits for come first, and those that
@@ -18,12 +19,14 @@ from functools import partial
 
 import structlog
 
+from chain.lane.model.intent import LaneId
 from pipeline.broker import notify
 from pipeline.domain import due
 from pipeline.domain.records import WorkerRecord
 from pipeline.flow import isolate
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.assign import assign
+from pipeline.flow.stake_transfer import StakeTransfers
 from pipeline.flow.transactions import BULK_ROOM
 from pipeline.flow.visit import visit
 from pipeline.scheduler import Scheduler
@@ -45,7 +48,8 @@ SLOT_TIMEOUT = 8.0
 
 def sweep(scheduler: Scheduler) -> None:
     """One sweep. Raises PyMongoError or an Unavailable, after all of it was tried; the next sweep goes on."""
-    steps = (reread_quarantined, take_up_deals, lose_silent_workers, free_forgotten_slots, visit_due, _assign)
+    first = (reread_quarantined, take_up_deals, lose_silent_workers, free_forgotten_slots, hand_over_transfer)
+    steps = (*first, visit_due, _assign)
     isolate.all_of([partial(step, scheduler) for step in steps])
 
 
@@ -118,6 +122,14 @@ def _free_forgotten(scheduler: Scheduler, workers: Sequence[WorkerRecord], befor
     scheduler.store.workers.pledge(computed)
     if scheduler.store.workers.release(forgotten):
         log.info("Slots given back that nothing held.", action="slots_freed", slots=len(forgotten))
+
+
+def hand_over_transfer(scheduler: Scheduler) -> None:
+    """Give the lane a deposit or withdrawal that the API stored and then could not hand over."""
+    lane = LaneId(scheduler.settings.chain_id, scheduler.key.wallet)
+    StakeTransfers(
+        scheduler.store.transfers, lane, scheduler.lane_store, scheduler.notifier.send_lane, scheduler.clock
+    ).hand_over()
 
 
 def visit_due(scheduler: Scheduler) -> None:

@@ -26,6 +26,7 @@ from pipeline.store.quarantine import Quarantine, Quarantined
 from pipeline.store.sweeps import Sweeps
 from pipeline.store.task_lists import TaskLists
 from pipeline.store.tasks import Tasks
+from pipeline.store.transfer_wish import TransferWishes
 from pipeline.store.uploads import Uploads
 from pipeline.store.workers import Workers
 from protocol.errors import BadSetting, Unavailable
@@ -104,6 +105,7 @@ class Store:
     pause: PauseSwitch
     lists: TaskLists
     uploads: Uploads
+    transfers: TransferWishes
     _db: Database[dict[str, Any]]
 
     @classmethod
@@ -123,6 +125,7 @@ class Store:
             PauseSwitch(db),
             TaskLists(db),
             Uploads(db),
+            TransferWishes(db),
             db,
         )
 

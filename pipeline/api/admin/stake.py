@@ -25,7 +25,6 @@ from pipeline.flow.forecast import forecast, terms
 from pipeline.flow.stake_transfer import Progress, StakeTransfers
 from pipeline.store.client import database
 from pipeline.store.gas import GasBook
-from pipeline.store.transfer_wish import TransferWishes
 from protocol.errors import BadInput, NotPossible, RpcError, RpcUnavailable
 from protocol.poco.money import pool_stake
 from protocol.types import ZERO_ADDRESS, NRlc, Wei
@@ -154,7 +153,7 @@ def _last_price(services: Services, hub: Hub) -> int | None:
 def _transfers(services: Services) -> StakeTransfers:
     db = database(services.settings)
     return StakeTransfers(
-        TransferWishes(db), _lane(services), MongoStore(db), services.notifier.send_lane, services.clock
+        services.store.transfers, _lane(services), MongoStore(db), services.notifier.send_lane, services.clock
     )
 
 

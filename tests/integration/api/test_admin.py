@@ -21,11 +21,12 @@ from config.operator_token import token_file
 from config.settings import settings
 from config.whole_files import write_whole
 from ops import cli
+from ops.admin.client import OperatorApi
 from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_operations_app
 from pipeline.domain.records import ChainFacts, TaskRecord, TaskStage
 from pipeline.store.client import database
-from protocol.errors import BadSetting
+from protocol.errors import BadSetting, OperatorRefused
 from protocol.types import BlockNumber, NRlc, TaskId, Timestamp, Wei
 from tests.integration.api.conftest import OFFER, STRANGER, TASK, WORKER, Api
 from tests.waiting import wait_until
@@ -118,6 +119,24 @@ def test_the_token_is_a_file_that_only_its_owner_reads(api: Api) -> None:
     finally:
         path.chmod(0o600)
     assert operator_token(api.settings) not in repr(api.settings)
+
+
+def test_commands_that_go_on_are_told_of_changes_and_ask_nothing_themselves(
+    api: Api, sluice: Callable[..., tuple[int, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = OperatorApi.open()
+    told = client.follow("/live")
+    assert [next(told)["workerpool"] for _ in range(2)] == [api.services.pool.workerpool] * 2
+    told.close()
+    monkeypatch.setattr(OperatorApi, "get", lambda *_, **__: pytest.fail("it asked"))
+    assert sluice("pool", "drain", "--json")[0] == 0
+    monkeypatch.undo()
+    api.services.store.pause.resume()
+    monkeypatch.setenv("SLUICE_ADMIN_URL", f"http://127.0.0.1:{api.settings.operations_port}/")
+    monkeypatch.setenv("SLUICE_ADMIN_TOKEN", "x" * 30)
+    settings.cache_clear()
+    with pytest.raises(OperatorRefused, match="not the operator's token"):
+        next(OperatorApi.open().follow("/live"))
 
 
 def test_a_rotated_operators_token_holds_at_once_and_the_former_is_refused(

@@ -91,6 +91,24 @@ def test_a_request_that_dies_before_the_lane_has_it_is_carried_on_by_the_next_on
     assert pool.intents() == [("deposit-7", IntentState.QUEUED)]
 
 
+def test_looking_changes_nothing_and_the_sweep_hands_over_what_a_crash_left() -> None:
+    pool = Pool()
+    pool.wishes.dies = True
+    with pytest.raises(Killed):
+        pool.transfers.begin(SEVEN)
+    for _ in range(2):
+        found = pool.transfers.progress()
+        assert found is not None
+        assert (found.stage, found.why) == (Stage.WAITS, "the scheduler's next sweep hands it over")
+    assert (pool.intents(), pool.woken) == ([], 0)
+    for _ in range(2):
+        pool.transfers.hand_over()
+    assert (pool.intents(), pool.woken) == ([("deposit-7", IntentState.QUEUED)], 1)
+    pool.transfers.wishes.finish(pool.wishes.pending() or pytest.fail("it was forgotten"))
+    pool.transfers.hand_over()
+    assert pool.woken == 1
+
+
 def test_another_transfer_waits_until_the_first_is_over_and_told() -> None:
     pool = Pool()
     pool.transfers.begin(SEVEN)
@@ -107,6 +125,7 @@ def test_what_the_lane_has_never_had_within_the_hour_is_dropped_and_never_sent()
     with pytest.raises(Killed):
         pool.transfers.begin(SEVEN)
     pool.now += WISH_SECONDS + 1
+    pool.transfers.hand_over()
     found = pool.transfers.progress()
     assert found is not None
     assert (found.stage, pool.intents()) == (Stage.DROPPED, [])
