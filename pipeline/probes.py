@@ -26,6 +26,7 @@ from chain.lane.phases.snapshot import take_snapshot
 from chain.lane.rules.fees import quote
 from chain.lane.rules.poco import poco_lane
 from chain.lane.run import Lane
+from chain.lane.store.lease import process_of
 from chain.lane.store.mongo import MongoStore
 from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
@@ -206,7 +207,8 @@ class Probes:
                 if halted is not None or stuck is not None or not oldest:
                     return LaneFacts(halted, stuck=stuck)
                 waiting = self.clock() - oldest[0].created_at
-                return LaneFacts(None, waiting, admin.status(self.lane).why)
+                run_by = process_of(MongoStore(database(self.settings)).last_holder(lane))
+                return LaneFacts(None, waiting, admin.status(self.lane).why, run_by=run_by)
         except (PyMongoError, Unavailable, RpcError):
             # Another part reports which of them does not answer.
             return None
@@ -247,7 +249,7 @@ def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFact
             hello = db.client.admin.command("hello")
             ahead = hello["localTime"].timestamp() - (before + clock()) / 2
             store = Store.of(db)
-            cursor, swept_at = store.chain.cursor(), store.sweeps.last()
+            cursor, swept_at, swept_by = store.chain.cursor(), store.sweeps.last(), store.sweeps.last_by()
     except ExecutionTimeout:
         return _late("MongoDB", ANSWER_SECONDS)
     except OperationFailure as error:
@@ -260,7 +262,7 @@ def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFact
     except PyMongoError as error:
         why = f"MongoDB does not answer: {str(error).partition(' (')[0].partition(', Timeout')[0]}"
         return NoAnswer(why, "Start it, or correct SLUICE_MONGODB_URI.", may_recover=True)
-    return DatabaseFacts("setName" in hello or hello.get("msg") == "isdbgrid", ahead, cursor, swept_at)
+    return DatabaseFacts("setName" in hello or hello.get("msg") == "isdbgrid", ahead, cursor, swept_at, swept_by)
 
 
 def ask_broker(
@@ -294,7 +296,10 @@ def ask_broker(
 def ask_ipfs(settings: Settings) -> IpfsFacts | NoAnswer:
     """IPFS: whether kubo's RPC API answers."""
     url = settings.ipfs_api.rstrip("/")
-    fix = "Start kubo, or correct SLUICE_IPFS_API; until then results wait on the workers' disks."
+    fix = (
+        "Start it, or correct SLUICE_IPFS_API. Until then tasks are computed and voted on, but none ends: machines keep"
+        " their results and bring them once it answers; deadlines go on."
+    )
     try:
         with http_client(url, timeout=ANSWER_SECONDS) as http:
             answer = http.post("/api/v0/version").raise_for_status()

@@ -26,12 +26,14 @@ from chain.lane.rules.gas import transfer_gas
 from chain.lane.run import Lane
 from chain.lane.signer import Unsigned, to_self
 from chain.lane.store.port import IntentMove
-from chain.rpc.answers import Known, Unknown
+from chain.rpc.answers import Known, Unknown, decode_reply
 from protocol.errors import BadInput, BadMessage, LeaseLost
-from protocol.types import BlockNumber, Nonce, Wei
+from protocol.types import BlockNumber, Nonce, TxHash, Wei
 
 log = structlog.get_logger(__name__)
 
+#: Newest nonces whose transactions are looked at by hash.
+_RECORDS = 2000
 _CANCELLED = "cancelled by an operator"
 
 
@@ -93,6 +95,21 @@ def status(lane: Lane) -> LaneStatus:
     halted, waiting = context.store.halted(context.lane), context.store.waiting(context.lane)
     why = halted or waiting or _why_nonce_waits(seen, records, gaps) or _why_queue_waits(context, seen, records, queued)
     return LaneStatus(seen.head, seen.count, next_nonce, seen.balance, records, gaps, queued, halted, waiting, why)
+
+
+def nonce_of(lane: Lane, tx_hash: TxHash) -> Nonce | None:
+    """The nonce of a transaction of the lane's wallet, also of one that was replaced; None if there is no such one.
+
+    Looks at the newest records, and then asks the node. Raises RpcUnavailable.
+    """
+    context = lane.context
+    for record in context.store.newest(context.lane, list(NonceState), _RECORDS, None):
+        if any(attempt.tx_hash.lower() == tx_hash for attempt in record.attempts):
+            return record.nonce
+    match decode_reply(context.rpc.call("eth_getTransactionByHash", tx_hash), lambda body: body):
+        case Known(body) if str(body["from"]).lower() == context.lane.wallet:
+            return Nonce(int(body["nonce"], 16))
+    return None
 
 
 def _why_queue_waits(context: RunContext, seen: ChainSnapshot, records: tuple[NonceRecord, ...], queued: int) -> str:

@@ -59,11 +59,6 @@ def stacked(*parts: RenderableType | None) -> Group:
     return Group(*(part for part in parts if part is not None))
 
 
-def count(number: int, thing: str) -> str:
-    """How many of a thing: 1 task, 2 tasks."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
 def age(seconds: float | None) -> str:
     """A length of time as people say it: 12 s, 3 min, 5.2 h, 3 days; a dash for none."""
     if seconds is None:

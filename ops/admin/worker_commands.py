@@ -106,6 +106,7 @@ def _drawn(found: Mapping[str, Any]) -> RenderableType:
         *(Text(screen.printable(says)) for says in found["says"]),
         Text(""),
         task.lines(found["tasks"], now, empty="It has no task."),
+        task.wrong(found["wrong_votes"]),
     )
 
 

@@ -103,12 +103,12 @@ def _replace(archive: Archive, copies: Copies, collections: list[Member]) -> boo
     for member in collections:
         name = member.name.removeprefix(DATABASE).removesuffix(_SUFFIX)
         try:
-            count = copies.stage(name, split(archive.pieces(member)))
+            number = copies.stage(name, split(archive.pieces(member)))
         except ValueError as error:
             why = f"{member.name} in it is not BSON: {error}"
             raise BadBackup(path=archive.path, why=why, fix="Take an older backup.") from error
-        if count != member.items:
-            why = f"{member.name} in it holds {count} documents, not {member.items}"
+        if number != member.items:
+            why = f"{member.name} in it holds {number} documents, not {member.items}"
             raise BadBackup(path=archive.path, why=why, fix="Take an older backup.")
     given_up = transfer_wish.give_up(copies.staged("pool"), copies.staged("intents"))
     copies.put_in_place()

@@ -21,6 +21,7 @@ from pipeline.store.blocks import CURSOR
 from pipeline.store.client import answering, database
 from pipeline.store.copies import Copies, Disturbed, Snapshot
 from pipeline.store.migrations import VERSION
+from protocol.counts import count
 from protocol.errors import BadInput, Unavailable
 
 #: Times that it is begun anew when collections are made meanwhile, as a scheduler does at its first start.
@@ -81,7 +82,7 @@ def _copy(archive: ArchiveWriter, snapshot: Snapshot, progress: Progress) -> dic
     for name in snapshot.names:
         documents = snapshot.documents(name)
         member = archive.add(f"{DATABASE}{name}.bson", marks.seen(documents) if name == "cursors" else documents)
-        progress(f"{name}: {member.items} documents")
+        progress(f"{name}: {count(member.items, 'document')}")
     return {"block": marks.block, "block_hash": marks.block_hash, "schema": marks.schema, "wallets": marks.wallets}
 
 

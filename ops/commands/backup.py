@@ -12,6 +12,7 @@ from rich.console import Console
 from config.settings import settings
 from ops.admin import screen
 from ops.admin.screen import Json
+from protocol.counts import count
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +46,7 @@ def _backup(
     with console.status("Reading …") as line:
         made = take(settings(), path, keys=keys, secrets=secrets, progress=line.update)
     block = "before the first block" if made.block is None else f"up to block {made.block}"
-    says = [f"{made.path}: {made.documents} documents, {block}, {made.bytes} bytes."]
+    says = [f"{made.path}: {count(made.documents, 'document')}, {block}, {count(made.bytes, 'byte')}."]
     if made.keys:
         says.append(f"With keys ({', '.join(made.keys)}): whoever has this file can act as the pool.")
     screen.show(asdict(made), "\n".join(says), as_json=as_json)

@@ -24,6 +24,7 @@ from chain.watch.watcher import Reorg, Watcher
 from config.endpoints import rpc_urls
 from config.settings import Settings, settings
 from pipeline.store.client import Store, answering
+from protocol.counts import count
 from protocol.errors import BadInput, BadSetting
 from protocol.poco.events import SchedulerNotice, Seen
 from protocol.types import BlockNumber, Contract
@@ -218,8 +219,11 @@ def _print_status(found: dict[str, Any], nodes: Sequence[looking.NodeStatus], re
     """Print the answer of `sluice chain status` in words and a table."""
     console, cursor = Console(soft_wrap=True, markup=False), found["cursor"]
     where = "nothing followed yet" if cursor is None else f"block {cursor['number']} {cursor['hash']}"
-    console.print(f"followed: {where}" + ("" if found["lag"] is None else f", {found['lag']} blocks behind"))
-    console.print(f"stored: {found['deals']} deals ({found['deals_waiting']} to be ingested), {found['logs']} logs")
+    console.print(f"followed: {where}" + ("" if found["lag"] is None else f", {count(found['lag'], 'block')} behind"))
+    console.print(
+        f"stored: {count(found['deals'], 'deal')} ({found['deals_waiting']} to be ingested),"
+        f" {count(found['logs'], 'log')}"
+    )
     table = Table("node", "head", "safe", "finalized", "has the last block followed", box=None)
     for node in nodes:
         has = {None: "–", True: "yes", False: "no: replaced"}[node.has_cursor]
@@ -228,7 +232,10 @@ def _print_status(found: dict[str, Any], nodes: Sequence[looking.NodeStatus], re
         )
     console.print(table)
     for reorg in reorgs:
-        console.print(f"reorg: {reorg.depth} blocks above block {reorg.ancestor.number}, {reorg.tasks} tasks touched")
+        console.print(
+            f"reorg: {count(reorg.depth, 'block')} above block {reorg.ancestor.number},"
+            f" {count(reorg.tasks, 'task')} touched"
+        )
     for sentence in found["odd"]:
         console.print(sentence)
 

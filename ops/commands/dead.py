@@ -11,6 +11,7 @@ from rich.text import Text
 from ops.admin import screen
 from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json, age
+from protocol.counts import count
 from protocol.errors import BadInput, NotFound
 
 #: Messages that are looked through for one id.
@@ -84,4 +85,4 @@ def _move(action: str, ids: list[str] | None, *, every: bool, dry_run: bool, as_
     answer = OperatorApi.open().post(f"/dead/{action}", dry_run=dry_run, id=ids or None)
     done = "delivered again" if action == "retry" else "removed"
     would = "would be " if dry_run else ""
-    screen.show(answer, Text(f"{len(answer['messages'])} messages {would}{done}."), as_json=as_json)
+    screen.show(answer, Text(f"{count(len(answer['messages']), 'message')} {would}{done}."), as_json=as_json)

@@ -82,7 +82,7 @@ def _drawn(found: Mapping[str, Any]) -> RenderableType:
         "tasks": None if found["tasks"] is None else f"{found['tasks']}, {found['open_tasks']} not over",
     }
     tasks = task.lines(found["shown"], time.time(), empty="None of its tasks is shown.")
-    return screen.stacked(screen.pairs(facts), Text(""), tasks)
+    return screen.stacked(screen.pairs(facts), Text(""), tasks, task.wrong(found["wrong_votes"]))
 
 
 def _or_dash(value: object) -> str:

@@ -156,7 +156,7 @@ def _policy(
         {"policy": asdict(policy), "cut_off": cut_off, "dry_run": dry_run},
         f"{'The policy would be' if dry_run else 'The policy is'}: "
         + ", ".join(f"{name} {'no limit' if value is None else value}" for name, value in asdict(policy).items()),
-        f"{len(cut_off)} machines {'would be' if dry_run else 'were'} cut off.",
+        f"Machines that {'would be' if dry_run else 'were'} cut off: {len(cut_off)}.",
         *cut_off,
     )
 

@@ -19,6 +19,7 @@ from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json
 from ops.machine.income import moment_of
 from protocol.amounts import ether, rlc
+from protocol.counts import count
 from protocol.errors import BadInput
 
 #: Lines in one answer of the API at most.
@@ -206,10 +207,11 @@ def _table(by: str, lines: Sequence[Mapping[str, Any]], total: Mapping[str, Any]
 
 def _forecast(found: Mapping[str, Any]) -> str:
     says = (
-        f"{found['tasks']} tasks of {found['deals']} deals bring the scheduler {rlc(found['scheduler_nrlc'])} RLC"
+        f"{count(found['tasks'], 'task')} of {count(found['deals'], 'deal')} bring"
+        f" the scheduler {rlc(found['scheduler_nrlc'])} RLC"
         f" if all complete, workers {rlc(found['workers_nrlc'])} RLC; they lock {rlc(found['locked_nrlc'])} RLC"
     )
-    return says + (f"; {found['unknown_tasks']} tasks are not in it" if found["unknown_tasks"] else "")
+    return says + (f"; not in it: {count(found['unknown_tasks'], 'task')}" if found["unknown_tasks"] else "")
 
 
 def _outside(item: Mapping[str, Any]) -> str:

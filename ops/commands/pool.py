@@ -12,6 +12,7 @@ from rich.console import Console
 from ops.admin import screen
 from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json
+from protocol.counts import count
 
 #: Looks in a row that must find nothing at work: a process that looked just before the pause may still give a task out.
 QUIET_LOOKS = 2
@@ -70,13 +71,13 @@ def _drain(
             quiet = quiet + 1 if work is not None and not work["begun_tasks"] else 0
             if quiet >= QUIET_LOOKS:
                 answer = {"drained": True, "begun": 0, "waiting": work["open_tasks"]}
-                left = screen.count(work["open_tasks"], "task")
+                left = count(work["open_tasks"], "task")
                 says = f"Nothing is at work; {left} wait for `sluice pool resume`."
                 screen.show(answer, says, as_json=as_json)
                 return
             if wait and time.monotonic() - began >= wait:
                 break
-            at_work = screen.count(work["begun_tasks"], "task") if work else ""
+            at_work = count(work["begun_tasks"], "task") if work else ""
             line.update(f"At work: {at_work} …" if work else "MongoDB does not answer …")
     says = "Tasks are still at work. The pool stays paused: `sluice pool drain` waits again, `resume` ends the pause."
     screen.show({"drained": False}, says, as_json=as_json)

@@ -61,4 +61,4 @@ def _retry(
     if as_json:
         print(json.dumps({"rows": count}))
     else:
-        print(f"{count} rows will be read again within seconds; `sluice quarantine ls` shows what stays.")
+        print(f"Rows that will be read again within seconds: {count}; `sluice quarantine ls` shows what stays.")

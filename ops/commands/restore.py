@@ -13,6 +13,7 @@ from rich.console import Console
 from config.settings import settings
 from ops.admin import screen
 from ops.admin.screen import DryRun, Json, age
+from protocol.counts import count
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +51,7 @@ def _restore(
         done = put_back(settings(), path, replace=replace, keys=keys, dry_run=dry_run, wait=wait)
     old = age(time.time() - done.made_at)
     block = "before the first block" if done.block is None else f"up to block {done.block}"
-    what = f"{done.documents} documents of {done.collections} collections, {block}, {old} old"
+    what = f"{count(done.documents, 'document')} of {count(done.collections, 'collection')}, {block}, {old} old"
     says = [f"Would be restored: {what}. Nothing was changed." if dry_run else f"Restored: {what}."]
     says += [f"{'Would be written' if dry_run else 'Written'}: {place}" for place in done.keys]
     if done.transfer_given_up:

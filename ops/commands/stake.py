@@ -14,6 +14,7 @@ from ops.admin import screen
 from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json, native
 from protocol.amounts import amount_of, ether, rlc
+from protocol.counts import count
 from protocol.errors import BadInput, NotReady, TransferDropped
 
 #: Seconds for which a transaction is waited for, and between two looks.
@@ -135,16 +136,14 @@ def drawn(found: Mapping[str, Any]) -> RenderableType:
         "wallet": f"{found['wallet']}, at block {found['block']}",
         "free": f"{rlc(found['free_nrlc'])} RLC in the hub",
         "locked": f"{rlc(found['locked_nrlc'])} RLC, {rlc(found['locked_by_open_nrlc'])} RLC of it by"
-        f" {found['open_tasks']} open tasks of {found['open_deals']} deals",
+        f" {count(found['open_tasks'], 'open task')} of {count(found['open_deals'], 'deal')}",
         "a further task": None
         if price is None
         else f"locks {rlc(found['locks_per_task_nrlc'])} RLC at the last deal's price of {rlc(price)} RLC",
         "enough for": None if enough is None else f"{enough} more tasks of that price",
         "outside": f"{rlc(found['outside_nrlc'])} RLC in the wallet",
         "gas": native(found["native_wei"]),
-        "lasts": None
-        if found["gas_days"] is None
-        else f"{found['gas_days']:.{1 if found['gas_days'] < 100 else 0}f} days as in the last days",
+        "lasts": found["gas_says"],
         "spent in 24 h": f"{ether(spend['spent_wei'])} of the native token on gas",
         "daily cap": "none (SLUICE_DAILY_SPEND_CAP_WEI)"
         if cap is None

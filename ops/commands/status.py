@@ -16,6 +16,7 @@ from rich.text import Text
 from ops.admin import screen
 from ops.admin.client import OperatorApi
 from ops.admin.screen import Json, age, native
+from protocol.counts import count
 
 
 def register(app: typer.Typer) -> None:
@@ -73,13 +74,14 @@ def drawn(found: Mapping[str, Any], page: str) -> RenderableType:
         "gas": _gas(found),
     }
     if work is not None:
-        machines = {state: count for state, count in work["machines"].items() if count}
+        machines = {state: number for state, number in work["machines"].items() if number}
+        set_aside = work["quarantined"]
         facts |= {
-            "machines": ", ".join(f"{count} {state}" for state, count in machines.items()) or "none has signed in",
+            "machines": ", ".join(f"{number} {state}" for state, number in machines.items()) or "none has signed in",
             "deals, last hour": work["deals_last_hour"],
             "completed, last hour": work["completed_last_hour"],
             "transactions": f"{work['transactions_open']} open (`sluice tx ls`)",
-            "quarantined": f"{work['quarantined']} rows (`sluice quarantine ls`)" if work["quarantined"] else None,
+            "quarantined": f"{count(set_aside, 'row')} (`sluice quarantine ls`)" if set_aside else None,
         }
     rows = [
         (item["stage"], str(item["count"]), age(item["oldest_seconds"]))
@@ -91,6 +93,6 @@ def drawn(found: Mapping[str, Any], page: str) -> RenderableType:
 
 
 def _gas(found: Mapping[str, Any]) -> str | None:
-    held, tasks, days = native(found["gas_balance_wei"]), found["gas_for_tasks"], found["gas_days"]
-    lasts = "" if days is None else f", for {days:.{1 if days < 100 else 0}f} days at what the last days cost"
-    return None if held is None else f"{held}: enough for {tasks} tasks at the present price{lasts}"
+    held, tasks, says = native(found["gas_balance_wei"]), found["gas_for_tasks"], found["gas_says"]
+    lasts = "" if says is None else f"; {says}"
+    return None if held is None else f"{held}: enough for {count(tasks, 'task')} at the present price{lasts}"

@@ -80,6 +80,15 @@ def lines(found: Sequence[Mapping[str, Any]], now: float, *, empty: str = "There
     return screen.table(COLUMNS, rows, empty=empty)
 
 
+def wrong(found: Sequence[Mapping[str, Any]]) -> RenderableType | None:
+    """Votes with which machines lost their stake; nothing without any."""
+    rows = [(item["wallet"], item["task_id"], str(item["block"]), item["tx"]) for item in found]
+    if not rows:
+        return None
+    columns = ("wallet", "task", "block", "transaction")
+    return screen.stacked(Text("\nwrong votes, each of which lost its stake"), screen.table(columns, rows, empty=""))
+
+
 def drawn(found: Mapping[str, Any]) -> RenderableType:
     """One task."""
     matched, at = found["matched_block"], found["matched_at"]

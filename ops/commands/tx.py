@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -28,7 +29,7 @@ from chain.rpc.pool import connect
 from config.settings import settings
 from pipeline.store.client import answering, database
 from protocol.errors import BadInput
-from protocol.types import Nonce
+from protocol.types import Nonce, TxHash
 from workers.data.layout import layout_of
 from workers.pool.saved_config import policy_of, settings_from_pool
 
@@ -40,6 +41,7 @@ NonceArg = Annotated[int, typer.Argument(help="Nonce of an open transaction, fro
 #: Intents listed at once.
 MOST = 200
 _ETHER = 10**18
+_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +49,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="A wallet's transactions: see the queue, repair by hand.")
     commands: dict[str, tuple[Callable[..., None], str]] = {
         "ls": (_ls, "Examples: `sluice tx ls`, `sluice tx ls --json --worker`"),
-        "show": (_show, "Example: `sluice tx show 41`"),
+        "show": (_show, "Examples: `sluice tx show 41`, `sluice tx show 0x…`"),
         "bump": (_bump, "Example: `sluice tx bump 41 --dry-run`"),
         "cancel": (_cancel, "Examples: `sluice tx cancel 41`, `sluice tx cancel --intent 31337:0x…:claim:0x…`"),
         "rebroadcast": (_rebroadcast, "Example: `sluice tx rebroadcast`"),
@@ -94,14 +96,14 @@ def _ls(as_json: Json = False, worker: Worker = False) -> None:
 
 
 def _show(
-    what: Annotated[str, typer.Argument(help="A nonce, or the key of an intent.")],
+    what: Annotated[str, typer.Argument(help="A nonce, the key of an intent, or a transaction's hash.")],
     as_json: Json = False,
     worker: Worker = False,
 ) -> None:
     """Everything about one nonce or one intent: attempts, receipt, reasons."""
     lane = _open_lane(worker)
     store = lane.context.store
-    record = store.record(lane.id, Nonce(int(what))) if what.isdecimal() else store.holding(lane.id, what)
+    record = _record(lane, what)
     intents = store.intents(record.intents + record.released if record else [what])
     if record is None and not intents:
         raise BadInput(what=f"There is no nonce and no intent {what} in this lane.")
@@ -113,6 +115,17 @@ def _show(
         _print_json(found)
     else:
         Console(soft_wrap=True).print_json(json.dumps(found, default=str))
+
+
+def _record(lane: Lane, what: str) -> NonceRecord | None:
+    """The record of a nonce, of a transaction by its hash, or of an intent by its key; None if the lane has none."""
+    store = lane.context.store
+    if what.isdecimal():
+        return store.record(lane.id, Nonce(int(what)))
+    if _HASH.fullmatch(what) is None:
+        return store.holding(lane.id, what)
+    nonce = admin.nonce_of(lane, TxHash(what.lower()))
+    return None if nonce is None else store.record(lane.id, nonce)
 
 
 def _bump(nonce: NonceArg, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:

@@ -19,6 +19,7 @@ import docker
 import httpx
 from rich.console import Console
 
+from chain.contracts import calls
 from chain.rpc.client import Rpc
 from config.http_client import http_client
 from config.settings import Settings
@@ -28,20 +29,26 @@ from ops.demo.report import DealStory
 from ops.demo.screen import Progress
 from ops.demo.stage import DemoStage
 from ops.market.contracts import NewDataset
+from ops.poco.accounts import dev_key
 from ops.poco.deploy import PocoAddresses
+from ops.poco.sender import DirectSender, TxRequest
 from ops.pool import local, servers, site
 from ops.pool.local import LocalPool, WorkerMachine
+from ops.pool.on_chain import PROVIDER
 from ops.pool.site import Chain, Names, Servers
 from ops.stack import stack
 from ops.stack.parts import StackPart
 from ops.stack.stack import Watch
+from protocol.amounts import NRLC
 from protocol.errors import StorageUnavailable
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import TaskStatus
-from protocol.types import Hash32, Wallet
+from protocol.types import Hash32, NRlc, Wallet
 
 #: Honest machines, one container each; three must agree at trust 5, four and one more if one of them lies.
 WORKERS = 4
+#: nRLC that the scheduler's wallet has beside its stake, and gas of the transfer.
+POCKET, TRANSFER_GAS = NRlc(100 * NRLC), 100_000
 LIAR = ("ops.demo.liar",)
 DATASET, INPUT_FILE = b"the demo's dataset\n", b"an input file of the demo\n"
 
@@ -74,6 +81,7 @@ def run(settings: Settings, console: Console, watch: Watch, *, keep: bool) -> De
     pool = _prepare_pool(settings, chain, hosts)
     try:
         with Rpc(chain.rpc_url) as rpc, Progress(console) as progress:
+            _fill_pocket(rpc, pool, chain)
             stage = DemoStage(pool, chain, rpc, hosts.ipfs_gateway)
             stories = _run_deals(stage, pool, progress, console, hosts)
     except BaseException:
@@ -123,6 +131,12 @@ def _prepare_pool(settings: Settings, chain: Chain, hosts: Servers) -> LocalPool
     checksum = Hash32(to_hex(hashlib.sha256(DATASET).digest()))
     dataset = NewDataset("sluice-demo", _add_to_ipfs(hosts, DATASET), checksum)
     return site.prepare(hosts, chain, names, home(settings), workers=WORKERS + 1, image=image, dataset=dataset)
+
+
+def _fill_pocket(rpc: Rpc, pool: LocalPool, chain: Chain) -> None:
+    """Give the scheduler's wallet RLC outside the hub, so that `sluice stake deposit` can be tried."""
+    pocket = calls.transfer(pool.on_chain.scheduler.key.wallet, POCKET)
+    DirectSender(dev_key(PROVIDER), rpc, chain.chain_id).run([TxRequest(chain.addresses.rlc, pocket, TRANSFER_GAS)])
 
 
 def _run_deals(

@@ -15,6 +15,7 @@ from rich.text import Text
 from chain.lane.transfer import Direction, sentence
 from config.settings import settings
 from protocol.amounts import amount_of, ether, rlc
+from protocol.counts import count
 from protocol.errors import BadInput
 
 #: Columns of a table whose cells must not be cut.
@@ -116,7 +117,7 @@ def earnings(since: Since = "30d", as_json: Json = False) -> None:
         brought = "unknown" if row.reward is None else str(row.reward)
         table.add_row(row.task_id, row.ended, row.stage, brought, str(row.gas), Text(row.cause or ""))
     Console(soft_wrap=True, width=WIDE).print(table if found.tasks else "No task has ended since then.")
-    print(f"{len(found.tasks)} tasks brought {found.reward} nRLC ({rlc(found.reward)} RLC)")
+    print(f"{count(len(found.tasks), 'task')} brought {found.reward} nRLC ({rlc(found.reward)} RLC)")
     print(f"gas since {found.since}: {found.gas} wei ({ether(found.gas)}), also of what has not ended")
     if found.unknown:
         print(f"{found.unknown} tasks whose end the node did not show are not in the sum")

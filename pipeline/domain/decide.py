@@ -39,6 +39,7 @@ from pipeline.domain.actions import (
 from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, ReplicateState, Standing, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts
+from protocol.counts import count
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.results.error_result import blames_task
@@ -330,7 +331,7 @@ def _why_failed(task: TaskRecord, view: ChainView) -> str:
     if view.consensus is not None:
         return "The winners agreed but the task was not finalized before its final deadline."
     if view.contributions:
-        return f"{len(view.contributions)} votes brought no consensus before the deadline."
+        return f"{count(len(view.contributions), 'vote')} brought no consensus before the deadline."
     return f"Nobody contributed before the deadline: {causes(task)}."
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pipeline.domain.match import Capacity, Obstacle, obstacle
 from pipeline.domain.records import NEWCOMER_SLOTS, TaskRecord, WorkerRecord
+from protocol.counts import count
 from protocol.types import Wei
 
 #: What keeps a machine from every task, in the order in which it is told.
@@ -26,9 +27,9 @@ def explain_worker(worker: WorkerRecord, waiting: Sequence[TaskRecord], now: flo
     capacity = Capacity.of(replace(worker, lost=lost))
     stands = Counter(obstacle(task, capacity, now) for task in waiting)
     many = len(waiting)
-    for found, count in stands.most_common():
+    for found, number in stands.most_common():
         if found not in _OF_THE_MACHINE:
-            said.append(f"{count} of the {many} most urgent tasks that wait: {_to_task(found, capacity)}.")
+            said.append(f"{number} of the {many} most urgent tasks that wait: {_to_task(found, capacity)}.")
     return said
 
 
@@ -37,7 +38,7 @@ def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]
     rests = worker.rest_until - now
     checks = (
         (worker.banned, "It is banned: `sluice worker unban`."),
-        (worker.drained, f"It is drained, with {len(worker.held)} tasks to finish: `sluice worker undrain`."),
+        (worker.drained, f"It is drained, with {count(len(worker.held), 'task')} to finish: `sluice worker undrain`."),
         (worker.away and not worker.banned, "It has signed off and comes back by itself when it is started."),
         (
             not worker.away and (worker.lost or silent > lost_after),

@@ -32,6 +32,8 @@ class DatabaseFacts:
     cursor: BlockRef | None
     #: When the pipeline last swept all tasks, Unix seconds; None: never.
     swept_at: float | None = None
+    #: The process that did, for people; None: not known.
+    swept_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class LaneFacts:
     why: str = ""
     #: What its last run found that no run can mend, whatever the age of anything; None if nothing.
     stuck: str | None = None
+    #: The process that ran it last, for people; None: not known.
+    run_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
         if isinstance(facts.database, DatabaseFacts):
             found["watcher"] = _watcher(facts.node, facts.database.cursor, facts.watched, pool)
     if isinstance(facts.database, DatabaseFacts) and facts.database.swept_at is not None:
-        found["pipeline"] = _pipeline(facts.now - facts.database.swept_at, facts.watched, pool)
+        found["pipeline"] = _pipeline(facts.now - facts.database.swept_at, facts.database.swept_by, facts.watched, pool)
     if facts.lane is not None:
         found["lane"] = _lane(facts.lane, pool)
     if facts.machines is not None:
@@ -227,9 +227,9 @@ def amount(wei: Wei) -> str:
     return f"{wei} wei" if wei < _ETHER // 10**6 else f"{wei / _ETHER:.6g} ETH ({wei} wei)"
 
 
-def _pipeline(since: float, watched: float, pool: ExpectedPool) -> HealthPart | None:
-    """`since`: seconds since the last sweep. None where nothing can be said: the scheduler may only just start, or not
-    run at all.
+def _pipeline(since: float, swept_by: str | None, watched: float, pool: ExpectedPool) -> HealthPart | None:
+    """`since`: seconds since the last sweep; `swept_by`: the process that did it. None where nothing can be said: the
+    scheduler may only just start, or not run at all.
     """
     if since < max(SWEEP_SECONDS, SWEEPS_MISSED * pool.sweep_seconds):
         return HealthPart(ok=True, detail=f"it swept the tasks {max(since, 0.0):.0f} s ago")
@@ -237,9 +237,14 @@ def _pipeline(since: float, watched: float, pool: ExpectedPool) -> HealthPart | 
         return None
     return HealthPart(
         ok=False,
-        detail=f"no process has swept the tasks for {since:.0f} s: nothing is decided",
+        detail=f"no process has swept the tasks for {since:.0f} s{_last(swept_by)}: nothing is decided",
         fix="See the log of the processes `pipeline` and `beat`, and `sluice queue ls`; restart what hangs.",
     )
+
+
+def _last(by: str | None) -> str:
+    """Who did it last, beside for how long it was not done."""
+    return "" if by is None else f" (the last was {by})"
 
 
 def _watcher(node: NodeFacts, cursor: BlockRef | None, watched: float, pool: ExpectedPool) -> HealthPart:
@@ -276,8 +281,8 @@ def _lane(facts: LaneFacts, pool: ExpectedPool) -> HealthPart:
         return HealthPart(ok=True, detail="no operator is needed")
     return HealthPart(
         ok=False,
-        detail=f"a transaction has waited for {facts.waiting:.0f} s: {facts.why}",
-        fix="See `sluice tx ls`.",
+        detail=f"a transaction has waited for {facts.waiting:.0f} s{_last(facts.run_by)}: {facts.why}",
+        fix="See `sluice tx ls`, and whether that process hangs.",
     )
 
 

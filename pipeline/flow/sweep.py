@@ -20,6 +20,7 @@ from functools import partial
 import structlog
 
 from chain.lane.model.intent import LaneId
+from chain.lane.store.lease import new_holder, process_of
 from pipeline.broker import notify
 from pipeline.domain import due
 from pipeline.domain.records import WorkerRecord
@@ -80,7 +81,7 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
     # One that is later than two sweeps take is one that did not run.
     last_after = now - max(silence, 2 * scheduler.settings.sweep_seconds)
     # A moment that is still to come is of a clock that was wrong.
-    if before < scheduler.store.sweeps.record(now, heard=heard, last_after=last_after) <= now:
+    if before < scheduler.store.sweeps.record(now, heard=heard, last_after=last_after, by=_this_process()) <= now:
         return
     touched: list[TaskId] = []
     for wallet in scheduler.store.workers.silent_workers(before, SILENT):
@@ -93,6 +94,10 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
         touched += tasks
     for chunk in notify.chunks(touched, notify.ADVANCE_CHUNK):
         advance_each(scheduler, chunk)
+
+
+def _this_process() -> str:
+    return process_of(new_holder()) or ""
 
 
 def free_forgotten_slots(scheduler: Scheduler) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bson.errors import BSONError
-from pymongo import ASCENDING, IndexModel, ReplaceOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReplaceOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
@@ -19,7 +19,7 @@ from pipeline.store.documents import Document, Documents, Row
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.errors import InQuarantine, Unfit
 from protocol.poco import events
-from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp, TxHash
+from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp, TxHash, Wallet
 
 #: What MongoDB's encoder raises for a value that no document can hold.
 UNSTORABLE = (BSONError, OverflowError, UnicodeError)
@@ -27,6 +27,12 @@ UNSTORABLE = (BSONError, OverflowError, UnicodeError)
 INDEXES = [
     IndexModel([("event.task_id", ASCENDING), ("orphaned", ASCENDING)], name="by_task"),
     IndexModel([("block", ASCENDING)], name="by_block"),
+    # Few, and asked for by people.
+    IndexModel(
+        [("event.worker", ASCENDING), ("block", DESCENDING)],
+        name="wrong_by_worker",
+        partialFilterExpression={"kind": events.FaultyContribution.__name__},
+    ),
 ]
 
 _KINDS: dict[str, Documents[Any]] = {
@@ -150,6 +156,11 @@ class Logs:
         for seen in found.values():
             seen.sort(key=lambda item: (item.block_number, item.log_index))
         return dict(found), broken
+
+    def wrong_votes(self, worker: Wallet, limit: int) -> list[events.Seen]:
+        """The votes with which a machine lost its stake, newest first; at most `limit`."""
+        wrong = {"event.worker": worker, "kind": events.FaultyContribution.__name__, "orphaned": False}
+        return self.reader.each(self._rows.find(wrong).sort("block", DESCENDING).limit(limit))
 
     def orphan_above(self, block: BlockNumber) -> list[TaskId]:
         """Mark logs above `block` as gone from the chain; returns the tasks they were about."""

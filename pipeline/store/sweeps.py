@@ -28,9 +28,16 @@ class Sweeps:
         swept_at = None if row is None else row.get("swept_at")
         return float(swept_at) if isinstance(swept_at, int | float) else None
 
-    def record(self, now: float, *, heard: bool, last_after: float) -> float:
-        """Record a sweep at `now`; returns when machines could last not be heard (Unix seconds): because a sweep heard
-        of no machine (`heard`), or because none ran from `last_after` until the next one.
+    def last_by(self) -> str | None:
+        """The process that swept last, as `record` was told; None: not known."""
+        row = self._cursors.find_one({"_id": _ROW}, {"by": 1})
+        by = None if row is None else row.get("by")
+        return by if isinstance(by, str) and by else None
+
+    def record(self, now: float, *, heard: bool, last_after: float, by: str = "") -> float:
+        """Record a sweep at `now`, by this process (`by`, for people); returns when machines could last not be heard
+        (Unix seconds): because a sweep heard of no machine (`heard`), or because none ran from `last_after` until the
+        next one.
         """
         not_heard = True if not heard else {"$lt": [{"$ifNull": ["$swept_at", 0.0]}, last_after]}
         row = self._cursors.find_one_and_update(
@@ -40,6 +47,7 @@ class Sweeps:
                     "$set": {
                         "unheard_at": {"$cond": [not_heard, now, {"$ifNull": ["$unheard_at", 0.0]}]},
                         "swept_at": {"$max": ["$swept_at", now]},
+                        "by": {"$literal": by},
                     }
                 }
             ],

@@ -37,6 +37,12 @@ def new_holder() -> str:
     return f"{socket.gethostname()}|{pid}|{_process_start(pid)}|{secrets.token_hex(4)}"
 
 
+def process_of(holder: str) -> str | None:
+    """The process of a holder for people: `pid 12 on host`; None for a name that is none."""
+    host, pid, *_ = (*holder.split("|"), "")
+    return f"pid {pid} on {host}" if pid.isdigit() else None
+
+
 def holder_is_dead(holder: str) -> bool:
     """Whether `holder` is certainly a dead process of this machine, whose lease can be taken before it expires."""
     host, pid, started, *_ = (*holder.split("|"), "", "", "")

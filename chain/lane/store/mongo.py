@@ -192,6 +192,10 @@ class MongoStore:
         """Why the lane is halted; None if it is not."""
         return self._get_note(lane, "halted")
 
+    def last_holder(self, lane: LaneId) -> str:
+        """Who held the lane's lease last; empty for none."""
+        return self._get_note(lane, "holder") or ""
+
     def set_waiting(self, lease: LaneLease, why: str | None) -> None:
         """Record what the lane waits for and cannot repair (None: nothing). Raises LeaseLost."""
         self._set_note(lease, "waiting", why)

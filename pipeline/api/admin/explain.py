@@ -72,7 +72,7 @@ def _deal(services: Services, deal_id: DealId) -> Explanation:
     for line in explained(services, tasks):
         by_reason.setdefault(_said(line), []).append(line.index)
     said = [f"Task {_indexes(indexes)}: {why}" for why, indexes in by_reason.items()]
-    head = f"{count} of its {stored.record.bot_size if stored.record else '?'} tasks are not over."
+    head = f"Not over of its {stored.record.bot_size if stored.record else '?'} tasks: {count}."
     return Explanation(kind="deal", id=deal_id, says=[head, *said] if count else ["All of its tasks are over."])
 
 

@@ -12,6 +12,7 @@ from pipeline.api.admin.models import (
     TaskLine,
     TaskShow,
     WorkerLine,
+    WrongVote,
 )
 from pipeline.domain.records import DealRecord, Replicate, TaskRecord, WorkerRecord
 from pipeline.domain.worker_state import state_of
@@ -79,6 +80,15 @@ def deal_line(stored: StoredDeal, open_tasks: int) -> DealLine:
         tasks=None if deal is None else deal.bot_size,
         open_tasks=open_tasks,
     )
+
+
+def wrong_votes(seen: Iterable[events.Seen]) -> list[WrongVote]:
+    """The votes among these events with which machines lost their stake."""
+    return [
+        WrongVote(wallet=item.event.worker, task_id=item.event.task_id, block=item.block_number, tx=item.tx_hash)
+        for item in seen
+        if isinstance(item.event, events.FaultyContribution)
+    ]
 
 
 def worker_line(worker: WorkerRecord, now: float, lost_after: float) -> WorkerLine:

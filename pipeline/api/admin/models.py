@@ -70,6 +70,8 @@ class Status(_Model):
     gas_for_tasks: int | None
     #: Days for which it lasts at what was spent in the last days; None if nothing was, or that is not known.
     gas_days: float | None
+    #: The same in words, or why it cannot be told yet.
+    gas_says: str | None
     #: None while MongoDB does not answer, or not in time, which an alert tells.
     work: Work | None
 
@@ -153,6 +155,15 @@ class DealLine(_Model):
     open_tasks: int
 
 
+class WrongVote(_Model):
+    """A vote with which a machine was wrong and lost its stake."""
+
+    wallet: str
+    task_id: str
+    block: int
+    tx: str
+
+
 class DealShow(DealLine):
     """A deal with its terms and its tasks, a page of them."""
 
@@ -166,6 +177,8 @@ class DealShow(DealLine):
     contribution_deadline: int | None
     final_deadline: int | None
     shown: list[TaskLine]
+    #: Of the tasks that are shown.
+    wrong_votes: list[WrongVote]
 
 
 class WorkerLine(_Model):
@@ -203,6 +216,8 @@ class WorkerShow(WorkerLine):
     checked_at: float
     says: list[str]
     tasks: list[TaskLine]
+    #: The newest ones.
+    wrong_votes: list[WrongVote]
 
 
 class Explanation(_Model):

@@ -163,6 +163,8 @@ class StakeShow(_Model):
     tasks_paid_for: int | None
     native_wei: int
     gas_days: float | None
+    #: The same in words, or why it cannot be told yet.
+    gas_says: str | None
     spend: SpendCap
     #: Under way, or made and not told yet.
     transfer: TransferModel | None

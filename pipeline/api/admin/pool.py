@@ -18,7 +18,7 @@ from starlette.responses import StreamingResponse
 from chain.lane.model.intent import IntentState, LaneId
 from chain.lane.store.mongo import MongoStore
 from pipeline.api.admin.access import Operator, Reader
-from pipeline.api.admin.gas_days import gas_days
+from pipeline.api.admin.gas_days import GasDays, gas_days
 from pipeline.api.admin.models import Alert, Changed, PauseModel, QueueLine, StageLine, Status, Work
 from pipeline.api.monitor import HealthReport
 from pipeline.api.pool import latest
@@ -122,6 +122,7 @@ def _status(services: Services, report: HealthReport | None) -> Status:
     cursor = facts.database.cursor if facts is not None and isinstance(facts.database, DatabaseFacts) else None
     work = _work(services, None if node is None else node.head)
     alerts = _alerts(report, work, services.clock())
+    lasts = GasDays() if node is None else gas_days(services, node.balance)
     return Status(
         ok=not alerts,
         now=services.clock(),
@@ -134,7 +135,8 @@ def _status(services: Services, report: HealthReport | None) -> Status:
         behind_blocks=None if node is None or cursor is None else max(0, node.head - cursor.number),
         gas_balance_wei=None if node is None else node.balance,
         gas_for_tasks=None if node is None else _tasks_paid_for(node, settings.keep_balance_wei),
-        gas_days=None if node is None else gas_days(services, node.balance),
+        gas_days=lasts.days,
+        gas_says=lasts.says,
         work=work,
     )
 

@@ -46,7 +46,7 @@ def show_stake(services: Reader) -> StakeShow:
     except RpcError as error:
         raise RpcUnavailable(what=services.rpc.name, why=str(error)) from error
     locks = None if price is None else pool_stake(price)
-    found = _transfers(services).progress()
+    found, lasts = _transfers(services).progress(), gas_days(services, Wei(balance))
     return StakeShow(
         wallet=wallet,
         block=head,
@@ -61,7 +61,8 @@ def show_stake(services: Reader) -> StakeShow:
         locks_per_task_nrlc=locks,
         tasks_paid_for=account.stake // locks if locks else None,
         native_wei=balance,
-        gas_days=gas_days(services, Wei(balance)),
+        gas_days=lasts.days,
+        gas_says=lasts.says,
         spend=_spend(services),
         transfer=None if found is None else _model(found),
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from pipeline.api.admin.access import Reader
-from pipeline.api.admin.lines import deal_line, task_line, task_show
+from pipeline.api.admin.lines import deal_line, task_line, task_show, wrong_votes
 from pipeline.api.admin.models import DealLine, DealShow, TaskLine, TaskShow
 from pipeline.api.services import Services
 from pipeline.domain.records import TaskRecord, TaskStage
@@ -99,6 +99,7 @@ def show_deal(
     line = deal_line(stored, services.store.lists.open_of_deals([stored.deal_id])[stored.deal_id])
     tasks = explained(services, services.store.tasks.of_deal(stored.deal_id, first, limit))
     deal = stored.record
+    seen, _ = services.store.chain.logs.read([TaskId(task.task_id) for task in tasks])
     return DealShow(
         **line.model_dump(),
         app=None if deal is None else deal.app,
@@ -111,6 +112,7 @@ def show_deal(
         contribution_deadline=None if deal is None else deal.contribution_deadline,
         final_deadline=None if deal is None else deal.final_deadline,
         shown=tasks,
+        wrong_votes=wrong_votes(item for task in tasks for item in seen.get(TaskId(task.task_id), [])),
     )
 
 

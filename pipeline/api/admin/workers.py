@@ -8,7 +8,7 @@ import structlog
 from fastapi import APIRouter, Query
 
 from pipeline.api.admin.access import Operator, Reader
-from pipeline.api.admin.lines import worker_line
+from pipeline.api.admin.lines import worker_line, wrong_votes
 from pipeline.api.admin.models import Changed, WorkerLine, WorkerShow
 from pipeline.api.admin.pool import DryRun
 from pipeline.api.admin.tasks import explained
@@ -28,6 +28,8 @@ router = APIRouter()
 MOST_LINES = 10_000
 #: Waiting tasks that a machine is compared with, and its own tasks that are shown.
 MOST_WAITING, MOST_TASKS = 200, 200
+#: Wrong votes of a machine that are shown.
+MOST_WRONG = 20
 
 
 @router.get("/workers", summary="Machines that ever signed in, by wallet")
@@ -57,6 +59,7 @@ def show_worker(wallet: HexAddress, services: Reader) -> WorkerShow:
         checked_at=worker.checked_at,
         says=why_worker(services, worker),
         tasks=explained(services, services.store.lists.of_worker(worker.wallet, MOST_TASKS)),
+        wrong_votes=wrong_votes(services.store.chain.logs.wrong_votes(worker.wallet, MOST_WRONG)),
     )
 
 

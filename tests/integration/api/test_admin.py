@@ -127,7 +127,6 @@ def test_commands_that_go_on_are_told_of_changes_and_ask_nothing_themselves(
     client = OperatorApi.open()
     told = client.follow("/live")
     assert [next(told)["workerpool"] for _ in range(2)] == [api.services.pool.workerpool] * 2
-    told.close()
     monkeypatch.setattr(OperatorApi, "get", lambda *_, **__: pytest.fail("it asked"))
     assert sluice("pool", "drain", "--json")[0] == 0
     monkeypatch.undo()

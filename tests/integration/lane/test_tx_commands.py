@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from chain.lane import admin
 from chain.lane.model.intent import IntentState
 from chain.lane.store.mongo import MongoStore
 from ops.poco.accounts import ETHER, dev_key, give_ether
 from ops.poco.sender import TxRequest
 from ops.poco.state import CHAIN_ID
-from protocol.types import Nonce
+from protocol.types import Nonce, TxHash
 from tests.integration.conftest import Chain, MiningSender
 from tests.integration.forged import sluice
 from tests.integration.lane.rig import LaneRig
@@ -96,6 +97,20 @@ def test_cancel_takes_a_nonce_or_a_queued_intent_away(context: RunContext) -> No
     context.rig.run()
     assert context.rig.intent("a").state is IntentState.FAILED
     assert context.rig.intent("a").reason.startswith("cancelled")
+
+
+def test_a_transaction_is_found_by_its_hash_also_one_that_was_replaced(context: RunContext) -> None:
+    context.rig.submit("a")
+    context.rig.run()
+    shown = context.tx("show", "0")
+    (first,) = shown["nonce"]["attempts"]
+    context.tx("bump", "0")
+    for attempt in context.tx("show", "0")["nonce"]["attempts"]:
+        assert context.tx("show", attempt["tx"].upper().replace("0X", "0x"))["nonce"]["nonce"] == 0
+    assert "no nonce and no intent" in context.tx("show", "0x" + "12" * 32, code=2)
+    # Of a record that is not among the newest, the node tells the nonce.
+    assert admin.nonce_of(context.rig.lane, TxHash("0x" + "12" * 32)) is None
+    assert first["tx"]
 
 
 def test_what_a_node_lost_can_be_sent_again(context: RunContext) -> None:

@@ -276,7 +276,8 @@ def test_a_deposit_that_a_crash_cut_off_is_made_once_and_told_at_the_next_comman
     assert (code, "free in the hub" in refusal) == (2, True)
     code, shown = sluice("stake", "show", "--json")
     assert (code, shown["free_nrlc"], shown["transfer"], shown["spend"]["cap_wei"]) == (0, before + 4, None, None)
-    assert shown["gas_days"] > 0
+    assert shown["gas_days"] is None
+    assert str(shown["gas_says"]).startswith("too young to tell for how long: 0.")
     assert shown["spend"]["spent_wei"] == operated.settled()["total"]["gas_wei"] > 0
     assert "in the hub" in sluice("stake", "show")[1]
     kinds = {line["key"]: line for line in operated.settled()["lines"]}

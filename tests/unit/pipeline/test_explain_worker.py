@@ -33,7 +33,7 @@ def waiting(**fields: object) -> TaskRecord:
     ("machine", "says"),
     [
         (worker(1, banned=True), "It is banned"),
-        (worker(1, operator_slots=0, held=(held(1),)), "It is drained, with 1 tasks to finish"),
+        (worker(1, operator_slots=0, held=(held(1),)), "It is drained, with 1 task to finish"),
         (worker(1, away=True), "It has signed off"),
         (worker(1, lost=True), "Nothing was heard of it for 10 s"),
         (worker(1, seen_at=NOW - 61), "Nothing was heard of it for 61 s (it is lost after 60 s)"),

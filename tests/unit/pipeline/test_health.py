@@ -112,15 +112,20 @@ WRONG: dict[str, tuple[Facts, str, str]] = {
         "nonce 3 is spent",
     ),
     "lane waits": (replace(WELL, lane=LaneFacts(None, 61.0, "nonce 3 offers too little")), "lane", "nonce 3 offers"),
+    "lane waits for a process": (
+        replace(WELL, lane=LaneFacts(None, 61.0, "nothing", run_by="pid 9 on there")),
+        "lane",
+        "waited for 61 s (the last was pid 9 on there)",
+    ),
     "watcher stands still": (
         replace(WELL, database=DatabaseFacts(True, 0, block(951, NOW - 49))),
         "watcher",
         "49 blocks behind",
     ),
     "pipeline hangs": (
-        replace(WELL, database=DatabaseFacts(True, 0, block(1000, NOW), NOW - 61)),
+        replace(WELL, database=DatabaseFacts(True, 0, block(1000, NOW), NOW - 61, "pid 12 on here")),
         "pipeline",
-        "swept the tasks for 61 s",
+        "swept the tasks for 61 s (the last was pid 12 on here)",
     ),
     "nothing read": (replace(WELL, database=DatabaseFacts(True, 0, None)), "watcher", "no block read yet"),
     "chain stands still": (
