@@ -58,6 +58,12 @@ class ArchiveWriter:
         return self.members[-1]
 
 
+def require_new(path: Path) -> None:
+    """Raise BadInput if there is a file at `path`."""
+    if path.exists():
+        raise BadInput(what=f"{path} exists, and is not overwritten: name another file.")
+
+
 @contextmanager
 def write_archive(path: Path, about: Mapping[str, object]) -> Iterator[ArchiveWriter]:
     """A new archive at `path`, mode 600, which is there whole once the block ends, or not at all.
@@ -65,8 +71,7 @@ def write_archive(path: Path, about: Mapping[str, object]) -> Iterator[ArchiveWr
     `about`: what the manifest says beside the members; it may still be changed in the block. Raises BadInput where
     there is a file already, or where none can be written.
     """
-    if path.exists():
-        raise BadInput(what=f"{path} exists, and is not overwritten: name another file.")
+    require_new(path)
     try:
         with (
             new_file(path) as file,

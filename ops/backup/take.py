@@ -14,11 +14,11 @@ import bson
 from chain.lane.store.documents import lane_from
 from chain.lane.store.mongo import LEASES
 from config.settings import Settings
-from ops.archive import ArchiveWriter, write_archive
+from ops.archive import ArchiveWriter, require_new, write_archive
 from ops.backup.contents import DATABASE, FORMAT, KEYS, KIND, SETTINGS, Pool, key_files
 from ops.settings_table import env_lines
 from pipeline.store.blocks import CURSOR
-from pipeline.store.client import answering, database
+from pipeline.store.client import Store, answering, database
 from pipeline.store.copies import Copies, Disturbed, Snapshot
 from pipeline.store.migrations import VERSION
 from protocol.counts import count
@@ -32,7 +32,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A backup that was made. `block`: the last one whose events are in it; None before the first."""
+    """A backup that was made, or would be. `block`: the last one whose events are in it; None before the first."""
 
     path: str
     block: int | None
@@ -40,6 +40,7 @@ class Taken:
     bytes: int
     made_at: float
     keys: tuple[str, ...]
+    dry_run: bool = False
 
 
 def take(settings: Settings, path: Path, *, keys: bool, secrets: bool, progress: Progress = lambda _: None) -> Taken:
@@ -74,6 +75,18 @@ def take(settings: Settings, path: Path, *, keys: bool, secrets: bool, progress:
         documents = sum(member.items for member in archive.members if member.name.startswith(DATABASE))
         return Taken(str(path), about["block"], documents, path.stat().st_size, about["made_at"], tuple(files))
     raise Unavailable(what="MongoDB", why="its collections change all the time: take the backup once it has started")
+
+
+def look(settings: Settings, path: Path, *, keys: bool) -> Taken:
+    """What `take` would back up; nothing is written. Sizes are about, and unpacked. Raises as `take` does."""
+    Pool.of(settings)
+    require_new(path)
+    names = tuple(name for name, place in key_files(settings).items() if place.exists()) if keys else ()
+    with answering():
+        db = database(settings)
+        cursor, (documents, size) = Store.of(db).chain.cursor(), Copies(db).size()
+    block = None if cursor is None else cursor.number
+    return Taken(str(path), block, documents, size, time.time(), names, dry_run=True)
 
 
 def _copy(archive: ArchiveWriter, snapshot: Snapshot, progress: Progress) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from config.settings import settings
 from ops.admin import screen
-from ops.admin.screen import Json
+from ops.admin.screen import DryRun, Json
 from protocol.counts import count
 
 
@@ -32,6 +32,7 @@ def _backup(
     secrets: Annotated[
         bool, typer.Option("--secrets", help="Also the settings that are secret: passwords, addresses with keys.")
     ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Back up the scheduler's database at one moment, while it works: deals, tasks, machines, lists, transactions.
@@ -40,13 +41,17 @@ def _backup(
     counts, SHA-256) and the settings without secrets are in it; the keystore's password never is. Needs only MongoDB.
     `sluice restore` puts it back. Exit code 1 if MongoDB does not answer, 2 if the file cannot be written.
     """
-    from ops.backup.take import take  # noqa: PLC0415
+    from ops.backup.take import look, take  # noqa: PLC0415
 
     console = Console(stderr=True, highlight=False)
     with console.status("Reading …") as line:
-        made = take(settings(), path, keys=keys, secrets=secrets, progress=line.update)
+        if dry_run:
+            made = look(settings(), path, keys=keys)
+        else:
+            made = take(settings(), path, keys=keys, secrets=secrets, progress=line.update)
     block = "before the first block" if made.block is None else f"up to block {made.block}"
-    says = [f"{made.path}: {count(made.documents, 'document')}, {block}, {count(made.bytes, 'byte')}."]
+    would = "Would be written, before it is packed: " if dry_run else ""
+    says = [f"{would}{made.path}: {count(made.documents, 'document')}, {block}, {count(made.bytes, 'byte')}."]
     if made.keys:
         says.append(f"With keys ({', '.join(made.keys)}): whoever has this file can act as the pool.")
     screen.show(asdict(made), "\n".join(says), as_json=as_json)

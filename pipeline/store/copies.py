@@ -77,6 +77,11 @@ class Copies:
         if self._names() != names:
             raise Disturbed
 
+    def size(self) -> tuple[int, int]:
+        """(documents, bytes of them), about: as the server keeps count."""
+        found = self._db.command("dbStats")
+        return int(found["objects"]), int(found["dataSize"])
+
     def is_empty(self) -> bool:
         """Whether nothing is stored, but for the version that a start leaves."""
         return not any(

@@ -145,6 +145,9 @@ def test_a_pool_restored_from_a_backup_under_load_ends_every_task_and_reuses_no_
 
 def test_a_backup_goes_only_where_it_belongs(bench_pool: BenchPool, tmp_path: Path) -> None:
     backup, other = tmp_path / "pool.backup", "0x" + "12" * 20
+    looked = sluice(bench_pool, "backup", str(backup), "--dry-run", "--json")
+    assert (looked.code, looked.json["dry_run"], backup.exists()) == (0, True, False)
+    assert looked.json["documents"] > 0
     assert sluice(bench_pool, "backup", str(backup)).code == 0
     again = sluice(bench_pool, "backup", str(backup))
     assert (again.code, again.err.strip()) == (

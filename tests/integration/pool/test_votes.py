@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from bench.bench_pool import BenchPool
@@ -15,7 +16,7 @@ from ops.pool.on_chain import PRICE
 from protocol.poco.view import TaskStatus
 from protocol.types import Wallet
 from tests.integration.pool.conftest import HONEST, banned, buy, ended, machine_of, set_banned, view
-from tests.waiting import wait_until
+from tests.waiting import ample, wait_until
 
 #: Percent of a task's price that a worker of this pool puts at stake.
 STAKE_PERCENT = 30
@@ -59,6 +60,14 @@ def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(shared_
     assert b"args: the truth" in results.fetch(shared_pool.servers.ipfs_gateway, seen.results).files["result.txt"]
     (after,) = shared_pool.hub.accounts([liar])
     assert (after.stake, after.locked) == (before.stake - PRICE * STAKE_PERCENT // 100, 0)
+    # Whoever looks at the deal or the machine sees who was wrong, where, and in which transaction.
+    ended(shared_pool, task)
+    operations = f"http://127.0.0.1:{shared_pool.names.operations_port}/admin"
+    for path in (f"deals/{deal.deal_id}", f"workers/{liar}"):
+        (wrong,) = httpx.get(f"{operations}/{path}", timeout=ample(5.0)).raise_for_status().json()["wrong_votes"]
+        assert (wrong["wallet"], wrong["task_id"]) == (liar, task)
+    honest = shared_pool.pool.on_chain.workers[0].key.wallet
+    assert httpx.get(f"{operations}/workers/{honest}", timeout=ample(5.0)).json()["wrong_votes"] == []
 
 
 def test_wallets_that_take_work_and_do_none_keep_nobody_waiting_for_it(
