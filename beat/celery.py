@@ -19,7 +19,9 @@ TIDY_SECONDS = 60.0
 
 
 def beat_app(settings: Settings) -> Celery:
-    """A Celery app whose beat publishes `pipeline.sweep` every `sweep_seconds`, and rarely `pipeline.tidy`."""
+    """A Celery app whose beat publishes `pipeline.sweep` and `pipeline.orders` every `sweep_seconds`, and rarely
+    `pipeline.tidy`.
+    """
     app = core_app(settings)
     app.conf.update(
         beat_schedule={
@@ -30,6 +32,11 @@ def beat_app(settings: Settings) -> Celery:
                     # A sweep that waited until the next one is due would only do the same twice.
                     "expires": max(settings.sweep_seconds, 1.0),
                 },
+            },
+            "orders": {
+                "task": topology.ORDERS,
+                "schedule": settings.sweep_seconds,
+                "options": {"expires": max(settings.sweep_seconds, 1.0)},
             },
             "tidy": {
                 "task": topology.TIDY,

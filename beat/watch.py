@@ -132,10 +132,15 @@ def _follow_machines(scheduler: Scheduler, stop: threading.Event) -> None:
         except BrokerUnavailable as error:
             log.warning("Tasks wait for the next sweep.", action="assign_not_sent", why=str(error))
 
+    def keep_orders() -> None:
+        try:
+            notifier.send_orders()
+        except BrokerUnavailable as error:
+            log.warning("Orders wait for the clock.", action="orders_not_sent", why=str(error))
+
     try:
-        Presence(
-            scheduler.pool, scheduler.settings.amqp_pool_vhost, scheduler.store.workers, assign, scheduler.clock
-        ).run(stop)
+        vhost, workers = scheduler.settings.amqp_pool_vhost, scheduler.store.workers
+        Presence(scheduler.pool, vhost, workers, assign, scheduler.clock, on_change=keep_orders).run(stop)
     finally:
         stop.set()
         notifier.close()

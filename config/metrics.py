@@ -211,6 +211,18 @@ LANE_WAITS = _gauge(
     ["wallet"],
 )
 
+ORDERS_OFFERED = _gauge(
+    "sluice_orders_offered_tasks",
+    "Tasks that can be bought with the orders that the pool has signed and not withdrawn.",
+)
+ORDERS_SIGNED = _counter("sluice_orders_signed_total", "Workerpool orders signed.")
+ORDERS_WITHDRAWN = _counter("sluice_orders_withdrawn_total", "Workerpool orders withdrawn, by what made it.", ["why"])
+MARKET_ANSWERS = _counter(
+    "sluice_market_answers_total",
+    "Answers of the market API about orders: `done`, `refused`, `unknown` (an error, a limit, cut short).",
+    ["answer"],
+)
+
 # -- machines ----------------------------------------------------------------------------------------------------------
 
 WORKERS_ABLE = _reading("sluice_workers_able", "Machines that can take work; counted up to 1,000.")

@@ -3,6 +3,7 @@
 vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ingest, advance, assign: urgent work
                                       ├─ pipeline.sweep      quorum    from beat, every few seconds; holds one message
                                       ├─ pipeline.bulk       quorum    the next piece of large deals; holds one message
+                                      ├─ pipeline.orders     quorum    what the pool offers; holds one message
                                       ├─ lane.<wallet>       quorum    one consumer at a time (SAC)
                                       └─ dead                quorum    what was delivered too often
              exchange sluice.retry (topic) ── pipeline.retry quorum    what waits to be tried again
@@ -22,7 +23,7 @@ from protocol.types import Wallet
 #: The scheduler's tasks (`pipeline.tasks`), in vhost core.
 INGEST_DEALS, ADVANCE, ASSIGN = "pipeline.ingest_deals", "pipeline.advance", "pipeline.assign"
 SWEEP, BULK, RUN_LANE = "pipeline.sweep", "pipeline.bulk", "lane.run"
-TIDY = "pipeline.tidy"
+TIDY, ORDERS = "pipeline.tidy", "pipeline.orders"
 #: A worker machine's tasks (`workers.tasks`), in vhost pool.
 COMPUTE, UPLOAD, REVEAL, ABORT = "worker.compute", "worker.upload", "worker.reveal", "worker.abort"
 #: Those that must not wait until the processes of the other queue have done their containers and uploads: a reveal has
@@ -33,9 +34,9 @@ TX_TASKS = frozenset({REVEAL, ABORT})
 DELIVERY_LIMIT = 20
 CORE_EXCHANGE = Exchange("sluice", "topic", durable=True)
 PIPELINE_QUEUE = "pipeline"
-SWEEP_QUEUE, BULK_QUEUE = "pipeline.sweep", "pipeline.bulk"
+SWEEP_QUEUE, BULK_QUEUE, ORDERS_QUEUE = "pipeline.sweep", "pipeline.bulk", "pipeline.orders"
 #: What the scheduler's `pipeline` processes consume, and a Celery worker without `-Q`.
-PIPELINE_QUEUES = (PIPELINE_QUEUE, SWEEP_QUEUE, BULK_QUEUE)
+PIPELINE_QUEUES = (PIPELINE_QUEUE, SWEEP_QUEUE, BULK_QUEUE, ORDERS_QUEUE)
 #: Celery's `task_routes` in vhost core; RUN_LANE goes to the queue of its wallet (`lane_queue`).
 PIPELINE_ROUTES = {
     INGEST_DEALS: {"queue": PIPELINE_QUEUE},
@@ -44,6 +45,7 @@ PIPELINE_ROUTES = {
     SWEEP: {"queue": SWEEP_QUEUE},
     TIDY: {"queue": PIPELINE_QUEUE},
     BULK: {"queue": BULK_QUEUE},
+    ORDERS: {"queue": ORDERS_QUEUE},
 }
 DEAD_QUEUE = "dead"
 #: Messages to be tried again, until their time to live ends; then they go to the queue that they came from.
@@ -96,7 +98,7 @@ def wake_up_queue(name: str) -> Queue:
 
 def pipeline_queues() -> list[Queue]:
     """The queues named in PIPELINE_QUEUES."""
-    return [pipeline_queue(), wake_up_queue(SWEEP_QUEUE), wake_up_queue(BULK_QUEUE)]
+    return [pipeline_queue(), *(wake_up_queue(name) for name in PIPELINE_QUEUES if name != PIPELINE_QUEUE)]
 
 
 def retry_queue() -> Queue:

@@ -21,7 +21,7 @@ from config.celery_apps import ConfirmTimeoutCelery
 from config.per_process import PerProcess
 from config.settings import Settings
 from pipeline.broker import notify
-from pipeline.flow import assign, bulk, ingest, sweep, tidy
+from pipeline.flow import assign, bulk, ingest, orders, sweep, tidy
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.isolate import TRANSIENT_ERRORS
 from pipeline.flow.transactions import failures_of
@@ -145,6 +145,12 @@ def sweep_tasks(self: ClockTask) -> None:
 def tidy_up(self: ClockTask) -> None:
     """Remove broker users and queues of machines that are long silent, and old results."""
     tidy.tidy(self.scheduler)
+
+
+@shared_task(name=topology.ORDERS, base=ClockTask, bind=True)
+def keep_orders(self: ClockTask) -> None:
+    """Sign, publish, renew and withdraw the pool's offers."""
+    orders.keep_orders(self.scheduler)
 
 
 @shared_task(name=topology.BULK, base=SchedulerTask, bind=True)

@@ -21,6 +21,7 @@
     │   │   └── BrokerRefused    ... its management API answered with no: `status`
     │   ├── EngineUnavailable    the Docker engine
     │   │   └── EngineTrouble    ... answers, but with an error that says nothing of the app
+    │   ├── MarketUnavailable    iExec's market API: it may or may not have done what was asked for
     │   ├── TooManyRequests      more than a limit allows; `seconds` until it may be asked again (HTTP 429)
     │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
     │   ├── ChainMoved           blocks are others than those followed: the watcher must follow first
@@ -40,6 +41,7 @@
     ├── TransactionReverted      a contract refused a set-up transaction (`ops`); the lane knows reverts as verdicts
     ├── TransferDropped          a deposit or withdrawal that is not made. The command line prints it and exits 1.
     ├── SchedulerNotReady        what the scheduler needs is not there. The command line prints it and exits 1.
+    ├── MarketRefused            iExec's market API answered with no: `why`, `status`; the order is asked about again
     ├── WrongChain               chain id or hub code are not what the settings say. The process stops.
     ├── LaneError                the serial transaction lane; caught by the lane's own run
     │   ├── LeaseLost            another run holds this wallet now
@@ -158,6 +160,10 @@ class EngineTrouble(EngineUnavailable):
     """The Docker engine at {what} answers with an error: {why}"""
 
 
+class MarketUnavailable(Unavailable):
+    """{what} gave no answer that can be used: {why}."""
+
+
 class TooManyRequests(Unavailable):
     """Too many requests of this kind from this {who}: the limit is {limit}."""
 
@@ -247,6 +253,10 @@ class TransferDropped(SluiceError):
 
 class SchedulerNotReady(SluiceError):
     """{why}"""
+
+
+class MarketRefused(SluiceError):
+    """The market API refuses: {why}."""
 
 
 class WrongChain(SluiceError):

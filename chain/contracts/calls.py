@@ -29,6 +29,10 @@ INITIALIZE_AND_CLAIM_ARRAY = Function("initializeAndClaimArray(bytes32[],uint256
 # -- orders (IexecPoco1Facet); the tuples are those of protocol.poco.orders -----------------------------------------
 _ORDER_TYPES = ",".join(order.abi_type() for order in (AppOrder, DatasetOrder, WorkerpoolOrder, RequestOrder))
 MATCH_ORDERS = Function(f"matchOrders({_ORDER_TYPES})", ("bytes32",))
+#: Order, operation, signature of the operation; the last is not looked at where the owner sends it.
+MANAGE_WORKERPOOL_ORDER = Function(f"manageWorkerpoolOrder(({WorkerpoolOrder.abi_type()},uint8,bytes))")
+#: OrderOperationEnum: 0 signs the order on chain.
+_CLOSE = 1
 
 # -- money (IexecEscrowTokenFacet, IexecERC20Facet, RLC) ---------------------------------------------------------------
 DEPOSIT = Function("deposit(uint256)", ("bool",))
@@ -74,6 +78,8 @@ VIEW_APP = Function("viewApp(address)", ("(address,string,string,bytes,bytes32,b
 VIEW_DATASET = Function("viewDataset(address)", ("(address,string,bytes,bytes32)",))
 #: owner, description, worker stake ratio, scheduler reward ratio.
 VIEW_WORKERPOOL = Function("viewWorkerpool(address)", ("(address,string,uint256,uint256)",))
+#: Volume of the order with this hash that deals have used; all of it once the order is closed.
+VIEW_CONSUMED = Function("viewConsumed(bytes32)", ("uint256",))
 TEE_BROKER = Function("teebroker()", ("address",))
 TOKEN = Function("token()", ("address",))
 APP_REGISTRY = Function("appregistry()", ("address",))
@@ -167,6 +173,11 @@ def match_orders(app: OrderTuple, dataset: OrderTuple, workerpool: OrderTuple, r
     return MATCH_ORDERS.encode(app, dataset, workerpool, request)
 
 
+def close_workerpool_order(order: OrderTuple) -> str:
+    """Calldata that ends an order for good, whatever is left of it; only the workerpool's owner may send it."""
+    return MANAGE_WORKERPOOL_ORDER.encode((order, _CLOSE, b""))
+
+
 def transfer(to: Wallet, amount: NRlc) -> str:
     """Calldata that transfers RLC from the sender; for the RLC contract."""
     return TRANSFER.encode(to, amount)
@@ -206,6 +217,7 @@ GAS_LIMITS: Mapping[str, GasLimit] = {
     "claimArray": GasLimit(300_000, 5_000),  # 37,000 to 45,000 a task of 32 bytes, more with contributors
     "initializeAndClaimArray": GasLimit(300_000, 4_000),  # 203,000 a task of 64 bytes
     "matchOrders": GasLimit(1_100_000, 300),  # 643,000 to 1,053,000; of some 2,000 bytes only the params are stored
+    "manageWorkerpoolOrder": GasLimit(150_000),  # 59,000
     "deposit": GasLimit(150_000),
     "depositFor": GasLimit(150_000),
     "withdraw": GasLimit(150_000),

@@ -31,7 +31,7 @@ from protocol.errors import RpcError, RpcUnavailable, WrongChain
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.events import BlockRef
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
-from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, NRlc, TaskId, Wallet, Wei
+from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, Hash32, NRlc, TaskId, Wallet, Wei
 
 T = TypeVar("T")
 
@@ -104,6 +104,10 @@ class Hub:
                 return Broken(f"category {number} lasts {category.seconds} s, more than {views.LONGEST}")
             self._categories[number] = category
         return Known(self._categories[number])
+
+    def consumed(self, order_hashes: Sequence[Hash32], at: BlockRef) -> list[Answer[int] | Broken]:
+        """How much of each order's volume was used or closed as of block `at`, a block that we followed."""
+        return self._try_each(calls.VIEW_CONSUMED, [(order_hash,) for order_hash in order_hashes], at)
 
     # -- who is who ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Literal
 from chain.contracts import calls
 from chain.contracts.hub import Hub
 from chain.lane.model.intent import LaneId
-from chain.lane.model.nonce import NonceState
+from chain.lane.model.nonce import Fees, NonceState
 from chain.lane.model.policy import LanePolicy
 from chain.lane.phases.snapshot import take_snapshot
 from chain.lane.rules.fees import quote, too_low
@@ -75,7 +75,7 @@ def plan(
         now, most = gwei(seen.market.base_fee or 0), gwei(policy.fees.ceiling)
         raise BadInput(what=f"Gas costs {now} gwei now and this wallet pays at most {most} (SLUICE_MAX_FEE_GWEI).")
     value = Wei(amount * _WEI_PER_NRLC if native and direction == "deposit" else 0)
-    cost = Wei((gas + _surcharge(hub.rpc, wallet, data)) * offer.max_fee)
+    cost = highest_cost(hub.rpc, wallet, data, gas, offer)
     under_way = store.records(lane, (NonceState.OPEN,))
     committed = sum(record.gas_limit * record.newest.fees.max_fee + record.value for record in under_way)
     left = seen.balance - committed - policy.keep_balance
@@ -85,6 +85,11 @@ def plan(
             f" {ether(cost + value)} are needed. Send some to {wallet}."
         )
     return Transfer(direction, amount, account.stake, account.locked, outside, to, data, value, gas, cost)
+
+
+def highest_cost(rpc: JsonRpc, wallet: Wallet, data: str, gas: int, offer: Fees) -> Wei:
+    """Wei that the lane pays at most for a call with this calldata and gas limit at these fees. Raises RpcUnavailable."""
+    return Wei((gas + _surcharge(rpc, wallet, data)) * offer.max_fee)
 
 
 def _surcharge(rpc: JsonRpc, wallet: Wallet, data: str) -> int:

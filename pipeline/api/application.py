@@ -17,6 +17,7 @@ from pipeline.api import errors, operations, pool, reports, tasks, workers
 from pipeline.api.admin import dead_letters, web_page
 from pipeline.api.admin import explain as admin_explain
 from pipeline.api.admin import ledger as admin_ledger
+from pipeline.api.admin import orders as admin_orders
 from pipeline.api.admin import pool as admin_pool
 from pipeline.api.admin import stake as admin_stake
 from pipeline.api.admin import tasks as admin_tasks
@@ -92,7 +93,8 @@ def create_operations_app(services: Services) -> FastAPI:
     errors.install(app, bad_request="See `sluice … --help`, or /docs on this port.")
     app.state.admin_token = CurrentToken(services.settings)
     app.include_router(operations.router)
-    for part in (admin_pool, admin_tasks, admin_workers, admin_explain, admin_ledger, admin_stake, dead_letters):
+    parts_of_admin = (admin_pool, admin_tasks, admin_workers, admin_explain, admin_ledger, admin_stake, admin_orders)
+    for part in (*parts_of_admin, dead_letters):
         app.include_router(part.router, prefix="/admin", tags=["admin"])
     app.include_router(web_page.router)
     app.add_middleware(DatabaseLimit)

@@ -62,6 +62,7 @@ class _Wake(Enum):
 
     ASSIGN = auto()
     LANE = auto()
+    ORDERS = auto()
 
 
 class BackgroundNotifier:
@@ -85,6 +86,10 @@ class BackgroundNotifier:
         """Have the scheduler's lane run: it has something to send."""
         self._background.put(_Wake.LANE)
 
+    def send_orders(self) -> None:
+        """Have the pool's offers decided anew: machines went or came, or the operator wants it."""
+        self._background.put(_Wake.ORDERS)
+
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until all is published; whether it is."""
         return self._background.flush(timeout)
@@ -101,6 +106,8 @@ class BackgroundNotifier:
             self._notifier.send_assign()
         if _Wake.LANE in items:
             self._notifier.send_lane()
+        if _Wake.ORDERS in items:
+            self._notifier.send_orders()
 
 
 @dataclass(frozen=True, slots=True)

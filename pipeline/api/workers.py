@@ -160,6 +160,7 @@ def leave(request: Leave, wallet: SignedIn, services: Access) -> None:
     if worker is None or _is_another_machine(worker, request.machine):
         return
     services.store.workers.mark_leaving(wallet)
+    services.notifier.send_orders()
     services.relay.worker("offline", wallet, ping_seconds=services.settings.ping_seconds)
     log.info("Worker stops.", action="worker_left", wallet=wallet)
 

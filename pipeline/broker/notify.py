@@ -42,6 +42,10 @@ class Notifier:
         """Publish `assign`: match waiting tasks with free slots."""
         self._send(topology.ASSIGN, [()])
 
+    def send_orders(self) -> None:
+        """Publish `orders`: decide what the pool offers on the market."""
+        self._send(topology.ORDERS, [()])
+
     def send_bulk(self) -> None:
         """Publish `bulk`: do the next piece of large deals."""
         self._send(topology.BULK, [()])

@@ -51,7 +51,8 @@ MACHINES = 10_000
 class Presence:
     """Marks machines as connected or not, in one thread of its own. `vhost`: of the machines' queues.
 
-    `on_return`: called when machines are connected again, since tasks may wait for them.
+    `on_return`: called when machines are connected again, since tasks may wait for them. `on_change`: called then, and
+    when machines are cut off.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class Presence:
         workers: Workers,
         on_return: Callable[[], object],
         clock: Callable[[], float] = time.time,
+        *,
+        on_change: Callable[[], object] = lambda: None,
     ) -> None:
         self._pool, self._vhost, self._workers = pool, vhost, workers
-        self._on_return, self._clock = on_return, clock
+        self._on_return, self._on_change, self._clock = on_return, on_change, clock
         self._link = BrokerLink(pool)
         #: Machines to look at, and when each was looked at, by the monotonic clock.
         self._due: set[Wallet] = set()
@@ -135,11 +138,13 @@ class Presence:
         if not wallets:
             return
         connected = self._connected(wallets)
-        returned = self._workers.mark_connected(connected, self._clock())
+        gone, returned = self._workers.mark_connected(connected, self._clock())
         self._due -= wallets
         self._looked.update(dict.fromkeys(wallets, now))
         if returned:
             self._on_return()
+        if gone or returned:
+            self._on_change()
 
     def _connected(self, wallets: Iterable[Wallet]) -> dict[Wallet, bool]:
         """For each machine, whether its queue has a consumer. Raises BrokerUnavailable."""

@@ -57,6 +57,14 @@ class Census:
         query: dict[str, Any] = {} if after is None else {"_id": {"$gt": after}}
         return self._reader.each(self._rows.find(query).sort("_id", ASCENDING).limit(limit))
 
+    def able(self, seen_after: float, now: float, limit: int) -> list[WorkerRecord]:
+        """Machines that could be given a task now, with or without a free slot, by the rules of
+        `workers.with_free_slots`; at most `limit`.
+        """
+        query = {**_FREE, "lost": False, "seen_at": {"$gte": seen_after}, "facts.funded": True}
+        query |= {"rest_until": {"$lte": now}, "away": {"$ne": True}, "disconnected_at": None}
+        return self._reader.each(self._rows.find(query).limit(limit))
+
     def limit_slots(self, wallet: Wallet, most: int | None) -> bool:
         """Let a machine use at most `most` slots: 0 drains it, None takes the limit back. False: unknown wallet.
 

@@ -19,6 +19,7 @@ from pipeline.store.census import Census
 from pipeline.store.deals import Deals
 from pipeline.store.enrolment import Enrolment
 from pipeline.store.migrations import migrate
+from pipeline.store.orders import Orders
 from pipeline.store.outputs import Outputs
 from pipeline.store.pause import PauseSwitch
 from pipeline.store.pins import Pins
@@ -106,6 +107,7 @@ class Store:
     lists: TaskLists
     uploads: Uploads
     transfers: TransferWishes
+    orders: Orders
     _db: Database[dict[str, Any]]
 
     @classmethod
@@ -126,6 +128,7 @@ class Store:
             TaskLists(db),
             Uploads(db),
             TransferWishes(db),
+            Orders(db),
             db,
         )
 
@@ -144,6 +147,7 @@ class Store:
             self.enrolment.ensure_indexes()
             self.pins.ensure_indexes()
             self.lists.ensure_indexes()
+            self.orders.ensure_indexes()
             ledger.ensure_indexes(self._db)
             migrate(self._db)
 
@@ -160,6 +164,8 @@ class Store:
                 self.chain.logs.reader.reread(entry.key)
             case "outputs":
                 self.outputs.reader.reread(entry.key)
+            case "orders":
+                self.orders.reader.reread(entry.key)
             case "blocks":
                 self.chain.reader.reread(entry.key)
             case other:

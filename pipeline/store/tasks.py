@@ -126,6 +126,11 @@ class Tasks:
         rows = self._rows.find(query | _BEGUN).hint(_BEGUN_TURN) if begun else self._rows.find(query)
         return self.reader.each(rows.sort("contribution_deadline", ASCENDING).limit(limit))
 
+    def any_undecided(self, now: float) -> bool:
+        """Whether a task was stored and not looked at yet, so that it is not known whether it wants workers."""
+        query = {"open": True, "stage": str(TaskStage.RECEIVED), "contribution_deadline": {"$gt": now}}
+        return self._rows.find_one({**query, "version": 0, "orphaned": {"$ne": True}}, {"_id": 1}) is not None
+
     def defer_matching(self, task_ids: Sequence[TaskId], until: float) -> None:
         """Do not match these tasks before `until` (Unix seconds), since no worker could take them."""
         self._rows.update_many({"_id": {"$in": list(task_ids)}}, {"$set": {"not_before": until}})

@@ -110,8 +110,8 @@ class Workers:
         changes = _PRESENT | {"seen_at": now, "disconnected_at": lasting}
         return self._rows.update_one({"_id": wallet}, [{"$set": changes}]).matched_count == 1
 
-    def mark_connected(self, connected: Mapping[Wallet, bool], now: float) -> int:
-        """Store whether machines are connected to RabbitMQ; returns how many are again."""
+    def mark_connected(self, connected: Mapping[Wallet, bool], now: float) -> tuple[int, int]:
+        """Store whether machines are connected to RabbitMQ; returns how many are no longer, and how many are again."""
         gone = [
             UpdateOne({"_id": wallet, "disconnected_at": None}, {"$set": {"disconnected_at": now}})
             for wallet, here in connected.items()
@@ -122,8 +122,7 @@ class Workers:
             for wallet, here in connected.items()
             if here
         ]
-        self.reader.write(gone)
-        return self.reader.write(back)[1]
+        return self.reader.write(gone)[1], self.reader.write(back)[1]
 
     def present(self, limit: int) -> list[Wallet]:
         """Machines that are not lost, at most `limit`, those heard of last."""

@@ -66,11 +66,12 @@ async def live(request: Request, services: Reader) -> StreamingResponse:
 @router.post("/pool/pause", summary="Begin no new task")
 def pause(services: Operator, reason: Reason | None = None, dry_run: DryRun = False) -> Changed:
     """Tasks that a machine was given are finished. All others wait, and their deadlines go on: the contracts take the
-    pool's stake for a deal that it lets expire.
+    pool's stake for a deal that it lets expire. Orders that the pool has published are withdrawn.
     """
     before = services.store.pause.state()
     if not dry_run:
         services.store.pause.pause(services.clock(), "" if reason is None else reason.why)
+        services.notifier.send_orders()
         log.info("The pool is paused.", action="pool_paused")
     says = "The pool was paused before." if before else "The pool begins no new task from now on."
     return Changed(changed=before is None, dry_run=dry_run, says=says)
@@ -82,6 +83,7 @@ def resume(services: Operator, dry_run: DryRun = False) -> Changed:
     before = services.store.pause.state()
     if not dry_run and services.store.pause.resume() is not None:
         services.notifier.send_assign()
+        services.notifier.send_orders()
         log.info("The pool is resumed.", action="pool_resumed")
     says = "The pool was not paused." if before is None else "The pool takes work again."
     return Changed(changed=before is not None, dry_run=dry_run, says=says)

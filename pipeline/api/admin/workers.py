@@ -92,6 +92,7 @@ def ban(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Chan
     worker = known(services, wallet)
     if not dry_run:
         bans.ban(services.store.workers, services.broker, worker.wallet, services.clock())
+        services.notifier.send_orders()
     return Changed(changed=not worker.banned, dry_run=dry_run, says=f"{worker.wallet} ({worker.name}) is banned.")
 
 
@@ -129,6 +130,7 @@ def _limit(services: Services, wallet: str, most: int | None, says: str, *, dry_
         services.store.census.limit_slots(worker.wallet, most)
         if most is None or most > len(worker.held):
             services.notifier.send_assign()
+        services.notifier.send_orders()
         log.info("A machine's slots are limited.", action="worker_slots", wallet=worker.wallet, most=most)
     changed = worker.operator_slots != most
     return Changed(changed=changed, dry_run=dry_run, says=f"{worker.wallet} ({worker.name}) {says}.")

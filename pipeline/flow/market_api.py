@@ -1,0 +1,130 @@
+"""iExec's market API, as far as the pool's own orders go: is one listed, publish it, unpublish it.
+
+Each answer is yes, no or unknown. No is a JSON answer of the API itself that says no (MarketRefused). All else is
+unknown (MarketUnavailable): an error of a server or proxy, a limit of requests, an answer that is cut short, too slow,
+too long or not the API's JSON. What was asked for may then have been done or not.
+
+    GET /challenge ──► sign ──► POST, PUT /workerpoolorders     a challenge is good for one request
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from config.http_client import http_client
+from protocol.errors import BadMessage, MarketRefused, MarketUnavailable
+from protocol.ethereum.signing import Key
+from protocol.market import sign_in
+from protocol.poco.orders import WorkerpoolOrder
+from protocol.types import Hash32
+
+#: Seconds of silence, and seconds and bytes for one answer: some hundred bytes that take milliseconds.
+SILENT_SECONDS, ANSWER_SECONDS, MOST_BYTES = 5.0, 8.0, 2**20
+#: Characters of an answer that an error repeats.
+WORDS = 200
+#: With which statuses the API says no, and one of them beside others: it does not know the challenge that was signed.
+_NO = (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
+_NOT_SIGNED_IN = "invalid authorization"
+#: Statuses of an order: one that can be bought, and one that the API has put away and takes again.
+OPEN, DEAD = "open", "dead"
+
+
+class MarketApi:
+    """The market API at one address. All methods raise MarketUnavailable."""
+
+    def __init__(self, url: str, chain_id: int, key: Key) -> None:
+        """`key`: of the workerpool's owner, who signs in."""
+        self._url, self._chain_id, self._key = url, chain_id, key
+        self._http = http_client(url, timeout=SILENT_SECONDS, headers={"accept": "application/json"})
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def status(self, order_hash: Hash32) -> str | None:
+        """The order's status at the market, `open` among others; None: the market does not have it."""
+        try:
+            found = self._ask("GET", f"/workerpoolorders/{order_hash}")
+        except MarketRefused as error:
+            if error.fields["status"] == httpx.codes.NOT_FOUND:
+                return None
+            raise self._unknown(str(error)) from error
+        if not isinstance(found.get("status"), str) or found.get("orderHash") != order_hash:
+            raise self._unknown("its answer is about another order, or about none")
+        return str(found["status"])
+
+    def publish(self, order: WorkerpoolOrder, order_hash: Hash32) -> None:
+        """Have the market list the order. Raises MarketRefused."""
+        published = self._signed_in("POST", {"order": order.to_json()}).get("published")
+        if not isinstance(published, Mapping) or published.get("orderHash") != order_hash:
+            raise self._unknown("it does not tell that it has published the order")
+
+    def unpublish(self, order_hash: Hash32) -> None:
+        """Have the market list the order no longer. Raises MarketRefused, also where it does not list it."""
+        wanted = {"target": "unpublish_orderHash", "orderHash": order_hash}
+        unpublished = self._signed_in("PUT", wanted).get("unpublished")
+        if not isinstance(unpublished, list) or order_hash not in unpublished:
+            raise self._unknown("it does not tell that it has unpublished the order")
+
+    def _signed_in(self, method: str, body: Mapping[str, object]) -> Mapping[str, Any]:
+        """The answer to a request of the workerpool's owner. Raises MarketRefused."""
+        for again in (True, False):
+            challenge = self._ask("GET", "/challenge", address=self._key.wallet).get("data")
+            try:
+                authorization = sign_in(self._key, self._chain_id, challenge if isinstance(challenge, Mapping) else {})
+            except BadMessage as error:
+                raise self._unknown(str(error)) from error
+            try:
+                return self._ask(method, "/workerpoolorders", body, authorization)
+            except MarketRefused as error:
+                if error.fields["why"] != _NOT_SIGNED_IN:
+                    raise
+                # Another process of the pool has used up the challenge, which is one for all requests of an address.
+                if not again:
+                    raise self._unknown(_NOT_SIGNED_IN) from error
+        raise AssertionError
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        authorization: str | None = None,
+        **query: str,
+    ) -> Mapping[str, Any]:
+        """The JSON object of one answer. Raises MarketRefused, with the answer's `status`."""
+        params = {"chainId": str(self._chain_id), **query}
+        headers = {} if authorization is None else {"authorization": authorization}
+        try:
+            with self._http.stream(method, path, params=params, json=body, headers=headers) as answer:
+                content = self._read(answer)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unknown(str(error) or type(error).__name__) from error
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, dict) and answer.is_success and found.get("ok") is True:
+            return found
+        if isinstance(found, dict) and answer.status_code in _NO and isinstance(found.get("error"), str):
+            raise MarketRefused(why=found["error"][:WORDS], status=answer.status_code)
+        raise self._unknown(f"it answered HTTP {answer.status_code}: {content[:WORDS].decode(errors='replace')!r}")
+
+    def _read(self, answer: httpx.Response) -> bytes:
+        """The body of an answer, within bounds."""
+        until, content = time.monotonic() + ANSWER_SECONDS, b""
+        for piece in answer.iter_bytes():
+            content += piece
+            if len(content) > MOST_BYTES:
+                raise self._unknown("its answer is too long")
+            if time.monotonic() > until:
+                raise self._unknown("its answer comes too slowly")
+        return content
+
+    def _unknown(self, why: str) -> MarketUnavailable:
+        return MarketUnavailable(what=f"The market API at {self._url}", why=why)

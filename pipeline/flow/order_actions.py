@@ -1,0 +1,205 @@
+"""Does what `pipeline.domain.offers` decides: signs and stores orders, asks the market API, hands closes to the lane.
+
+Each step is stored before the next one relies on it (see the picture in `pipeline.domain.order_records`). A market that
+does not answer is asked about nothing else in the same run, and about all of it again later.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from chain.contracts import calls
+from chain.lane.model.intent import READY_MADE, Intent, IntentState
+from config.metrics import MARKET_ANSWERS, ORDERS_SIGNED, ORDERS_WITHDRAWN
+from pipeline.domain.order_records import (
+    Close,
+    End,
+    OrderAction,
+    OrderRecord,
+    Publish,
+    Sign,
+    Unpublish,
+    Withdraw,
+)
+from pipeline.flow.market_api import DEAD, OPEN, MarketApi
+from pipeline.scheduler import Scheduler
+from protocol.errors import MarketRefused, MarketUnavailable
+from protocol.ethereum.hexbytes import to_hex
+from protocol.poco.orders import WorkerpoolOrder
+from protocol.types import Contract, Hash32, Wallet
+
+log = structlog.get_logger(__name__)
+
+#: Seconds until the market is asked again after it did not do what was asked: the first time, and at most.
+FIRST_WAIT, LONGEST_WAIT = 2.0, 120.0
+_MOST_DOUBLINGS = 6
+#: What the market answers to an order that it has.
+_HAS_IT = "already published"
+
+
+@dataclass(slots=True)
+class OrderActions:
+    """The actions of one run. `close` it at its end."""
+
+    scheduler: Scheduler
+    markets: dict[str, MarketApi] = field(default_factory=dict)
+    #: Markets that did not answer in this run.
+    silent: set[str] = field(default_factory=set)
+
+    def close(self) -> None:
+        """Close the connections to markets."""
+        for market in self.markets.values():
+            market.close()
+
+    def do(self, actions: Sequence[OrderAction], orders: Sequence[OrderRecord], highest: int) -> bool:
+        """Take the actions; whether anything was done that may make others due.
+
+        `orders`, `highest`: the orders, and the highest number of one, from which they were decided. Raises LaneFull.
+        """
+        known = {order.order_hash: order for order in orders}
+        done = False
+        for action in actions:
+            match action:
+                case Sign():
+                    highest += 1
+                    if not self._sign(action, highest):
+                        # Another process signs at this time: what there is room for is decided anew.
+                        return True
+                    done = True
+                case Publish(order_hash):
+                    done |= self._publish(known[order_hash])
+                case Unpublish(order_hash):
+                    done |= self._unpublish(known[order_hash])
+                case Withdraw(order_hash, why):
+                    if self.scheduler.store.orders.withdraw(order_hash, why, self.scheduler.clock()):
+                        ORDERS_WITHDRAWN.labels(why.name.lower()).inc()
+                        log.info("Order withdrawn.", action="order_withdrawn", order=order_hash, why=str(why))
+                    done = True
+                case Close(order_hash):
+                    self._close(known[order_hash])
+                case End(order_hash):
+                    self.scheduler.store.orders.end(order_hash, self.scheduler.clock())
+        return done
+
+    def _sign(self, wanted: Sign, number: int) -> bool:
+        """Sign and store an order. False: another process has signed one meanwhile."""
+        scheduler = self.scheduler
+        chain_id, hub = scheduler.settings.chain_id, scheduler.hub.address
+        order = WorkerpoolOrder(
+            workerpool=scheduler.workerpool,
+            workerpoolprice=wanted.price,
+            volume=wanted.volume,
+            tag=wanted.tag,
+            category=wanted.category,
+            trust=wanted.trust,
+            salt=Hash32(to_hex(secrets.token_bytes(32))),
+        ).signed(scheduler.key, chain_id, hub)
+        order_hash = order.order_hash(chain_id, hub)
+        now = scheduler.clock()
+        if not scheduler.store.orders.add(OrderRecord(order_hash, number, order, wanted.market, now)):
+            return False
+        ORDERS_SIGNED.inc()
+        log.info("Order signed.", action="order_signed", order=order_hash, volume=order.volume, category=order.category)
+        return True
+
+    # -- the market -----------------------------------------------------------------------------------------------
+
+    def _publish(self, order: OrderRecord) -> bool:
+        """Have the market list the order; whether it does."""
+        orders, order_hash = self.scheduler.store.orders, order.order_hash
+        if order.market in self.silent:
+            return False
+        try:
+            market = self._market(order.market)
+            # It may have been sent before, by a process that did not live to hear the answer.
+            there = order.shown and market.status(order_hash) not in (None, DEAD)
+            if not there:
+                if not orders.mark_shown(order_hash):
+                    return False
+                market.publish(order.order, order_hash)
+        except MarketRefused as error:
+            if _HAS_IT not in str(error):
+                self._ask_again([order], error)
+                return False
+        except MarketUnavailable as error:
+            self._ask_all_again(order.market, error)
+            return False
+        MARKET_ANSWERS.labels("done").inc()
+        orders.mark_published(order_hash)
+        log.info("Order published.", action="order_published", order=order_hash, volume=order.order.volume)
+        return True
+
+    def _unpublish(self, order: OrderRecord) -> bool:
+        """Have the market list the order no longer; whether it does not."""
+        if order.market in self.silent:
+            return False
+        try:
+            market = self._market(order.market)
+            try:
+                market.unpublish(order.order_hash)
+            except MarketRefused as error:
+                if market.status(order.order_hash) == OPEN:
+                    self._ask_again([order], error)
+                    return False
+        except MarketUnavailable as error:
+            self._ask_all_again(order.market, error)
+            return False
+        MARKET_ANSWERS.labels("done").inc()
+        self.scheduler.store.orders.mark_unpublished(order.order_hash)
+        log.info("Order unpublished.", action="order_unpublished", order=order.order_hash)
+        return True
+
+    def _market(self, url: str) -> MarketApi:
+        if url not in self.markets:
+            self.markets[url] = MarketApi(url, self.scheduler.settings.chain_id, self.scheduler.key)
+        return self.markets[url]
+
+    def _ask_again(self, orders: Sequence[OrderRecord], error: MarketRefused | MarketUnavailable) -> None:
+        """Ask about these orders again later, each after twice the wait that it had before."""
+        says, now = str(error), self.scheduler.clock()
+        MARKET_ANSWERS.labels("refused" if isinstance(error, MarketRefused) else "unknown").inc()
+        for order in orders:
+            wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(order.tries, _MOST_DOUBLINGS))
+            self.scheduler.store.orders.ask_again([order.order_hash], says, now + wait)
+        names = [order.order_hash for order in orders]
+        log.warning("The market API is asked again later.", action="market_again", why=says, orders=names)
+
+    def _ask_all_again(self, market: str, error: MarketUnavailable) -> None:
+        """Ask a market that does not answer about nothing more in this run, and about all of it later."""
+        self.silent.add(market)
+        due = [order for order in self.scheduler.store.orders.not_ended() if order.market == market]
+        self._ask_again([order for order in due if order.retry_at <= self.scheduler.clock()], error)
+
+    # -- the chain ------------------------------------------------------------------------------------------------
+
+    def _close(self, order: OrderRecord) -> None:
+        """Hand the order's close to the lane, once; again after a failure. Raises LaneFull."""
+        scheduler = self.scheduler
+        intent = close_intent(order, scheduler.lane.id.chain_id, scheduler.lane.id.wallet, scheduler.hub.address)
+        known = next(iter(scheduler.lane.intents([intent.key])), None)
+        if known is None:
+            scheduler.lane.submit([intent])
+            scheduler.notifier.send_lane()
+            log.info("Order is closed on chain.", action="order_close", order=order.order_hash, tries=order.closes)
+        elif known.state is IntentState.FAILED:
+            log.warning("Order not closed.", action="order_close_failed", order=order.order_hash, why=known.reason)
+            scheduler.store.orders.close_failed(order.order_hash, order.closes)
+
+
+def close_intent(order: OrderRecord, chain_id: int, wallet: Wallet, hub: Contract) -> Intent:
+    """The lane's intent to close the order: the same for each call until a try has failed."""
+    data = calls.close_workerpool_order(order.order.abi_tuple())
+    gas = calls.gas_limit("manageWorkerpoolOrder", data)
+    return Intent.new(
+        chain_id,
+        wallet,
+        READY_MADE,
+        f"close-{order.order_hash}",
+        {"to": hub, "gas": gas, "data": data},
+        order.withdrawn_at or order.signed_at,
+        occasion=order.closes,
+    )

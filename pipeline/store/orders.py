@@ -1,0 +1,139 @@
+"""Collection `orders`: workerpool orders of this pool (`pipeline.domain.order_records`), and the operator's hold.
+
+_id <order hash>    one order; a row is stored before its order is sent anywhere
+_id "held"          there while an operator has cancelled all offers
+
+Every change is one conditional update. Two processes that sign at the same time choose the same `number`: the index
+lets one of them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from pipeline.domain.order_records import OrderRecord, OrderStage, Withdrawal
+from pipeline.store.documents import Documents
+from pipeline.store.quarantine import Quarantine, Reader
+from protocol.types import BlockNumber, Hash32
+
+DOCUMENTS = Documents(OrderRecord, names={"order_hash": "_id"})
+_HELD = {"_id": "held"}
+_LIVE = {"stage": {"$in": [str(OrderStage.SIGNED), str(OrderStage.PUBLISHED)]}}
+
+INDEXES = [
+    IndexModel([("number", ASCENDING)], name="number", unique=True, partialFilterExpression={"number": {"$gt": 0}}),
+    IndexModel([("stage", ASCENDING), ("withdrawn_at", ASCENDING)], name="by_stage"),
+]
+
+
+class Orders:
+    """Queries on `orders`."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._rows: Collection[dict[str, Any]] = db["orders"]
+        self.reader = Reader(self._rows, DOCUMENTS, Quarantine(db))
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes."""
+        self._rows.create_indexes(INDEXES)
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def not_ended(self) -> list[OrderRecord]:
+        """Orders that have not ended, by number."""
+        stages = [str(stage) for stage in OrderStage if stage is not OrderStage.ENDED]
+        return self.reader.each(self._rows.find({"stage": {"$in": stages}}).sort("number", ASCENDING))
+
+    def ended_since(self, moment: float) -> list[OrderRecord]:
+        """Orders that ended and were withdrawn at `moment` (Unix seconds) or later."""
+        query = {"stage": str(OrderStage.ENDED), "withdrawn_at": {"$gte": moment}}
+        return self.reader.each(self._rows.find(query))
+
+    def newest(self, limit: int) -> list[OrderRecord]:
+        """The newest orders, ended ones too; the newest first."""
+        return self.reader.each(self._rows.find({"number": {"$gt": 0}}).sort("number", DESCENDING).limit(limit))
+
+    def highest_number(self) -> int:
+        """The highest number of an order; 0 without one."""
+        row = self._rows.find_one({"number": {"$gt": 0}}, {"number": 1}, sort=[("number", DESCENDING)])
+        return 0 if row is None else int(row["number"])
+
+    # -- an order's life ------------------------------------------------------------------------------------------
+
+    def add(self, record: OrderRecord) -> bool:
+        """Store a signed order. False: another process has signed one meanwhile."""
+        try:
+            self._rows.insert_one(DOCUMENTS.to_document(record))
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def mark_shown(self, order_hash: Hash32) -> bool:
+        """Note that the order is about to be sent to the market. False: it is not to be published any more."""
+        query = {"_id": order_hash, "stage": str(OrderStage.SIGNED)}
+        return self._rows.update_one(query, {"$set": {"shown": True, "listed": True}}).matched_count == 1
+
+    def mark_published(self, order_hash: Hash32) -> None:
+        """Note that the market lists the order. One that was withdrawn meanwhile is to be unpublished (again)."""
+        stage = {"$cond": [{"$eq": ["$stage", str(OrderStage.SIGNED)]}, str(OrderStage.PUBLISHED), "$stage"]}
+        again = {"$cond": [{"$eq": ["$stage", str(OrderStage.ENDED)]}, str(OrderStage.WITHDRAWN), stage]}
+        self._rows.update_one({"_id": order_hash}, [{"$set": {"stage": again, "listed": True, **_ANSWERED}}])
+
+    def withdraw(self, order_hash: Hash32, why: Withdrawal, now: float) -> bool:
+        """Note that the order is not offered any more. False: it was withdrawn before, or has ended."""
+        # A failure to publish it says nothing about how soon it can be unpublished.
+        change = {"stage": str(OrderStage.WITHDRAWN), "why": str(why), "withdrawn_at": now, **_ANSWERED}
+        return self._rows.update_one({"_id": order_hash, **_LIVE}, {"$set": change}).modified_count == 1
+
+    def mark_unpublished(self, order_hash: Hash32) -> None:
+        """Note that the market lists the order no longer."""
+        self._rows.update_one({"_id": order_hash}, {"$set": {"listed": False, **_ANSWERED}})
+
+    def end(self, order_hash: Hash32, now: float) -> None:
+        """Note that nothing is left to do about the order."""
+        change = [{"$set": {"stage": str(OrderStage.ENDED), "withdrawn_at": {"$ifNull": ["$withdrawn_at", now]}}}]
+        self._rows.update_one({"_id": order_hash}, change)
+
+    # -- what the chain and the market say ------------------------------------------------------------------------
+
+    def store_consumed(self, order_hash: Hash32, consumed: int, spent_block: BlockNumber | None) -> None:
+        """Store how much of the order is used or closed, and since which block all of it is."""
+        self._rows.update_one({"_id": order_hash}, {"$set": {"consumed": consumed, "spent_block": spent_block}})
+
+    def ask_again(self, order_hashes: Iterable[Hash32], says: str, at: float) -> None:
+        """Ask the market about these orders again at `at` (Unix seconds), and not before. `says`: what it answered."""
+        change = {"$set": {"says": says, "retry_at": at}, "$inc": {"tries": 1}}
+        self._rows.update_many({"_id": {"$in": list(order_hashes)}}, change)
+
+    def close_failed(self, order_hash: Hash32, tries: int) -> None:
+        """Note that a try to close the order on chain failed; `tries`: how many had failed before."""
+        self._rows.update_one({"_id": order_hash, "closes": tries}, {"$inc": {"closes": 1}})
+
+    def forget_ended(self, before: float) -> int:
+        """Delete orders that ended and were withdrawn or sold before `before` (Unix seconds); returns how many."""
+        query = {"stage": str(OrderStage.ENDED), "withdrawn_at": {"$lt": before}}
+        return self._rows.delete_many(query).deleted_count
+
+    # -- the operator's hold --------------------------------------------------------------------------------------
+
+    def held(self) -> bool:
+        """Whether an operator has cancelled all offers."""
+        return self._rows.find_one(_HELD) is not None
+
+    def hold(self, now: float) -> bool:
+        """Offer nothing until `release`. Whether that is new."""
+        return self._rows.update_one(_HELD, {"$setOnInsert": {"since": now}}, upsert=True).upserted_id is not None
+
+    def release(self) -> bool:
+        """Offer what the policy says again. Whether it was not before."""
+        return self._rows.delete_one(_HELD).deleted_count == 1
+
+
+#: The market answered as wanted.
+_ANSWERED = {"tries": 0, "says": "", "retry_at": 0.0}
