@@ -88,7 +88,7 @@ def plan(
 
 
 def highest_cost(rpc: JsonRpc, wallet: Wallet, data: str, gas: int, offer: Fees) -> Wei:
-    """Wei that the lane pays at most for a call with this calldata and gas limit at these fees. Raises RpcUnavailable."""
+    """Wei that the lane pays at most for a call with this calldata and gas limit. Raises RpcUnavailable."""
     return Wei((gas + _surcharge(rpc, wallet, data)) * offer.max_fee)
 
 

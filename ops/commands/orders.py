@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from config.order_policy import TAGS
 from ops.admin import screen
@@ -159,4 +160,4 @@ def _notes(found: Mapping[str, Any]) -> list[RenderableType]:
         (found["paused"], "The pool is paused: nothing is offered until `sluice pool resume`."),
         (market is None and not found["trouble"], "No market is set in SLUICE_ORDERS_FILE: nothing is offered."),
     )
-    return [screen.Text(screen.printable(says)) for holds, says in notes if holds]
+    return [Text(screen.printable(says)) for holds, says in notes if holds]

@@ -172,7 +172,7 @@ def _steady(policy: OrderPolicy, offer: Offer, there: int, book: Book, now: floa
         if order.why is Withdrawal.CAPACITY and order.of(offer.category, offer.trust, offer.tag)
     ]
     signed = [order.signed_at for order in book.orders if there and order.live and _sells(offer, order)]
-    return now >= max((*shrunk, *signed), default=0.0) + policy.steady_seconds
+    return all(now >= moment + policy.steady_seconds for moment in (*shrunk, *signed))
 
 
 def _share_out(

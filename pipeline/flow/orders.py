@@ -1,4 +1,4 @@
-"""Keeps the pool's workerpool orders: reads policy, machines and chain, decides, acts, until nothing more is to be done.
+"""Keeps the pool's workerpool orders: reads policy, machines and chain, decides, acts, until nothing is left to do.
 
     beat, a machine that went or came, pause, drain, `sluice orders` ──► pipeline.orders ──► keep_orders
 

@@ -1,0 +1,372 @@
+"""What the pool offers on the market: never more than its machines can serve, nothing without machines, no flood."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config.order_policy import TAGS
+from pipeline.domain.offers import MOST_LIVE, Book, Supply, decide
+from pipeline.domain.order_records import (
+    Close,
+    End,
+    OrderStage,
+    Publish,
+    Sign,
+    Unpublish,
+    Withdraw,
+    Withdrawal,
+)
+from pipeline.domain.order_room import PoolTerms
+from pipeline.domain.records import Reservation
+from protocol.poco.tags import make_tag
+from protocol.types import BlockNumber, Hash32, NRlc, TaskId
+from tests.unit.pipeline.builders import NO_TAG, task, worker
+from tests.unit.pipeline.offering import FINALITY, World, can_serve, order, policy, tasks_of
+
+GPU = make_tag(TAGS["gpu"])
+ONE = policy({}, steady_seconds=60)
+
+
+def proven(number: int, slots: int, tag: Hash32 = NO_TAG) -> object:
+    return worker(number, slots=slots, solos=100, tag=tag, stake=10**6)
+
+
+def world(*slots: int, **fields: object) -> World:
+    made = World(ONE, [proven(number, count) for number, count in enumerate(slots, 1)])  # type: ignore[misc]
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_free_slots_are_offered_as_one_order() -> None:
+    pool = world(3, 2)
+    pool.settle()
+    (found,) = pool.live()
+    assert (found.order.volume, found.stage) == (5, OrderStage.PUBLISHED)
+    assert pool.decide() == []
+
+
+def test_without_machines_nothing_is_signed_and_everything_is_withdrawn_unpublished_and_closed() -> None:
+    pool = world(2)
+    pool.settle()
+    pool.machines = []
+    pool.settle()
+    (found,) = pool.orders.values()
+    assert (found.stage, found.why, found.listed) == (OrderStage.WITHDRAWN, Withdrawal.CAPACITY, False)
+    assert pool.closing == {found.order_hash}
+    for _ in range(FINALITY + 1):
+        pool.mine()
+        pool.settle()
+    assert [each.stage for each in pool.orders.values()] == [OrderStage.ENDED]
+    assert len(pool.did(Sign)) == 1
+
+
+@pytest.mark.parametrize("switch", ["paused", "held"])
+def test_a_paused_pool_and_one_whose_offers_are_cancelled_offer_nothing_until_that_ends(switch: str) -> None:
+    pool = world(2)
+    pool.settle()
+    setattr(pool, switch, True)
+    pool.settle()
+    assert not pool.live()
+    pool.mine()
+    pool.settle()
+    assert not pool.live()
+    setattr(pool, switch, False)
+    pool.settle()
+    assert pool.offered() == 2
+
+
+def test_a_partly_bought_order_counts_with_what_is_left_of_it() -> None:
+    bought = order(1, volume=4, consumed=3)
+    pool = world(1, orders={bought.order_hash: bought})
+    assert pool.decide() == []
+    pool.orders[bought.order_hash] = replace(bought, consumed=2)
+    assert pool.decide()[0] == Withdraw(bought.order_hash, Withdrawal.CAPACITY)
+
+
+def test_tasks_that_are_sold_and_wait_take_their_slots() -> None:
+    pool = world(3, waiting=[task(trust=5, wants=2)])
+    pool.settle()
+    assert pool.offered() == 1
+
+
+def test_a_slot_that_is_taken_for_a_waiting_task_is_counted_once() -> None:
+    one = task(trust=1, wants=1)
+    pool = world(waiting=[one])
+    pool.machines = [replace(worker(1, slots=3, solos=9), held=(Reservation(one.task_id, 1.0, NRlc(0)),))]
+    pool.settle()
+    assert pool.offered() == 2
+
+
+def test_more_trust_takes_more_machines_for_a_task() -> None:
+    pool = world(4, 4, policy=policy({"trust": 5}))
+    pool.settle()
+    assert pool.offered() == 0
+    pool.machines.append(proven(3, 1))  # type: ignore[arg-type]
+    pool.settle()
+    assert pool.offered() == 1
+
+
+def test_machines_without_the_stake_for_a_vote_are_no_room_for_a_paid_offer() -> None:
+    pool = world(policy=policy({"trust": 2, "price": "100 nRLC"}))
+    pool.machines = [worker(1, slots=2, stake=59), worker(2, slots=2, stake=0)]
+    pool.settle()
+    assert pool.offered() == 1
+
+
+def test_no_more_is_offered_than_the_owners_stake_covers() -> None:
+    pool = world(9, stake=100, policy=policy({"price": "100 nRLC"}))
+    pool.settle()
+    assert pool.offered() == 3
+
+
+def test_offers_share_the_slots_and_a_tag_takes_only_machines_that_have_it() -> None:
+    pool = world(policy=policy({"share": 3}, {"category": 1}, {"category": 2, "tag": ["gpu"]}))
+    pool.machines = [proven(1, 8), proven(2, 2, GPU)]  # type: ignore[list-item]
+    pool.settle()
+    assert {found.order.category: found.order.volume for found in pool.live()} == {0: 6, 1: 2, 2: 2}
+
+
+def test_what_is_withdrawn_counts_until_it_is_closed_on_chain() -> None:
+    pool = world(4)
+    pool.settle()
+    pool.machines = [proven(1, 3)]  # type: ignore[list-item]
+    pool.now += 100
+    pool.settle()
+    pool.now += 100
+    pool.settle()
+    assert pool.offered() == 0
+    pool.mine()
+    pool.settle()
+    assert pool.offered() == 3
+
+
+def test_without_closing_on_chain_an_order_ends_when_it_is_unpublished_and_costs_no_gas() -> None:
+    pool = world(2, policy=policy({}, close_on_chain=False), answers=False)
+    pool.settle()
+    (found,) = pool.orders.values()
+    pool.orders[found.order_hash] = replace(found, stage=OrderStage.PUBLISHED, shown=True, listed=True)
+    pool.paused = True
+    pool.settle()
+    assert [each.stage for each in pool.orders.values()] == [OrderStage.WITHDRAWN]
+    pool.answers = True
+    pool.settle()
+    assert [each.stage for each in pool.orders.values()] == [OrderStage.ENDED]
+    assert not pool.did(Close)
+
+
+def test_an_order_that_was_never_sent_ends_without_the_market_and_without_gas() -> None:
+    pool = world(2, answers=False)
+    pool.settle()
+    pool.machines = []
+    pool.settle()
+    assert [found.stage for found in pool.orders.values()] == [OrderStage.ENDED]
+    assert not pool.did(Close)
+    assert not pool.did(Unpublish)
+
+
+def test_an_old_order_is_renewed_and_one_with_another_price_is_replaced() -> None:
+    pool = world(2)
+    pool.settle()
+    pool.now += 24 * 3600
+    pool.settle()
+    pool.mine()
+    pool.settle()
+    assert [found.why for found in pool.orders.values()] == [Withdrawal.EXPIRED, None]
+    pool.policy = policy({"price": "1 RLC"})
+    pool.settle()
+    pool.mine()
+    pool.settle()
+    assert [found.order.workerpoolprice for found in pool.live()] == [10**9]
+
+
+def test_a_sold_out_order_ends_when_that_is_final_and_is_replaced_at_once() -> None:
+    pool = world(2)
+    pool.settle()
+    (found,) = pool.live()
+    pool.orders[found.order_hash] = replace(found, consumed=2)
+    pool.settle()
+    assert [each.order.volume for each in pool.live()] == [2, 2]
+    for _ in range(FINALITY + 1):
+        pool.mine()
+    pool.settle()
+    assert [each.stage for each in pool.orders.values()] == [OrderStage.ENDED, OrderStage.PUBLISHED]
+    assert not pool.did(Withdraw)
+
+
+def test_an_order_whose_sale_is_reorganised_away_counts_again() -> None:
+    sold = order(1, volume=2, consumed=2, spent_block=BlockNumber(99))
+    pool = world(2, orders={sold.order_hash: sold}, last=1)
+    pool.settle()
+    assert pool.offered() == 2
+    pool.orders[sold.order_hash] = replace(sold, consumed=0, spent_block=None)
+    pool.settle()
+    assert pool.offered() == 2
+
+
+@pytest.mark.parametrize("unknown", ["settled", "terms", "policy"])
+def test_what_is_not_known_signs_nothing_and_withdraws_nothing(unknown: str) -> None:
+    kept = order(1, volume=1)
+    supply = Supply((worker(1, slots=2),), terms=PoolTerms(NRlc(10**9), 30))
+    fields = {"settled": {"settled": False}, "terms": {"terms": None}, "policy": {}}[unknown]
+    asked = replace(supply, **fields)  # type: ignore[arg-type]
+    policy_now = None if unknown == "policy" else policy({}, {"category": 1})
+    assert decide(policy_now, asked, Book((kept,)), 10.0) == []
+    assert decide(policy({}, {"category": 1}), supply, Book((kept,)), 10.0)
+    # Machines that are gone are known to be gone.
+    assert decide(policy_now, replace(asked, machines=()), Book((kept,)), 10.0)
+
+
+def test_a_market_that_does_not_answer_is_not_asked_before_its_time_and_nothing_else_is_signed() -> None:
+    late = order(1, volume=2, stage=OrderStage.SIGNED, shown=False, listed=False, retry_at=50.0)
+    pool = world(2, orders={late.order_hash: late}, now=49.0)
+    assert pool.decide() == []
+    pool.now = 50.0
+    assert pool.decide() == [Publish(late.order_hash)]
+
+
+def test_there_are_never_more_orders_than_the_market_takes() -> None:
+    some = {found.order_hash: found for found in (order(number) for number in range(1, MOST_LIVE + 1))}
+    pool = world(MOST_LIVE * 10, orders=some, last=MOST_LIVE)
+    pool.settle()
+    assert not pool.did(Sign)
+
+
+def test_an_offer_is_filled_up_in_large_steps_and_not_before_its_time() -> None:
+    pool = world(4)
+    pool.settle()
+    (found,) = pool.live()
+    pool.orders[found.order_hash] = replace(found, consumed=1)
+    pool.settle()
+    assert len(pool.did(Sign)) == 1
+    pool.orders[found.order_hash] = replace(found, consumed=2)
+    pool.settle()
+    assert len(pool.did(Sign)) == 1
+    pool.now += 60
+    pool.settle()
+    assert [each.order.volume for each in pool.live()] == [4, 2]
+
+
+def test_a_machine_that_comes_and_goes_makes_an_order_a_minute_at_most() -> None:
+    pool = world(2)
+    for second in range(600):
+        pool.now += 1
+        pool.machines = [proven(1, 2)] if second % 2 else []  # type: ignore[list-item]
+        pool.mine()
+        pool.settle()
+        assert pool.offered() <= sum(machine.free for machine in pool.machines)
+    assert 2 <= len(pool.did(Sign)) <= 11
+    assert len(pool.did(Withdraw)) <= len(pool.did(Sign))
+
+
+#: Machines as (slots, has a GPU), and what a pool may go through.
+MACHINES = st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=4)
+OFFERS = st.lists(
+    st.sampled_from(
+        [
+            {"category": 0},
+            {"category": 0, "trust": 3, "price": "10 nRLC"},
+            {"category": 1, "tag": ["gpu"]},
+            {"category": 1, "trust": 5, "most": 2},
+            {"category": 2, "share": 5},
+        ]
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda offer: (offer["category"], offer.get("trust")),
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("machines"), MACHINES),
+        st.tuples(st.just("time"), st.sampled_from([1, 30, 61, 3600, 90_000])),
+        st.tuples(st.just("buy"), st.integers(0, 3)),
+        st.tuples(st.just("finish"), st.none()),
+        st.tuples(st.just("mine"), st.none()),
+        st.tuples(st.just("market"), st.booleans()),
+        st.tuples(st.just("pause"), st.booleans()),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(OFFERS, STEPS)
+def test_whatever_happens_no_more_is_offered_than_can_be_served(
+    offers: list[dict[str, object]], steps: list[tuple[str, object]]
+) -> None:
+    pool = World(policy(*offers))
+    for step in steps:
+        take(pool, *step)
+        pool.settle()
+        assert can_serve(pool.machines, [*tasks_of(pool.live()), *waiting(pool)]) or not pool.live()
+        if pool.paused or not any(machine.free for machine in pool.machines):
+            assert not [found for found in pool.live() if found.remaining]
+        # Coming to rest was checked by `settle`; what rests stays at rest.
+        assert not [action for action in pool.decide() if isinstance(action, Sign | Withdraw | End)]
+    pool.machines = []
+    pool.answers = True
+    for _ in range(FINALITY + 2):
+        pool.settle()
+        pool.mine()
+    pool.settle()
+    assert all(found.stage is OrderStage.ENDED for found in pool.orders.values())
+
+
+@settings(max_examples=100, deadline=None)
+@given(OFFERS, st.lists(st.tuples(MACHINES, st.integers(1, 40)), max_size=40))
+def test_without_buyers_each_offer_gets_an_order_per_steady_time_at_most(
+    offers: list[dict[str, object]], steps: list[tuple[list[tuple[int, bool]], int]]
+) -> None:
+    pool = World(policy(*offers, steady_seconds=60))
+    began = pool.now
+    for machines, seconds in steps:
+        take(pool, "machines", machines)
+        take(pool, "mine", None)
+        pool.settle()
+        pool.now += seconds
+    most = 1 + (pool.now - began) / 60
+    signed = [action for action in pool.did(Sign) if isinstance(action, Sign)]
+    for offer in {(action.category, action.trust, action.tag) for action in signed}:
+        assert sum((action.category, action.trust, action.tag) == offer for action in signed) <= most
+
+
+def take(pool: World, what: str, value: object) -> None:
+    match what, value:
+        case "machines", list():
+            pool.machines = [
+                proven(number, slots, GPU if gpu else NO_TAG)  # type: ignore[misc]
+                for number, (slots, gpu) in enumerate(value, 1)
+            ]
+        case "time", int():
+            pool.now += value
+        case "buy", int():
+            listed = [found for found in pool.live() if found.remaining and found.stage is OrderStage.PUBLISHED]
+            if listed:
+                found = listed[value % len(listed)]
+                pool.orders[found.order_hash] = replace(found, consumed=found.consumed + 1)
+                (sold,) = tasks_of([replace(found, consumed=found.order.volume - 1)])
+                pool.waiting.append(
+                    task(
+                        task_id=TaskId(f"0x{len(pool.waiting) + 1:064x}"),
+                        trust=found.order.trust,
+                        tag=sold[0],
+                        wants=sold[1],
+                        worker_stake=NRlc(found.order.workerpoolprice * 30 // 100),
+                    )
+                )
+        case "finish", _:
+            pool.waiting = []
+        case "mine", _:
+            pool.mine()
+        case "market", bool():
+            pool.answers = value
+        case "pause", bool():
+            pool.paused = value
+
+
+def waiting(pool: World) -> list[tuple[Hash32, int]]:
+    return [(each.tag, each.wants) for each in pool.waiting]
