@@ -1,7 +1,7 @@
 """How many more tasks the live machines can serve: demands are put on their free slots, one after the other. Pure.
 
-A task of trust 3 takes a slot on each of two machines, and stake on both. `Room.put` takes slots where every task can be
-placed on machines of its own, so what was put is never more than can be served.
+A task of trust 3 takes a slot on each of two machines, and stake on both. `Room.put` takes slots where every task can
+have machines of its own, so what was put is never more than can be served.
 """
 
 from __future__ import annotations

@@ -63,7 +63,9 @@ def keep_orders(scheduler: Scheduler) -> None:
         for _ in range(ROUNDS):
             view = read_view(settings, store, scheduler.hub, scheduler.workerpool, scheduler.clock(), note=True)
             ORDERS_OFFERED.set(offered(view.book.orders))
-            if not actions.do(view.decide(scheduler.clock()), view.book.orders, view.highest):
+            done = actions.do(view.decide(scheduler.clock()), view.book.orders, view.highest)
+            # A block that came while the pool was read is no reason to wait for the clock.
+            if not done and (view.supply.settled or view.policy is None):
                 break
     finally:
         actions.close()

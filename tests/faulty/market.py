@@ -1,4 +1,4 @@
-"""A stand-in of iExec's market API on loopback, for workerpool orders: it checks orders by the real contract's views.
+"""A stand-in of iExec's market API on loopback, for workerpool orders, which it checks by the contract's own views.
 
 It asks, refuses and answers as iexec-market-api 7.1.2 does (`services/auth.js`, `services/order.js`), and can be told to
 fail before or after it has done what was asked for.
@@ -42,7 +42,7 @@ class _No(Exception):
 
 @dataclass
 class Market:
-    """What the market has. `log`: what it did, in order: ("published", hash), ("unpublished", hash), ("refused", why)."""
+    """What the market has. `log`: what it did, in order: (published, hash), (unpublished, hash), (refused, why)."""
 
     rpc: JsonRpc
     hub: Contract
@@ -201,7 +201,8 @@ def market_api(rpc: JsonRpc, hub: Contract, chain_id: int) -> Iterator[Market]:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             self.send(market.answer(self.command, self.path, self.headers.get("authorization", ""), body))
 
-        do_POST = do_PUT = do_GET
+        do_POST = do_GET  # noqa: N815
+        do_PUT = do_GET  # noqa: N815
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Requests)
     server.daemon_threads = True

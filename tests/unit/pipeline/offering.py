@@ -150,12 +150,12 @@ def can_serve(machines: Sequence[WorkerRecord], tasks: Sequence[tuple[Hash32, in
     placed: dict[str, list[int]] = {wallet: [] for wallet in free}
 
     def place(task: int, seen: set[str]) -> bool:
-        for wallet in free:
+        for wallet, slots in free.items():
             fitting = not int(tasks[task][0], 16) & ~tags[wallet] and task not in placed[wallet]
             if not fitting or wallet in seen:
                 continue
             seen.add(wallet)
-            if len(placed[wallet]) < free[wallet]:
+            if len(placed[wallet]) < slots:
                 placed[wallet].append(task)
                 return True
             for other in list(placed[wallet]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ from pipeline.domain.order_records import (
     Withdrawal,
 )
 from pipeline.domain.order_room import PoolTerms
-from pipeline.domain.records import Reservation
+from pipeline.domain.records import Reservation, WorkerRecord
 from protocol.poco.tags import make_tag
 from protocol.types import BlockNumber, Hash32, NRlc, TaskId
 from tests.unit.pipeline.builders import NO_TAG, task, worker
@@ -31,12 +32,12 @@ GPU = make_tag(TAGS["gpu"])
 ONE = policy({}, steady_seconds=60)
 
 
-def proven(number: int, slots: int, tag: Hash32 = NO_TAG) -> object:
+def proven(number: int, slots: int, tag: Hash32 = NO_TAG) -> WorkerRecord:
     return worker(number, slots=slots, solos=100, tag=tag, stake=10**6)
 
 
 def world(*slots: int, **fields: object) -> World:
-    made = World(ONE, [proven(number, count) for number, count in enumerate(slots, 1)])  # type: ignore[misc]
+    made = World(ONE, [proven(number, count) for number, count in enumerate(slots, 1)])
     for name, value in fields.items():
         setattr(made, name, value)
     return made
@@ -106,7 +107,7 @@ def test_more_trust_takes_more_machines_for_a_task() -> None:
     pool = world(4, 4, policy=policy({"trust": 5}))
     pool.settle()
     assert pool.offered() == 0
-    pool.machines.append(proven(3, 1))  # type: ignore[arg-type]
+    pool.machines.append(proven(3, 1))
     pool.settle()
     assert pool.offered() == 1
 
@@ -126,7 +127,7 @@ def test_no_more_is_offered_than_the_owners_stake_covers() -> None:
 
 def test_offers_share_the_slots_and_a_tag_takes_only_machines_that_have_it() -> None:
     pool = world(policy=policy({"share": 3}, {"category": 1}, {"category": 2, "tag": ["gpu"]}))
-    pool.machines = [proven(1, 8), proven(2, 2, GPU)]  # type: ignore[list-item]
+    pool.machines = [proven(1, 8), proven(2, 2, GPU)]
     pool.settle()
     assert {found.order.category: found.order.volume for found in pool.live()} == {0: 6, 1: 2, 2: 2}
 
@@ -134,7 +135,7 @@ def test_offers_share_the_slots_and_a_tag_takes_only_machines_that_have_it() -> 
 def test_what_is_withdrawn_counts_until_it_is_closed_on_chain() -> None:
     pool = world(4)
     pool.settle()
-    pool.machines = [proven(1, 3)]  # type: ignore[list-item]
+    pool.machines = [proven(1, 3)]
     pool.now += 100
     pool.settle()
     pool.now += 100
@@ -212,8 +213,9 @@ def test_an_order_whose_sale_is_reorganised_away_counts_again() -> None:
 def test_what_is_not_known_signs_nothing_and_withdraws_nothing(unknown: str) -> None:
     kept = order(1, volume=1)
     supply = Supply((worker(1, slots=2),), terms=PoolTerms(NRlc(10**9), 30))
-    fields = {"settled": {"settled": False}, "terms": {"terms": None}, "policy": {}}[unknown]
-    asked = replace(supply, **fields)  # type: ignore[arg-type]
+    without: dict[str, dict[str, Any]] = {"settled": {"settled": False}, "terms": {"terms": None}, "policy": {}}
+    fields = without[unknown]
+    asked = replace(supply, **fields)
     policy_now = None if unknown == "policy" else policy({}, {"category": 1})
     assert decide(policy_now, asked, Book((kept,)), 10.0) == []
     assert decide(policy({}, {"category": 1}), supply, Book((kept,)), 10.0)
@@ -255,7 +257,7 @@ def test_a_machine_that_comes_and_goes_makes_an_order_a_minute_at_most() -> None
     pool = world(2)
     for second in range(600):
         pool.now += 1
-        pool.machines = [proven(1, 2)] if second % 2 else []  # type: ignore[list-item]
+        pool.machines = [proven(1, 2)] if second % 2 else []
         pool.mine()
         pool.settle()
         assert pool.offered() <= sum(machine.free for machine in pool.machines)
@@ -265,7 +267,7 @@ def test_a_machine_that_comes_and_goes_makes_an_order_a_minute_at_most() -> None
 
 #: Machines as (slots, has a GPU), and what a pool may go through.
 MACHINES = st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=4)
-OFFERS = st.lists(
+OFFERS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     st.sampled_from(
         [
             {"category": 0},
@@ -296,7 +298,7 @@ STEPS = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(OFFERS, STEPS)
 def test_whatever_happens_no_more_is_offered_than_can_be_served(
-    offers: list[dict[str, object]], steps: list[tuple[str, object]]
+    offers: list[dict[str, Any]], steps: list[tuple[str, object]]
 ) -> None:
     pool = World(policy(*offers))
     for step in steps:
@@ -319,7 +321,7 @@ def test_whatever_happens_no_more_is_offered_than_can_be_served(
 @settings(max_examples=100, deadline=None)
 @given(OFFERS, st.lists(st.tuples(MACHINES, st.integers(1, 40)), max_size=40))
 def test_without_buyers_each_offer_gets_an_order_per_steady_time_at_most(
-    offers: list[dict[str, object]], steps: list[tuple[list[tuple[int, bool]], int]]
+    offers: list[dict[str, Any]], steps: list[tuple[list[tuple[int, bool]], int]]
 ) -> None:
     pool = World(policy(*offers, steady_seconds=60))
     began = pool.now
@@ -338,8 +340,7 @@ def take(pool: World, what: str, value: object) -> None:
     match what, value:
         case "machines", list():
             pool.machines = [
-                proven(number, slots, GPU if gpu else NO_TAG)  # type: ignore[misc]
-                for number, (slots, gpu) in enumerate(value, 1)
+                proven(number, slots, GPU if gpu else NO_TAG) for number, (slots, gpu) in enumerate(value, 1)
             ]
         case "time", int():
             pool.now += value

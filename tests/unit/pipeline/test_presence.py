@@ -24,11 +24,11 @@ class Marked:
 
     def __init__(self) -> None:
         self.marks: list[dict[Wallet, bool]] = []
-        self.returned = 0
+        self.gone = self.returned = 0
 
-    def mark_connected(self, connected: Mapping[Wallet, bool], now: float) -> int:
+    def mark_connected(self, connected: Mapping[Wallet, bool], now: float) -> tuple[int, int]:
         self.marks.append(dict(connected))
-        return self.returned
+        return self.gone, self.returned
 
 
 @pytest.fixture
