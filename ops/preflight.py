@@ -26,6 +26,7 @@ from chain.contracts.ens_names import ens_names, with_addresses
 from chain.keystore import load_key
 from config.endpoints import loopback_warnings, plaintext_warnings, public_endpoints
 from config.http_client import http_client, is_loopback
+from config.order_policy import read_policy
 from config.settings import Settings
 from ops.stack import ports
 from pipeline.domain import health
@@ -78,6 +79,7 @@ def check(settings: Settings, only: Collection[str] = ()) -> tuple[Key, tuple[st
     key = load_key(settings)
     public_endpoints(settings)
     require_own_passwords(settings)
+    read_policy(settings.orders_file)
     for name, value in (("SLUICE_HUB", settings.hub), ("SLUICE_WORKERPOOL", settings.workerpool)):
         if value is None:
             raise BadSetting(name=name, why="it is not set", fix="Give the contract's address.")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Languages whose blocks are shell commands, or files that commands use. A block without a language is a drawing or
 #: output, and runs nothing.
-SHELL, FILES, PICTURE = "sh", frozenset({"js", "env", "ini", "yaml"}), ""
+SHELL, FILES, PICTURE = "sh", frozenset({"js", "env", "ini", "toml", "yaml"}), ""
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:\. \S+ && )?sluice(?: [^`]*)?)`")
 _NAMED = re.compile(r"(?://|#) (\S+\.\w+)$")

@@ -107,7 +107,7 @@ class Hub:
 
     def consumed(self, order_hashes: Sequence[Hash32], at: BlockRef) -> list[Answer[int] | Broken]:
         """How much of each order's volume was used or closed as of block `at`, a block that we followed."""
-        return self._try_each(calls.VIEW_CONSUMED, [(order_hash,) for order_hash in order_hashes], at)
+        return [*self._try_each(calls.VIEW_CONSUMED, [(order_hash,) for order_hash in order_hashes], at)]
 
     # -- who is who ----------------------------------------------------------------------------------------------------
 

@@ -35,8 +35,8 @@ Why = Annotated[str, typer.Option("--why", help="The reason, for whoever looks l
 def _pause(why: Why = "", dry_run: DryRun = False, as_json: Json = False) -> None:
     """Begin no new task: those that a machine was given are finished, all others wait.
 
-    The deadlines of waiting tasks go on, and the contracts take the pool's stake for a deal that it lets expire. Cancel
-    your workerpool orders first, so that no deal comes meanwhile.
+    The deadlines of waiting tasks go on, and the contracts take the pool's stake for a deal that it lets expire. What
+    the pool offers by `sluice orders` is withdrawn; cancel orders that you signed by hand, so that no deal comes.
     """
     answer = OperatorApi.open().post("/pool/pause", {"why": why}, dry_run=dry_run)
     screen.show(answer, screen.changed(answer), as_json=as_json)

@@ -10,11 +10,14 @@ from pydantic import BaseModel
 
 from config import metrics_folder
 from pipeline.api.auth.access import Access
+from pipeline.api.platform_metrics import platform_metric
 from pipeline.api.pool import latest
 from pipeline.api.readings import Readings
 from pipeline.domain.health import HealthPart
 
 router = APIRouter(tags=["operations"])
+
+_JSON = "application/json"
 
 
 class PartModel(BaseModel):
@@ -53,7 +56,15 @@ def _model(part: HealthPart) -> PartModel:
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 def metrics(services: Access, request: Request) -> Response:
-    """What all processes that share SLUICE_METRICS_DIR count, how tasks stand, and the last report on the pool."""
+    """What all processes that share SLUICE_METRICS_DIR count, how tasks stand, and the last report on the pool.
+
+    With `Accept: application/json`, the machines, tasks and deals in the shape of iExec Core's `/metrics`.
+    """
+    if _JSON in request.headers.get("accept", ""):
+        found = request.app.state.answers.get(
+            "platform", lambda: platform_metric(services.store, services.settings, services.clock())
+        )
+        return Response(found.model_dump_json(by_alias=True), media_type=_JSON)
     text: bytes = request.app.state.answers.get("metrics", lambda: _metrics(services))
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 

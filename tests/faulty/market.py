@@ -1,7 +1,7 @@
-"""A stand-in of iExec's market API on loopback, for workerpool orders, which it checks by the contract's own views.
+"""A stand-in of iExec's market API on loopback. It checks workerpool orders by the real contract's views.
 
-It asks, refuses and answers as iexec-market-api 7.1.2 does (`services/auth.js`, `services/order.js`), and can be told to
-fail before or after it has done what was asked for.
+It asks, refuses and answers as iexec-market-api 7.1.2 does (`services/auth.js`, `services/order.js`), and can be told
+to fail before or after it has done what was asked for.
 """
 
 from __future__ import annotations

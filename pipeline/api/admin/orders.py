@@ -138,7 +138,7 @@ def cancel(services: Operator, wanted: CancelledOrders, dry_run: DryRun = False)
     return OrdersCancelled(
         changed=bool(chosen) or held,
         dry_run=dry_run,
-        says=f"{len(chosen)} orders are cancelled{_for(len(closes), cost)}.{until}",
+        says=f"Orders cancelled: {len(chosen)}{_for(len(closes), cost)}.{until}",
         orders=[order.order_hash for order in chosen],
         closes=len(closes),
         cost_wei=cost,
@@ -149,8 +149,8 @@ def _for(closes: int, cost: Wei | None) -> str:
     """What closing so many orders on chain costs, in words; empty if there is nothing to close."""
     if not closes:
         return ""
-    price = "an amount that the node does not tell now" if cost is None else f"at most {ether(cost)}"
-    return f", {closes} of them closed on chain for {price} of the native token as gas"
+    price = "whose price the node does not tell now" if cost is None else f"at most {ether(cost)} of the native token"
+    return f", {closes} of them on chain too, for gas: {price}"
 
 
 def _view(services: Services) -> OrderView:

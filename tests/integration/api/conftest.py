@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 import time
@@ -14,10 +15,13 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from config.settings import Settings, read_settings
+from config.http_client import http_client
+from config.settings import Settings, read_settings, settings
+from ops import cli
 from ops.stack import ports
 from ops.stack.stack import Stack
 from pipeline.api import serve
+from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_app, create_operations_app
 from pipeline.api.services import Services
 from pipeline.domain.records import Replicate, TaskRecord
@@ -214,3 +218,31 @@ def give(api: Api) -> Callable[..., TaskRecord]:
         return task
 
     return make
+
+
+@pytest.fixture
+def admin(api: Api) -> Iterator[httpx.Client]:
+    """A client with the operator's token."""
+    url = f"http://127.0.0.1:{api.settings.operations_port}/admin"
+    headers = {"authorization": f"Bearer {operator_token(api.settings)}"}
+    with http_client(url, timeout=60.0, headers=headers) as client:
+        yield client
+
+
+@pytest.fixture
+def sluice(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """Runs a command of `sluice` as the operator: exit code, and what it printed (parsed, with --json)."""
+    monkeypatch.setenv("SLUICE_ADMIN_URL", f"http://127.0.0.1:{api.settings.operations_port}/")
+    monkeypatch.setenv("SLUICE_ADMIN_TOKEN", operator_token(api.settings))
+
+    def run(*words: str) -> tuple[int, Any]:
+        capsys.readouterr()
+        settings.cache_clear()
+        code = cli.run(words)
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if "--json" in words and out else out + err
+
+    yield run
+    settings.cache_clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import stat
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from amqp import Message
 
 from config import topology
 from config.celery_apps import core_app
-from config.http_client import http_client
 from config.operator_token import token_file
 from config.settings import settings
 from config.whole_files import write_whole
@@ -32,34 +30,6 @@ from tests.integration.api.conftest import OFFER, STRANGER, TASK, WORKER, Api
 from tests.waiting import wait_until
 
 OTHER = TaskId("0x" + "1f" * 32)
-
-
-@pytest.fixture
-def admin(api: Api) -> Iterator[httpx.Client]:
-    """A client with the operator's token."""
-    url = f"http://127.0.0.1:{api.settings.operations_port}/admin"
-    headers = {"authorization": f"Bearer {operator_token(api.settings)}"}
-    with http_client(url, timeout=60.0, headers=headers) as client:
-        yield client
-
-
-@pytest.fixture
-def sluice(
-    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., tuple[int, Any]]]:
-    """Runs a command of `sluice` as the operator: exit code, and what it printed (parsed, with --json)."""
-    monkeypatch.setenv("SLUICE_ADMIN_URL", f"http://127.0.0.1:{api.settings.operations_port}/")
-    monkeypatch.setenv("SLUICE_ADMIN_TOKEN", operator_token(api.settings))
-
-    def run(*words: str) -> tuple[int, Any]:
-        capsys.readouterr()
-        settings.cache_clear()
-        code = cli.run(words)
-        out, err = capsys.readouterr()
-        return code, json.loads(out) if "--json" in words and out else out + err
-
-    yield run
-    settings.cache_clear()
 
 
 def routes(api: Api) -> list[tuple[str, str]]:

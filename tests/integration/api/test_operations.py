@@ -17,9 +17,10 @@ from ops import preflight
 from ops.preflight import PreflightFinding
 from ops.stack import ports
 from pipeline.api.application import PUBLIC_DOCUMENT
-from pipeline.domain.records import TaskRecord
+from pipeline.domain.records import ChainFacts, Reservation, TaskRecord
 from pipeline.store.client import database
 from protocol.ethereum.signing import Key
+from protocol.types import NRlc, Wei
 from tests.integration.api.conftest import SCHEDULER_KEY, TASK, WORKER, Api, management
 from tests.waiting import wait_until
 
@@ -179,3 +180,40 @@ def test_a_running_scheduler_is_asked_about_itself(api: Api) -> None:
     found = {item.part: item for item in preflight.examine(api.settings, Key.from_hex(SCHEDULER_KEY))}
     assert not found["workers"].ok
     assert "scheduler" not in found
+
+
+def test_metrics_are_also_told_in_the_shape_that_iexecs_order_tooling_reads(
+    api: Api, give: Callable[..., TaskRecord]
+) -> None:
+    """Field names and task statuses of iExec Core 9.3 (PlatformMetric, TaskStatus)."""
+    task = give()
+    api.sign_in(WORKER)
+    workers = api.services.store.workers
+    workers.store_facts([(WORKER.wallet, ChainFacts(2, NRlc(0), Wei(1), funded=True))], api.clock())
+    assert workers.reserve(WORKER.wallet, [Reservation(task.task_id, api.clock(), NRlc(0))])
+
+    def told() -> dict[str, Any]:
+        found: dict[str, Any] = api.operations.get("/metrics", headers={"accept": "application/json"}).json()
+        return found if found["aliveWorkers"] else {}
+
+    # An answer is given again for some seconds.
+    found = wait_until(told, 10, what="the machine")
+    statuses = found.pop("currentTaskStatusesCount")
+    assert (len(statuses), statuses["RECEIVED"], sum(statuses.values())) == (21, 1, 1)
+    assert set(found.pop("latestBlockMetric")) == {"blockNumber", "blockHash", "blockTimestamp"}
+    assert found == {
+        "aliveWorkers": 1,
+        "aliveComputingCpu": 1,
+        "aliveRegisteredCpu": 1,
+        "aliveComputingGpu": 0,
+        "aliveRegisteredGpu": 0,
+        "aliveAvailableCpu": 0,
+        "aliveTotalCpu": 1,
+        "aliveAvailableGpu": 0,
+        "aliveTotalGpu": 0,
+        "dealEventsCount": 0,
+        "dealsCount": 0,
+        "replayDealsCount": 0,
+        "latestBlockNumberWithDeal": 0,
+    }
+    assert api.operations.get("/metrics").text.startswith("#")

@@ -20,12 +20,16 @@ from ops.market import orders
 from ops.market.match import Matched, match
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.poco.state import CHAIN_ID
+from pipeline.api.admin.order_models import CancelledOrders
+from pipeline.api.admin.orders import cancel, list_orders
+from pipeline.api.services import Services
 from pipeline.broker.notify import Notifier
 from pipeline.domain.order_records import OrderRecord, OrderStage, Withdrawal
 from pipeline.domain.records import ChainFacts
 from pipeline.flow.order_actions import LONGEST_WAIT, OrderActions
 from pipeline.flow.orders import keep_orders
 from pipeline.scheduler import Scheduler
+from protocol.amounts import ether
 from protocol.errors import TransactionReverted
 from protocol.poco.orders import WorkerpoolOrder
 from protocol.poco.view import TaskStatus
@@ -415,3 +419,23 @@ def test_closing_an_order_uses_the_gas_that_is_allowed_for_it(make_shop: Callabl
     call = {"from": shop.scheduler.key.wallet, "to": shop.pool.chain.at.hub, "data": data}
     used = int(shop.pool.chain.rpc.call("eth_estimateGas", call), 16)
     assert used < calls.gas_limit("manageWorkerpoolOrder", data) < 3 * used
+
+
+def test_an_operator_sees_the_price_of_a_cancellation_and_pays_no_more(make_shop: Callable[..., Shop]) -> None:
+    shop = make_shop("watch", "lane")
+    shop.machine(0)
+    shop.keep_until("the offer", shop.market.listed)
+    services = Services.open(shop.pool.settings)
+    planned = cancel(services, CancelledOrders(all=True), dry_run=True)
+    assert planned.closes == 1
+    assert planned.cost_wei
+    assert f"at most {ether(planned.cost_wei)} of the native token" in planned.says
+    assert shop.market.listed()
+    assert cancel(services, CancelledOrders(all=True)).changed
+    shop.keep_until("the close", lambda: closed(shop))
+    until("its price", lambda: list_orders(services, ended=True).orders[0].close_fee_wei)
+    (line,) = list_orders(services, ended=True).orders
+    assert line.close_fee_wei
+    assert line.close_fee_wei <= planned.cost_wei
+    assert (line.why, line.close_tx is not None) == (str(Withdrawal.OPERATOR), True)
+    services.close()

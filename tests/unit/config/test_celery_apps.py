@@ -35,6 +35,7 @@ def _goes_to(app: Celery, name: str, *args: object) -> tuple[str, str]:
         (topology.ASSIGN, "pipeline"),
         (topology.SWEEP, "pipeline.sweep"),
         (topology.BULK, "pipeline.bulk"),
+        (topology.ORDERS, "pipeline.orders"),
     ],
 )
 @pytest.mark.parametrize("wallet", [None, WALLET])

@@ -80,6 +80,19 @@ def test_tasks_are_matched_again_when_a_machine_is_back_and_only_then(
     assert back == [1]
 
 
+@pytest.mark.parametrize(("gone", "returned", "told"), [(1, 0, 1), (0, 1, 1), (0, 0, 0)])
+def test_offers_are_decided_anew_when_a_machine_went_or_came_and_only_then(
+    marked: Marked, monkeypatch: pytest.MonkeyPatch, gone: int, returned: int, told: int
+) -> None:
+    monkeypatch.setattr(Presence, "_connected", lambda _, wallets: dict.fromkeys(wallets, False))
+    changes: list[int] = []
+    followed = Presence(Celery(), "pool", cast("Workers", marked), lambda: None, on_change=lambda: changes.append(1))
+    marked.gone, marked.returned = gone, returned
+    followed._note(event(queue=f"w.{WALLET}", vhost="pool"))
+    followed._look()
+    assert len(changes) == told
+
+
 WORDS = st.one_of(
     st.none(),
     st.integers(),
