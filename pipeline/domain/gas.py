@@ -50,7 +50,7 @@ class NonceCost:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """What its intents are about: task ids, for all but transfers."""
+        """What its intents are about: task ids, for all but transfers and orders."""
         return tuple(_part(key, 3).partition("#")[0] for key in self.intents)
 
 

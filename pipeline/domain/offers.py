@@ -35,6 +35,8 @@ from protocol.types import ZERO_ADDRESS, ZERO_HASH, BlockNumber, NRlc
 
 #: Orders on the market at a time, of the 50 that it takes of a wallet: the rest is for orders signed by hand.
 MOST_LIVE = 40
+#: What does not wait for the market comes first, and what takes an offer back before what makes one.
+_URGENCY: tuple[type[OrderAction], ...] = (Withdraw, Close, End, Unpublish, Sign, Publish)
 #: Parts into which the room is divided to be shared out among the offers.
 PARTS = 50
 
@@ -71,18 +73,19 @@ class Book:
 
 
 def decide(policy: OrderPolicy | None, supply: Supply, book: Book, now: float) -> list[OrderAction]:
-    """What to do now, withdrawals first. `policy`: None while its file cannot be read: nothing is signed then, and
-    nothing withdrawn but for want of machines. `now`: Unix seconds.
+    """What to do now, the most urgent first; withdrawals alone, if there are any. `policy`: None while its file cannot
+    be read: nothing is signed then, and nothing withdrawn but for want of machines. `now`: Unix seconds.
     """
     withdrawn = _withdrawals(policy, supply, book, now)
-    leaving = {action.order_hash for action in withdrawn}
-    found: list[OrderAction] = list(withdrawn)
+    if withdrawn:
+        return [*withdrawn]
+    found: list[OrderAction] = []
     for order in book.orders:
-        if order.order_hash not in leaving and order.stage is not OrderStage.ENDED:
+        if order.stage is not OrderStage.ENDED:
             found += _next_step(policy, order, book, now)
-    if policy is not None and not leaving:
+    if policy is not None:
         found += _signatures(policy, supply, book, now)
-    return found
+    return sorted(found, key=lambda action: _URGENCY.index(type(action)))
 
 
 def offered(orders: Sequence[OrderRecord]) -> int:
@@ -126,16 +129,15 @@ def _sells(offer: Offer, order: OrderRecord) -> bool:
 def _next_step(policy: OrderPolicy | None, order: OrderRecord, book: Book, now: float) -> list[OrderAction]:
     """What is due about one order that stays as it is: on the market, on chain, or nothing any more."""
     final = order.spent_block is not None and book.block >= order.spent_block + book.finality
-    asked = now >= order.retry_at
     if order.live:
         if final:
             return [End(order.order_hash)]
-        return [Publish(order.order_hash)] if order.stage is OrderStage.SIGNED and asked and order.remaining else []
+        return [Publish(order.order_hash)] if order.asks(now) and order.remaining else []
     # While the policy cannot be read, what it said last is not known: closing is what it says by default.
     to_close = order.open_to_buyers and (policy is None or policy.close_on_chain)
     if not order.shown or final or (not order.listed and not to_close and order.remaining):
         return [End(order.order_hash)]
-    steps: list[OrderAction] = [Unpublish(order.order_hash)] if order.listed and asked else []
+    steps: list[OrderAction] = [Unpublish(order.order_hash)] if order.asks(now) else []
     return [*steps, Close(order.order_hash)] if to_close else steps
 
 

@@ -91,6 +91,11 @@ class OrderRecord:
         """Whether somebody may still buy with it though it is withdrawn: until it is closed on chain."""
         return self.stage is OrderStage.WITHDRAWN and self.shown and self.remaining > 0
 
+    def asks(self, now: float) -> bool:
+        """Whether the market is to be asked to list it, or to list it no longer, at `now` (Unix seconds)."""
+        wanted = self.stage is OrderStage.SIGNED or (self.stage is OrderStage.WITHDRAWN and self.listed)
+        return wanted and now >= self.retry_at
+
     def of(self, category: int, trust: int, tag: Hash32) -> bool:
         """Whether it is of the offer with this category, trust and tag."""
         return (self.order.category, self.order.trust, self.order.tag) == (category, trust, tag)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from chain.contracts import calls
-from chain.lane.model.intent import READY_MADE, Intent, IntentState
+from chain.lane.model.intent import Intent, IntentState
 from config.metrics import MARKET_ANSWERS, ORDERS_SIGNED, ORDERS_WITHDRAWN
 from pipeline.domain.order_records import (
     Close,
@@ -27,10 +27,10 @@ from pipeline.domain.order_records import (
 )
 from pipeline.flow.market_api import DEAD, OPEN, MarketApi
 from pipeline.scheduler import Scheduler
-from protocol.errors import MarketRefused, MarketUnavailable
+from protocol.errors import LaneFull, MarketRefused, MarketUnavailable
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.orders import WorkerpoolOrder
-from protocol.types import Contract, Hash32, Wallet
+from protocol.types import Hash32, Wallet
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ class OrderActions:
     def do(self, actions: Sequence[OrderAction], orders: Sequence[OrderRecord], highest: int) -> bool:
         """Take the actions; whether anything was done that may make others due.
 
-        `orders`, `highest`: the orders, and the highest number of one, from which they were decided. Raises LaneFull.
+        `orders`, `highest`: the orders, and the highest number of one, from which they were decided.
         """
         known = {order.order_hash: order for order in orders}
         done = False
@@ -171,18 +171,22 @@ class OrderActions:
     def _ask_all_again(self, market: str, error: MarketUnavailable) -> None:
         """Ask a market that does not answer about nothing more in this run, and about all of it later."""
         self.silent.add(market)
-        due = [order for order in self.scheduler.store.orders.not_ended() if order.market == market]
-        self._ask_again([order for order in due if order.retry_at <= self.scheduler.clock()], error)
+        orders, now = self.scheduler.store.orders.not_ended(), self.scheduler.clock()
+        self._ask_again([order for order in orders if order.market == market and order.asks(now)], error)
 
     # -- the chain ------------------------------------------------------------------------------------------------
 
     def _close(self, order: OrderRecord) -> None:
-        """Hand the order's close to the lane, once; again after a failure. Raises LaneFull."""
+        """Hand the order's close to the lane, once; again after a failure, and when the lane is full."""
         scheduler = self.scheduler
-        intent = close_intent(order, scheduler.lane.id.chain_id, scheduler.lane.id.wallet, scheduler.hub.address)
+        intent = close_intent(order, scheduler.lane.id.chain_id, scheduler.lane.id.wallet)
         known = next(iter(scheduler.lane.intents([intent.key])), None)
         if known is None:
-            scheduler.lane.submit([intent])
+            try:
+                scheduler.lane.submit([intent])
+            except LaneFull as error:
+                log.warning("An order is closed later.", action="order_close_waits", why=str(error))
+                return
             scheduler.notifier.send_lane()
             log.info("Order is closed on chain.", action="order_close", order=order.order_hash, tries=order.closes)
         elif known.state is IntentState.FAILED:
@@ -190,16 +194,9 @@ class OrderActions:
             scheduler.store.orders.close_failed(order.order_hash, order.closes)
 
 
-def close_intent(order: OrderRecord, chain_id: int, wallet: Wallet, hub: Contract) -> Intent:
+def close_intent(order: OrderRecord, chain_id: int, wallet: Wallet) -> Intent:
     """The lane's intent to close the order: the same for each call until a try has failed."""
-    data = calls.close_workerpool_order(order.order.abi_tuple())
-    gas = calls.gas_limit("manageWorkerpoolOrder", data)
-    return Intent.new(
-        chain_id,
-        wallet,
-        READY_MADE,
-        f"close-{order.order_hash}",
-        {"to": hub, "gas": gas, "data": data},
-        order.withdrawn_at or order.signed_at,
-        occasion=order.closes,
-    )
+    # No task has such a subject.
+    subject, data = f"order-{order.order_hash}", calls.close_workerpool_order(order.order.abi_tuple())
+    at = order.withdrawn_at or order.signed_at
+    return Intent.new(chain_id, wallet, "manageWorkerpoolOrder", subject, {"data": data}, at, occasion=order.closes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chain.lane.model.intent import READY_MADE, Intent, IntentState
+from chain.lane.model.intent import Intent, IntentState
 from chain.lane.run import Lane
 from pipeline.domain.actions import Action, Method, Submit
 from pipeline.domain.records import TaskRecord
@@ -17,6 +17,8 @@ MOST_WITH_INITIALIZE = 2000
 #: Transactions queued or in flight above which none is added that nobody waits for: more initializes of large deals,
 #: and what unlocks the stakes of expired tasks. 8 batches of 50, about a block of 30 M gas and the one after it.
 BULK_ROOM = 400
+#: Of tasks.
+_METHODS = frozenset(str(method) for method in Method)
 #: A lane intent that ended FAILED: task, method, try, why.
 FailedIntent = tuple[TaskId, str, int, str]
 
@@ -78,11 +80,11 @@ def of_expired(task: TaskRecord, actions: Sequence[Action], now: float) -> list[
 
 
 def failures_of(ended: Sequence[Intent]) -> list[FailedIntent]:
-    """Failures of tasks among the intents that a lane run ended; a deposit or withdrawal is of none. Their keys carry
-    the try (`#<occasion>`, none for 0).
+    """Failures of tasks among the intents that a lane run ended; deposits, withdrawals and orders are of none. Their
+    keys carry the try (`#<occasion>`, none for 0).
     """
     return [
         (TaskId(intent.subject), intent.method, int(intent.key.partition("#")[2] or 0), intent.reason)
         for intent in ended
-        if intent.state is IntentState.FAILED and intent.method != READY_MADE
+        if intent.state is IntentState.FAILED and intent.method in _METHODS
     ]

@@ -68,7 +68,7 @@ class Intent:
     lane: LaneId
     #: PoCo function (`initialize`, `contribute` …), or `call` for a ready-made call.
     method: str
-    #: What it is about: a task id for every PoCo function.
+    #: What it is about: a task id for every PoCo function about tasks.
     subject: str
     #: JSON arguments of the function besides the subject; names in `chain.lane.rules.encoding`.
     args: Mapping[str, object]

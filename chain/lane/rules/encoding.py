@@ -1,6 +1,6 @@
 """From intents to calls: which share a transaction, and their calldata.
 
-JSON arguments by method; the subject is always the task id:
+JSON arguments by method; the subject is the task id, but for the last two:
 
     initialize               deal_id, index                        several share one initializeArray
     claim                    –                                     several share one claimArray
@@ -9,6 +9,7 @@ JSON arguments by method; the subject is always the task id:
     contributeAndFinalize    digest, results, authorization, [callback, enclave_challenge, enclave_signature]
     finalize                 results, [callback]
     reopen                   –
+    manageWorkerpoolOrder    data                                  calldata that signs or closes an order
     call                     to, gas, [data, value]                any other call; value in wei, as text or number
 
 Any of them may have `worth`: wei, as text, that are lost unless it succeeds (`chain.lane.rules.fees`).
@@ -140,6 +141,7 @@ _WRITERS: dict[str, Callable[[TaskId, Mapping[str, Any]], str]] = {
     "finalize": lambda task, args: calls.finalize(task, args["results"], args.get("callback") or "0x"),
     "reopen": lambda task, _: calls.reopen(task),
     "claim": lambda task, _: calls.claim(task),
+    "manageWorkerpoolOrder": lambda _, args: str(args["data"]),
 }
 _ARRAYS: dict[str, tuple[str, Callable[[tuple[Intent, ...]], str]]] = {
     "initialize": (

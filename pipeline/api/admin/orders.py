@@ -248,7 +248,7 @@ def _close(services: Services, order: OrderRecord) -> tuple[str | None, str | No
     if order.stage not in (OrderStage.WITHDRAWN, OrderStage.ENDED) or not order.shown:
         return None, None, None
     lane, store = LaneId(services.settings.chain_id, services.pool.scheduler), MongoStore(database(services.settings))
-    intent = close_intent(order, lane.chain_id, lane.wallet, services.pool.hub)
+    intent = close_intent(order, lane.chain_id, lane.wallet)
     known = next(iter(store.intents([intent.key])), None)
     if known is None:
         return None, None, None
