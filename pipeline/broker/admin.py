@@ -54,7 +54,8 @@ FLOWER_PERMISSIONS = {
     "write": r"^(celeryev[.].*|(.*[.]reply[.])?celery[.]pidbox)$",
     "read": r"^(celeryev([.].*)?|(.*[.])?reply[.]celery[.]pidbox)$",
 }
-#: Seconds to delete an exchange that may have a great many bindings: an older release let workers make them.
+#: Seconds to delete an exchange that may have a great many bindings (an older release let workers make them), or a
+#: virtual host with the queues of hundreds of machines.
 SWEEP_SECONDS = 60.0
 #: Name under which all queues of vhost `pool` are counted together.
 MACHINES_QUEUES = "machines"
@@ -222,7 +223,7 @@ class BrokerAdmin:
             if _WALLET.match(row["user"]):
                 self.revoke(Wallet(row["user"]))
         for vhost in (self._core, self._pool):
-            self._call("DELETE", f"/vhosts/{_part(vhost)}", missing_ok=True)
+            self._call("DELETE", f"/vhosts/{_part(vhost)}", missing_ok=True, timeout=SWEEP_SECONDS)
 
     def enrol(self, wallet: Wallet) -> str:
         """Give a worker its exchange, queues and user, and return its new password; a former one stops working.
