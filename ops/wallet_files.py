@@ -13,6 +13,8 @@ from protocol.ethereum.library import load_eth_account
 from protocol.ethereum.signing import Key
 from protocol.types import Wallet
 
+#: Where a new wallet goes unless another place is named.
+KEYSTORE, PASSWORD_FILE = Path("wallet.json"), Path("wallet.password")
 #: Random bytes of a new password: as hard to guess as the key that it protects.
 _PASSWORD_BYTES = 32
 

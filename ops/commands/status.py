@@ -75,13 +75,13 @@ def drawn(found: Mapping[str, Any], page: str) -> RenderableType:
     }
     if work is not None:
         machines = {state: number for state, number in work["machines"].items() if number}
-        set_aside = work["quarantined"]
+        quarantined = work["quarantined"]
         facts |= {
             "machines": ", ".join(f"{number} {state}" for state, number in machines.items()) or "none has signed in",
             "deals, last hour": work["deals_last_hour"],
             "completed, last hour": work["completed_last_hour"],
             "transactions": f"{work['transactions_open']} open (`sluice tx ls`)",
-            "quarantined": f"{count(set_aside, 'row')} (`sluice quarantine ls`)" if set_aside else None,
+            "quarantined": f"{count(quarantined, 'row')} (`sluice quarantine ls`)" if quarantined else None,
         }
     rows = [
         (item["stage"], str(item["count"]), age(item["oldest_seconds"]))

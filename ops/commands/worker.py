@@ -144,8 +144,8 @@ def _init(
     from ops.machine import setup  # noqa: PLC0415
 
     now = settings()
-    place = keystore or now.keystore or setup.KEYSTORE
-    password = password_file or now.keystore_password_file or setup.PASSWORD_FILE
+    place = keystore or now.keystore or wallet_files.KEYSTORE
+    password = password_file or now.keystore_password_file or wallet_files.PASSWORD_FILE
     wallet = wallet_files.make_wallet(place, password)
     needs, why = setup.ask_needs(now)
     if as_json:

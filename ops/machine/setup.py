@@ -1,4 +1,4 @@
-"""`sluice worker init`: a new wallet for a machine, and what it needs before it may work."""
+"""`sluice worker init`: what a machine needs before it may work, and what to do next with its new wallet."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from protocol.types import Contract, Wallet
 from workers.fitness.rules import TASKS_OF_GAS
 from workers.pool.api import PoolApi
 from workers.pool.settings import complete_settings
-
-#: Where a new wallet goes unless the settings name another place.
-KEYSTORE, PASSWORD_FILE = Path("wallet.json"), Path("wallet.password")
 
 
 @dataclass(frozen=True, slots=True)

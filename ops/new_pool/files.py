@@ -18,7 +18,6 @@ from pathlib import Path
 
 from config.whole_files import new_file
 from ops import wallet_files
-from ops.machine.setup import KEYSTORE, PASSWORD_FILE
 from ops.stack import certificates
 from protocol.errors import BadInput, BadKeystore
 from protocol.types import Wallet
@@ -58,12 +57,12 @@ class Places:
     @property
     def keystore(self) -> Path:
         """Where the wallet goes, unless it stays where it is."""
-        return self.secrets / "keystore.json" if self.compose else self.folder / KEYSTORE
+        return self.secrets / "keystore.json" if self.compose else self.folder / wallet_files.KEYSTORE
 
     @property
     def password_file(self) -> Path:
         """Where its password goes."""
-        return self.secrets / "keystore-password" if self.compose else self.folder / PASSWORD_FILE
+        return self.secrets / "keystore-password" if self.compose else self.folder / wallet_files.PASSWORD_FILE
 
 
 def env_text(values: Mapping[str, str]) -> str:
