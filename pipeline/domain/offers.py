@@ -11,8 +11,8 @@ that come and go make no flood of orders.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from config.order_policy import Offer, OrderPolicy
 from pipeline.domain.order_records import (
@@ -31,7 +31,7 @@ from pipeline.domain.order_room import Demand, PoolTerms, Room
 from pipeline.domain.records import TaskRecord, WorkerRecord
 from protocol.poco.money import pool_stake
 from protocol.poco.orders import WorkerpoolOrder
-from protocol.types import ZERO_ADDRESS, ZERO_HASH, BlockNumber, NRlc
+from protocol.types import ZERO_ADDRESS, ZERO_HASH, BlockNumber, Hash32, NRlc
 
 #: Orders on the market at a time, of the 50 that it takes of a wallet: the rest is for orders signed by hand.
 MOST_LIVE = 40
@@ -51,7 +51,7 @@ class Supply:
     waiting: tuple[TaskRecord, ...] = ()
     #: None while the node does not tell.
     terms: PoolTerms | None = None
-    #: Whether every deal of the blocks followed so far is among the tasks. Only then is anything new signed.
+    #: Whether every deal of the blocks that were followed before is among the tasks. Only then is anything new signed.
     settled: bool = True
     paused: bool = False
 
@@ -70,6 +70,13 @@ class Book:
     #: The last block that the watcher followed, and after how many more a block is final.
     block: BlockNumber = BlockNumber(0)  # noqa: RUF009 - a NewType call has no state
     finality: int = 0
+    #: Tasks that were bought of an order while the pool was read. Whether they are among those that wait is not known:
+    #: when something new is signed, they count as not bought yet.
+    lately: Mapping[Hash32, int] = field(default_factory=dict)
+
+    def left(self, order: OrderRecord) -> int:
+        """Tasks that must be counted for an order when something new is signed."""
+        return order.remaining + self.lately.get(order.order_hash, 0)
 
 
 def decide(policy: OrderPolicy | None, supply: Supply, book: Book, now: float) -> list[OrderAction]:
@@ -144,7 +151,7 @@ def _next_step(policy: OrderPolicy | None, order: OrderRecord, book: Book, now: 
 def _signatures(policy: OrderPolicy, supply: Supply, book: Book, now: float) -> list[Sign]:
     """New orders for the room that is left beside all others."""
     unfit = supply.paused or book.held or not supply.settled or supply.terms is None or policy.market is None
-    live = [order for order in book.orders if order.live and order.remaining]
+    live = [order for order in book.orders if order.live and book.left(order)]
     if unfit or supply.terms is None or policy.market is None or len(live) >= MOST_LIVE:
         return []
     ratio, stake = supply.terms.worker_stake_ratio, supply.terms.stake
@@ -152,9 +159,9 @@ def _signatures(policy: OrderPolicy, supply: Supply, book: Book, now: float) -> 
     # What is withdrawn counts until it is closed on chain: whoever has a copy can buy from it.
     open_orders = [*live, *(order for order in book.orders if order.open_to_buyers and policy.close_on_chain)]
     for order in open_orders:
-        room.put(Demand.of(order.order, ratio), order.remaining)
-        stake = NRlc(stake - order.remaining * pool_stake(order.order.workerpoolprice))
-    there = {offer: sum(order.remaining for order in live if _sells(offer, order)) for offer in policy.offer}
+        room.put(Demand.of(order.order, ratio), book.left(order))
+        stake = NRlc(stake - book.left(order) * pool_stake(order.order.workerpoolprice))
+    there = {offer: sum(book.left(order) for order in live if _sells(offer, order)) for offer in policy.offer}
     more = _share_out(policy.offer, there, room, ratio, stake)
     return [
         Sign(offer.category, offer.trust, offer.tag, offer.price, count, policy.market)

@@ -2,12 +2,14 @@
 
     beat, a machine that went or came, pause, drain, `sluice orders` ──► pipeline.orders ──► keep_orders
 
-What is sold is read before what is free, and both between two looks at the watcher's block: a task is never counted as
-free room and as sold at the same time, and nothing is signed while a deal of those blocks is still to be read.
+What is left of the orders is read before the tasks that wait, those before the machines, and what is left once more at
+the end: a task that is bought in between counts as bought for what is withdrawn, and as not bought for what is signed.
+Nothing is signed while a deal of the blocks that were followed is still to be read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -64,7 +66,7 @@ def keep_orders(scheduler: Scheduler) -> None:
             view = read_view(settings, store, scheduler.hub, scheduler.workerpool, scheduler.clock(), note=True)
             ORDERS_OFFERED.set(offered(view.book.orders))
             done = actions.do(view.decide(scheduler.clock()), view.book.orders, view.highest)
-            # A block that came while the pool was read is no reason to wait for the clock.
+            # A deal is read within moments: that is no reason to wait for the clock.
             if not done and (view.supply.settled or view.policy is None):
                 break
     finally:
@@ -77,22 +79,23 @@ def read_view(
 ) -> OrderView:
     """What there is now. `note`: store what the chain says of orders. Raises PyMongoError."""
     policy, trouble = _policy(settings)
-    before = store.chain.cursor()
-    highest = store.orders.highest_number()
-    orders = []
-    for order, consumed in _consumed(store, hub, before):
-        seen = _seen(order, consumed, before)
-        if note and seen != order:
-            store.orders.store_consumed(order.order_hash, seen.consumed, seen.spent_block)
-        orders.append(seen)
+    highest, before = store.orders.highest_number(), store.chain.cursor()
+    earlier = _seen(store.orders.not_ended(), hub, before)
+    supply = _supply(settings, store, hub, workerpool, now)
+    after = store.chain.cursor()
+    orders = earlier if after == before else _seen(earlier, hub, after)
+    if note:
+        _note(store, orders)
+    sold = {order.order_hash: order.consumed for order in earlier}
     steady = NO_OFFERS.steady_seconds if policy is None else policy.steady_seconds
     book = Book(
         (*orders, *store.orders.ended_since(now - steady)),
         held=store.orders.held(),
-        block=BlockNumber(0) if before is None else before.number,
+        block=BlockNumber(0) if after is None else after.number,
         finality=settings.finality_blocks,
+        lately={order.order_hash: max(0, order.consumed - sold[order.order_hash]) for order in orders},
     )
-    return OrderView(policy, _supply(settings, store, hub, workerpool, before, now), book, highest, trouble)
+    return OrderView(policy, replace(supply, settled=supply.settled and before is not None), book, highest, trouble)
 
 
 def _policy(settings: Settings) -> tuple[OrderPolicy | None, str]:
@@ -104,44 +107,44 @@ def _policy(settings: Settings) -> tuple[OrderPolicy | None, str]:
         return None, str(error)
 
 
-def _consumed(store: Store, hub: Hub, at: BlockRef | None) -> list[tuple[OrderRecord, int | None]]:
-    """The orders that have not ended, each with its used volume as of the watcher's block, where the node tells it."""
-    orders = store.orders.not_ended()
+def _seen(orders: Sequence[OrderRecord], hub: Hub, at: BlockRef | None) -> list[OrderRecord]:
+    """The orders with what the chain says of them at this block; as they are where that is not known."""
     if at is None or not orders:
-        return [(order, None) for order in orders]
+        return [*orders]
     try:
         answers = hub.consumed([order.order_hash for order in orders], at)
     except (RpcUnavailable, RpcError) as error:
         log.warning("What is sold of the orders is not known.", action="orders_consumed", why=str(error))
-        return [(order, None) for order in orders]
+        return [*orders]
     return [
-        (order, answer.value if isinstance(answer, Known) else None)
+        _with_consumed(order, answer.value, at) if isinstance(answer, Known) else order
         for order, answer in zip(orders, answers, strict=True)
     ]
 
 
-def _seen(order: OrderRecord, consumed: int | None, at: BlockRef | None) -> OrderRecord:
-    """The order with what the chain says of it at this block; as it is while that is not known."""
-    if consumed is None or at is None:
-        return order
+def _with_consumed(order: OrderRecord, consumed: int, at: BlockRef) -> OrderRecord:
     spent = (order.spent_block or at.number) if consumed >= order.order.volume else None
     return replace(order, consumed=consumed, spent_block=spent)
 
 
-def _supply(
-    settings: Settings, store: Store, hub: Hub, workerpool: Contract, before: BlockRef | None, now: float
-) -> Supply:
-    """What the pool can serve. `before`: the watcher's block when the orders were read."""
-    unread = bool(store.deals.deals_to_ingest(1))
+def _note(store: Store, orders: Sequence[OrderRecord]) -> None:
+    """Store what the chain says of these orders, where that is new."""
+    stored = {order.order_hash: order for order in store.orders.not_ended()}
+    for order in orders:
+        known = stored.get(order.order_hash)
+        if known is not None and (known.consumed, known.spent_block) != (order.consumed, order.spent_block):
+            store.orders.store_consumed(order.order_hash, order.consumed, order.spent_block)
+
+
+def _supply(settings: Settings, store: Store, hub: Hub, workerpool: Contract, now: float) -> Supply:
+    """What the pool can serve: first whether all deals are read, then what waits, then who could take it."""
+    settled = not store.deals.deals_to_ingest(1) and not store.tasks.any_undecided(now)
     # Those too that were passed over lately, since nobody could take them.
     waiting = store.tasks.tasks_wanting_workers(now + PASS_UNSERVED_SECONDS, WAITING)
-    settled = not unread and len(waiting) < WAITING and not store.tasks.any_undecided(now)
+    settled = settled and len(waiting) < WAITING
     machines = store.census.able(now - settings.worker_lost_seconds, now, MACHINES)
     paused = store.pause.state() is not None
-    terms = _terms(hub, workerpool)
-    after = store.chain.cursor()
-    settled = settled and before is not None and after is not None and after.number == before.number
-    return Supply(tuple(machines), tuple(waiting), terms, settled=settled, paused=paused)
+    return Supply(tuple(machines), tuple(waiting), _terms(hub, workerpool), settled=settled, paused=paused)
 
 
 def _terms(hub: Hub, workerpool: Contract) -> PoolTerms | None:

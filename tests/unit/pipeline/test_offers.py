@@ -209,6 +209,16 @@ def test_an_order_whose_sale_is_reorganised_away_counts_again() -> None:
     assert pool.offered() == 2
 
 
+def test_a_task_that_is_bought_while_the_pool_is_read_is_no_room_for_a_new_order() -> None:
+    bought = order(1, volume=2, consumed=2)
+    supply = Supply((worker(1, slots=2),), terms=PoolTerms(NRlc(10**9), 30))
+    assert isinstance(decide(ONE, supply, Book((bought,)), 1000.0)[0], Sign)
+    assert decide(ONE, supply, Book((bought,), lately={bought.order_hash: 2}), 1000.0) == []
+    # For what is withdrawn, it is bought: it may be among the tasks that wait.
+    served = replace(supply, waiting=(task(trust=1, wants=1), task(trust=1, wants=1)))
+    assert decide(ONE, served, Book((bought,), lately={bought.order_hash: 2}), 1000.0) == []
+
+
 @pytest.mark.parametrize("unknown", ["settled", "terms", "policy"])
 def test_what_is_not_known_signs_nothing_and_withdraws_nothing(unknown: str) -> None:
     kept = order(1, volume=1)
