@@ -1,4 +1,4 @@
-"""Python's garbage collector while a process starts: nearly all that imports make stays as long as the process."""
+"""Settings of Python's garbage collector: seldom while a process starts, since nearly all that imports make stays."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ AT_WORK = (700, 10, 10)
 
 
 def relax() -> None:
-    """Look for garbage seldom: for the start of a process, and for one that ends soon."""
+    """Raise the collector's thresholds: for the start of a process, and for one that ends soon."""
     gc.set_threshold(*STARTING)
 
 
 def settle() -> None:
-    """Never look at what was made so far, and for garbage as often as usual from now on.
+    """Freeze all objects made so far (`gc.freeze`) and set the thresholds back to Python's own.
 
     For a parent that is about to fork: a child's first collection would copy every page that it marks.
     """

@@ -27,7 +27,7 @@ UPLOAD_SECONDS_BUCKETS = (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 7200)
 
 
 class Kind(StrEnum):
-    """What Prometheus may do with a metric."""
+    """The Prometheus type of a metric."""
 
     COUNTER = "counter"  #: only grows; begins again at 0 when the scheduler is started
     GAUGE = "gauge"
@@ -45,7 +45,7 @@ class Declared:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """The names that a query can use."""
+        """Its names in Prometheus: of a histogram `_bucket`, `_sum` and `_count`, else the one name."""
         if self.kind is Kind.HISTOGRAM:
             return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
         return (self.name,)

@@ -1,4 +1,7 @@
-"""The operator's token: where it is, and what it looks like. The API makes and demands it, the commands send it."""
+"""The bearer token of the operator's API: where it is stored, and which tokens are accepted.
+
+The API makes and demands it (`pipeline.api.admin.access`), the commands send it (`ops.admin.client`).
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,21 @@ FILE_SETTING = "SLUICE_ADMIN_TOKEN_FILE"
 
 
 def token_file(settings: Settings) -> Path:
-    """The file that holds it."""
+    """The file with the token: SLUICE_ADMIN_TOKEN_FILE, or `admin.token` in SLUICE_HOME."""
     return settings.admin_token_file or settings.home / "admin.token"
 
 
 def token_of_environment(settings: Settings) -> str | None:
     """The token in SLUICE_ADMIN_TOKEN; None if that is unset. Raises BadSetting, whose text never repeats it."""
     given = settings.admin_token
-    return None if given is None else checked(given.get_secret_value(), "SLUICE_ADMIN_TOKEN")
+    return None if given is None else require_token(given.get_secret_value(), "SLUICE_ADMIN_TOKEN")
 
 
-def checked(token: str, setting: str) -> str:
-    """The token without spaces around it, fit for an HTTP header. Raises BadSetting, whose text never repeats it."""
+def require_token(token: str, setting: str) -> str:
+    """The token without spaces around it. `setting`: where it comes from.
+
+    Raises BadSetting, whose text never repeats it, if it is short or cannot stand in an HTTP header.
+    """
     token = token.strip()
     if len(token) < SHORTEST or not all("!" <= character <= "~" for character in token):
         why = f"the token has fewer than {SHORTEST} characters, or others than printable ASCII without spaces"

@@ -217,7 +217,7 @@ class Probes:
         now = self.clock()
         try:
             with pymongo.timeout(ANSWER_SECONDS):
-                return Store.open(self.settings).census.standing(now - self.settings.worker_lost_seconds, now)
+                return Store.open(self.settings).census.machine_facts(now - self.settings.worker_lost_seconds, now)
         except PyMongoError:
             return None
 

@@ -184,7 +184,7 @@ def _run_lane(scheduler: Scheduler) -> None:
     failures = failures_of(report.ended)
     scheduler.store.tasks.record_failed_intents(failures)
     scheduler.notifier.send_advance(sorted({task_id for task_id, *_ in failures}))
-    if report.mined and bulk.has_room(scheduler):
+    if report.mined and bulk.has_capacity(scheduler):
         scheduler.notifier.send_bulk()
     if report.wake_again:
         scheduler.notifier.send_lane()

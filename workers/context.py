@@ -41,7 +41,7 @@ from workers.sandbox.container import Engine
 from workers.sandbox.image import ImageRules
 from workers.sandbox.profile import Sandbox, sandbox_of
 from workers.sandbox.spec import EngineResources, Limits, read_engine_resources
-from workers.slots import Slots, chosen, fitting, one_for_each
+from workers.slots import Slots, at_most_gpus, fitting, set_by_operator
 from workers.task.journal import Journal
 
 
@@ -99,8 +99,8 @@ class Machine:
         if number == "auto":
             found = fitting(self.engine_resources, self.memory_per_slot, self.pool.most_slots)
         else:
-            found = chosen(number)
-        return one_for_each(len(self.gpus), found)
+            found = set_by_operator(number)
+        return at_most_gpus(len(self.gpus), found)
 
     @property
     def gpus(self) -> tuple[str, ...]:

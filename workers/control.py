@@ -32,7 +32,7 @@ class Drain:
 
 
 def note_process(layout: Layout) -> None:
-    """Record that this process is the machine; only under its lock."""
+    """Write this process's id to the machine's pid file; only while it holds the machine's lock."""
     write_whole(_pid_file(layout), str(os.getpid()))
 
 

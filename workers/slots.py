@@ -20,13 +20,13 @@ class Slots:
     bound: str
 
 
-def chosen(number: int) -> Slots:
-    """The number of slots that the operator set (SLUICE_SLOTS)."""
+def set_by_operator(number: int) -> Slots:
+    """The slots of a machine whose operator set SLUICE_SLOTS to `number`."""
     return Slots(number, "as SLUICE_SLOTS says")
 
 
-def one_for_each(gpus: int, slots: Slots) -> Slots:
-    """The slots, but no more than the GPUs that the machine offers: an app that asks for a GPU gets one for itself."""
+def at_most_gpus(gpus: int, slots: Slots) -> Slots:
+    """The slots, limited to one for each of the `gpus` that the machine offers; as they are if it offers none."""
     return Slots(gpus, "bounded by SLUICE_GPUS, one each") if 0 < gpus < slots.count else slots
 
 

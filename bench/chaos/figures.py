@@ -1,4 +1,4 @@
-"""How a run ended, as contracts, engine and database have it, and the line of JSON for it."""
+"""The figures of a run: counted on chain, at the container engine and in the database, as one line of JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Figures:
     failed_claimed: int
     #: Containers started for a task on a machine that had started one for it already.
     duplicates: int
-    #: Transactions of the pool's owner and machines that are mined and had no effect.
+    #: Transactions of the pool's owner and machines that reverted.
     reverts: int
     nonce_gaps: int
     #: nRLC of the pool's owner, its machines and the strangers.
@@ -66,7 +66,7 @@ def worst_delay(ended: Iterable[float], undisturbed: Iterable[float]) -> float:
 
 
 def count_reverts(bench_pool: BenchPool, wallets: Sequence[Wallet], first: BlockNumber) -> int:
-    """Transactions of these wallets from block `first` on whose receipt says that they had no effect."""
+    """How many transactions of these wallets from block `first` on have reverted, by their receipts."""
     rpc, senders = bench_pool.rpc, {wallet.lower() for wallet in wallets}
     head, found = bench_pool.hub.head(), 0
     for low in range(first, head + 1, BLOCKS_AT_ONCE):
@@ -78,7 +78,7 @@ def count_reverts(bench_pool: BenchPool, wallets: Sequence[Wallet], first: Block
 
 @contextmanager
 def counting_starts(docker_host: str) -> Iterator[Counter[tuple[TaskId, str]]]:
-    """Containers that the engine starts until the end of the block, by (task, wallet)."""
+    """Count the containers that the engine starts inside the `with` block, by (task, wallet)."""
     starts: Counter[tuple[TaskId, str]] = Counter()
     engine = docker.DockerClient(base_url=docker_host)
     events = engine.events(decode=True, filters={"event": "start", "label": LABEL_TASK})
@@ -109,9 +109,9 @@ def duplicates(starts: Counter[tuple[TaskId, str]], tasks: Sequence[TaskId]) -> 
     ]
 
 
-def settled(look: Callable[[], int], seconds: float) -> int:
-    """The figure once it is 0, or as it is after so many seconds."""
+def poll_until_zero(read: Callable[[], int], seconds: float) -> int:
+    """Call `read` once a second until it returns 0, for at most so many seconds; returns what it returned last."""
     until, pause = time.monotonic() + seconds, threading.Event()
-    while (found := look()) and time.monotonic() < until:
+    while (found := read()) and time.monotonic() < until:
         pause.wait(1.0)
     return found

@@ -1,4 +1,4 @@
-"""When each task ended on chain, whatever reorgs take back, and in words what is not ended and why."""
+"""When each task ended on chain, reorgs included, and a sentence for each task that is not completed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOOK_SECONDS = 1.0
 
 @dataclass
 class Following:
-    """Looks at all tasks of `deals` by a connection of its own, which no fault but the node's touches."""
+    """Polls the tasks of `deals` on chain, by a connection that only faults of the node reach. Times are in seconds."""
 
     bench_pool: BenchPool
     deals: Sequence[Matched]
@@ -48,7 +48,7 @@ class Following:
 
     @contextmanager
     def running(self) -> Iterator[Following]:
-        """Follow in a thread until the end of the block."""
+        """Follow in a thread for the length of the `with` block."""
         stop = threading.Event()
         thread = threading.Thread(target=self._follow, args=(stop,), name="following", daemon=True)
         thread.start()
@@ -73,6 +73,7 @@ class Following:
                     continue
 
     def _note(self, views: Sequence[ChainView]) -> None:
+        """Record which tasks have ended by these views; one whose end a reorg took back has not."""
         now = self.elapsed
         self.views = {view.task_id: view for view in views}
         done = {view.task_id for view in views if view.status in OVER}

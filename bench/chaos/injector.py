@@ -1,4 +1,4 @@
-"""Carries out a plan on one pool: each strike in a thread of its own, none on what another one is still at."""
+"""Injects the faults of a plan into one pool: each in a thread of its own, no two on one target at a time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MACHINE_REACHES = ("api", "rabbitmq", CHAIN)
 
 @dataclass
 class Injector:
-    """One pool, its relays and its node, and what has struck it so far."""
+    """One pool, its relays and its node, and how many faults of each kind have struck it."""
 
     bench_pool: BenchPool
     relays: Relays
@@ -52,8 +52,9 @@ class Injector:
     _over: threading.Event = field(default_factory=threading.Event)
 
     def carry_out(self, plan: Sequence[Strike], following: Following, *, until: float, limit: float) -> None:
-        """Strike as planned until that share of the tasks is done, and start what has ended again, as a service manager
-        would; returns once all tasks have ended and all faults are over, or after `limit` seconds.
+        """Strike as planned until `until` (a share, 0 to 1) of the tasks have ended, and restart programs that end.
+
+        Returns once all tasks have ended and all faults are over, or after `limit` seconds.
 
         From the main thread: a program of the pool ends with the thread that started it.
         """
@@ -96,7 +97,7 @@ class Injector:
                 self._busy.discard(place)
 
     def _strike(self, strike: Strike) -> bool:
-        """Do it and undo it; False if its target is just not there."""
+        """Inject the fault, wait for its length and end it. False if its target is not running now."""
         log.warning(
             "Fault.",
             action="fault",
@@ -178,6 +179,6 @@ def _send(pids: Sequence[int], number: signal.Signals) -> None:
 
 
 def _place(strike: Strike) -> str:
-    """What no two strikes are at together: a target, or the connections between the same two."""
+    """The key under which a strike excludes others: its target, or the target's connections for a partition."""
     partition = strike.kind in (Kind.PARTITION_MACHINE, Kind.PARTITION_SCHEDULER)
     return f"connections of {strike.target}" if partition else strike.target

@@ -91,7 +91,7 @@ class Strike:
 
 
 def make_plan(seed: int, tasks: int, every: float) -> tuple[Strike, ...]:
-    """A strike each `every` seconds, more than `tasks` tasks should need."""
+    """The strikes of a run, one each `every` seconds; more than are needed until `tasks` tasks have ended."""
     # Of a text, which hashes the same in every process.
     draw = random.Random(f"{seed} {tasks} {every:g}")
     kinds = _deck(draw, tuple(Kind))

@@ -53,16 +53,16 @@ class Relays:
         return asyncio.run_coroutine_threadsafe(serve(), self._loop).result(TURN_SECONDS)
 
     def hold(self, program: str, server: str) -> None:
-        """Let nothing pass between them."""
+        """Hold back all bytes between a program and a server, in both directions."""
         self._loop.call_soon_threadsafe(lambda: self._link(program, server).clear())
 
     def release(self, program: str, server: str) -> None:
-        """Let what was held up pass, and all that follows."""
+        """Let the bytes that were held back pass, and all that follow."""
         self._loop.call_soon_threadsafe(lambda: self._link(program, server).set())
 
     @contextmanager
     def running(self) -> Iterator[Relays]:
-        """Relay until the end of the block."""
+        """Relay for the length of the `with` block."""
         thread = threading.Thread(target=self._loop.run_forever, name="relays", daemon=True)
         thread.start()
         try:
@@ -81,6 +81,7 @@ class Relays:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _link(self, program: str | None, server: str) -> asyncio.Event:
+        """The event that is set while bytes pass between the two; made at the first use."""
         link = self._passing.get((program, server))
         if link is None:
             link = self._passing[program, server] = asyncio.Event()
@@ -134,6 +135,7 @@ def members(session: int) -> list[int]:
 
 
 def _inode(client_port: int, server_port: int) -> str | None:
+    """Inode of the client's socket of this connection, by /proc/net/tcp; None if it is closed."""
     mine, its = f":{client_port:04X}", f":{server_port:04X}"
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         columns = line.split()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from bench.bench_pool import BenchPool, BrokenPromise, prepared_pool
-from bench.chaos.figures import Figures, count_reverts, counting_starts, duplicates, settled, worst_delay
+from bench.chaos.figures import Figures, count_reverts, counting_starts, duplicates, poll_until_zero, worst_delay
 from bench.chaos.following import Following, not_ended
 from bench.chaos.injector import Injector
 from bench.chaos.plan import CHAIN, MACHINE_NAMES, MACHINES, Strike, make_plan
@@ -48,8 +48,8 @@ SETTLE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """One run: its figures, when tasks ended, and in words what is not ended."""
+class RunResult:
+    """One run: its figures, when each task ended (seconds), and a sentence for each thing that went wrong."""
 
     figures: Figures
     ended: Mapping[TaskId, float]
@@ -57,7 +57,10 @@ class Ran:
 
 
 def run(*, tasks: int, seed: int, every: float) -> Iterator[str]:
-    """One line of JSON. Raises BrokenPromise, in words, if a promise was broken."""
+    """Run without faults, then with faults; yields one line of JSON. `every`: seconds between two faults.
+
+    Raises BrokenPromise with a sentence for each promise that was broken.
+    """
     undisturbed = _run_once(tasks, (), limit=max(LEAST_LIMIT_SECONDS, tasks * UNDISTURBED_SECONDS))
     if undisturbed.words:
         raise BrokenPromise(what="The undisturbed run", why="\n".join(undisturbed.words))
@@ -72,8 +75,11 @@ def run(*, tasks: int, seed: int, every: float) -> Iterator[str]:
         raise BrokenPromise(what=f"The run of seed {seed}", why="\n".join(wrong))
 
 
-def _run_once(tasks: int, plan: tuple[Strike, ...], *, limit: float) -> Ran:
-    """Buy the deals of a fresh pool, disturb it by `plan`, with strangers unless it is empty, and see how all ends."""
+def _run_once(tasks: int, plan: tuple[Strike, ...], *, limit: float) -> RunResult:
+    """Buy the deals on a fresh pool, inject the faults of `plan`, and return how all ended within `limit` seconds.
+
+    Without faults (an empty plan), no strangers are among its machines either.
+    """
     with _relayed_pool() as (bench_pool, relays, node), ExitStack() as stack:
         wallets = list(pool_wallets(bench_pool))
         _prove_machines(bench_pool)
@@ -85,7 +91,7 @@ def _run_once(tasks: int, plan: tuple[Strike, ...], *, limit: float) -> Ran:
         starts = stack.enter_context(counting_starts(bench_pool.servers.docker_host))
         deals = [
             bench_pool.buy(trust=trust, volume=volume, args=WORK, category=category)
-            for trust, volume in zip(TRUSTS, _thirds(tasks), strict=True)
+            for trust, volume in zip(TRUSTS, _volumes(tasks), strict=True)
             if volume
         ]
         following = stack.enter_context(Following(bench_pool, deals).running())
@@ -93,7 +99,7 @@ def _run_once(tasks: int, plan: tuple[Strike, ...], *, limit: float) -> Ran:
         injector.carry_out(plan, following, until=STRUCK_SHARE, limit=limit)
         twice = duplicates(starts, following.tasks)
         found = _figures(following, wallets, len(twice), injector)
-        return Ran(found, dict(following.ended), [*not_ended(following), *twice, *injector.failed])
+        return RunResult(found, dict(following.ended), [*not_ended(following), *twice, *injector.failed])
 
 
 def _figures(following: Following, wallets: Sequence[Wallet], twice: int, injector: Injector) -> Figures:
@@ -107,8 +113,8 @@ def _figures(following: Following, wallets: Sequence[Wallet], twice: int, inject
         failed_claimed=following.count(TaskStatus.FAILED),
         duplicates=twice,
         reverts=count_reverts(bench_pool, wallets, first),
-        nonce_gaps=settled(lambda: nonce_gaps(bench_pool), settle),
-        stake_locked=settled(lambda: sum(one.locked for one in bench_pool.hub.accounts(wallets)), settle),
+        nonce_gaps=poll_until_zero(lambda: nonce_gaps(bench_pool), settle),
+        stake_locked=poll_until_zero(lambda: sum(one.locked for one in bench_pool.hub.accounts(wallets)), settle),
         database_differs=sum(sum(bench_pool.compare(deal, settle or 1.0)) for deal in following.deals),
         worst_delay_seconds=0.0,
         seconds=round(max(following.ended.values()) if ended else following.elapsed, 1),
@@ -160,12 +166,12 @@ def _relayed(servers: Servers, relays: Relays) -> Servers:
 
 
 def _prove_machines(bench_pool: BenchPool) -> None:
-    """Have every machine be right on chain."""
+    """Have every machine complete a task, so that it is proven."""
     bench_pool.wait([bench_pool.buy(trust=5, volume=MACHINES), bench_pool.buy(trust=1, volume=MACHINES)])
 
 
-def _thirds(tasks: int) -> list[int]:
-    """The volume of each deal: as equal as can be, the first ones larger."""
+def _volumes(tasks: int) -> list[int]:
+    """How many of the tasks each deal has: as equal as can be, the first ones more."""
     return [math.ceil((tasks - place) / len(TRUSTS)) for place in range(len(TRUSTS))]
 
 

@@ -79,7 +79,7 @@ class Lane:
         monotonic: Callable[[], float] = time.monotonic,
         holder: str | None = None,
         worth: Callable[[Intent], int] = attrgetter("worth"),
-        ahead: Readiness | None = None,
+        pending_readiness: Readiness | None = None,
     ) -> None:
         self._context = RunContext(
             lane=LaneId(chain_id, signer.wallet),
@@ -92,7 +92,7 @@ class Lane:
             clock=clock,
             monotonic=monotonic,
             worth=worth,
-            ahead=ahead,
+            pending_readiness=pending_readiness,
         )
         self._memory = LaneMemory()
         self._holder = holder or new_holder()

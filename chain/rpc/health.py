@@ -33,7 +33,7 @@ class NodeHealth:
 
     latencies: tuple[float, ...] = ()
     failures: int = 0
-    #: Time until which a failing node is not even checked.
+    #: Time (monotonic seconds) until which a failing node is not even checked.
     rests_until: float = 0.0
     head: BlockNumber | None = None
     wrong_chain: bool = False
@@ -55,12 +55,18 @@ class NodeHealth:
         return replace(self, failures=0, rests_until=0.0)
 
     def failed(self, now: float) -> NodeHealth:
-        """The record after the node did not answer: one failure suffices, since each may have cost a whole timeout."""
+        """The record after the node did not answer at `now` (monotonic seconds): it pauses, twice as long each time.
+
+        One failure suffices, since each may have cost a whole timeout.
+        """
         pause = min(REST_FIRST * 2.0**self.failures, REST_LAST)
         return replace(self, failures=self.failures + 1, rests_until=now + pause)
 
     def checked(self, head: BlockNumber, seconds: float, *, right_chain: bool, syncing: bool = False) -> NodeHealth:
-        """The record after a check told chain and head. Only checks are timed: all nodes get the same question then."""
+        """The record after a check, which took `seconds`, read the node's chain id and head.
+
+        Only checks are timed, since all nodes get the same request then.
+        """
         latencies = (*self.latencies[1 - LATENCIES :], seconds)
         return replace(self.answered(), head=head, wrong_chain=not right_chain, syncing=syncing, latencies=latencies)
 

@@ -95,13 +95,13 @@ def _audit_steps(
     if not watcher.still_on_chain(last):
         # Compared with another branch, or with another chain, everything stored would be too much.
         raise ChainMoved(block=last)
-    ours, lost = watcher.ours(), set[TaskId]()
+    pool_filter, lost = watcher.new_filter(), set[TaskId]()
     number, tries = first, 0
     while number <= last:
         tries += 1
         if tries > TRIES:
             raise ChainMoved(block=number)
-        for caught in watcher.read(number, last, ours):
+        for caught in watcher.read(number, last, pool_filter):
             found = _compare_step(number, caught, store)
             begun = {seen.event.task_id for seen in found.missing if isinstance(seen.event, TaskInitialize)}
             if not found.clean and not (
@@ -110,7 +110,7 @@ def _audit_steps(
                 # Replaced meanwhile, by the chain or by the watcher that works beside us: once more.
                 break
             lost |= begun if not mending else set()
-            ours.stored(but=lost)
+            pool_filter.stored(but=lost)
             yield found
             tries, number = 0, BlockNumber(found.last.number + 1)
             cursor = store.cursor()

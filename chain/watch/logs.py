@@ -36,7 +36,7 @@ class Header:
 
 
 class LogReader:
-    """Reads the hub's task events, those of every workerpool (`chain.watch.ours` picks ours)."""
+    """Reads the hub's task events, those of every workerpool (`chain.watch.pool_filter` picks ours)."""
 
     def __init__(self, rpc: JsonRpc, hub: Contract) -> None:
         self.rpc = rpc

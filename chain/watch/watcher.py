@@ -26,7 +26,7 @@ import structlog
 from chain.contracts.hub import Hub
 from chain.rpc.client import JsonRpc
 from chain.watch.logs import Header, LogReader, linked
-from chain.watch.ours import Ours
+from chain.watch.pool_filter import PoolFilter
 from chain.watch.ranges import RangeSize
 from config.metrics import BLOCKS_READ, LATE_FINDS, REORGS, REORGS_BEYOND_FINALITY
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
@@ -156,19 +156,19 @@ class Watcher:
             if ancestor != cursor:
                 yield self._take_back(cursor, ancestor)
                 cursor = ancestor
-        ours = self.ours()
-        for caught in self.read(self._first_block(cursor), head, ours):
+        pool_filter = self.new_filter()
+        for caught in self.read(self._first_block(cursor), head, pool_filter):
             late = self._find_late(caught, _BEFORE_ALL if cursor is None else cursor.number)
             self._commit_step(caught)
-            ours.stored()
+            pool_filter.stored()
             report_late_finds(late, "overlap")
             yield caught
             if caught.blocks[-1].number >= head:
                 self._overlapped = True
 
-    def ours(self) -> Ours:
-        """A fresh filter for our workerpool's events, for one reading of consecutive blocks."""
-        return Ours(self._workerpool, self._store)
+    def new_filter(self) -> PoolFilter:
+        """A new filter for our workerpool's events; each reading of consecutive blocks needs one of its own."""
+        return PoolFilter(self._workerpool, self._store)
 
     def still_on_chain(self, last: BlockNumber) -> bool:
         """Whether the last block followed is still on the chain, as far as the node shows.
@@ -215,8 +215,8 @@ class Watcher:
         overlap = 0 if self._overlapped else self._lookback
         return BlockNumber(max(self._start, cursor.number + 1 - overlap))
 
-    def read(self, first: BlockNumber, head: BlockNumber, ours: Ours) -> Iterator[Caught]:
-        """Events that `ours` picks from blocks first … head, in steps; stores nothing.
+    def read(self, first: BlockNumber, head: BlockNumber, pool_filter: PoolFilter) -> Iterator[Caught]:
+        """Events that `pool_filter` picks from blocks first … head, in steps; stores nothing.
 
         Ends early if the chain changes.
         """
@@ -233,7 +233,7 @@ class Watcher:
                 log.info("The chain changed while it was read.", action="chain_moved", block=number)
                 return
             blocks, seen = self._read_range(headers) if in_range else self._read_by_hash(headers)
-            yield Caught(blocks, tuple(ours.pick(seen)))
+            yield Caught(blocks, tuple(pool_filter.pick(seen)))
             before = blocks[-1]
             BLOCKS_READ.inc(before.number - number + 1)
             number = BlockNumber(before.number + 1)

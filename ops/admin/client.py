@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from config.http_client import http_client, is_loopback
-from config.operator_token import FILE_SETTING, checked, token_file, token_of_environment
+from config.operator_token import FILE_SETTING, require_token, token_file, token_of_environment
 from config.redaction import public_url
 from config.settings import Settings, settings
 from protocol.errors import BadSetting, OperatorRefused, Unavailable
@@ -39,7 +39,7 @@ class OperatorApi:
 
     @classmethod
     def open(cls) -> OperatorApi:
-        """With this shell's settings. Raises BadSetting."""
+        """A client with the settings of this shell. Raises BadSetting."""
         return cls(settings())
 
     def get(self, path: str, **params: Param) -> Any:
@@ -117,12 +117,13 @@ def admin_url(now: Settings) -> str:
 
 
 def _token(now: Settings) -> str:
+    """The operator's token, from SLUICE_ADMIN_TOKEN or else the file. Raises BadSetting."""
     given = token_of_environment(now)
     if given is not None:
         return given
     path = token_file(now)
     try:
-        return checked(path.read_text(), FILE_SETTING)
+        return require_token(path.read_text(), FILE_SETTING)
     except OSError as error:
         raise BadSetting(
             name=FILE_SETTING,

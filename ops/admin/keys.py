@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from config.operator_token import FILE_SETTING, checked, new_token, token_file, token_of_environment
+from config.operator_token import FILE_SETTING, new_token, require_token, token_file, token_of_environment
 from config.settings import Settings
 from config.whole_files import write_whole
 from pipeline.api.auth.secret import OVERLAP_SECONDS, KeyRing, Keys
@@ -61,7 +61,7 @@ def show(settings: Settings) -> list[KeyShown]:
     if token_of_environment(settings) is not None:
         found.append(KeyShown("admin", "SLUICE_ADMIN_TOKEN", None, "of the environment: replace it there"))
     elif path.exists():
-        checked(path.read_text(), FILE_SETTING)
+        require_token(path.read_text(), FILE_SETTING)
         found.append(KeyShown("admin", str(path), path.stat().st_mtime, "in use"))
     return found
 

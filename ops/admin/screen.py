@@ -55,7 +55,7 @@ def pairs(found: Mapping[str, object]) -> RenderableType:
 
 
 def stacked(*parts: RenderableType | None) -> Group:
-    """Parts below each other."""
+    """The parts below each other, without those that are None."""
     return Group(*(part for part in parts if part is not None))
 
 

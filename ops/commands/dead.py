@@ -80,6 +80,7 @@ def _drop(ids: Ids = None, every: All = False, dry_run: DryRun = False, as_json:
 
 
 def _move(action: str, ids: list[str] | None, *, every: bool, dry_run: bool, as_json: bool) -> None:
+    """Have the API retry or drop (`action`) these messages, or all of them (`every`), and print what it did."""
     if bool(ids) == every:
         raise BadInput(what="Give ids of messages, or --all.")
     answer = OperatorApi.open().post(f"/dead/{action}", dry_run=dry_run, id=ids or None)

@@ -69,6 +69,9 @@ def _withdraw(
 
 
 def _move(direction: str, text: str, *, yes: bool, dry_run: bool, as_json: bool, wait: float) -> None:
+    """Deposit or withdraw (`direction`) an amount written as `text`, after asking unless `yes`; wait for its end for
+    `wait` seconds.
+    """
     amount = amount_of(text)
     if as_json and not yes and not dry_run:
         raise BadInput(what="With --json nobody is asked: add --yes, or --dry-run.")

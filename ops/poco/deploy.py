@@ -103,7 +103,7 @@ class PocoAddresses:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, str]) -> PocoAddresses:
-        """The reverse of `to_json`."""
+        """The addresses from what `to_json` returned."""
         return cls(**{name: Contract(address) for name, address in raw.items()})
 
 

@@ -38,7 +38,7 @@ class GoProgram:
         """Where it is once it is built: another place for other pins."""
         pins = (self.module / "go.mod").read_bytes() + (self.module / "go.sum").read_bytes()
         wanted = hashlib.sha256(pins).hexdigest()[:12]
-        return tools.cache() / f"{self.module.name}-{wanted}" / self.name
+        return tools.cache_folder() / f"{self.module.name}-{wanted}" / self.name
 
     def built(self) -> Path | None:
         """The program if it has been built before."""
@@ -47,7 +47,7 @@ class GoProgram:
     def build(self) -> Path:
         """The program, built at the first call. Raises MissingTool."""
         path = self.path
-        with tools.locked(tools.cache() / f"{self.module.name}.lock"):
+        with tools.locked(tools.cache_folder() / f"{self.module.name}.lock"):
             if not path.exists():
                 compiler = go(self.module)
                 tools.announce(f"building {self.takes} from source, once", action=f"{self.module.name}_build")

@@ -27,7 +27,7 @@ class StackPart(StrEnum):
 
     @property
     def label(self) -> str:
-        """Its name for people."""
+        """Its name in output of commands, as 'MongoDB'."""
         return _LABELS[self]
 
 

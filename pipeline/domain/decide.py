@@ -69,7 +69,10 @@ def decide_excusing(
     timeouts: Timeouts,
     trouble: Callable[[TaskRecord, Sequence[Action]], Trouble],
 ) -> list[Action]:
-    """As `decide`, without what the pool's own trouble is the reason for. `trouble` is asked only if it matters."""
+    """As `decide`, but nothing that an outage of the pool caused counts against a worker.
+
+    `trouble` loads the outages; it is called only if they may change an action.
+    """
     actions = decide(task, view, now, timeouts)
     if not any(map(outcomes.depends_on_trouble, actions)):
         return actions
@@ -78,11 +81,13 @@ def decide_excusing(
     return outcomes.excused(task, view, actions, found, now, timeouts)
 
 
-def changed_by(step: Step, mode: Mode, *, ahead: bool = False) -> bool:
-    """Whether a worker's report of this step can change a decision; other steps show on the chain or change nothing.
-    `ahead`: as in `Timeouts`.
+def can_change_decision(step: Step, mode: Mode, *, early_steps: bool = False) -> bool:
+    """Whether a worker's report of `step` can change what `decide` returns, so that the task is advanced at once.
+
+    All other steps are seen on chain, or change nothing. `early_steps`: whether steps may go out behind others that are
+    not in a block yet (SLUICE_STATE=pending).
     """
-    voting = mode is Mode.VOTE and (step is Step.UPLOADED or (ahead and step is Step.REVEALED))
+    voting = mode is Mode.VOTE and (step is Step.UPLOADED or (early_steps and step is Step.REVEALED))
     return step in (Step.COMPUTED, Step.FAILED) or voting
 
 
@@ -113,7 +118,7 @@ def _due_actions(task: TaskRecord, view: ChainView, now: float, timeouts: Timeou
             yield from _active(task, now, timeouts)
         case TaskStatus.REVEALING:
             yield from _revealing(task, view, now, timeouts)
-    yield from _staff(task, view, now, timeouts)
+    yield from _ask_for_workers(task, view, now, timeouts)
 
 
 def _unset(task: TaskRecord, now: float, timeouts: Timeouts) -> Iterator[Action]:
@@ -163,7 +168,7 @@ def _reveals_sent(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> bool
     """Whether every winner has revealed or says that it has sent its reveal, where finalize may go out behind the last
     one. The lane asks the chain.
     """
-    if not timeouts.ahead:
+    if not timeouts.early_steps:
         return False
     waiting = [vote.worker for vote in view.winners if vote.status is ContributionStatus.CONTRIBUTED]
     found = [task.replicate(wallet) for wallet in waiting]
@@ -173,7 +178,7 @@ def _reveals_sent(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> bool
 def _ask_winners(
     task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts, *, reveal: bool, upload: bool
 ) -> Iterator[Action]:
-    """Each winner reveals; one of them uploads right behind."""
+    """Ask each winner to reveal, and one of them at a time to upload its result."""
     uploader = replicas.next_uploader(task, view, now, timeouts) if upload else None
     revealers = [vote.worker for vote in view.winners if reveal and _reveal_is_due(task, vote, now, timeouts)]
     for wallet in revealers:
@@ -183,7 +188,7 @@ def _ask_winners(
 
 
 def _abort(task: TaskRecord, view: ChainView, why: str) -> Iterator[Action]:
-    """Stop workers that still compute although the result is decided."""
+    """Stop workers that still compute, since the result is decided without them; `why`: for their replicates."""
     for item in task.replicates:
         if item.live and view.contribution(item.wallet) is None:
             yield Drop(item.wallet, ReplicateState.ABORTED, why)
@@ -199,7 +204,10 @@ def _reveal_is_due(task: TaskRecord, vote: Contribution, now: float, timeouts: T
     return replicate.reveal_asked_at is None or now >= replicate.reveal_asked_at + timeouts.reask
 
 
-def _staff(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
+def _ask_for_workers(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
+    """How many more workers the task wants (`Want`; `pipeline.flow.assign` finds them), and compute segments to publish
+    again. If workers fail or blame the task, also why it has no vote.
+    """
     wanted = replicas.wanted(task, view, now, timeouts)
     if wanted != Want(task.wants, task.leading, task.others, task.backup, task.newcomers):
         yield wanted
@@ -286,15 +294,17 @@ def _submit(
 
 
 def _exhausted(task: TaskRecord, method: Method) -> bool:
+    """Whether the method has failed as often as it is tried for one task."""
     return task.failed.get(method, 0) >= MAX_FAILED_INTENTS
 
 
 def _rejected(view: ChainView) -> int:
-    """Grows with every reopening: it rejects at least one vote."""
+    """How many votes the contract has rejected. Each reopening rejects one or more, so this tells reopenings apart."""
     return sum(vote.status is ContributionStatus.REJECTED for vote in view.contributions)
 
 
 def _orphaned(task: TaskRecord, now: float) -> Iterator[Action]:
+    """The actions for a task whose deal a reorg has removed."""
     if task.wants:
         yield Want(0)
     if task.open and now >= task.changed_at + ORPHAN_TIMEOUT:
@@ -321,7 +331,7 @@ def _ended(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
     for item in task.replicates:
         outcome = outcomes.at_end(task, item, view, now, timeouts) if ending else Outcome.NEUTRAL
         over = view.contribution(item.wallet) is not None or not item.live
-        if outcome.apart or (item.holds and over):
+        if outcome.apart_from_slot or (item.holds and over):
             yield Free(item.wallet, outcome)
     if ending:
         yield End(stage, None if stage is TaskStage.COMPLETED else _why_failed(task, view))

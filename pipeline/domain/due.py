@@ -54,11 +54,11 @@ class DueTask:
         return Turn.EXPIRED
 
 
-def choose_due(due: Iterable[DueTask], now: float, most: int, room: int) -> list[TaskId]:
+def choose_due(due: Iterable[DueTask], now: float, most: int, capacity: int) -> list[TaskId]:
     """The ids of at most `most` due tasks, in the order to visit them.
 
-    `room`: how many transactions of expired tasks the lane can still take. No more expired tasks than that are chosen,
-    or a small share of `most` if `room` is less, since some of them need no transaction.
+    `capacity`: how many more transactions of expired tasks the lane takes. No more expired tasks than that are chosen,
+    or a small share of `most` if that is more, since some of them need no transaction.
     """
     turns: dict[Turn, list[DueTask]] = {turn: [] for turn in Turn}
     for task in sorted(due, key=lambda task: (task.next_visit, task.task_id)):
@@ -68,7 +68,7 @@ def choose_due(due: Iterable[DueTask], now: float, most: int, room: int) -> list
     first = _equally(turns[Turn.WAITED_FOR])[:left]
     left = most - len(first) - least[Turn.EXPIRED]
     early = _equally(turns[Turn.EARLY])[:left]
-    left = min(most - len(first) - len(early), max(room, least[Turn.EXPIRED]))
+    left = min(most - len(first) - len(early), max(capacity, least[Turn.EXPIRED]))
     expired = _equally(turns[Turn.EXPIRED])[:left]
     return [task.task_id for task in (*first, *early, *expired)]
 

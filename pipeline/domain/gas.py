@@ -45,17 +45,17 @@ class NonceCost:
 
     @property
     def moved(self) -> Wei:
-        """Wei that left the wallet beside the fee."""
+        """Wei that the transaction sent to others; the fee is apart."""
         return self.value if self.success and self.called else Wei(0)
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """What its intents are about: task ids, for all but transfers and orders."""
+        """Subjects of its intents: the task ids, except for transfers of stake and orders."""
         return tuple(_part(key, 3).partition("#")[0] for key in self.intents)
 
 
-def shares(fee: int, parts: int) -> list[int]:
-    """`fee` in so many shares that differ by one at most, and whose sum it is."""
+def split_evenly(fee: int, parts: int) -> list[int]:
+    """Split `fee` (wei) into `parts` whole numbers that add up to it and differ by 1 at most."""
     each, rest = divmod(fee, parts)
     return [each + (number < rest) for number in range(parts)]
 

@@ -97,6 +97,7 @@ def _database(facts: DatabaseFacts) -> HealthPart:
 
 
 def _broker(facts: BrokerFacts, watched: float) -> HealthPart:
+    """`watched`: seconds since this process began to ask; just after a start, no process reads a queue yet."""
     if not facts.administrator:
         return HealthPart(
             ok=False,
@@ -122,7 +123,7 @@ def _broker(facts: BrokerFacts, watched: float) -> HealthPart:
 
 
 def _age(node: NodeFacts, facts: Facts) -> float:
-    """Seconds that the head is old by this machine's clock; below 0: it comes from the future."""
+    """Age of the head in seconds by this machine's clock; negative if its timestamp is in the future."""
     return facts.now - node.timestamp
 
 
@@ -223,7 +224,7 @@ def _gas(node: NodeFacts, pool: ExpectedPool) -> HealthPart:
 
 
 def amount(wei: Wei) -> str:
-    """For people: exact below a millionth of the native token, six digits from there on."""
+    """An amount of the native token in words: in wei below a millionth of it, else with six digits."""
     return f"{wei} wei" if wei < _ETHER // 10**6 else f"{wei / _ETHER:.6g} ETH ({wei} wei)"
 
 

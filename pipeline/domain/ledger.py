@@ -84,15 +84,15 @@ class Books:
     reread_at: float = 0.0
     version: int = 0
 
-    def read(self, last: BlockNumber, own: Sequence[Movement]) -> Books:
-        """The books after the wallet's own movements of the blocks up to `last` are stored."""
+    def with_movements(self, last: BlockNumber, own: Sequence[Movement]) -> Books:
+        """The books with `own`, the wallet's own movements of the blocks after `block` up to `last`, added."""
         return replace(self, block=last, account=self.account.after(own))
 
     def checked(self, account: Balances, now: float) -> Books:
-        """The books after the hub showed `account` at `self.block`.
+        """The books compared with `account`, which the hub shows at `self.block`.
 
-        Equal: it is proved. Else they go back to the last proof, to be read again, once in REREAD_SECONDS. `now`: Unix
-        seconds.
+        If they are equal, that block is proved. Else the books go back to the last proved block, so that all above it
+        is read again, once in REREAD_SECONDS. `now`: Unix seconds.
         """
         if self.opening is None:
             opening = account.minus(self.account)

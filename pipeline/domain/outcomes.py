@@ -44,8 +44,9 @@ class Trouble:
 
 
 def at_release(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
-    """What the end of a replicate tells of its worker: nothing, where others decided the task without its vote, and
-    nothing yet where it voted: whether that was worth anything is known when the task ends.
+    """The outcome when a replicate gives its slot back: FAILED or BLAMED if its worker reported that it failed.
+
+    NEUTRAL if others decided the task, and if it voted: `at_end` judges votes.
     """
     if view.contribution(item.wallet) is not None or Outcome.LATE in item.counted:
         return Outcome.NEUTRAL
@@ -55,9 +56,7 @@ def at_release(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
 
 
 def owes_vote(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> bool:
-    """Whether a worker said that it has a result, could vote since, and has not done so for `contribute_timeout`: to be
-    counted against it.
-    """
+    """Whether a worker reported COMPUTED and could have voted, but has not for `contribute_timeout`: LATE."""
     if item.state is not ReplicateState.COMPUTED or view.contribution(item.wallet) is not None:
         return False
     if view.status is not TaskStatus.ACTIVE or not replicas.takes_votes(task, view) or _hindered(task):
@@ -68,8 +67,9 @@ def owes_vote(task: TaskRecord, item: Replicate, view: ChainView, now: float, ti
 
 
 def withholds_vote(item: Replicate, view: ChainView) -> bool:
-    """Whether the task was reopened since a worker did not reveal the winning vote that it was asked to reveal: to be
-    counted against it, since others may need weeks to end the task.
+    """Whether the task was reopened because the worker did not reveal its winning vote when asked to: WITHHELD.
+
+    It counts at once, since others may need weeks to end the task.
     """
     vote = view.contribution(item.wallet)
     rejected = vote is not None and vote.status is ContributionStatus.REJECTED
@@ -77,7 +77,7 @@ def withholds_vote(item: Replicate, view: ChainView) -> bool:
 
 
 def at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> Outcome:
-    """What the end of the task tells of a worker that voted; each outcome once at most."""
+    """The outcome of a worker's vote once the task has ended; NEUTRAL without a vote, or if it was counted before."""
     outcome = _at_end(task, item, view, now, timeouts)
     return Outcome.NEUTRAL if outcome in item.counted else outcome
 
@@ -113,33 +113,34 @@ def _if_asked_to_reveal(item: Replicate) -> Outcome:
 
 
 def _left_to_others(item: Replicate) -> bool:
-    """Whether nothing came of its result: a large one may be on its way while another winner's is stored."""
+    """Whether no byte of its result came. A large result may still be on its way while another winner's is stored."""
     return item.link is None and item.upload_begun_at is None
 
 
 def _hindered(task: TaskRecord) -> bool:
+    """Whether the pool itself once could not store a result of the task."""
     return any(item.not_stored_at is not None for item in task.replicates)
 
 
 def is_held_against(action: Action) -> bool:
-    """Whether the action counts something against a worker that a trouble of the pool may be the reason for."""
+    """Whether the action counts against a worker, and an outage of the pool may be the cause."""
     return isinstance(action, Count | Free) and action.outcome in _EXCUSABLE
 
 
 def depends_on_trouble(action: Action) -> bool:
-    """Whether the action may be another one where the pool was in trouble."""
+    """Whether an outage of the pool may change the action."""
     return is_held_against(action) or (isinstance(action, Drop) and action.why == replicas.TOO_LATE)
 
 
 def late_winners(actions: Sequence[Action]) -> list[Wallet]:
-    """Winners that left their result to others, as far as the task itself tells."""
+    """Winners that these actions count as LATE: another winner had to upload the result in their place."""
     return [action.wallet for action in actions if isinstance(action, Free) and action.outcome is Outcome.LATE]
 
 
 def excused(
     task: TaskRecord, view: ChainView, actions: Sequence[Action], trouble: Trouble, now: float, timeouts: Timeouts
 ) -> list[Action]:
-    """The actions without what counts against a worker while the pool itself was in trouble."""
+    """The actions, without those that count against a worker what an outage of the pool may have caused."""
     return [
         kept
         for action in actions

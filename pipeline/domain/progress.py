@@ -120,7 +120,7 @@ def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
         case Drop(state=state, why=why):
             return replace(replicate, state=state, cause=replicate.cause or why)
         case Free(outcome=outcome):
-            counted = (*replicate.counted, *([outcome] if outcome.apart else []))
+            counted = (*replicate.counted, *([outcome] if outcome.apart_from_slot else []))
             return replace(replicate, holds_slot=False, pledged=False, counted=counted)
         case Pledge():
             return replace(replicate, holds_slot=False, pledged=True)

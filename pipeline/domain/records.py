@@ -67,13 +67,13 @@ class Outcome(StrEnum):
     LATE = "LATE"
 
     @property
-    def apart(self) -> bool:
-        """Whether it is known at another moment than the one in which the worker's slot gets free."""
+    def apart_from_slot(self) -> bool:
+        """Whether it becomes known at another time than when the worker gets its slot back."""
         return self in {Outcome.VOTED, Outcome.PAID, Outcome.WITHHELD, Outcome.LATE, Outcome.WRONG}
 
 
 class Standing(IntEnum):
-    """What a worker has put at risk or earned on chain; a wallet and its word are free."""
+    """What a worker has staked or earned on chain. Nothing else counts, since wallets and claims cost nothing."""
 
     NEWCOMER = 0  #: nothing: like any wallet made a moment ago
     STAKED = 1  #: stake of its own, which costs nothing while it does not vote
@@ -137,7 +137,7 @@ class Replicate:
 
     @property
     def holds(self) -> bool:
-        """Whether its worker has anything tied up in it."""
+        """Whether a slot or stake of its worker is still reserved for it."""
         return self.holds_slot or self.pledged
 
 
@@ -214,7 +214,7 @@ class TaskRecord:
 
     @property
     def mode(self) -> Mode:
-        """How results reach the chain: alone for trust 1, by vote otherwise."""
+        """How results reach the chain: SOLO (`contributeAndFinalize`) for trust 1, by VOTE otherwise."""
         return Mode.SOLO if self.trust <= 1 else Mode.VOTE
 
     @property
@@ -282,7 +282,7 @@ class ChainFacts:
 
     @property
     def successes(self) -> int:
-        """Votes that were right, at least: a weight above a newcomer's tells a score too."""
+        """Right votes, at least: the score, or the score that the weight implies if that is higher."""
         return max(self.score, score_of(self.weight))
 
 
@@ -338,12 +338,12 @@ class WorkerRecord:
 
     @property
     def successes(self) -> int:
-        """Times that it was right on chain."""
+        """How many times it was right on chain: right votes, or tasks it finalized alone, whichever is more."""
         return max(self.facts.successes, self.solos)
 
     @property
     def usable(self) -> int:
-        """Slots that it may use: those it says it has, as far as it has earned them and the operator lets it."""
+        """Slots that it may use: the least of those it offers, those it has earned and the operator's limit."""
         allowed = self.slots if self.operator_slots is None else min(self.slots, self.operator_slots)
         return min(allowed, NEWCOMER_SLOTS + SLOTS_PER_SUCCESS * self.successes)
 

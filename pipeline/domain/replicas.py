@@ -47,19 +47,21 @@ class Timeouts:
     #: not asked are busy (SLUICE_PROVEN_SHARE): a newcomer that votes and does not reveal costs twice that time.
     proven_share: float = 0.0
     #: Whether steps may go out behind others that are not in a block yet (SLUICE_STATE).
-    ahead: bool = False
+    early_steps: bool = False
     #: When machines could last not be heard, Unix seconds; 0: never. What they could not report meanwhile may come
     #: after it.
     unheard_at: float = 0.0
 
     @classmethod
     def of(cls, settings: Settings) -> Timeouts:
-        """As the settings have it."""
-        return cls(settings.block_time, settings.spend_depth, settings.proven_share, ahead=settings.state == "pending")
+        """The timeouts that these settings lead to."""
+        return cls(
+            settings.block_time, settings.spend_depth, settings.proven_share, early_steps=settings.state == "pending"
+        )
 
     @property
     def reask(self) -> float:
-        """After a request that shows no effect: three blocks, not under 5 s."""
+        """Seconds after which a request without visible effect is repeated: three blocks, not under 5 s."""
         return max(3 * self.block_time, 5.0)
 
     def resend(self, times: int) -> float:
@@ -70,28 +72,32 @@ class Timeouts:
 
     @property
     def resubmit(self) -> float:
-        """For a transaction submitted to the lane; the lane itself rebroadcasts much sooner."""
+        """Seconds after which a transaction is handed to the lane again; the lane itself rebroadcasts much sooner."""
         return max(20 * self.block_time, 30.0)
 
     @property
     def start_timeout(self) -> float:
-        """For the report STARTED: a machine with a free slot has an empty queue, so a late one is dead or stuck."""
+        """Seconds from the assignment to the report STARTED.
+
+        A machine with a free slot has an empty queue, so one that does not start is dead or stuck.
+        """
         return max(10 * self.block_time, 60.0)
 
     @property
     def contribute_timeout(self) -> float:
-        """Between COMPUTED and the vote in a block: the deal must be deep enough, then the task."""
+        """Seconds from COMPUTED to the vote in a block: the deal must be deep enough, then the task."""
         return max((20 + 2 * self.spend_depth) * self.block_time, 60.0)
 
     @property
     def upload_timeout(self) -> float:
-        """For an upload before another winner is asked too; results may be large."""
+        """Seconds from the request for an upload until another winner is asked too; results may be large."""
         return max(3 * self.block_time, 15.0)
 
     @property
-    def backup(self) -> float:
-        """For an unproven worker's vote before a proven one that has nothing else to do gets the task too: some no-op
-        tasks' time, since what an honest newcomer loses by it is one task's reward.
+    def backup_timeout(self) -> float:
+        """Seconds from the assignment to an unproven worker until an idle proven worker gets the task too.
+
+        As long as a few no-op tasks take: an honest newcomer that is slower loses one task's reward, no more.
         """
         return max(5 * self.block_time, 10.0)
 
@@ -151,7 +157,7 @@ def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
     """How many more replicates to assign now, supposing that newcomers take them and all agree.
 
     Signing in is free, so unproven workers may take work and never do it. Therefore what only unproven workers have had
-    for `timeouts.backup` seconds is given to a proven worker too; whichever of them votes first counts.
+    for `timeouts.backup_timeout` seconds is given to a proven worker too; whichever of them votes first counts.
     """
     if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
         return Want(0)
@@ -161,7 +167,9 @@ def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
     newcomers = newcomers_left(task, view, now, timeouts)
     if count := _needed(task, view, waiting):
         return Want(count, *_forecast(task, view, waiting), newcomers=newcomers)
-    sure = [item for item in waiting if item.standing is Standing.PROVEN or now < item.assigned_at + timeouts.backup]
+    sure = [
+        item for item in waiting if item.standing is Standing.PROVEN or now < item.assigned_at + timeouts.backup_timeout
+    ]
     count = _needed(task, view, sure)
     return Want(count, *_forecast(task, view, sure), backup=True, newcomers=newcomers) if count else Want(0)
 
@@ -196,13 +204,16 @@ def newcomers_left(task: TaskRecord, view: ChainView, now: float, timeouts: Time
 
 
 def proven_until(task: TaskRecord, timeouts: Timeouts) -> float:
-    """Until when a task may wait for a proven worker that is busy, Unix seconds: one without a vote does not."""
+    """Unix time until which the task waits for proven workers that are busy.
+
+    0: it does not wait, since it needs no vote (trust 1), or its trust is above NEWCOMERS_DECIDE.
+    """
     low = task.mode is Mode.VOTE and task.trust <= NEWCOMERS_DECIDE
     return task.matched_at + timeouts.proven_share * task.category_seconds if low else 0.0
 
 
-def of_newcomers(task: TaskRecord) -> TaskRecord:
-    """The task, changed so that newcomers may decide it."""
+def let_newcomers_decide(task: TaskRecord) -> TaskRecord:
+    """The task, with as many newcomers allowed as it takes to decide it by their votes alone."""
     return replace(task, newcomers=MOST_NEWCOMERS)
 
 
@@ -265,11 +276,12 @@ def _without_vote(
 
 
 def _known(items: Sequence[Replicate]) -> int:
+    """How many of them are by workers with stake or right votes: all but newcomers."""
     return sum(item.standing > Standing.NEWCOMER for item in items)
 
 
 def _count(items: Sequence[Replicate], most: int) -> int:
-    """How many of them count towards `most`."""
+    """How many of them count towards `most`: all by proven workers, and at most half of `most` by staked ones."""
     proven = sum(item.standing is Standing.PROVEN for item in items)
     return proven + min(_known(items) - proven, most // 2)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from pipeline.domain.gas import NonceCost, shares
+from pipeline.domain.gas import NonceCost, split_evenly
 from protocol.poco.money import Kind, Movement
 from protocol.types import Wallet
 
@@ -85,8 +85,8 @@ def statement(
     if by is not By.WORKER:
         for cost in costs:
             keys = _keys_of_cost(by, cost)
-            values = shares(cost.moved, len(keys))
-            for key, gas, value in zip(keys, shares(cost.fee, len(keys)), values, strict=True):
+            values = split_evenly(cost.moved, len(keys))
+            for key, gas, value in zip(keys, split_evenly(cost.fee, len(keys)), values, strict=True):
                 line(key).pay(gas, value, cost.at)
     for movement in movements:
         if (movement.owner == wallet) is (by is not By.WORKER) and (by is not By.WORKER or movement.owner in machines):

@@ -8,7 +8,7 @@ from pipeline.domain.records import WorkerRecord
 
 
 class WorkerState(StrEnum):
-    """The first that holds, in this order."""
+    """What a machine does now. Of several that apply, the first in this order counts."""
 
     BANNED = "banned"
     DRAINED = "drained"  #: `sluice worker drain`

@@ -40,7 +40,7 @@ from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, TaskRecord, TaskStage
 from pipeline.flow import isolate, latency
 from pipeline.flow.assign import assign, resend
-from pipeline.flow.transactions import BULK_ROOM, MOST_WITH_INITIALIZE, initializes, of_expired, without_initialize
+from pipeline.flow.transactions import BULK_CAPACITY, MOST_WITH_INITIALIZE, initializes, of_expired, without_initialize
 from pipeline.scheduler import Scheduler
 from protocol.poco.view import ChainView, fold
 from protocol.types import TaskId
@@ -59,7 +59,7 @@ class Decision:
     after: TaskRecord
     view: ChainView
     actions: list[Action]
-    #: Whether a transaction of an expired task waits until the lane has room; the sweep or `pipeline.bulk` comes again.
+    #: Whether a transaction of an expired task waits for lane capacity; the sweep or `pipeline.bulk` comes again.
     put_off: bool = False
 
     @property
@@ -88,7 +88,7 @@ def advance(
         if not task_ids:
             break
         log.info("Tasks changed meanwhile, deciding again.", action="advance_again", tasks=len(task_ids))
-    _staff(scheduler, settled)
+    _assign_if_needed(scheduler, settled)
     return settled
 
 
@@ -108,7 +108,7 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     folded = views(scheduler, [task for task in tasks if task.task_id not in known])
     now = scheduler.clock()
     steps: list[Decision] = []
-    room: int | None = None
+    capacity: int | None = None
     spare: int | None = None
     trouble = _TroubleOf(scheduler)
     paused: bool | None = None
@@ -123,12 +123,12 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
             actions = without_initialize(actions) if paused else actions
         late, put_off = of_expired(task, actions, now), False
         if late:
-            spare = BULK_ROOM - scheduler.transactions.open() if spare is None else spare - 1
+            spare = BULK_CAPACITY - scheduler.transactions.open() if spare is None else spare - 1
             put_off = spare <= 0
             actions = [action for action in actions if action not in late] if put_off else actions
         elif initializes(actions):
-            room = MOST_WITH_INITIALIZE - scheduler.transactions.queued() if room is None else room - 1
-            actions = actions if room > 0 else without_initialize(actions)
+            capacity = MOST_WITH_INITIALIZE - scheduler.transactions.queued() if capacity is None else capacity - 1
+            actions = actions if capacity > 0 else without_initialize(actions)
         after = progress.after(task, view, actions, now, scheduler.timeouts)
         steps.append(Decision(task, after, view, actions, put_off=put_off))
     return steps
@@ -142,7 +142,7 @@ class _TroubleOf:
         self._common: Trouble | None = None
 
     def of(self, task: TaskRecord, actions: Sequence[Action]) -> Trouble:
-        """Which winners were bringing another result is looked up for those that would count as late only."""
+        """The outages that concern this task. Only winners that would count as late are looked up for other uploads."""
         store = self._scheduler.store
         if self._common is None:
             cursor = store.chain.cursor()
@@ -219,7 +219,8 @@ def _segments(scheduler: Scheduler, step: Decision) -> list[Segment]:
     return found
 
 
-def _staff(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
+def _assign_if_needed(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
+    """Run one round of matching if a saved task wants workers, or slots have become free."""
     wants = any(step.after.wants for step in steps)
     freed = any(isinstance(action, Free | Pledge) for step in steps for action in step.actions)
     if wants or freed:

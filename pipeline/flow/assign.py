@@ -121,6 +121,7 @@ def _any_free(scheduler: Scheduler, now: float) -> bool:
 
 
 def _seen_after(scheduler: Scheduler, now: float) -> float:
+    """Unix time; workers not seen since count as lost."""
     return now - scheduler.settings.worker_lost_seconds
 
 
@@ -146,7 +147,7 @@ def _candidates(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -
 def _match(
     scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Sequence[WorkerRecord], now: float
 ) -> list[Match]:
-    """Matches, with fresh chain facts of the chosen workers.
+    """Match tasks with workers, reading the chain facts of the chosen workers anew where they are old.
 
     Old facts are used while the node does not answer; a worker without any is left out.
     """

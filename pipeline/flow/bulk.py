@@ -17,7 +17,7 @@ from pipeline.broker import notify
 from pipeline.domain.due import Turn, choose_due
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.ingest import store_next_piece
-from pipeline.flow.transactions import BULK_ROOM
+from pipeline.flow.transactions import BULK_CAPACITY
 from pipeline.flow.visit import visit
 from pipeline.scheduler import Scheduler
 
@@ -28,7 +28,10 @@ FEED = 2 * notify.ADVANCE_CHUNK
 
 
 def bulk(scheduler: Scheduler) -> None:
-    """One piece of bulk work. Raises PyMongoError or an Unavailable; the sweep publishes it again."""
+    """Do one piece of bulk work, and publish a message for the next if there is more.
+
+    Raises PyMongoError or an Unavailable; the sweep publishes the message again.
+    """
     if scheduler.notifier.messages_waiting() > MOST_URGENT:
         # Urgent messages first: this one is published again, behind them.
         scheduler.notifier.send_bulk()
@@ -39,9 +42,9 @@ def bulk(scheduler: Scheduler) -> None:
         scheduler.notifier.send_bulk()
 
 
-def has_room(scheduler: Scheduler) -> bool:
+def has_capacity(scheduler: Scheduler) -> bool:
     """Whether the lane has capacity for more initializes; asked after a run that saw transactions mined."""
-    return scheduler.transactions.open() <= BULK_ROOM // 2
+    return scheduler.transactions.open() <= BULK_CAPACITY // 2
 
 
 def feed(scheduler: Scheduler) -> bool:
@@ -50,10 +53,10 @@ def feed(scheduler: Scheduler) -> bool:
 
     Returns whether more could be handed over.
     """
-    room = BULK_ROOM - scheduler.transactions.open()
-    if room <= 0:
+    capacity = BULK_CAPACITY - scheduler.transactions.open()
+    if capacity <= 0:
         return False
-    wanted = min(room, FEED)
+    wanted = min(capacity, FEED)
     # From another deal each time, so that none is always last.
     now = scheduler.clock()
     after = f"0x{secrets.token_hex(32)}"
@@ -64,7 +67,7 @@ def feed(scheduler: Scheduler) -> bool:
     if left <= 0:
         return True
     if scheduler.notifier.messages_waiting():
-        # Nobody waits for expired tasks.
+        # Expired tasks are not urgent: the messages come first.
         return bool(tasks)
     expired = [
         task for task in scheduler.store.tasks.tasks_due(now, FEED, {Turn.EXPIRED}) if task.turn(now) is Turn.EXPIRED

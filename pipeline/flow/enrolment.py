@@ -173,7 +173,7 @@ def _asked(chain_facts: ChainFactsOf, wallet: Wallet) -> tuple[NRlc | None, int 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What the commands of the pool's operator work on."""
+    """The stores, broker and settings that the operator's commands on enrolment need."""
 
     workers: Workers
     enrolment: Enrolment

@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 #: Tasks of one deal stored at a time, in a fraction of a second; a bag may hold many thousands.
 PIECE = 1000
-#: First tasks of a deal that are advanced at once; the rest as the lane has room.
+#: First tasks of a deal that are advanced at once; the rest as the lane has capacity.
 AT_ONCE = 50
 #: Seconds until a deal that cannot be read now is read again, so that others are read meanwhile.
 UNREAD_SECONDS = 10.0

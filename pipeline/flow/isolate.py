@@ -23,7 +23,7 @@ TRANSIENT_ERRORS = (Unavailable, RpcError, LaneFull, PyMongoError, SoftTimeLimit
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether an error may go away by itself: not if MongoDB refused a document or an update because of its content."""
+    """Whether the same call may succeed later: broker, database or node failed, other than by refusing its content."""
     return isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, WriteError | BulkWriteError)
 
 

@@ -1,7 +1,7 @@
 """Keeping the books of the scheduler's wallet: read what the hub moved, store it once it is final, prove the sums.
 
 catch_up   movements of final blocks, in ranges as large as the node takes ─► stored ─► equal to the hub's account?
-look       the same, and what is above final depth, read anew each time, up to the head
+view       the same, and what is above final depth, read anew each time, up to the head
 
 Whoever comes first does it: the clock once a minute (`pipeline.flow.tidy`), or the operator's question.
 """
@@ -22,10 +22,10 @@ from chain.watch.escrow import EscrowReader, Holdings, Passage
 from chain.watch.ranges import MOST, RangeSize
 from config.settings import Settings
 from pipeline.domain.ledger import Books, Mark, Outside, outside
-from pipeline.flow.outside import located
+from pipeline.flow.outside import locate
 from pipeline.store.client import Store, database
 from pipeline.store.gas import GasBook
-from pipeline.store.ledger import Movements, Read
+from pipeline.store.ledger import BlocksRead, Movements
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.poco.money import EVEN, Balances, Kind, Movement
 from protocol.types import ZERO_ADDRESS, BlockNumber, Wallet
@@ -116,17 +116,20 @@ class WalletLedger:
                 size = size.failed(str(error))
                 continue
             size = size.succeeded()
-            moved, found = books.read(last, self._own(passage.movements)), Read(last, passage.movements)
+            moved, found = books.with_movements(last, self._own(passage.movements)), BlocksRead(last, passage.movements)
             if last == final and passage.holdings is not None:
                 moved, noted = self._proved(books, moved, passage)
                 found = replace(found, outside=noted, at=self.clock())
-            books = self.movements.step(books, moved, found)
+            books = self.movements.store(books, moved, found)
             if time.monotonic() >= until:
                 break
         return books, final
 
-    def look(self, seconds: float) -> LedgerView:
-        """The books up to the head, as far as `seconds` allow. Raises RpcError, RpcUnavailable, PyMongoError."""
+    def view(self, seconds: float) -> LedgerView:
+        """Catch up for about so many seconds, then read the movements above final depth up to the head.
+
+        Raises RpcError, RpcUnavailable, PyMongoError.
+        """
         books, final = self.catch_up(seconds)
         wallet = self.reader.wallet
         if books.block < final:
@@ -137,20 +140,20 @@ class WalletLedger:
             passage = replace(self.reader.passage(head, head), movements=())
         else:
             passage = self.reader.passage(BlockNumber(books.block + 1), head)
-        look = LedgerView(wallet, books, final, passage)
+        view = LedgerView(wallet, books, final, passage)
         if passage.holdings is None or books.native is None:
-            return replace(look, native_unknown="the node does not tell the wallet's balance")
-        return self._with_native(look, books.native, passage, passage.holdings)
+            return replace(view, native_unknown="the node does not tell the wallet's balance")
+        return self._with_native(view, books.native, passage, passage.holdings)
 
-    def _with_native(self, look: LedgerView, before: Mark, passage: Passage, holdings: Holdings) -> LedgerView:
+    def _with_native(self, view: LedgerView, before: Mark, passage: Passage, holdings: Holdings) -> LedgerView:
         now = Mark(passage.last.number, holdings.balance, holdings.count)
         waiting = self.gas.unsettled(before.count, now.count)
         if waiting:
             why = f"the lane does not know yet what {waiting} of its transactions cost"
-            return replace(look, native_unknown=why)
-        returned = self._returned(before, look.books, passage) if self.native_hub() else 0
+            return replace(view, native_unknown=why)
+        returned = self._returned(before, view.books, passage) if self.native_hub() else 0
         found = outside(before, now, self.gas.between(before.count, now.count), returned)
-        return replace(look, outside=found)
+        return replace(view, outside=found)
 
     def _begin(self, final: BlockNumber) -> Books:
         """Books that begin with the first thing that is known of the wallet, or with what is not final yet."""
@@ -192,7 +195,7 @@ class WalletLedger:
             found = outside(before, now, costs, self._returned(before, stored, passage))
             noted = [] if found is None else [found]
         else:
-            noted = located(self.reader, self.gas, before, now)
+            noted = locate(self.reader, self.gas, before, now)
         spent = books.native_spent + sum(cost.fee + cost.moved for cost in costs)
         count, wei = books.outside_count + len(noted), books.outside_wei + sum(each.wei for each in noted)
         return replace(proved, native=now, native_spent=spent, outside_count=count, outside_wei=wei), noted

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pipeline.domain.match import stake_locked
 from pipeline.domain.records import MOST_NEWCOMERS, TaskRecord, WorkerRecord
-from pipeline.domain.replicas import NEWCOMERS_DECIDE, PROVEN_SECONDS, of_newcomers
+from pipeline.domain.replicas import NEWCOMERS_DECIDE, PROVEN_SECONDS, let_newcomers_decide
 from pipeline.store.workers import Workers
 from protocol.poco.tags import fits
 
 
 def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[TaskRecord]:
-    """The tasks, with so many newcomers allowed that they alone can decide each for which no proven worker is there:
-    above trust NEWCOMERS_DECIDE none in the pool, below it none that is busy, could take it and was not asked.
+    """The tasks; those for which no proven worker is there may be decided by newcomers alone.
+
+    Above trust NEWCOMERS_DECIDE, that is if the pool has no proven worker; up to it, if no busy proven worker could
+    take the task that was not asked yet.
 
     Two queries, only if one of the tasks limits newcomers.
     """
@@ -25,7 +27,7 @@ def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[Ta
     def waits(task: TaskRecord) -> bool:
         return any(_could_take(worker, task) for worker in busy) if _is_low(task) else any_proven
 
-    return [task if waits(task) else of_newcomers(task) for task in tasks]
+    return [task if waits(task) else let_newcomers_decide(task) for task in tasks]
 
 
 def _could_take(worker: WorkerRecord, task: TaskRecord) -> bool:

@@ -25,13 +25,17 @@ MOST_NAMED = 20
 
 @dataclass(slots=True)
 class _Search:
+    """One search between two marks; `looks`: at how many more blocks the balance may be asked for."""
+
     reader: EscrowReader
     gas: GasBook
     looks: int = MOST_LOOKS
 
 
-def located(reader: EscrowReader, gas: GasBook, before: Mark, now: Mark) -> list[Outside]:
-    """What came or went between two marks, by block as far as the node keeps the balances of old blocks.
+def locate(reader: EscrowReader, gas: GasBook, before: Mark, now: Mark) -> list[Outside]:
+    """Find the blocks between two marks in which native token came or went without the lane.
+
+    A block range is returned where the node no longer has the balances that would narrow it down.
 
     For a hub whose RLC is not the native token. Raises RpcUnavailable, PyMongoError.
     """
@@ -54,8 +58,9 @@ def _search(search: _Search, low: Mark, high: Mark) -> list[Outside]:
 
 
 def _explained(reader: EscrowReader, found: Outside, lane: Collection[int]) -> Outside:
-    """What came or went in one block, with the transactions that did it if they account for all of it. `lane`: the
-    nonces of the lane's own.
+    """`found`, which is of one block, with the hashes of its transactions if they account for every wei of it.
+
+    `lane`: nonces of the lane's own transactions.
     """
     answer = decode_reply(
         reader.rpc.call("eth_getBlockByNumber", hex(found.until), True),

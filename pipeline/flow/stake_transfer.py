@@ -41,7 +41,7 @@ class Progress:
 
     @property
     def over(self) -> bool:
-        """Whether nothing happens to it any more, but for a reorganisation."""
+        """Whether it has ended: made, or dropped. Only a reorg can change it after that."""
         return self.stage in (Stage.MADE, Stage.DROPPED)
 
 
@@ -56,8 +56,9 @@ class StakeTransfers:
     clock: Callable[[], float]
 
     def begin(self, transfer: Transfer) -> tuple[Progress, bool]:
-        """Have the lane make a transfer, or go on with the same one that was begun before; the second value tells
-        which. Raises NotPossible while another one is under way.
+        """Hand a transfer to the lane, or follow the equal one that is under way.
+
+        Returns its progress, and whether it was begun before. Raises NotPossible while another one is under way.
         """
         fresh = self.wishes.begin(TransferWish.of(transfer, self.clock()))
         self.hand_over()

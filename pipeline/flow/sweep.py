@@ -28,7 +28,7 @@ from pipeline.flow import isolate
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.assign import assign
 from pipeline.flow.stake_transfer import StakeTransfers
-from pipeline.flow.transactions import BULK_ROOM
+from pipeline.flow.transactions import BULK_CAPACITY
 from pipeline.flow.visit import visit
 from pipeline.scheduler import Scheduler
 from protocol.types import TaskId
@@ -48,7 +48,7 @@ SLOT_TIMEOUT = 8.0
 
 
 def sweep(scheduler: Scheduler) -> None:
-    """One sweep. Raises PyMongoError or an Unavailable, after all of it was tried; the next sweep goes on."""
+    """Run every step of one sweep. Raises the first PyMongoError or Unavailable, after the last step."""
     first = (reread_quarantined, take_up_deals, lose_silent_workers, free_forgotten_slots, hand_over_transfer)
     steps = (*first, visit_due, _assign)
     isolate.all_of([partial(step, scheduler) for step in steps])
@@ -144,14 +144,14 @@ def visit_due(scheduler: Scheduler) -> None:
     while True:
         now = scheduler.clock()
         waiting = [task for task in scheduler.store.tasks.tasks_due(now, DUE) if task.task_id not in seen]
-        room = BULK_ROOM - scheduler.transactions.open()
-        chosen = due.choose_due(waiting, now, DUE, room)
+        capacity = BULK_CAPACITY - scheduler.transactions.open()
+        chosen = due.choose_due(waiting, now, DUE, capacity)
         if not chosen:
             return
         expired = {task.task_id for task in waiting if task.turn(now) is due.Turn.EXPIRED}
         for chunk in notify.chunks(chosen, PIECE):
             if expired.issuperset(chunk) and scheduler.notifier.messages_waiting():
-                # Nobody waits for those; somebody does for this process.
+                # Expired tasks are not urgent, and messages wait for this process.
                 return
             seen.update(chunk)
             visit(scheduler, chunk)

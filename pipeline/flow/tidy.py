@@ -29,18 +29,21 @@ LEDGER_SECONDS = 10.0
 
 
 def tidy(scheduler: Scheduler) -> None:
-    """One run. Raises BrokerUnavailable, PyMongoError, after all of it was tried; the next run goes on."""
+    """Remove what is no longer needed, and bring the ledger up to date.
+
+    Raises BrokerUnavailable, PyMongoError, after all of it was tried; the next run goes on.
+    """
     isolate.all_of([partial(_machines, scheduler), partial(_results, scheduler), partial(_ledger, scheduler)])
 
 
-def make_room(
+def remove_one_silent_machine(
     workers: Workers, broker: BrokerAdmin, wallet: Wallet, most: int | None, silent_before: float
 ) -> Wallet | None:
-    """Before a machine is enrolled: if as many as `most` others have users and queues, remove those of the one that is
-    silent longest and holds nothing, newcomers first, and return it. None: there is room, or none is silent.
+    """Keep the number of machines with a RabbitMQ user and queues at `most` when `wallet` signs in.
 
-    So sign-ins by wallets that do not stay take no more of RabbitMQ's memory than `most` machines. `silent_before`:
-    Unix seconds. Raises BrokerUnavailable.
+    If `most` others have them already, those of one machine are removed: a machine that was last seen before
+    `silent_before` (Unix seconds) and holds no slot, newcomers first, then the one silent longest. Returns its wallet;
+    None if fewer have them, or no machine is silent. Raises BrokerUnavailable.
     """
     if most is None or workers.count_with_queues(most, but=wallet) < most:
         return None

@@ -16,7 +16,7 @@ from protocol.types import TaskId, Wallet
 MOST_WITH_INITIALIZE = 2000
 #: Transactions queued or in flight above which none is added that nobody waits for: more initializes of large deals,
 #: and what unlocks the stakes of expired tasks. 8 batches of 50, about a block of 30 M gas and the one after it.
-BULK_ROOM = 400
+BULK_CAPACITY = 400
 #: Of tasks.
 _METHODS = frozenset(str(method) for method in Method)
 #: A lane intent that ended FAILED: task, method, try, why.
@@ -32,7 +32,10 @@ class Transactions:
     lane: Lane
 
     def submit(self, wanted: Sequence[tuple[TaskId, Submit]], now: float) -> tuple[int, list[FailedIntent]]:
-        """Submit what is new or lost; returns how many, and failures not yet in the tasks' records. Raises LaneFull."""
+        """Store the intents of these transactions in the lane, unless it has them. `now`: Unix seconds.
+
+        Returns how many were handed over, and the failed ones that the tasks' records do not have yet. Raises LaneFull.
+        """
         intents = {self._intent(task, submit, now).key: (task, submit) for task, submit in wanted}
         again = [key for key, (_, submit) in intents.items() if submit.again]
         known = self.lane.intents(again) if again else []

@@ -50,7 +50,9 @@ def _next_visit(scheduler: Scheduler, step: Decision, now: float) -> float:
 
 
 def _contract_views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
-    """The contract's views where they are ahead of the logs we have, or where a log cannot be read.
+    """Read from the contract the tasks that lack an expected event, and those with a log that cannot be read.
+
+    Returns the views that are ahead of the stored logs, and those of unreadable logs.
 
     Empty while the node does not answer.
     """
@@ -79,7 +81,7 @@ def _contract_views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[T
 
 
 def _should_have_moved(task: TaskRecord, view: ChainView) -> bool:
-    """Whether a transaction for this task is expected."""
+    """Whether an event is awaited: of a submitted transaction, a reveal, or the vote of a worker that computed."""
     waits_for_vote = any(
         item.state is ReplicateState.COMPUTED and view.contribution(item.wallet) is None for item in task.replicates
     )
@@ -87,6 +89,7 @@ def _should_have_moved(task: TaskRecord, view: ChainView) -> bool:
 
 
 def _ahead(view: ChainView, folded: ChainView) -> bool:
+    """Whether the contract's view shows an event that the stored logs (`folded`) lack."""
     return _progress(view) > _progress(folded)
 
 

@@ -21,7 +21,7 @@ from pipeline.store.worker_updates import SET_FREE
 from protocol.types import Wallet
 
 #: Machines counted to tell how the pool stands: beyond that, more of them change nothing.
-STANDING_LIMIT = 1000
+MACHINES_LIMIT = 1000
 #: Machines counted of those that signed off and did not come back, and of those lost: both grow for ever, and of more a
 #: person would do nothing else.
 MOST_GONE = 10_000
@@ -95,8 +95,10 @@ class Census:
         found[WorkerState.LOST] += self._count({"lost": True, "away": {"$ne": True}, **_FREE}, MOST_GONE)
         return found
 
-    def standing(self, seen_after: float, now: float) -> MachineFacts:
-        """How many machines can take work, and if none can, why; each counted up to STANDING_LIMIT."""
+    def machine_facts(self, seen_after: float, now: float) -> MachineFacts:
+        """How many machines can take work, and if none can, how many cannot for which reason. Each is counted up to
+        MACHINES_LIMIT. `seen_after`: machines last seen before count as silent; both are Unix seconds.
+        """
         heard = {"seen_at": {"$gte": seen_after}, "lost": False}
         # One that has just signed in was not looked up on chain yet: not known to lack gas.
         funded = {"$or": [{"facts.funded": True}, {"checked_at": 0.0}]}
@@ -108,7 +110,7 @@ class Census:
         return MachineFacts(
             able=0,
             enrolled=self._count({"_id": {"$gt": ""}}),
-            silent=min(silent, STANDING_LIMIT),
+            silent=min(silent, MACHINES_LIMIT),
             unfunded=self._count({**heard, **_FREE, "facts.funded": False, "checked_at": {"$gt": 0}}),
             cooling=self._count({**heard, **_FREE, "rest_until": {"$gt": now}}),
             banned=self._count(_BANNED),
@@ -116,4 +118,4 @@ class Census:
         )
 
     def _count(self, query: Mapping[str, Any], limit: int | None = None) -> int:
-        return self._rows.count_documents(query, limit=STANDING_LIMIT if limit is None else limit)
+        return self._rows.count_documents(query, limit=MACHINES_LIMIT if limit is None else limit)

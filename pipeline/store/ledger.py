@@ -58,9 +58,9 @@ def ensure_indexes(db: Database[dict[str, Any]]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """What one step read: the movements of blocks up to `last`, and what came or went without the lane since the last
-    mark of the native token. `at`: Unix seconds.
+class BlocksRead:
+    """What was read of a range of blocks up to `last`: movements, and native token that came or went without the lane
+    since its last mark. `at`: when it was read, Unix seconds.
     """
 
     last: BlockNumber
@@ -80,7 +80,7 @@ class Movements:
         self._wallet = wallet
 
     def books(self) -> Books | None:
-        """How far it was read; None before the first time."""
+        """The books as they are stored; None before the first time."""
         row = self._cursors.find_one({"_id": self._cursor})
         return None if row is None else _books(row)
 
@@ -92,9 +92,11 @@ class Movements:
             return self.books() or books
         return books
 
-    def step(self, before: Books, after: Books, found: Read) -> Books:
-        """Store what was read above `before.block`, in place of what was there, and the books after it: all of it, or
-        nothing if another process was faster. Returns the books that are stored. Raises PyMongoError.
+    def store(self, before: Books, after: Books, found: BlocksRead) -> Books:
+        """Replace what is stored of the blocks above `before.block` by `found`, and the books `before` by `after`.
+
+        One transaction; nothing is written if another process has replaced `before` meanwhile. Returns the books that
+        are stored now. Raises PyMongoError.
         """
         row = _document(after) | {"version": before.version + 1}
 
@@ -124,26 +126,30 @@ class Movements:
         return [_outside(row) for row in rows][::-1]
 
     def differing(self) -> list[Outside]:
-        """Those of which nothing tells where it went, oldest first. Only the wallet's own key can make one."""
+        """Outflows and inflows that nothing explains, oldest first. Only the wallet's own key can cause one."""
         return [
             _outside(row) for row in self._rows.find({"book": self._book, "differs": True}).sort("block", ASCENDING)
         ]
 
     def differing_at(self, block: BlockNumber) -> Outside | None:
-        """The one of `differing` that happened between two marks around `block`; None: there is none."""
+        """The unexplained difference (`differing`) whose range of blocks contains `block`; None: there is none."""
         row = self._rows.find_one(self._at(block))
         return None if row is None else _outside(row)
 
     def accept(self, block: BlockNumber, at: float) -> None:
-        """`differing_at` differs no more: the operator knows where it went. `at`: Unix seconds."""
+        """Mark the difference around `block` as explained by the operator, so that `differing` leaves it out.
+
+        `at`: Unix seconds.
+        """
         self._rows.update_one(self._at(block), {"$set": {"differs": False, "accepted_at": at}})
 
     def _at(self, block: BlockNumber) -> dict[str, Any]:
         return {"book": self._book, "differs": True, "after": {"$lt": block}, "block": {"$gte": block}}
 
     def summed(self, by: By, moment: float, up_to: BlockNumber, until: float = math.inf) -> list[Movement]:
-        """Movements of blocks from Unix time `moment` to before `until`, up to the block `up_to`: those that a list by
-        `by` has on one line are one, with the sum of their amounts and the time of the newest.
+        """Sums of the movements whose blocks have times from `moment` to before `until` (Unix seconds), up to `up_to`.
+
+        Each sum is a movement itself, with the time of the newest: one for each owner, kind and line of a list by `by`.
         """
         within = {"at": {"$gte": moment, "$lt": until}, "block": {"$lte": up_to}}
         wanted = {"book": self._book, **within, "kind": {"$ne": _OUTSIDE}}

@@ -47,15 +47,15 @@ Place = tuple[BlockNumber, str]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time of one task: from the block time of its match until it must be further, which is its contribution
-    deadline before consensus and its final deadline from then on.
+    """A task's time from the block of its match to its next deadline: the contribution deadline before consensus, the
+    final deadline after it.
     """
 
     matched: Timestamp
     deadline: Timestamp
 
     def used(self, now: float) -> float:
-        """Part of it that is over at `now` (Unix seconds); above 1 after the deadline."""
+        """Fraction of the window that has passed at `now` (Unix seconds); above 1 after the deadline."""
         return max(0.0, now - self.matched) / (self.deadline - self.matched)
 
 
@@ -105,7 +105,7 @@ class TaskLists:
         return self._reader.each(self._rows.find(query).sort("index", ASCENDING).limit(limit))
 
     def of_worker(self, wallet: Wallet, limit: int, stages: Some[TaskStage] = OPEN_STAGES) -> list[TaskRecord]:
-        """Tasks not over that a worker was given, of those at these stages; at most `limit`."""
+        """At most `limit` open tasks that were assigned to this worker and stand at one of `stages`."""
         query = {"open": True, "replicates.wallet": wallet, "stage": {"$in": _names(stages)}}
         return self._reader.each(self._rows.find(query).limit(limit))
 
@@ -146,6 +146,7 @@ class TaskLists:
         return [TaskId(row["_id"]) for row in found]
 
     def _page(self, query: Mapping[str, Any], limit: int) -> list[TaskRecord]:
+        """At most `limit` tasks by this query, those matched last first."""
         order = [("matched_block", DESCENDING), ("_id", DESCENDING)]
         return self._reader.each(self._rows.find(query).sort(order).limit(limit))
 

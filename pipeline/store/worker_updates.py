@@ -127,4 +127,8 @@ def to_release(wallet: Wallet, task: TaskId, outcome: Outcome) -> dict[str, Any]
     """The query for the worker's row when a slot is given back: only if the worker has anything tied up in the task,
     unless the outcome is one that is known at another moment.
     """
-    return {"_id": wallet} if outcome.apart else {"_id": wallet, "$or": [{"held.task": task}, {"pledged.task": task}]}
+    return (
+        {"_id": wallet}
+        if outcome.apart_from_slot
+        else {"_id": wallet, "$or": [{"held.task": task}, {"pledged.task": task}]}
+    )

@@ -59,8 +59,10 @@ class Workers:
     def enrol(
         self, wallet: Wallet, offer: Capabilities, now: float, *, machine: str | None = None, address: str = ""
     ) -> WorkerRecord:
-        """Store a machine at login; its replicates and its ban survive a new login. `machine`: which installation;
-        `address`: where it signed in from.
+        """Insert or update a machine at its sign-in, and return its row.
+
+        Slots in use, outcomes and a ban are kept; its chain facts become due to be read. `now`: Unix seconds;
+        `machine`: id of its installation; `address`: the IP address that it signs in from.
 
         Raises InQuarantine.
         """
@@ -319,7 +321,7 @@ class Workers:
         self, slots: Sequence[tuple[Wallet, TaskId]], outcome: Outcome = Outcome.NEUTRAL, now: float = 0.0
     ) -> int:
         """Give slots and stakes back and return how many rows changed; one given back before changes nothing, unless
-        the outcome is one that is known at another moment (Outcome.apart).
+        the outcome is one that is known at another moment (Outcome.apart_from_slot).
 
         A failure counts against the worker, blame makes it come after others, a completed task clears both counts.
         """

@@ -59,8 +59,8 @@ def base_image(engine: DockerClient) -> str:
     try:
         engine.images.get(tag)
     except ImageNotFound:
-        folder = tools.cache() / f"{SUITE}-{mark}"
-        with tools.locked(tools.cache() / f"{SUITE}.lock"):
+        folder = tools.cache_folder() / f"{SUITE}-{mark}"
+        with tools.locked(tools.cache_folder() / f"{SUITE}.lock"):
             if not folder.exists():
                 _bootstrap(folder, trust)
         _import(engine, folder, tag)

@@ -21,7 +21,7 @@ def installed(where: Path) -> Path:
     """A folder with a package-lock.json, whose packages are installed as that says; by the first call."""
     wanted = hashlib.sha256((where / "package-lock.json").read_bytes()).hexdigest()
     mark = where / "node_modules/.sluice-lock"
-    with tools.locked(tools.cache() / "sdk.lock"):
+    with tools.locked(tools.cache_folder() / "sdk.lock"):
         if not (mark.exists() and mark.read_text() == wanted):
             tools.npm_install(where)
             mark.write_text(wanted)

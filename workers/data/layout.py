@@ -52,7 +52,7 @@ class TaskFolders:
 
     @property
     def errors(self) -> Path:
-        """An error result, made instead of what the app left; it never touches the app's own folder."""
+        """The files of an error result, which is uploaded in place of `outputs`. The app never sees this folder."""
         return self.root / "error"
 
     @property
@@ -67,13 +67,13 @@ class TaskFolders:
         self.outputs.chmod(OPEN_TO_CONTAINER)
 
     def clear_outputs(self) -> None:
-        """Begin anew with an empty output folder, whatever the app left in the old one."""
+        """Empty the output folder for another attempt. Raises StorageUnavailable."""
         discard(self.outputs)
         self.outputs.mkdir(parents=True)
         self.outputs.chmod(OPEN_TO_CONTAINER)
 
-    def fresh_errors(self) -> Path:
-        """An empty folder for an error result."""
+    def clear_errors(self) -> Path:
+        """Empty the folder of the error result, make it if absent, and return it. Raises StorageUnavailable."""
         discard(self.errors)
         self.errors.mkdir(parents=True)
         return self.errors
@@ -139,17 +139,17 @@ class Layout:
 
     @property
     def pins(self) -> Path:
-        """Chain, hub and workerpool as this machine found them first."""
+        """Chain id, hub and workerpool of this machine's first start: a pool that names others is refused."""
         return self.root / "pins.json"
 
     @property
     def market(self) -> Path:
-        """What gas cost when this machine looked last."""
+        """Gas prices as this machine last read them."""
         return self.root / "market.json"
 
     @property
     def unconfined(self) -> Path:
-        """What `why_unconfined` says."""
+        """Text file with the answer of `why_unconfined`; absent while apps are confined."""
         return self.root / "unconfined"
 
     def why_unconfined(self) -> str | None:

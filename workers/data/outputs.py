@@ -62,7 +62,7 @@ class _Tree:
 
 
 def pack(task_id: TaskId, folder: Path, zip_path: Path, *, callback: bool, result_limits: ResultLimits) -> PackedResult:
-    """Write the zip of all of `folder`; the digest of what its computed.json points to.
+    """Write all files of `folder` to a zip, and compute the result digest of what its computed.json points to.
 
     Raises TaskFailure, with a cause that is the same on every honest worker; TaskDeclined for a result that only this
     machine does not take.

@@ -209,11 +209,11 @@ def _program(info: Mapping[str, object], runtime: str) -> str:
 
 def network(machine: Machine) -> CheckResult:
     """What an app reaches, tried from inside a container. Raises BadSetting, EngineUnavailable."""
-    return CheckResult("network", True, rehearse(machine, outside=_outside(machine.settings)).network)
+    return CheckResult("network", True, rehearse(machine, outside=_find_public_api(machine.settings)).network)
 
 
-def _outside(settings: Settings) -> Target | None:
-    """The pool's API, if it is on the internet."""
+def _find_public_api(settings: Settings) -> Target | None:
+    """Public address and port of the pool's API, which apps must be able to reach; None if it has no public address."""
     api = urlsplit(settings.api_url)
     try:
         port = api.port or socket.getservbyname(api.scheme)

@@ -1,4 +1,4 @@
-"""A container's state as the Docker engine reports it, read strictly: an answer that lacks a part is BadMessage."""
+"""A container's state as the Docker engine reports it, read strictly: BadMessage if a part is missing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ContainerState:
 
 
 def read_state(answer: object) -> ContainerState:
-    """The `ContainerState` of an inspected container. Raises BadMessage for an answer that is none."""
+    """The state in the engine's answer to `inspect`. Raises BadMessage if a part is missing or of another type."""
     container, state = (answer.get("Id"), answer.get("State")) if isinstance(answer, Mapping) else (None, None)
     if not isinstance(container, str) or not isinstance(state, Mapping):
         raise BadMessage(why="it has no id or no state of the container")

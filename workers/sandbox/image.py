@@ -129,6 +129,10 @@ class AppImage:
                 raise _failed(self._assignment, str(error)) from error
 
     def _fetch(self) -> str:
+        """Ask the registry for the manifest, and download and load the image unless the engine has it already.
+
+        Returns its name in the engine. Raises StorageUnavailable, Refused, RefusedHere, TooLarge, EngineUnavailable.
+        """
         platform = self._engine.platform
         budget = DownloadBudget(self._deadline, self._rules.registry.max_bytes)
         source = RegistryImage(self._name, platform, self._rules.registry, budget)

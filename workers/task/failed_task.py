@@ -76,7 +76,7 @@ def error_result(
     result_limits: ResultLimits,
 ) -> PackedResult:
     """The zip of an error result: `error.txt`, why, and the app's logs. The app's own output files are not in it."""
-    folder = folders.fresh_errors()
+    folder = folders.clear_errors()
     outputs.write_into(folder, ERROR_FILE, error_text(failure))
     outputs.write_into(folder, COMPUTED_FILE, json.dumps(error_computed()).encode())
     outputs.write_into(folder, WHY_FILE, f"{why}\n".encode(errors="replace"))

@@ -139,8 +139,8 @@ class RunContext:
     monotonic: Callable[[], float]
     #: Wei that are lost unless an intent succeeds, as far as is known when it is sent.
     worth: Callable[[Intent], int] = attrgetter("worth")
-    #: Judges by the node's pending state; None: nothing goes out early.
-    ahead: Readiness | None = None
+    #: Readiness in the node's pending state, for early steps (SLUICE_STATE=pending); None: nothing goes out early.
+    pending_readiness: Readiness | None = None
 
 
 @dataclass(slots=True)

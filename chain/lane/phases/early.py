@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EarlyRevert:
-    """An early step that came too early."""
+    """An early step that reverted because it was ahead of the transaction that it relies on. `gas_used`: gas units."""
 
     method: str
     gas_used: int
@@ -38,11 +38,11 @@ def find_early(
     intents: Sequence[Intent],
     verdicts: Sequence[ReadinessVerdict],
 ) -> set[str]:
-    """Keys of intents that have to wait by their `verdicts`, but would succeed behind what is pending.
+    """Keys of the intents whose verdict is WAIT, but which would succeed behind the pending transactions.
 
-    None that left a nonce before, so that an intent comes too early once at most. Raises RpcUnavailable.
+    Intents that have lost a nonce before are left out, so that none reverts early twice. Raises RpcUnavailable.
     """
-    if context.ahead is None or not memory.early.is_open(seen.head):
+    if context.pending_readiness is None or not memory.early.is_open(seen.head):
         return set()
     waiting = [
         intent
@@ -51,14 +51,14 @@ def find_early(
     ]
     # The oldest: no more can be in flight, and some nodes run all that is pending for each question.
     waiting = waiting[: context.policy.max_in_flight]
-    found = context.ahead.check(waiting, seen.moment) if waiting else []
+    found = context.pending_readiness.check(waiting, seen.moment) if waiting else []
     return {intent.key for intent, verdict in zip(waiting, found, strict=True) if verdict.judgement is Judgement.READY}
 
 
 def note_ended(
     context: RunContext, memory: LaneMemory, succeeded: int, reverts: Sequence[EarlyRevert], head: BlockNumber
 ) -> None:
-    """Count early steps that ended, and log it when they revert so often that none goes out early for a while."""
+    """Count early steps that ended, in the guard and the metrics; log it when the guard begins a pause."""
     for revert in reverts:
         EARLY_REVERTS.labels(revert.method).inc()
         EARLY_REVERT_GAS.labels(revert.method).inc(revert.gas_used)

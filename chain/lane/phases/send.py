@@ -21,7 +21,7 @@ from chain.lane.phases.early import find_early
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.fees import FeeMarket, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import Group
-from chain.lane.rules.order import placed
+from chain.lane.rules.order import ordered_fees
 from chain.lane.rules.readiness import Judgement
 from chain.lane.rules.send_errors import REACTIONS, Kind, Reaction, classify
 from chain.lane.signer import Unsigned
@@ -240,7 +240,7 @@ def offer_for(context: RunContext, group: Group, market: FeeMarket) -> Fees:
     lost = sum(context.worth(intent) for intent in intents)
     policy = context.policy
     fees = quote(ceiling_worth(policy.fees, [(call.gas, lost)]), market)
-    return fees if policy.order is None else placed(fees, intents[0].method, policy.fees, market, policy.order)
+    return fees if policy.order is None else ordered_fees(fees, intents[0].method, policy.fees, market, policy.order)
 
 
 def claim(

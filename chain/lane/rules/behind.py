@@ -1,4 +1,4 @@
-"""Would a call succeed behind what waits at the node for the next block? (SLUICE_STATE=pending)
+"""Whether a call would succeed behind the transactions that are pending at the node (SLUICE_STATE=pending).
 
     eth_call … "pending"                      of a node that builds a pending block: anvil, geth, Besu
     txpool_contentFrom, then eth_simulateV1   of a node whose "pending" is its newest block: Nethermind, Erigon. What is
@@ -31,17 +31,20 @@ _GOOD_FOR = 300.0
 
 
 class Views(Readiness, Protocol):
-    """`Readiness` by views of the hub, which may also be answered elsewhere; `check` asks the pending state."""
+    """`Readiness` by view functions of the hub.
+
+    `check` calls them in the pending state; `views` and `judge_all` are for a caller that simulates them.
+    """
 
     def views(self, intents: Sequence[Intent]) -> list[str]:
-        """Calldata of the views that tell what the rules need to know of these intents."""
+        """Calldata of the view calls whose answers `judge_all` needs for these intents."""
 
     def judge_all(self, intents: Sequence[Intent], answers: Sequence[Reply], at: Moment) -> list[ReadinessVerdict]:
-        """A verdict for each intent by the answers of `views`."""
+        """A verdict for each intent, from the node's answers to the calls of `views`."""
 
 
 class BehindPending:
-    """`Readiness` behind what is pending at the node. What no node can tell waits."""
+    """`Readiness` in the state behind the node's pending transactions; WAIT where the node cannot tell that state."""
 
     def __init__(self, rpc: JsonRpc, hub: Contract, views: Views) -> None:
         self._rpc = rpc
@@ -73,7 +76,11 @@ class BehindPending:
         return self._builds
 
     def _simulate(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
-        """Verdicts behind the pooled transactions of the wallets that these intents name."""
+        """Verdicts of a simulation: pooled transactions first, then the hub's views, in one block by eth_simulateV1.
+
+        The pooled transactions are those of the wallets in the intents' argument BEHIND. All intents get WAIT if none
+        is pooled or the node cannot simulate. Raises RpcUnavailable.
+        """
         wallets = sorted({wallet for intent in intents for wallet in str(intent.args[BEHIND]).split(",")})
         pooled = self._rpc.batch([("txpool_contentFrom", (wallet,)) for wallet in wallets])
         first = [call for answer in pooled for call in self._calls_in(answer)]

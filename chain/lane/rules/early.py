@@ -4,8 +4,8 @@
     more than SHARE of the last WINDOW reverted ─► none goes out early for PAUSE blocks, each time twice as long
     a WINDOW without revert ─► the next pause is a short one again
 
-A chain, a node or a machine whose order is not what `chain.lane.rules.order` expects so costs a few reverts in a long
-time, and otherwise works as with SLUICE_STATE=latest.
+Where transactions are not ordered as `chain.lane.rules.order` expects, that costs a few reverts now and then;
+otherwise the lane works there as with SLUICE_STATE=latest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAUSE, LONGEST = 128, 32_768
 
 @dataclass(frozen=True, slots=True)
 class EarlyGuard:
-    """What became of early steps, and whether more may go out."""
+    """How the last early steps ended, and from which block on more may go out. Values never change; see `after`."""
 
     #: Of the last early steps, oldest first, whether each succeeded.
     ended: tuple[bool, ...] = ()
@@ -39,7 +39,7 @@ class EarlyGuard:
         return head >= self.opens_at
 
     def after(self, succeeded: int, reverted: int, head: BlockNumber) -> EarlyGuard:
-        """The guard once so many more early steps have succeeded and reverted, at this head."""
+        """The guard with so many more ended early steps; begins a pause at `head` if too many of the last reverted."""
         ended = (*self.ended, *(True,) * succeeded, *(False,) * reverted)[-WINDOW:]
         failures = ended.count(False)
         if reverted and failures > max(LEAST, SHARE * len(ended)):

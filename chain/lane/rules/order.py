@@ -1,4 +1,4 @@
-"""Which of two wallets' transactions comes first in a block, and the tip that puts a step behind the one it relies on.
+"""How transactions of two wallets are ordered in a block, and the tip that puts a step behind the one it relies on.
 
 A block that holds both must run `initialize` before `contribute`, and the last `reveal` before `finalize`.
 
@@ -52,10 +52,10 @@ def order_of(chain_id: int) -> Order:
     return Order.ARRIVAL if chain_id in _ARRIVAL_CHAINS else Order.BY_TIP
 
 
-def placed(fees: Fees, method: str, policy: FeePolicy, market: FeeMarket, order: Order) -> Fees:
-    """`fees` of a step's first attempt, lowered so that it comes behind the step that it may share a block with. Pure.
+def ordered_fees(fees: Fees, method: str, policy: FeePolicy, market: FeeMarket, order: Order) -> Fees:
+    """`fees` of a step's first attempt, with the tip lowered so that it comes behind the step that it relies on. Pure.
 
-    Where arrival decides, or gas has one price, they stay as they are.
+    They stay as they are where order of arrival decides or gas has one price, and for steps that rely on no other.
     """
     percent = TIP_PERCENT.get(method, 100)
     if order is Order.ARRIVAL or fees.legacy or market.base_fee is None or percent == 100:

@@ -356,9 +356,9 @@ def poco_lane(
     hub = Contract(settings.hub.lower())
     readiness: Readiness = PocoReadiness(rpc, hub)
     policy = policy or LanePolicy.of(settings)
-    ahead: Readiness | None = None
+    pending_readiness: Readiness | None = None
     if policy.order is not None and not settings.spend_depth:
-        ahead = BehindPending(rpc, hub, PocoReadiness(rpc, hub, pending=True))
+        pending_readiness = BehindPending(rpc, hub, PocoReadiness(rpc, hub, pending=True))
     if settings.spend_depth:
         readiness = AtDepth(readiness, PocoReadiness(rpc, hub, strict=True), settings.spend_depth)
     return Lane(
@@ -370,5 +370,5 @@ def poco_lane(
         PocoEncoder(hub, batch=settings.initialize_batch, max_gas=settings.max_transaction_gas),
         policy,
         worth=worth,
-        ahead=ahead,
+        pending_readiness=pending_readiness,
     )

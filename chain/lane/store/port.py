@@ -71,7 +71,10 @@ class LaneStore(Protocol):
         """End the lease before its time, so that another process can take it. No effect if one has it already."""
 
     def halt(self, lane: LaneId, why: str | None, lease: LaneLease | None = None) -> None:
-        """Halt the lane until an operator decides (None: end the halt). Raises LeaseLost if `lease` is not the last."""
+        """Halt the lane for the reason `why` until an operator ends that, or end the halt (None).
+
+        Raises LeaseLost if a newer lease than `lease` was given out.
+        """
 
     def halted(self, lane: LaneId) -> str | None:
         """Why the lane is halted; None if it is not."""

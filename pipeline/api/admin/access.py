@@ -22,7 +22,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from config.http_client import is_loopback
-from config.operator_token import FILE_SETTING, checked, new_token, token_file, token_of_environment
+from config.operator_token import FILE_SETTING, new_token, require_token, token_file, token_of_environment
 from config.settings import Settings
 from config.whole_files import create_whole
 from pipeline.api.services import Services
@@ -42,7 +42,7 @@ def operator_token(settings: Settings) -> str:
         create_whole(path, new_token(), mode=0o600)
     if path.stat().st_mode & 0o077:
         raise BadSetting(name=FILE_SETTING, why=f"{path} can be read by others", fix=f"Run chmod 600 {path}.")
-    return checked(path.read_text(), FILE_SETTING)
+    return require_token(path.read_text(), FILE_SETTING)
 
 
 class CurrentToken:
@@ -102,7 +102,7 @@ def _reader(request: Request, credentials: Given) -> Services:
 
 
 def _from_this_machine(request: Request) -> bool:
-    """Whether it came over loopback and was meant for it.
+    """Whether a request came over loopback, from this machine itself and for its own name.
 
     A page of a stranger that the operator's browser shows can send requests here under a name of its own (DNS
     rebinding): then `Host` has that name. Many proxies add a header of `_FORWARDED` to what came from elsewhere.

@@ -44,6 +44,7 @@ def drop(services: Operator, ids: Ids = None, dry_run: DryRun = False) -> DeadMo
 
 
 def _move(services: Services, action: str, ids: list[str] | None, *, dry_run: bool) -> DeadMoved:
+    """Retry or drop (`action`) these dead letters; all of them if `ids` is None."""
     letters = _letters(services)
     if dry_run:
         moved = [letter for letter in letters.oldest(MOST) if ids is None or letter.id in ids]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 
 from pipeline.api.admin.access import Reader
 from pipeline.api.admin.models import Explanation, TaskLine
-from pipeline.api.admin.tasks import explained
+from pipeline.api.admin.tasks import task_lines
 from pipeline.api.admin.workers import known, why_worker
 from pipeline.api.services import Services
 from pipeline.store.deals import NEW, ORPHANED, UNREADABLE, StoredDeal
@@ -50,7 +50,7 @@ def _task(services: Services, task_id: TaskId) -> Explanation:
     task = services.store.tasks.get_task(task_id)
     if task is None:
         raise NotFound(what=f"task {task_id}")
-    (line,) = explained(services, [task])
+    (line,) = task_lines(services, [task])
     return Explanation(kind="task", id=task_id, says=[_said(line)])
 
 
@@ -69,7 +69,7 @@ def _deal(services: Services, deal_id: DealId) -> Explanation:
     count = services.store.lists.open_of_deals([deal_id])[deal_id]
     tasks = services.store.lists.open_of_deal(deal_id, MOST_TASKS)
     by_reason: dict[str, list[int]] = {}
-    for line in explained(services, tasks):
+    for line in task_lines(services, tasks):
         by_reason.setdefault(_said(line), []).append(line.index)
     said = [f"Task {_indexes(indexes)}: {why}" for why, indexes in by_reason.items()]
     head = f"Not over of its {stored.record.bot_size if stored.record else '?'} tasks: {count}."

@@ -50,7 +50,7 @@ def show_ledger(
     start = services.clock() - WEEK if since is None else since
     end = math.inf if until is None else until
     try:
-        view = ledger.look(READ_SECONDS)
+        view = ledger.view(READ_SECONDS)
     except RpcError as error:
         raise RpcUnavailable(what=services.rpc.name, why=str(error)) from error
     moved = _movements(ledger, view, by, start, end)
@@ -98,13 +98,14 @@ def _ledger(services: Services) -> WalletLedger:
 
 
 def _movements(ledger: WalletLedger, view: LedgerView, by: By, start: float, end: float) -> list[Movement]:
-    """Stored ones, summed, and those above final depth."""
+    """The stored movements, summed for a list by `by`, and those above final depth; times are Unix seconds."""
     stored = ledger.movements.summed(by, start, view.books.block, end)
     live = () if view.passage is None else view.passage.movements
     return stored + [each for each in live if start <= each.at < end]
 
 
 def _machines(services: Services, moved: Iterable[Movement]) -> Mapping[Wallet, str]:
+    """Names of the machines that these movements paid or took from, by wallet."""
     owners = {each.owner for each in moved}
     return {worker.wallet: worker.name for worker in services.store.workers.load_workers(owners)}
 
@@ -140,7 +141,8 @@ def _line(found: Line, names: Mapping[Wallet, str]) -> LedgerLine:
 
 
 def reconciled(view: LedgerView, movements: Movements, start: float, end: float) -> Reconciled:
-    """The books against the chain, and what came from outside between two moments (Unix seconds).
+    """The books compared with the chain, and native token that came or went without the lane from `start` to `end`
+    (Unix seconds).
 
     Raises PyMongoError.
     """
@@ -190,6 +192,7 @@ def reconciled(view: LedgerView, movements: Movements, start: float, end: float)
 
 
 def _says(view: LedgerView, differs_wei: int | None, since: int | None, *, even: bool) -> str:
+    """The sentence about the comparison with the chain. `since`: last block until which all was equal."""
     if view.passage is None:
         return f"{view.final - view.books.block} final blocks are still to be read; ask again."
     at, differs = f"At block {view.passage.last.number} it", view.difference

@@ -95,6 +95,10 @@ def end_transfer(services: Operator) -> Changed:
 
 
 def _move(services: Services, direction: Direction, amount: NRlc, *, dry_run: bool) -> StakePlan | TransferModel:
+    """Hand a transfer of `amount` nRLC to the lane, or go on with an equal one; with `dry_run` only its plan.
+
+    Raises NotPossible, RpcUnavailable.
+    """
     settings, transfers = services.settings, _transfers(services)
     before = transfers.progress()
     if before is not None and not dry_run and (before.wish.direction, before.wish.amount) == (direction, amount):

@@ -55,7 +55,7 @@ def list_tasks(
     else:
         stages = stage or (tuple(TaskStage) if every else OPEN_STAGES)
         found = lists.newest(stages, limit, before=_place(before))
-    return explained(services, found)
+    return task_lines(services, found)
 
 
 @router.get("/tasks/{task_id}", summary="A task with its time line")
@@ -97,7 +97,7 @@ def show_deal(
     if stored is None:
         raise NotFound(what=f"deal {deal_id}")
     line = deal_line(stored, services.store.lists.open_of_deals([stored.deal_id])[stored.deal_id])
-    tasks = explained(services, services.store.tasks.of_deal(stored.deal_id, first, limit))
+    tasks = task_lines(services, services.store.tasks.of_deal(stored.deal_id, first, limit))
     deal = stored.record
     seen, _ = services.store.chain.logs.read([TaskId(task.task_id) for task in tasks])
     return DealShow(
@@ -116,8 +116,8 @@ def show_deal(
     )
 
 
-def explained(services: Services, tasks: Sequence[TaskRecord]) -> list[TaskLine]:
-    """Lines of tasks, each with what it waits for."""
+def task_lines(services: Services, tasks: Sequence[TaskRecord]) -> list[TaskLine]:
+    """The tasks as lines of a list, each with what it waits for."""
     why = reasons(services.store, services.settings, tasks, services.clock())
     return [task_line(task, why.get(task.task_id)) for task in tasks]
 

@@ -11,7 +11,7 @@ from pipeline.api.admin.access import Operator, Reader
 from pipeline.api.admin.lines import worker_line, wrong_votes
 from pipeline.api.admin.models import Changed, WorkerLine, WorkerShow
 from pipeline.api.admin.pool import DryRun
-from pipeline.api.admin.tasks import explained
+from pipeline.api.admin.tasks import task_lines
 from pipeline.api.services import Services
 from pipeline.domain.explain_worker import explain_worker
 from pipeline.domain.records import WorkerRecord
@@ -58,7 +58,7 @@ def show_worker(wallet: HexAddress, services: Reader) -> WorkerShow:
         weight=worker.facts.weight,
         checked_at=worker.checked_at,
         says=why_worker(services, worker),
-        tasks=explained(services, services.store.lists.of_worker(worker.wallet, MOST_TASKS)),
+        tasks=task_lines(services, services.store.lists.of_worker(worker.wallet, MOST_TASKS)),
         wrong_votes=wrong_votes(services.store.chain.logs.wrong_votes(worker.wallet, MOST_WRONG)),
     )
 
@@ -66,13 +66,13 @@ def show_worker(wallet: HexAddress, services: Reader) -> WorkerShow:
 @router.post("/workers/{wallet}/drain", summary="Give a machine nothing new")
 def drain(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Changed:
     """It finishes what it has and stays signed in; `undrain` takes that back."""
-    return _limit(services, wallet, 0, "is drained", dry_run=dry_run)
+    return _limit_slots(services, wallet, 0, "is drained", dry_run=dry_run)
 
 
 @router.post("/workers/{wallet}/undrain", summary="Give a machine work again, without a limit of slots")
 def undrain(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Changed:
     """Takes `drain` and `slots` back."""
-    return _limit(services, wallet, None, "may use all the slots that it has earned", dry_run=dry_run)
+    return _limit_slots(services, wallet, None, "may use all the slots that it has earned", dry_run=dry_run)
 
 
 @router.post("/workers/{wallet}/slots", summary="Limit the slots of a machine")
@@ -83,7 +83,7 @@ def slots(
     dry_run: DryRun = False,
 ) -> Changed:
     """What it has stays with it; it gets no more until fewer are in use."""
-    return _limit(services, wallet, most, f"may use {most} slots at most", dry_run=dry_run)
+    return _limit_slots(services, wallet, most, f"may use {most} slots at most", dry_run=dry_run)
 
 
 @router.post("/workers/{wallet}/ban", summary="Ban a machine")
@@ -107,7 +107,7 @@ def unban(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Ch
 
 
 def known(services: Services, wallet: str) -> WorkerRecord:
-    """A machine that has signed in. Raises NotFound, InQuarantine."""
+    """The stored record of a machine. Raises NotFound if the wallet never signed in, InQuarantine."""
     worker = services.store.workers.get_worker(Wallet(wallet))
     if worker is None:
         raise NotFound(what=f"worker {wallet}")
@@ -115,7 +115,7 @@ def known(services: Services, wallet: str) -> WorkerRecord:
 
 
 def why_worker(services: Services, worker: WorkerRecord) -> list[str]:
-    """Why a machine gets work or does not, in words."""
+    """Sentences that say why a machine gets work or does not, by the rules of `assign`."""
     now, paused = services.clock(), services.store.pause.state() is not None
     # As `assign` matches.
     waiting = services.store.tasks.tasks_wanting_workers(now, MOST_WAITING, begun=paused)
@@ -124,7 +124,11 @@ def why_worker(services: Services, worker: WorkerRecord) -> list[str]:
     return [*says, *explain_worker(worker, waiting, now, services.settings.worker_lost_seconds)]
 
 
-def _limit(services: Services, wallet: str, most: int | None, says: str, *, dry_run: bool) -> Changed:
+def _limit_slots(services: Services, wallet: str, most: int | None, says: str, *, dry_run: bool) -> Changed:
+    """Let a machine use at most `most` slots, None for no such limit; run `assign` if that leaves it free ones.
+
+    `says`: the end of the answer's sentence about the machine. Raises NotFound, InQuarantine.
+    """
     worker = known(services, wallet)
     if not dry_run:
         services.store.census.limit_slots(worker.wallet, most)

@@ -27,8 +27,8 @@ def binary() -> Path:
     on_path = shutil.which("geth")
     if on_path:
         return Path(on_path)
-    built = tools.cache() / f"geth-{VERSION}" / "geth"
-    with tools.locked(tools.cache() / "geth.lock"):
+    built = tools.cache_folder() / f"geth-{VERSION}" / "geth"
+    with tools.locked(tools.cache_folder() / "geth.lock"):
         if not built.exists():
             built.parent.mkdir(parents=True, exist_ok=True)
             tools.run(

@@ -154,7 +154,7 @@ def test_a_reveal_is_never_sent_before_the_consensus_is_in_a_mined_block(
     """Its digest in the mempool could be copied by whoever has not worked."""
     task = vote_for(pool, owner, [worker, second], trust=3)
     reveal = pool.reveal(task, worker)
-    ahead = worker.context.ahead
+    ahead = worker.context.pending_readiness
     assert ahead is not None
     (behind_what_is_pending,) = ahead.check([reveal], take_snapshot(pool.chain.rpc, worker.id.wallet, None).moment)
     assert behind_what_is_pending.judgement is Judgement.READY, "the consensus is in the node's pending state"

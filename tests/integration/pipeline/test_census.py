@@ -129,7 +129,7 @@ def test_no_query_of_status_or_metrics_reads_all_rows_of_wallets_that_ever_signe
     store: Store, asked: tuple[Asked, MongoClient[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, able: bool
 ) -> None:
     monkeypatch.setattr(census, "MOST_GONE", 20)
-    monkeypatch.setattr(census, "STANDING_LIMIT", 20)
+    monkeypatch.setattr(census, "MACHINES_LIMIT", 20)
     enrol(store, ALICE)
     (one,) = store.census.all_workers()
     past = [
@@ -148,7 +148,7 @@ def test_no_query_of_status_or_metrics_reads_all_rows_of_wallets_that_ever_signe
     transactions, unsent = MongoStore(db), (IntentState.QUEUED, IntentState.SENT)
     listener.queries.clear()
     seen.census.count_by_state(NOW, LOST_AFTER)
-    assert bool(seen.census.standing(NOW - LOST_AFTER, NOW).able) is able
+    assert bool(seen.census.machine_facts(NOW - LOST_AFTER, NOW).able) is able
     seen.lists.count_by_stage()
     seen.lists.count_finalized_since(BlockNumber(1))
     seen.deals.count_since(BlockNumber(1))
@@ -210,7 +210,7 @@ def test_a_limit_outlives_a_new_sign_in(store: Store) -> None:
 
 def test_a_pool_whose_machines_are_all_drained_says_so(store: Store) -> None:
     enrol(store, ALICE)
-    assert store.census.standing(NOW, NOW).able == 1
+    assert store.census.machine_facts(NOW, NOW).able == 1
     store.census.limit_slots(ALICE, 0)
-    found = store.census.standing(NOW, NOW)
+    found = store.census.machine_facts(NOW, NOW)
     assert (found.able, found.drained, found.banned) == (0, 1, 0)

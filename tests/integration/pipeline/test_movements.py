@@ -18,7 +18,7 @@ from pipeline.domain.statement import By, statement
 from pipeline.flow.ledger import LedgerView
 from pipeline.store import ledger
 from pipeline.store.client import database
-from pipeline.store.ledger import Movements, Read
+from pipeline.store.ledger import BlocksRead, Movements
 from protocol.poco.events import BlockRef
 from protocol.poco.money import EVEN, Balances, Kind, Movement
 from protocol.types import BlockNumber, Contract, Nonce, TaskId, Timestamp, Wallet, Wei
@@ -41,15 +41,15 @@ def put(movements: Movements, first: int, last: int, found: list[Movement]) -> N
     """Store these for blocks first … last."""
     even = Books(BlockNumber(1), EVEN, BlockNumber(0), EVEN)
     before = replace(movements.books() or movements.begin(even), block=BlockNumber(first - 1))
-    movements.step(before, before.read(BlockNumber(last), found), Read(BlockNumber(last), found))
+    movements.store(before, before.with_movements(BlockNumber(last), found), BlocksRead(BlockNumber(last), found))
 
 
 def note(movements: Movements, *found: Outside, at: float = 1.0) -> Books:
     """Note these as what came from outside."""
     before = movements.books() or movements.begin(Books(BlockNumber(1), EVEN, BlockNumber(0), EVEN))
     count, wei = before.outside_count + len(found), before.outside_wei + sum(each.wei for each in found)
-    return movements.step(
-        before, replace(before, outside_count=count, outside_wei=wei), Read(before.block, (), found, at)
+    return movements.store(
+        before, replace(before, outside_count=count, outside_wei=wei), BlocksRead(before.block, (), found, at)
     )
 
 
@@ -108,16 +108,16 @@ def test_books_move_under_their_version_and_the_slower_process_gets_those_of_the
     assert movements.books() is None
     assert movements.begin(opened) == opened == movements.books()
     assert movements.begin(replace(opened, first=BlockNumber(99))) == opened
-    found = Read(BlockNumber(9), [movement(Kind.LOCK, 2, block=6)])
-    moved = movements.step(opened, opened.read(BlockNumber(9), found.movements), found)
+    found = BlocksRead(BlockNumber(9), [movement(Kind.LOCK, 2, block=6)])
+    moved = movements.store(opened, opened.with_movements(BlockNumber(9), found.movements), found)
     assert (moved.block, moved.account, moved.version) == (9, Balances(5, 3), 1)
     gift = Outside(BlockNumber(4), BlockNumber(6), 1, 0)
-    slower = Read(BlockNumber(6), [movement(Kind.REWARD, 9, block=5)], [gift])
-    assert movements.step(opened, opened.read(BlockNumber(6), []), slower) == moved == movements.books()
+    slower = BlocksRead(BlockNumber(6), [movement(Kind.REWARD, 9, block=5)], [gift])
+    assert movements.store(opened, opened.with_movements(BlockNumber(6), []), slower) == moved == movements.books()
     assert movements.summed(By.KIND, 0.0, BlockNumber(9))[0].amount == 2
     assert movements.outside(0.0, 100) == []
     unknown = replace(opened, opening=None, account=EVEN, native=None, native_spent=10**30, version=1)
-    assert movements.step(moved, unknown, Read(BlockNumber(9), ())) == replace(unknown, version=2)
+    assert movements.store(moved, unknown, BlocksRead(BlockNumber(9), ())) == replace(unknown, version=2)
     # Books of before the sums were kept.
     movements._cursors.update_one({"_id": movements._cursor}, {"$unset": {"outside_count": 1, "outside_wei": 1}})
     assert movements.books() == replace(unknown, version=2)

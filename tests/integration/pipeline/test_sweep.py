@@ -14,7 +14,7 @@ from pipeline import tasks
 from pipeline.domain.progress import SOONEST_VISIT
 from pipeline.domain.records import Replicate, ReplicateState, Reservation, TaskStage
 from pipeline.flow import sweep
-from pipeline.flow.transactions import BULK_ROOM, Transactions
+from pipeline.flow.transactions import BULK_CAPACITY, Transactions
 from pipeline.scheduler import Scheduler
 from pipeline.store.tasks import NewReplicates
 from protocol.poco.events import SchedulerNotice, Seen
@@ -89,13 +89,13 @@ def test_transactions_of_expired_tasks_wait_until_the_lane_has_room_for_them(
         tasks = scheduler.store.tasks.load_tasks(deal.tasks)
         return {task.task_id for task in tasks if task.sent["initialize"].generation}
 
-    monkeypatch.setattr(Transactions, "open", lambda _: BULK_ROOM)
+    monkeypatch.setattr(Transactions, "open", lambda _: BULK_CAPACITY)
     sweep.sweep(scheduler)
     assert late() == set()
     visits = [task.next_visit for task in scheduler.store.tasks.load_tasks(deal.tasks)]
     assert min(visits) > time.time() - 1, "it is not looked at again and again meanwhile"
 
-    monkeypatch.setattr(Transactions, "open", lambda _: BULK_ROOM - 2)
+    monkeypatch.setattr(Transactions, "open", lambda _: BULK_CAPACITY - 2)
     later = time.time() + SOONEST_VISIT + 1
     scheduler.clock = lambda: later
     sweep.sweep(scheduler)

@@ -21,7 +21,7 @@ from pipeline.domain.statement import By
 from pipeline.flow.ledger import WalletLedger
 from pipeline.store import ledger
 from pipeline.store.client import database
-from pipeline.store.ledger import Movements, Read
+from pipeline.store.ledger import BlocksRead, Movements
 from protocol.errors import RpcUnavailable
 from protocol.poco.events import BlockRef
 from protocol.poco.money import EVEN, Kind
@@ -183,7 +183,7 @@ def test_of_steps_at_the_same_moment_one_is_stored_with_its_rows_and_all_get_its
     def step(number: int) -> Books:
         last = BlockNumber(BEGUN + number)
         moved = [movement(Kind.REWARD, number, block=BEGUN + 1, fork=number)]
-        return Movements(db, 1, HUB, ME).step(before, before.read(last, moved), Read(last, moved))
+        return Movements(db, 1, HUB, ME).store(before, before.with_movements(last, moved), BlocksRead(last, moved))
 
     with ThreadPoolExecutor(4) as pool:
         (stored,) = set(pool.map(step, range(1, 9)))

@@ -13,7 +13,7 @@ from protocol.wire import Mode
 from tests.unit.pipeline.builders import PACE, START, decided, initialized, replicate, task, view, voted, wallet, worker
 
 BEGUN = START + 1
-LATER = BEGUN + PACE.backup
+LATER = BEGUN + PACE.backup_timeout
 AT_WORK = [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.COMPUTED]
 
 

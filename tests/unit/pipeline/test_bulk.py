@@ -10,7 +10,7 @@ from pipeline.domain.due import DueTask
 from pipeline.domain.records import TaskStage
 from pipeline.flow import bulk
 from pipeline.flow.bulk import MOST_URGENT
-from pipeline.flow.transactions import BULK_ROOM
+from pipeline.flow.transactions import BULK_CAPACITY
 from protocol.types import DealId, TaskId
 
 
@@ -56,8 +56,8 @@ def test_urgent_messages_go_first_and_bulk_work_stays_in_the_queue(monkeypatch: 
 
 def test_a_piece_is_stored_and_initializes_are_fed_as_far_as_the_lane_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ran(Pool(tasks=10**6), monkeypatch, stored=True) == ["stored", "fed 50", "fed 50", "again"]
-    assert ran(Pool(open_=BULK_ROOM - 10, tasks=10**6), monkeypatch) == ["stored", "fed 10", "again"]
-    assert ran(Pool(open_=BULK_ROOM, tasks=10**6), monkeypatch) == ["stored"]
+    assert ran(Pool(open_=BULK_CAPACITY - 10, tasks=10**6), monkeypatch) == ["stored", "fed 10", "again"]
+    assert ran(Pool(open_=BULK_CAPACITY, tasks=10**6), monkeypatch) == ["stored"]
 
 
 def test_it_ends_when_there_is_nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,8 +71,8 @@ def test_expired_tasks_get_the_room_that_initializes_leave_and_no_other_is_visit
     assert ran(Pool(expired=10**4), monkeypatch) == ["stored", "visited 99"]
     assert ran(Pool(tasks=30, expired=60), monkeypatch) == ["stored", "fed 30", "visited 60"]
     assert ran(Pool(tasks=80, expired=60), monkeypatch) == ["stored", "fed 50", "fed 30", "visited 20", "again"]
-    assert ran(Pool(open_=BULK_ROOM - 10, expired=60), monkeypatch) == ["stored", "visited 10", "again"]
-    assert ran(Pool(open_=BULK_ROOM, expired=60), monkeypatch) == ["stored"]
+    assert ran(Pool(open_=BULK_CAPACITY - 10, expired=60), monkeypatch) == ["stored", "visited 10", "again"]
+    assert ran(Pool(open_=BULK_CAPACITY, expired=60), monkeypatch) == ["stored"]
 
 
 def test_expired_tasks_wait_for_every_urgent_message(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
-from pipeline.domain.decide import ORPHAN_TIMEOUT, ORPHANED_FOR_GOOD, changed_by
+from pipeline.domain.decide import ORPHAN_TIMEOUT, ORPHANED_FOR_GOOD, can_change_decision
 from pipeline.domain.records import Outcome, Replicate, ReplicateState, Submission, TaskStage
 from pipeline.domain.replicas import TOO_LATE
 from protocol.ethereum.hexbytes import to_bytes
@@ -375,9 +375,9 @@ def test_a_task_waits_for_its_deal_from_when_that_left_the_chain_on_however_old_
 @pytest.mark.parametrize("mode", list(Mode))
 def test_only_reports_that_can_change_a_decision_wake_the_pipeline(step: Step, mode: Mode) -> None:
     needed = {Step.COMPUTED, Step.FAILED} | ({Step.UPLOADED} if mode is Mode.VOTE else set())
-    assert changed_by(step, mode) is (step in needed)
+    assert can_change_decision(step, mode) is (step in needed)
     early = {Step.REVEALED} if mode is Mode.VOTE else set()
-    assert changed_by(step, mode, ahead=True) is (step in needed | early)
+    assert can_change_decision(step, mode, early_steps=True) is (step in needed | early)
 
 
 # -- winners that the record does not know -----------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from tests.unit.pipeline.builders import (
     wallet,
 )
 
-AHEAD = replace(PACE, ahead=True)
+AHEAD = replace(PACE, early_steps=True)
 
 
 def told(item: Replicate) -> Replicate:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from chain.watch.escrow import Holdings, Passage
 from chain.watch.ranges import MOST
-from pipeline.domain.gas import NO_OP, NonceCost, days_left, shares
+from pipeline.domain.gas import NO_OP, NonceCost, days_left, split_evenly
 from pipeline.domain.ledger import Books, Mark, Outside, outside
 from pipeline.domain.statement import NO_TASK, By, statement, total
 from pipeline.flow.forecast import sums
 from pipeline.flow.ledger import WalletLedger
-from pipeline.store.ledger import Read
+from pipeline.store.ledger import BlocksRead
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.poco.events import BlockRef
 from protocol.poco.money import EFFECTS, EVEN, Balances, Kind, Movement, pool_stake, scheduler_share
@@ -78,7 +78,7 @@ def test_whatever_is_moved_in_whatever_ranges_the_books_end_where_the_account_do
     rest = moved
     while rest:
         size = data.draw(st.integers(1, len(rest)))
-        books, rest = books.read(BlockNumber(books.block + 1), rest[:size]), rest[size:]
+        books, rest = books.with_movements(BlockNumber(books.block + 1), rest[:size]), rest[size:]
     assert books.account == account
     proved = books.checked(account, 0.0)
     assert (proved.proved, proved.proved_account, proved.account) == (books.block, account, account)
@@ -88,7 +88,7 @@ def test_whatever_is_moved_in_whatever_ranges_the_books_end_where_the_account_do
 def test_an_opening_that_no_node_keeps_follows_from_the_first_proof(
     moved: list[Movement], free: int, held: int
 ) -> None:
-    books = Books(BlockNumber(1), None, BlockNumber(0), EVEN).read(BlockNumber(9), moved)
+    books = Books(BlockNumber(1), None, BlockNumber(0), EVEN).with_movements(BlockNumber(9), moved)
     found = Balances(free, held).after(moved)
     proved = books.checked(found, 0.0)
     assert proved.opening == Balances(free, held)
@@ -97,18 +97,20 @@ def test_an_opening_that_no_node_keeps_follows_from_the_first_proof(
 
 def test_books_that_do_not_add_up_are_read_again_from_the_last_proof_and_once_an_hour() -> None:
     start = Books(BlockNumber(1), EVEN, BlockNumber(0), EVEN)
-    proved = start.read(BlockNumber(5), [movement(amount=3)]).checked(Balances(3, 0), 0.0)
-    wrong = proved.read(BlockNumber(9), []).checked(Balances(4, 0), 10_000.0)
+    proved = start.with_movements(BlockNumber(5), [movement(amount=3)]).checked(Balances(3, 0), 0.0)
+    wrong = proved.with_movements(BlockNumber(9), []).checked(Balances(4, 0), 10_000.0)
     assert (wrong.block, wrong.account, wrong.proved) == (5, Balances(3, 0), 5)
-    again = wrong.read(BlockNumber(9), [])
+    again = wrong.with_movements(BlockNumber(9), [])
     assert again.checked(Balances(4, 0), 10_001.0) == again
     assert again.checked(Balances(4, 0), 20_000.0).block == 5
-    assert start.read(BlockNumber(9), []).checked(Balances(1, 0), 9_999.0).block == 0, "nothing was proved yet"
+    assert start.with_movements(BlockNumber(9), []).checked(Balances(1, 0), 9_999.0).block == 0, (
+        "nothing was proved yet"
+    )
 
 
 @given(st.integers(0, 10**24), st.integers(1, 60))
 def test_a_transactions_gas_is_shared_without_a_wei_lost(fee: int, parts: int) -> None:
-    found = shares(fee, parts)
+    found = split_evenly(fee, parts)
     assert (sum(found), len(found)) == (fee, parts)
     assert max(found) - min(found) <= 1
 
@@ -264,7 +266,7 @@ class FakeChain:
         self.kept = books
         return books
 
-    def step(self, before: Books, after: Books, found: Read) -> Books:
+    def store(self, before: Books, after: Books, found: BlocksRead) -> Books:
         assert self.kept == before, "nobody else keeps these books"
         assert not found.outside, "every wei of this chain is the lane's"
         gone = [key for key, each in self.stored.items() if before.block < each.block <= found.last]
@@ -317,7 +319,7 @@ def test_up_to_the_head_the_books_differ_by_nothing_whatever_was_replaced(life: 
             chain.reorganise(step[1], *step[2])
         else:
             chain.mine(*step)
-        assert ledger.look(60.0).difference == EVEN
+        assert ledger.view(60.0).difference == EVEN
 
 
 def test_a_node_that_leaves_logs_out_is_asked_again_and_nothing_of_it_counts_as_proved() -> None:
@@ -328,7 +330,7 @@ def test_a_node_that_leaves_logs_out_is_asked_again_and_nothing_of_it_counts_as_
     chain.hides = True
     books, final = ledger_of(chain).catch_up(60.0)
     assert (books.block, books.proved, chain.stored) == (final, None, {})
-    assert ledger_of(chain).look(60.0).difference == Balances(7, 0)
+    assert ledger_of(chain).view(60.0).difference == Balances(7, 0)
     chain.hides = False
     # An hour later it is read once more.
     books, _ = ledger_of(chain, 20_000.0).catch_up(60.0)

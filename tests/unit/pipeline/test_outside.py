@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chain.watch.escrow import Holdings
 from pipeline.domain.ledger import Mark
-from pipeline.flow.outside import located
+from pipeline.flow.outside import locate
 from protocol.poco.money import EVEN
 from protocol.types import BlockNumber, Nonce, Wallet, Wei
 
@@ -63,7 +63,7 @@ life = st.lists(st.tuples(st.sampled_from(["", "", "gift", "own", "mined"]), st.
 def test_every_wei_is_found_in_its_block(blocks: list[tuple[str, int]]) -> None:
     past: Any = Past([("", 0), *blocks])
     last = len(blocks)
-    found = located(past, gas, past.mark(0), past.mark(last))
+    found = locate(past, gas, past.mark(0), past.mark(last))
     assert sum(each.wei for each in found) == past.mark(last).balance - past.mark(0).balance
     for each in found:
         assert each.until - each.after == 1
@@ -75,7 +75,7 @@ def test_every_wei_is_found_in_its_block(blocks: list[tuple[str, int]]) -> None:
 
 def test_what_the_node_does_not_keep_is_told_with_the_blocks_between_which_it_was() -> None:
     past: Any = Past([("", 0), ("gift", 5), *[("", 0)] * 30, ("gift", 7), ("", 0)], pruned=20)
-    found = located(past, gas, past.mark(0), past.mark(33))
+    found = locate(past, gas, past.mark(0), past.mark(33))
     assert [(each.after, each.until, each.wei) for each in found] == [(0, 33, 12)]
     assert not found[0].explained
     assert found[0].received

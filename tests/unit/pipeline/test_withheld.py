@@ -204,4 +204,4 @@ def test_whatever_ends_reorgs_bring_each_counts_for_a_worker_once_at_most(
 def counts(record: TaskRecord, chain: ChainView) -> list[tuple[str, Outcome]]:
     """What is counted for workers when the record is decided upon."""
     actions = decided(record, chain)
-    return [(act.wallet, act.outcome) for act in actions if isinstance(act, Free) and act.outcome.apart]
+    return [(act.wallet, act.outcome) for act in actions if isinstance(act, Free) and act.outcome.apart_from_slot]

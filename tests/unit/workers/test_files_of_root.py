@@ -62,7 +62,7 @@ def test_what_a_task_worked_with_is_out_of_the_way_of_a_later_attempt_and_its_re
     for attempt in range(2):
         folders.make()
         (folders.outputs / "r").write_text("x")
-        (folders.fresh_errors() / "error.txt").write_text("x")
+        (folders.clear_errors() / "error.txt").write_text("x")
         folders.zip.write_bytes(b"zip")
         aside = folders.move_away()
         assert aside is not None

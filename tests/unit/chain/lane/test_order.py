@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chain.lane.model.nonce import Fees
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.fees import GWEI, TIP_FLOOR, FeeMarket, FeePolicy, PolicyName, quote
-from chain.lane.rules.order import FOLLOWERS, TIP_PERCENT, Order, order_of, placed
+from chain.lane.rules.order import FOLLOWERS, TIP_PERCENT, Order, order_of, ordered_fees
 from config.settings import read_settings
 from protocol.types import Wei
 
@@ -26,7 +26,7 @@ def effective_tip(fees: Fees, market: FeeMarket) -> int:
 
 
 def offered(method: str, policy: FeePolicy, market: FeeMarket, order: Order = Order.BY_TIP) -> Fees:
-    return placed(quote(policy, market), method, policy, market, order)
+    return ordered_fees(quote(policy, market), method, policy, market, order)
 
 
 @pytest.mark.parametrize(("leading", "following"), PAIRS)

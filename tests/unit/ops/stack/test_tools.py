@@ -106,7 +106,7 @@ def test_our_own_engine_knows_gvisor_where_it_is_unless_the_machine_names_runtim
 
 
 def test_a_program_of_a_go_module_is_built_once_for_each_pin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tools, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(tools, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(go_modules, "go", lambda _: Path("/usr/bin/go"))
     module, built = tmp_path / "it", list[list[str]]()
     module.mkdir()

@@ -1,4 +1,4 @@
-"""Telling the events of our workerpool's tasks from those of every other pool on the same hub.
+"""The filter that keeps our workerpool's events and drops those of every other pool on the same hub.
 
     SchedulerNotice, TaskInitialize    name their workerpool
     all others                         name a task only: ours if it is known as ours, or was initialized for us in
@@ -28,8 +28,8 @@ class KnownTasks(Protocol):
         """Which of these tasks belong to our workerpool, as far as the present chain was followed."""
 
 
-class Ours:
-    """Picks our workerpool's events out of consecutive steps of blocks.
+class PoolFilter:
+    """The filter for one reading of consecutive blocks.
 
     Keeps in memory the tasks initialized in these steps until `stored` says that the store has them.
     """
