@@ -142,7 +142,7 @@ def _next_step(policy: OrderPolicy | None, order: OrderRecord, book: Book, now: 
         return [Publish(order.order_hash)] if order.asks(now) and order.remaining else []
     # While the policy cannot be read, what it said last is not known: closing is what it says by default.
     to_close = order.open_to_buyers and (policy is None or policy.close_on_chain)
-    if not order.shown or final or (not order.listed and not to_close and order.remaining):
+    if final or (not order.listed and not to_close and order.remaining):
         return [End(order.order_hash)]
     steps: list[OrderAction] = [Unpublish(order.order_hash)] if order.asks(now) else []
     return [*steps, Close(order.order_hash)] if to_close else steps
