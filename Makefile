@@ -34,7 +34,7 @@ test: $(READY)
 	@$(RUN)/python -m tests.browser
 	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(ARGS)
 
-# A second opinion to anvil: the lane on geth, which takes five minutes to build the first time.
+# A second opinion to anvil: the lane on geth, and what steps that share a block assume of it. geth takes five minutes to build the first time.
 test-geth: $(READY)
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/lane/geth_lane.py tests/integration/lane/geth_same_block.py $(ARGS)
 

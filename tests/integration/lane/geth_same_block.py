@@ -1,4 +1,4 @@
-"""Steps that share a block on geth, which sorts by the effective tip and builds its pending block when it is asked for.
+"""What steps that share a block assume of geth: its order in a block, its pending state, and how it simulates one.
 
 Run by `make test-geth`, since geth builds long.
 """
@@ -10,125 +10,131 @@ from typing import Any
 
 import pytest
 
-from chain.lane.model.intent import BEHIND, Intent, IntentState
-from chain.lane.run import Lane
+from chain.lane.model.intent import BEHIND, Intent
+from chain.lane.model.nonce import Fees
+from chain.lane.rules.behind import BehindPending
+from chain.lane.rules.fees import GWEI
+from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
+from chain.lane.signer import KeySigner, Unsigned
 from chain.rpc.answers import Reply
-from chain.rpc.client import JsonRpc, Request, Rpc
-from ops.poco.accounts import FUNDED_ACCOUNTS, dev_key
-from ops.poco.artifacts import ArtifactStore
-from ops.poco.deploy import deploy
-from ops.poco.sender import DirectSender, TxRequest
-from ops.stack import tools
-from protocol.types import Contract, Wei
-from tests.integration.conftest import Chain
+from chain.rpc.client import Rpc
+from ops.poco.accounts import dev_key
+from protocol.ethereum.signing import Key
+from protocol.types import BlockNumber, Contract, Nonce, Timestamp, Wei
 from tests.integration.lane import geth
-from tests.integration.lane.poco_pool import OWNER, WORKER, Pool
+from tests.integration.lane.rig import GAS, WAIT_SECONDS, address_of
 from tests.waiting import wait_until
 
-SECOND = 5
-WAIT_SECONDS = 60.0
+LEADER, FOLLOWER = dev_key(30), dev_key(31)
 
 
-class GethChain(Chain):
-    """geth with PoCo on it: a block each second."""
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rpc]:
+    """geth with coins for both wallets."""
+    with geth.running(tmp_path_factory.mktemp("geth"), LEADER) as rpc:
+        wait_until(lambda: balance(rpc, LEADER.wallet, "latest"), WAIT_SECONDS, what="the coins")
+        begin_block(rpc)
+        pay(rpc, LEADER, Contract(FOLLOWER.wallet), tip=1, value=10**18)
+        wait_until(lambda: balance(rpc, FOLLOWER.wallet, "latest"), WAIT_SECONDS, what="the other wallet's coins")
+        yield rpc
 
-    def mine(self, blocks: int = 1) -> None:
-        """Wait for so many blocks."""
-        for _ in range(blocks):
-            before = head(self.rpc)
-            wait_until(lambda: head(self.rpc) > before, WAIT_SECONDS, what="a block")  # noqa: B023 - at once
 
-
-class WithoutPending:
-    """The node as one whose pending block is its newest."""
-
-    def __init__(self, rpc: JsonRpc) -> None:
-        self._rpc = rpc
-        self.name = rpc.name
-
-    def call(self, method: str, *params: object) -> Any:
-        return self._rpc.call(method, *params)
-
-    def batch(self, requests: Sequence[Request]) -> list[Reply]:
-        reads = ("eth_call", "eth_getBlockByNumber")
-        return self._rpc.batch(
-            [
-                (method, ["latest" if item == "pending" else item for item in params] if method in reads else params)
-                for method, params in requests
-            ]
-        )
+def balance(rpc: Rpc, account: str, tag: str) -> int:
+    """By a call, as views are asked: code that returns the account's balance."""
+    code = f"0x73{account[2:]}3160005260206000f3"
+    return int(rpc.call("eth_call", {"data": code}, tag), 16)
 
 
 def head(rpc: Rpc) -> int:
     return int(rpc.call("eth_blockNumber"), 16)
 
 
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
-    owner = dev_key(0)
-    with geth.running(tmp_path_factory.mktemp("geth"), owner) as rpc:
-        wait_until(lambda: int(rpc.call("eth_getBalance", owner.wallet, "latest"), 16), WAIT_SECONDS, what="coins")
-        sender = DirectSender(owner, rpc, geth.CHAIN_ID)
-        funded = tuple(dev_key(index).wallet for index in range(1, FUNDED_ACCOUNTS))
-        at = deploy(sender, ArtifactStore(tools.npm_packages()), fund=funded)
-        sender.run([TxRequest(Contract(wallet), "0x", 21_000, Wei(10**18)) for wallet in funded])
-        yield GethChain(None, rpc, at, chain_id=geth.CHAIN_ID)  # type: ignore[arg-type]  # no anvil
+def begin_block(rpc: Rpc) -> int:
+    """Wait for a block and for the pool to know it: almost a second is left for the next; its number."""
+    before = head(rpc)
+    wait_until(lambda: head(rpc) > before, WAIT_SECONDS, what="a block")
+    wait_until(lambda: rpc.call("txpool_status")["pending"] == "0x0", WAIT_SECONDS, what="the pool to know the block")
+    return head(rpc)
 
 
-@pytest.fixture(scope="module")
-def pool(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    return Pool(chain, tmp_path_factory.mktemp("pool"))
+def pay(rpc: Rpc, key: Key, to: Contract, *, tip: int, value: int = 1) -> str:
+    """Send a payment with a tip in gwei; its hash."""
+    nonce = Nonce(int(rpc.call("eth_getTransactionCount", key.wallet, "pending"), 16))
+    fees = Fees(Wei(50 * GWEI), Wei(tip * GWEI))
+    (attempt,) = KeySigner(key).sign([Unsigned(geth.CHAIN_ID, nonce, to, "0x", GAS, fees, value=Wei(value))])
+    sent: str = rpc.call("eth_sendRawTransaction", attempt.raw)
+    return sent
 
 
-def send(lane: Lane, *intents: Intent) -> None:
-    lane.submit(intents)
-    lane.run()
+def places(rpc: Rpc, *hashes: str) -> list[tuple[int, int]]:
+    """(block, place in it) of each, once all are mined."""
+
+    def look() -> list[tuple[int, int]]:
+        found = [rpc.call("eth_getTransactionReceipt", tx_hash) for tx_hash in hashes]
+        if not all(found):
+            return []
+        return [(int(item["blockNumber"], 16), int(item["transactionIndex"], 16)) for item in found]
+
+    return wait_until(look, WAIT_SECONDS, what="the receipts")
 
 
-def mined_in(pool: Pool, lane: Lane, intent: Intent) -> int:
-    (found,) = pool.drive(lane, intent, until=lambda state: state in (IntentState.MINED, IntentState.FINAL))
-    assert found.block is not None
-    assert found.generation == 0
-    return found.block
+@pytest.mark.parametrize(("first", "then"), [(1, 4), (4, 1)])
+def test_the_higher_tip_comes_first_in_a_block_whichever_came_first(node: Rpc, first: int, then: int) -> None:
+    """Of two that a machine under load sent into different blocks nothing can be told: then once more."""
+
+    def look() -> list[tuple[int, int]]:
+        begin_block(node)
+        sent = [pay(node, key, address_of("x"), tip=tip) for key, tip in ((LEADER, first), (FOLLOWER, then))]
+        found = places(node, *sent)
+        return found if found[0][0] == found[1][0] else []
+
+    one, other = wait_until(look, WAIT_SECONDS, what="both in one block")
+    assert (one < other) is (first > then)
 
 
-def begin(pool: Pool, owner: Lane, *voters: Lane, trust: int = 1) -> tuple[Intent, list[Intent]]:
-    """Initialize and the votes, sent one right after the other at the beginning of a block's time."""
-    deal = pool.buy(1, trust)
-    first = pool.initialize(deal, 0)
-    votes = [pool.contribute(deal.tasks[0], voter) for voter in voters]
-    pool.chain.mine()
-    send(owner, first)
-    for voter, vote in zip(voters, votes, strict=True):
-        send(voter, vote)
-    return first, votes
+def test_a_call_about_the_pending_state_sees_what_is_pooled(node: Rpc) -> None:
+    payee = address_of("seen while pending")
+
+    def look() -> bool:
+        begin_block(node)
+        pay(node, LEADER, payee, tip=1)
+        pending, mined = balance(node, payee, "pending"), balance(node, payee, "latest")
+        return pending == mined + 1
+
+    assert wait_until(look, WAIT_SECONDS, what="a payment that is pending and not mined")
 
 
-def test_initialize_and_the_votes_share_a_block_and_so_do_the_reveals_and_finalize(pool: Pool) -> None:
-    owner, worker, second = (pool.lane(account, state="pending") for account in (OWNER, WORKER, SECOND))
-    first, votes = begin(pool, owner, worker, second, trust=3)
-    task = votes[0].subject
-    blocks = {mined_in(pool, lane, vote) for lane, vote in zip((worker, second), votes, strict=True)}
-    assert blocks == {mined_in(pool, owner, first)}
-    reveals = [pool.reveal(task, lane) for lane in (worker, second)]  # type: ignore[arg-type]  # a task id
-    last = pool.finalize(task)  # type: ignore[arg-type]
-    pool.chain.mine()
-    for lane, reveal in zip((worker, second), reveals, strict=True):
-        send(lane, reveal)
-    send(owner, last)
-    ends = {mined_in(pool, lane, reveal) for lane, reveal in zip((worker, second), reveals, strict=True)}
-    assert ends == {mined_in(pool, owner, last)}
+class OneView:
+    """A view of an account without code, which answers no bytes."""
+
+    def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
+        return [ReadinessVerdict(Judgement.WAIT, "as if pending were the newest block")] * len(intents)
+
+    def views(self, intents: Sequence[Intent]) -> list[str]:
+        return ["0x"] * len(intents)
+
+    def judge_all(self, intents: Sequence[Intent], answers: Sequence[Reply], at: Moment) -> list[ReadinessVerdict]:
+        assert list(answers) == ["0x"] * len(intents)
+        return [READY] * len(intents)
 
 
-def test_a_vote_is_simulated_behind_what_is_pooled_where_pending_is_the_newest_block(pool: Pool) -> None:
-    owner, blind = (
-        pool.lane(OWNER, state="pending"),
-        pool.lane(WORKER, state="pending", rpc=WithoutPending(pool.chain.rpc)),
-    )
-    deal = pool.buy(1)
-    first, vote = pool.initialize(deal, 0), pool.contribute(deal.tasks[0])
-    vote.args[BEHIND] = owner.id.wallet  # type: ignore[index]  # a dict
-    pool.chain.mine()
-    send(owner, first)
-    send(blind, vote)
-    assert mined_in(pool, blind, vote) == mined_in(pool, owner, first)
+def test_what_a_wallet_has_pooled_is_told_and_simulated(node: Rpc) -> None:
+    hub = address_of("hub")
+    intent = Intent.new(geth.CHAIN_ID, FOLLOWER.wallet, "contribute", "0x" + "0a" * 32, {BEHIND: LEADER.wallet})
+
+    def look() -> bool:
+        # As if it were far ahead, so that geth's pending block counts as an old one.
+        at = Moment(BlockNumber(begin_block(node) + 10**6), Timestamp(1))
+        pay(node, LEADER, hub, tip=1)
+        (verdict,) = BehindPending(node, hub, OneView()).check([intent], at)
+        return verdict == READY
+
+    assert wait_until(look, WAIT_SECONDS, what="a payment that is pooled")
+
+
+def test_nothing_is_simulated_for_a_wallet_with_nothing_pooled(node: Rpc) -> None:
+    args: dict[str, Any] = {BEHIND: dev_key(32).wallet}
+    intent = Intent.new(geth.CHAIN_ID, FOLLOWER.wallet, "contribute", "0x" + "0a" * 32, args)
+    at = Moment(BlockNumber(10**6), Timestamp(1))
+    (verdict,) = BehindPending(node, address_of("hub"), OneView()).check([intent], at)
+    assert verdict.judgement is Judgement.WAIT

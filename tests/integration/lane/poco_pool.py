@@ -16,6 +16,7 @@ from ops.market.contracts import NewApp, NewWorkerpool
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
 from ops.poco.deploy import TEST_10_CATEGORY
+from ops.poco.state import CHAIN_ID
 from protocol.poco.authorization import sign_authorization
 from protocol.poco.orders import RequestOrder
 from protocol.poco.seal import result_hash, result_seal
@@ -49,7 +50,7 @@ class Pool:
         """The lane of an account, as after a restart; `settings` go on top. `rpc`: another face of the node."""
         key = self.chain.sender(account).key
         store = SqliteStore(self.folder / f"{account}.db")
-        chosen = read_settings(chain_id=self.chain.chain_id, hub=self.chain.at.hub, finality_blocks=3, **settings)
+        chosen = read_settings(chain_id=CHAIN_ID, hub=self.chain.at.hub, finality_blocks=3, **settings)
         return poco_lane(chosen, rpc or self.chain.rpc, key, store)
 
     def buy(self, volume: int, trust: int = 1) -> Matched:
@@ -69,9 +70,7 @@ class Pool:
 
     def initialize(self, deal: Matched, index: int) -> Intent:
         args = {"deal_id": deal.deal_id, "index": index}
-        return Intent.new(
-            self.chain.chain_id, self.owner.id.wallet, "initialize", deal.tasks[index], args, float(index)
-        )
+        return Intent.new(CHAIN_ID, self.owner.id.wallet, "initialize", deal.tasks[index], args, float(index))
 
     def contribute(self, task: TaskId, voter: Lane | None = None) -> Intent:
         wallet = (voter or self.worker).id.wallet
@@ -80,20 +79,20 @@ class Pool:
             "result_seal": result_seal(wallet, task, DIGEST),
             "authorization": sign_authorization(self.chain.sender(OWNER).key, wallet, task),
         }
-        return Intent.new(self.chain.chain_id, wallet, "contribute", task, args)
+        return Intent.new(CHAIN_ID, wallet, "contribute", task, args)
 
     def reveal(self, task: TaskId, voter: Lane | None = None) -> Intent:
-        return Intent.new(self.chain.chain_id, (voter or self.worker).id.wallet, "reveal", task, {"digest": DIGEST})
+        return Intent.new(CHAIN_ID, (voter or self.worker).id.wallet, "reveal", task, {"digest": DIGEST})
 
     def solo(self, task: TaskId) -> Intent:
         wallet = self.worker.id.wallet
         authorization = sign_authorization(self.chain.sender(OWNER).key, wallet, task)
         args = {"digest": DIGEST, "results": "0x", "authorization": authorization}
-        return Intent.new(self.chain.chain_id, wallet, "contributeAndFinalize", task, args)
+        return Intent.new(CHAIN_ID, wallet, "contributeAndFinalize", task, args)
 
     def finalize(self, task: TaskId) -> Intent:
         args = {"results": "0x", "callback": "0x"}
-        return Intent.new(self.chain.chain_id, self.owner.id.wallet, "finalize", task, args)
+        return Intent.new(CHAIN_ID, self.owner.id.wallet, "finalize", task, args)
 
     def drive(self, lane: Lane, *intents: Intent, until: Callable[[IntentState], bool]) -> list[Intent]:
         """Run the lane at every block until all of them are so."""
