@@ -51,7 +51,6 @@ class Chain:
     at: PocoAddresses
     #: Whether blocks come only when a test sends through a `sender`, or mines one.
     by_hand: bool = False
-    chain_id: int = CHAIN_ID
 
     @property
     def hub(self) -> Hub:
@@ -61,12 +60,12 @@ class Chain:
     @property
     def market(self) -> Market:
         """What orders are bound to."""
-        return Market(self.chain_id, self.at.hub)
+        return Market(CHAIN_ID, self.at.hub)
 
     def sender(self, index: int) -> DirectSender:
         """Development account `index`; 0 is the deployer, 1 to 9 hold coins and RLC."""
         kind = MiningSender if self.by_hand else DirectSender
-        return kind(dev_key(index), self.rpc, self.chain_id)
+        return kind(dev_key(index), self.rpc, CHAIN_ID)
 
     def mine(self, blocks: int = 1) -> None:
         """Have so many blocks mined now; the first takes what is pooled."""
