@@ -13,6 +13,7 @@ import docker
 
 from bench.bench_pool import BenchPool
 from chain.rpc.answers import decode_replies, values
+from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import BlockNumber, TaskId, Wallet
 from workers.sandbox.spec import LABEL_TASK, LABEL_WALLET
 
@@ -27,6 +28,8 @@ class Figures:
     tasks: int
     completed: int
     failed_claimed: int
+    #: Of those, tasks that strangers alone decided: nobody else could reveal or bring the result.
+    failed_by_strangers: int
     #: Containers started for a task on a machine that had started one for it already.
     duplicates: int
     #: Transactions of the pool's owner and machines that reverted.
@@ -53,8 +56,8 @@ class Figures:
         open_ = self.tasks - self.completed - self.failed_claimed
         if open_:
             yield f"{open_} of {self.tasks} tasks have not ended."
-        if self.failed_claimed:
-            yield f"{self.failed_claimed} of {self.tasks} tasks FAILED; no plan makes completion impossible."
+        if in_vain := self.failed_claimed - self.failed_by_strangers:
+            yield f"{in_vain} of {self.tasks} tasks FAILED though a machine of the pool had a say in them."
         for name in ("duplicates", "nonce_gaps", "stake_locked", "database_differs"):
             if getattr(self, name):
                 yield f"{name}: {getattr(self, name)}, not 0."
@@ -63,6 +66,14 @@ class Figures:
 def worst_delay(ended: Iterable[float], undisturbed: Iterable[float]) -> float:
     """Most seconds by which the n-th end came later than the n-th undisturbed one; 0 if none did."""
     return max(0.0, *(late - early for late, early in zip(sorted(ended), sorted(undisturbed), strict=False)), 0.0)
+
+
+def failed_by(strangers: set[Wallet], views: Iterable[ChainView]) -> int:
+    """Tasks that FAILED after these alone had agreed on a result."""
+    return sum(
+        view.status is TaskStatus.FAILED and bool(view.winners) and {vote.worker for vote in view.winners} <= strangers
+        for view in views
+    )
 
 
 def count_reverts(bench_pool: BenchPool, wallets: Sequence[Wallet], first: BlockNumber) -> int:

@@ -1,8 +1,8 @@
 """The undisturbed run, then the disturbed one on a pool of its own: three deals at once, of trust 1, 3 and 5.
 
 Every machine has been right on chain before, as in a pool that has been at work for a while. The category has as many
-seconds as there are tasks: the contribution deadline is at three times the undisturbed time or more, so that no plan
-makes completion impossible.
+seconds as there are tasks: the contribution deadline is at three times the undisturbed time or more, so that no fault
+makes completion impossible. Only strangers can, where they alone decide a task and bring no result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from bench.bench_pool import BenchPool, BrokenPromise, prepared_pool
-from bench.chaos.figures import Figures, count_reverts, counting_starts, duplicates, poll_until_zero, worst_delay
+from bench.chaos.figures import (
+    Figures,
+    count_reverts,
+    counting_starts,
+    duplicates,
+    failed_by,
+    poll_until_zero,
+    worst_delay,
+)
 from bench.chaos.following import Following, not_ended
 from bench.chaos.injector import Injector
 from bench.chaos.plan import CHAIN, MACHINE_NAMES, MACHINES, Strike, make_plan
@@ -81,12 +89,12 @@ def _run_once(tasks: int, plan: tuple[Strike, ...], *, limit: float) -> RunResul
     Without faults (an empty plan), no strangers are among its machines either.
     """
     with _relayed_pool() as (bench_pool, relays, node), ExitStack() as stack:
-        wallets = list(pool_wallets(bench_pool))
+        strangers: set[Wallet] = set()
         _prove_machines(bench_pool)
         if plan:
             keys = funded(bench_pool, len(CAST))
             stack.enter_context(at_work(bench_pool, keys, CAST))
-            wallets += [key.wallet for key in keys]
+            strangers = {key.wallet for key in keys}
         category = bench_pool.new_category(max(LEAST_CATEGORY_SECONDS, tasks))
         starts = stack.enter_context(counting_starts(bench_pool.servers.docker_host))
         deals = [
@@ -98,19 +106,21 @@ def _run_once(tasks: int, plan: tuple[Strike, ...], *, limit: float) -> RunResul
         injector = Injector(bench_pool, relays, node)
         injector.carry_out(plan, following, until=STRUCK_SHARE, limit=limit)
         twice = duplicates(starts, following.tasks)
-        found = _figures(following, wallets, len(twice), injector)
+        found = _figures(following, strangers, len(twice), injector)
         return RunResult(found, dict(following.ended), [*not_ended(following), *twice, *injector.failed])
 
 
-def _figures(following: Following, wallets: Sequence[Wallet], twice: int, injector: Injector) -> Figures:
+def _figures(following: Following, strangers: set[Wallet], twice: int, injector: Injector) -> Figures:
     """What the chain, the node and the database say once they agree, or SETTLE_SECONDS later."""
     bench_pool, ended = following.bench_pool, following.over.is_set()
+    wallets = [*pool_wallets(bench_pool), *strangers]
     settle = SETTLE_SECONDS if ended else 0.0
     first = min(deal.block_number for deal in following.deals)
     return Figures(
         tasks=len(following.tasks),
         completed=following.count(TaskStatus.COMPLETED),
         failed_claimed=following.count(TaskStatus.FAILED),
+        failed_by_strangers=failed_by(strangers, following.views.values()),
         duplicates=twice,
         reverts=count_reverts(bench_pool, wallets, first),
         nonce_gaps=poll_until_zero(lambda: nonce_gaps(bench_pool), settle),

@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.chaos.figures import Figures, duplicates, worst_delay
+from bench.chaos.figures import Figures, duplicates, failed_by, worst_delay
 from bench.chaos.plan import DEEPEST, LONGEST, SHORTEST, TARGETS, Kind, make_plan
 from protocol.types import TaskId
+from tests.unit.pipeline.builders import CONSENSUS, claimed, initialized, view, voted, wallet
 
 SEEDS = st.integers(0, 2**31)
 GOOD = Figures(
     tasks=60,
     completed=60,
     failed_claimed=0,
+    failed_by_strangers=0,
     duplicates=0,
     reverts=3,
     nonce_gaps=0,
@@ -84,6 +86,14 @@ def test_a_machine_that_starts_a_tasks_container_twice_is_a_duplicate() -> None:
 
 def test_a_good_run_breaks_no_promise() -> None:
     assert list(GOOD.wrong()) == []
+    assert list(replace(GOOD, completed=59, failed_claimed=1, failed_by_strangers=1).wrong()) == []
+
+
+def test_a_task_failed_by_strangers_only_if_they_alone_had_agreed() -> None:
+    ended = view(*CONSENSUS, claimed())
+    assert failed_by({wallet(1), wallet(2), wallet(3)}, [ended]) == 1
+    assert failed_by({wallet(1), wallet(2)}, [ended]) == 0
+    assert failed_by({wallet(1)}, [view(initialized(), voted(1), claimed()), view(*CONSENSUS)]) == 0
 
 
 @pytest.mark.parametrize(
