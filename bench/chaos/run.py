@@ -47,8 +47,12 @@ LEAST_CATEGORY_SECONDS = 60
 CAST = (Harm.LYING, Harm.VANISHING, Harm.UNREVEALING, Harm.GARBAGE)
 #: Share of the tasks that are done when the last fault strikes.
 STRUCK_SHARE = 0.8
-#: A run ends after so many times the undisturbed seconds, and after no less than LEAST_LIMIT_SECONDS.
-LIMIT_FACTOR, LEAST_LIMIT_SECONDS = 5.0, 600.0
+#: A run ends after so many times the undisturbed seconds, and not before the final deadline (so many times the
+#: category's seconds) and a claim: what strangers alone decided ends no sooner.
+LIMIT_FACTOR, FINAL_FACTOR, CLAIM_SECONDS = 5.0, 10.0, 120.0
+#: Seconds for which tasks wait for proven machines that are busy: what the shortest public category, of 300 s, has by
+#: default, whatever the category here.
+PROVEN_SECONDS = 60.0
 #: Seconds for an undisturbed task: ten times what it takes on a machine with nothing else to do.
 UNDISTURBED_SECONDS = 20.0
 #: Seconds in which stakes, nonces and database have to be as they should, after the last end on chain.
@@ -69,12 +73,12 @@ def run(*, tasks: int, seed: int, every: float) -> Iterator[str]:
 
     Raises BrokenPromise with a sentence for each promise that was broken.
     """
-    undisturbed = _run_once(tasks, (), limit=max(LEAST_LIMIT_SECONDS, tasks * UNDISTURBED_SECONDS))
+    undisturbed = _run_once(tasks, (), limit=max(_last_claim(tasks), tasks * UNDISTURBED_SECONDS))
     if undisturbed.words:
         raise BrokenPromise(what="The undisturbed run", why="\n".join(undisturbed.words))
     seconds = undisturbed.figures.seconds
     plan = make_plan(seed, tasks, every)
-    disturbed = _run_once(tasks, plan, limit=max(LEAST_LIMIT_SECONDS, LIMIT_FACTOR * seconds))
+    disturbed = _run_once(tasks, plan, limit=max(_last_claim(tasks), LIMIT_FACTOR * seconds))
     delay = worst_delay(disturbed.ended.values(), undisturbed.ended.values())
     figures = replace(disturbed.figures, worst_delay_seconds=round(delay, 1), undisturbed_seconds=seconds, seed=seed)
     yield json.dumps(figures.to_json())
@@ -88,14 +92,14 @@ def _run_once(tasks: int, plan: tuple[Strike, ...], *, limit: float) -> RunResul
 
     Without faults (an empty plan), no strangers are among its machines either.
     """
-    with _relayed_pool() as (bench_pool, relays, node), ExitStack() as stack:
+    with _relayed_pool(_category_seconds(tasks)) as (bench_pool, relays, node), ExitStack() as stack:
         strangers: set[Wallet] = set()
         _prove_machines(bench_pool)
         if plan:
             keys = funded(bench_pool, len(CAST))
             stack.enter_context(at_work(bench_pool, keys, CAST))
             strangers = {key.wallet for key in keys}
-        category = bench_pool.new_category(max(LEAST_CATEGORY_SECONDS, tasks))
+        category = bench_pool.new_category(_category_seconds(tasks))
         starts = stack.enter_context(counting_starts(bench_pool.servers.docker_host))
         deals = [
             bench_pool.buy(trust=trust, volume=volume, args=WORK, category=category)
@@ -135,15 +139,18 @@ def _figures(following: Following, strangers: set[Wallet], twice: int, injector:
 
 
 @contextmanager
-def _relayed_pool() -> Iterator[tuple[BenchPool, Relays, FaultyNode]]:
+def _relayed_pool(category_seconds: int) -> Iterator[tuple[BenchPool, Relays, FaultyNode]]:
     """A pool of MACHINES machines with one slot each that reach servers, node and API through relays."""
+    env = {"SLUICE_PROVEN_SHARE": f"{min(1.0, PROVEN_SECONDS / category_seconds)}"}
     servers = bring_up()
     pools: list[LocalPool] = []
     with ExitStack() as stack:
         sessions = lambda: {name: process.pid for pool in pools for name, process in pool.running.items()}  # noqa: E731
         relays = stack.enter_context(Relays(sessions).running())
         relayed = _relayed(servers, relays)
-        bench_pool = stack.enter_context(prepared_pool(block_time=BLOCK_TIME, workers=MACHINES, servers=relayed))
+        bench_pool = stack.enter_context(
+            prepared_pool(block_time=BLOCK_TIME, workers=MACHINES, servers=relayed, env=env)
+        )
         node = FaultyNode(stack.enter_context(upstream(bench_pool.chain.rpc_url)))
         served = stack.enter_context(serving(node))
         rpc, heads = relays.open(CHAIN, _port(served)), relays.open(CHAIN, bench_pool.node.port)
@@ -178,6 +185,16 @@ def _relayed(servers: Servers, relays: Relays) -> Servers:
 def _prove_machines(bench_pool: BenchPool) -> None:
     """Have every machine complete a task, so that it is proven."""
     bench_pool.wait([bench_pool.buy(trust=5, volume=MACHINES), bench_pool.buy(trust=1, volume=MACHINES)])
+
+
+def _category_seconds(tasks: int) -> int:
+    """Seconds that the category of the deals gives an app."""
+    return max(LEAST_CATEGORY_SECONDS, tasks)
+
+
+def _last_claim(tasks: int) -> float:
+    """Seconds after which even what can only be claimed has ended."""
+    return FINAL_FACTOR * _category_seconds(tasks) + CLAIM_SECONDS
 
 
 def _volumes(tasks: int) -> list[int]:
