@@ -198,9 +198,7 @@ class Settings(BaseSettings):
         1.0, gt=0, description="The same for machines that were never right on chain.", le=3650
     )
     worker_lost_seconds: Seconds = Field(60.0, description="A worker silent for this long gets no new task.")
-    orders_file: Path | None = Field(
-        None, description="What is offered on iExec's market (TOML or JSON); see `orders`."
-    )
+    orders_file: Path | None = Field(None, description="What is offered on iExec's market, a TOML or JSON file.")
 
     # -- who may work ---------------------------------------------------------------------------------------------
     # `sluice enrol policy` changes the first five for a running pool.
