@@ -18,7 +18,7 @@ from enum import StrEnum
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
-#: Blocks from the match: 2 and 4 are the fewest there are, and a contribution may take hundreds.
+#: Blocks from the match: at least 2 and 4, or 1 and 2 where steps share a block, and a contribution may take hundreds.
 BLOCKS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100, 300, 1000)
 #: Seconds from the match until the scheduler knows of it: blocks of 1 s and of a quarter of a minute, tasks of hours.
 TASK_SECONDS_BUCKETS = (2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 10800, 36000)
