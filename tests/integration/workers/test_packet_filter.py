@@ -100,7 +100,7 @@ def test_the_doctor_finds_out_that_apps_do_not_reach_the_internet(
     context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A private address, which the filter refuses, in place of the pool's.
-    monkeypatch.setattr(doctor, "_outside", lambda _: ("10.255.255.254", 1))
+    monkeypatch.setattr(doctor, "_find_public_api", lambda _: ("10.255.255.254", 1))
     found = doctor._found("network", lambda: doctor.network(context.machine))
     assert not found.ok
     assert "no answer from the internet: 10.255.255.254:1" in found.says
