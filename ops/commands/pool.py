@@ -16,6 +16,8 @@ from protocol.counts import count
 
 #: Looks in a row that must find nothing at work: a process that looked just before the pause may still give a task out.
 QUIET_LOOKS = 2
+#: Seconds after the pause in which no look counts, for the same reason.
+QUIET_SECONDS = 2.0
 
 
 def register(app: typer.Typer) -> None:
@@ -69,7 +71,12 @@ def _drain(
         for found in api.follow("/live"):
             work = found["work"]
             quiet = quiet + 1 if work is not None and not work["begun_tasks"] else 0
-            if quiet >= QUIET_LOOKS:
+            # A look at the stream may be some seconds old: of before the pause, if others follow it too.
+            if quiet >= QUIET_LOOKS and time.monotonic() - began >= QUIET_SECONDS:
+                work = api.get("/status")["work"]
+                if work is None or work["begun_tasks"]:
+                    quiet = 0
+                    continue
                 answer = {"drained": True, "begun": 0, "waiting": work["open_tasks"]}
                 left = count(work["open_tasks"], "task")
                 says = f"Nothing is at work; {left} wait for `sluice pool resume`."

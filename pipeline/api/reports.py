@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from config.early_steps import early_steps
 from config.metrics import REPORTS
 from pipeline.api.auth.access import Access, SignedIn
 from pipeline.domain.decide import can_change_decision
@@ -63,7 +64,7 @@ def announce(services: Access, task: TaskRecord, replicate: Replicate, accepted:
 
     Called once the report is stored; the report is accepted even if this fails.
     """
-    if can_change_decision(accepted.step, replicate.mode, early_steps=services.settings.state == "pending"):
+    if can_change_decision(accepted.step, replicate.mode, early_steps=early_steps(services.settings)):
         services.notifier.send_advance(task.task_id)
     services.relay.report(replicate, task.task_id, accepted)
     REPORTS.labels(step=str(accepted.step)).inc()

@@ -287,10 +287,18 @@ def _submit(
     failed = task.failed.get(method, 0)
     generation = failed + round_
     sent = task.sent.get(method)
-    if _exhausted(task, method) and (method is not Method.CLAIM or now < task.changed_at + CLAIM_AGAIN):
+    # An early finalize whose winners do not reveal after all fails with the reveal deadline: that says nothing of the
+    # next consensus, which is another round.
+    tries = failed - round_ if method is Method.FINALIZE else failed
+    if tries >= MAX_FAILED_INTENTS and (method is not Method.CLAIM or now < task.changed_at + claim_pause(failed)):
         return
     if sent is None or sent.generation < generation or now >= sent.at + timeouts.resubmit:
         yield Submit(method, generation, args, again=sent is not None and sent.generation >= generation)
+
+
+def claim_pause(failed: int) -> float:
+    """Seconds until a claim that failed so often is tried again: each time twice as long, at most 80 minutes."""
+    return float(CLAIM_AGAIN * 2 ** min(max(failed - MAX_FAILED_INTENTS, 0), 3))
 
 
 def _exhausted(task: TaskRecord, method: Method) -> bool:

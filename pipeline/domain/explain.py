@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pipeline.domain import replicas
 from pipeline.domain.actions import Method
-from pipeline.domain.decide import CLAIM_AGAIN, MAX_FAILED_INTENTS, causes
+from pipeline.domain.decide import MAX_FAILED_INTENTS, causes, claim_pause
 from pipeline.domain.match import Capacity, Obstacle, for_proven, had, obstacle, stake_locked
 from pipeline.domain.records import MOST_NEWCOMERS, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import Timeouts
@@ -191,7 +191,7 @@ def _no_result(task: TaskRecord, view: ChainView) -> str:
 def _transaction(task: TaskRecord, method: Method) -> str:
     failed = task.failed.get(method, 0)
     if failed >= MAX_FAILED_INTENTS:
-        again = f" It is tried again every {CLAIM_AGAIN / 60:g} minutes or so." if method is Method.CLAIM else ""
+        again = f" It is tried again {claim_pause(failed) / 60:g} minutes later." if method is Method.CLAIM else ""
         return f"Its {method} failed {failed} times: {task.why or 'no reason is known'}.{again}"
     if method in task.sent:
         return f"Its {method} was submitted to the scheduler's lane at {_date(task.sent[method].at)}."

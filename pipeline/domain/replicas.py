@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from config.early_steps import early_steps
 from config.settings import Settings
 from pipeline.domain.actions import Want
 from pipeline.domain.records import MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord
@@ -55,9 +56,7 @@ class Timeouts:
     @classmethod
     def of(cls, settings: Settings) -> Timeouts:
         """The timeouts that these settings lead to."""
-        return cls(
-            settings.block_time, settings.spend_depth, settings.proven_share, early_steps=settings.state == "pending"
-        )
+        return cls(settings.block_time, settings.spend_depth, settings.proven_share, early_steps=early_steps(settings))
 
     @property
     def reask(self) -> float:

@@ -250,7 +250,7 @@ class Tasks:
                 {"_id": task, f"sent.{method}.generation": generation},
                 {
                     "$inc": {f"failed.{method}": 1, "version": 1},
-                    "$set": {"why": why, "next_visit": 0.0},
+                    "$set": {"why": why, "next_visit": 0.0, "changed_at": time.time()},
                     "$unset": {f"sent.{method}": ""},
                 },
             )

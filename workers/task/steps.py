@@ -18,6 +18,7 @@ from tenacity import (
 
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.run import RunReport
+from config.early_steps import early_steps
 from protocol.errors import BadInput, EngineUnavailable, PoolUnavailable
 from protocol.results.error_result import ABORTED, worded
 from protocol.types import TaskId, Wallet
@@ -85,13 +86,16 @@ def reveal(context: WorkerContext, task_id: TaskId) -> bool:
     """Submit the reveal to the lane; True if the reveal is in the lane. Also for a vote that this machine has not seen
     mined: the lane asks the chain.
     """
+    begun = context.now()
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
     worth = context.ledger.worth(replicate.assignment.deal_id)
     context.lane.submit([votes.reveal(replicate, context.chain_id, context.now(), worth)])
-    context.journal.mark_revealed(task_id, context.now())
+    revealed = context.journal.mark_revealed(task_id, context.now())
     context.lane_wakeup.notify()
+    if revealed and not early_steps(context.machine.settings):
+        context.reports.send(task_id, Report(step=Step.REVEALED, seconds=_since(context, begun)))
     return True
 
 
@@ -107,9 +111,11 @@ def run_lane(context: WorkerContext) -> RunReport:
 
 
 def _report_reveals(context: WorkerContext, report: RunReport) -> None:
-    """Report reveals that were sent: the pool may finalize right behind the last one."""
+    """Where steps may share a block, report each reveal once it is sent: finalize may go right behind the last."""
+    if not early_steps(context.machine.settings):
+        return
     for intent in report.sent:
-        if intent.method == votes.REVEAL:
+        if intent.method == votes.REVEAL and not intent.generation:
             asked = Report(step=Step.REVEALED, seconds=_since(context, intent.created_at))
             context.reports.send(TaskId(intent.subject), asked)
 

@@ -8,6 +8,7 @@ from chain.lane.model.nonce import NO_WEI
 from chain.lane.rules.fees import CEILING, GWEI, FeePolicy
 from chain.lane.rules.order import Order, order_of
 from chain.lane.rules.send_errors import Phrases, phrases_of
+from config.early_steps import early_steps
 from config.settings import Settings
 from protocol.types import Wei
 
@@ -86,7 +87,7 @@ class LanePolicy:
             max_gas=settings.max_transaction_gas,
             keep_balance=Wei(settings.keep_balance_wei),
             daily_cap=None if settings.daily_spend_cap_wei is None else Wei(settings.daily_spend_cap_wei),
-            order=order_of(settings.chain_id) if settings.state == "pending" else None,
+            order=order_of(settings.chain_id) if early_steps(settings) else None,
             dry_run=settings.lane_dry_run,
             phrases=phrases_of(settings.refusal_phrases),
             fees=fees,

@@ -16,7 +16,9 @@ from chain.lane.phases.context import LaneMemory, RunContext
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.order import FOLLOWERS
 from chain.lane.rules.readiness import Judgement, ReadinessVerdict
+from chain.rpc.answers import MISREAD
 from config.metrics import EARLY_REVERT_GAS, EARLY_REVERTS
+from protocol.errors import RpcUnavailable
 from protocol.types import BlockNumber, TxHash
 
 log = structlog.get_logger(__name__)
@@ -40,7 +42,8 @@ def find_early(
 ) -> set[str]:
     """Keys of the intents whose verdict is WAIT, but which would succeed behind the pending transactions.
 
-    Intents that have lost a nonce before are left out, so that none reverts early twice. Raises RpcUnavailable.
+    Intents that have lost a nonce before are left out, so that none reverts early twice. None where the node does not
+    answer, or not as it should: what is ready without looking ahead never waits for that.
     """
     if context.pending_readiness is None or not memory.early.is_open(seen.head):
         return set()
@@ -51,7 +54,11 @@ def find_early(
     ]
     # The oldest: no more can be in flight, and some nodes run all that is pending for each question.
     waiting = waiting[: context.policy.max_in_flight]
-    found = context.pending_readiness.check(waiting, seen.moment) if waiting else []
+    try:
+        found = context.pending_readiness.check(waiting, seen.moment) if waiting else []
+    except (RpcUnavailable, *MISREAD) as error:
+        log.info("The pending state is not known now: nothing goes out early.", action="lane_no_early", why=str(error))
+        return set()
     return {intent.key for intent, verdict in zip(waiting, found, strict=True) if verdict.judgement is Judgement.READY}
 
 

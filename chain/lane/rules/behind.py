@@ -96,13 +96,8 @@ class BehindPending:
 
     def _calls_in(self, answer: Reply) -> list[dict[str, str]]:
         """What a wallet has in the pool for the hub, by nonce, as calls to simulate; none if the node does not tell."""
-        pending = decode_reply(answer, _pending_of)
-        transactions = pending.value if isinstance(pending, Known) else []
-        return [
-            {"from": tx["from"], "to": tx["to"], "data": tx["input"]}
-            for tx in transactions
-            if str(tx["to"]).lower() == self._hub
-        ]
+        calls = decode_reply(answer, _read_calls)
+        return [call for call in calls.value if call["to"].lower() == self._hub] if isinstance(calls, Known) else []
 
     def _waiting(self, intents: Sequence[Intent], answers: Sequence[Reply]) -> list[ReadinessVerdict]:
         """WAIT for each intent; an error among the node's `answers` is logged rarely."""
@@ -118,6 +113,7 @@ class BehindPending:
         return [ReadinessVerdict(Judgement.WAIT, why)] * len(intents)
 
 
-def _pending_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The transactions of txpool_contentFrom that may be in the next block, by nonce."""
-    return [tx for _, tx in sorted(content["pending"].items(), key=lambda item: int(item[0]))]
+def _read_calls(content: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The calls of txpool_contentFrom that may be in the next block, by nonce. Raises what `decode_reply` catches."""
+    transactions = [tx for _, tx in sorted(content["pending"].items(), key=lambda item: int(item[0]))]
+    return [{"from": str(tx["from"]), "to": str(tx["to"]), "data": str(tx["input"])} for tx in transactions]

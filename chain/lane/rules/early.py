@@ -40,6 +40,9 @@ class EarlyGuard:
 
     def after(self, succeeded: int, reverted: int, head: BlockNumber) -> EarlyGuard:
         """The guard with so many more ended early steps; begins a pause at `head` if too many of the last reverted."""
+        if not self.is_open(head):
+            # They went out before the pause, which is for the same cause.
+            return self
         ended = (*self.ended, *(True,) * succeeded, *(False,) * reverted)[-WINDOW:]
         failures = ended.count(False)
         if reverted and failures > max(LEAST, SHARE * len(ended)):

@@ -62,6 +62,8 @@ def ordered_fees(fees: Fees, method: str, policy: FeePolicy, market: FeeMarket, 
         return fees
     doubted = max(market.base_fee, TIP_FLOOR) * _BEHIND_DOUBT_PERCENT // 100
     tip = Wei(min(fees.tip * percent // 100, doubted))
-    # What is left for the base fee stays the same. A fixed price is the operator's own, and its tip alone falls.
-    max_fee = fees.max_fee if policy.name == "fixed" else Wei(fees.max_fee - (fees.tip - tip))
+    # What is left for the base fee stays the same. A fixed price is the operator's own, and at the ceiling the base fee
+    # has got too little already: there the tip alone falls.
+    kept = policy.name == "fixed" or fees.max_fee >= policy.ceiling
+    max_fee = fees.max_fee if kept else Wei(fees.max_fee - (fees.tip - tip))
     return Fees(max_fee, tip)

@@ -34,7 +34,7 @@ from chain.lane.rules.readiness import READY, Judgement, Moment, Readiness, Read
 from chain.lane.run import Lane
 from chain.lane.signer import KeySigner
 from chain.lane.store.port import LaneStore
-from chain.rpc.answers import Reply
+from chain.rpc.answers import MISREAD, Reply
 from chain.rpc.client import JsonRpc
 from config.settings import Settings
 from protocol.errors import BadMessage, BadSetting, RpcError
@@ -261,7 +261,7 @@ class PocoReadiness:
         """The verdict on one intent from the answers of viewTask, viewContribution and viewDeal (None: not asked)."""
         try:
             seen = facts(task, vote, deal)
-        except (RpcError, BadMessage) as error:
+        except (RpcError, *MISREAD) as error:
             if self._strict:
                 self._warn_rarely(at, error)
                 return _wait(f"the hub cannot be asked at block {at.block}: {error}")

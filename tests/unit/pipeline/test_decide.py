@@ -22,7 +22,7 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
-from pipeline.domain.decide import ORPHAN_TIMEOUT, ORPHANED_FOR_GOOD, can_change_decision
+from pipeline.domain.decide import MAX_FAILED_INTENTS, ORPHAN_TIMEOUT, ORPHANED_FOR_GOOD, can_change_decision
 from pipeline.domain.records import Outcome, Replicate, ReplicateState, Submission, TaskStage
 from pipeline.domain.replicas import TOO_LATE
 from protocol.ethereum.hexbytes import to_bytes
@@ -302,6 +302,14 @@ def test_a_second_round_gets_transactions_of_its_own() -> None:
     voters = (*ASKED, uploaded(4), replicate(5), replicate(6))
     record = task(replicates=voters, sent={"finalize": Submission(0, START + 2), "reopen": Submission(0, START + 2)})
     assert submits(decided(record, again)) == [(Method.FINALIZE, 3)]
+
+
+def test_finalizes_that_ended_with_rounds_in_which_nobody_revealed_take_no_try_from_the_next() -> None:
+    again = view(*CONSENSUS, reopened(), voted(4), voted(5), voted(6), agreed(), revealed(4), revealed(5), revealed(6))
+    voters = (*ASKED, uploaded(4), replicate(5), replicate(6))
+    for failed, wanted in ((MAX_FAILED_INTENTS, 1), (MAX_FAILED_INTENTS + 3, 0)):
+        record = task(replicates=voters, failed={"finalize": failed}, sent={"reopen": Submission(0, START + 2)})
+        assert len(submits(decided(record, again))) == wanted, failed
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------

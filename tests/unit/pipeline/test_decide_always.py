@@ -33,7 +33,7 @@ DIGESTS = st.sampled_from([TRUTH, LIE])
 TIMES = st.one_of(st.none(), st.floats(START, FINAL))
 METHODS = st.sampled_from([str(method) for method in Method])
 #: Seconds after which all is over, whatever the record and the chain said: no retry of a claim waits for longer.
-LONG = 10_000
+LONG = 40_000
 STEPS = st.dictionaries(st.sampled_from([Step.STARTED, Step.COMPUTED]), st.floats(START, FINAL))
 
 replicates = st.builds(

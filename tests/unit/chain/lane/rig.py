@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from chain.lane.model.intent import Intent, IntentState, LaneId
 from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.readiness import Readiness
 from chain.lane.run import Lane, RunReport
 from chain.lane.testing import MemoryStore
 from tests.unit.chain.lane.model import CHAIN_ID, WALLET, ModelChain, ModelEncoder, ModelReadiness, ModelSigner
@@ -33,6 +34,8 @@ class Rig:
     readiness: ModelReadiness = field(init=False)
     #: What intents are worth by what became known after they were queued, in wei, by key.
     worth: dict[str, int] = field(default_factory=dict)
+    #: Judges by the pending state; None: nothing goes out early.
+    pending: Readiness | None = None
     store: MemoryStore = field(init=False)
     lane: Lane = field(init=False)
 
@@ -59,6 +62,7 @@ class Rig:
             monotonic=self.clock,
             holder=f"elsewhere|{next(_names)}",
             worth=lambda intent: self.worth.get(intent.key, intent.worth),
+            pending_readiness=self.pending,
         )
 
     def intent(self, method: str, subject: str) -> Intent:

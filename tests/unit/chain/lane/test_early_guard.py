@@ -48,6 +48,13 @@ def test_each_pause_in_a_row_is_twice_as_long_up_to_the_longest_and_a_good_windo
     assert guard.opens_at == head + PAUSE
 
 
+def test_steps_that_went_out_before_a_pause_do_not_make_it_longer() -> None:
+    guard = EarlyGuard().after(0, LEAST + 1, at(100))
+    for head in (101, 102, 103):
+        guard = guard.after(0, LEAST + 1, at(head))
+    assert guard.opens_at == at(100 + PAUSE)
+
+
 @given(RUNS)
 def test_while_it_is_open_no_more_than_the_share_of_the_last_steps_reverted(runs: list[tuple[int, int]]) -> None:
     guard, head = EarlyGuard(), at(0)

@@ -88,7 +88,14 @@ def test_a_lowered_offer_is_as_good_for_the_base_fee_and_no_tip_is_above_its_max
     market, policy = FeeMarket(Wei(base), Wei(tip)), FeePolicy(ceiling=Wei(ceiling))
     usual, lowered = quote(policy, market), offered("contribute", policy, market)
     assert 0 <= lowered.tip <= lowered.max_fee <= usual.max_fee
-    assert lowered.max_fee - lowered.tip == usual.max_fee - usual.tip
+    assert lowered.max_fee - lowered.tip >= usual.max_fee - usual.tip
+
+
+def test_at_the_ceiling_only_the_tip_falls_and_the_base_fee_is_paid_as_ever() -> None:
+    market, policy = FeeMarket(Wei(19 * GWEI // 2), Wei(5 * GWEI // 2)), FeePolicy(ceiling=Wei(10 * GWEI))
+    usual, lowered = quote(policy, market), offered("contribute", policy, market)
+    assert (lowered.max_fee, lowered.tip < usual.tip) == (usual.max_fee, True)
+    assert lowered.max_fee > 19 * GWEI // 2
 
 
 def test_a_reveal_follows_nothing() -> None:

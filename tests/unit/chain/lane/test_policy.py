@@ -7,6 +7,7 @@ import pytest
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.send_errors import Kind
 from config.settings import read_settings
+from pipeline.domain.replicas import Timeouts
 from protocol.errors import BadSetting
 
 
@@ -29,6 +30,13 @@ def test_every_setting_of_the_lane_reaches_its_policy(monkeypatch: pytest.Monkey
     assert (policy.keep_balance, policy.daily_cap) == (10**24, 5)
     assert (policy.fees.name, policy.fees.ceiling, policy.fees.fixed) == ("fixed", 3, 10**8)
     assert policy.phrases == (("come back later", Kind.BUSY),)
+
+
+def test_a_depth_that_is_waited_for_leaves_tips_and_decisions_as_they_are_without_early_steps() -> None:
+    assert LanePolicy.of(read_settings(state="pending")).order is not None
+    assert LanePolicy.of(read_settings(state="pending", spend_depth=2)).order is None
+    assert Timeouts.of(read_settings(state="pending")).early_steps
+    assert not Timeouts.of(read_settings(state="pending", spend_depth=2)).early_steps
 
 
 def test_without_settings_nothing_is_capped() -> None:
