@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from celery.exceptions import Ignore
 
 from chain.lane.model.intent import IntentState
 from chain.lane.rules.poco import poco_lane
+from chain.lane.run import RunReport
 from chain.lane.store.sqlite import SqliteStore
 from config.settings import read_settings
 from protocol.errors import PoolUnavailable
@@ -197,6 +198,26 @@ def test_the_report_of_a_vote_says_what_was_sent(machine: Machine) -> None:
     context.reports = SimpleNamespace(send=lambda _, report: sent.append(report.step))
     chain.do_assignment(context, assignment(1, mode=Mode.VOTE))
     assert sent == [Step.CONTRIBUTED]
+
+
+@pytest.mark.parametrize("setting", [{}, {"state": "pending"}, {"state": "pending", "spend_depth": 1}])
+def test_a_reveal_is_reported_when_it_is_asked_for_or_once_sent_where_steps_may_share_a_block(
+    machine: Machine, setting: dict[str, Any]
+) -> None:
+    machine.deliver(Mode.VOTE)
+    reported: list[Step] = []
+    context = machine.context
+    context.journal.mark_revealed = machine.journal.mark_revealed
+    context.ledger = SimpleNamespace(worth=lambda _: 0)
+    context.machine = SimpleNamespace(settings=read_settings(**setting))
+    context.reports = SimpleNamespace(send=lambda _, report: reported.append(report.step))
+    early = setting == {"state": "pending"}
+    assert steps.reveal(context, TASK)
+    assert reported == ([] if early else [Step.REVEALED])
+    (asked,) = [each for each in machine.store.in_state(machine.lane.id, UNENDED, 10) if each.method == "reveal"]
+    context.lane.run = lambda: RunReport(sent=(asked, replace(asked, generation=1)))
+    steps.run_lane(context)
+    assert reported == [Step.REVEALED]
 
 
 @pytest.mark.parametrize("redelivered", [False, True])
