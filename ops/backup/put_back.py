@@ -5,7 +5,8 @@
 
 What happened on chain since the backup is read from the chain when the scheduler starts. Its lane takes the chain's
 word for which nonces are spent; a deposit or withdrawal that was under way is not sent again, since no contract
-refuses it the second time.
+refuses it the second time. Orders that were signed since the backup are known to nobody but the market: where there may
+be some, nothing new is offered until the operator says so.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from chain.rpc.pool import connect
 from config.settings import Settings
 from config.whole_files import write_whole
 from ops.archive import Archive, Member, open_archive
-from ops.backup.contents import DATABASE, KEYS, Pool, key_files, require_usable
-from pipeline.store import transfer_wish
+from ops.backup.contents import DATABASE, KEYS, SETTINGS, Pool, key_files, require_usable
+from pipeline.store import orders, transfer_wish
 from pipeline.store.client import Store, answering, database
 from pipeline.store.copies import Copies, split
 from pipeline.store.sweeps import Sweeps
@@ -36,6 +37,8 @@ _QUIET_SWEEPS = 2.0
 #: Seconds between two looks.
 _LOOK_SECONDS = 0.5
 _SUFFIX = ".bson"
+#: The setting that names what is offered, as a line of `settings.env` begins.
+_ORDERS_FILE = "SLUICE_ORDERS_FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Restored:
     keys: tuple[str, ...]
     #: Whether a deposit or withdrawal was under way, which is not sent again.
     transfer_given_up: bool
+    #: Whether nothing is offered until `sluice orders publish`: orders may have been signed since.
+    orders_held: bool
     #: The wallet's transactions that no block holds yet: the lane will meet them at nonces of its own.
     pending: int
     dry_run: bool
@@ -77,7 +82,8 @@ def put_back(settings: Settings, path: Path, *, replace: bool, keys: bool, dry_r
                 raise NotPossible(what=f"{what}, or name another one in SLUICE_MONGODB_DATABASE.")
             _require_stopped(Sweeps(db), settings)
         collections = [member for member in archive.members if member.name.startswith(DATABASE)]
-        given_up = False if dry_run else _replace(archive, copies, collections)
+        held = may_have_sold(archive, settings)
+        given_up = False if dry_run else _replace(archive, copies, collections, hold=held)
         if not dry_run:
             Store.of(db).ensure_indexes()
             MongoStore(db).ensure_indexes()
@@ -92,13 +98,28 @@ def put_back(settings: Settings, path: Path, *, replace: bool, keys: bool, dry_r
         documents=sum(member.items for member in collections),
         keys=tuple(str(place) for place in places.values()),
         transfer_given_up=given_up,
+        orders_held=held,
         pending=pending,
         dry_run=dry_run,
     )
 
 
-def _replace(archive: Archive, copies: Copies, collections: list[Member]) -> bool:
-    """Stage every collection, then put all in place. Whether a transfer was given up. Raises BadBackup."""
+def may_have_sold(archive: Archive, settings: Settings) -> bool:
+    """Whether orders may have been signed since the backup: it has orders, or settings, then or now, that name what is
+    offered. Raises BadBackup.
+    """
+    members = {member.name: member for member in archive.members}
+    had, then = members.get(f"{DATABASE}orders{_SUFFIX}"), members.get(SETTINGS)
+    if settings.orders_file is not None or (had is not None and had.items > 0):
+        return True
+    return then is not None and f"\n{_ORDERS_FILE}=".encode() in b"\n" + b"".join(archive.pieces(then))
+
+
+def _replace(archive: Archive, copies: Copies, collections: list[Member], *, hold: bool) -> bool:
+    """Stage every collection, then put all in place. `hold`: have nothing offered. Whether a transfer was given up.
+
+    Raises BadBackup.
+    """
     copies.forget_stage()
     for member in collections:
         name = member.name.removeprefix(DATABASE).removesuffix(_SUFFIX)
@@ -111,6 +132,8 @@ def _replace(archive: Archive, copies: Copies, collections: list[Member]) -> boo
             why = f"{member.name} in it holds {number} documents, not {member.items}"
             raise BadBackup(path=archive.path, why=why, fix="Take an older backup.")
     given_up = transfer_wish.give_up(copies.staged("pool"), copies.staged("intents"))
+    if hold:
+        orders.hold(copies.staged("orders"), time.time())
     copies.put_in_place()
     return given_up
 

@@ -56,6 +56,11 @@ def _restore(
     says += [f"{'Would be written' if dry_run else 'Written'}: {place}" for place in done.keys]
     if done.transfer_given_up:
         says.append("A deposit or withdrawal was under way: it is not sent again. See `sluice stake show`.")
+    if done.orders_held:
+        says.append(
+            "Orders may have been signed since, which this backup does not know: nothing new is offered. Cancel at the"
+            " market what it still lists, then give `sluice orders publish`."
+        )
     if done.pending:
         says.append(
             f"Transactions of the wallet in no block yet: {done.pending}; `sluice tx ls` tells if one is in the way."

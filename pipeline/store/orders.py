@@ -128,11 +128,16 @@ class Orders:
 
     def hold(self, now: float) -> bool:
         """Offer nothing until `release`. Whether that is new."""
-        return self._rows.update_one(_HELD, {"$setOnInsert": {"since": now}}, upsert=True).upserted_id is not None
+        return hold(self._rows, now)
 
     def release(self) -> bool:
         """Offer what the policy says again. Whether it was not before."""
         return self._rows.delete_one(_HELD).deleted_count == 1
+
+
+def hold(rows: Collection[dict[str, Any]], now: float) -> bool:
+    """Have nothing offered from these rows until the operator says so. `now`: Unix seconds. Whether that is new."""
+    return rows.update_one(_HELD, {"$setOnInsert": {"since": now}}, upsert=True).upserted_id is not None
 
 
 #: The market answered as wanted.

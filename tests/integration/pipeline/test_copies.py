@@ -14,9 +14,10 @@ from chain.lane.model.intent import UNTIL, Intent, IntentState, LaneId
 from chain.lane.store.mongo import MongoStore
 from chain.lane.transfer import Transfer
 from ops.stack.stack import Stack
-from pipeline.store import transfer_wish
+from pipeline.store import orders, transfer_wish
 from pipeline.store.client import Store
 from pipeline.store.copies import STAGE, Copies, Disturbed
+from pipeline.store.orders import Orders
 from pipeline.store.transfer_wish import TransferWish, TransferWishes
 from protocol.types import Contract, NRlc, Wallet, Wei
 
@@ -99,3 +100,18 @@ def test_a_transfer_that_a_backup_still_wants_is_not_sent_again(
     assert UNTIL not in other["args"]
     assert TransferWishes(db).pending() is None
     assert not transfer_wish.give_up(db["pool"], db["intents"])
+
+
+def test_a_restored_hold_keeps_everything_from_being_offered_until_the_operator_says_so(
+    db: Database[dict[str, Any]],
+) -> None:
+    copies = Copies(db)
+    for _ in range(2):
+        assert copies.stage("orders", [bson.encode({"_id": "0x" + "01" * 32, "number": 1})]) == 1
+        assert orders.hold(copies.staged("orders"), 1000.0)
+        assert not orders.hold(copies.staged("orders"), 2000.0)
+        copies.put_in_place()
+        assert Orders(db).held()
+        assert Orders(db).highest_number() == 1
+    assert Orders(db).release()
+    assert not Orders(db).held()
