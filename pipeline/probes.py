@@ -48,6 +48,7 @@ from pipeline.domain.facts import (
     QueueFacts,
 )
 from pipeline.store.client import Store, database
+from pipeline.store.copies import Copies
 from protocol.errors import (
     BadSetting,
     BrokerRefused,
@@ -248,7 +249,7 @@ def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFact
             before = clock()
             hello = db.client.admin.command("hello")
             ahead = hello["localTime"].timestamp() - (before + clock()) / 2
-            store = Store.of(db)
+            store, cut_off = Store.of(db), Copies(db).cut_off()
             cursor, swept_at, swept_by = store.chain.cursor(), store.sweeps.last(), store.sweeps.last_by()
     except ExecutionTimeout:
         return _late("MongoDB", ANSWER_SECONDS)
@@ -262,6 +263,9 @@ def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFact
     except PyMongoError as error:
         why = f"MongoDB does not answer: {str(error).partition(' (')[0].partition(', Timeout')[0]}"
         return NoAnswer(why, "Start it, or correct SLUICE_MONGODB_URI.", may_recover=True)
+    if cut_off:
+        what, _, fix = cut_off.partition(": ")
+        return NoAnswer(what, fix[:1].upper() + fix[1:])
     return DatabaseFacts("setName" in hello or hello.get("msg") == "isdbgrid", ahead, cursor, swept_at, swept_by)
 
 

@@ -16,6 +16,7 @@ from config.settings import Settings
 from pipeline.store import ledger
 from pipeline.store.blocks import ChainStore
 from pipeline.store.census import Census
+from pipeline.store.copies import Copies
 from pipeline.store.deals import Deals
 from pipeline.store.enrolment import Enrolment
 from pipeline.store.migrations import migrate
@@ -30,7 +31,7 @@ from pipeline.store.tasks import Tasks
 from pipeline.store.transfer_wish import TransferWishes
 from pipeline.store.uploads import Uploads
 from pipeline.store.workers import Workers
-from protocol.errors import BadSetting, Unavailable
+from protocol.errors import BadSetting, NotPossible, Unavailable
 
 #: Seconds to find a primary: a restart of MongoDB takes 1-2 s, an election 10 s; callers retry after that.
 SERVER_SELECTION_SECONDS = 10.0
@@ -138,7 +139,13 @@ class Store:
         return cls.of(database(settings))
 
     def ensure_indexes(self) -> None:
-        """Bring the database to this release: missing indexes, then migrations. Idempotent, cheap when all is done."""
+        """Bring the database to this release: missing indexes, then migrations. Idempotent, cheap when all is done.
+
+        Raises NotPossible while a restore is unfinished: part of what is stored may be of another moment.
+        """
+        cut_off = Copies(self._db).cut_off()
+        if cut_off:
+            raise NotPossible(what=cut_off)
         # An index on a large collection takes longer than any other operation may.
         with timeout(INDEX_SECONDS):
             for part in (self.deals, self.tasks, self.workers, self.census, self.chain, self.outputs):

@@ -2,6 +2,7 @@
 
     read    one snapshot session: every collection as it was when the first one was read, while the scheduler writes
     write   documents ─► collections `restore.<name>` ─► each renamed into its place, in one step of the server
+            meanwhile    `restore.under.way` is there from before the first change in place until after the last
 
 A collection that is made, or an index that is built, in the middle of reading ends a snapshot on MongoDB 6:
 `Disturbed` is raised then, and whoever reads begins anew.
@@ -27,6 +28,8 @@ from protocol.errors import SluiceError, Unavailable
 
 #: Before the names of collections that are being filled.
 STAGE = "restore."
+#: The collection that is there while what is stored is part old, part new.
+_MARK = f"{STAGE}under.way"
 #: MongoDB's codes: the catalog changed while a snapshot was read; the snapshot is older than what is kept.
 _SNAPSHOT_UNAVAILABLE, _SNAPSHOT_TOO_OLD = 246, 239
 #: Bytes of documents written at a time, below the 48 MB of one message.
@@ -112,19 +115,33 @@ class Copies:
         """Have what is staged take the place of all that is stored. What was cut off in the middle is finished by
         staging everything again.
         """
-        staged = [name for name in self._db.list_collection_names() if name.startswith(STAGE)]
+        self._db[_MARK].insert_one({})
+        staged = self._staged()
         kept = {name.removeprefix(STAGE) for name in staged}
         for name in set(self._names()) - kept:
             self._db[name].drop()
         # The cursors last: they say how far everything else is.
         for name in sorted(staged, key=lambda name: (name == f"{STAGE}cursors", name)):
             self._db[name].rename(name.removeprefix(STAGE), dropTarget=True)
+        self._db[_MARK].drop()
 
     def forget_stage(self) -> None:
-        """Drop what an earlier attempt left half-done."""
-        for name in self._db.list_collection_names():
-            if name.startswith(STAGE):
-                self._db[name].drop()
+        """Drop what an earlier attempt staged. That it was cut off in the middle stays known until all is in place."""
+        for name in self._staged():
+            self._db[name].drop()
+
+    def cut_off(self) -> str:
+        """What an unfinished restore has left and the way out, one sentence; empty if there is none."""
+        names = self._db.list_collection_names()
+        again = "A restore was cut off: give the same command again with --replace"
+        if _MARK in names:
+            return f"{again}."
+        if any(name.startswith(STAGE) for name in names):
+            return f"{again}, or drop the collections `{STAGE}*` to keep what was there before."
+        return ""
+
+    def _staged(self) -> list[str]:
+        return [name for name in self._db.list_collection_names() if name.startswith(STAGE) and name != _MARK]
 
     def _names(self) -> tuple[str, ...]:
         names = self._db.list_collection_names(filter={"type": "collection"})

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import bson
 import pytest
+from pydantic import SecretStr
 from pymongo import MongoClient
+from pymongo.collection import Collection
 from pymongo.database import Database
 
 from chain.lane.model.intent import UNTIL, Intent, IntentState, LaneId
 from chain.lane.store.mongo import MongoStore
 from chain.lane.transfer import Transfer
+from config.settings import read_settings
 from ops.stack.stack import Stack
+from pipeline.domain.facts import DatabaseFacts, NoAnswer
+from pipeline.probes import ask_database
 from pipeline.store import orders, transfer_wish
 from pipeline.store.client import Store
 from pipeline.store.copies import STAGE, Copies, Disturbed
 from pipeline.store.orders import Orders
 from pipeline.store.transfer_wish import TransferWish, TransferWishes
+from protocol.errors import NotPossible
 from protocol.types import Contract, NRlc, Wallet, Wei
 
 LANE = LaneId(31337, Wallet("0x" + "ab" * 20))
@@ -115,3 +122,49 @@ def test_a_restored_hold_keeps_everything_from_being_offered_until_the_operator_
         assert Orders(db).highest_number() == 1
     assert Orders(db).release()
     assert not Orders(db).held()
+
+
+def test_no_scheduler_starts_on_what_a_restore_that_was_cut_off_left(
+    db: Database[dict[str, Any]], stack: Stack, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = SecretStr(stack.settings["SLUICE_MONGODB_URI"])
+    given = read_settings(mongodb_uri=uri, mongodb_database=database)
+    copies, store, rename = Copies(db), Store.of(db), Collection.rename
+    store.ensure_indexes()
+    db["tasks"].insert_one({"_id": "old"})
+
+    def stage() -> None:
+        copies.forget_stage()
+        for name in ("cursors", "deals", "tasks"):
+            copies.stage(name, [bson.encode({"_id": "new"})])
+
+    # Nothing has changed yet: what was there may be kept.
+    stage()
+    with pytest.raises(NotPossible, match=r"was cut off: give the same command again with --replace, or drop"):
+        store.ensure_indexes()
+    copies.forget_stage()
+    store.ensure_indexes()
+    assert isinstance(ask_database(given, time.time), DatabaseFacts)
+
+    # Killed before each of the renames in turn, and then while everything is staged again.
+    for kept in range(3):
+        stage()
+        left = iter(range(kept))
+
+        def killed(self: Any, name: str, left: Iterator[int] = left, **options: Any) -> object:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return rename(self, name, **options)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Collection, "rename", killed)
+            copies.put_in_place()
+        with pytest.raises(NotPossible, match=r"was cut off: give the same command again with --replace\.$"):
+            store.ensure_indexes()
+        copies.forget_stage()
+        told = ask_database(given, time.time)
+        assert told == NoAnswer("A restore was cut off", "Give the same command again with --replace.")
+    stage()
+    copies.put_in_place()
+    store.ensure_indexes()
+    assert db["tasks"].find_one() == {"_id": "new"}
