@@ -193,7 +193,15 @@ def _strings(value: object) -> Iterator[str]:
 
 def _of_environment(environment: Mapping[str, str]) -> Iterator[str]:
     for name, value in environment.items():
-        if _SECRET_NAME.search(name) and not Path(value).exists():
+        if _SECRET_NAME.search(name) and not _is_place(value):
             yield value
         if "://" in value:
             yield from _of_url(value)
+
+
+def _is_place(value: str) -> bool:
+    """Whether this is a file's place, which is no secret. The system's complaint about a long text would quote it."""
+    try:
+        return Path(value).exists()
+    except (OSError, ValueError):
+        return False

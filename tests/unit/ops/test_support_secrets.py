@@ -107,3 +107,9 @@ def test_every_file_and_setting_that_holds_a_secret_is_known(tmp_path: Path) -> 
     ):
         assert secret not in scrub.text(f"so {secret} it says"), secret
     assert scrub.text("PATH=/usr/bin aes-128-ctr docker.io") == "PATH=/usr/bin aes-128-ctr docker.io"
+
+
+@pytest.mark.parametrize("secret", ["s3cret" * 1000, "s3cret\0of-two-parts", "x" * 300])
+def test_a_variables_secret_that_can_be_no_files_name_is_known_like_any_other(tmp_path: Path, secret: str) -> None:
+    scrub = Scrubber.of(read_settings(home=tmp_path), {"MONGODB_PASSWORD": secret, "TOKEN_FILE": str(tmp_path)})
+    assert scrub.text(f"so {secret} in {tmp_path}") == f"so *** in {tmp_path}"
