@@ -38,6 +38,8 @@ _SHORTEST = 6
 _LONG = 12
 #: Variables of any program that hold a secret, by their name.
 _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|PRIVATE_KEY|CREDENTIAL|API_?KEY|INVITE|KEYSTORE", re.IGNORECASE)
+#: Names of what is secret in a JSON file, whatever it looks like (Docker's config.json, `token.secret`).
+_SECRET_FIELDS = frozenset({"auth", "password", "secret", "token", "identitytoken", "registrytoken"})
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>\\,]+")
 _TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+|(?i:bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}")
 _HEX = re.compile(r"(?<![0-9A-Fa-fx])(?:0x)?[0-9A-Fa-f]{64}(?![0-9A-Fa-f])")
@@ -178,17 +180,29 @@ def _of_file(path: Path | None) -> Iterator[str]:
 
 
 def _strings(value: object) -> Iterator[str]:
-    """Texts in JSON that are long enough to be a secret and no word."""
+    """Texts in JSON that are a secret by their name, or long enough to be one and no word."""
     match value:
         case str():
             if len(value) >= _LONG and _KEY_LIKE.fullmatch(value.rstrip("=")):
                 yield value
         case dict():
-            for item in value.values():
-                yield from _strings(item)
+            for name, item in value.items():
+                if isinstance(item, str) and name.lower() in _SECRET_FIELDS:
+                    yield from _login(item) if name.lower() == "auth" else (item,)
+                else:
+                    yield from _strings(item)
         case list():
             for item in value:
                 yield from _strings(item)
+
+
+def _login(encoded: str) -> Iterator[str]:
+    """A registry's login as Docker's config.json has it, Base64 of `user:password`, and the password."""
+    yield encoded
+    with suppress(ValueError):
+        login = base64.b64decode(encoded).decode()
+        yield login
+        yield login.partition(":")[2]
 
 
 def _of_environment(environment: Mapping[str, str]) -> Iterator[str]:

@@ -72,7 +72,16 @@ def test_every_file_and_setting_that_holds_a_secret_is_known(tmp_path: Path) -> 
         "admin.token": "an-operators-token-of-32-characters",
         "token.secret": json.dumps({"keys": [{"id": "1", "made_at": 0, "secret": "cd" * 32}]}),
         "keystore": json.dumps({"crypto": {"ciphertext": "ef" * 32, "mac": "12" * 32, "cipher": "aes-128-ctr"}}),
-        "registries": json.dumps({"auths": {"docker.io": {"auth": "dXNlcjpwYXNzd29yZA=="}}}),
+        "registries": json.dumps(
+            {
+                "auths": {
+                    "docker.io": {"auth": "dXNlcjpwYXNzd29yZA=="},
+                    "a.example": {"auth": base64.b64encode(b"robot:p4ss w:rd!").decode()},
+                    "b.example": {"username": "robot-of-b", "password": "b'$ pass"},
+                    "c.example": {"identitytoken": "of.c/odd+token", "auth": "no Base64: kept"},
+                }
+            }
+        ),
     }
     for name, content in planted.items():
         (tmp_path / name).write_text(content)
@@ -97,6 +106,12 @@ def test_every_file_and_setting_that_holds_a_secret_is_known(tmp_path: Path) -> 
         "ef" * 32,
         "12" * 32,
         "dXNlcjpwYXNzd29yZA==",
+        "user:password",
+        "robot:p4ss w:rd!",
+        "p4ss w:rd!",
+        "b'$ pass",
+        "of.c/odd+token",
+        "no Base64: kept",
         "secret-of-a",
         "secret-of-b",
         "secret-of-an-invite",
