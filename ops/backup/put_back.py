@@ -12,8 +12,8 @@ be some, nothing new is offered until the operator says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def put_back(settings: Settings, path: Path, *, replace: bool, keys: bool, dry_r
     with open_archive(path) as archive, answering():
         require_usable(archive, pool)
         archive.check()
-        places = _key_places(archive, settings, replace=replace) if keys else {}
+        places = key_places(archive, settings, replace=replace) if keys else {}
         pending = _settle(settings, pool, archive.about["wallets"], 0.0 if dry_run else wait)
         db = database(settings)
         copies = Copies(db)
@@ -83,13 +83,12 @@ def put_back(settings: Settings, path: Path, *, replace: bool, keys: bool, dry_r
             _require_stopped(Sweeps(db), settings)
         collections = [member for member in archive.members if member.name.startswith(DATABASE)]
         held = may_have_sold(archive, settings)
-        given_up = False if dry_run else _replace(archive, copies, collections, hold=held)
+        given_up = False
         if not dry_run:
-            Store.of(db).ensure_indexes()
-            MongoStore(db).ensure_indexes()
-            for member, place in places.items():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(place, b"".join(archive.pieces(member)), mode=0o600)
+            with keys_in_place({place: b"".join(archive.pieces(member)) for member, place in places.items()}):
+                given_up = _replace(archive, copies, collections, hold=held)
+                Store.of(db).ensure_indexes()
+                MongoStore(db).ensure_indexes()
     return Restored(
         path=str(path),
         made_at=archive.about["made_at"],
@@ -138,10 +137,10 @@ def _replace(archive: Archive, copies: Copies, collections: list[Member], *, hol
     return given_up
 
 
-def _key_places(archive: Archive, settings: Settings, *, replace: bool) -> dict[Member, Path]:
+def key_places(archive: Archive, settings: Settings, *, replace: bool) -> dict[Member, Path]:
     """The archive's key files that are to be written, and where. A keystore is never overwritten.
 
-    Raises BadBackup if there are none, NotPossible for another file in the place of one.
+    Raises BadBackup if there are none, NotPossible for another file in the place of one, or one that cannot be read.
     """
     known = key_files(settings)
     found = {member: member.name.removeprefix(KEYS) for member in archive.members if member.name.startswith(KEYS)}
@@ -151,13 +150,48 @@ def _key_places(archive: Archive, settings: Settings, *, replace: bool) -> dict[
     places: dict[Member, Path] = {}
     for member, name in found.items():
         place = known.get(name)
-        if place is None or (place.exists() and place.read_bytes() == b"".join(archive.pieces(member))):
+        if place is None:
             continue
-        if place.exists() and (name.startswith("keystore") or not replace):
+        with _named(place, "read"):
+            there = place.read_bytes() if place.exists() else None
+        if there == b"".join(archive.pieces(member)):
+            continue
+        if there is not None and (name.startswith("keystore") or not replace):
             kept = "a keystore is never overwritten" if name.startswith("keystore") else "it is kept without --replace"
             raise NotPossible(what=f"{place} is another file than the backup's, and {kept}: move it away first.")
         places[member] = place
     return places
+
+
+@contextmanager
+def keys_in_place(contents: Mapping[Path, bytes]) -> Iterator[None]:
+    """Write key files beside their places, and have them take these once the block ends; not if it raises.
+
+    Raises NotPossible before the block begins for a place where none can be written.
+    """
+    beside = {place: place.with_name(f"{place.name}.restored") for place in contents}
+    try:
+        for place, written in beside.items():
+            with _named(place, "written"):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(written, contents[place], mode=0o600)
+        yield
+        for place, written in beside.items():
+            with _named(place, "written"):
+                written.replace(place)
+    finally:
+        for written in beside.values():
+            with suppress(OSError):
+                written.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(place: Path, done: str) -> Iterator[None]:
+    """Raise NotPossible for an OSError: that this place cannot be `done`."""
+    try:
+        yield
+    except OSError as error:
+        raise NotPossible(what=f"{place} cannot be {done}: {error.strerror or error}.") from error
 
 
 def _require_stopped(sweeps: Sweeps, settings: Settings) -> None:
