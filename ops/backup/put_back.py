@@ -6,7 +6,7 @@
 What happened on chain since the backup is read from the chain when the scheduler starts. Its lane takes the chain's
 word for which nonces are spent; a deposit or withdrawal that was under way is not sent again, since no contract
 refuses it the second time. Orders that were signed since the backup are known to nobody but the market: where there may
-be some, nothing new is offered until the operator says so.
+be some, nothing new is offered until the operator publishes again.
 """
 
 from __future__ import annotations

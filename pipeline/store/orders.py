@@ -136,7 +136,7 @@ class Orders:
 
 
 def hold(rows: Collection[dict[str, Any]], now: float) -> bool:
-    """Have nothing offered from these rows until the operator says so. `now`: Unix seconds. Whether that is new."""
+    """Have nothing offered from these rows until `release`. `now`: Unix seconds. Whether that is new."""
     return rows.update_one(_HELD, {"$setOnInsert": {"since": now}}, upsert=True).upserted_id is not None
 
 

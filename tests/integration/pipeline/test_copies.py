@@ -109,7 +109,7 @@ def test_a_transfer_that_a_backup_still_wants_is_not_sent_again(
     assert not transfer_wish.give_up(db["pool"], db["intents"])
 
 
-def test_a_restored_hold_keeps_everything_from_being_offered_until_the_operator_says_so(
+def test_a_restored_hold_keeps_everything_from_being_offered_until_the_operator_publishes_again(
     db: Database[dict[str, Any]],
 ) -> None:
     copies = Copies(db)
