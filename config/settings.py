@@ -229,7 +229,7 @@ class Settings(BaseSettings):
     )
     rate_requests: str = Field("1000/second", description="Requests of all kinds from one address.")
     rate_sign_in: str = Field("300/minute", description="Challenges and sign-ins from one address.")
-    rate_sign_in_wallet: str = Field("30/minute", description="Sign-ins of one wallet.")
+    rate_sign_in_wallet: str = Field("30/minute", description="Sign-ins and sign-offs of one wallet.")
     rate_ping: str = Field("600/minute", description="Pings of one wallet.")
     rate_upload: str = Field("6000/minute", description="Uploads of results by one wallet.")
     rate_logs: str = Field("300/minute", description="Requests for what apps printed and for deals, from one address.")

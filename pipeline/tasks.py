@@ -40,6 +40,8 @@ PUBLISH_TRIES = 3
 #: (MongoDB 20 s, RabbitMQ and node 5 s). Below the 30 min after which RabbitMQ takes a message back. At the soft limit
 #: the task fails, and at the hard one its process is killed, which every step survives; the sweep finds the work again.
 SOFT_SECONDS, HARD_SECONDS = 300, 330
+#: The same for a run that asks markets, which are strangers: they may not hold the pool's processes for long.
+ORDERS_SOFT_SECONDS, ORDERS_HARD_SECONDS = 30, 45
 
 
 class SchedulerTask(Task[Any, Any]):
@@ -147,7 +149,13 @@ def tidy_up(self: ClockTask) -> None:
     tidy.tidy(self.scheduler)
 
 
-@shared_task(name=topology.ORDERS, base=ClockTask, bind=True)
+@shared_task(
+    name=topology.ORDERS,
+    base=ClockTask,
+    bind=True,
+    soft_time_limit=ORDERS_SOFT_SECONDS,
+    time_limit=ORDERS_HARD_SECONDS,
+)
 def keep_orders(self: ClockTask) -> None:
     """Sign, publish, renew and withdraw the pool's offers."""
     orders.keep_orders(self.scheduler)

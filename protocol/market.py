@@ -24,7 +24,7 @@ LONGEST_CHALLENGE = 500
 def sign_in(key: Key, chain_id: int, answer: Mapping[str, object]) -> str:
     """The `Authorization` header that answers the typed data of GET /challenge. Raises BadMessage unless it is one."""
     match answer:
-        case {"message": {"challenge": str(challenge)}} if len(challenge) <= LONGEST_CHALLENGE:
+        case {"message": {"challenge": str(challenge)}} if _is_plain(challenge):
             wanted = challenge_typed_data(chain_id, challenge)
             if _comparable(answer) == _comparable(wanted):
                 return f"{to_hex(typed_data_digest(wanted))}_{key.sign_typed_data(wanted)}_{key.wallet}"
@@ -46,6 +46,11 @@ def challenge_typed_data(chain_id: int, challenge: str) -> TypedData:
         "domain": {"name": DOMAIN_NAME, "version": DOMAIN_VERSION, "chainId": chain_id},
         "message": {"challenge": challenge},
     }
+
+
+def _is_plain(challenge: str) -> bool:
+    """Whether it is short and printable ASCII, as those of the market API are: JSON may hold what no text may."""
+    return len(challenge) <= LONGEST_CHALLENGE and challenge.isascii() and challenge.isprintable()
 
 
 def _comparable(data: Mapping[str, object]) -> object:

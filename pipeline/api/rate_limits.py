@@ -2,7 +2,7 @@
 
     any request           per address     before anything else is done for it
     challenge, login      per address     each login costs some 10 requests to RabbitMQ and two writes
-    login                 per wallet      once its signature is checked: nobody else can use up its share
+    login, leave          per wallet      once its signature or token is checked: nobody else can use up its share
     ping, upload          per wallet      once its token is checked
     logs, deals           per address     each costs the check of a signature, or a hundred tasks and their events
 

@@ -158,10 +158,12 @@ def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
 @router.post("/workers/leave", status_code=204, summary="Sign off")
 def leave(request: Leave, wallet: SignedIn, services: Access) -> None:
     """The machine gets no new task until its next sign-in or ping; what it holds stays its own until it is lost."""
+    services.rates.count("sign_in_wallet", wallet)
     worker = services.store.workers.get_worker(wallet)
     if worker is None or _is_another_machine(worker, request.machine):
         return
-    services.store.workers.mark_leaving(wallet)
+    if not services.store.workers.mark_leaving(wallet):
+        return
     services.notifier.send_orders()
     services.relay.worker("offline", wallet, ping_seconds=services.settings.ping_seconds)
     log.info("Worker stops.", action="worker_left", wallet=wallet)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -23,24 +23,43 @@ from protocol.market import sign_in
 from protocol.poco.orders import WorkerpoolOrder
 from protocol.types import Hash32
 
-#: Seconds of silence, and seconds and bytes for one answer: some hundred bytes that take milliseconds.
-SILENT_SECONDS, ANSWER_SECONDS, MOST_BYTES = 5.0, 8.0, 2**20
+#: Seconds of silence, and bytes of one answer: some hundred that take milliseconds.
+SILENT_SECONDS, MOST_BYTES = 5.0, 2**20
+#: Seconds for all requests to one market in one run, after which it has its next turn in another run: two markets that
+#: are too slow, and their silence, leave time for the rest within the limit of a run.
+TURN_SECONDS = 10.0
 #: Characters of an answer that an error repeats.
 WORDS = 200
 #: With which statuses the API says no, and one of them beside others: it does not know the challenge that was signed.
 _NO = (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
 _NOT_SIGNED_IN = "invalid authorization"
+_TOO_SLOW = "its answers come too slowly"
 #: Statuses of an order: one that can be bought, and one that the API has put away and takes again.
 OPEN, DEAD = "open", "dead"
 
 
 class MarketApi:
-    """The market API at one address. All methods raise MarketUnavailable."""
+    """One run's requests to the market API at one address. All methods raise MarketUnavailable."""
 
-    def __init__(self, url: str, chain_id: int, key: Key) -> None:
-        """`key`: of the workerpool's owner, who signs in."""
-        self._url, self._chain_id, self._key = url, chain_id, key
-        self._http = http_client(url, timeout=SILENT_SECONDS, headers={"accept": "application/json"})
+    def __init__(
+        self,
+        url: str,
+        chain_id: int,
+        key: Key,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """`key`: of the workerpool's owner, who signs in; `clock` (seconds), `transport`: for tests."""
+        self._url, self._chain_id, self._key, self._clock = url, chain_id, key, clock
+        self._left = TURN_SECONDS
+        headers = {"accept": "application/json"}
+        self._http = http_client(url, timeout=SILENT_SECONDS, headers=headers, transport=transport)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether it may be asked once more in this run."""
+        return self._left > 0
 
     def close(self) -> None:
         """Close the connections."""
@@ -100,11 +119,16 @@ class MarketApi:
         """The JSON object of one answer. Raises MarketRefused, with the answer's `status`."""
         params = {"chainId": str(self._chain_id), **query}
         headers = {} if authorization is None else {"authorization": authorization}
+        if not self.has_time:
+            raise self._unknown(_TOO_SLOW)
+        begun, wait = self._clock(), min(SILENT_SECONDS, self._left)
         try:
-            with self._http.stream(method, path, params=params, json=body, headers=headers) as answer:
-                content = self._read(answer)
+            with self._http.stream(method, path, params=params, json=body, headers=headers, timeout=wait) as answer:
+                content = self._read(answer, begun + self._left)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unknown(str(error) or type(error).__name__) from error
+        finally:
+            self._left -= self._clock() - begun
         try:
             found = json.loads(content)
         except (ValueError, RecursionError):
@@ -112,19 +136,24 @@ class MarketApi:
         if isinstance(found, dict) and answer.is_success and found.get("ok") is True:
             return found
         if isinstance(found, dict) and answer.status_code in _NO and isinstance(found.get("error"), str):
-            raise MarketRefused(why=found["error"][:WORDS], status=answer.status_code)
+            raise MarketRefused(why=_plain(found["error"]), status=answer.status_code)
         raise self._unknown(f"it answered HTTP {answer.status_code}: {content[:WORDS].decode(errors='replace')!r}")
 
-    def _read(self, answer: httpx.Response) -> bytes:
-        """The body of an answer, within bounds."""
-        until, content = time.monotonic() + ANSWER_SECONDS, b""
+    def _read(self, answer: httpx.Response, until: float) -> bytes:
+        """The body of an answer, within bounds. `until`: by the clock."""
+        content = b""
         for piece in answer.iter_bytes():
             content += piece
             if len(content) > MOST_BYTES:
                 raise self._unknown("its answer is too long")
-            if time.monotonic() > until:
-                raise self._unknown("its answer comes too slowly")
+            if self._clock() > until:
+                raise self._unknown(_TOO_SLOW)
         return content
 
     def _unknown(self, why: str) -> MarketUnavailable:
         return MarketUnavailable(what=f"The market API at {self._url}", why=why)
+
+
+def _plain(text: str) -> str:
+    """The beginning of a text, without what no terminal and no database takes: JSON may hold half a character."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:WORDS])

@@ -1,19 +1,22 @@
 """Does what `pipeline.domain.offers` decides: signs and stores orders, asks the market API, hands closes to the lane.
 
 Each step is stored before the next one relies on it (see the picture in `pipeline.domain.order_records`). A market that
-does not answer is asked about nothing else in the same run, and about all of it again later.
+does not answer, or not as it should, is asked about nothing else in the same run, and about all of it again later; the
+other markets get their turn. One run at a time asks markets: what another one would ask, the next run does.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 
 from chain.contracts import calls
 from chain.lane.model.intent import Intent, IntentState
+from chain.lane.store.lease import new_holder
 from config.metrics import MARKET_ANSWERS, ORDERS_SIGNED, ORDERS_WITHDRAWN
 from pipeline.domain.order_records import (
     Close,
@@ -25,7 +28,8 @@ from pipeline.domain.order_records import (
     Unpublish,
     Withdraw,
 )
-from pipeline.flow.market_api import DEAD, OPEN, MarketApi
+from pipeline.flow.isolate import is_transient
+from pipeline.flow.market_api import DEAD, OPEN, WORDS, MarketApi
 from pipeline.scheduler import Scheduler
 from protocol.errors import LaneFull, MarketRefused, MarketUnavailable
 from protocol.ethereum.hexbytes import to_hex
@@ -37,6 +41,8 @@ log = structlog.get_logger(__name__)
 #: Seconds until the market is asked again after it did not do what was asked: the first time, and at most.
 FIRST_WAIT, LONGEST_WAIT = 2.0, 120.0
 _MOST_DOUBLINGS = 6
+#: Seconds after which the turn of a run that died is taken by another: longer than a run may last.
+TURN_ENDS = 60.0
 #: What the market answers to an order that it has.
 _HAS_IT = "already published"
 
@@ -49,11 +55,16 @@ class OrderActions:
     markets: dict[str, MarketApi] = field(default_factory=dict)
     #: Markets that did not answer in this run.
     silent: set[str] = field(default_factory=set)
+    #: Who holds the turn to ask markets, and whether this run got it; None: it has asked for nothing yet.
+    holder: str = field(default_factory=new_holder)
+    has_turn: bool | None = None
 
     def close(self) -> None:
-        """Close the connections to markets."""
+        """Close the connections to markets, and let another run ask them."""
         for market in self.markets.values():
             market.close()
+        if self.has_turn and self.scheduler.store.orders.give_turn_back(self.holder):
+            self.scheduler.notifier.send_orders()
 
     def do(self, actions: Sequence[OrderAction], orders: Sequence[OrderRecord], highest: int) -> bool:
         """Take the actions; whether anything was done that may make others due.
@@ -71,9 +82,9 @@ class OrderActions:
                         return True
                     done = True
                 case Publish(order_hash):
-                    done |= self._publish(known[order_hash])
+                    done |= self._ask(known[order_hash], self._publish)
                 case Unpublish(order_hash):
-                    done |= self._unpublish(known[order_hash])
+                    done |= self._ask(known[order_hash], self._unpublish)
                 case Withdraw(order_hash, why):
                     if self.scheduler.store.orders.withdraw(order_hash, why, self.scheduler.clock()):
                         ORDERS_WITHDRAWN.labels(why.name.lower()).inc()
@@ -108,46 +119,60 @@ class OrderActions:
 
     # -- the market -----------------------------------------------------------------------------------------------
 
-    def _publish(self, order: OrderRecord) -> bool:
-        """Have the market list the order; whether it does."""
-        orders, order_hash = self.scheduler.store.orders, order.order_hash
-        if order.market in self.silent:
+    def _ask(self, order: OrderRecord, request: Callable[[MarketApi, OrderRecord], bool]) -> bool:
+        """Ask the order's market, if it has its turn; whether it did what was asked for."""
+        if order.market in self.silent or not self._take_turn():
             return False
         try:
             market = self._market(order.market)
-            # It may have been sent before, by a process that did not live to hear the answer.
-            there = order.shown and market.status(order_hash) not in (None, DEAD)
-            if not there:
-                if not orders.mark_shown(order_hash):
-                    return False
-                market.publish(order.order, order_hash)
+            return market.has_time and request(market, order)
         except MarketRefused as error:
-            if _HAS_IT not in str(error):
-                self._ask_again([order], error)
-                return False
+            self._ask_again([order], error)
         except MarketUnavailable as error:
             self._ask_all_again(order.market, error)
-            return False
+        except SoftTimeLimitExceeded:
+            # In a request: the next run begins with others.
+            self._ask_all_again(order.market, _unavailable(order.market, "the time of a run was over"))
+            raise
+        except Exception as error:
+            if is_transient(error):
+                raise
+            log.exception("The market cannot be asked.", action="market_unexpected", market=order.market)
+            self._ask_all_again(order.market, _unavailable(order.market, repr(error)[:WORDS]))
+        return False
+
+    def _take_turn(self) -> bool:
+        """Whether this run, and no other one, asks markets."""
+        if self.has_turn is None:
+            now = self.scheduler.clock()
+            self.has_turn = self.scheduler.store.orders.take_turn(self.holder, now, now + TURN_ENDS)
+        return self.has_turn
+
+    def _publish(self, market: MarketApi, order: OrderRecord) -> bool:
+        """Have the market list the order; whether it does. Raises MarketRefused, MarketUnavailable."""
+        orders, order_hash = self.scheduler.store.orders, order.order_hash
+        # It may have been sent before, by a process that did not live to hear the answer.
+        there = order.shown and market.status(order_hash) not in (None, DEAD)
+        if not there:
+            if not orders.mark_shown(order_hash):
+                return False
+            try:
+                market.publish(order.order, order_hash)
+            except MarketRefused as error:
+                if _HAS_IT not in str(error):
+                    raise
         MARKET_ANSWERS.labels("done").inc()
         orders.mark_published(order_hash)
         log.info("Order published.", action="order_published", order=order_hash, volume=order.order.volume)
         return True
 
-    def _unpublish(self, order: OrderRecord) -> bool:
-        """Have the market list the order no longer; whether it does not."""
-        if order.market in self.silent:
-            return False
+    def _unpublish(self, market: MarketApi, order: OrderRecord) -> bool:
+        """Have the market list the order no longer; whether it does not. Raises MarketRefused, MarketUnavailable."""
         try:
-            market = self._market(order.market)
-            try:
-                market.unpublish(order.order_hash)
-            except MarketRefused as error:
-                if market.status(order.order_hash) == OPEN:
-                    self._ask_again([order], error)
-                    return False
-        except MarketUnavailable as error:
-            self._ask_all_again(order.market, error)
-            return False
+            market.unpublish(order.order_hash)
+        except MarketRefused:
+            if market.status(order.order_hash) == OPEN:
+                raise
         MARKET_ANSWERS.labels("done").inc()
         self.scheduler.store.orders.mark_unpublished(order.order_hash)
         log.info("Order unpublished.", action="order_unpublished", order=order.order_hash)
@@ -192,6 +217,10 @@ class OrderActions:
         elif known.state is IntentState.FAILED:
             log.warning("Order not closed.", action="order_close_failed", order=order.order_hash, why=known.reason)
             scheduler.store.orders.close_failed(order.order_hash, order.closes)
+
+
+def _unavailable(market: str, why: str) -> MarketUnavailable:
+    return MarketUnavailable(what=f"The market API at {market}", why=why)
 
 
 def close_intent(order: OrderRecord, chain_id: int, wallet: Wallet) -> Intent:

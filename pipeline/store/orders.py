@@ -2,6 +2,7 @@
 
 _id <order hash>    one order; a row is stored before its order is sent anywhere
 _id "held"          there while an operator has cancelled all offers
+_id "market turn"   there while a run asks markets: who, until when, and whether another run wanted to
 
 Every change is one conditional update. Two processes that sign at the same time choose the same `number`: the index
 lets one of them in.
@@ -24,6 +25,7 @@ from protocol.types import BlockNumber, Hash32
 
 DOCUMENTS = Documents(OrderRecord, names={"order_hash": "_id"})
 _HELD = {"_id": "held"}
+_TURN = {"_id": "market turn"}
 _LIVE = {"stage": {"$in": [str(OrderStage.SIGNED), str(OrderStage.PUBLISHED)]}}
 
 INDEXES = [
@@ -119,6 +121,27 @@ class Orders:
         """Delete orders that ended and were withdrawn or sold before `before` (Unix seconds); returns how many."""
         query = {"stage": str(OrderStage.ENDED), "withdrawn_at": {"$lt": before}}
         return self._rows.delete_many(query).deleted_count
+
+    # -- whose turn it is to ask the market ------------------------------------------------------------------------
+
+    def take_turn(self, holder: str, now: float, until: float) -> bool:
+        """Let the run `holder` alone ask markets until `until`, unless it gives the turn back sooner (Unix seconds).
+        False: another run does, and learns at its end that one more wants to.
+        """
+        turn = {"holder": holder, "until": until, "wanted": False}
+        try:
+            self._rows.update_one({**_TURN, "until": {"$lt": now}}, {"$set": turn}, upsert=True)
+        except DuplicateKeyError:
+            if self._rows.update_one(_TURN, {"$set": {"wanted": True}}).matched_count:
+                return False
+            # It was given back in this moment.
+            return self.take_turn(holder, now, until)
+        return True
+
+    def give_turn_back(self, holder: str) -> bool:
+        """Whether another run wanted the turn meanwhile."""
+        row = self._rows.find_one_and_delete({**_TURN, "holder": holder})
+        return row is not None and bool(row["wanted"])
 
     # -- the operator's hold --------------------------------------------------------------------------------------
 

@@ -131,9 +131,11 @@ class Workers:
         rows = self._rows.find({"lost": False}, {"_id": 1}).sort("seen_at", DESCENDING).limit(limit)
         return [Wallet(row["_id"]) for row in rows]
 
-    def mark_leaving(self, wallet: Wallet) -> None:
-        """Assign no new task to a machine that stops; it keeps its replicates until it counts as silent."""
-        self._rows.update_one({"_id": wallet}, {"$set": {"away": True}})
+    def mark_leaving(self, wallet: Wallet) -> bool:
+        """Assign no new task to a machine that stops; it keeps its replicates until it counts as silent. False: it had
+        stopped before.
+        """
+        return self._rows.update_one({"_id": wallet}, {"$set": {"away": True}}).modified_count == 1
 
     def get_worker(self, wallet: Wallet) -> WorkerRecord | None:
         """One worker; None if it has never signed in. Raises InQuarantine."""

@@ -8,6 +8,8 @@ import pytest
 
 from pipeline.api.auth.challenges import CHALLENGE_SECONDS
 from pipeline.api.auth.tokens import TOKEN_SECONDS
+from pipeline.api.rate_limits import parsed
+from pipeline.broker.notify import Notifier
 from pipeline.domain.records import ChainFacts
 from pipeline.flow.bans import ban, unban
 from protocol.errors import NotFound
@@ -102,6 +104,21 @@ def test_a_machine_that_stops_gets_no_new_task_until_it_is_back(api: Api) -> Non
     assert not matched()
     api.ping(session, ONE)
     assert matched()
+
+
+def test_a_machine_that_signs_off_again_and_again_is_told_of_once_and_then_refused(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = api.sign_in(WORKER, machine=ONE)
+    told: list[Notifier] = []
+    real = Notifier.send_orders
+    monkeypatch.setattr(Notifier, "send_orders", lambda notifier: (told.append(notifier), real(notifier)))
+    most = parsed("it", api.settings.rate_sign_in_wallet).amount
+    for _ in range(most - 1):
+        api.http.post("/workers/leave", json={"machine": ONE}, headers=header_of(session)).raise_for_status()
+    assert len(told) == 1
+    answer = api.http.post("/workers/leave", json={"machine": ONE}, headers=header_of(session))
+    refused(answer, 429, "Too many requests")
 
 
 def test_the_answer_to_a_machine_with_too_many_slots_names_the_limit(api: Api) -> None:

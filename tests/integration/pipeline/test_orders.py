@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from chain.contracts import calls
 from chain.contracts.hub import Hub
@@ -26,7 +27,8 @@ from pipeline.api.services import Services
 from pipeline.broker.notify import Notifier
 from pipeline.domain.order_records import OrderRecord, OrderStage, Withdrawal
 from pipeline.domain.records import ChainFacts
-from pipeline.flow.order_actions import LONGEST_WAIT, OrderActions
+from pipeline.flow.market_api import MarketApi
+from pipeline.flow.order_actions import LONGEST_WAIT, OrderActions, close_intent
 from pipeline.flow.orders import keep_orders
 from pipeline.scheduler import Scheduler
 from protocol.amounts import ether
@@ -324,6 +326,81 @@ def test_a_market_that_asks_to_sign_an_order_gets_no_signature(make_shop: Callab
     shop.keep_until("the order", shop.orders)
     assert "asks to sign something else" in shop.orders()[0].says
     assert "POST workerpoolorders" not in shop.market.requests
+
+
+def test_a_refusal_in_half_a_character_is_stored_and_told_like_any_other(make_shop: Callable[..., Shop]) -> None:
+    shop = make_shop("watch")
+    shop.machine(0)
+    shop.market.before["POST workerpoolorders"] = [Answer(403, b'{"ok":false,"error":"\\ud800"}')]
+    shop.keep_until("the refusal", partial(refused, shop, 1))
+    assert shop.orders()[0].says.isprintable()
+    shop.keep(seconds=LONGEST_WAIT)
+    assert len(shop.market.listed()) == 1
+
+
+def test_what_nobody_expected_of_one_market_keeps_no_other_from_its_turn(
+    make_shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make_shop("watch")
+    shop.machine(0)
+    shop.write(close=False)
+    shop.keep_until("the offer", shop.market.listed)
+
+    def fail(*_: object) -> None:
+        raise RecursionError("an answer within an answer")
+
+    monkeypatch.setattr(MarketApi, "unpublish", fail)
+    with market_api(shop.market.rpc, shop.pool.chain.at.hub, CHAIN_ID) as other:
+        shop.market = other
+        shop.write(close=False)
+        shop.keep_until("the offer at the other market", other.listed)
+    assert "an answer within an answer" in shop.orders()[0].says
+
+
+def test_a_run_whose_time_ends_in_a_request_notes_it_and_leaves_the_market_to_later_runs(
+    make_shop: Callable[..., Shop],
+) -> None:
+    shop = make_shop("watch")
+    shop.machine(0)
+
+    def end(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MarketApi, "publish", end)
+        with pytest.raises(SoftTimeLimitExceeded):
+            shop.keep_until("a request", lambda: False)
+        (order,) = shop.orders()
+        assert (order.tries, order.retry_at > shop.scheduler.clock()) == (1, True)
+        shop.keep()
+    shop.keep(seconds=LONGEST_WAIT)
+    assert len(shop.market.listed()) == 1
+
+
+def test_beside_a_run_that_asks_the_market_another_one_only_withdraws_and_closes(
+    make_shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make_shop("watch")
+    shop.machine(0)
+    told: list[Notifier] = []
+    real_publish, real_send = MarketApi.publish, Notifier.send_orders
+
+    def publish(market: MarketApi, *args: Any) -> None:
+        real_publish(market, *args)
+        requests = len(shop.market.requests)
+        shop.pool.store.orders.hold(0.0)
+        keep_orders(shop.scheduler)
+        (order,) = shop.orders()
+        assert (order.stage, len(shop.market.requests)) == (OrderStage.WITHDRAWN, requests)
+        key = close_intent(order, CHAIN_ID, shop.scheduler.key.wallet).key
+        assert shop.scheduler.lane.intents([key])
+        assert not told
+
+    monkeypatch.setattr(MarketApi, "publish", publish)
+    monkeypatch.setattr(Notifier, "send_orders", lambda notifier: (told.append(notifier), real_send(notifier)))
+    shop.keep_until("the publication", lambda: shop.market.count("published") == 1)
+    assert not shop.market.listed(), "the first run sees the withdrawal"
+    assert len(told) == 1, "another run looks for what this one has not seen"
 
 
 # -- crashes -----------------------------------------------------------------------------------------------------------

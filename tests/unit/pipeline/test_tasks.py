@@ -17,6 +17,8 @@ from config.celery_apps import ConfirmTimeoutCelery, core_app
 from config.per_process import PerProcess
 from config.settings import Settings
 from pipeline import tasks
+from pipeline.flow.market_api import SILENT_SECONDS, TURN_SECONDS
+from pipeline.flow.order_actions import TURN_ENDS
 from protocol.errors import BadMessage, BrokerUnavailable, RpcUnavailable
 
 AWAY = [
@@ -114,6 +116,11 @@ def test_every_task_of_the_scheduler_has_limits_below_rabbitmqs_and_a_queue() ->
     assert set(own) == {*topology.PIPELINE_ROUTES, topology.RUN_LANE}
     # RabbitMQ takes a message back after 30 minutes.
     assert all(0 < (task.soft_time_limit or 0) < (task.time_limit or 0) < 1800 for task in own.values())
+
+
+def test_a_run_that_asks_markets_has_less_time_than_its_turn() -> None:
+    task = core_app(Settings()).tasks[topology.ORDERS]
+    assert 2 * TURN_SECONDS + SILENT_SECONDS < (task.soft_time_limit or 0) < (task.time_limit or 0) < TURN_ENDS
 
 
 def test_tasks_are_importable_objects_that_publish_themselves(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,8 @@ def test_a_challenge_is_signed_as_the_sdk_does(chain_id: int | str) -> None:
         {"message": {"challenge": "x", "volume": 1}},
         {"message": {"challenge": 1}},
         {"message": {"challenge": "x" * (LONGEST_CHALLENGE + 1)}},
+        {"message": {"challenge": "\ud800"}},
+        {"message": {"challenge": "two\nlines"}},
         {"message": {}},
         {"types": {"Challenge": [{"name": "challenge", "type": "bytes32"}]}},
         {"types": {}},
