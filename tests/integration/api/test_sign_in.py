@@ -112,7 +112,12 @@ def test_a_machine_that_signs_off_again_and_again_is_told_of_once_and_then_refus
     session = api.sign_in(WORKER, machine=ONE)
     told: list[Notifier] = []
     real = Notifier.send_orders
-    monkeypatch.setattr(Notifier, "send_orders", lambda notifier: (told.append(notifier), real(notifier)))
+
+    def send(notifier: Notifier) -> None:
+        told.append(notifier)
+        real(notifier)
+
+    monkeypatch.setattr(Notifier, "send_orders", send)
     most = parsed("it", api.settings.rate_sign_in_wallet).amount
     for _ in range(most - 1):
         api.http.post("/workers/leave", json={"machine": ONE}, headers=header_of(session)).raise_for_status()

@@ -396,8 +396,12 @@ def test_beside_a_run_that_asks_the_market_another_one_only_withdraws_and_closes
         assert shop.scheduler.lane.intents([key])
         assert not told
 
+    def send(notifier: Notifier) -> None:
+        told.append(notifier)
+        real_send(notifier)
+
     monkeypatch.setattr(MarketApi, "publish", publish)
-    monkeypatch.setattr(Notifier, "send_orders", lambda notifier: (told.append(notifier), real_send(notifier)))
+    monkeypatch.setattr(Notifier, "send_orders", send)
     shop.keep_until("the publication", lambda: shop.market.count("published") == 1)
     assert not shop.market.listed(), "the first run sees the withdrawal"
     assert len(told) == 1, "another run looks for what this one has not seen"
