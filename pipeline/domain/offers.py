@@ -54,10 +54,12 @@ class Supply:
     #: Whether every deal of the blocks that were followed before is among the tasks. Only then is anything new signed.
     settled: bool = True
     paused: bool = False
+    #: Whether no machine that was right on chain was heard of for so long that newcomers decide tasks of any trust.
+    newcomers_decide: bool = False
 
     def room(self) -> Room:
         """The room beside what is sold."""
-        return Room.beside(self.machines, self.waiting)
+        return Room.beside(self.machines, self.waiting, newcomers_decide=self.newcomers_decide)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """How many more tasks the live machines can serve: demands are put on their free slots, one after the other. Pure.
 
-A task of trust 3 takes a slot on each of two machines, and stake on both. `Room.put` takes slots where every task can
-have machines of its own, so what was put is never more than can be served.
+A task of trust 3 takes a slot on each of two machines, and stake on both. Above trust `replicas.NEWCOMERS_DECIDE`, one
+of its machines must be proven, that is: it was right on chain before. `Room.put` takes slots where every task can have
+machines of its own, so what was put is never more than can be served.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.domain.match import Capacity, stake_locked
+from pipeline.domain.match import Capacity, for_proven, stake_locked
 from pipeline.domain.records import TaskRecord, WorkerRecord
+from pipeline.domain.replicas import NEWCOMERS_DECIDE
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.orders import WorkerpoolOrder
 from protocol.poco.tags import fits
@@ -29,18 +31,23 @@ class PoolTerms:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one task takes: a slot on each of so many machines that offer the tag, and nRLC of stake on each."""
+    """What one task takes: a slot on each of so many machines that offer the tag, and nRLC of stake on each. `proven`:
+    how many of the machines must have been right on chain before.
+    """
 
     tag: Hash32
     machines: int = 1
     stake: NRlc = NRlc(0)  # noqa: RUF009 - a NewType call has no state
+    proven: int = 0
 
     @classmethod
     def of(cls, order: WorkerpoolOrder, worker_stake_ratio: int) -> Demand:
         """Of a task that is bought with the order, with the trust that takes most machines."""
         # Alone, for trust 1, a worker locks nothing.
         stake = order.workerpoolprice * worker_stake_ratio // 100 if order.trust > 1 else 0
-        return cls(order.tag, max(1, replicates_needed(order.trust, {})), NRlc(stake))
+        # As many newcomers as would decide it together are never asked (`replicas.newcomers_left`).
+        proven = 1 if order.trust > NEWCOMERS_DECIDE else 0
+        return cls(order.tag, max(1, replicates_needed(order.trust, {})), NRlc(stake), proven)
 
 
 @dataclass(slots=True)
@@ -50,6 +57,8 @@ class _Machine:
     stake: NRlc
     #: Bits that it offers: what few machines can do is left to those who demand it.
     bits: int
+    #: Whether it was right on chain before.
+    proven: bool
 
     def room(self, stake: NRlc) -> int:
         """Tasks that it can take if each locks so much stake."""
@@ -63,28 +72,43 @@ class _Machine:
 class Room:
     """The free slots of live machines, less what was put on them."""
 
-    def __init__(self, machines: Iterable[WorkerRecord]) -> None:
-        """`machines`: those that could be given a task now, with or without a free slot."""
+    def __init__(self, machines: Iterable[WorkerRecord], *, newcomers_decide: bool = False) -> None:
+        """`machines`: those that could be given a task now, with or without a free slot. `newcomers_decide`: whether
+        the pool has no proven machine to wait for, so that newcomers decide tasks of any trust (`flow.new_pool`).
+        """
         capacities = [Capacity.of(machine) for machine in machines]
+        self._newcomers_decide = newcomers_decide
         self._machines = [
-            _Machine(each.worker.tag, each.free, each.stake, int.from_bytes(to_bytes(each.worker.tag)).bit_count())
+            _Machine(
+                each.worker.tag,
+                each.free,
+                each.stake,
+                int.from_bytes(to_bytes(each.worker.tag)).bit_count(),
+                each.worker.successes > 0,
+            )
             for each in capacities
             if each.free > 0
         ]
 
     @classmethod
-    def beside(cls, machines: Sequence[WorkerRecord], waiting: Sequence[TaskRecord]) -> Room:
+    def beside(
+        cls, machines: Sequence[WorkerRecord], waiting: Sequence[TaskRecord], *, newcomers_decide: bool = False
+    ) -> Room:
         """The room that tasks leave which are sold already and wait for a machine."""
-        room = cls(machines)
-        held: dict[TaskId, set[Wallet]] = defaultdict(set)
+        room = cls(machines, newcomers_decide=newcomers_decide)
+        held: dict[TaskId, dict[Wallet, bool]] = defaultdict(dict)
         for machine in machines:
             for item in machine.held:
-                held[item.task_id].add(machine.wallet)
+                held[item.task_id][machine.wallet] = machine.successes > 0
         wanted: Counter[Demand] = Counter()
         for task in waiting:
             # Slots that are taken for it and not in its row yet.
-            on_their_way = held[task.task_id] - {item.wallet for item in task.replicates}
-            wanted[Demand(task.tag, stake=stake_locked(task))] += max(0, task.wants - len(on_their_way))
+            given = {item.wallet for item in task.replicates}
+            on_their_way = [proven for wallet, proven in held[task.task_id].items() if wallet not in given]
+            count = max(0, task.wants - len(on_their_way))
+            proven = min(count, max(0, _proven_wanted(task) - sum(on_their_way)))
+            wanted[Demand(task.tag, stake=stake_locked(task), proven=1)] += proven
+            wanted[Demand(task.tag, stake=stake_locked(task))] += count - proven
         for demand, count in wanted.items():
             room.put(demand, count)
         return room
@@ -102,31 +126,62 @@ class Room:
         return True
 
     def put(self, demand: Demand, tasks: int) -> int:
-        """Put as many of these tasks as fit; returns how many."""
+        """Put as many of these tasks as fit; returns how many. What needs proven machines takes those first; else they
+        are left to those who do.
+        """
         count = self._most(demand, tasks)
-        left = count * demand.machines
-        for machine in self._able(demand):
-            taken = min(left, count, machine.room(demand.stake))
-            machine.take(taken, demand.stake)
-            left -= taken
-        assert not left, "there was room for all of them"
+        able, proven = self._able(demand), count * self._proven(demand)
+        # Dealt out in turn, these first, each task gets as many of them as it needs.
+        taken = _taken([machine.room(demand.stake) if machine.proven else 0 for machine in able], proven, count)
+        left = [min(machine.room(demand.stake), count) - first for machine, first in zip(able, taken, strict=True)]
+        rest = _taken(left, count * demand.machines - proven, count)
+        for machine, first, then in zip(able, taken, rest, strict=True):
+            machine.take(first + then, demand.stake)
         return count
 
     def _most(self, demand: Demand, tasks: int) -> int:
         """The most of these tasks that fit, each on machines of its own.
 
         `count` tasks fit if their slots can be taken with at most `count` on each machine: dealt out in turn, no task
-        then comes to the same machine twice. More tasks never fit better, so the bound is found by halving.
+        then comes to the same machine twice. The same holds for those of them that must be proven. More tasks never
+        fit better, so the bound is found by halving.
         """
-        rooms = [machine.room(demand.stake) for machine in self._able(demand)]
+        able = self._able(demand)
+        rooms = [machine.room(demand.stake) for machine in able]
+        proven_rooms = [machine.room(demand.stake) for machine in able if machine.proven]
+        proven = self._proven(demand)
         least, most = 0, tasks
         while least < most:
             count = (least + most + 1) // 2
             enough = sum(min(room, count) for room in rooms) >= count * demand.machines
+            enough = enough and sum(min(room, count) for room in proven_rooms) >= count * proven
             least, most = (count, most) if enough else (least, count - 1)
         return least
 
     def _able(self, demand: Demand) -> list[_Machine]:
         """Machines that can take one, in the order in which they are used."""
         able = [each for each in self._machines if fits(demand.tag, each.tag) and each.room(demand.stake) > 0]
-        return sorted(able, key=lambda each: (each.bits, -each.free))
+        return sorted(able, key=lambda each: (each.bits, each.proven, -each.free))
+
+    def _proven(self, demand: Demand) -> int:
+        """Proven machines that each of these tasks takes."""
+        return 0 if self._newcomers_decide else demand.proven
+
+
+def _taken(rooms: Sequence[int], wanted: int, most: int) -> list[int]:
+    """Slots to take of each machine, at most `most` of one, in their order."""
+    found = []
+    for room in rooms:
+        found.append(min(wanted, most, room))
+        wanted -= found[-1]
+    assert not wanted, "there was room for all of them"
+    return found
+
+
+def _proven_wanted(task: TaskRecord) -> int:
+    """Proven machines that a waiting task cannot do without. Up to trust NEWCOMERS_DECIDE, newcomers get it in the end
+    where none is free, unless they had it already and did nothing.
+    """
+    if task.trust <= NEWCOMERS_DECIDE and not task.backup:
+        return 0
+    return task.wants if for_proven(task) else max(0, task.wants - task.newcomers)

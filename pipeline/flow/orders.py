@@ -22,6 +22,7 @@ from config.settings import Settings
 from pipeline.domain.offers import Book, Supply, decide, offered
 from pipeline.domain.order_records import OrderAction, OrderRecord
 from pipeline.domain.order_room import PoolTerms
+from pipeline.domain.replicas import PROVEN_SECONDS
 from pipeline.flow.assign import PASS_UNSERVED_SECONDS
 from pipeline.flow.order_actions import OrderActions
 from pipeline.scheduler import Scheduler
@@ -143,8 +144,14 @@ def _supply(settings: Settings, store: Store, hub: Hub, workerpool: Contract, no
     waiting = store.tasks.tasks_wanting_workers(now + PASS_UNSERVED_SECONDS, WAITING)
     settled = settled and len(waiting) < WAITING
     machines = store.census.able(now - settings.worker_lost_seconds, now, MACHINES)
-    paused = store.pause.state() is not None
-    return Supply(tuple(machines), tuple(waiting), _terms(hub, workerpool), settled=settled, paused=paused)
+    return Supply(
+        tuple(machines),
+        tuple(waiting),
+        _terms(hub, workerpool),
+        settled=settled,
+        paused=store.pause.state() is not None,
+        newcomers_decide=not store.workers.any_proven(now - PROVEN_SECONDS),
+    )
 
 
 def _terms(hub: Hub, workerpool: Contract) -> PoolTerms | None:

@@ -20,10 +20,11 @@ from pipeline.domain.order_records import (
 )
 from pipeline.domain.order_room import PoolTerms
 from pipeline.domain.records import TaskRecord, WorkerRecord
+from pipeline.domain.replicas import newcomers_left
 from protocol.poco.orders import WorkerpoolOrder
 from protocol.poco.weights import replicates_needed
 from protocol.types import BlockNumber, Hash32, NRlc
-from tests.unit.pipeline.builders import POOL
+from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, PACE, POOL, initialized, task, view
 
 MARKET = "https://market.example"
 FINALITY = 3
@@ -58,6 +59,7 @@ class World:
     now: float = 1000.0
     block: int = 100
     paused: bool = False
+    newcomers_decide: bool = False
     held: bool = False
     answers: bool = True
     #: Orders that the lane was asked to close.
@@ -68,7 +70,13 @@ class World:
 
     def supply(self) -> Supply:
         terms = PoolTerms(NRlc(self.stake), 30)
-        return Supply(tuple(self.machines), tuple(self.waiting), terms, paused=self.paused)
+        return Supply(
+            tuple(self.machines),
+            tuple(self.waiting),
+            terms,
+            paused=self.paused,
+            newcomers_decide=self.newcomers_decide,
+        )
 
     def decide(self) -> list[OrderAction]:
         book = Book(tuple(self.orders.values()), held=self.held, block=BlockNumber(self.block), finality=FINALITY)
@@ -141,38 +149,60 @@ class World:
         self.orders[order_hash] = replace(self.orders[order_hash], **fields)  # type: ignore[arg-type]
 
 
-def can_serve(machines: Sequence[WorkerRecord], tasks: Sequence[tuple[Hash32, int]]) -> bool:
-    """Whether these tasks (tag, machines that each takes) can all be placed, each on machines of its own: a flow, found
-    by augmenting paths, and nothing of the code that decides.
+#: A task: its tag, machines that it takes, and how many of them must have been right on chain before.
+Takes = tuple[Hash32, int, int]
+
+
+def can_serve(machines: Sequence[WorkerRecord], tasks: Sequence[Takes]) -> bool:
+    """Whether these tasks can all be placed, each on machines of its own: a flow, found by augmenting paths, and
+    nothing of the code that decides.
     """
     free = {worker.wallet: worker.free for worker in machines}
     tags = {worker.wallet: int(worker.tag, 16) for worker in machines}
-    placed: dict[str, list[int]] = {wallet: [] for wallet in free}
+    right = {worker.wallet: worker.successes > 0 for worker in machines}
+    #: On each machine, task -> whether its place there is one that only a proven machine fills.
+    placed: dict[str, dict[int, bool]] = {wallet: {} for wallet in free}
 
-    def place(task: int, seen: set[str]) -> bool:
+    def place(task: int, strict: bool, seen: set[tuple[str, int | None]]) -> bool:
         for wallet, slots in free.items():
-            fitting = not int(tasks[task][0], 16) & ~tags[wallet] and task not in placed[wallet]
-            if not fitting or wallet in seen:
+            if int(tasks[task][0], 16) & ~tags[wallet] or (strict and not right[wallet]):
                 continue
-            seen.add(wallet)
-            if len(placed[wallet]) < slots:
-                placed[wallet].append(task)
+            there = placed[wallet]
+            # A task has one place on a machine; any task may leave a full one.
+            node = (wallet, task if task in there else None)
+            if node in seen:
+                continue
+            seen.add(node)
+            if task not in there and len(there) < slots:
+                there[task] = strict
                 return True
-            for other in list(placed[wallet]):
-                placed[wallet].remove(other)
-                if place(other, seen):
-                    placed[wallet].append(task)
+            for other, kind in [(task, there[task])] if task in there else list(there.items()):
+                if other != task and (wallet, other) in seen:
+                    continue
+                seen.add((wallet, other))
+                if place(other, kind, seen):
+                    if other != task:
+                        del there[other]
+                    there[task] = strict
                     return True
-                placed[wallet].append(other)
         return False
 
-    return all(place(task, set()) for task, (_, count) in enumerate(tasks) for _ in range(count))
+    return all(
+        place(task, number < proven, set()) for task, (_, count, proven) in enumerate(tasks) for number in range(count)
+    )
 
 
-def tasks_of(orders: Sequence[OrderRecord]) -> list[tuple[Hash32, int]]:
-    """The tasks that can still be bought with these orders: tag, and machines that each takes."""
+def proven_needed(trust: int) -> int:
+    """Proven machines without which nobody decides a task of this trust, by the rule that gives tasks to machines."""
+    fresh, later = task(trust=trust), float(CONTRIBUTE_UNTIL)
+    machines = max(1, replicates_needed(trust, {}))
+    return max(0, machines - newcomers_left(fresh, view(initialized()), later, PACE))
+
+
+def tasks_of(orders: Sequence[OrderRecord]) -> list[Takes]:
+    """The tasks that can still be bought with these orders."""
     return [
-        (found.order.tag, max(1, replicates_needed(found.order.trust, {})))
+        (found.order.tag, max(1, replicates_needed(found.order.trust, {})), proven_needed(found.order.trust))
         for found in orders
         for _ in range(found.remaining)
     ]

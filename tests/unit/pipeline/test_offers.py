@@ -26,7 +26,7 @@ from pipeline.domain.records import Reservation, WorkerRecord
 from protocol.poco.tags import make_tag
 from protocol.types import BlockNumber, Hash32, NRlc, TaskId
 from tests.unit.pipeline.builders import NO_TAG, task, worker
-from tests.unit.pipeline.offering import FINALITY, World, can_serve, order, policy, tasks_of
+from tests.unit.pipeline.offering import FINALITY, Takes, World, can_serve, order, policy, tasks_of
 
 GPU = make_tag(TAGS["gpu"])
 ONE = policy({}, steady_seconds=60)
@@ -108,6 +108,24 @@ def test_more_trust_takes_more_machines_for_a_task() -> None:
     pool.settle()
     assert pool.offered() == 0
     pool.machines.append(proven(3, 1))
+    pool.settle()
+    assert pool.offered() == 1
+
+
+def test_what_newcomers_may_not_decide_is_offered_only_while_a_proven_machine_is_free() -> None:
+    pool = world(policy=policy({"trust": 20}))
+    pool.machines = [proven(1, 1), *(worker(number) for number in range(2, 8))]
+    pool.settle()
+    assert pool.offered() == 1
+    # Six slots for five votes are left, and all of them together may not decide.
+    pool.machines[0] = replace(pool.machines[0], operator_slots=0)
+    pool.settle()
+    assert pool.offered() == 0
+    pool.now += 100
+    pool.mine()
+    pool.settle()
+    assert pool.offered() == 0
+    pool.newcomers_decide = True
     pool.settle()
     assert pool.offered() == 1
 
@@ -275,8 +293,8 @@ def test_a_machine_that_comes_and_goes_makes_an_order_a_minute_at_most() -> None
     assert len(pool.did(Withdraw)) <= len(pool.did(Sign))
 
 
-#: Machines as (slots, has a GPU), and what a pool may go through.
-MACHINES = st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=4)
+#: Machines as (slots, has a GPU, is proven), and what a pool may go through.
+MACHINES = st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.booleans()), max_size=7)
 OFFERS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     st.sampled_from(
         [
@@ -284,6 +302,7 @@ OFFERS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
             {"category": 0, "trust": 3, "price": "10 nRLC"},
             {"category": 1, "tag": ["gpu"]},
             {"category": 1, "trust": 5, "most": 2},
+            {"category": 3, "trust": 20},
             {"category": 2, "share": 5},
         ]
     ),
@@ -331,7 +350,7 @@ def test_whatever_happens_no_more_is_offered_than_can_be_served(
 @settings(max_examples=100, deadline=None)
 @given(OFFERS, st.lists(st.tuples(MACHINES, st.integers(1, 40)), max_size=40))
 def test_without_buyers_each_offer_gets_an_order_per_steady_time_at_most(
-    offers: list[dict[str, Any]], steps: list[tuple[list[tuple[int, bool]], int]]
+    offers: list[dict[str, Any]], steps: list[tuple[list[tuple[int, bool, bool]], int]]
 ) -> None:
     pool = World(policy(*offers, steady_seconds=60))
     began = pool.now
@@ -350,7 +369,8 @@ def take(pool: World, what: str, value: object) -> None:
     match what, value:
         case "machines", list():
             pool.machines = [
-                proven(number, slots, GPU if gpu else NO_TAG) for number, (slots, gpu) in enumerate(value, 1)
+                worker(number, slots=slots, solos=100 * right, tag=GPU if gpu else NO_TAG, stake=10**6)
+                for number, (slots, gpu, right) in enumerate(value, 1)
             ]
         case "time", int():
             pool.now += value
@@ -366,6 +386,7 @@ def take(pool: World, what: str, value: object) -> None:
                         trust=found.order.trust,
                         tag=sold[0],
                         wants=sold[1],
+                        newcomers=sold[1] - sold[2],
                         worker_stake=NRlc(found.order.workerpoolprice * 30 // 100),
                     )
                 )
@@ -379,5 +400,5 @@ def take(pool: World, what: str, value: object) -> None:
             pool.paused = value
 
 
-def waiting(pool: World) -> list[tuple[Hash32, int]]:
-    return [(each.tag, each.wants) for each in pool.waiting]
+def waiting(pool: World) -> list[Takes]:
+    return [(each.tag, each.wants, each.wants - each.newcomers) for each in pool.waiting]
