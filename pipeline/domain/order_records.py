@@ -13,6 +13,9 @@ A row is stored before its order is sent anywhere, so what a crash may leave is 
     the withdrawal is stored          WITHDRAWN                      unpublished, and closed on chain
     it was unpublished                WITHDRAWN, still listed        the market no longer has it: no longer listed
     its close was handed to the lane  WITHDRAWN, closes 0            handed again under the same key: sent once
+
+The market may put a published order away by itself, as when the pool's stake no longer covers it. So it is looked at
+every LOOK_SECONDS: one that the market lacks is SIGNED, shown again, and goes on as such.
 """
 
 from __future__ import annotations
@@ -32,6 +35,10 @@ class OrderStage(StrEnum):
     WITHDRAWN = "withdrawn"  #: to be taken from the market, and closed on chain
     ENDED = "ended"  #: nobody can buy from it, or only who kept a copy of one that is not to be closed
 
+
+#: Seconds until the market is asked again whether it still lists an order: a request for each of 40 orders at most, and
+#: what it no longer lists is missed by buyers for no longer.
+LOOK_SECONDS = 300.0
 
 #: Stages in which the pool wants an order to be bought.
 LIVE = frozenset({OrderStage.SIGNED, OrderStage.PUBLISHED})
@@ -63,6 +70,8 @@ class OrderRecord:
     shown: bool = False
     #: Whether the market may list it.
     listed: bool = False
+    #: When the market last said that it lists it.
+    looked_at: float = 0.0
     why: Withdrawal | None = None
     withdrawn_at: float | None = None
     #: Volume that was used or closed, as of the block that the watcher had followed.
@@ -92,9 +101,20 @@ class OrderRecord:
         return self.stage is OrderStage.WITHDRAWN and self.shown and self.remaining > 0
 
     def asks(self, now: float) -> bool:
-        """Whether the market is to be asked to list it, or to list it no longer, at `now` (Unix seconds)."""
-        wanted = self.stage is OrderStage.SIGNED or (self.stage is OrderStage.WITHDRAWN and self.listed)
-        return wanted and now >= self.retry_at
+        """Whether the market is to be asked to list it, whether it does, or to list it no longer, at `now` (Unix
+        seconds).
+        """
+        if now < self.retry_at:
+            return False
+        match self.stage:
+            case OrderStage.SIGNED:
+                return True
+            case OrderStage.PUBLISHED:
+                return now >= self.looked_at + LOOK_SECONDS
+            case OrderStage.WITHDRAWN:
+                return self.listed
+            case OrderStage.ENDED:
+                return False
 
     def of(self, category: int, trust: int, tag: Hash32) -> bool:
         """Whether it is of the offer with this category, trust and tag."""
@@ -116,6 +136,13 @@ class Sign:
 @dataclass(frozen=True, slots=True)
 class Publish:
     """Have the market list an order."""
+
+    order_hash: Hash32
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Ask the market whether it still lists an order."""
 
     order_hash: Hash32
 
@@ -149,4 +176,4 @@ class End:
     order_hash: Hash32
 
 
-OrderAction = Sign | Publish | Withdraw | Unpublish | Close | End
+OrderAction = Sign | Publish | Look | Withdraw | Unpublish | Close | End

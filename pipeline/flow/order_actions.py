@@ -21,6 +21,7 @@ from config.metrics import MARKET_ANSWERS, ORDERS_SIGNED, ORDERS_WITHDRAWN
 from pipeline.domain.order_records import (
     Close,
     End,
+    Look,
     OrderAction,
     OrderRecord,
     Publish,
@@ -83,6 +84,8 @@ class OrderActions:
                     done = True
                 case Publish(order_hash):
                     done |= self._ask(known[order_hash], self._publish)
+                case Look(order_hash):
+                    done |= self._ask(known[order_hash], self._look)
                 case Unpublish(order_hash):
                     done |= self._ask(known[order_hash], self._unpublish)
                 case Withdraw(order_hash, why):
@@ -162,9 +165,22 @@ class OrderActions:
                 if _HAS_IT not in str(error):
                     raise
         MARKET_ANSWERS.labels("done").inc()
-        orders.mark_published(order_hash)
+        orders.mark_published(order_hash, self.scheduler.clock())
         log.info("Order published.", action="order_published", order=order_hash, volume=order.order.volume)
         return True
+
+    def _look(self, market: MarketApi, order: OrderRecord) -> bool:
+        """Ask the market whether it still lists the order; whether it is to be published again. Raises MarketRefused,
+        MarketUnavailable.
+        """
+        status = market.status(order.order_hash)
+        MARKET_ANSWERS.labels("done").inc()
+        # What is sold or closed, the chain tells.
+        if status not in (None, DEAD):
+            self.scheduler.store.orders.mark_looked_at(order.order_hash, self.scheduler.clock())
+            return False
+        log.warning("The market lists an order no longer.", action="order_missing", order=order.order_hash, says=status)
+        return self.scheduler.store.orders.mark_missing(order.order_hash)
 
     def _unpublish(self, market: MarketApi, order: OrderRecord) -> bool:
         """Have the market list the order no longer; whether it does not. Raises MarketRefused, MarketUnavailable."""

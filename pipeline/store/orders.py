@@ -81,11 +81,25 @@ class Orders:
         query = {"_id": order_hash, "stage": str(OrderStage.SIGNED)}
         return self._rows.update_one(query, {"$set": {"shown": True, "listed": True}}).matched_count == 1
 
-    def mark_published(self, order_hash: Hash32) -> None:
-        """Note that the market lists the order. One that was withdrawn meanwhile is to be unpublished (again)."""
+    def mark_published(self, order_hash: Hash32, now: float) -> None:
+        """Note that the market lists the order, at `now` (Unix seconds). One that was withdrawn meanwhile is to be
+        unpublished (again).
+        """
         stage = {"$cond": [{"$eq": ["$stage", str(OrderStage.SIGNED)]}, str(OrderStage.PUBLISHED), "$stage"]}
         again = {"$cond": [{"$eq": ["$stage", str(OrderStage.ENDED)]}, str(OrderStage.WITHDRAWN), stage]}
-        self._rows.update_one({"_id": order_hash}, [{"$set": {"stage": again, "listed": True, **_ANSWERED}}])
+        change = {"stage": again, "listed": True, "looked_at": now, **_ANSWERED}
+        self._rows.update_one({"_id": order_hash}, [{"$set": change}])
+
+    def mark_looked_at(self, order_hash: Hash32, now: float) -> None:
+        """Note that the market said at `now` (Unix seconds) that it still has a published order."""
+        query = {"_id": order_hash, "stage": str(OrderStage.PUBLISHED)}
+        self._rows.update_one(query, {"$set": {"looked_at": now, **_ANSWERED}})
+
+    def mark_missing(self, order_hash: Hash32) -> bool:
+        """Note that the market lists a published order no longer, though the pool wants it to. False: it does not."""
+        query = {"_id": order_hash, "stage": str(OrderStage.PUBLISHED)}
+        change = {"stage": str(OrderStage.SIGNED), **_ANSWERED}
+        return self._rows.update_one(query, {"$set": change}).modified_count == 1
 
     def withdraw(self, order_hash: Hash32, why: Withdrawal, now: float) -> bool:
         """Note that the order is not offered any more. False: it was withdrawn before, or has ended."""

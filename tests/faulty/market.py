@@ -50,6 +50,8 @@ class Market:
     url: str = ""
     orders: dict[Hash32, WorkerpoolOrder] = field(default_factory=dict)
     log: list[tuple[str, str]] = field(default_factory=list)
+    #: Orders that it has put away, as it does when the owner's stake no longer covers them.
+    dead: set[Hash32] = field(default_factory=set)
     #: Tasks that could be bought here after each publication, by the contract's account.
     offered: list[int] = field(default_factory=list)
     #: While set, the answer to every request.
@@ -67,9 +69,13 @@ class Market:
     # -- what tests look at ----------------------------------------------------------------------------------------
 
     def listed(self) -> list[WorkerpoolOrder]:
-        """The orders that can be bought here now: neither used up nor closed on chain."""
+        """The orders that can be bought here now: neither put away, used up nor closed on chain."""
         with self._lock:
-            return [order for order_hash, order in self.orders.items() if self._left(order_hash, order)]
+            return [
+                order
+                for order_hash, order in self.orders.items()
+                if order_hash not in self.dead and self._left(order_hash, order)
+            ]
 
     def count(self, what: str) -> int:
         """How often it did this."""
@@ -150,7 +156,7 @@ class Market:
     def _publish(self, signer: Wallet, data: dict[str, Any]) -> dict[str, Any]:
         order = WorkerpoolOrder.from_json(data)
         order_hash = order.order_hash(self.chain_id, self.hub)
-        if order_hash in self.orders:
+        if order_hash in self.orders and order_hash not in self.dead:
             raise _No(403, "order already published")
         owner = Hub(self.rpc, self.hub).workerpool(order.workerpool).owner
         if owner != signer:
@@ -165,6 +171,7 @@ class Market:
         if stake < order.workerpoolprice * STAKE_PERCENT // 100 * left:
             raise _No(403, "workerpool owner's stake is too low to cover required workerpool lock")
         self.orders[order_hash] = order
+        self.dead.discard(order_hash)
         self.log.append(("published", order_hash))
         self.offered.append(sum(self._left(key, each) for key, each in self.orders.items()))
         return {"published": {"orderHash": order_hash, "status": "open", "order": data}}
@@ -172,7 +179,12 @@ class Market:
     def _unpublish(self, signer: Wallet, wanted: dict[str, Any]) -> dict[str, Any]:
         order_hash = Hash32(wanted["orderHash"])
         order = self.orders.get(order_hash)
-        if wanted["target"] != "unpublish_orderHash" or order is None or not self._left(order_hash, order):
+        if (
+            wanted["target"] != "unpublish_orderHash"
+            or order_hash in self.dead
+            or not order
+            or not self._left(order_hash, order)
+        ):
             raise _No(403, f"workerpoolorder with orderHash {order_hash} is not published")
         if Hub(self.rpc, self.hub).workerpool(order.workerpool).owner != signer:
             raise _No(403, "only order signer can unpublish an order")
@@ -185,7 +197,8 @@ class Market:
         if order is None:
             raise _No(404, "workerpoolorder not found")
         left = self._left(order_hash, order)
-        return {"orderHash": order_hash, "order": order.to_json(), "status": "open" if left else "filled"}
+        status = ("dead" if order_hash in self.dead else "open") if left else "filled"
+        return {"orderHash": order_hash, "order": order.to_json(), "status": status}
 
     def _left(self, order_hash: Hash32, order: WorkerpoolOrder) -> int:
         return order.volume - int(self._contract.functions.viewConsumed(to_bytes(order_hash)).call())

@@ -25,7 +25,7 @@ from pipeline.api.admin.order_models import CancelledOrders
 from pipeline.api.admin.orders import cancel, list_orders
 from pipeline.api.services import Services
 from pipeline.broker.notify import Notifier
-from pipeline.domain.order_records import OrderRecord, OrderStage, Withdrawal
+from pipeline.domain.order_records import LOOK_SECONDS, OrderRecord, OrderStage, Withdrawal
 from pipeline.domain.records import ChainFacts
 from pipeline.flow.market_api import MarketApi
 from pipeline.flow.order_actions import LONGEST_WAIT, OrderActions, close_intent
@@ -259,6 +259,43 @@ def test_an_answer_that_decides_nothing_publishes_nothing_twice_and_loses_nothin
             assert shop.market.count("published") == before + 1, name
             assert shop.pool.store.orders.not_ended()[-1].stage is OrderStage.PUBLISHED, name
             unpublish(shop, when, fault, name)
+
+
+@pytest.mark.parametrize("gone", ["put away", "forgotten"])
+def test_an_order_that_the_market_lists_no_longer_is_published_again_once(
+    make_shop: Callable[..., Shop], gone: str
+) -> None:
+    shop = make_shop("watch")
+    shop.machine(0)
+    shop.keep_until("the offer", shop.market.listed)
+    (order,) = shop.orders()
+    asked = len(shop.market.requests)
+    shop.keep()
+    assert len(shop.market.requests) == asked, "it is not looked at before its time"
+    if gone == "put away":
+        shop.market.dead.add(order.order_hash)
+    else:
+        shop.market.orders.clear()
+    for name, fault in UNKNOWN.items():
+        shop.market.before["GET workerpoolorders"] = [fault]
+        shop.keep(seconds=LOOK_SECONDS)
+        assert shop.orders()[0].stage is OrderStage.PUBLISHED, name
+        assert shop.market.count("published") == 1, name
+    shop.keep(seconds=LOOK_SECONDS)
+    assert shop.market.listed() == [order.order]
+    shop.keep(seconds=LOOK_SECONDS)
+    assert (len(shop.orders()), shop.market.count("published")) == (1, 2)
+    assert ("refused", "order already published") not in shop.market.log
+
+
+def test_an_order_that_the_market_has_put_away_is_withdrawn_like_any_other(make_shop: Callable[..., Shop]) -> None:
+    shop = make_shop("watch", "lane")
+    shop.machine(0)
+    shop.keep_until("the offer", shop.market.listed)
+    shop.market.dead.add(shop.orders()[0].order_hash)
+    shop.pool.store.orders.hold(0.0)
+    shop.keep_until("the end", lambda: ended(shop))
+    assert shop.market.count("published") == 1
 
 
 def unpublish(shop: Shop, when: dict[str, list[Fault]], fault: Fault, name: str) -> None:

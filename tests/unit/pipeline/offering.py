@@ -10,6 +10,7 @@ from pipeline.domain.offers import Book, Supply, decide
 from pipeline.domain.order_records import (
     Close,
     End,
+    Look,
     OrderAction,
     OrderRecord,
     OrderStage,
@@ -24,7 +25,7 @@ from pipeline.domain.replicas import newcomers_left
 from protocol.poco.orders import WorkerpoolOrder
 from protocol.poco.weights import replicates_needed
 from protocol.types import BlockNumber, Hash32, NRlc
-from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, PACE, POOL, initialized, task, view
+from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, PACE, POOL, START, initialized, task, view
 
 MARKET = "https://market.example"
 FINALITY = 3
@@ -41,9 +42,8 @@ def policy(*offers: dict[str, object], **fields: object) -> OrderPolicy:
 def order(number: int, volume: int = 1, **fields: object) -> OrderRecord:
     """A published order of category 0, trust 1, for nothing."""
     terms = WorkerpoolOrder(workerpool=POOL, volume=volume, category=0, trust=1, salt=Hash32(f"0x{number:064x}"))
-    record = OrderRecord(
-        Hash32(f"0x{number:064x}"), number, terms, MARKET, 0.0, OrderStage.PUBLISHED, shown=True, listed=True
-    )
+    record = OrderRecord(Hash32(f"0x{number:064x}"), number, terms, MARKET, 0.0, OrderStage.PUBLISHED, shown=True)
+    record = replace(record, listed=True, looked_at=START)
     return replace(record, **fields)  # type: ignore[arg-type]  # tests name fields freely
 
 
@@ -62,6 +62,8 @@ class World:
     newcomers_decide: bool = False
     held: bool = False
     answers: bool = True
+    #: Orders that the market lists no longer by itself.
+    dead: set[Hash32] = field(default_factory=set)
     #: Orders that the lane was asked to close.
     closing: set[Hash32] = field(default_factory=set)
     #: (when, what) of each action that was taken.
@@ -113,7 +115,7 @@ class World:
         return [action for _, action in self.taken if isinstance(action, kind)]
 
     def _is_waiting(self, action: OrderAction) -> bool:
-        if isinstance(action, Publish | Unpublish):
+        if isinstance(action, Publish | Look | Unpublish):
             return not self.answers
         return isinstance(action, Close) and action.order_hash in self.closing
 
@@ -134,7 +136,11 @@ class World:
                 key = Hash32(f"0x{self.last:064x}")
                 self.orders[key] = OrderRecord(key, self.last, terms, action.market, self.now)
             case Publish(key):
-                self._change(key, stage=OrderStage.PUBLISHED, shown=True, listed=True)
+                self.dead.discard(key)
+                self._change(key, stage=OrderStage.PUBLISHED, shown=True, listed=True, looked_at=self.now)
+            case Look(key):
+                missing = {"stage": OrderStage.SIGNED} if key in self.dead else {"looked_at": self.now}
+                self._change(key, **missing)
             case Withdraw(key, why):
                 self._change(key, stage=OrderStage.WITHDRAWN, why=why, withdrawn_at=self.now)
             case Unpublish(key):

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from config.order_policy import TAGS
 from pipeline.domain.offers import MOST_LIVE, Book, Supply, decide
 from pipeline.domain.order_records import (
+    LOOK_SECONDS,
     Close,
     End,
+    Look,
     OrderStage,
     Publish,
     Sign,
@@ -259,6 +261,33 @@ def test_a_market_that_does_not_answer_is_not_asked_before_its_time_and_nothing_
     assert pool.decide() == [Publish(late.order_hash)]
 
 
+def test_an_order_is_looked_at_every_five_minutes_and_published_again_if_the_market_lacks_it() -> None:
+    pool = world(2)
+    pool.settle()
+    (found,) = pool.live()
+    pool.now += LOOK_SECONDS - 1
+    assert pool.decide() == []
+    pool.now += 1
+    assert pool.decide() == [Look(found.order_hash)]
+    pool.settle()
+    assert len(pool.did(Publish)) == 1
+    pool.dead.add(found.order_hash)
+    pool.now += LOOK_SECONDS
+    pool.settle()
+    assert (len(pool.did(Sign)), len(pool.did(Publish)), len(pool.live())) == (1, 2, 1)
+    assert not pool.dead
+
+
+def test_a_published_order_is_not_looked_at_before_its_time_and_not_when_it_is_sold_out() -> None:
+    kept = order(1, volume=2, looked_at=0.0, retry_at=1500.0)
+    pool = world(2, orders={kept.order_hash: kept}, now=1499.0)
+    assert pool.decide() == []
+    pool.now = 1500.0
+    assert pool.decide() == [Look(kept.order_hash)]
+    pool.orders[kept.order_hash] = replace(kept, consumed=2)
+    assert Look(kept.order_hash) not in pool.decide()
+
+
 def test_there_are_never_more_orders_than_the_market_takes() -> None:
     some = {found.order_hash: found for found in (order(number) for number in range(1, MOST_LIVE + 1))}
     pool = world(MOST_LIVE * 10, orders=some, last=MOST_LIVE)
@@ -319,6 +348,7 @@ STEPS = st.lists(
         st.tuples(st.just("mine"), st.none()),
         st.tuples(st.just("market"), st.booleans()),
         st.tuples(st.just("pause"), st.booleans()),
+        st.tuples(st.just("put away"), st.none()),
     ),
     max_size=25,
 )
@@ -392,6 +422,8 @@ def take(pool: World, what: str, value: object) -> None:
                 )
         case "finish", _:
             pool.waiting = []
+        case "put away", _:
+            pool.dead = {found.order_hash for found in pool.live()}
         case "mine", _:
             pool.mine()
         case "market", bool():
