@@ -18,11 +18,11 @@ from config.order_policy import Offer, OrderPolicy
 from pipeline.domain.order_records import (
     Close,
     End,
-    Look,
     OrderAction,
     OrderRecord,
     OrderStage,
     Publish,
+    Recheck,
     Sign,
     Unpublish,
     Withdraw,
@@ -37,7 +37,7 @@ from protocol.types import ZERO_ADDRESS, ZERO_HASH, BlockNumber, Hash32, NRlc
 #: Orders on the market at a time, of the 50 that it takes of a wallet: the rest is for orders signed by hand.
 MOST_LIVE = 40
 #: What does not wait for the market comes first, and what takes an offer back before what makes one.
-_URGENCY: tuple[type[OrderAction], ...] = (Withdraw, Close, End, Unpublish, Sign, Publish, Look)
+_URGENCY: tuple[type[OrderAction], ...] = (Withdraw, Close, End, Unpublish, Sign, Publish, Recheck)
 #: Parts into which the room is divided to be shared out among the offers.
 PARTS = 50
 
@@ -145,7 +145,7 @@ def _next_step(policy: OrderPolicy | None, order: OrderRecord, book: Book, now: 
         if not order.asks(now) or not order.remaining:
             return []
         published = order.stage is OrderStage.PUBLISHED
-        return [Look(order.order_hash) if published else Publish(order.order_hash)]
+        return [Recheck(order.order_hash) if published else Publish(order.order_hash)]
     # While the policy cannot be read, what it said last is not known: closing is what it says by default.
     to_close = order.open_to_buyers and (policy is None or policy.close_on_chain)
     if final or (not order.listed and not to_close and order.remaining):

@@ -141,7 +141,7 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Recheck:
     """Ask the market whether it still lists an order."""
 
     order_hash: Hash32
@@ -176,4 +176,4 @@ class End:
     order_hash: Hash32
 
 
-OrderAction = Sign | Publish | Look | Withdraw | Unpublish | Close | End
+OrderAction = Sign | Publish | Recheck | Withdraw | Unpublish | Close | End

@@ -21,10 +21,10 @@ from config.metrics import MARKET_ANSWERS, ORDERS_SIGNED, ORDERS_WITHDRAWN
 from pipeline.domain.order_records import (
     Close,
     End,
-    Look,
     OrderAction,
     OrderRecord,
     Publish,
+    Recheck,
     Sign,
     Unpublish,
     Withdraw,
@@ -84,8 +84,8 @@ class OrderActions:
                     done = True
                 case Publish(order_hash):
                     done |= self._ask(known[order_hash], self._publish)
-                case Look(order_hash):
-                    done |= self._ask(known[order_hash], self._look)
+                case Recheck(order_hash):
+                    done |= self._ask(known[order_hash], self._recheck)
                 case Unpublish(order_hash):
                     done |= self._ask(known[order_hash], self._unpublish)
                 case Withdraw(order_hash, why):
@@ -169,7 +169,7 @@ class OrderActions:
         log.info("Order published.", action="order_published", order=order_hash, volume=order.order.volume)
         return True
 
-    def _look(self, market: MarketApi, order: OrderRecord) -> bool:
+    def _recheck(self, market: MarketApi, order: OrderRecord) -> bool:
         """Ask the market whether it still lists the order; whether it is to be published again. Raises MarketRefused,
         MarketUnavailable.
         """

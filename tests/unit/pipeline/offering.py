@@ -10,11 +10,11 @@ from pipeline.domain.offers import Book, Supply, decide
 from pipeline.domain.order_records import (
     Close,
     End,
-    Look,
     OrderAction,
     OrderRecord,
     OrderStage,
     Publish,
+    Recheck,
     Sign,
     Unpublish,
     Withdraw,
@@ -115,7 +115,7 @@ class World:
         return [action for _, action in self.taken if isinstance(action, kind)]
 
     def _is_waiting(self, action: OrderAction) -> bool:
-        if isinstance(action, Publish | Look | Unpublish):
+        if isinstance(action, Publish | Recheck | Unpublish):
             return not self.answers
         return isinstance(action, Close) and action.order_hash in self.closing
 
@@ -138,7 +138,7 @@ class World:
             case Publish(key):
                 self.dead.discard(key)
                 self._change(key, stage=OrderStage.PUBLISHED, shown=True, listed=True, looked_at=self.now)
-            case Look(key):
+            case Recheck(key):
                 missing = {"stage": OrderStage.SIGNED} if key in self.dead else {"looked_at": self.now}
                 self._change(key, **missing)
             case Withdraw(key, why):

@@ -15,9 +15,9 @@ from pipeline.domain.order_records import (
     LOOK_SECONDS,
     Close,
     End,
-    Look,
     OrderStage,
     Publish,
+    Recheck,
     Sign,
     Unpublish,
     Withdraw,
@@ -268,7 +268,7 @@ def test_an_order_is_looked_at_every_five_minutes_and_published_again_if_the_mar
     pool.now += LOOK_SECONDS - 1
     assert pool.decide() == []
     pool.now += 1
-    assert pool.decide() == [Look(found.order_hash)]
+    assert pool.decide() == [Recheck(found.order_hash)]
     pool.settle()
     assert len(pool.did(Publish)) == 1
     pool.dead.add(found.order_hash)
@@ -283,9 +283,9 @@ def test_a_published_order_is_not_looked_at_before_its_time_and_not_when_it_is_s
     pool = world(2, orders={kept.order_hash: kept}, now=1499.0)
     assert pool.decide() == []
     pool.now = 1500.0
-    assert pool.decide() == [Look(kept.order_hash)]
+    assert pool.decide() == [Recheck(kept.order_hash)]
     pool.orders[kept.order_hash] = replace(kept, consumed=2)
-    assert Look(kept.order_hash) not in pool.decide()
+    assert Recheck(kept.order_hash) not in pool.decide()
 
 
 def test_there_are_never_more_orders_than_the_market_takes() -> None:
