@@ -28,6 +28,7 @@ from pipeline.domain.order_records import (
     Sign,
     Unpublish,
     Withdraw,
+    Withdrawal,
 )
 from pipeline.flow.isolate import is_transient
 from pipeline.flow.market_api import DEAD, OPEN, WORDS, MarketApi
@@ -89,9 +90,7 @@ class OrderActions:
                 case Unpublish(order_hash):
                     done |= self._ask(known[order_hash], self._unpublish)
                 case Withdraw(order_hash, why):
-                    if self.scheduler.store.orders.withdraw(order_hash, why, self.scheduler.clock()):
-                        ORDERS_WITHDRAWN.labels(why.name.lower()).inc()
-                        log.info("Order withdrawn.", action="order_withdrawn", order=order_hash, why=str(why))
+                    self._withdraw(order_hash, why)
                     done = True
                 case Close(order_hash):
                     self._close(known[order_hash])
@@ -119,6 +118,12 @@ class OrderActions:
         ORDERS_SIGNED.inc()
         log.info("Order signed.", action="order_signed", order=order_hash, volume=order.volume, category=order.category)
         return True
+
+    def _withdraw(self, order_hash: Hash32, why: Withdrawal) -> None:
+        """Note that the order is not offered any more."""
+        if self.scheduler.store.orders.withdraw(order_hash, why, self.scheduler.clock()):
+            ORDERS_WITHDRAWN.labels(why.name.lower()).inc()
+            log.info("Order withdrawn.", action="order_withdrawn", order=order_hash, why=str(why))
 
     # -- the market -----------------------------------------------------------------------------------------------
 
