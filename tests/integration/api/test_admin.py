@@ -91,14 +91,21 @@ def test_the_token_is_a_file_that_only_its_owner_reads(api: Api) -> None:
     assert operator_token(api.settings) not in repr(api.settings)
 
 
-def test_commands_that_go_on_are_told_of_changes_and_ask_nothing_themselves(
+def test_commands_that_go_on_are_told_of_changes_and_do_not_ask_again_and_again(
     api: Api, sluice: Callable[..., tuple[int, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = OperatorApi.open()
     told = client.follow("/live")
     assert [next(told)["workerpool"] for _ in range(2)] == [api.services.pool.workerpool] * 2
-    monkeypatch.setattr(OperatorApi, "get", lambda *_, **__: pytest.fail("it asked"))
+    asked, get = [], OperatorApi.get
+
+    def note(client: OperatorApi, path: str, **options: Any) -> Any:
+        asked.append(path)
+        return get(client, path, **options)
+
+    monkeypatch.setattr(OperatorApi, "get", note)
     assert sluice("pool", "drain", "--json")[0] == 0
+    assert asked == ["/status"], "once in the end: what it is told may be some seconds old"
     monkeypatch.undo()
     api.services.store.pause.resume()
     monkeypatch.setenv("SLUICE_ADMIN_URL", f"http://127.0.0.1:{api.settings.operations_port}/")
