@@ -145,7 +145,10 @@ def _relayed_pool(category_seconds: int) -> Iterator[tuple[BenchPool, Relays, Fa
     servers = bring_up()
     pools: list[LocalPool] = []
     with ExitStack() as stack:
-        sessions = lambda: {name: process.pid for pool in pools for name, process in pool.running.items()}  # noqa: E731
+
+        def sessions() -> dict[str, int]:
+            return {name: process.pid for pool in pools for name, process in pool.running.items()}
+
         relays = stack.enter_context(Relays(sessions).running())
         relayed = _relayed(servers, relays)
         bench_pool = stack.enter_context(

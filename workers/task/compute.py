@@ -29,7 +29,6 @@ from protocol.errors import (
     NoSuchImage,
     RefusedHere,
     SluiceError,
-    StorageUnavailable,
     TaskDeclined,
     TaskFailure,
 )
@@ -56,8 +55,8 @@ from workers.sandbox.gpu import free_gpu
 from workers.sandbox.image import AppImage, require_name
 from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.run_app import AppRun, run_app
-from workers.sandbox.spec import container_name, container_spec
-from workers.task import admission, disk_limits, signature
+from workers.sandbox.spec import container_spec
+from workers.task import aborted_task, admission, disk_limits, signature
 from workers.task.deadline import TaskDeadline
 from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result, how, require_promised
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
@@ -106,7 +105,7 @@ def compute(context: WorkerContext, assignment: Assignment, *, redelivered: bool
             return False
         if not signature.admits(context, assignment):
             return False
-        if not _cleared(context, task_id, redelivered=redelivered):
+        if not aborted_task.cleared(context, task_id, redelivered=redelivered):
             return False
         replicate = context.journal.add(assignment, context.now())
         if replicate.stage in COMPUTING:
@@ -115,31 +114,6 @@ def compute(context: WorkerContext, assignment: Assignment, *, redelivered: bool
             _report_again(context, replicate)
         now = context.journal.find(task_id)
         return now is not None and now.stage in WITH_RESULT
-
-
-def _cleared(context: WorkerContext, task_id: TaskId, *, redelivered: bool) -> bool:
-    """Forget a task that was aborted, so that it can begin anew; False while Docker does not let its container go.
-
-    The scheduler assigns it again after a reorg, or when its database was lost or restored. A message that was not
-    acknowledged before the abort, because the broker went away, assigns nothing: the app would run for nobody. Where
-    the scheduler does want it, it publishes anew. Only under the task's lock: whoever still waits for the killed
-    container must see ABORTED.
-    """
-    known = context.journal.find(task_id)
-    if known is None or known.stage is not ReplicateStage.ABORTED:
-        return True
-    if redelivered:
-        log.info("The message of an aborted task came again.", action="aborted_again", task=task_id)
-        return False
-    try:
-        context.engine.remove(container_name(context.machine.settings.worker_name, context.machine.wallet, task_id))
-        context.layout.task(task_id).remove()
-    except (EngineUnavailable, StorageUnavailable) as error:
-        log.warning("An aborted task cannot begin anew yet.", action="restart_delayed", task=task_id, why=str(error))
-        return False
-    context.journal.forget([task_id])
-    log.info("An aborted task is assigned again.", action="task_restarted", task=task_id)
-    return True
 
 
 def _report_again(context: WorkerContext, replicate: Replicate) -> None:

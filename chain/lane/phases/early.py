@@ -43,7 +43,7 @@ def find_early(
     """Keys of the intents whose verdict is WAIT, but which would succeed behind the pending transactions.
 
     Intents that have lost a nonce before are left out, so that none reverts early twice. None where the node does not
-    answer, or not as it should: what is ready without looking ahead never waits for that.
+    answer, or not as it should: it is asked again some blocks later, and what is ready never waits for it.
     """
     if context.pending_readiness is None or not memory.early.is_open(seen.head):
         return set()
@@ -57,7 +57,14 @@ def find_early(
     try:
         found = context.pending_readiness.check(waiting, seen.moment) if waiting else []
     except (RpcUnavailable, *MISREAD) as error:
-        log.info("The pending state is not known now: nothing goes out early.", action="lane_no_early", why=str(error))
+        memory.early = memory.early.unanswered(seen.head)
+        log.warning(
+            "The node does not tell its pending state: no step goes out early until it is asked again.",
+            action="lane_no_early",
+            wallet=context.lane.wallet,
+            until_block=memory.early.opens_at,
+            why=str(error),
+        )
         return set()
     return {intent.key for intent, verdict in zip(waiting, found, strict=True) if verdict.judgement is Judgement.READY}
 

@@ -21,6 +21,9 @@ WINDOW = 50
 SHARE, LEAST = 0.1, 2
 #: Blocks of the first pause, and of the longest: on a chain of 1 s blocks two minutes, and half a day.
 PAUSE, LONGEST = 128, 32_768
+#: Blocks for which the pending state is not asked for after a question that failed: a node that hangs would cost each
+#: run its time-out, reveals included.
+UNKNOWN_PAUSE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,10 @@ class EarlyGuard:
     def is_open(self, head: BlockNumber) -> bool:
         """Whether steps may go out early at this head."""
         return head >= self.opens_at
+
+    def unanswered(self, head: BlockNumber) -> EarlyGuard:
+        """The guard after a question about the pending state that failed at `head`: closed for a while."""
+        return replace(self, opens_at=BlockNumber(max(self.opens_at, head + UNKNOWN_PAUSE)))
 
     def after(self, succeeded: int, reverted: int, head: BlockNumber) -> EarlyGuard:
         """The guard with so many more ended early steps; begins a pause at `head` if too many of the last reverted."""

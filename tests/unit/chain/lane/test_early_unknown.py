@@ -8,6 +8,7 @@ import pytest
 
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.model.policy import LanePolicy
+from chain.lane.rules.early import UNKNOWN_PAUSE
 from chain.lane.rules.order import Order
 from chain.lane.rules.readiness import Moment, ReadinessVerdict
 from protocol.errors import RpcUnavailable, SluiceError
@@ -42,3 +43,10 @@ def test_a_question_about_the_pending_state_that_fails_holds_up_no_reveal(error:
     assert (report.trouble, pending.asked > 0) == (None, True)
     states = {intent.key: intent.state for intent in rig.lane.intents([waits, goes])}
     assert states == {waits: IntentState.QUEUED, goes: IntentState.SENT}
+    asked = pending.asked
+    rig.run()
+    assert pending.asked == asked, "a node that hangs costs its time-out once in a while, and not in each run"
+    for _ in range(UNKNOWN_PAUSE):
+        rig.chain.mine()
+    rig.run()
+    assert pending.asked > asked
