@@ -28,11 +28,11 @@ from pipeline.broker.notify import Notifier
 from pipeline.domain.order_records import LOOK_SECONDS, OrderRecord, OrderStage, Withdrawal
 from pipeline.domain.records import ChainFacts
 from pipeline.flow.market_api import MarketApi
-from pipeline.flow.order_actions import LONGEST_WAIT, TURN_ENDS, OrderActions, close_intent
+from pipeline.flow.order_actions import LONGEST_WAIT, OrderActions, close_intent
 from pipeline.flow.orders import keep_orders
 from pipeline.scheduler import Scheduler
 from protocol.amounts import ether
-from protocol.errors import TransactionReverted
+from protocol.errors import MarketRefused, TransactionReverted
 from protocol.poco.orders import WorkerpoolOrder
 from protocol.poco.view import TaskStatus
 from protocol.types import NRlc, Wei
@@ -473,8 +473,6 @@ def test_a_crash_in_any_window_loses_no_order_and_publishes_none_twice(
     shop.machine(0)
     for window, (method, done) in WINDOWS.items():
         number, published = len(shop.orders()), shop.market.count("published")
-        # The turn to ask markets that the crashed run of the window before had.
-        shop.ahead += TURN_ENDS
         with monkeypatch.context() as patch:
             crashes = crash_once(patch, method, done=done)
             until(f"{window}: the offer", lambda: runs(shop) and len(shop.market.listed()) == 1)
@@ -496,7 +494,9 @@ def crash_once(patch: pytest.MonkeyPatch, method: str, *, done: bool) -> list[st
         if crashes:
             return called(*args)
         if done:
-            called(*args)
+            # The order may be closed in a block already: the market has put it away by itself then.
+            with suppress(MarketRefused):
+                called(*args)
         crashes.append(method)
         raise Crashed
 
