@@ -234,7 +234,8 @@ class OrderActions:
                 log.warning("An order is closed later.", action="order_close_waits", why=str(error))
                 return
             scheduler.notifier.send_lane()
-            log.info("Order is closed on chain.", action="order_close", order=order.order_hash, tries=order.closes)
+            done = "The order's close was handed to the lane."
+            log.info(done, action="order_close", order=order.order_hash, tries=order.closes)
         elif known.state is IntentState.FAILED:
             log.warning("Order not closed.", action="order_close_failed", order=order.order_hash, why=known.reason)
             scheduler.store.orders.close_failed(order.order_hash, order.closes)
