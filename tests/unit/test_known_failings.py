@@ -17,7 +17,8 @@ from protocol.types import Hash32
 from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, decided, initialized, task, view
 
 ROOT = Path(__file__).parents[1]
-DECIDE, LANE, HERE = "unit/pipeline/test_decide.py", "unit/chain/lane", "unit/test_known_failings.py"
+DECIDE, VOTES = "unit/pipeline/test_decide.py", "unit/pipeline/test_decide_votes.py"
+LANE, HERE = "unit/chain/lane", "unit/test_known_failings.py"
 FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "A deal that cannot be read for a moment is skipped for good",
@@ -29,7 +30,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "One transient error while initialize or finalize is asked for fails the task",
         (
-            (DECIDE, "test_a_failed_initialize_gets_another_try_with_another_key"),
+            (VOTES, "test_a_failed_initialize_gets_another_try_with_another_key"),
             (
                 f"{LANE}/test_poco_rules.py",
                 "test_a_node_that_is_behind_or_a_reorg_ends_no_step_of_a_task_that_was_initialized",
@@ -69,8 +70,8 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "A lost worker is replaced only after the task's whole time",
         (
-            (DECIDE, "test_a_replicate_that_is_over_is_replaced_at_once"),
-            (DECIDE, "test_a_worker_that_never_starts_is_asked_again_and_then_replaced"),
+            (VOTES, "test_a_replicate_that_is_over_is_replaced_at_once"),
+            (VOTES, "test_a_worker_that_never_starts_is_asked_again_and_then_replaced"),
         ),
     ),
     (
@@ -106,7 +107,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ),
     (
         "A task without votes at its contribution deadline is begun again",
-        ((DECIDE, "test_nobody_is_asked_after_the_contribution_deadline"),),
+        ((VOTES, "test_nobody_is_asked_after_the_contribution_deadline"),),
     ),
     (
         "A task for enclaves fails at once where no machine is known, and never where others are",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.domain.actions import Action
+from pipeline.domain.actions import Action, Method, Submit
 from pipeline.domain.decide import decide
 from pipeline.domain.progress import after
 from pipeline.domain.records import ChainFacts, Replicate, ReplicateState, Reservation, TaskRecord, WorkerRecord
@@ -157,6 +157,8 @@ def seen(event: events.Event, block: int, at: int) -> events.Seen:
 
 
 #: Three workers agree on the truth.
+#: Three machines that were given a task.
+VOTERS = (replicate(1), replicate(2), replicate(3))
 CONSENSUS = (initialized(), voted(1), voted(2), voted(3), agreed())
 
 
@@ -167,3 +169,8 @@ def decided(record: TaskRecord, chain: ChainView, now: float = START + 3) -> lis
 def moved(record: TaskRecord, chain: ChainView, now: float = START + 3) -> TaskRecord:
     """The record after deciding once."""
     return after(record, chain, decided(record, chain, now), now, PACE)
+
+
+def submits(actions: Sequence[object]) -> list[tuple[Method, int]]:
+    """What is handed to the lane: method and generation."""
+    return [(action.method, action.generation) for action in actions if isinstance(action, Submit)]

@@ -1,9 +1,8 @@
-"""What is decided about one task: a table of situations by sentence."""
+"""What is decided about a task from consensus to its end: a table of situations by sentence."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -15,16 +14,13 @@ from pipeline.domain.actions import (
     End,
     Free,
     Method,
-    Pledge,
-    Resend,
     Resume,
     Stop,
     Submit,
     Want,
 )
 from pipeline.domain.decide import MAX_FAILED_INTENTS, ORPHAN_TIMEOUT, ORPHANED_FOR_GOOD, can_change_decision
-from pipeline.domain.records import Outcome, Replicate, ReplicateState, Submission, TaskStage
-from pipeline.domain.replicas import TOO_LATE
+from pipeline.domain.records import Replicate, ReplicateState, Submission, TaskStage
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.view import ChainView
 from protocol.types import Contract
@@ -36,6 +32,7 @@ from tests.unit.pipeline.builders import (
     LIE,
     LINK,
     START,
+    VOTERS,
     agreed,
     claimed,
     decided,
@@ -45,6 +42,7 @@ from tests.unit.pipeline.builders import (
     reopened,
     replicate,
     revealed,
+    submits,
     task,
     uploaded,
     view,
@@ -52,150 +50,8 @@ from tests.unit.pipeline.builders import (
     wallet,
 )
 
-VOTERS = (replicate(1), replicate(2), replicate(3))
 ASKED = tuple(replicate(n, reveal_asked_at=START + 2, upload_asked_at=START + 2 if n == 1 else None) for n in (1, 2, 3))
 REVEAL_UNTIL = START + 2 + 20
-
-
-def submits(actions: Sequence[object]) -> list[tuple[Method, int]]:
-    return [(action.method, action.generation) for action in actions if isinstance(action, Submit)]
-
-
-# -- before consensus --------------------------------------------------------------------------------------------------
-
-
-def test_a_fresh_task_is_initialized_and_staffed_at_once() -> None:
-    actions = decided(task(trust=5), view())
-    assert submits(actions) == [(Method.INITIALIZE, 0)]
-    assert Want(3) in actions
-
-
-@pytest.mark.parametrize(("trust", "workers"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4)])
-def test_newcomers_wanted_grow_with_the_logarithm_of_trust(trust: int, workers: int) -> None:
-    assert Want(workers) in decided(task(trust=trust), view())
-
-
-def test_initialize_is_not_handed_over_twice_in_a_row() -> None:
-    once = moved(task(), view())
-    assert submits(decided(once, view())) == []
-
-
-def test_initialize_is_looked_after_when_the_chain_keeps_silent() -> None:
-    once = moved(task(), view())
-    (submit,) = [item for item in decided(once, view(), START + 60) if isinstance(item, Submit)]
-    assert submit.again
-
-
-def test_a_failed_initialize_gets_another_try_with_another_key() -> None:
-    assert submits(decided(task(failed={"initialize": 1}), view())) == [(Method.INITIALIZE, 1)]
-
-
-def test_three_failed_tries_are_enough() -> None:
-    assert submits(decided(task(failed={"initialize": 3}), view())) == []
-
-
-def test_nothing_is_initialized_after_the_contribution_deadline() -> None:
-    assert decided(task(), view(), CONTRIBUTE_UNTIL) == []
-
-
-def test_a_task_never_initialized_is_initialized_for_the_claim_after_the_final_deadline() -> None:
-    assert submits(decided(task(failed={"initialize": 1}), view(), FINAL)) == [(Method.INITIALIZE, 4)]
-
-
-def test_a_task_that_cannot_be_initialized_ends_at_the_final_deadline_and_stays_ended() -> None:
-    computing = [replicate(1, ReplicateState.STARTED), replicate(2, ReplicateState.FAILED, holds_slot=True)]
-    record = task(failed={"initialize": 3}, why="refused", wants=1, replicates=computing)
-    actions = decided(record, view(), FINAL)
-    assert End(TaskStage.FAILED, "It could not be initialized: refused.") in actions
-    assert {item.wallet for item in actions if isinstance(item, Free)} == {wallet(1), wallet(2)}
-    ended = moved(record, view(), FINAL)
-    assert (ended.open, ended.stage, ended.wants) == (False, TaskStage.FAILED, 0)
-    assert decided(ended, view(), FINAL + 100) == []
-    assert decided(ended, view(initialized()), FINAL + 100)[0] == Resume()
-
-
-def test_workers_that_compute_count_as_votes_to_come() -> None:
-    computing = [replicate(n, ReplicateState.STARTED) for n in (1, 2, 3)]
-    assert decided(task(replicates=computing), view(initialized())) == []
-
-
-@pytest.mark.parametrize("state", [ReplicateState.FAILED, ReplicateState.LOST, ReplicateState.ABORTED])
-def test_a_replicate_that_is_over_is_replaced_at_once(state: ReplicateState) -> None:
-    gone = [replicate(1, state), replicate(2), replicate(3)]
-    assert Want(1, 4, 0) in decided(task(replicates=gone), view(initialized()))
-
-
-def test_a_worker_that_never_starts_is_asked_again_and_then_replaced() -> None:
-    waiting = [replicate(1, ReplicateState.ASSIGNED), replicate(2), replicate(3)]
-    record = task(replicates=waiting)
-    assert decided(record, view(initialized()), START + 3) == []
-    assert decided(record, view(initialized()), START + 7) == [Resend(wallet(1))]
-    assert Want(1, 0, 0) not in decided(record, view(initialized()), START + 60)
-    late = task(replicates=[replicate(1, ReplicateState.ASSIGNED)], trust=1)
-    assert Want(1) in decided(late, view(initialized()), START + 62)
-
-
-def test_a_worker_that_computed_but_does_not_vote_is_replaced() -> None:
-    assert Want(1) in decided(task(trust=1, replicates=[replicate(1)]), view(initialized()), START + 62)
-
-
-def test_a_dissenter_makes_more_workers_wanted() -> None:
-    liars = task(trust=3, replicates=[replicate(1), replicate(2)])
-    chain = view(initialized(), voted(1), voted(2, LIE))
-    assert Want(2, 2, 2) in decided(liars, chain)
-
-
-def test_a_slot_is_free_as_soon_as_computing_is_over() -> None:
-    holding = replicate(1, ReplicateState.COMPUTED, holds_slot=True)
-    record = task(trust=1, replicates=[holding])
-    assert Pledge(wallet(1)) in decided(record, view(initialized()))
-    pledged = moved(record, view(initialized()))
-    assert (pledged.replicates[0].holds_slot, pledged.replicates[0].pledged) == (False, True)
-    assert decided(pledged, view(initialized())) == []
-
-
-def test_the_stake_is_free_when_the_vote_is_seen_or_will_not_come() -> None:
-    owing = replicate(1, pledged=True)
-    assert Free(wallet(1)) in decided(task(replicates=[owing]), view(initialized(), voted(1)))
-    gone = replicate(1, ReplicateState.FAILED, pledged=True)
-    assert Free(wallet(1), Outcome.FAILED) in decided(task(replicates=[gone]), view(initialized()))
-    assert Free(wallet(1)) in decided(task(replicates=[owing]), view(initialized(), claimed()))
-
-
-def test_who_computes_for_too_long_is_stopped_and_its_slot_freed() -> None:
-    record = task(trust=1, replicates=[replicate(1, ReplicateState.STARTED)], contribution_deadline=FINAL + 900)
-    assert decided(record, view(initialized()), START + 60) == []
-    actions = decided(record, view(initialized()), START + 82)
-    assert actions[:3] == [
-        Drop(wallet(1), ReplicateState.LOST, TOO_LATE),
-        Stop(wallet(1)),
-        Free(wallet(1), Outcome.FAILED),
-    ]
-    assert Want(1) in actions
-
-
-def test_a_segment_is_published_again_at_longer_and_longer_intervals() -> None:
-    waiting = replicate(1, ReplicateState.ASSIGNED, published_at=START + 10, resends=2)
-    record = task(trust=1, replicates=[waiting])
-    assert decided(record, view(initialized()), START + 29) == []
-    assert decided(record, view(initialized()), START + 30) == [Resend(wallet(1))]
-    assert moved(record, view(initialized()), START + 30).replicates[0].resends == 3
-
-
-def test_only_news_of_the_chain_counts_as_a_sign_of_life() -> None:
-    asked = moved(task(replicates=VOTERS), view(*CONSENSUS), START + 3)
-    assert asked.heard_at == START + 3
-    again = moved(asked, view(*CONSENSUS), START + 9)
-    assert (again.changed_at, again.heard_at) == (START + 9, START + 3)
-
-
-def test_a_slot_is_free_when_the_vote_is_on_chain_though_no_report_came() -> None:
-    silent = replicate(1, ReplicateState.STARTED)
-    assert Free(wallet(1)) in decided(task(replicates=[silent]), view(initialized(), voted(1)))
-
-
-def test_nobody_is_asked_after_the_contribution_deadline() -> None:
-    assert decided(task(wants=3), view(initialized()), CONTRIBUTE_UNTIL) == [Want(0)]
 
 
 # -- consensus ---------------------------------------------------------------------------------------------------------
