@@ -121,7 +121,7 @@ def chains(draw: st.DrawFn) -> ModelChain:
 
 
 @given(records(), views, MOMENTS)
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_every_combination_of_record_chain_and_time_has_an_action_or_an_explained_wait(
     record: TaskRecord, view: ChainView, now: float
 ) -> None:
@@ -135,7 +135,7 @@ def test_every_combination_of_record_chain_and_time_has_an_action_or_an_explaine
 
 
 @given(records(), views, MOMENTS)
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_what_was_decided_is_not_decided_again_at_once(record: TaskRecord, view: ChainView, now: float) -> None:
     once = after(record, view, decide(record, view, now, PACE), now, PACE)
     again = after(once, view, decide(once, view, now, PACE), now, PACE)
@@ -143,7 +143,7 @@ def test_what_was_decided_is_not_decided_again_at_once(record: TaskRecord, view:
 
 
 @given(records(), chains())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_task_ends_though_no_worker_ever_does_anything_more(record: TaskRecord, chain: ModelChain) -> None:
     """Stakes are locked until the chain has it ended: a record that ended while the chain waits is no end."""
     _live_on(record, chain, refused={})

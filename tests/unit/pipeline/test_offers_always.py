@@ -53,7 +53,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(OFFERS, STEPS)
 def test_whatever_happens_no_more_is_offered_than_can_be_served(
     offers: list[dict[str, Any]], steps: list[tuple[str, object]]
