@@ -275,8 +275,21 @@ def connect_machine(
     )
 
 
-def consume(app: Celery, queues: Sequence[str], *, name: str, processes: int, log_level: str = "warning") -> None:
-    """Run a Celery prefork worker on these queues until SIGTERM. `name`: its node name in Flower, before the `@`.
+def node_name(name: str, host: str | None = None) -> str:
+    """The name of a Celery worker in Flower: `name` and the host's, which is the machine's own if `host` is None."""
+    return host_format(default_nodename(f"{name}@{host or '%h'}"))
+
+
+def consume(
+    app: Celery,
+    queues: Sequence[str],
+    *,
+    name: str,
+    processes: int,
+    host: str | None = None,
+    log_level: str = "warning",
+) -> None:
+    """Run a Celery prefork worker on these queues until SIGTERM. `name`, `host`: as for `node_name`.
 
     Not through Celery's command line, which imports a second of things that only a person at a prompt needs.
     """
@@ -284,7 +297,7 @@ def consume(app: Celery, queues: Sequence[str], *, name: str, processes: int, lo
     # a scheduler the warning would come with each of its processes.
     warnings.simplefilter("ignore", SecurityWarning)
     worker = app.Worker(
-        hostname=host_format(default_nodename(f"{name}@%h")),
+        hostname=node_name(name, host),
         queues=",".join(queues),
         concurrency=processes,
         pool_cls=get_implementation("prefork"),

@@ -31,6 +31,13 @@ class Settings(BaseSettings):
     # -- where things are kept ------------------------------------------------------------------------------------
     home: Path = Field(Path(".sluice"), description="Folder for data, logs, pids and journals.")
 
+    host_name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$",
+        description="This host's name in Flower and `celery status`, if it is not the machine's own: of the hosts that"
+        " run one pool, each has another.",
+    )
+
     # -- the chain ------------------------------------------------------------------------------------------------
     chain_id: int = Field(31337, description="Chain id; a node that answers another one is refused.")
     rpc_url: str = Field(

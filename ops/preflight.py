@@ -28,6 +28,7 @@ from config.endpoints import loopback_warnings, plaintext_warnings, public_endpo
 from config.http_client import http_client, is_loopback
 from config.order_policy import read_policy
 from config.settings import Settings
+from ops import host_name
 from ops.stack import ports
 from pipeline.domain import health
 from pipeline.domain.facts import Facts, NoAnswer, NodeFacts
@@ -141,6 +142,11 @@ def require(settings: Settings, key: Key, *, wait: float = WAIT_SECONDS) -> None
     if fatal:
         names = ", ".join(finding.part for finding in fatal)
         raise SchedulerNotReady(why=f"{_finding_sentence(fatal[0])} Not ready: {names}; each has a line above.")
+
+
+def require_free_name(settings: Settings, wanted: Collection[str], *, wait: float = WAIT_SECONDS) -> None:
+    """Raise SchedulerNotReady if another scheduler is connected to RabbitMQ by this one's name."""
+    _call_in_child(host_name.require_free_name, settings, wanted, wait)
 
 
 def examine(settings: Settings, key: Key) -> list[PreflightFinding]:

@@ -32,7 +32,7 @@ def run(settings: Settings, wallet: Wallet, wanted: Sequence[str]) -> None:
 def _mains(settings: Settings, wallet: Wallet) -> Mapping[str, Callable[[], None]]:
     """The main function of each of the scheduler's processes, by its name."""
     lane = topology.lane_queue_name(wallet)
-    consume = partial(celery_apps.consume, app, log_level=settings.log_level)
+    consume = partial(celery_apps.consume, app, host=settings.host_name, log_level=settings.log_level)
     return {
         "api": partial(serve.run, settings),
         "watch": watch.main,

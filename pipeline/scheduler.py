@@ -86,7 +86,7 @@ class Scheduler:
             pool=pool,
             notifier=Notifier(core, key.wallet),
             pool_link=BrokerLink(pool),
-            relay=Relay(core),
+            relay=Relay(core, settings.host_name),
             registry_cache=RegistryCache(hub),
             timeouts=Timeouts.of(settings),
         )

@@ -64,6 +64,7 @@ def _run(only: Only = None, wait: Wait = None) -> None:
     seconds = preflight.WAIT_SECONDS if wait is None else wait
     now = preflight.resolve_names(now, wait=seconds)
     preflight.require(now, key, wait=seconds)
+    preflight.require_free_name(now, wanted, wait=seconds)
     from ops import scheduler  # noqa: PLC0415
 
     scheduler.run(now, key.wallet, wanted)

@@ -149,7 +149,7 @@ class Services:
             challenges=Challenges(database(settings)),
             broker=BrokerAdmin.from_settings(settings),
             notifier=BackgroundNotifier(Notifier(app, pool.scheduler)),
-            relay=Relay(app),
+            relay=Relay(app, settings.host_name),
             ipfs=Ipfs(settings.ipfs_api),
             rpc=connect(settings),
             uploads=uploads,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -69,9 +70,11 @@ def worker_permissions(wallet: Wallet) -> dict[str, str]:
     return {"configure": "^$", "write": "^$", "read": rf"^{name}(\.tx)?$"}
 
 
-def flower_user(core_vhost: str) -> str:
-    """Name of Flower's RabbitMQ user: one per vhost, so that two pools on one broker do not share it."""
-    return f"flower-{core_vhost}"
+def flower_user(settings: Settings) -> str:
+    """Name of Flower's RabbitMQ user: one per vhost and host, since each Flower gets a new password at its start, which
+    ends what others have by the same name.
+    """
+    return f"flower-{settings.amqp_core_vhost}-{settings.host_name or socket.gethostname()}"
 
 
 def worker_queue_arguments() -> dict[str, object]:
@@ -118,12 +121,13 @@ class BrokerAdmin:
         *,
         core: str = "core",
         pool: str = "pool",
+        flower: str = "flower",
         timeout: float = 5.0,
     ) -> None:
-        """`api_url` without path or credentials; `timeout` in seconds per request."""
+        """`api_url` without path or credentials; `flower`: name of Flower's user; `timeout` in seconds per request."""
         self._url = api_url
         self._username = username
-        self._core, self._pool = core, pool
+        self._core, self._pool, self._flower = core, pool, flower
         self._http = http_client(f"{api_url.rstrip('/')}/api", auth=(username, password), timeout=timeout)
 
     @classmethod
@@ -136,6 +140,7 @@ class BrokerAdmin:
             parts.password or "guest",
             core=settings.amqp_core_vhost,
             pool=settings.amqp_pool_vhost,
+            flower=flower_user(settings),
             timeout=timeout,
         )
 
@@ -268,14 +273,14 @@ class BrokerAdmin:
     def admit_flower(self) -> str:
         """Make Flower's user on vhost `core` and return its new password."""
         password = secrets.token_urlsafe(PASSWORD_BYTES)
-        user = flower_user(self._core)
+        user = self._flower
         self._call("PUT", f"/users/{_part(user)}", {"password": password, "tags": "monitoring"})
         self._permit(self._core, user, FLOWER_PERMISSIONS)
         return password
 
     def dismiss_flower(self) -> None:
         """Delete Flower's RabbitMQ user."""
-        self._call("DELETE", f"/users/{_part(flower_user(self._core))}", missing_ok=True)
+        self._call("DELETE", f"/users/{_part(self._flower)}", missing_ok=True)
 
     def _permit(self, vhost: str, user: str, permissions: dict[str, str]) -> None:
         self._call("PUT", f"/permissions/{_part(vhost)}/{_part(user)}", dict(permissions))

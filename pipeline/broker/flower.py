@@ -52,7 +52,7 @@ def flower_launch(settings: Settings, password: str) -> FlowerLaunch:
         f"--max_workers={MAX_WORKERS}",
         f"--max_tasks={MAX_TASKS}",
     )
-    user = flower_user(settings.amqp_core_vhost)
+    user = flower_user(settings)
     env = {
         "SLUICE_AMQP_URL": _signed_in(settings.amqp_url.get_secret_value(), user, password),
         "FLOWER_BROKER_API": f"{_signed_in(settings.rabbitmq_api, user, password)}/api/",

@@ -26,11 +26,11 @@ from uuid import UUID, uuid5
 
 from celery import Celery
 from celery.events.event import Event, event_exchange
-from celery.utils.nodenames import default_nodename, host_format
 from celery.utils.time import utcoffset
 from kombu.clocks import LamportClock
 
 from config import topology
+from config.celery_apps import node_name
 from pipeline.broker.background import Background
 from pipeline.broker.link import BrokerLink
 from pipeline.domain.records import Replicate
@@ -172,11 +172,12 @@ def worker_event(
 class Relay:
     """Sends events through one long-lived connection, on its own thread. A failure is logged, and not raised."""
 
-    def __init__(self, app: Celery, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, app: Celery, host: str | None = None, clock: Callable[[], float] = time.time) -> None:
+        """`host`: SLUICE_HOST_NAME."""
         self._clock = clock
         self._ticks = LamportClock()
         #: The scheduler's own name in Flower: that of its pipeline's Celery workers.
-        self._nodename = host_format(default_nodename("pipeline@%h"))
+        self._nodename = node_name("pipeline", host)
         self._link = BrokerLink(app)
         #: What machines call themselves, by wallet; after a restart learned anew with each one's next ping.
         self._names: dict[Wallet, str] = {}

@@ -122,7 +122,7 @@ def test_flowers_user_reads_events_and_can_start_nothing(api: Api) -> None:
     port = int(url.rpartition(":")[2])
     connection = amqp.Connection(
         f"127.0.0.1:{port}",
-        userid=flower_user(api.settings.amqp_core_vhost),
+        userid=flower_user(api.settings),
         password=password,
         virtual_host=api.settings.amqp_core_vhost,
     )

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -68,14 +68,27 @@ class Pool:
 
     # -- the scheduler's processes ---------------------------------------------------------------------------------
 
-    def start(self, name: str) -> None:
-        """Start one of: watch, pipeline, lane, beat."""
-        lane = topology.lane_queue_name(self.chain.sender(OWNER).wallet)
-        self.processes[name] = processes.start(name, self.environment, self.home / f"{name}.log", lane)
+    def start(self, name: str, host: str | None = None) -> None:
+        """Start one of: watch, pipeline, lane, beat; on `host`, if there are several."""
+        lane, key = topology.lane_queue_name(self.chain.sender(OWNER).wallet), _on(name, host)
+        environment = self.environment | ({"SLUICE_HOST_NAME": host} if host else {})
+        self.processes[key] = processes.start(name, environment, self.home / f"{key}.log", lane)
 
-    def kill(self, name: str) -> None:
+    def kill(self, name: str, host: str | None = None) -> None:
         """End one of them and its children."""
-        forged.kill(self.processes.pop(name))
+        forged.kill(self.processes.pop(_on(name, host)))
+
+    @contextmanager
+    def frozen(self, names: Sequence[str], host: str) -> Iterator[None]:
+        """These processes of the host stand still in the block, with their children."""
+        groups = [self.processes[_on(name, host)].pid or 0 for name in names]
+        for group in groups:
+            os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for group in groups:
+                os.killpg(group, signal.SIGCONT)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -156,6 +169,10 @@ class Pool:
         """Stakes still locked, of pool owner and workers."""
         wallets = [self.chain.sender(number).wallet for number in (OWNER, *WORKERS)]
         return [account.locked for account in self.chain.hub.accounts(wallets)]
+
+
+def _on(name: str, host: str | None) -> str:
+    return f"{name}@{host}" if host else name
 
 
 @pytest.fixture

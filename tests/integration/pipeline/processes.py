@@ -32,4 +32,6 @@ def _main(name: str, lane: str) -> None:
             from pipeline.celery import app
 
             queues = (lane,) if name == "lane" else topology.PIPELINE_QUEUES
-            celery_apps.consume(app, queues, name=name, processes=1, log_level="info")
+            celery_apps.consume(
+                app, queues, name=name, processes=1, host=os.environ.get("SLUICE_HOST_NAME"), log_level="info"
+            )
