@@ -8,6 +8,8 @@ celery -A beat beat
 
 from __future__ import annotations
 
+import time
+
 from celery import Celery
 
 from config import topology
@@ -16,11 +18,13 @@ from config.settings import Settings, settings
 
 #: Seconds between two looks for results to pin and for what is not needed any more: two queries by index.
 TIDY_SECONDS = 60.0
+#: Seconds between two questions whether an audit is due, and so between its two readings: a query where it is not.
+AUDIT_SECONDS = 60.0
 
 
 def beat_app(settings: Settings) -> Celery:
     """A Celery app whose beat publishes `pipeline.sweep` and `pipeline.orders` every `sweep_seconds`, and rarely
-    `pipeline.tidy`.
+    `pipeline.tidy` and `pipeline.audit`.
     """
     app = core_app(settings)
     app.conf.update(
@@ -42,6 +46,13 @@ def beat_app(settings: Settings) -> Celery:
                 "task": topology.TIDY,
                 "schedule": TIDY_SECONDS,
                 "options": {"expires": TIDY_SECONDS},
+            },
+            "audit": {
+                "task": topology.AUDIT,
+                "schedule": AUDIT_SECONDS,
+                # The first audit after this start is due whenever the last one was.
+                "args": (time.time(),),
+                "options": {"expires": AUDIT_SECONDS},
             },
         },
         beat_scheduler="celery.beat:Scheduler",

@@ -23,7 +23,7 @@ from protocol.types import Wallet
 #: The scheduler's tasks (`pipeline.tasks`), in vhost core.
 INGEST_DEALS, ADVANCE, ASSIGN = "pipeline.ingest_deals", "pipeline.advance", "pipeline.assign"
 SWEEP, BULK, RUN_LANE = "pipeline.sweep", "pipeline.bulk", "lane.run"
-TIDY, ORDERS = "pipeline.tidy", "pipeline.orders"
+TIDY, ORDERS, AUDIT = "pipeline.tidy", "pipeline.orders", "pipeline.audit"
 #: A worker machine's tasks (`workers.tasks`), in vhost pool.
 COMPUTE, UPLOAD, REVEAL, ABORT = "worker.compute", "worker.upload", "worker.reveal", "worker.abort"
 #: Those that must not wait until the processes of the other queue have done their containers and uploads: a reveal has
@@ -44,6 +44,7 @@ PIPELINE_ROUTES = {
     ASSIGN: {"queue": PIPELINE_QUEUE},
     SWEEP: {"queue": SWEEP_QUEUE},
     TIDY: {"queue": PIPELINE_QUEUE},
+    AUDIT: {"queue": PIPELINE_QUEUE},
     BULK: {"queue": BULK_QUEUE},
     ORDERS: {"queue": ORDERS_QUEUE},
 }

@@ -36,6 +36,7 @@ from config.http_client import http_client
 from config.settings import Settings
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.facts import (
+    AuditFacts,
     BrokerFacts,
     DatabaseFacts,
     ExpectedPool,
@@ -251,6 +252,7 @@ def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFact
             ahead = hello["localTime"].timestamp() - (before + clock()) / 2
             store, cut_off = Store.of(db), Copies(db).cut_off()
             cursor, swept_at, swept_by = store.chain.cursor(), store.sweeps.last(), store.sweeps.last_by()
+            audited = store.audits.last()
     except ExecutionTimeout:
         return _late("MongoDB", ANSWER_SECONDS)
     except OperationFailure as error:
@@ -266,7 +268,9 @@ def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFact
     if cut_off:
         what, _, fix = cut_off.partition(": ")
         return NoAnswer(what, fix[:1].upper() + fix[1:])
-    return DatabaseFacts("setName" in hello or hello.get("msg") == "isdbgrid", ahead, cursor, swept_at, swept_by)
+    audit = None if audited is None else AuditFacts(audited.at, audited.differences, audited.first, audited.unasked)
+    replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
+    return DatabaseFacts(replicated, ahead, cursor, swept_at, swept_by, audit)
 
 
 def ask_broker(

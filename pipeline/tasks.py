@@ -21,7 +21,7 @@ from config.celery_apps import ConfirmTimeoutCelery
 from config.per_process import PerProcess
 from config.settings import Settings
 from pipeline.broker import notify
-from pipeline.flow import assign, bulk, ingest, orders, sweep, tidy
+from pipeline.flow import assign, audit, bulk, ingest, orders, sweep, tidy
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.isolate import TRANSIENT_ERRORS
 from pipeline.flow.transactions import failures_of
@@ -147,6 +147,12 @@ def sweep_tasks(self: ClockTask) -> None:
 def tidy_up(self: ClockTask) -> None:
     """Remove broker users and queues of machines that are long silent, and old results."""
     tidy.tidy(self.scheduler)
+
+
+@shared_task(name=topology.AUDIT, base=ClockTask, bind=True)
+def audit_pool(self: ClockTask, since: float) -> None:
+    """Compare database, chain, RabbitMQ and IPFS, if that is due: after a start at `since`, and daily."""
+    audit.audit_when_due(self.scheduler, since)
 
 
 @shared_task(

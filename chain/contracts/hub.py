@@ -158,6 +158,11 @@ class Hub:
         app, dataset, workerpool = (self._call_each(function, [()], None)[0] for function in functions)
         return Contract(app), Contract(dataset), Contract(workerpool)
 
+    def workerpools(self, owner: Wallet) -> int:
+        """How many workerpools a wallet owns; each is a token of their registry."""
+        registry = self._call_each(calls.WORKERPOOL_REGISTRY, [()], None)[0]
+        return int(self._call_each(calls.BALANCE_OF, [(owner,)], None, to=registry)[0])
+
     def balances(self, wallets: Sequence[Wallet], at: BlockNumber | None = None) -> list[int]:
         """Native token that each wallet has, in wei."""
         tag = hex(self.head() if at is None else at)

@@ -191,6 +191,17 @@ class BrokerAdmin:
             len(machines),
         )
 
+    def machines(self) -> tuple[frozenset[Wallet], frozenset[str]]:
+        """(machines that have a user on vhost `pool`, names of the queues there). Two requests, however many."""
+        admitted = self._call("GET", f"/vhosts/{_part(self._pool)}/permissions").json()
+        queues = self._call("GET", f"/queues/{_part(self._pool)}?columns=name").json()
+        # A worker's user is named as its wallet; any other user is the operator's.
+        users = (str(row["user"]) for row in admitted)
+        return (
+            frozenset(Wallet(user) for user in users if _WALLET.match(user)),
+            frozenset(str(row["name"]) for row in queues),
+        )
+
     def _counts(self, vhost: str) -> list[QueueCount]:
         fields = "name,messages_ready,messages_unacknowledged,consumers"
         return [QueueCount.of(row) for row in self._call("GET", f"/queues/{_part(vhost)}?columns={fields}").json()]

@@ -21,6 +21,17 @@ class NoAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditFacts:
+    """What the last audit found (`sluice audit`). `at`: Unix seconds; `first`: the first of its differences."""
+
+    at: float
+    differences: int = 0
+    first: str = ""
+    #: What could not be asked, each with its reason.
+    unasked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseFacts:
     """MongoDB."""
 
@@ -34,6 +45,8 @@ class DatabaseFacts:
     swept_at: float | None = None
     #: The process that did, for people; None: not known.
     swept_by: str | None = None
+    #: None: none has ended yet.
+    audit: AuditFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from chain.contracts.calls import GAS_LIMITS
 from pipeline.domain.facts import (
+    AuditFacts,
     BrokerFacts,
     DatabaseFacts,
     ExpectedPool,
@@ -23,6 +24,7 @@ from pipeline.domain.facts import (
     NoAnswer,
     NodeFacts,
 )
+from protocol.counts import count
 from protocol.poco.events import BlockRef
 from protocol.types import Wei
 
@@ -44,6 +46,7 @@ TASK_GAS = GAS_LIMITS["initialize"].base + GAS_LIMITS["finalize"].base
 #: Chain seconds that pass in one of ours while a node follows the head; many more while it reads old blocks.
 LIVE_PACE = (0.3, 3.0)
 _ETHER = 10**18
+_HOUR = 3600.0
 
 F = TypeVar("F")
 
@@ -73,6 +76,8 @@ def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
             found["watcher"] = _watcher(facts.node, facts.database.cursor, facts.watched, pool)
     if isinstance(facts.database, DatabaseFacts) and facts.database.swept_at is not None:
         found["pipeline"] = _pipeline(facts.now - facts.database.swept_at, facts.database.swept_by, facts.watched, pool)
+    if isinstance(facts.database, DatabaseFacts) and facts.database.audit is not None:
+        found["audit"] = _audit(facts.database.audit, facts.now)
     if facts.lane is not None:
         found["lane"] = _lane(facts.lane, pool)
     if facts.machines is not None:
@@ -261,6 +266,18 @@ def _watcher(node: NodeFacts, cursor: BlockRef | None, watched: float, pool: Exp
         ok=False,
         detail=f"{place}, {behind} blocks behind the head: newer deals and votes are not seen",
         fix="See `sluice chain status` and that the process `watch` runs; the first reading of a chain takes a while.",
+    )
+
+
+def _audit(facts: AuditFacts, now: float) -> HealthPart:
+    ago = f"{max(0.0, now - facts.at) / _HOUR:.0f} h ago"
+    asked = f"; could not be asked: {', '.join(facts.unasked)}" if facts.unasked else ""
+    if not facts.differences:
+        return HealthPart(ok=True, detail=f"no difference was found {ago}{asked}")
+    return HealthPart(
+        ok=False,
+        detail=f"{count(facts.differences, 'difference')} found {ago}{asked}; the first: {facts.first}",
+        fix="See `sluice audit`, which names each with what to do; `sluice audit --fix` repairs what is safe.",
     )
 
 

@@ -24,6 +24,7 @@ from chain.lane.store.lease import new_holder, process_of
 from pipeline.broker import notify
 from pipeline.domain import due
 from pipeline.domain.records import WorkerRecord
+from pipeline.domain.slots import forgotten_slots
 from pipeline.flow import isolate
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.assign import assign
@@ -109,21 +110,9 @@ def free_forgotten_slots(scheduler: Scheduler) -> None:
 
 
 def _free_forgotten(scheduler: Scheduler, workers: Sequence[WorkerRecord], before: float) -> None:
-    held = [
-        (worker.wallet, item.task_id)
-        for worker in workers
-        for item in (*worker.held, *worker.pledged)
-        if item.since < before
-    ]
-    tasks = {task.task_id: task for task in scheduler.store.tasks.load_tasks({task_id for _, task_id in held})}
-    forgotten, computed = [], []
-    for wallet, task_id in held:
-        task = tasks.get(task_id)
-        replicate = task.replicate(wallet) if task else None
-        if task is None or replicate is None or not replicate.holds or not task.open:
-            forgotten.append((wallet, task_id))
-        elif replicate.pledged:
-            computed.append((wallet, task_id))
+    held = {item.task_id for worker in workers for item in (*worker.held, *worker.pledged) if item.since < before}
+    tasks = {task.task_id: task for task in scheduler.store.tasks.load_tasks(held)}
+    forgotten, computed = forgotten_slots(workers, tasks, before)
     scheduler.store.workers.pledge(computed)
     if scheduler.store.workers.release(forgotten):
         log.info("Slots given back that nothing held.", action="slots_freed", slots=len(forgotten))

@@ -48,6 +48,10 @@ class Transactions:
         ]
         return len(fresh), failures
 
+    def key(self, task: TaskId, method: str, generation: int) -> str:
+        """Key of the intent of a task's transaction in its try `generation`."""
+        return Intent.new(self.chain_id, self.wallet, method, task, occasion=generation).key
+
     def queued(self) -> int:
         """How many transactions wait for a nonce."""
         return self.lane.context.store.count(self.lane.id, (IntentState.QUEUED,))

@@ -32,6 +32,8 @@ KEEP_BLOCKS = 4096
 #: Old blocks are deleted once every so many.
 PRUNE_EVERY = 512
 CURSOR = "watch"
+#: Beside the cursor: the block from which on events are stored, where that is not the settings' first one.
+FIRST = "first"
 #: Beside the cursor: the last reorganisations, and how many are kept.
 REORGS, KEEP_REORGS = "reorgs", 20
 
@@ -63,6 +65,11 @@ class ChainStore:
             # The work of every block that is kept was stored too; those since the newest readable one are read again.
             log.exception("The cursor cannot be read; the newest block serves.", action="cursor_broken", why=str(error))
             return next(iter(self.reader.each(self._blocks.find().sort("_id", DESCENDING).limit(PRUNE_EVERY))), None)
+
+    def followed_from(self) -> BlockNumber:
+        """The block from which on events are stored; 0: from where the settings say."""
+        row = self._cursors.find_one({"_id": FIRST}, {"number": 1})
+        return BlockNumber(0 if row is None else int(row["number"]))
 
     def block(self, number: BlockNumber) -> BlockRef | None:
         """A block as it was when its work was stored; None if that is not known."""

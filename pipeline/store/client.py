@@ -14,6 +14,7 @@ from pymongo.errors import ConfigurationError, PyMongoError
 from config.per_process import PerProcess
 from config.settings import Settings
 from pipeline.store import ledger
+from pipeline.store.audits import Audits
 from pipeline.store.blocks import ChainStore
 from pipeline.store.census import Census
 from pipeline.store.copies import Copies
@@ -109,6 +110,7 @@ class Store:
     uploads: Uploads
     transfers: TransferWishes
     orders: Orders
+    audits: Audits
     _db: Database[dict[str, Any]]
 
     @classmethod
@@ -130,6 +132,7 @@ class Store:
             Uploads(db),
             TransferWishes(db),
             Orders(db),
+            Audits(db),
             db,
         )
 

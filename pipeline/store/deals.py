@@ -19,6 +19,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from pipeline.domain.audit.views import WaitingDeal
 from pipeline.domain.records import DealRecord
 from pipeline.store.documents import Documents, Row
 from pipeline.store.quarantine import Quarantine, Reader
@@ -118,6 +119,24 @@ class Deals:
         """The block in which each of these deals was matched; only deals that are not ingested yet."""
         rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": NEW}, {"block": 1})
         return {DealId(row["_id"]): BlockNumber(row["block"]) for row in rows}
+
+    def waiting(self, limit: int) -> list[WaitingDeal]:
+        """Deals noticed and not ingested yet, those matched first first; at most `limit`."""
+        # The block is named so that the partial index serves.
+        rows = self._rows.find({"state": NEW, "block": {"$gte": 0}}, {"block": 1, "stored": 1})
+        return [
+            WaitingDeal(DealId(row["_id"]), BlockNumber(row["block"]), int(row.get("stored") or 0))
+            for row in rows.sort("block", ASCENDING).limit(limit)
+        ]
+
+    def ready(self, deal_ids: Iterable[DealId]) -> list[DealRecord]:
+        """Those of these deals that are ingested, in no order."""
+        return self.reader.each(self._rows.find({"_id": {"$in": list(deal_ids)}, "state": READY}))
+
+    def read_again(self, deal_ids: Iterable[DealId]) -> None:
+        """Have ingested deals read from the chain again, and those of their tasks stored that are missing."""
+        anew = {"state": NEW, "read": False, "stored": 0, "again": True, "lease_until": 0.0}
+        self._rows.update_many({"_id": {"$in": list(deal_ids)}, "state": READY}, {"$set": anew, "$inc": {"fence": 1}})
 
     # -- storing their tasks --------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
 
@@ -46,6 +46,12 @@ class Pins:
     def due(self, now: float, limit: int) -> list[Pin]:
         """Results to look at now, those that have waited longest first."""
         rows = self._rows.find({"look_at": {"$lte": now}}).sort("look_at", ASCENDING).limit(limit)
+        return [Pin(row["cid"], TaskId(row["task"]), row["pinned"], row["at"]) for row in rows]
+
+    def newest_pinned(self, limit: int) -> list[Pin]:
+        """Results that are pinned, those to be looked at last first: the newest, since all are kept equally long."""
+        # By the index on `look_at`.
+        rows = self._rows.find({"look_at": {"$gt": 0.0}, "pinned": True}).sort("look_at", DESCENDING).limit(limit)
         return [Pin(row["cid"], TaskId(row["task"]), row["pinned"], row["at"]) for row in rows]
 
     def look_again(self, pin: Pin, at: float, *, pinned: bool) -> None:

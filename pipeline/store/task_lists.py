@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection as Some
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,38 @@ class TaskLists:
         """At most `limit` open tasks that were assigned to this worker and stand at one of `stages`."""
         query = {"open": True, "replicates.wallet": wallet, "stage": {"$in": _names(stages)}}
         return self._reader.each(self._rows.find(query).limit(limit))
+
+    def open_pages(self, size: int) -> Iterator[list[TaskRecord]]:
+        """All open tasks in pages of about `size`, deal by deal; what begins meanwhile may be left out."""
+        deals: list[DealId] = []
+        together = 0
+        for deal_id, number in self.open_by_deal().items():
+            if number > size:
+                yield from self._open_pages_of(deal_id, size)
+                continue
+            if together + number > size:
+                yield self._open_of(deals)
+                deals, together = [], 0
+            deals.append(deal_id)
+            together += number
+        if deals:
+            yield self._open_of(deals)
+
+    def _open_of(self, deal_ids: Some[DealId]) -> list[TaskRecord]:
+        return self._reader.each(self._rows.find({"open": True, "deal": {"$in": list(deal_ids)}}))
+
+    def _open_pages_of(self, deal_id: DealId, size: int) -> Iterator[list[TaskRecord]]:
+        first = 0
+        while page := self.of_deal(deal_id, first, size, OPEN_STAGES):
+            first = page[-1].index + 1
+            yield page
+
+    def tasks_of_deals(self, deal_ids: Some[DealId]) -> dict[DealId, int]:
+        """How many tasks of each of these deals are stored, over or not."""
+        match = {"$match": {"deal": {"$in": list(deal_ids)}}}
+        rows = self._rows.aggregate([match, {"$group": {"_id": "$deal", "count": {"$sum": 1}}}])
+        counts = {row["_id"]: int(row["count"]) for row in rows}
+        return {deal_id: counts.get(deal_id, 0) for deal_id in deal_ids}
 
     def count_by_stage(self) -> dict[TaskStage, StageCount]:
         """How many tasks stand at each stage that is not an end: the ended ones only grow in number."""

@@ -58,6 +58,16 @@ class Ipfs:
         """Have the node keep what it has. Pinning again changes nothing."""
         self._ask("pin/add", cid)
 
+    def pinned(self, cid: str) -> bool:
+        """Whether the node has pinned it itself, and not as a part of something else."""
+        try:
+            self._ask("pin/ls", cid, type="recursive")
+        except StorageUnavailable as error:
+            if _NOT_PINNED not in str(error):
+                raise
+            return False
+        return True
+
     def unpin(self, cid: str) -> None:
         """Let the node drop it at its next clean-up. What is not pinned stays as it is."""
         try:
@@ -66,9 +76,10 @@ class Ipfs:
             if _NOT_PINNED not in str(error):
                 raise
 
-    def _ask(self, what: str, cid: str) -> None:
+    def _ask(self, what: str, cid: str, **options: str) -> None:
         try:
-            response = self._http.post(f"{self._url}/api/v0/{what}", params={"arg": cid}, timeout=PIN_SECONDS)
+            asked = {"arg": cid, **options}
+            response = self._http.post(f"{self._url}/api/v0/{what}", params=asked, timeout=PIN_SECONDS)
         except httpx.HTTPError as error:
             raise StorageUnavailable(what=f"IPFS at {self._url}", why=str(error) or type(error).__name__) from error
         if not response.is_success:
