@@ -19,12 +19,12 @@ from pathlib import Path
 
 from chain.contracts.hub import Hub
 from chain.lane.store.mongo import MongoStore
-from chain.rpc.answers import decode_replies, values
 from chain.rpc.pool import connect
 from config.settings import Settings
 from config.whole_files import write_whole
 from ops.archive import Archive, Member, open_archive
 from ops.backup.contents import DATABASE, KEYS, SETTINGS, Pool, key_files, require_usable
+from ops.in_flight import LOOK_SECONDS, wait_for_mined
 from pipeline.store import orders, transfer_wish
 from pipeline.store.client import Store, answering, database
 from pipeline.store.copies import Copies, split
@@ -34,8 +34,6 @@ from protocol.types import Contract, Wallet
 
 #: Sweeps that must be missing before the scheduler counts as stopped.
 _QUIET_SWEEPS = 2.0
-#: Seconds between two looks.
-_LOOK_SECONDS = 0.5
 _SUFFIX = ".bson"
 #: The setting that names what is offered, as a line of `settings.env` begins.
 _ORDERS_FILE = "SLUICE_ORDERS_FILE"
@@ -199,7 +197,7 @@ def _require_stopped(sweeps: Sweeps, settings: Settings) -> None:
     last, quiet = sweeps.last(), _QUIET_SWEEPS * settings.sweep_seconds
     end = time.monotonic() + quiet
     while last is not None and time.time() - last < quiet and time.monotonic() < end:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)
         if sweeps.last() != last:
             raise NotPossible(what="A scheduler works on this database: stop it first, on every machine.")
 
@@ -211,11 +209,4 @@ def _settle(settings: Settings, pool: Pool, wallets: Sequence[Wallet], wait: flo
     """
     with closing(connect(settings)) as rpc:
         Hub(rpc, Contract(pool.hub)).check_chain(settings.model_copy(update={"workerpool": pool.workerpool}))
-        end = time.monotonic() + wait
-        while True:
-            asked = [("eth_getTransactionCount", (wallet, tag)) for wallet in wallets for tag in ("pending", "latest")]
-            counts = values(decode_replies(rpc.batch(asked), lambda count: int(count, 16)), rpc.name)
-            pending = sum(counts[0::2]) - sum(counts[1::2])
-            if pending <= 0 or time.monotonic() >= end:
-                return max(0, pending)
-            time.sleep(_LOOK_SECONDS)
+        return wait_for_mined(rpc, wallets, wait)

@@ -1,11 +1,11 @@
-"""`sluice scheduler run | doctor | certificate`."""
+"""`sluice scheduler run | doctor | adopt | certificate`."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,8 +16,14 @@ from chain.keystore import load_key
 from config.logging import configure
 from config.metrics_folder import share
 from config.settings import settings
+from ops.admin import screen
+from ops.admin.screen import DryRun, Json
+from protocol.counts import count
+from protocol.errors import BadInput
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+if TYPE_CHECKING:
+    from ops.adopt import Adoption
+
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", help="Run only this process here (api, watch, pipeline, lane, beat, flower). Repeatable."),
@@ -37,6 +43,9 @@ def register(app: typer.Typer) -> None:
         "run", epilog="Examples: `sluice scheduler run`, `sluice scheduler run --only api`, `--only lane --only watch`"
     )(_run)
     group.command("doctor", epilog="Examples: `sluice scheduler doctor`, `sluice scheduler doctor --json`")(_doctor)
+    group.command(
+        "adopt", epilog="Examples: `sluice scheduler adopt --dry-run`, `sluice scheduler adopt --yes --json`"
+    )(_adopt)
     group.command(
         "certificate",
         epilog="Example: `sluice scheduler certificate pool.example --folder docker/secrets`",
@@ -90,6 +99,98 @@ def _doctor(as_json: Json = False) -> None:
         Console(soft_wrap=True).print(table)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def _adopt(
+    lowest: Annotated[
+        int | None,
+        typer.Option("--from", help="Block below which no deal is sought. Default: SLUICE_START_BLOCK.", min=0),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds for transactions of the wallet to get into a block.")
+    ] = 60.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Start a fresh database on a pool that something else ran: with the same workerpool and wallet, and deals open.
+
+    Stop the other scheduler first. Finds the open deals on chain, says what there is, and has the scheduler begin at
+    the oldest of them; `sluice scheduler run` then finishes their tasks. Exit code 1 if nothing was adopted.
+    """
+    from ops.adopt import adopt, look  # noqa: PLC0415 # help is printed at once
+
+    if as_json and not yes and not dry_run:
+        raise BadInput(what="With --json nobody is asked: add --yes, or --dry-run.")
+    now = settings()
+    with Console(stderr=True, highlight=False).status("Looking at the wallet, then for open deals …") as status:
+        found = look(
+            now,
+            lowest=now.start_block if lowest is None else lowest,
+            wait=0.0 if dry_run else wait,
+            progress=lambda block, deals: status.update(f"Read down to block {block}: {count(deals, 'open deal')} …"),
+        )
+    says, answer = _found_words(found), _found_json(found)
+    if not as_json:
+        print("\n".join(says))
+    if dry_run:
+        screen.show({**answer, "done": False}, "Nothing was done.", as_json=as_json)
+        return
+    if not yes and not typer.confirm("Adopt it?", err=True):
+        raise typer.Exit(1)
+    first = adopt(now, found)
+    next_step = f"The scheduler will read from block {first} on. Next: `sluice scheduler run`, then `sluice audit`."
+    screen.show({**answer, "done": True}, next_step, as_json=as_json)
+
+
+def _found_json(found: Adoption) -> dict[str, Any]:
+    """What was found as JSON for the command's answer."""
+    work = found.work
+    return {
+        "workerpool": found.workerpool,
+        "wallet": found.wallet,
+        "head": work.head.number,
+        "first_block": work.first_block,
+        "read_to": work.read_to,
+        "deals": len(work.deals),
+        "tasks": work.by_status,
+        "votes": work.votes,
+        "to_reveal": work.to_reveal,
+        "voters": sorted(work.voters),
+        "locked_nrlc": work.locked,
+        "explained_nrlc": work.explained,
+        "nonce": found.nonce,
+        "pending": found.pending,
+    }
+
+
+def _found_words(found: Adoption) -> list[str]:
+    """What was found in sentences."""
+    work = found.work
+    said = {
+        "UNSET": "to be initialized",
+        "ACTIVE": "open for votes",
+        "REVEALING": "agreed, to be revealed and finalized",
+        "expired": "past their deadline, which can only be claimed",
+    }
+    deals, tasks = count(len(work.deals), "open deal"), count(sum(work.by_status.values()), "open task")
+    votes, workers = count(work.votes, "vote"), count(len(work.voters), "worker")
+    words = [
+        f"Workerpool {found.workerpool} of {found.wallet}, at block {work.head.number}:",
+        f"  {deals} with {tasks}, the oldest of block {work.first_block}; sought down to block {work.read_to}",
+        *(f"    {number} {said[name]}" for name, number in sorted(work.by_status.items())),
+        f"  {votes} of {workers} on them, {work.to_reveal} to be revealed",
+        f"  first nonce {found.nonce}; transactions of the wallet in no block yet: {found.pending}",
+    ]
+    if work.locked > work.explained:
+        words.append(
+            f"  The hub locks {work.locked} nRLC of the wallet, of which these explain {work.explained}: it owns"
+            " another workerpool, or has deals that are not found or cannot be read. Seek deeper with --from."
+        )
+    words.append(
+        "  Not known, and not needed: who was given tasks and has not voted. Such votes may still come, and count."
+    )
+    return words
 
 
 def _certificate(

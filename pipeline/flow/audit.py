@@ -71,6 +71,9 @@ class Reading:
     unasked: dict[str, str] = field(default_factory=dict)
     #: The block that everything is read at, once the node is known to have it; None: the chain is not asked.
     _block: BlockRef | None = None
+    #: Deals compared so far, as the contract has them: a deal's tasks may be on several pages.
+    _deals: dict[DealId, Deal | None] = field(default_factory=dict)
+    _compared: set[DealId] = field(default_factory=set)
     #: Stake that the tasks read so far explain; None once that of one is not known.
     _explained: NRlc | None = field(default_factory=lambda: NRlc(0))
 
@@ -153,9 +156,10 @@ class Reading:
         return found
 
     def _deal_rows(self, deal_ids: set[DealId]) -> list[DealRow]:
-        """These deals with the number of their tasks, as far as all of them are stored."""
+        """Those of these deals that are ingested and were on no page before, with the number of their tasks."""
         store = self.scheduler.store
-        ready = store.deals.ready(deal_ids)
+        ready = store.deals.ready(deal_ids - self._compared)
+        self._compared |= deal_ids
         counts = store.lists.tasks_of_deals([deal.deal_id for deal in ready])
         return [DealRow(deal, counts[deal.deal_id]) for deal in ready]
 
@@ -180,6 +184,7 @@ class Reading:
                     told[deal_id] = None
                 case _:
                     self.unasked[f"deal {deal_id}"] = answer.why
+        self._deals |= told
         return PoolOnChain(tasks=views, deals=told)
 
     def _stop_asking(self, error: Exception) -> None:
@@ -193,7 +198,7 @@ class Reading:
             if not stored.record.open:
                 continue
             view = None if chain is None else chain.tasks.get(stored.record.task_id)
-            deal = None if chain is None else chain.deals.get(stored.record.deal_id)
+            deal = self._deals.get(stored.record.deal_id)
             if view is None or deal is None or self._explained is None:
                 self._explained = None
                 return

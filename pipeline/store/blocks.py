@@ -71,6 +71,11 @@ class ChainStore:
         row = self._cursors.find_one({"_id": FIRST}, {"number": 1})
         return BlockNumber(0 if row is None else int(row["number"]))
 
+    def begin_behind(self, block: BlockRef) -> None:
+        """Have an empty store followed from the block after this one on, and no block before it missed."""
+        self._cursors.update_one({"_id": FIRST}, {"$set": {"number": block.number + 1}}, upsert=True)
+        self.commit([block], [])
+
     def block(self, number: BlockNumber) -> BlockRef | None:
         """A block as it was when its work was stored; None if that is not known."""
         row = self._blocks.find_one({"_id": number})
