@@ -1,4 +1,4 @@
-"""`python -m bench latency|throughput|faults|chaos|lane|catchup|bag|crowd|workerdrop|hostile`; each has --help."""
+"""`python -m bench latency|throughput|faults|chaos|lane|catchup|bag|crowd|workerdrop|hostile|takeover`, with --help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench import bag, catchup, crowd, faults, hostile, lane, latency, throughput, workerdrop
+from bench import bag, catchup, crowd, faults, hostile, lane, latency, takeover, throughput, workerdrop
 from bench.chaos import run as chaos
 from config.logging import configure
 from config.settings import read_settings
@@ -126,6 +126,17 @@ def hostile_command(
 ) -> None:
     """The same deals with and without liars, copiers and others, and a crowd that does no work. Example: hostile"""
     _print_lines(hostile.run(wallets=wallets, tasks=tasks, category=category))
+
+
+@app.command("takeover")
+def takeover_command(
+    tasks: Annotated[
+        int, typer.Option(help="Tasks: two fifths of trust 1 and 3 each, a fifth of trust 5.", min=5)
+    ] = 50,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """The database is lost in the middle of a bag, and the pool adopted from the chain. Example: takeover --tasks 50"""
+    _print_lines(takeover.run(tasks=tasks))
 
 
 def _print_lines(lines: Iterator[str]) -> None:

@@ -29,7 +29,7 @@ from pipeline.store.copies import Copies
 from protocol.errors import NotPossible
 from protocol.types import BlockNumber, Contract, Wallet
 
-#: Blocks for which the wallet must be silent, and seconds at least: a scheduler that works sends with nearly every one.
+#: Blocks for which the wallet must send nothing, and seconds at least: a scheduler at work sends with most of them.
 QUIET_BLOCKS, QUIET_SECONDS = 3, 2.0
 #: Blocks below the head in which the search begins: those above may still be replaced, and are read by the watcher.
 BELOW_HEAD = 2
@@ -98,12 +98,12 @@ def adopt(settings: Settings, found: Adoption) -> BlockNumber:
 
 
 def _require_quiet(count: Callable[[], tuple[int, int]], block_time: float) -> int:
-    """The wallet's account nonce, once it has stood still for QUIET_BLOCKS. Raises NotPossible if it moves."""
+    """The first nonce that nothing has, mined or not, once it has stood still. Raises NotPossible if it moves."""
     end = time.monotonic() + max(QUIET_SECONDS, QUIET_BLOCKS * block_time)
-    first, _ = count()
+    first = sum(count())
     while time.monotonic() < end:
         time.sleep(LOOK_SECONDS)
-        now, _ = count()
+        now = sum(count())
         if now != first:
             raise NotPossible(
                 what=f"Something sends transactions with this wallet now (its nonce went from {first} to {now}): stop"

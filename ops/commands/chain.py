@@ -86,7 +86,8 @@ def _status(as_json: Json = False) -> None:
 def _audit(first: From = None, last: To = None, as_json: Json = False) -> None:
     """Compare deals and logs in the database with the chain: missing ones, extra ones. Exit code 1 if there are any.
 
-    Without `--from` from `SLUICE_START_BLOCK` on. Changes nothing; `sluice chain replay` mends what is found.
+    Without `--from` from `SLUICE_START_BLOCK` on, or where `sluice scheduler adopt` began. Changes nothing, which
+    `sluice chain replay` does.
     """
     with _open_chain() as opened:
         span = opened.span(first, last)
@@ -140,7 +141,7 @@ class _OpenedChain:
         cursor = self.store.chain.cursor()
         if cursor is None:
             raise BadInput(what="No block was followed yet: start the scheduler first (`sluice scheduler run`).")
-        start = self.settings.start_block if first is None else first
+        start = max(self.settings.start_block, self.store.chain.followed_from()) if first is None else first
         end = cursor.number if last is None else last
         if end > cursor.number:
             raise BadInput(what=f"Block {end} was not followed yet: the last one is block {cursor.number}.")

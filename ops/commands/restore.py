@@ -66,5 +66,5 @@ def _restore(
             f"Transactions of the wallet in no block yet: {done.pending}; `sluice tx ls` tells if one is in the way."
         )
     if not dry_run:
-        says.append("Next: `sluice scheduler run`; once it has caught up, `sluice chain audit` and `sluice tx audit`.")
+        says.append("Next: `sluice scheduler run`; once it has caught up, `sluice audit`.")
     screen.show(asdict(done), "\n".join(says), as_json=as_json)

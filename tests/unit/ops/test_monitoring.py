@@ -52,6 +52,7 @@ VALUES: dict[str, set[str]] = {
         "gas",
         "watcher",
         "pipeline",
+        "audit",
         "lane",
         "workers",
     },

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.facts import (
+    AuditFacts,
     BrokerFacts,
     DatabaseFacts,
     ExpectedPool,
@@ -38,7 +39,13 @@ def block(number: int, timestamp: float) -> BlockRef:
 NODE = NodeFacts(BlockNumber(1000), Timestamp(NOW), Wei(NEED), PRICE, WALLET)
 WELL = Facts(
     now=NOW,
-    database=DatabaseFacts(replicated=True, clock_ahead=0.0, cursor=block(1000, NOW), swept_at=NOW - 4.0),
+    database=DatabaseFacts(
+        replicated=True,
+        clock_ahead=0.0,
+        cursor=block(1000, NOW),
+        swept_at=NOW - 4.0,
+        audit=AuditFacts(NOW - 3600.0, unasked=("IPFS (refused)",)),
+    ),
     broker=BrokerFacts("sluice", administrator=True, clock_ahead=0.2),
     ipfs=IpfsFacts("0.42"),
     node=NODE,
@@ -71,6 +78,7 @@ def test_a_pool_that_can_work_is_green_in_every_part() -> None:
             "gas",
             "watcher",
             "pipeline",
+            "audit",
             "lane",
             "workers",
         ),
@@ -126,6 +134,11 @@ WRONG: dict[str, tuple[Facts, str, str]] = {
         replace(WELL, database=DatabaseFacts(True, 0, block(1000, NOW), NOW - 61, "pid 12 on here")),
         "pipeline",
         "swept the tasks for 61 s (the last was pid 12 on here)",
+    ),
+    "an audit found something": (
+        replace(WELL, database=DatabaseFacts(True, 0, block(1000, NOW), audit=AuditFacts(NOW, 2, "stake 0x: says"))),
+        "audit",
+        "2 differences found 0 h ago; the first: stake 0x: says",
     ),
     "nothing read": (replace(WELL, database=DatabaseFacts(True, 0, None)), "watcher", "no block read yet"),
     "chain stands still": (

@@ -1,0 +1,83 @@
+"""The scheduler is killed and its database dropped in the middle of a bag of mixed trust: does every task end well?
+
+buy ──► a third is COMPLETED ──► scheduler killed, database dropped ──► sluice scheduler adopt ──► scheduler started
+    ──► all are over: COMPLETED or FAILED?  stakes free?  nonces whole?  what does `sluice audit` say?
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from bench.bench_pool import BenchPool, open_bench_pool
+from bench.faults import nonce_gaps, stake_locked
+from pipeline.store.client import client
+from protocol.poco.view import TaskStatus
+
+#: Trusts of the deals, in turn, and the share of the tasks that each has.
+TRUSTS = {1: 0.4, 3: 0.4, 5: 0.2}
+#: What each container does: long enough that tasks are at every step when the database is lost.
+WORK = "sleep 1"
+MACHINES, SLOTS = 3, 2
+#: Seconds for a command, and for the scheduler to hear of the last tasks' ends.
+COMMAND_SECONDS, SETTLE_SECONDS = 300.0, 120.0
+
+
+def run(*, tasks: int, timeout: float = 1500.0) -> Iterator[str]:
+    """One line of JSON about `tasks` tasks of trust 1, 3 and 5."""
+    with open_bench_pool(block_time=1.0, workers=MACHINES, slots=SLOTS) as bench_pool:
+        bench_pool.timeout = timeout
+        yield json.dumps(lose_and_adopt(bench_pool, tasks))
+
+
+def lose_and_adopt(bench_pool: BenchPool, tasks: int) -> dict[str, Any]:
+    """The figures of `run`."""
+    deals = [
+        bench_pool.buy(trust=trust, volume=max(1, round(share * tasks)), args=WORK) for trust, share in TRUSTS.items()
+    ]
+    number, stop = sum(len(deal.tasks) for deal in deals), threading.Event()
+    for views in bench_pool.watch(deals, stop):
+        if sum(view.status is TaskStatus.COMPLETED for view in views.values()) >= number // 3:
+            break
+    pool, lost = bench_pool.pool, time.monotonic()
+    pool.running["scheduler"].kill()
+    client(bench_pool.servers.mongodb_uri).drop_database(bench_pool.names.database)
+    adopted = _sluice(bench_pool, "scheduler", "adopt", "--yes")
+    found = time.monotonic()
+    pool.restart("scheduler")
+    views = bench_pool.wait(deals)
+    ended = time.monotonic()
+    compared = [bench_pool.compare(deal, SETTLE_SECONDS) for deal in deals]
+    audited = _sluice(bench_pool, "audit")
+    return {
+        "of": number,
+        "adopted": {name: adopted[name] for name in ("deals", "tasks", "votes", "to_reveal", "nonce", "pending")},
+        "ended": dict(Counter(view.status.name for view in views.values())),
+        "seconds_to_adopt": round(found - lost, 1),
+        "seconds_to_end": round(ended - found, 1),
+        "stake_locked": stake_locked(bench_pool),
+        "nonce_gaps": nonce_gaps(bench_pool),
+        "database_differs": sum(map(sum, compared)),
+        "audit": [f"{item['kind']} {item['subject']}: {item['says']}" for item in audited["differences"]],
+        "audit_not_asked": audited["not_asked"],
+    }
+
+
+def _sluice(bench_pool: BenchPool, *words: str) -> dict[str, Any]:
+    """The JSON that a command prints on the scheduler's machine, whatever its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ops.cli", *words, "--json"],
+        env={**os.environ, **bench_pool.pool.programs["scheduler"].env},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+    return dict(json.loads(done.stdout or done.stderr.splitlines()[-1]))
