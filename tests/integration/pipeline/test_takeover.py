@@ -15,6 +15,7 @@ from config.settings import settings
 from ops import cli
 from ops.poco.sender import TxRequest
 from ops.poco.state import CHAIN_ID
+from ops.pool.on_chain import XS
 from pipeline.store.client import client, database
 from protocol.poco.view import TaskStatus
 from protocol.types import Wallet
@@ -72,11 +73,11 @@ def test_a_pool_without_its_database_finishes_tasks_at_every_step_and_late_votes
 ) -> None:
     # Agreed, one of two revealed, the result brought by nobody.
     first, second = pool.enrol(0, slots=2, deaf={"worker.upload"}), pool.enrol(1, slots=2, deaf={"worker.reveal"})
-    revealing = pool.buy(trust=3)
+    revealing = pool.buy(trust=3, category=XS)
     until("one winner revealed", lambda: len(pool.views(revealing)[0].revealed) == 1)
     # Two of three votes, and a machine that has computed and does not vote yet.
     silent = pool.enrol(2, slots=2, deaf={"worker.contribute"})
-    voting = pool.buy(trust=5)
+    voting = pool.buy(trust=5, category=XS)
     until("two have voted", lambda: votes(pool, voting) == 2)
     until("a third has computed", lambda: silent.jobs)
     owner = pool.chain.sender(OWNER)
@@ -85,7 +86,7 @@ def test_a_pool_without_its_database_finishes_tasks_at_every_step_and_late_votes
     )
 
     lose_the_database(pool)
-    fresh = pool.buy(trust=1, volume=2)
+    fresh = pool.buy(trust=1, volume=2, category=XS)
     # A transaction that the lost scheduler sent last is in no block yet.
     pool.chain.rpc.call("evm_setIntervalMining", 0)
     owner.send([TxRequest(owner.wallet, "0x", 21_000)])
