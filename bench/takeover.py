@@ -21,8 +21,8 @@ from bench.faults import nonce_gaps, stake_locked
 from pipeline.store.client import client
 from protocol.poco.view import TaskStatus
 
-#: Trusts of the deals, in turn, and the share of the tasks that each has.
-TRUSTS = {1: 0.4, 3: 0.4, 5: 0.2}
+#: Trusts of the deals, in turn, and the share of the tasks that each has. Votes come first, so that some are under way.
+TRUSTS = {5: 0.2, 3: 0.4, 1: 0.4}
 #: What each container does: long enough that tasks are at every step when the database is lost.
 WORK = "sleep 1"
 MACHINES, SLOTS = 3, 2

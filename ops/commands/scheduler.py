@@ -116,7 +116,7 @@ def _adopt(
     """Start a fresh database on a pool that something else ran: with the same workerpool and wallet, and deals open.
 
     Stop the other scheduler first. Finds the open deals on chain, says what there is, and has the scheduler begin at
-    the oldest of them; `sluice scheduler run` then finishes their tasks. Exit code 1 if nothing was adopted.
+    the oldest of them; `sluice scheduler run` then finishes their tasks. Exit code 2 if it refuses.
     """
     from ops.adopt import adopt, look  # noqa: PLC0415 # help is printed at once
 

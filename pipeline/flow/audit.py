@@ -183,7 +183,7 @@ class Reading:
                 case Absent():
                     told[deal_id] = None
                 case _:
-                    self.unasked[f"deal {deal_id}"] = answer.why
+                    self.unasked["some deals"] = answer.why
         self._deals |= told
         return PoolOnChain(tasks=views, deals=told)
 
