@@ -1,14 +1,17 @@
-"""`python -m bench latency|throughput|faults|chaos|lane|catchup|bag|crowd|workerdrop|hostile|takeover`, with --help."""
+"""`python -m bench all|compare|latency|throughput|lane|catchup|bag|crowd|faults|chaos|workerdrop|hostile|takeover`; each
+has --help.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from bench import bag, catchup, crowd, faults, hostile, lane, latency, takeover, throughput, workerdrop
+from bench import all_short, bag, catchup, crowd, faults, hostile, lane, latency, takeover, throughput, workerdrop
 from bench.chaos import run as chaos
 from config.logging import configure
 from config.settings import read_settings
@@ -19,6 +22,31 @@ app = typer.Typer(help="Measure the whole pool on the local stack; one line of J
 Json = Annotated[bool, typer.Option("--json", help="Always on: the output is JSON lines.")]
 
 State = Literal["latest", "pending"]
+
+
+@app.command("all")
+def all_command(
+    to: Annotated[Path | None, typer.Option(help="File; default bench/results/<time>.json.")] = None,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """Every benchmark of speed in a short form, and their ratios in a file for `compare`. Takes some ten minutes."""
+    _print_lines(all_short.run(to))
+
+
+@app.command("compare")
+def compare_command(
+    before: Annotated[Path, typer.Argument(help="A file of `all`, e.g. bench/results/baseline.json.")],
+    after: Annotated[Path, typer.Argument(help="A later one.")],
+) -> None:
+    """What got worse from one file of `all` to another; exits with 1 if a ratio lost a fifth or is missing."""
+    found = all_short.compare_files(before, after)
+    for sentence in found.worse:
+        print(f"Worse: {sentence}")
+    for sentence in found.changed:
+        print(sentence)
+    print(f"{found.compared} ratios compared, {len(found.worse)} worse.")
+    if found.worse:
+        sys.exit(1)
 
 
 @app.command("latency")
@@ -34,13 +62,19 @@ def latency_command(
 
 @app.command("throughput")
 def throughput_command(
-    tasks: Annotated[int, typer.Option(help="Tasks in the bag.")] = 100,
+    tasks: Annotated[int | None, typer.Option(help="Tasks in a bag; default 100, with --null 1000.")] = None,
     workers: Annotated[int, typer.Option(help="Worker machines.")] = 4,
-    slots: Annotated[int, typer.Option(help="Containers at once per machine.")] = 2,
+    slots: Annotated[int | None, typer.Option(help="Tasks at once per machine; default 2, with --null 8.")] = None,
+    null: Annotated[
+        bool, typer.Option("--null", help="No containers: what Sluice itself takes; trust 1 and 3.")
+    ] = False,
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Tasks a minute of one bag of no-op containers at 1 s blocks. Example: throughput --tasks 100 --workers 4"""
-    _print_lines(throughput.run(tasks=tasks, workers=workers, slots=slots))
+    if null:
+        _print_lines(throughput.run_null(tasks=tasks or 1000, workers=workers, slots=slots or 8))
+    else:
+        _print_lines(throughput.run(tasks=tasks or 100, workers=workers, slots=slots or 2))
 
 
 @app.command("faults")

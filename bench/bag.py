@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bench.bench_pool import BenchPool, open_bench_pool
+from bench.latency import MINIMAL_BLOCKS
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.pool.on_chain import XS
@@ -115,12 +116,14 @@ def _time_small_deal(bench_pool: BenchPool) -> dict[str, float | int | None]:
     def blocks(block: int | None) -> int | None:
         return None if block is None else block - deal.block_number
 
+    ended = blocks(view.finalized_block if view else None)
     return {
         "stored_seconds": _rounded(seconds.get("stored")),
         "initialized_seconds": _rounded(seconds.get("initialized")),
         "initialized_blocks": blocks(view.initialized_block if view else None),
         "completed_seconds": _rounded(seconds.get("completed")),
-        "completed_blocks": blocks(view.finalized_block if view else None),
+        "completed_blocks": ended,
+        "share_of_minimal_blocks": round(MINIMAL_BLOCKS["latest", False] / ended, 3) if ended else 0.0,
     }
 
 

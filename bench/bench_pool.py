@@ -23,7 +23,7 @@ from ops.poco.sender import DirectSender, TxRequest
 from ops.poco.state import CHAIN_ID, ensure_state
 from ops.pool import site
 from ops.pool.follow import Follower
-from ops.pool.local import LocalPool, WorkerMachine
+from ops.pool.local import WORKER, LocalPool, WorkerMachine
 from ops.pool.on_chain import PRICE, XS
 from ops.pool.servers import bring_up
 from ops.pool.site import Chain, Names, Servers
@@ -183,10 +183,12 @@ def open_bench_pool(
     block_gas: int = anvil.BLOCK_GAS,
     env: dict[str, str] | None = None,
     servers: Servers | None = None,
+    machine: Sequence[str] = WORKER,
 ) -> Iterator[BenchPool]:
     """A pool with `workers` machines of `slots` containers each, torn down at the end.
 
     `spares`: wallets with a stake but no machine, the last of the workers. `servers`: default is the stack's.
+    `machine`: the module that each machine runs, with its arguments.
     """
     with prepared_pool(
         block_time=block_time, workers=workers + spares, block_gas=block_gas, env=env, servers=servers
@@ -194,5 +196,7 @@ def open_bench_pool(
         pool = prepared.pool
         pool.start_scheduler()
         wallets = pool.on_chain.workers[:workers]
-        pool.start_machines([WorkerMachine(f"worker-{n}", wallet, slots) for n, wallet in enumerate(wallets, start=1)])
+        pool.start_machines(
+            [WorkerMachine(f"worker-{n}", wallet, slots, machine) for n, wallet in enumerate(wallets, start=1)]
+        )
         yield prepared

@@ -19,6 +19,7 @@ from typing import Any
 from pymongo import MongoClient, WriteConcern
 
 from beat.watch import LOOKBACK
+from bench.bare import inserts_per_second
 from bench.long_chain import lengthen
 from chain.contracts import calls
 from chain.contracts.hub import Hub
@@ -85,6 +86,7 @@ def _measure_case(case: Case, state: PocoState, blocks: int) -> dict[str, object
         client = stack.enter_context(MongoClient[dict[str, Any]](server.uri))
         store = ChainStore(client.get_database("bench", write_concern=WriteConcern(w="majority", j=True)))
         store.ensure_indexes()
+        bare = inserts_per_second(client["bare"])
         hub = Hub(rpc, state.addresses.hub)
         head = hub.head()
         began = time.monotonic()
@@ -100,6 +102,8 @@ def _measure_case(case: Case, state: PocoState, blocks: int) -> dict[str, object
             "events": events,
             "seconds": round(seconds, 2),
             "blocks_per_second": round(head / seconds),
+            "bare_inserts_per_second": round(bare),
+            "share_of_bare_inserts": round(head / seconds / bare, 3),
         }
 
 

@@ -16,9 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from bench.bare import inserts_per_second
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.figures import percentile
 from config.http_client import http_client
+from pipeline.store.client import client
 from protocol.ethereum.signing import Key
 from protocol.poco.view import TaskStatus
 from protocol.signin import SignIn
@@ -62,6 +64,7 @@ def run(*, logins: int, pings: int) -> Iterator[str]:
 
 
 def _crowd(bench_pool: BenchPool, logins: int, pings: int) -> Iterator[str]:
+    bare = inserts_per_second(client(bench_pool.servers.mongodb_uri)[bench_pool.names.database])
     keys = [Key(secrets.token_bytes(32)) for _ in range(logins)]
     sessions: dict[str, str] = {}
     with http_client(bench_pool.pool.api_url, timeout=ANSWER_SECONDS) as http:
@@ -84,8 +87,8 @@ def _crowd(bench_pool: BenchPool, logins: int, pings: int) -> Iterator[str]:
             header = _client_header(number % logins) | {"authorization": f"Bearer {token}"}
             return http.post("/workers/ping", json={"tasks": []}, headers=header).status_code
 
-        yield _measure("sign-ins", bench_pool, range(logins), sign_in)
-        yield _measure("pings", bench_pool, range(pings), ping)
+        yield _measure("sign-ins", bench_pool, range(logins), sign_in, bare)
+        yield _measure("pings", bench_pool, range(pings), ping, bare)
 
 
 def _client_header(number: int) -> dict[str, str]:
@@ -93,8 +96,11 @@ def _client_header(number: int) -> dict[str, str]:
     return {"x-forwarded-for": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
 
 
-def _measure(what: str, bench_pool: BenchPool, items: Sequence[Item], act: Callable[[Item], int]) -> str:
-    """Call `act` for each item, AT_ONCE of them at a time; a line of JSON with statuses, rate and memory."""
+def _measure(what: str, bench_pool: BenchPool, items: Sequence[Item], act: Callable[[Item], int], bare: float) -> str:
+    """Call `act` for each item, AT_ONCE of them at a time; a line of JSON with statuses, rate and memory.
+
+    `bare`: durable inserts a second of the pool's database.
+    """
     seconds: list[float] = []
 
     def timed(item: Item) -> int:
@@ -114,6 +120,8 @@ def _measure(what: str, bench_pool: BenchPool, items: Sequence[Item], act: Calla
             "statuses": {str(status): count for status, count in sorted(Counter(statuses).items())},
             "failed": sum(status >= 500 for status in statuses),
             "per_second": round(len(statuses) / took, 1),
+            "bare_inserts_per_second": round(bare),
+            "share_of_bare_inserts": round(len(statuses) / took / bare, 5),
             "p95_seconds": round(percentile(seconds, 0.95), 3),
             "api_peak_megabytes": _peak_megabytes(bench_pool.pool.child_pid("scheduler", "api")),
         }

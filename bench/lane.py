@@ -1,4 +1,5 @@
-"""How fast one wallet's lane is: intents mined per second, and how full it keeps the blocks.
+"""How fast one wallet's lane is: intents mined per second, also as a share of what a bare script of
+`eth_sendRawTransaction` gets mined of the same calls, and how full it keeps the blocks.
 
 Each case has a chain of its own with real PoCo, a MongoDB of its own with durable writes, and one process with one
 wallet, as the scheduler's lane runs: woken by every head. Time counts from the first intent's submission to the block
@@ -19,6 +20,7 @@ from typing import Any
 
 from pymongo import MongoClient
 
+from bench.bare import transactions_per_second
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.model.nonce import NonceState
 from chain.lane.model.policy import LanePolicy
@@ -104,23 +106,28 @@ def _measure_case(case: Case, intents: int, state: PocoState) -> dict[str, objec
         store = MongoStore(client["bench"])
         store.ensure_indexes()
         wallet = dev_key(OWNER).wallet
-        wanted = (
-            _payment_intents(wallet, intents)
+        # As many for the bare script, on the same chain just before.
+        both = (
+            _payment_intents(wallet, 2 * intents)
             if case.method == "call"
-            else _initialize_intents(rpc, state, wallet, intents)
+            else _initialize_intents(rpc, state, wallet, 2 * intents)
         )
+        encoder = PocoEncoder(state.addresses.hub, batch=case.batch)
+        bare_calls = [encoder.encode(group) for group in encoder.group(both[:intents])]
+        wanted = both[intents:]
+        bare = transactions_per_second(rpc, node.ws_url, dev_key(OWNER), CHAIN_ID, bare_calls)
         lane = Lane(
             CHAIN_ID,
             store,
             rpc,
             KeySigner(dev_key(OWNER)),
             PocoReadiness(rpc, state.addresses.hub),
-            PocoEncoder(state.addresses.hub, batch=case.batch),
+            encoder,
             LanePolicy(max_in_flight=case.max_in_flight),
         )
         started = time.time()
         _run_until_mined(lane, store, wanted, node.ws_url, rpc)
-        return _figures_of(case, wanted, store, rpc, started)
+        return _figures_of(case, wanted, store, rpc, started, bare * intents / len(bare_calls))
 
 
 def _run_until_mined(lane: Lane, store: MongoStore, wanted: Sequence[Intent], ws_url: str, rpc: Rpc) -> None:
@@ -141,8 +148,10 @@ def _run_until_mined(lane: Lane, store: MongoStore, wanted: Sequence[Intent], ws
             )
 
 
-def _figures_of(case: Case, wanted: Sequence[Intent], store: MongoStore, rpc: Rpc, started: float) -> dict[str, object]:
-    """Intents per second, blocks and gas of a finished case."""
+def _figures_of(
+    case: Case, wanted: Sequence[Intent], store: MongoStore, rpc: Rpc, started: float, bare: float
+) -> dict[str, object]:
+    """Intents per second, blocks and gas of a finished case. `bare`: what the bare script did a second."""
     ended = store.intents([intent.key for intent in wanted])
     mined = [intent.block for intent in ended if intent.block is not None]
     first, last = min(mined), max(mined)
@@ -160,6 +169,8 @@ def _figures_of(case: Case, wanted: Sequence[Intent], store: MongoStore, rpc: Rp
         "blocks": len(headers),
         "seconds": round(seconds, 2),
         "intents_per_second": round(len(mined) / seconds, 1),
+        "bare_intents_per_second": round(bare, 1),
+        "share_of_bare": round(len(mined) / seconds / bare, 3),
         "block_gas_share": round(share, 3),
     }
 

@@ -1,4 +1,4 @@
-"""Blocks from match to finalize on an idle pool with a no-op app, one task at a time.
+"""Blocks from match to finalize on an idle pool with a no-op app, one task at a time, beside the fewest there can be.
 
 Counted from the chain's own logs: the block of OrdersMatched and the block of TaskFinalize.
 """
@@ -13,8 +13,10 @@ from bench.bench_pool import BenchPool, open_bench_pool
 from bench.figures import median, percentile
 from bench.usage import counted
 
-#: (trust, workers that must agree): 1 goes the short road, 5 needs three votes.
+#: Trusts that are measured: 1 goes the short road, 5 needs three votes.
 TRUSTS = (1, 5)
+#: The fewest blocks that a task can take by (state, whether there is a vote): one transaction a block, or PoCo's order.
+MINIMAL_BLOCKS = {("latest", False): 2, ("latest", True): 4, ("pending", False): 1, ("pending", True): 2}
 
 
 def run(*, block_time: float, tasks: int, state: Literal["latest", "pending"] = "latest") -> Iterator[str]:
@@ -26,6 +28,7 @@ def run(*, block_time: float, tasks: int, state: Literal["latest", "pending"] = 
         reverts = 0
         for trust in TRUSTS:
             blocks = [_blocks_of_one_task(bench_pool, trust) for _ in range(tasks)]
+            mean = sum(blocks) / len(blocks)
             before, reverts = reverts, int(counted(bench_pool, "sluice_early_reverts_total"))
             yield json.dumps(
                 {
@@ -35,6 +38,7 @@ def run(*, block_time: float, tasks: int, state: Literal["latest", "pending"] = 
                     "tasks": tasks,
                     "median_blocks": median(blocks),
                     "p95_blocks": percentile(blocks, 0.95),
+                    "share_of_minimal_blocks": round(MINIMAL_BLOCKS[state, trust > 1] / mean, 3),
                     "median_seconds": median(blocks) * block_time,
                     "early_reverts": reverts - before,
                 }

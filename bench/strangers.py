@@ -26,7 +26,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import structlog
@@ -35,6 +34,7 @@ from kombu.exceptions import OperationalError
 from kombu.message import Message
 
 from bench.bench_pool import BenchPool
+from bench.demo_result import digest_of, honest_files
 from bench.fresh_wallets import LOOK_SECONDS, PING_SECONDS, asked_again, offer
 from chain.contracts import calls
 from chain.contracts.hub import Hub
@@ -52,7 +52,6 @@ from protocol.ethereum.keccak import keccak
 from protocol.ethereum.signing import Key
 from protocol.poco.seal import result_hash, result_seal
 from protocol.poco.view import ChainView, TaskStatus
-from protocol.results.computed import read_computed, result_digest
 from protocol.types import Contract, Hash32, NRlc, Signature, TaskId
 from protocol.wire import Assignment, Mode, Report, ResultLink, Step
 from workers.data.result_zip import ResultZip
@@ -88,18 +87,6 @@ class Kind(StrEnum):
 CAST = (Kind.LYING, Kind.COLLUDING, Kind.VANISHING, Kind.UNREVEALING, Kind.COPYING, Kind.SLOW, Kind.COLLUDING)
 _LIARS = {Kind.LYING, Kind.COLLUDING}
 _RIGHT = {Kind.SLOW, Kind.HONEST}
-
-
-def honest_files(index: int, count: int, args: str = "noop") -> dict[str, bytes]:
-    """What the demo's app leaves for these arguments in task `index` of `count`, by path below /iexec_out."""
-    text = f"args: {args}\ntask index: {index} of {count}\n"
-    return {"result.txt": text.encode(), "computed.json": b'{"deterministic-output-path": "/iexec_out/result.txt"}\n'}
-
-
-def digest_of(files: Mapping[str, bytes]) -> Hash32:
-    """The digest that an honest machine votes for."""
-    sums = {path: sha256(content).digest() for path, content in files.items()}
-    return result_digest(read_computed(files["computed.json"], callback=False), sums, {""})
 
 
 @dataclass

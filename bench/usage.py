@@ -28,6 +28,8 @@ class Spent:
     broker_messages: float
     mongodb_operations: float
     scheduler_cpu_seconds: float
+    #: Of the worker machines' own processes: without their containers, which are the engine's.
+    worker_cpu_seconds: float
     machine_cpu_seconds: float
 
     def __sub__(self, other: Spent) -> Spent:
@@ -36,6 +38,7 @@ class Spent:
             self.broker_messages - other.broker_messages,
             self.mongodb_operations - other.mongodb_operations,
             self.scheduler_cpu_seconds - other.scheduler_cpu_seconds,
+            self.worker_cpu_seconds - other.worker_cpu_seconds,
             self.machine_cpu_seconds - other.machine_cpu_seconds,
         )
 
@@ -55,11 +58,15 @@ class Usage:
 
     def read(self) -> Spent:
         """The totals now."""
+        running = self._bench_pool.pool.running
         return Spent(
             rpc_calls=counted(self._bench_pool, "sluice_rpc_requests_total"),
             broker_messages=self._broker_messages(),
             mongodb_operations=self._mongodb_operations(),
-            scheduler_cpu_seconds=_tree_cpu_seconds(self._bench_pool.pool.running["scheduler"].pid),
+            scheduler_cpu_seconds=_tree_cpu_seconds(running["scheduler"].pid),
+            worker_cpu_seconds=sum(
+                _tree_cpu_seconds(process.pid) for name, process in running.items() if name != "scheduler"
+            ),
             machine_cpu_seconds=_machine_cpu_seconds(),
         )
 

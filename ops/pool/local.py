@@ -30,6 +30,8 @@ from ops.stack.process import Process, Program, find
 API_SECONDS, ENROL_SECONDS = 300.0, 300.0
 #: What a program was started with, for a shell in which to run commands beside it.
 SETTINGS = "settings.env"
+#: The module that a worker machine runs, with its arguments.
+WORKER = ("ops.cli", "worker", "run")
 #: Has the kernel kill a program when its parent process dies: a benchmark or test that is killed leaves nothing behind.
 TIED = ("setpriv", "--pdeathsig", "KILL", "--")
 #: Seconds for a process to end cleanly: the supervisor itself gives its children 20.
@@ -43,7 +45,7 @@ class WorkerMachine:
     name: str
     wallet: NewWallet
     slots: int = 1
-    module: Sequence[str] = ("ops.cli", "worker", "run")
+    module: Sequence[str] = WORKER
 
 
 @dataclass(slots=True)

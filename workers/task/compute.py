@@ -49,12 +49,11 @@ from workers.data import inputs, outputs
 from workers.data.layout import TaskFolders, discard
 from workers.data.outputs import PackedResult
 from workers.pool.reports import tail
-from workers.sandbox import app_names, listed_apps
+from workers.sandbox import app_names, listed_apps, run_app
 from workers.sandbox.container_state import ContainerExit
 from workers.sandbox.gpu import free_gpu
 from workers.sandbox.image import AppImage, require_name
 from workers.sandbox.profile import NetworkAccess
-from workers.sandbox.run_app import AppRun, run_app
 from workers.sandbox.spec import container_spec
 from workers.task import aborted_task, admission, disk_limits, signature
 from workers.task.deadline import TaskDeadline
@@ -269,7 +268,7 @@ def _run(
         if not context.journal.mark_running(task_id, None, context.now()):
             raise _declined(task_id, ABORTED, "it was aborted")
         app_image = AppImage(context.engine, context.layout, machine.images, assignment, deadline)
-        run = AppRun(
+        run = run_app.AppRun(
             engine=context.engine,
             spec=spec,
             known_image=app_image.known,
@@ -283,7 +282,7 @@ def _run(
             wait=deadline.wait,
             wait_before_retry=deadline.wait_before_retry,
         )
-        attempt.ended = run_app(run, resumed=replicate.stage is ReplicateStage.RUNNING)
+        attempt.ended = run_app.run_app(run, resumed=replicate.stage is ReplicateStage.RUNNING)
     except CannotStart as error:
         raise _failed(assignment, Failure.APP, str(error)) from error
     except (ContainerRefused, NoSuchImage, NoSuchContainer, EngineUnavailable, RefusedHere) as error:

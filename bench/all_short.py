@@ -1,0 +1,77 @@
+"""Every benchmark of speed in a short form, one after the other, and its ratios in one file.
+
+What is not here makes promises rather than figures, and says by itself whether they hold: chaos, faults, hostile,
+workerdrop. They take many minutes, and some stop the stack's servers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench import bag, catchup, crowd, lane, latency, throughput
+from bench.ratios import Comparison, all_ratios, compare
+from protocol.errors import BadInput
+
+RESULTS = Path("bench/results")
+#: Each benchmark with its short form: some ten seconds to a minute, of which half is the start of a pool.
+SHORT: tuple[tuple[str, Callable[[], Iterator[str]]], ...] = (
+    ("latency", partial(latency.run, block_time=1.0, tasks=6)),
+    ("latency", partial(latency.run, block_time=1.0, tasks=6, state="pending")),
+    ("throughput", partial(throughput.run, tasks=80, workers=4, slots=2)),
+    ("throughput", partial(throughput.run_null, tasks=400, workers=4, slots=8)),
+    ("lane", partial(lane.run, scale=0.5, only=("payments", "initializeArray of 50"))),
+    ("catchup", partial(catchup.run, blocks=10_000)),
+    ("bag", partial(bag.run, tasks=2_000, only=("middle", "open"))),
+    ("crowd", partial(crowd.run, logins=100, pings=2_000)),
+)
+
+
+class NoFigures(BadInput):
+    """{path} holds no figures of `bench all`: {why}."""
+
+
+def run(to: Path | None = None) -> Iterator[str]:
+    """Run all of SHORT; each line as it comes, with its benchmark's name, and in the end one that names the file.
+
+    `to`: the file; default RESULTS/<time>.json.
+    """
+    now = datetime.now(UTC)
+    path = to or RESULTS / f"{now:%Y-%m-%dT%H%M%SZ}.json"
+    figures: list[dict[str, Any]] = []
+    for name, measure in SHORT:
+        for line in measure():
+            figures.append({"bench": name, **json.loads(line)})
+            yield json.dumps(figures[-1])
+    _write(path, now, figures)
+    yield json.dumps({"results": str(path)})
+
+
+def _write(path: Path, now: datetime, figures: list[dict[str, Any]]) -> None:
+    body = {
+        "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        "version": version("sluice"),
+        "cores": os.cpu_count(),
+        "ratios": all_ratios(figures),
+        "figures": figures,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(body, indent=1) + "\n")
+
+
+def compare_files(before: Path, after: Path) -> Comparison:
+    """What became of the ratios in the file `before` in the file `after`. Raises NoFigures."""
+    return compare(_read_ratios(before), _read_ratios(after))
+
+
+def _read_ratios(path: Path) -> dict[str, float]:
+    try:
+        return {str(name): float(value) for name, value in json.loads(path.read_text())["ratios"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NoFigures(path=path, why=f"{type(error).__name__}: {error}") from error
