@@ -128,7 +128,7 @@ def run(
 
     context.machine.sandbox = sandbox_of(read_settings(**settings))
     monkeypatch.setattr("workers.data.inputs.fetch", lambda *_: None)
-    monkeypatch.setattr("workers.task.compute.run_app", run_app)
+    monkeypatch.setattr("workers.sandbox.run_app.run_app", run_app)
     monkeypatch.setattr("workers.sandbox.listed_apps.confine", lambda *_: None)
     compute(context, assignment(1, tag=tag))
     return context.journal.find(task_id(1))
@@ -235,7 +235,7 @@ def test_a_machine_that_cannot_resolve_a_name_of_its_allow_list_declines_the_tas
     monkeypatch.setattr(listed_apps, "resolve", resolve)
     context.machine.sandbox = sandbox_of(read_settings(app_domains="data.example.org"))
     monkeypatch.setattr("workers.data.inputs.fetch", lambda *_: None)
-    monkeypatch.setattr("workers.task.compute.run_app", run_app)
+    monkeypatch.setattr("workers.sandbox.run_app.run_app", run_app)
     compute(context, assignment(1))
     found = context.journal.find(task_id(1))
     assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
