@@ -18,10 +18,11 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +99,10 @@ class TaskFolders:
 def discard(folder: Path) -> None:
     """Delete a folder that an app or a download filled. Raises StorageUnavailable if the system refuses.
 
-    By `rm`, since folders nested thousands deep exceed the recursion limit of shutil.
+    What is left by `rm`, since folders nested thousands deep exceed the recursion limit of shutil.
     """
+    with suppress(OSError, RecursionError):
+        shutil.rmtree(folder)
     if folder.exists():
         ended = subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)
         if ended.returncode != 0:

@@ -1,4 +1,4 @@
-"""One container at the Docker engine: made, started, awaited, read, removed. Six requests when all goes well.
+"""One container at the Docker engine: made, started, awaited, read, removed. Seven requests when all goes well.
 
 Names are derived from the task, so after a restart the same call finds the container again, whatever became of it:
 
@@ -39,10 +39,12 @@ from protocol.types import TaskId, Wallet
 from workers.sandbox import network
 from workers.sandbox.allow_list import targets_of
 from workers.sandbox.container_state import ContainerState, read_moment, read_state
-from workers.sandbox.engine_errors import engine_errors, refusal, status, words
+from workers.sandbox.engine_client import EngineClient
+from workers.sandbox.engine_errors import engine_errors, message, refusal, status, words
 from workers.sandbox.host_config import host_config
 from workers.sandbox.image_load import send_archive
 from workers.sandbox.network import AppNetwork
+from workers.sandbox.printed import read_frames
 from workers.sandbox.spec import INPUT_FOLDER, LABEL_PINS, LABEL_TASK, LABEL_WALLET, ContainerSpec
 from workers.task import verdict
 from workers.task.verdict import Verdict
@@ -67,14 +69,13 @@ class Engine:
     def __init__(self, host: str | None) -> None:
         self.host = host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         self._stuck: set[str] = set()
+        #: Images that the engine had and that are for this platform; `create` says if one has gone meanwhile.
+        self._fitting: set[str] = set()
 
     @cached_property
-    def _api(self) -> docker.APIClient:
+    def _api(self) -> EngineClient:
         """Asks the engine for its version; only inside `engine_errors`."""
-        client = docker.APIClient(base_url=self.host, version="auto", timeout=REQUEST_SECONDS)
-        # The engine is never behind a proxy, and looking for one costs a millisecond a request.
-        client.trust_env = False
-        return client
+        return EngineClient(self.host, REQUEST_SECONDS)
 
     def close(self) -> None:
         """Close the connections, if any were opened."""
@@ -141,7 +142,12 @@ class Engine:
         return str(version.get("Os") or ""), str(version.get("Arch") or "")
 
     def require_fit(self, image: str) -> None:
-        """Raise NoSuchImage if the engine lacks the image, ContainerRefused if it is for another platform."""
+        """Raise NoSuchImage if the engine lacks the image, ContainerRefused if it is for another platform.
+
+        An image that fitted is not asked for again until `create` does not find it.
+        """
+        if image in self._fitting:
+            return
         with engine_errors(self.host):
             try:
                 found = dict(self._api.inspect_image(image))  # type: ignore[no-untyped-call]
@@ -154,6 +160,7 @@ class Engine:
                 system, processor = self._platform
                 why = f"the image is for {'/'.join(made_for)}, and this machine is {system}/{processor}"
                 raise ContainerRefused(why=why)
+        self._fitting.add(image)
 
     def create(self, spec: ContainerSpec) -> str:
         """Create the container, or find the one of that name; its id.
@@ -171,6 +178,7 @@ class Engine:
                     name=spec.name,
                 )
             except docker.errors.ImageNotFound as error:
+                self._fitting.discard(spec.image)
                 raise NoSuchImage(why=spec.image) from error
             except docker.errors.APIError as error:
                 if error.status_code == requests.codes.conflict:
@@ -275,24 +283,24 @@ class Engine:
                     raise
             self._api.wait(container, timeout=KILL_SECONDS, condition="not-running")
 
-    def stream(self, container: str, *, stdout: bool) -> bytes:
-        """The first STREAM_BYTES of one output stream, as the app wrote them. Raises NoSuchContainer."""
+    def printed(self, container: str) -> tuple[bytes, bytes]:
+        """The first STREAM_BYTES of stdout and of stderr, as the app wrote them. Raises NoSuchContainer."""
+        api = self._api
         with engine_errors(self.host):
-            # The engine sends frames; reading stops at the cap, however much there is.
-            try:
-                chunks = self._api.logs(container, stdout=stdout, stderr=not stdout, stream=True, follow=False)
-            except docker.errors.APIError as error:
+            # Not docker-py's `logs`: that asks first whether there is a terminal, and forgets which stream is which.
+            answer = api.get(
+                f"{api.base_url}/v{api.api_version}/containers/{container}/logs",
+                params={"stdout": 1, "stderr": 1},
+                timeout=REQUEST_SECONDS,
+                stream=True,
+            )
+            with answer:
                 # 404: it was removed. 409: it is being removed.
-                if error.status_code not in {requests.codes.not_found, requests.codes.conflict}:
-                    raise
-                raise NoSuchContainer(why=container) from error
-            kept = bytearray()
-            for chunk in chunks:
-                kept += chunk
-                if len(kept) >= STREAM_BYTES:
-                    chunks.close()
-                    break
-        return bytes(kept[:STREAM_BYTES])
+                if answer.status_code in {requests.codes.not_found, requests.codes.conflict}:
+                    raise NoSuchContainer(why=container)
+                if not answer.ok:
+                    raise EngineTrouble(what=self.host, why=message(answer.text))
+                return read_frames(answer.raw, STREAM_BYTES)
 
     def remove(self, container: str) -> None:
         """Kill and remove it with its anonymous volumes; does nothing if it is gone."""

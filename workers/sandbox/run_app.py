@@ -207,10 +207,7 @@ def _ended(run: AppRun, container: str, state: ContainerState, *, killed: bool) 
     # A worker that was killed after its own kill of the container finds only the exit code. Both times are the
     # engine's, and an ended container needs no clock.
     over_time = state.exit_code == KILLED and state.ran(state.finished) >= run.spec.seconds
+    stdout, stderr = run.engine.printed(container)
     return ContainerExit(
-        state.exit_code,
-        state.out_of_memory,
-        timed_out=killed or over_time,
-        stdout=run.engine.stream(container, stdout=True),
-        stderr=run.engine.stream(container, stdout=False),
+        state.exit_code, state.out_of_memory, timed_out=killed or over_time, stdout=stdout, stderr=stderr
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from protocol.types import Hash32, NRlc, TaskId
@@ -17,6 +18,8 @@ from workers.task.replicate import ALLOWED_BEFORE, Replicate, ReplicateStage
 
 #: Milliseconds to wait for another process's write, which takes one fsync.
 BUSY_MILLISECONDS = 10_000
+#: Assignments that a process keeps parsed: as many tasks as a ping can name, some 2 KB each.
+PARSED = 1024
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS replicates (
@@ -231,7 +234,7 @@ def _replicate(row: tuple[str | int | float | None, ...]) -> Replicate:
     task_id, assignment, stage, digest, callback_data, link, cause, exit_code, container_id, updated_at = row
     return Replicate(
         task_id=TaskId(str(task_id)),
-        assignment=Assignment.model_validate_json(str(assignment)),
+        assignment=_assignment(str(assignment)),
         stage=ReplicateStage(str(stage)),
         digest=None if digest is None else Hash32(str(digest)),
         callback_data=None if callback_data is None else str(callback_data),
@@ -241,3 +244,9 @@ def _replicate(row: tuple[str | int | float | None, ...]) -> Replicate:
         container_id=None if container_id is None else str(container_id),
         updated_at=float(updated_at or 0.0),
     )
+
+
+@lru_cache(maxsize=PARSED)
+def _assignment(text: str) -> Assignment:
+    """The assignment in a row. It never changes, and each step of its task, and the limits of others, read it again."""
+    return Assignment.model_validate_json(text)

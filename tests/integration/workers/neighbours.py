@@ -65,7 +65,7 @@ def run(engine: Engine, spec: ContainerSpec, before_start: Callable[[], object] 
         before_start()
         engine.start(container)
         assert engine.wait(container, ample(60))
-        return engine.stream(container, stdout=True).decode()
+        return engine.printed(container)[0].decode()
     finally:
         engine.remove(container)
 

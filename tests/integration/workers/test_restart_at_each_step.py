@@ -90,7 +90,7 @@ LIVES = {
             "image pulled": Point("engine.load"),
             "container in the journal": Point("journal.mark_running", times=2),
             "container started": Point("engine.start"),
-            "output read": Point("engine.stream", times=2),
+            "output read": Point("engine.printed"),
             "result in the journal": Point("journal.mark_computed"),
             "vote in the journal": Point("journal.mark_committed"),
             "contribute sent": Point("rpc.eth_sendRawTransaction"),

@@ -42,11 +42,15 @@ def test_root_and_the_user_of_a_rootless_engine_may_work() -> None:
 
 @pytest.fixture
 def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`rm` is refused, as for files of another user."""
+    """Deleting is refused, as for files of another user."""
+
+    def keep(folder: Path) -> None:
+        raise PermissionError(folder)
 
     def refuse(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
         return subprocess.CompletedProcess(command, 1, b"", b"rm: Permission denied")
 
+    monkeypatch.setattr("workers.data.layout.shutil.rmtree", keep)
     monkeypatch.setattr("workers.data.layout.subprocess.run", refuse)
 
 
