@@ -44,6 +44,8 @@ def compare_command(
         print(f"Worse: {sentence}")
     for sentence in found.changed:
         print(sentence)
+    for sentence in filter(None, map(all_short.busy, (before, after))):
+        print(sentence)
     print(f"{found.compared} ratios compared, {len(found.worse)} worse.")
     if found.worse:
         sys.exit(1)

@@ -25,7 +25,7 @@ SHORT: tuple[tuple[str, Callable[[], Iterator[str]]], ...] = (
     ("latency", partial(latency.run, block_time=1.0, tasks=6)),
     ("latency", partial(latency.run, block_time=1.0, tasks=6, state="pending")),
     ("throughput", partial(throughput.run, tasks=80, workers=4, slots=2)),
-    ("throughput", partial(throughput.run_null, tasks=400, workers=4, slots=8)),
+    ("throughput", partial(throughput.run_null, tasks=200, workers=4, slots=8)),
     ("lane", partial(lane.run, scale=0.5, only=("payments", "initializeArray of 50"))),
     ("catchup", partial(catchup.run, blocks=10_000)),
     ("bag", partial(bag.run, tasks=2_000, only=("middle", "open"))),
@@ -42,22 +42,24 @@ def run(to: Path | None = None) -> Iterator[str]:
 
     `to`: the file; default RESULTS/<time>.json.
     """
-    now = datetime.now(UTC)
+    now, load = datetime.now(UTC), os.getloadavg()[0]
     path = to or RESULTS / f"{now:%Y-%m-%dT%H%M%SZ}.json"
     figures: list[dict[str, Any]] = []
     for name, measure in SHORT:
         for line in measure():
             figures.append({"bench": name, **json.loads(line)})
             yield json.dumps(figures[-1])
-    _write(path, now, figures)
+    _write(path, now, load, figures)
     yield json.dumps({"results": str(path)})
 
 
-def _write(path: Path, now: datetime, figures: list[dict[str, Any]]) -> None:
+def _write(path: Path, now: datetime, load: float, figures: list[dict[str, Any]]) -> None:
+    """`load`: of the machine before, over the last minute: processes that run or wait for a core."""
     body = {
         "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
         "version": version("sluice"),
         "cores": os.cpu_count(),
+        "load": round(load, 1),
         "ratios": all_ratios(figures),
         "figures": figures,
     }
@@ -67,11 +69,21 @@ def _write(path: Path, now: datetime, figures: list[dict[str, Any]]) -> None:
 
 def compare_files(before: Path, after: Path) -> Comparison:
     """What became of the ratios in the file `before` in the file `after`. Raises NoFigures."""
-    return compare(_read_ratios(before), _read_ratios(after))
+    return compare(_read(before)["ratios"], _read(after)["ratios"])
 
 
-def _read_ratios(path: Path) -> dict[str, float]:
+def busy(path: Path) -> str | None:
+    """A sentence if the machine of this file had other things to do than its figures; None if not. Raises NoFigures."""
+    body = _read(path)
+    load, cores = body.get("load", 0.0), body.get("cores", 1)
+    if load <= cores:
+        return None
+    return f"{path} was measured on a machine that was busy (load {load:g} on {cores} cores): measure it again."
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return {str(name): float(value) for name, value in json.loads(path.read_text())["ratios"].items()}
+        body = json.loads(path.read_text())
+        return {**body, "ratios": {str(name): float(value) for name, value in body["ratios"].items()}}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NoFigures(path=path, why=f"{type(error).__name__}: {error}") from error

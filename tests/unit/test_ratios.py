@@ -59,3 +59,13 @@ def test_compare_exits_with_an_error_if_something_got_worse(tmp_path: Path) -> N
     better = CliRunner().invoke(app, ["compare", str(after), str(before)])
     assert better.exit_code == 0
     assert "1 ratios compared, 0 worse." in better.output
+
+
+def test_compare_says_that_a_file_is_of_a_busy_machine(tmp_path: Path) -> None:
+    idle, busy = tmp_path / "idle.json", tmp_path / "busy.json"
+    idle.write_text(json.dumps({"cores": 2, "load": 0.4, "ratios": {PAYMENTS: 0.5}}))
+    busy.write_text(json.dumps({"cores": 2, "load": 9.0, "ratios": {PAYMENTS: 0.45}}))
+    said = CliRunner().invoke(app, ["compare", str(idle), str(busy)])
+    assert said.exit_code == 0
+    assert f"{busy} was measured on a machine that was busy (load 9 on 2 cores)" in said.output.replace("\n", " ")
+    assert f"{idle} was measured" not in said.output
