@@ -270,7 +270,8 @@ def _watcher(node: NodeFacts, cursor: BlockRef | None, watched: float, pool: Exp
 
 
 def _audit(facts: AuditFacts, now: float) -> HealthPart:
-    ago = f"{max(0.0, now - facts.at) / _HOUR:.0f} h ago"
+    age = max(0.0, now - facts.at)
+    ago = f"{age / _HOUR:.0f} h ago" if age >= _HOUR else f"{age / 60:.0f} min ago"
     asked = f"; could not be asked: {', '.join(facts.unasked)}" if facts.unasked else ""
     if not facts.differences:
         return HealthPart(ok=True, detail=f"no difference was found {ago}{asked}")

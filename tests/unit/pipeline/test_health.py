@@ -138,7 +138,7 @@ WRONG: dict[str, tuple[Facts, str, str]] = {
     "an audit found something": (
         replace(WELL, database=DatabaseFacts(True, 0, block(1000, NOW), audit=AuditFacts(NOW, 2, "stake 0x: says"))),
         "audit",
-        "2 differences found 0 h ago; the first: stake 0x: says",
+        "2 differences found 0 min ago; the first: stake 0x: says",
     ),
     "nothing read": (replace(WELL, database=DatabaseFacts(True, 0, None)), "watcher", "no block read yet"),
     "chain stands still": (
