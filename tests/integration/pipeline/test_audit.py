@@ -34,7 +34,7 @@ from protocol.types import NRlc, TaskId, Wallet
 from protocol.wire import Capabilities
 from tests.integration.conftest import IpfsNode
 from tests.integration.pipeline.conftest import NO_TAG, WORKERS, Pool
-from tests.waiting import until
+from tests.waiting import ample, until
 
 NOTHING = TaskId("0x" + "5e" * 32)
 #: Nothing listens there.
@@ -113,7 +113,7 @@ def scene(make_pool: Callable[..., Pool], ipfs: IpfsNode, capsys: pytest.Capture
 
 
 def broker_api(pool: Pool) -> httpx.Client:
-    return httpx.Client(base_url=pool.settings.rabbitmq_api, auth=credentials(pool.settings))
+    return httpx.Client(base_url=pool.settings.rabbitmq_api, auth=credentials(pool.settings), timeout=ample(10.0))
 
 
 def break_everything(scene: Scene) -> tuple[Wallet, Wallet]:
