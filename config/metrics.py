@@ -106,6 +106,9 @@ PART_OK = _reading("sluice_part_ok", "1 if the part of the pool is well, as `/he
 REPORT_AGE = _reading(
     "sluice_report_age_seconds", "Seconds since the parts were last checked; most readings are from then."
 )
+HOLDING = _reading(
+    "sluice_holding", "1 while the pool begins nothing new because something that work needs is away; it goes on by itself."
+)
 PAUSED = _reading("sluice_paused", "1 while the operator has paused the pool.")
 BACKGROUND_FAILURES = _counter(
     "sluice_background_failures_total", "Unexpected errors of a background thread, which went on.", ["thread"]

@@ -35,6 +35,7 @@ from config.celery_apps import core_app
 from config.http_client import http_client
 from config.settings import Settings
 from pipeline.broker.admin import BrokerAdmin
+from pipeline.broker.link import BROKER_ERRORS
 from pipeline.domain.facts import (
     AuditFacts,
     BrokerFacts,
@@ -47,6 +48,7 @@ from pipeline.domain.facts import (
     NoAnswer,
     NodeFacts,
     QueueFacts,
+    ResultFacts,
 )
 from pipeline.store.client import Store, database
 from pipeline.store.copies import Copies
@@ -83,6 +85,8 @@ class Probes:
     rpc: Rpc | RpcPool
     broker: BrokerAdmin
     lane: Lane
+    #: What is known of results that could not be stored.
+    results: Callable[[], ResultFacts | None] = lambda: None
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="probe"))
@@ -95,8 +99,10 @@ class Probes:
     _counted: tuple[float, tuple[QueueFacts, ...]] | None = None
 
     @classmethod
-    def open(cls, settings: Settings, key: Key) -> Self:
-        """Connections of their own, with short time limits. Raises BadSetting."""
+    def open(cls, settings: Settings, key: Key, results: Callable[[], ResultFacts | None] = lambda: None) -> Self:
+        """Connections of their own, with short time limits. `results`: tells of results that could not be stored.
+        Raises BadSetting.
+        """
         if settings.hub is None or settings.workerpool is None:
             missing = "SLUICE_HUB" if settings.hub is None else "SLUICE_WORKERPOOL"
             raise BadSetting(name=missing, why="it is not set", fix="Give the contract's address.")
@@ -112,7 +118,7 @@ class Probes:
             sweep_seconds=settings.sweep_seconds,
         )
         lane = poco_lane(quick, rpc, key, MongoStore(database(settings)))
-        return cls(settings, pool, rpc, BrokerAdmin.from_settings(settings, timeout=ANSWER_SECONDS), lane)
+        return cls(settings, pool, rpc, BrokerAdmin.from_settings(settings, timeout=ANSWER_SECONDS), lane, results)
 
     def close(self) -> None:
         """Close the connections to the servers; a request that hangs is not waited for."""
@@ -125,14 +131,14 @@ class Probes:
         now = self.monotonic()
         self._began = now if self._began is None else self._began
         questions: dict[str, Callable[[], Any]] = {
-            "database": partial(ask_database, self.settings, self.clock),
+            "database": partial(ask_database, self.settings, self.clock, write=running),
             "broker": partial(self._broker, running=running),
             "ipfs": partial(ask_ipfs, self.settings),
             "node": self._node,
         }
         if running:
             questions |= {"lane": self._lane, "machines": self._machines}
-        facts = Facts(now=self.clock(), **self._answers(questions), watched=now - self._began)
+        facts = Facts(now=self.clock(), **self._answers(questions), watched=now - self._began, results=self.results())
         return self._with_pace(facts)
 
     def _answers(self, questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
@@ -180,6 +186,8 @@ class Probes:
         queues = [queue.name for queue in core_app(self.settings, self.pool.wallet).conf.task_queues]
         wanted = [name for name in queues if name != topology.DEAD_QUEUE]
         found = ask_broker(self.broker, self.settings.rabbitmq_api, wanted if running else (), self.clock)
+        if isinstance(found, NoAnswer) and found.may_recover:
+            return replace(found, serves=takes_connections(self.settings))
         if not running or not isinstance(found, BrokerFacts):
             return found
         return replace(found, queues=self._queues([*queues, topology.RETRY_QUEUE]))
@@ -242,8 +250,8 @@ def _late(server: str, seconds: float = ALL_SECONDS) -> NoAnswer:
     return NoAnswer(f"{server} gave no answer in {seconds:g} s", fix, may_recover=True)
 
 
-def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFacts | NoAnswer:
-    """MongoDB: whether it is a replica set, what time it is there, how far the watcher is."""
+def ask_database(settings: Settings, clock: Callable[[], float], *, write: bool = False) -> DatabaseFacts | NoAnswer:
+    """MongoDB: whether it is a replica set, what time it is there, how far the watcher is. `write`: try a write too."""
     try:
         with pymongo.timeout(ANSWER_SECONDS):
             db = database(settings)
@@ -251,6 +259,8 @@ def ask_database(settings: Settings, clock: Callable[[], float]) -> DatabaseFact
             hello = db.client.admin.command("hello")
             ahead = hello["localTime"].timestamp() - (before + clock()) / 2
             store, cut_off = Store.of(db), Copies(db).cut_off()
+            if write and not cut_off:
+                store.hold.try_write()
             cursor, swept_at, swept_by = store.chain.cursor(), store.sweeps.last(), store.sweeps.last_by()
             audited = store.audits.last()
     except ExecutionTimeout:
@@ -299,6 +309,16 @@ def ask_broker(
     # Older versions write the tags as one text.
     known = tags.split(",") if isinstance(tags, str) else tags
     return BrokerFacts(user, "administrator" in known, alarms, unread, ahead, tells)
+
+
+def takes_connections(settings: Settings) -> bool:
+    """Whether RabbitMQ takes connections of the scheduler's user, whatever its management API does."""
+    try:
+        with core_app(settings).connection_for_write(connect_timeout=ANSWER_SECONDS) as connection:
+            connection.connect()
+    except BROKER_ERRORS:
+        return False
+    return True
 
 
 def ask_ipfs(settings: Settings) -> IpfsFacts | NoAnswer:

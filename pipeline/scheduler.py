@@ -25,6 +25,7 @@ from pipeline.broker.relay import Relay
 from pipeline.broker.segments import Segment
 from pipeline.domain.records import DealRecord
 from pipeline.domain.replicas import Timeouts
+from pipeline.flow.chain_time import ChainTime
 from pipeline.flow.ingest import RegistryCache
 from pipeline.flow.transactions import Transactions
 from pipeline.store.client import Store, database
@@ -60,6 +61,8 @@ class Scheduler:
     relay: Relay
     registry_cache: RegistryCache
     timeouts: Timeouts
+    #: By which deadlines go where this machine's clock is off.
+    chain_time: ChainTime
     #: Unix seconds.
     clock: Callable[[], float] = time.time
     _deals: dict[DealId, DealRecord] = field(default_factory=dict)
@@ -68,7 +71,7 @@ class Scheduler:
     def open(cls, settings: Settings, core: Celery | None = None) -> Scheduler:
         """Everything the settings name; connects on first use. Raises BadSetting, BadKeystore."""
         settings, key = with_addresses(settings), load_key(settings)
-        hub = Hub(connect(settings), _address(settings.hub, "SLUICE_HUB"))
+        hub, store = Hub(connect(settings), _address(settings.hub, "SLUICE_HUB")), Store.open(settings)
         lane_store = MongoStore(database(settings))
         lane = poco_lane(settings, hub.rpc, key, lane_store)
         core = core or core_app(settings, key.wallet)
@@ -77,7 +80,7 @@ class Scheduler:
             settings=settings,
             workerpool=_address(settings.workerpool, "SLUICE_WORKERPOOL"),
             key=key,
-            store=Store.open(settings),
+            store=store,
             hub=hub,
             lane=lane,
             lane_store=lane_store,
@@ -89,6 +92,7 @@ class Scheduler:
             relay=Relay(core, settings.host_name),
             registry_cache=RegistryCache(hub),
             timeouts=Timeouts.of(settings),
+            chain_time=ChainTime(hub.rpc, store.chain.cursor, settings.block_time),
         )
 
     def ensure_indexes(self) -> None:
@@ -109,6 +113,10 @@ class Scheduler:
     def paused(self) -> bool:
         """Whether the operator has paused the pool; asked before anything new is begun. Raises PyMongoError."""
         return self.store.pause.state() is not None
+
+    def holds(self) -> bool:
+        """Whether the pool begins nothing new because something that work needs is away. Raises PyMongoError."""
+        return self.store.hold.state() is not None
 
     def publish(self, messages: Sequence[Segment]) -> None:
         """Send segments to worker machines; one without a queue counts as silent. Raises BrokerUnavailable."""

@@ -1,10 +1,11 @@
-"""`sluice pool …`: stop beginning work for a while, and go on."""
+"""`sluice pool …`: whether the pool begins work; stop that for a while, and go on."""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,7 +23,10 @@ QUIET_SECONDS = 2.0
 
 def register(app: typer.Typer) -> None:
     """Add `sluice pool …`."""
-    group = typer.Typer(no_args_is_help=True, help="The pool as a whole: pause it, drain it, resume it.")
+    group = typer.Typer(
+        no_args_is_help=True, help="The pool as a whole: see whether it works, pause, drain, resume it."
+    )
+    group.command("status", epilog="Examples: `sluice pool status`, `sluice pool status --json`")(_status)
     group.command("pause", epilog="Examples: `sluice pool pause --why 'new disk'`, `sluice pool pause --dry-run`")(
         _pause
     )
@@ -32,6 +36,29 @@ def register(app: typer.Typer) -> None:
 
 
 Why = Annotated[str, typer.Option("--why", help="The reason, for whoever looks later.")]
+
+
+def _status(as_json: Json = False) -> None:
+    """Say whether the pool begins new tasks, and if not, since when and why: paused by you, or holding by itself.
+
+    Exit code 1 if it begins none.
+    """
+    answer = OperatorApi.open().get("/pool")
+    says = [
+        _since("Paused", answer["paused"], "Run `sluice pool resume` when it may go on."),
+        _since("Holding", answer["holding"], "It goes on by itself."),
+    ]
+    screen.show(answer, "\n".join(filter(None, says)) or "The pool takes work.", as_json=as_json)
+    if any(says):
+        raise typer.Exit(1)
+
+
+def _since(what: str, stop: dict[str, Any] | None, fix: str) -> str:
+    """A line about a pause or a hold; empty if there is none."""
+    if stop is None:
+        return ""
+    why = f": {screen.printable(stop['why'])}" if stop["why"] else ""
+    return f"{what} since {datetime.fromtimestamp(stop['since'], UTC):%Y-%m-%d %H:%M:%S} UTC{why}. {fix}"
 
 
 def _pause(why: Why = "", dry_run: DryRun = False, as_json: Json = False) -> None:

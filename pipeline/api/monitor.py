@@ -1,7 +1,8 @@
 """Checks the pool's health in a background thread, so that a request for it never waits for a server that is down.
 
     thread: every few seconds, or at a request ─► facts ─► report ─► requests that wait for one
-                                                              └─► log: once when a part turns red, once when it is well
+                                                              ├─► log: once when a part turns red, once when it is well
+                                                              └─► holding? (`pipeline.domain.holding`) log, and store
 
 However many requests come, the servers are asked at most once in FRESH_SECONDS.
 """
@@ -21,6 +22,7 @@ import structlog
 from pipeline.domain import health
 from pipeline.domain.facts import BrokerFacts, ExpectedPool, Facts
 from pipeline.domain.health import START_SECONDS, HealthPart
+from pipeline.domain.holding import holding
 
 log = structlog.get_logger(__name__)
 
@@ -51,12 +53,22 @@ class Asks(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """The pool begins no new work since `since` (Unix seconds), and goes on by itself."""
+
+    since: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class HealthReport:
     """How the pool was at a moment. `at`: monotonic seconds."""
 
     at: float
     facts: Facts
     parts: Mapping[str, HealthPart]
+    #: None: the pool takes work.
+    hold: Hold | None = None
 
     @property
     def ok(self) -> bool:
@@ -67,14 +79,25 @@ class HealthReport:
 class Monitor:
     """The pool's health, checked by one daemon thread that starts when first asked (so after any fork)."""
 
-    def __init__(self, probes: Asks, up: Callable[[], None], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`up` is called once, when all of SERVING are well for the first time."""
-        self._probes, self._up, self._clock = probes, up, clock
+    def __init__(
+        self,
+        probes: Asks,
+        up: Callable[[], None],
+        hold: Callable[[str | None], None] = lambda _: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`up` is called once, when all of SERVING are well for the first time; `hold` after each look at which the
+        pool holds, with the reason, and once when that is over, with None.
+        """
+        self._probes, self._up, self._hold, self._clock = probes, up, hold, clock
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._waiting: list[Future[HealthReport]] = []
         self._stopping = False
         self._red: set[str] = set()
+        #: Since when each part that is not well has been so, by `clock`.
+        self._red_since: dict[str, float] = {}
         self._was_up = False
         #: The last report; None before the first.
         self.last: HealthReport | None = None
@@ -111,21 +134,42 @@ class Monitor:
             self._thread.join(timeout=FRESH_SECONDS)
         self._probes.close()
 
+    def look(self) -> HealthReport:
+        """Ask the servers once, and tell all who must know. For the thread."""
+        facts, before = self._probes.ask(running=True), self.last
+        now, parts = self._clock(), health.parts(facts, self._probes.pool)
+        self._red_since = {name: self._red_since.get(name, now) for name, part in parts.items() if not part.ok}
+        why = holding(parts, self._red_since, now)
+        held = None if before is None else before.hold
+        hold = None if why is None else Hold(facts.now if held is None else held.since, why)
+        report = HealthReport(now, facts, parts, hold)
+        with self._changed:
+            self.last = report
+            waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            # False if the request was cancelled.
+            if future.set_running_or_notify_cancel():
+                future.set_result(report)
+        self._log_changes(report)
+        self._tell_hold(held, hold, facts.now)
+        return report
+
     def _run(self) -> None:
         while not self._stopping:
-            facts = self._probes.ask(running=True)
-            report = HealthReport(self._clock(), facts, health.parts(facts, self._probes.pool))
-            with self._changed:
-                self.last = report
-                waiting, self._waiting = self._waiting, []
-            for future in waiting:
-                # False if the request was cancelled.
-                if future.set_running_or_notify_cancel():
-                    future.set_result(report)
-            self._log_changes(report)
-            pause = CHECK_SECONDS if self._was_up or facts.watched > START_SECONDS else FIRST_CHECKS_SECONDS
+            report = self.look()
+            pause = CHECK_SECONDS if self._was_up or report.facts.watched > START_SECONDS else FIRST_CHECKS_SECONDS
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or self._waiting, timeout=pause)
+
+    def _tell_hold(self, before: Hold | None, after: Hold | None, now: float) -> None:
+        """Log that a hold began or ended, and tell whoever stores it for the other processes."""
+        if after is not None and before is None:
+            log.warning("The pool holds: it begins nothing new until this is over.", action="pool_holds", why=after.why)
+        if before is not None and after is None:
+            held = round(now - before.since)
+            log.info("The pool goes on.", action="pool_goes_on", held_seconds=held, why=before.why)
+        if before is not None or after is not None:
+            self._hold(None if after is None else after.why)
 
     def _log_changes(self, report: HealthReport) -> None:
         """Log what changed since the last report."""

@@ -29,15 +29,16 @@ class PartModel(BaseModel):
 
 
 class Health(BaseModel):
-    """All parts of the pool by name; `ok` if each is."""
+    """All parts of the pool by name; `ok` if each is. `holding`: why nothing new is begun, None if the pool works."""
 
     ok: bool
+    holding: str | None = None
     parts: dict[str, PartModel]
 
 
 @router.get("/health", summary="Whether each part of the pool can do its share")
 async def health(request: Request, response: Response) -> Health:
-    """MongoDB, RabbitMQ, IPFS, chain, clock, watcher, ownership, gas, lane and machines; 503 if one is not well.
+    """MongoDB, RabbitMQ, IPFS, chain, clock, watcher, ownership, gas, lane, results, machines; 503 if one is not well.
 
     A part is left out while the server that knows it does not answer.
     """
@@ -47,7 +48,11 @@ async def health(request: Request, response: Response) -> Health:
         said = HealthPart(ok=False, detail="no report could be made in time", fix="See the log of the process `api`.")
         return Health(ok=False, parts={"monitor": _model(said)})
     response.status_code = 200 if report.ok else 503
-    return Health(ok=report.ok, parts={name: _model(part) for name, part in report.parts.items()})
+    return Health(
+        ok=report.ok,
+        holding=None if report.hold is None else report.hold.why,
+        parts={name: _model(part) for name, part in report.parts.items()},
+    )
 
 
 def _model(part: HealthPart) -> PartModel:

@@ -46,6 +46,7 @@ class Readings:
         if report is None:
             return
         yield metrics.PART_OK.by({name: float(part.ok) for name, part in report.parts.items()})
+        yield metrics.HOLDING.of(report.hold is not None)
         # `at` is of the same clock.
         yield metrics.REPORT_AGE.of(time.monotonic() - report.at)
         facts = report.facts

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Self
 
 import structlog
+from pymongo.errors import PyMongoError
 
 from chain.keystore import load_key
+from chain.lane.store.lease import new_holder
 from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
 from config.celery_apps import core_app
@@ -23,6 +25,7 @@ from pipeline.api.monitor import Monitor
 from pipeline.api.rate_limits import RateLimits
 from pipeline.api.recent_answers import RecentAnswers
 from pipeline.api.results.ipfs import Ipfs
+from pipeline.api.results.refusals import Refusals
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.background import Background
 from pipeline.broker.notify import Notifier
@@ -31,6 +34,7 @@ from pipeline.flow.enrolment import SignInsUnderWay
 from pipeline.probes import Probes
 from pipeline.store.challenges import Challenges
 from pipeline.store.client import Store, database
+from pipeline.store.hold import HoldSwitch
 from protocol.errors import BadSetting
 from protocol.types import Contract, TaskId, Wallet
 
@@ -127,6 +131,8 @@ class Services:
     uploads: Path
     monitor: Monitor
     rates: RateLimits
+    #: What IPFS and the disk did not take.
+    refusals: Refusals = field(default_factory=Refusals)
     signing_in: SignInsUnderWay = field(default_factory=SignInsUnderWay)
     #: What changes by the hour.
     slow_answers: RecentAnswers = field(default_factory=lambda: RecentAnswers(SLOW_SECONDS))
@@ -136,25 +142,30 @@ class Services:
     def open(cls, settings: Settings) -> Self:
         """Connect lazily to all of it; only key, secret and settings are read now. Raises BadSetting, BadKeystore."""
         pool = PoolAddresses.of(settings)
-        probes = Probes.open(settings, load_key(settings))
+        refusals = Refusals()
+        probes = Probes.open(settings, load_key(settings), refusals.facts)
         public_endpoints(settings)
         uploads = settings.home / "uploads"
         uploads.mkdir(parents=True, exist_ok=True)
         app = core_app(settings)
+        store, notifier = Store.open(settings), BackgroundNotifier(Notifier(app, pool.scheduler))
         return cls(
             settings=settings,
             pool=pool,
             keys=KeyRing.of(settings),
-            store=Store.open(settings),
+            store=store,
             challenges=Challenges(database(settings)),
             broker=BrokerAdmin.from_settings(settings),
-            notifier=BackgroundNotifier(Notifier(app, pool.scheduler)),
+notifier=notifier,
             relay=Relay(app, settings.host_name),
             ipfs=Ipfs(settings.ipfs_api),
             rpc=connect(settings),
             uploads=uploads,
-            monitor=Monitor(probes, partial(_log_up, settings)),
+            monitor=Monitor(
+                probes, partial(_log_up, settings), partial(store_hold, store.hold, notifier, new_holder())
+            ),
             rates=RateLimits.of(settings),
+            refusals=refusals,
         )
 
     def close(self) -> None:
@@ -164,6 +175,21 @@ class Services:
         self.relay.stop()
         for part in (self.ipfs, self.broker, self.rpc):
             part.close()
+
+
+def store_hold(switch: HoldSwitch, notifier: BackgroundNotifier, by: str, why: str | None) -> None:
+    """Tell every process that the pool holds (`why`), or that it goes on (None). `by`: this process."""
+    try:
+        if why is None:
+            switch.release(by)
+        else:
+            switch.hold(why, by)
+    except PyMongoError as error:
+        # Without the database nothing can be begun, and a hold ends by itself.
+        log.info("The hold could not be stored.", action="hold_not_stored", why=str(error).partition(" (")[0])
+    if why is None:
+        notifier.send_assign()
+        notifier.send_orders()
 
 
 def _log_up(settings: Settings) -> None:

@@ -58,7 +58,9 @@ _ENDED = {TaskStatus.COMPLETED: TaskStage.COMPLETED, TaskStatus.FAILED: TaskStag
 
 
 def decide(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> list[Action]:
-    """Every action due now, in the order to carry them out. `now`: Unix seconds."""
+    """Every action due now, in the order to carry them out. `now`: Unix seconds; deadlines go by the chain's time where
+    the view has it.
+    """
     return list(_due_actions(task, view, now, timeouts))
 
 
@@ -99,7 +101,7 @@ def _due_actions(task: TaskRecord, view: ChainView, now: float, timeouts: Timeou
     if view.status in _ENDED:
         yield from _ended(task, view, now, timeouts)
         return
-    if view.status is TaskStatus.UNSET and now >= task.final_deadline and _exhausted(task, Method.INITIALIZE):
+    if view.status is TaskStatus.UNSET and view.past(task.final_deadline, now) and _exhausted(task, Method.INITIALIZE):
         yield from _never_was(task, view)
         return
     if not task.open or task.stage in _ENDED.values():
@@ -113,40 +115,40 @@ def _due_actions(task: TaskRecord, view: ChainView, now: float, timeouts: Timeou
     yield from _drop_late(task, view, now, timeouts)
     match view.status:
         case TaskStatus.UNSET:
-            yield from _unset(task, now, timeouts)
+            yield from _unset(task, view, now, timeouts)
         case TaskStatus.ACTIVE:
-            yield from _active(task, now, timeouts)
+            yield from _active(task, view, now, timeouts)
         case TaskStatus.REVEALING:
             yield from _revealing(task, view, now, timeouts)
     yield from _ask_for_workers(task, view, now, timeouts)
 
 
-def _unset(task: TaskRecord, now: float, timeouts: Timeouts) -> Iterator[Action]:
+def _unset(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
     args: dict[str, str | int] = {"deal_id": task.deal_id, "index": task.index}
-    if now < task.contribution_deadline:
+    if not view.past(task.contribution_deadline, now):
         yield from _submit(task, Method.INITIALIZE, 0, {**args, "deadline": task.contribution_deadline}, now, timeouts)
-    elif now >= task.final_deadline:
+    elif view.past(task.final_deadline, now):
         # The stake of a task that never was initialized is only freed by initialize and claim; the key must differ
         # from the one of a try that the deadline ended.
         yield from _submit(task, Method.INITIALIZE, MAX_FAILED_INTENTS, args, now, timeouts)
 
 
-def _active(task: TaskRecord, now: float, timeouts: Timeouts) -> Iterator[Action]:
-    if now >= task.final_deadline:
+def _active(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
+    if view.past(task.final_deadline, now):
         yield from _submit(task, Method.CLAIM, 0, {}, now, timeouts)
 
 
 def _revealing(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
-    if now >= task.final_deadline:
+    if view.past(task.final_deadline, now):
         yield from _submit(task, Method.CLAIM, 0, {}, now, timeouts)
         return
     yield from _abort(task, view, "Consensus was reached without it.")
-    over = view.reveal_deadline is not None and now >= view.reveal_deadline
+    over = view.reveal_deadline is not None and view.past(view.reveal_deadline, now)
     result = replicas.usable_result(task, view)
     yield from _ask_winners(task, view, now, timeouts, reveal=not over, upload=result is None)
     if over and not view.revealed:
         # Votes can only come again before the contribution deadline; later, a reopened task is as good as lost.
-        if now < task.contribution_deadline:
+        if not view.past(task.contribution_deadline, now):
             yield from _submit(task, Method.REOPEN, _rejected(view), {}, now, timeouts)
         return
     settled = over or len(view.revealed) == len(view.winners)
@@ -168,7 +170,8 @@ def _reveals_sent(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> bool
     """Whether every winner has revealed or says that it has sent its reveal, where finalize may go out behind the last
     one. The lane asks the chain.
     """
-    if not timeouts.early_steps:
+    if not timeouts.early_steps or view.time is not None:
+        # The time limit of an early finalize goes by the clock.
         return False
     waiting = [vote.worker for vote in view.winners if vote.status is ContributionStatus.CONTRIBUTED]
     found = [task.replicate(wallet) for wallet in waiting]
@@ -211,7 +214,7 @@ def _ask_for_workers(task: TaskRecord, view: ChainView, now: float, timeouts: Ti
     wanted = replicas.wanted(task, view, now, timeouts)
     if wanted != Want(task.wants, task.leading, task.others, task.backup, task.newcomers):
         yield wanted
-    if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
+    if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or view.past(task.contribution_deadline, now):
         return
     for item in task.replicates:
         late = replicas.late(item, task.category_seconds, now, timeouts)

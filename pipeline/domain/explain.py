@@ -82,9 +82,10 @@ def explain(
     timeouts: Timeouts,
     *,
     paused: bool = False,
+    holding: str | None = None,
 ) -> str | None:
     """What the task waits for; None if it is over. `candidates`: of its kind; `now`: Unix seconds; `paused`: the
-    operator has paused the pool.
+    operator has paused the pool; `holding`: why the pool holds, if it does.
     """
     if not task.open:
         return None
@@ -101,6 +102,8 @@ def explain(
         return f"It got too few votes in time. It can be claimed from {_date(task.final_deadline)} on."
     if paused and not task.replicates:
         return f"The pool is paused and begins no task; this one takes votes until {_date(task.contribution_deadline)}."
+    if holding is not None and (task.wants or not task.replicates):
+        return f"The pool holds and begins nothing new: {holding}. It goes on by itself."
     staffing = _staffing(task, view, candidates, now, timeouts)
     if view.status is TaskStatus.UNSET:
         return " ".join([_transaction(task, Method.INITIALIZE), *([staffing] if task.wants else [])])

@@ -18,6 +18,8 @@ class NoAnswer:
     fix: str
     #: Whether it may answer by itself a little later: it is away or slow, and has refused nothing.
     may_recover: bool = False
+    #: Whether it does its work all the same: only the port by which it is looked at does not answer.
+    serves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,15 @@ class IpfsFacts:
     """The IPFS node."""
 
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFacts:
+    """Results that machines brought, and that IPFS or the API's disk did not take; of one API process."""
+
+    #: Seconds since the last one that could not be stored.
+    refused_since: float
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +163,8 @@ class Facts:
     node: NodeFacts | NoAnswer | None = None
     lane: LaneFacts | None = None
     machines: MachineFacts | None = None
+    #: None: the last result that came was stored, or none came.
+    results: ResultFacts | None = None
     #: Seconds for which this process has been looking.
     watched: float = 0.0
     #: Seconds since the head was last seen to move, and chain seconds per second of ours when it did; None: not seen.

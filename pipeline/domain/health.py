@@ -23,6 +23,7 @@ from pipeline.domain.facts import (
     MachineFacts,
     NoAnswer,
     NodeFacts,
+    ResultFacts,
 )
 from protocol.counts import count
 from protocol.poco.events import BlockRef
@@ -30,8 +31,11 @@ from protocol.types import Wei
 
 #: A head this many block times old, and this many seconds, is not what the chain has now.
 STALE_BLOCKS, STALE_SECONDS = 10, 30.0
-#: The watcher is behind when it is both: so many blocks, and so many seconds by the chain's own time.
-BEHIND_BLOCKS, BEHIND_SECONDS = 10, 30.0
+#: The watcher is behind when it is both: so many blocks, and so many seconds by the chain's own time. Later by so many
+#: seconds, what it has stored is too old to begin work by.
+BEHIND_BLOCKS, BEHIND_SECONDS, FAR_BEHIND_SECONDS = 10, 30.0, 300.0
+#: Seconds after which a result that could not be stored tells nothing of now: machines bring it again sooner.
+REFUSED_SECONDS = 60.0
 #: Two clocks of one network differ by less (NTP: milliseconds); nodes refuse blocks that are 15 s ahead.
 CLOCK_SECONDS = 15.0
 #: Blocks, and at least seconds, that a transaction may wait before the lane counts as waiting.
@@ -58,6 +62,8 @@ class HealthPart:
     ok: bool
     detail: str
     fix: str = ""
+    #: Whether work that is begun now might end badly for want of it (`pipeline.domain.holding`).
+    needed_to_begin: bool = False
 
 
 def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
@@ -82,13 +88,17 @@ def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
         found["lane"] = _lane(facts.lane, pool)
     if facts.machines is not None:
         found["workers"] = _machines(facts.machines)
+    if facts.results is not None:
+        found["results"] = _results(facts.results)
     return {name: part for name, part in found.items() if part is not None}
 
 
 def _answered(facts: F | NoAnswer | None, judge: Callable[[F], HealthPart]) -> HealthPart | None:
     if facts is None:
         return None
-    return HealthPart(ok=False, detail=facts.why, fix=facts.fix) if isinstance(facts, NoAnswer) else judge(facts)
+    if isinstance(facts, NoAnswer):
+        return HealthPart(ok=False, detail=facts.why, fix=facts.fix, needed_to_begin=not facts.serves)
+    return judge(facts)
 
 
 def _database(facts: DatabaseFacts) -> HealthPart:
@@ -114,6 +124,7 @@ def _broker(facts: BrokerFacts, watched: float) -> HealthPart:
             ok=False,
             detail=f"RabbitMQ takes no messages: {', '.join(facts.alarms)}",
             fix="Give it memory or disk, or raise its watermarks; it goes on by itself.",
+            needed_to_begin=True,
         )
     if facts.unread and watched >= START_SECONDS:
         return HealthPart(
@@ -174,10 +185,13 @@ def _clock(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> HealthPart:
     agree = [name for name, ahead in _clocks(facts).items() if _agrees(ahead, age)]
     others = f" and that of {' and '.join(agree)}" if agree else ""
     way = "behind" if age < 0 else "ahead of"
+    lag = ", or every node is that far behind" if age > 0 and not agree else ""
     return HealthPart(
         ok=False,
-        detail=f"this machine's clock is {abs(age):.0f} s {way} the chain's{others}: deadlines are judged wrongly",
-        fix="Set the clock, and keep it set (NTP: `timedatectl set-ntp true`).",
+        detail=f"this machine's clock is {abs(age):.0f} s {way} the chain's{others}{lag}",
+        fix="Set the clock, and keep it set (NTP: `timedatectl set-ntp true`)."
+        + (" If it is right, name another node in SLUICE_RPC_URL." if lag else ""),
+        needed_to_begin=True,
     )
 
 
@@ -188,14 +202,13 @@ def _chain(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> HealthPart:
     old = f"the head, block {node.head}, is {age:.0f} s old"
     other_node = "Ask another node (SLUICE_RPC_URL takes several, separated by commas)."
     if facts.head_pace is not None and facts.head_pace >= LIVE_PACE[1]:
-        return HealthPart(ok=False, detail=f"{old}: the node is still reading older blocks", fix=other_node)
-    if _clocks(facts) or facts.head_still is not None:
-        return HealthPart(ok=False, detail=f"{old}: the chain stands still, or the node does", fix=other_node)
-    return HealthPart(
-        ok=False,
-        detail=f"{old}: the chain stands still, or this machine's clock is ahead of it",
-        fix="Compare `date -u` with another machine, and the head with another node.",
-    )
+        why, fix = "the node is still reading older blocks", other_node
+    elif _clocks(facts) or facts.head_still is not None:
+        why, fix = "the chain stands still, or the node does", other_node
+    else:
+        why = "the chain stands still, or this machine's clock is ahead of it"
+        fix = "Compare `date -u` with another machine, and the head with another node."
+    return HealthPart(ok=False, detail=f"{old}: {why}", fix=fix, needed_to_begin=True)
 
 
 def _ownership(node: NodeFacts, pool: ExpectedPool) -> HealthPart:
@@ -266,6 +279,7 @@ def _watcher(node: NodeFacts, cursor: BlockRef | None, watched: float, pool: Exp
         ok=False,
         detail=f"{place}, {behind} blocks behind the head: newer deals and votes are not seen",
         fix="See `sluice chain status` and that the process `watch` runs; the first reading of a chain takes a while.",
+        needed_to_begin=cursor is not None and node.timestamp - cursor.timestamp >= FAR_BEHIND_SECONDS,
     )
 
 
@@ -302,6 +316,17 @@ def _lane(facts: LaneFacts, pool: ExpectedPool) -> HealthPart:
         ok=False,
         detail=f"a transaction has waited for {facts.waiting:.0f} s{_last(facts.run_by)}: {facts.why}",
         fix="See `sluice tx ls`, and whether that process hangs.",
+    )
+
+
+def _results(facts: ResultFacts) -> HealthPart:
+    if facts.refused_since >= REFUSED_SECONDS:
+        return HealthPart(ok=True, detail="none was refused lately")
+    return HealthPart(
+        ok=False,
+        detail=f"a result could not be stored {facts.refused_since:.0f} s ago: {facts.why}",
+        fix="Make room on the disk of IPFS and of the API (SLUICE_HOME); machines bring their results again.",
+        needed_to_begin=True,
     )
 
 

@@ -57,18 +57,12 @@ def next_visit(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
     quiet = (now - task.changed_at) / 2
     soonest = max(SOONEST_VISIT, timeouts.reask)
     pause = IDLE_VISIT if _idle(task, view) else min(max(quiet, soonest), max(LATEST_VISIT, soonest))
-    times = [now + pause]
-    times += [
-        float(deadline)
-        for deadline in (
-            task.contribution_deadline,
-            task.final_deadline,
-            view.reveal_deadline,
-            proven_until(task, timeouts),
-        )
-        if deadline is not None and deadline > now
-    ]
-    return min(times)
+    # One that has passed by our clock only is looked for soon.
+    deadlines = (task.contribution_deadline, task.final_deadline, view.reveal_deadline)
+    ahead = [it for it in deadlines if it is not None and not view.past(it, now)]
+    times = [now + pause, *(float(it) if it > now else now + LATEST_VISIT for it in ahead)]
+    proven = proven_until(task, timeouts)
+    return min([*times, proven] if proven > now else times)
 
 
 def awaited(task: TaskRecord, view: ChainView) -> bool:

@@ -158,7 +158,7 @@ def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
     Signing in is free, so unproven workers may take work and never do it. Therefore what only unproven workers have had
     for `timeouts.backup_timeout` seconds is given to a proven worker too; whichever of them votes first counts.
     """
-    if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or now >= task.contribution_deadline:
+    if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or view.past(task.contribution_deadline, now):
         return Want(0)
     if given_up(task, view, now, timeouts):
         return Want(0)

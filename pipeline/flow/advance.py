@@ -107,21 +107,24 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     tasks = scheduler.store.tasks.load_tasks(task_ids)
     folded = views(scheduler, [task for task in tasks if task.task_id not in known])
     now = scheduler.clock()
+    block_time = scheduler.chain_time.read(now)
     steps: list[Decision] = []
     capacity: int | None = None
     spare: int | None = None
     trouble = _TroubleOf(scheduler)
     paused: bool | None = None
     for task in tasks:
-        view = known.get(task.task_id) or folded.get(task.task_id)
-        if view is None:
+        found = known.get(task.task_id) or folded.get(task.task_id)
+        if found is None:
             # The sweep asks the contract.
             continue
+        view = replace(found, time=block_time)
         actions = deciding.decide_excusing(task, view, now, scheduler.timeouts, trouble.of)
-        if initializes(actions) and not task.replicates and now < task.contribution_deadline:
-            paused = scheduler.paused() if paused is None else paused
+        voting = not view.past(task.contribution_deadline, now)
+        if initializes(actions) and not task.replicates and voting:
+            paused = scheduler.paused() or scheduler.holds() if paused is None else paused
             actions = without_initialize(actions) if paused else actions
-        late, put_off = of_expired(task, actions, now), False
+        late, put_off = of_expired(actions, voting=voting), False
         if late:
             spare = BULK_CAPACITY - scheduler.transactions.open() if spare is None else spare - 1
             put_off = spare <= 0

@@ -56,10 +56,13 @@ PROSPECTS = 20
 
 
 def assign(scheduler: Scheduler) -> int:
-    """One round of matching; returns how many replicates were given out. Raises PyMongoError or an Unavailable.
+    """One round of matching; returns how many replicates were given out: none while the pool holds. Raises PyMongoError
+    or an Unavailable.
 
     Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
     """
+    if scheduler.holds():
+        return 0
     _read_unfunded(scheduler, scheduler.clock())
     given = 0
     for _ in range(PAGES):

@@ -68,7 +68,7 @@ def keep_orders(scheduler: Scheduler) -> None:
             ORDERS_OFFERED.set(offered(view.book.orders))
             done = actions.do(view.decide(scheduler.clock()), view.book.orders, view.highest)
             # A deal is read within moments: that is no reason to wait for the clock.
-            if not done and (view.supply.settled or view.policy is None):
+            if not done and (view.supply.settled or view.policy is None or scheduler.holds()):
                 break
     finally:
         actions.close()
@@ -142,7 +142,8 @@ def _supply(settings: Settings, store: Store, hub: Hub, workerpool: Contract, no
     settled = not store.deals.deals_to_ingest(1) and not store.tasks.any_undecided(now)
     # Those too that were passed over lately, since nobody could take them.
     waiting = store.tasks.tasks_wanting_workers(now + PASS_UNSERVED_SECONDS, WAITING)
-    settled = settled and len(waiting) < WAITING
+    # What is sold while the pool holds would wait with all else.
+    settled = settled and len(waiting) < WAITING and store.hold.state() is None
     machines = store.census.able(now - settings.worker_lost_seconds, now, MACHINES)
     return Supply(
         tuple(machines),

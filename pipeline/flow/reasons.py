@@ -28,7 +28,7 @@ def reasons(store: Store, settings: Settings, tasks: Sequence[TaskRecord], now: 
     logs = store.chain.logs.of_tasks([task.task_id for task in waiting])
     seen_after = now - settings.worker_lost_seconds
     timeouts = Timeouts.of(settings)
-    paused = store.pause.state() is not None
+    paused, holding = store.pause.state() is not None, store.hold.state()
     candidates: dict[explain.Kind, explain.Candidates] = {}
     found = {}
     for task in waiting:
@@ -38,5 +38,5 @@ def reasons(store: Store, settings: Settings, tasks: Sequence[TaskRecord], now: 
             candidates[kind] = explain.Candidates.of(task, workers, now, seen_after)
         view = fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
         of_kind = candidates.get(kind, explain.Candidates())
-        found[task.task_id] = explain.explain(task, view, of_kind, now, timeouts, paused=paused)
+        found[task.task_id] = explain.explain(task, view, of_kind, now, timeouts, paused=paused, holding=holding)
     return found

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.run import Lane
 from pipeline.domain.actions import Action, Method, Submit
-from pipeline.domain.records import TaskRecord
 from protocol.types import TaskId, Wallet
 
 #: Transactions in the lane's queue above which no more initializes are added: many deals at a time must not delay other
@@ -76,13 +75,13 @@ def without_initialize(actions: Sequence[Action]) -> list[Action]:
     return [item for item in actions if not (isinstance(item, Submit) and item.method is Method.INITIALIZE)]
 
 
-def of_expired(task: TaskRecord, actions: Sequence[Action], now: float) -> list[Submit]:
-    """Transactions that only unlock the stakes of a task that takes no more votes."""
+def of_expired(actions: Sequence[Action], *, voting: bool) -> list[Submit]:
+    """Transactions that only unlock the stakes of a task that takes no more votes; `voting`: it still takes some."""
     return [
         item
         for item in actions
         if isinstance(item, Submit)
-        and (item.method is Method.CLAIM or (item.method is Method.INITIALIZE and now >= task.contribution_deadline))
+        and (item.method is Method.CLAIM or (item.method is Method.INITIALIZE and not voting))
     ]
 
 

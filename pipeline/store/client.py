@@ -20,6 +20,7 @@ from pipeline.store.census import Census
 from pipeline.store.copies import Copies
 from pipeline.store.deals import Deals
 from pipeline.store.enrolment import Enrolment
+from pipeline.store.hold import HoldSwitch
 from pipeline.store.migrations import migrate
 from pipeline.store.orders import Orders
 from pipeline.store.outputs import Outputs
@@ -106,6 +107,7 @@ class Store:
     sweeps: Sweeps
     census: Census
     pause: PauseSwitch
+    hold: HoldSwitch
     lists: TaskLists
     uploads: Uploads
     transfers: TransferWishes
@@ -128,6 +130,7 @@ class Store:
             Sweeps(db),
             Census(db),
             PauseSwitch(db),
+            HoldSwitch(db),
             TaskLists(db),
             Uploads(db),
             TransferWishes(db),

@@ -60,6 +60,12 @@ class ChainView:
     initialized_block: BlockNumber | None = None
     consensus_block: BlockNumber | None = None
     finalized_block: BlockNumber | None = None
+    #: Time of the newest block, where a clock cannot stand for it; None: the caller's clock does.
+    time: Timestamp | None = None
+
+    def past(self, deadline: float, now: float) -> bool:
+        """Whether a deadline of the contract has passed: by the chain's time, or `now` by the caller's clock."""
+        return (now if self.time is None else self.time) >= deadline
 
     def contribution(self, worker: Wallet) -> Contribution | None:
         """The vote of that worker; None if it has not voted."""

@@ -32,6 +32,15 @@ class PauseModel(_Model):
     why: str
 
 
+class PoolState(_Model):
+    """Whether the pool begins tasks: both None if it does."""
+
+    #: By the operator, until `sluice pool resume`.
+    paused: PauseModel | None
+    #: Because something that work needs is away; it goes on by itself.
+    holding: PauseModel | None
+
+
 class Work(_Model):
     """What the database tells of the pool's work."""
 
@@ -62,6 +71,8 @@ class Status(_Model):
     alerts: list[Alert]
     #: By part of the pool: how it is, in words.
     parts: dict[str, str]
+    #: None: nothing that work needs is away.
+    holding: PauseModel | None
     #: Newest block of the node; blocks that the watcher has still to read.
     head: int | None
     behind_blocks: int | None

@@ -19,7 +19,7 @@ from chain.lane.model.intent import IntentState, LaneId
 from chain.lane.store.mongo import MongoStore
 from pipeline.api.admin.access import Operator, Reader
 from pipeline.api.admin.gas_days import GasDays, gas_days
-from pipeline.api.admin.models import Alert, Changed, PauseModel, QueueLine, StageLine, Status, Work
+from pipeline.api.admin.models import Alert, Changed, PauseModel, PoolState, QueueLine, StageLine, Status, Work
 from pipeline.api.monitor import HealthReport
 from pipeline.api.pool import latest
 from pipeline.api.recent_answers import ANSWER_SECONDS
@@ -61,6 +61,15 @@ async def status(request: Request, services: Reader) -> Status:
 async def live(request: Request, services: Reader) -> StreamingResponse:
     """Server-sent events: one status every two seconds, until the client disconnects."""
     return StreamingResponse(_events(request, services), media_type="text/event-stream")
+
+
+@router.get("/pool", summary="Whether the pool begins tasks")
+async def state(request: Request, services: Reader) -> PoolState:
+    """Whether the operator has paused it, and whether it holds because something that work needs is away. The pause is
+    not told while MongoDB does not answer; then the pool holds.
+    """
+    report = await latest(request.app.state.services.monitor)
+    return PoolState(paused=await run_in_threadpool(_paused, services), holding=_hold(report))
 
 
 @router.post("/pool/pause", summary="Begin no new task")
@@ -133,6 +142,7 @@ def _status(services: Services, report: HealthReport | None) -> Status:
         chain_id=settings.chain_id,
         alerts=alerts,
         parts={} if report is None else {name: part.detail for name, part in report.parts.items()},
+        holding=_hold(report),
         head=None if node is None else node.head,
         behind_blocks=None if node is None or cursor is None else max(0, node.head - cursor.number),
         gas_balance_wei=None if node is None else node.balance,
@@ -141,6 +151,20 @@ def _status(services: Services, report: HealthReport | None) -> Status:
         gas_says=lasts.says,
         work=work,
     )
+
+
+def _paused(services: Services) -> PauseModel | None:
+    try:
+        with pymongo.timeout(DATABASE_SECONDS):
+            pause = services.store.pause.state()
+    except PyMongoError:
+        return None
+    return None if pause is None else PauseModel(since=pause.since, why=pause.why)
+
+
+def _hold(report: HealthReport | None) -> PauseModel | None:
+    """Since when nothing new is begun for want of something, and why; None also where no report could be made."""
+    return None if report is None or report.hold is None else PauseModel(since=report.hold.since, why=report.hold.why)
 
 
 def _work(services: Services, head: BlockNumber | None) -> Work | None:
@@ -181,6 +205,9 @@ def _alerts(report: HealthReport | None, work: Work | None, now: float) -> list[
     else:
         bad = {name: part for name, part in report.parts.items() if not part.ok}
         found += [Alert(part=name, says=part.detail, fix=part.fix) for name, part in bad.items()]
+    if (hold := _hold(report)) is not None:
+        says = f"the pool has been holding for {max(now - hold.since, 0):.0f} s and begins nothing new: {hold.why}"
+        found.append(Alert(part="holding", says=says, fix="It goes on by itself once that is well."))
     if work is None:
         says = (
             f"MongoDB did not count tasks and machines in {DATABASE_SECONDS:g} s, nor tell whether the pool is paused"

@@ -108,6 +108,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
         raise Unavailable(what="the worker", why="its connection ended") from error
     except (StorageUnavailable, OSError) as error:
         RESULTS_NOT_STORED.inc()
+        services.refusals.refused(str(error))
         log.warning("A result could not be stored.", action="result_not_stored", task=task.task_id, why=str(error))
         if replicate.not_stored_at is None:
             note = services.store.uploads.record_not_stored
@@ -239,5 +240,6 @@ def _link(services: Access, task: TaskRecord, replicate: Replicate, checked: Che
         repack(path, clean, checked, max_unpacked=_most_unpacked(services))
         voted, now = replicate.mode is Mode.VOTE, services.clock()
         cid = services.ipfs.add(clean, f"iexec-result-{task.task_id}", pin=voted)
+    services.refusals.stored()
     services.store.pins.put(Pin(cid, task.task_id, pinned=voted, stored_at=now), look_at=now)
     return ResultLink(storage="ipfs", location=f"/ipfs/{cid}")

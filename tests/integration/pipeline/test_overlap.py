@@ -56,6 +56,8 @@ class Process:
     sent: list[Segment] = field(default_factory=list)
     transactions: NoLane = field(default_factory=NoLane)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    #: The clock stands for the chain's time.
+    chain_time: Any = field(default_factory=lambda: SimpleNamespace(read=lambda _: None))
     key: Key = field(default_factory=lambda: Key(b"\1" * 32))
     #: What assignments are signed for.
     settings: Any = field(default_factory=lambda: SimpleNamespace(chain_id=31337, worker_lost_seconds=60.0))
@@ -72,6 +74,9 @@ class Process:
 
     def paused(self) -> bool:
         return self.store.pause.state() is not None
+
+    def holds(self) -> bool:
+        return self.store.hold.state() is not None
 
     def deals(self, ids: set[Any]) -> dict[Any, Any]:
         return dict.fromkeys(ids, deal())

@@ -37,6 +37,7 @@ class Pool:
     reserved: int = 0
     passed: dict[TaskId, float] = field(default_factory=dict)
     paused: bool = False
+    holds: bool = False
 
     def round(self, now: float) -> int:
         """One round of matching."""
@@ -48,6 +49,7 @@ class Pool:
             timeouts=Timeouts(1),
             deals=lambda ids: {deal_id: SimpleNamespace() for deal_id in ids - self.unreadable},
             paused=lambda: self.paused,
+            holds=lambda: self.holds,
             publish=lambda _: None,
             relay=SimpleNamespace(step=lambda *_: None),
         )
@@ -134,6 +136,15 @@ def test_a_tag_that_no_machine_was_looked_for_is_not_passed_over() -> None:
     assert pool.round(START) == 0, "as many pages as one round reads"
     assert plain.task_id not in pool.passed
     assert pool.round(START + 1) == 1
+
+
+def test_a_pool_that_holds_gives_out_nothing_and_passes_no_task_over() -> None:
+    begun = task(trust=5, wants=1, replicates=[replicate(9)])
+    pool = Pool([begun], [worker(1)], holds=True)
+    assert pool.round(START + 1.0) == 0
+    assert (pool.given, pool.reserved, pool.passed) == ([], 0, {})
+    pool.holds = False
+    assert pool.round(START + 1.0) == 1
 
 
 def test_a_paused_pool_gives_out_only_tasks_that_a_machine_had_before_however_many_others_wait() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,14 @@ class Pool:
     """A scheduler with so many urgent messages waiting and so many transactions open; `done` is what was done."""
 
     def __init__(
-        self, *, urgent: int = 0, open_: int = 0, tasks: int = 0, expired: int = 0, paused: bool = False
+        self,
+        *,
+        urgent: int = 0,
+        open_: int = 0,
+        tasks: int = 0,
+        expired: int = 0,
+        paused: bool = False,
+        holds: bool = False,
     ) -> None:
         self.done: list[str] = []
         self.notifier = SimpleNamespace(messages_waiting=lambda: urgent, send_bulk=lambda: self.done.append("again"))
@@ -32,7 +40,7 @@ class Pool:
             tasks_due=lambda _, limit, __: [living, *late][:limit],
         )
         self.store = SimpleNamespace(tasks=rows)
-        self.paused = lambda: paused
+        self.paused, self.holds = lambda: paused, lambda: holds
 
     def clock(self) -> float:
         return 0.0
@@ -80,6 +88,10 @@ def test_expired_tasks_wait_for_every_urgent_message(monkeypatch: pytest.MonkeyP
     assert ran(Pool(urgent=1, expired=60), monkeypatch) == ["stored"]
 
 
-def test_a_paused_pool_initializes_nothing_more_and_does_not_ask_itself_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ran(Pool(tasks=10**6, paused=True), monkeypatch) == ["stored"]
-    assert ran(Pool(tasks=10**6, expired=60, paused=True), monkeypatch) == ["stored", "visited 60"]
+@pytest.mark.parametrize("stop", ["paused", "holds"])
+def test_a_pool_that_is_paused_or_holds_initializes_nothing_more_and_does_not_ask_itself_again(
+    monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    stopped: dict[str, Any] = {stop: True}
+    assert ran(Pool(tasks=10**6, **stopped), monkeypatch) == ["stored"]
+    assert ran(Pool(tasks=10**6, expired=60, **stopped), monkeypatch) == ["stored", "visited 60"]

@@ -185,6 +185,7 @@ def test_a_bag_costs_one_look_at_each_machine(monkeypatch: pytest.MonkeyPatch) -
         workers=SimpleNamespace(any_proven=lambda _: True, nearest=lambda *_: machines),
         chain=SimpleNamespace(logs=SimpleNamespace(of_tasks=lambda _: {})),
         pause=SimpleNamespace(state=lambda: None),
+        hold=SimpleNamespace(state=lambda: None),
     )
     settings = SimpleNamespace(
         worker_lost_seconds=60.0, block_time=1.0, spend_depth=0, proven_share=0.0, state="latest"

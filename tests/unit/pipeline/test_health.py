@@ -210,6 +210,12 @@ def test_with_one_sign_only_both_are_named() -> None:
     assert "or this machine's clock" in red(alone)["chain"].detail
 
 
+def test_where_no_other_clock_tells_that_the_nodes_may_all_be_behind_is_said_too() -> None:
+    lagging = replace(with_node(timestamp=Timestamp(NOW - 50)), head_still=1.0)
+    assert "or every node is that far behind" in red(lagging)["clock"].detail
+    assert "another node" in red(lagging)["clock"].fix
+
+
 def test_a_node_that_reads_old_blocks_is_no_clock_that_is_off() -> None:
     facts = replace(with_node(timestamp=Timestamp(NOW - 5000)), head_still=1.0, head_pace=400.0)
     assert "still reading older blocks" in red(facts)["chain"].detail

@@ -10,6 +10,7 @@ import structlog
 
 from pipeline.api.monitor import Monitor
 from pipeline.domain.facts import BrokerFacts, DatabaseFacts, ExpectedPool, Facts, IpfsFacts, NoAnswer
+from pipeline.domain.holding import HOLD_SECONDS
 from protocol.types import Contract, Wallet
 
 POOL = ExpectedPool(Wallet("0x" + "11" * 20), Contract("0x" + "33" * 20), block_time=1.0)
@@ -84,6 +85,29 @@ def test_a_part_that_turns_red_is_logged_once_and_once_when_it_is_well() -> None
         monitor.close()
     told = [(line["action"], line["part"]) for line in lines]
     assert told == [("health_red", "ipfs"), ("health_well", "ipfs"), ("health_red", "ipfs")]
+
+
+def test_a_hold_is_logged_once_in_and_once_out_and_told_while_it_lasts() -> None:
+    told: list[str | None] = []
+    monitor = Monitor(Scripted(AWAY, AWAY, AWAY, AWAY, WELL, WELL), lambda: None, told.append, clock=(clock := Clock()))
+    holding = []
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(6):
+            holding.append(monitor.look().hold is not None)
+            clock.now += HOLD_SECONDS / 2
+    assert holding == [False, False, True, True, False, False]
+    assert told == ["ipfs: IPFS does not answer"] * 2 + [None]
+    said = [line["action"] for line in lines if line["action"].startswith("pool_")]
+    assert said == ["pool_holds", "pool_goes_on"]
+
+
+def test_a_restart_of_a_server_holds_nothing() -> None:
+    told: list[str | None] = []
+    monitor = Monitor(Scripted(AWAY, WELL, AWAY, WELL), lambda: None, told.append, clock=(clock := Clock()))
+    for _ in range(4):
+        assert monitor.look().hold is None
+        clock.now += HOLD_SECONDS - 1
+    assert told == []
 
 
 def test_a_look_that_fails_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:

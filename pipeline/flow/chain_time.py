@@ -1,0 +1,75 @@
+"""The chain's own time, for where this machine's clock cannot stand for it: contracts' deadlines go by nothing else.
+
+    newest block stored ─► agrees with this clock ─────────────────────────────────► the clock
+                        └► does not ─► newest block of the node ─► agrees ─────────► the clock; the watcher is behind
+                                                                └► does not, or
+                                                                   no answer ──────► that block's time
+
+So a clock that is off by an hour ends no task too early or too late, and while the chain is away no deadline passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from chain.contracts.decode import block_ref
+from chain.rpc.answers import Known, decode_reply
+from chain.rpc.client import JsonRpc
+from pipeline.domain.health import CLOCK_SECONDS, STALE_BLOCKS, STALE_SECONDS
+from protocol.errors import RpcUnavailable
+from protocol.poco.events import BlockRef
+from protocol.types import Timestamp
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two looks while the clock is right, and between two questions to the node while it is not.
+LOOK_SECONDS, ASK_SECONDS = 5.0, 5.0
+
+
+class ChainTime:
+    """One process's answer; `cursor`: the last block whose logs are stored, `block_time`: seconds."""
+
+    def __init__(self, rpc: JsonRpc, cursor: Callable[[], BlockRef | None], block_time: float) -> None:
+        self._rpc, self._cursor = rpc, cursor
+        self._stale = max(STALE_SECONDS, STALE_BLOCKS * block_time)
+        #: When the clock last agreed, and when the node was last asked and what it said; by that clock.
+        self._agreed_at: float | None = None
+        self._asked: tuple[float, Timestamp | None] | None = None
+
+    def read(self, now: float) -> Timestamp | None:
+        """The time of the newest block known; None while `now` (Unix seconds by this machine's clock) stands for it.
+
+        Raises PyMongoError.
+        """
+        if self._agreed_at is not None and 0 <= now - self._agreed_at < LOOK_SECONDS:
+            return None
+        stored = self._cursor()
+        if stored is None or self._agrees(stored.timestamp, now):
+            self._agreed_at = now
+            return None
+        newest = self._newest(now)
+        if newest is not None and self._agrees(newest, now):
+            self._agreed_at = now
+            return None
+        self._agreed_at = None
+        return stored.timestamp if newest is None else max(stored.timestamp, newest)
+
+    def _agrees(self, block: Timestamp, now: float) -> bool:
+        return -CLOCK_SECONDS <= now - block <= self._stale
+
+    def _newest(self, now: float) -> Timestamp | None:
+        """The time of the node's newest block, as of the last question to it; None: it did not answer."""
+        if self._asked is None or not 0 <= now - self._asked[0] < ASK_SECONDS:
+            self._asked = (now, self._ask())
+        return self._asked[1]
+
+    def _ask(self) -> Timestamp | None:
+        try:
+            (answer,) = self._rpc.batch([("eth_getBlockByNumber", ("latest", False))])
+        except RpcUnavailable as error:
+            log.info("The chain's time is not known.", action="chain_time_unknown", why=str(error))
+            return None
+        found = decode_reply(answer, block_ref)
+        return found.value.timestamp if isinstance(found, Known) else None

@@ -1,0 +1,47 @@
+"""Collection `pool`: whether the pool holds (`pipeline.domain.holding`), as the API finds it, for every process.
+
+Held for HOLD_SECONDS at a time by the database's own clock: a process that is killed leaves no hold behind, and a clock
+that is wrong, which is a reason to hold, decides nothing here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pymongo
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+#: Seconds for which a hold lasts unless it is renewed: some of the API's looks at the servers.
+HOLD_SECONDS = 60.0
+#: Seconds that the database may take: if it does not answer, nothing is begun anyway.
+ANSWER_SECONDS = 3.0
+_ROW = "hold"
+
+
+class HoldSwitch:
+    """Whether new work may be begun, as far as the servers allow."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._rows: Collection[dict[str, Any]] = db["pool"]
+
+    def state(self) -> str | None:
+        """Why nothing new is begun now; None: the pool takes work. Raises PyMongoError."""
+        row = self._rows.find_one({"_id": _ROW, "$expr": {"$gt": ["$until", "$$NOW"]}})
+        return None if row is None else str(row.get("why") or "no reason is known")
+
+    def hold(self, why: str, by: str) -> None:
+        """Begin nothing new for HOLD_SECONDS; `by`: the process that found out. Raises PyMongoError."""
+        until = {"$add": ["$$NOW", HOLD_SECONDS * 1000]}
+        found = {"why": {"$literal": why}, "by": {"$literal": by}, "until": until}
+        with pymongo.timeout(ANSWER_SECONDS):
+            self._rows.update_one({"_id": _ROW}, [{"$set": found}], upsert=True)
+
+    def try_write(self) -> None:
+        """Write a row that means nothing, since a full disk or a secondary still answers reads. Raises PyMongoError."""
+        self._rows.update_one({"_id": "written"}, {"$currentDate": {"at": True}}, upsert=True)
+
+    def release(self, by: str) -> None:
+        """End a hold that this process found; one that another process finds lasts. Raises PyMongoError."""
+        with pymongo.timeout(ANSWER_SECONDS):
+            self._rows.delete_one({"_id": _ROW, "by": by})
