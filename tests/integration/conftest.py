@@ -176,6 +176,13 @@ def emptied_database(kept_database: tuple[str, MongoClient[dict[str, Any]]]) -> 
 
 @pytest.fixture
 def vhosts(stack: Stack) -> Iterator[tuple[str, str]]:
+    """As `two_vhosts`, of the test's own."""
+    with two_vhosts(stack) as names:
+        yield names
+
+
+@contextmanager
+def two_vhosts(stack: Stack) -> Iterator[tuple[str, str]]:
     """Names of two empty virtual hosts (core, pool) that the scheduler's user may use, removed afterwards."""
     mark = secrets.token_hex(6)
     names = (f"core-{mark}", f"pool-{mark}")

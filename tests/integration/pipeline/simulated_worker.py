@@ -53,6 +53,7 @@ class SimulatedWorker:
     deaf: set[str] = field(default_factory=set)
     seen: list[tuple[str, str]] = field(default_factory=list)
     jobs: dict[str, Assignment] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         assert self.settings.hub
@@ -93,7 +94,7 @@ class SimulatedWorker:
                     continue
 
     def _tick(self) -> None:
-        self.store.workers.mark_seen(self.key.wallet, time.time())
+        self.store.workers.mark_seen(self.key.wallet, self.clock())
         if self.lane.open_count():
             self.lane.run()
 
@@ -122,7 +123,7 @@ class SimulatedWorker:
                 self._submit("reveal", task, {"digest": self.digest(self.jobs[task])})
             case "worker.upload":
                 self.store.tasks.record_upload(
-                    TaskId(task), self.key.wallet, LINK, self.digest(self.jobs[task]), None, time.time()
+                    TaskId(task), self.key.wallet, LINK, self.digest(self.jobs[task]), None, self.clock()
                 )
                 self.notifier.send_advance([TaskId(task)])
             case "worker.contribute_and_finalize":
@@ -149,9 +150,9 @@ class SimulatedWorker:
         )
 
     def _submit(self, method: str, task: str, args: Mapping[str, object]) -> None:
-        self.lane.submit([Intent.new(self.settings.chain_id, self.key.wallet, method, task, args, time.time())])
+        self.lane.submit([Intent.new(self.settings.chain_id, self.key.wallet, method, task, args, self.clock())])
         self.lane.run()
 
     def _report(self, task: str, step: Step) -> None:
-        if self.store.tasks.record_report(TaskId(task), self.key.wallet, step, time.time(), None, None):
+        if self.store.tasks.record_report(TaskId(task), self.key.wallet, step, self.clock(), None, None):
             self.notifier.send_advance([TaskId(task)])
