@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pymongo
@@ -67,8 +68,8 @@ from tests.integration.pipeline.simulated_worker import SimulatedWorker
 #: Two categories, seconds that a task may compute. Of the first, reveals last 16 s, votes 56 s and the task 80 s; of
 #: the second, 92, 322 and 460 s.
 SHORT, LONG = 8, 46
-#: Seconds of every clock in one step: within what a part may be away without a hold.
-STEP_SECONDS = 5.0
+#: Seconds of every clock in one step: within what a part may be away without a hold, and while one is away.
+STEP_SECONDS, AWAY_SECONDS = 5.0, 20.0
 #: Steps until what must come has come.
 MOST_STEPS = 40
 #: Seconds that a server may take for its answer here: each waits on loopback, or is away.
@@ -113,8 +114,6 @@ class OutagePool:
     machines: list[SimulatedWorker] = field(default_factory=list)
     #: Reasons of the hold, step by step; None while the pool took work.
     holds: list[str | None] = field(default_factory=list)
-    #: Errors that a Celery task would have been retried for.
-    retried: int = 0
 
     def __post_init__(self) -> None:
         self.scheduler = Scheduler.open(self.settings)
@@ -158,28 +157,26 @@ class OutagePool:
 
     # -- the pool's life -----------------------------------------------------------------------------------------------
 
-    def step(self) -> None:
+    def step(self, seconds: float = STEP_SECONDS) -> None:
         """Some seconds of everybody's life."""
-        self.now += STEP_SECONDS
+        self.now += seconds
         if self.mining:
             self.mine()
         held = self.monitor.look().hold
         self.holds.append(None if held is None else held.why)
-        for part in (self._follow, self._sweep, self._lane):
-            try:
-                with self._in_time():
-                    part()
-            except TRANSIENT_ERRORS:
-                self.retried += 1
+        for part in (self._follow, self._sweep, self._lane, self._lose_messages):
+            # As a Celery task that is tried again.
+            with suppress(*TRANSIENT_ERRORS, *BROKER_ERRORS), self._in_time():
+                part()
         for machine in self.machines:
             with suppress(*TRANSIENT_ERRORS, *BROKER_ERRORS), self._in_time():
                 self._work(machine)
 
-    def steps(self, seconds: float) -> None:
-        """So many seconds."""
+    def steps(self, seconds: float, each: float = STEP_SECONDS) -> None:
+        """So many seconds, in steps of `each`."""
         end = self.now + seconds
         while self.now < end:
-            self.step()
+            self.step(each)
 
     def _in_time(self) -> AbstractContextManager[object]:
         """MongoDB may take its usual time, unless it is away."""
@@ -208,6 +205,12 @@ class OutagePool:
     def _lane(self) -> None:
         tasks._run_lane(self.scheduler)
 
+    def _lose_messages(self) -> None:
+        """Nobody reads what the scheduler publishes for itself; while messages wait, what is not urgent waits too."""
+        with self.scheduler.core.connection_for_write(connect_timeout=1) as connection:
+            channel: Any = connection.channel()
+            channel.queue_purge(topology.PIPELINE_QUEUE)
+
     def _work(self, machine: SimulatedWorker) -> None:
         """What a machine does: ping, read its messages, run its lane."""
         machine.store.workers.mark_seen(machine.key.wallet, self.now)
@@ -215,7 +218,7 @@ class OutagePool:
         if self._reader is None or not self._reader.connected:
             url = f"{self.settings.amqp_url.get_secret_value()}/{self.settings.amqp_pool_vhost}"
             self._reader = Connection(url, connect_timeout=1)
-        channel = self._reader.channel()
+        channel: Any = self._reader.channel()
         try:
             for queue in topology.worker_queues(machine.key.wallet):
                 bound = queue(channel)

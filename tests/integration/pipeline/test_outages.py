@@ -17,7 +17,7 @@ from pipeline.domain.records import TaskStage
 from protocol.poco.view import TaskStatus
 from tests.faulty import answers
 from tests.integration.conftest import _database
-from tests.integration.pipeline.outage_pool import LONG, SHORT, OutagePool, open_outage_pool
+from tests.integration.pipeline.outage_pool import AWAY_SECONDS, LONG, SHORT, OutagePool, open_outage_pool
 from tests.integration.pipeline.simulated_worker import SimulatedWorker
 
 #: Seconds of an outage: twice the time until the final deadline of SHORT, half of that in which LONG takes votes.
@@ -90,9 +90,9 @@ def test_what_can_be_saved_is_saved_and_nothing_new_is_begun(
     assert {short.tasks[0], long.tasks[0]} <= set(machine.asked("worker.compute"))
 
     outage.begin(pool)
-    pool.steps(30)
+    pool.steps(2 * AWAY_SECONDS, AWAY_SECONDS)
     later = pool.buy(LONG) if pool.mining else None
-    pool.steps(OUTAGE_SECONDS - 30)
+    pool.steps(OUTAGE_SECONDS - 2 * AWAY_SECONDS, AWAY_SECONDS)
     assert (pool.holds[-1] or "").startswith(f"{outage.part}: ")
     if later is not None:
         assert pool.view(later).status is TaskStatus.UNSET
@@ -113,4 +113,26 @@ def test_what_can_be_saved_is_saved_and_nothing_new_is_begun(
         found = pool.task(deal)
         assert found is not None
         assert found.stage is stage
+    assert pool.locked() == [0] * 5
+
+
+def test_a_vote_is_revealed_first_thing_unless_its_time_has_passed_and_nobody_is_blamed(
+    pool: OutagePool, machine: SimulatedWorker
+) -> None:
+    """The node is away for twice the time in which SHORT takes reveals, and for half of that of LONG."""
+    machine.deaf.add("worker.reveal")
+    short, long = pool.buy(SHORT, trust=2), pool.buy(LONG, trust=2)
+    for deal in (short, long):
+        pool.until("it has its votes", deal, "REVEALING")
+    outage = OUTAGES["the node is away"]
+    outage.begin(pool)
+    pool.steps(2 * 2 * SHORT, 2 * SHORT)
+    outage.end(pool)
+    machine.deaf.clear()
+    later = pool.buy(LONG)
+    pool.until("half of the time for reveals was lost", long, "COMPLETED")
+    pool.until("twice the time for reveals was lost", short, "FAILED")
+    pool.until("it was bought after the outage", later, "COMPLETED")
+    (found,) = pool.store.workers.load_workers([machine.key.wallet])
+    assert (found.failures, found.rest_until) == (0, 0.0)
     assert pool.locked() == [0] * 5

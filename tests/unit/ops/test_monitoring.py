@@ -55,6 +55,7 @@ VALUES: dict[str, set[str]] = {
         "audit",
         "lane",
         "workers",
+        "results",
     },
 }
 #: The four steps of each section.
