@@ -104,7 +104,8 @@ class OutagePool:
     home: Path
     node: FaultyNode
     mongodb: MongoPort
-    rabbitmq: Port
+    #: Its port for messages and that of its management.
+    rabbitmq: tuple[Port, Port]
     ipfs: IpfsStub
     categories: dict[int, int]
     now: float
@@ -289,6 +290,7 @@ def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path) 
     """A pool of its own, as long as the block lasts."""
     servers = read_settings(**given(stack.settings))
     mongodb, rabbitmq = (urlsplit(url.get_secret_value()) for url in (servers.mongodb_uri, servers.amqp_url))
+    management = urlsplit(servers.rabbitmq_api)
     with ExitStack() as kept:
         patch = kept.enter_context(pytest.MonkeyPatch.context())
         for module in (probes, hold):
@@ -298,8 +300,11 @@ def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path) 
         node = FaultyNode(kept.enter_context(upstream(chain.node.rpc_url)))
         ipfs = IpfsStub()
         database_port = MongoPort(str(mongodb.hostname), mongodb.port or 27017)
-        broker_port = Port(str(rabbitmq.hostname), rabbitmq.port or 5672)
-        for port in (database_port, broker_port):
+        broker = (
+            Port(str(rabbitmq.hostname), rabbitmq.port or 5672),
+            Port(str(management.hostname), management.port or 15672),
+        )
+        for port in (database_port, *broker):
             kept.enter_context(serving_port(port))
         categories = {seconds: len(CATEGORIES) + place for place, seconds in enumerate((SHORT, LONG))}
         made = [calls.create_category(f"TEST-{seconds}", "", seconds) for seconds in categories]
@@ -331,7 +336,8 @@ def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path) 
                 # Directly: a client that asks the replica set for its members would go round the port.
                 "mongodb_uri": f"mongodb://127.0.0.1:{database_port.number}/?directConnection=true"
                 "&serverSelectionTimeoutMS=300",
-                "amqp_url": f"amqp://{rabbitmq.username}:{rabbitmq.password}@127.0.0.1:{broker_port.number}",
+                "amqp_url": f"amqp://{rabbitmq.username}:{rabbitmq.password}@127.0.0.1:{broker[0].number}",
+                "rabbitmq_api": f"http://127.0.0.1:{broker[1].number}",
                 "amqp_core_vhost": vhosts[0],
                 "amqp_pool_vhost": vhosts[1],
                 "ipfs_api": kept.enter_context(_ipfs(ipfs)),
@@ -345,7 +351,7 @@ def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path) 
             home,
             node,
             database_port,
-            broker_port,
+            broker,
             ipfs,
             categories,
             now=float(int(newest["timestamp"], 16)) + 1,

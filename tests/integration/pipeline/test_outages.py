@@ -7,6 +7,7 @@ twice the outage, one of a category whose final deadline comes at half of it. In
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -33,6 +34,15 @@ class Outage:
     begin: Callable[[OutagePool], None]
     end: Callable[[OutagePool], None]
 
+    @contextmanager
+    def in_(self, pool: OutagePool) -> Iterator[None]:
+        """As long as the block lasts."""
+        self.begin(pool)
+        try:
+            yield
+        finally:
+            self.end(pool)
+
 
 def _set(name: str, on: object, off: object, of: str = "") -> tuple[Callable[[OutagePool], None], ...]:
     def to(value: object) -> Callable[[OutagePool], None]:
@@ -41,12 +51,23 @@ def _set(name: str, on: object, off: object, of: str = "") -> tuple[Callable[[Ou
     return to(on), to(off)
 
 
+def _broker_away() -> tuple[Callable[[OutagePool], None], ...]:
+    def to(away: bool) -> Callable[[OutagePool], None]:
+        def strike(pool: OutagePool) -> None:
+            for port in pool.rabbitmq:
+                port.away = away
+
+        return strike
+
+    return to(True), to(False)
+
+
 OUTAGES = {
     "the node is away": Outage("chain", *_set("fault", answers.cut, answers.honest, of="node")),
     "the chain stands still": Outage("chain", *_set("mining", False, True)),
     "the database is away": Outage("mongodb", *_set("away", True, False, of="mongodb")),
     "the database's disk is full": Outage("mongodb", *_set("read_only", True, False, of="mongodb")),
-    "the broker is away": Outage("rabbitmq", *_set("away", True, False, of="rabbitmq")),
+    "the broker is away": Outage("rabbitmq", *_broker_away()),
     "IPFS is away": Outage("ipfs", *_set("away", True, False, of="ipfs")),
     "the clock is an hour ahead": Outage("clock", *_set("ahead", 3600.0, 0.0)),
     "the clock is an hour behind": Outage("clock", *_set("ahead", -3600.0, 0.0)),
@@ -89,16 +110,15 @@ def test_what_can_be_saved_is_saved_and_nothing_new_is_begun(
     pool.step()
     assert {short.tasks[0], long.tasks[0]} <= set(machine.asked("worker.compute"))
 
-    outage.begin(pool)
-    pool.steps(2 * AWAY_SECONDS, AWAY_SECONDS)
-    later = pool.buy(LONG) if pool.mining else None
-    pool.steps(OUTAGE_SECONDS - 2 * AWAY_SECONDS, AWAY_SECONDS)
-    assert (pool.holds[-1] or "").startswith(f"{outage.part}: ")
-    if later is not None:
-        assert pool.view(later).status is TaskStatus.UNSET
-        assert later.tasks[0] not in machine.asked("worker.compute")
-    assert pool.view(long).status is TaskStatus.ACTIVE
-    outage.end(pool)
+    with outage.in_(pool):
+        pool.steps(2 * AWAY_SECONDS, AWAY_SECONDS)
+        later = pool.buy(LONG) if pool.mining else None
+        pool.steps(OUTAGE_SECONDS - 2 * AWAY_SECONDS, AWAY_SECONDS)
+        assert (pool.holds[-1] or "").startswith(f"{outage.part}: ")
+        if later is not None:
+            assert pool.view(later).status is TaskStatus.UNSET
+            assert later.tasks[0] not in machine.asked("worker.compute")
+        assert pool.view(long).status is TaskStatus.ACTIVE
 
     machine.deaf.clear()
     pool.steps(10)
@@ -124,10 +144,8 @@ def test_a_vote_is_revealed_first_thing_unless_its_time_has_passed_and_nobody_is
     short, long = pool.buy(SHORT, trust=2), pool.buy(LONG, trust=2)
     for deal in (short, long):
         pool.until("it has its votes", deal, "REVEALING")
-    outage = OUTAGES["the node is away"]
-    outage.begin(pool)
-    pool.steps(2 * 2 * SHORT, 2 * SHORT)
-    outage.end(pool)
+    with OUTAGES["the node is away"].in_(pool):
+        pool.steps(2 * 2 * SHORT, 2 * SHORT)
     machine.deaf.clear()
     later = pool.buy(LONG)
     pool.until("half of the time for reveals was lost", long, "COMPLETED")
