@@ -69,7 +69,7 @@ from tests.integration.pipeline.simulated_worker import SimulatedWorker
 #: the second, 92, 322 and 460 s.
 SHORT, LONG = 8, 46
 #: Seconds of every clock in one step: within what a part may be away without a hold, and while one is away.
-STEP_SECONDS, AWAY_SECONDS = 5.0, 20.0
+STEP_SECONDS, AWAY_SECONDS = 8.0, 40.0
 #: Steps until what must come has come.
 MOST_STEPS = 40
 #: Seconds that a server may take for its answer here: each waits on loopback, or is away.
@@ -142,11 +142,17 @@ class OutagePool:
         for machine in self.machines:
             machine.rpc.close()
             machine.notifier.close()
-        if self._reader is not None:
-            self._reader.close()
+        self._disconnect()
         self.monitor.close()
         self.scheduler.close()
         self.admin.close()
+        # While its port is there: else it is looked for.
+        self.store._db.client.close()
+
+    def _disconnect(self) -> None:
+        if self._reader is not None:
+            with suppress(*BROKER_ERRORS):
+                self._reader.close()
 
     def clock(self) -> float:
         """The scheduler's."""
@@ -208,8 +214,8 @@ class OutagePool:
 
     def _lose_messages(self) -> None:
         """Nobody reads what the scheduler publishes for itself; while messages wait, what is not urgent waits too."""
-        with self.scheduler.core.connection_for_write(connect_timeout=1) as connection:
-            channel: Any = connection.channel()
+        with self.scheduler.notifier._link.producer() as producer:
+            channel: Any = producer.channel
             channel.queue_purge(topology.PIPELINE_QUEUE)
 
     def _work(self, machine: SimulatedWorker) -> None:
@@ -217,6 +223,7 @@ class OutagePool:
         machine.store.workers.mark_seen(machine.key.wallet, self.now)
         machine.lane.run()
         if self._reader is None or not self._reader.connected:
+            self._disconnect()
             url = f"{self.settings.amqp_url.get_secret_value()}/{self.settings.amqp_pool_vhost}"
             self._reader = Connection(url, connect_timeout=1)
         channel: Any = self._reader.channel()

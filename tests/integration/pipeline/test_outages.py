@@ -106,8 +106,7 @@ def test_what_can_be_saved_is_saved_and_nothing_new_is_begun(
     assert pool.holds[-1] is None
     short, long = pool.buy(SHORT), pool.buy(LONG)
     for deal in (short, long):
-        pool.until("it is computed", deal, "ACTIVE")
-    pool.step()
+        pool.until("it is initialized", deal, "ACTIVE")
     assert {short.tasks[0], long.tasks[0]} <= set(machine.asked("worker.compute"))
 
     with outage.in_(pool):
@@ -121,14 +120,14 @@ def test_what_can_be_saved_is_saved_and_nothing_new_is_begun(
         assert pool.view(long).status is TaskStatus.ACTIVE
 
     machine.deaf.clear()
-    pool.steps(10)
+    pool.step()
     vote(machine, long.tasks[0])
     pool.until("half of a deadline was lost", long, "COMPLETED")
     pool.until("twice a deadline was lost", short, "FAILED")
     assert pool.holds[-1] is None
     if later is not None:
         pool.until("it was bought in the outage", later, "COMPLETED")
-    pool.steps(20)
+    pool.step()
     for deal, stage in ((long, TaskStage.COMPLETED), (short, TaskStage.FAILED)):
         found = pool.task(deal)
         assert found is not None
