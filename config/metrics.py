@@ -107,7 +107,8 @@ REPORT_AGE = _reading(
     "sluice_report_age_seconds", "Seconds since the parts were last checked; most readings are from then."
 )
 HOLDING = _reading(
-    "sluice_holding", "1 while the pool begins nothing new because something that work needs is away; it goes on by itself."
+    "sluice_holding",
+    "1 while the pool begins nothing new because something that work needs is away; it goes on by itself.",
 )
 PAUSED = _reading("sluice_paused", "1 while the operator has paused the pool.")
 BACKGROUND_FAILURES = _counter(

@@ -13,6 +13,7 @@ from pipeline.api.admin.order_models import CancelledOrders
 from pipeline.api.admin.orders import cancel, list_orders
 from pipeline.api.services import Services
 from pipeline.domain.order_records import OrderStage, Withdrawal
+from pipeline.flow.orders import read_view
 from protocol.amounts import ether
 from protocol.errors import TransactionReverted
 from protocol.poco.view import TaskStatus
@@ -95,6 +96,14 @@ def test_a_pause_withdraws_offers_and_the_end_of_it_offers_anew_once_they_are_cl
     shop.pool.store.pause.resume()
     shop.keep_until("the offer to be made again", lambda: len(shop.market.listed()) == 1)
     assert [order.why for order in shop.orders()] == [Withdrawal.PAUSED, None]
+
+    def may_sign() -> bool:
+        pool = shop.pool
+        return read_view(pool.settings, pool.store, pool.chain.hub, shop.scheduler.workerpool, 0.0).supply.settled
+
+    assert may_sign()
+    shop.pool.store.hold.hold("ipfs: away", "test")
+    assert not may_sign(), "the pool holds"
 
 
 def test_old_orders_are_renewed_and_a_new_price_holds(make_shop: Callable[..., Shop]) -> None:
