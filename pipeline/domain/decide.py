@@ -204,7 +204,7 @@ def _reveal_is_due(task: TaskRecord, vote: Contribution, now: float, timeouts: T
     replicate = task.replicate(vote.worker)
     if replicate is None or vote.status is not ContributionStatus.CONTRIBUTED:
         return False
-    return replicate.reveal_asked_at is None or now >= replicate.reveal_asked_at + timeouts.reask
+    return replicate.reveal_asked_at is None or not replicas.waits(replicate.reveal_asked_at, timeouts.reask, now)
 
 
 def _ask_for_workers(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
@@ -295,7 +295,7 @@ def _submit(
     tries = failed - round_ if method is Method.FINALIZE else failed
     if tries >= MAX_FAILED_INTENTS and (method is not Method.CLAIM or now < task.changed_at + claim_pause(failed)):
         return
-    if sent is None or sent.generation < generation or now >= sent.at + timeouts.resubmit:
+    if sent is None or sent.generation < generation or not replicas.waits(sent.at, timeouts.resubmit, now):
         yield Submit(method, generation, args, again=sent is not None and sent.generation >= generation)
 
 

@@ -37,6 +37,10 @@ NEWCOMERS_DECIDE = 16
 PROVEN_SECONDS = 86_400.0
 
 
+#: Seconds by which the clocks of processes that share the records may differ.
+CLOCKS_APART = 15.0
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long to wait before a request is repeated or sent to another worker; seconds."""
@@ -105,6 +109,13 @@ class Timeouts:
         and a minute.
         """
         return 2 * category_seconds + 60.0
+
+
+def waits(since: float, seconds: float, now: float) -> bool:
+    """Whether it is too soon to ask again for what was asked for at `since`: not after `seconds`, nor where that moment
+    is still to come, which a clock that was wrong has written.
+    """
+    return since - CLOCKS_APART <= now < since + seconds
 
 
 def replicate_of_voter(task: TaskRecord, wallet: Wallet, now: float) -> Replicate:
@@ -328,7 +339,7 @@ def next_uploader(task: TaskRecord, view: ChainView, now: float, timeouts: Timeo
         if replicate is None or replicate.state is ReplicateState.FAILED:
             continue
         asked = replicate.upload_asked_at
-        if asked is not None and now < asked + timeouts.upload_timeout:
+        if asked is not None and waits(asked, timeouts.upload_timeout, now):
             return None
         ranked.append((asked or 0.0, not _revealed(vote), -replicate.weight, place, vote.worker))
     return min(ranked)[-1] if ranked else None

@@ -153,3 +153,16 @@ def test_a_vote_is_revealed_first_thing_unless_its_time_has_passed_and_nobody_is
     (found,) = pool.store.workers.load_workers([machine.key.wallet])
     assert (found.failures, found.rest_until) == (0, 0.0)
     assert pool.locked() == [0] * 5
+
+
+@pytest.mark.parametrize("name", ["the clock is an hour ahead", "the clock is an hour behind"])
+def test_what_was_voted_on_is_brought_to_its_end_while_the_scheduler_s_clock_is_off(
+    pool: OutagePool, machine: SimulatedWorker, name: str
+) -> None:
+    machine.deaf.add("worker.reveal")
+    deal = pool.buy(SHORT, trust=2)
+    pool.until("it has its votes", deal, "REVEALING")
+    with OUTAGES[name].in_(pool):
+        machine.deaf.clear()
+        pool.until("deadlines go by the chain's time", deal, "COMPLETED")
+    assert pool.locked() == [0] * 5

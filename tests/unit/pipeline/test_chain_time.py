@@ -25,6 +25,7 @@ from tests.unit.pipeline.builders import (
     replicate,
     task,
     view,
+    wallet,
 )
 
 HOUR = 3600.0
@@ -129,3 +130,17 @@ def test_a_deadline_that_only_our_clock_has_passed_is_looked_for_within_a_minute
     record = task(changed_at=START)
     seen = replace(view(initialized()), time=Timestamp(CONTRIBUTE_UNTIL - 1))
     assert next_visit(record, seen, CONTRIBUTE_UNTIL + HOUR, PACE) <= CONTRIBUTE_UNTIL + HOUR + 60
+
+
+def test_what_a_wrong_clock_has_asked_for_in_the_future_is_asked_for_again() -> None:
+    ahead = START + 3 + HOUR
+    asked = [replicate(number, reveal_asked_at=ahead, upload_asked_at=ahead) for number in (1, 2, 3)]
+    found = decided(task(replicates=asked), view(*CONSENSUS), START + 4)
+    assert {action.wallet for action in found if isinstance(action, AskReveal)} == {wallet(1), wallet(2), wallet(3)}
+    assert any(isinstance(action, AskReveal) and action.upload for action in found)
+    just = [replicate(number, reveal_asked_at=START + 5, upload_asked_at=START + 5) for number in (1, 2, 3)]
+    assert not [
+        action
+        for action in decided(task(replicates=just), view(*CONSENSUS), START + 4)
+        if isinstance(action, AskReveal)
+    ]
