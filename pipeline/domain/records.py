@@ -80,6 +80,9 @@ class Standing(IntEnum):
     PROVEN = 2  #: votes of its were right, or results of its were paid
 
 
+#: Seconds by which the clocks of processes that share the records may differ: a moment that is further ahead was
+#: written by a clock that was wrong.
+CLOCKS_APART = 15.0
 #: Slots that a worker may use before anything of its was right on chain, and slots more with each time that it was: a
 #: wallet is free, so that what it says of its machine is believed little by little. 16 slots are earned by 7 tasks.
 NEWCOMER_SLOTS, SLOTS_PER_SUCCESS = 2, 2

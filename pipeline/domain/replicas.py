@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from config.early_steps import early_steps
 from config.settings import Settings
 from pipeline.domain.actions import Want
-from pipeline.domain.records import MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord
+from pipeline.domain.records import CLOCKS_APART, MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord
 from protocol.poco import weights
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
@@ -35,10 +35,6 @@ NEWCOMERS_DECIDE = 16
 #: Seconds after which a proven worker that is not heard of no longer has others wait for it: a day, so that machines
 #: that are away together, or behind a scheduler that was, leave nothing to newcomers.
 PROVEN_SECONDS = 86_400.0
-
-
-#: Seconds by which the clocks of processes that share the records may differ.
-CLOCKS_APART = 15.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The periodic sweep: finds everything that an event should have advanced, and advances it.
 
+visits planned by a wrong clock    made now
 quarantined rows that are due      read again
 deals noticed and not ingested     ingest; the next piece of large ones
 workers silent for too long        lost: their replicates are replaced
@@ -50,9 +51,24 @@ SLOT_TIMEOUT = 8.0
 
 def sweep(scheduler: Scheduler) -> None:
     """Run every step of one sweep. Raises the first PyMongoError or Unavailable, after the last step."""
-    first = (reread_quarantined, take_up_deals, lose_silent_workers, free_forgotten_slots, hand_over_transfer)
+    first = (
+        plan_anew,
+        reread_quarantined,
+        take_up_deals,
+        lose_silent_workers,
+        free_forgotten_slots,
+        hand_over_transfer,
+    )
     steps = (*first, visit_due, _assign)
     isolate.all_of([partial(step, scheduler) for step in steps])
+
+
+def plan_anew(scheduler: Scheduler) -> None:
+    """Visit every open task soon if the clock was set back: its next visit may be an hour ahead."""
+    now = scheduler.clock()
+    if scheduler.store.sweeps.clock_was_set_back(now):
+        log.warning("The clock was set back: every open task is looked at.", action="clock_set_back")
+        scheduler.store.tasks.make_due(now)
 
 
 def reread_quarantined(scheduler: Scheduler) -> None:

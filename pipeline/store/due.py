@@ -82,6 +82,12 @@ def _of_turn(turn: Turn, now: float) -> dict[str, Any]:
             return {}
 
 
+def make_due(rows: Rows, now: float) -> None:
+    """Have every open task visited and matched from `now` on that was to be later, by a clock that was wrong."""
+    rows.update_many({"open": True, "next_visit": {"$gt": now}}, {"$set": {"next_visit": now}})
+    rows.update_many({"wants": {"$gt": 0}, "not_before": {"$gt": now}}, {"$set": {"not_before": now}})
+
+
 def _seconds(value: object) -> float:
     """A stored time; 0 for anything else: reading the whole row then quarantines it."""
     return float(value) if isinstance(value, int | float) else 0.0

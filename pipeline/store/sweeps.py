@@ -8,6 +8,8 @@ from pymongo import ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from pipeline.domain.records import CLOCKS_APART
+
 _ROW = "sweep"
 
 
@@ -33,6 +35,13 @@ class Sweeps:
         row = self._cursors.find_one({"_id": _ROW}, {"by": 1})
         by = None if row is None else row.get("by")
         return by if isinstance(by, str) and by else None
+
+    def clock_was_set_back(self, now: float) -> bool:
+        """Whether the last sweep was after `now`, by a clock that has been set back since or was another one's; told
+        once.
+        """
+        later = {"_id": _ROW, "swept_at": {"$gt": now + CLOCKS_APART}}
+        return self._cursors.update_one(later, {"$set": {"swept_at": now}}).modified_count > 0
 
     def record(self, now: float, *, heard: bool, last_after: float, by: str = "") -> float:
         """Record a sweep at `now`, by this process (`by`, for people); returns when machines could last not be heard

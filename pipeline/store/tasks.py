@@ -197,6 +197,10 @@ class Tasks:
         if writes:
             self._rows.bulk_write(writes, ordered=False)
 
+    def make_due(self, now: float) -> None:
+        """See `pipeline.store.due.make_due`."""
+        due.make_due(self._rows, now)
+
     def assign(self, given: Sequence[NewReplicates], now: float, next_visit: float) -> set[TaskId]:
         """Add replicates to tasks that are unchanged since they were read; returns the tasks that took them.
 

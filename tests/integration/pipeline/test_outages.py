@@ -160,7 +160,7 @@ def test_what_was_voted_on_is_brought_to_its_end_while_the_scheduler_s_clock_is_
     pool: OutagePool, machine: SimulatedWorker, name: str
 ) -> None:
     machine.deaf.add("worker.reveal")
-    deal = pool.buy(SHORT, trust=2)
+    deal = pool.buy(LONG, trust=2)
     pool.until("it has its votes", deal, "REVEALING")
     with OUTAGES[name].in_(pool):
         machine.deaf.clear()
