@@ -156,7 +156,7 @@ class Services:
             store=store,
             challenges=Challenges(database(settings)),
             broker=BrokerAdmin.from_settings(settings),
-notifier=notifier,
+            notifier=notifier,
             relay=Relay(app, settings.host_name),
             ipfs=Ipfs(settings.ipfs_api),
             rpc=connect(settings),
