@@ -223,7 +223,7 @@ def test_a_pause_is_kept_shown_and_ended(api: Api, sluice: Callable[..., tuple[i
     found = sluice("status", "--json")[1]
     assert found["work"]["paused"]["since"] == pause.since
     code, told = sluice("pool", "status", "--json")
-    assert (code, told["paused"]) == (1, {"since": pause.since, "why": "$new disk"})
+    assert (code, told["paused"]) == (1, {"since": pause.since, "why": ""})
     assert "Paused since" in sluice("pool", "status")[1]
     assert any(alert["part"] == "pause" for alert in found["alerts"])
     assert sluice("pool", "drain", "--json") == (0, {"drained": True, "begun": 0, "waiting": 0})
