@@ -64,6 +64,7 @@ from tests.integration.pipeline.conftest import (
     _secret,
 )
 from tests.integration.pipeline.simulated_worker import SimulatedWorker
+from tests.waiting import ample
 
 #: Two categories, seconds that a task may compute. Of the first, reveals last 16 s, votes 56 s and the task 80 s; of
 #: the second, 92, 322 and 460 s.
@@ -72,8 +73,8 @@ SHORT, LONG = 8, 46
 STEP_SECONDS, AWAY_SECONDS = 8.0, 40.0
 #: Steps until what must come has come.
 MOST_STEPS = 40
-#: Seconds that a server may take for its answer here: each waits on loopback, or is away.
-ANSWER_SECONDS = 1.0
+#: Seconds that a server may take for its answer, and what is waited for a database that is away.
+ANSWER_SECONDS, GONE_SECONDS = ample(3.0), 0.5
 
 
 @dataclass
@@ -108,6 +109,7 @@ class OutagePool:
     rabbitmq: tuple[Port, Port]
     ipfs: IpfsStub
     categories: dict[int, int]
+    patch: pytest.MonkeyPatch
     now: float
     ahead: float = 0.0
     #: Whether blocks come.
@@ -169,6 +171,7 @@ class OutagePool:
         self.now += seconds
         if self.mining:
             self.mine()
+        self._set_timeouts(GONE_SECONDS if self.mongodb.away else ANSWER_SECONDS)
         held = self.monitor.look().hold
         self.holds.append(None if held is None else held.why)
         for part in (self._follow, self._sweep, self._lane, self._lose_messages):
@@ -187,7 +190,12 @@ class OutagePool:
 
     def _in_time(self) -> AbstractContextManager[object]:
         """MongoDB may take its usual time, unless it is away."""
-        return pymongo.timeout(ANSWER_SECONDS) if self.mongodb.away else nullcontext()
+        return pymongo.timeout(GONE_SECONDS) if self.mongodb.away else nullcontext()
+
+    def _set_timeouts(self, seconds: float) -> None:
+        """How long the health checks wait for an answer."""
+        for module, name in ((probes, "ANSWER_SECONDS"), (probes, "ALL_SECONDS"), (hold, "ANSWER_SECONDS")):
+            self.patch.setattr(module, name, seconds)
 
     def mine(self) -> None:
         """A block of now."""
@@ -300,8 +308,6 @@ def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path) 
     management = urlsplit(servers.rabbitmq_api)
     with ExitStack() as kept:
         patch = kept.enter_context(pytest.MonkeyPatch.context())
-        for module in (probes, hold):
-            patch.setattr(module, "ANSWER_SECONDS", ANSWER_SECONDS)
         chain = kept.enter_context(standing_still(state, home / "anvil"))
         vhosts = kept.enter_context(two_vhosts(stack))
         node = FaultyNode(kept.enter_context(upstream(chain.node.rpc_url)))
@@ -361,6 +367,7 @@ def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path) 
             broker,
             ipfs,
             categories,
+            patch,
             now=float(int(newest["timestamp"], 16)) + 1,
         )
         kept.callback(pool.close)
