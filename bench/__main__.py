@@ -70,13 +70,14 @@ def throughput_command(
     null: Annotated[
         bool, typer.Option("--null", help="No containers: what Sluice itself takes; trust 1 and 3.")
     ] = False,
+    breakdown: Annotated[bool, typer.Option("--breakdown", help="Also say what the costs are made of.")] = False,
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Tasks a minute of one bag of no-op containers at 1 s blocks. Example: throughput --tasks 100 --workers 4"""
     if null:
-        _print_lines(throughput.run_null(tasks=tasks or 1000, workers=workers, slots=slots or 8))
+        _print_lines(throughput.run_null(tasks=tasks or 1000, workers=workers, slots=slots or 8, breakdown=breakdown))
     else:
-        _print_lines(throughput.run(tasks=tasks or 100, workers=workers, slots=slots or 2))
+        _print_lines(throughput.run(tasks=tasks or 100, workers=workers, slots=slots or 2, breakdown=breakdown))
 
 
 @app.command("faults")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from bench.bare import containers_per_minute, transactions_per_second
 from bench.bench_pool import BenchPool, open_bench_pool
+from bench.breakdown import Breakdown
 from bench.usage import Spent, Usage
 from chain.lane.rules.encoding import Call
 from ops.demo.app_image import IMAGE
@@ -28,8 +29,10 @@ NULL_BLOCK_GAS, NULL_IN_FLIGHT = 1_000_000_000, 256
 _PAYMENTS, _PAYMENT_GAS = 3_000, 21_000
 
 
-def run(*, tasks: int, workers: int, slots: int, block_time: float = 1.0) -> Iterator[str]:
+def run(*, tasks: int, workers: int, slots: int, block_time: float = 1.0, breakdown: bool = False) -> Iterator[str]:
     """Measure one bag: a line of JSON with tasks a minute from match to the last finalize, and costs per task.
+
+    `breakdown`: a second line says what the costs are made of.
 
     The bare container rate is the mean of before and after the bag, with as many at once as the pool has slots; the
     pool is idle then.
@@ -38,7 +41,9 @@ def run(*, tasks: int, workers: int, slots: int, block_time: float = 1.0) -> Ite
         bench_pool.wait([bench_pool.buy(trust=1, volume=workers)])  # every process has done its first task
         engine, at_once = bench_pool.servers.docker_host, workers * slots
         bare_before = containers_per_minute(engine, IMAGE, at_once=at_once)
+        parts = Breakdown(bench_pool) if breakdown else None
         seconds, spent = _measure_bag(bench_pool, trust=1, tasks=tasks)
+        made_of = parts.per_task(tasks) if parts else None
         bare = (bare_before + containers_per_minute(engine, IMAGE, at_once=at_once)) / 2
         rate = 60 * tasks / seconds
         yield json.dumps(
@@ -51,9 +56,13 @@ def run(*, tasks: int, workers: int, slots: int, block_time: float = 1.0) -> Ite
                 **_costs(spent, tasks, seconds),
             }
         )
+        if made_of is not None:
+            yield json.dumps(made_of)
 
 
-def run_null(*, tasks: int, workers: int, slots: int, block_time: float = 1.0) -> Iterator[str]:
+def run_null(
+    *, tasks: int, workers: int, slots: int, block_time: float = 1.0, breakdown: bool = False
+) -> Iterator[str]:
     """Measure one bag without containers for each of NULL_TRUSTS: a line of JSON with tasks a second, and costs per
     task. The bare rate is of payments, the mean of before and after the bag.
     """
@@ -70,7 +79,9 @@ def run_null(*, tasks: int, workers: int, slots: int, block_time: float = 1.0) -
         bench_pool.wait([bench_pool.buy(trust=1, volume=2 * workers * slots)])
         bare = _payments_per_second(bench_pool)
         for trust in NULL_TRUSTS:
+            parts = Breakdown(bench_pool) if breakdown else None
             seconds, spent = _measure_bag(bench_pool, trust=trust, tasks=tasks)
+            made_of = parts.per_task(tasks) if parts else None
             before, bare = bare, _payments_per_second(bench_pool)
             mean = (before + bare) / 2
             yield json.dumps(
@@ -85,6 +96,8 @@ def run_null(*, tasks: int, workers: int, slots: int, block_time: float = 1.0) -
                     **_costs(spent, tasks, seconds),
                 }
             )
+            if made_of is not None:
+                yield json.dumps(made_of)
 
 
 def _measure_bag(bench_pool: BenchPool, *, trust: int, tasks: int) -> tuple[float, Spent]:

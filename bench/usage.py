@@ -63,9 +63,9 @@ class Usage:
             rpc_calls=counted(self._bench_pool, "sluice_rpc_requests_total"),
             broker_messages=self._broker_messages(),
             mongodb_operations=self._mongodb_operations(),
-            scheduler_cpu_seconds=_tree_cpu_seconds(running["scheduler"].pid),
+            scheduler_cpu_seconds=tree_cpu_seconds(running["scheduler"].pid),
             worker_cpu_seconds=sum(
-                _tree_cpu_seconds(process.pid) for name, process in running.items() if name != "scheduler"
+                tree_cpu_seconds(process.pid) for name, process in running.items() if name != "scheduler"
             ),
             machine_cpu_seconds=_machine_cpu_seconds(),
         )
@@ -101,12 +101,12 @@ def _count_in(folder: Path, name: str) -> float:
     return sum(sample.value for metric in registry.collect() for sample in metric.samples if sample.name == name)
 
 
-def _tree_cpu_seconds(pid: int) -> float:
+def tree_cpu_seconds(pid: int) -> float:
     """User and system CPU time of a process, its living descendants and those already reaped, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = sum(int(fields[place]) for place in (11, 12, 13, 14)) / _TICKS
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return own + sum(_tree_cpu_seconds(int(child)) for child in children)
+    return own + sum(tree_cpu_seconds(int(child)) for child in children)
 
 
 def _machine_cpu_seconds() -> float:
