@@ -147,7 +147,7 @@ def _why_nonce_waits(seen: ChainSnapshot, records: tuple[NonceRecord, ...], gaps
     lowest = next((record for record in records if record.nonce == seen.count), None)
     if lowest is None:
         return "open nonces wait for their receipts" if records else ""
-    base_fee, paid = seen.market.base_fee, lowest.newest.fees.max_fee
+    base_fee, paid = seen.base_fee, lowest.newest.fees.max_fee
     if base_fee is not None and paid < base_fee:
         return f"nonce {lowest.nonce} offers {paid} wei per gas, the base fee is {base_fee}"
     if lowest.sent_block is None:

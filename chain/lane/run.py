@@ -2,8 +2,8 @@
 
 wake-up (message, new head, sweep)
    └─► lease ─► snapshot ─► confirm ─► repair ─► choose ─► claim ─► broadcast ─► lease back
-                1 RPC       0-1 RPC    0-1 RPC   0-n RPC   1 write  1 RPC
-                batch       batch      call      batches
+                1-2 RPC     0-1 RPC    0-1 RPC   0-n RPC   1 write  1 RPC
+                batches     batch      call      batches            batch
 """
 
 from __future__ import annotations
@@ -205,7 +205,8 @@ class Lane:
         """The phases of one run under its lease: snapshot, confirm, repair, choose, claim, broadcast."""
         context, memory = self._context, self._memory
         newest = self._newest_in_block()
-        seen = take_snapshot(context.rpc, context.lane.wallet, newest)
+        seen = take_snapshot(context.rpc, context.lane.wallet, newest, memory.standing)
+        memory.standing = seen.standing
         memory.note_account_nonce(seen.count, seen.head)
         confirmed = confirm(run, seen, newest, memory)
         highest = context.store.highest_nonce(context.lane)

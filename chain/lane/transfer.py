@@ -71,8 +71,8 @@ def plan(
     to, method, data = _call(hub, token, direction, amount)
     gas = calls.gas_limit(method, data)
     offer = quote(policy.fees, seen.market)
-    if too_low(offer, seen.market.base_fee):
-        now, most = gwei(seen.market.base_fee or 0), gwei(policy.fees.ceiling)
+    if too_low(offer, seen.base_fee):
+        now, most = gwei(seen.base_fee or 0), gwei(policy.fees.ceiling)
         raise BadInput(what=f"Gas costs {now} gwei now and this wallet pays at most {most} (SLUICE_MAX_FEE_GWEI).")
     value = Wei(amount * _WEI_PER_NRLC if native and direction == "deposit" else 0)
     cost = highest_cost(hub.rpc, wallet, data, gas, offer)

@@ -9,6 +9,7 @@ from operator import attrgetter
 
 from chain.lane.model.intent import Intent, LaneId
 from chain.lane.model.policy import LanePolicy
+from chain.lane.phases.snapshot import Standing
 from chain.lane.rules.early import EarlyGuard
 from chain.lane.rules.encoding import Encoder
 from chain.lane.rules.readiness import Readiness
@@ -64,6 +65,8 @@ class LaneMemory:
     #: Account nonce (`latest`) last seen, and the head at which it last moved.
     count: Nonce = _NO_COUNT
     since: BlockNumber = _NO_BLOCK
+    #: The newest block of ours, as the last snapshot saw it on the chain.
+    standing: Standing | None = None
     #: Head of the last bump.
     bumped: BlockNumber = _NO_BLOCK
     #: Nonces that are spent although no receipt of ours is to be seen.

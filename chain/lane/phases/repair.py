@@ -252,9 +252,7 @@ def _bump_if_due(
     paid = lowest.newest.fees
     refusal = memory.refused.get(lowest.nonce)
     refused = refusal is not None and REACTIONS[refusal.kind].reprice
-    cheap = (
-        too_low(paid, snapshot.market.base_fee) and lowest.sent_block is not None and lowest.sent_block < snapshot.head
-    )
+    cheap = too_low(paid, snapshot.base_fee) and lowest.sent_block is not None and lowest.sent_block < snapshot.head
     if not refused and not cheap:
         waited = snapshot.head - max(memory.since, memory.bumped)
         if lowest.sent_block is None or waited < context.policy.bump_after:
@@ -262,7 +260,7 @@ def _bump_if_due(
         if waited < _stuck_blocks(context, lowest) and not _below_market(context, snapshot, lowest):
             return None
     fees = bump(context.policy.fees, snapshot.market, paid)
-    if context.policy.uncapped and (fees is None or too_low(fees, snapshot.market.base_fee)):
+    if context.policy.uncapped and (fees is None or too_low(fees, snapshot.base_fee)):
         raised = _raise_for_line(context, snapshot, memory, lowest, repairs)
         if raised is not None:
             return raised
@@ -316,7 +314,7 @@ def _included(
 ) -> Fees | None:
     """The fees by which a block can include the lowest nonce, if the line is worth them."""
     fees = bump(ceiling_worth(context.policy.fees, line), snapshot.market, lowest.newest.fees)
-    return None if fees is None or too_low(fees, snapshot.market.base_fee) else fees
+    return None if fees is None or too_low(fees, snapshot.base_fee) else fees
 
 
 def _stuck_blocks(context: RunContext, lowest: NonceRecord) -> int:
@@ -343,11 +341,11 @@ def same_call(context: RunContext, record: NonceRecord, fees: Fees, gas: int | N
 
 def _below_market(context: RunContext, snapshot: ChainSnapshot, lowest: NonceRecord) -> bool:
     """Whether recent blocks paid higher tips than this transaction does; if not, a fee bump would not help."""
-    if snapshot.market.base_fee is None:
+    if snapshot.base_fee is None:
         return lowest.newest.fees.max_fee < snapshot.market.tip
     (history,) = context.rpc.batch([("eth_feeHistory", (hex(_MARKET_BLOCKS), "latest", [_MARKET_PERCENTILE]))])
     paid = decode_reply(history, lambda body: sorted(int(reward[0], 16) for reward in body["reward"]))
     if not isinstance(paid, Known) or not paid.value:
         return True
-    ours = min(lowest.newest.fees.tip, lowest.newest.fees.max_fee - snapshot.market.base_fee)
+    ours = min(lowest.newest.fees.tip, lowest.newest.fees.max_fee - snapshot.base_fee)
     return ours < paid.value[len(paid.value) // 2]

@@ -206,7 +206,7 @@ def afford(
             balance=snapshot.balance,
             committed=committed,
             daily_cap=policy.daily_cap,
-            base_fee=snapshot.market.base_fee,
+            base_fee=snapshot.base_fee,
             ceiling=policy.fees.ceiling,
             waiting=len(groups) - len(paid),
         )

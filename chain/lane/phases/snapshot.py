@@ -1,15 +1,21 @@
-"""What the chain looks like to one wallet at the start of a run: one batch of requests."""
+"""What the chain looks like to one wallet at the start of a run: one batch of two requests, mostly.
+
+head, account nonce     always
+a block of ours         only if the head does not prove that it stands: its parent does, where heads are consecutive
+balance, gas price      only in a run that has something to pay for
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from chain.lane.model.nonce import Mined, NonceRecord
 from chain.lane.rules.fees import FeeMarket
 from chain.lane.rules.readiness import Moment
 from chain.rpc.answers import Known, Reply, decode_reply, value_of
-from chain.rpc.client import JsonRpc, Request
+from chain.rpc.client import JsonRpc
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
 
@@ -20,18 +26,74 @@ _MOST_BEHIND = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """A block of ours that is on the chain, as far as a head proves it: blocks are chained."""
+
+    block: BlockHash
+    head: BlockHash
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What is read of the head's header."""
+
+    number: BlockNumber
+    timestamp: Timestamp
+    #: None before EIP-1559.
+    base_fee: Wei | None
+    hash: BlockHash
+    parent: BlockHash
+
+    def proves(self, block: BlockHash, before: Standing | None) -> bool:
+        """Whether `block` is on the chain because this head, its parent, or what either was seen to stand on is it."""
+        near = (self.hash, self.parent)
+        return block in near or (before is not None and before.block == block and before.head in near)
+
+
+class _Money:
+    """Balance and gas price, read when a phase first asks for either: most runs have nothing to pay for."""
+
+    def __init__(self, rpc: JsonRpc, wallet: Wallet) -> None:
+        self._rpc, self._wallet = rpc, wallet
+
+    @cached_property
+    def read(self) -> tuple[Wei, Wei]:
+        """Balance and gas price, in wei. Raises RpcUnavailable."""
+        balance, price = self._rpc.batch([("eth_getBalance", (self._wallet, "latest")), ("eth_gasPrice", ())])
+        return (
+            Wei(value_of(decode_reply(balance, _parse_quantity), self._rpc.name)),
+            _decode_price(price, self._rpc.name),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ChainSnapshot:
     """The chain as one wallet sees it at the start of a run: head, fees and the wallet's account."""
 
     head: BlockNumber
     #: Block time of the head, Unix seconds.
     timestamp: Timestamp
-    market: FeeMarket
+    #: Of the head, in wei; None: the chain has no EIP-1559.
+    base_fee: Wei | None
     #: Account nonce (`latest`): the lowest nonce that is not mined.
     count: Nonce
-    balance: Wei
     #: Hash that the chain has now at the height of the newest record in a block; None if it has no such block.
     mined_hash: BlockHash | None
+    #: The newest record's block, if it is on the chain; for the next snapshot.
+    standing: Standing | None
+    _money: _Money
+
+    @property
+    def balance(self) -> Wei:
+        """The wallet's balance. Raises RpcUnavailable."""
+        return self._money.read[0]
+
+    @property
+    def market(self) -> FeeMarket:
+        """What the chain asks per gas. Raises RpcUnavailable."""
+        offered = self._money.read[1]
+        # A node's gas price is the base fee and the tip it suggests: one request tells both.
+        return FeeMarket(self.base_fee, offered if self.base_fee is None else Wei(max(0, offered - self.base_fee)))
 
     @property
     def moment(self) -> Moment:
@@ -51,34 +113,40 @@ class ChainSnapshot:
         return self.mined_hash is not None and self.mined_hash != newest.mined.block_hash
 
 
-def take_snapshot(rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None) -> ChainSnapshot:
-    """Read head, account nonce, balance and gas price of `wallet` in one batch. Raises RpcUnavailable.
+def take_snapshot(
+    rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None, before: Standing | None = None
+) -> ChainSnapshot:
+    """Read head and account nonce of `wallet` in one batch. Raises RpcUnavailable.
 
-    `newest`: the newest record in a block, whose block hash is then read as well.
+    `newest`: the newest record in a block. Its block is read as well, unless the head proves that it stands. `before`:
+    the `standing` of the snapshot before, if there was one.
     """
-    requests: list[Request] = [
-        ("eth_getBlockByNumber", ("latest", False)),
-        ("eth_getTransactionCount", (wallet, "latest")),
-        ("eth_getBalance", (wallet, "latest")),
-        ("eth_gasPrice", ()),
-    ]
-    if newest is not None and newest.mined is not None:
-        requests.append(("eth_getBlockByNumber", (hex(newest.mined.block), False)))
-    header, count, balance, price, *mined = rpc.batch(requests)
-    head, timestamp, base_fee = value_of(decode_reply(header, _parse_header), rpc.name)
-    offered = _decode_price(price, rpc.name)
-    seen = ChainSnapshot(
-        head=head,
-        timestamp=timestamp,
-        # A node's gas price is the base fee and the tip it suggests: one request tells both.
-        market=FeeMarket(base_fee, offered if base_fee is None else Wei(max(0, offered - base_fee))),
-        count=Nonce(value_of(decode_reply(count, _parse_quantity), rpc.name)),
-        balance=Wei(value_of(decode_reply(balance, _parse_quantity), rpc.name)),
-        mined_hash=_decode_hash(mined[0]) if mined else None,
+    header, count = rpc.batch(
+        [("eth_getBlockByNumber", ("latest", False)), ("eth_getTransactionCount", (wallet, "latest"))]
     )
-    if newest is not None and newest.mined is not None:
-        _check_plausible(seen, newest, newest.mined, rpc.name)
+    head = value_of(decode_reply(header, _parse_header), rpc.name)
+    mined = None if newest is None else newest.mined
+    mined_hash = None if mined is None else _hash_at(rpc, mined, head, before)
+    seen = ChainSnapshot(
+        head=head.number,
+        timestamp=head.timestamp,
+        base_fee=head.base_fee,
+        count=Nonce(value_of(decode_reply(count, _parse_quantity), rpc.name)),
+        mined_hash=mined_hash,
+        standing=Standing(mined_hash, head.hash) if mined is not None and mined_hash == mined.block_hash else None,
+        _money=_Money(rpc, wallet),
+    )
+    if newest is not None and mined is not None:
+        _check_plausible(seen, newest, mined, rpc.name)
     return seen
+
+
+def _hash_at(rpc: JsonRpc, mined: Mined, head: _Header, before: Standing | None) -> BlockHash | None:
+    """The hash of the chain's block at the height of `mined`; None if it has none, or cannot say. At most one call."""
+    if head.proves(mined.block_hash, before):
+        return mined.block_hash
+    (answer,) = rpc.batch([("eth_getBlockByNumber", (hex(mined.block), False))])
+    return _decode_hash(answer)
 
 
 def _check_plausible(seen: ChainSnapshot, newest: NonceRecord, mined: Mined, node: str) -> None:
@@ -91,13 +159,15 @@ def _check_plausible(seen: ChainSnapshot, newest: NonceRecord, mined: Mined, nod
         raise RpcUnavailable(what=node, why=why)
 
 
-def _parse_header(header: dict[str, Any]) -> tuple[BlockNumber, Timestamp, Wei | None]:
-    """Number, timestamp and base fee (None before EIP-1559) of a block header."""
+def _parse_header(header: dict[str, Any]) -> _Header:
+    """The header in a block's JSON."""
     base_fee = header.get("baseFeePerGas")
-    return (
+    return _Header(
         BlockNumber(_parse_quantity(header["number"])),
         Timestamp(_parse_quantity(header["timestamp"])),
         None if base_fee is None else Wei(_parse_quantity(base_fee)),
+        BlockHash(header["hash"]),
+        BlockHash(header["parentHash"]),
     )
 
 

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 
 import structlog
@@ -30,6 +29,7 @@ from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.behind import BehindPending
 from chain.lane.rules.depth import AtDepth
 from chain.lane.rules.encoding import PocoEncoder
+from chain.lane.rules.poco_facts import NO_VOTE, TaskFacts, facts, may_name, view_task, view_vote
 from chain.lane.rules.readiness import READY, Judgement, Moment, Readiness, ReadinessVerdict
 from chain.lane.run import Lane
 from chain.lane.signer import KeySigner
@@ -37,30 +37,12 @@ from chain.lane.store.port import LaneStore
 from chain.rpc.answers import MISREAD, Reply
 from chain.rpc.client import JsonRpc
 from config.settings import Settings
-from protocol.errors import BadMessage, BadSetting, RpcError
+from protocol.errors import BadSetting, RpcError
 from protocol.ethereum.signing import Key
 from protocol.poco.view import ContributionStatus, TaskStatus
-from protocol.types import Contract, Hash32, Timestamp
+from protocol.types import Contract, Timestamp
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFacts:
-    """What the rules look at: one task, and the asking wallet's vote on it. Deadlines are Unix seconds."""
-
-    status: TaskStatus
-    contribution_deadline: Timestamp = Timestamp(0)  # noqa: RUF009 - a NewType call has no state
-    reveal_deadline: Timestamp = Timestamp(0)  # noqa: RUF009
-    final_deadline: Timestamp = Timestamp(0)  # noqa: RUF009
-    consensus: Hash32 | None = None
-    revealed: int = 0
-    winners: int = 0
-    contributors: int = 0
-    vote: ContributionStatus = ContributionStatus.UNSET
-    vote_hash: Hash32 | None = None
-    #: Whether its deal is on the chain. Only asked where a reorg may have taken it away.
-    deal: bool = True
 
 
 def judge(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
@@ -216,19 +198,29 @@ class PocoReadiness:
         self._warned = -math.inf
 
     def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
-        """A verdict for each intent, in order; where the node cannot answer a view, READY or, if `strict`, WAIT."""
+        """A verdict for each intent, in order; where the node cannot answer a view, READY or, if `strict`, WAIT.
+
+        A wallet's own vote is asked for only where the task names the wallet among its contributors.
+        """
+        asked, voting, deals = self._asked(intents)
+        answers = self._call([*map(view_task, asked), *map(calls.VIEW_DEAL.encode, deals)], at)
+        tasks = dict(zip((intent.key for intent in asked), answers, strict=False))
+        votes: dict[str, Reply] = dict.fromkeys((intent.key for intent in voting), NO_VOTE)
+        voted = [intent for intent in voting if may_name(tasks[intent.key], intent.lane.wallet)]
+        votes |= zip((intent.key for intent in voted), self._call([*map(view_vote, voted)], at), strict=True)
+        return self._judge(intents, tasks, votes, dict(zip(deals, answers[len(asked) :], strict=True)), at)
+
+    def _call(self, views: Sequence[str], at: Moment) -> list[Reply]:
+        """The hub's answers to these calldata at the block of `at`, or in the pending state."""
+        if not views:
+            return []
         block = "pending" if self._pending else hex(at.block)
-        requests = [("eth_call", ({"to": self._hub, "data": data}, block)) for data in self.views(intents)]
-        return self.judge_all(intents, self._rpc.batch(requests) if requests else [], at)
+        return self._rpc.batch([("eth_call", ({"to": self._hub, "data": data}, block)) for data in views])
 
     def views(self, intents: Sequence[Intent]) -> list[str]:
         """Calldata of the views that tell what the rules need to know of these intents."""
         asked, voting, deals = self._asked(intents)
-        return [
-            *(calls.VIEW_TASK.encode(intent.subject) for intent in asked),
-            *(calls.VIEW_CONTRIBUTION.encode(intent.subject, intent.lane.wallet) for intent in voting),
-            *(calls.VIEW_DEAL.encode(deal_id) for deal_id in deals),
-        ]
+        return [*map(view_task, asked), *map(view_vote, voting), *map(calls.VIEW_DEAL.encode, deals)]
 
     def judge_all(self, intents: Sequence[Intent], answers: Sequence[Reply], at: Moment) -> list[ReadinessVerdict]:
         """A verdict for each intent by the `answers` of `views`, as they are at the time of `at`."""
@@ -236,13 +228,23 @@ class PocoReadiness:
         rest = iter(answers)
         tasks = {intent.key: next(rest) for intent in asked}
         votes = {intent.key: next(rest) for intent in voting}
-        found = {deal_id: next(rest) for deal_id in deals}
+        return self._judge(intents, tasks, votes, {deal_id: next(rest) for deal_id in deals}, at)
+
+    def _judge(
+        self,
+        intents: Sequence[Intent],
+        tasks: Mapping[str, Reply],
+        votes: Mapping[str, Reply],
+        deals: Mapping[str, Reply],
+        at: Moment,
+    ) -> list[ReadinessVerdict]:
+        """Verdicts from answers of viewTask and viewContribution by the key of their intent, of viewDeal by its id."""
         return [
             self._judge_answers(
                 intent,
                 tasks[intent.key],
                 votes.get(intent.key),
-                found.get(str(intent.args.get("deal_id"))),
+                deals.get(str(intent.args.get("deal_id"))),
                 at,
             )
             if intent.key in tasks
@@ -289,53 +291,6 @@ class PocoReadiness:
             block=at.block,
             why=str(error),
         )
-
-
-#: Words of viewTask's answer (32 bytes each, the first is the tuple's offset) and of viewContribution's, which is flat.
-_STATUS, _CONTRIBUTION, _REVEAL, _FINAL, _CONSENSUS, _REVEALED, _WINNERS, _CONTRIBUTORS = 1, 5, 6, 7, 8, 9, 10, 11
-_VOTE_STATUS, _VOTE_HASH = 0, 1
-#: Of viewDeal's answer: its offset, three resources of three words, six more fields, and the place of the parameters
-#: stand before the start time, which is 0 for a deal that was never made.
-_DEAL_START = 17
-_TASK_WORDS, _VOTE_WORDS, _DEAL_WORDS = 16, 5, 22
-
-
-def facts(task: Reply, vote: Reply, deal: Reply = None) -> TaskFacts:
-    """The facts that the rules need, from the answers of the views.
-
-    Read word by word: a full decode takes 0.4 ms, and this runs for every queued intent. Raises RpcError, or BadMessage
-    if an answer is too short.
-    """
-    words = _split_words(task, _TASK_WORDS)
-    votes = None if vote is None else _split_words(vote, _VOTE_WORDS)
-    deals = None if deal is None else _split_words(deal, _DEAL_WORDS)
-    # The offset counts from the start of the tuple, one word in.
-    contributors = words[1 + int(words[_CONTRIBUTORS], 16) // 32]
-    return TaskFacts(
-        status=TaskStatus(int(words[_STATUS], 16)),
-        contribution_deadline=Timestamp(int(words[_CONTRIBUTION], 16)),
-        reveal_deadline=Timestamp(int(words[_REVEAL], 16)),
-        final_deadline=Timestamp(int(words[_FINAL], 16)),
-        consensus=Hash32("0x" + words[_CONSENSUS]),
-        revealed=int(words[_REVEALED], 16),
-        winners=int(words[_WINNERS], 16),
-        contributors=int(contributors, 16),
-        vote=ContributionStatus(0 if votes is None else int(votes[_VOTE_STATUS], 16)),
-        vote_hash=None if votes is None else Hash32("0x" + votes[_VOTE_HASH]),
-        deal=deals is None or int(deals[_DEAL_START], 16) != 0,
-    )
-
-
-def _split_words(answer: Reply, least: int) -> list[str]:
-    """A view's answer in words of 64 hex digits. Raises BadMessage if there are fewer than `least`."""
-    if isinstance(answer, RpcError):
-        raise answer
-    if not isinstance(answer, str):
-        raise BadMessage(why="a view answered no bytes")
-    words = [answer[start : start + 64] for start in range(2, len(answer), 64)]
-    if len(words) < least:
-        raise BadMessage(why=f"a view answered {len(words)} words instead of {least}")
-    return words
 
 
 def poco_lane(

@@ -63,7 +63,13 @@ def lane_and_hub(
     surcharge: int = 0,
 ) -> tuple[Any, Any]:
     answers = {
-        "eth_getBlockByNumber": {"number": "0x1", "timestamp": "0x1", "baseFeePerGas": hex(GWEI)},
+        "eth_getBlockByNumber": {
+            "number": "0x1",
+            "timestamp": "0x1",
+            "baseFeePerGas": hex(GWEI),
+            "hash": "0x02",
+            "parentHash": "0x01",
+        },
         "eth_getTransactionCount": "0x0",
         "eth_getBalance": hex(wei),
         "eth_gasPrice": hex(2 * GWEI),

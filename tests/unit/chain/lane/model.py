@@ -271,6 +271,7 @@ class ModelChain:
         return {
             "number": hex(number),
             "hash": block.hash,
+            "parentHash": shown[number - 1].hash if number else "0x" + 64 * "0",
             "timestamp": hex(GENESIS_TIME + number),
             "baseFeePerGas": hex(block.base_fee),
             "transactions": [_json(tx, block.number) if full else tx.hash for tx in block.txs],

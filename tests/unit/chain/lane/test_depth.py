@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 from chain.contracts import calls
 from chain.lane.model.intent import Intent
 from chain.lane.rules.depth import AtDepth
-from chain.lane.rules.poco import PocoReadiness, facts
+from chain.lane.rules.poco import PocoReadiness
+from chain.lane.rules.poco_facts import facts
 from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
 from chain.rpc.client import Request
 from chain.testing import FakeChain

@@ -11,7 +11,8 @@ from eth_abi.abi import encode
 
 from chain.contracts import calls
 from chain.lane.model.intent import Intent
-from chain.lane.rules.poco import PocoReadiness, TaskFacts, facts, judge
+from chain.lane.rules.poco import PocoReadiness, judge
+from chain.lane.rules.poco_facts import TaskFacts, facts
 from chain.lane.rules.readiness import READY, Judgement, Moment
 from chain.rpc.client import Request
 from chain.testing import FakeChain
@@ -206,3 +207,25 @@ def test_the_pending_state_is_asked_by_its_name_and_a_node_that_cannot_tell_it_s
     (verdict,) = ahead.check([intent("contribute")], Moment(BlockNumber(9), Timestamp(1)))
     assert set(tags) == {"pending"}
     assert verdict.judgement is Judgement.WAIT
+
+
+@pytest.mark.parametrize(("contributors", "asked"), [([], 1), (["0x" + "cd" * 20], 1), ([WALLET], 2)])
+@pytest.mark.parametrize("method", ["contribute", "contributeAndFinalize", "reveal"])
+def test_an_own_vote_is_asked_for_only_where_the_task_names_the_wallet(
+    method: str, contributors: list[str], asked: int
+) -> None:
+    class Hub(FakeChain):
+        def batch(self, requests: Sequence[Request]) -> list[Any]:
+            sent.extend(requests)
+            views = [str(params[0]["data"]) for _, params in requests]  # type: ignore[index]
+            return [
+                task_answer(contributors) if view == calls.VIEW_TASK.encode(TASK) else vote_answer() for view in views
+            ]
+
+    sent: list[Request] = []
+    hub = Contract("0x" + "11" * 20)
+    (verdict,) = PocoReadiness(Hub(hub), hub).check([intent(method)], Moment(BlockNumber(1), Timestamp(1)))
+    assert len(sent) == asked
+    voted = asked == 2
+    both = facts(task_answer(contributors), vote_answer() if voted else "0x" + "0" * 320)
+    assert verdict == judge(intent(method), both, Timestamp(1))

@@ -44,7 +44,30 @@ def test_a_run_with_nothing_ready_costs_one_batch_of_reads() -> None:
     rig.submit("any", "a")
     rig.chain.asked.clear()
     rig.run()
-    assert rig.chain.asked.total() == 4
+    assert rig.chain.asked == {"eth_getBlockByNumber": 1, "eth_getTransactionCount": 1}
+
+
+def test_balance_and_price_are_asked_for_by_a_run_that_sends_and_by_no_other() -> None:
+    rig = Rig()
+    rig.submit("any", "a")
+    rig.chain.asked.clear()
+    rig.run()
+    assert (rig.chain.asked["eth_getBalance"], rig.chain.asked["eth_gasPrice"]) == (1, 1)
+    rig.step(3)
+    assert (rig.chain.asked["eth_getBalance"], rig.chain.asked["eth_gasPrice"]) == (1, 1)
+
+
+def test_heads_one_after_the_other_prove_that_a_mined_block_stands_and_a_missed_head_has_it_asked_for() -> None:
+    rig = Rig(LanePolicy(finality=12))
+    rig.submit("any", "a")
+    rig.step()
+    rig.chain.asked.clear()
+    rig.step(3)
+    assert rig.chain.asked == {"eth_getBlockByNumber": 4, "eth_getTransactionCount": 4}
+    rig.chain.mine()
+    rig.chain.mine()
+    rig.run()
+    assert rig.chain.asked == {"eth_getBlockByNumber": 6, "eth_getTransactionCount": 5}
 
 
 def test_an_intent_that_must_wait_does_not_hold_up_the_others() -> None:
