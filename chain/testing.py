@@ -61,6 +61,8 @@ class FakeChain:
     #: Blocks whose logs eth_getLogs leaves out, and whose receipts leave them out too.
     hides_logs_of: set[int] = field(default_factory=set)
     hides_receipts_of: set[int] = field(default_factory=set)
+    #: Whether headers have a bloom filter; else it is all zeros, as on chains that do without.
+    fills_blooms: bool = True
     #: Most blocks that one eth_getLogs may span.
     most_blocks: int = 10_000
     #: Called before each answer with the method's name: lets a test change the chain while it is being read.
@@ -116,7 +118,7 @@ class FakeChain:
         for log in logs:
             for item in (log["address"], *log["topics"]):
                 mask |= bloom.bits(item)
-        self._blocks.append(_Block(ref, logs, mask))
+        self._blocks.append(_Block(ref, logs, mask if self.fills_blooms else 0))
         return ref
 
     # -- answering -----------------------------------------------------------------------------------------------------
@@ -293,4 +295,5 @@ def _header_json(block: _Block) -> dict[str, Any]:
         "parentHash": block.ref.parent_hash,
         "timestamp": hex(block.ref.timestamp),
         "logsBloom": hex(block.bloom),
+        "transactions": [log["transactionHash"] for log in block.logs],
     }

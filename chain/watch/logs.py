@@ -2,7 +2,8 @@
 
 Near the head a block's logs are asked for by the block's hash: a number could mean another block a moment later. Deep
 down a range is asked for in one call. Either way each log must name a block that was read, and a block whose filter
-promises events of the hub that the node does not show is looked at again through its receipts.
+promises events of the hub that the node does not show is looked at again through its receipts. A block whose header
+proves that it has no such event is not asked for at all.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Header:
 
     ref: BlockRef
     bloom: int | None
+    #: Whether the block has no transactions.
+    empty: bool
 
 
 class LogReader:
@@ -60,13 +63,19 @@ class LogReader:
 
         Raises RpcError if the node refuses (one of the blocks was replaced), RpcUnavailable if it cannot tell.
         """
-        answers = self.rpc.batch(
-            [("eth_getLogs", (self._hub_filter(blockHash=header.ref.hash),)) for header in headers]
-        )
+        asked = [header for header in headers if self._may_hold_events(header)]
+        requests = [("eth_getLogs", (self._hub_filter(blockHash=header.ref.hash),)) for header in asked]
+        answers = self.rpc.batch(requests) if requests else []
         logs: list[Mapping[str, Any]] = []
-        for header, answer in zip(headers, answers, strict=True):
+        for header, answer in zip(asked, answers, strict=True):
             logs += self._read_logs([header], answer)
         return self._complete_logs(headers, logs)
+
+    def _may_hold_events(self, header: Header) -> bool:
+        """Whether the block may have events of the hub. An empty filter alone proves nothing."""
+        if not header.bloom:  # some nodes fill in none
+            return header.bloom is None or not header.empty
+        return bloom.may_hold(header.bloom, self._hub, _TOPICS)
 
     def events_of_range(self, headers: Sequence[Header]) -> list[Seen]:
         """Events of these consecutive blocks in chain order, asked for in one call.
@@ -204,7 +213,8 @@ def _parse_receipt_of(raw: Mapping[str, Any], block: BlockRef) -> _Receipt:
 def _parse_header(raw: Mapping[str, Any]) -> Header:
     """The header in a block's JSON."""
     text = raw.get("logsBloom")
-    return Header(decode.block_ref(raw), int(text, 16) if text and text != "0x" else None)
+    bloom_filter = int(text, 16) if text and text != "0x" else None
+    return Header(decode.block_ref(raw), bloom_filter, empty=raw.get("transactions") == [])
 
 
 def linked(headers: Sequence[Header], parent: BlockRef | None) -> bool:

@@ -4,7 +4,7 @@
       │ 0  first call of a process, or after a store that failed half-way: take back all above the cursor,
       │    for its blocks may be replaced before they are read again
       │ 1  is the cursor's block still on the chain?   no ─► walk back to the last common block,
-      │                                                      mark everything above it orphaned
+      │    yes, if the blocks above it are linked to it      mark everything above it orphaned
       │ 2  first call of a process: go back `lookback` blocks, so that work whose wake-up was lost is seen again
       │ 3  read on:   deep below the head in ranges, the last `lookback` blocks by their hashes;
       │               of a hub that many pools share, only what concerns our tasks
@@ -151,13 +151,15 @@ class Watcher:
         cursor = self._store.cursor()
         if not self._tidy:
             yield from self._take_back_unfinished(cursor)
+        above: Sequence[Header] = ()
         if cursor is not None:
-            ancestor = self._common_ancestor(cursor, head)
+            above = self._linked_above(cursor, head)
+            ancestor = cursor if above else self._common_ancestor(cursor, head)
             if ancestor != cursor:
                 yield self._take_back(cursor, ancestor)
                 cursor = ancestor
         pool_filter = self.new_filter()
-        for caught in self.read(self._first_block(cursor), head, pool_filter):
+        for caught in self.read(self._first_block(cursor), head, pool_filter, above):
             late = self._find_late(caught, _BEFORE_ALL if cursor is None else cursor.number)
             self._commit_step(caught)
             pool_filter.stored()
@@ -215,28 +217,41 @@ class Watcher:
         overlap = 0 if self._overlapped else self._lookback
         return BlockNumber(max(self._start, cursor.number + 1 - overlap))
 
-    def read(self, first: BlockNumber, head: BlockNumber, pool_filter: PoolFilter) -> Iterator[Caught]:
+    def _linked_above(self, cursor: BlockRef, head: BlockNumber) -> Sequence[Header]:
+        """Headers of the blocks above the cursor up to `head`, if they prove that its block is on the chain; else none.
+
+        None also where a process begins, or has more to read than one step.
+        """
+        if not self._overlapped or not 0 < head - cursor.number <= min(_STEP, self._lookback):
+            return ()
+        headers = self._reader.headers(BlockNumber(cursor.number + 1), head)
+        return headers if linked(headers, cursor) else ()
+
+    def read(
+        self, first: BlockNumber, head: BlockNumber, pool_filter: PoolFilter, above: Sequence[Header] = ()
+    ) -> Iterator[Caught]:
         """Events that `pool_filter` picks from blocks first … head, in steps; stores nothing.
 
-        Ends early if the chain changes.
+        Ends early if the chain changes. `above`: headers from `first` on that are linked to what is stored, if they
+        were read already.
         """
         number, deep = first, head - self._lookback
-        before = self._store.block(BlockNumber(number - 1))
+        before = None if above else self._store.block(BlockNumber(number - 1))
         while number <= head:
             in_range = number <= deep
             last = min(number + self._size.blocks - 1, deep) if in_range else min(number + _STEP - 1, head)
-            headers = self._reader.headers(number, BlockNumber(last))
+            headers = above or self._reader.headers(number, BlockNumber(last))
             if not headers:
                 self._require_near(number, head)
                 return
-            if not linked(headers, before) or self._stored_were_replaced(headers):
+            if not above and (not linked(headers, before) or self._stored_were_replaced(headers)):
                 log.info("The chain changed while it was read.", action="chain_moved", block=number)
                 return
             blocks, seen = self._read_range(headers) if in_range else self._read_by_hash(headers)
             yield Caught(blocks, tuple(pool_filter.pick(seen)))
             before = blocks[-1]
             BLOCKS_READ.inc(before.number - number + 1)
-            number = BlockNumber(before.number + 1)
+            number, above = BlockNumber(before.number + 1), ()
 
     def _stored_were_replaced(self, headers: Sequence[Header]) -> bool:
         """Whether blocks that are read again differ from those stored: their events must be taken back first."""

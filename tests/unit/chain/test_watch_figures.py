@@ -67,6 +67,30 @@ def test_hidden_logs_are_counted(chain: FakeChain, store: MemoryWatchStore) -> N
     assert HIDDEN_LOGS._value.get() - before == 2
 
 
+def test_a_block_that_follows_costs_its_header_and_its_logs_only_if_it_may_have_any(
+    chain: FakeChain, store: MemoryWatchStore
+) -> None:
+    watching = watcher(chain, store)
+    catch_up(watching, chain)
+    chain.mine(initialized(1))
+    chain.asked.clear()
+    catch_up(watching, chain)
+    assert chain.asked == {"eth_getBlockByNumber": 1, "eth_getLogs": 1}
+    chain.mine()
+    catch_up(watching, chain)
+    assert chain.asked == {"eth_getBlockByNumber": 2, "eth_getLogs": 1}
+    assert store.events == [initialized(1)]
+
+
+def test_a_filter_that_a_node_leaves_empty_hides_no_logs(chain: FakeChain, store: MemoryWatchStore) -> None:
+    chain.fills_blooms = False
+    watching = watcher(chain, store)
+    catch_up(watching, chain)
+    chain.mine(initialized(1))
+    catch_up(watching, chain)
+    assert store.events == [initialized(1)]
+
+
 # -- reorganisations below what the lane calls final -------------------------------------------------------------------
 
 FINALITY = 3
