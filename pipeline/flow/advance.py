@@ -228,4 +228,4 @@ def _assign_if_needed(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     freed = any(isinstance(action, Free | Pledge) for step in steps for action in step.actions)
     if wants or freed:
         # An error in there is not one of these tasks'.
-        isolate.all_of([partial(assign, scheduler)])
+        isolate.all_of([partial(assign, scheduler, check_unfunded=False)])

@@ -36,6 +36,9 @@ log = structlog.get_logger(__name__)
 
 #: Waiting tasks read at once, and pages of them in one round.
 TASKS, PAGES = 400, 5
+#: Free workers up to which they are simply all read, and tasks read beyond the free slots in a round's first page: some
+#: workers had some of them before.
+FEW = 32
 #: Most workers read for tasks of one kind, and how many more than the tasks want: some had them before.
 WORKERS, SPARE = 1000, 100
 #: Kinds of machine (tags) looked for at once; requesters choose tags, and others wait for the next page.
@@ -55,46 +58,65 @@ UNFUNDED = 100
 PROSPECTS = 20
 
 
-def assign(scheduler: Scheduler) -> int:
+def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
     """One round of matching; returns how many replicates were given out: none while the pool holds. Raises PyMongoError
     or an Unavailable.
 
     Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
+    `check_unfunded`: also read the balance of some workers that had none; the sweep does.
     """
     if scheduler.holds():
         return 0
-    _read_unfunded(scheduler, scheduler.clock())
+    if check_unfunded:
+        _read_unfunded(scheduler, scheduler.clock())
     given = 0
-    for _ in range(PAGES):
-        count, more = _page(scheduler)
+    for number in range(PAGES):
+        count, more = _page(scheduler, first=not number)
         given += count
         if not more:
             break
     return given
 
 
-def _page(scheduler: Scheduler) -> tuple[int, bool]:
-    """Match the most urgent tasks; how many replicates were given out, and whether to read the next page."""
+def _page(scheduler: Scheduler, *, first: bool) -> tuple[int, bool]:
+    """Match the most urgent tasks; how many replicates were given out, and whether to read the next page.
+
+    The first page has about as many tasks as slots are free: mostly it is one slot, and others are behind hundreds.
+    """
     now = scheduler.clock()
-    if not _any_free(scheduler, now):
+    free = scheduler.store.workers.with_free_slots(_seen_after(scheduler, now), FEW + 1, now)
+    if not free:
         return 0, False
-    # What a paused pool has begun it finishes; all else waits, untouched, however much of it there is.
-    waiting = scheduler.store.tasks.tasks_wanting_workers(now, TASKS, begun=scheduler.paused())
+    few, slots = len(free) <= FEW, sum(worker.free for worker in free)
+    limit = min(TASKS, slots + FEW) if first and few else TASKS
+    waiting = _waiting(scheduler, now, limit)
     tasks = decided_by(scheduler.store.workers, _with_deal(scheduler, waiting, now), now)
     if not tasks:
-        return 0, len(waiting) == TASKS
+        return 0, len(waiting) == limit
     tags = list(dict.fromkeys(task.tag for task in tasks))
-    workers = _candidates(scheduler, [task for task in tasks if task.tag in tags[:TAGS]], now)
+    # Nobody is looked for who offers the other tags: the next page starts with them.
+    served = tasks if few else [task for task in tasks if task.tag in tags[:TAGS]]
+    workers = free if few else _candidates(scheduler, served, now)
     matches = _match(scheduler, tasks, workers, now)
-    unmatched.count([task for task in tasks if task.tag in tags[:TAGS]], matches, workers)
+    unmatched.count(served, matches, workers)
     given = _give(scheduler, _reserve(scheduler, matches, now), now)
-    if (len(waiting) < TASKS and len(tags) <= TAGS) or not _any_free(scheduler, now):
+    if len(waiting) < limit and len(served) == len(tasks):
         return given, False
-    taken = {found.task.task_id for found in matches}
-    # Nobody was looked for who offers the other tags: the next page starts with them.
-    passed = [task for task in tasks if task.tag in tags[:TAGS] and task.task_id not in taken]
-    _pass_over(scheduler, passed, workers, now)
+    if given == slots if few else not _any_free(scheduler, now):
+        return given, False
+    if limit == TASKS:
+        taken = {found.task.task_id for found in matches}
+        _pass_over(scheduler, [task for task in served if task.task_id not in taken], workers, now)
     return given, True
+
+
+def _waiting(scheduler: Scheduler, now: float, limit: int) -> list[TaskRecord]:
+    """The most urgent tasks. What a paused pool has begun it finishes; all else waits, untouched, however much of it
+    there is.
+    """
+    tasks = scheduler.store.tasks
+    waiting = tasks.tasks_wanting_workers(now, limit, begun=False)
+    return tasks.tasks_wanting_workers(now, limit, begun=True) if waiting and scheduler.paused() else waiting
 
 
 def _with_deal(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[TaskRecord]:

@@ -38,6 +38,8 @@ class Pool:
     passed: dict[TaskId, float] = field(default_factory=dict)
     paused: bool = False
     holds: bool = False
+    #: How many tasks each query asked for.
+    limits: list[int] = field(default_factory=list)
 
     def round(self, now: float) -> int:
         """One round of matching."""
@@ -81,6 +83,7 @@ class Pool:
             ]
 
     def tasks_wanting_workers(self, now: float, limit: int, *, begun: bool) -> list[TaskRecord]:
+        self.limits.append(limit)
         ripe = [task for task in self.waiting if self.passed.get(task.task_id, 0.0) <= now]
         ripe = [task for task in ripe if task.replicates or not begun]
         return sorted(ripe, key=lambda task: task.contribution_deadline)[:limit]
@@ -128,7 +131,8 @@ def test_however_many_tags_nobody_offers_the_others_are_served_in_the_same_round
     assert pool.given == [plain.task_id]
 
 
-def test_a_tag_that_no_machine_was_looked_for_is_not_passed_over() -> None:
+def test_a_tag_that_no_machine_was_looked_for_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assign, "FEW", 0)  # as with a crowd of machines
     tags = assign.PAGES * assign.TAGS
     strange = [waiting(number, tag=Hash32(f"0x{number << 8:064x}")) for number in range(1, tags + 1)]
     plain = waiting(tags + 1)
@@ -145,6 +149,17 @@ def test_a_pool_that_holds_gives_out_nothing_and_passes_no_task_over() -> None:
     assert (pool.given, pool.reserved, pool.passed) == ([], 0, {})
     pool.holds = False
     assert pool.round(START + 1.0) == 1
+
+
+def test_one_free_slot_reads_few_of_the_many_tasks_that_wait_and_only_more_if_it_can_take_none_of_them() -> None:
+    many = [waiting(number) for number in range(1, 301)]
+    pool = Pool(many, [worker(1)])
+    assert pool.round(START) == 1
+    assert pool.limits == [1 + assign.FEW]
+    strange = [waiting(number, tag=Hash32(f"0x{1 << 8:064x}")) for number in range(1, 101)]
+    pool = Pool([*strange, waiting(101)], [worker(1)])
+    assert pool.round(START) == 1
+    assert pool.limits == [1 + assign.FEW, assign.TASKS]
 
 
 def test_a_paused_pool_gives_out_only_tasks_that_a_machine_had_before_however_many_others_wait() -> None:
