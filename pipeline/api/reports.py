@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter
 
 from config.early_steps import early_steps
@@ -22,16 +24,22 @@ router = APIRouter(tags=["workers"])
 @router.post("/tasks/{task_id}/reports", status_code=204, summary="Report a step")
 def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) -> None:
     """Note a step of a task that was given to this wallet. Repeating a report is accepted and changes nothing."""
-    now = services.clock()
-    task, replicate = own_replicate(services, TaskId(task_id), wallet)
+    now, task_id = services.clock(), TaskId(task_id)
     if request.step in {Step.COMPUTED, Step.FAILED} and (request.stdout is not None or request.stderr is not None):
+        task, replicate = own_replicate(services, task_id, wallet)
         output = kept_output(task, replicate, request.step, request.stdout or "", request.stderr or "")
         services.store.outputs.put(output, now)
-    noted = services.store.tasks.record_report(
-        task.task_id, wallet, request.step, now, request.cause, request.exit_code
+    noted = partial(
+        services.store.tasks.record_report, task_id, wallet, request.step, now, request.cause, request.exit_code
     )
-    if noted:
-        announce(services, task, replicate, request)
+    before = noted()
+    if before is None:
+        # Noted already, or it is not this wallet's, or this database does not know yet that it is.
+        own_replicate(services, task_id, wallet)
+        before = noted()
+    replicate_before = None if before is None else before.replicate(wallet)
+    if before is not None and replicate_before is not None:
+        announce(services, before, replicate_before, request)
 
 
 def own_replicate(services: Access, task_id: TaskId, wallet: Wallet) -> tuple[TaskRecord, Replicate]:

@@ -78,7 +78,7 @@ def login(
     _check_signature(services, request, wallet, now)
     services.rates.count("sign_in_wallet", wallet)
     worker = services.store.workers.get_worker(wallet)
-    refuse_banned(worker)
+    refuse_banned(banned=worker is not None and worker.banned)
     if request.capabilities.slots > services.settings.worker_most_slots:
         raise Refused(
             why=f"this pool takes at most {services.settings.worker_most_slots} slots a machine, not "
@@ -140,17 +140,16 @@ def _enrol(services: Access, request: Login, wallet: Wallet, origin: str, now: f
 def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
     """Lists the tasks the machine holds; the answer says which are over and which to stop at once."""
     services.rates.count("ping", wallet)
-    worker = services.store.workers.get_worker(wallet)
-    if worker is not None and _is_another_machine(worker, request.machine):
+    name = services.store.workers.mark_seen(wallet, services.clock(), request.machine)
+    if name is None:
         return Pong(forget=[], abort=[], superseded=True)
-    services.store.workers.mark_seen(wallet, services.clock())
     forget, abort, unknown = services.store.tasks.verdicts_for_ping([TaskId(task) for task in request.tasks], wallet)
     services.relay.worker(
         "heartbeat",
         wallet,
         ping_seconds=services.settings.ping_seconds,
         active=len(request.tasks) - len(forget),
-        called=worker.name if worker is not None else None,
+        called=name,
     )
     return Pong(forget=list(forget), abort=list(abort), unknown=list(unknown))
 

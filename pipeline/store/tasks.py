@@ -323,8 +323,10 @@ class Tasks:
 
     def record_report(
         self, task_id: TaskId, wallet: Wallet, step: Step, now: float, cause: str | None, exit_code: int | None
-    ) -> bool:
-        """Note a worker's report on its own replicate. False: no such replicate, or the step was noted before."""
+    ) -> TaskRecord | None:
+        """Note a worker's report on its own replicate, and return the task as it was before. None: no such replicate,
+        or the step was noted before. Raises InQuarantine.
+        """
         replicate: dict[str, Any] = {"wallet": wallet, f"steps.{step}": {"$exists": False}}
         change: dict[str, Any] = {f"replicates.$.steps.{step}": now, "changed_at": now, "heard_at": now}
         if step in _STATE_AFTER:
@@ -334,10 +336,10 @@ class Tasks:
             change["replicates.$.cause"] = cause
         if exit_code is not None:
             change["replicates.$.exit_code"] = exit_code
-        result = self._rows.update_one(
+        before = self._rows.find_one_and_update(
             {"_id": task_id, "replicates": {"$elemMatch": replicate}}, {"$set": change, "$inc": {"version": 1}}
         )
-        return result.matched_count == 1
+        return self.reader.one(before)
 
     def record_upload(
         self,

@@ -105,12 +105,17 @@ class Workers:
         assert worker is not None  # an upsert that returns the document after it always has one
         return worker
 
-    def mark_seen(self, wallet: Wallet, now: float) -> bool:
-        """Record a ping. False: that wallet never enrolled."""
+    def mark_seen(self, wallet: Wallet, now: float, machine: str | None = None) -> str | None:
+        """Record a ping, and return the machine's name. `machine`: id of its installation, if it says.
+
+        None: that wallet never enrolled, or another machine signed in with it since.
+        """
         told = "$disconnected_at"
         lasting = {"$cond": [{"$gt": [told, now - DISCONNECTED_SECONDS]}, told, None]}
         changes = _PRESENT | {"seen_at": now, "disconnected_at": lasting}
-        return self._rows.update_one({"_id": wallet}, [{"$set": changes}]).matched_count == 1
+        same = {} if machine is None else {"machine": {"$in": [None, machine]}}
+        row = self._rows.find_one_and_update({"_id": wallet, **same}, [{"$set": changes}], {"name": 1})
+        return None if row is None else str(row.get("name"))
 
     def mark_connected(self, connected: Mapping[Wallet, bool], now: float) -> tuple[int, int]:
         """Store whether machines are connected to RabbitMQ; returns how many are no longer, and how many are again."""
@@ -140,6 +145,11 @@ class Workers:
     def get_worker(self, wallet: Wallet) -> WorkerRecord | None:
         """One worker; None if it has never signed in. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": wallet}))
+
+    def token_terms(self, wallet: Wallet) -> tuple[bool, float] | None:
+        """(whether a worker is banned, Unix time before which its tokens end); None if it has never signed in."""
+        row = self._rows.find_one({"_id": wallet}, {"banned": 1, "not_before": 1})
+        return None if row is None else (bool(row.get("banned")), float(row.get("not_before") or 0.0))
 
     def load_workers(self, wallets: Iterable[Wallet]) -> list[WorkerRecord]:
         """The stored workers with these wallets, in no order."""

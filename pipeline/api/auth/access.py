@@ -8,7 +8,6 @@ from fastapi import Depends, Header, Request
 
 from pipeline.api.auth.tokens import read_token
 from pipeline.api.services import Services
-from pipeline.domain.records import WorkerRecord
 from protocol.errors import NotSignedIn, Refused
 from protocol.types import Wallet
 
@@ -26,18 +25,19 @@ def _signed_in(services: Access, authorization: Annotated[str, Header(include_in
     """The wallet of a valid token, unless it was banned or revoked since: the token alone does not outlive that."""
     keys = {key.id: key.token for key in services.keys.verifying(services.clock())}
     token = read_token(keys, authorization, services.clock())
-    worker = services.store.workers.get_worker(token.wallet)
-    if worker is None:
+    terms = services.store.workers.token_terms(token.wallet)
+    if terms is None:
         raise NotSignedIn(why="this wallet has never signed in here")
-    refuse_banned(worker)
-    if token.issued_at < worker.not_before:
+    banned, not_before = terms
+    refuse_banned(banned=banned)
+    if token.issued_at < not_before:
         raise NotSignedIn(why="the pool's operator has ended this token")
     return token.wallet
 
 
-def refuse_banned(worker: WorkerRecord | None) -> None:
+def refuse_banned(*, banned: bool) -> None:
     """Raise Refused if a wallet is banned."""
-    if worker is not None and worker.banned:
+    if banned:
         raise Refused(why="this wallet is banned from the pool: ask its operator")
 
 

@@ -35,7 +35,7 @@ from pipeline.store.pins import Pin
 from protocol.errors import NotYet, Refused, StorageUnavailable, Unavailable
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
 from protocol.poco.seal import result_hash
-from protocol.poco.view import ChainView, ContributionStatus
+from protocol.poco.view import ChainView, ContributionStatus, fold
 from protocol.results.resumed_upload import DIGEST_HEADER, OFFSET_HEADER, Rest, read_digest
 from protocol.results.zip_rules import largest_zip
 from protocol.types import ZERO_HASH, Hash32, TaskId, Wallet
@@ -75,7 +75,9 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     task, replicate = await run_in_threadpool(own_replicate, services, TaskId(task_id), wallet)
     if replicate.link is not None and replicate.digest is not None:
         return Stored(link=replicate.link, digest=replicate.digest)
-    view = await run_in_threadpool(on_chain, services, task)
+    # A machine that works alone votes and reveals with the result's link: nothing of it is on chain yet.
+    alone = replicate.mode is Mode.SOLO
+    view = fold(task.task_id, (), category_seconds=0) if alone else await run_in_threadpool(on_chain, services, task)
     try:
         check_may_upload(task, replicate, view)
     except Refused:
