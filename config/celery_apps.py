@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,11 @@ PUBLISH_RETRY = {"max_retries": 60, "interval_start": 0.1, "interval_step": 0.2,
 #: Seconds between AMQP heartbeats: after two without one the peer counts as dead.
 HEARTBEAT_SECONDS = 20
 
+
+#: Seconds for which events for Flower are gathered into one message: people look, and nothing is decided by them.
+EVENT_SECONDS = 2.0
+#: Seconds between two of Celery's own heartbeats, by which Flower knows that a process is there.
+NODE_SECONDS = 20.0
 
 #: Seconds to wait for the broker's confirmation of a message. A whole number, as socket options have it.
 CONFIRM_SECONDS = 5
@@ -156,6 +162,19 @@ class CoreConsumer(LeanConsumer):
             LeanConsumer.Blueprint.default_steps[-1],
         ]
 
+    #: Celery's own; celery-types does not know them.
+    hub: Any
+    _flush_events: Any
+    #: Monotonic time at which what is gathered goes out.
+    _events_at = 0.0
+
+    def on_send_event_buffered(self) -> None:  # type: ignore[override]  # typed wrongly upstream
+        """Send events about tasks together. Celery calls it with each one, and itself sends them at once."""
+        now = time.monotonic()
+        if self.hub and now >= self._events_at:
+            self._events_at = now + EVENT_SECONDS
+            self.hub.call_later(EVENT_SECONDS, self._flush_events)
+
 
 class MachineConsumer(LeanConsumer):
     """The consumer of a worker machine, which has no right to send events: it sends none, whatever its flags are."""
@@ -219,7 +238,6 @@ def core_app(settings: Settings, wallet: Wallet | None = None) -> ConfirmTimeout
         task_default_routing_key=topology.PIPELINE_QUEUE,
         task_routes=[topology.PIPELINE_ROUTES, route_lane],
         worker_send_task_events=True,
-        task_send_sent_event=True,
         # Only in this vhost, whose users are all the operator's. In vhost `pool` any worker could shut down the others.
         worker_consumer="config.celery_apps:CoreConsumer",
         worker_enable_remote_control=True,
@@ -305,6 +323,7 @@ def consume(
         quiet=True,
         without_gossip=True,
         without_mingle=True,
+        heartbeat_interval=NODE_SECONDS,
     )
     worker.start()
     sys.exit(worker.exitcode)

@@ -5,7 +5,8 @@ put ──► [ oldest … newest ] ──► thread: deliver(all that is there)
                                                                                            is dropped and counted
 
 Only for messages that may be lost: all state is in the database, and the sweep repeats them. Batches form by
-themselves: what arrives while one delivery is under way goes out together in the next.
+themselves: what arrives while one delivery is under way goes out together in the next. What nobody waits for may also
+be gathered for a while.
 """
 
 from __future__ import annotations
@@ -38,16 +39,25 @@ class Background(Generic[T]):
     """
 
     def __init__(
-        self, name: str, deliver: Callable[[Sequence[T]], None], *, capacity: int = CAPACITY, batch: int = BATCH
+        self,
+        name: str,
+        deliver: Callable[[Sequence[T]], None],
+        *,
+        capacity: int = CAPACITY,
+        batch: int = BATCH,
+        gather: float = 0.0,
     ) -> None:
+        """`gather`: seconds that the first item waits for others to go out with it, unless there is a batch before."""
         self._name = name
-        self._deliver = deliver
+        self._deliver, self._gather = deliver, gather
         self._capacity, self._batch = capacity, batch
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._busy = False
+        #: Calls of `flush` that wait.
+        self._flushing = 0
         #: Items that were dropped: the queue was full, or their delivery failed with another error.
         self.dropped = 0
 
@@ -71,7 +81,12 @@ class Background(Generic[T]):
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until all queued items are delivered; returns whether they are."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._items and not self._busy, timeout)
+            self._flushing += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: not self._items and not self._busy, timeout)
+            finally:
+                self._flushing -= 1
 
     def stop(self, timeout: float) -> None:
         """Deliver what is queued, within `timeout` seconds, then end the thread."""
@@ -87,6 +102,7 @@ class Background(Generic[T]):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._items or self._stopping.is_set())
+                self._changed.wait_for(self._is_due, self._gather)
                 if self._stopping.is_set():
                     return
                 batch = [self._items.popleft() for _ in range(min(self._batch, len(self._items)))]
@@ -103,6 +119,10 @@ class Background(Generic[T]):
                     self._changed.notify_all()
             if rest:
                 self._stopping.wait(RETRY_SECONDS)
+
+    def _is_due(self) -> bool:
+        """Whether to deliver before the time to gather is over."""
+        return self._stopping.is_set() or self._flushing > 0 or len(self._items) >= self._batch
 
     def _try(self, batch: Sequence[T]) -> Sequence[T]:
         """Deliver; returns what to deliver again."""

@@ -30,7 +30,7 @@ from celery.utils.time import utcoffset
 from kombu.clocks import LamportClock
 
 from config import topology
-from config.celery_apps import node_name
+from config.celery_apps import EVENT_SECONDS, node_name
 from pipeline.broker.background import Background
 from pipeline.broker.link import BrokerLink
 from pipeline.domain.records import Replicate
@@ -181,7 +181,7 @@ class Relay:
         self._link = BrokerLink(app)
         #: What machines call themselves, by wallet; after a restart learned anew with each one's next ping.
         self._names: dict[Wallet, str] = {}
-        self._background: Background[RelayEvent] = Background("relay", self._deliver)
+        self._background: Background[RelayEvent] = Background("relay", self._deliver, gather=EVENT_SECONDS)
 
     def worker(
         self,

@@ -7,14 +7,15 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import Celery
 from kombu.message import Message
 
-from config import topology
-from config.celery_apps import core_app, machine_app, pool_app
+from config import celery_apps, topology
+from config.celery_apps import EVENT_SECONDS, CoreConsumer, core_app, machine_app, pool_app
 from config.settings import Settings
 from protocol.types import Wallet
 
@@ -86,3 +87,17 @@ def test_no_app_changes_the_module_path_under_another_threads_import(
         assert app.conf.task_acks_late
         assert app.Worker is not None
     assert watched.changes == 0
+
+
+def test_celerys_events_of_a_while_go_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[float] = []
+    consumer = CoreConsumer.__new__(CoreConsumer)
+    consumer.hub = SimpleNamespace(call_later=lambda seconds, _: planned.append(seconds))
+    now = 100.0
+    monkeypatch.setattr(celery_apps, "time", SimpleNamespace(monotonic=lambda: now))
+    consumer.on_send_event_buffered()
+    consumer.on_send_event_buffered()
+    assert planned == [EVENT_SECONDS]
+    now += EVENT_SECONDS
+    consumer.on_send_event_buffered()
+    assert planned == [EVENT_SECONDS] * 2

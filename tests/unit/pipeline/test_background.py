@@ -32,6 +32,25 @@ def test_items_arrive_in_order_and_gather_while_a_delivery_is_under_way() -> Non
     assert batches == [[1], [2, 3, 4]]
 
 
+def test_what_nobody_waits_for_gathers_until_there_is_a_batch_or_somebody_waits() -> None:
+    batches: list[list[int]] = []
+    full = threading.Event()
+
+    def deliver(batch: Sequence[int]) -> None:
+        batches.append(list(batch))
+        full.set()
+
+    background = Background("test", deliver, batch=3, gather=10 * WAIT_SECONDS)
+    background.put(1)
+    background.put(2)
+    background.put(3)
+    assert full.wait(WAIT_SECONDS)
+    background.put(4)
+    assert background.flush(WAIT_SECONDS)
+    background.stop(WAIT_SECONDS)
+    assert batches == [[1, 2, 3], [4]]
+
+
 def test_a_failed_delivery_is_repeated() -> None:
     batches: list[list[int]] = []
 
