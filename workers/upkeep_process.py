@@ -1,7 +1,8 @@
 """Main of the process `upkeep`: runs the lane, and by a timer does the periodic work (`upkeep`).
 
 thread heads   new head ──► does the lane have open work? ──► wakes the lane
-thread lane    woken by heads, or by a step that has stored a transaction (`lane_wakeup`) ──► one run of the lane
+thread lane    woken by heads, or by a step that has stored a transaction (`lane_wakeup`) ──► one run of the lane,
+               with what the last run saw of the chain unless a head came since
 thread upkeep  timer ──► sign in if needed, ping, resume, reveal, delete, remove containers; every minute: check this
                machine
 SIGTERM  ──► POST /workers/leave: the pool assigns no new task
@@ -64,7 +65,7 @@ def run(app: Celery | None, machine: Machine) -> None:
         ]
         for thread in threads:
             thread.start()
-        _follow_heads(machine, wakeup, stop)
+        _follow_heads(machine, wakeup, lane, stop)
         wakeup.notify()
         for thread in threads:
             # Above all the one that pings: a ping after the sign-off would undo it.
@@ -94,10 +95,11 @@ def _sign_off(machine: Machine) -> None:
         context.close()
 
 
-def _follow_heads(machine: Machine, wakeup: LaneWakeup, stop: threading.Event) -> None:
+def _follow_heads(machine: Machine, wakeup: LaneWakeup, lane: LaneRunner, stop: threading.Event) -> None:
     context = WorkerContext(machine)
     settings, attempts = machine.settings, Attempts(context.now)
     for number, _ in enumerate(heads(settings.ws_url, context.rpc, settings.block_time, stop)):
+        lane.note_head()
         attempts.run("lane", partial(_wake_if_due, context, wakeup, number))
     context.close()
 
@@ -116,6 +118,12 @@ class LaneRunner:
     def __init__(self, machine: Machine, listener: LaneListener, stop: threading.Event) -> None:
         self._machine, self._listener, self._stop = machine, listener, stop
         self._began: float | None = None
+        #: Set by each head, and by none but heads: a byte in the pipe does not tell who wrote it.
+        self._head_came = threading.Event()
+
+    def note_head(self) -> None:
+        """Have the next run look at the chain anew."""
+        self._head_came.set()
 
     def run(self) -> None:
         """Run the lane at each wake-up, until `stop` is set and a wake-up comes. Body of the lane's thread."""
@@ -123,7 +131,9 @@ class LaneRunner:
         attempts = Attempts(context.now)
         while self._listener.wait() and not self._stop.is_set():
             self._began = context.now()
-            attempts.run("lane", partial(steps.run_lane, context))
+            same_head = not self._head_came.is_set()
+            self._head_came.clear()
+            attempts.run("lane", partial(steps.run_lane, context, same_head=same_head))
             self._began = None
         context.close()
 

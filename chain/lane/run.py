@@ -133,12 +133,15 @@ class Lane:
         """Number of intents that have not ended."""
         return self._context.store.count(self._context.lane, UNENDED)
 
-    def run(self) -> RunReport:
+    def run(self, *, same_head: bool = False) -> RunReport:
         """Confirm, repair and send what is due; called at each new head and after `submit`.
 
         Returns early if there is nothing to do. Errors of the node are in the report; those of the database are raised.
+        `same_head`: no head came since the last run, so that what it saw of the chain is used again.
         """
         context = self._context
+        if not same_head:
+            self._memory.snapshot = None
         try:
             if not context.store.busy(context.lane) and not self._last_final_undone():
                 return RunReport()
@@ -205,8 +208,10 @@ class Lane:
         """The phases of one run under its lease: snapshot, confirm, repair, choose, claim, broadcast."""
         context, memory = self._context, self._memory
         newest = self._newest_in_block()
-        seen = take_snapshot(context.rpc, context.lane.wallet, newest, memory.standing)
-        memory.standing = seen.standing
+        seen = memory.snapshot and memory.snapshot.again(newest)
+        if seen is None:
+            seen = take_snapshot(context.rpc, context.lane.wallet, newest, memory.standing)
+        memory.snapshot, memory.standing = seen, seen.standing
         memory.note_account_nonce(seen.count, seen.head)
         confirmed = confirm(run, seen, newest, memory)
         highest = context.store.highest_nonce(context.lane)

@@ -99,10 +99,13 @@ def reveal(context: WorkerContext, task_id: TaskId) -> bool:
     return True
 
 
-def run_lane(context: WorkerContext) -> RunReport:
-    """Run the lane, again while it asks for it; a vote that the lane gave up ends its task as FAILED."""
-    for _ in range(1 + RUNS_IN_A_ROW):
-        report = context.lane.run()
+def run_lane(context: WorkerContext, *, same_head: bool = False) -> RunReport:
+    """Run the lane, again while it asks for it; a vote that the lane gave up ends its task as FAILED.
+
+    `same_head`: no head came since the last run.
+    """
+    for number in range(1 + RUNS_IN_A_ROW):
+        report = context.lane.run(same_head=same_head and not number)
         _note_given_up(context, report)
         _report_reveals(context, report)
         if not report.wake_again:

@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from chain.lane.model.intent import Intent, LaneId
 from chain.lane.model.policy import LanePolicy
-from chain.lane.phases.snapshot import Standing
+from chain.lane.phases.snapshot import ChainSnapshot, Standing
 from chain.lane.rules.early import EarlyGuard
 from chain.lane.rules.encoding import Encoder
 from chain.lane.rules.readiness import Readiness
@@ -65,6 +65,8 @@ class LaneMemory:
     #: Account nonce (`latest`) last seen, and the head at which it last moved.
     count: Nonce = _NO_COUNT
     since: BlockNumber = _NO_BLOCK
+    #: What the last run saw of the chain, for a run at the same head.
+    snapshot: ChainSnapshot | None = None
     #: The newest block of ours, as the last snapshot saw it on the chain.
     standing: Standing | None = None
     #: Head of the last bump.

@@ -7,7 +7,7 @@ balance, gas price      only in a run that has something to pay for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -99,6 +99,14 @@ class ChainSnapshot:
     def moment(self) -> Moment:
         """The head's number and time, for `Readiness.check`."""
         return Moment(self.head, self.timestamp)
+
+    def again(self, newest: NonceRecord | None) -> ChainSnapshot | None:
+        """The snapshot for another run at the same head; None if `newest`, the newest mined record, is above it."""
+        if newest is None or newest.mined is None:
+            return self
+        if newest.mined.block > self.head:
+            return None
+        return replace(self, mined_hash=newest.mined.block_hash)
 
     def contradicts(self, newest: NonceRecord | None) -> bool:
         """Whether a reorg removed the block of `newest`, the newest record in a block.

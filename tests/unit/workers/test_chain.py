@@ -215,7 +215,7 @@ def test_a_reveal_is_reported_when_it_is_asked_for_or_once_sent_where_steps_may_
     assert steps.reveal(context, TASK)
     assert reported == ([] if early else [Step.REVEALED])
     (asked,) = [each for each in machine.store.in_state(machine.lane.id, UNENDED, 10) if each.method == "reveal"]
-    context.lane.run = lambda: RunReport(sent=(asked, replace(asked, generation=1)))
+    context.lane.run = lambda **_: RunReport(sent=(asked, replace(asked, generation=1)))
     steps.run_lane(context)
     assert reported == [Step.REVEALED]
 

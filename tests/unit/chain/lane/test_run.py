@@ -70,6 +70,49 @@ def test_heads_one_after_the_other_prove_that_a_mined_block_stands_and_a_missed_
     assert rig.chain.asked == {"eth_getBlockByNumber": 6, "eth_getTransactionCount": 5}
 
 
+def test_a_second_run_at_the_same_head_asks_the_chain_only_for_what_it_sends() -> None:
+    rig = Rig()
+    rig.submit("any", "a")
+    rig.step()
+    rig.submit("any", "b")
+    rig.run()
+    rig.submit("any", "c")
+    rig.chain.asked.clear()
+    rig.lane.run(same_head=True)
+    assert rig.chain.asked == {"eth_sendRawTransaction": 1}
+    rig.step()
+    assert rig.chain.executed() == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_block_of_ours_above_the_head_that_was_seen_has_the_chain_looked_at_anew() -> None:
+    rig = Rig()
+    (key,) = rig.submit("any", "a")
+    rig.run()
+    rig.chain.mine()
+    rig.chain.lag = 1
+    rig.run()
+    rig.chain.lag = 0
+    other = rig.new_lane()
+    other.run()
+    assert rig.state(key) is IntentState.MINED, "by another process, which saw the block"
+    with capture_logs() as logs:
+        rig.lane.run(same_head=True)
+    assert rig.state(key) is IntentState.MINED
+    assert not [line for line in logs if line["action"] == "lane_reorg"]
+
+
+def test_a_run_that_the_node_did_not_answer_leaves_nothing_to_be_used_again() -> None:
+    rig = Rig()
+    rig.submit("any", "a")
+    rig.run()
+    rig.chain.frozen = True
+    assert rig.lane.run().trouble is not None
+    rig.chain.frozen = False
+    rig.chain.asked.clear()
+    rig.lane.run(same_head=True)
+    assert rig.chain.asked["eth_getTransactionCount"] == 1
+
+
 def test_an_intent_that_must_wait_does_not_hold_up_the_others() -> None:
     rig = Rig()
     rig.chain.blocked.add("a")
