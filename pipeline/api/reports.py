@@ -35,8 +35,8 @@ def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) 
     before = noted()
     if before is None:
         # Noted already, or it is not this wallet's, or this database does not know yet that it is.
-        own_replicate(services, task_id, wallet)
-        before = noted()
+        _, replicate = own_replicate(services, task_id, wallet)
+        before = None if request.step in replicate.steps else noted()
     replicate_before = None if before is None else before.replicate(wallet)
     if before is not None and replicate_before is not None:
         announce(services, before, replicate_before, request)

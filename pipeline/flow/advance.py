@@ -12,7 +12,7 @@ the new state. What a crash after the save leaves undone the sweep and the measu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -42,6 +42,7 @@ from pipeline.flow import isolate, latency
 from pipeline.flow.assign import assign, resend
 from pipeline.flow.transactions import BULK_CAPACITY, MOST_WITH_INITIALIZE, initializes, of_expired, without_initialize
 from pipeline.scheduler import Scheduler
+from protocol.poco.events import Seen
 from protocol.poco.view import ChainView, fold
 from protocol.types import TaskId
 
@@ -94,7 +95,12 @@ def advance(
 
 def views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, ChainView]:
     """Each task's state on chain, folded from its logs; none for a task with a log that cannot be read."""
-    logs, broken = scheduler.store.chain.logs.read([task.task_id for task in tasks])
+    return _folded(tasks, *scheduler.store.chain.logs.read([task.task_id for task in tasks]))
+
+
+def _folded(
+    tasks: Sequence[TaskRecord], logs: Mapping[TaskId, Sequence[Seen]], broken: Collection[TaskId]
+) -> dict[TaskId, ChainView]:
     return {
         task.task_id: fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
         for task in tasks
@@ -104,8 +110,12 @@ def views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, Cha
 
 def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[TaskId, ChainView]) -> list[Decision]:
     """What is to be done for each task that can be decided upon now; nothing is saved or sent yet."""
-    tasks = scheduler.store.tasks.load_tasks(task_ids)
-    folded = views(scheduler, [task for task in tasks if task.task_id not in known])
+    loaded = scheduler.store.tasks.load_with_logs(task_ids)
+    tasks = [task for task, _ in loaded]
+    logs = scheduler.store.chain.logs.read_rows(
+        row for task, rows in loaded if task.task_id not in known for row in rows
+    )
+    folded = _folded([task for task in tasks if task.task_id not in known], *logs)
     now = scheduler.clock()
     block_time = scheduler.chain_time.read(now)
     steps: list[Decision] = []
@@ -148,8 +158,7 @@ class _TroubleOf:
         """The outages that concern this task. Only winners that would count as late are looked up for other uploads."""
         store = self._scheduler.store
         if self._common is None:
-            cursor = store.chain.cursor()
-            self._common = Trouble(store.sweeps.unheard_at(), 0.0 if cursor is None else float(cursor.timestamp))
+            self._common = Trouble(*store.sweeps.outages())
         asked = {wallet: task.replicate(wallet) for wallet in outcomes.late_winners(actions)}
         uploading = {
             wallet

@@ -30,7 +30,7 @@ from protocol.poco import weights
 from protocol.poco.authorization import sign_authorization
 from protocol.poco.tags import fits
 from protocol.types import ZERO_ADDRESS, Hash32, Wallet, Wei
-from protocol.wire import Assignment
+from protocol.wire import Assignment, Mode
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +47,8 @@ TAGS = 8
 #: hundred thousand of them must not be read again before all others.
 PASS_SECONDS, PASS_UNSERVED_SECONDS = 3.0, 30.0
 #: Seconds that weight, stake and balance of a worker are used before they are read again: an old weight costs extra
-#: votes.
-FACTS_SECONDS = 10.0
+#: votes. A worker that works alone votes with no weight and no stake: then only its balance may have become too low.
+FACTS_SECONDS, ALONE_SECONDS = 10.0, 30.0
 #: Matching rounds while fresh facts show that a chosen worker cannot take its task.
 ROUNDS = 4
 #: Workers without native token whose balance is read again in one round: each is three calls, and signing in is free.
@@ -179,9 +179,13 @@ def _match(
     known = {worker.wallet: worker for worker in workers}
     for _ in range(ROUNDS):
         matches = matching.match(tasks, list(known.values()))
-        chosen = {worker.wallet: worker for found in matches for worker in found.workers}
-        old = [wallet for wallet, worker in chosen.items() if worker.checked_at < now - FACTS_SECONDS]
-        old += _prospects(tasks, matches, list(known.values()), now)
+        chosen = dict.fromkeys(
+            worker.wallet
+            for found in matches
+            for worker in found.workers
+            if worker.checked_at < now - (ALONE_SECONDS if found.task.mode is Mode.SOLO else FACTS_SECONDS)
+        )
+        old = [*chosen, *_prospects(tasks, matches, list(known.values()), now)]
         if not old:
             return matches
         if not _refresh(scheduler, old, now):

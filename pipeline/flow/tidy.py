@@ -33,7 +33,8 @@ def tidy(scheduler: Scheduler) -> None:
 
     Raises BrokerUnavailable, PyMongoError, after all of it was tried; the next run goes on.
     """
-    isolate.all_of([partial(_machines, scheduler), partial(_results, scheduler), partial(_ledger, scheduler)])
+    steps = (_machines, _results, _ledger, _quarantine)
+    isolate.all_of([partial(step, scheduler) for step in steps])
 
 
 def remove_one_silent_machine(
@@ -68,6 +69,10 @@ def _results(scheduler: Scheduler) -> None:
 def _ledger(scheduler: Scheduler) -> None:
     settings, wallet = scheduler.settings, scheduler.key.wallet
     WalletLedger.of(settings, scheduler.store, scheduler.hub, wallet, scheduler.clock).catch_up(LEDGER_SECONDS)
+
+
+def _quarantine(scheduler: Scheduler) -> None:
+    scheduler.store.quarantine.forget_released(scheduler.clock())
 
 
 def remove_idle_machines(scheduler: Scheduler, broker: BrokerAdmin) -> int:

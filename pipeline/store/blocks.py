@@ -20,6 +20,7 @@ from pipeline.store.deals import Deals
 from pipeline.store.documents import Documents, Row
 from pipeline.store.logs import Logs
 from pipeline.store.quarantine import Quarantine, Reader
+from pipeline.store.sweeps import WATCH
 from pipeline.store.tasks import Tasks
 from protocol.errors import Unfit
 from protocol.poco.events import BlockRef, SchedulerNotice, Seen
@@ -31,7 +32,7 @@ log = structlog.get_logger(__name__)
 KEEP_BLOCKS = 4096
 #: Old blocks are deleted once every so many.
 PRUNE_EVERY = 512
-CURSOR = "watch"
+CURSOR = WATCH
 #: Beside the cursor: the block from which on events are stored, where that is not the settings' first one.
 FIRST = "first"
 #: Beside the cursor: the last reorganisations, and how many are kept.

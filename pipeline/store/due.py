@@ -43,13 +43,18 @@ INDEXES = [
 def find_due(rows: Rows, now: float, limit: int, turns: Some[Turn]) -> list[DueTask]:
     """Open tasks whose next visit has come, longest overdue first: for each turn at most `limit`.
 
-    If a turn has `limit` or more due tasks, up to `limit` tasks of other deals are added, so that a few large deals do
-    not keep the others waiting. The sweep and `pipeline.bulk` call it. `now`: Unix seconds.
+    One query, if fewer than `limit` are due in all. If a turn has `limit` or more due tasks, up to `limit` tasks of
+    other deals are added, so that a few large deals do not keep the others waiting. The sweep and `pipeline.bulk` call
+    it. `now`: Unix seconds.
     """
+    due = {"open": True, "next_visit": {"$lte": now}}
+    whatever = _due(rows, due, limit)
+    if len(whatever) < limit:
+        return [task for task in whatever if Turn.EXPIRED in turns or task.turn(now) in turns]
     found: dict[TaskId, DueTask] = {}
     for turn in sorted(turns):
-        query = {"open": True, "next_visit": {"$lte": now}, **_of_turn(turn, now)}
-        first = _due(rows, query, limit)
+        query = due | _of_turn(turn, now)
+        first = whatever if turn is Turn.EXPIRED else _due(rows, query, limit)
         if len(first) == limit:
             shares = Counter(task.deal for task in first)
             many = [deal for deal, count in shares.items() if count > limit // MOST_DEALS]

@@ -145,9 +145,13 @@ class Logs:
 
     def read(self, task_ids: Iterable[TaskId]) -> tuple[dict[TaskId, list[events.Seen]], set[TaskId]]:
         """(logs for each task as of `of_tasks`, tasks with a log that cannot be read)."""
+        return self.read_rows(self._rows.find({"event.task_id": {"$in": list(task_ids)}, "orphaned": False}))
+
+    def read_rows(self, rows: Iterable[Row]) -> tuple[dict[TaskId, list[events.Seen]], set[TaskId]]:
+        """As `read`, from rows of this collection that came with their tasks (`Tasks.load_with_logs`)."""
         found: dict[TaskId, list[events.Seen]] = defaultdict(list)
         broken: set[TaskId] = set()
-        for row in self._rows.find({"event.task_id": {"$in": list(task_ids)}, "orphaned": False}):
+        for row in rows:
             task_id = TaskId(row["event"]["task_id"])
             read = self.reader.each([row])
             found[task_id] += read

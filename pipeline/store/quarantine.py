@@ -107,10 +107,13 @@ class Quarantine:
             log.info("A row can be used again.", action="quarantine_released", collection=collection, key=str(key))
 
     def entries_due(self, now: float, limit: int) -> list[Quarantined]:
-        """Rows to be read again, longest due first. Forgets entries that were released long ago."""
-        self._rows.delete_many({"held": False, "until": {"$lt": now - KEEP_SECONDS}})
+        """Rows to be read again, longest due first."""
         rows = self._rows.find({"held": True, "until": {"$lte": now}}).sort("until", ASCENDING).limit(limit)
         return [_entry(row) for row in rows]
+
+    def forget_released(self, now: float) -> None:
+        """Delete entries that were released long ago."""
+        self._rows.delete_many({"held": False, "until": {"$lt": now - KEEP_SECONDS}})
 
     def entries(self, limit: int = 1000) -> list[Quarantined]:
         """Quarantined rows, in the order in which they are read again."""

@@ -11,6 +11,8 @@ from pymongo.database import Database
 from pipeline.domain.records import CLOCKS_APART
 
 _ROW = "sweep"
+#: The row of the watcher's cursor (`pipeline.store.blocks`).
+WATCH = "watch"
 
 
 class Sweeps:
@@ -23,6 +25,12 @@ class Sweeps:
         """When machines could last not be heard, as `record` says; Unix seconds, 0: never."""
         row = self._cursors.find_one({"_id": _ROW}, {"unheard_at": 1})
         return 0.0 if row is None else float(row.get("unheard_at", 0.0))
+
+    def outages(self) -> tuple[float, float]:
+        """(as `unheard_at`, block time of the last block that was followed), Unix seconds; 0 for what is not known."""
+        rows = self._cursors.find({"_id": {"$in": [_ROW, WATCH]}}, {"unheard_at": 1, "at": 1})
+        found = {row["_id"]: row for row in rows}
+        return float(found.get(_ROW, {}).get("unheard_at", 0.0)), float(found.get(WATCH, {}).get("at") or 0.0)
 
     def last(self) -> float | None:
         """When a sweep ran last (Unix seconds); None: never."""

@@ -18,6 +18,7 @@ from pipeline.domain.decide import ORPHANED_FOR_GOOD
 from pipeline.domain.due import DueTask, Turn
 from pipeline.domain.records import LIVE, Replicate, ReplicateState, TaskRecord, TaskStage
 from pipeline.store import due
+from pipeline.store.documents import Row
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.task_documents import TASKS, replicate_document, to_document
 from protocol.types import BlockNumber, DealId, Hash32, TaskId, Timestamp, Wallet
@@ -106,6 +107,13 @@ class Tasks:
     def load_tasks(self, task_ids: Iterable[TaskId]) -> list[TaskRecord]:
         """The stored tasks of these ids, in no order; quarantined ones are left out."""
         return self.reader.each(self._rows.find({"_id": {"$in": list(task_ids)}}))
+
+    def load_with_logs(self, task_ids: Iterable[TaskId]) -> list[tuple[TaskRecord, list[Row]]]:
+        """As `load_tasks`, each with the rows of its logs on the present chain, for `Logs.read_rows`: in one query."""
+        present: list[dict[str, Any]] = [{"$match": {"orphaned": False}}]
+        logs = {"from": "logs", "localField": "_id", "foreignField": "event.task_id", "pipeline": present, "as": "logs"}
+        rows = self._rows.aggregate([{"$match": {"_id": {"$in": list(task_ids)}}}, {"$lookup": logs}])
+        return [(task, row["logs"]) for row in rows for task in self.reader.each([row])]
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
         """Which of these tasks are stored and belong to a deal on the present chain."""
@@ -351,21 +359,16 @@ class Tasks:
         now: float,
     ) -> bool:
         """Note the stored result of a worker's own replicate, already checked by the API. False: no such replicate."""
-        result = self._rows.update_one(
-            {"_id": task_id, "replicates.wallet": wallet},
-            {
-                "$set": {
-                    "replicates.$.link": link.model_dump(),
-                    "replicates.$.digest": digest,
-                    "replicates.$.callback_data": callback_data,
-                    f"replicates.$.steps.{Step.UPLOADED}": now,
-                    "changed_at": now,
-                    "heard_at": now,
-                },
-                "$inc": {"version": 1},
-            },
-        )
-        return result.matched_count == 1
+        change = {
+            "replicates.$.link": link.model_dump(),
+            "replicates.$.digest": digest,
+            "replicates.$.callback_data": callback_data,
+            f"replicates.$.steps.{Step.UPLOADED}": now,
+            "changed_at": now,
+            "heard_at": now,
+        }
+        own = {"_id": task_id, "replicates.wallet": wallet}
+        return self._rows.update_one(own, {"$set": change, "$inc": {"version": 1}}).matched_count == 1
 
     def verdicts_for_ping(self, task_ids: Sequence[TaskId], wallet: Wallet) -> Verdicts:
         """For a ping: which tasks are over, which of the worker's replicates must stop, and of which nothing is known:

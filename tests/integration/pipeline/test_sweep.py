@@ -14,6 +14,7 @@ from pipeline import tasks
 from pipeline.domain.progress import SOONEST_VISIT
 from pipeline.domain.records import Replicate, ReplicateState, Reservation, TaskStage
 from pipeline.flow import sweep
+from pipeline.flow.assign import assign
 from pipeline.flow.transactions import BULK_CAPACITY, Transactions
 from pipeline.scheduler import Scheduler
 from pipeline.store.tasks import NewReplicates
@@ -145,6 +146,7 @@ def test_a_deal_whose_message_was_lost_is_handed_on_again(pool: Pool, scheduler:
 
 def test_what_a_silent_worker_had_is_wanted_again(pool: Pool, scheduler: Scheduler) -> None:
     machine = pool.enrol(0, deaf={"worker.compute"})
+    assign(scheduler)  # as its sign-in has it done: its balance is read
     deal = pool.buy(trust=1)
     taken_in(scheduler, deal)
     assert scheduler.store.tasks.of_worker(machine.key.wallet)
