@@ -10,8 +10,8 @@ ban   ──► worker-offline      COMPUTED, FAILED    ──► compute      s
                               TaskFinalize        ──► finalize     succeeded     by the scheduler
 
 A task's steps carry its id as their argument, the machine's own name (`SLUICE_WORKER_NAME`) as the keyword argument
-`machine`, and times from the scheduler's own records. An event that cannot be
-sent is lost without harm, since no decision depends on it.
+`machine`, and times from the scheduler's own records. Events of EVENT_SECONDS go out in one message. An event that
+cannot be sent is lost without harm, since no decision depends on it.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ def feed(scheduler: Scheduler) -> bool:
     # From another deal each time, so that none is always last.
     now = scheduler.clock()
     after = f"0x{secrets.token_hex(32)}"
-    tasks = [] if scheduler.paused() or scheduler.holds() else scheduler.store.tasks.uninitialized(now, wanted, after)
+    tasks = scheduler.store.tasks.uninitialized(now, wanted, after)
+    tasks = [] if tasks and (scheduler.paused() or scheduler.holds()) else tasks
     for chunk in notify.chunks(tasks, notify.ADVANCE_CHUNK):
         advance_each(scheduler, chunk)
     left = wanted - len(tasks)

@@ -149,11 +149,11 @@ def visit_due(scheduler: Scheduler) -> None:
     while True:
         now = scheduler.clock()
         waiting = [task for task in scheduler.store.tasks.tasks_due(now, DUE) if task.task_id not in seen]
-        capacity = BULK_CAPACITY - scheduler.transactions.open()
+        expired = {task.task_id for task in waiting if task.turn(now) is due.Turn.EXPIRED}
+        capacity = BULK_CAPACITY - scheduler.transactions.open() if expired else 0
         chosen = due.choose_due(waiting, now, DUE, capacity)
         if not chosen:
             return
-        expired = {task.task_id for task in waiting if task.turn(now) is due.Turn.EXPIRED}
         for chunk in notify.chunks(chosen, PIECE):
             if expired.issuperset(chunk) and scheduler.notifier.messages_waiting():
                 # Expired tasks are not urgent, and messages wait for this process.
