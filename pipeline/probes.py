@@ -19,6 +19,7 @@ import structlog
 from pymongo.errors import ExecutionTimeout, OperationFailure, PyMongoError
 
 from chain.contracts.hub import Hub
+from chain.contracts.views import Account
 from chain.lane import admin
 from chain.lane.model.intent import IntentState, LaneId
 from chain.lane.model.policy import LanePolicy
@@ -62,7 +63,7 @@ from protocol.errors import (
     WrongChain,
 )
 from protocol.ethereum.signing import Key
-from protocol.types import Contract
+from protocol.types import Contract, Wallet
 
 log = structlog.get_logger(__name__)
 Counts = TypeVar("Counts")
@@ -72,6 +73,9 @@ ANSWER_SECONDS, ALL_SECONDS = 3.0, 6.0
 #: Seconds for which messages in queues are not counted again, however often a report is asked for: with thousands of
 #: machines the answer is long.
 QUEUE_SECONDS = 9.0
+#: Seconds for which the node is not asked again which chain it is on, who owns the workerpool and what stake it has, as
+#: long as it answers: a dozen calls.
+CHAIN_SECONDS = 30.0
 #: The servers by what is asked of them.
 SERVERS = {"database": "MongoDB", "broker": "RabbitMQ", "ipfs": "IPFS", "node": "the chain's node"}
 
@@ -95,6 +99,8 @@ class Probes:
     #: The last head seen to be new, and when: (number, block time, monotonic seconds).
     _head: tuple[int, int, float] | None = None
     _moved: tuple[float, float] | None = None
+    #: When the node was last asked what CHAIN_SECONDS is about, by the monotonic clock; the owner, and its account.
+    _chain: tuple[float, Wallet, Account] | None = None
     #: The last count of messages, and when: monotonic seconds.
     _counted: tuple[float, tuple[QueueFacts, ...]] | None = None
 
@@ -170,17 +176,26 @@ class Probes:
     def _node(self) -> NodeFacts | NoAnswer:
         hub = Hub(self.rpc, Contract(str(self.settings.hub).lower()))
         try:
-            hub.check_chain(self.settings)
+            _, owner, account = self._chain = self._slow_facts(hub)
             seen = take_snapshot(self.rpc, self.pool.wallet, None)
-            owner = hub.workerpool(self.pool.workerpool).owner
-            account = hub.account(self.pool.wallet)
+            max_fee = quote(LanePolicy.of(self.settings).fees, seen.market).max_fee
+            return NodeFacts(seen.head, seen.timestamp, seen.balance, max_fee, owner, account.stake, account.locked)
         except WrongChain as error:
+            self._chain = None
             return NoAnswer(str(error), "")
         except (RpcUnavailable, RpcError) as error:
+            # It may be another node that answers next.
+            self._chain = None
             fix = "See that the node runs and SLUICE_RPC_URL names it; several may be named."
             return NoAnswer(str(error), fix, may_recover=True)
-        max_fee = quote(LanePolicy.of(self.settings).fees, seen.market).max_fee
-        return NodeFacts(seen.head, seen.timestamp, seen.balance, max_fee, owner, account.stake, account.locked)
+
+    def _slow_facts(self, hub: Hub) -> tuple[float, Wallet, Account]:
+        """What `_chain` holds, asked anew if it is old. Raises WrongChain, RpcUnavailable, RpcError."""
+        now = self.monotonic()
+        if self._chain is not None and now < self._chain[0] + CHAIN_SECONDS:
+            return self._chain
+        hub.check_chain(self.settings)
+        return now, hub.workerpool(self.pool.workerpool).owner, hub.account(self.pool.wallet)
 
     def _broker(self, *, running: bool) -> BrokerFacts | NoAnswer:
         queues = [queue.name for queue in core_app(self.settings, self.pool.wallet).conf.task_queues]
