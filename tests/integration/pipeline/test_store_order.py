@@ -15,16 +15,31 @@ from pipeline.domain.records import (
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
 from pipeline.store.deals import LEASE_SECONDS
+from protocol.poco.events import Seen, TaskInitialize
 from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.types import (
     BlockHash,
+    BlockNumber,
     DealId,
     NRlc,
+    Timestamp,
+    TxHash,
     Wallet,
     Wei,
 )
-from protocol.wire import Capabilities
-from tests.integration.pipeline.rows import ALICE, NO_TAG, NOW, deal, enrol, held, many, prove
+from protocol.wire import Capabilities, Step
+from tests.integration.pipeline.rows import (
+    ALICE,
+    NO_TAG,
+    NOW,
+    POOL,
+    deal,
+    enrol,
+    held,
+    many,
+    prove,
+    some_tasks,
+)
 
 
 def test_the_best_workers_are_looked_at_not_the_first(store: Store) -> None:
@@ -143,3 +158,32 @@ def test_a_bag_is_stored_by_one_process_at_a_time_and_goes_on_where_another_left
     assert not store.deals.progress(lease, 20, NOW, again=False), "its lease was taken over"
     assert not store.deals.mark_ingested(lease)
     assert store.deals.mark_ingested(later)
+
+
+def test_what_each_wake_up_ping_and_report_asks_is_found_by_an_index(store: Store) -> None:
+    tasks = some_tasks(store, 40)
+    enrol(store, ALICE)
+    block = BlockHash("0x" + "0b" * 32)
+    store.chain.logs.put(
+        [
+            Seen(TaskInitialize(task.task_id, POOL), BlockNumber(1), block, Timestamp(1), TxHash("0x" + "0c" * 32), at)
+            for at, task in enumerate(tasks)
+        ]
+    )
+    store._db.command("profile", 2)
+    ((_, logs),) = store.tasks.load_with_logs([tasks[7].task_id])
+    assert len(logs) == 1
+    assert len(store.tasks.tasks_due(NOW, 100)) == 40
+    assert store.workers.token_terms(ALICE) == (False, 0.0)
+    assert store.workers.mark_seen(ALICE, NOW, "a machine") == "$name"
+    assert store.tasks.record_report(tasks[7].task_id, ALICE, Step.STARTED, NOW, None, None) is None
+    assert store.sweeps.outages() == (0.0, 0.0)
+    store._db.command("profile", 0)
+    asked = list(
+        store._db["system.profile"].find({"ns": {"$not": {"$regex": "system"}}, "planSummary": {"$exists": 1}})
+    )
+    store._db["system.profile"].drop()
+    assert len(asked) == 6
+    for row in asked:
+        assert "COLLSCAN" not in row["planSummary"], row["command"]
+        assert row.get("docsExamined", 0) <= max(2, row.get("nreturned", 0)), row["command"]
