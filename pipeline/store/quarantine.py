@@ -40,7 +40,11 @@ KEEP_SECONDS = 24 * 3600.0
 _WORDS = 500
 RELEASE = version("sluice")
 
-INDEXES = [IndexModel([("until", ASCENDING)], name="due", partialFilterExpression={"held": True})]
+INDEXES = [
+    IndexModel([("until", ASCENDING)], name="due", partialFilterExpression={"held": True}),
+    # Each sweep forgets some of those: there may be as many as rows were ever quarantined within KEEP_SECONDS.
+    IndexModel([("until", ASCENDING)], name="released", partialFilterExpression={"held": False}),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,8 @@ class Quarantine:
 
     def make_due(self, collection: str | None = None, key: str | None = None) -> int:
         """Have rows read again at the next sweep: all, those of a collection, or one; returns how many."""
-        wanted: dict[str, Any] = {"held": True}
+        # The bound on `until` lets the index of what is held serve.
+        wanted: dict[str, Any] = {"held": True, "until": {"$gte": 0.0}}
         if collection is not None:
             wanted["collection"] = collection
         if key is not None:
@@ -137,7 +142,7 @@ class Quarantine:
 
     def new_release(self) -> int:
         """Have rows that other releases quarantined read again; returns how many rows."""
-        others = {"held": True, "by": {"$ne": RELEASE}}
+        others = {"held": True, "until": {"$gte": 0.0}, "by": {"$ne": RELEASE}}
         return self._rows.update_many(others, {"$set": {"until": 0.0, "by": RELEASE}}).matched_count
 
 

@@ -165,7 +165,7 @@ def kept_database(stack: Stack) -> Iterator[tuple[str, MongoClient[dict[str, Any
 def emptied_database(kept_database: tuple[str, MongoClient[dict[str, Any]]]) -> Iterator[str]:
     """Name of an empty database for tests that write from their own process only.
 
-    Its documents are removed, its indexes stay: to make and drop the store's 37 costs MongoDB 0.15 s of CPU, and
+    Its documents are removed, its indexes stay: to make and drop the store's 38 costs MongoDB 0.15 s of CPU, and
     emptying them 0.015 s.
     """
     name, client = kept_database

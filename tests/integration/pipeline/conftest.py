@@ -6,11 +6,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,13 +200,21 @@ def make_pool(chain: Chain, pool_settings: Callable[..., Settings], tmp_path: Pa
         pools.append(Pool(chain, pool_settings(**wanted), app, tmp_path))
         return pools[-1]
 
-    yield make
-    for pool in pools:
-        for machine in pool.machines:
-            machine.stop()
-        for name in list(pool.processes):
-            pool.kill(name)
-        pool.admin.close()
+    with ExitStack() as looks:
+        yield lambda **overrides: looked_at(looks, make(**overrides))
+        for pool in pools:
+            for machine in pool.machines:
+                machine.stop()
+            for name in list(pool.processes):
+                pool.kill(name)
+            pool.admin.close()
+
+
+def looked_at(looks: ExitStack, pool: Pool) -> Pool:
+    """The pool, whose queries are looked at until `looks` ends: its processes find the indexes that they need."""
+    pool.store.ensure_indexes()
+    looks.enter_context(by_index(pool.store))
+    return pool
 
 
 @pytest.fixture
@@ -228,9 +237,34 @@ def _secret(index: int) -> str:
 
 
 @pytest.fixture
-def store(stack: Stack, emptied_database: str) -> Store:
+def store(stack: Stack, emptied_database: str) -> Iterator[Store]:
     """A store of its own, empty."""
     settings = read_settings(**(given(stack.settings) | {"mongodb_database": emptied_database}))
     opened = Store.open(settings)
     opened.ensure_indexes()
-    return opened
+    with by_index(opened):
+        yield opened
+
+
+@contextmanager
+def by_index(store: Store) -> Iterator[None]:
+    """Fail if a query inside the block read a whole collection: it would get slower with all that is over.
+
+    MongoDB's own profiler tells, whoever asked: the store itself, or a process of the scheduler.
+    """
+    db = store._db
+    db.command("profile", 1, filter={"planSummary": {"$regex": "COLLSCAN"}})
+    yield
+    db.command("profile", 0)
+    scans = [(scan["ns"], scan["command"]) for scan in db["system.profile"].find()]
+    db.drop_collection("system.profile")
+    assert not [scan for scan in scans if not _may_scan(scan[1])]
+
+
+def _may_scan(command: Mapping[str, Any]) -> bool:
+    """A test that empties a collection; what a start looks for once in all that an older release left; and
+    `Workers.nearest`, which takes the first few for an operator who asks why a task waits.
+    """
+    wanted = command.get("q", command.get("filter"))
+    nearest = command.get("find") == "workers" and "limit" in command and "sort" not in command
+    return nearest or wanted == {} or "$exists" in str(wanted)

@@ -202,7 +202,7 @@ def test_deals_that_the_last_release_gave_up_for_ever_are_read_again(store: Stor
     db = store._db
     lost = DealId("0x" + "bd" * 32)
     db["deals"].insert_many(old_rows()["deals"])
-    assert [row["_id"] for row in db["deals"].find({"state": UNREADABLE})] == [lost]
+    assert db["deals"].count_documents({"_id": lost, "state": UNREADABLE}) == 1
     db["cursors"].delete_many({})
     migrate(db)
     assert lost in store.deals.deals_to_ingest(10)

@@ -147,8 +147,8 @@ def test_a_machine_that_just_signed_in_with_coins_gets_work_at_once(store: Store
 def test_many_urgent_tasks_that_nobody_can_take_do_not_hold_up_the_rest(store: Store, unserved: int) -> None:
     fill(store, [1, 1], [1] * (unserved + 1))
     tagged = {"$set": {"tag": "0x" + "0" * 63 + "9"}}
-    store.tasks._rows.update_many({"index": {"$lt": unserved}}, tagged)
-    store.tasks._rows.update_many({"index": unserved}, {"$inc": {"contribution_deadline": 1}})
+    store.tasks._rows.update_many({"deal": DEAL, "index": {"$lt": unserved}}, tagged)
+    store.tasks._rows.update_many({"deal": DEAL, "index": unserved}, {"$inc": {"contribution_deadline": 1}})
     pool = Pool(store, Node({wallet(0), wallet(1)}))
     assert pool.assign() == 1
     (last,) = store.tasks.of_deal(DEAL, unserved)
