@@ -92,7 +92,7 @@ def run_null(
                     "workers": workers,
                     "tasks_per_second": round(tasks / seconds, 2),
                     "bare_transactions_per_second": round(mean),
-                    "share_of_bare_transactions": round(tasks / seconds / mean, 4),
+                    "share_of_bare_transactions": round(tasks / seconds / mean, 5),
                     **_costs(spent, tasks, seconds),
                 }
             )

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.__main__ import app
+from bench.all_short import RESULTS, SHORT
 from bench.ratios import all_ratios, compare
 
 LINES = [
@@ -69,3 +70,8 @@ def test_compare_says_that_a_file_is_of_a_busy_machine(tmp_path: Path) -> None:
     assert said.exit_code == 0
     assert f"{busy} was measured on a machine that was busy (load 9 on 2 cores)" in said.output.replace("\n", " ")
     assert f"{idle} was measured" not in said.output
+
+
+def test_the_committed_baseline_has_ratios_of_every_benchmark_that_all_runs() -> None:
+    baseline = json.loads((Path(__file__).parents[2] / RESULTS / "baseline.json").read_text())["ratios"]
+    assert {name.partition(",")[0].partition(":")[0] for name in baseline} == {name for name, _ in SHORT}
