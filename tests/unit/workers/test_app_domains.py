@@ -239,7 +239,7 @@ def test_a_container_that_was_made_and_never_started_is_made_again_with_the_addr
         start=lambda container: acts.append(f"start {container}"),
         wait=lambda *_: True,
         state=lambda _: ended,
-        stream=lambda *_, **__: b"",
+        printed=lambda _: (b"", b""),
     )
     watch = nullcontext(SimpleNamespace(raise_if_over=lambda: None))
 
