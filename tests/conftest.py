@@ -13,7 +13,7 @@ from protocol.ethereum.library import load_eth_account
 #: Tests of a folder that share something: one pool; one wallet on one Docker engine, after which containers are named.
 TOGETHER = ("tests/integration/pool/", "tests/integration/workers/")
 #: But not these, with a pool of their own.
-APART = "tests/integration/pool/test_faults.py"
+APART = tuple(f"tests/integration/pool/test_{name}.py" for name in ("backup", "faults", "same_block"))
 
 #: What takes longest begins first, or all others would wait for it in the end.
 LONGEST = tuple(f"tests/integration/{folder}" for folder in ("pool/", "workers/", "pipeline/", "lane/", ""))
@@ -38,7 +38,7 @@ class ByFixtures(LoadScopeScheduling):  # type: ignore[misc] # it has no types
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        folders = (folder for folder in TOGETHER if file.startswith(folder) and file != APART)
+        folders = (folder for folder in TOGETHER if file.startswith(folder) and file not in APART)
         return next(folders, file)
 
 

@@ -21,6 +21,7 @@ from ops.market.match import Matched
 from ops.stack.parts import credentials
 from pipeline import tasks
 from pipeline.api.results.ipfs import Ipfs
+from pipeline.domain.actions import Method
 from pipeline.domain.records import Reservation, TaskStage
 from pipeline.flow import sweep
 from pipeline.flow.advance import advance
@@ -123,7 +124,7 @@ def break_everything(scene: Scene) -> tuple[Wallet, Wallet]:
     rows["logs"].delete_one({"kind": "TaskInitialize", "event.task_id": first})
     rows["tasks"].update_one({"_id": second}, {"$set": {"open": False, "stage": "COMPLETED"}})
     rows["tasks"].delete_one({"_id": third})
-    rows["intents"].delete_one({"subject": first, "method": "initialize"})
+    rows["intents"].delete_one({"_id": scene.scheduler.transactions.key(first, Method.INITIALIZE, 0)})
     rows["tasks"].update_one({"_id": first}, {"$set": {"next_visit": time.time() + 3600}})
     held = Reservation(NOTHING, time.time() - 60, NRlc(0))
     assert pool.store.workers.reserve(scene.machine, [held])
