@@ -131,9 +131,11 @@ class LaneRunner:
         attempts = Attempts(context.now)
         while self._listener.wait() and not self._stop.is_set():
             self._began = context.now()
-            same_head = not self._head_came.is_set()
-            self._head_came.clear()
-            attempts.run("lane", partial(steps.run_lane, context, same_head=same_head))
+            head_came = self._head_came.is_set()
+            if head_came:
+                # Only then: a head that comes between the two lines is the next run's.
+                self._head_came.clear()
+            attempts.run("lane", partial(steps.run_lane, context, same_head=not head_came))
             self._began = None
         context.close()
 

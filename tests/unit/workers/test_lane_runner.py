@@ -13,22 +13,56 @@ from workers.task import steps
 from workers.upkeep_process import LaneRunner
 
 
-def test_a_run_looks_at_the_chain_anew_after_each_head_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    same: list[bool] = []
+class Wakeups:
+    """As many wake-ups as there are numbers, each after so many heads."""
+
+    def __init__(self, *heads: int) -> None:
+        self._heads = iter(heads)
+        self.lane: LaneRunner
+
+    def wait(self) -> bool:
+        heads = next(self._heads, None)
+        for _ in range(heads or 0):
+            self.lane.note_head()
+        return heads is not None
+
+
+@pytest.fixture
+def same(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each run that follows, whether it took the chain to be as in the last one."""
+    said: list[bool] = []
     context = SimpleNamespace(now=lambda: 0.0, close=lambda: None)
     monkeypatch.setattr(upkeep_process, "WorkerContext", lambda _: context)
-    monkeypatch.setattr(steps, "run_lane", lambda _, *, same_head: same.append(same_head))
-    heads_before_wakeups = iter([1, 0, 0, 2, 0])
+    monkeypatch.setattr(steps, "run_lane", lambda _, *, same_head: said.append(same_head))
+    return said
 
-    class Listener:
-        def wait(self) -> bool:
-            heads = next(heads_before_wakeups, None)
-            for _ in range(heads or 0):
-                lane.note_head()
-            return heads is not None
 
-    listener: Any = Listener()
+def runner(wakeups: Wakeups) -> LaneRunner:
+    listener: Any = wakeups
     machine: Any = None
-    lane = LaneRunner(machine, listener, threading.Event())
-    lane.run()
+    wakeups.lane = LaneRunner(machine, listener, threading.Event())
+    return wakeups.lane
+
+
+def test_a_run_looks_at_the_chain_anew_after_each_head_and_only_then(same: list[bool]) -> None:
+    runner(Wakeups(1, 0, 0, 2, 0)).run()
     assert same == [False, True, True, False, True]
+
+
+def test_a_head_that_comes_while_a_run_begins_is_the_next_runs(same: list[bool]) -> None:
+    class LateHead(threading.Event):
+        """A head comes right after the first look for one."""
+
+        late = True
+
+        def is_set(self) -> bool:
+            came = super().is_set()
+            if self.late:
+                self.late = False
+                self.set()
+            return came
+
+    lane = runner(Wakeups(0, 0, 0))
+    lane._head_came = LateHead()
+    lane.run()
+    assert same == [True, False, True]
