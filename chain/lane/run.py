@@ -140,8 +140,8 @@ class Lane:
         `same_head`: no head came since the last run, so that what it saw of the chain is used again.
         """
         context = self._context
-        if not same_head:
-            self._memory.snapshot = None
+        # A run that fails leaves nothing to be used again.
+        before, self._memory.snapshot = self._memory.snapshot if same_head else None, None
         try:
             if not context.store.busy(context.lane) and not self._last_final_undone():
                 return RunReport()
@@ -158,7 +158,7 @@ class Lane:
             if lease.halted is not None and not self._end_wrong_halt(run):
                 log.error("The lane stands still.", action="lane_halted", wallet=context.lane.wallet, why=lease.halted)
                 return RunReport(open=self.open_count(), halted=lease.halted)
-            return self._run_phases(run)
+            return self._run_phases(run, before)
         except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
             return RunReport(open=self.open_count(), halted=lease.halted, trouble=str(error))
@@ -204,14 +204,17 @@ class Lane:
         """Log an error that ends this run and does no harm: the next run goes on."""
         log.warning(sentence, action=action, wallet=self._context.lane.wallet, why=str(error))
 
-    def _run_phases(self, run: LeasedRun) -> RunReport:
-        """The phases of one run under its lease: snapshot, confirm, repair, choose, claim, broadcast."""
+    def _run_phases(self, run: LeasedRun, before: ChainSnapshot | None) -> RunReport:
+        """The phases of one run under its lease: snapshot, confirm, repair, choose, claim, broadcast.
+
+        `before`: what the last run saw, if no head came since.
+        """
         context, memory = self._context, self._memory
         newest = self._newest_in_block()
-        seen = memory.snapshot and memory.snapshot.again(newest)
+        seen = before and before.again(newest)
         if seen is None:
             seen = take_snapshot(context.rpc, context.lane.wallet, newest, memory.standing)
-        memory.snapshot, memory.standing = seen, seen.standing
+        memory.standing = seen.standing
         memory.note_account_nonce(seen.count, seen.head)
         confirmed = confirm(run, seen, newest, memory)
         highest = context.store.highest_nonce(context.lane)
@@ -242,6 +245,7 @@ class Lane:
         LANE_IN_FLIGHT.labels(context.lane.wallet).set(len(open_records))
         LANE_NONCE_GAP.labels(context.lane.wallet).set(len(memory.gaps))
         report_waiting(run, seen, memory)
+        memory.snapshot = seen
         return RunReport(
             ended=tuple(context.store.intents(ended)) if ended else (),
             mined=tuple(confirmed.mined),

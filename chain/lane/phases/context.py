@@ -65,7 +65,7 @@ class LaneMemory:
     #: Account nonce (`latest`) last seen, and the head at which it last moved.
     count: Nonce = _NO_COUNT
     since: BlockNumber = _NO_BLOCK
-    #: What the last run saw of the chain, for a run at the same head.
+    #: What the last run saw of the chain, for a run at the same head; None if it failed.
     snapshot: ChainSnapshot | None = None
     #: The newest block of ours, as the last snapshot saw it on the chain.
     standing: Standing | None = None

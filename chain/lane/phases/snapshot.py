@@ -101,10 +101,12 @@ class ChainSnapshot:
         return Moment(self.head, self.timestamp)
 
     def again(self, newest: NonceRecord | None) -> ChainSnapshot | None:
-        """The snapshot for another run at the same head; None if `newest`, the newest mined record, is above it."""
+        """The snapshot for another run at the same head; None if it cannot have seen `newest`, the newest mined record:
+        another process, which confirmed that, has looked later or at another branch.
+        """
         if newest is None or newest.mined is None:
             return self
-        if newest.mined.block > self.head:
+        if newest.mined.block > self.head or newest.nonce >= self.count:
             return None
         return replace(self, mined_hash=newest.mined.block_hash)
 

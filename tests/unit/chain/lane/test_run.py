@@ -101,12 +101,32 @@ def test_a_block_of_ours_above_the_head_that_was_seen_has_the_chain_looked_at_an
     assert not [line for line in logs if line["action"] == "lane_reorg"]
 
 
-def test_a_run_that_the_node_did_not_answer_leaves_nothing_to_be_used_again() -> None:
+def test_a_block_of_ours_on_a_branch_that_was_not_seen_has_the_chain_looked_at_anew() -> None:
+    rig = Rig()
+    (key,) = rig.submit("any", "a")
+    rig.run()
+    waiting, rig.chain.pool = rig.chain.pool, {}
+    rig.chain.mine()
+    rig.run()
+    rig.chain.blocks.pop()
+    rig.chain.pool = waiting
+    rig.chain.mine()
+    rig.new_lane().run()
+    assert rig.state(key) is IntentState.MINED, "by another process, in another block of the same number"
+    with capture_logs() as logs:
+        rig.lane.run(same_head=True)
+    assert rig.state(key) is IntentState.MINED
+    assert not [line for line in logs if line["action"] in ("lane_reorg", "lane_reopened")]
+
+
+@pytest.mark.parametrize("same_head", [False, True])
+def test_a_run_that_the_node_did_not_answer_leaves_nothing_to_be_used_again(*, same_head: bool) -> None:
     rig = Rig()
     rig.submit("any", "a")
     rig.run()
+    rig.submit("any", "b")
     rig.chain.frozen = True
-    assert rig.lane.run().trouble is not None
+    assert rig.lane.run(same_head=same_head).trouble is not None
     rig.chain.frozen = False
     rig.chain.asked.clear()
     rig.lane.run(same_head=True)
