@@ -102,6 +102,11 @@ class LaneMachine(RuleBasedStateMachine):
     def run(self) -> None:
         self.rig.run()
 
+    @rule()
+    def run_before_a_head_was_told_of(self) -> None:
+        """A step wakes the lane; the chain may have moved on, but nothing has said so yet."""
+        self.rig.lane.run(same_head=True)
+
     @rule(blocks=st.integers(1, 3))
     def mine_and_run(self, blocks: int) -> None:
         self.rig.step(blocks)
