@@ -18,7 +18,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -33,6 +32,8 @@ from protocol.types import TaskId, Wallet
 #: The container may run as any user, so it must be able to write here whatever its uid; the parents are closed.
 OPEN_TO_CONTAINER = 0o777
 OWNER_ONLY = 0o700
+#: Levels of folders below a folder that are deleted without a process; each keeps a file open meanwhile.
+SHALLOW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +100,34 @@ class TaskFolders:
 def discard(folder: Path) -> None:
     """Delete a folder that an app or a download filled. Raises StorageUnavailable if the system refuses.
 
-    What is left by `rm`, since folders nested thousands deep exceed the recursion limit of shutil.
+    What apps mostly leave, a few files, goes without a process; what is left then by `rm`, which needs neither many open
+    files nor a deep stack for folders that are nested thousands deep.
     """
-    with suppress(OSError, RecursionError):
-        shutil.rmtree(folder)
+    with suppress(OSError):
+        _delete_shallow(str(folder), None, SHALLOW)
     if folder.exists():
         ended = subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)
         if ended.returncode != 0:
             raise StorageUnavailable(what=folder, why=ended.stderr.decode(errors="replace")[:200])
+
+
+def _delete_shallow(name: str, within: int | None, levels: int) -> None:
+    """Delete the folder `name` in the open folder `within`, with at most so many levels of folders in it.
+
+    Not `shutil.rmtree`: that keeps a file open for each level and the names of a whole folder in memory. Raises OSError,
+    also if something is left. An app that still runs cannot have anything else deleted: no symbolic link is followed.
+    """
+    opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    try:
+        with os.scandir(opened) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=opened)
+                elif levels:
+                    _delete_shallow(entry.name, opened, levels - 1)
+    finally:
+        os.close(opened)
+    os.rmdir(name, dir_fd=within)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 from protocol.errors import BadSetting, StorageUnavailable
 from tests.unit.workers.test_upkeep import World
 from workers import upkeep_process
-from workers.data.layout import Layout, TaskFolders, discard
+from workers.data.layout import SHALLOW, Layout, TaskFolders, discard
 from workers.sandbox.container import Engine
 from workers.task.journal import Journal
 from workers.task.replicate import ReplicateStage
@@ -44,13 +44,13 @@ def test_root_and_the_user_of_a_rootless_engine_may_work() -> None:
 def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deleting is refused, as for files of another user."""
 
-    def keep(folder: Path) -> None:
+    def keep(folder: str, *_: object) -> None:
         raise PermissionError(folder)
 
     def refuse(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
         return subprocess.CompletedProcess(command, 1, b"", b"rm: Permission denied")
 
-    monkeypatch.setattr("workers.data.layout.shutil.rmtree", keep)
+    monkeypatch.setattr("workers.data.layout._delete_shallow", keep)
     monkeypatch.setattr("workers.data.layout.subprocess.run", refuse)
 
 
@@ -88,6 +88,51 @@ def test_folders_thousands_deep_and_closed_to_their_owner_are_deleted(tmp_path: 
     os.close(folder)
     discard(top)
     assert not top.exists()
+
+
+def test_folders_nested_deep_take_a_few_of_the_process_open_files_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "top"
+    folder.joinpath(*"d" * 100).mkdir(parents=True)
+    held: list[int] = []
+    really_open = os.open
+
+    def counted(*args: Any, **more: Any) -> int:
+        opened = really_open(*args, **more)
+        held.append(len(os.listdir("/proc/self/fd")))
+        return opened
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "open", counted)
+    discard(folder)
+    assert not folder.exists()
+    assert max(held) - before <= 2 * (SHALLOW + 1)
+
+
+@pytest.mark.parametrize("swapped", ["link", "pipe"])
+def test_an_app_that_swaps_a_folder_while_it_is_deleted_neither_stops_it_nor_has_other_files_deleted(
+    swapped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others, folder = tmp_path / "others", tmp_path / "out"
+    others.mkdir()
+    (others / "kept").touch()
+    (folder / "sub").mkdir(parents=True)
+    really_open = os.open
+
+    def swap_first(path: str, *args: Any, **more: Any) -> int:
+        if path == "sub" and (folder / path).is_dir():
+            (folder / path).rmdir()
+            if swapped == "link":
+                (folder / path).symlink_to(others)
+            else:
+                os.mkfifo(folder / path)
+        return really_open(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", swap_first)
+    discard(folder)
+    assert not folder.exists()
+    assert (others / "kept").exists()
 
 
 @pytest.mark.usefixtures("forbidden")
