@@ -161,15 +161,19 @@ class Lane:
             return self._run_phases(run, before)
         except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
-            return RunReport(open=self.open_count(), halted=lease.halted, trouble=str(error))
+            return RunReport(self._ended(run), open=self.open_count(), halted=lease.halted, trouble=str(error))
         except LeaseLost as error:
             self._warn("Another run took over.", "lane_lease_lost", error)
-            return RunReport(open=self.open_count(), busy=True, wake_again=True)
+            return RunReport(self._ended(run), open=self.open_count(), busy=True, wake_again=True)
         except ForeignNonce as error:
             LANE_HALTED.labels(context.lane.wallet).set(1)
-            return RunReport(open=self.open_count(), halted=str(error))
+            return RunReport(self._ended(run), open=self.open_count(), halted=str(error))
         finally:
             context.store.give_back(lease)
+
+    def _ended(self, run: LeasedRun) -> tuple[Intent, ...]:
+        """The intents that ended in this run so far."""
+        return tuple(self._context.store.intents(run.ended)) if run.ended else ()
 
     def _end_wrong_halt(self, run: LeasedRun) -> bool:
         """End the halt, and return True, if a receipt shows that one of the lane's own transactions spent the nonce."""
@@ -219,18 +223,17 @@ class Lane:
         confirmed = confirm(run, seen, newest, memory)
         highest = context.store.highest_nonce(context.lane)
         if context.policy.dry_run:
-            return self._rehearse(seen, confirmed)
+            return self._rehearse(run, seen, confirmed)
         repairs = repair(run, seen, confirmed.open, highest, memory)
         open_records = list(repairs.open.values())
         # While a gap waits to be filled, every further nonce would queue up behind it.
         chosen = choose(context, seen, open_records, memory) if not memory.gaps else None
-        ended = list(confirmed.ended)
         outbox = repairs.outbox
         sent: list[Intent] = []
         if chosen is not None:
             if chosen.moves:
                 context.store.move(run.lease, chosen.moves, ())
-                ended += chosen.ended
+                run.ended += chosen.ended
                 for (method, reason), number in chosen.failed.items():
                     LANE_FAILED.labels(method, reason).inc(number)
             # A group that was cut may exceed the capacity: its other parts wait for the next run.
@@ -247,7 +250,7 @@ class Lane:
         report_waiting(run, seen, memory)
         memory.snapshot = seen
         return RunReport(
-            ended=tuple(context.store.intents(ended)) if ended else (),
+            ended=self._ended(run),
             mined=tuple(confirmed.mined),
             sent=tuple(sent),
             open=self.open_count(),
@@ -270,7 +273,7 @@ class Lane:
         )
         return seen.count
 
-    def _rehearse(self, seen: ChainSnapshot, confirmed: Confirmed) -> RunReport:
+    def _rehearse(self, run: LeasedRun, seen: ChainSnapshot, confirmed: Confirmed) -> RunReport:
         """In a dry run, log once for each transaction what would be sent, in place of repairing and sending."""
         context, logged = self._context, self._memory.dry_run_logged
         chosen = choose(context, seen, confirmed.open, self._memory)
@@ -279,6 +282,4 @@ class Lane:
             if not logged.issuperset(keys):
                 log.info("Would send.", action="lane_dry_run", intents=keys, to=call.to, gas=call.gas, value=call.value)
                 logged.update(keys)
-        return RunReport(
-            ended=tuple(context.store.intents(confirmed.ended)), mined=tuple(confirmed.mined), open=self.open_count()
-        )
+        return RunReport(ended=self._ended(run), mined=tuple(confirmed.mined), open=self.open_count())

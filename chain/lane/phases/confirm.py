@@ -132,6 +132,7 @@ def confirm(run: LeasedRun, snapshot: ChainSnapshot, newest: NonceRecord | None,
     moves.nonces.sort(key=lambda move: nonces_of(move)[0])
     _finalise(deep, moves, result)
     context.store.move(run.lease, [*moves.intents, *moves.mined_intents()], moves.nonces)
+    run.ended += result.ended
     _count(result)
     note_ended(context, memory, result.early, result.early_reverts, snapshot.head)
     if result.transactions:

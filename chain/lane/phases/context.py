@@ -156,6 +156,8 @@ class LeasedRun:
     lease: LaneLease
     #: `monotonic` when the lease was last known to be ours.
     since: float
+    #: Keys of intents that ended in it so far: a run that breaks off reports them too, since no later one does.
+    ended: list[str] = field(default_factory=list)
 
     def keep_lease(self) -> None:
         """Renew the lease if half of it has passed.

@@ -133,6 +133,21 @@ def test_a_run_that_the_node_did_not_answer_leaves_nothing_to_be_used_again(*, s
     assert rig.chain.asked["eth_getTransactionCount"] == 1
 
 
+@pytest.mark.parametrize("unanswered", ["eth_gasPrice", "eth_sendRawTransaction"])
+def test_a_run_that_breaks_off_reports_what_ended_before(unanswered: str) -> None:
+    rig = Rig(LanePolicy(finality=1))
+    (final,) = rig.submit("any", "a")
+    rig.step()
+    rig.chain.mine()
+    rig.chain.done_by_others.add("b")
+    (done,) = rig.submit("once", "b")
+    rig.submit("any", "c")
+    rig.chain.fog[unanswered] = "cut"
+    report = rig.lane.run()
+    assert report.trouble is not None
+    assert [intent.key for intent in report.ended] == [final, done]
+
+
 def test_an_intent_that_must_wait_does_not_hold_up_the_others() -> None:
     rig = Rig()
     rig.chain.blocked.add("a")
