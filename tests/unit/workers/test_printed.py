@@ -38,3 +38,9 @@ def test_reading_ends_once_both_streams_are_full() -> None:
 def test_an_answer_that_is_cut_off_is_not_taken_for_the_end(cut: int) -> None:
     with pytest.raises(ValueError, match="cut off"):
         read_frames(io.BytesIO(frame(STDOUT, b"result")[:cut]), 100)
+
+
+def test_an_engine_that_cannot_read_its_own_log_is_not_taken_for_an_app_that_printed_less() -> None:
+    answer = frame(STDOUT, b"line") + frame(3, b"Error grabbing logs: invalid character")
+    with pytest.raises(ValueError, match="cannot read"):
+        read_frames(io.BytesIO(answer), 100)
