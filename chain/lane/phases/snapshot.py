@@ -79,7 +79,7 @@ class ChainSnapshot:
     count: Nonce
     #: Hash that the chain has now at the height of the newest record in a block; None if it has no such block.
     mined_hash: BlockHash | None
-    #: The newest record's block, if it is on the chain; for the next snapshot.
+    #: The newest record's block, if it is proved to be below this head; for the next snapshot.
     standing: Standing | None
     _money: _Money
 
@@ -136,14 +136,14 @@ def take_snapshot(
     )
     head = value_of(decode_reply(header, _parse_header), rpc.name)
     mined = None if newest is None else newest.mined
-    mined_hash = None if mined is None else _hash_at(rpc, mined, head, before)
+    mined_hash, standing = (None, None) if mined is None else _look_for(rpc, mined, head, before)
     seen = ChainSnapshot(
         head=head.number,
         timestamp=head.timestamp,
         base_fee=head.base_fee,
         count=Nonce(value_of(decode_reply(count, _parse_quantity), rpc.name)),
         mined_hash=mined_hash,
-        standing=Standing(mined_hash, head.hash) if mined is not None and mined_hash == mined.block_hash else None,
+        standing=standing,
         _money=_Money(rpc, wallet),
     )
     if newest is not None and mined is not None:
@@ -151,12 +151,19 @@ def take_snapshot(
     return seen
 
 
-def _hash_at(rpc: JsonRpc, mined: Mined, head: _Header, before: Standing | None) -> BlockHash | None:
-    """The hash of the chain's block at the height of `mined`; None if it has none, or cannot say. At most one call."""
+def _look_for(
+    rpc: JsonRpc, mined: Mined, head: _Header, before: Standing | None
+) -> tuple[BlockHash | None, Standing | None]:
+    """The hash of the chain's block at the height of `mined`, None if it has none, or cannot say; and the proof for the
+    next snapshot, if that block stands. At most one batch.
+    """
+    stands = Standing(mined.block_hash, head.hash)
     if head.proves(mined.block_hash, before):
-        return mined.block_hash
-    (answer,) = rpc.batch([("eth_getBlockByNumber", (hex(mined.block), False))])
-    return _decode_hash(answer)
+        return mined.block_hash, stands
+    asked = [("eth_getBlockByNumber", (hex(number), False)) for number in (mined.block, head.number)]
+    there, now = map(_decode_hash, rpc.batch(asked))
+    # Another node, on another branch, may be the one that answers: later heads would prove nothing of its blocks.
+    return there, stands if there == mined.block_hash and now == head.hash else None
 
 
 def _check_plausible(seen: ChainSnapshot, newest: NonceRecord, mined: Mined, node: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from structlog.testing import capture_logs
 
 from chain.lane.model.intent import IntentState
@@ -35,6 +37,31 @@ def test_a_reorg_that_mines_it_elsewhere_is_followed() -> None:
     assert record.mined is not None
     assert record.mined.block_hash == rig.chain.blocks[record.mined.block].hash
     assert rig.state(key) is IntentState.MINED
+
+
+def test_a_block_that_only_another_node_still_shows_is_not_proved_by_later_heads() -> None:
+    rig = Rig(LanePolicy(finality=3))
+    rig.submit("any", "a")
+    rig.step()
+    gone = rig.chain.blocks[-1]
+    told = rig.chain._header(rig.chain.blocks, "latest", 0)
+    rig.chain.reorg(1, keep=True)
+    rig.chain.mine()
+
+    def other_node(params: list[Any]) -> Any:
+        """Asked for the newest block, the node answers; for any other, one that has not heard of the reorg."""
+        if params[0] == "latest":
+            return rig.chain._header(rig.chain.blocks, "latest", 0)
+        return told if params[0] == hex(gone.number) else None
+
+    rig.chain.lies["eth_getBlockByNumber"] = other_node
+    rig.run()
+    rig.chain.lies.clear()
+    rig.step(4)
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert record.mined is not None
+    assert record.mined.block_hash == rig.chain.blocks[record.mined.block].hash != gone.hash
 
 
 def test_a_reorg_below_finality_reopens_final_nonces() -> None:

@@ -67,7 +67,7 @@ def test_heads_one_after_the_other_prove_that_a_mined_block_stands_and_a_missed_
     rig.chain.mine()
     rig.chain.mine()
     rig.run()
-    assert rig.chain.asked == {"eth_getBlockByNumber": 6, "eth_getTransactionCount": 5}
+    assert rig.chain.asked == {"eth_getBlockByNumber": 7, "eth_getTransactionCount": 5}
 
 
 def test_a_second_run_at_the_same_head_asks_the_chain_only_for_what_it_sends() -> None:
