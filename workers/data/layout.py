@@ -100,8 +100,8 @@ class TaskFolders:
 def discard(folder: Path) -> None:
     """Delete a folder that an app or a download filled. Raises StorageUnavailable if the system refuses.
 
-    What apps mostly leave, a few files, goes without a process; what is left then by `rm`, which needs neither many open
-    files nor a deep stack for folders that are nested thousands deep.
+    What apps mostly leave, a few files, goes without a process; what is left then by `rm`, which needs neither many
+    open files nor a deep stack for folders that are nested thousands deep.
     """
     with suppress(OSError):
         _delete_shallow(str(folder), None, SHALLOW)
@@ -114,8 +114,9 @@ def discard(folder: Path) -> None:
 def _delete_shallow(name: str, within: int | None, levels: int) -> None:
     """Delete the folder `name` in the open folder `within`, with at most so many levels of folders in it.
 
-    Not `shutil.rmtree`: that keeps a file open for each level and the names of a whole folder in memory. Raises OSError,
-    also if something is left. An app that still runs cannot have anything else deleted: no symbolic link is followed.
+    Not `shutil.rmtree`: that keeps a file open for each level, and waits for ever at a pipe that an app puts in a
+    folder's place. No symbolic link is followed, so that nothing else is deleted. Raises OSError, also if something is
+    left.
     """
     opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
     try:

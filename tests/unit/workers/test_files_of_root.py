@@ -98,12 +98,15 @@ def test_folders_nested_deep_take_a_few_of_the_process_open_files_at_a_time(
     held: list[int] = []
     really_open = os.open
 
+    def now_open() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
     def counted(*args: Any, **more: Any) -> int:
         opened = really_open(*args, **more)
-        held.append(len(os.listdir("/proc/self/fd")))
+        held.append(now_open())
         return opened
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = now_open()
     monkeypatch.setattr(os, "open", counted)
     discard(folder)
     assert not folder.exists()
