@@ -1,8 +1,8 @@
 """What became of each ratio between two runs of the benchmarks. Pure.
 
 A ratio compares Sluice with the bare thing that it is made of (`bare`), measured in the same run on the same machine,
-so that it means the same on a fast machine and on a busy one. Each is a share, so that more is better, and is the field
-of a benchmark's line that begins with PREFIX:
+or with the fewest blocks that PoCo allows, so that it means the same on a fast machine and on a slow one, as long as
+neither is busy with other things. More is better. It is the field of a benchmark's line that begins with PREFIX:
 
     {"trust": 5, "state": "latest", …, "share_of_minimal_blocks": 0.98}
         ──► "latency, trust 5, state latest: share_of_minimal_blocks" 0.98
