@@ -196,6 +196,10 @@ class StorageUnavailable(Unavailable):
     """Could not reach {what}: {why}."""
 
 
+class RoomTaken(StorageUnavailable):
+    """Not enough of {what} is left beside other results that are being brought: {why}."""
+
+
 class EngineRefused(SluiceError):
     """Docker refused: {why}"""
 

@@ -32,7 +32,7 @@ from pipeline.api.results.result_zip import MAX_UNPACKED_BYTES, CheckedResult, c
 from pipeline.api.results.upload_turns import LEAST_RATE, VERIFIED_AT_ONCE, UploadTurns, receive
 from pipeline.domain.records import Replicate, ReplicateState, Standing, TaskRecord
 from pipeline.store.pins import Pin
-from protocol.errors import NotYet, Refused, StorageUnavailable, Unavailable
+from protocol.errors import NotYet, Refused, RoomTaken, StorageUnavailable, Unavailable
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, ContributionStatus, fold
@@ -110,7 +110,9 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
         raise Unavailable(what="the worker", why="its connection ended") from error
     except (StorageUnavailable, OSError) as error:
         RESULTS_NOT_STORED.inc()
-        services.refusals.refused(str(error))
+        if not isinstance(error, RoomTaken):
+            # Sizes that machines claim hold up nobody else's work.
+            services.refusals.refused(str(error))
         log.warning("A result could not be stored.", action="result_not_stored", task=task.task_id, why=str(error))
         if replicate.not_stored_at is None:
             note = services.store.uploads.record_not_stored

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from protocol.errors import BadMessage, StorageUnavailable, TooSlow, Unavailable, UnderWay
+from protocol.errors import BadMessage, RoomTaken, StorageUnavailable, TooSlow, Unavailable, UnderWay
 from protocol.types import TaskId, Wallet
 
 #: Bodies received at a time from one wallet: a machine uploads with one process per slot and one spare.
@@ -26,6 +26,9 @@ GRACE_SECONDS = 15.0
 STALL_SECONDS = 60.0
 #: Uploads verified and stored at a time: each unpacks on one processor.
 VERIFIED_AT_ONCE = 8
+#: Bytes free of the disk below which it is full, whoever says so: the largest result of a pool by default (256 MiB)
+#: asks for as much.
+LEAST_FREE = 2**30
 
 
 class UploadTurns:
@@ -65,14 +68,17 @@ class UploadTurns:
     ) -> Iterator[None]:
         """Reserve `size` bytes of the disk of `folder` until the block ends.
 
-        Raises StorageUnavailable if the disk would get too full, counting what other uploads have reserved, even after
-        `free_up` has removed what can be spared. Machines that are not `proven` (never right on chain) together
+        Raises StorageUnavailable if the disk is almost full even after `free_up` has removed what can be spared, and
+        RoomTaken if it would get too full, counting what other uploads have reserved: both sizes are machines' words,
+        which tell nothing of the disk. Machines that are not `proven` (never right on chain) together
         reserve at most half of what is free: new wallets cost nothing, and their bodies may take half an hour.
         """
         if not self._fits(folder, size, proven=proven):
             free_up()
         if not self._fits(folder, size, proven=proven):
-            raise StorageUnavailable(what="the pool's disk", why="it is almost full")
+            if shutil.disk_usage(folder).free < LEAST_FREE:
+                raise StorageUnavailable(what="the pool's disk", why="it is almost full")
+            raise RoomTaken(what="the pool's disk", why=f"{size} bytes are wanted")
         unproven = 0 if proven else size
         self._promised += size
         self._unproven += unproven

@@ -1,8 +1,21 @@
-"""A disk that is full is known by what it did not take."""
+"""A disk that is full is known by what it did not take, and not by what a machine says of its result's size."""
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.api.results import upload
 from pipeline.api.results.refusals import Refusals
+from pipeline.api.results.upload_turns import LEAST_FREE, UploadTurns
+from protocol.errors import StorageUnavailable
+from protocol.wire import RESULT_BYTES, Mode
+from tests.unit.pipeline.builders import TASK, replicate, task, wallet
 
 
 def test_a_refusal_is_told_with_its_age_until_a_result_is_stored() -> None:
@@ -16,3 +29,27 @@ def test_a_refusal_is_told_with_its_age_until_a_result_is_stored() -> None:
     assert (found.refused_since, found.why) == (7.0, "no space left on device")
     refusals.stored()
     assert refusals.facts() is None
+
+
+@pytest.mark.parametrize(("free", "told"), [(LEAST_FREE - 1, True), (LEAST_FREE, False)])
+def test_large_results_that_new_wallets_announce_hold_up_nobody_unless_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, told: bool
+) -> None:
+    given, noted = task(replicates=[replicate(1, mode=Mode.SOLO)]), []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(upload, "own_replicate", lambda *_: (given, given.replicate(wallet(1))))
+    turns = UploadTurns()
+    monkeypatch.setattr(upload, "_turns", turns)
+    services: Any = SimpleNamespace(
+        clock=lambda: 1.0,
+        settings=SimpleNamespace(max_result_bytes=RESULT_BYTES),
+        rates=SimpleNamespace(count=lambda *_: None),
+        refusals=Refusals(),
+        store=SimpleNamespace(uploads=SimpleNamespace(record_not_stored=lambda *args: noted.append(args))),
+        uploads=tmp_path,
+    )
+    request: Any = SimpleNamespace(headers={"content-length": str(RESULT_BYTES)})
+    with turns.room(tmp_path, free // 2, proven=False), pytest.raises(StorageUnavailable):
+        asyncio.run(upload.put_result(TASK, request, wallet(1), services))
+    assert (services.refusals.facts() is not None) is told
+    assert noted, "that it could not be stored counts against no machine"

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.api.results.upload_turns import PER_WALLET, UploadTurns, receive
-from protocol.errors import BadMessage, StorageUnavailable, TooSlow, Unavailable
+from pipeline.api.results.upload_turns import LEAST_FREE, PER_WALLET, UploadTurns, receive
+from protocol.errors import BadMessage, RoomTaken, StorageUnavailable, TooSlow, Unavailable
 from protocol.types import TaskId, Wallet
 
 ONE, OTHER = Wallet("0x" + "aa" * 20), Wallet("0x" + "bb" * 20)
@@ -104,3 +104,15 @@ def test_new_wallets_together_get_half_of_the_disk_and_proven_machines_the_rest(
             pass
     with turns.room(tmp_path, 50, proven=False):
         pass
+
+
+@pytest.mark.parametrize(("free", "full"), [(LEAST_FREE - 1, True), (LEAST_FREE, False)])
+def test_a_disk_is_called_full_by_what_is_free_and_not_by_the_sizes_that_machines_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, full: bool
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    turns = UploadTurns()
+    with turns.room(tmp_path, free // 2, proven=False):
+        with pytest.raises(StorageUnavailable) as refused, turns.room(tmp_path, 10**6, proven=False):
+            pytest.fail("new wallets were promised more than half of the disk")
+        assert isinstance(refused.value, RoomTaken) is not full
