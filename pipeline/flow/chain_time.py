@@ -10,6 +10,7 @@ So a clock that is off by an hour ends no task too early or too late, and while 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import structlog
@@ -26,16 +27,27 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two looks while the clock is right, and between two questions to the node while it is not.
 LOOK_SECONDS, ASK_SECONDS = 5.0, 5.0
+#: Seconds for which a node that gave no answer is not asked again: each question may take the process its time limit
+#: (SLUICE_RPC_TIMEOUT, 5 s), and what waits behind it needs no node. The watcher's next block counts at once.
+SILENT_SECONDS = 30.0
 
 
 class ChainTime:
     """One process's answer; `cursor`: the last block whose logs are stored, `block_time`: seconds."""
 
-    def __init__(self, rpc: JsonRpc, cursor: Callable[[], BlockRef | None], block_time: float) -> None:
-        self._rpc, self._cursor = rpc, cursor
+    def __init__(
+        self,
+        rpc: JsonRpc,
+        cursor: Callable[[], BlockRef | None],
+        block_time: float,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rpc, self._cursor, self._monotonic = rpc, cursor, monotonic
         self._stale = max(STALE_SECONDS, STALE_BLOCKS * block_time)
-        #: When the clock last agreed, and when the node was last asked and what it said; by that clock.
+        #: When the clock last agreed, by that clock.
         self._agreed_at: float | None = None
+        #: What the node said last, and until when it is not asked again: monotonic seconds.
         self._asked: tuple[float, Timestamp | None] | None = None
 
     def read(self, now: float) -> Timestamp | None:
@@ -49,7 +61,7 @@ class ChainTime:
         if stored is None or self._agrees(stored.timestamp, now):
             self._agreed_at = now
             return None
-        newest = self._newest(now)
+        newest = self._newest()
         if newest is not None and self._agrees(newest, now):
             self._agreed_at = now
             return None
@@ -59,10 +71,12 @@ class ChainTime:
     def _agrees(self, block: Timestamp, now: float) -> bool:
         return -CLOCK_SECONDS <= now - block <= self._stale
 
-    def _newest(self, now: float) -> Timestamp | None:
+    def _newest(self) -> Timestamp | None:
         """The time of the node's newest block, as of the last question to it; None: it did not answer."""
-        if self._asked is None or not 0 <= now - self._asked[0] < ASK_SECONDS:
-            self._asked = (now, self._ask())
+        if self._asked is None or self._monotonic() >= self._asked[0]:
+            found = self._ask()
+            # From the answer on, which may have taken as long as the pause.
+            self._asked = (self._monotonic() + (SILENT_SECONDS if found is None else ASK_SECONDS), found)
         return self._asked[1]
 
     def _ask(self) -> Timestamp | None:

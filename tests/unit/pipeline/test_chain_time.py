@@ -10,7 +10,7 @@ import pytest
 from chain.rpc.client import Request
 from pipeline.domain.actions import AskReveal, Method, Submit
 from pipeline.domain.progress import next_visit
-from pipeline.flow.chain_time import ASK_SECONDS, LOOK_SECONDS, ChainTime
+from pipeline.flow.chain_time import ASK_SECONDS, LOOK_SECONDS, SILENT_SECONDS, ChainTime
 from protocol.errors import RpcUnavailable
 from protocol.poco.events import BlockRef
 from protocol.types import BlockHash, BlockNumber, Timestamp
@@ -33,16 +33,20 @@ HOUR = 3600.0
 
 @dataclass
 class World:
-    """A chain and what is stored of it. `head`: block time of the node's newest block, None if it does not answer."""
+    """A chain and what is stored of it. `head`: block time of the node's newest block, None if it does not answer,
+    which takes it `silence` seconds.
+    """
 
     stored: float | None
     head: float | None
     asked: int = 0
     read: int = 0
+    silence: float = 5.0
+    passed: float = 0.0
     chain_time: ChainTime = field(init=False)
 
     def __post_init__(self) -> None:
-        self.chain_time = ChainTime(cast("Any", self), self.cursor, 1.0)
+        self.chain_time = ChainTime(cast("Any", self), self.cursor, 1.0, monotonic=lambda: self.passed)
 
     def cursor(self) -> BlockRef | None:
         self.read += 1
@@ -53,6 +57,7 @@ class World:
     def batch(self, _: list[Request]) -> list[Any]:
         self.asked += 1
         if self.head is None:
+            self.passed += self.silence
             raise RpcUnavailable(what="node", why="away")
         return [{"number": "0x1", "hash": "0x1", "parentHash": "0x0", "timestamp": hex(int(self.head))}]
 
@@ -90,10 +95,30 @@ def test_a_watcher_that_hangs_does_not_stop_time() -> None:
 
 def test_while_the_chain_is_away_its_time_stands_still_and_a_silent_node_is_asked_seldom() -> None:
     world = World(stored=5000, head=None)
-    assert [world.chain_time.read(5000.0 + HOUR + tenth * ASK_SECONDS / 10) for tenth in range(10)] == [5000] * 10
+    later = 5000.0 + HOUR
+    assert [world.chain_time.read(later + second) for second in range(10)] == [5000] * 10
     assert world.asked == 1
-    world.head = 5000 + HOUR + ASK_SECONDS
-    assert world.chain_time.read(5000.0 + HOUR + ASK_SECONDS) is None
+    assert world.passed == world.silence, "only the first of these tasks waited for the node"
+    world.head = later + 10
+    world.passed += SILENT_SECONDS
+    assert world.chain_time.read(later + 10) is None
+
+
+def test_a_chain_that_stands_still_is_looked_at_again_after_some_seconds() -> None:
+    world = World(stored=5000, head=5001)
+    assert [world.chain_time.read(5000.0 + HOUR) for _ in range(3)] == [5001] * 3
+    world.passed += ASK_SECONDS
+    world.head = 5000 + HOUR
+    assert world.chain_time.read(5000.0 + HOUR) is None
+    assert world.asked == 2
+
+
+def test_a_block_that_the_watcher_stores_ends_the_wait_for_a_silent_node() -> None:
+    world = World(stored=5000, head=None)
+    assert world.chain_time.read(5000.0 + HOUR) == 5000
+    world.stored = 5000 + HOUR
+    assert world.chain_time.read(5000.0 + HOUR) is None
+    assert world.asked == 1
 
 
 def test_a_pool_that_has_read_no_block_goes_by_its_clock() -> None:
