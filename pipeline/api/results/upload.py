@@ -109,17 +109,22 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
         log.info("An upload was cut.", action="upload_cut", task=task.task_id, wallet=wallet)
         raise Unavailable(what="the worker", why="its connection ended") from error
     except (StorageUnavailable, OSError) as error:
-        RESULTS_NOT_STORED.inc()
-        if not isinstance(error, RoomTaken):
-            # Sizes that machines claim hold up nobody else's work.
-            services.refusals.refused(str(error))
-        log.warning("A result could not be stored.", action="result_not_stored", task=task.task_id, why=str(error))
-        if replicate.not_stored_at is None:
-            note = services.store.uploads.record_not_stored
-            await run_in_threadpool(note, task.task_id, wallet, services.clock())
+        await _note_not_stored(services, task, replicate, error)
         if isinstance(error, StorageUnavailable):
             raise
         raise StorageUnavailable(what="the pool's disk", why=str(error)) from error
+
+
+async def _note_not_stored(services: Access, task: TaskRecord, replicate: Replicate, error: Exception) -> None:
+    """Note that the pool could not store a result: its machine is not to blame, and the disk may be full."""
+    RESULTS_NOT_STORED.inc()
+    if not isinstance(error, RoomTaken):
+        # Sizes that machines claim hold up nobody else's work.
+        services.refusals.refused(str(error))
+    log.warning("A result could not be stored.", action="result_not_stored", task=task.task_id, why=str(error))
+    if replicate.not_stored_at is None:
+        note = services.store.uploads.record_not_stored
+        await run_in_threadpool(note, task.task_id, replicate.wallet, services.clock())
 
 
 async def _note_large(services: Access, task: TaskRecord, replicate: Replicate, total: int) -> None:
