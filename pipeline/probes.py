@@ -201,7 +201,8 @@ class Probes:
         queues = [queue.name for queue in core_app(self.settings, self.pool.wallet).conf.task_queues]
         wanted = [name for name in queues if name != topology.DEAD_QUEUE]
         found = ask_broker(self.broker, self.settings.rabbitmq_api, wanted if running else (), self.clock)
-        if isinstance(found, NoAnswer) and found.may_recover:
+        if isinstance(found, NoAnswer):
+            # Also where the management API refuses us or is something else: queues need none of it.
             return replace(found, serves=takes_connections(self.settings))
         if not running or not isinstance(found, BrokerFacts):
             return found

@@ -1,10 +1,15 @@
-"""How often the health check asks the node what hardly ever changes."""
+"""How often the health check asks the node what hardly ever changes, and when RabbitMQ counts as away."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from config.settings import Settings
+from pipeline import probes
+from pipeline.domain.facts import NoAnswer
 from pipeline.probes import CHAIN_SECONDS, Probes
 
 
@@ -18,15 +23,29 @@ def test_chain_owner_and_stake_are_asked_again_after_a_while_and_after_a_node_th
     )
     nothing: Any = None
     pool: Any = SimpleNamespace(workerpool="0x02", wallet="0x03")
-    probes = Probes(nothing, pool, nothing, nothing, nothing, monotonic=lambda: now)
+    looking = Probes(nothing, pool, nothing, nothing, nothing, monotonic=lambda: now)
 
     def ask() -> int:
-        probes._chain = probes._slow_facts(hub)
-        assert [str(each) for each in probes._chain[1:]] == ["0x01", "account"]
+        looking._chain = looking._slow_facts(hub)
+        assert [str(each) for each in looking._chain[1:]] == ["0x01", "account"]
         return len(asked)
 
     assert [ask(), ask()] == [1, 1]
     now += CHAIN_SECONDS
     assert [ask(), ask()] == [2, 2]
-    probes._chain = None
+    looking._chain = None
     assert ask() == 3
+
+
+@pytest.mark.parametrize("takes", [True, False])
+@pytest.mark.parametrize("may_recover", [True, False])
+def test_whatever_the_management_api_says_the_broker_is_away_only_if_it_takes_no_connection(
+    monkeypatch: pytest.MonkeyPatch, *, may_recover: bool, takes: bool
+) -> None:
+    monkeypatch.setattr(probes, "ask_broker", lambda *_: NoAnswer("it refuses us", "", may_recover=may_recover))
+    monkeypatch.setattr(probes, "takes_connections", lambda _: takes)
+    nothing: Any = None
+    pool: Any = SimpleNamespace(wallet="0x" + "03" * 20)
+    found = Probes(Settings(), pool, nothing, nothing, nothing)._broker(running=True)
+    assert isinstance(found, NoAnswer)
+    assert found.serves is takes
