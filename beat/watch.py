@@ -111,7 +111,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         scheduler.workerpool,
         scheduler.store.chain,
         LOOKBACK,
-        BlockNumber(settings.start_block),
+        scheduler.store.chain.followed_from(settings.start_block),
         LanePolicy.of(settings).finality,
     )
     log.info("Following the chain.", action="watch_started", cursor=scheduler.store.chain.cursor())

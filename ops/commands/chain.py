@@ -141,7 +141,7 @@ class _OpenedChain:
         cursor = self.store.chain.cursor()
         if cursor is None:
             raise BadInput(what="No block was followed yet: start the scheduler first (`sluice scheduler run`).")
-        start = max(self.settings.start_block, self.store.chain.followed_from()) if first is None else first
+        start = self.store.chain.followed_from(self.settings.start_block) if first is None else first
         end = cursor.number if last is None else last
         if end > cursor.number:
             raise BadInput(what=f"Block {end} was not followed yet: the last one is block {cursor.number}.")

@@ -67,10 +67,12 @@ class ChainStore:
             log.exception("The cursor cannot be read; the newest block serves.", action="cursor_broken", why=str(error))
             return next(iter(self.reader.each(self._blocks.find().sort("_id", DESCENDING).limit(PRUNE_EVERY))), None)
 
-    def followed_from(self) -> BlockNumber:
-        """The block from which on events are stored; 0: from where the settings say."""
+    def followed_from(self, start_block: int) -> BlockNumber:
+        """The block from which on events are stored: where `begin_behind` began, below or above the settings'
+        `start_block`, which counts in its absence.
+        """
         row = self._cursors.find_one({"_id": FIRST}, {"number": 1})
-        return BlockNumber(0 if row is None else int(row["number"]))
+        return BlockNumber(start_block if row is None else int(row["number"]))
 
     def begin_behind(self, block: BlockRef) -> None:
         """Have an empty store followed from the block after this one on, and no block before it missed."""
