@@ -11,9 +11,11 @@ every task that is not over, however old, and the open tasks must explain all of
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import inf
 
 import structlog
 
@@ -24,7 +26,7 @@ from chain.watch import audit as chain_audit
 from chain.watch.watcher import Watcher
 from pipeline.api.results.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
-from pipeline.domain.audit.compare import compare, stake_of
+from pipeline.domain.audit.compare import compare, counts_as_open, stake_of
 from pipeline.domain.audit.findings import Difference, Unasked, lasting
 from pipeline.domain.audit.views import (
     BrokerView,
@@ -40,7 +42,7 @@ from pipeline.scheduler import Scheduler
 from protocol.errors import BrokerUnavailable, ChainMoved, RpcError, RpcUnavailable, StorageUnavailable, WrongChain
 from protocol.poco.events import BlockRef
 from protocol.poco.view import fold
-from protocol.types import BlockNumber, DealId, NRlc, Wallet
+from protocol.types import BlockNumber, DealId, NRlc, TaskId, Wallet
 
 log = structlog.get_logger(__name__)
 
@@ -54,8 +56,11 @@ WAITING, HOLDING = 100, 1000
 MOST_BEHIND = 64
 #: Differences that one audit logs; all are counted, and `sluice audit` shows them.
 LOGGED = 20
-#: Seconds between two audits.
-DAY = 24 * 3600.0
+#: Seconds between two audits, and after one that could not ask for something: a node or server that was away.
+DAY, HOUR = 24 * 3600.0, 3600.0
+#: Seconds for which the clock's readings go through tasks, some 100,000: all of a reading must end within its task's
+#: time limit of 300 s, or it would begin anew without end. `sluice audit` takes its time.
+TASKS_SECONDS = 120.0
 #: Seconds after which a reading counts as cut off: its task is ended before that.
 READING_SECONDS = 400.0
 #: What a node that cannot tell raises.
@@ -67,6 +72,8 @@ class Reading:
     """One reading of everything: the differences that it found, and what could not be asked."""
 
     scheduler: Scheduler
+    #: Seconds for which it goes through tasks; those beyond are told as not asked.
+    seconds: float = inf
     differences: list[Difference] = field(default_factory=list)
     unasked: dict[str, str] = field(default_factory=dict)
     #: The block that everything is read at, once the node is known to have it; None: the chain is not asked.
@@ -74,6 +81,8 @@ class Reading:
     #: Deals compared so far, as the contract has them: a deal's tasks may be on several pages.
     _deals: dict[DealId, Deal | None] = field(default_factory=dict)
     _compared: set[DealId] = field(default_factory=set)
+    #: Tasks whose stake was counted: one that ends meanwhile is on two pages.
+    _counted: set[TaskId] = field(default_factory=set)
     #: Stake that the tasks read so far explain; None once that of one is not known.
     _explained: NRlc | None = field(default_factory=lambda: NRlc(0))
 
@@ -85,7 +94,12 @@ class Reading:
     def run(self) -> None:
         """Read and compare all pages. Raises PyMongoError: without the database nothing can be compared."""
         self._block = self._followed_block()
+        end = time.monotonic() + self.seconds
         for tasks in self._pages():
+            if time.monotonic() >= end:
+                self.unasked["further tasks"] = f"comparing them takes longer than {self.seconds:g} s"
+                self._explained = None
+                break
             self._compare_tasks(tasks)
         self._compare_rest()
 
@@ -192,15 +206,17 @@ class Reading:
         self._block = self._explained = None
 
     def _add_stake(self, database: DatabaseView, chain: PoolOnChain | None) -> None:
-        """Add the stake that the open tasks of this page explain."""
+        """Add the stake that the tasks of this page explain, as they were at the block."""
         wallet = self.scheduler.key.wallet
         for stored in database.tasks:
-            if not stored.record.open:
+            task, view = stored.record, None if chain is None else chain.tasks.get(stored.record.task_id)
+            if task.task_id in self._counted or not counts_as_open(task, view, database.block):
                 continue
-            view = None if chain is None else chain.tasks.get(stored.record.task_id)
-            deal = self._deals.get(stored.record.deal_id)
+            self._counted.add(task.task_id)
+            deal = self._deals.get(task.deal_id)
             if view is None or deal is None or self._explained is None:
                 self._explained = None
+                self.unasked.setdefault("the pool's locked stake", f"the stake of task {task.task_id} is not known")
                 return
             self._explained = NRlc(self._explained + stake_of(view, deal, wallet))
 
@@ -259,8 +275,8 @@ class Reading:
             locked = None
             if database.stake is not None and scheduler.hub.workerpools(scheduler.key.wallet) == 1:
                 locked = scheduler.hub.account(scheduler.key.wallet, block.number).locked
-            first = max(block.number - BLOCKS, scheduler.settings.start_block, scheduler.store.chain.followed_from())
             store = scheduler.store.chain
+            first = max(block.number - BLOCKS, store.followed_from(scheduler.settings.start_block))
             steps = chain_audit.audit(watcher_of(scheduler), store, BlockNumber(first), block.number)
             events = [step for step in steps if not step.clean]
             lane = lane_audit.audit(scheduler.lane, depth=NONCES)
@@ -294,14 +310,15 @@ def watcher_of(scheduler: Scheduler) -> Watcher:
 
 
 def audit_when_due(scheduler: Scheduler, since: float) -> None:
-    """Do one reading if an audit is due: none has ended since `since` (Unix seconds, the scheduler's start), or for a
-    day. What two readings found is logged and stored for `/health`. Raises PyMongoError.
+    """Do one reading if an audit is due: none has ended since `since` (Unix seconds, the scheduler's start) or for a
+    day, or for an hour if the last one could not ask for something. What two readings found is logged and stored for
+    `/health`. Raises PyMongoError.
     """
     now = scheduler.clock()
-    suspected = scheduler.store.audits.begin(now, max(since, now - DAY), READING_SECONDS)
+    suspected = scheduler.store.audits.begin(now, max(since, now - DAY), now - HOUR, READING_SECONDS)
     if suspected is None:
         return
-    reading = Reading(scheduler)
+    reading = Reading(scheduler, TASKS_SECONDS)
     reading.run()
     if reading.differences and not suspected:
         scheduler.store.audits.suspect(reading.differences)

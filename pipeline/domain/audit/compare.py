@@ -34,7 +34,7 @@ from pipeline.domain.slots import forgotten_slots
 from protocol.counts import count
 from protocol.poco.money import POOL_STAKE_RATIO
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
-from protocol.types import ZERO_ADDRESS, NRlc, Wallet
+from protocol.types import ZERO_ADDRESS, BlockNumber, NRlc, Wallet
 
 #: A slot that was taken less than so many seconds ago may still be on its way into its task's record.
 SLOT_SECONDS = 30.0
@@ -192,7 +192,8 @@ def _deals(database: DatabaseView, chain: PoolOnChain) -> Iterator[Difference]:
     """Deals whose stored terms are not the contract's."""
     for row in database.deals:
         deal = row.record
-        if deal.deal_id not in chain.deals:
+        # Of a later block than the page's, at which the contract cannot have it.
+        if deal.deal_id not in chain.deals or deal.matched_block > database.block:
             continue
         on_chain = chain.deals[deal.deal_id]
         if on_chain is None:
@@ -251,6 +252,17 @@ def stake_of(view: ChainView, deal: Deal, wallet: Wallet) -> NRlc:
     own = deal.worker_stake if vote is not None and vote.status is not ContributionStatus.UNSET else 0
     pool = deal.workerpool_price * POOL_STAKE_RATIO // 100 if deal.workerpool_owner == wallet else 0
     return NRlc(pool + own)
+
+
+def counts_as_open(task: TaskRecord, view: ChainView | None, block: BlockNumber) -> bool:
+    """Whether the stake of a task is to be explained at `block`: it is open in the database, or has ended since.
+
+    `view`: the task by the contract, at that block. One that was given up without ever being initialized is closed in
+    the database, and what the hub locks for it is explained by nothing.
+    """
+    if task.matched_block > block or task.orphaned:
+        return False
+    return task.open or (view is not None and view.status in (TaskStatus.ACTIVE, TaskStatus.REVEALING))
 
 
 def _stake(database: DatabaseView, chain: PoolOnChain) -> Iterator[Difference]:

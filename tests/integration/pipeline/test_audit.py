@@ -21,11 +21,11 @@ from ops.market.match import Matched
 from ops.stack.parts import credentials
 from pipeline import tasks
 from pipeline.api.results.ipfs import Ipfs
-from pipeline.domain.actions import Method
+from pipeline.domain.audit.findings import Unasked
 from pipeline.domain.records import Reservation, TaskStage
 from pipeline.flow import sweep
 from pipeline.flow.advance import advance
-from pipeline.flow.audit import audit_when_due
+from pipeline.flow.audit import Reading, audit_when_due
 from pipeline.flow.audit import watcher_of as new_watcher
 from pipeline.scheduler import Scheduler
 from pipeline.store.client import database
@@ -124,7 +124,7 @@ def break_everything(scene: Scene) -> tuple[Wallet, Wallet]:
     rows["logs"].delete_one({"kind": "TaskInitialize", "event.task_id": first})
     rows["tasks"].update_one({"_id": second}, {"$set": {"open": False, "stage": "COMPLETED"}})
     rows["tasks"].delete_one({"_id": third})
-    rows["intents"].delete_one({"_id": scene.scheduler.transactions.key(first, Method.INITIALIZE, 0)})
+    rows["intents"].delete_one({"_id": scene.scheduler.transactions.key(first, "initialize", 0)})
     rows["tasks"].update_one({"_id": first}, {"$set": {"next_visit": time.time() + 3600}})
     held = Reservation(NOTHING, time.time() - 60, NRlc(0))
     assert pool.store.workers.reserve(scene.machine, [held])
@@ -208,3 +208,15 @@ def test_the_scheduler_audits_after_its_start_says_what_two_readings_found_and_n
     again = audits.last()
     assert again is not None
     assert (again.differences, again.at) == (0, started + 25 * 3600)
+
+    # IPFS was away then: asked again an hour later, not a day.
+    audits.note(started, [], [Unasked("IPFS", "away")])
+    for later, due in ((1800, False), (3601, True)):
+        scheduler.clock = lambda later=later: started + later
+        audit_when_due(scheduler, started - 1)
+        again = audits.last()
+        assert again is not None
+        assert (again.at > started, again.unasked) == (due, () if due else ("IPFS (away)",))
+    reading = Reading(scheduler, seconds=0)
+    reading.run()
+    assert "further tasks" in reading.unasked, "what takes too long is told, and not begun anew without end"

@@ -12,7 +12,7 @@ from chain.lane.audit import LaneFinding
 from chain.lane.model.intent import IntentState
 from chain.watch.audit import Audit
 from config import topology
-from pipeline.domain.audit.compare import SLOT_SECONDS, compare, stake_of
+from pipeline.domain.audit.compare import SLOT_SECONDS, compare, counts_as_open, stake_of
 from pipeline.domain.audit.findings import (
     Difference,
     FreeSlot,
@@ -236,6 +236,8 @@ def test_a_deal_with_missing_tasks_or_other_terms_is_read_again() -> None:
     assert found(terms, on_chain(deals={DEAL: ON_CHAIN})) == ("deal_terms", ReadDeal(DEAL))
     gone = page(deals=[DealRow(STORED_DEAL, 1)])
     assert found(gone, on_chain(deals={DEAL: None})) == ("deal_gone", ReadEvents(STORED_DEAL.matched_block))
+    younger = replace(STORED_DEAL, matched_block=BlockNumber(BLOCK + 1))
+    assert compare(page(deals=[DealRow(younger, 1)]), on_chain(deals={DEAL: None}), None) == []
 
 
 def test_a_deal_that_gets_on_between_two_readings_does_not_wait() -> None:
@@ -298,3 +300,15 @@ def test_a_result_that_the_node_may_drop_is_pinned_again() -> None:
     database = page(results=[KeptResult(TASK, "Qm1", 1.0), KeptResult(TASK, "Qm2", 2.0)])
     kind, repair = found(database, storage=StorageView({"Qm1": True, "Qm2": False}))
     assert (kind, repair) == ("result_not_pinned", KeepResult(TASK, "Qm2", 2.0))
+
+
+def test_the_stake_of_what_begins_or_ends_while_the_audit_reads_is_that_of_the_block_it_reads_at() -> None:
+    unset, ended = builders.view(), ChainView(TASK, TaskStatus.COMPLETED)
+    closed = replace(RECORD, open=False, stage=TaskStage.COMPLETED)
+    assert counts_as_open(RECORD, VOTED, BLOCK)
+    assert counts_as_open(RECORD, None, BLOCK), "not told: then the stake is not known"
+    assert not counts_as_open(replace(RECORD, matched_block=BlockNumber(BLOCK + 1)), unset, BLOCK)
+    assert counts_as_open(closed, VOTED, BLOCK), "it ended after that block"
+    assert not counts_as_open(closed, ended, BLOCK)
+    assert not counts_as_open(closed, unset, BLOCK), "given up, and its stake is locked: that must not look explained"
+    assert not counts_as_open(replace(RECORD, orphaned=True), unset, BLOCK)
