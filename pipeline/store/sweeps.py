@@ -27,10 +27,16 @@ class Sweeps:
         return 0.0 if row is None else float(row.get("unheard_at", 0.0))
 
     def outages(self) -> tuple[float, float]:
-        """(as `unheard_at`, block time of the last block that was followed), Unix seconds; 0 for what is not known."""
+        """(as `unheard_at`, block time of the last block that was followed), Unix seconds; 0 for what is not known,
+        also where a row cannot be read: that is not of the task that asks.
+        """
         rows = self._cursors.find({"_id": {"$in": [_ROW, WATCH]}}, {"unheard_at": 1, "at": 1})
         found = {row["_id"]: row for row in rows}
-        return float(found.get(_ROW, {}).get("unheard_at", 0.0)), float(found.get(WATCH, {}).get("at") or 0.0)
+        unheard, followed = found.get(_ROW, {}).get("unheard_at"), found.get(WATCH, {}).get("at")
+        return (
+            float(unheard) if isinstance(unheard, int | float) else 0.0,
+            float(followed) if isinstance(followed, int | float) else 0.0,
+        )
 
     def last(self) -> float | None:
         """When a sweep ran last (Unix seconds); None: never."""
