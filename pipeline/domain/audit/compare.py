@@ -244,14 +244,15 @@ def _terms_on_chain(deal: Deal) -> dict[str, object]:
 
 def stake_of(view: ChainView, deal: Deal, wallet: Wallet) -> NRlc:
     """nRLC that the hub locks of `wallet`, the pool's, for one task in this state: its share of the price until the
-    task is over, and what it locked for a vote of its own.
+    task is over, the price itself if it pays for the task too, and what it locked for a vote of its own.
     """
     if view.status in (TaskStatus.COMPLETED, TaskStatus.FAILED):
         return NRlc(0)
     vote = view.contribution(wallet)
     own = deal.worker_stake if vote is not None and vote.status is not ContributionStatus.UNSET else 0
     pool = deal.workerpool_price * POOL_STAKE_RATIO // 100 if deal.workerpool_owner == wallet else 0
-    return NRlc(pool + own)
+    paid = deal.app_price + deal.dataset_price + deal.workerpool_price if deal.sponsor == wallet else 0
+    return NRlc(pool + paid + own)
 
 
 def counts_as_open(task: TaskRecord, view: ChainView | None, block: BlockNumber) -> bool:
@@ -275,7 +276,8 @@ def _stake(database: DatabaseView, chain: PoolOnChain) -> Iterator[Difference]:
         "stake",
         wallet,
         f"the hub locks {chain.locked} nRLC of it, and the open tasks explain {explained}",
-        "A deal is missing: find it by `sluice chain audit` over all blocks, store it by `sluice chain replay`."
+        "A deal is missing: find it by `sluice chain audit` over all blocks, store it by `sluice chain replay`. Unless"
+        " this wallet buys tasks of other pools, or votes there."
         if more
         else "Tasks that are stored as open are over on chain: `sluice chain audit` over all blocks names the events.",
     )

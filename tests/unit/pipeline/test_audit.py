@@ -266,8 +266,10 @@ def test_a_task_locks_the_pools_stake_until_it_is_over_and_that_of_a_vote_of_its
     assert stake_of(VOTED, ON_CHAIN, OWNER) == 30
     assert stake_of(VOTED, replace(ON_CHAIN, workerpool_owner=wallet(1)), wallet(1)) == 60
     assert stake_of(VOTED, ON_CHAIN, wallet(2)) == 30, "a voter that is not the owner"
+    bought = replace(ON_CHAIN, sponsor=OWNER, app_price=NRlc(7), dataset_price=NRlc(3))
+    assert stake_of(VOTED, bought, OWNER) == 30 + 110, "an owner who buys from the own pool, to try it"
     for status in (TaskStatus.COMPLETED, TaskStatus.FAILED):
-        assert stake_of(replace(VOTED, status=status), ON_CHAIN, OWNER) == 0
+        assert stake_of(replace(VOTED, status=status), bought, OWNER) == 0
 
 
 def test_events_of_blocks_and_transactions_that_are_not_the_chains_are_differences() -> None:
