@@ -374,15 +374,9 @@ class Tasks:
         """For a ping: which tasks are over, which of the worker's replicates must stop, and of which nothing is known:
         this database may have been lost or restored since.
         """
-        rows = {
-            row["_id"]: row
-            for row in self._rows.find(
-                {"_id": {"$in": list(task_ids)}}, {"open": 1, "replicates.wallet": 1, "replicates.state": 1}
-            )
-        }
-        forget: list[TaskId] = []
-        abort: list[TaskId] = []
-        unknown: list[TaskId] = []
+        shown = {"open": 1, "replicates.wallet": 1, "replicates.state": 1}
+        rows = {row["_id"]: row for row in self._rows.find({"_id": {"$in": list(task_ids)}}, shown)}
+        found = Verdicts([], [], [])
         for task in task_ids:
             row = rows.get(task)
             try:
@@ -394,9 +388,9 @@ class Tasks:
                 self.reader.quarantine(task, f"it has another shape ({error!r})")
                 continue
             if over:
-                forget.append(task)
+                found.forget.append(task)
             elif not own:
-                unknown.append(task)
+                found.unknown.append(task)
             elif stop:
-                abort.append(task)
-        return Verdicts(forget, abort, unknown)
+                found.abort.append(task)
+        return found

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -211,8 +212,8 @@ def test_the_scheduler_audits_after_its_start_says_what_two_readings_found_and_n
 
     # IPFS was away then: asked again an hour later, not a day.
     audits.note(started, [], [Unasked("IPFS", "away")])
-    for later, due in ((1800, False), (3601, True)):
-        scheduler.clock = lambda later=later: started + later
+    for later, due in ((1800.0, False), (3601.0, True)):
+        scheduler.clock = partial(float, started + later)
         audit_when_due(scheduler, started - 1)
         again = audits.last()
         assert again is not None
