@@ -19,7 +19,7 @@ from chain.contracts.decode import block_ref
 from chain.rpc.answers import Known, decode_reply
 from chain.rpc.client import JsonRpc
 from pipeline.domain.health import CLOCK_SECONDS, STALE_BLOCKS, STALE_SECONDS
-from protocol.errors import RpcUnavailable
+from protocol.errors import RpcUnavailable, WrongChain
 from protocol.poco.events import BlockRef
 from protocol.types import Timestamp
 
@@ -82,7 +82,7 @@ class ChainTime:
     def _ask(self) -> Timestamp | None:
         try:
             (answer,) = self._rpc.batch([("eth_getBlockByNumber", ("latest", False))])
-        except RpcUnavailable as error:
+        except (RpcUnavailable, WrongChain) as error:
             log.info("The chain's time is not known.", action="chain_time_unknown", why=str(error))
             return None
         found = decode_reply(answer, block_ref)

@@ -13,13 +13,14 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from pymongo.errors import BulkWriteError, PyMongoError, WriteError
 
-from protocol.errors import LaneFull, RpcError, Unavailable
+from protocol.errors import LaneFull, RpcError, Unavailable, WrongChain
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-#: Errors that say nothing about the item at hand: the caller may try again.
-TRANSIENT_ERRORS = (Unavailable, RpcError, LaneFull, PyMongoError, SoftTimeLimitExceeded)
+#: Errors that say nothing about the item at hand: the caller may try again. Nodes that are all on another chain, as
+#: after a reset or a provider's mistake, are put right by people.
+TRANSIENT_ERRORS = (Unavailable, RpcError, WrongChain, LaneFull, PyMongoError, SoftTimeLimitExceeded)
 
 
 def is_transient(error: Exception) -> bool:

@@ -37,6 +37,7 @@ from pipeline.broker.link import BROKER_ERRORS
 from pipeline.domain.records import TaskRecord
 from pipeline.flow import sweep
 from pipeline.flow.advance_each import advance_each
+from pipeline.flow.chain_time import ChainTime
 from pipeline.flow.isolate import TRANSIENT_ERRORS
 from pipeline.probes import Probes
 from pipeline.scheduler import Scheduler
@@ -121,6 +122,8 @@ class OutagePool:
     def __post_init__(self) -> None:
         self.scheduler = Scheduler.open(self.settings)
         self.scheduler.clock = self.clock
+        rpc, cursor = self.scheduler.hub.rpc, self.scheduler.store.chain.cursor
+        self.scheduler.chain_time = ChainTime(rpc, cursor, self.settings.block_time, monotonic=lambda: self.now)
         self.scheduler.ensure_indexes()
         for app in (self.scheduler.core, self.scheduler.pool):
             # Half a minute of tries tells no more than one.

@@ -11,7 +11,8 @@ from chain.rpc.client import Request
 from pipeline.domain.actions import AskReveal, Method, Submit
 from pipeline.domain.progress import next_visit
 from pipeline.flow.chain_time import ASK_SECONDS, LOOK_SECONDS, SILENT_SECONDS, ChainTime
-from protocol.errors import RpcUnavailable
+from pipeline.flow.isolate import is_transient
+from protocol.errors import RpcUnavailable, WrongChain
 from protocol.poco.events import BlockRef
 from protocol.types import BlockHash, BlockNumber, Timestamp
 from tests.unit.pipeline.builders import (
@@ -42,6 +43,7 @@ class World:
     asked: int = 0
     read: int = 0
     silence: float = 5.0
+    error: Exception = field(default_factory=lambda: RpcUnavailable(what="node", why="away"))
     passed: float = 0.0
     chain_time: ChainTime = field(init=False)
 
@@ -58,7 +60,7 @@ class World:
         self.asked += 1
         if self.head is None:
             self.passed += self.silence
-            raise RpcUnavailable(what="node", why="away")
+            raise self.error
         return [{"number": "0x1", "hash": "0x1", "parentHash": "0x0", "timestamp": hex(int(self.head))}]
 
 
@@ -102,6 +104,12 @@ def test_while_the_chain_is_away_its_time_stands_still_and_a_silent_node_is_aske
     world.head = later + 10
     world.passed += SILENT_SECONDS
     assert world.chain_time.read(later + 10) is None
+
+
+def test_nodes_that_are_all_on_another_chain_tell_no_time_and_are_no_fault_of_a_task() -> None:
+    error = WrongChain(why="none of them is on chain 1", fix="")
+    assert World(stored=5000, head=None, error=error).chain_time.read(5000.0 + HOUR) == 5000
+    assert is_transient(error)
 
 
 def test_a_chain_that_stands_still_is_looked_at_again_after_some_seconds() -> None:
