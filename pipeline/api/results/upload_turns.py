@@ -26,8 +26,8 @@ GRACE_SECONDS = 15.0
 STALL_SECONDS = 60.0
 #: Uploads verified and stored at a time: each unpacks on one processor.
 VERIFIED_AT_ONCE = 8
-#: Bytes free of the disk below which it is full, whatever machines claim: the largest result of a pool by default (256 MiB)
-#: asks for as much.
+#: Bytes free of the disk below which it is full, whatever machines claim: the largest result that a pool takes by
+#: default (256 MiB) asks for as much.
 LEAST_FREE = 2**30
 
 
