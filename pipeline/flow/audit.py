@@ -56,7 +56,8 @@ WAITING, HOLDING = 100, 1000
 MOST_BEHIND = 64
 #: Differences that one audit logs; all are counted, and `sluice audit` shows them.
 LOGGED = 20
-#: Seconds between two audits, and after one that could not ask for something: a node or server that was away.
+#: Seconds between two audits, and after one that found a difference, which may be mended by now, or that could not ask
+#: for something: a node or server that was away.
 DAY, HOUR = 24 * 3600.0, 3600.0
 #: Seconds for which the clock's readings go through tasks, some 100,000: all of a reading must end within its task's
 #: time limit of 300 s, or it would begin anew without end. `sluice audit` takes its time.
@@ -311,8 +312,8 @@ def watcher_of(scheduler: Scheduler) -> Watcher:
 
 def audit_when_due(scheduler: Scheduler, since: float) -> None:
     """Do one reading if an audit is due: none has ended since `since` (Unix seconds, the scheduler's start) or for a
-    day, or for an hour if the last one could not ask for something. What two readings found is logged and stored for
-    `/health`. Raises PyMongoError.
+    day, or for an hour if the last one found something or could not ask for something. What two readings found is
+    logged and stored for `/health`. Raises PyMongoError.
     """
     now = scheduler.clock()
     suspected = scheduler.store.audits.begin(now, max(since, now - DAY), now - HOUR, READING_SECONDS)

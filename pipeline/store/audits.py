@@ -38,12 +38,12 @@ class Audits:
         """Begin a reading at `now` (Unix seconds), for `lease` seconds; returns what the first reading suspected,
         nothing if this is the first one.
 
-        None if the last audit is not older than `due_before`, or than `again_before` if it could not ask for
-        something, or another process is at it.
+        None if the last audit is not older than `due_before`, or than `again_before` if it found a difference or could
+        not ask for something, or another process is at it.
         """
         self._cursors.update_one({"_id": _ROW}, {"$setOnInsert": {"at": 0.0, "lease_until": 0.0}}, upsert=True)
-        incomplete = {"unasked.0": {"$exists": True}, "at": {"$lt": again_before}}
-        due = {"_id": _ROW, "lease_until": {"$lte": now}, "$or": [{"at": {"$lt": due_before}}, incomplete]}
+        unclear = {"$or": [{"differences": {"$gt": 0}}, {"unasked.0": {"$exists": True}}], "at": {"$lt": again_before}}
+        due = {"_id": _ROW, "lease_until": {"$lte": now}, "$or": [{"at": {"$lt": due_before}}, unclear]}
         row = self._cursors.find_one_and_update(due, {"$set": {"lease_until": now + lease}})
         if row is None:
             return None

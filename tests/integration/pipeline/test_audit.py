@@ -22,7 +22,7 @@ from ops.market.match import Matched
 from ops.stack.parts import credentials
 from pipeline import tasks
 from pipeline.api.results.ipfs import Ipfs
-from pipeline.domain.audit.findings import Unasked
+from pipeline.domain.audit.findings import Difference, Unasked
 from pipeline.domain.records import Reservation, TaskStage
 from pipeline.flow import sweep
 from pipeline.flow.advance import advance
@@ -210,14 +210,27 @@ def test_the_scheduler_audits_after_its_start_says_what_two_readings_found_and_n
     assert again is not None
     assert (again.differences, again.at) == (0, started + 25 * 3600)
 
-    # IPFS was away then: asked again an hour later, not a day.
-    audits.note(started, [], [Unasked("IPFS", "away")])
+
+@pytest.mark.parametrize(
+    ("found", "unasked"), [([], [Unasked("IPFS", "away")]), ([Difference("stake", "0x1", "other", "")], [])]
+)
+def test_an_audit_that_found_something_or_could_not_ask_is_made_again_after_an_hour(
+    scene: Scene, found: list[Difference], unasked: list[Unasked]
+) -> None:
+    scheduler, audits, began = scene.scheduler, scene.scheduler.store.audits, time.time()
+    list(scene.watcher.catch_up(scheduler.hub.head()))
+    audits.note(began, found, unasked)
     for later, due in ((1800.0, False), (3601.0, True)):
-        scheduler.clock = partial(float, started + later)
-        audit_when_due(scheduler, started - 1)
-        again = audits.last()
-        assert again is not None
-        assert (again.at > started, again.unasked) == (due, () if due else ("IPFS (away)",))
-    reading = Reading(scheduler, seconds=0)
+        scheduler.clock = partial(float, began + later)
+        audit_when_due(scheduler, began - 1)
+        last = audits.last()
+        assert last is not None
+        assert (last.at > began) is due
+    assert (last.differences, last.unasked) == (0, ())
+
+
+def test_the_clocks_audit_ends_in_time_and_says_what_it_left_out(scene: Scene) -> None:
+    list(scene.watcher.catch_up(scene.scheduler.hub.head()))
+    reading = Reading(scene.scheduler, seconds=0)
     reading.run()
-    assert "further tasks" in reading.unasked, "what takes too long is told, and not begun anew without end"
+    assert (reading.differences, [*reading.unasked]) == ([], ["further tasks"])
