@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
+from beat.watch import LOOKBACK
 from chain.contracts.hub import Hub
 from chain.keystore import load_key
 from chain.lane.store.mongo import MongoStore
@@ -76,7 +77,8 @@ def look(settings: Settings, *, lowest: int, wait: float, progress: Progress) ->
 
 
 def adopt(settings: Settings, found: Adoption) -> BlockNumber:
-    """Have the scheduler's watcher begin at the oldest open deal; returns that block. Start the scheduler afterwards.
+    """Have the scheduler's watcher begin at the oldest open deal, and below all that may still be replaced; returns that
+    block. Start the scheduler afterwards.
 
     Raises NotPossible if a transaction of the wallet is in no block yet, Unavailable.
     """
@@ -88,7 +90,9 @@ def adopt(settings: Settings, found: Adoption) -> BlockNumber:
         )
     with closing(connect(settings)) as rpc, answering():
         hub = Hub(rpc, Contract(Pool.of(settings).hub))
-        before = block_at(hub, BlockNumber(max(0, found.work.first_block - 1)))
+        # Of what is stored first nothing is known below: should a reorg take it, the watcher could not go on.
+        lasting = found.work.head.number - LOOKBACK
+        before = block_at(hub, BlockNumber(max(0, min(found.work.first_block - 1, lasting))))
         db = database(settings)
         store = Store.of(db)
         store.ensure_indexes()
