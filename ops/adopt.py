@@ -77,8 +77,8 @@ def look(settings: Settings, *, lowest: int, wait: float, progress: Progress) ->
 
 
 def adopt(settings: Settings, found: Adoption) -> BlockNumber:
-    """Have the scheduler's watcher begin at the oldest open deal, and below all that may still be replaced; returns that
-    block. Start the scheduler afterwards.
+    """Have the scheduler's watcher begin at the oldest open deal, or lower, below all that may still be replaced;
+    returns that block. Start the scheduler afterwards.
 
     Raises NotPossible if a transaction of the wallet is in no block yet, Unavailable.
     """
