@@ -52,15 +52,16 @@ def start(
     main: Callable[..., object],
     *args: object,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     out: Path | str = os.devnull,
     err: Path | str | None = None,
 ) -> BaseProcess:
     """Run `main(*args)` in a process and session of its own.
 
     `env`: its SLUICE_ variables, in place of all that are inherited, and others to be set; None: as inherited.
-    `out`, `err`: what its output is appended to; `err` is `out` if not given.
+    `cwd`: its folder, if not this process's. `out`, `err`: what its output is appended to; `err` is `out` if not given.
     """
-    process = _forge.Process(target=_run, args=(main, args, env, str(out), str(err or out)))
+    process = _forge.Process(target=_run, args=(main, args, env, cwd, str(out), str(err or out)))
     process.start()
     return process
 
@@ -90,11 +91,13 @@ class Ended:
         return [line for line in self.err.splitlines() if line.startswith("sluice: ")]
 
 
-def sluice(*words: str, env: Mapping[str, str]) -> Ended:
-    """Run `sluice WORDS` with these settings and no others; fails the test if it does not end by itself."""
+def sluice(*words: str, env: Mapping[str, str], cwd: Path | None = None) -> Ended:
+    """Run `sluice WORDS` with these settings and no others, in folder `cwd`; fails the test if it does not end by
+    itself.
+    """
     with TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = start(_command, words, env=env, out=out, err=err)
+        process = start(_command, words, env=env, cwd=cwd, out=out, err=err)
         process.join(ample(COMMAND_SECONDS))
         code = process.exitcode
         if code is None:
@@ -110,9 +113,16 @@ def _command(words: Sequence[str]) -> None:
 
 
 def _run(
-    main: Callable[..., object], args: Sequence[object], env: Mapping[str, str] | None, out: str, err: str
+    main: Callable[..., object],
+    args: Sequence[object],
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    out: str,
+    err: str,
 ) -> None:
     os.setsid()
+    if cwd is not None:
+        os.chdir(cwd)
     if env is not None:
         for name in [name for name in os.environ if name.startswith("SLUICE_")]:
             del os.environ[name]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +16,9 @@ from ops.pool.on_chain import PoolOnChain
 from ops.stack import private_file
 from ops.stack.stack import Stack
 from tests.documents import ROOT
+from tests.integration import forged
 from tests.integration.conftest import Chain, IpfsNode
-from tests.waiting import ample
+from tests.integration.forged import Ended
 
 
 @pytest.fixture
@@ -37,20 +35,10 @@ class Place:
     chain: Chain
     pool: PoolOnChain
 
-    def sluice(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-        return subprocess.run(
-            [Path(sys.executable).with_name("sluice"), *words],
-            cwd=self.folder,
-            env=clean | (env or {}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=ample(60),
-            check=False,
-        )
+    def sluice(self, *words: str, env: dict[str, str] | None = None) -> Ended:
+        return forged.sluice(*words, env=env or {}, cwd=self.folder)
 
-    def init(self, *more: str, **changed: str | None) -> subprocess.CompletedProcess[str]:
+    def init(self, *more: str, **changed: str | None) -> Ended:
         options: dict[str, str | None] = {
             "rpc": self.chain.node.rpc_url,
             "hub": self.chain.at.hub,
@@ -84,12 +72,12 @@ def test_a_scheduler_has_all_it_needs_to_know_from_what_init_writes(place: Place
     names = {"mongodb": "SLUICE_MONGODB_URI", "amqp": "SLUICE_AMQP_URL", "rabbitmq_api": "SLUICE_RABBITMQ_API"}
     servers = {option: stack.settings[name] for option, name in names.items()}
     dry = place.init("--dry-run", "--json", ipfs_api=ipfs.api, **servers)
-    assert (dry.returncode, json.loads(dry.stdout)["files"]) == (0, []), dry.stderr
+    assert (dry.code, json.loads(dry.out)["files"]) == (0, []), dry.err
     assert not (place.folder / ".env").exists()
 
     done = place.init("--json", ipfs_api=ipfs.api, **servers)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    answer = json.loads(done.out)
     assert answer["todo"] == [
         f"SLUICE_PUBLIC_RPC_URL is {place.chain.node.rpc_url}, which leads a machine elsewhere to itself."
     ]
@@ -97,12 +85,12 @@ def test_a_scheduler_has_all_it_needs_to_know_from_what_init_writes(place: Place
     assert answer["next"][-1] == "sluice scheduler run"
     assert stat.S_IMODE((place.folder / ".env").stat().st_mode) == 0o600
     looked = place.sluice("scheduler", "doctor", "--json", env=place.variables())
-    parts = {part["part"]: part for part in json.loads(looked.stdout)}
+    parts = {part["part"]: part for part in json.loads(looked.out)}
     for name in ("mongodb", "rabbitmq", "chain", "ownership", "gas"):
         assert parts[name]["ok"], parts[name]
 
     again = place.init()
-    assert (again.returncode, "not overwritten" in again.stderr) == (2, True)
+    assert (again.code, "not overwritten" in again.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -127,34 +115,34 @@ def test_an_answer_that_is_wrong_is_one_sentence_and_nothing_is_written(
 ) -> None:
     before = sorted(path.name for path in place.folder.rglob("*"))
     done = place.init(**changed)
-    assert (done.returncode, done.stdout) == (code, ""), done
-    assert why in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
+    assert (done.code, done.out) == (code, ""), done
+    assert why in done.err
+    assert done.err.count("\n") == 1, done.err
     assert sorted(path.name for path in place.folder.rglob("*")) == before
 
 
 def test_docker_compose_finds_every_variable_and_file_and_a_new_wallet_says_what_it_lacks(place: Place) -> None:
     shutil.copy(ROOT / "docker-compose.yml", place.folder)
     done = place.init("--new-wallet", keystore=None, password_file=None)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     example = (ROOT / "docker/pool.env.example").read_text().splitlines()
     wanted = {line.partition("=")[0] for line in example if line and not line.startswith("#")}
     # The WebSocket and what the gateway fetches have defaults.
     assert wanted - set(place.variables()) == {"SLUICE_WS_URL", "IPFS_GATEWAY_NO_FETCH"}
     assert all(place.variables().values())
-    assert f"have {place.pool.scheduler.key.wallet} transfer it" in done.stdout
-    assert "docker compose up --detach" in done.stdout
+    assert f"have {place.pool.scheduler.key.wallet} transfer it" in done.out
+    assert "docker compose up --detach" in done.out
     for name in ("RABBITMQ_PASSWORD", "MONGODB_PASSWORD"):
-        assert place.variables()[name] not in done.stdout + done.stderr
+        assert place.variables()[name] not in done.out + done.err
 
 
 def test_a_wallet_without_gas_and_a_node_with_a_key_are_said(place: Place) -> None:
     place.chain.rpc.call("anvil_setBalance", place.pool.scheduler.key.wallet, "0x1")
     keyed = place.chain.node.rpc_url + "/?key=s3cret"
     asked = place.init(rpc=keyed)
-    assert (asked.returncode, "--public-rpc is not given" in asked.stderr) == (2, True), asked
+    assert (asked.code, "--public-rpc is not given" in asked.err) == (2, True), asked
     done = place.init("--json", rpc=keyed, public_rpc="https://public.example")
-    assert done.returncode == 0, done.stderr
-    assert any("gas: it has" in line for line in json.loads(done.stdout)["todo"])
-    assert "s3cret" not in done.stdout + done.stderr
+    assert done.code == 0, done.err
+    assert any("gas: it has" in line for line in json.loads(done.out)["todo"])
+    assert "s3cret" not in done.out + done.err
     assert place.variables()["SLUICE_PUBLIC_RPC_URL"] == "https://public.example"
