@@ -30,6 +30,7 @@
     │   ├── WrongOffset          an upload that goes on elsewhere; `held`: bytes that are here (HTTP 409)
     │   ├── InQuarantine         a stored row that is quarantined (HTTP 503)
     │   └── StorageUnavailable   IPFS, or a download that may work later
+    │       └── RoomTaken        ... no room is left beside other results that are being brought
     ├── EngineRefused            the Docker engine answered with no; caught by the worker that asked
     │   ├── NoSuchImage          ... it does not have the image: pull it
     │   ├── CannotStart          ... the image or its command can never run: the app failed
