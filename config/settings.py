@@ -31,11 +31,9 @@ class Settings(BaseSettings):
     # -- where things are kept ------------------------------------------------------------------------------------
     home: Path = Field(Path(".sluice"), description="Folder for data, logs, pids and journals.")
 
-    host_name: str | None = Field(
+    host_name: MachineName | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$",
-        description="This host's name in Flower and `celery status`, if it is not the machine's own: of the hosts that"
-        " run one pool, each has another.",
+        description="This host's name in Flower, if not the machine's own; the hosts of one pool have different ones.",
     )
 
     # -- the chain ------------------------------------------------------------------------------------------------
@@ -80,18 +78,14 @@ class Settings(BaseSettings):
         description="Most gas that one transaction may ask for; array calls are cut to fit. 2**24 is what Ethereum"
         " allows (EIP-7825).",
     )
-    keep_balance_wei: int = Field(
-        0, ge=0, description="Balance in wei that stays in the wallet: what would go below it is not sent."
-    )
+    keep_balance_wei: int = Field(0, ge=0, description="Wei that stay in the wallet: nothing that takes them is sent.")
     daily_spend_cap_wei: int | None = Field(
         None,
         ge=0,
         description="Most to spend on gas in any 24 hours, in wei, per wallet. Unset: no limit for a scheduler, by its"
         " chain for a worker (docs/guarantees.md, Money of a worker machine).",
     )
-    finality_blocks: int = Field(
-        12, ge=1, le=1000, description="Blocks on top of a transaction's block after which it counts as final."
-    )
+    finality_blocks: int = Field(12, ge=1, le=1000, description="Blocks above a transaction's after which it is final.")
     spend_depth: int = Field(
         0,
         ge=0,
@@ -376,9 +370,7 @@ class Settings(BaseSettings):
     # -- logging --------------------------------------------------------------------------------------------------
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["json", "text"] = Field("json", description="Log lines as JSON or for people.")
-    metrics_dir: Path | None = Field(
-        None, description="Folder where the scheduler's processes share metrics. Unset: `metrics` in `SLUICE_HOME`."
-    )
+    metrics_dir: Path | None = Field(None, description="Where processes share metrics; `metrics` in the home if unset.")
 
 
 #: Every variable that some process of Sluice reads.
@@ -402,6 +394,5 @@ def read_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise BadSetting(
-            name=name, why=first["msg"].removeprefix("Value error, "), fix="See docs/settings.md."
-        ) from error
+        why = first["msg"].removeprefix("Value error, ")
+        raise BadSetting(name=name, why=why, fix="See docs/settings.md.") from error

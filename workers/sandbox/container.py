@@ -34,7 +34,6 @@ from protocol.errors import (
     NoSuchContainer,
     NoSuchImage,
 )
-from protocol.results.computed import OUTPUT_FOLDER
 from protocol.types import TaskId, Wallet
 from workers.sandbox import network
 from workers.sandbox.allow_list import targets_of
@@ -45,7 +44,7 @@ from workers.sandbox.host_config import host_config
 from workers.sandbox.image_load import send_archive
 from workers.sandbox.network import AppNetwork
 from workers.sandbox.printed import read_frames
-from workers.sandbox.spec import INPUT_FOLDER, LABEL_PINS, LABEL_TASK, LABEL_WALLET, ContainerSpec
+from workers.sandbox.spec import LABEL_PINS, LABEL_TASK, LABEL_WALLET, ContainerSpec
 from workers.task import verdict
 from workers.task.verdict import Verdict
 
@@ -195,7 +194,7 @@ class Engine:
             found = self._api.inspect_container(spec.name)
         except docker.errors.NotFound as error:
             raise NoSuchContainer(why=spec.name) from error
-        if read_state(found).status == "created" and _has_folders(found, spec) and not spec.pins:
+        if read_state(found).status == "created" and spec.has_folders_of(found["Mounts"]) and not spec.pins:
             return str(found["Id"])
         self.remove(str(found["Id"]))
         raise NoSuchContainer(why=f"{spec.name} with this task's folders")
@@ -245,7 +244,7 @@ class Engine:
             except docker.errors.NotFound as error:
                 raise NoSuchContainer(why=spec.name) from error
             state = read_state(found)
-            if _has_folders(found, spec):
+            if spec.has_folders_of(found["Mounts"]):
                 return state
             self.remove(str(found["Id"]))
             raise NoSuchContainer(why=f"{spec.name} with this task's folders")
@@ -398,9 +397,3 @@ class Engine:
                     return False
                 raise
             return True
-
-
-def _has_folders(found: dict[str, Any], spec: ContainerSpec) -> bool:
-    """Whether an inspected container has this spec's folders: another SLUICE_HOME's would give another's result."""
-    mounted = {mount["Destination"]: mount["Source"] for mount in found["Mounts"]}
-    return mounted.get(INPUT_FOLDER) == spec.inputs and mounted.get(OUTPUT_FOLDER) == spec.outputs

@@ -115,6 +115,13 @@ class ContainerSpec:
     #: Host file that it has as /etc/resolv.conf; None: the engine's (`own_kernel_names`).
     resolv_conf: str | None = None
 
+    def has_folders_of(self, mounts: Sequence[Mapping[str, str]]) -> bool:
+        """Whether a container with these mounts, as Docker tells them, has this one's folders: those of another
+        SLUICE_HOME hold another's result.
+        """
+        sources = {mount["Destination"]: mount["Source"] for mount in mounts}
+        return sources.get(INPUT_FOLDER) == self.inputs and sources.get(OUTPUT_FOLDER) == self.outputs
+
     def pinned(self, pins: tuple[PinnedHost, ...]) -> ContainerSpec:
         """The same container with the addresses of the hosts that it may reach."""
         return replace(self, pins=pins, labels=self.labels | {LABEL_PINS: label_of(pins)})
