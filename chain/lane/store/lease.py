@@ -32,9 +32,11 @@ class LaneLease:
 
 
 def new_holder() -> str:
-    """A unique name for this process as holder of leases: host, pid, start time of the process, random digits."""
+    """A unique name for this process as holder of leases: host, pid, start time of the process, where its pid counts,
+    random digits.
+    """
     pid = os.getpid()
-    return f"{socket.gethostname()}|{pid}|{_process_start(pid)}|{secrets.token_hex(4)}"
+    return f"{socket.gethostname()}|{pid}|{_process_start(pid)}|{_where_pids_count()}|{secrets.token_hex(4)}"
 
 
 def process_of(holder: str) -> str | None:
@@ -44,11 +46,23 @@ def process_of(holder: str) -> str | None:
 
 
 def holder_is_dead(holder: str) -> bool:
-    """Whether `holder` is certainly a dead process of this machine, whose lease can be taken before it expires."""
-    host, pid, started, *_ = (*holder.split("|"), "", "", "")
-    if host != socket.gethostname() or not pid.isdigit() or started == "?":
+    """Whether `holder` is certainly a dead process of this machine, whose lease can be taken before it expires.
+
+    Hosts may have the same name, and containers too: of those, a pid says nothing here.
+    """
+    _, pid, started, where, *_ = (*holder.split("|"), "", "", "", "")
+    if where != _where_pids_count() or not pid.isdigit() or "?" in (started, where):
         return False
     return _process_start(int(pid)) not in (started, "?")
+
+
+def _where_pids_count() -> str:
+    """This boot of the kernel and the namespace of pids in it; `?` where that cannot be known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return "?"
 
 
 def _process_start(pid: int) -> str:
