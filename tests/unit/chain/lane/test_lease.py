@@ -33,6 +33,7 @@ def test_an_ended_process_of_this_machine_is_dead_and_a_living_one_is_not() -> N
         "elsewhere",
         "",
     ],
+    ids=["another boot or container", "where is not known", "an earlier release", "another form", "nobody"],
 )
 def test_a_process_of_another_host_or_container_by_the_same_name_is_never_taken_for_dead(elsewhere: str) -> None:
     assert not holder_is_dead(elsewhere)
