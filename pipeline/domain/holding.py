@@ -2,6 +2,7 @@
 
     not well ──HOLD_SECONDS──► holding: no initialize, no assignment, no new order; what is begun goes on as it can
              ◄──well again───  it goes on by itself
+                                  └─WITHDRAW_SECONDS─► what is offered on the market is withdrawn
 
 Nothing fails because of a hold: deals are still stored, and a task's deadlines pass by the chain's time only.
 """
@@ -14,6 +15,9 @@ from pipeline.domain.health import HealthPart
 
 #: Seconds for which a part must have been away: a restart or a failover takes less, and retries bridge it.
 HOLD_SECONDS = 20.0
+#: Seconds of a hold after which orders are withdrawn. Each costs a transaction, and a deal that is bought in a shorter
+#: hold has its time left; one that is bought in a longer one may never be computed, and costs the pool its stake.
+WITHDRAW_SECONDS = 300.0
 
 
 def holding(parts: Mapping[str, HealthPart], red_since: Mapping[str, float], now: float) -> str | None:

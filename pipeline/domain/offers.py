@@ -55,6 +55,8 @@ class Supply:
     #: Whether every deal of the blocks that were followed before is among the tasks. Only then is anything new signed.
     settled: bool = True
     paused: bool = False
+    #: Whether the pool holds, and has for so long that what is bought now may never be computed.
+    outage: bool = False
     #: Whether no machine that was right on chain was heard of for so long that newcomers decide tasks of any trust.
     newcomers_decide: bool = False
 
@@ -123,6 +125,8 @@ def _why_not(
     """Why the order is withdrawn however many machines there are; None if nothing speaks against it."""
     if supply.paused:
         return Withdrawal.PAUSED
+    if supply.outage:
+        return Withdrawal.OUTAGE
     if book.held:
         return Withdrawal.OPERATOR
     if policy is None:
@@ -156,7 +160,14 @@ def _next_step(policy: OrderPolicy | None, order: OrderRecord, book: Book, now: 
 
 def _signatures(policy: OrderPolicy, supply: Supply, book: Book, now: float) -> list[Sign]:
     """New orders for the room that is left beside all others."""
-    unfit = supply.paused or book.held or not supply.settled or supply.terms is None or policy.market is None
+    unfit = (
+        supply.paused
+        or supply.outage
+        or book.held
+        or not supply.settled
+        or supply.terms is None
+        or policy.market is None
+    )
     live = [order for order in book.orders if order.live and book.left(order)]
     if unfit or supply.terms is None or policy.market is None or len(live) >= MOST_LIVE:
         return []

@@ -49,6 +49,7 @@ class Withdrawal(StrEnum):
 
     CAPACITY = "machines cannot serve it"
     PAUSED = "the pool is paused"
+    OUTAGE = "the pool holds"
     EXPIRED = "it is old and is renewed"
     POLICY = "the policy has no such offer"
     OPERATOR = "an operator cancelled it"

@@ -19,6 +19,7 @@ from chain.rpc.answers import Known
 from config.metrics import ORDERS_OFFERED
 from config.order_policy import NO_OFFERS, OrderPolicy, read_policy
 from config.settings import Settings
+from pipeline.domain.holding import WITHDRAW_SECONDS
 from pipeline.domain.offers import Book, Supply, decide, offered
 from pipeline.domain.order_records import OrderAction, OrderRecord
 from pipeline.domain.order_room import PoolTerms
@@ -151,6 +152,7 @@ def _supply(settings: Settings, store: Store, hub: Hub, workerpool: Contract, no
         _terms(hub, workerpool),
         settled=settled,
         paused=store.pause.state() is not None,
+        outage=store.hold.has_held(WITHDRAW_SECONDS),
         newcomers_decide=not store.workers.any_proven(now - PROVEN_SECONDS),
     )
 

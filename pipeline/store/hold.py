@@ -30,10 +30,16 @@ class HoldSwitch:
         row = self._rows.find_one({"_id": _ROW, "$expr": {"$gt": ["$until", "$$NOW"]}})
         return None if row is None else str(row.get("why") or "no reason is known")
 
+    def has_held(self, seconds: float) -> bool:
+        """Whether the pool holds, and has for at least `seconds`. Raises PyMongoError."""
+        begun = {"$lte": ["$since", {"$subtract": ["$$NOW", seconds * 1000]}]}
+        return self._rows.find_one({"_id": _ROW, "$expr": {"$and": [{"$gt": ["$until", "$$NOW"]}, begun]}}) is not None
+
     def hold(self, why: str, by: str) -> None:
         """Begin nothing new for HOLD_SECONDS; `by`: the process that found out. Raises PyMongoError."""
         until = {"$add": ["$$NOW", HOLD_SECONDS * 1000]}
-        found = {"why": {"$literal": why}, "by": {"$literal": by}, "until": until}
+        since = {"$cond": [{"$gt": ["$until", "$$NOW"]}, {"$ifNull": ["$since", "$$NOW"]}, "$$NOW"]}
+        found = {"why": {"$literal": why}, "by": {"$literal": by}, "until": until, "since": since}
         with pymongo.timeout(ANSWER_SECONDS):
             self._rows.update_one({"_id": _ROW}, [{"$set": found}], upsert=True)
 

@@ -59,6 +59,7 @@ class World:
     now: float = 1000.0
     block: int = 100
     paused: bool = False
+    outage: bool = False
     newcomers_decide: bool = False
     held: bool = False
     answers: bool = True
@@ -77,6 +78,7 @@ class World:
             tuple(self.waiting),
             terms,
             paused=self.paused,
+            outage=self.outage,
             newcomers_decide=self.newcomers_decide,
         )
 

@@ -65,8 +65,8 @@ def test_without_machines_nothing_is_signed_and_everything_is_withdrawn_unpublis
     assert len(pool.did(Sign)) == 1
 
 
-@pytest.mark.parametrize("switch", ["paused", "held"])
-def test_a_paused_pool_and_one_whose_offers_are_cancelled_offer_nothing_until_that_ends(switch: str) -> None:
+@pytest.mark.parametrize("switch", ["paused", "outage", "held"])
+def test_a_pool_that_must_not_sell_offers_nothing_until_that_ends(switch: str) -> None:
     pool = world(2)
     pool.settle()
     setattr(pool, switch, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,8 +13,10 @@ from ops.poco.deploy import TEST_10_CATEGORY
 from pipeline.api.admin.order_models import CancelledOrders
 from pipeline.api.admin.orders import cancel, list_orders
 from pipeline.api.services import Services
+from pipeline.domain.holding import WITHDRAW_SECONDS
 from pipeline.domain.order_records import OrderStage, Withdrawal
 from pipeline.flow.orders import read_view
+from pipeline.store.client import database
 from protocol.amounts import ether
 from protocol.errors import TransactionReverted
 from protocol.poco.view import TaskStatus
@@ -104,6 +107,15 @@ def test_a_pause_withdraws_offers_and_the_end_of_it_offers_anew_once_they_are_cl
     assert may_sign()
     shop.pool.store.hold.hold("ipfs: away", "test")
     assert not may_sign(), "the pool holds"
+    shop.keep()
+    assert shop.market.listed(), "a short hold withdraws nothing"
+    earlier = datetime.now(UTC) - timedelta(seconds=WITHDRAW_SECONDS)
+    database(shop.pool.settings)["pool"].update_one({"_id": "hold"}, {"$set": {"since": earlier}})
+    shop.pool.store.hold.hold("ipfs: still away", "test")
+    shop.keep()
+    assert not shop.market.listed(), "a long hold does"
+    shop.pool.store.hold.release("test")
+    shop.keep_until("the offer to be made once more", lambda: len(shop.market.listed()) == 1)
 
 
 def test_old_orders_are_renewed_and_a_new_price_holds(make_shop: Callable[..., Shop]) -> None:
