@@ -14,8 +14,8 @@ from protocol.types import TaskId, Wallet
 #: tasks' finalize and claim, nor fill the lane. One large deal has less capacity (`pipeline.bulk`).
 MOST_WITH_INITIALIZE = 2000
 #: Transactions queued or in flight above which none is added that nobody waits for: more initializes of large deals,
-#: and what unlocks the stakes of expired tasks. 4 batches of 50 fit in one block of 30 M gas with room for others; with 8 a
-#: small deal behind a bag of 100,000 was initialized after 4 blocks, with 4 after 1 (`bench bag`).
+#: and what unlocks the stakes of expired tasks. 4 batches of 50 leave room for others in a block of 30 M gas; with 8 a
+#: small deal behind a bag of 100,000 was initialized after 4 blocks, with 4 after 1 to 3 (`bench bag`).
 BULK_CAPACITY = 200
 #: Of tasks.
 _METHODS = frozenset(str(method) for method in Method)
