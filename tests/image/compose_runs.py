@@ -163,7 +163,7 @@ def test_compose_takes_the_file_and_says_nothing(pool: Pool) -> None:
 def test_all_services_become_healthy(pool: Pool) -> None:
     found = [json.loads(line) for line in pool.project.compose("ps", "--format", "json").stdout.splitlines()]
     assert {each["Service"]: (each["State"], each["Health"]) for each in found} == dict.fromkeys(
-        composed.FILE["services"], ("running", "healthy")
+        composed.SERVICES, ("running", "healthy")
     )
 
 
@@ -190,7 +190,7 @@ def test_a_deal_ends_although_mongodb_is_killed_in_the_middle(pool: Pool, image:
 
 
 def test_all_of_it_goes_down_in_time_and_leaves_nothing(pool: Pool, image: Image) -> None:
-    ids = {service: pool.project.container(service) for service in composed.FILE["services"]}
+    ids = {service: pool.project.container(service) for service in composed.SERVICES}
     pool.project.compose("stop")
     ended = {service: image.state(container)["ExitCode"] for service, container in ids.items()}
     # 137 would be SIGKILL, after the grace period.

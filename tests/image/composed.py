@@ -43,6 +43,8 @@ PLUGIN = GoProgram(
     flags=("-ldflags", f"-s -w -X github.com/docker/compose/v2/internal.Version={VERSION}"),
 )
 FILE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+#: Services that `docker compose up` starts: those of no profile.
+SERVICES = [name for name, service in FILE["services"].items() if "profiles" not in service]
 #: Ports of a container that the file publishes, by service.
 PORTS = {"rabbitmq": (5671, 15672), "ipfs": (8080,), "scheduler": (18300, 18555, 18301)}
 #: Seconds until all services are up and healthy: 40 on an idle machine.
