@@ -13,7 +13,7 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
-from ops.stack import gvisor, tools
+from ops.stack import docker_leftovers, gvisor, tools
 from ops.stack.process import Process, Program, find, find_pid
 from protocol.errors import MissingTool
 from workers.sandbox.name_servers import DAEMON_JSON
@@ -37,20 +37,15 @@ class Docker:
 
     host: str
     process: Process | None
-    run_folder: Path | None = None
     folder: Path | None = None
 
     def stop(self) -> None:
-        """End the engine and its containers, if this stack started it; also its containerd, should that
-        be left over.
-        """
+        """End the engine and its containers, if this stack started it; also what it left, should it have been killed."""
         if self.process is None:
             return
         self.process.stop(timeout=STOP_SECONDS)
-        if self.run_folder is not None:
-            _stop_containerd(self.run_folder)
         if self.folder is not None:
-            _remove_bridge(self.folder)
+            clear(self.folder)
 
 
 def running(wished: str | None = None) -> str | None:
@@ -163,7 +158,7 @@ def start(folder: Path, *, host: str | None = None, seconds: float = START_SECON
     process = wanted.ensure(
         lambda: (run_folder / "docker.sock").exists() and ready(own_host), seconds=seconds, before_start=prepare
     )
-    return Docker(own_host, process, run_folder, folder.absolute())
+    return Docker(own_host, process, folder.absolute())
 
 
 def address(folder: Path) -> str:
@@ -172,8 +167,12 @@ def address(folder: Path) -> str:
 
 
 def clear(folder: Path) -> None:
-    """End what an engine of ours under `folder` left behind."""
-    _stop_containerd(_run_folder(folder.absolute()))
+    """End what an engine of ours under `folder` left behind: a killed one also leaves containers and mounts."""
+    run_folder = _run_folder(folder.absolute())
+    _stop_containerd(run_folder)
+    docker_leftovers.end_containers(_containerd(run_folder) / "containerd.sock")
+    for mounted in (run_folder, folder.absolute()):
+        docker_leftovers.unmount(mounted.resolve())
     _remove_bridge(folder.absolute())
 
 
@@ -185,6 +184,11 @@ def _run_folder(folder: Path) -> Path:
     return Path("/run/sluice") / hashlib.sha256(str(folder).encode()).hexdigest()[:12]
 
 
+def _containerd(run_folder: Path) -> Path:
+    """Where an engine of ours has its containerd's socket and pid."""
+    return run_folder / "containerd"
+
+
 def _remove_bridge(folder: Path) -> None:
     """Remove the bridge of apps' containers: an engine leaves it, with its range of addresses, and makes it again."""
     bridge = bridge_name(str((folder / "data").resolve()))
@@ -194,7 +198,7 @@ def _remove_bridge(folder: Path) -> None:
 
 def _stop_containerd(run_folder: Path) -> None:
     """End the containerd that an engine of ours started, if it outlived it (`kill -9`)."""
-    pid_file = run_folder / "containerd" / "containerd.pid"
+    pid_file = _containerd(run_folder) / "containerd.pid"
     if not pid_file.exists():
         return
     pid = int(pid_file.read_text())

@@ -240,6 +240,15 @@ def parse_stat(line: str) -> tuple[int, int]:
     return pid, int(after_name[_START_TIME_FIELD])
 
 
+def parent(pid: int) -> int | None:
+    """The process that started `pid`, or has taken it over; None if there is no such process."""
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(line.rpartition(")")[2].split()[1])
+
+
 def _start_time(pid: int) -> int | None:
     try:
         line = Path(f"/proc/{pid}/stat").read_text()

@@ -1,0 +1,41 @@
+"""A Docker engine of the stack that is killed while a container runs."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from docker import DockerClient
+
+from ops.stack import docker
+from tests.waiting import ample
+from workers.sandbox import pause_program
+
+
+def test_what_a_killed_engine_leaves_is_ended_with_its_mounts(tmp_path: Path) -> None:
+    found, run_folder = docker.program(tmp_path)
+    # Another engine on this machine keeps its bridge and its packet filter to itself.
+    program = replace(found, command=[*found.command, "--bridge=none", "--iptables=false", "--ip6tables=false"])
+    host, seconds = docker.address(tmp_path), ample(docker.START_SECONDS)
+    engine = program.ensure(lambda: docker.ready(host), seconds=seconds, before_start=lambda: run_folder.mkdir())
+    try:
+        with closing(DockerClient(base_url=host, timeout=ample(30.0))) as client:
+            archive = pause_program.archive(client.version()["Arch"])
+            client.api.import_image_from_data(archive, repository="pause")
+            container = client.containers.run(
+                "pause", command=[f"/{pause_program.PATH}"], network_mode="none", detach=True
+            )
+            container.reload()
+            inside = Path(f"/proc/{container.attrs['State']['Pid']}")
+        engine.kill()
+        assert inside.exists()
+        assert _mounts(tmp_path)
+    finally:
+        docker.clear(tmp_path)
+    assert not inside.exists()
+    assert not _mounts(tmp_path)
+
+
+def _mounts(folder: Path) -> list[str]:
+    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line.split()[1]]
