@@ -40,7 +40,7 @@ class Docker:
     folder: Path | None = None
 
     def stop(self) -> None:
-        """End the engine and its containers, if this stack started it; also what it left, should it have been killed."""
+        """End the engine and its containers, if this stack started it; also what it left, should it be killed."""
         if self.process is None:
             return
         self.process.stop(timeout=STOP_SECONDS)

@@ -18,9 +18,9 @@ def test_what_a_killed_engine_leaves_is_ended_with_its_mounts(tmp_path: Path) ->
     # Another engine on this machine keeps its bridge and its packet filter to itself.
     program = replace(found, command=[*found.command, "--bridge=none", "--iptables=false", "--ip6tables=false"])
     host, seconds = docker.address(tmp_path), ample(docker.START_SECONDS)
-    engine = program.ensure(lambda: docker.ready(host), seconds=seconds, before_start=lambda: run_folder.mkdir())
+    engine = program.ensure(lambda: docker.ready(host), seconds=seconds, before_start=run_folder.mkdir)
     try:
-        with closing(DockerClient(base_url=host, timeout=ample(30.0))) as client:
+        with closing(DockerClient(base_url=host, timeout=int(ample(30.0)))) as client:
             archive = pause_program.archive(client.version()["Arch"])
             client.api.import_image_from_data(archive, repository="pause")
             container = client.containers.run(
