@@ -141,6 +141,14 @@ class Settings(BaseSettings):
         " next clean-up (`ipfs repo gc`).",
     )
 
+    keep_ended_days: float = Field(
+        365.0,
+        ge=0,
+        le=36500,
+        description="Days after a deal's final deadline that its records are kept: tasks, events, transactions. The"
+        " ledger then keeps sums of each day in place of single amounts. 0: for ever; at least 7 otherwise.",
+    )
+
     # -- scheduler ------------------------------------------------------------------------------------------------
     api_host: str = Field("127.0.0.1", description="Address the HTTP API listens on.")
     api_port: Port = Field(18300, description="Port the HTTP API listens on.")

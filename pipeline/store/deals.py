@@ -3,7 +3,7 @@
 notice in a block ──► new ──ingest──► ready ──reorg──► orphaned ──notice again──► new
                       │ ▲
                       ▼ └── read again later (pipeline.store.quarantine)
-                   unreadable
+                   unreadable                ready, orphaned ──kept long enough──► over ──► deleted
 
 While a deal is `new`, one process at a time stores its tasks, in pieces: it has a lease with a fence, a number that
 grows with every lease, and each piece is noted only under the fence it was begun with.
@@ -29,6 +29,8 @@ NEW = "new"
 READY = "ready"
 ORPHANED = "orphaned"
 UNREADABLE = "unreadable"
+#: Being deleted (`pipeline.store.ended`).
+OVER = "over"
 
 #: Seconds for which one process leases a deal: a piece takes less than one; a crash delays the rest by as much.
 LEASE_SECONDS = 15.0
@@ -94,7 +96,9 @@ class Deals:
         """Remember deals to ingest; one that is known from the same block stays as it is."""
         writes = []
         for deal_id, block, block_hash in notices:
-            known = {"$and": [{"$eq": ["$block_hash", block_hash]}, {"$in": ["$state", [NEW, READY, UNREADABLE]]}]}
+            known = {
+                "$and": [{"$eq": ["$block_hash", block_hash]}, {"$in": ["$state", [NEW, READY, UNREADABLE, OVER]]}]
+            }
             fresh = {
                 "state": {"$cond": [known, "$state", NEW]},
                 "stored": {"$cond": [known, {"$ifNull": ["$stored", 0]}, 0]},
