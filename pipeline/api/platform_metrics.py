@@ -15,7 +15,6 @@ from config.settings import Settings
 from pipeline.domain.records import TaskStage
 from pipeline.store.client import Store
 from protocol.poco.tags import needs_gpu
-from protocol.types import BlockNumber
 
 #: Machines that are counted.
 MACHINES = 10_000
@@ -81,7 +80,7 @@ def platform_metric(store: Store, settings: Settings, now: float) -> PlatformMet
     computing_gpu = sum(bool(machine.held) for machine in with_gpu)
     stages = store.lists.count_by_stage()
     cursor, newest = store.chain.cursor(), store.deals.newest(1)
-    deals = store.deals.count_since(BlockNumber(0))
+    deals = store.deals.count()
     return PlatformMetric(
         alive_workers=len(machines),
         alive_computing_cpu=computing,

@@ -40,6 +40,7 @@ _LOOKED_AT = 200
 DEALS = Documents(DealRecord, names={"deal_id": "_id", "matched_block": "block"}, text=("worker_stake",))
 INDEXES = [
     IndexModel([("block", ASCENDING)], name="new", partialFilterExpression={"state": NEW}),
+    IndexModel([("block", ASCENDING)], name="orphaned", partialFilterExpression={"state": ORPHANED}),
     IndexModel([("block", ASCENDING)], name="by_block"),
     IndexModel([("block", DESCENDING), ("_id", DESCENDING)], name="newest"),
 ]
@@ -297,6 +298,12 @@ class Deals:
             None if why is None else str(why),
             read,
         )
+
+    def count(self) -> int:
+        """About how many deals are stored that were not orphaned."""
+        # The block is named so that the partial index serves.
+        orphaned = self._rows.count_documents({"state": ORPHANED, "block": {"$gte": 0}})
+        return self._rows.estimated_document_count() - orphaned
 
     def count_since(self, block: BlockNumber) -> int:
         """Deals matched in this block or a later one and not orphaned."""
