@@ -44,7 +44,7 @@ from protocol.wire import Mode, Step
 
 #: The small past.
 SMALL_ENDED, SMALL_MACHINES = 1_000, 10
-#: Tasks of one call, no more than the small pool has slots; calls of each kind, and those before them that do not count.
+#: Tasks of one call, no more than the small pool has slots; calls of each kind, and those before that do not count.
 TASKS, TIMES, WARM = 10, 40, 5
 #: What is under way is of blocks and deals above those of any past.
 _BLOCK, _DEAL = 10**8, 10**9

@@ -39,8 +39,9 @@ TASKS, PAGES = 400, 5
 #: Free workers up to which they are simply all read, and tasks read beyond the free slots in a round's first page: some
 #: workers had some of them before.
 FEW = 32
-#: Most workers read for tasks of one kind, and how many more than the tasks want: some had them before.
-WORKERS, SPARE = 1000, 100
+#: Most workers read for tasks of one kind, and how many more than the tasks want, beside as many as had one of them
+#: before: fresh facts rule some out.
+WORKERS, SPARE = 1000, 32
 #: Kinds of machine (tags) looked for at once; requesters choose tags, and others wait for the next page.
 TAGS = 8
 #: Seconds for which tasks that no worker could take are not matched again, and those whose tag no free worker offers: a
@@ -160,7 +161,8 @@ def _candidates(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -
         wanted[task.tag, matching.stake_locked(task) > 0].append(task)
     found: dict[Wallet, WorkerRecord] = {}
     for (tag, _), kind in wanted.items():
-        limit = min(WORKERS, SPARE + sum(task.wants for task in kind))
+        before = max(len(task.replicates) for task in kind)
+        limit = min(WORKERS, SPARE + before + sum(task.wants for task in kind))
         stake = min(matching.stake_locked(task) for task in kind)
         for worker in scheduler.store.workers.with_free_slots(
             _seen_after(scheduler, now), limit, now, tag=tag, stake=stake

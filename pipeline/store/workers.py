@@ -28,7 +28,8 @@ _SEEN = [("seen_at", ASCENDING)]
 INDEXES = [
     IndexModel(_BEST_FIRST, name="ready", partialFilterExpression=_READY),
     IndexModel([("check_at", ASCENDING)], name="unfunded", partialFilterExpression={"facts.funded": False}),
-    IndexModel(_SEEN, name="silent", partialFilterExpression={"lost": False}),
+    # Both fields are in it, so that machines can be counted by it alone.
+    IndexModel([("lost", ASCENDING), *_SEEN], name="there", partialFilterExpression={"lost": False}),
     IndexModel(_SEEN, name="replacing", partialFilterExpression={"replacing": True}),
     IndexModel(_SEEN, name="proven", partialFilterExpression={"successes": {"$gt": 0}}),
     IndexModel(_SEEN, name="busy_proven", partialFilterExpression={"successes": {"$gt": 0}, "free": {"$lte": 0}}),

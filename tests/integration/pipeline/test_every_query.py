@@ -82,7 +82,8 @@ REF = BlockRef(BLOCK, BlockHash(HASH), BlockHash(HASH), Timestamp(int(NOW)))
 ALLOWED = {
     "Workers.nearest": "an operator asks why a task waits: the first few of machines that come near, or of any",
     "Workers.with_free_slots": "a machine that offers rare bits is looked for among all that are free",
-    "Census.count_by_state": "counts all machines that are there",
+    "Census.count_by_state": "counts all machines that are there, by keys alone",
+    "Census.capacity": "iExec's tooling asks what all machines that are there offer",
     "Census.machine_facts": "counts machines that are there up to MACHINES_LIMIT",
 }
 
