@@ -66,20 +66,21 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
     Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
     `check_unfunded`: also read the balance of some workers that had none; the sweep does.
     """
-    if scheduler.holds():
+    begins = scheduler.begins()
+    if begins.holds:
         return 0
     if check_unfunded:
         _read_unfunded(scheduler, scheduler.clock())
     given = 0
     for number in range(PAGES):
-        count, more = _page(scheduler, first=not number)
+        count, more = _page(scheduler, first=not number, paused=begins.paused)
         given += count
         if not more:
             break
     return given
 
 
-def _page(scheduler: Scheduler, *, first: bool) -> tuple[int, bool]:
+def _page(scheduler: Scheduler, *, first: bool, paused: bool) -> tuple[int, bool]:
     """Match the most urgent tasks; how many replicates were given out, and whether to read the next page.
 
     The first page has about as many tasks as slots are free: mostly it is one slot, and others are behind hundreds.
@@ -90,7 +91,8 @@ def _page(scheduler: Scheduler, *, first: bool) -> tuple[int, bool]:
         return 0, False
     few, slots = len(free) <= FEW, sum(worker.free for worker in free)
     limit = min(TASKS, slots + FEW) if first and few else TASKS
-    waiting = _waiting(scheduler, now, limit)
+    # What a paused pool has begun it finishes; all else waits, untouched, however much of it there is.
+    waiting = scheduler.store.tasks.tasks_wanting_workers(now, limit, begun=paused)
     tasks = decided_by(scheduler.store.workers, _with_deal(scheduler, waiting, now), now)
     if not tasks:
         return 0, len(waiting) == limit
@@ -109,15 +111,6 @@ def _page(scheduler: Scheduler, *, first: bool) -> tuple[int, bool]:
         taken = {found.task.task_id for found in matches}
         _pass_over(scheduler, [task for task in served if task.task_id not in taken], workers, now)
     return given, True
-
-
-def _waiting(scheduler: Scheduler, now: float, limit: int) -> list[TaskRecord]:
-    """The most urgent tasks. What a paused pool has begun it finishes; all else waits, untouched, however much of it
-    there is.
-    """
-    tasks = scheduler.store.tasks
-    waiting = tasks.tasks_wanting_workers(now, limit, begun=False)
-    return tasks.tasks_wanting_workers(now, limit, begun=True) if waiting and scheduler.paused() else waiting
 
 
 def _with_deal(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[TaskRecord]:

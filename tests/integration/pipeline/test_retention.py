@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pymongo.errors import AutoReconnect
@@ -114,13 +115,14 @@ def test_what_a_crash_cut_off_is_finished_by_the_next_run_and_compared_with_noth
 ) -> None:
     monkeypatch.setattr(retention, "TASKS", 2)
     deal_id = store.tasks.load_tasks(put_deal(store, 1, BEFORE - 5, size=5))[0].deal_id
-    rows, deleted = store.ended._tasks, []
+    rows = store.ended._tasks
+    deleted: list[object] = []
 
     class Dying:
         def __getattr__(self, name: str) -> object:
             return getattr(rows, name)
 
-        def delete_many(self, wanted: object) -> object:
+        def delete_many(self, wanted: dict[str, Any]) -> object:
             if deleted:
                 raise AutoReconnect("killed")
             deleted.append(wanted)
