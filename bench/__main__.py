@@ -1,5 +1,5 @@
-"""`python -m bench NAME`: all, compare, latency, throughput, lane, catchup, bag, crowd, flat, faults, chaos, workerdrop,
-hostile, takeover; each has --help.
+"""`python -m bench NAME`: all, compare, latency, throughput, lane, catchup, bag, crowd, flat, faults, chaos,
+workerdrop, hostile, takeover; each has --help.
 """
 
 from __future__ import annotations

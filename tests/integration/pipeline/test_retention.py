@@ -22,7 +22,7 @@ from pipeline.store.client import Store
 from pipeline.store.deals import Lease
 from pipeline.store.gas import GasBook
 from pipeline.store.ledger import BlocksRead, Movements
-from protocol.poco.events import SchedulerNotice, Seen, TaskInitialize
+from protocol.poco.events import Event, SchedulerNotice, Seen, TaskInitialize
 from protocol.poco.money import EVEN, Balances, Kind
 from protocol.types import BlockHash, BlockNumber, Contract, DealId, Nonce, TaskId, Timestamp, TxHash, Wei
 from tests.integration.pipeline.rows import ALICE, NOW, POOL, deal
@@ -51,7 +51,7 @@ def put_deal(store: Store, number: int, final: float, *, size: int = 3, is_open:
     ended = [replace(task, open=is_open and not task.index, stage=TaskStage.COMPLETED, version=1) for task in tasks]
     store.tasks.insert_new(ended)
     assert store.deals.mark_ingested(lease)
-    events = [SchedulerNotice(POOL, deal_id), *(TaskInitialize(task.task_id, POOL) for task in tasks)]
+    events: list[Event] = [SchedulerNotice(POOL, deal_id), *(TaskInitialize(task.task_id, POOL) for task in tasks)]
     where = (found.matched_block, block_hash, Timestamp(int(final) - 10), TxHash(block_hash))
     store.chain.logs.put([Seen(event, *where, index) for index, event in enumerate(events)])
     for task in tasks:
