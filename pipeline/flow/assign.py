@@ -41,7 +41,7 @@ TASKS, PAGES = 400, 5
 FEW = 32
 #: Most workers read for tasks of one kind, and how many more than the tasks want, beside as many as had one of them
 #: before: fresh facts rule some out.
-WORKERS, SPARE = 1000, 32
+WORKERS, SPARE = 1000, 20
 #: Kinds of machine (tags) looked for at once; requesters choose tags, and others wait for the next page.
 TAGS = 8
 #: Seconds for which tasks that no worker could take are not matched again, and those whose tag no free worker offers: a
@@ -99,7 +99,7 @@ def _page(scheduler: Scheduler, *, first: bool, paused: bool) -> tuple[int, bool
     tags = list(dict.fromkeys(task.tag for task in tasks))
     # Nobody is looked for who offers the other tags: the next page starts with them.
     served = tasks if few else [task for task in tasks if task.tag in tags[:TAGS]]
-    workers = free if few else _candidates(scheduler, served, now)
+    workers = free if few else _candidates(scheduler, served, free, now)
     matches = _match(scheduler, tasks, workers, now)
     unmatched.count(served, matches, workers)
     given = _give(scheduler, _reserve(scheduler, matches, now), now)
@@ -144,10 +144,13 @@ def _seen_after(scheduler: Scheduler, now: float) -> float:
     return now - scheduler.settings.worker_lost_seconds
 
 
-def _candidates(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[WorkerRecord]:
+def _candidates(
+    scheduler: Scheduler, tasks: Sequence[TaskRecord], best: Sequence[WorkerRecord], now: float
+) -> list[WorkerRecord]:
     """The best workers for these tasks: for each tag, those that offer it, with stake for the smallest vote if need be.
 
-    Queried separately, so that workers that cannot take a task never displace those that can.
+    Queried separately, so that workers that cannot take a task never displace those that can; `best`, the best of all,
+    are enough for a few tasks that ask for nothing.
     """
     wanted: dict[tuple[Hash32, bool], list[TaskRecord]] = defaultdict(list)
     for task in tasks:
@@ -157,10 +160,12 @@ def _candidates(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -
         before = max(len(task.replicates) for task in kind)
         limit = min(WORKERS, SPARE + before + sum(task.wants for task in kind))
         stake = min(matching.stake_locked(task) for task in kind)
-        for worker in scheduler.store.workers.with_free_slots(
-            _seen_after(scheduler, now), limit, now, tag=tag, stake=stake
-        ):
-            found[worker.wallet] = worker
+        if not stake and not int(tag, 16) and limit <= len(best):
+            found |= {worker.wallet: worker for worker in best}
+            continue
+        seen_after = _seen_after(scheduler, now)
+        workers = scheduler.store.workers.with_free_slots(seen_after, limit, now, tag=tag, stake=stake)
+        found |= {worker.wallet: worker for worker in workers}
     return list(found.values())
 
 

@@ -12,6 +12,7 @@ from pipeline.domain.records import TaskStage
 from pipeline.flow import bulk
 from pipeline.flow.bulk import MOST_URGENT
 from pipeline.flow.transactions import BULK_CAPACITY
+from pipeline.store.hold import Begins
 from protocol.types import DealId, TaskId
 
 
@@ -40,7 +41,7 @@ class Pool:
             tasks_due=lambda _, limit, __: [living, *late][:limit],
         )
         self.store = SimpleNamespace(tasks=rows)
-        self.paused, self.holds = lambda: paused, lambda: holds
+        self.begins = lambda: Begins(paused, holds)
 
     def clock(self) -> float:
         return 0.0
