@@ -22,6 +22,7 @@ from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Reservati
 from pipeline.flow import isolate, unmatched
 from pipeline.flow.new_pool import decided_by
 from pipeline.scheduler import Scheduler
+from pipeline.store.hold import Begins
 from pipeline.store.tasks import NewReplicates
 from protocol.assignment import sign_assignment
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
@@ -66,29 +67,32 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
     Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
     `check_unfunded`: also read the balance of some workers that had none; the sweep does.
     """
-    begins = scheduler.begins()
-    if begins.holds:
-        return 0
-    if check_unfunded:
+    if check_unfunded and not scheduler.begins().holds:
         _read_unfunded(scheduler, scheduler.clock())
     given = 0
+    begins: Begins | None = None
     for number in range(PAGES):
-        count, more = _page(scheduler, first=not number, paused=begins.paused)
+        now = scheduler.clock()
+        free = scheduler.store.workers.with_free_slots(_seen_after(scheduler, now), FEW + 1, now)
+        # Mostly no slot is free, and nothing else need be asked.
+        begins = scheduler.begins() if free and begins is None else begins
+        if not free or begins is None or begins.holds:
+            break
+        count, more = _page(scheduler, free, now, first=not number, paused=begins.paused)
         given += count
         if not more:
             break
     return given
 
 
-def _page(scheduler: Scheduler, *, first: bool, paused: bool) -> tuple[int, bool]:
-    """Match the most urgent tasks; how many replicates were given out, and whether to read the next page.
+def _page(
+    scheduler: Scheduler, free: Sequence[WorkerRecord], now: float, *, first: bool, paused: bool
+) -> tuple[int, bool]:
+    """Match the most urgent tasks with these machines, the best that are free, or more if there are many; how many
+    replicates were given out, and whether to read the next page.
 
     The first page has about as many tasks as slots are free: mostly it is one slot, and others are behind hundreds.
     """
-    now = scheduler.clock()
-    free = scheduler.store.workers.with_free_slots(_seen_after(scheduler, now), FEW + 1, now)
-    if not free:
-        return 0, False
     few, slots = len(free) <= FEW, sum(worker.free for worker in free)
     limit = min(TASKS, slots + FEW) if first and few else TASKS
     # What a paused pool has begun it finishes; all else waits, untouched, however much of it there is.
