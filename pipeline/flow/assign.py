@@ -67,10 +67,13 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
     Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
     `check_unfunded`: also read the balance of some workers that had none; the sweep does.
     """
-    if check_unfunded and not scheduler.begins().holds:
+    begins: Begins | None = None
+    if check_unfunded:
+        begins = scheduler.begins()
+        if begins.holds:
+            return 0
         _read_unfunded(scheduler, scheduler.clock())
     given = 0
-    begins: Begins | None = None
     for number in range(PAGES):
         now = scheduler.clock()
         free = scheduler.store.workers.with_free_slots(_seen_after(scheduler, now), FEW + 1, now)

@@ -125,6 +125,11 @@ class Deals:
         rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": NEW}, {"block": 1})
         return {DealId(row["_id"]): BlockNumber(row["block"]) for row in rows}
 
+    def any_waiting(self) -> bool:
+        """Whether any deal is not ingested yet."""
+        # The block is named so that the partial index serves.
+        return self._rows.find_one({"state": NEW, "block": {"$gte": 0}}, {"_id": 1}) is not None
+
     def waiting(self, limit: int) -> list[WaitingDeal]:
         """Deals noticed and not ingested yet, those matched first first; at most `limit`."""
         # The block is named so that the partial index serves.
