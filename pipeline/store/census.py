@@ -41,7 +41,7 @@ INDEXES = [
     IndexModel([("operator_slots", ASCENDING)], name="drained", partialFilterExpression={"operator_slots": 0}),
     IndexModel([("away", ASCENDING)], name="leaving", partialFilterExpression={"away": True, "lost": False}),
     IndexModel([("checked_at", ASCENDING)], name="no_gas", partialFilterExpression={"facts.funded": False}),
-    IndexModel([("rest_until", ASCENDING)], name="resting", partialFilterExpression={"rest_until": {"$gt": 0.0}}),
+    IndexModel([("rest_until", ASCENDING)], name="cooling_down", partialFilterExpression={"rest_until": {"$gt": 0.0}}),
 ]
 
 
