@@ -20,7 +20,6 @@ from chain.rpc.pool import RpcPool, connect
 from config.celery_apps import core_app
 from config.endpoints import public_endpoints
 from config.settings import Settings
-from pipeline.api.auth.recent_terms import RecentTerms
 from pipeline.api.auth.secret import KeyRing
 from pipeline.api.monitor import Monitor
 from pipeline.api.rate_limits import RateLimits
@@ -132,7 +131,6 @@ class Services:
     uploads: Path
     monitor: Monitor
     rates: RateLimits
-    terms: RecentTerms
     #: What IPFS and the disk did not take.
     refusals: Refusals = field(default_factory=Refusals)
     signing_in: SignInsUnderWay = field(default_factory=SignInsUnderWay)
@@ -167,7 +165,6 @@ class Services:
                 probes, partial(_log_up, settings), partial(store_hold, store.hold, notifier, new_holder())
             ),
             rates=RateLimits.of(settings),
-            terms=RecentTerms(store.workers.token_terms),
             refusals=refusals,
         )
 

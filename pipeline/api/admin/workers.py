@@ -92,7 +92,6 @@ def ban(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Chan
     worker = known(services, wallet)
     if not dry_run:
         bans.ban(services.store.workers, services.broker, worker.wallet, services.clock())
-        services.terms.changed()
         services.notifier.send_orders()
     return Changed(changed=not worker.banned, dry_run=dry_run, says=f"{worker.wallet} ({worker.name}) is banned.")
 
@@ -103,7 +102,6 @@ def unban(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Ch
     worker = known(services, wallet)
     if not dry_run:
         bans.unban(services.store.workers, worker.wallet)
-        services.terms.changed()
     says = f"{worker.wallet} ({worker.name}) may sign in again."
     return Changed(changed=worker.banned, dry_run=dry_run, says=says)
 

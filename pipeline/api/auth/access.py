@@ -22,12 +22,10 @@ Access = Annotated[Services, Depends(_services)]
 
 
 def _signed_in(services: Access, authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Wallet:
-    """The wallet of a valid token, unless it was banned or revoked since: the token outlives that by TERMS_SECONDS at
-    most (`pipeline.api.auth.recent_terms`).
-    """
+    """The wallet of a valid token, unless it was banned or revoked since: the token alone does not outlive that."""
     keys = {key.id: key.token for key in services.keys.verifying(services.clock())}
     token = read_token(keys, authorization, services.clock())
-    terms = services.terms.of(token.wallet)
+    terms = services.store.workers.token_terms(token.wallet)
     if terms is None:
         raise NotSignedIn(why="this wallet has never signed in here")
     banned, not_before = terms
