@@ -30,8 +30,9 @@ log = structlog.get_logger(__name__)
 DAY = 24 * 3600.0
 #: Least days: averages of gas are of a week, the daily cap of a day, and no reorganisation goes as far back.
 LEAST_DAYS = 7.0
-#: Deals taken at a time, and tasks of theirs deleted at a time: some 5,000 documents.
-DEALS, TASKS = 100, 500
+#: Deals taken at a time, and tasks of theirs deleted at a time: some 500 documents. The keys of their transactions are
+#: ranges, four for each task, and a query of many ranges takes longer than several of few.
+DEALS, TASKS = 100, 50
 #: Amounts of the ledger put into sums by one transaction: well below a second, and below MongoDB's 16 MB of an entry.
 AMOUNTS = 2000
 
