@@ -1,5 +1,5 @@
-"""`python -m bench all|compare|latency|throughput|lane|catchup|bag|crowd|faults|chaos|workerdrop|hostile|takeover`;
-each has --help.
+"""`python -m bench NAME`: all, compare, latency, throughput, lane, catchup, bag, crowd, flat, faults, chaos,
+workerdrop, hostile, takeover; each has --help.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench import all_short, bag, catchup, crowd, faults, hostile, lane, latency, takeover, throughput, workerdrop
+from bench import all_short, bag, catchup, crowd, faults, flat, hostile, lane, latency, takeover, throughput, workerdrop
 from bench.chaos import run as chaos
 from config.logging import configure
 from config.settings import read_settings
@@ -141,6 +141,16 @@ def crowd_command(
 ) -> None:
     """Sign-ins and pings a second at one API process, then an honest deal. Example: crowd --pings 50000"""
     _print_lines(crowd.run(logins=logins, pings=pings))
+
+
+@app.command("flat")
+def flat_command(
+    ended: Annotated[int, typer.Option(help="Ended tasks of the large past.", min=1000)] = 100_000,
+    workers: Annotated[int, typer.Option(help="Enrolled machines of the large past.", min=10)] = 10_000,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """What a step costs beside a large past, against a small one. Example: flat --ended 1000000 --workers 10000"""
+    _print_lines(flat.run(ended=ended, workers=workers))
 
 
 @app.command("workerdrop")

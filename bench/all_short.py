@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import bag, catchup, crowd, lane, latency, throughput
+from bench import bag, catchup, crowd, flat, lane, latency, throughput
 from bench.ratios import Comparison, all_ratios, compare
 from protocol.errors import BadInput
 
@@ -30,6 +30,7 @@ SHORT: tuple[tuple[str, Callable[[], Iterator[str]]], ...] = (
     ("catchup", partial(catchup.run, blocks=10_000)),
     ("bag", partial(bag.run, tasks=2_000, only=("middle", "open"))),
     ("crowd", partial(crowd.run, logins=100, pings=2_000)),
+    ("flat", partial(flat.run, ended=20_000, workers=2_000)),
 )
 
 

@@ -33,6 +33,9 @@ Gwei = Annotated[Decimal, Field(ge=0, decimal_places=9)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: A wait, an interval or a time-out: at most a day, and never infinite, which `threading.Event.wait` refuses.
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+#: Time for which something is kept, at most a century; with 0 for ever.
+Days = Annotated[float, Field(gt=0, le=36500)]
+DaysOrEver = Annotated[float, Field(ge=0, le=36500)]
 
 
 def _names_a_contract(value: str) -> str:

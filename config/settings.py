@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from config.setting_types import GPU, Address, ContractName, Gwei, MachineName, Port, Seconds, Slots
+from config.setting_types import GPU, Address, ContractName, Days, DaysOrEver, Gwei, MachineName, Port, Seconds, Slots
 from config.stack_settings import StackSettings
 from config.variables import PREFIX, refuse_unknown
 from protocol import wire
@@ -133,12 +133,15 @@ class Settings(BaseSettings):
         description="Largest result, in bytes. The scheduler's applies to all machines, and a larger result is the"
         " task's failure. A worker that sets less declines what is larger than its own.",
     )
-    keep_results_days: float = Field(
+    keep_results_days: Days = Field(
         90.0,
-        gt=0,
-        le=36500,
         description="Days that the IPFS node keeps a result pinned after it was stored. It is dropped at the node's"
         " next clean-up (`ipfs repo gc`).",
+    )
+    keep_ended_days: DaysOrEver = Field(
+        365.0,
+        description="Days after a deal's final deadline that its records are kept: tasks, events, transactions. The"
+        " ledger then keeps sums of each day in place of single amounts. 0: for ever; at least 7 otherwise.",
     )
 
     # -- scheduler ------------------------------------------------------------------------------------------------
@@ -188,16 +191,12 @@ class Settings(BaseSettings):
         description="Share of its category's time for which a task of trust 2 to 16 waits for busy machines that were"
         " right before, rather than be given to new ones.",
     )
-    worker_idle_days: float = Field(
+    worker_idle_days: Days = Field(
         7.0,
-        gt=0,
-        le=3650,
         description="Days after which a silent machine loses its RabbitMQ user and queues, which its next sign-in makes"
         " again.",
     )
-    newcomer_idle_days: float = Field(
-        1.0, gt=0, description="The same for machines that were never right on chain.", le=3650
-    )
+    newcomer_idle_days: Days = Field(1.0, description="The same for machines that were never right on chain.")
     worker_lost_seconds: Seconds = Field(60.0, description="A worker silent for this long gets no new task.")
     orders_file: Path | None = Field(None, description="What is offered on iExec's market, a TOML or JSON file.")
 

@@ -29,6 +29,7 @@ from pipeline.flow.chain_time import ChainTime
 from pipeline.flow.ingest import RegistryCache
 from pipeline.flow.transactions import Transactions
 from pipeline.store.client import Store, database
+from pipeline.store.hold import Begins
 from protocol.errors import BadSetting
 from protocol.ethereum.signing import Key
 from protocol.types import Contract, DealId
@@ -110,13 +111,9 @@ class Scheduler:
             self._deals.update({deal.deal_id: deal for deal in self.store.deals.load_deals(missing)})
         return {deal_id: self._deals[deal_id] for deal_id in deal_ids if deal_id in self._deals}
 
-    def paused(self) -> bool:
-        """Whether the operator has paused the pool; asked before anything new is begun. Raises PyMongoError."""
-        return self.store.pause.state() is not None
-
-    def holds(self) -> bool:
-        """Whether the pool begins nothing new because something that work needs is away. Raises PyMongoError."""
-        return self.store.hold.state() is not None
+    def begins(self) -> Begins:
+        """What keeps the pool from new work now; asked before anything new is begun. Raises PyMongoError."""
+        return self.store.hold.begins()
 
     def publish(self, messages: Sequence[Segment]) -> None:
         """Send segments to worker machines; one without a queue counts as silent. Raises BrokerUnavailable."""

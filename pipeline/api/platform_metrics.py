@@ -15,10 +15,7 @@ from config.settings import Settings
 from pipeline.domain.records import TaskStage
 from pipeline.store.client import Store
 from protocol.poco.tags import needs_gpu
-from protocol.types import BlockNumber
 
-#: Machines that are counted.
-MACHINES = 10_000
 #: Task statuses of iExec Core that are no stages here: always 0.
 _OTHERS = (
     "INITIALIZING",
@@ -72,26 +69,26 @@ class PlatformMetric(_Model):
 
 def platform_metric(store: Store, settings: Settings, now: float) -> PlatformMetric:
     """What is there at `now` (Unix seconds). Raises PyMongoError."""
-    machines = store.census.able(now - settings.worker_lost_seconds, now, MACHINES)
-    with_gpu = [machine for machine in machines if needs_gpu(machine.tag)]
-    others = [machine for machine in machines if not needs_gpu(machine.tag)]
-    computing = sum(len(machine.held) for machine in others)
+    capacity = store.census.capacity(now - settings.worker_lost_seconds, now)
+    gpus = [found for tag, found in capacity.items() if needs_gpu(tag)]
+    others = [found for tag, found in capacity.items() if not needs_gpu(tag)]
+    computing = sum(found.held for found in others)
     # No more than can be taken: one that may use fewer slots than it has in use finishes them.
-    registered = computing + sum(machine.free for machine in others)
-    computing_gpu = sum(bool(machine.held) for machine in with_gpu)
+    registered = computing + sum(found.free for found in others)
+    with_gpu, computing_gpu = sum(found.machines for found in gpus), sum(found.busy for found in gpus)
     stages = store.lists.count_by_stage()
     cursor, newest = store.chain.cursor(), store.deals.newest(1)
-    deals = store.deals.count_since(BlockNumber(0))
+    deals = store.deals.count()
     return PlatformMetric(
-        alive_workers=len(machines),
+        alive_workers=sum(found.machines for found in capacity.values()),
         alive_computing_cpu=computing,
         alive_registered_cpu=registered,
         alive_computing_gpu=computing_gpu,
-        alive_registered_gpu=len(with_gpu),
+        alive_registered_gpu=with_gpu,
         alive_available_cpu=registered - computing,
         alive_total_cpu=registered,
-        alive_available_gpu=len(with_gpu) - computing_gpu,
-        alive_total_gpu=len(with_gpu),
+        alive_available_gpu=with_gpu - computing_gpu,
+        alive_total_gpu=with_gpu,
         current_task_statuses_count={
             **dict.fromkeys((*(str(stage) for stage in TaskStage), *_OTHERS), 0),
             **{str(stage): found.count for stage, found in stages.items()},

@@ -25,21 +25,29 @@ router = APIRouter(tags=["workers"])
 def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) -> None:
     """Note a step of a task that was given to this wallet. Repeating a report is accepted and changes nothing."""
     now, task_id = services.clock(), TaskId(task_id)
-    if request.step in {Step.COMPUTED, Step.FAILED} and (request.stdout is not None or request.stderr is not None):
-        task, replicate = own_replicate(services, task_id, wallet)
-        output = kept_output(task, replicate, request.step, request.stdout or "", request.stderr or "")
-        services.store.outputs.put(output, now)
     noted = partial(
         services.store.tasks.record_report, task_id, wallet, request.step, now, request.cause, request.exit_code
     )
     before = noted()
-    if before is None:
+    replicate = None if before is None else before.replicate(wallet)
+    if before is None or replicate is None:
         # Noted already, or it is not this wallet's, or this database does not know yet that it is.
-        _, replicate = own_replicate(services, task_id, wallet)
-        before = None if request.step in replicate.steps else noted()
-    replicate_before = None if before is None else before.replicate(wallet)
-    if before is not None and replicate_before is not None:
-        announce(services, before, replicate_before, request)
+        task, own = own_replicate(services, task_id, wallet)
+        _keep_output(services, task, own, request, now)
+        before = None if request.step in own.steps else noted()
+        replicate = None if before is None else before.replicate(wallet)
+    else:
+        # After the step, which is cheaper; a crash in between has the machine report it again.
+        _keep_output(services, before, replicate, request, now)
+    if before is not None and replicate is not None:
+        announce(services, before, replicate, request)
+
+
+def _keep_output(services: Access, task: TaskRecord, replicate: Replicate, request: Report, now: float) -> None:
+    """Keep what the app printed, if the report tells; the first of a task and wallet stays."""
+    if request.step in {Step.COMPUTED, Step.FAILED} and (request.stdout is not None or request.stderr is not None):
+        output = kept_output(task, replicate, request.step, request.stdout or "", request.stderr or "")
+        services.store.outputs.put(output, now)
 
 
 def own_replicate(services: Access, task_id: TaskId, wallet: Wallet) -> tuple[TaskRecord, Replicate]:

@@ -33,6 +33,8 @@ class NonceCost:
     called: bool
     #: Keys of the intents that it carries, and of those that left it.
     intents: tuple[str, ...]
+    #: More than 1 for the sum of a day's transactions of one kind, which are not kept one by one any more.
+    count: int = 1
 
     @property
     def kind(self) -> str:

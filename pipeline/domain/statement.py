@@ -53,9 +53,9 @@ class Line:
         got = self.amounts.get(Kind.REWARD, 0) + self.amounts.get(Kind.KITTY, 0)
         return got - self.amounts.get(Kind.SEIZE, 0)
 
-    def pay(self, gas: int, value: int, at: float) -> None:
-        """Add a share of a transaction."""
-        self.transactions += 1
+    def pay(self, gas: int, value: int, at: float, transactions: int = 1) -> None:
+        """Add a share of a transaction, or of the sum of so many."""
+        self.transactions += transactions
         self.gas_wei += gas
         self.sent_wei += value
         self.at = max(self.at, at)
@@ -87,7 +87,7 @@ def statement(
             keys = _keys_of_cost(by, cost)
             values = split_evenly(cost.moved, len(keys))
             for key, gas, value in zip(keys, split_evenly(cost.fee, len(keys)), values, strict=True):
-                line(key).pay(gas, value, cost.at)
+                line(key).pay(gas, value, cost.at, cost.count)
     for movement in movements:
         if (movement.owner == wallet) is (by is not By.WORKER) and (by is not By.WORKER or movement.owner in machines):
             line(_key_of_movement(by, movement)).book(movement)

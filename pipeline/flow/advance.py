@@ -122,7 +122,7 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     capacity: int | None = None
     spare: int | None = None
     trouble = _TroubleOf(scheduler)
-    paused: bool | None = None
+    stopped: bool | None = None
     for task in tasks:
         found = known.get(task.task_id) or folded.get(task.task_id)
         if found is None:
@@ -132,8 +132,8 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
         actions = deciding.decide_excusing(task, view, now, scheduler.timeouts, trouble.of)
         voting = not view.past(task.contribution_deadline, now)
         if initializes(actions) and not task.replicates and voting:
-            paused = scheduler.paused() or scheduler.holds() if paused is None else paused
-            actions = without_initialize(actions) if paused else actions
+            stopped = scheduler.begins().nothing if stopped is None else stopped
+            actions = without_initialize(actions) if stopped else actions
         late, put_off = of_expired(actions, voting=voting), False
         if late:
             spare = BULK_CAPACITY - scheduler.transactions.open() if spare is None else spare - 1

@@ -22,6 +22,7 @@ from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Reservati
 from pipeline.flow import isolate, unmatched
 from pipeline.flow.new_pool import decided_by
 from pipeline.scheduler import Scheduler
+from pipeline.store.hold import Begins
 from pipeline.store.tasks import NewReplicates
 from protocol.assignment import sign_assignment
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
@@ -39,8 +40,9 @@ TASKS, PAGES = 400, 5
 #: Free workers up to which they are simply all read, and tasks read beyond the free slots in a round's first page: some
 #: workers had some of them before.
 FEW = 32
-#: Most workers read for tasks of one kind, and how many more than the tasks want: some had them before.
-WORKERS, SPARE = 1000, 100
+#: Most workers read for tasks of one kind, and how many more than the tasks want, beside as many as had one of them
+#: before: fresh facts rule some out.
+WORKERS, SPARE = 1000, 20
 #: Kinds of machine (tags) looked for at once; requesters choose tags, and others wait for the next page.
 TAGS = 8
 #: Seconds for which tasks that no worker could take are not matched again, and those whose tag no free worker offers: a
@@ -65,38 +67,46 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
     Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
     `check_unfunded`: also read the balance of some workers that had none; the sweep does.
     """
-    if scheduler.holds():
-        return 0
+    begins: Begins | None = None
     if check_unfunded:
+        begins = scheduler.begins()
+        if begins.holds:
+            return 0
         _read_unfunded(scheduler, scheduler.clock())
     given = 0
     for number in range(PAGES):
-        count, more = _page(scheduler, first=not number)
+        now = scheduler.clock()
+        free = scheduler.store.workers.with_free_slots(_seen_after(scheduler, now), FEW + 1, now)
+        # Mostly no slot is free, and nothing else need be asked.
+        begins = scheduler.begins() if free and begins is None else begins
+        if not free or begins is None or begins.holds:
+            break
+        count, more = _page(scheduler, free, now, first=not number, paused=begins.paused)
         given += count
         if not more:
             break
     return given
 
 
-def _page(scheduler: Scheduler, *, first: bool) -> tuple[int, bool]:
-    """Match the most urgent tasks; how many replicates were given out, and whether to read the next page.
+def _page(
+    scheduler: Scheduler, free: Sequence[WorkerRecord], now: float, *, first: bool, paused: bool
+) -> tuple[int, bool]:
+    """Match the most urgent tasks with these machines, the best that are free, or more if there are many; how many
+    replicates were given out, and whether to read the next page.
 
     The first page has about as many tasks as slots are free: mostly it is one slot, and others are behind hundreds.
     """
-    now = scheduler.clock()
-    free = scheduler.store.workers.with_free_slots(_seen_after(scheduler, now), FEW + 1, now)
-    if not free:
-        return 0, False
     few, slots = len(free) <= FEW, sum(worker.free for worker in free)
     limit = min(TASKS, slots + FEW) if first and few else TASKS
-    waiting = _waiting(scheduler, now, limit)
+    # What a paused pool has begun it finishes; all else waits, untouched, however much of it there is.
+    waiting = scheduler.store.tasks.tasks_wanting_workers(now, limit, begun=paused)
     tasks = decided_by(scheduler.store.workers, _with_deal(scheduler, waiting, now), now)
     if not tasks:
         return 0, len(waiting) == limit
     tags = list(dict.fromkeys(task.tag for task in tasks))
     # Nobody is looked for who offers the other tags: the next page starts with them.
     served = tasks if few else [task for task in tasks if task.tag in tags[:TAGS]]
-    workers = free if few else _candidates(scheduler, served, now)
+    workers = free if few else _candidates(scheduler, served, free, now)
     matches = _match(scheduler, tasks, workers, now)
     unmatched.count(served, matches, workers)
     given = _give(scheduler, _reserve(scheduler, matches, now), now)
@@ -108,15 +118,6 @@ def _page(scheduler: Scheduler, *, first: bool) -> tuple[int, bool]:
         taken = {found.task.task_id for found in matches}
         _pass_over(scheduler, [task for task in served if task.task_id not in taken], workers, now)
     return given, True
-
-
-def _waiting(scheduler: Scheduler, now: float, limit: int) -> list[TaskRecord]:
-    """The most urgent tasks. What a paused pool has begun it finishes; all else waits, untouched, however much of it
-    there is.
-    """
-    tasks = scheduler.store.tasks
-    waiting = tasks.tasks_wanting_workers(now, limit, begun=False)
-    return tasks.tasks_wanting_workers(now, limit, begun=True) if waiting and scheduler.paused() else waiting
 
 
 def _with_deal(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[TaskRecord]:
@@ -150,22 +151,28 @@ def _seen_after(scheduler: Scheduler, now: float) -> float:
     return now - scheduler.settings.worker_lost_seconds
 
 
-def _candidates(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[WorkerRecord]:
+def _candidates(
+    scheduler: Scheduler, tasks: Sequence[TaskRecord], best: Sequence[WorkerRecord], now: float
+) -> list[WorkerRecord]:
     """The best workers for these tasks: for each tag, those that offer it, with stake for the smallest vote if need be.
 
-    Queried separately, so that workers that cannot take a task never displace those that can.
+    Queried separately, so that workers that cannot take a task never displace those that can; `best`, the best of all,
+    are enough for a few tasks that ask for nothing.
     """
     wanted: dict[tuple[Hash32, bool], list[TaskRecord]] = defaultdict(list)
     for task in tasks:
         wanted[task.tag, matching.stake_locked(task) > 0].append(task)
     found: dict[Wallet, WorkerRecord] = {}
     for (tag, _), kind in wanted.items():
-        limit = min(WORKERS, SPARE + sum(task.wants for task in kind))
+        before = max(len(task.replicates) for task in kind)
+        limit = min(WORKERS, SPARE + before + sum(task.wants for task in kind))
         stake = min(matching.stake_locked(task) for task in kind)
-        for worker in scheduler.store.workers.with_free_slots(
-            _seen_after(scheduler, now), limit, now, tag=tag, stake=stake
-        ):
-            found[worker.wallet] = worker
+        if not stake and not int(tag, 16) and limit <= len(best):
+            found |= {worker.wallet: worker for worker in best}
+            continue
+        seen_after = _seen_after(scheduler, now)
+        workers = scheduler.store.workers.with_free_slots(seen_after, limit, now, tag=tag, stake=stake)
+        found |= {worker.wallet: worker for worker in workers}
     return list(found.values())
 
 

@@ -61,7 +61,7 @@ def feed(scheduler: Scheduler) -> bool:
     now = scheduler.clock()
     after = f"0x{secrets.token_hex(32)}"
     tasks = scheduler.store.tasks.uninitialized(now, wanted, after)
-    tasks = [] if tasks and (scheduler.paused() or scheduler.holds()) else tasks
+    tasks = [] if tasks and scheduler.begins().nothing else tasks
     for chunk in notify.chunks(tasks, notify.ADVANCE_CHUNK):
         advance_each(scheduler, chunk)
     left = wanted - len(tasks)

@@ -69,7 +69,7 @@ def keep_orders(scheduler: Scheduler) -> None:
             ORDERS_OFFERED.set(offered(view.book.orders))
             done = actions.do(view.decide(scheduler.clock()), view.book.orders, view.highest)
             # A deal is read within moments: that is no reason to wait for the clock.
-            if not done and (view.supply.settled or view.policy is None or scheduler.holds()):
+            if not done and (view.supply.settled or view.policy is None or scheduler.begins().holds):
                 break
     finally:
         actions.close()

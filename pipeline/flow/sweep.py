@@ -79,8 +79,10 @@ def reread_quarantined(scheduler: Scheduler) -> None:
 
 def take_up_deals(scheduler: Scheduler) -> None:
     """Publish the ingest of deals that are not stored yet, and the next piece of large ones."""
-    scheduler.notifier.send_ingest(scheduler.store.deals.deals_to_ingest(DEALS, scheduler.clock()))
-    scheduler.notifier.send_bulk()
+    store = scheduler.store
+    scheduler.notifier.send_ingest(store.deals.deals_to_ingest(DEALS, scheduler.clock()))
+    if store.lists.any_open() or store.deals.any_waiting():
+        scheduler.notifier.send_bulk()
 
 
 def _assign(scheduler: Scheduler) -> None:
@@ -127,6 +129,8 @@ def free_forgotten_slots(scheduler: Scheduler) -> None:
 
 def _free_forgotten(scheduler: Scheduler, workers: Sequence[WorkerRecord], before: float) -> None:
     held = {item.task_id for worker in workers for item in (*worker.held, *worker.pledged) if item.since < before}
+    if not held:
+        return
     tasks = {task.task_id: task for task in scheduler.store.tasks.load_tasks(held)}
     forgotten, computed = forgotten_slots(workers, tasks, before)
     scheduler.store.workers.pledge(computed)

@@ -1,4 +1,5 @@
-"""Removes RabbitMQ users and queues of machines that are long silent, and old results; keeps the ledger up to date.
+"""Removes RabbitMQ users and queues of machines that are long silent, old results, and records of deals that are long
+over; keeps the ledger up to date.
 
 A machine that comes back signs in again and has them again: its password is refused by then, at which it signs in by
 itself. Its row stays, with what it has earned.
@@ -16,6 +17,7 @@ from pipeline.broker.admin import BrokerAdmin
 from pipeline.flow import isolate
 from pipeline.flow.keep_results import DAY, keep_results
 from pipeline.flow.ledger import WalletLedger
+from pipeline.flow.retention import Retention
 from pipeline.scheduler import Scheduler
 from pipeline.store.workers import Workers
 from protocol.types import Wallet
@@ -26,6 +28,8 @@ log = structlog.get_logger(__name__)
 MACHINES = 200
 #: Seconds that one run reads for the ledger; an older pool's past is read in several.
 LEDGER_SECONDS = 10.0
+#: Seconds that one run deletes records that are not kept any more; the rest is for the next one.
+ENDED_SECONDS = 10.0
 
 
 def tidy(scheduler: Scheduler) -> None:
@@ -33,7 +37,7 @@ def tidy(scheduler: Scheduler) -> None:
 
     Raises BrokerUnavailable, PyMongoError, after all of it was tried; the next run goes on.
     """
-    steps = (_machines, _results, _ledger, _quarantine)
+    steps = (_machines, _results, _ledger, _quarantine, _ended)
     isolate.all_of([partial(step, scheduler) for step in steps])
 
 
@@ -73,6 +77,13 @@ def _ledger(scheduler: Scheduler) -> None:
 
 def _quarantine(scheduler: Scheduler) -> None:
     scheduler.store.quarantine.forget_released(scheduler.clock())
+
+
+def _ended(scheduler: Scheduler) -> None:
+    # After the ledger, which tells up to which block its sums are proved.
+    retention = Retention.of(scheduler)
+    if retention is not None:
+        retention.run(ENDED_SECONDS)
 
 
 def remove_idle_machines(scheduler: Scheduler, broker: BrokerAdmin) -> int:

@@ -6,6 +6,7 @@ Rows are never removed, and signing in is free: no count here costs more for eve
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pymongo import ASCENDING, IndexModel
@@ -18,7 +19,7 @@ from pipeline.domain.worker_state import WorkerState
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.worker_documents import WORKERS
 from pipeline.store.worker_updates import SET_FREE
-from protocol.types import Wallet
+from protocol.types import Hash32, Wallet
 
 #: Machines counted to tell how the pool stands: beyond that, more of them change nothing.
 MACHINES_LIMIT = 1000
@@ -38,7 +39,20 @@ INDEXES = [
     IndexModel([("lost", ASCENDING), ("away", ASCENDING)], name="gone", partialFilterExpression={"lost": True}),
     IndexModel([("banned", ASCENDING)], name="banned", partialFilterExpression={"banned": True}),
     IndexModel([("operator_slots", ASCENDING)], name="drained", partialFilterExpression={"operator_slots": 0}),
+    IndexModel([("away", ASCENDING)], name="leaving", partialFilterExpression={"away": True, "lost": False}),
+    IndexModel([("checked_at", ASCENDING)], name="no_gas", partialFilterExpression={"facts.funded": False}),
+    IndexModel([("rest_until", ASCENDING)], name="cooling_down", partialFilterExpression={"rest_until": {"$gt": 0.0}}),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Machines, those of them with a task, and their slots in use and free."""
+
+    machines: int
+    busy: int
+    held: int
+    free: int
 
 
 class Census:
@@ -61,9 +75,7 @@ class Census:
         """Machines that could be given a task now, with or without a free slot, by the rules of
         `workers.with_free_slots`; at most `limit`.
         """
-        query = {**_FREE, "lost": False, "seen_at": {"$gte": seen_after}, "facts.funded": True}
-        query |= {"rest_until": {"$lte": now}, "away": {"$ne": True}, "disconnected_at": None}
-        return self._reader.each(self._rows.find(query).limit(limit))
+        return self._reader.each(self._rows.find(_able(seen_after, now)).limit(limit))
 
     def limit_slots(self, wallet: Wallet, most: int | None) -> bool:
         """Let a machine use at most `most` slots: 0 drains it, None takes the limit back. False: unknown wallet.
@@ -76,9 +88,12 @@ class Census:
     def count_by_state(self, now: float, lost_after: float) -> dict[WorkerState, int]:
         """How many machines are in each state, by the rules of `pipeline.domain.worker_state`.
 
-        Of those that the sweep has marked lost, AWAY and LOST are counted up to MOST_GONE each, all others one by one.
+        Only those that are not idle are read: the others are what is left of all. Of those that the sweep has marked
+        lost, AWAY and LOST are counted up to MOST_GONE each.
         """
         holds: list[tuple[object, WorkerState]] = [
+            ({"$eq": ["$banned", True]}, WorkerState.BANNED),
+            ({"$eq": ["$operator_slots", 0]}, WorkerState.DRAINED),
             ("$away", WorkerState.AWAY),
             ({"$lt": ["$seen_at", now - lost_after]}, WorkerState.LOST),
             ({"$and": [{"$gt": ["$checked_at", 0]}, {"$ne": ["$facts.funded", True]}]}, WorkerState.NO_GAS),
@@ -87,13 +102,28 @@ class Census:
         ]
         branches = [{"case": case, "then": str(state)} for case, state in holds]
         state = {"$switch": {"branches": branches, "default": str(WorkerState.IDLE)}}
-        rows = self._rows.aggregate([{"$match": _THERE | _FREE}, {"$group": {"_id": state, "count": {"$sum": 1}}}])
+        there = {"$match": {"$or": _not_idle(now, lost_after)}}
+        rows = self._rows.aggregate([there, {"$group": {"_id": state, "count": {"$sum": 1}}}])
         found = dict.fromkeys(WorkerState, 0) | {WorkerState(row["_id"]): int(row["count"]) for row in rows}
+        others = self._rows.count_documents(_THERE) - sum(found.values())
+        found[WorkerState.IDLE] += max(0, others)
         found[WorkerState.BANNED] = self._rows.count_documents(_BANNED)
         found[WorkerState.DRAINED] = self._rows.count_documents(_DRAINED)
         found[WorkerState.AWAY] += self._count({"lost": True, "away": True, **_FREE}, MOST_GONE)
         found[WorkerState.LOST] += self._count({"lost": True, "away": {"$ne": True}, **_FREE}, MOST_GONE)
         return found
+
+    def capacity(self, seen_after: float, now: float) -> dict[Hash32, Capacity]:
+        """What the machines that could be given a task now, by the rules of `able`, offer together; by their tags."""
+        one = {"$cond": [{"$gt": [{"$size": "$held"}, 0]}, 1, 0]}
+        sums = {
+            "machines": {"$sum": 1},
+            "busy": {"$sum": one},
+            "held": {"$sum": {"$size": "$held"}},
+            "free": {"$sum": "$free"},
+        }
+        rows = self._rows.aggregate([{"$match": _able(seen_after, now)}, {"$group": {"_id": "$tag", **sums}}])
+        return {Hash32(row["_id"]): Capacity(row["machines"], row["busy"], row["held"], row["free"]) for row in rows}
 
     def machine_facts(self, seen_after: float, now: float) -> MachineFacts:
         """How many machines can take work, and if none can, how many cannot for which reason. Each is counted up to
@@ -119,3 +149,23 @@ class Census:
 
     def _count(self, query: Mapping[str, Any], limit: int | None = None) -> int:
         return self._rows.count_documents(query, limit=MACHINES_LIMIT if limit is None else limit)
+
+
+def _able(seen_after: float, now: float) -> dict[str, Any]:
+    """The query for machines that could be given a task now, with or without a free slot."""
+    query = {**_FREE, "lost": False, "seen_at": {"$gte": seen_after}, "facts.funded": True}
+    return query | {"rest_until": {"$lte": now}, "away": {"$ne": True}, "disconnected_at": None}
+
+
+def _not_idle(now: float, lost_after: float) -> list[dict[str, Any]]:
+    """Queries, each by an index of few machines, that find every machine that is there and has any state but IDLE."""
+    marks: list[dict[str, Any]] = [
+        _BANNED,
+        {"operator_slots": 0},
+        {"away": True},
+        {"seen_at": {"$gte": 0.0, "$lt": now - lost_after}},
+        {"facts.funded": False, "checked_at": {"$gt": 0.0}},
+        {"rest_until": {"$gt": now}},
+        {"held.since": {"$gt": 0.0}},
+    ]
+    return [{"lost": False, **mark} for mark in marks]

@@ -13,12 +13,13 @@ from pymongo.errors import ConfigurationError, PyMongoError
 
 from config.per_process import PerProcess
 from config.settings import Settings
-from pipeline.store import ledger
+from pipeline.store import gas, ledger
 from pipeline.store.audits import Audits
 from pipeline.store.blocks import ChainStore
 from pipeline.store.census import Census
 from pipeline.store.copies import Copies
 from pipeline.store.deals import Deals
+from pipeline.store.ended import Ended
 from pipeline.store.enrolment import Enrolment
 from pipeline.store.hold import HoldSwitch
 from pipeline.store.migrations import migrate
@@ -113,6 +114,7 @@ class Store:
     transfers: TransferWishes
     orders: Orders
     audits: Audits
+    ended: Ended
     _db: Database[dict[str, Any]]
 
     @classmethod
@@ -136,6 +138,7 @@ class Store:
             TransferWishes(db),
             Orders(db),
             Audits(db),
+            Ended(db),
             db,
         )
 
@@ -161,6 +164,8 @@ class Store:
             self.pins.ensure_indexes()
             self.lists.ensure_indexes()
             self.orders.ensure_indexes()
+            self.ended.ensure_indexes()
+            gas.ensure_indexes(self._db)
             ledger.ensure_indexes(self._db)
             migrate(self._db)
 

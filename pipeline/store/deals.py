@@ -3,7 +3,7 @@
 notice in a block ──► new ──ingest──► ready ──reorg──► orphaned ──notice again──► new
                       │ ▲
                       ▼ └── read again later (pipeline.store.quarantine)
-                   unreadable
+                   unreadable                ready, orphaned ──kept long enough──► over ──► deleted
 
 While a deal is `new`, one process at a time stores its tasks, in pieces: it has a lease with a fence, a number that
 grows with every lease, and each piece is noted only under the fence it was begun with.
@@ -29,6 +29,8 @@ NEW = "new"
 READY = "ready"
 ORPHANED = "orphaned"
 UNREADABLE = "unreadable"
+#: Being deleted (`pipeline.store.ended`).
+OVER = "over"
 
 #: Seconds for which one process leases a deal: a piece takes less than one; a crash delays the rest by as much.
 LEASE_SECONDS = 15.0
@@ -38,6 +40,7 @@ _LOOKED_AT = 200
 DEALS = Documents(DealRecord, names={"deal_id": "_id", "matched_block": "block"}, text=("worker_stake",))
 INDEXES = [
     IndexModel([("block", ASCENDING)], name="new", partialFilterExpression={"state": NEW}),
+    IndexModel([("block", ASCENDING)], name="orphaned", partialFilterExpression={"state": ORPHANED}),
     IndexModel([("block", ASCENDING)], name="by_block"),
     IndexModel([("block", DESCENDING), ("_id", DESCENDING)], name="newest"),
 ]
@@ -94,7 +97,9 @@ class Deals:
         """Remember deals to ingest; one that is known from the same block stays as it is."""
         writes = []
         for deal_id, block, block_hash in notices:
-            known = {"$and": [{"$eq": ["$block_hash", block_hash]}, {"$in": ["$state", [NEW, READY, UNREADABLE]]}]}
+            known = {
+                "$and": [{"$eq": ["$block_hash", block_hash]}, {"$in": ["$state", [NEW, READY, UNREADABLE, OVER]]}]
+            }
             fresh = {
                 "state": {"$cond": [known, "$state", NEW]},
                 "stored": {"$cond": [known, {"$ifNull": ["$stored", 0]}, 0]},
@@ -119,6 +124,11 @@ class Deals:
         """The block in which each of these deals was matched; only deals that are not ingested yet."""
         rows = self._rows.find({"_id": {"$in": list(deal_ids)}, "state": NEW}, {"block": 1})
         return {DealId(row["_id"]): BlockNumber(row["block"]) for row in rows}
+
+    def any_waiting(self) -> bool:
+        """Whether any deal is not ingested yet."""
+        # The block is named so that the partial index serves.
+        return self._rows.find_one({"state": NEW, "block": {"$gte": 0}}, {"_id": 1}) is not None
 
     def waiting(self, limit: int) -> list[WaitingDeal]:
         """Deals noticed and not ingested yet, those matched first first; at most `limit`."""
@@ -293,6 +303,12 @@ class Deals:
             None if why is None else str(why),
             read,
         )
+
+    def count(self) -> int:
+        """About how many deals are stored that were not orphaned."""
+        # The block is named so that the partial index serves.
+        orphaned = self._rows.count_documents({"state": ORPHANED, "block": {"$gte": 0}})
+        return self._rows.estimated_document_count() - orphaned
 
     def count_since(self, block: BlockNumber) -> int:
         """Deals matched in this block or a later one and not orphaned."""

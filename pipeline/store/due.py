@@ -90,7 +90,9 @@ def _of_turn(turn: Turn, now: float) -> dict[str, Any]:
 def make_due(rows: Rows, now: float) -> None:
     """Have every open task visited and matched from `now` on that was to be later, by a clock that was wrong."""
     rows.update_many({"open": True, "next_visit": {"$gt": now}}, {"$set": {"next_visit": now}})
-    rows.update_many({"wants": {"$gt": 0}, "not_before": {"$gt": now}}, {"$set": {"not_before": now}})
+    # The bound on the deadline lets the index of waiting tasks serve.
+    waiting = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": 0}, "not_before": {"$gt": now}}
+    rows.update_many(waiting, {"$set": {"not_before": now}})
 
 
 def _seconds(value: object) -> float:

@@ -6,17 +6,33 @@ that is wrong, which is a reason to hold, decides nothing here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pymongo
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from pipeline.store.pause import PAUSE
+
 #: Seconds for which a hold lasts unless it is renewed: some of the API's looks at the servers.
 HOLD_SECONDS = 60.0
 #: Seconds that the database may take: if it does not answer, nothing is begun anyway.
 ANSWER_SECONDS = 3.0
 _ROW = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Begins:
+    """What keeps the pool from new work: the operator has paused it; something that work needs is away."""
+
+    paused: bool = False
+    holds: bool = False
+
+    @property
+    def nothing(self) -> bool:
+        """Whether either of them keeps it from beginning a task."""
+        return self.paused or self.holds
 
 
 class HoldSwitch:
@@ -34,6 +50,12 @@ class HoldSwitch:
         """Whether the pool holds, and has for at least `seconds`. Raises PyMongoError."""
         begun = {"$lte": ["$since", {"$subtract": ["$$NOW", seconds * 1000]}]}
         return self._rows.find_one({"_id": _ROW, "$expr": {"$and": [{"$gt": ["$until", "$$NOW"]}, begun]}}) is not None
+
+    def begins(self) -> Begins:
+        """Whether anything keeps the pool from new work, the operator's pause too: one query. Raises PyMongoError."""
+        either = {"_id": {"$in": [_ROW, PAUSE]}}
+        rows = {row["_id"]: row for row in self._rows.find(either, {"holds": {"$gt": ["$until", "$$NOW"]}})}
+        return Begins(paused=PAUSE in rows, holds=bool(rows.get(_ROW, {}).get("holds")))
 
     def hold(self, why: str, by: str) -> None:
         """Begin nothing new for HOLD_SECONDS; `by`: the process that found out. Raises PyMongoError."""

@@ -2,6 +2,7 @@
 
     movements   _id = <block hash>:<log index>          what others got by the wallet's tasks is here too (`owner`)
                 _id = outside:<book>:<block>            native token that came or went without the lane
+                _id = sums:<book>:<day>:<owner>:<kind>  in place of those of a day that is not kept any more (`sum_up`)
     cursors     _id = ledger:<chain>:<hub>:<wallet>     the books (`pipeline.domain.ledger`), under a version
 
 Only final blocks are stored. What a step read and the books that it leads to are one transaction, under the version
@@ -16,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo import ASCENDING, DESCENDING, IndexModel, ReplaceOne
+from bson import Decimal128
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReplaceOne, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -29,6 +31,8 @@ from protocol.types import ZERO_HASH, BlockHash, BlockNumber, Contract, Nonce, T
 
 #: `kind` of native token that came or went without the lane.
 _OUTSIDE = "outside"
+#: Seconds of a day.
+_DAY = 86_400
 INDEXES = [
     IndexModel([("book", ASCENDING), ("block", ASCENDING)], name="by_block"),
     IndexModel([("book", ASCENDING), ("at", ASCENDING)], name="by_time"),
@@ -48,7 +52,7 @@ _KEYS: Mapping[By, Mapping[str, Any]] = {
     By.KIND: {},
     By.WORKER: {},
     By.TASK: {"task": "$task"},
-    By.DAY: {"day": {"$floor": {"$divide": ["$at", 86_400]}}},
+    By.DAY: {"day": {"$floor": {"$divide": ["$at", _DAY]}}},
 }
 
 
@@ -76,6 +80,7 @@ class Movements:
         self._rows: Collection[dict[str, Any]] = db["movements"]
         self._cursors: Collection[dict[str, Any]] = db["cursors"]
         self._book = f"{chain_id}:{hub}:{wallet}"
+        self._sums = f"sums:{self._book}"
         self._cursor = f"ledger:{self._book}"
         self._wallet = wallet
 
@@ -152,13 +157,46 @@ class Movements:
         Each sum is a movement itself, with the time of the newest: one for each owner, kind and line of a list by `by`.
         """
         within = {"at": {"$gte": moment, "$lt": until}, "block": {"$lte": up_to}}
-        wanted = {"book": self._book, **within, "kind": {"$ne": _OUTSIDE}}
+        wanted = {"book": {"$in": [self._book, self._sums]}, **within, "kind": {"$ne": _OUTSIDE}}
         key = {"owner": "$owner", "kind": "$kind", **_KEYS[by]}
         # Decimal128 is exact to 34 digits; a sum of integers beyond 64 bits would become a float.
         amount = {"$sum": {"$toDecimal": "$amount"}}
         sums = {"$group": {"_id": key, "amount": amount, "at": {"$max": "$at"}, "newest": {"$max": "$block"}}}
         rows = self._rows.aggregate([{"$match": wanted}, sums])
         return [_sum(number, row) for number, row in enumerate(rows)]
+
+    def sum_up(self, before: float, up_to: BlockNumber, limit: int) -> int:
+        """Put sums by day, owner and kind in the place of movements from before `before` (Unix seconds, a day's
+        beginning) in blocks up to `up_to`, which are never read again; at most `limit` of the oldest. Native token from
+        outside that differs in nothing goes: the books have its sum. Returns how many rows it took.
+
+        One transaction: each movement is either there or in its sum, whatever is killed. Raises PyMongoError.
+        """
+
+        def write(session: ClientSession) -> int:
+            wanted = {"book": self._book, "at": {"$lt": before}, "block": {"$lte": up_to}, "differs": {"$ne": True}}
+            rows = list(self._rows.find(wanted, session=session).sort("at", ASCENDING).limit(limit))
+            sums = [self._add(row) for row in rows if row["kind"] != _OUTSIDE]
+            if sums:
+                self._rows.bulk_write(sums, session=session)
+            self._rows.delete_many({"_id": {"$in": [row["_id"] for row in rows]}}, session=session)
+            return len(rows)
+
+        with self._rows.database.client.start_session() as session:
+            return session.with_transaction(write)
+
+    def _add(self, row: Mapping[str, Any]) -> UpdateOne:
+        """The update that adds a movement to the sum of its day, with the time and block of the newest."""
+        owner, kind, day = row["owner"], row["kind"], int(row["at"] // _DAY)
+        return UpdateOne(
+            {"_id": f"{self._sums}:{day}:{owner}:{kind}"},
+            {
+                "$setOnInsert": {"book": self._sums, "owner": owner, "kind": kind, "task": None},
+                "$inc": {"amount": Decimal128(str(row["amount"]))},
+                "$max": {"at": row["at"], "block": row["block"]},
+            },
+            upsert=True,
+        )
 
     def withdrawn(self, after: BlockNumber, up_to: BlockNumber) -> int:
         """nRLC that the wallet withdrew in blocks above `after`, up to `up_to`."""

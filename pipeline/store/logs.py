@@ -1,4 +1,4 @@
-"""Collection `logs`: every PoCo event of our deals and tasks, kept for ever; a reorg marks, it never deletes.
+"""Collection `logs`: every PoCo event of our deals and tasks, kept as long as those; a reorg marks, it never deletes.
 
 _id = <block hash>:<log index>     so the same log read twice is one row, and its twin in another block is another
 """

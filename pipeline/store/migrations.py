@@ -89,9 +89,10 @@ def _to_schema_4(db: Database[dict[str, Any]]) -> None:
 
 
 def _to_schema_5(db: Database[dict[str, Any]]) -> None:
-    """Tasks are listed by stage and block: the index of stages alone goes."""
-    if "by_stage" in db["tasks"].index_information():
-        _drop(db, "tasks", "by_stage")
+    """Tasks are listed by stage and block, and machines counted by an index alone: the indexes before those go."""
+    for collection, name in (("tasks", "by_stage"), ("workers", "silent")):
+        if name in db[collection].index_information():
+            _drop(db, collection, name)
 
 
 def _completed(row: dict[str, Any]) -> list[UpdateOne]:

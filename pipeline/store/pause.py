@@ -9,7 +9,9 @@ from pymongo import ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-_ROW = {"_id": "pause"}
+#: Id of the row, which is there while the pool is paused.
+PAUSE = "pause"
+_ROW = {"_id": PAUSE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -374,6 +374,8 @@ class Tasks:
         """For a ping: which tasks are over, which of the worker's replicates must stop, and of which nothing is known:
         this database may have been lost or restored since.
         """
+        if not task_ids:
+            return Verdicts([], [], [])
         shown = {"open": 1, "replicates.wallet": 1, "replicates.state": 1}
         rows = {row["_id"]: row for row in self._rows.find({"_id": {"$in": list(task_ids)}}, shown)}
         found = Verdicts([], [], [])

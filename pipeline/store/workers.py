@@ -23,16 +23,19 @@ _READY: dict[str, Any] = {"facts.funded": True, "banned": False, "lost": False, 
 _BEST_FIRST = [("successes", DESCENDING), ("worth", DESCENDING), ("lot", ASCENDING)]
 _NEWCOMERS_QUEUES = {"queues": True, "successes": 0}
 _PRESENT = {"lost": False, "away": False, "replacing": False}
+_SEEN = [("seen_at", ASCENDING)]
 
 INDEXES = [
     IndexModel(_BEST_FIRST, name="ready", partialFilterExpression=_READY),
     IndexModel([("check_at", ASCENDING)], name="unfunded", partialFilterExpression={"facts.funded": False}),
-    IndexModel([("seen_at", ASCENDING)], name="silent", partialFilterExpression={"lost": False}),
-    IndexModel([("seen_at", ASCENDING)], name="replacing", partialFilterExpression={"replacing": True}),
-    IndexModel([("seen_at", ASCENDING)], name="proven", partialFilterExpression={"successes": {"$gt": 0}}),
+    # Both fields are in it, so that machines can be counted by it alone.
+    IndexModel([("lost", ASCENDING), *_SEEN], name="there", partialFilterExpression={"lost": False}),
+    IndexModel(_SEEN, name="replacing", partialFilterExpression={"replacing": True}),
+    IndexModel(_SEEN, name="proven", partialFilterExpression={"successes": {"$gt": 0}}),
+    IndexModel(_SEEN, name="busy_proven", partialFilterExpression={"successes": {"$gt": 0}, "free": {"$lte": 0}}),
     IndexModel([("address", ASCENDING)], name="at_address", partialFilterExpression={"lost": False}),
-    IndexModel([("seen_at", ASCENDING)], name="with_queues", partialFilterExpression={"queues": True}),
-    IndexModel([("seen_at", ASCENDING)], name="queues_of_newcomers", partialFilterExpression=_NEWCOMERS_QUEUES),
+    IndexModel(_SEEN, name="with_queues", partialFilterExpression={"queues": True}),
+    IndexModel(_SEEN, name="queues_of_newcomers", partialFilterExpression=_NEWCOMERS_QUEUES),
     IndexModel([("held.since", ASCENDING)], name="holding"),
     IndexModel([("pledged.since", ASCENDING)], name="pledging"),
 ]

@@ -16,7 +16,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two checks: a deposit is noticed soon, and three calls to the node a minute cost little.
 CHECK_SECONDS = 60.0
-#: Every so many checks, the Docker engine and the connection to RabbitMQ are checked as well.
+#: Every so many checks, and at each while something is not right, also what changes rarely is checked: limits, the
+#: connection to RabbitMQ, whether the node is on the pool's chain, and what a rollup takes on top of gas.
 THOROUGH_EVERY = 10
 
 
@@ -34,6 +35,8 @@ class Checkup:
         self._examine = examine or _examine
         self._throttle = LogThrottle()
         self._looks = 0
+        #: Whether all was right at the last check.
+        self._fit = True
         self._next = 0.0
 
     def run_if_due(self) -> None:
@@ -42,10 +45,12 @@ class Checkup:
         if now < self._next:
             return
         self._next = now + CHECK_SECONDS
-        thorough = self._looks % THOROUGH_EVERY == 0
+        thorough = self._looks % THOROUGH_EVERY == 0 or not self._fit
         self._looks += 1
+        self._fit = True
         for finding in self._examine(self._machine, now, thorough):
             self._note(finding, now)
+            self._fit = self._fit and finding.ok
             if finding.part == doctor.NETWORK:
                 self._bar_apps(finding)
 
@@ -71,7 +76,7 @@ class Checkup:
 def _examine(machine: Machine, now: float, thorough: bool) -> Iterator[CheckResult]:
     yield doctor.disk(machine.settings)
     yield doctor.packet_filter(machine)
-    yield from doctor.on_chain(machine, now)
+    yield from doctor.on_chain(machine, now, thorough=thorough)
     if thorough:
         yield doctor.limits(machine)
         yield doctor.broker(machine)

@@ -279,24 +279,32 @@ def broker(machine: Machine) -> CheckResult:
     return _found("broker", ask)
 
 
-def on_chain(machine: Machine, now: float) -> list[CheckResult]:
+def on_chain(machine: Machine, now: float, *, thorough: bool = True) -> list[CheckResult]:
     """ON_CHAIN: the node, this machine's clock (`now`, Unix seconds), the wallet's gas and stake, the limits of money.
 
-    Keeps what gas costs for the machine's other processes.
+    Keeps what gas costs for the machine's other processes. Not `thorough`: the chain is taken to be the one that it was
+    at the last thorough check, and a chain that took nothing on top of gas then to take nothing now.
     """
     settings = machine.settings
     try:
         with closing(connect(settings)) as rpc:
             hub = Hub(rpc, Contract(str(settings.hub)))
-            hub.check_chain(settings)
-            check_scheduler(hub, machine.pool)
-            return _wallet_on_chain(machine, hub, rpc, now)
+            if thorough:
+                hub.check_chain(settings)
+                check_scheduler(hub, machine.pool)
+            on_top = (
+                market.surcharge(rpc, machine.wallet) if thorough or market.noted_surcharge(machine.layout) else None
+            )
+            return _wallet_on_chain(machine, hub, rpc, now, on_top)
     except SluiceError as error:
         asked = CheckResult("chain", False, str(error))
         return [asked, *(CheckResult(part, False, f"{NOT_ASKED}that needs the chain") for part in ON_CHAIN[1:])]
 
 
-def _wallet_on_chain(machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float) -> list[CheckResult]:
+def _wallet_on_chain(
+    machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float, on_top: Mapping[str, int] | None
+) -> list[CheckResult]:
+    """Of `on_chain`; `on_top`: gas that the chain takes on top of a call's own, None: as it was."""
     settings, wallet, head = machine.settings, machine.wallet, hub.head()
     least = machine.pool.least_stake
     account, (balance,) = hub.account(wallet, head), hub.balances([wallet], head)
@@ -309,7 +317,7 @@ def _wallet_on_chain(machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float)
         clock.check(newest, machine.api, now, settings.block_time),
         rules.gas(Wei(balance), price),
         rules.stake(account.stake, account.locked, None if least is None else NRlc(least)),
-        money(machine, FeeMarket(newest.base_fee, Wei(tip)), market.surcharge(rpc, wallet)),
+        money(machine, FeeMarket(newest.base_fee, Wei(tip)), on_top),
     ]
 
 

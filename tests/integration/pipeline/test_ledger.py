@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from config.http_client import http_client
 from config.settings import settings as read_again
 from ops import cli
 from ops.commands.ledger import all_lines
+from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
 from ops.poco.sender import TxRequest
 from ops.stack import ports
@@ -24,7 +26,10 @@ from pipeline.api import serve
 from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_operations_app
 from pipeline.api.services import Services
+from pipeline.flow.audit import Reading
 from pipeline.flow.ledger import WalletLedger
+from pipeline.flow.retention import DAY, Retention
+from pipeline.scheduler import Scheduler
 from protocol.poco.view import TaskStatus
 from protocol.types import Contract, NRlc, Wei
 from tests.integration.pipeline.conftest import AGAIN_CATEGORY, LIE, OWNER, PRICE, REQUESTER, Pool
@@ -183,6 +188,29 @@ def test_the_ledger_equals_the_chain_to_the_wei_and_nrlc(
     assert code == 0
     day = dict(zip(*(line.split(",") for line in lines.splitlines()[:2]), strict=True))
     assert int(day["gas_wei"]) >= total["gas_wei"]
+    assert_the_same_after_retention(operated, [alone, voted, let_expire])
+
+
+def assert_the_same_after_retention(operated: OperatedPool, over: list[Matched]) -> None:
+    """Ledger and audits tell what they told before, though nothing is kept of these deals."""
+    pool = operated.pool
+    operated.await_final()
+    operated.ledger.catch_up(10.0)
+    before = operated.settled()
+    scheduler = Scheduler.open(pool.settings)
+    retention = Retention.of(scheduler)
+    assert retention is not None
+    removed = replace(retention, before=time.time() + 2 * DAY).run(60.0)
+    assert (removed.deals, removed.tasks) == (len(over), sum(len(deal.tasks) for deal in over))
+    assert removed.amounts > 10
+    assert [pool.store.deals.stored(deal.deal_id) for deal in over] == [None] * len(over)
+    after = operated.settled()
+    assert (after["total"], after["reconciled"]["says"][-28:]) == (before["total"], "differs by 0 wei and 0 nRLC.")
+    assert after["lines"] == before["lines"]
+    reading = Reading(scheduler)
+    reading.run()
+    assert reading.differences == [], "what is still open is audited, its events and transactions too"
+    scheduler.close()
 
 
 def test_a_reopened_task_is_in_the_ledger_and_what_its_silent_winner_lost(operated: OperatedPool) -> None:

@@ -22,6 +22,7 @@ from pipeline.flow import advance as advancing
 from pipeline.flow import assign as assigning
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
+from pipeline.store.hold import Begins
 from protocol.ethereum.signing import Key
 from protocol.types import NRlc, TaskId, Timestamp, Wallet, Wei
 from protocol.wire import Capabilities, Mode, Step
@@ -72,11 +73,8 @@ class Process:
     def publish(self, messages: Sequence[Segment]) -> None:
         self.sent += messages
 
-    def paused(self) -> bool:
-        return self.store.pause.state() is not None
-
-    def holds(self) -> bool:
-        return self.store.hold.state() is not None
+    def begins(self) -> Begins:
+        return self.store.hold.begins()
 
     def deals(self, ids: set[Any]) -> dict[Any, Any]:
         return dict.fromkeys(ids, deal())

@@ -14,6 +14,7 @@ from pipeline.domain.match import match
 from pipeline.domain.records import ReplicateState, Reservation, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import Timeouts
 from pipeline.flow import assign
+from pipeline.store.hold import Begins
 from pipeline.store.tasks import NewReplicates
 from protocol.poco.tags import fits
 from protocol.types import DealId, Hash32, TaskId, Timestamp, Wallet
@@ -50,8 +51,7 @@ class Pool:
             settings=SimpleNamespace(worker_lost_seconds=60.0),
             timeouts=Timeouts(1),
             deals=lambda ids: {deal_id: SimpleNamespace() for deal_id in ids - self.unreadable},
-            paused=lambda: self.paused,
-            holds=lambda: self.holds,
+            begins=lambda: Begins(self.paused, self.holds),
             publish=lambda _: None,
             relay=SimpleNamespace(step=lambda *_: None),
         )

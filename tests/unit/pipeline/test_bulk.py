@@ -9,9 +9,10 @@ import pytest
 
 from pipeline.domain.due import DueTask
 from pipeline.domain.records import TaskStage
-from pipeline.flow import bulk
+from pipeline.flow import bulk, sweep
 from pipeline.flow.bulk import MOST_URGENT
 from pipeline.flow.transactions import BULK_CAPACITY
+from pipeline.store.hold import Begins
 from protocol.types import DealId, TaskId
 
 
@@ -40,7 +41,7 @@ class Pool:
             tasks_due=lambda _, limit, __: [living, *late][:limit],
         )
         self.store = SimpleNamespace(tasks=rows)
-        self.paused, self.holds = lambda: paused, lambda: holds
+        self.begins = lambda: Begins(paused, holds)
 
     def clock(self) -> float:
         return 0.0
@@ -95,3 +96,15 @@ def test_a_pool_that_is_paused_or_holds_initializes_nothing_more_and_does_not_as
     stopped: dict[str, Any] = {stop: True}
     assert ran(Pool(tasks=10**6, **stopped), monkeypatch) == ["stored"]
     assert ran(Pool(tasks=10**6, expired=60, **stopped), monkeypatch) == ["stored", "visited 60"]
+
+
+@pytest.mark.parametrize("task", [False, True], ids=["no task is open", "a task is open"])
+@pytest.mark.parametrize("deal", [False, True], ids=["no deal waits", "a deal waits"])
+def test_the_sweep_asks_for_bulk_work_only_where_there_may_be_some(task: bool, deal: bool) -> None:
+    sent: list[str] = []
+    deals = SimpleNamespace(deals_to_ingest=lambda *_: [], any_waiting=lambda: deal)
+    store = SimpleNamespace(deals=deals, lists=SimpleNamespace(any_open=lambda: task))
+    notifier = SimpleNamespace(send_ingest=lambda _: None, send_bulk=lambda: sent.append("bulk"))
+    scheduler: Any = SimpleNamespace(store=store, notifier=notifier, clock=lambda: 1.0)
+    sweep.take_up_deals(scheduler)
+    assert sent == ["bulk"] * (task or deal)

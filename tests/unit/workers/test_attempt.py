@@ -105,7 +105,9 @@ def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it
         ("fit_again", "gas"),
     ]
     assert logs[0]["has_wei"] == 0
-    assert thorough == [True, False, False, False]
+    clock.now += CHECK_SECONDS
+    checkup.run_if_due()
+    assert thorough == [True, True, True, True, False], "all is looked at while something is wrong, and rarely after"
 
 
 def test_a_part_that_could_not_be_asked_is_logged_as_neither_wrong_nor_mended() -> None:

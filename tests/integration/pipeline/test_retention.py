@@ -1,0 +1,185 @@
+"""Records of deals that are long over are deleted in pieces, whatever is killed; the ledger's sums stay as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pymongo.errors import AutoReconnect
+
+from chain.lane.model.intent import Intent, IntentState, LaneId
+from chain.lane.model.nonce import Attempt, Fees, Mined, NonceRecord, NonceState, Purpose
+from chain.lane.store.documents import intent_document, record_document
+from chain.lane.store.mongo import MongoStore
+from pipeline.domain.ledger import Books, Mark
+from pipeline.domain.records import ComputeLog, TaskStage
+from pipeline.domain.statement import By, Line, statement
+from pipeline.flow import retention
+from pipeline.flow.ingest import task_records
+from pipeline.flow.retention import DAY, Removed, Retention
+from pipeline.store.client import Store
+from pipeline.store.deals import Lease
+from pipeline.store.gas import GasBook
+from pipeline.store.ledger import BlocksRead, Movements
+from protocol.poco.events import Event, SchedulerNotice, Seen, TaskInitialize
+from protocol.poco.money import EVEN, Balances, Kind
+from protocol.types import BlockHash, BlockNumber, Contract, DealId, Nonce, TaskId, Timestamp, TxHash, Wei
+from tests.integration.pipeline.rows import ALICE, NOW, POOL, deal
+from tests.unit.pipeline.test_ledger import ME, OTHER, movement
+
+LANE = LaneId(1, ME)
+HUB = Contract("0x" + "4b" * 20)
+#: A year after the past deals' final deadline.
+BEFORE = 400 * DAY
+
+
+def put_deal(store: Store, number: int, final: float, *, size: int = 3, is_open: bool = False) -> list[TaskId]:
+    """A deal with its tasks, and all that is stored of them; `final`: its final deadline."""
+    deal_id = DealId(f"0x{number:064x}")
+    found = replace(
+        deal(size, block=number),
+        deal_id=deal_id,
+        start_time=Timestamp(int(final) - 10),
+        final_deadline=Timestamp(int(final)),
+    )
+    block_hash = BlockHash(f"0x{number:064x}")
+    store.deals.noticed([(deal_id, found.matched_block, block_hash)])
+    lease = store.deals.lease_and_store(found, NOW)
+    assert isinstance(lease, Lease)
+    tasks = task_records(found)
+    ended = [replace(task, open=is_open and not task.index, stage=TaskStage.COMPLETED, version=1) for task in tasks]
+    store.tasks.insert_new(ended)
+    assert store.deals.mark_ingested(lease)
+    events: list[Event] = [SchedulerNotice(POOL, deal_id), *(TaskInitialize(task.task_id, POOL) for task in tasks)]
+    where = (found.matched_block, block_hash, Timestamp(int(final) - 10), TxHash(block_hash))
+    store.chain.logs.put([Seen(event, *where, index) for index, event in enumerate(events)])
+    for task in tasks:
+        store.outputs.put(ComputeLog(task.task_id, ALICE, "out", ""), NOW)
+        made = [Intent.new(1, ME, "finalize", task.task_id, occasion=again) for again in (0, 2)]
+        store._db["intents"].insert_many([intent_document(replace(each, state=IntentState.FINAL)) for each in made])
+    return [task.task_id for task in tasks]
+
+
+def put_nonce(store: Store, number: int, at: float, *keys: str, success: bool = True, value: int = 0) -> None:
+    """A final transaction of the lane."""
+    tx = TxHash(f"0x{number:064x}")
+    attempt = Attempt(tx, "0x", Fees(Wei(1), Wei(1)), Purpose.CALL if keys else Purpose.YIELD)
+    mined = Mined(tx, BlockNumber(number), BlockHash(tx), success, Wei(10**20 + number), 21_000)
+    record = NonceRecord(
+        lane=LANE,
+        nonce=Nonce(number),
+        intents=keys,
+        to=HUB,
+        data="0x",
+        gas=1,
+        value=Wei(value),
+        attempts=(attempt,),
+        created_at=at,
+        state=NonceState.FINAL,
+        mined=mined,
+    )
+    store._db["nonces"].insert_one(record_document(record))
+
+
+def left(store: Store, name: str) -> int:
+    return store._db[name].count_documents({"_id": {"$gt": ""}})
+
+
+@pytest.fixture
+def kept(store: Store) -> Retention:
+    movements = Movements(store._db, 1, HUB, ME)
+    return Retention(store, LANE, movements, GasBook(store._db, LANE), BEFORE)
+
+
+def test_deals_long_over_go_with_all_their_records_and_others_stay(store: Store, kept: Retention) -> None:
+    put_deal(store, 1, BEFORE - 5)
+    put_deal(store, 2, BEFORE - 4, is_open=True)
+    put_deal(store, 3, BEFORE - 3)
+    young = put_deal(store, 4, BEFORE + 3)
+    assert kept.run(60.0) == Removed(deals=2, tasks=6)
+    assert {name: left(store, name) for name in ("deals", "tasks", "logs", "intents", "outputs")} == {
+        "deals": 2,
+        "tasks": 6,
+        "logs": 8,
+        "intents": 12,
+        "outputs": 6,
+    }
+    assert {task.task_id for task in store.tasks.load_tasks(young)} == set(young)
+    assert store.chain.followed_from(0) == 4, "no audit of events begins where some are not kept any more"
+    assert kept.run(60.0) == Removed()
+
+
+def test_what_a_crash_cut_off_is_finished_by_the_next_run_and_compared_with_nothing_meanwhile(
+    store: Store, kept: Retention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "TASKS", 2)
+    deal_id = store.tasks.load_tasks(put_deal(store, 1, BEFORE - 5, size=5))[0].deal_id
+    rows = store.ended._tasks
+    deleted: list[object] = []
+
+    class Dying:
+        def __getattr__(self, name: str) -> object:
+            return getattr(rows, name)
+
+        def delete_many(self, wanted: dict[str, Any]) -> object:
+            if deleted:
+                raise AutoReconnect("killed")
+            deleted.append(wanted)
+            return rows.delete_many(wanted)
+
+    monkeypatch.setattr(store.ended, "_tasks", Dying())
+    with pytest.raises(AutoReconnect):
+        kept.run(60.0)
+    assert left(store, "tasks") == 3
+    assert store.deals.ready([deal_id]) == [], "an audit would find two of its tasks missing"
+    store.deals.noticed([(deal_id, BlockNumber(1), BlockHash(f"0x{1:064x}"))])
+    assert store.deals.deals_to_ingest(10) == [], "its notice is read again at each start"
+    monkeypatch.setattr(store.ended, "_tasks", rows)
+    assert kept.run(60.0) == Removed(deals=1, tasks=3)
+    assert [left(store, name) for name in ("deals", "tasks", "logs", "intents", "outputs")] == [0] * 5
+
+
+def test_a_run_stops_when_its_time_is_over(store: Store, kept: Retention) -> None:
+    put_deal(store, 1, BEFORE - 5)
+    assert kept.run(0.0) == Removed()
+    assert left(store, "tasks") == 3
+
+
+def test_the_ledgers_sums_are_the_same_to_the_wei_when_its_amounts_are_not_kept(store: Store, kept: Retention) -> None:
+    MongoStore(store._db).ensure_indexes()
+    task = TaskId("0x" + "aa" * 32)
+    moved = [
+        replace(
+            movement(kind, 10**17 + number, block=1 + number // 5, index=number % 5, owner=owner, task=task),
+            at=int(BEFORE - 2.3 * DAY) + number * 6_000,
+        )
+        for number, (kind, owner) in enumerate(
+            (kind, owner) for kind in Kind for owner in (ME, OTHER) for _ in range(4)
+        )
+    ]
+    even = kept.movements.begin(Books(BlockNumber(1), EVEN, BlockNumber(0), EVEN))
+    mark = Mark(BlockNumber(9), Wei(1), Nonce(8))
+    proved = replace(even, block=BlockNumber(99), proved=BlockNumber(9), proved_account=Balances(1, 2), native=mark)
+    kept.movements.store(even, proved, BlocksRead(BlockNumber(99), moved))
+    for number in range(10):
+        key = Intent.new(1, ME, ("finalize", "initialize", "call")[number % 3], task, occasion=number).key
+        keys = () if number == 5 else (key,)
+        put_nonce(store, number, BEFORE - 2.3 * DAY + number * 20_000, *keys, success=number != 3, value=number)
+
+    def told(by: By, until: float = BEFORE) -> list[tuple[str, dict[Kind, int], int, int, int]]:
+        found = kept.movements.summed(by, 0.0, BlockNumber(99), until)
+        lines: list[Line] = statement(by, ME, kept.gas.since(0.0, until), found, {OTHER})
+        return [(line.key, line.amounts, line.transactions, line.gas_wei, line.sent_wei) for line in lines]
+
+    days = [BEFORE - 2 * DAY, BEFORE - DAY, BEFORE]
+    before = [told(by, until) for by in (By.KIND, By.DAY, By.WORKER) for until in days]
+    for _ in range(2):
+        kept.run(60.0)
+        assert [told(by, until) for by in (By.KIND, By.DAY, By.WORKER) for until in days] == before
+    unsummed = list(store._db["movements"].find({"book": kept.movements._book}))
+    assert unsummed, "above the last proved block they may be read again"
+    assert {row["block"] > 9 or row["at"] >= BEFORE for row in unsummed} == {True}
+    assert [row["nonce"] for row in store._db["nonces"].find({"lane": str(LANE)}).sort("nonce", 1)] == [8, 9]
+    # By task, what is not kept is of no task.
+    assert sum(line[3] for line in told(By.TASK)) == sum(line[3] for line in told(By.KIND))
