@@ -201,19 +201,24 @@ def _print_differences(
     if as_json:
         _print_json({"from": span[0], "to": span[1], "clean": not found, **rows, **more})
         return
-    console = Console(soft_wrap=True, markup=False)
+    console = screen.console()
     if not found:
         console.print(f"Blocks {span[0]} to {span[1]}: all is stored as the chain says.")
         return
-    table = Table("what", "kind", "of", "block", "log", box=None)
-    for what, items in rows.items():
-        for item in items:
-            of = item.get("task_id", item.get("deal_id"))
-            log_index = str(item.get("log_index", ""))
-            table.add_row(what.replace("_", " "), item.get("kind", "deal"), of, str(item["block"]), log_index)
-    console.print(table)
+    lines = [
+        (
+            what.replace("_", " "),
+            str(item.get("kind", "deal")),
+            str(item.get("task_id", item.get("deal_id"))),
+            str(item["block"]),
+            str(item.get("log_index", "")),
+        )
+        for what, items in rows.items()
+        for item in items
+    ]
+    console.print(screen.table(("what", "kind", "of", "block", "log"), lines, empty=""))
     if more.get("mend"):
-        console.print(f"To mend it: {more['mend']}")
+        console.print(f"To mend it: {more['mend']}", markup=False)
     elif more["done"]:
         console.print("Mended. The next sweep looks at the deals and tasks concerned.")
     else:

@@ -11,8 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from chain.contracts.ens_names import with_addresses
 from chain.keystore import load_key
@@ -201,11 +199,12 @@ def _audit(as_json: Json = False, worker: Worker = False) -> None:
     if as_json:
         _print_json([asdict(finding) for finding in findings])
     else:
-        table = Table("kind", "nonce", "intent", "says", box=None)
-        for item in findings:
-            nonce = "" if item.nonce is None else str(item.nonce)
-            table.add_row(item.kind, nonce, item.intent or "", Text(item.says))
-        Console(soft_wrap=True).print(table if findings else "All is as the chain says.")
+        rows = [
+            (item.kind, "" if item.nonce is None else str(item.nonce), item.intent or "", item.says)
+            for item in findings
+        ]
+        columns = ("kind", "nonce", "intent", "says")
+        screen.console().print(screen.table(columns, rows, empty="All is as the chain says."))
     if findings:
         raise typer.Exit(1)
 

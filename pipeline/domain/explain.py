@@ -107,7 +107,7 @@ def explain(
     if paused and not task.replicates:
         return f"The pool is paused and begins no task; this one takes votes until {_date(task.contribution_deadline)}."
     if holding is not None and (task.wants or not task.replicates):
-        return f"The pool holds and begins nothing new: {holding}. It goes on by itself."
+        return f"The pool holds and begins nothing new: {holding.rstrip('.')}. It goes on by itself."
     staffing = _staffing(task, view, candidates, now, timeouts)
     if view.status is TaskStatus.UNSET:
         return " ".join([_transaction(task, Method.INITIALIZE, lane), *([staffing] if task.wants else [])])

@@ -40,7 +40,7 @@ def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]
         (worker.banned, f"It is banned: `sluice worker unban {worker.wallet}`."),
         (
             worker.drained,
-            f"It is drained, with {count(len(worker.held), 'task')} to finish: `sluice worker undrain {worker.wallet}`.",
+            f"It is drained, {count(len(worker.held), 'task')} to finish: `sluice worker undrain {worker.wallet}`.",
         ),
         (worker.away and not worker.banned, "It has signed off and comes back by itself when it is started."),
         (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from config import topology
 from config.celery_apps import core_app
 from ops.market import contracts
 from ops.market.match import Matched
+from ops.poco.sender import TxRequest
 from ops.poco.state import PocoState
 from ops.stack import ports
 from ops.stack.stack import Stack
@@ -58,6 +59,8 @@ class Desk:
     readers: Any
     wallets: list[Wallet]
     bulk: Matched = field(init=False)
+    #: By the number of a machine.
+    tags: dict[int, Hash32] = field(default_factory=dict)
 
     @property
     def services(self) -> Services:
@@ -69,20 +72,14 @@ class Desk:
         for _ in range(times):
             self.pool.step(seconds)
             for wallet in self.wallets:
-                self._live(wallet)
+                self.pool.store.workers.mark_seen(wallet, self.pool.now)
             # As the API's own thread does every few seconds.
             self.services.monitor.report().result()
 
-    def _live(self, wallet: Wallet) -> None:
-        """The machine pings, and says that it is at what it was given."""
-        store, now = self.pool.store, self.pool.now
-        store.workers.mark_seen(wallet, now)
-        for task in store.lists.of_worker(wallet, TASKS):
-            store.tasks.record_report(task.task_id, wallet, Step.STARTED, now, None, None)
-
-    def sign_in(self, number: int, tag: Hash32 = ZERO_HASH) -> None:
-        """Machine `number` signs in, and offers what `tag` names."""
+    def sign_in(self, number: int, tag: Hash32 | None = None) -> None:
+        """Machine `number` signs in, and offers what `tag` names from now on."""
         wallet, pool = self.wallets[number], self.pool
+        tag = self.tags[number] = tag or self.tags.get(number, ZERO_HASH)
         pool.admin.enrol(wallet)
         pool.chain.rpc.call("anvil_setBalance", wallet, hex(COINS))
         offer = Capabilities(name=f"desk-{number}", version="1", slots=2, cpus=1, memory_bytes=2**30, tag=tag)
@@ -95,9 +92,12 @@ class Desk:
         return found
 
     def fund(self, wallet: Wallet, amount: NRlc) -> None:
-        """Deposit for a wallet, in a block of its own."""
-        chain = self.pool.chain
-        chain.sender(0).send(contracts.deposits_of(chain.rpc, chain.at, {wallet: amount}))
+        """Deposit for a wallet."""
+        self.send(contracts.deposits_of(self.pool.chain.rpc, self.pool.chain.at, {wallet: amount}))
+
+    def send(self, requests: Sequence[TxRequest]) -> None:
+        """What the hub's owner does, in a block of its own, which has the time of anvil's clock."""
+        self.pool.chain.sender(0).send(requests)
         self.pool.now = max(self.pool.now, _head_time(self.pool))
 
     def environment(self) -> dict[str, str]:
@@ -147,7 +147,11 @@ def open_desk(state: PocoState, stack: Stack, database: str, home: Path) -> Iter
             for number in range(MACHINES):
                 desk.sign_in(number)
             desk.bulk = pool.buy(CATEGORY, volume=TASKS)
-            desk.step(5)
+            desk.step(3)
+            for wallet in wallets:
+                for task in pool.store.lists.of_worker(wallet, TASKS):
+                    pool.store.tasks.record_report(task.task_id, wallet, Step.STARTED, pool.now, None, None)
+            desk.step(2)
             yield desk
 
 
