@@ -53,10 +53,10 @@ def unservable(waiting: Sequence[TaskRecord], candidates: Mapping[Kind, Candidat
 
 
 def needs(facts: Facts | None, quarantined: int, unservable: Sequence[Unservable], *, paid: bool) -> list[Need]:
-    """What to see to. `quarantined`: rows set aside; `paid`: whether the pool's newest deal locks a stake."""
+    """What to see to. `quarantined`: rows; `paid`: whether the pool's newest deal locks a stake."""
     found = [] if facts is None else [*_stake(facts, paid=paid), *_dead(facts)]
     if quarantined:
-        says = f"{count(quarantined, 'row')} of the database set aside, since this release cannot use them"
+        says = f"{count(quarantined, 'row')} of the database quarantined: this release cannot use them"
         fix = "See `sluice quarantine ls`. A deal that cannot be decoded is the requester's mistake."
         found.append(Need("quarantine", says, fix))
     for each in unservable:
@@ -85,4 +85,4 @@ def _dead(facts: Facts) -> list[Need]:
     if not dead:
         return []
     fix = "See `sluice dead ls`; `sluice dead retry --all` has them delivered again, `drop` removes them."
-    return [Need("dead letters", f"{count(dead, 'message')} failed too often and were set aside", fix)]
+    return [Need("dead letters", f"{count(dead, 'message')} failed too often", fix)]

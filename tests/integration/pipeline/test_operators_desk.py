@@ -132,7 +132,7 @@ def test_deal_not_decodable(desk: Desk, shell: Shell) -> None:
     deal = pool.buy(FOREVER)
     desk.step(3)
     why = f"lasts {FOREVER} s"
-    shell.says("status", "quarantine: 1 row of the database set aside", "`sluice quarantine ls`", code=1)
+    shell.says("status", "quarantine: 1 row of the database quarantined", "`sluice quarantine ls`", code=1)
     shell.says("quarantine ls", "deals", deal.deal_id, why, code=1)
     shell.says(f"explain {deal.deal_id}", "It cannot be served", why, "`sluice quarantine ls`")
     shell.says(f"deal show {deal.deal_id}", "unreadable", why)

@@ -48,7 +48,7 @@ def test_stake_is_low_below_a_tenth_or_where_there_is_none_for_a_price() -> None
     assert of(0, 0, paid=False) == [], "a pool that sells for nothing locks nothing"
 
 
-def test_dead_letters_and_rows_set_aside_are_told() -> None:
+def test_dead_letters_and_quarantined_rows_are_told() -> None:
     dead = BrokerFacts("app", True, queues=(QueueFacts("dead", 2, 1), QueueFacts("pipeline", 7, 0)))
     assert parts(WELL) == []
     assert parts(replace(WELL, broker=dead), quarantined=1) == ["dead letters", "quarantine"]
