@@ -1,5 +1,5 @@
 """`python -m bench NAME`: all, compare, latency, throughput, lane, catchup, bag, crowd, flat, faults, chaos,
-workerdrop, hostile, takeover; each has --help.
+workerdrop, hostile, takeover, ledger; each has --help.
 """
 
 from __future__ import annotations
@@ -11,7 +11,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench import all_short, bag, catchup, crowd, faults, flat, hostile, lane, latency, takeover, throughput, workerdrop
+from bench import (
+    all_short,
+    bag,
+    catchup,
+    crowd,
+    faults,
+    flat,
+    hostile,
+    lane,
+    latency,
+    ledger,
+    takeover,
+    throughput,
+    workerdrop,
+)
 from bench.chaos import run as chaos
 from config.logging import configure
 from config.settings import read_settings
@@ -184,6 +198,16 @@ def takeover_command(
 ) -> None:
     """The database is lost in the middle of a bag, and the pool adopted from the chain. Example: takeover --tasks 50"""
     _print_lines(takeover.run(tasks=tasks))
+
+
+@app.command("ledger")
+def ledger_command(
+    tasks: Annotated[int, typer.Option(help="Tasks of trust 1, 3 and 5; some are reopened or claimed.", min=20)] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the deals and the reorgs.")] = 1,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """The ledger beside the chain after lies, reorgs, reopened and claimed tasks. Example: ledger --tasks 100"""
+    _print_lines(ledger.run(tasks=tasks, seed=seed))
 
 
 def _print_lines(lines: Iterator[str]) -> None:

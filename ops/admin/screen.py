@@ -17,6 +17,8 @@ Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Line
 
 #: Columns of a page whose cells must not be cut: ids are there to be copied.
 WIDE = 1000
+#: Columns of what is there to be copied.
+_IDS = frozenset({"task", "deal", "wallet", "intent", "row", "of"})
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -25,7 +27,12 @@ def show(answer: Any, drawn: RenderableType, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(answer, indent=1))
     else:
-        Console(soft_wrap=True, highlight=False, width=WIDE if not Console().is_terminal else None).print(drawn)
+        console().print(drawn)
+
+
+def console() -> Console:
+    """Standard output, soft-wrapped; as wide as need be where it is no terminal."""
+    return Console(soft_wrap=True, highlight=False, width=WIDE if not Console().is_terminal else None)
 
 
 def printable(text: object) -> str:
@@ -37,7 +44,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) 
     """A table without lines, or `empty` if it has no row. Cells are text, never markup: strangers write some of it."""
     made = Table(box=None, pad_edge=False)
     for column in columns:
-        made.add_column(column, no_wrap=column in {"task", "deal", "wallet"}, overflow="fold")
+        made.add_column(column, no_wrap=column in _IDS, overflow="fold")
     for row in rows:
         made.add_row(*(Text(printable(cell)) for cell in row))
     return made if made.row_count else Text(empty)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ from chain.watch.audit import Audit, DealPlace
 from chain.watch.watcher import Reorg, Watcher
 from config.endpoints import rpc_urls
 from config.settings import Settings, settings
+from ops.admin import screen
+from pipeline.domain.health import stale_after
 from pipeline.store.client import Store, answering
 from protocol.counts import count
 from protocol.errors import BadInput, BadSetting
@@ -63,7 +66,8 @@ def _status(as_json: Json = False) -> None:
     for url in rpc_urls(now):
         with Rpc(url, now.rpc_timeout) as rpc:
             nodes.append(looking.ask_node(rpc, cursor))
-    odd = [*looking.node_problems(nodes, now.chain_id), *_quarantine_sentences(aside)]
+    bad = looking.node_problems(nodes, now.chain_id, time.time(), stale_after(now.block_time))
+    odd = [*bad, *_quarantine_sentences(aside)]
     found = {
         "cursor": None if cursor is None else asdict(cursor),
         "lag": max((node.lag for node in nodes if node.lag is not None), default=None),
@@ -197,19 +201,24 @@ def _print_differences(
     if as_json:
         _print_json({"from": span[0], "to": span[1], "clean": not found, **rows, **more})
         return
-    console = Console(soft_wrap=True, markup=False)
+    console = screen.console()
     if not found:
         console.print(f"Blocks {span[0]} to {span[1]}: all is stored as the chain says.")
         return
-    table = Table("what", "kind", "of", "block", "log", box=None)
-    for what, items in rows.items():
-        for item in items:
-            of = item.get("task_id", item.get("deal_id"))
-            log_index = str(item.get("log_index", ""))
-            table.add_row(what.replace("_", " "), item.get("kind", "deal"), of, str(item["block"]), log_index)
-    console.print(table)
+    lines = [
+        (
+            what.replace("_", " "),
+            str(item.get("kind", "deal")),
+            str(item.get("task_id", item.get("deal_id"))),
+            str(item["block"]),
+            str(item.get("log_index", "")),
+        )
+        for what, items in rows.items()
+        for item in items
+    ]
+    console.print(screen.table(("what", "kind", "of", "block", "log"), lines, empty=""))
     if more.get("mend"):
-        console.print(f"To mend it: {more['mend']}")
+        console.print(f"To mend it: {more['mend']}", markup=False)
     elif more["done"]:
         console.print("Mended. The next sweep looks at the deals and tasks concerned.")
     else:
@@ -220,17 +229,19 @@ def _print_status(found: dict[str, Any], nodes: Sequence[looking.NodeStatus], re
     """Print the answer of `sluice chain status` in words and a table."""
     console, cursor = Console(soft_wrap=True, markup=False), found["cursor"]
     where = "nothing followed yet" if cursor is None else f"block {cursor['number']} {cursor['hash']}"
-    console.print(f"followed: {where}" + ("" if found["lag"] is None else f", {count(found['lag'], 'block')} behind"))
+    lag = found["lag"]
+    way = "" if lag is None else f", {count(lag, 'block')} behind" if lag >= 0 else f", {count(-lag, 'block')} ahead"
+    console.print(f"followed: {where}{way}")
     console.print(
         f"stored: {count(found['deals'], 'deal')} ({found['deals_waiting']} to be ingested),"
         f" {count(found['logs'], 'log')}"
     )
-    table = Table("node", "head", "safe", "finalized", "has the last block followed", box=None)
+    table = Table("node", "head", "its age", "safe", "finalized", "has the last block followed", box=None)
     for node in nodes:
         has = {None: "–", True: "yes", False: "no: replaced"}[node.has_cursor]
-        table.add_row(
-            node.name, *(str(n if n is not None else "–") for n in (node.head, node.safe, node.finalized)), has
-        )
+        head, safe, finalized = (str(n if n is not None else "–") for n in (node.head, node.safe, node.finalized))
+        old = screen.age(None if node.timestamp is None else time.time() - node.timestamp)
+        table.add_row(node.name, head, old, safe, finalized, has)
     console.print(table)
     for reorg in reorgs:
         console.print(

@@ -48,7 +48,11 @@ def _status(as_json: Json = False) -> None:
         _since("Paused", answer["paused"], "Run `sluice pool resume` when it may go on."),
         _since("Holding", answer["holding"], "It goes on by itself."),
     ]
-    screen.show(answer, "\n".join(filter(None, says)) or "The pool takes work.", as_json=as_json)
+    bad = ", ".join(answer["not_well"])
+    takes = (
+        f"The pool takes work, but not all of it is well: {bad} (`sluice status`)." if bad else "The pool takes work."
+    )
+    screen.show(answer, "\n".join(filter(None, says)) or takes, as_json=as_json)
     if any(says):
         raise typer.Exit(1)
 

@@ -8,11 +8,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from config.settings import settings
+from ops.admin import screen
 from pipeline.store.client import Store, answering
 from protocol.errors import NotFound
 
@@ -38,13 +36,20 @@ def _ls(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries], default=str))
     else:
-        table = Table("collection", "row", "since", "read again", "times", "why", box=None)
         now = time.time()
-        for entry in entries:
-            again = f"in {max(0.0, entry.until - now):.0f} s"
-            since = f"{now - entry.since:.0f} s ago"
-            table.add_row(entry.collection, str(entry.key), since, again, str(entry.times), Text(entry.why))
-        Console(soft_wrap=True).print(table if entries else "Nothing is quarantined.")
+        rows = [
+            (
+                entry.collection,
+                str(entry.key),
+                f"{screen.age(now - entry.since)} ago",
+                f"in {screen.age(entry.until - now)}",
+                str(entry.times),
+                entry.why,
+            )
+            for entry in entries
+        ]
+        columns = ("collection", "row", "since", "read again", "times", "why")
+        screen.console().print(screen.table(columns, rows, empty="Nothing is quarantined."))
     if entries:
         raise typer.Exit(1)
 

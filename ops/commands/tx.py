@@ -11,8 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from chain.contracts.ens_names import with_addresses
 from chain.keystore import load_key
@@ -27,6 +25,7 @@ from chain.lane.store.port import LaneStore
 from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.pool import connect
 from config.settings import settings
+from ops.admin import screen
 from pipeline.store.client import answering, database
 from protocol.errors import BadInput
 from protocol.types import Nonce, TxHash
@@ -72,7 +71,7 @@ def _ls(as_json: Json = False, worker: Worker = False) -> None:
         records = [_record_json(record) for record in status.open]
         _print_json({**asdict(status), "open": records, "intents": [_intent_json(intent) for intent in intents]})
         return
-    console = Console(soft_wrap=True)
+    console = screen.console()
     console.print(f"wallet {lane.id.wallet}, chain {lane.id.chain_id}, head {status.head}")
     console.print(f"balance {status.balance / _ETHER:.6f}, mined {status.count}, next nonce {status.next_nonce}")
     if status.halted is not None:
@@ -80,19 +79,29 @@ def _ls(as_json: Json = False, worker: Worker = False) -> None:
     if status.waiting is not None:
         console.print("[bold yellow]The lane waits[/] for something that it cannot mend; it goes on by itself.")
     console.print(f"head of the line: {status.why}", markup=False)
-    table = Table("nonce", "intents", "attempts", "fee cap, gwei", "sent at block", box=None)
-    for record in status.open:
-        cap = f"{record.newest.fees.max_fee / 1e9:.3f}"
-        table.add_row(
-            str(record.nonce), str(len(record.intents)), str(len(record.attempts)), cap, str(record.sent_block or "–")
+    open_nonces = [
+        (
+            str(record.nonce),
+            str(len(record.intents)),
+            str(len(record.attempts)),
+            f"{record.newest.fees.max_fee / 1e9:.3f}",
+            str(record.sent_block or "–"),
         )
-    if status.open:
-        console.print(table)
-    listed = Table("intent", "state", "age", "why", box=None)
-    for intent in intents:
-        age = f"{time.time() - intent.created_at:.0f} s"
-        listed.add_row(f"{intent.method} {intent.subject}", intent.state.value, age, Text(intent.reason or ""))
-    console.print(listed if intents else "No intent is open.")
+        for record in status.open
+    ]
+    if open_nonces:
+        columns = ("nonce", "intents", "attempts", "fee cap, gwei", "sent at block")
+        console.print(screen.table(columns, open_nonces, empty=""))
+    listed = [
+        (
+            f"{intent.method} {intent.subject}",
+            intent.state.value,
+            screen.age(time.time() - intent.created_at),
+            intent.reason or "",
+        )
+        for intent in intents
+    ]
+    console.print(screen.table(("intent", "state", "age", "why"), listed, empty="No intent is open."))
 
 
 def _show(
@@ -190,11 +199,12 @@ def _audit(as_json: Json = False, worker: Worker = False) -> None:
     if as_json:
         _print_json([asdict(finding) for finding in findings])
     else:
-        table = Table("kind", "nonce", "intent", "says", box=None)
-        for item in findings:
-            nonce = "" if item.nonce is None else str(item.nonce)
-            table.add_row(item.kind, nonce, item.intent or "", Text(item.says))
-        Console(soft_wrap=True).print(table if findings else "All is as the chain says.")
+        rows = [
+            (item.kind, "" if item.nonce is None else str(item.nonce), item.intent or "", item.says)
+            for item in findings
+        ]
+        columns = ("kind", "nonce", "intent", "says")
+        screen.console().print(screen.table(columns, rows, empty="All is as the chain says."))
     if findings:
         raise typer.Exit(1)
 

@@ -1,6 +1,6 @@
 """Messages in the queue `dead`: what was delivered too often without success, for the operator to look at.
 
-    get without acknowledging ─┬─ list:   disconnect, and RabbitMQ puts all back
+    get without acknowledging ─┬─ list:   close the channel, and RabbitMQ puts all back before it answers
                                ├─ retry:  publish to the queue that it came from, confirmed ─► acknowledge
                                └─ drop:   acknowledge
 
@@ -84,11 +84,14 @@ class DeadLetters:
         link = BrokerLink(self._app)
         try:
             with link.producer() as producer:
+                channel: Any = producer.channel
                 done = []
-                for message in _messages(producer.channel, limit):
+                for message in _messages(channel, limit):
                     letter = _letter(message)
-                    if (ids is None or letter.id in ids) and act(producer.channel, message, letter) is not False:
+                    if (ids is None or letter.id in ids) and act(channel, message, letter) is not False:
                         done.append(letter)
+                # Whoever looks next finds the others: after a mere disconnection they come back a moment later.
+                channel.close()
                 return done
         finally:
             link.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,8 +12,9 @@ from pipeline.domain import replicas
 from pipeline.domain.actions import Method
 from pipeline.domain.decide import MAX_FAILED_INTENTS, causes, claim_pause
 from pipeline.domain.match import Capacity, Obstacle, for_proven, had, obstacle, stake_locked
-from pipeline.domain.records import MOST_NEWCOMERS, TaskRecord, WorkerRecord
+from pipeline.domain.records import MOST_NEWCOMERS, ReplicateState, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import Timeouts
+from protocol.counts import count
 from protocol.poco.seal import result_hash
 from protocol.poco.tags import framework, needs_gpu
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
@@ -83,9 +85,11 @@ def explain(
     *,
     paused: bool = False,
     holding: str | None = None,
+    lane: str | None = None,
 ) -> str | None:
     """What the task waits for; None if it is over. `candidates`: of its kind; `now`: Unix seconds; `paused`: the
-    operator has paused the pool; `holding`: why the pool holds, if it does.
+    operator has paused the pool; `holding`: why the pool holds, if it does; `lane`: a sentence that says why the
+    scheduler's lane sends nothing, if it does not.
     """
     if not task.open:
         return None
@@ -95,19 +99,28 @@ def explain(
         return "A reorganisation took its deal off the chain; it goes on if the deal comes back."
     if now >= task.final_deadline:
         method = Method.INITIALIZE if view.status is TaskStatus.UNSET else Method.CLAIM
-        return f"Its final deadline is over. {_transaction(task, method)}"
+        return f"Its final deadline is over. {_transaction(task, method, lane)}"
     if view.status is TaskStatus.REVEALING:
-        return _revealing(task, view, now)
+        return _revealing(task, view, now, lane)
     if now >= task.contribution_deadline:
         return f"It got too few votes in time. It can be claimed from {_date(task.final_deadline)} on."
     if paused and not task.replicates:
         return f"The pool is paused and begins no task; this one takes votes until {_date(task.contribution_deadline)}."
     if holding is not None and (task.wants or not task.replicates):
-        return f"The pool holds and begins nothing new: {holding}. It goes on by itself."
+        return f"The pool holds and begins nothing new: {holding.rstrip('.')}. It goes on by itself."
     staffing = _staffing(task, view, candidates, now, timeouts)
     if view.status is TaskStatus.UNSET:
-        return " ".join([_transaction(task, Method.INITIALIZE), *([staffing] if task.wants else [])])
+        return " ".join([_transaction(task, Method.INITIALIZE, lane), *([staffing] if task.wants else [])])
     return staffing
+
+
+def ended(task: TaskRecord) -> str:
+    """How a task that is over ended, in words, with what its machines said was wrong."""
+    said = [item.cause.rstrip(".") for item in task.replicates if item.cause is not None]
+    found = ", ".join(f"{number} x {cause}" for cause, number in Counter(said).most_common())
+    why = f": {task.why.rstrip('.')}" if task.why else ""
+    machines = f" Its machines said: {found} (`sluice task show {task.task_id}`)." if found else ""
+    return f"It is {task.stage} and waits for nothing{why}.{machines}"
 
 
 def why_nobody(task: TaskRecord, candidates: Candidates, now: float) -> str:
@@ -156,22 +169,25 @@ def _staffing(
     pending = len(replicas.pending(task, view, now, timeouts))
     have = f"{pending} at work, {len(view.contributions)} voted"
     if task.wants and task.backup:
-        return f"Machines that were never right on chain are at it ({have}). A proven one gets it too when it is free."
-    if task.wants:
-        return f"It wants {task.wants} more workers ({have}). {why_nobody(task, candidates, now)}"
-    return f"Its workers' votes are awaited ({have})."
+        said = f"Machines that were never right on chain are at it ({have}). A proven one gets it too when it is free."
+    elif task.wants:
+        said = f"It wants {count(task.wants, 'more worker')} ({have}). {why_nobody(task, candidates, now)}"
+    else:
+        said = f"Its workers' votes are awaited ({have})."
+    failed = any(item.state is ReplicateState.FAILED and item.cause for item in task.replicates)
+    return f"{said} Of those asked before: {causes(task)}." if failed and causes(task) not in said else said
 
 
-def _revealing(task: TaskRecord, view: ChainView, now: float) -> str:
+def _revealing(task: TaskRecord, view: ChainView, now: float, lane: str | None) -> str:
     missing = [vote for vote in view.winners if vote.status is ContributionStatus.CONTRIBUTED]
     over = view.reveal_deadline is not None and now >= view.reveal_deadline
     if over and not view.revealed:
-        return f"No winner has revealed in time. {_transaction(task, Method.REOPEN)}"
+        return f"No winner has revealed in time. {_transaction(task, Method.REOPEN, lane)}"
     if replicas.usable_result(task, view) is None:
         return _no_result(task, view)
     if missing and not over:
         return f"{len(missing)} of {len(view.winners)} winners have not revealed yet."
-    return _transaction(task, Method.FINALIZE)
+    return _transaction(task, Method.FINALIZE, lane)
 
 
 def _no_result(task: TaskRecord, view: ChainView) -> str:
@@ -191,14 +207,16 @@ def _no_result(task: TaskRecord, view: ChainView) -> str:
     return f"The result is not stored yet; {len(asked)} of {len(view.winners)} winners were asked to upload it."
 
 
-def _transaction(task: TaskRecord, method: Method) -> str:
+def _transaction(task: TaskRecord, method: Method, lane: str | None) -> str:
     failed = task.failed.get(method, 0)
     if failed >= MAX_FAILED_INTENTS:
         again = f" It is tried again {claim_pause(failed) / 60:g} minutes later." if method is Method.CLAIM else ""
         return f"Its {method} failed {failed} times: {task.why or 'no reason is known'}.{again}"
     if method in task.sent:
-        return f"Its {method} was submitted to the scheduler's lane at {_date(task.sent[method].at)}."
-    return f"Its {method} waits for capacity in the scheduler's lane."
+        said = f"Its {method} was submitted to the scheduler's lane at {_date(task.sent[method].at)}."
+    else:
+        said = f"Its {method} waits for capacity in the scheduler's lane."
+    return said if lane is None else f"{said} {lane}"
 
 
 def _demand(task: TaskRecord) -> str:

@@ -37,8 +37,11 @@ def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]
     silent = now - worker.seen_at
     rests = worker.rest_until - now
     checks = (
-        (worker.banned, "It is banned: `sluice worker unban`."),
-        (worker.drained, f"It is drained, with {count(len(worker.held), 'task')} to finish: `sluice worker undrain`."),
+        (worker.banned, f"It is banned: `sluice worker unban {worker.wallet}`."),
+        (
+            worker.drained,
+            f"It is drained, {count(len(worker.held), 'task')} to finish: `sluice worker undrain {worker.wallet}`.",
+        ),
         (worker.away and not worker.banned, "It has signed off and comes back by itself when it is started."),
         (
             not worker.away and (worker.lost or silent > lost_after),

@@ -143,8 +143,9 @@ def _age(node: NodeFacts, facts: Facts) -> float:
     return facts.now - node.timestamp
 
 
-def _stale_after(pool: ExpectedPool) -> float:
-    return max(STALE_SECONDS, STALE_BLOCKS * pool.block_time)
+def stale_after(block_time: float) -> float:
+    """Seconds from which on a head is not what a chain with blocks so many seconds apart has now."""
+    return max(STALE_SECONDS, STALE_BLOCKS * block_time)
 
 
 def _clocks(facts: Facts) -> dict[str, float]:
@@ -166,7 +167,7 @@ def _clock_is_off(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> bool:
     age = _age(node, facts)
     if age < -CLOCK_SECONDS:
         return True
-    if age <= _stale_after(pool):
+    if age <= stale_after(pool.block_time):
         return False
     if facts.head_still is not None and facts.head_pace is not None:
         return age - facts.head_still > CLOCK_SECONDS and LIVE_PACE[0] < facts.head_pace < LIVE_PACE[1]
@@ -197,7 +198,7 @@ def _clock(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> HealthPart:
 
 def _chain(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> HealthPart:
     age = _age(node, facts)
-    if age <= _stale_after(pool) or _clock_is_off(node, facts, pool):
+    if age <= stale_after(pool.block_time) or _clock_is_off(node, facts, pool):
         return HealthPart(ok=True, detail=f"head is block {node.head}")
     old = f"the head, block {node.head}, is {age:.0f} s old"
     other_node = "Ask another node (SLUICE_RPC_URL takes several, separated by commas)."
@@ -300,13 +301,13 @@ def _lane(facts: LaneFacts, pool: ExpectedPool) -> HealthPart:
     if facts.halted is not None:
         return HealthPart(
             ok=False,
-            detail=f"it is halted: {facts.halted}",
+            detail=f"it is halted: {facts.halted.rstrip('.')}",
             fix="Decide by `sluice tx disown` or `sluice tx resume`; `sluice tx ls` tells more.",
         )
     if facts.stuck is not None:
         return HealthPart(
             ok=False,
-            detail=f"it waits for something that it cannot mend: {facts.stuck}",
+            detail=f"it waits for something that it cannot mend: {facts.stuck.rstrip('.')}",
             fix="It goes on by itself once that is well; `sluice tx ls` tells more.",
         )
     limit = max(WAIT_SECONDS, (WAIT_BLOCKS + pool.spend_depth) * pool.block_time)
@@ -346,9 +347,16 @@ def _machines(facts: MachineFacts) -> HealthPart:
         "banned": facts.banned,
         "drained": facts.drained,
     }
-    said = ", ".join(f"{count} {name}" for name, count in reasons.items() if count)
+    said = ", ".join(f"{number} {name}" for name, number in reasons.items() if number)
+    yours = [
+        f"`sluice worker {undo} WALLET` takes it back for one that is {done}."
+        for number, done, undo in ((facts.banned, "banned", "unban"), (facts.drained, "drained", "undrain"))
+        if number
+    ]
+    theirs = ["Ask their operators to run `sluice worker doctor`."] if facts.silent or facts.unfunded else []
+    rest = ["They go on by themselves; `sluice task ls --all` tells what failed."] if facts.cooling else []
     return HealthPart(
         ok=False,
         detail=f"none of {facts.enrolled} machines can take work: {said}",
-        fix="Ask their operators to run `sluice worker doctor`.",
+        fix=" ".join(["See `sluice worker ls`.", *rest, *yours, *theirs]),
     )

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chain.lane.model.intent import LaneId
+from chain.lane.store.mongo import MongoStore
 from config.settings import Settings
 from pipeline.domain import explain
+from pipeline.domain.attention import Unservable, unservable
 from pipeline.domain.records import TaskRecord
 from pipeline.domain.replicas import Timeouts
 from pipeline.flow.new_pool import decided_by
-from pipeline.store.client import Store
+from pipeline.store.client import Store, database
 from protocol.poco.view import fold
-from protocol.types import Hash32, TaskId
+from protocol.types import Hash32, TaskId, Wallet
 
-#: Machines looked at to tell what tasks of one kind wait for.
-NEAREST = 100
+#: Machines looked at to tell what tasks of one kind wait for, and tasks that are looked through for those that no
+#: machine can take.
+NEAREST, WAITING = 100, 200
 
 
-def reasons(store: Store, settings: Settings, tasks: Sequence[TaskRecord], now: float) -> dict[TaskId, str | None]:
-    """What each of these tasks waits for; those that are over are left out. `now`: Unix seconds.
+def lane_trouble(settings: Settings, scheduler: Wallet) -> str | None:
+    """Why the lane of the scheduler's wallet sends nothing, as a sentence; None if it does. Raises PyMongoError."""
+    store, lane = MongoStore(database(settings)), LaneId(settings.chain_id, scheduler)
+    halted = store.halted(lane)
+    why = halted or store.waiting(lane)
+    if why is None:
+        return None
+    how = "stands still until you decide" if halted else "waits, and goes on by itself"
+    return f"The lane {how}: {why.rstrip('.')} (`sluice tx ls`)."
+
+
+def reasons(
+    store: Store, settings: Settings, tasks: Sequence[TaskRecord], now: float, lane: str | None = None
+) -> dict[TaskId, str | None]:
+    """What each of these tasks waits for; those that are over are left out. `now`: Unix seconds; `lane`: its trouble.
 
     Raises PyMongoError.
     """
@@ -26,17 +43,37 @@ def reasons(store: Store, settings: Settings, tasks: Sequence[TaskRecord], now: 
     if not waiting:
         return {}
     logs = store.chain.logs.of_tasks([task.task_id for task in waiting])
-    seen_after = now - settings.worker_lost_seconds
     timeouts = Timeouts.of(settings)
     paused, holding = store.pause.state() is not None, store.hold.state()
-    candidates: dict[explain.Kind, explain.Candidates] = {}
+    candidates = _candidates(store, settings, [task for task in waiting if task.wants], now)
     found = {}
     for task in waiting:
-        kind = explain.Kind.of(task)
-        if task.wants and kind not in candidates:
-            workers = store.workers.nearest(Hash32(kind.tag), kind.stake, NEAREST)
-            candidates[kind] = explain.Candidates.of(task, workers, now, seen_after)
         view = fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
-        of_kind = candidates.get(kind, explain.Candidates())
-        found[task.task_id] = explain.explain(task, view, of_kind, now, timeouts, paused=paused, holding=holding)
+        of_kind = candidates.get(explain.Kind.of(task), explain.Candidates())
+        found[task.task_id] = explain.explain(
+            task, view, of_kind, now, timeouts, paused=paused, holding=holding, lane=lane
+        )
+    return found
+
+
+def what_nobody_can_take(store: Store, settings: Settings, now: float) -> list[Unservable]:
+    """Tasks among the WAITING most urgent ones that no machine of the pool can take, by what they demand.
+
+    `now`: Unix seconds. Raises PyMongoError.
+    """
+    waiting = decided_by(store.workers, store.lists.waiting(now, WAITING), now)
+    return unservable(waiting, _candidates(store, settings, waiting, now), now)
+
+
+def _candidates(
+    store: Store, settings: Settings, tasks: Sequence[TaskRecord], now: float
+) -> dict[explain.Kind, explain.Candidates]:
+    """The machines nearest to taking these tasks, by kind of task."""
+    seen_after = now - settings.worker_lost_seconds
+    found: dict[explain.Kind, explain.Candidates] = {}
+    for task in tasks:
+        kind = explain.Kind.of(task)
+        if kind not in found:
+            workers = store.workers.nearest(Hash32(kind.tag), kind.stake, NEAREST)
+            found[kind] = explain.Candidates.of(task, workers, now, seen_after)
     return found

@@ -101,6 +101,11 @@ class TaskLists:
         query = {"open": True, "deal": {"$gt": ""}}
         return self._rows.find_one(query, {"_id": 1}, hint=_OPEN_OF_DEAL) is not None
 
+    def waiting(self, now: float, limit: int) -> list[TaskRecord]:
+        """Tasks that want replicates and still take votes, passed over lately or not, the most urgent first."""
+        query = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}}
+        return self._reader.each(self._rows.find(query).sort("contribution_deadline", ASCENDING).limit(limit))
+
     def open_of_deal(self, deal_id: DealId, limit: int) -> list[TaskRecord]:
         """A deal's tasks that are not over, at most `limit`."""
         return self._reader.each(self._rows.find({"open": True, "deal": deal_id}).limit(limit))

@@ -11,6 +11,7 @@ from pipeline.api.admin.models import Explanation, TaskLine
 from pipeline.api.admin.tasks import task_lines
 from pipeline.api.admin.workers import known, why_worker
 from pipeline.api.services import Services
+from pipeline.domain.explain import ended
 from pipeline.store.deals import NEW, ORPHANED, UNREADABLE, StoredDeal
 from protocol.errors import BadMessage, NotFound
 from protocol.types import DealId, TaskId
@@ -51,7 +52,7 @@ def _task(services: Services, task_id: TaskId) -> Explanation:
     if task is None:
         raise NotFound(what=f"task {task_id}")
     (line,) = task_lines(services, [task])
-    return Explanation(kind="task", id=task_id, says=[_said(line)])
+    return Explanation(kind="task", id=task_id, says=[_said(line) if task.open else ended(task)])
 
 
 def _said(line: TaskLine) -> str:

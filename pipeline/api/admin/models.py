@@ -39,6 +39,8 @@ class PoolState(_Model):
     paused: PauseModel | None
     #: Because something that work needs is away; it goes on by itself.
     holding: PauseModel | None
+    #: Parts that are not well, which `sluice status` tells more of; with some of them what is begun does not get far.
+    not_well: list[str]
 
 
 class Work(_Model):

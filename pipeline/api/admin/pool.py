@@ -25,12 +25,14 @@ from pipeline.api.pool import latest
 from pipeline.api.recent_answers import ANSWER_SECONDS
 from pipeline.api.services import Services
 from pipeline.broker.admin import MACHINES_QUEUES
-from pipeline.domain.facts import DatabaseFacts, NodeFacts
+from pipeline.domain.attention import needs
+from pipeline.domain.facts import DatabaseFacts, Facts, NodeFacts
 from pipeline.domain.health import task_cost
 from pipeline.domain.records import TaskStage
+from pipeline.flow.reasons import what_nobody_can_take
 from pipeline.store.client import database
 from pipeline.store.task_lists import StageCount
-from protocol.errors import BrokerUnavailable
+from protocol.errors import BrokerUnavailable, Unavailable
 from protocol.types import BlockNumber
 
 log = structlog.get_logger(__name__)
@@ -69,7 +71,8 @@ async def state(request: Request, services: Reader) -> PoolState:
     not told while MongoDB does not answer; then the pool holds.
     """
     report = await latest(request.app.state.services.monitor)
-    return PoolState(paused=await run_in_threadpool(_paused, services), holding=_hold(report))
+    not_well = [] if report is None else [name for name, part in report.parts.items() if not part.ok]
+    return PoolState(paused=await run_in_threadpool(_paused, services), holding=_hold(report), not_well=not_well)
 
 
 @router.post("/pool/pause", summary="Begin no new task")
@@ -132,7 +135,7 @@ def _status(services: Services, report: HealthReport | None) -> Status:
     node = facts.node if facts is not None and isinstance(facts.node, NodeFacts) else None
     cursor = facts.database.cursor if facts is not None and isinstance(facts.database, DatabaseFacts) else None
     work = _work(services, None if node is None else node.head)
-    alerts = _alerts(report, work, services.clock())
+    alerts = [*_alerts(report, work, services.clock()), *_needs(services, facts, work)]
     lasts = GasDays() if node is None else gas_days(services, node.balance)
     return Status(
         ok=not alerts,
@@ -219,6 +222,22 @@ def _alerts(report: HealthReport | None, work: Work | None, now: float) -> list[
         says = f"the pool was paused {now - work.paused.since:.0f} s ago and begins no task{why}"
         found.append(Alert(part="pause", says=says, fix="Run `sluice pool resume` when it may go on."))
     return found
+
+
+def _needs(services: Services, facts: Facts | None, work: Work | None) -> list[Alert]:
+    """What the operator should see to though all parts are well; nothing of what the database does not tell in time."""
+    store, now = services.store, services.clock()
+    try:
+        with pymongo.timeout(DATABASE_SECONDS):
+            paid = any(deal.record is not None and deal.record.worker_stake for deal in store.deals.newest(1))
+            for_nobody = services.slow_answers.get(
+                "for nobody", lambda: what_nobody_can_take(store, services.settings, now)
+            )
+    except (PyMongoError, Unavailable) as error:
+        log.warning("What needs the operator is not known.", action="needs_database", why=type(error).__name__)
+        paid, for_nobody = False, []
+    found = needs(facts, 0 if work is None else work.quarantined, for_nobody, paid=paid)
+    return [Alert(part=need.part, says=need.says, fix=need.fix) for need in found]
 
 
 def _tasks_paid_for(node: NodeFacts, keep_balance: int) -> int:

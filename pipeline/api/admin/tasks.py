@@ -12,7 +12,7 @@ from pipeline.api.admin.lines import deal_line, task_line, task_show, wrong_vote
 from pipeline.api.admin.models import DealLine, DealShow, TaskLine, TaskShow
 from pipeline.api.services import Services
 from pipeline.domain.records import TaskRecord, TaskStage
-from pipeline.flow.reasons import reasons
+from pipeline.flow.reasons import lane_trouble, reasons
 from pipeline.store.task_lists import OPEN_STAGES, Place
 from protocol.errors import NotFound
 from protocol.poco.view import fold
@@ -73,7 +73,7 @@ def show_task(task_id: HexId, services: Reader) -> TaskShow:
         view,
         seen,
         {worker.wallet: worker.name for worker in workers},
-        reasons(services.store, services.settings, [task], services.clock()).get(task.task_id),
+        _reasons(services, [task]).get(task.task_id),
     )
 
 
@@ -118,8 +118,14 @@ def show_deal(
 
 def task_lines(services: Services, tasks: Sequence[TaskRecord]) -> list[TaskLine]:
     """The tasks as lines of a list, each with what it waits for."""
-    why = reasons(services.store, services.settings, tasks, services.clock())
+    why = _reasons(services, tasks)
     return [task_line(task, why.get(task.task_id)) for task in tasks]
+
+
+def _reasons(services: Services, tasks: Sequence[TaskRecord]) -> dict[TaskId, str | None]:
+    """What each of these tasks that is not over waits for, also of the lane, which is nobody's but the operator's."""
+    lane = lane_trouble(services.settings, services.pool.scheduler)
+    return reasons(services.store, services.settings, tasks, services.clock(), lane)
 
 
 def _place(before: str | None) -> Place | None:

@@ -122,7 +122,7 @@ def why_worker(services: Services, worker: WorkerRecord) -> list[str]:
     waiting = decided_by(services.store.workers, waiting, now)
     says = ["The pool is paused and begins no task: `sluice pool resume`."] if paused else []
     if (holding := services.store.hold.state()) is not None:
-        says.append(f"The pool holds and begins nothing new: {holding}.")
+        says.append(f"The pool holds and begins nothing new: {holding.rstrip('.')}.")
     return [*says, *explain_worker(worker, waiting, now, services.settings.worker_lost_seconds)]
 
 

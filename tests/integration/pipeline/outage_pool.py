@@ -44,10 +44,11 @@ from pipeline.scheduler import Scheduler
 from pipeline.store import hold
 from pipeline.store.client import Store
 from protocol.poco.view import ChainView
-from protocol.types import BlockNumber, Contract
+from protocol.types import ZERO_HASH, BlockNumber, Contract, Hash32, NRlc
 from protocol.wire import Capabilities
 from tests.faulty import Answer
 from tests.faulty.http import Handler, beside
+from tests.faulty.management import ManagementPort
 from tests.faulty.mongodb import MongoPort
 from tests.faulty.node import FaultyNode, serving, upstream
 from tests.faulty.port import Port
@@ -107,7 +108,7 @@ class OutagePool:
     node: FaultyNode
     mongodb: MongoPort
     #: Its port for messages and that of its management.
-    rabbitmq: tuple[Port, Port]
+    rabbitmq: tuple[Port, ManagementPort]
     ipfs: IpfsStub
     categories: dict[int, int]
     patch: pytest.MonkeyPatch
@@ -267,15 +268,23 @@ class OutagePool:
         self.machines.append(machine)
         return machine
 
-    def buy(self, category: int, *, trust: int = 1) -> Matched:
-        """One task of a category of so many seconds."""
+    def buy(
+        self,
+        category: int,
+        *,
+        trust: int = 1,
+        volume: int = 1,
+        tag: Hash32 = ZERO_HASH,
+        price: NRlc = PRICE,
+    ) -> Matched:
+        """Tasks of a category of so many seconds, each at `price` nRLC."""
         market, owner, requester = self.chain.market, self.chain.sender(OWNER), self.chain.sender(REQUESTER)
         workerpool, number = Contract(str(self.settings.workerpool)), self.categories[category]
         offer = orders.Offer(
             orders.offer_app(market, owner.key, self.app),
-            orders.offer_work(market, owner.key, workerpool, category=number, price=PRICE),
+            orders.offer_work(market, owner.key, workerpool, category=number, price=price, tag=tag),
         )
-        request = orders.request(market, requester.key, offer, trust=trust, volume=1)
+        request = orders.request(market, requester.key, offer, trust=trust, volume=volume, tag=tag)
         self.now += 1
         self.chain.rpc.call("evm_setNextBlockTimestamp", int(self.now))
         deal = match(requester, market, [(offer, request)])[0]
@@ -304,8 +313,8 @@ class OutagePool:
 
 
 @contextmanager
-def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path) -> Iterator[OutagePool]:
-    """A pool of its own, as long as the block lasts."""
+def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path, **more: object) -> Iterator[OutagePool]:
+    """A pool of its own, as long as the block lasts. `more`: settings on top."""
     servers = read_settings(**given(stack.settings))
     mongodb, rabbitmq = (urlsplit(url.get_secret_value()) for url in (servers.mongodb_uri, servers.amqp_url))
     management = urlsplit(servers.rabbitmq_api)
@@ -318,7 +327,7 @@ def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path) 
         database_port = MongoPort(str(mongodb.hostname), mongodb.port or 27017)
         broker = (
             Port(str(rabbitmq.hostname), rabbitmq.port or 5672),
-            Port(str(management.hostname), management.port or 15672),
+            ManagementPort(str(management.hostname), management.port or 15672),
         )
         for port in (database_port, *broker):
             kept.enter_context(serving_port(port))
@@ -358,6 +367,7 @@ def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path) 
                 "amqp_pool_vhost": vhosts[1],
                 "ipfs_api": kept.enter_context(_ipfs(ipfs)),
             }
+            | more
         )
         newest = chain.rpc.call("eth_getBlockByNumber", "latest", False)
         pool = OutagePool(
