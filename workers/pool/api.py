@@ -15,6 +15,7 @@ from typing import NoReturn, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from config.endpoints import require_encrypted, require_url
 from config.http_client import http_client
@@ -31,6 +32,7 @@ from protocol.errors import (
     SluiceError,
 )
 from protocol.ethereum.signing import Key
+from protocol.results.error_result import printable
 from protocol.results.resumed_upload import DIGEST_HEADER, OFFSET_HEADER, Rest, digest_header, read_offset
 from protocol.signin import SignIn
 from protocol.types import TaskId, Wallet
@@ -277,7 +279,7 @@ def _whole(streamed: httpx.Response) -> httpx.Response:
         content += piece
         if len(content) > ANSWER_BYTES or time.monotonic() > until:
             raise httpx.ReadTimeout(f"its answer did not end within {ANSWER_SECONDS:g} s and {ANSWER_BYTES} bytes")
-    kept = [(name, text) for name, text in streamed.headers.multi_items() if name.lower() != "content-encoding"]
+    kept = [(name, text) for name, text in streamed.headers.raw if name.lower() != b"content-encoding"]
     return httpx.Response(streamed.status_code, headers=kept, content=bytes(content), request=streamed.request)
 
 
@@ -296,16 +298,21 @@ def _read(response: httpx.Response, answer: type[Answer]) -> Answer:
 def _words(response: httpx.Response) -> str:
     """What an error's body says: the pool's own sentence, or the beginning of whatever it is."""
     try:
-        said = str(response.json()["error"])
+        said = str(from_json(response.content)["error"])
     except (ValueError, KeyError, TypeError):
-        return " ".join(response.text[:ERROR_CHARACTERS].split())
-    return said.removeprefix("Refused: ").removeprefix("Not signed in: ").rstrip(".")[:ERROR_CHARACTERS]
+        return _line(response.text)
+    return _line(said.removeprefix("Refused: ").removeprefix("Not signed in: ").rstrip("."))
+
+
+def _line(words: str) -> str:
+    """The beginning of a server's words, as one line without anything that a terminal obeys."""
+    return " ".join(printable(words[:ERROR_CHARACTERS]).split())
 
 
 def _error(response: httpx.Response, url: str) -> SluiceError:
     why = _words(response)
     if response.is_redirect:
-        return BadMessage(why=f"it sends us on to {response.headers.get('location', '')[:ERROR_CHARACTERS]}")
+        return BadMessage(why=f"it sends us on to {_line(response.headers.get('location', ''))}")
     match response.status_code:
         case 401:
             return NotSignedIn(why=why)

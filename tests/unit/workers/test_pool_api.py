@@ -13,7 +13,7 @@ import pytest
 
 from config.per_process import PerProcess
 from config.settings import read_settings
-from protocol.errors import BadSetting, NotSignedIn, PoolUnavailable, Refused
+from protocol.errors import BadInput, BadSetting, NotSignedIn, PoolUnavailable, Refused
 from protocol.types import TaskId
 from tests.unit.workers.test_complete_settings import POOL
 from workers.pool import api as pool_api
@@ -85,6 +85,24 @@ def test_an_answer_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(pool_api, "time", SimpleNamespace(monotonic=count().__next__))
     with pytest.raises(PoolUnavailable, match="did not end within"):
         api(monkeypatch, httpx.Response(200, stream=Endless())).config()
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(403, json={"error": "\x1b]52;c;cm0=\x07 no\r\n"}),
+        httpx.Response(403, text="\x1b[2J no"),
+        httpx.Response(403, content=b'{"error":' + b"[" * 100_000),
+        httpx.Response(301, headers=[(b"location", b"https://x/\x9b2J")]),
+    ],
+)
+def test_no_word_of_a_pool_drives_the_terminal(monkeypatch: pytest.MonkeyPatch, response: httpx.Response) -> None:
+    with pytest.raises(BadInput) as caught:
+        api(monkeypatch, response).worker(POOL.scheduler)  # type: ignore[arg-type] # a wallet
+    assert str(caught.value).isprintable()
+    said = POOL.model_dump() | {"version": "1\x1b]0;x\x07", "amqp_host": "a\x1b[2J", "ipfs_gateway": "http://x\x9b"}
+    found = api(monkeypatch, httpx.Response(200, json=said)).config()
+    assert all(text.isprintable() for text in (found.version, found.amqp_host or "", found.ipfs_gateway))
 
 
 def test_an_answer_is_never_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
