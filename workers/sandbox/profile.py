@@ -111,8 +111,8 @@ def sandbox_of(settings: Settings) -> Sandbox:
 
 
 def check_runtime(sandbox: Sandbox, info: Mapping[str, object]) -> None:
-    """Raise BadSetting if the engine (its `info`) is Podman, does not have the sandbox's runtime, or would run apps in a
-    kernel of their own while the sandbox has what the pool promises: a failure there would be voted as the app's.
+    """Raise BadSetting if the engine (its `info`) is Podman, does not have the sandbox's runtime, or would run apps in
+    a kernel of their own while the sandbox has what the pool promises: a failure there would be voted as the app's.
     """
     if "BuildahVersion" in info:
         raise BadSetting(
