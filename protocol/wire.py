@@ -26,6 +26,8 @@ Whole = Annotated[int, Field(ge=0, lt=2**63)]
 #: Exit codes are a byte on Linux and 32 bits elsewhere.
 ExitCode = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+#: Text that the other side shows in a terminal.
+Printable = Annotated[str, AfterValidator(printable)]
 HexSignature = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{130}$")]
 
 #: Version of what scheduler and worker say to each other, in this header of a login; without it, it is 1.
@@ -68,11 +70,11 @@ class PoolConfig(Wire):
     hub: HexAddress
     workerpool: HexAddress
     scheduler: HexAddress
-    rpc_url: str
-    ws_url: str | None
+    rpc_url: Printable
+    ws_url: Printable | None
     block_time: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    ipfs_gateway: str
-    version: str
+    ipfs_gateway: Printable
+    version: Printable
     #: Limits of every task, alike on all machines: only what breaks the pool's own limit is the task's failure.
     #: Bytes of memory an app gets.
     memory_per_slot: Annotated[int, Field(gt=0, lt=2**63)] = MEMORY_PER_SLOT
@@ -81,7 +83,7 @@ class PoolConfig(Wire):
     #: Bytes of a result at most, all its files together.
     max_result_bytes: Annotated[int, Field(gt=0, lt=2**63)] = RESULT_BYTES
     #: Where workers reach RabbitMQ, so that a machine can check the way before it signs in.
-    amqp_host: str | None = None
+    amqp_host: Printable | None = None
     amqp_port: Port | None = None
     amqp_tls: bool = False
     #: nRLC that a replicate of the pool's newest deals locks at least (0: one has trust 1, which locks nothing); None:
@@ -135,7 +137,7 @@ class Login(Wire):
 class BrokerAccess(Wire):
     """A worker's own RabbitMQ user: it can read its two queues, nothing else."""
 
-    host: str
+    host: Printable
     port: Port
     tls: bool
     vhost: str
@@ -228,7 +230,7 @@ class ResultLink(Wire):
     """Where the result is: `results` of finalize is this as JSON."""
 
     storage: Literal["ipfs", "ethereum"]
-    location: str
+    location: Printable
 
 
 class Stored(Wire):

@@ -1,5 +1,5 @@
-"""Periodic work of a machine: ping the pool, resume tasks whose message was lost, reveal votes that nobody asked for,
-delete what is over, remove stray containers.
+"""Periodic work of a machine: ping the pool, resume tasks whose message was lost, delete what is over, remove stray
+containers. Votes that nobody asked to reveal are `reveals`': that must not wait for anything here.
 
 All of it repeats what messages do anyway: if every message were lost, tasks would continue, only later.
 """
@@ -18,12 +18,10 @@ from protocol.errors import (
     EngineUnavailable,
     NotFound,
     PoolUnavailable,
-    RpcError,
-    RpcUnavailable,
     StorageUnavailable,
     Unavailable,
 )
-from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
+from protocol.poco.view import TaskStatus
 from protocol.types import Contract, TaskId
 from workers import control
 from workers.attempt import Attempts, LogThrottle
@@ -31,6 +29,7 @@ from workers.context import WorkerContext
 from workers.data import dataset_cache
 from workers.data.layout import discard
 from workers.resume import Resumer
+from workers.reveals import is_at_stake, read_views
 from workers.task import steps
 from workers.task.compute import remove_container
 from workers.task.replicate import COMPUTING, Replicate, ReplicateStage, todo
@@ -40,8 +39,6 @@ log = structlog.get_logger(__name__)
 
 #: Seconds without a change after which a step that needs no one else is done here; its own message gets that long.
 RESUME_SECONDS = 10.0
-#: Seconds after a vote until the chain is asked whether to reveal it; the pool asks for the reveal much sooner.
-REVEAL_CHECK_SECONDS = 30.0
 #: Tasks named in one ping at most (protocol.wire).
 PING_TASKS = 1024
 #: Seconds between two looks at the datasets that are kept.
@@ -91,11 +88,9 @@ class Upkeep:
                     log.warning("Files could not be deleted.", action="files_left", folder=folder.name, why=str(error))
 
     def run_once(self) -> None:
-        """Ping, delete, abort, resume and reveal tasks, remove stray containers; a failing part does not stop the
-        others.
-        """
+        """Ping, delete, abort and resume tasks, remove stray containers; a failing part does not stop the others."""
         replicates = self._context.journal.all_replicates()
-        for part in (self._ping, self._resume, self._reveal):
+        for part in (self._ping, self._resume):
             self._attempts.run(part.__name__.strip("_"), partial(part, replicates))
         self._attempts.run("stakes", self._context.ledger.note_stakes)
         self._attempts.run("containers", self._sweep_containers)
@@ -154,15 +149,15 @@ class Upkeep:
 
     def _forget(self, replicates: Sequence[Replicate]) -> None:
         """Delete tasks that are over. For a vote that can still be revealed the chain decides, not the pool."""
-        at_stake = [item.task_id for item in replicates if _at_stake(item)]
-        views = self._views(at_stake)
+        at_stake = [item.task_id for item in replicates if is_at_stake(item)]
+        views = read_views(self._hub, at_stake)
         for replicate in replicates:
             task_id = replicate.task_id
             if replicate.stage in COMPUTING:
                 steps.abort(self._context, task_id)
                 continue
             view = views.get(task_id)
-            if _at_stake(replicate) and (view is None or view.status not in _OVER):
+            if is_at_stake(replicate) and (view is None or view.status not in _OVER):
                 continue
             with self._context.layout.lock(task_id, wait=False) as held:
                 if held:
@@ -210,7 +205,7 @@ class Upkeep:
         """Tasks with a vote that is or may be to be revealed; without the chain's answer all may be."""
         context, replicates = self._context, self._context.journal.all_replicates()
         voted = [item for item in replicates if item.stage in _VOTED and not item.solo]
-        views = self._views([item.task_id for item in voted])
+        views = read_views(self._hub, [item.task_id for item in voted])
         now = context.now()
         return [item for item in voted if unfinished([item], views, context.machine.wallet, now).votes]
 
@@ -243,37 +238,6 @@ class Upkeep:
                 )
                 self._asked[replicate.task_id] = self._context.now()
 
-    def _reveal(self, replicates: Sequence[Replicate]) -> None:
-        """Reveal winning votes although no message asked for it: an unrevealed vote loses this machine's stake."""
-        now = self._context.now()
-        unrevealed = [
-            item.task_id
-            for item in replicates
-            if _at_stake(item)
-            and now >= max(item.updated_at, self._asked.get(item.task_id, 0.0)) + REVEAL_CHECK_SECONDS
-        ]
-        wallet = self._context.machine.wallet
-        for task_id, view in self._views(unrevealed).items():
-            self._asked[task_id] = now
-            vote = view.contribution(wallet)
-            if view.status is TaskStatus.REVEALING and vote in view.winners:
-                assert vote is not None
-                if vote.status is ContributionStatus.CONTRIBUTED:
-                    log.warning(
-                        "The pool has not asked for the reveal; revealing.", action="reveal_unasked", task=task_id
-                    )
-                    self._attempts.run(f"reveal {task_id}", partial(steps.reveal, self._context, task_id))
-
-    def _views(self, task_ids: Sequence[TaskId]) -> dict[TaskId, ChainView]:
-        """The contract's views of these tasks; empty while the node does not answer."""
-        if not task_ids:
-            return {}
-        try:
-            return {view.task_id: view for view in self._hub.tasks(task_ids)}
-        except (RpcUnavailable, RpcError) as error:
-            log.warning("Cannot ask the chain.", action="views_unknown", why=str(error))
-            return {}
-
     # -- containers ----------------------------------------------------------------------------------------------------
 
     def _sweep_containers(self) -> None:
@@ -291,8 +255,3 @@ class Upkeep:
         with self._context.layout.lock(task_id, wait=False) as idle:
             if idle:
                 remove_container(self._context, container)
-
-
-def _at_stake(replicate: Replicate) -> bool:
-    """Whether a vote is or may be on chain that was not revealed."""
-    return replicate.stage is ReplicateStage.COMMITTED and not replicate.solo

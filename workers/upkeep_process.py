@@ -1,10 +1,11 @@
 """Main of the process `upkeep`: runs the lane, and by a timer does the periodic work (`upkeep`).
 
 thread heads   new head ──► does the lane have open work? ──► wakes the lane
+                        ──► is there a vote to reveal that nobody asks for? ──► reveals it
 thread lane    woken by heads, or by a step that has stored a transaction (`lane_wakeup`) ──► one run of the lane,
                with what the last run saw of the chain unless a head came since
-thread upkeep  timer ──► sign in if needed, ping, resume, reveal, delete, remove containers; every minute: check this
-               machine
+thread upkeep  timer ──► sign in if needed, ping, resume, delete, remove containers; every minute: check this machine.
+               A pool that does not answer may hold it up; no vote waits for it
 SIGTERM  ──► POST /workers/leave: the pool assigns no new task
 
 What fails in one of their parts is logged and tried again; a thread that ends all the same ends the process, and the
@@ -32,6 +33,7 @@ from workers.fitness.checkup import Checkup
 from workers.lane_wakeup import LaneListener, LaneWakeup
 from workers.pool.broker import sign_in_if_refused
 from workers.resume import Resumer
+from workers.reveals import UnaskedReveals
 from workers.task import steps
 from workers.upkeep import Upkeep
 
@@ -97,10 +99,11 @@ def _sign_off(machine: Machine) -> None:
 
 def _follow_heads(machine: Machine, wakeup: LaneWakeup, lane: LaneRunner, stop: threading.Event) -> None:
     context = WorkerContext(machine)
-    settings, attempts = machine.settings, Attempts(context.now)
+    settings, attempts, reveals = machine.settings, Attempts(context.now), UnaskedReveals(context)
     for number, _ in enumerate(heads(settings.ws_url, context.rpc, settings.block_time, stop)):
         lane.note_head()
         attempts.run("lane", partial(_wake_if_due, context, wakeup, number))
+        attempts.run("reveal", reveals.run_if_due)
     context.close()
 
 

@@ -1,11 +1,12 @@
 """Limits of connections, and of the time that a request's head may take.
 
 uvicorn has a limit of idle time between two requests and one of requests at a time; it waits for ever for the rest of a
-head that has begun, and takes any number of connections from one address. So its HTTP protocol is extended where it
-learns of a connection and of data; the time for bodies is `pipeline.api.body_limit`'s.
+head that has begun and for a client that reads nothing, and takes any number of connections from one address. So its
+HTTP protocol is extended where it learns of a connection and of data. Time for bodies: `pipeline.api.body_limit`.
 
 connection ─► too many in all, or from its address (a trusted proxy's counts none)?  closed at once
            ─► HEAD_SECONDS until its first head is whole, or from the first byte of a further one; else closed
+answer     ─► what does not fit the system's buffers is read by the client at LEAST_READ_RATE at least; else closed
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from protocol.errors import BadSetting
 
 #: Seconds for a request's head: honest ones come in one piece.
 HEAD_SECONDS = 10.0
+#: Bytes per second that a client reads of a long answer, looked at every READ_SECONDS: a line of 64 kbit/s.
+LEAST_READ_RATE = 8192
+READ_SECONDS = 10.0
 #: File descriptors that the process needs besides: database, broker, IPFS, logs, uploads.
 OTHER_FILES = 256
 
@@ -99,8 +103,10 @@ class BoundedProtocol(H11Protocol):
 
     places: ClassVar[Connections]
     head_seconds: ClassVar[float]
+    read_seconds: ClassVar[float]
     _origin: str | None = None
     _head_timer: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Count the connection, and close it if it is one too many; asyncio calls it."""
@@ -115,6 +121,7 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the connection as closed; asyncio calls it."""
         self._stop_timer()
+        self._stop_read_timer()
         if self._origin is not None:
             self.places.leave(self._origin)
             self._origin = None
@@ -137,6 +144,31 @@ class BoundedProtocol(H11Protocol):
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             self._start_timer()
 
+    def pause_writing(self) -> None:
+        """Watch whether the client reads on: much of an answer waits for it. asyncio calls it."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """The client has read nearly all; asyncio calls it."""
+        super().resume_writing()
+        self._stop_read_timer()
+
+    def _watch_reader(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        self._read_timer = self.loop.call_later(self.read_seconds, self._require_progress, waiting)
+
+    def _require_progress(self, before: int) -> None:
+        if before - self.transport.get_write_buffer_size() < LEAST_READ_RATE * self.read_seconds:
+            self.transport.abort()
+        else:
+            self._watch_reader()
+
+    def _stop_read_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
     def _start_timer(self) -> None:
         if self._head_timer is None and not self.transport.is_closing():
             self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
@@ -152,6 +184,9 @@ class BoundedProtocol(H11Protocol):
             self.transport.abort()
 
 
-def bounded_protocol(connections: Connections, head_seconds: float = HEAD_SECONDS) -> type[asyncio.Protocol]:
+def bounded_protocol(
+    connections: Connections, head_seconds: float = HEAD_SECONDS, read_seconds: float = READ_SECONDS
+) -> type[asyncio.Protocol]:
     """A class for uvicorn's option `http`; all its instances share `connections`."""
-    return type("Bounded", (BoundedProtocol,), {"places": connections, "head_seconds": head_seconds})
+    bounds = {"places": connections, "head_seconds": head_seconds, "read_seconds": read_seconds}
+    return type("Bounded", (BoundedProtocol,), bounds)

@@ -27,6 +27,9 @@ from protocol.errors import BadSetting, TooManyRequests
 
 #: Counters beyond which those of past windows are looked for and dropped.
 SWEEP_KEYS = 10_000
+#: Tasks in a ping that cost about as much to look up as the ping itself. With the most that a ping may name (1,024),
+#: nine pings a minute are answered; a machine sends six.
+TASKS_AS_A_PING = 16
 _OF_ADDRESS = "network address"
 _OF_WALLET = "wallet"
 
@@ -104,16 +107,20 @@ class RateLimits:
             }
         )
 
-    def count(self, name: str, who: str) -> None:
-        """Count one request of a wallet. Raises TooManyRequests."""
-        refused = self.refused(name, who, _OF_WALLET)
+    def count(self, name: str, who: str, cost: int = 1) -> None:
+        """Count one request of a wallet, as `cost` of them. Raises TooManyRequests."""
+        refused = self.refused(name, who, _OF_WALLET, cost)
         if refused is not None:
             raise refused
 
-    def refused(self, name: str, who: str, kind: str = _OF_ADDRESS) -> TooManyRequests | None:
-        """Count one request; what to answer if it is one too many."""
+    def count_ping(self, wallet: str, tasks: int) -> None:
+        """Count a ping that names so many tasks, each of which is looked up. Raises TooManyRequests."""
+        self.count("ping", wallet, 1 + tasks // TASKS_AS_A_PING)
+
+    def refused(self, name: str, who: str, kind: str = _OF_ADDRESS, cost: int = 1) -> TooManyRequests | None:
+        """Count one request, as `cost` of them; what to answer if it is one too many."""
         limit = self._limits[name]
-        if self._limiter.hit(limit, name, who):
+        if self._limiter.hit(limit, name, who, cost=cost):
             return None
         ends = self._limiter.get_window_stats(limit, name, who).reset_time
         seconds = max(1, round(ends - time.time() + 0.5))

@@ -139,7 +139,7 @@ def _enrol(services: Access, request: Login, wallet: Wallet, origin: str, now: f
 @router.post("/workers/ping", summary="Ping")
 def ping(request: Ping, wallet: SignedIn, services: Access) -> Pong:
     """Lists the tasks the machine holds; the answer says which are over and which to stop at once."""
-    services.rates.count("ping", wallet)
+    services.rates.count_ping(wallet, len(request.tasks))
     name = services.store.workers.mark_seen(wallet, services.clock(), request.machine)
     if name is None:
         return Pong(forget=[], abort=[], superseded=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import secrets
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -58,6 +59,9 @@ FLOWER_PERMISSIONS = {
 #: Seconds to delete an exchange that may have a great many bindings (an older release let workers make them), or a
 #: virtual host with the queues of hundreds of machines.
 SWEEP_SECONDS = 60.0
+#: Machines that are given queues and users at a time: the management API does one after the other anyway, and of many
+#: that ask at once it would answer none in time.
+ENROLMENTS_AT_ONCE = 4
 #: Name under which all queues of vhost `pool` are counted together.
 MACHINES_QUEUES = "machines"
 _WALLET = re.compile(r"^0x[0-9a-f]{40}$")
@@ -129,6 +133,7 @@ class BrokerAdmin:
         self._username = username
         self._core, self._pool, self._flower = core, pool, flower
         self._http = http_client(f"{api_url.rstrip('/')}/api", auth=(username, password), timeout=timeout)
+        self._enrolling = threading.BoundedSemaphore(ENROLMENTS_AT_ONCE)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, timeout: float = 5.0) -> Self:
@@ -247,6 +252,10 @@ class BrokerAdmin:
         Connections that are open stay: a machine that signs in again need not restart. But a user with the rights that
         an older release gave is deleted with all it had: an open channel keeps the rights it began with (measured).
         """
+        with self._enrolling:
+            return self._enrol(wallet)
+
+    def _enrol(self, wallet: Wallet) -> str:
         pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)
         rights = worker_permissions(wallet)
         known = self._call("GET", f"/permissions/{pool}/{wallet}", missing_ok=True)

@@ -28,13 +28,27 @@ def layer(files: Mapping[str, bytes]) -> bytes:
     return content.getvalue()
 
 
-def blobs_of(plain: bytes, architecture: str = "amd64") -> dict[str, bytes]:
-    """An image of one layer that runs `/app`: its blobs by digest, its manifest by the name `manifest`."""
+def sparse_layer(size: int) -> bytes:
+    """A layer of some kilobytes that unpacks to a file of `size` zeros: GNU's sparse format 1.0, in PAX records."""
+    content, mapping = io.BytesIO(), b"1\n0\n1\n"
+    data = mapping.ljust(tarfile.BLOCKSIZE, b"\0") + b"x"
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("app")
+        entry.size = len(data)
+        entry.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(size)}
+        tar.addfile(entry, io.BytesIO(data))
+    return content.getvalue()
+
+
+def blobs_of(plain: bytes, architecture: str = "amd64", config: Mapping[str, object] | None = None) -> dict[str, bytes]:
+    """An image of one layer that runs `/app`: its blobs by digest, its manifest by the name `manifest`. `config`: what
+    it says of itself besides.
+    """
     packed = gzip.compress(plain, mtime=0)
     config = {
         "architecture": architecture,
         "os": "linux",
-        "config": {"Cmd": ["/app"]},
+        "config": {"Cmd": ["/app"]} | dict(config or {}),
         "rootfs": {"type": "layers", "diff_ids": [_digest(plain)]},
     }
     about = json.dumps(config).encode()

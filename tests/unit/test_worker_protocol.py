@@ -32,9 +32,10 @@ from tests.documents import ROOT
 from tests.unit.workers.assignments import assignment
 from tests.worker_protocol import PAGE, fields, published, table
 from workers.data import download, inputs
+from workers.reveals import REVEAL_CHECK_SECONDS
 from workers.sandbox import disk, spec
 from workers.task import verdict
-from workers.upkeep import PING_TASKS, REVEAL_CHECK_SECONDS
+from workers.upkeep import PING_TASKS
 
 TEXT = PAGE.read_text()
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}

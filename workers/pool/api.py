@@ -7,6 +7,7 @@ here retries otherwise: the caller knows whether losing the call matters.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import NoReturn, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from config.endpoints import require_encrypted, require_url
 from config.http_client import http_client
@@ -30,6 +32,7 @@ from protocol.errors import (
     SluiceError,
 )
 from protocol.ethereum.signing import Key
+from protocol.results.error_result import printable
 from protocol.results.resumed_upload import DIGEST_HEADER, OFFSET_HEADER, Rest, digest_header, read_offset
 from protocol.signin import SignIn
 from protocol.types import TaskId, Wallet
@@ -54,6 +57,8 @@ from protocol.wire import (
 REQUEST_SECONDS = 5.0
 #: Seconds without progress while a result is sent or stored.
 UPLOAD_SECONDS = 60.0
+#: Seconds and bytes that the body of an answer may take once it has begun: the longest, to a ping, has 212 KB.
+ANSWER_SECONDS, ANSWER_BYTES = 30.0, 2**20
 CHUNK_BYTES = 2**18
 #: Bytes of a result from which on it is asked how much of it the pool has already: a smaller one is sent as fast.
 RESUMED_BYTES = 2**20
@@ -208,10 +213,13 @@ class PoolApi:
         timeout: httpx.Timeout = _SHORT,
     ) -> httpx.Response:
         authorization = {} if token is None else {"authorization": f"Bearer {token}"}
+        # Packed, an answer of a few bytes could unpack to gigabytes.
+        sent = {**headers, **authorization, "accept-encoding": "identity"}
         try:
-            response = self._http.get().request(
-                method, self.url + path, content=content, headers={**headers, **authorization}, timeout=timeout
-            )
+            with self._http.get().stream(
+                method, self.url + path, content=content, headers=sent, timeout=timeout
+            ) as streamed:
+                response = _whole(streamed)
         except httpx.HTTPError as error:
             raise PoolUnavailable(what=self.url, why=str(error) or type(error).__name__) from error
         if response.is_success:
@@ -264,6 +272,17 @@ class SignedInApi:
             return act(self._renew(token))
 
 
+def _whole(streamed: httpx.Response) -> httpx.Response:
+    """An answer with its body as it was sent. Raises httpx.ReadTimeout for one that does not end within its bounds."""
+    until, content = time.monotonic() + ANSWER_SECONDS, bytearray()
+    for piece in streamed.iter_raw():
+        content += piece
+        if len(content) > ANSWER_BYTES or time.monotonic() > until:
+            raise httpx.ReadTimeout(f"its answer did not end within {ANSWER_SECONDS:g} s and {ANSWER_BYTES} bytes")
+    kept = [(name, text) for name, text in streamed.headers.raw if name.lower() != b"content-encoding"]
+    return httpx.Response(streamed.status_code, headers=kept, content=bytes(content), request=streamed.request)
+
+
 def _json(body: BaseModel | None) -> bytes | None:
     return None if body is None else body.model_dump_json(exclude_none=True).encode()
 
@@ -279,16 +298,21 @@ def _read(response: httpx.Response, answer: type[Answer]) -> Answer:
 def _words(response: httpx.Response) -> str:
     """What an error's body says: the pool's own sentence, or the beginning of whatever it is."""
     try:
-        said = str(response.json()["error"])
+        said = str(from_json(response.content)["error"])
     except (ValueError, KeyError, TypeError):
-        return " ".join(response.text[:ERROR_CHARACTERS].split())
-    return said.removeprefix("Refused: ").removeprefix("Not signed in: ").rstrip(".")[:ERROR_CHARACTERS]
+        return _line(response.text)
+    return _line(said.removeprefix("Refused: ").removeprefix("Not signed in: ").rstrip("."))
+
+
+def _line(words: str) -> str:
+    """The beginning of a server's words, as one line without anything that a terminal obeys."""
+    return " ".join(printable(words[:ERROR_CHARACTERS]).split())
 
 
 def _error(response: httpx.Response, url: str) -> SluiceError:
     why = _words(response)
     if response.is_redirect:
-        return BadMessage(why=f"it sends us on to {response.headers.get('location', '')[:ERROR_CHARACTERS]}")
+        return BadMessage(why=f"it sends us on to {_line(response.headers.get('location', ''))}")
     match response.status_code:
         case 401:
             return NotSignedIn(why=why)

@@ -42,11 +42,11 @@ from workers.sandbox.engine_client import EngineClient
 from workers.sandbox.engine_errors import engine_errors, message, refusal, status, words
 from workers.sandbox.host_config import host_config
 from workers.sandbox.image_load import send_archive
+from workers.sandbox.image_words import empty_labels, why_unfit
 from workers.sandbox.network import AppNetwork
 from workers.sandbox.printed import read_frames
 from workers.sandbox.spec import LABEL_PINS, LABEL_TASK, LABEL_WALLET, ContainerSpec
 from workers.task import verdict
-from workers.task.verdict import Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -68,8 +68,8 @@ class Engine:
     def __init__(self, host: str | None) -> None:
         self.host = host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         self._stuck: set[str] = set()
-        #: Images that the engine had and that are for this platform; `create` says if one has gone meanwhile.
-        self._fitting: set[str] = set()
+        #: Images that the engine had and that fit, with their labels, emptied; `create` says if one has gone meanwhile.
+        self._fitting: dict[str, dict[str, str]] = {}
 
     @cached_property
     def _api(self) -> EngineClient:
@@ -141,7 +141,7 @@ class Engine:
         return str(version.get("Os") or ""), str(version.get("Arch") or "")
 
     def require_fit(self, image: str) -> None:
-        """Raise NoSuchImage if the engine lacks the image, ContainerRefused if it is for another platform.
+        """Raise NoSuchImage if the engine lacks the image, ContainerRefused if it should not run it (`image_words`).
 
         An image that fitted is not asked for again until `create` does not find it.
         """
@@ -154,12 +154,10 @@ class Engine:
                 raise NoSuchImage(why=image) from error
             except docker.errors.APIError as error:
                 raise refusal(verdict.of_create(status(error), words(error)), error, self.host) from error
-            made_for = str(found.get("Os") or ""), str(found.get("Architecture") or "")
-            if verdict.of_platform(made_for, self._platform) is Verdict.MACHINE:
-                system, processor = self._platform
-                why = f"the image is for {'/'.join(made_for)}, and this machine is {system}/{processor}"
+            why = why_unfit(found, self._platform)
+            if why is not None:
                 raise ContainerRefused(why=why)
-        self._fitting.add(image)
+        self._fitting[image] = empty_labels(found)
 
     def create(self, spec: ContainerSpec) -> str:
         """Create the container, or find the one of that name; its id.
@@ -172,12 +170,14 @@ class Engine:
                     spec.image,
                     command=list(spec.command) or None,
                     environment=spec.environment,
-                    labels=spec.labels,
+                    labels=self._fitting.get(spec.image, {}) | spec.labels,
+                    # An image's own would be run by the engine, as often as it says, beside the app's limits.
+                    healthcheck={"Test": ["NONE"]},
                     host_config=host_config(self._api, spec),
                     name=spec.name,
                 )
             except docker.errors.ImageNotFound as error:
-                self._fitting.discard(spec.image)
+                self._fitting.pop(spec.image, None)
                 raise NoSuchImage(why=spec.image) from error
             except docker.errors.APIError as error:
                 if error.status_code == requests.codes.conflict:

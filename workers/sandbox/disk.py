@@ -77,9 +77,11 @@ def free_share(folder: Path, floor: int = LEAST_FREE_BYTES, inodes: int = LEAST_
     return min(bytes_free, found.f_favail / inodes) if found.f_files else bytes_free
 
 
-def require_free_space(task_id: TaskId, folder: Path, floor: int = LEAST_FREE_BYTES) -> None:
-    """Raise TaskDeclined if the disk of `folder` has less than `floor` bytes or LEAST_FREE_INODES inodes free."""
-    if free_share(folder, floor) < 1:
+def require_free_space(
+    task_id: TaskId, folder: Path, floor: int = LEAST_FREE_BYTES, inodes: int = LEAST_FREE_INODES
+) -> None:
+    """Raise TaskDeclined if the disk of `folder` has less than `floor` bytes or `inodes` inodes free."""
+    if free_share(folder, floor, inodes) < 1:
         raise TaskDeclined(task=task_id, cause=MACHINE_FAILED, why=_almost_full(folder))
 
 

@@ -11,7 +11,6 @@ manifest of that digest, the tag.
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from workers.data.registry import Manifest, RegistryImage, RegistryPolicy
 from workers.sandbox import disk
 from workers.sandbox.container import Engine
 from workers.sandbox.image_store import ImageStore, StoredImage, archive, engine_name, read_config, unpacked_size
+from workers.sandbox.layer_entries import ENTRY_BYTES, LayerEntries
 from workers.task import verdict
 from workers.task.deadline import TaskDeadline, backoff
 from workers.task.verdict import Verdict
@@ -175,8 +175,8 @@ class AppImage:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             config = source.config(manifest)
-            size, files = self._layers(source, manifest, config, platform, folder)
-            self._require_room(size)
+            size, entries, files = self._layers(source, manifest, config, platform, folder)
+            self._require_room(size + entries * ENTRY_BYTES, entries)
             self._engine.load(archive(name, config, manifest.layers, files), meanwhile=self._deadline.check)
             if not self._engine.has_image(name):
                 raise EngineTrouble(what=self._engine.host, why="it took the image and does not have it")
@@ -186,7 +186,8 @@ class AppImage:
 
     def _layers(
         self, source: RegistryImage, manifest: Manifest, config: bytes, platform: tuple[str, str], folder: Path
-    ) -> tuple[int, dict[str, Path]]:
+    ) -> tuple[int, int, dict[str, Path]]:
+        """Fetch and check the layers; returns their unpacked bytes, the number of their files, and where they are."""
         try:
             made_for, diff_ids = read_config(config)
         except BadMessage as error:
@@ -195,7 +196,7 @@ class AppImage:
             raise RefusedHere(why=f"the image is for {'/'.join(made_for)}, and this machine is {'/'.join(platform)}")
         if len(diff_ids) != len(manifest.layers):
             raise RefusedHere(why="the image has more or fewer layers than its configuration says")
-        size, files, policy = 0, dict[str, Path](), self._rules.registry
+        size, entries, files, policy = 0, 0, dict[str, Path](), self._rules.registry
         for blob, diff_id in zip(manifest.layers, diff_ids, strict=True):
             target = folder / blob.digest.removeprefix("sha256:")
             if blob.digest not in files:
@@ -203,23 +204,25 @@ class AppImage:
                 files[blob.digest] = target
             try:
                 most = min(policy.max_bytes, policy.pool_max_bytes) - size
-                unpacked = unpacked_size(target, blob, diff_id, most, self._deadline.check)
+                found = LayerEntries()
+                unpacked = unpacked_size(target, blob, diff_id, most, self._deadline.check, found)
             except BadMessage as error:
                 raise RefusedHere(why=str(error)) from error
             if unpacked is None:
                 raise policy.too_large(min(policy.max_bytes, policy.pool_max_bytes) + 1) or RefusedHere(why="too large")
-            size += unpacked
-        return size, files
+            size, entries = size + unpacked, entries + found.count
+        return size, entries, files
 
-    def _require_room(self, size: int = 0) -> None:
-        """Raise TaskDeclined if this machine's disk or the engine's would get full."""
+    def _require_room(self, size: int = 0, entries: int = 0) -> None:
+        """Raise TaskDeclined if this machine's disk or the engine's would get full, of bytes or of inodes."""
         task_id = TaskId(self._assignment.task_id)
         disk.require_free_space(task_id, self._layout.root)
         engine_folder = self._engine.data_folder
         if size and engine_folder is not None:
-            if shutil.disk_usage(engine_folder).free < size + disk.LEAST_FREE_BYTES:
+            wanted = size + disk.LEAST_FREE_BYTES, entries + disk.LEAST_FREE_INODES
+            if disk.free_share(engine_folder, *wanted) < 1:
                 self._store.shrink(self._engine, 0, "")
-            disk.require_free_space(task_id, engine_folder, size + disk.LEAST_FREE_BYTES)
+            disk.require_free_space(task_id, engine_folder, *wanted)
 
     def _clean(self) -> None:
         """Delete what fetches that were killed have left."""

@@ -26,6 +26,7 @@ from config.whole_files import write_whole
 from protocol.errors import BadMessage
 from workers.data.registry import Blob
 from workers.sandbox.container import Engine
+from workers.sandbox.layer_entries import LayerEntries
 
 log = structlog.get_logger(__name__)
 
@@ -144,9 +145,13 @@ def read_config(content: bytes) -> tuple[tuple[str, str], tuple[str, ...]]:
         raise BadMessage(why="the image's configuration cannot be read") from error
 
 
-def unpacked_size(file: Path, blob: Blob, diff_id: str, most: int, meanwhile: Callable[[], None]) -> int | None:
-    """Bytes of a layer unpacked; None as soon as they are more than `most`. Raises BadMessage if it is not `diff_id`:
-    what the engine may have under that id already is then not asked for either.
+def unpacked_size(
+    file: Path, blob: Blob, diff_id: str, most: int, meanwhile: Callable[[], None], entries: LayerEntries
+) -> int | None:
+    """Bytes of a layer unpacked; None as soon as they are more than `most`. `entries` reads them as well.
+
+    Raises BadMessage if it is not `diff_id`: what the engine may have under that id already is then not asked for
+    either; and for what `entries` refuses.
     """
     digest, size = hashlib.sha256(), 0
     try:
@@ -155,7 +160,9 @@ def unpacked_size(file: Path, blob: Blob, diff_id: str, most: int, meanwhile: Ca
             if size > most:
                 return None
             digest.update(piece)
+            entries.feed(piece)
             meanwhile()
+        entries.end()
     except (zlib.error, EOFError) as error:
         raise BadMessage(why="a layer of the image is no gzip") from error
     if diff_id != f"sha256:{digest.hexdigest()}":

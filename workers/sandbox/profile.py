@@ -111,9 +111,16 @@ def sandbox_of(settings: Settings) -> Sandbox:
 
 
 def check_runtime(sandbox: Sandbox, info: Mapping[str, object]) -> None:
-    """Raise BadSetting if the engine (its `info`) does not have the sandbox's runtime, or would run apps in a kernel of
-    their own while the sandbox has what the pool promises: a failure there would be voted as the app's.
+    """Raise BadSetting if the engine (its `info`) is Podman, does not have the sandbox's runtime, or would run apps in
+    a kernel of their own while the sandbox has what the pool promises: a failure there would be voted as the app's.
     """
+    if "BuildahVersion" in info:
+        raise BadSetting(
+            name="SLUICE_DOCKER_HOST",
+            why="Podman answers there, whose Docker API gives images other names than Docker does, and whose containers"
+            " do not start with the limits of an app (tried with Podman 4.3)",
+            fix="Name the socket of a Docker engine.",
+        )
     runtimes = info.get("Runtimes")
     names = sorted(runtimes) if isinstance(runtimes, Mapping) else []
     default = str(info.get("DefaultRuntime") or "")

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ import httpx
 import jwt
 import pytest
 import schemathesis
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from hypothesis import HealthCheck, Phase, given, settings
 
 from config.settings import read_settings
@@ -165,11 +165,11 @@ def test_an_odd_path_leads_nowhere(api: Api, path: str) -> None:
 
 
 @contextmanager
-def small_server(app: FastAPI, *, head: float = 0.3, connections: int = 6) -> Iterator[int]:
+def small_server(app: FastAPI, *, head: float = 0.3, connections: int = 6, read: float = 600.0) -> Iterator[int]:
     """`app` behind this release's protocol with short limits; yields its port."""
     port = ports.free_port()
     server = serve.server(read_settings(), app, "127.0.0.1", port)
-    server.config.http = bounded_protocol(Connections(100, connections, lambda _: False), head)
+    server.config.http = bounded_protocol(Connections(100, connections, lambda _: False), head, read)
     server.config.http_protocol_class = server.config.http
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -219,6 +219,30 @@ def test_slow_heads_and_slow_bodies_are_closed_and_others_are_served() -> None:
             assert b" 408 " in ends(body)
             answers = ends(second)
             assert (answers.count(b"HTTP/1.1"), b'{"a":1}' in answers) == (1, True)
+
+
+@pytest.mark.parametrize("times", [1, 200], ids=["one long answer", "many answers"])
+def test_a_client_that_reads_nothing_loses_its_place_and_one_that_reads_gets_all(times: int) -> None:
+    app = FastAPI()
+    # More than the system's buffers on both sides hold.
+    whole = b"x" * (16 * 2**20 // times)
+
+    @app.get("/long")
+    def long() -> Response:
+        return Response(whole)
+
+    with small_server(app, head=60.0, connections=1, read=0.5) as port, closing(socket.socket()) as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect(("127.0.0.1", port))
+        silent.sendall(b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n" * times)
+        assert silent.recv(1)
+
+        def read() -> bool:
+            with suppress(httpx.TransportError):
+                return httpx.get(f"http://127.0.0.1:{port}/long", timeout=ample(5)).content == whole
+            return False
+
+        wait_until(read, 10.0, what="a place for another")
 
 
 def test_more_connections_from_one_address_than_allowed_are_closed_and_places_are_given_back() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docker import DockerClient
@@ -17,26 +18,31 @@ from config.settings import Settings
 from ops.stack import tools
 from protocol.results.error_result import MACHINE_FAILED, Failure, cause_code, error_digest
 from tests.faulty import Answer
-from tests.faulty.registry import blobs_of, error, layer, registry
+from tests.faulty.registry import blobs_of, error, layer, registry, sparse_layer
 from tests.integration.workers.conftest import IMAGE, open_bench
 from tests.integration.workers.test_compute import built, sha256
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.context import Machine, WorkerContext
 from workers.data.layout import Layout
-from workers.sandbox import image
+from workers.sandbox import image, spec
+from workers.sandbox.container import Engine
 from workers.sandbox.image_store import REPOSITORY, ImageStore
+from workers.sandbox.image_words import MOST_ENTRIES
+from workers.sandbox.spec import LABEL_GPUS, LABEL_TASK, LABEL_WALLET
 from workers.task.compute import compute
 from workers.task.replicate import Replicate, ReplicateStage
 
+OUR_LABELS = {text for name, text in vars(spec).items() if name.startswith("LABEL_")}
 
-def app(says: str) -> dict[str, bytes]:
-    """An image whose result is this word."""
+
+def app(says: str, config: Mapping[str, object] | None = None) -> dict[str, bytes]:
+    """An image whose result is this word. `config`: what it says of itself besides."""
     script = (
         f"#!/bin/busybox sh\necho {says} > /iexec_out/r\n"
         'echo \'{"deterministic-output-path": "/iexec_out/r"}\' > /iexec_out/computed.json\n'
     )
-    return blobs_of(layer({"bin/busybox": tools.busybox().read_bytes(), "app": script.encode()}))
+    return blobs_of(layer({"bin/busybox": tools.busybox().read_bytes(), "app": script.encode()}), config=config)
 
 
 def manifest_digest(blobs: dict[str, bytes]) -> str:
@@ -115,14 +121,61 @@ def test_the_owners_docker_logins_stay_unused_and_sluices_own_are_sent(
         assert ("Basic b3duZXI6c2VjcmV0" in seen) is own, seen
 
 
-def test_a_bomb_of_an_image_is_stopped_before_the_engine_sees_it(settings: Settings, engine_host: str) -> None:
-    bomb = blobs_of(layer({"app": bytes(64 * 2**20)}))
-    with registry(lambda *_: None, blobs=bomb) as host, bench(settings, image_max_bytes=8 * 2**20) as context:
+@pytest.mark.parametrize(
+    "bomb", [layer({"app": bytes(64 * 2**20)}), sparse_layer(64 * 2**20)], ids=["packed", "sparse"]
+)
+def test_a_bomb_of_an_image_is_stopped_before_the_engine_sees_it(
+    settings: Settings, engine_host: str, bomb: bytes
+) -> None:
+    blobs = blobs_of(bomb)
+    with registry(lambda *_: None, blobs=blobs) as host, bench(settings, image_max_bytes=8 * 2**20) as context:
         found = run(context, f"{host}/app:1")
         assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
         assert list((context.layout.root / "images").iterdir()) == []
     with closing(DockerClient(base_url=engine_host)) as client:
         assert all(found.attrs["Size"] < 64 * 2**20 for found in client.images.list(REPOSITORY))
+
+
+def test_what_an_image_says_to_the_engine_and_to_programs_beside_it_reaches_no_container(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+    start = Engine.start
+
+    def look_and_start(engine: Engine, container: str) -> None:
+        seen.append(engine.inspect(container)["Config"])
+        start(engine, container)
+
+    monkeypatch.setattr(Engine, "start", look_and_start)
+    says = {
+        "Healthcheck": {"Test": ["CMD", "/bin/busybox", "touch", "/iexec_out/ran"], "Interval": 10**6},
+        "Labels": {LABEL_GPUS: "0", LABEL_WALLET: "0x", "docker-job.command": "reboot"},
+        # Engines are written in Go, which takes this letter for an s.
+        "label\u017f": {"docker-job.user": "root"},
+    }
+    with registry(lambda *_: None, blobs=app("x", says)) as host, bench(settings) as context:
+        assert run(context, f"{host}/app:1").digest == sha256(b"x\n")
+    (config,) = seen
+    assert {"docker-job.command", "docker-job.user"} <= set(config["Labels"])
+    ours = {key: text for key, text in config["Labels"].items() if text}
+    assert {LABEL_WALLET, LABEL_TASK} <= set(ours) <= OUR_LABELS
+    assert ours[LABEL_WALLET] == WORKER_KEY.wallet
+    assert config["Healthcheck"]["Test"] == ["NONE"]
+
+
+@pytest.mark.parametrize("name", ["Env", "Volumes"])
+def test_an_image_with_so_many_entries_that_an_engine_would_be_busy_with_them_is_declined(
+    settings: Settings, name: str
+) -> None:
+    number = MOST_ENTRIES + 1
+    many = [f"A{i}=1" for i in range(number)] if name == "Env" else {f"/{i}": {} for i in range(number)}
+    with registry(lambda *_: None, blobs=app("x", {name: many})) as host, bench(settings) as context:
+        found = run(context, f"{host}/app:1")
+        assert (found.stage, cause_code(found.cause), found.container_id) == (
+            ReplicateStage.FAILED,
+            MACHINE_FAILED,
+            None,
+        )
 
 
 def test_an_image_that_is_too_large_for_every_machine_is_the_tasks_failure(

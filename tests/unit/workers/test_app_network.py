@@ -106,6 +106,14 @@ def test_a_runtime_that_the_engine_lacks_is_named_with_those_it_has() -> None:
     check_runtime(sandbox_of(read_settings()), {})
 
 
+def test_podman_is_named_and_refused_under_every_profile() -> None:
+    # Keys of its `info` that Docker's has not.
+    info = {"BuildahVersion": "1.28.2", "Rootless": False, "DefaultRuntime": "runc", "Runtimes": {"runsc": {}}}
+    for profile in Profile:
+        with pytest.raises(BadSetting, match=r"SLUICE_DOCKER_HOST.*Podman answers there"):
+            check_runtime(sandbox_of(read_settings(sandbox=profile)), info)
+
+
 @pytest.mark.parametrize(
     ("name", "runtime"),
     [

@@ -8,6 +8,8 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from protocol.errors import BadMessage
 from workers.data.registry import Blob, read_credentials
 from workers.sandbox.image_store import archive, engine_name, read_config, unpacked_size
+from workers.sandbox.layer_entries import LayerEntries
 
 same_folder = drawn(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -25,7 +28,11 @@ def size_of(folder: Path, sent: bytes, plain: bytes, most: int, *, packed: bool 
     file = folder / "layer"
     file.write_bytes(sent)
     digest = f"sha256:{hashlib.sha256(plain).hexdigest()}"
-    return unpacked_size(file, Blob("sha256:" + "0" * 64, len(sent), gzip=packed), digest, most, lambda: None)
+    blob = Blob("sha256:" + "0" * 64, len(sent), gzip=packed)
+    # What the bytes mean: test_layer_entries.py.
+    return unpacked_size(
+        file, blob, digest, most, lambda: None, cast("LayerEntries", SimpleNamespace(feed=len, end=bool))
+    )
 
 
 @same_folder
@@ -59,7 +66,7 @@ def test_a_gigabyte_in_a_megabyte_is_stopped_early(tmp_path: Path) -> None:
 
     file = tmp_path / "layer"
     file.write_bytes(sent)
-    assert unpacked_size(file, Blob("", len(sent), gzip=True), "", 2**22, count) is None
+    assert unpacked_size(file, Blob("", len(sent), gzip=True), "", 2**22, count, LayerEntries()) is None
     assert pieces <= 5
 
 

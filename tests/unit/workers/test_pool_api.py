@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Iterator
+from itertools import count, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from config.per_process import PerProcess
 from config.settings import read_settings
-from protocol.errors import BadSetting, NotSignedIn, PoolUnavailable, Refused
+from protocol.errors import BadInput, BadSetting, NotSignedIn, PoolUnavailable, Refused
 from protocol.types import TaskId
 from tests.unit.workers.test_complete_settings import POOL
+from workers.pool import api as pool_api
 from workers.pool.api import RESUMED_BYTES, PoolApi
+
+
+class Endless(httpx.SyncByteStream):
+    """A body that does not end."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return repeat(b" " * 4096)
+
 
 DATE = "Sat, 28 Nov 2026 17:00:00 GMT"
 
 
+def streamed(response: httpx.Response) -> httpx.Response:
+    """The same answer as it comes from a network, not read yet."""
+    return httpx.Response(response.status_code, headers=response.headers, content=iter([response.content]))
+
+
 def api(monkeypatch: pytest.MonkeyPatch, response: httpx.Response) -> PoolApi:
     made = PoolApi("https://pool.example/below")
-    client = httpx.Client(transport=httpx.MockTransport(lambda _: response))
+    whole = response if isinstance(response.stream, Endless) else streamed(response)
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: whole))
     monkeypatch.setattr(made, "_http", PerProcess(lambda: client))
     return made
 
@@ -56,6 +75,44 @@ def test_a_pool_behind_a_proxy_that_does_not_reach_it_is_away_and_not_wrong(
 ) -> None:
     with pytest.raises(PoolUnavailable, match=f"HTTP {status}"):
         api(monkeypatch, httpx.Response(status)).config()
+
+
+def test_an_answer_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PoolUnavailable, match="did not end within"):
+        api(monkeypatch, httpx.Response(200, stream=Endless())).config()
+    # One that comes drop by drop has few bytes.
+    monkeypatch.setattr(pool_api, "ANSWER_BYTES", 2**62)
+    monkeypatch.setattr(pool_api, "time", SimpleNamespace(monotonic=count().__next__))
+    with pytest.raises(PoolUnavailable, match="did not end within"):
+        api(monkeypatch, httpx.Response(200, stream=Endless())).config()
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(403, json={"error": "\x1b]52;c;cm0=\x07 no\r\n"}),
+        httpx.Response(403, text="\x1b[2J no"),
+        httpx.Response(403, content=b'{"error":' + b"[" * 100_000),
+        httpx.Response(301, headers=[(b"location", b"https://x/\x9b2J")]),
+    ],
+)
+def test_no_word_of_a_pool_drives_the_terminal(monkeypatch: pytest.MonkeyPatch, response: httpx.Response) -> None:
+    with pytest.raises(BadInput) as caught:
+        api(monkeypatch, response).worker(POOL.scheduler)  # type: ignore[arg-type] # a wallet
+    assert str(caught.value).isprintable()
+    said = POOL.model_dump() | {"version": "1\x1b]0;x\x07", "amqp_host": "a\x1b[2J", "ipfs_gateway": "http://x\x9b"}
+    found = api(monkeypatch, httpx.Response(200, json=said)).config()
+    assert all(text.isprintable() for text in (found.version, found.amqp_host or "", found.ipfs_gateway))
+
+
+def test_an_answer_is_never_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = gzip.compress(POOL.model_dump_json().encode())
+    response = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(packed))
+    made = api(monkeypatch, httpx.Response(200))
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: response))
+    monkeypatch.setattr(made, "_http", PerProcess(lambda: client))
+    with pytest.raises(BadSetting, match="is not a PoolConfig"):
+        made.config()
 
 
 def test_a_pool_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +169,7 @@ def sent(
 
     def pool(request: httpx.Request) -> httpx.Response:
         seen.append((request.method, request.headers.get("content-range"), request.read()))
-        return head if request.method == "HEAD" else httpx.Response(200, json=STORED)
+        return streamed(head if request.method == "HEAD" else httpx.Response(200, json=STORED))
 
     made = PoolApi("https://pool.example")
     client = httpx.Client(transport=httpx.MockTransport(pool))

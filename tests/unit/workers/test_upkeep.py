@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,10 +18,12 @@ from protocol.poco.view import ChainView, Contribution, ContributionStatus, Task
 from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
 from protocol.wire import Mode, Pong, ResultLink
 from tests.unit.workers.assignments import LATER, WORKER_KEY, assignment, task_id
+from workers import upkeep_process
 from workers.data.layout import Layout
+from workers.reveals import REVEAL_CHECK_SECONDS, UnaskedReveals
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate, ReplicateStage, Todo, todo
-from workers.upkeep import RESUME_SECONDS, REVEAL_CHECK_SECONDS, Upkeep
+from workers.upkeep import RESUME_SECONDS, Upkeep
 
 DIGEST = Hash32("0x" + "ab" * 32)
 VOTE = Hash32("0x" + "cd" * 32)
@@ -55,13 +59,18 @@ class World:
         return self.clock
 
     @property
-    def upkeep(self) -> Upkeep:
+    def hub(self) -> Any:
+        """The chain, played."""
+        return SimpleNamespace(tasks=self._tasks)
+
+    @property
+    def context(self) -> Any:
         machine = SimpleNamespace(
             wallet=WORKER_KEY.wallet,
             pool=SimpleNamespace(hub="0x" + "0" * 40, least_stake=None),
             settings=SimpleNamespace(worker_name="test"),
         )
-        context: Any = SimpleNamespace(
+        return SimpleNamespace(
             layout=self.layout,
             journal=self.journal,
             now=self.now,
@@ -78,10 +87,19 @@ class World:
                 containers_of=lambda _: self.containers, remove=self._remove, kill=self.killed.append
             ),
         )
+
+    @property
+    def upkeep(self) -> Upkeep:
         resumer: Any = SimpleNamespace(resume=self._resume)
-        upkeep = Upkeep(context, resumer, votes_only=self.votes_only)
-        upkeep._hub = SimpleNamespace(tasks=self._tasks)  # type: ignore[assignment] # the chain, played
+        upkeep = Upkeep(self.context, resumer, votes_only=self.votes_only)
+        upkeep._hub = self.hub
         return upkeep
+
+    @property
+    def reveals(self) -> UnaskedReveals:
+        reveals = UnaskedReveals(self.context)
+        reveals._hub = self.hub
+        return reveals
 
     def _resume(self, replicate: Replicate) -> bool:
         if self.busy:
@@ -199,8 +217,43 @@ def test_a_winning_vote_is_revealed_even_if_the_pool_is_away_and_never_asks(worl
     world.pong = None
     world.views = {task: view(task, TaskStatus.REVEALING)}
     world.clock += REVEAL_CHECK_SECONDS
-    world.upkeep.run_once()
+    reveals = world.reveals
+    reveals.run_if_due()
     assert world.sent == [("reveal", task)]
+    # At each head that follows, nothing is asked for a while.
+    world.views = None
+    reveals.run_if_due()
+
+
+def test_a_reveal_that_fails_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = world.put(ReplicateStage.COMMITTED)
+    world.views = {task: view(task, TaskStatus.REVEALING)}
+    world.clock += REVEAL_CHECK_SECONDS
+    reveals = world.reveals
+    with monkeypatch.context() as broken:
+        broken.setattr("workers.task.steps.reveal", lambda *_: 1 / 0)
+        reveals.run_if_due()
+    world.clock += REVEAL_CHECK_SECONDS
+    reveals.run_if_due()
+    assert world.sent == [("reveal", task)]
+
+
+def test_a_vote_is_revealed_by_the_thread_that_follows_the_chain_and_asks_the_pool_for_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The thread that pings may wait for ever for the end of a pool's answer.
+    task = world.put(ReplicateStage.COMMITTED)
+    world.views = {task: view(task, TaskStatus.REVEALING)}
+    world.clock += REVEAL_CHECK_SECONDS
+    context = world.context
+    context.close = lambda: None
+    monkeypatch.setattr(upkeep_process, "WorkerContext", lambda _: context)
+    monkeypatch.setattr(upkeep_process, "UnaskedReveals", lambda _: world.reveals)
+    monkeypatch.setattr(upkeep_process, "heads", lambda *_: [1])
+    machine: Any = SimpleNamespace(settings=SimpleNamespace(ws_url=None, block_time=1.0))
+    upkeep_process._follow_heads(machine, context.lane_wakeup, cast("Any", Mock()), threading.Event())
+    assert world.sent == [("reveal", task)]
+    assert world.pinged == []
 
 
 def test_a_vote_that_was_revealed_or_waits_for_consensus_is_not_revealed(world: World) -> None:
@@ -210,7 +263,7 @@ def test_a_vote_that_was_revealed_or_waits_for_consensus_is_not_revealed(world: 
         revealed: view(revealed, TaskStatus.REVEALING, ContributionStatus.REVEALED),
     }
     world.clock += REVEAL_CHECK_SECONDS
-    world.upkeep.run_once()
+    world.reveals.run_if_due()
     assert world.sent == []
 
 
@@ -279,11 +332,11 @@ def test_a_container_that_cannot_be_removed_leaves_the_others_and_the_rest_of_th
     assert world.sent == [(Todo.COMPUTE, unchanged)]
 
 
-@pytest.mark.parametrize("part", ["_ping", "_resume", "_reveal", "_sweep_containers"])
+@pytest.mark.parametrize("part", ["_ping", "_resume", "_sweep_containers"])
 def test_no_part_of_the_look_stops_another(world: World, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     upkeep = world.upkeep
-    for name in ("_ping", "_resume", "_reveal", "_sweep_containers"):
+    for name in ("_ping", "_resume", "_sweep_containers"):
 
         def play(*_: object, name: str = name) -> None:
             done.append(name)
@@ -293,7 +346,7 @@ def test_no_part_of_the_look_stops_another(world: World, part: str, monkeypatch:
         play.__name__ = name
         monkeypatch.setattr(upkeep, name, play)
     upkeep.run_once()
-    assert done == ["_ping", "_resume", "_reveal", "_sweep_containers"]
+    assert done == ["_ping", "_resume", "_sweep_containers"]
 
 
 @pytest.mark.parametrize("stage", list(ReplicateStage))
@@ -361,6 +414,7 @@ def test_a_machine_that_may_spend_no_more_signs_off_with_each_ping_still_reveals
     world.clock += REVEAL_CHECK_SECONDS
     upkeep = world.upkeep
     upkeep.run_once()
+    world.reveals.run_if_due()
     assert (len(world.left), world.sent) == (1, [("reveal", task)])
     upkeep.run_once()
     world.limit = None

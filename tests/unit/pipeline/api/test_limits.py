@@ -12,6 +12,7 @@ from pipeline.api.address import UNKNOWN, origin_of
 from pipeline.api.connections import Connections, proxies_of
 from pipeline.api.rate_limits import Counters, RateLimits, parsed
 from protocol.errors import BadSetting, TooManyRequests
+from workers.upkeep import PING_TASKS
 
 
 @pytest.mark.parametrize(
@@ -53,11 +54,21 @@ def test_beyond_the_limit_the_answer_says_when_to_ask_again_and_other_wallets_ar
 def test_a_machine_with_64_slots_that_pings_each_second_never_meets_a_limit() -> None:
     rates = RateLimits.of(read_settings())
     for _ in range(60):
-        rates.count("ping", "a")
+        rates.count_ping("a", 64)
     for _ in range(64 * 60):
         rates.count("upload", "a")
     for _ in range(10):
         rates.count("sign_in_wallet", "a")
+
+
+def test_pings_that_have_a_thousand_tasks_looked_up_are_few_and_still_more_than_a_machine_sends() -> None:
+    rates = RateLimits.of(read_settings())
+    for _ in range(int(60 / read_settings().ping_seconds) + 1):
+        rates.count_ping("full", PING_TASKS)
+    for _ in range(9):
+        rates.count_ping("flood", PING_TASKS)
+    with pytest.raises(TooManyRequests):
+        rates.count_ping("flood", PING_TASKS)
 
 
 def test_counts_of_past_windows_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
