@@ -26,8 +26,10 @@ from celery.utils.nodenames import default_nodename, host_format
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from kombu import compression
+from kombu.transport import TRANSPORT_ALIASES, pyamqp
 
 from config import topology
+from config.broker_nodes import SEPARATOR, with_vhost
 from config.broker_tls import tls_trouble, url_options
 from config.per_process import PerProcess
 from config.settings import Settings
@@ -68,6 +70,22 @@ def _refuse_compressed(_: bytes) -> bytes:
 
 for _content_type in compression.encoders():
     compression.register(_refuse_compressed, _refuse_compressed, _content_type)
+
+
+class NodeTransport(pyamqp.SSLTransport):
+    """kombu's AMQP with TLS, except that the certificate of each node must name that node: kombu has one name for all
+    nodes of a cluster, which after a failover is another's.
+    """
+
+    def establish_connection(self) -> Any:
+        """Connect as kombu does; raises what that does."""
+        client: Any = self.client
+        if isinstance(client.ssl, dict):
+            client.ssl = {**client.ssl, "server_hostname": client.hostname}
+        return super().establish_connection()
+
+
+TRANSPORT_ALIASES["amqps"] = "config.celery_apps:NodeTransport"
 
 
 class SafeQueues(AMQP):
@@ -229,7 +247,7 @@ def core_app(settings: Settings, wallet: Wallet | None = None) -> ConfirmTimeout
         queues.append(topology.lane_queue(wallet))
     return _app(
         "sluice",
-        f"{settings.amqp_url.get_secret_value()}/{quote(settings.amqp_core_vhost, safe='')}",
+        with_vhost(settings.amqp_url.get_secret_value(), settings.amqp_core_vhost),
         settings.amqp_ca_file,
         task_queues=queues,
         task_default_queue=topology.PIPELINE_QUEUE,
@@ -252,7 +270,7 @@ def pool_app(settings: Settings) -> Celery:
     """
     return _app(
         "sluice-pool",
-        f"{settings.amqp_url.get_secret_value()}/{quote(settings.amqp_pool_vhost, safe='')}",
+        with_vhost(settings.amqp_url.get_secret_value(), settings.amqp_pool_vhost),
         settings.amqp_ca_file,
         task_queues=[],
     )
@@ -282,9 +300,9 @@ def connect_machine(
 
     `ca_file`: PEM file of the CAs that may have signed the broker's certificate; None: the system's. Raises BadSetting.
     """
-    scheme = "amqps" if access.tls else "amqp"
-    at = f"{access.host}:{access.port}/{quote(access.vhost, safe='')}"
-    url = f"{scheme}://{quote(access.username, safe='')}@{at}"
+    scheme, user = "amqps" if access.tls else "amqp", quote(access.username, safe="")
+    nodes = (f"{scheme}://{user}@{node.authority}" for node in access.nodes)
+    url = with_vhost(SEPARATOR.join(nodes), access.vhost)
     app.conf.update(
         # kombu asks `broker_password` at each connection, if it is a function and the URL holds no password.
         broker_url=url,

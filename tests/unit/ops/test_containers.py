@@ -15,7 +15,7 @@ import yaml
 
 from config.settings import Settings
 from config.stack_settings import StackSettings
-from ops.stack import rabbitmq
+from ops.stack import members, rabbitmq
 from tests.image import composed
 
 ROOT = Path(__file__).parents[3]
@@ -158,7 +158,9 @@ def test_workers_of_the_compose_files_pool_are_told_to_use_tls() -> None:
     assert files == {f"/run/secrets/{name}" for name in SERVICES["rabbitmq"]["secrets"]}
     assert set(SERVICES["rabbitmq"]["secrets"]) <= COMPOSE["secrets"].keys()
     # The settings that the stack's RabbitMQ is tested with.
-    ours = rabbitmq._configuration(Path("/f"), 1)
+    alone = members.single(Path("/f"))
+    nodes = rabbitmq.Nodes(alone.folder, 1, "user", "password", (), (alone,))
+    ours = rabbitmq._configuration(nodes, alone)
     assert all(f"{key} = {value}" in ours for key, value in said.items() if key.startswith("ssl_options.ver"))
 
 
