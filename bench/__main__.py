@@ -1,5 +1,5 @@
-"""`python -m bench all|compare|latency|throughput|lane|catchup|bag|crowd|faults|chaos|workerdrop|hostile|takeover`;
-each has --help.
+"""`python -m bench all|compare|latency|throughput|lane|catchup|bag|crowd|faults|chaos|cluster|workerdrop|hostile|
+takeover`; each has --help.
 """
 
 from __future__ import annotations
@@ -11,7 +11,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench import all_short, bag, catchup, crowd, faults, hostile, lane, latency, takeover, throughput, workerdrop
+from bench import (
+    all_short,
+    bag,
+    catchup,
+    cluster,
+    crowd,
+    faults,
+    hostile,
+    lane,
+    latency,
+    takeover,
+    throughput,
+    workerdrop,
+)
 from bench.chaos import run as chaos
 from config.logging import configure
 from config.settings import read_settings
@@ -101,6 +114,21 @@ def chaos_command(
 ) -> None:
     """A fault every few seconds, strangers among the machines. Example: chaos --tasks 60 --seed 1 --every 5"""
     _print_lines(chaos.run(tasks=tasks, seed=seed, every=every))
+
+
+@app.command("cluster")
+def cluster_command(
+    tasks: Annotated[
+        int, typer.Option(help="Tasks of a bag: two fifths of trust 1 and 3 each, a fifth of trust 5.", min=5)
+    ] = 50,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Members: rabbitmq-1, mongodb-2, host-1 …; default all.")
+    ] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="kill, partition; default both.")] = None,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """Each member of three clusters is killed and cut off in the middle of a bag. Example: cluster --only mongodb-1"""
+    _print_lines(cluster.run(tasks=tasks, only=only or (), fault=fault or ()))
 
 
 @app.command("lane")
