@@ -4,7 +4,7 @@
     buy ──► a third is COMPLETED ──► kill -9 or partition of one member ──► all COMPLETED? how much later?
                                                                         ──► the member is brought back
 
-A partition lasts until the bag is over. The undisturbed seconds are the mean of two runs on the same pool, after one
+A partition lasts until the bag is over. The undisturbed seconds are the least of three runs on the same pool, after one
 that proves the machines. Needs root, for partitions.
 """
 
@@ -26,7 +26,7 @@ from config.settings import read_settings
 from config.stack_settings import StackSettings
 from ops.pool.local import WorkerMachine
 from ops.pool.servers import bring_up
-from ops.stack import cluster, members, partition, ports
+from ops.stack import cluster, members, mongodb, partition, ports
 from ops.stack.members import Member
 from ops.stack.partition import Side
 from ops.stack.parts import StackPart
@@ -42,6 +42,8 @@ EXTRA_SECONDS = 15.0
 STUCK_SECONDS = 420.0
 #: Names of the scheduler hosts.
 HOSTS = ("host-1", "host-2")
+#: Bags without a fault.
+UNDISTURBED = 3
 KILL, CUT = "kill", "partition"
 FAULTS = (KILL, CUT)
 
@@ -59,6 +61,15 @@ TARGETS = (
     *(Target(f"{part}-{number}", number, part) for part in reversed(cluster.PARTS) for number in members.NUMBERS),
     *(Target(name, number) for number, name in enumerate(HOSTS, 1)),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """How a bag ended. `leads`: whether the member that was struck was the primary; None: it has no such role."""
+
+    completed: int
+    seconds: float
+    leads: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +130,12 @@ class ClusterPool:
             pool.restart(host.name)
         pool.await_scheduler(host.name)
 
+    def leads(self, target: Target) -> bool | None:
+        """Whether it is the one member that takes writes; None for what has no such member."""
+        if target.part is not StackPart.MONGODB:
+            return None
+        return mongodb.is_primary(self._member(target), StackSettings().mongodb_port)
+
     def heal(self) -> None:
         """End all partitions."""
         partition.heal([host.group for host in self.hosts])
@@ -139,46 +156,48 @@ def run(*, tasks: int, only: Sequence[str] = (), fault: Sequence[str] = ()) -> I
     wrong = []
     with _cluster_pool() as pool:
         _run_bag(pool, tasks)
-        undisturbed = sum(_run_bag(pool, tasks)[1] for _ in range(2)) / 2
+        undisturbed = min(_run_bag(pool, tasks).seconds for _ in range(UNDISTURBED))
         for target in TARGETS:
             for kind in FAULTS:
                 if (only and target.name not in only) or (fault and kind not in fault):
                     continue
-                completed, seconds = _run_bag(pool, tasks, target, kind)
-                extra = seconds - undisturbed
+                bag = _run_bag(pool, tasks, target, kind)
+                extra = bag.seconds - undisturbed
                 figures = {
                     "member": target.name,
                     "fault": kind,
+                    "leads": bag.leads,
                     "tasks": tasks,
-                    "completed": completed,
-                    "seconds": round(seconds, 1),
+                    "completed": bag.completed,
+                    "seconds": round(bag.seconds, 1),
                     "undisturbed_seconds": round(undisturbed, 1),
                     "extra_seconds": round(extra, 1),
                     "stake_locked": stake_locked(pool.bench_pool),
                     "nonce_gaps": nonce_gaps(pool.bench_pool),
                 }
                 yield json.dumps(figures)
-                if completed < tasks or extra > EXTRA_SECONDS:
-                    wrong.append(f"{kind} of {target.name}: {completed} of {tasks}, {extra:.0f} s extra.")
+                if bag.completed < tasks or extra > EXTRA_SECONDS:
+                    wrong.append(f"{kind} of {target.name}: {bag.completed} of {tasks}, {extra:.0f} s extra.")
     if wrong:
         raise BrokenPromise(what="A bag with a fault", why="\n".join(wrong))
 
 
-def _run_bag(pool: ClusterPool, tasks: int, target: Target | None = None, fault: str = "") -> tuple[int, float]:
-    """(tasks COMPLETED, seconds) of a bag in whose middle `target` is struck; it is brought back before the end."""
-    bench_pool = pool.bench_pool
+def _run_bag(pool: ClusterPool, tasks: int, target: Target | None = None, fault: str = "") -> Bag:
+    """A bag in whose middle `target` is struck; it is brought back before the end."""
+    bench_pool, leads = pool.bench_pool, None
     begun = time.monotonic()
     deals = buy_mixed(bench_pool, tasks)
     if target is not None:
         for views in bench_pool.watch(deals, threading.Event()):
             if sum(view.status is TaskStatus.COMPLETED for view in views.values()) >= tasks // STRUCK_PART:
                 break
+        leads = pool.leads(target)
         pool.strike(target, fault)
     views = bench_pool.wait(deals)
     seconds = time.monotonic() - begun
     if target is not None:
         pool.bring_back(target, fault)
-    return sum(view.status is TaskStatus.COMPLETED for view in views.values()), seconds
+    return Bag(sum(view.status is TaskStatus.COMPLETED for view in views.values()), seconds, leads)
 
 
 @contextmanager

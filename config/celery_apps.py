@@ -25,8 +25,7 @@ from celery.signals import worker_process_init
 from celery.utils.nodenames import default_nodename, host_format
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
-from kombu import compression
-from kombu.transport import TRANSPORT_ALIASES, pyamqp
+from kombu import Connection, compression
 
 from config import topology
 from config.broker_nodes import SEPARATOR, with_vhost
@@ -72,20 +71,19 @@ for _content_type in compression.encoders():
     compression.register(_refuse_compressed, _refuse_compressed, _content_type)
 
 
-class NodeTransport(pyamqp.SSLTransport):
-    """kombu's AMQP with TLS, except that the certificate of each node must name that node: kombu has one name for all
-    nodes of a cluster, which after a failover is another's.
+class NodeConnection(Connection):
+    """kombu's connection, except for what it forgets when it turns to another node of a cluster: a password that is a
+    function, and whose name the certificate must hold.
     """
 
-    def establish_connection(self) -> Any:
-        """Connect as kombu does; raises what that does."""
-        client: Any = self.client
-        if isinstance(client.ssl, dict):
-            client.ssl = {**client.ssl, "server_hostname": client.hostname}
-        return super().establish_connection()
-
-
-TRANSPORT_ALIASES["amqps"] = "config.celery_apps:NodeTransport"
+    def switch(self, conn_str: str) -> None:
+        """Turn to the node of this URL. kombu calls it when the one before does not answer."""
+        made: Any = self
+        before = made.password
+        super().switch(conn_str)
+        made.password = made.password or before
+        if isinstance(made.ssl, dict):
+            made.ssl = {**made.ssl, "server_hostname": made.hostname}
 
 
 class SafeQueues(AMQP):
@@ -93,6 +91,8 @@ class SafeQueues(AMQP):
 
     Celery would consume all that are declared: also the dead letters, and a lane, which allows one consumer only.
     """
+
+    Connection = NodeConnection
 
     def Queues(self, queues: Any, *args: Any, **options: Any) -> Any:  # noqa: N802 - Celery's name
         """The declared queues, of which PIPELINE_QUEUES are consumed unless `-Q` says otherwise. Celery calls it."""

@@ -137,6 +137,12 @@ def answers(member: Member, port: int) -> bool:
         return _hello(client) is not None
 
 
+def is_primary(member: Member, port: int) -> bool:
+    """Whether this member answers and is the one that takes writes."""
+    with _direct(member, port) as client:
+        return bool((_hello(client) or {}).get("isWritablePrimary"))
+
+
 def _ensure(member: Member, port: int, probe: Callable[[], bool], seconds: float) -> Process:
     def prepare() -> None:
         ports.require_free(port, part="MongoDB", setting="SLUICE_STACK_MONGODB_PORT", host=member.host)
