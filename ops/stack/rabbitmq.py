@@ -248,7 +248,7 @@ def _erlang(node: Member) -> str:
     address = f"{{{node.host.replace('.', ',')}}}"
     words = f"{_CALM} -kernel inet_dist_use_interface {address}"
     if node.number:
-        words += f" -kernel inet_dist_connect_options [{{ip,{address}}}] -kernel net_ticktime {_TICK_SECONDS}"
+        words += f" -kernel inet_dist_connect_options [{{ip,{address}}}]"
     return words
 
 
@@ -323,6 +323,7 @@ def _clustered(nodes: Sequence[Member]) -> dict[str, object]:
     return {
         "cluster_formation.peer_discovery_backend": "classic_config",
         **{f"cluster_formation.classic_config.nodes.{node.number}": _node_name(node) for node in nodes},
+        "net_ticktime": _TICK_SECONDS,
         # A node that is cut off stops by itself, and goes on when it sees the others again.
         "cluster_partition_handling": "pause_minority",
         # Else one node, on which the scheduler declares all queues, would lead all of them.

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from config import broker_nodes
 from config.settings import Settings
 from config.stack_settings import StackSettings
 from config.whole_files import write_whole
@@ -173,7 +174,7 @@ def answers(part: StackPart, settings: Settings) -> bool:
         case StackPart.MONGODB:
             return mongodb.ready(settings.mongodb_uri.get_secret_value())
         case StackPart.RABBITMQ:
-            return rabbitmq.ready(settings.rabbitmq_api, *credentials(settings))
+            return any(rabbitmq.ready(url, *credentials(settings)) for url in broker_nodes.api_urls(settings))
         case StackPart.CHAIN:
             return anvil.ready(settings.rpc_url) == settings.chain_id
         case StackPart.DOCKER:
