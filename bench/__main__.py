@@ -125,10 +125,13 @@ def cluster_command(
         list[str] | None, typer.Option(help="Members: rabbitmq-1, mongodb-2, host-1 …; default all.")
     ] = None,
     fault: Annotated[list[str] | None, typer.Option(help="kill, partition; default both.")] = None,
+    null: Annotated[
+        bool, typer.Option("--null", help="No containers: quicker, and on a busy machine steadier.")
+    ] = False,
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Each member of three clusters is killed and cut off in the middle of a bag. Example: cluster --only mongodb-1"""
-    _print_lines(cluster.run(tasks=tasks, only=only or (), fault=fault or ()))
+    _print_lines(cluster.run(tasks=tasks, only=only or (), fault=fault or (), null=null))
 
 
 @app.command("lane")

@@ -58,6 +58,8 @@ FLOWER_PERMISSIONS = {
 #: Seconds to delete an exchange that may have a great many bindings (an older release let workers make them), or a
 #: virtual host with the queues of hundreds of machines.
 SWEEP_SECONDS = 60.0
+#: Seconds to connect to one of several nodes of RabbitMQ.
+CONNECT_SECONDS = 1.0
 #: Name under which all queues of vhost `pool` are counted together.
 MACHINES_QUEUES = "machines"
 _WALLET = re.compile(r"^0x[0-9a-f]{40}$")
@@ -129,9 +131,12 @@ class BrokerAdmin:
         """
         self._username = username
         self._core, self._pool, self._flower = core, pool, flower
+        # Of several nodes, one that is cut off must not take the time in which another would have answered.
+        self._connect_seconds = timeout if len(api_urls) == 1 else min(timeout, CONNECT_SECONDS)
         #: The node that answered last comes first.
         self._nodes = [
-            (url, http_client(f"{url.rstrip('/')}/api", auth=(username, password), timeout=timeout)) for url in api_urls
+            (url, http_client(f"{url.rstrip('/')}/api", auth=(username, password), timeout=self._limits(timeout)))
+            for url in api_urls
         ]
 
     @classmethod
@@ -327,12 +332,16 @@ class BrokerAdmin:
             what=self.api_url, request=f"{method} {path}", status=answer.status_code, why=_reason(answer)
         )
 
+    def _limits(self, timeout: float) -> httpx.Timeout:
+        return httpx.Timeout(timeout, connect=self._connect_seconds)
+
     def _answer(self, method: str, path: str, body: dict[str, Any] | None, timeout: float | None) -> httpx.Response:
         """What the first node answers that does. Each method here may be asked twice. Raises BrokerUnavailable."""
         for _ in self._nodes:
             url, http = self._nodes[0]
+            limits = http.timeout if timeout is None else self._limits(timeout)
             try:
-                return http.request(method, path, json=body, timeout=http.timeout if timeout is None else timeout)
+                return http.request(method, path, json=body, timeout=limits)
             except httpx.HTTPError as error:
                 silent = BrokerUnavailable(what=url, why=str(error) or type(error).__name__)
                 # For the next request too: to wait for a node that is cut off takes its whole time-out.
