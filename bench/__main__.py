@@ -1,5 +1,5 @@
 """`python -m bench NAME`: all, compare, latency, throughput, lane, catchup, bag, crowd, flat, faults, chaos,
-workerdrop, hostile, takeover, ledger; each has --help.
+cluster, workerdrop, hostile, takeover, ledger; each has --help.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from bench import (
     all_short,
     bag,
     catchup,
+    cluster,
     crowd,
     faults,
     flat,
@@ -115,6 +116,24 @@ def chaos_command(
 ) -> None:
     """A fault every few seconds, strangers among the machines. Example: chaos --tasks 60 --seed 1 --every 5"""
     _print_lines(chaos.run(tasks=tasks, seed=seed, every=every))
+
+
+@app.command("cluster")
+def cluster_command(
+    tasks: Annotated[
+        int, typer.Option(help="Tasks of a bag: two fifths of trust 1 and 3 each, a fifth of trust 5.", min=5)
+    ] = 50,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Members: rabbitmq-1, mongodb-2, host-1 …; default all.")
+    ] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="kill, partition; default both.")] = None,
+    null: Annotated[
+        bool, typer.Option("--null", help="No containers: quicker, and on a busy machine steadier.")
+    ] = False,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """Each member of three clusters is killed and cut off in the middle of a bag. Example: cluster --only mongodb-1"""
+    _print_lines(cluster.run(tasks=tasks, only=only or (), fault=fault or (), null=null))
 
 
 @app.command("lane")

@@ -133,8 +133,8 @@ class BenchPool:
         return differing
 
     def failed(self, deal: Matched) -> NotReady:
-        """The NotReady error for a deal that does not end; it names the scheduler's log."""
-        log = self.pool.programs["scheduler"].log
+        """The NotReady error for a deal that does not end; it names the log of the scheduler, the first program."""
+        log = next(iter(self.pool.programs.values())).log
         return NotReady(part=f"Deal {deal.deal_id}", seconds=self.timeout, log=log, why="It is not COMPLETED on chain.")
 
 

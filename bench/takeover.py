@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.faults import nonce_gaps, stake_locked
+from ops.market.match import Matched
 from pipeline.store.client import client
 from protocol.poco.view import TaskStatus
 
@@ -39,9 +40,7 @@ def run(*, tasks: int, timeout: float = 1500.0) -> Iterator[str]:
 
 def lose_and_adopt(bench_pool: BenchPool, tasks: int) -> dict[str, Any]:
     """The figures of `run`."""
-    deals = [
-        bench_pool.buy(trust=trust, volume=max(1, round(share * tasks)), args=WORK) for trust, share in TRUSTS.items()
-    ]
+    deals = buy_mixed(bench_pool, tasks)
     number, stop = sum(len(deal.tasks) for deal in deals), threading.Event()
     for views in bench_pool.watch(deals, stop):
         if sum(view.status is TaskStatus.COMPLETED for view in views.values()) >= number // 3:
@@ -68,6 +67,13 @@ def lose_and_adopt(bench_pool: BenchPool, tasks: int) -> dict[str, Any]:
         "audit": [f"{item['kind']} {item['subject']}: {item['says']}" for item in audited["differences"]],
         "audit_not_asked": audited["not_asked"],
     }
+
+
+def buy_mixed(bench_pool: BenchPool, tasks: int) -> list[Matched]:
+    """A deal for each trust, of about `tasks` tasks together."""
+    return [
+        bench_pool.buy(trust=trust, volume=max(1, round(share * tasks)), args=WORK) for trust, share in TRUSTS.items()
+    ]
 
 
 def _sluice(bench_pool: BenchPool, *words: str) -> dict[str, Any]:

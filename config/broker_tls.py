@@ -65,6 +65,8 @@ def tls_trouble(error: BaseException, host: str) -> str | None:
 
 
 def url_options(url: str, ca_file: Path | None) -> dict[str, Any] | None:
-    """`tls_options` for the broker of an `amqps` URL; None for a URL without TLS. Raises BadSetting."""
+    """`tls_options` for the broker of an `amqps` URL, the first if it has several nodes; None for a URL without TLS.
+    `config.celery_apps` names another node once it turns to that one. Raises BadSetting.
+    """
     parts = urlsplit(url)
     return tls_options(parts.hostname or "", ca_file) if parts.scheme == "amqps" else None

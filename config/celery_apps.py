@@ -25,9 +25,10 @@ from celery.signals import worker_process_init
 from celery.utils.nodenames import default_nodename, host_format
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
-from kombu import compression
+from kombu import Connection, compression
 
 from config import topology
+from config.broker_nodes import SEPARATOR, with_vhost
 from config.broker_tls import tls_trouble, url_options
 from config.per_process import PerProcess
 from config.settings import Settings
@@ -70,11 +71,28 @@ for _content_type in compression.encoders():
     compression.register(_refuse_compressed, _refuse_compressed, _content_type)
 
 
+class NodeConnection(Connection):
+    """kombu's connection, except for what it forgets when it turns to another node of a cluster: a password that is a
+    function, and whose name the certificate must hold.
+    """
+
+    def switch(self, conn_str: str) -> None:
+        """Turn to the node of this URL. kombu calls it when the one before does not answer."""
+        made: Any = self
+        before = made.password
+        super().switch(conn_str)
+        made.password = made.password or before
+        if isinstance(made.ssl, dict):
+            made.ssl = {**made.ssl, "server_hostname": made.hostname}
+
+
 class SafeQueues(AMQP):
     """Celery's queues, except that a worker started without `-Q` consumes only PIPELINE_QUEUES.
 
     Celery would consume all that are declared: also the dead letters, and a lane, which allows one consumer only.
     """
+
+    Connection = NodeConnection
 
     def Queues(self, queues: Any, *args: Any, **options: Any) -> Any:  # noqa: N802 - Celery's name
         """The declared queues, of which PIPELINE_QUEUES are consumed unless `-Q` says otherwise. Celery calls it."""
@@ -229,7 +247,7 @@ def core_app(settings: Settings, wallet: Wallet | None = None) -> ConfirmTimeout
         queues.append(topology.lane_queue(wallet))
     return _app(
         "sluice",
-        f"{settings.amqp_url.get_secret_value()}/{quote(settings.amqp_core_vhost, safe='')}",
+        with_vhost(settings.amqp_url.get_secret_value(), settings.amqp_core_vhost),
         settings.amqp_ca_file,
         task_queues=queues,
         task_default_queue=topology.PIPELINE_QUEUE,
@@ -252,7 +270,7 @@ def pool_app(settings: Settings) -> Celery:
     """
     return _app(
         "sluice-pool",
-        f"{settings.amqp_url.get_secret_value()}/{quote(settings.amqp_pool_vhost, safe='')}",
+        with_vhost(settings.amqp_url.get_secret_value(), settings.amqp_pool_vhost),
         settings.amqp_ca_file,
         task_queues=[],
     )
@@ -282,9 +300,9 @@ def connect_machine(
 
     `ca_file`: PEM file of the CAs that may have signed the broker's certificate; None: the system's. Raises BadSetting.
     """
-    scheme = "amqps" if access.tls else "amqp"
-    at = f"{access.host}:{access.port}/{quote(access.vhost, safe='')}"
-    url = f"{scheme}://{quote(access.username, safe='')}@{at}"
+    scheme, user = "amqps" if access.tls else "amqp", quote(access.username, safe="")
+    nodes = (f"{scheme}://{user}@{node.authority}" for node in access.nodes)
+    url = with_vhost(SEPARATOR.join(nodes), access.vhost)
     app.conf.update(
         # kombu asks `broker_password` at each connection, if it is a function and the URL holds no password.
         broker_url=url,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
+from config.broker_nodes import public_nodes
 from config.http_client import is_loopback
 from config.settings import Settings
 from protocol.errors import BadSetting
@@ -47,15 +48,15 @@ def loopback_warnings(settings: Settings) -> list[str]:
     listens_here = is_loopback(settings.api_host) and settings.api_host not in _ALL_ADDRESSES
     if listens_here and is_loopback(api):
         return []
-    given = {
-        "SLUICE_API_URL": settings.api_url,
-        "SLUICE_AMQP_PUBLIC_HOST": _public_broker(settings),
-        "SLUICE_IPFS_GATEWAY": settings.ipfs_gateway,
-        "SLUICE_PUBLIC_RPC_URL": _public_rpc(settings),
-    }
+    given = [
+        ("SLUICE_API_URL", settings.api_url),
+        *(("SLUICE_AMQP_PUBLIC_HOST", url) for url in _public_broker(settings)),
+        ("SLUICE_IPFS_GATEWAY", settings.ipfs_gateway),
+        ("SLUICE_PUBLIC_RPC_URL", _public_rpc(settings)),
+    ]
     return [
         f"{name} is {value}, which leads a machine elsewhere to itself."
-        for name, value in given.items()
+        for name, value in given
         if is_loopback(urlsplit(value).hostname or "")
     ]
 
@@ -65,15 +66,15 @@ def plaintext_warnings(settings: Settings) -> list[str]:
 
     None if the pool's own SLUICE_ALLOW_PLAINTEXT says that its network is trusted. Raises BadSetting.
     """
-    given = {
-        "SLUICE_API_URL": settings.api_url,
-        "SLUICE_AMQP_PUBLIC_TLS": _public_broker(settings),
-        "SLUICE_PUBLIC_RPC_URL": _public_rpc(settings),
-        "SLUICE_PUBLIC_WS_URL": _public_ws(settings) or "",
-    }
+    given = [
+        ("SLUICE_API_URL", settings.api_url),
+        *(("SLUICE_AMQP_PUBLIC_TLS", url) for url in _public_broker(settings)),
+        ("SLUICE_PUBLIC_RPC_URL", _public_rpc(settings)),
+        ("SLUICE_PUBLIC_WS_URL", _public_ws(settings) or ""),
+    ]
     return [
         f"{name}: {value} is not encrypted, so workers refuse it unless they set SLUICE_ALLOW_PLAINTEXT."
-        for name, value in given.items()
+        for name, value in given
         if not settings.allow_plaintext and _is_plaintext_elsewhere(value)
     ]
 
@@ -99,8 +100,8 @@ def broker_url(host: str, port: int, *, tls: bool) -> str:
     return f"{'amqps' if tls else 'amqp'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _public_broker(settings: Settings) -> str:
-    return broker_url(settings.amqp_public_host, settings.amqp_public_port, tls=settings.amqp_public_tls)
+def _public_broker(settings: Settings) -> list[str]:
+    return [broker_url(node.host, node.port, tls=settings.amqp_public_tls) for node in public_nodes(settings)]
 
 
 def _is_plaintext_elsewhere(url: str) -> bool:

@@ -107,21 +107,21 @@ class Settings(BaseSettings):
 
     # -- stores and broker ----------------------------------------------------------------------------------------
     mongodb_uri: SecretStr = Field(
-        SecretStr("mongodb://127.0.0.1:18017/?replicaSet=rs0"), description="MongoDB replica set."
+        SecretStr("mongodb://127.0.0.1:18017/?replicaSet=rs0"), description="MongoDB replica set, with all its members."
     )
     mongodb_database: str = Field("sluice", description="Database name.")
     amqp_url: SecretStr = Field(
-        SecretStr("amqp://sluice:sluice@127.0.0.1:18672"), description="RabbitMQ, without a virtual host."
+        SecretStr("amqp://sluice:sluice@127.0.0.1:18672"), description="RabbitMQ, no virtual host; nodes split by `;`."
     )
     amqp_core_vhost: str = Field("core", description="Virtual host of the scheduler's own queues.")
     amqp_pool_vhost: str = Field("pool", description="Virtual host of the worker queues.")
-    amqp_public_host: str = Field("127.0.0.1", description="RabbitMQ host name for workers.")
+    amqp_public_host: str = Field("127.0.0.1", description="RabbitMQ host for workers; nodes split by `;`: `a;b:5673`.")
     amqp_public_port: Port = Field(18672, description="RabbitMQ port for workers.")
     amqp_public_tls: bool = Field(False, description="Whether workers must use TLS to RabbitMQ.")
     amqp_ca_file: Path | None = Field(
         None, description="PEM file of the CAs that may sign RabbitMQ's certificate. Unset: the system's."
     )
-    rabbitmq_api: str = Field("http://127.0.0.1:18673", description="RabbitMQ management API.")
+    rabbitmq_api: str = Field("http://127.0.0.1:18673", description="RabbitMQ management API; nodes split by `;`.")
 
     # -- results --------------------------------------------------------------------------------------------------
     ipfs_api: str = Field("http://127.0.0.1:18501", description="Kubo RPC API.")

@@ -24,6 +24,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from chain.contracts.ens_names import ens_names, with_addresses
 from chain.keystore import load_key
+from config import broker_nodes
 from config.endpoints import loopback_warnings, plaintext_warnings, public_endpoints
 from config.http_client import http_client, is_loopback
 from config.order_policy import read_policy
@@ -98,9 +99,10 @@ def require_own_passwords(settings: Settings) -> None:
 
     The local stack's own ones are for servers that listen on this machine's loopback only.
     """
-    for name, secret in (("SLUICE_AMQP_URL", settings.amqp_url), ("SLUICE_MONGODB_URI", settings.mongodb_uri)):
+    brokers = [("SLUICE_AMQP_URL", url) for url in broker_nodes.amqp_urls(settings)]
+    for name, secret in (*brokers, ("SLUICE_MONGODB_URI", settings.mongodb_uri.get_secret_value())):
         try:
-            parts = urlsplit(secret.get_secret_value())
+            parts = urlsplit(secret)
             user, password, here = parts.username, unquote(parts.password or ""), is_loopback(parts.hostname or "")
         except ValueError:
             # Whoever connects to it says that it is no URL.

@@ -200,7 +200,7 @@ class Probes:
     def _broker(self, *, running: bool) -> BrokerFacts | NoAnswer:
         queues = [queue.name for queue in core_app(self.settings, self.pool.wallet).conf.task_queues]
         wanted = [name for name in queues if name != topology.DEAD_QUEUE]
-        found = ask_broker(self.broker, self.settings.rabbitmq_api, wanted if running else (), self.clock)
+        found = ask_broker(self.broker, wanted if running else (), self.clock)
         if isinstance(found, NoAnswer):
             # Also where the management API refuses us or is something else: queues need none of it.
             return replace(found, serves=takes_connections(self.settings))
@@ -299,10 +299,8 @@ def ask_database(settings: Settings, clock: Callable[[], float], *, write: bool 
     return DatabaseFacts(replicated, ahead, cursor, swept_at, swept_by, audit)
 
 
-def ask_broker(
-    admin: BrokerAdmin, address: str, queues: Sequence[str], clock: Callable[[], float]
-) -> BrokerFacts | NoAnswer:
-    """RabbitMQ: who we are there, its alarms, and which of `queues` nobody reads. `address`: of its management API."""
+def ask_broker(admin: BrokerAdmin, queues: Sequence[str], clock: Callable[[], float]) -> BrokerFacts | NoAnswer:
+    """RabbitMQ: who we are there, its alarms, and which of `queues` nobody reads."""
     try:
         me = admin.identity()
         user, tags, ahead = str(me.json()["name"]), me.json()["tags"], http_clock_ahead(me, clock())
@@ -313,15 +311,17 @@ def ask_broker(
         if error.fields["status"] != httpx.codes.UNAUTHORIZED:
             return NoAnswer(str(error), "Give SLUICE_AMQP_URL a user with the tag administrator.")
         why = (
-            f"RabbitMQ at {address} refuses the user of SLUICE_AMQP_URL: its password is wrong, or it is not tagged "
-            "administrator"
+            f"RabbitMQ at {admin.api_url} refuses the user of SLUICE_AMQP_URL: its password is wrong, or it is not "
+            "tagged administrator"
         )
         return NoAnswer(why, "Correct SLUICE_AMQP_URL, or run: rabbitmqctl set_user_tags USER administrator")
     except BrokerUnavailable as error:
         fix = "Start RabbitMQ with its management plugin, or correct SLUICE_RABBITMQ_API."
         return NoAnswer(str(error), fix, may_recover=True)
     except (KeyError, TypeError, ValueError):
-        return NoAnswer(f"what answers at {address} is not RabbitMQ's management API", "Correct SLUICE_RABBITMQ_API.")
+        return NoAnswer(
+            f"what answers at {admin.api_url} is not RabbitMQ's management API", "Correct SLUICE_RABBITMQ_API."
+        )
     # Older versions write the tags as one text.
     known = tags.split(",") if isinstance(tags, str) else tags
     return BrokerFacts(user, "administrator" in known, alarms, unread, ahead, tells)

@@ -63,6 +63,18 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class BrokerNode(Wire):
+    """One node of the pool's RabbitMQ."""
+
+    host: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    port: Port
+
+    @property
+    def authority(self) -> str:
+        """Host and port as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 class PoolConfig(Wire):
     """`GET /config`: what a worker must know of the pool before it signs in."""
 
@@ -86,11 +98,20 @@ class PoolConfig(Wire):
     amqp_host: Printable | None = None
     amqp_port: Port | None = None
     amqp_tls: bool = False
+    #: The other nodes, where RabbitMQ is a cluster.
+    amqp_others: tuple[BrokerNode, ...] = ()
     #: nRLC that a replicate of the pool's newest deals locks at least (0: one has trust 1, which locks nothing); None:
     #: no deal yet.
     least_stake: Whole | None = None
     #: Slots that a machine may sign in with at most.
     most_slots: Annotated[int, Field(ge=1, le=SLOTS_LIMIT)] = MOST_SLOTS
+
+    @property
+    def broker_nodes(self) -> tuple[BrokerNode, ...]:
+        """All nodes of RabbitMQ; none if the pool says where they are only at sign-in."""
+        if self.amqp_host is None or self.amqp_port is None:
+            return ()
+        return (BrokerNode(host=self.amqp_host, port=self.amqp_port), *self.amqp_others)
 
 
 class ChallengeRequest(Wire):
@@ -146,6 +167,13 @@ class BrokerAccess(Wire):
     exchange: str
     compute_queue: str
     tx_queue: str
+    #: The other nodes, where RabbitMQ is a cluster; any of them will do.
+    others: tuple[BrokerNode, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[BrokerNode, ...]:
+        """All nodes, the one to try first before the others."""
+        return (BrokerNode(host=self.host, port=self.port), *self.others)
 
 
 class Session(Wire):

@@ -161,7 +161,7 @@ def _refuse(machine: Machine, refusal: SluiceError, *, locked: bool = False) -> 
 def _sign_in(machine: Machine, *, take_over: bool) -> None:
     """Raises BadSetting also for a broker that would be spoken to in the clear."""
     access = machine.session.renew(None, partial(machine.sign_in, take_over=take_over)).broker
-    require_tls(access.host, access.port, tls=access.tls, allowed=machine.settings.allow_plaintext)
+    require_tls(access.nodes, tls=access.tls, allowed=machine.settings.allow_plaintext)
 
 
 def _prepared(settings: Settings) -> Machine:
@@ -205,8 +205,7 @@ def _checked(settings: Settings, key: Key) -> Machine:
     """
     api = PoolApi.of(settings)
     pool = _until_answered(api.config)
-    if pool.amqp_host is not None and pool.amqp_port is not None:
-        require_tls(pool.amqp_host, pool.amqp_port, tls=pool.amqp_tls, allowed=settings.allow_plaintext)
+    require_tls(pool.broker_nodes, tls=pool.amqp_tls, allowed=settings.allow_plaintext)
     own = _until_answered(partial(_settings_checked_at_node, settings, pool, key.wallet))
     api.close()
     machine = Machine(own, key, pool, api)

@@ -23,10 +23,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 Parts = Annotated[list[StackPart] | None, typer.Argument(help="Parts to act on. Default: all.", show_default=False)]
 
 
+_UP_EXAMPLES = "Examples: `sluice stack up`, `sluice stack up mongodb rabbitmq --json`, `sluice stack up --cluster`"
+
+
 def register(app: typer.Typer) -> None:
     """Add `sluice stack …`."""
     group = typer.Typer(no_args_is_help=True, help="The local stack: database, broker, chain, Docker engine, IPFS.")
-    group.command("up", epilog="Examples: `sluice stack up`, `sluice stack up mongodb rabbitmq --json`")(_up)
+    group.command("up", epilog=_UP_EXAMPLES)(_up)
     group.command("status", epilog="Examples: `sluice stack status`, `sluice stack status --json`")(_status)
     group.command("down", epilog="Examples: `sluice stack down`, `sluice stack down chain --wipe`")(_down)
     app.add_typer(group, name="stack")
@@ -48,16 +51,31 @@ def _settings() -> Settings:
     return now.model_copy(update={"home": stack.outer_home(now.home)})
 
 
-def _up(parts: Parts = None, as_json: Json = False) -> None:
+def _up(
+    parts: Parts = None,
+    clustered: Annotated[
+        bool,
+        typer.Option(
+            "--cluster",
+            help="MongoDB as a replica set of three and RabbitMQ as three nodes, at 127.0.0.2 to 127.0.0.4.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Start what does not run yet, wait until it is ready, and say where everything is.
 
     Uses what settings name (`SLUICE_MONGODB_URI`, `SLUICE_AMQP_URL`, `SLUICE_RPC_URL`, `SLUICE_DOCKER_HOST`,
     `SLUICE_IPFS_API`) and starts the rest under `.sluice/stack`. Running it again changes nothing. To give the settings
     to a shell, source `.sluice/stack.env`.
+
+    With `--cluster`, any one member may be killed while a pool works; the next `up --cluster` starts it again. A single
+    server of the same part is stopped first, and the other way round; each keeps its own data.
     """
-    now = _settings()
+    now, ports = _settings(), stack_settings()
+    if clustered:
+        ports = ports.model_copy(update={"cluster": True})
     with Board(quiet=as_json) as board:
-        running = stack.up(now, stack_settings(), wanted(parts or ()), board.show)
+        running = stack.up(now, ports, wanted(parts or ()), board.show)
     if as_json:
         print(json.dumps({part: _server_json(server) for part, server in running.servers.items()}, indent=1))
     else:
@@ -79,7 +97,7 @@ def _status(parts: Parts = None, as_json: Json = False) -> None:
             word = "answers" if state.answers else "silent" if state.pid else "down"
             memory = f"{state.memory_bytes / 2**20:.0f} MB" if state.memory_bytes else ""
             table.add_row(
-                state.part.label,
+                f"{state.part.label} {state.member}" if state.member else state.part.label,
                 f"[{colour}]{word}[/]",
                 str(state.pid or ""),
                 memory,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
 from amqp.exceptions import NotFound
 from kombu import Connection
 
+from config.broker_nodes import with_vhost
+
 
 def all_consumed(amqp_url: str, vhost: str, queues: Sequence[str]) -> bool:
     """Whether each of `queues` exists and has a consumer. `amqp_url`: without a virtual host."""
-    with Connection(f"{amqp_url}/{quote(vhost, safe='')}") as connection:
+    with Connection(with_vhost(amqp_url, vhost)) as connection:
         for queue in queues:
             channel: Any = connection.channel()
             try:

@@ -23,6 +23,7 @@ from config.http_client import http_client
 from ops.pool.consumers import all_consumed
 from ops.pool.on_chain import NewWallet, PoolOnChain
 from ops.stack import private_file
+from ops.stack.members import in_group
 from ops.stack.process import Process, Program, find
 
 #: Seconds until the API answers, and until all machines have signed in: 3 on an idle machine, and Python starts slowly
@@ -61,11 +62,21 @@ class LocalPool:
     programs: dict[str, Program] = field(default_factory=dict)
     running: dict[str, Process] = field(default_factory=dict)
 
-    def start_scheduler(self, env: Mapping[str, str] | None = None) -> None:
-        """Start all the scheduler's processes and wait until API and queues are served. Raises NotReady."""
-        self._start_program("scheduler", self.on_chain.scheduler, ("ops.cli", "scheduler", "run"), dict(env or {}))
-        program, process = self.programs["scheduler"], self.running["scheduler"]
-        with http_client(self.api_url, timeout=2.0) as client:
+    def start_scheduler(
+        self, env: Mapping[str, str] | None = None, *, name: str = "scheduler", group: int | None = None
+    ) -> None:
+        """Start all the scheduler's processes and wait until API and queues are served. Raises NotReady.
+
+        `name`, `group`: of one of several hosts, as in `ops.stack.members`; `env` then has its name and ports.
+        """
+        module = ("ops.cli", "scheduler", "run")
+        self._start_program(name, self.on_chain.scheduler, module, dict(env or {}), group)
+        self.await_scheduler(name)
+
+    def await_scheduler(self, name: str = "scheduler") -> None:
+        """Wait until a scheduler that was started serves API and queues. Raises NotReady."""
+        program, process = self.programs[name], self.running[name]
+        with http_client(f"http://127.0.0.1:{program.env['SLUICE_API_PORT']}", timeout=2.0) as client:
             program.wait_ready(process, lambda: _is_live(client), seconds=API_SECONDS)
         queues = (topology.PIPELINE_QUEUE, topology.lane_queue_name(self.on_chain.scheduler.key.wallet))
         listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], self.env["SLUICE_AMQP_CORE_VHOST"], queues)
@@ -104,8 +115,10 @@ class LocalPool:
         _stop_processes([*reversed(self.running.values())])
         self.running.clear()
 
-    def _start_program(self, name: str, wallet: NewWallet, module: Sequence[str], env: dict[str, str]) -> None:
-        """Start one program with a folder, key file and settings of its own."""
+    def _start_program(
+        self, name: str, wallet: NewWallet, module: Sequence[str], env: dict[str, str], group: int | None = None
+    ) -> None:
+        """Start one program with a folder, key file and settings of its own, and a group of processes if it has one."""
         folder = self.home / name
         folder.mkdir(parents=True, exist_ok=True)
         key_file = folder / "key"
@@ -122,7 +135,9 @@ class LocalPool:
             **env,
         }
         private_file.write(folder / SETTINGS, private_file.exports(own))
-        program = Program(name, [*(TIED if self.tied else ()), sys.executable, "-m", *module], folder, env=own)
+        tied = TIED if self.tied else ()
+        # In this order: another group would undo the tie.
+        program = Program(name, [*in_group(group), *tied, sys.executable, "-m", *module], folder, env=own)
         self.programs[name] = program
         self.running[name] = program.start()
 

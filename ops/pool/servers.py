@@ -20,18 +20,27 @@ from protocol.errors import NotReady
 
 log = structlog.get_logger(__name__)
 
+#: What workers need to know of RabbitMQ beside its port.
+PUBLIC = ("SLUICE_AMQP_PUBLIC_HOST", "SLUICE_AMQP_PUBLIC_TLS", "SLUICE_AMQP_CA_FILE")
 #: What pools share; each has a chain of its own.
 SHARED = (StackPart.MONGODB, StackPart.RABBITMQ, StackPart.DOCKER, StackPart.IPFS)
 
 
-def bring_up(parts: Collection[StackPart] = SHARED, *, watch: Watch | None = None, tls: bool | None = None) -> Servers:
-    """Start the shared servers that do not run yet; their addresses. `tls`: instead of SLUICE_STACK_TLS.
+def bring_up(
+    parts: Collection[StackPart] = SHARED,
+    *,
+    watch: Watch | None = None,
+    tls: bool | None = None,
+    clustered: bool | None = None,
+) -> Servers:
+    """Start the shared servers that do not run yet; their addresses. `tls`, `clustered`: instead of SLUICE_STACK_TLS
+    and SLUICE_STACK_CLUSTER.
 
     Raises MissingTool, PortTaken, NotReady.
     """
     settings, numbers = read_settings(), StackSettings()
-    if tls is not None:
-        numbers = numbers.model_copy(update={"tls": tls})
+    given = {"tls": tls, "cluster": clustered}
+    numbers = numbers.model_copy(update={name: value for name, value in given.items() if value is not None})
     running = stack.up(settings, numbers, parts, watch or _log_step)
     return from_settings(running.settings, settings)
 
@@ -43,7 +52,7 @@ def from_settings(found: Mapping[str, str], settings: Settings) -> Servers:
         mongodb_uri=found["SLUICE_MONGODB_URI"],
         amqp_url=amqp,
         amqp_port=int(found.get("SLUICE_AMQP_PUBLIC_PORT") or urlsplit(amqp).port or 5672),
-        amqp_tls={name: found[name] for name in ("SLUICE_AMQP_PUBLIC_TLS", "SLUICE_AMQP_CA_FILE") if name in found},
+        amqp_public={name: found[name] for name in PUBLIC if name in found},
         rabbitmq_api=found["SLUICE_RABBITMQ_API"],
         ipfs_api=found["SLUICE_IPFS_API"],
         ipfs_gateway=found.get("SLUICE_IPFS_GATEWAY", settings.ipfs_gateway),

@@ -30,8 +30,8 @@ class Servers:
     ipfs_api: str
     ipfs_gateway: str
     docker_host: str
-    #: What else workers need to know of RabbitMQ, as `SLUICE_…` settings: that it has TLS, and the CA to trust.
-    amqp_tls: dict[str, str] = field(default_factory=dict)
+    #: What else workers need to know of RabbitMQ, as `SLUICE_…` settings: its hosts, that it has TLS, the CA to trust.
+    amqp_public: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def environment(
         "SLUICE_AMQP_POOL_VHOST": names.pool,
         "SLUICE_AMQP_PUBLIC_PORT": str(servers.amqp_port),
         "SLUICE_RABBITMQ_API": servers.rabbitmq_api,
-        **servers.amqp_tls,
+        **servers.amqp_public,
         "SLUICE_IPFS_API": servers.ipfs_api,
         "SLUICE_IPFS_GATEWAY": servers.ipfs_gateway,
         "SLUICE_API_PORT": str(names.api_port),

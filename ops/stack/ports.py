@@ -12,23 +12,23 @@ _FIRST, _LAST = 20_000, 32_767
 _HOST = "127.0.0.1"
 
 
-def is_free(port: int) -> bool:
-    """Whether nobody listens on this TCP port of the loopback address (or of all addresses)."""
+def is_free(port: int, host: str = _HOST) -> bool:
+    """Whether nobody listens on this TCP port of a loopback address (or of all addresses)."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: a port in TIME_WAIT of an earlier run is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_HOST, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
 
 
-def answers(port: int) -> bool:
-    """Whether somebody accepts connections on this TCP port of the loopback address."""
+def answers(port: int, host: str = _HOST) -> bool:
+    """Whether somebody accepts connections on this TCP port of a loopback address."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
-        return probe.connect_ex((_HOST, port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 def free_port(row: int = 1) -> int:
@@ -39,7 +39,7 @@ def free_port(row: int = 1) -> int:
     raise PortTaken(port=f"{_FIRST}-{_LAST}", part="a test", setting="nothing")
 
 
-def require_free(port: int, *, part: str, setting: str) -> None:
+def require_free(port: int, *, part: str, setting: str, host: str = _HOST) -> None:
     """Raise PortTaken if somebody else listens where `part` should; `setting` is the way out."""
-    if not is_free(port):
+    if not is_free(port, host):
         raise PortTaken(port=port, part=part, setting=setting)

@@ -1,6 +1,6 @@
 """The whole stack: up, status, down. Parts start side by side; what we did not start we never stop.
 
-<home>/stack/<part>/{pid,log,data}   one folder a part
+<home>/stack/<part>/{pid,log,data}   one folder a part; <part>/1 to <part>/3 for the members of a cluster
 <home>/stack.json, stack.env         where everything is, as `SLUICE_…` settings
 <home>/stack/lock                    one `up` or `down` at a time; released even by kill -9
 """
@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from config import broker_nodes
 from config.settings import Settings
 from config.stack_settings import StackSettings
 from config.whole_files import write_whole
-from ops.stack import anvil, docker, ipfs, mongodb, private_file, rabbitmq, tools
+from ops.stack import anvil, cluster, docker, ipfs, members, mongodb, private_file, rabbitmq, tools
 from ops.stack.parts import Choice, StackPart, choose, credentials
-from ops.stack.process import find
+from ops.stack.process import Process, find
 from protocol.errors import SluiceError, StackError, Unavailable, WrongChain
 
 #: Bytes that must be free: MongoDB's and RabbitMQ's files, the Docker engine's images and a test run take most of it.
@@ -140,6 +141,8 @@ def _up(part: StackPart, settings: Settings, ports: StackSettings, watch: Watch)
     begin = time.monotonic()
     choice = choose(part, settings, ports)
     try:
+        if choice.ours and part in cluster.PARTS:
+            _end(_running(part, _folder(settings, part), of_cluster=not ports.cluster))
         with tools.told(lambda doing: watch(StackStep(part, "preparing", doing))):
             server = _START[part](choice, settings, ports, watch) if choice.ours else _use(choice, settings)
     except SluiceError as error:
@@ -171,7 +174,7 @@ def answers(part: StackPart, settings: Settings) -> bool:
         case StackPart.MONGODB:
             return mongodb.ready(settings.mongodb_uri.get_secret_value())
         case StackPart.RABBITMQ:
-            return rabbitmq.ready(settings.rabbitmq_api, *credentials(settings))
+            return any(rabbitmq.ready(url, *credentials(settings)) for url in broker_nodes.api_urls(settings))
         case StackPart.CHAIN:
             return anvil.ready(settings.rpc_url) == settings.chain_id
         case StackPart.DOCKER:
@@ -183,6 +186,8 @@ def answers(part: StackPart, settings: Settings) -> bool:
 def _mongodb(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
     _, source = mongodb.server()
     watch(StackStep(choice.part, "starting", source))
+    if ports.cluster:
+        return _cluster(choice, settings, ports, f"{source}, a replica set of three")
     server = mongodb.start(_folder(settings, choice.part), ports.mongodb_port)
     return Server(choice.part, choice.endpoint, source, server.process.pid, choice.settings)
 
@@ -190,11 +195,18 @@ def _mongodb(choice: Choice, settings: Settings, ports: StackSettings, watch: Wa
 def _rabbitmq(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
     _, source = rabbitmq.server()
     watch(StackStep(choice.part, "starting", source))
+    if ports.cluster:
+        return _cluster(choice, settings, ports, f"{source}, three times")
     user, password = credentials(settings)
     vhosts = (settings.amqp_core_vhost, settings.amqp_pool_vhost)
     folder = _folder(settings, choice.part)
     server = rabbitmq.start(folder, ports.rabbitmq_port, user=user, password=password, vhosts=vhosts)
     return Server(choice.part, choice.endpoint, source, server.process.pid, choice.settings)
+
+
+def _cluster(choice: Choice, settings: Settings, ports: StackSettings, source: str) -> Server:
+    first, *_ = cluster.start(choice.part, settings, ports)
+    return Server(choice.part, choice.endpoint, source, first.pid, choice.settings)
 
 
 def _chain(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
@@ -243,10 +255,12 @@ _START: Mapping[StackPart, Callable[[Choice, Settings, StackSettings, Watch], Se
 
 def _down(part: StackPart, folder: Path, watch: Watch, *, wipe: bool) -> bool:
     begin = time.monotonic()
-    process = find(part.label, folder / "pid")
-    if process is not None:
-        watch(StackStep(part, "stopping", f"pid {process.pid}"))
-        process.stop(timeout=rabbitmq.STOP_SECONDS)
+    running = [*_running(part, folder, of_cluster=False), *_running(part, folder, of_cluster=True)]
+    if running:
+        watch(StackStep(part, "stopping", f"pid {', '.join(str(process.pid) for process in running)}"))
+        _end(running)
+    if part in cluster.PARTS:
+        cluster.forget(folder)
     if part is StackPart.RABBITMQ:
         mapper = find("epmd", folder / "epmd" / "pid")
         if mapper is not None:
@@ -255,8 +269,20 @@ def _down(part: StackPart, folder: Path, watch: Watch, *, wipe: bool) -> bool:
         docker.clear(folder)
     if wipe:
         shutil.rmtree(folder, ignore_errors=True)
-    watch(StackStep(part, "stopped" if process else "absent", "", time.monotonic() - begin))
-    return process is not None
+    watch(StackStep(part, "stopped" if running else "absent", "", time.monotonic() - begin))
+    return bool(running)
+
+
+def _running(part: StackPart, folder: Path, *, of_cluster: bool) -> list[Process]:
+    """What runs of a part: its single server, or the members of its cluster."""
+    folders = [folder / str(number) for number in members.NUMBERS] if of_cluster else [folder]
+    return [process for each in folders if (process := find(part.label, each / "pid")) is not None]
+
+
+def _end(running: Collection[Process]) -> None:
+    """Stop servers side by side: one that is left alone of a cluster waits for the others."""
+    with ThreadPoolExecutor(len(running) or 1) as threads:
+        list(threads.map(lambda process: process.stop(timeout=rabbitmq.STOP_SECONDS), running))
 
 
 def _folder(settings: Settings, part: StackPart) -> Path:

@@ -9,14 +9,18 @@ from pathlib import Path
 
 from config.settings import Settings, read_settings
 from config.stack_settings import StackSettings
-from ops.stack import docker, stack
+from ops.stack import cluster, docker, stack
+from ops.stack.members import Member
 from ops.stack.parts import Choice, StackPart, choose
 from ops.stack.process import find
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One part now. `pid` and `memory_bytes`: of our own server, None if it is not ours or does not run."""
+    """One part now, or one member of its cluster (`member`: from 1; 0 for a single server).
+
+    `pid` and `memory_bytes`: of our own server, None if it is not ours or does not run.
+    """
 
     part: StackPart
     ours: bool
@@ -25,12 +29,37 @@ class State:
     pid: int | None
     memory_bytes: int | None
     source: str
+    member: int = 0
 
 
 def of(settings: Settings, ports: StackSettings, parts: Collection[StackPart]) -> list[State]:
-    """The state of these parts, asked side by side."""
+    """The state of these parts, asked side by side; of a cluster that of each member."""
+    ports = cluster.as_it_runs(ports, settings.home)
     with ThreadPoolExecutor(len(parts) or 1) as pool:
-        return list(pool.map(lambda part: _state(part, settings, ports), parts))
+        return [state for states in pool.map(lambda part: _states(part, settings, ports), parts) for state in states]
+
+
+def _states(part: StackPart, settings: Settings, ports: StackSettings) -> list[State]:
+    choice = choose(part, settings, ports)
+    if not (ports.cluster and part in cluster.PARTS and choice.ours):
+        return [_state(part, settings, ports)]
+    given = _leading_to(choice, settings, choice.endpoint)
+    return [_member(part, member, given, ports) for member in cluster.of_part(part, settings.home, ports)]
+
+
+def _member(part: StackPart, member: Member, given: Settings, ports: StackSettings) -> State:
+    process = cluster.process(part, member)
+    port = ports.mongodb_port if part is StackPart.MONGODB else ports.rabbitmq_port
+    return State(
+        part=part,
+        ours=True,
+        answers=cluster.answers(part, member, given, ports),
+        endpoint=f"{member.host}:{port}",
+        pid=process.pid if process else None,
+        memory_bytes=memory_bytes(process.pid) if process else None,
+        source="started by us" if process else "not started",
+        member=member.number,
+    )
 
 
 def _state(part: StackPart, settings: Settings, ports: StackSettings) -> State:

@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from pydantic import SecretStr
 
 from chain.keystore import load_key
+from config import broker_nodes
 from config.http_client import is_loopback
 from config.operator_token import token_file
 from config.redaction import HIDDEN, public_url, without_passwords
@@ -128,7 +129,9 @@ def _of_settings(settings: Settings) -> Iterator[str]:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             text = value.get_secret_value()
-            yield from _of_url(text) if "://" in text else (text,)
+            # Nodes of RabbitMQ are separated by `;`, which may also be part of a password.
+            for piece in {text, *text.split(broker_nodes.SEPARATOR)}:
+                yield from _of_url(piece.strip()) if "://" in piece else (piece,)
         elif isinstance(value, str) and "://" in value:
             for url in value.split(","):
                 yield from _of_url(url.strip())

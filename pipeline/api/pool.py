@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
+from config.broker_nodes import public_nodes
 from config.endpoints import public_endpoints
 from pipeline.api.auth.access import Access
 from pipeline.api.monitor import HealthReport, Monitor
@@ -34,6 +35,7 @@ def config(services: Access) -> PoolConfig:
     """Contracts, chain and addresses of this pool."""
     settings, pool = services.settings, services.pool
     rpc_url, ws_url = public_endpoints(settings)
+    node, *others = public_nodes(settings)
     return PoolConfig(
         chain_id=settings.chain_id,
         hub=pool.hub,
@@ -47,9 +49,10 @@ def config(services: Access) -> PoolConfig:
         memory_per_slot=settings.memory_per_slot,
         download_max_bytes=settings.download_max_bytes,
         max_result_bytes=settings.max_result_bytes,
-        amqp_host=settings.amqp_public_host,
-        amqp_port=settings.amqp_public_port,
+        amqp_host=node.host,
+        amqp_port=node.port,
         amqp_tls=settings.amqp_public_tls,
+        amqp_others=tuple(others),
         least_stake=_least_stake(services),
         most_slots=settings.worker_most_slots,
     )

@@ -11,6 +11,7 @@ import structlog
 from fastapi import APIRouter, Header
 
 from config import topology
+from config.broker_nodes import nodes_for, public_nodes
 from pipeline.api.address import Origin
 from pipeline.api.auth.access import Access, SignedIn, refuse_banned
 from pipeline.api.auth.challenges import RANDOM_BYTES, issue_challenge, reopen_challenge
@@ -216,9 +217,10 @@ def _cut_off_other_machine(services: Access, request: Login, wallet: Wallet) -> 
 
 def _broker_access(services: Access, wallet: Wallet, password: str) -> BrokerAccess:
     settings = services.settings
+    node, *others = nodes_for(wallet, public_nodes(settings))
     return BrokerAccess(
-        host=settings.amqp_public_host,
-        port=settings.amqp_public_port,
+        host=node.host,
+        port=node.port,
         tls=settings.amqp_public_tls,
         vhost=settings.amqp_pool_vhost,
         username=wallet,
@@ -226,4 +228,5 @@ def _broker_access(services: Access, wallet: Wallet, password: str) -> BrokerAcc
         exchange=topology.compute_queue_name(wallet),
         compute_queue=topology.compute_queue_name(wallet),
         tx_queue=topology.tx_queue_name(wallet),
+        others=tuple(others),
     )

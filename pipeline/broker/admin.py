@@ -27,7 +27,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import structlog
 
-from config import topology
+from config import broker_nodes, topology
 from config.http_client import http_client
 from config.settings import Settings
 from pipeline.broker import presence
@@ -62,6 +62,8 @@ SWEEP_SECONDS = 60.0
 #: Machines that are given queues and users at a time: the management API does one after the other anyway, and of many
 #: that ask at once it would answer none in time.
 ENROLMENTS_AT_ONCE = 4
+#: Seconds to connect to one of several nodes of RabbitMQ.
+CONNECT_SECONDS = 1.0
 #: Name under which all queues of vhost `pool` are counted together.
 MACHINES_QUEUES = "machines"
 _WALLET = re.compile(r"^0x[0-9a-f]{40}$")
@@ -119,7 +121,7 @@ class BrokerAdmin:
 
     def __init__(
         self,
-        api_url: str,
+        api_urls: Sequence[str],
         username: str,
         password: str,
         *,
@@ -128,19 +130,26 @@ class BrokerAdmin:
         flower: str = "flower",
         timeout: float = 5.0,
     ) -> None:
-        """`api_url` without path or credentials; `flower`: name of Flower's user; `timeout` in seconds per request."""
-        self._url = api_url
+        """`api_urls`: of each node, without path or credentials; the next one is asked where one does not answer.
+        `flower`: name of Flower's user; `timeout` in seconds per request.
+        """
         self._username = username
         self._core, self._pool, self._flower = core, pool, flower
-        self._http = http_client(f"{api_url.rstrip('/')}/api", auth=(username, password), timeout=timeout)
+        # Of several nodes, one that is cut off must not take the time in which another would have answered.
+        self._connect_seconds = timeout if len(api_urls) == 1 else min(timeout, CONNECT_SECONDS)
+        #: The node that answered last comes first.
+        self._nodes = [
+            (url, http_client(f"{url.rstrip('/')}/api", auth=(username, password), timeout=self._limits(timeout)))
+            for url in api_urls
+        ]
         self._enrolling = threading.BoundedSemaphore(ENROLMENTS_AT_ONCE)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, timeout: float = 5.0) -> Self:
         """A client with the scheduler's own broker user, which must have the tag `administrator`."""
-        parts = urlsplit(settings.amqp_url.get_secret_value())
+        parts = urlsplit(broker_nodes.amqp_urls(settings)[0])
         return cls(
-            settings.rabbitmq_api,
+            broker_nodes.api_urls(settings),
             parts.username or "guest",
             parts.password or "guest",
             core=settings.amqp_core_vhost,
@@ -159,7 +168,13 @@ class BrokerAdmin:
 
     def close(self) -> None:
         """Close the connections to the management API."""
-        self._http.close()
+        for _, http in self._nodes:
+            http.close()
+
+    @property
+    def api_url(self) -> str:
+        """The node that answered last."""
+        return self._nodes[0][0]
 
     def identity(self) -> httpx.Response:
         """The user that these credentials belong to: JSON with `name` and `tags`. Raises BrokerRefused."""
@@ -318,16 +333,29 @@ class BrokerAdmin:
 
         Raises BrokerUnavailable, BrokerRefused.
         """
-        try:
-            answer = self._http.request(
-                method, path, json=body, timeout=self._http.timeout if timeout is None else timeout
-            )
-        except httpx.HTTPError as error:
-            raise BrokerUnavailable(what=self._url, why=str(error) or type(error).__name__) from error
+        answer = self._answer(method, path, body, timeout)
         if answer.is_success or (missing_ok and answer.status_code == 404):
             return answer
         # The body may repeat parts of the request, but never a password: RabbitMQ quotes only names and arguments.
-        raise BrokerRefused(what=self._url, request=f"{method} {path}", status=answer.status_code, why=_reason(answer))
+        raise BrokerRefused(
+            what=self.api_url, request=f"{method} {path}", status=answer.status_code, why=_reason(answer)
+        )
+
+    def _limits(self, timeout: float) -> httpx.Timeout:
+        return httpx.Timeout(timeout, connect=self._connect_seconds)
+
+    def _answer(self, method: str, path: str, body: dict[str, Any] | None, timeout: float | None) -> httpx.Response:
+        """What the first node answers that does. Each method here may be asked twice. Raises BrokerUnavailable."""
+        for _ in self._nodes:
+            url, http = self._nodes[0]
+            limits = http.timeout if timeout is None else self._limits(timeout)
+            try:
+                return http.request(method, path, json=body, timeout=limits)
+            except httpx.HTTPError as error:
+                silent = BrokerUnavailable(what=url, why=str(error) or type(error).__name__)
+                # For the next request too: to wait for a node that is cut off takes its whole time-out.
+                self._nodes = [*self._nodes[1:], self._nodes[0]]
+        raise silent
 
 
 def _reason(answer: httpx.Response) -> str:

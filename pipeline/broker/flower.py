@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import structlog
 
-from config import metrics_folder
+from config import broker_nodes, metrics_folder
 from config.settings import Settings
 from pipeline.broker.admin import BrokerAdmin, flower_user
 
@@ -33,8 +33,10 @@ class FlowerLaunch:
     env: dict[str, str] = field(repr=False)
 
 
-def flower_launch(settings: Settings, password: str) -> FlowerLaunch:
-    """How to start Flower with the broker user of `BrokerAdmin.admit_flower` and its `password`."""
+def flower_launch(settings: Settings, password: str, api_url: str) -> FlowerLaunch:
+    """How to start Flower with the broker user of `BrokerAdmin.admit_flower` and its `password`. `api_url`: the node
+    whose management API it asks, since Flower takes one only.
+    """
     argv = (
         sys.executable,
         "-m",
@@ -54,8 +56,10 @@ def flower_launch(settings: Settings, password: str) -> FlowerLaunch:
     )
     user = flower_user(settings)
     env = {
-        "SLUICE_AMQP_URL": _signed_in(settings.amqp_url.get_secret_value(), user, password),
-        "FLOWER_BROKER_API": f"{_signed_in(settings.rabbitmq_api, user, password)}/api/",
+        "SLUICE_AMQP_URL": broker_nodes.SEPARATOR.join(
+            _signed_in(url, user, password) for url in broker_nodes.amqp_urls(settings)
+        ),
+        "FLOWER_BROKER_API": f"{_signed_in(api_url, user, password)}/api/",
         # A reader can change nothing; who may read is decided by where it listens.
         "FLOWER_UNAUTHENTICATED_API": "true",
     }
@@ -67,7 +71,7 @@ def run(settings: Settings) -> None:
     with BrokerAdmin.from_settings(settings) as admin:
         admin.prepare()
         password = admin.admit_flower()
-    launch = flower_launch(settings, password)
+    launch = flower_launch(settings, password, admin.api_url)
     log.info("Flower starts.", action="flower_start", port=settings.flower_port)
     # Without the folder in which our processes count together: Flower's own series have a page of their own there.
     inherited = {name: value for name, value in os.environ.items() if name != metrics_folder.VARIABLE}

@@ -22,6 +22,7 @@ from amqp.exceptions import AccessRefused, NotAllowed, NotFound
 from celery import Celery
 from pymongo.errors import PyMongoError
 
+from config.broker_nodes import with_vhost
 from pipeline.broker.link import BROKER_ERRORS, CONNECT_SECONDS, BrokerLink
 from pipeline.store.workers import Workers
 from protocol.errors import BrokerUnavailable
@@ -96,7 +97,8 @@ class Presence:
 
     def _follow(self, stop: threading.Event) -> None:
         """Read events until `stop` is set. Raises one of BROKER_ERRORS, BrokerUnavailable, PyMongoError."""
-        with self._pool.connection_for_read(heartbeat=HEARTBEAT_SECONDS).clone(virtual_host=VHOST) as connection:
+        nodes = with_vhost(self._pool.conf.broker_read_url, VHOST)
+        with self._pool.connection_for_read(nodes, heartbeat=HEARTBEAT_SECONDS) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_SECONDS)
             channel: Any = connection.default_channel
             held = {"x-max-length": HELD}

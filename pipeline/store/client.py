@@ -40,6 +40,9 @@ from protocol.errors import BadSetting, NotPossible, Unavailable
 SERVER_SELECTION_SECONDS = 10.0
 #: Seconds for one operation, so that a frozen server is noticed.
 OPERATION_SECONDS = 20.0
+#: Seconds between two looks at each member, and for its answer or a new connection: a member that is cut off is given
+#: up after both together, and what waits for it is asked of the new primary. pymongo's own are 10 and 20.
+LOOK_SECONDS, CONNECT_SECONDS = 4.0, 5.0
 #: Seconds for building indexes at start: two million rows take a minute.
 INDEX_SECONDS = 3600.0
 
@@ -61,6 +64,8 @@ def client(uri: str) -> MongoClient[dict[str, Any]]:
                 retryReads=True,
                 serverSelectionTimeoutMS=int(SERVER_SELECTION_SECONDS * 1000),
                 socketTimeoutMS=int(OPERATION_SECONDS * 1000),
+                heartbeatFrequencyMS=int(LOOK_SECONDS * 1000),
+                connectTimeoutMS=int(CONNECT_SECONDS * 1000),
                 tz_aware=True,
             )
         except (ConfigurationError, ValueError):

@@ -39,7 +39,7 @@ from workers.money import market, pins
 from workers.money.ledger import open_ledger
 from workers.money.limits import budget_of, caps_of
 from workers.pool.api import PoolApi
-from workers.pool.broker_reach import reach, require_tls
+from workers.pool.broker_reach import reach_any, require_tls
 from workers.pool.saved_config import load_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox import allow_list, listed_apps
@@ -262,19 +262,22 @@ def _pool(settings: Settings, key: Key | None) -> tuple[PoolConfig | None, Check
 def broker(machine: Machine) -> CheckResult:
     """Whether RabbitMQ can be reached, and whether its certificate is trusted."""
     pool, settings = machine.pool, machine.settings
-    if pool.amqp_host is None or pool.amqp_port is None:
+    nodes = pool.broker_nodes
+    if not nodes:
         return CheckResult("broker", True, f"{NOT_ASKED}this pool says where it is only at sign-in")
-    host, port = pool.amqp_host, pool.amqp_port
-    numbers: Numbers = {"host": host, "port": port, "tls": pool.amqp_tls}
-    if is_loopback(host) and not is_loopback(urlsplit(settings.api_url).hostname or ""):
+    numbers: Numbers = {"host": nodes[0].host, "port": nodes[0].port, "tls": pool.amqp_tls, "nodes": len(nodes)}
+    host = next((node.host for node in nodes if is_loopback(node.host)), None)
+    if host is not None and not is_loopback(urlsplit(settings.api_url).hostname or ""):
         says = f"the pool tells its workers that RabbitMQ is on their own machine ({host})"
         return CheckResult("broker", False, f"{says}. Its operator must set SLUICE_AMQP_PUBLIC_HOST.", numbers)
 
     def ask() -> CheckResult:
-        require_tls(host, port, tls=pool.amqp_tls, allowed=settings.allow_plaintext)
-        reach(host, port, tls=pool.amqp_tls, ca_file=settings.amqp_ca_file)
+        require_tls(nodes, tls=pool.amqp_tls, allowed=settings.allow_plaintext)
+        silent = reach_any(nodes, tls=pool.amqp_tls, ca_file=settings.amqp_ca_file)
         way = "TLS, certificate and host name verified" if pool.amqp_tls else "not encrypted"
-        return CheckResult("broker", True, f"{host}:{port}, {way}", numbers)
+        where = ", ".join(node.authority for node in nodes if node not in silent)
+        lacks = "".join(f"; {node.authority} does not answer: {error}" for node, error in silent.items())
+        return CheckResult("broker", True, f"{where}, {way}{lacks}", numbers)
 
     return _found("broker", ask)
 

@@ -29,7 +29,7 @@ def celery_app(machine: Machine) -> ConfirmTimeoutCelery:
 def connect(app: ConfirmTimeoutCelery, machine: Machine) -> None:
     """Have `app`, made by `machine_app`, do the tasks of `machine` at the broker of its session. Raises BadSetting."""
     access, ca_file = machine.session.current().broker, machine.settings.amqp_ca_file
-    require_tls(access.host, access.port, tls=access.tls, allowed=machine.settings.allow_plaintext)
+    require_tls(access.nodes, tls=access.tls, allowed=machine.settings.allow_plaintext)
     connect_machine(app, access, ca_file, lambda: machine.session.current().broker.password)
     tasks.serve(app, machine)
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from config.broker_tls import tls_options, tls_trouble
 from config.endpoints import broker_url, require_encrypted
 from protocol.errors import BrokerUnavailable
+from protocol.wire import BrokerNode
 
 #: Seconds to connect, for TLS, and for the answer, each.
 REACH_SECONDS = 5.0
@@ -23,11 +25,25 @@ NOT_RABBITMQ = "something else than RabbitMQ answers there"
 MAYBE_TLS = f"{NOT_RABBITMQ}, or it wants TLS (the pool's operator then sets SLUICE_AMQP_PUBLIC_TLS)"
 
 
-def require_tls(host: str, port: int, *, tls: bool, allowed: bool) -> None:
+def require_tls(nodes: Sequence[BrokerNode], *, tls: bool, allowed: bool) -> None:
     """Raise BadSetting if a pool names a RabbitMQ elsewhere without TLS: its user's password and the pool's work would
     be open to read and to change. `allowed`: SLUICE_ALLOW_PLAINTEXT.
     """
-    require_encrypted("RabbitMQ of this pool", broker_url(host, port, tls=tls), allowed=allowed)
+    for node in nodes:
+        require_encrypted("RabbitMQ of this pool", broker_url(node.host, node.port, tls=tls), allowed=allowed)
+
+
+def reach_any(nodes: Sequence[BrokerNode], *, tls: bool, ca_file: Path | None) -> dict[BrokerNode, BrokerUnavailable]:
+    """Ask each node as `reach` does, and return those that do not answer. Raises as `reach` if none does."""
+    silent = {}
+    for node in nodes:
+        try:
+            reach(node.host, node.port, tls=tls, ca_file=ca_file)
+        except BrokerUnavailable as error:
+            silent[node] = error
+    if len(silent) == len(nodes):
+        raise silent[nodes[0]]
+    return silent
 
 
 def reach(host: str, port: int, *, tls: bool, ca_file: Path | None) -> None:

@@ -163,7 +163,7 @@ def test_a_ping_says_which_tasks_this_pool_has_no_record_of(api: Api, give: Call
 def test_flower_shows_a_machine_and_each_of_its_steps(api: Api, give: Callable[..., TaskRecord]) -> None:
     give()
     settings = api.settings
-    launch = flower_launch(settings, api.services.broker.admit_flower())
+    launch = flower_launch(settings, api.services.broker.admit_flower(), settings.rabbitmq_api)
     env = {
         **os.environ,
         **launch.env,

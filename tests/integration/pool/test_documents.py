@@ -196,7 +196,7 @@ def _environment(shared_pool: BenchPool, folder: Path, second: Names, demo: Path
         "SLUICE_AMQP_CORE_VHOST": second.core,
         "SLUICE_AMQP_POOL_VHOST": second.pool,
         # Their broker's certificate is of a CA that the system does not know.
-        "SLUICE_AMQP_CA_FILE": shared_pool.servers.amqp_tls["SLUICE_AMQP_CA_FILE"],
+        "SLUICE_AMQP_CA_FILE": shared_pool.servers.amqp_public["SLUICE_AMQP_CA_FILE"],
         **{name: value for name, value in _stack(shared_pool).items() if name.startswith("SLUICE_STACK_")},
     }
 

@@ -91,7 +91,7 @@ def bench_pool(shared_servers: Servers, own: OwnServers) -> Iterator[BenchPool]:
         mongodb_uri=own.mongodb.uri,
         amqp_url=own.rabbitmq.amqp_url,
         amqp_port=own.rabbitmq.port,
-        amqp_tls={},
+        amqp_public={},
         rabbitmq_api=own.rabbitmq.api_url,
     )
     with open_bench_pool(block_time=BLOCK_TIME, workers=2, slots=2, servers=servers) as bench_pool:

@@ -15,7 +15,7 @@ import yaml
 
 from config.settings import Settings
 from config.stack_settings import StackSettings
-from ops.stack import rabbitmq
+from ops.stack import members, mongodb, rabbitmq
 from tests.image import composed
 
 ROOT = Path(__file__).parents[3]
@@ -73,8 +73,11 @@ def test_no_secret_is_sent_to_the_engine_that_builds_the_image() -> None:
 COMPOSE: dict[str, Any] = yaml.safe_load(_read("docker-compose.yml"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EXAMPLE = dict(line.split("=", 1) for line in _read("docker/pool.env.example").splitlines() if line[:1].isupper())
-#: What may be reached from everywhere: the API and the gateway behind a proxy with TLS, and RabbitMQ with TLS.
+#: What may be reached from everywhere: the API and the gateway behind a proxy with TLS, and RabbitMQ with TLS; and the
+#: same of the other members of clusters.
 PUBLIC = {"18300:18300", "5671:5671", "8080:8080"}
+CLUSTER_PUBLIC = {"18310:18300", "5673:5671", "5674:5671"}
+SCHEDULERS = {"scheduler", "scheduler-2"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -90,19 +93,21 @@ def test_a_container_of_the_compose_file_can_do_nothing_but_its_work(name: str) 
 
 def test_the_compose_file_publishes_nothing_but_the_api_the_gateway_and_rabbitmq_with_tls() -> None:
     published = {port for service in SERVICES.values() for port in service.get("ports", ())}
-    assert {port for port in published if not port.startswith("127.0.0.1:")} == PUBLIC
-    assert "ports" not in SERVICES["mongodb"]
+    assert {port for port in published if not port.startswith("127.0.0.1:")} == PUBLIC | CLUSTER_PUBLIC
+    assert not any("ports" in service for name, service in SERVICES.items() if name.startswith("mongodb"))
+    alone = {port for service in SERVICES.values() if "profiles" not in service for port in service.get("ports", ())}
+    assert not alone & CLUSTER_PUBLIC
     assert not [port for port in published if port.endswith((":27017", ":5001", ":5672"))]
 
 
 def test_no_server_of_the_compose_file_reaches_another_but_by_the_scheduler() -> None:
-    count = Counter(network for name in SERVICES if name != "scheduler" for network in SERVICES[name]["networks"])
-    # Grafana asks Prometheus, and does not reach the scheduler.
-    assert count == Counter({"database": 1, "broker": 1, "storage": 1, "metrics": 1, "dashboards": 2})
+    count = Counter(network for name in SERVICES.keys() - SCHEDULERS for network in SERVICES[name]["networks"])
+    # Members of a cluster reach each other; Grafana asks Prometheus, and does not reach the scheduler.
+    assert count == Counter({"database": 3, "broker": 3, "storage": 1, "metrics": 1, "dashboards": 2})
     assert SERVICES["grafana"]["networks"] == ["dashboards"]
     assert COMPOSE["networks"]["database"]["internal"] is True
     assert COMPOSE["networks"]["metrics"]["internal"] is True
-    assert set(SERVICES["scheduler"]["networks"]) == {*count} - {"dashboards"}
+    assert all(set(SERVICES[name]["networks"]) == {*count} - {"dashboards"} for name in SCHEDULERS)
 
 
 def test_monitoring_is_started_on_demand_within_limits_and_only_the_operator_reaches_it() -> None:
@@ -112,7 +117,43 @@ def test_monitoring_is_started_on_demand_within_limits_and_only_the_operator_rea
         assert re.fullmatch(r"\S+:v?\d+\.\d+\.\d+", service["image"])
         assert {"mem_limit", "cpus", "pids_limit"} <= service.keys()
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-    assert {name for name, service in SERVICES.items() if "profiles" in service} == {"prometheus", "grafana"}
+    assert _of_profile("monitoring") == {"prometheus", "grafana"}
+
+
+def _of_profile(profile: str) -> set[str]:
+    return {name for name, service in SERVICES.items() if profile in service.get("profiles", ())}
+
+
+def test_the_profile_cluster_adds_two_members_each_and_a_scheduler_that_are_as_the_first() -> None:
+    kinds = {"mongodb": 3, "rabbitmq": 3, "scheduler": 2}
+    added = {f"{kind}-{number}" for kind, most in kinds.items() for number in range(2, most + 1)}
+    assert _of_profile("cluster") == added
+    for name in added:
+        first, one = SERVICES[name.rpartition("-")[0]], SERVICES[name]
+        same = ("image", "build", "entrypoint", "command", "user", "networks", "secrets", "tmpfs", "ulimits")
+        assert [one.get(key) for key in same] == [first.get(key) for key in same]
+        assert one["hostname"] == name
+        # Data of its own.
+        assert one["volumes"][0].startswith(f"{name}:")
+    # All members answer to one name, which the schedulers have.
+    assert SERVICES["mongodb"]["networks"]["database"]["aliases"] == ["databases"]
+    assert SERVICES["rabbitmq"]["networks"]["broker"]["aliases"] == ["brokers"]
+    given = SERVICES["scheduler"]["environment"]
+    assert "@databases:27017/?replicaSet=rs0" in given["SLUICE_MONGODB_URI"]
+    assert given["SLUICE_AMQP_URL"].endswith("@brokers:5672")
+    second = SERVICES["scheduler-2"]["environment"]
+    assert second == given | {"SLUICE_TOKEN_SECRET_FILE": "/var/lib/first/token.secret"}
+    assert "scheduler:/var/lib/first:ro" in SERVICES["scheduler-2"]["volumes"]
+
+
+def test_nodes_of_the_compose_files_cluster_are_set_as_those_that_are_tested() -> None:
+    three = members.of_cluster(Path("/f"), 1)
+    ours = rabbitmq._configuration(rabbitmq.Nodes(Path("/f"), 1, "user", "password", (), three), three[0])
+    said = _read("docker/rabbitmq.conf")
+    for name in ("net_ticktime", "cluster_partition_handling", "queue_leader_locator"):
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{name} = ")]
+        assert line in ours.splitlines()
+    assert f"electionTimeoutMillis: {mongodb.ELECTION_MS}" in " ".join(SERVICES["mongodb"]["healthcheck"]["test"])
 
 
 def test_grafana_has_no_password_but_the_one_of_its_file_and_nobody_else_may_look() -> None:
@@ -158,7 +199,9 @@ def test_workers_of_the_compose_files_pool_are_told_to_use_tls() -> None:
     assert files == {f"/run/secrets/{name}" for name in SERVICES["rabbitmq"]["secrets"]}
     assert set(SERVICES["rabbitmq"]["secrets"]) <= COMPOSE["secrets"].keys()
     # The settings that the stack's RabbitMQ is tested with.
-    ours = rabbitmq._configuration(Path("/f"), 1)
+    alone = members.single(Path("/f"))
+    nodes = rabbitmq.Nodes(alone.folder, 1, "user", "password", (), (alone,))
+    ours = rabbitmq._configuration(nodes, alone)
     assert all(f"{key} = {value}" in ours for key, value in said.items() if key.startswith("ssl_options.ver"))
 
 
@@ -188,7 +231,7 @@ def test_compose_takes_the_file(tmp_path: Path) -> None:
     for folder in ("docker", "monitoring"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     given = EXAMPLE | {"RABBITMQ_PASSWORD": "a", "MONGODB_PASSWORD": "b"}
-    command = [*compose, "--project-directory", tmp_path, "config", "--quiet"]
+    command = [*compose, "--project-directory", tmp_path, "--profile", "*", "config", "--quiet"]
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in EXAMPLE.items()))
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert refused.returncode

@@ -6,7 +6,7 @@ import pytest
 
 from config.settings import Settings, read_settings
 from config.stack_settings import StackSettings
-from ops.stack import parts, rabbitmq
+from ops.stack import members, parts, rabbitmq
 from ops.stack.parts import StackPart
 
 #: The defaults, whatever the shell that runs the tests says.
@@ -33,12 +33,25 @@ def test_a_database_that_the_settings_name_is_used_and_not_started() -> None:
     assert choice.settings == {"SLUICE_MONGODB_URI": "mongodb://db.example:27017/?replicaSet=x"}
 
 
+@pytest.mark.parametrize("clustered", [False, True])
 @pytest.mark.parametrize("part", list(StackPart))
-def test_settings_that_lead_to_our_own_server_keep_it_ours(part: StackPart) -> None:
+def test_settings_that_lead_to_our_own_server_keep_it_ours(part: StackPart, clustered: bool) -> None:
     """A shell that sourced stack.env and runs `up` again must find the same servers."""
-    ours = parts.own(part, read_settings(), PORTS)
+    numbers = PORTS.model_copy(update={"cluster": clustered})
+    ours = parts.own(part, read_settings(), numbers)
     sourced = {name.removeprefix("SLUICE_").lower(): value for name, value in ours.settings.items()}
-    assert parts.choose(part, read_settings(**sourced), PORTS) == ours
+    assert parts.choose(part, read_settings(**sourced), numbers) == ours
+
+
+def test_of_a_cluster_all_members_are_named() -> None:
+    numbers = PORTS.model_copy(update={"cluster": True})
+    database = parts.own(StackPart.MONGODB, read_settings(), numbers).settings["SLUICE_MONGODB_URI"]
+    broker = parts.own(StackPart.RABBITMQ, read_settings(amqp_url="amqp://me:secret@x"), numbers)
+    for host in members.HOSTS:
+        assert f"{host}:{numbers.mongodb_port}" in database
+        assert f"amqp://me:secret@{host}:{numbers.rabbitmq_port}" in broker.settings["SLUICE_AMQP_URL"].split(";")
+        assert host in broker.settings["SLUICE_AMQP_PUBLIC_HOST"].split(";")
+    assert broker.endpoint == f"amqp://{members.HOSTS[0]}:{numbers.rabbitmq_port}"
 
 
 def test_our_own_broker_takes_user_and_password_from_the_settings() -> None:
@@ -61,7 +74,7 @@ def test_parts_come_in_the_stacks_order_and_all_of_them_when_none_is_named() -> 
 
 def test_every_default_port_is_below_the_kernels_own() -> None:
     ports = [PORTS.mongodb_port, PORTS.rpc_port, PORTS.ipfs_api_port, PORTS.ipfs_gateway_port]
-    ports += [PORTS.rabbitmq_port + offset for offset in range(rabbitmq.PORTS)]
+    ports += [PORTS.rabbitmq_port + offset for offset in range(rabbitmq.CLUSTER_PORTS)]
     assert len(set(ports)) == len(ports)
     assert max(ports) < 32768
 
