@@ -9,6 +9,8 @@ once. A file that is not JSON is one key as it stands: 32 random bytes, as older
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -35,6 +37,11 @@ class RingKey:
     id: str
     made_at: float
     secret: bytes = field(repr=False)
+
+
+def derived(secret: bytes, purpose: str) -> bytes:
+    """A 32-byte key for one purpose, so that nothing made for one is valid for another."""
+    return hmac.new(secret, purpose.encode(), hashlib.sha256).digest()
 
 
 K = TypeVar("K", bound=RingKey)

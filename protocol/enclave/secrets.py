@@ -88,12 +88,16 @@ def wallet_secret(owner: str, name: str) -> SecretId:
     return SecretId(Kind.WALLET, Wallet(_address(owner)), _checked(name))
 
 
-def require_size(value: bytes) -> None:
-    """Raise BadMessage for an empty value, TooLarge for one that no secret may have."""
-    if not value:
-        raise BadMessage(why="a secret is not empty")
+def require_value(value: bytes) -> None:
+    """Raise BadMessage for a value that no environment variable can hold, TooLarge for one of too many bytes."""
     if len(value) > MOST_VALUE_BYTES:
         raise TooLarge(limit=MOST_VALUE_BYTES)
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        raise BadMessage(why="a secret is UTF-8 text") from None
+    if not text or "\0" in text:
+        raise BadMessage(why="a secret is not empty and holds no zero byte")
 
 
 def storing_hash(secret: SecretId, value: bytes) -> Hash32:

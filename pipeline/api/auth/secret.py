@@ -5,14 +5,12 @@ The newest signs, all verify (`config.key_ring`). Whoever reads the file can sig
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-from config.key_ring import KeyFile, RingKey
+from config.key_ring import KeyFile, RingKey, derived
 from config.settings import Settings
 
 #: Seconds for which a key still verifies after a newer one was made: twice the hour that a token or a challenge lives.
@@ -37,11 +35,6 @@ class Keys(RingKey):
     def logs(self) -> bytes:
         """Makes the challenges of requesters that read logs."""
         return derived(self.secret, "logs")
-
-
-def derived(secret: bytes, purpose: str) -> bytes:
-    """A 32-byte key for one purpose, so that nothing made for one is valid for another."""
-    return hmac.new(secret, purpose.encode(), hashlib.sha256).digest()
 
 
 class KeyRing(KeyFile[Keys]):

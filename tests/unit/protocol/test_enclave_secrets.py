@@ -11,7 +11,7 @@ from protocol.enclave.secrets import (
     app_secret,
     dataset_key,
     requester_secret,
-    require_size,
+    require_value,
     storing_hash,
     wallet_secret,
 )
@@ -72,12 +72,18 @@ def test_a_secret_belongs_to_an_address(address: str) -> None:
             named(address)
 
 
-def test_a_value_is_as_large_as_the_sdks_services_take_and_not_empty() -> None:
-    require_size(bytes(MOST_VALUE_BYTES))
+def test_a_value_is_as_large_as_iexecs_own_service_takes() -> None:
+    require_value(b"v" * MOST_VALUE_BYTES)
     with pytest.raises(TooLarge):
-        require_size(bytes(MOST_VALUE_BYTES + 1))
-    with pytest.raises(BadMessage, match="empty"):
-        require_size(b"")
+        require_value(b"v" * (MOST_VALUE_BYTES + 1))
+
+
+@pytest.mark.parametrize("value", [b"", b"a\0b", b"\xff"])
+def test_a_value_that_no_variable_can_hold_is_refused_without_being_repeated(value: bytes) -> None:
+    with pytest.raises(BadMessage) as refused:
+        require_value(value)
+    assert "a\\0" not in str(refused.value)
+    assert "xff" not in str(refused.value)
 
 
 def test_a_challenge_is_asked_for_by_the_hash_of_the_task_alone() -> None:

@@ -1,0 +1,65 @@
+"""`sluice sms run | rotate`: the secret service for enclaves."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from config.logging import configure
+from config.settings import settings
+from config.sms_settings import sms_settings
+from ops.admin.screen import Json
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sluice sms …`."""
+    group = typer.Typer(no_args_is_help=True, help="The secret service for enclaves: an iExec SMS.")
+    group.command("run", epilog="Example: `sluice sms run`")(_run)
+    group.command("rotate", epilog="Examples: `sluice sms rotate`, `sluice sms rotate --no-new-key --json`")(_rotate)
+    app.add_typer(group, name="sms")
+
+
+def _run() -> None:
+    """Keep secrets of dataset owners, app developers and requesters, and give them to enclaves, until SIGTERM.
+
+    Needs the chain (`SLUICE_RPC_URL`, `SLUICE_HUB`) and MongoDB (`SLUICE_MONGODB_URI`), and nothing of the scheduler.
+    Its own settings are `SLUICE_SMS_…`: docs/secret-service.md.
+    """
+    from sms import serve  # noqa: PLC0415 # help is printed at once
+
+    now = settings()
+    configure(now, process="sms")
+    serve.run(now, sms_settings())
+
+
+def _rotate(
+    new_key: Annotated[
+        bool, typer.Option("--new-key/--no-new-key", help="Begin with a new key; or finish what was begun.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Encrypt all that is stored with a new key. Running services take it at once; nothing is restarted.
+
+    Needs SLUICE_SMS_KEY_FILE, which it changes: copy it elsewhere afterwards. The former key is dropped by a run that
+    comes a minute later or more (`--no-new-key`).
+    """
+    from config.mongodb import durable_database  # noqa: PLC0415
+    from sms.rotate import rotate  # noqa: PLC0415
+    from sms.store.mongo import MongoSecretStore  # noqa: PLC0415
+    from sms.vault import Vault  # noqa: PLC0415
+
+    now, sms = settings(), sms_settings()
+    store = MongoSecretStore(durable_database(now, sms.database))
+    done = rotate(store, Vault.of(now, sms), time.time(), new_key=new_key)
+    if as_json:
+        print(json.dumps(asdict(done), indent=1))
+        return
+    print(f"Key {done.key} is in use; {done.rows} rows were encrypted with it.")
+    if done.dropped:
+        print(f"Dropped: {', '.join(done.dropped)}.")
+    if done.kept:
+        print(f"Kept for a minute more: {', '.join(done.kept)}. Then: `sluice sms rotate --no-new-key`.")
