@@ -9,7 +9,9 @@ Pre- and post-compute also get the task's challenge key, with which they sign. A
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from protocol.enclave.secrets import (
@@ -40,6 +42,8 @@ from protocol.types import Wallet
 from sms.chain import Execution
 
 _DROPBOX = "dropbox"
+#: By what number an app asks for a secret of its requester.
+_INDEX = re.compile(r"0*[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,10 @@ class Wanted:
         if deal.dataset is not None:
             found["dataset"] = dataset_key(deal.dataset)
         for number, name in params.secrets.items():
-            if number.isdecimal() and int(number) > 0:
-                found[f"requester {int(number)}"] = _requesters(deal.requester, name)
+            if _INDEX.fullmatch(number):
+                # A name that no secret may have is one of no secret.
+                with suppress(BadMessage):
+                    found[f"requester {int(number)}"] = requester_secret(deal.requester, name)
         if params.result_encryption:
             found["result"] = wallet_secret(deal.beneficiary, RESULT_KEY_NAME)
         if params.storage_provider == _DROPBOX:
@@ -178,13 +184,6 @@ def _post_compute(wanted: Wanted, values: Values) -> dict[str, str]:
 
 def _service(name: str, properties: ComputeProperties, environment: dict[str, str]) -> Service:
     return Service(name=name, image_name=properties.image, fingerprint=properties.fingerprint, environment=environment)
-
-
-def _requesters(requester: Wallet, name: str) -> SecretId:
-    try:
-        return requester_secret(requester, name)
-    except BadMessage as error:
-        raise NoSession(error=SessionError.FAILED, why=str(error)) from error
 
 
 def _word(value: bool) -> str:
