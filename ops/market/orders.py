@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from protocol.ethereum.hexbytes import to_hex
 from protocol.ethereum.signing import Key
 from protocol.poco.orders import FREE, NO_DATASET, AppOrder, DatasetOrder, RequestOrder, WorkerpoolOrder
-from protocol.types import ZERO_ADDRESS, Contract, Hash32, NRlc
+from protocol.types import ZERO_ADDRESS, ZERO_HASH, Contract, Hash32, NRlc
 
 #: Tasks that one sell order is good for by default: more than any demo or benchmark buys.
 PLENTY = 1_000_000
@@ -60,10 +60,20 @@ def offer_work(
     price: NRlc = FREE,
     trust: int = TRUST_OFFERED,
     volume: int = PLENTY,
+    tag: Hash32 = ZERO_HASH,
 ) -> WorkerpoolOrder:
-    """A workerpool's sell order: work in that category, up to that trust, at `price` nRLC a task."""
+    """A workerpool's sell order: work in that category, up to that trust, at `price` nRLC a task.
+
+    `tag`: what its machines have that a deal may demand (protocol.poco.tags).
+    """
     order = WorkerpoolOrder(
-        workerpool=workerpool, workerpoolprice=price, volume=volume, category=category, trust=trust, salt=salt()
+        workerpool=workerpool,
+        workerpoolprice=price,
+        volume=volume,
+        tag=tag,
+        category=category,
+        trust=trust,
+        salt=salt(),
     )
     return order.signed(owner, market.chain_id, market.hub)
 

@@ -122,7 +122,9 @@ class World:
         return ask(self.challenge())
 
 
-def ask(challenge: Wallet, *, pool: Key = POOL, worker: Key = WORKER, signer: Key | None = None) -> Any:
+def ask(
+    challenge: Wallet, *, pool: Key = POOL, worker: Key = WORKER, signer: Key | None = None
+) -> tuple[SessionRequest, Signature]:
     """A request for a session, and its header. `signer`: who signs in place of the worker."""
     request = SessionRequest(
         chain_task_id=TASK,
