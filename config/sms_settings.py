@@ -51,6 +51,11 @@ class SmsSettings(BaseSettings):
     rate: str = Field("120/minute", description="Secrets stored, challenges and sessions from one address.")
 
 
+def sms_key_file(home: Path, sms: SmsSettings) -> Path:
+    """The file with the keys of what is stored. `home`: SLUICE_HOME."""
+    return sms.key_file or home / "sms.keys"
+
+
 @cache
 def sms_settings() -> SmsSettings:
     """The secret service's settings. Raises BadSetting naming the first wrong variable."""

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from config.key_ring import KeyFile, RingKey, derived
 from config.settings import Settings
-from config.sms_settings import SmsSettings
+from config.sms_settings import SmsSettings, sms_key_file
 from protocol.errors import StorageUnavailable
 
 NONCE_BYTES = 12
@@ -41,7 +41,7 @@ class Vault:
     @classmethod
     def of(cls, settings: Settings, sms: SmsSettings) -> Vault:
         """With SLUICE_SMS_KEY_FILE, made if absent. Raises BadSetting."""
-        path = sms.key_file or settings.home / "sms.keys"
+        path = sms_key_file(settings.home, sms)
         return cls(KeyFile(path, RingKey, setting="SLUICE_SMS_KEY_FILE", fix=_FIX))
 
     def seal(self, value: bytes, place: str) -> Sealed:

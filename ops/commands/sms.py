@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add `sluice sms …`."""
     group = typer.Typer(no_args_is_help=True, help="The secret service for enclaves: an iExec SMS.")
     group.command("run", epilog="Example: `sluice sms run`")(_run)
-    group.command("rotate", epilog="Examples: `sluice sms rotate`, `sluice sms rotate --no-new-key --json`")(_rotate)
+    group.command("rotate", epilog="Examples: `sluice sms rotate`, `sluice sms rotate --finish --json`")(_rotate)
     app.add_typer(group, name="sms")
 
 
@@ -37,15 +37,15 @@ def _run() -> None:
 
 
 def _rotate(
-    new_key: Annotated[
-        bool, typer.Option("--new-key/--no-new-key", help="Begin with a new key; or finish what was begun.")
-    ] = True,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="No new key: finish what was begun, and drop keys that nothing needs.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Encrypt all that is stored with a new key. Running services take it at once; nothing is restarted.
 
     Needs SLUICE_SMS_KEY_FILE, which it changes: copy it elsewhere afterwards. The former key is dropped by a run that
-    comes a minute later or more (`--no-new-key`).
+    comes a minute later or more (`--finish`).
     """
     from config.mongodb import durable_database  # noqa: PLC0415
     from sms.rotate import rotate  # noqa: PLC0415
@@ -54,7 +54,7 @@ def _rotate(
 
     now, sms = settings(), sms_settings()
     store = MongoSecretStore(durable_database(now, sms.database))
-    done = rotate(store, Vault.of(now, sms), time.time(), new_key=new_key)
+    done = rotate(store, Vault.of(now, sms), time.time(), new_key=not finish)
     if as_json:
         print(json.dumps(asdict(done), indent=1))
         return
@@ -62,4 +62,4 @@ def _rotate(
     if done.dropped:
         print(f"Dropped: {', '.join(done.dropped)}.")
     if done.kept:
-        print(f"Kept for a minute more: {', '.join(done.kept)}. Then: `sluice sms rotate --no-new-key`.")
+        print(f"Kept for a minute more: {', '.join(done.kept)}. Then: `sluice sms rotate --finish`.")

@@ -1,6 +1,6 @@
-"""Stock SDKs 8 and 9 push secrets to the secret service as a process of its own, on a real chain and MongoDB; SDK 9 then
-has a confidential task done. The pool's and the worker's sides are played by hand here, so that a failure means the
-service, the contracts or the encryption.
+"""Stock SDKs 8 and 9 push secrets to a secret service, which is a process of its own on a real chain and MongoDB; SDK 9
+then has a confidential task done. The pool's and the worker's sides are played by hand here, so that a failure means
+the service, the contracts or the encryption.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from protocol.poco.authorization import authorization_hash, sign_authorization
 from protocol.poco.enclave import challenge_request, sign_result
 from protocol.poco.ids import task_id
 from protocol.results.digest import file_digest
-from protocol.types import DealId, Hash32, Signature, TaskId, Wallet
+from protocol.types import Contract, DealId, Hash32, Signature, TaskId, Wallet
 from tests.integration import sdk
 from tests.integration.conftest import BLOCK_TIME, Chain, IpfsNode
 from tests.integration.test_sdk_requester import await_deal, put
@@ -236,7 +236,7 @@ def vote(chain: Chain, task: TaskId, link: str, permission: Signature, challenge
     for key in (worker.key, enclave):
         signature = sign_result(key, worker.wallet, task, DIGEST)
         data = calls.contribute_and_finalize(
-            task, DIGEST, link, permission, enclave_challenge=challenge, enclave_signature=signature
+            task, DIGEST, link, permission, enclave_challenge=Contract(challenge), enclave_signature=signature
         )
         request = TxRequest(chain.at.hub, data, calls.gas_limit("contributeAndFinalize", data))
         if key is enclave:
