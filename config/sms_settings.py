@@ -48,7 +48,8 @@ class SmsSettings(BaseSettings):
         description="Give sessions, and the secrets in them, to workers themselves, without attestation. Refused unless"
         " SLUICE_CHAIN_ID is that of a development chain.",
     )
-    rate: str = Field("120/minute", description="Secrets stored, challenges and sessions from one address.")
+    rate_secrets: str = Field("120/minute", description="Secrets stored from one address.")
+    rate_tasks: str = Field("3000/minute", description="Challenges and sessions asked for from one address.")
 
 
 def sms_key_file(home: Path, sms: SmsSettings) -> Path:

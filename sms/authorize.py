@@ -22,12 +22,12 @@ def signed_by(wallet: Wallet, message: Hash32, signature: str) -> bool:
         return False
 
 
-def challenge_refusal(execution: Execution, signature: str, now: float) -> SessionError | None:
+def challenge_refusal(execution: Execution, kind: str, signature: str, now: float) -> SessionError | None:
     """Why the task's challenge is not told to whoever signed the request; None if it is.
 
-    `now`: Unix seconds; a task is over once nobody may contribute to it any more.
+    `kind`: the framework that is served here; `now`: Unix seconds. A task is over once nobody may contribute to it.
     """
-    task = _task_refusal(execution, now)
+    task = _task_refusal(execution, kind, now)
     if task is not None:
         return task
     asked_by_owner = signed_by(execution.deal.workerpool_owner, challenge_request(execution.task_id), signature)
@@ -35,13 +35,13 @@ def challenge_refusal(execution: Execution, signature: str, now: float) -> Sessi
 
 
 def session_refusal(
-    execution: Execution, request: SessionRequest, challenge: Wallet | None, now: float
+    execution: Execution, kind: str, request: SessionRequest, challenge: Wallet | None, now: float
 ) -> SessionError | None:
-    """Why a worker gets no session; None if it does. `challenge`: the task's own; `now`: Unix seconds.
+    """Why a worker gets no session; None if it does. `challenge`: the task's own; `kind` and `now` as above.
 
     That the worker itself asks is checked before, by `worker_asks`.
     """
-    task = _task_refusal(execution, now)
+    task = _task_refusal(execution, kind, now)
     if task is not None:
         return task
     try:
@@ -58,8 +58,8 @@ def worker_asks(request: SessionRequest, signature: str) -> bool:
     return signed_by(Wallet(request.worker_wallet), authorization_hash(*request.subject), signature)
 
 
-def _task_refusal(execution: Execution, now: float) -> SessionError | None:
-    if framework(execution.deal.tag) is None:
+def _task_refusal(execution: Execution, kind: str, now: float) -> SessionError | None:
+    if framework(execution.deal.tag) != kind:
         return SessionError.NOT_A_TEE_TASK
     place = execution.place
     open_ = place.status is TaskStatus.ACTIVE and now < place.contribution_deadline

@@ -69,7 +69,8 @@ def rates_of(settings: Settings, sms: SmsSettings) -> RateLimits:
     return RateLimits(
         {
             "requests": parsed("SLUICE_RATE_REQUESTS", settings.rate_requests),
-            "costly": parsed(f"{SMS_PREFIX}RATE", sms.rate),
+            "secrets": parsed(f"{SMS_PREFIX}RATE_SECRETS", sms.rate_secrets),
+            "tasks": parsed(f"{SMS_PREFIX}RATE_TASKS", sms.rate_tasks),
         }
     )
 

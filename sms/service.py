@@ -83,7 +83,7 @@ class SecretService:
     def challenge(self, task: TaskId, signature: str) -> Wallet:
         """The task's challenge, for the workerpool's owner. Raises NoSession."""
         execution = self.chain.execution(task)
-        refusal = challenge_refusal(execution, signature, self.clock())
+        refusal = challenge_refusal(execution, self.framework, signature, self.clock())
         if refusal is not None:
             raise NoSession(error=refusal, why="the challenge is for the owner of an open TEE task's workerpool")
         return Challenges(self.store, self.vault).find_or_make(task, execution.place.final_deadline)
@@ -95,7 +95,8 @@ class SecretService:
         worker, task, challenge = request.subject
         execution = self.chain.execution(task)
         now = self.clock()
-        refusal = session_refusal(execution, request, Challenges(self.store, self.vault).address(task), now)
+        own = Challenges(self.store, self.vault).address(task)
+        refusal = session_refusal(execution, self.framework, request, own, now)
         if refusal is not None:
             raise NoSession(error=refusal, why="the authorization is for no open task, or not its workerpool owner's")
         session_id = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_CHARACTERS)) + "0000" + task
@@ -124,8 +125,27 @@ class SecretService:
             for use, secret in wanted.secrets.items()
             if secret.key in rows
         }
-        properties = next(iter(self.properties.values()))
-        return make_session(opened.session_id, wanted, Values(found, key), properties)
+        return make_session(opened.session_id, wanted, Values(found, key), self._usual)
+
+    # -- images --------------------------------------------------------------------------------------------------------
+
+    @property
+    def framework(self) -> str:
+        """The kind of enclave that is served."""
+        return self._usual.tee_framework
+
+    def images(self, framework: str, version: str | None = None) -> FrameworkProperties:
+        """The images around an app, of the first version unless one is asked for. Raises NotFound, NotPossible."""
+        found = self._usual if version is None else self.properties.get(version)
+        if found is None:
+            raise NotFound(what="version of the framework")
+        if framework.upper() != self.framework:
+            raise NotPossible(what=f"This service serves {self.framework}.")
+        return found
+
+    @property
+    def _usual(self) -> FrameworkProperties:
+        return next(iter(self.properties.values()))
 
 
 def _log(sentence: str, action: str, secret: SecretId) -> None:

@@ -17,7 +17,7 @@ from sms.service import SecretService
 
 
 def create_app(service: SecretService, rates: RateLimits) -> FastAPI:
-    """The API over `service`. `rates`: limits `requests` (all) and `costly` (what has a body)."""
+    """The API over `service`. `rates`: limits `requests` (all), and of those with a body `secrets` and `tasks`."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -27,7 +27,8 @@ def _service(request: Request) -> SecretService:
 async def _body(request: Request) -> bytes:
     """The body, once it is whole. Raises TooLarge as soon as it is known, BadMessage if it comes too slowly."""
     limits: RateLimits = request.app.state.rates
-    refused = limits.refused("costly", origin_of_scope(request.scope))
+    kind = "tasks" if request.url.path.startswith("/tee/") else "secrets"
+    refused = limits.refused(kind, origin_of_scope(request.scope))
     if refused is not None:
         raise refused
     body = bytearray()

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import TypeAdapter, ValidationError
 
 from protocol.enclave.session import AnyId, FrameworkProperties, Session, SessionAnswer, SessionRequest
-from protocol.errors import BadMessage, NotFound, NotPossible
+from protocol.errors import BadMessage
 from protocol.types import TaskId
 from sms.api.parts import Body, Service, Signature
 
@@ -19,22 +19,19 @@ _TASK = TypeAdapter[str](AnyId)
 @router.get("/framework")
 def framework(service: Service) -> str:
     """The kind of enclave that this service serves, as a JSON text."""
-    return _first(service.properties).tee_framework
+    return service.framework
 
 
 @router.get("/properties/{framework}")
 def properties(service: Service, framework: str) -> JSONResponse:
     """The images around the app, of the first version; iExec Core 8 asks so. 409: another kind of enclave."""
-    return _properties(framework, _first(service.properties))
+    return _written(service.images(framework))
 
 
 @router.get("/properties/{framework}/{version}")
 def properties_of_version(service: Service, framework: str, version: str) -> JSONResponse:
     """The images around the app, of one version. 404: no such version; 409: another kind of enclave."""
-    found = service.properties.get(version)
-    if found is None:
-        raise NotFound(what="version of the framework")
-    return _properties(framework, found)
+    return _written(service.images(framework, version))
 
 
 @router.post("/challenges/{task}")
@@ -64,11 +61,5 @@ def take_session(service: Service, session_id: str, signature: Signature) -> Ses
     return service.take_session(session_id, signature)
 
 
-def _first(properties: dict[str, FrameworkProperties]) -> FrameworkProperties:
-    return next(iter(properties.values()))
-
-
-def _properties(framework: str, found: FrameworkProperties) -> JSONResponse:
-    if framework.upper() != found.tee_framework:
-        raise NotPossible(what=f"This service serves {found.tee_framework}.")
+def _written(found: FrameworkProperties) -> JSONResponse:
     return JSONResponse(found.model_dump(by_alias=True, exclude_none=True))

@@ -35,6 +35,8 @@ from tests.unit.sms.world import (
 )
 
 Call = Callable[..., httpx.Response]
+#: What the stock SDKs sent to store one secret of each kind, and to change one (tests/sdk/record_secrets.mjs).
+RECORDED = json.loads((Path(__file__).parents[2] / "data" / "sms-requests.json").read_text(encoding="utf-8"))
 RESULT_KEY_PATH = f"/secrets/web2?ownerAddress={REQUESTER.wallet}&secretName={RESULT_KEY.name}"
 
 
@@ -55,6 +57,36 @@ def served(world: World, rates: RateLimits, method: str, path: str, **more: Any)
             return await client.request(method, path, **more)
 
     return asyncio.run(ask_app())
+
+
+@pytest.mark.parametrize("sdk", sorted(RECORDED["requests"]))
+def test_what_a_stock_sdk_sends_is_stored_as_it_was_meant(call: Call, world: World, sdk: str) -> None:
+    owner = RECORDED["wallet"].lower()
+    world.chain.owners |= {RECORDED[kind].lower(): owner for kind in ("dataset", "app")}
+    requests = RECORDED["requests"][sdk]
+    answers = [
+        call(one["method"], one["path"], headers=one["headers"], content=(one["body"] or "").encode())
+        for one in requests
+    ]
+    assert [(one["method"], answer.status_code) for one, answer in zip(requests, answers, strict=True)] == [
+        ("HEAD", 404),
+        ("HEAD", 404),
+        ("POST", 204),
+        ("POST", 204),
+        ("HEAD", 404),
+        ("POST", 204),
+        ("HEAD", 404),
+        ("POST", 204),
+        ("HEAD", 204),
+        ("PUT", 204),
+    ]
+    values = {place: world.service.vault.open(row.sealed, place).decode() for place, row in world.store.rows.items()}
+    assert values == {
+        f"web3:{RECORDED['dataset'].lower()}:": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        f"apps:{RECORDED['app'].lower()}:1": "the developer\u2019s",
+        f"requesters:{owner}:my-secret_1": "the requester\u2019s",
+        f"web2:{owner}:{RESULT_KEY.name}": "TUlJQg==2",
+    }
 
 
 def test_a_secrets_life_in_statuses(call: Call) -> None:
@@ -157,7 +189,9 @@ def test_the_framework_and_its_images_are_told_in_iexecs_names(call: Call) -> No
 
 
 def test_too_many_secrets_from_one_address_are_answered_with_429(world: World) -> None:
-    rates = RateLimits({"requests": parsed("A", "1000/minute"), "costly": parsed("B", "1/minute")})
+    rates = RateLimits(
+        {"requests": parsed("A", "1000/minute"), "secrets": parsed("B", "1/minute"), "tasks": parsed("C", "9/minute")}
+    )
     path = f"/requesters/{REQUESTER.wallet}/secrets/a"
     signature = sign_secret(REQUESTER, requester_secret(REQUESTER.wallet, "a"), b"v")
     answers = [served(world, rates, "POST", path, content=b"v", headers={"authorization": signature}) for _ in range(2)]

@@ -122,6 +122,7 @@ CLOSED: dict[str, tuple[Callable[[Execution], Execution], SessionError]] = {
         SessionError.TASK_NOT_ACTIVE,
     ),
     "standard": (lambda found: with_deal(found, tag=Hash32("0x" + "0" * 64)), SessionError.NOT_A_TEE_TASK),
+    "of SCONE": (lambda found: with_deal(found, tag=Hash32("0x" + "0" * 63 + "3")), SessionError.NOT_A_TEE_TASK),
     "of no kind": (lambda found: with_deal(found, tag=Hash32("0x" + "0" * 63 + "1")), SessionError.NOT_A_TEE_TASK),
     "another pool": (lambda found: with_deal(found, workerpool_owner=STRANGER.wallet), SessionError.INVALID_SIGNATURE),
 }

@@ -101,7 +101,7 @@ class World:
 
     @classmethod
     def of(cls, folder: Path) -> World:
-        settings, sms = read_settings(home=folder), read_sms_settings(simulation=True, rate="1000/minute")
+        settings, sms = read_settings(home=folder), read_sms_settings(simulation=True, rate_secrets="1000/minute")
         store, clock = MemorySecretStore(), Clock()
         chain = ScriptedChain({DATASET: OWNER.wallet, APP: OWNER.wallet}, {TASK: execution()})
         keys = KeyFile(folder / "sms.keys", RingKey, setting="SLUICE_SMS_KEY_FILE", fix="-")
