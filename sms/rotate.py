@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sms.store.port import SecretStore
+from protocol.errors import StorageUnavailable
+from sms.store.port import Row, SecretStore
 from sms.vault import Vault
 
 #: Rows at a time.
@@ -28,8 +29,10 @@ class Rotation:
     key: str
     rows: int
     dropped: tuple[str, ...]
-    #: Replaced a moment ago: a later run drops them.
+    #: Replaced a moment ago, or of rows that are unreadable: a later run may drop them.
     kept: tuple[str, ...]
+    #: Places of rows that no key opens, which stay as they are.
+    unreadable: tuple[str, ...]
 
 
 def rotate(store: SecretStore, vault: Vault, now: float, *, new_key: bool = True) -> Rotation:
@@ -40,13 +43,23 @@ def rotate(store: SecretStore, vault: Vault, now: float, *, new_key: bool = True
     if new_key:
         vault.keys.add(now, keep=list)
     newest = vault.keys.newest
-    rows = 0
-    while batch := store.sealed_otherwise(newest.id, _BATCH):
+    rows, unreadable = 0, set[str]()
+    while batch := _other_rows(store, newest.id, unreadable):
         for row in batch:
-            value = vault.open(row.sealed, row.place)
+            try:
+                value = vault.open(row.sealed, row.place)
+            except StorageUnavailable:
+                unreadable.add(row.place)
+                continue
             # Whoever changed it meanwhile has used the newest key.
             rows += store.replace(row.place, vault.seal(value, row.place), was=row.sealed)
     replaced_at = newest.made_at
     dropped = vault.keys.drop(lambda key: now - replaced_at >= SETTLE_SECONDS and not store.uses(key.id))
     kept = tuple(key.id for key in vault.keys.all()[1:])
-    return Rotation(newest.id, rows, tuple(key.id for key in dropped), kept)
+    return Rotation(newest.id, rows, tuple(key.id for key in dropped), kept, tuple(sorted(unreadable)))
+
+
+def _other_rows(store: SecretStore, key_id: str, unreadable: set[str]) -> list[Row]:
+    """Some rows that are encrypted with other keys, but for those that were found unreadable."""
+    found = store.sealed_otherwise(key_id, _BATCH + len(unreadable))
+    return [row for row in found if row.place not in unreadable]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 from config.logging import configure
 from config.settings import settings
 from config.sms_settings import sms_settings
+from ops.admin import screen
 from ops.admin.screen import Json
 
 
@@ -45,7 +45,7 @@ def _rotate(
     """Encrypt all that is stored with a new key. Running services take it at once; nothing is restarted.
 
     Needs SLUICE_SMS_KEY_FILE, which it changes: copy it elsewhere afterwards. The former key is dropped by a run that
-    comes a minute later or more (`--finish`).
+    comes a minute later or more (`--finish`). Exit code 1 if there are rows that no key opens.
     """
     from config.mongodb import durable_database  # noqa: PLC0415
     from sms.rotate import rotate  # noqa: PLC0415
@@ -55,11 +55,15 @@ def _rotate(
     now, sms = settings(), sms_settings()
     store = MongoSecretStore(durable_database(now, sms.database))
     done = rotate(store, Vault.of(now, sms), time.time(), new_key=not finish)
-    if as_json:
-        print(json.dumps(asdict(done), indent=1))
-        return
-    print(f"Key {done.key} is in use; {done.rows} rows were encrypted with it.")
+    says = [f"Key {done.key} is in use; {done.rows} rows were encrypted with it."]
     if done.dropped:
-        print(f"Dropped: {', '.join(done.dropped)}.")
+        says.append(f"Dropped: {', '.join(done.dropped)}.")
     if done.kept:
-        print(f"Kept for a minute more: {', '.join(done.kept)}. Then: `sluice sms rotate --finish`.")
+        says.append(f"Kept for a minute more: {', '.join(done.kept)}. Then: `sluice sms rotate --finish`.")
+    if done.unreadable:
+        says.append(
+            f"No key opens {', '.join(done.unreadable)}: their values are lost unless a copy of the file has it."
+        )
+    screen.show(asdict(done), "\n".join(says), as_json=as_json)
+    if done.unreadable:
+        raise typer.Exit(1)

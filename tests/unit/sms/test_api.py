@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from config.http_server.rates import RateLimits, parsed
 from config.sms_settings import read_sms_settings
@@ -47,16 +48,17 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture
 def call(world: World) -> Call:
-    return lambda *args, **more: served(world, world.rates, *args, **more)
+    return calling(create_app(world.service, world.rates))
 
 
-def served(world: World, rates: RateLimits, method: str, path: str, **more: Any) -> httpx.Response:
-    async def ask_app() -> httpx.Response:
-        transport = httpx.ASGITransport(app=create_app(world.service, rates))
-        async with httpx.AsyncClient(transport=transport, base_url="http://sms") as client:
-            return await client.request(method, path, **more)
+def calling(app: FastAPI) -> Call:
+    return lambda *args, **more: asyncio.run(_served(app, *args, **more))
 
-    return asyncio.run(ask_app())
+
+async def _served(app: FastAPI, method: str, path: str, **more: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://sms") as client:
+        return await client.request(method, path, **more)
 
 
 @pytest.mark.parametrize("sdk", sorted(RECORDED["requests"]))
@@ -194,9 +196,10 @@ def test_too_many_secrets_from_one_address_are_answered_with_429(world: World) -
     )
     path = f"/requesters/{REQUESTER.wallet}/secrets/a"
     signature = sign_secret(REQUESTER, requester_secret(REQUESTER.wallet, "a"), b"v")
-    answers = [served(world, rates, "POST", path, content=b"v", headers={"authorization": signature}) for _ in range(2)]
+    call = calling(create_app(world.service, rates))
+    answers = [call("POST", path, content=b"v", headers={"authorization": signature}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [204, 429]
-    assert served(world, rates, "HEAD", path).status_code == 204
+    assert call("HEAD", path).status_code == 204
 
 
 def test_images_are_read_from_a_file_by_version(tmp_path: Path) -> None:

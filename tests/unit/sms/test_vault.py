@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from config.key_ring import KeyFile, RingKey
 from protocol.errors import StorageUnavailable
+from protocol.types import TaskId, Timestamp, Wallet
+from sms.challenges import Challenges
 from sms.rotate import SETTLE_SECONDS, rotate
 from sms.store.port import Row
 from sms.testing import MemorySecretStore
@@ -13,6 +16,7 @@ from sms.vault import Sealed, Vault
 
 VALUE = b"the value of a secret"
 NOW = 1_700_000_000.0
+TASK, FIRST = TaskId("0x" + "11" * 32), Wallet("0x" + "22" * 20)
 
 
 @pytest.fixture
@@ -67,6 +71,31 @@ def test_after_a_rotation_all_rows_have_the_new_key_and_the_old_one_goes_when_no
     assert (second.key, second.rows, second.dropped, second.kept) == (first.key, 1, (old,), ())
     assert [running.open(row.sealed, row.place) for row in list(store.rows.values())[:2]] == [b"0", b"1"]
     assert running.open(store.rows["late"].sealed, "late") == VALUE
+
+
+def test_a_row_that_no_key_opens_is_named_and_does_not_keep_others_from_the_new_key(vault: Vault) -> None:
+    store = MemorySecretStore()
+    store.add(Row("broken", Sealed(vault.keys.newest.id, b"x" * 40)))
+    store.add(Row("lost", Sealed("of another file", b"x" * 40)))
+    store.add(Row("good", vault.seal(VALUE, "good")))
+    old = vault.keys.newest.id
+    done = rotate(store, vault, NOW)
+    assert (done.rows, done.unreadable) == (1, ("broken", "lost"))
+    assert vault.open(store.rows["good"].sealed, "good") == VALUE
+    again = rotate(store, vault, NOW + SETTLE_SECONDS, new_key=False)
+    assert (again.rows, again.dropped, again.kept) == (0, (), (old,))
+
+
+def test_of_two_that_make_a_challenge_at_once_the_first_is_the_tasks(vault: Vault) -> None:
+    class Overtaken(MemorySecretStore):
+        def add(self, row: Row) -> bool:
+            if not self.rows:
+                super().add(replace(row, address=FIRST))
+            return super().add(row)
+
+    store = Overtaken()
+    assert Challenges(store, vault).find_or_make(TASK, Timestamp(1)) == FIRST
+    assert Challenges(store, vault).address(TASK) == FIRST
 
 
 def test_a_value_that_is_changed_during_a_rotation_stays_changed(vault: Vault) -> None:
