@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor test-chaos test-cluster image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-chaos test-cluster test-sms image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -43,6 +43,11 @@ test-gvisor: $(READY)
 	@$(RUN)/python -m ops.stack.gvisor
 	@$(SLUICE) stack up docker
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/workers/isolated_runs.py $(ARGS)
+
+# Stock SDKs 8 and 9 against a secret service, which is a process of its own: 25 CPU seconds, most of them Node.js's.
+test-sms: $(READY)
+	@$(SLUICE) stack up mongodb ipfs
+	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/sms/stock_sdks.py $(ARGS)
 
 # A fault every 5 s for 12 tasks of mixed trust, with strangers among the machines: 4 minutes, the short form of
 # `make bench ARGS="chaos --tasks 60"`. Kills and stops the stack's servers, so nothing else may use it meanwhile.

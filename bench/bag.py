@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.latency import MINIMAL_BLOCKS
+from config.mongodb import client
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.pool.on_chain import XS
-from pipeline.store.client import client
 from protocol.errors import NotReady
 from protocol.poco.deadlines import contribution_deadline, final_deadline
 from protocol.poco.view import ChainView, TaskStatus

@@ -14,6 +14,7 @@ from chain.contracts import calls
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from chain.rpc.heads import heads
+from config.mongodb import client
 from ops.demo import app_image
 from ops.market import orders
 from ops.market.match import Matched, match
@@ -30,7 +31,6 @@ from ops.pool.site import Chain, Names, Servers
 from ops.stack import anvil, ports
 from ops.stack.anvil import Anvil
 from pipeline.domain.records import TaskStage
-from pipeline.store.client import client
 from pipeline.store.tasks import Tasks
 from protocol.errors import NotReady, SluiceError
 from protocol.poco.view import ChainView, TaskStatus

@@ -20,7 +20,7 @@ from bench.bare import inserts_per_second
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.figures import percentile
 from config.http_client import http_client
-from pipeline.store.client import client
+from config.mongodb import client
 from protocol.ethereum.signing import Key
 from protocol.poco.view import TaskStatus
 from protocol.signin import SignIn

@@ -24,6 +24,7 @@ from pathlib import Path
 from bench.figures import percentile
 from bench.past import Past, machine_wallet
 from chain.lane.model.intent import LaneId
+from config.mongodb import client
 from config.settings import read_settings
 from ops.pool.servers import bring_up
 from pipeline.api.readings import Readings
@@ -36,7 +37,7 @@ from pipeline.flow.assign import assign
 from pipeline.flow.ingest import task_records
 from pipeline.flow.sweep import sweep
 from pipeline.scheduler import Scheduler
-from pipeline.store.client import client, database
+from pipeline.store.client import database
 from protocol.poco.events import BlockRef, Event, SchedulerNotice, Seen, TaskInitialize
 from protocol.types import BlockHash, BlockNumber, Contract, NRlc, Timestamp, TxHash
 from protocol.wire import Mode, Step

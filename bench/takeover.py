@@ -18,8 +18,8 @@ from typing import Any
 
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.faults import nonce_gaps, stake_locked
+from config.mongodb import client
 from ops.market.match import Matched
-from pipeline.store.client import client
 from protocol.poco.view import TaskStatus
 
 #: Trusts of the deals, in turn, and the share of the tasks that each has. Votes come first, so that some are under way.

@@ -11,7 +11,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from bench.bench_pool import BenchPool
 from config.http_client import http_client
-from pipeline.store.client import client
+from config.mongodb import client
 
 #: Clock ticks per second in /proc.
 _TICKS = os.sysconf("SC_CLK_TCK")

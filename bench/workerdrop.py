@@ -24,9 +24,9 @@ from bench.chaos.following import Following, not_ended
 from bench.figures import percentile
 from bench.fresh_wallets import PING_SECONDS
 from bench.strangers import Kind, Stranger, funded, made, signed_in_and_working
+from config.mongodb import client
 from ops.market.match import Matched
 from pipeline.domain.records import Replicate
-from pipeline.store.client import client
 from pipeline.store.tasks import Tasks
 from protocol.errors import PoolUnavailable, Refused
 from protocol.poco.view import TaskStatus

@@ -17,10 +17,10 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.setting_types import GPU, Address, ContractName, Days, DaysOrEver, Gwei, MachineName, Port, Seconds, Slots
+from config.sms_settings import SmsSettings
 from config.stack_settings import StackSettings
-from config.variables import PREFIX, refuse_unknown
+from config.variables import PREFIX, refuse_unknown, wrong_variable
 from protocol import wire
-from protocol.errors import BadSetting
 
 
 class Settings(BaseSettings):
@@ -374,8 +374,9 @@ class Settings(BaseSettings):
 
 #: Every variable that some process of Sluice reads.
 VARIABLES = frozenset(
-    [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
-    + [f"{PREFIX}STACK_{name.upper()}" for name in StackSettings.model_fields]
+    f"{kind.model_config['env_prefix']}{name.upper()}"
+    for kind in (Settings, StackSettings, SmsSettings)
+    for name in kind.model_fields
 )
 
 
@@ -391,7 +392,4 @@ def read_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors()[0]
-        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        why = first["msg"].removeprefix("Value error, ")
-        raise BadSetting(name=name, why=why, fix="See docs/settings.md.") from error
+        raise wrong_variable(PREFIX, error) from error

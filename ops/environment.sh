@@ -53,5 +53,5 @@ fi
 "$uv" sync --frozen --quiet --compile-bytecode --python "$(command -v "$python")" ||
     fail 'The packages of uv.lock could not be installed. Let uv reach a package index.'
 # Sluice's own modules too, for shells with PYTHONDONTWRITEBYTECODE.
-.venv/bin/python -m compileall -q config protocol chain pipeline workers beat ops ||
+.venv/bin/python -m compileall -q config protocol chain pipeline workers sms beat ops ||
     fail 'The sources could not be compiled.'

@@ -14,6 +14,7 @@
     │   └── Refused              well-formed but not allowed: foreign task, wrong result, banned (HTTP 403)
     │       ├── NotSignedIn      no valid token or signature (HTTP 401)
     │       ├── NotOperator      no valid token of the operator's API (HTTP 401)
+    │       ├── NoSession        the secret service makes no session of a task; `error`: iExec's name for why (HTTP 401)
     │       └── RefusedHere      ... on this machine or to this machine; the worker that asked declines the task
     ├── Unavailable              something does not answer now; whoever called may try again later
     │   ├── RpcUnavailable       no answer from an Ethereum node: it may or may not have acted
@@ -131,6 +132,10 @@ class NotSignedIn(Refused):
 
 class NotOperator(Refused):
     """Not allowed: {why}."""
+
+
+class NoSession(Refused):
+    """No session: {why}."""
 
 
 class RefusedHere(Refused):

@@ -30,12 +30,12 @@ from protocol.poco.ids import task_id
 from protocol.poco.seal import result_hash, result_seal
 from protocol.results.args import split_args
 from protocol.results.computed import read_computed, result_digest
+from protocol.results.environment import input_file_name
 from protocol.results.error_result import Failure, error_computed, error_digest, error_text
 from protocol.results.params import read_params
 from protocol.types import ZERO_ADDRESS, Contract, DealId, Hash32, Signature, TaskId, Timestamp
 from protocol.wire import Assignment, Dataset, Mode, ResultLink
 from tests.documents import ROOT
-from workers.sandbox.spec import input_file_name
 
 PAGE = ROOT / "docs/worker-protocol.md"
 #: Around the vectors in the page.

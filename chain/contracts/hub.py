@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from chain.contracts import calls, views
 from chain.contracts.abi import Function
 from chain.contracts.decode import block_ref
-from chain.contracts.views import Account, App, Category, Dataset, Deal, Workerpool
+from chain.contracts.views import Account, App, Category, Dataset, Deal, TaskPlace, Workerpool
 from chain.rpc.answers import Absent, Answer, Broken, Known, Unknown, decode_replies, decode_reply, value_of, values
 from chain.rpc.client import JsonRpc, Request
 from chain.rpc.response import reverted
@@ -35,7 +35,7 @@ from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, Hash32, 
 
 T = TypeVar("T")
 
-__all__ = ["Account", "App", "Category", "Dataset", "Deal", "Hub", "Workerpool"]
+__all__ = ["Account", "App", "Category", "Dataset", "Deal", "Hub", "TaskPlace", "Workerpool"]
 
 
 class Hub:
@@ -67,6 +67,11 @@ class Hub:
             own = [votes[task_id, worker] for worker in _voters_in(fields)]
             result.append(views.chain_view(task_id, fields, tuple(vote for vote in own if vote is not None)))
         return result
+
+    def task_place(self, task_id: TaskId) -> TaskPlace:
+        """Deal and deadlines of a task; an unknown one is UNSET. The node may be behind, and know it later."""
+        (fields,) = self._call_each(calls.VIEW_TASK, [(task_id,)], None, read=_checker_of(TaskStatus))
+        return views.task_place(fields)
 
     def contributions(
         self, pairs: Sequence[tuple[TaskId, Wallet]], at: BlockNumber | None = None

@@ -174,6 +174,24 @@ def chain_view(task_id: TaskId, fields: tuple[Any, ...], votes: tuple[Contributi
     )
 
 
+@dataclass(frozen=True, slots=True)
+class TaskPlace:
+    """Which task of which deal an id stands for, and until when. Deadlines in Unix seconds."""
+
+    deal_id: DealId
+    index: int
+    status: TaskStatus
+    contribution_deadline: Timestamp
+    final_deadline: Timestamp
+
+
+def task_place(fields: tuple[Any, ...]) -> TaskPlace:
+    """Deal, index and deadlines in viewTask's answer; of an unknown task all are zero."""
+    return TaskPlace(
+        DealId(to_hex(fields[1])), fields[2], TaskStatus(fields[0]), Timestamp(fields[4]), Timestamp(fields[6])
+    )
+
+
 def contribution(worker: Wallet, fields: tuple[Any, ...], at: BlockNumber) -> Contribution:
     """The vote in viewContribution's answer.
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from config.settings import settings
+from config.sms_settings import SMS_PREFIX, sms_settings
+from config.variables import PREFIX
 from ops.settings_table import markdown, shown
 
 
@@ -26,12 +28,14 @@ def _settings(
     if as_markdown:
         print(markdown(), end="")
         return
-    now = settings()
-    values = shown(now)
+    now, sms = settings(), sms_settings()
+    values = shown(now) | shown(sms)
     if as_json:
         print(json.dumps(values, indent=1))
         return
-    given = {f"SLUICE_{name.upper()}" for name in now.model_fields_set}
+    given = {
+        f"{prefix}{name.upper()}" for prefix, one in ((PREFIX, now), (SMS_PREFIX, sms)) for name in one.model_fields_set
+    }
     table = Table("variable", "value", "from", box=None)
     for name, value in values.items():
         table.add_row(name, "" if value is None else str(value), "environment" if name in given else "default")

@@ -62,8 +62,9 @@ def offer_work(
     volume: int = PLENTY,
     tag: Hash32 = ZERO_HASH,
 ) -> WorkerpoolOrder:
-    """A workerpool's sell order: work in that category, up to that trust, at `price` nRLC a task, with what `tag`
-    names.
+    """A workerpool's sell order: work in that category, up to that trust, at `price` nRLC a task.
+
+    `tag`: what its machines have that a deal may demand (protocol.poco.tags).
     """
     order = WorkerpoolOrder(
         workerpool=workerpool,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chain.rpc.client import Rpc
+from config.mongodb import client
 from config.settings import read_settings
 from ops.market.contracts import NewDataset
 from ops.poco.deploy import PocoAddresses
@@ -16,7 +17,6 @@ from ops.pool import on_chain
 from ops.pool.local import LocalPool
 from ops.stack import ports
 from pipeline.broker.admin import BrokerAdmin
-from pipeline.store.client import client
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from config.http_client import is_loopback
 from config.operator_token import token_file
 from config.redaction import HIDDEN, public_url, without_passwords
 from config.settings import Settings
+from config.sms_settings import read_sms_settings, sms_key_file
 from ops.preflight import LOCAL_PASSWORDS
 from protocol.errors import BadInput, SluiceError
 from protocol.ethereum.signing import Key
@@ -162,6 +163,7 @@ def _of_files(settings: Settings) -> Iterator[str]:
         settings.registry_credentials_file,
         token_file(settings),
         token_secret,
+        sms_key_file(settings.home, read_sms_settings()),
     ):
         yield from _of_file(path)
     # A keystore's ciphertext can be tried offline; its address is no secret.

@@ -19,10 +19,10 @@ from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
 from config.celery_apps import core_app
 from config.endpoints import public_endpoints
+from config.http_server.rates import RateLimits
 from config.settings import Settings
 from pipeline.api.auth.secret import KeyRing
 from pipeline.api.monitor import Monitor
-from pipeline.api.rate_limits import RateLimits
 from pipeline.api.recent_answers import RecentAnswers
 from pipeline.api.results.ipfs import Ipfs
 from pipeline.api.results.refusals import Refusals

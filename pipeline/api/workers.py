@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header
 
 from config import topology
 from config.broker_nodes import nodes_for, public_nodes
-from pipeline.api.address import Origin
+from config.http_server.address import Origin
 from pipeline.api.auth.access import Access, SignedIn, refuse_banned
 from pipeline.api.auth.challenges import RANDOM_BYTES, issue_challenge, reopen_challenge
 from pipeline.api.auth.tokens import issue_token

@@ -1,4 +1,4 @@
-"""The connection: one client per process, durable writes, and all collections behind one value."""
+"""The scheduler's database: all collections behind one value."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo import MongoClient, WriteConcern, timeout
+from pymongo import timeout
 from pymongo.database import Database
-from pymongo.errors import ConfigurationError, PyMongoError
+from pymongo.errors import PyMongoError
 
-from config.per_process import PerProcess
+from config.mongodb import durable_database
 from config.settings import Settings
 from pipeline.store import gas, ledger
 from pipeline.store.audits import Audits
@@ -34,59 +34,15 @@ from pipeline.store.tasks import Tasks
 from pipeline.store.transfer_wish import TransferWishes
 from pipeline.store.uploads import Uploads
 from pipeline.store.workers import Workers
-from protocol.errors import BadSetting, NotPossible, Unavailable
+from protocol.errors import NotPossible, Unavailable
 
-#: Seconds to find a primary: a restart of MongoDB takes 1-2 s, an election 10 s; callers retry after that.
-SERVER_SELECTION_SECONDS = 10.0
-#: Seconds for one operation, so that a frozen server is noticed.
-OPERATION_SECONDS = 20.0
-#: Seconds between two looks at each member, and for its answer or a new connection: a member that is cut off is given
-#: up after both together, and what waits for it is asked of the new primary. pymongo's own are 10 and 20.
-LOOK_SECONDS, CONNECT_SECONDS = 4.0, 5.0
 #: Seconds for building indexes at start: two million rows take a minute.
 INDEX_SECONDS = 3600.0
-
-#: This process's clients by connection string.
-_clients: PerProcess[dict[str, MongoClient[dict[str, Any]]]] = PerProcess(dict)
-
-
-def client(uri: str) -> MongoClient[dict[str, Any]]:
-    """This process's client for `uri`; a forked child gets its own (pymongo clients do not survive a fork).
-
-    Raises BadSetting if `uri` is none.
-    """
-    clients = _clients.get()
-    if uri not in clients:
-        try:
-            clients[uri] = MongoClient(
-                uri,
-                retryWrites=True,
-                retryReads=True,
-                serverSelectionTimeoutMS=int(SERVER_SELECTION_SECONDS * 1000),
-                socketTimeoutMS=int(OPERATION_SECONDS * 1000),
-                heartbeatFrequencyMS=int(LOOK_SECONDS * 1000),
-                connectTimeoutMS=int(CONNECT_SECONDS * 1000),
-                tz_aware=True,
-            )
-        except (ConfigurationError, ValueError):
-            # pymongo quotes what it stumbled over, which may be half a password: neither its words nor its traceback.
-            why = "it is no connection string of MongoDB, or the host of its `mongodb+srv` is not in the DNS"
-            fix = "Write it as `mongodb://user:password@host:27017/?replicaSet=…`, with `/`, `:`, `@` and `%` escaped."
-            raise BadSetting(name="SLUICE_MONGODB_URI", why=why, fix=fix) from None
-    return clients[uri]
-
-
-def close() -> None:
-    """Close this process's connections; the next use connects again."""
-    for one in (_clients.forget() or {}).values():
-        one.close()
 
 
 def database(settings: Settings) -> Database[dict[str, Any]]:
     """The database named in the settings, every write acknowledged by a majority and journaled."""
-    return client(settings.mongodb_uri.get_secret_value()).get_database(
-        settings.mongodb_database, write_concern=WriteConcern(w="majority", j=True)
-    )
+    return durable_database(settings, settings.mongodb_database)
 
 
 @contextmanager

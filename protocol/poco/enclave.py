@@ -2,6 +2,9 @@
 
 of a result    keccak(result hash ‖ result seal)    goes with contribute; the contract checks it
 of a session   keccak(task id ‖ wallet)             goes with the enclave's requests to its worker
+
+Before that, the workerpool's owner asks the secret service for the task's challenge with a signature of keccak(task id)
+(iExec SMS 9.3).
 """
 
 from __future__ import annotations
@@ -35,3 +38,8 @@ def recover_enclave(signature: Signature, wallet: Wallet, task: TaskId, digest: 
 def session_message(wallet: Wallet, task: TaskId) -> Hash32:
     """The hash an enclave signs to speak to its worker."""
     return Hash32(to_hex(keccak(to_bytes(task, 32) + to_bytes(wallet, 20))))
+
+
+def challenge_request(task: TaskId) -> Hash32:
+    """The hash that the workerpool's owner signs to be told a task's enclave challenge."""
+    return Hash32(to_hex(keccak(to_bytes(task, 32))))

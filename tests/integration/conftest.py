@@ -15,6 +15,7 @@ from pymongo import MongoClient
 
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
+from config import mongodb
 from config.settings import Settings, read_settings
 from config.stack_settings import StackSettings
 from ops.market.orders import Market
@@ -27,7 +28,6 @@ from ops.stack.anvil import Anvil
 from ops.stack.parts import StackPart, credentials
 from ops.stack.stack import Stack
 from ops.stack.stack import up as bring_up
-from pipeline.store import client
 from protocol.types import TxHash
 from tests.waiting import ample
 
@@ -39,7 +39,7 @@ BLOCK_TIME = 0.25
 def no_connection_is_left_open() -> Iterator[None]:
     """The store's clients live as long as their process; a test process closes its own at the end."""
     yield
-    client.close()
+    mongodb.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,8 +122,11 @@ def store(gateway: Ipfs, files: dict[str, bytes]) -> str:
     with zipfile.ZipFile(packed, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, content)
-    answer = httpx.post(
-        f"{gateway.api}/api/v0/add?cid-version=0", files={"file": packed.getvalue()}, timeout=ample(5.0)
-    )
+    return put(gateway.api, packed.getvalue())
+
+
+def put(api: str, content: bytes) -> str:
+    """Put a file on IPFS; the link for the chain as `0x` hex."""
+    answer = httpx.post(f"{api}/api/v0/add?cid-version=0", files={"file": content}, timeout=ample(5.0))
     link = {"storage": "ipfs", "location": f"/ipfs/{answer.json()['Hash']}"}
     return to_hex(json.dumps(link).encode())

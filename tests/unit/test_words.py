@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 #: Folders whose prose is done.
-FOLDERS = ("bench", "beat", "chain", "config", "ops", "pipeline", "protocol", "workers")
+FOLDERS = ("bench", "beat", "chain", "config", "ops", "pipeline", "protocol", "sms", "workers")
 #: What may not be written (a regular expression over one line), and what to write in its place.
 WORDS = (
     (r"\bPASSING\b", "transient errors"),

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from chain.contracts import calls
 from config import topology
+from config.http_server import connections, server
 from config.settings import Settings
-from pipeline.api import body_limit, connections, errors, pool, reports, serve, workers
+from pipeline.api import body_limit, errors, pool, reports, workers
 from pipeline.api.auth import challenges, tokens
 from pipeline.api.results import parts, repack, result_zip, upload, upload_turns
 from pipeline.broker import admin, segments
@@ -221,7 +222,7 @@ LIMITS: dict[str, list[object]] = {
         zip_rules.largest_zip(int(str(DEFAULTS["max_result_bytes"]))),
         connections.HEAD_SECONDS,
         body_limit.BODY_SECONDS,
-        serve.KEEP_ALIVE_SECONDS,
+        server.KEEP_ALIVE_SECONDS,
         upload_turns.LEAST_RATE,
         upload_turns.STALL_SECONDS,
         parts.KEPT_SECONDS,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from protocol.errors import Refused, RefusedHere, StorageUnavailable, TaskDeclined, TaskFailure, TooLarge
+from protocol.results.environment import input_file_name
 from protocol.results.error_result import MACHINE_FAILED, Failure
 from protocol.results.params import DealParams
 from protocol.types import TaskId
@@ -20,7 +21,6 @@ from workers.data import dataset_cache
 from workers.data.download import DownloadBudget, DownloadPolicy, download
 from workers.data.layout import Layout
 from workers.sandbox import disk
-from workers.sandbox.spec import input_file_name
 from workers.task.deadline import TaskDeadline, backoff
 
 #: Input files of a task at most; each costs a connection.

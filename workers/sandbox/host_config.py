@@ -8,11 +8,11 @@ import docker
 import docker.types
 
 from protocol.results.computed import OUTPUT_FOLDER
+from protocol.results.environment import INPUT_FOLDER
 from workers.sandbox.network import NETWORK, listed_network
 from workers.sandbox.profile import TMP_PART, NetworkAccess
 from workers.sandbox.spec import (
     FILE_BYTES,
-    INPUT_FOLDER,
     LABEL_WALLET,
     LOG_FILE_BYTES,
     OOM_SCORE,

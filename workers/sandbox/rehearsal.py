@@ -18,6 +18,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from protocol.errors import BadSetting, CannotStart, ContainerRefused, EngineTrouble, NoSuchContainer, RefusedHere
+from protocol.results.environment import INPUT_FOLDER
 from protocol.types import TaskId, Wallet
 from workers.context import Machine
 from workers.data.layout import Layout
@@ -28,7 +29,6 @@ from workers.sandbox.egress import Target
 from workers.sandbox.network import AppNetwork
 from workers.sandbox.profile import NetworkAccess, check_runtime
 from workers.sandbox.spec import (
-    INPUT_FOLDER,
     LABEL_LIMIT,
     LABEL_POOL,
     LABEL_TASK,

@@ -8,7 +8,6 @@ assignment can ask for them.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +16,12 @@ from typing import Final
 from protocol.errors import EngineTrouble
 from protocol.results.args import split_args
 from protocol.results.computed import OUTPUT_FOLDER
+from protocol.results.environment import INPUT_FOLDER, app_variables
 from protocol.results.params import DealParams
-from protocol.types import ZERO_ADDRESS, TaskId, Wallet
+from protocol.types import DealId, TaskId, Wallet
 from protocol.wire import Assignment
 from workers.sandbox.allow_list import PinnedHost, label_of
 from workers.sandbox.profile import Sandbox
-
-INPUT_FOLDER: Final = "/iexec_in"
 
 #: Processes and threads: more than any sane app starts, few enough that a fork bomb harms nobody.
 PIDS: Final = 512
@@ -131,32 +129,16 @@ class ContainerSpec:
         return replace(self, gpus=gpus, labels=self.labels | {LABEL_GPUS: ",".join(gpus)}) if gpus else self
 
 
-def input_file_name(url: str) -> str:
-    """Name of an input file in `/iexec_in`: `0x` + sha256 of the URL's UTF-8 bytes (iexec-worker 9.2)."""
-    return "0x" + hashlib.sha256(url.encode()).hexdigest()
-
-
 def environment(assignment: Assignment, params: DealParams) -> dict[str, str]:
     """The variables of a standard app, exactly those of iexec-worker 9.2"""
-    dataset = assignment.dataset.address if assignment.dataset else ZERO_ADDRESS
-    variables = {
-        "IEXEC_TASK_ID": assignment.task_id,
-        "IEXEC_DEAL_ID": assignment.deal_id,
-        "IEXEC_TASK_INDEX": str(assignment.index),
-        "IEXEC_IN": INPUT_FOLDER,
-        "IEXEC_OUT": OUTPUT_FOLDER,
-        "IEXEC_BOT_SIZE": str(assignment.bot_size),
-        "IEXEC_BOT_FIRST_INDEX": str(assignment.bot_first),
-        "IEXEC_BOT_TASK_INDEX": str(assignment.index),
-        "IEXEC_DATASET_ADDRESS": dataset,
-        "IEXEC_DATASET_FILENAME": dataset,
-        "IEXEC_INPUT_FILES_NUMBER": str(len(params.input_files)),
-    }
-    if params.input_files:
-        variables["IEXEC_INPUT_FILES_FOLDER"] = INPUT_FOLDER
-    for number, url in enumerate(params.input_files, start=1):
-        variables[f"IEXEC_INPUT_FILE_NAME_{number}"] = input_file_name(url)
-    return variables
+    return app_variables(
+        TaskId(assignment.task_id),
+        DealId(assignment.deal_id),
+        assignment.index,
+        bag=(assignment.bot_first, assignment.bot_size),
+        dataset=assignment.dataset.address if assignment.dataset else None,
+        input_files=params.input_files,
+    )
 
 
 def container_name(worker_name: str, wallet: Wallet, task_id: TaskId) -> str:

@@ -16,11 +16,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from config.http_client import http_client
+from config.http_server.server import http_server
 from config.settings import Settings, read_settings, settings
 from ops import cli
 from ops.stack import ports
 from ops.stack.stack import Stack
-from pipeline.api import serve
 from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_app, create_operations_app
 from pipeline.api.services import Services
@@ -165,7 +165,7 @@ def running_api(api_settings: Settings) -> Iterator[Api]:
 
 
 def _serve(settings: Settings, application: FastAPI, port: int) -> tuple[uvicorn.Server, threading.Thread]:
-    server = serve.server(settings, application, "127.0.0.1", port)
+    server = http_server(settings, application, "127.0.0.1", port)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     return server, thread

@@ -21,14 +21,15 @@ import schemathesis
 from fastapi import FastAPI, Response
 from hypothesis import HealthCheck, Phase, given, settings
 
+from config.http_server.connections import Connections, bounded_protocol
+from config.http_server.rates import RateLimits
+from config.http_server.server import http_server
 from config.settings import read_settings
 from ops.stack import ports
-from pipeline.api import serve
 from pipeline.api.application import create_app
 from pipeline.api.auth.tokens import AUDIENCE
 from pipeline.api.body_limit import REPORT_BYTES, SMALL_BYTES, BodyLimit
-from pipeline.api.connections import Connections, bounded_protocol
-from pipeline.api.rate_limits import AddressLimit, RateLimits
+from pipeline.api.rate_limits import AddressLimit
 from pipeline.domain.records import TaskRecord
 from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
 from tests.waiting import ample, wait_until
@@ -168,7 +169,7 @@ def test_an_odd_path_leads_nowhere(api: Api, path: str) -> None:
 def small_server(app: FastAPI, *, head: float = 0.3, connections: int = 6, read: float = 600.0) -> Iterator[int]:
     """`app` behind this release's protocol with short limits; yields its port."""
     port = ports.free_port()
-    server = serve.server(read_settings(), app, "127.0.0.1", port)
+    server = http_server(read_settings(), app, "127.0.0.1", port)
     server.config.http = bounded_protocol(Connections(100, connections, lambda _: False), head, read)
     server.config.http_protocol_class = server.config.http
     thread = threading.Thread(target=server.run, daemon=True)

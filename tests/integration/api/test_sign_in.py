@@ -6,9 +6,9 @@ import amqp
 import httpx
 import pytest
 
+from config.http_server.rates import parsed
 from pipeline.api.auth.challenges import CHALLENGE_SECONDS
 from pipeline.api.auth.tokens import TOKEN_SECONDS
-from pipeline.api.rate_limits import parsed
 from pipeline.broker.notify import Notifier
 from pipeline.domain.records import ChainFacts
 from pipeline.flow.bans import ban, unban

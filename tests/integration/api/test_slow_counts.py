@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from config.http_client import http_client
+from config.http_server.server import http_server
 from config.settings import Settings
 from ops.stack import ports
-from pipeline.api import serve
 from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_operations_app
 from pipeline.api.services import Services
@@ -38,7 +38,7 @@ LONG = 60_000
 def operator(services: Services) -> Iterator[httpx.Client]:
     """A client of the operations port of an API process over these services."""
     port = ports.free_port()
-    server = serve.server(services.settings, create_operations_app(services), "127.0.0.1", port)
+    server = http_server(services.settings, create_operations_app(services), "127.0.0.1", port)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started, 10.0, what="the operations port")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from chain.lane.store.mongo import MongoStore
+from config.mongodb import client
 from ops.stack.stack import Stack
-from pipeline.store.client import client
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import os
 import signal
 
 from chain.lane.store.mongo import MongoStore
+from config.mongodb import client
 from ops.poco.accounts import ETHER, dev_key, give_ether
-from pipeline.store.client import client
 from tests.integration import forged
 from tests.integration.conftest import Chain
 from tests.integration.lane import victim

@@ -18,13 +18,13 @@ from fastapi import FastAPI
 from chain.lane.rules.poco import poco_lane
 from config import topology
 from config.celery_apps import core_app
+from config.http_server.server import http_server
 from ops.market import contracts
 from ops.market.match import Matched
 from ops.poco.sender import TxRequest
 from ops.poco.state import PocoState
 from ops.stack import ports
 from ops.stack.stack import Stack
-from pipeline.api import serve
 from pipeline.api.application import create_operations_app
 from pipeline.api.monitor import Monitor
 from pipeline.api.recent_answers import RecentAnswers
@@ -186,7 +186,7 @@ def _serving(pool: OutagePool, port: int) -> Iterator[FastAPI]:
     application = create_operations_app(
         replace(opened, monitor=monitor, clock=pool.clock, slow_answers=RecentAnswers(0.0))
     )
-    server = serve.server(pool.settings, application, "127.0.0.1", port)
+    server = http_server(pool.settings, application, "127.0.0.1", port)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started, 10.0, what="the operations port")

@@ -15,6 +15,7 @@ import pytest
 from bench.reorg import replace_blocks
 from chain.contracts import calls
 from config.http_client import http_client
+from config.http_server.server import http_server
 from config.settings import settings as read_again
 from ops import cli
 from ops.commands.ledger import all_lines
@@ -22,7 +23,6 @@ from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
 from ops.poco.sender import TxRequest
 from ops.stack import ports
-from pipeline.api import serve
 from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_operations_app
 from pipeline.api.services import Services
@@ -73,7 +73,7 @@ def operated(make_pool: Callable[..., Pool]) -> Iterator[OperatedPool]:
     pool = make_pool(operations_port=ports.free_port())
     pool.store.ensure_indexes()
     services = Services.open(pool.settings)
-    server = serve.server(pool.settings, create_operations_app(services), "127.0.0.1", pool.settings.operations_port)
+    server = http_server(pool.settings, create_operations_app(services), "127.0.0.1", pool.settings.operations_port)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until("the API listens", lambda: server.started)

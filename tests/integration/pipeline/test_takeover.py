@@ -12,12 +12,13 @@ from beat.watch import LOOKBACK
 from chain.lane.model.intent import LaneId
 from chain.lane.model.nonce import NonceState
 from chain.lane.store.mongo import MongoStore
+from config.mongodb import client
 from config.settings import settings
 from ops import cli
 from ops.poco.sender import TxRequest
 from ops.poco.state import CHAIN_ID
 from ops.pool.on_chain import XS
-from pipeline.store.client import client, database
+from pipeline.store.client import database
 from protocol.poco.view import TaskStatus
 from protocol.types import Wallet
 from protocol.wire import Capabilities

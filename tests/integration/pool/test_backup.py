@@ -20,10 +20,10 @@ import pytest
 from bench.bench_pool import BenchPool, open_bench_pool
 from bench.faults import nonce_gaps, stake_locked
 from chain.rpc.answers import decode_replies, values
+from config.mongodb import client
 from ops.market.match import Matched
 from ops.pool import site
 from ops.pool.site import Servers
-from pipeline.store.client import client
 from protocol.poco.view import TaskStatus
 from tests.integration.pool.conftest import BLOCK_TIME, WAIT_SECONDS
 from tests.integration.pool.environment import scheduler_environment

@@ -17,10 +17,10 @@ import pytest
 
 from bench.bench_pool import BenchPool
 from config import topology
+from config.mongodb import client
 from ops.pool.local import STOP_SECONDS, TIED, WorkerMachine
 from ops.stack import ports, tools
 from ops.stack.process import Process, Program
-from pipeline.store.client import client
 from pipeline.store.tasks import Tasks
 from tests.integration.pool.conftest import HONEST
 from tests.integration.pool.environment import scheduler_environment

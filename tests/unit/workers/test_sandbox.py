@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from config.settings import read_settings
 from protocol.errors import EngineTrouble
+from protocol.results.environment import input_file_name
 from protocol.results.params import DealParams, read_params
 from protocol.types import Wallet
 from protocol.wire import Dataset
@@ -22,7 +23,6 @@ from workers.sandbox.spec import (
     container_name,
     container_spec,
     environment,
-    input_file_name,
     read_engine_resources,
 )
 

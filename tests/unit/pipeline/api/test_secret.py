@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from config.key_ring import OLD_ID, SECRET_BYTES, derived
 from config.settings import read_settings
-from pipeline.api.auth.secret import OLD_ID, OVERLAP_SECONDS, SECRET_BYTES, KeyRing, derived
+from pipeline.api.auth.secret import OVERLAP_SECONDS, KeyRing
 from protocol.errors import BadSetting
 
 NOW = 2_000_000_000.0

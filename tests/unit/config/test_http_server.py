@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.http_server import rates as rate_limits
+from config.http_server.address import UNKNOWN, origin_of
+from config.http_server.connections import Connections, proxies_of
+from config.http_server.rates import Counters, RateLimits, parsed
 from config.settings import read_settings
-from pipeline.api import rate_limits
-from pipeline.api.address import UNKNOWN, origin_of
-from pipeline.api.connections import Connections, proxies_of
-from pipeline.api.rate_limits import Counters, RateLimits, parsed
 from protocol.errors import BadSetting, TooManyRequests
 from workers.upkeep import PING_TASKS
 
@@ -73,7 +73,7 @@ def test_pings_that_have_a_thousand_tasks_looked_up_are_few_and_still_more_than_
 
 def test_counts_of_past_windows_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("pipeline.api.rate_limits.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("config.http_server.rates.time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(rate_limits, "SWEEP_KEYS", 10)
     counters = Counters()
     for number in range(10):

@@ -1,0 +1,146 @@
+"""Random keys in a file that its owner alone can read, the newest in use, older ones kept as long as they are needed.
+
+    {"keys": [{"id": "…", "made_at": <Unix seconds>, "secret": "<64 hex digits>"}, …]}      the newest first
+
+All processes that share the file look at each use whether it has changed, so that a new key holds for all of them at
+once. A file that is not JSON is one key as it stands: 32 random bytes, as older releases made it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from config.whole_files import create_whole, write_whole
+from protocol.errors import BadSetting
+
+SECRET_BYTES = 32
+#: Id of the key in a file of the old form.
+OLD_ID = "0"
+
+
+@dataclass(frozen=True)
+class RingKey:
+    """One key. `made_at`: Unix seconds; `secret`: SECRET_BYTES or more."""
+
+    id: str
+    made_at: float
+    secret: bytes = field(repr=False)
+
+
+def derived(secret: bytes, purpose: str) -> bytes:
+    """A 32-byte key for one purpose, so that nothing made for one is valid for another."""
+    return hmac.new(secret, purpose.encode(), hashlib.sha256).digest()
+
+
+K = TypeVar("K", bound=RingKey)
+
+
+class KeyFile(Generic[K]):
+    """The keys in a file, read again whenever it has changed. Safe for several threads."""
+
+    def __init__(self, path: Path, kind: Callable[[str, float, bytes], K], *, setting: str, fix: str) -> None:
+        """Makes the file if it is absent. `kind`: makes a key; `setting` names the file, `fix`: what to do about it.
+
+        Raises BadSetting if it holds no keys or others can read it.
+        """
+        self._path, self._kind, self._setting, self._fix = path, kind, setting, fix
+        self._guard = threading.Lock()
+        self._known: tuple[tuple[int, int], tuple[K, ...]] | None = None
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            create_whole(path, _written([self._new(time.time())]), mode=0o600)
+        self.all()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._path})"
+
+    @property
+    def newest(self) -> K:
+        """The key in use."""
+        return self.all()[0]
+
+    def all(self) -> tuple[K, ...]:
+        """Keys in the file, the newest first. What was read last is kept while the file is away."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            if self._known is not None:
+                return self._known[1]
+            raise
+        # Each change is a new file; the time alone may repeat within the kernel's tick.
+        changed = (found.st_ino, found.st_mtime_ns)
+        with self._guard:
+            if self._known is None or self._known[0] != changed:
+                self._known = (changed, self._read())
+            return self._known[1]
+
+    def add(self, now: float, keep: Callable[[tuple[K, ...]], Sequence[K]]) -> tuple[K, list[K]]:
+        """Add a key that is the newest from now on; returns it and the keys that were dropped.
+
+        `keep`: which of the older ones stay.
+        """
+        with _locked(self._path):
+            older = self._read()
+            kept, new = keep(older), self._new(now)
+            write_whole(self._path, _written([new, *kept]), mode=0o600)
+        return new, [key for key in older if key not in kept]
+
+    def drop(self, gone: Callable[[K], bool]) -> list[K]:
+        """Drop keys; returns them. The newest always stays."""
+        with _locked(self._path):
+            newest, *older = self._read()
+            dropped = [key for key in older if gone(key)]
+            if dropped:
+                write_whole(self._path, _written([newest, *(key for key in older if key not in dropped)]), mode=0o600)
+        return dropped
+
+    def _new(self, now: float) -> K:
+        return self._kind(secrets.token_hex(8), now, secrets.token_bytes(SECRET_BYTES))
+
+    def _read(self) -> tuple[K, ...]:
+        path = self._path
+        if path.stat().st_mode & 0o077:
+            raise BadSetting(name=self._setting, why=f"{path} can be read by others", fix=f"Run chmod 600 {path}.")
+        content = path.read_bytes()
+        try:
+            rows = json.loads(content)["keys"]
+        except (ValueError, TypeError, KeyError):
+            keys = [self._kind(OLD_ID, 0.0, content)]
+        else:
+            try:
+                keys = [self._kind(str(row["id"]), float(row["made_at"]), bytes.fromhex(row["secret"])) for row in rows]
+            except (ValueError, TypeError, KeyError) as error:
+                raise BadSetting(
+                    name=self._setting, why=f"{path} holds a key without id, made_at or secret", fix=self._fix
+                ) from error
+        if not keys or any(len(key.secret) < SECRET_BYTES for key in keys):
+            raise BadSetting(name=self._setting, why=f"{path} holds fewer than {SECRET_BYTES} bytes", fix=self._fix)
+        return tuple(keys)
+
+
+def _written(keys: Sequence[RingKey]) -> bytes:
+    rows: list[dict[str, Any]] = [{"id": key.id, "made_at": key.made_at, "secret": key.secret.hex()} for key in keys]
+    return json.dumps({"keys": rows}, indent=1).encode()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the ring's folder: a lock on the file itself would be on the one that is replaced."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)

@@ -1,0 +1,63 @@
+"""MongoDB, as every process that stores there reaches it: one client per process, durable writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo import MongoClient, WriteConcern
+from pymongo.database import Database
+from pymongo.errors import ConfigurationError
+
+from config.per_process import PerProcess
+from config.settings import Settings
+from protocol.errors import BadSetting
+
+#: Seconds to find a primary: a restart of MongoDB takes 1-2 s, an election 10 s; callers retry after that.
+SERVER_SELECTION_SECONDS = 10.0
+#: Seconds for one operation, so that a frozen server is noticed.
+OPERATION_SECONDS = 20.0
+#: Seconds between two looks at each member, and for its answer or a new connection: a member that is cut off is given
+#: up after both together, and what waits for it is asked of the new primary. pymongo's own are 10 and 20.
+LOOK_SECONDS, CONNECT_SECONDS = 4.0, 5.0
+
+#: This process's clients by connection string.
+_clients: PerProcess[dict[str, MongoClient[dict[str, Any]]]] = PerProcess(dict)
+
+
+def client(uri: str) -> MongoClient[dict[str, Any]]:
+    """This process's client for `uri`; a forked child gets its own (pymongo clients do not survive a fork).
+
+    Raises BadSetting if `uri` is none.
+    """
+    clients = _clients.get()
+    if uri not in clients:
+        try:
+            clients[uri] = MongoClient(
+                uri,
+                retryWrites=True,
+                retryReads=True,
+                serverSelectionTimeoutMS=int(SERVER_SELECTION_SECONDS * 1000),
+                socketTimeoutMS=int(OPERATION_SECONDS * 1000),
+                heartbeatFrequencyMS=int(LOOK_SECONDS * 1000),
+                connectTimeoutMS=int(CONNECT_SECONDS * 1000),
+                tz_aware=True,
+            )
+        except (ConfigurationError, ValueError):
+            # pymongo quotes what it stumbled over, which may be half a password: neither its words nor its traceback.
+            why = "it is no connection string of MongoDB, or the host of its `mongodb+srv` is not in the DNS"
+            fix = "Write it as `mongodb://user:password@host:27017/?replicaSet=…`, with `/`, `:`, `@` and `%` escaped."
+            raise BadSetting(name="SLUICE_MONGODB_URI", why=why, fix=fix) from None
+    return clients[uri]
+
+
+def close() -> None:
+    """Close this process's connections; the next use connects again."""
+    for one in (_clients.forget() or {}).values():
+        one.close()
+
+
+def durable_database(settings: Settings, name: str) -> Database[dict[str, Any]]:
+    """A database of SLUICE_MONGODB_URI, every write acknowledged by a majority and journaled."""
+    return client(settings.mongodb_uri.get_secret_value()).get_database(
+        name, write_concern=WriteConcern(w="majority", j=True)
+    )

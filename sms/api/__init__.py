@@ -1,0 +1,1 @@
+"""iExec SMS's HTTP API, as the SDK (8 and 9), schedulers and workers call it."""

@@ -1,0 +1,69 @@
+"""What the secret service reads of the chain: who disposes of a contract's secret, and what a task is.
+
+What a node cannot say raises RpcUnavailable: the request is answered with 503 and may be repeated. An owner, or a task
+that is over, is never guessed from silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from chain.contracts.hub import App, Dataset, Deal, Hub, TaskPlace
+from chain.rpc.answers import Answer, Broken, Known
+from protocol.enclave.secrets import Kind, SecretId
+from protocol.errors import RpcUnavailable
+from protocol.poco.view import TaskStatus
+from protocol.types import Contract, TaskId, Wallet
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A task as the chain has it, with its deal, app and dataset."""
+
+    task_id: TaskId
+    place: TaskPlace
+    deal: Deal
+    app: App
+    #: None for a deal without one.
+    dataset: Dataset | None
+
+
+class ChainReader(Protocol):
+    """Both raise RpcUnavailable for what the node cannot say now."""
+
+    def owner_of(self, secret: SecretId) -> Wallet:
+        """The owner of the dataset or app that a secret belongs to."""
+
+    def execution(self, task: TaskId) -> Execution:
+        """A task that was initialized."""
+
+
+class PocoReader:
+    """The PoCo hub."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def owner_of(self, secret: SecretId) -> Wallet:
+        """See the port."""
+        address, what = Contract(secret.owner), f"contract {secret.owner}"
+        if secret.kind is Kind.DATASET:
+            return self._known(self._hub.dataset(address), what).owner
+        return self._known(self._hub.app(address), what).owner
+
+    def execution(self, task: TaskId) -> Execution:
+        """See the port."""
+        place = self._hub.task_place(task)
+        if place.status is TaskStatus.UNSET:
+            raise RpcUnavailable(what=self._hub.rpc.name, why=f"it does not know the task {task}")
+        deal = self._known(self._hub.deals([place.deal_id])[0], "the deal")
+        dataset = None if deal.dataset is None else self._known(self._hub.dataset(deal.dataset), "the dataset")
+        return Execution(task, place, deal, self._known(self._hub.app(deal.app), "the app"), dataset)
+
+    def _known(self, answer: Answer[T] | Broken, what: str) -> T:
+        if isinstance(answer, Known):
+            return answer.value
+        raise RpcUnavailable(what=self._hub.rpc.name, why=f"it does not tell {what}: {answer.why}")

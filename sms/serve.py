@@ -1,0 +1,97 @@
+"""Main of `sluice sms run`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+import structlog
+
+from chain.contracts.hub import Hub
+from chain.rpc.client import Rpc
+from chain.rpc.pool import RpcPool, connect
+from config.http_server.rates import RateLimits, parsed
+from config.http_server.server import http_server
+from config.mongodb import durable_database
+from config.settings import Settings
+from config.sms_settings import SMS_PREFIX, SmsSettings
+from protocol.errors import BadSetting, RpcUnavailable, Unavailable
+from protocol.types import Contract
+from sms.api.application import create_app
+from sms.chain import PocoReader
+from sms.properties import read_properties
+from sms.provision import provisioner, public_url
+from sms.service import SecretService
+from sms.store.mongo import MongoSecretStore
+from sms.vault import Vault
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two tries to reach chain and database at start.
+RETRY_SECONDS = 1.0
+
+
+def run(settings: Settings, sms: SmsSettings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises BadSetting, WrongChain before anything listens."""
+    rpc = connect(settings)
+    service = open_service(settings, sms, rpc)
+    rates = rates_of(settings, sms)
+    _prepare(settings, service, Hub(rpc, _hub(settings)))
+    server = http_server(settings, create_app(service, rates), sms.host, sms.port)
+    # Once it has ended, uvicorn sends itself the signal again; that must not look like a crash.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: sys.exit(0))
+    log.info(
+        "The secret service listens.",
+        action="sms_start",
+        url=public_url(sms),
+        framework=sms.framework,
+        simulation=sms.simulation,
+    )
+    server.run()
+
+
+def open_service(settings: Settings, sms: SmsSettings, rpc: Rpc | RpcPool) -> SecretService:
+    """The service that the settings describe; connects on first use. Raises BadSetting."""
+    store = MongoSecretStore(durable_database(settings, sms.database))
+    return SecretService(
+        store=store,
+        vault=Vault.of(settings, sms),
+        chain=PocoReader(Hub(rpc, _hub(settings))),
+        provisioner=provisioner(settings, sms, store),
+        properties=read_properties(sms),
+    )
+
+
+def rates_of(settings: Settings, sms: SmsSettings) -> RateLimits:
+    """Limits of requests by address. Raises BadSetting."""
+    return RateLimits(
+        {
+            "requests": parsed("SLUICE_RATE_REQUESTS", settings.rate_requests),
+            "secrets": parsed(f"{SMS_PREFIX}RATE_SECRETS", sms.rate_secrets),
+            "tasks": parsed(f"{SMS_PREFIX}RATE_TASKS", sms.rate_tasks),
+        }
+    )
+
+
+def _hub(settings: Settings) -> Contract:
+    if settings.hub is None:
+        raise BadSetting(name="SLUICE_HUB", why="it is not set", fix="Set it to the hub's address.")
+    return Contract(settings.hub.lower())
+
+
+def _prepare(settings: Settings, service: SecretService, hub: Hub) -> None:
+    """Wait for chain and database; what it waits for is logged once. Raises WrongChain."""
+    logged = ""
+    while True:
+        try:
+            hub.check_chain(settings.model_copy(update={"workerpool": None}))
+            service.store.ready()
+        except (RpcUnavailable, Unavailable) as error:
+            if str(error) != logged:
+                log.warning("Cannot serve yet.", action="sms_waits", why=str(error))
+            logged = str(error)
+            time.sleep(RETRY_SECONDS)
+        else:
+            return

@@ -1,0 +1,81 @@
+"""Fakes for tests without servers: a store in memory, and a chain that says what a test puts there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from protocol.enclave.secrets import SecretId
+from protocol.errors import RpcUnavailable
+from protocol.types import TaskId, Wallet
+from sms.chain import Execution
+from sms.store.port import OpenSession, Row
+from sms.vault import Sealed
+
+
+class MemorySecretStore:
+    """A `SecretStore` that forgets when its process ends."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self.sessions: dict[tuple[TaskId, Wallet], OpenSession] = {}
+
+    def ready(self) -> None:
+        """Nothing to do."""
+
+    def add(self, row: Row) -> bool:
+        """See the port."""
+        return self.rows.setdefault(row.place, row) is row
+
+    def replace(self, place: str, sealed: Sealed, was: Sealed | None = None) -> bool:
+        """See the port."""
+        row = self.rows.get(place)
+        if row is None or (was is not None and row.sealed != was):
+            return False
+        self.rows[place] = replace(row, sealed=sealed)
+        return True
+
+    def has(self, place: str) -> bool:
+        """See the port."""
+        return place in self.rows
+
+    def find(self, places: Sequence[str]) -> Mapping[str, Row]:
+        """See the port."""
+        return {place: self.rows[place] for place in places if place in self.rows}
+
+    def sealed_otherwise(self, key_id: str, limit: int) -> list[Row]:
+        """See the port."""
+        return [row for row in self.rows.values() if row.sealed.key_id != key_id][:limit]
+
+    def uses(self, key_id: str) -> bool:
+        """See the port."""
+        return any(row.sealed.key_id == key_id for row in self.rows.values())
+
+    def add_session(self, session: OpenSession) -> None:
+        """See the port."""
+        self.sessions[session.task_id, session.wallet] = session
+
+    def take_session(self, session_id: str) -> OpenSession | None:
+        """See the port."""
+        key = next((key for key, session in self.sessions.items() if session.session_id == session_id), None)
+        return None if key is None else self.sessions.pop(key)
+
+
+@dataclass(slots=True)
+class ScriptedChain:
+    """A `ChainReader`. What is not put in, it cannot tell."""
+
+    owners: dict[str, Wallet] = field(default_factory=dict)
+    executions: dict[TaskId, Execution] = field(default_factory=dict)
+
+    def owner_of(self, secret: SecretId) -> Wallet:
+        """See `ChainReader`."""
+        if secret.owner not in self.owners:
+            raise RpcUnavailable(what="fake://chain", why="it does not know the contract")
+        return self.owners[secret.owner]
+
+    def execution(self, task: TaskId) -> Execution:
+        """See `ChainReader`."""
+        if task not in self.executions:
+            raise RpcUnavailable(what="fake://chain", why="it does not know the task")
+        return self.executions[task]
