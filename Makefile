@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor test-chaos image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-chaos test-crowd image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -48,6 +48,10 @@ test-gvisor: $(READY)
 # `make bench ARGS="chaos --tasks 60"`. Kills and stops the stack's servers, so nothing else may use it meanwhile.
 test-chaos: $(READY)
 	@$(RUN)/python -m bench chaos --tasks 12 --every 5 $(ARGS)
+
+# 2,000 sign-ins of fresh wallets and 50,000 pings of them, then an honest deal: 4 minutes. Any 5xx is an error.
+test-crowd: $(READY)
+	@$(RUN)/python -m bench crowd $(ARGS)
 
 # In this order: the last one stops what the others use.
 IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py image_runs.py systemd_runs.py stop_runs.py)
