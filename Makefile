@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor test-chaos test-cluster test-sms image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-chaos test-cluster test-crowd test-sms image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -58,6 +58,10 @@ test-chaos: $(READY)
 # the middle of tasks of mixed trust: 20 minutes. Shorter: `make test-cluster ARGS="--tasks 20 --only mongodb-1"`.
 test-cluster: $(READY)
 	@$(RUN)/python -m bench cluster $(ARGS)
+
+# 2,000 sign-ins of fresh wallets and 50,000 pings of them, then an honest deal: 4 minutes. Any 5xx is an error.
+test-crowd: $(READY)
+	@$(RUN)/python -m bench crowd $(ARGS)
 
 # In this order: the last one stops what the others use.
 IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py image_runs.py systemd_runs.py stop_runs.py)

@@ -172,7 +172,9 @@ def crowd_command(
     pings: Annotated[int, typer.Option(help="Pings of those machines.", min=1)] = 50_000,
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
-    """Sign-ins and pings a second at one API process, then an honest deal. Example: crowd --pings 50000"""
+    """Sign-ins and pings a second at one API process, then an honest deal; exits with an error, in words, unless none
+    got a 5xx and the deal is completed. Example: crowd --logins 2000 --pings 50000
+    """
     _print_lines(crowd.run(logins=logins, pings=pings))
 
 

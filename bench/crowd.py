@@ -14,10 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import httpx
 
 from bench.bare import inserts_per_second
-from bench.bench_pool import BenchPool, open_bench_pool
+from bench.bench_pool import BenchPool, BrokenPromise, open_bench_pool
 from bench.figures import percentile
 from config.http_client import http_client
 from config.mongodb import client
@@ -34,6 +36,10 @@ ANSWER_SECONDS = 60.0
 #: Honest machines, and tasks of the deal that they complete afterwards.
 HONEST, TASKS = 3, 4
 BLOCK_TIME = 1.0
+#: Memory of the API's process at most: it has some 120 MB at its start, and the crowd adds a few.
+MOST_MEGABYTES = 250
+#: In place of a status.
+NO_ANSWER = 0
 OFFER = Capabilities(name="m", version="1", slots=1, cpus=1, memory_bytes=2**30, tag=ZERO_HASH)
 Item = TypeVar("Item")
 
@@ -41,29 +47,40 @@ Item = TypeVar("Item")
 def run(*, logins: int, pings: int) -> Iterator[str]:
     """Measure sign-ins, then pings, at one API process: two lines of JSON with answers by status, rate, 95th percentile
     and memory; then one that says whether the pool works, and what became of an honest deal.
+
+    Raises BrokenPromise unless each was answered without a 5xx, memory was bounded and the deal is completed.
     """
     # As many machines as asked for.
     env = {"SLUICE_ENROLMENT_MOST_MACHINES": "0"}
     with open_bench_pool(block_time=BLOCK_TIME, workers=HONEST, slots=1, env=env) as bench_pool:
-        yield from _crowd(bench_pool, logins, pings)
+        measured = []
+        for found in _crowd(bench_pool, logins, pings):
+            measured.append(found)
+            yield json.dumps(found)
         begun = time.monotonic()
         views = bench_pool.wait([bench_pool.buy(trust=3, volume=TASKS)])
         completed = sum(view.status is TaskStatus.COMPLETED for view in views.values())
         with http_client(bench_pool.pool.api_url, timeout=ANSWER_SECONDS) as http:
             health = http.get("/health").status_code
-        yield json.dumps(
-            {
-                "what": "honest deal afterwards",
-                "tasks": TASKS,
-                "completed": completed,
-                "seconds": round(time.monotonic() - begun, 1),
-                "pool_works": health == 200,
-                "programs_alive": all(process.alive() for process in bench_pool.pool.running.values()),
-            }
-        )
+        deal = {
+            "what": "honest deal afterwards",
+            "tasks": TASKS,
+            "completed": completed,
+            "seconds": round(time.monotonic() - begun, 1),
+            "pool_works": health == 200,
+            "programs_alive": all(process.alive() for process in bench_pool.pool.running.values()),
+        }
+        yield json.dumps(deal)
+    wrong = [f"{found['failed']} {found['what']} got a 5xx or no answer" for found in measured if found["failed"]]
+    if any(found["api_peak_megabytes"] > MOST_MEGABYTES for found in measured):
+        wrong.append(f"the API needed more than {MOST_MEGABYTES} MB")
+    if not (completed == TASKS and deal["pool_works"] and deal["programs_alive"]):
+        wrong.append("the pool did not work as before afterwards")
+    if wrong:
+        raise BrokenPromise(what="The crowd's run", why="\n".join(wrong))
 
 
-def _crowd(bench_pool: BenchPool, logins: int, pings: int) -> Iterator[str]:
+def _crowd(bench_pool: BenchPool, logins: int, pings: int) -> Iterator[dict[str, Any]]:
     bare = inserts_per_second(client(bench_pool.servers.mongodb_uri)[bench_pool.names.database])
     keys = [Key(secrets.token_bytes(32)) for _ in range(logins)]
     sessions: dict[str, str] = {}
@@ -96,8 +113,10 @@ def _client_header(number: int) -> dict[str, str]:
     return {"x-forwarded-for": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
 
 
-def _measure(what: str, bench_pool: BenchPool, items: Sequence[Item], act: Callable[[Item], int], bare: float) -> str:
-    """Call `act` for each item, AT_ONCE of them at a time; a line of JSON with statuses, rate and memory.
+def _measure(
+    what: str, bench_pool: BenchPool, items: Sequence[Item], act: Callable[[Item], int], bare: float
+) -> dict[str, Any]:
+    """Call `act` for each item, AT_ONCE of them at a time; figures with statuses (0: no answer), rate and memory.
 
     `bare`: durable inserts a second of the pool's database.
     """
@@ -105,7 +124,10 @@ def _measure(what: str, bench_pool: BenchPool, items: Sequence[Item], act: Calla
 
     def timed(item: Item) -> int:
         begun = time.monotonic()
-        status = act(item)
+        try:
+            status = act(item)
+        except httpx.TransportError:
+            status = NO_ANSWER
         seconds.append(time.monotonic() - begun)
         return status
 
@@ -113,19 +135,17 @@ def _measure(what: str, bench_pool: BenchPool, items: Sequence[Item], act: Calla
     with ThreadPoolExecutor(AT_ONCE) as pool:
         statuses = list(pool.map(timed, items))
     took = time.monotonic() - begun
-    return json.dumps(
-        {
-            "what": what,
-            "count": len(statuses),
-            "statuses": {str(status): count for status, count in sorted(Counter(statuses).items())},
-            "failed": sum(status >= 500 for status in statuses),
-            "per_second": round(len(statuses) / took, 1),
-            "bare_inserts_per_second": round(bare),
-            "share_of_bare_inserts": round(len(statuses) / took / bare, 5),
-            "p95_seconds": round(percentile(seconds, 0.95), 3),
-            "api_peak_megabytes": _peak_megabytes(bench_pool.pool.child_pid("scheduler", "api")),
-        }
-    )
+    return {
+        "what": what,
+        "count": len(statuses),
+        "statuses": {str(status): count for status, count in sorted(Counter(statuses).items())},
+        "failed": sum(status >= 500 or status == NO_ANSWER for status in statuses),
+        "per_second": round(len(statuses) / took, 1),
+        "bare_inserts_per_second": round(bare),
+        "share_of_bare_inserts": round(len(statuses) / took / bare, 5),
+        "p95_seconds": round(percentile(seconds, 0.95), 3),
+        "api_peak_megabytes": _peak_megabytes(bench_pool.pool.child_pid("scheduler", "api")),
+    }
 
 
 def _peak_megabytes(pid: int) -> int:
