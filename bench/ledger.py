@@ -182,7 +182,9 @@ def _reorgs(bench_pool: BenchPool) -> int:
 
 
 def _settings(bench_pool: BenchPool) -> dict[str, object]:
-    return {name.removeprefix("SLUICE_").lower(): value for name, value in bench_pool.pool.env.items()}
+    """Of the scheduler's home, where the operator's token is."""
+    own = {name.removeprefix("SLUICE_").lower(): value for name, value in bench_pool.pool.env.items()}
+    return {**own, "home": bench_pool.home / "scheduler"}
 
 
 def _store(bench_pool: BenchPool) -> Store:

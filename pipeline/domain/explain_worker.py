@@ -36,11 +36,12 @@ def explain_worker(worker: WorkerRecord, waiting: Sequence[TaskRecord], now: flo
 def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]:
     silent = now - worker.seen_at
     rests = worker.rest_until - now
+    left = count(len(worker.held), "task")
     checks = (
         (worker.banned, f"It is banned: `sluice worker unban {worker.wallet}`."),
         (
             worker.drained,
-            f"It is drained, {count(len(worker.held), 'task')} to finish: `sluice worker undrain {worker.wallet}`.",
+            f"It is drained, with {left} to finish: `sluice worker undrain {worker.wallet}`.",
         ),
         (worker.away and not worker.banned, "It has signed off and comes back by itself when it is started."),
         (

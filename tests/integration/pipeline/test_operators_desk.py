@@ -1,6 +1,7 @@
 """What an operator asks of a pool in trouble is answered: the right cause, in words, and the command that helps.
 
-One pool of ten machines and five hundred tasks has each of twelve troubles in turn. How long each command takes is
+One pool of ten machines and five hundred tasks has each of twelve troubles in turn, and the real Prometheus sees them:
+the alerts of each begin. How long each command takes is
 printed, not judged (`pytest -rP`).
 """
 
@@ -32,11 +33,13 @@ from pipeline.flow.advance_each import advance_each
 from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.types import NRlc, TaskId, Wei
 from protocol.wire import Step
+from tests import prometheus
 from tests.faulty import answers
 from tests.faulty.answers import Call, Honest, Reply
 from tests.integration.conftest import _database
 from tests.integration.pipeline.conftest import OWNER, REQUESTER, WORKERS
 from tests.integration.pipeline.desk_pool import CATEGORY, MACHINES, STAKE, TASKS, Desk, open_desk
+from tests.prometheus import Prometheus
 from tests.waiting import until
 
 #: Steps for longer than a part may be away without a hold, and for longer than the scheduler's stake is not asked for;
@@ -56,11 +59,20 @@ def desk(poco_state: PocoState, stack: Stack, tmp_path_factory: pytest.TempPathF
         yield opened
 
 
+@pytest.fixture(scope="module")
+def seen(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """The real Prometheus on the desk's operations port, with the alerts that are shipped."""
+    port = desk.pool.settings.operations_port
+    with prometheus.running(tmp_path_factory.mktemp("prometheus"), f"127.0.0.1:{port}") as server:
+        yield server
+
+
 @dataclass
 class Shell:
-    """The operator's shell: `sluice` as it is on the path."""
+    """The operator's shell: `sluice` as it is on the path, and Prometheus."""
 
     desk: Desk
+    seen: Prometheus
     patch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
     #: (seconds, command).
@@ -92,6 +104,15 @@ class Shell:
             raise AssertionError(f"sluice {words} does not say {missing} and ends with {ended}:\n{said}")
         return said
 
+    def alarms(self, *names: str) -> None:
+        """Wait until these alerts have begun; they would fire if it stayed so for as long as each of them waits."""
+
+        def begun() -> bool:
+            rules = [rule for group in self.seen.ask("rules")["groups"] for rule in group["rules"]]
+            return set(names) <= {rule["name"] for rule in rules if rule["state"] != "inactive"}
+
+        until(f"the alerts {names}", begun)
+
     def health(self) -> set[str]:
         """The parts that `/health` calls not well; its HTTP status agrees."""
         answer = httpx.get(f"http://127.0.0.1:{self.desk.pool.settings.operations_port}/health", timeout=30.0)
@@ -101,8 +122,10 @@ class Shell:
 
 
 @pytest.fixture
-def shell(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]:
-    opened = Shell(desk, monkeypatch, capsys)
+def shell(
+    desk: Desk, seen: Prometheus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Shell]:
+    opened = Shell(desk, seen, monkeypatch, capsys)
     yield opened
     settings.cache_clear()
     opened.says("status", "The pool works.")
@@ -133,6 +156,7 @@ def test_deal_not_decodable(desk: Desk, shell: Shell) -> None:
     desk.step(3)
     why = f"lasts {FOREVER} s"
     shell.says("status", "quarantine: 1 row of the database quarantined", "`sluice quarantine ls`", code=1)
+    shell.alarms("SluiceRowsQuarantined")
     shell.says("quarantine ls", "deals", deal.deal_id, why, code=1)
     shell.says(f"explain {deal.deal_id}", "It cannot be served", why, "`sluice quarantine ls`")
     shell.says(f"deal show {deal.deal_id}", "unreadable", why)
@@ -149,6 +173,7 @@ def test_no_gas(desk: Desk, shell: Shell) -> None:
     desk.step(2)
     shell.says("status", "gas: the wallet holds 1000 wei", f"to {wallet}", "enough for 0 tasks", code=1)
     assert shell.health() >= {"gas"}
+    shell.alarms("SluiceGasOut", "SluiceLaneWaits")
     shell.says(f"explain {deal.tasks[0]}", "not enough money to send: fund the wallet", "`sluice tx ls`")
     shell.says("tx ls", "fund the wallet", f"initialize {deal.tasks[0]}")
     shell.says("stake show", "gas", "1e-15 (native token)")
@@ -166,6 +191,7 @@ def test_no_stake(desk: Desk, shell: Shell) -> None:
     shell.says("status", "stake: the scheduler has", "`sluice stake deposit 'N RLC'`", code=1)
     told = shell.says("status", "1 task that no machine of the pool can take", "Its vote needs", code=1)
     assert f"`sluice explain {deal.tasks[0]}`" in told
+    shell.alarms("SluiceStakeLow")
     shell.says("stake show", "0.96", "enough for 0 more tasks of that price")
     shell.says(f"explain {deal.tasks[0]}", f"needs 960000000 nRLC of free stake; the most a machine has is {STAKE}")
     shell.says(f"explain {desk.wallets[0]}", f"a vote locks more than the {STAKE} nRLC of stake that it has free")
@@ -205,6 +231,7 @@ def test_all_machines_rest(desk: Desk, shell: Shell) -> None:
         "status", "none of 10 machines can take work: 10 cooling down after failures", "`sluice worker ls`", code=1
     )
     assert shell.health() == {"workers"}
+    shell.alarms("SluiceNoMachine")
     shell.says(f"explain {deal.tasks[0]}", "cool down after failures, the first for another")
     shell.says(f"explain {desk.wallets[2]}", "It cools down for another", "after 3 failures in a row")
     shell.says("worker ls", "cooling down")
@@ -226,6 +253,7 @@ def test_node_behind(desk: Desk, shell: Shell) -> None:
     shell.says("status", f"chain: the head, block {top}, is", "or the node does", "SLUICE_RPC_URL", code=1)
     shell.says("status", "holding: the pool has been holding for", code=1)
     assert "chain" in shell.health()
+    shell.alarms("SluicePartNotWell", "SluiceHeadOld", "SluiceHolding")
     shell.says("chain status", f"is behind: its head, block {top}", "restart the node", code=1)
     shell.says("pool status", "Holding since", f"chain: the head, block {top}", code=1)
     shell.says(f"explain {deal.tasks[0]}", "a new deal is known a block or two after it was matched", code=2)
@@ -241,6 +269,7 @@ def test_broker_alarm(desk: Desk, shell: Shell) -> None:
     desk.step(AWAY_STEPS, AWAY_SECONDS)
     shell.says("status", "rabbitmq: RabbitMQ takes no messages", "(memory)", "raise its watermarks", code=1)
     assert shell.health() == {"rabbitmq"}
+    shell.alarms("SluicePartNotWell", "SluiceHolding")
     shell.says("pool status", "Holding since", "RabbitMQ takes no messages", code=1)
     shell.says(f"explain {desk.bulk.tasks[-1]}", "The pool holds and begins nothing new: rabbitmq: RabbitMQ takes no")
     shell.says(f"explain {desk.wallets[0]}", "The pool holds and begins nothing new: rabbitmq")
@@ -266,6 +295,7 @@ def test_halted_lane(desk: Desk, shell: Shell) -> None:
     nonce = int(sent["nonce"], 16)
     shell.says("status", f"lane: it is halted: Nonce {nonce}", "not ours", "`sluice tx disown`", code=1)
     assert shell.health() == {"lane"}
+    shell.alarms("SluiceLaneHalted")
     shell.says(f"explain {deal.tasks[0]}", "The lane stands still until you decide", "not ours", "`sluice tx ls`")
     told = shell.says("tx ls", "The lane stands still: decide by `sluice tx disown`", f"initialize {deal.tasks[0]}")
     assert re.search(rf"^\s*{nonce} ", told, re.MULTILINE)
@@ -329,6 +359,7 @@ def test_dead_letter(desk: Desk, shell: Shell) -> None:
     until("RabbitMQ's statistics have it", told)
     shell.says("status", "`sluice dead ls`", "`sluice dead retry --all`", code=1)
     said = shell.says("dead ls", topology.ADVANCE, topology.PIPELINE_QUEUE, "rejected", task, code=1)
+    shell.alarms("SluiceDeadLetters")
     shell.says("queue ls", "dead 1")
     letter = said.splitlines()[1].split()[0]
     shell.says(f"dead show {letter}", task)
@@ -348,6 +379,7 @@ def test_cap_reached(desk: Desk, shell: Shell) -> None:
         why = "the wallet has spent what it may in 24 hours"
         shell.says("status", f"lane: it waits for something that it cannot mend: {why}", "`sluice tx ls`", code=1)
         assert shell.health() == {"lane"}
+        shell.alarms("SluiceLaneWaits")
         shell.says(f"explain {deal.tasks[0]}", why, "SLUICE_DAILY_SPEND_CAP_WEI", "`sluice tx ls`")
         shell.says("tx ls", why, f"initialize {deal.tasks[0]}")
         shell.says("stake show", "daily cap 0.000000000000000001 of the native token, 0 left")
