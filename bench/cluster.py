@@ -132,6 +132,11 @@ class ClusterPool:
             pool.restart(host.name)
         pool.await_scheduler(host.name)
 
+    def lead(self, target: Target) -> None:
+        """Have a member of MongoDB take writes: the loss of another one is not noticed."""
+        if target.part is StackPart.MONGODB:
+            mongodb.step_up(self._member(target), StackSettings().mongodb_port)
+
     def leads(self, target: Target) -> bool | None:
         """Whether it is the one member that takes writes; None for what has no such member."""
         if target.part is not StackPart.MONGODB:
@@ -192,6 +197,8 @@ def run(*, tasks: int, only: Sequence[str] = (), fault: Sequence[str] = (), null
 def _run_bag(pool: ClusterPool, tasks: int, target: Target | None = None, fault: str = "") -> Bag:
     """A bag in whose middle `target` is struck; it is brought back before the end."""
     bench_pool, leads = pool.bench_pool, None
+    if target is not None:
+        pool.lead(target)
     begun = time.monotonic()
     deals = buy_mixed(bench_pool, tasks)
     if target is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import shutil
@@ -141,6 +142,12 @@ def is_primary(member: Member, port: int) -> bool:
     """Whether this member answers and is the one that takes writes."""
     with _direct(member, port) as client:
         return bool((_hello(client) or {}).get("isWritablePrimary"))
+
+
+def step_up(member: Member, port: int) -> None:
+    """Have this member elected primary, if it can be; for tests and `bench`."""
+    with _direct(member, port) as client, contextlib.suppress(PyMongoError):
+        client.admin.command("replSetStepUp")
 
 
 def _ensure(member: Member, port: int, probe: Callable[[], bool], seconds: float) -> Process:
