@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import bag, catchup, crowd, flat, lane, latency, throughput
-from bench.ratios import Comparison, all_ratios, compare
+from bench.rig.ratios import Comparison, all_ratios, compare
 from protocol.errors import BadInput
 
 RESULTS = Path("bench/results")

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bench.bench_pool import BenchPool, open_bench_pool
 from bench.latency import MINIMAL_BLOCKS
+from bench.rig.bench_pool import BenchPool, open_bench_pool
 from config.mongodb import client
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_10_CATEGORY

@@ -19,8 +19,8 @@ from typing import Any
 from pymongo import MongoClient, WriteConcern
 
 from beat.watch import LOOKBACK
-from bench.bare import inserts_per_second
-from bench.long_chain import lengthen
+from bench.rig.bare import inserts_per_second
+from bench.rig.long_chain import lengthen
 from chain.contracts import calls
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc

@@ -18,17 +18,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bench.bench_pool import BenchPool, BrokenPromise, prepared_pool
 from bench.faults import nonce_gaps, stake_locked
-from bench.front import open_front
+from bench.rig.bench_pool import BenchPool, BrokenPromise, prepared_pool
+from bench.rig.front import open_front
 from bench.takeover import buy_mixed
 from config.settings import read_settings
-from config.stack_settings import StackSettings
+from config.values.stack_settings import StackSettings
 from ops.pool.local import WORKER, WorkerMachine
 from ops.pool.servers import bring_up
-from ops.stack import cluster, members, mongodb, partition, ports
-from ops.stack.members import Member
-from ops.stack.partition import Side
+from ops.stack import mongodb, ports
+from ops.stack.clusters import cluster, members, partition
+from ops.stack.clusters.members import Member
+from ops.stack.clusters.partition import Side
 from ops.stack.parts import StackPart
 from protocol.poco.view import TaskStatus
 
@@ -41,7 +42,7 @@ EXTRA_SECONDS = 15.0
 #: Seconds after which a bag counts as stuck.
 STUCK_SECONDS = 420.0
 #: The module of a machine without containers.
-NULL_MACHINE = ("bench.null_machine",)
+NULL_MACHINE = ("bench.rig.null_machine",)
 #: Names of the scheduler hosts.
 HOSTS = ("host-1", "host-2")
 #: Bags that prove the machines.

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import httpx
 
-from bench.bare import inserts_per_second
-from bench.bench_pool import BenchPool, BrokenPromise, open_bench_pool
-from bench.figures import percentile
+from bench.rig.bare import inserts_per_second
+from bench.rig.bench_pool import BenchPool, BrokenPromise, open_bench_pool
+from bench.rig.figures import percentile
 from config.http_client import http_client
 from config.mongodb import client
 from protocol.ethereum.signing import Key

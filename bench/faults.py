@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.bench_pool import BenchPool, open_bench_pool
-from bench.reorg import reorganise, wait_until_deep
+from bench.rig.bench_pool import BenchPool, open_bench_pool
+from bench.rig.reorg import reorganise, wait_until_deep
 from chain.rpc.answers import decode_replies, values
 from ops.pool.servers import crash
 from ops.stack.parts import StackPart

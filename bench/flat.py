@@ -1,6 +1,6 @@
 """What one step costs beside a large past, against the same step beside a small one.
 
-Two databases on the same server, filled by `bench.past`: a small one, and one with as many ended tasks and enrolled
+Two databases on the same server, filled by `bench.rig.past`: a small one, and one with as many ended tasks and enrolled
 machines as asked. The same calls are made in both in turn, on tasks that are under way, and the cost of each is the
 time that a quarter of them needed at most, which other work on the machine disturbs least. No chain and no machine: the
 steps ask neither, and what is sent to machines is left out.
@@ -21,8 +21,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.figures import percentile
-from bench.past import Past, machine_wallet
+from bench.rig.figures import percentile
+from bench.rig.past import Past, machine_wallet
 from chain.lane.model.intent import LaneId
 from config.mongodb import client
 from config.settings import read_settings

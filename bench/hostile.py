@@ -9,9 +9,9 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 
-from bench.bench_pool import BenchPool, open_bench_pool
-from bench.fresh_wallets import signed_in
-from bench.strangers import CAST, at_work, deeds, funded, wrong_results
+from bench.rig.bench_pool import BenchPool, open_bench_pool
+from bench.rig.fresh_wallets import signed_in
+from bench.rig.strangers import CAST, at_work, deeds, funded, wrong_results
 from ops.market.match import Matched
 from ops.pool.on_chain import XS
 from protocol.poco.view import ChainView, TaskStatus

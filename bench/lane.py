@@ -20,7 +20,7 @@ from typing import Any
 
 from pymongo import MongoClient
 
-from bench.bare import transactions_per_second
+from bench.rig.bare import transactions_per_second
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.model.nonce import NonceState
 from chain.lane.model.policy import LanePolicy

@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator
 from typing import Literal
 
-from bench.bench_pool import BenchPool, open_bench_pool
-from bench.figures import median, percentile
-from bench.usage import counted
+from bench.rig.bench_pool import BenchPool, open_bench_pool
+from bench.rig.figures import median, percentile
+from bench.rig.usage import counted
 
 #: Trusts that are measured: 1 goes the short road, 5 needs three votes.
 TRUSTS = (1, 5)

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bench.bench_pool import BenchPool, BrokenPromise, open_bench_pool
-from bench.reorg import reorganise, wait_until_deep
-from bench.strangers import Kind, at_work, funded
+from bench.rig.bench_pool import BenchPool, BrokenPromise, open_bench_pool
+from bench.rig.reorg import reorganise, wait_until_deep
+from bench.rig.strangers import Kind, at_work, funded
 from chain.rpc.heads import heads
 from config.settings import read_settings
 from ops.admin.client import OperatorApi
@@ -49,7 +49,7 @@ TIMEOUT, SETTLE_SECONDS = 1200.0, 120.0
 def run(*, tasks: int, seed: int) -> Iterator[str]:
     """One line of JSON. Raises BrokenPromise, after that line, if anything differs."""
     with open_bench_pool(
-        block_time=BLOCK_TIME, workers=HONEST, slots=SLOTS, machine=("bench.null_machine",)
+        block_time=BLOCK_TIME, workers=HONEST, slots=SLOTS, machine=("bench.rig.null_machine",)
     ) as bench_pool:
         bench_pool.timeout = TIMEOUT
         found = compare(bench_pool, tasks=tasks, seed=seed)

@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from bench.bench_pool import BenchPool, open_bench_pool
 from bench.faults import nonce_gaps, stake_locked
+from bench.rig.bench_pool import BenchPool, open_bench_pool
 from config.mongodb import client
 from ops.market.match import Matched
 from protocol.poco.view import TaskStatus

@@ -10,10 +10,10 @@ import json
 import time
 from collections.abc import Iterator
 
-from bench.bare import containers_per_minute, transactions_per_second
-from bench.bench_pool import BenchPool, open_bench_pool
-from bench.breakdown import Breakdown
-from bench.usage import Spent, Usage
+from bench.rig.bare import containers_per_minute, transactions_per_second
+from bench.rig.bench_pool import BenchPool, open_bench_pool
+from bench.rig.breakdown import Breakdown
+from bench.rig.usage import Spent, Usage
 from chain.lane.rules.encoding import Call
 from ops.demo.app_image import IMAGE
 from ops.poco.accounts import dev_key
@@ -73,7 +73,7 @@ def run_null(
         slots=slots,
         block_gas=NULL_BLOCK_GAS,
         env=env,
-        machine=("bench.null_machine",),
+        machine=("bench.rig.null_machine",),
     ) as bench_pool:
         # Every process has done its first task, and every machine has been right often enough to fill its slots.
         bench_pool.wait([bench_pool.buy(trust=1, volume=2 * workers * slots)])

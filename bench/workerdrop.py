@@ -19,15 +19,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
-from bench.bench_pool import BenchPool, BrokenPromise, prepared_pool
 from bench.chaos.following import Following, not_ended
-from bench.figures import percentile
-from bench.fresh_wallets import PING_SECONDS
-from bench.strangers import Kind, Stranger, funded, made, signed_in_and_working
+from bench.rig.bench_pool import BenchPool, BrokenPromise, prepared_pool
+from bench.rig.figures import percentile
+from bench.rig.fresh_wallets import PING_SECONDS
+from bench.rig.strangers import Kind, Stranger, funded, made, signed_in_and_working
 from config.mongodb import client
 from ops.market.match import Matched
 from pipeline.domain.records import Replicate
-from pipeline.store.tasks import Tasks
+from pipeline.store.task.tasks import Tasks
 from protocol.errors import PoolUnavailable, Refused
 from protocol.poco.view import TaskStatus
 from protocol.types import TaskId, Wallet

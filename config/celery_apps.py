@@ -30,9 +30,9 @@ from kombu import Connection, compression
 from config import topology
 from config.broker_nodes import SEPARATOR, with_vhost
 from config.broker_tls import tls_trouble, url_options
-from config.per_process import PerProcess
+from config.processes.per_process import PerProcess
+from config.processes.supervisor import die_with_parent
 from config.settings import Settings
-from config.supervisor import die_with_parent
 from protocol.types import Wallet
 from protocol.wire import BrokerAccess
 

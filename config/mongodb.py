@@ -8,7 +8,7 @@ from pymongo import MongoClient, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError
 
-from config.per_process import PerProcess
+from config.processes.per_process import PerProcess
 from config.settings import Settings
 from protocol.errors import BadSetting
 

@@ -16,10 +16,21 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from config.setting_types import GPU, Address, ContractName, Days, DaysOrEver, Gwei, MachineName, Port, Seconds, Slots
-from config.sms_settings import SmsSettings
-from config.stack_settings import StackSettings
-from config.variables import PREFIX, refuse_unknown, wrong_variable
+from config.values.sms_settings import SmsSettings
+from config.values.stack_settings import StackSettings
+from config.values.types import (
+    GPU,
+    Address,
+    ContractName,
+    Days,
+    DaysOrEver,
+    Gwei,
+    MachineName,
+    Port,
+    Seconds,
+    Slots,
+)
+from config.values.variables import PREFIX, refuse_unknown, wrong_variable
 from protocol import wire
 
 

@@ -1,4 +1,4 @@
-"""`sluice`: the command line. Finds the file in ops/commands that its first word names.
+"""`sluice`: the command line. Finds the file below ops/commands that its first word names.
 
 Exit codes: 0 done, 1 failed, 2 wrong words (usage, settings, files). Errors are one line on stderr;
 standard output is only what was asked for, and with `--json` only JSON; the error line is a JSON object then.
@@ -18,7 +18,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from config import collector
+from config.processes import collector
 from ops import commands
 from protocol.errors import BadInput, SluiceError
 
@@ -60,12 +60,22 @@ def _build_app(words: Sequence[str]) -> typer.Typer:
     )
     # Without this, a single command would not need its name.
     app.callback()(_sluice)
-    names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+    files = _command_files()
     words = [*words, *_words_to_complete()]
     first = next((word.replace("-", "_") for word in words if not word.startswith("-")), None)
-    for name in [first] if first in names else names:
-        importlib.import_module(f"{commands.__name__}.{name}").register(app)
+    for name in [first] if first in files else sorted(files):
+        importlib.import_module(files[name]).register(app)
     return app
+
+
+def _command_files() -> dict[str, str]:
+    """The module of each first word; nothing is imported to find them."""
+    return {
+        module.name: f"{commands.__name__}.{folder.name}.{module.name}"
+        for folder in pkgutil.iter_modules(commands.__path__)
+        for path in commands.__path__
+        for module in pkgutil.iter_modules([f"{path}/{folder.name}"])
+    }
 
 
 def _words_to_complete() -> list[str]:

@@ -25,15 +25,15 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from chain.contracts.ens_names import ens_names, with_addresses
 from chain.keystore import load_key
 from config import broker_nodes
-from config.endpoints import loopback_warnings, plaintext_warnings, public_endpoints
 from config.http_client import http_client, is_loopback
-from config.order_policy import read_policy
 from config.settings import Settings
+from config.values.endpoints import loopback_warnings, plaintext_warnings, public_endpoints
+from config.values.order_policy import read_policy
 from ops import host_name
 from ops.stack import ports
-from pipeline.domain import health
-from pipeline.domain.facts import Facts, NoAnswer, NodeFacts
-from pipeline.domain.health import HealthPart
+from pipeline.domain.condition import health
+from pipeline.domain.condition.facts import Facts, NoAnswer, NodeFacts
+from pipeline.domain.condition.health import HealthPart
 from pipeline.probes import Probes
 from protocol.errors import BadSetting, RpcError, RpcUnavailable, SchedulerNotReady, SluiceError
 from protocol.ethereum.signing import Key

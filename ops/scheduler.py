@@ -14,8 +14,8 @@ from beat import celery as clock
 from beat import watch
 from chain.rpc.library import preload_web3
 from config import celery_apps, topology
+from config.processes.supervisor import Supervisor
 from config.settings import Settings
-from config.supervisor import Supervisor
 from pipeline.api import serve
 from pipeline.broker import flower
 from pipeline.celery import app

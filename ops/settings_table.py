@@ -9,8 +9,8 @@ from pydantic.fields import FieldInfo
 
 from config.redaction import public_url
 from config.settings import Settings
-from config.sms_settings import SMS_PREFIX, SmsSettings
-from config.variables import PREFIX
+from config.values.sms_settings import SMS_PREFIX, SmsSettings
+from config.values.variables import PREFIX
 
 HEADER = """# Settings
 

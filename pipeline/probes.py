@@ -1,4 +1,4 @@
-"""Asks every server what `pipeline.domain.health` judges: side by side, each with a time limit, none twice at once.
+"""Asks every server what `pipeline.domain.condition.health` judges: side by side, each with a time limit, none twice.
 
 A server that hangs costs one thread and its own answer, nothing else.
 """
@@ -37,7 +37,7 @@ from config.http_client import http_client
 from config.settings import Settings
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.link import BROKER_ERRORS
-from pipeline.domain.facts import (
+from pipeline.domain.condition.facts import (
     AuditFacts,
     BrokerFacts,
     DatabaseFacts,

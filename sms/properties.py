@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from config.sms_settings import SmsSettings
+from config.values.sms_settings import SmsSettings
 from protocol.enclave.session import FrameworkProperties
 from protocol.errors import BadSetting
 

@@ -15,7 +15,7 @@ import httpx
 
 from config.http_client import http_client
 from config.settings import Settings
-from config.sms_settings import SMS_PREFIX, SmsSettings
+from config.values.sms_settings import SMS_PREFIX, SmsSettings
 from protocol.enclave.session import Session, SessionError
 from protocol.enclave.simulation import require_development
 from protocol.errors import BadSetting, NoSession

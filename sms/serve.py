@@ -15,7 +15,7 @@ from config.http_server.rates import RateLimits, parsed
 from config.http_server.server import http_server
 from config.mongodb import durable_database
 from config.settings import Settings
-from config.sms_settings import SMS_PREFIX, SmsSettings
+from config.values.sms_settings import SMS_PREFIX, SmsSettings
 from protocol.errors import BadSetting, RpcUnavailable, Unavailable
 from protocol.types import Contract
 from sms.api.application import create_app

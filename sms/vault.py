@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from config.key_ring import KeyFile, RingKey, derived
 from config.settings import Settings
-from config.sms_settings import SmsSettings, sms_key_file
+from config.values.sms_settings import SmsSettings, sms_key_file
 from protocol.errors import StorageUnavailable
 
 NONCE_BYTES = 12

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # it has no types
 
-from config import collector
+from config.processes import collector
 from protocol.ethereum.library import load_eth_account
 
 #: Tests of a folder that share something: one pool; one wallet on one Docker engine, after which containers are named.

@@ -33,8 +33,8 @@ from celery.signals import celeryd_init, setup_logging, worker_process_init
 from chain.keystore import load_key
 from config import logging
 from config.celery_apps import machine_app
+from config.processes.supervisor import Supervisor, die_with_parent
 from config.settings import settings
-from config.supervisor import Supervisor, die_with_parent
 from protocol.errors import SluiceError
 from protocol.wire import SLOTS_LIMIT
 from workers import machine, upkeep_process

@@ -37,8 +37,8 @@ from workers.pool.api import PoolApi, SignedInApi
 from workers.pool.reports import Reports
 from workers.pool.session import SessionFile
 from workers.pool.settings import node_of_pool
-from workers.sandbox.container import Engine
-from workers.sandbox.image import ImageRules
+from workers.sandbox.engine.container import Engine
+from workers.sandbox.images.image import ImageRules
 from workers.sandbox.profile import Sandbox, sandbox_of
 from workers.sandbox.spec import EngineResources, Limits, read_engine_resources
 from workers.slots import Slots, at_most_gpus, fitting, set_by_operator

@@ -27,8 +27,8 @@ from chain.lane.model.intent import LaneId
 from chain.rpc.library import preload_web3
 from chain.rpc.pool import connect
 from config.celery_apps import consume
+from config.processes.supervisor import Supervisor
 from config.settings import Settings
-from config.supervisor import Supervisor
 from protocol.errors import (
     BadInput,
     BadSetting,
@@ -54,7 +54,7 @@ from workers.pool.broker_reach import require_tls
 from workers.pool.release import upgrade_notice
 from workers.pool.saved_config import save_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
-from workers.sandbox.container import Engine
+from workers.sandbox.engine.container import Engine
 from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.rehearsal import rehearse
 from workers.task.unfinished import Unfinished, sentence, unfinished

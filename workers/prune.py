@@ -13,7 +13,7 @@ from protocol.errors import EngineUnavailable, StorageUnavailable
 from protocol.types import TaskId, Wallet
 from workers.data import dataset_cache
 from workers.data.layout import Layout, discard
-from workers.sandbox.container import Engine
+from workers.sandbox.engine.container import Engine
 from workers.task.journal import Journal
 from workers.task.replicate import COMPUTING
 

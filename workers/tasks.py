@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from config import topology
 from config.celery_apps import ConfirmTimeoutCelery
-from config.per_process import PerProcess
+from config.processes.per_process import PerProcess
 from protocol.types import TaskId
 from protocol.wire import Assignment, HexId
 from workers.context import Machine, WorkerContext

@@ -27,8 +27,8 @@ from chain.contracts.hub import Hub
 from chain.lane.model.intent import Intent, IntentState, LaneId
 from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.pool import connect
+from config.processes.supervisor import Supervisor
 from config.settings import Settings
-from config.supervisor import Supervisor
 from protocol.errors import PoolUnavailable, RpcUnavailable, SluiceError
 from protocol.ethereum.signing import Key
 from protocol.types import Contract, TaskId

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 import docker
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from chain.rpc.answers import decode_replies, values
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import BlockNumber, TaskId, Wallet

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from config.mongodb import client
 from ops.market.match import Matched
 from ops.pool.follow import OVER
-from pipeline.store.tasks import Tasks
+from pipeline.store.task.tasks import Tasks
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import TaskId

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from bench.bench_pool import BenchPool
 from bench.chaos.following import Following
 from bench.chaos.plan import CHAIN, SCHEDULER, Kind, Strike
 from bench.chaos.relay import Relays, members
-from bench.reorg import reorganise
+from bench.rig.bench_pool import BenchPool
+from bench.rig.reorg import reorganise
 from chain.rpc.client import Rpc
 from ops.pool.servers import crash, own_process
 from ops.stack.parts import StackPart

@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from bench.bench_pool import BenchPool, BrokenPromise, prepared_pool
 from bench.chaos.figures import (
     Figures,
     count_reverts,
@@ -29,8 +28,9 @@ from bench.chaos.injector import Injector
 from bench.chaos.plan import CHAIN, MACHINE_NAMES, MACHINES, Strike, make_plan
 from bench.chaos.relay import Relays
 from bench.faults import nonce_gaps, pool_wallets
-from bench.strangers import Kind as Harm
-from bench.strangers import at_work, funded
+from bench.rig.bench_pool import BenchPool, BrokenPromise, prepared_pool
+from bench.rig.strangers import Kind as Harm
+from bench.rig.strangers import at_work, funded
 from ops.pool.local import LocalPool, WorkerMachine
 from ops.pool.servers import bring_up
 from ops.pool.site import Servers

@@ -15,8 +15,8 @@ from chain.contracts.contract import checksummed
 from chain.rpc.client import JsonRpc
 from chain.rpc.library import load_web3
 from chain.rpc.pool import connect
-from config.setting_types import is_address
 from config.settings import Settings
+from config.values.types import is_address
 from protocol.errors import BadSetting, RpcUnavailable
 from protocol.types import ZERO_ADDRESS, Contract
 

@@ -29,7 +29,7 @@ from chain.rpc.library import load_web3
 from chain.rpc.response import Fits, NoAnswer, anything_fits, cut_short, node_error, read_answers, wholly_failed
 from chain.rpc.session import TooLong
 from config.metrics import RPC_REQUESTS, RPC_SECONDS
-from config.per_process import PerProcess
+from config.processes.per_process import PerProcess
 from protocol.errors import RpcError, RpcUnavailable
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 
-from config import collector
+from config.processes import collector
 from protocol.ethereum.library import load_eth_account, stand_ins
 
 #: What web3.py takes from aiohttp for its AsyncHTTPProvider, which Sluice never uses: it asks by `requests` and listens

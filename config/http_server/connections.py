@@ -3,7 +3,7 @@
 uvicorn has a limit of idle time between two requests and one of requests at a time; it waits for ever for the rest of a
 head that has begun and for a client that reads nothing, and takes any number of connections from one address. So its
 HTTP protocol is extended where it learns of a connection and of data. Time for bodies: each
-application's (`pipeline.api.body_limit`).
+application's (`pipeline.api.limits.body_limit`).
 
 connection ─► too many in all, or from its address (a trusted proxy's counts none)?  closed at once
            ─► HEAD_SECONDS until its first head is whole, or from the first byte of a further one; else closed

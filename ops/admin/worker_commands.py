@@ -13,7 +13,7 @@ from rich.text import Text
 from ops.admin import screen
 from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json, age, native
-from ops.commands import task
+from ops.commands.work import task
 
 Wallet = Annotated[str, typer.Argument(metavar="WALLET", help="The machine's wallet.")]
 

@@ -25,9 +25,10 @@ from config.whole_files import write_whole
 from ops.archive import Archive, Member, open_archive
 from ops.backup.contents import DATABASE, KEYS, SETTINGS, Pool, key_files, require_usable
 from ops.in_flight import LOOK_SECONDS, wait_for_mined
-from pipeline.store import orders, transfer_wish
+from pipeline.store import orders
 from pipeline.store.client import Store, answering, database
 from pipeline.store.copies import Copies, split
+from pipeline.store.money import transfer_wish
 from pipeline.store.sweeps import Sweeps
 from protocol.errors import BadBackup, NotPossible
 from protocol.types import Contract, Wallet

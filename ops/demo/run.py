@@ -23,7 +23,7 @@ from chain.contracts import calls
 from chain.rpc.client import Rpc
 from config.http_client import http_client
 from config.settings import Settings
-from config.stack_settings import StackSettings
+from config.values.stack_settings import StackSettings
 from ops.demo import app_image, plan, report
 from ops.demo.report import DealStory
 from ops.demo.screen import Progress

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from chain.contracts.ens_names import with_addresses
 from chain.contracts.hub import Hub
 from chain.rpc.client import JsonRpc, Rpc
-from config.endpoints import rpc_urls
 from config.settings import Settings, read_settings
-from pipeline.domain.health import TASK_GAS
+from config.values.endpoints import rpc_urls
+from pipeline.domain.condition.health import TASK_GAS
 from protocol.errors import BadInput, RpcError, RpcUnavailable
 from protocol.types import Contract, Wallet, Wei
 

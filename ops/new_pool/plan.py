@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chain.keystore import open_keystore
-from config.endpoints import loopback_warnings, public_endpoints
 from config.settings import read_settings
+from config.values.endpoints import loopback_warnings, public_endpoints
 from ops import wallet_files
 from ops.new_pool import checks
 from ops.new_pool.checks import ChainFound, PoolFound

@@ -23,7 +23,7 @@ from config.http_client import http_client
 from ops.pool.consumers import all_consumed
 from ops.pool.on_chain import NewWallet, PoolOnChain
 from ops.stack import private_file
-from ops.stack.members import in_group
+from ops.stack.clusters.members import in_group
 from ops.stack.process import Process, Program, find
 
 #: Seconds until the API answers, and until all machines have signed in: 3 on an idle machine, and Python starts slowly
@@ -67,7 +67,7 @@ class LocalPool:
     ) -> None:
         """Start all the scheduler's processes and wait until API and queues are served. Raises NotReady.
 
-        `name`, `group`: of one of several hosts, as in `ops.stack.members`; `env` then has its name and ports.
+        `name`, `group`: of one of several hosts, as in `ops.stack.clusters.members`; `env` then has its name and ports.
         """
         module = ("ops.cli", "scheduler", "run")
         self._start_program(name, self.on_chain.scheduler, module, dict(env or {}), group)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from config.settings import Settings, read_settings
-from config.stack_settings import StackSettings
+from config.values.stack_settings import StackSettings
 from ops.pool.site import Servers
 from ops.stack import stack
 from ops.stack.parts import StackPart

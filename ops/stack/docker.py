@@ -16,8 +16,8 @@ from docker.errors import DockerException
 from ops.stack import docker_leftovers, gvisor, tools
 from ops.stack.process import Process, Program, find, find_pid
 from protocol.errors import MissingTool
-from workers.sandbox.name_servers import DAEMON_JSON
-from workers.sandbox.network import bridge_name
+from workers.sandbox.network.bridge import bridge_name
+from workers.sandbox.network.name_servers import DAEMON_JSON
 
 #: Seconds: 2 measured with an empty data folder.
 START_SECONDS = 60.0

@@ -16,8 +16,9 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
-from ops.stack import members, ports, tools
-from ops.stack.members import Member
+from ops.stack import ports, tools
+from ops.stack.clusters import members
+from ops.stack.clusters.members import Member
 from ops.stack.process import Process, Program
 from protocol.errors import MissingTool, NotReady
 

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from config import broker_nodes
 from config.settings import Settings
-from config.stack_settings import StackSettings
-from ops.stack import docker, members, mongodb, rabbitmq
+from config.values.stack_settings import StackSettings
+from ops.stack import docker, mongodb, rabbitmq
+from ops.stack.clusters import members
 
 
 class StackPart(StrEnum):

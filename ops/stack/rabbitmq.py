@@ -26,8 +26,9 @@ import httpx
 
 from config.http_client import http_client
 from config.whole_files import write_whole
-from ops.stack import members, ports, tools
-from ops.stack.members import Member
+from ops.stack import ports, tools
+from ops.stack.clusters import members
+from ops.stack.clusters.members import Member
 from ops.stack.process import Process, Program
 from protocol.errors import MissingTool
 

@@ -18,9 +18,10 @@ from typing import Literal
 
 from config import broker_nodes
 from config.settings import Settings
-from config.stack_settings import StackSettings
+from config.values.stack_settings import StackSettings
 from config.whole_files import write_whole
-from ops.stack import anvil, cluster, docker, ipfs, members, mongodb, private_file, rabbitmq, tools
+from ops.stack import anvil, docker, ipfs, mongodb, private_file, rabbitmq, tools
+from ops.stack.clusters import cluster, members
 from ops.stack.parts import Choice, StackPart, choose, credentials
 from ops.stack.process import Process, find
 from protocol.errors import SluiceError, StackError, Unavailable, WrongChain

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.settings import Settings, read_settings
-from config.stack_settings import StackSettings
-from ops.stack import cluster, docker, stack
-from ops.stack.members import Member
+from config.values.stack_settings import StackSettings
+from ops.stack import docker, stack
+from ops.stack.clusters import cluster
+from ops.stack.clusters.members import Member
 from ops.stack.parts import Choice, StackPart, choose
 from ops.stack.process import find
 

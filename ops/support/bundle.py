@@ -19,11 +19,11 @@ import httpx
 from pymongo.errors import PyMongoError
 
 from chain.rpc.client import Rpc
-from config.endpoints import rpc_urls
 from config.http_client import http_client
 from config.mongodb import client
 from config.redaction import public_url
 from config.settings import Settings
+from config.values.endpoints import rpc_urls
 from ops.admin.client import OperatorApi, admin_url
 from ops.archive import ArchiveWriter, write_archive
 from ops.settings_table import shown

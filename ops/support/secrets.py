@@ -28,7 +28,7 @@ from config.http_client import is_loopback
 from config.operator_token import token_file
 from config.redaction import HIDDEN, public_url, without_passwords
 from config.settings import Settings
-from config.sms_settings import read_sms_settings, sms_key_file
+from config.values.sms_settings import read_sms_settings, sms_key_file
 from ops.preflight import LOCAL_PASSWORDS
 from protocol.errors import BadInput, SluiceError
 from protocol.ethereum.signing import Key

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
-from config.supervisor import RECURSION_LIMIT
+from config.processes.supervisor import RECURSION_LIMIT
 from pipeline.api import errors, operations, pool, reports, tasks, workers
 from pipeline.api.admin import dead_letters, web_page
 from pipeline.api.admin import explain as admin_explain
@@ -24,9 +24,9 @@ from pipeline.api.admin import tasks as admin_tasks
 from pipeline.api.admin import workers as admin_workers
 from pipeline.api.admin.access import CurrentToken
 from pipeline.api.admin.database_limit import DatabaseLimit
-from pipeline.api.body_limit import BodyLimit
-from pipeline.api.rate_limits import AddressLimit
-from pipeline.api.recent_answers import ANSWER_SECONDS, RecentAnswers
+from pipeline.api.limits.body_limit import BodyLimit
+from pipeline.api.limits.rate_limits import AddressLimit
+from pipeline.api.limits.recent_answers import ANSWER_SECONDS, RecentAnswers
 from pipeline.api.results import parts, upload
 from pipeline.api.services import Services
 from pipeline.api.version import VERSION

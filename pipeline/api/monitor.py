@@ -2,7 +2,7 @@
 
     thread: every few seconds, or at a request ─► facts ─► report ─► requests that wait for one
                                                               ├─► log: once when a part turns red, once when it is well
-                                                              └─► holding? (`pipeline.domain.holding`) log, and store
+                                                              └─► holding? (`domain.condition.holding`) log, and store
 
 However many requests come, the servers are asked at most once in FRESH_SECONDS.
 """
@@ -19,10 +19,10 @@ from typing import Protocol
 
 import structlog
 
-from pipeline.domain import health
-from pipeline.domain.facts import BrokerFacts, ExpectedPool, Facts
-from pipeline.domain.health import START_SECONDS, HealthPart
-from pipeline.domain.holding import holding
+from pipeline.domain.condition import health
+from pipeline.domain.condition.facts import BrokerFacts, ExpectedPool, Facts
+from pipeline.domain.condition.health import START_SECONDS, HealthPart
+from pipeline.domain.condition.holding import holding
 
 log = structlog.get_logger(__name__)
 

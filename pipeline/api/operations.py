@@ -13,7 +13,7 @@ from pipeline.api.auth.access import Access
 from pipeline.api.platform_metrics import platform_metric
 from pipeline.api.pool import latest
 from pipeline.api.readings import Readings
-from pipeline.domain.health import HealthPart
+from pipeline.domain.condition.health import HealthPart
 
 router = APIRouter(tags=["operations"])
 

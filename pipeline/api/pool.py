@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
 from config.broker_nodes import public_nodes
-from config.endpoints import public_endpoints
+from config.values.endpoints import public_endpoints
 from pipeline.api.auth.access import Access
 from pipeline.api.monitor import HealthReport, Monitor
 from pipeline.api.version import VERSION

@@ -15,11 +15,11 @@ from chain.lane.model.intent import IntentState, LaneId
 from chain.lane.store.mongo import MongoStore
 from config import metrics, topology
 from pipeline.api.auth.access import Access
-from pipeline.domain.facts import BrokerFacts, DatabaseFacts, NodeFacts, QueueFacts
-from pipeline.domain.health import task_cost
+from pipeline.domain.condition.facts import BrokerFacts, DatabaseFacts, NodeFacts, QueueFacts
+from pipeline.domain.condition.health import task_cost
 from pipeline.domain.records import TaskStage
 from pipeline.store.client import database
-from pipeline.store.task_lists import StageCount
+from pipeline.store.task.lists import StageCount
 from protocol.types import Wallet
 
 log = structlog.get_logger(__name__)

@@ -18,23 +18,23 @@ from chain.lane.store.lease import new_holder
 from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
 from config.celery_apps import core_app
-from config.endpoints import public_endpoints
 from config.http_server.rates import RateLimits
 from config.settings import Settings
+from config.values.endpoints import public_endpoints
 from pipeline.api.auth.secret import KeyRing
+from pipeline.api.limits.recent_answers import RecentAnswers
 from pipeline.api.monitor import Monitor
-from pipeline.api.recent_answers import RecentAnswers
 from pipeline.api.results.ipfs import Ipfs
 from pipeline.api.results.refusals import Refusals
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.background import Background
 from pipeline.broker.notify import Notifier
 from pipeline.broker.relay import Relay
-from pipeline.flow.enrolment import SignInsUnderWay
+from pipeline.flow.machines.enrolment import SignInsUnderWay
 from pipeline.probes import Probes
-from pipeline.store.challenges import Challenges
 from pipeline.store.client import Store, database
 from pipeline.store.hold import HoldSwitch
+from pipeline.store.machine.challenges import Challenges
 from protocol.errors import BadSetting
 from protocol.types import Contract, TaskId, Wallet
 

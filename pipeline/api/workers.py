@@ -16,10 +16,10 @@ from config.http_server.address import Origin
 from pipeline.api.auth.access import Access, SignedIn, refuse_banned
 from pipeline.api.auth.challenges import RANDOM_BYTES, issue_challenge, reopen_challenge
 from pipeline.api.auth.tokens import issue_token
-from pipeline.domain.enrolment import Listing
+from pipeline.domain.machines.enrolment import Listing
 from pipeline.domain.records import WorkerRecord
-from pipeline.flow import enrolment
-from pipeline.flow.bans import ban
+from pipeline.flow.machines import enrolment
+from pipeline.flow.machines.bans import ban
 from pipeline.flow.tidy import remove_one_silent_machine
 from protocol.errors import NotFound, NotSignedIn, Refused
 from protocol.types import Hash32, Signature, TaskId, Wallet

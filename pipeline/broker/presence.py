@@ -6,7 +6,7 @@
 Machines open and close connections all the time, so an event says only whose queue to look at, once for all events of
 LOOK_SECONDS. Events come from RabbitMQ's plugin rabbitmq_event_exchange. Without it nothing is marked, and a machine
 gets no new task once its pings have stopped (SLUICE_WORKER_LOST_SECONDS). Events may be lost: all machines are looked
-at when they are followed again, and a ping outweighs a mark that is old (`pipeline.store.workers`).
+at when they are followed again, and a ping outweighs a mark that is old (`pipeline.store.machine.workers`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pymongo.errors import PyMongoError
 
 from config.broker_nodes import with_vhost
 from pipeline.broker.link import BROKER_ERRORS, CONNECT_SECONDS, BrokerLink
-from pipeline.store.workers import Workers
+from pipeline.store.machine.workers import Workers
 from protocol.errors import BrokerUnavailable
 from protocol.types import Wallet
 

@@ -19,11 +19,12 @@ from pipeline.broker.segments import Segment
 from pipeline.domain import match as matching
 from pipeline.domain.match import Capacity, Match
 from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Reservation, TaskRecord, WorkerRecord
-from pipeline.flow import isolate, unmatched
-from pipeline.flow.new_pool import decided_by
+from pipeline.flow import isolate
+from pipeline.flow.machines import unmatched
+from pipeline.flow.machines.new_pool import decided_by
 from pipeline.scheduler import Scheduler
 from pipeline.store.hold import Begins
-from pipeline.store.tasks import NewReplicates
+from pipeline.store.task.tasks import NewReplicates
 from protocol.assignment import sign_assignment
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
 from protocol.gas import gas_for_task

@@ -18,7 +18,7 @@ import structlog
 from chain.contracts.decode import block_ref
 from chain.rpc.answers import Known, decode_reply
 from chain.rpc.client import JsonRpc
-from pipeline.domain.health import CLOCK_SECONDS, STALE_BLOCKS, STALE_SECONDS
+from pipeline.domain.condition.health import CLOCK_SECONDS, STALE_BLOCKS, STALE_SECONDS
 from protocol.errors import RpcUnavailable, WrongChain
 from protocol.poco.events import BlockRef
 from protocol.types import Timestamp

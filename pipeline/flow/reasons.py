@@ -8,10 +8,10 @@ from chain.lane.model.intent import LaneId
 from chain.lane.store.mongo import MongoStore
 from config.settings import Settings
 from pipeline.domain import explain
-from pipeline.domain.attention import Unservable, unservable
+from pipeline.domain.condition.attention import Unservable, unservable
 from pipeline.domain.records import TaskRecord
 from pipeline.domain.replicas import Timeouts
-from pipeline.flow.new_pool import decided_by
+from pipeline.flow.machines.new_pool import decided_by
 from pipeline.store.client import Store, database
 from protocol.poco.view import fold
 from protocol.types import Hash32, TaskId, Wallet

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import structlog
 
 from chain.lane.model.intent import LaneId
-from pipeline.domain.ledger import Books
+from pipeline.domain.money.ledger import Books
 from pipeline.scheduler import Scheduler
 from pipeline.store.client import Store, database
 from pipeline.store.ended import PastDeal
-from pipeline.store.gas import GasBook
-from pipeline.store.ledger import Movements
+from pipeline.store.money.gas import GasBook
+from pipeline.store.money.ledger import Movements
 from protocol.types import BlockNumber, DealId
 
 log = structlog.get_logger(__name__)

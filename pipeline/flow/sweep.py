@@ -24,12 +24,12 @@ from chain.lane.model.intent import LaneId
 from chain.lane.store.lease import new_holder, process_of
 from pipeline.broker import notify
 from pipeline.domain import due
+from pipeline.domain.machines.slots import forgotten_slots
 from pipeline.domain.records import WorkerRecord
-from pipeline.domain.slots import forgotten_slots
 from pipeline.flow import isolate
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.assign import assign
-from pipeline.flow.stake_transfer import StakeTransfers
+from pipeline.flow.money.stake_transfer import StakeTransfers
 from pipeline.flow.transactions import BULK_CAPACITY
 from pipeline.flow.visit import visit
 from pipeline.scheduler import Scheduler

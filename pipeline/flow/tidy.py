@@ -16,10 +16,10 @@ from pipeline.api.results.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.flow import isolate
 from pipeline.flow.keep_results import DAY, keep_results
-from pipeline.flow.ledger import WalletLedger
+from pipeline.flow.money.ledger import WalletLedger
 from pipeline.flow.retention import Retention
 from pipeline.scheduler import Scheduler
-from pipeline.store.workers import Workers
+from pipeline.store.machine.workers import Workers
 from protocol.types import Wallet
 
 log = structlog.get_logger(__name__)

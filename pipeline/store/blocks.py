@@ -21,7 +21,7 @@ from pipeline.store.documents import Documents, Row
 from pipeline.store.logs import Logs
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.sweeps import WATCH
-from pipeline.store.tasks import Tasks
+from pipeline.store.task.tasks import Tasks
 from protocol.errors import Unfit
 from protocol.poco.events import BlockRef, SchedulerNotice, Seen
 from protocol.types import BlockNumber, TaskId

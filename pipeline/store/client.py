@@ -13,27 +13,27 @@ from pymongo.errors import PyMongoError
 
 from config.mongodb import durable_database
 from config.settings import Settings
-from pipeline.store import gas, ledger
 from pipeline.store.audits import Audits
 from pipeline.store.blocks import ChainStore
-from pipeline.store.census import Census
 from pipeline.store.copies import Copies
 from pipeline.store.deals import Deals
 from pipeline.store.ended import Ended
-from pipeline.store.enrolment import Enrolment
 from pipeline.store.hold import HoldSwitch
+from pipeline.store.machine.census import Census
+from pipeline.store.machine.enrolment import Enrolment
+from pipeline.store.machine.workers import Workers
 from pipeline.store.migrations import migrate
+from pipeline.store.money import gas, ledger
+from pipeline.store.money.transfer_wish import TransferWishes
 from pipeline.store.orders import Orders
-from pipeline.store.outputs import Outputs
 from pipeline.store.pause import PauseSwitch
 from pipeline.store.pins import Pins
 from pipeline.store.quarantine import Quarantine, Quarantined
 from pipeline.store.sweeps import Sweeps
-from pipeline.store.task_lists import TaskLists
-from pipeline.store.tasks import Tasks
-from pipeline.store.transfer_wish import TransferWishes
-from pipeline.store.uploads import Uploads
-from pipeline.store.workers import Workers
+from pipeline.store.task.lists import TaskLists
+from pipeline.store.task.outputs import Outputs
+from pipeline.store.task.tasks import Tasks
+from pipeline.store.task.uploads import Uploads
 from protocol.errors import NotPossible, Unavailable
 
 #: Seconds for building indexes at start: two million rows take a minute.

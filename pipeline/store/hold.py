@@ -1,4 +1,4 @@
-"""Collection `pool`: whether the pool holds (`pipeline.domain.holding`), as the API finds it, for every process.
+"""Collection `pool`: whether the pool holds (`pipeline.domain.condition.holding`), as the API finds it, for everybody.
 
 Held for HOLD_SECONDS at a time by the database's own clock: a process that is killed leaves no hold behind, and a clock
 that is wrong, which is a reason to hold, decides nothing here.

@@ -1,4 +1,4 @@
-"""Collection `orders`: workerpool orders of this pool (`pipeline.domain.order_records`), and the operator's hold.
+"""Collection `orders`: workerpool orders of this pool (`pipeline.domain.orders.records`), and the operator's hold.
 
 _id <order hash>    one order; a row is stored before its order is sent anywhere
 _id "held"          there while an operator has cancelled all offers
@@ -18,7 +18,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from pipeline.domain.order_records import OrderRecord, OrderStage, Withdrawal
+from pipeline.domain.orders.records import OrderRecord, OrderStage, Withdrawal
 from pipeline.store.documents import Documents
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.types import BlockNumber, Hash32

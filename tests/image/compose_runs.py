@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bench.bench_pool import BenchPool, prepared_pool
+from bench.rig.bench_pool import BenchPool, prepared_pool
 from ops.market.results import fetch
 from ops.pool.site import Servers
 from ops.stack import certificates, ports

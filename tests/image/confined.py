@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from tests.documents import ROOT
 
 SERVICE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["scheduler"]

@@ -16,7 +16,7 @@ import pytest
 from docker import DockerClient
 from eth_account import Account
 
-from bench.bench_pool import BenchPool, prepared_pool
+from bench.rig.bench_pool import BenchPool, prepared_pool
 from ops.pool import servers
 from ops.pool.on_chain import NewWallet
 from ops.pool.site import Servers

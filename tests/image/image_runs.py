@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from tests.image import confined, printed
 from tests.image.base import docker
 from tests.image.conftest import Image, does_a_task, keystore, needs

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from tests.image import printed
 from tests.image.base import docker
 from tests.image.conftest import Image, does_a_task, keystore, needs

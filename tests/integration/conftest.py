@@ -17,7 +17,7 @@ from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from config import mongodb
 from config.settings import Settings, read_settings
-from config.stack_settings import StackSettings
+from config.values.stack_settings import StackSettings
 from ops.market.orders import Market
 from ops.poco.accounts import dev_key
 from ops.poco.deploy import PocoAddresses

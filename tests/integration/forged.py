@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import beat.watch
-import ops.commands.tx
+import ops.commands.money.tx
 import ops.preflight
 import pipeline.api.serve
 import pipeline.tasks
@@ -35,7 +35,7 @@ preloaded = (
     beat.watch,
     transport,
     celery_apps,
-    ops.commands.tx,
+    ops.commands.money.tx,
     ops.preflight,
     pipeline.api.serve,
     pipeline.tasks,

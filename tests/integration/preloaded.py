@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config import collector
+from config.processes import collector
 
 collector.relax()
 

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from config.celery_apps import connect_machine, core_app, machine_app, pool_app
 from config.settings import Settings, read_settings
-from config.stack_settings import StackSettings
+from config.values.stack_settings import StackSettings
 from ops.stack import certificates, parts
 from ops.stack.parts import StackPart
 from ops.stack.stack import Stack

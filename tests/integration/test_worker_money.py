@@ -25,10 +25,10 @@ from ops.stack.ports import free_port
 from protocol.errors import BadInput
 from protocol.poco.authorization import sign_authorization
 from protocol.types import NRlc, TaskId, Wei
+from tests.integration.chain.test_poco_life import DIGEST, RESULTS, WRONG_DIGEST, Shop
+from tests.integration.chain.test_poco_life import shop as shop  # noqa: PLC0414 - a fixture
 from tests.integration.conftest import Chain
 from tests.integration.forged import sluice
-from tests.integration.test_poco_life import DIGEST, RESULTS, WRONG_DIGEST, Shop
-from tests.integration.test_poco_life import shop as shop  # noqa: PLC0414 - a fixture
 from tests.unit.workers.assignments import assignment
 from tests.waiting import ample
 from workers.data.layout import Layout, layout_of

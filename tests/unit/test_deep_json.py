@@ -11,7 +11,7 @@ import pytest
 from chain.rpc.response import NoAnswer, anything_fits, read_answers
 from protocol.errors import BadMessage
 from workers.data import registry
-from workers.sandbox.image_store import read_config
+from workers.sandbox.images.image_store import read_config
 
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
 

@@ -17,13 +17,16 @@ from protocol.types import Hash32
 from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, decided, initialized, task, view
 
 ROOT = Path(__file__).parents[1]
-DECIDE, VOTES = "unit/pipeline/test_decide.py", "unit/pipeline/test_decide_votes.py"
+DECIDE, VOTES = "unit/pipeline/domain/test_decide.py", "unit/pipeline/domain/test_decide_votes.py"
 LANE, HERE = "unit/chain/lane", "unit/test_known_failings.py"
 FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "A deal that cannot be read for a moment is skipped for good",
         (
-            ("unit/pipeline/test_ingest.py", "test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read"),
+            (
+                "unit/pipeline/flow/test_ingest.py",
+                "test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read",
+            ),
             ("integration/pipeline/test_sweep.py", "test_a_deal_whose_message_was_lost_is_handed_on_again"),
         ),
     ),
@@ -32,7 +35,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             (VOTES, "test_a_failed_initialize_gets_another_try_with_another_key"),
             (
-                f"{LANE}/test_poco_rules.py",
+                f"{LANE}/rules/test_poco_rules.py",
                 "test_a_node_that_is_behind_or_a_reorg_ends_no_step_of_a_task_that_was_initialized",
             ),
         ),
@@ -55,7 +58,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "No replacement by fee, nonce 0 after an error of the node, a new transaction for each retry",
         (
             (f"{LANE}/test_repair.py", "test_a_base_fee_above_the_cap_makes_the_lowest_nonce_dearer"),
-            (f"{LANE}/test_unknown.py", "test_a_head_that_cannot_be_read_costs_a_run_and_no_more"),
+            (f"{LANE}/rules/test_unknown.py", "test_a_head_that_cannot_be_read_costs_a_run_and_no_more"),
             (f"{LANE}/test_repair.py", "test_a_transaction_whose_acceptance_was_lost_is_not_sent_twice"),
         ),
     ),
@@ -64,7 +67,10 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             (DECIDE, "test_if_nobody_reveals_in_time_the_task_is_reopened"),
             (DECIDE, "test_a_task_past_its_final_deadline_is_claimed"),
-            ("unit/pipeline/test_decide_always.py", "test_a_claim_is_tried_until_it_is_mined_however_often_it_failed"),
+            (
+                "unit/pipeline/domain/test_decide_always.py",
+                "test_a_claim_is_tried_until_it_is_mined_however_often_it_failed",
+            ),
         ),
     ),
     (
@@ -92,7 +98,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "A vote read on a lagging node is stored as zero, and its winner never told to reveal",
         (
             (DECIDE, "test_every_winner_on_chain_is_asked_to_reveal_known_to_the_record_or_not"),
-            (f"{LANE}/test_poco_rules.py", "test_null_in_place_of_a_view_is_no_word_about_it"),
+            (f"{LANE}/rules/test_poco_rules.py", "test_null_in_place_of_a_view_is_no_word_about_it"),
         ),
     ),
     (
@@ -102,7 +108,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
                 "integration/pipeline/test_overlap.py",
                 "test_a_decision_whose_save_lost_the_race_frees_no_slot_and_sends_nothing",
             ),
-            ("unit/pipeline/test_task_life.py", "test_without_trouble_a_task_completes_within_seconds"),
+            ("unit/pipeline/domain/test_task_life.py", "test_without_trouble_a_task_completes_within_seconds"),
         ),
     ),
     (
@@ -115,7 +121,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ),
     (
         "A worker that does not come back after a restart of the scheduler is never lost",
-        (("unit/pipeline/test_outage.py", "test_a_worker_that_died_in_an_outage_is_lost_after_it"),),
+        (("unit/pipeline/flow/test_outage.py", "test_a_worker_that_died_in_an_outage_is_lost_after_it"),),
     ),
     (
         "A save that loses a race leaves a slot taken",
@@ -132,15 +138,18 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "Waiting for a block holds a thread and a lock without a limit",
         (
             ("integration/pipeline/test_faults.py", "test_a_node_frozen_for_a_while_only_delays"),
-            ("unit/pipeline/test_tasks.py", "test_every_task_of_the_scheduler_has_limits_below_rabbitmqs_and_a_queue"),
+            (
+                "unit/pipeline/flow/test_tasks.py",
+                "test_every_task_of_the_scheduler_has_limits_below_rabbitmqs_and_a_queue",
+            ),
         ),
     ),
     (
         "Workers ask without a pause while the pool is away",
         (
-            ("unit/pipeline/test_tasks.py", "test_a_task_that_finds_a_server_away_waits_at_the_broker"),
+            ("unit/pipeline/flow/test_tasks.py", "test_a_task_that_finds_a_server_away_waits_at_the_broker"),
             (
-                "unit/workers/test_attempt.py",
+                "unit/workers/task/test_attempt.py",
                 "test_reports_wait_before_each_try_while_the_pool_is_away_and_longer_each_time",
             ),
         ),
@@ -163,7 +172,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
                 "test_two_lanes_paused_alternately_make_a_thousand_payments_once_each",
             ),
             (
-                "integration/pipeline/test_broken_rows.py",
+                "integration/pipeline/store/test_broken_rows.py",
                 "test_what_the_last_release_stored_is_read_and_migrated_once_by_any_number_of_processes",
             ),
         ),
@@ -172,21 +181,21 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "Nothing notices a reorg, and there is one node only",
         (
             (DECIDE, "test_a_reorg_that_takes_finalize_back_opens_the_task_again"),
-            ("unit/chain/test_pool.py", "test_a_node_that_falls_behind_is_left"),
+            ("unit/chain/rpc/test_pool.py", "test_a_node_that_falls_behind_is_left"),
         ),
     ),
     (
         "Matching looks at no tag, stake, standing or requester",
         (
-            ("unit/pipeline/test_match.py", "test_a_worker_must_offer_every_bit_of_the_tag"),
-            ("unit/pipeline/test_match.py", "test_a_vote_needs_stake_and_working_alone_needs_none"),
-            ("unit/pipeline/test_match.py", "test_who_was_right_on_chain_comes_before_any_stake"),
+            ("unit/pipeline/domain/test_match.py", "test_a_worker_must_offer_every_bit_of_the_tag"),
+            ("unit/pipeline/domain/test_match.py", "test_a_vote_needs_stake_and_working_alone_needs_none"),
+            ("unit/pipeline/domain/test_match.py", "test_who_was_right_on_chain_comes_before_any_stake"),
         ),
     ),
     (
         "What is old is never removed, and each look reads all of it",
         (
-            (f"{LANE}/test_stores.py", "test_every_named_query_finds_its_rows_by_an_index"),
+            (f"{LANE}/store/test_stores.py", "test_every_named_query_finds_its_rows_by_an_index"),
             ("integration/api/test_enrolment.py", "test_what_limits_and_tidying_ask_uses_an_index"),
         ),
     ),
@@ -198,10 +207,10 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "Blocks of less than a second, slow and idle chains are taken for a node that fails",
         (
             (
-                "unit/pipeline/test_health.py",
+                "unit/pipeline/condition/test_health.py",
                 "test_blocks_that_keep_coming_distinguish_a_clock_ahead_from_a_halted_chain",
             ),
-            ("integration/test_chain_heads.py", "test_a_chain_that_stands_still_still_wakes_up"),
+            ("integration/chain/test_chain_heads.py", "test_a_chain_that_stands_still_still_wakes_up"),
         ),
     ),
 )

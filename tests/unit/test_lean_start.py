@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from coincurve.utils import GROUP_ORDER_INT
 
-from config import collector
+from config.processes import collector
 from protocol.ethereum import library
 
 ROOT = Path(__file__).parents[2]
@@ -30,17 +30,17 @@ FOR_A_PROMPT = {"celery.bin.celery", "prompt_toolkit", "flower"}
 #: (what it imports until its children are forked or its command runs, what must not be among it)
 KINDS: dict[str, tuple[str, Collection[str]]] = {
     "sluice settings": (
-        "import ops.cli, ops.commands.settings",
+        "import ops.cli, ops.commands.care.settings",
         {"web3", "eth_account", "eth_abi", "celery", "kombu", "docker", "requests", "aiohttp", "cryptography"}
         | OF_THE_SCHEDULER
         | FOR_A_PROMPT,
     ),
     "sluice scheduler run": (
-        "import ops.cli, ops.commands.scheduler, ops.preflight, ops.scheduler; ops.scheduler.preload_web3()",
+        "import ops.cli, ops.commands.run.scheduler, ops.preflight, ops.scheduler; ops.scheduler.preload_web3()",
         {"py_ecc", "aiohttp", "docker", "workers"} | FOR_A_PROMPT,
     ),
     "sluice worker run": (
-        "import ops.cli, ops.commands.worker, workers.machine; workers.machine._warm_up()",
+        "import ops.cli, ops.commands.run.worker, workers.machine; workers.machine._warm_up()",
         {"py_ecc", "aiohttp"} | OF_THE_SCHEDULER | FOR_A_PROMPT,
     ),
 }

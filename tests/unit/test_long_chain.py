@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.long_chain import block_hash, lengthen
+from bench.rig.long_chain import block_hash, lengthen
 
 EMPTY_ROOT = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421"
 #: Ethereum's first block.

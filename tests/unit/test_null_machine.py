@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from bench.demo_result import honest_files
-from bench.null_machine import require_development_chain, write_result
+from bench.rig.demo_result import honest_files
+from bench.rig.null_machine import require_development_chain, write_result
 from config.settings import read_settings
 from ops.poco.state import CHAIN_ID
 from protocol.errors import BadSetting

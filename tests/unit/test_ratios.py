@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bench.__main__ import app
 from bench.all_short import RESULTS, SHORT
-from bench.ratios import all_ratios, compare
+from bench.rig.ratios import all_ratios, compare
 
 LINES = [
     {"bench": "latency", "trust": 1, "state": "latest", "tasks": 6, "share_of_minimal_blocks": 1.0},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.reorg import replace_blocks
+from bench.rig.reorg import replace_blocks
 
 
 @dataclass

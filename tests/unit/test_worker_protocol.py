@@ -16,8 +16,9 @@ from chain.contracts import calls
 from config import topology
 from config.http_server import connections, server
 from config.settings import Settings
-from pipeline.api import body_limit, errors, pool, reports, workers
+from pipeline.api import errors, pool, reports, workers
 from pipeline.api.auth import challenges, tokens
+from pipeline.api.limits import body_limit
 from pipeline.api.results import parts, repack, result_zip, upload, upload_turns
 from pipeline.broker import admin, segments
 from pipeline.domain.replicas import Timeouts

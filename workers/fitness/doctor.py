@@ -42,9 +42,9 @@ from workers.pool.api import PoolApi
 from workers.pool.broker_reach import reach_any, require_tls
 from workers.pool.saved_config import load_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
-from workers.sandbox import allow_list, listed_apps
-from workers.sandbox.container import Engine
-from workers.sandbox.egress import Target
+from workers.sandbox.engine.container import Engine
+from workers.sandbox.network import allow_list, listed_apps
+from workers.sandbox.network.egress import Target
 from workers.sandbox.profile import NetworkAccess, check_runtime, has_user_namespaces, own_kernel, sandbox_of
 from workers.sandbox.rehearsal import rehearse
 from workers.sandbox.spec import ContainerSpec, container_name

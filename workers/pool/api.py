@@ -17,10 +17,10 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from config.endpoints import require_encrypted, require_url
 from config.http_client import http_client
-from config.per_process import PerProcess
+from config.processes.per_process import PerProcess
 from config.settings import Settings
+from config.values.endpoints import require_encrypted, require_url
 from protocol.errors import (
     BadInput,
     BadMessage,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config.broker_tls import tls_options, tls_trouble
-from config.endpoints import broker_url, require_encrypted
+from config.values.endpoints import broker_url, require_encrypted
 from protocol.errors import BrokerUnavailable
 from protocol.wire import BrokerNode
 

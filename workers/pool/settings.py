@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from chain.contracts.ens_names import with_addresses
 from chain.contracts.hub import Hub
-from config.endpoints import require_encrypted, rpc_urls
 from config.settings import Settings
+from config.values.endpoints import require_encrypted, rpc_urls
 from protocol.errors import BadSetting, WrongChain
 from protocol.types import Contract
 from protocol.wire import PoolConfig

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from protocol.errors import EngineTrouble, NoSuchContainer
 from protocol.types import Wallet
 from workers.data.layout import Layout
-from workers.sandbox.container import Engine
+from workers.sandbox.engine.container import Engine
 from workers.sandbox.spec import LABEL_GPUS
 
 #: Held from the choice of a GPU until the engine has a container with it.

@@ -22,7 +22,7 @@ from typing import Final
 
 from config.settings import Settings
 from protocol.errors import BadSetting
-from workers.sandbox.allow_list import SETTING, AllowedHost, read_hosts, words
+from workers.sandbox.network.allow_list import SETTING, AllowedHost, read_hosts, words
 
 #: Linux capabilities that ordinary images need to chown their files and to drop to another user.
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")

@@ -22,11 +22,11 @@ from protocol.results.environment import INPUT_FOLDER
 from protocol.types import TaskId, Wallet
 from workers.context import Machine
 from workers.data.layout import Layout
-from workers.sandbox import app_names, egress, listed_apps, name_servers, pause_program
-from workers.sandbox.allow_list import SETTING
-from workers.sandbox.container import Engine
-from workers.sandbox.egress import Target
-from workers.sandbox.network import AppNetwork
+from workers.sandbox.engine.container import Engine
+from workers.sandbox.network import app_names, egress, listed_apps, name_servers, pause_program
+from workers.sandbox.network.allow_list import SETTING
+from workers.sandbox.network.bridge import AppNetwork
+from workers.sandbox.network.egress import Target
 from workers.sandbox.profile import NetworkAccess, check_runtime
 from workers.sandbox.spec import (
     LABEL_LIMIT,

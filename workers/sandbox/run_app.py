@@ -22,9 +22,9 @@ from typing import Final
 import structlog
 
 from protocol.errors import ContainerRefused, EngineTrouble, EngineUnavailable, NoSuchContainer, NoSuchImage
-from workers.sandbox.container import Engine
-from workers.sandbox.container_state import ContainerExit, ContainerState
 from workers.sandbox.disk import DiskWatch
+from workers.sandbox.engine.container import Engine
+from workers.sandbox.engine.container_state import ContainerExit, ContainerState
 from workers.sandbox.spec import ContainerSpec
 from workers.task.verdict import KILLED
 

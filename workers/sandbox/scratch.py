@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.errors import BadMessage
-from workers.sandbox.container import Engine
+from workers.sandbox.engine.container import Engine
 
 _ENGINE_FILES = ("HostsPath", "HostnamePath", "ResolvConfPath")
 _PROCESSES = Path("/proc")

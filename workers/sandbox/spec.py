@@ -20,7 +20,7 @@ from protocol.results.environment import INPUT_FOLDER, app_variables
 from protocol.results.params import DealParams
 from protocol.types import DealId, TaskId, Wallet
 from protocol.wire import Assignment
-from workers.sandbox.allow_list import PinnedHost, label_of
+from workers.sandbox.network.allow_list import PinnedHost, label_of
 from workers.sandbox.profile import Sandbox
 
 #: Processes and threads: more than any sane app starts, few enough that a fork bomb harms nobody.

@@ -49,10 +49,11 @@ from workers.data import inputs, outputs
 from workers.data.layout import TaskFolders, discard
 from workers.data.outputs import PackedResult
 from workers.pool.reports import tail
-from workers.sandbox import app_names, listed_apps, run_app
-from workers.sandbox.container_state import ContainerExit
+from workers.sandbox import run_app
+from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.gpu import free_gpu
-from workers.sandbox.image import AppImage, require_name
+from workers.sandbox.images.image import AppImage, require_name
+from workers.sandbox.network import app_names, listed_apps
 from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.spec import container_spec
 from workers.task import aborted_task, admission, disk_limits, signature

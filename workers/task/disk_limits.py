@@ -11,8 +11,8 @@ from protocol.types import TaskId
 from protocol.wire import SCRATCH_BYTES
 from workers.context import WorkerContext
 from workers.sandbox import disk
-from workers.sandbox.container_state import ContainerExit
 from workers.sandbox.disk import DiskWatch, Place
+from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.scratch import SeenScratch
 from workers.task import verdict
 

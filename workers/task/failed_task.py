@@ -11,7 +11,7 @@ from protocol.types import TaskId
 from workers.data import outputs
 from workers.data.layout import TaskFolders
 from workers.data.outputs import PackedResult, ResultLimits
-from workers.sandbox.container_state import ContainerExit
+from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.profile import Sandbox
 from workers.task import verdict
 from workers.task.verdict import Verdict

@@ -32,7 +32,7 @@ from chain.lane.store.documents import intent_document, intent_from, record_docu
 from chain.lane.store.lease import LaneLease, holder_is_dead
 from chain.lane.store.port import IntentMove
 from chain.lane.store.spent import DaySum, Fee
-from config.per_process import PerProcess
+from config.processes.per_process import PerProcess
 from protocol.errors import LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
 

@@ -1,7 +1,7 @@
 """The SQL of the lane's SQLite file: schema, and every query by name.
 
 Each query that looks for something says by which index: left to itself, SQLite prefers the primary key, and reads the
-whole past of a wallet to find the few rows that are open. `tests/unit/chain/lane/test_stores.py` checks each plan.
+whole past of a wallet to find the few rows that are open. `tests/unit/chain/lane/store/test_stores.py` checks each.
 States are given as a fixed number of parameters (`pad_states`), so that the text of a query never changes.
 """
 

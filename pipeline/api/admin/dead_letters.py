@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 
 from config.celery_apps import core_app
 from pipeline.api.admin.access import Operator, Reader
-from pipeline.api.admin.models import DeadLine, DeadMoved
+from pipeline.api.admin.answers.pool import DeadLine, DeadMoved
 from pipeline.api.admin.pool import DryRun
 from pipeline.api.services import Services
 from pipeline.broker.dead_letters import DeadLetter, DeadLetters

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from pipeline.api.admin.access import Reader
-from pipeline.api.admin.models import Explanation, TaskLine
+from pipeline.api.admin.answers.pool import Explanation, TaskLine
 from pipeline.api.admin.tasks import task_lines
 from pipeline.api.admin.workers import known, why_worker
 from pipeline.api.services import Services

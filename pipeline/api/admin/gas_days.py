@@ -10,9 +10,9 @@ from pymongo.errors import PyMongoError
 
 from chain.lane.model.intent import LaneId
 from pipeline.api.services import Services
-from pipeline.domain.gas import days_left
+from pipeline.domain.money.gas import days_left
 from pipeline.store.client import database
-from pipeline.store.gas import GasBook
+from pipeline.store.money.gas import GasBook
 from protocol.amounts import ether
 from protocol.errors import Unavailable
 from protocol.types import Wei

@@ -11,14 +11,14 @@ from fastapi import APIRouter, Query
 
 from chain.contracts.hub import Hub
 from pipeline.api.admin.access import Operator, Reader
-from pipeline.api.admin.models import Changed
-from pipeline.api.admin.money_models import AcceptedBlock, ForecastModel, Ledger, LedgerLine, OutsideLine, Reconciled
+from pipeline.api.admin.answers.money import AcceptedBlock, ForecastModel, Ledger, LedgerLine, OutsideLine, Reconciled
+from pipeline.api.admin.answers.pool import Changed
 from pipeline.api.admin.pool import DryRun
 from pipeline.api.services import Services
-from pipeline.domain.statement import By, Line, page, statement, total
-from pipeline.flow.forecast import Forecast, forecast
-from pipeline.flow.ledger import LedgerView, WalletLedger
-from pipeline.store.ledger import Movements
+from pipeline.domain.money.statement import By, Line, page, statement, total
+from pipeline.flow.money.forecast import Forecast, forecast
+from pipeline.flow.money.ledger import LedgerView, WalletLedger
+from pipeline.store.money.ledger import Movements
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.poco.money import EVEN, Kind, Movement
 from protocol.types import BlockNumber, Wallet

@@ -21,8 +21,7 @@ from chain.lane.rules.fees import quote
 from chain.lane.store.mongo import MongoStore
 from chain.lane.transfer import highest_cost
 from pipeline.api.admin.access import Operator, Reader
-from pipeline.api.admin.models import Changed
-from pipeline.api.admin.order_models import (
+from pipeline.api.admin.answers.orders import (
     CancelledOrders,
     OrderLine,
     OrdersCancelled,
@@ -30,10 +29,11 @@ from pipeline.api.admin.order_models import (
     OrdersShow,
     PlannedAction,
 )
+from pipeline.api.admin.answers.pool import Changed
 from pipeline.api.admin.pool import DryRun
 from pipeline.api.services import Services
-from pipeline.domain.offers import offered
-from pipeline.domain.order_records import (
+from pipeline.domain.orders.offers import offered
+from pipeline.domain.orders.records import (
     Close,
     OrderAction,
     OrderRecord,
@@ -42,8 +42,8 @@ from pipeline.domain.order_records import (
     Withdraw,
     Withdrawal,
 )
-from pipeline.flow.order_actions import close_intent
-from pipeline.flow.orders import OrderView, read_view
+from pipeline.flow.orders.actions import close_intent
+from pipeline.flow.orders.keep import OrderView, read_view
 from pipeline.store.client import database
 from protocol.amounts import ether
 from protocol.errors import BadMessage, NotFound, RpcError, RpcUnavailable

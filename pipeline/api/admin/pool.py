@@ -18,20 +18,20 @@ from starlette.responses import StreamingResponse
 from chain.lane.model.intent import IntentState, LaneId
 from chain.lane.store.mongo import MongoStore
 from pipeline.api.admin.access import Operator, Reader
+from pipeline.api.admin.answers.pool import Alert, Changed, PauseModel, PoolState, QueueLine, StageLine, Status, Work
 from pipeline.api.admin.gas_days import GasDays, gas_days
-from pipeline.api.admin.models import Alert, Changed, PauseModel, PoolState, QueueLine, StageLine, Status, Work
+from pipeline.api.limits.recent_answers import ANSWER_SECONDS
 from pipeline.api.monitor import HealthReport
 from pipeline.api.pool import latest
-from pipeline.api.recent_answers import ANSWER_SECONDS
 from pipeline.api.services import Services
 from pipeline.broker.admin import MACHINES_QUEUES
-from pipeline.domain.attention import needs
-from pipeline.domain.facts import DatabaseFacts, Facts, NodeFacts
-from pipeline.domain.health import task_cost
+from pipeline.domain.condition.attention import needs
+from pipeline.domain.condition.facts import DatabaseFacts, Facts, NodeFacts
+from pipeline.domain.condition.health import task_cost
 from pipeline.domain.records import TaskStage
 from pipeline.flow.reasons import what_nobody_can_take
 from pipeline.store.client import database
-from pipeline.store.task_lists import StageCount
+from pipeline.store.task.lists import StageCount
 from protocol.errors import BrokerUnavailable, Unavailable
 from protocol.types import BlockNumber
 

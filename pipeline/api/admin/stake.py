@@ -15,16 +15,16 @@ from chain.lane.phases.send import DAY_SECONDS
 from chain.lane.store.mongo import MongoStore
 from chain.lane.transfer import Direction, plan, sentence
 from pipeline.api.admin.access import Operator, Reader
+from pipeline.api.admin.answers.money import SpendCap, StakeAmount, StakePlan, StakeShow, TransferModel, TransferShow
+from pipeline.api.admin.answers.pool import Changed
 from pipeline.api.admin.gas_days import gas_days
-from pipeline.api.admin.models import Changed
-from pipeline.api.admin.money_models import SpendCap, StakeAmount, StakePlan, StakeShow, TransferModel, TransferShow
 from pipeline.api.admin.pool import DryRun
 from pipeline.api.services import Services
-from pipeline.domain.ledger import WEI_PER_NRLC
-from pipeline.flow.forecast import forecast, terms
-from pipeline.flow.stake_transfer import Progress, StakeTransfers
+from pipeline.domain.money.ledger import WEI_PER_NRLC
+from pipeline.flow.money.forecast import forecast, terms
+from pipeline.flow.money.stake_transfer import Progress, StakeTransfers
 from pipeline.store.client import database
-from pipeline.store.gas import GasBook
+from pipeline.store.money.gas import GasBook
 from protocol.errors import BadInput, NotPossible, RpcError, RpcUnavailable
 from protocol.poco.money import pool_stake
 from protocol.types import ZERO_ADDRESS, NRlc, Wei

@@ -8,12 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from pipeline.api.admin.access import Reader
-from pipeline.api.admin.lines import deal_line, task_line, task_show, wrong_votes
-from pipeline.api.admin.models import DealLine, DealShow, TaskLine, TaskShow
+from pipeline.api.admin.answers.lines import deal_line, task_line, task_show, wrong_votes
+from pipeline.api.admin.answers.pool import DealLine, DealShow, TaskLine, TaskShow
 from pipeline.api.services import Services
 from pipeline.domain.records import TaskRecord, TaskStage
 from pipeline.flow.reasons import lane_trouble, reasons
-from pipeline.store.task_lists import OPEN_STAGES, Place
+from pipeline.store.task.lists import OPEN_STAGES, Place
 from protocol.errors import NotFound
 from protocol.poco.view import fold
 from protocol.types import BlockNumber, DealId, TaskId, Wallet

@@ -8,15 +8,15 @@ import structlog
 from fastapi import APIRouter, Query
 
 from pipeline.api.admin.access import Operator, Reader
-from pipeline.api.admin.lines import worker_line, wrong_votes
-from pipeline.api.admin.models import Changed, WorkerLine, WorkerShow
+from pipeline.api.admin.answers.lines import worker_line, wrong_votes
+from pipeline.api.admin.answers.pool import Changed, WorkerLine, WorkerShow
 from pipeline.api.admin.pool import DryRun
 from pipeline.api.admin.tasks import task_lines
 from pipeline.api.services import Services
-from pipeline.domain.explain_worker import explain_worker
+from pipeline.domain.machines.explain_worker import explain_worker
 from pipeline.domain.records import WorkerRecord
-from pipeline.flow import bans
-from pipeline.flow.new_pool import decided_by
+from pipeline.flow.machines import bans
+from pipeline.flow.machines.new_pool import decided_by
 from protocol.errors import NotFound
 from protocol.types import Wallet
 from protocol.wire import SLOTS_LIMIT, HexAddress

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pipeline.domain.facts import ResultFacts
+from pipeline.domain.condition.facts import ResultFacts
 
 
 class Refusals:

@@ -29,8 +29,8 @@ from pipeline.domain.audit.findings import (
     SignInAgain,
 )
 from pipeline.domain.audit.views import BrokerView, DatabaseView, PoolOnChain, StorageView, StoredTask
+from pipeline.domain.machines.slots import forgotten_slots
 from pipeline.domain.records import DealRecord, TaskRecord, TaskStage
-from pipeline.domain.slots import forgotten_slots
 from protocol.counts import count
 from protocol.poco.money import POOL_STAKE_RATIO
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus

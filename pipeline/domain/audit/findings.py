@@ -1,4 +1,4 @@
-"""What an audit finds, and what `--fix` can do about it. Values; `pipeline.flow.audit` carries repairs out."""
+"""What an audit finds, and what `--fix` can do about it. Values; `pipeline.flow.audit.run` carries repairs out."""
 
 from __future__ import annotations
 

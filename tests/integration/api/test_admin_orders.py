@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.order_records import OrderRecord, OrderStage, Withdrawal
+from pipeline.domain.orders.records import OrderRecord, OrderStage, Withdrawal
 from protocol.poco.orders import WorkerpoolOrder
 from protocol.types import ZERO_ADDRESS, Hash32, NRlc
 from tests.integration.api.conftest import Api

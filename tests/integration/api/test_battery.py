@@ -28,8 +28,8 @@ from config.settings import read_settings
 from ops.stack import ports
 from pipeline.api.application import create_app
 from pipeline.api.auth.tokens import AUDIENCE
-from pipeline.api.body_limit import REPORT_BYTES, SMALL_BYTES, BodyLimit
-from pipeline.api.rate_limits import AddressLimit
+from pipeline.api.limits.body_limit import REPORT_BYTES, SMALL_BYTES, BodyLimit
+from pipeline.api.limits.rate_limits import AddressLimit
 from pipeline.domain.records import TaskRecord
 from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
 from tests.waiting import ample, wait_until

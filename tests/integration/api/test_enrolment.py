@@ -16,9 +16,10 @@ import pytest
 from chain.contracts import hub
 from ops import cli
 from pipeline.domain.records import ChainFacts, TaskRecord
-from pipeline.flow import enrolment, tidy
-from pipeline.flow.enrolment import Gate
+from pipeline.flow import tidy
 from pipeline.flow.keep_results import DAY
+from pipeline.flow.machines import enrolment
+from pipeline.flow.machines.enrolment import Gate
 from pipeline.scheduler import Scheduler
 from pipeline.store.client import database
 from protocol.ethereum.signing import Key
@@ -40,7 +41,7 @@ def sluice(api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
     def run(*words: str) -> tuple[int, Any]:
         with monkeypatch.context() as patch:
-            patch.setattr("ops.commands.enrol.settings", lambda: api.settings)
+            patch.setattr("ops.commands.pool.enrol.settings", lambda: api.settings)
             code = cli.run(["enrol", *words, "--json"])
         said = capsys.readouterr()
         return code, json.loads(said.out) if said.out else said.err

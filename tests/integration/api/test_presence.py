@@ -15,7 +15,7 @@ from config.settings import read_settings
 from pipeline.broker import presence
 from pipeline.broker.presence import Presence
 from pipeline.domain.records import ChainFacts
-from pipeline.store.workers import DISCONNECTED_SECONDS
+from pipeline.store.machine.workers import DISCONNECTED_SECONDS
 from protocol.types import NRlc, Wallet, Wei
 from protocol.wire import BrokerAccess, Session
 from tests.integration.api.broker import connect

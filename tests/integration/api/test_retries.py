@@ -9,7 +9,7 @@ from kombu.message import Message
 import pipeline.tasks  # noqa: F401 - its tasks are found by their names
 from config import topology
 from config.celery_apps import core_app
-from config.per_process import PerProcess
+from config.processes.per_process import PerProcess
 from config.settings import Settings
 from pipeline.broker.admin import BrokerAdmin
 from protocol.errors import RpcUnavailable

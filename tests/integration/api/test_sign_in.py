@@ -11,7 +11,7 @@ from pipeline.api.auth.challenges import CHALLENGE_SECONDS
 from pipeline.api.auth.tokens import TOKEN_SECONDS
 from pipeline.broker.notify import Notifier
 from pipeline.domain.records import ChainFacts
-from pipeline.flow.bans import ban, unban
+from pipeline.flow.machines.bans import ban, unban
 from protocol.errors import NotFound
 from protocol.signin import SignIn
 from protocol.types import NRlc, Wei

@@ -22,7 +22,7 @@ from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_operations_app
 from pipeline.api.services import Services
 from pipeline.broker.admin import MACHINES_QUEUES, BrokerAdmin
-from pipeline.domain.facts import BrokerFacts
+from pipeline.domain.condition.facts import BrokerFacts
 from pipeline.probes import Probes
 from pipeline.store.client import Store, database
 from protocol.ethereum.signing import Key

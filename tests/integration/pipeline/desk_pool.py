@@ -26,8 +26,8 @@ from ops.poco.state import PocoState
 from ops.stack import ports
 from ops.stack.stack import Stack
 from pipeline.api.application import create_operations_app
+from pipeline.api.limits.recent_answers import RecentAnswers
 from pipeline.api.monitor import Monitor
-from pipeline.api.recent_answers import RecentAnswers
 from pipeline.api.services import Services
 from pipeline.domain.records import TaskRecord
 from protocol.ethereum.signing import Key

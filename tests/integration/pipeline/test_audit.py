@@ -26,8 +26,8 @@ from pipeline.domain.audit.findings import Difference, Unasked
 from pipeline.domain.records import Reservation, TaskStage
 from pipeline.flow import sweep
 from pipeline.flow.advance import advance
-from pipeline.flow.audit import Reading, audit_when_due
-from pipeline.flow.audit import watcher_of as new_watcher
+from pipeline.flow.audit.run import Reading, audit_when_due
+from pipeline.flow.audit.run import watcher_of as new_watcher
 from pipeline.scheduler import Scheduler
 from pipeline.store.client import database
 from pipeline.store.pins import Pin

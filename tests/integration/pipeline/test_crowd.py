@@ -13,7 +13,7 @@ import pytest
 from pipeline.domain.records import ChainFacts, Standing
 from pipeline.domain.replicas import PROVEN_SECONDS
 from pipeline.flow.assign import PROSPECTS, UNFUNDED, assign
-from pipeline.flow.new_pool import decided_by
+from pipeline.flow.machines.new_pool import decided_by
 from pipeline.store.client import Store
 from protocol.errors import RpcUnavailable
 from protocol.types import BlockNumber, NRlc, Wallet, Wei

@@ -18,7 +18,7 @@ import pytest
 from pymongo import MongoClient, monitoring
 from pymongo.database import Database
 
-from bench.past import Past, machine_wallet
+from bench.rig.past import Past, machine_wallet
 from chain.lane.model.intent import Intent, IntentState, LaneId
 from chain.lane.model.nonce import NonceRecord, NonceState, Sent
 from chain.lane.store.lease import LaneLease
@@ -30,23 +30,23 @@ from config.settings import read_settings
 from ops.stack.stack import Stack
 from pipeline.domain.audit.findings import Difference, Unasked
 from pipeline.domain.due import Turn
-from pipeline.domain.enrolment import Listing
-from pipeline.domain.ledger import Books, Outside
-from pipeline.domain.order_records import Withdrawal
+from pipeline.domain.machines.enrolment import Listing
+from pipeline.domain.money.ledger import Books, Outside
+from pipeline.domain.money.statement import By
+from pipeline.domain.orders.records import Withdrawal
 from pipeline.domain.records import ChainFacts, ComputeLog, Outcome, Replicate, Reservation, TaskStage
-from pipeline.domain.statement import By
 from pipeline.flow.ingest import task_records
-from pipeline.store.challenges import Challenges
 from pipeline.store.client import Store
 from pipeline.store.deals import DEALS, NEW, Lease
 from pipeline.store.ended import PastDeal
-from pipeline.store.gas import GasBook
-from pipeline.store.ledger import BlocksRead, Movements
 from pipeline.store.logs import LOGS, Logs
+from pipeline.store.machine.challenges import Challenges
+from pipeline.store.money.gas import GasBook
+from pipeline.store.money.ledger import BlocksRead, Movements
+from pipeline.store.money.transfer_wish import TransferWish
 from pipeline.store.pins import Pin
-from pipeline.store.task_documents import to_document
-from pipeline.store.tasks import NewReplicates
-from pipeline.store.transfer_wish import TransferWish
+from pipeline.store.task.documents import to_document
+from pipeline.store.task.tasks import NewReplicates
 from protocol.errors import SluiceError
 from protocol.poco.events import BlockRef, Seen, TaskInitialize
 from protocol.poco.money import EVEN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.reorg import replace_blocks
+from bench.rig.reorg import replace_blocks
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
 from pipeline.broker import segments

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.domain.enrolment import Applicant, Policy
+from pipeline.domain.machines.enrolment import Applicant, Policy
 from pipeline.domain.records import ChainFacts
-from pipeline.flow.enrolment import SignInFacts, admit
+from pipeline.flow.machines.enrolment import SignInFacts, admit
 from pipeline.store.client import Store
 from protocol.errors import Refused
 from protocol.types import NRlc, Wei

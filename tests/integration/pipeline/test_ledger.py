@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.reorg import replace_blocks
+from bench.rig.reorg import replace_blocks
 from chain.contracts import calls
 from config.http_client import http_client
 from config.http_server.server import http_server
 from config.settings import settings as read_again
 from ops import cli
-from ops.commands.ledger import all_lines
+from ops.commands.money.ledger import all_lines
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
 from ops.poco.sender import TxRequest
@@ -26,8 +26,8 @@ from ops.stack import ports
 from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_operations_app
 from pipeline.api.services import Services
-from pipeline.flow.audit import Reading
-from pipeline.flow.ledger import WalletLedger
+from pipeline.flow.audit.run import Reading
+from pipeline.flow.money.ledger import WalletLedger
 from pipeline.flow.retention import DAY, Retention
 from pipeline.scheduler import Scheduler
 from protocol.poco.view import TaskStatus

@@ -12,21 +12,21 @@ from chain.lane.model.intent import Intent, IntentState, LaneId
 from chain.lane.model.nonce import Attempt, Fees, Mined, NonceRecord, NonceState, Purpose
 from chain.lane.store.documents import intent_document, record_document
 from chain.lane.store.mongo import MongoStore
-from pipeline.domain.ledger import Books, Mark
+from pipeline.domain.money.ledger import Books, Mark
+from pipeline.domain.money.statement import By, Line, statement
 from pipeline.domain.records import ComputeLog, TaskStage
-from pipeline.domain.statement import By, Line, statement
 from pipeline.flow import retention
 from pipeline.flow.ingest import task_records
 from pipeline.flow.retention import DAY, Removed, Retention
 from pipeline.store.client import Store
 from pipeline.store.deals import Lease
-from pipeline.store.gas import GasBook
-from pipeline.store.ledger import BlocksRead, Movements
+from pipeline.store.money.gas import GasBook
+from pipeline.store.money.ledger import BlocksRead, Movements
 from protocol.poco.events import Event, SchedulerNotice, Seen, TaskInitialize
 from protocol.poco.money import EVEN, Balances, Kind
 from protocol.types import BlockHash, BlockNumber, Contract, DealId, Nonce, TaskId, Timestamp, TxHash, Wei
 from tests.integration.pipeline.rows import ALICE, NOW, POOL, deal
-from tests.unit.pipeline.test_ledger import ME, OTHER, movement
+from tests.unit.pipeline.money.test_ledger import ME, OTHER, movement
 
 LANE = LaneId(1, ME)
 HUB = Contract("0x" + "4b" * 20)

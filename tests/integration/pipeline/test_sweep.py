@@ -17,7 +17,7 @@ from pipeline.flow import sweep
 from pipeline.flow.assign import assign
 from pipeline.flow.transactions import BULK_CAPACITY, Transactions
 from pipeline.scheduler import Scheduler
-from pipeline.store.tasks import NewReplicates
+from pipeline.store.task.tasks import NewReplicates
 from protocol.poco.events import SchedulerNotice, Seen
 from protocol.poco.view import TaskStatus
 from protocol.types import Hash32, NRlc, TaskId, Timestamp, TxHash

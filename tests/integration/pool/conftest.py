@@ -11,7 +11,7 @@ import httpx
 import pytest
 from selenium.webdriver import Chrome
 
-from bench.bench_pool import BenchPool, open_bench_pool
+from bench.rig.bench_pool import BenchPool, open_bench_pool
 from config.settings import read_settings
 from ops.market import orders
 from ops.market.match import Matched, match

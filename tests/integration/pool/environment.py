@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from ops.pool.local import SETTINGS
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from bench.bench_pool import BenchPool, open_bench_pool
 from bench.faults import nonce_gaps, stake_locked
+from bench.rig.bench_pool import BenchPool, open_bench_pool
 from chain.rpc.answers import decode_replies, values
 from config.mongodb import client
 from ops.market.match import Matched

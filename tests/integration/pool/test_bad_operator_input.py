@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from ops.stack import anvil, ports, rabbitmq
 from tests.integration.forged import Ended, sluice
 from tests.waiting import wait_until

@@ -15,13 +15,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from config import topology
 from config.mongodb import client
 from ops.pool.local import STOP_SECONDS, TIED, WorkerMachine
 from ops.stack import ports, tools
 from ops.stack.process import Process, Program
-from pipeline.store.tasks import Tasks
+from pipeline.store.task.tasks import Tasks
 from tests.integration.pool.conftest import HONEST
 from tests.integration.pool.environment import scheduler_environment
 from tests.waiting import ample, wait_until

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from ops.market import results
 from ops.market.match import Matched
 from protocol.poco.seal import result_hash

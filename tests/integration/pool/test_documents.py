@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from config.settings import read_settings
 from ops.demo import report
 from ops.poco.accounts import give_ether

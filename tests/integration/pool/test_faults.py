@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.bench_pool import BenchPool, open_bench_pool
 from bench.faults import Fault, disturb, faults, nonce_gaps
+from bench.rig.bench_pool import BenchPool, open_bench_pool
 from config.settings import read_settings
 from ops.market.match import Matched
 from ops.pool.site import Servers

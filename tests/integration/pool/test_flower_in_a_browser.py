@@ -9,7 +9,7 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from config import topology
 from ops.market.match import Matched
 from protocol.results.error_result import Failure

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from protocol.poco.view import TaskStatus
 from tests import prometheus, promql
 from tests.integration.pool.conftest import HONEST

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from config import topology
 from config.settings import read_settings
 from ops.market import results
@@ -17,7 +17,7 @@ from ops.pool.consumers import all_consumed
 from ops.pool.on_chain import PRICE
 from ops.stack import private_file, tools
 from pipeline.store.client import Store
-from pipeline.store.workers import Workers
+from pipeline.store.machine.workers import Workers
 from protocol.poco import weights
 from protocol.poco.view import TaskStatus
 from protocol.types import Wallet

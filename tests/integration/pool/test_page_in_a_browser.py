@@ -5,7 +5,7 @@ from __future__ import annotations
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from config.http_client import http_client
 from protocol.types import TaskId
 from tests.integration.pool.conftest import PAGE_SECONDS

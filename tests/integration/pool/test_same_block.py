@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.bench_pool import BenchPool, open_bench_pool
 from bench.faults import disturb, faults, nonce_gaps
-from bench.usage import counted
+from bench.rig.bench_pool import BenchPool, open_bench_pool
+from bench.rig.usage import counted
 from chain.contracts import calls
 from ops.pool.site import Servers
 from protocol.ethereum.hexbytes import to_hex

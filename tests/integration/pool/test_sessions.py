@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import httpx
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from protocol.poco.view import TaskStatus
 from tests.waiting import ample, wait_until
 

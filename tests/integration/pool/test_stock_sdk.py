@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from ops.demo import report
 from tests.integration import sdk
 from tests.integration.pool.conftest import ended, view

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.bench_pool import BenchPool
-from bench.strangers import Kind, Stranger, at_work, deeds, funded, wrong_results
+from bench.rig.bench_pool import BenchPool
+from bench.rig.strangers import Kind, Stranger, at_work, deeds, funded, wrong_results
 from ops.poco.deploy import TEST_10_CATEGORY
 from protocol.poco.view import TaskStatus
 from tests.integration.pool.conftest import HONEST, banned, set_banned

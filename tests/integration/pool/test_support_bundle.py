@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eth_account import Account
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from tests.integration.pool.environment import scheduler_environment
 from tests.waiting import ample
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from bench.bench_pool import BenchPool
-from bench.fresh_wallets import WORDS, FreshWallet, signed_in
+from bench.rig.bench_pool import BenchPool
+from bench.rig.fresh_wallets import WORDS, FreshWallet, signed_in
 from ops.demo.run import LIAR
 from ops.market import results
 from ops.pool.on_chain import PRICE

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from config import topology
 from protocol.poco.view import TaskStatus
 from tests.integration.pool.conftest import HONEST

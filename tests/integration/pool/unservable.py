@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import httpx
 
-from bench.bench_pool import BenchPool
+from bench.rig.bench_pool import BenchPool
 from ops.market import contracts, orders
 from ops.market.contracts import NewApp, NewDataset
 from ops.market.orders import Offer

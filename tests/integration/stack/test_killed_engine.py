@@ -10,7 +10,7 @@ from docker import DockerClient
 
 from ops.stack import docker
 from tests.waiting import ample
-from workers.sandbox import pause_program
+from workers.sandbox.network import pause_program
 
 
 def test_what_a_killed_engine_leaves_is_ended_with_its_mounts(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings, read_settings
-from config.stack_settings import StackSettings
+from config.values.stack_settings import StackSettings
 from ops import cli
 from ops.stack import anvil, ports, stack, status
 from ops.stack.parts import StackPart
@@ -222,7 +222,7 @@ def test_the_command_prints_json_alone_on_standard_output(
 ) -> None:
     for name, value in place.environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("ops.commands.stack.settings", read_settings)
+    monkeypatch.setattr("ops.commands.run.stack.settings", read_settings)
     assert cli.run(["stack", "up", "mongodb", "--json"]) == 0
     up = capfd.readouterr()
     assert json.loads(up.out)["mongodb"]["endpoint"] == f"mongodb://127.0.0.1:{place.ports.mongodb_port}"

@@ -24,7 +24,7 @@ from tests.unit.workers.assignments import CHAIN_ID, SCHEDULER_KEY, WORKER_KEY, 
 from tests.waiting import ample
 from workers.context import Machine, WorkerContext
 from workers.pool.api import PoolApi
-from workers.sandbox.container import Engine
+from workers.sandbox.engine.container import Engine
 
 IMAGE = "sluice-test/shell:1"
 #: Images that single tests build from it.

@@ -24,7 +24,8 @@ from tests.integration.workers.test_compute import built
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.context import WorkerContext
-from workers.sandbox import disk, host_config
+from workers.sandbox import disk
+from workers.sandbox.engine import host_config
 from workers.task import disk_limits
 from workers.task.compute import compute
 from workers.task.replicate import Replicate, ReplicateStage

@@ -38,7 +38,8 @@ from tests.integration.workers.test_compute import done, result, zipped
 from tests.waiting import wait_until
 from workers.context import WorkerContext
 from workers.fitness import doctor
-from workers.sandbox import app_names, name_servers, pause_program, spec
+from workers.sandbox import spec
+from workers.sandbox.network import app_names, name_servers, pause_program
 from workers.sandbox.rehearsal import METADATA, rehearse
 from workers.task.replicate import ReplicateStage
 

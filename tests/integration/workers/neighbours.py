@@ -18,8 +18,8 @@ from tests.integration.workers.outside import BANNER, HERE, end, greet, ip, outs
 from tests.unit.workers.assignments import WORKERPOOL, assignment, task_id
 from tests.waiting import ample, wait_until
 from workers.context import WorkerContext
-from workers.sandbox import egress
-from workers.sandbox.container import Engine
+from workers.sandbox.engine.container import Engine
+from workers.sandbox.network import egress
 from workers.sandbox.profile import Sandbox, sandbox_of
 from workers.sandbox.spec import ContainerSpec, container_spec
 

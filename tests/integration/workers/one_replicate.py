@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from chain.lane.model.intent import IntentState
+from config.processes.supervisor import Supervisor
 from config.settings import Settings
-from config.supervisor import Supervisor
 from protocol.ethereum.signing import Key
 from protocol.types import TaskId
 from protocol.wire import Assignment

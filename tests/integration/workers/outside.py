@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from tests.waiting import ample
-from workers.sandbox import egress
+from workers.sandbox.network import egress
 from workers.sandbox.rehearsal import METADATA
 
 BANNER = "reached"

@@ -27,7 +27,9 @@ from tests.unit.workers.assignments import WORKER_KEY
 from tests.waiting import ample, wait_until
 from workers.context import WorkerContext
 from workers.fitness import doctor
-from workers.sandbox import host_config, listed_apps, network
+from workers.sandbox.engine import host_config
+from workers.sandbox.network import bridge as network
+from workers.sandbox.network import listed_apps
 from workers.sandbox.profile import CAPABILITIES, NetworkAccess, sandbox_of
 from workers.sandbox.rehearsal import METADATA, rehearse
 from workers.sandbox.spec import LABEL_WALLET
@@ -162,7 +164,7 @@ def test_a_machine_whose_apps_reach_it_or_what_its_list_does_not_have_is_refused
     listed: Settings, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert listed.app_domains == DOMAINS
-    monkeypatch.setattr("workers.sandbox.name_servers.asked_name", lambda _: "pool.example.com")
+    monkeypatch.setattr("workers.sandbox.network.name_servers.asked_name", lambda _: "pool.example.com")
     elsewhere = (ELSEWHERE, METADATA[1])
     with outside_world():
         assert rehearse(context.machine, outside=elsewhere).network == (
@@ -170,8 +172,8 @@ def test_a_machine_whose_apps_reach_it_or_what_its_list_does_not_have_is_refused
             " name servers were refused, and each of them answered"
         )
         # As with a firewall of the machine's owner that lets all through before: the chain has no effect.
-        monkeypatch.setattr("workers.sandbox.packet_filter.rules_listed", lambda _: [])
-        monkeypatch.setattr("workers.sandbox.name_servers.asked_name", lambda _: None)
+        monkeypatch.setattr("workers.sandbox.network.packet_filter.rules_listed", lambda _: [])
+        monkeypatch.setattr("workers.sandbox.network.name_servers.asked_name", lambda _: None)
         with pytest.raises(
             BadSetting, match=rf"would reach this machine and .*{ELSEWHERE}:80, which is not in SLUICE_"
         ):

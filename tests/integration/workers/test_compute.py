@@ -26,7 +26,7 @@ from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import ample, wait_until
 from workers.context import WorkerContext
 from workers.data.layout import Layout
-from workers.sandbox.container import Engine
+from workers.sandbox.engine.container import Engine
 from workers.sandbox.spec import NANOSECONDS, Limits
 from workers.task import steps
 from workers.task.compute import compute

@@ -25,10 +25,11 @@ from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.context import Machine, WorkerContext
 from workers.data.layout import Layout
-from workers.sandbox import image, spec
-from workers.sandbox.container import Engine
-from workers.sandbox.image_store import REPOSITORY, ImageStore
-from workers.sandbox.image_words import MOST_ENTRIES
+from workers.sandbox import spec
+from workers.sandbox.engine.container import Engine
+from workers.sandbox.images import image
+from workers.sandbox.images.image_store import REPOSITORY, ImageStore
+from workers.sandbox.images.image_words import MOST_ENTRIES
 from workers.sandbox.spec import LABEL_GPUS, LABEL_TASK, LABEL_WALLET
 from workers.task.compute import compute
 from workers.task.replicate import Replicate, ReplicateStage

@@ -15,7 +15,8 @@ from tests.integration.workers.neighbours import app
 from tests.integration.workers.outside import INTERNET, leave_network, outside_world, run_command
 from workers.context import WorkerContext
 from workers.fitness import doctor
-from workers.sandbox import container, egress, host_config, name_servers, packet_filter
+from workers.sandbox.engine import container, host_config
+from workers.sandbox.network import egress, name_servers, packet_filter
 from workers.sandbox.profile import sandbox_of
 from workers.sandbox.rehearsal import rehearse
 

@@ -32,8 +32,8 @@ def test_the_container_of_a_start_that_was_killed_is_not_in_the_way_and_goes(
 
     with monkeypatch.context() as broken:
         # Neither removes what it made, as a process that got SIGKILL.
-        broken.setattr("workers.sandbox.container.Engine.remove", lambda *_: None)
-        broken.setattr("workers.sandbox.container.Engine.file_exists", killed)
+        broken.setattr("workers.sandbox.engine.container.Engine.remove", lambda *_: None)
+        broken.setattr("workers.sandbox.engine.container.Engine.file_exists", killed)
         broken.setattr("workers.sandbox.rehearsal.os.getpid", lambda: 1)
         with pytest.raises(KeyboardInterrupt):
             rehearse(context.machine)
@@ -66,7 +66,7 @@ def test_a_folder_that_the_engine_does_not_see_is_said_before_any_work(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As for a worker in a container whose SLUICE_HOME is no folder of the engine's host.
-    monkeypatch.setattr("workers.sandbox.container.Engine.file_exists", lambda *_: False)
+    monkeypatch.setattr("workers.sandbox.engine.container.Engine.file_exists", lambda *_: False)
     context = open_bench(settings)
     with pytest.raises(BadSetting, match="does not see"):
         rehearse(context.machine)

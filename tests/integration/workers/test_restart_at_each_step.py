@@ -34,8 +34,8 @@ from tests.faulty import Answer
 from tests.faulty.http import Handler, beside
 from tests.faulty.registry import blobs_of, layer, registry
 from tests.integration import forged
+from tests.integration.chain.test_poco_life import RESULTS, Shop, open_shop
 from tests.integration.conftest import standing_still
-from tests.integration.test_poco_life import RESULTS, Shop, open_shop
 from tests.integration.workers import one_replicate
 from tests.integration.workers.conftest import IMAGE
 from tests.integration.workers.one_replicate import Orders, Point, Stop
@@ -43,7 +43,7 @@ from tests.integration.workers.test_images import stored
 from tests.unit.workers.assignments import assignment
 from tests.waiting import ample
 from workers.data.layout import layout_of
-from workers.sandbox.container import Engine
+from workers.sandbox.engine.container import Engine
 from workers.sandbox.spec import LABEL_TASK
 from workers.task.journal import Journal
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from config.endpoints import plaintext_warnings, public_endpoints, rpc_urls
 from config.settings import read_settings
+from config.values.endpoints import plaintext_warnings, public_endpoints, rpc_urls
 from protocol.errors import BadSetting
 
 

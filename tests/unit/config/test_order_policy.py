@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config.order_policy import MOST_OFFERS, NO_OFFERS, read_policy
+from config.values.order_policy import MOST_OFFERS, NO_OFFERS, read_policy
 from protocol.errors import BadSetting
 from protocol.poco.tags import Framework, framework, needs_gpu
 from tests.documents import PAGES, blocks

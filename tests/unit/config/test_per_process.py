@@ -9,7 +9,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from config.per_process import PerProcess
+from config.processes.per_process import PerProcess
 
 
 def _in_child(call: Callable[[], int]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from config.supervisor import Supervisor, _child_main, restart_pause
+from config.processes.supervisor import Supervisor, _child_main, restart_pause
 from protocol.errors import BadSetting
 from tests.waiting import ample, wait_until
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.settings import VARIABLES, read_settings
-from config.variables import refuse_unknown
+from config.values.variables import refuse_unknown
 from protocol.errors import BadSetting
 
 

@@ -13,7 +13,8 @@ from chain.lane.run import Lane
 from chain.watch.status import NodeStatus
 from config.settings import read_settings, settings
 from ops import cli
-from ops.commands import chain, tx
+from ops.commands.money import tx
+from ops.commands.pool import chain
 from ops.stack import stack
 from protocol.errors import NotReady
 

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from config.settings import Settings
-from config.stack_settings import StackSettings
-from ops.stack import members, mongodb, rabbitmq
+from config.values.stack_settings import StackSettings
+from ops.stack import mongodb, rabbitmq
+from ops.stack.clusters import members
 from tests.image import composed
 
 ROOT = Path(__file__).parents[3]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from ops.commands import ledger
-from ops.commands.ledger import MOST_LINES, all_lines
-from pipeline.domain.statement import By, Line, page
+from ops.commands.money import ledger
+from ops.commands.money.ledger import MOST_LINES, all_lines
+from pipeline.domain.money.statement import By, Line, page
 
 
 def asked(by: By, lines: dict[str, Line], most: int, meanwhile: Callable[[int], None]) -> Callable[..., Any]:

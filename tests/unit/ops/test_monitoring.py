@@ -16,8 +16,8 @@ from config import topology
 from config.metrics import DECLARED
 from config.settings import Settings
 from pipeline.broker.admin import MACHINES_QUEUES
+from pipeline.domain.machines.worker_state import WorkerState
 from pipeline.domain.records import TaskStage
-from pipeline.domain.worker_state import WorkerState
 from tests.promql import Named, read
 
 ROOT = Path(__file__).parents[3]
@@ -41,7 +41,7 @@ VALUES: dict[str, set[str]] = {
     "outcome": {"ok", "error", "unavailable"},
     "purpose": set(Purpose),
     "queue": {"pipeline", topology.DEAD_QUEUE, MACHINES_QUEUES, "lane"},
-    # As `pipeline.domain.health.parts` has them.
+    # As `pipeline.domain.condition.health.parts` has them.
     "part": {
         "mongodb",
         "rabbitmq",

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from config.settings import Settings, read_settings
 from ops import preflight
-from pipeline.domain.facts import Facts, IpfsFacts, NoAnswer
+from pipeline.domain.condition.facts import Facts, IpfsFacts, NoAnswer
 from pipeline.probes import Probes
 from protocol.errors import BadSetting, RpcUnavailable
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from ops.commands import worker
+from ops.commands.run import worker
 from protocol.results.error_result import UNCLEAR_END, worded
 from protocol.wire import Report, Step
 from workers.fitness.status import LocalTask, Status

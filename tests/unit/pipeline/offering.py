@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from config.order_policy import OrderPolicy
-from pipeline.domain.offers import Book, Supply, decide
-from pipeline.domain.order_records import (
+from config.values.order_policy import OrderPolicy
+from pipeline.domain.orders.offers import Book, Supply, decide
+from pipeline.domain.orders.records import (
     Close,
     End,
     OrderAction,
@@ -19,7 +19,7 @@ from pipeline.domain.order_records import (
     Unpublish,
     Withdraw,
 )
-from pipeline.domain.order_room import PoolTerms
+from pipeline.domain.orders.room import PoolTerms
 from pipeline.domain.records import TaskRecord, WorkerRecord
 from pipeline.domain.replicas import newcomers_left
 from protocol.poco.orders import WorkerpoolOrder

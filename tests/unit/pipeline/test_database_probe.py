@@ -7,7 +7,7 @@ from pymongo.errors import ExecutionTimeout, OperationFailure, ServerSelectionTi
 
 from config.settings import read_settings
 from pipeline import probes
-from pipeline.domain.facts import NoAnswer
+from pipeline.domain.condition.facts import NoAnswer
 
 
 @pytest.mark.parametrize(

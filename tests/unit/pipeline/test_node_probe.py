@@ -9,7 +9,7 @@ import pytest
 
 from config.settings import Settings
 from pipeline import probes
-from pipeline.domain.facts import NoAnswer
+from pipeline.domain.condition.facts import NoAnswer
 from pipeline.probes import CHAIN_SECONDS, Probes
 
 

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from config.http_server.rates import RateLimits, parsed
-from config.sms_settings import read_sms_settings
+from config.values.sms_settings import read_sms_settings
 from protocol.enclave.secrets import dataset_key, requester_secret
 from protocol.enclave.session import fetching_hash
 from protocol.errors import BadSetting

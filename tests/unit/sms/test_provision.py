@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from config.settings import read_settings
-from config.sms_settings import read_sms_settings
+from config.values.sms_settings import read_sms_settings
 from protocol.enclave.session import Session, SessionError
 from protocol.errors import BadSetting, NoSession
 from protocol.types import TaskId, Wallet

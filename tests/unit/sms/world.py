@@ -11,7 +11,7 @@ from chain.contracts.hub import App, Dataset, Deal, TaskPlace
 from config.http_server.rates import RateLimits
 from config.key_ring import KeyFile, RingKey
 from config.settings import read_settings
-from config.sms_settings import read_sms_settings
+from config.values.sms_settings import read_sms_settings
 from protocol.enclave.secrets import RESULT_KEY_NAME, STORE_NAME, SecretId, storing_hash, wallet_secret
 from protocol.enclave.session import SessionRequest, SignatureValue
 from protocol.ethereum.hexbytes import to_bytes

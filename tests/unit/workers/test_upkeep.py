@@ -1,10 +1,9 @@
-"""What a machine does by itself when messages are lost; the pool, Docker and the chain are played here."""
+"""What a machine does by itself when messages are lost."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,137 +11,17 @@ from unittest.mock import Mock
 
 import pytest
 
-from chain.lane.model.intent import Intent
-from protocol.errors import EngineUnavailable, PoolUnavailable, RpcUnavailable
-from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
-from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
-from protocol.wire import Mode, Pong, ResultLink
-from tests.unit.workers.assignments import LATER, WORKER_KEY, assignment, task_id
+from protocol.errors import EngineUnavailable
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
+from protocol.wire import Mode, Pong
+from tests.unit.workers.assignments import LATER, task_id
+from tests.unit.workers.upkeep_world import World, view
 from workers import upkeep_process
 from workers.data.layout import Layout
-from workers.reveals import REVEAL_CHECK_SECONDS, UnaskedReveals
+from workers.reveals import REVEAL_CHECK_SECONDS
 from workers.task.journal import Journal
-from workers.task.replicate import Replicate, ReplicateStage, Todo, todo
-from workers.upkeep import RESUME_SECONDS, Upkeep
-
-DIGEST = Hash32("0x" + "ab" * 32)
-VOTE = Hash32("0x" + "cd" * 32)
-LINK = ResultLink(storage="ipfs", location="/ipfs/Qm")
-
-
-@dataclass
-class World:
-    """Everything that `Upkeep` calls, and what it did."""
-
-    layout: Layout
-    journal: Journal
-    clock: float = 1000.0
-    pong: Pong | None = field(default_factory=lambda: Pong(forget=[], abort=[]))
-    views: dict[TaskId, ChainView] | None = field(default_factory=dict)
-    containers: list[tuple[TaskId, str]] = field(default_factory=list)
-    pinged: list[list[TaskId]] = field(default_factory=list)
-    sent: list[tuple[str, TaskId]] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    killed: list[str] = field(default_factory=list)
-    #: Why no task is taken, by the machine's own limits; and how often it signed off.
-    limit: str | None = None
-    left: list[str] = field(default_factory=list)
-    #: Whether all threads that go on with lost tasks are at work.
-    busy: bool = False
-    #: Whether the machine may not start, and only reveals its votes; how many transactions of its lane are not mined.
-    votes_only: bool = False
-    unmined: int = 0
-    #: What Docker says when one of these is to be removed.
-    stuck: dict[str, Exception] = field(default_factory=dict)
-
-    def now(self) -> float:
-        return self.clock
-
-    @property
-    def hub(self) -> Any:
-        """The chain, played."""
-        return SimpleNamespace(tasks=self._tasks)
-
-    @property
-    def context(self) -> Any:
-        machine = SimpleNamespace(
-            wallet=WORKER_KEY.wallet,
-            pool=SimpleNamespace(hub="0x" + "0" * 40, least_stake=None),
-            settings=SimpleNamespace(worker_name="test"),
-        )
-        return SimpleNamespace(
-            layout=self.layout,
-            journal=self.journal,
-            now=self.now,
-            rpc=None,
-            machine=machine,
-            pool=SimpleNamespace(ping=self._ping, leave=self.left.append),
-            ledger=SimpleNamespace(note_stakes=lambda: None, worth=lambda _: 0, why_no_work=lambda _: self.limit),
-            chain_id=1,
-            lane=SimpleNamespace(submit=self._submit, id="lane"),
-            lane_store=SimpleNamespace(count=lambda *_: self.unmined),
-            lane_wakeup=SimpleNamespace(notify=lambda: None),
-            reports=SimpleNamespace(send=lambda *_: None),
-            engine=SimpleNamespace(
-                containers_of=lambda _: self.containers, remove=self._remove, kill=self.killed.append
-            ),
-        )
-
-    @property
-    def upkeep(self) -> Upkeep:
-        resumer: Any = SimpleNamespace(resume=self._resume)
-        upkeep = Upkeep(self.context, resumer, votes_only=self.votes_only)
-        upkeep._hub = self.hub
-        return upkeep
-
-    @property
-    def reveals(self) -> UnaskedReveals:
-        reveals = UnaskedReveals(self.context)
-        reveals._hub = self.hub
-        return reveals
-
-    def _resume(self, replicate: Replicate) -> bool:
-        if self.busy:
-            return False
-        self.sent.append((todo(replicate) or "nothing", replicate.task_id))
-        return True
-
-    def _submit(self, intents: Sequence[Intent]) -> None:
-        self.sent += [(intent.method, TaskId(intent.subject)) for intent in intents]
-
-    def _remove(self, container: str) -> None:
-        if container in self.stuck:
-            raise self.stuck[container]
-        self.removed.append(container)
-
-    def _ping(self, tasks: list[TaskId], machine: str) -> Pong:
-        self.pinged.append(tasks)
-        if self.pong is None:
-            raise PoolUnavailable(what="pool", why="away")
-        return self.pong
-
-    def _tasks(self, tasks: Sequence[TaskId]) -> list[ChainView]:
-        if self.views is None:
-            raise RpcUnavailable(what="node", why="away")
-        return [self.views.get(task, ChainView(task)) for task in tasks]
-
-    def put(self, stage: ReplicateStage, mode: Mode = Mode.VOTE, number: int = 1) -> TaskId:
-        task = task_id(number)
-        self.journal.add(assignment(number, mode=mode), self.clock)
-        self.layout.task(task).make()
-        if stage is not ReplicateStage.TAKEN:
-            self.journal.mark_running(task, "container", self.clock)
-        if stage in (ReplicateStage.COMPUTED, ReplicateStage.COMMITTED, ReplicateStage.REVEALED):
-            self.journal.mark_computed(task, self.clock, digest=DIGEST, callback_data=None, cause=None, exit_code=0)
-        if stage in (ReplicateStage.COMMITTED, ReplicateStage.REVEALED):
-            self.journal.mark_committed(task, self.clock)
-        if stage is ReplicateStage.REVEALED:
-            self.journal.mark_revealed(task, self.clock)
-        if stage is ReplicateStage.FAILED:
-            self.journal.mark_failed(task, "cause", self.clock)
-        if stage is ReplicateStage.ABORTED:
-            self.journal.mark_aborted(task, self.clock)
-        return task
+from workers.task.replicate import ReplicateStage, Todo
+from workers.upkeep import RESUME_SECONDS
 
 
 @pytest.fixture
@@ -152,11 +31,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     journal = Journal(layout.journal)
     yield World(layout, journal)
     journal.close()
-
-
-def view(task: TaskId, status: TaskStatus, vote: ContributionStatus = ContributionStatus.CONTRIBUTED) -> ChainView:
-    own = Contribution(WORKER_KEY.wallet, VOTE, vote, BlockNumber(1))
-    return ChainView(task, status, (own,), VOTE, Timestamp(9999))
 
 
 def test_what_its_own_message_may_still_move_is_left_alone(world: World) -> None:

@@ -16,9 +16,9 @@ from ops.market.match import Matched, match
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.poco.state import CHAIN_ID
 from pipeline.broker.notify import Notifier
-from pipeline.domain.order_records import OrderRecord, OrderStage
+from pipeline.domain.orders.records import OrderRecord, OrderStage
 from pipeline.domain.records import ChainFacts
-from pipeline.flow.orders import keep_orders
+from pipeline.flow.orders.keep import keep_orders
 from pipeline.scheduler import Scheduler
 from protocol.poco.orders import WorkerpoolOrder
 from protocol.types import Wei

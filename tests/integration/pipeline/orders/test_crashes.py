@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.flow.order_actions import OrderActions
-from pipeline.flow.orders import keep_orders
+from pipeline.flow.orders.actions import OrderActions
+from pipeline.flow.orders.keep import keep_orders
 from protocol.errors import MarketRefused
 from tests.integration.pipeline.orders.conftest import Shop, ended
 from tests.waiting import until
@@ -20,14 +20,14 @@ class Crashed(BaseException):
     """The process is killed here."""
 
 
-#: Each window of `pipeline.domain.order_records`: the method of what, and whether it was done before the crash.
+#: Each window of `pipeline.domain.orders.records`: the method of what, and whether it was done before the crash.
 WINDOWS = {
     "the order is stored": ("pipeline.store.orders.Orders.add", True),
     "it is about to be sent": ("pipeline.store.orders.Orders.mark_shown", True),
-    "the market took it": ("pipeline.flow.market_api.MarketApi.publish", True),
+    "the market took it": ("pipeline.flow.orders.market_api.MarketApi.publish", True),
     "it is not noted as published": ("pipeline.store.orders.Orders.mark_published", False),
     "the withdrawal is stored": ("pipeline.store.orders.Orders.withdraw", True),
-    "it was unpublished": ("pipeline.flow.market_api.MarketApi.unpublish", True),
+    "it was unpublished": ("pipeline.flow.orders.market_api.MarketApi.unpublish", True),
     "it is not noted as unpublished": ("pipeline.store.orders.Orders.mark_unpublished", False),
     "its close was handed to the lane": ("chain.lane.run.Lane.submit", True),
     "its close is not handed to the lane": ("chain.lane.run.Lane.submit", False),

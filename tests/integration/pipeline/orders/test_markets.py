@@ -11,10 +11,10 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from ops.poco.state import CHAIN_ID
 from pipeline.broker.notify import Notifier
-from pipeline.domain.order_records import LOOK_SECONDS, OrderStage
-from pipeline.flow.market_api import MarketApi
-from pipeline.flow.order_actions import LONGEST_WAIT, close_intent
-from pipeline.flow.orders import keep_orders
+from pipeline.domain.orders.records import LOOK_SECONDS, OrderStage
+from pipeline.flow.orders.actions import LONGEST_WAIT, close_intent
+from pipeline.flow.orders.keep import keep_orders
+from pipeline.flow.orders.market_api import MarketApi
 from tests.faulty import Answer, Fault, HangUp
 from tests.faulty.market import UNKNOWN, market_api
 from tests.integration.pipeline.orders.conftest import Shop, closed, ended

@@ -10,12 +10,12 @@ import pytest
 from chain.contracts import calls
 from chain.contracts.hub import Hub
 from ops.poco.deploy import TEST_10_CATEGORY
-from pipeline.api.admin.order_models import CancelledOrders
+from pipeline.api.admin.answers.orders import CancelledOrders
 from pipeline.api.admin.orders import cancel, list_orders
 from pipeline.api.services import Services
-from pipeline.domain.holding import WITHDRAW_SECONDS
-from pipeline.domain.order_records import OrderStage, Withdrawal
-from pipeline.flow.orders import read_view
+from pipeline.domain.condition.holding import WITHDRAW_SECONDS
+from pipeline.domain.orders.records import OrderStage, Withdrawal
+from pipeline.flow.orders.keep import read_view
 from pipeline.store.client import database
 from protocol.amounts import ether
 from protocol.errors import TransactionReverted

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
-from config.stack_settings import StackSettings
+from config.values.stack_settings import StackSettings
 from ops.stack.parts import StackPart
 
 PAGE = (Path(__file__).parents[4] / "docs/local-stack.md").read_text()

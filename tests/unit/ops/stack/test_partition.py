@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ops.stack import members, partition
-from ops.stack.partition import Side
+from ops.stack.clusters import members, partition
+from ops.stack.clusters.partition import Side
 
 SIDE = Side(180171, "127.0.0.2", (18017, 18017))
 #: As `iptables -S OUTPUT` prints.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from config.settings import Settings, read_settings
-from config.stack_settings import StackSettings
-from ops.stack import members, parts, rabbitmq
+from config.values.stack_settings import StackSettings
+from ops.stack import parts, rabbitmq
+from ops.stack.clusters import members
 from ops.stack.parts import StackPart
 
 #: The defaults, whatever the shell that runs the tests says.

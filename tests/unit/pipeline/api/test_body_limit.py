@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from pipeline.api.body_limit import REPORT_BYTES, SMALL_BYTES, BodyLimit
+from pipeline.api.limits.body_limit import REPORT_BYTES, SMALL_BYTES, BodyLimit
 
 RESULT_BYTES = 10_000_000
 TASK = "/tasks/0x" + "11" * 32

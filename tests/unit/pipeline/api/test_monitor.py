@@ -9,8 +9,8 @@ import pytest
 import structlog
 
 from pipeline.api.monitor import Monitor
-from pipeline.domain.facts import BrokerFacts, DatabaseFacts, ExpectedPool, Facts, IpfsFacts, NoAnswer
-from pipeline.domain.holding import HOLD_SECONDS
+from pipeline.domain.condition.facts import BrokerFacts, DatabaseFacts, ExpectedPool, Facts, IpfsFacts, NoAnswer
+from pipeline.domain.condition.holding import HOLD_SECONDS
 from protocol.types import Contract, Wallet
 
 POOL = ExpectedPool(Wallet("0x" + "11" * 20), Contract("0x" + "33" * 20), block_time=1.0)

@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from pipeline.api.recent_answers import RecentAnswers
+from pipeline.api.limits.recent_answers import RecentAnswers
 
 
 def test_an_answer_is_made_anew_only_when_it_is_old() -> None:

@@ -1,0 +1,86 @@
+"""Where a bag's RPC calls, messages, database operations and CPU seconds go: by method, queue, query, process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from kombu import Connection
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from bench.rig.bench_pool import BenchPool
+from bench.rig.usage import tree_cpu_seconds
+from config.mongodb import client
+
+#: Bytes of MongoDB's own profile: some 2,000 operations a megabyte.
+_PROFILE_BYTES = 2**27
+#: Entries of each list.
+_MOST = 60
+
+
+class Breakdown:
+    """Watches one bag. MongoDB's profiler and a second consumer cost some CPU, so its figures are shares, not costs."""
+
+    def __init__(self, bench_pool: BenchPool) -> None:
+        """Start watching."""
+        self._pool = bench_pool
+        servers, names = bench_pool.servers, bench_pool.names
+        self._db = client(servers.mongodb_uri)[names.database]
+        self._db.create_collection("system.profile", capped=True, size=_PROFILE_BYTES)
+        self._db.command("profile", 2)
+        # A copy of every message of vhost `core`.
+        channel: Any = Connection(f"{servers.amqp_url}/{names.core}").default_channel
+        self._channel, self._tap = channel, str(channel.queue_declare("", exclusive=True).queue)
+        for exchange in ("sluice", "celeryev"):
+            channel.queue_bind(self._tap, exchange, "#")
+        self._calls, self._seconds = self._rpc_calls(), self._cpu_seconds()
+
+    def per_task(self, tasks: int) -> Mapping[str, Mapping[str, float]]:
+        """What was done since the start, by kind, per task; most first."""
+        self._db.command("profile", 0)
+        kinds = {
+            "rpc_calls": self._rpc_calls() - self._calls,
+            "broker_messages": self._messages(),
+            "mongodb_operations": Counter(_shape(row) for row in self._db["system.profile"].find()),
+            "cpu_seconds": self._cpu_seconds() - self._seconds,
+        }
+        return {
+            kind: {name: round(number / tasks, 4) for name, number in counts.most_common(_MOST)}
+            for kind, counts in kinds.items()
+        }
+
+    def _rpc_calls(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for folder in self._pool.pool.home.glob("*/metrics"):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]  # not typed upstream
+            whose = "scheduler" if folder.parent.name == "scheduler" else "machines"
+            for sample in (sample for metric in registry.collect() for sample in metric.samples):
+                if sample.name == "sluice_rpc_requests_total":
+                    counts[f"{whose} {sample.labels['method']}"] += int(sample.value)
+        return counts
+
+    def _messages(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        while (message := self._channel.basic_get(self._tap, no_ack=True)) is not None:
+            info = message.delivery_info
+            counts[f"{info['exchange']} {message.headers.get('task') or info['routing_key']}"] += 1
+        return counts
+
+    def _cpu_seconds(self) -> Counter[Any]:
+        """Of the scheduler's processes."""
+        pids = (self._pool.pool.home / "scheduler" / "run").rglob("*.pid")
+        return Counter({path.stem: tree_cpu_seconds(int(path.read_text())) for path in pids})
+
+
+def _shape(row: Mapping[str, Any]) -> str:
+    """An operation without its values: collection, kind, names of what it asks for and sets."""
+    command: Mapping[str, Any] = row.get("command", {})
+    asked = command.get("filter", command.get("q", command.get("query", {}))) or {}
+    change = command.get("u", command.get("update", {})) or {}
+    stages = change if isinstance(change, list) else command.get("pipeline", [change])
+    changed = [name for stage in stages for fields in stage.values() if isinstance(fields, dict) for name in fields]
+    kind = next(iter(command), "") if row["op"] == "command" else row["op"]
+    return f"{row['ns'].partition('.')[2]} {kind} {','.join(map(str, asked))} > {','.join(changed)}"[:150]

@@ -1,0 +1,1 @@
+"""`sluice …`: what keeps a pool in order: audit, backups, keys, settings, what helpers need."""

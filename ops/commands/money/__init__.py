@@ -1,0 +1,1 @@
+"""`sluice …`: what the pool earns, spends, sells and sends."""

@@ -1,0 +1,69 @@
+"""`sluice sms run | rotate`: the secret service for enclaves."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from config.logging import configure
+from config.settings import settings
+from config.values.sms_settings import sms_settings
+from ops.admin import screen
+from ops.admin.screen import Json
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sluice sms …`."""
+    group = typer.Typer(no_args_is_help=True, help="The secret service for enclaves: an iExec SMS.")
+    group.command("run", epilog="Example: `sluice sms run`")(_run)
+    group.command("rotate", epilog="Examples: `sluice sms rotate`, `sluice sms rotate --finish --json`")(_rotate)
+    app.add_typer(group, name="sms")
+
+
+def _run() -> None:
+    """Keep secrets of dataset owners, app developers and requesters, and give them to enclaves, until SIGTERM.
+
+    Needs the chain (`SLUICE_RPC_URL`, `SLUICE_HUB`) and MongoDB (`SLUICE_MONGODB_URI`), and nothing of the scheduler.
+    Its own settings are `SLUICE_SMS_…`: docs/secret-service.md.
+    """
+    from sms import serve  # noqa: PLC0415 # help is printed at once
+
+    now = settings()
+    configure(now, process="sms")
+    serve.run(now, sms_settings())
+
+
+def _rotate(
+    finish: Annotated[
+        bool, typer.Option("--finish", help="No new key: finish what was begun, and drop keys that nothing needs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Encrypt all that is stored with a new key. Running services take it at once; nothing is restarted.
+
+    Needs SLUICE_SMS_KEY_FILE, which it changes: copy it elsewhere afterwards. The former key is dropped by a run that
+    comes a minute later or more (`--finish`). Exit code 1 if there are rows that no key opens.
+    """
+    from config.mongodb import durable_database  # noqa: PLC0415
+    from sms.rotate import rotate  # noqa: PLC0415
+    from sms.store.mongo import MongoSecretStore  # noqa: PLC0415
+    from sms.vault import Vault  # noqa: PLC0415
+
+    now, sms = settings(), sms_settings()
+    store = MongoSecretStore(durable_database(now, sms.database))
+    done = rotate(store, Vault.of(now, sms), time.time(), new_key=not finish)
+    says = [f"Key {done.key} is in use; {done.rows} rows were encrypted with it."]
+    if done.dropped:
+        says.append(f"Dropped: {', '.join(done.dropped)}.")
+    if done.kept:
+        says.append(f"Kept for a minute more: {', '.join(done.kept)}. Then: `sluice sms rotate --finish`.")
+    if done.unreadable:
+        says.append(
+            f"No key opens {', '.join(done.unreadable)}: their values are lost unless a copy of the file has it."
+        )
+    screen.show(asdict(done), "\n".join(says), as_json=as_json)
+    if done.unreadable:
+        raise typer.Exit(1)

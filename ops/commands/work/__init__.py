@@ -1,0 +1,1 @@
+"""`sluice …`: deals and tasks, why they wait, and what is stuck between."""

@@ -1,0 +1,123 @@
+"""MongoDB and RabbitMQ as clusters of three: started, found, cut off and brought back.
+
+part        members                   ends well without one member, since
+mongodb     a replica set             two elect a primary, and a write is acknowledged by two
+rabbitmq    nodes of one cluster      a quorum queue has a member on each, and two elect a leader
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from config.settings import Settings
+from config.values.stack_settings import StackSettings
+from ops.stack import mongodb, rabbitmq
+from ops.stack.clusters import members, partition
+from ops.stack.clusters.members import Member
+from ops.stack.clusters.partition import Side
+from ops.stack.parts import StackPart, credentials
+from ops.stack.process import Process, find
+
+#: The parts that can be a cluster.
+PARTS = (StackPart.MONGODB, StackPart.RABBITMQ)
+
+
+def of_part(part: StackPart, home: Path, ports: StackSettings) -> tuple[Member, ...]:
+    """The members of a part's cluster, running or not. `home`: of the stack."""
+    port = ports.mongodb_port if part is StackPart.MONGODB else ports.rabbitmq_port
+    return members.of_cluster(home.absolute() / "stack" / part, port)
+
+
+def runs(home: Path) -> bool:
+    """Whether a cluster is up under `home`: one of its members was started and not stopped since, if maybe killed."""
+    folders = [home / "stack" / part / str(number) for part in PARTS for number in members.NUMBERS]
+    return any((folder / "pid").exists() for folder in folders)
+
+
+def as_it_runs(ports: StackSettings, home: Path) -> StackSettings:
+    """The stack's settings, with `cluster` where one is up."""
+    return ports.model_copy(update={"cluster": ports.cluster or runs(home)})
+
+
+def start(part: StackPart, settings: Settings, ports: StackSettings) -> list[Process]:
+    """Start the members of a part side by side, or find them running; returns once they are one cluster.
+
+    Ends partitions that a killed test left. Raises PortTaken, NotReady, MissingTool, BadInput.
+    """
+    three = of_part(part, settings.home, ports)
+    _heal(three)
+    if part is StackPart.MONGODB:
+        processes = _side_by_side(lambda member: mongodb.start_member(member, ports.mongodb_port), three)
+        mongodb.found_set(three, ports.mongodb_port)
+        return processes
+    nodes = _nodes(settings, ports, three)
+    nodes.prepare()
+    nodes.mapped()
+    return _side_by_side(nodes.start, three)
+
+
+def restart(part: StackPart, number: int, settings: Settings, ports: StackSettings) -> None:
+    """Start one member again, counted from 1. Raises as `start`."""
+    three = of_part(part, settings.home, ports)
+    member = three[number - 1]
+    if part is StackPart.MONGODB:
+        mongodb.start_member(member, ports.mongodb_port)
+        mongodb.found_set(three, ports.mongodb_port)
+    else:
+        _nodes(settings, ports, three).start(member)
+
+
+def forget(folder: Path) -> None:
+    """Have `runs` say no: remove the pid files of members that were killed. `folder`: of the part."""
+    for number in members.NUMBERS:
+        (folder / str(number) / "pid").unlink(missing_ok=True)
+
+
+def process(part: StackPart, member: Member) -> Process | None:
+    """The process of one member; None if it does not run."""
+    return find(part.label, member.folder / "pid")
+
+
+def answers(part: StackPart, member: Member, settings: Settings, ports: StackSettings) -> bool:
+    """Whether one member answers by itself; a node of RabbitMQ without the other two does not."""
+    if part is StackPart.MONGODB:
+        return mongodb.answers(member, ports.mongodb_port)
+    return rabbitmq.ready(rabbitmq.api_url(ports.rabbitmq_port, member.host), *credentials(settings))
+
+
+def cut(part: StackPart, member: Member, ports: StackSettings) -> None:
+    """Cut one member off from everybody. Needs root. Raises MissingTool."""
+    first = ports.mongodb_port if part is StackPart.MONGODB else ports.rabbitmq_port
+    last = first if part is StackPart.MONGODB else first + rabbitmq.CLUSTER_PORTS - 1
+    partition.cut(Side(_group(member), member.host, (first, last)))
+
+
+def heal(member: Member) -> None:
+    """End the partition of one member. Raises MissingTool."""
+    partition.heal([_group(member)])
+
+
+def _heal(three: Sequence[Member]) -> None:
+    groups = [member.group for member in three if member.group is not None]
+    if groups and partition.possible():
+        partition.heal(groups)
+
+
+def _group(member: Member) -> int:
+    if member.group is None:
+        raise partition.needs_root()
+    return member.group
+
+
+def _nodes(settings: Settings, ports: StackSettings, three: tuple[Member, ...]) -> rabbitmq.Nodes:
+    user, password = credentials(settings)
+    vhosts = (settings.amqp_core_vhost, settings.amqp_pool_vhost)
+    return rabbitmq.Nodes(three[0].folder.parent, ports.rabbitmq_port, user, password, vhosts, three)
+
+
+def _side_by_side(start_one: Callable[[Member], Process], three: Sequence[Member]) -> list[Process]:
+    """A node of a cluster is ready only with another one."""
+    with ThreadPoolExecutor(len(three)) as threads:
+        return list(threads.map(start_one, three))

@@ -1,0 +1,1 @@
+"""What the operator's API answers: models for JSON, and how records become their lines. No I/O."""

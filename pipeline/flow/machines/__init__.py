@@ -1,0 +1,1 @@
+"""Lets machines in, bans them, and counts why they got no task."""

@@ -1,0 +1,43 @@
+"""Where no machine that was ever right on chain can have a vote, as in every new pool, newcomers decide the tasks."""
+
+from __future__ import annotations
+
+from pipeline.domain.match import stake_locked
+from pipeline.domain.records import MOST_NEWCOMERS, TaskRecord, WorkerRecord
+from pipeline.domain.replicas import NEWCOMERS_DECIDE, PROVEN_SECONDS, let_newcomers_decide
+from pipeline.store.machine.workers import Workers
+from protocol.poco.tags import fits
+
+
+def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[TaskRecord]:
+    """The tasks; those for which no proven worker is there may be decided by newcomers alone.
+
+    Above trust NEWCOMERS_DECIDE, that is if the pool has no proven worker; up to it, if no busy proven worker could
+    take the task that was not asked yet.
+
+    Two queries, only if one of the tasks limits newcomers.
+    """
+    bound = [task for task in tasks if task.newcomers < MOST_NEWCOMERS]
+    if not bound:
+        return tasks
+    after = now - PROVEN_SECONDS
+    any_proven = workers.any_proven(after)
+    busy = workers.busy_proven(after) if any_proven and any(_is_low(task) for task in bound) else []
+
+    def waits(task: TaskRecord) -> bool:
+        return any(_could_take(worker, task) for worker in busy) if _is_low(task) else any_proven
+
+    return [task if waits(task) else let_newcomers_decide(task) for task in tasks]
+
+
+def _could_take(worker: WorkerRecord, task: TaskRecord) -> bool:
+    """Whether a busy worker could take the task once a slot of it is free: not asked before, with the task's tag, and
+    with stake for it when last read.
+    """
+    if task.replicate(worker.wallet) is not None or not fits(task.tag, worker.tag):
+        return False
+    return worker.facts.stake >= stake_locked(task)
+
+
+def _is_low(task: TaskRecord) -> bool:
+    return task.trust <= NEWCOMERS_DECIDE

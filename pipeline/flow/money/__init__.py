@@ -1,0 +1,1 @@
+"""Keeps the books of the scheduler's wallet, and moves its stake."""

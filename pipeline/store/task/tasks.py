@@ -1,0 +1,396 @@
+"""Collection `tasks`: every query and conditional update on tasks and their embedded replicates."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Collection as Some
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pymongo import ASCENDING, IndexModel, InsertOne, ReplaceOne, UpdateOne
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+
+from pipeline.domain.decide import ORPHANED_FOR_GOOD
+from pipeline.domain.due import DueTask, Turn
+from pipeline.domain.records import LIVE, Replicate, ReplicateState, TaskRecord, TaskStage
+from pipeline.store.documents import Row
+from pipeline.store.quarantine import Quarantine, Reader
+from pipeline.store.task import due
+from pipeline.store.task.documents import TASKS, replicate_document, to_document
+from protocol.types import BlockNumber, DealId, Hash32, TaskId, Timestamp, Wallet
+from protocol.wire import ResultLink, Step
+
+#: MongoDB's code for a duplicate key.
+DUPLICATE_KEY = 11000
+#: Field that names the `save` that last replaced a task.
+_SAVE_MARK = "saved_by"
+#: What a task is that a worker was given, and the index of those that want more workers: they may be few behind many.
+_BEGUN: dict[str, Any] = {"replicates.0": {"$exists": True}}
+_BEGUN_TURN = "begun_turn"
+
+INDEXES = [
+    IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="by_deal", unique=True),
+    IndexModel(
+        [("contribution_deadline", ASCENDING), ("not_before", ASCENDING)],
+        name="waiting_turn",
+        partialFilterExpression={"wants": {"$gt": 0}},
+    ),
+    IndexModel(
+        [("contribution_deadline", ASCENDING), ("not_before", ASCENDING)],
+        name=_BEGUN_TURN,
+        partialFilterExpression={"wants": {"$gt": 0}, **_BEGUN},
+    ),
+    *due.INDEXES,
+    IndexModel([("replicates.wallet", ASCENDING)], name="by_worker", partialFilterExpression={"open": True}),
+]
+
+#: What a report moves a replicate to; steps that the chain proves leave the state alone.
+_STATE_AFTER = {
+    Step.STARTED: ReplicateState.STARTED,
+    Step.COMPUTED: ReplicateState.COMPUTED,
+    Step.FAILED: ReplicateState.FAILED,
+}
+#: From which states a report may move it: a repeated or late report changes nothing. A LOST worker that comes
+#: back may continue.
+_STATE_BEFORE = {
+    Step.STARTED: [ReplicateState.ASSIGNED],
+    Step.COMPUTED: [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.LOST],
+    Step.FAILED: [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.COMPUTED, ReplicateState.LOST],
+}
+
+
+class Verdicts(NamedTuple):
+    """The answer to a ping: what to do with the tasks that the worker has."""
+
+    #: They are over.
+    forget: list[TaskId]
+    #: The worker's replicate must stop.
+    abort: list[TaskId]
+    #: No such task, or no such replicate, is on record.
+    unknown: list[TaskId]
+
+
+@dataclass(frozen=True, slots=True)
+class NewReplicates:
+    """Replicates for one task, and what it wants after them."""
+
+    task: TaskRecord
+    replicates: tuple[Replicate, ...]
+    wants: int
+    leading: int
+    newcomers: int
+
+
+class Tasks:
+    """Queries on `tasks`."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._rows: Collection[dict[str, Any]] = db["tasks"]
+        self.reader = Reader(
+            self._rows, TASKS, Quarantine(db), lambda until: {"next_visit": until, "not_before": until}
+        )
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes."""
+        self._rows.create_indexes(INDEXES)
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def get_task(self, task_id: TaskId) -> TaskRecord | None:
+        """One task; None if it is not stored. Raises InQuarantine."""
+        return self.reader.one(self._rows.find_one({"_id": task_id}))
+
+    def load_tasks(self, task_ids: Iterable[TaskId]) -> list[TaskRecord]:
+        """The stored tasks of these ids, in no order; quarantined ones are left out."""
+        return self.reader.each(self._rows.find({"_id": {"$in": list(task_ids)}}))
+
+    def load_with_logs(self, task_ids: Iterable[TaskId]) -> list[tuple[TaskRecord, list[Row]]]:
+        """As `load_tasks`, each with the rows of its logs on the present chain, for `Logs.read_rows`: in one query."""
+        present: list[dict[str, Any]] = [{"$match": {"orphaned": False}}]
+        logs = {"from": "logs", "localField": "_id", "foreignField": "event.task_id", "pipeline": present, "as": "logs"}
+        rows = self._rows.aggregate([{"$match": {"_id": {"$in": list(task_ids)}}}, {"$lookup": logs}])
+        return [(task, row["logs"]) for row in rows for task in self.reader.each([row])]
+
+    def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
+        """Which of these tasks are stored and belong to a deal on the present chain."""
+        rows = self._rows.find({"_id": {"$in": list(task_ids)}, "orphaned": False}, {"_id": 1})
+        return {TaskId(row["_id"]) for row in rows}
+
+    def of_deal(self, deal_id: DealId, first: int = 0, limit: int = 0) -> list[TaskRecord]:
+        """A deal's tasks by index, from index `first` on; at most `limit`, 0 for all."""
+        rows = self._rows.find({"deal": deal_id, "index": {"$gte": first}}).sort("index", ASCENDING).limit(limit)
+        return self.reader.each(rows)
+
+    def tasks_wanting_workers(self, now: float, limit: int, *, begun: bool = False) -> list[TaskRecord]:
+        """Tasks that want replicates, still take votes and were not passed over lately, most urgent first.
+
+        `begun`: only those that a worker was given before.
+        """
+        query = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}, "not_before": {"$lte": now}}
+        rows = self._rows.find(query | _BEGUN).hint(_BEGUN_TURN) if begun else self._rows.find(query)
+        return self.reader.each(rows.sort("contribution_deadline", ASCENDING).limit(limit))
+
+    def any_undecided(self, now: float) -> bool:
+        """Whether a task was stored and not looked at yet, so that it is not known whether it wants workers."""
+        query = {"open": True, "stage": str(TaskStage.RECEIVED), "contribution_deadline": {"$gt": now}}
+        return self._rows.find_one({**query, "version": 0, "orphaned": {"$ne": True}}, {"_id": 1}) is not None
+
+    def defer_matching(self, task_ids: Sequence[TaskId], until: float) -> None:
+        """Do not match these tasks before `until` (Unix seconds), since no worker could take them."""
+        self._rows.update_many({"_id": {"$in": list(task_ids)}}, {"$set": {"not_before": until}})
+
+    def tasks_due(self, now: float, limit: int, turns: Some[Turn] = frozenset(Turn)) -> list[DueTask]:
+        """Open tasks whose next visit has come, longest overdue first; shared out as `pipeline.store.task.due.find_due`
+        says.
+        """
+        return due.find_due(self._rows, now, limit, turns)
+
+    def uninitialized(self, now: float, limit: int, after: str = "") -> list[TaskId]:
+        """Tasks whose initialize was never handed to the lane, shared out as `due.find_uninitialized` says."""
+        return due.find_uninitialized(self._rows, now, limit, after)
+
+    def of_worker(self, wallet: Wallet) -> list[TaskRecord]:
+        """Open tasks that a worker was given."""
+        return self.reader.each(self._rows.find({"open": True, "replicates.wallet": wallet}))
+
+    # -- deciding and its results ---------------------------------------------------------------------------------
+
+    def insert_new(self, records: Sequence[TaskRecord]) -> int:
+        """Insert the tasks that are new and return how many were; those that exist stay as they are."""
+        if not records:
+            return 0
+        try:
+            result = self._rows.bulk_write([InsertOne(to_document(task)) for task in records], ordered=False)
+        except BulkWriteError as error:
+            details = error.details or {}
+            if any(problem["code"] != DUPLICATE_KEY for problem in details.get("writeErrors", [])):
+                raise
+            return int(details["nInserted"])
+        return result.inserted_count
+
+    def save(self, records: Sequence[TaskRecord]) -> set[TaskId]:
+        """Replace tasks whose stored version is still the record's, each with the version after it.
+
+        Returns the tasks that were replaced. The others were changed by another process meanwhile: load and decide
+        again. One that was replaced by us and then by another process may be left out.
+        """
+        if not records:
+            return set()
+        mark, writes = secrets.token_hex(8), []
+        for task in records:
+            document = to_document(task)
+            document["version"] = task.version + 1
+            document[_SAVE_MARK] = mark
+            writes.append(ReplaceOne({"_id": task.task_id, "version": task.version}, document))
+        tasks = [task.task_id for task in records]
+        matched = self._rows.bulk_write(writes, ordered=False).matched_count
+        if matched in (0, len(writes)):
+            return set(tasks) if matched else set()
+        # A bulk write counts what it changed but does not say which.
+        rows = self._rows.find({"_id": {"$in": tasks}, _SAVE_MARK: mark}, {"_id": 1})
+        return {TaskId(row["_id"]) for row in rows}
+
+    def set_next_visits(self, next_visits: Mapping[TaskId, tuple[int, float]]) -> None:
+        """Note when the sweep shall come next to tasks that are unchanged: task → (version seen, Unix seconds)."""
+        writes = [
+            UpdateOne({"_id": task, "version": version}, {"$set": {"next_visit": at}})
+            for task, (version, at) in next_visits.items()
+        ]
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
+
+    def make_due(self, now: float) -> None:
+        """See `pipeline.store.task.due.make_due`."""
+        due.make_due(self._rows, now)
+
+    def assign(self, given: Sequence[NewReplicates], now: float, next_visit: float) -> set[TaskId]:
+        """Add replicates to tasks that are unchanged since they were read; returns the tasks that took them.
+
+        A task counts as taken if every one of its wallets is stored with the `assigned_at` of this call's replicate.
+        """
+        writes = [
+            UpdateOne(
+                {"_id": item.task.task_id, "version": item.task.version},
+                {
+                    "$push": {"replicates": {"$each": [replicate_document(each) for each in item.replicates]}},
+                    "$inc": {"version": 1},
+                    "$set": {
+                        "wants": item.wants,
+                        "leading": str(item.leading),
+                        "newcomers": item.newcomers,
+                        "changed_at": now,
+                        "next_visit": next_visit,
+                    },
+                },
+            )
+            for item in given
+        ]
+        tasks = [item.task.task_id for item in given]
+        matched = self._rows.bulk_write(writes, ordered=False).matched_count if writes else 0
+        if matched in (0, len(writes)):
+            return set(tasks) if matched else set()
+        # A bulk write counts what it changed but does not say which.
+        rows = self._rows.find({"_id": {"$in": tasks}}, {"replicates.wallet": 1, "replicates.assigned_at": 1})
+        stored = {row["_id"]: {(each["wallet"], each["assigned_at"]) for each in row["replicates"]} for row in rows}
+        return {
+            item.task.task_id
+            for item in given
+            if {(each.wallet, each.assigned_at) for each in item.replicates} <= stored.get(item.task.task_id, set())
+        }
+
+    def add_replicate(self, task_id: TaskId, replicate: Replicate) -> None:
+        """Add the replicate of a wallet that the task does not know yet; repeating it changes nothing."""
+        self._rows.update_one(
+            {"_id": task_id, "replicates.wallet": {"$ne": replicate.wallet}},
+            {
+                "$push": {"replicates": replicate_document(replicate)},
+                "$inc": {"version": 1},
+                "$set": {"next_visit": 0.0},
+            },
+        )
+
+    def record_failed_intents(self, failures: Sequence[tuple[TaskId, str, int, str]]) -> None:
+        """Note lane intents that ended FAILED: (task, method, generation, why); repeating it changes nothing."""
+        writes = [
+            UpdateOne(
+                {"_id": task, f"sent.{method}.generation": generation},
+                {
+                    "$inc": {f"failed.{method}": 1, "version": 1},
+                    "$set": {"why": why, "next_visit": 0.0, "changed_at": time.time()},
+                    "$unset": {f"sent.{method}": ""},
+                },
+            )
+            for task, method, generation, why in failures
+        ]
+        if writes:
+            self._rows.bulk_write(writes, ordered=False)
+
+    def forget_sent(self, task_ids: Sequence[TaskId]) -> None:
+        """Have tasks submit their transactions to the lane again: a reorg may have taken back what made them needless.
+
+        Ended ones are open for the sweep until they are found ended again: the reorg may have taken that back too.
+        """
+        self._rows.update_many(
+            {"_id": {"$in": list(task_ids)}},
+            {"$set": {"sent": {}, "open": True, "next_visit": 0.0}, "$inc": {"version": 1}},
+        )
+
+    def set_orphaned(self, deal_ids: Sequence[DealId], *, orphaned: bool) -> None:
+        """Note that deals left the chain in a reorg, from now on, or came back.
+
+        Those that come back are open until they are found ended on the new branch too; those that had ended because
+        their deal was gone begin anew.
+        """
+        concerned = {"deal": {"$in": list(deal_ids)}, "orphaned": not orphaned}
+        change: dict[str, Any] = {"orphaned": orphaned, "next_visit": 0.0, "wants": 0}
+        if orphaned:
+            self._rows.update_many(concerned, {"$set": change | {"changed_at": time.time()}, "$inc": {"version": 1}})
+            return
+        change["open"] = True
+        written_off = concerned | {"stage": str(TaskStage.FAILED), "why": ORPHANED_FOR_GOOD}
+        anew = change | {"stage": str(TaskStage.RECEIVED), "why": None, "sent": {}}
+        self._rows.update_many(written_off, {"$set": anew, "$inc": {"version": 1}})
+        self._rows.update_many(concerned, {"$set": change, "$inc": {"version": 1}})
+
+    def set_deadlines(
+        self, deal_id: DealId, contribution: Timestamp, final: Timestamp, matched_at: Timestamp, block: BlockNumber
+    ) -> None:
+        """Move a deal's tasks in time: after a reorg its block, and so its start, may be another."""
+        self._rows.update_many(
+            {"deal": deal_id, "$or": [{"final_deadline": {"$ne": final}}, {"matched_block": {"$ne": block}}]},
+            {
+                "$set": {
+                    "contribution_deadline": contribution,
+                    "final_deadline": final,
+                    "matched_at": matched_at,
+                    "matched_block": block,
+                    "next_visit": 0.0,
+                },
+                "$inc": {"version": 1},
+            },
+        )
+
+    def lose_worker(self, wallet: Wallet) -> list[TaskId]:
+        """Mark the live replicates of a silent worker LOST; returns the tasks concerned."""
+        live = {"wallet": wallet, "state": {"$in": [str(state) for state in LIVE]}}
+        query = {"open": True, "replicates.wallet": wallet, "replicates": {"$elemMatch": live}}
+        touched = [TaskId(row["_id"]) for row in self._rows.find(query, {"_id": 1})]
+        self._rows.update_many(
+            {"_id": {"$in": touched}, "replicates": {"$elemMatch": live}},
+            {"$set": {"replicates.$.state": str(ReplicateState.LOST)}, "$inc": {"version": 1}},
+        )
+        return touched
+
+    # -- reports of workers -----------------------------------------------------------------------------------------
+
+    def record_report(
+        self, task_id: TaskId, wallet: Wallet, step: Step, now: float, cause: str | None, exit_code: int | None
+    ) -> TaskRecord | None:
+        """Note a worker's report on its own replicate, and return the task as it was before. None: no such replicate,
+        or the step was noted before. Raises InQuarantine.
+        """
+        replicate: dict[str, Any] = {"wallet": wallet, f"steps.{step}": {"$exists": False}}
+        change: dict[str, Any] = {f"replicates.$.steps.{step}": now, "changed_at": now, "heard_at": now}
+        if step in _STATE_AFTER:
+            replicate["state"] = {"$in": [str(state) for state in _STATE_BEFORE[step]]}
+            change["replicates.$.state"] = str(_STATE_AFTER[step])
+        if cause is not None:
+            change["replicates.$.cause"] = cause
+        if exit_code is not None:
+            change["replicates.$.exit_code"] = exit_code
+        before = self._rows.find_one_and_update(
+            {"_id": task_id, "replicates": {"$elemMatch": replicate}}, {"$set": change, "$inc": {"version": 1}}
+        )
+        return self.reader.one(before)
+
+    def record_upload(
+        self,
+        task_id: TaskId,
+        wallet: Wallet,
+        link: ResultLink,
+        digest: Hash32,
+        callback_data: str | None,
+        now: float,
+    ) -> bool:
+        """Note the stored result of a worker's own replicate, already checked by the API. False: no such replicate."""
+        change = {
+            "replicates.$.link": link.model_dump(),
+            "replicates.$.digest": digest,
+            "replicates.$.callback_data": callback_data,
+            f"replicates.$.steps.{Step.UPLOADED}": now,
+            "changed_at": now,
+            "heard_at": now,
+        }
+        own = {"_id": task_id, "replicates.wallet": wallet}
+        return self._rows.update_one(own, {"$set": change, "$inc": {"version": 1}}).matched_count == 1
+
+    def verdicts_for_ping(self, task_ids: Sequence[TaskId], wallet: Wallet) -> Verdicts:
+        """For a ping: which tasks are over, which of the worker's replicates must stop, and of which nothing is known:
+        this database may have been lost or restored since.
+        """
+        if not task_ids:
+            return Verdicts([], [], [])
+        shown = {"open": 1, "replicates.wallet": 1, "replicates.state": 1}
+        rows = {row["_id"]: row for row in self._rows.find({"_id": {"$in": list(task_ids)}}, shown)}
+        found = Verdicts([], [], [])
+        for task in task_ids:
+            row = rows.get(task)
+            try:
+                own = [item for item in row["replicates"] if item["wallet"] == wallet] if row else []
+                over = row is not None and not row["open"]
+                stop = bool(own) and own[0]["state"] == ReplicateState.ABORTED
+            except (KeyError, TypeError) as error:
+                # Left out of the answer: the machine continues.
+                self.reader.quarantine(task, f"it has another shape ({error!r})")
+                continue
+            if over:
+                found.forget.append(task)
+            elif not own:
+                found.unknown.append(task)
+            elif stop:
+                found.abort.append(task)
+        return found

@@ -1,0 +1,183 @@
+"""What MongoDB must remember of the chain: events and deals that a reorg takes back or moves; what a replay mends."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+from pymongo.errors import AutoReconnect
+
+from chain.watch.audit import Audit
+from chain.watch.watcher import Reorg
+from pipeline.domain import progress
+from pipeline.domain.decide import ORPHAN_TIMEOUT, decide
+from pipeline.domain.records import TaskStage
+from pipeline.domain.replicas import Timeouts
+from pipeline.flow.ingest import AT_ONCE, task_records
+from pipeline.store.blocks import KEEP_REORGS
+from pipeline.store.client import Store
+from pipeline.store.deals import Deals
+from pipeline.store.task.tasks import Tasks
+from protocol.poco import events
+from protocol.poco.events import BlockRef, Seen
+from protocol.poco.view import ChainView
+from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp, TxHash
+from tests.integration.pipeline.rows import DEAL, POOL, deal, some_tasks
+
+NOW = 1_700_000_000.0
+
+
+def block(number: int, branch: str = "aa") -> BlockRef:
+    name = BlockHash("0x" + branch * 2 + f"{number:060x}")
+    return BlockRef(BlockNumber(number), name, BlockHash("0x" + branch * 2 + f"{number - 1:060x}"), Timestamp(number))
+
+
+def log(event: events.Event, at: BlockRef, index: int = 0) -> Seen:
+    return Seen(event, at.number, at.hash, at.timestamp, TxHash("0x" + "1" * 64), index)
+
+
+def test_a_reorg_marks_logs_and_the_new_branch_counts(store: Store) -> None:
+    task = some_tasks(store, 1)[0].task_id
+    old = block(11)
+    store.chain.commit([block(10), old], [log(events.TaskInitialize(task, POOL), old)])
+    assert len(store.chain.logs.of_tasks([task])[task]) == 1
+    assert store.chain.orphan(BlockNumber(10)) == [task]
+    assert store.chain.logs.of_tasks([task]) == {}
+    assert store.chain.cursor() == block(10)
+    assert store.chain.block(BlockNumber(11)) is None
+    new = block(11, "bb")
+    store.chain.commit([new], [log(events.TaskInitialize(task, POOL), new)])
+    (seen,) = store.chain.logs.of_tasks([task])[task]
+    assert seen.block_hash == new.hash
+
+
+def test_a_reorg_puts_an_ended_task_before_the_sweep_again(store: Store) -> None:
+    task = some_tasks(store, 1)[0]
+    store.tasks.save([replace(task, open=False, stage=TaskStage.COMPLETED, next_visit=NOW)])
+    at = block(11)
+    store.chain.commit([block(10), at], [log(events.TaskFinalize(task.task_id, "0x"), at)])
+    assert store.tasks.tasks_due(NOW, 10) == []
+    store.chain.orphan(BlockNumber(10))
+    assert [due.task_id for due in store.tasks.tasks_due(NOW, 10)] == [task.task_id]
+
+
+def test_a_task_is_ours_by_its_row_or_by_its_initialization_while_these_are_on_the_chain(store: Store) -> None:
+    row, *_ = (task.task_id for task in some_tasks(store, 1))
+    begun, foreign = TaskId("0x" + "b1" * 32), TaskId("0x" + "f0" * 32)
+    store.chain.commit([block(9)], [])
+    store.chain.commit([block(10)], [log(events.SchedulerNotice(POOL, DEAL), block(10))])
+    store.chain.commit([block(11)], [log(events.TaskInitialize(begun, POOL), block(11))])
+    assert store.chain.known([row, begun, foreign]) == {row, begun}
+    store.chain.orphan(BlockNumber(10))
+    assert store.chain.known([row, begun, foreign]) == {row}
+    store.chain.orphan(BlockNumber(9))
+    assert store.chain.known([row, begun, foreign]) == set()
+
+
+def test_the_last_reorgs_are_kept_and_no_more(store: Store) -> None:
+    reorgs = [Reorg(block(number), block(number + 2, "bb"), tasks=number) for number in range(KEEP_REORGS + 3)]
+    assert store.chain.reorgs() == []
+    for reorg in reorgs:
+        store.chain.note(reorg)
+    assert store.chain.reorgs() == reorgs[-KEEP_REORGS:]
+
+
+def test_blocks_read_again_do_not_move_the_cursor_back(store: Store) -> None:
+    store.chain.commit([block(10), block(11)], [])
+    store.chain.commit([block(9), block(10)], [])
+    assert store.chain.cursor() == block(11)
+
+
+def test_a_deal_is_new_until_all_of_it_is_stored_and_new_again_in_another_block(store: Store) -> None:
+    at = block(10)
+    notice = log(events.SchedulerNotice(POOL, DEAL), at)
+    store.chain.commit([at], [notice])
+    assert store.deals.deals_to_ingest(10) == [DEAL]
+    lease = store.deals.lease_and_store(deal(), NOW)
+    assert lease is not None
+    assert store.deals.mark_ingested(lease)
+    assert store.deals.deals_to_ingest(10) == []
+    store.chain.commit([at], [notice])
+    assert store.deals.deals_to_ingest(10) == [], "read again in the same block"
+    store.chain.orphan(BlockNumber(9))
+    assert store.deals.deals_to_ingest(10) == []
+    store.chain.commit([block(10, "bb")], [log(events.SchedulerNotice(POOL, DEAL), block(10, "bb"))])
+    assert store.deals.deals_to_ingest(10) == [DEAL]
+    assert store.deals.get_deal(DEAL) == deal()
+
+
+def test_tasks_of_a_deal_that_left_the_chain_wait(store: Store) -> None:
+    some_tasks(store, 2)
+    at = block(10)
+    store.chain.commit([at], [log(events.SchedulerNotice(POOL, DEAL), at)])
+    store.chain.orphan(BlockNumber(9))
+    assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
+    store.tasks.set_orphaned([DEAL], orphaned=False)  # as if the process had died just before its tasks were told
+    store.chain.orphan(BlockNumber(9))
+    assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
+    assert store.deals.orphaned_among([DEAL]) == [DEAL]
+    store.tasks.set_orphaned([DEAL], orphaned=False)
+    assert not any(task.orphaned for task in store.tasks.of_deal(DEAL))
+
+
+@pytest.mark.parametrize("last_step", [(Deals, "orphan"), (Tasks, "set_orphaned")])
+def test_a_replay_cut_short_leaves_a_deal_extra_until_its_tasks_are_published(
+    store: Store, last_step: tuple[type, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_tasks(store, 2)
+    at = block(10)
+    store.chain.commit([at], [log(events.SchedulerNotice(POOL, DEAL), at)])
+
+    def replay() -> None:
+        extra = store.chain.deals_between(at.number, at.number)
+        store.chain.mend(Audit(at.number, at, extra_deals=tuple(extra)))
+
+    def end(*_: object, **__: object) -> None:
+        raise AutoReconnect
+
+    with monkeypatch.context() as patch, pytest.raises(AutoReconnect):
+        patch.setattr(*last_step, end)
+        replay()
+    replay()
+
+    assert store.chain.deals_between(at.number, at.number) == []
+    assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
+
+
+def test_every_task_of_a_deal_that_a_reorg_takes_and_brings_back_is_worked_on_again(store: Store) -> None:
+    """The sweep comes in between. Tasks beyond the first are only found by what looks for tasks as they begin."""
+    store.tasks.insert_new(task_records(deal(AT_ONCE + 5)))
+    at = block(10)
+    store.chain.commit([at], [log(events.SchedulerNotice(POOL, DEAL), at)])
+    store.chain.orphan(BlockNumber(9))
+    swept(store, time.time())
+    assert all(task.open and task.stage is TaskStage.RECEIVED for task in store.tasks.of_deal(DEAL)), "away just now"
+    swept(store, time.time() + ORPHAN_TIMEOUT + 1)
+    assert not any(task.open for task in store.tasks.of_deal(DEAL)), "away for good"
+    store.tasks.set_orphaned([DEAL], orphaned=False)
+    back = store.tasks.of_deal(DEAL)
+    assert all(task.open and not task.orphaned and task.why is None for task in back)
+    assert len(store.tasks.uninitialized(1000.0, 1000)) == len(back)
+    assert len(store.tasks.tasks_due(1000.0, 1000)) == len(back)
+
+
+def test_a_task_that_had_ended_before_its_deal_left_is_looked_at_again_once_that_is_back(store: Store) -> None:
+    done, refused = (replace(task, open=False, stage=TaskStage.COMPLETED) for task in some_tasks(store, 2))
+    refused = replace(refused, stage=TaskStage.FAILED, why="It was refused.")
+    store.tasks.save([done, refused])
+    for orphaned in (True, False):
+        store.tasks.set_orphaned([DEAL], orphaned=orphaned)
+    back = store.tasks.of_deal(DEAL)
+    assert [(task.open, task.stage, task.why) for task in back] == [
+        (True, TaskStage.COMPLETED, None),
+        (True, TaskStage.FAILED, "It was refused."),
+    ]
+
+
+def swept(store: Store, now: float) -> None:
+    """Decide each of the deal's tasks as the sweep does, seen by a node that knows of none of them."""
+    for task in store.tasks.of_deal(DEAL):
+        nothing = ChainView(task.task_id)
+        actions = decide(task, nothing, now, Timeouts(1))
+        store.tasks.save([progress.after(task, nothing, actions, now, Timeouts(1))])

@@ -1,0 +1,225 @@
+"""A machine that is set up wrong: its cause at `doctor`, at start and in `sluice worker status`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from chain.rpc.answers import Unknown
+from config.settings import Settings, read_settings
+from ops.commands.run import worker
+from protocol.errors import BadSetting, ContainerRefused, NoSuchImage, SluiceError
+from protocol.types import NRlc, Wei
+from tests.unit.workers.assignments import WORKER_KEY
+from tests.unit.workers.pool.test_complete_settings import POOL
+from workers.context import Machine
+from workers.fitness import checkup, clock, doctor
+from workers.fitness import status as machine_status
+from workers.fitness.clock import Head
+from workers.fitness.rules import CheckResult
+from workers.pool.api import PoolApi
+from workers.pool.saved_config import settings_from_pool
+from workers.sandbox import rehearsal
+
+STAKE = 30
+INFO = {"NCPU": 2, "MemTotal": 4 * 2**30, "ServerVersion": "27", "OSType": "linux", "Architecture": "x86_64"}
+
+
+@dataclass
+class Around:
+    """What is around the machine: its engine, disk, clock and wallet; all is well unless a test says otherwise."""
+
+    #: Why the engine refuses containers.
+    refuses: str | None = None
+    free_bytes: int = 2**40
+    clock_off: float = 0.0
+    balance: int = 10**18
+    stake: int = 10**9
+    made: list[Any] = field(default_factory=list)
+
+    def engine(self, *_: object) -> Any:
+        def create(spec: Any) -> str:
+            self.made.append(spec)
+            if self.refuses is not None:
+                raise ContainerRefused(why=self.refuses)
+            if spec.image.endswith("none"):
+                raise NoSuchImage(why=spec.image)
+            return "id"
+
+        return SimpleNamespace(
+            host="unix:///engine",
+            info=lambda: INFO,
+            require_reach=lambda _: INFO,
+            create=create,
+            remove=lambda _: None,
+            start=lambda _: None,
+            make_image=lambda *_: None,
+            platform=("linux", "amd64"),
+            file_exists=lambda *_: True,
+            containers_of=lambda _: [],
+            close=lambda: None,
+        )
+
+    def hub(self, *_: object) -> Any:
+        account = SimpleNamespace(stake=NRlc(self.stake), locked=NRlc(0))
+        return SimpleNamespace(
+            check_chain=lambda _: None,
+            head=lambda: 1,
+            account=lambda *_: account,
+            balances=lambda *_: [self.balance],
+            gas_price=lambda: Wei(2 * 10**9),
+            deals=lambda ids: [Unknown("not asked here")] * len(ids),
+        )
+
+
+@pytest.fixture
+def around(monkeypatch: pytest.MonkeyPatch) -> Around:
+    made = Around()
+    for name in ("CHAIN_ID", "HUB", "WORKERPOOL", "RPC_URL", "WS_URL", "BLOCK_TIME"):
+        monkeypatch.delenv(f"SLUICE_{name}", raising=False)
+    pool = POOL.model_copy(update={"least_stake": STAKE, "chain_id": 31337})
+    worker_row = SimpleNamespace(slots=1, usable=1, busy=0, lost=False, banned=False)
+    monkeypatch.setattr(PoolApi, "config", lambda _: pool)
+    monkeypatch.setattr(PoolApi, "worker", lambda *_: worker_row)
+    for module in (doctor, rehearsal):
+        monkeypatch.setattr(module, "Engine", made.engine)
+    monkeypatch.setattr("workers.context.Engine", made.engine)
+    # All that it is asked itself is what a plain transfer takes.
+    node = SimpleNamespace(name="the node", close=lambda: None, batch=lambda asked: ["0x5208"] * len(asked))
+    for module in (doctor, machine_status):
+        monkeypatch.setattr(module, "connect", lambda _: node)
+        monkeypatch.setattr(module, "Hub", made.hub)
+    monkeypatch.setattr(doctor, "check_scheduler", lambda *_: None)
+    # What a container reaches is tried with a real engine: tests/integration/workers/test_rehearsal.py.
+    monkeypatch.setattr(doctor, "network", lambda _: CheckResult("network", True, "not tried"))
+    monkeypatch.setattr(clock, "read_head", lambda _: Head(time.time() + made.clock_off, Wei(10**9)))
+    monkeypatch.setattr(clock, "pool_time", lambda _: time.time() + made.clock_off)
+    monkeypatch.setattr("workers.fitness.doctor.shutil.disk_usage", lambda _: SimpleNamespace(free=made.free_bytes))
+    return made
+
+
+def settings_of(home: Path, **fields: object) -> Settings:
+    # Real ones, from the environment as the command reads them.
+    plain = {"home": home, "private_key": "0x" + "11" * 32, "api_url": "https://pool.example", "app_network": "none"}
+    return read_settings(**plain, **fields)
+
+
+def started(settings: Settings) -> str:
+    """What a start says: its error, or what the machine logs at its first check."""
+    own = settings_from_pool(settings)
+    machine = Machine(own, WORKER_KEY, PoolApi.config(None), PoolApi.of(settings))  # type: ignore[arg-type]
+    machine.layout.make()
+    try:
+        rehearsal.rehearse(machine)
+    except SluiceError as error:
+        return str(error)
+    with capture_logs() as logged:
+        checkup.Checkup(machine, time.time).run_if_due()
+    return "\n".join(str(line["event"]) for line in logged if line["action"] == "not_fit")
+
+
+def never(around: Around) -> None:
+    """Nothing is wrong."""
+
+
+SETUPS: dict[str, tuple[Callable[[Around], None], dict[str, object], str, str]] = {
+    "more CPUs than the engine has": (
+        lambda it: setattr(it, "refuses", "range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available"),
+        {},
+        "limits",
+        "only 2 CPUs",
+    ),
+    "memory below the minimum": (
+        lambda it: setattr(it, "refuses", "Minimum memory limit allowed is 6MB"),
+        {"memory_per_slot": 1000},
+        "limits",
+        "6MB",
+    ),
+    "no gas": (lambda it: setattr(it, "balance", 0), {}, "gas", "Send some to it"),
+    "no stake": (lambda it: setattr(it, "stake", 0), {}, "stake", "sluice worker deposit"),
+    "clock ahead": (lambda it: setattr(it, "clock_off", -3600.0), {}, "clock", "Set it, e.g. with NTP"),
+    "clock behind": (lambda it: setattr(it, "clock_off", 3600.0), {}, "clock", "Set it, e.g. with NTP"),
+    "disk full": (lambda it: setattr(it, "free_bytes", 2**20), {}, "disk", "SLUICE_HOME"),
+    "gas above the limit": (never, {"max_fee_gwei": "0.5"}, "money", "SLUICE_MAX_FEE_GWEI"),
+    "nothing may be spent": (never, {"daily_spend_cap_wei": 1}, "money", "SLUICE_DAILY_SPEND_CAP_WEI"),
+    "less stake allowed than a vote locks": (
+        never,
+        {"most_stake_nrlc": STAKE - 1},
+        "money",
+        "SLUICE_MOST_STAKE_NRLC",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_a_wrong_setup_has_its_cause_at_doctor_at_start_and_in_status(
+    around: Around, tmp_path: Path, name: str
+) -> None:
+    spoil, fields, part, words = SETUPS[name]
+    spoil(around)
+    settings = settings_of(tmp_path, **fields)
+    bad = [finding for finding in doctor.examine(settings) if not finding.ok]
+    assert [finding.part for finding in bad] == [part]
+    assert words in bad[0].says
+    assert words in started(settings)
+    shown = machine_status.status(settings)
+    assert [finding.part for finding in shown.unfit] == [part]
+    assert any(line.startswith(f"not fit    {part}: ") and words in line for line in machine_status.lines(shown))
+
+
+@pytest.mark.parametrize("folder", ["plain", "a b:c,d"], ids=["plain", "path with a colon"])
+def test_a_right_setup_is_fit_everywhere_whatever_its_folder_is_called(
+    around: Around, tmp_path: Path, folder: str
+) -> None:
+    settings = settings_of(tmp_path / folder)
+    assert all(finding.ok for finding in doctor.examine(settings))
+    assert started(settings) == ""
+    assert machine_status.status(settings).unfit == ()
+    # What a real engine says of such a folder: tests/integration/workers/test_rehearsal.py.
+    assert around.made[-1].outputs.startswith(str(tmp_path / folder))
+
+
+def test_doctor_says_how_many_slots_there_are_and_what_bounds_them(around: Around, tmp_path: Path) -> None:
+    (found,) = (finding for finding in doctor.examine(settings_of(tmp_path)) if finding.part == "limits")
+    assert found.says.startswith("1 slots of 2 CPUs and 2.0 GiB, bounded by the engine's memory")
+    assert (found.numbers["slots"], found.numbers["slots_bound"]) == (1, "bounded by the engine's memory")
+    (found,) = (finding for finding in doctor.examine(settings_of(tmp_path, slots=2)) if finding.part == "limits")
+    assert found.says.startswith("2 slots of 1 CPUs and 2.0 GiB, as SLUICE_SLOTS says")
+
+
+@pytest.mark.parametrize("name", ["my machine", "", "-x", "a:b", "ä"])
+def test_a_name_that_no_container_can_have_is_refused_by_every_command_with_what_it_may_be(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(BadSetting, match=r"SLUICE_WORKER_NAME.*letters, digits"):
+        settings_of(tmp_path, worker_name=name)
+
+
+def test_watching_shows_the_status_again_and_again_until_it_is_interrupted(
+    around: Around, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    around.balance = 0
+    monkeypatch.setattr(worker, "settings", lambda: settings_of(tmp_path))
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        around.balance = 10**18
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+
+    # The command's own clock: other threads of this process sleep as well.
+    monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=sleep))
+    worker._status(as_json=True, watch=True, every=7.0)
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert ([row["part"] for row in first["unfit"]], second["unfit"], looks) == (["gas"], [], [7.0, 7.0])
+    worker._status(watch=False)
+    assert "This machine holds no task." in capsys.readouterr().out
