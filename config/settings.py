@@ -18,18 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.values.sms_settings import SmsSettings
 from config.values.stack_settings import StackSettings
-from config.values.types import (
-    GPU,
-    Address,
-    ContractName,
-    Days,
-    DaysOrEver,
-    Gwei,
-    MachineName,
-    Port,
-    Seconds,
-    Slots,
-)
+from config.values.types import GPU, Address, ContractName, Days, DaysOrEver, Gwei, MachineName, Port, Seconds, Slots
 from config.values.variables import PREFIX, refuse_unknown, wrong_variable
 from protocol import wire
 

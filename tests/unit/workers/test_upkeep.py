@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
@@ -17,20 +15,9 @@ from protocol.wire import Mode, Pong
 from tests.unit.workers.assignments import LATER, task_id
 from tests.unit.workers.upkeep_world import World, view
 from workers import upkeep_process
-from workers.data.layout import Layout
 from workers.reveals import REVEAL_CHECK_SECONDS
-from workers.task.journal import Journal
 from workers.task.replicate import ReplicateStage, Todo
 from workers.upkeep import RESUME_SECONDS
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    layout = Layout(tmp_path / "worker")
-    layout.make()
-    journal = Journal(layout.journal)
-    yield World(layout, journal)
-    journal.close()
 
 
 def test_what_its_own_message_may_still_move_is_left_alone(world: World) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import BadSetting, StorageUnavailable
-from tests.unit.workers.test_upkeep import World
+from tests.unit.workers.upkeep_world import World
 from workers import upkeep_process
 from workers.data.layout import SHALLOW, Layout, TaskFolders, discard
 from workers.sandbox.engine.container import Engine

@@ -7,12 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit.workers.assignments import WORKER_KEY, task_id
-from tests.unit.workers.test_upkeep import World, world
+from tests.unit.workers.upkeep_world import World
 from workers import prune
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate, ReplicateStage
-
-__all__ = ["world"]
 
 
 def test_files_that_the_journal_does_not_know_are_deleted_at_start(world: World) -> None:

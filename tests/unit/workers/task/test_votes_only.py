@@ -6,11 +6,9 @@ from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import TaskId
 from protocol.wire import Mode
 from tests.unit.workers.assignments import LATER
-from tests.unit.workers.test_upkeep import World, view, world
+from tests.unit.workers.upkeep_world import World, view
 from workers import control
 from workers.task.replicate import ReplicateStage
-
-__all__ = ["world"]
 
 
 def test_a_machine_that_only_reveals_its_votes_ends_once_the_chain_has_them_whatever_the_pool_says(
