@@ -47,8 +47,9 @@ def _pool_child_dies_with_its_parent(**_: Any) -> None:
 
 #: Publishing is repeated for longer than a restart of RabbitMQ takes (8-9 s measured), at short, even intervals.
 PUBLISH_RETRY = {"max_retries": 60, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
-#: Seconds between AMQP heartbeats: after two without one the peer counts as dead.
-HEARTBEAT_SECONDS = 20
+#: Seconds between AMQP heartbeats: after two without one the peer counts as dead. Machines are many, and each heartbeat
+#: costs the broker; of the scheduler's processes, one that is cut off keeps its messages, and the lane, until then.
+HEARTBEAT_SECONDS, CORE_HEARTBEAT_SECONDS = 20, 5
 
 
 #: Seconds for which events for Flower are gathered into one message: people look, and nothing is decided by them.
@@ -221,11 +222,11 @@ def _app(name: str, url: str, ca_file: Path | None, **conf: Any) -> ConfirmTimeo
         **{
             "worker_consumer": "config.celery_apps:LeanConsumer",
             "worker_enable_remote_control": False,
+            "broker_heartbeat": HEARTBEAT_SECONDS,
         }
         | conf,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
-        broker_heartbeat=HEARTBEAT_SECONDS,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,
@@ -255,6 +256,7 @@ def core_app(settings: Settings, wallet: Wallet | None = None) -> ConfirmTimeout
         task_default_exchange_type="topic",
         task_default_routing_key=topology.PIPELINE_QUEUE,
         task_routes=[topology.PIPELINE_ROUTES, route_lane],
+        broker_heartbeat=CORE_HEARTBEAT_SECONDS,
         worker_send_task_events=True,
         # Only in this vhost, whose users are all the operator's. In vhost `pool` any worker could shut down the others.
         worker_consumer="config.celery_apps:CoreConsumer",

@@ -12,6 +12,7 @@ honoured is refused in one sentence, before anything is sent.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from importlib.util import find_spec
 from urllib.parse import SplitResult, urlsplit
@@ -25,6 +26,9 @@ from protocol.errors import BadSetting
 _SCHEMES = {"ws": "http", "wss": "https"}
 _SOCKS = frozenset({"socks5", "socks5h"})
 _PORTS = {"http": 80, "https": 443}
+#: Seconds without a sign of the peer's kernel after which a connection is lost: a peer that is cut off closes none, and
+#: a request may wait a minute for its answer, while a result is stored.
+CUT_OFF_SECONDS = 15
 _FIX = "Change it, unset it, or name the host in NO_PROXY."
 
 
@@ -46,13 +50,34 @@ def http_client(
         base_url=url,
         auth=auth,
         headers=headers,
-        transport=transport,
-        proxy=None if transport is not None else proxy_for(url),
-        # Without TLS there is nothing to verify, and reading the certificates takes 20 ms in each process.
-        verify=httpx.create_ssl_context() if secure else False,
-        # The variables were read above; httpx would apply them to loopback as well, and raise on some of them.
+        transport=transport
+        or httpx.HTTPTransport(
+            # Without TLS there is nothing to verify, and reading the certificates takes 20 ms in each process.
+            verify=httpx.create_ssl_context() if secure else False,
+            proxy=proxy_for(url),
+            socket_options=watched_socket(),
+            # The variables were read above; httpx would apply them to loopback as well, and raise on some of them.
+            trust_env=False,
+        ),
         trust_env=False,
     )
+
+
+def watched_socket() -> list[tuple[int, int, int]]:
+    """Options of a TCP socket by which its kernel notices within CUT_OFF_SECONDS that the peer is gone without a word:
+    (level, option, value) for `setsockopt`.
+    """
+    probes = 2
+    pause = CUT_OFF_SECONDS // (probes + 1)
+    return [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        # Idle, and while an answer is awaited: probes.
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, pause),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, pause),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes),
+        # Milliseconds that what was sent may stay without an acknowledgement.
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CUT_OFF_SECONDS * 1000),
+    ]
 
 
 def proxy_for(url: str) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from bench.chaos.relay import CHUNK_BYTES, TURN_SECONDS
+from config.http_client import watched_socket
 
 #: Seconds for a host to take a connection: a host that is cut off never does.
 CONNECT_SECONDS = 1.0
@@ -37,6 +38,8 @@ async def _lead(hosts: Sequence[int], reader: asyncio.StreamReader, writer: asyn
     for host in hosts:
         with suppress(OSError, TimeoutError):
             upstream = await asyncio.wait_for(asyncio.open_connection(_HOST, host), CONNECT_SECONDS)
+            for option in watched_socket():
+                upstream[1].get_extra_info("socket").setsockopt(*option)
             await asyncio.gather(_pump(reader, upstream[1]), _pump(upstream[0], writer), return_exceptions=True)
             return
     writer.close()
