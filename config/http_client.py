@@ -28,7 +28,7 @@ _SOCKS = frozenset({"socks5", "socks5h"})
 _PORTS = {"http": 80, "https": 443}
 #: Seconds without a sign of the peer's kernel after which a connection is lost: a peer that is cut off closes none, and
 #: a request may wait a minute for its answer, while a result is stored.
-CUT_OFF_SECONDS = 15
+CUT_OFF_SECONDS = 12
 _FIX = "Change it, unset it, or name the host in NO_PROXY."
 
 
