@@ -1,8 +1,9 @@
-"""How answers of the operator's API look in a terminal. Pure but for `show`."""
+"""How answers of the operator's API look in a terminal. Pure but for `show` and `clock`."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -28,6 +29,11 @@ def show(answer: Any, drawn: RenderableType, *, as_json: bool) -> None:
         print(json.dumps(answer, indent=1))
     else:
         console().print(drawn)
+
+
+def clock() -> float:
+    """This machine's time, Unix seconds: by it commands tell ages."""
+    return time.time()
 
 
 def console() -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -31,7 +30,7 @@ def _ls(
 ) -> None:
     """Machines of this pool, by wallet, each with what it does now. For the pool's operator."""
     found = OperatorApi.open().get("/workers", after=after, limit=limit)
-    now = time.time()
+    now = screen.clock()
     rows = [
         (
             item["wallet"],
@@ -86,7 +85,7 @@ def _unban(wallet: Wallet, dry_run: DryRun = False, as_json: Json = False) -> No
 
 
 def _drawn(found: Mapping[str, Any]) -> RenderableType:
-    now = time.time()
+    now = screen.clock()
     facts = {
         "wallet": found["wallet"],
         "machine": f"{found['name']}, Sluice {found['version']}, {found['cpus']} CPUs, "

@@ -106,7 +106,7 @@ def _ledger(
         return
     if as_csv and as_json:
         raise BadInput(what="Either --csv or --json, not both.")
-    now = time.time()
+    now = screen.clock()
     start = max(0.0, moment_of(since, now))
     end = None if until is None else max(0.0, moment_of(until, now))
     if end is not None and end <= start:

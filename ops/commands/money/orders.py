@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -55,7 +54,7 @@ def _ls(
 ) -> None:
     """The orders, the newest first: what is left of each, whether the market lists it, how far its close is."""
     found = OperatorApi.open().get("/orders", ended=ended, limit=limit)
-    now = time.time()
+    now = screen.clock()
     rows = [
         (
             item["order_hash"],

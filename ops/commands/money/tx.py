@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -96,7 +95,7 @@ def _ls(as_json: Json = False, worker: Worker = False) -> None:
         (
             f"{intent.method} {intent.subject}",
             intent.state.value,
-            screen.age(time.time() - intent.created_at),
+            screen.age(screen.clock() - intent.created_at),
             intent.reason or "",
         )
         for intent in intents

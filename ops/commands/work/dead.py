@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
@@ -43,7 +42,7 @@ def _ls(
     Exit code 1 if there are any.
     """
     found = OperatorApi.open().get("/dead", limit=limit)
-    now = time.time()
+    now = screen.clock()
     rows = [
         (
             item["id"],

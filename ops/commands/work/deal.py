@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -81,7 +80,7 @@ def _drawn(found: Mapping[str, Any]) -> RenderableType:
         "a worker stakes": None if stake is None else f"{stake} nRLC",
         "tasks": None if found["tasks"] is None else f"{found['tasks']}, {found['open_tasks']} not over",
     }
-    tasks = task.lines(found["shown"], time.time(), empty="None of its tasks is shown.")
+    tasks = task.lines(found["shown"], screen.clock(), empty="None of its tasks is shown.")
     return screen.stacked(screen.pairs(facts), Text(""), tasks, task.wrong(found["wrong_votes"]))
 
 

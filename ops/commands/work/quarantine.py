@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from typing import Annotated
 
@@ -36,7 +35,7 @@ def _ls(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries], default=str))
     else:
-        now = time.time()
+        now = screen.clock()
         rows = [
             (
                 entry.collection,

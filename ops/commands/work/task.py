@@ -52,7 +52,7 @@ def _ls(
     )
     last = found[-1] if len(found) == limit and deal is None and worker is None else None
     more = None if last is None else Text(f"… perhaps more: --before {last['matched_block']}:{last['task_id']}")
-    screen.show(found, screen.stacked(lines(found, time.time()), more), as_json=as_json)
+    screen.show(found, screen.stacked(lines(found, screen.clock()), more), as_json=as_json)
 
 
 def _show(
