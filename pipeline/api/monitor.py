@@ -156,7 +156,13 @@ class Monitor:
 
     def _run(self) -> None:
         while not self._stopping:
-            report = self.look()
+            try:
+                report = self.look()
+            except RuntimeError:
+                # A look that outlasted `close`, which waits for no server that hangs: its threads take no more work.
+                if self._stopping:
+                    return
+                raise
             pause = CHECK_SECONDS if self._was_up or report.facts.watched > START_SECONDS else FIRST_CHECKS_SECONDS
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or self._waiting, timeout=pause)

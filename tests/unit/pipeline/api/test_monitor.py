@@ -127,3 +127,25 @@ def test_a_look_that_fails_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) 
     assert monitor.report().result(20).ok
     assert lost.result(20).ok
     monitor.close()
+
+
+def test_a_look_that_outlasts_the_end_of_the_process_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    asked, ended = threading.Event(), threading.Event()
+
+    def ask(*, running: bool) -> Facts:
+        asked.set()
+        ended.wait(20)
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    probes = Scripted(WELL)
+    monkeypatch.setattr(probes, "ask", ask)
+    monkeypatch.setattr("pipeline.api.monitor.FRESH_SECONDS", 0.0)
+    monitor = Monitor(probes, lambda: None, clock=Clock())
+    monitor.start()
+    asked.wait(20)
+    monitor.close()
+    ended.set()
+    monitor._thread.join(20)  # type: ignore[union-attr]
+    assert failures == []
