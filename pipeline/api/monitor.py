@@ -155,17 +155,21 @@ class Monitor:
         return report
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._ends():
             try:
                 report = self.look()
             except RuntimeError:
                 # A look that outlasted `close`, which waits for no server that hangs: its threads take no more work.
-                if self._stopping:
+                if self._ends():
                     return
                 raise
             pause = CHECK_SECONDS if self._was_up or report.facts.watched > START_SECONDS else FIRST_CHECKS_SECONDS
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or self._waiting, timeout=pause)
+
+    def _ends(self) -> bool:
+        """Whether `close` was called, by another thread."""
+        return self._stopping
 
     def _tell_hold(self, before: Hold | None, after: Hold | None, now: float) -> None:
         """Log that a hold began or ended, and tell whoever stores it for the other processes."""
