@@ -89,8 +89,10 @@ class Retention:
         while time.monotonic() < until and (page := self.store.ended.deals_past(self.before, DEALS, last)):
             last = page[-1]
             # One with a task that the chain has not ended, or has only lately, is passed over.
-            unsettled = self.store.ended.unsettled([deal.deal_id for deal in page], self.before)
-            over = self.store.ended.begin([deal.deal_id for deal in page if deal.deal_id not in unsettled])
+            still_open = self.store.lists.open_of_deals([deal.deal_id for deal in page])
+            ended = [deal_id for deal_id, number in still_open.items() if not number]
+            lately = self.store.ended.lately(ended, self.before)
+            over = self.store.ended.begin([deal_id for deal_id in ended if deal_id not in lately])
             tasks += self._tasks(over, until)
             deals += self.store.ended.delete_deals(over)
         return deals, tasks

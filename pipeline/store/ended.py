@@ -27,6 +27,10 @@ from protocol.types import BlockNumber, DealId, TaskId
 _STATES = [READY, ORPHANED, OVER]
 
 DEAL_INDEXES = [IndexModel([("final_deadline", ASCENDING), ("_id", ASCENDING)], name="over")]
+TASK_INDEXES = [
+    # A bag may have many thousands of tasks, none of which need be read for that.
+    IndexModel([("deal", ASCENDING), ("changed_at", ASCENDING)], name="ended", partialFilterExpression={"open": False})
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Ended:
     def ensure_indexes(self) -> None:
         """Create the indexes."""
         self._deals.create_indexes(DEAL_INDEXES)
+        self._tasks.create_indexes(TASK_INDEXES)
 
     def deals_past(self, before: float, limit: int, after: PastDeal | None = None) -> list[PastDeal]:
         """Deals with a final deadline before `before` (Unix seconds), oldest first; those behind `after` in that
@@ -60,11 +65,10 @@ class Ended:
         order = [("final_deadline", ASCENDING), ("_id", ASCENDING)]
         return [PastDeal(DealId(row["_id"]), int(row["final_deadline"])) for row in rows.sort(order).limit(limit)]
 
-    def unsettled(self, deal_ids: Sequence[DealId], before: float) -> set[DealId]:
-        """Which of these deals have a task that is open, or that anything happened to since `before` (Unix seconds)."""
-        late = {"$or": [{"open": True}, {"changed_at": {"$gte": before}}]}
-        first: list[dict[str, Any]] = [{"$match": late}, {"$limit": 1}, {"$project": {"_id": 1}}]
-        tasks = {"from": "tasks", "localField": "_id", "foreignField": "deal", "pipeline": first, "as": "late"}
+    def lately(self, deal_ids: Sequence[DealId], since: float) -> set[DealId]:
+        """Which of these deals have a task that is over and that something happened to since `since` (Unix seconds)."""
+        late: list[dict[str, Any]] = [{"$match": {"open": False, "changed_at": {"$gte": since}}}, {"$limit": 1}]
+        tasks = {"from": "tasks", "localField": "_id", "foreignField": "deal", "pipeline": late, "as": "late"}
         of_these: dict[str, Any] = {"$match": {"_id": {"$in": list(deal_ids)}}}
         any_late: list[dict[str, Any]] = [{"$match": {"late": {"$ne": []}}}, {"$project": {"_id": 1}}]
         return {DealId(row["_id"]) for row in self._deals.aggregate([of_these, {"$lookup": tasks}, *any_late])}

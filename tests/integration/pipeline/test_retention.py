@@ -143,14 +143,13 @@ def test_a_deal_that_is_read_again_while_it_is_looked_at_keeps_its_tasks(
     store: Store, kept: Retention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deal_id = store.tasks.load_tasks(put_deal(store, 1, BEFORE - 5))[0].deal_id
-    unsettled = store.ended.unsettled
+    lately = store.ended.lately
 
-    def repaired_meanwhile(deal_ids: list[DealId], before: float) -> set[DealId]:
-        found = unsettled(deal_ids, before)
+    def repaired_meanwhile(deal_ids: list[DealId], since: float) -> set[DealId]:
         store.deals.read_again(deal_ids)
-        return found
+        return lately(deal_ids, since)
 
-    monkeypatch.setattr(store.ended, "unsettled", repaired_meanwhile)
+    monkeypatch.setattr(store.ended, "lately", repaired_meanwhile)
     assert kept.run(60.0) == Removed()
     assert left(store, "tasks") == 3
     assert store.deals.deals_to_ingest(10) == [deal_id]
