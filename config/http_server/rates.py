@@ -102,8 +102,11 @@ class RateLimits:
             raise refused
 
     def count_ping(self, wallet: str, tasks: int) -> None:
-        """Count a ping that names so many tasks, each of which is looked up. Raises TooManyRequests."""
-        self.count("ping", wallet, 1 + tasks // TASKS_AS_A_PING)
+        """Count a ping that names so many tasks, each of which is looked up. Raises TooManyRequests.
+
+        The first of a window is answered whatever it names: a machine that none is answered of would count as lost.
+        """
+        self.count("ping", wallet, min(1 + tasks // TASKS_AS_A_PING, self._limits["ping"].amount))
 
     def refused(self, name: str, who: str, kind: str = _OF_ADDRESS, cost: int = 1) -> TooManyRequests | None:
         """Count one request, as `cost` of them; what to answer if it is one too many."""

@@ -226,7 +226,7 @@ def find_pid(name: str, pid: int, *, word: str) -> Process | None:
     if started is None:
         return None
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_text()
+        command = Path(f"/proc/{pid}/cmdline").read_text(errors="surrogateescape")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # Its own pid file is its own concern: the one named here is not there, and unlinking it does nothing.

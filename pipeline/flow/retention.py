@@ -1,6 +1,6 @@
 """Deletes the records of deals that are long over, and puts sums in the place of the ledger's old amounts.
 
-    deals whose final deadline was SLUICE_KEEP_ENDED_DAYS ago, all of whose tasks are over
+    deals whose final deadline was SLUICE_KEEP_ENDED_DAYS ago, all of whose tasks have been over for as long
         ─► events, transactions and outputs of their tasks ─► tasks ─► deals
     movements and gas of days before that, proved equal to the chain ─► sums by day, owner and kind: to the wei the same
 
@@ -88,10 +88,11 @@ class Retention:
         last: PastDeal | None = None
         while time.monotonic() < until and (page := self.store.ended.deals_past(self.before, DEALS, last)):
             last = page[-1]
-            # One with an open task, which the chain has not ended, is passed over.
+            # One with a task that the chain has not ended, or has only lately, is passed over.
             still_open = self.store.lists.open_of_deals([deal.deal_id for deal in page])
-            over = [deal.deal_id for deal in page if not still_open[deal.deal_id]]
-            self.store.ended.begin(over)
+            ended = [deal_id for deal_id, number in still_open.items() if not number]
+            lately = self.store.ended.lately(ended, self.before)
+            over = self.store.ended.begin([deal_id for deal_id in ended if deal_id not in lately])
             tasks += self._tasks(over, until)
             deals += self.store.ended.delete_deals(over)
         return deals, tasks

@@ -4,7 +4,8 @@
     orphaned ┘
 
 The deal itself goes last: a crash in the middle leaves it `over`, and the next run finds it and goes on. Nothing here
-is of a task that can still change on chain.
+is of a task that can still change on chain, or did so lately: a task may be claimed long after its deal's deadline, and
+until that is final a reorg can take it back, and the lane writes to its intent.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from pymongo import ASCENDING, IndexModel
 from pymongo.database import Database
 
+from chain.lane.model.intent import ENDED
 from pipeline.domain.actions import Method
 from pipeline.store.blocks import FIRST
 from pipeline.store.deals import ORPHANED, OVER, READY
@@ -25,6 +27,10 @@ from protocol.types import BlockNumber, DealId, TaskId
 _STATES = [READY, ORPHANED, OVER]
 
 DEAL_INDEXES = [IndexModel([("final_deadline", ASCENDING), ("_id", ASCENDING)], name="over")]
+TASK_INDEXES = [
+    # A bag may have many thousands of tasks, none of which need be read for that.
+    IndexModel([("deal", ASCENDING), ("changed_at", ASCENDING)], name="ended", partialFilterExpression={"open": False})
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Ended:
     def ensure_indexes(self) -> None:
         """Create the indexes."""
         self._deals.create_indexes(DEAL_INDEXES)
+        self._tasks.create_indexes(TASK_INDEXES)
 
     def deals_past(self, before: float, limit: int, after: PastDeal | None = None) -> list[PastDeal]:
         """Deals with a final deadline before `before` (Unix seconds), oldest first; those behind `after` in that
@@ -58,9 +65,21 @@ class Ended:
         order = [("final_deadline", ASCENDING), ("_id", ASCENDING)]
         return [PastDeal(DealId(row["_id"]), int(row["final_deadline"])) for row in rows.sort(order).limit(limit)]
 
-    def begin(self, deal_ids: Sequence[DealId]) -> None:
-        """Mark deals as over, so that nothing compares them with their tasks any more."""
-        self._deals.update_many({"_id": {"$in": list(deal_ids)}, "state": {"$in": _STATES}}, {"$set": {"state": OVER}})
+    def lately(self, deal_ids: Sequence[DealId], since: float) -> set[DealId]:
+        """Which of these deals have a task that is over and that something happened to since `since` (Unix seconds)."""
+        late: list[dict[str, Any]] = [{"$match": {"open": False, "changed_at": {"$gte": since}}}, {"$limit": 1}]
+        tasks = {"from": "tasks", "localField": "_id", "foreignField": "deal", "pipeline": late, "as": "late"}
+        of_these: dict[str, Any] = {"$match": {"_id": {"$in": list(deal_ids)}}}
+        any_late: list[dict[str, Any]] = [{"$match": {"late": {"$ne": []}}}, {"$project": {"_id": 1}}]
+        return {DealId(row["_id"]) for row in self._deals.aggregate([of_these, {"$lookup": tasks}, *any_late])}
+
+    def begin(self, deal_ids: Sequence[DealId]) -> list[DealId]:
+        """Mark deals as over, so that nothing compares them with their tasks any more. Returns those that are: one that
+        is to be read again since stays.
+        """
+        these = {"_id": {"$in": list(deal_ids)}}
+        self._deals.update_many({**these, "state": {"$in": _STATES}}, {"$set": {"state": OVER}})
+        return [DealId(row["_id"]) for row in self._deals.find({**these, "state": OVER}, {"_id": 1})]
 
     def tasks_of(self, deal_ids: Sequence[DealId], limit: int) -> list[TaskId]:
         """Tasks of these deals that are over, at most `limit`."""
@@ -69,12 +88,13 @@ class Ended:
 
     def delete_tasks(self, task_ids: Sequence[TaskId], lane: str) -> int:
         """Delete these tasks if they are over, after their events, transactions (of the lane `lane`) and outputs;
-        returns how many.
+        returns how many. A transaction that has not ended stays: a run of the lane that finds it gone goes no further.
         """
         self._delete_events({"event.task_id": {"$in": list(task_ids)}})
         keys = [f"{lane}:{method}:{task}" for task in task_ids for method in Method]
         # The key of a later try is that of the first, and `#<try>`.
-        self._intents.delete_many({"$or": [{"_id": {"$gte": key, "$lt": f"{key}$"}} for key in keys]})
+        of_these = [{"_id": {"$gte": key, "$lt": f"{key}$"}} for key in keys]
+        self._intents.delete_many({"$or": of_these, "state": {"$in": [state.value for state in ENDED]}})
         self._outputs.delete_many({"task": {"$in": list(task_ids)}})
         return self._tasks.delete_many({"_id": {"$in": list(task_ids)}, "open": False}).deleted_count
 

@@ -48,7 +48,8 @@ class HoldSwitch:
 
     def has_held(self, seconds: float) -> bool:
         """Whether the pool holds, and has for at least `seconds`. Raises PyMongoError."""
-        begun = {"$lte": ["$since", {"$subtract": ["$$NOW", seconds * 1000]}]}
+        # A hold that a process of an older release began has no beginning.
+        begun = {"$lte": [{"$ifNull": ["$since", "$$NOW"]}, {"$subtract": ["$$NOW", seconds * 1000]}]}
         return self._rows.find_one({"_id": _ROW, "$expr": {"$and": [{"$gt": ["$until", "$$NOW"]}, begun]}}) is not None
 
     def begins(self) -> Begins:

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from bson import Decimal128
-from pymongo import ASCENDING, IndexModel, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -91,8 +91,14 @@ class GasBook:
         """Put sums by day and purpose in the place of final transactions claimed before `before` (Unix seconds, a day's
         beginning) with nonces below `until`; at most `limit` of the oldest. Returns how many it took.
 
-        One transaction: each is either there or in its sum, whatever is killed. Raises PyMongoError.
+        The newest in a block stays: by it a run of the lane recognises a node that lags behind. One transaction: each
+        is either there or in its sum, whatever is killed. Raises PyMongoError.
         """
+        in_a_block = {"lane": str(self.lane), "state": {"$in": _IN_A_BLOCK}}
+        newest = self._rows.find_one(in_a_block, {"nonce": 1}, sort=[("nonce", DESCENDING)])
+        if newest is None:
+            return 0
+        until = Nonce(min(until, int(newest["nonce"])))
         wanted = {
             "lane": str(self.lane),
             "created_at": {"$lt": before},

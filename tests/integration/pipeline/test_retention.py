@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from chain.lane.model.intent import Intent, IntentState, LaneId
 from chain.lane.model.nonce import Attempt, Fees, Mined, NonceRecord, NonceState, Purpose
 from chain.lane.store.documents import intent_document, record_document
 from chain.lane.store.mongo import MongoStore
+from chain.lane.store.port import IntentMove
 from pipeline.domain.money.ledger import Books, Mark
 from pipeline.domain.money.statement import By, Line, statement
 from pipeline.domain.records import ComputeLog, TaskStage
@@ -108,6 +111,82 @@ def test_deals_long_over_go_with_all_their_records_and_others_stay(store: Store,
     assert {task.task_id for task in store.tasks.load_tasks(young)} == set(young)
     assert store.chain.followed_from(0) == 4, "no audit of events begins where some are not kept any more"
     assert kept.run(60.0) == Removed()
+
+
+def test_a_task_that_was_claimed_only_now_stays_with_its_deal_long_after_that_ones_deadline(
+    store: Store, kept: Retention
+) -> None:
+    tasks = put_deal(store, 1, BEFORE - 5)
+    store._db["tasks"].update_one({"_id": tasks[1]}, {"$set": {"changed_at": BEFORE + 1}})
+    assert kept.run(60.0) == Removed(), "until the claim is final a reorg can take it back"
+    assert [left(store, name) for name in ("deals", "tasks", "logs", "intents", "outputs")] == [1, 3, 4, 6, 3]
+    assert store.chain.followed_from(0) == 0
+    assert replace(kept, before=BEFORE + 2).run(60.0) == Removed(deals=1, tasks=3)
+
+
+def test_the_lane_finds_every_intent_that_has_not_ended_although_the_records_of_its_task_are_gone(
+    store: Store, kept: Retention
+) -> None:
+    lane, waiting = MongoStore(store._db), [IntentState.QUEUED, IntentState.SENT, IntentState.MINED]
+    tasks = put_deal(store, 1, BEFORE - 5)
+    made = [Intent.new(1, ME, "claim", task) for task in tasks]
+    states = zip(made, waiting, strict=True)
+    lane.add([replace(each, state=state) for each, state in states])
+    assert kept.run(60.0) == Removed(deals=1, tasks=3)
+    lease = lane.take_lease(LANE, "me", 60.0)
+    assert lease is not None
+    lane.move(lease, [IntentMove(tuple(each.key for each in made), IntentState.FINAL)], ())
+    assert {each.state for each in lane.intents([each.key for each in made])} == {IntentState.FINAL}
+
+
+def test_a_deal_that_is_read_again_while_it_is_looked_at_keeps_its_tasks(
+    store: Store, kept: Retention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deal_id = store.tasks.load_tasks(put_deal(store, 1, BEFORE - 5))[0].deal_id
+    lately = store.ended.lately
+
+    def repaired_meanwhile(deal_ids: list[DealId], since: float) -> set[DealId]:
+        store.deals.read_again(deal_ids)
+        return lately(deal_ids, since)
+
+    monkeypatch.setattr(store.ended, "lately", repaired_meanwhile)
+    assert kept.run(60.0) == Removed()
+    assert left(store, "tasks") == 3
+    assert store.deals.deals_to_ingest(10) == [deal_id]
+
+
+def test_the_newest_nonce_stays_so_that_a_node_far_behind_cannot_have_it_used_again(
+    store: Store, kept: Retention
+) -> None:
+    MongoStore(store._db).ensure_indexes()
+    for number in range(3):
+        put_nonce(store, number, 10 * DAY, Intent.new(1, ME, "finalize", f"0x{number:064x}").key)
+    assert kept.gas.sum_up(20 * DAY, Nonce(3), 100) == 2
+    assert MongoStore(store._db).highest_nonce(LANE) == 2
+    assert kept.gas.sum_up(20 * DAY, Nonce(3), 100) == 0
+
+
+def test_two_schedulers_that_sum_up_at_once_count_each_amount_once(store: Store, kept: Retention) -> None:
+    MongoStore(store._db).ensure_indexes()
+    for number in range(60):
+        put_nonce(store, number, 10 * DAY + number, Intent.new(1, ME, "finalize", f"0x{number:064x}").key)
+    even = kept.movements.begin(Books(BlockNumber(1), EVEN, BlockNumber(0), EVEN))
+    moved = [replace(movement(Kind.REWARD, 1, block=1, index=number), at=int(10 * DAY)) for number in range(60)]
+    kept.movements.store(
+        even, replace(even, block=BlockNumber(9), proved=BlockNumber(9)), BlocksRead(BlockNumber(9), moved)
+    )
+    together = Barrier(2)
+
+    def sum_up(_: int) -> tuple[int, int]:
+        together.wait(30.0)
+        gas = sum(iter(lambda: kept.gas.sum_up(20 * DAY, Nonce(99), 7), 0))
+        return gas, sum(iter(lambda: kept.movements.sum_up(20 * DAY, BlockNumber(9), 7), 0))
+
+    with ThreadPoolExecutor(2) as both:
+        found = list(both.map(sum_up, range(2)))
+    assert [sum(each) for each in zip(*found, strict=True)] == [59, 60]
+    assert sum(cost.count for cost in kept.gas.since(0.0)) == 60
+    assert [each.amount for each in kept.movements.summed(By.KIND, 0.0, BlockNumber(9))] == [60]
 
 
 def test_what_a_crash_cut_off_is_finished_by_the_next_run_and_compared_with_nothing_meanwhile(

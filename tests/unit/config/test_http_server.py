@@ -71,6 +71,13 @@ def test_pings_that_have_a_thousand_tasks_looked_up_are_few_and_still_more_than_
         rates.count_ping("flood", PING_TASKS)
 
 
+def test_a_ping_is_answered_whatever_it_names_where_the_operator_allows_few() -> None:
+    rates = RateLimits.of(read_settings(rate_ping="20/minute"))
+    rates.count_ping("full", PING_TASKS)
+    with pytest.raises(TooManyRequests):
+        rates.count_ping("full", PING_TASKS)
+
+
 def test_counts_of_past_windows_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("config.http_server.rates.time", SimpleNamespace(monotonic=lambda: now))

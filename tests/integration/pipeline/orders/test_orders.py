@@ -109,6 +109,8 @@ def test_a_pause_withdraws_offers_and_the_end_of_it_offers_anew_once_they_are_cl
     assert not may_sign(), "the pool holds"
     shop.keep()
     assert shop.market.listed(), "a short hold withdraws nothing"
+    database(shop.pool.settings)["pool"].update_one({"_id": "hold"}, {"$unset": {"since": ""}})
+    assert not shop.pool.store.hold.has_held(WITHDRAW_SECONDS), "a process of an older release began it just now"
     earlier = datetime.now(UTC) - timedelta(seconds=WITHDRAW_SECONDS)
     database(shop.pool.settings)["pool"].update_one({"_id": "hold"}, {"$set": {"since": earlier}})
     shop.pool.store.hold.hold("ipfs: still away", "test")
