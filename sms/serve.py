@@ -92,14 +92,29 @@ def require_own_chain(store: SecretStore, chain_id: int, database: str) -> None:
         )
 
 
+def require_own_keys(store: SecretStore, vault: Vault, database: str) -> None:
+    """Raise BadSetting if the key file opens nothing of what the database holds, as a new one does.
+
+    Else what is stored from now on would be lost as soon as the right file is back.
+    """
+    keys = vault.keys.all()
+    if store.sealed_otherwise(keys[0].id, 1) and not any(store.uses(key.id) for key in keys):
+        raise BadSetting(
+            name=f"{SMS_PREFIX}KEY_FILE",
+            why=f"it opens nothing of what the database {database} holds",
+            fix=f"Put the file back from your copy; if there is none, set {SMS_PREFIX}DATABASE to a new name.",
+        )
+
+
 def _prepare(settings: Settings, sms: SmsSettings, service: SecretService, hub: Hub) -> None:
-    """Wait for chain and database; what it waits for is logged once. Raises WrongChain."""
+    """Wait for chain and database; what it waits for is logged once. Raises WrongChain, BadSetting."""
     logged = ""
     while True:
         try:
             hub.check_chain(settings.model_copy(update={"workerpool": None}))
             service.store.ready()
             require_own_chain(service.store, settings.chain_id, sms.database)
+            require_own_keys(service.store, service.vault, sms.database)
         except (RpcUnavailable, Unavailable) as error:
             if str(error) != logged:
                 log.warning("Cannot serve yet.", action="sms_waits", why=str(error))

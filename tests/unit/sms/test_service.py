@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from config.key_ring import KeyFile, RingKey
 from protocol.enclave.secrets import (
     STORE_NAME,
     app_secret,
@@ -17,6 +18,7 @@ from protocol.enclave.secrets import (
 from protocol.enclave.session import APP as APP_SERVICE
 from protocol.enclave.session import POST_COMPUTE, PRE_COMPUTE, Session, SessionError, fetching_hash
 from protocol.errors import (
+    BadSetting,
     NoSession,
     NotFound,
     NotPossible,
@@ -33,8 +35,9 @@ from protocol.poco.view import TaskStatus
 from protocol.types import Contract, Hash32, Timestamp
 from sms.chain import Execution
 from sms.challenges import KEPT_SECONDS, challenge_place
-from sms.serve import require_own_chain
+from sms.serve import require_own_chain, require_own_keys
 from sms.service import SESSION_SECONDS
+from sms.vault import Vault
 from tests.unit.sms.world import (
     APP,
     DATASET,
@@ -252,6 +255,20 @@ def test_a_database_serves_the_chain_that_it_was_first_used_for_and_no_other(wor
     require_own_chain(world.store, 134, "sluice_sms")
     with pytest.raises(WrongChain, match="sluice_sms holds secrets of chain 134"):
         require_own_chain(world.store, 31337, "sluice_sms")
+
+
+def test_a_key_file_that_opens_nothing_of_the_database_is_refused_before_anything_is_stored_with_it(
+    world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    new = Vault(KeyFile(tmp_path / "new" / "keys", RingKey, setting="SLUICE_SMS_KEY_FILE", fix="-"))
+    require_own_keys(world.store, new, "sluice_sms")
+    world.keep(REQUESTER, REQUESTERS, b"value")
+    with pytest.raises(BadSetting, match="SLUICE_SMS_KEY_FILE.*opens nothing"):
+        require_own_keys(world.store, new, "sluice_sms")
+    require_own_keys(world.store, world.service.vault, "sluice_sms")
+    world.service.vault.keys.add(NOW, keep=list)
+    require_own_keys(world.store, world.service.vault, "sluice_sms")
 
 
 def test_no_log_line_and_no_error_holds_a_value(world: World) -> None:
