@@ -203,7 +203,10 @@ def test_too_many_secrets_from_one_address_are_answered_with_429(world: World) -
 
 
 def test_a_client_that_goes_before_its_body_is_whole_is_no_error_of_ours(world: World) -> None:
-    pieces = [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}]
+    pieces: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"half", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
     query, headers = f"secretAddress={DATASET}".encode(), [(b"authorization", b"0x")]
     scope = {"type": "http", "method": "POST", "path": "/secrets/web3", "query_string": query, "headers": headers}
 

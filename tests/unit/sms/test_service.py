@@ -264,7 +264,7 @@ def test_a_key_file_that_opens_nothing_of_the_database_is_refused_before_anythin
     new = Vault(KeyFile(tmp_path / "new" / "keys", RingKey, setting="SLUICE_SMS_KEY_FILE", fix="-"))
     require_own_keys(world.store, new, "sluice_sms")
     world.keep(REQUESTER, REQUESTERS, b"value")
-    with pytest.raises(BadSetting, match="SLUICE_SMS_KEY_FILE.*opens nothing"):
+    with pytest.raises(BadSetting, match=r"SLUICE_SMS_KEY_FILE.*opens nothing"):
         require_own_keys(world.store, new, "sluice_sms")
     require_own_keys(world.store, world.service.vault, "sluice_sms")
     world.service.vault.keys.add(NOW, keep=list)
