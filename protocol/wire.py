@@ -28,6 +28,8 @@ ExitCode = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: Text that the other side shows in a terminal.
 Printable = Annotated[str, AfterValidator(printable)]
+#: A host's name or address: no more of a URL than that, and nothing that drives a terminal.
+Host = Annotated[str, StringConstraints(max_length=255, pattern=r"^[\w.:-]+$")]
 HexSignature = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{130}$")]
 
 #: Version of what scheduler and worker say to each other, in this header of a login; without it, it is 1.
@@ -66,7 +68,7 @@ class Wire(BaseModel):
 class BrokerNode(Wire):
     """One node of the pool's RabbitMQ."""
 
-    host: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    host: Host
     port: Port
 
     @property
@@ -95,7 +97,7 @@ class PoolConfig(Wire):
     #: Bytes of a result at most, all its files together.
     max_result_bytes: Annotated[int, Field(gt=0, lt=2**63)] = RESULT_BYTES
     #: Where workers reach RabbitMQ, so that a machine can check the way before it signs in.
-    amqp_host: Printable | None = None
+    amqp_host: Host | None = None
     amqp_port: Port | None = None
     amqp_tls: bool = False
     #: The other nodes, where RabbitMQ is a cluster.
@@ -158,7 +160,7 @@ class Login(Wire):
 class BrokerAccess(Wire):
     """A worker's own RabbitMQ user: it can read its two queues, nothing else."""
 
-    host: Printable
+    host: Host
     port: Port
     tls: bool
     vhost: str

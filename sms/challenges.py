@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 
+from protocol.errors import StorageUnavailable
 from protocol.ethereum.signing import Key
 from protocol.types import TaskId, Timestamp, Wallet
 from sms.store.port import Row, SecretStore
@@ -42,7 +43,11 @@ class Challenges:
         added = self._store.add(
             Row(place, self._vault.seal(secret, place), address, float(final_deadline + KEPT_SECONDS))
         )
-        return address if added else self.address(task) or address
+        made = address if added else self.address(task)
+        if made is None:
+            # Never the address of a key that is nowhere: no enclave could sign with it.
+            raise StorageUnavailable(what="the task's challenge", why="it was there and is not found")
+        return made
 
     def key(self, task: TaskId) -> str | None:
         """The private key, `0x` hex, for pre- and post-compute; None if there is no challenge."""

@@ -42,9 +42,9 @@ def rotate(store: SecretStore, vault: Vault, now: float, *, new_key: bool = True
     """
     if new_key:
         vault.keys.add(now, keep=list)
-    newest = vault.keys.newest
     rows, unreadable = 0, set[str]()
-    while batch := _other_rows(store, newest.id, unreadable):
+    # Asked anew for each batch: another rotation may have added a newer key, with which rows are sealed from then on.
+    while batch := _other_rows(store, vault.keys.newest.id, unreadable):
         for row in batch:
             try:
                 value = vault.open(row.sealed, row.place)
@@ -53,6 +53,7 @@ def rotate(store: SecretStore, vault: Vault, now: float, *, new_key: bool = True
                 continue
             # Whoever changed it meanwhile has used the newest key.
             rows += store.replace(row.place, vault.seal(value, row.place), was=row.sealed)
+    newest = vault.keys.newest
     replaced_at = newest.made_at
     dropped = vault.keys.drop(lambda key: now - replaced_at >= SETTLE_SECONDS and not store.uses(key.id))
     kept = tuple(key.id for key in vault.keys.all()[1:])

@@ -16,7 +16,7 @@ from config.http_server.server import http_server
 from config.mongodb import durable_database
 from config.settings import Settings
 from config.values.sms_settings import SMS_PREFIX, SmsSettings
-from protocol.errors import BadSetting, RpcUnavailable, Unavailable
+from protocol.errors import BadSetting, RpcUnavailable, Unavailable, WrongChain
 from protocol.types import Contract
 from sms.api.application import create_app
 from sms.chain import PocoReader
@@ -24,6 +24,7 @@ from sms.properties import read_properties
 from sms.provision import provisioner, public_url
 from sms.service import SecretService
 from sms.store.mongo import MongoSecretStore
+from sms.store.port import SecretStore
 from sms.vault import Vault
 
 log = structlog.get_logger(__name__)
@@ -37,7 +38,7 @@ def run(settings: Settings, sms: SmsSettings) -> None:
     rpc = connect(settings)
     service = open_service(settings, sms, rpc)
     rates = rates_of(settings, sms)
-    _prepare(settings, service, Hub(rpc, _hub(settings)))
+    _prepare(settings, sms, service, Hub(rpc, _hub(settings)))
     server = http_server(settings, create_app(service, rates), sms.host, sms.port)
     # Once it has ended, uvicorn sends itself the signal again; that must not look like a crash.
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -81,13 +82,39 @@ def _hub(settings: Settings) -> Contract:
     return Contract(settings.hub.lower())
 
 
-def _prepare(settings: Settings, service: SecretService, hub: Hub) -> None:
-    """Wait for chain and database; what it waits for is logged once. Raises WrongChain."""
+def require_own_chain(store: SecretStore, chain_id: int, database: str) -> None:
+    """Raise WrongChain if the database was used for another chain: addresses there are other people's."""
+    bound = store.bound_chain(chain_id)
+    if bound != chain_id:
+        raise WrongChain(
+            why=f"the database {database} holds secrets of chain {bound}, SLUICE_CHAIN_ID is {chain_id}",
+            fix=f"Set {SMS_PREFIX}DATABASE to another name, one for each chain.",
+        )
+
+
+def require_own_keys(store: SecretStore, vault: Vault, database: str) -> None:
+    """Raise BadSetting if the key file opens nothing of what the database holds, as a new one does.
+
+    Else what is stored from now on would be lost as soon as the right file is back.
+    """
+    keys = vault.keys.all()
+    if store.sealed_otherwise(keys[0].id, 1) and not any(store.uses(key.id) for key in keys):
+        raise BadSetting(
+            name=f"{SMS_PREFIX}KEY_FILE",
+            why=f"it opens nothing of what the database {database} holds",
+            fix=f"Put the file back from your copy; if there is none, set {SMS_PREFIX}DATABASE to a new name.",
+        )
+
+
+def _prepare(settings: Settings, sms: SmsSettings, service: SecretService, hub: Hub) -> None:
+    """Wait for chain and database; what it waits for is logged once. Raises WrongChain, BadSetting."""
     logged = ""
     while True:
         try:
             hub.check_chain(settings.model_copy(update={"workerpool": None}))
             service.store.ready()
+            require_own_chain(service.store, settings.chain_id, sms.database)
+            require_own_keys(service.store, service.vault, sms.database)
         except (RpcUnavailable, Unavailable) as error:
             if str(error) != logged:
                 log.warning("Cannot serve yet.", action="sms_waits", why=str(error))

@@ -36,6 +36,7 @@ _ALPHABET = string.ascii_letters + string.digits
 _ID_CHARACTERS = 10
 #: Seconds in which a worker may fetch a simulated session; it asks for another after that.
 SESSION_SECONDS = 300
+_NO_SESSION = "session, or it was fetched before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +108,16 @@ class SecretService:
 
     def take_session(self, session_id: str, signature: str) -> Session:
         """A simulated session, once, for the worker it was made for. Raises NotFound; NoSession; NotSignedIn."""
-        opened = self.store.take_session(session_id)
+        opened = self.store.session(session_id)
         if opened is None or self.clock() >= opened.ends_at:
-            raise NotFound(what="session, or it was fetched before")
+            raise NotFound(what=_NO_SESSION)
         if not signed_by(opened.wallet, fetching_hash(session_id), signature):
             raise NotSignedIn(why="the worker that it was made for has not signed this")
-        return self._session(opened)
+        # Taken last: neither somebody else's request nor a chain that does not answer uses it up.
+        session = self._session(opened)
+        if not self.store.take_session(session_id):
+            raise NotFound(what=_NO_SESSION)
+        return session
 
     def _session(self, opened: OpenSession) -> Session:
         wanted = Wanted.of(self.chain.execution(opened.task_id), opened.wallet)

@@ -17,11 +17,17 @@ class MemorySecretStore:
     """A `SecretStore` that forgets when its process ends."""
 
     def __init__(self) -> None:
+        self.chain_id = 0
         self.rows: dict[str, Row] = {}
         self.sessions: dict[tuple[TaskId, Wallet], OpenSession] = {}
 
     def ready(self) -> None:
         """Nothing to do."""
+
+    def bound_chain(self, chain_id: int) -> int:
+        """See the port."""
+        self.chain_id = self.chain_id or chain_id
+        return self.chain_id
 
     def add(self, row: Row) -> bool:
         """See the port."""
@@ -55,10 +61,14 @@ class MemorySecretStore:
         """See the port."""
         self.sessions[session.task_id, session.wallet] = session
 
-    def take_session(self, session_id: str) -> OpenSession | None:
+    def session(self, session_id: str) -> OpenSession | None:
         """See the port."""
-        key = next((key for key, session in self.sessions.items() if session.session_id == session_id), None)
-        return None if key is None else self.sessions.pop(key)
+        return next((session for session in self.sessions.values() if session.session_id == session_id), None)
+
+    def take_session(self, session_id: str) -> bool:
+        """See the port."""
+        found = self.session(session_id)
+        return found is not None and self.sessions.pop((found.task_id, found.wallet), None) is not None
 
 
 @dataclass(slots=True)

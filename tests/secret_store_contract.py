@@ -48,16 +48,21 @@ class SecretStoreContract:
         assert all(row in rows for row in found)
         assert (store.uses("k1"), store.uses("k3")) == (True, False)
 
+    def test_the_first_chain_stays_the_stores(self, store: SecretStore) -> None:
+        assert [store.bound_chain(134), store.bound_chain(31337), store.bound_chain(134)] == [134, 134, 134]
+
     def test_a_session_is_taken_once(self, store: SecretStore) -> None:
         store.add_session(SESSION)
-        assert store.take_session("another") is None
-        assert store.take_session("id-1") == SESSION
-        assert store.take_session("id-1") is None
+        assert not store.take_session("another")
+        assert store.session("id-1") == SESSION
+        assert store.take_session("id-1")
+        assert not store.take_session("id-1")
+        assert store.session("id-1") is None
 
     def test_a_workers_new_session_for_a_task_ends_its_former_one_and_no_others(self, store: SecretStore) -> None:
         other = replace(SESSION, session_id="of another worker", wallet=Wallet("0xb"))
         for session in (SESSION, other, replace(SESSION, session_id="id-2")):
             store.add_session(session)
-        assert store.take_session("id-1") is None
-        assert store.take_session("id-2") is not None
-        assert store.take_session("of another worker") == other
+        assert store.session("id-1") is None
+        assert store.session("id-2") is not None
+        assert store.session("of another worker") == other

@@ -46,6 +46,7 @@ _PATTERNS = {
     "^0x[0-9a-f]{40}$": "address",
     "^0x[0-9a-fA-F]{130}$": "signature",
     "^[0-9a-f]{32}$": "machine id",
+    r"^[\w.:-]+$": "host",
 }
 
 

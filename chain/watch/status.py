@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from chain.contracts import decode
 from chain.rpc.answers import Known, Reply, decode_reply
 from chain.rpc.client import JsonRpc
+from protocol.counts import count
 from protocol.errors import RpcUnavailable
 from protocol.poco.events import BlockRef
 from protocol.types import BlockNumber, Timestamp
@@ -83,7 +84,7 @@ def node_problems(nodes: Sequence[NodeStatus], chain_id: int, now: float, stale_
                 "head with a block explorer, restart the node, or name another one in SLUICE_RPC_URL."
             )
         elif node.lag is not None and node.lag < 0 and node.has_cursor is None:
-            said.append(f"{node.name} is {-node.lag} blocks behind the last block followed.")
+            said.append(f"{node.name} is {count(-node.lag, 'block')} behind the last block followed.")
     return said
 
 

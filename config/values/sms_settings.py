@@ -25,7 +25,9 @@ class SmsSettings(BaseSettings):
     url: str | None = Field(
         None, description="Where workers reach the secret service. Unset: SLUICE_SMS_HOST and SLUICE_SMS_PORT."
     )
-    database: str = Field("sluice_sms", description="Its database in MongoDB; not the scheduler's.")
+    database: str = Field(
+        "sluice_sms", description="Its database in MongoDB; not the scheduler's, and one for each chain."
+    )
     key_file: Path | None = Field(
         None,
         description="File with the keys that secrets are encrypted with, mode 600; made if absent. Unset: `sms.keys` in"

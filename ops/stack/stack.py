@@ -116,13 +116,15 @@ def first_that_exists(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def down(home: Path, parts: Collection[StackPart], watch: Watch, *, wipe: bool = False) -> list[StackPart]:
+def down(
+    home: Path, ports: StackSettings, parts: Collection[StackPart], watch: Watch, *, wipe: bool = False
+) -> list[StackPart]:
     """Stop our own parts, side by side; returns those that were stopped. `wipe`: remove their data too,
-    running or not.
+    running or not. Partitions of clusters that a killed test left end too.
     """
     home = home.absolute()
     with tools.locked(home / "stack" / "lock"), ThreadPoolExecutor(len(parts) or 1) as pool:
-        stopped = list(pool.map(lambda part: _down(part, home / "stack" / part, watch, wipe=wipe), parts))
+        stopped = list(pool.map(lambda part: _down(part, home, ports, watch, wipe=wipe), parts))
         _write(home, set(parts), Stack({}))
     return [part for part, was_running in zip(parts, stopped, strict=True) if was_running]
 
@@ -254,8 +256,10 @@ _START: Mapping[StackPart, Callable[[Choice, Settings, StackSettings, Watch], Se
 }
 
 
-def _down(part: StackPart, folder: Path, watch: Watch, *, wipe: bool) -> bool:
-    begin = time.monotonic()
+def _down(part: StackPart, home: Path, ports: StackSettings, watch: Watch, *, wipe: bool) -> bool:
+    begin, folder = time.monotonic(), home / "stack" / part
+    if part in cluster.PARTS:
+        cluster.end_partitions(part, home, ports)
     running = [*_running(part, folder, of_cluster=False), *_running(part, folder, of_cluster=True)]
     if running:
         watch(StackStep(part, "stopping", f"pid {', '.join(str(process.pid) for process in running)}"))

@@ -346,15 +346,19 @@ class BrokerAdmin:
 
     def _answer(self, method: str, path: str, body: dict[str, Any] | None, timeout: float | None) -> httpx.Response:
         """What the first node answers that does. Each method here may be asked twice. Raises BrokerUnavailable."""
-        for _ in self._nodes:
-            url, http = self._nodes[0]
+        # Other threads may turn to another node meanwhile: each request asks every node of its own list once.
+        nodes = self._nodes
+        for place, (url, http) in enumerate(nodes):
             limits = http.timeout if timeout is None else self._limits(timeout)
             try:
-                return http.request(method, path, json=body, timeout=limits)
+                answer = http.request(method, path, json=body, timeout=limits)
             except httpx.HTTPError as error:
                 silent = BrokerUnavailable(what=url, why=str(error) or type(error).__name__)
+                continue
+            if place:
                 # For the next request too: to wait for a node that is cut off takes its whole time-out.
-                self._nodes = [*self._nodes[1:], self._nodes[0]]
+                self._nodes = [*nodes[place:], *nodes[:place]]
+            return answer
         raise silent
 
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
+from starlette.requests import ClientDisconnect
 
 from config.http_server.address import origin_of_scope
 from config.http_server.rates import RateLimits
@@ -25,7 +26,7 @@ def _service(request: Request) -> SecretService:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, once it is whole. Raises TooLarge as soon as it is known, BadMessage if it comes too slowly."""
+    """The body, once it is whole. Raises TooLarge as soon as it is known, BadMessage if it is slow or cut."""
     limits: RateLimits = request.app.state.rates
     kind = "tasks" if request.url.path.startswith("/tee/") else "secrets"
     refused = limits.refused(kind, origin_of_scope(request.scope))
@@ -40,6 +41,8 @@ async def _body(request: Request) -> bytes:
                     raise TooLarge(limit=MOST_VALUE_BYTES)
     except TimeoutError:
         raise BadMessage(why=f"the body was not whole within {BODY_SECONDS:g} s") from None
+    except ClientDisconnect:
+        raise BadMessage(why="the connection ended before the body was whole") from None
     return bytes(body)
 
 

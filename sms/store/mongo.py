@@ -1,4 +1,7 @@
-"""The store in MongoDB: collections `secrets` and `sessions`. Times are kept as dates, which its own clean-up reads."""
+"""The store in MongoDB: collections `secrets`, `sessions`, and `chain`, of one row, which says whose secrets these are.
+
+Times are kept as dates, which MongoDB's own clean-up reads.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,14 @@ class MongoSecretStore:
         """Create the indexes."""
         for name, indexes in INDEXES.items():
             self._db[name].create_indexes(indexes)
+
+    @_answering()
+    def bound_chain(self, chain_id: int) -> int:
+        """See the port."""
+        own = {"_id": "of these secrets"}
+        self._db["chain"].update_one(own, {"$setOnInsert": {"chain_id": chain_id}}, upsert=True)
+        bound = self._db["chain"].find_one(own)
+        return chain_id if bound is None else int(bound["chain_id"])
 
     @_answering()
     def add(self, row: Row) -> bool:
@@ -104,9 +115,14 @@ class MongoSecretStore:
         )
 
     @_answering()
-    def take_session(self, session_id: str) -> OpenSession | None:
+    def take_session(self, session_id: str) -> bool:
         """See the port."""
-        found = self._sessions.find_one_and_delete({"session_id": session_id})
+        return bool(self._sessions.delete_one({"session_id": session_id}).deleted_count)
+
+    @_answering()
+    def session(self, session_id: str) -> OpenSession | None:
+        """See the port."""
+        found = self._sessions.find_one({"session_id": session_id})
         if found is None:
             return None
         key = found["_id"]

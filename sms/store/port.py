@@ -56,8 +56,14 @@ class SecretStore(Protocol):
     def add_session(self, session: OpenSession) -> None:
         """Store a session, in place of what the worker had for the task before."""
 
-    def take_session(self, session_id: str) -> OpenSession | None:
-        """Remove a session and return it; None if it was taken, replaced, or never there."""
+    def session(self, session_id: str) -> OpenSession | None:
+        """A session; None if it was taken, replaced, or never there."""
+
+    def take_session(self, session_id: str) -> bool:
+        """Remove a session; False if it is not there: of several that take it at once, one does."""
+
+    def bound_chain(self, chain_id: int) -> int:
+        """The chain that the secrets are of: `chain_id` from the first call on, of whatever process."""
 
     def ready(self) -> None:
         """Make it ready at the start of a process."""

@@ -1,1 +1,1 @@
-"""`sluice …`: what runs: a new pool's files, the scheduler, a worker machine, the local stack, the demo."""
+"""`sluice …`: what runs: scheduler, worker machine, secret service, local stack, demo; and a new pool's files."""

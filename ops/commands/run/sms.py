@@ -59,7 +59,8 @@ def _rotate(
     if done.dropped:
         says.append(f"Dropped: {', '.join(done.dropped)}.")
     if done.kept:
-        says.append(f"Kept for a minute more: {', '.join(done.kept)}. Then: `sluice sms rotate --finish`.")
+        until = "while values that no key opens may be theirs" if done.unreadable else "for a minute more"
+        says.append(f"Kept {until}: {', '.join(done.kept)}. Then: `sluice sms rotate --finish`.")
     if done.unreadable:
         says.append(
             f"No key opens {', '.join(done.unreadable)}: their values are lost unless a copy of the file has it."

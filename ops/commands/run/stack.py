@@ -118,7 +118,7 @@ def _down(
 ) -> None:
     """Stop the parts that Sluice started; what was there before stays."""
     with Board(quiet=as_json) as board:
-        stopped = stack.down(_settings().home, wanted(parts or ()), board.show, wipe=wipe)
+        stopped = stack.down(_settings().home, stack_settings(), wanted(parts or ()), board.show, wipe=wipe)
     if as_json:
         print(json.dumps({"stopped": stopped}))
 

@@ -94,7 +94,7 @@ class Room:
     def beside(
         cls, machines: Sequence[WorkerRecord], waiting: Sequence[TaskRecord], *, newcomers_decide: bool = False
     ) -> Room:
-        """The room that tasks leave which are sold already and wait for a machine."""
+        """What is left of the machines' room beside `waiting`, tasks that are sold already and still want machines."""
         room = cls(machines, newcomers_decide=newcomers_decide)
         held: dict[TaskId, dict[Wallet, bool]] = defaultdict(dict)
         for machine in machines:

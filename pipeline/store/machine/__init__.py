@@ -1,1 +1,1 @@
-"""Collection `workers` and who may be in it: document form, queries, enrolment, answered challenges."""
+"""Collection `workers` and who may be in it: document form, queries, counts, enrolment, answered challenges."""

@@ -38,7 +38,7 @@ class Place:
         return stack.up(self.settings, self.ports, parts or QUICK, _nobody)
 
     def down(self, *parts: StackPart, wipe: bool = False) -> list[StackPart]:
-        return stack.down(self.settings.home, parts or QUICK, _nobody, wipe=wipe)
+        return stack.down(self.settings.home, self.ports, parts or QUICK, _nobody, wipe=wipe)
 
     def pids(self) -> dict[StackPart, int | None]:
         return {state.part: state.pid for state in status.of(self.settings, self.ports, QUICK)}

@@ -202,6 +202,26 @@ def test_too_many_secrets_from_one_address_are_answered_with_429(world: World) -
     assert call("HEAD", path).status_code == 204
 
 
+def test_a_client_that_goes_before_its_body_is_whole_is_no_error_of_ours(world: World) -> None:
+    pieces: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"half", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    query, headers = f"secretAddress={DATASET}".encode(), [(b"authorization", b"0x")]
+    scope = {"type": "http", "method": "POST", "path": "/secrets/web3", "query_string": query, "headers": headers}
+
+    async def receive() -> dict[str, Any]:
+        return pieces.pop(0)
+
+    async def send(_: Any) -> None:
+        return
+
+    # It would be raised here, and uvicorn would log it with its traceback.
+    asyncio.run(create_app(world.service, world.rates)(scope, receive, send))
+    assert not pieces
+    assert not world.store.rows
+
+
 def test_images_are_read_from_a_file_by_version(tmp_path: Path) -> None:
     compute = {"image": "registry.example/pre:1", "fingerprint": "0xff"}
     row = {"preComputeProperties": compute, "postComputeProperties": compute}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from config.key_ring import KeyFile, RingKey
 from protocol.enclave.secrets import (
     STORE_NAME,
     app_secret,
@@ -16,7 +17,17 @@ from protocol.enclave.secrets import (
 )
 from protocol.enclave.session import APP as APP_SERVICE
 from protocol.enclave.session import POST_COMPUTE, PRE_COMPUTE, Session, SessionError, fetching_hash
-from protocol.errors import NoSession, NotFound, NotPossible, NotSignedIn, RpcUnavailable, TooLarge
+from protocol.errors import (
+    BadSetting,
+    NoSession,
+    NotFound,
+    NotPossible,
+    NotSignedIn,
+    RpcUnavailable,
+    TooLarge,
+    Unavailable,
+    WrongChain,
+)
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import Key
 from protocol.poco.enclave import challenge_request
@@ -24,7 +35,9 @@ from protocol.poco.view import TaskStatus
 from protocol.types import Contract, Hash32, Timestamp
 from sms.chain import Execution
 from sms.challenges import KEPT_SECONDS, challenge_place
+from sms.serve import require_own_chain, require_own_keys
 from sms.service import SESSION_SECONDS
+from sms.vault import Vault
 from tests.unit.sms.world import (
     APP,
     DATASET,
@@ -219,12 +232,43 @@ def test_a_simulated_session_is_fetched_once_by_its_worker_while_it_is_fresh(wor
     with pytest.raises(NotFound):
         fetch(world, session_id)
     session_id = world.service.open_session(request, signature).session_id
-    with pytest.raises(NotSignedIn):
-        fetch(world, session_id, STRANGER)
-    session_id = world.service.open_session(request, signature).session_id
     world.clock.now += SESSION_SECONDS
     with pytest.raises(NotFound):
         fetch(world, session_id)
+
+
+def test_neither_a_stranger_nor_a_chain_that_does_not_answer_uses_a_session_up(world: World) -> None:
+    request, signature = world.prepare()
+    world.keep(OWNER, dataset_key(DATASET), b"key")
+    session_id = world.service.open_session(request, signature).session_id
+    with pytest.raises(NotSignedIn):
+        fetch(world, session_id, STRANGER)
+    task = world.chain.executions.pop(TASK)
+    with pytest.raises(Unavailable):
+        fetch(world, session_id)
+    world.chain.executions[TASK] = task
+    assert fetch(world, session_id).name == session_id
+
+
+def test_a_database_serves_the_chain_that_it_was_first_used_for_and_no_other(world: World) -> None:
+    require_own_chain(world.store, 134, "sluice_sms")
+    require_own_chain(world.store, 134, "sluice_sms")
+    with pytest.raises(WrongChain, match="sluice_sms holds secrets of chain 134"):
+        require_own_chain(world.store, 31337, "sluice_sms")
+
+
+def test_a_key_file_that_opens_nothing_of_the_database_is_refused_before_anything_is_stored_with_it(
+    world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    new = Vault(KeyFile(tmp_path / "new" / "keys", RingKey, setting="SLUICE_SMS_KEY_FILE", fix="-"))
+    require_own_keys(world.store, new, "sluice_sms")
+    world.keep(REQUESTER, REQUESTERS, b"value")
+    with pytest.raises(BadSetting, match=r"SLUICE_SMS_KEY_FILE.*opens nothing"):
+        require_own_keys(world.store, new, "sluice_sms")
+    require_own_keys(world.store, world.service.vault, "sluice_sms")
+    world.service.vault.keys.add(NOW, keep=list)
+    require_own_keys(world.store, world.service.vault, "sluice_sms")
 
 
 def test_no_log_line_and_no_error_holds_a_value(world: World) -> None:

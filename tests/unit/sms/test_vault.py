@@ -112,6 +112,33 @@ def test_a_value_that_is_changed_during_a_rotation_stays_changed(vault: Vault) -
     assert vault.open(store.rows["a"].sealed, "a") == b"newer"
 
 
+def test_a_rotation_ends_though_another_one_adds_a_newer_key_meanwhile(vault: Vault) -> None:
+    class Overtaken(MemorySecretStore):
+        looks = 0
+
+        def sealed_otherwise(self, key_id: str, limit: int) -> list[Row]:
+            self.looks += 1
+            assert self.looks < 10, "the rotation does not end"
+            if self.looks == 1:
+                vault.keys.add(NOW, keep=list)
+            return super().sealed_otherwise(key_id, limit)
+
+    store = Overtaken()
+    store.add(Row("a", vault.seal(VALUE, "a")))
+    done = rotate(store, vault, NOW)
+    assert done.key == vault.keys.newest.id == store.rows["a"].sealed.key_id
+    assert vault.open(store.rows["a"].sealed, "a") == VALUE
+
+
+def test_a_challenge_that_vanishes_is_not_told_as_another_whose_key_is_nowhere(vault: Vault) -> None:
+    class Forgetful(MemorySecretStore):
+        def add(self, row: Row) -> bool:
+            return False
+
+    with pytest.raises(StorageUnavailable, match="not found"):
+        Challenges(Forgetful(), vault).find_or_make(TASK, Timestamp(1))
+
+
 def _sealed_by(vault: Vault, key_id: str) -> bytes:
     """VALUE for the place `late`, as a process that has not seen the new key yet encrypts it."""
     old = next(key for key in vault.keys.all() if key.id == key_id)

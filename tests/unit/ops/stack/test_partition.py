@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
+import pytest
+
+from config.values.stack_settings import StackSettings
+from ops.stack import stack
 from ops.stack.clusters import members, partition
 from ops.stack.clusters.partition import Side
+from ops.stack.parts import StackPart
 
 SIDE = Side(180171, "127.0.0.2", (18017, 18017))
 #: As `iptables -S OUTPUT` prints.
@@ -39,3 +45,27 @@ def test_members_have_an_address_and_a_folder_each_and_no_two_ports_share_a_grou
     ]
     groups = [members.own_group(port, number) for port in (18017, 18018) for number in members.NUMBERS]
     assert len({group for group in groups if group is not None}) in {0, len(groups)}
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_down_ends_partitions_that_a_killed_test_left_and_never_fails_for_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, allowed: bool
+) -> None:
+    healed: list[int] = []
+
+    def heal(groups: Collection[int]) -> None:
+        if not allowed:
+            raise partition.needs_root()
+        healed.extend(groups)
+
+    monkeypatch.setattr(members, "own_group", lambda port, number: port * 10 + number)
+    monkeypatch.setattr(partition, "possible", lambda: True)
+    monkeypatch.setattr(partition, "heal", heal)
+    ports, part = StackSettings(mongodb_port=18017), StackPart.MONGODB
+    stack.down(tmp_path, ports, [part], lambda _: None)
+    assert not healed
+    (tmp_path / "stack" / part / "2").mkdir(parents=True)
+    (tmp_path / "stack" / part / "2" / "pid").write_text("")
+    stack.down(tmp_path, ports, [part], lambda _: None)
+    assert healed == ([180171, 180172, 180173] if allowed else [])
+    assert not (tmp_path / "stack" / part / "2" / "pid").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import httpx
 import pytest
 
@@ -11,15 +13,21 @@ from protocol.errors import BrokerUnavailable
 
 
 class Nodes:
-    """Three nodes, of which those in `away` do not answer. `asked`: by name, in order."""
+    """Three nodes, of which those in `away` do not answer. `asked`: by name, in order.
+
+    `meanwhile`: what other threads do while the next requests wait for a node, one for each.
+    """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.away: set[str] = set()
+        self.meanwhile: list[Callable[[], object]] = []
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         """What a node answers, as a transport of httpx asks for it."""
         self.asked.append(request.url.host)
+        if self.meanwhile:
+            self.meanwhile.pop()()
         if request.url.host in self.away:
             raise httpx.ConnectTimeout("timed out")
         return httpx.Response(200, json={"name": request.url.host, "tags": "administrator"})
@@ -44,6 +52,15 @@ def test_the_node_that_answered_last_is_asked_first(nodes: Nodes, admin: BrokerA
     assert admin.identity().json()["name"] == "b"
     assert nodes.asked == ["a", "b", "b"]
     assert admin.api_url == "http://b:15672"
+
+
+def test_a_request_that_others_overtake_at_a_dead_node_still_asks_every_other_node(
+    nodes: Nodes, admin: BrokerAdmin
+) -> None:
+    nodes.away = {"a", "b"}
+    nodes.meanwhile = [admin.identity, admin.identity]
+    assert admin.identity().json()["name"] == "c"
+    assert admin.identity().json()["name"] == "c"
 
 
 def test_each_node_is_asked_once_and_the_last_one_is_named(nodes: Nodes, admin: BrokerAdmin) -> None:

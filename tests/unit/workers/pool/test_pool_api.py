@@ -100,9 +100,19 @@ def test_no_word_of_a_pool_drives_the_terminal(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(BadInput) as caught:
         api(monkeypatch, response).worker(POOL.scheduler)  # type: ignore[arg-type] # a wallet
     assert str(caught.value).isprintable()
-    said = POOL.model_dump() | {"version": "1\x1b]0;x\x07", "amqp_host": "a\x1b[2J", "ipfs_gateway": "http://x\x9b"}
+    said = POOL.model_dump() | {"version": "1\x1b]0;x\x07", "ipfs_gateway": "http://x\x9b"}
     found = api(monkeypatch, httpx.Response(200, json=said)).config()
-    assert all(text.isprintable() for text in (found.version, found.amqp_host or "", found.ipfs_gateway))
+    assert all(text.isprintable() for text in (found.version, found.ipfs_gateway))
+
+
+@pytest.mark.parametrize("host", ["", "a/b", "127.0.0.1/;amqp://elsewhere", "user@a", "a\x1b2J", "[::1]"])
+def test_a_brokers_host_is_a_name_and_no_further_address_or_escape_sequence(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    one = {"host": "a.example", "port": 5671}
+    for said in ({"amqp_host": host}, {"amqp_others": [{**one, "host": host}]}):
+        with pytest.raises(BadSetting, match="no Sluice pool"):
+            api(monkeypatch, httpx.Response(200, json=POOL.model_dump() | said)).config()
 
 
 def test_an_answer_is_never_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
