@@ -59,7 +59,7 @@ def _audit(
                 again.run()
                 reading, found = again, lasting(found, again.differences)
             left = repair(scheduler, found) if fix else found
-            scheduler.store.audits.note(time.time(), left, reading.not_asked)
+            scheduler.store.audits.note(screen.clock(), left, reading.not_asked)
     finally:
         scheduler.close()
     answer = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
@@ -38,7 +37,7 @@ def _show(as_json: Json = False) -> None:
     """Which keys there are, since when, and until when; never the keys themselves. For the scheduler's machine."""
     from ops.admin import keys  # noqa: PLC0415
 
-    now, found = time.time(), keys.show(settings())
+    now, found = screen.clock(), keys.show(settings())
     rows = [
         (
             key.kind,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -49,7 +48,7 @@ def _restore(
 
     with Console(stderr=True, highlight=False).status("Checking, then restoring …"):
         done = put_back(settings(), path, replace=replace, keys=keys, dry_run=dry_run, wait=wait)
-    old = age(time.time() - done.made_at)
+    old = age(screen.clock() - done.made_at)
     block = "before the first block" if done.block is None else f"up to block {done.block}"
     what = f"{count(done.documents, 'document')} of {count(done.collections, 'collection')}, {block}, {old} old"
     says = [f"Would be restored: {what}. Nothing was changed." if dry_run else f"Restored: {what}."]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -66,7 +65,7 @@ def _status(as_json: Json = False) -> None:
     for url in rpc_urls(now):
         with Rpc(url, now.rpc_timeout) as rpc:
             nodes.append(looking.ask_node(rpc, cursor))
-    bad = looking.node_problems(nodes, now.chain_id, time.time(), stale_after(now.block_time))
+    bad = looking.node_problems(nodes, now.chain_id, screen.clock(), stale_after(now.block_time))
     odd = [*bad, *_quarantine_sentences(aside)]
     found = {
         "cursor": None if cursor is None else asdict(cursor),
@@ -240,7 +239,7 @@ def _print_status(found: dict[str, Any], nodes: Sequence[looking.NodeStatus], re
     for node in nodes:
         has = {None: "–", True: "yes", False: "no: replaced"}[node.has_cursor]
         head, safe, finalized = (str(n if n is not None else "–") for n in (node.head, node.safe, node.finalized))
-        old = screen.age(None if node.timestamp is None else time.time() - node.timestamp)
+        old = screen.age(None if node.timestamp is None else screen.clock() - node.timestamp)
         table.add_row(node.name, head, old, safe, finalized, has)
     console.print(table)
     for reorg in reorgs:

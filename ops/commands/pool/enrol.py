@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from rich.table import Table
 
 from config.settings import settings
 from config.values.types import is_address
-from ops.admin import keys
+from ops.admin import keys, screen
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.machines.enrolment import Mode
 from pipeline.flow.machines import enrolment
@@ -110,7 +109,7 @@ def _show(as_json: Json = False) -> None:
     console.print(table if listed else "No wallet is on a list.")
     table = Table("invite", "used", "of", "expires in", box=None)
     for item in invites:
-        left = max(0.0, item.expires_at - time.time()) / 3600
+        left = max(0.0, item.expires_at - screen.clock()) / 3600
         table.add_row(escape(item.name), str(item.used), str(item.uses), f"{left:.1f} h")
     console.print(table if invites else "There is no invite.")
 
@@ -142,7 +141,7 @@ def _policy(
     changes |= {name: value or None for name, value in limits.items() if value is not None}
     if reset == bool(changes):
         raise BadSetting(name="policy", why="it needs either --reset or something to change", fix="See --help.")
-    now = time.time()
+    now = screen.clock()
     with _open_gate() as gate:
         if dry_run:
             before = enrolment.policy_of(gate.settings)
@@ -176,7 +175,7 @@ def _act_on_each(wallets: Sequence[str], did: str, act: Any, *, dry_run: bool, a
 
 def _allow(wallets: Wallets, note: Note = "", dry_run: DryRun = False, as_json: Json = False) -> None:
     """Put wallets on the allow list: they may sign in in any mode, and count against no number. Ends a ban."""
-    now = time.time()
+    now = screen.clock()
     _act_on_each(
         wallets,
         "allowed",
@@ -188,7 +187,7 @@ def _allow(wallets: Wallets, note: Note = "", dry_run: DryRun = False, as_json: 
 
 def _deny(wallets: Wallets, note: Note = "", dry_run: DryRun = False, as_json: Json = False) -> None:
     """Put wallets on the deny list: they are disconnected and refused from now on. Votes they cast stay on chain."""
-    now = time.time()
+    now = screen.clock()
     _act_on_each(
         wallets,
         "denied and cut off",
@@ -200,7 +199,7 @@ def _deny(wallets: Wallets, note: Note = "", dry_run: DryRun = False, as_json: J
 
 def _forget(wallets: Wallets, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Take wallets off both lists; those that the policy does not admit without are cut off."""
-    now = time.time()
+    now = screen.clock()
     _act_on_each(
         wallets,
         "taken off the lists",
@@ -212,7 +211,7 @@ def _forget(wallets: Wallets, dry_run: DryRun = False, as_json: Json = False) ->
 
 def _revoke(wallets: Wallets, dry_run: DryRun = False, as_json: Json = False) -> None:
     """End the token and the connections of machines; each signs in again by itself, if the policy admits it."""
-    now = time.time()
+    now = screen.clock()
     _act_on_each(
         wallets,
         "signed out",
@@ -232,7 +231,7 @@ def _invite(
     as_json: Json = False,
 ) -> None:
     """Make an invite code for mode `invite`. It is printed once and not stored; a machine gives it in SLUICE_INVITE."""
-    stored, now = Store.open(settings()).enrolment, time.time()
+    stored, now = Store.open(settings()).enrolment, screen.clock()
     if withdraw is not None:
         if not dry_run and not stored.withdraw(withdraw):
             raise NotFound(what=f"invite {withdraw}")

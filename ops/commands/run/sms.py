@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import Annotated
 
@@ -54,7 +53,7 @@ def _rotate(
 
     now, sms = settings(), sms_settings()
     store = MongoSecretStore(durable_database(now, sms.database))
-    done = rotate(store, Vault.of(now, sms), time.time(), new_key=not finish)
+    done = rotate(store, Vault.of(now, sms), screen.clock(), new_key=not finish)
     says = [f"Key {done.key} is in use; {done.rows} rows were encrypted with it."]
     if done.dropped:
         says.append(f"Dropped: {', '.join(done.dropped)}.")
