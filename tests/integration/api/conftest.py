@@ -236,6 +236,7 @@ def sluice(
     """Runs a command of `sluice` as the operator: exit code, and what it printed (parsed, with --json)."""
     monkeypatch.setenv("SLUICE_ADMIN_URL", f"http://127.0.0.1:{api.settings.operations_port}/")
     monkeypatch.setenv("SLUICE_ADMIN_TOKEN", operator_token(api.settings))
+    settings.cache_clear()
 
     def run(*words: str) -> tuple[int, Any]:
         capsys.readouterr()

@@ -195,4 +195,5 @@ def _serving(pool: OutagePool, port: int) -> Iterator[FastAPI]:
     finally:
         server.should_exit = True
         thread.join()
+        monitor.close()
         opened.close()

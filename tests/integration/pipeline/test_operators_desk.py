@@ -91,6 +91,8 @@ class Shell:
             began = time.perf_counter()
             code = cli.run(words)
             self.took.append((time.perf_counter() - began, " ".join(words[:2])))
+        # Other tests read the settings anew.
+        settings.cache_clear()
         out, err = self.capsys.readouterr()
         return code, out + err
 
@@ -127,7 +129,6 @@ def shell(
 ) -> Iterator[Shell]:
     opened = Shell(desk, seen, monkeypatch, capsys)
     yield opened
-    settings.cache_clear()
     opened.says("status", "The pool works.")
     sys.stdout.writelines(f"{seconds:.2f} s  sluice {words}\n" for seconds, words in opened.took)
 
