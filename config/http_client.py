@@ -26,8 +26,8 @@ from protocol.errors import BadSetting
 _SCHEMES = {"ws": "http", "wss": "https"}
 _SOCKS = frozenset({"socks5", "socks5h"})
 _PORTS = {"http": 80, "https": 443}
-#: Seconds without a sign of the peer's kernel after which a connection is lost: a peer that is cut off closes none, and
-#: a request may wait a minute for its answer, while a result is stored.
+#: Seconds without a sign of the peer's kernel after which a connection that waits for an answer is lost: a peer that is
+#: cut off closes none, and a request may wait a minute for its answer, while a result is stored.
 CUT_OFF_SECONDS = 12
 _FIX = "Change it, unset it, or name the host in NO_PROXY."
 
@@ -66,17 +66,18 @@ def http_client(
 def watched_socket() -> list[tuple[int, int, int]]:
     """Options of a TCP socket by which its kernel notices within CUT_OFF_SECONDS that the peer is gone without a word:
     (level, option, value) for `setsockopt`.
+
+    Probes alone. TCP_USER_TIMEOUT would also end a connection to a peer that is there and reads nothing for a while, as
+    one whose disk is slow (Linux 5.11 and later, tried on 6.18); what is on its way to a peer that is cut off waits for
+    the request's own time-out.
     """
     probes = 2
     pause = CUT_OFF_SECONDS // (probes + 1)
     return [
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        # Idle, and while an answer is awaited: probes.
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, pause),
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, pause),
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes),
-        # Milliseconds that what was sent may stay without an acknowledgement.
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CUT_OFF_SECONDS * 1000),
     ]
 
 

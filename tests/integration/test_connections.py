@@ -28,13 +28,14 @@ def test_the_kernel_watches_each_connection_so_that_a_peer_that_is_cut_off_is_no
             client.stream("GET", "/") as answer,
         ):
             own = answer.extensions["network_stream"].get_extra_info("socket")
-            assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == CUT_OFF_SECONDS * 1000
             assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             idle, pause, probes = (
                 own.getsockopt(socket.IPPROTO_TCP, option)
                 for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
             )
             assert idle + pause * probes <= CUT_OFF_SECONDS
+            # It would also end a connection to a peer that is there and slow to read.
+            assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
     finally:
         server.shutdown()
         server.server_close()
