@@ -62,6 +62,9 @@ SWEEP_SECONDS = 60.0
 #: Machines that are given queues and users at a time: the management API does one after the other anyway, and of many
 #: that ask at once it would answer none in time.
 ENROLMENTS_AT_ONCE = 4
+#: Seconds that a sign-in waits for its turn: a machine gives up after five. While RabbitMQ does not answer, sign-ins
+#: that wait for ever would take every thread of the API, and pings would have none.
+TURN_SECONDS = 4.0
 #: Seconds to connect to one of several nodes of RabbitMQ.
 CONNECT_SECONDS = 1.0
 #: Name under which all queues of vhost `pool` are counted together.
@@ -267,8 +270,12 @@ class BrokerAdmin:
         Connections that are open stay: a machine that signs in again need not restart. But a user with the rights that
         an older release gave is deleted with all it had: an open channel keeps the rights it began with (measured).
         """
-        with self._enrolling:
+        if not self._enrolling.acquire(timeout=TURN_SECONDS):
+            raise BrokerUnavailable(what=self.api_url, why="too many machines sign in at once")
+        try:
             return self._enrol(wallet)
+        finally:
+            self._enrolling.release()
 
     def _enrol(self, wallet: Wallet) -> str:
         pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)

@@ -10,6 +10,7 @@ import pytest
 from pipeline.broker import admin as broker_admin
 from pipeline.broker.admin import BrokerAdmin
 from protocol.errors import BrokerUnavailable
+from protocol.types import Wallet
 
 
 class Nodes:
@@ -70,3 +71,15 @@ def test_each_node_is_asked_once_and_the_last_one_is_named(nodes: Nodes, admin: 
     assert nodes.asked == ["a", "b", "c"]
     nodes.away = {"a"}
     assert admin.identity().json()["name"] == "b"
+
+
+def test_a_sign_in_waits_for_its_turn_no_longer_than_its_machine(
+    nodes: Nodes, admin: BrokerAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_admin, "TURN_SECONDS", 0.0)
+    wallet = Wallet("0x" + "11" * 20)
+    monkeypatch.setattr(admin, "_enrol", lambda _: admin.enrol(wallet))
+    with pytest.raises(BrokerUnavailable, match="too many machines sign in at once"):
+        admin.enrol(wallet)
+    monkeypatch.setattr(admin, "_enrol", lambda _: "password")
+    assert admin.enrol(wallet) == "password", "every turn that was taken was given back"
