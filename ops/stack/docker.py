@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from docker.errors import DockerException
 
 from ops.stack import docker_leftovers, gvisor, tools
 from ops.stack.process import Process, Program, find, find_pid
-from protocol.errors import MissingTool
+from protocol.errors import MissingTool, NotReady
 from workers.sandbox.network.bridge import bridge_name
 from workers.sandbox.network.name_servers import DAEMON_JSON
 
@@ -23,6 +24,8 @@ from workers.sandbox.network.name_servers import DAEMON_JSON
 START_SECONDS = 60.0
 #: Seconds an engine may take to stop its containers and itself.
 STOP_SECONDS = 30.0
+#: What an engine says that gave up on its containerd after 15 s of its own: on a busy machine the next one succeeds.
+_GAVE_UP = "timeout waiting for containerd to start"
 #: Engine API that every engine since 2019 speaks.
 OLDEST_API = "1.40"
 #: The system's own engine.
@@ -147,6 +150,17 @@ def start(folder: Path, *, host: str | None = None, seconds: float = START_SECON
     installed = running() if own is None else None
     if installed is not None:
         return Docker(installed, None)
+    return Docker(address(folder), ensure(wanted, run_folder, seconds=seconds), folder.absolute())
+
+
+def ensure(wanted: Program, run_folder: Path, *, seconds: float = START_SECONDS) -> Process:
+    """Find the engine `wanted` running, with its sockets in `run_folder`, or start it; once more, for about so many
+    seconds, if it ends because its containerd was slow. Raises NotReady.
+    """
+    socket_file = run_folder / "docker.sock"
+
+    def answers() -> bool:
+        return socket_file.exists() and ready(f"unix://{socket_file}")
 
     def prepare() -> None:
         run_folder.mkdir(parents=True, exist_ok=True)
@@ -154,11 +168,13 @@ def start(folder: Path, *, host: str | None = None, seconds: float = START_SECON
         _stop_containerd(run_folder)
         (run_folder / "engine.pid").unlink(missing_ok=True)
 
-    own_host = address(folder)
-    process = wanted.ensure(
-        lambda: (run_folder / "docker.sock").exists() and ready(own_host), seconds=seconds, before_start=prepare
-    )
-    return Docker(own_host, process, folder.absolute())
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return wanted.ensure(answers, seconds=seconds, before_start=prepare)
+        except NotReady as error:
+            if _GAVE_UP not in str(error) or time.monotonic() > deadline:
+                raise
 
 
 def address(folder: Path) -> str:
