@@ -265,7 +265,7 @@ class Workers:
                 [
                     {
                         "$set": {
-                            "facts": {"$literal": FACTS.to_document(item)},
+                            "facts": {"$mergeObjects": ["$facts", {"$literal": FACTS.to_document(item)}]},
                             "worth": float(item.stake),
                             "lot": random.random(),  # noqa: S311 - fairness, not secrecy
                             "checked_at": now,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pymongo import ASCENDING, IndexModel, InsertOne, ReplaceOne, UpdateOne
+from pymongo import ASCENDING, IndexModel, InsertOne, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
@@ -17,7 +17,7 @@ from pymongo.errors import BulkWriteError
 from pipeline.domain.decide import ORPHANED_FOR_GOOD
 from pipeline.domain.due import DueTask, Turn
 from pipeline.domain.records import LIVE, Replicate, ReplicateState, TaskRecord, TaskStage
-from pipeline.store.documents import Row
+from pipeline.store.documents import Row, over
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.task import due
 from pipeline.store.task.documents import TASKS, replicate_document, to_document
@@ -26,7 +26,7 @@ from protocol.wire import ResultLink, Step
 
 #: MongoDB's code for a duplicate key.
 DUPLICATE_KEY = 11000
-#: Field that names the `save` that last replaced a task.
+#: Field that names the `save` that last wrote a task.
 _SAVE_MARK = "saved_by"
 #: What a task is that a worker was given, and the index of those that want more workers: they may be few behind many.
 _BEGUN: dict[str, Any] = {"replicates.0": {"$exists": True}}
@@ -173,10 +173,10 @@ class Tasks:
         return result.inserted_count
 
     def save(self, records: Sequence[TaskRecord]) -> set[TaskId]:
-        """Replace tasks whose stored version is still the record's, each with the version after it.
+        """Write tasks whose stored version is still the record's, each with the version after it.
 
-        Returns the tasks that were replaced. The others were changed by another process meanwhile: load and decide
-        again. One that was replaced by us and then by another process may be left out.
+        Returns the tasks that were written. The others were changed by another process meanwhile: load and decide
+        again. One that was written by us and then by another process may be left out.
         """
         if not records:
             return set()
@@ -185,7 +185,8 @@ class Tasks:
             document = to_document(task)
             document["version"] = task.version + 1
             document[_SAVE_MARK] = mark
-            writes.append(ReplaceOne({"_id": task.task_id, "version": task.version}, document))
+            change = over(document, {"replicates": "wallet"})
+            writes.append(UpdateOne({"_id": task.task_id, "version": task.version}, change))
         tasks = [task.task_id for task in records]
         matched = self._rows.bulk_write(writes, ordered=False).matched_count
         if matched in (0, len(writes)):
