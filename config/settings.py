@@ -126,6 +126,10 @@ class Settings(BaseSettings):
     # -- results --------------------------------------------------------------------------------------------------
     ipfs_api: str = Field("http://127.0.0.1:18501", description="Kubo RPC API.")
     ipfs_gateway: str = Field("http://127.0.0.1:18580", description="IPFS gateway for workers and requesters.")
+    worker_ipfs_api: str | None = Field(
+        None,
+        description="Kubo RPC API of a worker's own node, for trust-1 results that the pool does not take in time.",
+    )
     max_result_bytes: int = Field(
         wire.RESULT_BYTES,
         gt=0,

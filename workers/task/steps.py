@@ -25,7 +25,7 @@ from protocol.types import TaskId, Wallet
 from protocol.wire import Report, Step
 from workers.context import WorkerContext
 from workers.sandbox.spec import container_name
-from workers.task import votes
+from workers.task import own_copy, votes
 from workers.task.replicate import WITH_RESULT, Replicate, ReplicateStage
 
 log = structlog.get_logger(__name__)
@@ -134,13 +134,17 @@ def _note_given_up(context: WorkerContext, report: RunReport) -> None:
 
 
 def upload(context: WorkerContext, task_id: TaskId) -> bool:
-    """Store the result at the pool, over its restarts; whether it is stored. Raises PoolUnavailable in the end."""
+    """Store the result at the pool, over its restarts, or else where `own_copy` says; whether it is stored. Raises
+    PoolUnavailable in the end.
+    """
     replicate = _with_result(context, task_id)
     if replicate is None:
         return False
     path = context.layout.task(task_id).zip
+    last = own_copy.is_due(context, replicate)
+    lasting = stop_all(stop_after_delay(UPLOAD_TIMEOUT), stop_after_attempt(UPLOAD_TRIES))
     retrying = Retrying(
-        stop=stop_all(stop_after_delay(UPLOAD_TIMEOUT), stop_after_attempt(UPLOAD_TRIES)),
+        stop=stop_after_attempt(1) if last else lasting,
         wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
         retry=retry_if_exception_type(PoolUnavailable),
         reraise=True,
@@ -150,6 +154,12 @@ def upload(context: WorkerContext, task_id: TaskId) -> bool:
     except BadInput as error:
         log.warning("The pool refuses the result.", action="upload_refused", task=task_id, why=str(error))
         return False
+    except PoolUnavailable:
+        link = own_copy.keep(context, replicate) if last else None
+        if link is None:
+            raise
+        context.journal.mark_uploaded(task_id, link, context.now())
+        return True
     if stored.digest != replicate.digest:
         log.error("The pool read another result.", action="upload_differs", task=task_id, digest=stored.digest)
         return False
