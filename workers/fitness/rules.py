@@ -123,7 +123,12 @@ def images(refused: Sequence[RefusedImage], served: int, platform: str, now: flo
     foreign = [each for each in refused if each.obstacle is Obstacle.PLATFORM]
     limited = [each for each in refused if each.obstacle is Obstacle.RATE_LIMIT and _limit_ends(each) > now]
     apps, unusual = len(foreign) + served, platform != USUAL_PLATFORM
-    numbers = {"platform": platform, "apps": apps, "other_platform": len(foreign), "rate_limited": len(limited)}
+    numbers: Numbers = {
+        "platform": platform,
+        "apps": apps,
+        "other_platform": len(foreign),
+        "rate_limited": len(limited),
+    }
     said = []
     if limited:
         said.append(_rate_limit_words(limited))
