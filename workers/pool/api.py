@@ -7,7 +7,6 @@ here retries otherwise: the caller knows whether losing the call matters.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -52,13 +51,12 @@ from protocol.wire import (
     Stored,
     WorkerModel,
 )
+from workers.pool import bounded_answer
 
 #: Seconds for a short request; a pool that takes longer is treated as away.
 REQUEST_SECONDS = 5.0
 #: Seconds without progress while a result is sent or stored.
 UPLOAD_SECONDS = 60.0
-#: Seconds and bytes that the body of an answer may take once it has begun: the longest, to a ping, has 212 KB.
-ANSWER_SECONDS, ANSWER_BYTES = 30.0, 2**20
 CHUNK_BYTES = 2**18
 #: Bytes of a result from which on it is asked how much of it the pool has already: a smaller one is sent as fast.
 RESUMED_BYTES = 2**20
@@ -219,7 +217,7 @@ class PoolApi:
             with self._http.get().stream(
                 method, self.url + path, content=content, headers=sent, timeout=timeout
             ) as streamed:
-                response = _whole(streamed)
+                response = bounded_answer.whole(streamed)
         except httpx.HTTPError as error:
             raise PoolUnavailable(what=self.url, why=str(error) or type(error).__name__) from error
         if response.is_success:
@@ -270,17 +268,6 @@ class SignedInApi:
             return act(token)
         except NotSignedIn:
             return act(self._renew(token))
-
-
-def _whole(streamed: httpx.Response) -> httpx.Response:
-    """An answer with its body as it was sent. Raises httpx.ReadTimeout for one that does not end within its bounds."""
-    until, content = time.monotonic() + ANSWER_SECONDS, bytearray()
-    for piece in streamed.iter_raw():
-        content += piece
-        if len(content) > ANSWER_BYTES or time.monotonic() > until:
-            raise httpx.ReadTimeout(f"its answer did not end within {ANSWER_SECONDS:g} s and {ANSWER_BYTES} bytes")
-    kept = [(name, text) for name, text in streamed.headers.raw if name.lower() != b"content-encoding"]
-    return httpx.Response(streamed.status_code, headers=kept, content=bytes(content), request=streamed.request)
 
 
 def _json(body: BaseModel | None) -> bytes | None:

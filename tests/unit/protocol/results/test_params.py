@@ -123,13 +123,13 @@ def test_what_the_sdk_writes_comes_back(args: str, urls: list[str]) -> None:
     ],
 )
 def test_what_no_task_outside_of_an_enclave_gets_is_named_in_words(text: str, words: str) -> None:
-    assert words in (read_params(text).unserved or "")
+    assert words in (read_params(text).unserved() or "")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "hello", '{"iexec_result_storage_proxy": " "}'])
 def test_an_ordinary_deal_asks_for_nothing_that_is_not_served(text: str) -> None:
-    assert read_params(text).unserved is None
+    assert read_params(text).unserved() is None
 
 
 def test_the_provider_that_the_sdk_fills_in_is_served() -> None:
-    assert read_params('{"iexec_result_storage_provider": "ipfs"}').unserved is None
+    assert read_params('{"iexec_result_storage_provider": "ipfs"}').unserved() is None
