@@ -198,6 +198,11 @@ class Settings(BaseSettings):
     )
     newcomer_idle_days: Days = Field(1.0, description="The same for machines that were never right on chain.")
     worker_lost_seconds: Seconds = Field(60.0, description="A worker silent for this long gets no new task.")
+    enclave_sms_url: str | None = Field(
+        None,
+        description="The secret service for enclaves, ours or iExec's: the scheduler asks it for tasks' challenges, and"
+        " workers for sessions. Unset: the pool serves no enclaves.",
+    )
     orders_file: Path | None = Field(None, description="What is offered on iExec's market, a TOML or JSON file.")
 
     # -- who may work ---------------------------------------------------------------------------------------------
