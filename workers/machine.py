@@ -102,6 +102,7 @@ def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machin
     """A machine that has signed in and may work with its wallet alone until the block ends. Raises as `run` does."""
     machine = _prepared(settings)
     try:
+        _require_enclaves(machine)
         _try_engine(machine)
     except (BadSetting, EngineUnavailable) as refusal:
         _refuse(machine, refusal)
@@ -212,6 +213,13 @@ def _checked(settings: Settings, key: Key) -> Machine:
     machine.layout.make()
     log_file.keep(machine.layout)
     return machine
+
+
+def _require_enclaves(machine: Machine) -> None:
+    """Raise BadSetting for a kind of enclave that this machine cannot run."""
+    if machine.framework is not None:
+        why = "Enclaves are simulated: this machine's owner can read what tasks for enclaves get."
+        log.warning(why, action="enclave_simulated", wallet=machine.wallet, tag=machine.framework.tag)
 
 
 def _try_engine(machine: Machine) -> None:

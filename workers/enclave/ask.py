@@ -18,7 +18,7 @@ from protocol.errors import NoSession, TaskDeclined, Unavailable
 from protocol.results.error_result import MACHINE_FAILED, NO_SESSION, SESSION_UNKNOWN
 from protocol.types import TaskId
 from protocol.wire import Assignment
-from workers.enclave.secret_service import SecretService
+from workers.enclave.sms_api import SmsApi
 from workers.task.deadline import TaskDeadline, backoff
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ PASSING: Final = frozenset(
 )
 
 
-def take_session(service: SecretService, assignment: Assignment, deadline: TaskDeadline) -> Session:
+def take_session(service: SmsApi, assignment: Assignment, deadline: TaskDeadline) -> Session:
     """The session of this replicate, taken: whoever comes after asks for another. Raises TaskDeclined."""
     task_id, lacks_token, has_token = TaskId(assignment.task_id), False, False
     for failures in count(1):

@@ -9,8 +9,8 @@ from protocol.ethereum.signing import Key
 from protocol.wire import PoolConfig
 from workers.enclave import tdx
 from workers.enclave.port import Framework
-from workers.enclave.secret_service import SecretService
 from workers.enclave.simulated import Simulated
+from workers.enclave.sms_api import SmsApi
 
 SETTING = "SLUICE_ENCLAVE"
 
@@ -27,5 +27,7 @@ def chosen(settings: Settings, pool: PoolConfig, key: Key) -> Framework | None:
     require_development(settings.chain_id, SETTING)
     if pool.sms_url is None:
         why = f"it is {settings.enclave}, and the pool at {settings.api_url} names no secret service"
-        raise BadSetting(name=SETTING, why=why, fix="Unset it, or ask the pool's operator for one (SLUICE_SMS_URL).")
-    return Simulated(SecretService(pool.sms_url, key, allow_plaintext=settings.allow_plaintext))
+        raise BadSetting(
+            name=SETTING, why=why, fix="Unset it, or ask the pool's operator for one (SLUICE_ENCLAVE_SMS_URL)."
+        )
+    return Simulated(SmsApi(pool.sms_url, key, allow_plaintext=settings.allow_plaintext))

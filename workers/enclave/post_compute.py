@@ -29,7 +29,9 @@ def seal(work: Work, limits: ResultLimits, variables: Mapping[str, str]) -> Pack
 
     Raises TaskFailure for what the app has left, TaskDeclined.
     """
-    folders, encrypts = work.folders, variables.get("RESULT_ENCRYPTION") == "true"
+    folders = work.folders
+    # What a callback contract gets is public, and nothing else of the result is fetched by anybody.
+    encrypts = variables.get("RESULT_ENCRYPTION") == "true" and not work.has_callback
     key = _challenge_key(work, variables)
     path = folders.clear_zip if encrypts else folders.zip
     packed = outputs.pack(work.task_id, folders.outputs, path, callback=work.has_callback, result_limits=limits)

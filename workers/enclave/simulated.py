@@ -23,7 +23,7 @@ from workers.data.download import DownloadPolicy
 from workers.data.outputs import PackedResult, ResultLimits
 from workers.enclave import ask, post_compute, pre_compute
 from workers.enclave.port import Enclave, Work
-from workers.enclave.secret_service import SecretService
+from workers.enclave.sms_api import SmsApi
 from workers.sandbox.spec import ContainerSpec
 
 
@@ -31,7 +31,7 @@ from workers.sandbox.spec import ContainerSpec
 class Simulated:
     """A `Framework` that stands in for TDX: the kind that the SDK asks for."""
 
-    service: SecretService
+    service: SmsApi
 
     @property
     def tag(self) -> Hash32:

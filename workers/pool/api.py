@@ -31,6 +31,7 @@ from protocol.errors import (
     SluiceError,
 )
 from protocol.ethereum.signing import Key
+from protocol.results.attestation import Attestation
 from protocol.results.error_result import printable
 from protocol.results.resumed_upload import DIGEST_HEADER, OFFSET_HEADER, Rest, digest_header, read_offset
 from protocol.signin import SignIn
@@ -156,10 +157,11 @@ class PoolApi:
         """A machine's record at the pool. Raises NotFound for one that never signed in."""
         return self._ask("GET", f"/workers/{wallet}", WorkerModel)
 
-    def put_result(self, token: str, task_id: TaskId, zip_path: Path) -> Stored:
+    def put_result(self, token: str, task_id: TaskId, zip_path: Path, attestation: Attestation | None = None) -> Stored:
         """Upload a result's zip; may be repeated with the same zip. The upload of a large one goes on where an earlier
-        call was cut.
+        call was cut. `attestation`: of the result's enclave.
         """
+        attested = {} if attestation is None else attestation.headers()
         size = zip_path.stat().st_size
         with zip_path.open("rb") as file:
             rest = None
@@ -172,7 +174,7 @@ class PoolApi:
                 f"/tasks/{task_id}/result",
                 token=token,
                 content=iter(lambda: file.read(CHUNK_BYTES), b""),
-                headers={"content-type": "application/zip", "content-length": str(size - first), **more},
+                headers={"content-type": "application/zip", "content-length": str(size - first), **more, **attested},
                 timeout=httpx.Timeout(UPLOAD_SECONDS, connect=REQUEST_SECONDS),
             )
         return _read(response, Stored)
@@ -258,9 +260,9 @@ class SignedInApi:
         """`PoolApi.report` with the token."""
         self._with_token(lambda token: self._api.report(token, task_id, report))
 
-    def put_result(self, task_id: TaskId, zip_path: Path) -> Stored:
+    def put_result(self, task_id: TaskId, zip_path: Path, attestation: Attestation | None = None) -> Stored:
         """`PoolApi.put_result` with the token."""
-        return self._with_token(lambda token: self._api.put_result(token, task_id, zip_path))
+        return self._with_token(lambda token: self._api.put_result(token, task_id, zip_path, attestation))
 
     def _with_token(self, act: Callable[[str], _Result]) -> _Result:
         token = self._token()

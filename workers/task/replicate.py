@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from protocol.poco.tags import needs_enclave_signature
+from protocol.results.attestation import Attestation
 from protocol.types import Hash32, Signature, TaskId
 from protocol.wire import Assignment, Mode, ResultLink
 
@@ -80,6 +81,13 @@ class Replicate:
     def in_enclave(self) -> bool:
         """Whether its app runs in an enclave, which signs the result."""
         return needs_enclave_signature(Hash32(self.assignment.tag))
+
+    @property
+    def attestation(self) -> Attestation | None:
+        """What the task's enclave says of the result."""
+        if self.digest is None or self.enclave_signature is None:
+            return None
+        return Attestation(self.digest, self.enclave_signature)
 
     @property
     def uploaded(self) -> bool:

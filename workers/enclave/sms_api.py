@@ -41,7 +41,7 @@ TOKEN: Final = b"sluice"
 _STORED: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.OK, HTTPStatus.CONFLICT})
 
 
-class SecretService:
+class SmsApi:
     """The service at `url`, for the machine of `key`. Every method raises Unavailable while it gives no answer that
     says anything, also for one that is none of a secret service.
     """
