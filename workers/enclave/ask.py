@@ -24,7 +24,7 @@ from workers.task.deadline import TaskDeadline, backoff
 log = structlog.get_logger(__name__)
 
 #: Words of the service that may be others in a moment: what it reads of the chain, and the service that attests.
-PASSING: Final = frozenset(
+TRANSIENT: Final = frozenset(
     {
         SessionError.TASK_UNKNOWN,
         SessionError.TASK_NOT_ACTIVE,
@@ -47,7 +47,7 @@ def take_session(service: SmsApi, assignment: Assignment, deadline: TaskDeadline
             word, why = SessionError(str(refusal.fields["error"])), str(refusal)
             cause = f"{NO_SESSION}{word}"
             lacks_token = word is SessionError.NO_STORAGE_TOKEN and not has_token
-            if word not in PASSING and not lacks_token:
+            if word not in TRANSIENT and not lacks_token:
                 raise TaskDeclined(task=task_id, cause=cause, why=why) from refusal
         except Unavailable as away:
             cause, why = SESSION_UNKNOWN, str(away)
