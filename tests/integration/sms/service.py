@@ -15,7 +15,6 @@ from pymongo import MongoClient
 
 from ops import cli
 from ops.stack import ports
-from ops.stack.stack import Stack
 from protocol.enclave.secrets import Kind, SecretId, storing_hash
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import Key
@@ -68,14 +67,14 @@ def _serve() -> None:
 
 
 @contextmanager
-def serving(chain: Chain, stack: Stack, home: Path) -> Iterator[Sms]:
+def serving(chain: Chain, mongodb_uri: str, home: Path, *, port: int | None = None) -> Iterator[Sms]:
     """The service on `chain`, with a database of its own, which goes with it."""
-    port = ports.free_port()
+    port = port or ports.free_port()
     own = {
         "SLUICE_HOME": str(home),
         "SLUICE_RPC_URL": chain.node.rpc_url,
         "SLUICE_HUB": chain.at.hub,
-        "SLUICE_MONGODB_URI": stack.settings["SLUICE_MONGODB_URI"],
+        "SLUICE_MONGODB_URI": mongodb_uri,
         "SLUICE_SMS_DATABASE": f"test_sms_{port}",
         "SLUICE_SMS_PORT": str(port),
         "SLUICE_SMS_SIMULATION": "true",

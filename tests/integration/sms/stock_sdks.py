@@ -62,7 +62,7 @@ def own_chain(poco_state: PocoState, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def sms(own_chain: Chain, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sms]:
-    with serving(own_chain, stack, tmp_path_factory.mktemp("sms")) as service:
+    with serving(own_chain, stack.settings["SLUICE_MONGODB_URI"], tmp_path_factory.mktemp("sms")) as service:
         yield service
 
 

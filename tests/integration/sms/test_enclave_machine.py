@@ -207,7 +207,7 @@ class Scene:
         return code
 
     def no_trace(self, *values: bytes) -> None:
-        """None of the values is in the files and logs of machine and service, what the pool was told, or the database."""
+        """None of the values is in files and logs of machine and service, in what the pool was told, or in MongoDB."""
         files = [path for name in ("machine", "sms") for path in (self.folder / name).rglob("*") if path.is_file()]
         places = {str(path): path.read_bytes() for path in files}
         places |= {f"said {number}": body for number, body in enumerate(self.pool.said)}
@@ -242,7 +242,8 @@ def scene(
             "iexec_result_encryption": True,
             "iexec_result_storage_provider": "ipfs",
         }
-        with played(shop) as pool, serving(chain, stack, folder / "sms") as sms:
+        mongodb = stack.settings["SLUICE_MONGODB_URI"]
+        with played(shop) as pool, serving(chain, mongodb, folder / "sms") as sms:
             deal, dataset = bought(shop, pool, json.dumps(params))
             shop.initialize(deal)
             sms.keep(shop.owner.key, dataset_key(dataset), SECRETS[0])
@@ -252,7 +253,6 @@ def scene(
             public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
             result_key = wallet_secret(shop.requester.wallet, RESULT_KEY_NAME)
             sms.keep(shop.requester.key, result_key, base64.b64encode(public))
-            mongodb = stack.settings["SLUICE_MONGODB_URI"]
             yield Scene(shop, pool, sms, deal, json.dumps(params), dataset, engine_host, mongodb, folder, key)
 
 
