@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import NoReturn, TypeVar
 
@@ -103,6 +103,10 @@ def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machin
     machine = _prepared(settings)
     try:
         _require_enclaves(machine)
+    except BadSetting as refusal:
+        # To reveal its votes, it may have to sign in, and then it offers nothing.
+        _refuse(replace(machine, settings=machine.settings.model_copy(update={"enclave": "none"})), refusal)
+    try:
         _try_engine(machine)
     except (BadSetting, EngineUnavailable) as refusal:
         _refuse(machine, refusal)

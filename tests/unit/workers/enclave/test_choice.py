@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from structlog.testing import capture_logs
@@ -79,6 +79,22 @@ def test_start_refuses_what_cannot_be_run_and_warns_of_a_simulation() -> None:
         machine_process._require_enclaves(machine(settings(enclave="simulated")))
         machine_process._require_enclaves(machine(settings()))
     assert [line["action"] for line in logged] == ["enclave_simulated"]
+
+
+def test_a_machine_whose_enclaves_are_refused_reveals_its_votes_first_and_offers_nothing_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[str, BadSetting]] = []
+
+    def refuse(refused: Machine, refusal: BadSetting) -> NoReturn:
+        seen.append((refused.tag, refusal))
+        raise refusal
+
+    monkeypatch.setattr(machine_process, "_prepared", lambda _: machine(settings(enclave="tdx")))
+    monkeypatch.setattr(machine_process, "_refuse", refuse)
+    with pytest.raises(BadSetting), machine_process.signed_in(settings(enclave="tdx")):
+        pytest.fail("it was signed in")
+    assert [(tag, refusal.fields["name"]) for tag, refusal in seen] == [(ZERO_HASH, "SLUICE_ENCLAVE")]
 
 
 @pytest.mark.parametrize(
