@@ -31,7 +31,7 @@ from protocol.gas import gas_for_task
 from protocol.poco import weights
 from protocol.poco.authorization import sign_authorization
 from protocol.poco.tags import fits
-from protocol.types import ZERO_ADDRESS, Hash32, Wallet, Wei
+from protocol.types import Hash32, Wallet, Wei
 from protocol.wire import Assignment, Mode
 
 log = structlog.get_logger(__name__)
@@ -268,8 +268,8 @@ def assignment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet:
         category_seconds=task.category_seconds,
         contribution_deadline=task.contribution_deadline,
         final_deadline=task.final_deadline,
-        authorization=sign_authorization(scheduler.key, wallet, task.task_id),
-        enclave_challenge=ZERO_ADDRESS,
+        authorization=sign_authorization(scheduler.key, wallet, task.task_id, task.challenge),
+        enclave_challenge=task.challenge,
     )
     return sign_assignment(scheduler.key, unsigned, scheduler.settings.chain_id, scheduler.workerpool)
 
