@@ -212,7 +212,7 @@ def _ask_for_workers(task: TaskRecord, view: ChainView, now: float, timeouts: Ti
     """How many more workers the task wants (`Want`; `pipeline.flow.assign` finds them), and compute segments to publish
     again. If workers fail or blame the task, also why it has no vote.
     """
-    wanted = Want(0) if enclaves.awaits_challenge(task, timeouts) else replicas.wanted(task, view, now, timeouts)
+    wanted = replicas.wanted(task, view, now, timeouts)
     if wanted != Want(task.wants, task.leading, task.others, task.backup, task.newcomers):
         yield wanted
     if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or view.past(task.contribution_deadline, now):

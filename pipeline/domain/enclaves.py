@@ -3,9 +3,11 @@
 A task's tag demands an enclave by bit 0 (`protocol.poco.tags`). The contract takes its result only with a signature by
 the task's challenge, an address that the secret service tells once the task is active on chain.
 
-    no challenge yet   no machine is wanted; the service is asked, and again while it tells none: that decides nothing
+    no challenge yet   the service is asked, and again while it tells none: that decides nothing
     challenge known    the task is like any other, for machines that offer its tag
-    never served       machines are wanted and none is given it; `explain` says why
+    never served       `explain` says why
+
+Until then a machine is wanted, so that the task counts as sold, and `match` gives it to none.
 """
 
 from __future__ import annotations

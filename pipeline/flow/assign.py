@@ -17,6 +17,7 @@ from config.metrics import ASSIGNMENTS_REFUSED
 from pipeline.broker import segments
 from pipeline.broker.segments import Segment
 from pipeline.domain import match as matching
+from pipeline.domain.enclaves import lacks_challenge
 from pipeline.domain.match import Capacity, Match
 from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Reservation, TaskRecord, WorkerRecord
 from pipeline.flow import isolate
@@ -135,9 +136,10 @@ def _with_deal(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) ->
 def _pass_over(scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Sequence[WorkerRecord], now: float) -> None:
     """Defer tasks that no worker could take although a slot is free, so that the next page has others."""
     offered = {task.tag for task in tasks if any(fits(task.tag, worker.tag) for worker in workers)}
+    unserved = {task.task_id for task in tasks if task.tag not in offered or lacks_challenge(task)}
     for seconds, some in (
-        (PASS_SECONDS, [task.task_id for task in tasks if task.tag in offered]),
-        (PASS_UNSERVED_SECONDS, [task.task_id for task in tasks if task.tag not in offered]),
+        (PASS_SECONDS, [task.task_id for task in tasks if task.task_id not in unserved]),
+        (PASS_UNSERVED_SECONDS, sorted(unserved)),
     ):
         if some:
             scheduler.store.tasks.defer_matching(some, now + seconds)

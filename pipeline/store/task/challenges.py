@@ -27,7 +27,7 @@ class TaskChallenges:
 
     def record(self, task_id: TaskId, challenge: Wallet) -> None:
         """Note a task's challenge; the first one stays, as assignments with it may have been signed."""
-        change = {"challenge": challenge, "why": None, "next_visit": 0.0}
+        change = {"challenge": challenge, "why": None, "next_visit": 0.0, "not_before": 0.0}
         self._tasks.update_one({"_id": task_id, **_UNTOLD}, {"$set": change, "$inc": {"version": 1}})
 
     def record_none(self, task_ids: Sequence[TaskId], why: str) -> None:
