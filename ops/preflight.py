@@ -27,7 +27,7 @@ from chain.keystore import load_key
 from config import broker_nodes
 from config.http_client import http_client, is_loopback
 from config.settings import Settings
-from config.values.endpoints import loopback_warnings, plaintext_warnings, public_endpoints
+from config.values.endpoints import loopback_warnings, plaintext_warnings, public_endpoints, secret_service
 from config.values.order_policy import read_policy
 from ops import host_name
 from ops.stack import ports
@@ -81,7 +81,7 @@ def check(settings: Settings, only: Collection[str] = ()) -> tuple[Key, tuple[st
     key = load_key(settings)
     public_endpoints(settings)
     require_own_passwords(settings)
-    read_policy(settings.orders_file)
+    read_policy(settings.orders_file, enclaves=secret_service(settings) is not None)
     for name, value in (("SLUICE_HUB", settings.hub), ("SLUICE_WORKERPOOL", settings.workerpool)):
         if value is None:
             raise BadSetting(name=name, why="it is not set", fix="Give the contract's address.")

@@ -67,7 +67,7 @@ def loopback_warnings(settings: Settings) -> list[str]:
     return [
         f"{name} is {value}, which leads a machine elsewhere to itself."
         for name, value in given
-        if value and is_loopback(urlsplit(value).hostname or "")
+        if is_loopback(urlsplit(value).hostname or "")
     ]
 
 
