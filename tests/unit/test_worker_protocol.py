@@ -148,9 +148,9 @@ def test_every_cause_is_on_the_page_and_no_other() -> None:
 
 #: What looks like a cause on the page and is none: a registry's codes, PoCo's statuses, variables of containers.
 _OF_SESSIONS = {"IEXEC_DATASET_KEY", "RESULT_ENCRYPTION", "SIGN_TEE_CHALLENGE_PRIVATE_KEY"}
-_OTHER_WORDS = ({"MANIFEST_UNKNOWN", "NAME_UNKNOWN"} | _OF_SESSIONS | {failure.status for failure in Failure}) | spec.environment(
-    assignment(), params.DealParams(input_files=("https://x.example",))
-).keys()
+_OTHER_WORDS = (
+    {"MANIFEST_UNKNOWN", "NAME_UNKNOWN"} | _OF_SESSIONS | {failure.status for failure in Failure}
+) | spec.environment(assignment(), params.DealParams(input_files=("https://x.example",))).keys()
 
 
 def test_no_worker_module_has_a_cause_of_its_own() -> None:
