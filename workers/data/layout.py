@@ -11,8 +11,8 @@
     locks/<task id>
     tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees; of a task that is computed
                                                   only the result stays
-                    sealed  clear.zip             of a task for an enclave: what is opened before the app, and the
-                                                  result until it is encrypted
+                    sealed  clear.zip             of a task for an enclave: its dataset as it came, and its result before
+                                                  it is encrypted
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ class TaskFolders:
 
     @property
     def sealed(self) -> Path:
-        """A dataset as it was fetched, until it is decrypted into `inputs`."""
+        """A dataset as it was fetched, which is decrypted into `inputs`."""
         return self.root / "sealed"
 
     @property
     def clear_zip(self) -> Path:
-        """A result until it is encrypted for its beneficiary."""
+        """A result before it is encrypted for its beneficiary."""
         return self.root / "clear.zip"
 
     @property

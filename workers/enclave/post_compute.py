@@ -36,10 +36,7 @@ def seal(work: Work, limits: ResultLimits, variables: Mapping[str, str]) -> Pack
     path = folders.clear_zip if encrypts else folders.zip
     packed = outputs.pack(work.task_id, folders.outputs, path, callback=work.has_callback, result_limits=limits)
     if encrypts:
-        try:
-            _encrypt(work, path, variables.get("RESULT_ENCRYPTION_PUBLIC_KEY", ""))
-        finally:
-            path.unlink()
+        _encrypt(work, path, variables.get("RESULT_ENCRYPTION_PUBLIC_KEY", ""))
     signature = sign_result(key, Wallet(work.assignment.wallet), work.task_id, packed.digest)
     return replace(packed, enclave_signature=signature)
 

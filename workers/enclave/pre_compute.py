@@ -17,7 +17,6 @@ from protocol.results.params import DealParams
 from protocol.wire import Dataset
 from workers.data import inputs
 from workers.data.download import DownloadPolicy
-from workers.data.layout import discard
 from workers.enclave.port import Work
 from workers.sandbox import disk
 
@@ -43,10 +42,7 @@ def fetch(work: Work, policy: DownloadPolicy, dataset_key: str) -> None:
             return
         folders.sealed.mkdir(exist_ok=True)
         inputs.fetch(work.assignment, DealParams(), folders.sealed, work.layout, policy, work.deadline)
-    try:
-        _open(work, dataset, dataset_key)
-    finally:
-        discard(folders.sealed)
+    _open(work, dataset, dataset_key)
 
 
 def _open(work: Work, dataset: Dataset, key: str) -> None:
