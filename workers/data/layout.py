@@ -11,8 +11,8 @@
     locks/<task id>
     tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees; of a task that is computed
                                                   only the result stays
-                    sealed  clear.zip             of a task for an enclave: its dataset as it came, and its result before
-                                                  it is encrypted
+                    sealed  clear.zip             of a task for an enclave: its dataset as it came, its result before it
+                                                  is encrypted
 """
 
 from __future__ import annotations
