@@ -286,6 +286,12 @@ class Settings(BaseSettings):
         description="GPUs of this machine that apps may use, separated by commas, by NVIDIA's numbers or UUIDs: 0,1."
         " A task that asks for a GPU gets one of them for itself, so the machine has no more slots than GPUs.",
     )
+    enclave: Literal["none", "simulated", "tdx"] = Field(
+        "none",
+        description="Kind of enclave that this machine runs. simulated: the tasks of TDX enclaves without attestation,"
+        " so that the machine's owner can read all their secrets; refused unless the chain is a development one."
+        " tdx: refused in this release, with what is missing.",
+    )
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")
     memory_per_slot: int = Field(
         wire.MEMORY_PER_SLOT,

@@ -9,15 +9,12 @@ from __future__ import annotations
 import base64
 import io
 import json
-import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,7 +28,6 @@ from kombu import Connection
 from chain.contracts import calls
 from config.http_server.server import http_server
 from config.settings import read_settings
-from ops import cli
 from ops.market.match import Matched
 from ops.poco.sender import TxRequest
 from ops.poco.state import PocoState
@@ -43,12 +39,11 @@ from pipeline.domain.records import TaskRecord, TaskStage
 from pipeline.flow.reasons import reasons
 from protocol.enclave.cipher import decrypted
 from protocol.enclave.result import CONTENT_FILE, KEY_FILE, read_public_key, write_encrypted
-from protocol.enclave.secrets import RESULT_KEY_NAME, STORE_NAME, storing_hash, wallet_secret
-from protocol.ethereum.hexbytes import to_bytes
+from protocol.enclave.secrets import RESULT_KEY_NAME, STORE_NAME, wallet_secret
 from protocol.ethereum.signing import Key
 from protocol.poco.authorization import recover_authorization
 from protocol.poco.enclave import sign_result
-from protocol.poco.tags import make_tag
+from protocol.poco.tags import TDX_BITS, make_tag
 from protocol.poco.view import TaskStatus
 from protocol.results.attestation import Attestation
 from protocol.results.digest import file_digest
@@ -66,60 +61,19 @@ from protocol.wire import (
     Session,
     Stored,
 )
-from tests.integration import forged
 from tests.integration.conftest import IpfsNode, _database, given
 from tests.integration.pipeline.conftest import REQUESTER, WORKERS
 from tests.integration.pipeline.outage_pool import LONG, MOST_STEPS, OutagePool, open_outage_pool
+from tests.integration.sms.service import Sms, serving
 from tests.integration.sms.stock_sdks import fetch_session
 from tests.waiting import ample, wait_until
 
-TDX = make_tag(0x9)
+TDX = make_tag(*TDX_BITS)
 ENCRYPTED = json.dumps({"iexec_result_encryption": True})
 CONTENT = b"what nobody but the beneficiary may read"
 DIGEST = file_digest(b"\x07" * 32)
-BENEFICIARY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 #: Seconds of every clock in one step: few, so that a machine that signed in is not lost meanwhile.
 STEP = 3.0
-
-
-@dataclass
-class SecretService:
-    """`sluice sms run`, started and killed by the tests."""
-
-    environment: Mapping[str, str]
-    url: str
-    log: Path
-    process: BaseProcess | None = None
-
-    def start(self) -> None:
-        if self.process is None:
-            self.process = forged.start(_serve_secrets, env=self.environment, out=self.log)
-            wait_until(self._answers, 20.0, what="the secret service")
-
-    def kill(self) -> None:
-        process, self.process = self.process, None
-        if process is not None:
-            forged.kill(process)
-
-    def post(self, path: str, signature: Signature, **more: object) -> httpx.Response:
-        """As `stock_sdks` asks it."""
-        return httpx.post(self.url + path, headers={"authorization": signature}, timeout=ample(10.0), **more)  # type: ignore[arg-type]  # json or content
-
-    def store(self, key: Key, name: str, value: bytes) -> None:
-        """Store a wallet's secret."""
-        secret, path = wallet_secret(key.wallet, name), f"/secrets/web2?ownerAddress={key.wallet}&secretName={name}"
-        signature = key.sign_message(to_bytes(storing_hash(secret, value)))
-        self.post(path, signature, content=value).raise_for_status()
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health", timeout=ample(2.0)).status_code == 200
-        except httpx.TransportError:
-            return False
-
-
-def _serve_secrets() -> None:
-    sys.exit(cli.run(("sms", "run")))
 
 
 @dataclass
@@ -127,7 +81,7 @@ class Place:
     """A pool that serves enclaves, with a deal of two such tasks, bought while its secret service is away."""
 
     pool: OutagePool
-    secrets: SecretService
+    secrets: Sms
     api: httpx.Client
     sealed: Matched
     plain: Matched
@@ -201,7 +155,8 @@ class Place:
 
     def await_assignments(self) -> tuple[Assignment, Assignment]:
         """Start what is needed and step until the machine has both tasks."""
-        self.secrets.start()
+        if self.secrets.process is None:
+            self.secrets.start()
         self.sign_in()
         for _ in range(MOST_STEPS):
             self.read_queue()
@@ -214,7 +169,7 @@ class Place:
     def enclave(self, job: Assignment) -> tuple[Key, dict[str, dict[str, str]]]:
         """A session's key that signs results, and its services' environments."""
         permission, challenge = Signature(job.authorization), Wallet(job.enclave_challenge)
-        services = fetch_session(self.secrets, self.machine, TaskId(job.task_id), challenge, permission)  # type: ignore[arg-type]  # asked likewise
+        services = fetch_session(self.secrets, self.machine, TaskId(job.task_id), challenge, permission)
         return Key.from_hex(services["post-compute"]["SIGN_TEE_CHALLENGE_PRIVATE_KEY"]), services
 
     def upload(self, job: Assignment, body: bytes, key: Key | None) -> httpx.Response:
@@ -239,28 +194,18 @@ def place(
         "amqp_public_port": urlsplit(broker).port,
     }
     with (
-        _database(stack) as (database, client),
+        _database(stack) as (database, _),
         open_outage_pool(poco_state, stack, database, home, **more) as pool,
         serving_machines(pool) as api,
     ):
         # The secret service goes by the real time, which a saved chain is behind.
         pool.now = max(pool.now, time.time())
-        environment = {
-            "SLUICE_HOME": str(home),
-            "SLUICE_RPC_URL": pool.chain.node.rpc_url,
-            "SLUICE_HUB": pool.chain.at.hub,
-            "SLUICE_MONGODB_URI": stack.settings["SLUICE_MONGODB_URI"],
-            "SLUICE_SMS_DATABASE": f"{database}_sms",
-            "SLUICE_SMS_PORT": str(sms_port),
-            "SLUICE_SMS_SIMULATION": "true",
-        }
-        service = SecretService(environment, url, home / "sms.log")
-        # A machine without an enclave.
-        pool.enrol(0)
-        sealed = pool.buy(LONG, volume=2, tag=TDX, params=ENCRYPTED)
-        yield Place(pool, service, api, sealed, pool.buy(LONG))
-        service.kill()
-        client.drop_database(f"{database}_sms")
+        with serving(pool.chain, stack.settings["SLUICE_MONGODB_URI"], home, port=sms_port) as service:
+            service.kill()
+            # A machine without an enclave.
+            pool.enrol(0)
+            sealed = pool.buy(LONG, volume=2, tag=TDX, params=ENCRYPTED)
+            yield Place(pool, service, api, sealed, pool.buy(LONG))
 
 
 @contextmanager
@@ -313,10 +258,11 @@ def test_a_result_is_taken_by_the_enclaves_signature_alone_and_its_beneficiary_c
     place: Place, ipfs: IpfsNode
 ) -> None:
     job, other = place.await_assignments()
-    public = BENEFICIARY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     requester = place.pool.chain.sender(REQUESTER).key
-    place.secrets.store(requester, RESULT_KEY_NAME, base64.b64encode(public))
-    place.secrets.store(place.machine, STORE_NAME, b"the machine's token")
+    for owner, name, value in ((requester, RESULT_KEY_NAME, public), (place.machine, STORE_NAME, b"a token")):
+        place.secrets.keep(owner, wallet_secret(owner.wallet, name), base64.b64encode(value))
     key, services = place.enclave(job)
     others_key, _ = place.enclave(other)
     body = io.BytesIO()
@@ -345,7 +291,7 @@ def test_a_result_is_taken_by_the_enclaves_signature_alone_and_its_beneficiary_c
     assert (task.stage, task.results) == (TaskStage.COMPLETED, stored.link.model_dump_json())
     fetched = httpx.get(f"{ipfs.gateway}{stored.link.location}", timeout=ample(10.0)).raise_for_status()
     with zipfile.ZipFile(io.BytesIO(fetched.content)) as archive:
-        opened = BENEFICIARY.decrypt(archive.read(KEY_FILE), PKCS1v15())
+        opened = private.decrypt(archive.read(KEY_FILE), PKCS1v15())
         assert b"".join(decrypted([archive.read(CONTENT_FILE)], opened)) == CONTENT
 
 
