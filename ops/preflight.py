@@ -37,6 +37,7 @@ from pipeline.domain.condition.health import HealthPart
 from pipeline.probes import Probes
 from protocol.errors import BadSetting, RpcError, RpcUnavailable, SchedulerNotReady, SluiceError
 from protocol.ethereum.signing import Key
+from protocol.poco.tags import Framework
 
 log = structlog.get_logger(__name__)
 P = ParamSpec("P")
@@ -157,13 +158,29 @@ def examine(settings: Settings, key: Key) -> list[PreflightFinding]:
     A scheduler that runs here is asked; where none runs, the servers are asked directly.
     """
     require_own_passwords(settings)
-    running = _ask_running_scheduler(settings)
+    running, secrets = _ask_running_scheduler(settings), ask_secret_service(settings)
     if running is not None:
-        return _findings_of(settings, running)
+        return [*_findings_of(settings, running), *secrets]
     idle = PreflightFinding(
         "scheduler", ok=True, says="it does not run here: queues, lane and machines were not asked about"
     )
-    return [idle, *_findings_of(settings, _ask_servers(settings, key, wait=0.0))]
+    return [idle, *_findings_of(settings, _ask_servers(settings, key, wait=0.0)), *secrets]
+
+
+def ask_secret_service(settings: Settings, transport: httpx.BaseTransport | None = None) -> list[PreflightFinding]:
+    """A finding for the secret service, which the scheduler can wait for; none if the pool names none. `transport`: for
+    tests. Raises BadSetting.
+    """
+    url = secret_service(settings)
+    if url is None:
+        return []
+    try:
+        with http_client(url, timeout=REPORT_SECONDS, transport=transport) as http:
+            kind = Framework(http.get("/tee/framework").raise_for_status().json())
+    except (httpx.HTTPError, ValueError) as error:
+        says = f"the secret service at {url} does not tell its kind of enclave ({type(error).__name__})"
+        return [PreflightFinding("secrets", ok=False, says=says, fix="Tasks for enclaves wait until it does.")]
+    return [PreflightFinding("secrets", ok=True, says=f"the secret service at {url} serves {kind}")]
 
 
 def _findings_of(settings: Settings, parts: Mapping[str, HealthPart]) -> list[PreflightFinding]:

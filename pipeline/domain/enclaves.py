@@ -58,6 +58,13 @@ def why_waiting(task: TaskRecord) -> str:
     return "It waits for its enclave's challenge, which the secret service is asked for once the task is on chain."
 
 
+def why_never_given(task: TaskRecord) -> str:
+    """Why no machine was given a task that is over and never had a challenge, as a sentence."""
+    if task.challenge_tries and task.why:
+        return f"No machine was given it, as its enclave had no challenge: {task.why.rstrip('.')}."
+    return f"No machine was given it. {why_unserved(task)}"
+
+
 def _unfit(task: TaskRecord) -> str | None:
     """What about the deal itself keeps it from every enclave; None if nothing does."""
     if framework(task.tag) is None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.domain import enclaves
-from pipeline.domain.actions import Action, AskChallenge, Submit, Want
+from pipeline.domain.actions import Action, AskChallenge, End, Submit, Want
 from pipeline.domain.decide import decide
 from pipeline.domain.explain import Candidates, explain
 from pipeline.domain.match import Capacity, Obstacle, match, obstacle
@@ -16,7 +16,18 @@ from pipeline.domain.records import TaskRecord
 from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.poco.view import ChainView
 from protocol.types import Contract, Hash32
-from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, NO_TAG, PACE, START, initialized, task, view, wallet, worker
+from tests.unit.pipeline.builders import (
+    CONTRIBUTE_UNTIL,
+    NO_TAG,
+    PACE,
+    START,
+    claimed,
+    initialized,
+    task,
+    view,
+    wallet,
+    worker,
+)
 
 SCONE, GRAMINE, TDX = make_tag(0x3), make_tag(0x5), make_tag(0x9)
 CHALLENGE = Contract("0x" + "c4" * 20)
@@ -107,6 +118,23 @@ def test_a_task_that_awaits_its_challenge_says_what_the_service_answered() -> No
         "It waits for its enclave's challenge: The secret service at http://s told no challenge: it answered HTTP 503."
         " The secret service is asked again."
     )
+
+
+def test_a_task_that_ended_without_a_machine_says_for_want_of_what() -> None:
+    over = view(initialized(), claimed())
+    service = "The secret service at http://s told no challenge: it answered HTTP 503."
+    for record, says in (
+        (
+            sealed(challenge_tries=7, why=service),
+            "as its enclave had no challenge: The secret service at http://s told no",
+        ),
+        (sealed(trust=3), "at trust 1 only, and its deal demands 3"),
+        (sealed(), "The pool names no secret service"),
+    ):
+        (end,) = (action for action in decide(record, over, NOW, PACE) if isinstance(action, End))
+        assert end.why is not None
+        assert end.why.startswith("No machine was given it")
+        assert says in end.why
 
 
 def test_with_its_challenge_a_task_goes_to_a_machine_that_offers_its_kind_and_to_no_other() -> None:
