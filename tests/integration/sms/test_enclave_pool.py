@@ -40,6 +40,7 @@ from pipeline.flow.reasons import reasons
 from protocol.enclave.cipher import decrypted
 from protocol.enclave.result import CONTENT_FILE, KEY_FILE, read_public_key, write_encrypted
 from protocol.enclave.secrets import RESULT_KEY_NAME, STORE_NAME, wallet_secret
+from protocol.ethereum.hexbytes import to_hex
 from protocol.ethereum.signing import Key
 from protocol.poco.authorization import recover_authorization
 from protocol.poco.enclave import sign_result
@@ -310,7 +311,7 @@ def finalize(place: Place, job: Assignment, stored: Stored, key: Key) -> None:
     data = calls.contribute_and_finalize(
         task,
         DIGEST,
-        stored.link.model_dump_json(),
+        to_hex(stored.link.model_dump_json().encode()),
         Signature(job.authorization),
         enclave_challenge=Contract(job.enclave_challenge),
         enclave_signature=sign_result(key, wallet, task, DIGEST),
