@@ -72,6 +72,7 @@ def _serve() -> None:
 def serving(chain: Chain, mongodb_uri: str, home: Path, *, port: int | None = None) -> Iterator[Sms]:
     """The service on `chain`, with a database of its own, which goes with it."""
     port = port or ports.free_port()
+    home.mkdir(exist_ok=True)
     own = {
         "SLUICE_HOME": str(home),
         "SLUICE_RPC_URL": chain.node.rpc_url,

@@ -79,7 +79,6 @@ POINTS = {
     "assignment received": Point("journal.add", "before"),
     "session taken and dataset decrypted": Point("journal.mark_running", "before"),
     "container made": Point("engine.create"),
-    "container started": Point("engine.start"),
     "container ended": Point("engine.wait"),
     "result encrypted and signed": Point("journal.mark_computed", "before"),
     "result uploaded": Point("pool.put_result"),
@@ -119,7 +118,7 @@ def played(shop: Shop) -> Iterator[PlayedPool]:
                 self.send(Answer(204, b""))
 
         def do_PUT(self) -> None:  # noqa: N802 - the library's name
-            attested = Attestation.of(self.headers)
+            attested = Attestation.of(dict(self.headers.items()))
             pool.stored.append((attested, self._body()))
             stored = Stored(link=ResultLink(storage="ipfs", location="/ipfs/QmResult"), digest=attested.digest)
             self.send(Answer(200, stored.model_dump_json().encode()))
@@ -243,6 +242,7 @@ def scene(
             "iexec_result_storage_provider": "ipfs",
         }
         mongodb = stack.settings["SLUICE_MONGODB_URI"]
+        (folder / "machine").mkdir()
         with played(shop) as pool, serving(chain, mongodb, folder / "sms") as sms:
             deal, dataset = bought(shop, pool, json.dumps(params))
             shop.initialize(deal)

@@ -11,7 +11,7 @@ import httpx
 from fastapi import FastAPI
 
 from protocol.poco.authorization import sign_authorization
-from protocol.types import Hash32, Wallet
+from protocol.types import Wallet
 from protocol.wire import Assignment, Dataset, Mode
 from sms.api.application import create_app
 from tests.unit.sms.world import CHECKSUM, DATASET, DEAL, POOL, TASK, TDX_TAG, WORKER, World
@@ -59,14 +59,14 @@ class Wire:
             path = request.url.raw_path.decode()
             return await client.request(request.method, path, content=request.read(), headers=request.headers)
 
-    def assignment(self, tag: Hash32 = TDX_TAG, **fields: object) -> Assignment:
+    def assignment(self, **fields: object) -> Assignment:
         """The world's task for WORKER, as its pool assigns it."""
         challenge = self.world.challenge()
         given: dict[str, object] = {
             "task_id": TASK,
             "deal_id": DEAL,
             "mode": Mode.SOLO,
-            "tag": tag,
+            "tag": TDX_TAG,
             "wallet": WORKER.wallet,
             "dataset": Dataset(address=DATASET, url="/ipfs/Qm", checksum=CHECKSUM),
             "enclave_challenge": challenge,
