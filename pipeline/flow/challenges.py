@@ -34,8 +34,6 @@ log = structlog.get_logger(__name__)
 
 #: Seconds of silence that a request waits, seconds for its whole answer, and bytes of that: an address has 42.
 SILENT_SECONDS, ANSWER_SECONDS, MOST_BYTES = 5.0, 10.0, 1024
-#: Tasks that wait for their turn; the others are asked about again by `decide`.
-CAPACITY = 1000
 #: Statuses by which the service says nothing about the task: any other one is about this request alone.
 _SAYS_NOTHING = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})
 _ADDRESS = re.compile(r'"?(0x[0-9a-fA-F]{40})"?')
@@ -89,7 +87,7 @@ class Challenges:
     def __init__(self, api: SecretServiceApi, store: TaskChallenges, notifier: Notifier) -> None:
         """`notifier`: for the thread alone."""
         self._api, self._store, self._notifier = api, store, notifier
-        self._background: Background[TaskId] = Background("challenges", self._deliver, capacity=CAPACITY)
+        self._background: Background[TaskId] = Background("challenges", self._deliver)
 
     @classmethod
     def of(cls, settings: Settings, key: Key, store: TaskChallenges, notifier: Notifier) -> Challenges | None:
