@@ -228,6 +228,11 @@ MARKET_ANSWERS = _counter(
     "Answers of the market API about orders: `done`, `refused`, `unknown` (an error, a limit, cut short).",
     ["answer"],
 )
+CHALLENGES = _counter(
+    "sluice_challenges_total",
+    "Answers of the secret service about tasks for enclaves: `told`, `refused`, `unknown` (away, an error, a limit).",
+    ["answer"],
+)
 
 # -- machines ----------------------------------------------------------------------------------------------------------
 
