@@ -86,8 +86,7 @@ def test_sdk_9_has_fifty_confidential_tasks_done_while_each_part_is_killed_once_
                 deal = await_deal(chain)
                 tasks = [task_id(deal, index) for index in range(TASKS)]
                 for number, kill in enumerate((sms_killed, machine_killed, scheduler_killed), start=1):
-                    some = number * TASKS // 5
-                    wait_until(lambda some=some: completed(pool, tasks) >= some, WAIT_SECONDS, what=f"{some} results")
+                    await_completed(pool, tasks, number * TASKS // 5)
                     kill(pool, sms)
                 printed, complaints = requester.communicate(timeout=ample(WAIT_SECONDS))
             finally:
@@ -95,7 +94,7 @@ def test_sdk_9_has_fifty_confidential_tasks_done_while_each_part_is_killed_once_
         assert requester.returncode == 0, complaints
         report = json.loads(printed)
         assert report["files"]["r"] == f"{ANSWER}  -\n"
-        wait_until(lambda: completed(pool, tasks) == TASKS, WAIT_SECONDS, what="the end of all tasks on chain")
+        await_completed(pool, tasks, TASKS)
         for task in (tasks[0], tasks[-1]):
             assert ended(pool, task)["currentStatus"] == "COMPLETED"
         nothing_left(pool, sms, [report["key"], DEVELOPERS, REQUESTERS], tmp_path)
@@ -116,8 +115,11 @@ def scheduler_killed(pool: BenchPool, _: Sms) -> None:
     pool.pool.restart("scheduler")
 
 
-def completed(pool: BenchPool, tasks: list[TaskId]) -> int:
-    return sum(view.status is TaskStatus.COMPLETED for view in pool.hub.tasks(tasks))
+def await_completed(pool: BenchPool, tasks: list[TaskId], number: int) -> None:
+    def enough() -> bool:
+        return sum(view.status is TaskStatus.COMPLETED for view in pool.hub.tasks(tasks)) >= number
+
+    wait_until(enough, WAIT_SECONDS, what=f"{number} completed tasks")
 
 
 def wanted(pool: BenchPool, port: int) -> dict[str, Any]:
