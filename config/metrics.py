@@ -157,7 +157,9 @@ TASK_SECONDS = _histogram(
     ["step"],
     buckets=TASK_SECONDS_BUCKETS,
 )
-QUARANTINED_ROWS = _reading("sluice_quarantined_rows", "Stored rows and deals in quarantine now.", ["collection"])
+QUARANTINED_ROWS = _reading(
+    "sluice_quarantined_rows", "Stored rows and deals in quarantine now that nobody has accepted.", ["collection"]
+)
 QUARANTINED = _counter("sluice_quarantined_total", "Stored rows and deals that were quarantined.", ["collection"])
 QUEUE_READY = _reading(
     "sluice_queue_ready",
