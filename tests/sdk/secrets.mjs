@@ -6,7 +6,7 @@
 //   a stranger, a second push, one too large ─► what the SDK says
 //   with a workerpool's order: match a confidential task, follow it, fetch and decrypt the result
 //
-// Standard output: one line of JSON {app, dataset, requester, key, refused, exists, updated, dealid?, files?}.
+// Standard output: one line of JSON {app, dataset, requester, key, refused, exists, updated, files?}.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
@@ -88,7 +88,7 @@ report.exists = [
   await owner.iexec.secrets.checkRequesterSecretExists(requester.address, 'another'),
 ];
 
-/** A confidential deal, and the files of its first task, decrypted. */
+/** The files of a confidential deal's first task, decrypted. */
 async function runTask(workerpoolorder) {
   const tag = world.sdk === '9' ? undefined : ['tee', 'tdx'];
   const volume = world.volume ?? 1;
@@ -113,10 +113,9 @@ async function runTask(workerpoolorder) {
   const response = await requester.iexec.task.fetchResults(taskid);
   const content = await utils.decryptResult(await response.arrayBuffer(), privateKey);
   const zip = await JSZip.loadAsync(content);
-  const files = Object.fromEntries(await Promise.all(Object.values(zip.files).map(async (file) => [file.name, await file.async('string')])));
-  return { dealid, files };
+  return Object.fromEntries(await Promise.all(Object.values(zip.files).map(async (file) => [file.name, await file.async('string')])));
 }
 
-if (world.workerpool) Object.assign(report, await runTask(world.workerpool));
+if (world.workerpool) report.files = await runTask(world.workerpool);
 console.log(JSON.stringify(report));
 process.exit(0);

@@ -24,13 +24,14 @@ from ops.pool.on_chain import XS
 from ops.stack import ports, tools
 from protocol.poco.ids import task_id
 from protocol.poco.view import TaskStatus
-from protocol.types import DealId
+from protocol.types import TaskId
 from tests.faulty.http import beside
 from tests.integration.conftest import Chain
 from tests.integration.pool.conftest import ended
 from tests.integration.sms.service import Sms, serving
 from tests.integration.sms.stock_sdks import DATASET, TDX_TAG, start_sdk
 from tests.integration.sms.test_enclave_machine import APP
+from tests.integration.test_sdk_requester import await_deal
 from tests.integration.workers.conftest import IMAGE, engine_host
 from tests.waiting import ample, wait_until
 
@@ -65,7 +66,7 @@ def pool() -> Iterator[BenchPool]:
         yield prepared
 
 
-def test_sdk_9_has_fifty_confidential_tasks_done_by_a_whole_pool_and_no_secret_is_left_anywhere(
+def test_sdk_9_has_fifty_confidential_tasks_done_while_each_part_is_killed_once_and_no_secret_is_left_anywhere(
     pool: BenchPool, engine_host: str, tmp_path: Path
 ) -> None:
     assert engine_host == pool.servers.docker_host
@@ -80,27 +81,55 @@ def test_sdk_9_has_fifty_confidential_tasks_done_by_a_whole_pool_and_no_secret_i
         machine = WorkerMachine("worker-1", pool.pool.on_chain.workers[0], SLOTS)
         own = {"SLUICE_ENCLAVE": "simulated", "SLUICE_LOCAL_IMAGES": IMAGE, "SLUICE_MEMORY_PER_SLOT": str(2**26)}
         pool.pool.start_machines([machine], own)
-        report = bought(pool, chain, sms, tmp_path, files.server_port)
+        with start_sdk("9", chain, sms, tmp_path, **wanted(pool, files.server_port)) as requester:
+            try:
+                deal = await_deal(chain)
+                tasks = [task_id(deal, index) for index in range(TASKS)]
+                for number, kill in enumerate((sms_killed, machine_killed, scheduler_killed), start=1):
+                    await_completed(pool, tasks, number * TASKS // 5)
+                    kill(pool, sms)
+                printed, complaints = requester.communicate(timeout=ample(WAIT_SECONDS))
+            finally:
+                requester.kill()
+        assert requester.returncode == 0, complaints
+        report = json.loads(printed)
         assert report["files"]["r"] == f"{ANSWER}  -\n"
-        tasks = [task_id(DealId(report["dealid"]), index) for index in range(TASKS)]
-
-        def over() -> bool:
-            return all(view.status is TaskStatus.COMPLETED for view in pool.hub.tasks(tasks))
-
-        wait_until(over, WAIT_SECONDS, what="the end of all tasks on chain")
+        await_completed(pool, tasks, TASKS)
         for task in (tasks[0], tasks[-1]):
             assert ended(pool, task)["currentStatus"] == "COMPLETED"
         nothing_left(pool, sms, [report["key"], DEVELOPERS, REQUESTERS], tmp_path)
 
 
-def bought(pool: BenchPool, chain: Chain, sms: Sms, folder: Path, port: int) -> dict[str, Any]:
-    """What the SDK has seen: it has deployed app and dataset, stored the secrets, bought, and fetched a result."""
+def sms_killed(_: BenchPool, sms: Sms) -> None:
+    sms.kill()
+    sms.start()
+
+
+def machine_killed(pool: BenchPool, _: Sms) -> None:
+    pool.pool.running["worker-1"].kill()
+    pool.pool.restart("worker-1")
+
+
+def scheduler_killed(pool: BenchPool, _: Sms) -> None:
+    pool.pool.running["scheduler"].kill()
+    pool.pool.restart("scheduler")
+
+
+def await_completed(pool: BenchPool, tasks: list[TaskId], number: int) -> None:
+    def enough() -> bool:
+        return sum(view.status is TaskStatus.COMPLETED for view in pool.hub.tasks(tasks)) >= number
+
+    wait_until(enough, WAIT_SECONDS, what=f"{number} completed tasks")
+
+
+def wanted(pool: BenchPool, port: int) -> dict[str, Any]:
+    """What the SDK is told: an app and a dataset to deploy, secrets to store, and what to buy from whom."""
     on_chain = pool.pool.on_chain
     key = on_chain.scheduler.key
     offer = orders.offer_work(
         on_chain.market, key, on_chain.workerpool, category=XS, tag=TDX_TAG, trust=1, volume=TASKS
     )
-    given = {
+    return {
         "ipfs_gateway": pool.servers.ipfs_gateway,
         "workerpool": offer.to_json(),
         "image": IMAGE,
@@ -110,14 +139,6 @@ def bought(pool: BenchPool, chain: Chain, sms: Sms, folder: Path, port: int) -> 
         "app_secret": DEVELOPERS,
         "requester_secret": REQUESTERS,
     }
-    with start_sdk("9", chain, sms, folder, **given) as requester:
-        try:
-            printed, complaints = requester.communicate(timeout=ample(WAIT_SECONDS))
-        finally:
-            requester.kill()
-    assert requester.returncode == 0, complaints
-    found: dict[str, Any] = json.loads(printed)
-    return found
 
 
 def nothing_left(pool: BenchPool, sms: Sms, values: list[str], folder: Path) -> None:
