@@ -107,12 +107,13 @@ class Documents(Generic[T]):
 def over(document: Document, lists: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """The update that writes `document` over a row and keeps what only the row has: a newer release may have stored it.
 
-    `lists`: embedded rows that are written over too: the list, and the key that tells which of them is which.
+    `lists`: embedded rows that are written over too, if `document` has them: the list, and the key that tells which of
+    them is which.
     """
     fields: dict[str, Any] = {key: {"$literal": value} for key, value in document.items() if key != "_id"}
     if _VERSION in document:
         fields[_VERSION] = {"$max": [f"${_VERSION}", document[_VERSION]]}
-    for name, key in (lists or {}).items():
+    for name, key in ((name, key) for name, key in (lists or {}).items() if name in document):
         same = {"input": f"${name}", "as": "before", "cond": {"$eq": [f"$$before.{key}", f"$$now.{key}"]}}
         both = {"$mergeObjects": [{"$first": {"$filter": same}}, "$$now"]}
         fields[name] = {"$map": {"input": {"$literal": document[name]}, "as": "now", "in": both}}
