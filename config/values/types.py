@@ -30,6 +30,8 @@ GPU = "[A-Za-z0-9][A-Za-z0-9-]{0,63}"
 COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
 #: A price per gas. Decimal, so that what is written becomes exactly so many wei.
 Gwei = Annotated[Decimal, Field(ge=0, decimal_places=9)]
+#: A size: every part can store whole numbers of 8 bytes.
+Bytes = Annotated[int, Field(gt=0, lt=2**63)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: A wait, an interval or a time-out: at most a day, and never infinite, which `threading.Event.wait` refuses.
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
