@@ -1,6 +1,7 @@
-"""What the chain looks like to one wallet at the start of a run: one batch of two requests, mostly.
+"""What the chain looks like to one wallet at the start of a run: one batch of one or two requests, mostly.
 
-head, account nonce     always
+head                    unless the subscription that woke the run announced its header
+account nonce           always
 a block of ours         only if the head does not prove that it stands: its parent does, where heads are consecutive
 balance, gas price      only in a run that has something to pay for
 """
@@ -14,8 +15,9 @@ from typing import Any
 from chain.lane.model.nonce import Mined, NonceRecord
 from chain.lane.rules.fees import FeeMarket
 from chain.lane.rules.readiness import Moment
+from chain.rpc.announced import HeaderJson
 from chain.rpc.answers import Known, Reply, decode_reply, value_of
-from chain.rpc.client import JsonRpc
+from chain.rpc.client import JsonRpc, Request
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
 
@@ -124,17 +126,21 @@ class ChainSnapshot:
 
 
 def take_snapshot(
-    rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None, before: Standing | None = None
+    rpc: JsonRpc,
+    wallet: Wallet,
+    newest: NonceRecord | None,
+    before: Standing | None = None,
+    announced: HeaderJson | None = None,
 ) -> ChainSnapshot:
     """Read head and account nonce of `wallet` in one batch. Raises RpcUnavailable.
 
     `newest`: the newest record in a block. Its block is read as well, unless the head proves that it stands. `before`:
-    the `standing` of the snapshot before, if there was one.
+    the `standing` of the snapshot before, if there was one. `announced`: the head's header, if it need not be read.
     """
-    header, count = rpc.batch(
-        [("eth_getBlockByNumber", ("latest", False)), ("eth_getTransactionCount", (wallet, "latest"))]
-    )
-    head = value_of(decode_reply(header, _parse_header), rpc.name)
+    told = decode_reply(announced, _parse_header)
+    asked: list[Request] = [] if isinstance(told, Known) else [("eth_getBlockByNumber", ("latest", False))]
+    *header, count = rpc.batch([*asked, ("eth_getTransactionCount", (wallet, "latest"))])
+    head = value_of(decode_reply(header[0], _parse_header) if header else told, rpc.name)
     mined = None if newest is None else newest.mined
     mined_hash, standing = (None, None) if mined is None else _look_for(rpc, mined, head, before)
     seen = ChainSnapshot(

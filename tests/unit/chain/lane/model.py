@@ -223,6 +223,11 @@ class ModelChain:
         """Subjects that `once` refuses."""
         return set(self.executed()) | self.done_by_others
 
+    def header(self) -> dict[str, Any]:
+        """The newest block's header, as a subscription announces it."""
+        header: dict[str, Any] = self._header(self.blocks, "latest", 0)
+        return header
+
     # -- JsonRpc -------------------------------------------------------------------------------------------------------
 
     def call(self, method: str, *params: object) -> Any:

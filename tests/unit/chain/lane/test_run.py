@@ -84,6 +84,28 @@ def test_a_second_run_at_the_same_head_asks_the_chain_only_for_what_it_sends() -
     assert rig.chain.executed() == {"a": 1, "b": 1, "c": 1}
 
 
+def test_a_head_that_was_announced_is_not_asked_for_and_shows_a_reorg_as_well() -> None:
+    rig = Rig(LanePolicy(finality=12))
+    (key,) = rig.submit("any", "a")
+    rig.step()
+    rig.chain.mine()
+    rig.chain.asked.clear()
+    rig.lane.run(announced=rig.chain.header())
+    assert rig.chain.asked == {"eth_getTransactionCount": 1}
+    rig.chain.reorg(2, keep=True)
+    rig.lane.run(announced=rig.chain.header())
+    assert rig.state(key) is IntentState.SENT, "its block is gone"
+    rig.step()
+    assert rig.state(key) is IntentState.MINED
+
+
+def test_an_announced_header_that_cannot_be_read_has_the_head_asked_for() -> None:
+    rig = Rig()
+    rig.submit("any", "a")
+    rig.lane.run(announced={"number": "0x1"})
+    assert rig.chain.asked["eth_getBlockByNumber"] == 1
+
+
 def test_a_block_of_ours_above_the_head_that_was_seen_has_the_chain_looked_at_anew() -> None:
     rig = Rig()
     (key,) = rig.submit("any", "a")
