@@ -26,7 +26,14 @@ def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) 
     """Note a step of a task that was given to this wallet. Repeating a report is accepted and changes nothing."""
     now, task_id = services.clock(), TaskId(task_id)
     noted = partial(
-        services.store.tasks.record_report, task_id, wallet, request.step, now, request.cause, request.exit_code
+        services.store.tasks.record_report,
+        task_id,
+        wallet,
+        request.step,
+        now,
+        request.cause,
+        request.exit_code,
+        _began(request, now),
     )
     before = noted()
     replicate = None if before is None else before.replicate(wallet)
@@ -41,6 +48,13 @@ def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) 
         _keep_output(services, before, replicate, request, now)
     if before is not None and replicate is not None:
         announce(services, before, replicate, request)
+
+
+def _began(request: Report, now: float) -> float | None:
+    """When the machine took the task up, if a report of the computation's end tells: then it may be the first one."""
+    if request.seconds is None or request.step not in {Step.COMPUTED, Step.FAILED}:
+        return None
+    return max(0.0, now - request.seconds)
 
 
 def _keep_output(services: Access, task: TaskRecord, replicate: Replicate, request: Report, now: float) -> None:

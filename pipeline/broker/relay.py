@@ -102,12 +102,13 @@ def report_events(
     match report.step:
         case Step.STARTED:
             return _begin(name, machine, task_id, now, called)
-        case Step.COMPUTED:
+        case Step.COMPUTED | Step.FAILED:
+            # What is over soon was not reported as begun.
+            shown = Step.STARTED in replicate.steps
+            begin = [] if shown else _begin(name, machine, task_id, now if since is None else min(since, now), called)
             # With a cause: the app, or what it needs, has failed, and the error is what this machine votes for.
-            return [_end(name, machine, task_id, since, now, failure=_failure(report) if report.cause else None)]
-        case Step.FAILED:
-            begin = [] if since is not None else _begin(name, machine, task_id, now, called)
-            return [*begin, _end(name, machine, task_id, since, now, failure=_failure(report))]
+            failed = report.step is Step.FAILED or report.cause is not None
+            return [*begin, _end(name, machine, task_id, since, now, failure=_failure(report) if failed else None)]
         case _:
             return step_events(name, machine, task_id, since, now, called=called)
 

@@ -82,7 +82,9 @@ def advance(
         steps = _decide(scheduler, task_ids, known or {})
         _submit(scheduler, steps)
         changed = [step for step in steps if step.changed]
-        saved = scheduler.store.tasks.save([step.after for step in changed])
+        saved = scheduler.store.tasks.save(
+            [step.after for step in changed], {step.before.task_id: step.before for step in changed}
+        )
         _act(scheduler, [step for step in changed if step.before.task_id in saved])
         settled += [step for step in steps if not step.changed or step.before.task_id in saved]
         task_ids = [step.before.task_id for step in changed if step.before.task_id not in saved]

@@ -12,6 +12,7 @@ from pymongo.database import Database
 
 from pipeline.domain.records import ChainFacts, Outcome, Reservation, WorkerRecord
 from pipeline.store.machine.documents import FACTS, NOTHING_KNOWN, WORKERS
+from pipeline.store.machine.terms import RecentTerms, TokenTerms
 from pipeline.store.machine.updates import SET_FREE, SET_SUCCESSES, only, outcome_changes, reservation, to_release
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.types import Hash32, NRlc, TaskId, Wallet
@@ -54,6 +55,7 @@ class Workers:
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["workers"]
         self.reader = Reader(self._rows, WORKERS, Quarantine(db), lambda until: {"rest_until": until})
+        self._terms = RecentTerms(self._rows)
 
     def ensure_indexes(self) -> None:
         """Create the indexes."""
@@ -149,10 +151,9 @@ class Workers:
         """One worker; None if it has never signed in. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": wallet}))
 
-    def token_terms(self, wallet: Wallet) -> tuple[bool, float] | None:
-        """(whether a worker is banned, Unix time before which its tokens end); None if it has never signed in."""
-        row = self._rows.find_one({"_id": wallet}, {"banned": 1, "not_before": 1})
-        return None if row is None else (bool(row.get("banned")), float(row.get("not_before") or 0.0))
+    def token_terms(self, wallet: Wallet) -> TokenTerms | None:
+        """Whether its token is good (`pipeline.store.machine.terms`); None if it has never signed in."""
+        return self._terms.of(wallet)
 
     def load_workers(self, wallets: Iterable[Wallet]) -> list[WorkerRecord]:
         """The stored workers with these wallets, in no order."""
@@ -160,12 +161,11 @@ class Workers:
 
     def set_banned(self, wallet: Wallet, *, banned: bool) -> bool:
         """Ban a worker from new tasks, or take it back. False: unknown wallet."""
-        return self._rows.update_one({"_id": wallet}, {"$set": {"banned": banned}}).matched_count == 1
+        return self._terms.change(wallet, {"banned": banned})
 
     def end_tokens(self, wallet: Wallet, now: float) -> bool:
         """Refuse tokens that were issued before `now`, and assign no task until it is back. False: unknown wallet."""
-        changes = {"not_before": now, "away": True}
-        return self._rows.update_one({"_id": wallet}, {"$set": changes}).matched_count == 1
+        return self._terms.change(wallet, {"not_before": now, "away": True})
 
     def count_present(self, limit: int, *, but: Wallet, address: str | None = None, proven: bool = False) -> int:
         """Count machines but `but`, neither lost nor banned, up to `limit`. `address`, `proven`: only such ones."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -212,11 +212,11 @@ class Report:
     def __init__(self, store: Store, *reports: tuple[TaskId, Wallet, Step]) -> None:
         self.left, self.save, self.store = list(reports), store.tasks.save, store
 
-    def __call__(self, records: Sequence[TaskRecord]) -> set[TaskId]:
+    def __call__(self, records: Sequence[TaskRecord], before: Mapping[TaskId, TaskRecord]) -> set[TaskId]:
         while self.left:
             task, who, step = self.left.pop()
             assert self.store.tasks.record_report(task, who, step, time.time(), None, 0)
-        return self.save(records)
+        return self.save(records, before)
 
 
 def given_out(store: Store, tasks: Sequence[TaskId], since: float) -> None:

@@ -54,6 +54,14 @@ def test_a_computed_task_shows_how_long_it_took() -> None:
     assert (event.kind, event.fields["runtime"]) == ("task-succeeded", 2.5)
 
 
+def test_a_computed_task_whose_start_was_not_reported_shows_as_received_and_started_when_it_was() -> None:
+    found = report_events(replicate(), TASK, Report(step=Step.COMPUTED, seconds=1.5), NOW, called="alpha")
+
+    assert kinds(found) == ["task-received", "task-started", "task-succeeded"]
+    assert (found[1].timestamp, found[2].fields["runtime"]) == (98.5, 1.5)
+    assert ast.literal_eval(found[0].fields["kwargs"]) == {"machine": "alpha"}
+
+
 def test_a_failed_task_shows_its_cause_even_if_it_never_started() -> None:
     assert kinds(events(Step.FAILED)) == ["task-received", "task-started", "task-failed"]
 
