@@ -37,7 +37,7 @@ class Breakdown:
             channel.queue_bind(self._tap, exchange, "#")
         self._calls, self._seconds = self._rpc_calls(), self._cpu_seconds()
 
-    def per_task(self, tasks: int) -> Mapping[str, Mapping[str, float]]:
+    def per_task(self, tasks: float) -> Mapping[str, Mapping[str, float]]:
         """What was done since the start, by kind, per task; most first."""
         self._db.command("profile", 0)
         kinds = {

@@ -7,7 +7,8 @@ login ──► worker-online       assigned            ──► assign       s
 ping  ──► worker-heartbeat    STARTED             ──► compute      received, started
 ban   ──► worker-offline      COMPUTED, FAILED    ──► compute      succeeded, or failed with its cause
                               CONTRIBUTED …       ──► contribute, reveal, upload: received, started, succeeded
-                              TaskFinalize        ──► finalize     succeeded     by the scheduler
+                              TaskFinalize        ──► finalize     succeeded     by the scheduler; or, of a machine that
+                                                      works alone, contribute_and_finalize
 
 A task's steps carry its id as their argument, the machine's own name (`SLUICE_WORKER_NAME`) as the keyword argument
 `machine`, and times from the scheduler's own records. Events of EVENT_SECONDS go out in one message. An event that
@@ -102,6 +103,10 @@ def report_events(
     match report.step:
         case Step.STARTED:
             return _begin(name, machine, task_id, now, called)
+        case Step.UPLOADED if replicate.mode is Mode.SOLO:
+            # The transaction goes out at once; the chain tells its end, and of an older release's machine a report.
+            then = _begin(step_name(Step.CONTRIBUTED, Mode.SOLO), machine, task_id, now, called)
+            return [*step_events(name, machine, task_id, since, now, called=called), *then]
         case Step.COMPUTED | Step.FAILED:
             # What is over soon was not reported as begun.
             shown = Step.STARTED in replicate.steps
@@ -111,6 +116,12 @@ def report_events(
             return [*begin, _end(name, machine, task_id, since, now, failure=_failure(report) if failed else None)]
         case _:
             return step_events(name, machine, task_id, since, now, called=called)
+
+
+def solo_events(replicate: Replicate, task_id: TaskId, now: float) -> list[RelayEvent]:
+    """The event that the one transaction of a machine that worked alone is in a block."""
+    name, machine = step_name(Step.CONTRIBUTED, replicate.mode), topology.compute_queue_name(replicate.wallet)
+    return [_end(name, machine, task_id, began(replicate, Step.CONTRIBUTED), now)]
 
 
 def _failure(report: Report) -> str:
@@ -210,6 +221,10 @@ class Relay:
         """Send the events of an accepted report. `replicate`: as it was before the report."""
         called = self._names.get(replicate.wallet)
         self._background.put(*report_events(replicate, task_id, report, self._clock(), called=called))
+
+    def solo(self, replicate: Replicate, task_id: TaskId) -> None:
+        """Send that the chain has completed a task with this machine's transaction alone."""
+        self._background.put(*solo_events(replicate, task_id, self._clock()))
 
     def step(self, name: str, task_id: TaskId, since: float | None) -> None:
         """Send that the scheduler itself has done a step of a task, begun at `since` (Unix seconds)."""

@@ -23,7 +23,6 @@ from pipeline.flow import isolate
 from pipeline.flow.machines import unmatched
 from pipeline.flow.machines.new_pool import decided_by
 from pipeline.scheduler import Scheduler
-from pipeline.store.hold import Begins
 from pipeline.store.task.tasks import NewReplicates
 from protocol.assignment import sign_assignment
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
@@ -68,19 +67,15 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
     Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
     `check_unfunded`: also read the balance of some workers that had none; the sweep does.
     """
-    begins: Begins | None = None
     if check_unfunded:
-        begins = scheduler.begins()
-        if begins.holds:
+        if scheduler.begins().holds:
             return 0
         _read_unfunded(scheduler, scheduler.clock())
     given = 0
     for number in range(PAGES):
         now = scheduler.clock()
-        free = scheduler.store.workers.with_free_slots(_seen_after(scheduler, now), FEW + 1, now)
-        # Mostly no slot is free, and nothing else need be asked.
-        begins = scheduler.begins() if free and begins is None else begins
-        if not free or begins is None or begins.holds:
+        free, begins = scheduler.store.rounds.begin(_seen_after(scheduler, now), FEW + 1, now)
+        if not free or begins.holds:
             break
         count, more = _page(scheduler, free, now, first=not number, paused=begins.paused)
         given += count

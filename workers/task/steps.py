@@ -71,8 +71,8 @@ def _commit(context: WorkerContext, replicate: Replicate, intent: Intent) -> Non
     context.lane.submit([intent])
     committed = context.journal.mark_committed(replicate.task_id, context.now())
     context.lane_wakeup.notify()
-    if committed:
-        # Since the result was there; for a task without a vote, since it was stored at the pool.
+    if committed and not replicate.solo:
+        # Since the result was there. Without a vote the task is over with the same transaction, which the chain tells.
         context.reports.send(
             replicate.task_id, Report(step=Step.CONTRIBUTED, seconds=_since(context, replicate.updated_at))
         )

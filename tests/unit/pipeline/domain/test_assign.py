@@ -44,7 +44,7 @@ class Pool:
 
     def round(self, now: float) -> int:
         """One round of matching."""
-        store = SimpleNamespace(workers=self, tasks=self)
+        store = SimpleNamespace(workers=self, tasks=self, rounds=self)
         scheduler: Any = SimpleNamespace(
             store=store,
             clock=lambda: now,
@@ -59,6 +59,9 @@ class Pool:
 
     def wallets_to_check(self, *_: object) -> list[Wallet]:
         return []
+
+    def begin(self, seen_after: float, limit: int, now: float) -> tuple[list[WorkerRecord], Begins]:
+        return self.with_free_slots(seen_after, limit, now), Begins(self.paused, self.holds)
 
     def with_free_slots(
         self, _: float, limit: int, __: float, *, tag: Hash32 = NO_TAG, stake: int = 0

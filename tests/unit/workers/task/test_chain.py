@@ -125,7 +125,7 @@ METHODS = {Mode.VOTE: "contribute", Mode.SOLO: "contributeAndFinalize"}
     ("mode", "acts"),
     [
         (Mode.VOTE, ["lane", "journal", "wake", "report", "wake"]),
-        (Mode.SOLO, ["upload", "journal", "lane", "journal", "wake", "report", "wake"]),
+        (Mode.SOLO, ["upload", "journal", "lane", "journal", "wake", "wake"]),
     ],
 )
 def test_an_assignment_is_done_to_its_vote_without_another_message(
@@ -198,6 +198,14 @@ def test_the_report_of_a_vote_says_what_was_sent(machine: Machine) -> None:
     context.reports = SimpleNamespace(send=lambda _, report: sent.append(report.step))
     chain.do_assignment(context, assignment(1, mode=Mode.VOTE))
     assert sent == [Step.CONTRIBUTED]
+
+
+def test_what_completes_a_task_without_a_vote_is_not_reported_since_the_chain_tells(machine: Machine) -> None:
+    sent: list[Any] = []
+    machine.context.reports = SimpleNamespace(send=lambda _, report: sent.append(report.step))
+    machine.deliver(Mode.SOLO)
+    assert machine.submitted() == ["contributeAndFinalize"]
+    assert sent == []
 
 
 @pytest.mark.parametrize("setting", [{}, {"state": "pending"}, {"state": "pending", "spend_depth": 1}])
