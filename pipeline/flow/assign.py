@@ -36,10 +36,11 @@ from protocol.wire import Assignment, Mode
 log = structlog.get_logger(__name__)
 
 #: Waiting tasks read at once, and pages of them in one round.
-TASKS, PAGES = 400, 5
-#: Free workers up to which they are simply all read, and tasks read beyond the free slots in a round's first page: some
-#: workers had some of them before.
+TASKS, PAGES = 400, 6
+#: Free workers up to which they are simply all read.
 FEW = 32
+#: Tasks read beyond the few free slots in a round's first pages: some workers had some of them before, mostly none.
+BESIDE = (8, FEW)
 #: Most workers read for tasks of one kind, and how many more than the tasks want, beside as many as had one of them
 #: before: fresh facts rule some out.
 WORKERS, SPARE = 1000, 20
@@ -77,7 +78,7 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
         free, begins = scheduler.store.rounds.begin(_seen_after(scheduler, now), FEW + 1, now)
         if not free or begins.holds:
             break
-        count, more = _page(scheduler, free, now, first=not number, paused=begins.paused)
+        count, more = _page(scheduler, free, now, number, paused=begins.paused)
         given += count
         if not more:
             break
@@ -85,15 +86,15 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
 
 
 def _page(
-    scheduler: Scheduler, free: Sequence[WorkerRecord], now: float, *, first: bool, paused: bool
+    scheduler: Scheduler, free: Sequence[WorkerRecord], now: float, number: int, *, paused: bool
 ) -> tuple[int, bool]:
     """Match the most urgent tasks with these machines, the best that are free, or more if there are many; how many
     replicates were given out, and whether to read the next page.
 
-    The first page has about as many tasks as slots are free: mostly it is one slot, and others are behind hundreds.
+    The first pages have about as many tasks as slots are free: mostly it is one slot, and others are behind hundreds.
     """
     few, slots = len(free) <= FEW, sum(worker.free for worker in free)
-    limit = min(TASKS, slots + FEW) if first and few else TASKS
+    limit = min(TASKS, slots + BESIDE[number]) if few and number < len(BESIDE) else TASKS
     # What a paused pool has begun it finishes; all else waits, untouched, however much of it there is.
     waiting = scheduler.store.tasks.tasks_wanting_workers(now, limit, begun=paused)
     tasks = decided_by(scheduler.store.workers, _with_deal(scheduler, waiting, now), now)

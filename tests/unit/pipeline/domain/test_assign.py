@@ -158,11 +158,11 @@ def test_one_free_slot_reads_few_of_the_many_tasks_that_wait_and_only_more_if_it
     many = [waiting(number) for number in range(1, 301)]
     pool = Pool(many, [worker(1)])
     assert pool.round(START) == 1
-    assert pool.limits == [1 + assign.FEW]
+    assert pool.limits == [1 + assign.BESIDE[0]]
     strange = [waiting(number, tag=Hash32(f"0x{1 << 8:064x}")) for number in range(1, 101)]
     pool = Pool([*strange, waiting(101)], [worker(1)])
     assert pool.round(START) == 1
-    assert pool.limits == [1 + assign.FEW, assign.TASKS]
+    assert pool.limits == [*(1 + beside for beside in assign.BESIDE), assign.TASKS]
 
 
 def test_a_paused_pool_gives_out_only_tasks_that_a_machine_had_before_however_many_others_wait() -> None:
