@@ -6,13 +6,14 @@ after it has checked who sent a report or read the chain, under the machine's na
 login ──► worker-online       assigned            ──► assign       succeeded     by the scheduler
 ping  ──► worker-heartbeat    STARTED             ──► compute      received, started
 ban   ──► worker-offline      COMPUTED, FAILED    ──► compute      succeeded, or failed with its cause
-                              CONTRIBUTED …       ──► contribute, reveal, upload: received, started, succeeded
-                              TaskFinalize        ──► finalize     succeeded     by the scheduler; or, of a machine that
-                                                      works alone, contribute_and_finalize
+                              UPLOADED            ──► upload       received, started, succeeded
+                              TaskContribute      ──► contribute, or contribute_and_finalize: the same
+                              TaskReveal          ──► reveal       the same
+                              TaskFinalize        ──► finalize     succeeded     by the scheduler
 
-A task's steps carry its id as their argument, the machine's own name (`SLUICE_WORKER_NAME`) as the keyword argument
-`machine`, and times from the scheduler's own records. Events of EVENT_SECONDS go out in one message. An event that
-cannot be sent is lost without harm, since no decision depends on it.
+A task's steps carry its id as their argument, and times from the scheduler's own records; those that a machine reported
+its own name (`SLUICE_WORKER_NAME`) as the keyword argument `machine`. Events of EVENT_SECONDS go out in one message. An
+event that cannot be sent is lost without harm, since no decision depends on it.
 """
 
 from __future__ import annotations
@@ -103,10 +104,6 @@ def report_events(
     match report.step:
         case Step.STARTED:
             return _begin(name, machine, task_id, now, called)
-        case Step.UPLOADED if replicate.mode is Mode.SOLO:
-            # The transaction goes out at once; the chain tells its end, and of an older release's machine a report.
-            then = _begin(step_name(Step.CONTRIBUTED, Mode.SOLO), machine, task_id, now, called)
-            return [*step_events(name, machine, task_id, since, now, called=called), *then]
         case Step.COMPUTED | Step.FAILED:
             # What is over soon was not reported as begun.
             shown = Step.STARTED in replicate.steps
@@ -118,10 +115,10 @@ def report_events(
             return step_events(name, machine, task_id, since, now, called=called)
 
 
-def solo_events(replicate: Replicate, task_id: TaskId, now: float) -> list[RelayEvent]:
-    """The event that the one transaction of a machine that worked alone is in a block."""
-    name, machine = step_name(Step.CONTRIBUTED, replicate.mode), topology.compute_queue_name(replicate.wallet)
-    return [_end(name, machine, task_id, began(replicate, Step.CONTRIBUTED), now)]
+def proved_events(replicate: Replicate, task_id: TaskId, step: Step, now: float) -> list[RelayEvent]:
+    """The events of a step whose transaction is in a block, from when the machine could begin with it."""
+    name, machine = step_name(step, replicate.mode), topology.compute_queue_name(replicate.wallet)
+    return step_events(name, machine, task_id, began(replicate, step), now)
 
 
 def _failure(report: Report) -> str:
@@ -222,9 +219,9 @@ class Relay:
         called = self._names.get(replicate.wallet)
         self._background.put(*report_events(replicate, task_id, report, self._clock(), called=called))
 
-    def solo(self, replicate: Replicate, task_id: TaskId) -> None:
-        """Send that the chain has completed a task with this machine's transaction alone."""
-        self._background.put(*solo_events(replicate, task_id, self._clock()))
+    def proved(self, replicate: Replicate, task_id: TaskId, step: Step) -> None:
+        """Send that the chain shows a machine's transaction."""
+        self._background.put(*proved_events(replicate, task_id, step, self._clock()))
 
     def step(self, name: str, task_id: TaskId, since: float | None) -> None:
         """Send that the scheduler itself has done a step of a task, begun at `since` (Unix seconds)."""

@@ -45,7 +45,6 @@ from pipeline.scheduler import Scheduler
 from protocol.poco.events import Seen
 from protocol.poco.view import ChainView, fold
 from protocol.types import TaskId
-from protocol.wire import Mode
 
 log = structlog.get_logger(__name__)
 
@@ -204,26 +203,26 @@ def _act(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     scheduler.publish(messages)
     latency.count([(step.before, step.after) for step in steps], scheduler.clock())
     for step in steps:
+        _show_proved(scheduler, step)
         for action in step.actions:
             if isinstance(action, End):
                 if step.before.stage is not action.stage:
                     # not once more after a reorg that changed nothing in the end
                     TASKS_ENDED.labels(str(action.stage)).inc()
-                    if action.stage is TaskStage.COMPLETED:
-                        _show_completed(scheduler, step)
+                    sent = step.before.sent.get(Method.FINALIZE)
+                    if action.stage is TaskStage.COMPLETED and sent is not None:
+                        scheduler.relay.step("finalize", step.before.task_id, sent.at)
                 log.info(
                     "Task ended.", action="task_ended", task=step.before.task_id, stage=action.stage, why=action.why
                 )
 
 
-def _show_completed(scheduler: Scheduler, step: Decision) -> None:
-    """Have Flower show the transaction that completed a task: our finalize, or that of a machine that worked alone."""
-    task, sent = step.before, step.before.sent.get(Method.FINALIZE)
-    if sent is not None:
-        scheduler.relay.step("finalize", task.task_id, sent.at)
-    for item in task.replicates:
-        if item.mode is Mode.SOLO and step.view.contribution(item.wallet) is not None:
-            scheduler.relay.solo(item, task.task_id)
+def _show_proved(scheduler: Scheduler, step: Decision) -> None:
+    """Have Flower show what the chain has shown of machines since the last decision."""
+    known = {item.wallet: item.steps for item in step.before.replicates}
+    for item in step.after.replicates:
+        for proved in progress.PROVED.intersection(item.steps).difference(known.get(item.wallet, ())):
+            scheduler.relay.proved(item, step.before.task_id, proved)
 
 
 def _segments(scheduler: Scheduler, step: Decision) -> list[Segment]:

@@ -1,7 +1,8 @@
 """The steps of a task after its result is computed: vote, reveal, upload, abort. May be called in any order.
 
 A step that finds the journal elsewhere than it expects does nothing: the message was late, repeated, or early.
-A step with a transaction stores it in the lane's file and wakes the process `upkeep`, which runs the lane.
+A step with a transaction stores it in the lane's file and wakes the process `upkeep`, which runs the lane. It reports
+nothing: the pool sees what became of it on chain.
 """
 
 from __future__ import annotations
@@ -69,34 +70,21 @@ def _commit(context: WorkerContext, replicate: Replicate, intent: Intent) -> Non
     # First the lane, then the journal: a crash between the two repeats the first, which changes nothing. Woken last,
     # so that the lane hardly ever sends what the journal does not know of (`votes_first` sees to the rest).
     context.lane.submit([intent])
-    committed = context.journal.mark_committed(replicate.task_id, context.now())
+    context.journal.mark_committed(replicate.task_id, context.now())
     context.lane_wakeup.notify()
-    if committed and not replicate.solo:
-        # Since the result was there. Without a vote the task is over with the same transaction, which the chain tells.
-        context.reports.send(
-            replicate.task_id, Report(step=Step.CONTRIBUTED, seconds=_since(context, replicate.updated_at))
-        )
-
-
-def _since(context: WorkerContext, begun: float) -> float:
-    """Seconds since `begun`, Unix seconds; 0 if the clock was set back meanwhile."""
-    return max(0.0, context.now() - begun)
 
 
 def reveal(context: WorkerContext, task_id: TaskId) -> bool:
     """Submit the reveal to the lane; True if the reveal is in the lane. Also for a vote that this machine has not seen
     mined: the lane asks the chain.
     """
-    begun = context.now()
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
     worth = context.ledger.worth(replicate.assignment.deal_id)
     context.lane.submit([votes.reveal(replicate, context.chain_id, context.now(), worth)])
-    revealed = context.journal.mark_revealed(task_id, context.now())
+    context.journal.mark_revealed(task_id, context.now())
     context.lane_wakeup.notify()
-    if revealed and not early_steps(context.machine.settings):
-        context.reports.send(task_id, Report(step=Step.REVEALED, seconds=_since(context, begun)))
     return True
 
 
@@ -120,7 +108,7 @@ def _report_reveals(context: WorkerContext, report: RunReport) -> None:
         return
     for intent in report.sent:
         if intent.method == votes.REVEAL and not intent.generation:
-            asked = Report(step=Step.REVEALED, seconds=_since(context, intent.created_at))
+            asked = Report(step=Step.REVEALED, seconds=max(0.0, context.now() - intent.created_at))
             context.reports.send(TaskId(intent.subject), asked)
 
 

@@ -65,7 +65,7 @@ class Process:
     workerpool: str = "0x" + "bb" * 20
     pool: Celery = field(default_factory=lambda: Celery("test", broker="memory://"))
     #: Flower is told of each step; nobody listens here.
-    relay: Any = field(default_factory=lambda: SimpleNamespace(step=lambda *_: None, solo=lambda *_: None))
+    relay: Any = field(default_factory=lambda: SimpleNamespace(step=lambda *_: None, proved=lambda *_: None))
 
     def clock(self) -> float:
         return time.time()

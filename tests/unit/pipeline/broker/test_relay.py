@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.broker.relay import RelayEvent, report_events, solo_events, step_events, worker_event
+from pipeline.broker.relay import RelayEvent, proved_events, report_events, step_events, worker_event
 from pipeline.domain.records import Replicate
 from protocol.types import TaskId, Wallet
 from protocol.wire import Mode, Report, Step
@@ -75,7 +75,7 @@ def test_a_failed_task_shows_its_cause_even_if_it_never_started() -> None:
     [
         (Step.CONTRIBUTED, replicate(computed=92.0), "contribute", 8.0),
         (Step.REVEALED, replicate(), "reveal", 5.0),
-        (Step.UPLOADED, replicate(computed=91.0), "upload", 9.0),
+        (Step.UPLOADED, replicate(Mode.SOLO, computed=91.0), "upload", 9.0),
         (Step.CONTRIBUTED, replicate(Mode.SOLO, computed=91.0, uploaded=96.0), "contribute_and_finalize", 4.0),
     ],
 )
@@ -90,14 +90,21 @@ def test_each_step_on_chain_is_a_task_of_its_own_from_when_it_could_begin(
     assert succeeded.fields["runtime"] == seconds
 
 
-def test_what_a_machine_alone_sends_shows_as_begun_with_its_upload_and_as_over_with_its_block() -> None:
-    *upload, received, started = events(Step.UPLOADED, replicate(Mode.SOLO, computed=91.0))
-    (succeeded,) = solo_events(replicate(Mode.SOLO, computed=91.0, uploaded=NOW), TASK, NOW + 1.5)
+@pytest.mark.parametrize(
+    ("step", "of", "name", "seconds"),
+    [
+        (Step.CONTRIBUTED, replicate(computed=92.0), "contribute", 8.0),
+        (Step.CONTRIBUTED, replicate(Mode.SOLO, uploaded=96.0), "contribute_and_finalize", 4.0),
+        (Step.REVEALED, replicate(), "reveal", 5.0),
+    ],
+)
+def test_what_the_chain_shows_of_a_machine_is_shown_as_if_it_had_been_reported(
+    step: Step, of: Replicate, name: str, seconds: float
+) -> None:
+    found = proved_events(of, TASK, step, NOW)
 
-    assert kinds([*upload, received, started]) == [*kinds(upload), "task-received", "task-started"]
-    assert received.fields["name"] == "contribute_and_finalize"
-    assert (started.fields["uuid"], succeeded.kind) == (succeeded.fields["uuid"], "task-succeeded")
-    assert succeeded.fields["runtime"] == 1.5
+    assert found == events(step, of)
+    assert (found[0].fields["name"], found[-1].fields["runtime"]) == (name, seconds)
 
 
 def test_a_report_that_overtakes_the_one_before_it_tells_itself_how_long_its_step_took() -> None:
