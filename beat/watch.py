@@ -28,6 +28,7 @@ from chain.rpc.heads import heads
 from chain.watch.watcher import Caught, Watcher
 from config import logging
 from config.settings import Settings, settings
+from config.values.endpoints import asks_who_announces
 from pipeline.broker.notify import Notifier
 from pipeline.broker.presence import Presence
 from pipeline.scheduler import Scheduler
@@ -105,7 +106,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """
     scheduler = Scheduler.open(settings)
     _wait_until_ready(scheduler, stop)
-    rpc, announced = scheduler.hub.rpc, Announced()
+    rpc, announced = scheduler.hub.rpc, Announced() if asks_who_announces(settings) else None
     watcher = Watcher(
         rpc,
         scheduler.hub,

@@ -26,6 +26,7 @@ from celery import Celery
 from chain.lane.model.intent import IntentState
 from chain.rpc.announced import Announced
 from chain.rpc.heads import heads
+from config.values.endpoints import asks_who_announces
 from protocol.errors import BadInput, Unavailable
 from workers import log_file
 from workers.attempt import Attempts
@@ -101,7 +102,8 @@ def _sign_off(machine: Machine) -> None:
 def _follow_heads(machine: Machine, wakeup: LaneWakeup, lane: LaneRunner, stop: threading.Event) -> None:
     context = WorkerContext(machine)
     settings, attempts, reveals = machine.settings, Attempts(context.now), UnaskedReveals(context)
-    for number, _ in enumerate(heads(settings.ws_url, context.rpc, settings.block_time, stop, lane.announced)):
+    announced = lane.announced if asks_who_announces(settings) else None
+    for number, _ in enumerate(heads(settings.ws_url, context.rpc, settings.block_time, stop, announced)):
         lane.note_head()
         attempts.run("lane", partial(_wake_if_due, context, wakeup, number))
         attempts.run("reveal", reveals.run_if_due)

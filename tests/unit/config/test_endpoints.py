@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from config.settings import read_settings
-from config.values.endpoints import plaintext_warnings, public_endpoints, rpc_urls
+from config.values.endpoints import asks_who_announces, plaintext_warnings, public_endpoints, rpc_urls
 from protocol.errors import BadSetting
 
 
@@ -49,3 +49,22 @@ def test_the_operator_is_told_what_machines_elsewhere_would_refuse() -> None:
     encrypted = {"api_url": "https://pool.example", "amqp_public_host": "2001:db8::1", "amqp_public_tls": True}
     assert not plaintext_warnings(read_settings(**encrypted))
     assert not plaintext_warnings(read_settings(amqp_public_host="::1"))
+
+
+@pytest.mark.parametrize(
+    ("rpc_url", "ws_url", "same"),
+    [
+        ("http://a:8545", "ws://a:8546", True),
+        ("https://a/key", "wss://a/ws/key", True),
+        ("http://a:8545,http://a:8547", "ws://a:8546", True),
+        ("http://a:8545,http://b:8545", "ws://a:8546", False),
+        ("http://a:8545", "ws://b:8546", False),
+        ("http://a:8545", "ipc:/node.ipc", False),
+        ("http://a:8545", "ws://[a:8546", False),
+        ("http://a:8545", None, False),
+    ],
+)
+def test_a_host_that_announces_blocks_is_known_as_the_one_that_is_asked(
+    rpc_url: str, ws_url: str | None, *, same: bool
+) -> None:
+    assert asks_who_announces(read_settings(rpc_url=rpc_url, ws_url=ws_url)) is same
