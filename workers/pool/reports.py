@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 TRIES = 6
 #: Seconds for which the start of a task is kept back: half a report's cost is saved for tasks that take no longer. Well
 #: below the 5 s after which the pool asks again for what was not begun.
-START_SECONDS = 2.0
+START_SECONDS = 3.0
 #: Reports that may wait; more mean that the API has been away for long, and the sweep will ask.
 WAITING = 1000
 #: Seconds a process that ends gives to its last reports.

@@ -43,7 +43,7 @@ def noted(step: Step, now: float, cause: str | None, exit_code: int | None, bega
     if exit_code is not None:
         change["replicates.$.exit_code"] = exit_code
     update: dict[str, Any] = {"$set": change, "$inc": {"version": 1}}
-    if began is not None:
+    if began is not None and step is not Step.STARTED:
         # Unless its start was reported.
         update["$max"] = {f"replicates.$.steps.{Step.STARTED}": began}
     return update

@@ -225,7 +225,8 @@ class ModelChain:
 
     def header(self) -> dict[str, Any]:
         """The newest block's header, as a subscription announces it."""
-        header: dict[str, Any] = self._header(self.blocks, "latest", 0)
+        header = self._header(self.blocks, "latest", 0)
+        assert header is not None
         return header
 
     # -- JsonRpc -------------------------------------------------------------------------------------------------------

@@ -69,7 +69,12 @@ def test_a_ban_and_a_revocation_count_at_once() -> None:
 def test_a_ban_that_comes_while_the_row_is_read_counts_for_the_next_request() -> None:
     rows, clock = Rows(), Clock()
     terms = recent(rows, clock)
-    rows.meanwhile = lambda: (setattr(rows, "meanwhile", lambda: None), terms.change(WALLET, {"banned": True}))
+
+    def ban() -> None:
+        rows.meanwhile = lambda: None
+        terms.change(WALLET, {"banned": True})
+
+    rows.meanwhile = ban
     assert terms.of(WALLET) == (False, 5.0)
     assert terms.of(WALLET) == (True, 5.0)
 
