@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from config.early_steps import early_steps
 from config.metrics import REPORTS
-from pipeline.api.auth.access import Access, SignedIn
+from pipeline.api.auth.access import Access, SignedInLately
 from pipeline.domain.decide import can_change_decision
 from pipeline.domain.kept_output import kept_output
 from pipeline.domain.records import Replicate, TaskRecord
@@ -22,7 +22,7 @@ router = APIRouter(tags=["workers"])
 
 
 @router.post("/tasks/{task_id}/reports", status_code=204, summary="Report a step")
-def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) -> None:
+def report(task_id: HexId, request: Report, wallet: SignedInLately, services: Access) -> None:
     """Note a step of a task that was given to this wallet. Repeating a report is accepted and changes nothing."""
     now, task_id = services.clock(), TaskId(task_id)
     noted = partial(

@@ -1,7 +1,7 @@
 """Whether a machine's token is still good, as its row in `workers` says; remembered for a moment.
 
-A machine makes several requests for each task, and each has to know. A ban or a revocation counts at once for the
-process that makes it, and within KEPT_SECONDS for every other; the machine's broker user is gone at once for all.
+A machine makes several requests for each task that it has. What it says of such a task may go by terms that are some
+seconds old: it decides nothing that a ban is meant to prevent. All else asks anew.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pymongo.collection import Collection
 
 from protocol.types import Wallet
 
-#: Seconds for which a good answer is given again: machines at work ask several times a second, those at rest by pings
-#: that are further apart.
+#: Seconds for which a good answer is given again where that will do: a machine at work asks several times as often.
 KEPT_SECONDS = 5.0
 #: Answers kept; beyond that all are asked for again.
 MOST_KEPT = 10_000
@@ -37,11 +36,11 @@ class RecentTerms:
         #: its answer in the former one, where nobody looks.
         self._kept: dict[Wallet, tuple[float, TokenTerms]] = {}
 
-    def of(self, wallet: Wallet) -> TokenTerms | None:
-        """The terms of a wallet, at most KEPT_SECONDS old; None if it has never signed in."""
+    def of(self, wallet: Wallet, *, kept_seconds: float = 0.0) -> TokenTerms | None:
+        """The terms of a wallet, at most so many seconds old; None if it has never signed in."""
         asked, kept = self._clock(), self._kept
         found = kept.get(wallet)
-        if found is not None and asked < found[0] + KEPT_SECONDS:
+        if found is not None and asked < found[0] + kept_seconds:
             return found[1]
         row = self._rows.find_one({"_id": wallet}, {"banned": 1, "not_before": 1})
         if row is None:

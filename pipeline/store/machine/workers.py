@@ -148,9 +148,9 @@ class Workers:
         """One worker; None if it has never signed in. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": wallet}))
 
-    def token_terms(self, wallet: Wallet) -> TokenTerms | None:
-        """Whether its token is good (`pipeline.store.machine.terms`); None if it has never signed in."""
-        return self._terms.of(wallet)
+    def token_terms(self, wallet: Wallet, *, kept_seconds: float = 0.0) -> TokenTerms | None:
+        """Whether its token is good, as of so many seconds ago at most; None if it has never signed in."""
+        return self._terms.of(wallet, kept_seconds=kept_seconds)
 
     def load_workers(self, wallets: Iterable[Wallet]) -> list[WorkerRecord]:
         """The stored workers with these wallets, in no order."""

@@ -50,20 +50,28 @@ def test_good_terms_are_read_once_in_a_while() -> None:
     rows, clock = Rows(), Clock()
     terms = recent(rows, clock)
     for clock.now in (0.0, 1.0, KEPT_SECONDS - 0.1, KEPT_SECONDS):
-        assert terms.of(WALLET) == (False, 5.0)
+        assert terms.of(WALLET, kept_seconds=KEPT_SECONDS) == (False, 5.0)
     assert rows.asked == 2
+
+
+def test_what_must_not_be_old_is_read_anew() -> None:
+    rows = Rows()
+    terms = recent(rows, Clock())
+    for _ in range(3):
+        terms.of(WALLET)
+    assert rows.asked == 3
 
 
 def test_a_ban_and_a_revocation_count_at_once() -> None:
     rows, clock = Rows(), Clock()
     terms = recent(rows, clock)
-    terms.of(WALLET)
+    terms.of(WALLET, kept_seconds=KEPT_SECONDS)
     assert terms.change(WALLET, {"banned": True})
-    assert terms.of(WALLET) == (True, 5.0)
+    assert terms.of(WALLET, kept_seconds=KEPT_SECONDS) == (True, 5.0)
     terms.change(WALLET, {"banned": False})
-    terms.of(WALLET)
+    terms.of(WALLET, kept_seconds=KEPT_SECONDS)
     terms.change(WALLET, {"not_before": 9.0})
-    assert terms.of(WALLET) == (False, 9.0)
+    assert terms.of(WALLET, kept_seconds=KEPT_SECONDS) == (False, 9.0)
 
 
 def test_a_ban_that_comes_while_the_row_is_read_counts_for_the_next_request() -> None:
@@ -75,16 +83,16 @@ def test_a_ban_that_comes_while_the_row_is_read_counts_for_the_next_request() ->
         terms.change(WALLET, {"banned": True})
 
     rows.meanwhile = ban
-    assert terms.of(WALLET) == (False, 5.0)
-    assert terms.of(WALLET) == (True, 5.0)
+    assert terms.of(WALLET, kept_seconds=KEPT_SECONDS) == (False, 5.0)
+    assert terms.of(WALLET, kept_seconds=KEPT_SECONDS) == (True, 5.0)
 
 
 def test_that_a_wallet_is_banned_or_not_known_is_not_remembered() -> None:
     rows, clock = Rows(row=None), Clock()
     terms = recent(rows, clock)
-    assert terms.of(WALLET) is None
+    assert terms.of(WALLET, kept_seconds=KEPT_SECONDS) is None
     assert not terms.change(WALLET, {"banned": True})
     rows.row = {"banned": True}
-    assert terms.of(WALLET) == (True, 0.0)
+    assert terms.of(WALLET, kept_seconds=KEPT_SECONDS) == (True, 0.0)
     rows.row = {"banned": False}
-    assert terms.of(WALLET) == (False, 0.0)
+    assert terms.of(WALLET, kept_seconds=KEPT_SECONDS) == (False, 0.0)
