@@ -31,7 +31,7 @@ from chain.lane.rules.waits import report_waiting
 from chain.lane.signer import Signer
 from chain.lane.store.lease import new_holder
 from chain.lane.store.port import LaneStore
-from chain.rpc.announced import HeaderJson
+from chain.rpc.announced import AnnouncedHead
 from chain.rpc.answers import Known
 from chain.rpc.client import JsonRpc
 from config.metrics import LANE_FAILED, LANE_HALTED, LANE_IN_FLIGHT, LANE_NONCE_GAP
@@ -134,12 +134,12 @@ class Lane:
         """Number of intents that have not ended."""
         return self._context.store.count(self._context.lane, UNENDED)
 
-    def run(self, *, same_head: bool = False, announced: HeaderJson | None = None) -> RunReport:
+    def run(self, *, same_head: bool = False, announced: AnnouncedHead | None = None) -> RunReport:
         """Confirm, repair and send what is due; called at each new head and after `submit`.
 
         Returns early if there is nothing to do. Errors of the node are in the report; those of the database are raised.
         `same_head`: no head came since the last run, so that what it saw of the chain is used again. `announced`: the
-        header that came with the head since the last run, so that the node is not asked for it.
+        head that came since the last run, so that the node is not asked for it.
         """
         context = self._context
         # A run that fails leaves nothing to be used again.
@@ -201,7 +201,7 @@ class Lane:
         """The newest record that is in a block: while that block stands, so do all before it."""
         return next(iter(self._context.store.newest(self.id, IN_A_BLOCK, 1, None)), None)
 
-    def _last_final_undone(self, announced: HeaderJson | None) -> bool:
+    def _last_final_undone(self, announced: AnnouncedHead | None) -> bool:
         """Whether a reorg removed the block of the newest record, although it was FINAL. One batch of requests."""
         newest = self._newest_in_block()
         if newest is None:
@@ -213,10 +213,10 @@ class Lane:
         """Log an error that ends this run and does no harm: the next run goes on."""
         log.warning(sentence, action=action, wallet=self._context.lane.wallet, why=str(error))
 
-    def _run_phases(self, run: LeasedRun, before: ChainSnapshot | None, announced: HeaderJson | None) -> RunReport:
+    def _run_phases(self, run: LeasedRun, before: ChainSnapshot | None, announced: AnnouncedHead | None) -> RunReport:
         """The phases of one run under its lease: snapshot, confirm, repair, choose, claim, broadcast.
 
-        `before`: what the last run saw, if no head came since. `announced`: the header of the one that came.
+        `before`: what the last run saw, if no head came since. `announced`: the one that came.
         """
         context, memory = self._context, self._memory
         newest = self._newest_in_block()

@@ -19,7 +19,7 @@ from tenacity import (
 
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.run import RunReport
-from chain.rpc.announced import HeaderJson
+from chain.rpc.announced import AnnouncedHead
 from config.early_steps import early_steps
 from protocol.errors import BadInput, EngineUnavailable, PoolUnavailable
 from protocol.results.error_result import ABORTED, worded
@@ -88,10 +88,10 @@ def reveal(context: WorkerContext, task_id: TaskId) -> bool:
     return True
 
 
-def run_lane(context: WorkerContext, *, same_head: bool = False, announced: HeaderJson | None = None) -> RunReport:
+def run_lane(context: WorkerContext, *, same_head: bool = False, announced: AnnouncedHead | None = None) -> RunReport:
     """Run the lane, again while it asks for it; a vote that the lane gave up ends its task as FAILED.
 
-    `same_head`: no head came since the last run. `announced`: the header of the head that came.
+    `same_head`: no head came since the last run. `announced`: the head that came.
     """
     for number in range(1 + RUNS_IN_A_ROW):
         report = context.lane.run() if number else context.lane.run(same_head=same_head, announced=announced)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chain.rpc.announced import AnnouncedHead
 from protocol.types import BlockNumber
 from workers import upkeep_process
 from workers.task import steps
@@ -84,6 +85,6 @@ def test_a_head_that_comes_while_a_run_begins_is_the_next_runs(same: list[bool])
 def test_an_announced_header_is_used_by_one_run_and_a_head_that_was_polled_for_has_none(given: list[Any]) -> None:
     announcing = Wakeups(1, 0, 3, announces=True)
     runner(announcing).run()
-    assert given == [{"number": "0x0"}, None, {"number": "0x2"}]
+    assert given == [AnnouncedHead({"number": "0x0"}), None, AnnouncedHead({"number": "0x2"})]
     runner(Wakeups(1)).run()
     assert given[3:] == [None]
