@@ -11,9 +11,9 @@ from bench.rig.breakdown import Breakdown
 from bench.rig.usage import Usage
 
 #: Blocks after which the lanes' last transactions are final, so that nobody looks at them at each head.
-SETTLED_BLOCKS = 200
-#: Seconds until what those blocks set going is over.
-CALM_SECONDS = 15.0
+SETTLED_BLOCKS = 100
+#: Seconds until the clock has done once what those blocks set going, which it does every minute.
+CALM_SECONDS = 75.0
 
 
 def run(*, seconds: float, workers: int, breakdown: bool = False) -> Iterator[str]:

@@ -206,7 +206,8 @@ class Lane:
         newest = self._newest_in_block()
         if newest is None:
             return False
-        seen = take_snapshot(self._context.rpc, self.id.wallet, newest, announced=announced)
+        seen = take_snapshot(self._context.rpc, self.id.wallet, newest, self._memory.standing, announced)
+        self._memory.standing = seen.standing
         return seen.contradicts(newest)
 
     def _warn(self, sentence: str, action: str, error: SluiceError) -> None:
