@@ -16,21 +16,10 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.values.numbers import Bytes, Days, DaysOrEver, Gwei, Port, Seconds
 from config.values.sms_settings import SmsSettings
 from config.values.stack_settings import StackSettings
-from config.values.types import (
-    GPU,
-    Address,
-    Bytes,
-    ContractName,
-    Days,
-    DaysOrEver,
-    Gwei,
-    MachineName,
-    Port,
-    Seconds,
-    Slots,
-)
+from config.values.types import GPU, Address, ContractName, MachineName, Slots
 from config.values.variables import PREFIX, refuse_unknown, wrong_variable
 from protocol import wire
 
@@ -270,7 +259,7 @@ class Settings(BaseSettings):
     worker_name: MachineName = Field(
         "worker",
         description="Name of this machine in logs, of its containers and in Flower, where it stands as `machine` beside"
-        " each of its steps: letters, digits, `_`, `.`, `-`.",
+        " what it computes and uploads: letters, digits, `_`, `.`, `-`.",
     )
     invite: SecretStr | None = Field(
         None, description="Invite code of the pool's operator, for a pool that takes new machines by invitation."
