@@ -26,7 +26,7 @@ Row = Mapping[str, Any]
 
 #: Version that new documents carry; rows without one are of release 0.1 (`pipeline.store.migrations`).
 SCHEMA = 5
-_VERSION = "schema"
+VERSION = "schema"
 #: How ids, hashes and addresses are written: to the type checker they are text.
 _HASH, _ADDRESS = re.compile("0x[0-9a-f]{64}"), re.compile("0x[0-9a-f]{40}")
 _SHAPES: dict[object, re.Pattern[str]] = {
@@ -63,7 +63,7 @@ class Documents(Generic[T]):
         """
         document = self.outward(self._adapter.dump_python(record, mode="json", warnings=False))
         if self._versioned:
-            document[_VERSION] = SCHEMA
+            document[VERSION] = SCHEMA
         return document
 
     def to_record(self, row: Row) -> T:
@@ -111,8 +111,8 @@ def over(document: Document, lists: Mapping[str, str] | None = None) -> list[dic
     them is which.
     """
     fields: dict[str, Any] = {key: {"$literal": value} for key, value in document.items() if key != "_id"}
-    if _VERSION in document:
-        fields[_VERSION] = {"$max": [f"${_VERSION}", document[_VERSION]]}
+    if VERSION in document:
+        fields[VERSION] = {"$max": [f"${VERSION}", document[VERSION]]}
     for name, key in ((name, key) for name, key in (lists or {}).items() if name in document):
         same = {"input": f"${name}", "as": "before", "cond": {"$eq": [f"$$before.{key}", f"$$now.{key}"]}}
         both = {"$mergeObjects": [{"$first": {"$filter": same}}, "$$now"]}
@@ -122,7 +122,7 @@ def over(document: Document, lists: Mapping[str, str] | None = None) -> list[dic
 
 def newer(row: Row) -> bool:
     """Whether a later release than this one stored the row."""
-    version = row.get(_VERSION)
+    version = row.get(VERSION)
     return isinstance(version, int) and version > SCHEMA
 
 

@@ -105,7 +105,7 @@ class Quarantine:
                 since = before["since"] if before["held"] else now
                 fields = {"collection": collection, "key": key, "why": why[:_WORDS], "since": since, "until": until}
                 # What was accepted is this reason, and no other.
-                fields["accepted"] = before.get("accepted", False) and before["why"] == fields["why"]
+                fields["accepted"] = before["held"] and before.get("accepted", False) and before["why"] == fields["why"]
                 change = {"$set": {**fields, "held": True, "by": RELEASE}, "$inc": {"times": 1}}
                 writes.append(UpdateOne({"_id": name}, change, upsert=True))
                 if not before["held"]:

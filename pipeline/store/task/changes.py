@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from pymongo import UpdateMany, UpdateOne
 
 from pipeline.domain.records import TaskRecord
-from pipeline.store.documents import Document, over
+from pipeline.store.documents import VERSION, Document, over
 from pipeline.store.task.documents import to_document
 from protocol.types import TaskId
 
@@ -23,9 +23,12 @@ _EMBEDDED = {"replicates": "wallet"}
 
 
 def changed_fields(before: TaskRecord | None, after: TaskRecord) -> Document:
-    """The stored fields that `after` has otherwise than `before`; all of them if that is None."""
+    """The stored fields that `after` has otherwise than `before`, all of them if that is None; and the schema, of which
+    the row may have an earlier one.
+    """
     document, known = to_document(after), {"_id": after.task_id} if before is None else to_document(before)
-    return {name: value for name, value in document.items() if name not in known or known[name] != value}
+    changed = {name: value for name, value in document.items() if name not in known or known[name] != value}
+    return changed | {VERSION: document[VERSION]}
 
 
 def updates(changes: Iterable[tuple[TaskId, int, Mapping[str, Any]]]) -> list[Update]:
@@ -37,8 +40,14 @@ def updates(changes: Iterable[tuple[TaskId, int, Mapping[str, Any]]]) -> list[Up
 
 
 def _change(fields: Document) -> Change:
-    """Sets the fields; replicates keep what a later release stored of them, which a plain `$set` would drop."""
-    return over(fields, _EMBEDDED) if _EMBEDDED.keys() & fields.keys() else {"$set": fields}
+    """Sets the fields, and never lowers the schema. Replicates keep what a later release stored of them, which a plain
+    `$set` would drop.
+    """
+    if _EMBEDDED.keys() & fields.keys():
+        return over(fields, _EMBEDDED)
+    schema = {VERSION: fields[VERSION]} if VERSION in fields else {}
+    plain = {"$set": {name: value for name, value in fields.items() if name != VERSION}}
+    return plain | {"$max": schema} if schema else plain
 
 
 def _update(tasks: Sequence[TaskId], version: int, change: Change) -> Update:

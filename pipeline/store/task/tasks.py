@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import structlog
 from pymongo import ASCENDING, IndexModel, InsertOne, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
+from pymongo.errors import AutoReconnect, BulkWriteError
+from pymongo.read_concern import ReadConcern
 
 from pipeline.domain.decide import ORPHANED_FOR_GOOD
 from pipeline.domain.due import DueTask, Turn
@@ -24,6 +26,8 @@ from pipeline.store.task.changes import changed_fields, updates
 from pipeline.store.task.documents import TASKS, replicate_document, to_document
 from protocol.types import BlockNumber, DealId, Hash32, TaskId, Timestamp, Wallet
 from protocol.wire import ResultLink, Step
+
+log = structlog.get_logger(__name__)
 
 #: MongoDB's code for a duplicate key.
 DUPLICATE_KEY = 11000
@@ -77,6 +81,8 @@ class Tasks:
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["tasks"]
+        #: As no change of primary undoes them.
+        self._lasting = self._rows.with_options(read_concern=ReadConcern("majority"))
         self.reader = Reader(
             self._rows, TASKS, Quarantine(db), lambda until: {"next_visit": until, "not_before": until}
         )
@@ -179,11 +185,17 @@ class Tasks:
             for task in records
         ]
         tasks = [task.task_id for task in records]
-        matched = self._rows.bulk_write(updates(changes), ordered=False).matched_count
-        if matched in (0, len(tasks)):
-            return set(tasks) if matched else set()
-        # A bulk write counts what it changed but does not say which.
-        rows = self._rows.find({"_id": {"$in": tasks}, _SAVE_MARK: mark}, {"_id": 1})
+        try:
+            matched = self._rows.bulk_write(updates(changes), ordered=False).matched_count
+        except AutoReconnect as error:
+            # The driver repeats no update of several rows: some may be stored, and what follows from them must be done.
+            why = type(error).__name__
+            log.info("It is asked which tasks were stored.", action="save_unsure", tasks=len(tasks), why=why)
+        else:
+            if matched in (0, len(tasks)):
+                return set(tasks) if matched else set()
+        # A bulk write counts what it changed but does not say which. What a change of primary may undo is not stored.
+        rows = self._lasting.find({"_id": {"$in": tasks}, _SAVE_MARK: mark}, {"_id": 1})
         return {TaskId(row["_id"]) for row in rows}
 
     def set_next_visits(self, next_visits: Mapping[TaskId, tuple[int, float]]) -> None:

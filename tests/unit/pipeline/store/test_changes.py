@@ -6,6 +6,7 @@ from typing import Any
 from pymongo import UpdateMany, UpdateOne
 
 from pipeline.domain.records import TaskStage
+from pipeline.store.documents import SCHEMA
 from pipeline.store.task.changes import changed_fields, updates
 from pipeline.store.task.documents import to_document
 from protocol.types import TaskId
@@ -21,7 +22,12 @@ def parts(update: UpdateOne | UpdateMany) -> tuple[dict[str, Any], Any]:
 def test_only_what_a_decision_changed_is_written() -> None:
     before = task()
     after = replace(before, stage=TaskStage.RUNNING, wants=2)
-    assert changed_fields(before, after) == {"stage": "RUNNING", "wants": 2}
+    assert changed_fields(before, after) == {"stage": "RUNNING", "wants": 2, "schema": SCHEMA}
+
+
+def test_a_row_of_an_earlier_release_has_this_schema_then_and_one_of_a_later_keeps_its_own() -> None:
+    (update,) = updates([(ONE, 0, {"stage": "RUNNING", "schema": SCHEMA})])
+    assert parts(update)[1] == {"$set": {"stage": "RUNNING"}, "$max": {"schema": SCHEMA}}
 
 
 def test_of_a_task_that_was_not_read_before_everything_is_written() -> None:
