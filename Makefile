@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor test-chaos test-cluster test-crowd test-sms image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-faults test-chaos test-cluster test-crowd test-sms image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -45,6 +45,12 @@ test-gvisor: $(READY)
 test-sms: $(READY)
 	@$(SLUICE) stack up mongodb ipfs
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/sms/stock_sdks.py $(ARGS)
+
+# Each fault of `bench faults` by itself in the middle of a bag of tasks, those that `make test` leaves out, and a pool that
+# has steps share a block (SLUICE_STATE=pending): 5 minutes. `make test` has one fault of each kind, and the lane's half
+# of a shared block.
+test-faults: $(READY)
+	@$(RUN)/python -m pytest -p no:cacheprovider $(addprefix tests/integration/pool/trouble/,each_fault.py same_block.py) $(ARGS)
 
 # A fault every 5 s for 12 tasks of mixed trust, with strangers among the machines: 4 minutes, the short form of
 # `make bench ARGS="chaos --tasks 60"`. Kills and stops the stack's servers, so nothing else may use it meanwhile.

@@ -10,10 +10,8 @@ from config.processes import collector
 from protocol.ethereum.library import load_eth_account
 from tests import side_by_side
 
-#: Tests of a folder that share something: one pool; one wallet on one Docker engine, after which containers are named.
-TOGETHER = ("tests/integration/pool/", "tests/integration/workers/")
-#: But not these, with a pool of their own.
-APART = tuple(f"tests/integration/pool/test_{name}.py" for name in ("backup", "faults", "same_block"))
+#: Folders whose tests share something: one pool; one wallet on one Docker engine, after which containers are named.
+TOGETHER = ("tests/integration/pool/trouble/", "tests/integration/pool/", "tests/integration/workers/")
 
 #: What takes longest begins first, or all others would wait for it in the end.
 LONGEST = tuple(f"tests/integration/{folder}" for folder in ("pool/", "workers/", "pipeline/", "lane/", ""))
@@ -54,6 +52,6 @@ def in_groups(items: Sequence[pytest.Item]) -> list[list[pytest.Item]]:
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         file = item.nodeid.partition("::")[0]
-        folders = (folder for folder in TOGETHER if file.startswith(folder) and file not in APART)
+        folders = (folder for folder in TOGETHER if file.startswith(folder))
         groups.setdefault(next(folders, file), []).append(item)
     return list(groups.values())

@@ -158,7 +158,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "A worker that is cut off at consensus never reveals",
         (
             (
-                "integration/pool/test_faults.py",
+                "integration/pool/trouble/test_faults.py",
                 "test_a_machine_killed_between_contribute_and_reveal_reveals_after_its_restart",
             ),
             ("unit/workers/test_upkeep.py", "test_a_winning_vote_is_revealed_even_if_the_pool_is_away_and_never_asks"),

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.faults import disturb, faults, nonce_gaps
 from bench.rig.bench_pool import BenchPool, open_bench_pool
 from bench.rig.usage import counted
 from chain.contracts import calls
@@ -20,13 +19,11 @@ from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import TaskId
 from tests.integration.conftest import MiningSender
 from tests.integration.pool.conftest import WAIT_SECONDS, view
+from tests.integration.pool.trouble.conftest import OwnServers, completes_a_bag
 from tests.waiting import ample, wait_until
 
 #: Seconds between blocks: whole ones, which is what anvil takes when it begins again.
 BLOCK_TIME = 1
-#: Tasks of a bag, how many are done when the fault strikes, and what each container does.
-TASKS, DONE_BEFORE, WORK = 6, 2, "sleep 0.5"
-FREEZE_SECONDS = 5.0
 REVEAL = to_hex(calls.REVEAL.selector)
 
 
@@ -98,11 +95,6 @@ def test_a_task_of_trust_3_takes_two_blocks_and_no_reveal_is_at_the_node_before_
     ("name", "trust"), [("chain-frozen", 3), ("reorg-1-dropped", 3), ("reorg-3-dropped", 1), ("reorg-3-returned", 3)]
 )
 def test_a_bag_is_completed_though_something_breaks_in_the_middle(
-    pending_pool: BenchPool, name: str, trust: int
+    pending_pool: BenchPool, own: OwnServers, name: str, trust: int
 ) -> None:
-    (fault,) = (fault for fault in faults(freeze_seconds=FREEZE_SECONDS) if fault.name == name)
-    outcome = disturb(pending_pool, fault, tasks=TASKS, trust=trust, done_before=DONE_BEFORE, work=WORK)
-    assert outcome.completed == TASKS
-    assert (outcome.database_only, outcome.chain_only) == (0, 0)
-    assert outcome.stake_locked == 0
-    wait_until(lambda: nonce_gaps(pending_pool) == 0, 10, what="all nonces to be mined")
+    completes_a_bag(pending_pool, own, name, trust=trust)

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import stat
-import subprocess
-import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from bench.faults import nonce_gaps, stake_locked
-from bench.rig.bench_pool import BenchPool, open_bench_pool
+from bench.rig.bench_pool import BenchPool
 from chain.rpc.answers import decode_replies, values
 from config.mongodb import client
 from ops.market.match import Matched
 from ops.pool import site
-from ops.pool.site import Servers
 from protocol.poco.view import TaskStatus
-from tests.integration.pool.conftest import BLOCK_TIME, WAIT_SECONDS
+from tests.integration import forged
+from tests.integration.forged import Ended
 from tests.integration.pool.environment import scheduler_environment
 from tests.waiting import ample, wait_until
 
@@ -34,39 +26,9 @@ WORK = "sleep 0.7"
 BEFORE, AFTER, MISSED = 8, 4, 2
 
 
-@pytest.fixture(scope="module")
-def bench_pool(shared_servers: Servers) -> Iterator[BenchPool]:
-    """A pool of two machines with two slots each, whose scheduler may be lost."""
-    env = {"SLUICE_PING_SECONDS": "2"}
-    with open_bench_pool(block_time=BLOCK_TIME, workers=2, slots=2, env=env, servers=shared_servers) as bench_pool:
-        bench_pool.timeout = ample(WAIT_SECONDS)
-        yield bench_pool
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command printed and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        return dict(json.loads(self.out))
-
-
-def sluice(bench_pool: BenchPool, *words: str, **env: str) -> Answer:
+def sluice(bench_pool: BenchPool, *words: str, **env: str) -> Ended:
     """A command on the scheduler's machine."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ops.cli", *words],
-        env={**os.environ, **scheduler_environment(bench_pool), **env},
-        capture_output=True,
-        text=True,
-        timeout=ample(60),
-        check=False,
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return forged.sluice(*words, env=scheduler_environment(bench_pool) | env)
 
 
 def completed(bench_pool: BenchPool, *deals: Matched) -> int:
