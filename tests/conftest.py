@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import hypothesis  # noqa: F401 # its report does at the end, and would warn of what is frozen by then
 import pytest
 
 from config.processes import collector
