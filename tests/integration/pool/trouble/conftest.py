@@ -14,9 +14,11 @@ from bench.rig.bench_pool import BenchPool, open_bench_pool
 from ops.pool.site import Servers
 from ops.stack import mongodb, ports, rabbitmq
 from ops.stack.parts import StackPart
-from tests.integration.pool.conftest import BLOCK_TIME, WAIT_SECONDS
+from tests.integration.pool.conftest import WAIT_SECONDS
 from tests.waiting import ample, wait_until
 
+#: Seconds between blocks: the tests here wait for little else.
+BLOCK_TIME = 0.5
 #: Tasks of a bag, and how many are done when a fault strikes: both machines are at work then.
 TASKS, DONE_BEFORE = 6, 2
 #: What each container does: it lasts two blocks, so that some run when the fault strikes.
