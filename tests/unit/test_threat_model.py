@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,17 @@ CONTROLS = [
 ]
 
 
-@pytest.mark.parametrize(("file", "test"), NAMED)
-def test_a_test_that_the_threat_model_names_exists(file: str, test: str) -> None:
+@cache
+def functions(file: str) -> frozenset[str]:
+    """Names of all functions of a file of tests."""
     path = Path(ROOT / "tests" / file)
     assert path.exists(), f"no file tests/{file}"
-    functions = {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
-    assert test in functions, f"tests/{file} has no {test}"
+    return frozenset(node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
+
+
+@pytest.mark.parametrize(("file", "test"), NAMED)
+def test_a_test_that_the_threat_model_names_exists(file: str, test: str) -> None:
+    assert test in functions(file), f"tests/{file} has no {test}"
 
 
 def test_every_control_of_the_threat_model_names_a_test() -> None:

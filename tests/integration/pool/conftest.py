@@ -27,8 +27,8 @@ from tests.integration.conftest import given
 from tests.integration.pool.unservable import NotText, Sender, empty_registry, purchases
 from tests.waiting import ample, wait_until
 
-#: Seconds between blocks. Each costs every process that follows the chain ten milliseconds, and most of these tests wait
-#: for something else: at half a second this pool takes a tenth of a core for nothing.
+#: Seconds between blocks. Each costs every process that follows the chain some milliseconds, and most of these tests
+#: wait for something else: at half a second this pool takes a tenth of a core for nothing.
 BLOCK_TIME = 1.0
 #: Seconds for a deal to end, on a machine that is busy with other things too.
 WAIT_SECONDS = 60.0
