@@ -11,8 +11,9 @@ from config.processes import collector
 from protocol.ethereum.library import load_eth_account
 from tests import side_by_side
 
-#: Folders whose tests share something: one pool; one wallet on one Docker engine, after which containers are named.
-TOGETHER = ("tests/integration/pool/trouble/", "tests/integration/pool/", "tests/integration/workers/")
+#: Folders whose tests share something: one pool; one wallet on one Docker engine, after which containers are named; one
+#: API, whose machines are users of one RabbitMQ. Of those that hold a file, the first counts.
+TOGETHER = tuple(f"tests/integration/{folder}/" for folder in ("pool/trouble", "pool", "workers", "api"))
 
 #: What takes longest begins first, or all others would wait for it in the end.
 LONGEST = tuple(f"tests/integration/{folder}" for folder in ("pool/", "workers/", "pipeline/", "lane/", ""))
