@@ -1,6 +1,7 @@
 """Random keys in a file that its owner alone can read, the newest in use, older ones kept as long as they are needed.
 
     {"keys": [{"id": "…", "made_at": <Unix seconds>, "secret": "<64 hex digits>"}, …]}      the newest first
+                                                     "wrapped": "…" in place of it: by a service that keeps keys
 
 All processes that share the file look at each use whether it has changed, so that a new key holds for all of them at
 once. A file that is not JSON is one key as it stands: 32 random bytes, as older releases made it.
@@ -16,11 +17,11 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from config.whole_files import create_whole, write_whole
 from protocol.errors import BadSetting
@@ -39,6 +40,16 @@ class RingKey:
     secret: bytes = field(repr=False)
 
 
+class KeyWrapping(Protocol):
+    """A service that encrypts keys with one that never leaves it (a KMS)."""
+
+    def wrap(self, secret: bytes) -> str:
+        """What stands for the key in the file. Raises Unavailable."""
+
+    def unwrap(self, wrapped: str) -> bytes:
+        """The key again. Raises Unavailable."""
+
+
 def derived(secret: bytes, purpose: str) -> bytes:
     """A 32-byte key for one purpose, so that nothing made for one is valid for another."""
     return hmac.new(secret, purpose.encode(), hashlib.sha256).digest()
@@ -50,17 +61,29 @@ K = TypeVar("K", bound=RingKey)
 class KeyFile(Generic[K]):
     """The keys in a file, read again whenever it has changed. Safe for several threads."""
 
-    def __init__(self, path: Path, kind: Callable[[str, float, bytes], K], *, setting: str, fix: str) -> None:
-        """Makes the file if it is absent. `kind`: makes a key; `setting` names the file, `fix`: what to do about it.
+    def __init__(
+        self,
+        path: Path,
+        kind: Callable[[str, float, bytes], K],
+        *,
+        setting: str,
+        fix: str,
+        wrapping: KeyWrapping | None = None,
+    ) -> None:
+        """Makes the file if it is absent. `kind`: makes a key; `setting` names the file, `fix`: what to do about it;
+        `wrapping`: of new keys, and of those in the file that are wrapped.
 
-        Raises BadSetting if it holds no keys or others can read it.
+        Raises BadSetting if it holds no keys or others can read it, Unavailable as `wrapping` does.
         """
         self._path, self._kind, self._setting, self._fix = path, kind, setting, fix
+        self._wrapping = wrapping
+        #: By what stands for it in the file: a key is unwrapped once, and stays as it is when others change.
+        self._unwrapped: dict[str, bytes] = {}
         self._guard = threading.Lock()
         self._known: tuple[tuple[int, int], tuple[K, ...]] | None = None
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            create_whole(path, _written([self._new(time.time())]), mode=0o600)
+            create_whole(path, self._written([self._new(time.time())]), mode=0o600)
         self.all()
 
     def __repr__(self) -> str:
@@ -94,7 +117,7 @@ class KeyFile(Generic[K]):
         with _locked(self._path):
             older = self._read()
             kept, new = keep(older), self._new(now)
-            write_whole(self._path, _written([new, *kept]), mode=0o600)
+            write_whole(self._path, self._written([new, *kept]), mode=0o600)
         return new, [key for key in older if key not in kept]
 
     def drop(self, gone: Callable[[K], bool]) -> list[K]:
@@ -103,7 +126,9 @@ class KeyFile(Generic[K]):
             newest, *older = self._read()
             dropped = [key for key in older if gone(key)]
             if dropped:
-                write_whole(self._path, _written([newest, *(key for key in older if key not in dropped)]), mode=0o600)
+                write_whole(
+                    self._path, self._written([newest, *(key for key in older if key not in dropped)]), mode=0o600
+                )
         return dropped
 
     def _new(self, now: float) -> K:
@@ -120,7 +145,7 @@ class KeyFile(Generic[K]):
             keys = [self._kind(OLD_ID, 0.0, content)]
         else:
             try:
-                keys = [self._kind(str(row["id"]), float(row["made_at"]), bytes.fromhex(row["secret"])) for row in rows]
+                keys = [self._kind(str(row["id"]), float(row["made_at"]), self._secret(row)) for row in rows]
             except (ValueError, TypeError, KeyError) as error:
                 raise BadSetting(
                     name=self._setting, why=f"{path} holds a key without id, made_at or secret", fix=self._fix
@@ -129,10 +154,34 @@ class KeyFile(Generic[K]):
             raise BadSetting(name=self._setting, why=f"{path} holds fewer than {SECRET_BYTES} bytes", fix=self._fix)
         return tuple(keys)
 
+    def _secret(self, row: Mapping[str, Any]) -> bytes:
+        """Raises BadSetting, Unavailable; ValueError, TypeError, KeyError for a row that is no key."""
+        if "wrapped" not in row:
+            return bytes.fromhex(row["secret"])
+        wrapped = str(row["wrapped"])
+        if self._wrapping is None:
+            why = f"{self._path} holds a key that a key service has wrapped, and none is set"
+            raise BadSetting(name=self._setting, why=why, fix="Set the same key service as before.")
+        if wrapped not in self._unwrapped:
+            self._unwrapped[wrapped] = self._wrapping.unwrap(wrapped)
+        return self._unwrapped[wrapped]
 
-def _written(keys: Sequence[RingKey]) -> bytes:
-    rows: list[dict[str, Any]] = [{"id": key.id, "made_at": key.made_at, "secret": key.secret.hex()} for key in keys]
-    return json.dumps({"keys": rows}, indent=1).encode()
+    def _written(self, keys: Sequence[RingKey]) -> bytes:
+        rows = [{"id": key.id, "made_at": key.made_at, **self._stored(key.secret)} for key in keys]
+        return json.dumps({"keys": rows}, indent=1).encode()
+
+    def _stored(self, secret: bytes) -> dict[str, str]:
+        if self._wrapping is None:
+            return {"secret": secret.hex()}
+        known = next((wrapped for wrapped, key in self._unwrapped.items() if key == secret), None)
+        wrapped = known or self._wrapping.wrap(secret)
+        # What cannot be unwrapped must not be encrypted with.
+        if known is None and self._wrapping.unwrap(wrapped) != secret:
+            raise BadSetting(
+                name=self._setting, why="the key service does not give back what it wrapped", fix=self._fix
+            )
+        self._unwrapped[wrapped] = secret
+        return {"wrapped": wrapped}
 
 
 @contextmanager

@@ -157,7 +157,9 @@ TASK_SECONDS = _histogram(
     ["step"],
     buckets=TASK_SECONDS_BUCKETS,
 )
-QUARANTINED_ROWS = _reading("sluice_quarantined_rows", "Stored rows and deals in quarantine now.", ["collection"])
+QUARANTINED_ROWS = _reading(
+    "sluice_quarantined_rows", "Stored rows and deals in quarantine now that nobody has accepted.", ["collection"]
+)
 QUARANTINED = _counter("sluice_quarantined_total", "Stored rows and deals that were quarantined.", ["collection"])
 QUEUE_READY = _reading(
     "sluice_queue_ready",
@@ -224,6 +226,11 @@ ORDERS_WITHDRAWN = _counter("sluice_orders_withdrawn_total", "Workerpool orders 
 MARKET_ANSWERS = _counter(
     "sluice_market_answers_total",
     "Answers of the market API about orders: `done`, `refused`, `unknown` (an error, a limit, cut short).",
+    ["answer"],
+)
+CHALLENGES = _counter(
+    "sluice_challenges_total",
+    "Answers of the secret service about tasks for enclaves: `told`, `refused`, `unknown` (away, an error, a limit).",
     ["answer"],
 )
 

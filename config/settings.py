@@ -198,6 +198,11 @@ class Settings(BaseSettings):
     )
     newcomer_idle_days: Days = Field(1.0, description="The same for machines that were never right on chain.")
     worker_lost_seconds: Seconds = Field(60.0, description="A worker silent for this long gets no new task.")
+    enclave_sms_url: str | None = Field(
+        None,
+        description="The secret service for enclaves, ours or iExec's: the scheduler asks it for tasks' challenges, and"
+        " workers for sessions. Unset: the pool serves no enclaves.",
+    )
     orders_file: Path | None = Field(None, description="What is offered on iExec's market, a TOML or JSON file.")
 
     # -- who may work ---------------------------------------------------------------------------------------------
@@ -280,6 +285,12 @@ class Settings(BaseSettings):
         pattern=rf"^({GPU}(,{GPU})*)?$",
         description="GPUs of this machine that apps may use, separated by commas, by NVIDIA's numbers or UUIDs: 0,1."
         " A task that asks for a GPU gets one of them for itself, so the machine has no more slots than GPUs.",
+    )
+    enclave: Literal["none", "simulated", "tdx"] = Field(
+        "none",
+        description="Kind of enclave that this machine runs. simulated: the tasks of TDX enclaves without attestation,"
+        " so that the machine's owner can read all their secrets; refused unless the chain is a development one."
+        " tdx: refused in this release, with what is missing.",
     )
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")
     memory_per_slot: int = Field(

@@ -27,7 +27,7 @@ from chain.keystore import load_key
 from config import broker_nodes
 from config.http_client import http_client, is_loopback
 from config.settings import Settings
-from config.values.endpoints import loopback_warnings, plaintext_warnings, public_endpoints
+from config.values.endpoints import loopback_warnings, plaintext_warnings, public_endpoints, secret_service
 from config.values.order_policy import read_policy
 from ops import host_name
 from ops.stack import ports
@@ -37,6 +37,7 @@ from pipeline.domain.condition.health import HealthPart
 from pipeline.probes import Probes
 from protocol.errors import BadSetting, RpcError, RpcUnavailable, SchedulerNotReady, SluiceError
 from protocol.ethereum.signing import Key
+from protocol.poco.tags import Framework
 
 log = structlog.get_logger(__name__)
 P = ParamSpec("P")
@@ -81,7 +82,7 @@ def check(settings: Settings, only: Collection[str] = ()) -> tuple[Key, tuple[st
     key = load_key(settings)
     public_endpoints(settings)
     require_own_passwords(settings)
-    read_policy(settings.orders_file)
+    read_policy(settings.orders_file, enclaves=secret_service(settings) is not None)
     for name, value in (("SLUICE_HUB", settings.hub), ("SLUICE_WORKERPOOL", settings.workerpool)):
         if value is None:
             raise BadSetting(name=name, why="it is not set", fix="Give the contract's address.")
@@ -157,13 +158,29 @@ def examine(settings: Settings, key: Key) -> list[PreflightFinding]:
     A scheduler that runs here is asked; where none runs, the servers are asked directly.
     """
     require_own_passwords(settings)
-    running = _ask_running_scheduler(settings)
+    running, secrets = _ask_running_scheduler(settings), ask_secret_service(settings)
     if running is not None:
-        return _findings_of(settings, running)
+        return [*_findings_of(settings, running), *secrets]
     idle = PreflightFinding(
         "scheduler", ok=True, says="it does not run here: queues, lane and machines were not asked about"
     )
-    return [idle, *_findings_of(settings, _ask_servers(settings, key, wait=0.0))]
+    return [idle, *_findings_of(settings, _ask_servers(settings, key, wait=0.0)), *secrets]
+
+
+def ask_secret_service(settings: Settings, transport: httpx.BaseTransport | None = None) -> list[PreflightFinding]:
+    """A finding for the secret service, which the scheduler can wait for; none if the pool names none. `transport`: for
+    tests. Raises BadSetting.
+    """
+    url = secret_service(settings)
+    if url is None:
+        return []
+    try:
+        with http_client(url, timeout=REPORT_SECONDS, transport=transport) as http:
+            kind = Framework(http.get("/tee/framework").raise_for_status().json())
+    except (httpx.HTTPError, ValueError) as error:
+        says = f"the secret service at {url} does not tell its kind of enclave ({type(error).__name__})"
+        return [PreflightFinding("secrets", ok=False, says=says, fix="Tasks for enclaves wait until it does.")]
+    return [PreflightFinding("secrets", ok=True, says=f"the secret service at {url} serves {kind}")]
 
 
 def _findings_of(settings: Settings, parts: Mapping[str, HealthPart]) -> list[PreflightFinding]:

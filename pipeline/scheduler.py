@@ -26,6 +26,7 @@ from pipeline.broker.segments import Segment
 from pipeline.domain.records import DealRecord
 from pipeline.domain.replicas import Timeouts
 from pipeline.flow.chain_time import ChainTime
+from pipeline.flow.challenges import Challenges
 from pipeline.flow.ingest import RegistryCache
 from pipeline.flow.transactions import Transactions
 from pipeline.store.client import Store, database
@@ -64,6 +65,8 @@ class Scheduler:
     timeouts: Timeouts
     #: By which deadlines go where this machine's clock is off.
     chain_time: ChainTime
+    #: None: the pool serves no enclaves.
+    challenges: Challenges | None = None
     #: Unix seconds.
     clock: Callable[[], float] = time.time
     _deals: dict[DealId, DealRecord] = field(default_factory=dict)
@@ -94,6 +97,7 @@ class Scheduler:
             registry_cache=RegistryCache(hub),
             timeouts=Timeouts.of(settings),
             chain_time=ChainTime(hub.rpc, store.chain.cursor, settings.block_time),
+            challenges=Challenges.of(settings, key, store.challenges, Notifier(core, key.wallet)),
         )
 
     def ensure_indexes(self) -> None:
@@ -126,6 +130,8 @@ class Scheduler:
     def close(self) -> None:
         """Disconnect from the broker."""
         self.relay.stop()
+        if self.challenges is not None:
+            self.challenges.stop()
         self.notifier.close()
         self.pool_link.close()
 

@@ -23,6 +23,7 @@
     │   ├── EngineUnavailable    the Docker engine
     │   │   └── EngineTrouble    ... answers, but with an error that says nothing of the app
     │   ├── MarketUnavailable    iExec's market API: it may or may not have done what was asked for
+    │   ├── NoChallenge          the secret service told no challenge of a task's enclave; it is asked again
     │   ├── TooManyRequests      more than a limit allows; `seconds` until it may be asked again (HTTP 429)
     │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
     │   ├── ChainMoved           blocks are others than those followed: the watcher must follow first
@@ -168,6 +169,10 @@ class EngineTrouble(EngineUnavailable):
 
 class MarketUnavailable(Unavailable):
     """{what} gave no answer that can be used: {why}."""
+
+
+class NoChallenge(Unavailable):
+    """{what} told no challenge: {why}."""
 
 
 class TooManyRequests(Unavailable):

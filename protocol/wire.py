@@ -1,6 +1,7 @@
 """What scheduler and worker say to each other, as JSON, with every size and shape checked at the door.
 
-    worker ── HTTPS ──► API      Challenge, Login, Ping, Report, result upload (zip body)
+    worker ── HTTPS ──► API      Challenge, Login, Ping, Report, result upload (zip body; an enclave's with the headers
+                                 of protocol.results.attestation)
     API    ──────────► worker    PoolConfig, Session, Pong, Stored
     scheduler ─ AMQP ─► worker   Assignment (argument of `compute`), then task ids only
 
@@ -107,6 +108,9 @@ class PoolConfig(Wire):
     least_stake: Whole | None = None
     #: Slots that a machine may sign in with at most.
     most_slots: Annotated[int, Field(ge=1, le=SLOTS_LIMIT)] = MOST_SLOTS
+    #: The secret service that knows the challenges in this pool's assignments: machines ask it for the sessions of
+    #: their enclaves. None: the pool serves no enclaves.
+    sms_url: Printable | None = None
 
     @property
     def broker_nodes(self) -> tuple[BrokerNode, ...]:
@@ -313,6 +317,7 @@ class Assignment(Wire):
     final_deadline: Whole
     #: EIP-191 signature by the workerpool owner (protocol.poco.authorization), 65 bytes.
     authorization: HexSignature
+    #: Whose key signs the result inside the enclave (protocol.poco.enclave); zero: no enclave.
     enclave_challenge: HexAddress
     #: The same wallet's signature over all of the above (protocol.assignment); None from an older scheduler.
     signature: HexSignature | None = None

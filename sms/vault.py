@@ -18,6 +18,7 @@ from config.key_ring import KeyFile, RingKey, derived
 from config.settings import Settings
 from config.values.sms_settings import SmsSettings, sms_key_file
 from protocol.errors import StorageUnavailable
+from sms.kms import CommandKms
 
 NONCE_BYTES = 12
 _PURPOSE = "secrets at rest"
@@ -40,9 +41,10 @@ class Vault:
 
     @classmethod
     def of(cls, settings: Settings, sms: SmsSettings) -> Vault:
-        """With SLUICE_SMS_KEY_FILE, made if absent. Raises BadSetting."""
+        """With SLUICE_SMS_KEY_FILE, made if absent. Raises BadSetting, and Unavailable if the key service is away."""
         path = sms_key_file(settings.home, sms)
-        return cls(KeyFile(path, RingKey, setting="SLUICE_SMS_KEY_FILE", fix=_FIX))
+        wrapping = None if sms.kms_command is None else CommandKms(sms.kms_command)
+        return cls(KeyFile(path, RingKey, setting="SLUICE_SMS_KEY_FILE", fix=_FIX, wrapping=wrapping))
 
     def seal(self, value: bytes, place: str) -> Sealed:
         """`value` for storage at `place`."""

@@ -23,13 +23,15 @@ from chain.rpc.pool import RpcPool, connect
 from config.settings import Settings
 from protocol.errors import BadSetting
 from protocol.ethereum.signing import Key
-from protocol.poco.tags import GPU_BIT, make_tag
+from protocol.poco.tags import GPU_BIT, join_tags, make_tag
 from protocol.types import ZERO_HASH, Contract, Hash32, Wallet
 from protocol.wire import IMAGE_BYTES, Capabilities, PoolConfig, Session
 from workers.data.download import DownloadPolicy
 from workers.data.layout import Layout, layout_of
 from workers.data.outputs import ResultLimits
 from workers.data.registry import RegistryPolicy, read_credentials
+from workers.enclave import choice as enclave_choice
+from workers.enclave.port import Framework
 from workers.lane_wakeup import LaneWakeup
 from workers.money.ledger import Ledger
 from workers.money.limits import lane_policy
@@ -107,10 +109,18 @@ class Machine:
         """Ids of the GPUs that apps may use. Each once."""
         return tuple(sorted(listed(self.settings.gpus)))
 
+    @cached_property
+    def framework(self) -> Framework | None:
+        """The kind of enclave that this machine runs, if any. Raises BadSetting."""
+        return enclave_choice.chosen(self.settings, self.pool, self.key)
+
     @property
     def tag(self) -> Hash32:
-        """What this machine can serve beside standard tasks."""
-        return make_tag(GPU_BIT) if self.gpus else ZERO_HASH
+        """What this machine can serve beside standard tasks. Raises BadSetting."""
+        return join_tags(
+            make_tag(GPU_BIT) if self.gpus else ZERO_HASH,
+            ZERO_HASH if self.framework is None else self.framework.tag,
+        )
 
     @cached_property
     def engine_resources(self) -> EngineResources:

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import NoReturn, TypeVar
 
@@ -101,6 +101,11 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
 def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machine]:
     """A machine that has signed in and may work with its wallet alone until the block ends. Raises as `run` does."""
     machine = _prepared(settings)
+    try:
+        _require_enclaves(machine)
+    except BadSetting as refusal:
+        # To reveal its votes, it may have to sign in, and then it offers nothing.
+        _refuse(replace(machine, settings=machine.settings.model_copy(update={"enclave": "none"})), refusal)
     try:
         _try_engine(machine)
     except (BadSetting, EngineUnavailable) as refusal:
@@ -212,6 +217,13 @@ def _checked(settings: Settings, key: Key) -> Machine:
     machine.layout.make()
     log_file.keep(machine.layout)
     return machine
+
+
+def _require_enclaves(machine: Machine) -> None:
+    """Raise BadSetting for a kind of enclave that this machine cannot run."""
+    if machine.framework is not None:
+        why = "Enclaves are simulated: this machine's owner can read what tasks for enclaves get."
+        log.warning(why, action="enclave_simulated", wallet=machine.wallet, tag=machine.framework.tag)
 
 
 def _try_engine(machine: Machine) -> None:

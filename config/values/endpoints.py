@@ -39,6 +39,15 @@ def public_endpoints(settings: Settings) -> tuple[str, str | None]:
     return _public_rpc(settings), _public_ws(settings)
 
 
+def secret_service(settings: Settings) -> str | None:
+    """The secret service for enclaves, without a slash at its end; None if the pool serves none. Raises BadSetting."""
+    url = settings.enclave_sms_url
+    if not url:
+        return None
+    _split("SLUICE_ENCLAVE_SMS_URL", url, _HTTP, "Give an address like https://sms.pool.example.")
+    return url.rstrip("/")
+
+
 def loopback_warnings(settings: Settings) -> list[str]:
     """A sentence for each address given to workers that leads a machine elsewhere to itself.
 
@@ -53,6 +62,7 @@ def loopback_warnings(settings: Settings) -> list[str]:
         *(("SLUICE_AMQP_PUBLIC_HOST", url) for url in _public_broker(settings)),
         ("SLUICE_IPFS_GATEWAY", settings.ipfs_gateway),
         ("SLUICE_PUBLIC_RPC_URL", _public_rpc(settings)),
+        ("SLUICE_ENCLAVE_SMS_URL", secret_service(settings) or ""),
     ]
     return [
         f"{name} is {value}, which leads a machine elsewhere to itself."
@@ -71,6 +81,7 @@ def plaintext_warnings(settings: Settings) -> list[str]:
         *(("SLUICE_AMQP_PUBLIC_TLS", url) for url in _public_broker(settings)),
         ("SLUICE_PUBLIC_RPC_URL", _public_rpc(settings)),
         ("SLUICE_PUBLIC_WS_URL", _public_ws(settings) or ""),
+        ("SLUICE_ENCLAVE_SMS_URL", secret_service(settings) or ""),
     ]
     return [
         f"{name}: {value} is not encrypted, so workers refuse it unless they set SLUICE_ALLOW_PLAINTEXT."

@@ -9,7 +9,7 @@
     category = 0
     price = "0.1 RLC"                       for one task; "free" for nothing
     trust = 1                               the most trust that a requester gets
-    tag = ["gpu"]                           what a machine must have: gpu, scone, gramine, tdx
+    tag = ["gpu"]                           what a machine must have: gpu, scone, gramine, tdx (these three at trust 1)
     share = 2                               of the free slots, in proportion to the other offers
     most = 100                              tasks offered at a time
 
@@ -29,7 +29,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from config.http_client import is_loopback
 from protocol.amounts import amount_of
 from protocol.errors import BadInput, BadSetting
-from protocol.poco.tags import GPU_BIT, TEE_BIT, make_tag
+from protocol.poco.tags import GPU_BIT, TEE_BIT, make_tag, needs_enclave_signature
 from protocol.types import Hash32, NRlc
 
 SETTING = "SLUICE_ORDERS_FILE"
@@ -89,6 +89,17 @@ class Offer(_Model):
     share: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False)
     most: int = Field(MOST_OFFERED, ge=1, le=MOST_OFFERED)
 
+    @model_validator(mode="after")
+    def _enclaves_alone(self) -> Offer:
+        if self.for_enclaves and self.trust > 1:
+            raise ValueError("what an enclave signs is served at trust 1 only")
+        return self
+
+    @property
+    def for_enclaves(self) -> bool:
+        """Whether its tasks need an enclave."""
+        return needs_enclave_signature(self.tag)
+
 
 class OrderPolicy(_Model):
     """What is offered, and how long an order lasts."""
@@ -113,9 +124,11 @@ class OrderPolicy(_Model):
 NO_OFFERS = OrderPolicy()
 
 
-def read_policy(path: Path | None) -> OrderPolicy:
+def read_policy(path: Path | None, *, enclaves: bool = True) -> OrderPolicy:
     """The policy in the file; one without offers if no file is set. Raises BadSetting, with every problem of the
     file.
+
+    `enclaves`: whether the pool names a secret service; without one, nothing may be offered that needs an enclave.
     """
     if path is None:
         return NO_OFFERS
@@ -127,10 +140,14 @@ def read_policy(path: Path | None) -> OrderPolicy:
     except ValueError as error:
         raise _wrong(path, f"it is no {'JSON' if path.suffix == '.json' else 'TOML'} ({error})") from error
     try:
-        return OrderPolicy.model_validate(data)
+        policy = OrderPolicy.model_validate(data)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         raise _wrong(path, "; ".join(f"{_place(item['loc'])}{_words(item['msg'])}" for item in problems)) from error
+    for number, offer in enumerate(policy.offer, 1):
+        if offer.for_enclaves and not enclaves:
+            raise _wrong(path, f"offer {number}, tag: it needs enclaves, and SLUICE_ENCLAVE_SMS_URL is not set")
+    return policy
 
 
 def _place(where: tuple[int | str, ...]) -> str:

@@ -33,6 +33,11 @@ class SmsSettings(BaseSettings):
         description="File with the keys that secrets are encrypted with, mode 600; made if absent. Unset: `sms.keys` in"
         " SLUICE_HOME. Without it nothing that is stored can be read: keep a copy elsewhere.",
     )
+    kms_command: str | None = Field(
+        None,
+        description="Program that wraps the keys in that file with one of a key service (KMS): called with `wrap` or"
+        " `unwrap` (docs/secret-service.md). Unset: they stand in the file as they are.",
+    )
     framework: Literal["TDX", "SCONE", "GRAMINE"] = Field("TDX", description="Kind of enclave that it serves.")
     properties_file: Path | None = Field(
         None,

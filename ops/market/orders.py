@@ -37,9 +37,19 @@ class Offer:
     dataset: DatasetOrder = NO_DATASET
 
 
-def offer_app(market: Market, owner: Key, app: Contract, *, price: NRlc = FREE, volume: int = PLENTY) -> AppOrder:
-    """A sell order for the app without restrictions, at `price` nRLC a task."""
-    order = AppOrder(app=app, appprice=price, volume=volume, salt=salt())
+def offer_app(
+    market: Market,
+    owner: Key,
+    app: Contract,
+    *,
+    price: NRlc = FREE,
+    volume: int = PLENTY,
+    tag: Hash32 = ZERO_HASH,
+) -> AppOrder:
+    """A sell order for the app without restrictions, at `price` nRLC a task. `tag`: what it needs of a machine; an app
+    whose order names no enclave is sold for none.
+    """
+    order = AppOrder(app=app, appprice=price, volume=volume, tag=tag, salt=salt())
     return order.signed(owner, market.chain_id, market.hub)
 
 

@@ -11,17 +11,17 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
-from config.http_client import http_client
+from chain.rpc.client import Rpc
 from ops.stack import ports, tools
 from ops.stack.process import Process, Program
-from protocol.errors import MissingTool
+from protocol.errors import MissingTool, RpcError, RpcUnavailable
 
 #: npm's name for this machine's architecture.
 _NPM_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
 #: Seconds: 0.1 measured from a saved state. The wait ends at once when the node does: a long timeout is free.
 START_SECONDS = 120.0
+#: Seconds for one answer of a node of this machine, which takes some milliseconds: one that does not is asked again.
+_ANSWER_SECONDS = 2.0
 #: Gas per block, as on most chains PoCo runs on.
 BLOCK_GAS = 30_000_000
 #: Public key phrase of every development chain: its accounts must never hold real money.
@@ -104,30 +104,29 @@ def start(
     if keep is not None:
         command += ["--state", keep.absolute()]
     wanted = Program("anvil", command, folder)
-    with http_client(f"http://127.0.0.1:{port}", timeout=2.0) as client:
+    with Rpc(f"http://127.0.0.1:{port}", timeout=_ANSWER_SECONDS) as rpc:
         process = wanted.ensure(
-            lambda: _answers(client, "eth_chainId") is not None,
+            lambda: _answers(rpc, "eth_chainId") is not None,
             seconds=seconds,
             before_start=lambda: ports.require_free(port, part="the chain", setting="SLUICE_STACK_RPC_PORT"),
         )
         # A loaded state brings its own gas limit and wins over the option.
         wanted.wait_ready(
-            process, lambda: _answers(client, "evm_setBlockGasLimit", hex(block_gas)) is not None, seconds=seconds
+            process, lambda: _answers(rpc, "evm_setBlockGasLimit", hex(block_gas)) is not None, seconds=seconds
         )
     return Anvil(port, process)
 
 
 def ready(rpc_url: str) -> int | None:
     """The chain id that the node answers; None if it does not."""
-    with http_client(rpc_url, timeout=2.0) as client:
-        answer = _answers(client, "eth_chainId")
+    with Rpc(rpc_url, timeout=_ANSWER_SECONDS) as rpc:
+        answer = _answers(rpc, "eth_chainId")
     return int(str(answer), 16) if answer is not None else None
 
 
-def _answers(client: httpx.Client, method: str, *params: object) -> object | None:
+def _answers(rpc: Rpc, method: str, *params: object) -> object | None:
     try:
-        body = client.post("", json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).json()
-    except (httpx.TransportError, ValueError):
+        result: object | None = rpc.call(method, *params)
+    except (RpcUnavailable, RpcError):
         return None
-    result: object | None = body.get("result")
     return result

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
 from config.broker_nodes import public_nodes
-from config.values.endpoints import public_endpoints
+from config.values.endpoints import public_endpoints, secret_service
 from pipeline.api.auth.access import Access
 from pipeline.api.monitor import HealthReport, Monitor
 from pipeline.api.version import VERSION
@@ -55,6 +55,7 @@ def config(services: Access) -> PoolConfig:
         amqp_others=tuple(others),
         least_stake=_least_stake(services),
         most_slots=settings.worker_most_slots,
+        sms_url=secret_service(settings),
     )
 
 

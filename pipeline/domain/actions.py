@@ -2,6 +2,7 @@
 
 to the lane      Submit
 to a worker      Resend, AskReveal, AskUpload, Stop
+to the secrets   AskChallenge
 to the store     Want, AddVoter, Drop, Free, Pledge, Count, Resume, End, Explain
 """
 
@@ -71,6 +72,11 @@ class AskUpload:
     """Have a winner upload its result."""
 
     wallet: Wallet
+
+
+@dataclass(frozen=True, slots=True)
+class AskChallenge:
+    """Ask the secret service for the task's challenge, without which no machine is given a task for enclaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +150,4 @@ class End:
 
 #: Actions that change one replicate in the task's record.
 OfReplicate = Resend | AskReveal | AskUpload | Drop | Free | Pledge | Count
-Action = Submit | Want | AddVoter | Stop | Explain | Resume | End | OfReplicate
+Action = Submit | Want | AddVoter | AskChallenge | Stop | Explain | Resume | End | OfReplicate

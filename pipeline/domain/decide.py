@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from chain.lane.model.intent import BEHIND, UNTIL
-from pipeline.domain import outcomes, replicas
+from pipeline.domain import enclaves, outcomes, replicas
 from pipeline.domain.actions import (
     Action,
     AddVoter,
+    AskChallenge,
     AskReveal,
     AskUpload,
     Count,
@@ -216,6 +217,9 @@ def _ask_for_workers(task: TaskRecord, view: ChainView, now: float, timeouts: Ti
         yield wanted
     if view.status not in (TaskStatus.UNSET, TaskStatus.ACTIVE) or view.past(task.contribution_deadline, now):
         return
+    due = enclaves.challenge_due(task, view, timeouts)
+    if due is not None and now >= due:
+        yield AskChallenge()
     for item in task.replicates:
         late = replicas.late(item, task.category_seconds, now, timeouts)
         if (
@@ -353,6 +357,8 @@ def _why_failed(task: TaskRecord, view: ChainView) -> str:
         return "The winners agreed but the task was not finalized before its final deadline."
     if view.contributions:
         return f"{count(len(view.contributions), 'vote')} brought no consensus before the deadline."
+    if enclaves.lacks_challenge(task):
+        return enclaves.why_never_given(task)
     return f"Nobody contributed before the deadline: {causes(task)}."
 
 

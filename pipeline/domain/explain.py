@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pipeline.domain import replicas
 from pipeline.domain.actions import Method
 from pipeline.domain.decide import MAX_FAILED_INTENTS, causes, claim_pause
+from pipeline.domain.enclaves import awaits_challenge, lacks_challenge, why_unserved, why_waiting
 from pipeline.domain.match import Capacity, Obstacle, for_proven, had, obstacle, stake_locked
 from pipeline.domain.records import MOST_NEWCOMERS, ReplicateState, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import Timeouts
@@ -29,11 +30,13 @@ class Kind(NamedTuple):
     stake: NRlc
     #: Whether only machines that were right on chain may be given it.
     proven: bool
+    #: Whether it is for an enclave and has no challenge, so that no machine is given it.
+    unserved: bool
 
     @classmethod
     def of(cls, task: TaskRecord) -> Kind:
         """The kind of a task."""
-        return cls(task.tag, stake_locked(task), for_proven(task))
+        return cls(task.tag, stake_locked(task), for_proven(task), lacks_challenge(task))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,8 @@ def why_nobody(task: TaskRecord, candidates: Candidates, now: float) -> str:
 
     `candidates`: of its kind; `now`: Unix seconds.
     """
+    if lacks_challenge(task):
+        return why_unserved(task)
     nearest = candidates.nearest(task)
     if nearest is None:
         return "No machine has signed in at the pool yet."
@@ -166,6 +171,8 @@ def _staffing(
 ) -> str:
     if replicas.given_up(task, view, now, timeouts):
         return f"Given up: {causes(task)}."
+    if awaits_challenge(task, timeouts):
+        return why_waiting(task)
     pending = len(replicas.pending(task, view, now, timeouts))
     have = f"{pending} at work, {len(view.contributions)} voted"
     if task.wants and task.backup:

@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pipeline.domain.enclaves import lacks_challenge
 from pipeline.domain.records import MOST_NEWCOMERS, TaskRecord, WorkerRecord
 from pipeline.domain.replicas import spent_newcomers
 from protocol.poco import weights
@@ -23,17 +24,18 @@ from protocol.wire import Mode
 class Obstacle(IntEnum):
     """What keeps a worker from a task; the higher, the sooner it may pass."""
 
-    BANNED = 0
-    DRAINED = 1  #: the pool's operator lets it finish what it has (`sluice worker drain`)
-    LOST = 2  #: no ping for too long
-    TAG = 3  #: it does not offer what the task's tag demands
-    UNCHECKED = 4  #: its native-token balance and stake were not read yet
-    GAS = 5  #: its native token does not pay the gas of a task
-    STAKE = 6  #: its free stake, less what is promised, does not cover the vote
-    NEWCOMERS = 7  #: it was never right on chain; others like it failed the task, are at it or could decide it alone
-    ASKED = 8  #: it had the task before
-    COOLING_DOWN = 9  #: it failed several times in a row
-    BUSY = 10  #: no slot that it may use is free
+    ENCLAVE = 0  #: no machine is given the task: its result needs an enclave's challenge, and it has none
+    BANNED = 1
+    DRAINED = 2  #: the pool's operator lets it finish what it has (`sluice worker drain`)
+    LOST = 3  #: no ping for too long
+    TAG = 4  #: it does not offer what the task's tag demands
+    UNCHECKED = 5  #: its native-token balance and stake were not read yet
+    GAS = 6  #: its native token does not pay the gas of a task
+    STAKE = 7  #: its free stake, less what is promised, does not cover the vote
+    NEWCOMERS = 8  #: it was never right on chain; others like it failed the task, are at it or could decide it alone
+    ASKED = 9  #: it had the task before
+    COOLING_DOWN = 10  #: it failed several times in a row
+    BUSY = 11  #: no slot that it may use is free
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ def match(tasks: Iterable[TaskRecord], workers: Sequence[WorkerRecord]) -> list[
     for task in sorted(tasks, key=lambda task: task.backup):
         if not capacities:
             break
+        if lacks_challenge(task):
+            continue
         # Capacities only shrink: what no worker could take, none can take later in the round.
         kind = (task.tag, stake_locked(task))
         if kind in hopeless:
@@ -139,6 +143,7 @@ def obstacle(task: TaskRecord, capacity: Capacity, now: float = float("inf")) ->
     """
     worker = capacity.worker
     checks = (
+        (lacks_challenge(task), Obstacle.ENCLAVE),
         (worker.banned, Obstacle.BANNED),
         (worker.drained, Obstacle.DRAINED),
         (worker.lost, Obstacle.LOST),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pipeline.domain.actions import (
     Action,
     AddVoter,
+    AskChallenge,
     AskReveal,
     AskUpload,
     Count,
@@ -24,6 +25,7 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
+from pipeline.domain.enclaves import challenge_due
 from pipeline.domain.records import Replicate, Submission, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts, proven_until, replicate_of_voter, usable_result
 from protocol.errors import BadMessage
@@ -61,8 +63,8 @@ def next_visit(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
     deadlines = (task.contribution_deadline, task.final_deadline, view.reveal_deadline)
     ahead = [it for it in deadlines if it is not None and not view.past(it, now)]
     times = [now + pause, *(float(it) if it > now else now + LATEST_VISIT for it in ahead)]
-    proven = proven_until(task, timeouts)
-    return min([*times, proven] if proven > now else times)
+    waits = [proven_until(task, timeouts), challenge_due(task, view, timeouts) or 0.0]
+    return min([*times, *(at for at in waits if at > now)])
 
 
 def awaited(task: TaskRecord, view: ChainView) -> bool:
@@ -86,6 +88,8 @@ def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
             return replace(task, wants=count, leading=leading, others=others, backup=backup, newcomers=newcomers)
         case AddVoter(wallet=wallet):
             return replace(task, replicates=(*task.replicates, replicate_of_voter(task, wallet, now)))
+        case AskChallenge():
+            return replace(task, challenge_tries=task.challenge_tries + 1, challenge_asked_at=now)
         case Explain(why=why):
             return replace(task, why=why)
         case Resume():

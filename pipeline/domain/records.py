@@ -195,6 +195,11 @@ class TaskRecord:
     initialized_block: BlockNumber | None = None
     consensus_block: BlockNumber | None = None
     finalized_block: BlockNumber | None = None
+    #: Whose signature in the enclave its result needs, as the secret service told; zero: none, or not told yet.
+    challenge: Contract = ZERO_ADDRESS
+    #: How often the secret service was asked for it, and when last, Unix seconds.
+    challenge_tries: int = 0
+    challenge_asked_at: float = 0.0
     #: `results` on chain, as text.
     results: str | None = None
     #: Why it failed or what it waits for.

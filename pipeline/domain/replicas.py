@@ -49,6 +49,8 @@ class Timeouts:
     proven_share: float = 0.0
     #: Whether steps may go out behind others that are not in a block yet (SLUICE_STATE).
     early_steps: bool = False
+    #: Whether the pool names a secret service, so that it serves tasks for enclaves (SLUICE_ENCLAVE_SMS_URL).
+    enclaves: bool = False
     #: When machines could last not be heard, Unix seconds; 0: never. What they could not report meanwhile may come
     #: after it.
     unheard_at: float = 0.0
@@ -56,7 +58,13 @@ class Timeouts:
     @classmethod
     def of(cls, settings: Settings) -> Timeouts:
         """The timeouts that these settings lead to."""
-        return cls(settings.block_time, settings.spend_depth, settings.proven_share, early_steps=early_steps(settings))
+        return cls(
+            settings.block_time,
+            settings.spend_depth,
+            settings.proven_share,
+            early_steps=early_steps(settings),
+            enclaves=bool(settings.enclave_sms_url),
+        )
 
     @property
     def reask(self) -> float:

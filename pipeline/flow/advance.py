@@ -25,6 +25,7 @@ from pipeline.domain import decide as deciding
 from pipeline.domain import outcomes, progress
 from pipeline.domain.actions import (
     Action,
+    AskChallenge,
     AskReveal,
     AskUpload,
     Count,
@@ -199,6 +200,9 @@ def _act(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     again = [(step.after, act.wallet) for step in steps for act in step.actions if isinstance(act, Resend)]
     messages += resend(scheduler, again)
     scheduler.publish(messages)
+    if scheduler.challenges is not None:
+        untold = [step.before.task_id for step in steps if any(isinstance(act, AskChallenge) for act in step.actions)]
+        scheduler.challenges.ask(untold)
     latency.count([(step.before, step.after) for step in steps], scheduler.clock())
     for step in steps:
         for action in step.actions:

@@ -17,6 +17,7 @@ from config.metrics import ASSIGNMENTS_REFUSED
 from pipeline.broker import segments
 from pipeline.broker.segments import Segment
 from pipeline.domain import match as matching
+from pipeline.domain.enclaves import lacks_challenge
 from pipeline.domain.match import Capacity, Match
 from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Reservation, TaskRecord, WorkerRecord
 from pipeline.flow import isolate
@@ -31,7 +32,7 @@ from protocol.gas import gas_for_task
 from protocol.poco import weights
 from protocol.poco.authorization import sign_authorization
 from protocol.poco.tags import fits
-from protocol.types import ZERO_ADDRESS, Hash32, Wallet, Wei
+from protocol.types import Hash32, Wallet, Wei
 from protocol.wire import Assignment, Mode
 
 log = structlog.get_logger(__name__)
@@ -135,9 +136,10 @@ def _with_deal(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) ->
 def _pass_over(scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Sequence[WorkerRecord], now: float) -> None:
     """Defer tasks that no worker could take although a slot is free, so that the next page has others."""
     offered = {task.tag for task in tasks if any(fits(task.tag, worker.tag) for worker in workers)}
+    unserved = {task.task_id for task in tasks if task.tag not in offered or lacks_challenge(task)}
     for seconds, some in (
-        (PASS_SECONDS, [task.task_id for task in tasks if task.tag in offered]),
-        (PASS_UNSERVED_SECONDS, [task.task_id for task in tasks if task.tag not in offered]),
+        (PASS_SECONDS, [task.task_id for task in tasks if task.task_id not in unserved]),
+        (PASS_UNSERVED_SECONDS, sorted(unserved)),
     ):
         if some:
             scheduler.store.tasks.defer_matching(some, now + seconds)
@@ -268,8 +270,8 @@ def assignment(scheduler: Scheduler, task: TaskRecord, deal: DealRecord, wallet:
         category_seconds=task.category_seconds,
         contribution_deadline=task.contribution_deadline,
         final_deadline=task.final_deadline,
-        authorization=sign_authorization(scheduler.key, wallet, task.task_id),
-        enclave_challenge=ZERO_ADDRESS,
+        authorization=sign_authorization(scheduler.key, wallet, task.task_id, task.challenge),
+        enclave_challenge=task.challenge,
     )
     return sign_assignment(scheduler.key, unsigned, scheduler.settings.chain_id, scheduler.workerpool)
 

@@ -9,6 +9,7 @@ from chain.lane.store.mongo import MongoStore
 from config.settings import Settings
 from pipeline.domain import explain
 from pipeline.domain.condition.attention import Unservable, unservable
+from pipeline.domain.enclaves import awaits_challenge
 from pipeline.domain.records import TaskRecord
 from pipeline.domain.replicas import Timeouts
 from pipeline.flow.machines.new_pool import decided_by
@@ -61,7 +62,9 @@ def what_nobody_can_take(store: Store, settings: Settings, now: float) -> list[U
 
     `now`: Unix seconds. Raises PyMongoError.
     """
-    waiting = decided_by(store.workers, store.lists.waiting(now, WAITING), now)
+    timeouts = Timeouts.of(settings)
+    waiting = [task for task in store.lists.waiting(now, WAITING) if not awaits_challenge(task, timeouts)]
+    waiting = decided_by(store.workers, waiting, now)
     return unservable(waiting, _candidates(store, settings, waiting, now), now)
 
 

@@ -30,6 +30,7 @@ from pipeline.store.pause import PauseSwitch
 from pipeline.store.pins import Pins
 from pipeline.store.quarantine import Quarantine, Quarantined
 from pipeline.store.sweeps import Sweeps
+from pipeline.store.task.challenges import TaskChallenges
 from pipeline.store.task.lists import TaskLists
 from pipeline.store.task.outputs import Outputs
 from pipeline.store.task.tasks import Tasks
@@ -72,6 +73,7 @@ class Store:
     hold: HoldSwitch
     lists: TaskLists
     uploads: Uploads
+    challenges: TaskChallenges
     transfers: TransferWishes
     orders: Orders
     audits: Audits
@@ -96,6 +98,7 @@ class Store:
             HoldSwitch(db),
             TaskLists(db),
             Uploads(db),
+            TaskChallenges(db),
             TransferWishes(db),
             Orders(db),
             Audits(db),

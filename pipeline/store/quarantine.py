@@ -4,6 +4,8 @@
                                     ▲                      └──► does not: waits twice as long
                                     └── a new release, or `sluice quarantine retry`: due at once
 
+    `sluice quarantine accept`: it waits on, and is no longer counted; with another reason it is counted again
+
 Sweep, ingest, assignment, watcher and API skip such a row. An entry changes nothing by itself: the row
 stays where it is, so nothing is lost.
 """
@@ -46,6 +48,9 @@ INDEXES = [
     IndexModel([("until", ASCENDING)], name="released", partialFilterExpression={"held": False}),
 ]
 
+#: What is quarantined now. The bound on `until` lets its index serve.
+_HELD: dict[str, Any] = {"held": True, "until": {"$gte": 0.0}}
+
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
@@ -60,6 +65,8 @@ class Quarantined:
     until: float
     #: How often it was quarantined.
     times: int
+    #: Whether an operator has said that nothing can be done about it.
+    accepted: bool = False
 
 
 class Quarantine:
@@ -79,12 +86,14 @@ class Quarantine:
         found = {row["_id"]: row for row in self._rows.find({"_id": {"$in": names}})}
         writes, dues = [], []
         for name, (key, why) in zip(names, rows, strict=True):
-            before = found.get(name, {"times": 0, "held": False, "until": 0.0})
+            before = found.get(name, {"times": 0, "held": False, "until": 0.0, "why": ""})
             until = float(before["until"])
             if not before["held"] or until <= now:
                 until = now + min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(before["times"], _MOST_DOUBLINGS))
                 since = before["since"] if before["held"] else now
                 fields = {"collection": collection, "key": key, "why": why[:_WORDS], "since": since, "until": until}
+                # What was accepted is this reason, and no other.
+                fields["accepted"] = before.get("accepted", False) and before["why"] == fields["why"]
                 change = {"$set": {**fields, "held": True, "by": RELEASE}, "$inc": {"times": 1}}
                 writes.append(UpdateOne({"_id": name}, change, upsert=True))
                 if not before["held"]:
@@ -124,30 +133,33 @@ class Quarantine:
         return [_entry(row) for row in self._rows.find({"held": True}).sort("until", ASCENDING).limit(limit)]
 
     def counts(self) -> dict[str, int]:
-        """How many rows of each collection are quarantined."""
-        # The bound on `until` lets the index of what is held serve.
-        held = {"held": True, "until": {"$gte": 0.0}}
-        found = self._rows.aggregate([{"$match": held}, {"$sortByCount": "$collection"}])
+        """How many rows of each collection are quarantined that nobody has accepted."""
+        found = self._rows.aggregate([{"$match": _HELD | {"accepted": {"$ne": True}}}, {"$sortByCount": "$collection"}])
         return {row["_id"]: row["count"] for row in found}
 
     def make_due(self, collection: str | None = None, key: str | None = None) -> int:
         """Have rows read again at the next sweep: all, those of a collection, or one; returns how many."""
-        # The bound on `until` lets the index of what is held serve.
-        wanted: dict[str, Any] = {"held": True, "until": {"$gte": 0.0}}
-        if collection is not None:
-            wanted["collection"] = collection
-        if key is not None:
-            wanted["key"] = key
-        return self._rows.update_many(wanted, {"$set": {"until": 0.0}}).matched_count
+        return self._rows.update_many(_wanted(collection, key), {"$set": {"until": 0.0}}).matched_count
+
+    def accept(self, collection: str | None, key: str | None, *, accepted: bool) -> int:
+        """Count rows no longer, or again, among what an operator must see to; returns how many rows."""
+        return self._rows.update_many(_wanted(collection, key), {"$set": {"accepted": accepted}}).matched_count
 
     def new_release(self) -> int:
         """Have rows that other releases quarantined read again; returns how many rows."""
-        others = {"held": True, "until": {"$gte": 0.0}, "by": {"$ne": RELEASE}}
+        others = _HELD | {"by": {"$ne": RELEASE}}
         return self._rows.update_many(others, {"$set": {"until": 0.0, "by": RELEASE}}).matched_count
 
 
+def _wanted(collection: str | None, key: str | None) -> dict[str, Any]:
+    """Filter for what is quarantined: all, of a collection, or one row."""
+    named = {"collection": collection, "key": key}
+    return _HELD | {name: value for name, value in named.items() if value is not None}
+
+
 def _entry(row: Row) -> Quarantined:
-    return Quarantined(row["collection"], row["key"], row["why"], row["since"], row["until"], row["times"])
+    place = row["collection"], row["key"]
+    return Quarantined(*place, row["why"], row["since"], row["until"], row["times"], row.get("accepted", False))
 
 
 class Reader(Generic[T]):

@@ -14,6 +14,8 @@ from protocol.types import Hash32
 
 TEE_BIT = 1 << 0
 GPU_BIT = 1 << 8
+#: Bits of a task for TDX enclaves.
+TDX_BITS = (TEE_BIT, 1 << 3)
 _FRAMEWORK_MASK = 0xF
 
 
@@ -34,6 +36,11 @@ def make_tag(*bits: int) -> Hash32:
     for bit in bits:
         value |= bit
     return Hash32(to_hex(value.to_bytes(32, "big")))
+
+
+def join_tags(*tags: Hash32) -> Hash32:
+    """The tag with the bits of all these."""
+    return make_tag(*map(_tag_bits, tags))
 
 
 def framework(tag: Hash32) -> Framework | None:

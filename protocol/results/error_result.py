@@ -27,8 +27,18 @@ NOT_AUTHORIZED = "WORKERPOOL_AUTHORIZATION_NOT_FOUND"
 CONTRIBUTION_TIMEOUT = "CONTRIBUTION_TIMEOUT"
 #: Cause of a task that this machine gave back: by its operator's wish, or because the scheduler stopped it.
 ABORTED = "ABORTED_BY_WORKER"
-#: All causes of a replicate that its worker declined.
-DECLINED = frozenset({MACHINE_FAILED, MACHINE_MEMORY, UNCLEAR_END, NOT_AUTHORIZED, CONTRIBUTION_TIMEOUT, ABORTED})
+#: Cause of a task for a kind of enclave that this machine does not run.
+NO_ENCLAVE = "TEE_NOT_SUPPORTED"
+#: Begin of the causes by which the secret service makes no session: iExec SMS's own word follows.
+NO_SESSION = "TEE_SESSION_GENERATION_"
+#: The secret service does not answer, or not as one.
+SESSION_UNKNOWN = f"{NO_SESSION}UNKNOWN_ISSUE"
+#: The key in a session is not that of the task's challenge.
+NO_ENCLAVE_KEY = "ENCLAVE_SIGNATURE_NOT_FOUND"
+#: All causes of a replicate that its worker declined, but those of an enclave's session.
+DECLINED = frozenset(
+    {MACHINE_FAILED, MACHINE_MEMORY, UNCLEAR_END, NOT_AUTHORIZED, CONTRIBUTION_TIMEOUT, ABORTED, NO_ENCLAVE}
+)
 #: Characters of a cause in a report (`protocol.wire`).
 CAUSE_CHARACTERS = 200
 #: Name of the file in `/iexec_out`.
@@ -68,6 +78,25 @@ class Failure(StrEnum):
                 return "COMPUTE_FAILED"
 
 
+class EnclaveFailure(StrEnum):
+    """Failures of tasks for enclaves that any machine would meet, by the names of iexec-worker 9.2. They end without a
+    result: an enclave answers for what its app has left, and no text can stand for that.
+    """
+
+    DATASET_FILE = "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED"
+    DATASET_CHECKSUM = "PRE_COMPUTE_INVALID_DATASET_CHECKSUM"
+    #: The key that its owner has stored does not open it.
+    DATASET_KEY = "PRE_COMPUTE_DATASET_DECRYPTION_FAILED"
+    INPUT_FILES = "PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED"
+    RESULT_KEY = "POST_COMPUTE_MALFORMED_ENCRYPTION_PUBLIC_KEY"
+    #: More than its beneficiary's SDK decrypts.
+    RESULT_SIZE = "POST_COMPUTE_ENCRYPTION_FAILED"
+    #: The secret service has no key of the dataset, ...
+    NO_DATASET_KEY = f"{NO_SESSION}PRE_COMPUTE_GET_DATASET_SECRET_FAILED"
+    #: ... or none that the result could be encrypted for.
+    NO_RESULT_KEY = f"{NO_SESSION}POST_COMPUTE_GET_ENCRYPTION_TOKENS_FAILED_EMPTY_BENEFICIARY_KEY"
+
+
 def worded(code: str, why: str) -> str:
     """A cause as reports carry it: the code, a colon and the reason, cut to CAUSE_CHARACTERS.
 
@@ -89,16 +118,19 @@ def cause_code(cause: str | None) -> str | None:
 
 def blames_task(cause: str | None) -> bool:
     """Whether this cause says that the task would fail on any worker."""
-    return cause_code(cause) in frozenset(Failure)
+    return cause_code(cause) in frozenset(Failure) | frozenset(EnclaveFailure)
 
 
 def counts_against_machine(cause: str | None) -> bool:
     """Whether a failure with this cause counts against the machine.
 
     It does not where the app failed, wanted more memory than a small machine has, or may have failed by itself: else
-    a few apps that end with such a code would idle every machine of a pool.
+    a few apps that end with such a code would idle every machine of a pool. Nor where the secret service gives no
+    session, or not the task's: all machines ask the same one.
     """
-    return not blames_task(cause) and cause_code(cause) not in {MACHINE_MEMORY, UNCLEAR_END}
+    code = cause_code(cause) or ""
+    excused = code in {MACHINE_MEMORY, UNCLEAR_END, NO_ENCLAVE_KEY} or code.startswith(NO_SESSION)
+    return not excused and not blames_task(cause)
 
 
 def error_text(failure: Failure) -> bytes:

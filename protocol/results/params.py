@@ -47,9 +47,8 @@ class DealParams:
     #: IPFS id of a bulk of datasets; only for enclaves.
     bulk_cid: str = ""
 
-    @property
-    def unserved(self) -> str | None:
-        """The demand that this pool does not serve outside of enclaves, in words; None if there is none.
+    def unserved(self, *, enclave: bool = False) -> str | None:
+        """The demand that this pool does not serve, outside of enclaves or in one, in words; None if there is none.
 
         A result proxy of the requester's choice is one: it would receive files from workers' machines at an address
         that the requester chose.
@@ -58,6 +57,8 @@ class DealParams:
             return "results go to this pool's own IPFS node, so iexec_result_storage_proxy cannot be honoured"
         if (self.storage_provider or "ipfs").strip() != "ipfs":
             return "results go to IPFS, so another iexec_result_storage_provider cannot be honoured"
+        if enclave:
+            return "bulks of datasets are not served" if self.bulk_cid else None
         if self.result_encryption:
             return "iexec_result_encryption needs an enclave"
         return None

@@ -1,6 +1,6 @@
 // Owner and requester with a stock iExec SDK, 8 or 9, whose secrets go to a secret service. Nothing of Sluice is known here.
 //
-//   node secrets.mjs <world.json>      {sdk: "8" | "9", rpc, hub, sms, folder, ipfs_gateway?, workerpool?: an order}
+//   node secrets.mjs <world.json>      {sdk: "8" | "9", rpc, hub, sms, folder, ipfs_gateway?, workerpool?: an order, image?, dataset_url?, args?, volume?}
 //
 //   deploy app and dataset ─► encrypt the dataset to <folder>/dataset.aes ─► push all kinds of secrets, check that they are there
 //   a stranger, a second push, one too large ─► what the SDK says
@@ -48,13 +48,13 @@ report.key = owner.iexec.dataset.generateEncryptionKey();
 const encrypted = await owner.iexec.dataset.encrypt(Buffer.from(world.dataset), report.key);
 await writeFile(`${world.folder}/dataset.aes`, encrypted);
 const checksum = await owner.iexec.dataset.computeEncryptedFileChecksum(encrypted);
-const multiaddr = 'https://data.example/dataset.aes';
+const multiaddr = world.dataset_url ?? 'https://data.example/dataset.aes';
 const { address: dataset } = await owner.iexec.dataset.deployDataset({ owner: owner.address, name: 'data', multiaddr, checksum });
 const { address: app } = await owner.iexec.app.deployApp({
   owner: owner.address,
   name: 'app',
   type: 'DOCKER',
-  multiaddr: 'registry.example/app:1.0.0',
+  multiaddr: world.image ?? 'registry.example/app:1.0.0',
   checksum: `0x${'11'.repeat(32)}`,
 });
 Object.assign(report, { app: app.toLowerCase(), dataset: dataset.toLowerCase() });
@@ -88,21 +88,22 @@ report.exists = [
   await owner.iexec.secrets.checkRequesterSecretExists(requester.address, 'another'),
 ];
 
-/** The files of a confidential task, decrypted. */
+/** The files of a confidential deal's first task, decrypted. */
 async function runTask(workerpoolorder) {
   const tag = world.sdk === '9' ? undefined : ['tee', 'tdx'];
+  const volume = world.volume ?? 1;
   const [apporder, datasetorder] = await Promise.all([
-    owner.iexec.order.createApporder({ app, volume: 1, tag }).then((order) => owner.iexec.order.signApporder(order)),
-    owner.iexec.order.createDatasetorder({ dataset, volume: 1, tag }).then((order) => owner.iexec.order.signDatasetorder(order)),
+    owner.iexec.order.createApporder({ app, volume, tag }).then((order) => owner.iexec.order.signApporder(order)),
+    owner.iexec.order.createDatasetorder({ dataset, volume, tag }).then((order) => owner.iexec.order.signDatasetorder(order)),
   ]);
   const request = await requester.iexec.order.createRequestorder({
     app,
     dataset,
     workerpool: workerpoolorder.workerpool,
     category: workerpoolorder.category,
-    volume: 1,
+    volume,
     tag,
-    params: { iexec_secrets: { 1: 'mine' }, iexec_result_encryption: true },
+    params: { iexec_secrets: { 1: 'mine' }, iexec_result_encryption: true, ...(world.args && { iexec_args: world.args }) },
   });
   const requestorder = await requester.iexec.order.signRequestorder(request);
   const { dealid } = await requester.iexec.order.matchOrders({ apporder, datasetorder, workerpoolorder, requestorder });

@@ -27,7 +27,7 @@ from protocol.gas import GAS_PER_TASK
 from protocol.poco import deadlines
 from protocol.poco.view import ContributionStatus, TaskStatus
 from protocol.results import computed, error_result, params, zip_rules
-from protocol.results.error_result import Failure
+from protocol.results.error_result import EnclaveFailure, Failure
 from protocol.types import Timestamp
 from tests import worker_protocol
 from tests.documents import ROOT
@@ -139,15 +139,18 @@ def test_a_message_is_published_as_the_page_says() -> None:
 
 
 def test_every_cause_is_on_the_page_and_no_other() -> None:
-    known = {str(failure) for failure in Failure} | error_result.DECLINED
+    of_enclaves = {str(failure) for failure in EnclaveFailure}
+    known = {str(failure) for failure in Failure} | error_result.DECLINED | of_enclaves
+    known |= {error_result.SESSION_UNKNOWN, error_result.NO_ENCLAVE_KEY}
     assert [(row[0], row[1]) for row in table("Failures")] == [(str(it), it.status) for it in Failure]
     assert set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", TEXT)) - _OTHER_WORDS == known
 
 
-#: What looks like a cause on the page and is none: a registry's codes, PoCo's statuses, an app's variables.
-_OTHER_WORDS = ({"MANIFEST_UNKNOWN", "NAME_UNKNOWN"} | {failure.status for failure in Failure}) | spec.environment(
-    assignment(), params.DealParams(input_files=("https://x.example",))
-).keys()
+#: What looks like a cause on the page and is none: a registry's codes, PoCo's statuses, variables of containers.
+_OF_SESSIONS = {"IEXEC_DATASET_KEY", "RESULT_ENCRYPTION", "SIGN_TEE_CHALLENGE_PRIVATE_KEY"}
+_OTHER_WORDS = (
+    {"MANIFEST_UNKNOWN", "NAME_UNKNOWN"} | _OF_SESSIONS | {failure.status for failure in Failure}
+) | spec.environment(assignment(), params.DealParams(input_files=("https://x.example",))).keys()
 
 
 def test_no_worker_module_has_a_cause_of_its_own() -> None:

@@ -11,6 +11,8 @@
     locks/<task id>
     tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees; of a task that is computed
                                                   only the result stays
+                    sealed  clear.zip             of a task for an enclave: its dataset as it came, its result before it
+                                                  is encrypted
 """
 
 from __future__ import annotations
@@ -58,6 +60,16 @@ class TaskFolders:
         return self.root / "error"
 
     @property
+    def sealed(self) -> Path:
+        """A dataset as it was fetched, which is decrypted into `inputs`."""
+        return self.root / "sealed"
+
+    @property
+    def clear_zip(self) -> Path:
+        """A result before it is encrypted for its beneficiary."""
+        return self.root / "clear.zip"
+
+    @property
     def zip(self) -> Path:
         """The result as it is uploaded."""
         return self.root / "result.zip"
@@ -87,9 +99,9 @@ class TaskFolders:
         if not self.root.exists():
             return None
         aside = Path(tempfile.mkdtemp(prefix="over-", dir=self.root))
-        for folder in (self.inputs, self.outputs, self.errors):
-            if folder.exists():
-                folder.rename(aside / folder.name)
+        for path in (self.inputs, self.outputs, self.errors, self.sealed, self.clear_zip):
+            if path.exists():
+                path.rename(aside / path.name)
         return aside
 
     def remove(self) -> None:

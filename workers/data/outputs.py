@@ -25,7 +25,7 @@ from protocol.results.computed import (
     result_digest,
 )
 from protocol.results.error_result import MACHINE_FAILED, Failure
-from protocol.types import Hash32, TaskId
+from protocol.types import Hash32, Signature, TaskId
 from workers.data.result_zip import ResultZip
 
 CHUNK_BYTES = 2**18
@@ -51,6 +51,8 @@ class PackedResult:
 
     digest: Hash32
     callback_data: str | None
+    #: By the task's enclave, if it has one.
+    enclave_signature: Signature | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@ be checked.
 
 wallet, docker, sandbox, disk    of this machine
 limits, network                  of its containers
+enclave                          the kind that it runs
 pool, broker                     can they be reached
 chain, clock, gas, stake         the node, and what the chain says of the wallet
 money                            this machine's own limits on what it pays and risks
@@ -78,7 +79,7 @@ def examine(settings: Settings, key: Key | None = None, *, thorough: bool = True
     yield finding
     if pool is None or key is None:
         missing = "that needs a wallet" if pool is not None else "the pool, which says where that is, does not answer"
-        for part in ("limits", "network", *ON_CHAIN, "broker"):
+        for part in ("limits", "enclave", "network", *ON_CHAIN, "broker"):
             yield CheckResult(part, False, f"{NOT_ASKED}{missing}")
         return
     try:
@@ -90,6 +91,7 @@ def examine(settings: Settings, key: Key | None = None, *, thorough: bool = True
         return
     with closing(machine.api):
         yield limits(machine)
+        yield _found("enclave", lambda: enclave(machine))
         if thorough:
             yield _found("network", lambda: network(machine))
         yield from on_chain(machine, time.time())
@@ -205,6 +207,15 @@ def _program(info: Mapping[str, object], runtime: str) -> str:
     found = runtimes.get(runtime) if isinstance(runtimes, Mapping) else None
     path = found.get("path") or found.get("runtimeType") if isinstance(found, Mapping) else None
     return f" ({path})" if path else ""
+
+
+def enclave(machine: Machine) -> CheckResult:
+    """Whether this machine can run the kind of enclave that it is set to. Raises BadSetting."""
+    kind, framework = machine.settings.enclave, machine.framework
+    if framework is None:
+        return CheckResult("enclave", True, f"{kind}: tasks for enclaves go to other machines", {"kind": kind})
+    says = f"{kind}, sessions from {machine.pool.sms_url}: this machine's owner can read what they hold"
+    return CheckResult("enclave", True, says, {"kind": kind, "tag": framework.tag})
 
 
 def network(machine: Machine) -> CheckResult:

@@ -7,7 +7,6 @@ here retries otherwise: the caller knows whether losing the call matters.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -32,6 +31,7 @@ from protocol.errors import (
     SluiceError,
 )
 from protocol.ethereum.signing import Key
+from protocol.results.attestation import Attestation
 from protocol.results.error_result import printable
 from protocol.results.resumed_upload import DIGEST_HEADER, OFFSET_HEADER, Rest, digest_header, read_offset
 from protocol.signin import SignIn
@@ -52,13 +52,12 @@ from protocol.wire import (
     Stored,
     WorkerModel,
 )
+from workers.pool import bounded_answer
 
 #: Seconds for a short request; a pool that takes longer is treated as away.
 REQUEST_SECONDS = 5.0
 #: Seconds without progress while a result is sent or stored.
 UPLOAD_SECONDS = 60.0
-#: Seconds and bytes that the body of an answer may take once it has begun: the longest, to a ping, has 212 KB.
-ANSWER_SECONDS, ANSWER_BYTES = 30.0, 2**20
 CHUNK_BYTES = 2**18
 #: Bytes of a result from which on it is asked how much of it the pool has already: a smaller one is sent as fast.
 RESUMED_BYTES = 2**20
@@ -158,10 +157,11 @@ class PoolApi:
         """A machine's record at the pool. Raises NotFound for one that never signed in."""
         return self._ask("GET", f"/workers/{wallet}", WorkerModel)
 
-    def put_result(self, token: str, task_id: TaskId, zip_path: Path) -> Stored:
+    def put_result(self, token: str, task_id: TaskId, zip_path: Path, attestation: Attestation | None = None) -> Stored:
         """Upload a result's zip; may be repeated with the same zip. The upload of a large one goes on where an earlier
-        call was cut.
+        call was cut. `attestation`: of the result's enclave.
         """
+        attested = {} if attestation is None else attestation.headers()
         size = zip_path.stat().st_size
         with zip_path.open("rb") as file:
             rest = None
@@ -174,7 +174,7 @@ class PoolApi:
                 f"/tasks/{task_id}/result",
                 token=token,
                 content=iter(lambda: file.read(CHUNK_BYTES), b""),
-                headers={"content-type": "application/zip", "content-length": str(size - first), **more},
+                headers={"content-type": "application/zip", "content-length": str(size - first), **more, **attested},
                 timeout=httpx.Timeout(UPLOAD_SECONDS, connect=REQUEST_SECONDS),
             )
         return _read(response, Stored)
@@ -219,7 +219,7 @@ class PoolApi:
             with self._http.get().stream(
                 method, self.url + path, content=content, headers=sent, timeout=timeout
             ) as streamed:
-                response = _whole(streamed)
+                response = bounded_answer.whole(streamed)
         except httpx.HTTPError as error:
             raise PoolUnavailable(what=self.url, why=str(error) or type(error).__name__) from error
         if response.is_success:
@@ -260,9 +260,9 @@ class SignedInApi:
         """`PoolApi.report` with the token."""
         self._with_token(lambda token: self._api.report(token, task_id, report))
 
-    def put_result(self, task_id: TaskId, zip_path: Path) -> Stored:
+    def put_result(self, task_id: TaskId, zip_path: Path, attestation: Attestation | None = None) -> Stored:
         """`PoolApi.put_result` with the token."""
-        return self._with_token(lambda token: self._api.put_result(token, task_id, zip_path))
+        return self._with_token(lambda token: self._api.put_result(token, task_id, zip_path, attestation))
 
     def _with_token(self, act: Callable[[str], _Result]) -> _Result:
         token = self._token()
@@ -270,17 +270,6 @@ class SignedInApi:
             return act(token)
         except NotSignedIn:
             return act(self._renew(token))
-
-
-def _whole(streamed: httpx.Response) -> httpx.Response:
-    """An answer with its body as it was sent. Raises httpx.ReadTimeout for one that does not end within its bounds."""
-    until, content = time.monotonic() + ANSWER_SECONDS, bytearray()
-    for piece in streamed.iter_raw():
-        content += piece
-        if len(content) > ANSWER_BYTES or time.monotonic() > until:
-            raise httpx.ReadTimeout(f"its answer did not end within {ANSWER_SECONDS:g} s and {ANSWER_BYTES} bytes")
-    kept = [(name, text) for name, text in streamed.headers.raw if name.lower() != b"content-encoding"]
-    return httpx.Response(streamed.status_code, headers=kept, content=bytes(content), request=streamed.request)
 
 
 def _json(body: BaseModel | None) -> bytes | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from protocol.errors import EngineTrouble
@@ -97,7 +97,8 @@ class ContainerSpec:
     image: str
     #: Empty: the image's own default.
     command: Sequence[str]
-    environment: dict[str, str]
+    #: In an enclave it holds secrets.
+    environment: dict[str, str] = field(repr=False)
     labels: dict[str, str]
     #: Host folders; inputs are bound read-only.
     inputs: str

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from protocol.errors import Refused, TaskDeclined
 from protocol.poco.authorization import recover_authorization
-from protocol.poco.tags import needs_gpu
-from protocol.results.error_result import CONTRIBUTION_TIMEOUT, MACHINE_FAILED, NOT_AUTHORIZED
+from protocol.poco.tags import fits, needs_gpu
+from protocol.results.error_result import CONTRIBUTION_TIMEOUT, MACHINE_FAILED, NO_ENCLAVE, NOT_AUTHORIZED
 from protocol.types import Hash32, Signature, Wallet
 from workers.context import WorkerContext
 from workers.fitness import clock
@@ -45,6 +45,8 @@ def _why_not(context: WorkerContext, replicate: Replicate) -> tuple[str, str] | 
         return NOT_AUTHORIZED, f"it is authorized by {signer}"
     if needs_gpu(Hash32(assignment.tag)) and not machine.gpus:
         return MACHINE_FAILED, "it asks for a GPU, and this machine offers none (SLUICE_GPUS)"
+    if replicate.in_enclave and not fits(Hash32(assignment.tag), machine.tag):
+        return NO_ENCLAVE, "it asks for a kind of enclave that this machine does not run (SLUICE_ENCLAVE)"
     if replicate.stage is not ReplicateStage.TAKEN:
         # A container that runs already was allowed when it was begun.
         return None

@@ -45,9 +45,11 @@ from protocol.results.params import DealParams, read_params
 from protocol.types import ZERO_ADDRESS, Hash32, TaskId
 from protocol.wire import Assignment, Report, Step
 from workers.context import WorkerContext
-from workers.data import inputs, outputs
+from workers.data import outputs
 from workers.data.layout import TaskFolders, discard
 from workers.data.outputs import PackedResult
+from workers.enclave.enter import enter
+from workers.enclave.port import Enclave, Work
 from workers.pool.reports import tail
 from workers.sandbox import run_app
 from workers.sandbox.engine.container_state import ContainerExit
@@ -136,7 +138,13 @@ def _compute(context: WorkerContext, replicate: Replicate) -> None:
     code = attempt.exit_code
     cause = failure.value if failure else None
     if context.journal.mark_computed(
-        task_id, context.now(), digest=result.digest, callback_data=result.callback_data, cause=cause, exit_code=code
+        task_id,
+        context.now(),
+        digest=result.digest,
+        callback_data=result.callback_data,
+        cause=cause,
+        exit_code=code,
+        enclave_signature=result.enclave_signature,
     ):
         log.info("Computed.", action="computed", task=task_id, digest=result.digest, cause=cause, exit_code=code)
         context.reports.send(
@@ -182,9 +190,10 @@ def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> 
         failure, why = cause_of(replicate.task_id, error, attempt.ended)
         _require_own_failure(context, replicate, attempt, why)
         log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=why)
-        if replicate.assignment.callback != ZERO_ADDRESS:
-            # A callback contract expects the app's data; there is none, and no text can stand for it.
-            raise _declined(replicate.task_id, failure, f"{why} (a callback contract is given no error)") from error
+        if replicate.assignment.callback != ZERO_ADDRESS or replicate.in_enclave:
+            # A callback contract expects the app's data, and an enclave answers for what its app has left; there is
+            # none, and no text can stand for it.
+            raise _declined(replicate.task_id, failure, f"{why} (it is given no error in place of a result)") from error
         result_limits = context.machine.result_limits
         return error_result(replicate.task_id, folders, failure, why, attempt.ended, result_limits), failure
 
@@ -194,21 +203,19 @@ def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolde
     machine's own sandbox may have been why.
     """
     assignment = replicate.assignment
-    params = _params(assignment)
+    params = _params(replicate)
     require_name(assignment)
     deadline = _task_deadline(context, replicate)
-    inputs.fetch(assignment, params, folders.inputs, context.layout, context.machine.downloads, deadline)
-    _run(context, replicate, params, folders, attempt, deadline)
+    enclave = enter(context, Work(assignment, params, context.layout, deadline))
+    enclave.pre_compute(context.machine.downloads)
+    _run(context, replicate, params, folders, attempt, deadline, enclave)
     if attempt.ended is not None and not attempt.ended.clean:
         _require_own_failure(context, replicate, attempt, how(attempt.ended))
     if attempt.ended is not None and attempt.ended.clean:
         for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
             if content:
                 outputs.write_into(folders.outputs, name, content)
-    callback = assignment.callback != ZERO_ADDRESS
-    return outputs.pack(
-        replicate.task_id, folders.outputs, folders.zip, callback=callback, result_limits=context.machine.result_limits
-    )
+    return enclave.post_compute(context.machine.result_limits)
 
 
 def _require_own_failure(context: WorkerContext, replicate: Replicate, attempt: _Attempt, why: str) -> None:
@@ -235,13 +242,15 @@ def _aborted(context: WorkerContext, task_id: TaskId) -> bool:
     return known is None or known.stage not in COMPUTING
 
 
-def _params(assignment: Assignment) -> DealParams:
+def _params(replicate: Replicate) -> DealParams:
+    assignment = replicate.assignment
     try:
         params = read_params(assignment.params)
     except BadMessage as error:
         raise _failed(assignment, Failure.APP, str(error)) from error
-    if params.unserved is not None:
-        raise _failed(assignment, Failure.APP, params.unserved)
+    unserved = params.unserved(enclave=replicate.in_enclave)
+    if unserved is not None:
+        raise _failed(assignment, Failure.APP, unserved)
     return params
 
 
@@ -252,6 +261,7 @@ def _run(
     folders: TaskFolders,
     attempt: _Attempt,
     deadline: TaskDeadline,
+    enclave: Enclave,
 ) -> None:
     """Run the app and read what it printed. Raises TaskFailure or TaskDeclined."""
     task_id, assignment, machine = replicate.task_id, replicate.assignment, context.machine
@@ -271,7 +281,7 @@ def _run(
         app_image = AppImage(context.engine, context.layout, machine.images, assignment, deadline)
         run = run_app.AppRun(
             engine=context.engine,
-            spec=spec,
+            spec=enclave.app(spec),
             known_image=app_image.known,
             fetch_image=app_image.fetch,
             pinned=partial(app_names.with_names, context.layout),

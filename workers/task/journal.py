@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from protocol.types import Hash32, NRlc, TaskId
+from protocol.types import Hash32, NRlc, Signature, TaskId
 from protocol.wire import Assignment, Mode, ResultLink
 from workers.task.replicate import ALLOWED_BEFORE, Replicate, ReplicateStage
 
@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS replicates (
     cause TEXT,
     exit_code INTEGER,
     container_id TEXT,
-    updated_at REAL NOT NULL
+    updated_at REAL NOT NULL,
+    enclave_signature TEXT
 ) STRICT
 """
 #: What is kept of tasks that are over, for `sluice worker earnings`. `reward`: nRLC, once the chain was asked.
@@ -58,7 +59,10 @@ CREATE TABLE IF NOT EXISTS stakes (
 ENDED_SECONDS = 1000 * 3600.0
 #: Seconds for which the stake of a deal is kept although no task of it is here: its next task may come.
 STAKE_SECONDS = 24 * 3600.0
-_COLUMNS = "task_id, assignment, stage, digest, callback_data, link, cause, exit_code, container_id, updated_at"
+_COLUMNS = (
+    "task_id, assignment, stage, digest, callback_data, link, cause, exit_code, container_id, updated_at,"
+    " enclave_signature"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,20 @@ class Journal:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute(_SCHEMA)
+        self._add_column()
         self._db.execute(_ENDED_SCHEMA)
         self._db.execute(_STAKES_SCHEMA)
         self._db.execute("CREATE INDEX IF NOT EXISTS ended_by_time ON ended (ended_at)")
+
+    def _add_column(self) -> None:
+        """Add the column that a file of an earlier release lacks. Several processes may do so at the same time."""
+        if "enclave_signature" not in {row[1] for row in self._db.execute("PRAGMA table_info(replicates)")}:
+            try:
+                self._db.execute("ALTER TABLE replicates ADD COLUMN enclave_signature TEXT")
+            except sqlite3.OperationalError as error:
+                # Another process was faster.
+                if "duplicate column" not in str(error):
+                    raise
 
     def close(self) -> None:
         """Close the file."""
@@ -137,6 +152,7 @@ class Journal:
         callback_data: str | None,
         cause: str | None,
         exit_code: int | None,
+        enclave_signature: Signature | None = None,
     ) -> bool:
         """→ COMPUTED: the result zip is on disk. False if the task was aborted meanwhile."""
         return self._step(
@@ -147,6 +163,7 @@ class Journal:
             callback_data=callback_data,
             cause=cause,
             exit_code=exit_code,
+            enclave_signature=enclave_signature,
         )
 
     def mark_committed(self, task_id: TaskId, now: float) -> bool:
@@ -231,7 +248,7 @@ class Journal:
 
 
 def _replicate(row: tuple[str | int | float | None, ...]) -> Replicate:
-    task_id, assignment, stage, digest, callback_data, link, cause, exit_code, container_id, updated_at = row
+    task_id, assignment, stage, digest, callback_data, link, cause, exit_code, container_id, updated_at, signed = row
     return Replicate(
         task_id=TaskId(str(task_id)),
         assignment=_assignment(str(assignment)),
@@ -243,6 +260,7 @@ def _replicate(row: tuple[str | int | float | None, ...]) -> Replicate:
         exit_code=None if exit_code is None else int(exit_code),
         container_id=None if container_id is None else str(container_id),
         updated_at=float(updated_at or 0.0),
+        enclave_signature=None if signed is None else Signature(str(signed)),
     )
 
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from protocol.types import Hash32, TaskId
+from protocol.poco.tags import needs_enclave_signature
+from protocol.results.attestation import Attestation
+from protocol.types import Hash32, Signature, TaskId
 from protocol.wire import Assignment, Mode, ResultLink
 
 
@@ -57,6 +59,8 @@ class Replicate:
     stage: ReplicateStage
     #: Result digest (not the vote's hash), from COMPUTED on.
     digest: Hash32 | None = None
+    #: By the task's enclave, of hash and seal of the digest.
+    enclave_signature: Signature | None = None
     #: `callback-data` of the app as `0x` hex, for deals with a callback.
     callback_data: str | None = None
     #: Where the scheduler stored the result, once uploaded.
@@ -72,6 +76,18 @@ class Replicate:
     def solo(self) -> bool:
         """Whether the result goes on chain in one transaction (contributeAndFinalize)."""
         return self.assignment.mode is Mode.SOLO
+
+    @property
+    def in_enclave(self) -> bool:
+        """Whether its app runs in an enclave, which signs the result."""
+        return needs_enclave_signature(Hash32(self.assignment.tag))
+
+    @property
+    def attestation(self) -> Attestation | None:
+        """What the task's enclave says of the result."""
+        if self.digest is None or self.enclave_signature is None:
+            return None
+        return Attestation(self.digest, self.enclave_signature)
 
     @property
     def uploaded(self) -> bool:

@@ -146,7 +146,7 @@ def upload(context: WorkerContext, task_id: TaskId) -> bool:
         reraise=True,
     )
     try:
-        stored = retrying(context.pool.put_result, task_id, path)
+        stored = retrying(context.pool.put_result, task_id, path, replicate.attestation)
     except BadInput as error:
         log.warning("The pool refuses the result.", action="upload_refused", task=task_id, why=str(error))
         return False

@@ -28,8 +28,8 @@ def contribute(replicate: Replicate, chain_id: int, now: float, behind: Wallet |
         "result_hash": result_hash(task_id, digest),
         "result_seal": result_seal(wallet, task_id, digest),
         "authorization": replicate.assignment.authorization,
-        "enclave_challenge": replicate.assignment.enclave_challenge,
-    } | ({} if behind is None else {BEHIND: behind})
+    }
+    args |= _enclave(replicate) | ({} if behind is None else {BEHIND: behind})
     return Intent.new(chain_id, wallet, CONTRIBUTE, task_id, args, now)
 
 
@@ -51,12 +51,18 @@ def contribute_and_finalize(replicate: Replicate, chain_id: int, now: float, beh
         "digest": _digest(replicate),
         "results": to_hex(replicate.link.model_dump_json().encode()),
         "authorization": assignment.authorization,
-        "enclave_challenge": assignment.enclave_challenge,
-    } | ({} if behind is None else {BEHIND: behind})
+    }
+    args |= _enclave(replicate) | ({} if behind is None else {BEHIND: behind})
     if assignment.callback != ZERO_ADDRESS and replicate.callback_data is not None:
         # The bytes that were hashed; a deal without callback must not carry any (the contract compares the hash).
         args["callback"] = to_hex(to_bytes_leniently(replicate.callback_data))
     return Intent.new(chain_id, Wallet(assignment.wallet), SOLO, replicate.task_id, args, now)
+
+
+def _enclave(replicate: Replicate) -> dict[str, str]:
+    """Challenge, and signature by its key if the task is for an enclave."""
+    signed, challenge = replicate.enclave_signature, {"enclave_challenge": replicate.assignment.enclave_challenge}
+    return challenge if signed is None else challenge | {"enclave_signature": signed}
 
 
 def _digest(replicate: Replicate) -> Hash32:

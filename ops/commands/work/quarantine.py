@@ -17,6 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 
 #: Rows listed at once.
 MOST = 1000
+_ACCEPT_EXAMPLES = "Examples: `sluice quarantine accept --key 0x…`, `sluice quarantine accept --key 0x… --undo`"
 
 
 def register(app: typer.Typer) -> None:
@@ -26,11 +27,14 @@ def register(app: typer.Typer) -> None:
     group.command(
         "retry", epilog="Examples: `sluice quarantine retry`, `sluice quarantine retry --collection deals --key 0x…`"
     )(answering()(_retry))
+    group.command("accept", epilog=_ACCEPT_EXAMPLES)(answering()(_accept))
     app.add_typer(group, name="quarantine")
 
 
 def _ls(as_json: Json = False) -> None:
-    """Each row with its collection, its reason and when it is read again. Exit code 1 if there are any."""
+    """Each row with its collection, its reason and when it is read again. Exit code 1 if there are any but accepted
+    ones.
+    """
     entries = Store.open(settings()).quarantine.entries(MOST)
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries], default=str))
@@ -43,13 +47,13 @@ def _ls(as_json: Json = False) -> None:
                 f"{screen.age(now - entry.since)} ago",
                 f"in {screen.age(entry.until - now)}",
                 str(entry.times),
-                entry.why,
+                f"accepted: {entry.why}" if entry.accepted else entry.why,
             )
             for entry in entries
         ]
         columns = ("collection", "row", "since", "read again", "times", "why")
         screen.console().print(screen.table(columns, rows, empty="Nothing is quarantined."))
-    if entries:
+    if not all(entry.accepted for entry in entries):
         raise typer.Exit(1)
 
 
@@ -60,9 +64,32 @@ def _retry(
 ) -> None:
     """Have rows read again by the next sweep, a few seconds from now, instead of at the time that `ls` shows."""
     count = Store.open(settings()).quarantine.make_due(collection, key)
-    if not count and (collection or key):
-        raise NotFound(what=f"row in quarantine: {' '.join(word for word in (collection, key) if word)}")
+    _require(count, collection, key)
     if as_json:
         print(json.dumps({"rows": count}))
     else:
         print(f"Rows that will be read again within seconds: {count}; `sluice quarantine ls` shows what stays.")
+
+
+def _accept(
+    key: Annotated[str, typer.Option("--key", help="The row, as `ls` shows it.")],
+    collection: Annotated[str | None, typer.Option("--collection", help="The collection that it is in.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Count it again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Count a row no longer in `sluice status` and alerts: nothing can be done about it, as with a deal that cannot be
+    decoded. It is still read again, and counted again if its reason changes.
+    """
+    count = Store.open(settings()).quarantine.accept(collection, key, accepted=not undo)
+    _require(count, collection, key)
+    if as_json:
+        print(json.dumps({"rows": count, "accepted": not undo}))
+    else:
+        print(f"{'Counted again' if undo else 'Accepted'}: {key}.")
+
+
+def _require(count: int, *words: str | None) -> None:
+    """Raise NotFound if no row was meant by the words of the command, and there were any."""
+    given = [word for word in words if word]
+    if given and not count:
+        raise NotFound(what=f"row in quarantine: {' '.join(given)}")

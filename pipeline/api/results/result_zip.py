@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.api.results.repack import PRINTED_BYTES, PRINTED_FILES, UNPROVEN_FOLDER, Repacked
+from protocol.enclave.result import CONTENT_FILE, KEY_FILE
 from protocol.errors import BadMessage, StorageUnavailable
 from protocol.results import zip_rules
 from protocol.results.computed import COMPUTED_BYTES, COMPUTED_FILE, Computed, read_computed, result_digest
@@ -37,16 +38,20 @@ _END = struct.Struct("<4s4H2LH")
 _END_SIGNATURE, _LOCATOR_SIGNATURE = b"PK\x05\x06", b"PK\x06\x07"
 _LOCATOR_BYTES = 20
 _ENCRYPTED = 0x1
+#: What a result that only its beneficiary can read consists of.
+ENCRYPTED_FILES = frozenset({KEY_FILE, CONTENT_FILE})
 #: What this machine's disk or limits answer with, whatever a zip holds.
 _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedResult:
-    """What a zip proves: the digest of its files, and what its computed.json says."""
+    """What a zip proves: the digest of its files, and what its computed.json says. `computed`: None for an encrypted
+    result, whose digest is its enclave's word.
+    """
 
     digest: Hash32
-    computed: Computed
+    computed: Computed | None
 
 
 def check_result(path: Path, *, callback: bool, max_unpacked: int = MAX_UNPACKED_BYTES) -> CheckedResult:
@@ -63,8 +68,27 @@ def check_result(path: Path, *, callback: bool, max_unpacked: int = MAX_UNPACKED
         return CheckedResult(result_digest(computed, sums, folders), computed)
 
 
+def check_encrypted(path: Path, digest: Hash32, *, max_unpacked: int = MAX_UNPACKED_BYTES) -> CheckedResult:
+    """Check that the zip at `path` is an encrypted result and nothing else. `digest`: what its enclave signed. Raises
+    BadMessage.
+    """
+    with _opened(path) as archive:
+        files, folders = _entries(archive, max_unpacked)
+        if files.keys() != ENCRYPTED_FILES or folders != {""}:
+            raise BadMessage(
+                why=f"the deal wants its result encrypted: a zip of {' and '.join(sorted(ENCRYPTED_FILES))}"
+            )
+    return CheckedResult(digest, None)
+
+
 def repack(path: Path, into: Path, checked: CheckedResult, *, max_unpacked: int = MAX_UNPACKED_BYTES) -> None:
-    """Write what the vote covers of the zip at `path`, checked by `check_result`, to `into`. Raises BadMessage."""
+    """Write what the vote covers of the zip at `path`, checked before, to `into`. Raises BadMessage."""
+    if checked.computed is None:
+        with _opened(path) as archive, Repacked(into) as target:
+            for name in sorted(ENCRYPTED_FILES):
+                with archive.open(name) as entry:
+                    target.copy(name, archive.getinfo(name), entry.read, CHUNK_BYTES)
+        return
     wanted = checked.computed.output_path
     if wanted is None:
         raise BadMessage(why="a result for a callback has no files")

@@ -3,6 +3,7 @@
 PUT zip ─► is it stored already?        then that is the answer, and the body is not read
         ─► has another worker's vote for the same result been stored? then its link, and the body is not read
         ─► may this wallet upload?      vote: it has contributed on chain      solo: the wallet is still at the task
+        ─► of an enclave: has the task's challenge signed for the digest? see `enclaves`
         ─► temporary file, capped, at a least rate, two at a time per wallet; with Content-Range see `parts`
         ─► digest recomputed from the zip ─► vote: keccak(task ‖ digest) is its contribution
         ─► what the digest covers is packed anew: files beside it are dropped
@@ -28,6 +29,7 @@ from config.metrics import RESULT_SECONDS, RESULTS_NOT_STORED
 from pipeline.api.auth.access import Access, SignedIn
 from pipeline.api.reports import announce, on_chain, own_replicate
 from pipeline.api.results import parts
+from pipeline.api.results.enclaves import attestation_of, check_attested, is_encrypted
 from pipeline.api.results.result_zip import MAX_UNPACKED_BYTES, CheckedResult, check_result, repack
 from pipeline.api.results.upload_turns import LEAST_RATE, VERIFIED_AT_ONCE, UploadTurns, receive
 from pipeline.domain.records import Replicate, ReplicateState, Standing, TaskRecord
@@ -36,6 +38,7 @@ from protocol.errors import NotYet, Refused, RoomTaken, StorageUnavailable, Unav
 from protocol.ethereum.hexbytes import to_bytes_leniently, to_hex
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, ContributionStatus, fold
+from protocol.results.attestation import Attestation
 from protocol.results.resumed_upload import DIGEST_HEADER, OFFSET_HEADER, Rest, read_digest
 from protocol.results.zip_rules import largest_zip
 from protocol.types import ZERO_HASH, Hash32, TaskId, Wallet
@@ -80,6 +83,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     view = fold(task.task_id, (), category_seconds=0) if alone else await run_in_threadpool(on_chain, services, task)
     try:
         check_may_upload(task, replicate, view)
+        attested = attestation_of(task, wallet, request.headers)
     except Refused:
         parts.remove_parts(services.uploads, task.task_id, wallet)
         raise
@@ -103,7 +107,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
             async with _verifying:
                 if rest is not None:
                     await run_in_threadpool(parts.check_whole, path, rest)
-                return await run_in_threadpool(_store, services, task, replicate, view, path, begun)
+                return await run_in_threadpool(_store, services, task, replicate, view, path, begun, attested)
     except ClientDisconnect as error:
         # Nobody reads the answer; without one the server would log a failure of ours.
         log.info("An upload was cut.", action="upload_cut", task=task.task_id, wallet=wallet)
@@ -217,18 +221,35 @@ def _temporary(folder: Path) -> Iterator[Path]:
 
 
 def _store(
-    services: Access, task: TaskRecord, replicate: Replicate, view: ChainView, path: Path, begun: float
+    services: Access,
+    task: TaskRecord,
+    replicate: Replicate,
+    view: ChainView,
+    path: Path,
+    begun: float,
+    attested: Attestation | None,
 ) -> Stored:
-    """Check a whole body and put it where the requester finds it. `begun`: when its request came, Unix seconds."""
-    unpacked = _most_unpacked(services)
-    checked = check_result(path, callback=task.has_callback, max_unpacked=unpacked)
+    """Check a whole body and put it where the requester finds it. `begun`: when its request came, Unix seconds;
+    `attested`: what its enclave says of it, if it has one.
+    """
+    checked = _check(services, task, path, attested)
     check_digest(replicate, view, task.task_id, checked.digest)
     if replicate.link is not None:
         return Stored(link=replicate.link, digest=checked.digest)
     link = _link(services, task, replicate, checked, path)
-    data = checked.computed.callback_data
+    data = None if checked.computed is None else checked.computed.callback_data
     callback_data = None if data is None else to_hex(to_bytes_leniently(data))
     return _note(services, task, replicate, Stored(link=link, digest=checked.digest), callback_data, begun)
+
+
+def _check(services: Access, task: TaskRecord, path: Path, attested: Attestation | None) -> CheckedResult:
+    unpacked = _most_unpacked(services)
+    if attested is None:
+        return check_result(path, callback=task.has_callback, max_unpacked=unpacked)
+    deals = services.store.deals.load_deals([task.deal_id])
+    if not deals:
+        raise Unavailable(what="the database", why=f"it does not show the deal {task.deal_id} now")
+    return check_attested(path, task, attested, encrypted=is_encrypted(deals[0].params, task), max_unpacked=unpacked)
 
 
 def _most_unpacked(services: Access) -> int:
@@ -243,7 +264,7 @@ def _link(services: Access, task: TaskRecord, replicate: Replicate, checked: Che
     chain: its link is part of the transaction, so it is stored before that is sent. Either is kept only if the chain
     completes the task with it (`pipeline.flow.keep_results`).
     """
-    if checked.computed.callback_data is not None:
+    if checked.computed is not None and checked.computed.callback_data is not None:
         return ResultLink(storage="ethereum", location=task.callback)
     with _temporary(services.uploads) as clean:
         repack(path, clean, checked, max_unpacked=_most_unpacked(services))

@@ -20,7 +20,7 @@ from protocol.types import TaskId
 #: Share of the scheduler's stake that must be free: as the alert SluiceStakeLow has it.
 LEAST_FREE = 0.1
 #: What no waiting of the machines that there are will change.
-_LASTING = frozenset({Obstacle.TAG, Obstacle.STAKE})
+_LASTING = frozenset({Obstacle.ENCLAVE, Obstacle.TAG, Obstacle.STAKE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Unservable:
 
 
 def unservable(waiting: Sequence[TaskRecord], candidates: Mapping[Kind, Candidates], now: float) -> list[Unservable]:
-    """Which of these tasks no machine offers what they demand, or has the stake, by their kind."""
+    """Which of these tasks no machine offers what they demand, has the stake or is given them, by their kind."""
     found = []
     for kind, of_kind in candidates.items():
         tasks = [task for task in waiting if Kind.of(task) == kind]

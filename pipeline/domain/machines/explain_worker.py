@@ -85,6 +85,7 @@ def _slots(worker: WorkerRecord) -> str:
 def _to_task(found: Obstacle | None, capacity: Capacity) -> str:
     return {
         None: "it may be given them now",
+        Obstacle.ENCLAVE: "they are for enclaves and the pool does not serve them",
         Obstacle.TAG: "their tag demands what it does not offer",
         Obstacle.STAKE: f"a vote locks more than the {capacity.stake} nRLC of stake that it has free",
         Obstacle.NEWCOMERS: "they wait for a machine that was right on chain before",

@@ -103,7 +103,7 @@ def read_view(
 def _policy(settings: Settings) -> tuple[OrderPolicy | None, str]:
     """The policy, or None and why its file cannot be read."""
     try:
-        return read_policy(settings.orders_file), ""
+        return read_policy(settings.orders_file, enclaves=bool(settings.enclave_sms_url)), ""
     except BadSetting as error:
         log.warning("The policy of orders cannot be read: nothing is signed.", action="orders_policy", why=str(error))
         return None, str(error)

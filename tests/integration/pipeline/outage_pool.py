@@ -276,15 +276,16 @@ class OutagePool:
         volume: int = 1,
         tag: Hash32 = ZERO_HASH,
         price: NRlc = PRICE,
+        params: str = "",
     ) -> Matched:
         """Tasks of a category of so many seconds, each at `price` nRLC."""
         market, owner, requester = self.chain.market, self.chain.sender(OWNER), self.chain.sender(REQUESTER)
         workerpool, number = Contract(str(self.settings.workerpool)), self.categories[category]
         offer = orders.Offer(
-            orders.offer_app(market, owner.key, self.app),
+            orders.offer_app(market, owner.key, self.app, tag=tag),
             orders.offer_work(market, owner.key, workerpool, category=number, price=price, tag=tag),
         )
-        request = orders.request(market, requester.key, offer, trust=trust, volume=volume, tag=tag)
+        request = orders.request(market, requester.key, offer, trust=trust, volume=volume, params=params, tag=tag)
         self.now += 1
         self.chain.rpc.call("evm_setNextBlockTimestamp", int(self.now))
         deal = match(requester, market, [(offer, request)])[0]

@@ -163,6 +163,9 @@ def test_deal_not_decodable(desk: Desk, shell: Shell) -> None:
     shell.says(f"deal show {deal.deal_id}", "unreadable", why)
     shell.says("deal ls --limit 1", why)
     shell.says("chain status", "1 of deals are quarantined", "`sluice quarantine ls`", code=1)
+    shell.says(f"quarantine accept --key {deal.deal_id}", "Accepted")
+    shell.says("quarantine ls", "accepted: ", why)
+    shell.says("chain status")
     pool.store._db["quarantine"].delete_many({})
 
 

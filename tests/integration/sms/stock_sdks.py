@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +39,9 @@ from protocol.results.digest import file_digest
 from protocol.types import Contract, DealId, Hash32, Signature, TaskId, Wallet
 from tests.integration import sdk
 from tests.integration.conftest import BLOCK_TIME, Chain, IpfsNode
+from tests.integration.sms.service import Sms, serving
 from tests.integration.test_sdk_requester import await_deal, put
-from tests.waiting import ample, wait_until
+from tests.waiting import ample
 
 #: Seconds for everything the SDK does: it looks at a task every 5 s.
 WAIT_SECONDS = 90.0
@@ -52,36 +50,6 @@ DATASET = "the rows that nobody but the enclave may read"
 APP_SECRET, REQUESTER_SECRET = "what the developer knows", "what the requester knows"
 TOKEN = b"the-workers-token-at-the-result-store"
 DIGEST = file_digest(b"\x07" * 32)
-
-
-@dataclass
-class Sms:
-    """The service as a process."""
-
-    environment: dict[str, str]
-    url: str
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "ops.cli", "sms", "run"]
-            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        wait_until(self._answers, 20.0, what="the secret service")
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health", timeout=ample(2.0)).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def post(self, path: str, signature: Signature, **more: Any) -> httpx.Response:
-        return httpx.post(self.url + path, headers={"authorization": signature}, timeout=ample(10.0), **more)
 
 
 @pytest.fixture(scope="module")
@@ -94,25 +62,8 @@ def own_chain(poco_state: PocoState, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def sms(own_chain: Chain, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sms]:
-    home, port = tmp_path_factory.mktemp("sms"), ports.free_port()
-    database = f"test_sms_{port}"
-    own = {
-        "SLUICE_HOME": str(home),
-        "SLUICE_RPC_URL": own_chain.node.rpc_url,
-        "SLUICE_HUB": own_chain.at.hub,
-        "SLUICE_MONGODB_URI": stack.settings["SLUICE_MONGODB_URI"],
-        "SLUICE_SMS_DATABASE": database,
-        "SLUICE_SMS_PORT": str(port),
-        "SLUICE_SMS_SIMULATION": "true",
-        "SLUICE_LOG_LEVEL": "debug",
-    }
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    service = Sms(inherited | own, f"http://127.0.0.1:{port}", home / "log")
-    service.start()
-    yield service
-    service.kill()
-    with MongoClient[dict[str, Any]](own["SLUICE_MONGODB_URI"]) as client:
-        client.drop_database(database)
+    with serving(own_chain, stack.settings["SLUICE_MONGODB_URI"], tmp_path_factory.mktemp("sms")) as service:
+        yield service
 
 
 def start_sdk(version: str, chain: Chain, sms: Sms, folder: Path, **more: Any) -> subprocess.Popen[str]:

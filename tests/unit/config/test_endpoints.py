@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from config.settings import read_settings
-from config.values.endpoints import plaintext_warnings, public_endpoints, rpc_urls
+from config.values.endpoints import (
+    loopback_warnings,
+    plaintext_warnings,
+    public_endpoints,
+    rpc_urls,
+    secret_service,
+)
 from protocol.errors import BadSetting
 
 
@@ -49,3 +55,15 @@ def test_the_operator_is_told_what_machines_elsewhere_would_refuse() -> None:
     encrypted = {"api_url": "https://pool.example", "amqp_public_host": "2001:db8::1", "amqp_public_tls": True}
     assert not plaintext_warnings(read_settings(**encrypted))
     assert not plaintext_warnings(read_settings(amqp_public_host="::1"))
+
+
+def test_the_secret_service_is_an_address_that_machines_elsewhere_reach_or_is_not_named() -> None:
+    assert secret_service(read_settings()) is None
+    assert secret_service(read_settings(enclave_sms_url="https://sms.example/")) == "https://sms.example"
+    with pytest.raises(BadSetting, match="SLUICE_ENCLAVE_SMS_URL"):
+        secret_service(read_settings(enclave_sms_url="sms.example"))
+    public = {"api_url": "https://pool.example", "enclave_sms_url": "http://127.0.0.1:18320"}
+    assert any(line.startswith("SLUICE_ENCLAVE_SMS_URL") for line in loopback_warnings(read_settings(**public)))
+    assert any(
+        "SLUICE_ENCLAVE_SMS_URL" in line for line in plaintext_warnings(read_settings(enclave_sms_url="http://a"))
+    )

@@ -21,7 +21,7 @@ close_on_chain = false
 [[offer]]
 category = 0
 price = "0.1 RLC"
-trust = 5
+trust = 1
 tag = ["gpu", "scone"]
 share = 2
 most = 7
@@ -47,7 +47,7 @@ def test_a_policy_says_market_prices_trust_tags_shares_and_how_long_orders_last(
         False,
     )
     paid, free = found.offer
-    assert (paid.category, paid.price, paid.trust, paid.share, paid.most) == (0, 10**8, 5, 2, 7)
+    assert (paid.category, paid.price, paid.trust, paid.share, paid.most) == (0, 10**8, 1, 2, 7)
     assert needs_gpu(paid.tag)
     assert framework(paid.tag) is Framework.SCONE
     assert (free.price, free.trust, free.tag, free.share) == (0, 1, "0x" + "0" * 64, 1)
@@ -87,6 +87,10 @@ def test_json_says_the_same_and_without_a_file_nothing_is_offered(tmp_path: Path
         ("[[offer]]\ncategory = 0\nprice = 'free'\ntrust = -1", "offer 1, trust: Input should be greater"),
         ("[[offer]]\ncategory = 0\nprice = 'free'\ntag = ['fpga']", "offer 1, tag: 'fpga' is none of gpu, scone"),
         ("[[offer]]\ncategory = 0\nprice = 'free'\ntag = ['tdx', 'scone']", "offer 1, tag: a machine has one kind"),
+        (
+            "[[offer]]\ncategory = 0\nprice = 'free'\ntag = ['tdx']\ntrust = 3",
+            "offer 1: what an enclave signs is served at",
+        ),
         ("[[offer]]\ncategory = 0\nprice = 'free'\nshare = 0", "offer 1, share: Input should be greater than 0"),
         ("[[offer]]\ncategory = 0\nprice = 'free'\nmost = 0", "offer 1, most: Input should be greater"),
         ("[[offer]]\ncategory = 0\nprice = 'free'\nsize = 2", "offer 1, size: Extra inputs"),
@@ -115,3 +119,10 @@ def test_a_file_that_is_not_there_and_one_that_is_no_json_are_told(tmp_path: Pat
         read_policy(tmp_path / "absent.toml")
     with pytest.raises(BadSetting, match="it is no JSON"):
         read_policy(written(tmp_path, "market = 1", "orders.json"))
+
+
+def test_a_pool_without_a_secret_service_offers_nothing_for_enclaves(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    assert read_policy(path, enclaves=True).offer[0].for_enclaves
+    with pytest.raises(BadSetting, match="offer 1, tag: it needs enclaves, and SLUICE_ENCLAVE_SMS_URL is not set"):
+        read_policy(path, enclaves=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import cast
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -133,3 +134,20 @@ def test_a_password_that_everybody_knows_is_refused_before_anything_starts(field
 )
 def test_other_passwords_and_those_of_the_local_stack_are_taken(fields: dict[str, object]) -> None:
     preflight.require_own_passwords(read_settings(**fields))
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok", "says"),
+    [
+        (httpx.Response(200, json="TDX"), True, "serves TDX"),
+        (httpx.Response(200, json="RISC"), False, "(ValueError)"),
+        (httpx.Response(200, text="<html>"), False, "(JSONDecodeError)"),
+        (httpx.Response(503), False, "(HTTPStatusError)"),
+    ],
+    ids=["told", "unknown kind", "no JSON", "away"],
+)
+def test_the_secret_service_is_asked_which_enclaves_it_serves(answer: httpx.Response, ok: bool, says: str) -> None:
+    transport = httpx.MockTransport(lambda _: answer)
+    (found,) = preflight.ask_secret_service(read_settings(enclave_sms_url="https://sms.example"), transport)
+    assert (found.ok, found.fatal, found.says.endswith(says)) == (ok, False, True)
+    assert preflight.ask_secret_service(read_settings()) == []

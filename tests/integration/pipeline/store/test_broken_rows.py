@@ -127,6 +127,25 @@ def test_a_row_is_taken_up_again_once_it_fits_and_is_asked_for_rarely_until_then
     assert store.tasks.get_task(first)
 
 
+def test_a_row_that_an_operator_accepted_is_not_counted_until_its_reason_changes(store: Store) -> None:
+    quarantine, counted = store.quarantine, {"deals": 1}
+    quarantine.add("deals", [("0x1", "trust is too large")], now=0.0)
+    assert quarantine.accept(None, "0x2", accepted=True) == 0
+    assert quarantine.accept("tasks", "0x1", accepted=True) == 0
+    assert quarantine.counts() == counted
+    assert quarantine.accept(None, "0x1", accepted=True) == 1
+    assert quarantine.counts() == {}
+    assert [entry.accepted for entry in quarantine.entries()] == [True]
+    later = FIRST_WAIT + 1
+    quarantine.add("deals", [("0x1", "trust is too large")], now=later)
+    assert quarantine.counts() == {}
+    quarantine.add("deals", [("0x1", "its name is no UTF-8")], now=later + 3 * FIRST_WAIT)
+    assert quarantine.counts() == counted
+    quarantine.accept(None, "0x1", accepted=True)
+    assert quarantine.accept(None, "0x1", accepted=False) == 1
+    assert quarantine.counts() == counted
+
+
 def test_a_deal_that_was_set_aside_is_read_again_by_itself(store: Store) -> None:
     store.deals.noticed([(DEAL, BlockNumber(1), BlockHash("0x" + "11" * 32))])
     store.deals.quarantine(DEAL, "the node answered 0x")

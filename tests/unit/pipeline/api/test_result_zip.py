@@ -20,7 +20,7 @@ from pipeline.api.results import result_zip
 from pipeline.api.results.repack import Repacked
 from pipeline.api.results.result_zip import check_result, repack
 from protocol.errors import BadMessage, StorageUnavailable
-from protocol.results.computed import PATH_LEVELS
+from protocol.results.computed import PATH_LEVELS, Computed
 from protocol.results.digest import callback_digest, directory_digest, file_digest
 
 RESULT = {"computed.json": b'{"deterministic-output-path": "/iexec_out/result.txt"}', "result.txt": b"hello"}
@@ -80,7 +80,7 @@ def test_with_a_callback_the_digest_is_that_of_its_data(tmp_path: Path) -> None:
     data = "0x" + "00" * 31 + "2a"
     path = make(tmp_path, {"computed.json": json.dumps({"callback-data": data}).encode()})
     found = check_result(path, callback=True)
-    assert (found.digest, found.computed.callback_data) == (callback_digest(data), data)
+    assert (found.digest, found.computed) == (callback_digest(data), Computed(callback_data=data))
 
 
 def test_a_result_that_the_zip_does_not_hold_is_refused(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_zip_made_elsewhere_in_memory_is_read_too(tmp_path: Path) -> None:
         for name, content in RESULT.items():
             archive.writestr(name, content)
     (tmp_path / "result.zip").write_bytes(buffer.getvalue())
-    assert check_result(tmp_path / "result.zip", callback=False).computed.output_path == "result.txt"
+    assert check_result(tmp_path / "result.zip", callback=False).computed == Computed("result.txt")
 
 
 def test_paths_deeper_than_any_honest_result_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pipeline.flow import assign
 from pipeline.store.hold import Begins
 from pipeline.store.task.tasks import NewReplicates
 from protocol.poco.tags import fits
-from protocol.types import DealId, Hash32, TaskId, Timestamp, Wallet
+from protocol.types import Contract, DealId, Hash32, TaskId, Timestamp, Wallet
 from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, NO_TAG, START, replicate, task, worker
 
 
@@ -140,6 +140,16 @@ def test_a_tag_that_no_machine_was_looked_for_is_not_passed_over(monkeypatch: py
     assert pool.round(START) == 0, "as many pages as one round reads"
     assert plain.task_id not in pool.passed
     assert pool.round(START + 1) == 1
+
+
+def test_however_many_tasks_await_their_enclaves_challenge_one_that_has_it_is_served_in_the_same_round() -> None:
+    tdx = Hash32(f"0x{9:064x}")
+    bare = [waiting(number, tag=tdx) for number in range(1, 2 * assign.TASKS)]
+    told = replace(waiting(2 * assign.TASKS, tag=tdx), challenge=Contract("0x" + "c4" * 20))
+    pool = Pool([*bare, told], [worker(1, tag=tdx)])
+    assert pool.round(START) == 1
+    assert pool.given == [told.task_id]
+    assert set(pool.passed.values()) == {START + assign.PASS_UNSERVED_SECONDS}
 
 
 def test_a_pool_that_holds_gives_out_nothing_and_passes_no_task_over() -> None:

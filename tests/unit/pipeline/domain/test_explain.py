@@ -37,6 +37,7 @@ from tests.unit.pipeline.builders import (
 
 ACTIVE = view(initialized())
 TDX = Hash32("0x" + "0" * 63 + "9")
+CHALLENGE = Contract("0x" + "c4" * 20)
 POOR = ChainFacts(2, NRlc(100), Wei(0), funded=False)
 
 
@@ -52,7 +53,7 @@ def why(record: TaskRecord, chain: ChainView, *workers: WorkerRecord, now: float
         (task(trust=1, wants=1), [], "No machine has signed in"),
         (task(trust=1, wants=1), [worker(1, banned=True)], "is banned"),
         (task(trust=1, wants=1), [worker(1, lost=True), worker(2, seen_at=0.0)], "has pinged lately"),
-        (task(trust=1, wants=1, tag=TDX), [worker(1)], "TEE TDX"),
+        (task(trust=1, wants=1, tag=TDX, challenge=CHALLENGE), [worker(1)], "TEE TDX"),
         (task(trust=1, wants=1, tag=make_tag(GPU_BIT)), [worker(1)], "GPU"),
         (task(trust=1, wants=1), [worker(1, facts=POOR, checked_at=0.0)], "not read from the chain yet"),
         (
@@ -188,7 +189,12 @@ def test_a_bag_costs_one_look_at_each_machine(monkeypatch: pytest.MonkeyPatch) -
         hold=SimpleNamespace(state=lambda: None),
     )
     settings = SimpleNamespace(
-        worker_lost_seconds=60.0, block_time=1.0, spend_depth=0, proven_share=0.0, state="latest"
+        worker_lost_seconds=60.0,
+        block_time=1.0,
+        spend_depth=0,
+        proven_share=0.0,
+        state="latest",
+        enclave_sms_url=None,
     )
     found = reasons(store, settings, bag, START + 3.0)  # type: ignore[arg-type]  # stand in
     assert len(found) == len(bag)

@@ -55,7 +55,7 @@ def test_several_steps_that_are_learnt_at_once_are_each_timed() -> None:
 
 def test_a_task_without_a_machine_is_counted_by_the_obstacle_that_may_pass_soonest() -> None:
     poor = worker(1, stake=0)
-    tagged = task(task_id=TaskId("0x" + "01" * 32), tag=Hash32("0x" + "0" * 63 + "1"))
+    tagged = task(task_id=TaskId("0x" + "01" * 32), tag=Hash32("0x" + "0" * 61 + "100"))
     assert unmatched.reasons([task()], [], [poor]) == {"stake": 1}
     assert unmatched.reasons([task(), tagged], [], [poor]) == {"stake": 1, "tag": 1}
     assert unmatched.reasons([task()], [], [poor, worker(2)]) == {"busy": 1}

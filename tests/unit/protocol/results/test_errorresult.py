@@ -9,7 +9,12 @@ from protocol.results.error_result import (
     ERROR_FILE,
     MACHINE_FAILED,
     MACHINE_MEMORY,
+    NO_ENCLAVE,
+    NO_ENCLAVE_KEY,
+    NO_SESSION,
+    SESSION_UNKNOWN,
     UNCLEAR_END,
+    EnclaveFailure,
     Failure,
     blames_task,
     cause_code,
@@ -59,6 +64,15 @@ def test_computed_json_points_at_the_error_text() -> None:
 def test_only_failures_that_every_machine_would_have_blame_the_task() -> None:
     assert all(blames_task(failure.value) for failure in Failure)
     assert not any(blames_task(cause) for cause in (MACHINE_FAILED, "the task is REVEALING", "", None))
+
+
+def test_a_session_that_the_secret_service_does_not_give_is_held_against_no_machine() -> None:
+    """All ask the same service; only where a secret is missing would every machine meet the same, whatever it does."""
+    for cause in (SESSION_UNKNOWN, f"{NO_SESSION}INVALID_AUTHORIZATION", NO_ENCLAVE_KEY):
+        assert not blames_task(worded(cause, "the secret service says so"))
+        assert not counts_against_machine(worded(cause, "the secret service says so"))
+    assert all(blames_task(failure.value) and not counts_against_machine(failure.value) for failure in EnclaveFailure)
+    assert counts_against_machine(NO_ENCLAVE)
 
 
 def test_a_cause_with_words_counts_as_its_code() -> None:

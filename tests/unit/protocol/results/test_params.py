@@ -123,13 +123,28 @@ def test_what_the_sdk_writes_comes_back(args: str, urls: list[str]) -> None:
     ],
 )
 def test_what_no_task_outside_of_an_enclave_gets_is_named_in_words(text: str, words: str) -> None:
-    assert words in (read_params(text).unserved or "")
+    assert words in (read_params(text).unserved() or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"iexec_result_encryption": true, "iexec_secrets": {"1": "mine"}}', ""),
+        ('{"iexec_result_storage_proxy": "https://result.example"}', "iexec_result_storage_proxy"),
+        ('{"iexec_result_storage_provider": "dropbox"}', "iexec_result_storage_provider"),
+        ('{"bulk_cid": "Qm"}', "bulks"),
+    ],
+)
+def test_an_enclave_encrypts_results_and_the_rest_that_it_does_not_do_is_named_in_words(text: str, words: str) -> None:
+    found = read_params(text).unserved(enclave=True)
+    assert (found is None) == (words == "")
+    assert words in (found or "")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "hello", '{"iexec_result_storage_proxy": " "}'])
 def test_an_ordinary_deal_asks_for_nothing_that_is_not_served(text: str) -> None:
-    assert read_params(text).unserved is None
+    assert read_params(text).unserved() is None
 
 
 def test_the_provider_that_the_sdk_fills_in_is_served() -> None:
-    assert read_params('{"iexec_result_storage_provider": "ipfs"}').unserved is None
+    assert read_params('{"iexec_result_storage_provider": "ipfs"}').unserved() is None

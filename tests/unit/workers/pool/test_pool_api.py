@@ -16,7 +16,7 @@ from config.settings import read_settings
 from protocol.errors import BadInput, BadSetting, NotSignedIn, PoolUnavailable, Refused
 from protocol.types import TaskId
 from tests.unit.workers.pool.test_complete_settings import POOL
-from workers.pool import api as pool_api
+from workers.pool import bounded_answer
 from workers.pool.api import RESUMED_BYTES, PoolApi
 
 
@@ -81,8 +81,8 @@ def test_an_answer_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(PoolUnavailable, match="did not end within"):
         api(monkeypatch, httpx.Response(200, stream=Endless())).config()
     # One that comes drop by drop has few bytes.
-    monkeypatch.setattr(pool_api, "ANSWER_BYTES", 2**62)
-    monkeypatch.setattr(pool_api, "time", SimpleNamespace(monotonic=count().__next__))
+    monkeypatch.setattr(bounded_answer, "ANSWER_BYTES", 2**62)
+    monkeypatch.setattr(bounded_answer, "time", SimpleNamespace(monotonic=count().__next__))
     with pytest.raises(PoolUnavailable, match="did not end within"):
         api(monkeypatch, httpx.Response(200, stream=Endless())).config()
 

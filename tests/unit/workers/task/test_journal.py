@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from protocol.types import Hash32
+from protocol.types import Hash32, Signature
 from protocol.wire import Mode, ResultLink
 from tests.unit.workers.assignments import assignment, task_id
 from workers.task.journal import Journal
@@ -128,3 +130,21 @@ def test_a_machine_goes_on_by_itself_until_the_chain_is_due() -> None:
 
 def test_no_message_aborts_a_task_that_was_voted_for() -> None:
     assert ALLOWED_BEFORE[ReplicateStage.ABORTED].isdisjoint({ReplicateStage.COMMITTED, ReplicateStage.REVEALED})
+
+
+def test_a_journal_of_an_earlier_release_goes_on_and_takes_an_enclaves_signature(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    former = Journal(path)
+    former.add(assignment(1), 1.0)
+    former.close()
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("ALTER TABLE replicates DROP COLUMN enclave_signature")
+    signature = Signature("0x" + "5a" * 65)
+    # Several processes of the machine open it at once; the second one finds the column.
+    with closing(Journal(path)) as one, closing(Journal(path)) as other:
+        assert one.mark_computed(
+            task_id(1), 2.0, digest=DIGEST, callback_data=None, cause=None, exit_code=0, enclave_signature=signature
+        )
+        found = other.find(task_id(1))
+    assert found is not None
+    assert (found.stage, found.enclave_signature) == (ReplicateStage.COMPUTED, signature)

@@ -1,0 +1,74 @@
+"""Tasks for enclaves: which of them the pool serves, and when the secret service is asked for a challenge. Pure.
+
+A task's tag demands an enclave by bit 0 (`protocol.poco.tags`). The contract takes its result only with a signature by
+the task's challenge, an address that the secret service tells once the task is active on chain.
+
+    no challenge yet   the service is asked, and again while it tells none: that decides nothing
+    challenge known    the task is like any other, for machines that offer its tag
+    never served       `explain` says why
+
+Until then a machine is wanted, so that the task counts as sold, and `match` gives it to none.
+"""
+
+from __future__ import annotations
+
+from pipeline.domain.records import TaskRecord
+from pipeline.domain.replicas import Timeouts
+from protocol.poco.tags import framework, needs_enclave_signature
+from protocol.poco.view import ChainView, TaskStatus
+from protocol.types import ZERO_ADDRESS
+
+#: The highest trust of a deal for enclaves: iExec's own, as one enclave's signature proves the result by itself.
+MOST_TRUST = 1
+#: Most doublings of the pause between two requests for a challenge: once the service is back, a task waits 8 times the
+#: first pause at most, 40 s on a quick chain.
+MOST_DOUBLINGS = 3
+
+
+def lacks_challenge(task: TaskRecord) -> bool:
+    """Whether no machine may be given the task, as its result needs an enclave's challenge and none is known."""
+    return needs_enclave_signature(task.tag) and task.challenge == ZERO_ADDRESS
+
+
+def awaits_challenge(task: TaskRecord, timeouts: Timeouts) -> bool:
+    """Whether the pool serves tasks like this one, and only the challenge is missing."""
+    return timeouts.enclaves and lacks_challenge(task) and _unfit(task) is None
+
+
+def challenge_due(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> float | None:
+    """When the secret service is to be asked for the task's challenge next: Unix seconds, at once if that has passed.
+    None: not before something changes.
+    """
+    if view.status is not TaskStatus.ACTIVE or not awaits_challenge(task, timeouts):
+        return None
+    if not task.challenge_tries:
+        return 0.0
+    return task.challenge_asked_at + timeouts.reask * (1 << min(task.challenge_tries - 1, MOST_DOUBLINGS))
+
+
+def why_unserved(task: TaskRecord) -> str:
+    """Why no machine is given a task that lacks a challenge which the pool does not ask for, as a sentence."""
+    return _unfit(task) or "The pool names no secret service (SLUICE_ENCLAVE_SMS_URL), so it runs no task for enclaves."
+
+
+def why_waiting(task: TaskRecord) -> str:
+    """Why a task that awaits its challenge has none yet, as a sentence."""
+    if task.challenge_tries and task.why:
+        return f"It waits for its enclave's challenge: {task.why.rstrip('.')}. The secret service is asked again."
+    return "It waits for its enclave's challenge, which the secret service is asked for once the task is on chain."
+
+
+def why_never_given(task: TaskRecord) -> str:
+    """Why no machine was given a task that is over and never had a challenge, as a sentence."""
+    if task.challenge_tries and task.why:
+        return f"No machine was given it, as its enclave had no challenge: {task.why.rstrip('.')}."
+    return f"No machine was given it. {why_unserved(task)}"
+
+
+def _unfit(task: TaskRecord) -> str | None:
+    """What about the deal itself keeps it from every enclave; None if nothing does."""
+    if framework(task.tag) is None:
+        return f"Its tag demands a kind of enclave that is not known ({task.tag})."
+    if task.trust > MOST_TRUST:
+        return f"A task for enclaves is served at trust {MOST_TRUST} only, and its deal demands {task.trust}."
+    return None

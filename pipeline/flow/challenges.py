@@ -1,0 +1,133 @@
+"""Asks the secret service for challenges of tasks' enclaves, on a thread of its own: nothing else waits for it.
+
+    advance ── AskChallenge, saved ──► ask ──► thread ── POST /tee/challenges/{task} ──► the task's record ──► advance
+                                                  └── none told: why, into the record; `decide` has it asked again
+
+Each batch ends with the first task about which the service says nothing at all (away, overloaded, 429): one that is
+slow costs a few seconds of this thread, however many tasks wait for it. What is lost with the process is asked again.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+
+import httpx
+import structlog
+from pymongo.errors import PyMongoError
+
+from config.http_client import http_client
+from config.metrics import CHALLENGES
+from config.settings import Settings
+from config.values.endpoints import secret_service
+from pipeline.broker.background import Background
+from pipeline.broker.notify import Notifier
+from pipeline.store.task.challenges import TaskChallenges
+from protocol.errors import NoChallenge
+from protocol.ethereum.hexbytes import to_bytes
+from protocol.ethereum.signing import Key
+from protocol.poco.enclave import challenge_request
+from protocol.types import ZERO_ADDRESS, TaskId, Wallet
+
+log = structlog.get_logger(__name__)
+
+#: Seconds of silence that a request waits, seconds for its whole answer, and bytes of that: an address has 42.
+SILENT_SECONDS, ANSWER_SECONDS, MOST_BYTES = 5.0, 10.0, 1024
+#: Statuses by which the service says nothing about the task: any other one is about this request alone.
+_SAYS_NOTHING = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})
+_ADDRESS = re.compile(r'"?(0x[0-9a-fA-F]{40})"?')
+
+
+class SecretServiceApi:
+    """The secret service at one address, as the workerpool's owner asks it. For one thread at a time."""
+
+    def __init__(self, url: str, key: Key, *, transport: httpx.BaseTransport | None = None) -> None:
+        """`key`: of the workerpool's owner; `transport`: for tests."""
+        self.url, self._key = url, key
+        headers = {"accept-encoding": "identity"}
+        self._http = http_client(url, timeout=SILENT_SECONDS, headers=headers, transport=transport)
+
+    def challenge(self, task_id: TaskId) -> Wallet:
+        """The challenge of a task. Raises NoChallenge, whose field `of_all` tells whether it says nothing of this task
+        alone.
+        """
+        signature = self._key.sign_message(to_bytes(challenge_request(task_id)))
+        until = time.monotonic() + ANSWER_SECONDS
+        try:
+            with self._http.stream(
+                "POST", f"/tee/challenges/{task_id}", headers={"authorization": signature}
+            ) as answer:
+                content = b""
+                for piece in answer.iter_bytes():
+                    content += piece
+                    if len(content) > MOST_BYTES or time.monotonic() > until:
+                        raise self._none("its answer is too long or too slow", of_all=True)
+        except httpx.HTTPError as error:
+            raise self._none(str(error) or type(error).__name__, of_all=True) from error
+        status = answer.status_code
+        if status >= 500 or status in _SAYS_NOTHING:
+            raise self._none(f"it answered HTTP {status}", of_all=True)
+        found = _ADDRESS.fullmatch(content.decode(errors="replace").strip())
+        if not answer.is_success or found is None or found[1].lower() == ZERO_ADDRESS:
+            raise self._none(f"it answered HTTP {status} without an address", of_all=False)
+        return Wallet(found[1].lower())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _none(self, why: str, *, of_all: bool) -> NoChallenge:
+        return NoChallenge(what=f"The secret service at {self.url}", why=why, of_all=of_all)
+
+
+class Challenges:
+    """One process's requests to the secret service."""
+
+    def __init__(self, api: SecretServiceApi, store: TaskChallenges, notifier: Notifier) -> None:
+        """`notifier`: for the thread alone."""
+        self._api, self._store, self._notifier = api, store, notifier
+        self._background: Background[TaskId] = Background("challenges", self._deliver)
+
+    @classmethod
+    def of(cls, settings: Settings, key: Key, store: TaskChallenges, notifier: Notifier) -> Challenges | None:
+        """None if the settings name no secret service. Raises BadSetting."""
+        url = secret_service(settings)
+        return None if url is None else cls(SecretServiceApi(url, key), store, notifier)
+
+    def ask(self, task_ids: Sequence[TaskId]) -> None:
+        """Have the challenges of these tasks asked for soon."""
+        if task_ids:
+            self._background.put(*task_ids)
+
+    def stop(self) -> None:
+        """End the thread; what is queued is dropped."""
+        self._background.stop(0.0)
+        self._api.close()
+        self._notifier.close()
+
+    def _deliver(self, task_ids: Sequence[TaskId]) -> None:
+        try:
+            self._ask(task_ids)
+        except PyMongoError as error:
+            log.warning(
+                "Challenges could not be stored.", action="challenges_unstored", why=str(error).partition(" (")[0]
+            )
+
+    def _ask(self, task_ids: Sequence[TaskId]) -> None:
+        waiting = self._store.untold(list(dict.fromkeys(task_ids)))
+        told = []
+        for place, task_id in enumerate(waiting):
+            try:
+                self._store.record(task_id, self._api.challenge(task_id))
+            except NoChallenge as error:
+                of_all = bool(error.fields["of_all"])
+                CHALLENGES.labels("unknown" if of_all else "refused").inc()
+                log.warning("No challenge was told.", action="challenge_untold", task=task_id, why=str(error))
+                self._store.record_none(waiting[place:] if of_all else [task_id], str(error))
+                if of_all:
+                    break
+            else:
+                CHALLENGES.labels("told").inc()
+                told.append(task_id)
+        self._notifier.send_advance(told)

@@ -1,0 +1,93 @@
+"""The secret service as a process of its own, with simulated sessions, on a real chain and MongoDB."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pymongo import MongoClient
+
+from ops import cli
+from ops.stack import ports
+from protocol.enclave.secrets import Kind, SecretId, storing_hash
+from protocol.ethereum.hexbytes import to_bytes
+from protocol.ethereum.signing import Key
+from protocol.types import Signature
+from tests.integration import forged
+from tests.integration.conftest import Chain
+from tests.waiting import ample, wait_until
+
+
+@dataclass
+class Sms:
+    """The service as a process."""
+
+    environment: dict[str, str]
+    url: str
+    log: Path
+    process: BaseProcess | None = None
+
+    def start(self) -> None:
+        self.process = forged.start(_serve, env=self.environment, out=self.log)
+        wait_until(self._answers, 20.0, what="the secret service")
+
+    def kill(self) -> None:
+        """End it, if it runs."""
+        process, self.process = self.process, None
+        if process is not None:
+            forged.kill(process)
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=ample(2.0)).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def post(self, path: str, signature: Signature, **more: Any) -> httpx.Response:
+        return httpx.post(self.url + path, headers={"authorization": signature}, timeout=ample(10.0), **more)
+
+    def keep(self, key: Key, secret: SecretId, value: bytes) -> None:
+        """Store a secret as its owner."""
+        where = {
+            Kind.DATASET: f"/secrets/web3?secretAddress={secret.owner}",
+            Kind.APP: f"/apps/{secret.owner}/secrets",
+            Kind.REQUESTER: f"/requesters/{secret.owner}/secrets/{secret.name}",
+            Kind.WALLET: f"/secrets/web2?ownerAddress={secret.owner}&secretName={secret.name}",
+        }[secret.kind]
+        signature = key.sign_message(to_bytes(storing_hash(secret, value)))
+        self.post(where, signature, content=value).raise_for_status()
+
+
+def _serve() -> None:
+    sys.exit(cli.run(("sms", "run")))
+
+
+@contextmanager
+def serving(chain: Chain, mongodb_uri: str, home: Path, *, port: int | None = None) -> Iterator[Sms]:
+    """The service on `chain`, with a database of its own, which goes with it."""
+    port = port or ports.free_port()
+    home.mkdir(exist_ok=True)
+    own = {
+        "SLUICE_HOME": str(home),
+        "SLUICE_RPC_URL": chain.node.rpc_url,
+        "SLUICE_HUB": chain.at.hub,
+        "SLUICE_MONGODB_URI": mongodb_uri,
+        "SLUICE_SMS_DATABASE": f"test_sms_{port}",
+        "SLUICE_SMS_PORT": str(port),
+        "SLUICE_SMS_SIMULATION": "true",
+        "SLUICE_LOG_LEVEL": "debug",
+    }
+    service = Sms(own, f"http://127.0.0.1:{port}", home / "log")
+    service.start()
+    try:
+        yield service
+    finally:
+        service.kill()
+        with MongoClient[dict[str, Any]](own["SLUICE_MONGODB_URI"]) as client:
+            client.drop_database(own["SLUICE_SMS_DATABASE"])

@@ -1,0 +1,173 @@
+"""The stock SDK 9 buys confidential tasks from a whole pool: scheduler, one machine with simulated enclaves, and the
+secret service are processes as they run for a user; then everything that is left is searched for the secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from pymongo import MongoClient
+
+from bench.rig.bench_pool import BenchPool, prepared_pool
+from ops.market import orders
+from ops.pool import servers
+from ops.pool.local import WorkerMachine
+from ops.pool.on_chain import XS
+from ops.stack import ports, tools
+from protocol.poco.ids import task_id
+from protocol.poco.view import TaskStatus
+from protocol.types import TaskId
+from tests.faulty.http import beside
+from tests.integration.conftest import Chain
+from tests.integration.pool.conftest import ended
+from tests.integration.sms.service import Sms, serving
+from tests.integration.sms.stock_sdks import DATASET, TDX_TAG, start_sdk
+from tests.integration.sms.test_enclave_machine import APP
+from tests.integration.test_sdk_requester import await_deal
+from tests.integration.workers.conftest import IMAGE, engine_host
+from tests.waiting import ample, wait_until
+
+__all__ = ["engine_host"]
+
+BLOCK_TIME = 0.5
+#: Tasks of the deal, on a machine with so many slots.
+TASKS, SLOTS = 50, 2
+#: Seconds for everything the SDK does, and for all tasks.
+WAIT_SECONDS = 180.0
+DEVELOPERS, REQUESTERS = "planted-secret-of-the-developer", "planted-secret-of-the-requester"
+ANSWER = hashlib.sha256(f"{DATASET}{DEVELOPERS}{REQUESTERS}".encode()).hexdigest()
+
+
+class Files(SimpleHTTPRequestHandler):
+    """Serves the dataset, and says nothing."""
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def pool() -> Iterator[BenchPool]:
+    """A pool that is prepared, not started, whose secret service will be at its setting."""
+    url = f"http://127.0.0.1:{ports.free_port()}"
+    with prepared_pool(
+        block_time=BLOCK_TIME,
+        workers=1,
+        servers=servers.bring_up(tls=True),
+        env={"SLUICE_ENCLAVE_SMS_URL": url, "SLUICE_LOG_LEVEL": "debug"},
+    ) as prepared:
+        yield prepared
+
+
+def test_sdk_9_has_fifty_confidential_tasks_done_while_each_part_is_killed_once_and_no_secret_is_left_anywhere(
+    pool: BenchPool, engine_host: str, tmp_path: Path
+) -> None:
+    assert engine_host == pool.servers.docker_host
+    url = pool.pool.env["SLUICE_ENCLAVE_SMS_URL"]
+    chain = Chain(pool.node, pool.rpc, pool.chain.addresses)
+    files = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=tmp_path))
+    with (
+        serving(chain, pool.servers.mongodb_uri, tmp_path / "sms", port=int(url.rpartition(":")[2])) as sms,
+        beside(files),
+    ):
+        pool.pool.start_scheduler()
+        machine = WorkerMachine("worker-1", pool.pool.on_chain.workers[0], SLOTS)
+        own = {"SLUICE_ENCLAVE": "simulated", "SLUICE_LOCAL_IMAGES": IMAGE, "SLUICE_MEMORY_PER_SLOT": str(2**26)}
+        pool.pool.start_machines([machine], own)
+        with start_sdk("9", chain, sms, tmp_path, **wanted(pool, files.server_port)) as requester:
+            try:
+                deal = await_deal(chain)
+                tasks = [task_id(deal, index) for index in range(TASKS)]
+                for number, kill in enumerate((sms_killed, machine_killed, scheduler_killed), start=1):
+                    await_completed(pool, tasks, number * TASKS // 5)
+                    kill(pool, sms)
+                printed, complaints = requester.communicate(timeout=ample(WAIT_SECONDS))
+            finally:
+                requester.kill()
+        assert requester.returncode == 0, complaints
+        report = json.loads(printed)
+        assert report["files"]["r"] == f"{ANSWER}  -\n"
+        await_completed(pool, tasks, TASKS)
+        for task in (tasks[0], tasks[-1]):
+            assert ended(pool, task)["currentStatus"] == "COMPLETED"
+        nothing_left(pool, sms, [report["key"], DEVELOPERS, REQUESTERS], tmp_path)
+
+
+def sms_killed(_: BenchPool, sms: Sms) -> None:
+    sms.kill()
+    sms.start()
+
+
+def machine_killed(pool: BenchPool, _: Sms) -> None:
+    pool.pool.running["worker-1"].kill()
+    pool.pool.restart("worker-1")
+
+
+def scheduler_killed(pool: BenchPool, _: Sms) -> None:
+    pool.pool.running["scheduler"].kill()
+    pool.pool.restart("scheduler")
+
+
+def await_completed(pool: BenchPool, tasks: list[TaskId], number: int) -> None:
+    def enough() -> bool:
+        return sum(view.status is TaskStatus.COMPLETED for view in pool.hub.tasks(tasks)) >= number
+
+    wait_until(enough, WAIT_SECONDS, what=f"{number} completed tasks")
+
+
+def wanted(pool: BenchPool, port: int) -> dict[str, Any]:
+    """What the SDK is told: an app and a dataset to deploy, secrets to store, and what to buy from whom."""
+    on_chain = pool.pool.on_chain
+    key = on_chain.scheduler.key
+    offer = orders.offer_work(
+        on_chain.market, key, on_chain.workerpool, category=XS, tag=TDX_TAG, trust=1, volume=TASKS
+    )
+    return {
+        "ipfs_gateway": pool.servers.ipfs_gateway,
+        "workerpool": offer.to_json(),
+        "image": IMAGE,
+        "dataset_url": f"http://127.0.0.1:{port}/dataset.aes",
+        "args": f"sh -c '{APP}'",
+        "volume": TASKS,
+        "app_secret": DEVELOPERS,
+        "requester_secret": REQUESTERS,
+    }
+
+
+def nothing_left(pool: BenchPool, sms: Sms, values: list[str], folder: Path) -> None:
+    """Search what scheduler, machine, service, MongoDB, RabbitMQ and the engine have kept."""
+    engine = docker.DockerClient(base_url=pool.servers.docker_host)
+    try:
+        wallet = pool.pool.on_chain.workers[0].key.wallet
+        mine = {"label": f"sluice.wallet={wallet}"}
+        wait_until(lambda: not engine.api.containers(all=True, filters=mine), 20, what="the containers' removal")
+        told = [engine.api.inspect_container(each["Id"]) for each in engine.api.containers(all=True)]
+    finally:
+        engine.close()
+    places = {"the engine": json.dumps(told).encode()}
+    with MongoClient[dict[str, Any]](pool.servers.mongodb_uri) as client:
+        for database in (pool.names.database, sms.environment["SLUICE_SMS_DATABASE"]):
+            for name in client[database].list_collection_names():
+                places[f"{database}.{name}"] = repr(list(client[database][name].find())).encode()
+    assert any(name.endswith(".tasks") for name in places)
+    # The SDK's own files in `folder` hold the secrets, of course.
+    for kept in (pool.home, folder / "sms", tools.root() / ".sluice" / "stack" / "rabbitmq"):
+        # Some go while they are read.
+        found = {str(path): _content(path) for path in kept.rglob("*") if path.is_file()}
+        assert found
+        places |= found
+    assert not [(place, value) for place, content in places.items() for value in values if value.encode() in content]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,154 @@
+"""Tasks for enclaves: no machine before the challenge is known, and words for those that are never served."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.domain import enclaves
+from pipeline.domain.actions import Action, AskChallenge, End, Submit, Want
+from pipeline.domain.decide import decide
+from pipeline.domain.explain import Candidates, explain
+from pipeline.domain.match import Capacity, Obstacle, match, obstacle
+from pipeline.domain.progress import after, next_visit
+from pipeline.domain.records import TaskRecord
+from protocol.poco.tags import GPU_BIT, make_tag
+from protocol.poco.view import ChainView
+from protocol.types import Contract, Hash32
+from tests.unit.pipeline.builders import (
+    CONTRIBUTE_UNTIL,
+    NO_TAG,
+    PACE,
+    START,
+    claimed,
+    initialized,
+    task,
+    view,
+    wallet,
+    worker,
+)
+
+SCONE, GRAMINE, TDX = make_tag(0x3), make_tag(0x5), make_tag(0x9)
+CHALLENGE = Contract("0x" + "c4" * 20)
+SERVING = replace(PACE, enclaves=True)
+ACTIVE = view(initialized())
+NOW = START + 3.0
+
+
+def sealed(tag: Hash32 = TDX, *, trust: int = 1, **fields: object) -> TaskRecord:
+    """A task for an enclave."""
+    return replace(task(trust=trust, tag=tag), **fields)  # type: ignore[arg-type]  # tests name fields freely
+
+
+def due(record: TaskRecord, chain: ChainView = ACTIVE, now: float = NOW) -> list[Action]:
+    return decide(record, chain, now, SERVING)
+
+
+def moved(record: TaskRecord, chain: ChainView = ACTIVE, now: float = NOW) -> TaskRecord:
+    return after(record, chain, due(record, chain, now), now, SERVING)
+
+
+@pytest.mark.parametrize("tag", [SCONE, GRAMINE, TDX, make_tag(0x9, GPU_BIT)])
+def test_a_task_for_an_enclave_asks_for_its_challenge_once_it_is_on_chain(tag: Hash32) -> None:
+    record = sealed(tag)
+    assert due(record) == [Want(1), AskChallenge()]
+    assert due(replace(record, challenge=CHALLENGE)) == [Want(1)]
+
+
+def test_the_secret_service_knows_the_task_once_it_is_on_chain_so_it_is_not_asked_before() -> None:
+    assert [type(action) for action in due(sealed(), view())] == [Submit, Want]
+
+
+def test_a_task_without_an_enclave_asks_for_no_challenge() -> None:
+    assert due(sealed(NO_TAG)) == [Want(1)]
+
+
+def test_a_service_that_tells_nothing_is_asked_again_ever_more_seldom_until_the_time_is_over() -> None:
+    record, asked, now = sealed(), [], NOW
+    while now < CONTRIBUTE_UNTIL + 20:
+        if AskChallenge() in due(record, now=now):
+            asked.append(now - NOW)
+        record = moved(record, now=now)
+        now += 1
+    assert asked == [0, 5, 15, 35]
+
+
+def test_the_next_visit_of_a_task_that_awaits_its_challenge_is_when_it_is_to_be_asked_for_again() -> None:
+    record = moved(sealed())
+    assert next_visit(record, ACTIVE, NOW, SERVING) == NOW + 5
+    assert next_visit(replace(record, challenge_tries=2), ACTIVE, NOW, SERVING) == NOW + 10
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        # Bit 0 and no kind; two kinds at once; a kind that is not known.
+        (sealed(make_tag(0x1)), "a kind of enclave that is not known"),
+        (sealed(make_tag(0xB)), "a kind of enclave that is not known"),
+        (sealed(make_tag(0xF)), "a kind of enclave that is not known"),
+        (sealed(trust=3), "served at trust 1 only, and its deal demands 3"),
+    ],
+)
+def test_a_deal_that_no_enclave_can_serve_is_given_to_nobody_and_says_why(record: TaskRecord, says: str) -> None:
+    wanted = moved(record)
+    assert wanted.wants
+    assert AskChallenge() not in due(wanted, now=NOW + 600)
+    able = worker(1, slots=9, tag=make_tag(0xFFF))
+    assert not match([wanted], [able])
+    told = explain(wanted, ACTIVE, Candidates.of(wanted, [able], NOW, 0.0), NOW, SERVING)
+    assert told is not None
+    assert says in told
+
+
+def test_a_pool_without_a_secret_service_says_so_whatever_machines_it_has() -> None:
+    record = after(sealed(), ACTIVE, decide(sealed(), ACTIVE, NOW, PACE), NOW, PACE)
+    for machines in ([], [worker(1, tag=TDX)]):
+        told = explain(record, ACTIVE, Candidates.of(record, machines, NOW, 0.0), NOW, PACE)
+        assert told is not None
+        assert "SLUICE_ENCLAVE_SMS_URL" in told
+
+
+def test_a_task_that_awaits_its_challenge_says_what_the_service_answered() -> None:
+    record = moved(sealed())
+    assert "which the secret service is asked for" in str(explain(record, ACTIVE, Candidates(), NOW, SERVING))
+    record = replace(record, why="The secret service at http://s told no challenge: it answered HTTP 503.")
+    told = explain(record, ACTIVE, Candidates(), NOW, SERVING)
+    assert told == (
+        "It waits for its enclave's challenge: The secret service at http://s told no challenge: it answered HTTP 503."
+        " The secret service is asked again."
+    )
+
+
+def test_a_task_that_ended_without_a_machine_says_for_want_of_what() -> None:
+    over = view(initialized(), claimed())
+    service = "The secret service at http://s told no challenge: it answered HTTP 503."
+    for record, says in (
+        (
+            sealed(challenge_tries=7, why=service),
+            "as its enclave had no challenge: The secret service at http://s told no",
+        ),
+        (sealed(trust=3), "at trust 1 only, and its deal demands 3"),
+        (sealed(), "The pool names no secret service"),
+    ):
+        (end,) = (action for action in decide(record, over, NOW, PACE) if isinstance(action, End))
+        assert end.why is not None
+        assert end.why.startswith("No machine was given it")
+        assert says in end.why
+
+
+def test_with_its_challenge_a_task_goes_to_a_machine_that_offers_its_kind_and_to_no_other() -> None:
+    record = sealed(challenge=CHALLENGE, wants=1)
+    assert [found.workers[0].wallet for found in match([record], [worker(1), worker(2, tag=SCONE)])] == []
+    found = match([record], [worker(1), worker(2, tag=SCONE), worker(3, tag=make_tag(0x9, GPU_BIT))])
+    assert [each.workers[0].wallet for each in found] == [wallet(3)]
+
+
+def test_a_task_without_challenge_keeps_no_machine_from_one_that_has_it() -> None:
+    bare, told = sealed(wants=1), sealed(challenge=CHALLENGE, wants=1)
+    assert [each.task for each in match([bare, told], [worker(1, tag=TDX)])] == [told]
+    assert obstacle(bare, Capacity.of(worker(1, tag=TDX))) is Obstacle.ENCLAVE
+
+
+def test_a_task_that_has_its_challenge_does_not_ask_for_it_again() -> None:
+    assert enclaves.challenge_due(sealed(challenge=CHALLENGE), ACTIVE, SERVING) is None

@@ -1,0 +1,135 @@
+"""What the secret service answers when it is asked for a challenge, and what becomes of each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from pipeline.broker.notify import Notifier
+from pipeline.flow.challenges import Challenges, SecretServiceApi
+from pipeline.store.task.challenges import TaskChallenges
+from protocol.errors import NoChallenge
+from protocol.ethereum.hexbytes import to_bytes
+from protocol.ethereum.signing import Key, recover_message_wallet
+from protocol.poco.enclave import challenge_request
+from protocol.types import Signature, TaskId, Wallet
+
+OWNER = Key.from_hex("0x" + "55" * 32)
+TASKS = [TaskId(f"0x{number:064x}") for number in range(1, 5)]
+TOLD = "0x9A43BB008b7A657e1936ebf5d8e28e5c5E021596"
+
+
+def asking(answer: httpx.Response | Exception) -> tuple[SecretServiceApi, list[httpx.Request]]:
+    """A service that gives one answer to everything, and the requests that it got."""
+    seen: list[httpx.Request] = []
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer.status_code, content=answer.content)
+
+    return SecretServiceApi("https://sms.example/base", OWNER, transport=httpx.MockTransport(serve)), seen
+
+
+@pytest.mark.parametrize("text", [TOLD, f'"{TOLD}"', f"{TOLD.lower()}\n"])
+def test_the_pools_owner_asks_with_its_signature_and_is_told_an_address(text: str) -> None:
+    api, seen = asking(httpx.Response(200, text=text))
+    assert api.challenge(TASKS[0]) == TOLD.lower()
+    assert (seen[0].method, seen[0].url.path) == ("POST", f"/base/tee/challenges/{TASKS[0]}")
+    signature = Signature(seen[0].headers["authorization"])
+    assert recover_message_wallet(to_bytes(challenge_request(TASKS[0])), signature) == OWNER.wallet
+
+
+@pytest.mark.parametrize(
+    ("answer", "of_all"),
+    [
+        (httpx.ConnectError("refused"), True),
+        (httpx.ReadTimeout("silent"), True),
+        (httpx.RemoteProtocolError("cut short"), True),
+        (httpx.Response(500), True),
+        (httpx.Response(503, text=TOLD), True),
+        (httpx.Response(429), True),
+        (httpx.Response(200, text="x" * 2000), True),
+        (httpx.Response(401, json={"data": None, "error": "EXECUTION_NOT_AUTHORIZED_TASK_NOT_ACTIVE"}), False),
+        (httpx.Response(404), False),
+        (httpx.Response(302, text=TOLD), False),
+        (httpx.Response(200, text=""), False),
+        (httpx.Response(200, text="<html>"), False),
+        (httpx.Response(200, text="0x" + "00" * 20), False),
+        (httpx.Response(200, content=b"\xff\xfe"), False),
+    ],
+    ids=lambda value: getattr(value, "status_code", None) and f"{value.status_code}-{len(value.content)}",
+)
+def test_an_answer_without_an_address_tells_no_challenge(answer: httpx.Response | Exception, of_all: bool) -> None:
+    api, _ = asking(answer)
+    with pytest.raises(NoChallenge, match=r"The secret service at https://sms\.example/base told no challenge") as told:
+        api.challenge(TASKS[0])
+    assert told.value.fields["of_all"] is of_all
+
+
+@dataclass
+class Records(TaskChallenges):
+    """Keeps in memory what would be stored."""
+
+    told: dict[TaskId, Wallet] = field(default_factory=dict)
+    why: dict[TaskId, str] = field(default_factory=dict)
+
+    def untold(self, task_ids: Sequence[TaskId]) -> list[TaskId]:
+        return [task for task in task_ids if task not in self.told]
+
+    def record(self, task_id: TaskId, challenge: Wallet) -> None:
+        self.told[task_id] = challenge
+
+    def record_none(self, task_ids: Sequence[TaskId], why: str) -> None:
+        self.why |= dict.fromkeys(task_ids, why)
+
+
+@dataclass
+class Advanced(Notifier):
+    """Keeps in memory which tasks would be looked at."""
+
+    tasks: list[TaskId] = field(default_factory=list)
+
+    def send_advance(self, tasks: Sequence[TaskId]) -> None:
+        self.tasks += tasks
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def asked(api: SecretServiceApi, records: Records) -> list[TaskId]:
+    """Ask for all of TASKS; those that are looked at afterwards."""
+    notifier = Advanced()
+    challenges = Challenges(api, records, notifier)
+    challenges.ask([*TASKS, TASKS[0]])
+    assert challenges._background.flush(10.0)
+    challenges.stop()
+    return notifier.tasks
+
+
+def test_each_task_is_asked_for_once_and_looked_at_once_its_challenge_is_known() -> None:
+    api, seen = asking(httpx.Response(200, text=TOLD))
+    records = Records(told={TASKS[1]: Wallet("0x" + "11" * 20)})
+    assert asked(api, records) == [TASKS[0], TASKS[2], TASKS[3]]
+    assert len(seen) == 3
+    assert records.told[TASKS[1]] == "0x" + "11" * 20
+
+
+def test_a_service_that_is_away_is_asked_once_however_many_tasks_wait() -> None:
+    api, seen = asking(httpx.Response(503))
+    records = Records()
+    assert asked(api, records) == []
+    assert len(seen) == 1
+    assert list(records.why) == TASKS
+
+
+def test_a_task_that_is_refused_keeps_no_other_from_being_asked_for() -> None:
+    api, seen = asking(httpx.Response(401))
+    records = Records()
+    assert asked(api, records) == []
+    assert len(seen) == len(TASKS)
+    assert all("401" in why for why in records.why.values())

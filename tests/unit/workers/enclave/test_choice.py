@@ -1,0 +1,112 @@
+"""Which machines may offer enclaves, and what the others say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from structlog.testing import capture_logs
+
+from config.settings import Settings, read_settings
+from protocol.errors import BadSetting
+from protocol.poco.tags import GPU_BIT, TEE_BIT, fits, make_tag
+from protocol.types import ZERO_HASH
+from protocol.wire import PoolConfig
+from tests.unit.sms.world import TDX_TAG
+from tests.unit.workers.assignments import WORKER_KEY
+from tests.unit.workers.pool.test_complete_settings import POOL
+from workers import machine as machine_process
+from workers.context import Machine
+from workers.enclave import tdx
+from workers.enclave.choice import chosen
+from workers.fitness import doctor
+from workers.pool.api import PoolApi
+
+SERVING = POOL.model_copy(update={"sms_url": "https://sms.pool.example"})
+
+
+def settings(**fields: object) -> Settings:
+    return read_settings(chain_id=31337, api_url="https://pool.example", **fields)
+
+
+def machine(own: Settings, pool: PoolConfig = SERVING) -> Machine:
+    return Machine(own, WORKER_KEY, pool, PoolApi(own.api_url))
+
+
+def test_a_machine_offers_enclaves_only_if_it_is_told_to() -> None:
+    assert machine(settings()).tag == ZERO_HASH
+    offering = machine(settings(enclave="simulated")).tag
+    assert fits(TDX_TAG, offering)
+    # Other kinds, and a GPU, it does not have.
+    assert not fits(make_tag(TEE_BIT, 1 << 1), offering)
+    assert not fits(make_tag(GPU_BIT), offering)
+    assert fits(make_tag(TEE_BIT, 1 << 3, GPU_BIT), machine(settings(enclave="simulated", gpus="0")).tag)
+
+
+@pytest.mark.parametrize("chain_id", [1, 134, 42161, 421614])
+def test_enclaves_are_simulated_on_no_chain_where_something_is_worth_anything(chain_id: int) -> None:
+    own = settings(enclave="simulated").model_copy(update={"chain_id": chain_id})
+    with pytest.raises(BadSetting, match=r"SLUICE_ENCLAVE.*development chains only"):
+        chosen(own, SERVING, WORKER_KEY)
+
+
+def test_a_pool_without_a_secret_service_is_told_apart_from_a_machine_without_enclaves() -> None:
+    with pytest.raises(BadSetting, match=r"SLUICE_ENCLAVE.*names no secret service"):
+        chosen(settings(enclave="simulated"), POOL, WORKER_KEY)
+    assert chosen(settings(), POOL, WORKER_KEY) is None
+
+
+def test_tdx_is_refused_with_what_is_missing_on_this_machine_and_in_this_release(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match=r"SLUICE_ENCLAVE.*this release does not run the agent"):
+        chosen(settings(enclave="tdx"), SERVING, WORKER_KEY)
+    assert [words.partition(" (")[0] for words in tdx.missing(tmp_path)[:3]] == [
+        "no TDX guest",
+        "no quotes by the kernel",
+        "no agent for sessions",
+    ]
+    for path in ("dev/tdx_guest", "sys/kernel/config/tsm/report", "usr/local/bin/secret_provider_agent"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (only,) = tdx.missing(tmp_path)
+    assert only.startswith("this release")
+
+
+def test_start_refuses_what_cannot_be_run_and_warns_of_a_simulation() -> None:
+    with pytest.raises(BadSetting):
+        machine_process._require_enclaves(machine(settings(enclave="tdx")))
+    with capture_logs() as logged:
+        machine_process._require_enclaves(machine(settings(enclave="simulated")))
+        machine_process._require_enclaves(machine(settings()))
+    assert [line["action"] for line in logged] == ["enclave_simulated"]
+
+
+def test_a_machine_whose_enclaves_are_refused_reveals_its_votes_first_and_offers_nothing_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[str, BadSetting]] = []
+
+    def refuse(refused: Machine, refusal: BadSetting) -> NoReturn:
+        seen.append((refused.tag, refusal))
+        raise refusal
+
+    monkeypatch.setattr(machine_process, "_prepared", lambda _: machine(settings(enclave="tdx")))
+    monkeypatch.setattr(machine_process, "_refuse", refuse)
+    with pytest.raises(BadSetting), machine_process.signed_in(settings(enclave="tdx")):
+        pytest.fail("it was signed in")
+    assert [(tag, refusal.fields["name"]) for tag, refusal in seen] == [(ZERO_HASH, "SLUICE_ENCLAVE")]
+
+
+@pytest.mark.parametrize(
+    ("enclave", "ok", "words"),
+    [
+        ("none", True, "go to other machines"),
+        ("simulated", True, "this machine's owner can read"),
+        ("tdx", False, "cannot be run here"),
+    ],
+)
+def test_doctor_says_which_kind_runs_here(enclave: Any, ok: bool, words: str) -> None:
+    asked = machine(settings(enclave=enclave))
+    found = doctor._found("enclave", lambda: doctor.enclave(asked))
+    assert (found.part, found.ok) == ("enclave", ok)
+    assert words in found.says

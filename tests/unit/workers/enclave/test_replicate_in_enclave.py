@@ -1,0 +1,319 @@
+"""One replicate for an enclave, from its assignment to what is uploaded, without an engine: the real secret service is
+in memory, and the app is a function.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import pkgutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from config.settings import read_settings
+from protocol.assignment import sign_assignment
+from protocol.enclave.cipher import decrypted, encrypted
+from protocol.enclave.secrets import app_secret, dataset_key, requester_secret
+from protocol.poco.enclave import recover_enclave
+from protocol.results.digest import file_digest
+from protocol.results.error_result import EnclaveFailure, Failure, cause_code
+from protocol.types import ZERO_ADDRESS, Hash32
+from protocol.wire import Assignment, Dataset, Report, ResultLink, Step, Stored
+from tests.unit.sms.world import APP, DATASET, OWNER, POOL, REQUESTER, RESULT_KEY, TASK, WORKER, execution
+from tests.unit.workers.assignments import CHAIN_ID, WORKERPOOL
+from tests.unit.workers.enclave.service import Wire
+from workers.data.layout import Layout
+from workers.data.outputs import ResultLimits
+from workers.enclave.simulated import Simulated
+from workers.sandbox.engine.container_state import ContainerExit
+from workers.sandbox.profile import sandbox_of
+from workers.sandbox.spec import Limits
+from workers.task import steps, votes
+from workers.task.compute import compute
+from workers.task.journal import Journal
+from workers.task.replicate import Replicate, ReplicateStage
+
+ROWS, KEY = b"rows that nobody but the enclave may read\n" * 1000, bytes(range(32))
+SEALED = b"".join(encrypted([ROWS], KEY, b"\x01" * 16))
+CHECKSUM = Hash32("0x" + hashlib.sha256(SEALED).hexdigest())
+DEVELOPERS, REQUESTERS = "the-developers-secret-value", "the-requesters-secret-value"
+ANSWER = b"the answer"
+ANSWER_SHA256 = hashlib.sha256(ANSWER).digest()
+
+
+@cache
+def beneficiary() -> RSAPrivateKey:
+    return generate_private_key(65537, 2048)
+
+
+class Bench:
+    """A machine with simulated enclaves, and what becomes of a replicate on it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.wire, self.sent, self.environments = Wire.of(folder / "sms"), list[Report](), list[dict[str, str]]()
+        self.served, self.end, self.resumed = SEALED, ContainerExit(0, False, False), list[bool]()
+        self.layout = Layout(folder / "worker")
+        self.layout.make()
+        self.journal = Journal(self.layout.journal)
+        framework = Simulated(self.wire.api)
+        self.machine = SimpleNamespace(
+            wallet=WORKER.wallet,
+            pool=SimpleNamespace(scheduler=POOL.wallet, chain_id=CHAIN_ID, workerpool=WORKERPOOL),
+            downloads=SimpleNamespace(max_bytes=2**30, pool_max_bytes=2**30),
+            images=None,
+            settings=SimpleNamespace(worker_name="test", scratch_bytes=1),
+            limits=Limits(2**30, 10**9),
+            memory_per_slot=2**30,
+            keeps_memory_promise=True,
+            result_limits=ResultLimits(2**20),
+            sandbox=sandbox_of(read_settings()),
+            framework=framework,
+            tag=framework.tag,
+            gpus=(),
+        )
+        self.context: Any = SimpleNamespace(
+            layout=self.layout,
+            journal=self.journal,
+            now=time.time,
+            machine=self.machine,
+            ledger=SimpleNamespace(why_not=lambda _: None),
+            engine=SimpleNamespace(data_folder=None, remove=lambda _: None),
+            reports=SimpleNamespace(send=lambda _, report: self.sent.append(report), later=lambda act: act()),
+        )
+        monkeypatch.setattr("workers.data.inputs.download", self._download)
+        monkeypatch.setattr("workers.sandbox.run_app.run_app", self._run)
+        world = self.wire.world
+        world.keep(OWNER, dataset_key(DATASET), base64.b64encode(KEY))
+        world.keep(OWNER, app_secret(APP), DEVELOPERS.encode())
+        world.keep(REQUESTER, requester_secret(REQUESTER.wallet, "mine"), REQUESTERS.encode())
+        self.deal()
+
+    def deal(self, **params: object) -> None:
+        """What the deal asks for besides a requester's secret."""
+        wanted = {"iexec_secrets": {"1": "mine"}, **params}
+        self.wire.world.chain.executions[TASK] = execution(**wanted)
+
+    def assignment(self, **fields: object) -> Assignment:
+        params = self.wire.world.chain.executions[TASK].deal.params
+        dataset = Dataset(address=DATASET, url="/ipfs/Qm", checksum=CHECKSUM)
+        made = self.wire.assignment(params=params, dataset=dataset, **fields)
+        return sign_assignment(POOL, made, CHAIN_ID, WORKERPOOL)
+
+    def replicate(self, **fields: object) -> Replicate:
+        compute(self.context, self.assignment(**fields))
+        found = self.journal.find(TASK)
+        assert found is not None
+        return found
+
+    def _download(self, url: str, target: Path, *_: object) -> str:
+        assert url == "/ipfs/Qm"
+        target.write_bytes(self.served)
+        return "0x" + hashlib.sha256(self.served).hexdigest()
+
+    def _run(self, app: Any, *, resumed: bool) -> ContainerExit:
+        self.resumed.append(resumed)
+        self.environments.append(app.spec.environment)
+        assert DEVELOPERS not in repr(app.spec)
+        app.created("container")
+        folders = self.layout.task(TASK)
+        assert (folders.inputs / DATASET).read_bytes() == ROWS
+        (folders.outputs / "answer.txt").write_bytes(ANSWER)
+        (folders.outputs / "computed.json").write_text('{"deterministic-output-path": "/iexec_out/answer.txt"}')
+        return self.end
+
+    def left(self) -> bytes:
+        """All that is on the machine's disk."""
+        return b"".join(path.read_bytes() for path in self.layout.root.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    made = Bench(tmp_path, monkeypatch)
+    yield made
+    made.journal.close()
+
+
+def test_the_app_gets_the_sessions_secrets_and_the_enclave_signs_the_digest(bench: Bench) -> None:
+    found = bench.replicate()
+    assert found.stage is ReplicateStage.COMPUTED, found.cause
+    (environment,) = bench.environments
+    assert environment["IEXEC_APP_DEVELOPER_SECRET"] == DEVELOPERS
+    assert environment["IEXEC_REQUESTER_SECRET_1"] == REQUESTERS
+    assert environment["IEXEC_DATASET_FILENAME"] == DATASET
+    assert "SIGN_TEE_CHALLENGE_PRIVATE_KEY" not in environment
+    assert found.digest == file_digest(ANSWER_SHA256)
+    assert found.attestation is not None
+    signer = recover_enclave(found.attestation.signature, WORKER.wallet, TASK, found.attestation.digest)
+    assert signer == found.assignment.enclave_challenge
+    with zipfile.ZipFile(bench.layout.task(TASK).zip) as archive:
+        assert archive.read("answer.txt") == ANSWER
+
+
+def test_what_the_lane_sends_and_the_pool_gets_carry_the_enclaves_signature(bench: Bench) -> None:
+    bench.replicate()
+    put: list[object] = []
+
+    def put_result(*given: object) -> Stored:
+        put.extend(given)
+        return Stored(link=ResultLink(storage="ipfs", location="/ipfs/Qm"), digest=file_digest(ANSWER_SHA256))
+
+    bench.context.pool = SimpleNamespace(put_result=put_result)
+    assert steps.upload(bench.context, TASK)
+    found = bench.journal.find(TASK)
+    assert found is not None
+    assert put[2] == found.attestation
+    args = votes.contribute_and_finalize(found, CHAIN_ID, 1.0).args
+    assert args["enclave_challenge"] == found.assignment.enclave_challenge
+    assert args["enclave_signature"] == found.enclave_signature
+
+
+def test_a_result_that_is_to_be_encrypted_is_in_clear_nowhere_and_opens_with_the_beneficiarys_key(bench: Bench) -> None:
+    public = beneficiary().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    bench.wire.world.keep(REQUESTER, RESULT_KEY, base64.b64encode(public))
+    bench.deal(iexec_result_encryption=True)
+    found = bench.replicate()
+    # Of the files in clear: what is on chain does not depend on the encryption.
+    assert found.digest == file_digest(ANSWER_SHA256)
+    with zipfile.ZipFile(bench.layout.task(TASK).zip) as archive:
+        assert sorted(archive.namelist()) == ["aes-key.rsa", "iexec_out.zip.aes"]
+        key = beneficiary().decrypt(archive.read("aes-key.rsa"), PKCS1v15())
+        content = b"".join(decrypted([archive.read("iexec_out.zip.aes")], key))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.read("answer.txt") == ANSWER
+    assert not bench.layout.task(TASK).clear_zip.exists()
+    assert ANSWER not in bench.left()
+
+
+def test_nothing_secret_is_left_on_the_machine_or_reported(bench: Bench) -> None:
+    bench.replicate()
+    said = json.dumps([report.model_dump(mode="json") for report in bench.sent]).encode()
+    for place in (bench.left(), said):
+        for secret in (DEVELOPERS.encode(), REQUESTERS.encode(), base64.b64encode(KEY), ROWS[:40]):
+            assert secret not in place
+    # Encrypted as it came, for the deal's next task.
+    assert SEALED in bench.left()
+
+
+def malformed(bench: Bench) -> None:
+    bench.wire.world.keep(REQUESTER, RESULT_KEY, b"no key")
+    bench.deal(iexec_result_encryption=True)
+
+
+def another_key(bench: Bench) -> None:
+    rows = bench.wire.world.store.rows
+    rows.pop(dataset_key(DATASET).key)
+    bench.wire.world.keep(OWNER, dataset_key(DATASET), base64.b64encode(bytes(32)))
+
+
+def no_key(bench: Bench) -> None:
+    bench.wire.world.store.rows.pop(dataset_key(DATASET).key)
+
+
+def other_bytes(bench: Bench) -> None:
+    bench.served = SEALED + b"x"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "cause"),
+    [
+        (no_key, EnclaveFailure.NO_DATASET_KEY),
+        (another_key, EnclaveFailure.DATASET_KEY),
+        (other_bytes, EnclaveFailure.DATASET_CHECKSUM),
+        (malformed, EnclaveFailure.RESULT_KEY),
+    ],
+    ids=lambda given: getattr(given, "__name__", None),
+)
+def test_what_any_enclave_would_meet_is_declined_with_the_workers_name_for_it_and_nothing_is_voted_for(
+    bench: Bench, spoil: Callable[[Bench], None], cause: EnclaveFailure
+) -> None:
+    spoil(bench)
+    found = bench.replicate()
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, cause)
+    assert bench.sent[-1].step is Step.FAILED
+    assert not bench.layout.task(TASK).zip.exists()
+
+
+def test_an_app_that_leaves_no_result_gets_no_error_result_that_an_enclave_would_have_to_sign(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(app: Any, *, resumed: bool) -> ContainerExit:
+        app.created("container")
+        return ContainerExit(1, False, resumed)
+
+    monkeypatch.setattr("workers.sandbox.run_app.run_app", fails)
+    found = bench.replicate()
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, Failure.APP)
+    assert found.enclave_signature is None
+
+
+def test_a_machine_without_enclaves_declines_what_it_should_not_have_been_given(bench: Bench) -> None:
+    bench.machine.framework, bench.machine.tag = None, Hash32("0x" + "0" * 64)
+    assert cause_code(bench.replicate().cause) == "TEE_NOT_SUPPORTED"
+    assert bench.environments == []
+
+
+def test_a_session_for_another_challenge_signs_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its signature would be refused by the contract, after gas was paid."""
+    framework = bench.machine.framework
+
+    def enter(work: Any) -> Any:
+        entered = framework.enter(work)
+        other = work.assignment.model_copy(update={"enclave_challenge": ZERO_ADDRESS})
+        return replace(entered, work=replace(work, assignment=other))
+
+    bench.machine.framework = SimpleNamespace(enter=enter)
+    assert cause_code(bench.replicate().cause) == "ENCLAVE_SIGNATURE_NOT_FOUND"
+
+
+class Killed(BaseException):
+    """As `kill -9`: nothing runs after it."""
+
+
+MOMENTS = [
+    "workers.enclave.sms_api.SmsApi.open_session",
+    "workers.enclave.sms_api.SmsApi.take_session",
+    "workers.enclave.pre_compute.fetch",
+    "workers.sandbox.run_app.run_app",
+    "workers.enclave.post_compute._encrypt",
+    "workers.enclave.post_compute.sign_result",
+]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("moment", MOMENTS, ids=lambda given: given.rpartition(".")[2])
+def test_a_machine_that_is_killed_at_any_step_asks_for_another_session_and_ends_with_the_same_result(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, moment: str, after: bool
+) -> None:
+    public = beneficiary().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    bench.wire.world.keep(REQUESTER, RESULT_KEY, base64.b64encode(public))
+    bench.deal(iexec_result_encryption=True)
+    whole = pkgutil.resolve_name(moment)
+
+    def killed(*given: Any, **more: Any) -> Any:
+        if after:
+            whole(*given, **more)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moment, killed)
+        with pytest.raises(Killed):
+            bench.replicate()
+    assert bench.journal.find(TASK).stage in {ReplicateStage.TAKEN, ReplicateStage.RUNNING}  # type: ignore[union-attr]
+    found = bench.replicate()
+    assert found.stage is ReplicateStage.COMPUTED, found.cause
+    assert found.digest == file_digest(ANSWER_SHA256)
+    assert ROWS[:40] not in bench.left()
+    assert ANSWER not in bench.left()

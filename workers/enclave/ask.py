@@ -1,0 +1,66 @@
+"""Asks for a task's session until there is one, or until it is clear that there will be none.
+
+no answer, 429, 5xx, a session that was taken  ──► ask again, while the task has the time for its app
+the task is not on chain yet                   ──► the same: work begins before its transaction is mined
+this machine has no token at the service       ──► store one, ask again
+any other word of the service                  ──► declined with that word
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Final
+
+import structlog
+
+from protocol.enclave.session import Session, SessionError
+from protocol.errors import NoSession, TaskDeclined, Unavailable
+from protocol.results.error_result import MACHINE_FAILED, NO_SESSION, SESSION_UNKNOWN
+from protocol.types import TaskId
+from protocol.wire import Assignment
+from workers.enclave.sms_api import SmsApi
+from workers.task.deadline import TaskDeadline, backoff
+
+log = structlog.get_logger(__name__)
+
+#: Words of the service that may be others in a moment: what it reads of the chain, and the service that attests.
+TRANSIENT: Final = frozenset(
+    {
+        SessionError.TASK_UNKNOWN,
+        SessionError.TASK_NOT_ACTIVE,
+        SessionError.DEAL_UNKNOWN,
+        SessionError.NOT_DELIVERED,
+    }
+)
+
+
+def take_session(service: SmsApi, assignment: Assignment, deadline: TaskDeadline) -> Session:
+    """The session of this replicate, taken: whoever comes after asks for another. Raises TaskDeclined."""
+    task_id, lacks_token, has_token = TaskId(assignment.task_id), False, False
+    for failures in count(1):
+        try:
+            if lacks_token:
+                service.store_token()
+                has_token = True
+            return service.take_session(service.open_session(assignment))
+        except NoSession as refusal:
+            word, why = SessionError(str(refusal.fields["error"])), str(refusal)
+            cause = f"{NO_SESSION}{word}"
+            lacks_token = word is SessionError.NO_STORAGE_TOKEN and not has_token
+            if word not in TRANSIENT and not lacks_token:
+                raise TaskDeclined(task=task_id, cause=cause, why=why) from refusal
+        except Unavailable as away:
+            cause, why = SESSION_UNKNOWN, str(away)
+        log.info("No session yet; asking again.", action="session_awaited", task=task_id, tries=failures, why=why)
+        _wait(task_id, deadline, failures, cause, why)
+    raise AssertionError("counting does not end")
+
+
+def _wait(task_id: TaskId, deadline: TaskDeadline, failures: int, cause: str, why: str) -> None:
+    try:
+        deadline.wait_before_retry(backoff(failures), why)
+    except TaskDeclined as over:
+        if over.fields["cause"] != MACHINE_FAILED:
+            raise
+        # No time is left to ask again: the service is why, not this machine.
+        raise TaskDeclined(task=task_id, cause=cause, why=str(over.fields["why"])) from over

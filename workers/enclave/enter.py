@@ -1,0 +1,20 @@
+"""What surrounds a replicate's app on this machine."""
+
+from __future__ import annotations
+
+from protocol.errors import TaskDeclined
+from protocol.poco.tags import needs_enclave_signature
+from protocol.results.error_result import NO_ENCLAVE
+from protocol.types import Hash32
+from workers.context import WorkerContext
+from workers.enclave.port import Enclave, NoEnclave, Work
+
+
+def enter(context: WorkerContext, work: Work) -> Enclave:
+    """The surroundings of a standard task, or those of a task for an enclave, with its session. Raises TaskDeclined."""
+    if not needs_enclave_signature(Hash32(work.assignment.tag)):
+        return NoEnclave(work)
+    framework = context.machine.framework
+    if framework is None:
+        raise TaskDeclined(task=work.task_id, cause=NO_ENCLAVE, why="this machine runs no enclaves (SLUICE_ENCLAVE)")
+    return framework.enter(work)

@@ -1,0 +1,93 @@
+"""What surrounds an app: before it its inputs, in its container its variables, after it its result. One port for tasks
+with and without an enclave, and one for the kinds of enclave that a machine can run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from protocol.results.params import DealParams
+from protocol.types import ZERO_ADDRESS, Hash32, TaskId
+from protocol.wire import Assignment
+from workers.data import inputs, outputs
+from workers.data.download import DownloadPolicy
+from workers.data.layout import Layout, TaskFolders
+from workers.data.outputs import PackedResult, ResultLimits
+from workers.sandbox.spec import ContainerSpec
+from workers.task.deadline import TaskDeadline
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One replicate on this machine."""
+
+    assignment: Assignment
+    params: DealParams
+    layout: Layout
+    deadline: TaskDeadline
+
+    @property
+    def task_id(self) -> TaskId:
+        """Its task."""
+        return TaskId(self.assignment.task_id)
+
+    @property
+    def has_callback(self) -> bool:
+        """Whether a contract gets its result."""
+        return self.assignment.callback != ZERO_ADDRESS
+
+    @property
+    def folders(self) -> TaskFolders:
+        """Its files."""
+        return self.layout.task(self.task_id)
+
+
+class Enclave(Protocol):
+    """What is done around the app of one replicate. The methods are called in this order, once each."""
+
+    def pre_compute(self, policy: DownloadPolicy) -> None:
+        """Put dataset and input files where the app sees them. Raises TaskFailure, TaskDeclined."""
+
+    def app(self, spec: ContainerSpec) -> ContainerSpec:
+        """The app's container, with the variables that it gets here."""
+
+    def post_compute(self, limits: ResultLimits) -> PackedResult:
+        """Put the result where it is uploaded from. Raises TaskFailure, TaskDeclined."""
+
+
+class Framework(Protocol):
+    """A kind of enclave that this machine runs."""
+
+    @property
+    def tag(self) -> Hash32:
+        """The bits of a tag that it serves."""
+
+    def enter(self, work: Work) -> Enclave:
+        """What surrounds this replicate's app: asks for its session. Raises TaskDeclined."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoEnclave:
+    """An `Enclave` of standard tasks: none."""
+
+    work: Work
+
+    def pre_compute(self, policy: DownloadPolicy) -> None:
+        """See `Enclave`."""
+        work = self.work
+        inputs.fetch(work.assignment, work.params, work.folders.inputs, work.layout, policy, work.deadline)
+
+    def app(self, spec: ContainerSpec) -> ContainerSpec:
+        """See `Enclave`."""
+        return spec
+
+    def post_compute(self, limits: ResultLimits) -> PackedResult:
+        """See `Enclave`."""
+        return outputs.pack(
+            self.work.task_id,
+            self.work.folders.outputs,
+            self.work.folders.zip,
+            callback=self.work.has_callback,
+            result_limits=limits,
+        )

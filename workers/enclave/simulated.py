@@ -1,0 +1,75 @@
+"""Enclaves without the hardware, on development chains: all is done as for TDX, and nothing is attested.
+
+    secret service ──► session ──► pre-compute ──► app ──► post-compute
+                       once         (here)      (sandbox)    (here)
+
+This machine itself takes the session, so that its owner can read all that is in it; pre- and post-compute are the
+worker's own code. What a session holds stays in this process's memory, and in the app's container while that exists:
+after a crash another session is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from protocol.enclave.session import APP, POST_COMPUTE, PRE_COMPUTE, Session
+from protocol.errors import TaskDeclined
+from protocol.poco.tags import TDX_BITS, make_tag
+from protocol.results.error_result import SESSION_UNKNOWN
+from protocol.types import Hash32
+from workers.data.download import DownloadPolicy
+from workers.data.outputs import PackedResult, ResultLimits
+from workers.enclave import ask, post_compute, pre_compute
+from workers.enclave.port import Enclave, Work
+from workers.enclave.sms_api import SmsApi
+from workers.sandbox.spec import ContainerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """A `Framework` that stands in for TDX: the kind that the SDK asks for."""
+
+    service: SmsApi
+
+    @property
+    def tag(self) -> Hash32:
+        """See `Framework`."""
+        return make_tag(*TDX_BITS)
+
+    def enter(self, work: Work) -> Enclave:
+        """See `Framework`."""
+        return SimulatedEnclave(work, ask.take_session(self.service, work.assignment, work.deadline))
+
+
+@dataclass(frozen=True)
+class SimulatedEnclave:
+    """An `Enclave` with a session that was taken."""
+
+    work: Work
+    session: Session
+
+    def pre_compute(self, policy: DownloadPolicy) -> None:
+        """See `Enclave`."""
+        variables = self._variables.get(PRE_COMPUTE, {})
+        pre_compute.fetch(self.work, policy, variables.get("IEXEC_DATASET_KEY", ""))
+
+    def app(self, spec: ContainerSpec) -> ContainerSpec:
+        """See `Enclave`."""
+        return replace(spec, environment=dict(self._of(APP)))
+
+    def post_compute(self, limits: ResultLimits) -> PackedResult:
+        """See `Enclave`."""
+        return post_compute.seal(self.work, limits, self._of(POST_COMPUTE))
+
+    @cached_property
+    def _variables(self) -> dict[str, dict[str, str]]:
+        """Variables of each container that has any."""
+        return {service.name: service.environment for service in self.session.services}
+
+    def _of(self, service: str) -> Mapping[str, str]:
+        if service not in self._variables:
+            why = f"the session has nothing for {service}"
+            raise TaskDeclined(task=self.work.task_id, cause=SESSION_UNKNOWN, why=why)
+        return self._variables[service]
