@@ -5,7 +5,7 @@
                                      └─ fork ─► …                              ┘
 
 pytest-xdist starts each process anew: six thousand tests and what they import cost each ten seconds of CPU and 300 MB.
-What a module draws at random as it is imported is the same in all: tests that call things by it at a server are one group.
+What a module draws at random when it is imported is the same in all: tests that tell a server of it are one group.
 """
 
 from __future__ import annotations

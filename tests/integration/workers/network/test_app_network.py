@@ -15,8 +15,17 @@ from docker.errors import APIError
 
 from config.settings import Settings
 from protocol.errors import BadSetting
-from tests.integration.workers.neighbours import Neighbours, app, datagram, from_here, reached, run, stand_around, tries
-from tests.integration.workers.outside import (
+from tests.integration.workers.network.neighbours import (
+    Neighbours,
+    app,
+    datagram,
+    from_here,
+    reached,
+    run,
+    stand_around,
+    tries,
+)
+from tests.integration.workers.network.outside import (
     DNS_PORT,
     ELSEWHERE,
     INTERNET,

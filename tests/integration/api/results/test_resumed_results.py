@@ -15,7 +15,7 @@ from protocol.results.digest import file_digest
 from protocol.results.resumed_upload import Rest, digest_header
 from protocol.results.zip_rules import largest_zip
 from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
-from tests.integration.api.test_results import RESULT, stored, zipped
+from tests.integration.api.results.test_results import RESULT, stored, zipped
 from tests.waiting import ample, wait_until
 from workers.pool.api import RESUMED_BYTES, PoolApi
 

@@ -24,7 +24,7 @@ from protocol.poco.view import ChainView, Contribution, ContributionStatus, Task
 from protocol.types import BlockNumber, Timestamp
 from protocol.wire import Mode, Step
 from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, FINAL, LIE, LINK, PACE, START, TASK, TRUTH, task, wallet
-from tests.unit.pipeline.domain.test_task_life import ModelChain
+from tests.unit.pipeline.domain.decide.test_task_life import ModelChain
 
 #: A moment around every deadline of the deal, and long after.
 MOMENTS = st.sampled_from([START, START + 30, CONTRIBUTE_UNTIL, CONTRIBUTE_UNTIL + 1, FINAL - 1, FINAL, FINAL + 5000])

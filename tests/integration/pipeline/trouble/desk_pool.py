@@ -33,7 +33,7 @@ from pipeline.domain.records import TaskRecord
 from protocol.ethereum.signing import Key
 from protocol.types import ZERO_HASH, Hash32, NRlc, Wallet
 from protocol.wire import Capabilities, Step
-from tests.integration.pipeline.outage_pool import OutagePool, open_outage_pool
+from tests.integration.pipeline.trouble.outage_pool import OutagePool, open_outage_pool
 from tests.waiting import wait_until
 
 MACHINES, TASKS = 10, 500

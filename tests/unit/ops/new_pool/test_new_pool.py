@@ -15,7 +15,7 @@ from ops.new_pool.files import Places, env_text
 from ops.new_pool.questions import Questions
 from protocol.errors import BadInput, BadKeystore
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def number(text: str) -> int:

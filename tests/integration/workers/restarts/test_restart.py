@@ -44,7 +44,7 @@ def killed(context: WorkerContext, wanted: Assignment, moment: Callable[[], obje
     """Have another process compute, and kill it with -9 once `moment` has come."""
     settings = context.machine.settings
     arguments = [str(settings.home), str(settings.docker_host), wanted.model_dump_json()]
-    process = subprocess.Popen([sys.executable, "-m", "tests.integration.workers.compute_apart", *arguments])
+    process = subprocess.Popen([sys.executable, "-m", "tests.integration.workers.restarts.compute_apart", *arguments])
     try:
         wait_until(moment, 30, what="the moment to kill")
         yield

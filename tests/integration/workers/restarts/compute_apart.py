@@ -1,4 +1,4 @@
-"""A process that computes one task, to be killed by a test: `python -m tests.integration.workers.compute_apart`.
+"""Computes one task, to be killed by a test: `python -m tests.integration.workers.restarts.compute_apart`.
 
 Arguments: home folder, Docker host, then the assignment as JSON.
 """

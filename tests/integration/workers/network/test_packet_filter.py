@@ -11,8 +11,8 @@ import pytest
 
 from config.settings import Settings
 from protocol.errors import BadSetting
-from tests.integration.workers.neighbours import app
-from tests.integration.workers.outside import INTERNET, leave_network, outside_world, run_command
+from tests.integration.workers.network.neighbours import app
+from tests.integration.workers.network.outside import INTERNET, leave_network, outside_world, run_command
 from workers.context import WorkerContext
 from workers.fitness import doctor
 from workers.sandbox.engine import container, host_config

@@ -17,8 +17,8 @@ from pipeline.flow.machines.new_pool import decided_by
 from pipeline.store.client import Store
 from protocol.errors import RpcUnavailable
 from protocol.types import BlockNumber, NRlc, Wallet, Wei
+from tests.integration.pipeline.assign.test_overlap import Process, fill, wallet
 from tests.integration.pipeline.rows import DEAL
-from tests.integration.pipeline.test_overlap import Process, fill, wallet
 
 BALANCE = 10**18
 

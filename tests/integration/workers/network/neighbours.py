@@ -14,7 +14,7 @@ from docker import DockerClient
 from config.settings import Settings
 from protocol.results.params import DealParams
 from tests.integration.workers.conftest import IMAGE
-from tests.integration.workers.outside import BANNER, HERE, end, greet, ip, outside_world
+from tests.integration.workers.network.outside import BANNER, HERE, end, greet, ip, outside_world
 from tests.unit.workers.assignments import WORKERPOOL, assignment, task_id
 from tests.waiting import ample, wait_until
 from workers.context import WorkerContext

@@ -38,7 +38,7 @@ from tests.faulty import answers
 from tests.faulty.answers import Call, Honest, Reply
 from tests.integration.conftest import _database
 from tests.integration.pipeline.conftest import OWNER, REQUESTER, WORKERS
-from tests.integration.pipeline.desk_pool import CATEGORY, MACHINES, STAKE, TASKS, Desk, open_desk
+from tests.integration.pipeline.trouble.desk_pool import CATEGORY, MACHINES, STAKE, TASKS, Desk, open_desk
 from tests.prometheus import Prometheus
 from tests.waiting import until
 

@@ -16,7 +16,7 @@ from tests.integration.api.conftest import TASK, WORKER, Api
 from tests.prometheus import MONITORING
 from tests.waiting import wait_until
 
-ALERT_TESTS = sorted((Path(__file__).parents[2] / "alerts").glob("*.yml"))
+ALERT_TESTS = sorted((Path(__file__).parents[3] / "alerts").glob("*.yml"))
 
 
 def _promtool(*words: str | Path) -> str:

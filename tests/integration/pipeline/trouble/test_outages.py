@@ -18,8 +18,8 @@ from pipeline.domain.records import TaskStage
 from protocol.poco.view import TaskStatus
 from tests.faulty import answers
 from tests.integration.conftest import _database
-from tests.integration.pipeline.outage_pool import AWAY_SECONDS, LONG, SHORT, OutagePool, open_outage_pool
 from tests.integration.pipeline.simulated_worker import SimulatedWorker
+from tests.integration.pipeline.trouble.outage_pool import AWAY_SECONDS, LONG, SHORT, OutagePool, open_outage_pool
 
 #: Seconds of an outage: twice the time until the final deadline of SHORT, half of that in which LONG takes votes.
 OUTAGE_SECONDS = 20.0 * SHORT

@@ -19,7 +19,7 @@ from ops.stack import mongodb, rabbitmq
 from ops.stack.clusters import members
 from tests.image import composed
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 KNOWN = {f"SLUICE_{name.upper()}" for name in Settings.model_fields} | {
     f"SLUICE_STACK_{name.upper()}" for name in StackSettings.model_fields
 }

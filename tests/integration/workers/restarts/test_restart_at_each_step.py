@@ -36,9 +36,9 @@ from tests.faulty.registry import blobs_of, layer, registry
 from tests.integration import forged
 from tests.integration.chain.test_poco_life import RESULTS, Shop, open_shop
 from tests.integration.conftest import standing_still
-from tests.integration.workers import one_replicate
 from tests.integration.workers.conftest import IMAGE
-from tests.integration.workers.one_replicate import Orders, Point, Stop
+from tests.integration.workers.restarts import one_replicate
+from tests.integration.workers.restarts.one_replicate import Orders, Point, Stop
 from tests.integration.workers.test_images import stored
 from tests.unit.workers.assignments import assignment
 from tests.waiting import ample

@@ -20,7 +20,7 @@ from pipeline.domain.machines.worker_state import WorkerState
 from pipeline.domain.records import TaskStage
 from tests.promql import Named, read
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 MONITORING = ROOT / "monitoring"
 DASHBOARDS = sorted((MONITORING / "grafana/dashboards").glob("*.json"))
 RULES: list[dict[str, Any]] = [
