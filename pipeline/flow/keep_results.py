@@ -23,7 +23,7 @@ AGAIN_SECONDS = 60.0
 
 
 class Keeps(Protocol):
-    """The IPFS node, as this module uses it (`pipeline.api.results.ipfs.Ipfs`)."""
+    """The IPFS node, as this module uses it (`config.ipfs.Ipfs`)."""
 
     def pin(self, cid: str) -> None:
         """Pin the content `cid`, so that the node keeps it. Raises StorageUnavailable."""
@@ -40,35 +40,40 @@ def keep_results(store: Store, ipfs: Keeps, days: float, now: float) -> None:
     due = store.pins.due(now, RESULTS)
     tasks = {task.task_id: task for task in store.tasks.load_tasks({pin.task_id for pin in due})}
     failures = 0
+    kept: list[Pin] = []
     for pin in due:
         try:
-            _look_at(store, ipfs, pin, tasks.get(pin.task_id), pin.stored_at + days * DAY, now)
+            if _look_at(store, ipfs, pin, tasks.get(pin.task_id), pin.stored_at + days * DAY, now):
+                kept.append(pin)
         except StorageUnavailable as error:
             log.warning("A result is looked at again later.", action="pin_later", cid=pin.cid, why=str(error))
             # Behind the others, so that one that the node lacks does not hold them up.
             store.pins.look_again(pin, now + AGAIN_SECONDS, pinned=pin.pinned)
             failures += 1
             if failures == FAILURES:
-                return
+                break
+    # What a crash before this has pinned is pinned once more.
+    store.pins.keep(kept, days * DAY)
 
 
-def _look_at(store: Store, ipfs: Keeps, pin: Pin, task: TaskRecord | None, until: float, now: float) -> None:
+def _look_at(store: Store, ipfs: Keeps, pin: Pin, task: TaskRecord | None, until: float, now: float) -> bool:
+    """Pin, unpin or leave a result; whether it is pinned now and kept until its time is over."""
     if now < until:
         if task is None or task.stage not in (TaskStage.COMPLETED, TaskStage.FAILED):
             # Open, or not readable now (quarantined): a completed one may be among those.
             store.pins.look_again(pin, now + AGAIN_SECONDS, pinned=pin.pinned)
-            return
+            return False
         if task.stage is TaskStage.COMPLETED and not _another_won(task, pin):
             if not pin.pinned:
                 ipfs.pin(pin.cid)
-            store.pins.look_again(pin, until, pinned=True)
-            return
+            return True
     if pin.pinned and not store.pins.kept_for_others(pin):
         ipfs.unpin(pin.cid)
         if store.pins.kept_for_others(pin):
             # The same content was stored for another task meanwhile.
             ipfs.pin(pin.cid)
     store.pins.forget(pin)
+    return False
 
 
 def _another_won(task: TaskRecord, pin: Pin) -> bool:

@@ -36,6 +36,7 @@ class Results:
         pins = SimpleNamespace(
             due=lambda _, limit: self.due_pins[:limit],
             look_again=lambda pin, at, *, pinned: self.again.append((pin.cid, at)),
+            keep=lambda pins, seconds: self.again.extend((pin.cid, pin.stored_at + seconds) for pin in pins),
             forget=lambda pin: self.forgotten.append(pin.cid),
             kept_for_others=lambda _: False,
         )
