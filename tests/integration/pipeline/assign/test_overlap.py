@@ -64,6 +64,8 @@ class Process:
     settings: Any = field(default_factory=lambda: SimpleNamespace(chain_id=31337, worker_lost_seconds=60.0))
     workerpool: str = "0x" + "bb" * 20
     pool: Celery = field(default_factory=lambda: Celery("test", broker="memory://"))
+    #: No secret service is named, and so nobody asks one.
+    challenges: None = None
     #: Flower is told of each step; nobody listens here.
     relay: Any = field(default_factory=lambda: SimpleNamespace(step=lambda *_: None, proved=lambda *_: None))
 
