@@ -4,22 +4,20 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor test-strict test-chaos test-cluster test-crowd test-sms image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-crowd test-sms image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
 SLUICE := .venv/bin/sluice
 RUN := .venv/bin
 READY := .venv/.ready
-# Many integration tests wait for blocks or for processes: four at a time keep two cores busy. Each more costs its start.
+# Many integration tests wait for blocks or for processes: four at a time keep two cores busy.
 JOBS ?= 4
-# In a fresh clone, pytest compiles the tests once, and not in each of JOBS processes that all begin with the same file.
-COMPILE_TESTS := $(RUN)/python -m pytest -p no:cacheprovider --collect-only -qq >/dev/null || true
 
 # The interpreter is the machine's: downloads come from package indexes only.
 export UV_PYTHON_DOWNLOADS := never
-# Every process would compile all of Sluice at its start (half a second of a scheduler's), and each of the test
-# processes every test (6 s): compiled files are kept in __pycache__ instead, which git ignores and `make clean` removes.
+# Every process would compile all of Sluice at its start (half a second of a scheduler's), and every run all tests (6 s):
+# compiled files are kept in __pycache__ instead, which git ignores and `make clean` removes.
 unexport PYTHONDONTWRITEBYTECODE
 
 help:
@@ -29,10 +27,9 @@ demo: $(READY)
 	@$(SLUICE) demo $(ARGS)
 
 test: $(READY)
-	@[ -d tests/unit/__pycache__ ] || $(COMPILE_TESTS)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m tests.browser
-	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) $(ARGS)
 
 # A second opinion to anvil: the lane on geth, and what steps that share a block assume of it. geth takes five minutes to build the first time.
 test-geth: $(READY)
@@ -55,6 +52,12 @@ test-sms: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/sms/stock_sdks.py tests/integration/sms/stock_sdk_pool.py $(ARGS)
 
+# Each fault of `bench faults` by itself in the middle of a bag of tasks, those that `make test` leaves out, and a pool that
+# has steps share a block (SLUICE_STATE=pending): 5 minutes. `make test` has one fault of each kind, and the lane's half
+# of a shared block.
+test-faults: $(READY)
+	@$(RUN)/python -m pytest -p no:cacheprovider $(addprefix tests/integration/pool/trouble/,each_fault.py same_block.py) $(ARGS)
+
 # A fault every 5 s for 12 tasks of mixed trust, with strangers among the machines: 4 minutes, the short form of
 # `make bench ARGS="chaos --tasks 60"`. Kills and stops the stack's servers, so nothing else may use it meanwhile.
 test-chaos: $(READY)
@@ -76,7 +79,6 @@ IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py image_runs.py systemd_run
 # The base image and stand-ins for the servers' images are made of Debian's packages and programs that are here anyway
 # (5 minutes the first time), so that no image registry is needed; docker compose is built once (4 minutes).
 image-test: $(READY)
-	@[ -d tests/unit/__pycache__ ] || $(COMPILE_TESTS)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m pytest -p no:cacheprovider $(IMAGE_RUNS) $(ARGS)
 

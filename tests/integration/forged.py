@@ -7,6 +7,7 @@ no thread and opens nothing, so that its children are as good as fresh; only wha
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import beat.watch
 import ops.commands.money.tx
@@ -53,15 +55,17 @@ def start(
     *args: object,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    stdin: Path | str = os.devnull,
     out: Path | str = os.devnull,
     err: Path | str | None = None,
 ) -> BaseProcess:
     """Run `main(*args)` in a process and session of its own.
 
     `env`: its SLUICE_ variables, in place of all that are inherited, and others to be set; None: as inherited.
-    `cwd`: its folder, if not this process's. `out`, `err`: what its output is appended to; `err` is `out` if not given.
+    `cwd`: its folder, if not this process's. `stdin`: what it reads. `out`, `err`: what its output is appended to;
+    `err` is `out` if not given.
     """
-    process = _forge.Process(target=_run, args=(main, args, env, cwd, str(out), str(err or out)))
+    process = _forge.Process(target=_run, args=(main, args, env, cwd, str(stdin), str(out), str(err or out)))
     process.start()
     return process
 
@@ -86,30 +90,54 @@ class Ended:
     err: str
 
     @property
+    def json(self) -> Any:
+        """What a command with `--json` printed."""
+        return json.loads(self.out)
+
+    @property
     def errors(self) -> list[str]:
         """Lines of standard error that are the command's last word, without what it logged before."""
         return [line for line in self.err.splitlines() if line.startswith("sluice: ")]
 
 
-def sluice(*words: str, env: Mapping[str, str], cwd: Path | None = None) -> Ended:
+def sluice(*words: str, env: Mapping[str, str], cwd: Path | None = None, stdin: str = "") -> Ended:
     """Run `sluice WORDS` with these settings and no others, in folder `cwd`; fails the test if it does not end by
-    itself.
+    itself. `stdin`: what it reads.
     """
+    return _ended(_sluice, words, env, cwd, stdin)
+
+
+def celery(*words: str, env: Mapping[str, str], cwd: Path) -> Ended:
+    """Run `celery WORDS` likewise, with the apps that are found in folder `cwd`."""
+    return _ended(_celery, words, env, cwd, "")
+
+
+def _ended(
+    main: Callable[[Sequence[str]], None], words: Sequence[str], env: Mapping[str, str], cwd: Path | None, stdin: str
+) -> Ended:
     with TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        process = start(_command, words, env=env, cwd=cwd, out=out, err=err)
+        read, out, err = Path(folder, "in"), Path(folder, "out"), Path(folder, "err")
+        read.write_text(stdin)
+        process = start(main, words, env=env, cwd=cwd, stdin=read, out=out, err=err)
         process.join(ample(COMMAND_SECONDS))
         code = process.exitcode
         if code is None:
             kill(process)
         ended = Ended(-1 if code is None else code, out.read_text(), err.read_text())
-        assert code is not None, f"sluice {' '.join(words)} did not end by itself: {ended.err}"
+        assert code is not None, f"{' '.join(words)} did not end by itself: {ended.err}"
         process.close()
         return ended
 
 
-def _command(words: Sequence[str]) -> None:
+def _sluice(words: Sequence[str]) -> None:
     sys.exit(cli.run(words))
+
+
+def _celery(words: Sequence[str]) -> None:
+    from celery.__main__ import main
+
+    sys.argv = ["celery", *words]
+    main()
 
 
 def _run(
@@ -117,6 +145,7 @@ def _run(
     args: Sequence[object],
     env: Mapping[str, str] | None,
     cwd: Path | None,
+    stdin: str,
     out: str,
     err: str,
 ) -> None:
@@ -127,8 +156,9 @@ def _run(
         for name in [name for name in os.environ if name.startswith("SLUICE_")]:
             del os.environ[name]
         os.environ.update(env)
-    for descriptor, path in ((1, out), (2, err)):
-        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    written = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    for descriptor, path, how in ((0, stdin, os.O_RDONLY), (1, out, written), (2, err, written)):
+        opened = os.open(path, how, 0o600)
         os.dup2(opened, descriptor)
         os.close(opened)
     main(*args)

@@ -17,7 +17,7 @@ from protocol.types import Hash32
 from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, decided, initialized, task, view
 
 ROOT = Path(__file__).parents[1]
-DECIDE, VOTES = "unit/pipeline/domain/test_decide.py", "unit/pipeline/domain/test_decide_votes.py"
+DECIDE, VOTES = "unit/pipeline/domain/decide/test_decide.py", "unit/pipeline/domain/decide/test_decide_votes.py"
 LANE, HERE = "unit/chain/lane", "unit/test_known_failings.py"
 FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
@@ -68,7 +68,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             (DECIDE, "test_if_nobody_reveals_in_time_the_task_is_reopened"),
             (DECIDE, "test_a_task_past_its_final_deadline_is_claimed"),
             (
-                "unit/pipeline/domain/test_decide_always.py",
+                "unit/pipeline/domain/decide/test_decide_always.py",
                 "test_a_claim_is_tried_until_it_is_mined_however_often_it_failed",
             ),
         ),
@@ -105,10 +105,10 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "A wake-up that comes while its task is looked at is lost",
         (
             (
-                "integration/pipeline/test_overlap.py",
+                "integration/pipeline/assign/test_overlap.py",
                 "test_a_decision_whose_save_lost_the_race_frees_no_slot_and_sends_nothing",
             ),
-            ("unit/pipeline/domain/test_task_life.py", "test_without_trouble_a_task_completes_within_seconds"),
+            ("unit/pipeline/domain/decide/test_task_life.py", "test_without_trouble_a_task_completes_within_seconds"),
         ),
     ),
     (
@@ -127,7 +127,10 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "A save that loses a race leaves a slot taken",
         (
             ("integration/pipeline/test_sweep.py", "test_a_slot_that_nothing_holds_is_given_back"),
-            ("integration/pipeline/test_overlap.py", "test_rounds_at_the_same_time_leave_work_and_slots_in_the_record"),
+            (
+                "integration/pipeline/assign/test_overlap.py",
+                "test_rounds_at_the_same_time_leave_work_and_slots_in_the_record",
+            ),
         ),
     ),
     (
@@ -137,7 +140,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "Waiting for a block holds a thread and a lock without a limit",
         (
-            ("integration/pipeline/test_faults.py", "test_a_node_frozen_for_a_while_only_delays"),
+            ("integration/pipeline/trouble/test_faults.py", "test_a_node_frozen_for_a_while_only_delays"),
             (
                 "unit/pipeline/flow/test_tasks.py",
                 "test_every_task_of_the_scheduler_has_limits_below_rabbitmqs_and_a_queue",
@@ -158,7 +161,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "A worker that is cut off at consensus never reveals",
         (
             (
-                "integration/pool/test_faults.py",
+                "integration/pool/trouble/test_faults.py",
                 "test_a_machine_killed_between_contribute_and_reveal_reveals_after_its_restart",
             ),
             ("unit/workers/test_upkeep.py", "test_a_winning_vote_is_revealed_even_if_the_pool_is_away_and_never_asks"),

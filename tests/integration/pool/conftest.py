@@ -27,9 +27,9 @@ from tests.integration.conftest import given
 from tests.integration.pool.unservable import NotText, Sender, empty_registry, purchases
 from tests.waiting import ample, wait_until
 
-#: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere. Each block costs every process
-#: that follows the chain some milliseconds: at a quarter of a second two pools that wait take a whole core.
-BLOCK_TIME = 0.5
+#: Seconds between blocks. Each costs every process that follows the chain some milliseconds, and most of these tests
+#: wait for something else: at half a second this pool takes a tenth of a core for nothing.
+BLOCK_TIME = 1.0
 #: Seconds for a deal to end, on a machine that is busy with other things too.
 WAIT_SECONDS = 60.0
 #: Seconds for a page in a browser to be drawn with what just happened.

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from ops.pool.local import STOP_SECONDS, TIED, WorkerMachine
 from ops.stack import ports, tools
 from ops.stack.process import Process, Program
 from pipeline.store.task.tasks import Tasks
+from tests.integration import forged
 from tests.integration.pool.conftest import HONEST
 from tests.integration.pool.environment import scheduler_environment
 from tests.waiting import ample, wait_until
@@ -45,11 +45,9 @@ def _running(bench_pool: BenchPool, folder: Path, *words: str) -> Iterator[Proce
 
 def _celery(bench_pool: BenchPool, *words: str) -> str:
     """What `celery -A pipeline …` prints with the environment of the pool's scheduler; "" if it fails."""
-    command = [sys.executable, "-m", "celery", "--no-color", "-A", "pipeline", *words]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    environment = inherited | scheduler_environment(bench_pool)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tools.root())
-    return done.stdout if done.returncode == 0 else ""
+    env = scheduler_environment(bench_pool)
+    ended = forged.celery("--no-color", "-A", "pipeline", *words, env=env, cwd=tools.root())
+    return ended.out if ended.code == 0 else ""
 
 
 #: Has a question wait longer for answers than Celery's second.

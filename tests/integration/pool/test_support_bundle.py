@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import secrets
 import shutil
 import stat
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 from eth_account import Account
 
 from bench.rig.bench_pool import BenchPool
+from tests.integration import forged
 from tests.integration.pool.environment import scheduler_environment
-from tests.waiting import ample
-
-
-def sluice(env: dict[str, str], *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ops.cli", *words],
-        env={**os.environ, **env},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=ample(60),
-        check=False,
-    )
 
 
 def test_a_support_bundle_tells_how_the_pool_is_and_no_byte_of_it_is_a_secret(
@@ -67,15 +52,14 @@ def test_a_support_bundle_tells_how_the_pool_is_and_no_byte_of_it_is_a_secret(
         "SLUICE_INVITE": planted["invite"],
         "MONGODB_PASSWORD": planted["shell"],
     }
-    assert sluice(env, "pool", "pause", "--why", f"see http://u:{planted['stored']}@h.example").returncode == 0
+    assert forged.sluice("pool", "pause", "--why", f"see http://u:{planted['stored']}@h.example", env=env).code == 0
     bundle = tmp_path / "bundle.zip"
     try:
-        made = sluice(
-            env, "support-bundle", str(bundle), "--log", str(other), "--log", "-", "--json", stdin=planted["shell"]
-        )
+        words = ("support-bundle", str(bundle), "--log", str(other), "--log", "-", "--json")
+        made = forged.sluice(*words, env=env, stdin=planted["shell"])
     finally:
-        assert sluice(env, "pool", "resume").returncode == 0
-    assert made.returncode == 0, made.stderr
+        assert forged.sluice("pool", "resume", env=env).code == 0
+    assert made.code == 0, made.err
     assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
 
     with zipfile.ZipFile(bundle) as archive:
@@ -108,16 +92,16 @@ def test_what_does_not_answer_is_noted_and_the_rest_is_there(shared_pool: BenchP
         "SLUICE_OPERATIONS_PORT": "1",
         "SLUICE_MONGODB_URI": "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300",
     }
-    made = sluice(env, "support-bundle", str(tmp_path / "b.zip"), "--log", str(tmp_path / "nothing.log"))
-    assert made.returncode == 0, made.stderr
+    made = forged.sluice("support-bundle", str(tmp_path / "b.zip"), "--log", str(tmp_path / "nothing.log"), env=env)
+    assert made.code == 0, made.err
     with zipfile.ZipFile(tmp_path / "b.zip") as archive:
         assert "error" in json.loads(archive.read("status.json"))
         assert "error" in json.loads(archive.read("health.json"))
         assert "error" in json.loads(archive.read("versions.json"))["mongodb"]
         assert "anvil" in str(json.loads(archive.read("versions.json"))["nodes"])
         assert "cannot be read" in archive.read("logs/2-nothing.log.log").decode()
-    again = sluice(env, "support-bundle", str(tmp_path / "b.zip"))
-    assert (again.returncode, "not overwritten" in again.stderr) == (2, True)
+    again = forged.sluice("support-bundle", str(tmp_path / "b.zip"), env=env)
+    assert (again.code, "not overwritten" in again.err) == (2, True)
 
 
 #: Where a secret is planted.

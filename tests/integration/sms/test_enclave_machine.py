@@ -49,9 +49,9 @@ from tests.integration import forged
 from tests.integration.chain.test_poco_life import Shop, open_shop
 from tests.integration.conftest import standing_still
 from tests.integration.sms.service import Sms, serving
-from tests.integration.workers import one_replicate
 from tests.integration.workers.conftest import IMAGE, engine_host
-from tests.integration.workers.one_replicate import Orders, Point
+from tests.integration.workers.restarts import one_replicate
+from tests.integration.workers.restarts.one_replicate import Orders, Point
 from tests.unit.workers.assignments import assignment
 from tests.waiting import ample, until
 from workers.data.layout import layout_of

@@ -64,7 +64,7 @@ from protocol.wire import (
 )
 from tests.integration.conftest import IpfsNode, _database, given
 from tests.integration.pipeline.conftest import REQUESTER, WORKERS
-from tests.integration.pipeline.outage_pool import LONG, MOST_STEPS, OutagePool, open_outage_pool
+from tests.integration.pipeline.trouble.outage_pool import LONG, MOST_STEPS, OutagePool, open_outage_pool
 from tests.integration.sms.service import Sms, serving
 from tests.integration.sms.stock_sdks import fetch_session
 from tests.waiting import ample, wait_until

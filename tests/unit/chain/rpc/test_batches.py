@@ -84,7 +84,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("limit", [100, 20, 3, 1])
 def test_a_batch_is_answered_whatever_the_nodes_limit_and_its_way_to_say_so(refusal: str, limit: int) -> None:
     node = Node(limit, refusal)
-    assert node.ask(400) == [hex(n) for n in range(400)]
+    assert node.ask(FIRST + 50) == [hex(n) for n in range(FIRST + 50)]
     node.sizes.clear()
     assert node.ask(limit) == [hex(n) for n in range(limit)]
     assert len(node.sizes) <= 2, "what the node takes is remembered"

@@ -8,7 +8,7 @@ from protocol.poco import events
 from protocol.poco.view import fold
 from protocol.types import BlockHash, BlockNumber, Timestamp, TxHash
 from protocol.wire import Mode, Step
-from tests.unit.pipeline.api.test_who_may_upload import DIGEST, LINK, OTHER, TASK, WALLET, replicate, task
+from tests.unit.pipeline.api.results.test_who_may_upload import DIGEST, LINK, OTHER, TASK, WALLET, replicate, task
 
 
 def seen(event: events.Event, block: int) -> events.Seen:

@@ -21,8 +21,6 @@ from workers.sandbox.profile import sandbox_of
 from workers.sandbox.rehearsal import TASK, rehearse
 from workers.sandbox.spec import LABEL_TASK, LABEL_WALLET, ContainerSpec, Limits
 
-OWN = f"{TASK}-{os.getpid()}"
-
 
 class Engine:
     """Has containers by id, and loses the first `vanish` that are made here."""
@@ -91,8 +89,9 @@ def test_its_container_is_named_after_the_process_and_labelled_as_this_machines(
     engine = Engine()
     machine = rehearsed(monkeypatch, tmp_path, engine)
     (spec,) = engine.made
-    assert spec.name.endswith(OWN)
-    assert (spec.labels[LABEL_WALLET], spec.labels[LABEL_TASK]) == (WORKER_KEY.wallet, OWN)
+    own = f"{TASK}-{os.getpid()}"
+    assert spec.name.endswith(own)
+    assert (spec.labels[LABEL_WALLET], spec.labels[LABEL_TASK]) == (WORKER_KEY.wallet, own)
     assert (engine.tried, engine.containers) == (1, {})
     assert [*(machine.layout.root / "tasks").iterdir(), *machine.layout.locks.iterdir()] == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.lane.model.nonce import Fees
@@ -33,6 +33,7 @@ def offered(method: str, policy: FeePolicy, market: FeeMarket, order: Order = Or
 @pytest.mark.parametrize("first", POLICIES)
 @pytest.mark.parametrize("then", POLICIES)
 @pytest.mark.parametrize("doubts", [True, False])
+@settings(max_examples=15)  # of each of 54 combinations
 @given(base=st.integers(7, 300 * GWEI), tip=st.integers(100, 20 * GWEI))
 def test_the_leading_step_has_the_higher_tip_whatever_policies_the_two_wallets_have(
     leading: str, following: str, first: PolicyName, then: PolicyName, doubts: bool, base: int, tip: int

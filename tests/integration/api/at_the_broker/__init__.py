@@ -1,0 +1,1 @@
+"""RabbitMQ, as the API gives workers a place there."""

@@ -1,0 +1,1 @@
+"""Who gets work, where rounds overlap and strangers crowd in."""

@@ -1,0 +1,1 @@
+"""What the pool earned and spent, and what it keeps of that."""

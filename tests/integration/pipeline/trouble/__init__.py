@@ -1,0 +1,1 @@
+"""Parts that are away, stand still or die, and what an operator is told of it."""

@@ -1,0 +1,86 @@
+"""The pool of this folder, whose servers may be killed and whose scheduler may be lost, and what strikes it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.faults import disturb, faults, nonce_gaps
+from bench.rig.bench_pool import BenchPool, open_bench_pool
+from ops.pool.site import Servers
+from ops.stack import mongodb, ports, rabbitmq
+from ops.stack.parts import StackPart
+from tests.integration.pool.conftest import WAIT_SECONDS
+from tests.waiting import ample, wait_until
+
+#: Seconds between blocks: the tests here wait for little else.
+BLOCK_TIME = 0.5
+#: Tasks of a bag, and how many are done when a fault strikes: both machines are at work then.
+TASKS, DONE_BEFORE = 6, 2
+#: What each container does: it lasts two blocks, so that some run when the fault strikes.
+WORK = "sleep 0.5"
+#: Seconds that a frozen chain stands still.
+FREEZE_SECONDS = 5.0
+
+
+class OwnServers:
+    """A MongoDB and a RabbitMQ that may be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mongodb_port, self._rabbitmq_port = ports.free_port(), ports.free_port(rabbitmq.PORTS)
+        self.mongodb, self.rabbitmq = self._up()
+
+    def _up(self) -> tuple[mongodb.MongoDB, rabbitmq.RabbitMQ]:
+        return (
+            mongodb.start(self._folder / "mongodb", self._mongodb_port),
+            rabbitmq.start(self._folder / "rabbitmq", self._rabbitmq_port),
+        )
+
+    def crash(self, part: StackPart) -> None:
+        """`kill -9`, then start it again."""
+        (self.mongodb if part is StackPart.MONGODB else self.rabbitmq).process.kill()
+        self.mongodb, self.rabbitmq = self._up()
+
+    def stop(self) -> None:
+        """Without a clean end, which takes RabbitMQ 6 s: their data is not needed."""
+        for process in (self.rabbitmq.process, self.rabbitmq.port_mapper, self.mongodb.process):
+            process.stop(how=signal.SIGKILL)
+
+
+@pytest.fixture(scope="package")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServers]:
+    servers = OwnServers(tmp_path_factory.mktemp("servers"))
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture(scope="package")
+def bench_pool(shared_servers: Servers, own: OwnServers) -> Iterator[BenchPool]:
+    """A pool of two machines with two slots each."""
+    servers = replace(
+        shared_servers,
+        mongodb_uri=own.mongodb.uri,
+        amqp_url=own.rabbitmq.amqp_url,
+        amqp_port=own.rabbitmq.port,
+        amqp_public={},
+        rabbitmq_api=own.rabbitmq.api_url,
+    )
+    env = {"SLUICE_PING_SECONDS": "2"}
+    with open_bench_pool(block_time=BLOCK_TIME, workers=2, slots=2, env=env, servers=servers) as bench_pool:
+        bench_pool.timeout = ample(WAIT_SECONDS)
+        yield bench_pool
+
+
+def completes_a_bag(bench_pool: BenchPool, own: OwnServers, name: str, *, trust: int) -> None:
+    """Fails the test unless a bag is completed, with all stakes free and no nonce lost, though this fault strikes."""
+    (fault,) = (fault for fault in faults(own.crash, FREEZE_SECONDS) if fault.name == name)
+    outcome = disturb(bench_pool, fault, tasks=TASKS, trust=trust, done_before=DONE_BEFORE, work=WORK)
+    assert outcome.completed == TASKS
+    assert (outcome.database_only, outcome.chain_only) == (0, 0)
+    assert outcome.stake_locked == 0
+    wait_until(lambda: nonce_gaps(bench_pool) == 0, 10, what="all nonces to be mined")

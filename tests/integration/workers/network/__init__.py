@@ -1,0 +1,1 @@
+"""What an app and a machine reach, and what they must not."""

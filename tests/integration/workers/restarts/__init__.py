@@ -1,0 +1,1 @@
+"""A machine that is killed or stopped, and started again."""

@@ -1,0 +1,1 @@
+"""A backup and what is put back of it."""

@@ -1,0 +1,1 @@
+"""What `sluice init` writes, and the containers and alerts beside it."""

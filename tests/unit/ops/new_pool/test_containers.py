@@ -1,0 +1,242 @@
+"""Dockerfile, compose file and the pages for operators say what the code has."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config.settings import Settings
+from config.values.stack_settings import StackSettings
+from ops.stack import mongodb, rabbitmq
+from ops.stack.clusters import members
+from tests.image import composed
+
+ROOT = Path(__file__).parents[4]
+KNOWN = {f"SLUICE_{name.upper()}" for name in Settings.model_fields} | {
+    f"SLUICE_STACK_{name.upper()}" for name in StackSettings.model_fields
+}
+PAGES = (
+    "docker-compose.yml",
+    "docker/Dockerfile",
+    "docker/pool.env.example",
+    "README.md",
+    *(str(page.relative_to(ROOT)) for page in (ROOT / "docs/quickstart").iterdir()),
+)
+
+
+def _read(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_setting_that_is_named_exists(page: str) -> None:
+    assert set(re.findall(r"SLUICE_[A-Z][A-Z_]*[A-Z]", _read(page))) <= KNOWN
+
+
+def test_the_image_holds_every_package() -> None:
+    packages = tomllib.loads(_read("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    copied = re.findall(r"^COPY (\w+) \1$", _read("docker/Dockerfile"), re.MULTILINE)
+    assert sorted(copied) == sorted(packages)
+
+
+def test_the_image_is_built_with_the_uv_of_the_makefile() -> None:
+    made = re.search(r"UV_VERSION := (\S+)", _read("Makefile"))
+    assert made is not None
+    assert f"uv=={made[1]}" in _read("docker/Dockerfile")
+
+
+def test_the_libraries_of_the_image_are_compiled_when_it_is_built() -> None:
+    built, _, _ = _read("docker/Dockerfile").partition("uv sync")
+    assert "ENV UV_COMPILE_BYTECODE=1" in built.splitlines()
+
+
+def test_the_compose_file_has_the_stacks_kubo() -> None:
+    pinned = re.search(r"github.com/ipfs/kubo (v\S+)", _read("ops/stack/kubo/go.mod"))
+    assert pinned is not None
+    assert f"ipfs/kubo:{pinned[1]}" in _read("docker-compose.yml")
+
+
+def test_no_secret_is_sent_to_the_engine_that_builds_the_image() -> None:
+    ignored = _read(".dockerignore").splitlines()
+    mounted = re.findall(r"file: \./(\S+)/\S+ \}", _read("docker-compose.yml"))
+    assert mounted
+    assert {*mounted, ".env"} <= set(ignored)
+
+
+COMPOSE: dict[str, Any] = yaml.safe_load(_read("docker-compose.yml"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+EXAMPLE = dict(line.split("=", 1) for line in _read("docker/pool.env.example").splitlines() if line[:1].isupper())
+#: What may be reached from everywhere: the API and the gateway behind a proxy with TLS, and RabbitMQ with TLS; and the
+#: same of the other members of clusters.
+PUBLIC = {"18300:18300", "5671:5671", "8080:8080"}
+CLUSTER_PUBLIC = {"18310:18300", "5673:5671", "5674:5671"}
+SCHEDULERS = {"scheduler", "scheduler-2"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_of_the_compose_file_can_do_nothing_but_its_work(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["read_only"] is True
+    assert not {"privileged", "cap_add", "pid", "ipc", "network_mode", "devices"} & service.keys()
+    # Without root there is nothing that a dropped capability would be missed for; the scheduler's image has its user.
+    assert "build" in service or not service["user"].startswith(("0", "root"))
+
+
+def test_the_compose_file_publishes_nothing_but_the_api_the_gateway_and_rabbitmq_with_tls() -> None:
+    published = {port for service in SERVICES.values() for port in service.get("ports", ())}
+    assert {port for port in published if not port.startswith("127.0.0.1:")} == PUBLIC | CLUSTER_PUBLIC
+    assert not any("ports" in service for name, service in SERVICES.items() if name.startswith("mongodb"))
+    alone = {port for service in SERVICES.values() if "profiles" not in service for port in service.get("ports", ())}
+    assert not alone & CLUSTER_PUBLIC
+    assert not [port for port in published if port.endswith((":27017", ":5001", ":5672"))]
+
+
+def test_no_server_of_the_compose_file_reaches_another_but_by_the_scheduler() -> None:
+    count = Counter(network for name in SERVICES.keys() - SCHEDULERS for network in SERVICES[name]["networks"])
+    # Members of a cluster reach each other; Grafana asks Prometheus, and does not reach the scheduler.
+    assert count == Counter({"database": 3, "broker": 3, "storage": 1, "metrics": 1, "dashboards": 2})
+    assert SERVICES["grafana"]["networks"] == ["dashboards"]
+    assert COMPOSE["networks"]["database"]["internal"] is True
+    assert COMPOSE["networks"]["metrics"]["internal"] is True
+    assert all(set(SERVICES[name]["networks"]) == {*count} - {"dashboards"} for name in SCHEDULERS)
+
+
+def test_monitoring_is_started_on_demand_within_limits_and_only_the_operator_reaches_it() -> None:
+    for name in ("prometheus", "grafana"):
+        service = SERVICES[name]
+        assert service["profiles"] == ["monitoring"]
+        assert re.fullmatch(r"\S+:v?\d+\.\d+\.\d+", service["image"])
+        assert {"mem_limit", "cpus", "pids_limit"} <= service.keys()
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert _of_profile("monitoring") == {"prometheus", "grafana"}
+
+
+def _of_profile(profile: str) -> set[str]:
+    return {name for name, service in SERVICES.items() if profile in service.get("profiles", ())}
+
+
+def test_the_profile_cluster_adds_two_members_each_and_a_scheduler_that_are_as_the_first() -> None:
+    kinds = {"mongodb": 3, "rabbitmq": 3, "scheduler": 2}
+    added = {f"{kind}-{number}" for kind, most in kinds.items() for number in range(2, most + 1)}
+    assert _of_profile("cluster") == added
+    for name in added:
+        first, one = SERVICES[name.rpartition("-")[0]], SERVICES[name]
+        same = ("image", "build", "entrypoint", "command", "user", "networks", "secrets", "tmpfs", "ulimits")
+        assert [one.get(key) for key in same] == [first.get(key) for key in same]
+        assert one["hostname"] == name
+        # Data of its own.
+        assert one["volumes"][0].startswith(f"{name}:")
+    # All members answer to one name, which the schedulers have.
+    assert SERVICES["mongodb"]["networks"]["database"]["aliases"] == ["databases"]
+    assert SERVICES["rabbitmq"]["networks"]["broker"]["aliases"] == ["brokers"]
+    given = SERVICES["scheduler"]["environment"]
+    assert "@databases:27017/?replicaSet=rs0" in given["SLUICE_MONGODB_URI"]
+    assert given["SLUICE_AMQP_URL"].endswith("@brokers:5672")
+    second = SERVICES["scheduler-2"]["environment"]
+    assert second == given | {"SLUICE_TOKEN_SECRET_FILE": "/var/lib/first/token.secret"}
+    assert "scheduler:/var/lib/first:ro" in SERVICES["scheduler-2"]["volumes"]
+
+
+def test_nodes_of_the_compose_files_cluster_are_set_as_those_that_are_tested() -> None:
+    three = members.of_cluster(Path("/f"), 1)
+    ours = rabbitmq._configuration(rabbitmq.Nodes(Path("/f"), 1, "user", "password", (), three), three[0])
+    said = _read("docker/rabbitmq.conf")
+    for name in ("net_ticktime", "cluster_partition_handling", "queue_leader_locator"):
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{name} = ")]
+        assert line in ours.splitlines()
+    assert f"electionTimeoutMillis: {mongodb.ELECTION_MS}" in " ".join(SERVICES["mongodb"]["healthcheck"]["test"])
+
+
+def test_grafana_has_no_password_but_the_one_of_its_file_and_nobody_else_may_look() -> None:
+    given = SERVICES["grafana"]["environment"]
+    assert given["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_password"
+    assert "GF_SECURITY_ADMIN_PASSWORD" not in given
+    assert (given["GF_AUTH_ANONYMOUS_ENABLED"], given["GF_USERS_ALLOW_SIGN_UP"]) == ("false", "false")
+    assert SERVICES["grafana"]["secrets"] == ["grafana_password"]
+    assert COMPOSE["secrets"]["grafana_password"]["file"].startswith("./docker/secrets/")
+
+
+def test_grafana_finds_prometheus_and_the_dashboards_where_the_compose_file_puts_them() -> None:
+    source, provider = (
+        yaml.safe_load(_read(f"monitoring/grafana/provisioning/{kind}/sluice.yml"))
+        for kind in ("datasources", "dashboards")
+    )
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    inside = {volume.split(":")[1]: volume.split(":")[0] for volume in SERVICES["grafana"]["volumes"]}
+    assert inside[provider["providers"][0]["options"]["path"]] == "./monitoring/grafana/dashboards"
+    for kind in ("datasources", "dashboards"):
+        assert inside[f"/etc/grafana/provisioning/{kind}"] == f"./monitoring/grafana/provisioning/{kind}"
+
+
+def test_the_compose_file_has_no_password_and_does_not_start_without() -> None:
+    for name in ("RABBITMQ_PASSWORD", "MONGODB_PASSWORD"):
+        assert EXAMPLE[name] == ""
+        used = re.findall(rf"\$\{{?{name}[^}}]*\}}?", _read("docker-compose.yml"))
+        assert len(used) == 2
+        assert all(":?" in each for each in used)
+    assert "change-me" not in _read("docker-compose.yml") + _read("docker/pool.env.example")
+    # One with a user and a password, which MongoDB asks for.
+    assert SERVICES["scheduler"]["environment"]["SLUICE_MONGODB_URI"].startswith("mongodb://sluice:${MONGODB_PASSWORD")
+    assert "--keyFile" in SERVICES["mongodb"]["command"][0]
+    assert SERVICES["mongodb"]["environment"]["MONGO_INITDB_ROOT_USERNAME"] == "sluice"
+
+
+def test_workers_of_the_compose_files_pool_are_told_to_use_tls() -> None:
+    assert (EXAMPLE["SLUICE_AMQP_PUBLIC_TLS"], EXAMPLE["SLUICE_AMQP_PUBLIC_PORT"]) == ("true", "5671")
+    assert EXAMPLE["SLUICE_API_URL"].startswith("https://")
+    said = dict(line.split(" = ", 1) for line in _read("docker/rabbitmq.conf").splitlines() if " = " in line)
+    assert said["listeners.ssl.default"] == "5671"
+    files = {said["ssl_options.certfile"], said["ssl_options.keyfile"]}
+    assert files == {f"/run/secrets/{name}" for name in SERVICES["rabbitmq"]["secrets"]}
+    assert set(SERVICES["rabbitmq"]["secrets"]) <= COMPOSE["secrets"].keys()
+    # The settings that the stack's RabbitMQ is tested with.
+    alone = members.single(Path("/f"))
+    nodes = rabbitmq.Nodes(alone.folder, 1, "user", "password", (), (alone,))
+    ours = rabbitmq._configuration(nodes, alone)
+    assert all(f"{key} = {value}" in ours for key, value in said.items() if key.startswith("ssl_options.ver"))
+
+
+def test_rabbitmq_of_the_compose_file_tells_of_machines_that_are_cut_off() -> None:
+    assert _read("docker/enabled_plugins") == rabbitmq._PLUGINS
+    assert "./docker/enabled_plugins:/etc/rabbitmq/enabled_plugins:ro" in SERVICES["rabbitmq"]["volumes"]
+
+
+def test_the_public_gateway_fetches_nothing_for_whoever_asks() -> None:
+    assert EXAMPLE["IPFS_GATEWAY_NO_FETCH"] == "true"
+    assert SERVICES["ipfs"]["environment"]["GATEWAY_NO_FETCH"] == "${IPFS_GATEWAY_NO_FETCH:-true}"
+    assert 'Gateway.NoFetch "${GATEWAY_NO_FETCH:-true}"' in _read("docker/kubo-gateway.sh")
+    assert "./docker/kubo-gateway.sh:/container-init.d/20-sluice.sh:ro" in SERVICES["ipfs"]["volumes"]
+
+
+def test_every_file_that_the_compose_file_mounts_is_there() -> None:
+    mounted = [volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]]
+    assert all((ROOT / path).exists() for path in mounted if path.startswith("./"))
+
+
+def test_compose_takes_the_file(tmp_path: Path) -> None:
+    """Where compose is installed, or `make image-test` has built it: Debian's `docker.io` lacks it."""
+    compose = composed.program()
+    if not compose:
+        pytest.skip("not run: no `docker compose`, which `make image-test` builds; other tests here read the file")
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    for folder in ("docker", "monitoring"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    given = EXAMPLE | {"RABBITMQ_PASSWORD": "a", "MONGODB_PASSWORD": "b"}
+    command = [*compose, "--project-directory", tmp_path, "--profile", "*", "config", "--quiet"]
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in EXAMPLE.items()))
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode
+    assert "set it in .env" in refused.stderr
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    taken = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (taken.returncode, taken.stderr) == (0, "")

@@ -1,0 +1,1 @@
+"""What is decided about a task, and what the decisions lead to."""

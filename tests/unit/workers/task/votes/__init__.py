@@ -1,0 +1,1 @@
+"""What a machine puts on chain, and in which order."""
