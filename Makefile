@@ -11,13 +11,15 @@ PYTHON ?= python3
 SLUICE := .venv/bin/sluice
 RUN := .venv/bin
 READY := .venv/.ready
-# Many integration tests wait for blocks or for processes: four at a time keep two cores busy.
+# Many integration tests wait for blocks or for processes: four at a time keep two cores busy. Each more costs its start.
 JOBS ?= 4
+# In a fresh clone, pytest compiles the tests once, and not in each of JOBS processes that all begin with the same file.
+COMPILE_TESTS := $(RUN)/python -m pytest -p no:cacheprovider --collect-only -qq >/dev/null || true
 
 # The interpreter is the machine's: downloads come from package indexes only.
 export UV_PYTHON_DOWNLOADS := never
-# Every process would compile all of Sluice at its start (half a second of a scheduler's), and every run all tests (6 s):
-# compiled files are kept in __pycache__ instead, which git ignores and `make clean` removes.
+# Every process would compile all of Sluice at its start (half a second of a scheduler's), and each of the test
+# processes every test (6 s): compiled files are kept in __pycache__ instead, which git ignores and `make clean` removes.
 unexport PYTHONDONTWRITEBYTECODE
 
 help:
@@ -27,9 +29,10 @@ demo: $(READY)
 	@$(SLUICE) demo $(ARGS)
 
 test: $(READY)
+	@[ -d tests/unit/__pycache__ ] || $(COMPILE_TESTS)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m tests.browser
-	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(ARGS)
 
 # A second opinion to anvil: the lane on geth, and what steps that share a block assume of it. geth takes five minutes to build the first time.
 test-geth: $(READY)
@@ -79,6 +82,8 @@ IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py image_runs.py systemd_run
 # The base image and stand-ins for the servers' images are made of Debian's packages and programs that are here anyway
 # (5 minutes the first time), so that no image registry is needed; docker compose is built once (4 minutes).
 image-test: $(READY)
+	@[ -d tests/unit/__pycache__ ] || $(COMPILE_TESTS)
+	@[ -d tests/unit/__pycache__ ] || $(COMPILE_TESTS)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m pytest -p no:cacheprovider $(IMAGE_RUNS) $(ARGS)
 
