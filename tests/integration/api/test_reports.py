@@ -17,6 +17,7 @@ from config.topology import PIPELINE_QUEUE
 from ops.stack import ports
 from pipeline.broker.flower import flower_launch
 from pipeline.domain.records import ReplicateState, TaskRecord
+from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.types import Hash32
 from protocol.wire import LOG_TAIL_CHARACTERS, Step
 from tests.integration.api.conftest import REQUESTER, STRANGER, TASK, WORKER, Api, management
@@ -139,11 +140,16 @@ def test_a_deal_says_of_every_open_task_what_it_waits_for(api: Api, give: Callab
         (shown,) = api.http.get(f"/deals/{task.deal_id}").json()["tasks"]
         return str(shown["why"])
 
+    def tagged(tag: Hash32) -> None:
+        (stored,) = api.services.store.tasks.load_tasks([TASK])
+        api.services.store.tasks.save([replace(stored, tag=tag)])
+
+    assert "names no secret service" in why()
+    tagged(make_tag(GPU_BIT))
     assert "No machine has signed in" in why()
     api.sign_in(WORKER)
-    assert "TEE TDX" in why()
-    (stored,) = api.services.store.tasks.load_tasks([TASK])
-    api.services.store.tasks.save([replace(stored, tag=NO_TAG)])
+    assert "demands: GPU" in why()
+    tagged(NO_TAG)
     assert "were not read from the chain yet" in why()
 
 
