@@ -331,14 +331,15 @@ def _judge_deal(deal_id: DealId, answer: Known[Any] | Unknown | Broken, *, prove
 
 
 def _objection(answer: Reply) -> Known[str | None] | Unknown:
-    """What the contract says to one dataset's order. A revert without its own error may be a node that is behind."""
+    """What the contract says to one dataset's order. A revert without a reason may be a node that lacks the dataset."""
     if not isinstance(answer, RpcError):
         return decode_reply(answer, _require_nothing)
     data = answer.data if isinstance(answer.data, str) else ""
-    _, found, words = data.partition("0x" + calls.BAD_DATASET_ORDER.selector.hex())
-    if not found:
-        return Unknown(f"it does not check a dataset's order: {answer.message}")
-    return decode_reply("0x" + words, _decoder_of(calls.BAD_DATASET_ORDER))
+    for reason in calls.REASONS:
+        _, found, words = data.partition("0x" + reason.selector.hex())
+        if found:
+            return decode_reply("0x" + words, _decoder_of(reason))
+    return Unknown(f"it does not check a dataset's order: {answer.message}")
 
 
 def _require_nothing(answer: str) -> None:

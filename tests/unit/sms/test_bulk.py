@@ -19,7 +19,6 @@ from protocol.enclave.session import PRE_COMPUTE, SessionError
 from protocol.errors import NoSession, StorageUnavailable, Unavailable
 from protocol.poco.orders import DatasetOrder
 from protocol.types import Contract, Hash32
-from sms import ipfs
 from sms.bulk import LEAST_VOLUME, MOST_DATASETS
 from sms.ipfs import IpfsGateway
 from tests.unit.sms.test_service import fetch, refusal, services
@@ -240,7 +239,7 @@ def test_a_gateway_that_does_not_send_the_file_is_unavailable_and_nothing_is_ref
 
 def test_a_gateway_that_drips_is_left_when_the_files_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     hours = iter(range(0, 1000, 3))
-    monkeypatch.setattr(ipfs.time, "monotonic", lambda: float(next(hours)))
+    monkeypatch.setattr("sms.ipfs.time.monotonic", lambda: float(next(hours)))
     with pytest.raises(StorageUnavailable, match="takes more than 5 s"):
         gateway(lambda _: httpx.Response(200, content=iter([b"["] * 100))).fetch(CID)
 
