@@ -19,7 +19,7 @@ from protocol.enclave.session import PRE_COMPUTE, SessionError
 from protocol.errors import NoSession, StorageUnavailable, Unavailable
 from protocol.poco.orders import DatasetOrder
 from protocol.types import Contract, Hash32
-from sms.bulk import LEAST_VOLUME, MOST_DATASETS
+from sms.bulk import LEAST_VOLUME, MOST_DATASETS, read_orders
 from sms.ipfs import IpfsGateway
 from tests.unit.sms.test_service import fetch, refusal, services
 from tests.unit.sms.world import CHECKSUM, OWNER, TASK, World, execution, with_deal
@@ -190,6 +190,21 @@ def test_what_gateway_or_node_do_not_have_now_is_not_refused(world: World, gone:
         del world.files.files[listed if gone == "list" else file_cid(content)]
     with pytest.raises(Unavailable):
         world.service.open_session(request, signature)
+
+
+#: Made by tests/sdk/record_bulk.mjs: three datasets, two to a task.
+RECORDED = json.loads((Path(__file__).parents[2] / "data" / "bulk.json").read_text(encoding="utf-8"))
+
+
+def test_a_bulk_that_the_stock_sdk_9_made_is_read_as_the_orders_that_their_owner_signed() -> None:
+    files = {cid: text.encode() for cid, text in RECORDED["files"].items()}
+    assert {file_cid(content): content for content in files.values()} == files
+    slices = [read_orders(files[cid]) for cid in json.loads(files[RECORDED["cid"]])]
+    assert [len(found) for found in slices] == [2, 1]
+    for found in slices:
+        for each in found:
+            assert each.signer(RECORDED["chain"], RECORDED["hub"]) == RECORDED["owner"].lower()
+            assert each.dataset == each.dataset.lower()
 
 
 CONTENT = b'["a file"]'
