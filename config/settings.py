@@ -125,7 +125,9 @@ class Settings(BaseSettings):
 
     # -- results --------------------------------------------------------------------------------------------------
     ipfs_api: str = Field("http://127.0.0.1:18501", description="Kubo RPC API.")
-    ipfs_gateway: str = Field("http://127.0.0.1:18580", description="IPFS gateway for workers and requesters.")
+    ipfs_gateway: str = Field(
+        "http://127.0.0.1:18580", description="IPFS gateway for workers, requesters and the secret service."
+    )
     max_result_bytes: int = Field(
         wire.RESULT_BYTES,
         gt=0,

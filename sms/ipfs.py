@@ -31,8 +31,7 @@ class IpfsGateway:
     """The HTTP gateway of SLUICE_IPFS_GATEWAY. A gateway never proves that there is no such file, or none that fits."""
 
     def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
-        self._url = url.rstrip("/")
-        self._http = http_client(self._url, timeout=FETCH_SECONDS, transport=transport)
+        self._http = http_client(url.rstrip("/"), timeout=FETCH_SECONDS, transport=transport)
 
     def fetch(self, cid: str) -> bytes:
         """See `IpfsFiles`."""
@@ -42,23 +41,25 @@ class IpfsGateway:
             # Unpacked content could be larger than what is counted.
             with self._http.stream("GET", f"/ipfs/{cid}", headers={"accept-encoding": "identity"}) as response:
                 if response.status_code != 200:
-                    raise self._unavailable(f"HTTP {response.status_code} for {cid}")
+                    raise _unavailable(f"HTTP {response.status_code} for {cid}")
                 for piece in response.iter_raw():
                     content += piece
                     if len(content) > MOST_BYTES:
-                        raise self._unavailable(f"{cid} has more than {MOST_BYTES} bytes")
+                        raise _unavailable(f"{cid} has more than {MOST_BYTES} bytes")
                     if time.monotonic() > ends_at:
-                        raise self._unavailable(f"{cid} takes more than {FETCH_SECONDS:.0f} s")
+                        raise _unavailable(f"{cid} takes more than {FETCH_SECONDS:.0f} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._unavailable(str(error) or type(error).__name__) from error
+            raise _unavailable(str(error) or type(error).__name__) from error
         found = bytes(content)
         if file_cid(found) != cid:
-            raise self._unavailable(f"what it sends is not {cid}")
+            raise _unavailable(f"what it sends is not {cid}")
         return found
 
     def close(self) -> None:
         """See `IpfsFiles`."""
         self._http.close()
 
-    def _unavailable(self, why: str) -> StorageUnavailable:
-        return StorageUnavailable(what=f"the IPFS gateway {self._url}", why=why)
+
+def _unavailable(why: str) -> StorageUnavailable:
+    # Clients read it: not where the gateway is.
+    return StorageUnavailable(what="the IPFS gateway (SLUICE_IPFS_GATEWAY)", why=why)
