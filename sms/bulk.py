@@ -18,7 +18,7 @@ from protocol.errors import BadMessage, NoSession
 from protocol.nesting import nests_deeper
 from protocol.poco.orders import FREE, DatasetOrder
 from protocol.results.params import DealParams
-from sms.chain import ChainReader, Execution
+from sms.chain import WHY_CHARACTERS, ChainReader, Execution
 from sms.ipfs import IpfsFiles
 
 #: Datasets of one task at most, as in the SDK.
@@ -88,4 +88,5 @@ def _cid(text: object) -> str:
 
 
 def _refuse(why: str) -> NoReturn:
-    raise NoSession(error=SessionError.NO_DATASET_KEY, why=why)
+    # It may repeat what a requester wrote.
+    raise NoSession(error=SessionError.NO_DATASET_KEY, why=why[:WHY_CHARACTERS])

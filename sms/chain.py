@@ -21,6 +21,9 @@ from protocol.types import Contract, DealId, TaskId, Wallet
 
 T = TypeVar("T")
 
+#: Characters of a reason that holds words of others.
+WHY_CHARACTERS = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Execution:
@@ -75,7 +78,7 @@ class PocoReader:
             objection = self._known(answer, f"whether dataset {order.dataset} may be used")
             if objection is not None:
                 why = f"the contract says of the order of dataset {order.dataset}: {objection}"
-                raise NoSession(error=SessionError.NO_DATASET_KEY, why=why)
+                raise NoSession(error=SessionError.NO_DATASET_KEY, why=why[:WHY_CHARACTERS])
         found = self._hub.datasets([order.dataset for order in orders])
         return tuple(self._known(answer, "a dataset") for answer in found)
 
