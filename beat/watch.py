@@ -23,10 +23,12 @@ from pymongo.errors import PyMongoError
 from chain.contracts.ens_names import with_addresses
 from chain.lane.model.intent import IntentState
 from chain.lane.model.policy import LanePolicy
+from chain.rpc.announced import Announced
 from chain.rpc.heads import heads
 from chain.watch.watcher import Caught, Watcher
 from config import logging
 from config.settings import Settings, settings
+from config.values.endpoints import asks_who_announces
 from pipeline.broker.notify import Notifier
 from pipeline.broker.presence import Presence
 from pipeline.scheduler import Scheduler
@@ -104,7 +106,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """
     scheduler = Scheduler.open(settings)
     _wait_until_ready(scheduler, stop)
-    rpc = scheduler.hub.rpc
+    rpc, announced = scheduler.hub.rpc, Announced() if asks_who_announces(settings) else None
     watcher = Watcher(
         rpc,
         scheduler.hub,
@@ -113,11 +115,12 @@ def run(settings: Settings, stop: threading.Event) -> None:
         LOOKBACK,
         scheduler.store.chain.followed_from(settings.start_block),
         LanePolicy.of(settings).finality,
+        announced,
     )
     log.info("Following the chain.", action="watch_started", cursor=scheduler.store.chain.cursor())
     presence = threading.Thread(target=_follow_machines, args=(scheduler, stop), name="presence", daemon=True)
     presence.start()
-    follow(scheduler, watcher, heads(settings.ws_url, rpc, settings.block_time, stop))
+    follow(scheduler, watcher, heads(settings.ws_url, rpc, settings.block_time, stop, announced))
     presence.join(STOP_SECONDS)
     scheduler.close()
 

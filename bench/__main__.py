@@ -1,4 +1,4 @@
-"""`python -m bench NAME`: all, compare, latency, throughput, lane, catchup, bag, crowd, flat, faults, chaos,
+"""`python -m bench NAME`: all, compare, latency, throughput, idle, lane, catchup, bag, crowd, flat, faults, chaos,
 cluster, workerdrop, hostile, takeover, ledger; each has --help.
 """
 
@@ -20,6 +20,7 @@ from bench import (
     faults,
     flat,
     hostile,
+    idle,
     lane,
     latency,
     ledger,
@@ -93,6 +94,17 @@ def throughput_command(
         _print_lines(throughput.run_null(tasks=tasks or 1000, workers=workers, slots=slots or 8, breakdown=breakdown))
     else:
         _print_lines(throughput.run(tasks=tasks or 100, workers=workers, slots=slots or 2, breakdown=breakdown))
+
+
+@app.command("idle")
+def idle_command(
+    seconds: Annotated[float, typer.Option(help="How long to watch.", min=10)] = 60.0,
+    workers: Annotated[int, typer.Option(help="Worker machines.")] = 4,
+    breakdown: Annotated[bool, typer.Option("--breakdown", help="Also say what the figures are made of.")] = False,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """What a pool without work costs a minute, at 1 s blocks. Example: idle --seconds 120"""
+    _print_lines(idle.run(seconds=seconds, workers=workers, breakdown=breakdown))
 
 
 @app.command("faults")

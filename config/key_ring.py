@@ -23,10 +23,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import structlog
+
 from config.whole_files import create_whole, write_whole
-from protocol.errors import BadSetting
+from protocol.errors import BadSetting, Unavailable
+
+log = structlog.get_logger(__name__)
 
 SECRET_BYTES = 32
+#: Seconds until a key service that was away is asked again: each request may wait for it as long.
+AGAIN_SECONDS = 20.0
 #: Id of the key in a file of the old form.
 OLD_ID = "0"
 
@@ -79,6 +85,8 @@ class KeyFile(Generic[K]):
         self._wrapping = wrapping
         #: By what stands for it in the file: a key is unwrapped once, and stays as it is when others change.
         self._unwrapped: dict[str, bytes] = {}
+        #: When a key service that was away is asked again, by the process's own clock.
+        self._again_at = 0.0
         self._guard = threading.Lock()
         self._known: tuple[tuple[int, int], tuple[K, ...]] | None = None
         if not path.exists():
@@ -95,19 +103,37 @@ class KeyFile(Generic[K]):
         return self.all()[0]
 
     def all(self) -> tuple[K, ...]:
-        """Keys in the file, the newest first. What was read last is kept while the file is away."""
+        """Keys in the file, the newest first. What was read last is kept while the file or the key service is away."""
+        known = self._known
+        if known is not None and time.monotonic() < self._again_at:
+            return known[1]
         try:
             found = self._path.stat()
         except FileNotFoundError:
-            if self._known is not None:
-                return self._known[1]
+            if known is not None:
+                return known[1]
             raise
         # Each change is a new file; the time alone may repeat within the kernel's tick.
         changed = (found.st_ino, found.st_mtime_ns)
-        with self._guard:
+        if known is not None and known[0] == changed:
+            return known[1]
+        # One thread reads: the others go on with what is known, as it may wait for the key service.
+        if known is None:
+            self._guard.acquire()
+        elif not self._guard.acquire(blocking=False):
+            return known[1]
+        try:
             if self._known is None or self._known[0] != changed:
                 self._known = (changed, self._read())
             return self._known[1]
+        except Unavailable as error:
+            if self._known is None:
+                raise
+            log.warning("Keys that were added are not read yet.", action="keys_unread", why=str(error))
+            self._again_at = time.monotonic() + AGAIN_SECONDS
+            return self._known[1]
+        finally:
+            self._guard.release()
 
     def add(self, now: float, keep: Callable[[tuple[K, ...]], Sequence[K]]) -> tuple[K, list[K]]:
         """Add a key that is the newest from now on; returns it and the keys that were dropped.
@@ -173,13 +199,13 @@ class KeyFile(Generic[K]):
     def _stored(self, secret: bytes) -> dict[str, str]:
         if self._wrapping is None:
             return {"secret": secret.hex()}
-        known = next((wrapped for wrapped, key in self._unwrapped.items() if key == secret), None)
+        # A copy: other threads may unwrap meanwhile.
+        known = next((wrapped for wrapped, key in list(self._unwrapped.items()) if key == secret), None)
         wrapped = known or self._wrapping.wrap(secret)
-        # What cannot be unwrapped must not be encrypted with.
-        if known is None and self._wrapping.unwrap(wrapped) != secret:
-            raise BadSetting(
-                name=self._setting, why="the key service does not give back what it wrapped", fix=self._fix
-            )
+        # What cannot be unwrapped must not be encrypted with, and what anybody can is not wrapped.
+        if known is None and (secret.hex() in wrapped or self._wrapping.unwrap(wrapped) != secret):
+            why = "the key service does not wrap keys, or does not give back what it wrapped"
+            raise BadSetting(name=self._setting, why=why, fix=self._fix)
         self._unwrapped[wrapped] = secret
         return {"wrapped": wrapped}
 

@@ -40,6 +40,9 @@ def client(uri: str) -> MongoClient[dict[str, Any]]:
                 socketTimeoutMS=int(OPERATION_SECONDS * 1000),
                 heartbeatFrequencyMS=int(LOOK_SECONDS * 1000),
                 connectTimeoutMS=int(CONNECT_SECONDS * 1000),
+                # One question a look. Answered as it changes, each look would be two, from every process and all day;
+                # an operation that a former primary refuses has all members looked at at once anyway.
+                serverMonitoringMode="poll",
                 tz_aware=True,
             )
         except (ConfigurationError, ValueError):

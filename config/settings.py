@@ -16,9 +16,10 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.values.numbers import Bytes, Days, DaysOrEver, Gwei, Port, Seconds
 from config.values.sms_settings import SmsSettings
 from config.values.stack_settings import StackSettings
-from config.values.types import GPU, Address, ContractName, Days, DaysOrEver, Gwei, MachineName, Port, Seconds, Slots
+from config.values.types import GPU, Address, ContractName, MachineName, Slots
 from config.values.variables import PREFIX, refuse_unknown, wrong_variable
 from protocol import wire
 
@@ -128,10 +129,12 @@ class Settings(BaseSettings):
     ipfs_gateway: str = Field(
         "http://127.0.0.1:18580", description="IPFS gateway for workers, requesters and the secret service."
     )
-    max_result_bytes: int = Field(
+    worker_ipfs_api: str | None = Field(
+        None,
+        description="Kubo RPC API of a worker's own node, for trust-1 results that the pool does not take in time.",
+    )
+    max_result_bytes: Bytes = Field(
         wire.RESULT_BYTES,
-        gt=0,
-        lt=2**63,
         description="Largest result, in bytes. The scheduler's applies to all machines, and a larger result is the"
         " task's failure. A worker that sets less declines what is larger than its own.",
     )
@@ -258,7 +261,7 @@ class Settings(BaseSettings):
     worker_name: MachineName = Field(
         "worker",
         description="Name of this machine in logs, of its containers and in Flower, where it stands as `machine` beside"
-        " each of its steps: letters, digits, `_`, `.`, `-`.",
+        " what it computes and uploads: letters, digits, `_`, `.`, `-`.",
     )
     invite: SecretStr | None = Field(
         None, description="Invite code of the pool's operator, for a pool that takes new machines by invitation."
@@ -295,27 +298,21 @@ class Settings(BaseSettings):
         " tdx: refused in this release, with what is missing.",
     )
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")
-    memory_per_slot: int = Field(
+    memory_per_slot: Bytes = Field(
         wire.MEMORY_PER_SLOT,
-        gt=0,
-        lt=2**63,
         description="Memory of one container, in bytes. The scheduler's is the pool's promise to all apps:"
         " an app that needs more fails. A worker that sets less declines what runs out of memory; more has no effect.",
     )
-    download_max_bytes: int = Field(
+    download_max_bytes: Bytes = Field(
         wire.DOWNLOAD_BYTES,
-        gt=0,
-        lt=2**63,
         description="Largest dataset or input file, in bytes. The scheduler's applies to all machines, and a larger"
         " file is the task's failure. A worker that sets less declines what is larger than its own.",
     )
     allow_private_downloads: bool = Field(
         False, description="Allow input files and datasets from private addresses (local stack only)."
     )
-    scratch_bytes: int = Field(
+    scratch_bytes: Bytes = Field(
         wire.SCRATCH_BYTES,
-        gt=0,
-        lt=2**63,
         description="Bytes that an app may write outside /iexec_out, in its image's folders and volumes. All machines"
         " allow at most the default; more is the app's failure; a worker that sets less declines what writes more.",
     )
@@ -329,23 +326,17 @@ class Settings(BaseSettings):
         description="Logins for registries, in the form of Docker's config.json (`auths`). Any deal may run what they"
         " can read: use an account that sees public images only. Docker's own logins are never used.",
     )
-    image_max_bytes: int = Field(
+    image_max_bytes: Bytes = Field(
         wire.IMAGE_BYTES,
-        gt=0,
-        lt=2**63,
         description="Largest app image, unpacked, in bytes. All machines take at most the default; a larger image is"
         " the task's failure; a worker that sets less declines what is larger than its own.",
     )
-    image_disk_bytes: int = Field(
+    image_disk_bytes: Bytes = Field(
         64 * 2**30,
-        gt=0,
-        lt=2**63,
         description="Bytes that images fetched for deals may take together; the least recently used are removed.",
     )
-    dataset_disk_bytes: int = Field(
+    dataset_disk_bytes: Bytes = Field(
         64 * 2**30,
-        gt=0,
-        lt=2**63,
         description="Bytes that datasets kept for later tasks may take; the least recently used are removed.",
     )
     local_images: str = Field(

@@ -16,6 +16,7 @@
     │       ├── NotOperator      no valid token of the operator's API (HTTP 401)
     │       ├── NoSession        the secret service makes no session of a task; `error`: iExec's name for why (HTTP 401)
     │       └── RefusedHere      ... on this machine or to this machine; the worker that asked declines the task
+    │           └── WrongPlatform ... an image that is for another system or processor than the engine's
     ├── Unavailable              something does not answer now; whoever called may try again later
     │   ├── RpcUnavailable       no answer from an Ethereum node: it may or may not have acted
     │   ├── BrokerUnavailable    RabbitMQ
@@ -32,6 +33,7 @@
     │   ├── WrongOffset          an upload that goes on elsewhere; `held`: bytes that are here (HTTP 409)
     │   ├── InQuarantine         a stored row that is quarantined (HTTP 503)
     │   └── StorageUnavailable   IPFS, or a download that may work later
+    │       ├── RateLimited      ... a registry that gives this machine nothing more for a while (HTTP 429)
     │       └── RoomTaken        ... no room is left beside other results that are being brought
     ├── EngineRefused            the Docker engine answered with no; caught by the worker that asked
     │   ├── NoSuchImage          ... it does not have the image: pull it
@@ -143,6 +145,10 @@ class RefusedHere(Refused):
     """Refused on this machine: {why}."""
 
 
+class WrongPlatform(RefusedHere):
+    """Refused on this machine: {why}."""
+
+
 class Unavailable(SluiceError):
     """{what} does not answer: {why}."""
 
@@ -204,6 +210,10 @@ class WrongOffset(Unavailable):
 
 
 class StorageUnavailable(Unavailable):
+    """Could not reach {what}: {why}."""
+
+
+class RateLimited(StorageUnavailable):
     """Could not reach {what}: {why}."""
 
 

@@ -24,7 +24,9 @@ import structlog
 from celery import Celery
 
 from chain.lane.model.intent import IntentState
+from chain.rpc.announced import Announced
 from chain.rpc.heads import heads
+from config.values.endpoints import asks_who_announces
 from protocol.errors import BadInput, Unavailable
 from workers import log_file
 from workers.attempt import Attempts
@@ -100,7 +102,8 @@ def _sign_off(machine: Machine) -> None:
 def _follow_heads(machine: Machine, wakeup: LaneWakeup, lane: LaneRunner, stop: threading.Event) -> None:
     context = WorkerContext(machine)
     settings, attempts, reveals = machine.settings, Attempts(context.now), UnaskedReveals(context)
-    for number, _ in enumerate(heads(settings.ws_url, context.rpc, settings.block_time, stop)):
+    announced = lane.announced if asks_who_announces(settings) else None
+    for number, _ in enumerate(heads(settings.ws_url, context.rpc, settings.block_time, stop, announced)):
         lane.note_head()
         attempts.run("lane", partial(_wake_if_due, context, wakeup, number))
         attempts.run("reveal", reveals.run_if_due)
@@ -123,6 +126,8 @@ class LaneRunner:
         self._began: float | None = None
         #: Set by each head, and by none but heads: a byte in the pipe does not tell who wrote it.
         self._head_came = threading.Event()
+        #: The headers that come with heads.
+        self.announced = Announced()
 
     def note_head(self) -> None:
         """Have the next run look at the chain anew."""
@@ -138,7 +143,8 @@ class LaneRunner:
             if head_came:
                 # Only then: a head that comes between the two lines is the next run's.
                 self._head_came.clear()
-            attempts.run("lane", partial(steps.run_lane, context, same_head=not head_came))
+            announced = self.announced.take() if head_came else None
+            attempts.run("lane", partial(steps.run_lane, context, same_head=not head_came, announced=announced))
             self._began = None
         context.close()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from kombu import Connection
-from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from bench.rig.bench_pool import BenchPool
@@ -37,7 +37,7 @@ class Breakdown:
             channel.queue_bind(self._tap, exchange, "#")
         self._calls, self._seconds = self._rpc_calls(), self._cpu_seconds()
 
-    def per_task(self, tasks: int) -> Mapping[str, Mapping[str, float]]:
+    def per_task(self, tasks: float) -> Mapping[str, Mapping[str, float]]:
         """What was done since the start, by kind, per task; most first."""
         self._db.command("profile", 0)
         kinds = {
@@ -52,15 +52,22 @@ class Breakdown:
         }
 
     def _rpc_calls(self) -> Counter[str]:
+        """By process and method: the scheduler's processes by their names, all machines' together."""
         counts: Counter[str] = Counter()
-        for folder in self._pool.pool.home.glob("*/metrics"):
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]  # not typed upstream
-            whose = "scheduler" if folder.parent.name == "scheduler" else "machines"
-            for sample in (sample for metric in registry.collect() for sample in metric.samples):
+        names = self._process_names()
+        for file in self._pool.pool.home.glob("*/metrics/counter_*.db"):
+            of_machine = file.parent.parent.name != "scheduler"
+            whose = "machines" if of_machine else names.get(int(file.stem.rpartition("_")[2]), "scheduler")
+            merged = MultiProcessCollector.merge([str(file)])  # type: ignore[no-untyped-call]  # not typed upstream
+            for sample in (sample for metric in merged for sample in metric.samples):
                 if sample.name == "sluice_rpc_requests_total":
                     counts[f"{whose} {sample.labels['method']}"] += int(sample.value)
         return counts
+
+    def _process_names(self) -> dict[int, str]:
+        """The scheduler's processes by id, children by their parent's name."""
+        files = (self._pool.pool.home / "scheduler" / "run").rglob("*.pid")
+        return {pid: file.stem for file in files for pid in _tree(int(file.read_text()))}
 
     def _messages(self) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -73,6 +80,12 @@ class Breakdown:
         """Of the scheduler's processes."""
         pids = (self._pool.pool.home / "scheduler" / "run").rglob("*.pid")
         return Counter({path.stem: tree_cpu_seconds(int(path.read_text())) for path in pids})
+
+
+def _tree(pid: int) -> list[int]:
+    """A process and its descendants."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in _tree(int(child)))]
 
 
 def _shape(row: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from chain.lane.rules.waits import report_waiting
 from chain.lane.signer import Signer
 from chain.lane.store.lease import new_holder
 from chain.lane.store.port import LaneStore
+from chain.rpc.announced import AnnouncedHead
 from chain.rpc.answers import Known
 from chain.rpc.client import JsonRpc
 from config.metrics import LANE_FAILED, LANE_HALTED, LANE_IN_FLIGHT, LANE_NONCE_GAP
@@ -133,17 +134,18 @@ class Lane:
         """Number of intents that have not ended."""
         return self._context.store.count(self._context.lane, UNENDED)
 
-    def run(self, *, same_head: bool = False) -> RunReport:
+    def run(self, *, same_head: bool = False, announced: AnnouncedHead | None = None) -> RunReport:
         """Confirm, repair and send what is due; called at each new head and after `submit`.
 
         Returns early if there is nothing to do. Errors of the node are in the report; those of the database are raised.
-        `same_head`: no head came since the last run, so that what it saw of the chain is used again.
+        `same_head`: no head came since the last run, so that what it saw of the chain is used again. `announced`: the
+        head that came since the last run, so that the node is not asked for it.
         """
         context = self._context
         # A run that fails leaves nothing to be used again.
         before, self._memory.snapshot = self._memory.snapshot if same_head else None, None
         try:
-            if not context.store.busy(context.lane) and not self._last_final_undone():
+            if not context.store.busy(context.lane) and not self._last_final_undone(announced):
                 return RunReport()
         except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
@@ -158,7 +160,7 @@ class Lane:
             if lease.halted is not None and not self._end_wrong_halt(run):
                 log.error("The lane stands still.", action="lane_halted", wallet=context.lane.wallet, why=lease.halted)
                 return RunReport(open=self.open_count(), halted=lease.halted)
-            return self._run_phases(run, before)
+            return self._run_phases(run, before, announced)
         except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
             return RunReport(self._ended(run), open=self.open_count(), halted=lease.halted, trouble=str(error))
@@ -199,25 +201,29 @@ class Lane:
         """The newest record that is in a block: while that block stands, so do all before it."""
         return next(iter(self._context.store.newest(self.id, IN_A_BLOCK, 1, None)), None)
 
-    def _last_final_undone(self) -> bool:
+    def _last_final_undone(self, announced: AnnouncedHead | None) -> bool:
         """Whether a reorg removed the block of the newest record, although it was FINAL. One batch of requests."""
         newest = self._newest_in_block()
-        return newest is not None and take_snapshot(self._context.rpc, self.id.wallet, newest).contradicts(newest)
+        if newest is None:
+            return False
+        seen = take_snapshot(self._context.rpc, self.id.wallet, newest, self._memory.standing, announced)
+        self._memory.standing = seen.standing
+        return seen.contradicts(newest)
 
     def _warn(self, sentence: str, action: str, error: SluiceError) -> None:
         """Log an error that ends this run and does no harm: the next run goes on."""
         log.warning(sentence, action=action, wallet=self._context.lane.wallet, why=str(error))
 
-    def _run_phases(self, run: LeasedRun, before: ChainSnapshot | None) -> RunReport:
+    def _run_phases(self, run: LeasedRun, before: ChainSnapshot | None, announced: AnnouncedHead | None) -> RunReport:
         """The phases of one run under its lease: snapshot, confirm, repair, choose, claim, broadcast.
 
-        `before`: what the last run saw, if no head came since.
+        `before`: what the last run saw, if no head came since. `announced`: the one that came.
         """
         context, memory = self._context, self._memory
         newest = self._newest_in_block()
         seen = before and before.again(newest)
         if seen is None:
-            seen = take_snapshot(context.rpc, context.lane.wallet, newest, memory.standing)
+            seen = take_snapshot(context.rpc, context.lane.wallet, newest, memory.standing, announced)
         memory.standing = seen.standing
         memory.note_account_nonce(seen.count, seen.head)
         confirmed = confirm(run, seen, newest, memory)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import structlog
 
+from chain.rpc.announced import Announced
 from chain.rpc.answers import decode_reply, value_of
 from chain.rpc.client import JsonRpc, redacted
 from chain.rpc.subscription import Subscription, subscribe
@@ -37,19 +38,22 @@ POLL_SECONDS = 0.1
 RETRY_FIRST, RETRY_LAST = 1.0, 30.0
 
 
-def heads(ws_url: str | None, rpc: JsonRpc, block_time: float, stop: threading.Event) -> Iterator[BlockNumber]:
+def heads(
+    ws_url: str | None, rpc: JsonRpc, block_time: float, stop: threading.Event, announced: Announced | None = None
+) -> Iterator[BlockNumber]:
     """Numbers of new heads until `stop` is set, the first at once.
 
     Without a new head, the present one is repeated every two blocks, or 2 s if that is longer. While the node does not
-    answer, nothing comes. `stop` ends the wait at once.
+    answer, nothing comes. `stop` ends the wait at once. `announced` gets the headers that come with the numbers.
     """
+    announced = Announced() if announced is None else announced
     yield from _ask_head(rpc)
     pause = RETRY_FIRST
     while not stop.is_set():
         if ws_url is not None:
             began = time.monotonic()
             try:
-                with subscribe(ws_url, stop) as subscription:
+                with subscribe(ws_url, stop, announced.put) as subscription:
                     log.info("Listening for new blocks.", action="heads_subscribed", node=redacted(ws_url))
                     yield from _subscribed_heads(subscription, rpc, block_time, stop)
             except RpcUnavailable as error:
@@ -59,6 +63,8 @@ def heads(ws_url: str | None, rpc: JsonRpc, block_time: float, stop: threading.E
                     node=redacted(ws_url),
                     why=str(error),
                 )
+            finally:
+                announced.forget()
             if time.monotonic() - began > RETRY_LAST:
                 # It had been good for a while: it is a new failure, not the same one again.
                 pause = RETRY_FIRST

@@ -11,15 +11,17 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from websockets.exceptions import InvalidStatus
 
+from chain.rpc.announced import HeaderJson
 from chain.rpc.client import redacted
 from chain.rpc.library import load_web3
 from config.http_client import proxy_for
 from protocol.errors import RpcUnavailable
+from protocol.ethereum.hexbytes import to_hex
 from protocol.types import BlockNumber
 
 #: Seconds that connecting, subscribing and closing may take, each.
@@ -42,12 +44,16 @@ class _Stopped:
 
 _Item = BlockNumber | _Subscribed | _Stopped | Exception
 
+#: What is told of each announced header, in the subscription's thread and before its number is queued.
+OnHeader = Callable[[BlockNumber, HeaderJson], None]
+
 
 class Subscription:
     """An open newHeads subscription at `url`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, on_header: OnHeader = lambda *_: None) -> None:
         self._url = url
+        self._on_header = on_header
         self._items: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
@@ -95,7 +101,9 @@ class Subscription:
         from web3.utils.subscriptions import NewHeadsSubscription  # noqa: PLC0415 # loaded by `subscribe`
 
         async def announce(context: Any) -> None:
-            self._items.put(BlockNumber(int(context.result["number"])))
+            number = BlockNumber(int(context.result["number"]))
+            self._on_header(number, _as_json(context.result))
+            self._items.put(number)
 
         try:
             async with _make_web3(self._url) as w3:
@@ -115,13 +123,13 @@ class Subscription:
 
 
 @contextlib.contextmanager
-def subscribe(url: str, stop: threading.Event) -> Iterator[Subscription]:
+def subscribe(url: str, stop: threading.Event, on_header: OnHeader = lambda *_: None) -> Iterator[Subscription]:
     """An open subscription at `url` (ws://, wss:// or ipc:/path); when `stop` is set, its waits end.
 
     Raises RpcUnavailable.
     """
     load_web3()
-    subscription, over = Subscription(url), threading.Event()
+    subscription, over = Subscription(url, on_header), threading.Event()
     for name, target in (
         ("heads", subscription.run),
         ("heads-stop", lambda: _end_on_stop(subscription, stop, over)),
@@ -166,6 +174,17 @@ def _make_web3(url: str) -> Any:
     )
     # Headers of proof-of-authority chains (iExec's sidechain) carry more than 32 bytes of extra data.
     return AsyncWeb3(provider, middleware=[ExtraDataToPOAMiddleware])
+
+
+def _as_json(header: Mapping[str, Any]) -> HeaderJson:
+    """A header as JSON-RPC writes it: web3.py has made numbers and bytes of its hex."""
+    return {name: _as_hex(value) for name, value in header.items()}
+
+
+def _as_hex(value: object) -> object:
+    if isinstance(value, bytes):
+        return to_hex(value)
+    return hex(value) if isinstance(value, int) else value
 
 
 def _reason_words(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from chain.contracts import decode
+from chain.rpc.announced import HeaderJson
 from chain.rpc.answers import Known, Reply, Unknown, decode_replies, decode_reply, value_of, values
 from chain.rpc.client import JsonRpc
 from chain.watch import bloom
@@ -26,6 +27,8 @@ from protocol.types import BlockHash, BlockNumber, Contract
 log = structlog.get_logger(__name__)
 
 _TOPICS = tuple(decode.TOPICS.values())
+#: Root of the transactions of a block that has none: keccak of an empty trie. Announced headers tell no more of them.
+NO_TRANSACTIONS = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,12 @@ class LogReader:
                 raise RpcUnavailable(what=self.rpc.name, why=f"it answered block {header.ref.number} for {number}")
             found.append(header)
         return found
+
+    def quiet(self, announced: Sequence[HeaderJson]) -> list[Header]:
+        """These announced headers, if they prove that none of their blocks has an event of the hub; else none."""
+        found = [decode_reply(header, _parse_header) for header in announced]
+        headers = [header.value for header in found if isinstance(header, Known)]
+        return headers if len(headers) == len(found) and not any(map(self._may_hold_events, headers)) else []
 
     def events_of_blocks(self, headers: Sequence[Header]) -> list[Seen]:
         """Events of these blocks in chain order, asked for by block hash.
@@ -214,7 +223,8 @@ def _parse_header(raw: Mapping[str, Any]) -> Header:
     """The header in a block's JSON."""
     text = raw.get("logsBloom")
     bloom_filter = int(text, 16) if text and text != "0x" else None
-    return Header(decode.block_ref(raw), bloom_filter, empty=raw.get("transactions") == [])
+    empty = raw.get("transactions") == [] or raw.get("transactionsRoot") == NO_TRANSACTIONS
+    return Header(decode.block_ref(raw), bloom_filter, empty=empty)
 
 
 def linked(headers: Sequence[Header], parent: BlockRef | None) -> bool:

@@ -24,6 +24,7 @@ from typing import Protocol
 import structlog
 
 from chain.contracts.hub import Hub
+from chain.rpc.announced import Announced
 from chain.rpc.client import JsonRpc
 from chain.watch.logs import Header, LogReader, linked
 from chain.watch.pool_filter import PoolFilter
@@ -115,6 +116,7 @@ class Watcher:
 
     `lookback`: blocks below the head that may still be replaced, and that are read again when a process starts.
     `finality`: depth from which the transaction lane calls an action final and looks at it no more; None: never.
+    `announced`: headers that came with the heads; blocks that they prove to be of no interest are not asked for.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Watcher:
         lookback: int = 64,
         start_block: int = 0,
         finality: int | None = None,
+        announced: Announced | None = None,
     ) -> None:
         self._reader = LogReader(rpc, hub.address)
         self._hub = hub
@@ -133,6 +136,7 @@ class Watcher:
         self._node = rpc.name
         self._store = store
         self._finality = finality
+        self._announced = Announced() if announced is None else announced
         self._lookback = lookback
         self._start = BlockNumber(start_block)
         self._size = RangeSize()
@@ -224,7 +228,11 @@ class Watcher:
         """
         if not self._overlapped or not 0 < head - cursor.number <= min(_STEP, self._lookback):
             return ()
-        headers = self._reader.headers(BlockNumber(cursor.number + 1), head)
+        first = BlockNumber(cursor.number + 1)
+        quiet = self._reader.quiet(self._announced.between(first, head))
+        if quiet and linked(quiet, cursor):
+            return quiet
+        headers = self._reader.headers(first, head)
         return headers if linked(headers, cursor) else ()
 
     def read(

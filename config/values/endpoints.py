@@ -30,6 +30,14 @@ def rpc_urls(settings: Settings) -> list[str]:
     return urls
 
 
+def asks_who_announces(settings: Settings) -> bool:
+    """Whether new heads are announced by the host that is asked about them: another may be a moment behind, and lack
+    an announced block. Raises BadSetting.
+    """
+    hosts = {_split("SLUICE_RPC_URL", url, _HTTP).hostname for url in rpc_urls(settings)}
+    return {_host(settings.ws_url or "")} == hosts
+
+
 def public_endpoints(settings: Settings) -> tuple[str, str | None]:
     """RPC address, and WebSocket address or None, that workers are given.
 
@@ -109,6 +117,14 @@ def require_encrypted(what: str, url: str, *, allowed: bool) -> None:
 def broker_url(host: str, port: int, *, tls: bool) -> str:
     """RabbitMQ's address as a URL, without a user. `host`: a name, or an address without brackets."""
     return f"{'amqps' if tls else 'amqp'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _host(url: str) -> str | None:
+    """The host of a URL; None for one that is none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _public_broker(settings: Settings) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from config.values.types import Port
+from config.values.numbers import Port
 from config.values.variables import PREFIX, wrong_variable
 
 SMS_PREFIX = f"{PREFIX}SMS_"

@@ -1,9 +1,8 @@
-"""What single settings may hold: addresses, names, counts, prices. Types for pydantic, patterns for its validators."""
+"""What single settings may hold: addresses, names, counts. Types for pydantic, patterns for its validators."""
 
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -28,14 +27,6 @@ CONTAINER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 GPU = "[A-Za-z0-9][A-Za-z0-9-]{0,63}"
 #: A whole number from 1.
 COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
-#: A price per gas. Decimal, so that what is written becomes exactly so many wei.
-Gwei = Annotated[Decimal, Field(ge=0, decimal_places=9)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-#: A wait, an interval or a time-out: at most a day, and never infinite, which `threading.Event.wait` refuses.
-Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
-#: Time for which something is kept, at most a century; with 0 for ever.
-Days = Annotated[float, Field(gt=0, le=36500)]
-DaysOrEver = Annotated[float, Field(ge=0, le=36500)]
 
 
 def _names_a_contract(value: str) -> str:

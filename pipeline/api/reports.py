@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from config.early_steps import early_steps
 from config.metrics import REPORTS
-from pipeline.api.auth.access import Access, SignedIn
+from pipeline.api.auth.access import Access, SignedInLately
 from pipeline.domain.decide import can_change_decision
 from pipeline.domain.kept_output import kept_output
 from pipeline.domain.records import Replicate, TaskRecord
@@ -22,11 +22,18 @@ router = APIRouter(tags=["workers"])
 
 
 @router.post("/tasks/{task_id}/reports", status_code=204, summary="Report a step")
-def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) -> None:
+def report(task_id: HexId, request: Report, wallet: SignedInLately, services: Access) -> None:
     """Note a step of a task that was given to this wallet. Repeating a report is accepted and changes nothing."""
     now, task_id = services.clock(), TaskId(task_id)
     noted = partial(
-        services.store.tasks.record_report, task_id, wallet, request.step, now, request.cause, request.exit_code
+        services.store.tasks.record_report,
+        task_id,
+        wallet,
+        request.step,
+        now,
+        request.cause,
+        request.exit_code,
+        _began(request, now),
     )
     before = noted()
     replicate = None if before is None else before.replicate(wallet)
@@ -41,6 +48,13 @@ def report(task_id: HexId, request: Report, wallet: SignedIn, services: Access) 
         _keep_output(services, before, replicate, request, now)
     if before is not None and replicate is not None:
         announce(services, before, replicate, request)
+
+
+def _began(request: Report, now: float) -> float | None:
+    """When the machine took the task up, if a report of the computation's end tells: then it may be the first one."""
+    if request.seconds is None or request.step not in {Step.COMPUTED, Step.FAILED}:
+        return None
+    return max(0.0, now - request.seconds)
 
 
 def _keep_output(services: Access, task: TaskRecord, replicate: Replicate, request: Report, now: float) -> None:

@@ -19,12 +19,12 @@ from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
 from config.celery_apps import core_app
 from config.http_server.rates import RateLimits
+from config.ipfs import Ipfs
 from config.settings import Settings
 from config.values.endpoints import public_endpoints
 from pipeline.api.auth.secret import KeyRing
 from pipeline.api.limits.recent_answers import RecentAnswers
 from pipeline.api.monitor import Monitor
-from pipeline.api.results.ipfs import Ipfs
 from pipeline.api.results.refusals import Refusals
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.background import Background

@@ -185,7 +185,9 @@ def _status_of(event: events.Event, *, revealed: bool) -> str | None:
 
 def _updates(replicate: Replicate, seen: Sequence[events.Seen]) -> list[ReplicateStatusUpdate]:
     moments: list[tuple[float, str]] = [(replicate.assigned_at, "CREATED")]
-    moments += [(at, _STEP_STATUS[step]) for step, at in replicate.steps.items() if step in _STEP_STATUS]
+    # A machine may say that it began before it was asked.
+    reported = {step: max(at, replicate.assigned_at) for step, at in replicate.steps.items()}
+    moments += [(at, _STEP_STATUS[step]) for step, at in reported.items() if step in _STEP_STATUS]
     moments += [(float(item.timestamp), status) for item in seen if (status := _vote(item.event, replicate.wallet))]
     # Why it failed, or why what was computed is an error result.
     explained = "FAILED" if Step.FAILED in replicate.steps else "COMPUTED"

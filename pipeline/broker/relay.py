@@ -6,12 +6,14 @@ after it has checked who sent a report or read the chain, under the machine's na
 login ──► worker-online       assigned            ──► assign       succeeded     by the scheduler
 ping  ──► worker-heartbeat    STARTED             ──► compute      received, started
 ban   ──► worker-offline      COMPUTED, FAILED    ──► compute      succeeded, or failed with its cause
-                              CONTRIBUTED …       ──► contribute, reveal, upload: received, started, succeeded
+                              UPLOADED            ──► upload       received, started, succeeded
+                              TaskContribute      ──► contribute, or contribute_and_finalize: the same
+                              TaskReveal          ──► reveal       the same
                               TaskFinalize        ──► finalize     succeeded     by the scheduler
 
-A task's steps carry its id as their argument, the machine's own name (`SLUICE_WORKER_NAME`) as the keyword argument
-`machine`, and times from the scheduler's own records. Events of EVENT_SECONDS go out in one message. An event that
-cannot be sent is lost without harm, since no decision depends on it.
+A task's steps carry its id as their argument, and times from the scheduler's own records; those that a machine reported
+its own name (`SLUICE_WORKER_NAME`) as the keyword argument `machine`. Events of EVENT_SECONDS go out in one message. An
+event that cannot be sent is lost without harm, since no decision depends on it.
 """
 
 from __future__ import annotations
@@ -102,14 +104,21 @@ def report_events(
     match report.step:
         case Step.STARTED:
             return _begin(name, machine, task_id, now, called)
-        case Step.COMPUTED:
+        case Step.COMPUTED | Step.FAILED:
+            # What is over soon was not reported as begun.
+            shown = Step.STARTED in replicate.steps
+            begin = [] if shown else _begin(name, machine, task_id, now if since is None else min(since, now), called)
             # With a cause: the app, or what it needs, has failed, and the error is what this machine votes for.
-            return [_end(name, machine, task_id, since, now, failure=_failure(report) if report.cause else None)]
-        case Step.FAILED:
-            begin = [] if since is not None else _begin(name, machine, task_id, now, called)
-            return [*begin, _end(name, machine, task_id, since, now, failure=_failure(report))]
+            failed = report.step is Step.FAILED or report.cause is not None
+            return [*begin, _end(name, machine, task_id, since, now, failure=_failure(report) if failed else None)]
         case _:
             return step_events(name, machine, task_id, since, now, called=called)
+
+
+def proved_events(replicate: Replicate, task_id: TaskId, step: Step, now: float) -> list[RelayEvent]:
+    """The events of a step whose transaction is in a block, from when the machine could begin with it."""
+    name, machine = step_name(step, replicate.mode), topology.compute_queue_name(replicate.wallet)
+    return step_events(name, machine, task_id, began(replicate, step), now)
 
 
 def _failure(report: Report) -> str:
@@ -209,6 +218,10 @@ class Relay:
         """Send the events of an accepted report. `replicate`: as it was before the report."""
         called = self._names.get(replicate.wallet)
         self._background.put(*report_events(replicate, task_id, report, self._clock(), called=called))
+
+    def proved(self, replicate: Replicate, task_id: TaskId, step: Step) -> None:
+        """Send that the chain shows a machine's transaction."""
+        self._background.put(*proved_events(replicate, task_id, step, self._clock()))
 
     def step(self, name: str, task_id: TaskId, since: float | None) -> None:
         """Send that the scheduler itself has done a step of a task, begun at `since` (Unix seconds)."""

@@ -30,9 +30,12 @@ from pipeline.domain.records import Replicate, Submission, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts, proven_until, replicate_of_voter, usable_result
 from protocol.errors import BadMessage
 from protocol.ethereum.hexbytes import to_bytes
-from protocol.poco.view import ChainView, TaskStatus
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import BlockNumber
+from protocol.wire import Mode, Step
 
+#: Steps that the chain shows.
+PROVED = frozenset((Step.CONTRIBUTED, Step.REVEALED))
 #: The sweep visits a task again after half the time that nothing happened to it, within these seconds: soon after a
 #: change, when a lost message hurts most, and rarely when it waits for hours.
 SOONEST_VISIT, LATEST_VISIT = 5.0, 60.0
@@ -45,7 +48,7 @@ def after(task: TaskRecord, view: ChainView, actions: Sequence[Action], now: flo
     moved = task
     for action in actions:
         moved = _apply(moved, action, now)
-    moved = _follow(moved, view)
+    moved = _follow(moved, view, now)
     if moved.progress != task.progress:
         moved = replace(moved, heard_at=now)
     if moved == task:
@@ -126,7 +129,7 @@ def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
             return replace(replicate, counted=(*replicate.counted, outcome))
 
 
-def _follow(task: TaskRecord, view: ChainView) -> TaskRecord:
+def _follow(task: TaskRecord, view: ChainView, now: float) -> TaskRecord:
     """Copy what people want to see of the chain."""
     begun, agreed = view.status is not TaskStatus.UNSET, view.consensus is not None
     return replace(
@@ -137,7 +140,21 @@ def _follow(task: TaskRecord, view: ChainView) -> TaskRecord:
         consensus_block=_block(view.consensus_block, task.consensus_block, known=agreed),
         finalized_block=_block(view.finalized_block, task.finalized_block, known=not task.open),
         results=_text(view.results) if view.status is TaskStatus.COMPLETED else None,
+        replicates=tuple(_proved(item, view, now) for item in task.replicates),
     )
+
+
+def _proved(replicate: Replicate, view: ChainView, now: float) -> Replicate:
+    """The replicate with the steps that the chain shows, unless they were noted before; machines need not report them.
+
+    The same object if there is nothing new.
+    """
+    vote = view.contribution(replicate.wallet)
+    shown = [] if vote is None else [Step.CONTRIBUTED]
+    if vote is not None and replicate.mode is Mode.VOTE and vote.status is ContributionStatus.REVEALED:
+        shown.append(Step.REVEALED)
+    new = {step: now for step in shown if step not in replicate.steps}
+    return replace(replicate, steps={**replicate.steps, **new}) if new else replicate
 
 
 def _block(new: BlockNumber | None, before: BlockNumber | None, *, known: bool) -> BlockNumber | None:

@@ -83,7 +83,9 @@ def advance(
         steps = _decide(scheduler, task_ids, known or {})
         _submit(scheduler, steps)
         changed = [step for step in steps if step.changed]
-        saved = scheduler.store.tasks.save([step.after for step in changed])
+        saved = scheduler.store.tasks.save(
+            [step.after for step in changed], {step.before.task_id: step.before for step in changed}
+        )
         _act(scheduler, [step for step in changed if step.before.task_id in saved])
         settled += [step for step in steps if not step.changed or step.before.task_id in saved]
         task_ids = [step.before.task_id for step in changed if step.before.task_id not in saved]
@@ -205,6 +207,7 @@ def _act(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
         scheduler.challenges.ask(untold)
     latency.count([(step.before, step.after) for step in steps], scheduler.clock())
     for step in steps:
+        _show_proved(scheduler, step)
         for action in step.actions:
             if isinstance(action, End):
                 if step.before.stage is not action.stage:
@@ -216,6 +219,14 @@ def _act(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
                 log.info(
                     "Task ended.", action="task_ended", task=step.before.task_id, stage=action.stage, why=action.why
                 )
+
+
+def _show_proved(scheduler: Scheduler, step: Decision) -> None:
+    """Have Flower show what the chain has shown of machines since the last decision."""
+    known = {item.wallet: item.steps for item in step.before.replicates}
+    for item in step.after.replicates:
+        for proved in progress.PROVED.intersection(item.steps).difference(known.get(item.wallet, ())):
+            scheduler.relay.proved(item, step.before.task_id, proved)
 
 
 def _segments(scheduler: Scheduler, step: Decision) -> list[Segment]:

@@ -24,7 +24,6 @@ from pipeline.flow import isolate
 from pipeline.flow.machines import unmatched
 from pipeline.flow.machines.new_pool import decided_by
 from pipeline.scheduler import Scheduler
-from pipeline.store.hold import Begins
 from pipeline.store.task.tasks import NewReplicates
 from protocol.assignment import sign_assignment
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
@@ -38,10 +37,11 @@ from protocol.wire import Assignment, Mode
 log = structlog.get_logger(__name__)
 
 #: Waiting tasks read at once, and pages of them in one round.
-TASKS, PAGES = 400, 5
-#: Free workers up to which they are simply all read, and tasks read beyond the free slots in a round's first page: some
-#: workers had some of them before.
+TASKS, PAGES = 400, 6
+#: Free workers up to which they are simply all read.
 FEW = 32
+#: Tasks read beyond the few free slots in a round's first pages: some workers had some of them before, mostly none.
+BESIDE = (8, FEW)
 #: Most workers read for tasks of one kind, and how many more than the tasks want, beside as many as had one of them
 #: before: fresh facts rule some out.
 WORKERS, SPARE = 1000, 20
@@ -69,21 +69,17 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
     Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
     `check_unfunded`: also read the balance of some workers that had none; the sweep does.
     """
-    begins: Begins | None = None
     if check_unfunded:
-        begins = scheduler.begins()
-        if begins.holds:
+        if scheduler.begins().holds:
             return 0
         _read_unfunded(scheduler, scheduler.clock())
     given = 0
     for number in range(PAGES):
         now = scheduler.clock()
-        free = scheduler.store.workers.with_free_slots(_seen_after(scheduler, now), FEW + 1, now)
-        # Mostly no slot is free, and nothing else need be asked.
-        begins = scheduler.begins() if free and begins is None else begins
-        if not free or begins is None or begins.holds:
+        free, begins = scheduler.store.rounds.begin(_seen_after(scheduler, now), FEW + 1, now)
+        if not free or begins.holds:
             break
-        count, more = _page(scheduler, free, now, first=not number, paused=begins.paused)
+        count, more = _page(scheduler, free, now, number, paused=begins.paused)
         given += count
         if not more:
             break
@@ -91,15 +87,15 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
 
 
 def _page(
-    scheduler: Scheduler, free: Sequence[WorkerRecord], now: float, *, first: bool, paused: bool
+    scheduler: Scheduler, free: Sequence[WorkerRecord], now: float, number: int, *, paused: bool
 ) -> tuple[int, bool]:
     """Match the most urgent tasks with these machines, the best that are free, or more if there are many; how many
     replicates were given out, and whether to read the next page.
 
-    The first page has about as many tasks as slots are free: mostly it is one slot, and others are behind hundreds.
+    The first pages have about as many tasks as slots are free: mostly it is one slot, and others are behind hundreds.
     """
     few, slots = len(free) <= FEW, sum(worker.free for worker in free)
-    limit = min(TASKS, slots + FEW) if first and few else TASKS
+    limit = min(TASKS, slots + BESIDE[number]) if few and number < len(BESIDE) else TASKS
     # What a paused pool has begun it finishes; all else waits, untouched, however much of it there is.
     waiting = scheduler.store.tasks.tasks_wanting_workers(now, limit, begun=paused)
     tasks = decided_by(scheduler.store.workers, _with_deal(scheduler, waiting, now), now)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol
 
 import structlog
@@ -23,7 +26,7 @@ AGAIN_SECONDS = 60.0
 
 
 class Keeps(Protocol):
-    """The IPFS node, as this module uses it (`pipeline.api.results.ipfs.Ipfs`)."""
+    """The IPFS node, as this module uses it (`config.ipfs.Ipfs`)."""
 
     def pin(self, cid: str) -> None:
         """Pin the content `cid`, so that the node keeps it. Raises StorageUnavailable."""
@@ -32,43 +35,81 @@ class Keeps(Protocol):
         """Unpin the content `cid`, so that the node may delete it. Raises StorageUnavailable."""
 
 
+class Fate(Enum):
+    """What becomes of a result now."""
+
+    KEPT = auto()
+    LOOKED_AT_AGAIN = auto()
+    DROPPED = auto()
+
+
 def keep_results(store: Store, ipfs: Keeps, days: float, now: float) -> None:
     """Pin or unpin the results that are due for a look, by what became of their tasks on chain. `tidy_up` calls it.
 
-    `days`: how long each is kept from when it was stored; `now`: Unix seconds.
+    `days`: how long each is kept from when it was stored; `now`: Unix seconds. What is kept is noted before anything is
+    unpinned: it may be the same content.
     """
     due = store.pins.due(now, RESULTS)
     tasks = {task.task_id: task for task in store.tasks.load_tasks({pin.task_id for pin in due})}
-    failures = 0
-    for pin in due:
+    fates = {pin: _fate(pin, tasks.get(pin.task_id), pin.stored_at + days * DAY, now) for pin in due}
+    node = _Node(store, ipfs, now)
+    kept = [pin for pin, fate in fates.items() if fate is Fate.KEPT and (pin.pinned or node.tries(node.pin, pin))]
+    # What a crash before this has pinned is pinned once more.
+    store.pins.keep(kept, days * DAY)
+    for pin, fate in fates.items():
+        match fate:
+            case Fate.LOOKED_AT_AGAIN:
+                store.pins.look_again(pin, now + AGAIN_SECONDS, pinned=pin.pinned)
+            case Fate.DROPPED:
+                node.tries(node.drop, pin)
+            case Fate.KEPT:
+                continue
+
+
+def _fate(pin: Pin, task: TaskRecord | None, until: float, now: float) -> Fate:
+    if now >= until:
+        return Fate.DROPPED
+    if task is None or task.stage not in (TaskStage.COMPLETED, TaskStage.FAILED):
+        # Open, or not readable now (quarantined): a completed one may be among those.
+        return Fate.LOOKED_AT_AGAIN
+    return Fate.KEPT if task.stage is TaskStage.COMPLETED and not _another_won(task, pin) else Fate.DROPPED
+
+
+@dataclass(slots=True)
+class _Node:
+    """The IPFS node in one run, which is asked no more after FAILURES."""
+
+    store: Store
+    ipfs: Keeps
+    now: float
+    failures: int = 0
+
+    def tries(self, what: Callable[[Pin], None], pin: Pin) -> bool:
+        """Whether `what` was done to a result; it is looked at again if it was not."""
+        if self.failures == FAILURES:
+            return False
         try:
-            _look_at(store, ipfs, pin, tasks.get(pin.task_id), pin.stored_at + days * DAY, now)
+            what(pin)
         except StorageUnavailable as error:
             log.warning("A result is looked at again later.", action="pin_later", cid=pin.cid, why=str(error))
             # Behind the others, so that one that the node lacks does not hold them up.
-            store.pins.look_again(pin, now + AGAIN_SECONDS, pinned=pin.pinned)
-            failures += 1
-            if failures == FAILURES:
-                return
+            self.store.pins.look_again(pin, self.now + AGAIN_SECONDS, pinned=pin.pinned)
+            self.failures += 1
+            return False
+        return True
 
+    def pin(self, pin: Pin) -> None:
+        """Have the node keep a result."""
+        self.ipfs.pin(pin.cid)
 
-def _look_at(store: Store, ipfs: Keeps, pin: Pin, task: TaskRecord | None, until: float, now: float) -> None:
-    if now < until:
-        if task is None or task.stage not in (TaskStage.COMPLETED, TaskStage.FAILED):
-            # Open, or not readable now (quarantined): a completed one may be among those.
-            store.pins.look_again(pin, now + AGAIN_SECONDS, pinned=pin.pinned)
-            return
-        if task.stage is TaskStage.COMPLETED and not _another_won(task, pin):
-            if not pin.pinned:
-                ipfs.pin(pin.cid)
-            store.pins.look_again(pin, until, pinned=True)
-            return
-    if pin.pinned and not store.pins.kept_for_others(pin):
-        ipfs.unpin(pin.cid)
-        if store.pins.kept_for_others(pin):
-            # The same content was stored for another task meanwhile.
-            ipfs.pin(pin.cid)
-    store.pins.forget(pin)
+    def drop(self, pin: Pin) -> None:
+        """Unpin a result, unless the same content is kept for another task, and forget it."""
+        if pin.pinned and not self.store.pins.kept_for_others(pin):
+            self.ipfs.unpin(pin.cid)
+            if self.store.pins.kept_for_others(pin):
+                # It was stored for another task meanwhile.
+                self.ipfs.pin(pin.cid)
+        self.store.pins.forget(pin)
 
 
 def _another_won(task: TaskRecord, pin: Pin) -> bool:

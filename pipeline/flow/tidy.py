@@ -12,7 +12,7 @@ from functools import partial
 
 import structlog
 
-from pipeline.api.results.ipfs import Ipfs
+from config.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.flow import isolate
 from pipeline.flow.keep_results import DAY, keep_results

@@ -21,6 +21,7 @@ from pipeline.store.ended import Ended
 from pipeline.store.hold import HoldSwitch
 from pipeline.store.machine.census import Census
 from pipeline.store.machine.enrolment import Enrolment
+from pipeline.store.machine.ready import Rounds
 from pipeline.store.machine.workers import Workers
 from pipeline.store.migrations import migrate
 from pipeline.store.money import gas, ledger
@@ -62,6 +63,7 @@ class Store:
     deals: Deals
     tasks: Tasks
     workers: Workers
+    rounds: Rounds
     chain: ChainStore
     outputs: Outputs
     quarantine: Quarantine
@@ -87,6 +89,7 @@ class Store:
             Deals(db),
             Tasks(db),
             Workers(db),
+            Rounds(db),
             ChainStore(db),
             Outputs(db),
             Quarantine(db),

@@ -21,7 +21,7 @@ from pymongo.database import Database
 
 from pipeline.domain.audit.views import WaitingDeal
 from pipeline.domain.records import DealRecord
-from pipeline.store.documents import Documents, Row
+from pipeline.store.documents import SCHEMA, Documents, Row
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.types import BlockHash, BlockNumber, DealId, NRlc
 
@@ -161,7 +161,7 @@ class Deals:
         """Store a deal read from the chain without ingesting it; `lease_next` finds it later."""
         self._rows.update_one(
             {"_id": deal.deal_id, "block": deal.matched_block, "state": NEW, "read": {"$ne": True}},
-            {"$set": _body(deal)},
+            {"$set": _body(deal), "$max": {"schema": SCHEMA}},
         )
 
     def lease_next(self, now: float) -> Lease | None:
@@ -179,7 +179,11 @@ class Deals:
     def _lease(self, wanted: dict[str, Any], body: dict[str, Any], now: float, deal: DealRecord | None) -> Lease | None:
         row = self._rows.find_one_and_update(
             wanted,
-            {"$set": {**body, "lease_until": now + LEASE_SECONDS}, "$inc": {"fence": 1}},
+            {
+                "$set": {**body, "lease_until": now + LEASE_SECONDS},
+                "$max": {"schema": SCHEMA} if body else {},
+                "$inc": {"fence": 1},
+            },
             return_document=ReturnDocument.AFTER,
         )
         read = deal if deal is not None or row is None else next(iter(self.reader.each([row])), None)
@@ -325,7 +329,8 @@ def _free(now: float) -> dict[str, Any]:
 
 def _body(deal: DealRecord) -> dict[str, Any]:
     body = DEALS.to_document(deal)
-    body.pop("_id")
+    for key in ("_id", "schema"):
+        body.pop(key)
     return body | {"read": True}
 
 

@@ -4,7 +4,9 @@
     row    ──names changed back, defaults for what is missing, every value checked (pydantic)──► record, or Unfit
 
 A field that a release adds has a default, so rows of the release before are read as they are; keys that are not known
-are ignored, so rows of the release after are too.
+are ignored, so rows of the release after are too. What is written over a row is written by `over`, so that those keys
+stay, and the schema version is never lowered: two releases may share a database. Only rows that say again what the
+chain says (`blocks`, `logs`, movements) are replaced.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ Row = Mapping[str, Any]
 
 #: Version that new documents carry; rows without one are of release 0.1 (`pipeline.store.migrations`).
 SCHEMA = 5
+VERSION = "schema"
 #: How ids, hashes and addresses are written: to the type checker they are text.
 _HASH, _ADDRESS = re.compile("0x[0-9a-f]{64}"), re.compile("0x[0-9a-f]{40}")
 _SHAPES: dict[object, re.Pattern[str]] = {
@@ -60,7 +63,7 @@ class Documents(Generic[T]):
         """
         document = self.outward(self._adapter.dump_python(record, mode="json", warnings=False))
         if self._versioned:
-            document["schema"] = SCHEMA
+            document[VERSION] = SCHEMA
         return document
 
     def to_record(self, row: Row) -> T:
@@ -99,6 +102,28 @@ class Documents(Generic[T]):
             if name in fields:
                 fields[name] = [inner.inward(item) for item in fields[name]]
         return fields
+
+
+def over(document: Document, lists: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """The update that writes `document` over a row and keeps what only the row has: a newer release may have stored it.
+
+    `lists`: embedded rows that are written over too, if `document` has them: the list, and the key that tells which of
+    them is which.
+    """
+    fields: dict[str, Any] = {key: {"$literal": value} for key, value in document.items() if key != "_id"}
+    if VERSION in document:
+        fields[VERSION] = {"$max": [f"${VERSION}", document[VERSION]]}
+    for name, key in ((name, key) for name, key in (lists or {}).items() if name in document):
+        same = {"input": f"${name}", "as": "before", "cond": {"$eq": [f"$$before.{key}", f"$$now.{key}"]}}
+        both = {"$mergeObjects": [{"$first": {"$filter": same}}, "$$now"]}
+        fields[name] = {"$map": {"input": {"$literal": document[name]}, "as": "now", "in": both}}
+    return [{"$set": fields}]
+
+
+def newer(row: Row) -> bool:
+    """Whether a later release than this one stored the row."""
+    version = row.get(VERSION)
+    return isinstance(version, int) and version > SCHEMA
 
 
 def _why(error: ValidationError) -> str:

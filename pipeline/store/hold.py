@@ -6,6 +6,7 @@ that is wrong, which is a reason to hold, decides nothing here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import pymongo
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from pipeline.store.documents import Row
 from pipeline.store.pause import PAUSE
 
 #: Seconds for which a hold lasts unless it is renewed: some of the API's looks at the servers.
@@ -20,6 +22,8 @@ HOLD_SECONDS = 60.0
 #: Seconds that the database may take: if it does not answer, nothing is begun anyway.
 ANSWER_SECONDS = 3.0
 _ROW = "hold"
+#: The collection's name.
+POOL = "pool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class HoldSwitch:
     """Whether new work may be begun, as far as the servers allow."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
-        self._rows: Collection[dict[str, Any]] = db["pool"]
+        self._rows: Collection[dict[str, Any]] = db[POOL]
 
     def state(self) -> str | None:
         """Why nothing new is begun now; None: the pool takes work. Raises PyMongoError."""
@@ -54,9 +58,7 @@ class HoldSwitch:
 
     def begins(self) -> Begins:
         """Whether anything keeps the pool from new work, the operator's pause too: one query. Raises PyMongoError."""
-        either = {"_id": {"$in": [_ROW, PAUSE]}}
-        rows = {row["_id"]: row for row in self._rows.find(either, {"holds": {"$gt": ["$until", "$$NOW"]}})}
-        return Begins(paused=PAUSE in rows, holds=bool(rows.get(_ROW, {}).get("holds")))
+        return begins_from(self._rows.aggregate(begins_stages()))
 
     def hold(self, why: str, by: str) -> None:
         """Begin nothing new for HOLD_SECONDS; `by`: the process that found out. Raises PyMongoError."""
@@ -74,3 +76,19 @@ class HoldSwitch:
         """End a hold that this process found; one that another process finds lasts. Raises PyMongoError."""
         with pymongo.timeout(ANSWER_SECONDS):
             self._rows.delete_one({"_id": _ROW, "by": by})
+
+
+def begins_stages() -> list[dict[str, Any]]:
+    """The stages that find what `begins_from` reads, also within a query of another collection."""
+    return [{"$match": {"_id": {"$in": [_ROW, PAUSE]}}}, {"$project": {"holds": {"$gt": ["$until", "$$NOW"]}}}]
+
+
+def begins_from(rows: Iterable[Row]) -> Begins:
+    """What keeps the pool from new work, by the rows that `begins_stages` found."""
+    found = {row["_id"]: row for row in rows}
+    return Begins(paused=PAUSE in found, holds=bool(found.get(_ROW, {}).get("holds")))
+
+
+def of_pool(row: Row) -> bool:
+    """Whether `begins_stages` made this row of a query that finds others too."""
+    return "holds" in row

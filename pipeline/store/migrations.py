@@ -2,7 +2,8 @@
 
 Every step is idempotent and made of conditional updates, so that several processes may take it at a time and a crash in
 the middle costs nothing; the version is noted when it is done. A step never changes what the release before could not
-read any more: both may share a database during an upgrade.
+read any more: both may share a database during an upgrade. So an index that changes gets another name, and the old one
+is dropped a release later.
 
 Rows are not rewritten to carry a new version: a field that is missing has a default (`pipeline.store.documents`).
 """

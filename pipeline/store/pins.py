@@ -6,6 +6,7 @@ stored ──► trust 1: not pinned  ──its task is completed with it──�
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,12 @@ class Pins:
         # By the index on `look_at`.
         rows = self._rows.find({"look_at": {"$gt": 0.0}, "pinned": True}).sort("look_at", DESCENDING).limit(limit)
         return [Pin(row["cid"], TaskId(row["task"]), row["pinned"], row["at"]) for row in rows]
+
+    def keep(self, pins: Sequence[Pin], seconds: float) -> None:
+        """Note that these results are pinned, to be looked at next so many seconds after each was stored."""
+        kept = {"pinned": True, "look_at": {"$add": ["$at", seconds]}}
+        if pins:
+            self._rows.update_many({"_id": {"$in": [_id(pin) for pin in pins]}}, [{"$set": kept}])
 
     def look_again(self, pin: Pin, at: float, *, pinned: bool) -> None:
         """Note whether a result is pinned, and when to look at it next."""

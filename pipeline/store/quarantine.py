@@ -25,7 +25,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from config.metrics import QUARANTINED
-from pipeline.store.documents import Documents, Row
+from pipeline.store.documents import Documents, Row, newer
 from protocol.errors import InQuarantine, Unfit
 
 log = structlog.get_logger(__name__)
@@ -38,6 +38,8 @@ FIRST_WAIT, LONGEST_WAIT = 60.0, 6 * 3600.0
 _MOST_DOUBLINGS = 9
 #: Seconds that an entry is kept after its release, so that a row that fails again waits longer each time.
 KEEP_SECONDS = 24 * 3600.0
+#: How the reason begins for a row that a later release stored and this one cannot read.
+LATER_RELEASE = "a later release stored it"
 #: Most characters of a reason.
 _WORDS = 500
 RELEASE = version("sluice")
@@ -79,8 +81,18 @@ class Quarantine:
         """Create the indexes."""
         self._rows.create_indexes(INDEXES)
 
-    def add(self, collection: str, rows: Sequence[tuple[Any, str]], now: float | None = None) -> list[float]:
-        """Quarantine rows, each a key and why; returns when each is due. One that waits already stays as it is."""
+    def add(
+        self,
+        collection: str,
+        rows: Sequence[tuple[Any, str]],
+        now: float | None = None,
+        *,
+        longest: float = LONGEST_WAIT,
+    ) -> list[float]:
+        """Quarantine rows, each a key and why; returns when each is due. One that waits already stays as it is.
+
+        `longest`: seconds that each waits at most.
+        """
         now = time.time() if now is None else now
         names = [f"{collection}:{key}" for key, _ in rows]
         found = {row["_id"]: row for row in self._rows.find({"_id": {"$in": names}})}
@@ -89,11 +101,11 @@ class Quarantine:
             before = found.get(name, {"times": 0, "held": False, "until": 0.0, "why": ""})
             until = float(before["until"])
             if not before["held"] or until <= now:
-                until = now + min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(before["times"], _MOST_DOUBLINGS))
+                until = now + min(longest, FIRST_WAIT * 2.0 ** min(before["times"], _MOST_DOUBLINGS))
                 since = before["since"] if before["held"] else now
                 fields = {"collection": collection, "key": key, "why": why[:_WORDS], "since": since, "until": until}
                 # What was accepted is this reason, and no other.
-                fields["accepted"] = before.get("accepted", False) and before["why"] == fields["why"]
+                fields["accepted"] = before["held"] and before.get("accepted", False) and before["why"] == fields["why"]
                 change = {"$set": {**fields, "held": True, "by": RELEASE}, "$inc": {"times": 1}}
                 writes.append(UpdateOne({"_id": name}, change, upsert=True))
                 if not before["held"]:
@@ -178,13 +190,20 @@ class Reader(Generic[T]):
 
     def each(self, found: Iterable[Row]) -> list[T]:
         """The records of those rows that fit."""
-        records, broken = [], []
+        records: list[T] = []
+        broken: list[tuple[Any, str]] = []
+        later: list[tuple[Any, str]] = []
         for row in found:
             try:
                 records.append(self._documents.to_record(row))
             except Unfit as error:
-                broken.append((row["_id"], str(error)))
+                if newer(row):
+                    later.append((row["_id"], f"{LATER_RELEASE}: {error}"))
+                else:
+                    broken.append((row["_id"], str(error)))
         self._quarantine_rows(broken)
+        # Processes of that release, which read it, are not to be kept from it.
+        self._quarantine_rows(later, longest=FIRST_WAIT)
         return records
 
     def one(self, row: Row | None) -> T | None:
@@ -220,10 +239,10 @@ class Reader(Generic[T]):
         """Quarantine the row with this key; `why` is what operators see."""
         self._quarantine_rows([(key, why)])
 
-    def _quarantine_rows(self, rows: Sequence[tuple[Any, str]]) -> None:
+    def _quarantine_rows(self, rows: Sequence[tuple[Any, str]], *, longest: float = LONGEST_WAIT) -> None:
         if not rows:
             return
-        dues = self._quarantine.add(self._rows.name, rows)
+        dues = self._quarantine.add(self._rows.name, rows, longest=longest)
         writes = [
             UpdateOne({"_id": key}, {"$set": dict(self._put_off(until))})
             for (key, _), until in zip(rows, dues, strict=True)

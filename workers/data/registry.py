@@ -5,7 +5,7 @@ registry's word into the local network, and unpacks whatever comes. Every reques
 is (`guard`), every blob has a size known beforehand and is checked against its digest.
 
 Raises, besides what each function says: Refused and TooLarge (alike on every machine), RefusedHere (this one's),
-StorageUnavailable (ask again), TaskDeclined (the task's time is over).
+StorageUnavailable (ask again; RateLimited: not so soon), TaskDeclined (the task's time is over).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import httpx
 from pydantic_core import from_json
 
 from config.http_client import is_loopback
-from protocol.errors import Refused, RefusedHere, StorageUnavailable, TooLarge
+from protocol.errors import RateLimited, Refused, RefusedHere, StorageUnavailable, TooLarge, WrongPlatform
 from workers.data.download import DownloadBudget, answered, read_retry_after
 from workers.data.image_name import ImageName
 from workers.task import verdict
@@ -129,8 +129,8 @@ class RegistryImage:
         return self._policy.allow_private or (self._named and place == self._name.api_host)
 
     def manifest(self, wanted: str) -> Manifest:
-        """The manifest for this platform by tag or digest. Raises Refused if there is certainly none, RefusedHere if it
-        is for other platforms.
+        """The manifest for this platform by tag or digest. Raises Refused if there is certainly none, WrongPlatform if
+        it is for other platforms.
         """
         content, kind, digest = self._document(wanted)
         if kind in _INDEXES:
@@ -273,7 +273,8 @@ def _bad_answer(url: str, response: httpx.Response, challenge: str, *, logged_in
             return RefusedHere(why=why)
         case Verdict.RETRY:
             wait = read_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
-            return StorageUnavailable(what=url, why=why, retry_after=wait)
+            kind = RateLimited if verdict.is_rate_limit(response.status_code, codes) else StorageUnavailable
+            return kind(what=url, why=why, retry_after=wait)
 
 
 def _kind(content: bytes, header: str) -> str:
@@ -284,7 +285,7 @@ def _kind(content: bytes, header: str) -> str:
 
 
 def _choose(content: bytes, platform: tuple[str, str]) -> str:
-    """Digest of the manifest for this platform. Raises RefusedHere, StorageUnavailable."""
+    """Digest of the manifest for this platform. Raises WrongPlatform, StorageUnavailable."""
     try:
         offers = from_json(content)["manifests"]
         made_for = [(str(x["platform"]["os"]), str(x["platform"]["architecture"]), str(x["digest"])) for x in offers]
@@ -294,7 +295,7 @@ def _choose(content: bytes, platform: tuple[str, str]) -> str:
         if (system, processor) == platform and _SHA256.fullmatch(digest):
             return digest
     found = ", ".join(sorted({f"{system}/{processor}" for system, processor, _ in made_for}))
-    raise RefusedHere(why=f"the image is for {found[:100]}, and this machine is {'/'.join(platform)}")
+    raise WrongPlatform(why=f"the image is for {found[:100]}, and this machine is {'/'.join(platform)}")
 
 
 def _read_manifest(content: bytes, digest: str) -> Manifest:

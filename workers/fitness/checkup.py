@@ -76,6 +76,7 @@ class Checkup:
 def _examine(machine: Machine, now: float, thorough: bool) -> Iterator[CheckResult]:
     yield doctor.disk(machine.settings)
     yield doctor.packet_filter(machine)
+    yield doctor.images(machine, now)
     yield from doctor.on_chain(machine, now, thorough=thorough)
     if thorough:
         yield doctor.limits(machine)

@@ -2,7 +2,7 @@
 be checked.
 
 wallet, docker, sandbox, disk    of this machine
-limits, network                  of its containers
+limits, network, images          of its containers
 enclave                          the kind that it runs
 pool, broker                     can they be reached
 chain, clock, gas, stake         the node, and what the chain says of the wallet
@@ -28,7 +28,7 @@ from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
 from config.http_client import is_loopback
 from config.settings import Settings
-from protocol.errors import EngineRefused, NoSuchImage, PoolUnavailable, SluiceError
+from protocol.errors import EngineRefused, EngineUnavailable, NoSuchImage, PoolUnavailable, SluiceError
 from protocol.ethereum.signing import Key
 from protocol.types import Contract, NRlc, TaskId, Wei
 from protocol.wire import PoolConfig
@@ -44,6 +44,8 @@ from workers.pool.broker_reach import reach_any, require_tls
 from workers.pool.saved_config import load_pool_config
 from workers.pool.settings import check_scheduler, complete_settings
 from workers.sandbox.engine.container import Engine
+from workers.sandbox.images.image_store import ImageStore
+from workers.sandbox.images.images_refused import KEPT_SECONDS, RefusedImages
 from workers.sandbox.network import allow_list, listed_apps
 from workers.sandbox.network.egress import Target
 from workers.sandbox.profile import NetworkAccess, check_runtime, has_user_namespaces, own_kernel, sandbox_of
@@ -54,6 +56,8 @@ from workers.sandbox.spec import ContainerSpec, container_name
 _NO_IMAGE = "sluice.invalid/doctor:none"
 #: The part that says what apps reach.
 NETWORK = "network"
+#: The part that says what registries and apps' images had against this machine.
+IMAGES = "images"
 #: How the words about a part begin that could not be checked, since another one is not right.
 NOT_ASKED = "not asked: "
 #: Parts that need the pool's `/config`, which names chain and contracts.
@@ -79,7 +83,7 @@ def examine(settings: Settings, key: Key | None = None, *, thorough: bool = True
     yield finding
     if pool is None or key is None:
         missing = "that needs a wallet" if pool is not None else "the pool, which says where that is, does not answer"
-        for part in ("limits", "enclave", "network", *ON_CHAIN, "broker"):
+        for part in ("limits", "enclave", "network", IMAGES, *ON_CHAIN, "broker"):
             yield CheckResult(part, False, f"{NOT_ASKED}{missing}")
         return
     try:
@@ -94,6 +98,7 @@ def examine(settings: Settings, key: Key | None = None, *, thorough: bool = True
         yield _found("enclave", lambda: enclave(machine))
         if thorough:
             yield _found("network", lambda: network(machine))
+        yield images(machine, time.time())
         yield from on_chain(machine, time.time())
     yield broker(machine)
 
@@ -247,6 +252,17 @@ def packet_filter(machine: Machine) -> CheckResult:
         return CheckResult(NETWORK, True, str(machine.sandbox.network))
 
     return _found(NETWORK, ask)
+
+
+def images(machine: Machine, now: float) -> CheckResult:
+    """What kept this machine from images in the last day. `now`: Unix seconds."""
+    lately, root = now - KEPT_SECONDS, machine.layout.root
+    try:
+        with closing(Engine(machine.settings.docker_host)) as engine:
+            platform = "/".join(engine.platform)
+    except EngineUnavailable as error:
+        return CheckResult(IMAGES, False, f"{NOT_ASKED}{error}")
+    return rules.images(RefusedImages(root).met_since(lately), ImageStore(root).used_since(lately), platform, now)
 
 
 def disk(settings: Settings) -> CheckResult:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from protocol.amounts import ether, gwei, rlc
 from protocol.gas import gas_for_task
 from protocol.types import NRlc, Wei
 from workers.money import limits
 from workers.money.limits import Budget, Caps
+from workers.sandbox.images.images_refused import Obstacle, RefusedImage
 
 #: Tasks whose gas a wallet should hold: with less it is empty within the hour on a busy pool.
 TASKS_OF_GAS = 20
@@ -18,6 +20,13 @@ LEAST_DISK = 5 * 2**30
 #: Seconds that a clock may be off: clocks that NTP keeps are right to some milliseconds, deadlines are minutes, and a
 #: block's time may lie some seconds ahead.
 CLOCK_SECONDS = 30.0
+#: Seconds for which a registry's rate limit counts that does not say how long it lasts: while tasks want images from
+#: there, it is met again.
+RATE_LIMIT_SECONDS = 3600.0
+#: What images of iExec apps are made for, if for one platform only.
+USUAL_PLATFORM = "linux/amd64"
+#: Registries that are named at a time.
+_NAMED = 3
 #: Blocks by which a node's head may be old before the node counts as behind.
 OLD_BLOCKS = 10.0
 
@@ -102,6 +111,63 @@ def disk(free: int, folder: str) -> CheckResult:
         return CheckResult("disk", True, has, numbers)
     fix = "Free some, e.g. with `docker system prune`, or name a folder on another disk with SLUICE_HOME."
     return CheckResult("disk", False, f"{has}, {gib(LEAST_DISK)} GiB are needed for images and results. {fix}", numbers)
+
+
+def images(refused: Sequence[RefusedImage], served: int, platform: str, now: float) -> CheckResult:
+    """Whether registries give this machine images, and apps have one for its platform.
+
+    `refused`: what the machine could not have in the last day; `served`: apps that it had an image for in that time;
+    `platform`: the engine's, as `linux/amd64`. Apps for other platforms alone make no machine unfit while it can serve
+    as many: whoever sells an app says what it is made for.
+    """
+    foreign = [each for each in refused if each.obstacle is Obstacle.PLATFORM]
+    limited = [each for each in refused if each.obstacle is Obstacle.RATE_LIMIT and _limit_ends(each) > now]
+    apps, unusual = len(foreign) + served, platform != USUAL_PLATFORM
+    numbers: Numbers = {
+        "platform": platform,
+        "apps": apps,
+        "other_platform": len(foreign),
+        "rate_limited": len(limited),
+    }
+    said = []
+    if limited:
+        said.append(_rate_limit_words(limited))
+    if foreign:
+        said.append(
+            f"{len(foreign)} of {apps} apps of the last 24 hours have no image for this machine's {platform}, so their"
+            f" tasks are declined (the last one is {foreign[0].image}: {foreign[0].why}). A machine of that platform"
+            " can serve them: name its engine with SLUICE_DOCKER_HOST"
+        )
+    elif unusual and not served:
+        said.append(
+            f"this machine is {platform}, and most apps have an image for {USUAL_PLATFORM} only; their tasks are"
+            " declined. Name an engine of that platform with SLUICE_DOCKER_HOST, or see here, later, what share"
+            " of the apps this machine can serve"
+        )
+    few = len(foreign) >= max(served, 1) or (unusual and not served)
+    if not said:
+        return CheckResult("images", True, f"for {platform}; {served} apps in the last 24 hours, none refused", numbers)
+    return CheckResult("images", not (limited or few), f"{'; '.join(said)}.", numbers)
+
+
+def _limit_ends(limit: RefusedImage) -> float:
+    return limit.met_at + RATE_LIMIT_SECONDS if limit.until is None else limit.until
+
+
+def _rate_limit_words(limits: Sequence[RefusedImage]) -> str:
+    """What is to be done about rate limits, the newest first."""
+    registries = list(dict.fromkeys(each.registry for each in limits))
+    names = ", ".join(registries[:_NAMED]) + (" and others" if len(registries) > _NAMED else "")
+    until = max((each.until for each in limits if each.until is not None), default=None)
+    end = "it passes (the registry does not say when)" if until is None else _moment(until)
+    return (
+        f"the rate limit of {names} is reached ({limits[0].why}), so no new image comes from there. Give this machine"
+        f" a login there with SLUICE_REGISTRY_CREDENTIALS_FILE, or wait until {end}"
+    )
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def clock(now: float, head_time: float, pool_time: float | None, block_time: float) -> CheckResult:

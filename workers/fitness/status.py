@@ -87,6 +87,8 @@ class Status:
     upgrade: str | None = None
     #: What keeps this machine from being given work, part by part (`workers.fitness.doctor`).
     unfit: tuple[CheckResult, ...] = ()
+    #: Which apps this machine could not serve, if it can serve most.
+    images: str | None = None
     trouble: tuple[str, ...] = ()
 
 
@@ -122,6 +124,7 @@ def status(settings: Settings, key: Key | None = None) -> Status:
     known = _at_pool(settings, wallet, trouble)
     own, pool = _completed(settings, wallet, trouble)
     account = None if own is None else _on_chain(own, wallet, trouble)
+    findings = list(doctor.examine(settings, key, thorough=False))
     return Status(
         wallet=wallet,
         name=settings.worker_name,
@@ -141,8 +144,11 @@ def status(settings: Settings, key: Key | None = None) -> Status:
         upgrade=None if pool is None else upgrade_notice(pool.version),
         unfit=tuple(
             finding
-            for finding in doctor.examine(settings, key, thorough=False)
+            for finding in findings
             if not finding.ok and not finding.says.startswith(doctor.NOT_ASKED) and finding.says not in trouble
+        ),
+        images=next(
+            (it.says for it in findings if it.part == doctor.IMAGES and it.numbers.get("other_platform")), None
         ),
         trouble=tuple(trouble),
     )
@@ -242,5 +248,7 @@ def lines(found: Status) -> list[str]:
         said.append(f"limits     {found.money.says}")
     if found.money is not None and found.money.limit_reached is not None:
         said.append(f"no task    {found.money.limit_reached}; votes are still revealed")
+    if found.images is not None and doctor.IMAGES not in {finding.part for finding in found.unfit}:
+        said.append(f"images     {found.images}")
     said += [f"not fit    {finding.part}: {finding.says}" for finding in found.unfit]
     return [*said, *(f"unknown    {why}" for why in found.trouble)]

@@ -2,6 +2,10 @@
 
 A report is a hint (the chain decides), so a lost one costs latency only. One thread per process, started with the first
 report; it drops a report after TRIES attempts, and sends what is queued, within FLUSH_SECONDS, when the process ends.
+
+    STARTED ──kept back──► START_SECONDS later, sent
+                     └───► the task is computed or has failed by then: that report tells how long it took, and no other
+                           is sent
 """
 
 from __future__ import annotations
@@ -19,13 +23,16 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from config.metrics import REPORTS
 from protocol.errors import BadInput, PoolUnavailable
 from protocol.types import TaskId
-from protocol.wire import LOG_TAIL_CHARACTERS, Report
+from protocol.wire import LOG_TAIL_CHARACTERS, Report, Step
 from workers.attempt import Attempts
 
 log = structlog.get_logger(__name__)
 
 #: Over about 12 s, longer than the API takes to restart.
 TRIES = 6
+#: Seconds for which the start of a task is kept back: half a report's cost is saved for tasks that take no longer. Well
+#: below the 5 s after which the pool asks again for what was not begun.
+START_SECONDS = 3.0
 #: Reports that may wait; more mean that the API has been away for long, and the sweep will ask.
 WAITING = 1000
 #: Seconds a process that ends gives to its last reports.
@@ -47,10 +54,12 @@ class Reports:
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
         self._attempts = Attempts(time.monotonic)
+        #: Starts that are kept back, oldest first, and until when by the monotonic clock. Only the thread uses it.
+        self._starts: dict[TaskId, tuple[float, Report]] = {}
 
     def send(self, task_id: TaskId, report: Report) -> None:
-        """Queue one report and return."""
-        self.later(lambda: self._deliver(task_id, report))
+        """Queue one report and return; that of a start may be left out."""
+        self.later(lambda: self._take(task_id, report))
 
     def later(self, act: Callable[[], None]) -> None:
         """Run `act` in the same thread after the queued reports, e.g. remove a container; what it raises is logged."""
@@ -70,9 +79,36 @@ class Reports:
             self._thread.join(FLUSH_SECONDS)
 
     def _work(self) -> None:
-        while (act := self._waiting.get()) is not None:
+        while True:
+            try:
+                act = self._waiting.get(timeout=self._until_start())
+            except queue.Empty:
+                act = self._send_start
+            if act is None:
+                break
             # What raises must not end the thread: the other reports wait for it.
             self._attempts.run("reports", act)
+        while self._starts:
+            self._attempts.run("reports", self._send_start)
+
+    def _until_start(self) -> float | None:
+        """Seconds until a start is to be sent; None if none is kept back."""
+        due = next((at for at, _ in self._starts.values()), None)
+        return None if due is None else max(0.0, due - time.monotonic())
+
+    def _send_start(self) -> None:
+        task_id = next(iter(self._starts))
+        self._deliver(task_id, self._starts.pop(task_id)[1])
+
+    def _take(self, task_id: TaskId, report: Report) -> None:
+        """Deliver a report, or keep it back."""
+        if report.step is Step.STARTED:
+            self._starts[task_id] = (time.monotonic() + START_SECONDS, report)
+            return
+        start = self._starts.pop(task_id, None)
+        if start is not None and report.step not in (Step.COMPUTED, Step.FAILED):
+            self._deliver(task_id, start[1])
+        self._deliver(task_id, report)
 
     def _deliver(self, task_id: TaskId, report: Report) -> None:
         retrying = Retrying(

@@ -71,6 +71,8 @@ log = structlog.get_logger(__name__)
 class _Attempt:
     """What is known of one attempt so far; the end of a container is worth knowing even if packing then fails."""
 
+    #: Unix seconds.
+    began: float = 0.0
     ended: ContainerExit | None = None
     #: Id of its container.
     container: str | None = None
@@ -127,7 +129,7 @@ def _report_again(context: WorkerContext, replicate: Replicate) -> None:
 def _compute(context: WorkerContext, replicate: Replicate) -> None:
     task_id = replicate.task_id
     context.reports.send(task_id, Report(step=Step.STARTED))
-    attempt = _Attempt()
+    attempt = _Attempt(context.now())
     try:
         with _boundary(task_id):
             admission.require(context, replicate)
@@ -155,6 +157,7 @@ def _compute(context: WorkerContext, replicate: Replicate) -> None:
                 exit_code=code,
                 stdout=tail(attempt.stdout),
                 stderr=tail(attempt.stderr),
+                seconds=max(0.0, context.now() - attempt.began),
             ),
         )
     _tidy(context, task_id, attempt)
@@ -346,6 +349,7 @@ def _fail(context: WorkerContext, task_id: TaskId, declined: TaskDeclined, attem
                 exit_code=attempt.exit_code,
                 stdout=tail(attempt.stdout),
                 stderr=tail(attempt.stderr),
+                seconds=max(0.0, context.now() - attempt.began),
             ),
         )
     _tidy(context, task_id, attempt)

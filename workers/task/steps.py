@@ -1,7 +1,8 @@
 """The steps of a task after its result is computed: vote, reveal, upload, abort. May be called in any order.
 
 A step that finds the journal elsewhere than it expects does nothing: the message was late, repeated, or early.
-A step with a transaction stores it in the lane's file and wakes the process `upkeep`, which runs the lane.
+A step with a transaction stores it in the lane's file and wakes the process `upkeep`, which runs the lane. It reports
+nothing: the pool sees what became of it on chain.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tenacity import (
 
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.run import RunReport
+from chain.rpc.announced import AnnouncedHead
 from config.early_steps import early_steps
 from protocol.errors import BadInput, EngineUnavailable, PoolUnavailable
 from protocol.results.error_result import ABORTED, worded
@@ -25,7 +27,7 @@ from protocol.types import TaskId, Wallet
 from protocol.wire import Report, Step
 from workers.context import WorkerContext
 from workers.sandbox.spec import container_name
-from workers.task import votes
+from workers.task import own_copy, votes
 from workers.task.replicate import WITH_RESULT, Replicate, ReplicateStage
 
 log = structlog.get_logger(__name__)
@@ -68,44 +70,31 @@ def _commit(context: WorkerContext, replicate: Replicate, intent: Intent) -> Non
     # First the lane, then the journal: a crash between the two repeats the first, which changes nothing. Woken last,
     # so that the lane hardly ever sends what the journal does not know of (`votes_first` sees to the rest).
     context.lane.submit([intent])
-    committed = context.journal.mark_committed(replicate.task_id, context.now())
+    context.journal.mark_committed(replicate.task_id, context.now())
     context.lane_wakeup.notify()
-    if committed:
-        # Since the result was there; for a task without a vote, since it was stored at the pool.
-        context.reports.send(
-            replicate.task_id, Report(step=Step.CONTRIBUTED, seconds=_since(context, replicate.updated_at))
-        )
-
-
-def _since(context: WorkerContext, begun: float) -> float:
-    """Seconds since `begun`, Unix seconds; 0 if the clock was set back meanwhile."""
-    return max(0.0, context.now() - begun)
 
 
 def reveal(context: WorkerContext, task_id: TaskId) -> bool:
     """Submit the reveal to the lane; True if the reveal is in the lane. Also for a vote that this machine has not seen
     mined: the lane asks the chain.
     """
-    begun = context.now()
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
     worth = context.ledger.worth(replicate.assignment.deal_id)
     context.lane.submit([votes.reveal(replicate, context.chain_id, context.now(), worth)])
-    revealed = context.journal.mark_revealed(task_id, context.now())
+    context.journal.mark_revealed(task_id, context.now())
     context.lane_wakeup.notify()
-    if revealed and not early_steps(context.machine.settings):
-        context.reports.send(task_id, Report(step=Step.REVEALED, seconds=_since(context, begun)))
     return True
 
 
-def run_lane(context: WorkerContext, *, same_head: bool = False) -> RunReport:
+def run_lane(context: WorkerContext, *, same_head: bool = False, announced: AnnouncedHead | None = None) -> RunReport:
     """Run the lane, again while it asks for it; a vote that the lane gave up ends its task as FAILED.
 
-    `same_head`: no head came since the last run.
+    `same_head`: no head came since the last run. `announced`: the head that came.
     """
     for number in range(1 + RUNS_IN_A_ROW):
-        report = context.lane.run(same_head=same_head and not number)
+        report = context.lane.run() if number else context.lane.run(same_head=same_head, announced=announced)
         _note_given_up(context, report)
         _report_reveals(context, report)
         if not report.wake_again:
@@ -119,7 +108,7 @@ def _report_reveals(context: WorkerContext, report: RunReport) -> None:
         return
     for intent in report.sent:
         if intent.method == votes.REVEAL and not intent.generation:
-            asked = Report(step=Step.REVEALED, seconds=_since(context, intent.created_at))
+            asked = Report(step=Step.REVEALED, seconds=max(0.0, context.now() - intent.created_at))
             context.reports.send(TaskId(intent.subject), asked)
 
 
@@ -134,13 +123,17 @@ def _note_given_up(context: WorkerContext, report: RunReport) -> None:
 
 
 def upload(context: WorkerContext, task_id: TaskId) -> bool:
-    """Store the result at the pool, over its restarts; whether it is stored. Raises PoolUnavailable in the end."""
+    """Store the result at the pool, over its restarts, or else where `own_copy` says; whether it is stored. Raises
+    PoolUnavailable in the end.
+    """
     replicate = _with_result(context, task_id)
     if replicate is None:
         return False
     path = context.layout.task(task_id).zip
+    last = own_copy.is_due(context, replicate)
+    lasting = stop_all(stop_after_delay(UPLOAD_TIMEOUT), stop_after_attempt(UPLOAD_TRIES))
     retrying = Retrying(
-        stop=stop_all(stop_after_delay(UPLOAD_TIMEOUT), stop_after_attempt(UPLOAD_TRIES)),
+        stop=stop_after_attempt(1) if last else lasting,
         wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
         retry=retry_if_exception_type(PoolUnavailable),
         reraise=True,
@@ -150,6 +143,12 @@ def upload(context: WorkerContext, task_id: TaskId) -> bool:
     except BadInput as error:
         log.warning("The pool refuses the result.", action="upload_refused", task=task_id, why=str(error))
         return False
+    except PoolUnavailable:
+        link = own_copy.keep(context, replicate) if last else None
+        if link is None:
+            raise
+        context.journal.mark_uploaded(task_id, link, context.now())
+        return True
     if stored.digest != replicate.digest:
         log.error("The pool read another result.", action="upload_differs", task=task_id, digest=stored.digest)
         return False

@@ -98,6 +98,11 @@ def of_registry(status: int, codes: frozenset[str]) -> Verdict:
     return Verdict.MACHINE if status in _NOT_ALLOWED else Verdict.RETRY
 
 
+def is_rate_limit(status: int, codes: frozenset[str]) -> bool:
+    """Whether a registry's answer says that this machine has fetched too much for now."""
+    return status == HTTPStatus.TOO_MANY_REQUESTS or "TOOMANYREQUESTS" in codes
+
+
 #: Images that an engine of another name for its processor runs natively.
 _RUNS = frozenset({("386", "amd64"), ("arm", "arm64")})
 

@@ -1,12 +1,14 @@
-"""What the chain looks like to one wallet at the start of a run: one batch of two requests, mostly.
+"""What the chain looks like to one wallet at the start of a run: one batch of one or two requests, mostly.
 
-head, account nonce     always
+head                    unless the subscription that woke the run announced its header
+account nonce           always
 a block of ours         only if the head does not prove that it stands: its parent does, where heads are consecutive
 balance, gas price      only in a run that has something to pay for
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,8 +16,9 @@ from typing import Any
 from chain.lane.model.nonce import Mined, NonceRecord
 from chain.lane.rules.fees import FeeMarket
 from chain.lane.rules.readiness import Moment
+from chain.rpc.announced import AnnouncedHead
 from chain.rpc.answers import Known, Reply, decode_reply, value_of
-from chain.rpc.client import JsonRpc
+from chain.rpc.client import JsonRpc, Request
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
 
@@ -44,9 +47,11 @@ class _Header:
     hash: BlockHash
     parent: BlockHash
 
-    def proves(self, block: BlockHash, before: Standing | None) -> bool:
-        """Whether `block` is on the chain because this head, its parent, or what either was seen to stand on is it."""
-        near = (self.hash, self.parent)
+    def proves(self, block: BlockHash, before: Standing | None, below: Collection[BlockHash] = ()) -> bool:
+        """Whether `block` is on the chain because this head, its parent, one of those `below` it, or what one of them
+        was seen to stand on is it.
+        """
+        near = (self.hash, self.parent, *below)
         return block in near or (before is not None and before.block == block and before.head in near)
 
 
@@ -124,19 +129,24 @@ class ChainSnapshot:
 
 
 def take_snapshot(
-    rpc: JsonRpc, wallet: Wallet, newest: NonceRecord | None, before: Standing | None = None
+    rpc: JsonRpc,
+    wallet: Wallet,
+    newest: NonceRecord | None,
+    before: Standing | None = None,
+    announced: AnnouncedHead | None = None,
 ) -> ChainSnapshot:
     """Read head and account nonce of `wallet` in one batch. Raises RpcUnavailable.
 
     `newest`: the newest record in a block. Its block is read as well, unless the head proves that it stands. `before`:
-    the `standing` of the snapshot before, if there was one.
+    the `standing` of the snapshot before, if there was one. `announced`: the head, if it need not be read.
     """
-    header, count = rpc.batch(
-        [("eth_getBlockByNumber", ("latest", False)), ("eth_getTransactionCount", (wallet, "latest"))]
-    )
-    head = value_of(decode_reply(header, _parse_header), rpc.name)
+    told = decode_reply(None if announced is None else announced.header, _parse_header)
+    asked: list[Request] = [] if isinstance(told, Known) else [("eth_getBlockByNumber", ("latest", False))]
+    *header, count = rpc.batch([*asked, ("eth_getTransactionCount", (wallet, "latest"))])
+    head = value_of(decode_reply(header[0], _parse_header) if header else told, rpc.name)
     mined = None if newest is None else newest.mined
-    mined_hash, standing = (None, None) if mined is None else _look_for(rpc, mined, head, before)
+    below = frozenset[BlockHash]() if announced is None or header else announced.below
+    mined_hash, standing = (None, None) if mined is None else _look_for(rpc, mined, head, before, below)
     seen = ChainSnapshot(
         head=head.number,
         timestamp=head.timestamp,
@@ -152,13 +162,13 @@ def take_snapshot(
 
 
 def _look_for(
-    rpc: JsonRpc, mined: Mined, head: _Header, before: Standing | None
+    rpc: JsonRpc, mined: Mined, head: _Header, before: Standing | None, below: Collection[BlockHash]
 ) -> tuple[BlockHash | None, Standing | None]:
     """The hash of the chain's block at the height of `mined`, None if it has none, or cannot say; and the proof for the
     next snapshot, if that block stands. At most one batch.
     """
     stands = Standing(mined.block_hash, head.hash)
-    if head.proves(mined.block_hash, before):
+    if head.proves(mined.block_hash, before, below):
         return mined.block_hash, stands
     asked = [("eth_getBlockByNumber", (hex(number), False)) for number in (mined.block, head.number)]
     there, now = map(_decode_hash, rpc.batch(asked))

@@ -143,6 +143,8 @@ _WRITERS: dict[str, Callable[[TaskId, Mapping[str, Any]], str]] = {
     "claim": lambda task, _: calls.claim(task),
     "manageWorkerpoolOrder": lambda _, args: str(args["data"]),
 }
+#: What this release can encode.
+METHODS = frozenset({*_WRITERS, "call"})
 _ARRAYS: dict[str, tuple[str, Callable[[tuple[Intent, ...]], str]]] = {
     "initialize": (
         "initializeArray",

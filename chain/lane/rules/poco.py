@@ -28,7 +28,7 @@ from chain.lane.model.intent import Intent
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.behind import BehindPending
 from chain.lane.rules.depth import AtDepth
-from chain.lane.rules.encoding import PocoEncoder
+from chain.lane.rules.encoding import METHODS, PocoEncoder
 from chain.lane.rules.poco_facts import NO_VOTE, TaskFacts, facts, may_name, view_task, view_vote
 from chain.lane.rules.readiness import READY, Judgement, Moment, Readiness, ReadinessVerdict
 from chain.lane.run import Lane
@@ -48,7 +48,12 @@ log = structlog.get_logger(__name__)
 def judge(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
     """Whether the intent's call would succeed in a block at Unix time `now`. Pure."""
     rule = _RULES.get(intent.method)
-    return READY if rule is None else rule(intent, task, now)
+    return _judge_unasked(intent) if rule is None else rule(intent, task, now)
+
+
+def _judge_unasked(intent: Intent) -> ReadinessVerdict:
+    """READY for a call that has no precondition. What this release cannot encode is a later one's, which sends it."""
+    return READY if intent.method in METHODS else _wait(f"this release knows no method {intent.method}")
 
 
 def _judge_initialize(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
@@ -248,7 +253,7 @@ class PocoReadiness:
                 at,
             )
             if intent.key in tasks
-            else READY
+            else _judge_unasked(intent)
             for intent in intents
         ]
 

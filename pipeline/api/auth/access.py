@@ -8,6 +8,7 @@ from fastapi import Depends, Header, Request
 
 from pipeline.api.auth.tokens import read_token
 from pipeline.api.services import Services
+from pipeline.store.machine.terms import KEPT_SECONDS
 from protocol.errors import NotSignedIn, Refused
 from protocol.types import Wallet
 
@@ -21,11 +22,23 @@ def _services(request: Request) -> Services:
 Access = Annotated[Services, Depends(_services)]
 
 
-def _signed_in(services: Access, authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Wallet:
+_Token = Annotated[str, Header(alias="authorization", include_in_schema=False)]
+
+
+def _signed_in(services: Access, authorization: _Token = "") -> Wallet:
     """The wallet of a valid token, unless it was banned or revoked since: the token alone does not outlive that."""
+    return _wallet_of(services, authorization)
+
+
+def _signed_in_lately(services: Access, authorization: _Token = "") -> Wallet:
+    """The same, but a ban or revocation by another process may count KEPT_SECONDS later."""
+    return _wallet_of(services, authorization, kept_seconds=KEPT_SECONDS)
+
+
+def _wallet_of(services: Access, authorization: str, *, kept_seconds: float = 0.0) -> Wallet:
     keys = {key.id: key.token for key in services.keys.verifying(services.clock())}
     token = read_token(keys, authorization, services.clock())
-    terms = services.store.workers.token_terms(token.wallet)
+    terms = services.store.workers.token_terms(token.wallet, kept_seconds=kept_seconds)
     if terms is None:
         raise NotSignedIn(why="this wallet has never signed in here")
     banned, not_before = terms
@@ -42,3 +55,5 @@ def refuse_banned(*, banned: bool) -> None:
 
 
 SignedIn = Annotated[Wallet, Depends(_signed_in)]
+#: For what a machine says of a task that it has.
+SignedInLately = Annotated[Wallet, Depends(_signed_in_lately)]

@@ -26,7 +26,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from config.metrics import RESULT_SECONDS, RESULTS_NOT_STORED
-from pipeline.api.auth.access import Access, SignedIn
+from pipeline.api.auth.access import Access, SignedIn, SignedInLately
 from pipeline.api.reports import announce, on_chain, own_replicate
 from pipeline.api.results import parts
 from pipeline.api.results.enclaves import attestation_of, check_attested, is_encrypted
@@ -56,7 +56,7 @@ _verifying = asyncio.Semaphore(VERIFIED_AT_ONCE)
 
 @router.head("/tasks/{task_id}/result", summary="How much of a result is here", status_code=204)
 def result_held(
-    task_id: HexId, wallet: SignedIn, services: Access, digest: Annotated[str, Header(alias=DIGEST_HEADER)] = ""
+    task_id: HexId, wallet: SignedInLately, services: Access, digest: Annotated[str, Header(alias=DIGEST_HEADER)] = ""
 ) -> Response:
     """How many bytes are here of a result's zip whose upload was cut, in the header Upload-Offset. The upload goes on
     there.

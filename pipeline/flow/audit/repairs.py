@@ -9,7 +9,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from chain.watch.audit import replay
-from pipeline.api.results.ipfs import Ipfs
+from config.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.audit.findings import (
     Difference,

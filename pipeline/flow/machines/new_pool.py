@@ -15,14 +15,14 @@ def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[Ta
     Above trust NEWCOMERS_DECIDE, that is if the pool has no proven worker; up to it, if no busy proven worker could
     take the task that was not asked yet.
 
-    Two queries, only if one of the tasks limits newcomers.
+    One query for the tasks up to NEWCOMERS_DECIDE and one for those above, as far as they limit newcomers.
     """
     bound = [task for task in tasks if task.newcomers < MOST_NEWCOMERS]
     if not bound:
         return tasks
     after = now - PROVEN_SECONDS
-    any_proven = workers.any_proven(after)
-    busy = workers.busy_proven(after) if any_proven and any(_is_low(task) for task in bound) else []
+    any_proven = any(not _is_low(task) for task in bound) and workers.any_proven(after)
+    busy = workers.busy_proven(after) if any(_is_low(task) for task in bound) else []
 
     def waits(task: TaskRecord) -> bool:
         return any(_could_take(worker, task) for worker in busy) if _is_low(task) else any_proven

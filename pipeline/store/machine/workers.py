@@ -12,21 +12,19 @@ from pymongo.database import Database
 
 from pipeline.domain.records import ChainFacts, Outcome, Reservation, WorkerRecord
 from pipeline.store.machine.documents import FACTS, NOTHING_KNOWN, WORKERS
+from pipeline.store.machine.ready import BEST_FIRST, READY, ready
+from pipeline.store.machine.terms import RecentTerms, TokenTerms
 from pipeline.store.machine.updates import SET_FREE, SET_SUCCESSES, only, outcome_changes, reservation, to_release
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.types import Hash32, NRlc, TaskId, Wallet
 from protocol.wire import Capabilities
 
-#: What a worker must be to get tasks, as far as its row tells.
-_READY: dict[str, Any] = {"facts.funded": True, "banned": False, "lost": False, "free": {"$gt": 0}}
-#: The best first: right on chain most often, then most stake; among equals by lot, anew each time facts are read.
-_BEST_FIRST = [("successes", DESCENDING), ("worth", DESCENDING), ("lot", ASCENDING)]
 _NEWCOMERS_QUEUES = {"queues": True, "successes": 0}
 _PRESENT = {"lost": False, "away": False, "replacing": False}
 _SEEN = [("seen_at", ASCENDING)]
 
 INDEXES = [
-    IndexModel(_BEST_FIRST, name="ready", partialFilterExpression=_READY),
+    IndexModel(BEST_FIRST, name="ready", partialFilterExpression=READY),
     IndexModel([("check_at", ASCENDING)], name="unfunded", partialFilterExpression={"facts.funded": False}),
     # Both fields are in it, so that machines can be counted by it alone.
     IndexModel([("lost", ASCENDING), *_SEEN], name="there", partialFilterExpression={"lost": False}),
@@ -54,6 +52,7 @@ class Workers:
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["workers"]
         self.reader = Reader(self._rows, WORKERS, Quarantine(db), lambda until: {"rest_until": until})
+        self._terms = RecentTerms(self._rows)
 
     def ensure_indexes(self) -> None:
         """Create the indexes."""
@@ -149,10 +148,9 @@ class Workers:
         """One worker; None if it has never signed in. Raises InQuarantine."""
         return self.reader.one(self._rows.find_one({"_id": wallet}))
 
-    def token_terms(self, wallet: Wallet) -> tuple[bool, float] | None:
-        """(whether a worker is banned, Unix time before which its tokens end); None if it has never signed in."""
-        row = self._rows.find_one({"_id": wallet}, {"banned": 1, "not_before": 1})
-        return None if row is None else (bool(row.get("banned")), float(row.get("not_before") or 0.0))
+    def token_terms(self, wallet: Wallet, *, kept_seconds: float = 0.0) -> TokenTerms | None:
+        """Whether its token is good, as of so many seconds ago at most; None if it has never signed in."""
+        return self._terms.of(wallet, kept_seconds=kept_seconds)
 
     def load_workers(self, wallets: Iterable[Wallet]) -> list[WorkerRecord]:
         """The stored workers with these wallets, in no order."""
@@ -160,12 +158,11 @@ class Workers:
 
     def set_banned(self, wallet: Wallet, *, banned: bool) -> bool:
         """Ban a worker from new tasks, or take it back. False: unknown wallet."""
-        return self._rows.update_one({"_id": wallet}, {"$set": {"banned": banned}}).matched_count == 1
+        return self._terms.change(wallet, {"banned": banned})
 
     def end_tokens(self, wallet: Wallet, now: float) -> bool:
         """Refuse tokens that were issued before `now`, and assign no task until it is back. False: unknown wallet."""
-        changes = {"not_before": now, "away": True}
-        return self._rows.update_one({"_id": wallet}, {"$set": changes}).matched_count == 1
+        return self._terms.change(wallet, {"not_before": now, "away": True})
 
     def count_present(self, limit: int, *, but: Wallet, address: str | None = None, proven: bool = False) -> int:
         """Count machines but `but`, neither lost nor banned, up to `limit`. `address`, `proven`: only such ones."""
@@ -227,18 +224,16 @@ class Workers:
         tag: Hash32 | None = None,
         stake: NRlc | None = None,
     ) -> list[WorkerRecord]:
-        """The best `limit` workers heard of since `seen_after` that can take one more task: with a slot free, connected
-        to RabbitMQ, not banned, stopped or cooling down, with native token for gas when last read.
+        """The best `limit` workers heard of since `seen_after` that can take one more task (`ready.ready`).
 
         `tag`: only those that offer its bits; `stake`: only those that have as much in all, promised or not.
         """
-        query = _READY | {"seen_at": {"$gte": seen_after}, "rest_until": {"$lte": now}, "away": {"$ne": True}}
-        query["disconnected_at"] = None
+        query = ready(seen_after, now)
         if tag is not None and int(tag, 16):
             query["tag_bits"] = {"$bitsAllSet": bytes.fromhex(tag[2:])}
         if stake:
             query["worth"] = {"$gte": float(stake)}
-        return self.reader.each(self._rows.find(query).sort(_BEST_FIRST).limit(limit))
+        return self.reader.each(self._rows.find(query).sort(BEST_FIRST).limit(limit))
 
     def nearest(self, tag: Hash32, stake: NRlc, limit: int) -> list[WorkerRecord]:
         """Workers that come nearest to taking such a task, then others: at most a few times `limit`, each once."""
@@ -246,7 +241,7 @@ class Workers:
         offer = {"tag_bits": {"$bitsAllSet": bytes.fromhex(tag[2:])}} if int(tag, 16) else {}
         backed = {"worth": {"$gte": float(stake)}} if stake else {}
         able = {"facts.funded": True, "lost": False, "banned": False}
-        for query in (_READY | offer | backed, able | offer | backed, able | offer, {"lost": False} | offer, offer, {}):
+        for query in (READY | offer | backed, able | offer | backed, able | offer, {"lost": False} | offer, offer, {}):
             rows |= {row["_id"]: row for row in self._rows.find(query).limit(limit)}
         return self.reader.each(rows.values())
 
@@ -265,7 +260,7 @@ class Workers:
                 [
                     {
                         "$set": {
-                            "facts": {"$literal": FACTS.to_document(item)},
+                            "facts": {"$mergeObjects": ["$facts", {"$literal": FACTS.to_document(item)}]},
                             "worth": float(item.stake),
                             "lot": random.random(),  # noqa: S311 - fairness, not secrecy
                             "checked_at": now,

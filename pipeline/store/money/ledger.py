@@ -26,6 +26,7 @@ from pymongo.errors import DuplicateKeyError
 
 from pipeline.domain.money.ledger import Books, Mark, Outside
 from pipeline.domain.money.statement import By
+from pipeline.store.documents import over
 from protocol.poco.money import Balances, Kind, Movement
 from protocol.types import ZERO_HASH, BlockHash, BlockNumber, Contract, Nonce, TaskId, TxHash, Wallet, Wei
 
@@ -98,16 +99,17 @@ class Movements:
         return books
 
     def store(self, before: Books, after: Books, found: BlocksRead) -> Books:
-        """Replace what is stored of the blocks above `before.block` by `found`, and the books `before` by `after`.
+        """Replace what is stored of the blocks above `before.block` by `found`, and write the books `after` over
+        `before`.
 
-        One transaction; nothing is written if another process has replaced `before` meanwhile. Returns the books that
-        are stored now. Raises PyMongoError.
+        One transaction; nothing is written if another process has written over `before` meanwhile. Returns the books
+        that are stored now. Raises PyMongoError.
         """
         row = _document(after) | {"version": before.version + 1}
 
         def write(session: ClientSession) -> bool:
             mine = {"_id": self._cursor, "version": before.version}
-            if not self._cursors.replace_one(mine, row, session=session).matched_count:
+            if not self._cursors.update_one(mine, over(row), session=session).matched_count:
                 return False
             within = {"book": self._book, "block": {"$gt": before.block, "$lte": found.last}}
             self._rows.delete_many({**within, "kind": {"$ne": _OUTSIDE}}, session=session)

@@ -9,24 +9,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pymongo import ASCENDING, IndexModel, InsertOne, ReplaceOne, UpdateOne
+import structlog
+from pymongo import ASCENDING, IndexModel, InsertOne, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
+from pymongo.errors import AutoReconnect, BulkWriteError
+from pymongo.read_concern import ReadConcern
 
 from pipeline.domain.decide import ORPHANED_FOR_GOOD
 from pipeline.domain.due import DueTask, Turn
 from pipeline.domain.records import LIVE, Replicate, ReplicateState, TaskRecord, TaskStage
 from pipeline.store.documents import Row
 from pipeline.store.quarantine import Quarantine, Reader
-from pipeline.store.task import due
+from pipeline.store.task import due, reports
+from pipeline.store.task.changes import changed_fields, updates
 from pipeline.store.task.documents import TASKS, replicate_document, to_document
 from protocol.types import BlockNumber, DealId, Hash32, TaskId, Timestamp, Wallet
 from protocol.wire import ResultLink, Step
 
+log = structlog.get_logger(__name__)
+
 #: MongoDB's code for a duplicate key.
 DUPLICATE_KEY = 11000
-#: Field that names the `save` that last replaced a task.
+#: Field that names the `save` that last changed a task.
 _SAVE_MARK = "saved_by"
 #: What a task is that a worker was given, and the index of those that want more workers: they may be few behind many.
 _BEGUN: dict[str, Any] = {"replicates.0": {"$exists": True}}
@@ -47,20 +52,6 @@ INDEXES = [
     *due.INDEXES,
     IndexModel([("replicates.wallet", ASCENDING)], name="by_worker", partialFilterExpression={"open": True}),
 ]
-
-#: What a report moves a replicate to; steps that the chain proves leave the state alone.
-_STATE_AFTER = {
-    Step.STARTED: ReplicateState.STARTED,
-    Step.COMPUTED: ReplicateState.COMPUTED,
-    Step.FAILED: ReplicateState.FAILED,
-}
-#: From which states a report may move it: a repeated or late report changes nothing. A LOST worker that comes
-#: back may continue.
-_STATE_BEFORE = {
-    Step.STARTED: [ReplicateState.ASSIGNED],
-    Step.COMPUTED: [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.LOST],
-    Step.FAILED: [ReplicateState.ASSIGNED, ReplicateState.STARTED, ReplicateState.COMPUTED, ReplicateState.LOST],
-}
 
 
 class Verdicts(NamedTuple):
@@ -90,6 +81,8 @@ class Tasks:
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["tasks"]
+        #: As no change of primary undoes them.
+        self._lasting = self._rows.with_options(read_concern=ReadConcern("majority"))
         self.reader = Reader(
             self._rows, TASKS, Quarantine(db), lambda until: {"next_visit": until, "not_before": until}
         )
@@ -172,34 +165,42 @@ class Tasks:
             return int(details["nInserted"])
         return result.inserted_count
 
-    def save(self, records: Sequence[TaskRecord]) -> set[TaskId]:
-        """Replace tasks whose stored version is still the record's, each with the version after it.
+    def save(self, records: Sequence[TaskRecord], before: Mapping[TaskId, TaskRecord] | None = None) -> set[TaskId]:
+        """Store tasks whose stored version is still the record's, each with the version after it. `before`: the tasks
+        as they were read, of which only what differs is written.
 
-        Returns the tasks that were replaced. The others were changed by another process meanwhile: load and decide
-        again. One that was replaced by us and then by another process may be left out.
+        Returns the tasks that were stored. The others were changed by another process meanwhile: load and decide
+        again. One that was stored by us and then by another process may be left out.
         """
         if not records:
             return set()
-        mark, writes = secrets.token_hex(8), []
-        for task in records:
-            document = to_document(task)
-            document["version"] = task.version + 1
-            document[_SAVE_MARK] = mark
-            writes.append(ReplaceOne({"_id": task.task_id, "version": task.version}, document))
+        mark, known = secrets.token_hex(8), before or {}
+        written = {_SAVE_MARK: mark}
+        changes = [
+            (
+                task.task_id,
+                task.version,
+                {**changed_fields(known.get(task.task_id), task), **written, "version": task.version + 1},
+            )
+            for task in records
+        ]
         tasks = [task.task_id for task in records]
-        matched = self._rows.bulk_write(writes, ordered=False).matched_count
-        if matched in (0, len(writes)):
-            return set(tasks) if matched else set()
-        # A bulk write counts what it changed but does not say which.
-        rows = self._rows.find({"_id": {"$in": tasks}, _SAVE_MARK: mark}, {"_id": 1})
+        try:
+            matched = self._rows.bulk_write(updates(changes), ordered=False).matched_count
+        except AutoReconnect as error:
+            # The driver repeats no update of several rows: some may be stored, and what follows from them must be done.
+            why = type(error).__name__
+            log.info("It is asked which tasks were stored.", action="save_unsure", tasks=len(tasks), why=why)
+        else:
+            if matched in (0, len(tasks)):
+                return set(tasks) if matched else set()
+        # A bulk write counts what it changed but does not say which. What a change of primary may undo is not stored.
+        rows = self._lasting.find({"_id": {"$in": tasks}, _SAVE_MARK: mark}, {"_id": 1})
         return {TaskId(row["_id"]) for row in rows}
 
     def set_next_visits(self, next_visits: Mapping[TaskId, tuple[int, float]]) -> None:
         """Note when the sweep shall come next to tasks that are unchanged: task → (version seen, Unix seconds)."""
-        writes = [
-            UpdateOne({"_id": task, "version": version}, {"$set": {"next_visit": at}})
-            for task, (version, at) in next_visits.items()
-        ]
+        writes = updates((task, version, {"next_visit": at}) for task, (version, at) in next_visits.items())
         if writes:
             self._rows.bulk_write(writes, ordered=False)
 
@@ -328,23 +329,20 @@ class Tasks:
     # -- reports of workers -----------------------------------------------------------------------------------------
 
     def record_report(
-        self, task_id: TaskId, wallet: Wallet, step: Step, now: float, cause: str | None, exit_code: int | None
+        self,
+        task_id: TaskId,
+        wallet: Wallet,
+        step: Step,
+        now: float,
+        cause: str | None,
+        exit_code: int | None,
+        began: float | None = None,
     ) -> TaskRecord | None:
-        """Note a worker's report on its own replicate, and return the task as it was before. None: no such replicate,
-        or the step was noted before. Raises InQuarantine.
+        """Note a worker's report on its own replicate, and return the task as it was before. `began`: as of
+        `reports.noted`. None: no such replicate, or the step was noted before. Raises InQuarantine.
         """
-        replicate: dict[str, Any] = {"wallet": wallet, f"steps.{step}": {"$exists": False}}
-        change: dict[str, Any] = {f"replicates.$.steps.{step}": now, "changed_at": now, "heard_at": now}
-        if step in _STATE_AFTER:
-            replicate["state"] = {"$in": [str(state) for state in _STATE_BEFORE[step]]}
-            change["replicates.$.state"] = str(_STATE_AFTER[step])
-        if cause is not None:
-            change["replicates.$.cause"] = cause
-        if exit_code is not None:
-            change["replicates.$.exit_code"] = exit_code
-        before = self._rows.find_one_and_update(
-            {"_id": task_id, "replicates": {"$elemMatch": replicate}}, {"$set": change, "$inc": {"version": 1}}
-        )
+        own = {"_id": task_id, "replicates": {"$elemMatch": reports.expected(wallet, step)}}
+        before = self._rows.find_one_and_update(own, reports.noted(step, now, cause, exit_code, began))
         return self.reader.one(before)
 
     def record_upload(

@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
+from config.ipfs import Ipfs
 from ops.stack import ports
-from pipeline.api.results.ipfs import Ipfs
 from pipeline.domain.records import TaskRecord
 from pipeline.flow.keep_results import DAY, keep_results
 from pipeline.store.client import database

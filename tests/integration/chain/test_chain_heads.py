@@ -13,10 +13,12 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
+from chain.rpc.announced import Announced
 from chain.rpc.client import Rpc
 from chain.rpc.heads import heads
 from chain.rpc.library import load_web3
 from chain.rpc.subscription import Subscription
+from chain.watch.logs import LogReader
 from ops.stack import anvil, ports
 from tests.integration.conftest import BLOCK_TIME, Chain
 from tests.waiting import ample, freeze
@@ -28,6 +30,17 @@ def test_every_new_block_wakes_up_over_the_websocket(chain: Chain) -> None:
     # At a supposed 60 s between blocks polling would see nothing for half a minute.
     assert found[-1] >= found[0] + 3
     assert found == sorted(found)
+
+
+def test_the_header_that_comes_with_a_head_says_what_the_node_says_when_it_is_asked(chain: Chain) -> None:
+    announced, reader = Announced(), LogReader(chain.rpc, chain.at.hub)
+    found = heads(chain.node.ws_url, chain.rpc, 60.0, threading.Event(), announced)
+    head = list(islice(found, 4))[-1]
+
+    assert reader.quiet(announced.between(head, head)) == reader.headers(head, head)
+    assert announced.take() is not None
+    found.close()  # type: ignore[attr-defined]  # a generator
+    assert announced.between(head, head) == [], "nothing is kept of a subscription that has ended"
 
 
 def test_every_new_block_wakes_up_over_a_nodes_own_socket(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ import pytest
 
 from chain.watch.watcher import Watcher
 from config import topology
+from config.ipfs import Ipfs
 from config.settings import settings
 from ops import cli
 from ops.market.match import Matched
 from ops.stack.parts import credentials
 from pipeline import tasks
-from pipeline.api.results.ipfs import Ipfs
 from pipeline.domain.audit.findings import Difference, Unasked
 from pipeline.domain.records import Reservation, TaskStage
 from pipeline.flow import sweep

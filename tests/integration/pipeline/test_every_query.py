@@ -241,6 +241,7 @@ def arguments(made: Past) -> dict[str, Any]:
         "tuple[BlockNumber, str]": (BLOCK, deal.deal_id),
         "Row": LOGS.to_document(seen),
         "Mapping[TaskId, tuple[int, float]]": {task.task_id: (0, NOW)},
+        "Mapping[TaskId, TaskRecord]": {task.task_id: task},
         "Mapping[Wallet, Sequence[Reservation]]": {WORKER: [held]},
         "Mapping[Wallet, bool]": {WORKER: True},
         "Mapping[str, Any]": {"mode": "open"},

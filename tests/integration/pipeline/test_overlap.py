@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -65,7 +65,7 @@ class Process:
     workerpool: str = "0x" + "bb" * 20
     pool: Celery = field(default_factory=lambda: Celery("test", broker="memory://"))
     #: Flower is told of each step; nobody listens here.
-    relay: Any = field(default_factory=lambda: SimpleNamespace(step=lambda *_: None))
+    relay: Any = field(default_factory=lambda: SimpleNamespace(step=lambda *_: None, proved=lambda *_: None))
 
     def clock(self) -> float:
         return time.time()
@@ -212,11 +212,11 @@ class Report:
     def __init__(self, store: Store, *reports: tuple[TaskId, Wallet, Step]) -> None:
         self.left, self.save, self.store = list(reports), store.tasks.save, store
 
-    def __call__(self, records: Sequence[TaskRecord]) -> set[TaskId]:
+    def __call__(self, records: Sequence[TaskRecord], before: Mapping[TaskId, TaskRecord]) -> set[TaskId]:
         while self.left:
             task, who, step = self.left.pop()
             assert self.store.tasks.record_report(task, who, step, time.time(), None, 0)
-        return self.save(records)
+        return self.save(records, before)
 
 
 def given_out(store: Store, tasks: Sequence[TaskId], since: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -36,6 +37,17 @@ PIDS = 64
 SECRET = b"of the machine's owner"
 #: Of no process of a container, whatever this one has.
 FORBIDDEN = syscalls.forbidden(max(os.getpid(), 1_000))
+#: Words that must be in the cause of a declined task, by what the app has done.
+TRUE_WORDS = {
+    Failure.APP: r"exit code \d+|held more than",
+    Failure.OUT_OF_MEMORY: "bytes of memory",
+    Failure.APP_TIMEOUT: "time was over",
+    Failure.OUTPUT_ZIP: r"held more than|bytes of results|no UTF-8|leads elsewhere|folders",
+    Failure.FILE_NAME: "more than 31 characters",
+    Failure.RESULT_DIGEST: "deterministic-output-path does not exist",
+    "missing": r"computed\.json|deterministic-output-path",
+    UNCLEAR_END: r"\(SIGKILL\), neither by us nor for its memory|exit code 143",
+}
 #: Is allowed, and leaves what no result may hold.
 SOCKET = syscalls.Call("socket as a file", 133, (b"/iexec_out/socket\0", stat.S_IFSOCK | 0o777, 0))
 
@@ -144,6 +156,12 @@ def attack(
     require_next_task_runs(machine)
     assert not [line for line in processes() if marker in line]
     return found
+
+
+def require_true_cause(found: Replicate, ends: Failure | str, *, or_memory: bool) -> None:
+    """The cause of a declined task says what its app has done. `or_memory`: memory may have run out before."""
+    true = [TRUE_WORDS[ends], *([TRUE_WORDS[Failure.OUT_OF_MEMORY]] if or_memory else [])]
+    assert re.search("|".join(true), str(found.cause)), found.cause
 
 
 def answers_of_kernel(machine: WorkerContext) -> tuple[list[int], list[str]]:

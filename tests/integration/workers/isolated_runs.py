@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from tests.integration.workers.hostile_machine import (
     lower_limits,
     processes,
     require_next_task_runs,
+    require_true_cause,
     run,
     unharmed,
 )
@@ -57,17 +57,6 @@ ENDS_OTHERWISE = {"kills its first process": UNCLEAR_END, "many files in its own
 OF_ITS_MEMORY = {
     *("fork bomb", "fork bomb that hides from its parent"),
     *("10,000 folders deep", "many files", "100,000 files"),
-}
-#: Words that must be in the cause of a declined task, by what the app has done.
-TRUE_WORDS = {
-    Failure.APP: r"exit code \d+|held more than",
-    Failure.OUT_OF_MEMORY: "bytes of memory",
-    Failure.APP_TIMEOUT: "time was over",
-    Failure.OUTPUT_ZIP: r"held more than|bytes of results|no UTF-8|leads elsewhere|folders",
-    Failure.FILE_NAME: "more than 31 characters",
-    Failure.RESULT_DIGEST: "deterministic-output-path does not exist",
-    "missing": r"computed\.json|deterministic-output-path",
-    UNCLEAR_END: r"\(SIGKILL\), neither by us nor for its memory|exit code 143",
 }
 
 
@@ -144,8 +133,7 @@ def test_a_hostile_app_under_gvisor_is_declined_for_what_is_true_unless_its_resu
     seconds = 1 if ends is Failure.APP_TIMEOUT else None
     found = attack(machine, pool, "isolated", name, f"{abs(hash(tmp_path))}", ends and UNCLEAR_END, seconds)
     if ends is not None:
-        true = [TRUE_WORDS[ends], *([TRUE_WORDS[Failure.OUT_OF_MEMORY]] if name in OF_ITS_MEMORY else [])]
-        assert re.search("|".join(true), str(found.cause)), found.cause
+        require_true_cause(found, ends, or_memory=name in OF_ITS_MEMORY)
     wait_until(lambda: not _sandboxes(machine.engine.host), 20, what="the end of gVisor's processes")
 
 

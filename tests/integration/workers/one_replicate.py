@@ -4,7 +4,9 @@
 
 The point is an operation of one of the machine's parts, and whether the machine stops before or after it. `kill -9`
 leaves nothing to tidy up with. A clean stop is what the supervisor makes of SIGTERM: the step under way is ended, the
-next is not begun. A machine that starts again is sent each message once more that it has not come to the end of.
+next is not begun; a step that does not end in time is cut off where it is.
+
+A machine that starts again is sent each message once more that it has not come to the end of.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ class Stop(StrEnum):
     KILL = "kill -9"
     #: SIGTERM, and the step under way ends in time.
     CLEAN = "clean"
+    #: SIGTERM, and the step under way gets no further before its time is over.
+    CUT = "clean, cut off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +126,11 @@ def main(orders: Orders) -> None:
     if orders.point is None or orders.stop is Stop.KILL:
         _work(orders, _die)
         return
+    clean = orders.stop is Stop.CLEAN
     Supervisor(
-        {"work": partial(_work, orders, _ask_to_stop)},
+        {"work": partial(_work, orders, _ask_to_stop if clean else _ask_to_stop_and_hang)},
         pid_dir=orders.settings.home / "run",
-        grace=3600.0,
+        grace=3600.0 if clean else 0.0,
         resumable=frozenset({"work"}),
     ).run()
 
@@ -144,6 +149,13 @@ def _ask_to_stop() -> None:
     until("SIGTERM to come back from the supervisor", _stopping.is_set)
 
 
+def _ask_to_stop_and_hang() -> NoReturn:
+    """Send SIGTERM to the supervisor, and do nothing more until it kills this process."""
+    os.kill(os.getppid(), signal.SIGTERM)
+    while True:
+        signal.pause()
+
+
 def _work(orders: Orders, strike: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: _stopping.set())
 
@@ -160,7 +172,7 @@ def _work(orders: Orders, strike: Callable[[], None]) -> None:
             break
         step()
     context.close()
-    if orders.stop is Stop.CLEAN and orders.point is not None and not orders.reached.exists():
+    if orders.stop is not Stop.KILL and orders.point is not None and not orders.reached.exists():
         # Else the supervisor would start this again and again.
         os.kill(os.getppid(), signal.SIGKILL)
 

@@ -16,6 +16,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from docker import DockerClient
 
@@ -27,6 +28,7 @@ from ops.stack import tools
 from pipeline.api.results.result_zip import check_result
 from protocol.assignment import sign_assignment
 from protocol.poco.authorization import sign_authorization
+from protocol.poco.seal import result_hash
 from protocol.poco.view import ContributionStatus, TaskStatus
 from protocol.types import TaskId
 from protocol.wire import Mode, Ping, Pong, ResultLink, Stored
@@ -35,7 +37,7 @@ from tests.faulty.http import Handler, beside
 from tests.faulty.registry import blobs_of, layer, registry
 from tests.integration import forged
 from tests.integration.chain.test_poco_life import RESULTS, Shop, open_shop
-from tests.integration.conftest import standing_still
+from tests.integration.conftest import IpfsNode, standing_still
 from tests.integration.workers import one_replicate
 from tests.integration.workers.conftest import IMAGE
 from tests.integration.workers.one_replicate import Orders, Point, Stop
@@ -46,6 +48,7 @@ from workers.data.layout import layout_of
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.spec import LABEL_TASK
 from workers.task.journal import Journal
+from workers.task.own_copy import LAST_SECONDS
 
 #: Category XS, so that no deadline is near: an hour and more for contributions.
 CATEGORY = 0
@@ -66,24 +69,24 @@ class Life:
     stop: Stop = Stop.KILL
 
 
+EACH_STEP = {
+    "assignment received": Point("journal.add", "before"),
+    "inputs fetched": Point("journal.mark_running", "before"),
+    "container made": Point("engine.create"),
+    "container ended": Point("engine.wait"),
+    "result packed": Point("journal.mark_computed", "before"),
+    "vote in the lane": Point("lane_store.add"),
+    "contribute signed": Point("lane_store.claim"),
+    "contribute mined": Point("rpc.evm_mine"),
+    "reveal in the lane": Point("lane_store.add"),
+    "reveal signed": Point("lane_store.claim"),
+    "reveal mined": Point("rpc.evm_mine"),
+    "result uploaded": Point("pool.put_result"),
+    "task over in the journal": Point("journal.end"),
+}
 LIVES = {
-    "killed": Life(
-        {
-            "assignment received": Point("journal.add", "before"),
-            "inputs fetched": Point("journal.mark_running", "before"),
-            "container made": Point("engine.create"),
-            "container ended": Point("engine.wait"),
-            "result packed": Point("journal.mark_computed", "before"),
-            "vote in the lane": Point("lane_store.add"),
-            "contribute signed": Point("lane_store.claim"),
-            "contribute mined": Point("rpc.evm_mine"),
-            "reveal in the lane": Point("lane_store.add"),
-            "reveal signed": Point("lane_store.claim"),
-            "reveal mined": Point("rpc.evm_mine"),
-            "result uploaded": Point("pool.put_result"),
-            "task over in the journal": Point("journal.end"),
-        }
-    ),
+    "killed": Life(EACH_STEP),
+    "stopped, and each step cut off": Life(EACH_STEP, stop=Stop.CUT),
     "killed a moment later": Life(
         {
             "assignment in the journal": Point("journal.add"),
@@ -112,6 +115,7 @@ LIVES = {
         },
         Mode.SOLO,
     ),
+    # A step that ends in time ends whole, so that of each message and timer one operation counts at a time.
     "stopped": Life(
         {
             "container started": Point("engine.start"),
@@ -119,6 +123,18 @@ LIVES = {
             "reveal in the lane": Point("lane_store.add"),
             "reveal mined": Point("rpc.evm_mine"),
             "result uploaded": Point("pool.put_result"),
+            "task known to be over": Point("pool.ping"),
+        },
+        stop=Stop.CLEAN,
+    ),
+    "stopped elsewhere": Life(
+        {
+            "container ended": Point("engine.wait"),
+            "contribute mined": Point("rpc.evm_mine"),
+            "reveal in the journal": Point("journal.mark_revealed"),
+            "reveal signed": Point("lane_store.claim"),
+            "upload in the journal": Point("journal.mark_uploaded"),
+            "task over in the journal": Point("journal.end"),
         },
         stop=Stop.CLEAN,
     ),
@@ -132,6 +148,8 @@ class PlayedPool:
     shop: Shop
     url: str = ""
     stored: dict[str, list[str]] = field(default_factory=dict)
+    #: Whether it can store results.
+    stores: bool = True
 
     def store(self, task: TaskId, zipped: bytes) -> Stored:
         with tempfile.NamedTemporaryFile() as file:
@@ -164,6 +182,10 @@ def serving(shop: Shop) -> Iterator[PlayedPool]:
                 self.send(Answer(204, b""))
 
         def do_PUT(self) -> None:  # noqa: N802 - the library's name
+            if not pool.stores:
+                self._body()
+                self.send(Answer(503, b'{"error": "Could not reach IPFS"}'))
+                return
             stored = pool.store(TaskId(self.path.split("/")[2]), self._body())
             self.send(Answer(200, stored.model_dump_json().encode()))
 
@@ -188,8 +210,10 @@ class Scene:
     home: Path
     begun: int = 0
 
-    def orders(self, life: Life) -> Orders:
-        """The next task of the deal, for the machine."""
+    def orders(self, life: Life, *, own_node: str | None = None, **fields: object) -> Orders:
+        """The next task of the deal, for the machine. `own_node`: API of its own IPFS node; `fields`: of the
+        assignment.
+        """
         task, index = self.deal.tasks[self.begun], self.begun
         self.begun += 1
         shop, wallet = self.shop, self.shop.worker(0).wallet
@@ -208,6 +232,7 @@ class Scene:
             params=json.dumps(params),
             category_seconds=SECONDS,
             authorization=sign_authorization(shop.owner.key, wallet, task),
+            **fields,
         )
         settings = read_settings(
             home=self.home,
@@ -220,6 +245,7 @@ class Scene:
             allow_private_downloads=True,
             local_images=IMAGE,
             worker_name="test",
+            worker_ipfs_api=own_node,
         )
         pool: dict[str, object] = {
             "hub": shop.chain.at.hub,
@@ -249,14 +275,14 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(poco_state: PocoState, engine_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("machine")
-    script = f"#!/bin/busybox sh\n/bin/busybox cp /iexec_in/* /iexec_out/r; {RESULT}\n".replace("\\", "")
+    script = f"#!/bin/busybox sh\n/bin/busybox cp /iexec_in/* /iexec_out/r; {RESULT}\n"
     blobs = blobs_of(layer({"bin/busybox": tools.busybox().read_bytes(), "app": script.encode()}))
     with (
         standing_still(poco_state, folder / "anvil") as chain,
         registry(lambda *_: None, blobs=blobs) as host,
     ):
         shop = open_shop(chain)
-        deal = shop.buy(trust=1, volume=len(LIVES), category=CATEGORY)
+        deal = shop.buy(trust=1, volume=len(LIVES) + 1, category=CATEGORY)
         shop.initialize(deal)
         with serving(shop) as pool:
             yield Scene(shop, pool, deal, engine_host, host, folder / "home")
@@ -304,3 +330,25 @@ def test_a_machine_that_stops_at_each_step_makes_one_container_and_loses_no_stak
     with closing(Journal(layout.journal)) as journal:
         assert journal.find(task) is None
     assert not layout.task(task).root.exists()
+
+
+def test_a_trust_1_result_that_the_pool_does_not_store_in_time_is_paid_and_found_at_the_machines_own_node(
+    scene: Scene, ipfs: IpfsNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(scene.pool, "stores", False)
+    soon = int(time.time() + LAST_SECONDS - 5)
+    orders = scene.orders(Life({}, Mode.SOLO), own_node=ipfs.api, contribution_deadline=soon)
+    task, wallet = TaskId(orders.assignment.task_id), scene.shop.worker(0).wallet
+    before = scene.shop.chain.hub.account(wallet)
+    orders.begin()
+    assert scene.run(orders) == 0, scene.log()
+
+    view = scene.shop.view(task)
+    assert view.status is TaskStatus.COMPLETED
+    assert scene.shop.chain.hub.account(wallet).stake > before.stake
+    assert task not in scene.pool.stored
+    link = ResultLink.model_validate_json(bytes.fromhex(view.results[2:]))
+    found = tmp_path / "result.zip"
+    found.write_bytes(httpx.get(f"{ipfs.gateway}{link.location}", timeout=ample(10)).content)
+    (vote,) = view.contributions
+    assert result_hash(task, check_result(found, callback=False).digest) == vote.result_hash

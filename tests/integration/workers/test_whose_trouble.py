@@ -26,7 +26,9 @@ from tests.integration.workers.conftest import IMAGE, ReportingPool, open_bench
 from tests.integration.workers.test_compute import done, result, sha256, shell
 from tests.unit.workers.assignments import LATER, assignment, task_id
 from workers.context import WorkerContext
+from workers.fitness import doctor
 from workers.sandbox import run_app
+from workers.sandbox.images.images_refused import Obstacle, RefusedImages
 from workers.task.compute import compute, remove_container
 from workers.task.replicate import Replicate, ReplicateStage
 
@@ -230,6 +232,16 @@ def test_a_registry_that_refuses_for_a_while_is_asked_again(context: WorkerConte
     assert found.digest == error_digest(Failure.APP)
 
 
+def test_a_registrys_rate_limit_is_no_vote_and_the_doctor_knows_it(context: WorkerContext) -> None:
+    limit = error(429, "TOOMANYREQUESTS", "You have reached your pull rate limit.")
+    with registry(lambda *_: limit) as host:
+        found = with_image(context, host)
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
+    known = doctor.images(context.machine, time.time())
+    assert not known.ok
+    assert f"the rate limit of {host} is reached" in known.says
+
+
 def test_an_image_for_another_processor_is_declined_by_its_own_word(
     context: WorkerContext, pool: ReportingPool
 ) -> None:
@@ -237,6 +249,8 @@ def test_an_image_for_another_processor_is_declined_by_its_own_word(
         found = with_image(context, host)
     assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
     assert "arm64" in str(found.cause)
+    (kept,) = RefusedImages(context.layout.root).met_since(0.0)
+    assert (kept.obstacle, "arm64" in kept.why) == (Obstacle.PLATFORM, True)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chain.contracts.hub import Hub
+from chain.rpc.announced import Announced
 from chain.testing import FakeChain, MemoryWatchStore
 from chain.watch.watcher import Caught, Watcher
 from protocol.poco import events
@@ -27,8 +28,10 @@ def vote(number: int) -> events.TaskContribute:
     return events.TaskContribute(task(number), WORKER, Hash32("0x" + "22" * 32))
 
 
-def watcher(chain: FakeChain, store: MemoryWatchStore, start_block: int = 0) -> Watcher:
-    return Watcher(chain, Hub(chain, HUB), POOL, store, lookback=LOOKBACK, start_block=start_block)
+def watcher(
+    chain: FakeChain, store: MemoryWatchStore, start_block: int = 0, announced: Announced | None = None
+) -> Watcher:
+    return Watcher(chain, Hub(chain, HUB), POOL, store, lookback=LOOKBACK, start_block=start_block, announced=announced)
 
 
 def catch_up(watching: Watcher, chain: FakeChain) -> list[Caught]:

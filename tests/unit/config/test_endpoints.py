@@ -6,6 +6,7 @@ import pytest
 
 from config.settings import read_settings
 from config.values.endpoints import (
+    asks_who_announces,
     loopback_warnings,
     plaintext_warnings,
     public_endpoints,
@@ -67,3 +68,22 @@ def test_the_secret_service_is_an_address_that_machines_elsewhere_reach_or_is_no
     assert any(
         "SLUICE_ENCLAVE_SMS_URL" in line for line in plaintext_warnings(read_settings(enclave_sms_url="http://a"))
     )
+
+
+@pytest.mark.parametrize(
+    ("rpc_url", "ws_url", "same"),
+    [
+        ("http://a:8545", "ws://a:8546", True),
+        ("https://a/key", "wss://a/ws/key", True),
+        ("http://a:8545,http://a:8547", "ws://a:8546", True),
+        ("http://a:8545,http://b:8545", "ws://a:8546", False),
+        ("http://a:8545", "ws://b:8546", False),
+        ("http://a:8545", "ipc:/node.ipc", False),
+        ("http://a:8545", "ws://[a:8546", False),
+        ("http://a:8545", None, False),
+    ],
+)
+def test_a_host_that_announces_blocks_is_known_as_the_one_that_is_asked(
+    rpc_url: str, ws_url: str | None, *, same: bool
+) -> None:
+    assert asks_who_announces(read_settings(rpc_url=rpc_url, ws_url=ws_url)) is same

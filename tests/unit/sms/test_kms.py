@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from config.key_ring import KeyFile, RingKey
 from protocol.errors import BadSetting, Unavailable
@@ -74,15 +75,27 @@ def test_a_service_that_fails_makes_no_file_and_no_error_shows_a_key(tmp_path: P
 
 
 def test_a_service_that_gives_back_another_key_is_refused_before_anything_is_encrypted(tmp_path: Path) -> None:
-    with pytest.raises(BadSetting, match="does not give back"):
+    with pytest.raises(BadSetting, match="not give back"):
         key_file(tmp_path, service(tmp_path, "print('00' * 32)"))
 
 
-def test_one_that_runs_goes_on_with_its_keys_while_the_service_is_away(tmp_path: Path) -> None:
-    ring = key_file(tmp_path, service(tmp_path))
+def test_a_service_that_prints_the_key_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match="does not wrap"):
+        key_file(tmp_path, service(tmp_path, "import sys; print(sys.stdin.read().strip())"))
+
+
+def test_one_that_runs_goes_on_with_its_keys_while_the_service_is_away_and_asks_it_rarely(tmp_path: Path) -> None:
+    ring, other = key_file(tmp_path, service(tmp_path)), key_file(tmp_path, service(tmp_path))
     known = ring.newest
-    service(tmp_path, "raise SystemExit(1)")
-    assert ring.newest == known
+    # Another process adds a key, and then the service fails.
+    other.add(1.0, keep=list)
+    noting = PROGRAM.partition("print({")[0]
+    service(tmp_path, f"{noting}raise SystemExit(1)")
+    before = len(calls(tmp_path))
+    with capture_logs() as logs:
+        assert [ring.newest for _ in range(20)] == [known] * 20
+    assert [entry["action"] for entry in logs] == ["keys_unread"]
+    assert len(calls(tmp_path)) == before + 1
     with pytest.raises(Unavailable):
         ring.add(1.0, keep=list)
     assert ring.newest == known

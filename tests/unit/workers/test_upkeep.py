@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from config.settings import read_settings
 from protocol.errors import EngineUnavailable
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.wire import Mode, Pong
@@ -111,7 +112,7 @@ def test_a_vote_is_revealed_by_the_thread_that_follows_the_chain_and_asks_the_po
     monkeypatch.setattr(upkeep_process, "WorkerContext", lambda _: context)
     monkeypatch.setattr(upkeep_process, "UnaskedReveals", lambda _: world.reveals)
     monkeypatch.setattr(upkeep_process, "heads", lambda *_: [1])
-    machine: Any = SimpleNamespace(settings=SimpleNamespace(ws_url=None, block_time=1.0))
+    machine: Any = SimpleNamespace(settings=read_settings(ws_url=None))
     upkeep_process._follow_heads(machine, context.lane_wakeup, cast("Any", Mock()), threading.Event())
     assert world.sent == [("reveal", task)]
     assert world.pinged == []

@@ -20,14 +20,16 @@ import structlog
 from protocol.errors import (
     BadMessage,
     EngineTrouble,
+    RateLimited,
     Refused,
     RefusedHere,
     StorageUnavailable,
     TaskDeclined,
     TaskFailure,
     TooLarge,
+    WrongPlatform,
 )
-from protocol.results.error_result import MACHINE_FAILED, Failure
+from protocol.results.error_result import MACHINE_FAILED, Failure, printable
 from protocol.types import TaskId
 from protocol.wire import Assignment
 from workers.data.download import DownloadBudget, retry_after
@@ -37,6 +39,7 @@ from workers.data.registry import Manifest, RegistryImage, RegistryPolicy
 from workers.sandbox import disk
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image_store import ImageStore, StoredImage, archive, engine_name, read_config, unpacked_size
+from workers.sandbox.images.images_refused import Obstacle, RefusedImage, RefusedImages
 from workers.sandbox.images.layer_entries import ENTRY_BYTES, LayerEntries
 from workers.task import verdict
 from workers.task.deadline import TaskDeadline, backoff
@@ -77,7 +80,7 @@ class AppImage:
     ) -> None:
         self._engine, self._layout, self._rules = engine, layout, rules
         self._assignment, self._deadline = assignment, deadline
-        self._store = ImageStore(layout.root)
+        self._store, self._refused = ImageStore(layout.root), RefusedImages(layout.root)
         self._name = require_name(assignment)
         self._wanted = f"{assignment.image} {assignment.image_checksum}"
 
@@ -108,7 +111,9 @@ class AppImage:
             try:
                 # Several tasks of one deal arrive at once: one fetches, the others find it done.
                 with self._layout.lock(lock, wait=True):
-                    return self._fetch()
+                    name = self._fetch()
+                self._refused.fetched(self._assignment.image, self._name.registry)
+                return name
             except StorageUnavailable as error:
                 failures += 1
                 log.warning(
@@ -117,6 +122,8 @@ class AppImage:
                     image=self._assignment.image,
                     why=str(error),
                 )
+                if isinstance(error, RateLimited):
+                    self._note(Obstacle.RATE_LIMIT, error, retry_after(error))
                 known = self._store.find(self._wanted)
                 if known is not None and self._engine.has_image(known.name):
                     # A registry that does not answer has not moved the tag, as far as anybody can tell.
@@ -124,6 +131,8 @@ class AppImage:
                 wait = max(backoff(failures), retry_after(error))
                 self._deadline.wait_before_retry(wait, f"its image cannot be fetched: {error}")
             except RefusedHere as error:
+                if isinstance(error, WrongPlatform):
+                    self._note(Obstacle.PLATFORM, error)
                 raise self._declined(str(error)) from error
             except (Refused, TooLarge) as error:
                 raise _failed(self._assignment, str(error)) from error
@@ -193,7 +202,7 @@ class AppImage:
         except BadMessage as error:
             raise RefusedHere(why=str(error)) from error
         if verdict.of_platform(made_for, platform) is Verdict.MACHINE:
-            raise RefusedHere(why=f"the image is for {'/'.join(made_for)}, and this machine is {'/'.join(platform)}")
+            raise WrongPlatform(why=f"the image is for {'/'.join(made_for)}, and this machine is {'/'.join(platform)}")
         if len(diff_ids) != len(manifest.layers):
             raise RefusedHere(why="the image has more or fewer layers than its configuration says")
         size, entries, files, policy = 0, 0, dict[str, Path](), self._rules.registry
@@ -234,6 +243,14 @@ class AppImage:
             with self._layout.lock(lock, wait=False) as held:
                 if held:
                     discard(folder)
+
+    def _note(self, obstacle: Obstacle, error: Refused | StorageUnavailable, wait: float = 0.0) -> None:
+        """Keep what is in the way, for the machine's owner. `wait`: seconds that the registry asked for, 0 if none."""
+        now = time.time()
+        # A registry's words may stand in it, and it is shown on terminals.
+        why, until = " ".join(printable(str(error.fields["why"])).split()), now + wait if wait else None
+        image = self._assignment.image
+        self._refused.note(RefusedImage(image, self._name.registry, obstacle, why, now, until))
 
     def _declined(self, why: str) -> TaskDeclined:
         return TaskDeclined(task=self._assignment.task_id, cause=MACHINE_FAILED, why=why)

@@ -76,6 +76,10 @@ class ImageStore:
         self._root.mkdir(parents=True, exist_ok=True)
         write_whole(self._path(image.wanted), json.dumps(asdict(image)))
 
+    def used_since(self, moment: float) -> int:
+        """How many names in deals this machine had an image for at Unix time `moment` or later."""
+        return sum(_used_at(path) >= moment for path in self._root.glob("*.json"))
+
     def fetch_folder(self, wanted: str) -> Path:
         """The folder for the layers of an image while it is fetched, until the engine has them."""
         return self._root / f"fetch-{_key(wanted)}"

@@ -15,6 +15,7 @@ from pipeline.api.admin.answers.pool import (
     WrongVote,
 )
 from pipeline.domain.machines.worker_state import state_of
+from pipeline.domain.progress import PROVED
 from pipeline.domain.records import DealRecord, Replicate, TaskRecord, WorkerRecord
 from pipeline.store.deals import StoredDeal
 from protocol.poco import events
@@ -136,7 +137,8 @@ def _moments(task: TaskRecord, seen: Iterable[events.Seen]) -> list[Moment]:
     found = [Moment(at=float(task.matched_at), what="matched", block=task.matched_block)]
     for item in task.replicates:
         found.append(Moment(at=item.assigned_at, what="assigned", wallet=item.wallet))
-        found += [Moment(at=at, what=f"reported {step.lower()}", wallet=item.wallet) for step, at in item.steps.items()]
+        reported = {step: at for step, at in item.steps.items() if step not in PROVED}
+        found += [Moment(at=at, what=f"reported {step.lower()}", wallet=item.wallet) for step, at in reported.items()]
     for event in seen:
         name = _NAMES.get(type(event.event))
         if name is not None:

@@ -144,6 +144,10 @@ def test_a_row_that_an_operator_accepted_is_not_counted_until_its_reason_changes
     quarantine.accept(None, "0x1", accepted=True)
     assert quarantine.accept(None, "0x1", accepted=False) == 1
     assert quarantine.counts() == counted
+    quarantine.accept(None, "0x1", accepted=True)
+    quarantine.release("deals", "0x1")
+    quarantine.add("deals", [("0x1", "its name is no UTF-8")], now=later + 9 * FIRST_WAIT)
+    assert quarantine.counts() == counted, "it was well in between"
 
 
 def test_a_deal_that_was_set_aside_is_read_again_by_itself(store: Store) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+
+import pytest
+from pymongo.collection import Collection
+from pymongo.errors import AutoReconnect
 
 from pipeline.domain.records import (
     Outcome,
@@ -54,6 +59,23 @@ def test_a_save_is_refused_after_another_process_saved(store: Store) -> None:
     assert not store.tasks.save([replace(task, wants=2)])
     (stored,) = store.tasks.load_tasks([task.task_id])
     assert (stored.wants, stored.version) == (1, 1)
+
+
+def test_a_save_that_is_cut_off_in_the_middle_tells_which_tasks_were_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = some_tasks(store, 3)
+    whole = Collection.bulk_write
+
+    def cut_off(rows: Collection[dict[str, Any]], writes: Sequence[Any], **options: Any) -> None:
+        whole(rows, writes[:1], **options)
+        raise AutoReconnect("the primary steps down")
+
+    monkeypatch.setattr(Collection, "bulk_write", cut_off)
+    # The first two change alike and are one update, which the driver would not repeat.
+    changes = [replace(first, wants=1), replace(second, wants=1), replace(third, wants=2)]
+    known = {task.task_id: task for task in (first, second, third)}
+    assert store.tasks.save(changes, known) == {first.task_id, second.task_id}
 
 
 def test_of_racing_assignments_of_one_task_one_is_taken(store: Store) -> None:

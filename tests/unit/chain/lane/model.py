@@ -17,6 +17,7 @@ from chain.lane.model.nonce import TRANSFER_GAS, Attempt
 from chain.lane.rules.encoding import Call
 from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
 from chain.lane.signer import Unsigned
+from chain.rpc.announced import AnnouncedHead
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
 from protocol.ethereum.hexbytes import to_hex
 from protocol.ethereum.keccak import keccak
@@ -222,6 +223,12 @@ class ModelChain:
     def done(self) -> set[str]:
         """Subjects that `once` refuses."""
         return set(self.executed()) | self.done_by_others
+
+    def announced(self) -> AnnouncedHead:
+        """The newest block, as a subscription announces it to one that has heard of none before."""
+        header = self._header(self.blocks, "latest", 0)
+        assert header is not None
+        return AnnouncedHead(header)
 
     # -- JsonRpc -------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from chain.rpc.announced import Announced
 from chain.testing import FakeChain, MemoryWatchStore
 from chain.watch.watcher import DEEPEST_REORG, MOST_BEHIND
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
@@ -363,3 +364,55 @@ def test_receipts_are_asked_for_only_when_a_block_promises_logs(chain: FakeChain
     catch_up(watcher(chain, store), chain)
 
     assert chain.asked["eth_getBlockReceipts"] == 0
+
+
+def test_announced_blocks_without_an_event_of_the_hub_cost_no_call(chain: FakeChain, store: MemoryWatchStore) -> None:
+    announced = Announced()
+    watching = watcher(chain, store, announced=announced)
+    catch_up(watching, chain)
+    chain.mine(empty=2)
+    chain.announce(announced, 1)
+    chain.asked.clear()
+    catch_up(watching, chain)
+    assert store.cursor() == chain.ref(chain.head)
+    assert chain.asked == {}
+
+    chain.mine(initialized(1))
+    chain.announce(announced, chain.head)
+    catch_up(watching, chain)
+    assert store.events == [initialized(1)]
+    assert chain.asked == {"eth_getBlockByNumber": 1, "eth_getLogs": 1}
+
+
+def test_a_reorg_is_noticed_by_announced_headers_that_do_not_follow(chain: FakeChain, store: MemoryWatchStore) -> None:
+    announced = Announced()
+    watching = watcher(chain, store, announced=announced)
+    catch_up(watching, chain)
+    chain.mine(initialized(1), empty=2)
+    catch_up(watching, chain)
+    chain.rollback(3)
+    chain.mine(empty=3)
+    chain.announce(announced, 1)
+    assert tasks_of(catch_up(watching, chain)) == [task(1)]
+    assert store.events == []
+    assert store.cursor() == chain.ref(chain.head)
+
+
+def test_a_block_whose_announced_header_tells_of_no_transactions_nor_of_logs_is_asked_for(
+    chain: FakeChain, store: MemoryWatchStore
+) -> None:
+    announced = Announced()
+    watching = watcher(chain, store, announced=announced)
+    catch_up(watching, chain)
+    block = chain.mine(initialized(1))
+    announced.put(
+        block.number,
+        {
+            "number": hex(block.number),
+            "hash": block.hash,
+            "parentHash": block.parent_hash,
+            "timestamp": hex(block.timestamp),
+        },
+    )
+    catch_up(watching, chain)
+    assert store.events == [initialized(1)]

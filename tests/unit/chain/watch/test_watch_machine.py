@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from chain.contracts.decode import decode
 from chain.contracts.hub import Hub
+from chain.rpc.announced import Announced
 from chain.testing import FakeChain, MemoryWatchStore
 from chain.watch.audit import audit, replay
 from chain.watch.watcher import Watcher
@@ -45,11 +46,17 @@ class Following(RuleBasedStateMachine):
         self.ever: set[TaskId] = set()
         self.once_ours: set[TaskId] = set()
         self.highest = 0
+        self.announced = Announced()
+        #: Which new blocks are announced: this many of the last ones. 0: there is no subscription.
+        self.heard = 0
         self.start()
 
     def start(self) -> None:
         """As a new process."""
-        self.watching = Watcher(self.chain, Hub(self.chain, HUB), POOL, self.store, lookback=LOOKBACK)
+        self.announced.forget()
+        self.watching = Watcher(
+            self.chain, Hub(self.chain, HUB), POOL, self.store, lookback=LOOKBACK, announced=self.announced
+        )
 
     def happens(self, choices: Sequence[int]) -> list[events.Event]:
         """An event for each number: a task of either pool begins, perhaps one that was taken back, or gets a vote."""
@@ -92,17 +99,30 @@ class Following(RuleBasedStateMachine):
     def replace(self, depth: int, choices: Sequence[int]) -> None:
         if depth := self.possible(depth):
             self.chain.rollback(depth)
-            self.chain.mine(*self.happens(choices), empty=depth - 1)
+            self.grow(choices, depth - 1)
+
+    def grow(self, choices: Sequence[int], empty: int) -> None:
+        first = self.chain.head + 1
+        self.chain.mine(*self.happens(choices), empty=empty)
+        if self.heard:
+            self.chain.announce(self.announced, max(first, self.chain.head + 1 - self.heard))
 
     def look(self) -> None:
-        for caught in self.watching.catch_up(BlockNumber(self.chain.head - self.chain.lag)):
+        # The subscription may be another node's than the one that is behind.
+        lag = 0 if self.heard else self.chain.lag
+        for caught in self.watching.catch_up(BlockNumber(self.chain.head - lag)):
             self.named.update(caught.tasks)
 
     # -- what chains do ------------------------------------------------------------------------------------------------
 
     @rule(choices=CHOICES, empty=st.integers(0, 20))
     def mine(self, choices: list[int], empty: int) -> None:
-        self.chain.mine(*self.happens(choices), empty=empty)
+        self.grow(choices, empty)
+
+    @rule(heard=st.sampled_from([0, 1, 100]))
+    def subscribe(self, heard: int) -> None:
+        self.heard = heard
+        self.announced.forget()
 
     @rule(depth=st.integers(1, LOOKBACK), choices=CHOICES)
     def reorg(self, depth: int, choices: list[int]) -> None:
@@ -192,7 +212,7 @@ class Following(RuleBasedStateMachine):
     @rule()
     def an_undisturbed_look_leaves_exactly_the_chains_events(self) -> None:
         self.chain.lag = 0
-        self.chain.mine()
+        self.grow((), 0)
         # The first look may end early where the chain changed under an earlier one; the second may not.
         for _ in range(2):
             self.look()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.broker.relay import RelayEvent, report_events, step_events, worker_event
+from pipeline.broker.relay import RelayEvent, proved_events, report_events, step_events, worker_event
 from pipeline.domain.records import Replicate
 from protocol.types import TaskId, Wallet
 from protocol.wire import Mode, Report, Step
@@ -54,6 +54,14 @@ def test_a_computed_task_shows_how_long_it_took() -> None:
     assert (event.kind, event.fields["runtime"]) == ("task-succeeded", 2.5)
 
 
+def test_a_computed_task_whose_start_was_not_reported_shows_as_received_and_started_when_it_was() -> None:
+    found = report_events(replicate(), TASK, Report(step=Step.COMPUTED, seconds=1.5), NOW, called="alpha")
+
+    assert kinds(found) == ["task-received", "task-started", "task-succeeded"]
+    assert (found[1].timestamp, found[2].fields["runtime"]) == (98.5, 1.5)
+    assert ast.literal_eval(found[0].fields["kwargs"]) == {"machine": "alpha"}
+
+
 def test_a_failed_task_shows_its_cause_even_if_it_never_started() -> None:
     assert kinds(events(Step.FAILED)) == ["task-received", "task-started", "task-failed"]
 
@@ -80,6 +88,23 @@ def test_each_step_on_chain_is_a_task_of_its_own_from_when_it_could_begin(
     assert received.fields["name"] == name
     assert (started.timestamp, succeeded.timestamp) == (NOW - seconds, NOW)
     assert succeeded.fields["runtime"] == seconds
+
+
+@pytest.mark.parametrize(
+    ("step", "of", "name", "seconds"),
+    [
+        (Step.CONTRIBUTED, replicate(computed=92.0), "contribute", 8.0),
+        (Step.CONTRIBUTED, replicate(Mode.SOLO, uploaded=96.0), "contribute_and_finalize", 4.0),
+        (Step.REVEALED, replicate(), "reveal", 5.0),
+    ],
+)
+def test_what_the_chain_shows_of_a_machine_is_shown_as_if_it_had_been_reported(
+    step: Step, of: Replicate, name: str, seconds: float
+) -> None:
+    found = proved_events(of, TASK, step, NOW)
+
+    assert found == events(step, of)
+    assert (found[0].fields["name"], found[-1].fields["runtime"]) == (name, seconds)
 
 
 def test_a_report_that_overtakes_the_one_before_it_tells_itself_how_long_its_step_took() -> None:

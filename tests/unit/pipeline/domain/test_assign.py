@@ -44,7 +44,7 @@ class Pool:
 
     def round(self, now: float) -> int:
         """One round of matching."""
-        store = SimpleNamespace(workers=self, tasks=self)
+        store = SimpleNamespace(workers=self, tasks=self, rounds=self)
         scheduler: Any = SimpleNamespace(
             store=store,
             clock=lambda: now,
@@ -59,6 +59,9 @@ class Pool:
 
     def wallets_to_check(self, *_: object) -> list[Wallet]:
         return []
+
+    def begin(self, seen_after: float, limit: int, now: float) -> tuple[list[WorkerRecord], Begins]:
+        return self.with_free_slots(seen_after, limit, now), Begins(self.paused, self.holds)
 
     def with_free_slots(
         self, _: float, limit: int, __: float, *, tag: Hash32 = NO_TAG, stake: int = 0
@@ -165,11 +168,11 @@ def test_one_free_slot_reads_few_of_the_many_tasks_that_wait_and_only_more_if_it
     many = [waiting(number) for number in range(1, 301)]
     pool = Pool(many, [worker(1)])
     assert pool.round(START) == 1
-    assert pool.limits == [1 + assign.FEW]
+    assert pool.limits == [1 + assign.BESIDE[0]]
     strange = [waiting(number, tag=Hash32(f"0x{1 << 8:064x}")) for number in range(1, 101)]
     pool = Pool([*strange, waiting(101)], [worker(1)])
     assert pool.round(START) == 1
-    assert pool.limits == [1 + assign.FEW, assign.TASKS]
+    assert pool.limits == [*(1 + beside for beside in assign.BESIDE), assign.TASKS]
 
 
 def test_a_paused_pool_gives_out_only_tasks_that_a_machine_had_before_however_many_others_wait() -> None:

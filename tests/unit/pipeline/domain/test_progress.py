@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.progress import IDLE_VISIT, after, next_visit
+from pipeline.domain.progress import IDLE_VISIT, PROVED, after, next_visit
 from pipeline.domain.records import Submission, TaskStage
 from protocol.poco.view import ChainView
+from protocol.wire import Mode, Step
 from tests.unit.pipeline.builders import (
     CONSENSUS,
     CONTRIBUTE_UNTIL,
@@ -93,3 +94,17 @@ def test_the_sweep_does_not_miss_a_deadline() -> None:
 def test_results_that_are_no_text_are_shown_as_far_as_they_go() -> None:
     done = ChainView(task().task_id, status=view(*CONSENSUS, finalized()).status, results="0x68ff69")
     assert moved(task(), done).results == "h\ufffdi"
+
+
+def test_what_the_chain_shows_of_a_machine_is_noted_when_it_is_first_seen() -> None:
+    record = moved(task(replicates=VOTERS), view(initialized(), voted(1)), START + 5)
+    record = moved(record, view(*CONSENSUS, revealed(1)), START + 9)
+    steps = [set(item.steps) & PROVED for item in record.replicates]
+    assert steps == [{Step.CONTRIBUTED, Step.REVEALED}, {Step.CONTRIBUTED}, {Step.CONTRIBUTED}]
+    assert [item.steps[Step.CONTRIBUTED] for item in record.replicates] == [START + 5, START + 9, START + 9]
+
+
+def test_a_machine_that_worked_alone_has_nothing_to_reveal() -> None:
+    alone = replicate(1, mode=Mode.SOLO)
+    record = moved(task(trust=1, replicates=[alone]), view(initialized(), voted(1), *CONSENSUS[-1:], revealed(1)))
+    assert set(record.replicates[0].steps) & PROVED == {Step.CONTRIBUTED}

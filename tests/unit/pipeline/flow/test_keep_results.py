@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -30,14 +31,21 @@ class Results:
     pinned: list[str] = field(default_factory=list)
     again: list[tuple[str, float]] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    kept: list[Pin] = field(default_factory=list)
+
+    def keep(self, pins: Sequence[Pin], seconds: float) -> None:
+        """As the database."""
+        self.kept += pins
+        self.again.extend((pin.cid, pin.stored_at + seconds) for pin in pins)
 
     def look(self) -> None:
         """One run."""
         pins = SimpleNamespace(
             due=lambda _, limit: self.due_pins[:limit],
             look_again=lambda pin, at, *, pinned: self.again.append((pin.cid, at)),
+            keep=self.keep,
             forget=lambda pin: self.forgotten.append(pin.cid),
-            kept_for_others=lambda _: False,
+            kept_for_others=lambda pin: any(pin.cid == kept.cid and kept.task_id != pin.task_id for kept in self.kept),
         )
         rows = [
             SimpleNamespace(task_id=task, stage=stage, results=self.on_chain) for task, stage in self.stages.items()
@@ -59,6 +67,16 @@ class Results:
 def alone(number: int, *, age: float = 60.0) -> Pin:
     """The result of a trust-1 task, stored so many seconds ago."""
     return Pin(f"Qm{number}", TaskId(f"0x{number:064x}"), pinned=False, stored_at=NOW - age)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_content_that_is_kept_for_one_task_is_not_unpinned_for_another_in_the_same_look(order: int) -> None:
+    new, old = alone(1), replace(alone(2, age=(DAYS + 1) * DAY), cid="Qm1", pinned=True)
+    results = Results([new, old][::order], {new.task_id: TaskStage.COMPLETED, old.task_id: TaskStage.COMPLETED})
+    results.pinned = ["Qm1"]
+    results.look()
+    assert "Qm1" in results.pinned
+    assert results.forgotten == ["Qm1"]
 
 
 def test_a_result_whose_task_cannot_be_read_is_looked_at_again_and_not_forgotten() -> None:

@@ -21,6 +21,7 @@ from protocol.types import NRlc, Wei
 from tests.unit.workers.assignments import WORKER_KEY
 from tests.unit.workers.pool.test_complete_settings import POOL
 from workers.context import Machine
+from workers.data.layout import layout_of
 from workers.fitness import checkup, clock, doctor
 from workers.fitness import status as machine_status
 from workers.fitness.clock import Head
@@ -28,6 +29,7 @@ from workers.fitness.rules import CheckResult
 from workers.pool.api import PoolApi
 from workers.pool.saved_config import settings_from_pool
 from workers.sandbox import rehearsal
+from workers.sandbox.images.images_refused import Obstacle, RefusedImage, RefusedImages
 
 STAKE = 30
 INFO = {"NCPU": 2, "MemTotal": 4 * 2**30, "ServerVersion": "27", "OSType": "linux", "Architecture": "x86_64"}
@@ -43,6 +45,9 @@ class Around:
     clock_off: float = 0.0
     balance: int = 10**18
     stake: int = 10**9
+    platform: tuple[str, str] = ("linux", "amd64")
+    #: What registries and images had against the machine an hour ago, by image.
+    refused: dict[str, tuple[Obstacle, str]] = field(default_factory=dict)
     made: list[Any] = field(default_factory=list)
 
     def engine(self, *_: object) -> Any:
@@ -62,7 +67,7 @@ class Around:
             remove=lambda _: None,
             start=lambda _: None,
             make_image=lambda *_: None,
-            platform=("linux", "amd64"),
+            platform=self.platform,
             file_exists=lambda *_: True,
             containers_of=lambda _: [],
             close=lambda: None,
@@ -112,6 +117,14 @@ def settings_of(home: Path, **fields: object) -> Settings:
     return read_settings(**plain, **fields)
 
 
+def remember(around: Around, settings: Settings) -> None:
+    """The machine has been refused these images before."""
+    kept, now = RefusedImages(layout_of(settings.home, WORKER_KEY.wallet).root), time.time()
+    for image, (obstacle, why) in around.refused.items():
+        until = now + 1800 if obstacle is Obstacle.RATE_LIMIT else None
+        kept.note(RefusedImage(image, image.partition("/")[0], obstacle, why, now - 60, until))
+
+
 def started(settings: Settings) -> str:
     """What a start says: its error, or what the machine logs at its first check."""
     own = settings_from_pool(settings)
@@ -143,6 +156,19 @@ SETUPS: dict[str, tuple[Callable[[Around], None], dict[str, object], str, str]] 
         "limits",
         "6MB",
     ),
+    "registry rate limit": (
+        lambda it: it.refused.update({"docker.io/a/app:1": (Obstacle.RATE_LIMIT, "HTTP 429 TOOMANYREQUESTS")}),
+        {},
+        "images",
+        "SLUICE_REGISTRY_CREDENTIALS_FILE",
+    ),
+    "wrong architecture": (lambda it: setattr(it, "platform", ("linux", "arm64")), {}, "images", "linux/amd64 only"),
+    "apps for another architecture": (
+        lambda it: it.refused.update({"docker.io/a/app:1": (Obstacle.PLATFORM, "the image is for linux/arm64")}),
+        {},
+        "images",
+        "1 of 1 apps",
+    ),
     "no gas": (lambda it: setattr(it, "balance", 0), {}, "gas", "Send some to it"),
     "no stake": (lambda it: setattr(it, "stake", 0), {}, "stake", "sluice worker deposit"),
     "clock ahead": (lambda it: setattr(it, "clock_off", -3600.0), {}, "clock", "Set it, e.g. with NTP"),
@@ -166,6 +192,7 @@ def test_a_wrong_setup_has_its_cause_at_doctor_at_start_and_in_status(
     spoil, fields, part, words = SETUPS[name]
     spoil(around)
     settings = settings_of(tmp_path, **fields)
+    remember(around, settings)
     bad = [finding for finding in doctor.examine(settings) if not finding.ok]
     assert [finding.part for finding in bad] == [part]
     assert words in bad[0].says
@@ -173,6 +200,19 @@ def test_a_wrong_setup_has_its_cause_at_doctor_at_start_and_in_status(
     shown = machine_status.status(settings)
     assert [finding.part for finding in shown.unfit] == [part]
     assert any(line.startswith(f"not fit    {part}: ") and words in line for line in machine_status.lines(shown))
+
+
+def test_all_ten_wrong_setups_are_tried_here() -> None:
+    elsewhere = {
+        "name with a space": test_a_name_that_no_container_can_have_is_refused_by_every_command_with_what_it_may_be,
+        "path with a colon": test_a_right_setup_is_fit_everywhere_whatever_its_folder_is_called,
+    }
+    tried = {*SETUPS, *elsewhere}
+    for name in (
+        *("name with a space", "more CPUs than the engine has", "memory below the minimum", "path with a colon"),
+        *("no gas", "no stake", "clock ahead", "disk full", "registry rate limit", "wrong architecture"),
+    ):
+        assert name in tried
 
 
 @pytest.mark.parametrize("folder", ["plain", "a b:c,d"], ids=["plain", "path with a colon"])

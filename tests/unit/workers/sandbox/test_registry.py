@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from protocol.errors import Refused, RefusedHere
-from workers.data.registry import _bad_answer
+from protocol.errors import RateLimited, Refused, RefusedHere, StorageUnavailable, WrongPlatform
+from workers.data.download import retry_after
+from workers.data.registry import _bad_answer, _choose
 
 
 class _Body(httpx.SyncByteStream):
@@ -37,3 +38,25 @@ def test_a_denial_is_the_apps_failure_only_for_a_machine_without_a_login_of_its_
     assert isinstance(anonymous, Refused)
     assert not isinstance(anonymous, RefusedHere)
     assert isinstance(_denied(status, logged_in=True, challenge=challenge), RefusedHere)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "limited"), [(429, "", True), (429, "TOOMANYREQUESTS", True), (403, "TOOMANYREQUESTS", False)]
+)
+def test_a_registry_that_has_given_enough_for_now_is_told_from_one_that_is_away(
+    status: int, code: str, limited: bool
+) -> None:
+    body = _Body(json.dumps({"errors": [{"code": code}]}).encode())
+    answer = httpx.Response(status, stream=body, headers={"retry-after": "90"})
+    error = _bad_answer("https://registry.example/v2/a/b/manifests/1", answer, "", logged_in=False)
+    assert isinstance(error, RateLimited) == limited
+    if isinstance(error, StorageUnavailable):
+        assert retry_after(error) == 90.0
+
+
+def test_an_index_without_an_image_for_this_platform_names_those_that_it_has() -> None:
+    offer = {"platform": {"os": "linux", "architecture": "arm64"}, "digest": "sha256:" + "a" * 64}
+    index = json.dumps({"manifests": [offer]}).encode()
+    assert _choose(index, ("linux", "arm64")) == offer["digest"]
+    with pytest.raises(WrongPlatform, match="for linux/arm64, and this machine is linux/amd64"):
+        _choose(index, ("linux", "amd64"))

@@ -124,8 +124,8 @@ METHODS = {Mode.VOTE: "contribute", Mode.SOLO: "contributeAndFinalize"}
 @pytest.mark.parametrize(
     ("mode", "acts"),
     [
-        (Mode.VOTE, ["lane", "journal", "wake", "report", "wake"]),
-        (Mode.SOLO, ["upload", "journal", "lane", "journal", "wake", "report", "wake"]),
+        (Mode.VOTE, ["lane", "journal", "wake", "wake"]),
+        (Mode.SOLO, ["upload", "journal", "lane", "journal", "wake", "wake"]),
     ],
 )
 def test_an_assignment_is_done_to_its_vote_without_another_message(
@@ -192,16 +192,17 @@ def test_an_aborted_task_is_not_voted_for(machine: Machine, monkeypatch: pytest.
     assert machine.submitted() == []
 
 
-def test_the_report_of_a_vote_says_what_was_sent(machine: Machine) -> None:
+@pytest.mark.parametrize(("mode", "method"), [(Mode.VOTE, "contribute"), (Mode.SOLO, "contributeAndFinalize")])
+def test_what_was_sent_is_not_reported_since_the_chain_tells(machine: Machine, mode: Mode, method: str) -> None:
     sent: list[Any] = []
-    context = machine.context
-    context.reports = SimpleNamespace(send=lambda _, report: sent.append(report.step))
-    chain.do_assignment(context, assignment(1, mode=Mode.VOTE))
-    assert sent == [Step.CONTRIBUTED]
+    machine.context.reports = SimpleNamespace(send=lambda _, report: sent.append(report.step))
+    machine.deliver(mode)
+    assert machine.submitted() == [method]
+    assert sent == []
 
 
 @pytest.mark.parametrize("setting", [{}, {"state": "pending"}, {"state": "pending", "spend_depth": 1}])
-def test_a_reveal_is_reported_when_it_is_asked_for_or_once_sent_where_steps_may_share_a_block(
+def test_a_reveal_is_reported_once_sent_only_where_steps_may_share_a_block(
     machine: Machine, setting: dict[str, Any]
 ) -> None:
     machine.deliver(Mode.VOTE)
@@ -213,11 +214,11 @@ def test_a_reveal_is_reported_when_it_is_asked_for_or_once_sent_where_steps_may_
     context.reports = SimpleNamespace(send=lambda _, report: reported.append(report.step))
     early = setting == {"state": "pending"}
     assert steps.reveal(context, TASK)
-    assert reported == ([] if early else [Step.REVEALED])
+    assert reported == []
     (asked,) = [each for each in machine.store.in_state(machine.lane.id, UNENDED, 10) if each.method == "reveal"]
     context.lane.run = lambda **_: RunReport(sent=(asked, replace(asked, generation=1)))
     steps.run_lane(context)
-    assert reported == [Step.REVEALED]
+    assert reported == ([Step.REVEALED] if early else [])
 
 
 @pytest.mark.parametrize("redelivered", [False, True])

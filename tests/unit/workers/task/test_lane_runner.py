@@ -1,4 +1,4 @@
-"""When a run of a machine's lane looks at the chain anew."""
+"""When a run of a machine's lane looks at the chain anew, and what it need not ask for then."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from chain.rpc.announced import AnnouncedHead
+from protocol.types import BlockNumber
 from workers import upkeep_process
 from workers.task import steps
 from workers.upkeep_process import LaneRunner
@@ -16,13 +18,15 @@ from workers.upkeep_process import LaneRunner
 class Wakeups:
     """As many wake-ups as there are numbers, each after so many heads."""
 
-    def __init__(self, *heads: int) -> None:
-        self._heads = iter(heads)
+    def __init__(self, *heads: int, announces: bool = False) -> None:
+        self._heads, self.announces = iter(heads), announces
         self.lane: LaneRunner
 
     def wait(self) -> bool:
         heads = next(self._heads, None)
-        for _ in range(heads or 0):
+        for number in range(heads or 0):
+            if self.announces:
+                self.lane.announced.put(BlockNumber(number), {"number": hex(number)})
             self.lane.note_head()
         return heads is not None
 
@@ -33,8 +37,18 @@ def same(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     said: list[bool] = []
     context = SimpleNamespace(now=lambda: 0.0, close=lambda: None)
     monkeypatch.setattr(upkeep_process, "WorkerContext", lambda _: context)
-    monkeypatch.setattr(steps, "run_lane", lambda _, *, same_head: said.append(same_head))
+    monkeypatch.setattr(steps, "run_lane", lambda _, *, same_head, announced: said.append(same_head))
     return said
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Of each run that follows, the announced header that it got."""
+    headers: list[Any] = []
+    context = SimpleNamespace(now=lambda: 0.0, close=lambda: None)
+    monkeypatch.setattr(upkeep_process, "WorkerContext", lambda _: context)
+    monkeypatch.setattr(steps, "run_lane", lambda _, *, same_head, announced: headers.append(announced))
+    return headers
 
 
 def runner(wakeups: Wakeups) -> LaneRunner:
@@ -66,3 +80,11 @@ def test_a_head_that_comes_while_a_run_begins_is_the_next_runs(same: list[bool])
     lane._head_came = LateHead()
     lane.run()
     assert same == [True, False, True]
+
+
+def test_an_announced_header_is_used_by_one_run_and_a_head_that_was_polled_for_has_none(given: list[Any]) -> None:
+    announcing = Wakeups(1, 0, 3, announces=True)
+    runner(announcing).run()
+    assert given == [AnnouncedHead({"number": "0x0"}), None, AnnouncedHead({"number": "0x2"})]
+    runner(Wakeups(1)).run()
+    assert given[3:] == [None]

@@ -156,6 +156,14 @@ def test_where_the_node_cannot_answer_intents_pass_unasked() -> None:
     assert verdicts == [READY, READY]
 
 
+def test_an_intent_of_a_later_release_waits_for_a_process_that_knows_it() -> None:
+    later = intent("contributeTwice")
+    readiness = PocoReadiness(Silent(Contract("0x" + "11" * 20)), Contract("0x" + "11" * 20))
+    (verdict,) = readiness.check([later], Moment(BlockNumber(1), Timestamp(1)))
+    assert verdict == judge(later, ACTIVE, Timestamp(1))
+    assert (verdict.judgement, "contributeTwice" in verdict.reason) == (Judgement.WAIT, True)
+
+
 def test_below_the_head_what_the_node_cannot_answer_waits() -> None:
     hub = Contract("0x" + "11" * 20)
     readiness = PocoReadiness(Silent(hub), hub, strict=True)

@@ -1,0 +1,74 @@
+"""Block headers that a subscription has announced, so that what they tell need not be asked for again.
+
+    subscription's thread ──put──► Announced ──between──► the watcher: what links its cursor to the head
+                                             └─take─────► a lane: the head that woke it, once, and what that stands on
+
+What an announced header says is worth as much as the node's word when it is asked: a reader checks the same of both.
+Nothing is kept of a subscription that has ended, for blocks that it announced may be replaced without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from protocol.types import BlockHash, BlockNumber
+
+#: A header as JSON-RPC writes it, but without the block's transactions.
+HeaderJson = Mapping[str, Any]
+
+#: Headers kept, below the newest: more than pass between two looks of an idle lane.
+KEPT = 64
+#: What is kept of each: what its readers use.
+_FIELDS = frozenset(("number", "hash", "parentHash", "timestamp", "baseFeePerGas", "logsBloom", "transactionsRoot"))
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncedHead:
+    """A head as it was announced. `below`: hashes of the blocks that it stands on, as far as headers name them."""
+
+    header: HeaderJson
+    below: frozenset[BlockHash] = frozenset()
+
+
+class Announced:
+    """The newest headers of one subscription. Put in by its thread, read by others."""
+
+    def __init__(self) -> None:
+        # Replaced as a whole, so that a reader in another thread sees one state or the other.
+        self._headers: Mapping[BlockNumber, HeaderJson] = {}
+        self._newest: BlockNumber | None = None
+
+    def put(self, number: BlockNumber, header: HeaderJson) -> None:
+        """Add the header of the block that is the head now: those above it were taken back."""
+        kept = {known: it for known, it in self._headers.items() if number - KEPT < known < number}
+        self._headers = {**kept, number: {name: header[name] for name in _FIELDS & header.keys()}}
+        self._newest = number
+
+    def between(self, first: BlockNumber, last: BlockNumber) -> list[HeaderJson]:
+        """The headers of blocks first … last; none unless each of them was announced."""
+        headers = self._headers
+        found = [headers[number] for at in range(first, last + 1) if (number := BlockNumber(at)) in headers]
+        return found if len(found) == last + 1 - first else []
+
+    def take(self) -> AnnouncedHead | None:
+        """The newest head, if none took it before; else None."""
+        newest, self._newest = self._newest, None
+        headers = self._headers
+        if newest is None or newest not in headers:
+            return None
+        return AnnouncedHead(headers[newest], frozenset(_below(headers, newest)))
+
+    def forget(self) -> None:
+        """Forget everything: the subscription has ended."""
+        self._headers, self._newest = {}, None
+
+
+def _below(headers: Mapping[BlockNumber, HeaderJson], number: BlockNumber) -> Iterator[BlockHash]:
+    """Hashes of the blocks that this one stands on, downwards, as far as announced headers name their parents."""
+    while (parent := headers[number].get("parentHash")) is not None:
+        yield BlockHash(parent)
+        number = BlockNumber(number - 1)
+        if number not in headers or headers[number].get("hash") != parent:
+            return
